@@ -1,0 +1,222 @@
+"""The definition of a view, which every renderer must meet: plain torch, float32, slow and clear.
+
+A view is made of one uint8 image and one row of the plan (see `rows`), step by step:
+
+    box -> antialiased resize -> clamp -> window -> flip -> quarter turns
+        -> grey first -> jitter in the row's order -> grey last -> blur -> solarise -> normalise
+
+Values are 0 to 1 between the steps and are never rounded to 8 bits. Images are [3, height, width].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchmill.kernels.views import rows as r
+from patchmill.kernels.views.rows import Target
+
+
+def render(
+    images: Sequence[np.ndarray], rows: np.ndarray, targets: Sequence[Target]
+) -> dict[str, Tensor]:
+    """All views of all images, normalised: name -> float32 [N, count, 3, size, size].
+
+    `images` are N uint8 arrays [height, width, 3]; `rows` is [N, V], where the V views are those of
+    the targets, one target after the other.
+    """
+    views: dict[str, Tensor] = {}
+    first = 0
+    for target in targets:
+        batch = [
+            torch.stack([render_view(image, row, target) for row in own])
+            for image, own in zip(images, rows[:, first : first + target.count], strict=True)
+        ]
+        views[target.name] = normalise(torch.stack(batch), target)
+        first += target.count
+    return views
+
+
+def render_view(image: np.ndarray, row: np.void, target: Target) -> Tensor:
+    """One view of one image, not yet normalised: float32 [3, size, size] in 0..1."""
+    view = cut(image, row, target)
+    if row["flip"]:
+        view = view.flip(-1)
+    view = torch.rot90(view, int(row["turns"]), (-2, -1))
+    if row["grey"] == r.GREY_FIRST:
+        view = grey(view)
+    if row["order"] != r.NO_JITTER:
+        view = jitter(view, row)
+    if row["grey"] == r.GREY_LAST:
+        view = grey(view)
+    if row["sigma"] > 0:
+        view = blur(view, float(row["sigma"]), int(row["radius"]))
+    if row["solarise"]:
+        view = solarise(view)
+    return view.contiguous()
+
+
+def normalise(views: Tensor, target: Target) -> Tensor:
+    """(x - mean) / std per channel."""
+    mean, std = torch.tensor(target.mean), torch.tensor(target.std)
+    return (views - mean[:, None, None]) / std[:, None, None]
+
+
+# ------------------------------------------------------------------------------------ geometry
+
+
+def cut(image: np.ndarray, row: np.void, target: Target) -> Tensor:
+    """The window at (win_y, win_x) of the box resized to full_h x full_w; black outside of that."""
+    y, x, height, width = (int(row[f]) for f in ("box_y", "box_x", "box_h", "box_w"))
+    box = torch.from_numpy(image[y : y + height, x : x + width].copy()).permute(2, 0, 1) / 255
+    full_h, full_w = int(row["full_h"]), int(row["full_w"])
+    down = resize_weights(height, full_h, target.bicubic)
+    across = resize_weights(width, full_w, target.bicubic)
+    top, bottom = _overlap(int(row["win_y"]), target.size, full_h)
+    left, right = _overlap(int(row["win_x"]), target.size, full_w)
+    seen = (down[top:bottom] @ box @ across[left:right].T).clamp(0, 1)
+
+    view = torch.zeros(3, target.size, target.size)
+    top, bottom = top - int(row["win_y"]), bottom - int(row["win_y"])
+    left, right = left - int(row["win_x"]), right - int(row["win_x"])
+    view[:, top:bottom, left:right] = seen
+    return view
+
+
+def resize_weights(old: int, new: int, bicubic: bool) -> Tensor:
+    """The antialiased resize of a line of `old` pixels to `new`, as a float32 matrix [new, old].
+
+    With s = old / new and c_i = (i + 1/2) s the place of output pixel i among the input's,
+
+        weight[i, j] = f((j + 1/2 - c_i) / max(s, 1)), each row divided by its sum,
+
+    so that shrinking averages over all it covers; there are no pixels beyond the line's ends.
+    """
+    scale = old / new
+    centre = (torch.arange(new, dtype=torch.float64) + 0.5) * scale
+    pixel = torch.arange(old, dtype=torch.float64) + 0.5
+    distance = ((pixel[None, :] - centre[:, None]) / max(scale, 1)).abs()
+    weight = _cubic(distance) if bicubic else (1 - distance).clamp(min=0)
+    return (weight / weight.sum(1, keepdim=True)).float()
+
+
+def _cubic(x: Tensor) -> Tensor:
+    """Keys' kernel with a = -1/2, for x >= 0."""
+    a = -0.5
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+
+
+def _overlap(start: int, size: int, full: int) -> tuple[int, int]:
+    """Where start..start+size meets 0..full, as a range that is empty rather than reversed."""
+    first = min(max(start, 0), full)
+    return first, max(min(start + size, full), first)
+
+
+# -------------------------------------------------------------------------------------- colour
+
+
+def jitter(view: Tensor, row: np.void) -> Tensor:
+    """The four operations in the row's order; one with its identity factor is left out."""
+    operations = {
+        r.BRIGHTNESS: (brightness, float(row["brightness"]), 1.0),
+        r.CONTRAST: (contrast, float(row["contrast"]), 1.0),
+        r.SATURATION: (saturation, float(row["saturation"]), 1.0),
+        r.HUE: (hue, float(row["hue"]), 0.0),
+    }
+    for digit in range(4):
+        apply, factor, identity = operations[(int(row["order"]) >> 2 * digit) & 3]
+        if factor != identity:
+            view = apply(view, factor)
+    return view
+
+
+def luma(view: Tensor) -> Tensor:
+    """0.299 red + 0.587 green + 0.114 blue: [1, height, width]."""
+    return (torch.tensor(r.LUMA)[:, None, None] * view).sum(0, keepdim=True)
+
+
+def grey(view: Tensor) -> Tensor:
+    """Luma in all three channels."""
+    return luma(view).expand_as(view)
+
+
+def brightness(view: Tensor, factor: float) -> Tensor:
+    """clamp(factor x)"""
+    return (factor * view).clamp(0, 1)
+
+
+def contrast(view: Tensor, factor: float) -> Tensor:
+    """clamp(factor x + (1 - factor) m), where m is the mean luma of the whole view."""
+    return (factor * view + (1 - factor) * luma(view).mean()).clamp(0, 1)
+
+
+def saturation(view: Tensor, factor: float) -> Tensor:
+    """clamp(factor x + (1 - factor) luma)"""
+    return (factor * view + (1 - factor) * luma(view)).clamp(0, 1)
+
+
+def hue(view: Tensor, shift: float) -> Tensor:
+    """Turn the hue of the HSV colour by `shift` (in turns), keeping saturation and value.
+
+    With v = max, d = v - min of a pixel's channels, and S = d / v,
+
+        h = (g - b) / d        where red is the largest,
+            (b - r) / d + 2    else where green is,
+            (r - g) / d + 4    else;       H = h / 6 + shift, modulo 1.
+
+    Back: with n = (5, 3, 1) for red, green and blue and k = (n + 6 H) mod 6,
+    channel = v - v S clamp(min(k, 4 - k), 0, 1). A grey pixel (d = 0) stays as it is.
+    """
+    red, green, blue = view
+    value, least = view.amax(0), view.amin(0)
+    span = value - least
+    safe = torch.where(span > 0, span, 1.0)
+    sixths = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
+    )
+    sixths = sixths + 6 * shift
+    channels = []
+    for n in (5, 3, 1):
+        k = torch.remainder(n + sixths, 6)
+        channels.append(value - span * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(channels)
+
+
+def solarise(view: Tensor) -> Tensor:
+    """1 - x where x >= 128/255, else x."""
+    return torch.where(view >= r.SOLARISE_FROM, 1 - view, view)
+
+
+# ---------------------------------------------------------------------------------------- blur
+
+
+def blur(view: Tensor, sigma: float, radius: int) -> Tensor:
+    """Gaussian blur along both axes, `radius` taps on either side of each pixel.
+
+    out[i] = sum over t of w_t x[reflect(i + t)],  w_t = exp(-t^2 / (2 sigma^2)), scaled to sum 1.
+    """
+    tap = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    weight = torch.exp(-(tap**2) / (2 * sigma**2))
+    weight = (weight / weight.sum()).float()
+    for axis in (-2, -1):
+        size = view.shape[axis]
+        padded = view.index_select(axis, reflect(torch.arange(-radius, size + radius), size))
+        view = sum(w * padded.narrow(axis, t, size) for t, w in enumerate(weight))
+    return view
+
+
+def reflect(index: Tensor, size: int) -> Tensor:
+    """Indices beyond 0..size-1 mirrored at the first and last pixel (not doubled), again and again.
+
+    ... 2 1 [0 1 2 3] 2 1 0 1 ...; a line of one pixel repeats it.
+    """
+    period = max(2 * (size - 1), 1)
+    index = torch.remainder(index, period)
+    return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
