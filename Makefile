@@ -1,0 +1,90 @@
+# `make` lists what there is. Everything Python is installed into .venv, once; setup.cfg says what.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := loaders kernels training cluster benchmarks
+SCENES := scenes:64
+RECIPE := dino(local_crops=6)
+
+# What FFCV is compiled against.
+SYSTEM_PACKAGES := g++ python3-dev pkg-config libturbojpeg0-dev libopencv-dev
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench clean
+.NOTPARALLEL:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.base ## make some images, draw their views, and measure the throughput
+	@mkdir -p build/demo
+	$(BIN)/python -m patchmill.loaders.preview $(SCENES) --recipe '$(RECIPE)' --out build/demo/views.png
+	$(BIN)/python benchmarks/throughput.py --seconds 20
+	@echo
+	@echo "The views of a few images are in build/demo/views.png; the table above is this machine's throughput."
+
+test: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv ## run all tests that this machine can run
+	$(BIN)/pytest
+
+lint: $(VENV)/.dev types ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# mypy and pyright do not run __path__ code: give them the installed layout as links.
+types: ## link the packages where type checkers and editors find them
+	@mkdir -p build/types/patchmill
+	@ln -sfn ../../../patchmill/__init__.py build/types/patchmill/__init__.py
+	@for package in $(PACKAGES); do ln -sfn ../../../$$package build/types/patchmill/$$package; done
+
+bench: $(VENV)/.base $(VENV)/.dali ## measure beside torchvision and DALI, into build/throughput.json
+	@mkdir -p build
+	$(BIN)/python benchmarks/throughput.py --peers torchvision,dali --json build/throughput.json
+
+clean: ## remove all that was built here, but not .venv (rm -r .venv to start afresh)
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find $(PACKAGES) patchmill tests -name __pycache__ -prune -exec rm -rf {} +
+
+# ------------------------------------------------------------------------------- what gets installed
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "patchmill needs Python 3.10 or newer, which '$(PYTHON)' is not: name one, as in make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
+	@echo "Making $(VENV) (once; PyTorch and its CUDA libraries take some minutes and 6 GB of disk)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --upgrade pip
+	@touch $@
+
+$(VENV)/.base: setup.cfg | $(VENV)/.made
+	@echo "Installing patchmill and what it needs"
+	@$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: setup.cfg | $(VENV)/.made
+	@echo "Installing patchmill, what it needs and the tools to test it"
+	@$(PIP) install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.base
+
+# Optional: what fails here is reported, and the tests that need it are skipped.
+$(VENV)/.system: | $(VENV)/.made
+	@if dpkg -s $(SYSTEM_PACKAGES) >/dev/null 2>&1; then :; \
+	elif ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then \
+	  echo "Not root, or no apt-get: install $(SYSTEM_PACKAGES) yourself if FFCV cannot be built"; \
+	else \
+	  echo "Installing $(SYSTEM_PACKAGES)"; export DEBIAN_FRONTEND=noninteractive; \
+	  { apt-get update && apt-get install --yes --no-install-recommends $(SYSTEM_PACKAGES); } >$@.log 2>&1 </dev/null \
+	    || echo "apt-get failed, FFCV may be missing ($@.log says why)"; \
+	fi
+	@touch $@
+
+$(VENV)/.ffcv: | $(VENV)/.system
+$(VENV)/.dali $(VENV)/.ffcv: $(VENV)/.%: setup.cfg | $(VENV)/.made
+	@echo "Installing the optional $*"
+	@$(PIP) install --quiet --editable '.[$*]' >$@.log 2>&1 \
+	  || echo "$* cannot be installed ($@.log says why): tests that need it are skipped; to try again, rm $@"
+	@touch $@

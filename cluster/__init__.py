@@ -1,0 +1,1 @@
+"""Training submitted to SLURM: still to come, nothing here can be used yet."""

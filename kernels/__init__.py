@@ -1,0 +1,1 @@
+"""One folder for each operation: a plain definition, and fast versions held to it."""

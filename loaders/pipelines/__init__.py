@@ -1,0 +1,1 @@
+"""How images move from source through decoder and renderer into batches."""
