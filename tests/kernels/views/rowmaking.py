@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
+
 from patchmill.kernels.views.rows import GREY_FIRST, GREY_LAST, GREY_NEVER, NO_JITTER, ROW, Target
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
