@@ -1,0 +1,1 @@
+"""Rendering: decoded images and rows of decisions in, tensors of views out."""

@@ -1,0 +1,154 @@
+"""The CPU renderer: every view of one image in one call, straight into the batch's memory.
+
+`render_image` is what a pipeline's threads call, one image at a time while it is in their cache; it
+holds no lock and allocates nothing. `render` does a list of images at once, for tests and for users
+who have their own loader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from patchmill.kernels.jit import jit
+from patchmill.kernels.views.cpu_colour import blur, blur_bytes, colour, colour_bytes
+from patchmill.kernels.views.cpu_finish import finish, finish_bytes
+from patchmill.kernels.views.cpu_resize import UNIT, carve, pitch_of, resize, resize_bytes
+from patchmill.kernels.views.rows import ROW, Target
+
+if TYPE_CHECKING:
+    import torch
+
+# Where one view of sample b goes: out[first + b * step:], and how it is made.
+SLOT = np.dtype(
+    [
+        ("first", "i8"),
+        ("step", "i8"),
+        ("size", "i8"),
+        ("bicubic", "i8"),
+        ("scale", "f4", 3),
+        ("shift", "f4", 3),
+    ]
+)
+MOST_BLUR_TAPS = 31
+
+
+def slots(targets: Sequence[Target], batch: int, as_bytes: bool) -> np.ndarray:
+    """One SLOT per view, for a batch laid out group after group, view-major: [count, batch, ...]."""
+    table = np.zeros(sum(target.count for target in targets), SLOT)
+    at = view = 0
+    for target in targets:
+        step = 3 * target.size**2
+        mean, std = np.float32(target.mean), np.float32(target.std)
+        scale = np.full(3, 255 / UNIT) if as_bytes else 1 / (UNIT * std)
+        shift = np.zeros(3) if as_bytes else -mean / std
+        for _ in range(target.count):
+            table[view] = (at, step, target.size, target.bicubic, scale, shift)
+            at += batch * step
+            view += 1
+    return table
+
+
+def elements(targets: Sequence[Target], batch: int) -> int:
+    """How many numbers a batch of these targets holds."""
+    return sum(3 * target.count * target.size**2 for target in targets) * batch
+
+
+@jit
+def pool_bytes(height, width, size):
+    """Scratch that one thread needs for any view of `size` of an image of these sides."""
+    scratch = resize_bytes(height, width, size)
+    scratch = max(scratch, colour_bytes(size), blur_bytes(size, MOST_BLUR_TAPS), finish_bytes(size))
+    return scratch + 2 * 3 * size * pitch_of(size) + 4096
+
+
+@jit
+def render_image(image, rows, slots, sample, half, channels_last, out, pool):
+    """Make all views of `image` (uint8 HWC) that `rows` describe and write them into flat `out`."""
+    for v in range(len(rows)):
+        row, slot = rows[v], slots[v]
+        size = slot.size
+        turns, flip = row.turns & 3, row.flip != 0
+        # A mirrored table costs nothing and planes lie on their side anyway: together all 8 poses.
+        reverse_x = flip != (turns == 1 or turns == 2)
+        reverse_y = turns >= 2
+        raw, rest = carve(pool, 2 * 3 * size * pitch_of(size))
+        planes = raw.view(np.int16)
+        resize(image, row, size, slot.bicubic != 0, reverse_x, reverse_y, planes, rest)
+        colour(row, size, planes, rest)
+        if row.sigma > 0:
+            blur(row, size, planes, rest)
+        at = slot.first + sample * slot.step
+        finish(
+            planes, size, turns & 1 == 0, row.solarise != 0, slot.scale, slot.shift,
+            half, channels_last, out, at, rest,
+        )  # fmt: skip
+
+
+class Scratch:
+    """One thread's scratch memory, grown to the largest image seen."""
+
+    def __init__(self) -> None:
+        self.pool = np.empty(0, np.uint8)
+
+    def fitting(self, height: int, width: int, size: int) -> np.ndarray:
+        need = pool_bytes(height, width, size) + 64
+        if need > len(self.pool):
+            pool = np.empty(need * 5 // 4, np.uint8)
+            self.pool = pool[-pool.ctypes.data % 64 :]
+        return self.pool
+
+
+def render(
+    images: Sequence[np.ndarray],
+    rows: np.ndarray,
+    targets: Sequence[Target],
+    *,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = False,
+) -> dict[str, torch.Tensor]:
+    """As `reference.render`: uint8 HWC images and rows [N, V] to {group: [N, count, 3, size, size]}."""
+    import torch
+
+    dtype = dtype or torch.float32
+    flat = torch.empty(elements(targets, len(images)), dtype=dtype)
+    memory, half = numbers(flat)
+    table = slots(targets, len(images), dtype == torch.uint8)
+    largest, scratch = max(target.size for target in targets), Scratch()
+    for sample, image in enumerate(images):
+        image = np.ascontiguousarray(image)
+        pool = scratch.fitting(*image.shape[:2], largest)
+        render_image(image, rows[sample], table, sample, half, channels_last, memory, pool)
+    return shaped(flat, targets, len(images), channels_last)
+
+
+def numbers(flat: torch.Tensor) -> tuple[np.ndarray, bool]:
+    """The memory of a flat tensor as the kernel takes it, and whether 16-bit means IEEE half."""
+    import torch
+
+    if flat.dtype in (torch.bfloat16, torch.float16):
+        return flat.view(torch.uint16).numpy(), flat.dtype == torch.float16
+    return flat.numpy(), False
+
+
+def shaped(
+    flat: torch.Tensor, targets: Sequence[Target], batch: int, channels_last: bool
+) -> dict[str, torch.Tensor]:
+    """The groups of a flat batch as [batch, count, 3, size, size]; one view is contiguous memory."""
+    views: dict[str, Any] = {}
+    at = 0
+    for target in targets:
+        n, size = target.count, target.size
+        part = flat[at : at + n * batch * 3 * size * size]
+        at += len(part)
+        if channels_last:
+            part = part.view(n, batch, size, size, 3).permute(0, 1, 4, 2, 3)
+        else:
+            part = part.view(n, batch, 3, size, size)
+        views[target.name] = part.transpose(0, 1)
+    return views
+
+
+assert ROW.itemsize % 4 == 0

@@ -1,0 +1,123 @@
+"""From planes to the batch's memory: solarise, normalise, convert, in the tensor's own layout."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba.core import types
+from numba.extending import overload
+
+from patchmill.kernels.jit import jit
+from patchmill.kernels.views import rows
+from patchmill.kernels.views.cpu_resize import UNIT, carve, pitch_of
+from patchmill.kernels.views.lanes import transpose_block
+
+SOLARISE_FROM = round(rows.SOLARISE_FROM * UNIT)
+BLOCK = 8
+
+
+@jit
+def finish_bytes(size):
+    return 2 * 3 * BLOCK * (pitch_of(size) + 64) + 4 * pitch_of(size) + 1024
+
+
+@jit
+def finish(planes, size, transposed, solarised, scale, shift, half, channels_last, out, at, pool):
+    """Write one view at `out[at:]`: normalised value = scale[c] * fixed point + shift[c]."""
+    pitch, wide = pitch_of(size), pitch_of(size) + 32
+    raw, pool = carve(pool, 2 * 3 * BLOCK * wide)
+    block = raw.view(np.int16)
+    raw, pool = carve(pool, 4 * pitch)
+    line = raw.view(np.float32)[:size]
+    for y in range(0, size, BLOCK):
+        for channel in range(3):
+            gather(planes, channel * size * pitch, size, y, transposed, block, channel * BLOCK * wide)
+        for i in range(min(BLOCK, size - y)):
+            for channel in range(3):
+                start = (channel * BLOCK + i) * wide
+                values = block[start : start + size]
+                if solarised:
+                    solarise(values)
+                for x in range(size):
+                    line[x] = scale[channel] * values[x] + shift[channel]
+                if channels_last:
+                    to = at + (y + i) * size * 3 + channel
+                    encode(line, half, out[to : to + 3 * size - 2 : 3])
+                else:
+                    to = at + (channel * size + y + i) * size
+                    encode(line, half, out[to : to + size])
+
+
+@jit
+def gather(planes, at, size, y, transposed, block, to):
+    """Rows y to y + 8 of the picture: columns of a plane that lies on its side, or plain rows."""
+    pitch, wide = pitch_of(size), pitch_of(size) + 32
+    if transposed:
+        for x in range(0, size, BLOCK):
+            transpose_block(planes, at + x * pitch + y, pitch, block, to + x, wide)
+    else:
+        for i in range(min(BLOCK, size - y)):
+            start = at + (y + i) * pitch
+            block[to + i * wide : to + i * wide + size] = planes[start : start + size]
+
+
+@jit
+def solarise(values):
+    for x in range(len(values)):
+        value = values[x]
+        values[x] = np.int16(UNIT - value) if value >= SOLARISE_FROM else value
+
+
+# -------------------------------------------------------------- number formats, chosen by out's type
+
+
+def encode(line, half, out):
+    """Write float32 values as out's type: float32, uint8, or uint16 holding bfloat16 or half."""
+    raise TypeError("only inside compiled code")
+
+
+@overload(encode, jit_options={"fastmath": True})
+def _encode(line, half, out):  # type: ignore[no-untyped-def]
+    if out.dtype == types.float32:
+
+        def floats(line, half, out):
+            for x in range(len(line)):
+                out[x] = line[x]
+
+        return floats
+    if out.dtype == types.uint8:
+
+        def bytes_(line, half, out):
+            for x in range(len(line)):
+                out[x] = np.uint8(np.int32(line[x] + np.float32(0.5)))
+
+        return bytes_
+
+    def sixteen_bits(line, half, out):
+        bits = line.view(np.uint32)
+        if half:
+            for x in range(len(line)):
+                out[x] = half_bits(bits[x])
+        else:
+            for x in range(len(line)):
+                out[x] = bfloat16_bits(bits[x])
+
+    return sixteen_bits
+
+
+@jit
+def bfloat16_bits(bits):
+    """Round to nearest, ties to even; values here are finite."""
+    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+
+@jit
+def half_bits(bits):
+    """IEEE half from float32 bits, round to nearest even, for |value| < 65504; no branches."""
+    sign = (bits >> np.uint32(16)) & np.uint32(0x8000)
+    magnitude = np.uint32(bits & np.uint32(0x7FFFFFFF))
+    odd = (magnitude >> np.uint32(13)) & np.uint32(1)
+    normal = (magnitude - np.uint32(0x38000000) + np.uint32(0x0FFF) + odd) >> np.uint32(13)
+    # Below 2**-14 a half counts in units of 2**-24, which adding 0.5 makes the unit of a float32.
+    shifted = np.float32(magnitude.view(np.float32) + np.float32(0.5))
+    small = shifted.view(np.uint32) - np.uint32(0x3F000000)
+    return np.uint16(sign | (small if magnitude < np.uint32(0x38800000) else normal))
