@@ -10,7 +10,8 @@ RECIPE := dino(local_crops=6)
 # What FFCV is compiled against.
 SYSTEM_PACKAGES := g++ python3-dev pkg-config libturbojpeg0-dev libopencv-dev
 
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Without setuptools' warning that an editable install is one.
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types bench clean
