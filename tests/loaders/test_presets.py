@@ -1,0 +1,170 @@
+import inspect
+
+import pytest
+
+from patchmill.loaders import presets, recipe
+from patchmill.loaders.recipe import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Blur,
+    Centre,
+    Crop,
+    Grid,
+    Recipe,
+    Shift,
+    Window,
+)
+
+NAMES = list(presets.ALL)
+
+# Fingerprints are in checkpoints: when one changes, so do the views, and LAWS_VERSION or a preset
+# was changed on purpose.
+FINGERPRINTS = {
+    "dino": "2b234839987391eb",
+    "dinov2": "9e2a0400ad826c06",
+    "swav": "ffd72d5e9c0f555d",
+    "moco_v1": "834a94beb39b606e",
+    "moco_v2": "012d4d007f577098",
+    "simclr": "3619a728075122ea",
+    "vicreg": "cd73c65ee156f190",
+    "gtsa": "a1c476b4505f2f05",
+    "bagssl": "f476a970f448446b",
+    "emp_ssl": "b14831f3f702c61c",
+    "selfie": "028ccd2ab02c5993",
+    "eval": "df77fb4162f7f348",
+}
+
+
+def test_all_presets_are_there():
+    assert NAMES == (
+        "dino dinov2 swav moco_v1 moco_v2 simclr vicreg gtsa bagssl emp_ssl selfie eval".split()
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_presets_survive_yaml_and_the_command_line(name):
+    made = presets.ALL[name]()
+    assert made.name == name and len(made.provenance) > 20
+    assert Recipe.from_yaml(made.to_yaml()) == made == recipe.load(f"{name}()")
+    assert hash(made) == hash(presets.ALL[name]())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fingerprints_never_change_by_accident(name):
+    assert presets.ALL[name]().fingerprint() == FINGERPRINTS[name]
+
+
+def test_fingerprints_differ():
+    assert len(set(FINGERPRINTS.values())) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_knob_is_documented_and_turns_something(name):
+    preset = presets.ALL[name]
+    for knob, parameter in inspect.signature(preset).parameters.items():
+        assert f"    {knob}: " in preset.__doc__
+        other = {
+            int: lambda x: 2 * x,
+            float: lambda x: x / 2 if x else 0.25,
+            bool: lambda x: not x,
+            tuple: lambda x: (x[0] * 0.9, x[1]),
+            str: lambda _: "bicubic",
+            type(None): lambda _: 64,
+        }[type(parameter.default)](parameter.default)
+        knobs = {"size": 128, "patch": 64} if (name, knob) == ("selfie", "patch") else {knob: other}
+        knobs |= {"short_side": 512} if name == "eval" else {}
+        assert preset(**knobs) != preset()
+
+
+@pytest.mark.parametrize("name", ["dino", "dinov2", "swav", "gtsa"])
+def test_multi_crop_knobs(name):
+    made = presets.ALL[name](3, (0.5, 0.9), (0.1, 0.2), 160, 64)
+    large, small = made.views
+    assert (large.name, large.count, large.size, large.crop.scale) == ("global", 2, 160, (0.5, 0.9))
+    assert (small.name, small.count, small.size, small.crop.scale) == ("local", 3, 64, (0.1, 0.2))
+    assert [group.name for group in presets.ALL[name](local_crops=0).views] == ["global"]
+
+
+def test_dino_is_dino():
+    large, small = presets.dino().views
+    assert (large.count, large.size, large.crop) == (2, 224, Crop((0.4, 1.0)))
+    assert (small.count, small.size, small.crop) == (8, 96, Crop((0.05, 0.4)))
+    assert large.blur == Blur((1.0, 0.1)) and small.blur == Blur(0.5)
+    assert large.solarise == (0.0, 0.2) and small.solarise == 0.0
+    for group in (large, small):
+        colour = group.colour
+        assert (colour.brightness, colour.contrast, colour.saturation) == (0.4, 0.4, 0.2)
+        assert (colour.hue, colour.p, colour.grey) == (0.1, 0.8, 0.2)
+        assert group.interpolation == "bicubic" and group.flip == 0.5
+        assert (group.mean, group.std) == (IMAGENET_MEAN, IMAGENET_STD)
+
+
+def test_dinov2_blurs_as_trained_or_as_written():
+    assert presets.dinov2().views[0].blur == Blur((0.0, 0.9), kernel=9)
+    assert presets.dinov2(as_trained=False).views[0].blur == Blur((1.0, 0.1), kernel=9)
+    for as_trained in (True, False):
+        assert presets.dinov2(as_trained=as_trained).views[1].blur == Blur(0.5, kernel=9)
+    assert presets.dinov2().views[1].crop.scale == (0.05, 0.32)
+
+
+def test_swav_s_std_is_its_own():
+    for group in presets.swav().views:
+        assert group.std == (0.228, 0.224, 0.225) and group.mean == IMAGENET_MEAN
+        assert group.interpolation == "bilinear" and group.blur == Blur(0.5)
+
+
+def test_moco_v1_turns_grey_first_and_always_jitters():
+    colour = presets.moco_v1().views[0].colour
+    assert colour.grey_first and colour.p == 1.0 and colour.hue == 0.4
+    assert presets.moco_v1().views[0].blur is None
+    assert not presets.moco_v2().views[0].colour.grey_first
+
+
+def test_simclr_s_blur_takes_a_tenth_of_the_side():
+    assert [presets.simclr(size).views[0].blur.kernel for size in (224, 96, 32)] == [23, 9, 3]
+    assert presets.simclr(strength=0.5).views[0].colour.hue == 0.1
+
+
+def test_vicreg_treats_its_views_differently():
+    (group,) = presets.vicreg().views
+    assert group.blur.p == (1.0, 0.1) and group.solarise == (0.0, 0.2)
+
+
+def test_gtsa_never_mirrors_and_always_turns():
+    large, small = presets.gtsa().views
+    assert (large.crop, small.crop) == (
+        Crop((0.3, 1), min_overlap=0.02),
+        Crop((0.1, 0.3), min_overlap=0.01),
+    )
+    for group in (large, small):
+        assert group.turns and group.flip == 0 and group.solarise == 0 and group.blur.p == 0.2
+
+
+def test_bagssl_cuts_by_scale_or_by_pixels():
+    (group,) = presets.bagssl().views
+    assert group.crop == Crop((0.2, 0.2), (1, 1)) and group.blur is None
+    assert (group.mean, group.std) == (presets.CIFAR_MEAN, presets.CIFAR_STD)
+    (group,) = presets.bagssl(patches=3, size=64, short_side=256).views
+    assert group.crop == Window(256) and group.blur.p == (1.0, 0.1, 1.0)
+    assert group.std == IMAGENET_STD
+
+
+def test_emp_ssl_for_small_and_large_images():
+    (small,), (large,) = presets.emp_ssl().views, presets.emp_ssl(size=224).views
+    assert small.total == 20 and small.crop == Crop((0.25, 0.25), (1, 1))
+    assert large.crop == Crop((0.25, 0.25)) and large.interpolation == "bicubic"
+    for group in (small, large):
+        assert group.mean == group.std == (0.5, 0.5, 0.5) and group.colour.hue == 0.2
+
+
+def test_selfie_s_grids():
+    assert presets.selfie().views[0].crop == Grid(4, 4, Shift(4))
+    assert presets.selfie(size=224).views[0].crop == Grid(7, 7, Crop())
+    assert presets.selfie(size=224).views[0].size == 32
+    assert presets.selfie(size=96, patch=16).total == 36
+
+
+def test_eval_draws_nothing():
+    (group,) = presets.eval().views
+    assert group.crop == Centre(256) and group.flip == 0 and group.name == "image"
+    assert group.colour is None and group.blur is None
