@@ -1,0 +1,105 @@
+"""FFCV's stock operations: a .beton of JPEGs; each view is a pipeline that decodes once more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+
+from patchmill.benchmarks.peers import Batches
+from patchmill.loaders.errors import MillError
+from patchmill.loaders.recipe import Crop, Recipe, Views, chance_of
+
+try:
+    from ffcv import transforms
+    from ffcv.fields import RGBImageField
+    from ffcv.fields.decoders import RandomResizedCropRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.pipeline import PipelineSpec
+    from ffcv.writer import DatasetWriter
+except ImportError:
+    Loader = None
+
+NOTE = (
+    "does less: FFCV has no hue, grey, blur or solarise, and resizes by area whatever the recipe "
+    "says; its photos were written anew at quality 90"
+)
+
+SHORTEST_EPOCH = 100_000  # images; an epoch's end empties FFCV's queue
+
+
+def available() -> str | None:
+    return "FFCV is not installed: pip install 'patchmill[ffcv]'" if Loader is None else None
+
+
+def open(paths: list[str], recipe: Recipe, workers: int, batch_size: int) -> Batches:
+    for group in recipe.views:
+        if not isinstance(group.crop, Crop) or group.turns:
+            raise MillError(f"the ffcv peer cannot make view group {group.name!r} of {recipe.name}")
+    return _batches(paths, recipe, workers, batch_size)
+
+
+def _batches(paths: list[str], recipe: Recipe, workers: int, batch_size: int) -> Batches:
+    with tempfile.TemporaryDirectory() as folder:
+        beton = str(Path(folder) / "photos.beton")
+        _write(paths, beton)
+        views = [(group, view) for group in recipe.views for view in range(group.count)]
+        loader = Loader(
+            beton,
+            batch_size=batch_size,
+            num_workers=workers,
+            order=OrderOption.RANDOM,
+            indices=np.tile(np.arange(len(paths)), -(-SHORTEST_EPOCH // len(paths))),
+            pipelines={"image": None}
+            | {f"view{number}": _pipeline(*view) for number, view in enumerate(views)},
+        )
+        while True:
+            epoch = iter(loader)
+            try:
+                yield from epoch
+            finally:
+                epoch.close()
+
+
+def _pipeline(group: Views, view: int) -> Any:
+    steps = [transforms.RandomHorizontalFlip(chance_of(group.flip, view))]
+    if group.colour:
+        p = chance_of(group.colour.p, view)
+        steps += [
+            transforms.RandomBrightness(group.colour.brightness, p),
+            transforms.RandomContrast(group.colour.contrast, p),
+            transforms.RandomSaturation(group.colour.saturation, p),
+        ]
+    mean, std = 255 * np.array(group.mean), 255 * np.array(group.std)
+    steps += [
+        transforms.NormalizeImage(mean, std, np.float32),
+        transforms.ToTensor(),
+        transforms.ToTorchImage(),
+    ]
+    law = cast(Crop, group.crop)
+    decoder = RandomResizedCropRGBImageDecoder((group.size, group.size), law.scale, law.ratio)
+    return PipelineSpec("image", decoder, steps)
+
+
+class Pictures:
+    """What FFCV's writer reads: one tuple of fields for each sample."""
+
+    def __init__(self, paths: list[str]):
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray]:
+        return (np.array(Image.open(self.paths[index]).convert("RGB")),)
+
+
+def _write(paths: list[str], beton: str) -> None:
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+        writer = DatasetWriter(beton, {"image": RGBImageField("jpg")}, num_workers=1)
+        writer.from_indexed_dataset(Pictures(paths))

@@ -1,0 +1,143 @@
+"""torchvision on PIL images in DataLoader workers, step for step as in DINO's main_dino.py."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import torch
+from PIL import Image, ImageFilter, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
+
+from patchmill.benchmarks.peers import Batches
+from patchmill.loaders.recipe import (
+    Blur,
+    Centre,
+    Colour,
+    Grid,
+    Recipe,
+    Shift,
+    Views,
+    Window,
+    chance_of,
+)
+
+NOTE = ""
+
+Transform = Callable[[Image.Image], Image.Image]
+
+
+def available() -> str | None:
+    return None
+
+
+def open(paths: list[str], recipe: Recipe, workers: int, batch_size: int) -> Batches:
+    loader = DataLoader(
+        Images(paths, recipe),
+        batch_size=batch_size,
+        sampler=Endless(len(paths)),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return (batch for batch in loader)
+
+
+class Images(Dataset[list[Tensor]]):
+    """All views of the images, as one list each; the default collate makes a list of batches."""
+
+    def __init__(self, paths: list[str], recipe: Recipe):
+        self.paths = paths
+        self.views = [Cut(group, view) for group in recipe.views for view in range(group.count)]
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        image = Image.open(self.paths[index]).convert("RGB")
+        return [view for cut in self.views for view in cut(image)]
+
+
+class Endless(Sampler[int]):
+    """One permutation after the other, so that no epoch's end empties the pipeline."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __iter__(self) -> Iterator[int]:
+        while True:
+            yield from torch.randperm(self.count).tolist()
+
+
+class Cut:
+    """One view of a group, or the cells of one grid."""
+
+    def __init__(self, group: Views, view: int):
+        self.cell = group.size
+        self.place = transforms.Compose(_geometry(group, view))
+        self.finish = transforms.Compose(
+            [
+                *_colours(group, view),
+                transforms.ToTensor(),
+                transforms.Normalize(group.mean, group.std),
+            ]
+        )
+
+    def __call__(self, image: Image.Image) -> list[Tensor]:
+        view = self.place(image)
+        cells = [
+            view.crop((x, y, x + self.cell, y + self.cell))
+            for y in range(0, view.height, self.cell)
+            for x in range(0, view.width, self.cell)
+        ]
+        return [self.finish(cell) for cell in (cells if len(cells) > 1 else [view])]
+
+
+def _geometry(group: Views, view: int) -> list[Transform]:
+    grid = group.crop if isinstance(group.crop, Grid) else Grid(1, 1, group.crop)
+    law = grid.of
+    shape = (group.size * grid.rows, group.size * grid.columns)
+    interpolation = InterpolationMode(group.interpolation)
+    if isinstance(law, Window):
+        steps = [transforms.Resize(law.short_side, interpolation), transforms.RandomCrop(shape)]
+    elif isinstance(law, Centre):
+        steps = [transforms.Resize(law.short_side, interpolation), transforms.CenterCrop(shape)]
+    elif isinstance(law, Shift):
+        steps = [transforms.Resize(shape, interpolation), transforms.RandomCrop(shape, law.pad)]
+    else:
+        steps = [transforms.RandomResizedCrop(shape, law.scale, law.ratio, interpolation)]
+    steps.append(transforms.RandomHorizontalFlip(chance_of(group.flip, view)))
+    return [*steps, QuarterTurns()] if group.turns else steps
+
+
+def _colours(group: Views, view: int) -> list[Transform]:
+    steps = [*_jitter(group.colour, view)] if group.colour else []
+    if group.blur:
+        steps.append(transforms.RandomApply([_blur(group.blur)], chance_of(group.blur.p, view)))
+    if chance_of(group.solarise, view) > 0:
+        steps.append(transforms.RandomApply([ImageOps.solarize], chance_of(group.solarise, view)))
+    return steps
+
+
+def _jitter(colour: Colour, view: int) -> list[Transform]:
+    strengths = colour.brightness, colour.contrast, colour.saturation, colour.hue
+    jitter = transforms.RandomApply([transforms.ColorJitter(*strengths)], chance_of(colour.p, view))
+    grey = transforms.RandomGrayscale(chance_of(colour.grey, view))
+    return [grey, jitter] if colour.grey_first else [jitter, grey]
+
+
+def _blur(blur: Blur) -> Transform:
+    """PIL's blur as in DINO, or torchvision's with its kernel as in DINOv2."""
+    return transforms.GaussianBlur(blur.kernel, blur.sigma) if blur.kernel else PilBlur(blur.sigma)
+
+
+class PilBlur:
+    def __init__(self, sigma: tuple[float, float]):
+        self.sigma = sigma
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return image.filter(ImageFilter.GaussianBlur(radius=random.uniform(*self.sigma)))
+
+
+class QuarterTurns:
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return transforms.functional.rotate(image, 90 * random.randrange(4))
