@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchmill.kernels.jit import jit
-from patchmill.kernels.views.cpu_colour import blur, blur_bytes, colour, colour_bytes
+from patchmill.kernels.views.cpu_colour import blur, blur_bytes, colour
 from patchmill.kernels.views.cpu_finish import finish, finish_bytes
 from patchmill.kernels.views.cpu_resize import UNIT, carve, pitch_of, resize, resize_bytes
 from patchmill.kernels.views.rows import ROW, Target
@@ -60,7 +60,7 @@ def elements(targets: Sequence[Target], batch: int) -> int:
 def pool_bytes(height, width, size):
     """Scratch that one thread needs for any view of `size` of an image of these sides."""
     scratch = resize_bytes(height, width, size)
-    scratch = max(scratch, colour_bytes(size), blur_bytes(size, MOST_BLUR_TAPS), finish_bytes(size))
+    scratch = max(scratch, blur_bytes(size, MOST_BLUR_TAPS), finish_bytes(size))
     return scratch + 2 * 3 * size * pitch_of(size) + 4096
 
 
@@ -77,7 +77,7 @@ def render_image(image, rows, slots, sample, half, channels_last, out, pool):
         raw, rest = carve(pool, 2 * 3 * size * pitch_of(size))
         planes = raw.view(np.int16)
         resize(image, row, size, slot.bicubic != 0, reverse_x, reverse_y, planes, rest)
-        colour(row, size, planes, rest)
+        colour(row, size, planes)
         if row.sigma > 0:
             blur(row, size, planes, rest)
         at = slot.first + sample * slot.step

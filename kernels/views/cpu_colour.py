@@ -1,8 +1,9 @@
 """Colour jitter, grey and Gaussian blur on the CPU, on planes of fixed point (UNIT is 1.0).
 
-Colour works on one row of the three planes at a time, in float32 and in the first-level cache; the
-contrast's mean needs one extra pass, and only where there is contrast. Every operation reads and
-writes 6 bytes a pixel. The blur is two passes of (radius + 1) multiplies a value, in int16 lanes.
+All but the hue works in int16 lanes, one row of the three planes at a time so that a row stays in the
+first-level cache for all its operations; the contrast's mean needs one extra pass, and only where
+there is contrast. Every operation reads and writes 6 bytes a pixel. The blur is two passes of
+(radius + 1) multiplies a value.
 """
 
 from __future__ import annotations
@@ -12,170 +13,192 @@ import numpy as np
 from patchmill.kernels.jit import jit
 from patchmill.kernels.views import rows
 from patchmill.kernels.views.cpu_resize import UNIT, carve, pitch_of
-from patchmill.kernels.views.lanes import WIDTH, load, pair, splat, store, tap
+from patchmill.kernels.views.lanes import WIDTH, clamp, doubled, load, pair, plus, splat, store, tap
 
 RED, GREEN, BLUE = (np.float32(weight) for weight in rows.LUMA)
+RED_14, GREEN_14, BLUE_14 = (np.int16(round(weight * 16384)) for weight in rows.LUMA)
 ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
 NO_JITTER, GREY_FIRST, GREY_LAST = rows.NO_JITTER, rows.GREY_FIRST, rows.GREY_LAST
 BRIGHTNESS, CONTRAST, SATURATION, HUE = rows.BRIGHTNESS, rows.CONTRAST, rows.SATURATION, rows.HUE
-TO_FLOAT, TO_FIXED = np.float32(1 / UNIT), np.float32(UNIT)
+ZERO_16, UNIT_16 = np.int16(0), np.int16(UNIT)
+FROM_FIXED, TO_FIXED = np.float32(1 / UNIT), np.float32(UNIT)
 
 
 @jit
-def colour_bytes(size):
-    return 3 * 4 * pitch_of(size) + 256
-
-
-@jit
-def colour(row, size, planes, pool):
+def colour(row, size, planes):
     """Apply the row's grey and jitter, in the row's order, to the planes in place."""
     jitter = row.order != NO_JITTER
     if not jitter and row.grey == 0:
         return
     contrast_at = -1
     if jitter and row.contrast != ONE:
-        for i in range(4):
-            if (row.order >> 2 * i) & 3 == CONTRAST:
-                contrast_at = i
-    mean = ZERO
+        for k in range(4):
+            if (row.order >> 2 * k) & 3 == CONTRAST:
+                contrast_at = k
     if contrast_at >= 0:
-        luma = run(row, 0, contrast_at, False, mean, size, planes, pool)
-        mean = np.float32(luma / (size * size))
-        run(row, contrast_at, 4, True, mean, size, planes, pool)
+        luma = run(row, 0, contrast_at, True, ZERO, size, planes)
+        run(row, contrast_at, 4, False, luma / np.float32(size * size), size, planes)
     else:
-        run(row, 0, 4 if jitter else 0, True, mean, size, planes, pool)
+        run(row, 0, 4 if jitter else 0, False, ZERO, size, planes)
 
 
 @jit
-def run(row, first, last, to_end, mean, size, planes, pool):
-    """Operations `first` to `last` of the order, and grey at either end; returns the sum of luma."""
+def run(row, first, last, measure, mean, size, planes):
+    """Operations `first` to `last` of the order, with grey at either end; or the luma they leave."""
     pitch = pitch_of(size)
-    line, pool = carve(pool, 3 * 4 * pitch)
-    lines = line.view(np.float32)
-    r, g, b = lines[:size], lines[pitch : pitch + size], lines[2 * pitch : 2 * pitch + size]
     plane = size * pitch
-    total = 0.0
+    total = ZERO
     for x in range(size):
         at = x * pitch
-        red = planes[at : at + size]
-        green = planes[at + plane : at + plane + size]
-        blue = planes[at + 2 * plane : at + 2 * plane + size]
-        for i in range(size):
-            r[i] = red[i] * TO_FLOAT
-            g[i] = green[i] * TO_FLOAT
-            b[i] = blue[i] * TO_FLOAT
         if first == 0 and row.grey == GREY_FIRST:
-            grey(r, g, b)
+            grey(planes, at, plane, size)
         for k in range(first, last):
             operation = (row.order >> 2 * k) & 3
             if operation == BRIGHTNESS and row.brightness != ONE:
-                blend(r, g, b, row.brightness, ZERO)
+                blend(planes, at, plane, size, row.brightness, ZERO)
             elif operation == CONTRAST and row.contrast != ONE:
-                blend(r, g, b, row.contrast, (ONE - row.contrast) * mean)
+                blend(planes, at, plane, size, row.contrast, (ONE - row.contrast) * mean)
             elif operation == SATURATION and row.saturation != ONE:
-                saturate(r, g, b, row.saturation)
+                saturate(planes, at, plane, size, row.saturation)
             elif operation == HUE and row.hue != ZERO:
-                shift_hue(r, g, b, row.hue)
-        if to_end:
-            if row.grey == GREY_LAST:
-                grey(r, g, b)
-        else:
-            total += luma_sum(r, g, b)
-        for i in range(size):
-            red[i] = np.int16(r[i] * TO_FIXED + HALF)
-            green[i] = np.int16(g[i] * TO_FIXED + HALF)
-            blue[i] = np.int16(b[i] * TO_FIXED + HALF)
+                shift_hue(planes, at, plane, size, row.hue)
+        if measure:
+            total += luma_sum(planes, at, plane, size)
+        elif row.grey == GREY_LAST:
+            grey(planes, at, plane, size)
     return total
 
 
 @jit
-def blend(r, g, b, factor, constant):
-    for i in range(len(r)):
-        r[i] = min(max(factor * r[i] + constant, ZERO), ONE)
-        g[i] = min(max(factor * g[i] + constant, ZERO), ONE)
-        b[i] = min(max(factor * b[i] + constant, ZERO), ONE)
+def gain_of(factor, doubles):
+    """A factor below 4 as a weight for values << 2: 14 fractional bits, less one where it is doubled."""
+    return np.int16(np.rint(factor * (16384 >> doubles)))
 
 
 @jit
-def saturate(r, g, b, factor):
-    rest = ONE - factor
-    for i in range(len(r)):
-        luma = rest * (RED * r[i] + GREEN * g[i] + BLUE * b[i])
-        r[i] = min(max(factor * r[i] + luma, ZERO), ONE)
-        g[i] = min(max(factor * g[i] + luma, ZERO), ONE)
-        b[i] = min(max(factor * b[i] + luma, ZERO), ONE)
+def blend(planes, at, plane, size, factor, constant):
+    """clamp(factor * value + constant), the constant in fixed point."""
+    doubles = 1 if factor >= np.float32(1.99) else 0
+    gain, top = splat(gain_of(factor, doubles)), splat(UNIT_16)
+    zero, rest = splat(ZERO_16), splat(np.int16(np.rint(constant)))
+    for channel in range(3):
+        start = at + channel * plane
+        for p in range(start, start + size, WIDTH):
+            value = tap(zero, doubled(load(planes, p, zero), 2), gain)
+            store(planes, p, clamp(plus(doubled(value, doubles), rest), top))
 
 
 @jit
-def shift_hue(r, g, b, shift):
+def saturate(planes, at, plane, size, factor):
+    """clamp(factor * value + (1 - factor) * luma)."""
+    doubles = 1 if factor >= np.float32(1.99) else 0
+    gain, rest = splat(gain_of(factor, doubles)), splat(gain_of(ONE - factor, doubles))
+    top, zero = splat(UNIT_16), splat(ZERO_16)
+    for p in range(at, at + size, WIDTH):
+        r = doubled(load(planes, p, zero), 2)
+        g = doubled(load(planes, p + plane, zero), 2)
+        b = doubled(load(planes, p + 2 * plane, zero), 2)
+        luma = tap(zero, doubled(luma_of(r, g, b), 2), rest)
+        store(planes, p, clamp(doubled(tap(luma, r, gain), doubles), top))
+        store(planes, p + plane, clamp(doubled(tap(luma, g, gain), doubles), top))
+        store(planes, p + 2 * plane, clamp(doubled(tap(luma, b, gain), doubles), top))
+
+
+@jit
+def luma_of(r, g, b):
+    """Luma of lanes that hold four times their value."""
+    return tap(tap(tap(splat(np.int16(1)), r, splat(RED_14)), g, splat(GREEN_14)), b, splat(BLUE_14))
+
+
+@jit
+def grey(planes, at, plane, size):
+    zero, top = splat(ZERO_16), splat(UNIT_16)
+    for p in range(at, at + size, WIDTH):
+        r = doubled(load(planes, p, zero), 2)
+        g = doubled(load(planes, p + plane, zero), 2)
+        b = doubled(load(planes, p + 2 * plane, zero), 2)
+        luma = clamp(luma_of(r, g, b), top)
+        store(planes, p, luma)
+        store(planes, p + plane, luma)
+        store(planes, p + 2 * plane, luma)
+
+
+@jit
+def luma_sum(planes, at, plane, size):
+    r, g = planes[at : at + size], planes[at + plane : at + plane + size]
+    b = planes[at + 2 * plane : at + 2 * plane + size]
+    total = ZERO
+    for i in range(size):
+        total += RED * r[i] + GREEN * g[i] + BLUE * b[i]
+    return total
+
+
+@jit
+def shift_hue(planes, at, plane, size, shift):
     """HSV with the hue turned by `shift`: torchvision's adjust_hue without its branches.
 
     With six = 6 * hue, channel n of a colour is v - range * clamp(min(k, 4 - k), 0, 1) where
     k = (n + six) mod 6 and n is 5, 3, 1 for red, green, blue.
     """
-    six, two, four, three, five = (
-        np.float32(6), np.float32(2), np.float32(4), np.float32(3), np.float32(5),
-    )  # fmt: skip
-    sixth = np.float32(1 / 6)
-    for i in range(len(r)):
-        red, green, blue = r[i], g[i], b[i]
+    r, g = planes[at : at + size], planes[at + plane : at + plane + size]
+    b = planes[at + 2 * plane : at + 2 * plane + size]
+    turn = np.float32(6) * shift
+    for i in range(size):
+        red, green, blue = np.float32(r[i]), np.float32(g[i]), np.float32(b[i])
         top = max(max(red, green), blue)
         spread = top - min(min(red, green), blue)
-        inverse = ONE / (spread if spread > ZERO else ONE)
+        inverse = ONE / max(spread, ONE)
         from_red = (green - blue) * inverse
-        from_green = two + (blue - red) * inverse
-        from_blue = four + (red - green) * inverse
+        from_green = np.float32(2) + (blue - red) * inverse
+        from_blue = np.float32(4) + (red - green) * inverse
         hue = from_red if top == red else (from_green if top == green else from_blue)
-        hue = hue + six * shift
-        k = hue + five
-        k -= six * np.floor(k * sixth)
-        r[i] = top - spread * max(ZERO, min(min(k, four - k), ONE))
-        k = hue + three
-        k -= six * np.floor(k * sixth)
-        g[i] = top - spread * max(ZERO, min(min(k, four - k), ONE))
-        k = hue + ONE
-        k -= six * np.floor(k * sixth)
-        b[i] = top - spread * max(ZERO, min(min(k, four - k), ONE))
+        hue += turn
+        r[i] = np.int16(top - spread * channel(hue + np.float32(5)) + HALF)
+        g[i] = np.int16(top - spread * channel(hue + np.float32(3)) + HALF)
+        b[i] = np.int16(top - spread * channel(hue + np.float32(1)) + HALF)
 
 
 @jit
-def grey(r, g, b):
-    for i in range(len(r)):
-        luma = RED * r[i] + GREEN * g[i] + BLUE * b[i]
-        r[i], g[i], b[i] = luma, luma, luma
-
-
-@jit
-def luma_sum(r, g, b):
-    total = ZERO
-    for i in range(len(r)):
-        total += RED * r[i] + GREEN * g[i] + BLUE * b[i]
-    return total
+def channel(k):
+    """How far a channel lies below the largest, as a share of the spread; k in sixths of a turn."""
+    k -= np.float32(6) * np.floor(k * np.float32(1 / 6))
+    return max(ZERO, min(min(k, np.float32(4) - k), ONE))
 
 
 # ---------------------------------------------------------------------------------------------- blur
 
 
+MARGIN = 2 * WIDTH  # room on either side of a row for its reflected ends; the radius is below it
+
+
 @jit
 def blur_bytes(size, radius):
-    return 2 * 3 * size * pitch_of(size) + 2 * (pitch_of(size) + 2 * radius + 64) + 2 * radius + 1024
+    return 2 * 3 * size * (pitch_of(size) + 2 * MARGIN) + 2 * (radius + 1) + 8 * (2 * radius + 1) + 1024
 
 
 @jit
 def blur(row, size, planes, pool):
     """Separable Gaussian over the planes in place, borders reflected."""
     radius, pitch = row.radius, pitch_of(size)
+    wide = pitch + 2 * MARGIN
     raw, pool = carve(pool, 2 * (radius + 1))
     weights = raw.view(np.int16)
     gaussian(row.sigma, radius, weights)
-    raw, pool = carve(pool, 2 * (pitch + 2 * radius + WIDTH))
-    line = raw.view(np.int16)
-    raw, pool = carve(pool, 2 * 3 * size * pitch)
+    raw, pool = carve(pool, 8 * (2 * radius + 1))
+    lines = raw.view(np.int64)
+    raw, pool = carve(pool, 2 * 3 * size * wide)
     other = raw.view(np.int16)
+    for x in range(size):
+        for k in range(2 * radius + 1):
+            lines[k] = reflected(x + k - radius, size) * pitch
+        for plane in range(3):
+            to = (plane * size + x) * wide + MARGIN
+            across(planes, plane * size * pitch, size, radius, weights, lines, other, to)
+            for i in range(1, radius + 1):
+                other[to - i] = other[to + reflected(-i, size)]
+                other[to + size - 1 + i] = other[to + reflected(size - 1 + i, size)]
     for x in range(3 * size):
-        along(planes, x * pitch, size, radius, weights, line, other)
-    for channel in range(3):
-        across(other, channel * size * pitch, size, radius, weights, planes)
+        along(other, x * wide + MARGIN, size, radius, weights, planes, x * pitch)
 
 
 @jit
@@ -193,43 +216,43 @@ def gaussian(sigma, radius, weights):
 
 
 @jit
-def along(planes, at, size, radius, weights, line, other):
-    """Filter one row along itself, through a copy with reflected ends."""
-    for i in range(-radius, 0):
-        line[i + radius] = planes[at + reflected(i, size)]
-    line[radius : radius + size] = planes[at : at + size]
-    for i in range(size, size + radius):
-        line[i + radius] = planes[at + reflected(i, size)]
-    zero = splat(np.int16(0))
+def across(planes, at, size, radius, weights, lines, other, to):
+    """One row of a plane filtered across rows; `lines` are the offsets of the rows around it."""
+    zero = splat(ZERO_16)
     bias = splat(np.int16((radius + 1) // 2))
-    for y in range(0, size, WIDTH):
-        p = y + radius
-        total = tap(bias, pair(load(line, p), zero), splat(weights[0]))
+    for y in range(0, size, 2 * WIDTH):
+        here = at + y
+        p = here + lines[radius]
+        weight = splat(weights[0])
+        low = tap(bias, pair(load(planes, p, zero), zero), weight)
+        high = tap(bias, pair(load(planes, p + WIDTH, zero), zero), weight)
         for k in range(1, radius + 1):
-            total = tap(total, pair(load(line, p - k), load(line, p + k)), splat(weights[k]))
-        store(other, at + y, total)
+            p, q = here + lines[radius - k], here + lines[radius + k]
+            weight = splat(weights[k])
+            low = tap(low, pair(load(planes, p, zero), load(planes, q, zero)), weight)
+            p, q = p + WIDTH, q + WIDTH
+            high = tap(high, pair(load(planes, p, zero), load(planes, q, zero)), weight)
+        store(other, to + y, low)
+        store(other, to + y + WIDTH, high)
 
 
 @jit
-def across(planes, at, size, radius, weights, other):
-    """Filter one plane across its rows."""
-    pitch = pitch_of(size)
-    zero = splat(np.int16(0))
+def along(other, at, size, radius, weights, planes, to):
+    """One row filtered along itself; its ends have been reflected into the margins."""
+    zero = splat(ZERO_16)
     bias = splat(np.int16((radius + 1) // 2))
-    for x in range(size):
-        for y in range(0, size, 2 * WIDTH):
-            p = at + x * pitch + y
-            weight = splat(weights[0])
-            low = tap(bias, pair(load(planes, p), zero), weight)
-            high = tap(bias, pair(load(planes, p + WIDTH), zero), weight)
-            for k in range(1, radius + 1):
-                left = at + reflected(x - k, size) * pitch + y
-                right = at + reflected(x + k, size) * pitch + y
-                weight = splat(weights[k])
-                low = tap(low, pair(load(planes, left), load(planes, right)), weight)
-                high = tap(high, pair(load(planes, left + WIDTH), load(planes, right + WIDTH)), weight)
-            store(other, p, low)
-            store(other, p + WIDTH, high)
+    for y in range(0, size, 2 * WIDTH):
+        p = at + y
+        q = p + WIDTH
+        weight = splat(weights[0])
+        low = tap(bias, pair(load(other, p, zero), zero), weight)
+        high = tap(bias, pair(load(other, q, zero), zero), weight)
+        for k in range(1, radius + 1):
+            weight = splat(weights[k])
+            low = tap(low, pair(load(other, p - k, zero), load(other, p + k, zero)), weight)
+            high = tap(high, pair(load(other, q - k, zero), load(other, q + k, zero)), weight)
+        store(planes, to + y, low)
+        store(planes, to + y + WIDTH, high)
 
 
 @jit

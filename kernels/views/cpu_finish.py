@@ -9,7 +9,7 @@ from numba.extending import overload
 from patchmill.kernels.jit import jit
 from patchmill.kernels.views import rows
 from patchmill.kernels.views.cpu_resize import UNIT, carve, pitch_of
-from patchmill.kernels.views.lanes import transpose_block
+from patchmill.kernels.views.lanes import WIDTH, load, splat, store, stream, tap, transpose_block
 
 SOLARISE_FROM = round(rows.SOLARISE_FROM * UNIT)
 BLOCK = 8
@@ -28,6 +28,7 @@ def finish(planes, size, transposed, solarised, scale, shift, half, channels_las
     block = raw.view(np.int16)
     raw, pool = carve(pool, 4 * pitch)
     line = raw.view(np.float32)[:size]
+    aligned = size % WIDTH == 0 and (out.ctypes.data + at * out.itemsize) % 64 == 0
     for y in range(0, size, BLOCK):
         for channel in range(3):
             gather(planes, channel * size * pitch, size, y, transposed, block, channel * BLOCK * wide)
@@ -37,14 +38,14 @@ def finish(planes, size, transposed, solarised, scale, shift, half, channels_las
                 values = block[start : start + size]
                 if solarised:
                     solarise(values)
-                for x in range(size):
-                    line[x] = scale[channel] * values[x] + shift[channel]
+                gain, offset = scale[channel], shift[channel]
                 if channels_last:
                     to = at + (y + i) * size * 3 + channel
-                    encode(line, half, out[to : to + 3 * size - 2 : 3])
+                    interleaved = out[to : to + 3 * size - 2 : 3]
+                    encode(values, gain, offset, line, half, False, interleaved)
                 else:
                     to = at + (channel * size + y + i) * size
-                    encode(line, half, out[to : to + size])
+                    encode(values, gain, offset, line, half, aligned, out[to : to + size])
 
 
 @jit
@@ -55,9 +56,10 @@ def gather(planes, at, size, y, transposed, block, to):
         for x in range(0, size, BLOCK):
             transpose_block(planes, at + x * pitch + y, pitch, block, to + x, wide)
     else:
+        zero = splat(np.int16(0))
         for i in range(min(BLOCK, size - y)):
-            start = at + (y + i) * pitch
-            block[to + i * wide : to + i * wide + size] = planes[start : start + size]
+            for x in range(0, size, WIDTH):
+                store(block, to + i * wide + x, load(planes, at + (y + i) * pitch + x, zero))
 
 
 @jit
@@ -70,35 +72,49 @@ def solarise(values):
 # -------------------------------------------------------------- number formats, chosen by out's type
 
 
-def encode(line, half, out):
-    """Write float32 values as out's type: float32, uint8, or uint16 holding bfloat16 or half."""
+def encode(values, gain, offset, line, half, aligned, out):  # type: ignore[no-untyped-def]
+    """out = gain * values + offset, as float32, uint8, or uint16 that holds bfloat16 or half."""
     raise TypeError("only inside compiled code")
 
 
 @overload(encode, jit_options={"fastmath": True})
-def _encode(line, half, out):  # type: ignore[no-untyped-def]
+def _encode(values, gain, offset, line, half, aligned, out):  # type: ignore[no-untyped-def]
+    if out.dtype == types.float32 and out.layout == "C":
+
+        def streamed(values, gain, offset, line, half, aligned, out):
+            if aligned:
+                factor, rest = splat(gain), splat(offset)
+                for x in range(0, len(values), WIDTH):
+                    stream(out, x, tap(rest, load(values, x, rest), factor))
+            else:
+                for x in range(len(values)):
+                    out[x] = gain * values[x] + offset
+
+        return streamed
     if out.dtype == types.float32:
 
-        def floats(line, half, out):
-            for x in range(len(line)):
-                out[x] = line[x]
+        def floats(values, gain, offset, line, half, aligned, out):
+            for x in range(len(values)):
+                out[x] = gain * values[x] + offset
 
         return floats
     if out.dtype == types.uint8:
 
-        def bytes_(line, half, out):
-            for x in range(len(line)):
-                out[x] = np.uint8(np.int32(line[x] + np.float32(0.5)))
+        def octets(values, gain, offset, line, half, aligned, out):
+            for x in range(len(values)):
+                out[x] = np.uint8(np.int32(gain * values[x] + np.float32(0.5)))
 
-        return bytes_
+        return octets
 
-    def sixteen_bits(line, half, out):
+    def sixteen_bits(values, gain, offset, line, half, aligned, out):
+        for x in range(len(values)):
+            line[x] = gain * values[x] + offset
         bits = line.view(np.uint32)
         if half:
-            for x in range(len(line)):
+            for x in range(len(values)):
                 out[x] = half_bits(bits[x])
         else:
-            for x in range(len(line)):
+            for x in range(len(values)):
                 out[x] = bfloat16_bits(bits[x])
 
     return sixteen_bits

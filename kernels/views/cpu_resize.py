@@ -1,7 +1,7 @@
 """Crop and antialiased resize on the CPU: bytes in, three planes of clamped fixed point out.
 
 Both filters run along contiguous memory. The first combines whole rows of the picture; its result
-goes, sixteen rows at a time, through an in-register transpose, so that the second filter, which works
+goes, thirty-two rows at a time, through an in-register transpose, so that the second filter, which works
 across columns, again combines contiguous rows. The planes that come out are therefore transposed:
 `planes[channel, x, y]`, with UNIT for 1.0.
 
@@ -19,7 +19,6 @@ from patchmill.kernels.views.lanes import (
     clamp,
     doubled,
     load,
-    load_bytes,
     splat,
     store,
     tap,
@@ -27,8 +26,8 @@ from patchmill.kernels.views.lanes import (
 )
 
 UNIT = 255 * 32  # 1.0 in the planes' fixed point: 1/32 of a grey level is resolved
-STRIP = 16  # rows filtered before they are transposed, small enough for the first-level cache
-CHUNK = 64  # bytes of a row filtered at once, in registers
+STRIP = 32  # rows filtered before they are transposed: a whole cache line of each column
+CHUNK = 64  # numbers of a row filtered at once, in registers
 MOST_FIXED_TAPS = 32  # beyond, truncating many small 16-bit products would show: floats instead
 
 
@@ -47,13 +46,13 @@ def carve(pool, size):
 
 @jit
 def resize_bytes(height, width, size):
-    """Scratch that `resize` may carve for an image and a view of these sizes."""
-    weights = 8 * (4 * (height + width) + 8 * size) + 16 * 8 * size
+    """Scratch that `resize` carves for an image and a view of these sizes."""
+    narrow = CHUNK * height
+    tables = 4 * 8 * size + 6 * (4 * (height + width) + 12 * size)
     strip = 4 * STRIP * (3 * width + 2 * CHUNK)
-    across = 4 * (3 * width + CHUNK) * pitch_of(size)
+    across = 4 * (3 * width + 2 * CHUNK) * pitch_of(size)
     planes = 4 * 3 * size * pitch_of(size)
-    narrow_crop = CHUNK * height
-    return weights + strip + across + planes + narrow_crop + 4096
+    return narrow + tables + strip + across + planes + 4096
 
 
 @jit
@@ -71,32 +70,23 @@ def resize(image, row, size, bicubic, reverse_x, reverse_y, planes, pool):
     float_x = raw.view(np.float32)
     taps(row.box_h, row.full_h, row.win_y, size, bicubic, reverse_y, most_y, begin_y, count_y, float_y)
     taps(row.box_w, row.full_w, row.win_x, size, bicubic, reverse_x, most_x, begin_x, count_x, float_x)
-
-    height, width = image.shape[0], image.shape[1]
-    pixels, pitch, top, left = image.reshape(height * width * 3), width * 3, row.box_y, row.box_x
-    if 3 * row.box_w < CHUNK:
-        narrow, pool = carve(pool, CHUNK * row.box_h)
-        copy_narrow(pixels, pitch, top, left, row.box_h, row.box_w, narrow)
-        pixels, pitch, top, left = narrow, CHUNK, 0, 0
-
     start, stop = used(begin_x, count_x)
-    for j in range(size):
-        begin_x[j] -= start
-    offset = top * pitch + 3 * (left + start)
-    length = 3 * (stop - start)
-    if length < CHUNK:  # narrow use of a wide box: step back or forward, never past the box
-        back = max(0, min(start, (CHUNK - length + 2) // 3))
-        for j in range(size):
-            begin_x[j] += back
-        offset -= 3 * back
-        length = CHUNK
-    if stop <= start:
-        planes[: 3 * size * pitch_of(size)] = 0
-    elif max(most_y, most_x) <= MOST_FIXED_TAPS:
-        fixed, pool = carve(pool, 2 * size * most_y)
-        fixed_y = fixed.view(np.int16)
-        fixed, pool = carve(pool, 2 * size * most_x)
-        fixed_x = fixed.view(np.int16)
+    begin_x -= start
+    pixels, pitch, length = image.reshape(image.size), 3 * image.shape[1], 3 * (stop - start)
+    offset = row.box_y * pitch + 3 * (row.box_x + start)
+    if length < CHUNK:
+        narrow, pool = carve(pool, CHUNK * row.box_h)
+        for y in range(row.box_h):
+            at = offset + y * pitch
+            narrow[y * CHUNK : y * CHUNK + length] = pixels[at : at + length]
+            narrow[y * CHUNK + length : (y + 1) * CHUNK] = 0
+        pixels, pitch, offset, length = narrow, CHUNK, 0, CHUNK
+
+    if max(most_y, most_x) <= MOST_FIXED_TAPS:
+        raw, pool = carve(pool, 2 * size * most_y)
+        fixed_y = raw.view(np.int16)
+        raw, pool = carve(pool, 2 * size * most_x)
+        fixed_x = raw.view(np.int16)
         doubles_y = fix(float_y, count_y, most_y, fixed_y)
         doubles_x = fix(float_x, count_x, most_x, fixed_x)
         strip, pool = carve(pool, 2 * STRIP * (length + CHUNK))
@@ -110,14 +100,14 @@ def resize(image, row, size, bicubic, reverse_x, reverse_y, planes, pool):
         strip, pool = carve(pool, 4 * STRIP * (length + CHUNK))
         across, pool = carve(pool, 4 * (length + CHUNK) * pitch_of(size))
         raw, pool = carve(pool, 4 * 3 * size * pitch_of(size))
-        wide = raw.view(np.float32)
+        exact = raw.view(np.float32)
         both(
             pixels, pitch, offset, length, size,
             begin_y, count_y, float_y, most_y, 0, begin_x, count_x, float_x, most_x, 0,
-            strip.view(np.float32), across.view(np.float32), wide, np.float32(255), 0,
+            strip.view(np.float32), across.view(np.float32), exact, np.float32(255 * 128), 0,
         )  # fmt: skip
         for i in range(3 * size * pitch_of(size)):
-            planes[i] = np.int16(wide[i] * np.float32(UNIT / 255) + np.float32(0.5))
+            planes[i] = np.int16(exact[i] * np.float32(UNIT / 255 / 128) + np.float32(0.5))
 
 
 @jit
@@ -130,20 +120,18 @@ def both(
     strip_pitch, across_pitch = length + CHUNK, pitch_of(size)
     for j in range(0, size, STRIP):
         for i in range(j, min(j + STRIP, size)):
-            at = offset + begin_y[i] * pitch
             combine_rows(
-                pixels, at, pitch, length, count_y[i], weight_y, i * most_y, doubles_y, halves,
-                strip, (i - j) * strip_pitch,
+                pixels, offset + begin_y[i] * pitch, pitch, length, count_y[i], weight_y, i * most_y,
+                doubles_y, halves, strip, (i - j) * strip_pitch,
             )  # fmt: skip
         for x in range(0, length, 8):
             for i in range(0, STRIP, 8):
-                transpose_block(
-                    strip, i * strip_pitch + x, strip_pitch, across, x * across_pitch + j + i, across_pitch
-                )
+                at, to = i * strip_pitch + x, x * across_pitch + j + i
+                transpose_block(strip, at, strip_pitch, across, to, across_pitch)
     for i in range(size):
         combine_columns(
-            across, 3 * begin_x[i] * across_pitch, across_pitch, size,
-            count_x[i], weight_x, i * most_x, doubles_x, halves, planes, i * across_pitch, unit,
+            across, 3 * begin_x[i] * across_pitch, across_pitch, size, count_x[i], weight_x, i * most_x,
+            doubles_x, halves, planes, i * across_pitch, unit,
         )  # fmt: skip
 
 
@@ -152,20 +140,21 @@ def combine_rows(pixels, at, pitch, length, count, weights, w, doubles, halves, 
     """strip[to:to+length] = the weighted sum of `count` rows of pixels, starting at `at`."""
     bias = splat(weights.dtype.type(halves * count // 2))
     for chunk in range(0, length, CHUNK):
-        x = min(chunk, length - CHUNK)  # the last chunk overlaps: never read past the row
+        x = min(chunk, length - CHUNK)  # the last chunk overlaps: never read past the box
         a, b, c, d = bias, bias, bias, bias
         p = at + x
         for k in range(count):
             weight = splat(weights[w + k])
-            a = tap(a, load_bytes(pixels, p, bias), weight)
-            b = tap(b, load_bytes(pixels, p + WIDTH, bias), weight)
-            c = tap(c, load_bytes(pixels, p + 2 * WIDTH, bias), weight)
-            d = tap(d, load_bytes(pixels, p + 3 * WIDTH, bias), weight)
+            a = tap(a, load(pixels, p, bias), weight)
+            b = tap(b, load(pixels, p + WIDTH, bias), weight)
+            c = tap(c, load(pixels, p + 2 * WIDTH, bias), weight)
+            d = tap(d, load(pixels, p + 3 * WIDTH, bias), weight)
             p += pitch
-        store(strip, to + x, doubled(a, doubles))
-        store(strip, to + x + WIDTH, doubled(b, doubles))
-        store(strip, to + x + 2 * WIDTH, doubled(c, doubles))
-        store(strip, to + x + 3 * WIDTH, doubled(d, doubles))
+        q = to + x
+        store(strip, q, doubled(a, doubles))
+        store(strip, q + WIDTH, doubled(b, doubles))
+        store(strip, q + 2 * WIDTH, doubled(c, doubles))
+        store(strip, q + 3 * WIDTH, doubled(d, doubles))
 
 
 @jit
@@ -178,14 +167,14 @@ def combine_columns(across, at, pitch, size, count, weights, w, doubles, halves,
         p = at + y
         for k in range(count):
             weight = splat(weights[w + k])
-            r0 = tap(r0, load(across, p), weight)
-            r1 = tap(r1, load(across, p + WIDTH), weight)
+            r0 = tap(r0, load(across, p, bias), weight)
+            r1 = tap(r1, load(across, p + WIDTH, bias), weight)
             p += pitch
-            g0 = tap(g0, load(across, p), weight)
-            g1 = tap(g1, load(across, p + WIDTH), weight)
+            g0 = tap(g0, load(across, p, bias), weight)
+            g1 = tap(g1, load(across, p + WIDTH, bias), weight)
             p += pitch
-            b0 = tap(b0, load(across, p), weight)
-            b1 = tap(b1, load(across, p + WIDTH), weight)
+            b0 = tap(b0, load(across, p, bias), weight)
+            b1 = tap(b1, load(across, p + WIDTH, bias), weight)
             p += pitch
         q = to + y
         store(planes, q, clamp(doubled(r0, doubles), top))
@@ -215,6 +204,7 @@ def taps(box, full, first, size, bicubic, reverse, most, begins, counts, weights
     scale = box / full
     stretch = max(scale, 1.0)
     support = (2.0 if bicubic else 1.0) * stretch
+    step = np.float32(1.0 / stretch)
     for j in range(size):
         i = first + (size - 1 - j if reverse else j)
         begins[j], counts[j] = 0, 0
@@ -223,51 +213,54 @@ def taps(box, full, first, size, bicubic, reverse, most, begins, counts, weights
         centre = (i + 0.5) * scale
         begin = max(int(centre - support + 0.5), 0)
         end = min(int(centre + support + 0.5), box)
-        total = 0.0
-        for x in range(begin, end):
-            total += kernel_value((x - centre + 0.5) / stretch, bicubic)
-        for x in range(begin, end):
-            value = kernel_value((x - centre + 0.5) / stretch, bicubic)
-            weights[j * most + x - begin] = value / total
+        row = weights[j * most : j * most + end - begin]
+        nearest = np.float32((begin - centre + 0.5) / stretch)
+        total = np.float32(0)
+        for k in range(end - begin):
+            row[k] = cubic(nearest + k * step) if bicubic else triangle(nearest + k * step)
+            total += row[k]
+        row *= np.float32(1) / total
         begins[j], counts[j] = begin, end - begin
 
 
 @jit
-def kernel_value(x, bicubic):
-    """The triangle, or Keys' cubic with a = -0.5, as in PIL and torchvision's antialiased resize."""
-    x = abs(x)
-    if not bicubic:
-        return max(1.0 - x, 0.0)
-    if x < 1.0:
-        return (1.5 * x - 2.5) * x * x + 1.0
-    if x < 2.0:
-        return ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
-    return 0.0
+def triangle(x):
+    return max(np.float32(1) - abs(x), np.float32(0))
+
+
+@jit
+def cubic(x):
+    """Keys' kernel with a = -0.5, as in PIL and torchvision's antialiased resize."""
+    x = abs(np.float32(x))
+    near = (np.float32(1.5) * x - np.float32(2.5)) * x * x + np.float32(1)
+    far = ((np.float32(-0.5) * x + np.float32(2.5)) * x - np.float32(4)) * x + np.float32(2)
+    return near if x < np.float32(1) else (far if x < np.float32(2) else np.float32(0))
 
 
 @jit
 def fix(weights, counts, most, fixed):
-    """Weights as int16 fractions that sum to one exactly, rounding left over on the largest.
+    """Weights as int16 fractions that sum to one exactly, rounding left over on the middle one.
 
     One is 32768; where a weight exceeds one (bicubic enlargement at a border, where taps with negative
     weights are cut off) it is 16384, and the 1 that is returned says to double the filter's result.
     """
     largest = np.float32(0)
     for j in range(len(counts)):
-        for k in range(counts[j]):
-            largest = max(largest, weights[j * most + k])
+        for weight in weights[j * most : j * most + counts[j]]:
+            largest = max(largest, weight)
     doubles = 1 if largest > np.float32(1.0001) else 0
-    one = 32768 >> doubles
+    one = np.int32(32768 >> doubles)
     for j in range(len(counts)):
-        rest, best = one, 0
+        if counts[j] == 0:
+            continue
+        exact, rounded = weights[j * most : j * most + counts[j]], fixed[j * most : j * most + counts[j]]
+        rest = one
         for k in range(counts[j]):
-            weight = int(np.rint(weights[j * most + k] * one))
-            fixed[j * most + k] = min(weight, 32767)
+            weight = np.int32(np.rint(exact[k] * np.float32(one)))
+            rounded[k] = min(weight, np.int32(32767))
             rest -= weight
-            if weights[j * most + k] > weights[j * most + best]:
-                best = k
-        if counts[j]:
-            fixed[j * most + best] = min(fixed[j * most + best] + rest, 32767)
+        middle = counts[j] // 2
+        rounded[middle] = min(rounded[middle] + rest, 32767)
     return doubles
 
 
@@ -279,12 +272,3 @@ def used(begins, counts):
         if counts[j]:
             start, stop = min(start, begins[j]), max(stop, begins[j] + counts[j])
     return min(start, stop), stop
-
-
-@jit
-def copy_narrow(pixels, pitch, top, left, height, width, narrow):
-    """A crop less than CHUNK bytes wide, copied to rows of CHUNK bytes."""
-    for y in range(height):
-        at = (top + y) * pitch + 3 * left
-        narrow[y * CHUNK : y * CHUNK + 3 * width] = pixels[at : at + 3 * width]
-        narrow[y * CHUNK + 3 * width : (y + 1) * CHUNK] = 0

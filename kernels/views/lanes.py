@@ -7,7 +7,7 @@ file adds one opaque numba type for 16 lanes of int16 or float32 and the few ope
 need. It emits portable LLVM vectors, not intrinsics of one processor.
 
 int16 lanes are fixed point: a weight w is stored as w * 32768, and `tap` keeps (value * weight) >> 16,
-so each filter pass halves the scale of its input. A byte enters as value << 7. The truncation of each
+so each filter pass halves the scale of its input. A pixel enters as value << 7. The truncation of each
 tap loses half a unit on average; filters start from `taps // 2` to give it back.
 """
 
@@ -22,7 +22,7 @@ from numba.extending import intrinsic, register_model
 
 WIDTH = 16
 I16, I32, FLOAT = ir.IntType(16), ir.IntType(32), ir.FloatType()
-IR = {types.int16: I16, types.float32: FLOAT}
+IR = {types.int16: I16, types.float32: FLOAT, types.uint8: ir.IntType(8)}
 
 
 class Lanes(types.Type):
@@ -39,11 +39,17 @@ class LanesModel(PrimitiveModel):
         super().__init__(manager, lanes, ir.VectorType(IR[lanes.element], WIDTH))
 
 
-LANES = {element: Lanes(element) for element in IR}
+LANES = {element: Lanes(element) for element in (types.int16, types.float32)}
 
 
 def _repeat(kind: ir.Type, value: float) -> ir.Constant:
     return ir.Constant(ir.VectorType(kind, WIDTH), [value] * WIDTH)
+
+
+def _spread(builder: Any, scalar: Any, vector: Any) -> Any:
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+    return builder.shuffle_vector(first, undefined, _repeat(I32, 0))
 
 
 def _address(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, vector: Any) -> Any:
@@ -58,28 +64,21 @@ def _load(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, 
 
 
 @intrinsic
-def load(typing: Any, array: Any, offset: Any) -> Any:
-    """Lanes at `array[offset:offset + 16]` of a flat array; no bounds are checked."""
-    lanes = LANES[array.dtype]
+def load(typing: Any, array: Any, offset: Any, like: Any) -> Any:
+    """Lanes of `like`'s kind from `array[offset:offset + 16]` of a flat array; bounds are not checked.
+
+    Bytes are taken as value << 7.
+    """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = context.get_value_type(lanes)
-        return _load(context, builder, signature.args[0], *arguments, vector)
-
-    return lanes(array, types.int64), emit
-
-
-@intrinsic
-def load_bytes(typing: Any, array: Any, offset: Any, like: Any) -> Any:
-    """Sixteen pixels as lanes of `like`'s kind: value << 7 for int16, value for float32."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = context.get_value_type(like)
-        octets = ir.VectorType(ir.IntType(8), WIDTH)
-        value = _load(context, builder, signature.args[0], arguments[0], arguments[1], octets)
-        if like.element == types.float32:
-            return builder.uitofp(value, vector)
-        return builder.shl(builder.zext(value, vector), _repeat(I16, 7))
+        array_type = signature.args[0]
+        stored = ir.VectorType(IR[array_type.dtype], WIDTH)
+        value = _load(context, builder, array_type, arguments[0], arguments[1], stored)
+        if array_type.dtype == types.uint8:
+            value = builder.shl(builder.zext(value, ir.VectorType(I16, WIDTH)), _repeat(I16, 7))
+        if value.type.element == IR[like.element]:
+            return value
+        return builder.sitofp(value, context.get_value_type(like))
 
     return like(array, types.int64, like), emit
 
@@ -98,15 +97,27 @@ def store(typing: Any, array: Any, offset: Any, lanes: Any) -> Any:
 
 
 @intrinsic
+def stream(typing: Any, array: Any, offset: Any, lanes: Any) -> Any:
+    """As `store`, past the caches, to a 64-byte aligned address: for memory nobody reads soon."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, offset, value = arguments
+        address = _address(context, builder, signature.args[0], array, offset, value.type)
+        written = builder.store(value, address)
+        written.align = 64
+        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, lanes), emit
+
+
+@intrinsic
 def splat(typing: Any, scalar: Any) -> Any:
     """The same number in every lane."""
     lanes = LANES[scalar]
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = context.get_value_type(lanes)
-        undefined = ir.Constant(vector, ir.Undefined)
-        first = builder.insert_element(undefined, arguments[0], ir.Constant(I32, 0))
-        return builder.shuffle_vector(first, undefined, _repeat(I32, 0))
+        return _spread(builder, arguments[0], context.get_value_type(lanes))
 
     return lanes(scalar), emit
 
@@ -128,6 +139,16 @@ def tap(typing: Any, total: Any, value: Any, weight: Any) -> Any:
 
 
 @intrinsic
+def plus(typing: Any, left: Any, right: Any) -> Any:
+    """left + right, of int16 lanes."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.add(*arguments)
+
+    return left(left, right), emit
+
+
+@intrinsic
 def pair(typing: Any, left: Any, right: Any) -> Any:
     """(left + right) << 1: the two equally weighted taps of a symmetric int16 filter."""
 
@@ -145,9 +166,7 @@ def doubled(typing: Any, value: Any, times: Any) -> Any:
         value, times = arguments
         if signature.return_type.element == types.float32:
             return value
-        undefined = ir.Constant(value.type, ir.Undefined)
-        first = builder.insert_element(undefined, builder.trunc(times, I16), ir.Constant(I32, 0))
-        return builder.shl(value, builder.shuffle_vector(first, undefined, _repeat(I32, 0)))
+        return builder.shl(value, _spread(builder, builder.trunc(times, I16), value.type))
 
     return value(value, types.int64), emit
 
