@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+
+from patchmill.loaders.errors import MillError
 
 
 class Source(Protocol):
@@ -26,15 +29,34 @@ class Source(Protocol):
         ...
 
 
-def open_source(data: str | Source) -> Source:
-    """A source from what the user wrote: a folder, `scenes:10000`, or `scenes(count=100, ...)`."""
-    from patchmill.loaders import call
-    from patchmill.loaders.sources import folder, scenes
+def open_source(data: str | Path | Source) -> Source:
+    """A source from what the user wrote: a folder, `scenes:10000`, or `scenes(count=100, ...)`.
 
-    if not isinstance(data, str | bytes) and hasattr(data, "read") and hasattr(data, "where"):
-        return data
+    A folder that is called `scenes` is `./scenes`.
+    """
+    if not isinstance(data, str | Path):
+        return _checked(data)
     text = str(data)
-    if text == "scenes" or text.startswith(("scenes:", "scenes(")):
-        name, _, count = text.partition(":")
-        return scenes.Scenes(**_count(text, count)) if name == "scenes" else call.call(text, {"scenes": scenes.Scenes}, "source")
-    return folder.Folder(text)
+    if isinstance(data, str) and (text == "scenes" or text.startswith(("scenes:", "scenes("))):
+        return _scenes(text)
+    from patchmill.loaders.sources.folder import Folder
+
+    return Folder(data)
+
+
+def _scenes(text: str) -> Source:
+    from patchmill.loaders import call
+    from patchmill.loaders.sources.scenes import Scenes
+
+    _, colon, count = text.partition(":")
+    if not text.startswith("scenes:"):
+        return call.call(text, {"scenes": Scenes}, "source")
+    if not (colon and count.isdecimal()):
+        raise MillError(f"cannot read {text!r}: write scenes:10000 for ten thousand scenes")
+    return Scenes(count=int(count))
+
+
+def _checked(data: Any) -> Source:
+    if hasattr(data, "read") and hasattr(data, "where") and hasattr(data, "fingerprint"):
+        return data
+    raise MillError(f"cannot read data from {data!r}: give a folder, 'scenes:1000' or a source")

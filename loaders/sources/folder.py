@@ -1,0 +1,243 @@
+"""A folder of image files: one sub-folder for each class, or all files without labels.
+
+The first start lists the folder and keeps an index in the cache; later starts map that index and
+only compare the modification times of the listed directories. Files that are not images by name,
+and hidden ones, are passed over; whether a file really is an image shows when it is decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchmill.loaders import cache
+from patchmill.loaders.errors import MillError
+from patchmill.loaders.progress import track
+from patchmill.loaders.sources import columns
+from patchmill.loaders.sources.threads import in_threads
+
+log = logging.getLogger("patchmill")
+
+EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm")
+
+_ENDINGS = frozenset(extension.encode() for extension in EXTENSIONS)
+_KIND = "folder index 1"
+_THREADS = 16  # directories are listed concurrently: on network disks each costs a round trip
+_STATS = 64  # directories that a thread checks at a time
+_RACY_NS = (
+    2_000_000_000  # a change this close to the listing may leave a modification time as it is
+)
+
+
+class Folder:
+    """All images below `path`, in the byte order of their paths.
+
+    Classes are the sub-folders of `path` (sorted; what lies deeper belongs to them); where none of
+    them holds an image, the images in `path` itself are the data set, without labels.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.name = str(path)
+        root = os.path.realpath(os.path.expanduser(self.name))
+        _check(self.name, root)
+        self._root = os.fsencode(root) + b"/"
+        index = _cached_index(root)
+        self._paths, self._starts = index["paths"], index["starts"]
+        self.fingerprint: str = index.meta["fingerprint"]
+        self.classes: list[str] = index.meta["classes"]
+        self.labels: np.ndarray | None = index["labels"] if self.classes else None
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def read(self, index: int) -> bytes:
+        file = os.open(self._path(index), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(file).st_size
+            data = os.read(file, size)
+            while len(data) < size and (more := os.read(file, size - len(data))):
+                data += more
+            return data
+        finally:
+            os.close(file)
+
+    def where(self, index: int) -> str:
+        return os.fsdecode(self._path(index))
+
+    def _path(self, index: int) -> bytes:
+        return self._root + columns.item(self._paths, self._starts, index)
+
+
+def _check(name: str, root: str) -> None:
+    if not name or not os.path.lexists(root):
+        raise MillError(f"there is no folder {name!r}: check the path, or use 'scenes'")
+    if not os.path.isdir(root):
+        raise MillError(f"{name!r} is a file, not a folder of images")
+
+
+# ---------------------------------------------------------------------------------------- the index
+
+
+def _cached_index(root: str) -> columns.Columns:
+    key = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
+    path = cache.root() / "folders" / f"{key}.index"
+    index = columns.find(path, _KIND)
+    if index is not None and _is_fresh(os.fsencode(root), index):
+        return index
+    content, meta = _index(root)
+    try:
+        cache.folder("folders")
+        columns.write(path, _KIND, content, meta)
+        return columns.read(path, _KIND)
+    except (OSError, MillError) as error:
+        log.warning("%s will be listed anew at each start, its index is not kept: %s", root, error)
+        return columns.Columns(meta, content)
+
+
+def _is_fresh(root: bytes, index: columns.Columns) -> bool:
+    names, starts = index["directories"], index["directory_starts"]
+    recorded = index["directory_times"]
+
+    def unchanged(first: int) -> bool:
+        return all(
+            _modified(os.path.join(root, columns.item(names, starts, i))) == recorded[i]
+            for i in range(first, min(first + _STATS, len(recorded)))
+        )
+
+    return all(in_threads(unchanged, range(0, len(recorded), _STATS), _THREADS))
+
+
+def _modified(directory: bytes) -> int | None:
+    try:
+        return os.stat(directory).st_mtime_ns
+    except OSError:
+        return None
+
+
+def _index(root: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    started = time.time_ns()
+    with track(f"listing {root}") as advance:
+        listing = _list(os.fsencode(root), advance)
+    if not listing.paths:
+        raise MillError(
+            f"there are no images in {root!r} or its sub-folders: "
+            f"looked for files ending in {', '.join(EXTENSIONS)}"
+        )
+    paths, starts = columns.join(listing.paths)
+    directories, directory_starts = columns.join(list(listing.directories))
+    times = np.fromiter(listing.directories.values(), np.int64)
+    content = {
+        "paths": paths,
+        "starts": starts,
+        "labels": np.asarray(listing.labels, np.int64),
+        "directories": directories,
+        "directory_starts": directory_starts,
+        "directory_times": np.where(np.abs(started - times) < _RACY_NS, -1, times),
+    }
+    meta = {
+        "root": root,
+        "classes": [os.fsdecode(name) for name in listing.classes],
+        "fingerprint": hashlib.sha256(b"\0".join(listing.paths)).hexdigest()[:16],
+    }
+    return content, meta
+
+
+# -------------------------------------------------------------------------------------- the listing
+
+
+@dataclass
+class _Listing:
+    """What lies below a directory; paths are relative to the data set's root."""
+
+    paths: list[bytes]
+    labels: list[int]
+    classes: list[bytes]
+    directories: dict[bytes, int]  # every directory listed, with its modification time
+
+
+def _list(root: bytes, advance: Callable[[int], None]) -> _Listing:
+    directories = {b"": os.stat(root).st_mtime_ns}
+    names, subfolders = _entries(root, b"")
+    images = [name for name in names if _is_image(name)]
+    classes = sorted(subfolders)
+    trees = list(in_threads(lambda name: _list_tree(root, name, advance), classes, _THREADS))
+    for tree in trees:
+        directories |= tree.directories
+    if not any(tree.paths for tree in trees):
+        return _Listing(sorted(images), [], [], directories)
+
+    if images:
+        log.warning(
+            "%d images directly in %s are left out: its sub-folders hold the classes",
+            len(images),
+            os.fsdecode(root),
+        )
+    for name, tree in zip(classes, trees, strict=True):
+        if not tree.paths:
+            log.warning(
+                "the class folder %s holds no images", os.fsdecode(os.path.join(root, name))
+            )
+    labelled = sorted((path, label) for label, tree in enumerate(trees) for path in tree.paths)
+    paths, labels = map(list, zip(*labelled, strict=True))
+    return _Listing(paths, labels, classes, directories)
+
+
+def _list_tree(root: bytes, top: bytes, advance: Callable[[int], None]) -> _Listing:
+    """Everything below `root/top`; each real directory once, so that looping links end."""
+    listing = _Listing([], [], [], {})
+    seen = {_identity(os.stat(root))}
+    pending = [top]
+    for directory in pending:
+        path = os.path.join(root, directory)
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        if _identity(status) in seen:
+            continue
+        seen.add(_identity(status))
+        listing.directories[directory] = status.st_mtime_ns
+        names, subfolders = _entries(path, directory + b"/")
+        images = [name for name in names if _is_image(name)]
+        listing.paths += images
+        pending += sorted(subfolders)
+        advance(len(images))
+    return listing
+
+
+def _entries(directory: bytes, prefix: bytes) -> tuple[list[bytes], list[bytes]]:
+    """(files, sub-folders) that are not hidden, each with `prefix` before its name."""
+    files: list[bytes] = []
+    folders: list[bytes] = []
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if not entry.name.startswith(b"."):
+                    (folders if entry.is_dir() else files).append(prefix + entry.name)
+    except OSError as error:
+        raise _unreadable(directory, error) from None
+    return files, folders
+
+
+def _is_image(path: bytes) -> bool:
+    _, dot, ending = path.rpartition(b".")
+    return bool(dot) and ending.lower() in _ENDINGS
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _unreadable(directory: bytes, error: OSError) -> MillError:
+    return MillError(
+        f"cannot list the folder {os.fsdecode(directory)!r}: {error.strerror}; "
+        "make it readable or move it out of the data set"
+    )
