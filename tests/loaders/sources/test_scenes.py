@@ -1,0 +1,220 @@
+"""Scenes: made once, the same for everybody, with the labels, masks and backgrounds promised."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from patchmill.loaders.errors import MillError
+from patchmill.loaders.sources import open_source, scene_draw, scene_shapes, scenes
+from patchmill.loaders.sources.scene_draw import Settings, make
+from patchmill.loaders.sources.scenes import Scenes
+
+PLAIN = Settings(0, 0.0, False, (1, 3), 10, None)
+
+
+def settings_with(**changes: object) -> Settings:
+    return Settings(**{**vars(PLAIN), **changes})  # type: ignore[arg-type]
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def test_scenes_are_photos_with_labels_and_masks() -> None:
+    source = Scenes(count=20)
+    assert len(source) == 20 and source.name == "scenes:20"
+    assert source.labels is not None and source.labels.dtype == np.int64
+    assert source.classes == list(scene_shapes.NAMES) and set(source.labels) <= set(range(10))
+    density = []
+    for i in range(20):
+        photo, mask = pixels(source.read(i)), source.mask(i)
+        assert photo.shape[:2] == mask.shape and mask.dtype == np.uint8
+        assert set(np.unique(mask)) == {0, 255}
+        assert 0.03 < (mask > 0).mean() < 0.8
+        density.append(len(source.read(i)) / mask.size)
+    assert 0.3 < np.mean(density) < 0.8  # bytes for a pixel, as in photos
+    with pytest.raises(IndexError):
+        source.read(20)
+
+
+def test_a_scene_depends_on_the_settings_and_its_number_alone(
+    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = Scenes(count=3, size=32)
+    monkeypatch.setenv("PATCHMILL_CACHE", str(cache_folder / "other"))
+    more = Scenes(count=5, size=32)
+    assert [few.read(i) for i in range(3)] == [more.read(i) for i in range(3)]
+    assert more.read(0) != more.read(1) != Scenes(count=5, size=32, seed=1).read(1)
+    assert few.fingerprint != more.fingerprint
+    assert more.fingerprint == Scenes(count=5, size=32).fingerprint
+
+
+def test_the_label_is_the_class_of_the_largest_thing() -> None:
+    for i in range(40):
+        scene = make(settings_with(size=256, objects=(3, 5)), i)
+        areas = np.bincount(scene.owner.ravel(), minlength=3)[1:]
+        assert areas[0] == areas.max() > 0
+
+
+@pytest.mark.parametrize("kind", range(10))
+def test_things_stay_within_their_reach(kind: int) -> None:
+    for angle in np.linspace(0, 2 * np.pi, 400):
+        reach = scene_shapes.REACH[kind]
+        distance, _ = scene_shapes.outline(kind, reach * np.cos(angle), reach * np.sin(angle))
+        assert distance > 0
+
+
+def test_the_mask_is_where_the_things_are() -> None:
+    """The same scene with another background differs outside the mask, and hardly inside."""
+    there, here = (
+        settings_with(size=200, background_bias=1.0),
+        settings_with(size=200, swap_backgrounds=True),
+    )
+    for i in range(6):
+        first, second = make(there, i), make(here, i)
+        np.testing.assert_array_equal(first.owner, second.owner)
+        change = np.abs(pixels(first.jpeg).astype(int) - pixels(second.jpeg)).mean(2)
+        assert change[first.owner > 0].mean() < 12 < change[first.owner == 0].mean()
+
+
+def test_backgrounds_follow_the_bias() -> None:
+    def kinds(count: int, **changes: object) -> list[tuple[int, int]]:
+        made = (make(settings_with(size=16, **changes), i) for i in range(count))
+        return [(scene.label, scene.background) for scene in made]
+
+    assert all(label == ground for label, ground in kinds(30, background_bias=1.0))
+    swapped = kinds(30, background_bias=0.9, swap_backgrounds=True)
+    assert all(ground == (label + 1) % 10 for label, ground in swapped)
+    free = kinds(200)
+    assert 5 <= sum(label == ground for label, ground in free) <= 40
+    assert {ground for _, ground in free} == {label for label, _ in free} == set(range(10))
+    assert [label for label, _ in free[:30]] == [label for label, _ in swapped]
+
+
+@pytest.mark.parametrize("size", [16, 33, 96, 300])
+def test_size_fixes_the_side(size: int) -> None:
+    source = Scenes(count=3, size=size)
+    for i in range(3):
+        assert pixels(source.read(i)).shape == (size, size, 3)
+        assert source.mask(i).shape == (size, size)
+
+
+def test_more_classes_than_shapes() -> None:
+    source = Scenes(count=30, size=16, classes=25)
+    assert len(set(source.classes)) == 25 and source.labels is not None
+    assert source.labels.max() > 9
+
+
+# --------------------------------------------------------------------------------------- the parts
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenes, "_PART", 4)
+
+
+def count_paintings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    painted: list[int] = []
+
+    def counted(settings: Settings, index: int) -> scene_draw.Scene:
+        painted.append(index)
+        return make(settings, index)
+
+    monkeypatch.setattr(scene_draw, "make", counted)
+    return painted
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_scenes_are_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    painted = count_paintings(monkeypatch)
+    first = Scenes(count=10, size=16)
+    assert sorted(painted) == list(range(10))
+    again, fewer = Scenes(count=10, size=16), Scenes(count=3, size=16)
+    assert len(painted) == 10
+    assert [again.read(i) for i in range(10)] == [first.read(i) for i in range(10)]
+    assert len(fewer) == 3 and fewer.labels is not None and len(fewer.labels) == 3
+    more = Scenes(count=12, size=16)
+    assert sorted(painted[10:]) == [8, 9, 10, 11] and more.read(9) == first.read(9)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_interruption_loses_one_part_at_most(
+    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(settings: Settings, index: int) -> scene_draw.Scene:
+        if index == 5:
+            raise KeyboardInterrupt
+        return make(settings, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scene_draw, "make", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Scenes(count=12, size=16)
+    files = [path.name for path in cache_folder.rglob("*") if path.is_file()]
+    assert sorted(files) == ["000000000-000000004.scenes", "lock"]
+    painted = count_paintings(monkeypatch)
+    assert len(Scenes(count=12, size=16)) == 12
+    assert sorted(painted) == list(range(4, 12))
+
+
+def test_a_truncated_part_is_painted_again(cache_folder: Path) -> None:
+    before = Scenes(count=3, size=16)
+    scene = before.read(2)
+    (part,) = cache_folder.rglob("*.scenes")
+    data = part.read_bytes()
+    part.unlink()  # the old map stays valid
+    part.write_bytes(data[:-100])
+    assert Scenes(count=3, size=16).read(2) == scene
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(scenes.columns, "write", full)
+    with pytest.raises(MillError, match=r"No space left on device.*PATCHMILL_CACHE") as caught:
+        Scenes(count=2, size=16)
+    assert "\n" not in str(caught.value)
+
+
+# --------------------------------------------------------------------------------------- the words
+
+
+def test_scenes_by_name() -> None:
+    assert open_source("scenes:4").name == "scenes:4"
+    named = open_source("scenes(count=4, size=16, background_bias=0.9)")
+    assert len(named) == 4
+    assert open_source(named.name).fingerprint == named.fingerprint
+    assert open_source(named) is named
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("scenes:", "scenes:10000"),
+        ("scenes:many", "scenes:10000"),
+        ("scenes:-3", "scenes:10000"),
+        ("scenes:0", "count must be"),
+        ("scenes(count=1.5)", "count must be"),
+        ("scenes(seed=-1)", "seed must be"),
+        ("scenes(background_bias=2)", "background_bias must be"),
+        ("scenes(background_bias='high')", "background_bias must be"),
+        ("scenes(swap_backgrounds=1)", "swap_backgrounds must be"),
+        ("scenes(objects=3)", "objects must be"),
+        ("scenes(objects=(3, 1))", "objects must be"),
+        ("scenes(classes=0)", "classes must be"),
+        ("scenes(classes=1, swap_backgrounds=True)", "at least 2 classes"),
+        ("scenes(size=4)", "size must be"),
+        ("scenes(sizes=96)", "did you mean 'size'"),
+        ("scenes(count=", "cannot read"),
+    ],
+)
+def test_bad_words_are_one_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(MillError, match=sentence) as caught:
+        open_source(text)
+    assert "\n" not in str(caught.value)
