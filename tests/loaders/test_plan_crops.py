@@ -21,7 +21,7 @@ SHAPES = [(375, 500), (500, 33), (20, 1), (1, 20), (1, 1), (7, 5), (2592, 3888),
 SHAPES += [
     (5, 5),
     (7, 7),
-]  # a quarter of these has sides of 2.5 and 3.5 pixels: halves round to even
+]  # sides of quarters are 2.5 and 3.5, and halves round to even
 
 
 def boxes_of(crop: Crop, shapes: np.ndarray, seed: int = 5, views: int = 1) -> np.ndarray:
