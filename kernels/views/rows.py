@@ -8,7 +8,7 @@ outside the resized box are black. Then, in this order: flip, quarter turns, col
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -44,7 +44,8 @@ LUMA = (0.299, 0.587, 0.114)
 SOLARISE_FROM = 128 / 255
 
 
-class Target(NamedTuple):
+@dataclass(frozen=True)
+class Target:
     """The tensor that one group of views fills: `count` consecutive rows of every image."""
 
     name: str

@@ -1,0 +1,74 @@
+"""What a training loop receives: views, where they came from, labels and ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from patchmill.kernels.views.rows import Target
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the views of one group lie in their images; tensors on the views' device."""
+
+    box: torch.Tensor  # [B, count, 4] float32: x1, y1, x2, y2 in source pixels, what the view shows
+    flip: torch.Tensor  # [B, count] bool: mirrored left to right
+    turns: torch.Tensor  # [B, count] int64: counter-clockwise quarter turns, after the flip
+    shape: torch.Tensor  # [B, 2] int64: height and width of the image
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """One batch. `views` maps the recipe's group names to [B, count, 3, size, size] tensors.
+
+    In memory a group is view-major, so that each crop is a contiguous [B, 3, size, size] tensor.
+    """
+
+    views: dict[str, torch.Tensor]
+    ids: torch.Tensor  # [B] int64, on the CPU; the samples really in the batch
+    labels: torch.Tensor | None  # [B] int64, on the views' device
+    rows: np.ndarray  # [B, V]: every decision that made the views
+    shapes: np.ndarray  # [B, 2] int32
+    targets: Sequence[Target]
+    masks: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def crops(self) -> list[torch.Tensor]:
+        """All views as [B, 3, size, size], group after group: the list DINO-style code expects."""
+        return [crop for group in self.views.values() for crop in group.unbind(1)]
+
+    def flat(self, group: str) -> torch.Tensor:
+        """All views of a group as [count * B, 3, size, size], view-major, without a copy."""
+        return self.views[group].transpose(0, 1).flatten(0, 1)
+
+    @cached_property
+    def geometry(self) -> dict[str, Geometry]:
+        """Source boxes, flips and turns of every view, by group."""
+        found, start = {}, 0
+        for target in self.targets:
+            rows = self.rows[:, start : start + target.count]
+            found[target.name] = _geometry(rows, self.shapes, target, self.views[target.name].device)
+            start += target.count
+        return found
+
+
+def _geometry(
+    rows: np.ndarray, shapes: np.ndarray, target: Target, device: torch.device
+) -> Geometry:
+    y, x = rows["win_y"].astype(np.float32), rows["win_x"].astype(np.float32)
+    step_y, step_x = rows["box_h"] / rows["full_h"], rows["box_w"] / rows["full_w"]
+    left, top = rows["box_x"] + x * step_x, rows["box_y"] + y * step_y
+    box = np.stack([left, top, left + target.size * step_x, top + target.size * step_y], -1)
+    return Geometry(
+        box=torch.from_numpy(box.astype(np.float32)).to(device),
+        flip=torch.from_numpy(rows["flip"] != 0).to(device),
+        turns=torch.from_numpy(rows["turns"].astype(np.int64)).to(device),
+        shape=torch.from_numpy(shapes.astype(np.int64)).to(device),
+    )
