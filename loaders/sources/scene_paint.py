@@ -17,6 +17,8 @@ from patchmill.loaders.sources.scene_skins import skin
 BEVEL = (1.0, 0.34, 0.45, 0.55, 0.2, 0.07, 0.3, 0.36, 0.6, 0.55)
 GLOSS = (0.5, 0.08, 0.35, 0.3, 0.05, 0.05, 0.5, 0.35, 0.03, 0.7)
 
+SOFT = 0.1  # how far a shadow fades out beyond its thing's outline
+
 
 @njit
 def stamp(canvas, owner, number, atlas, kind, place, colours, light, bevel, gloss):
@@ -28,10 +30,10 @@ def stamp(canvas, owner, number, atlas, kind, place, colours, light, bevel, glos
     height, width = owner.shape
     cx, cy, radius, turn, mirror, squash = place
     cos, sin = math.cos(turn), math.sin(turn)
-    bound = REACH[kind] * max(squash, 1.0)
+    bound = (REACH[kind] + SOFT) * max(squash, 1.0)
     reach = radius * bound + 2
     shift_x, shift_y = -light[0] * light[3] * radius, -light[1] * light[3] * radius
-    margin = max(abs(shift_x), abs(shift_y)) + 0.2 * radius
+    margin = max(abs(shift_x), abs(shift_y))
     left, right = max(int(cx - reach - margin), 0), min(int(cx + reach + margin) + 2, width)
     top, bottom = max(int(cy - reach - margin), 0), min(int(cy + reach + margin) + 2, height)
     if left >= right or top >= bottom:
@@ -57,8 +59,8 @@ def stamp(canvas, owner, number, atlas, kind, place, colours, light, bevel, glos
             if cover < 1.0:
                 si = min(max(int(i - shift_x), 0), columns - 1)
                 sj = min(max(int(j - shift_y), 0), rows - 1)
-                if distance[sj, si] < 0.22:
-                    dark = 1 - light[2] * step(0.22, -0.12, distance[sj, si])
+                if distance[sj, si] < SOFT:
+                    dark = 1 - light[2] * step(SOFT, -0.18, distance[sj, si])
                     for k in range(3):
                         canvas[top + j - 1, left + i - 1, k] *= dark
             if cover > 0.0:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.sources.scene_draw import Scene, Settings
 
 _PART = 256
-_KIND = "scenes 1"  # raised whenever the same settings give other scenes
+_KIND = "scenes 2"  # raised whenever the same settings give other scenes
 
 
 class Scenes:
