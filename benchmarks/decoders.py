@@ -2,8 +2,9 @@
 
     python benchmarks/decoders.py [--data DIR] [--workers 1] [--json FILE]
 
-Every library decodes the same encoded images, held in memory, to RGB. The libraries take turns, so
-that a change of the machine's speed meets all of them; the first round is not counted.
+Every library decodes the same encoded images, held in memory, to RGB. The libraries take turns,
+each round beginning with another, so that a change of the machine's speed meets all of them; the
+first round is not counted.
 """
 
 from __future__ import annotations
@@ -78,8 +79,9 @@ def measure(images: list[bytes], rounds: int, workers: int) -> list[Row]:
     pools = {name: pool for name, open in LIBRARIES.items() if (pool := _pool(name, open, workers))}
     seconds: dict[str, list[float]] = {name: [] for name in pools}
     for turn in range(rounds + 1):
-        for name, pool in pools.items():
-            taken = pool.run(images)
+        names = list(pools)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            taken = pools[name].run(images)
             if turn:
                 seconds[name].append(taken)
     rows = [

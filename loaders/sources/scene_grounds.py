@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import math
 
+from patchmill.kernels.jit import jit
 from patchmill.loaders.sources.scene_noise import (
     CELL,
     EDGE,
     FINE,
     SMOOTH,
     chance,
-    inlined,
     look,
     mix,
-    njit,
     peek,
     step,
     wave,
 )
 
 
-@inlined
+@jit
 def _store(canvas, y, x, colour):
     canvas[y, x, 0], canvas[y, x, 1], canvas[y, x, 2] = colour
 
 
-@njit
+@jit
 def sky(canvas, atlas, c, unit, ox, oy, horizon):
     """c: zenith, haze, cloud, cloud's shade."""
     height, width = canvas.shape[0], canvas.shape[1]
@@ -48,7 +47,7 @@ def sky(canvas, atlas, c, unit, ox, oy, horizon):
             _store(canvas, y, x, rgb)
 
 
-@njit
+@jit
 def meadow(canvas, atlas, c, unit, ox, oy, horizon):
     """c: blade in shade, blade in light, dry blade, flower, far meadow."""
     height, width = canvas.shape[0], canvas.shape[1]
@@ -77,7 +76,7 @@ def meadow(canvas, atlas, c, unit, ox, oy, horizon):
             _store(canvas, y, x, rgb)
 
 
-@njit
+@jit
 def water(canvas, atlas, c, unit, ox, oy, horizon):
     """c: deep water, reflected sky, foam, glitter."""
     height, width = canvas.shape[0], canvas.shape[1]
@@ -100,7 +99,7 @@ def water(canvas, atlas, c, unit, ox, oy, horizon):
             _store(canvas, y, x, rgb)
 
 
-@njit
+@jit
 def sand(canvas, atlas, c, unit, ox, oy, horizon):
     """c: shaded sand, lit sand, dark grain, light grain, haze."""
     height, width = canvas.shape[0], canvas.shape[1]
@@ -122,7 +121,7 @@ def sand(canvas, atlas, c, unit, ox, oy, horizon):
             _store(canvas, y, x, rgb)
 
 
-@njit
+@jit
 def mountains(canvas, atlas, c, unit, ox, oy, horizon):
     """Ridges before ridges, over a sky. c: near rock, far haze, snow, wood."""
     height, width = canvas.shape[0], canvas.shape[1]
@@ -148,7 +147,7 @@ def mountains(canvas, atlas, c, unit, ox, oy, horizon):
             floor = min(floor, max(int(top), 0))
 
 
-@njit
+@jit
 def foliage(canvas, atlas, c, unit, ox, oy, horizon):
     """Leaves over leaves. c: deep shade, leaf, lit leaf, turned leaf."""
     height, width = canvas.shape[0], canvas.shape[1]
@@ -172,7 +171,7 @@ def foliage(canvas, atlas, c, unit, ox, oy, horizon):
             _store(canvas, y, x, rgb)
 
 
-@njit
+@jit
 def pebbles(canvas, atlas, c, unit, ox, oy, horizon):
     """c: gap, dark stone, light stone, warm stone."""
     height, width = canvas.shape[0], canvas.shape[1]
@@ -197,7 +196,7 @@ def pebbles(canvas, atlas, c, unit, ox, oy, horizon):
             _store(canvas, y, x, rgb)
 
 
-@njit
+@jit
 def bricks(canvas, atlas, c, unit, ox, oy, horizon):
     """c: mortar, brick, other brick, burnt brick."""
     height, width = canvas.shape[0], canvas.shape[1]
@@ -224,7 +223,7 @@ def bricks(canvas, atlas, c, unit, ox, oy, horizon):
             _store(canvas, y, x, mix(rgb, rgb, 0.0, stain))
 
 
-@njit
+@jit
 def planks(canvas, atlas, c, unit, ox, oy, horizon):
     """Boards side by side. c: dark grain, wood, light wood, gap."""
     height, width = canvas.shape[0], canvas.shape[1]
@@ -251,7 +250,7 @@ def planks(canvas, atlas, c, unit, ox, oy, horizon):
             _store(canvas, y, x, rgb)
 
 
-@njit
+@jit
 def cloth(canvas, atlas, c, unit, ox, oy, horizon):
     """A woven tartan with folds. c: ground, broad stripe, narrow stripe, thin line."""
     height, width = canvas.shape[0], canvas.shape[1]

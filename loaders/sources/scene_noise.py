@@ -9,11 +9,9 @@ from __future__ import annotations
 import functools
 import math
 
-import numba
 import numpy as np
 
-njit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
-inlined = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True, forceinline=True)
+from patchmill.kernels.jit import jit
 
 SIDE = 512  # texels; a power of two
 FINE, SMOOTH, EDGE, CELL = 0, 1, 2, 3  # the atlas' layers, all in 0..1
@@ -57,7 +55,7 @@ def _stretched(grid: np.ndarray) -> np.ndarray:
     return rows[:, low] * (1 - share) + rows[:, high] * share
 
 
-@njit
+@jit
 def _cells(edge, tone, cells):
     """Voronoi cells of a jittered grid: how much nearer the nearest point is, and its tone."""
     width = SIDE / cells
@@ -79,7 +77,7 @@ def _cells(edge, tone, cells):
             tone[y, x] = owner
 
 
-@inlined
+@jit
 def chance(x, y, salt):
     """A number in 0..1 that looks random and depends on three integers."""
     h = np.uint32(x) * np.uint32(0x9E3779B1) ^ np.uint32(y) * np.uint32(0x85EBCA77)
@@ -89,7 +87,7 @@ def chance(x, y, salt):
     return np.uint32(h ^ (h >> np.uint32(15))) * (1.0 / 4294967296.0)
 
 
-@inlined
+@jit
 def look(atlas, layer, x, y):
     """The atlas' value at a texel coordinate (>= 0), bilinear and periodic."""
     x, y = np.float32(x), np.float32(y)
@@ -104,14 +102,14 @@ def look(atlas, layer, x, y):
     return top + (low - top) * ty
 
 
-@inlined
+@jit
 def peek(atlas, layer, x, y):
     """The nearest texel of a coordinate (>= 0): for cell tones, which must not be blended."""
     row = (np.uint32(np.int32(y)) & _LAST) * _ROW
     return atlas[np.uint32(layer) * _LAYER | row | np.uint32(np.int32(x)) & _LAST]
 
 
-@inlined
+@jit
 def mix(a, b, share, light=1.0):
     """The RGB colour between a and b, lit. Colours are tuples, which stay in registers."""
     return (
@@ -121,7 +119,7 @@ def mix(a, b, share, light=1.0):
     )
 
 
-@inlined
+@jit
 def step(low, high, x):
     """0 below `low`, 1 above `high`, smooth between."""
     t = min(max((x - low) / (high - low), 0.0), 1.0)
@@ -131,12 +129,12 @@ def step(low, high, x):
 # Good to 0.1 % at a fraction of the library's price: nobody measures a painted scene's angles.
 
 
-@inlined
+@jit
 def length(x, y):
     return math.sqrt(x * x + y * y)
 
 
-@inlined
+@jit
 def wave(x):
     """The sine of x."""
     t = x * (0.5 / math.pi)
@@ -145,7 +143,7 @@ def wave(x):
     return s * (0.775 + 0.225 * abs(s))
 
 
-@inlined
+@jit
 def angle(y, x):
     """The angle of the point (x, y), as atan2 gives it."""
     flat, tall = abs(x), abs(y)

@@ -9,7 +9,8 @@ import math
 
 import numpy as np
 
-from patchmill.loaders.sources.scene_noise import inlined, njit, step
+from patchmill.kernels.jit import jit
+from patchmill.loaders.sources.scene_noise import step
 from patchmill.loaders.sources.scene_shapes import REACH, outline
 from patchmill.loaders.sources.scene_skins import skin
 
@@ -20,7 +21,7 @@ GLOSS = (0.5, 0.08, 0.35, 0.3, 0.05, 0.05, 0.5, 0.35, 0.03, 0.7)
 SOFT = 0.1  # how far a shadow fades out beyond its thing's outline
 
 
-@njit
+@jit
 def stamp(canvas, owner, number, atlas, kind, place, colours, light, bevel, gloss):
     """Paint one thing with its shadow; `owner` gets its `number` where it covers most of a pixel.
 
@@ -78,7 +79,7 @@ def stamp(canvas, owner, number, atlas, kind, place, colours, light, bevel, glos
                 owner[top + j - 1, left + i - 1] = number
 
 
-@inlined
+@jit
 def _shading(d, slope_x, slope_y, light, bevel):
     """(diffuse, specular) light on a surface that rises like a quarter circle from its outline."""
     inward = 1 - min(max(-d / bevel, 0.0), 1.0)
@@ -92,7 +93,7 @@ def _shading(d, slope_x, slope_y, light, bevel):
     return 0.42 + 0.78 * max(facing, 0.0), 0.9 * shine
 
 
-@njit
+@jit
 def blur(canvas, spare, radius):
     """Two box blurs in each direction: a background out of focus."""
     for _ in range(2):
@@ -100,7 +101,7 @@ def blur(canvas, spare, radius):
         _blur_columns(spare, canvas, radius)
 
 
-@njit
+@jit
 def _blur_rows(source, target, radius):
     height, width = source.shape[0], source.shape[1]
     share = np.float32(1 / (2 * radius + 1))
@@ -118,7 +119,7 @@ def _blur_rows(source, target, radius):
             b += row[enters, 2] - row[leaves, 2]
 
 
-@njit
+@jit
 def _blur_columns(source, target, radius):
     height, width = source.shape[0], source.shape[1]
     share = np.float32(1 / (2 * radius + 1))
@@ -133,7 +134,7 @@ def _blur_columns(source, target, radius):
                 total[x, k] += enters[x, k] - leaves[x, k]
 
 
-@njit
+@jit
 def shrink(canvas, factor):
     """The mean of every factor x factor block."""
     height, width = canvas.shape[0] // factor, canvas.shape[1] // factor
@@ -145,7 +146,7 @@ def shrink(canvas, factor):
     return small * np.float32(1 / factor**2)
 
 
-@njit
+@jit
 def develop(canvas, luma, chroma, contrast, gains, vignette, start):
     """The uint8 photo: vignette, white balance, an S-shaped tone curve, sensor noise.
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 
-from patchmill.loaders.sources.scene_noise import angle, inlined, length, njit, wave
+from patchmill.kernels.jit import jit
+from patchmill.loaders.sources.scene_noise import angle, length, wave
 
 NAMES = (
     "ball",
@@ -27,7 +28,7 @@ NAMES = (
 REACH = (1.01, 1.13, 1.26, 1.12, 1.05, 1.27, 1.07, 1.01, 1.18, 1.28)
 
 
-@njit
+@jit
 def outline(kind, x, y):
     if kind == 0:
         return length(x, y) - 1.0, 0
@@ -50,14 +51,14 @@ def outline(kind, x, y):
     return _beetle(x, y)
 
 
-@inlined
+@jit
 def _ellipse(x, y, a, b):
     """Distance to an axis-aligned ellipse, exact at its rim."""
     k = length(x / a, y / b)
     return k * (k - 1.0) / max(length(x / (a * a), y / (b * b)), 1e-6)
 
 
-@inlined
+@jit
 def _limb(x, y, x0, y0, x1, y1, r0, r1):
     """Distance to a rod from one point to another whose radius goes from r0 to r1."""
     dx, dy = x1 - x0, y1 - y0
@@ -65,14 +66,14 @@ def _limb(x, y, x0, y0, x1, y1, r0, r1):
     return length(x - x0 - t * dx, y - y0 - t * dy) - (r0 + (r1 - r0) * t)
 
 
-@inlined
+@jit
 def _join(a, b, soft):
     """The union of two distances, rounded where they meet."""
     h = max(soft - abs(a - b), 0.0) / soft
     return min(a, b) - h * h * soft * 0.25
 
 
-@inlined
+@jit
 def _fold(x, y, arms):
     """The point turned into the sector around the upward axis: (along the arm, beside it)."""
     sector = 2 * math.pi / arms
@@ -81,7 +82,7 @@ def _fold(x, y, arms):
     return s * x - c * y, abs(c * x + s * y)
 
 
-@njit
+@jit
 def _starfish(x, y):
     along, beside = _fold(x, y, 5)
     arm = _limb(along, beside, 0.0, 0.0, 0.98, 0.0, 0.4, 0.12)
@@ -91,7 +92,7 @@ def _starfish(x, y):
     return _join(arm, other, 0.14), 0
 
 
-@njit
+@jit
 def _fish(x, y):
     """Parts: 0 body, 1 fins."""
     body = _ellipse(x - 0.16, y, 0.84, 0.47)
@@ -107,7 +108,7 @@ def _fish(x, y):
     return _join(body, fins, 0.08), (0 if body < fins + 0.02 else 1)
 
 
-@njit
+@jit
 def _mushroom(x, y):
     """Parts: 0 cap, 1 stem."""
     cap = max(_ellipse(x, y + 0.02, 1.0, 0.86), y - 0.06 - 0.08 * math.sqrt(max(1 - x * x, 0.0)))
@@ -115,7 +116,7 @@ def _mushroom(x, y):
     return min(cap, stem), (0 if cap < 0.0 else 1)
 
 
-@njit
+@jit
 def _flower(x, y):
     """Parts: 0 petals, 1 heart."""
     along, beside = _fold(x, y, 7)
@@ -124,7 +125,7 @@ def _flower(x, y):
     return min(petal, heart), (1 if heart < 0.0 else 0)
 
 
-@njit
+@jit
 def _butterfly(x, y):
     """Parts: 0 upper wings, 1 lower wings, 2 body."""
     side = abs(x)
@@ -139,7 +140,7 @@ def _butterfly(x, y):
     return min(wings, body), (2 if body < 0.0 else (0 if upper < lower else 1))
 
 
-@njit
+@jit
 def _mug(x, y):
     """Parts: 0 outside, 1 opening, 2 handle."""
     taper = 0.6 - 0.06 * y
@@ -152,7 +153,7 @@ def _mug(x, y):
     return min(solid, handle), part
 
 
-@njit
+@jit
 def _cat(x, y):
     """Parts: 0 face, 1 inside of the ears."""
     side = abs(x)
@@ -162,7 +163,7 @@ def _cat(x, y):
     return _join(face, ear, 0.12), (1 if inner < 0.0 and face > -0.12 else 0)
 
 
-@njit
+@jit
 def _beetle(x, y):
     """Parts: 0 wing cases, 1 head and neck shield, 2 legs."""
     side = abs(x)

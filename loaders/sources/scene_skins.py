@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from patchmill.kernels.jit import jit
 from patchmill.loaders.sources.scene_noise import (
     CELL,
     EDGE,
@@ -18,7 +19,6 @@ from patchmill.loaders.sources.scene_noise import (
     length,
     look,
     mix,
-    njit,
     peek,
     step,
     wave,
@@ -27,7 +27,7 @@ from patchmill.loaders.sources.scene_noise import (
 FAR = 4096.0  # keeps look-ups away from negative coordinates
 
 
-@njit
+@jit
 def skin(kind, part, x, y, d, c, atlas):
     if kind == 0:
         rgb = _ball(x, y, c)
@@ -54,7 +54,7 @@ def skin(kind, part, x, y, d, c, atlas):
     return rgb[0] * light, rgb[1] * light, rgb[2] * light
 
 
-@njit
+@jit
 def _ball(x, y, c):
     """A beach ball: segments that meet at a pole."""
     z = math.sqrt(max(1 - x * x - y * y, 0.0))
@@ -69,7 +69,7 @@ def _ball(x, y, c):
     return rgb
 
 
-@njit
+@jit
 def _starfish(x, y, d, c, atlas):
     edge = look(atlas, EDGE, FAR + 150 * x, FAR + 150 * y)
     tone = peek(atlas, CELL, FAR + 150 * x, FAR + 150 * y)
@@ -79,7 +79,7 @@ def _starfish(x, y, d, c, atlas):
     return rgb
 
 
-@njit
+@jit
 def _fish(part, x, y, d, c, atlas):
     if part == 1:
         rays = look(atlas, FINE, FAR + 40 * x, FAR + 260 * y)
@@ -103,7 +103,7 @@ def _fish(part, x, y, d, c, atlas):
     return rgb
 
 
-@njit
+@jit
 def _mushroom(part, x, y, c, atlas):
     if part == 1:
         fibre = look(atlas, FINE, FAR + 170 * x, FAR + 25 * y)
@@ -120,7 +120,7 @@ def _mushroom(part, x, y, c, atlas):
     return rgb
 
 
-@njit
+@jit
 def _flower(part, x, y, c, atlas):
     radius = length(x, y)
     if part == 1:
@@ -136,7 +136,7 @@ def _flower(part, x, y, c, atlas):
     return rgb
 
 
-@njit
+@jit
 def _butterfly(part, x, y, d, c, atlas):
     if part == 2:
         rgb = mix(c[5], c[2], 0.15 + 0.3 * (wave(40 * y) > 0))
@@ -157,7 +157,7 @@ def _butterfly(part, x, y, d, c, atlas):
     return rgb
 
 
-@njit
+@jit
 def _mug(part, x, y, c, atlas):
     if part == 1:
         rgb = mix(c[5], c[3], 0.25 + 0.4 * step(-0.75, -0.5, y))
@@ -175,7 +175,7 @@ def _mug(part, x, y, c, atlas):
     return rgb
 
 
-@njit
+@jit
 def _doughnut(x, y, c, atlas):
     radius, around = length(x, y), angle(y, x)
     crumb = look(atlas, FINE, FAR + 120 * x, FAR + 120 * y)
@@ -199,7 +199,7 @@ def _doughnut(x, y, c, atlas):
     return rgb
 
 
-@njit
+@jit
 def _cat(part, x, y, c, atlas):
     side = abs(x)
     around, radius = angle(x, y - 0.2), length(x, y - 0.2)
@@ -225,7 +225,7 @@ def _cat(part, x, y, c, atlas):
     return rgb
 
 
-@njit
+@jit
 def _beetle(part, x, y, c, atlas):
     gloss = look(atlas, SMOOTH, FAR + 120 * x, FAR + 120 * y)
     if part == 2:
