@@ -137,8 +137,8 @@ def luma_sum(planes, at, plane, size):
 def shift_hue(planes, at, plane, size, shift):
     """HSV with the hue turned by `shift`: torchvision's adjust_hue without its branches.
 
-    With six = 6 * hue, channel n of a colour is v - range * clamp(min(k, 4 - k), 0, 1) where
-    k = (n + six) mod 6 and n is 5, 3, 1 for red, green, blue.
+    With the new hue h in sixths of a turn, wrapped to [-3, 3], the channels lie below the largest one
+    by the spread times clamp(|h| - 1), clamp(2 - |h + 1|) and clamp(2 - |h - 1|).
     """
     r, g = planes[at : at + size], planes[at + plane : at + plane + size]
     b = planes[at + 2 * plane : at + 2 * plane + size]
@@ -148,27 +148,25 @@ def shift_hue(planes, at, plane, size, shift):
         top = max(max(red, green), blue)
         spread = top - min(min(red, green), blue)
         inverse = ONE / max(spread, ONE)
-        from_red = (green - blue) * inverse
-        from_green = np.float32(2) + (blue - red) * inverse
-        from_blue = np.float32(4) + (red - green) * inverse
-        hue = from_red if top == red else (from_green if top == green else from_blue)
-        hue += turn
-        r[i] = np.int16(top - spread * channel(hue + np.float32(5)) + HALF)
-        g[i] = np.int16(top - spread * channel(hue + np.float32(3)) + HALF)
-        b[i] = np.int16(top - spread * channel(hue + np.float32(1)) + HALF)
+        rise = green - blue if top == red else (blue - red if top == green else red - green)
+        base = ZERO if top == red else (np.float32(2) if top == green else np.float32(4))
+        hue = rise * inverse + (base + turn)
+        hue -= np.float32(6) * np.rint(hue * np.float32(1 / 6))
+        two = np.float32(2)
+        r[i] = np.int16(top - spread * share(abs(hue) - ONE) + HALF)
+        g[i] = np.int16(top - spread * share(two - abs(hue + ONE)) + HALF)
+        b[i] = np.int16(top - spread * share(two - abs(hue - ONE)) + HALF)
 
 
 @jit
-def channel(k):
-    """How far a channel lies below the largest, as a share of the spread; k in sixths of a turn."""
-    k -= np.float32(6) * np.floor(k * np.float32(1 / 6))
-    return max(ZERO, min(min(k, np.float32(4) - k), ONE))
+def share(x):
+    return min(max(x, ZERO), ONE)
 
 
 # ---------------------------------------------------------------------------------------------- blur
 
 
-MARGIN = 2 * WIDTH  # room on either side of a row for its reflected ends; the radius is below it
+MARGIN = WIDTH  # room on either side of a row for its reflected ends; the radius is below it
 
 
 @jit
@@ -220,20 +218,15 @@ def across(planes, at, size, radius, weights, lines, other, to):
     """One row of a plane filtered across rows; `lines` are the offsets of the rows around it."""
     zero = splat(ZERO_16)
     bias = splat(np.int16((radius + 1) // 2))
-    for y in range(0, size, 2 * WIDTH):
+    for y in range(0, size, WIDTH):
         here = at + y
-        p = here + lines[radius]
-        weight = splat(weights[0])
-        low = tap(bias, pair(load(planes, p, zero), zero), weight)
-        high = tap(bias, pair(load(planes, p + WIDTH, zero), zero), weight)
+        centre = load(planes, here + lines[radius], zero)
+        total = tap(bias, pair(centre, zero), splat(weights[0]))
         for k in range(1, radius + 1):
-            p, q = here + lines[radius - k], here + lines[radius + k]
-            weight = splat(weights[k])
-            low = tap(low, pair(load(planes, p, zero), load(planes, q, zero)), weight)
-            p, q = p + WIDTH, q + WIDTH
-            high = tap(high, pair(load(planes, p, zero), load(planes, q, zero)), weight)
-        store(other, to + y, low)
-        store(other, to + y + WIDTH, high)
+            left = load(planes, here + lines[radius - k], zero)
+            right = load(planes, here + lines[radius + k], zero)
+            total = tap(total, pair(left, right), splat(weights[k]))
+        store(other, to + y, total)
 
 
 @jit
@@ -241,18 +234,13 @@ def along(other, at, size, radius, weights, planes, to):
     """One row filtered along itself; its ends have been reflected into the margins."""
     zero = splat(ZERO_16)
     bias = splat(np.int16((radius + 1) // 2))
-    for y in range(0, size, 2 * WIDTH):
+    for y in range(0, size, WIDTH):
         p = at + y
-        q = p + WIDTH
-        weight = splat(weights[0])
-        low = tap(bias, pair(load(other, p, zero), zero), weight)
-        high = tap(bias, pair(load(other, q, zero), zero), weight)
+        total = tap(bias, pair(load(other, p, zero), zero), splat(weights[0]))
         for k in range(1, radius + 1):
-            weight = splat(weights[k])
-            low = tap(low, pair(load(other, p - k, zero), load(other, p + k, zero)), weight)
-            high = tap(high, pair(load(other, q - k, zero), load(other, q + k, zero)), weight)
-        store(planes, to + y, low)
-        store(planes, to + y + WIDTH, high)
+            around = pair(load(other, p - k, zero), load(other, p + k, zero))
+            total = tap(total, around, splat(weights[k]))
+        store(planes, to + y, total)
 
 
 @jit

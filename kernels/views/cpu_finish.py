@@ -9,10 +9,10 @@ from numba.extending import overload
 from patchmill.kernels.jit import jit
 from patchmill.kernels.views import rows
 from patchmill.kernels.views.cpu_resize import UNIT, carve, pitch_of
-from patchmill.kernels.views.lanes import WIDTH, load, splat, store, stream, tap, transpose_block
+from patchmill.kernels.views.lanes import TALL, WIDE, WIDTH, load, splat, store, tap, transpose_block
 
 SOLARISE_FROM = round(rows.SOLARISE_FROM * UNIT)
-BLOCK = 8
+BLOCK = WIDE
 
 
 @jit
@@ -28,24 +28,20 @@ def finish(planes, size, transposed, solarised, scale, shift, half, channels_las
     block = raw.view(np.int16)
     raw, pool = carve(pool, 4 * pitch)
     line = raw.view(np.float32)[:size]
-    aligned = size % WIDTH == 0 and (out.ctypes.data + at * out.itemsize) % 64 == 0
     for y in range(0, size, BLOCK):
         for channel in range(3):
             gather(planes, channel * size * pitch, size, y, transposed, block, channel * BLOCK * wide)
         for i in range(min(BLOCK, size - y)):
             for channel in range(3):
                 start = (channel * BLOCK + i) * wide
-                values = block[start : start + size]
                 if solarised:
-                    solarise(values)
+                    solarise(block[start : start + size])
                 gain, offset = scale[channel], shift[channel]
                 if channels_last:
-                    to = at + (y + i) * size * 3 + channel
-                    interleaved = out[to : to + 3 * size - 2 : 3]
-                    encode(values, gain, offset, line, half, False, interleaved)
+                    to, step = at + (y + i) * size * 3 + channel, 3
                 else:
-                    to = at + (channel * size + y + i) * size
-                    encode(values, gain, offset, line, half, aligned, out[to : to + size])
+                    to, step = at + (channel * size + y + i) * size, 1
+                encode(block, start, size, gain, offset, line, half, out, to, step)
 
 
 @jit
@@ -53,7 +49,7 @@ def gather(planes, at, size, y, transposed, block, to):
     """Rows y to y + 8 of the picture: columns of a plane that lies on its side, or plain rows."""
     pitch, wide = pitch_of(size), pitch_of(size) + 32
     if transposed:
-        for x in range(0, size, BLOCK):
+        for x in range(0, size, TALL):
             transpose_block(planes, at + x * pitch + y, pitch, block, to + x, wide)
     else:
         zero = splat(np.int16(0))
@@ -72,50 +68,48 @@ def solarise(values):
 # -------------------------------------------------------------- number formats, chosen by out's type
 
 
-def encode(values, gain, offset, line, half, aligned, out):  # type: ignore[no-untyped-def]
-    """out = gain * values + offset, as float32, uint8, or uint16 that holds bfloat16 or half."""
+def encode(values, start, size, gain, offset, line, half, out, to, step):  # type: ignore[no-untyped-def]
+    """out[to::step] = gain * values + offset: float32, uint8, or uint16 holding bfloat16 or half."""
     raise TypeError("only inside compiled code")
 
 
 @overload(encode, jit_options={"fastmath": True})
-def _encode(values, gain, offset, line, half, aligned, out):  # type: ignore[no-untyped-def]
-    if out.dtype == types.float32 and out.layout == "C":
-
-        def streamed(values, gain, offset, line, half, aligned, out):
-            if aligned:
-                factor, rest = splat(gain), splat(offset)
-                for x in range(0, len(values), WIDTH):
-                    stream(out, x, tap(rest, load(values, x, rest), factor))
-            else:
-                for x in range(len(values)):
-                    out[x] = gain * values[x] + offset
-
-        return streamed
+def _encode(values, start, size, gain, offset, line, half, out, to, step):  # type: ignore[no-untyped-def]
     if out.dtype == types.float32:
 
-        def floats(values, gain, offset, line, half, aligned, out):
-            for x in range(len(values)):
-                out[x] = gain * values[x] + offset
+        def floats(values, start, size, gain, offset, line, half, out, to, step):
+            if step == 1 and size >= WIDTH:
+                factor, rest = splat(gain), splat(offset)
+                for lane in range(0, size, WIDTH):
+                    x = min(lane, size - WIDTH)
+                    store(out, to + x, tap(rest, load(values, start + x, rest), factor))
+            else:
+                for x in range(size):
+                    out[to + x * step] = gain * values[start + x] + offset
 
         return floats
     if out.dtype == types.uint8:
 
-        def octets(values, gain, offset, line, half, aligned, out):
-            for x in range(len(values)):
-                out[x] = np.uint8(np.int32(gain * values[x] + np.float32(0.5)))
+        def octets(values, start, size, gain, offset, line, half, out, to, step):
+            for x in range(size):
+                value = np.int32(gain * values[start + x] + np.float32(0.5))
+                out[to + x * step] = np.uint8(value)
 
         return octets
 
-    def sixteen_bits(values, gain, offset, line, half, aligned, out):
-        for x in range(len(values)):
-            line[x] = gain * values[x] + offset
-        bits = line.view(np.uint32)
+    def sixteen_bits(values, start, size, gain, offset, line, half, out, to, step):
+        for x in range(size):
+            line[x] = gain * values[start + x] + offset
+        bits, row = line.view(np.uint32), out[to : to + (size - 1) * step + 1]
         if half:
-            for x in range(len(values)):
-                out[x] = half_bits(bits[x])
+            for x in range(size):
+                row[x * step] = half_bits(bits[x])
+        elif step == 1:
+            for x in range(size):
+                row[x] = bfloat16_bits(bits[x])
         else:
-            for x in range(len(values)):
-                out[x] = bfloat16_bits(bits[x])
+            for x in range(size):
+                row[x * step] = bfloat16_bits(bits[x])
 
     return sixteen_bits
 

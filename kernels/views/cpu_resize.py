@@ -1,7 +1,7 @@
 """Crop and antialiased resize on the CPU: bytes in, three planes of clamped fixed point out.
 
-Both filters run along contiguous memory. The first combines whole rows of the picture; its result
-goes, thirty-two rows at a time, through an in-register transpose, so that the second filter, which works
+Both filters run along contiguous memory. The first combines rows of the picture; its
+result goes, a strip at a time, through an in-register transpose, so that the second filter, which works
 across columns, again combines contiguous rows. The planes that come out are therefore transposed:
 `planes[channel, x, y]`, with UNIT for 1.0.
 
@@ -15,6 +15,8 @@ import numpy as np
 
 from patchmill.kernels.jit import jit
 from patchmill.kernels.views.lanes import (
+    TALL,
+    WIDE,
     WIDTH,
     clamp,
     doubled,
@@ -26,8 +28,8 @@ from patchmill.kernels.views.lanes import (
 )
 
 UNIT = 255 * 32  # 1.0 in the planes' fixed point: 1/32 of a grey level is resolved
-STRIP = 32  # rows filtered before they are transposed: a whole cache line of each column
-CHUNK = 64  # numbers of a row filtered at once, in registers
+STRIP = 32  # rows that are filtered before they are transposed: one cache line of a column
+CHUNK = 2 * WIDTH  # numbers of a row filtered at once, in registers
 MOST_FIXED_TAPS = 32  # beyond, truncating many small 16-bit products would show: floats instead
 
 
@@ -47,31 +49,34 @@ def carve(pool, size):
 @jit
 def resize_bytes(height, width, size):
     """Scratch that `resize` carves for an image and a view of these sizes."""
-    narrow = CHUNK * height
-    tables = 4 * 8 * size + 6 * (4 * (height + width) + 12 * size)
-    strip = 4 * STRIP * (3 * width + 2 * CHUNK)
-    across = 4 * (3 * width + 2 * CHUNK) * pitch_of(size)
+    tables = 8 * 4 * size + 6 * (4 * (height + width) + 12 * size)
+    lines = 4 * (padded(3 * width) + CHUNK) * (STRIP + pitch_of(size)) + CHUNK * height
     planes = 4 * 3 * size * pitch_of(size)
-    return narrow + tables + strip + across + planes + 4096
+    return tables + lines + planes + 4096
 
 
 @jit
 def resize(image, row, size, bicubic, reverse_x, reverse_y, planes, pool):
     """Fill `planes` (flat int16) with the view's window of the resized box of `image`."""
-    most_y = most_taps(row.box_h, row.full_h, bicubic)
-    most_x = most_taps(row.box_w, row.full_w, bicubic)
-    table, pool = carve(pool, 4 * 8 * size)
-    index = table.view(np.int64)
+    raw, pool = carve(pool, 4 * 4 * size)
+    index = raw.view(np.int32)
     begin_y, count_y = index[:size], index[size : 2 * size]
     begin_x, count_x = index[2 * size : 3 * size], index[3 * size : 4 * size]
-    raw, pool = carve(pool, 4 * size * most_y)
+    raw, pool = carve(pool, 4 * 2 * size)
+    spare = raw.view(np.float32)
+    raw, pool = carve(pool, 4 * size * most_taps(row.box_h, row.full_h, bicubic))
     float_y = raw.view(np.float32)
-    raw, pool = carve(pool, 4 * size * most_x)
+    raw, pool = carve(pool, 4 * size * most_taps(row.box_w, row.full_w, bicubic))
     float_x = raw.view(np.float32)
-    taps(row.box_h, row.full_h, row.win_y, size, bicubic, reverse_y, most_y, begin_y, count_y, float_y)
-    taps(row.box_w, row.full_w, row.win_x, size, bicubic, reverse_x, most_x, begin_x, count_x, float_x)
+    most_y = taps(
+        row.box_h, row.full_h, row.win_y, size, bicubic, reverse_y, begin_y, count_y, float_y, spare
+    )
+    most_x = taps(
+        row.box_w, row.full_w, row.win_x, size, bicubic, reverse_x, begin_x, count_x, float_x, spare
+    )
     start, stop = used(begin_x, count_x)
-    begin_x -= start
+    for j in range(size):
+        begin_x[j] -= start
     pixels, pitch, length = image.reshape(image.size), 3 * image.shape[1], 3 * (stop - start)
     offset = row.box_y * pitch + 3 * (row.box_x + start)
     if length < CHUNK:
@@ -81,30 +86,33 @@ def resize(image, row, size, bicubic, reverse_x, reverse_y, planes, pool):
             narrow[y * CHUNK : y * CHUNK + length] = pixels[at : at + length]
             narrow[y * CHUNK + length : (y + 1) * CHUNK] = 0
         pixels, pitch, offset, length = narrow, CHUNK, 0, CHUNK
+    room = padded(length)
 
     if max(most_y, most_x) <= MOST_FIXED_TAPS:
         raw, pool = carve(pool, 2 * size * most_y)
         fixed_y = raw.view(np.int16)
         raw, pool = carve(pool, 2 * size * most_x)
         fixed_x = raw.view(np.int16)
-        doubles_y = fix(float_y, count_y, most_y, fixed_y)
-        doubles_x = fix(float_x, count_x, most_x, fixed_x)
-        strip, pool = carve(pool, 2 * STRIP * (length + CHUNK))
-        across, pool = carve(pool, 2 * (length + CHUNK) * pitch_of(size))
+        doubles_y = fix(float_y, count_y, most_y, fixed_y, spare.view(np.int32))
+        doubles_x = fix(float_x, count_x, most_x, fixed_x, spare.view(np.int32))
+        strip, pool = carve(pool, 2 * STRIP * room)
+        across, pool = carve(pool, 2 * room * pitch_of(size))
         both(
             pixels, pitch, offset, length, size,
-            begin_y, count_y, fixed_y, most_y, doubles_y, begin_x, count_x, fixed_x, most_x, doubles_x,
-            strip.view(np.int16), across.view(np.int16), planes, np.int16(UNIT), 1,
+            begin_y, count_y, fixed_y, doubles_y, begin_x, count_x, fixed_x, doubles_x,
+            strip.view(np.int16), across.view(np.int16),
+            planes, np.int16(UNIT), 1,
         )  # fmt: skip
     else:
-        strip, pool = carve(pool, 4 * STRIP * (length + CHUNK))
-        across, pool = carve(pool, 4 * (length + CHUNK) * pitch_of(size))
+        strip, pool = carve(pool, 4 * STRIP * room)
+        across, pool = carve(pool, 4 * room * pitch_of(size))
         raw, pool = carve(pool, 4 * 3 * size * pitch_of(size))
         exact = raw.view(np.float32)
         both(
             pixels, pitch, offset, length, size,
-            begin_y, count_y, float_y, most_y, 0, begin_x, count_x, float_x, most_x, 0,
-            strip.view(np.float32), across.view(np.float32), exact, np.float32(255 * 128), 0,
+            begin_y, count_y, float_y, 0, begin_x, count_x, float_x, 0,
+            strip.view(np.float32), across.view(np.float32),
+            exact, np.float32(255 * 128), 0,
         )  # fmt: skip
         for i in range(3 * size * pitch_of(size)):
             planes[i] = np.int16(exact[i] * np.float32(UNIT / 255 / 128) + np.float32(0.5))
@@ -113,48 +121,56 @@ def resize(image, row, size, bicubic, reverse_x, reverse_y, planes, pool):
 @jit
 def both(
     pixels, pitch, offset, length, size,
-    begin_y, count_y, weight_y, most_y, doubles_y, begin_x, count_x, weight_x, most_x, doubles_x,
+    begin_y, count_y, weight_y, doubles_y, begin_x, count_x, weight_x, doubles_x,
     strip, across, planes, unit, halves,
 ):  # fmt: skip
     """Rows, transpose, columns; in int16 or float32, as the scratch and weights are."""
-    strip_pitch, across_pitch = length + CHUNK, pitch_of(size)
-    for j in range(0, size, STRIP):
-        for i in range(j, min(j + STRIP, size)):
+    strip_pitch, across_pitch = padded(length), pitch_of(size)
+    for first in range(0, size, STRIP):
+        for i in range(first, min(first + STRIP, size)):
             combine_rows(
-                pixels, offset + begin_y[i] * pitch, pitch, length, count_y[i], weight_y, i * most_y,
-                doubles_y, halves, strip, (i - j) * strip_pitch,
+                pixels, offset + begin_y[i] * pitch, pitch, length, count_y[i], weight_y, i, size,
+                doubles_y, halves, strip, (i - first) * strip_pitch,
             )  # fmt: skip
-        for x in range(0, length, 8):
-            for i in range(0, STRIP, 8):
-                at, to = i * strip_pitch + x, x * across_pitch + j + i
-                transpose_block(strip, at, strip_pitch, across, to, across_pitch)
+        turn(strip, strip_pitch, across, across_pitch, first)
     for i in range(size):
         combine_columns(
-            across, 3 * begin_x[i] * across_pitch, across_pitch, size, count_x[i], weight_x, i * most_x,
+            across, 3 * begin_x[i] * across_pitch, across_pitch, size, count_x[i], weight_x, i,
             doubles_x, halves, planes, i * across_pitch, unit,
         )  # fmt: skip
 
 
 @jit
-def combine_rows(pixels, at, pitch, length, count, weights, w, doubles, halves, strip, to):
-    """strip[to:to+length] = the weighted sum of `count` rows of pixels, starting at `at`."""
+def padded(length):
+    """Room for a row of `length` numbers, filtered in whole chunks."""
+    return (length + CHUNK - 1) // CHUNK * CHUNK
+
+
+@jit
+def combine_rows(pixels, at, pitch, length, count, weights, w, step, doubles, halves, strip, to):
+    """The weighted sum of `count` rows of bytes, starting at `at`."""
     bias = splat(weights.dtype.type(halves * count // 2))
     for chunk in range(0, length, CHUNK):
         x = min(chunk, length - CHUNK)  # the last chunk overlaps: never read past the box
-        a, b, c, d = bias, bias, bias, bias
-        p = at + x
-        for k in range(count):
-            weight = splat(weights[w + k])
+        a, b = bias, bias
+        p, v = at + x, w
+        for _ in range(count):
+            weight = splat(weights[v])
             a = tap(a, load(pixels, p, bias), weight)
             b = tap(b, load(pixels, p + WIDTH, bias), weight)
-            c = tap(c, load(pixels, p + 2 * WIDTH, bias), weight)
-            d = tap(d, load(pixels, p + 3 * WIDTH, bias), weight)
             p += pitch
-        q = to + x
-        store(strip, q, doubled(a, doubles))
-        store(strip, q + WIDTH, doubled(b, doubles))
-        store(strip, q + 2 * WIDTH, doubled(c, doubles))
-        store(strip, q + 3 * WIDTH, doubled(d, doubles))
+            v += step
+        store(strip, to + x, doubled(a, doubles))
+        store(strip, to + x + WIDTH, doubled(b, doubles))
+
+
+@jit
+def turn(strip, pitch, across, across_pitch, first):
+    """Lay the strip's rows on their side, as columns `first` and on of `across`."""
+    for x in range(0, pitch, WIDE):
+        for i in range(0, STRIP, TALL):
+            to = x * across_pitch + first + i
+            transpose_block(strip, i * pitch + x, pitch, across, to, across_pitch)
 
 
 @jit
@@ -162,27 +178,20 @@ def combine_columns(across, at, pitch, size, count, weights, w, doubles, halves,
     """One column of the view in all three planes, clamped to [0, unit]."""
     bias, top = splat(weights.dtype.type(halves * count // 2)), splat(unit)
     plane = size * pitch
-    for y in range(0, size, 2 * WIDTH):
-        r0, g0, b0, r1, g1, b1 = bias, bias, bias, bias, bias, bias
-        p = at + y
-        for k in range(count):
-            weight = splat(weights[w + k])
-            r0 = tap(r0, load(across, p, bias), weight)
-            r1 = tap(r1, load(across, p + WIDTH, bias), weight)
-            p += pitch
-            g0 = tap(g0, load(across, p, bias), weight)
-            g1 = tap(g1, load(across, p + WIDTH, bias), weight)
-            p += pitch
-            b0 = tap(b0, load(across, p, bias), weight)
-            b1 = tap(b1, load(across, p + WIDTH, bias), weight)
-            p += pitch
+    for y in range(0, size, WIDTH):
+        r, g, b = bias, bias, bias
+        p, v = at + y, w
+        for _ in range(count):
+            weight = splat(weights[v])
+            r = tap(r, load(across, p, bias), weight)
+            g = tap(g, load(across, p + pitch, bias), weight)
+            b = tap(b, load(across, p + 2 * pitch, bias), weight)
+            p += 3 * pitch
+            v += size
         q = to + y
-        store(planes, q, clamp(doubled(r0, doubles), top))
-        store(planes, q + WIDTH, clamp(doubled(r1, doubles), top))
-        store(planes, q + plane, clamp(doubled(g0, doubles), top))
-        store(planes, q + plane + WIDTH, clamp(doubled(g1, doubles), top))
-        store(planes, q + 2 * plane, clamp(doubled(b0, doubles), top))
-        store(planes, q + 2 * plane + WIDTH, clamp(doubled(b1, doubles), top))
+        store(planes, q, clamp(doubled(r, doubles), top))
+        store(planes, q + plane, clamp(doubled(g, doubles), top))
+        store(planes, q + 2 * plane, clamp(doubled(b, doubles), top))
 
 
 # ------------------------------------------------------------------------------------- filter tables
@@ -195,32 +204,47 @@ def most_taps(box, full, bicubic):
 
 
 @jit
-def taps(box, full, first, size, bicubic, reverse, most, begins, counts, weights):
+def taps(box, full, first, size, bicubic, reverse, begins, counts, weights, spare):
     """For each pixel of the window: where its taps begin in the box, how many, and their weights.
 
-    The window may reach outside the resized box; such pixels have no taps. With `reverse` the table
-    runs backwards, which mirrors the view at no cost.
+    Weight k of pixel j is weights[k * size + j], so that all pixels are computed side by side; returns
+    the most taps of any pixel. The window may reach outside the resized box; such pixels have no taps.
+    With `reverse` the table runs backwards, which mirrors the view at no cost.
     """
+    nearest, total = spare[:size], spare[size : 2 * size]
     scale = box / full
     stretch = max(scale, 1.0)
     support = (2.0 if bicubic else 1.0) * stretch
-    step = np.float32(1.0 / stretch)
+    most = 0
     for j in range(size):
         i = first + (size - 1 - j if reverse else j)
-        begins[j], counts[j] = 0, 0
-        if i < 0 or i >= full:
-            continue
         centre = (i + 0.5) * scale
         begin = max(int(centre - support + 0.5), 0)
         end = min(int(centre + support + 0.5), box)
-        row = weights[j * most : j * most + end - begin]
-        nearest = np.float32((begin - centre + 0.5) / stretch)
-        total = np.float32(0)
-        for k in range(end - begin):
-            row[k] = cubic(nearest + k * step) if bicubic else triangle(nearest + k * step)
-            total += row[k]
-        row *= np.float32(1) / total
-        begins[j], counts[j] = begin, end - begin
+        inside = 0 <= i and i < full
+        begins[j], counts[j] = (begin, end - begin) if inside else (0, 0)
+        nearest[j], total[j] = (begin - centre + 0.5) / stretch, 0
+        most = max(most, counts[j])
+    step = np.float32(1.0 / stretch)
+    for k in range(most):
+        row, shift, position = weights[k * size : (k + 1) * size], np.float32(k) * step, np.int32(k)
+        if bicubic:
+            for j in range(size):
+                value = cubic(nearest[j] + shift)
+                row[j] = value if position < counts[j] else np.float32(0)
+                total[j] += row[j]
+        else:
+            for j in range(size):
+                value = triangle(nearest[j] + shift)
+                row[j] = value if position < counts[j] else np.float32(0)
+                total[j] += row[j]
+    for j in range(size):
+        total[j] = np.float32(1) / total[j] if counts[j] > 0 else np.float32(0)
+    for k in range(most):
+        row = weights[k * size : (k + 1) * size]
+        for j in range(size):
+            row[j] *= total[j]
+    return most
 
 
 @jit
@@ -238,29 +262,30 @@ def cubic(x):
 
 
 @jit
-def fix(weights, counts, most, fixed):
+def fix(weights, counts, most, fixed, spare):
     """Weights as int16 fractions that sum to one exactly, rounding left over on the middle one.
 
     One is 32768; where a weight exceeds one (bicubic enlargement at a border, where taps with negative
     weights are cut off) it is 16384, and the 1 that is returned says to double the filter's result.
     """
+    size = len(counts)
     largest = np.float32(0)
-    for j in range(len(counts)):
-        for weight in weights[j * most : j * most + counts[j]]:
-            largest = max(largest, weight)
+    for i in range(most * size):
+        largest = max(largest, weights[i])
     doubles = 1 if largest > np.float32(1.0001) else 0
     one = np.int32(32768 >> doubles)
-    for j in range(len(counts)):
-        if counts[j] == 0:
-            continue
-        exact, rounded = weights[j * most : j * most + counts[j]], fixed[j * most : j * most + counts[j]]
-        rest = one
-        for k in range(counts[j]):
-            weight = np.int32(np.rint(exact[k] * np.float32(one)))
-            rounded[k] = min(weight, np.int32(32767))
-            rest -= weight
-        middle = counts[j] // 2
-        rounded[middle] = min(rounded[middle] + rest, 32767)
+    rest = spare[:size]
+    rest[:] = one
+    for k in range(most):
+        exact, rounded = weights[k * size : (k + 1) * size], fixed[k * size : (k + 1) * size]
+        for j in range(size):
+            weight = np.int32(np.rint(exact[j] * np.float32(one)))
+            rounded[j] = min(weight, np.int32(32767))
+            rest[j] -= weight
+    for j in range(size):
+        if counts[j] > 0:
+            middle = counts[j] // 2 * size + j
+            fixed[middle] = min(fixed[middle] + rest[j], 32767)
     return doubles
 
 
@@ -269,6 +294,6 @@ def used(begins, counts):
     """The range of source pixels that any output pixel of the window needs."""
     start, stop = np.int64(1 << 40), np.int64(0)
     for j in range(len(begins)):
-        if counts[j]:
+        if counts[j] > 0:
             start, stop = min(start, begins[j]), max(stop, begins[j] + counts[j])
     return min(start, stop), stop

@@ -1,9 +1,9 @@
-"""Sixteen numbers at a time: the vector type that the CPU renderer's filters are written in.
+"""Thirty-two numbers at a time: the vector type that the CPU renderer's filters are written in.
 
 LLVM vectorises plain loops well, except where it matters most here: a 16-bit multiply that keeps the
 high half (`pmulhw`, `smulh`) doubles the lanes of a float multiply, and an in-register transpose moves
 a block without touching memory twice. Both appear only when the vector code is spelled out, so this
-file adds one opaque numba type for 16 lanes of int16 or float32 and the few operations the filters
+file adds one opaque numba type for 32 lanes of int16 or float32 and the few operations the filters
 need. It emits portable LLVM vectors, not intrinsics of one processor.
 
 int16 lanes are fixed point: a weight w is stored as w * 32768, and `tap` keeps (value * weight) >> 16,
@@ -20,13 +20,13 @@ from numba.core import types
 from numba.core.datamodel.models import PrimitiveModel
 from numba.extending import intrinsic, register_model
 
-WIDTH = 16
+WIDTH = 32
 I16, I32, FLOAT = ir.IntType(16), ir.IntType(32), ir.FloatType()
 IR = {types.int16: I16, types.float32: FLOAT, types.uint8: ir.IntType(8)}
 
 
 class Lanes(types.Type):
-    """Sixteen int16 or float32 values in one register (or two)."""
+    """Thirty-two int16 or float32 values, in as many registers as the processor needs."""
 
     def __init__(self, element: types.Type) -> None:
         self.element = element
@@ -65,7 +65,7 @@ def _load(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, 
 
 @intrinsic
 def load(typing: Any, array: Any, offset: Any, like: Any) -> Any:
-    """Lanes of `like`'s kind from `array[offset:offset + 16]` of a flat array; bounds are not checked.
+    """Lanes of `like`'s kind from `array[offset:offset + 32]` of a flat array; bounds are not checked.
 
     Bytes are taken as value << 7.
     """
@@ -85,27 +85,12 @@ def load(typing: Any, array: Any, offset: Any, like: Any) -> Any:
 
 @intrinsic
 def store(typing: Any, array: Any, offset: Any, lanes: Any) -> Any:
-    """Write lanes to `array[offset:offset + 16]`."""
+    """Write lanes to `array[offset:offset + 32]`."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, offset, value = arguments
         address = _address(context, builder, signature.args[0], array, offset, value.type)
         builder.store(value, address).align = signature.args[0].dtype.bitwidth // 8
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, lanes), emit
-
-
-@intrinsic
-def stream(typing: Any, array: Any, offset: Any, lanes: Any) -> Any:
-    """As `store`, past the caches, to a 64-byte aligned address: for memory nobody reads soon."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, offset, value = arguments
-        address = _address(context, builder, signature.args[0], array, offset, value.type)
-        written = builder.store(value, address)
-        written.align = 64
-        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
         return context.get_dummy_value()
 
     return types.void(array, types.int64, lanes), emit
@@ -187,47 +172,50 @@ def clamp(typing: Any, value: Any, top: Any) -> Any:
     return value(value, top), emit
 
 
-BLOCK = 8
+TALL, WIDE = 16, 8
 
 
 @intrinsic
 def transpose_block(
     typing: Any, source: Any, at: Any, pitch: Any, target: Any, to: Any, target_pitch: Any
 ) -> Any:
-    """Copy the 8x8 block at flat index `at` of `source` to `to` of `target`, transposed."""
+    """Copy the block of 16 rows by 8 columns at flat `at` of `source` to `to` of `target`, transposed.
+
+    Rows i and i + 8 share a register, so that interleaving within half registers does all the work.
+    """
     signature = types.void(source, types.int64, types.int64, target, types.int64, types.int64)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source, at, pitch, target, to, target_pitch = arguments
         source_type, target_type = signature.args[0], signature.args[3]
-        vector = ir.VectorType(IR[source_type.dtype], BLOCK)
+        half = ir.VectorType(IR[source_type.dtype], WIDE)
         rows = []
-        for i in range(BLOCK):
+        for i in range(TALL):
             offset = builder.add(at, builder.mul(pitch, ir.Constant(pitch.type, i)))
-            rows.append(_load(context, builder, source_type, source, offset, vector))
-        for i, row in enumerate(_transposed(builder, rows)):
+            rows.append(_load(context, builder, source_type, source, offset, half))
+        whole = list(range(TALL))
+        columns = [_shuffle(builder, rows[i], rows[i + WIDE], whole) for i in range(WIDE)]
+        for i, column in enumerate(_transposed(builder, columns)):
             offset = builder.add(to, builder.mul(target_pitch, ir.Constant(pitch.type, i)))
-            address = _address(context, builder, target_type, target, offset, vector)
-            builder.store(row, address).align = target_type.dtype.bitwidth // 8
+            address = _address(context, builder, target_type, target, offset, column.type)
+            builder.store(column, address).align = target_type.dtype.bitwidth // 8
         return context.get_dummy_value()
 
     return signature, emit
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Butterflies: swap the off-diagonal halves of ever larger sub-blocks."""
-    step = 1
-    while step < BLOCK:
-        swapped = list(rows)
-        for i in range(BLOCK):
-            if not i & step:
-                upper = [BLOCK + j - step if j & step else j for j in range(BLOCK)]
-                lower = [BLOCK + j if j & step else j + step for j in range(BLOCK)]
-                swapped[i] = _shuffle(builder, rows[i], rows[i + step], upper)
-                swapped[i + step] = _shuffle(builder, rows[i], rows[i + step], lower)
-        rows, step = swapped, step * 2
+    """Two 8x8 blocks, one in each half of eight registers: three rounds of riffling rows i and i + 4."""
+    low = [half + j // 2 + TALL * (j % 2) for half in (0, WIDE) for j in range(WIDE)]
+    high = [pick + WIDE // 2 for pick in low]
+    for _ in range(3):
+        riffled = []
+        for i in range(WIDE // 2):
+            riffled.append(_shuffle(builder, rows[i], rows[i + WIDE // 2], low))
+            riffled.append(_shuffle(builder, rows[i], rows[i + WIDE // 2], high))
+        rows = riffled
     return rows
 
 
 def _shuffle(builder: Any, a: Any, b: Any, picks: list[int]) -> Any:
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, BLOCK), picks))
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(picks)), picks))
