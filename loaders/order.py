@@ -17,6 +17,7 @@ from patchmill.loaders.errors import MillError
 
 _ROUNDS = 4
 _SMALLEST_SIDE = 64  # a few samples walk in a domain of thousands, or the shuffle would show
+_SUBSTITUTE = np.uint64(0xFF00)  # stands where plans have view and operation: none has 255
 _TAG = np.uint64(0xFFFFFFFF)  # stands where plans have the high word of an id, which is smaller
 
 
@@ -60,6 +61,20 @@ def share(count: int, global_batch: int, step: int, rank: int, world_size: int) 
     first = min(step * global_batch, count)
     size = min(global_batch, count - first)
     return first + size * rank // world_size, first + size * (rank + 1) // world_size
+
+
+def substitute(seed: int, epoch: int, id: int, attempt: int, count: int) -> int:
+    """The sample that stands in for a bad one: the same for every pipeline, rank and resume."""
+    return int(_substitute(np.uint64(seed), np.uint64(epoch), id, attempt, count))
+
+
+@exact
+def _substitute(seed: np.uint64, epoch: np.uint64, id: int, attempt: int, count: int) -> int:
+    low, high = philox.halves(id)
+    seed_low, seed_high = philox.halves(seed)
+    draw = _SUBSTITUTE | np.uint64(attempt)
+    word, _, _, _ = philox.block(low, high, epoch, draw, seed_low, seed_high)
+    return philox.below(word, count)
 
 
 @exact
