@@ -13,14 +13,14 @@ import numpy as np
 from patchmill.kernels.jit import jit
 from patchmill.kernels.views import rows
 from patchmill.kernels.views.cpu_resize import UNIT, carve, pitch_of
-from patchmill.kernels.views.lanes import WIDTH, clamp, doubled, load, pair, plus, splat, store, tap
+from patchmill.kernels.views.lanes import WIDTH, clamp, doubled, load, plus, splat, store, tap
 
 RED, GREEN, BLUE = (np.float32(weight) for weight in rows.LUMA)
 RED_14, GREEN_14, BLUE_14 = (np.int16(round(weight * 16384)) for weight in rows.LUMA)
 ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
 NO_JITTER, GREY_FIRST, GREY_LAST = rows.NO_JITTER, rows.GREY_FIRST, rows.GREY_LAST
 BRIGHTNESS, CONTRAST, SATURATION, HUE = rows.BRIGHTNESS, rows.CONTRAST, rows.SATURATION, rows.HUE
-ZERO_16, UNIT_16 = np.int16(0), np.int16(UNIT)
+ZERO_16, UNIT_16, HALF_UNIT = np.int16(0), np.int16(UNIT), np.int16(UNIT // 2)
 FROM_FIXED, TO_FIXED = np.float32(1 / UNIT), np.float32(UNIT)
 
 
@@ -71,42 +71,42 @@ def run(row, first, last, measure, mean, size, planes):
 
 @jit
 def gain_of(factor, doubles):
-    """A factor below 4 as a weight for values << 2: 14 fractional bits, less one where it is doubled."""
+    """A factor below 4 as a weight: 14 fractional bits, one less where the result is doubled."""
     return np.int16(np.rint(factor * (16384 >> doubles)))
 
 
 @jit
 def blend(planes, at, plane, size, factor, constant):
-    """clamp(factor * value + constant), the constant in fixed point."""
+    """clamp(factor * value + constant), the constant in fixed point; half scale leaves headroom."""
     doubles = 1 if factor >= np.float32(1.99) else 0
-    gain, top = splat(gain_of(factor, doubles)), splat(UNIT_16)
-    zero, rest = splat(ZERO_16), splat(np.int16(np.rint(constant)))
+    gain, top = splat(gain_of(factor, doubles)), splat(HALF_UNIT)
+    zero, rest = splat(ZERO_16), splat(np.int16(np.rint(constant * HALF)))
     for channel in range(3):
         start = at + channel * plane
         for p in range(start, start + size, WIDTH):
-            value = tap(zero, doubled(load(planes, p, zero), 2), gain)
-            store(planes, p, clamp(plus(doubled(value, doubles), rest), top))
+            value = tap(zero, doubled(load(planes, p, zero), 1), gain)
+            store(planes, p, doubled(clamp(plus(doubled(value, doubles), rest), top), 1))
 
 
 @jit
 def saturate(planes, at, plane, size, factor):
-    """clamp(factor * value + (1 - factor) * luma)."""
+    """clamp(factor * value + (1 - factor) * luma), in half scale."""
     doubles = 1 if factor >= np.float32(1.99) else 0
     gain, rest = splat(gain_of(factor, doubles)), splat(gain_of(ONE - factor, doubles))
-    top, zero = splat(UNIT_16), splat(ZERO_16)
+    top, zero = splat(HALF_UNIT), splat(ZERO_16)
     for p in range(at, at + size, WIDTH):
-        r = doubled(load(planes, p, zero), 2)
-        g = doubled(load(planes, p + plane, zero), 2)
-        b = doubled(load(planes, p + 2 * plane, zero), 2)
+        r = doubled(load(planes, p, zero), 1)
+        g = doubled(load(planes, p + plane, zero), 1)
+        b = doubled(load(planes, p + 2 * plane, zero), 1)
         luma = tap(zero, doubled(luma_of(r, g, b), 2), rest)
-        store(planes, p, clamp(doubled(tap(luma, r, gain), doubles), top))
-        store(planes, p + plane, clamp(doubled(tap(luma, g, gain), doubles), top))
-        store(planes, p + 2 * plane, clamp(doubled(tap(luma, b, gain), doubles), top))
+        store(planes, p, doubled(clamp(doubled(tap(luma, r, gain), doubles), top), 1))
+        store(planes, p + plane, doubled(clamp(doubled(tap(luma, g, gain), doubles), top), 1))
+        store(planes, p + 2 * plane, doubled(clamp(doubled(tap(luma, b, gain), doubles), top), 1))
 
 
 @jit
 def luma_of(r, g, b):
-    """Luma of lanes that hold four times their value."""
+    """Half the luma of lanes that hold twice their value."""
     return tap(tap(tap(splat(np.int16(1)), r, splat(RED_14)), g, splat(GREEN_14)), b, splat(BLUE_14))
 
 
@@ -114,10 +114,10 @@ def luma_of(r, g, b):
 def grey(planes, at, plane, size):
     zero, top = splat(ZERO_16), splat(UNIT_16)
     for p in range(at, at + size, WIDTH):
-        r = doubled(load(planes, p, zero), 2)
-        g = doubled(load(planes, p + plane, zero), 2)
-        b = doubled(load(planes, p + 2 * plane, zero), 2)
-        luma = clamp(luma_of(r, g, b), top)
+        r = doubled(load(planes, p, zero), 1)
+        g = doubled(load(planes, p + plane, zero), 1)
+        b = doubled(load(planes, p + 2 * plane, zero), 1)
+        luma = clamp(doubled(luma_of(r, g, b), 1), top)
         store(planes, p, luma)
         store(planes, p + plane, luma)
         store(planes, p + 2 * plane, luma)
@@ -221,12 +221,12 @@ def across(planes, at, size, radius, weights, lines, other, to):
     for y in range(0, size, WIDTH):
         here = at + y
         centre = load(planes, here + lines[radius], zero)
-        total = tap(bias, pair(centre, zero), splat(weights[0]))
+        total = tap(bias, centre, splat(weights[0]))
         for k in range(1, radius + 1):
             left = load(planes, here + lines[radius - k], zero)
             right = load(planes, here + lines[radius + k], zero)
-            total = tap(total, pair(left, right), splat(weights[k]))
-        store(other, to + y, total)
+            total = tap(total, plus(left, right), splat(weights[k]))
+        store(other, to + y, doubled(total, 1))
 
 
 @jit
@@ -236,11 +236,12 @@ def along(other, at, size, radius, weights, planes, to):
     bias = splat(np.int16((radius + 1) // 2))
     for y in range(0, size, WIDTH):
         p = at + y
-        total = tap(bias, pair(load(other, p, zero), zero), splat(weights[0]))
+        centre = load(other, p, zero)
+        total = tap(bias, centre, splat(weights[0]))
         for k in range(1, radius + 1):
-            around = pair(load(other, p - k, zero), load(other, p + k, zero))
+            around = plus(load(other, p - k, zero), load(other, p + k, zero))
             total = tap(total, around, splat(weights[k]))
-        store(planes, to + y, total)
+        store(planes, to + y, doubled(total, 1))
 
 
 @jit

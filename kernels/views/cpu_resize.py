@@ -27,7 +27,7 @@ from patchmill.kernels.views.lanes import (
     transpose_block,
 )
 
-UNIT = 255 * 32  # 1.0 in the planes' fixed point: 1/32 of a grey level is resolved
+UNIT = 255 * 64  # 1.0 in the planes' fixed point; the sum of two values still fits 16 bits
 STRIP = 32  # rows that are filtered before they are transposed: one cache line of a column
 CHUNK = 2 * WIDTH  # numbers of a row filtered at once, in registers
 MOST_FIXED_TAPS = 32  # beyond, truncating many small 16-bit products would show: floats instead
@@ -177,7 +177,7 @@ def turn(strip, pitch, across, across_pitch, first):
 def combine_columns(across, at, pitch, size, count, weights, w, doubles, halves, planes, to, unit):
     """One column of the view in all three planes, clamped to [0, unit]."""
     bias, top = splat(weights.dtype.type(halves * count // 2)), splat(unit)
-    plane = size * pitch
+    plane, again = size * pitch, doubles + halves  # planes have twice the scale that taps leave
     for y in range(0, size, WIDTH):
         r, g, b = bias, bias, bias
         p, v = at + y, w
@@ -189,9 +189,9 @@ def combine_columns(across, at, pitch, size, count, weights, w, doubles, halves,
             p += 3 * pitch
             v += size
         q = to + y
-        store(planes, q, clamp(doubled(r, doubles), top))
-        store(planes, q + plane, clamp(doubled(g, doubles), top))
-        store(planes, q + 2 * plane, clamp(doubled(b, doubles), top))
+        store(planes, q, clamp(doubled(r, again), top))
+        store(planes, q + plane, clamp(doubled(g, again), top))
+        store(planes, q + 2 * plane, clamp(doubled(b, again), top))
 
 
 # ------------------------------------------------------------------------------------- filter tables

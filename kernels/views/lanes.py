@@ -134,16 +134,6 @@ def plus(typing: Any, left: Any, right: Any) -> Any:
 
 
 @intrinsic
-def pair(typing: Any, left: Any, right: Any) -> Any:
-    """(left + right) << 1: the two equally weighted taps of a symmetric int16 filter."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.shl(builder.add(*arguments), _repeat(I16, 1))
-
-    return left(left, right), emit
-
-
-@intrinsic
 def doubled(typing: Any, value: Any, times: Any) -> Any:
     """value << times for int16; float32 is returned as it is."""
 
