@@ -90,7 +90,7 @@ def any_row(rng: np.random.Generator, image: np.ndarray, size: int) -> np.void:
         fields |= {"full_h": size, "full_w": size, "win_y": 0, "win_x": 0}
     sigma = float(rng.uniform(0.1, 10)) * int(rng.integers(2))
     jitter = {"order": order_of(*rng.permutation(4)), "hue": rng.uniform(-0.5, 0.5)}
-    jitter |= {name: rng.uniform(0, 2.9) for name in ("brightness", "contrast", "saturation")}
+    jitter |= {name: rng.uniform(0, 3.9) for name in ("brightness", "contrast", "saturation")}
     return make_row(
         image,
         size,
