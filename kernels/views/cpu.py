@@ -8,52 +8,27 @@ who have their own loader.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from patchmill.kernels.jit import jit
+from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu_colour import blur, blur_bytes, colour
 from patchmill.kernels.views.cpu_finish import finish, finish_bytes
 from patchmill.kernels.views.cpu_resize import UNIT, carve, pitch_of, resize, resize_bytes
+from patchmill.kernels.views.layout import elements, shaped
 from patchmill.kernels.views.rows import ROW, Target
 
 if TYPE_CHECKING:
     import torch
 
-# Where one view of sample b goes: out[first + b * step:], and how it is made.
-SLOT = np.dtype(
-    [
-        ("first", "i8"),
-        ("step", "i8"),
-        ("size", "i8"),
-        ("bicubic", "i8"),
-        ("scale", "f4", 3),
-        ("shift", "f4", 3),
-    ]
-)
 MOST_BLUR_TAPS = 31
 
 
 def slots(targets: Sequence[Target], batch: int, as_bytes: bool) -> np.ndarray:
-    """One SLOT per view, for a batch laid out group after group, view-major: [count, batch, ...]."""
-    table = np.zeros(sum(target.count for target in targets), SLOT)
-    at = view = 0
-    for target in targets:
-        step = 3 * target.size**2
-        mean, std = np.float32(target.mean), np.float32(target.std)
-        scale = np.full(3, 255 / UNIT) if as_bytes else 1 / (UNIT * std)
-        shift = np.zeros(3) if as_bytes else -mean / std
-        for _ in range(target.count):
-            table[view] = (at, step, target.size, target.bicubic, scale, shift)
-            at += batch * step
-            view += 1
-    return table
-
-
-def elements(targets: Sequence[Target], batch: int) -> int:
-    """How many numbers a batch of these targets holds."""
-    return sum(3 * target.count * target.size**2 for target in targets) * batch
+    """One SLOT per view, for the planes' fixed point."""
+    return layout.slots(targets, batch, as_bytes, UNIT)
 
 
 @jit
@@ -131,24 +106,6 @@ def numbers(flat: torch.Tensor) -> tuple[np.ndarray, bool]:
     if flat.dtype in (torch.bfloat16, torch.float16):
         return flat.view(torch.uint16).numpy(), flat.dtype == torch.float16
     return flat.numpy(), False
-
-
-def shaped(
-    flat: torch.Tensor, targets: Sequence[Target], batch: int, channels_last: bool
-) -> dict[str, torch.Tensor]:
-    """The groups of a flat batch as [batch, count, 3, size, size]; one view is contiguous memory."""
-    views: dict[str, Any] = {}
-    at = 0
-    for target in targets:
-        n, size = target.count, target.size
-        part = flat[at : at + n * batch * 3 * size * size]
-        at += len(part)
-        if channels_last:
-            part = part.view(n, batch, size, size, 3).permute(0, 1, 4, 2, 3)
-        else:
-            part = part.view(n, batch, 3, size, size)
-        views[target.name] = part.transpose(0, 1)
-    return views
 
 
 assert ROW.itemsize % 4 == 0
