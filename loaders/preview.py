@@ -1,0 +1,187 @@
+"""Contact sheets: what a recipe makes of some images, drawn and rendered as for training.
+
+python -m patchmill.loaders.preview DATA --recipe 'dino(local_crops=6)' --out sheet.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from patchmill.loaders import recipe as recipes
+from patchmill.loaders.errors import MillError, run_command
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from patchmill.loaders.batch import ViewBatch
+    from patchmill.loaders.preview_sheet import Sample
+    from patchmill.loaders.sources import Source
+
+FORMATS = (".png", ".jpg", ".jpeg")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = _parser().parse_args(arguments)
+    _check_out(given.out)
+    image = contact_sheet(
+        given.data,
+        given.recipe,
+        count=given.count,
+        seed=given.seed,
+        epoch=given.epoch,
+        ids=_numbers(given.ids),
+    )
+    _save(image, given.out)
+    print(f"{given.out}: {image.width} x {image.height} px")
+
+
+def contact_sheet(
+    data: str | Path | Source,
+    recipe: recipes.Recipe | str | Path,
+    *,
+    count: int = 4,
+    seed: int = 0,
+    epoch: int = 0,
+    ids: Sequence[int] | None = None,
+) -> Image:
+    """The originals with the boxes of their views, and the views, as loaders.build would make them.
+
+    Shows the samples `ids`, or else the first `count` in the order of that epoch.
+    """
+    from patchmill.loaders.order import Order
+    from patchmill.loaders.preview_sheet import sheet
+    from patchmill.loaders.sources import open_source
+
+    title = recipe.name if isinstance(recipe, recipes.Recipe) else str(recipe)
+    recipe, source = recipes.load(recipe), open_source(data)
+    if count < 1:
+        raise MillError(f"count must be at least 1, not {count}")
+    if ids is None:
+        ids = Order(len(source), seed).ids(epoch, 0, min(count, len(source))).tolist()
+    for id in ids:
+        if not 0 <= id < len(source):
+            raise MillError(f"{source.name} has the samples 0 to {len(source) - 1}, but no {id}")
+    _compile(recipe)
+    samples = [_sample(source, recipe, seed, epoch, id) for id in ids]
+    return sheet(samples, recipe, title, f"{source.name} · seed {seed} · epoch {epoch}")
+
+
+def _sample(source: Source, recipe: recipes.Recipe, seed: int, epoch: int, id: int) -> Sample:
+    from patchmill.loaders.decode import BadImage, decode
+    from patchmill.loaders.plan import MAX_SIDE
+    from patchmill.loaders.preview_sheet import Sample
+
+    label = ""
+    if source.labels is not None and source.classes:
+        label = source.classes[int(source.labels[id])]
+    try:
+        image = decode(source.read(id))
+        if max(image.shape) > MAX_SIDE:
+            raise BadImage(f"a side of {max(image.shape)} pixels is too long")
+    except (BadImage, OSError) as error:
+        return Sample(id, label, problem=getattr(error, "strerror", None) or str(error))
+    return Sample(id, label, image, _views(image, recipe, seed, epoch, id))
+
+
+def _views(image: np.ndarray, recipe: recipes.Recipe, seed: int, epoch: int, id: int) -> ViewBatch:
+    """A batch of one sample. Its views are uint8, which are not normalised: they can be shown."""
+    import torch
+
+    from patchmill.kernels.views import cpu
+    from patchmill.loaders import plan
+    from patchmill.loaders.batch import ViewBatch
+
+    drawn = plan.draw(recipe, seed, epoch, [id], [image.shape[:2]])
+    targets = plan.targets(recipe)
+    views = cpu.render([image], drawn.rows, targets, dtype=torch.uint8)
+    return ViewBatch(views, torch.tensor([id]), None, drawn.rows, drawn.shapes, targets)
+
+
+def _compile(recipe: recipes.Recipe) -> None:
+    """Compile the kernels, with a notice; what is imported first takes its time as well."""
+    import torch  # noqa: F401
+
+    from patchmill.kernels.views import cpu  # noqa: F401
+    from patchmill.loaders.compiling import announced
+
+    with announced():
+        _views(np.zeros((1, 1, 3), np.uint8), recipe, 0, 0, 0)
+
+
+# ------------------------------------------------------------------------------------ command line
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m patchmill.loaders.preview",
+        description="Draw a contact sheet: some images with the boxes of their views, and the "
+        "views, exactly as a loader makes them for training with the same recipe and seed.",
+        epilog="example: python -m patchmill.loaders.preview scenes:64 --recipe "
+        "'dino(local_crops=6)' --count 3 --out sheet.png",
+    )
+    parser.add_argument("data", metavar="DATA", help="a folder of images, or scenes:64")
+    parser.add_argument(
+        "--recipe",
+        default="dino",
+        help="a preset, with its knobs if you like, as in 'dino(local_crops=6)'; or a YAML file "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("sheet.png"),
+        help=f"where to write the sheet: {', '.join(FORMATS)} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--count", type=int, default=4, help="how many samples to show (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="as in training (default: %(default)s)")
+    parser.add_argument(
+        "--epoch", type=int, default=0, help="as in training, from 0 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ids",
+        metavar="3,7",
+        help="show these samples, not the first of the epoch",
+    )
+    return parser
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise MillError(f"cannot read --ids {text!r}: write sample numbers with commas, as in 3,7")
+    return [int(part) for part in parts]
+
+
+def _check_out(path: Path) -> None:
+    if path.suffix.lower() not in FORMATS:
+        raise MillError(f"cannot write {path}: its name must end in {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise MillError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def _save(image: Image, path: Path) -> None:
+    """Written under another name first, so that no half-written sheet is ever seen."""
+    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        image.save(partial, optimize=True, quality=92)
+        os.replace(partial, path)
+    except OSError as error:
+        raise MillError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    run_command(main)
