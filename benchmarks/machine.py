@@ -1,0 +1,104 @@
+"""What a reader needs to know to place a number: the machine, and the versions of what ran."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import patchmill
+
+# Whatever a benchmark may have used; those that are not installed are left out.
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "numba",
+    "pillow",
+    "simplejpeg",
+    "nvidia-dali-cuda130",
+    "nvidia-dali-cuda120",
+    "ffcv",
+)
+
+
+def describe() -> dict[str, Any]:
+    return {
+        "cpu": cpu(),
+        "cores": cores(),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+        "gpus": gpus(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def cores() -> int:
+    """How many this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def versions() -> dict[str, str]:
+    found = {"patchmill": _own_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _own_version() -> str:
+    """With the commit, where the project runs from its repository."""
+    folder = Path(patchmill.__file__).parent.parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return patchmill.__version__
+    return f"{patchmill.__version__} ({commit.stdout.strip()})"
+
+
+def resident() -> int:
+    """Bytes of memory that this process now has."""
+    return _status("VmRSS") or peak()
+
+
+def peak() -> int:
+    """The most bytes of memory that this process has had at once."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _status(field: str) -> int | None:
+    try:
+        found = re.search(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None

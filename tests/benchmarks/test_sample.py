@@ -1,0 +1,62 @@
+"""Benchmarks run on whole images only, and never come to an end of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from patchmill.benchmarks.sample import Sample, describe
+from patchmill.loaders.errors import MillError
+from patchmill.loaders.sources.folder import Folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six files: four JPEGs, a PNG, and one that is none."""
+    monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(4):
+        Image.new("RGB", (20 + number, 10), (50 * number, 9, 9)).save(folder / f"{number}.jpg")
+    Image.new("RGB", (24, 10)).save(folder / "4.png")
+    (folder / "5.jpg").write_bytes(b"\xff\xd8 is not enough")
+    return folder
+
+
+def test_what_cannot_be_decoded_is_left_out(photos):
+    images = Sample(Folder(photos), 100)
+    assert images.ids == [0, 1, 2, 3, 4] and images.bad == 1
+    about = describe(images.encoded)
+    assert about["count"] == 5 and about["jpegs"] == 4
+    assert about["width"] == 22 and about["height"] == 10 and about["kilopixels"] == 0.2
+
+
+def test_it_never_ends(photos):
+    images = Sample(Folder(photos), 100)
+    assert len(images) > 10**7 and len(images) % 5 == 0
+    assert [images.read(i) for i in range(5, 15)] == images.encoded * 2
+    assert images.where(len(images) - 1).endswith("4.png")
+
+
+def test_a_small_sample_comes_from_all_over(photos):
+    images = Sample(Folder(photos), 3)
+    assert images.ids == [0, 2, 4]
+
+
+def test_files_hold_the_same_bytes(photos, tmp_path):
+    images = Sample(Folder(photos), 100)
+    paths = images.write_files(tmp_path)
+    assert [Path(path).read_bytes() for path in paths] == images.encoded
+    shutil.rmtree(photos)
+    with pytest.raises(MillError, match="TMPDIR"):
+        images.write_files(photos)
+
+
+def test_no_image_at_all_is_an_error(photos):
+    for path in photos.glob("[0-4].*"):
+        path.unlink()
+    with pytest.raises(MillError, match="none of 1 images"):
+        Sample(Folder(photos), 100)
