@@ -12,15 +12,12 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import io
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,9 +25,11 @@ import PIL
 from PIL import Image
 
 import patchmill
-from patchmill.loaders.decode import BadImage, Decoder, decode
+from patchmill.benchmarks import report, sample, timing
+from patchmill.benchmarks.sample import Sample
+from patchmill.loaders.decode import Decoder
 from patchmill.loaders.errors import MillError, run_command
-from patchmill.loaders.sources import Source, open_source
+from patchmill.loaders.sources import open_source
 
 Decode = Callable[[bytes], Any]  # to whatever the library returns
 AsRgb = Callable[[Any], np.ndarray]  # that, as uint8 [height, width, 3] RGB
@@ -60,32 +59,27 @@ class Row:
 
 def main() -> None:
     arguments = _arguments()
+    report.check_writable(arguments.json)
     source = open_source(arguments.data or f"scenes:{arguments.count}")
-    images = _jpegs(source, arguments.count)
+    images = [data for data in Sample(source, arguments.count).encoded if data[:2] == sample.JPEG]
+    if not images:
+        raise MillError(f"there are no JPEGs in {source.name!r}")
+    about = sample.describe(images)
     rows = measure(images, arguments.rounds, arguments.workers)
-    print(_table(rows, images))
+    print(_table(rows, about))
     if arguments.json:
-        report = {
-            "machine": machine(),
-            "images": _described(images),
-            "rows": list(map(asdict, rows)),
-        }
-        Path(arguments.json).write_text(json.dumps(report, indent=1) + "\n")
+        report.write_json(arguments.json, {"images": about, "rows": list(map(asdict, rows))})
 
 
 def measure(images: list[bytes], rounds: int, workers: int) -> list[Row]:
     """Rates of all installed libraries, fastest first."""
     pixels = list(map(_by_pil, images))
     pools = {name: pool for name, open in LIBRARIES.items() if (pool := _pool(name, open, workers))}
-    seconds: dict[str, list[float]] = {name: [] for name in pools}
-    for turn in range(rounds + 1):
-        names = list(pools)
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            taken = pools[name].run(images)
-            if turn:
-                seconds[name].append(taken)
+    turns = {name: partial(pool.rate, images) for name, pool in pools.items()}
+    timing.interleave(turns, 1)
+    rates = timing.interleave(turns, rounds)
     rows = [
-        _row(name, pool.library, images, pixels, seconds[name], workers)
+        _row(name, pool.library, images, pixels, rates[name], workers)
         for name, pool in pools.items()
     ]
     return sorted(rows, key=lambda row: -row.images_per_s)
@@ -107,13 +101,13 @@ class Pool:
         self._threads = ThreadPoolExecutor(workers)
         self.library = self._opened[0]
 
-    def run(self, images: list[bytes]) -> float:
-        """Seconds for all images, divided evenly."""
+    def rate(self, images: list[bytes]) -> float:
+        """Images per second, when they are divided evenly."""
         start = time.perf_counter()
         workers = len(self._opened)
         calls = [opened.decode for opened in self._opened]
         list(self._threads.map(_decode_all, calls, (images[i::workers] for i in range(workers))))
-        return time.perf_counter() - start
+        return len(images) / (time.perf_counter() - start)
 
 
 def _decode_all(call: Decode, images: list[bytes]) -> None:
@@ -126,44 +120,27 @@ def _row(
     library: Opened,
     images: list[bytes],
     pixels: list[np.ndarray],
-    seconds: list[float],
+    rates: list[float],
     workers: int,
 ) -> Row:
-    middle = statistics.median(seconds)
-    low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else (middle,) * 3
+    rate = timing.summary(rates)
     pairs = zip(images, pixels, strict=True)
     same = [np.array_equal(library.as_rgb(library.decode(data)), rgb) for data, rgb in pairs]
     return Row(
         name=name,
         stage="decode",
-        images_per_s=round(len(images) / middle, 1),
-        spread=round((high - low) / middle, 3),
+        images_per_s=round(rate.median, 1),
+        spread=round(rate.spread, 3),
         workers=workers,
         version=library.version,
-        ms_per_image=round(1000 * middle / len(images), 3),
-        megabytes_per_s=round(sum(map(len, images)) / middle / 1e6, 1),
+        ms_per_image=round(1000 / rate.median, 3),
+        megabytes_per_s=round(rate.median * sum(map(len, images)) / len(images) / 1e6, 1),
         as_pil=round(statistics.fmean(same), 3),
     )
 
 
 def _by_pil(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-
-
-def _jpegs(source: Source, count: int) -> list[bytes]:
-    """Up to `count` whole JPEGs from all over the data set."""
-    images = (source.read(i) for i in range(0, len(source), max(1, len(source) // count)))
-    jpegs = [data for data in images if data[:2] == b"\xff\xd8" and _is_whole(data)][:count]
-    if not jpegs:
-        raise MillError(f"there are no JPEGs in {source.name!r}")
-    return jpegs
-
-
-def _is_whole(data: bytes) -> bool:
-    try:
-        return decode(data).size > 0
-    except BadImage:
-        return False
 
 
 # ------------------------------------------------------------------------------------ the libraries
@@ -264,36 +241,7 @@ LIBRARIES: dict[str, Callable[[], Opened]] = {
 # --------------------------------------------------------------------------------------- the report
 
 
-def machine() -> dict[str, Any]:
-    """What a reader needs to know to place the numbers."""
-    return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "?")
-
-
-def _described(images: list[bytes]) -> dict[str, Any]:
-    pixels = [decode(data).size / 3 for data in images]
-    return {
-        "count": len(images),
-        "kilobytes": round(statistics.fmean(map(len, images)) / 1e3, 1),
-        "kilopixels": round(statistics.fmean(pixels) / 1e3, 1),
-    }
-
-
-def _table(rows: list[Row], images: list[bytes]) -> str:
-    about = _described(images)
+def _table(rows: list[Row], about: dict[str, Any]) -> str:
     head = "{count} images, on average {kilobytes} kB and {kilopixels} kpx".format(**about)
     lines = [head, f"{'library':<22}{'images/s':>10}{'spread':>8}{'ms':>8}{'MB/s':>8}{'as PIL':>8}"]
     for row in rows:
