@@ -1,8 +1,8 @@
 """`jit`: numba's njit as this project uses it, with an on-disk cache that knows all of our sources.
 
 Numba invalidates a cached function when the file that holds it changes, but not when a function it
-calls lives in another file that changed. Here the stamp covers every file of the package that may be
-inlined, so that an update can never run half old, half new machine code.
+calls lives in another file that changed. Here the stamp covers every file of the package that may
+be inlined, so that an update can never run half old, half new machine code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import patchmill
 def jit(function: Callable[..., Any]) -> Any:
     """Compile on first call: no GIL, no Python objects, floats as fast as they go, cached on disk.
 
-    `fastmath` lets the compiler fuse and reorder; runs of one binary on one machine stay bit-identical.
+    `fastmath` lets the compiler fuse and reorder; runs of one binary on one machine stay
+    bit-identical.
     """
     compiled = numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")(function)
     _stamp(compiled)
@@ -36,9 +37,10 @@ def exact(function: Callable[..., Any]) -> Any:
 
 
 def _stamp(compiled: Any) -> None:
-    # Not public in numba, hence the guard; the stamp is compared for equality when an index is read.
+    # Not public in numba, hence the guard; the stamp is compared for equality when an index is
+    # read.
     cache_file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
-    if hasattr(cache_file, "_source_stamp"):
+    if cache_file is not None and hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = (cache_file._source_stamp, _sources())
 
 

@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right: one sentence saying what, where and what to do."""
+"""The exception for what a user can put right: one sentence, what, where and what to do."""
 
 from __future__ import annotations
 

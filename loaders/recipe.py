@@ -293,7 +293,10 @@ def _colour_rules(group: Views) -> Rules:
     colour = group.colour
     return [
         *(
-            (0 <= getattr(colour, n) <= 2.9, f"colour.{n} must be 0 to 2.9, not {getattr(colour, n)}")
+            (
+                0 <= getattr(colour, n) <= 2.9,
+                f"colour.{n} must be 0 to 2.9, not {getattr(colour, n)}",
+            )
             for n in ("brightness", "contrast", "saturation")
         ),
         (0 <= colour.hue <= 0.5, f"colour.hue must be 0 to 0.5 turns, not {colour.hue}"),

@@ -4,7 +4,8 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# In a checkout the packages (loaders, kernels, ...) lie beside this folder; once built they lie inside it.
+# In a checkout the packages (loaders, kernels, ...) lie beside this folder; once built they lie
+# inside it.
 _checkout = Path(__file__).resolve().parents[1]
 if (_checkout / "setup.cfg").is_file():
     __path__.append(str(_checkout))

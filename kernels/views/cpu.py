@@ -84,7 +84,7 @@ def render(
     dtype: torch.dtype | None = None,
     channels_last: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """As `reference.render`: uint8 HWC images and rows [N, V] to {group: [N, count, 3, size, size]}."""
+    """As `reference.render`: uint8 HWC images and rows [N, V] to [N, count, 3, size, size]."""
     import torch
 
     dtype = dtype or torch.float32
@@ -94,7 +94,7 @@ def render(
     largest, scratch = max(target.size for target in targets), Scratch()
     for sample, image in enumerate(images):
         image = np.ascontiguousarray(image)
-        pool = scratch.fitting(*image.shape[:2], largest)
+        pool = scratch.fitting(image.shape[0], image.shape[1], largest)
         render_image(image, rows[sample], table, sample, half, channels_last, memory, pool)
     return shaped(flat, targets, len(images), channels_last)
 

@@ -1,9 +1,9 @@
 """Colour jitter, grey and Gaussian blur on the CPU, on planes of fixed point (UNIT is 1.0).
 
-All but the hue works in int16 lanes, one row of the three planes at a time so that a row stays in the
-first-level cache for all its operations; the contrast's mean needs one extra pass, and only where
-there is contrast. Every operation reads and writes 6 bytes a pixel. The blur is two passes of
-(radius + 1) multiplies a value.
+All but the hue works in int16 lanes, one row of the three planes at a time so that a row stays in
+the first-level cache for all its operations; the contrast's mean needs one extra pass, and only
+where there is contrast. Every operation reads and writes 6 bytes a pixel. The blur is two passes
+of (radius + 1) multiplies a value.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def colour(row, size, planes):
 
 @jit
 def run(row, first, last, measure, mean, size, planes):
-    """Operations `first` to `last` of the order, with grey at either end; or the luma they leave."""
+    """Operations `first` to `last` of the order and grey at either end; or the luma they leave."""
     pitch = pitch_of(size)
     plane = size * pitch
     total = ZERO
@@ -107,7 +107,9 @@ def saturate(planes, at, plane, size, factor):
 @jit
 def luma_of(r, g, b):
     """Half the luma of lanes that hold twice their value."""
-    return tap(tap(tap(splat(np.int16(1)), r, splat(RED_14)), g, splat(GREEN_14)), b, splat(BLUE_14))
+    return tap(
+        tap(tap(splat(np.int16(1)), r, splat(RED_14)), g, splat(GREEN_14)), b, splat(BLUE_14)
+    )
 
 
 @jit
@@ -137,8 +139,8 @@ def luma_sum(planes, at, plane, size):
 def shift_hue(planes, at, plane, size, shift):
     """HSV with the hue turned by `shift`: torchvision's adjust_hue without its branches.
 
-    With the new hue h in sixths of a turn, wrapped to [-3, 3], the channels lie below the largest one
-    by the spread times clamp(|h| - 1), clamp(2 - |h + 1|) and clamp(2 - |h - 1|).
+    With the new hue h in sixths of a turn, wrapped to [-3, 3], the channels lie below the largest
+    one by the spread times clamp(|h| - 1), clamp(2 - |h + 1|) and clamp(2 - |h - 1|).
     """
     r, g = planes[at : at + size], planes[at + plane : at + plane + size]
     b = planes[at + 2 * plane : at + 2 * plane + size]
@@ -163,7 +165,7 @@ def share(x):
     return min(max(x, ZERO), ONE)
 
 
-# ---------------------------------------------------------------------------------------------- blur
+# --------------------------------------------------------------------------------------------- blur
 
 
 MARGIN = WIDTH  # room on either side of a row for its reflected ends; the radius is below it
@@ -171,7 +173,12 @@ MARGIN = WIDTH  # room on either side of a row for its reflected ends; the radiu
 
 @jit
 def blur_bytes(size, radius):
-    return 2 * 3 * size * (pitch_of(size) + 2 * MARGIN) + 2 * (radius + 1) + 8 * (2 * radius + 1) + 1024
+    return (
+        2 * 3 * size * (pitch_of(size) + 2 * MARGIN)
+        + 2 * (radius + 1)
+        + 8 * (2 * radius + 1)
+        + 1024
+    )
 
 
 @jit

@@ -9,7 +9,16 @@ from numba.extending import overload
 from patchmill.kernels.jit import jit
 from patchmill.kernels.views import rows
 from patchmill.kernels.views.cpu_resize import UNIT, carve, pitch_of
-from patchmill.kernels.views.lanes import TALL, WIDE, WIDTH, load, splat, store, tap, transpose_block
+from patchmill.kernels.views.lanes import (
+    TALL,
+    WIDE,
+    WIDTH,
+    load,
+    splat,
+    store,
+    tap,
+    transpose_block,
+)
 
 SOLARISE_FROM = round(rows.SOLARISE_FROM * UNIT)
 BLOCK = WIDE
@@ -30,7 +39,9 @@ def finish(planes, size, transposed, solarised, scale, shift, half, channels_las
     line = raw.view(np.float32)[:size]
     for y in range(0, size, BLOCK):
         for channel in range(3):
-            gather(planes, channel * size * pitch, size, y, transposed, block, channel * BLOCK * wide)
+            gather(
+                planes, channel * size * pitch, size, y, transposed, block, channel * BLOCK * wide
+            )
         for i in range(min(BLOCK, size - y)):
             for channel in range(3):
                 start = (channel * BLOCK + i) * wide
@@ -65,11 +76,11 @@ def solarise(values):
         values[x] = np.int16(UNIT - value) if value >= SOLARISE_FROM else value
 
 
-# -------------------------------------------------------------- number formats, chosen by out's type
+# ------------------------------------------------------------- number formats, chosen by out's type
 
 
 def encode(values, start, size, gain, offset, line, half, out, to, step):  # type: ignore[no-untyped-def]
-    """out[to::step] = gain * values + offset: float32, uint8, or uint16 holding bfloat16 or half."""
+    """out[to::step] = gain * values + offset, in out's type; uint16 holds bfloat16 or half."""
     raise TypeError("only inside compiled code")
 
 
@@ -117,7 +128,9 @@ def _encode(values, start, size, gain, offset, line, half, out, to, step):  # ty
 @jit
 def bfloat16_bits(bits):
     """Round to nearest, ties to even; values here are finite."""
-    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+    return np.uint16(
+        (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    )
 
 
 @jit

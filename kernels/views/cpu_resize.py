@@ -1,8 +1,8 @@
 """Crop and antialiased resize on the CPU: bytes in, three planes of clamped fixed point out.
 
-Both filters run along contiguous memory. The first combines rows of the picture; its
-result goes, a strip at a time, through an in-register transpose, so that the second filter, which works
-across columns, again combines contiguous rows. The planes that come out are therefore transposed:
+Both filters run along contiguous memory. The first combines rows of the picture; its result goes,
+a strip at a time, through an in-register transpose, so that the second filter, which works across
+columns, again combines contiguous rows. The planes that come out are therefore transposed:
 `planes[channel, x, y]`, with UNIT for 1.0.
 
 Reads 3 bytes a pixel of the crop and writes 6 a pixel of the view; computes, a value and direction,
@@ -210,7 +210,7 @@ def combine_columns(across, at, pitch, size, count, weights, w, doubles, halves,
         store(planes, q + 2 * plane, clamp(doubled(b, again), top))
 
 
-# ------------------------------------------------------------------------------------- filter tables
+# ------------------------------------------------------------------------------------ filter tables
 
 
 @jit
@@ -223,9 +223,9 @@ def most_taps(box, full, bicubic):
 def taps(box, full, first, size, bicubic, reverse, begins, counts, weights, spare):
     """For each pixel of the window: where its taps begin in the box, how many, and their weights.
 
-    Weight k of pixel j is weights[k * size + j], so that all pixels are computed side by side; returns
-    the most taps of any pixel. The window may reach outside the resized box; such pixels have no taps.
-    With `reverse` the table runs backwards, which mirrors the view at no cost.
+    Weight k of pixel j is weights[k * size + j], so that all pixels are computed side by side;
+    returns the most taps of any pixel. The window may reach outside the resized box; such pixels
+    have no taps. With `reverse` the table runs backwards, which mirrors the view at no cost.
     """
     nearest, total = spare[:size], spare[size : 2 * size]
     scale = box / full
@@ -281,8 +281,9 @@ def cubic(x):
 def fix(weights, counts, most, fixed, spare):
     """Weights as int16 fractions that sum to one exactly, rounding left over on the middle one.
 
-    One is 32768; where a weight exceeds one (bicubic enlargement at a border, where taps with negative
-    weights are cut off) it is 16384, and the 1 that is returned says to double the filter's result.
+    One is 32768; where a weight exceeds one (bicubic enlargement at a border, where taps with
+    negative weights are cut off) it is 16384, and the 1 that is returned says to double the
+    filter's result.
     """
     size = len(counts)
     largest = np.float32(0)

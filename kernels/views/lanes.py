@@ -1,14 +1,14 @@
 """Thirty-two numbers at a time: the vector type that the CPU renderer's filters are written in.
 
-LLVM vectorises plain loops well, except where it matters most here: a 16-bit multiply that keeps the
-high half (`pmulhw`, `smulh`) doubles the lanes of a float multiply, and an in-register transpose moves
-a block without touching memory twice. Both appear only when the vector code is spelled out, so this
-file adds one opaque numba type for 32 lanes of int16 or float32 and the few operations the filters
-need. It emits portable LLVM vectors, not intrinsics of one processor.
+LLVM vectorises plain loops well, except where it matters most here: a 16-bit multiply that keeps
+the high half (`pmulhw`, `smulh`) doubles the lanes of a float multiply, and an in-register
+transpose moves a block without touching memory twice. Both appear only when the vector code is
+spelled out, so this file adds one opaque numba type for 32 lanes of int16 or float32 and the few
+operations the filters need. It emits portable LLVM vectors, not intrinsics of one processor.
 
-int16 lanes are fixed point: a weight w is stored as w * 32768, and `tap` keeps (value * weight) >> 16,
-so each filter pass halves the scale of its input. A pixel enters as value << 7. The truncation of each
-tap loses half a unit on average; filters start from `taps // 2` to give it back.
+int16 lanes are fixed point: a weight w is stored as w * 32768, and `tap` keeps (value * weight) >>
+16, so each filter pass halves the scale of its input. A pixel enters as value << 7. The truncation
+of each tap loses half a unit on average; filters start from `taps // 2` to give it back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IR = {types.int16: I16, types.float32: FLOAT, types.uint8: ir.IntType(8)}
 class Lanes(types.Type):
     """Thirty-two int16 or float32 values, in as many registers as the processor needs."""
 
-    def __init__(self, element: types.Type) -> None:
+    def __init__(self, element: Any) -> None:
         self.element = element
         super().__init__(name=f"Lanes({element})")
 
@@ -52,7 +52,9 @@ def _spread(builder: Any, scalar: Any, vector: Any) -> Any:
     return builder.shuffle_vector(first, undefined, _repeat(I32, 0))
 
 
-def _address(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, vector: Any) -> Any:
+def _address(
+    context: Any, builder: Any, array_type: Any, array: Any, offset: Any, vector: Any
+) -> Any:
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
 
@@ -65,7 +67,8 @@ def _load(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, 
 
 @intrinsic
 def load(typing: Any, array: Any, offset: Any, like: Any) -> Any:
-    """Lanes of `like`'s kind from `array[offset:offset + 32]` of a flat array; bounds are not checked.
+    """Lanes of `like`'s kind from `array[offset:offset + 32]` of a flat array; bounds are not
+    checked.
 
     Bytes are taken as value << 7.
     """
@@ -118,7 +121,9 @@ def tap(typing: Any, total: Any, value: Any, weight: Any) -> Any:
             return builder.fadd(total, product, flags=["fast"])
         wide = ir.VectorType(I32, WIDTH)
         product = builder.mul(builder.sext(value, wide), builder.sext(weight, wide))
-        return builder.add(total, builder.trunc(builder.ashr(product, _repeat(I32, 16)), total.type))
+        return builder.add(
+            total, builder.trunc(builder.ashr(product, _repeat(I32, 16)), total.type)
+        )
 
     return total(total, value, weight), emit
 
@@ -169,7 +174,8 @@ TALL, WIDE = 16, 8
 def transpose_block(
     typing: Any, source: Any, at: Any, pitch: Any, target: Any, to: Any, target_pitch: Any
 ) -> Any:
-    """Copy the block of 16 rows by 8 columns at flat `at` of `source` to `to` of `target`, transposed.
+    """Copy the block of 16 rows by 8 columns at flat `at` of `source` to `to` of `target`,
+    transposed.
 
     Rows i and i + 8 share a register, so that interleaving within half registers does all the work.
     """
@@ -195,7 +201,7 @@ def transpose_block(
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Two 8x8 blocks, one in each half of eight registers: three rounds of riffling rows i and i + 4."""
+    """Two 8x8 blocks, one in each half of eight registers: riffle rows i and i + 4 three times."""
     low = [half + j // 2 + TALL * (j % 2) for half in (0, WIDE) for j in range(WIDE)]
     high = [pick + WIDE // 2 for pick in low]
     for _ in range(3):

@@ -35,7 +35,7 @@ def slots(targets: Sequence[Target], batch: int, as_bytes: bool, unit: float = 1
     at = view = 0
     for target in targets:
         step = 3 * target.size**2
-        mean, std = np.float32(target.mean), np.float32(target.std)
+        mean, std = np.array(target.mean, np.float32), np.array(target.std, np.float32)
         scale = np.full(3, 255 / unit) if as_bytes else 1 / (unit * std)
         shift = np.zeros(3) if as_bytes else -mean / std
         for _ in range(target.count):

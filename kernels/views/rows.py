@@ -1,9 +1,9 @@
-"""The table that tells a renderer what to do: one row per (image, view), every decision already made.
+"""The table that tells a renderer what to do: one row per (image, view), all decisions made.
 
-All fields are four bytes wide, so that a GPU reads the table as a plain int32 matrix.
-A view is a window of a virtual resize: the box (source pixels) is resized to full_h x full_w, and the
-view is the size x size window of the result whose corner is at (win_y, win_x). Parts of the window
-outside the resized box are black. Then, in this order: flip, quarter turns, colour, blur, solarise.
+All fields are four bytes wide, so that a GPU reads the table as a plain int32 matrix. A view is a
+window of a virtual resize: the box (source pixels) is resized to full_h x full_w, and the view is
+the size x size window of the result whose corner is at (win_y, win_x). Parts of the window outside
+the resized box are black. Then, in this order: flip, quarter turns, colour, blur, solarise.
 """
 
 from __future__ import annotations
