@@ -253,7 +253,7 @@ def _table(rows: list[Row], about: dict[str, Any]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = report.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="a folder of JPEGs, or scenes (the default)")
     parser.add_argument("--count", type=int, default=200, help="images at most")
     parser.add_argument("--rounds", type=int, default=9)

@@ -1,7 +1,8 @@
-"""How results leave a benchmark: tables on the terminal, JSON with the machine in it, a chart."""
+"""How benchmarks are asked and answer: tables on the terminal, JSON with the machine, a chart."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -110,6 +111,13 @@ def _table(first: str, *others: str) -> Table:
     for title in others:
         table.add_column(title, justify="right")
     return table
+
+
+class Parser(argparse.ArgumentParser):
+    """Of which mistakes are one sentence, as everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        raise MillError(message)
 
 
 # ----------------------------------------------------------------------------------------- in files

@@ -9,16 +9,15 @@ turn. Compilation, the start of workers and what lay ready in queues are not cou
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from patchmill.benchmarks import contenders, machine, peers, report, timing
 from patchmill.benchmarks.contenders import Contender, OurLoader, Threads, Turns
-from patchmill.benchmarks.report import Result, Row
+from patchmill.benchmarks.report import Parser, Result, Row
 from patchmill.benchmarks.sample import Sample, describe
 from patchmill.benchmarks.timing import Summary
 from patchmill.loaders import build, call, recipe
@@ -184,11 +183,6 @@ def _as_json(result: Result, about: dict[str, Any], settings: Settings) -> dict[
 
 
 # -------------------------------------------------------------------------------------- the command
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise MillError(message)
 
 
 def _settings() -> Settings:

@@ -43,7 +43,8 @@ def summary(values: Sequence[float]) -> Summary:
     if len(values) < 2:
         return Summary(values[0], values[0], values[0])
     low, _, high = statistics.quantiles(values, n=4)
-    return Summary(statistics.median(values), max(low, min(values)), min(high, max(values)))
+    median = statistics.median(values)
+    return Summary(median, min(max(low, min(values)), median), max(min(high, max(values)), median))
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> Summary:

@@ -1,0 +1,98 @@
+"""How long it takes until loading can begin: imports, and the index of a large folder.
+
+    python benchmarks/startup.py [--files 1281167] [--folders 1000] [--json FILE]
+
+The files are empty and made for this, so the system still has their names in memory: a first start
+on a disk that has not been read takes longer. Every import and every start is a new process, and
+what Python itself needs to start is taken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from patchmill.benchmarks import machine, report, timing
+from patchmill.benchmarks.report import Parser
+from patchmill.loaders.errors import MillError, run_command
+from patchmill.loaders.progress import track
+
+ROUNDS = 5
+
+PYTHON = "pass"
+IMPORTS = ("import torch", "import patchmill.loaders", "import torch, patchmill.loaders")
+START = "import sys; from patchmill.loaders.sources import open_source; open_source(sys.argv[1])"
+
+
+def main() -> None:
+    arguments = _arguments()
+    report.check_writable(arguments.json)
+    seconds = imports() | index(arguments.files, arguments.folders)
+    print(f"{machine.cpu()}, {machine.cores()} cores")
+    for name, value in seconds.items():
+        print(f"{name:<40}{value:>8.2f} s")
+    if arguments.json:
+        rounded = {name: round(value, 3) for name, value in seconds.items()}
+        report.write_json(arguments.json, {"seconds": rounded})
+
+
+def imports() -> dict[str, float]:
+    turns = {program: partial(_run, program) for program in (PYTHON, *IMPORTS)}
+    timing.interleave(turns, 1)
+    rounds = timing.interleave(turns, ROUNDS)
+    bare = timing.summary(rounds[PYTHON]).median
+    return {program: timing.summary(rounds[program]).median - bare for program in IMPORTS}
+
+
+def index(files: int, folders: int) -> dict[str, float]:
+    """With everything that a program must import for it."""
+    with tempfile.TemporaryDirectory(prefix="patchmill-") as place:
+        _make_files(Path(place, "images"), files, folders)
+        start = partial(_run, START, Path(place, "images"), cache=Path(place, "cache"))
+        first, *later = [start() for _ in range(1 + ROUNDS)]
+    bare = timing.summary([_run(PYTHON) for _ in range(ROUNDS)]).median
+    return {
+        f"first start on {files:,} files": first - bare,
+        f"later start on {files:,} files": timing.summary(later).median - bare,
+    }
+
+
+def _make_files(root: Path, files: int, folders: int) -> None:
+    with track("making empty files", files) as advance:
+        for number in range(folders):
+            folder = root / f"class{number:05d}"
+            folder.mkdir(parents=True)
+            mine = range(number, files, folders)
+            for i in mine:
+                os.close(os.open(f"{folder}/{i:08d}.JPEG", os.O_CREAT | os.O_WRONLY))
+            advance(len(mine))
+
+
+def _run(program: str, *arguments: Path, cache: Path | None = None) -> float:
+    """Seconds that a new Python takes for it."""
+    environment = os.environ | ({"PATCHMILL_CACHE": str(cache)} if cache else {})
+    began = time.perf_counter()
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    subprocess.run(command, check=True, env=environment)
+    return time.perf_counter() - began
+
+
+def _arguments() -> argparse.Namespace:
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=1_281_167, help="as many as ImageNet's")
+    parser.add_argument("--folders", type=int, default=1000)
+    parser.add_argument("--json", metavar="FILE", help="write the results here too")
+    given = parser.parse_args()
+    if not given.files >= given.folders >= 1:
+        raise MillError("--folders must be at least 1, and --files at least as many")
+    return given
+
+
+if __name__ == "__main__":
+    run_command(main)
