@@ -12,7 +12,7 @@ from pathlib import Path
 
 _LOOK = 0.1  # seconds between two looks at the processor's clock
 _QUIET = 0.15  # of one core, over one look
-_PATIENCE = 60.0  # seconds
+_PATIENCE = 30.0  # seconds
 
 
 @dataclass(frozen=True)
