@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import tempfile
 from pathlib import Path
 from typing import Any, cast
@@ -63,7 +64,16 @@ def _batches(paths: list[str], recipe: Recipe, workers: int, batch_size: int) ->
             try:
                 yield from epoch
             finally:
-                epoch.close()
+                _end(epoch)
+
+
+def _end(epoch: Any) -> None:
+    """Its thread looks for the end only when its queue is full, and must not outlive Python."""
+    epoch.iter_ixes = iter(())
+    while epoch.is_alive():
+        with contextlib.suppress(queue.Empty):
+            epoch.output_queue.get(timeout=0.05)
+    epoch.close()
 
 
 def _pipeline(group: Views, view: int) -> Any:
