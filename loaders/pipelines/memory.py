@@ -13,6 +13,8 @@ from collections import deque
 import numpy as np
 import torch
 
+from patchmill.loaders.errors import MillError
+
 _ALIGNMENT = 64  # what streaming stores want
 
 
@@ -33,10 +35,20 @@ class Blocks:
         weakref.finalize(loan, self._free.append, block).atexit = False
         return torch.from_numpy(loan).view(self._dtype)
 
+    def clear(self) -> None:
+        """Give back to the system what is not lent."""
+        self._free.clear()
+
     def _new(self) -> np.ndarray:
         size = self._elements * self._dtype.itemsize
-        if self._pinned:
-            return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
-        memory = np.empty(size + _ALIGNMENT, np.uint8)
+        try:
+            if self._pinned:
+                return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+            memory = np.empty(size + _ALIGNMENT, np.uint8)
+        except (MemoryError, ValueError, RuntimeError):
+            raise MillError(
+                f"there is no memory for another batch of {size / 2**30:.1f} GiB: take a smaller "
+                "batch_size, prefetch or recipe"
+            ) from None
         skip = -memory.ctypes.data % _ALIGNMENT
         return memory[skip : skip + size]
