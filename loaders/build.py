@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.sources import Source
 
 PIPELINES = ("auto", "threads")
+MOST_WORKERS = 1024
 
 
 def build(
@@ -35,7 +38,7 @@ def build(
     prefetch: int = 2,
     ledger: str | Path | None = None,
 ) -> Loader:
-    """A loader of `data` (a folder, `scenes:10000`, or a source) whose batches hold `recipe`'s views.
+    """A loader of `data` (a folder, `scenes:10000` or a source) that gives batches of the views.
 
     `batch_size` is per rank; `dtype` is torch.float32 unless given, or bfloat16, float16 or uint8
     (not normalised); `workers` threads, by default this rank's share of the machine's cores;
@@ -47,21 +50,18 @@ def build(
     from patchmill.loaders.sources import open_source
 
     recipe = recipes.load(recipe)
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("world_size", world_size, 1),
-        ("workers", workers, 1),
-        ("prefetch", prefetch, 1),
-        ("rank", rank, 0),
-        ("seed", seed, 0),
-    ):
-        _check_whole(name, value, least)
-    if rank >= world_size:
-        raise MillError(f"rank must be 0 to world_size - 1 = {world_size - 1}, not {rank}")
-    if seed >= 2**64:
-        raise MillError(f"seed must be below 2**64, not {seed}")
+    batch_size = _whole("batch_size", batch_size, 1)
+    world_size = _whole("world_size", world_size, 1)
+    rank = _whole("rank", rank, 0, world_size - 1)
+    seed = _whole("seed", seed, 0, 2**64 - 1)
+    prefetch = _whole("prefetch", prefetch, 1)
+    workers = default_workers() if workers is None else _whole("workers", workers, 1, MOST_WORKERS)
+    for name, value in (("channels_last", channels_last), ("drop_last", drop_last)):
+        if not isinstance(value, bool):
+            raise MillError(f"{name} must be True or False, not {value!r}")
     if pipeline not in PIPELINES:
         raise MillError(f"pipeline must be one of {', '.join(PIPELINES)}, not {pipeline!r}")
+    kind, place = _dtype(torch.float32 if dtype is None else dtype), _device(device)
     source = open_source(data)
     _check_size(source, batch_size, world_size, drop_last)
     return Loader(
@@ -69,12 +69,12 @@ def build(
         recipe,
         batch_size,
         seed=seed,
-        device=_device(device),
-        dtype=_dtype(dtype or torch.float32),
+        device=place,
+        dtype=kind,
         channels_last=channels_last,
         rank=rank,
         world_size=world_size,
-        workers=workers or default_workers(),
+        workers=workers,
         drop_last=drop_last,
         prefetch=prefetch,
         ledger=_ledger_path(ledger, source, rank),
@@ -84,17 +84,27 @@ def build(
 def default_workers() -> int:
     """This process's share of the cores it may run on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")  # of this machine, as torchrun sets it
+    share = (cores or 1) // (int(ranks) if ranks.isdecimal() and int(ranks) else 1)
+    return min(max(share, 1), MOST_WORKERS)
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    if not whole and not (name == "workers" and value is None):
-        raise MillError(f"{name} must be a whole number of at least {least}, not {value!r}")
+def _whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """The number as an int, whatever integer type it came in."""
+    span = f"of at least {least}" if most is None else f"from {least} to {most}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least or (most is not None and number > most):
+        raise MillError(f"{name} must be a whole number {span}, not {value!r}")
+    return number
 
 
 def _check_size(source: Source, batch_size: int, world_size: int, drop_last: bool) -> None:
     count, together = len(source), batch_size * world_size
+    if not count:
+        raise MillError(f"{source.name} has no samples")
     share = f"{batch_size} x {world_size} ranks" if world_size > 1 else f"{batch_size}"
     if drop_last and count < together:
         raise MillError(
@@ -104,8 +114,8 @@ def _check_size(source: Source, batch_size: int, world_size: int, drop_last: boo
     rest = count % together
     if not drop_last and 0 < rest < world_size:
         raise MillError(
-            f"the last batch of {source.name} has {rest} samples for {world_size} ranks, which would "
-            "leave some without any: take another batch_size, or drop_last=True"
+            f"the last batch of {source.name} has {rest} samples for {world_size} ranks, which "
+            "would leave some without any: take another batch_size, or drop_last=True"
         )
 
 
@@ -120,8 +130,8 @@ def _device(device: str | torch.device) -> torch.device:
         raise MillError(f"device must be 'cpu', 'cuda' or 'cuda:N', not {device!r}")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise MillError(
-            f"device {str(device)!r} was asked for, but torch sees {torch.cuda.device_count()} GPUs: "
-            "use device='cpu', or install a torch build for your GPU"
+            f"device {str(device)!r} was asked for, but torch sees {torch.cuda.device_count()} "
+            "GPUs: use device='cpu', or install a torch build for your GPU"
         )
     return found
 
@@ -130,14 +140,17 @@ def _dtype(dtype: torch.dtype) -> torch.dtype:
     import torch
 
     known = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
-    if dtype not in known:
-        raise MillError(f"dtype must be one of {', '.join(map(str, known))}, not {dtype}")
+    if not isinstance(dtype, torch.dtype) or dtype not in known:
+        raise MillError(f"dtype must be one of {', '.join(map(str, known))}, not {dtype!r}")
     return dtype
 
 
 def _ledger_path(ledger: str | Path | None, source: Source, rank: int) -> Path:
     from patchmill.loaders import cache
 
-    if ledger is not None:
-        return Path(ledger)
-    return cache.root() / "ledgers" / f"{source.fingerprint}-rank{rank}.jsonl"
+    if ledger is None:
+        name = re.sub(r"[^\w.-]", "_", source.fingerprint)
+        return cache.root() / "ledgers" / f"{name}-rank{rank}.jsonl"
+    if not isinstance(ledger, str | Path) or Path(ledger).is_dir():
+        raise MillError(f"ledger must be the path of a file, not {str(ledger)!r}")
+    return Path(ledger)
