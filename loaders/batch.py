@@ -12,7 +12,7 @@ import torch
 from patchmill.kernels.views.rows import Target
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Geometry:
     """Where the views of one group lie in their images; tensors on the views' device."""
 
@@ -22,7 +22,7 @@ class Geometry:
     shape: torch.Tensor  # [B, 2] int64: height and width of the image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ViewBatch:
     """One batch. `views` maps the recipe's group names to [B, count, 3, size, size] tensors.
 
@@ -53,8 +53,8 @@ class ViewBatch:
         """Source boxes, flips and turns of every view, by group."""
         found, start = {}, 0
         for target in self.targets:
-            rows = self.rows[:, start : start + target.count]
-            found[target.name] = _geometry(rows, self.shapes, target, self.views[target.name].device)
+            rows, views = self.rows[:, start : start + target.count], self.views[target.name]
+            found[target.name] = _geometry(rows, self.shapes, target, views.device)
             start += target.count
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import secrets
 import threading
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class Ledger:
             )
 
     def _write(self) -> None:
-        half = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        half = self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             half.write_text("".join(json.dumps(entry) + "\n" for entry in self._bad.values()))
