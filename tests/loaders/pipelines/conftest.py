@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pipelinemaking import mill_threads
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,3 @@ def no_thread_is_left() -> Iterator[None]:
     before = mill_threads()
     yield
     assert mill_threads() <= before
-
-
-def mill_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("patchmill")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -74,3 +75,7 @@ def make_loader(
     """`build` with two workers; a number stands for that many pictures."""
     data = Pictures(data) if isinstance(data, int) else data
     return loaders.build(data, recipe, batch_size, **{"workers": 2, **settings})
+
+
+def mill_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("patchmill")}

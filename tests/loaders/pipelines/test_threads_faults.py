@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import mill_threads
-from pipelinemaking import RECIPE, Pictures, encoded, make_loader
+from pipelinemaking import RECIPE, Pictures, encoded, make_loader, mill_threads
 
 from patchmill.loaders import order
 from patchmill.loaders.errors import MillError

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import mill_threads
-from pipelinemaking import RECIPE, Pictures, make_loader
+from pipelinemaking import RECIPE, Pictures, make_loader, mill_threads
 
 from patchmill.loaders.errors import MillError
 
