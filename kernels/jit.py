@@ -135,7 +135,12 @@ _CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
 
 @functools.cache
 def _stamp(path: Path) -> str:
-    """A digest of the file and of all of ours whose contents may end up in its compiled code."""
+    everything = "\0".join([numba.__version__, *sorted(sources(path).values())])
+    return hashlib.sha256(everything.encode()).hexdigest()[:16]
+
+
+def sources(path: Path) -> dict[Path, str]:
+    """The file and all of ours whose contents may end up in its compiled code, with their texts."""
     found = {path: path.read_text(encoding="utf-8")}
     pending = [path]
     for file in pending:
@@ -143,8 +148,7 @@ def _stamp(path: Path) -> str:
             if other not in found:
                 found[other] = text
                 pending.append(other)
-    everything = "\0".join([numba.__version__, *sorted(found.values())])
-    return hashlib.sha256(everything.encode()).hexdigest()[:16]
+    return found
 
 
 def _used(text: str) -> Iterator[tuple[Path, str]]:
