@@ -124,11 +124,11 @@ def _device(device: str | torch.device) -> torch.device:
 
     try:
         found = torch.device(device)
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, ValueError):
         raise MillError(f"device must be 'cpu', 'cuda' or 'cuda:N', not {device!r}") from None
     if found.type not in ("cpu", "cuda"):
         raise MillError(f"device must be 'cpu', 'cuda' or 'cuda:N', not {device!r}")
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+    if found.type == "cuda" and not 0 <= (found.index or 0) < torch.cuda.device_count():
         raise MillError(
             f"device {str(device)!r} was asked for, but torch sees {torch.cuda.device_count()} "
             "GPUs: use device='cpu', or install a torch build for your GPU"

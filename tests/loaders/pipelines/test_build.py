@@ -1,0 +1,164 @@
+"""`build` says in one sentence what is wrong, before the first image."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pipelinemaking import GLANCE, Pictures, make_loader
+
+from patchmill import loaders
+from patchmill.kernels import jit
+from patchmill.loaders.build import default_workers
+from patchmill.loaders.errors import MillError
+
+ROOT = Path(__file__).parents[3]
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
+    ({"batch_size": -4}, "batch_size"),
+    ({"batch_size": 2.0}, "batch_size"),
+    ({"batch_size": "8"}, "batch_size"),
+    ({"batch_size": True}, "batch_size"),
+    ({"batch_size": None}, "batch_size"),
+    (
+        {"batch_size": 25},
+        "pictures has 24 samples, fewer than one global batch of 25: take a smaller",
+    ),
+    ({"batch_size": 9, "world_size": 3}, "fewer than one global batch of 9 x 3 ranks"),
+    (
+        {"batch_size": 2, "world_size": 7, "rank": 1, "drop_last": False, "data": 15},
+        "the last batch of pictures has 1 samples for 7 ranks",
+    ),
+    ({"world_size": 0}, "world_size"),
+    ({"world_size": None}, "world_size"),
+    ({"rank": -1}, "rank must be a whole number from 0 to 0, not -1"),
+    ({"rank": 2, "world_size": 2}, "rank must be a whole number from 0 to 1, not 2"),
+    ({"rank": None}, "rank"),
+    ({"rank": 0.0}, "rank"),
+    ({"seed": -1}, "seed"),
+    ({"seed": 2**64}, "seed"),
+    ({"seed": 1.5}, "seed"),
+    ({"seed": None}, "seed"),
+    ({"workers": 0}, "workers must be a whole number from 1 to 1024, not 0"),
+    ({"workers": 10**6}, "workers"),
+    ({"workers": "all"}, "workers"),
+    ({"prefetch": 0}, "prefetch"),
+    ({"prefetch": False}, "prefetch"),
+    ({"drop_last": "no"}, "drop_last must be True or False, not 'no'"),
+    ({"drop_last": 1}, "drop_last"),
+    ({"channels_last": None}, "channels_last"),
+    ({"channels_last": torch.channels_last}, "channels_last"),
+    ({"pipeline": "dally"}, "pipeline must be one of .*threads.*, not 'dally'"),
+    ({"pipeline": None}, "pipeline"),
+    ({"dtype": torch.float64}, "dtype must be one of torch.float32, .*, not torch.float64"),
+    ({"dtype": "float32"}, "dtype"),
+    ({"dtype": np.float32}, "dtype"),
+    ({"device": "gpu"}, "device must be 'cpu', 'cuda' or 'cuda:N', not 'gpu'"),
+    ({"device": "meta"}, "device"),
+    ({"device": None}, "device"),
+    ({"device": b"\x80"}, "device"),
+    ({"device": 128}, "device"),
+    ({"device": "cuda:99"}, "device 'cuda:99' was asked for, but torch sees"),
+    ({"ledger": 5}, "ledger must be the path of a file"),
+    ({"ledger": "/"}, "ledger must be the path of a file, not '/'"),
+    ({"recipe": "dinno"}, "there is no preset 'dinno'; did you mean 'dino'"),
+    ({"recipe": "dino(crops=3)"}, "crops"),
+    ({"recipe": "missing.yaml"}, "cannot read the recipe missing.yaml: No such file"),
+    ({"recipe": 5}, "5"),
+    ({"recipe": None}, "None"),
+    ({"data": 0}, "pictures has no samples"),
+    ({"data": "/no/such/folder"}, "there is no folder '/no/such/folder'"),
+    ({"data": "scenes:many"}, "cannot read 'scenes:many'"),
+    ({"data": None}, "cannot read data from None"),
+    ({"data": 3.5}, "cannot read data from 3.5"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "said"), BAD, ids=[str(wrong)[1:-1] for wrong, _ in BAD])
+def test_every_wrong_argument_is_named_in_one_sentence(wrong: dict[str, Any], said: str) -> None:
+    arguments = {"data": 24, **wrong}
+    data = arguments.pop("data")
+    with pytest.raises(MillError, match=said) as error:
+        make_loader(data, arguments.pop("recipe", GLANCE), **arguments)
+    told = str(error.value)
+    assert "\n" not in told
+    assert len(told) < 300
+    assert error.value.__suppress_context__ or error.value.__context__ is None
+
+
+ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+SETTINGS = (
+    "batch_size",
+    "seed",
+    "rank",
+    "world_size",
+    "workers",
+    "prefetch",
+    "drop_last",
+    "channels_last",
+    "dtype",
+    "device",
+    "pipeline",
+    "recipe",
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(SETTINGS), ANYTHING)
+def test_whatever_an_argument_is_it_works_or_is_a_mill_error(name: str, value: Any) -> None:
+    arguments = {"recipe": GLANCE, "batch_size": 4, name: value}
+    if name == "prefetch" and isinstance(value, int):
+        arguments["prefetch"] = min(value, 10)
+    try:
+        loader = loaders.build(Pictures(24), **arguments)
+    except MillError:
+        return
+    assert sum(len(batch) for batch in loader) in (24, 24 // len(next(iter(loader))) * 24)
+
+
+def test_integers_of_any_type_will_do() -> None:
+    loader = make_loader(batch_size=np.int64(4), seed=np.uint64(2**64 - 1), rank=np.int8(0))
+    assert sum(len(batch) for batch in loader) == 24
+    assert loader.state_dict()["seed"] == 2**64 - 1
+    assert type(loader.state_dict()["consumed"]) is int
+
+
+def test_workers_share_the_machine_with_the_other_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    cores = default_workers()
+    assert cores >= 1
+    for ranks, expected in (("2", max(cores // 2, 1)), ("100000", 1), ("0", cores), ("", cores)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+        assert default_workers() == expected
+
+
+@pytest.mark.slow
+def test_the_first_start_says_that_it_compiles_and_later_ones_do_not(tmp_path: Path) -> None:
+    """Two processes at once, as two ranks do on a fresh machine."""
+    script = "from pipelinemaking import *; print(sum(len(batch) for batch in make_loader(24)))"
+    environment = {
+        "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
+    }
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", script],
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    for process in (start(), start()):
+        assert process.communicate(timeout=600) == ("24\n", f"{jit.NOTICE}\n")
+    assert start().communicate(timeout=600) == ("24\n", "")
