@@ -80,8 +80,13 @@ class Crew:
         self._process, self._began, self._ended = os.getpid(), time.perf_counter(), 0.0
         # Runs before the interpreter is taken down, when joining a thread would wait for ever.
         self._finish = weakref.finalize(self, _dismiss, self.jobs, self._tasks, self._threads)
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError as error:
+            self.dismiss()
+            problem = f"cannot start {len(self._threads)} threads: {error}; take fewer workers"
+            raise MillError(problem) from None
 
     @property
     def seconds(self) -> float:

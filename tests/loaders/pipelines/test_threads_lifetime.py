@@ -93,6 +93,22 @@ def test_the_garbage_collector_may_end_an_iteration_from_one_of_its_threads() ->
         thread.join(60)
 
 
+def test_threads_that_cannot_be_started_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader, start = make_loader(workers=3), threading.Thread.start
+
+    def start_two(thread: threading.Thread) -> None:
+        if thread.name == "patchmill-2":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_two)
+        with pytest.raises(MillError, match="cannot start 3 threads: can.t start"):
+            next(iter(loader))
+    assert not mill_threads()
+    assert sum(len(batch) for batch in loader) == 24
+
+
 # -------------------------------------------------------------------------- one iteration at a time
 
 
