@@ -103,7 +103,7 @@ def test_threads_that_cannot_be_started_are_one_sentence(monkeypatch: pytest.Mon
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start_two)
-        with pytest.raises(MillError, match="cannot start 3 threads: can.t start"):
+        with pytest.raises(MillError, match="cannot start 3 threads: "):
             next(iter(loader))
     assert not mill_threads()
     assert sum(len(batch) for batch in loader) == 24
