@@ -87,6 +87,9 @@ def render(
     """As `reference.render`: uint8 HWC images and rows [N, V] to [N, count, 3, size, size]."""
     import torch
 
+    wanted = np.repeat([t.size for t in targets], [t.count for t in targets])
+    if (np.minimum(rows["full_h"], rows["full_w"]) < wanted).any():
+        raise ValueError("a view cannot be larger than the resized box that it is a window of")
     dtype = dtype or torch.float32
     flat = torch.empty(elements(targets, len(images)), dtype=dtype)
     memory, half = numbers(flat)

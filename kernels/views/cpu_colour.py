@@ -189,6 +189,8 @@ def blur(row, size, planes, pool):
     raw, pool = carve(pool, 2 * (radius + 1))
     weights = raw.view(np.int16)
     gaussian(row.sigma, radius, weights)
+    while radius > 0 and weights[radius] == 0:  # a tap that rounds to nothing has nothing to add
+        radius -= 1
     raw, pool = carve(pool, 8 * (2 * radius + 1))
     lines = raw.view(np.int64)
     raw, pool = carve(pool, 2 * 3 * size * wide)

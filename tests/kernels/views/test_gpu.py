@@ -1,0 +1,167 @@
+"""The GPU renderer on a GPU: parity at full size, and what no interpreter can show."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rowmaking import make_image
+
+from patchmill.kernels import views
+from patchmill.kernels.views import cpu, layout, reference
+from patchmill.kernels.views.rows import Target
+from patchmill.loaders import plan, presets
+from patchmill.loaders.recipe import Recipe
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="kernels are interpreted"),
+]
+
+LEVEL = 1 / 255
+SHAPES = [(375, 500), (500, 333), (61, 1200), (480, 480), (33, 20), (768, 1024), (97, 101), (1, 1)]
+
+
+def batch(recipe: Recipe, count: int, first: int = 0) -> tuple[list[np.ndarray], Any, Any]:
+    """Pictures of ragged sizes, rows and targets."""
+    shapes = [SHAPES[i % len(SHAPES)] for i in range(first, first + count)]
+    kinds = ("photo", "noise", "photo", "stripes")
+    images = [make_image(kinds[i % 4], *shape, seed=i) for i, shape in enumerate(shapes, first)]
+    drawn = plan.draw(recipe, 1, 2, np.arange(first, first + count), shapes)
+    return images, drawn.rows, plan.targets(recipe)
+
+
+def on_gpu(images: list[np.ndarray]) -> list[torch.Tensor]:
+    return [torch.from_numpy(image).cuda() for image in images]
+
+
+def assert_alike(ours: Any, theirs: Any, targets: list[Target], mean: float, most: float) -> None:
+    for its in targets:
+        error = (ours[its.name].cpu().float() - theirs[its.name]).abs()
+        error *= torch.tensor(its.std)[:, None, None]
+        assert error.mean() <= mean * LEVEL, its
+        assert error.max() <= most * LEVEL, its
+
+
+# ------------------------------------------------------------------------------------- parity
+
+
+@pytest.mark.parametrize("name", presets.ALL)
+def test_presets_at_full_size(name: str):
+    images, rows, targets = batch(presets.ALL[name](), 4)
+    ours = views.render(on_gpu(images), rows, targets)
+    assert_alike(ours, reference.render(images, rows, targets), targets, mean=0.1, most=3)
+    assert_alike(ours, cpu.render(images, rows, targets), targets, mean=1, most=3)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.uint8])
+def test_types(dtype: torch.dtype, channels_last: bool):
+    images, rows, targets = batch(presets.dino(local_size=98), 4)
+    exact = views.render(on_gpu(images), rows, targets)
+    found = views.render(on_gpu(images), rows, targets, dtype=dtype, channels_last=channels_last)
+    for its in targets:
+        if dtype == torch.uint8:
+            mean, std = (torch.tensor(v, device="cuda")[:, None, None] for v in (its.mean, its.std))
+            levels = 255 * (exact[its.name] * std + mean)
+            assert (found[its.name] - levels).abs().max() <= 0.51
+        else:
+            torch.testing.assert_close(found[its.name], exact[its.name].to(dtype))
+
+
+def test_many_small_patches():
+    images, rows, targets = batch(presets.emp_ssl(patches=200), 8)
+    ours = views.render(on_gpu(images), rows, targets)
+    assert_alike(ours, reference.render(images, rows, targets), targets, mean=0.1, most=3)
+
+
+# ----------------------------------------------------------------------- runs, streams, memory
+
+
+def test_runs_are_equal_to_the_bit():
+    images, rows, targets = batch(presets.dino(), 16)
+    there = on_gpu(images)
+    first = views.render(there, rows, targets, dtype=torch.bfloat16)
+    for _ in range(20):
+        again = views.render(there, rows, targets, dtype=torch.bfloat16)
+        assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_images_and_tables_may_go_when_the_work_is_queued():
+    """10 000 batches in a row without waiting: images are poisoned and freed, rows overwritten."""
+    recipe = presets.dino(2, global_size=40, local_size=24)
+    targets = plan.targets(recipe)
+    batches = []
+    for first in range(16):
+        images, rows, _ = batch(recipe, 1 + first % 5, first)
+        there = on_gpu(images)
+        batches.append((there, rows, views.render(there, rows, targets)))
+    wrong = torch.zeros((), dtype=torch.int64, device="cuda")
+    for i in np.random.default_rng(0).integers(0, len(batches), 10_000):
+        pristine, rows, expected = batches[i]
+        images, passing = [image.clone() for image in pristine], rows.copy()
+        found = views.render(images, passing, targets)
+        for image in images:
+            image.fill_(i % 256)
+        passing["box_h"], passing["full_h"] = 1, 7
+        del images, passing
+        for name in expected:
+            wrong += (found[name] != expected[name]).sum()
+    assert wrong.item() == 0
+
+
+def test_a_busy_default_stream_holds_nothing_up():
+    images, rows, targets = batch(presets.dino(), 8)
+    there, side = on_gpu(images), torch.cuda.Stream()
+    expected = views.render(there, rows, targets)
+    views.render(there, rows, targets, stream=side)  # what is compiled and pinned once
+    torch.cuda.synchronize()
+    torch.cuda._sleep(4_000_000_000)
+    busy = torch.cuda.Event()
+    busy.record()
+    found = views.render(there, rows, targets, stream=side)
+    side.synchronize()
+    assert not busy.query(), "the default stream was waited for, or the GPU is very fast"
+    torch.cuda.synchronize()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_memory_does_not_grow():
+    """Over 1000 batches, each of which needs other passes for other views."""
+    recipe = presets.dino()
+    images, _, targets = batch(recipe, 8)
+    there, shapes = on_gpu(images), [image.shape[:2] for image in images]
+    flat = torch.empty(layout.elements(targets, 8), dtype=torch.bfloat16, device="cuda")
+    reserved = []
+    for step in range(1000):
+        rows = plan.draw(recipe, 0, step, np.arange(8), shapes).rows
+        views.render(there, rows, targets, out=flat)
+        if step in (100, 999):
+            torch.cuda.synchronize()
+            reserved.append((torch.cuda.memory_allocated(), torch.cuda.memory_reserved()))
+    assert reserved[0] == reserved[1]
+
+
+def test_the_second_gpu():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    images, rows, targets = batch(presets.dino(), 2)
+    first = views.render(on_gpu(images), rows, targets)
+    second = views.render([image.to("cuda:1") for image in on_gpu(images)], rows, targets)
+    assert all(torch.equal(first[name].cpu(), second[name].cpu()) for name in first)
+
+
+def test_no_access_is_out_of_bounds():
+    if not shutil.which("compute-sanitizer"):
+        pytest.skip("needs compute-sanitizer")
+    program = Path(__file__).with_name("sanitized.py")
+    command = ["compute-sanitizer", "--error-exitcode", "9", sys.executable, str(program)]
+    run = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]

@@ -1,0 +1,102 @@
+"""The GPU renderer's kernels become machine code for an A100 and an H100 without a GPU, and fit.
+
+What counts is that they use no more registers than `gpu_launch` allows, so that enough warps run at
+once, and spill next to nothing for it: a few values that live outside of the loops.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if not importlib.util.find_spec("triton"):
+    pytest.skip("needs Triton", allow_module_level=True)
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("kernels are interpreted in this process", allow_module_level=True)
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from patchmill.kernels.views import gpu_launch
+from patchmill.kernels.views.gpu_launch import COMPILER, blur, contrast, resize
+from patchmill.kernels.views.gpu_tables import Kind, Work
+
+MOST_SPILLED = 192  # bytes a thread
+ARCHITECTURES = (80, 90)
+TYPES = {
+    "images": "*i64", "rows": "*i32", "slots": "*i64", "groups": "*i32", "listed": "*i32",
+    "planes": "*fp16", "sums": "*fp32",
+}  # fmt: skip
+
+# Kernel, tile, bicubic, even, channels last, type of the batch.
+USUAL = [
+    (resize, 32, True, True, False, "bf16"),
+    (resize, 32, False, False, True, "fp32"),
+    (resize, 16, True, True, True, "u8"),
+    (contrast, 32, True, True, False, "bf16"),
+    (contrast, 32, True, False, True, "fp16"),
+    (blur, 32, True, True, False, "bf16"),
+    (blur, 32, True, False, True, "fp32"),
+    (blur, 16, True, True, True, "fp16"),
+]
+EITHER = (True, False)
+OTHERS = {
+    *itertools.product([resize], [32], EITHER, EITHER, EITHER, ["bf16"]),
+    *itertools.product([resize], [16], [False], EITHER, EITHER, ["bf16"]),
+    *itertools.product([contrast, blur], [32], [True], EITHER, EITHER, ["bf16"]),
+} - {*USUAL}
+
+
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+@pytest.mark.parametrize("variant", USUAL, ids=lambda variant: variant[0].__name__)
+def test_usual_variants(variant: Any, capability: int, tmp_path: Path):
+    assert_fits(variant, capability, tmp_path)
+
+
+@pytest.mark.slow
+def test_other_variants(tmp_path: Path):
+    for variant, capability in zip(
+        sorted(OTHERS, key=str), itertools.cycle(ARCHITECTURES), strict=False
+    ):
+        assert_fits(variant, capability, tmp_path)
+
+
+def assert_fits(variant: Any, capability: int, folder: Path) -> None:
+    kernel, tile, bicubic, even, channels_last, number = variant
+    none = Work(*[None] * 3)  # type: ignore[arg-type]
+    kind = Kind(tile, bicubic, even, 1, none, none, none)
+    constants = gpu_launch.constants(kernel, kind, channels_last)
+    options = {name: constants.pop(name) for name in (*COMPILER, "num_warps")}
+    types = {name: TYPES.get(name, "i32") for name in kernel.arg_names} | {"out": f"*{number}"}
+    types |= dict.fromkeys(constants, "constexpr")
+    aligned = {
+        (place,): [["tt.divisibility", 16]]
+        for place, name in enumerate(kernel.arg_names)
+        if types[name].startswith("*")
+    }
+    source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=aligned)
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+    registers, spilled = usage(compiled.asm["cubin"], folder)
+    assert registers <= COMPILER["maxnreg"], variant
+    assert spilled <= MOST_SPILLED, variant
+    assert compiled.metadata.shared <= 48 * 1024, variant
+
+
+def usage(machine_code: bytes, folder: Path) -> tuple[int, int]:
+    """Registers and bytes on the stack, of one thread."""
+    file = folder / "kernel.cubin"
+    file.write_bytes(machine_code)
+    tool = triton.knobs.nvidia.cuobjdump.path
+    run = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True, check=True)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", run.stdout)
+    assert found, run.stdout
+    return int(found[1]), int(found[2])
