@@ -1,0 +1,118 @@
+"""What no renderer of views can do without: bytes to move and operations to do, by stage.
+
+Counted from the rows alone, for the arithmetic that the definition asks for: separable filters over
+no more taps than they have, colour operations as they are written down, each byte moved once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from patchmill.kernels.views.rows import (
+    BRIGHTNESS,
+    CONTRAST,
+    GREY_FIRST,
+    GREY_NEVER,
+    HUE,
+    NO_JITTER,
+    SATURATION,
+    Target,
+)
+
+# Arithmetic operations for a pixel, comparisons and roundings not counted.
+COLOUR = {BRIGHTNESS: 3, CONTRAST: 6, SATURATION: 12, HUE: 25}
+GREY, NORMALISE, LUMA = 5, 6, 5
+PLANES = 6  # bytes a pixel that lie between two passes
+
+
+@dataclass
+class Floor:
+    """Of one stage, for a whole batch."""
+
+    bytes: float = 0.0
+    filter: float = 0.0  # multiply-adds that tensor cores can do
+    other: float = 0.0  # operations
+
+    def seconds(self, bandwidth: float, filter_rate: float, other_rate: float) -> float:
+        """The larger of the two floors, at rates per second."""
+        return max(self.memory(bandwidth), self.arithmetic(filter_rate, other_rate))
+
+    def memory(self, bandwidth: float) -> float:
+        return self.bytes / bandwidth
+
+    def arithmetic(self, filter_rate: float, other_rate: float) -> float:
+        return max(self.filter / filter_rate, self.other / other_rate)
+
+
+def floors(
+    rows: np.ndarray, shapes: np.ndarray, targets: Sequence[Target], number_bytes: int, tile: int
+) -> dict[str, Floor]:
+    """For resize, contrast and blur; a view of at most `tile` pixels a side knows its own mean.
+
+    `rows` is [N, views], `shapes` [N, 2]; the batch's numbers are of `number_bytes` each.
+    """
+    resize, contrast, blur = Floor(), Floor(), Floor()
+    read = np.zeros(len(rows))
+    first = 0
+    for target in targets:
+        own = rows[:, first : first + target.count]
+        first += target.count
+        area, final = target.size**2, 3 * target.size**2 * number_bytes
+        waits = (own["order"] != NO_JITTER) & (own["contrast"] != 1) & (target.size > tile)
+        blurred = own["sigma"] > 0
+
+        read += np.minimum(3 * own["box_h"] * own["box_w"], 3 * _source_pixels(own, area)).sum(1)
+        resize.bytes += np.where(waits | blurred, PLANES * area, final).sum()
+        resize.filter += (3 * area * _resize_taps(own, target.bicubic)).sum()
+        before, after = _colour(own)
+        resize.other += area * np.where(waits, before + LUMA, before + after).sum()
+        resize.other += NORMALISE * area * (~waits & ~blurred).sum()
+
+        contrast.bytes += (PLANES * area + np.where(blurred, PLANES * area, final))[waits].sum()
+        contrast.other += area * after[waits].sum() + NORMALISE * area * (waits & ~blurred).sum()
+
+        blur.bytes += (PLANES * area + final) * blurred.sum()
+        blur.filter += (3 * area * 2 * (2 * own["radius"] + 1))[blurred].sum()
+        blur.other += NORMALISE * area * blurred.sum()
+    resize.bytes += np.minimum(read, 3 * shapes[:, 0] * shapes[:, 1]).sum()
+    return {"resize": resize, "contrast": contrast, "blur": blur}
+
+
+def _source_pixels(rows: np.ndarray, area: int) -> np.ndarray:
+    return area * (rows["box_h"] / rows["full_h"]) * (rows["box_w"] / rows["full_w"])
+
+
+def _resize_taps(rows: np.ndarray, bicubic: bool) -> np.ndarray:
+    """Multiply-adds for each value: first down the columns of the picture, then across."""
+    reach = 4 if bicubic else 2
+    scale_x = rows["box_w"] / rows["full_w"]
+    down, across = np.maximum(rows["box_h"] / rows["full_h"], 1), np.maximum(scale_x, 1)
+    return reach * down * scale_x + reach * across
+
+
+def _colour(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Operations a pixel before the contrast (or all, if there is none), and from there on."""
+    before, after = np.zeros(rows.shape), np.zeros(rows.shape)
+    factors = {
+        BRIGHTNESS: rows["brightness"] != 1,
+        CONTRAST: rows["contrast"] != 1,
+        SATURATION: rows["saturation"] != 1,
+        HUE: rows["hue"] != 0,
+    }
+    reached = np.zeros(rows.shape, bool)
+    for place in range(4):
+        operation = (rows["order"] >> (2 * place)) & 3
+        for which, present in factors.items():
+            here = (rows["order"] != NO_JITTER) & (operation == which) & present
+            if which == CONTRAST:
+                reached |= here
+            cost = np.where(here, COLOUR[which], 0)
+            before += np.where(reached, 0, cost)
+            after += np.where(reached, cost, 0)
+    before += np.where(rows["grey"] == GREY_FIRST, GREY, 0)
+    last = (rows["grey"] != GREY_NEVER) & (rows["grey"] != GREY_FIRST)
+    after += np.where(last, GREY, 0)
+    return before, after

@@ -1,0 +1,97 @@
+"""The kernels' benchmark: floors worked out by hand, and a command that explains itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from patchmill.benchmarks import kernels, view_stages
+from patchmill.benchmarks.view_floors import COLOUR, GREY, LUMA, NORMALISE, floors
+from patchmill.kernels.views.rows import CONTRAST, GREY_LAST, HUE, NO_JITTER, ROW, Target
+from patchmill.loaders import presets
+from patchmill.loaders.errors import MillError
+
+SMALL = "dino(local_crops=2, global_size=40, local_size=16)"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["kernels.py", *arguments])
+    kernels.main()
+
+
+def test_floors_by_hand():
+    """A box of 128 x 192 pixels resized to views of 64: by 2 down and by 3 across."""
+    target = Target("view", 3, 64, True, (0.5,) * 3, (0.5,) * 3)
+    rows = np.zeros((1, 3), ROW)
+    rows["box_h"], rows["box_w"], rows["full_h"], rows["full_w"] = 128, 192, 64, 64
+    rows["order"], rows["contrast"], rows["brightness"], rows["saturation"] = NO_JITTER, 1, 1, 1
+    rows["hue"][:, 1:], rows["contrast"][:, 1:] = 0.1, 1.5
+    rows["order"][:, 1:] = HUE | CONTRAST << 2 | 2 << 4
+    rows["grey"][:, 1] = GREY_LAST
+    rows["sigma"][:, 2], rows["radius"][:, 2] = 1.0, 3
+    found = floors(rows, np.array([[200, 300]]), [target], 2, 32)
+
+    area, once = 64 * 64, 3 * 64 * 64 * 2
+    resize, contrast, blur = found["resize"], found["contrast"], found["blur"]
+    assert resize.bytes == min(3 * 3 * 128 * 192, 3 * 200 * 300) + once + 2 * 6 * area
+    assert resize.filter == 3 * 3 * area * (4 * 2 * 3 + 4 * 3)
+    assert resize.other == area * (NORMALISE + 2 * (COLOUR[HUE] + LUMA))
+    assert contrast.bytes == 6 * area + once + 12 * area
+    assert contrast.other == area * (2 * COLOUR[CONTRAST] + GREY + NORMALISE)
+    assert blur.bytes == 6 * area + once
+    assert blur.filter == 3 * area * 2 * 7
+    assert blur.memory(1e3) == blur.bytes / 1e3
+    assert blur.arithmetic(10, 1e9) == blur.filter / 10
+
+
+def test_small_views_need_no_pass_for_their_mean():
+    target = Target("view", 1, 32, False, (0.5,) * 3, (0.5,) * 3)
+    rows = np.zeros((1, 1), ROW)
+    rows["box_h"], rows["box_w"], rows["full_h"], rows["full_w"] = 32, 32, 32, 32
+    rows["contrast"] = 1.5
+    found = floors(rows, np.array([[32, 32]]), [target], 4, 32)
+    assert found["contrast"].bytes == found["blur"].bytes == 0
+    assert found["resize"].bytes == 3 * 32 * 32 * (1 + 4)
+
+
+def test_the_cpu_renderers_stages(tmp_path: Path, monkeypatch, capsys):
+    out = tmp_path / "out.json"
+    small = ["--recipe", SMALL, "--batch-size", "2", "--rounds", "2", "--json", str(out)]
+    run(monkeypatch, "views", "--device", "cpu", *small)
+    found = json.loads(out.read_text())
+    names = ["resize", "colour", "blur", "finish", "all stages"]
+    assert [stage["stage"] for stage in found["stages"]] == names
+    assert all(stage["us"] > 0 for stage in found["stages"])
+    assert found["pixels"] == 2 * (2 * 40**2 + 2 * 16**2)
+    assert "medians of 2 rounds" in capsys.readouterr().out
+
+
+def test_without_a_gpu_it_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MillError, match="no CUDA device here: use --device cpu"):
+        run(monkeypatch, "views")
+
+
+def test_wrong_numbers_are_refused(monkeypatch):
+    with pytest.raises(MillError, match="must be above 0"):
+        run(monkeypatch, "views", "--device", "cpu", "--rounds", "0")
+
+
+@pytest.mark.gpu
+def test_the_gpu_renderers_stages(tmp_path: Path, monkeypatch):
+    out = tmp_path / "out.json"
+    run(monkeypatch, "views", "--batch-size", "16", "--rounds", "3", "--json", str(out))
+    stages = json.loads(out.read_text())["stages"]
+    assert [stage["stage"] for stage in stages[:3]] == ["resize", "contrast", "blur"]
+    assert all(0 < stage["floor_share"] <= 1 for stage in stages[:3])
+
+
+def test_batches_are_the_same_every_time():
+    first, again = (view_stages.make_batch(presets.moco_v2(32), 3) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first.images, again.images, strict=True))
+    assert np.array_equal(first.rows, again.rows)
