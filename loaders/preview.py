@@ -108,8 +108,8 @@ def _compile(recipe: recipes.Recipe) -> None:
     """Compile the kernels, with a notice; what is imported first takes its time as well."""
     import torch  # noqa: F401
 
+    from patchmill.kernels.jit import announced
     from patchmill.kernels.views import cpu  # noqa: F401
-    from patchmill.loaders.compiling import announced
 
     with announced():
         _views(np.zeros((1, 1, 3), np.uint8), recipe, 0, 0, 0)
