@@ -6,6 +6,7 @@ once, and spill next to nothing for it: a few values that live outside of the lo
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import os
@@ -21,13 +22,16 @@ if not importlib.util.find_spec("triton"):
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.runtime import driver
 
-from patchmill.kernels.views import gpu_launch
+from patchmill.kernels.views import gpu_launch, layout
 from patchmill.kernels.views.gpu_launch import COMPILER, blur, contrast, resize
-from patchmill.kernels.views.gpu_tables import Kind, Work
+from patchmill.kernels.views.gpu_tables import Images, Kind, Work
+from patchmill.loaders import plan, presets
 
 MOST_SPILLED = 192  # bytes a thread
 ARCHITECTURES = (80, 90)
@@ -67,6 +71,38 @@ def test_other_variants(tmp_path: Path):
         sorted(OTHERS, key=str), itertools.cycle(ARCHITECTURES), strict=False
     ):
         assert_fits(variant, capability, tmp_path)
+
+
+def test_launches_are_what_is_compiled_here():
+    """Everything up to the GPU: arguments, their types, and what the compiler is told of them."""
+    recipe, image = presets.dino(), torch.zeros(60, 50, 3, dtype=torch.uint8)
+    rows, targets = plan.draw(recipe, 0, 2, [5], [(60, 50)]).rows, plan.targets(recipe)
+    out = torch.empty(layout.elements(targets, 1), dtype=torch.bfloat16)
+    driver.set_active(NoGPU())
+    try:
+        for launch in gpu_launch.launches(out, Images.of([image]), rows, targets):
+            compiled = launch.kernel.warmup(grid=(launch.blocks,), **launch.arguments)
+            types = {name: of for name, of in compiled.src.signature.items() if of != "constexpr"}
+            expected = {name: TYPES.get(name, "i32") for name in types} | {"out": "*bf16"}
+            assert types == expected
+            assert compiled.metadata.maxnreg == COMPILER["maxnreg"]
+            assert compiled.metadata.enable_fp_fusion
+    finally:
+        with contextlib.suppress(RuntimeError):  # where there is no driver to return to
+            driver.reset_active()
+
+
+class NoGPU:
+    """As much of a driver as launching asks for before there is anything to launch."""
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
 
 
 def assert_fits(variant: Any, capability: int, folder: Path) -> None:

@@ -24,4 +24,6 @@ def test_the_kernels_under_the_interpreter():
         capture_output=True,
         text=True,
     )
+    if run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
+        pytest.skip(run.stdout)
     assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2000:]
