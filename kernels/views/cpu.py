@@ -18,7 +18,7 @@ from patchmill.kernels.views.cpu_colour import blur, blur_bytes, colour
 from patchmill.kernels.views.cpu_finish import finish, finish_bytes
 from patchmill.kernels.views.cpu_resize import UNIT, carve, pitch_of, resize, resize_bytes
 from patchmill.kernels.views.layout import elements, shaped
-from patchmill.kernels.views.rows import ROW, Target
+from patchmill.kernels.views.rows import Target
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +109,3 @@ def numbers(flat: torch.Tensor) -> tuple[np.ndarray, bool]:
     if flat.dtype in (torch.bfloat16, torch.float16):
         return flat.view(torch.uint16).numpy(), flat.dtype == torch.float16
     return flat.numpy(), False
-
-
-assert ROW.itemsize % 4 == 0
