@@ -1,16 +1,18 @@
 """Encoded bytes to pixels: as PIL's `Image.open(...).convert("RGB")`, at libjpeg-turbo's speed.
 
 Plain JPEGs (grey or three components, baseline or progressive) go through simplejpeg with the exact
-inverse DCT and smooth chroma upsampling, which gives PIL's pixels bit for bit. Everything else, and
-every JPEG that libjpeg-turbo as much as warns about, goes through PIL itself. The file type is read
-from the bytes, and EXIF rotation is not applied. The one deviation: PIL clips 16-bit greyscale to
-white, so here it becomes its high byte, as PIL itself does with 16-bit colour.
+inverse DCT and smooth chroma upsampling, which gives PIL's pixels bit for bit; a PPM with a header
+of one line is copied. Everything else, and every JPEG that libjpeg-turbo as much as warns about,
+goes through PIL itself. The file type is read from the bytes, and EXIF rotation is not applied. The
+one deviation: PIL clips 16-bit greyscale to white, so here it becomes its high byte, as PIL itself
+does with 16-bit colour.
 """
 
 from __future__ import annotations
 
 import functools
 import io
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,7 @@ _KEPT_BYTES = 64 << 20  # a Decoder keeps no more than this between images
 # Only decoders that run in this process and execute nothing: PIL would start Ghostscript for EPS.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
+_PPM = re.compile(rb"P6 ([0-9]{1,9}) ([0-9]{1,9}) 255\n")  # as sources hand over raw pixels
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # start-of-frame markers
 _BARE = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a length
 
@@ -36,10 +39,12 @@ class BadImage(Exception):
 def decode(data: bytes, buffer: np.ndarray | None = None) -> np.ndarray:
     """The image as uint8 [height, width, 3] RGB, contiguous and writable.
 
-    A plain JPEG that fits is decoded into `buffer` (1-D uint8), and the result is a view of it;
-    anything else gets memory of its own. Raises BadImage, and nothing else, for bad bytes.
+    A plain JPEG or PPM that fits is decoded into `buffer` (1-D uint8), and the result is a view of
+    it; anything else gets memory of its own. Raises BadImage, and nothing else, for bad bytes.
     """
-    frame = _frame(data)
+    if pixels := _raw_pixels(data):
+        return _copied(data, *pixels, buffer)
+    frame = jpeg_frame(data)
     if frame is not None:
         height, width, components = frame
         _refuse_bombs(height, width)
@@ -55,7 +60,9 @@ def decode(data: bytes, buffer: np.ndarray | None = None) -> np.ndarray:
 
 def needed(data: bytes) -> int:
     """How many bytes of buffer `decode` can use for this image; 0 if it would use none."""
-    frame = _frame(data)
+    if pixels := _raw_pixels(data):
+        return pixels[0] * pixels[1] * 3
+    frame = jpeg_frame(data)
     return frame[0] * frame[1] * 3 if frame and frame[2] in (1, 3) else 0
 
 
@@ -75,7 +82,7 @@ class Decoder:
         return decode(data, self._buffer)
 
 
-def _frame(data: bytes) -> tuple[int, int, int] | None:
+def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
     """(height, width, components) as the JPEG's frame header says, or None if there is none."""
     if data[:2] != b"\xff\xd8":
         return None
@@ -92,6 +99,26 @@ def _frame(data: bytes) -> tuple[int, int, int] | None:
         else:
             at += 2 + (data[at + 2] << 8 | data[at + 3])
     return None
+
+
+def _raw_pixels(data: bytes) -> tuple[int, int, int] | None:
+    """Height and width of an 8-bit PPM, and where its pixels begin; None for any other bytes."""
+    header = _PPM.match(data) if data[:2] == b"P6" else None
+    if header is None:
+        return None
+    width, height, start = int(header[1]), int(header[2]), header.end()
+    whole = height and width and len(data) - start == height * width * 3
+    return (height, width, start) if whole else None
+
+
+def _copied(
+    data: bytes, height: int, width: int, start: int, buffer: np.ndarray | None
+) -> np.ndarray:
+    size = height * width * 3
+    _refuse_bombs(height, width)
+    pixels = np.empty(size, np.uint8) if buffer is None or buffer.size < size else buffer[:size]
+    pixels[:] = np.frombuffer(data, np.uint8, size, start)
+    return pixels.reshape(height, width, 3)
 
 
 def _refuse_bombs(height: int, width: int) -> None:
