@@ -1,0 +1,258 @@
+"""The regular files of a tar: where each one's bytes lie, found from the 512-byte headers alone.
+
+Reads ustar, old V7, GNU (long names, sizes in base 256) and PAX (path and size) as Python's tarfile
+does, only several times faster and without passing over damage in silence. Names are bytes; nothing
+is ever extracted. Links, folders, devices and sparse files are passed over.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple, Protocol
+
+BLOCK = 512
+
+_ZEROS = bytes(BLOCK)
+_WINDOW = 4096  # a label beside its image is read together with the headers around it
+_FILES = b"0\07"
+_WITHOUT_CONTENT = b"123456"  # links, devices, folders, pipes: whatever their size says
+_LONGEST_EXTENSION = 1 << 24  # bytes of a long name or of PAX records
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zX": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+class TarError(Exception):
+    """What is wrong with a tar, and where: the end of a sentence that begins with its name."""
+
+
+class Truncated(TarError):
+    """The file ends where the tar does not."""
+
+
+class Member(NamedTuple):
+    """A regular file: its content is `size` bytes from byte `offset` on."""
+
+    name: bytes
+    start: int  # of its first header
+    offset: int
+    size: int
+
+
+class Reader(Protocol):
+    """Goes through a tar in one direction."""
+
+    position: int
+
+    def take(self, count: int) -> bytes:
+        """The next bytes; fewer only at the end."""
+        ...
+
+    def skip(self, count: int) -> int:
+        """How many of the next bytes there were."""
+        ...
+
+
+class FileReader:
+    """Reads an open local file in small windows, so that what is skipped is never read."""
+
+    def __init__(self, descriptor: int, position: int = 0) -> None:
+        self.position = position
+        self._descriptor, self._size = descriptor, os.fstat(descriptor).st_size
+        self._window, self._window_start = b"", 0
+
+    def take(self, count: int) -> bytes:
+        start = self.position - self._window_start
+        data = self._window[start : start + count]
+        if len(data) < count:
+            data = self._window = _pread(self._descriptor, max(count, _WINDOW), self.position)
+            self._window_start = self.position
+            data = data[:count]
+        self.position += len(data)
+        return data
+
+    def skip(self, count: int) -> int:
+        count = min(count, max(self._size - self.position, 0))
+        self.position += count
+        return count
+
+    def at(self, offset: int, count: int) -> bytes:
+        """Bytes from anywhere in the file; fewer only at its end."""
+        return _pread(self._descriptor, count, offset)
+
+
+class StreamReader:
+    """Reads a pipe or a socket, of which what is skipped has to be read too."""
+
+    def __init__(self, stream: BinaryIO, position: int = 0) -> None:
+        self.position = position
+        self._stream = stream
+
+    def take(self, count: int) -> bytes:
+        parts, missing = [], count
+        while missing and (part := self._stream.read(missing)):
+            parts.append(part)
+            missing -= len(part)
+        self.position += count - missing
+        return b"".join(parts)
+
+    def skip(self, count: int) -> int:
+        skipped = 0
+        while skipped < count and (part := self.take(min(count - skipped, 1 << 20))):
+            skipped += len(part)
+        return skipped
+
+
+def members(reader: Reader) -> Iterator[Member]:
+    """The regular files in turn; between two of them, the content may be taken from the reader.
+
+    A TarError says what is damaged. A tar may end without the two zero blocks that should be there.
+    """
+    defaults: dict[bytes, bytes] = {}
+    extended: dict[bytes, bytes] = {}
+    start = reader.position
+    while (header := reader.take(BLOCK)) and header != _ZEROS:
+        at = reader.position - BLOCK
+        if len(header) < BLOCK:
+            raise Truncated(f"is truncated: a header begins at byte {at + BLOCK - len(header)}")
+        _check_sum(header, at)
+        kind, size = header[156:157], _number(header[124:136], at)
+        if kind == b"L":
+            extended[b"path"] = _extension(reader, size).partition(b"\0")[0]
+        elif kind == b"g":
+            defaults |= _records(_extension(reader, size), at)
+        elif kind in (b"x", b"X"):
+            extended |= _records(_extension(reader, size), at)
+        elif kind == b"K":
+            _pass_over(reader, size)
+        else:
+            name, records = _name(header), defaults | extended
+            if b"size" in records:
+                size = _decimal(records[b"size"], at)
+            if kind == b"S":
+                _pass_over_sparse_map(reader, header)
+            offset = reader.position
+            is_folder = kind == b"\0" and name.endswith(b"/")
+            if kind in _FILES and not is_folder and not _is_sparse(records):
+                yield Member(records.get(b"path") or name, start, offset, size)
+            if kind not in _WITHOUT_CONTENT and not is_folder:
+                _pass_over(reader, size, offset)
+            extended, start = {}, reader.position
+    if extended:
+        raise Truncated(f"is truncated: it ends at byte {reader.position} before a member")
+
+
+def name_before(descriptor: int, offset: int) -> bytes:
+    """The name in the header before a member's content: of a long one the beginning."""
+    return _name(_pread(descriptor, BLOCK, max(offset - BLOCK, 0)))
+
+
+def _pass_over(reader: Reader, size: int, offset: int | None = None) -> None:
+    """Go to the next header, wherever in the content the reader is."""
+    offset = reader.position if offset is None else offset
+    end = offset + size
+    if (missing := end - reader.position) > 0 and reader.skip(missing) < missing:
+        raise Truncated(
+            f"is truncated: the member at byte {offset} has {size:,} bytes, "
+            f"of which {end - reader.position:,} are missing"
+        )
+    reader.skip(end + -end % BLOCK - reader.position)
+
+
+def _extension(reader: Reader, size: int) -> bytes:
+    offset = reader.position
+    if size > _LONGEST_EXTENSION:
+        raise TarError(f"is damaged: the name at byte {offset} has {size:,} bytes")
+    data = reader.take(size)
+    _pass_over(reader, size, offset)
+    return data
+
+
+def _pass_over_sparse_map(reader: Reader, header: bytes) -> None:
+    more = header[482]
+    while more:
+        block = reader.take(BLOCK)
+        if len(block) < BLOCK:
+            raise Truncated(f"is truncated: it ends at byte {reader.position}")
+        more = block[504]
+
+
+def _check_sum(header: bytes, at: int) -> None:
+    """Adler-32's low half is 1 + the sum of the bytes, modulo 65521: far faster than a sum here."""
+    field = header[148:156]
+    ours = ((zlib.adler32(header) & 0xFFFF) - (zlib.adler32(field) & 0xFFFF) + 8 * 32) % 65521
+    stored = _octal(field)
+    if stored is None or (stored % 65521 != ours and stored != _signed_sum(header)):
+        _refuse(header, at)
+
+
+def _signed_sum(header: bytes) -> int:
+    """As some old programs add up."""
+    return 8 * 32 + sum(byte - 256 * (byte > 127) for byte in header[:148] + header[156:])
+
+
+def _refuse(header: bytes, at: int) -> None:
+    if at == 0:
+        for magic, name in _COMPRESSED.items():
+            if header.startswith(magic):
+                raise TarError(
+                    f"is compressed with {name}: decompress it, "
+                    f"or stream it as 'pipe:{name} -dc FILE'"
+                )
+        raise TarError("is not a tar: it does not begin with a header")
+    raise TarError(f"is damaged: there is no header at byte {at}")
+
+
+def _name(header: bytes) -> bytes:
+    name = header[:100].partition(b"\0")[0]
+    if header[257:263] == b"ustar\0" and (prefix := header[345:500].partition(b"\0")[0]):
+        return prefix + b"/" + name
+    return name
+
+
+def _number(field: bytes, at: int) -> int:
+    base_256 = field[0] == 0x80
+    number = int.from_bytes(field[1:], "big") if base_256 else _octal(field)
+    if number is None or number < 0:
+        raise TarError(f"is damaged: the header at byte {at} has no size")
+    return number
+
+
+def _octal(field: bytes) -> int | None:
+    try:
+        return int(field.partition(b"\0")[0].strip() or b"0", 8)
+    except ValueError:
+        return None
+
+
+def _decimal(text: bytes, at: int) -> int:
+    if not text.isdigit():
+        raise TarError(f"is damaged: the header at byte {at} has no size")
+    return int(text)
+
+
+def _records(data: bytes, at: int) -> dict[bytes, bytes]:
+    """PAX records: "30 path=a/b.jpg\\n", each beginning with its own length."""
+    records, start = {}, 0
+    while start < len(data) and data[start]:
+        length, space, _ = data[start : start + 20].partition(b" ")
+        stop = start + int(length) if space and length.isdigit() else 0
+        key, equals, value = data[start + len(length) + 1 : stop - 1].partition(b"=")
+        if not equals or stop > len(data):
+            raise TarError(f"is damaged: the extended header at byte {at} cannot be read")
+        records[key] = value
+        start = stop
+    return records
+
+
+def _is_sparse(records: dict[bytes, bytes]) -> bool:
+    return any(key.startswith(b"GNU.sparse.") for key in records)
+
+
+def _pread(descriptor: int, count: int, offset: int) -> bytes:
+    data = os.pread(descriptor, count, offset)
+    while len(data) < count and (
+        more := os.pread(descriptor, count - len(data), offset + len(data))
+    ):
+        data += more
+    return data
