@@ -26,6 +26,8 @@ depends on its place in the batch: where that must not matter at all, `hardware`
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,9 +78,9 @@ class _Batch:
 class BatchDecoder:
     """Decodes up to `ahead` batches while the caller does something else; for one thread at a time.
 
-    Any number of them may be at work in a process; none survives a fork. `most` is the largest
-    batch. `hardware` is the share of a batch, 0 to 1, that a GPU's JPEG engine gets; CUDA
-    kernels decode the rest.
+    `most` is the largest batch. `hardware` is the share of a batch, 0 to 1, that a GPU's JPEG
+    engine gets; CUDA kernels decode the rest. Any number of decoders may be at work in a process;
+    in a forked one they are closed.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class BatchDecoder:
         self._most, self._ahead = most, ahead
         self._pipeline: Any = _pipeline(most, device, threads, hardware)
         self._underway: deque[_Batch] = deque()
+        _decoders.add(self)
 
     def submit(self, encoded: Sequence[np.ndarray]) -> None:
         """Schedule the decoding of 1-D uint8 arrays; they must not change until they are taken."""
@@ -137,6 +140,23 @@ class BatchDecoder:
         """Wait for what is under way, drop it, and end DALI's threads; what was taken stays."""
         self._pipeline = None
         self._underway.clear()
+
+    def abandon(self) -> None:
+        """Close without waiting, in a forked process: DALI's threads did not come along."""
+        _abandoned.append(self._pipeline)
+        self.close()
+
+
+_decoders: weakref.WeakSet[BatchDecoder] = weakref.WeakSet()
+_abandoned: list[Any] = []  # to end these would wait for ever
+
+
+def _abandon_all() -> None:
+    for decoder in list(_decoders):
+        decoder.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)
 
 
 def has_header(encoded: np.ndarray) -> bool:

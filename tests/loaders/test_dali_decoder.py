@@ -328,16 +328,63 @@ def test_without_dali_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_interpreter_ends_with_batches_under_way() -> None:
-    script = (
-        "import numpy, torch\n"
-        "from patchmill.loaders.pipelines.dali_decoder import BatchDecoder\n"
-        "decoder = BatchDecoder(4, device=torch.device('cpu'), threads=2, ahead=2)\n"
-        f"data = numpy.frombuffer({PLAIN['4:2:0'].tobytes()!r}, numpy.uint8)\n"
-        "for _ in range(2): decoder.submit([data] * 4)\n"
-    )
-    root = Path(__file__).parents[2]
-    ended = subprocess.run([sys.executable, "-c", script], cwd=root, timeout=120)
-    assert ended.returncode == 0
+    assert run("for _ in range(2): decoder.submit([data] * 4)") == ""
+
+
+def test_a_forked_process_has_no_decoder_but_may_make_one() -> None:
+    script = """
+decoder.submit([data] * 4)
+child = os.fork()
+if child == 0:
+    try:
+        decoder.submit([data])
+    except ValueError as error:
+        print(error)
+    decoder.close()
+    del decoder
+    fresh = BatchDecoder(4, device=torch.device("cpu"), threads=2, ahead=1)
+    fresh.submit([data] * 3)
+    print(len(fresh.take().images.pointers), flush=True)
+    os._exit(0)
+print(os.waitpid(child, 0)[1], len(decoder.take().images.pointers))
+"""
+    assert run(script).splitlines() == ["this decoder is closed", "3", "0 4"]
+
+
+@pytest.mark.parametrize("step", ["feed_input", "schedule_run", "outputs"])
+def test_after_an_interrupt_the_decoder_is_closed(
+    decoder: BatchDecoder, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """For nobody knows which batch would come next."""
+
+    def interrupted(*args: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(decoder._pipeline, step, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        decoder.submit([jpeg()])
+        decoder.take()
+    with pytest.raises(ValueError, match="closed"):
+        decoder.submit([jpeg()])
+
+
+def run(script: str) -> str:
+    """What a Python of its own prints that has a decoder and data for it."""
+    start = f"""
+import os
+import numpy, torch
+from patchmill.loaders.pipelines.dali_decoder import BatchDecoder
+decoder = BatchDecoder(4, device=torch.device("cpu"), threads=2, ahead=2)
+data = numpy.frombuffer({PLAIN["4:2:0"].tobytes()!r}, numpy.uint8)
+"""
+    return subprocess.run(
+        [sys.executable, "-c", start + script],
+        cwd=Path(__file__).parents[2],
+        timeout=120,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
 
 
 # ------------------------------------------------------------------------------------- on a GPU
@@ -379,7 +426,7 @@ def test_a_gpu_decodes_nearly_the_same(hardware: float | None, synchronous: bool
             expected = decode(one.tobytes()).astype(int)
             assert image.shape == expected.shape
             exact = name in ("4:4:4", "grey", "stored as RGB", "one pixel")
-            assert np.abs(image - expected).mean() < (1 if exact else 12), name
+            assert np.abs(image - expected).mean() < (1 if exact else 3), name
 
 
 @pytest.mark.gpu
