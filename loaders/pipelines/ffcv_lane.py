@@ -1,0 +1,107 @@
+"""What one of FFCV's threads does for a batch, compiled: obtain, plan and render whole samples."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+
+from patchmill.kernels.views import cpu
+from patchmill.kernels.views.rows import ROW
+from patchmill.loaders import order, plan
+from patchmill.loaders.pipelines import ffcv_jpeg
+from patchmill.loaders.pipelines.worker import MOST_SUBSTITUTES
+from patchmill.loaders.sources.beton_format import JPG
+
+BAD, FAILED = 0, -1  # what a rescue returns in place of an address
+
+# (id, address and size of its bytes, address of int32 height and width) -> address of its pixels
+RESCUE = ctypes.CFUNCTYPE(
+    ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What the compiled code has built in."""
+
+    seed: int
+    laws: np.ndarray
+    slots: np.ndarray  # for a batch of one
+    half: bool
+    channels_last: bool
+    largest: int  # view, in pixels
+    room: int  # bytes of a lane's image
+    scratch: int  # bytes that the renderer is likely to need
+    read: Callable[..., np.ndarray]  # FFCV's: the bytes that were stored at an address
+    rescue: Any  # a RESCUE, for what cannot be decoded here
+
+
+def compiled(work: Work) -> Any:
+    """Samples of the batch, as long as `counter` gives any that no other lane has taken."""
+    obtain, laws, slots, seed = _obtain(work), work.laws, work.slots, np.uint64(work.seed)
+    half, channels_last, largest = work.half, work.channels_last, work.largest
+    room, scratch = work.room, work.scratch
+    draw_into, render_image, pool_bytes = plan.draw_into, cpu.render_image, cpu.pool_bytes
+    take_number, pixels_at = ffcv_jpeg.take_number, ffcv_jpeg.pixels
+
+    @numba.njit(nogil=True, error_model="numpy")
+    def lane(counter, indices, metadata, storage, epoch, pixels, ids, shapes, rows):
+        my_laws, my_slots = laws.copy(), slots.copy()  # as constants they are of another type
+        for v in range(len(my_slots)):
+            my_slots[v].first *= len(indices)
+        buffer, facts = np.empty(room, np.uint8), np.empty(4, np.int32)
+        pool = np.empty(scratch, np.uint8)
+        out = pixels.reshape(pixels.size)
+        slot = take_number(counter)
+        while slot < len(indices):
+            id, address = obtain(indices[slot], metadata, storage, epoch, buffer, facts)
+            ids[slot, 0] = id
+            if id >= 0:
+                height, width = np.int64(facts[0]), np.int64(facts[1])
+                shapes[slot, 0], shapes[slot, 1] = height, width
+                row = rows[slot].view(ROW)
+                draw_into(my_laws, seed, epoch, id, height, width, row)
+                need = pool_bytes(height, width, largest) + 64
+                if pool.size < need:
+                    pool = np.empty(need, np.uint8)
+                aligned = pool[64 - np.int64(pool.ctypes.data) % 64 :]
+                image = pixels_at(address, height, width)
+                render_image(image, row, my_slots, slot, half, channels_last, out, aligned)
+            slot = take_number(counter)
+
+    return lane
+
+
+def _obtain(work: Work) -> Any:
+    """The sample that is wanted or the one that stands in for it, and where its pixels lie."""
+    read, rescue, seed = work.read, work.rescue, np.uint64(work.seed)
+    decode, substitute, row = ffcv_jpeg.decode, order._substitute, ROW
+
+    @numba.njit(nogil=True, error_model="numpy")
+    def obtain(index, metadata, storage, epoch, buffer, facts):
+        wanted = np.int64(index)
+        id = wanted
+        for attempt in range(MOST_SUBSTITUTES):
+            field = metadata[id]
+            data = read(field["data_ptr"], storage)
+            height, width = np.int64(field["height"]), np.int64(field["width"])
+            facts[0], facts[1] = height, width
+            if field["mode"] == JPG:
+                if decode(data, buffer, facts):
+                    return id, np.uint64(buffer.ctypes.data)
+            elif data.size == 3 * height * width and 3 * height * width > 0:
+                return id, np.uint64(data.ctypes.data)
+            address = rescue(id, data.ctypes.data, data.size, facts.ctypes.data)
+            if address == FAILED:
+                break
+            if address != BAD:
+                return id, np.uint64(address)
+            id = substitute(seed, np.uint64(epoch), wanted, attempt, len(metadata))
+        return np.int64(-1), np.uint64(0)
+
+    return obtain
