@@ -95,6 +95,8 @@ class BatchDecoder:
         self._most, self._ahead = most, ahead
         self._pipeline: Any = _pipeline(most, device, threads, hardware)
         self._underway: deque[_Batch] = deque()
+        # DALI reads the arrays as long as it lives, which a traceback may prolong.
+        weakref.finalize(self._pipeline, self._underway.clear).atexit = False
         _decoders.add(self)
 
     def submit(self, encoded: Sequence[np.ndarray]) -> None:
@@ -124,22 +126,24 @@ class BatchDecoder:
         """
         if not self._underway:
             raise ValueError("no batch is under way")
-        batch = self._underway.popleft()
-        if not batch.scheduled:
-            raise Refused("the header of an image cannot be read")
-        try:
-            (tensors,) = self._pipeline.outputs(cuda_stream=stream)
-        except RuntimeError as error:
-            raise Refused(_reason(error)) from None
-        except BaseException:
-            self.close()  # nobody knows whether the batch is still in DALI's queue
-            raise
+        batch, tensors, reason = self._underway[0], None, "the header of an image cannot be read"
+        if batch.scheduled:
+            try:
+                (tensors,) = self._pipeline.outputs(cuda_stream=stream)
+            except RuntimeError as error:
+                reason = _reason(error)
+            except BaseException:
+                self.close()  # nobody knows whether the batch is still in DALI's queue
+                raise
+        self._underway.popleft()
+        if tensors is None:
+            raise Refused(reason)
         return Decoded(_images(tensors), tensors, batch.encoded)
 
     def close(self) -> None:
         """Wait for what is under way, drop it, and end DALI's threads; what was taken stays."""
         self._pipeline = None
-        self._underway.clear()
+        self._underway = deque()
 
     def abandon(self) -> None:
         """Close without waiting, in a forked process: DALI's threads did not come along."""

@@ -7,6 +7,7 @@ import io
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -262,6 +263,30 @@ def test_closing_drops_what_is_under_way_and_ends_the_threads() -> None:
         decoder.submit([jpeg()])
     with pytest.raises(ValueError, match="no batch"):
         decoder.take()
+
+
+def test_arrays_live_as_long_as_dali_may_read_them() -> None:
+    """Whoever else holds its pipeline: an exception's traceback does."""
+    decoder = BatchDecoder(4, device=CPU, threads=1, ahead=2)
+    encoded = PLAIN["large"].copy()
+    alive, holder = weakref.ref(encoded), decoder._pipeline
+    decoder.submit([encoded] * 4)
+    del encoded
+    decoder.close()
+    assert alive() is not None
+    del holder
+    assert alive() is None
+
+
+def test_a_refusal_that_is_kept_keeps_no_threads() -> None:
+    before = dali_threads()
+    decoder = BatchDecoder(4, device=CPU, threads=1, ahead=2)
+    decoder.submit([BAD["truncated"]])
+    with pytest.raises(Refused) as kept:
+        decoder.take()
+    decoder.close()
+    assert dali_threads() == before
+    assert kept.value.__context__ is None
 
 
 def dali_threads() -> int:
