@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,12 +12,19 @@ from patchmill.loaders.errors import MillError
 
 
 class Source(Protocol):
-    """What a pipeline needs of a data set; reads must be safe from many threads at once."""
+    """What a pipeline needs of a data set; reads must be safe from many threads at once.
+
+    A source may also have `prefetch(ids)`, which is told what will be read soon and does not wait.
+    """
 
     name: str  # how the user would name it, for messages
     fingerprint: str  # equal for equal lists of samples
-    classes: list[str]  # class names; empty where there are no labels
     labels: np.ndarray | None  # int64, one per sample, or None
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names; empty where there are no labels."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -29,19 +37,36 @@ class Source(Protocol):
         ...
 
 
-def open_source(data: str | Path | Source) -> Source:
-    """A source from what the user wrote: a folder, `scenes:10000`, or `scenes(count=100, ...)`.
+def open_source(data: str | Path | Sequence[str | Path] | Source) -> Source:
+    """A source from what the user wrote.
 
-    A folder that is called `scenes` is `./scenes`.
+    A folder of images; WebDataset shards, as `train.tar`, `train-{000000..000146}.tar`,
+    `train-*.tar`, a folder of tars or a list; FFCV's `train.beton`; `scenes:10000` or
+    `scenes(count=100, ...)` (a folder that is called `scenes` is `./scenes`).
     """
-    if not isinstance(data, str | Path):
+    if not isinstance(data, str | Path | list | tuple):
         return _checked(data)
     text = str(data)
     if isinstance(data, str) and (text == "scenes" or text.startswith(("scenes:", "scenes("))):
         return _scenes(text)
+    if text.endswith(".beton") and isinstance(data, str | Path):
+        from patchmill.loaders.sources.beton import Beton
+
+        return Beton(data)
+    from patchmill.loaders.sources import shard_names
+
+    if shard_names.are_urls(data):
+        raise MillError(
+            f"{text!r} is streamed, and a loader cannot be built on a stream yet: "
+            "fetch the shards, or iterate patchmill.loaders.sources.remote.Stream"
+        )
+    if shard_names.are_shards(data):
+        from patchmill.loaders.sources.shards import Shards
+
+        return Shards(data)
     from patchmill.loaders.sources.folder import Folder
 
-    return Folder(data)
+    return Folder(data)  # type: ignore[arg-type]  # a list is shards
 
 
 def _scenes(text: str) -> Source:
@@ -59,4 +84,6 @@ def _scenes(text: str) -> Source:
 def _checked(data: Any) -> Source:
     if hasattr(data, "read") and hasattr(data, "where") and hasattr(data, "fingerprint"):
         return data
-    raise MillError(f"cannot read data from {data!r}: give a folder, 'scenes:1000' or a source")
+    raise MillError(
+        f"cannot read data from {data!r}: give a folder, shards, 'scenes:1000' or a source"
+    )

@@ -42,13 +42,21 @@ class Columns:
 
 
 def write(
-    path: Path, kind: str, columns: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+    path: Path,
+    kind: str,
+    columns: Mapping[str, np.ndarray | Sequence[np.ndarray]],
+    meta: Mapping[str, Any],
 ) -> None:
-    """Write the whole file under a temporary name and rename it; raises OSError."""
+    """Write the whole file under a temporary name and rename it; raises OSError.
+
+    A column may come in parts of one dtype, which follow one another in the file.
+    """
     layout, offset = {}, 0
     for name, column in columns.items():
-        layout[name] = {"dtype": column.dtype.str, "shape": column.shape, "offset": offset}
-        offset += -(-column.nbytes // _ALIGN) * _ALIGN
+        parts = _parts(column)
+        shape = (sum(map(len, parts)), *parts[0].shape[1:])
+        layout[name] = {"dtype": parts[0].dtype.str, "shape": shape, "offset": offset}
+        offset += -(-sum(part.nbytes for part in parts) // _ALIGN) * _ALIGN
     header = json.dumps({"kind": kind, "meta": meta, "columns": layout, "bytes": offset}).encode()
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -114,11 +122,17 @@ def _body_start(header_length: int) -> int:
     return -(-(_START.size + header_length) // _ALIGN) * _ALIGN
 
 
-def _write_column(file: Any, column: np.ndarray) -> None:
-    flat = column.reshape(-1)
-    for start in range(0, flat.size, _CHUNK):
-        file.write(np.ascontiguousarray(flat[start : start + _CHUNK]).data)
-    file.write(bytes(-column.nbytes % _ALIGN))
+def _parts(column: np.ndarray | Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    return [column] if isinstance(column, np.ndarray) else column
+
+
+def _write_column(file: Any, column: np.ndarray | Sequence[np.ndarray]) -> None:
+    parts = _parts(column)
+    for part in parts:
+        flat = part.reshape(-1)
+        for start in range(0, flat.size, _CHUNK):
+            file.write(np.ascontiguousarray(flat[start : start + _CHUNK]).data)
+    file.write(bytes(-sum(part.nbytes for part in parts) % _ALIGN))
 
 
 def _map(body: mmap.mmap, start: int, layout: dict[str, Any]) -> dict[str, np.ndarray]:

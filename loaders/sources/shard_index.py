@@ -105,8 +105,8 @@ def make(
     unlabelled = [sample for sample in samples if sample.label is None]
     if unlabelled and len(unlabelled) < len(samples):
         raise MillError(
-            f"of {len(samples)} samples of the shard {shard}, {len(unlabelled)} have no label, first "
-            f"{os.fsdecode(unlabelled[0].name)!r}: give all of them a .cls, or none of them"
+            f"{len(unlabelled)} of {len(samples)} samples of the shard {shard} have no label, "
+            f"first {os.fsdecode(unlabelled[0].name)!r}: give all of them a .cls, or none"
         )
     rows: dict[str, list[int]] = {
         "offsets": [sample.offset for sample in samples],

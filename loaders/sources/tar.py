@@ -65,7 +65,7 @@ class FileReader:
         start = self.position - self._window_start
         data = self._window[start : start + count]
         if len(data) < count:
-            data = self._window = _pread(self._descriptor, max(count, _WINDOW), self.position)
+            data = self._window = read_at(self._descriptor, max(count, _WINDOW), self.position)
             self._window_start = self.position
             data = data[:count]
         self.position += len(data)
@@ -78,7 +78,7 @@ class FileReader:
 
     def at(self, offset: int, count: int) -> bytes:
         """Bytes from anywhere in the file; fewer only at its end."""
-        return _pread(self._descriptor, count, offset)
+        return read_at(self._descriptor, count, offset)
 
 
 class StreamReader:
@@ -144,7 +144,7 @@ def members(reader: Reader) -> Iterator[Member]:
 
 def name_before(descriptor: int, offset: int) -> bytes:
     """The name in the header before a member's content: of a long one the beginning."""
-    return _name(_pread(descriptor, BLOCK, max(offset - BLOCK, 0)))
+    return _name(read_at(descriptor, BLOCK, max(offset - BLOCK, 0)))
 
 
 def _pass_over(reader: Reader, size: int, offset: int | None = None) -> None:
@@ -249,7 +249,7 @@ def _is_sparse(records: dict[bytes, bytes]) -> bool:
     return any(key.startswith(b"GNU.sparse.") for key in records)
 
 
-def _pread(descriptor: int, count: int, offset: int) -> bytes:
+def read_at(descriptor: int, count: int, offset: int) -> bytes:
     data = os.pread(descriptor, count, offset)
     while len(data) < count and (
         more := os.pread(descriptor, count - len(data), offset + len(data))

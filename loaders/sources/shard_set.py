@@ -1,0 +1,203 @@
+"""The index of a data set of shards: one memory-mapped file, put together from the shards' own.
+
+Made at the first start and kept in the cache; later starts map it and only compare each shard's
+size and modification time. Where a shard has an index beside it, that is used; the headers of the
+others are gone through once. The columns are those of `shard_index`, of all shards one after
+another; `starts` says where each shard's rows begin, `checked` whether they have checksums.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from patchmill.loaders import cache
+from patchmill.loaders.errors import MillError
+from patchmill.loaders.progress import track
+from patchmill.loaders.sources import columns, shard_index
+from patchmill.loaders.sources.columns import Columns
+from patchmill.loaders.sources.threads import in_threads
+
+log = logging.getLogger("patchmill")
+
+KIND = "shards index 1"
+
+_THREADS = 16  # on network disks each shard costs round trips
+_RACY_NS = 2_000_000_000  # a tar that changed this lately may change again at the same time
+_MOST_CLASSES = 1 << 20
+_SHOWN = 3
+
+State = tuple[int, int, int]  # of a shard: size, modification time, that of the index beside it
+
+
+def open_set(paths: Sequence[str]) -> Columns:
+    """The index of these shards, in this order; a MillError names what is missing or damaged."""
+    paths = [os.path.realpath(path) for path in paths]
+    states = _states(paths)
+    with contextlib.ExitStack() as stack:
+        folder = None
+        try:
+            folder = cache.folder("shards")
+            file = folder / f"{_key(paths)}.set"
+            if index := _find(file, states):
+                return index
+            stack.enter_context(cache.lock(file.with_suffix(".lock")))
+            if index := _find(file, states):  # made by another process meanwhile
+                return index
+        except MillError as error:
+            log.warning("the shards will be indexed anew at each start: %s", error)
+        parts, meta = _assemble(paths, states, folder)
+        if folder:
+            try:
+                columns.write(file, KIND, parts, meta)
+                return columns.read(file, KIND)
+            except (OSError, MillError) as error:
+                log.warning("the index of %d shards is not kept: %s", len(paths), error)
+        return Columns(meta, {name: np.concatenate(part) for name, part in parts.items()})
+
+
+def _key(paths: Sequence[str]) -> str:
+    return hashlib.sha256(b"\0".join(map(os.fsencode, paths))).hexdigest()[:16]
+
+
+def _find(file: Path, states: Sequence[State]) -> Columns | None:
+    index = columns.find(file, KIND)
+    return index if index and np.array_equal(index["states"], np.array(states)) else None
+
+
+def _states(paths: Sequence[str]) -> list[State]:
+    found = list(in_threads(_state, paths, _THREADS))
+    missing = [path for path, state in zip(paths, found, strict=True) if state is None]
+    if missing:
+        named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        raise MillError(
+            f"{len(missing)} of {len(paths)} shards cannot be found: {named}; "
+            "fetch what is missing, or name only the shards that are there"
+        )
+    return [state for state in found if state]
+
+
+def _state(path: str) -> State | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    try:
+        beside = os.stat(shard_index.beside(path)).st_mtime_ns
+    except OSError:
+        beside = 0
+    return status.st_size, status.st_mtime_ns, beside
+
+
+# --------------------------------------------------------------------------- from the shards' own
+
+
+def _assemble(
+    paths: Sequence[str], states: Sequence[State], folder: Path | None
+) -> tuple[dict[str, Sequence[np.ndarray]], dict[str, object]]:
+    started = time.time_ns()
+    with track("indexing shards", len(paths)) as advance:
+
+        def one(number: int) -> Columns:
+            index = _index(paths[number], states[number], folder)
+            advance(1)
+            return index
+
+        shards = list(in_threads(one, range(len(paths)), _THREADS))
+    counts = [len(shard["offsets"]) for shard in shards]
+    if not sum(counts):
+        raise MillError(f"there are no images in the {len(paths)} shards {paths[0]} ...")
+    _warn_of_imageless(shards)
+    is_racy = [started - state[1] < _RACY_NS for state in states]
+    kept = [(-1, -1, -1) if racy else state for racy, state in zip(is_racy, states, strict=True)]
+    names, name_starts = columns.join([os.fsencode(path) for path in paths])
+    content: dict[str, Sequence[np.ndarray]] = {
+        name: [_column(shard, name) for shard in shards]
+        for name in shard_index.DTYPES
+        if any(name in shard.columns for shard in shards)
+    }
+    _check_labels(paths, shards)
+    content |= {
+        "starts": [np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)],
+        "checked": [np.array(["checksums" in shard.columns for shard in shards], np.uint8)],
+        "paths": [names],
+        "path_starts": [name_starts],
+        "states": [np.array(kept, np.int64)],
+        "tar_states": [np.array([state[:2] for state in states], np.int64)],
+    }
+    whole = hashlib.sha256("".join(shard.meta["fingerprint"] for shard in shards).encode())
+    meta: dict[str, object] = {
+        "fingerprint": whole.hexdigest()[:16],
+        "classes": _classes(paths, shards),
+    }
+    return content, meta
+
+
+def _index(path: str, state: State, folder: Path | None) -> Columns:
+    """The shard's index: the one beside it, the one in the cache, or a new one."""
+    tar_bytes, tar_mtime_ns, has_beside = state
+    if has_beside:
+        try:
+            return shard_index.read(path)
+        except MillError as error:
+            log.warning("%s (the shard's headers are read instead)", error)
+    file = folder / f"{_key([path])}.shard" if folder else None
+    found = columns.find(file, shard_index.KIND) if file else None
+    if found and (found.meta["tar_bytes"], found.meta["tar_mtime_ns"]) == (tar_bytes, tar_mtime_ns):
+        return found
+    started = time.time_ns()
+    contents = shard_index.scan(path)
+    racy = started - tar_mtime_ns < _RACY_NS
+    index = shard_index.make(path, contents, tar_bytes, -1 if racy else tar_mtime_ns)
+    if file:
+        with contextlib.suppress(OSError, MillError):  # the whole set's index says it, if need be
+            columns.write(file, shard_index.KIND, index.columns, index.meta)
+            return columns.read(file, shard_index.KIND)
+    return index
+
+
+def _column(shard: Columns, name: str) -> np.ndarray:
+    """A shard's column, or zeros where it has none."""
+    if name in shard.columns:
+        return shard[name]
+    return np.broadcast_to(np.zeros(1, shard_index.DTYPES[name]), len(shard["offsets"]))
+
+
+def _check_labels(paths: Sequence[str], shards: Sequence[Columns]) -> None:
+    filled = [
+        (p, "labels" in s.columns) for p, s in zip(paths, shards, strict=True) if len(s["offsets"])
+    ]
+    without = [path for path, labelled in filled if not labelled]
+    if without and len(without) < len(filled):
+        raise MillError(
+            f"the samples of {len(without)} of {len(filled)} shards have no labels, first those of "
+            f"{without[0]}: label all samples, or none"
+        )
+
+
+def _classes(paths: Sequence[str], shards: Sequence[Columns]) -> list[str]:
+    """The names that tools left in the indexes, else the numbers, as far as they make sense."""
+    labels = [shard["labels"] for shard in shards if "labels" in shard.columns]
+    if not labels:
+        return []
+    least, most = min(map(np.min, labels)), max(map(np.max, labels))
+    named = {tuple(shard.meta["classes"]) for shard in shards} - {()}
+    if len(named) > 1:
+        raise MillError(f"the shards {paths[0]} ... were made with different lists of classes")
+    for names in named:
+        if least >= 0 and most < len(names):
+            return list(names)
+    return [str(number) for number in range(most + 1)] if 0 <= most < _MOST_CLASSES else []
+
+
+def _warn_of_imageless(shards: Sequence[Columns]) -> None:
+    if total := sum(shard.meta["imageless"] for shard in shards):
+        first = next(shard.meta["first_imageless"] for shard in shards if shard.meta["imageless"])
+        log.warning("%d samples without an image are left out, first %r", total, first)
