@@ -28,7 +28,11 @@ try:
 except ImportError:
     fn = None
 
-NOTE = "jitters in one fixed order, with a linear hue (YIQ), and turns photos upright by their EXIF"
+NOTE = (
+    "jitters in one fixed order, with a linear hue (YIQ), and turns photos upright by their EXIF; "
+    "views on a GPU are float16"
+)
+DEVICES = {"cpu": "", "cuda": ""}
 
 
 def available() -> str | None:
@@ -38,7 +42,7 @@ def available() -> str | None:
 def open(
     paths: list[str], recipe: Recipe, workers: int, batch_size: int, device: str = "cpu"
 ) -> Batches:
-    """`device="gpu"` decodes with nvJPEG and makes the views on the GPU; `workers` threads help."""
+    """On a GPU it decodes with nvJPEG and makes the views there; `workers` threads help."""
     for group in recipe.views:
         if not isinstance(group.crop, Crop | Window | Centre) or group.turns:
             raise MillError(f"the dali peer cannot make view group {group.name!r} of {recipe.name}")
@@ -48,27 +52,43 @@ def open(
 def _batches(
     paths: list[str], recipe: Recipe, workers: int, batch_size: int, device: str
 ) -> Batches:
+    import torch
     from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
+    place = torch.device(device)
     define = pipeline_def(_views, enable_conditionals=True)
-    device_id = 0 if device == "gpu" else None
+    device_id = None if place.type == "cpu" else place.index or 0
+    decoder = (
+        {"device": "cpu"} if place.type == "cpu" else _mixed(paths, place, workers, batch_size)
+    )
     pipeline = define(
-        paths, recipe, device, batch_size=batch_size, num_threads=workers, device_id=device_id
+        paths, recipe, decoder, batch_size=batch_size, num_threads=workers, device_id=device_id
     )
     names = [f"view{number}" for number in range(recipe.total)]
-    for (views,) in DALIGenericIterator(pipeline, names):
+    for (views,) in DALIGenericIterator(pipeline, names):  # tensors of DALI's memory, not copied
         yield views
 
 
-def _views(paths: list[str], recipe: Recipe, device: str) -> tuple[Any, ...]:
+def _mixed(paths: list[str], device: Any, threads: int, batch_size: int) -> dict[str, Any]:
+    """On a GPU, with the same share for its JPEG unit as our own pipeline."""
+    import numpy as np
+
+    from patchmill.loaders.pipelines.dali_split import hardware_share
+
+    some = [np.fromfile(path, np.uint8) for path in paths[:batch_size]]
+    return {"device": "mixed", "hw_decoder_load": hardware_share(device, threads, some)}
+
+
+def _views(paths: list[str], recipe: Recipe, decoder: dict[str, Any]) -> tuple[Any, ...]:
     encoded, _ = fn.readers.file(files=paths, shuffle_after_epoch=True)
-    images = fn.decoders.image(encoded, device="mixed" if device == "gpu" else "cpu")
+    images = fn.decoders.image(encoded, **decoder)
+    dtype = types.FLOAT if decoder["device"] == "cpu" else types.FLOAT16
     return tuple(
-        _view(images, group, view) for group in recipe.views for view in range(group.count)
+        _view(images, group, view, dtype) for group in recipe.views for view in range(group.count)
     )
 
 
-def _view(images: Any, group: Views, view: int) -> Any:
+def _view(images: Any, group: Views, view: int, dtype: Any) -> Any:
     pixels = _crop(images, group)
     if group.colour:
         pixels = _colour(pixels, group.colour, view)
@@ -80,7 +100,7 @@ def _view(images: Any, group: Views, view: int) -> Any:
             pixels = math.min(pixels, types.Constant(255).uint8() - pixels)
     return fn.crop_mirror_normalize(
         pixels,
-        dtype=types.FLOAT,
+        dtype=dtype,
         output_layout="CHW",
         mean=[255 * value for value in group.mean],
         std=[255 * value for value in group.std],

@@ -30,6 +30,7 @@ NOTE = (
     "does less: FFCV has no hue, grey, blur or solarise, and resizes by area whatever the recipe "
     "says; its photos were written anew at quality 90"
 )
+DEVICES = {"cpu": "", "cuda": "it makes views on a CPU; compare it with --device cpu"}
 
 SHORTEST_EPOCH = 100_000  # images; an epoch's end empties FFCV's queue
 
@@ -38,7 +39,9 @@ def available() -> str | None:
     return "FFCV is not installed: pip install 'patchmill[ffcv]'" if Loader is None else None
 
 
-def open(paths: list[str], recipe: Recipe, workers: int, batch_size: int) -> Batches:
+def open(
+    paths: list[str], recipe: Recipe, workers: int, batch_size: int, device: str = "cpu"
+) -> Batches:
     for group in recipe.views:
         if not isinstance(group.crop, Crop) or group.turns:
             raise MillError(f"the ffcv peer cannot make view group {group.name!r} of {recipe.name}")

@@ -26,6 +26,7 @@ from patchmill.loaders.recipe import (
 )
 
 NOTE = ""
+DEVICES = {"cpu": "", "cuda": ""}
 
 Transform = Callable[[Image.Image], Image.Image]
 
@@ -34,15 +35,23 @@ def available() -> str | None:
     return None
 
 
-def open(paths: list[str], recipe: Recipe, workers: int, batch_size: int) -> Batches:
+def open(
+    paths: list[str], recipe: Recipe, workers: int, batch_size: int, device: str = "cpu"
+) -> Batches:
+    """For a GPU, views are made by the same workers; pinned and copied while others are made."""
+    on_cpu = device == "cpu"
     loader = DataLoader(
         Images(paths, recipe),
         batch_size=batch_size,
         sampler=Endless(len(paths)),
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=not on_cpu,
     )
-    return (batch for batch in loader)
+    return (batch if on_cpu else _upload(batch, device) for batch in loader)
+
+
+def _upload(batch: list[Tensor], device: str) -> list[Tensor]:
+    return [views.to(device, non_blocking=True).bfloat16() for views in batch]
 
 
 class Images(Dataset[list[Tensor]]):

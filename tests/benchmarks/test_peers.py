@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from patchmill.benchmarks import peers
-from patchmill.kernels.views import reference
+from patchmill.benchmarks.peers import ragged
+from patchmill.kernels.views import cpu, reference
 from patchmill.kernels.views.rows import GREY_LAST, NO_JITTER, ROW, Target
+from patchmill.loaders import plan
 from patchmill.loaders.errors import MillError
-from patchmill.loaders.recipe import Blur, Colour, Crop, Grid, Recipe, Shift, Views, Window
+from patchmill.loaders.recipe import Blur, Centre, Colour, Crop, Grid, Recipe, Shift, Views, Window
 
 # Numba stumbles over its own finalisers when FFCV's compiled pipelines are collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -41,10 +44,14 @@ DINO = Recipe(
     name="small dino",
 )
 SIZES = [32, 32, 16]
+DRAWS = 1000
 
 
 # FFCV compiles every view's pipeline, which takes it many seconds.
-@pytest.fixture(params=["torchvision", "dali", pytest.param("ffcv", marks=pytest.mark.slow)])
+ALL_BUT_FFCV = [name for name in peers.NAMES if name != "ffcv"]
+
+
+@pytest.fixture(params=[*ALL_BUT_FFCV, pytest.param("ffcv", marks=pytest.mark.slow)])
 def peer(request) -> peers.Peer:
     found = peers.load(request.param)
     if reason := found.available():
@@ -107,22 +114,127 @@ def _reference(photos: list[str], group: Views) -> Tensor:
     return reference.render(images, rows, [target])["view"][:, 0]
 
 
-@pytest.mark.parametrize("crop", [Window(48), Shift(4), Grid(2, 2), Grid(1, 3, Window(64))])
-def test_torchvision_follows_every_law(photos, crop):
-    group = Views("view", count=2, size=20, crop=crop, turns=not isinstance(crop, Grid))
-    with closing(peers.load("torchvision").open(photos, Recipe((group,)), 0, 2)) as batches:
+@pytest.mark.parametrize("name", ALL_BUT_FFCV)
+def test_their_work_is_ours(photos, name):
+    """Each view's mean and standard deviation over many draws, at the strengths of DINO."""
+    peer = peers.load(name)
+    if reason := peer.available():
+        pytest.skip(reason)
+    torch.manual_seed(0)
+    random.seed(0)
+    with closing(peer.open(photos, DINO, workers=1, batch_size=DRAWS)) as batches:
+        theirs = _statistics(views_of(next(batches)))
+    images = [np.array(Image.open(path).convert("RGB")) for path in photos] * (DRAWS // 5)
+    rows = plan.draw(DINO, 0, 0, range(DRAWS), [image.shape[:2] for image in images]).rows
+    groups = cpu.render(images, rows, plan.targets(DINO))
+    ours = _statistics([view for group in groups.values() for view in group.unbind(1)])
+    assert torch.allclose(theirs, ours, atol=0.15)
+
+
+def _statistics(views: list[Tensor]) -> Tensor:
+    return torch.stack([torch.stack([view.mean(), view.std()]) for view in views])
+
+
+@pytest.mark.parametrize("crop", [Window(48), Shift(4), Centre(48), Grid(2, 2), Grid(1, 3)])
+@pytest.mark.parametrize("name", ["torchvision", "torchvision-gpu", "kornia"])
+def test_every_law_is_followed(photos, name, crop):
+    peer = peers.load(name)
+    if reason := peer.available():
+        pytest.skip(reason)
+    group = Views("view", count=2, size=20, crop=crop, interpolation="bicubic")
+    with closing(peer.open(photos, Recipe((group,)), 1, 2)) as batches:
         views = next(batches)
     assert [tuple(view.shape) for view in views] == [(2, 3, 20, 20)] * group.total
 
 
-def test_a_recipe_that_a_library_cannot_make_is_refused(peer, photos):
-    if peer is peers.load("torchvision"):
-        pytest.skip("torchvision can make them all")
-    recipe = Recipe((Views("cells", count=1, size=8, crop=Grid(2, 2)),))
-    with pytest.raises(MillError, match="cells"):
-        peer.open(photos, recipe, 1, 2)
+def test_a_grid_is_cut_row_by_row(photos):
+    """Cells of the same place, one after the other, put together again: the view that was cut."""
+    whole = Views("view", count=1, size=40, crop=Crop((1.0, 1.0), (1.0, 1.0)), flip=0.0)
+    cut = replace(whole, size=20, crop=Grid(2, 2, Crop((1.0, 1.0), (1.0, 1.0))))
+    for name in ("torchvision", "torchvision-gpu"):
+        peer = peers.load(name)
+        with closing(peer.open(photos[:1], Recipe((whole,)), 1, 1)) as batches:
+            view = next(batches)[0][0]
+        with closing(peer.open(photos[:1], Recipe((cut,)), 1, 1)) as batches:
+            a, b, c, d = (cell[0] for cell in next(batches))
+        together = torch.cat([torch.cat([a, b], -1), torch.cat([c, d], -1)], -2)
+        assert torch.equal(view, together)
+
+
+@pytest.mark.parametrize("name", ["torchvision", "torchvision-gpu"])
+def test_torchvision_turns(photos, name):
+    """A quarter of all views lies each way."""
+    group = Views("view", count=1, size=20, crop=Centre(20), flip=0.0, turns=True)
+    torch.manual_seed(0)
+    random.seed(0)
+    with closing(peers.load(name).open(photos[:1], Recipe((group,)), 1, 64)) as batches:
+        views = next(batches)[0]
+    assert len({view.flatten()[:60].sum().item() for view in views}) == 4
+
+
+@pytest.mark.parametrize("name", ["dali", pytest.param("ffcv", marks=pytest.mark.slow), "kornia"])
+def test_a_recipe_that_a_library_cannot_make_is_refused(photos, name):
+    peer = peers.load(name)
+    if reason := peer.available():
+        pytest.skip(reason)
+    turned = Recipe((Views("turned", count=1, size=8, turns=True),))
+    with pytest.raises(MillError, match="turned"):
+        peer.open(photos, turned, 1, 2)
+
+
+def test_every_peer_says_where_it_is_used():
+    for name in peers.NAMES:
+        assert set(peers.load(name).DEVICES) == {"cpu", "cuda"}
+        assert not all(peers.load(name).DEVICES.values())
+
+
+def test_what_a_recipe_asks_for_in_vain_is_said():
+    assert peers.note("torchvision", DINO) == ""
+    overlapping = Recipe((Views("a", 2, 16), Views("b", 1, 16, Crop((0.3, 1.0), min_overlap=0.1))))
+    assert peers.note("torchvision", overlapping).startswith("does not draw crops again")
+    assert peers.note("dali", overlapping).endswith(
+        "; it does not draw crops again that overlap too little"
+    )
 
 
 def test_an_unknown_peer_is_an_error_that_lists_the_known():
-    with pytest.raises(MillError, match="torchvision, dali, ffcv"):
-        peers.load("kornia")
+    with pytest.raises(MillError, match="torchvision, torchvision-gpu, kornia, dali, ffcv"):
+        peers.load("spdl")
+
+
+# ----------------------------------------------------------------------------------- their decoders
+
+
+@pytest.mark.parametrize("name", ragged.DECODERS)
+def test_decoders_give_the_pixels(photos, name):
+    pytest.importorskip(name)
+    encoded = [torch.frombuffer(bytearray(Path(p).read_bytes()), dtype=torch.uint8) for p in photos]
+    for image, path in zip(ragged.DECODERS[name]("cpu")(encoded), photos, strict=True):
+        wanted = torch.from_numpy(np.array(Image.open(path).convert("RGB")))
+        assert torch.equal(image.permute(1, 2, 0), wanted)
+
+
+def test_the_next_best_decoder_is_taken(monkeypatch):
+    def broken(device):
+        raise ImportError("no FFmpeg\nmore lines")
+
+    probe = [torch.zeros(0, dtype=torch.uint8)]
+    monkeypatch.setattr(ragged, "DECODERS", {"a": broken, "b": lambda device: list})
+    assert ragged.decoder("cpu", probe) is list
+    monkeypatch.setattr(ragged, "DECODERS", {"a": broken})
+    with pytest.raises(MillError, match=r"decodes JPEGs on cpu: a: no FFmpeg$"):
+        ragged.decoder("cpu", probe)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["torchvision", "torchvision-gpu", "kornia", "dali"])
+def test_on_a_gpu_views_stay_there(photos, name):
+    peer = peers.load(name)
+    if reason := peer.available():
+        pytest.skip(reason)
+    with closing(peer.open(photos, DINO, workers=1, batch_size=4, device="cuda")) as batches:
+        for _ in range(3):
+            views = views_of(next(batches))
+            assert [tuple(view.shape) for view in views] == [(4, 3, s, s) for s in SIZES]
+            assert all(view.is_cuda and view.element_size() == 2 for view in views)
+            assert all(0.3 < view.float().std() < 3 for view in views)
