@@ -2,7 +2,8 @@
 
 A contender stays open from its first turn to its last, so that each compiles and starts its workers
 once. Between its turns it fills its queues and falls still; in its turn, what it had made before is
-thrown away first, so that only images made in a turn count in it.
+thrown away first, so that only images made in a turn count in it. On a GPU, a turn ends when the
+GPU is through with it, and nobody waits for the GPU before that unless the library makes them.
 """
 
 from __future__ import annotations
@@ -12,21 +13,24 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from patchmill.benchmarks import peers, timing
+from patchmill.benchmarks import machine, peers, timing
 from patchmill.kernels.views import cpu
 from patchmill.kernels.views.rows import ROW
 from patchmill.loaders import plan
 from patchmill.loaders.decode import Decoder
 from patchmill.loaders.errors import MillError
-from patchmill.loaders.pipelines.threads import Loader
 from patchmill.loaders.progress import Advance, track
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.stats import Stage
+
+if TYPE_CHECKING:
+    from patchmill.loaders.loader import Loader
 
 _KEPT_SAMPLES = 8  # memory for the views of so many images is written again and again
 
@@ -50,30 +54,55 @@ class Contender(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Raced:
+    """By contender, and by round where it has turns."""
+
+    rates: dict[str, Turns]
+    cores: dict[str, Turns] = field(default_factory=dict)  # that were busy, of whomever's work
+    gpu: dict[str, int] = field(default_factory=dict)  # bytes that it made its GPU's memory shrink
+    failed: dict[str, str] = field(default_factory=dict)  # why it could not start
+
+
 def race(
     ours: Sequence[Contender], theirs: Sequence[Contender], rounds: int, seconds: float
-) -> tuple[dict[str, Turns], dict[str, str]]:
-    """All contenders' turns of so many seconds, and why some of theirs could not start."""
-    failed: dict[str, str] = {}
+) -> Raced:
+    """All contenders' turns of so many seconds; some of theirs may fail to start."""
+    found = Raced({})
     steps = (len(ours) + len(theirs)) * (1 + rounds)
     with ExitStack() as opened, track("measuring", steps) as advance:
         for contender in (*theirs, *ours):  # ours start threads, some of theirs fork
             try:
                 opened.callback(contender.close)
-                contender.open()
+                _open(contender, found)
             except Exception as error:
                 if contender in ours:
                     raise
-                failed[contender.name] = str(error).splitlines()[0]
+                found.failed[contender.name] = str(error).splitlines()[0]
             advance(1)
-        racing = [x for x in (*ours, *theirs) if x.name not in failed]
-        turns = {x.name: partial(_turn, x, seconds, advance) for x in racing}
-        return timing.interleave(turns, rounds), failed
+        racing = [x for x in (*ours, *theirs) if x.name not in found.failed]
+        turns = {x.name: partial(_turn, x, seconds, found, advance) for x in racing}
+        found.rates.update(timing.interleave(turns, rounds))
+    return found
 
 
-def _turn(contender: Contender, seconds: float, advance: Advance) -> float:
+def _open(contender: Contender, found: Raced) -> None:
+    machine.free_gpu_cache()
+    before = machine.gpu_taken()
+    contender.open()
+    timing.finish_gpu()
+    found.gpu[contender.name] = machine.gpu_taken() - before
+
+
+def _turn(contender: Contender, seconds: float, found: Raced, advance: Advance) -> float:
     timing.wait_until_quiet()
+    timing.finish_gpu()
+    memory, busy = machine.gpu_taken(), timing.processor_seconds()
+    began = time.perf_counter()
     rate = contender.measure(seconds)
+    cores = (timing.processor_seconds() - busy) / (time.perf_counter() - began)
+    found.cores.setdefault(contender.name, []).append(cores)
+    found.gpu[contender.name] += machine.gpu_taken() - memory
     advance(1)
     return rate
 
@@ -146,8 +175,6 @@ class Views:
 class Batches:
     """A loader. Up to `ahead` batches lie ready in its queues, and it makes `together` at once."""
 
-    stage = "loader"
-
     def __init__(
         self,
         name: str,
@@ -157,8 +184,9 @@ class Batches:
         *,
         ahead: int,
         together: int = 1,
+        stage: str = "loader",
     ) -> None:
-        self.name, self.workers = name, workers
+        self.name, self.stage, self.workers = name, stage, workers
         self._start, self._batch_size = start, batch_size
         self._ahead, self._together = ahead, together
         self._batches: peers.Batches | None = None
@@ -169,17 +197,17 @@ class Batches:
 
     def measure(self, seconds: float) -> float:
         self._take(self._ahead + self._together)
-        images, began, passed = 0, time.perf_counter(), 0.0
-        while passed < seconds:
+        timing.finish_gpu()
+        images, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds:
             self._take(self._together)  # all of them: what is in the time must be in the count
             images += self._together * self._batch_size
-            passed = time.perf_counter() - began
-        return images / passed
+        timing.finish_gpu()
+        return images / (time.perf_counter() - began)
 
     def _take(self, count: int) -> None:
         for _ in range(count):
             next(cast(peers.Batches, self._batches))
-        _finish_copies()
 
     def close(self) -> None:
         if self._batches:
@@ -191,19 +219,19 @@ class OurLoader(Batches):
 
     def __init__(self, loader: Loader, batch_size: int, workers: int) -> None:
         super().__init__("loader", lambda: _forever(loader), batch_size, workers, ahead=3)
-        self._loader = loader
+        self.loader = loader
         self.turns: list[dict[str, Stage]] = []
 
     def measure(self, seconds: float) -> float:
-        before = self._loader.stats().stages
+        before = self.loader.stats().stages
         rate = super().measure(seconds)
-        after = self._loader.stats().stages
+        after = self.loader.stats().stages
         self.turns.append({name: _between(before[name], after[name]) for name in after})
         return rate
 
 
 def _between(before: Stage, after: Stage) -> Stage:
-    return Stage(after.items - before.items, after.seconds - before.seconds, 0.0)
+    return replace(after, items=after.items - before.items, seconds=after.seconds - before.seconds)
 
 
 def _forever(loader: Loader) -> peers.Batches:
@@ -211,33 +239,23 @@ def _forever(loader: Loader) -> peers.Batches:
         yield from loader
 
 
-def _finish_copies() -> None:
-    import torch
-
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+# By peer: batches that lie ready, and that are made at once, with so many workers.
+_QUEUES: dict[str, Callable[[int], tuple[int, int]]] = {
+    "torchvision": lambda workers: (2 * workers, workers),  # each worker makes whole batches
+    "dali": lambda workers: (3, 1),
+    "ffcv": lambda workers: (5, 1),
+}
 
 
 def their_loader(
-    name: str, paths: list[str], recipe: Recipe, batch_size: int, workers: int
+    name: str, paths: list[str], recipe: Recipe, batch_size: int, workers: int, device: str = "cpu"
 ) -> Batches:
     peer = peers.load(name)
-    ahead, together = {
-        "torchvision": (2 * workers, workers),  # each worker makes whole batches
-        "dali": (3, 1),
-        "ffcv": (5, 1),
-    }[name]
+    ahead, together = _QUEUES.get(name, lambda workers: (0, 1))(workers)
 
     def start() -> peers.Batches:
-        if reason := peer.available():
+        if reason := peer.DEVICES[device.partition(":")[0]] or peer.available():
             raise MillError(reason)
-        return peer.open(paths, recipe, workers, batch_size)
+        return peer.open(paths, recipe, workers, batch_size, device)
 
-    return Batches(
-        name,
-        start,
-        batch_size,
-        workers,
-        ahead=ahead,
-        together=together,
-    )
+    return Batches(name, start, batch_size, workers, ahead=ahead, together=together)

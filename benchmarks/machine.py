@@ -19,18 +19,34 @@ import patchmill
 LIBRARIES = (
     "torch",
     "torchvision",
+    "torchcodec",
+    "triton",
+    "kornia",
     "numpy",
     "numba",
     "pillow",
     "simplejpeg",
     "nvidia-dali-cuda130",
     "nvidia-dali-cuda120",
+    "nvidia-nvimgcodec-cu13",
+    "nvidia-nvimgcodec-cu12",
     "ffcv",
 )
 
 
+# Of nvidia-smi, and what they are called here; clocks are the highest that the GPU may take.
+_GPU_FACTS = {
+    "name": "name",
+    "driver_version": "driver",
+    "memory.total": "memory_mib",
+    "clocks.max.sm": "clock_mhz",
+    "clocks.max.mem": "memory_clock_mhz",
+    "power.limit": "power_limit_w",
+}
+
+
 def describe() -> dict[str, Any]:
-    return {
+    about = {
         "cpu": cpu(),
         "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
@@ -40,6 +56,7 @@ def describe() -> dict[str, Any]:
         "versions": versions(),
         "date": time.strftime("%Y-%m-%d"),
     }
+    return about | ({"gpu": gpu_facts()} if about["gpus"] else {})
 
 
 def cpu() -> str:
@@ -62,6 +79,56 @@ def gpus() -> list[str]:
     import torch
 
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def gpu(device: str) -> str:
+    import torch
+
+    about = torch.cuda.get_device_properties(torch.device(device))
+    return f"{about.name}, {about.total_memory / 2**30:.0f} GiB"
+
+
+def gpu_facts() -> dict[str, Any]:
+    """Of the current GPU; without nvidia-smi only what torch knows."""
+    import torch
+
+    facts: dict[str, Any] = {"cuda": torch.version.cuda}
+    uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+    which, asked = f"--id=GPU-{uuid}", f"--query-gpu={','.join(_GPU_FACTS)}"
+    command = ["nvidia-smi", which, asked, "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return facts
+    return facts | parse_gpu_facts(told.stdout)
+
+
+def parse_gpu_facts(line: str) -> dict[str, Any]:
+    """What nvidia-smi says, as numbers where they are numbers."""
+    cells = [cell.strip() for cell in line.strip().split(",")]
+    return {
+        name: float(cell) if re.fullmatch(r"[\d.]+", cell) and cell.count(".") < 2 else cell
+        for name, cell in zip(_GPU_FACTS.values(), cells, strict=False)
+    }
+
+
+def gpu_taken() -> int:
+    """Bytes of the current GPU's memory that are taken, by whomever; 0 where no GPU is in use."""
+    import torch
+
+    if not torch.cuda.is_initialized():
+        return 0
+    free, total = torch.cuda.mem_get_info()
+    return total - free
+
+
+def free_gpu_cache() -> None:
+    """So that what is taken next shows, rather than coming from memory that torch has kept."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
 
 
 def versions() -> dict[str, str]:

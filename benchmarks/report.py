@@ -16,10 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from patchmill.benchmarks import machine
+from patchmill.benchmarks.digest import Digest
 from patchmill.benchmarks.timing import Summary
 from patchmill.loaders.errors import MillError
 
-COLOURS = {"bare decode": "#a9c5d8", "decode + views": "#6ea0c0", "loader": "#2a6f97"}
+BARE = "bare decode"
+COLOURS = {BARE: "#a9c5d8", "decode + views": "#6ea0c0", "loader": "#2a6f97"}
 THEIRS = "#c9ccd1"
 
 
@@ -31,10 +33,12 @@ class Row:
     stage: str
     rate: Summary  # images per second
     workers: int
-    share: float  # of bare decoding's rate; for a stage, of the workers' time
+    share: float  # of bare decoding's rate; for a stage, of its lanes' time
+    cores: float | None = None  # that were busy meanwhile
+    gpu_mebibytes: float = 0.0  # of the GPU's memory, taken for it alone
 
     def as_json(self) -> dict[str, Any]:
-        return {
+        found = {
             "name": self.name,
             "stage": self.stage,
             "images_per_s": round(self.rate.median, 1),
@@ -42,6 +46,11 @@ class Row:
             "workers": self.workers,
             "share": round(self.share, 3),
         }
+        if self.cores is not None:
+            found["cores_busy"] = round(self.cores, 2)
+        if self.gpu_mebibytes > 0:
+            found["gpu_mib"] = round(self.gpu_mebibytes)
+        return found
 
 
 @dataclass(frozen=True)
@@ -50,10 +59,26 @@ class Result:
     stages: list[Row]  # inside the loader
     ratios: dict[str, Summary]
     notes: list[str]  # what peers do differently, and why some are left out
+    digest: Digest  # of the loader's first batches
+    pipeline: str  # of the loader
+    bare: str  # which decoder is the bare one
+    views: dict[str, float] | None = None  # of the renderer alone
+    gpu_mebibytes: dict[str, int] | None = None  # of the whole run
 
     @property
     def bottleneck(self) -> Row:
         return max(self.stages, key=lambda row: row.share)
+
+    def details(self) -> dict[str, Any]:
+        """What is not in the tables."""
+        found = {
+            "pipeline": self.pipeline,
+            "bare_decode": self.bare,
+            "first_batches": self.digest.as_json(),
+            "views_alone": self.views,
+            "gpu_mib": self.gpu_mebibytes,
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
 
 # --------------------------------------------------------------------------------- on the terminal
@@ -67,35 +92,40 @@ def show(result: Result, headline: Sequence[str], megabytes: float) -> None:
     console.print()
     console.print(_contenders(result.rows, megabytes))
     console.print()
-    console.print(_inside(result.stages))
+    console.print(_inside(result))
     slowest = result.bottleneck
-    console.print(
-        f"bottleneck: [bold]{slowest.stage}[/], {slowest.share:.0%} of the workers' time\n"
-    )
+    console.print(f"bottleneck: [bold]{slowest.stage}[/], busy {slowest.share:.0%} of the time\n")
     for name, ratio in result.ratios.items():
         spread = f"{ratio.low:.2f} to {ratio.high:.2f}"
         console.print(f"{name:<24}[bold]{ratio.median:6.2f}[/]   {spread}")
+    for line in _remarks(result):
+        console.print(line, markup=False)
     for note in result.notes:
         console.print(note, style="dim", markup=False)
 
 
 def _contenders(rows: Sequence[Row], megabytes: float) -> Table:
-    table = _table("", "images/s", "low to high", "of bare decode", "MB/s of files")
+    columns = ["images/s", "low to high", "of bare decode", "MB/s", "cores"]
+    on_gpu = any(row.gpu_mebibytes > 0 for row in rows)
+    table = _table("", *columns, *(["GPU MiB"] if on_gpu else []))
     for row in rows:
         rate = row.rate
-        table.add_row(
-            row.name,
+        cells = [
             f"[bold]{rate.median:,.0f}[/]",
             f"{rate.low:,.0f} to {rate.high:,.0f}",
             f"{row.share:.0%}",
             f"{rate.median * megabytes:,.1f}",
-        )
+            "" if row.cores is None else f"{row.cores:.2f}",
+        ]
+        table.add_row(row.name, *cells, *([f"{row.gpu_mebibytes:,.0f}"] if on_gpu else []))
     return table
 
 
-def _inside(stages: Sequence[Row]) -> Table:
-    table = _table("inside the loader", "images/s alone", "µs per image", "of workers' time")
-    for row in stages:
+def _inside(result: Result) -> Table:
+    table = _table(
+        f"inside the loader: {result.pipeline}", "images/s alone", "µs per image", "busy"
+    )
+    for row in result.stages:
         table.add_row(
             row.stage,
             f"{row.rate.median:,.0f}",
@@ -103,6 +133,19 @@ def _inside(stages: Sequence[Row]) -> Table:
             f"{row.share:.0%}",
         )
     return table
+
+
+def _remarks(result: Result) -> list[str]:
+    lines = [f"first views: {result.digest}"]
+    if result.bare != BARE:
+        lines.append(f"bare decode is that of {result.bare.removeprefix('decode by ')}")
+    if result.views:
+        rate, share = result.views["views_per_s"], result.views["share_of_decode_time"]
+        lines.append(f"views alone: {rate:,.0f} views/s, {share:.1%} of bare decode's time")
+    if result.gpu_mebibytes:
+        torch, all = result.gpu_mebibytes.values()
+        lines.append(f"GPU memory: all together {all:,} MiB, at most {torch:,} of it by torch")
+    return lines
 
 
 def _table(first: str, *others: str) -> Table:

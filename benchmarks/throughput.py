@@ -1,31 +1,33 @@
 """How many images a second: bare decoding, decoding and views, the whole loader, and its peers.
 
     python benchmarks/throughput.py [--data DIR|scenes:N] [--recipe 'dino(local_crops=6)']
-        [--workers N] [--peers torchvision,dali,ffcv|all] [--json FILE] [--plot FILE.png]
+        [--device cpu|cuda] [--pipeline auto|threads|dali] [--workers N]
+        [--peers torchvision,dali,ffcv|all] [--json FILE] [--plot FILE.png]
 
 All contenders work on the same real images, in turns, for several rounds; nobody works in another's
-turn. Compilation, the start of workers and what lay ready in queues are not counted.
+turn. Compilation, the start of workers and what lay ready in queues are not counted. On a GPU, bare
+decoding is the fastest decoder that there is for it, the views alone are made of images that are on
+it already, and all views come out as bfloat16, channels first.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from patchmill.benchmarks import contenders, machine, peers, report, timing
-from patchmill.benchmarks.contenders import Contender, OurLoader, Threads, Turns
-from patchmill.benchmarks.report import Parser, Result, Row
+import torch
+
+from patchmill.benchmarks import contenders, digest, findings, lineup, machine, peers, report
+from patchmill.benchmarks.contenders import Contender, OurLoader
+from patchmill.benchmarks.report import BARE, Parser, Result
 from patchmill.benchmarks.sample import Sample, describe
-from patchmill.benchmarks.timing import Summary
 from patchmill.loaders import build, call, recipe
-from patchmill.loaders.decode import Decoder
 from patchmill.loaders.errors import MillError, run_command
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sources import open_source
-from patchmill.loaders.stats import STAGES
 
 MOST_IMAGES = 1000
 LONG_TURN = 4.0  # seconds
@@ -44,6 +46,14 @@ class Settings:
     peers: list[str]
     json: str | None
     plot: str | None
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.startswith("cuda")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.on_gpu else torch.float32
 
     @property
     def rounds(self) -> int:
@@ -75,70 +85,70 @@ def main() -> None:
 
 
 def measure(images: Sample, views: Recipe, settings: Settings) -> Result:
-    import torch
-
     torch.set_num_threads(1)  # for everybody: it is the workers that run in parallel
-    workers = settings.workers
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
-        make_views = partial(contenders.Views, views)
-        loader = _loader(images, views, settings, Path(folder))
-        ours: list[Contender] = [
-            Threads("bare decode", "decode", Decoder, images.encoded, workers),
-            Threads("decode + views", "decode + views", make_views, images.encoded, workers),
-            loader,
-        ]
+        loader = _loader(images, views, settings, Path(folder), settings.dtype)
+        if settings.on_gpu:
+            torch.cuda.set_device(torch.device(settings.device).index or 0)
+            torch.cuda.reset_peak_memory_stats()
+        floors, decoders = _floors(images, views, settings)
         theirs = _theirs(images, views, settings, Path(folder))
-        rates, failed = contenders.race(ours, theirs, settings.rounds, settings.turn)
-    bare = rates["bare decode"]
-    rows = [
-        Row(x.name, x.stage, timing.summary(rate), workers, timing.ratio(rate, bare).median)
-        for x in (*ours, *theirs)
-        if (rate := rates.get(x.name))
-    ]
-    notes = _notes(settings.peers, failed)
-    return Result(rows, _stages(loader, rates["loader"]), _ratios(rates), notes)
+        ours, others = [*floors, loader], theirs
+        if settings.on_gpu:  # where a floor may be missing, as a peer may
+            ours, others = [loader], [*theirs, *floors]
+        raced = contenders.race(ours, others, settings.rounds, settings.turn)
+        first = digest.of(_loader(images, views, settings, Path(folder), torch.float32).loader)
+        memory = _gpu_memory() if settings.on_gpu else None
+    found = findings.Race(floors, loader, theirs, raced)
+    return findings.result(found, decoders, views, first, memory)
 
 
-def _loader(images: Sample, views: Recipe, settings: Settings, folder: Path) -> OurLoader:
+def _loader(
+    images: Sample, views: Recipe, settings: Settings, folder: Path, dtype: torch.dtype
+) -> OurLoader:
     loader = build(
         images,
         views,
         settings.batch_size,
         device=settings.device,
         pipeline=settings.pipeline,
+        dtype=dtype,
         workers=settings.workers,
         ledger=folder / "bad.jsonl",
     )
     return OurLoader(loader, settings.batch_size, settings.workers)
 
 
+def _floors(
+    images: Sample, views: Recipe, settings: Settings
+) -> tuple[list[Contender], Sequence[str]]:
+    """What a loader could reach at best, and which of them may be called the bare decode."""
+    encoded, workers, batch = images.encoded, settings.workers, settings.batch_size
+    device = torch.device(settings.device)
+    if settings.on_gpu:
+        floors = lineup.on_gpu(encoded, views, workers, batch, device, settings.dtype)
+        return floors, lineup.GPU_DECODERS
+    floors = lineup.on_cpu(encoded, views, workers)
+    if settings.pipeline.startswith("dali"):
+        floors.insert(1, lineup.by_dali(encoded, workers, batch, device))
+    return floors, [BARE]
+
+
 def _theirs(images: Sample, views: Recipe, settings: Settings, folder: Path) -> list[Contender]:
     paths = images.write_files(folder) if settings.peers else []
-    batch, workers = settings.batch_size, settings.workers
-    return [contenders.their_loader(x, paths, views, batch, workers) for x in settings.peers]
+    batch, workers, device = settings.batch_size, settings.workers, settings.device
+    return [
+        contenders.their_loader(name, paths, views, batch, workers, device)
+        for name in settings.peers
+    ]
 
 
-def _stages(loader: OurLoader, rates: Turns) -> list[Row]:
-    """Each stage as if all workers did nothing else, and its share of the workers' time."""
-    rows = []
-    for stage in STAGES:
-        alone = [loader.workers * turn[stage].items_per_s for turn in loader.turns]
-        share = timing.ratio(rates, alone).median
-        rows.append(Row(f"loader: {stage}", stage, timing.summary(alone), loader.workers, share))
-    return rows
-
-
-def _ratios(rates: dict[str, Turns]) -> dict[str, Summary]:
-    loader = rates["loader"]
-    others = {name: rate for name, rate in rates.items() if name != "loader"}
-    return {f"loader / {name}": timing.ratio(loader, rate) for name, rate in others.items()}
-
-
-def _notes(names: list[str], failed: dict[str, str]) -> list[str]:
-    """Why peers are left out, or what they do differently."""
-    left_out = [f"{name} is left out: {failed[name]}" for name in names if name in failed]
-    ran = {name: peers.load(name).NOTE for name in names if name not in failed}
-    return left_out + [f"{name} {note}" for name, note in ran.items() if note]
+def _gpu_memory() -> dict[str, int]:
+    """At most by torch, and now by everybody on this GPU, in MiB."""
+    return {
+        "reserved_by_torch_at_most": torch.cuda.max_memory_reserved() >> 20,
+        "taken_on_the_device": machine.gpu_taken() >> 20,
+    }
 
 
 # --------------------------------------------------------------------------------------- the report
@@ -147,9 +157,11 @@ def _notes(names: list[str], failed: dict[str, str]) -> list[str]:
 def _headline(
     images: Sample, about: dict[str, Any], views: Recipe, settings: Settings
 ) -> list[str]:
+    where = [machine.gpu(settings.device)] if settings.on_gpu else []
     kind = "JPEGs" if about["jpegs"] == about["count"] else f"images ({about['jpegs']} JPEGs)"
     left_out = [f"{images.bad} that cannot be decoded are left out"] if images.bad else []
     return [
+        *where,
         f"{machine.cpu()}, {machine.cores()} cores; {_workers(settings.workers)} for each",
         f"{about['count']} real {kind} of {images.name}, warm in the page cache",
         "on average {width} x {height} pixels and {kilobytes:.0f} kB".format(**about),
@@ -178,6 +190,7 @@ def _as_json(result: Result, about: dict[str, Any], settings: Settings) -> dict[
         "rows": [row.as_json() for row in (*result.rows, *result.stages)],
         "ratios": {name: round(ratio.median, 3) for name, ratio in result.ratios.items()},
         "bottleneck": result.bottleneck.stage,
+        **result.details(),
         "notes": result.notes,
     }
 
@@ -190,18 +203,20 @@ def _settings() -> Settings:
     parser.add_argument("--data", default="scenes:256", help="a folder, or scenes:N (%(default)s)")
     parser.add_argument("--recipe", default="dino", help="a preset with its knobs, or a YAML file")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--pipeline", default="auto", help="the loader's pipeline")
+    parser.add_argument("--pipeline", default="auto", help="the loader's: auto, threads or dali")
     parser.add_argument(
         "--workers", type=int, default=machine.cores(), help="for each contender (all cores)"
     )
     parser.add_argument(
         "--seconds", type=float, default=12.0, help="of measuring each contender (%(default)s)"
     )
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, help="64 on a CPU, 256 on a GPU")
     parser.add_argument("--peers", default="", help=f"{', '.join(peers.NAMES)}, or all")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the results as bars")
     given = vars(parser.parse_args())
+    if given["batch_size"] is None:
+        given["batch_size"] = 256 if given["device"].startswith("cuda") else 64
     for name in ("workers", "seconds", "batch_size"):
         if not given[name] > 0:
             raise MillError(f"--{name.replace('_', '-')} must be above 0, not {given[name]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,12 +58,12 @@ def wait_until_quiet() -> None:
     give_up = time.monotonic() + _PATIENCE
     quiet = 0
     while quiet < 2 and time.monotonic() < give_up:
-        before = _processor_seconds()
+        before = processor_seconds()
         time.sleep(_LOOK)
-        quiet = quiet + 1 if _processor_seconds() - before < _QUIET * _LOOK else 0
+        quiet = quiet + 1 if processor_seconds() - before < _QUIET * _LOOK else 0
 
 
-def _processor_seconds() -> float:
+def processor_seconds() -> float:
     """Of this process and its workers, where the system tells of them (Linux)."""
     workers = [process.pid for process in multiprocessing.active_children()]
     return time.process_time() + sum(map(_ticks, workers)) / os.sysconf("SC_CLK_TCK")
@@ -74,3 +75,10 @@ def _ticks(pid: int | None) -> int:
     except OSError:
         return 0
     return int(fields[11]) + int(fields[12])  # in the program and in the kernel for it
+
+
+def finish_gpu() -> None:
+    """Wait until the current GPU has done all that it was asked for, and every GPU copy."""
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        torch.cuda.synchronize()

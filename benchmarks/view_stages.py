@@ -74,7 +74,7 @@ def on_gpu(
     from patchmill.kernels.views import gpu_launch
     from patchmill.kernels.views.gpu_tables import TILES, Images
 
-    torch.cuda.set_device(device)
+    torch.cuda.set_device(device.index or 0)
     there = [torch.from_numpy(image).to(device) for image in batch.images]
     numbers = layout.elements(batch.targets, len(there))
     out = torch.empty(numbers, dtype=dtype, device=device)

@@ -9,16 +9,17 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from patchmill.benchmarks import contenders, throughput
-from patchmill.benchmarks.contenders import Batches, Contender
+from patchmill.benchmarks import contenders, digest, findings, throughput
+from patchmill.benchmarks.contenders import Batches, Contender, Raced
 from patchmill.benchmarks.sample import Sample
 from patchmill.kernels.views import cpu
-from patchmill.loaders import plan, recipe
+from patchmill.loaders import build, plan, recipe
 from patchmill.loaders.decode import decode
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.sources import open_source
@@ -66,6 +67,11 @@ def test_it_reports_stages_ratios_and_the_bottleneck(tmp_path, monkeypatch, caps
     ]
     for row in rows.values():
         assert row["images_per_s"] > 0 and row["spread"] >= 0 and row["workers"] == 1
+    assert all(0 < rows[name]["cores_busy"] for name in whole)
+    assert not any("gpu_mib" in row for row in rows.values()) and "gpu_mib" not in found
+    assert found["pipeline"] == "threads" and found["bare_decode"] == "bare decode"
+    first = found["first_batches"]
+    assert first["batches"] == 4 and first["batch_size"] == 2
     assert set(found["ratios"]) == {f"loader / {x}" for x in whole if x != "loader"}
     assert found["bottleneck"] in stages and found["machine"]["cores"] >= 1
     assert found["images"]["count"] == found["images"]["jpegs"] == 5
@@ -74,6 +80,23 @@ def test_it_reports_stages_ratios_and_the_bottleneck(tmp_path, monkeypatch, caps
     printed = capsys.readouterr().out
     for words in ("5 real JPEGs", "2 x 32 + 1 x 16", "bottleneck: ", "loader / torchvision"):
         assert words in printed
+    assert f"first views: ids {first['ids']}, views {first['views']} (4 batches of 2)" in printed
+
+
+def test_both_pipelines_give_the_same(tmp_path, monkeypatch):
+    pytest.importorskip("nvidia.dali")
+    pytest.importorskip("nvidia.nvimgcodec")
+    small = ["--data", SCENES, "--recipe", SMALL, "--batch-size", "3", "--seconds", "0.1"]
+    found = {}
+    for pipeline in ("threads", "dali"):
+        out = tmp_path / f"{pipeline}.json"
+        run(monkeypatch, *small, "--pipeline", pipeline, "--workers", "2", "--json", str(out))
+        found[pipeline] = json.loads(out.read_text())
+        assert found[pipeline]["pipeline"] == pipeline
+    assert found["threads"]["first_batches"] == found["dali"]["first_batches"]
+    names = [[row["name"] for row in found[name]["rows"]] for name in ("threads", "dali")]
+    assert names[1][:4] == ["bare decode", "decode by dali", "decode + views", "loader"]
+    assert names[0][:3] == ["bare decode", "decode + views", "loader"]
 
 
 def test_it_draws_a_chart(tmp_path, monkeypatch):
@@ -96,7 +119,7 @@ def test_it_draws_a_chart(tmp_path, monkeypatch):
         (["--data", "no/such/folder"], "no folder 'no/such/folder'"),
         (["--json", "no/such/folder/out.json"], "cannot write"),
         (["--rounds", "3"], "--rounds"),
-        (["--data", SCENES, "--pipeline", "magic"], "pipeline must be one of"),
+        (["--data", SCENES, "--pipeline", "magic"], "no pipeline 'magic'"),
         (["--data", SCENES, "--device", "tpu"], "device must be"),
     ],
 )
@@ -168,8 +191,10 @@ def test_all_take_turns_and_are_closed(monkeypatch):
     monkeypatch.setattr(contenders.timing, "wait_until_quiet", lambda: log.append("quiet"))
     log: list[str] = []
     ours, theirs = [Fake("a", log), Fake("b", log)], [Fake("c", log)]
-    rates, failed = contenders.race(ours, theirs, rounds=3, seconds=1.0)
-    assert rates == {name: [1.0] * 3 for name in "abc"} and not failed
+    raced = contenders.race(ours, theirs, rounds=3, seconds=1.0)
+    assert raced.rates == {name: [1.0] * 3 for name in "abc"} and not raced.failed
+    assert all(len(raced.cores[name]) == 3 for name in "abc")
+    assert raced.gpu == {"a": 0, "b": 0, "c": 0}
     assert log[:3] == ["open c", "open a", "open b"]
     assert [entry for entry in log if len(entry) == 1] == list("abcbcacab")
     assert all(log[i - 1] == "quiet" for i, entry in enumerate(log) if len(entry) == 1)
@@ -179,8 +204,8 @@ def test_all_take_turns_and_are_closed(monkeypatch):
 def test_a_peer_that_cannot_start_is_left_out_and_we_are_not(monkeypatch):
     monkeypatch.setattr(contenders.timing, "wait_until_quiet", lambda: None)
     good, broken = Fake("good", []), Fake("broken", [], RuntimeError("no shm\nmore lines"))
-    rates, failed = contenders.race([good], [broken], 1, 1.0)
-    assert set(rates) == {"good"} and failed == {"broken": "no shm"}
+    raced = contenders.race([good], [broken], 1, 1.0)
+    assert set(raced.rates) == {"good"} and raced.failed == {"broken": "no shm"}
     with pytest.raises(RuntimeError):
         contenders.race([broken], [good], 1, 1.0)
 
@@ -189,6 +214,85 @@ def test_a_peer_that_is_not_installed_says_so(monkeypatch):
     monkeypatch.setattr(contenders.peers.load("torchvision"), "available", lambda: "get it first")
     with pytest.raises(MillError, match="get it first"):
         contenders.their_loader("torchvision", [], recipe.load(SMALL), 1, 1).open()
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "words"),
+    [("kornia", "cpu", "for GPUs"), ("ffcv", "cuda:1", "--device cpu")],
+)
+def test_a_peer_is_left_out_where_nobody_would_use_it(name, device, words):
+    with pytest.raises(MillError, match=words):
+        contenders.their_loader(name, [], recipe.load(SMALL), 1, 1, device).open()
+
+
+class Greedy(Fake):
+    """Keeps one core busy, and takes memory of a GPU when it starts and in each turn."""
+
+    used: ClassVar[dict[str, float]] = {}
+
+    def open(self) -> None:
+        self.used["gpu"] += 100
+
+    def measure(self, seconds: float) -> float:
+        self.used["gpu"] += 1
+        self.used["seconds"] += 2.0
+        self.used["cores"] += 3.0
+        return 1.0
+
+
+def test_what_a_contender_uses_is_its_own(monkeypatch):
+    Greedy.used.update(gpu=1000, seconds=0.0, cores=0.0)
+    monkeypatch.setattr(contenders.timing, "wait_until_quiet", lambda: None)
+    monkeypatch.setattr(contenders.timing, "processor_seconds", lambda: Greedy.used["cores"])
+    monkeypatch.setattr(contenders.time, "perf_counter", lambda: Greedy.used["seconds"])
+    monkeypatch.setattr(contenders.machine, "gpu_taken", lambda: Greedy.used["gpu"])
+    raced = contenders.race([Greedy("a", []), Greedy("b", [])], [], 2, 1.0)
+    assert raced.cores["a"] == [1.5, 1.5]
+    assert raced.gpu == {"a": 102, "b": 102}
+
+
+# --------------------------------------------------------------------------------- what is reported
+
+
+class Half:
+    """As much of a contender as a report needs."""
+
+    stage, workers = "decode", 3
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def test_the_best_decoder_is_the_bare_one():
+    rates = {"a": [2.0, 2.0], "b": [5.0, 5.0], "views alone": [50.0, 50.0]}
+    raced = Raced(rates, failed={"c": "it is not there"})
+    assert findings._best(raced, ["a", "b", "c"]) == "b"
+    with pytest.raises(MillError, match="decodes these images on the GPU: c: it is not there"):
+        findings._best(raced, ["c"])
+
+
+def test_views_alone_as_a_share_of_decoding():
+    law = recipe.load(SMALL)  # three views
+    found = findings._views({"bare decode": [5.0], "views alone": [50.0]}, law)
+    assert found == {"views_per_s": 150, "share_of_decode_time": 0.1}
+    assert findings._views({"bare decode": [5.0]}, law) is None
+
+
+def test_equal_batches_have_equal_digests():
+    def first(**different) -> digest.Digest:
+        settings = {"seed": 0, "workers": 1} | different
+        return digest.of(build(SCENES, SMALL, 2, **settings), steps=2)
+
+    whole = first()
+    assert (whole.batches, whole.batch_size) == (2, 2) and first(workers=2) == whole
+    other = first(seed=1)
+    assert other.ids != whole.ids and other.views != whole.views
+
+
+def test_a_digest_tells_ids_and_views_apart():
+    plain = digest.of(build(SCENES, SMALL, 5))
+    flipped = digest.of(build(SCENES, "dino(local_crops=1, global_size=32, local_size=17)", 5))
+    assert plain.ids == flipped.ids and plain.views != flipped.views and plain.batches == 1
 
 
 # -------------------------------------------------------------------------------------- what is run
@@ -224,6 +328,23 @@ def test_contenders_have_what_the_race_needs():
         contenders.their_loader(name, [], recipe.load(SMALL), 4, 3)
         for name in throughput._peers("all")
     ]
-    assert [x.name for x in everybody] == ["torchvision", "dali", "ffcv"]
+    assert [x.name for x in everybody] == list(contenders.peers.NAMES)
     assert all(x.stage == "loader" and x.workers == 3 for x in everybody)
     assert throughput._peers(" dali,torchvision") == ["torchvision", "dali"]
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_on_a_gpu(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out.json"
+    small = ["--data", SCENES, "--recipe", SMALL, "--batch-size", "4", "--workers", "2"]
+    asked = ["--device", "cuda", "--peers", "all", "--json", str(out)]
+    run(monkeypatch, *small, *asked, "--seconds", "0.3")
+    found = json.loads(out.read_text())
+    rows = {row["name"]: row for row in found["rows"]}
+    assert {"bare decode", "decode + views", "views alone", "loader"} <= set(rows)
+    assert found["bare_decode"] in rows and rows["loader"]["cores_busy"] > 0
+    assert rows[found["bare_decode"]]["images_per_s"] == rows["bare decode"]["images_per_s"]
+    assert found["views_alone"]["views_per_s"] > 0 and found["gpu_mib"]["taken_on_the_device"] > 0
+    assert found["machine"]["gpu"]["cuda"]
+    assert "GPU memory" in capsys.readouterr().out

@@ -42,7 +42,7 @@ def test_each_round_begins_with_another():
 def test_waiting_ends_after_two_quiet_looks(monkeypatch):
     clock = iter([0.0, 1.0, 1.0, 1.0, 1.0, 1.5, 1.5, 1.5, 1.5, 1.5])
     looks: list[float] = []
-    monkeypatch.setattr(timing, "_processor_seconds", lambda: next(clock))
+    monkeypatch.setattr(timing, "processor_seconds", lambda: next(clock))
     monkeypatch.setattr(timing.time, "sleep", looks.append)
     timing.wait_until_quiet()  # busy, quiet, busy, quiet, quiet
     assert len(looks) == 5
@@ -51,7 +51,7 @@ def test_waiting_ends_after_two_quiet_looks(monkeypatch):
 def test_waiting_for_somebody_who_never_rests_ends(monkeypatch):
     clock = iter(range(10**6))
     looks: list[float] = []
-    monkeypatch.setattr(timing, "_processor_seconds", lambda: float(next(clock)))
+    monkeypatch.setattr(timing, "processor_seconds", lambda: float(next(clock)))
     monkeypatch.setattr(timing.time, "sleep", looks.append)
     monkeypatch.setattr(timing.time, "monotonic", lambda: float(next(clock)))
     timing.wait_until_quiet()
@@ -62,6 +62,25 @@ def test_the_machine_is_described():
     found = machine.describe()
     assert found["cores"] >= 1 and found["memory_gib"] >= 1 and found["cpu"]
     assert {"patchmill", "torch", "numba"} <= set(found["versions"])
+
+
+def test_what_nvidia_smi_says_of_a_gpu():
+    line = "NVIDIA H200, 580.65.06, 143771, 1980, 3201, 700.00\n"
+    assert machine.parse_gpu_facts(line) == {
+        "name": "NVIDIA H200",
+        "driver": "580.65.06",
+        "memory_mib": 143771,
+        "clock_mhz": 1980,
+        "memory_clock_mhz": 3201,
+        "power_limit_w": 700,
+    }
+    assert machine.parse_gpu_facts("GPU, [N/A]") == {"name": "GPU", "driver": "[N/A]"}
+
+
+@pytest.mark.gpu
+def test_the_gpu_is_described():
+    found = machine.describe()
+    assert found["gpus"] and found["gpu"]["cuda"] and machine.gpu("cuda")
 
 
 def test_the_peak_of_memory_stays_when_the_memory_goes():
