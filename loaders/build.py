@@ -14,10 +14,9 @@ from patchmill.loaders.errors import MillError
 if TYPE_CHECKING:
     import torch
 
-    from patchmill.loaders.pipelines.threads import Loader
+    from patchmill.loaders.loader import Loader
     from patchmill.loaders.sources import Source
 
-PIPELINES = ("auto", "threads")
 MOST_WORKERS = 1024
 
 
@@ -40,13 +39,20 @@ def build(
 ) -> Loader:
     """A loader of `data` (a folder, `scenes:10000` or a source) that gives batches of the views.
 
+    `device` is where the views are made and handed over. `pipeline` is "threads" (CPU threads
+    decode), "dali" (DALI does, on the GPU if that is the device; "dali(hardware=0.5)" says how much
+    of it the GPU's JPEG unit gets), or "auto", which takes DALI for a GPU if it is installed.
     `batch_size` is per rank; `dtype` is torch.float32 unless given, or bfloat16, float16 or uint8
     (not normalised); `workers` threads, by default this rank's share of the machine's cores;
     `prefetch` batches are made ahead; bad samples are listed in `ledger`, by default in the cache.
     """
     import torch
 
-    from patchmill.loaders.pipelines.threads import Loader
+    from patchmill.loaders import plan
+    from patchmill.loaders.ledger import Ledger
+    from patchmill.loaders.loader import Loader
+    from patchmill.loaders.pipelines.choice import choose
+    from patchmill.loaders.pipelines.worker import Work
     from patchmill.loaders.sources import open_source
 
     recipe = recipes.load(recipe)
@@ -59,25 +65,36 @@ def build(
     for name, value in (("channels_last", channels_last), ("drop_last", drop_last)):
         if not isinstance(value, bool):
             raise MillError(f"{name} must be True or False, not {value!r}")
-    if pipeline not in PIPELINES:
-        raise MillError(f"pipeline must be one of {', '.join(PIPELINES)}, not {pipeline!r}")
+    choice = choose(pipeline)
     kind, place = _dtype(torch.float32 if dtype is None else dtype), _device(device)
     source = open_source(data)
     _check_size(source, batch_size, world_size, drop_last)
-    return Loader(
-        source,
-        recipe,
-        batch_size,
+    bad = Ledger(_ledger_path(ledger, source, rank), len(source))
+    work = Work(
+        source=source,
+        ledger=bad,
         seed=seed,
+        laws=plan.laws(recipe),
+        targets=plan.targets(recipe),
         device=place,
         dtype=kind,
         channels_last=channels_last,
+        workers=workers,
+        prefetch=prefetch,
+        most=min(batch_size, len(source)),
+    )
+    return Loader(
+        source,
+        recipe,
+        choice.open(work),
+        batch_size * world_size,
+        seed=seed,
         rank=rank,
         world_size=world_size,
         workers=workers,
         drop_last=drop_last,
-        prefetch=prefetch,
-        ledger=_ledger_path(ledger, source, rank),
+        channels_last=channels_last,
+        ledger=bad,
     )
 
 
@@ -133,6 +150,8 @@ def _device(device: str | torch.device) -> torch.device:
             f"device {str(device)!r} was asked for, but torch sees {torch.cuda.device_count()} "
             "GPUs: use device='cpu', or install a torch build for your GPU"
         )
+    if found.type == "cuda" and found.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
     return found
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-STAGES = ("read", "decode", "plan", "render")
 
 
 @dataclass(frozen=True)
 class Stage:
     items: int
-    seconds: float  # of thread time
-    occupancy: float  # share of all threads' time
+    seconds: float  # of work, of all who do it together
+    lanes: int  # how many can be at it at once
+    occupancy: float  # share of the lanes' time
+    crew: str  # who does it: the stages of one crew share its lanes
 
     @property
     def items_per_s(self) -> float:
-        """What one thread does when it does nothing else."""
+        """What one lane does when it does nothing else."""
         return self.items / self.seconds if self.seconds else 0.0
 
 
@@ -36,16 +36,22 @@ class Stats:
 
     @property
     def bottleneck(self) -> str:
-        """The slowest stage where the training loop waits for data; else the training loop."""
+        """The slowest stage of the busiest crew where the training loop waits; else that loop."""
         if self.wait_share < 0.02:
             return "training loop"
-        return max(self.stages, key=lambda name: self.stages[name].seconds)
+        busy: dict[str, float] = {}
+        for stage in self.stages.values():
+            busy[stage.crew] = busy.get(stage.crew, 0.0) + stage.occupancy
+        busiest = max(busy, key=lambda crew: busy[crew])
+        own = {name: stage for name, stage in self.stages.items() if stage.crew == busiest}
+        return max(own, key=lambda name: own[name].seconds)
 
     def __str__(self) -> str:
-        lines = [f"{'stage':8} {'items':>9} {'items/s/thread':>15} {'occupancy':>10}"]
+        lines = [f"{'stage':8} {'items':>9} {'items/s/lane':>15} {'lanes':>6} {'occupancy':>10}"]
         for name, stage in self.stages.items():
             lines.append(
-                f"{name:8} {stage.items:9,} {stage.items_per_s:15,.0f} {stage.occupancy:10.1%}"
+                f"{name:8} {stage.items:9,} {stage.items_per_s:15,.0f} {stage.lanes:6} "
+                f"{stage.occupancy:10.1%}"
             )
         lines.append(
             f"{self.workers} workers, waited {self.wait_share:.1%} of {self.seconds:.1f} s, "
@@ -55,24 +61,24 @@ class Stats:
 
 
 class Counters:
-    """One thread's running totals: nanoseconds by stage, and images."""
+    """One lane's running totals: nanoseconds and items of each of its stages."""
 
-    def __init__(self) -> None:
-        self.nanoseconds = [0] * len(STAGES)
-        self.items = 0
+    def __init__(self, stages: Sequence[str]) -> None:
+        self.nanoseconds = dict.fromkeys(stages, 0)
+        self.items = dict.fromkeys(stages, 0)
 
-    def add(self, stamps: Sequence[int]) -> None:
-        """Time stamps before, between and after the stages of one image."""
-        for i in range(len(STAGES)):
-            self.nanoseconds[i] += stamps[i + 1] - stamps[i]
-        self.items += 1
+    def add(self, stage: str, nanoseconds: int, items: int = 1) -> None:
+        self.nanoseconds[stage] += nanoseconds
+        self.items[stage] += items
 
 
-def collect(counters: Sequence[Counters], seconds: float, waited: float, bad: int) -> Stats:
-    items = sum(counter.items for counter in counters)
-    total = max(seconds * len(counters), 1e-9)
-    stages = {}
-    for i, name in enumerate(STAGES):
-        busy = sum(counter.nanoseconds[i] for counter in counters) / 1e9
-        stages[name] = Stage(items, busy, min(busy / total, 1.0))
-    return Stats(stages, len(counters), seconds, waited, bad)
+def collect(crews: Mapping[str, Sequence[Counters]], seconds: float) -> dict[str, Stage]:
+    """The stages of all crews, each crew given by what its lanes have counted."""
+    found = {}
+    for crew, lanes in crews.items():
+        total = max(seconds * len(lanes), 1e-9)
+        for name in lanes[0].items:
+            items = sum(lane.items[name] for lane in lanes)
+            busy = sum(lane.nanoseconds[name] for lane in lanes) / 1e9
+            found[name] = Stage(items, busy, len(lanes), min(busy / total, 1.0), crew)
+    return found

@@ -8,78 +8,62 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from queue import SimpleQueue
+from typing import Any
 
-import numpy as np
-import torch
-
-from patchmill.kernels.views import cpu
-from patchmill.kernels.views.rows import ROW, Target
 from patchmill.loaders.errors import MillError
-from patchmill.loaders.pipelines.worker import Worker
+from patchmill.loaders.pipelines import Filled
+from patchmill.loaders.pipelines.job import Job, clear_own_frames, ended
+from patchmill.loaders.pipelines.worker import Step, Task, Worker
 
 log = logging.getLogger("patchmill")
 
 PATIENCE_S = 3.0  # for a read that does not return, as from a network disk that has gone away
-BLINK_S = 0.2
 
-
-class Job:
-    """One batch in the making."""
-
-    def __init__(
-        self, epoch: int, ids: np.ndarray, flat: torch.Tensor, targets: Sequence[Target]
-    ) -> None:
-        size = len(ids)
-        self.epoch, self.ids, self.flat = epoch, ids, flat
-        self.slots = cpu.slots(targets, size, flat.dtype == torch.uint8)
-        self.memory, self.half = cpu.numbers(flat)
-        self.rows = np.empty((size, len(self.slots)), ROW)
-        self.shapes = np.empty((size, 2), np.int32)
-        self.cancelled = False
-        self._left, self._lock = size, threading.Lock()
-        self._error: BaseException | None = None
-        self._done = threading.Event()
-
-    def finish_one(self, error: BaseException | None = None) -> None:
-        """One sample is in its place, or cannot be."""
-        with self._lock:
-            self._left -= 1
-            self._error = self._error or error
-            if self._error or not self._left:
-                self._done.set()
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        self._done.set()
-
-    def wait(self) -> BaseException | None:
-        """None when every sample is in its place, or what went wrong; an error is given once."""
-        while not self._done.wait(BLINK_S):
-            pass  # a Ctrl-C that comes just before a thread falls asleep does not wake it
-        error, self._error = self._error, None
-        return error or (ended() if self.cancelled else None)
-
-
-Task = tuple[Job, int]  # a batch, and a place in it
+Tasks = SimpleQueue[Task | None]
+Jobs = SimpleQueue[Any]  # jobs of the line's own kind, or None
 
 
 class Crew:
-    """Threads that fill jobs in order until they are dismissed, or nobody has a use for them."""
+    """Threads that fill jobs in order until they are dismissed, or nobody has a use for them.
 
-    def __init__(self, workers: Sequence[Worker]) -> None:
-        self.jobs: deque[Job] = deque()
-        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+    Workers do `gather` on every sample of a job. Where there is a `line`, it is one more thread,
+    which gets the jobs in their order, finishes those that are gathered, and may give the workers
+    further tasks.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        gather: Step,
+        jobs: Iterator[Any],
+        ahead: int,
+        hand_over: Callable[[Any], Filled],
+        line: Callable[[Jobs, Tasks], None] | None = None,
+    ) -> None:
+        self._gather, self._coming, self._ahead, self._hand_over = gather, jobs, ahead, hand_over
+        self._jobs: deque[Job] = deque()
+        self._tasks: Tasks = SimpleQueue()
+        self._line: Jobs = SimpleQueue()
         self._threads = [
             threading.Thread(
                 target=worker.run, args=(self._tasks,), name=f"patchmill-{i}", daemon=True
             )
             for i, worker in enumerate(workers)
         ]
+        if line:
+            arguments = (self._line, self._tasks)
+            self._threads.append(
+                threading.Thread(target=line, args=arguments, name="patchmill-line", daemon=True)
+            )
+        self._has_line = line is not None
         self._process, self._began, self._ended = os.getpid(), time.perf_counter(), 0.0
         # Runs before the interpreter is taken down, when joining a thread would wait for ever.
-        self._finish = weakref.finalize(self, _dismiss, self.jobs, self._tasks, self._threads)
+        self._finish = weakref.finalize(
+            self, _dismiss, self._jobs, self._tasks, self._line, self._threads
+        )
         try:
             for thread in self._threads:
                 thread.start()
@@ -93,24 +77,31 @@ class Crew:
         """How long the crew has been, or was, at work."""
         return (self._ended or time.perf_counter()) - self._began
 
-    def begin(self, job: Job) -> None:
-        self.jobs.append(job)
-        for slot in range(len(job.ids)):
-            self._tasks.put((job, slot))
-
-    def next(self) -> Job:
-        """The oldest job, when it is finished."""
+    def next(self) -> Filled | None:
+        """The oldest batch, when it is finished; None after the last."""
         self.check()
-        job = self.jobs[0]
-        error = job.wait()
+        for job in islice(self._coming, max(self._ahead + 1 - len(self._jobs), 0)):
+            self._begin(job)
+        if not self._jobs:
+            return None
+        job = self._jobs[0]
+        error = job.made.wait()
         if error is None:
-            self.jobs.popleft()  # only now, so that a job that is waited for is cancelled too
-            return job
+            self._jobs.popleft()  # only now, so that a job that is waited for is cancelled too
+            return self._hand_over(job)
         del job  # the traceback must keep neither the batch nor itself alive
+        clear_own_frames(error)
         try:
             raise error
         finally:
             del error
+
+    def _begin(self, job: Job) -> None:
+        self._jobs.append(job)
+        for slot in range(len(job)):
+            self._tasks.put((job.gathered, self._gather, job, slot))
+        if self._has_line:
+            self._line.put(job)
 
     def check(self) -> None:
         if self._ended:
@@ -127,19 +118,13 @@ class Crew:
         self._finish()
 
 
-def ended() -> MillError:
-    return MillError(
-        "this iteration is over, because its loader was closed, took a state or began another "
-        "iteration: build a second loader to iterate twice at the same time"
-    )
-
-
 def _dismiss(
-    jobs: deque[Job], tasks: SimpleQueue[Task | None], threads: Sequence[threading.Thread]
+    jobs: deque[Job], tasks: Tasks, line: Jobs, threads: Sequence[threading.Thread]
 ) -> None:
     for job in jobs:
         job.cancel()
     jobs.clear()
+    line.put(None)
     for _ in threads:
         tasks.put(None)
     deadline = time.monotonic() + PATIENCE_S

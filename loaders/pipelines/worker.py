@@ -1,11 +1,12 @@
-"""One thread's work: read a sample, decode it, draw its plan and render its views into a batch."""
+"""One thread's tools: it obtains samples, draws their plans and renders their views."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,107 +15,138 @@ from patchmill.loaders import order, plan
 from patchmill.loaders.decode import BadImage, Decoder
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.ledger import Ledger
+from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.sources import Source
 from patchmill.loaders.stats import Counters
 
 if TYPE_CHECKING:
-    from patchmill.loaders.pipelines.crew import Job, Task
+    import torch
+
+    from patchmill.kernels.views.rows import Target
+    from patchmill.loaders.pipelines.canvas import Canvas
 
 MOST_SUBSTITUTES = 100
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What all workers of a loader have in common."""
+    """What a loader's pipeline has to do, and with what."""
 
     source: Source
     ledger: Ledger
     seed: int
     laws: np.ndarray
-    largest: int  # view, in pixels
+    targets: Sequence[Target]
+    device: torch.device
+    dtype: torch.dtype
     channels_last: bool
+    workers: int
+    prefetch: int  # batches made ahead
+    most: int  # samples in a batch
+
+    @property
+    def views(self) -> int:
+        return len(self.laws)
+
+    def labels(self, ids: np.ndarray) -> np.ndarray | None:
+        labels = self.source.labels
+        return None if labels is None else np.asarray(labels[ids], np.int64)
 
 
-class Sample(NamedTuple):
-    id: int
-    image: np.ndarray
-    began: int  # nanoseconds on the performance counter
-    reading: int  # nanoseconds
+class Taken(NamedTuple):
+    """What became of a sample's bytes."""
+
+    height: int
+    width: int
+    image: Any
+
+
+Step = Callable[["Worker", Any, int], None]  # on one sample of a job
+Task = tuple[Countdown, Step, Job, int]  # what counts it, what to do, and on which sample
 
 
 class Worker:
     """The tools of one thread: they outlive the epoch, so that their memory is touched once."""
 
-    def __init__(self, work: Work, counters: Counters | None = None) -> None:
-        self.counters = counters or Counters()
+    def __init__(self, work: Work, counters: Counters) -> None:
+        self.counters, self.work = counters, work
         self.busy = False
-        self._work, self._seed = work, np.uint64(work.seed)
-        self._decode, self._scratch = Decoder(), cpu.Scratch()
+        self._seed, self._decode, self._scratch = np.uint64(work.seed), Decoder(), cpu.Scratch()
+        self._largest = max(target.size for target in work.targets)
 
     def usable(self) -> Worker:
         """This worker, or another in its place if a thread is still at work with it."""
-        return Worker(self._work, self.counters) if self.busy else self
+        return Worker(self.work, self.counters) if self.busy else self
 
     def run(self, tasks: SimpleQueue[Task | None]) -> None:
         """Work on tasks until there is a None among them."""
         self.busy = True
         while task := tasks.get():
-            job, slot = task
+            countdown, step, job, slot = task
             if not job.cancelled:
                 try:
-                    self._fill(job, slot, self._obtain(job.epoch, int(job.ids[slot])))
-                    job.finish_one()
+                    step(self, job, slot)
+                    countdown.finish_one()
                 except BaseException as error:
-                    job.finish_one(error)
-            del job, task  # an idle thread, or the traceback of an error, must not keep a batch
+                    countdown.finish_one(error)
+            # An idle thread, or the traceback of an error, must not keep a batch.
+            del countdown, step, job, task
         self.busy = False
 
-    def _obtain(self, epoch: int, wanted: int) -> Sample:
-        """The sample, or, if it is bad, the one that takes its place."""
-        source, ledger = self._work.source, self._work.ledger
-        began, reading, id = time.perf_counter_ns(), 0, wanted
+    def obtain(self, job: Job, slot: int, take: Callable[[int, bytes], Taken], stage: str) -> Any:
+        """The image that `take` makes of the sample's bytes, and its decisions in the job's rows.
+
+        A sample that cannot be read, or that `take` refuses with BadImage, is listed in the ledger,
+        and the one that takes its place is tried.
+        """
+        source, ledger = self.work.source, self.work.ledger
+        wanted = id = int(job.wanted[slot])
+        reading = taking = 0
         for attempt in range(MOST_SUBSTITUTES):
             if id not in ledger:
+                began = read = time.perf_counter_ns()
                 try:
-                    start = time.perf_counter_ns()
                     data = source.read(id)
-                    reading += time.perf_counter_ns() - start
-                    image = self._decode(data)
-                    if max(image.shape) <= plan.MAX_SIDE:
-                        return Sample(id, image, began, reading)
-                    reason = f"a side of {max(image.shape)} pixels is too long"
+                    read = time.perf_counter_ns()
+                    taken = take(id, data)
+                    reason = None
+                    if (side := max(taken.height, taken.width)) > plan.MAX_SIDE:
+                        reason = f"a side of {side} pixels is too long"
                 except BadImage as error:
                     reason = str(error)
                 except OSError as error:
                     reason = error.strerror or str(error) or type(error).__name__
+                reading, taking = reading + read - began, taking + time.perf_counter_ns() - read
+                if reason is None:
+                    self.counters.add("read", reading)
+                    self.counters.add(stage, taking)
+                    self.plan(job, slot, id, taken)
+                    return taken.image
                 ledger.record(id, source.where(id), reason)
-            id = order.substitute(self._work.seed, epoch, wanted, attempt, len(source))
+            id = order.substitute(self.work.seed, job.epoch, wanted, attempt, len(source))
         raise MillError(
             f"no readable sample was found in {MOST_SUBSTITUTES} draws to replace sample {wanted}; "
             f"see {ledger.path}"
         )
 
-    def _fill(self, job: Job, slot: int, sample: Sample) -> None:
-        decoded = time.perf_counter_ns()
-        id, image, began, reading = sample
-        height, width, _ = image.shape
-        rows = job.rows[slot]
-        plan.draw_into(self._work.laws, self._seed, job.epoch, id, height, width, rows)
-        planned = time.perf_counter_ns()
-        self.render(image, job, slot)
+    def decoded(self, id: int, data: bytes) -> Taken:
+        """The image in this worker's own memory, valid until its next one."""
+        image = self._decode(data)
+        return Taken(image.shape[0], image.shape[1], image)
+
+    def plan(self, job: Job, slot: int, id: int, taken: Taken) -> None:
+        began = time.perf_counter_ns()
+        height, width, _ = taken
+        plan.draw_into(self.work.laws, self._seed, job.epoch, id, height, width, job.rows[slot])
         job.ids[slot], job.shapes[slot] = id, (height, width)
-        self.counters.add((began, began + reading, decoded, planned, time.perf_counter_ns()))
+        self.counters.add("plan", time.perf_counter_ns() - began)
 
-    def render(self, image: np.ndarray, job: Job, slot: int) -> None:
-        """All views of the image, as the job's rows have it."""
-        work, rows = self._work, job.rows[slot]
-        pool = self._scratch.fitting(image.shape[0], image.shape[1], work.largest)
+    def paint(self, image: np.ndarray, rows: np.ndarray, canvas: Canvas, slot: int) -> None:
+        """All views of the image, as the rows have it."""
+        began = time.perf_counter_ns()
+        pool = self._scratch.fitting(image.shape[0], image.shape[1], self._largest)
         cpu.render_image(
-            image, rows, job.slots, slot, job.half, work.channels_last, job.memory, pool
-        )
-
-    def compile(self, job: Job) -> None:
-        """Compile what a thread calls, or load it, before many threads need it all at once."""
-        plan.draw_into(self._work.laws, self._seed, job.epoch, 0, 1, 1, job.rows[0])
-        self.render(np.zeros((1, 1, 3), np.uint8), job, 0)
-        order.substitute(0, 0, 0, 0, 1)
+            image, rows, canvas.slots, slot, canvas.half, self.work.channels_last, canvas.memory,
+            pool,
+        )  # fmt: skip
+        self.counters.add("render", time.perf_counter_ns() - began)

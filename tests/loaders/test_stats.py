@@ -4,43 +4,68 @@ from __future__ import annotations
 
 import pytest
 
-from patchmill.loaders.stats import STAGES, Counters, collect
+from patchmill.loaders.stats import Counters, Stats, collect
+
+STAGES = ("read", "decode", "plan", "render")
 
 
-def counters(*milliseconds: int, items: int) -> Counters:
-    """A worker that made `items` samples at so many milliseconds a stage for each."""
-    its = Counters()
+def counters(*milliseconds: int, items: int, stages: tuple[str, ...] = STAGES) -> Counters:
+    """A lane that made `items` samples at so many milliseconds a stage for each."""
+    its = Counters(stages)
     for _ in range(items):
-        stamps = [0]
-        for length in milliseconds:
-            stamps.append(stamps[-1] + length * 1_000_000)
-        its.add(stamps)
+        for stage, length in zip(stages, milliseconds, strict=True):
+            its.add(stage, length * 1_000_000)
     return its
 
 
-def test_the_work_of_all_threads_adds_up():
-    stats = collect([counters(1, 2, 3, 4, items=10), counters(1, 2, 3, 4, items=30)], 1.0, 0.5, 3)
-    assert list(stats.stages) == list(STAGES)
-    for stage, milliseconds in zip(stats.stages.values(), (1, 2, 3, 4), strict=True):
-        assert stage.items == 40
+def stats_of(crews: dict[str, list[Counters]], waited: float, bad: int = 0) -> Stats:
+    return Stats(collect(crews, 1.0), 2, 1.0, waited, bad)
+
+
+def test_the_work_of_all_lanes_adds_up():
+    lanes = [counters(1, 2, 3, 4, items=10), counters(1, 2, 3, 4, items=30)]
+    stages = collect({"workers": lanes}, 1.0)
+    assert list(stages) == list(STAGES)
+    for stage, milliseconds in zip(stages.values(), (1, 2, 3, 4), strict=True):
+        assert (stage.items, stage.lanes, stage.crew) == (40, 2, "workers")
         assert stage.seconds == pytest.approx(0.04 * milliseconds)
         assert stage.items_per_s == pytest.approx(1000 / milliseconds)
         assert stage.occupancy == pytest.approx(0.02 * milliseconds)
-    assert (stats.workers, stats.bad, stats.wait_share) == (2, 3, 0.5)
 
 
 @pytest.mark.parametrize("slowest", range(4))
 def test_the_bottleneck_is_the_slowest_stage_where_training_waits(slowest: int):
     milliseconds = [1, 1, 1, 1]
     milliseconds[slowest] = 5
-    waiting = collect([counters(*milliseconds, items=5)], 1.0, 0.3, 0)
+    crews = {"workers": [counters(*milliseconds, items=5)]}
+    waiting = stats_of(crews, 0.3, bad=3)
     assert waiting.bottleneck == STAGES[slowest]
     assert f"bottleneck: {STAGES[slowest]}" in str(waiting)
-    assert "waited 30.0% of 1.0 s" in str(waiting)
-    assert collect([counters(*milliseconds, items=5)], 1.0, 0.01, 0).bottleneck == "training loop"
+    assert "waited 30.0% of 1.0 s, 3 bad samples" in str(waiting)
+    assert waiting.wait_share == 0.3
+    assert stats_of(crews, 0.01).bottleneck == "training loop"
+
+
+def test_the_bottleneck_is_in_the_crew_that_has_the_least_time_left():
+    """One decoder at 60 % holds up more than two workers at 40 %, of whom one stage is 35 %."""
+    workers = [counters(35, 1, 1, 3, items=10) for _ in range(2)]
+    decoder = [counters(60, items=10, stages=("decode",))]
+    gpu = [counters(5, 40, items=10, stages=("upload", "views"))]
+    workers[0].add("read", 0, 0)
+    crews = {"workers": workers, "gpu": gpu, "decoder": decoder}
+    stages = collect({"workers": workers, "decoder": decoder}, 1.0)
+    assert stages["read"].seconds > stages["decode"].seconds
+    assert stats_of(crews, 0.5).bottleneck == "decode"
+
+
+def test_batches_are_counted_by_their_samples():
+    lane = Counters(("render",))
+    lane.add("render", 5_000_000, items=64)
+    stage = collect({"gpu": [lane]}, 2.0)["render"]
+    assert (stage.items, stage.seconds, stage.occupancy) == (64, 0.005, 0.0025)
 
 
 def test_nothing_done_is_no_division_by_zero():
-    stats = collect([Counters()], 0.0, 0.0, 0)
+    stats = Stats(collect({"workers": [Counters(STAGES)]}, 0.0), 1, 0.0, 0.0, 0)
     assert all(stage.items_per_s == stage.occupancy == 0 for stage in stats.stages.values())
     assert "0 bad samples" in str(stats)

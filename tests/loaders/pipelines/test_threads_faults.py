@@ -245,14 +245,14 @@ def test_a_loader_can_be_iterated_again_after_an_error() -> None:
 
 def test_an_error_that_is_kept_keeps_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    monkeypatch.setattr(memory.Blocks, "_new", counting(memory.Blocks._new, made))
+    monkeypatch.setattr(memory.Blocks, "extra", counting(memory.Blocks.extra, made))
     loader = make_loader(Pictures(24, stumble), workers=3)
     try:
         next(iter(loader))
     except BrokenError as error:
         kept = error
     assert kept.__traceback__ is not None
-    assert len(loader._blocks._free) == len(made) > 0
+    assert len(loader.pipeline._canvases._blocks._free) == len(made) > 0
 
 
 def counting(function: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:

@@ -158,8 +158,8 @@ def test_an_iteration_that_waits_in_another_thread_is_ended_too() -> None:
     assert waiting.wait(60)
     closer = threading.Thread(target=loader.close)
     closer.start()
+    consumer.join(60)  # while its samples still cannot be read
     gate.set()
-    consumer.join(60)
     closer.join(60)
     assert len(raised) == 1
 
@@ -221,7 +221,7 @@ def test_a_loader_is_freed_without_the_garbage_collector() -> None:
             break
         for _ in loader:
             pass
-        gone = weakref.ref(loader), weakref.ref(loader._blocks)
+        gone = weakref.ref(loader), weakref.ref(loader.pipeline._canvases._blocks)
         del loader
         assert [reference() for reference in gone] == [None, None]
     finally:

@@ -1,0 +1,70 @@
+"""The decoded images of a batch, packed into few blocks of memory, so that they travel as one."""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from patchmill.loaders.decode import MAX_PIXELS, decode, needed
+from patchmill.loaders.pipelines.memory import Blocks
+
+BLOCK = 32 << 20  # bytes: some fifty photos
+_ALIGNMENT = 16
+
+
+class Place(NamedTuple):
+    block: int
+    offset: int  # bytes
+    memory: np.ndarray
+
+
+class Arena:
+    """One batch's share of `blocks`, which are of BLOCK bytes; it comes back with the arena."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+        self._lock = threading.Lock()
+        self.memory: list[torch.Tensor] = []
+        self.used: list[int] = []
+        self._current = -1
+
+    def room(self, size: int) -> Place:
+        """Memory for an image of so many bytes."""
+        with self._lock:
+            if size > BLOCK:
+                return self._open(torch.from_numpy(self._blocks.extra(size)), size)
+            if self._current < 0 or self.used[self._current] + size > BLOCK:
+                place = self._open(self._blocks.take(), size)
+                self._current = place.block
+                return place
+            return self._place(self._current, size)
+
+    def _open(self, memory: torch.Tensor, size: int) -> Place:
+        self.memory.append(memory)
+        self.used.append(0)
+        return self._place(len(self.memory) - 1, size)
+
+    def _place(self, block: int, size: int) -> Place:
+        offset = self.used[block]
+        self.used[block] = offset + -(-size // _ALIGNMENT) * _ALIGNMENT
+        return Place(block, offset, self.memory[block].numpy()[offset : offset + size])
+
+    def image(self, place: tuple[int, int], height: int, width: int) -> np.ndarray:
+        """The image that lies at (block, offset)."""
+        block, offset = place
+        memory = self.memory[block].numpy()[offset : offset + height * width * 3]
+        return memory.reshape(height, width, 3)
+
+
+def decode_into(arena: Arena, data: bytes) -> tuple[int, int, Place]:
+    """(height, width, place) of the image; raises BadImage like `decode`."""
+    size = needed(data)
+    place = arena.room(size) if 0 < size <= 3 * MAX_PIXELS else None
+    image = decode(data, None if place is None else place.memory)
+    if place is None or not np.may_share_memory(image, place.memory):
+        place = arena.room(image.nbytes)
+        place.memory[:] = image.reshape(-1)
+    return image.shape[0], image.shape[1], place
