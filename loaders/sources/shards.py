@@ -45,8 +45,12 @@ class Shards:
             return None
         return self._read(index, offsets, sizes, self._index.columns.get("mask_checksums"))
 
+    def locate(self, index: int) -> tuple[int, int, int]:
+        """(shard, offset, size) of the sample's image."""
+        return self._shard(index), int(self._offsets[index]), int(self._sizes[index])
+
     def where(self, index: int) -> str:
-        shard, offset = self._shard(index), int(self._offsets[index])
+        shard, offset, _ = self.locate(index)
         name = ""
         with contextlib.suppress(OSError):
             name = " " + os.fsdecode(tar.name_before(self._descriptors.get(shard).number, offset))
@@ -58,10 +62,9 @@ class Shards:
             return
         for index in np.sort(ids).tolist():
             with contextlib.suppress(OSError):  # reading says what is wrong
-                number = (file := self._descriptors.get(self._shard(index))).number
-                offset, size = int(self._offsets[index]), int(self._sizes[index])
-                os.posix_fadvise(number, offset, size, os.POSIX_FADV_WILLNEED)
-                del file
+                shard, offset, size = self.locate(index)
+                file = self._descriptors.get(shard)
+                os.posix_fadvise(file.number, offset, size, os.POSIX_FADV_WILLNEED)
 
     def _read(
         self, index: int, offsets: np.ndarray, sizes: np.ndarray, checksums: np.ndarray | None

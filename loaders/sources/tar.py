@@ -54,7 +54,7 @@ class Reader(Protocol):
 
 
 class FileReader:
-    """Reads an open local file in small windows, so that what is skipped is never read."""
+    """Reads an open local file in small windows, so that what is skipped is hardly read."""
 
     def __init__(self, descriptor: int, position: int = 0) -> None:
         self.position = position
@@ -126,18 +126,21 @@ def members(reader: Reader) -> Iterator[Member]:
         elif kind == b"K":
             _pass_over(reader, size)
         else:
-            name, records = _name(header), defaults | extended
+            name = _name(header)
+            records = defaults | extended if defaults or extended else extended
             if b"size" in records:
                 size = _decimal(records[b"size"], at)
             if kind == b"S":
                 _pass_over_sparse_map(reader, header)
             offset = reader.position
             is_folder = kind == b"\0" and name.endswith(b"/")
-            if kind in _FILES and not is_folder and not _is_sparse(records):
+            if kind in _FILES and not is_folder and not (records and _is_sparse(records)):
                 yield Member(records.get(b"path") or name, start, offset, size)
             if kind not in _WITHOUT_CONTENT and not is_folder:
                 _pass_over(reader, size, offset)
             extended, start = {}, reader.position
+    if not reader.position:
+        raise Truncated("is empty")
     if extended:
         raise Truncated(f"is truncated: it ends at byte {reader.position} before a member")
 

@@ -1,0 +1,163 @@
+"""How fast a huge data set of shards opens, and in how much memory an epoch of it is ordered.
+
+    python benchmarks/index.py [--samples 100000000] [--shards 10000] [--json FILE]
+
+The shards are sparse files that share one made-up index with checksums, labels and masks; the index
+of the data set is real, 40 bytes a sample, written to a temporary folder (4 GB for 100 million
+samples) and in the page cache when it is opened. Every start is a new process. The walk goes
+through all steps of an epoch, with ids and labels, and looks up where one sample of each lies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchmill.benchmarks import machine, report, timing
+from patchmill.benchmarks.report import Parser
+from patchmill.loaders.errors import MillError, run_command
+from patchmill.loaders.progress import track
+from patchmill.loaders.sources import columns, shard_index
+
+GLOBAL_BATCH = 4096
+MEAN_BYTES = 110_000  # of an image
+ROUNDS = 5
+HOURS_AGO_NS = 1_600_000_000 * 10**9
+
+OPEN = """
+import json, sys, time
+from patchmill.loaders.sources.shards import Shards
+began = time.perf_counter()
+source = Shards(sys.argv[1])
+print(json.dumps({"seconds": time.perf_counter() - began, "samples": len(source)}))
+"""
+WALK = """
+import json, sys, time
+import numpy as np
+from patchmill.loaders import order
+from patchmill.loaders.sources.shards import Shards
+def memory(kind):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) // 1024 for line in file if line.startswith(kind))
+source, batch = Shards(sys.argv[1]), int(sys.argv[2])
+whole = order.Order(len(source), 0)
+whole.ids(0, 0, 1)
+before, seen, began = memory("VmRSS"), 0, time.perf_counter()
+for step in range(order.steps(len(source), batch, False)):
+    ids = whole.ids(0, *order.share(len(source), batch, step, 0, 1))
+    seen += len(ids) + 0 * int(source.labels[ids].sum())
+    source.locate(int(ids[0]))
+print(json.dumps({"seconds": time.perf_counter() - began, "samples": seen, "before_mib": before,
+    "peak_mib": memory("VmHWM"), "own_mib": memory("RssAnon"), "mapped_mib": memory("RssFile")}))
+"""
+
+
+def main() -> None:
+    arguments = _arguments()
+    report.check_writable(arguments.json)
+    with tempfile.TemporaryDirectory(prefix="patchmill-") as place:
+        found = measure(Path(place), arguments.samples, arguments.shards)
+    print(f"{machine.cpu()}, {machine.cores()} cores")
+    print(f"{arguments.samples:,} samples in {arguments.shards:,} shards")
+    for name, value in found.items():
+        print(f"{name:<44}{value:>10,.2f}")
+    if arguments.json:
+        asked = {"samples": arguments.samples, "shards": arguments.shards}
+        rounded = {name: round(value, 3) for name, value in found.items()}
+        report.write_json(arguments.json, asked | {"results": rounded})
+
+
+def measure(place: Path, samples: int, shards: int) -> dict[str, float]:
+    folder = _make_shards(place / "shards", samples // shards, shards)
+    first = _run(OPEN, place, folder)
+    (index,) = (place / "cache" / "shards").glob("*.set")
+    later = timing.summary([_run(OPEN, place, folder)["seconds"] for _ in range(ROUNDS)])
+    walk = _run(WALK, place, folder, str(GLOBAL_BATCH))
+    if walk["samples"] != first["samples"]:
+        raise MillError(f"the walk met {walk['samples']} of {first['samples']} samples")
+    return {
+        "index, bytes a sample": index.stat().st_size / first["samples"],
+        "first opening, s": first["seconds"],
+        "later opening, s": later.median,
+        "walk through an epoch, s": walk["seconds"],
+        "walk, million samples/s": walk["samples"] / walk["seconds"] / 1e6,
+        "memory before the walk, MiB": walk["before_mib"],
+        "most memory, MiB": walk["peak_mib"],
+        "of which this process's own, MiB": walk["own_mib"],
+        "of which pages of mapped files, MiB": walk["mapped_mib"],
+    }
+
+
+def _make_shards(folder: Path, samples: int, shards: int) -> Path:
+    """Sparse files of one size, each with a hard link to the one index."""
+    folder.mkdir()
+    index = folder / "index"
+    size = _write_index(index, samples)
+    with track("making sparse shards", shards) as advance:
+        for number in range(shards):
+            shard = folder / f"data-{number:06d}.tar"
+            shard.touch()
+            os.truncate(shard, size)
+            os.utime(shard, ns=(HOURS_AGO_NS, HOURS_AGO_NS))
+            os.link(index, shard_index.beside(str(shard)))
+            advance(1)
+    return folder
+
+
+def _write_index(path: Path, samples: int) -> int:
+    """Rows as a shard's index has them; returns the bytes of the shard they would be of."""
+    rows = np.random.default_rng(0)
+    sizes = rows.integers(MEAN_BYTES // 2, MEAN_BYTES * 3 // 2, samples)
+    ends = np.cumsum(sizes + 4096)
+    values = {
+        "offsets": ends - sizes,
+        "sizes": sizes,
+        "checksums": rows.integers(0, 2**32, samples),
+        "labels": rows.integers(0, 1000, samples),
+        "mask_offsets": ends - sizes - 2048,
+        "mask_sizes": rows.integers(100, 1000, samples),
+        "mask_checksums": rows.integers(0, 2**32, samples),
+    }
+    content = {name: values[name].astype(dtype) for name, dtype in shard_index.DTYPES.items()}
+    meta = {
+        "tar_bytes": int(ends[-1]),
+        "tar_mtime_ns": HOURS_AGO_NS,
+        "members": 3 * samples,
+        "classes": [],
+        "fingerprint": "made up",
+        "imageless": 0,
+        "first_imageless": "",
+    }
+    columns.write(path, shard_index.KIND, content, meta)
+    return int(ends[-1])
+
+
+def _run(program: str, place: Path, *arguments: str | Path) -> dict[str, Any]:
+    """What a new Python prints."""
+    environment = os.environ | {"PATCHMILL_CACHE": str(place / "cache")}
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, default=100_000_000, help="40 bytes of disk each")
+    parser.add_argument("--shards", type=int, default=10_000)
+    parser.add_argument("--json", metavar="FILE", help="write the results here too")
+    given = parser.parse_args()
+    if not given.samples >= given.shards >= 1:
+        raise MillError("--shards must be at least 1, and --samples at least as many")
+    return given
+
+
+if __name__ == "__main__":
+    run_command(main)
