@@ -5,7 +5,8 @@
 
 On a GPU each launch is timed by the GPU's clock and set against two floors: the bytes that must
 move, at the memory's full bandwidth, and the arithmetic that must be done, at the multiprocessors'
-full rate. On a CPU the stages of the CPU renderer are timed in one thread.
+full rate; what is stated as a share is the larger of the two. On a CPU the stages of the CPU
+renderer are timed in one thread.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _as_json(stage: Stage, pixels: int, gpu: Machine | None) -> dict[str, Any]:
 
 
 def _settings() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = report.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("kernel", choices=["views"])
     parser.add_argument("--recipe", default="dino", help="a preset with its knobs, or a YAML file")
     parser.add_argument("--batch-size", type=int, default=None, help="256 on a GPU, 16 on a CPU")
@@ -102,7 +103,8 @@ def _settings() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     settings = parser.parse_args()
-    settings.batch_size = settings.batch_size or (16 if settings.device == "cpu" else 256)
+    if settings.batch_size is None:
+        settings.batch_size = 16 if settings.device == "cpu" else 256
     if not settings.rounds > 0 or not settings.batch_size > 0:
         raise MillError("--rounds and --batch-size must be above 0")
     return settings

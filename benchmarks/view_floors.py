@@ -1,12 +1,13 @@
 """What no renderer of views can do without: bytes to move and operations to do, by stage.
 
 Counted from the rows alone, for the arithmetic that the definition asks for: separable filters over
-no more taps than they have, colour operations as they are written down, each byte moved once.
+no more taps than they have, in whichever order takes fewer; colour operations as they are written
+down; each byte moved once. Of a picture that is what any of its views shows, however many do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +56,7 @@ def floors(
     `rows` is [N, views], `shapes` [N, 2]; the batch's numbers are of `number_bytes` each.
     """
     resize, contrast, blur = Floor(), Floor(), Floor()
-    read = np.zeros(len(rows))
+    resize.bytes += 3 * _shown(rows, shapes, targets)
     first = 0
     for target in targets:
         own = rows[:, first : first + target.count]
@@ -64,7 +65,6 @@ def floors(
         waits = (own["order"] != NO_JITTER) & (own["contrast"] != 1) & (target.size > tile)
         blurred = own["sigma"] > 0
 
-        read += np.minimum(3 * own["box_h"] * own["box_w"], 3 * _source_pixels(own, area)).sum(1)
         resize.bytes += np.where(waits | blurred, PLANES * area, final).sum()
         resize.filter += (3 * area * _resize_taps(own, target.bicubic)).sum()
         before, after = _colour(own)
@@ -77,20 +77,49 @@ def floors(
         blur.bytes += (PLANES * area + final) * blurred.sum()
         blur.filter += (3 * area * 2 * (2 * own["radius"] + 1))[blurred].sum()
         blur.other += NORMALISE * area * blurred.sum()
-    resize.bytes += np.minimum(read, 3 * shapes[:, 0] * shapes[:, 1]).sum()
     return {"resize": resize, "contrast": contrast, "blur": blur}
 
 
-def _source_pixels(rows: np.ndarray, area: int) -> np.ndarray:
-    return area * (rows["box_h"] / rows["full_h"]) * (rows["box_w"] / rows["full_w"])
+def total(parts: Iterable[Floor]) -> Floor:
+    """Of stages that run one after the other."""
+    whole = Floor()
+    for part in parts:
+        whole.bytes += part.bytes
+        whole.filter += part.filter
+        whole.other += part.other
+    return whole
+
+
+def _shown(rows: np.ndarray, shapes: np.ndarray, targets: Sequence[Target]) -> int:
+    """Pixels of all pictures that are in any view."""
+    sizes = np.repeat([target.size for target in targets], [target.count for target in targets])
+    top, bottom = _span(rows["box_y"], rows["box_h"], rows["full_h"], rows["win_y"], sizes)
+    left, right = _span(rows["box_x"], rows["box_w"], rows["full_w"], rows["win_x"], sizes)
+    pixels = 0
+    for image, (height, width) in enumerate(shapes):
+        seen = np.zeros((height, width), bool)
+        for view in range(rows.shape[1]):
+            here = image, view
+            seen[top[here] : bottom[here], left[here] : right[here]] = True
+        pixels += int(seen.sum())
+    return pixels
+
+
+def _span(
+    box: np.ndarray, length: np.ndarray, full: np.ndarray, window: np.ndarray, size: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """First pixel, and the one behind the last, that the window shows on one axis."""
+    length = length.astype(np.int64)  # products of two sides may not fit into 32 bits
+    first, last = np.clip(window, 0, full), np.clip(window + size, 0, full)
+    return box + first * length // full, box - (-last * length // full)
 
 
 def _resize_taps(rows: np.ndarray, bicubic: bool) -> np.ndarray:
-    """Multiply-adds for each value: first down the columns of the picture, then across."""
+    """Multiply-adds for each value: the first filter makes as many lines as the second reads."""
     reach = 4 if bicubic else 2
-    scale_x = rows["box_w"] / rows["full_w"]
-    down, across = np.maximum(rows["box_h"] / rows["full_h"], 1), np.maximum(scale_x, 1)
-    return reach * down * scale_x + reach * across
+    scale_y, scale_x = rows["box_h"] / rows["full_h"], rows["box_w"] / rows["full_w"]
+    down, across = reach * np.maximum(scale_y, 1), reach * np.maximum(scale_x, 1)
+    return np.minimum(down * scale_x + across, across * scale_y + down)
 
 
 def _colour(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

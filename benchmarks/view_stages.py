@@ -13,7 +13,7 @@ import torch
 
 from patchmill.benchmarks import timing
 from patchmill.benchmarks.timing import Summary
-from patchmill.benchmarks.view_floors import Floor, floors
+from patchmill.benchmarks.view_floors import Floor, floors, total
 from patchmill.kernels.jit import jit
 from patchmill.kernels.views import cpu, layout
 from patchmill.kernels.views.cpu_colour import blur, colour
@@ -107,7 +107,7 @@ def on_gpu(
     for name in dict.fromkeys(names):
         times = [sum(t for n, t in zip(names, row, strict=True) if n == name) for row in on_device]
         found.append(Stage(name, timing.summary(times), least[name]))
-    found.append(Stage("all launches", timing.summary(whole)))
+    found.append(Stage("all launches", timing.summary(whole), total(least.values())))
     return [*found, Stage("host: tables and upload", timing.summary(host))]
 
 

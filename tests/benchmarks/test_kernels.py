@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from patchmill.benchmarks import kernels, view_stages
-from patchmill.benchmarks.view_floors import COLOUR, GREY, LUMA, NORMALISE, floors
+from patchmill.benchmarks.view_floors import COLOUR, GREY, LUMA, NORMALISE, floors, total
 from patchmill.kernels.views.rows import CONTRAST, GREY_LAST, HUE, NO_JITTER, ROW, Target
 from patchmill.loaders import presets
 from patchmill.loaders.errors import MillError
@@ -25,10 +25,11 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 def test_floors_by_hand():
-    """A box of 128 x 192 pixels resized to views of 64: by 2 down and by 3 across."""
+    """Boxes of 128 x 192 pixels resized to views of 64: by 2 down and by 3 across."""
     target = Target("view", 3, 64, True, (0.5,) * 3, (0.5,) * 3)
     rows = np.zeros((1, 3), ROW)
     rows["box_h"], rows["box_w"], rows["full_h"], rows["full_w"] = 128, 192, 64, 64
+    rows["box_y"][:, 2], rows["box_x"][:, 2] = 70, 100
     rows["order"], rows["contrast"], rows["brightness"], rows["saturation"] = NO_JITTER, 1, 1, 1
     rows["hue"][:, 1:], rows["contrast"][:, 1:] = 0.1, 1.5
     rows["order"][:, 1:] = HUE | CONTRAST << 2 | 2 << 4
@@ -38,8 +39,9 @@ def test_floors_by_hand():
 
     area, once = 64 * 64, 3 * 64 * 64 * 2
     resize, contrast, blur = found["resize"], found["contrast"], found["blur"]
-    assert resize.bytes == min(3 * 3 * 128 * 192, 3 * 200 * 300) + once + 2 * 6 * area
-    assert resize.filter == 3 * 3 * area * (4 * 2 * 3 + 4 * 3)
+    shown = 2 * 128 * 192 - (128 - 70) * (192 - 100)  # two views show the same, one overlaps it
+    assert resize.bytes == 3 * shown + once + 2 * 6 * area
+    assert resize.filter == 3 * 3 * area * (4 * 3 * 2 + 4 * 2)  # across first
     assert resize.other == area * (NORMALISE + 2 * (COLOUR[HUE] + LUMA))
     assert contrast.bytes == 6 * area + once + 12 * area
     assert contrast.other == area * (2 * COLOUR[CONTRAST] + GREY + NORMALISE)
@@ -47,6 +49,25 @@ def test_floors_by_hand():
     assert blur.filter == 3 * area * 2 * 7
     assert blur.memory(1e3) == blur.bytes / 1e3
     assert blur.arithmetic(10, 1e9) == blur.filter / 10
+
+    whole = total(found.values())
+    assert whole.bytes == resize.bytes + contrast.bytes + blur.bytes
+    assert whole.filter == resize.filter + blur.filter
+    assert whole.other == resize.other + contrast.other + blur.other
+
+
+def test_a_window_reads_what_it_shows():
+    """A quarter of a resized box, from its middle; then one that lies half outside of it."""
+    target = Target("cells", 2, 20, False, (0.5,) * 3, (0.5,) * 3)
+    rows = np.zeros((1, 2), ROW)
+    rows["box_h"], rows["box_w"], rows["full_h"], rows["full_w"] = 81, 40, 40, 40
+    rows["order"], rows["contrast"] = NO_JITTER, 1
+    rows["win_y"], rows["win_x"] = [10, -10], [10, 30]
+    found = floors(rows, np.array([[100, 100]]), [target], 4, 32)
+    written = 2 * 3 * 20 * 20 * 4
+    first = (61 - 20) * 20  # rows 20.25 to 60.75
+    second = 21 * 10  # rows 0 to 20.25, columns 30 to 40: none of the first's
+    assert found["resize"].bytes == 3 * (first + second) + written
 
 
 def test_small_views_need_no_pass_for_their_mean():
@@ -80,6 +101,10 @@ def test_without_a_gpu_it_says_so(monkeypatch):
 def test_wrong_numbers_are_refused(monkeypatch):
     with pytest.raises(MillError, match="must be above 0"):
         run(monkeypatch, "views", "--device", "cpu", "--rounds", "0")
+    with pytest.raises(MillError, match="must be above 0"):
+        run(monkeypatch, "views", "--device", "cpu", "--batch-size", "0")
+    with pytest.raises(MillError, match="--rounds"):
+        run(monkeypatch, "views", "--rounds", "many")
 
 
 @pytest.mark.gpu
@@ -87,8 +112,9 @@ def test_the_gpu_renderers_stages(tmp_path: Path, monkeypatch):
     out = tmp_path / "out.json"
     run(monkeypatch, "views", "--batch-size", "16", "--rounds", "3", "--json", str(out))
     stages = json.loads(out.read_text())["stages"]
-    assert [stage["stage"] for stage in stages[:3]] == ["resize", "contrast", "blur"]
-    assert all(0 < stage["floor_share"] <= 1 for stage in stages[:3])
+    names = ["resize", "contrast", "blur", "all launches"]
+    assert [stage["stage"] for stage in stages[:4]] == names
+    assert all(0 < stage["floor_share"] <= 1 for stage in stages[:4])
 
 
 def test_batches_are_the_same_every_time():
