@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import io
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ _KEPT_BYTES = 64 << 20  # a Decoder keeps no more than this between images
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 _PPM = re.compile(rb"P6 ([0-9]{1,9}) ([0-9]{1,9}) 255\n")  # as sources hand over raw pixels
-_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # start-of-frame markers
+FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # start-of-frame markers
 _BARE = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a length
 
 
@@ -84,21 +85,29 @@ class Decoder:
 
 def jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
     """(height, width, components) as the JPEG's frame header says, or None if there is none."""
+    for marker, at in jpeg_segments(data):
+        if marker in FRAMES:
+            height, width = data[at + 3] << 8 | data[at + 4], data[at + 5] << 8 | data[at + 6]
+            return (height, width, data[at + 7]) if height and width else None
+    return None
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Each marker of a JPEG's header, to the frame's, and where its segment's length stands."""
     if data[:2] != b"\xff\xd8":
-        return None
+        return
     at, end = 2, len(data) - 9
     while at < end and data[at] == 0xFF:
         marker = data[at + 1]
-        if marker in _FRAMES:
-            height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
-            return (height, width, data[at + 9]) if height and width else None
         if marker == 0xFF:  # a fill byte
             at += 1
         elif marker in _BARE:
             at += 2
         else:
+            yield marker, at + 2
+            if marker in FRAMES:
+                return
             at += 2 + (data[at + 2] << 8 | data[at + 3])
-    return None
 
 
 def _raw_pixels(data: bytes) -> tuple[int, int, int] | None:

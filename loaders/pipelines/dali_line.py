@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from patchmill.loaders.decode import jpeg_frame
+from patchmill.loaders.decode import jpeg_frame, jpeg_segments
 from patchmill.loaders.pipelines import dali_decoder, dali_split
 from patchmill.loaders.pipelines.arena import Arena, Place, decode_into
 from patchmill.loaders.pipelines.crew import Jobs, Tasks
@@ -30,6 +30,7 @@ log = logging.getLogger("patchmill")
 AHEAD = 2  # batches in DALI's hands
 STAGE = "decode"
 _TRIAL = 128  # images that show how much the GPU's JPEG unit should get
+_ADOBE = 0xEE  # a JPEG marker: how the colours are stored, 0 for as they are
 _TAIL = 4096  # bytes in which a whole JPEG has its end marker
 
 
@@ -205,15 +206,13 @@ def plain_jpeg(data: bytes) -> tuple[int, int] | None:
 
     Not those of four components, those that hold RGB rather than YCbCr, and those that have no end.
     """
-    frame = jpeg_frame(data)
-    if frame is None or frame[2] not in (1, 3):
-        return None
     if data.rfind(b"\xff\xd9", max(len(data) - _TAIL, 0)) < 0:
         return None
-    adobe = data.find(b"\xff\xee\x00\x0eAdobe", 0, 1 << 16)
-    if frame[2] == 3 and adobe >= 0 and data[adobe + 15] == 0:
-        return None
-    return frame[:2]
+    for marker, at in jpeg_segments(data):
+        if marker == _ADOBE and data[at : at + 7] == b"\x00\x0eAdobe" and not data[at + 13]:
+            return None
+    frame = jpeg_frame(data)
+    return frame[:2] if frame and frame[2] in (1, 3) else None
 
 
 def _samples(work: Work) -> list[np.ndarray]:
