@@ -14,9 +14,11 @@ from patchmill.kernels.views import cpu
 from patchmill.kernels.views.rows import ROW
 from patchmill.loaders import order, plan
 from patchmill.loaders.pipelines import ffcv_jpeg
+from patchmill.loaders.pipelines.ffcv_call import by_address
 from patchmill.loaders.pipelines.worker import MOST_SUBSTITUTES
 from patchmill.loaders.sources.beton_format import JPG
 
+_BYTES = np.empty(0, np.uint8)
 BAD, FAILED = 0, -1  # what a rescue returns in place of an address
 
 # (id, address and size of its bytes, address of int32 height and width) -> address of its pixels
@@ -32,6 +34,7 @@ class Work:
     seed: int
     laws: np.ndarray
     slots: np.ndarray  # for a batch of one
+    number: np.dtype  # of the pixels
     half: bool
     channels_last: bool
     largest: int  # view, in pixels
@@ -46,7 +49,7 @@ def compiled(work: Work) -> Any:
     obtain, laws, slots, seed = _obtain(work), work.laws, work.slots, np.uint64(work.seed)
     half, channels_last, largest = work.half, work.channels_last, work.largest
     room, scratch = work.room, work.scratch
-    draw_into, render_image, pool_bytes = plan.draw_into, cpu.render_image, cpu.pool_bytes
+    draw_into, render_image, pool_bytes = _draw_into(work), _render_image(work), cpu.pool_bytes
     take_number, pixels_at = ffcv_jpeg.take_number, ffcv_jpeg.pixels
 
     @numba.njit(nogil=True, error_model="numpy")
@@ -77,10 +80,23 @@ def compiled(work: Work) -> Any:
     return lane
 
 
+def _draw_into(work: Work) -> Any:
+    row = np.empty(len(work.laws), ROW)
+    return by_address(plan.draw_into, work.laws, np.uint64(0), 0, 0, 1, 1, row)
+
+
+def _render_image(work: Work) -> Any:
+    row, image, pool = np.empty(len(work.laws), ROW), np.empty((1, 1, 3), np.uint8), _BYTES
+    out = np.empty(0, work.number)
+    return by_address(
+        cpu.render_image, image, row, work.slots, 0, work.half, work.channels_last, out, pool
+    )
+
+
 def _obtain(work: Work) -> Any:
     """The sample that is wanted or the one that stands in for it, and where its pixels lie."""
     read, rescue, seed = work.read, work.rescue, np.uint64(work.seed)
-    decode, substitute, row = ffcv_jpeg.decode, order._substitute, ROW
+    decode, substitute = ffcv_jpeg.decode, order._substitute
 
     @numba.njit(nogil=True, error_model="numpy")
     def obtain(index, metadata, storage, epoch, buffer, facts):

@@ -131,6 +131,7 @@ class MultiView(SimpleRGBImageDecoder):
                 seed=self.seed,
                 laws=self._laws,
                 slots=cpu.slots(self.targets, 1, self.dtype == torch.uint8),
+                number=_number(self.dtype),
                 half=self.dtype == torch.float16,
                 channels_last=self.channels_last,
                 largest=largest,
