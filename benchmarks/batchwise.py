@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -101,12 +102,13 @@ def decode_and_views(
     from patchmill.kernels.views import gpu
 
     targets = plan.targets(recipe)
-    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     queued: deque[tuple[torch.cuda.Event | None, Decoded]] = deque()
     for number, decoded in enumerate(_decoded(decoder, images, batch_size, stream)):
         rows = _rows(recipe, number, decoded.images)
-        out = torch.empty(layout.elements(targets, batch_size), dtype=dtype, device=device)
-        gpu.render_into(out, decoded.images, rows, targets)
+        with torch.cuda.stream(stream) if stream else nullcontext():
+            out = torch.empty(layout.elements(targets, batch_size), dtype=dtype, device=device)
+            gpu.render_into(out, decoded.images, rows, targets)
         queued.append((stream.record_event() if stream else None, decoded))
         if len(queued) > QUEUED:  # long done, unless the GPU is the slower of the two
             if over := queued.popleft()[0]:

@@ -62,6 +62,7 @@ class Raced:
     cores: dict[str, Turns] = field(default_factory=dict)  # that were busy, of whomever's work
     gpu: dict[str, int] = field(default_factory=dict)  # bytes that it made its GPU's memory shrink
     failed: dict[str, str] = field(default_factory=dict)  # why it could not start
+    taken: int = 0  # bytes of the GPU's memory, when all had had their turns
 
 
 def race(
@@ -83,7 +84,7 @@ def race(
         racing = [x for x in (*ours, *theirs) if x.name not in found.failed]
         turns = {x.name: partial(_turn, x, seconds, found, advance) for x in racing}
         found.rates.update(timing.interleave(turns, rounds))
-    return found
+        return replace(found, taken=machine.gpu_taken())
 
 
 def _open(contender: Contender, found: Raced) -> None:

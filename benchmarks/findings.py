@@ -80,8 +80,8 @@ def _stages(loader: OurLoader, rates: Turns) -> list[Row]:
     for name, last in loader.turns[-1].items():
         alone = [turn[name].lanes * turn[name].items_per_s for turn in loader.turns]
         if all(alone):
-            share = timing.ratio(rates, alone).median
-            rows.append(Row(f"loader: {name}", name, timing.summary(alone), last.lanes, share))
+            rate, share = timing.summary(alone), timing.ratio(rates, alone).median
+            rows.append(Row(f"loader: {name}", name, rate, last.lanes, share, crew=last.crew))
     return rows
 
 

@@ -36,6 +36,7 @@ class Row:
     share: float  # of bare decoding's rate; for a stage, of its lanes' time
     cores: float | None = None  # that were busy meanwhile
     gpu_mebibytes: float = 0.0  # of the GPU's memory, taken for it alone
+    crew: str = ""  # of a stage: who does it, and shares its lanes with that crew's other stages
 
     def as_json(self) -> dict[str, Any]:
         found = {
@@ -67,7 +68,11 @@ class Result:
 
     @property
     def bottleneck(self) -> Row:
-        return max(self.stages, key=lambda row: row.share)
+        """The longest stage of the busiest crew."""
+        busy: dict[str, float] = {}
+        for row in self.stages:
+            busy[row.crew] = busy.get(row.crew, 0.0) + row.share
+        return max(self.stages, key=lambda row: (busy[row.crew], row.share))
 
     def details(self) -> dict[str, Any]:
         """What is not in the tables."""
@@ -105,7 +110,7 @@ def show(result: Result, headline: Sequence[str], megabytes: float) -> None:
 
 
 def _contenders(rows: Sequence[Row], megabytes: float) -> Table:
-    columns = ["images/s", "low to high", "of bare decode", "MB/s", "cores"]
+    columns = ["images/s", "low to high", "of bare", "MB/s", "cores"]
     on_gpu = any(row.gpu_mebibytes > 0 for row in rows)
     table = _table("", *columns, *(["GPU MiB"] if on_gpu else []))
     for row in rows:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from patchmill.loaders.build import default_workers
 from patchmill.loaders.decode import BadImage, decode
@@ -26,15 +28,21 @@ class Sample:
     classes: list[str]
     labels: np.ndarray | None = None
 
-    def __init__(self, source: Source, count: int) -> None:
+    def __init__(self, source: Source, count: int, plain: bool = False) -> None:
+        """`plain`: only what every JPEG decoder can decode."""
         self.name, self.fingerprint = source.name, f"{source.fingerprint}-sample{count}"
         self.classes = []
         self._source = source
         wanted = range(0, len(source), max(1, len(source) // count))[:count]
         read = in_threads(lambda id: _whole(source, id), wanted, default_workers())
-        found = {id: data for id, data in zip(wanted, read, strict=True) if data}
+        found = {
+            id: data
+            for id, data in zip(wanted, read, strict=True)
+            if data and (is_plain(data) or not plain)
+        }
         if not found:
-            raise MillError(f"none of {len(wanted)} images of {source.name!r} can be decoded")
+            what = "is a plain JPEG" if plain else "can be decoded"
+            raise MillError(f"none of {len(wanted)} images of {source.name!r} {what}")
         self.ids = list(found)
         self.encoded = list(found.values())
         self.bad = len(wanted) - len(found)
@@ -60,6 +68,15 @@ class Sample:
                 "make room or point TMPDIR to another folder"
             ) from None
         return list(map(str, paths))
+
+
+def is_plain(data: bytes) -> bool:
+    """A JPEG, grey or of three components."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.format == "JPEG" and image.mode in ("L", "RGB")
+    except OSError:
+        return False
 
 
 def describe(images: Sequence[bytes]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
     python benchmarks/throughput.py [--data DIR|scenes:N] [--recipe 'dino(local_crops=6)']
         [--device cpu|cuda] [--pipeline auto|threads|dali] [--workers N]
-        [--peers torchvision,dali,ffcv|all] [--json FILE] [--plot FILE.png]
+        [--peers torchvision,dali,...|all] [--json FILE] [--plot FILE.png]
 
 All contenders work on the same real images, in turns, for several rounds; nobody works in another's
 turn. Compilation, the start of workers and what lay ready in queues are not counted. On a GPU, bare
@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from patchmill.benchmarks import contenders, digest, findings, lineup, machine, peers, report
-from patchmill.benchmarks.contenders import Contender, OurLoader
+from patchmill.benchmarks.contenders import Contender, OurLoader, Raced, Threads
 from patchmill.benchmarks.report import BARE, Parser, Result
-from patchmill.benchmarks.sample import Sample, describe
+from patchmill.benchmarks.sample import Sample, describe, is_plain
 from patchmill.loaders import build, call, recipe
 from patchmill.loaders.errors import MillError, run_command
 from patchmill.loaders.recipe import Recipe
@@ -70,7 +70,7 @@ def main() -> None:
     if settings.plot:
         report.check_chart()
     views = recipe.load(settings.recipe)
-    images = Sample(open_source(settings.data), MOST_IMAGES)
+    images = Sample(open_source(settings.data), MOST_IMAGES, plain=settings.on_gpu)
     about = describe(images.encoded)
     result = measure(images, views, settings)
     report.show(result, _headline(images, about, views, settings), about["kilobytes"] / 1e3)
@@ -93,12 +93,11 @@ def measure(images: Sample, views: Recipe, settings: Settings) -> Result:
             torch.cuda.reset_peak_memory_stats()
         floors, decoders = _floors(images, views, settings)
         theirs = _theirs(images, views, settings, Path(folder))
-        ours, others = [*floors, loader], theirs
-        if settings.on_gpu:  # where a floor may be missing, as a peer may
-            ours, others = [loader], [*theirs, *floors]
-        raced = contenders.race(ours, others, settings.rounds, settings.turn)
+        sure = [x for x in floors if isinstance(x, Threads)]
+        others = [x for x in floors if x not in sure]  # may be missing here, like a peer
+        raced = contenders.race([*sure, loader], [*theirs, *others], settings.rounds, settings.turn)
+        memory = _gpu_memory(raced) if settings.on_gpu else None
         first = digest.of(_loader(images, views, settings, Path(folder), torch.float32).loader)
-        memory = _gpu_memory() if settings.on_gpu else None
     found = findings.Race(floors, loader, theirs, raced)
     return findings.result(found, decoders, views, first, memory)
 
@@ -130,7 +129,8 @@ def _floors(
         return floors, lineup.GPU_DECODERS
     floors = lineup.on_cpu(encoded, views, workers)
     if settings.pipeline.startswith("dali"):
-        floors.insert(1, lineup.by_dali(encoded, workers, batch, device))
+        plain = [data for data in encoded if is_plain(data)]
+        floors.insert(1, lineup.by_dali(plain, workers, batch, device))
     return floors, [BARE]
 
 
@@ -143,11 +143,11 @@ def _theirs(images: Sample, views: Recipe, settings: Settings, folder: Path) -> 
     ]
 
 
-def _gpu_memory() -> dict[str, int]:
-    """At most by torch, and now by everybody on this GPU, in MiB."""
+def _gpu_memory(raced: Raced) -> dict[str, int]:
+    """In MiB: of torch's at most, and by whomever on this GPU when all had had their turns."""
     return {
         "reserved_by_torch_at_most": torch.cuda.max_memory_reserved() >> 20,
-        "taken_on_the_device": machine.gpu_taken() >> 20,
+        "taken_on_the_device": raced.taken >> 20,
     }
 
 
@@ -159,7 +159,8 @@ def _headline(
 ) -> list[str]:
     where = [machine.gpu(settings.device)] if settings.on_gpu else []
     kind = "JPEGs" if about["jpegs"] == about["count"] else f"images ({about['jpegs']} JPEGs)"
-    left_out = [f"{images.bad} that cannot be decoded are left out"] if images.bad else []
+    why = "are no plain JPEGs" if settings.on_gpu else "cannot be decoded"
+    left_out = [f"{images.bad} that {why} are left out"] if images.bad else []
     return [
         *where,
         f"{machine.cpu()}, {machine.cores()} cores; {_workers(settings.workers)} for each",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from patchmill.benchmarks import batchwise, lineup, throughput
+from patchmill.benchmarks import batchwise, contenders, lineup, throughput
 from patchmill.benchmarks.sample import Sample
 from patchmill.kernels.views import layout, reference
 from patchmill.loaders import plan, recipe
@@ -64,7 +64,7 @@ def test_a_whole_run(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(throughput, "FEWEST_ROUNDS", 1)
     monkeypatch.setattr(throughput.Settings, "on_gpu", True)
     monkeypatch.setattr(throughput.machine, "gpu", lambda device: "no GPU")
-    monkeypatch.setattr(throughput.machine, "gpu_taken", lambda: 1 << 30)
+    monkeypatch.setattr(contenders.machine, "gpu_taken", lambda: 1 << 30)
     for name in ("set_device", "reset_peak_memory_stats"):
         monkeypatch.setattr(torch.cuda, name, lambda device=None: None)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 1 << 29)

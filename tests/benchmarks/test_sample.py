@@ -34,6 +34,17 @@ def test_what_cannot_be_decoded_is_left_out(photos):
     assert about["width"] == 22 and about["height"] == 10 and about["kilopixels"] == 0.2
 
 
+def test_plain_jpegs_only(photos):
+    Image.new("CMYK", (24, 10)).save(photos / "6.jpg")
+    Image.new("L", (24, 10)).save(photos / "7.jpg")
+    images = Sample(Folder(photos), 100, plain=True)
+    assert images.ids == [0, 1, 2, 3, 7] and images.bad == 3
+    for path in photos.glob("[012357].jpg"):
+        path.unlink()
+    with pytest.raises(MillError, match=r"none of 2 images of .* is a plain JPEG"):
+        Sample(Folder(photos), 100, plain=True)
+
+
 def test_it_never_ends(photos):
     images = Sample(Folder(photos), 100)
     assert len(images) > 10**7 and len(images) % 5 == 0

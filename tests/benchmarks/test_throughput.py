@@ -14,8 +14,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from patchmill.benchmarks import contenders, digest, findings, throughput
+from patchmill.benchmarks import contenders, digest, findings, report, throughput, timing
 from patchmill.benchmarks.contenders import Batches, Contender, Raced
 from patchmill.benchmarks.sample import Sample
 from patchmill.kernels.views import cpu
@@ -97,6 +98,18 @@ def test_both_pipelines_give_the_same(tmp_path, monkeypatch):
     names = [[row["name"] for row in found[name]["rows"]] for name in ("threads", "dali")]
     assert names[1][:4] == ["bare decode", "decode by dali", "decode + views", "loader"]
     assert names[0][:3] == ["bare decode", "decode + views", "loader"]
+
+
+def test_dali_decodes_what_it_can_of_mixed_images(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("nvidia.dali")
+    pytest.importorskip("nvidia.nvimgcodec")
+    (tmp_path / "mixed").mkdir()
+    for number, (mode, ending) in enumerate([("RGB", "jpg"), ("RGB", "png"), ("CMYK", "jpg")]):
+        Image.new(mode, (64, 48)).save(tmp_path / "mixed" / f"{number}.{ending}")
+    asked = ["--data", str(tmp_path / "mixed"), "--recipe", SMALL, "--batch-size", "2"]
+    run(monkeypatch, *asked, "--pipeline", "dali", "--workers", "1", "--seconds", "0.01")
+    printed = capsys.readouterr().out
+    assert "\ndecode by dali " in printed and "left out" not in printed
 
 
 def test_it_draws_a_chart(tmp_path, monkeypatch):
@@ -248,7 +261,7 @@ def test_what_a_contender_uses_is_its_own(monkeypatch):
     monkeypatch.setattr(contenders.machine, "gpu_taken", lambda: Greedy.used["gpu"])
     raced = contenders.race([Greedy("a", []), Greedy("b", [])], [], 2, 1.0)
     assert raced.cores["a"] == [1.5, 1.5]
-    assert raced.gpu == {"a": 102, "b": 102}
+    assert raced.gpu == {"a": 102, "b": 102} and raced.taken == 1204
 
 
 # --------------------------------------------------------------------------------- what is reported
@@ -276,6 +289,17 @@ def test_views_alone_as_a_share_of_decoding():
     found = findings._views({"bare decode": [5.0], "views alone": [50.0]}, law)
     assert found == {"views_per_s": 150, "share_of_decode_time": 0.1}
     assert findings._views({"bare decode": [5.0]}, law) is None
+
+
+def test_the_bottleneck_is_the_longest_stage_of_the_busiest_crew():
+    def row(name: str, crew: str, share: float) -> report.Row:
+        return report.Row(name, name, timing.summary([1.0]), 1, share, crew=crew)
+
+    shares = [("read", "threads", 0.3), ("plan", "threads", 0.5), ("render", "gpu", 0.7)]
+    rows = [row(*stage) for stage in shares]
+    first = digest.Digest(1, 1, "", "")
+    assert report.Result([], rows, {}, [], first, "", "").bottleneck.stage == "plan"
+    assert report.Result([], rows[1:], {}, [], first, "", "").bottleneck.stage == "render"
 
 
 def test_equal_batches_have_equal_digests():
