@@ -71,21 +71,21 @@ class Contents:
     imageless: Sequence[bytes] = ()  # keys of samples passed over for want of an image
 
 
-def beside(shard: str) -> Path:
+def beside(shard: str | Path) -> str:
     """Where a shard's own index lies."""
-    return Path(f"{shard}.index")
+    return f"{shard}.index"
 
 
 def write(shard: str | Path, contents: Contents, classes: Sequence[str] = ()) -> None:
     """Write the index beside a finished shard; raises OSError."""
     status = os.stat(shard)
     index = make(str(shard), contents, status.st_size, status.st_mtime_ns, classes)
-    columns.write(beside(str(shard)), KIND, index.columns, index.meta)
+    columns.write(Path(beside(shard)), KIND, index.columns, index.meta)
 
 
 def read(shard: str | Path) -> Columns:
     """The index beside the shard; a MillError where it is missing, damaged or another tar's."""
-    path, status = beside(str(shard)), os.stat(shard)
+    path, status = Path(beside(shard)), os.stat(shard)
     index = columns.read(path, KIND)
     if index.meta["tar_bytes"] != status.st_size:
         raise _not_of_this_tar(path)

@@ -30,6 +30,7 @@ log = logging.getLogger("patchmill")
 KIND = "shards index 1"
 
 _THREADS = 16  # on network disks each shard costs round trips
+_STATS = 64  # shards that a thread looks at in one go
 _RACY_NS = 2_000_000_000  # a tar that changed this lately may change again at the same time
 _MOST_CLASSES = 1 << 20
 _SHOWN = 3
@@ -39,7 +40,7 @@ State = tuple[int, int, int]  # of a shard: size, modification time, that of the
 
 def open_set(paths: Sequence[str]) -> Columns:
     """The index of these shards, in this order; a MillError names what is missing or damaged."""
-    paths = [os.path.realpath(path) for path in paths]
+    paths = _real(paths)
     states = _states(paths)
     with contextlib.ExitStack() as stack:
         folder = None
@@ -63,6 +64,13 @@ def open_set(paths: Sequence[str]) -> Columns:
         return Columns(meta, {name: np.concatenate(part) for name, part in parts.items()})
 
 
+def _real(paths: Sequence[str]) -> list[str]:
+    """With the folders' links followed, each once: thousands of shards lie in few folders."""
+    split = [os.path.split(path) for path in paths]
+    folders = {folder: os.path.realpath(folder) for folder in {folder for folder, _ in split}}
+    return [os.path.join(folders[folder], name) for folder, name in split]
+
+
 def _key(paths: Sequence[str]) -> str:
     return hashlib.sha256(b"\0".join(map(os.fsencode, paths))).hexdigest()[:16]
 
@@ -73,7 +81,12 @@ def _find(file: Path, states: Sequence[State]) -> Columns | None:
 
 
 def _states(paths: Sequence[str]) -> list[State]:
-    found = list(in_threads(_state, paths, _THREADS))
+    chunks = (paths[first : first + _STATS] for first in range(0, len(paths), _STATS))
+    found = [
+        state
+        for chunk in in_threads(lambda some: list(map(_state, some)), chunks, _THREADS)
+        for state in chunk
+    ]
     missing = [path for path, state in zip(paths, found, strict=True) if state is None]
     if missing:
         named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")

@@ -16,7 +16,7 @@ BLOCK = 512
 
 _ZEROS = bytes(BLOCK)
 _WINDOW = 4096  # a label beside its image is read together with the headers around it
-_FILES = b"0\07"
+_FILES = (b"0", b"\0", b"7")  # plain, of old programs, contiguous
 _WITHOUT_CONTENT = b"123456"  # links, devices, folders, pipes: whatever their size says
 _LONGEST_EXTENSION = 1 << 24  # bytes of a long name or of PAX records
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zX": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -241,7 +241,7 @@ def _records(data: bytes, at: int) -> dict[bytes, bytes]:
         length, space, _ = data[start : start + 20].partition(b" ")
         stop = start + int(length) if space and length.isdigit() else 0
         key, equals, value = data[start + len(length) + 1 : stop - 1].partition(b"=")
-        if not equals or stop > len(data):
+        if not equals or not start < stop <= len(data):
             raise TarError(f"is damaged: the extended header at byte {at} cannot be read")
         records[key] = value
         start = stop
