@@ -10,6 +10,7 @@ import bisect
 import contextlib
 import os
 import zlib
+from functools import partial
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Shards:
         self.labels: np.ndarray | None = index.columns.get("labels")
         self._index, self._starts = index, index["starts"].tolist()
         self._offsets, self._sizes = index["offsets"], index["sizes"]
-        self._descriptors = Descriptors(self._path, self._check)
+        self._descriptors = Descriptors(partial(_path, index), partial(_check, index))
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -54,7 +55,7 @@ class Shards:
         name = ""
         with contextlib.suppress(OSError):
             name = " " + os.fsdecode(tar.name_before(self._descriptors.get(shard).number, offset))
-        return f"{os.fsdecode(self._path(shard))}:{name} at byte {offset}"
+        return f"{os.fsdecode(_path(self._index, shard))}:{name} at byte {offset}"
 
     def prefetch(self, ids: np.ndarray) -> None:
         """Have the system fetch these samples from the disk while others are worked on."""
@@ -87,12 +88,14 @@ class Shards:
     def _shard(self, index: int) -> int:
         return bisect.bisect_right(self._starts, index) - 1
 
-    def _path(self, shard: int) -> bytes:
-        return columns.item(self._index["paths"], self._index["path_starts"], shard)
 
-    def _check(self, shard: int, status: os.stat_result) -> None:
-        if (status.st_size, status.st_mtime_ns) != tuple(self._index["tar_states"][shard].tolist()):
-            raise OSError("the shard was changed since it was indexed")
+def _path(index: columns.Columns, shard: int) -> bytes:
+    return columns.item(index["paths"], index["path_starts"], shard)
+
+
+def _check(index: columns.Columns, shard: int, status: os.stat_result) -> None:
+    if (status.st_size, status.st_mtime_ns) != tuple(index["tar_states"][shard].tolist()):
+        raise OSError("the shard was changed since it was indexed")
 
 
 def _shown(paths: list[str]) -> str:

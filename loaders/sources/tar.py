@@ -112,9 +112,10 @@ def members(reader: Reader) -> Iterator[Member]:
     extended: dict[bytes, bytes] = {}
     start = reader.position
     while (header := reader.take(BLOCK)) and header != _ZEROS:
-        at = reader.position - BLOCK
+        at = reader.position - len(header)
         if len(header) < BLOCK:
-            raise Truncated(f"is truncated: a header begins at byte {at + BLOCK - len(header)}")
+            _check_compression(header, at)
+            raise Truncated(f"is truncated: a header begins at byte {at}")
         _check_sum(header, at)
         kind, size = header[156:157], _number(header[124:136], at)
         if kind == b"L":
@@ -186,7 +187,10 @@ def _check_sum(header: bytes, at: int) -> None:
     ours = ((zlib.adler32(header) & 0xFFFF) - (zlib.adler32(field) & 0xFFFF) + 8 * 32) % 65521
     stored = _octal(field)
     if stored is None or (stored % 65521 != ours and stored != _signed_sum(header)):
-        _refuse(header, at)
+        _check_compression(header, at)
+        if at == 0:
+            raise TarError("is not a tar: it does not begin with a header")
+        raise TarError(f"is damaged: there is no header at byte {at}")
 
 
 def _signed_sum(header: bytes) -> int:
@@ -194,16 +198,12 @@ def _signed_sum(header: bytes) -> int:
     return 8 * 32 + sum(byte - 256 * (byte > 127) for byte in header[:148] + header[156:])
 
 
-def _refuse(header: bytes, at: int) -> None:
-    if at == 0:
-        for magic, name in _COMPRESSED.items():
-            if header.startswith(magic):
-                raise TarError(
-                    f"is compressed with {name}: decompress it, "
-                    f"or stream it as 'pipe:{name} -dc FILE'"
-                )
-        raise TarError("is not a tar: it does not begin with a header")
-    raise TarError(f"is damaged: there is no header at byte {at}")
+def _check_compression(header: bytes, at: int) -> None:
+    for magic, name in _COMPRESSED.items():
+        if at == 0 and header.startswith(magic):
+            raise TarError(
+                f"is compressed with {name}: decompress it, or stream it as 'pipe:{name} -dc FILE'"
+            )
 
 
 def _name(header: bytes) -> bytes:

@@ -153,6 +153,11 @@ def test_new_sparse_files_are_passed_over(tmp_path: Path) -> None:
     assert both_ways(out.getvalue(), tmp_path / "x.tar") == [(b"b.jpg", b"")]
 
 
+def test_a_name_that_begins_as_compressed_data_does(tmp_path: Path) -> None:
+    data = build([("BZh.jpg", b"x")])
+    assert both_ways(data, tmp_path / "x.tar") == [(b"BZh.jpg", b"x")]
+
+
 def test_empty_tars_and_tars_without_an_end(tmp_path: Path) -> None:
     assert both_ways(build([]), tmp_path / "x.tar") == []
     data = build([("a.jpg", b"x")])[:1024]
