@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from patchmill.benchmarks.peers import Batches, ragged
-from patchmill.benchmarks.peers.torchvision_gpu import Finish, cells, geometry
+from patchmill.benchmarks.peers.torchvision_gpu import Finish, cells, crop
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.recipe import Blur, Colour, Recipe, Views, chance_of
 
@@ -57,7 +57,7 @@ class Maker:
     def __init__(self, group: Views, view: int, device: str) -> None:
         import kornia.augmentation as K
 
-        self._crop = nn.Sequential(*geometry(group))
+        self._crop = nn.Sequential(*crop(group))
         self._flip = K.RandomHorizontalFlip(chance_of(group.flip, view))
         self._colour = nn.Sequential(*_colours(group, view))
         self._cell, self._finish = group.size, Finish(group, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from PIL import Image, ImageFilter, ImageOps
@@ -82,7 +83,9 @@ class Cut:
 
     def __init__(self, group: Views, view: int):
         self.cell = group.size
-        self.place = transforms.Compose(_geometry(group, view))
+        flip = transforms.RandomHorizontalFlip(chance_of(group.flip, view))
+        turns = [QuarterTurns()] if group.turns else []
+        self.place = transforms.Compose([*geometry(group, transforms), flip, *turns])
         self.finish = transforms.Compose(
             [
                 *_colours(group, view),
@@ -101,37 +104,39 @@ class Cut:
         return [self.finish(cell) for cell in (cells if len(cells) > 1 else [view])]
 
 
-def _geometry(group: Views, view: int) -> list[Transform]:
+def geometry(group: Views, transforms: Any) -> list[Any]:
+    """The crop, without its flip, as steps of torchvision's first or second transforms."""
     grid = group.crop if isinstance(group.crop, Grid) else Grid(1, 1, group.crop)
     law = grid.of
     shape = (group.size * grid.rows, group.size * grid.columns)
     interpolation = InterpolationMode(group.interpolation)
     if isinstance(law, Window):
-        steps = [transforms.Resize(law.short_side, interpolation), transforms.RandomCrop(shape)]
-    elif isinstance(law, Centre):
-        steps = [transforms.Resize(law.short_side, interpolation), transforms.CenterCrop(shape)]
-    elif isinstance(law, Shift):
-        steps = [transforms.Resize(shape, interpolation), transforms.RandomCrop(shape, law.pad)]
-    else:
-        steps = [transforms.RandomResizedCrop(shape, law.scale, law.ratio, interpolation)]
-    steps.append(transforms.RandomHorizontalFlip(chance_of(group.flip, view)))
-    return [*steps, QuarterTurns()] if group.turns else steps
+        return [transforms.Resize(law.short_side, interpolation), transforms.RandomCrop(shape)]
+    if isinstance(law, Centre):
+        return [transforms.Resize(law.short_side, interpolation), transforms.CenterCrop(shape)]
+    if isinstance(law, Shift):
+        return [transforms.Resize(shape, interpolation), transforms.RandomCrop(shape, law.pad)]
+    return [transforms.RandomResizedCrop(shape, law.scale, law.ratio, interpolation)]
+
+
+def jitter(colour: Colour, view: int, transforms: Any) -> list[Any]:
+    """The jitter and the grey, in their order."""
+    strengths = colour.brightness, colour.contrast, colour.saturation, colour.hue
+    shaken = transforms.ColorJitter(*strengths)
+    steps = [
+        transforms.RandomApply([shaken], chance_of(colour.p, view)),
+        transforms.RandomGrayscale(chance_of(colour.grey, view)),
+    ]
+    return steps[::-1] if colour.grey_first else steps
 
 
 def _colours(group: Views, view: int) -> list[Transform]:
-    steps = [*_jitter(group.colour, view)] if group.colour else []
+    steps = jitter(group.colour, view, transforms) if group.colour else []
     if group.blur:
         steps.append(transforms.RandomApply([_blur(group.blur)], chance_of(group.blur.p, view)))
     if chance_of(group.solarise, view) > 0:
         steps.append(transforms.RandomApply([ImageOps.solarize], chance_of(group.solarise, view)))
     return steps
-
-
-def _jitter(colour: Colour, view: int) -> list[Transform]:
-    strengths = colour.brightness, colour.contrast, colour.saturation, colour.hue
-    jitter = transforms.RandomApply([transforms.ColorJitter(*strengths)], chance_of(colour.p, view))
-    grey = transforms.RandomGrayscale(chance_of(colour.grey, view))
-    return [grey, jitter] if colour.grey_first else [jitter, grey]
 
 
 def _blur(blur: Blur) -> Transform:

@@ -12,20 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import v2
 
 from patchmill.benchmarks.peers import Batches, ragged
-from patchmill.loaders.recipe import (
-    Blur,
-    Centre,
-    Colour,
-    Grid,
-    Recipe,
-    Shift,
-    Views,
-    Window,
-    chance_of,
-)
+from patchmill.benchmarks.peers.torchvision import geometry, jitter
+from patchmill.loaders.recipe import Blur, Recipe, Views, chance_of
 
 NOTE = ""
 DEVICES = {"cpu": "it is for GPUs; on a CPU take torchvision", "cuda": ""}
@@ -50,10 +41,10 @@ def _batches(
     for images in decoded:
         floats = [image.float().div_(255) for image in images]
         yield [
-            finish(torch.stack(cells))
+            finish(torch.stack(same))
             for group, finish in zip(cuts, finishes, strict=True)
             for cut in group
-            for cells in zip(*map(cut, floats), strict=True)
+            for same in zip(*map(cut, floats), strict=True)
         ]
 
 
@@ -63,7 +54,7 @@ class Cut:
     def __init__(self, group: Views, view: int) -> None:
         flip = v2.RandomHorizontalFlip(chance_of(group.flip, view))
         turns = [QuarterTurns()] if group.turns else []
-        self._place = v2.Compose([*geometry(group), flip, *turns])
+        self._place = v2.Compose([*crop(group), flip, *turns])
         self._colour = v2.Compose([nn.Identity(), *_colours(group, view)])
         self._cell = group.size
 
@@ -93,36 +84,19 @@ def cells(view: Tensor, side: int) -> list[Tensor]:
     ]
 
 
-def geometry(group: Views) -> list[nn.Module]:
-    """The crop of one float image, without its flip."""
-    grid = group.crop if isinstance(group.crop, Grid) else Grid(1, 1, group.crop)
-    law = grid.of
-    shape = (group.size * grid.rows, group.size * grid.columns)
-    interpolation = InterpolationMode(group.interpolation)
-    clamp: list[nn.Module] = [Clamp()] if group.interpolation == "bicubic" else []
-    if isinstance(law, Window):
-        return [v2.Resize(law.short_side, interpolation), *clamp, v2.RandomCrop(shape)]
-    if isinstance(law, Centre):
-        return [v2.Resize(law.short_side, interpolation), *clamp, v2.CenterCrop(shape)]
-    if isinstance(law, Shift):
-        return [v2.Resize(shape, interpolation), *clamp, v2.RandomCrop(shape, law.pad)]
-    return [v2.RandomResizedCrop(shape, law.scale, law.ratio, interpolation), *clamp]
+def crop(group: Views) -> list[nn.Module]:
+    """Of one float image, without its flip."""
+    first, *others = geometry(group, v2)
+    return [first, *([Clamp()] if group.interpolation == "bicubic" else []), *others]
 
 
 def _colours(group: Views, view: int) -> list[nn.Module]:
-    steps = _jitter(group.colour, view) if group.colour else []
+    steps = jitter(group.colour, view, v2) if group.colour else []
     if group.blur:
         steps.append(v2.RandomApply([_blur(group.blur)], chance_of(group.blur.p, view)))
     if chance_of(group.solarise, view) > 0:
         steps.append(v2.RandomSolarize(128 / 255, chance_of(group.solarise, view)))
     return steps
-
-
-def _jitter(colour: Colour, view: int) -> list[nn.Module]:
-    strengths = colour.brightness, colour.contrast, colour.saturation, colour.hue
-    jitter = v2.RandomApply([v2.ColorJitter(*strengths)], chance_of(colour.p, view))
-    grey = v2.RandomGrayscale(chance_of(colour.grey, view))
-    return [grey, jitter] if colour.grey_first else [jitter, grey]
 
 
 def _blur(blur: Blur) -> nn.Module:

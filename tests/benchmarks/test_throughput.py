@@ -181,6 +181,19 @@ def test_only_what_was_made_in_the_turn_counts(monkeypatch, workers, seconds):
     loader.close()
 
 
+@pytest.mark.parametrize("seconds", [0.5, 7.5])
+def test_the_gpu_is_waited_for_before_a_turn_and_at_its_end(monkeypatch, seconds):
+    clock = Clock(ready=1, at_once=1)
+    waits: list[int] = []
+    monkeypatch.setattr(contenders, "time", clock)
+    monkeypatch.setattr(contenders.timing, "finish_gpu", lambda: waits.append(clock.given))
+    loader = Batches("x", clock.batches, 10, 1, ahead=0)
+    loader.open()
+    loader.measure(seconds)
+    assert waits == [2, clock.given]
+    loader.close()
+
+
 class Fake:
     stage, workers = "loader", 1
 
