@@ -211,7 +211,8 @@ def _groups(
             raise Truncated(f"is truncated: it ends at byte {reader.position}")
         parts[named[1]] = member, content
     if parts:
-        yield start, reader.position, parts
+        ends = [member.offset + member.size for member, _ in parts.values()]
+        yield start, max(end + -end % tar.BLOCK for end in ends), parts
 
 
 def _piece(

@@ -106,16 +106,16 @@ class StreamReader:
 def members(reader: Reader) -> Iterator[Member]:
     """The regular files in turn; between two of them, the content may be taken from the reader.
 
-    A TarError says what is damaged. A tar may end without the two zero blocks that should be there.
+    A TarError says what is damaged. A tar ends with a block of zeros: without one it was cut short.
     """
     defaults: dict[bytes, bytes] = {}
     extended: dict[bytes, bytes] = {}
     start = reader.position
-    while (header := reader.take(BLOCK)) and header != _ZEROS:
+    while (header := reader.take(BLOCK)) != _ZEROS:
         at = reader.position - len(header)
         if len(header) < BLOCK:
             _check_compression(header, at)
-            raise Truncated(f"is truncated: a header begins at byte {at}")
+            raise _cut_short(at + len(header))
         _check_sum(header, at)
         kind, size = header[156:157], _number(header[124:136], at)
         if kind == b"L":
@@ -140,10 +140,6 @@ def members(reader: Reader) -> Iterator[Member]:
             if kind not in _WITHOUT_CONTENT and not is_folder:
                 _pass_over(reader, size, offset)
             extended, start = {}, reader.position
-    if not reader.position:
-        raise Truncated("is empty")
-    if extended:
-        raise Truncated(f"is truncated: it ends at byte {reader.position} before a member")
 
 
 def name_before(descriptor: int, offset: int) -> bytes:
@@ -160,7 +156,9 @@ def _pass_over(reader: Reader, size: int, offset: int | None = None) -> None:
             f"is truncated: the member at byte {offset} has {size:,} bytes, "
             f"of which {end - reader.position:,} are missing"
         )
-    reader.skip(end + -end % BLOCK - reader.position)
+    padding = end + -end % BLOCK - reader.position
+    if reader.skip(padding) < padding:
+        raise _cut_short(reader.position)
 
 
 def _extension(reader: Reader, size: int) -> bytes:
@@ -172,12 +170,20 @@ def _extension(reader: Reader, size: int) -> bytes:
     return data
 
 
+def _cut_short(at: int) -> Truncated:
+    return Truncated(
+        f"is truncated: it ends at byte {at:,} without the zeros that end a tar"
+        if at
+        else "is empty"
+    )
+
+
 def _pass_over_sparse_map(reader: Reader, header: bytes) -> None:
     more = header[482]
     while more:
         block = reader.take(BLOCK)
         if len(block) < BLOCK:
-            raise Truncated(f"is truncated: it ends at byte {reader.position}")
+            raise _cut_short(reader.position)
         more = block[504]
 
 
