@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
 
     from patchmill.loaders.loader import Loader
     from patchmill.loaders.sources import Source
+    from patchmill.loaders.sources.flowing import Flowing
+    from patchmill.loaders.sources.remote import Stream
 
 MOST_WORKERS = 1024
 
 
 def build(
-    data: str | Path | Source,
+    data: str | Path | Sequence[str | Path] | Source | Stream,
     recipe: recipes.Recipe | str | Path,
     batch_size: int,
     *,
@@ -36,6 +39,7 @@ def build(
     drop_last: bool = True,
     prefetch: int = 2,
     ledger: str | Path | None = None,
+    steps: int | None = None,
 ) -> Loader:
     """A loader of `data` (a folder, `scenes:10000` or a source) that gives batches of the views.
 
@@ -45,6 +49,7 @@ def build(
     `batch_size` is per rank; `dtype` is torch.float32 unless given, or bfloat16, float16 or uint8
     (not normalised); `workers` threads, by default this rank's share of the machine's cores;
     `prefetch` batches are made ahead; bad samples are listed in `ledger`, by default in the cache.
+    `steps` is for streamed shards alone: how many batches make an epoch.
     """
     import torch
 
@@ -53,7 +58,9 @@ def build(
     from patchmill.loaders.loader import Loader
     from patchmill.loaders.pipelines.choice import choose
     from patchmill.loaders.pipelines.worker import Work
-    from patchmill.loaders.sources import open_source
+    from patchmill.loaders.schedule import Schedule, Shuffled, Streamed
+    from patchmill.loaders.sources import open_data
+    from patchmill.loaders.sources.flowing import Flowing
 
     recipe = recipes.load(recipe)
     batch_size = _whole("batch_size", batch_size, 1)
@@ -61,15 +68,27 @@ def build(
     rank = _whole("rank", rank, 0, world_size - 1)
     seed = _whole("seed", seed, 0, 2**64 - 1)
     prefetch = _whole("prefetch", prefetch, 1)
+    steps = None if steps is None else _whole("steps", steps, 1)
     workers = default_workers() if workers is None else _whole("workers", workers, 1, MOST_WORKERS)
     for name, value in (("channels_last", channels_last), ("drop_last", drop_last)):
         if not isinstance(value, bool):
             raise MillError(f"{name} must be True or False, not {value!r}")
     choice = choose(pipeline)
     kind, place = _dtype(torch.float32 if dtype is None else dtype), _device(device)
-    source = open_source(data)
-    _check_size(source, batch_size, world_size, drop_last)
-    bad = Ledger(_ledger_path(ledger, source, rank), len(source))
+    source = open_data(data)
+    schedule: Schedule
+    if isinstance(source, Flowing):
+        _check_stream(source, rank, world_size, steps)
+        source.stream.seed = seed
+        schedule = Streamed(source, batch_size, rank, world_size, drop_last, steps)
+        most, count = batch_size, 0
+    else:
+        if steps is not None:
+            raise MillError(f"steps is for streamed shards: {source.name} has an end of its own")
+        _check_size(source, batch_size, world_size, drop_last)
+        schedule = Shuffled(source, seed, batch_size, rank, world_size, drop_last)
+        most, count = min(batch_size, len(source)), len(source)
+    bad = Ledger(_ledger_path(ledger, source, rank), count)
     work = Work(
         source=source,
         ledger=bad,
@@ -81,18 +100,15 @@ def build(
         channels_last=channels_last,
         workers=workers,
         prefetch=prefetch,
-        most=min(batch_size, len(source)),
+        most=most,
     )
     return Loader(
         source,
         recipe,
+        schedule,
         choice.open(work),
-        batch_size * world_size,
         seed=seed,
-        rank=rank,
-        world_size=world_size,
         workers=workers,
-        drop_last=drop_last,
         channels_last=channels_last,
         ledger=bad,
     )
@@ -136,6 +152,15 @@ def _check_size(source: Source, batch_size: int, world_size: int, drop_last: boo
         )
 
 
+def _check_stream(source: Flowing, rank: int, world_size: int, steps: int | None) -> None:
+    source.stream.shards(0, rank, world_size)
+    if world_size > 1 and steps is None:
+        raise MillError(
+            f"how much of {source.name} each of {world_size} ranks will read is not known before "
+            "it is read: say how many batches make an epoch, as steps=1000"
+        )
+
+
 def _device(device: str | torch.device) -> torch.device:
     import torch
 
@@ -164,7 +189,7 @@ def _dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def _ledger_path(ledger: str | Path | None, source: Source, rank: int) -> Path:
+def _ledger_path(ledger: str | Path | None, source: Source | Flowing, rank: int) -> Path:
     from patchmill.loaders import cache
 
     if ledger is None:

@@ -20,7 +20,8 @@ class Ledger:
 
     def __init__(self, path: Path, count: int) -> None:
         self.path = path
-        self.limit = max(LEAST_LIMIT, count // LIMIT_SHARE)
+        self.limit = LEAST_LIMIT
+        self.allow(count)
         self._bad: dict[int, dict[str, object]] = {}
         self._lock = threading.Lock()
 
@@ -29,6 +30,10 @@ class Ledger:
 
     def __contains__(self, id: int) -> bool:
         return id in self._bad
+
+    def allow(self, count: int) -> None:
+        """The data set, or as much as has been seen of it, has so many samples."""
+        self.limit = max(self.limit, count // LIMIT_SHARE)
 
     def record(self, id: int, where: str, reason: str) -> None:
         """Note a bad sample; a MillError once there are more than the limit."""

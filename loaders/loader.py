@@ -6,17 +6,18 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from patchmill.kernels.views import layout
-from patchmill.loaders import order, plan
+from patchmill.loaders import plan
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.pipelines import Filled, Pipeline, Run
 from patchmill.loaders.recipe import Recipe
+from patchmill.loaders.schedule import Schedule, whole
 from patchmill.loaders.sources import Source
+from patchmill.loaders.sources.flowing import Flowing
 from patchmill.loaders.stats import Stats
 
 STATE_VERSION = 1
@@ -31,32 +32,29 @@ class Loader:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Flowing,
         recipe: Recipe,
+        schedule: Schedule,
         pipeline: Pipeline,
-        global_batch: int,
         *,
         seed: int,
-        rank: int,
-        world_size: int,
         workers: int,
-        drop_last: bool,
         channels_last: bool,
         ledger: Ledger,
     ) -> None:
         self.source, self.recipe, self.pipeline, self.seed = source, recipe, pipeline, seed
-        self.rank, self.world_size, self.global_batch = rank, world_size, global_batch
         self.ledger = ledger
-        self._steps = order.steps(len(source), global_batch, drop_last)
-        self._order = order.Order(len(source), seed)
+        self._schedule, self._steps = schedule, schedule.steps
         self._targets, self._channels_last = plan.targets(recipe), channels_last
         self._workers = workers
         self._run: Run | None = None
         self._epoch, self._step, self._begun = 0, 0, False
-        self._seconds = self._waited = 0.0
+        self._seen, self._seconds, self._waited = 0, 0.0, 0.0
 
     def __len__(self) -> int:
         """Steps in an epoch."""
+        if self._steps is None:
+            raise TypeError("a stream does not tell its length: build the loader with steps=")
         return self._steps
 
     @property
@@ -77,6 +75,9 @@ class Loader:
                 batch = self._batch(filled)
                 del filled  # references of our own would keep the memory from coming back
                 self._step += 1
+                self._schedule.consumed(self._step)
+                self._seen += len(batch)
+                self.ledger.allow(self._seen)
                 yield batch
                 del batch
                 run.check()
@@ -100,22 +101,15 @@ class Loader:
 
     def _begin(self) -> Run:
         self._end()
-        if self._begun or self._step >= self._steps:  # an iteration that was left early is over
+        if self._begun or self._is_over():  # an iteration that was left early is over
             self._epoch, self._step = self._epoch + 1, 0
         self._begun = True
-        self._run = self.pipeline.run(self._epoch, self._batches(self._epoch, self._step))
+        self._run = self.pipeline.run(self._schedule.portions(self._epoch, self._step))
         return self._run
 
     def _end(self) -> None:
         if self._run:
             self._run.dismiss()
-
-    def _batches(self, epoch: int, first: int) -> Iterator[np.ndarray]:
-        """This rank's ids of each step of the epoch, from the first one on."""
-        count, whole = len(self.source), self._order
-        for step in range(first, self._steps):
-            start, stop = order.share(count, self.global_batch, step, self.rank, self.world_size)
-            yield whole.ids(epoch, start, stop)
 
     def _batch(self, filled: Filled) -> ViewBatch:
         ids, targets = filled.ids, self._targets
@@ -132,7 +126,7 @@ class Loader:
         return {
             "version": STATE_VERSION,
             "epoch": epoch,
-            "consumed": step * self.global_batch,
+            **self._schedule.save(step),
             **self._identity(),
         }
 
@@ -146,25 +140,24 @@ class Loader:
                     f"the state was saved with another {field} ({state.get(field)}, here {mine}): "
                     f"{_REMEDY[field]}"
                 )
-        for field, unit in (("epoch", 1), ("consumed", self.global_batch)):
-            number = state.get(field)
-            if not isinstance(number, int) or number < 0 or number % unit:
-                raise MillError(f"the state is damaged: its {field} is {number!r}")
+        epoch = whole(state, "epoch")
         self._end()
-        self._epoch, self._step = state["epoch"], state["consumed"] // self.global_batch
+        self._epoch, self._step = epoch, self._schedule.load(state)
         self._begun = False
 
     def _position(self) -> tuple[int, int]:
         """Epoch and step; the end of an epoch is the beginning of the next."""
-        over = self._step >= self._steps
-        return (self._epoch + 1, 0) if over else (self._epoch, self._step)
+        return (self._epoch + 1, 0) if self._is_over() else (self._epoch, self._step)
+
+    def _is_over(self) -> bool:
+        return self._steps is not None and self._step >= self._steps
 
     def _identity(self) -> dict[str, Any]:
         return {
             "data": self.source.fingerprint,
             "recipe": self.recipe.fingerprint(),
             "seed": self.seed,
-            "global_batch": self.global_batch,
+            **self._schedule.identity(),
         }
 
 
@@ -173,4 +166,8 @@ _REMEDY = {
     "recipe": "build the loader with the same recipe",
     "seed": "build the loader with the same seed",
     "global_batch": "choose batch_size so that batch_size x world_size stays the same",
+    "batch_size": "a stream goes on only with the same batch_size",
+    "rank": "a stream goes on only from each rank's own state",
+    "world_size": "a stream goes on only with the same number of ranks",
+    "steps": "build the loader with the same steps",
 }

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import torch
 
 
+Portion = tuple[int, np.ndarray]  # the epoch that plans are drawn for, and a batch's ids
+
+
 @dataclass(frozen=True, eq=False)
 class Filled:
     """A batch's memory with all views in it, ready for the current stream."""
@@ -52,8 +55,8 @@ class Run(Protocol):
 class Pipeline(Protocol):
     name: str
 
-    def run(self, epoch: int, batches: Iterator[np.ndarray]) -> Run:
-        """Begin an iteration over batches of these ids, in this order."""
+    def run(self, portions: Iterator[Portion]) -> Run:
+        """Begin an iteration over these batches, in this order."""
         ...
 
     def stages(self, seconds: float) -> dict[str, Stage]:

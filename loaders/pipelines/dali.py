@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from patchmill.loaders.errors import MillError
-from patchmill.loaders.pipelines import Filled
+from patchmill.loaders.pipelines import Filled, Portion
 from patchmill.loaders.pipelines.arena import BLOCK, Arena
 from patchmill.loaders.pipelines.canvas import Canvases, PaintedJob
 from patchmill.loaders.pipelines.crew import Crew, Tasks
@@ -39,7 +39,7 @@ class Dali:
         self._line = DaliLine(work, hardware, self._place.finish, self._place.stream)
         self._workers = [Worker(work, Counters(self._place.stages)) for _ in range(work.workers)]
 
-    def run(self, epoch: int, batches: Iterator[np.ndarray]) -> Crew:
+    def run(self, portions: Iterator[Portion]) -> Crew:
         if os.getpid() != self._process:
             raise MillError(
                 "DALI does not work in a process that was forked after the loader was built: "
@@ -47,7 +47,7 @@ class Dali:
             )
         self._line = line = self._line.usable()
         self._workers = [worker.usable() for worker in self._workers]
-        jobs = (self._place.job(epoch, ids) for ids in batches)
+        jobs = (self._place.job(*portion) for portion in portions)
         ahead, hand_over = self._work.prefetch, self._place.hand_over
         return Crew(self._workers, line.gather, jobs, ahead, hand_over, line.run)
 

@@ -23,6 +23,7 @@ from patchmill.loaders.pipelines.dali_decoder import BatchDecoder, Decoded, Refu
 from patchmill.loaders.pipelines.gpu_views import NOWHERE, PackedJob
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.worker import Taken, Work, Worker
+from patchmill.loaders.sources.flowing import Flowing
 from patchmill.loaders.stats import Counters
 
 log = logging.getLogger("patchmill")
@@ -217,6 +218,8 @@ def plain_jpeg(data: bytes) -> tuple[int, int] | None:
 
 def _samples(work: Work) -> list[np.ndarray]:
     """A few of the source's plain JPEGs."""
+    if isinstance(work.source, Flowing):
+        return []
     count = len(work.source)
     found = []
     for id in np.linspace(0, count - 1, min(_TRIAL, count)).astype(np.int64):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from patchmill.loaders.pipelines import Portion
 from patchmill.loaders.pipelines.canvas import Canvases, PaintedJob
 from patchmill.loaders.pipelines.crew import Crew
 from patchmill.loaders.pipelines.job import Countdown
@@ -28,9 +29,9 @@ class Threads:
         self._work, self._canvases = work, Canvases(work)
         self._workers = [Worker(work, Counters(STAGES)) for _ in range(work.workers)]
 
-    def run(self, epoch: int, batches: Iterator[np.ndarray]) -> Crew:
+    def run(self, portions: Iterator[Portion]) -> Crew:
         self._workers = [worker.usable() for worker in self._workers]
-        jobs = (self._job(epoch, ids) for ids in batches)
+        jobs = (self._job(*portion) for portion in portions)
         return Crew(self._workers, fill, jobs, self._work.prefetch, self._canvases.hand_over)
 
     def stages(self, seconds: float) -> dict[str, Stage]:

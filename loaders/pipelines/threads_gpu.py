@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from patchmill.loaders.pipelines import Portion
 from patchmill.loaders.pipelines.arena import decode_into
 from patchmill.loaders.pipelines.crew import Crew, Jobs, Tasks
 from patchmill.loaders.pipelines.gpu_views import GpuViews, PackedJob
@@ -26,9 +27,9 @@ class ThreadsGpu:
         self._work, self._views = work, GpuViews(work)
         self._workers = [Worker(work, Counters(STAGES)) for _ in range(work.workers)]
 
-    def run(self, epoch: int, batches: Iterator[np.ndarray]) -> Crew:
+    def run(self, portions: Iterator[Portion]) -> Crew:
         self._workers = [worker.usable() for worker in self._workers]
-        jobs = (self._job(epoch, ids) for ids in batches)
+        jobs = (self._job(*portion) for portion in portions)
         return Crew(
             self._workers, decode, jobs, self._work.prefetch, self._views.hand_over, self._finish
         )

@@ -17,6 +17,7 @@ from patchmill.loaders.errors import MillError
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.sources import Source
+from patchmill.loaders.sources.flowing import Flowing
 from patchmill.loaders.stats import Counters
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ MOST_SUBSTITUTES = 100
 class Work:
     """What a loader's pipeline has to do, and with what."""
 
-    source: Source
+    source: Source | Flowing
     ledger: Ledger
     seed: int
     laws: np.ndarray
@@ -49,8 +50,16 @@ class Work:
         return len(self.laws)
 
     def labels(self, ids: np.ndarray) -> np.ndarray | None:
+        if isinstance(self.source, Flowing):
+            return self.source.labels_of(ids)
         labels = self.source.labels
         return None if labels is None else np.asarray(labels[ids], np.int64)
+
+    def substitute(self, epoch: int, id: int, attempt: int) -> int:
+        """The sample that is tried in the place of a bad one."""
+        if isinstance(self.source, Flowing):
+            return self.source.substitute(self.seed, epoch, id, attempt)
+        return order.substitute(self.seed, epoch, id, attempt, len(self.source))
 
 
 class Taken(NamedTuple):
@@ -123,7 +132,7 @@ class Worker:
                     self.plan(job, slot, id, taken)
                     return taken.image
                 ledger.record(id, source.where(id), reason)
-            id = order.substitute(self.work.seed, job.epoch, wanted, attempt, len(source))
+            id = self.work.substitute(job.epoch, wanted, attempt)
         raise MillError(
             f"no readable sample was found in {MOST_SUBSTITUTES} draws to replace sample {wanted}; "
             f"see {ledger.path}"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from patchmill.loaders.errors import MillError
+
+if TYPE_CHECKING:
+    from patchmill.loaders.sources.flowing import Flowing
+    from patchmill.loaders.sources.remote import Stream
 
 
 class Source(Protocol):
@@ -38,11 +42,20 @@ class Source(Protocol):
 
 
 def open_source(data: str | Path | Sequence[str | Path] | Source) -> Source:
-    """A source from what the user wrote.
+    """As `open_data`, for what needs samples that are numbered."""
+    source = open_data(data)
+    if hasattr(source, "__len__"):
+        return source  # type: ignore[return-value]
+    raise MillError(f"{source.name} is streamed, which this cannot work on: fetch the shards")
+
+
+def open_data(data: str | Path | Sequence[str | Path] | Source | Stream) -> Source | Flowing:
+    """A source, or a stream, from what the user wrote.
 
     A folder of images; WebDataset shards, as `train.tar`, `train-{000000..000146}.tar`,
-    `train-*.tar`, a folder of tars or a list; FFCV's `train.beton`; `scenes:10000` or
-    `scenes(count=100, ...)` (a folder that is called `scenes` is `./scenes`).
+    `train-*.tar`, a folder of tars or a list; URLs of shards, which are streamed; FFCV's
+    `train.beton`; `scenes:10000` or `scenes(count=100, ...)` (a folder that is called `scenes` is
+    `./scenes`).
     """
     if not isinstance(data, str | Path | list | tuple):
         return _checked(data)
@@ -56,10 +69,9 @@ def open_source(data: str | Path | Sequence[str | Path] | Source) -> Source:
     from patchmill.loaders.sources import shard_names
 
     if shard_names.are_urls(data):
-        raise MillError(
-            f"{text!r} is streamed, and a loader cannot be built on a stream yet: "
-            "fetch the shards, or iterate patchmill.loaders.sources.remote.Stream"
-        )
+        from patchmill.loaders.sources.remote import Stream
+
+        return _flow(Stream(data))  # type: ignore[arg-type]  # no path is a URL
     if shard_names.are_shards(data):
         from patchmill.loaders.sources.shards import Shards
 
@@ -67,6 +79,12 @@ def open_source(data: str | Path | Sequence[str | Path] | Source) -> Source:
     from patchmill.loaders.sources.folder import Folder
 
     return Folder(data)  # type: ignore[arg-type]  # a list is shards
+
+
+def _flow(stream: Stream) -> Flowing:
+    from patchmill.loaders.sources.flowing import Flowing
+
+    return Flowing(stream)
 
 
 def _scenes(text: str) -> Source:
@@ -81,7 +99,9 @@ def _scenes(text: str) -> Source:
     return Scenes(count=int(count))
 
 
-def _checked(data: Any) -> Source:
+def _checked(data: Any) -> Source | Flowing:
+    if hasattr(data, "samples") and hasattr(data, "shards"):
+        return _flow(data)
     if hasattr(data, "read") and hasattr(data, "where") and hasattr(data, "fingerprint"):
         return data
     raise MillError(
