@@ -68,7 +68,7 @@ $(VENV)/.base: setup.cfg | $(VENV)/.made
 
 $(VENV)/.dev: setup.cfg | $(VENV)/.made
 	@echo "Installing patchmill, what it needs and the tools to test it"
-	@$(PIP) install --quiet --editable '.[dev]'
+	@$(PIP) install --quiet --editable '.[dev,bench]'
 	@touch $@ $(VENV)/.base
 
 # Optional: what fails here is reported, and the tests that need it are skipped.
