@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from patchmill.loaders.pipelines.worker import MOST_SUBSTITUTES
 from patchmill.loaders.sources.beton_format import JPG
 
 _BYTES = np.empty(0, np.uint8)
+STAGES = ("decode", "plan", "render")  # of which a lane counts the nanoseconds
 BAD, FAILED = 0, -1  # what a rescue returns in place of an address
 
 # (id, address and size of its bytes, address of int32 height and width) -> address of its pixels
@@ -50,34 +52,54 @@ def compiled(work: Work) -> Any:
     half, channels_last, largest = work.half, work.channels_last, work.largest
     room, scratch = work.room, work.scratch
     draw_into, render_image, pool_bytes = _draw_into(work), _render_image(work), cpu.pool_bytes
-    take_number, pixels_at = ffcv_jpeg.take_number, ffcv_jpeg.pixels
+    take_number, pixels_at, nanoseconds = ffcv_jpeg.take_number, ffcv_jpeg.pixels, _nanoseconds
 
     @numba.njit(nogil=True, error_model="numpy")
-    def lane(counter, indices, metadata, storage, epoch, pixels, ids, shapes, rows):
+    def lane(counter, indices, metadata, storage, epoch, pixels, ids, shapes, rows, spent):
         my_laws, my_slots = laws.copy(), slots.copy()  # as constants they are of another type
         for v in range(len(my_slots)):
             my_slots[v].first *= len(indices)
         buffer, facts = np.empty(room, np.uint8), np.empty(4, np.int32)
-        pool = np.empty(scratch, np.uint8)
+        pool, clock = np.empty(scratch, np.uint8), np.empty(2, np.int64)
         out = pixels.reshape(pixels.size)
+        began = nanoseconds(clock)
         slot = take_number(counter)
         while slot < len(indices):
             id, address = obtain(indices[slot], metadata, storage, epoch, buffer, facts)
             ids[slot, 0] = id
+            obtained = nanoseconds(clock)
+            spent[0] += 1
+            spent[1] += obtained - began
+            began = obtained
             if id >= 0:
                 height, width = np.int64(facts[0]), np.int64(facts[1])
                 shapes[slot, 0], shapes[slot, 1] = height, width
                 row = rows[slot].view(ROW)
                 draw_into(my_laws, seed, epoch, id, height, width, row)
+                planned = nanoseconds(clock)
                 need = pool_bytes(height, width, largest) + 64
                 if pool.size < need:
                     pool = np.empty(need, np.uint8)
                 aligned = pool[64 - np.int64(pool.ctypes.data) % 64 :]
                 image = pixels_at(address, height, width)
                 render_image(image, row, my_slots, slot, half, channels_last, out, aligned)
+                began = nanoseconds(clock)
+                spent[2] += planned - obtained
+                spent[3] += began - planned
             slot = take_number(counter)
 
     return lane
+
+
+_clock = ctypes.CDLL(None).clock_gettime
+_clock.argtypes = [ctypes.c_int, ctypes.c_void_p]
+_MONOTONIC = time.CLOCK_MONOTONIC
+
+
+@numba.njit(nogil=True)
+def _nanoseconds(clock):  # type: ignore[no-untyped-def]
+    _clock(_MONOTONIC, clock.ctypes.data)
+    return clock[0] * 1_000_000_000 + clock[1]
 
 
 def _draw_into(work: Work) -> Any:

@@ -50,6 +50,7 @@ class Beton:
         if not self.field:
             listed = ", ".join(opened.fields) or "none"
             raise MillError(f"{self.name} has no images; its fields are: {listed}")
+        self.fields = list(opened.fields)
         self._images = opened.column(self.field)
         labels = opened.choose("label", label, form.INT)
         self.labels: np.ndarray | None = opened.column(labels) if labels else None
