@@ -95,34 +95,48 @@ def _encode(values, start, size, gain, offset, line, half, out, to, step):  # ty
                     x = min(lane, size - WIDTH)
                     store(out, to + x, tap(rest, load(values, start + x, rest), factor))
             else:
+                source, numbers = values[start : start + size], line[:size]
                 for x in range(size):
-                    out[to + x * step] = gain * values[start + x] + offset
+                    numbers[x] = gain * source[x] + offset
+                scatter(numbers, out, to, step)
 
         return floats
+    # Slices, because loops over them are vectorised: their indices cannot be negative.
     if out.dtype == types.uint8:
 
         def octets(values, start, size, gain, offset, line, half, out, to, step):
+            source, done = values[start : start + size], line.view(np.uint8)
+            made = out[to : to + size] if step == 1 else done[:size]
             for x in range(size):
-                value = np.int32(gain * values[start + x] + np.float32(0.5))
-                out[to + x * step] = np.uint8(value)
+                made[x] = np.uint8(np.int32(gain * source[x] + np.float32(0.5)))
+            if step != 1:
+                scatter(made, out, to, step)
 
         return octets
 
     def sixteen_bits(values, start, size, gain, offset, line, half, out, to, step):
+        source, numbers = values[start : start + size], line[:size]
         for x in range(size):
-            line[x] = gain * values[start + x] + offset
-        bits, row = line.view(np.uint32), out[to : to + (size - 1) * step + 1]
+            numbers[x] = gain * source[x] + offset
+        bits, done = numbers.view(np.uint32), numbers.view(np.uint16)
+        made = out[to : to + size] if step == 1 else done[:size]
         if half:
             for x in range(size):
-                row[x * step] = half_bits(bits[x])
-        elif step == 1:
-            for x in range(size):
-                row[x] = bfloat16_bits(bits[x])
+                made[x] = half_bits(bits[x])
         else:
             for x in range(size):
-                row[x * step] = bfloat16_bits(bits[x])
+                made[x] = bfloat16_bits(bits[x])
+        if step != 1:
+            scatter(made, out, to, step)
 
     return sixteen_bits
+
+
+@jit
+def scatter(made, out, to, step):
+    row = out[to : to + (len(made) - 1) * step + 1]
+    for x in range(len(made)):
+        row[x * step] = made[x]
 
 
 @jit
