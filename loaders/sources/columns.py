@@ -15,7 +15,7 @@ import os
 import secrets
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,22 +41,34 @@ class Columns:
         return self.columns[name]
 
 
-def write(
-    path: Path,
-    kind: str,
-    columns: Mapping[str, np.ndarray | Sequence[np.ndarray]],
-    meta: Mapping[str, Any],
-) -> None:
-    """Write the whole file under a temporary name and rename it; raises OSError.
+@dataclass(frozen=True)
+class Parts:
+    """A column in one dimension that comes piece by piece, so that it need not be in memory."""
 
-    A column may come in parts of one dtype, which follow one another in the file.
-    """
+    dtype: np.dtype
+    count: int  # items of all pieces together
+    pieces: Iterable[np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (self.count,)
+
+    @property
+    def nbytes(self) -> int:
+        return self.count * self.dtype.itemsize
+
+    def joined(self) -> np.ndarray:
+        return np.concatenate([np.empty(0, self.dtype), *self.pieces])
+
+
+def write(
+    path: Path, kind: str, columns: Mapping[str, np.ndarray | Parts], meta: Mapping[str, Any]
+) -> None:
+    """Write the whole file under a temporary name and rename it; raises OSError."""
     layout, offset = {}, 0
     for name, column in columns.items():
-        parts = _parts(column)
-        shape = (sum(map(len, parts)), *parts[0].shape[1:])
-        layout[name] = {"dtype": parts[0].dtype.str, "shape": shape, "offset": offset}
-        offset += -(-sum(part.nbytes for part in parts) // _ALIGN) * _ALIGN
+        layout[name] = {"dtype": column.dtype.str, "shape": column.shape, "offset": offset}
+        offset += -(-column.nbytes // _ALIGN) * _ALIGN
     header = json.dumps({"kind": kind, "meta": meta, "columns": layout, "bytes": offset}).encode()
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -122,17 +134,16 @@ def _body_start(header_length: int) -> int:
     return -(-(_START.size + header_length) // _ALIGN) * _ALIGN
 
 
-def _parts(column: np.ndarray | Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-    return [column] if isinstance(column, np.ndarray) else column
-
-
-def _write_column(file: Any, column: np.ndarray | Sequence[np.ndarray]) -> None:
-    parts = _parts(column)
-    for part in parts:
-        flat = part.reshape(-1)
+def _write_column(file: Any, column: np.ndarray | Parts) -> None:
+    written = 0
+    for piece in column.pieces if isinstance(column, Parts) else [column]:
+        flat = piece.reshape(-1)
         for start in range(0, flat.size, _CHUNK):
             file.write(np.ascontiguousarray(flat[start : start + _CHUNK]).data)
-    file.write(bytes(-sum(part.nbytes for part in parts) % _ALIGN))
+        written += piece.nbytes
+    if written != column.nbytes:
+        raise OSError("a piece of it was changed at the same time")
+    file.write(bytes(-column.nbytes % _ALIGN))
 
 
 def _map(body: mmap.mmap, start: int, layout: dict[str, Any]) -> dict[str, np.ndarray]:

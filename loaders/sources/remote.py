@@ -12,6 +12,7 @@ order in it, depends on nothing but the seed, the epoch, the rank and the number
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -165,7 +166,6 @@ _USED = _Piece(0, 0, 0, 0, b"", None, None)  # lets go of what has been given ou
 def _read(url: str, turn: int, offset: int, position: int) -> Iterator[_Piece]:
     """The samples of a shard from a byte on at which one begins."""
     stream = _open(url)
-    finished = False
     try:
         reader = _from(stream, offset)
         imageless = 0
@@ -179,13 +179,13 @@ def _read(url: str, turn: int, offset: int, position: int) -> Iterator[_Piece]:
         if imageless:
             log.warning("%d samples without an image are left out of %s", imageless, url)
         reader.skip(sys.maxsize)  # to the end, so that a command's exit tells whether all went well
-        finished = True
+        stream.close()
+    except Truncated:
+        stream.close()  # an OSError of the command that failed says more
+        raise
     finally:
-        try:
+        with contextlib.suppress(OSError):
             stream.close()
-        except OSError:
-            if finished:
-                raise
 
 
 def _groups(

@@ -13,8 +13,11 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +25,7 @@ from patchmill.loaders import cache
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.progress import track
 from patchmill.loaders.sources import columns, shard_index
-from patchmill.loaders.sources.columns import Columns
+from patchmill.loaders.sources.columns import Columns, Parts
 from patchmill.loaders.sources.threads import in_threads
 
 log = logging.getLogger("patchmill")
@@ -54,14 +57,15 @@ def open_set(paths: Sequence[str]) -> Columns:
                 return index
         except MillError as error:
             log.warning("the shards will be indexed anew at each start: %s", error)
-        parts, meta = _assemble(paths, states, folder)
+        content, meta = _assemble(paths, states, folder)
         if folder:
             try:
-                columns.write(file, KIND, parts, meta)
+                columns.write(file, KIND, content, meta)
                 return columns.read(file, KIND)
             except (OSError, MillError) as error:
                 log.warning("the index of %d shards is not kept: %s", len(paths), error)
-        return Columns(meta, {name: np.concatenate(part) for name, part in parts.items()})
+        joined = {n: c.joined() if isinstance(c, Parts) else c for n, c in content.items()}
+        return Columns(meta, joined)
 
 
 def _real(paths: Sequence[str]) -> list[str]:
@@ -112,105 +116,122 @@ def _state(path: str) -> State | None:
 # --------------------------------------------------------------------------- from the shards' own
 
 
+@dataclass(frozen=True)
+class _Shard:
+    """What is known of a shard's index, which is only mapped while it is read: files are many."""
+
+    path: str
+    meta: dict[str, Any]
+    count: int  # of samples
+    names: frozenset[str]  # of the columns
+    labels: tuple[int, int]  # least and largest
+    load: Callable[[], Columns]
+
+
 def _assemble(
     paths: Sequence[str], states: Sequence[State], folder: Path | None
-) -> tuple[dict[str, Sequence[np.ndarray]], dict[str, object]]:
+) -> tuple[dict[str, np.ndarray | Parts], dict[str, Any]]:
     started = time.time_ns()
     with track("indexing shards", len(paths)) as advance:
 
-        def one(number: int) -> Columns:
-            index = _index(paths[number], states[number], folder)
+        def one(number: int) -> _Shard:
+            shard = _describe(paths[number], _loader(paths[number], states[number], folder))
             advance(1)
-            return index
+            return shard
 
         shards = list(in_threads(one, range(len(paths)), _THREADS))
-    counts = [len(shard["offsets"]) for shard in shards]
+    counts = [shard.count for shard in shards]
     if not sum(counts):
         raise MillError(f"there are no images in the {len(paths)} shards {paths[0]} ...")
+    _check_labels(shards)
     _warn_of_imageless(shards)
     is_racy = [started - state[1] < _RACY_NS for state in states]
     kept = [(-1, -1, -1) if racy else state for racy, state in zip(is_racy, states, strict=True)]
     names, name_starts = columns.join([os.fsencode(path) for path in paths])
-    content: dict[str, Sequence[np.ndarray]] = {
-        name: [_column(shard, name) for shard in shards]
-        for name in shard_index.DTYPES
-        if any(name in shard.columns for shard in shards)
+    content: dict[str, np.ndarray | Parts] = {
+        name: Parts(np.dtype(dtype), sum(counts), _pieces(shards, name, dtype))
+        for name, dtype in shard_index.DTYPES.items()
+        if any(name in shard.names for shard in shards)
     }
-    _check_labels(paths, shards)
     content |= {
-        "starts": [np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)],
-        "checked": [np.array(["checksums" in shard.columns for shard in shards], np.uint8)],
-        "paths": [names],
-        "path_starts": [name_starts],
-        "states": [np.array(kept, np.int64)],
-        "tar_states": [np.array([state[:2] for state in states], np.int64)],
+        "starts": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        "checked": np.array(["checksums" in shard.names for shard in shards], np.uint8),
+        "paths": names,
+        "path_starts": name_starts,
+        "states": np.array(kept, np.int64),
+        "tar_states": np.array([state[:2] for state in states], np.int64),
     }
     whole = hashlib.sha256("".join(shard.meta["fingerprint"] for shard in shards).encode())
-    meta: dict[str, object] = {
-        "fingerprint": whole.hexdigest()[:16],
-        "classes": _classes(paths, shards),
-    }
-    return content, meta
+    return content, {"fingerprint": whole.hexdigest()[:16], "classes": _classes(shards)}
 
 
-def _index(path: str, state: State, folder: Path | None) -> Columns:
-    """The shard's index: the one beside it, the one in the cache, or a new one."""
+def _loader(path: str, state: State, folder: Path | None) -> Callable[[], Columns]:
+    """What maps the shard's index: the one beside it, the one in the cache, or a new one."""
     tar_bytes, tar_mtime_ns, has_beside = state
     if has_beside:
         try:
-            return shard_index.read(path)
+            shard_index.read(path)
+            return partial(columns.read, Path(shard_index.beside(path)), shard_index.KIND)
         except MillError as error:
             log.warning("%s (the shard's headers are read instead)", error)
     file = folder / f"{_key([path])}.shard" if folder else None
     found = columns.find(file, shard_index.KIND) if file else None
-    if found and (found.meta["tar_bytes"], found.meta["tar_mtime_ns"]) == (tar_bytes, tar_mtime_ns):
-        return found
+    good_for = (found.meta["tar_bytes"], found.meta["tar_mtime_ns"]) if found else None
+    if file and good_for == (tar_bytes, tar_mtime_ns):
+        return partial(columns.read, file, shard_index.KIND)
     started = time.time_ns()
     contents = shard_index.scan(path)
     racy = started - tar_mtime_ns < _RACY_NS
     index = shard_index.make(path, contents, tar_bytes, -1 if racy else tar_mtime_ns)
     if file:
-        with contextlib.suppress(OSError, MillError):  # the whole set's index says it, if need be
+        with contextlib.suppress(OSError):  # that the whole set's index is not kept is said there
             columns.write(file, shard_index.KIND, index.columns, index.meta)
-            return columns.read(file, shard_index.KIND)
-    return index
+            return partial(columns.read, file, shard_index.KIND)
+    return lambda: index
 
 
-def _column(shard: Columns, name: str) -> np.ndarray:
-    """A shard's column, or zeros where it has none."""
-    if name in shard.columns:
-        return shard[name]
-    return np.broadcast_to(np.zeros(1, shard_index.DTYPES[name]), len(shard["offsets"]))
+def _describe(path: str, load: Callable[[], Columns]) -> _Shard:
+    index = load()
+    labels = index.columns.get("labels", np.zeros(1, np.int64))
+    span = int(labels.min()), int(labels.max())
+    count = len(index["offsets"])
+    return _Shard(path, index.meta, count, frozenset(index.columns), span, load)
 
 
-def _check_labels(paths: Sequence[str], shards: Sequence[Columns]) -> None:
-    filled = [
-        (p, "labels" in s.columns) for p, s in zip(paths, shards, strict=True) if len(s["offsets"])
-    ]
-    without = [path for path, labelled in filled if not labelled]
+def _pieces(shards: Sequence[_Shard], name: str, dtype: str) -> Iterator[np.ndarray]:
+    """The column of each shard, or zeros where it has none."""
+    for shard in shards:
+        yield shard.load()[name] if name in shard.names else np.zeros(shard.count, dtype)
+
+
+def _check_labels(shards: Sequence[_Shard]) -> None:
+    filled = [shard for shard in shards if shard.count]
+    without = [shard for shard in filled if "labels" not in shard.names]
     if without and len(without) < len(filled):
         raise MillError(
             f"the samples of {len(without)} of {len(filled)} shards have no labels, first those of "
-            f"{without[0]}: label all samples, or none"
+            f"{without[0].path}: label all samples, or none"
         )
 
 
-def _classes(paths: Sequence[str], shards: Sequence[Columns]) -> list[str]:
+def _classes(shards: Sequence[_Shard]) -> list[str]:
     """The names that tools left in the indexes, else the numbers, as far as they make sense."""
-    labels = [shard["labels"] for shard in shards if "labels" in shard.columns]
-    if not labels:
+    spans = [shard.labels for shard in shards if "labels" in shard.names]
+    if not spans:
         return []
-    least, most = min(map(np.min, labels)), max(map(np.max, labels))
+    least, most = min(low for low, _ in spans), max(high for _, high in spans)
     named = {tuple(shard.meta["classes"]) for shard in shards} - {()}
     if len(named) > 1:
-        raise MillError(f"the shards {paths[0]} ... were made with different lists of classes")
+        raise MillError(
+            f"the shards {shards[0].path} ... were made with different lists of classes"
+        )
     for names in named:
         if least >= 0 and most < len(names):
             return list(names)
     return [str(number) for number in range(most + 1)] if 0 <= most < _MOST_CLASSES else []
 
 
-def _warn_of_imageless(shards: Sequence[Columns]) -> None:
+def _warn_of_imageless(shards: Sequence[_Shard]) -> None:
     if total := sum(shard.meta["imageless"] for shard in shards):
         first = next(shard.meta["first_imageless"] for shard in shards if shard.meta["imageless"])
         log.warning("%d samples without an image are left out, first %r", total, first)

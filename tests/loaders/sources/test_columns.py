@@ -37,6 +37,19 @@ def test_columns_are_mapped_not_read(tmp_path: Path) -> None:
     assert file["x"].sum() == 0 and columns.read(tmp_path / "file", "test")["x"].sum() == 3
 
 
+def test_a_column_may_come_in_pieces(tmp_path: Path) -> None:
+    pieces = [np.arange(5, dtype="<u4"), np.zeros(0, "<u4"), np.arange(900, dtype="<u4")]
+    column = columns.Parts(np.dtype("<u4"), 905, pieces)
+    columns.write(tmp_path / "file", "test", {"x": column, "y": np.arange(3)}, {})
+    file = columns.read(tmp_path / "file", "test")
+    np.testing.assert_array_equal(file["x"], np.concatenate(pieces))
+    np.testing.assert_array_equal(column.joined(), file["x"])
+    assert file["y"].tolist() == [0, 1, 2]
+    with pytest.raises(OSError, match="changed at the same time"):
+        columns.write(tmp_path / "other", "test", {"x": columns.Parts(column.dtype, 9, pieces)}, {})
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["file"]
+
+
 @given(st.lists(st.binary(max_size=20), max_size=30))
 def test_byte_strings(items: list[bytes]) -> None:
     data, starts = columns.join(items)

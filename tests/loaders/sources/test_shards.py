@@ -162,7 +162,7 @@ def test_an_unchanged_set_is_not_scanned_again(
     after = open_source(f"{shards}/data-{{000000..000002}}.tar")
     assert isinstance(after, Shards) and after.fingerprint == before.fingerprint
     check(after)
-    monkeypatch.setattr(shard_set, "_index", None)
+    monkeypatch.setattr(shard_set, "_assemble", None)
     check(Shards(str(shards)))  # and the whole set's index is not put together again
 
 
@@ -255,6 +255,20 @@ def test_processes_that_start_together_index_once(
         sources = list(pool.map(lambda _: Shards(shards), range(4)))
     assert len(scanned) == 3
     check(sources[3])
+
+
+def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
+    for number in range(150):
+        write_samples(tmp_path / f"{number:03d}.tar", [number])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 70, hard)
+    )
+    try:
+        source = open_source(tmp_path)
+        assert [source.read(i) for i in range(150)] == [image(i) for i in range(150)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_an_index_takes_at_most_40_bytes_a_sample(tmp_path: Path, cache_folder: Path) -> None:
