@@ -136,7 +136,7 @@ class ViewDecoder(SimpleRGBImageDecoder):
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 self.ledger.record(id, self._where(id), reason)
                 return ffcv_lane.BAD
-            (ctypes.c_int32 * 2).from_address(shape)[:] = image.shape[:2]
+            (ctypes.c_int32 * 2).from_address(shape)[:] = list(image.shape[:2])
             self._kept[threading.get_ident()] = image
             return image.ctypes.data
         except BaseException as error:  # nothing can be raised through compiled code

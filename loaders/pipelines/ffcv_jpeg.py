@@ -9,6 +9,7 @@ import ctypes
 from typing import Any
 
 import numba
+import numpy as np
 from ffcv.libffcv import lib  # looking a name up in it finds those of libturbojpeg too
 from llvmlite import ir
 from numba import types
@@ -32,7 +33,7 @@ _decompress = _function("tjDecompress2", _INT, *[_POINTER] * 2, _LONG, _POINTER,
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def decode(data, buffer, facts):
+def decode(data: np.ndarray, buffer: np.ndarray, facts: np.ndarray) -> bool:
     """Fill `buffer` with RGB and `facts` (int32 [4]) with height and width first: True if all well.
 
     What does not fit, is neither grey nor three components, or makes the library so much as warn
@@ -56,24 +57,24 @@ def decode(data, buffer, facts):
 
 
 @numba.njit(nogil=True)
-def pixels(address, height, width):
+def pixels(address: int, height: int, width: int) -> np.ndarray:
     """The uint8 [height, width, 3] image at an address."""
     return numba.carray(_pointer(address), (height, width, 3))
 
 
 @intrinsic
-def _pointer(typing_context, address):
-    def generate(context, builder, signature, arguments):
+def _pointer(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(types.uint8)(types.uintp), generate
 
 
 @intrinsic
-def take_number(typing_context, counter):
+def take_number(typing_context: Any, counter: Any) -> Any:
     """The number in the one-element int64 array, which is one more for whoever asks next."""
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
         one = ir.Constant(ir.IntType(64), 1)
         return builder.atomic_rmw("add", array.data, one, "monotonic")

@@ -55,7 +55,7 @@ def compiled(work: Work) -> Any:
     take_number, pixels_at, nanoseconds = ffcv_jpeg.take_number, ffcv_jpeg.pixels, _nanoseconds
 
     @numba.njit(nogil=True, error_model="numpy")
-    def lane(counter, indices, metadata, storage, epoch, pixels, ids, shapes, rows, spent):
+    def lane(counter, indices, metadata, storage, epoch, pixels, ids, shapes, rows, spent):  # type: ignore
         my_laws, my_slots = laws.copy(), slots.copy()  # as constants they are of another type
         for v in range(len(my_slots)):
             my_slots[v].first *= len(indices)
@@ -121,7 +121,7 @@ def _obtain(work: Work) -> Any:
     decode, substitute = ffcv_jpeg.decode, order._substitute
 
     @numba.njit(nogil=True, error_model="numpy")
-    def obtain(index, metadata, storage, epoch, buffer, facts):
+    def obtain(index, metadata, storage, epoch, buffer, facts):  # type: ignore
         wanted = np.int64(index)
         id = wanted
         for attempt in range(MOST_SUBSTITUTES):

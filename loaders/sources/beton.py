@@ -45,6 +45,7 @@ class Beton:
         weakref.finalize(self, os.close, self._file)
         opened = beton_open.parse(self.name, self._file)
         self._count, self._allocations = len(opened.table), opened.allocations
+        self._whole = len(opened.memory)
         self._end = int(opened.header["allocations"])  # of the pages
         self.field = opened.choose("image", image, form.RGB) or ""
         if not self.field:
@@ -73,6 +74,8 @@ class Beton:
         return [str(number) for number in range(most + 1)] if named else []
 
     def read(self, index: int) -> bytes:
+        if os.fstat(self._file).st_size < self._whole:  # touching the map would end the process
+            raise OSError("the file has been truncated")
         return self._encoded(self._images[index], index)
 
     def mask(self, index: int) -> np.ndarray:
@@ -133,7 +136,7 @@ class Beton:
 def _fingerprint(opened: beton_open.Opened) -> str:
     """Of header, fields and table; of a table that is very long, of evenly spaced pieces."""
     content = hashlib.sha256(opened.header.tobytes() + json.dumps(opened.fields).encode())
-    raw = opened.table.view(np.uint8)
+    raw = opened.table.view(np.uint8).data
     if len(raw) <= _HASHED:
         content.update(raw)
     else:

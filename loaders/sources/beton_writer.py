@@ -131,11 +131,11 @@ class BetonWriter:
         note = np.array((form.ANNEX_MAGIC, annex, len(names)), form.ANNEX)
         fields[0]["arguments"][: note.nbytes] = np.frombuffer(note.tobytes(), np.uint8)
         self._file.seek(annex)
-        for part in (self._sums[:count], names, self._allocations[:count]):
+        for part in (self._sums[:count].data, names, self._allocations[:count].data):
             self._file.write(part)
         self._file.seek(0)
-        for part in (header, fields, self._table[:count]):
-            self._file.write(part)
+        for whole in (header, fields, self._table[:count]):
+            self._file.write(whole.data)
         self._file.flush()
         os.fsync(self._file.fileno())
         os.replace(self._temporary, self._path)
