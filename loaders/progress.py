@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 log = logging.getLogger("patchmill")
 
@@ -18,14 +19,39 @@ _LOG_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def track(what: str, total: int | None = None) -> Iterator[Advance]:
-    """Yields `advance(n)`, which any thread may call: `with track("listing", 100) as advance`."""
-    with (_bar if sys.stderr.isatty() else _lines)(what, total) as advance:
+def track(what: str, total: int | None = None, done: int = 0, unit: str = "") -> Iterator[Advance]:
+    """Yields `advance(n)`, which any thread may call: `with track("listing", 100) as advance`.
+
+    `done` of the total was done before, in another run; a `unit` has its rate shown.
+    """
+    with (_bar if sys.stderr.isatty() else _lines)(what, total, done, unit) as advance:
         yield advance
 
 
+class _Pace:
+    """Counts, and knows how fast it goes and how long it will take."""
+
+    def __init__(self, total: int | None, done: int, unit: str) -> None:
+        self.done = self._before = done
+        self._total, self._unit, self._began = total, unit, time.monotonic()
+
+    def rate(self) -> str:
+        """`2,100 images/s`; empty without a unit."""
+        return f"{self._per_second():,.0f} {self._unit}/s" if self._unit else ""
+
+    def time_left(self) -> str:
+        """`0:12:30 left`; empty where nobody knows."""
+        rate = self._per_second()
+        if self._total is None or not rate:
+            return ""
+        return f"{timedelta(seconds=round((self._total - self.done) / rate))} left"
+
+    def _per_second(self) -> float:
+        return (self.done - self._before) / max(time.monotonic() - self._began, 1e-9)
+
+
 @contextlib.contextmanager
-def _bar(what: str, total: int | None) -> Iterator[Advance]:
+def _bar(what: str, total: int | None, done: int, unit: str) -> Iterator[Advance]:
     from rich import progress
     from rich.console import Console
 
@@ -33,15 +59,23 @@ def _bar(what: str, total: int | None) -> Iterator[Advance]:
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[rate]}"),
         progress.TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-    task = bar.add_task(what, total=total)
+    task = bar.add_task(what, total=total, completed=done, rate="")
+    pace, lock = _Pace(total, done, unit), threading.Lock()
+
+    def advance(n: int) -> None:
+        with lock:
+            pace.done += n
+        bar.update(task, advance=n, rate=pace.rate())
+
     timer = threading.Timer(_QUIET_SECONDS, bar.start)
     timer.daemon = True
     timer.start()
     try:
-        yield lambda n: bar.advance(task, n)
+        yield advance
     finally:
         timer.cancel()
         timer.join()
@@ -49,15 +83,18 @@ def _bar(what: str, total: int | None) -> Iterator[Advance]:
 
 
 @contextlib.contextmanager
-def _lines(what: str, total: int | None) -> Iterator[Advance]:
-    lock, done, due = threading.Lock(), 0, time.monotonic() + _QUIET_SECONDS
+def _lines(what: str, total: int | None, done: int, unit: str) -> Iterator[Advance]:
+    lock, due = threading.Lock(), time.monotonic() + _QUIET_SECONDS
+    pace = _Pace(total, done, unit)
 
     def advance(n: int) -> None:
-        nonlocal done, due
+        nonlocal due
         with lock:
-            done += n
+            pace.done += n
             if time.monotonic() > due:
                 due = time.monotonic() + _LOG_SECONDS
-                log.info("%s: %s%s", what, f"{done:,}", f" of {total:,}" if total else "")
+                counted = f"{pace.done:,}" + (f" of {total:,}" if total else "")
+                told = (counted, pace.rate(), pace.time_left() if unit else "")
+                log.info("%s: %s", what, ", ".join(filter(None, told)))
 
     yield advance

@@ -1,0 +1,140 @@
+"""Makes WebDataset shards or an FFCV .beton of any images, and says what is in them.
+
+python -m patchmill.loaders.prepare SRC OUT --format shards
+python -m patchmill.loaders.prepare inspect OUT
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from patchmill.loaders.errors import MillError, run_command
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    command = COMMANDS.get(given[0]) if given else None
+    if command:
+        command(given[1:])
+    else:
+        prepare(given)
+
+
+def prepare(arguments: Sequence[str]) -> None:
+    given = _parser().parse_args(arguments)
+    from patchmill.loaders.preparing import places, report, run
+    from patchmill.loaders.preparing.options import Options, parse_bytes
+
+    rank, world_size = _share(given.rank, given.world_size, os.environ)
+    options = Options(
+        format=places.choose(given.out, given.format).format,
+        max_side=given.max_side,
+        quality=given.quality,
+        shard_size=parse_bytes(given.shard_size),
+        seed=given.seed,
+        verify=given.verify,
+        rank=rank,
+        world_size=world_size,
+    )
+    workers = given.workers or len(os.sched_getaffinity(0))
+    if workers < 1:
+        raise MillError(f"--workers must be at least 1, not {workers}")
+    source = run.open_any(given.source)
+    try:
+        outcome = run.prepare(source, given.out, options, workers, given.overwrite)
+    except KeyboardInterrupt:
+        raise MillError("interrupted; the same command continues where it stopped") from None
+    complete = f"{given.out} is complete already: nothing to do"
+    print(report.summary(outcome) if outcome else complete)
+
+
+def inspect(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m patchmill.loaders.prepare inspect",
+        description="Say what is in prepared data, and verify every checksum: the exit status is "
+        "1 if anything differs.",
+    )
+    parser.add_argument("out", metavar="OUT", type=Path, help="a folder of shards, or a .beton")
+    given = parser.parse_args(arguments)
+    from patchmill.loaders.preparing import inspecting
+
+    text, problems = inspecting.inspect(given.out)
+    print(text)
+    if problems:
+        sys.exit("\n".join(["", *problems]))
+
+
+COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {"inspect": inspect}
+
+
+def _share(
+    rank: int | None, world_size: int | None, environment: Mapping[str, str]
+) -> tuple[int, int]:
+    """As given, else the place of this task in its SLURM array, else all of the work."""
+    if (rank is None) != (world_size is None):
+        raise MillError("--rank and --world-size belong together: give both, or neither")
+    if rank is not None and world_size is not None:
+        return rank, world_size
+    try:
+        task, count = (int(environment[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "COUNT"))
+        first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
+        step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))
+    except (KeyError, ValueError):
+        return 0, 1
+    rank = (task - first) // step
+    logging.getLogger("patchmill").info("rank %d of %d, from the SLURM array", rank, count)
+    return rank, count
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m patchmill.loaders.prepare",
+        description="Make WebDataset shards or an FFCV .beton of images. A run that was "
+        "interrupted is continued by the same command. What cannot be decoded is listed in "
+        "bad.jsonl and left out.",
+        epilog="python -m patchmill.loaders.prepare inspect OUT says what is in OUT and verifies "
+        "its checksums.",
+    )
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="a folder, shards, a .beton, scenes:100, or a list with the columns path and label "
+        "(.csv, .tsv, .parquet)",
+    )
+    parser.add_argument("out", metavar="OUT", type=Path, help="a new folder, or a name in .beton")
+    parser.add_argument("--format", choices=("shards", "beton"), help="default: by OUT's name")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--max-side",
+        type=int,
+        metavar="PX",
+        help="make larger images as large as this, as JPEGs; smaller ones are kept as they are",
+    )
+    size.add_argument("--keep", action="store_true", help="keep all as they are (the default)")
+    parser.add_argument("--quality", type=int, default=90, help="of those JPEGs (%(default)s)")
+    parser.add_argument("--shard-size", default="256MB", help="at most (%(default)s)")
+    parser.add_argument("--workers", type=int, help="threads that decode (all cores)")
+    parser.add_argument(
+        "--verify", action="store_true", help="decode what is kept, too, to find damage"
+    )
+    order = parser.add_mutually_exclusive_group()
+    order.add_argument("--seed", type=int, default=0, help="of the shuffle (%(default)s)")
+    order.add_argument(
+        "--no-shuffle", dest="seed", action="store_const", const=None, help="keep SRC's order"
+    )
+    parser.add_argument("--rank", type=int, help="of the machines that share the work")
+    parser.add_argument("--world-size", type=int, help="how many they are (SLURM's array)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="remove what was prepared in OUT before"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,42 @@
+"""Small files that are never half there, and the sentence for what cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from patchmill.loaders.errors import MillError
+from patchmill.loaders.preparing.tally import Bad
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Written under another name, brought to the disk and renamed; raises OSError."""
+    half = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(half, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(half, path)
+    finally:
+        with contextlib.suppress(OSError):
+            half.unlink()
+
+
+def write_ledger(path: Path, bad: Iterable[Bad]) -> None:
+    write_whole(path, "".join(json.dumps(entry._asdict()) + "\n" for entry in bad))
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Where an OSError can only be the output's."""
+    try:
+        yield
+    except OSError as error:
+        raise MillError(
+            f"cannot write {out}: {error.strerror or error}; make room or mend that, then run the "
+            "same command again: it continues where it stopped"
+        ) from None

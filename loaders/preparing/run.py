@@ -1,0 +1,252 @@
+"""Source to output: readers, then threads that check and re-encode, then one writer.
+
+Samples arrive at the writer in the order that the seed gives them, so that neither the number of
+threads nor their timing shows in a single byte. Each rank has a contiguous piece of that order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from patchmill.loaders.decode import BadImage
+from patchmill.loaders.errors import MillError
+from patchmill.loaders.preparing import betons, closing, files, images, lists, places, shards
+from patchmill.loaders.preparing.inorder import in_order
+from patchmill.loaders.preparing.journal import Entry, Journal
+from patchmill.loaders.preparing.options import BETON, Options, identity
+from patchmill.loaders.preparing.places import Place
+from patchmill.loaders.preparing.tally import Bad, Ready, Tally
+from patchmill.loaders.progress import track
+from patchmill.loaders.sources import Source, open_source
+from patchmill.loaders.sources.folder import Folder
+
+READERS = 8  # a disk on the network answers many at a time, and each takes a while
+_CHUNK = 8  # samples that are handed on together
+_BLOCK = 4096  # samples whose order is computed at a time
+_TOLERATED, _LEAST_TOLERATED = 10, 100  # more than 1 in 10 bad, and more than 100: stop
+
+Read = tuple[int, bytes | OSError]
+
+
+class Output(Protocol):
+    """What the writer writes to; a stretch between two commits is what a crash can cost."""
+
+    def restore(self, finished: Sequence[dict[str, Any]]) -> int: ...
+    def has_room(self, sample: Ready) -> bool: ...
+    def add(self, sample: Ready) -> None: ...
+    def commit(self) -> dict[str, Any]: ...
+    def finish(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    place: Place
+    tally: Tally  # of this rank, runs before included
+    images: int  # in this run, bad ones included
+    source_bytes: int  # in this run
+    seconds: float
+    waiting_for: list[int]  # ranks that are not done
+
+
+def prepare(
+    source: Source, out: Path, options: Options, workers: int, overwrite: bool = False
+) -> Outcome | None:
+    """Make the output, or what is left of it to make; None where it was complete already."""
+    if overwrite and options.world_size > 1:
+        raise MillError("--overwrite would remove what other ranks write: remove OUT yourself")
+    place = places.choose(out, options.format)
+    known = identity(source, options)
+    with files.writing(out):
+        if places.claim(place, _root(source), known, overwrite):
+            return None
+        journal = Journal(place.journal(options.rank), known)
+        try:
+            outcome = _prepare(source, place, options, workers, journal)
+        finally:
+            journal.close()
+        if not closing.close(place, source, known, options):
+            outcome.waiting_for.extend(closing.unfinished(place, options.world_size))
+        return outcome
+
+
+def open_any(data: str) -> Source:
+    """Whatever a loader reads, and lists of paths."""
+    if data.endswith(lists.ENDINGS) and not os.path.isdir(data):
+        return lists.PathList(data)
+    return open_source(data)
+
+
+def _prepare(
+    source: Source, place: Place, options: Options, workers: int, journal: Journal
+) -> Outcome:
+    start, stop = _piece(len(source), options)
+    began = time.monotonic()
+    if not journal.done and not _was_renamed(place, journal, stop):
+        with contextlib.closing(_output(source, place, options, stop - start)) as output:
+            journal.keep(output.restore([entry.output for entry in journal.entries]))
+            first = journal.entries[-1].stop if journal.entries else start
+            before = closing.sum_up(journal.entries)
+            _write(source, place, options, workers, journal, output, range(first, stop))
+            output.finish()
+    else:
+        first, before = stop, closing.sum_up(journal.entries)
+    journal.finish()
+    tally = closing.sum_up(journal.entries)
+    return Outcome(
+        place,
+        tally,
+        stop - first,
+        tally.source_bytes - before.source_bytes,
+        time.monotonic() - began,
+        [],
+    )
+
+
+def _write(
+    source: Source,
+    place: Place,
+    options: Options,
+    workers: int,
+    journal: Journal,
+    output: Output,
+    positions: range,
+) -> None:
+    total = closing.sum_up(journal.entries)
+    tally, begun, position = Tally(), positions.start, positions.start
+
+    def commit() -> None:
+        nonlocal tally, begun
+        journal.append(Entry(position, tally, output.commit()))
+        total.add(tally)
+        if tally.bad:
+            files.write_ledger(place.bad_of(options), total.bad)
+        tally, begun = Tally(), position
+
+    count = _piece(len(source), options)
+    done = positions.start - count[0]
+    with (
+        contextlib.closing(_samples(source, options, workers, positions)) as samples,
+        track(f"preparing {place.out}", count[1] - count[0], done, "images") as advance,
+    ):
+        for chunk in samples:
+            for sample in chunk:
+                if isinstance(sample, Bad):
+                    tally.bad.append(sample)
+                    _check_limit(place.bad_of(options), total, tally)
+                else:
+                    if not output.has_room(sample):
+                        commit()
+                    output.add(sample)
+                    tally.count(sample)
+                position += 1
+            advance(len(chunk))
+        if position > begun:
+            commit()
+
+
+def _samples(
+    source: Source, options: Options, workers: int, positions: range
+) -> Iterator[list[Ready | Bad]]:
+    root = _base(source)
+
+    def read(ids: list[int]) -> list[Read]:
+        return [(id, _bytes_or_error(source, id)) for id in ids]
+
+    def ready(found: list[Read]) -> list[Ready | Bad]:
+        return [_ready(source, root, options, id, data) for id, data in found]
+
+    with (
+        contextlib.closing(
+            in_order(read, _ids(len(source), options, positions), READERS, 2 * READERS)
+        ) as encoded,
+        contextlib.closing(in_order(ready, encoded, workers, 2 * workers)) as samples,
+    ):
+        yield from samples
+
+
+def _ids(count: int, options: Options, positions: range) -> Iterator[list[int]]:
+    from patchmill.loaders.order import Order
+
+    for start in range(positions.start, positions.stop, _BLOCK):
+        stop = min(start + _BLOCK, positions.stop)
+        if options.seed is None:
+            block = list(range(start, stop))
+        else:
+            block = Order(count, options.seed).ids(0, start, stop).tolist()
+        yield from (block[i : i + _CHUNK] for i in range(0, len(block), _CHUNK))
+
+
+def _bytes_or_error(source: Source, id: int) -> bytes | OSError:
+    try:
+        return source.read(id)
+    except OSError as error:
+        return error
+
+
+def _ready(
+    source: Source, root: str, options: Options, id: int, data: bytes | OSError
+) -> Ready | Bad:
+    where = source.where(id)
+    if isinstance(data, OSError):
+        return Bad(id, where, data.strerror or str(data))
+    try:
+        image = images.prepare(data, options)
+    except BadImage as error:
+        return Bad(id, where, str(error))
+    label = None if source.labels is None else int(source.labels[id])
+    checksum = zlib.crc32(image.data)
+    return Ready(id, label, image, checksum, len(data), where.removeprefix(root))
+
+
+def _output(source: Source, place: Place, options: Options, most: int) -> Output:
+    if options.format == BETON:
+        return betons.BetonOutput(place.out, most, options.shard_size, source.classes)
+    prefix = "data" if options.world_size == 1 else f"data-{options.rank:04d}"
+    return shards.ShardOutput(place.out, prefix, options.shard_size, source.classes)
+
+
+def _was_renamed(place: Place, journal: Journal, stop: int) -> bool:
+    """A .beton that got its name just before the run was killed."""
+    complete = bool(journal.entries) and journal.entries[-1].stop == stop
+    return place.format == BETON and complete and place.out.exists()
+
+
+def _piece(count: int, options: Options) -> tuple[int, int]:
+    """This rank's positions of the order."""
+    rank, world_size = options.rank, options.world_size
+    return count * rank // world_size, count * (rank + 1) // world_size
+
+
+def _check_limit(ledger: Path, total: Tally, tally: Tally) -> None:
+    bad = len(total.bad) + len(tally.bad)
+    seen = total.samples + tally.samples + bad
+    if bad > max(_LEAST_TOLERATED, seen // _TOLERATED):
+        files.write_ledger(ledger, [*total.bad, *tally.bad])
+        last = tally.bad[-1]
+        raise MillError(
+            f"{bad} of the first {seen} images cannot be used, the latest {last.where} "
+            f"({last.reason}): see {ledger}, and mend the source"
+        )
+
+
+def _root(source: Source) -> str | None:
+    """The folder that the output must not lie in."""
+    if not isinstance(source, Folder):
+        return None
+    return os.path.realpath(os.path.expanduser(source.name))
+
+
+def _base(source: Source) -> str:
+    """What is cut from the front of samples' places, so that where data lies does not show."""
+    root = _root(source) or os.path.dirname(source.where(0))
+    return f"{root}/" if root else ""
