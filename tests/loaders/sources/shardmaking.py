@@ -9,7 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from patchmill.loaders.sources import shard_index
+from patchmill.loaders.sources.shards import Shards
+
 HOURS_AGO = 1_600_000_000
+COUNT, EACH = 45, 20
 
 Files = Iterable[tuple[str, bytes]]
 
@@ -44,3 +50,35 @@ def write_samples(path: Path, numbers: Iterable[int], labels: bool = True, **ext
                 sample["cls"] = b"%d" % (n % 10)
             writer.write(sample | extra)
     return settle(path)
+
+
+def three_shards(folder: Path) -> Path:
+    """With 20, 20 and 5 samples."""
+    folder.mkdir()
+    for number in range(3):
+        numbers = range(number * EACH, min(number * EACH + EACH, COUNT))
+        write_samples(folder / f"data-{number:06d}.tar", numbers)
+    return folder
+
+
+def add_indexes(folder: Path) -> None:
+    for path in folder.glob("*.tar"):
+        shard_index.write(path, shard_index.scan(path, checksums=True))
+
+
+def check(source: Shards) -> None:
+    assert len(source) == COUNT
+    assert [source.read(i) for i in range(COUNT)] == [image(i) for i in range(COUNT)]
+    assert source.labels is not None and source.labels.dtype == np.int64
+    assert source.labels.tolist() == [i % 10 for i in range(COUNT)]
+    assert source.classes == [str(i) for i in range(10)]
+
+
+def flip_a_bit(shards: Path, source: Shards, index: int) -> None:
+    """One bit of a sample, as a disk or a network does it."""
+    shard, offset, _ = source.locate(index)
+    path = sorted(shards.glob("*.tar"))[shard]
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(b"I")
+    settle(path)

@@ -9,42 +9,29 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 import webdataset
 
 from patchmill.loaders.errors import MillError
-from patchmill.loaders.sources import descriptors, open_source, shard_index, shard_set
-from patchmill.loaders.sources.descriptors import Descriptors
+from patchmill.loaders.sources import open_source, shard_index, shard_set
 from patchmill.loaders.sources.folder import Folder
 from patchmill.loaders.sources.shards import Shards
-from tests.loaders.sources.shardmaking import image, settle, write_samples, write_tar
-
-COUNT, EACH = 45, 20
+from tests.loaders.sources.shardmaking import (
+    COUNT,
+    EACH,
+    add_indexes,
+    check,
+    flip_a_bit,
+    image,
+    three_shards,
+    write_samples,
+    write_tar,
+)
 
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """Three shards with 20, 20 and 5 samples."""
-    folder = tmp_path / "shards"
-    folder.mkdir()
-    for number in range(3):
-        numbers = range(number * EACH, min(number * EACH + EACH, COUNT))
-        write_samples(folder / f"data-{number:06d}.tar", numbers)
-    return folder
-
-
-def add_indexes(folder: Path) -> None:
-    for path in folder.glob("*.tar"):
-        shard_index.write(path, shard_index.scan(path, checksums=True))
-
-
-def check(source: Shards) -> None:
-    assert len(source) == COUNT
-    assert [source.read(i) for i in range(COUNT)] == [image(i) for i in range(COUNT)]
-    assert source.labels is not None and source.labels.dtype == np.int64
-    assert source.labels.tolist() == [i % 10 for i in range(COUNT)]
-    assert source.classes == [str(i) for i in range(10)]
+    return three_shards(tmp_path / "shards")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +160,7 @@ def test_indexes_beside_the_shards_are_used(shards: Path, monkeypatch: pytest.Mo
 
 
 def test_an_index_that_comes_later_is_noticed(shards: Path) -> None:
-    _damage(shards, Shards(shards), 3)
+    flip_a_bit(shards, Shards(shards), 3)
     assert Shards(shards).read(3) != image(3)
     (shards / "data-000001.tar.index").write_bytes(b"nonsense")
     assert len(Shards(shards)) == COUNT
@@ -277,108 +264,6 @@ def test_an_index_takes_at_most_40_bytes_a_sample(tmp_path: Path, cache_folder: 
     assert len(open_source(tmp_path / "x.tar")) == 3000
     (index,) = (cache_folder / "shards").glob("*.set")
     assert index.stat().st_size <= 40 * 3000 + 2000  # and what is said once for each shard
-
-
-# ------------------------------------------------------------------------------------ reading
-
-
-def _damage(shards: Path, source: Shards, index: int) -> None:
-    """One bit of a sample, as a disk or a network does it."""
-    shard, offset, _ = source.locate(index)
-    path = sorted(shards.glob("*.tar"))[shard]
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        file.write(b"I")
-    settle(path)
-
-
-def test_a_flipped_bit_is_an_error_where_there_are_checksums(shards: Path) -> None:
-    add_indexes(shards)
-    (shards / "data-000001.tar.index").unlink()
-    source = Shards(shards)
-    for index in (3, 23):
-        _damage(shards, source, index)
-    with pytest.raises(OSError, match=r"checksum .* differs .* changed or damaged"):
-        source.read(3)
-    assert source.read(23) == image(23).replace(b"i", b"I", 1)
-    assert source.read(4) == image(4)
-
-
-def test_damaged_masks(tmp_path: Path) -> None:
-    path = write_samples(tmp_path / "x.tar", range(2), **{"mask.png": b"mask"})
-    add_indexes(tmp_path)
-    source = Shards(path)
-    data = path.read_bytes()
-    path.write_bytes(data.replace(b"mask\0", b"musk\0", 3))
-    settle(path)
-    with pytest.raises(OSError, match="checksum"):
-        source.read_mask(1)
-
-
-@pytest.mark.parametrize("change", ["truncated", "replaced", "gone"])
-def test_a_shard_that_changes_during_a_run_is_an_os_error(shards: Path, change: str) -> None:
-    source, path = Shards(shards), shards / "data-000001.tar"
-    assert source.read(0) == image(0)
-    if change == "truncated":
-        os.truncate(path, 4000)
-    elif change == "replaced":
-        write_samples(path, range(70, 90))
-        os.utime(path)
-    else:
-        path.unlink()
-    with pytest.raises(OSError):
-        source.read(39)
-    assert str(path) in source.where(39) and "at byte" in source.where(39)
-    source.prefetch(np.arange(COUNT))
-    assert source.read(1) == image(1)
-
-
-def test_truncated_while_open(shards: Path) -> None:
-    source = Shards(shards)
-    assert source.read(39) == image(39)
-    os.truncate(shards / "data-000001.tar", 4000)
-    with pytest.raises(OSError, match=r"ends .* bytes before"):
-        source.read(39)
-
-
-def test_prefetch_changes_nothing(shards: Path) -> None:
-    source = Shards(shards)
-    source.prefetch(np.array([44, 0, 7, 21], np.int64))
-    source.prefetch(np.array([], np.int64))
-    check(source)
-
-
-def test_few_files_stay_open_and_threads_do_not_meet(
-    shards: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(descriptors, "_MOST", 1)
-    source = Shards(shards)
-    before = len(os.listdir("/proc/self/fd"))
-    ids = np.random.default_rng(0).integers(0, COUNT, 2000).tolist()
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(source.read, ids)) == [image(i) for i in ids]
-    assert len(source._descriptors) == 1
-    assert len(os.listdir("/proc/self/fd")) <= before + 1
-
-
-def test_open_files_are_closed_with_the_source(shards: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    source = Shards(shards)
-    check(source)
-    del source
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_the_limit_follows_what_the_system_allows(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def limit() -> int:
-        return Descriptors(lambda _: b"", lambda *_: None)._limit
-
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
-    assert limit() == 128
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
-    assert limit() == 4096
 
 
 # ------------------------------------------------------------------------------------ bad input
