@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shardmaking import image, write_samples, write_tar
 
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.sources import remote
 from patchmill.loaders.sources.ahead import read_ahead
 from patchmill.loaders.sources.remote import Mark, Stream
-from tests.loaders.sources.shardmaking import image, write_samples, write_tar
 
 SHARDS, EACH = 5, 9
 

@@ -11,10 +11,10 @@ import pytest
 import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shardmaking import Files, image, settle, write_samples, write_tar
 
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.sources import columns, shard_index, shard_samples
-from tests.loaders.sources.shardmaking import Files, image, settle, write_samples, write_tar
 
 
 def index(path: Path, files: Files) -> dict[str, list[int]]:

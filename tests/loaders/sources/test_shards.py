@@ -11,12 +11,7 @@ from pathlib import Path
 
 import pytest
 import webdataset
-
-from patchmill.loaders.errors import MillError
-from patchmill.loaders.sources import open_source, shard_index, shard_set
-from patchmill.loaders.sources.folder import Folder
-from patchmill.loaders.sources.shards import Shards
-from tests.loaders.sources.shardmaking import (
+from shardmaking import (
     COUNT,
     EACH,
     add_indexes,
@@ -27,6 +22,11 @@ from tests.loaders.sources.shardmaking import (
     write_samples,
     write_tar,
 )
+
+from patchmill.loaders.errors import MillError
+from patchmill.loaders.sources import open_source, shard_index, shard_set
+from patchmill.loaders.sources.folder import Folder
+from patchmill.loaders.sources.shards import Shards
 
 
 @pytest.fixture

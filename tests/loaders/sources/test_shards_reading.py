@@ -9,11 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from patchmill.loaders.sources import descriptors
-from patchmill.loaders.sources.descriptors import Descriptors
-from patchmill.loaders.sources.shards import Shards
-from tests.loaders.sources.shardmaking import (
+from shardmaking import (
     COUNT,
     add_indexes,
     check,
@@ -23,6 +19,10 @@ from tests.loaders.sources.shardmaking import (
     three_shards,
     write_samples,
 )
+
+from patchmill.loaders.sources import descriptors
+from patchmill.loaders.sources.descriptors import Descriptors
+from patchmill.loaders.sources.shards import Shards
 
 
 @pytest.fixture
