@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,13 +20,13 @@ def pixels(index: int) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def encoded(index: int, kind: str = "JPEG", **settings: object) -> bytes:
+def encoded(index: int, kind: str = "JPEG", mode: str = "RGB", **settings: Any) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(pixels(index)).save(stream, kind, **settings)
+    Image.fromarray(pixels(index)).convert(mode).save(stream, kind, **settings)
     return stream.getvalue()
 
 
-def made(path: Path, images: list[bytes], **settings: object) -> Path:
+def made(path: Path, images: list[bytes], **settings: Any) -> Path:
     """A beton of these images, labelled 0, 1, 2, 0, 1, ..."""
     with BetonWriter(path, len(images), ["a", "b", "c"], **settings) as writer:
         for index, data in enumerate(images):
