@@ -95,21 +95,22 @@ class Loader:
 
     def stats(self) -> Stats:
         """Per stage: items, speed, occupancy; how long the training loop waited; the bottleneck."""
-        seconds = self._seconds + (self._run.seconds if self._run else 0.0)
+        run = self._run
+        seconds = self._seconds + (run.seconds if run else 0.0)
         stages = self.pipeline.stages(seconds)
         return Stats(stages, self._workers, seconds, self._waited, len(self.ledger))
 
     def _begin(self) -> Run:
         self._end()
         if self._begun or self._is_over():  # an iteration that was left early is over
-            self._epoch, self._step = self._epoch + 1, 0
+            self._epoch, self._step, self._begun = self._epoch + 1, 0, False
+        self._run = run = self.pipeline.run(self._schedule.portions(self._epoch, self._step))
         self._begun = True
-        self._run = self.pipeline.run(self._schedule.portions(self._epoch, self._step))
-        return self._run
+        return run
 
     def _end(self) -> None:
-        if self._run:
-            self._run.dismiss()
+        if run := self._run:
+            run.dismiss()
 
     def _batch(self, filled: Filled) -> ViewBatch:
         ids, targets = filled.ids, self._targets

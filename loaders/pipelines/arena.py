@@ -8,10 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from patchmill.loaders.decode import MAX_PIXELS, decode, needed
+from patchmill.loaders.decode import decode, needed
+from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.pipelines.memory import Blocks
+from patchmill.loaders.pipelines.side import Queued
 
 BLOCK = 32 << 20  # bytes: some fifty photos
+NOWHERE = -1
 _ALIGNMENT = 16
 
 
@@ -59,10 +62,22 @@ class Arena:
         return memory.reshape(height, width, 3)
 
 
+class PackedJob(Job):
+    """A batch whose images lie in its arena, or wherever a decoder of batches has put them."""
+
+    def __init__(self, epoch: int, wanted: np.ndarray, views: int, arena: Arena) -> None:
+        super().__init__(epoch, wanted, views, Countdown(len(wanted)))
+        self.arena = arena
+        self.places = np.full((len(wanted), 2), NOWHERE, np.int64)  # block and offset
+        self.flat: torch.Tensor | None = None
+        self.labels: torch.Tensor | None = None
+        self.queued: Queued | None = None
+
+
 def decode_into(arena: Arena, data: bytes) -> tuple[int, int, Place]:
     """(height, width, place) of the image; raises BadImage like `decode`."""
-    size = needed(data)
-    place = arena.room(size) if 0 < size <= 3 * MAX_PIXELS else None
+    size = needed(data)  # as the header says, which may lie: what is taken does not come back
+    place = arena.room(size) if 0 < size <= BLOCK else None
     image = decode(data, None if place is None else place.memory)
     if place is None or not np.may_share_memory(image, place.memory):
         place = arena.room(image.nbytes)

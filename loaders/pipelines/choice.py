@@ -31,8 +31,7 @@ class Threads:
             from patchmill.loaders.pipelines import threads
 
             return threads.Threads(work)
-        if reason := missing("triton"):
-            raise MillError(f"views are made on a GPU by Triton, {reason}: pip install triton")
+        _need_triton()
         from patchmill.loaders.pipelines import threads_gpu
 
         return threads_gpu.ThreadsGpu(work)
@@ -52,6 +51,8 @@ class Dali:
     def open(self, work: Work) -> Pipeline:
         if reason := missing("nvidia.dali"):
             raise MillError(f"pipeline 'dali' needs DALI, {reason}: pip install 'patchmill[dali]'")
+        if work.device.type != "cpu":
+            _need_triton()
         from patchmill.loaders.pipelines.dali import Dali as Pipeline
 
         return Pipeline(work, self.hardware)
@@ -83,6 +84,11 @@ def choose(text: str) -> Choice:
     if not isinstance(text, str):
         raise MillError(f"pipeline must be one of {', '.join(CHOICES)}, not {text!r}")
     return call.call(text, CHOICES, "pipeline")
+
+
+def _need_triton() -> None:
+    if reason := missing("triton"):
+        raise MillError(f"views are made on a GPU by Triton, {reason}: pip install triton")
 
 
 def missing(module: str) -> str | None:

@@ -9,6 +9,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from queue import SimpleQueue
 from typing import Any
@@ -82,12 +83,14 @@ class Crew:
         self.check()
         for job in islice(self._coming, max(self._ahead + 1 - len(self._jobs), 0)):
             self._begin(job)
-        if not self._jobs:
+        job = next(iter(tuple(self._jobs)), None)
+        self.check()  # another thread may have dismissed us, before it could see these jobs
+        if job is None:
             return None
-        job = self._jobs[0]
         error = job.made.wait()
         if error is None:
-            self._jobs.popleft()  # only now, so that a job that is waited for is cancelled too
+            with suppress(IndexError):  # where another thread has dismissed us since
+                self._jobs.popleft()  # only now, so that a job that is waited for is cancelled too
             return self._hand_over(job)
         del job  # the traceback must keep neither the batch nor itself alive
         clear_own_frames(error)
@@ -121,7 +124,7 @@ class Crew:
 def _dismiss(
     jobs: deque[Job], tasks: Tasks, line: Jobs, threads: Sequence[threading.Thread]
 ) -> None:
-    for job in jobs:
+    for job in tuple(jobs):
         job.cancel()
     jobs.clear()
     line.put(None)
@@ -133,4 +136,4 @@ def _dismiss(
         if thread.ident is not None and thread is not threading.current_thread():
             thread.join(max(deadline - time.monotonic(), 0))
     if busy := sum(thread.is_alive() for thread in threads):
-        log.warning("%d threads are still reading a sample; they end when it has come", busy)
+        log.warning("%d threads still wait for a sample or a GPU; they end when it has come", busy)

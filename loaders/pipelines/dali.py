@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,10 +21,9 @@ from patchmill.loaders.errors import MillError
 from patchmill.loaders.pipelines import Filled, Portion
 from patchmill.loaders.pipelines.arena import BLOCK, Arena
 from patchmill.loaders.pipelines.canvas import Canvases, PaintedJob
-from patchmill.loaders.pipelines.crew import Crew, Tasks
+from patchmill.loaders.pipelines.crew import Crew, Jobs, Tasks
 from patchmill.loaders.pipelines.dali_decoder import Decoded
 from patchmill.loaders.pipelines.dali_line import DaliJob, DaliLine
-from patchmill.loaders.pipelines.gpu_views import GpuViews
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.memory import Blocks
 from patchmill.loaders.pipelines.worker import Work, Worker
@@ -49,7 +49,8 @@ class Dali:
         self._workers = [worker.usable() for worker in self._workers]
         jobs = (self._place.job(*portion) for portion in portions)
         ahead, hand_over = self._work.prefetch, self._place.hand_over
-        return Crew(self._workers, line.gather, jobs, ahead, hand_over, line.run)
+        feed = partial(self._feed, line)
+        return Crew(self._workers, line.gather, jobs, ahead, hand_over, feed)
 
     def stages(self, seconds: float) -> dict[str, Stage]:
         workers = [worker.counters for worker in self._workers]
@@ -58,6 +59,10 @@ class Dali:
 
     def clear(self) -> None:
         self._place.clear()
+
+    def _feed(self, line: DaliLine, jobs: Jobs, tasks: Tasks) -> None:
+        line.run(jobs, tasks)
+        self._place.end()
 
 
 class Place(Protocol):
@@ -73,6 +78,10 @@ class Place(Protocol):
         """Make the views of a job, or begin to; its `made` says when that is over."""
         ...
 
+    def end(self) -> None:
+        """Wait for all that was begun."""
+        ...
+
     def hand_over(self, job: Any) -> Filled: ...
 
     def clear(self) -> None: ...
@@ -82,10 +91,13 @@ class OnGpu:
     stages: tuple[str, ...] = ("read", "inspect", "plan")
 
     def __init__(self, work: Work) -> None:
+        from patchmill.loaders.pipelines.gpu_views import GpuViews  # needs Triton
+
         self._work, self._views = work, GpuViews(work)
         self.stream = self._views.stream
         self.counters: dict[str, list[Counters]] = {"gpu": [self._views.counters]}
         self.hand_over, self.clear = self._views.hand_over, self._views.clear
+        self.end = self._views.finish
 
     def job(self, epoch: int, ids: np.ndarray) -> DaliJob:
         return DaliJob(epoch, ids, self._work.views, self._views.arena(), Countdown(1))
@@ -121,6 +133,9 @@ class OnCpu:
         ]
         for slot in range(len(job)):
             tasks.put((job.made, paint, job, slot))
+
+    def end(self) -> None:
+        pass
 
     def clear(self) -> None:
         self._packed.clear()

@@ -17,10 +17,9 @@ import torch
 
 from patchmill.loaders.decode import jpeg_frame, jpeg_segments
 from patchmill.loaders.pipelines import dali_decoder, dali_split
-from patchmill.loaders.pipelines.arena import Arena, Place, decode_into
+from patchmill.loaders.pipelines.arena import NOWHERE, Arena, PackedJob, Place, decode_into
 from patchmill.loaders.pipelines.crew import Jobs, Tasks
 from patchmill.loaders.pipelines.dali_decoder import BatchDecoder, Decoded, Refused
-from patchmill.loaders.pipelines.gpu_views import NOWHERE, PackedJob
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.worker import Taken, Work, Worker
 from patchmill.loaders.sources.flowing import Flowing
@@ -76,13 +75,15 @@ class DaliLine:
         )
         self._refused: set[int] = set()  # ids that DALI does not decode
         self._underway: deque[Underway] = deque()
-        self._began, self._busy = 0, False
+        self._began, self._busy, self._broken = 0, False, False
 
     def usable(self) -> DaliLine:
-        """This line, or another in its place if a thread is still at work with it."""
-        if not self._busy:
+        """This line, or another in its place if a thread is still at work with it, or it failed."""
+        if not (self._busy or self._broken):
             return self
-        return DaliLine(self._work, self._hardware, self._make, self._stream)
+        line = DaliLine(self._work, self._hardware, self._make, self._stream)
+        line.counters, line._refused = self.counters, self._refused
+        return line
 
     # ---------------------------------------------------------------------------- what workers do
 
@@ -122,14 +123,13 @@ class DaliLine:
                 self._finish(tasks)
 
     def _submit(self, job: DaliJob) -> None:
-        error = job.gathered.wait()
-        if error is None:
-            try:
-                self._underway.append(self._handed_in(job))
-            except BaseException as problem:
-                error = problem
-        if error is not None:
+        if error := job.gathered.wait():
             job.made.finish_one(error)
+            return
+        try:
+            self._underway.append(self._handed_in(job))
+        except BaseException as error:
+            self._fail(job, error)
 
     def _finish(self, tasks: Tasks) -> None:
         underway = self._underway.popleft()
@@ -137,7 +137,15 @@ class DaliLine:
             decoded = self._decoded(underway, tasks)
             self._make(underway.job, decoded, tasks)
         except BaseException as error:
-            underway.job.made.finish_one(error)
+            self._fail(underway.job, error)
+
+    def _fail(self, job: DaliJob, error: BaseException) -> None:
+        """The decoder may be closed by now, and have lost the batches that it had in hand."""
+        if not job.cancelled:
+            self._broken = True
+        for one in (*(underway.job for underway in self._underway), job):
+            one.made.finish_one(error)
+        self._underway.clear()
 
     def _handed_in(self, job: DaliJob) -> Underway:
         encoded = [one for one in job.encoded if one is not None]
@@ -197,8 +205,11 @@ class DaliLine:
 
     def _drop(self) -> None:
         """Take what nobody wants any more out of the decoder."""
-        for underway in self._underway:
-            self._fetch(underway)
+        try:
+            for underway in self._underway:
+                self._fetch(underway)
+        except Exception:
+            self._broken = True
         self._underway.clear()
 
 

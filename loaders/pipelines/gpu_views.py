@@ -18,30 +18,16 @@ import torch
 from patchmill.kernels.views import gpu, layout
 from patchmill.kernels.views.gpu_tables import Images
 from patchmill.loaders.pipelines import Filled
-from patchmill.loaders.pipelines.arena import BLOCK, Arena
-from patchmill.loaders.pipelines.job import Countdown, Job
-from patchmill.loaders.pipelines.memory import Blocks, DeviceBlocks
-from patchmill.loaders.pipelines.side import Queued, Side
+from patchmill.loaders.pipelines.arena import BLOCK, NOWHERE, Arena, PackedJob
+from patchmill.loaders.pipelines.memory import Blocks, DeviceBlocks, out_of_memory
+from patchmill.loaders.pipelines.side import Side
 from patchmill.loaders.pipelines.worker import Taken, Work, Worker
 from patchmill.loaders.stats import Counters
 
 log = logging.getLogger("patchmill")
 
 STAGES = ("upload", "render")
-NOWHERE = -1
 _WARM_UP = 16  # images: among so many there is one with each kind of decision
-
-
-class PackedJob(Job):
-    """A batch whose images lie in its arena, or wherever a decoder of batches has put them."""
-
-    def __init__(self, epoch: int, wanted: np.ndarray, views: int, arena: Arena) -> None:
-        super().__init__(epoch, wanted, views, Countdown(len(wanted)))
-        self.arena = arena
-        self.places = np.full((len(wanted), 2), NOWHERE, np.int64)  # block and offset
-        self.flat: torch.Tensor | None = None
-        self.labels: torch.Tensor | None = None
-        self.queued: Queued | None = None
 
 
 class GpuViews:
@@ -49,6 +35,7 @@ class GpuViews:
         device, numbers = work.device, layout.elements(work.targets, work.most)
         self.counters = Counters(STAGES)
         self._work, self._side = work, Side(device, self.counters, work.prefetch + 2)
+        self._batch_bytes = numbers * work.dtype.itemsize
         cuda = device.type == "cuda"
         self._packed = Blocks(BLOCK, torch.uint8, pinned=cuda)
         self._batches: Blocks | DeviceBlocks
@@ -68,13 +55,24 @@ class GpuViews:
 
     def make(self, job: PackedJob, decoded: Images | None = None, owner: object = None) -> None:
         """Queue what makes all views of the job; `owner` keeps the memory of `decoded` alive."""
+        try:
+            self._queue(job, self._work.labels(job.ids), decoded, owner)
+        except torch.cuda.OutOfMemoryError:
+            raise out_of_memory(self._batch_bytes) from None
+
+    def _queue(
+        self,
+        job: PackedJob,
+        labels: np.ndarray | None,
+        decoded: Images | None = None,
+        owner: object = None,
+    ) -> None:
         work, arena, size = self._work, job.arena, len(job)
         with self._side.queue(size) as queued:
             job.flat = self._batches.take()[: layout.elements(work.targets, size)]
             blocks = [
                 self._upload(*packed) for packed in zip(arena.memory, arena.used, strict=True)
             ]
-            labels = work.labels(job.ids)
             if labels is not None:
                 job.labels = self._upload(torch.from_numpy(labels), len(labels))
             queued.keep(arena, owner)
@@ -90,6 +88,8 @@ class GpuViews:
         if job.queued.event is not None:
             current = torch.cuda.current_stream(self._work.device)
             current.wait_event(job.queued.event)
+            if isinstance(self._batches, DeviceBlocks):
+                self._batches.read_on(job.flat, current)
             if job.labels is not None:
                 job.labels.record_stream(current)
         return Filled(job.ids, job.flat, job.labels, job.rows, job.shapes)
@@ -125,7 +125,7 @@ class GpuViews:
             job.places[slot] = place[:2]
             worker.plan(job, slot, slot, Taken(8, 8, None))
         try:
-            self.make(job)
+            self._queue(job, labels=None)
             self.finish()
         finally:
             timer.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import traceback
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 import numpy as np
 
@@ -15,16 +16,19 @@ BLINK_S = 0.2
 
 
 class Countdown:
-    """Waits until so many samples are done; an error or a cancellation ends the wait at once."""
+    """Waits until so many samples are done; an error or a cancellation ends the wait at once.
+
+    `cancel` takes no lock: the garbage collector may call it in a thread that is finishing one.
+    """
 
     def __init__(self, count: int) -> None:
         self._left, self._lock = count, threading.Lock()
         self._error: BaseException | None = None
-        self._cancelled, self._over = False, threading.Event()
+        self._cancelled, self._over = False, SimpleQueue[None]()
 
     @property
     def over(self) -> bool:
-        return self._over.is_set()
+        return not self._over.empty()
 
     def finish_one(self, error: BaseException | None = None) -> None:
         if error is not None:
@@ -33,16 +37,18 @@ class Countdown:
             self._left -= 1
             self._error = self._error or error
             if self._error or self._left <= 0:
-                self._over.set()
+                self._over.put(None)
 
     def cancel(self) -> None:
         self._cancelled = True
-        self._over.set()
+        self._over.put(None)
 
     def wait(self) -> BaseException | None:
         """None when all are done, or what went wrong; an error is given once."""
-        while not self._over.wait(BLINK_S):
-            pass  # a Ctrl-C that comes just before a thread falls asleep does not wake it
+        while not self.over:
+            with suppress(Empty):  # a Ctrl-C just before a thread falls asleep does not wake it
+                self._over.get(timeout=BLINK_S)
+                self._over.put(None)  # over it stays
         error, self._error = self._error, None
         return error or (ended() if self._cancelled else None)
 

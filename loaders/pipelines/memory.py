@@ -57,13 +57,15 @@ class DeviceBlocks:
     """The same on a GPU, where a block that comes back may still be read by work that is queued.
 
     When the last tensor of a batch dies, what its thread's stream has in its queue is what may
-    still use it: the next taker's stream waits for that, on the GPU. So however far the program
-    runs ahead of the GPU, there are no more blocks than batches alive.
+    still use it, or the stream that the batch was handed to: the next taker's stream waits for
+    both, on the GPU. So however far the program runs ahead of the GPU, there are no more blocks
+    than batches alive.
     """
 
     def __init__(self, elements: int, dtype: torch.dtype, device: torch.device) -> None:
         self._elements, self._dtype, self._device = elements, dtype, device
-        self._free: deque[tuple[torch.Tensor, torch.cuda.Event]] = deque()
+        self._free: deque[tuple[torch.Tensor, list[torch.cuda.Event]]] = deque()
+        self._readers: dict[int, torch.cuda.Stream] = {}  # by address of the block
 
     def take(self) -> torch.Tensor:
         """A flat tensor for the current stream; its memory returns by itself."""
@@ -76,10 +78,15 @@ class DeviceBlocks:
             except torch.cuda.OutOfMemoryError:
                 raise out_of_memory(size) from None
         else:
-            used.wait(torch.cuda.current_stream(self._device))
+            for event in used:
+                event.wait(torch.cuda.current_stream(self._device))
         loan = _Loan(block)
-        weakref.finalize(loan, _come_back, self._free, block).atexit = False
+        weakref.finalize(loan, _come_back, self._free, self._readers, block).atexit = False
         return torch.as_tensor(loan, device=self._device).view(self._dtype)
+
+    def read_on(self, flat: torch.Tensor, stream: torch.cuda.Stream) -> None:
+        """The batch is handed over for use on this stream."""
+        self._readers[flat.data_ptr()] = stream
 
     def clear(self) -> None:
         self._free.clear()
@@ -98,10 +105,17 @@ class _Loan:
         }
 
 
-def _come_back(free: deque[tuple[torch.Tensor, torch.cuda.Event]], block: torch.Tensor) -> None:
+def _come_back(
+    free: deque[tuple[torch.Tensor, list[torch.cuda.Event]]],
+    readers: dict[int, torch.cuda.Stream],
+    block: torch.Tensor,
+) -> None:
     with suppress(RuntimeError):  # of a CUDA that has failed, or is being shut down
-        used = torch.cuda.Event()
-        used.record(torch.cuda.current_stream(block.device))
+        current = torch.cuda.current_stream(block.device)
+        used = []
+        for stream in {current, readers.pop(block.data_ptr(), current)}:
+            block.record_stream(stream)  # for when torch gets it back
+            used.append(stream.record_event())
         free.append((block, used))
 
 

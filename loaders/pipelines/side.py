@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from patchmill.loaders.stats import Counters
 
 
 class Side:
-    """Work that one thread queues on a GPU, batch by batch; on the CPU it is done at once.
+    """Work that is queued on a GPU, batch by batch; on the CPU it is done at once.
 
     Each batch's work is a few named stages; when the GPU is through, `counters` have their times.
     """
@@ -25,30 +26,42 @@ class Side:
         self._device, self._counters, self._most = device, counters, most
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._underway: deque[Queued] = deque()
+        self._lock = threading.Lock()  # against a thread of an earlier iteration that is late
 
     @contextmanager
     def queue(self, items: int) -> Iterator[Queued]:
         """Within it, this stream is the current one."""
-        while len(self._underway) >= self._most:
-            self._underway[0].wait()
+        with self._lock:
+            while len(self._underway) >= self._most:
+                self._underway[0].wait()
+                self._let_go()
             self._let_go()
-        self._let_go()
-        if self.stream is None:
-            queued = Queued(items, timed=False)
-            yield queued
-        else:
-            with torch.cuda.device(self._device), torch.cuda.stream(self.stream):
-                queued = Queued(items, timed=True)
+            if self.stream is None:
+                queued = Queued(items, timed=False)
                 yield queued
-        self._underway.append(queued)
-        if self.stream is None:
-            self._let_go()
+            else:
+                with torch.cuda.device(self._device), torch.cuda.stream(self.stream):
+                    queued = Queued(items, timed=True)
+                    try:
+                        yield queued
+                    except BaseException:
+                        with suppress(RuntimeError):  # of a CUDA that has failed
+                            self.stream.synchronize()  # what is kept may be in use
+                        raise
+            self._underway.append(queued)
+            if self.stream is None:
+                self._let_go()
 
     def finish(self) -> None:
-        """Wait for all that is queued."""
-        if self.stream is not None:
-            self.stream.synchronize()
-        self._let_go()
+        """Wait for all that is queued; if CUDA has failed, forget it."""
+        try:
+            if self.stream is not None:
+                self.stream.synchronize()
+            with self._lock:
+                self._let_go()
+        except RuntimeError:  # who asks for the next batch is told
+            with self._lock:
+                self._underway.clear()
 
     def _let_go(self) -> None:
         while self._underway and self._underway[0].is_over():

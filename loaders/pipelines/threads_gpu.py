@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from patchmill.loaders.pipelines import Portion
-from patchmill.loaders.pipelines.arena import decode_into
+from patchmill.loaders.pipelines.arena import PackedJob, decode_into
 from patchmill.loaders.pipelines.crew import Crew, Jobs, Tasks
-from patchmill.loaders.pipelines.gpu_views import GpuViews, PackedJob
+from patchmill.loaders.pipelines.gpu_views import GpuViews
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.worker import Taken, Work, Worker
 from patchmill.loaders.stats import Counters, Stage, collect
