@@ -139,6 +139,16 @@ def test_exact_pixels_of_odd_jpegs(tmp_path: Path) -> None:
         assert_as_planned(batch, Beton(path), 0)
 
 
+def test_what_is_no_jpeg_is_decoded_in_python(path: Path, tmp_path: Path) -> None:
+    overwritten(path, 4, encoded(0, "WEBP"))
+    views = MultiView(RECIPE, SEED, ledger=tmp_path / "bad.jsonl")
+    batches = epoch_of(loader_of(path, views), views)
+    assert sorted(id for batch in batches for id in batch.ids.tolist()) == list(range(COUNT))
+    for batch in batches:
+        assert_as_planned(batch, Beton(path), 0)
+    assert not (tmp_path / "bad.jsonl").exists()
+
+
 def test_crops_are_not_square(path: Path) -> None:
     views = MultiView(RECIPE, SEED)
     rows = np.concatenate([batch.rows.ravel() for batch in epoch_of(loader_of(path, views), views)])
