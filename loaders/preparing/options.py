@@ -103,7 +103,9 @@ def parse_bytes(text: str) -> int:
 
 
 def _shown(value: Any) -> str:
-    return {None: "none", True: "on", False: "off"}.get(value, str(value))
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else str(value)
 
 
 def _encoder() -> str:

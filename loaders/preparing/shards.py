@@ -77,14 +77,14 @@ class ShardOutput:
 
     def commit(self) -> dict[str, Any]:
         """Give the shard its name; what the journal has to know of it."""
-        if not self._samples or self._file is None:
+        if not self._samples:
             return {}
         self._gather(_END)
-        self._write()
-        os.fsync(self._file)
-        os.utime(self._file, ns=(time := _TIME_S * 10**9 + self._checksum, time))
-        os.close(self._file)
+        file = self._write()
+        os.fsync(file)
+        os.utime(file, ns=(time := _TIME_S * 10**9 + self._checksum, time))
         self._file = None
+        os.close(file)
         path = self._folder / self._name
         os.replace(self._part, path)
         contents = shard_index.Contents(self._samples, self._members)
@@ -142,13 +142,15 @@ class ShardOutput:
         self._bytes += len(part)
         self._checksum = zlib.crc32(part, self._checksum)
 
-    def _write(self) -> None:
+    def _write(self) -> int:
+        """Hand what was gathered to the system; the file that it went to."""
         if self._file is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             self._file = os.open(self._part, flags, 0o666)
         for first in range(0, len(self._waiting), _MOST_PARTS):
             _write_all(self._file, self._waiting[first : first + _MOST_PARTS])
         self._waiting, self._waiting_bytes = [], 0
+        return self._file
 
 
 def _room(sample: Ready) -> int:
