@@ -112,7 +112,7 @@ def show(result: Result, headline: Sequence[str], megabytes: float) -> None:
 def _contenders(rows: Sequence[Row], megabytes: float) -> Table:
     columns = ["images/s", "low to high", "of bare", "MB/s", "cores"]
     on_gpu = any(row.gpu_mebibytes > 0 for row in rows)
-    table = _table("", *columns, *(["GPU MiB"] if on_gpu else []))
+    table = new_table("", *columns, *(["GPU MiB"] if on_gpu else []))
     for row in rows:
         rate = row.rate
         cells = [
@@ -127,7 +127,7 @@ def _contenders(rows: Sequence[Row], megabytes: float) -> Table:
 
 
 def _inside(result: Result) -> Table:
-    table = _table(
+    table = new_table(
         f"inside the loader: {result.pipeline}", "images/s alone", "µs per image", "busy"
     )
     for row in result.stages:
@@ -153,7 +153,7 @@ def _remarks(result: Result) -> list[str]:
     return lines
 
 
-def _table(first: str, *others: str) -> Table:
+def new_table(first: str, *others: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(first, min_width=17)
     for title in others:

@@ -45,7 +45,8 @@ def build(
 
     `device` is where the views are made and handed over. `pipeline` is "threads" (CPU threads
     decode), "dali" (DALI does, on the GPU if that is the device; "dali(hardware=0.5)" says how much
-    of it the GPU's JPEG unit gets), or "auto", which takes DALI for a GPU if it is installed.
+    of it the GPU's JPEG unit gets), "ffcv" (FFCV runs a batch, of a .beton), or "auto", which takes
+    DALI for a GPU if it is installed.
     `batch_size` is per rank; `dtype` is torch.float32 unless given, or bfloat16, float16 or uint8
     (not normalised); `workers` threads, by default this rank's share of the machine's cores;
     `prefetch` batches are made ahead; bad samples are listed in `ledger`, by default in the cache.

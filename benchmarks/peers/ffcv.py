@@ -6,6 +6,7 @@ import contextlib
 import os
 import queue
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,26 +49,36 @@ def open(
     return _batches(paths, recipe, workers, batch_size)
 
 
-def _batches(paths: list[str], recipe: Recipe, workers: int, batch_size: int) -> Batches:
+def _batches(paths: list[str], recipe: Recipe, workers: int, batch_size: int) -> Iterator[Any]:
     with tempfile.TemporaryDirectory() as folder:
         beton = str(Path(folder) / "photos.beton")
         _write(paths, beton)
-        views = [(group, view) for group in recipe.views for view in range(group.count)]
-        loader = Loader(
-            beton,
-            batch_size=batch_size,
-            num_workers=workers,
-            order=OrderOption.RANDOM,
-            indices=np.tile(np.arange(len(paths)), -(-SHORTEST_EPOCH // len(paths))),
-            pipelines={"image": None}
-            | {f"view{number}": _pipeline(*view) for number, view in enumerate(views)},
-        )
+        indices = np.tile(np.arange(len(paths)), -(-SHORTEST_EPOCH // len(paths)))
+        loader = loader_of(beton, recipe, workers, batch_size, indices=indices)
         while True:
-            epoch = iter(loader)
-            try:
-                yield from epoch
-            finally:
-                _end(epoch)
+            yield from epoch_of(loader)
+
+
+def loader_of(beton: str, recipe: Recipe, workers: int, batch_size: int, **settings: Any) -> Loader:
+    """FFCV's own, with a pipeline, and so a decoding, for each view."""
+    views = [(group, view) for group in recipe.views for view in range(group.count)]
+    return Loader(
+        beton,
+        batch_size=batch_size,
+        num_workers=workers,
+        order=OrderOption.RANDOM,
+        pipelines={"image": None}
+        | {f"view{number}": _pipeline(*view) for number, view in enumerate(views)},
+        **settings,
+    )
+
+
+def epoch_of(loader: Loader) -> Iterator[Any]:
+    epoch = iter(loader)
+    try:
+        yield from epoch
+    finally:
+        _end(epoch)
 
 
 def _end(epoch: Any) -> None:

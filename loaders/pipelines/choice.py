@@ -59,6 +59,18 @@ class Dali:
 
 
 @dataclass(frozen=True)
+class Ffcv:
+    """FFCV reads a .beton and runs our operation in the pipeline that it compiles."""
+
+    def open(self, work: Work) -> Pipeline:
+        if reason := missing("patchmill.loaders.pipelines.ffcv"):
+            raise MillError(f"pipeline 'ffcv' needs FFCV, {reason}: pip install 'patchmill[ffcv]'")
+        from patchmill.loaders.pipelines.ffcv import Ffcv as Pipeline
+
+        return Pipeline(work)
+
+
+@dataclass(frozen=True)
 class Auto:
     """DALI where the views belong on a GPU and it is installed, else threads."""
 
@@ -76,7 +88,12 @@ class Auto:
         return CHOICES[chosen]().open(work)
 
 
-CHOICES: Mapping[str, type[Any]] = {"auto": Auto, "threads": Threads, "dali": Dali}
+CHOICES: Mapping[str, type[Any]] = {
+    "auto": Auto,
+    "threads": Threads,
+    "dali": Dali,
+    "ffcv": Ffcv,
+}
 
 
 def choose(text: str) -> Choice:
