@@ -7,6 +7,7 @@ their rows of the table and of the allocations, and their checksums, about 90 by
 from __future__ import annotations
 
 import base64
+import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,8 @@ class _Continued(BetonWriter):
     """Keeps its file when it is left early, and takes up where the journal says it was."""
 
     def __init__(self, path: Path, most: int, classes: Sequence[str]) -> None:
+        for stale in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+            stale.unlink()
         super().__init__(path, most, classes)
         self._file.close()
         kept = part(path)

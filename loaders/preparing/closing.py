@@ -50,9 +50,9 @@ def close(place: Place, source: Source, identity: dict[str, Any], options: Optio
     if not total.samples:
         raise MillError(f"none of the {len(total.bad)} images can be used: see {place.bad}")
     if total.bad:
-        files.write_ledger(place.bad, total.bad)
+        files.write_ledger(place.bad, total.bad, options.rank)
     about = _about(place, source, identity, entries, total)
-    files.write_whole(place.about, json.dumps(about, indent=1) + "\n")
+    files.write_whole(place.about, json.dumps(about, indent=1) + "\n", options.rank)
     for rank in range(options.world_size):
         if options.world_size > 1:
             journal.remove(place.out / f"bad-{rank:04d}.jsonl")
@@ -103,7 +103,7 @@ def _labels(place: Place, entries: list[Entry]) -> list[np.ndarray]:
         labels = Beton(place.out).labels
         return [] if labels is None else [labels]
     names = [entry.output["name"] for entry in entries if entry.output]
-    beside = (shard_index.beside(str(place.out / name)) for name in names)
+    beside = (Path(shard_index.beside(place.out / name)) for name in names)
     return [columns.read(path, shard_index.KIND)["labels"] for path in beside]
 
 

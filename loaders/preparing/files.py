@@ -12,9 +12,9 @@ from patchmill.loaders.errors import MillError
 from patchmill.loaders.preparing.tally import Bad
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Written under another name, brought to the disk and renamed; raises OSError."""
-    half = path.with_name(f".{path.name}.{os.getpid()}.part")
+def write_whole(path: Path, text: str, rank: int) -> None:
+    """Written under a name of this rank's, brought to the disk and renamed; raises OSError."""
+    half = path.with_name(f".{path.name}.{rank}.part")
     try:
         with open(half, "w") as file:
             file.write(text)
@@ -26,8 +26,8 @@ def write_whole(path: Path, text: str) -> None:
             half.unlink()
 
 
-def write_ledger(path: Path, bad: Iterable[Bad]) -> None:
-    write_whole(path, "".join(json.dumps(entry._asdict()) + "\n" for entry in bad))
+def write_ledger(path: Path, bad: Iterable[Bad], rank: int) -> None:
+    write_whole(path, "".join(json.dumps(entry._asdict()) + "\n" for entry in bad), rank)
 
 
 @contextlib.contextmanager

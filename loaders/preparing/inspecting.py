@@ -47,9 +47,10 @@ class Findings:
 
 def inspect(out: Path) -> tuple[str, list[str]]:
     """What is there, in lines to print, and what differs from what was written."""
+    place = places.choose(out, "shards" if out.is_dir() else "beton")
     if not out.exists():
-        raise MillError(f"there is no {out}: check the path")
-    place = places.choose(out, None if out.is_dir() else "beton")
+        problem = next(iter(_incomplete(place, None)), f"there is no {out}: check the path")
+        raise MillError(problem)
     about = places.load(place.about) if place.about.exists() else None
     problems = _incomplete(place, about)
     if out.is_dir():
@@ -113,7 +114,7 @@ def _shard(shard: _Shard, advance: Any) -> Findings:
 
 def _index(shard: _Shard) -> Columns:
     """The one beside it, which shards that were made here have; else of the tar's headers."""
-    if shard.about or shard_index.beside(str(shard.path)).exists():
+    if shard.about or os.path.exists(shard_index.beside(shard.path)):
         return shard_index.read(shard.path)
     status = shard.path.stat()
     contents = shard_index.scan(shard.path)

@@ -129,7 +129,7 @@ def _write(
         journal.append(Entry(position, tally, output.commit()))
         total.add(tally)
         if tally.bad:
-            files.write_ledger(place.bad_of(options), total.bad)
+            files.write_ledger(place.bad_of(options), total.bad, options.rank)
         tally, begun = Tally(), position
 
     count = _piece(len(source), options)
@@ -142,7 +142,7 @@ def _write(
             for sample in chunk:
                 if isinstance(sample, Bad):
                     tally.bad.append(sample)
-                    _check_limit(place.bad_of(options), total, tally)
+                    _check_limit(place.bad_of(options), total, tally, options.rank)
                 else:
                     if not output.has_room(sample):
                         commit()
@@ -227,11 +227,11 @@ def _piece(count: int, options: Options) -> tuple[int, int]:
     return count * rank // world_size, count * (rank + 1) // world_size
 
 
-def _check_limit(ledger: Path, total: Tally, tally: Tally) -> None:
+def _check_limit(ledger: Path, total: Tally, tally: Tally, rank: int) -> None:
     bad = len(total.bad) + len(tally.bad)
     seen = total.samples + tally.samples + bad
     if bad > max(_LEAST_TOLERATED, seen // _TOLERATED):
-        files.write_ledger(ledger, [*total.bad, *tally.bad])
+        files.write_ledger(ledger, [*total.bad, *tally.bad], rank)
         last = tally.bad[-1]
         raise MillError(
             f"{bad} of the first {seen} images cannot be used, the latest {last.where} "

@@ -51,6 +51,7 @@ class ShardOutput:
             self._number += bool(shard)
         for stale in self._folder.glob(f"{self._prefix}-*.tar.index.*.tmp"):
             stale.unlink()
+        self._begin()
         return there
 
     def has_room(self, sample: Ready) -> bool:
@@ -122,7 +123,8 @@ class ShardOutput:
     def _is_there(self, shard: dict[str, Any]) -> bool:
         path = self._folder / shard["name"]
         try:
-            return path.stat().st_size == shard["bytes"] and shard_index.beside(str(path)).exists()
+            whole = path.stat().st_size == shard["bytes"]
+            return whole and os.path.exists(shard_index.beside(path))
         except OSError:
             return False
 
