@@ -6,11 +6,6 @@ import shutil
 import pytest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # FFCV compiles in threads that outlive its loaders, and Numba in our thread stumbles over that.
-    items.sort(key=lambda item: "ffcv" in item.nodeid)
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, missing in (("gpu", missing_gpu), ("slurm", missing_slurm)):
         if item.get_closest_marker(marker) and (reason := missing()):

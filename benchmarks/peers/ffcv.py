@@ -18,6 +18,9 @@ from patchmill.loaders.errors import MillError
 from patchmill.loaders.recipe import Crop, Recipe, Views, chance_of
 
 try:
+    from patchmill.loaders.pipelines import ffcv_repair  # noqa: F401  # before all of FFCV
+
+    # isort: split
     from ffcv import transforms
     from ffcv.fields import RGBImageField
     from ffcv.fields.decoders import RandomResizedCropRGBImageDecoder

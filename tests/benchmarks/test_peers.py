@@ -23,9 +23,6 @@ from patchmill.loaders import plan
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.recipe import Blur, Centre, Colour, Crop, Grid, Recipe, Shift, Views, Window
 
-# Numba stumbles over its own finalisers when FFCV's compiled pipelines are collected.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 JITTER = Colour(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
 DINO = Recipe(
     (
