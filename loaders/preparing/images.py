@@ -20,7 +20,7 @@ RAW_QUALITY = 95  # of a JPEG that stands for pixels which do not fit into a bet
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _OTHERS = {b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif"}
-_EXIF, _ORIENTATION = b"Exif\0\0", 0x0112
+_APP1, _EXIF, _ORIENTATION = 0xE1, b"Exif\0\0", 0x0112
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 _USUAL = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: what libjpeg-turbo decodes
 _TAIL = 32  # bytes in which a JPEG's end marker must lie, for files with a little padding
@@ -102,7 +102,7 @@ def encode(pixels: np.ndarray, quality: int) -> bytes:
 def _look_at_jpeg(data: bytes) -> Look:
     traits = []
     for marker, at in jpeg_segments(data):
-        if marker == 0xE1 and _orientation(data[at + 2 : at + 2 + (data[at] << 8)]) > 1:
+        if marker == _APP1 and _orientation(data[at + 2 : at + (data[at] << 8 | data[at + 1])]) > 1:
             traits.append("exif-rotated")
         if marker in FRAMES:
             depth, height, width, components = struct.unpack_from(">BHHB", data, at + 2)

@@ -47,10 +47,12 @@ class Findings:
 
 def inspect(out: Path) -> tuple[str, list[str]]:
     """What is there, in lines to print, and what differs from what was written."""
-    place = places.choose(out, "shards" if out.is_dir() else "beton")
+    place = places.choose(out, "shards" if out.is_dir() else None)
     if not out.exists():
         problem = next(iter(_incomplete(place, None)), f"there is no {out}: check the path")
         raise MillError(problem)
+    if place.format == "shards" and not out.is_dir():
+        raise MillError(f"{out} is a file, neither a folder of shards nor a .beton")
     about = places.load(place.about) if place.about.exists() else None
     problems = _incomplete(place, about)
     if out.is_dir():
