@@ -17,10 +17,10 @@ from patchmill.benchmarks.peers import Batches
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.recipe import Crop, Recipe, Views, chance_of
 
-try:
+with contextlib.suppress(ImportError):
     from patchmill.loaders.pipelines import ffcv_repair  # noqa: F401  # before all of FFCV
 
-    # isort: split
+try:
     from ffcv import transforms
     from ffcv.fields import RGBImageField
     from ffcv.fields.decoders import RandomResizedCropRGBImageDecoder
