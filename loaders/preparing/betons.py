@@ -69,7 +69,7 @@ class _Continued(BetonWriter):
         else:
             os.replace(self._temporary, kept)
         self._temporary = kept
-        self._file = open(kept, "r+b")
+        self._file = open(os.open(kept, os.O_WRONLY | os.O_CLOEXEC), "wb")  # not truncated
         self._committed = 0
 
     def restore(self, finished: Sequence[dict[str, Any]]) -> int:

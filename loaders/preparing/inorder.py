@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """The results in the order of the items, of which at most `ahead` are begun and not taken."""
     pool = ThreadPoolExecutor(threads, "patchmill-prepare")
     begun: deque[Future[Result]] = deque()

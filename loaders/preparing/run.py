@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -156,7 +156,7 @@ def _write(
 
 def _samples(
     source: Source, options: Options, workers: int, positions: range
-) -> Iterator[list[Ready | Bad]]:
+) -> Generator[list[Ready | Bad], None, None]:
     root = _base(source)
 
     def read(ids: list[int]) -> list[Read]:

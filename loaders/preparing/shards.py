@@ -39,7 +39,8 @@ class ShardOutput:
     def __init__(self, folder: Path, prefix: str, size: int, classes: Sequence[str]) -> None:
         self._folder, self._prefix, self._size, self._classes = folder, prefix, size, classes
         self._number = 0  # of the shard in hand
-        self._begin()
+        self._tar: _Tar | None = None
+        self._samples: list[shard_index.Sample] = []
 
     def restore(self, finished: Sequence[dict[str, Any]]) -> int:
         """Go on behind these; how many of them are there."""
@@ -51,74 +52,49 @@ class ShardOutput:
             self._number += bool(shard)
         for stale in self._folder.glob(f"{self._prefix}-*.tar.index.*.tmp"):
             stale.unlink()
-        self._begin()
         return there
 
     def has_room(self, sample: Ready) -> bool:
-        return not self._samples or self._bytes + _room(sample) <= self._size
+        return self._tar is None or self._tar.size + _room(sample) <= self._size
 
     def add(self, sample: Ready) -> None:
+        if self._tar is None:
+            self._tar = _Tar(self._folder / f"{self._prefix}-{self._number:06d}.tar")
         key = b"%09d." % sample.id
-        image = sample.image
-        at = self._put(key + image.ending.encode(), image.data)
+        name = key + sample.image.ending.encode()
+        at = self._tar.put(name, sample.image.data)
         if sample.label is not None:
-            self._put(key + b"cls", b"%d" % sample.label)
-        self._put(key + b"json", _about(sample))
+            self._tar.put(key + b"cls", b"%d" % sample.label)
+        self._tar.put(key + b"json", _about(sample))
+        size, checksum = len(sample.image.data), sample.checksum
         self._samples.append(
-            shard_index.Sample(
-                name=key + image.ending.encode(),
-                offset=at,
-                size=len(image.data),
-                label=sample.label,
-                checksum=sample.checksum,
-            )
+            shard_index.Sample(name, at, size, label=sample.label, checksum=checksum)
         )
-        if self._waiting_bytes >= _GATHERED:
-            self._write()
 
     def commit(self) -> dict[str, Any]:
         """Give the shard its name; what the journal has to know of it."""
-        if not self._samples:
+        if self._tar is None:
             return {}
-        self._gather(_END)
-        file = self._write()
-        os.fsync(file)
-        os.utime(file, ns=(time := _TIME_S * 10**9 + self._checksum, time))
-        self._file = None
-        os.close(file)
-        path = self._folder / self._name
-        os.replace(self._part, path)
-        contents = shard_index.Contents(self._samples, self._members)
-        shard_index.write(path, contents, self._classes)
-        about = {
-            "name": self._name,
-            "samples": len(self._samples),
-            "bytes": self._bytes,
-            "crc32": f"{self._checksum:08x}",
-        }
+        tar, samples = self._tar, self._samples
+        tar.finish()
+        self._tar, self._samples = None, []
         self._number += 1
-        self._begin()
-        return about
+        contents = shard_index.Contents(samples, tar.members)
+        shard_index.write(tar.path, contents, self._classes)
+        return {
+            "name": tar.path.name,
+            "samples": len(samples),
+            "bytes": tar.size,
+            "crc32": f"{tar.checksum:08x}",
+        }
 
     def finish(self) -> None:
         """Nothing is left to do after the last commit."""
 
     def close(self) -> None:
         """Drop the shard in hand."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-            with contextlib.suppress(OSError):
-                self._part.unlink()
-
-    def _begin(self) -> None:
-        self._name = f"{self._prefix}-{self._number:06d}.tar"
-        self._part = self._folder / f".{self._name}.part"
-        self._file: int | None = None
-        self._samples: list[shard_index.Sample] = []
-        self._members = self._bytes = self._checksum = 0
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
+        if self._tar is not None:
+            self._tar.drop()
 
     def _is_there(self, shard: dict[str, Any]) -> bool:
         path = self._folder / shard["name"]
@@ -128,31 +104,61 @@ class ShardOutput:
         except OSError:
             return False
 
-    def _put(self, name: bytes, content: bytes) -> int:
+
+class _Tar:
+    """One tar in the making, handed to the system in large pieces."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.members = self.size = self.checksum = 0
+        self._part = path.with_name(f".{path.name}.part")
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._file = os.open(self._part, flags, 0o666)
+
+    def put(self, name: bytes, content: bytes) -> int:
         """Append a member; where its content begins."""
         self._gather(_header(name, len(content)))
-        at = self._bytes
+        at = self.size
         self._gather(content)
         if padding := -len(content) % BLOCK:
             self._gather(_END[:padding])
-        self._members += 1
+        self.members += 1
+        if self._waiting_bytes >= _GATHERED:
+            self._write()
         return at
+
+    def finish(self) -> None:
+        """To the disk, and then to its name."""
+        self._gather(_END)
+        self._write()
+        os.fsync(self._file)
+        os.utime(self._file, ns=(time := _TIME_S * 10**9 + self.checksum, time))
+        self._close()
+        os.replace(self._part, self.path)
+
+    def drop(self) -> None:
+        with contextlib.suppress(OSError):
+            self._close()
+        with contextlib.suppress(OSError):
+            self._part.unlink()
+
+    def _close(self) -> None:
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     def _gather(self, part: bytes) -> None:
         self._waiting.append(part)
         self._waiting_bytes += len(part)
-        self._bytes += len(part)
-        self._checksum = zlib.crc32(part, self._checksum)
+        self.size += len(part)
+        self.checksum = zlib.crc32(part, self.checksum)
 
-    def _write(self) -> int:
-        """Hand what was gathered to the system; the file that it went to."""
-        if self._file is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            self._file = os.open(self._part, flags, 0o666)
+    def _write(self) -> None:
         for first in range(0, len(self._waiting), _MOST_PARTS):
             _write_all(self._file, self._waiting[first : first + _MOST_PARTS])
         self._waiting, self._waiting_bytes = [], 0
-        return self._file
 
 
 def _room(sample: Ready) -> int:

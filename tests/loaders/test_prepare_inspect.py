@@ -64,7 +64,7 @@ class changed:
     def __enter__(self) -> None:
         self._data, self._status = self._path.read_bytes(), self._path.stat()
         data = bytearray(self._data)
-        data[round(self._place * len(data))] ^= self._change
+        data[int(self._place * len(data))] ^= self._change
         self._write(bytes(data))
 
     def __exit__(self, *error: object) -> None:
