@@ -53,10 +53,8 @@ def close(place: Place, source: Source, identity: dict[str, Any], options: Optio
         files.write_ledger(place.bad, total.bad, options.rank)
     about = _about(place, source, identity, entries, total)
     files.write_whole(place.about, json.dumps(about, indent=1) + "\n", options.rank)
-    for rank in range(options.world_size):
-        if options.world_size > 1:
-            journal.remove(place.out / f"bad-{rank:04d}.jsonl")
-        journal.remove(place.journal(rank))
+    for path in place.leftovers():
+        path.unlink(missing_ok=True)  # another rank may be doing so too
     return True
 
 

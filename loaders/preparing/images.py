@@ -86,8 +86,8 @@ def shrink(data: bytes, seen: Look, side: int) -> np.ndarray | None:
         return None
     else:
         size = seen.size
-        pixels = _decode_reduced(data, size, _fit(size, side), "grey" in seen.traits)
-    return None if max(size) <= side else _resize(pixels, _fit(size, side))
+        pixels = _decode_reduced(data, size, fit(size, side), "grey" in seen.traits)
+    return None if max(size) <= side else resize(pixels, fit(size, side))
 
 
 def encode(pixels: np.ndarray, quality: int) -> bytes:
@@ -159,14 +159,14 @@ def _decode_reduced(
         return _decode(data)
 
 
-def _fit(size: tuple[int, int], side: int) -> tuple[int, int]:
+def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
     """The size with a longer side of `side` pixels."""
     longest = max(size)
     height, width = (max(1, (2 * n * side + longest) // (2 * longest)) for n in size)
     return height, width
 
 
-def _resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Antialiased bicubic."""
     from PIL import Image as pil
 

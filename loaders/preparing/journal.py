@@ -6,7 +6,6 @@ on the file keeps a second process away from the same output; it goes with its p
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -124,8 +123,3 @@ class Journal:
             ) from None
         except OSError:
             pass  # file locks do not work here
-
-
-def remove(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()

@@ -54,6 +54,11 @@ class Place:
             return [path for path in [self.journal(0)] if path.exists()]
         return sorted(self.out.glob(".prepare-????.journal"))
 
+    def leftovers(self) -> list[Path]:
+        """What is of no use once all is complete."""
+        ranks = [] if self.format == BETON else self.out.glob("bad-????.jsonl")
+        return [*self.journals(), *ranks]
+
     def belongings(self) -> Iterator[Path]:
         """Everything that was written here, data and all."""
         if self.format == BETON:
@@ -94,13 +99,16 @@ def claim(place: Place, root: str | None, identity: dict[str, Any], overwrite: b
                 f"{out} was made with {what}: give the same options to continue, another OUT, or "
                 "--overwrite to remove it and start anew"
             )
-    journals = place.journals()
-    if not journals and not place.about.exists() and (left := list(place.belongings())):
+    if place.about.exists():
+        for path in place.leftovers():
+            path.unlink(missing_ok=True)
+        return True
+    if not place.journals() and (left := list(place.belongings())):
         raise MillError(
             f"{left[0]} exists, and nothing says how it was made: "
             "choose another OUT, or --overwrite it"
         )
-    return place.about.exists() and not journals
+    return False
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from patchmill.loaders.sources import Source, open_source
 from patchmill.loaders.sources.folder import Folder
 
 READERS = 8  # a disk on the network answers many at a time, and each takes a while
-_CHUNK = 8  # samples that are handed on together
+_CHUNK, _CHUNK_BYTES = 8, 1 << 20  # samples are handed on together: so many, or about so much
 _BLOCK = 4096  # samples whose order is computed at a time
 _TOLERATED, _LEAST_TOLERATED = 10, 100  # more than 1 in 10 bad, and more than 100: stop
 
@@ -167,14 +167,14 @@ def _samples(
 
     with (
         contextlib.closing(
-            in_order(read, _ids(len(source), options, positions), READERS, 2 * READERS)
+            in_order(read, _ids(source, options, positions), READERS, 2 * READERS)
         ) as encoded,
         contextlib.closing(in_order(ready, encoded, workers, 2 * workers)) as samples,
     ):
         yield from samples
 
 
-def _ids(count: int, options: Options, positions: range) -> Iterator[list[int]]:
+def _ids(source: Source, options: Options, positions: range) -> Iterator[list[int]]:
     from patchmill.loaders.order import Order
 
     for start in range(positions.start, positions.stop, _BLOCK):
@@ -182,8 +182,18 @@ def _ids(count: int, options: Options, positions: range) -> Iterator[list[int]]:
         if options.seed is None:
             block = list(range(start, stop))
         else:
-            block = Order(count, options.seed).ids(0, start, stop).tolist()
-        yield from (block[i : i + _CHUNK] for i in range(0, len(block), _CHUNK))
+            block = Order(len(source), options.seed).ids(0, start, stop).tolist()
+        if start == positions.start:
+            together = _together(source, block)
+        yield from (block[i : i + together] for i in range(0, len(block), together))
+
+
+def _together(source: Source, ids: list[int]) -> int:
+    """Few of large images, so that what is under way stays small: `_CHUNK` or less."""
+    found = (_bytes_or_error(source, id) for id in ids[:_CHUNK])
+    sizes = [len(data) for data in found if isinstance(data, bytes)]
+    mean = sum(sizes) // max(len(sizes), 1)
+    return max(1, min(_CHUNK, _CHUNK_BYTES // max(mean, 1)))
 
 
 def _bytes_or_error(source: Source, id: int) -> bytes | OSError:

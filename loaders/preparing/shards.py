@@ -1,9 +1,10 @@
 """Writes WebDataset shards: each under another name, renamed when it is complete and on the disk.
 
 A sample is `000000123.jpg` (or .png ...: what its bytes are), `000000123.cls` with the number of
-its class where there is one, and `000000123.json` with the path that it came from. The number is
-the sample's in the source. Headers hold neither times nor owners, so equal samples make equal
-tars; the file's own time is made up of its checksum, so that an equal tar has an equal index too.
+its class where there is one, and `000000123.json` with the path that it came from; these two take a
+kilobyte each. The number is the sample's in the source. Headers hold neither times nor owners, so
+equal samples make equal tars; the file's own time is made up of its checksum, so that an equal tar
+has an equal index too.
 """
 
 from __future__ import annotations

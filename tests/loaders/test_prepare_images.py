@@ -87,7 +87,7 @@ def test_kept_bytes_are_the_same_bytes():
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 700))
 def test_sizes_keep_their_ratio(height: int, width: int, side: int):
-    fitted = images._fit((height, width), side)
+    fitted = images.fit((height, width), side)
     assert max(fitted) == side
     assert min(fitted) >= 1
     exact = min(height, width) * side / max(height, width)

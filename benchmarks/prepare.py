@@ -1,0 +1,179 @@
+"""How fast data is prepared on one core, against copying it and against bare re-encoding.
+
+    python benchmarks/prepare.py [--data DIR] [--megabytes 400] [--max-side 256] [--json FILE]
+
+Kept as they are, images go to shards and to a .beton, beside `tar` (then fsync, as prepare does)
+and `cp -r` (without); all read the same folder from the page cache. Made smaller, they are compared
+with a loop that decodes, resizes and encodes what lies in memory, at full size and as prepare does.
+Everything runs on one core, threads and all; the contenders take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchmill.benchmarks import report, sample, timing
+from patchmill.benchmarks.sample import Sample
+from patchmill.loaders import order
+from patchmill.loaders.decode import decode
+from patchmill.loaders.errors import MillError, run_command
+from patchmill.loaders.preparing import images, run
+from patchmill.loaders.preparing.options import Options
+from patchmill.loaders.sources import Source, open_source
+from patchmill.loaders.sources.folder import Folder
+
+REENCODED = 400  # images, at most, in a turn
+
+
+def main() -> None:
+    arguments = _arguments()
+    report.check_writable(arguments.json)
+    if not shutil.which("tar") or not shutil.which("cp"):
+        raise MillError("this compares with tar and cp: install both")
+    chosen = Sample(open_source(arguments.data or "scenes:200"), 200)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        os.environ["PATCHMILL_CACHE"] = f"{folder}/cache"
+        source = _write(Path(folder, "source"), chosen, arguments.megabytes * 10**6)
+        result = measure(source, Path(folder), arguments.rounds, arguments.max_side)
+    result["images"] = sample.describe(chosen.encoded)
+    _show(result)
+    if arguments.json:
+        report.write_json(arguments.json, result)
+
+
+def measure(source: Folder, folder: Path, rounds: int, max_side: int) -> dict[str, Any]:
+    """Rates of all contenders, and how they compare round by round."""
+    order.Order(10, 0).ids(0, 0, 10)  # compiled
+    out = folder / "out"
+    some = _First(source, REENCODED)
+    encoded = [some.read(i) for i in range(len(some))]
+    smaller = Options("shards", max_side=max_side)
+    turns: dict[str, tuple[int, Callable[[], object]]] = {
+        "tar, then fsync": (len(source), lambda: _tar(source.name, out)),
+        "cp -r": (len(source), lambda: subprocess.run(["cp", "-r", source.name, out], check=True)),
+        "keep, to shards": (len(source), lambda: run.prepare(source, out, Options("shards"), 1)),
+        "keep, to a .beton": (
+            len(source),
+            lambda: run.prepare(source, out.with_suffix(".beton"), Options("beton"), 1),
+        ),
+        "bare decode, resize, encode": (len(some), lambda: _bare(encoded, max_side)),
+        "prepare's own of it": (len(some), lambda: [images.prepare(d, smaller) for d in encoded]),
+        "make smaller, to shards": (len(some), lambda: run.prepare(some, out, smaller, 1)),
+    }
+    timed = {name: _timed(work, folder) for name, (_, work) in turns.items()}
+    timing.interleave(timed, 1)
+    seconds = timing.interleave(timed, rounds)
+    megabytes = sum(map(len, encoded)) / len(encoded) / 1e6  # of an image
+    rates = {name: [turns[name][0] / s for s in all_] for name, all_ in seconds.items()}
+    rows = []
+    for name, rate in ((name, timing.summary(values)) for name, values in rates.items()):
+        rows.append(
+            {
+                "name": name,
+                "images_per_s": round(rate.median, 1),
+                "megabytes_per_s": round(rate.median * megabytes, 1),
+                "spread": round(rate.spread, 3),
+            }
+        )
+    pairs = {
+        "keep, shards / tar": ("keep, to shards", "tar, then fsync"),
+        "keep, shards / cp": ("keep, to shards", "cp -r"),
+        "smaller / bare": ("make smaller, to shards", "bare decode, resize, encode"),
+        "smaller / its own": ("make smaller, to shards", "prepare's own of it"),
+    }
+    ratios = {name: timing.ratio(rates[a], rates[b]) for name, (a, b) in pairs.items()}
+    shown = {name: [round(v, 3) for v in (r.median, r.low, r.high)] for name, r in ratios.items()}
+    return {"rows": rows, "ratios": shown, "max_side": max_side}
+
+
+class _First:
+    """The first images of a source."""
+
+    labels: np.ndarray | None = None
+
+    def __init__(self, source: Source, count: int) -> None:
+        self.name, self.fingerprint = source.name, source.fingerprint
+        self.classes: list[str] = []
+        self.read, self.where = source.read, source.where
+        self._count = min(count, len(source))
+
+    def __len__(self) -> int:
+        return self._count
+
+
+def _write(folder: Path, chosen: Sample, wanted: int) -> Folder:
+    """The images over and over, in classes, until there are as many bytes."""
+    written = 0
+    for number, data in enumerate(itertools.cycle(chosen.encoded)):
+        if written >= wanted:
+            break
+        path = folder / f"class{number // len(chosen.encoded) % 10}" / f"{number:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        written += len(data)
+    return Folder(folder)
+
+
+def _timed(work: Callable[[], object], folder: Path) -> Callable[[], float]:
+    def turn() -> float:
+        os.sync()
+        began = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - began
+        for path in folder.glob("out*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return seconds
+
+    return turn
+
+
+def _tar(folder: str, out: Path) -> None:
+    subprocess.run(["tar", "cf", out, "-C", folder, "."], check=True)
+    with open(out, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _bare(encoded: list[bytes], side: int) -> None:
+    """As anybody would: at full size."""
+    for data in encoded:
+        pixels = decode(data)
+        if max(pixels.shape) > side:
+            images.encode(images.resize(pixels, images.fit(pixels.shape[:2], side)), 90)
+
+
+def _show(result: dict[str, Any]) -> None:
+    print("{count} different images, on average {kilobytes} kB".format(**result["images"]))
+    print(f"{'on one core':<30}{'images/s':>10}{'MB/s':>8}{'spread':>8}")
+    for row in result["rows"]:
+        name, spread = row["name"], row["spread"]
+        print(f"{name:<30}{row['images_per_s']:>10.0f}{row['megabytes_per_s']:>8.0f}{spread:>8.1%}")
+    for name, (median, low, high) in result["ratios"].items():
+        print(f"{name:<30}{median:>10.2f}   {low:.2f} to {high:.2f}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = report.Parser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", help="images (default: scenes)")
+    parser.add_argument("--folder", help="where to write (default: the system's for such files)")
+    parser.add_argument("--megabytes", type=int, default=400, help="to prepare in a turn")
+    parser.add_argument("--max-side", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", help="write the figures here too")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_command(main)
