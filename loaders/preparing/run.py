@@ -7,6 +7,7 @@ threads nor their timing shows in a single byte. Each rank has a contiguous piec
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 import zlib
@@ -26,6 +27,9 @@ from patchmill.loaders.preparing.tally import Bad, Ready, Tally
 from patchmill.loaders.progress import track
 from patchmill.loaders.sources import Source, open_source
 from patchmill.loaders.sources.folder import Folder
+from patchmill.loaders.sources.shards import Shards
+
+log = logging.getLogger("patchmill")
 
 READERS = 8  # a disk on the network answers many at a time, and each takes a while
 _CHUNK, _CHUNK_BYTES = 8, 1 << 20  # samples are handed on together: so many, or about so much
@@ -66,6 +70,8 @@ def prepare(
         raise MillError("--overwrite would remove what other ranks write: remove OUT yourself")
     place = places.choose(out, options.format)
     known = identity(source, options)
+    if isinstance(source, Shards) and source.read_mask(0) is not None:
+        log.warning("the masks of %s are not copied", source.name)
     with files.writing(out):
         if places.claim(place, _root(source), known, overwrite):
             return None
