@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
@@ -65,6 +66,7 @@ class Crew:
         self._finish = weakref.finalize(
             self, _dismiss, self._jobs, self._tasks, self._line, self._threads
         )
+        atexit.register(self._finish)  # once more, so that it comes before DALI ends itself
         try:
             for thread in self._threads:
                 thread.start()
@@ -119,6 +121,7 @@ class Crew:
         """End the threads; what they have not begun is dropped."""
         self._ended = self._ended or time.perf_counter()
         self._finish()
+        atexit.unregister(self._finish)
 
 
 def _dismiss(

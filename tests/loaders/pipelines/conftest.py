@@ -8,11 +8,22 @@ from pathlib import Path
 import pytest
 from pipelinemaking import mill_threads
 
+from patchmill.loaders.pipelines.choice import missing
+
 
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(params=["threads", "dali"])
+def pipeline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What `make_loader` takes: for tests of what every pipeline promises."""
+    if request.param == "dali" and missing("nvidia.dali"):
+        pytest.skip("needs DALI")
+    monkeypatch.setenv("TEST_PIPELINE", request.param)
+    return request.param
 
 
 @pytest.fixture(autouse=True)

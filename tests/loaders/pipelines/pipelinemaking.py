@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -72,9 +73,18 @@ def pixels(index: int) -> np.ndarray:
 def make_loader(
     data: Any = 24, recipe: Recipe = GLANCE, batch_size: int = 4, **settings: Any
 ) -> Any:
-    """`build` with two workers; a number stands for that many pictures."""
+    """`build` with two workers; a number stands for that many pictures.
+
+    The pipeline is threads, or what TEST_PIPELINE says, also to processes that a test starts.
+    """
     data = Pictures(data) if isinstance(data, int) else data
-    return loaders.build(data, recipe, batch_size, **{"workers": 2, **settings})
+    usual = {"workers": 2, "pipeline": os.environ.get("TEST_PIPELINE", "threads")}
+    return loaders.build(data, recipe, batch_size, **{**usual, **settings})
+
+
+def batch_blocks(loader: Any) -> Any:
+    """The memory that batches come from, on the CPU."""
+    return getattr(loader.pipeline, "_place", loader.pipeline)._canvases._blocks
 
 
 def mill_threads() -> set[threading.Thread]:

@@ -16,6 +16,8 @@ from patchmill.loaders import plan
 from patchmill.loaders.decode import decode
 from patchmill.loaders.recipe import Centre, Crop, Grid, Recipe, Shift, Views, Window
 
+pytestmark = pytest.mark.usefixtures("pipeline")
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, NamedTuple
 
 import pytest
@@ -78,20 +79,26 @@ def test_an_epoch_has_every_sample_once_and_the_next_has_another_order(uninterru
     assert all(step.labels == [id % 3 for id in step.ids] for step in steps)
 
 
-@pytest.mark.parametrize("world_size", WORLDS)
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(
+    ("pipeline", "world_size", "workers"),
+    [*product(["threads"], WORLDS, [1, 3]), ("dali", 1, 1), ("dali", 2, 3)],
+    indirect=["pipeline"],
+)
 def test_every_world_size_and_worker_count_gives_the_same(
-    uninterrupted: Any, world_size: int, workers: int
+    pipeline: str, uninterrupted: Any, world_size: int, workers: int
 ) -> None:
     drop_last, expected = uninterrupted
     crew = ranks(world_size, drop_last=drop_last, workers=workers, prefetch=workers)
     assert_same(run(crew, len(expected)), expected)
 
 
-@pytest.mark.parametrize("before", WORLDS)
-@pytest.mark.parametrize("after", WORLDS)
+@pytest.mark.parametrize(
+    ("pipeline", "before", "after"),
+    [*product(["threads"], WORLDS, WORLDS), ("dali", 1, 2), ("dali", 2, 1)],
+    indirect=["pipeline"],
+)
 def test_stopped_anywhere_and_resumed_on_any_world_size(
-    uninterrupted: Any, before: int, after: int
+    pipeline: str, uninterrupted: Any, before: int, after: int
 ) -> None:
     drop_last, expected = uninterrupted
     in_epoch = len(expected) // EPOCHS

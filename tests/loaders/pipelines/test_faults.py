@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipelinemaking import RECIPE, Pictures, encoded, make_loader, mill_threads
+from pipelinemaking import (
+    RECIPE,
+    Pictures,
+    batch_blocks,
+    encoded,
+    make_loader,
+    mill_threads,
+)
 
 from patchmill.loaders import order
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.pipelines import memory, worker
+
+pytestmark = pytest.mark.usefixtures("pipeline")
 
 PHOTO = encoded(30)  # a JPEG
 DAMAGE: dict[str, Callable[[], bytes]] = {
@@ -252,7 +261,7 @@ def test_an_error_that_is_kept_keeps_no_batch(monkeypatch: pytest.MonkeyPatch) -
     except BrokenError as error:
         kept = error
     assert kept.__traceback__ is not None
-    assert len(loader.pipeline._canvases._blocks._free) == len(made) > 0
+    assert len(batch_blocks(loader)._free) == len(made) > 0
 
 
 def counting(function: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
