@@ -91,7 +91,7 @@ def estimator(method: str = "rbd") -> Estimator:
 
 def by_hand(by: GS | MC | RBD, image: np.ndarray) -> tuple[np.ndarray, float | None]:
     """uint8 [h, w] at the working size by GS, MC or RBD, 0 in the picture's frame if it has one."""
-    from patchmill.loaders.saliency import frame, gs, lab, mc, rbd, resample, slic
+    from patchmill.loaders.saliency import frame, gs, lab, mc, paint, rbd, resample, slic
 
     saliency: Any = {GS: gs.saliency, MC: mc.saliency, RBD: rbd.saliency}[type(by)]
     picture = resample.resized(image, *working_size(*image.shape[:2]))
@@ -105,7 +105,7 @@ def by_hand(by: GS | MC | RBD, image: np.ndarray) -> tuple[np.ndarray, float | N
         lab.lab_of(picture), width, by.count(height * width), by.compactness, by.iterations
     )
     values, connectivity = saliency(picture, labels, count, by)
-    plane[inner] = np.rint(values * 255).astype(np.uint8)[labels]
+    paint.paint(np.rint(values * 255).astype(np.uint8), labels, plane[inner])
     return plane, connectivity
 
 
@@ -138,10 +138,12 @@ def _rgb(image: np.ndarray) -> np.ndarray:
 
 
 def _judged(plane: np.ndarray, connectivity: float | None) -> Saliency:
-    from patchmill.loaders.saliency.scale import grey_score
+    from patchmill.loaders.saliency.paint import levels
+    from patchmill.loaders.saliency.scale import score_of_levels
 
-    foreground = float(np.count_nonzero(plane > 127) / plane.size)
-    confidence = (5 - grey_score(plane)) / 4
+    counts = levels(plane)
+    foreground = float(counts[128:].sum() / plane.size)
+    confidence = (5 - score_of_levels(counts)) / 4
     why = ""
     if foreground < LEAST_FOREGROUND:
         why = f"only {foreground:.1%} of the image is foreground"

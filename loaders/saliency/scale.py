@@ -34,9 +34,8 @@ def score(values: np.ndarray) -> float:
     return _score(np.histogram(values, _SCORE_BINS, (0, 1))[0])
 
 
-def grey_score(plane: np.ndarray) -> float:
-    """As `score`, of a uint8 plane."""
-    counts = np.bincount(plane.ravel(), minlength=256)
+def score_of_levels(counts: np.ndarray) -> float:
+    """As `score`, of a map in which so many pixels have each of 256 grey levels."""
     return _score(np.bincount(np.arange(256) * _SCORE_BINS // 256, counts))
 
 

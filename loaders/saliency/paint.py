@@ -1,0 +1,26 @@
+"""From superpixels to pixels, and how many pixels have which grey level."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from patchmill.kernels.jit import jit
+
+
+@jit
+def paint(codes, labels, plane):
+    """Give each pixel of `plane` (uint8 [h, w], a view maybe) its superpixel's code."""
+    for y in range(len(labels)):
+        for x in range(labels.shape[1]):
+            plane[y, x] = codes[labels[y, x]]
+
+
+@jit
+def levels(plane):
+    """int64 [256]: pixels of each grey level of a uint8 [h, w]."""
+    counts = np.zeros((2, 256), np.int64)  # two, so that equal neighbours need not wait
+    for y in range(len(plane)):
+        row = plane[y]
+        for x in range(len(row)):
+            counts[x & 1, row[x]] += 1
+    return counts[0] + counts[1]
