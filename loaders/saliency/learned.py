@@ -53,7 +53,7 @@ class Network:
                 f"{self.by.weights} gives {list(found.shape)} for one image, which is not one map: "
                 "export a network with one output of one channel"
             )
-        values = np.nan_to_num(found.reshape(found.shape[-2:]).astype(np.float32))
+        values: np.ndarray = np.nan_to_num(found.reshape(found.shape[-2:]).astype(np.float32))
         if values.min() < 0 or values.max() > 1:
             values = 1 / (1 + np.exp(-np.clip(values, -50, 50)))
         if self.by.normalise:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,8 @@ def estimator(method: str = "rbd") -> Estimator:
         from patchmill.loaders.saliency.learned import opened
 
         network = opened(constants)
-        return Estimator(name, constants, fingerprint(constants, network.digest), network)
+        anywhere = replace(constants, weights="", device="")
+        return Estimator(name, constants, fingerprint(anywhere, network.digest), network)
     return Estimator(name, constants, fingerprint(constants), functools.partial(by_hand, constants))
 
 

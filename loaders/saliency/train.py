@@ -81,9 +81,7 @@ def load(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [n, side, side, 3] pictures and [n, side, side, 1] masks, a margin larger than seen."""
     source: Any = open_source(settings.data)
     if not hasattr(source, "mask"):
-        raise MillError(
-            f"{source.name} has no masks to learn from: train on scenes, as scenes:2000"
-        )
+        raise MillError(f"{source.name} has no masks to learn from: train on scenes:2000")
     side = round(settings.size * _MARGIN)
     pictures = np.empty((len(source), side, side, 3), np.uint8)
     masks = np.empty((len(source), side, side, 1), np.uint8)
@@ -101,7 +99,7 @@ def load(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
 def drawn(
     pictures: np.ndarray, masks: np.ndarray, settings: Settings, step: int
 ) -> tuple[Tensor, Tensor]:
-    """A step's batch: random pictures, cropped and mirrored; the same for the same seed and step."""
+    """A step's batch: random pictures, cropped and mirrored. Seed and step decide."""
     draw = np.random.Generator(np.random.Philox(key=[settings.seed, step]))
     size, room = settings.size, pictures.shape[1] - settings.size + 1
     seen, wanted = [], []
