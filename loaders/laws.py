@@ -11,11 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.kernels.views.rows import GREY_FIRST, GREY_LAST, Target
+from patchmill.kernels.views.rows import (
+    GREY_FIRST,
+    GREY_LAST,
+    ON_GREY,
+    ON_IMAGE,
+    ON_TEXTURE,
+    Target,
+)
 from patchmill.loaders.recipe import (
     Blur,
     Centre,
     Colour,
+    CopyPaste,
     Crop,
     Grid,
     Recipe,
@@ -27,6 +35,7 @@ from patchmill.loaders.recipe import (
 
 CROP, WINDOW, SHIFT, CENTRE = range(4)
 AUTO_RADIUS = -1  # the blur reaches as far as three sigma
+GROUNDS = {"grey": ON_GREY, "texture": ON_TEXTURE, "images": ON_IMAGE}
 
 LAW = np.dtype(
     [
@@ -49,14 +58,18 @@ LAW = np.dtype(
         ("grey", "f8"),
         ("blur", "f8"),
         ("solarise", "f8"),
+        ("paste", "f8"),
+        ("soften", "f8"),
         ("brightness", "f8", 2),
         ("contrast", "f8", 2),
         ("saturation", "f8", 2),
         ("hue", "f8", 2),
         ("sigma", "f8", 2),
+        ("soft", "f8"),  # sigma of a softened mask, in source pixels
         ("radius", "i4"),
         ("turns", "i4"),  # whether the view is turned
         ("grey_when", "i4"),
+        ("ground", "i4"),  # what is behind a paste
     ],
     align=True,
 )
@@ -103,6 +116,7 @@ def _fill(table: np.ndarray, group: Views, start: int) -> None:
         law["solarise"] = chance_of(group.solarise, view)
         _fill_colour(law, group.colour or Colour(p=0.0, grey=0.0), view)
         _fill_blur(law, group.blur or Blur(p=0.0), view)
+        _fill_paste(law, group.paste or CopyPaste(p=0.0), view)
 
 
 def _fill_crop(law: np.ndarray, crop: Any) -> None:
@@ -134,3 +148,8 @@ def _fill_blur(law: np.ndarray, blur: Blur, view: int) -> None:
     law["blur"] = chance_of(blur.p, view)
     law["sigma"] = blur.sigma
     law["radius"] = AUTO_RADIUS if blur.kernel is None else blur.kernel // 2
+
+
+def _fill_paste(law: np.ndarray, paste: CopyPaste, view: int) -> None:
+    law["paste"], law["ground"] = chance_of(paste.p, view), GROUNDS[paste.background]
+    law["soften"], law["soft"] = paste.blur_p, paste.blur_radius

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from patchmill.kernels.jit import exact
-from patchmill.kernels.views.rows import GREY_NEVER, NO_JITTER, ROW
+from patchmill.kernels.views.rows import GREY_NEVER, NO_JITTER, ON_GREY, PASTE_NEVER, ROW
 from patchmill.loaders import philox
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.laws import AUTO_RADIUS, CROP, SHIFT, WINDOW, laws, targets
 from patchmill.loaders.recipe import Recipe
 
-__all__ = ["Plan", "draw", "draw_into", "laws", "targets"]
+__all__ = ["Plan", "companion", "draw", "draw_into", "laws", "targets"]
 
 MAX_SIDE = 131_071  # keeps side * short_side within int32
 
@@ -33,6 +33,9 @@ _PLACE = 16  # flip, turns, corner of a window
 _COLOUR = 17  # whether to jitter, in which order, whether to turn grey
 _FACTORS = 18  # brightness, contrast, saturation, hue
 _FINISH = 19  # whether to blur, sigma, whether to solarise
+_PASTE = 20  # whether to paste, the background's level or seed, whether to soften the mask
+_GROUND = 21  # where the image lies on its background
+_COMPANION = 22  # which image is the background, for all views alike
 
 Stream = tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]
 
@@ -119,6 +122,15 @@ def draw_into(
     _draw_image(laws, stream, np.int64(height), np.int64(width), rows)
 
 
+@exact
+def companion(seed: np.uint64, epoch: int, id: int, count: int) -> int:
+    """The sample, of `count`, that is the background of `id`: any other one, equally likely."""
+    c0, c1, c2, k0, k1 = _stream(np.uint64(seed), np.uint64(epoch), np.int64(id))
+    word, _, _, _ = philox.block(c0, c1, c2, np.uint64(_COMPANION << 8), k0, k1)
+    other = philox.below(word, max(count - 1, 1))
+    return other + 1 if id <= other and count > 1 else other
+
+
 # ------------------------------------------------------------------------------------- compiled
 
 
@@ -151,6 +163,7 @@ def _draw_image(
     for view in range(laws.size):
         if laws[view].lead == view:
             _place(stream, laws[view], view, height, width, rows)
+            _paste(stream, laws[view], view, rows[view])
         else:
             _place_cell(laws[view], rows[laws[view].lead], rows[view])
         _colour(stream, laws[view], view, rows[view])
@@ -206,6 +219,23 @@ def _place_cell(law: Any, lead: Any, row: Any) -> None:
     row.full_h, row.full_w = lead.full_h, lead.full_w
     row.win_y = lead.win_y + law.cell_y
     row.win_x = lead.win_x + (-law.cell_x if lead.flip else law.cell_x)
+    row.paste, row.ground, row.soft = lead.paste, lead.ground, lead.soft
+    row.ground_y, row.ground_x = lead.ground_y, lead.ground_x
+
+
+@exact
+def _paste(stream: Stream, law: Any, view: int, row: Any) -> None:
+    row.paste, row.ground, row.soft = PASTE_NEVER, 0, 0.0
+    row.ground_y, row.ground_x = 0.0, 0.0
+    if law.paste == 0:
+        return
+    paste, ground, soften, _ = _words(stream, view, _PASTE, 0)
+    if _happens(paste, law.paste):
+        row.paste = law.ground
+        row.ground = philox.below(ground, 255 if law.ground == ON_GREY else 2**31)
+        row.soft = law.soft if _happens(soften, law.soften) else 0.0
+        y, x, _, _ = _words(stream, view, _GROUND, 0)
+        row.ground_y, row.ground_x = philox.uniform(y, 0.0, 0.5), philox.uniform(x, 0.0, 0.5)
 
 
 @exact

@@ -19,6 +19,7 @@ from patchmill.loaders.recipe import (
     Blur,
     Centre,
     Colour,
+    CopyPaste,
     Crop,
     Grid,
     Range,
@@ -183,6 +184,43 @@ def moco_v2(size: int = 224, scale: Range = (0.2, 1.0)) -> Recipe:
         "moco_v2",
         "facebookresearch/moco, main_moco.py with --aug-plus.",
     )
+
+
+@preset
+def dilo_v1(
+    size: int = 224, scale: Range = (0.2, 1.0), paste: float = 0.3, background: str = "grey"
+) -> Recipe:
+    """MoCo v1's views, some of them with the salient part on another background.
+
+    size: side of a view in pixels
+    scale: range of the share of the image's area that a view covers
+    paste: probability that a view has another background
+    background: grey, texture or images
+    """
+    (views,) = moco_v1(size, scale).views
+    return Recipe((replace(views, paste=CopyPaste(paste, background)),), "dilo_v1", _DILO)
+
+
+@preset
+def dilo(
+    size: int = 224, scale: Range = (0.2, 1.0), paste: float = 0.3, background: str = "grey"
+) -> Recipe:
+    """MoCo v2's views, some of them with the salient part on another background.
+
+    size: side of a view in pixels
+    scale: range of the share of the image's area that a view covers
+    paste: probability that a view has another background
+    background: grey, texture or images
+    """
+    (views,) = moco_v2(size, scale).views
+    return Recipe((replace(views, paste=CopyPaste(paste, background)),), "dilo", _DILO)
+
+
+_DILO = (
+    "The example loader released with DiLo (arXiv 2004.06638): chance and level of the background, "
+    "chance and radius of the mask's blur. Views are MoCo's, facebookresearch/moco, main_moco.py. "
+    "Ours, not theirs: the background comes in after the resize, by the mask at the same places."
+)
 
 
 @preset

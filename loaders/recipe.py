@@ -22,6 +22,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Range = tuple[float, float]
 Chance = float | tuple[float, ...]  # one probability, or one for each view of the group
 
+BACKGROUNDS = ("grey", "texture", "images")  # of a copy-paste
+
 # Raised whenever a change alters what a (recipe, seed, epoch, id) draws or how it is rendered.
 LAWS_VERSION = 1
 
@@ -101,6 +103,22 @@ class Blur:
 
 
 @dataclass(frozen=True)
+class CopyPaste:
+    """The image's salient part on another background (DiLo), by a mask that comes with the image.
+
+    As if the whole image had been pasted before it is cropped; padding stays black. Each view
+    decides for itself, the cells of a grid together. Images without a usable mask stay as they are.
+    """
+
+    p: Chance = 0.3
+    # grey: one level, uniform over 0 to 254; texture: made from a seed; images: another sample of
+    # the data, enlarged until it covers the image, of which a part is seen.
+    background: str = "grey"
+    blur_p: float = 0.5  # of softening the mask first, where there is a paste
+    blur_radius: float = 5.0  # sigma in pixels of the stored image
+
+
+@dataclass(frozen=True)
 class Views:
     """One group of views: `count` tensors of one `size` made by the same laws.
 
@@ -119,6 +137,7 @@ class Views:
     interpolation: str = "bilinear"  # or "bicubic"; both antialiased
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    paste: CopyPaste | None = None
 
     @property
     def total(self) -> int:
@@ -223,6 +242,7 @@ def check(recipe: Recipe) -> None:
             *_crop_rules(group, recipe.views[0]),
             *_colour_rules(group),
             *_blur_rules(group),
+            *_paste_rules(group),
         ]:
             if not holds:
                 raise MillError(f"views {group.name!r}: {complaint}")
@@ -322,6 +342,25 @@ def _blur_rules(group: Views) -> Rules:
     ]
 
 
+def _paste_rules(group: Views) -> Rules:
+    if not group.paste:
+        return []
+    paste = group.paste
+    return [
+        *_chance_rules(group, "paste.p", paste.p),
+        *_chance_rules(group, "paste.blur_p", paste.blur_p),
+        (
+            paste.background in BACKGROUNDS,
+            f"paste.background must be {', '.join(BACKGROUNDS[:-1])} or {BACKGROUNDS[-1]}, "
+            f"not {paste.background!r}",
+        ),
+        (
+            0 < paste.blur_radius <= 50,
+            f"paste.blur_radius must be above 0 and at most 50 pixels, not {paste.blur_radius}",
+        ),
+    ]
+
+
 def _chance_rules(group: Views, name: str, chance: Chance) -> Rules:
     values = chance if isinstance(chance, tuple) else (chance,)
     return [
@@ -341,7 +380,15 @@ def chance_of(chance: Chance, view: int) -> float:
     return chance[view] if isinstance(chance, tuple) else chance
 
 
+# Settings that came later, with what they are where they are not used: fingerprints stay.
+_SINCE = [("paste", None)]
+
+
 @functools.lru_cache(maxsize=256)
 def _fingerprint(recipe: Recipe) -> str:
-    views = json.dumps([recipe.to_dict()["views"], LAWS_VERSION], sort_keys=True)
+    groups = [
+        {name: value for name, value in group.items() if (name, value) not in _SINCE}
+        for group in recipe.to_dict()["views"]
+    ]
+    views = json.dumps([groups, LAWS_VERSION], sort_keys=True)
     return hashlib.sha256(views.encode()).hexdigest()[:16]

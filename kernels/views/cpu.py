@@ -16,6 +16,7 @@ from patchmill.kernels.jit import jit
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu_colour import blur, blur_bytes, colour
 from patchmill.kernels.views.cpu_finish import finish, finish_bytes
+from patchmill.kernels.views.cpu_paste import paste, paste_bytes
 from patchmill.kernels.views.cpu_resize import UNIT, carve, pitch_of, resize, resize_bytes
 from patchmill.kernels.views.layout import elements, shaped
 from patchmill.kernels.views.rows import Target
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     import torch
 
 MOST_BLUR_TAPS = 31
+NO_MASK, NO_IMAGE = np.empty((0, 0), np.uint8), np.empty((0, 0, 3), np.uint8)
+
+Planes = Sequence[np.ndarray | None]  # one for each image, or none
 
 
 def slots(targets: Sequence[Target], batch: int, as_bytes: bool) -> np.ndarray:
@@ -40,26 +44,53 @@ def pool_bytes(height, width, size):
 
 
 @jit
+def pasted_bytes(height, width, mask_height, mask_width, ground_height, ground_width, size):
+    """The same for `render_pasted`, with a mask and a companion of these sides, or of none."""
+    pasting = paste_bytes(mask_height, mask_width, ground_height, ground_width, size)
+    pasting += 2 * 3 * size * pitch_of(size) + 4096
+    return max(pool_bytes(height, width, size), pasting)
+
+
+@jit
 def render_image(image, rows, slots, sample, half, channels_last, out, pool):
     """Make all views of `image` (uint8 HWC) that `rows` describe and write them into flat `out`."""
     for v in range(len(rows)):
-        row, slot = rows[v], slots[v]
-        size = slot.size
-        turns, flip = row.turns & 3, row.flip != 0
-        # A mirrored table costs nothing and planes lie on their side anyway: together all 8 poses.
-        reverse_x = flip != (turns == 1 or turns == 2)
-        reverse_y = turns >= 2
-        raw, rest = carve(pool, 2 * 3 * size * pitch_of(size))
-        planes = raw.view(np.int16)
-        resize(image, row, size, slot.bicubic != 0, reverse_x, reverse_y, planes, rest)
-        colour(row, size, planes)
-        if row.sigma > 0:
-            blur(row, size, planes, rest)
-        at = slot.first + sample * slot.step
-        finish(
-            planes, size, turns & 1 == 0, row.solarise != 0, slot.scale, slot.shift,
-            half, channels_last, out, at, rest,
-        )  # fmt: skip
+        render_view(image, None, None, rows[v], slots[v], sample, half, channels_last, out, pool)
+
+
+@jit
+def render_pasted(image, mask, companion, rows, slots, sample, half, channels_last, out, pool):
+    """As `render_image`, with copy-paste: by `mask` (uint8 HW), on `companion` (uint8 HWC).
+
+    One that there is not is an array of no elements: views that would need it stay as they are.
+    """
+    for v in range(len(rows)):
+        render_view(
+            image, mask, companion, rows[v], slots[v], sample, half, channels_last, out, pool
+        )
+
+
+@jit
+def render_view(image, mask, companion, row, slot, sample, half, channels_last, out, pool):
+    size = slot.size
+    turns, flip = row.turns & 3, row.flip != 0
+    # A mirrored table costs nothing and planes lie on their side anyway: together all 8 poses.
+    reverse_x = flip != (turns == 1 or turns == 2)
+    reverse_y = turns >= 2
+    raw, rest = carve(pool, 2 * 3 * size * pitch_of(size))
+    planes = raw.view(np.int16)
+    resize(image, row, size, slot.bicubic != 0, reverse_x, reverse_y, planes, rest)
+    if mask is not None:  # else this is not compiled at all
+        height, width = image.shape[0], image.shape[1]
+        paste(height, width, mask, companion, row, size, reverse_x, reverse_y, planes, rest)
+    colour(row, size, planes)
+    if row.sigma > 0:
+        blur(row, size, planes, rest)
+    at = slot.first + sample * slot.step
+    finish(
+        planes, size, turns & 1 == 0, row.solarise != 0, slot.scale, slot.shift,
+        half, channels_last, out, at, rest,
+    )  # fmt: skip
 
 
 class Scratch:
@@ -68,8 +99,19 @@ class Scratch:
     def __init__(self) -> None:
         self.pool = np.empty(0, np.uint8)
 
-    def fitting(self, height: int, width: int, size: int) -> np.ndarray:
-        need = pool_bytes(height, width, size) + 64
+    def fitting(
+        self,
+        height: int,
+        width: int,
+        size: int,
+        mask: tuple[int, ...] = (0, 0),
+        companion: tuple[int, ...] = (0, 0),
+    ) -> np.ndarray:
+        """For an image and views of these sides; the last two are shapes."""
+        if mask[0]:
+            need = pasted_bytes(height, width, *mask[:2], *companion[:2], size) + 64
+        else:
+            need = pool_bytes(height, width, size) + 64
         if need > len(self.pool):
             pool = np.empty(need * 5 // 4, np.uint8)
             self.pool = pool[-pool.ctypes.data % 64 :]
@@ -83,6 +125,8 @@ def render(
     *,
     dtype: torch.dtype | None = None,
     channels_last: bool = False,
+    masks: Planes | None = None,
+    companions: Planes | None = None,
 ) -> dict[str, torch.Tensor]:
     """As `reference.render`: uint8 HWC images and rows [N, V] to [N, count, 3, size, size]."""
     import torch
@@ -96,9 +140,19 @@ def render(
     table = slots(targets, len(images), dtype == torch.uint8)
     largest, scratch = max(target.size for target in targets), Scratch()
     for sample, image in enumerate(images):
-        image = np.ascontiguousarray(image)
-        pool = scratch.fitting(image.shape[0], image.shape[1], largest)
-        render_image(image, rows[sample], table, sample, half, channels_last, memory, pool)
+        image, mask = np.ascontiguousarray(image), masks[sample] if masks else None
+        if mask is None:
+            pool = scratch.fitting(image.shape[0], image.shape[1], largest)
+            render_image(image, rows[sample], table, sample, half, channels_last, memory, pool)
+            continue
+        companion = companions[sample] if companions else None
+        mask = np.ascontiguousarray(mask)
+        companion = NO_IMAGE if companion is None else np.ascontiguousarray(companion)
+        height, width = image.shape[:2]
+        pool = scratch.fitting(height, width, largest, mask.shape, companion.shape)
+        render_pasted(
+            image, mask, companion, rows[sample], table, sample, half, channels_last, memory, pool
+        )
     return shaped(flat, targets, len(images), channels_last)
 
 

@@ -30,6 +30,7 @@ from patchmill.kernels.views.lanes import (
 UNIT = 255 * 64  # 1.0 in the planes' fixed point; the sum of two values still fits 16 bits
 STRIP = 16  # rows that are filtered before they are transposed: they stay in the nearest cache
 CHUNK = 2 * WIDTH  # numbers of a row filtered at once, in registers
+BILINEAR, BICUBIC, SPLINE = 0, 1, 2  # the filters, of 2, 4 and 4 pixels
 MOST_FIXED_TAPS = 32  # beyond, truncating many small 16-bit products would show: floats instead
 
 
@@ -58,33 +59,47 @@ def resize_bytes(height, width, size):
 @jit
 def resize(image, row, size, bicubic, reverse_x, reverse_y, planes, pool):
     """Fill `planes` (flat int16) with the view's window of the resized box of `image`."""
+    sample(
+        image, BICUBIC if bicubic else BILINEAR, size, planes, pool,
+        row.box_y, row.box_h, 0.0, row.box_h / row.full_h, row.full_h, row.win_y, reverse_y,
+        row.box_x, row.box_w, 0.0, row.box_w / row.full_w, row.full_w, row.win_x, reverse_x,
+    )  # fmt: skip
+
+
+@jit
+def sample(
+    image, kernel, size, planes, pool,
+    top, height, origin_y, step_y, full_y, first_y, reverse_y,
+    left, width, origin_x, step_x, full_x, first_x, reverse_x,
+):  # fmt: skip
+    """Fill `planes` with samples of a part of the image; of it and of places, see `taps`."""
     raw, pool = carve(pool, 4 * 4 * size)
     index = raw.view(np.int32)
     begin_y, count_y = index[:size], index[size : 2 * size]
     begin_x, count_x = index[2 * size : 3 * size], index[3 * size : 4 * size]
     raw, pool = carve(pool, 4 * 2 * size)
     spare = raw.view(np.float32)
-    raw, pool = carve(pool, 4 * size * most_taps(row.box_h, row.full_h, bicubic))
+    unit_y, unit_x = max(step_y, 1.0), max(step_x, 1.0)
+    raw, pool = carve(pool, 4 * size * most_taps(unit_y, kernel))
     float_y = raw.view(np.float32)
-    raw, pool = carve(pool, 4 * size * most_taps(row.box_w, row.full_w, bicubic))
+    raw, pool = carve(pool, 4 * size * most_taps(unit_x, kernel))
     float_x = raw.view(np.float32)
     most_y = taps(
-        row.box_h, row.full_h, row.win_y, size, bicubic, reverse_y, begin_y, count_y, float_y, spare
-    )
+        height, origin_y, step_y, full_y, first_y, size, kernel, unit_y, reverse_y,
+        begin_y, count_y, float_y, spare,
+    )  # fmt: skip
     most_x = taps(
-        row.box_w, row.full_w, row.win_x, size, bicubic, reverse_x, begin_x, count_x, float_x, spare
-    )
+        width, origin_x, step_x, full_x, first_x, size, kernel, unit_x, reverse_x,
+        begin_x, count_x, float_x, spare,
+    )  # fmt: skip
     start, stop = used(begin_x, count_x)
     for j in range(size):
         begin_x[j] -= start
     pixels, pitch, length = image.reshape(image.size), 3 * image.shape[1], 3 * (stop - start)
-    offset = row.box_y * pitch + 3 * (row.box_x + start)
+    offset = top * pitch + 3 * (left + start)
     if length < CHUNK:
-        narrow, pool = carve(pool, CHUNK * row.box_h)
-        for y in range(row.box_h):
-            at = offset + y * pitch
-            narrow[y * CHUNK : y * CHUNK + length] = pixels[at : at + length]
-            narrow[y * CHUNK + length : (y + 1) * CHUNK] = 0
+        narrow, pool = carve(pool, CHUNK * height)
+        widen(pixels, offset, pitch, length, height, narrow)
         pixels, pitch, offset, length = narrow, CHUNK, 0, CHUNK
     room = padded(length)
 
@@ -116,6 +131,15 @@ def resize(image, row, size, bicubic, reverse_x, reverse_y, planes, pool):
         )  # fmt: skip
         for i in range(3 * size * pitch_of(size)):
             planes[i] = np.int16(exact[i] * np.float32(UNIT / 255 / 128) + np.float32(0.5))
+
+
+@jit
+def widen(pixels, offset, pitch, length, height, narrow):
+    """Copy rows of less than a CHUNK, each to a CHUNK of its own."""
+    for y in range(height):
+        at = offset + y * pitch
+        narrow[y * CHUNK : y * CHUNK + length] = pixels[at : at + length]
+        narrow[y * CHUNK + length : (y + 1) * CHUNK] = 0
 
 
 @jit
@@ -214,39 +238,46 @@ def combine_columns(across, at, pitch, size, count, weights, w, doubles, halves,
 
 
 @jit
-def most_taps(box, full, bicubic):
+def most_taps(unit, kernel):
     """An upper bound of the taps that one output pixel needs."""
-    return int(2.0 * (2.0 if bicubic else 1.0) * max(box / full, 1.0)) + 2
+    return int(2.0 * (1.0 if kernel == BILINEAR else 2.0) * unit) + 2
 
 
 @jit
-def taps(box, full, first, size, bicubic, reverse, begins, counts, weights, spare):
-    """For each pixel of the window: where its taps begin in the box, how many, and their weights.
+def taps(
+    length, origin, scale, full, first, size, kernel, unit, reverse, begins, counts, weights, spare
+):  # fmt: skip
+    """For each pixel of the window: where its taps begin in the line, how many, and their weights.
 
-    Weight k of pixel j is weights[k * size + j], so that all pixels are computed side by side;
-    returns the most taps of any pixel. The window may reach outside the resized box; such pixels
-    have no taps. With `reverse` the table runs backwards, which mirrors the view at no cost.
+    The line has `length` pixels; the middle of place i lies in it at origin + (i + 1/2) scale, and
+    the kernel counts in units of so many pixels. Weight k of pixel j is weights[k * size + j], so
+    that all pixels are computed side by side; returns the most taps of any pixel. The window may
+    reach beyond the places 0 to full - 1; such pixels have no taps. With `reverse` the table runs
+    backwards, which mirrors the view at no cost.
     """
     nearest, total = spare[:size], spare[size : 2 * size]
-    scale = box / full
-    stretch = max(scale, 1.0)
-    support = (2.0 if bicubic else 1.0) * stretch
+    support = (1.0 if kernel == BILINEAR else 2.0) * unit
     most = 0
     for j in range(size):
         i = first + (size - 1 - j if reverse else j)
-        centre = (i + 0.5) * scale
+        centre = origin + (i + 0.5) * scale
         begin = max(int(centre - support + 0.5), 0)
-        end = min(int(centre + support + 0.5), box)
+        end = min(int(centre + support + 0.5), length)
         inside = 0 <= i and i < full
         begins[j], counts[j] = (begin, end - begin) if inside else (0, 0)
-        nearest[j], total[j] = (begin - centre + 0.5) / stretch, 0
+        nearest[j], total[j] = (begin - centre + 0.5) / unit, 0
         most = max(most, counts[j])
-    step = np.float32(1.0 / stretch)
+    step = np.float32(1.0 / unit)
     for k in range(most):
         row, shift, position = weights[k * size : (k + 1) * size], np.float32(k) * step, np.int32(k)
-        if bicubic:
+        if kernel == BICUBIC:
             for j in range(size):
                 value = cubic(nearest[j] + shift)
+                row[j] = value if position < counts[j] else np.float32(0)
+                total[j] += row[j]
+        elif kernel == SPLINE:
+            for j in range(size):
+                value = spline(nearest[j] + shift)
                 row[j] = value if position < counts[j] else np.float32(0)
                 total[j] += row[j]
         else:
@@ -275,6 +306,14 @@ def cubic(x):
     near = (np.float32(1.5) * x - np.float32(2.5)) * x * x + np.float32(1)
     far = ((np.float32(-0.5) * x + np.float32(2.5)) * x - np.float32(4)) * x + np.float32(2)
     return near if x < np.float32(1) else (far if x < np.float32(2) else np.float32(0))
+
+
+@jit
+def spline(x):
+    """The cubic B-spline, times six."""
+    x = abs(np.float32(x))
+    near, far = max(np.float32(1) - x, np.float32(0)), max(np.float32(2) - x, np.float32(0))
+    return far * far * far - np.float32(4) * near * near * near
 
 
 @jit

@@ -139,6 +139,48 @@ def plus(typing: Any, left: Any, right: Any) -> Any:
 
 
 @intrinsic
+def minus(typing: Any, left: Any, right: Any) -> Any:
+    """left - right, of int16 lanes."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.sub(*arguments)
+
+    return left(left, right), emit
+
+
+@intrinsic
+def times(typing: Any, left: Any, right: Any) -> Any:
+    """The low half of left * right, of int16 lanes."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.mul(*arguments)
+
+    return left(left, right), emit
+
+
+@intrinsic
+def halved(typing: Any, value: Any, times: Any) -> Any:
+    """value >> times, rounding down, of int16 lanes."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, times = arguments
+        return builder.ashr(value, _spread(builder, builder.trunc(times, I16), value.type))
+
+    return value(value, types.int64), emit
+
+
+@intrinsic
+def folded(typing: Any, value: Any) -> Any:
+    """value or -1 - value, whichever is not negative, of int16 lanes."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (value,) = arguments
+        return builder.xor(value, builder.ashr(value, _repeat(I16, 15)))
+
+    return value(value), emit
+
+
+@intrinsic
 def doubled(typing: Any, value: Any, times: Any) -> Any:
     """value << times for int16; float32 is returned as it is."""
 

@@ -2,7 +2,7 @@
 
 A view is made of one uint8 image and one row of the plan (see `rows`), step by step:
 
-    box -> antialiased resize -> clamp -> window -> flip -> quarter turns
+    box -> antialiased resize -> clamp -> window -> copy-paste -> flip -> quarter turns
         -> grey first -> jitter in the row's order -> grey last -> blur -> solarise -> normalise
 
 Values are 0 to 1 between the steps and are never rounded to 8 bits. Images are [3, height, width].
@@ -17,32 +17,51 @@ import torch
 from torch import Tensor
 
 from patchmill.kernels.views import rows as r
+from patchmill.kernels.views.reference_paste import paste
 from patchmill.kernels.views.rows import Target
+
+Planes = Sequence[np.ndarray | None]  # one for each image, or none
 
 
 def render(
-    images: Sequence[np.ndarray], rows: np.ndarray, targets: Sequence[Target]
+    images: Sequence[np.ndarray],
+    rows: np.ndarray,
+    targets: Sequence[Target],
+    masks: Planes | None = None,
+    companions: Planes | None = None,
 ) -> dict[str, Tensor]:
     """All views of all images, normalised: name -> float32 [N, count, 3, size, size].
 
     `images` are N uint8 arrays [height, width, 3]; `rows` is [N, V], where the V views are those of
-    the targets, one target after the other.
+    the targets, one target after the other. For copy-paste, `masks` are uint8 planes of any size
+    that cover the images, and `companions` images to be their backgrounds; None where there is no
+    such thing.
     """
+    masks, companions = masks or [None] * len(images), companions or [None] * len(images)
     views: dict[str, Tensor] = {}
     first = 0
     for target in targets:
         batch = [
-            torch.stack([render_view(image, row, target) for row in own])
-            for image, own in zip(images, rows[:, first : first + target.count], strict=True)
+            torch.stack([render_view(image, row, target, mask, companion) for row in own])
+            for image, own, mask, companion in zip(
+                images, rows[:, first : first + target.count], masks, companions, strict=True
+            )
         ]
         views[target.name] = normalise(torch.stack(batch), target)
         first += target.count
     return views
 
 
-def render_view(image: np.ndarray, row: np.void, target: Target) -> Tensor:
+def render_view(
+    image: np.ndarray,
+    row: np.void,
+    target: Target,
+    mask: np.ndarray | None = None,
+    companion: np.ndarray | None = None,
+) -> Tensor:
     """One view of one image, not yet normalised: float32 [3, size, size] in 0..1."""
     view = cut(image, row, target)
+    view = paste(view, row, image.shape[:2], mask, companion)
     if row["flip"]:
         view = view.flip(-1)
     view = torch.rot90(view, int(row["turns"]), (-2, -1))

@@ -3,7 +3,8 @@
 All fields are four bytes wide, so that a GPU reads the table as a plain int32 matrix. A view is a
 window of a virtual resize: the box (source pixels) is resized to full_h x full_w, and the view is
 the size x size window of the result whose corner is at (win_y, win_x). Parts of the window outside
-the resized box are black. Then, in this order: flip, quarter turns, colour, blur, solarise.
+the resized box are black. Then, in this order: copy-paste, flip, quarter turns, colour, blur,
+solarise.
 """
 
 from __future__ import annotations
@@ -34,12 +35,21 @@ ROW = np.dtype(
         ("radius", "i4"),  # taps of the blur on either side
         ("solarise", "i4"),
         ("fallback", "i4"),  # 1 where the crop law gave up drawing and used its fallback
+        ("paste", "i4"),  # the background that the mask lets through: ON_GREY ...; PASTE_NEVER
+        ("ground", "i4"),  # its grey level, 0 to 254, or the seed of its texture
+        ("soft", "f4"),  # sigma of the mask's blur in source pixels; 0 for none
+        (
+            "ground_y",
+            "f4",
+        ),  # where the image lies on an image: share of the room there is, 0 to 0.5
+        ("ground_x", "f4"),
     ]
 )
 
 NO_JITTER = -1
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0, 1, 2, 3
 GREY_NEVER, GREY_LAST, GREY_FIRST = 0, 1, 2
+PASTE_NEVER, ON_GREY, ON_TEXTURE, ON_IMAGE = 0, 1, 2, 3
 LUMA = (0.299, 0.587, 0.114)
 SOLARISE_FROM = 128 / 255
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from patchmill.loaders.recipe import (
+    BACKGROUNDS,
     Blur,
     Centre,
     Colour,
+    CopyPaste,
     Crop,
     Grid,
     Law,
@@ -74,6 +76,16 @@ def groups(draw: st.DrawFn, name: str, overlap: bool) -> Views:
         interpolation=draw(st.sampled_from(["bilinear", "bicubic"])),
         mean=tuple(draw(st.floats(-1, 1)) for _ in range(3)),
         std=tuple(draw(st.floats(0.1, 2)) for _ in range(3)),
+        paste=draw(
+            st.none()
+            | st.builds(
+                CopyPaste,
+                chances(count),
+                st.sampled_from(BACKGROUNDS),
+                st.floats(0, 1),
+                st.floats(0.5, 50),
+            )
+        ),
     )
 
 

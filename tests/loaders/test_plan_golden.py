@@ -1,4 +1,4 @@
-"""Draws never change by accident: rows of three presets, as they were when they were written down.
+"""Draws never change by accident: rows of four presets, as they were when they were written down.
 
 After a change that is meant to alter draws, raise LAWS_VERSION and run this file as a program.
 """
@@ -19,6 +19,9 @@ CASES = [
     ("gtsa(local_crops=4)", 1, 0, 1_281_166, 500, 333),
     ("gtsa(local_crops=4)", 1, 1, 1_281_166, 500, 333),
     ("selfie", 7, 3, 12, 32, 32),
+    *(("dilo(paste=0.7)", 3, 1, id, 375, 500) for id in range(4)),
+    ("dilo_v1(paste=1, background='texture')", 3, 2, 41, 500, 375),
+    ("dilo_v1(paste=1, background='images')", 3, 2, 42, 500, 375),
 ]
 
 

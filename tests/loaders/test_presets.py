@@ -1,4 +1,5 @@
 import inspect
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from patchmill.loaders.recipe import (
     IMAGENET_STD,
     Blur,
     Centre,
+    CopyPaste,
     Crop,
     Grid,
     Recipe,
@@ -25,6 +27,8 @@ FINGERPRINTS = {
     "swav": "ffd72d5e9c0f555d",
     "moco_v1": "834a94beb39b606e",
     "moco_v2": "012d4d007f577098",
+    "dilo_v1": "d9472bbc85727f34",
+    "dilo": "33c52fb4b9a2110f",
     "simclr": "3619a728075122ea",
     "vicreg": "cd73c65ee156f190",
     "gtsa": "a1c476b4505f2f05",
@@ -37,7 +41,8 @@ FINGERPRINTS = {
 
 def test_all_presets_are_there():
     assert NAMES == (
-        "dino dinov2 swav moco_v1 moco_v2 simclr vicreg gtsa bagssl emp_ssl selfie eval".split()
+        "dino dinov2 swav moco_v1 moco_v2 dilo_v1 dilo simclr vicreg gtsa bagssl emp_ssl selfie "
+        "eval".split()
     )
 
 
@@ -73,6 +78,7 @@ def test_every_knob_is_documented_and_turns_something(name):
         }[type(parameter.default)](parameter.default)
         knobs = {"size": 128, "patch": 64} if (name, knob) == ("selfie", "patch") else {knob: other}
         knobs |= {"short_side": 512} if name == "eval" else {}
+        knobs |= {"background": "texture"} if knob == "background" else {}
         assert preset(**knobs) != preset()
 
 
@@ -118,6 +124,14 @@ def test_moco_v1_turns_grey_first_and_always_jitters():
     assert colour.grey_first and colour.p == 1.0 and colour.hue == 0.4
     assert presets.moco_v1().views[0].blur is None
     assert not presets.moco_v2().views[0].colour.grey_first
+
+
+def test_dilo_is_moco_with_copy_paste():
+    for ours, moco in (("dilo", presets.moco_v2), ("dilo_v1", presets.moco_v1)):
+        (group,), (plain,) = presets.ALL[ours]().views, moco().views
+        assert group.paste == CopyPaste(0.3, "grey", 0.5, 5.0)
+        assert replace(group, paste=None) == plain
+        assert presets.ALL[ours](96, (0.1, 0.9), background="images").views[0].size == 96
 
 
 def test_simclr_s_blur_takes_a_tenth_of_the_side():

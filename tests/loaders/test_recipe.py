@@ -12,6 +12,7 @@ from patchmill.loaders.recipe import (
     Blur,
     Centre,
     Colour,
+    CopyPaste,
     Crop,
     Grid,
     Recipe,
@@ -61,6 +62,7 @@ def test_fingerprints_see_every_setting_but_not_names():
         "crop": Grid(2, 2, Shift(2)),
         "colour": Colour(grey_first=True),
         "blur": Blur(kernel=9),
+        "paste": CopyPaste(),
     }
     recipes = [base] + [
         Recipe((dataclasses.replace(group, **{name: value}),)) for name, value in changes.items()
@@ -74,6 +76,17 @@ def test_fingerprints_see_every_setting_but_not_names():
             Window(),
             Centre(),
             Crop(),
+        )
+    ]
+    recipes += [
+        views(paste=paste)
+        for paste in (
+            CopyPaste(),
+            CopyPaste(0.2),
+            CopyPaste((0.3, 0.3)),
+            CopyPaste(background="texture"),
+            CopyPaste(blur_p=1),
+            CopyPaste(blur_radius=4),
         )
     ]
     recipes += [views(turns=True), views(colour=None), Recipe((group, Views("z", 1, 8)))]
@@ -170,6 +183,17 @@ def test_short_yaml_uses_defaults():
         ({"blur": Blur(kernel=63)}, "blur.kernel must be odd"),
         ({"blur": Blur(kernel=9.5)}, "blur: kernel must be a whole number or nothing, not 9.5"),
         ({"blur": Blur(p=(0.5,))}, "blur.p lists 1 probabilities"),
+        ({"paste": CopyPaste(1.5)}, "paste.p must be probabilities"),
+        ({"paste": CopyPaste((0.3,))}, "paste.p lists 1 probabilities for 2 views"),
+        ({"paste": CopyPaste(blur_p=-1)}, "paste.blur_p must be probabilities"),
+        ({"paste": CopyPaste(blur_p=(0.5, 0.5))}, "paste: blur_p must be a number, not"),
+        ({"paste": CopyPaste(blur_radius=0)}, "paste.blur_radius must be above 0 and at most 50"),
+        ({"paste": CopyPaste(blur_radius=51)}, "paste.blur_radius must be .* pixels, not 51"),
+        (
+            {"paste": CopyPaste(background="gray")},
+            "paste.background must be grey, texture or images, not 'gray'",
+        ),
+        ({"paste": "grey"}, "paste must be a mapping of settings or nothing, not 'grey'"),
         ({"name": ""}, "distinct names, but '' is empty or used twice"),
         ({"name": 3}, "views 3: name must be text, not 3"),
         ({"count": 65_537}, "65 536 views at most, this one has 65537"),

@@ -13,7 +13,7 @@ import mmap
 import sys
 
 import numpy as np
-from rowmaking import KINDS, make_image, make_row, order_of, target
+from rowmaking import KINDS, MASKS, make_image, make_mask, make_row, order_of, target
 
 from patchmill.kernels.views import cpu
 
@@ -66,16 +66,38 @@ def render_one(rng: np.random.Generator, shrunk: bool) -> None:
         picture.shape, size, bicubic, np.dtype(kind), half, channels_last, at_end, row, flush=True
     )
 
-    image = Guarded(picture.size, at_end)
-    image.bytes[:] = picture.ravel()
-    image.freeze()
+    image = frozen(picture, at_end)
     views = target(size, bicubic)
     batch = Guarded(cpu.elements([views], 1) * np.dtype(kind).itemsize, at_end)
     pool = Guarded(cpu.pool_bytes(height, width, size), at_end)
     table = cpu.slots([views], 1, kind is np.uint8)
     pixels, out = image.bytes.reshape(picture.shape), batch.bytes.view(kind)
     rows = np.array([row])
-    cpu.render_image(pixels, rows, table, 0, half, channels_last, out, pool.bytes)
+    if shrunk or rng.integers(2):
+        cpu.render_image(pixels, rows, table, 0, half, channels_last, out, pool.bytes)
+        return
+
+    rows["paste"], rows["ground"] = rng.integers(1, 4), rng.integers(255)
+    rows["soft"] = rng.uniform(0.1, 50) * rng.integers(2)
+    rows["ground_y"], rows["ground_x"] = rng.uniform(0, 0.5, 2)
+    (mask_h, mask_w), (ground_h, ground_w) = (SIDES[i] for i in rng.integers(len(SIDES), size=2))
+    plane = make_mask(MASKS[rng.integers(len(MASKS))], mask_h, mask_w)
+    other = make_image(KINDS[rng.integers(len(KINDS))], ground_h, ground_w)
+    print("pasted", plane.shape, other.shape, rows, flush=True)
+    mask, companion = frozen(plane, at_end), frozen(other, at_end)
+    need = cpu.pasted_bytes(height, width, mask_h, mask_w, ground_h, ground_w, size)
+    pool = Guarded(need, at_end)
+    cpu.render_pasted(
+        pixels, mask.bytes.reshape(plane.shape), companion.bytes.reshape(other.shape), rows, table,
+        0, half, channels_last, out, pool.bytes,
+    )  # fmt: skip
+
+
+def frozen(array: np.ndarray, at_end: bool) -> Guarded:
+    memory = Guarded(array.size, at_end)
+    memory.bytes[:] = array.ravel()
+    memory.freeze()
+    return memory
 
 
 def any_row(rng: np.random.Generator, image: np.ndarray, size: int) -> np.void:

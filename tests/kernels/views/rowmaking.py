@@ -7,14 +7,33 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from patchmill.kernels.views.rows import GREY_FIRST, GREY_LAST, GREY_NEVER, NO_JITTER, ROW, Target
+from patchmill.kernels.views.rows import (
+    GREY_FIRST,
+    GREY_LAST,
+    GREY_NEVER,
+    NO_JITTER,
+    ON_GREY,
+    ON_IMAGE,
+    ON_TEXTURE,
+    ROW,
+    Target,
+)
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+MASKS = ("disc", "noise", "checks")
 KINDS = ("photo", "noise", "grey", "flat", "primary", "stripes")
 
 
 class Case(NamedTuple):
     image: np.ndarray
+    row: np.void
+    target: Target
+
+
+class PasteCase(NamedTuple):
+    image: np.ndarray
+    mask: np.ndarray
+    companion: np.ndarray
     row: np.void
     target: Target
 
@@ -57,6 +76,19 @@ def _photo(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         image[box] = 0.7 * rng.uniform(0, 1, 3) + 0.3 * image[box]
     image += rng.normal(0, 0.03, (height, width, 1))
     return (255 * image).clip(0, 255).astype(np.uint8)
+
+
+def make_mask(kind: str, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A uint8 plane [height, width]: a disc with a soft edge, noise, or a hard checkerboard."""
+    y, x = np.mgrid[:height, :width]
+    if kind == "disc":
+        distance = np.hypot((y + 0.5) / height - 0.5, (x + 0.5) / width - 0.4)
+        return (255 * np.clip(8 * (0.3 - distance) + 0.5, 0, 1)).astype(np.uint8)
+    if kind == "noise":
+        return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    if kind == "checks":
+        return (255 * ((y // 3 + x // 2) % 2)).astype(np.uint8)
+    raise ValueError(kind)
 
 
 def make_row(image: np.ndarray, size: int, **fields: Any) -> np.void:
@@ -164,3 +196,39 @@ def cases(draw: st.DrawFn) -> Case:
         solarise=draw(st.integers(0, 1)),
     )
     return Case(image, row, target(size, draw(st.booleans())))
+
+
+@st.composite
+def pastes(draw: st.DrawFn) -> dict[str, float]:
+    """What a row says about its background; the mask's blur may be as wide as recipes allow."""
+    kind = draw(st.sampled_from([ON_GREY, ON_TEXTURE, ON_IMAGE]))
+    share = st.floats(0, 0.5, width=32)
+    return {
+        "paste": kind,
+        "ground": draw(st.integers(0, 254 if kind == ON_GREY else 2**31 - 1)),
+        "soft": draw(st.sampled_from([0.0, 5.0]) | st.floats(0.125, 50, width=32)),
+        "ground_y": draw(share),
+        "ground_x": draw(share),
+    }
+
+
+@st.composite
+def paste_cases(draw: st.DrawFn, largest: int = 64) -> PasteCase:
+    """A view on another background, in any pose, of any box and window, without colour."""
+    image, companion = draw(images()), draw(images())
+    sides = st.one_of(small, st.integers(1, 300))
+    mask = make_mask(draw(st.sampled_from(MASKS)), draw(sides), draw(sides), draw(seeds))
+    size = draw(st.one_of(st.integers(1, 5), st.integers(1, largest)))
+    window = draw(windows(size))
+    for full in ("full_h", "full_w"):
+        window[full] = max(window[full], size)
+    row = make_row(
+        image,
+        size,
+        **draw(boxes(image)),
+        **window,
+        **draw(pastes()),
+        flip=draw(st.integers(0, 1)),
+        turns=draw(st.integers(0, 3)),
+    )
+    return PasteCase(image, mask, companion, row, target(size, draw(st.booleans())))
