@@ -1,0 +1,236 @@
+"""The memory of decoded images: no overlap, aligned, and back when nobody uses it any more."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oddities import jpeg, odd, picture, saved, with_size
+
+from patchmill.loaders.decode import BadImage, decode
+from patchmill.loaders.pipelines import arena as arenas
+from patchmill.loaders.pipelines.arena import Arena, Place, decode_into
+from patchmill.loaders.pipelines.memory import Blocks
+from patchmill.loaders.pipelines.side import Side
+from patchmill.loaders.stats import Counters
+
+BLOCK = 4096  # in these tests
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arenas, "BLOCK", BLOCK)
+
+
+def new(count: int = 1) -> list[Arena]:
+    blocks = Blocks(BLOCK, torch.uint8)
+    return [Arena(blocks) for _ in range(count)]
+
+
+# ------------------------------------------------------------------------------------------- arenas
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 2 * BLOCK), min_size=1, max_size=40), st.integers(1, 4))
+def test_rooms_from_many_threads_do_not_overlap(sizes: list[int], threads: int) -> None:
+    (arena,) = new()
+
+    def write(numbered: tuple[int, int]) -> Place:
+        number, size = numbered
+        place = arena.room(size)
+        place.memory[:] = number
+        return place
+
+    with ThreadPoolExecutor(threads) as pool:
+        places = list(pool.map(write, enumerate(sizes)))
+    taken: dict[int, list[tuple[int, int]]] = {}
+    for number, (size, place) in enumerate(zip(sizes, places, strict=True)):
+        assert place.memory.size == size
+        assert (place.memory == number).all()
+        assert place.offset % 16 == 0
+        there = arena.memory[place.block].numpy()[place.offset : place.offset + size]
+        assert np.shares_memory(there, place.memory)
+        taken.setdefault(place.block, []).append((place.offset, place.offset + size))
+    for block, spans in taken.items():
+        spans.sort()
+        assert all(stop <= start for (_, stop), (start, _) in itertools.pairwise(spans))
+        assert spans[-1][1] <= arena.used[block] <= spans[-1][1] + 15
+        assert spans[-1][1] <= len(arena.memory[block])
+    assert len(arena.memory) == len(taken)
+
+
+def test_an_image_larger_than_a_block_has_one_of_its_own_and_leaves_the_open_one() -> None:
+    (arena,) = new()
+    first, large, second = (arena.room(size) for size in (100, 3 * BLOCK, 200))
+    assert (first.block, large.block, second.block) == (0, 1, 0)
+    assert [len(memory) for memory in arena.memory] == [BLOCK, 3 * BLOCK]
+    assert arena.room(BLOCK).block == 2
+
+
+def test_blocks_come_back_with_the_arena_and_extras_do_not() -> None:
+    blocks = Blocks(BLOCK, torch.uint8)
+    arena = Arena(blocks)
+    for size in (BLOCK, BLOCK, 2 * BLOCK):
+        arena.room(size)
+    assert len(blocks._free) == 0
+    del arena
+    assert [block.size for block in blocks._free] == [BLOCK, BLOCK]
+    kept = Arena(blocks).room(10).memory  # as an image does
+    assert len(blocks._free) == 1
+    del kept
+    assert len(blocks._free) == 2
+
+
+@pytest.mark.parametrize("name", odd())
+def test_images_in_an_arena_are_those_of_the_decoder(name: str) -> None:
+    (arena,), data = new(), odd()[name]
+    before = arena.room(33)
+    before.memory[:] = 7
+    try:
+        expected = decode(data)
+    except BadImage as error:
+        with pytest.raises(BadImage) as ours:
+            decode_into(arena, data)
+        assert str(ours.value) == str(error)
+        return
+    height, width, place = decode_into(arena, data)
+    behind = arena.room(33)
+    behind.memory[:] = 9
+    assert (arena.image(place[:2], height, width) == expected).all()
+    assert (before.memory == 7).all()
+
+
+def test_images_of_all_sizes_are_kept_apart() -> None:
+    (arena,) = new()
+    sizes = [(1, 1), (30, 40), (50, 60), (20, 10), (36, 37), (100, 3)]
+    files = [jpeg(seed, *size) for seed, size in enumerate(sizes)]
+    files += [saved(picture(seed, *size), "PNG") for seed, size in enumerate(sizes)]
+    places = [decode_into(arena, data) for data in files]
+    for data, (height, width, place) in zip(files, places, strict=True):
+        assert (arena.image(place[:2], height, width) == decode(data)).all()
+
+
+def test_a_header_that_lies_takes_no_memory_beyond_a_block() -> None:
+    """What is taken would be uploaded."""
+    (arena,) = new()
+    for _ in range(3):
+        with pytest.raises(BadImage):
+            decode_into(arena, with_size(jpeg(), 5000, 5000)[:-60])
+    assert sum(map(len, arena.memory)) <= BLOCK
+
+
+# ------------------------------------------------------------------------------------------- blocks
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.uint8]),
+    st.integers(1, 300),
+    st.lists(st.booleans(), max_size=30),
+)
+def test_blocks_are_lent_to_one_at_a_time(
+    dtype: torch.dtype, elements: int, steps: list[bool]
+) -> None:
+    """Taking and dropping in any order: what is alive keeps its values, memory is used again."""
+    blocks, alive, made = Blocks(elements, dtype), [], set()
+    for number, take in enumerate(steps):
+        if take or not alive:
+            block = blocks.take()
+            assert (block.dtype, block.shape) == (dtype, (elements,))
+            assert block.data_ptr() % 64 == 0
+            made.add(block.data_ptr())
+            alive.append((number, block.fill_(number)))
+        else:
+            alive.pop(len(alive) // 2)
+            block = None
+    assert all((block == number).all() for number, block in alive)
+    most = alive_at_once(steps)
+    assert len(made) <= most
+
+
+def alive_at_once(steps: list[bool]) -> int:
+    alive = most = 0
+    for take in steps:
+        alive += 1 if take or not alive else -1
+        most = max(most, alive)
+    return most
+
+
+def test_any_part_of_a_block_keeps_it() -> None:
+    blocks = Blocks(60, torch.float32)
+    part = blocks.take()[:48].view(4, 12)[2, 3:5].numpy()[1:]
+    gc.collect()
+    assert len(blocks._free) == 0
+    del part
+    assert len(blocks._free) == 1
+    blocks.clear()
+    assert len(blocks._free) == 0
+
+
+def test_blocks_outlive_their_owner() -> None:
+    blocks = Blocks(60, torch.float32)
+    block = blocks.take().fill_(3)
+    del blocks
+    gc.collect()
+    assert (block == 3).all()
+
+
+# --------------------------------------------------------------------------------- beside, on a CPU
+
+
+def test_work_on_the_cpu_is_over_when_it_is_queued() -> None:
+    counters = Counters(("upload", "render"))
+    side = Side(torch.device("cpu"), counters, most=1)
+    assert side.stream is None
+    for items in (3, 4):
+        with side.queue(items) as queued:
+            queued.keep(object())
+            queued.done("upload")
+            queued.done("render")
+        assert queued.event is None
+        assert queued.is_over()
+        queued.wait()
+    assert counters.items == {"upload": 7, "render": 7}
+    assert all(nanoseconds > 0 for nanoseconds in counters.nanoseconds.values())
+    side.finish()
+    assert not side._underway
+
+
+def test_what_fails_is_not_counted_and_the_next_is_queued() -> None:
+    counters = Counters(("upload", "render"))
+    side = Side(torch.device("cpu"), counters, most=2)
+    with pytest.raises(ZeroDivisionError), side.queue(3) as queued:
+        queued.done("upload")
+        raise ZeroDivisionError
+    with side.queue(2) as queued:
+        queued.done("upload")
+        queued.done("render")
+    assert counters.items == {"upload": 2, "render": 2}
+
+
+def test_a_late_thread_and_its_successor_take_turns() -> None:
+    counters = Counters(("render",))
+    side, inside = Side(torch.device("cpu"), counters, most=2), []
+
+    def work() -> None:
+        for _ in range(200):
+            with side.queue(1) as queued:
+                inside.append(1)
+                assert len(inside) == 1
+                queued.done("render")
+                inside.pop()
+            side.finish()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert counters.items == {"render": 600}
