@@ -25,32 +25,34 @@ def inside(image: np.ndarray, width: int, density: float) -> tuple[slice, slice]
 
 @jit
 def line(image, width, density):
-    """How many rows lie outside a line at the top, and how many at the bottom."""
-    rows, columns = image.shape[:2]
-    wanted = density * columns
-    across = np.zeros((3, columns), np.int32)
+    """How many rows lie outside the innermost line at the top, and at the bottom."""
+    wanted = density * image.shape[1]
+    steps = np.zeros((3, image.shape[1]), np.int32)
     top = bottom = 0
-    for y in range(2, width):
-        if edge_pixels(image, y, across) > wanted:
-            top = y + 1
-        if edge_pixels(image, rows - 1 - y, across) > wanted:
-            bottom = y + 1
+    for y in range(2, width + 1):
+        if edge_pixels(image, y, False, steps) > wanted:
+            top = y
+        if edge_pixels(image, y, True, steps) > wanted:
+            bottom = y
     return top, bottom
 
 
 @jit
-def edge_pixels(image, y, steps):
-    """How many pixels of row y are on an edge that runs along it: their vertical step (Sobel's) is
-    high, and no lower than above and higher than below."""
-    columns = image.shape[1]
+def edge_pixels(image, y, upwards, steps):
+    """How many pixels have an edge between them and row y - 1, counted from the top or the bottom:
+    the step, smoothed along the row, is high, no lower than the one before, higher than the next.
+    """
     for i in range(3):
-        above, below, row = image[y + i - 2], image[y + i], steps[i]
-        for x in range(columns):
+        before, after = y + i - 2, y + i - 1
+        if upwards:
+            before, after = len(image) - 1 - before, len(image) - 1 - after
+        above, below, row = image[before], image[after], steps[i]
+        for x in range(len(row)):
             row[x] = grey(below, x) - grey(above, x)
     count = 0
-    for x in range(1, columns - 1):
-        upper, here, lower = smooth(steps[0], x), smooth(steps[1], x), smooth(steps[2], x)
-        count += here >= 4 * STEP * 4 and here >= upper and here > lower
+    for x in range(1, image.shape[1] - 1):
+        outer, here, inner = smooth(steps[0], x), smooth(steps[1], x), smooth(steps[2], x)
+        count += here >= 16 * STEP and here >= outer and here > inner
     return count
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from patchmill.loaders.saliency.constants import GS
-from patchmill.loaders.saliency.graph import Graph, costs, graph_of, in_band, scales
+from patchmill.loaders.saliency.graph import Graph, costs, in_band, scales
 from patchmill.loaders.saliency.paths import from_sources
 from patchmill.loaders.saliency.scale import normalised
 
 
-def saliency(image: np.ndarray, labels: np.ndarray, count: int, by: GS) -> tuple[np.ndarray, None]:
+def saliency(graph: Graph, labels: np.ndarray, by: GS) -> tuple[np.ndarray, None]:
     """Saliency of each superpixel, 0 to 1."""
-    graph = graph_of(image, labels, count)
+    count = len(graph.near)
     boundary = in_band(labels, count, by.band)
     steps = costs(graph.colour, graph.near, boundary, scales(graph).clip)
     cost = from_sources(steps, background(graph, boundary, by))

@@ -18,7 +18,8 @@ METHODS: dict[str, Callable[..., Any]] = {"rbd": RBD, "gs": GS, "mc": MC, "learn
 
 MOST_PIXELS = 210_000  # larger pictures are shrunk to this many: 350 superpixels of 600
 SHORTEST = 128  # pictures with a shorter side are magnified, so that superpixels have pixels
-TOO_SHORT = 16  # no map is made of a picture with such a side
+TOO_SHORT = 16  # no map is made of a picture with a shorter side
+FLAT = 2.0  # CIELAB units; no map is made of a picture whose superpixels all differ less
 
 LEAST_FOREGROUND, MOST_FOREGROUND = 0.02, 0.9
 LEAST_CONFIDENCE = 0.5
@@ -93,6 +94,7 @@ def estimator(method: str = "rbd") -> Estimator:
 def by_hand(by: GS | MC | RBD, image: np.ndarray) -> tuple[np.ndarray, float | None]:
     """uint8 [h, w] at the working size by GS, MC or RBD, 0 in the picture's frame if it has one."""
     from patchmill.loaders.saliency import frame, gs, lab, mc, paint, rbd, resample, slic
+    from patchmill.loaders.saliency.graph import graph_of
 
     saliency: Any = {GS: gs.saliency, MC: mc.saliency, RBD: rbd.saliency}[type(by)]
     picture = resample.resized(image, *working_size(*image.shape[:2]))
@@ -105,7 +107,10 @@ def by_hand(by: GS | MC | RBD, image: np.ndarray) -> tuple[np.ndarray, float | N
     labels, count = slic.superpixels(
         lab.lab_of(picture), width, by.count(height * width), by.compactness, by.iterations
     )
-    values, connectivity = saliency(picture, labels, count, by)
+    graph = graph_of(picture, labels, count)
+    if graph.colour.max() < FLAT:
+        return plane, None
+    values, connectivity = saliency(graph, labels, by)
     paint.paint(np.rint(values * 255).astype(np.uint8), labels, plane[inner])
     return plane, connectivity
 

@@ -7,24 +7,17 @@ import numpy as np
 
 from patchmill.kernels.jit import jit
 from patchmill.loaders.saliency.constants import MC
-from patchmill.loaders.saliency.graph import (
-    adjacency,
-    distances,
-    in_band,
-    regions,
-    symmetric,
-    two_hops,
-)
+from patchmill.loaders.saliency.graph import Graph, in_band, symmetric, two_hops
 from patchmill.loaders.saliency.scale import normalised, score
 from patchmill.loaders.saliency.solve import factor, substitute
 
 
-def saliency(image: np.ndarray, labels: np.ndarray, count: int, by: MC) -> tuple[np.ndarray, None]:
+def saliency(graph: Graph, labels: np.ndarray, by: MC) -> tuple[np.ndarray, None]:
     """Saliency of each superpixel, 0 to 1; what belongs to an artificial frame gets 0."""
-    colour = distances(regions(image, labels, count)[0])
-    near = with_corners(adjacency(labels, count), labels)
+    count = len(graph.near)
+    near = with_corners(graph.near.copy(), labels)
     ties = two_hops(with_opposite(near.copy(), labels))
-    affinity = affinities(colour, ties, by.steepness, by.least_affinity)
+    affinity = affinities(graph.colour, ties, by.steepness, by.least_affinity)
 
     outlying = affinity.sum(axis=1) < by.least_degree
     ring = in_band(labels, count, 1)

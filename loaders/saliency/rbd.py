@@ -6,18 +6,15 @@ import numpy as np
 
 from patchmill.kernels.jit import jit
 from patchmill.loaders.saliency.constants import RBD
-from patchmill.loaders.saliency.graph import costs, graph_of, in_band, scales, two_hops
+from patchmill.loaders.saliency.graph import Graph, costs, in_band, scales, two_hops
 from patchmill.loaders.saliency.paths import all_pairs
 from patchmill.loaders.saliency.scale import normalised, otsu
 from patchmill.loaders.saliency.solve import factor, substitute
 
 
-def saliency(
-    image: np.ndarray, labels: np.ndarray, count: int, by: RBD
-) -> tuple[np.ndarray, float | None]:
+def saliency(graph: Graph, labels: np.ndarray, by: RBD) -> tuple[np.ndarray, float | None]:
     """Saliency of each superpixel, 0 to 1, and the mean connectivity to the boundary."""
-    graph = graph_of(image, labels, count)
-    boundary = in_band(labels, count, by.band)
+    boundary = in_band(labels, len(graph.near), by.band)
     scale = scales(graph)
     steps = costs(graph.colour, graph.near, boundary, scale.clip)
     paths = all_pairs(steps, 3 * scale.geodesic)

@@ -1,0 +1,148 @@
+"""GS, MC and RBD against their formulas, and what they find in pictures that are easy."""
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from saliencymaking import f_measure, mae, plain, separation
+
+from patchmill.loaders import saliency
+from patchmill.loaders.decode import decode
+from patchmill.loaders.saliency import gs, mc, rbd, slic
+from patchmill.loaders.saliency.constants import GS, MC, RBD
+from patchmill.loaders.saliency.graph import FAR, costs, graph_of, in_band, scales
+from patchmill.loaders.saliency.lab import lab_of
+from patchmill.loaders.saliency.paths import all_pairs
+from patchmill.loaders.saliency.scale import normalised, otsu, score, score_of_levels
+from patchmill.loaders.saliency.solve import factor, substitute
+from patchmill.loaders.sources.scenes import Scenes
+
+BY_HAND = ("gs", "mc", "rbd")
+
+
+@pytest.fixture(scope="module", params=["plain", "busy", "framed"])
+def made(request):
+    image, _ = plain(150, 190, at=(0.45, 0.6))
+    if request.param == "busy":
+        draw = np.random.default_rng(1)
+        patches = draw.integers(-60, 60, (10, 10, 3)).repeat(15, 0).repeat(19, 1)
+        image = np.clip(image.astype(int) + patches, 0, 255).astype(np.uint8)
+    if request.param == "framed":
+        image = np.pad(image[9:-9, 9:-9], ((9, 9), (9, 9), (0, 0)))
+    labels, count = slic.superpixels(lab_of(image), 190, 130, 20.0, 10)
+    return image, labels, count
+
+
+def test_rbd_is_its_formula(made):
+    wanted = reference.rbd(*made[:2], otsu)
+    found, connectivity = rbd.saliency(graph_of(*made), made[1], RBD())
+    assert connectivity == pytest.approx(wanted["con"].mean(), rel=1e-3)
+    np.testing.assert_allclose(found, wanted["map"], atol=5e-3)
+
+
+def test_boundary_connectivity_is_its_formula(made):
+    graph, boundary = graph_of(*made), in_band(made[1], made[2], 8)
+    scale = scales(graph)
+    paths = all_pairs(costs(graph.colour, graph.near, boundary, scale.clip), 3 * scale.geodesic)
+    found = rbd.boundary_connectivity(paths, boundary, scale.geodesic)
+    np.testing.assert_allclose(found, reference.rbd(*made[:2], otsu)["con"], rtol=5e-3)
+
+
+def test_things_hold_on_to_the_boundary_less_than_backgrounds():
+    image, mask = plain()
+    labels, count = slic.superpixels(lab_of(image), 260, 120, 20.0, 10)
+    graph, boundary = graph_of(image, labels, count), in_band(labels, count, 8)
+    paths = all_pairs(costs(graph.colour, graph.near, boundary, scales(graph).clip), FAR)
+    connectivity = rbd.boundary_connectivity(paths, boundary, scales(graph).geodesic)
+    share = np.bincount(labels.ravel(), mask.ravel()) / np.bincount(labels.ravel())
+    assert connectivity[share > 0.9].max() < 1 < connectivity[share < 0.1].min()
+
+
+def test_gs_is_its_formula(made):
+    np.testing.assert_allclose(
+        gs.saliency(graph_of(*made), made[1], GS())[0], reference.gs(*made[:2]), atol=5e-3
+    )
+
+
+def test_mc_is_its_formula(made):
+    np.testing.assert_allclose(
+        mc.saliency(graph_of(*made), made[1], MC())[0], reference.mc(*made[:2]), atol=5e-3
+    )
+
+
+def test_mc_gives_an_artificial_frame_nothing():
+    image, mask = plain(150, 190)
+    image = np.pad(image[12:-12, 12:-12], ((12, 12), (12, 12), (0, 0)))
+    found = saliency.estimate(image, "mc(remove_frame=False)").plane
+    assert found[:6].max() == 0 and separation(found, mask) > 0.5
+
+
+@given(st.integers(1, 60), st.integers(0, 10**6))
+@settings(deadline=None)
+def test_solutions_are_those_of_numpy(count, seed):
+    draw = np.random.default_rng(seed)
+    half = draw.normal(size=(count, count))
+    matrix = half @ half.T + 0.1 * np.eye(count)
+    right = draw.normal(size=count)
+    found = substitute(factor(np.tril(matrix)), right)
+    np.testing.assert_allclose(found, np.linalg.solve(matrix, right), rtol=1e-6, atol=1e-8)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=300).filter(lambda v: max(v) - min(v) > 1e-3))
+@settings(deadline=None)
+def test_otsu_parts_the_values_as_scikit_image_defines_it(values):
+    filters = pytest.importorskip("skimage.filters")
+    values = np.array(values)
+    assert otsu(values) == pytest.approx(filters.threshold_otsu(values), abs=1e-6)
+
+
+def test_scores_are_one_for_black_and_white_and_five_for_grey():
+    assert score(np.array([0.0, 1.0, 1.0])) == 1
+    assert score(np.array([0.45, 0.55])) == 5
+    values = np.random.default_rng(0).integers(0, 256, 999)
+    assert score(values / 255) == pytest.approx(reference.mc_score(values / 255))
+    levels = np.bincount(values, minlength=256)
+    assert score_of_levels(levels) == pytest.approx(score(values / 255.001), abs=0.02)
+
+
+def test_flat_maps_become_nothing():
+    assert normalised(np.full(9, 0.7)).max() == 0
+    np.testing.assert_array_equal(normalised(np.array([2.0, 4.0, 3.0])), [0, 1, 0.5])
+
+
+# ----------------------------------------------------------------------------- what they find
+
+
+@pytest.mark.parametrize("method", BY_HAND)
+@pytest.mark.parametrize(
+    "place", [(0.5, 0.5), (0.4, 0.35), (0.75, 0.5), (0.5, 0.2)], ids=["mid", "off", "low", "left"]
+)
+def test_plain_things_are_found_also_at_the_border(method, place):
+    image, mask = plain(at=place)
+    found = saliency.estimate(image, method)
+    assert separation(found.plane, mask) >= 0.5
+    assert not found.degenerate
+    assert abs(found.foreground - mask.mean()) < 0.1
+
+
+# Per method: least mean separation, least mean F-measure, largest mean MAE. Regression bounds, a
+# little beyond what was found.
+EXPECTED = {
+    "gs": (0.42, 0.74, 0.2),
+    "mc": (0.39, 0.76, 0.2),
+    "rbd": (0.5, 0.8, 0.15),
+}
+
+
+@pytest.mark.parametrize("method", BY_HAND)
+def test_scenes_are_found_as_well_as_they_were(method, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path))
+    scenes = Scenes(24, seed=5)
+    planes = [saliency.estimate(decode(scenes.read(i)), method).plane for i in range(24)]
+    masks = [scenes.mask(i) > 0 for i in range(24)]
+    pairs = list(zip(planes, masks, strict=True))
+    least, f, error = EXPECTED[method]
+    assert np.mean([separation(*pair) for pair in pairs]) > least
+    assert np.mean([f_measure(*pair) for pair in pairs]) > f
+    assert np.mean([mae(*pair) for pair in pairs]) < error
