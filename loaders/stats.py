@@ -29,6 +29,7 @@ class Stats:
     seconds: float  # wall time spent inside iterations
     waited: float  # of which the training loop waited for a batch
     bad: int  # samples that were replaced
+    unmasked: int = 0  # times that a sample was to be pasted and had no usable mask
 
     @property
     def wait_share(self) -> float:
@@ -55,7 +56,9 @@ class Stats:
             )
         lines.append(
             f"{self.workers} workers, waited {self.wait_share:.1%} of {self.seconds:.1f} s, "
-            f"{self.bad} bad samples; bottleneck: {self.bottleneck}"
+            f"{self.bad} bad samples; "
+            + (f"{self.unmasked} times no usable mask; " if self.unmasked else "")
+            + f"bottleneck: {self.bottleneck}"
         )
         return "\n".join(lines)
 
@@ -66,6 +69,7 @@ class Counters:
     def __init__(self, stages: Sequence[str]) -> None:
         self.nanoseconds = dict.fromkeys(stages, 0)
         self.items = dict.fromkeys(stages, 0)
+        self.unmasked = 0  # samples that were to be pasted and had no usable mask
 
     def add(self, stage: str, nanoseconds: int, items: int = 1) -> None:
         self.nanoseconds[stage] += nanoseconds

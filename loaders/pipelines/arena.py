@@ -12,6 +12,7 @@ from patchmill.loaders.decode import decode, needed
 from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.pipelines.memory import Blocks
 from patchmill.loaders.pipelines.side import Queued
+from patchmill.loaders.pipelines.worker import Taken, Worker
 
 BLOCK = 32 << 20  # bytes: some fifty photos
 NOWHERE = -1
@@ -62,6 +63,26 @@ class Arena:
         return memory.reshape(height, width, 3)
 
 
+class Packed:
+    """Where in an arena one image of each sample lies, for those that have one."""
+
+    def __init__(self, count: int) -> None:
+        self.places = np.full((count, 2), NOWHERE, np.int64)  # block and offset
+        self.shapes = np.zeros((count, 2), np.int32)  # height and width; 0 where there is none
+        self._memory: list[np.ndarray | None] = [None] * count
+
+    def put(self, slot: int, place: Place | None, height: int = 0, width: int = 0) -> None:
+        self.places[slot] = (NOWHERE, 0) if place is None else place[:2]
+        self.shapes[slot] = height, width
+        self._memory[slot] = None if place is None else place.memory
+
+    def array(self, slot: int, *channels: int) -> np.ndarray:
+        """The image of that slot; empty where there is none."""
+        memory = self._memory[slot]
+        found = np.empty(0, np.uint8) if memory is None else memory
+        return found.reshape(*self.shapes[slot], *channels)
+
+
 class PackedJob(Job):
     """A batch whose images lie in its arena, or wherever a decoder of batches has put them."""
 
@@ -69,6 +90,7 @@ class PackedJob(Job):
         super().__init__(epoch, wanted, views, Countdown(len(wanted)))
         self.arena = arena
         self.places = np.full((len(wanted), 2), NOWHERE, np.int64)  # block and offset
+        self.masks, self.companions = Packed(len(wanted)), Packed(len(wanted))
         self.flat: torch.Tensor | None = None
         self.labels: torch.Tensor | None = None
         self.queued: Queued | None = None
@@ -83,3 +105,18 @@ def decode_into(arena: Arena, data: bytes) -> tuple[int, int, Place]:
         place = arena.room(image.nbytes)
         place.memory[:] = image.reshape(-1)
     return image.shape[0], image.shape[1], place
+
+
+def pack_beside(worker: Worker, job: PackedJob, slot: int, stage: str) -> None:
+    """Bring what an obtained sample is pasted with into the batch's arena."""
+
+    def take(id: int, data: bytes) -> Taken:
+        return Taken(*decode_into(job.arena, data))
+
+    mask, companion = worker.beside(job, slot, take, stage)
+    room = None
+    if mask.size:
+        room = job.arena.room(mask.size)
+        room.memory[:] = mask.reshape(-1)
+    job.masks.put(slot, room, *mask.shape)
+    job.companions.put(slot, companion.image if companion.height else None, *companion[:2])

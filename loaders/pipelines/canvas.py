@@ -14,7 +14,7 @@ from patchmill.loaders import order
 from patchmill.loaders.pipelines import Filled
 from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.pipelines.memory import Blocks
-from patchmill.loaders.pipelines.worker import Taken, Work, Worker
+from patchmill.loaders.pipelines.worker import NOTHING, Beside, Taken, Work, Worker
 from patchmill.loaders.stats import Counters
 
 
@@ -63,5 +63,9 @@ class Canvases:
         worker = Worker(self._work, Counters(("plan", "render")))
         job = Job(0, np.zeros(1, np.int64), self._work.views, Countdown(1))
         worker.plan(job, 0, 0, Taken(1, 1, None))
-        worker.paint(np.zeros((1, 1, 3), np.uint8), job.rows[0], self.new(1), 0)
+        image = np.zeros((1, 1, 3), np.uint8)
+        worker.paint(image, NOTHING, job.rows[0], self.new(1), 0)
+        if self._work.masks is not None:
+            beside = Beside(np.zeros((1, 1), np.uint8), Taken(1, 1, image))
+            worker.paint(image, beside, job.rows[0], self.new(1), 0)
         order.substitute(0, 0, 0, 0, 1)

@@ -26,7 +26,7 @@ from patchmill.loaders.pipelines.dali_decoder import Decoded
 from patchmill.loaders.pipelines.dali_line import DaliJob, DaliLine
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.memory import Blocks
-from patchmill.loaders.pipelines.worker import Work, Worker
+from patchmill.loaders.pipelines.worker import NOTHING, Beside, Taken, Work, Worker
 from patchmill.loaders.stats import Counters, Stage, collect
 
 
@@ -37,7 +37,8 @@ class Dali:
         self._work, self._process = work, os.getpid()
         self._place: Place = OnCpu(work) if work.device.type == "cpu" else OnGpu(work)
         self._line = DaliLine(work, hardware, self._place.finish, self._place.stream)
-        self._workers = [Worker(work, Counters(self._place.stages)) for _ in range(work.workers)]
+        stages = work.stages(*self._place.stages)
+        self._workers = [Worker(work, Counters(stages)) for _ in range(work.workers)]
 
     def run(self, portions: Iterator[Portion]) -> Crew:
         if os.getpid() != self._process:
@@ -147,4 +148,6 @@ class PaintedDaliJob(PaintedJob, DaliJob):
 
 
 def paint(worker: Worker, job: PaintedDaliJob, slot: int) -> None:
-    worker.paint(job.images[slot], job.rows[slot], job.canvas, slot)
+    image, mask, companion = job.images[slot], job.masks.array(slot), job.companions.array(slot, 3)
+    beside = Beside(mask, Taken(*companion.shape[:2], companion)) if mask.size else NOTHING
+    worker.paint(image, beside, job.rows[slot], job.canvas, slot)

@@ -17,7 +17,14 @@ import torch
 
 from patchmill.loaders.decode import jpeg_frame, jpeg_segments
 from patchmill.loaders.pipelines import dali_decoder, dali_split
-from patchmill.loaders.pipelines.arena import NOWHERE, Arena, PackedJob, Place, decode_into
+from patchmill.loaders.pipelines.arena import (
+    NOWHERE,
+    Arena,
+    PackedJob,
+    Place,
+    decode_into,
+    pack_beside,
+)
 from patchmill.loaders.pipelines.crew import Jobs, Tasks
 from patchmill.loaders.pipelines.dali_decoder import BatchDecoder, Decoded, Refused
 from patchmill.loaders.pipelines.job import Countdown
@@ -94,6 +101,7 @@ class DaliLine:
             job.places[slot], job.encoded[slot] = image[:2], None
         else:
             job.places[slot], job.encoded[slot] = NOWHERE, image
+        pack_beside(worker, job, slot, "inspect")
 
     def _take(self, arena: Arena, id: int, data: bytes) -> Taken:
         shape = None if id in self._refused else plain_jpeg(data)

@@ -19,15 +19,14 @@ from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.worker import Work, Worker
 from patchmill.loaders.stats import Counters, Stage, collect
 
-STAGES = ("read", "decode", "plan", "render")
-
 
 class Threads:
     name = "threads"
 
     def __init__(self, work: Work) -> None:
         self._work, self._canvases = work, Canvases(work)
-        self._workers = [Worker(work, Counters(STAGES)) for _ in range(work.workers)]
+        stages = work.stages("read", "decode", "plan", "render")
+        self._workers = [Worker(work, Counters(stages)) for _ in range(work.workers)]
 
     def run(self, portions: Iterator[Portion]) -> Crew:
         self._workers = [worker.usable() for worker in self._workers]
@@ -49,4 +48,5 @@ class Threads:
 def fill(worker: Worker, job: PaintedJob, slot: int) -> None:
     """Everything that there is to do for one sample."""
     image = worker.obtain(job, slot, worker.decoded, "decode")
-    worker.paint(image, job.rows[slot], job.canvas, slot)
+    beside = worker.beside(job, slot, worker.decoded_beside, "decode")
+    worker.paint(image, beside, job.rows[slot], job.canvas, slot)

@@ -10,14 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from patchmill.loaders.pipelines import Portion
-from patchmill.loaders.pipelines.arena import PackedJob, decode_into
+from patchmill.loaders.pipelines.arena import PackedJob, decode_into, pack_beside
 from patchmill.loaders.pipelines.crew import Crew, Jobs, Tasks
 from patchmill.loaders.pipelines.gpu_views import GpuViews
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.worker import Taken, Work, Worker
 from patchmill.loaders.stats import Counters, Stage, collect
-
-STAGES = ("read", "decode", "plan")
 
 
 class ThreadsGpu:
@@ -25,7 +23,8 @@ class ThreadsGpu:
 
     def __init__(self, work: Work) -> None:
         self._work, self._views = work, GpuViews(work)
-        self._workers = [Worker(work, Counters(STAGES)) for _ in range(work.workers)]
+        stages = work.stages("read", "decode", "plan")
+        self._workers = [Worker(work, Counters(stages)) for _ in range(work.workers)]
 
     def run(self, portions: Iterator[Portion]) -> Crew:
         self._workers = [worker.usable() for worker in self._workers]
@@ -67,3 +66,4 @@ def decode(worker: Worker, job: PackedJob, slot: int) -> None:
         return Taken(*decode_into(job.arena, data))
 
     job.places[slot] = worker.obtain(job, slot, take, "decode")[:2]
+    pack_beside(worker, job, slot, "decode")

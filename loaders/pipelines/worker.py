@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from patchmill.kernels.views import cpu
+from patchmill.kernels.views.rows import ON_IMAGE, PASTE_NEVER
 from patchmill.loaders import order, plan
 from patchmill.loaders.decode import BadImage, Decoder
 from patchmill.loaders.errors import MillError
@@ -44,6 +45,11 @@ class Work:
     workers: int
     prefetch: int  # batches made ahead
     most: int  # samples in a batch
+    masks: Masks | None = None  # where the recipe pastes
+
+    def stages(self, *names: str) -> tuple[str, ...]:
+        """Those, and the reading of masks where there are any."""
+        return (*names, "mask") if self.masks else names
 
     @property
     def views(self) -> int:
@@ -61,6 +67,20 @@ class Work:
             return self.source.substitute(self.seed, epoch, id, attempt)
         return order.substitute(self.seed, epoch, id, attempt, len(self.source))
 
+    def companion(self, epoch: int, id: int) -> int:
+        """The sample that lies behind this one's pasted views."""
+        if isinstance(self.source, Flowing):
+            return self.source.substitute(self.seed, epoch, id, MOST_SUBSTITUTES)
+        return plan.companion(np.uint64(self.seed), epoch, id, len(self.source))
+
+
+class Masks(Protocol):
+    """What says which part of an image is foreground."""
+
+    def plane(self, index: int) -> np.ndarray | None:
+        """uint8 [height, width]; None where there is none, or none that is of use."""
+        ...
+
 
 class Taken(NamedTuple):
     """What became of a sample's bytes."""
@@ -70,6 +90,16 @@ class Taken(NamedTuple):
     image: Any
 
 
+class Beside(NamedTuple):
+    """What the views of a pasted image are made of beside it; empty where it is not pasted."""
+
+    mask: np.ndarray  # uint8 [height, width] of any size
+    companion: Taken  # the image behind it
+
+
+NOTHING = Beside(np.empty((0, 0), np.uint8), Taken(0, 0, np.empty((0, 0, 3), np.uint8)))
+
+Take = Callable[[int, bytes], Taken]
 Step = Callable[["Worker", Any, int], None]  # on one sample of a job
 Task = tuple[Countdown, Step, Job, int]  # what counts it, what to do, and on which sample
 
@@ -80,7 +110,8 @@ class Worker:
     def __init__(self, work: Work, counters: Counters) -> None:
         self.counters, self.work = counters, work
         self.busy = False
-        self._seed, self._decode, self._scratch = np.uint64(work.seed), Decoder(), cpu.Scratch()
+        self._seed, self._scratch = np.uint64(work.seed), cpu.Scratch()
+        self._decode, self._decode_beside = Decoder(), Decoder()
         self._largest = max(target.size for target in work.targets)
 
     def usable(self) -> Worker:
@@ -102,14 +133,39 @@ class Worker:
             del countdown, step, job, task
         self.busy = False
 
-    def obtain(self, job: Job, slot: int, take: Callable[[int, bytes], Taken], stage: str) -> Any:
+    def obtain(self, job: Job, slot: int, take: Take, stage: str) -> Any:
         """The image that `take` makes of the sample's bytes, and its decisions in the job's rows.
 
         A sample that cannot be read, or that `take` refuses with BadImage, is listed in the ledger,
         and the one that takes its place is tried.
         """
-        source, ledger = self.work.source, self.work.ledger
-        wanted = id = int(job.wanted[slot])
+        id, taken = self._find(job.epoch, int(job.wanted[slot]), take, stage)
+        self.plan(job, slot, id, taken)
+        return taken.image
+
+    def beside(self, job: Job, slot: int, take: Take, stage: str) -> Beside:
+        """What an obtained sample needs to be pasted: its mask, and the image that lies behind it.
+
+        Where there is no usable mask, it is not pasted.
+        """
+        rows, masks = job.rows[slot], self.work.masks
+        if masks is None or not rows["paste"].any():
+            return NOTHING
+        began, id = time.perf_counter_ns(), int(job.ids[slot])
+        mask = masks.plane(id)
+        self.counters.add("mask", time.perf_counter_ns() - began)
+        if mask is None:
+            rows["paste"] = PASTE_NEVER
+            self.counters.unmasked += 1
+            return NOTHING
+        companion = NOTHING.companion
+        if (rows["paste"] == ON_IMAGE).any():
+            wanted = self.work.companion(job.epoch, id)
+            companion = self._find(job.epoch, wanted, take, stage)[1]
+        return Beside(mask, companion)
+
+    def _find(self, epoch: int, wanted: int, take: Take, stage: str) -> tuple[int, Taken]:
+        source, ledger, id = self.work.source, self.work.ledger, wanted
         reading = taking = 0
         for attempt in range(MOST_SUBSTITUTES):
             if id not in ledger:
@@ -129,10 +185,9 @@ class Worker:
                 if reason is None:
                     self.counters.add("read", reading)
                     self.counters.add(stage, taking)
-                    self.plan(job, slot, id, taken)
-                    return taken.image
+                    return id, taken
                 ledger.record(id, source.where(id), reason)
-            id = self.work.substitute(job.epoch, wanted, attempt)
+            id = self.work.substitute(epoch, wanted, attempt)
         raise MillError(
             f"no readable sample was found in {MOST_SUBSTITUTES} draws to replace sample {wanted}; "
             f"see {ledger.path}"
@@ -143,6 +198,11 @@ class Worker:
         image = self._decode(data)
         return Taken(image.shape[0], image.shape[1], image)
 
+    def decoded_beside(self, id: int, data: bytes) -> Taken:
+        """The same in other memory."""
+        image = self._decode_beside(data)
+        return Taken(image.shape[0], image.shape[1], image)
+
     def plan(self, job: Job, slot: int, id: int, taken: Taken) -> None:
         began = time.perf_counter_ns()
         height, width, _ = taken
@@ -150,12 +210,19 @@ class Worker:
         job.ids[slot], job.shapes[slot] = id, (height, width)
         self.counters.add("plan", time.perf_counter_ns() - began)
 
-    def paint(self, image: np.ndarray, rows: np.ndarray, canvas: Canvas, slot: int) -> None:
+    def paint(
+        self, image: np.ndarray, beside: Beside, rows: np.ndarray, canvas: Canvas, slot: int
+    ) -> None:
         """All views of the image, as the rows have it."""
         began = time.perf_counter_ns()
-        pool = self._scratch.fitting(image.shape[0], image.shape[1], self._largest)
-        cpu.render_image(
-            image, rows, canvas.slots, slot, canvas.half, self.work.channels_last, canvas.memory,
-            pool,
+        height, width, _ = image.shape
+        mask, companion = beside.mask, beside.companion.image
+        pool = self._scratch.fitting(height, width, self._largest, mask.shape, companion.shape)
+        ending = (
+            rows, canvas.slots, slot, canvas.half, self.work.channels_last, canvas.memory, pool,
         )  # fmt: skip
+        if beside is NOTHING:
+            cpu.render_image(image, *ending)
+        else:
+            cpu.render_pasted(image, mask, companion, *ending)
         self.counters.add("render", time.perf_counter_ns() - began)
