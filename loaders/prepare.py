@@ -1,16 +1,18 @@
-"""Makes WebDataset shards or an FFCV .beton of any images, and says what is in them.
+"""Makes WebDataset shards or an FFCV .beton of any images, and masks; says what is in them.
 
 python -m patchmill.loaders.prepare SRC OUT --format shards
+python -m patchmill.loaders.prepare masks DATA --method rbd
 python -m patchmill.loaders.prepare inspect OUT
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from patchmill.loaders.errors import MillError, run_command
@@ -42,16 +44,31 @@ def prepare(arguments: Sequence[str]) -> None:
         rank=rank,
         world_size=world_size,
     )
-    workers = given.workers or len(os.sched_getaffinity(0))
-    if workers < 1:
-        raise MillError(f"--workers must be at least 1, not {workers}")
+    workers = _workers(given.workers)
     source = run.open_any(given.source)
-    try:
+    with _continued():
         outcome = run.prepare(source, given.out, options, workers, given.overwrite)
-    except KeyboardInterrupt:
-        raise MillError("interrupted; the same command continues where it stopped") from None
-    complete = f"{given.out} is complete already: nothing to do"
-    print(report.summary(outcome) if outcome else complete)
+    print(report.summary(outcome) if outcome else _COMPLETE % given.out)
+
+
+def make_masks(arguments: Sequence[str]) -> None:
+    given = _masks_parser().parse_args(arguments)
+    from patchmill.loaders import masks
+    from patchmill.loaders.preparing import masking, report, run
+
+    method = given.method
+    if given.weights is not None:
+        if method != "learned":
+            raise MillError(f"--weights are for --method learned, not {method}")
+        method = f"learned(weights={str(given.weights)!r})"
+    rank, world_size = _share(given.rank, given.world_size, os.environ)
+    options = masking.Options(method, given.max_side, rank, world_size)
+    workers = _workers(given.workers)
+    source = run.open_any(given.data)
+    out = given.out or masks.default_path(source)
+    with _continued():
+        outcome = masking.make(source, out, options, workers, given.overwrite)
+    print(report.masks_summary(outcome) if outcome else _COMPLETE % out)
 
 
 def inspect(arguments: Sequence[str]) -> None:
@@ -60,7 +77,9 @@ def inspect(arguments: Sequence[str]) -> None:
         description="Say what is in prepared data, and verify every checksum: the exit status is "
         "1 if anything differs.",
     )
-    parser.add_argument("out", metavar="OUT", type=Path, help="a folder of shards, or a .beton")
+    parser.add_argument(
+        "out", metavar="OUT", type=Path, help="a folder of shards, a .beton, or .masks"
+    )
     given = parser.parse_args(arguments)
     from patchmill.loaders.preparing import inspecting
 
@@ -70,7 +89,26 @@ def inspect(arguments: Sequence[str]) -> None:
         sys.exit("\n".join(["", *problems]))
 
 
-COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {"inspect": inspect}
+COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
+    "inspect": inspect,
+    "masks": make_masks,
+}
+
+_COMPLETE = "%s is complete already: nothing to do"
+
+
+@contextlib.contextmanager
+def _continued() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise MillError("interrupted; the same command continues where it stopped") from None
+
+
+def _workers(given: int | None) -> int:
+    if given is not None and given < 1:
+        raise MillError(f"--workers must be at least 1, not {given}")
+    return given or len(os.sched_getaffinity(0))
 
 
 def _share(
@@ -128,12 +166,45 @@ def _parser() -> argparse.ArgumentParser:
     order.add_argument(
         "--no-shuffle", dest="seed", action="store_const", const=None, help="keep SRC's order"
     )
-    parser.add_argument("--rank", type=int, help="of the machines that share the work")
-    parser.add_argument("--world-size", type=int, help="how many they are (SLURM's array)")
+    _add_share(parser)
     parser.add_argument(
         "--overwrite", action="store_true", help="remove what was prepared in OUT before"
     )
     return parser
+
+
+def _masks_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m patchmill.loaders.prepare masks",
+        description="Find what is foreground in every image, for copy-paste: a file of small masks "
+        "that a loader finds by itself. A run that was interrupted is continued by the same "
+        "command.",
+    )
+    parser.add_argument(
+        "data", metavar="DATA", help="a folder, shards, a .beton, scenes:100, or a list of images"
+    )
+    parser.add_argument(
+        "--method",
+        default="rbd",
+        help="rbd, gs, mc or learned, with constants if you like, as in 'rbd(area=400)' "
+        "(%(default)s)",
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="of the method learned")
+    parser.add_argument(
+        "--out", type=Path, help="default: DATA.masks, or in the cache where that cannot be written"
+    )
+    parser.add_argument(
+        "--max-side", type=int, default=256, metavar="PX", help="of a mask (%(default)s)"
+    )
+    parser.add_argument("--workers", type=int, help="threads that make masks (all cores)")
+    _add_share(parser)
+    parser.add_argument("--overwrite", action="store_true", help="remove what was made before")
+    return parser
+
+
+def _add_share(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rank", type=int, help="of the machines that share the work")
+    parser.add_argument("--world-size", type=int, help="how many they are (SLURM's array)")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,22 @@ def write_ledger(path: Path, bad: Iterable[Bad], rank: int) -> None:
     write_whole(path, "".join(json.dumps(entry._asdict()) + "\n" for entry in bad), rank)
 
 
+def hold(file: int, path: Path) -> None:
+    """Lock an open file, which says who writes an output; the lock goes with its process."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise MillError(
+            f"another process is writing this output now (it holds {path}): wait for it, or end it"
+        ) from None
+    except OSError:
+        pass  # file locks do not work here
+
+
 @contextlib.contextmanager
 def writing(out: Path) -> Iterator[None]:
     """Where an OSError can only be the output's."""

@@ -57,7 +57,7 @@ def prepare(data: bytes, options: Options) -> Image:
             encoded = encode(smaller, options.quality)
             return Image(encoded, "jpg", seen.traits, "made smaller")
     elif options.verify or not seen.sound:
-        _decode(data)
+        decoded(data)
     kept = Image(data, seen.ending, seen.traits)
     return _for_beton(kept) if options.format == BETON else kept
 
@@ -79,10 +79,10 @@ def look(data: bytes) -> Look:
 def shrink(data: bytes, seen: Look, side: int) -> np.ndarray | None:
     """uint8 [height, width, 3] (or 1, of a grey JPEG) no longer than `side`; None if it is none."""
     if seen.size is None or seen.ending != "jpg" or "cmyk" in seen.traits:
-        pixels = _decode(data)
+        pixels = decoded(data)
         size = pixels.shape[0], pixels.shape[1]
     elif max(seen.size) <= side:
-        _decode(data)
+        decoded(data)
         return None
     else:
         size = seen.size
@@ -134,7 +134,7 @@ def _orientation(segment: bytes) -> int:
     return 1
 
 
-def _decode(data: bytes) -> np.ndarray:
+def decoded(data: bytes) -> np.ndarray:
     """RGB in this thread's memory: valid until its next call."""
     if not hasattr(_threads, "decode"):
         _threads.decode = Decoder()
@@ -148,7 +148,7 @@ def _decode_reduced(
     import simplejpeg
 
     if size[0] * size[1] > MAX_PIXELS:
-        return _decode(data)  # which refuses it
+        return decoded(data)  # which refuses it
     height, width = _GAP * wanted[0], _GAP * wanted[1]
     try:
         colours = "GRAY" if grey else "RGB"
@@ -156,7 +156,7 @@ def _decode_reduced(
             data, colours, min_height=height, min_width=width, strict=True
         )
     except (ValueError, MemoryError):
-        return _decode(data)
+        return decoded(data)
 
 
 def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -178,7 +178,7 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _for_beton(image: Image) -> Image:
     """A beton holds JPEGs of one or three components, and raw pixels; a sample fits its page."""
     if image.ending != "jpg" or {"cmyk", "other"} & set(image.traits):
-        pixels = _decode(image.data)
+        pixels = decoded(image.data)
         height, width = pixels.shape[:2]
         if max(height, width) > _LONGEST_SIDE:
             raise BadImage(f"{width} x {height} pixels are more than a .beton can hold")

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from patchmill.loaders.errors import MillError
-from patchmill.loaders.preparing import tally
+from patchmill.loaders.preparing import files, tally
 from patchmill.loaders.preparing.tally import Tally
 
 
@@ -66,7 +65,7 @@ class Journal:
         self.path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            self._lock()
+            files.hold(self._file, path)
             found = read(path)
             self.entries = found.entries if found else []
             self.done = bool(found and found.done)
@@ -108,18 +107,3 @@ class Journal:
     def _truncate(self, size: int) -> None:
         os.ftruncate(self._file, size)
         os.lseek(self._file, size, os.SEEK_SET)
-
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise MillError(
-                f"another process is writing this output now (it holds {self.path}): "
-                "wait for it, or end it"
-            ) from None
-        except OSError:
-            pass  # file locks do not work here

@@ -27,6 +27,9 @@ _FLAGS = {
     "world_size": "--world-size",
     "source": "another source, or a source that has changed",
     "samples": "another number of samples",
+    "method": "--method",
+    "estimator": "another version of the estimator, or other constants or weights",
+    "masks": "other masks",
     "encoder": "another encoder",
 }
 

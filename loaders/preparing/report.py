@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
+from patchmill.loaders import masks
+from patchmill.loaders.preparing import masking
 from patchmill.loaders.preparing.run import Outcome
+from patchmill.loaders.sources import mask_file
 
 
 def summary(outcome: Outcome) -> str:
@@ -28,6 +33,34 @@ def summary(outcome: Outcome) -> str:
     else:
         lines.append(f"complete: {outcome.place.out}")
     return "\n".join(lines)
+
+
+def masks_summary(outcome: masking.Outcome) -> str:
+    lines = []
+    if outcome.images:
+        per_second = outcome.images / max(outcome.seconds, 1e-9)
+        lines.append(f"{outcome.images:,} images, {per_second:,.0f} images/s")
+    if outcome.waiting_for:
+        ranks = ", ".join(map(str, outcome.waiting_for[:20]))
+        lines.append(f"this rank is done; the file is made when these are too: {ranks}")
+    elif outcome.out.exists():
+        lines += [*mask_lines(mask_file.MaskFile(outcome.out)), f"complete: {outcome.out}"]
+    return "\n".join(lines)
+
+
+def mask_lines(file: mask_file.MaskFile) -> list[str]:
+    """What is in a file of masks."""
+    counts, samples = file.meta["counts"], max(len(file), 1)
+    degenerate, missing = counts["degenerate"], counts["missing"]
+    lines = [
+        f"masks      {len(file) - missing:,} by {masks.described(file.meta['estimator'])}, "
+        f"{size(file.stored / samples)} each",
+        f"degenerate {degenerate:,} ({degenerate / samples:.1%}), which training does not use",
+    ]
+    if missing:
+        first = int(np.argmax(file.states == mask_file.MISSING))
+        lines.append(f"missing    {missing:,}, first that of image {first}: {file.why(first)}")
+    return lines
 
 
 def counted(counts: Mapping[str, int]) -> str:

@@ -41,6 +41,19 @@ class Source(Protocol):
         ...
 
 
+class Masked(Source, Protocol):
+    """A source that can have masks, which say what of an image is foreground."""
+
+    masked: bool  # whether there are any
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """uint8 [height, width] of any size, 0 for background to 255; None where there is none.
+
+        OSError or BadImage where it cannot be had; MillError for a mask that is not grey.
+        """
+        ...
+
+
 def open_source(data: str | Path | Sequence[str | Path] | Source) -> Source:
     """As `open_data`, for what needs samples that are numbered."""
     source = open_data(data)

@@ -58,6 +58,7 @@ class Beton:
         masked = mask is not None or "mask" in opened.fields
         masks = opened.choose("mask", mask, form.OCTETS, form.RGB) if masked else None
         self._masks = opened.column(masks) if masks else None
+        self.masked = self._masks is not None
         self.checksums, self._classes = opened.annex(self.field)  # CRC-32 of each image, or None
         self.fingerprint = _fingerprint(opened)
 
@@ -78,16 +79,24 @@ class Beton:
             raise OSError("the file has been truncated")
         return self._encoded(self._images[index], index)
 
-    def mask(self, index: int) -> np.ndarray:
-        """The mask of one sample, uint8 [height, width]: the first channel of what is stored."""
-        from patchmill.loaders.decode import BadImage, decode
+    def mask(self, index: int) -> np.ndarray | None:
+        """uint8 [height, width]; None where the sample has none.
 
+        FFCV's image fields have three channels, so of such a one it is the first that counts.
+        """
         if self._masks is None:
-            raise MillError(f"{self.name} has no masks: none of its fields is called 'mask'")
-        try:
-            return decode(self._encoded(self._masks[index], index))[:, :, 0]
-        except (BadImage, OSError) as error:
-            raise MillError(f"cannot read the mask of {self.where(index)}: {error}") from None
+            return None
+        record = self._masks[index]
+        if record.dtype == form.BYTES and not record["size"]:
+            return None
+        data = self._encoded(record, index)
+        if record.dtype == form.IMAGE:
+            from patchmill.loaders.decode import decode
+
+            return np.ascontiguousarray(decode(data)[:, :, 0])
+        from patchmill.loaders.sources.mask_png import decoded
+
+        return decoded(data, lambda: f"the mask of {self.where(index)}")
 
     def where(self, index: int) -> str:
         return f"{self.path}, sample {index} at byte {self._images['start'][index]}"

@@ -33,7 +33,8 @@ class BetonWriter:
             writer.add(data, label)
 
     Where the block is left by an exception, there is no file. Pages are what FFCV reads at a time
-    when it manages its own memory; a sample lies within one. A mask's bytes are kept as they are.
+    when it manages its own memory; a sample lies within one. A mask's bytes are kept as they are;
+    no bytes are no mask.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class BetonWriter:
             raise MillError(f"{self._path} was begun for {self._count} samples: there are more")
         mode, height, width, data = _stored(data)
         parts = [data, mask] if self._masks else [data]
-        starts = self._place([len(part) for part in parts])
+        starts = self._place([max(len(part), 1) for part in parts])  # no two at one place
         with self._writing():
             self._file.seek(starts[0])
             self._file.write(b"".join(parts))

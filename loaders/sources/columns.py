@@ -16,7 +16,7 @@ import secrets
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Columns:
 
     meta: dict[str, Any]
     columns: dict[str, np.ndarray]
+    places: dict[str, int] = field(default_factory=dict)  # bytes from the file's start to a column
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.columns[name]
@@ -102,7 +103,9 @@ def read(path: Path, kind: str) -> Columns:
                     problem = "it is truncated"
                 else:
                     body = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                    return Columns(content["meta"], _map(body, start, content["columns"]))
+                    layout = content["columns"]
+                    places = {name: start + at["offset"] for name, at in layout.items()}
+                    return Columns(content["meta"], _map(body, start, layout), places)
     except OSError as error:
         problem = error.strerror or str(error)
     except (struct.error, ValueError, KeyError, TypeError):

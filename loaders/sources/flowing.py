@@ -23,6 +23,7 @@ class Flowing:
     """Holds the samples of the batches in the making; a bad one is replaced by one beside it."""
 
     labels = None  # of numbered samples: here `labels_of` tells
+    masked = True  # as far as anybody knows
 
     def __init__(self, stream: Stream) -> None:
         self.stream, self.name, self.fingerprint = stream, stream.name, stream.fingerprint
@@ -56,6 +57,13 @@ class Flowing:
 
     def read(self, index: int) -> bytes:
         return self._held[index].sample.data
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """uint8 [height, width] of a sample that is held; None where it has none."""
+        from patchmill.loaders.sources.mask_png import decoded
+
+        data = self._held[index].sample.mask
+        return None if data is None else decoded(data, lambda: f"the mask of {self.where(index)}")
 
     def where(self, index: int) -> str:
         return self.stream.where(self._held[index].sample)

@@ -60,6 +60,7 @@ class Scenes:
         self.name = _name(count, settings)
         self.fingerprint = f"{key}-{count}"
         self.classes = [class_name(label) for label in range(classes)]
+        self.masked = True
         self._count = count
         self._folder = cache.folder("scenes") / key
         self._parts = _made(self._folder, count, settings)

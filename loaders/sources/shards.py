@@ -30,6 +30,7 @@ class Shards:
         self.labels: np.ndarray | None = index.columns.get("labels")
         self._index, self._starts = index, index["starts"].tolist()
         self._offsets, self._sizes = index["offsets"], index["sizes"]
+        self.masked = "mask_sizes" in index.columns
         self._descriptors = Descriptors(partial(_path, index), partial(_check, index))
 
     def __len__(self) -> int:
@@ -46,16 +47,19 @@ class Shards:
             return None
         return self._read(index, offsets, sizes, self._index.columns.get("mask_checksums"))
 
+    def mask(self, index: int) -> np.ndarray | None:
+        """uint8 [height, width], as its .mask.png has it; None where there is none."""
+        from patchmill.loaders.sources.mask_png import decoded
+
+        data = self.read_mask(index)
+        return None if data is None else decoded(data, partial(self._where, index, "mask_offsets"))
+
     def locate(self, index: int) -> tuple[int, int, int]:
         """(shard, offset, size) of the sample's image."""
         return self._shard(index), int(self._offsets[index]), int(self._sizes[index])
 
     def where(self, index: int) -> str:
-        shard, offset, _ = self.locate(index)
-        name = ""
-        with contextlib.suppress(OSError):
-            name = " " + os.fsdecode(tar.name_before(self._descriptors.get(shard).number, offset))
-        return f"{os.fsdecode(_path(self._index, shard))}:{name} at byte {offset}"
+        return self._where(index, "offsets")
 
     def prefetch(self, ids: np.ndarray) -> None:
         """Have the system fetch these samples from the disk while others are worked on."""
@@ -66,6 +70,13 @@ class Shards:
                 shard, offset, size = self.locate(index)
                 file = self._descriptors.get(shard)
                 os.posix_fadvise(file.number, offset, size, os.POSIX_FADV_WILLNEED)
+
+    def _where(self, index: int, column: str) -> str:
+        shard, offset = self._shard(index), int(self._index[column][index])
+        name = ""
+        with contextlib.suppress(OSError):
+            name = " " + os.fsdecode(tar.name_before(self._descriptors.get(shard).number, offset))
+        return f"{os.fsdecode(_path(self._index, shard))}:{name} at byte {offset}"
 
     def _read(
         self, index: int, offsets: np.ndarray, sizes: np.ndarray, checksums: np.ndarray | None

@@ -30,7 +30,8 @@ def made(path: Path, images: list[bytes], **settings: Any) -> Path:
     """A beton of these images, labelled 0, 1, 2, 0, 1, ..."""
     with BetonWriter(path, len(images), ["a", "b", "c"], **settings) as writer:
         for index, data in enumerate(images):
-            writer.add(data, index % 3, *([encoded(index, "PNG")] if settings.get("masks") else []))
+            mask = encoded(index, "PNG", "L") if settings.get("masks") else b""
+            writer.add(data, index % 3, mask)
     return path
 
 

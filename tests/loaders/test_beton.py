@@ -12,6 +12,7 @@ import pytest
 from betonmaking import encoded, made, overwritten, patched, pixels
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from patchmill.loaders.decode import BadImage, Decoder, decode
 from patchmill.loaders.errors import MillError
@@ -56,16 +57,27 @@ def test_what_ffcv_cannot_decode_is_stored_as_pixels(tmp_path: Path) -> None:
 def test_masks_are_kept(tmp_path: Path) -> None:
     with BetonWriter(tmp_path / "m.beton", 3, masks=True) as writer:
         for i in range(3):
-            writer.add(IMAGES[i], i, encoded(i + 5, "PNG"))
+            writer.add(IMAGES[i], i, b"" if i == 1 else encoded(i + 5, "PNG", "L"))
     source = Beton(tmp_path / "m.beton")
-    for i in range(3):
-        assert source.read(i) == IMAGES[i]
-        assert (source.mask(i) == pixels(i + 5)[:, :, 0]).all()
+    assert source.masked
+    assert [source.read(i) for i in range(3)] == IMAGES[:3]
+    for i in (0, 2):
+        grey = np.asarray(Image.fromarray(pixels(i + 5)).convert("L"))
+        assert (source.mask(i) == grey).all()
+    assert source.mask(1) is None
+
+
+def test_masks_with_colours_are_an_error_that_says_where(tmp_path: Path) -> None:
+    with BetonWriter(tmp_path / "m.beton", 1, masks=True) as writer:
+        writer.add(IMAGES[0], 0, encoded(1, "PNG"))
+    with pytest.raises(MillError, match=r"m\.beton, sample 0 at byte \d+ has 3 channels"):
+        Beton(tmp_path / "m.beton").mask(0)
 
 
 def test_without_masks(path: Path) -> None:
-    with pytest.raises(MillError, match="no masks"):
-        Beton(path).mask(0)
+    source = Beton(path)
+    assert not source.masked
+    assert source.mask(0) is None
 
 
 def test_allocations_in_any_order(path: Path) -> None:

@@ -1,0 +1,117 @@
+"""Masks as PNGs: grey, 8 bits, and decoded several times faster than by PIL.
+
+What is written here has no row filters, which a mask of few levels does not gain from.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+from patchmill.loaders.decode import MAX_PIXELS, BadImage
+from patchmill.loaders.errors import MillError
+
+_MAGIC = b"\x89PNG\r\n\x1a\n"
+_CHUNK = struct.Struct(">I4s")
+_HEAD = struct.Struct(">IIBBBBB")  # width, height, depth, colour type, and three methods
+_GREY8 = (8, 0, 0, 0, 0)
+_LEVEL = 6  # of zlib: a higher one takes four times as long for 2 % less
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "PPM")
+_COLOURED = {
+    "P": "a palette",
+    "LA": "2 channels",
+    "RGB": "3 channels",
+    "YCbCr": "3 channels",
+    "RGBA": "4 channels",
+    "CMYK": "4 channels",
+}
+
+
+def encoded(plane: np.ndarray) -> bytes:
+    """The PNG of a uint8 [height, width] plane."""
+    height, width = plane.shape
+    rows = np.zeros((height, width + 1), np.uint8)
+    rows[:, 1:] = plane
+    head = _HEAD.pack(width, height, *_GREY8)
+    packed = zlib.compress(rows.data, _LEVEL)
+    return b"".join([_MAGIC, *_chunk(b"IHDR", head), *_chunk(b"IDAT", packed), *_chunk(b"IEND")])
+
+
+def decoded(data: bytes, where: Callable[[], str]) -> np.ndarray:
+    """uint8 [height, width] of a grey image of any kind; BadImage where it is none.
+
+    One with colours is a MillError that begins with `where()`: it is something else than a mask.
+    """
+    found = _fast(data)
+    return _slowly(data, where) if found is None else found
+
+
+def _chunk(kind: bytes, content: bytes = b"") -> tuple[bytes, bytes, bytes]:
+    checksum = zlib.crc32(content, zlib.crc32(kind))
+    return _CHUNK.pack(len(content), kind), content, struct.pack(">I", checksum)
+
+
+def _fast(data: bytes) -> np.ndarray | None:
+    """None where it is not a plain grey PNG of 8 bits, or where anything is odd about it."""
+    start = len(_MAGIC) + _CHUNK.size
+    if not data.startswith(_MAGIC) or len(data) < start + _HEAD.size:
+        return None
+    width, height, *kind = _HEAD.unpack_from(data, start)
+    size = height * (width + 1)
+    if tuple(kind) != _GREY8 or not 0 < width * height <= MAX_PIXELS:
+        return None
+    try:
+        content = zlib.decompressobj().decompress(_content(data), size)
+    except (zlib.error, struct.error):
+        return None
+    if len(content) < size:
+        return None
+    rows = np.frombuffer(content, np.uint8).reshape(height, width + 1)
+    if not rows[:, 0].any():
+        return np.ascontiguousarray(rows[:, 1:])
+    if rows[:, 0].max() > 4:
+        return None
+    from patchmill.loaders.sources.png_rows import unfiltered
+
+    return unfiltered(rows)
+
+
+def _content(data: bytes) -> bytes:
+    """The compressed rows; a struct.error where the chunks end too early."""
+    parts, at = [], len(_MAGIC)
+    while True:
+        size, kind = _CHUNK.unpack_from(data, at)
+        at += _CHUNK.size
+        if kind == b"IDAT":
+            (checksum,) = struct.unpack_from(">I", data, at + size)
+            parts.append(data[at : at + size])
+            if zlib.crc32(parts[-1], zlib.crc32(kind)) != checksum:
+                raise struct.error
+        elif kind == b"IEND":
+            return b"".join(parts)
+        at += size + 4
+
+
+def _slowly(data: bytes, where: Callable[[], str]) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise BadImage(f"its mask has {image.width} x {image.height} pixels: too many")
+        if channels := _COLOURED.get(image.mode):
+            raise MillError(
+                f"{where()} has {channels}, and a mask is grey: store it with one channel, "
+                "0 for background and 255 for foreground"
+            )
+        if image.mode.startswith("I"):
+            return (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.array(image.convert("L"))
+    except (MillError, BadImage):
+        raise
+    except Exception as error:  # PIL's plugins raise almost anything for damaged files
+        raise BadImage(f"its mask cannot be decoded: {error}") from None
