@@ -22,6 +22,7 @@ LIBRARIES = (
     "torchcodec",
     "triton",
     "kornia",
+    "scikit-image",
     "numpy",
     "numba",
     "pillow",

@@ -81,8 +81,8 @@ class RBD(Cells):
 class Learned:
     """A network of the user's (see `learned.py`); `size` is the side of the square it sees.
 
-    `weights` is a TorchScript or exported program (.pt, .ts, .pt2), an ONNX model (.onnx), or
-    weights of the small U2-Net (.safetensors, .pth).
+    `weights` is a TorchScript program (.pt, .ts), an ONNX model (.onnx), or weights of the small
+    U2-Net (.safetensors, .pth).
     """
 
     weights: str

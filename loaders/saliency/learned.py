@@ -2,9 +2,10 @@
 
 A file of weights imports whatever labels it was trained with: say so beside results.
 
-Programs (TorchScript, `torch.export`, ONNX) may be any network from a [1, 3, size, size] RGB image,
+Programs (TorchScript, ONNX) may be any network from a [1, 3, size, size] RGB image,
 normalised as for ImageNet, to a map [1, 1, h, w] or [1, h, w], or to a list of maps that begins
-with the best, as U2-Net and BASNet give them. Values outside 0 to 1 are taken for logits.
+with the best, as U2-Net and BASNet give them. Values outside 0 to 1 are taken for logits. Files of
+`torch.export` are not read: loading one may unpickle what it holds.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def _weights(path: Path, device: str) -> Run:
     except (RuntimeError, TypeError):
         raise MillError(
             f"{path} holds weights of something else than the small U2-Net: export other "
-            "networks as TorchScript (.ts), torch.export (.pt2) or ONNX (.onnx)"
+            "networks as TorchScript (.ts) or ONNX (.onnx)"
         ) from None
     network.to(device)
     return _torch(lambda pixels: torch.sigmoid(network(pixels)[0]), device)
@@ -112,12 +113,6 @@ def _script(path: Path, device: str) -> Run:
     import torch
 
     return _torch(torch.jit.load(path, map_location=device).eval(), device)
-
-
-def _exported(path: Path, device: str) -> Run:
-    import torch
-
-    return _torch(torch.export.load(path).module().to(device), device)
 
 
 def _torch(network: Callable[[Any], Any], device: str) -> Run:
@@ -157,6 +152,5 @@ OPENERS: dict[str, Callable[[Path, str], Run]] = {
     ".pth": _weights,
     ".pt": _script,
     ".ts": _script,
-    ".pt2": _exported,
     ".onnx": _onnx,
 }

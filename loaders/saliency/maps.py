@@ -60,7 +60,7 @@ class Estimator:
 
         plane, connectivity = self.work(image)
         plane = resized(plane[..., None], height, width)[..., 0]
-        return _judged(plane, connectivity)
+        return judged(plane, connectivity)
 
     def metadata(self) -> dict[str, Any]:
         """What made a map, for the file that holds it."""
@@ -143,7 +143,8 @@ def _rgb(image: np.ndarray) -> np.ndarray:
     return np.repeat(planes, 3, axis=2) if planes.shape[2] == 1 else planes
 
 
-def _judged(plane: np.ndarray, connectivity: float | None) -> Saliency:
+def judged(plane: np.ndarray, connectivity: float | None) -> Saliency:
+    """A finished map, and what is wrong with it, if anything."""
     from patchmill.loaders.saliency.paint import levels
     from patchmill.loaders.saliency.scale import score_of_levels
 

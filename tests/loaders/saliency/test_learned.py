@@ -30,17 +30,15 @@ def by(path: Path, **more: object) -> str:
     return f"learned(weights={str(path)!r}, {settings})"
 
 
-@pytest.mark.parametrize("kind", [".ts", ".pt2", ".onnx"])
+@pytest.mark.parametrize("kind", [".ts", ".onnx"])
 def test_any_program_is_an_estimator(kind: str, tmp_path: Path) -> None:
     path, seen = tmp_path / f"net{kind}", torch.zeros(1, 3, SIZE, SIZE)
     if kind == ".ts":
         torch.jit.script(Redness()).save(path)
-    elif kind == ".pt2":
-        torch.export.save(torch.export.export(Redness(), (seen,)), path)
     else:
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
-        torch.onnx.export(Redness(), (seen,), path)
+        torch.onnx.export(Redness().eval(), (seen,), path)
     image, mask = plain(100, 140)
     found = saliency.estimate(image, by(path))
     assert found.plane.shape == (100, 140)
@@ -103,14 +101,14 @@ def test_files_that_are_no_network_are_one_sentence(
     save_file({"weight": torch.zeros(3)}, other)
     evil = tmp_path / "evil.pth"
     torch.save(Pickled(), evil)
-    junk = [tmp_path / f"junk{kind}" for kind in (".ts", ".pt2", ".safetensors", ".pth")]
+    junk = [tmp_path / f"junk{kind}" for kind in (".ts", ".safetensors", ".pth")]
     for path in junk:
         path.write_bytes(b"no network")
     told = {
         other: "something else than the small U2-Net",
         evil: "cannot open",
         tmp_path / "none.ts": "cannot read weights",
-        tmp_path / "net.exe": "cannot tell what",
+        tmp_path / "net.pt2": "cannot tell what",
         **dict.fromkeys(junk, "cannot open"),
     }
     for path, words in told.items():
@@ -144,8 +142,8 @@ def settings(steps: int) -> train.Settings:
 
 def test_training_learns_and_its_weights_can_be_used(tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
-    losses = train.train(settings(14), out, "cpu")
-    assert np.mean(losses[-3:]) < 0.8 * losses[0]
+    losses = train.train(settings(10), out, "cpu")
+    assert np.mean(losses[-3:]) < 0.85 * losses[0]
     assert saliency.estimate(plain()[0], by(out)).plane.shape == (200, 260)
     assert [p.name for p in tmp_path.glob("w.*")] == ["w.safetensors"]
 

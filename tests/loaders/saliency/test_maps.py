@@ -13,7 +13,7 @@ from patchmill.loaders import saliency
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.saliency import frame
 from patchmill.loaders.saliency.constants import MC, RBD, fingerprint
-from patchmill.loaders.saliency.maps import MOST_PIXELS, SHORTEST, working_size
+from patchmill.loaders.saliency.maps import MOST_PIXELS, SHORTEST, judged, working_size
 from patchmill.loaders.saliency.resample import resized
 
 BY_HAND = ("gs", "mc", "rbd")
@@ -86,21 +86,19 @@ def test_noise_does_no_harm(method):
 
 
 def test_degenerate_maps_are_told_by_their_foreground_and_their_doubt():
-    from patchmill.loaders.saliency.maps import _judged
-
     plane = np.zeros((100, 100), np.uint8)
     plane[:1] = 255
-    assert "1.0%" in _judged(plane, None).why
+    assert "1.0%" in judged(plane, None).why
     plane[:95] = 255
-    assert "95.0%" in _judged(plane, None).why
+    assert "95.0%" in judged(plane, None).why
     plane[:60] = 255
     plane[60:] = 0
-    good = _judged(plane, None)
+    good = judged(plane, None)
     assert (good.degenerate, good.why, good.confidence) == (False, "", 1.0)
     assert good.foreground == 0.6
     plane[:] = 120
     plane[:30] = 135
-    assert "confidence" in _judged(plane, None).why
+    assert "confidence" in judged(plane, None).why
 
 
 @pytest.mark.parametrize("method", BY_HAND)
