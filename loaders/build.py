@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from patchmill.loaders.loader import Loader
+    from patchmill.loaders.masks import Masks
     from patchmill.loaders.sources import Source
     from patchmill.loaders.sources.flowing import Flowing
     from patchmill.loaders.sources.remote import Stream
@@ -40,6 +41,7 @@ def build(
     prefetch: int = 2,
     ledger: str | Path | None = None,
     steps: int | None = None,
+    masks: str | Path | None = None,
 ) -> Loader:
     """A loader of `data` (a folder, `scenes:10000` or a source) that gives batches of the views.
 
@@ -50,7 +52,8 @@ def build(
     `batch_size` is per rank; `dtype` is torch.float32 unless given, or bfloat16, float16 or uint8
     (not normalised); `workers` threads, by default this rank's share of the machine's cores;
     `prefetch` batches are made ahead; bad samples are listed in `ledger`, by default in the cache.
-    `steps` is for streamed shards alone: how many batches make an epoch.
+    `steps` is for streamed shards alone: how many batches make an epoch. `masks`, for recipes with
+    copy-paste, is the file of masks if it is not the one that `prepare masks` makes for the data.
     """
     import torch
 
@@ -89,6 +92,7 @@ def build(
         _check_size(source, batch_size, world_size, drop_last)
         schedule = Shuffled(source, seed, batch_size, rank, world_size, drop_last)
         most, count = min(batch_size, len(source)), len(source)
+    shown = _masks(masks, source, recipe)
     bad = Ledger(_ledger_path(ledger, source, rank), count)
     work = Work(
         source=source,
@@ -102,6 +106,7 @@ def build(
         workers=workers,
         prefetch=prefetch,
         most=most,
+        masks=shown,
     )
     return Loader(
         source,
@@ -112,6 +117,7 @@ def build(
         workers=workers,
         channels_last=channels_last,
         ledger=bad,
+        masks="" if shown is None else shown.fingerprint,
     )
 
 
@@ -160,6 +166,25 @@ def _check_stream(source: Flowing, rank: int, world_size: int, steps: int | None
             f"how much of {source.name} each of {world_size} ranks will read is not known before "
             "it is read: say how many batches make an epoch, as steps=1000"
         )
+
+
+def _masks(
+    given: str | Path | None, source: Source | Flowing, recipe: recipes.Recipe
+) -> Masks | None:
+    """What the recipe's copy-paste goes by; None where it has none."""
+    from patchmill.loaders import masks
+
+    if not any(group.paste for group in recipe.views):
+        if given is not None:
+            raise MillError(f"masks are for copy-paste, which the recipe {recipe.name} has none of")
+        return None
+    found = masks.of(source, given)  # type: ignore[arg-type]  # a stream has masks of its own
+    if found is None:
+        raise MillError(
+            f"the recipe {recipe.name} pastes by masks, and there are none for {source.name}: "
+            f"make them, with python -m patchmill.loaders.prepare masks {source.name}"
+        )
+    return found
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -41,9 +41,10 @@ class Loader:
         workers: int,
         channels_last: bool,
         ledger: Ledger,
+        masks: str = "",
     ) -> None:
         self.source, self.recipe, self.pipeline, self.seed = source, recipe, pipeline, seed
-        self.ledger = ledger
+        self.ledger, self._masks = ledger, masks
         self._schedule, self._steps = schedule, schedule.steps
         self._targets, self._channels_last = plan.targets(recipe), channels_last
         self._workers = workers
@@ -98,7 +99,8 @@ class Loader:
         run = self._run
         seconds = self._seconds + (run.seconds if run else 0.0)
         stages = self.pipeline.stages(seconds)
-        return Stats(stages, self._workers, seconds, self._waited, len(self.ledger))
+        unmasked = self.pipeline.unmasked()
+        return Stats(stages, self._workers, seconds, self._waited, len(self.ledger), unmasked)
 
     def _begin(self) -> Run:
         self._end()
@@ -158,6 +160,7 @@ class Loader:
             "data": self.source.fingerprint,
             "recipe": self.recipe.fingerprint(),
             "seed": self.seed,
+            **({"masks": self._masks} if self._masks else {}),
             **self._schedule.identity(),
         }
 
@@ -166,6 +169,7 @@ _REMEDY = {
     "data": "build the loader on the same list of samples",
     "recipe": "build the loader with the same recipe",
     "seed": "build the loader with the same seed",
+    "masks": "build the loader with the same masks",
     "global_batch": "choose batch_size so that batch_size x world_size stays the same",
     "batch_size": "a stream goes on only with the same batch_size",
     "rank": "a stream goes on only from each rank's own state",

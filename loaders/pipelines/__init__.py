@@ -63,6 +63,10 @@ class Pipeline(Protocol):
         """What all runs did together, in so many seconds."""
         ...
 
+    def unmasked(self) -> int:
+        """How often a sample was to be pasted and had no usable mask."""
+        ...
+
     def clear(self) -> None:
         """Let go of memory that is kept for batches."""
         ...

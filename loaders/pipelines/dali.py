@@ -58,6 +58,9 @@ class Dali:
         crews = {"workers": workers, "dali": [self._line.counters], **self._place.counters}
         return collect(crews, seconds)
 
+    def unmasked(self) -> int:
+        return sum(worker.counters.unmasked for worker in self._workers)
+
     def clear(self) -> None:
         self._place.clear()
 

@@ -50,6 +50,8 @@ class Ffcv:
                 f"pipeline 'ffcv' reads .beton files, which {source.name} is not: write one, or "
                 "take pipeline='threads'"
             )
+        if work.masks is not None:
+            raise MillError("pipeline 'ffcv' does no copy-paste: take pipeline='threads'")
         if work.device.type != "cpu":
             raise MillError("pipeline 'ffcv' makes its views on the CPU: take device='cpu'")
         self._work = work
@@ -76,6 +78,9 @@ class Ffcv:
 
     def stages(self, seconds: float) -> dict[str, Stage]:
         return collect({"workers": self._counters}, seconds)
+
+    def unmasked(self) -> int:
+        return 0
 
     def clear(self) -> None:
         self._blocks.clear()

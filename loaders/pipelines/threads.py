@@ -36,6 +36,9 @@ class Threads:
     def stages(self, seconds: float) -> dict[str, Stage]:
         return collect({"workers": [worker.counters for worker in self._workers]}, seconds)
 
+    def unmasked(self) -> int:
+        return sum(worker.counters.unmasked for worker in self._workers)
+
     def clear(self) -> None:
         self._canvases.clear()
 

@@ -37,6 +37,9 @@ class ThreadsGpu:
         workers = [worker.counters for worker in self._workers]
         return collect({"workers": workers, "gpu": [self._views.counters]}, seconds)
 
+    def unmasked(self) -> int:
+        return sum(worker.counters.unmasked for worker in self._workers)
+
     def clear(self) -> None:
         self._views.clear()
 
