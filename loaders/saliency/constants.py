@@ -8,9 +8,25 @@ units, places in shares of the picture's height and width.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from patchmill.loaders.errors import MillError
 
 VERSION = 1  # raised whenever the same constants give other maps
+
+# Where something else than 0 to a million is meant; sigmas must not be 0, and tables must fit.
+_BOUNDS = {
+    "compactness": (1e-3, 1e3),
+    "iterations": (1, 100),
+    "area": (100, 10**6),
+    "fewest": (1, 2000),
+    "least_area": (16, 10**6),
+    "superpixels": (10, 2000),
+    "place_sigma": (1e-3, 1e3),
+    "connectivity_sigma": (1e-3, 1e3),
+    "smoothness": (1e-6, 1e3),
+    "saturated": (0, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -22,6 +38,17 @@ class Slic:
     remove_frame: bool = True
     frame_width: int = 30  # a frame is looked for this far from each side
     frame_density: float = 0.6  # share of a row or column that edge pixels of a frame cover
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, low, high = getattr(self, field.name), *_BOUNDS.get(field.name, (0, 1e6))
+            wanted = type(field.default)
+            if wanted is float and type(value) is int:
+                object.__setattr__(self, field.name, float(value))
+            elif type(value) is not wanted:
+                raise MillError(f"{field.name} must be of type {wanted.__name__}, not {value!r}")
+            if wanted is not bool and not low <= value <= high:
+                raise MillError(f"{field.name} must be {low:g} to {high:g}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -89,6 +116,14 @@ class Learned:
     size: int = 320
     device: str = "cpu"
     normalise: bool = True  # the map's own least and largest values become 0 and 1
+
+    def __post_init__(self) -> None:
+        if type(self.size) is not int or not 16 <= self.size <= 2048:
+            raise MillError(f"size must be 16 to 2048 pixels, not {self.size!r}")
+        if not isinstance(self.weights, str) or not isinstance(self.device, str):
+            raise MillError(
+                f"weights and device must be text, not {self.weights!r}, {self.device!r}"
+            )
 
 
 def fingerprint(constants: object, *more: str) -> str:

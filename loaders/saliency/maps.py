@@ -24,6 +24,9 @@ FLAT = 2.0  # CIELAB units; no map is made of a picture whose superpixels all di
 LEAST_FOREGROUND, MOST_FOREGROUND = 0.02, 0.9
 LEAST_CONFIDENCE = 0.5
 
+_SPECK = np.zeros((TOO_SHORT, TOO_SHORT, 3), np.uint8)
+_SPECK[5:10, 5:10] = 255
+
 
 @dataclass(frozen=True)
 class Saliency:
@@ -79,7 +82,7 @@ def estimate(image: np.ndarray, method: str = "rbd", longest: int | None = None)
 
 @functools.lru_cache(maxsize=16)
 def estimator(method: str = "rbd") -> Estimator:
-    """What makes maps by this method; a learned one loads its network here."""
+    """What makes maps by this method: loads its network, or compiles what it needs."""
     constants = call.call(method, METHODS, "saliency method")
     name, _ = call.parse(method)
     if isinstance(constants, Learned):
@@ -88,7 +91,12 @@ def estimator(method: str = "rbd") -> Estimator:
         network = opened(constants)
         anywhere = replace(constants, weights="", device="")
         return Estimator(name, constants, fingerprint(anywhere, network.digest), network)
-    return Estimator(name, constants, fingerprint(constants), functools.partial(by_hand, constants))
+    from patchmill.kernels.jit import announced
+
+    work = functools.partial(by_hand, constants)
+    with announced():
+        work(_SPECK)
+    return Estimator(name, constants, fingerprint(constants), work)
 
 
 def by_hand(by: GS | MC | RBD, image: np.ndarray) -> tuple[np.ndarray, float | None]:
@@ -99,10 +107,10 @@ def by_hand(by: GS | MC | RBD, image: np.ndarray) -> tuple[np.ndarray, float | N
     saliency: Any = {GS: gs.saliency, MC: mc.saliency, RBD: rbd.saliency}[type(by)]
     picture = resample.resized(image, *working_size(*image.shape[:2]))
     plane = np.zeros(picture.shape[:2], np.uint8)
-    inner = (slice(None), slice(None))
+    rows, columns = slice(0, len(picture)), slice(0, picture.shape[1])
     if by.remove_frame:
-        inner = frame.inside(picture, by.frame_width, by.frame_density)
-    picture = np.ascontiguousarray(picture[inner])
+        rows, columns = frame.inside(picture, by.frame_width, by.frame_density)
+    picture = np.ascontiguousarray(picture[rows, columns])
     height, width = picture.shape[:2]
     labels, count = slic.superpixels(
         lab.lab_of(picture), width, by.count(height * width), by.compactness, by.iterations
@@ -111,7 +119,7 @@ def by_hand(by: GS | MC | RBD, image: np.ndarray) -> tuple[np.ndarray, float | N
     if graph.colour.max() < FLAT:
         return plane, None
     values, connectivity = saliency(graph, labels, by)
-    paint.paint(np.rint(values * 255).astype(np.uint8), labels, plane[inner])
+    paint.paint(np.rint(values * 255).astype(np.uint8), labels, plane, rows.start, columns.start)
     return plane, connectivity
 
 
@@ -140,7 +148,8 @@ def _rgb(image: np.ndarray) -> np.ndarray:
         raise MillError(
             f"saliency needs an image of 1 or 3 channels, not {planes.shape[2]}: convert it to RGB"
         )
-    return np.repeat(planes, 3, axis=2) if planes.shape[2] == 1 else planes
+    # Compiled code is made for writable, contiguous arrays; others are rare.
+    return np.require(np.repeat(planes, 3 // planes.shape[2], axis=2), requirements="CW")
 
 
 def judged(plane: np.ndarray, connectivity: float | None) -> Saliency:

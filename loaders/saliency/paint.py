@@ -8,11 +8,13 @@ from patchmill.kernels.jit import jit
 
 
 @jit
-def paint(codes, labels, plane):
-    """Give each pixel of `plane` (uint8 [h, w], a view maybe) its superpixel's code."""
-    for y in range(len(labels)):
-        for x in range(labels.shape[1]):
-            plane[y, x] = codes[labels[y, x]]
+def paint(codes, labels, plane, top, left):
+    """Give each pixel of a window of `plane` (uint8 [h, w]) its superpixel's code."""
+    height, width = labels.shape
+    for y in range(height):
+        own, row = labels[y], plane[top + y, left : left + width]
+        for x in range(width):
+            row[x] = codes[own[x]]
 
 
 @jit

@@ -1,6 +1,8 @@
 """`estimate` and what surrounds the estimators: sizes, frames, bad input, threads, metadata."""
 
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -173,6 +175,12 @@ def test_what_is_no_rgb_image_is_one_sentence(image, told):
         ("rbd(smoothnes=1)", "did you mean 'smoothness'"),
         ("rbd(", "cannot read"),
         ("learned", "weights"),
+        ("learned(weights=3)", "must be text"),
+        ("learned(weights='a.ts', size=0)", "size"),
+        ("rbd(area=0)", "area must be 100"),
+        ("rbd(place_sigma='far')", "place_sigma must be of type float"),
+        ("mc(superpixels=10.5)", "superpixels must be of type int"),
+        ("gs(remove_frame=1)", "remove_frame must be of type bool"),
     ],
 )
 def test_methods_that_there_are_not(method, told):
@@ -188,6 +196,13 @@ def test_constants_are_in_the_metadata_and_in_the_fingerprint():
     assert usual.fingerprint == fingerprint(RBD()) != other.fingerprint
     assert hash(usual.constants) == hash(RBD()) and "smoothness=0.1" in repr(RBD())
     assert len({saliency.estimator(m).fingerprint for m in BY_HAND}) == 3
+    assert fingerprint(MC(steepness=8)) == fingerprint(MC(steepness=8.0))
+
+
+def test_importing_it_is_light():
+    told = "import sys, patchmill.loaders.saliency; print({'numba', 'torch'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
 
 
 @settings(deadline=None, max_examples=15)
