@@ -11,6 +11,7 @@ with the best, as U2-Net and BASNet give them. Values outside 0 to 1 are taken f
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,9 @@ def _weights(path: Path, device: str) -> Run:
 def _script(path: Path, device: str) -> Run:
     import torch
 
-    return _torch(torch.jit.load(path, map_location=device).eval(), device)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*torch.jit.load.* is deprecated", FutureWarning)
+        return _torch(torch.jit.load(path, map_location=device).eval(), device)
 
 
 def _torch(network: Callable[[Any], Any], device: str) -> Run:

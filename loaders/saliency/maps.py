@@ -149,7 +149,7 @@ def _rgb(image: np.ndarray) -> np.ndarray:
             f"saliency needs an image of 1 or 3 channels, not {planes.shape[2]}: convert it to RGB"
         )
     # Compiled code is made for writable, contiguous arrays; others are rare.
-    return np.require(np.repeat(planes, 3 // planes.shape[2], axis=2), requirements="CW")
+    return np.require(np.repeat(planes, 3 // planes.shape[2], axis=2), requirements=["C", "W"])
 
 
 def judged(plane: np.ndarray, connectivity: float | None) -> Saliency:

@@ -1,5 +1,6 @@
 """Networks of all file types as estimators; the small U2-Net learns, and goes on where it was."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,15 @@ from patchmill.loaders.saliency.u2net import U2Net
 SIZE = 32
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Of torch: on so little work, waiting for each other takes longer than the work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Redness(nn.Module):
     """Logits, as a list of maps that begins with the best."""
 
@@ -30,6 +40,7 @@ def by(path: Path, **more: object) -> str:
     return f"learned(weights={str(path)!r}, {settings})"
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 @pytest.mark.parametrize("kind", [".ts", ".onnx"])
 def test_any_program_is_an_estimator(kind: str, tmp_path: Path) -> None:
     path, seen = tmp_path / f"net{kind}", torch.zeros(1, 3, SIZE, SIZE)
@@ -117,6 +128,7 @@ def test_files_that_are_no_network_are_one_sentence(
     assert "executed" not in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 def test_more_than_one_map_is_one_sentence(tmp_path: Path) -> None:
     class Colours(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
