@@ -14,6 +14,7 @@ in shards (.mask.png) or betons (the field mask), and those of scenes, serve whe
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -72,11 +73,18 @@ class MaskStats:
 class Masks:
     """The masks of a data set; any thread may ask."""
 
-    def __init__(self, name: str, fingerprint: str, found: Masked | MaskFile) -> None:
+    def __init__(
+        self,
+        name: str,
+        fingerprint: str,
+        found: Masked | MaskFile,
+        estimator: Mapping[str, Any] | None = None,
+    ) -> None:
         from patchmill.loaders.sources.mask_file import MaskFile
 
         self.name = name  # for messages
         self.fingerprint = fingerprint  # equal for equal masks of equal data
+        self.estimator = estimator  # what made them, where that is known
         self.file = found if isinstance(found, MaskFile) else None
         self._found = found
         self._counts: Counter[str] = Counter()
@@ -130,15 +138,27 @@ def of(source: Source, path: str | Path | None = None, method: str | None = None
     file = Path(path) if path is not None else find(source)
     if file is not None:
         return open_masks(file, source, method)
-    return own(source)
+    return own(source, method)
 
 
-def own(source: Source) -> Masks | None:
+def own(source: Source, method: str | None = None) -> Masks | None:
     """The masks that came with the data."""
     if not getattr(source, "masked", False):
         return None
     masked: Masked = source  # type: ignore[assignment]  # it says so
-    return Masks(source.name, source.fingerprint, masked)
+    found = Masks(source.name, source.fingerprint, masked, _recorded(source))
+    _warn_of_others(found, method)
+    return found
+
+
+def _recorded(source: Source) -> dict[str, Any] | None:
+    """The estimator that `prepare` noted beside the shards or the .beton that it made."""
+    path = os.path.realpath(os.path.expanduser(source.name))
+    about = os.path.join(path, "dataset.json") if os.path.isdir(path) else f"{path}.json"
+    try:
+        return json.loads(Path(about).read_bytes())["masks"]["estimator"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def find(source: Source) -> Path | None:
@@ -181,14 +201,25 @@ def open_masks(path: str | Path, source: Source, method: str | None = None) -> M
             f"now ({len(source):,}): make them anew, with "
             f"python -m patchmill.loaders.prepare masks {source.name} --overwrite"
         )
-    made, asked = file.meta["estimator"], wanted(method or file.meta["estimator"]["method"])
-    if any(made[key] != value for key, value in asked.items() if method or key == "version"):
-        log.warning(
-            "the masks in %s were made by %s, not by %s", path, described(made), described(asked)
-        )
     content = hashlib.sha256(file.states.data)
     content.update(file.checksums.data)
-    return Masks(str(path), content.hexdigest()[:16], file)
+    found = Masks(str(path), content.hexdigest()[:16], file, file.meta["estimator"])
+    _warn_of_others(found, method)
+    return found
+
+
+def _warn_of_others(found: Masks, method: str | None) -> None:
+    made = found.estimator
+    if made is None:
+        return
+    asked = wanted(method or made["method"])
+    if any(made[key] != value for key, value in asked.items() if method or key == "version"):
+        log.warning(
+            "the masks of %s were made by %s, not by %s",
+            found.name,
+            described(made),
+            described(asked),
+        )
 
 
 def wanted(method: str) -> dict[str, Any]:

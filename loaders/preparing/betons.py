@@ -25,19 +25,22 @@ NO_LABEL = -1  # a .beton made here always has the field
 class BetonOutput:
     """Appends samples to one file of at most `most`; a stretch of it is `size` bytes."""
 
-    def __init__(self, path: Path, most: int, size: int, classes: Sequence[str]) -> None:
-        self._writer, self._size = _Continued(path, most, classes), size
+    def __init__(
+        self, path: Path, most: int, size: int, classes: Sequence[str], masks: bool
+    ) -> None:
+        self._writer, self._size = _Continued(path, most, classes, masks), size
         self._stretch = 0  # bytes since the last commit
 
     def restore(self, finished: Sequence[dict[str, Any]]) -> int:
         return self._writer.restore(finished)
 
     def has_room(self, sample: Ready) -> bool:
-        return not self._stretch or self._stretch + len(sample.image.data) <= self._size
+        return not self._stretch or self._stretch + _size(sample) <= self._size
 
     def add(self, sample: Ready) -> None:
-        self._writer.add(sample.image.data, NO_LABEL if sample.label is None else sample.label)
-        self._stretch += len(sample.image.data)
+        label = NO_LABEL if sample.label is None else sample.label
+        self._writer.add(sample.image.data, label, sample.mask)
+        self._stretch += _size(sample)
 
     def commit(self) -> dict[str, Any]:
         self._stretch = 0
@@ -50,6 +53,10 @@ class BetonOutput:
         self._writer.pause()
 
 
+def _size(sample: Ready) -> int:
+    return len(sample.image.data) + len(sample.mask)
+
+
 def part(path: Path) -> Path:
     """What the file is called until it is whole."""
     return path.with_name(f"{path.name}.part")
@@ -58,10 +65,10 @@ def part(path: Path) -> Path:
 class _Continued(BetonWriter):
     """Keeps its file when it is left early, and takes up where the journal says it was."""
 
-    def __init__(self, path: Path, most: int, classes: Sequence[str]) -> None:
+    def __init__(self, path: Path, most: int, classes: Sequence[str], masks: bool) -> None:
         for stale in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
             stale.unlink()
-        super().__init__(path, most, classes)
+        super().__init__(path, most, classes, masks=masks)
         self._file.close()
         kept = part(path)
         if kept.exists():

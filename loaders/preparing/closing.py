@@ -15,6 +15,7 @@ import numpy as np
 
 import patchmill
 from patchmill.loaders.errors import MillError
+from patchmill.loaders.masks import Masks
 from patchmill.loaders.preparing import files, journal
 from patchmill.loaders.preparing.journal import Entry
 from patchmill.loaders.preparing.options import BETON, Options
@@ -33,7 +34,13 @@ def unfinished(place: Place, world_size: int) -> list[int]:
     return [rank for rank, one in enumerate(found) if one is None or not one.done]
 
 
-def close(place: Place, source: Source, identity: dict[str, Any], options: Options) -> bool:
+def close(
+    place: Place,
+    source: Source,
+    masks: Masks | None,
+    identity: dict[str, Any],
+    options: Options,
+) -> bool:
     """Write what was made, and remove what a later run would have continued from.
 
     False where other ranks are still at work.
@@ -52,6 +59,8 @@ def close(place: Place, source: Source, identity: dict[str, Any], options: Optio
     if total.bad:
         files.write_ledger(place.bad, total.bad, options.rank)
     about = _about(place, source, identity, entries, total)
+    if masks:
+        about["masks"] |= {"from": masks.name, "estimator": masks.estimator}
     files.write_whole(place.about, json.dumps(about, indent=1) + "\n", options.rank)
     for path in place.leftovers():
         path.unlink(missing_ok=True)  # another rank may be doing so too

@@ -13,11 +13,12 @@ import numpy as np
 
 from patchmill.loaders.decode import BadImage, decode
 from patchmill.loaders.errors import MillError
-from patchmill.loaders.preparing import closing, images, journal, places
+from patchmill.loaders.masks import ENDING as MASKS
+from patchmill.loaders.preparing import closing, images, inspecting_masks, journal, places
 from patchmill.loaders.preparing.places import Place
 from patchmill.loaders.preparing.report import counted, size
 from patchmill.loaders.progress import track
-from patchmill.loaders.sources import shard_index, shard_names, tar
+from patchmill.loaders.sources import open_source, shard_index, shard_names, tar
 from patchmill.loaders.sources.beton import Beton
 from patchmill.loaders.sources.columns import Columns
 from patchmill.loaders.sources.threads import in_threads
@@ -47,6 +48,8 @@ class Findings:
 
 def inspect(out: Path) -> tuple[str, list[str]]:
     """What is there, in lines to print, and what differs from what was written."""
+    if out.suffix == MASKS and out.is_file():
+        return inspecting_masks.inspect_file(out)
     place = places.choose(out, "shards" if out.is_dir() else None)
     if not out.exists():
         problem = next(iter(_incomplete(place, None)), f"there is no {out}: check the path")
@@ -62,7 +65,9 @@ def inspect(out: Path) -> tuple[str, list[str]]:
     else:
         found = [_beton(out, about)]
     problems += [problem for one in found for problem in one.problems]
-    return "\n".join(_lines(place, about, found, problems)), problems
+    masks, more = ([], []) if problems else inspecting_masks.inside(open_source(out))
+    problems += more
+    return "\n".join(_lines(place, about, found, masks, problems)), problems
 
 
 def _incomplete(place: Place, about: dict[str, Any] | None) -> list[str]:
@@ -188,7 +193,11 @@ def _record(data: bytes) -> Record:
 
 
 def _lines(
-    place: Place, about: dict[str, Any] | None, found: Sequence[Findings], problems: Sequence[str]
+    place: Place,
+    about: dict[str, Any] | None,
+    found: Sequence[Findings],
+    masks: Sequence[str],
+    problems: Sequence[str],
 ) -> Iterator[str]:
     records = [record for one in found for record in one.records]
     kind = closing.FORMATS[place.format]
@@ -202,6 +211,7 @@ def _lines(
         yield f"bytes      {size(total)}; an image {_percentiles(columns[:, 0], size)}"
         for title, side in (("height", 1), ("width", 2)):
             yield f"{title:<10} {_percentiles(columns[:, side], lambda px: f'{px:.0f}')} px"
+    yield from masks
     if about:
         options = {k: v for k, v in about["options"].items() if v is not None and v is not False}
         yield f"made of    {about['source']}"

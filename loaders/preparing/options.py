@@ -68,8 +68,8 @@ class Options:
             )
 
 
-def identity(source: Source, options: Options) -> dict[str, Any]:
-    """All that the bytes of the output depend on, as plain data."""
+def identity(source: Source, options: Options, masks: str = "") -> dict[str, Any]:
+    """All that the bytes of the output depend on, as plain data; `masks` is their fingerprint."""
     shared = {
         "layout": LAYOUT_VERSION,
         "source": source.fingerprint,
@@ -83,6 +83,8 @@ def identity(source: Source, options: Options) -> dict[str, Any]:
         shared |= {"quality": options.quality, "encoder": _encoder()}
     if options.format == SHARDS:
         shared |= {"shard_size": options.shard_size, "world_size": options.world_size}
+    if masks:
+        shared |= {"masks": masks}
     return shared
 
 

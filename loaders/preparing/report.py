@@ -19,6 +19,8 @@ def summary(outcome: Outcome) -> str:
         f"{size(tally.bytes)} here",
         *(f"  {count:,} {what}" for what, count in sorted(tally.changes.items())),
     ]
+    if tally.masks:
+        lines.append(f"masks: {counted(tally.masks)}")
     if tally.traits:
         lines.append(f"odd ones: {counted(tally.traits)}")
     if tally.bad:
@@ -50,17 +52,23 @@ def masks_summary(outcome: masking.Outcome) -> str:
 
 def mask_lines(file: mask_file.MaskFile) -> list[str]:
     """What is in a file of masks."""
-    counts, samples = file.meta["counts"], max(len(file), 1)
-    degenerate, missing = counts["degenerate"], counts["missing"]
+    counts, made = file.meta["counts"], len(file) - file.meta["counts"]["missing"]
     lines = [
-        f"masks      {len(file) - missing:,} by {masks.described(file.meta['estimator'])}, "
-        f"{size(file.stored / samples)} each",
-        f"degenerate {degenerate:,} ({degenerate / samples:.1%}), which training does not use",
+        f"masks      {made:,} by {masks.described(file.meta['estimator'])}, "
+        f"{size(file.stored / max(made, 1))} each",
+        degenerate_line(counts["degenerate"], made),
     ]
-    if missing:
+    if counts["missing"]:
         first = int(np.argmax(file.states == mask_file.MISSING))
-        lines.append(f"missing    {missing:,}, first that of image {first}: {file.why(first)}")
+        lines.append(
+            f"missing    {counts['missing']:,}, first that of image {first}: {file.why(first)}"
+        )
     return lines
+
+
+def degenerate_line(count: int, made: int) -> str:
+    share = count / max(made, 1)
+    return f"degenerate {count:,} of them ({share:.1%}), which training does not use"
 
 
 def counted(counts: Mapping[str, int]) -> str:

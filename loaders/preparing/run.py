@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from patchmill.loaders import masks
 from patchmill.loaders.decode import BadImage
 from patchmill.loaders.errors import MillError
+from patchmill.loaders.masks import Masks
 from patchmill.loaders.preparing import betons, closing, files, images, lists, places, shards
 from patchmill.loaders.preparing.inorder import in_order
 from patchmill.loaders.preparing.journal import Entry, Journal
@@ -26,8 +28,9 @@ from patchmill.loaders.preparing.places import Place
 from patchmill.loaders.preparing.tally import Bad, Ready, Tally
 from patchmill.loaders.progress import track
 from patchmill.loaders.sources import Source, open_source
+from patchmill.loaders.sources.beton_writer import PAGE_SIZE
 from patchmill.loaders.sources.folder import Folder
-from patchmill.loaders.sources.shards import Shards
+from patchmill.loaders.sources.mask_png import encoded
 
 log = logging.getLogger("patchmill")
 
@@ -51,6 +54,15 @@ class Output(Protocol):
 
 
 @dataclass(frozen=True)
+class Task:
+    source: Source
+    masks: Masks | None
+    place: Place
+    options: Options
+    workers: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a run did."""
 
@@ -69,18 +81,17 @@ def prepare(
     if overwrite and options.world_size > 1:
         raise MillError("--overwrite would remove what other ranks write: remove OUT yourself")
     place = places.choose(out, options.format)
-    known = identity(source, options)
-    if isinstance(source, Shards) and source.read_mask(0) is not None:
-        log.warning("the masks of %s are not copied", source.name)
+    found = masks.of(source)
+    known = identity(source, options, found.fingerprint if found else "")
     with files.writing(out):
         if places.claim(place, _root(source), known, overwrite):
             return None
         journal = Journal(place.journal(options.rank), known)
         try:
-            outcome = _prepare(source, place, options, workers, journal)
+            outcome = _prepare(Task(source, found, place, options, workers), journal)
         finally:
             journal.close()
-        if not closing.close(place, source, known, options):
+        if not closing.close(place, source, found, known, options):
             outcome.waiting_for.extend(closing.unfinished(place, options.world_size))
         return outcome
 
@@ -92,17 +103,15 @@ def open_any(data: str) -> Source:
     return open_source(data)
 
 
-def _prepare(
-    source: Source, place: Place, options: Options, workers: int, journal: Journal
-) -> Outcome:
-    start, stop = _piece(len(source), options)
+def _prepare(task: Task, journal: Journal) -> Outcome:
+    place, (start, stop) = task.place, _piece(len(task.source), task.options)
     began = time.monotonic()
     if not journal.done and not _was_renamed(place, journal, stop):
-        with contextlib.closing(_output(source, place, options, stop - start)) as output:
+        with contextlib.closing(_output(task, stop - start)) as output:
             journal.keep(output.restore([entry.output for entry in journal.entries]))
             first = journal.entries[-1].stop if journal.entries else start
             before = closing.sum_up(journal.entries)
-            _write(source, place, options, workers, journal, output, range(first, stop))
+            _write(task, journal, output, range(first, stop))
             output.finish()
     else:
         first, before = stop, closing.sum_up(journal.entries)
@@ -118,15 +127,8 @@ def _prepare(
     )
 
 
-def _write(
-    source: Source,
-    place: Place,
-    options: Options,
-    workers: int,
-    journal: Journal,
-    output: Output,
-    positions: range,
-) -> None:
+def _write(task: Task, journal: Journal, output: Output, positions: range) -> None:
+    place, options = task.place, task.options
     total = closing.sum_up(journal.entries)
     tally, begun, position = Tally(), positions.start, positions.start
 
@@ -138,10 +140,10 @@ def _write(
             files.write_ledger(place.bad_of(options), total.bad, options.rank)
         tally, begun = Tally(), position
 
-    count = _piece(len(source), options)
+    count = _piece(len(task.source), options)
     done = positions.start - count[0]
     with (
-        contextlib.closing(_samples(source, options, workers, positions)) as samples,
+        contextlib.closing(_samples(task, positions)) as samples,
         track(f"preparing {place.out}", count[1] - count[0], done, "images") as advance,
     ):
         for chunk in samples:
@@ -160,20 +162,18 @@ def _write(
             commit()
 
 
-def _samples(
-    source: Source, options: Options, workers: int, positions: range
-) -> Generator[list[Ready | Bad], None, None]:
-    root = _base(source)
+def _samples(task: Task, positions: range) -> Generator[list[Ready | Bad], None, None]:
+    source, workers, root = task.source, task.workers, _base(task.source)
 
     def read(ids: list[int]) -> list[Read]:
         return [(id, _bytes_or_error(source, id)) for id in ids]
 
     def ready(found: list[Read]) -> list[Ready | Bad]:
-        return [_ready(source, root, options, id, data) for id, data in found]
+        return [_ready(task, root, id, data) for id, data in found]
 
     with (
         contextlib.closing(
-            in_order(read, _ids(source, options, positions), READERS, 2 * READERS)
+            in_order(read, _ids(source, task.options, positions), READERS, 2 * READERS)
         ) as encoded,
         contextlib.closing(in_order(ready, encoded, workers, 2 * workers)) as samples,
     ):
@@ -209,26 +209,41 @@ def _bytes_or_error(source: Source, id: int) -> bytes | OSError:
         return error
 
 
-def _ready(
-    source: Source, root: str, options: Options, id: int, data: bytes | OSError
-) -> Ready | Bad:
+def _ready(task: Task, root: str, id: int, data: bytes | OSError) -> Ready | Bad:
+    source = task.source
     where = source.where(id)
     if isinstance(data, OSError):
         return Bad(id, where, data.strerror or str(data))
     try:
-        image = images.prepare(data, options)
+        image = images.prepare(data, task.options)
     except BadImage as error:
         return Bad(id, where, str(error))
     label = None if source.labels is None else int(source.labels[id])
     checksum = zlib.crc32(image.data)
-    return Ready(id, label, image, checksum, len(data), where.removeprefix(root))
+    path = where.removeprefix(root)
+    return Ready(id, label, image, checksum, len(data), path, *_mask(task, id, image))
 
 
-def _output(source: Source, place: Place, options: Options, most: int) -> Output:
+def _mask(task: Task, id: int, image: images.Image) -> tuple[bytes, str]:
+    """As a PNG, and its state; no bytes where there is none that training would use."""
+    if task.masks is None:
+        return b"", ""
+    found = task.masks.look(id)
+    if found.plane is None or found.state != masks.USED:
+        return b"", found.state
+    data = encoded(found.plane)
+    if task.options.format == BETON and len(image.data) + len(data) > PAGE_SIZE:
+        return b"", masks.MISSING
+    return data, found.state
+
+
+def _output(task: Task, most: int) -> Output:
+    place, options, classes = task.place, task.options, task.source.classes
     if options.format == BETON:
-        return betons.BetonOutput(place.out, most, options.shard_size, source.classes)
+        masked = task.masks is not None
+        return betons.BetonOutput(place.out, most, options.shard_size, classes, masked)
     prefix = "data" if options.world_size == 1 else f"data-{options.rank:04d}"
-    return shards.ShardOutput(place.out, prefix, options.shard_size, source.classes)
+    return shards.ShardOutput(place.out, prefix, options.shard_size, classes)
 
 
 def _was_renamed(place: Place, journal: Journal, stop: int) -> bool:

@@ -2,9 +2,9 @@
 
 A sample is `000000123.jpg` (or .png ...: what its bytes are), `000000123.cls` with the number of
 its class where there is one, and `000000123.json` with the path that it came from; these two take a
-kilobyte each. The number is the sample's in the source. Headers hold neither times nor owners, so
-equal samples make equal tars; the file's own time is made up of its checksum, so that an equal tar
-has an equal index too.
+kilobyte each. Where it has a mask that is of use, there is `000000123.mask.png`. The number is the
+sample's in the source. Headers hold neither times nor owners, so equal samples make equal tars; the
+file's own time is made up of its checksum, so that an equal tar has an equal index too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmill.loaders.preparing.tally import Ready
-from patchmill.loaders.sources import shard_index
+from patchmill.loaders.sources import shard_index, shard_samples
 from patchmill.loaders.sources.tar import BLOCK
 
 _END = bytes(2 * BLOCK)
@@ -67,9 +67,20 @@ class ShardOutput:
         if sample.label is not None:
             self._tar.put(key + b"cls", b"%d" % sample.label)
         self._tar.put(key + b"json", _about(sample))
-        size, checksum = len(sample.image.data), sample.checksum
+        masked = {}
+        if mask := sample.mask:
+            where = self._tar.put(key + shard_samples.MASK.encode(), mask)
+            masked = {"mask_offset": where, "mask_size": len(mask)}
         self._samples.append(
-            shard_index.Sample(name, at, size, label=sample.label, checksum=checksum)
+            shard_index.Sample(
+                name,
+                at,
+                len(sample.image.data),
+                label=sample.label,
+                checksum=sample.checksum,
+                mask_checksum=zlib.crc32(mask),
+                **masked,
+            )
         )
 
     def commit(self) -> dict[str, Any]:
@@ -167,6 +178,8 @@ def _room(sample: Ready) -> int:
     sizes = [len(sample.image.data), len(_about(sample))]
     if sample.label is not None:
         sizes.append(1)
+    if sample.mask:
+        sizes.append(len(sample.mask))
     return sum(BLOCK + size + -size % BLOCK for size in sizes) + len(_END)
 
 

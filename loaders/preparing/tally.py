@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from patchmill.loaders.preparing.images import Image
 
+_COUNTERS = ("traits", "changes", "masks")
+
 
 class Ready(NamedTuple):
     """A sample that can be written."""
@@ -18,6 +20,8 @@ class Ready(NamedTuple):
     checksum: int  # CRC-32 of image.data
     source_bytes: int
     path: str  # where it came from, as seen from the source's root
+    mask: bytes = b""  # a PNG; nothing where there is none, or none of use
+    mask_state: str = ""  # as in `masks.Look`; nothing where the source has no masks
 
 
 class Bad(NamedTuple):
@@ -35,6 +39,7 @@ class Tally:
     source_bytes: int = 0
     traits: Counter[str] = field(default_factory=Counter)
     changes: Counter[str] = field(default_factory=Counter)
+    masks: Counter[str] = field(default_factory=Counter)  # by state
     bad: list[Bad] = field(default_factory=list)
 
     def count(self, sample: Ready) -> None:
@@ -44,6 +49,8 @@ class Tally:
         self.traits.update(sample.image.traits)
         if sample.image.change:
             self.changes[sample.image.change] += 1
+        if sample.mask_state:
+            self.masks[sample.mask_state] += 1
 
     def add(self, other: Tally) -> None:
         self.samples += other.samples
@@ -51,17 +58,15 @@ class Tally:
         self.source_bytes += other.source_bytes
         self.traits += other.traits
         self.changes += other.changes
+        self.masks += other.masks
         self.bad += other.bad
 
     def as_json(self) -> dict[str, Any]:
         plain = asdict(self) | {"bad": [bad._asdict() for bad in self.bad]}
-        return plain | {
-            "traits": dict(sorted(self.traits.items())),
-            "changes": dict(sorted(self.changes.items())),
-        }
+        return plain | {name: dict(sorted(getattr(self, name).items())) for name in _COUNTERS}
 
 
 def from_json(plain: dict[str, Any]) -> Tally:
     bad = [Bad(**entry) for entry in plain["bad"]]
-    counters = {name: Counter(plain[name]) for name in ("traits", "changes")}
+    counters = {name: Counter(plain[name]) for name in _COUNTERS}
     return Tally(**(plain | counters | {"bad": bad}))

@@ -31,7 +31,7 @@ KIND = "masks 1"
 GOOD, DEGENERATE, MISSING = range(3)
 STATES = ("good", "degenerate", "missing")
 
-_LEVELS = 32  # of grey: finer ones would double the file, and are within the estimators' noise
+_BITS = 4  # of grey: 16 levels; more would double the file, and tell of noise
 
 
 class Row(NamedTuple):
@@ -98,22 +98,13 @@ def row(plane: np.ndarray, foreground: float, confidence: float, why: str) -> Ro
     from patchmill.loaders.sources.mask_png import encoded
 
     height, width = plane.shape
-    png, state = encoded(rounded(plane)), DEGENERATE if why else GOOD
+    png, state = encoded(plane, _BITS), DEGENERATE if why else GOOD
     return Row(state, height, width, foreground, confidence, zlib.crc32(png), why, png)
 
 
 def nothing(why: str) -> Row:
     """Of an image that no mask can be made of."""
     return Row(MISSING, 0, 0, 0.0, 0.0, 0, why, b"")
-
-
-def rounded(plane: np.ndarray) -> np.ndarray:
-    """To the nearest of 32 levels from 0 to 255."""
-    return _ROUNDED[plane]
-
-
-_STEPS = np.rint(np.arange(256) * (_LEVELS - 1) / 255)
-_ROUNDED = np.rint(_STEPS * 255 / (_LEVELS - 1)).astype(np.uint8)
 
 
 def write(
