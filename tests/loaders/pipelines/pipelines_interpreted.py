@@ -1,0 +1,316 @@
+"""The pipelines that make views on a GPU, on a CPU: their kernels run by Triton's interpreter.
+
+    TRITON_INTERPRET=1 python -m pytest tests/loaders/pipelines/pipelines_interpreted.py
+
+All but streams and events is as on a GPU: packing, addresses, labels, errors, what memory lives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from oddities import jpeg, picture, saved, write_odd
+from pipelinemaking import Pictures, make_loader, mill_threads
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs TRITON_INTERPRET=1 from the start", allow_module_level=True)
+
+import triton
+import triton.language as tl
+
+from patchmill.kernels.views import gpu, reference
+from patchmill.loaders import plan
+from patchmill.loaders.decode import decode
+from patchmill.loaders.errors import MillError
+from patchmill.loaders.pipelines import arena, choice, gpu_views, memory
+from patchmill.loaders.recipe import Blur, Colour, Crop, Recipe, Views
+
+
+@triton.jit
+def counts_to(number):
+    for _ in range(0, tl.load(number)):
+        pass
+
+
+try:
+    counts_to[(1,)](torch.ones(1, dtype=torch.int32))
+except Exception as error:
+    pytest.skip(f"Triton's interpreter and NumPy do not agree: {error}", allow_module_level=True)
+
+LEVEL = 1 / 255
+MOST = 1.2  # levels, as for the renderer by itself
+JITTER = Colour(0.4, 0.4, 0.2, 0.1)
+TINY = Recipe(
+    (
+        Views("global", 1, 16, Crop((0.4, 1.0)), colour=JITTER, blur=Blur((0.5,))),
+        Views("local", 1, 6, Crop((0.05, 0.4)), turns=True),
+    ),
+    name="tiny",
+)
+DOT = Recipe((Views("dot", 1, 2),), name="dot")
+
+
+@pytest.fixture(params=["threads", "dali"])
+def on_gpu(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Any]:
+    """`make_loader`, with the pipeline that a GPU gets."""
+    if request.param == "dali" and choice.missing("nvidia.dali"):
+        pytest.skip("needs DALI")
+
+    def make(*arguments: Any, **settings: Any) -> Any:
+        settings = {"ledger": tmp_path / "gpu", **settings}
+        loader = make_loader(*arguments, pipeline="threads", **settings)
+        work = loader.pipeline._work
+        if request.param == "threads":
+            from patchmill.loaders.pipelines.threads_gpu import ThreadsGpu
+
+            loader.pipeline = ThreadsGpu(work)
+        else:
+            from patchmill.loaders.pipelines import dali
+
+            monkeypatch.setattr(dali, "OnCpu", dali.OnGpu)
+            loader.pipeline = dali.Dali(work)
+        return loader
+
+    return make
+
+
+def views_of(loader: Any) -> Any:
+    return getattr(loader.pipeline, "_views", None) or loader.pipeline._place._views
+
+
+def assert_rendered(batch: Any, images: list[np.ndarray], targets: Any) -> None:
+    expected = reference.render(images, batch.rows, targets)
+    for its in targets:
+        error = batch.views[its.name].float() - expected[its.name]
+        error *= torch.tensor(its.std)[:, None, None]
+        assert error.abs().max() <= MOST * LEVEL, its
+
+
+# ------------------------------------------------------------------------------- samples and pixels
+
+
+def test_samples_are_those_of_the_cpu_and_views_the_renderers(on_gpu: Callable[..., Any]) -> None:
+    source, settings = Pictures(5), {"batch_size": 3, "drop_last": False}
+    ours = on_gpu(source, TINY, **settings)
+    theirs = make_loader(source, TINY, **settings)
+    expected = list(theirs)
+    for one, other in zip(ours, expected, strict=True):
+        assert torch.equal(one.ids, other.ids)
+        assert torch.equal(one.labels, other.labels)
+        assert (one.rows == other.rows).all()
+        assert (one.shapes == other.shapes).all()
+        for name, geometry in one.geometry.items():
+            assert torch.equal(geometry.box, other.geometry[name].box)
+        images = [decode(source.read(id)) for id in one.ids.tolist()]
+        assert_rendered(one, images, plan.targets(TINY))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.uint8])
+def test_types_and_channels_last(on_gpu: Callable[..., Any], dtype: torch.dtype) -> None:
+    exact = next(iter(on_gpu(3, DOT, 3)))
+    batch = next(iter(on_gpu(3, DOT, 3, dtype=dtype, channels_last=True)))
+    assert torch.equal(batch.ids, exact.ids)
+    for its in plan.targets(DOT):
+        found, views = batch.views[its.name], exact.views[its.name]
+        assert found.dtype == dtype
+        assert found[:, 0].is_contiguous(memory_format=torch.channels_last)
+        if dtype == torch.uint8:
+            mean, std = (torch.tensor(of)[:, None, None] for of in (its.mean, its.std))
+            views = 255 * (views * std + mean)
+            assert (found - views).abs().max() <= 0.51
+        else:
+            torch.testing.assert_close(found, views.to(dtype))
+
+
+def test_epochs_resumes_and_early_ends(on_gpu: Callable[..., Any]) -> None:
+    ours, theirs = on_gpu(8, DOT, 2, seed=3), make_loader(8, DOT, 2, seed=3)
+    ids = [[batch.ids.tolist() for batch in theirs] for _ in range(3)]
+    for step, batch in enumerate(ours):
+        assert batch.ids.tolist() == ids[0][step]
+        if step == 2:
+            break
+    assert not mill_threads()
+    assert [batch.ids.tolist() for batch in ours] == ids[1]
+    for _ in ours:
+        state = ours.state_dict()
+        break
+    again = on_gpu(8, DOT, 2, seed=3, workers=1, prefetch=1)
+    again.load_state_dict(state)
+    assert [batch.ids.tolist() for batch in again] == ids[2][1:]
+
+
+def test_without_labels_there_are_none(on_gpu: Callable[..., Any]) -> None:
+    source = Pictures(4)
+    source.labels = None
+    assert next(iter(on_gpu(source, DOT))).labels is None
+
+
+# ------------------------------------------------------------------------------------------- faults
+
+
+def test_odd_files(on_gpu: Callable[..., Any], tmp_path: Path) -> None:
+    folder = write_odd(tmp_path / "odd")
+    ours, theirs = on_gpu(folder, DOT, 7), make_loader(folder, DOT, 7, ledger=tmp_path / "cpu")
+    expected = [[batch.ids, batch.labels] for batch in theirs]
+    for batch, (ids, labels) in zip(ours, expected, strict=True):
+        assert torch.equal(batch.ids, ids)
+        assert torch.equal(batch.labels, labels)
+        images = [decode(ours.source.read(id)) for id in batch.ids.tolist()]
+        assert_rendered(batch, images, plan.targets(DOT))
+    assert set(ours.ledger._bad) == set(theirs.ledger._bad)
+
+
+def test_too_many_bad_files_end_the_run(on_gpu: Callable[..., Any]) -> None:
+    def fail(index: int) -> None:
+        if index % 2:
+            raise OSError("no luck")
+
+    with pytest.raises(MillError, match="more than the 10 that are tolerated"):
+        for _ in on_gpu(Pictures(40, fail), DOT):
+            pass
+    assert not mill_threads()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "said"),
+    [
+        (RuntimeError("CUDA error: the GPU has fallen off the bus"), RuntimeError, "off the bus"),
+        (torch.cuda.OutOfMemoryError("tried to allocate"), MillError, "there is no memory for ano"),
+    ],
+)
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_failure_of_the_gpu_comes_through(
+    on_gpu: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    expected: type[Exception],
+    said: str,
+    call: int,
+) -> None:
+    calls, original = [], gpu.render_into
+
+    def fail(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == call:
+            raise error
+        original(*arguments)
+
+    monkeypatch.setattr(gpu, "render_into", fail)
+    loader = on_gpu(6, DOT, 2)
+    seen = 0
+    with pytest.raises(expected, match=said):
+        for _ in loader:
+            seen += 1
+    assert seen == call - 1
+    assert not mill_threads()
+    assert sum(len(batch) for batch in loader) == 6
+
+
+# ------------------------------------------------------------------------------------------- memory
+
+
+def test_images_larger_than_a_block_of_the_arena(
+    on_gpu: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (arena, gpu_views):
+        monkeypatch.setattr(module, "BLOCK", 4096)
+    sizes = [(60, 70), (10, 20), (30, 40), (100, 90), (36, 37), (8, 8)]
+    source: Any = Pictures(6)
+    source.read = lambda index: saved(picture(index, *sizes[index]), "PNG")
+    (batch,) = on_gpu(source, DOT, 6)
+    images = [decode(source.read(id)) for id in batch.ids.tolist()]
+    assert_rendered(batch, images, plan.targets(DOT))
+
+
+def test_memory_comes_back_and_there_is_only_so_much_of_it(on_gpu: Callable[..., Any]) -> None:
+    """Blocks of arenas and of batches, over two epochs and one that is left early."""
+    loader = on_gpu(12, DOT, 1, prefetch=2)
+    views, made = views_of(loader), {"arena": 0, "batch": 0}
+
+    def counted(blocks: memory.Blocks, kind: str) -> None:
+        original = blocks.extra
+
+        def extra(size: int) -> np.ndarray:
+            made[kind] += 1
+            return original(size)
+
+        blocks.extra = extra  # type: ignore[method-assign]
+
+    counted(views._packed, "arena")
+    counted(views._batches, "batch")
+    for steps in (12, 3, 12):
+        for step, _ in enumerate(loader, 1):
+            if step == steps:
+                break
+    assert made["arena"] <= 2 + 2
+    assert made["batch"] <= 2 + 2 + 2
+    assert len(views._packed._free) == made["arena"]
+    assert len(views._batches._free) >= made["batch"] - 1  # the loop's last batch is alive
+    loader.close()
+    assert len(views._packed._free) == len(views._batches._free) == 0
+
+
+def test_what_is_kept_does_not_change(on_gpu: Callable[..., Any]) -> None:
+    loader, kept = on_gpu(8, DOT, 1), []
+    for _ in range(2):
+        for batch in loader:
+            kept.append((batch.views["dot"], batch.views["dot"].clone()))
+    assert all(torch.equal(views, copy) for views, copy in kept)
+
+
+def test_stats_have_the_stages(on_gpu: Callable[..., Any]) -> None:
+    loader = on_gpu(6, DOT, 3)
+    for _ in range(2):
+        for _ in loader:
+            pass
+    stages = loader.stats().stages
+    by_dali = loader.pipeline.name == "dali"
+    assert set(stages) == {"read", "plan", "decode", "upload", "render"} | (
+        {"inspect"} if by_dali else set()
+    )
+    for name, stage in stages.items():
+        assert stage.items == (4 if by_dali and name == "decode" else 12)
+        assert stage.seconds > 0
+    assert (stages["render"].lanes, stages["render"].crew) == (1, "gpu")
+
+
+def test_the_warm_up_needs_nothing_of_the_source(on_gpu: Callable[..., Any]) -> None:
+    """A stream knows no labels before it is read."""
+
+    class Unread(Pictures):
+        @property  # type: ignore[override]
+        def labels(self) -> None:
+            raise AssertionError
+
+        @labels.setter
+        def labels(self, labels: Any) -> None:
+            pass
+
+        def read(self, index: int) -> bytes:
+            raise AssertionError
+
+    views = views_of(on_gpu(Unread(5), DOT, 5))
+    views._warm_up()
+    assert views.counters.items == {"upload": 5, "render": 5}
+
+
+def test_a_sample_of_dalis_that_turns_out_bad_is_replaced(on_gpu: Callable[..., Any]) -> None:
+    source: Any = Pictures(9)
+    files = [jpeg(n, 20 + n, 30) for n in range(9)]
+    files[4] = files[4][:620] + b"\xff\xd9"
+    source.read = lambda index: files[index]
+    ours, theirs = on_gpu(source, DOT, 3), make_loader(source, DOT, 3)
+    ids = [batch.ids.tolist() for batch in theirs]
+    for batch, expected in zip(ours, ids, strict=True):
+        assert batch.ids.tolist() == expected
+        images = [decode(files[id]) for id in expected]
+        assert_rendered(batch, images, plan.targets(DOT))
+    assert set(ours.ledger._bad) == {4}
