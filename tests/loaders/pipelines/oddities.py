@@ -10,14 +10,21 @@ import numpy as np
 from PIL import Image
 
 
-def jpeg(seed: int = 0, height: int = 57, width: int = 83, mode: str = "RGB", **options) -> bytes:
-    return saved(picture(seed, height, width).convert(mode), "JPEG", **options)
+def jpeg(
+    seed: int = 0,
+    height: int = 57,
+    width: int = 83,
+    mode: str = "RGB",
+    noise: int = 60,
+    **options: Any,
+) -> bytes:
+    return saved(picture(seed, height, width, noise).convert(mode), "JPEG", **options)
 
 
-def picture(seed: int, height: int, width: int) -> Image.Image:
-    """A noisy gradient, so that chroma upsampling and rounding show."""
+def picture(seed: int, height: int, width: int, most: int = 60) -> Image.Image:
+    """A gradient with noise, so that chroma upsampling and rounding show."""
     y, x = np.mgrid[:height, :width]
-    noise = np.random.default_rng(seed).integers(0, 60, (height, width, 3))
+    noise = np.random.default_rng(seed).integers(0, most, (height, width, 3))
     pixels = np.clip(np.stack([2 * x, 3 * y, x + y], -1) + noise, 0, 255)
     return Image.fromarray(pixels.astype(np.uint8))
 
