@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+NO_GPU = "needs a CUDA device"
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, missing in (("gpu", missing_gpu), ("slurm", missing_slurm)):
@@ -12,11 +14,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    if count := sum(NO_GPU in reason for reason in skipped):
+        terminalreporter.write_line(f"{count} tests need a CUDA device and were skipped")
+
+
 @functools.cache
 def missing_gpu() -> str | None:
     import torch
 
-    return None if torch.cuda.is_available() else "needs a CUDA device"
+    return None if torch.cuda.is_available() else NO_GPU
 
 
 @functools.cache
