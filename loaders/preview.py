@@ -1,6 +1,7 @@
 """Contact sheets: what a recipe makes of some images, drawn and rendered as for training.
 
 python -m patchmill.loaders.preview DATA --recipe 'dino(local_crops=6)' --out sheet.png
+python -m patchmill.loaders.preview DATA --masks --method rbd --out sheet.png
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ FORMATS = (".png", ".jpg", ".jpeg")
 def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     _check_out(given.out)
-    image = contact_sheet(
-        given.data,
-        given.recipe,
-        count=given.count,
-        seed=given.seed,
-        epoch=given.epoch,
-        ids=_numbers(given.ids),
-    )
+    which = {"seed": given.seed, "epoch": given.epoch, "ids": _numbers(given.ids)}
+    masked = given.masks or given.method
+    count = (12 if masked else 4) if given.count is None else given.count
+    if masked:
+        from patchmill.loaders.preview_masks import mask_sheet
+
+        image = mask_sheet(given.data, given.method, count=count, **which)
+    else:
+        image = contact_sheet(given.data, given.recipe, count=count, **which)
     _save(image, given.out)
     print(f"{given.out}: {image.width} x {image.height} px")
 
@@ -55,38 +57,25 @@ def contact_sheet(
 
     Shows the samples `ids`, or else the first `count` in the order of that epoch.
     """
-    from patchmill.loaders.order import Order
+    from patchmill.loaders.preview_samples import chosen
     from patchmill.loaders.preview_sheet import sheet
     from patchmill.loaders.sources import open_source
 
     title = recipe.name if isinstance(recipe, recipes.Recipe) else str(recipe)
     recipe, source = recipes.load(recipe), open_source(data)
-    if count < 1:
-        raise MillError(f"count must be at least 1, not {count}")
-    if ids is None:
-        ids = Order(len(source), seed).ids(epoch, 0, min(count, len(source))).tolist()
-    for id in ids:
-        if not 0 <= id < len(source):
-            raise MillError(f"{source.name} has the samples 0 to {len(source) - 1}, but no {id}")
+    ids = chosen(source, count, seed, epoch, ids)
     _compile(recipe)
     samples = [_sample(source, recipe, seed, epoch, id) for id in ids]
     return sheet(samples, recipe, title, f"{source.name} · seed {seed} · epoch {epoch}")
 
 
 def _sample(source: Source, recipe: recipes.Recipe, seed: int, epoch: int, id: int) -> Sample:
-    from patchmill.loaders.decode import BadImage, decode
-    from patchmill.loaders.plan import MAX_SIDE
+    from patchmill.loaders.preview_samples import image_of, label_of
     from patchmill.loaders.preview_sheet import Sample
 
-    label = ""
-    if source.labels is not None and source.classes:
-        label = source.classes[int(source.labels[id])]
-    try:
-        image = decode(source.read(id))
-        if max(image.shape) > MAX_SIDE:
-            raise BadImage(f"a side of {max(image.shape)} pixels is too long")
-    except (BadImage, OSError) as error:
-        return Sample(id, label, problem=getattr(error, "strerror", None) or str(error))
+    label, (image, problem) = label_of(source, id), image_of(source, id)
+    if image is None:
+        return Sample(id, label, problem=problem)
     return Sample(id, label, image, _views(image, recipe, seed, epoch, id))
 
 
@@ -140,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"where to write the sheet: {', '.join(FORMATS)} (default: %(default)s)",
     )
     parser.add_argument(
-        "--count", type=int, default=4, help="how many samples to show (default: %(default)s)"
+        "--count", type=int, help="how many samples to show (default: 4, or 12 with their masks)"
     )
     parser.add_argument("--seed", type=int, default=0, help="as in training (default: %(default)s)")
     parser.add_argument(
@@ -150,6 +139,12 @@ def _parser() -> argparse.ArgumentParser:
         "--ids",
         metavar="3,7",
         help="show these samples, not the first of the epoch",
+    )
+    parser.add_argument(
+        "--masks", action="store_true", help="show masks instead, as copy-paste would use them"
+    )
+    parser.add_argument(
+        "--method", help="show masks made now: rbd, gs, mc, or 'learned(weights=\"FILE\")'"
     )
     return parser
 
