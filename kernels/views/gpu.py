@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from patchmill.kernels.views import gpu_launch, layout
-from patchmill.kernels.views.gpu_tables import Images
+from patchmill.kernels.views.gpu_tables import Images, Tensors
 from patchmill.kernels.views.rows import Target
 
 
@@ -31,6 +31,8 @@ def render(
     channels_last: bool = False,
     out: torch.Tensor | None = None,
     stream: torch.cuda.Stream | None = None,
+    masks: Tensors | None = None,
+    companions: Tensors | None = None,
 ) -> dict[str, torch.Tensor]:
     """As `reference.render`, for uint8 HWC tensors on a device: {group: [N, count, 3, size, size]}.
 
@@ -40,13 +42,14 @@ def render(
     if out is None and not images:
         raise ValueError("no images, and no memory that would say on which device the views belong")
     device = images[0].device if out is None else out.device
-    if stray := [image.device for image in images if image.device != device]:
+    pictures = [*images, *(masks or ()), *(companions or ())]
+    if stray := [it.device for it in pictures if it is not None and it.device != device]:
         raise ValueError(f"images and views must be on one device, not on {device} and {stray[0]}")
     with torch.cuda.stream(stream) if stream else contextlib.nullcontext():
         if out is None:
             numbers = layout.elements(targets, len(images))
             out = torch.empty(numbers, dtype=dtype, device=device)
-        render_into(out, Images.of(images), rows, targets, channels_last)
+        render_into(out, Images.of(images, masks, companions), rows, targets, channels_last)
     return layout.shaped(out, targets, len(images), channels_last)
 
 

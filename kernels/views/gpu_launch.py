@@ -56,11 +56,12 @@ def launches(
             f"the batch needs {layout.elements(targets, batch)} numbers of float32, float16, "
             f"bfloat16 or uint8, not {tuple(out.shape)} of {out.dtype}"
         )
-    kinds = tables.kinds(rows, targets)
+    kinds = tables.kinds(rows, targets, images.masks is not None)
     uploaded = iter(
         tables.upload(
             [
                 tables.image_table(images),
+                tables.paste_table(images),
                 tables.slot_table(targets, batch, out.dtype == torch.uint8),
                 np.ascontiguousarray(rows).view(np.int32),
                 *(array for kind in kinds for array in kind.arrays.values()),
@@ -68,7 +69,7 @@ def launches(
             out.device,
         )
     )
-    pointers, slots, decisions = islice(uploaded, 3)
+    pointers, pasted, slots, decisions = islice(uploaded, 4)
     later = any(kind.contrast.blocks or kind.blur.blocks for kind in kinds)
     planes = torch.empty(len(out) if later else 0, dtype=torch.float16, device=out.device)
     shared = {"rows": decisions, "slots": slots, "out": out, "planes": planes, "n_views": views}
@@ -80,8 +81,9 @@ def launches(
         sums = torch.empty(tiles, dtype=torch.float32, device=out.device)
         measured = {"sums": sums, "most_tiles": kind.most_tiles}
         per_image = kind.resize.blocks
+        sources = {"images": pointers, "pasted": pasted, "per_image": per_image}
         for kernel, blocks, own in (
-            (resize, batch * per_image, {"images": pointers, "per_image": per_image, **measured}),
+            (resize, batch * per_image, {**sources, **measured}),
             (contrast, kind.contrast.blocks, {"listed": on_device["contrasted"], **measured}),
             (blur, kind.blur.blocks, {"listed": on_device["blurred"]}),
         ):
@@ -98,5 +100,5 @@ def constants(kernel: Any, kind: Kind, channels_last: bool) -> dict[str, Any]:
     if kernel is contrast:
         return found | {"PIXELS": tables.PIXELS, "num_warps": 4}
     if kernel is resize:
-        found["BICUBIC"] = kind.bicubic
+        found |= {"BICUBIC": kind.bicubic, "PASTES": kind.pastes}
     return found | SHAPES[kind.tile]

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from patchmill.kernels.views import gpu_rows as field
+from patchmill.kernels.views.gpu_axis import FAR, LEAST_TOTAL, axis
 from patchmill.kernels.views.gpu_colour import (
     GREY_FIRST,
     GREY_LAST,
@@ -21,15 +22,17 @@ from patchmill.kernels.views.gpu_colour import (
     luma,
 )
 from patchmill.kernels.views.gpu_finish import finish, keep
-
-FAR = tl.constexpr(1e6)  # out of every filter's reach
-LEAST_TOTAL = tl.constexpr(0.1)  # of the weights of any pixel inside; what others have is moot
+from patchmill.kernels.views.gpu_paste import FIELDS as PASTED_FIELDS
+from patchmill.kernels.views.gpu_paste import paste
+from patchmill.kernels.views.gpu_pixels import pixels
 
 
 @triton.jit(do_not_specialize=["n_groups", "n_views", "per_image", "most_tiles"])
 def resize(
-    images, rows, slots, groups, out, planes, sums, n_groups, n_views, per_image, most_tiles,
-    BICUBIC: tl.constexpr, TILE: tl.constexpr, DEEP: tl.constexpr, WIDE: tl.constexpr,
+    images, pasted, rows, slots, groups, out, planes, sums,
+    n_groups, n_views, per_image, most_tiles,
+    BICUBIC: tl.constexpr, PASTES: tl.constexpr,
+    TILE: tl.constexpr, DEEP: tl.constexpr, WIDE: tl.constexpr,
     EVEN: tl.constexpr, CHANNELS_LAST: tl.constexpr,
 ):  # fmt: skip
     """One TILE x TILE tile of a view, from bytes; DEEP x WIDE pixels of the picture at a time.
@@ -53,11 +56,16 @@ def resize(
     flip, turns = tl.load(row + field.FLIP) != 0, tl.load(row + field.TURNS) & 3
     turned = (turns & 1) == 1
     reverse_x = flip != ((turns == 1) | (turns == 2))
+    first_y, first_x = tl.where(turned, tile_x, tile_y), tl.where(turned, tile_y, tile_x)
     red, green, blue = _cut(
-        images + 2 * sample, row,
-        tl.where(turned, tile_x, tile_y), tl.where(turned, tile_y, tile_x), size,
-        turns >= 2, reverse_x, BICUBIC, TILE, DEEP, WIDE,
+        images + 2 * sample, row, first_y, first_x, size, turns >= 2, reverse_x,
+        BICUBIC, TILE, DEEP, WIDE,
     )  # fmt: skip
+    if PASTES:
+        red, green, blue = paste(
+            red, green, blue, pasted + PASTED_FIELDS * sample, row, first_y, first_x, size,
+            turns >= 2, reverse_x, PASTES, TILE,
+        )  # fmt: skip
     if turned:
         red, green, blue = tl.trans(red), tl.trans(green), tl.trans(blue)
 
@@ -87,11 +95,11 @@ def _cut(
     BICUBIC: tl.constexpr, TILE: tl.constexpr, DEEP: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """A tile of the window of the resized box, 0 to 1, black outside of the box."""
-    start_y, length_y, place_y, shrink_y, inside_y = _axis(
+    start_y, length_y, place_y, shrink_y, inside_y = _box_axis(
         tl.load(row + field.BOX_H), tl.load(row + field.FULL_H), tl.load(row + field.WIN_Y),
         first_y, size, reverse_y, BICUBIC, TILE,
     )  # fmt: skip
-    start_x, length_x, place_x, shrink_x, inside_x = _axis(
+    start_x, length_x, place_x, shrink_x, inside_x = _box_axis(
         tl.load(row + field.BOX_W), tl.load(row + field.FULL_W), tl.load(row + field.WIN_X),
         first_x, size, reverse_x, BICUBIC, TILE,
     )  # fmt: skip
@@ -114,7 +122,7 @@ def _cut(
         for top in range(0, length_y, DEEP):
             tap_y = tl.where(top + y < length_y, (top + y + 0.5) * shrink_y, FAR)
             down = _weights(tap_y[None, :], place_y[:, None], BICUBIC)
-            r, g, b = _pixels(corner + 3 * left, pitch, top + y, length_y, length_x - left, WIDE)
+            r, g, b = pixels(corner + 3 * left, pitch, top + y, length_y, length_x - left, WIDE)
             strip_red = tl.dot(down, r, strip_red)
             strip_green = tl.dot(down, g, strip_green)
             strip_blue = tl.dot(down, b, strip_blue)
@@ -135,28 +143,11 @@ def _cut(
 
 
 @triton.jit
-def _axis(box, full, window, first, size, reverse, BICUBIC: tl.constexpr, TILE: tl.constexpr):
-    """Which of the box's pixels TILE places from `first` on need, and where they lie among those.
-
-    `place` counts from the first such pixel, in pixels; places outside of the resized box are not
-    `inside`. Far from the origin only doubles tell neighbouring places apart, so the first is one.
-    """
-    step = tl.arange(0, TILE)
-    lowest = tl.where(reverse, size - TILE - first, first) + window
-    place = lowest + tl.where(reverse, TILE - 1 - step, step)
-    inside = (place >= 0) & (place < full)
-
+def _box_axis(box, full, window, first, size, reverse, BICUBIC: tl.constexpr, TILE: tl.constexpr):
     scale = box.to(tl.float64) / full.to(tl.float64)
-    stretch = tl.maximum(scale, 1.0)
-    reach = (2.0 if BICUBIC else 1.0) * stretch
-    least = tl.minimum(tl.maximum(lowest, 0), full - 1)
-    most = tl.minimum(tl.maximum(tl.minimum(lowest + TILE, window + size) - 1, 0), full - 1)
-    centre = (least.to(tl.float64) + 0.5) * scale
-    start = tl.maximum(centre - reach, 0.0).to(tl.int32)
-    stop = tl.minimum(((most.to(tl.float64) + 0.5) * scale + reach).to(tl.int32) + 1, box)
-    shrink = 1 / stretch.to(tl.float32)
-    place = (centre - start).to(tl.float32) + (place - least).to(tl.float32) * scale.to(tl.float32)
-    return start, stop - start, place * shrink, shrink, inside
+    unit = tl.maximum(scale, 1.0)
+    reach = (2.0 if BICUBIC else 1.0) * unit
+    return axis(box, 0.0, scale, unit, reach, full, window, first, size, reverse, TILE)
 
 
 @triton.jit
@@ -173,46 +164,3 @@ def _weights(tap, place, BICUBIC: tl.constexpr):
         return (a * a * (a * 0.25 - 0.25) + b * b * (0.5 - b)).to(tl.float16)
     else:
         return b.to(tl.float16)
-
-
-@triton.jit
-def _pixels(corner, pitch, y, length_y, length_x, WIDE: tl.constexpr):
-    """The channels of WIDE pixels of rows `y`, each plus 1024, which costs nothing in float16.
-
-    Four pixels are three words, wherever they start: four aligned words, shifted. Words without a
-    pixel of ours are not read; what is beyond `length_x` is some number, to be weighted with zero.
-    """
-    rows = corner + tl.minimum(y, length_y - 1) * pitch
-    off = (rows & 3).to(tl.int32)
-    words = (rows - off).to(tl.pointer_type(tl.uint32))
-    last = ((off + 3 * length_x - 1) >> 2)[:, None]
-    at = (3 * tl.arange(0, WIDE // 4))[None, :]
-    pointers, shift = words[:, None] + at, (8 * off)[:, None]
-    first = tl.load(pointers, at <= last).to(tl.uint64)
-    second = tl.load(pointers + 1, at + 1 <= last).to(tl.uint64)
-    third = tl.load(pointers + 2, at + 2 <= last).to(tl.uint64)
-    fourth = tl.load(pointers + 3, at + 3 <= last).to(tl.uint64)
-    first = ((second << 32 | first) >> shift).to(tl.uint32)
-    second = ((third << 32 | second) >> shift).to(tl.uint32)
-    third = ((fourth << 32 | third) >> shift).to(tl.uint32)
-    even, odd = _halves(first)
-    even_2, odd_2 = _halves(second)
-    even_3, odd_3 = _halves(third)
-    red = _four(even, odd >> 16, even_2 >> 16, odd_3, WIDE)
-    green = _four(odd, even_2, odd_2 >> 16, even_3 >> 16, WIDE)
-    blue = _four(even >> 16, odd_2, even_3, odd_3 >> 16, WIDE)
-    return red, green, blue
-
-
-@triton.jit
-def _halves(word):
-    """Bytes 0 and 2, and bytes 1 and 3, as float16 numbers of 1024 and on: two in each word."""
-    return word & 0x00FF00FF | 0x64006400, (word >> 8) & 0x00FF00FF | 0x64006400
-
-
-@triton.jit
-def _four(a, b, c, d, WIDE: tl.constexpr):
-    """The lower halves of a, b, c and d, side by side."""
-    a, b, c, d = a.to(tl.uint16), b.to(tl.uint16), c.to(tl.uint16), d.to(tl.uint16)
-    four = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), [a.shape[0], WIDE])
-    return four.to(tl.float16, bitcast=True)

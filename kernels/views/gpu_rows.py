@@ -26,6 +26,8 @@ FLIP, TURNS, GREY, SOLARISE = _field("flip"), _field("turns"), _field("grey"), _
 ORDER, BRIGHTNESS, CONTRAST = _field("order"), _field("brightness"), _field("contrast")
 SATURATION, HUE = _field("saturation"), _field("hue")
 SIGMA, RADIUS = _field("sigma"), _field("radius")
+PASTE, GROUND, SOFT = _field("paste"), _field("ground"), _field("soft")
+GROUND_Y, GROUND_X = _field("ground_y"), _field("ground_x")
 
 SLOT_WORDS = tl.constexpr(SLOT.itemsize // 8)
 GROUP_FIELDS = tl.constexpr(3)

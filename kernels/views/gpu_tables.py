@@ -6,6 +6,7 @@ for views that need it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from patchmill.kernels.views import layout
-from patchmill.kernels.views.rows import NO_JITTER, ROW, Target
+from patchmill.kernels.views.rows import NO_JITTER, PASTE_NEVER, ROW, Target
 
 PIXELS = 1024  # of a view, in a block of the contrast pass
 TILES = (16, 32)  # sides; the smallest that holds a view, else the largest
@@ -21,31 +22,60 @@ _ALIGNMENT = 16
 
 
 @dataclass(frozen=True)
-class Images:
-    """uint8 HWC images on a device, wherever they lie; rows of pixels may be further apart.
+class Pictures:
+    """uint8 pictures on a device, wherever they lie; rows of pixels may be further apart."""
 
-    Memory is read in aligned words: up to three bytes before and behind an image, of its own words.
-    """
-
-    pointers: np.ndarray  # [N] int64
+    pointers: np.ndarray  # [N] int64; 0 where there is none
     shapes: np.ndarray  # [N, 2]: height, width
     pitches: np.ndarray  # [N]: bytes from one row of pixels to the next
 
+
+@dataclass(frozen=True)
+class Images(Pictures):
+    """uint8 HWC images, and what copy-paste needs of each: all of N, or None.
+
+    Memory is read in aligned words: up to three bytes before and behind one, of its own words.
+    """
+
+    masks: Pictures | None = None  # uint8 HW, of any size: they cover their images
+    companions: Pictures | None = None  # uint8 HWC, to be backgrounds
+
     @staticmethod
-    def of(images: Sequence[torch.Tensor]) -> Images:
-        for image in images:
-            if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise ValueError(
-                    "images must be uint8 tensors [height, width, 3], "
-                    f"not {image.dtype} {tuple(image.shape)}"
-                )
-            if image.stride()[1:] != (3, 1):
-                raise ValueError("the pixels of an image's row must lie side by side in memory")
+    def of(
+        images: Sequence[torch.Tensor],
+        masks: Tensors | None = None,
+        companions: Tensors | None = None,
+    ) -> Images:
+        known = _pictures(images, "images", 3)
         return Images(
-            np.array([image.data_ptr() for image in images], np.int64),
-            np.array([image.shape[:2] for image in images], np.int64).reshape(-1, 2),
-            np.array([image.stride(0) for image in images], np.int64),
+            known.pointers,
+            known.shapes,
+            known.pitches,
+            _pictures(masks, "masks", 1) if masks else None,
+            _pictures(companions, "companions", 3) if companions else None,
         )
+
+
+Tensors = Sequence[torch.Tensor | None]  # one for each image, or none
+
+
+def _pictures(pictures: Tensors, name: str, channels: int) -> Pictures:
+    sides, apart = ("height, width, 3", (3, 1)) if channels == 3 else ("height, width", (1,))
+    known = [picture for picture in pictures if picture is not None]
+    for picture in known:
+        if picture.dtype != torch.uint8 or picture.shape[2:] != (3,)[: channels // 3]:
+            raise ValueError(
+                f"{name} must be uint8 tensors [{sides}], "
+                f"not {picture.dtype} {tuple(picture.shape)}"
+            )
+        if picture.stride()[1:] != apart:
+            raise ValueError(f"the pixels of a row of {name} must lie side by side in memory")
+    found = Pictures(*(np.zeros((len(pictures), *shape), np.int64) for shape in ((), (2,), ())))
+    there = [picture is not None for picture in pictures]
+    found.pointers[there] = [picture.data_ptr() for picture in known]
+    found.pitches[there] = [picture.stride(0) for picture in known]
+    found.shapes[there] = np.array([picture.shape[:2] for picture in known]).reshape(-1, 2)
+    return found
 
 
 @dataclass(frozen=True)
@@ -68,6 +98,7 @@ class Kind:
     resize: Work  # of one image; entries are views
     contrast: Work
     blur: Work
+    pastes: int = 0  # a bit for each background that its views need
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -81,11 +112,12 @@ class Kind:
         }
 
 
-def kinds(rows: np.ndarray, targets: Sequence[Target]) -> list[Kind]:
-    """The work that `rows` [N, V] ask for."""
+def kinds(rows: np.ndarray, targets: Sequence[Target], masked: bool = False) -> list[Kind]:
+    """The work that `rows` [N, V] ask for, if images have masks or if they do not."""
     starts = np.cumsum([0, *(target.count for target in targets)])
     jittered = (rows["order"] != NO_JITTER) & (rows["contrast"] != 1)
-    blurred = rows["sigma"] > 0
+    blurred, paste = rows["sigma"] > 0, rows["paste"]
+    spans = [slice(*ends) for ends in itertools.pairwise(starts)]
     alike: dict[tuple[int, bool], list[int]] = {}
     for i, target in enumerate(targets):
         alike.setdefault((tile_of(target.size), target.bicubic), []).append(i)
@@ -102,7 +134,11 @@ def kinds(rows: np.ndarray, targets: Sequence[Target]) -> list[Kind]:
         contrast = _work(waiting, [_ceil(size**2, PIXELS) for size in sizes])
         even = all(size % 16 == 0 for size in sizes)
         blur = _work(soft, tiles)
-        found.append(Kind(tile, bicubic, even, max(tiles), resize, contrast, blur))
+        pastes = 0
+        if masked:
+            grounds = {int(kind) for i in own for kind in np.unique(paste[:, spans[i]])}
+            pastes = sum(1 << kind for kind in grounds - {PASTE_NEVER})
+        found.append(Kind(tile, bicubic, even, max(tiles), resize, contrast, blur, pastes))
     return found
 
 
@@ -136,6 +172,25 @@ def image_table(images: Images) -> np.ndarray:
     return np.stack([images.pointers, images.pitches], 1).astype(np.int64)
 
 
+def paste_table(images: Images) -> np.ndarray:
+    """[N, 13] int64, as `gpu_paste` reads it; of no images where none has a mask."""
+    count = len(images.pointers)
+    if images.masks is None:
+        return np.zeros((0, 13), np.int64)
+    none = Pictures(np.zeros(count), np.zeros((count, 2)), np.zeros(count))
+    sides, found = images.shapes, np.zeros((count, 13), np.int64)
+    doubles = found.view(np.float64)
+    mask, ground = images.masks, images.companions or none
+    for first, picture in ((0, mask), (6, ground)):
+        found[:, first], found[:, first + 1] = picture.pointers, picture.pitches
+        found[:, first + 2 : first + 4] = picture.shapes
+    doubles[:, 4:6] = mask.shapes / sides
+    zoom = np.maximum((sides / np.maximum(ground.shapes, 1)).max(1), 1)
+    doubles[:, 10] = 1 / zoom
+    doubles[:, 11:13] = zoom[:, None] * ground.shapes - sides
+    return found
+
+
 def slot_table(targets: Sequence[Target], batch: int, as_bytes: bool) -> np.ndarray:
     """SLOTs as int64 words."""
     return layout.slots(targets, batch, as_bytes).view(np.int64)
@@ -149,6 +204,12 @@ def check(images: Images, rows: np.ndarray, targets: Sequence[Target]) -> None:
             f"{len(images.pointers)} images and {count} views need as many rows, "
             f"not {rows.dtype.name} {rows.shape}"
         )
+    for name, pictures in (("masks", images.masks), ("companions", images.companions)):
+        if pictures is not None and len(pictures.pointers) != len(images.pointers):
+            raise ValueError(
+                f"{len(images.pointers)} images need as many {name}, each of them one or None, "
+                f"not {len(pictures.pointers)}"
+            )
     height, width = images.shapes[:, 0, None], images.shapes[:, 1, None]
     y, x, h, w = (rows[name] for name in ("box_y", "box_x", "box_h", "box_w"))
     inside = (y >= 0) & (x >= 0) & (h > 0) & (w > 0) & (y + h <= height) & (x + w <= width)

@@ -9,7 +9,6 @@ be of several tiles.
 from __future__ import annotations
 
 import itertools
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -17,40 +16,15 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
+from interpreting import DTYPES, LEVEL, render
 from rowmaking import KINDS, Case, cases, make_image, make_row, order_of, target
 
-from patchmill.kernels.views import layout, reference
+from patchmill.kernels.views import gpu, layout, reference
 from patchmill.kernels.views.rows import GREY_FIRST, GREY_LAST, NO_JITTER, Target
 from patchmill.loaders import plan, presets
 from patchmill.loaders.recipe import Grid, Recipe
 
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs TRITON_INTERPRET=1 from the start", allow_module_level=True)
-
-import triton
-import triton.language as tl
-
-from patchmill.kernels.views import gpu
-
-
-@triton.jit
-def counts_to(number):
-    for _ in range(0, tl.load(number)):
-        pass
-
-
-try:
-    counts_to[(1,)](torch.ones(1, dtype=torch.int32))
-except Exception as error:
-    pytest.skip(f"Triton's interpreter and NumPy do not agree: {error}", allow_module_level=True)
-
-LEVEL = 1 / 255
 MEAN, MOST = 0.1, 1.2  # levels; a value at the threshold of solarise may be off by one
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
-
-
-def render(images: list[np.ndarray], rows: np.ndarray, targets: Any, **options: Any) -> Any:
-    return gpu.render([torch.from_numpy(image) for image in images], rows, targets, **options)
 
 
 def assert_alike(images: list[np.ndarray], rows: np.ndarray, targets: Any, most: float = MOST):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rowmaking import make_image
+from rowmaking import make_image, make_mask
 
 from patchmill.kernels import views
 from patchmill.kernels.views import cpu, layout, reference
@@ -80,6 +80,24 @@ def test_many_small_patches():
     images, rows, targets = batch(presets.emp_ssl(patches=200), 8)
     ours = views.render(on_gpu(images), rows, targets)
     assert_alike(ours, reference.render(images, rows, targets), targets, mean=0.1, most=3)
+
+
+@pytest.mark.parametrize("background", ["grey", "texture", "images"])
+def test_copy_paste_at_full_size(background: str):
+    images, rows, targets = batch(presets.dilo(paste=0.8, background=background), 8)
+    masks = [make_mask("disc", 256 * h // max(h, w) or 1, 256 * w // max(h, w) or 1)
+             for h, w in (image.shape[:2] for image in images)]  # fmt: skip
+    masks[2:4] = [None, make_mask("noise", 300, 200)]
+    extras = {"masks": masks, "companions": images[::-1]}
+    there = {"masks": [None if m is None else torch.from_numpy(m).cuda() for m in masks]}
+    there["companions"] = on_gpu(images[::-1])
+    ours = views.render(on_gpu(images), rows, targets, **there)
+    assert_alike(ours, reference.render(images, rows, targets, **extras), targets, 0.1, 3)
+    assert_alike(ours, cpu.render(images, rows, targets, **extras), targets, 1, 3)
+    full = [torch.full((9, 13), 255, dtype=torch.uint8, device="cuda")] * 8
+    unpasted = views.render(on_gpu(images), rows, targets)["views"]
+    made = views.render(on_gpu(images), rows, targets, **(there | {"masks": full}))["views"]
+    assert torch.equal(made, unpasted)
 
 
 # ----------------------------------------------------------------------- runs, streams, memory

@@ -31,20 +31,25 @@ from triton.runtime import driver
 from patchmill.kernels.views import gpu_launch, layout
 from patchmill.kernels.views.gpu_launch import COMPILER, blur, contrast, resize
 from patchmill.kernels.views.gpu_tables import Images, Kind, Work
+from patchmill.kernels.views.rows import ON_GREY, ON_IMAGE, ON_TEXTURE
 from patchmill.loaders import plan, presets
+from patchmill.loaders.recipe import Recipe
 
 MOST_SPILLED = 192  # bytes a thread
+GREY, IMAGES = 1 << ON_GREY, 1 << ON_IMAGE  # pastes
+EVERY = GREY | 1 << ON_TEXTURE | IMAGES
 ARCHITECTURES = (80, 90)
 TYPES = {
-    "images": "*i64", "rows": "*i32", "slots": "*i64", "groups": "*i32", "listed": "*i32",
-    "planes": "*fp16", "sums": "*fp32",
+    "images": "*i64", "pasted": "*i64", "rows": "*i32", "slots": "*i64", "groups": "*i32",
+    "listed": "*i32", "planes": "*fp16", "sums": "*fp32",
 }  # fmt: skip
 
-# Kernel, tile, bicubic, even, channels last, type of the batch.
+# Kernel, tile, bicubic, even, channels last, type of the batch; for the resize also its pastes.
 USUAL = [
     (resize, 32, True, True, False, "bf16"),
     (resize, 32, False, False, True, "fp32"),
     (resize, 16, True, True, True, "u8"),
+    (resize, 32, False, True, False, "bf16", GREY),
     (contrast, 32, True, True, False, "bf16"),
     (contrast, 32, True, False, True, "fp16"),
     (blur, 32, True, True, False, "bf16"),
@@ -55,6 +60,10 @@ EITHER = (True, False)
 OTHERS = {
     *itertools.product([resize], [32], EITHER, EITHER, EITHER, ["bf16"]),
     *itertools.product([resize], [16], [False], EITHER, EITHER, ["bf16"]),
+    *itertools.product([resize], [16, 32], [False], EITHER, EITHER, ["bf16"], [GREY, EVERY]),
+    (resize, 32, False, False, True, "fp32", GREY),
+    (resize, 32, False, False, True, "fp32", EVERY),
+    (resize, 32, True, True, False, "bf16", IMAGES),
     *itertools.product([contrast, blur], [32], [True], EITHER, EITHER, ["bf16"]),
 } - {*USUAL}
 
@@ -75,12 +84,15 @@ def test_other_variants(tmp_path: Path):
 
 def test_launches_are_what_is_compiled_here():
     """Everything up to the GPU: arguments, their types, and what the compiler is told of them."""
-    recipe, image = presets.dino(), torch.zeros(60, 50, 3, dtype=torch.uint8)
-    rows, targets = plan.draw(recipe, 0, 2, [5], [(60, 50)]).rows, plan.targets(recipe)
-    out = torch.empty(layout.elements(targets, 1), dtype=torch.bfloat16)
+    image = torch.zeros(60, 50, 3, dtype=torch.uint8)
+    plain, masked = Images.of([image]), Images.of([image], [image[..., 0].contiguous()])
     driver.set_active(NoGPU())
     try:
-        for launch in gpu_launch.launches(out, Images.of([image]), rows, targets):
+        for launch in [
+            *launches(presets.dino(), plain, 0),
+            *launches(presets.dilo(paste=1), masked, GREY),
+            *launches(presets.dilo(paste=1), plain, 0),
+        ]:
             compiled = launch.kernel.warmup(grid=(launch.blocks,), **launch.arguments)
             types = {name: of for name, of in compiled.src.signature.items() if of != "constexpr"}
             expected = {name: TYPES.get(name, "i32") for name in types} | {"out": "*bf16"}
@@ -90,6 +102,14 @@ def test_launches_are_what_is_compiled_here():
     finally:
         with contextlib.suppress(RuntimeError):  # where there is no driver to return to
             driver.reset_active()
+
+
+def launches(recipe: Recipe, images: Images, pastes: int) -> list[gpu_launch.Launch]:
+    rows, targets = plan.draw(recipe, 0, 2, [5], [(60, 50)]).rows, plan.targets(recipe)
+    out = torch.empty(layout.elements(targets, 1), dtype=torch.bfloat16)
+    found = gpu_launch.launches(out, images, rows, targets)
+    assert [it.arguments["PASTES"] for it in found if it.kernel is resize] == [pastes]
+    return found
 
 
 class NoGPU:
@@ -106,9 +126,9 @@ class NoGPU:
 
 
 def assert_fits(variant: Any, capability: int, folder: Path) -> None:
-    kernel, tile, bicubic, even, channels_last, number = variant
-    none = Work(*[None] * 3)  # type: ignore[arg-type]
-    kind = Kind(tile, bicubic, even, 1, none, none, none)
+    kernel, tile, bicubic, even, channels_last, number, *rest = variant
+    none, pastes = Work(*[None] * 3), rest[0] if rest else 0  # type: ignore[arg-type]
+    kind = Kind(tile, bicubic, even, 1, none, none, none, pastes)
     constants = gpu_launch.constants(kernel, kind, channels_last)
     options = {name: constants.pop(name) for name in (*COMPILER, "num_warps")}
     types = {name: TYPES.get(name, "i32") for name in kernel.arg_names} | {"out": f"*{number}"}

@@ -1,4 +1,4 @@
-"""Runs gpu_interpreted.py in a process of its own: kernels are interpreted always or never."""
+"""Runs its two programs in processes of their own: kernels are interpreted always or never."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("triton")
 
 
-def test_the_kernels_under_the_interpreter():
-    cases = Path(__file__).with_name("gpu_interpreted.py")
+@pytest.mark.parametrize("program", ["gpu_interpreted.py", "gpu_paste_interpreted.py"])
+def test_the_kernels_under_the_interpreter(program: str):
+    cases = Path(__file__).with_name(program)
     root = Path(__file__).parents[3]
     two = ["-n", "2"] if importlib.util.find_spec("xdist") else []
     run = subprocess.run(
