@@ -45,8 +45,8 @@ def paste(
     kind = row["paste"]
     if kind == r.PASTE_NEVER or mask is None:
         return view
-    down = _axis(row, "y", "h", view.shape[-1], shape[0])
-    across = _axis(row, "x", "w", view.shape[-1], shape[1])
+    down = axis_of(row, "y", "h", view.shape[-1], shape[0])
+    across = axis_of(row, "x", "w", view.shape[-1], shape[1])
     if kind == r.ON_IMAGE:
         if companion is None:
             return view
@@ -59,7 +59,7 @@ def paste(
     return share * ground + (1 - share) * view
 
 
-def _axis(row: np.void, name: str, side: str, size: int, length: int) -> Axis:
+def axis_of(row: np.void, name: str, side: str, size: int, length: int) -> Axis:
     start, box, full = (int(row[f]) for f in (f"box_{name}", f"box_{side}", f"full_{side}"))
     place = int(row[f"win_{name}"]) + torch.arange(size)
     step, nearest = box / full, place.clamp(0, full - 1)
@@ -101,8 +101,8 @@ def weights(length: int, centre: Tensor, step: float, soft: float) -> Tensor:
         triangle((j + 1/2 - c) / t),
 
     each row divided by its sum: the antialiased bilinear resize. A blur of sigma `soft` (in pixels
-    of the line) is in the filter: instead of the triangle there is a cubic B-spline, which is a
-    Gaussian but for some thousandths and has an end, with the variance of the blur and of the
+    of the line) is in the filter: instead of the triangle there is a cubic B-spline, which is as
+    near to a Gaussian as PIL's blur and has an end, with the variance of the blur and of the
     triangle, soft^2 + t^2 / 6.
     """
     stretch = max(step, 1.0)

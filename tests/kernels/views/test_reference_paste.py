@@ -108,7 +108,7 @@ def test_the_masks_blur_is_a_gaussian_of_stored_pixels():
     mask = make_mask("checks", 24, 30).repeat(10, 0).repeat(10, 1)
     row = make_row(np.empty((240, 300, 3)), 240, full_w=300)
     down, across = (
-        reference_paste._axis(row, name, side, size, size)
+        reference_paste.axis_of(row, name, side, size, size)
         for name, side, size in (("y", "h", 240), ("x", "w", 300))
     )
     ours = 255 * (1 - reference_paste.shown(mask, 5.0, down, across).numpy())
