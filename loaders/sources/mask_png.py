@@ -69,7 +69,7 @@ def _chunk(kind: bytes, content: bytes = b"") -> tuple[bytes, bytes, bytes]:
 
 
 def _fast(data: bytes) -> np.ndarray | None:
-    """None where it is not a plain grey PNG of 4 or 8 bits, or where anything is odd about it."""
+    """None where it is no plain grey PNG of 4 or 8 bits; BadImage where such a one is damaged."""
     start = len(_MAGIC) + _CHUNK.size
     if not data.startswith(_MAGIC) or len(data) < start + _HEAD.size:
         return None
@@ -78,17 +78,18 @@ def _fast(data: bytes) -> np.ndarray | None:
     size = height * (1 + _row_bytes(width, bits))
     if tuple(kind) != _GREY.get(bits) or not 0 < width * height <= MAX_PIXELS:
         return None
+    unpack = zlib.decompressobj()
     try:
-        content = zlib.decompressobj().decompress(_content(data), size)
-    except (zlib.error, struct.error):
-        return None
-    if len(content) < size:
-        return None
+        content = unpack.decompress(_content(data), size + 1)
+    except (zlib.error, struct.error) as error:
+        raise BadImage(f"its mask cannot be decoded: {error}") from None
+    if len(content) != size or not unpack.eof:
+        raise BadImage("its mask cannot be decoded: it has more rows or fewer than it says")
     rows = np.frombuffer(content, np.uint8).reshape(height, -1)
     filters, packed = rows[:, 0], rows[:, 1:]
     if filters.any():
         if filters.max() > 4:
-            return None
+            raise BadImage("its mask cannot be decoded: there is no such filter")
         from patchmill.loaders.sources.png_rows import unfiltered
 
         packed = unfiltered(rows)
@@ -106,19 +107,19 @@ def _pixels(packed: np.ndarray) -> np.ndarray:
 
 
 def _content(data: bytes) -> bytes:
-    """The compressed rows; a struct.error where the chunks end too early."""
-    parts, at = [], len(_MAGIC)
-    while True:
+    """The compressed rows; a struct.error where a chunk is damaged, or the last one missing."""
+    parts, at, kind = [], len(_MAGIC), b""
+    while kind != b"IEND":
         size, kind = _CHUNK.unpack_from(data, at)
         at += _CHUNK.size
+        content = data[at : at + size]
+        (checksum,) = struct.unpack_from(">I", data, at + size)
+        if zlib.crc32(content, zlib.crc32(kind)) != checksum:
+            raise struct.error("a checksum differs")
         if kind == b"IDAT":
-            (checksum,) = struct.unpack_from(">I", data, at + size)
-            parts.append(data[at : at + size])
-            if zlib.crc32(parts[-1], zlib.crc32(kind)) != checksum:
-                raise struct.error
-        elif kind == b"IEND":
-            return b"".join(parts)
+            parts.append(content)
         at += size + 4
+    return b"".join(parts)
 
 
 def _slowly(data: bytes, where: Callable[[], str]) -> np.ndarray:
