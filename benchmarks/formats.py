@@ -66,8 +66,10 @@ def main() -> None:
     _show(rows, ratios, notes, settings)
     if settings.json:
         asked = {k: v for k, v in asdict(settings).items() if k != "json"}
-        found = {"images_per_s": rows, "ratios": ratios}
-        found = {k: {n: _rounded(s) for n, s in v.items()} for k, v in found.items()}
+        found = {
+            "images_per_s": {name: _rounded(row) for name, row in rows.items()},
+            "ratios": {name: _rounded(ratio) for name, ratio in ratios.items()},
+        }
         report.write_json(settings.json, {**asked, **found, "notes": notes})
 
 
@@ -156,7 +158,7 @@ def _build(place: str, views: Recipe, settings: Settings, pipeline: str) -> Load
 
 
 def _ffcvs_own(beton: str, views: Recipe, settings: Settings) -> dict[str, Turn]:
-    ffcv = peers.load("ffcv")
+    ffcv: Any = peers.load("ffcv")
     if reason := ffcv.available():
         raise MillError(reason)
 

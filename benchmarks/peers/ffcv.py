@@ -52,7 +52,7 @@ def open(
     return _batches(paths, recipe, workers, batch_size)
 
 
-def _batches(paths: list[str], recipe: Recipe, workers: int, batch_size: int) -> Iterator[Any]:
+def _batches(paths: list[str], recipe: Recipe, workers: int, batch_size: int) -> Batches:
     with tempfile.TemporaryDirectory() as folder:
         beton = str(Path(folder) / "photos.beton")
         _write(paths, beton)

@@ -152,5 +152,6 @@ class PaintedDaliJob(PaintedJob, DaliJob):
 
 def paint(worker: Worker, job: PaintedDaliJob, slot: int) -> None:
     image, mask, companion = job.images[slot], job.masks.array(slot), job.companions.array(slot, 3)
-    beside = Beside(mask, Taken(*companion.shape[:2], companion)) if mask.size else NOTHING
+    height, width, _ = companion.shape
+    beside = Beside(mask, Taken(height, width, companion)) if mask.size else NOTHING
     worker.paint(image, beside, job.rows[slot], job.canvas, slot)

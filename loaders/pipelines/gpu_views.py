@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from patchmill.kernels.views import gpu, layout
-from patchmill.kernels.views.gpu_tables import Images
+from patchmill.kernels.views.gpu_tables import Images, Pictures
 from patchmill.loaders.pipelines import Filled
-from patchmill.loaders.pipelines.arena import BLOCK, NOWHERE, Arena, PackedJob
+from patchmill.loaders.pipelines.arena import BLOCK, NOWHERE, Arena, Packed, PackedJob, Place
 from patchmill.loaders.pipelines.memory import Blocks, DeviceBlocks, out_of_memory
 from patchmill.loaders.pipelines.side import Side
 from patchmill.loaders.pipelines.worker import Taken, Work, Worker
@@ -77,7 +77,8 @@ class GpuViews:
                 job.labels = self._upload(torch.from_numpy(labels), len(labels))
             queued.keep(arena, owner)
             queued.done("upload")
-            images = _images(job, [block.data_ptr() for block in blocks], decoded)
+            addresses = [block.data_ptr() for block in blocks]
+            images = _images(job, addresses, decoded, work.masks is not None)
             gpu.render_into(job.flat, images, job.rows, work.targets, work.channels_last)
             queued.done("render")
         job.queued = queued
@@ -124,6 +125,9 @@ class GpuViews:
             place.memory[:] = 0
             job.places[slot] = place[:2]
             worker.plan(job, slot, slot, Taken(8, 8, None))
+            if self._work.masks is not None:
+                job.masks.put(slot, Place(place.block, place.offset, place.memory[:64]), 8, 8)
+                job.companions.put(slot, place, 8, 8)
         try:
             self._queue(job, labels=None)
             self.finish()
@@ -131,12 +135,24 @@ class GpuViews:
             timer.cancel()
 
 
-def _images(job: PackedJob, blocks: list[int], decoded: Images | None) -> Images:
+def _images(job: PackedJob, blocks: list[int], decoded: Images | None, pastes: bool) -> Images:
     """Where the images of the batch lie: those of a decoder of batches in its own places."""
+    addresses = np.array([*blocks, 0], np.int64)  # of the blocks, and of NOWHERE
     block, offset = job.places.T
-    pointers = np.array([*blocks, 0], np.int64)[block] + offset
+    pointers = addresses[block] + offset
     pitches = 3 * job.shapes[:, 1].astype(np.int64)
     if decoded is not None:
         own = block == NOWHERE
         pointers[own], pitches[own] = decoded.pointers, decoded.pitches
-    return Images(pointers, job.shapes.astype(np.int64), pitches)
+    masks = companions = None
+    if pastes:
+        masks = _pictures(job.masks, addresses, 1)
+        companions = _pictures(job.companions, addresses, 3)
+    return Images(pointers, job.shapes.astype(np.int64), pitches, masks, companions)
+
+
+def _pictures(packed: Packed, addresses: np.ndarray, channels: int) -> Pictures:
+    block, offset = packed.places.T
+    pointers = np.where(block == NOWHERE, 0, addresses[block] + offset)
+    shapes = packed.shapes.astype(np.int64)
+    return Pictures(pointers, shapes, channels * shapes[:, 1])

@@ -55,6 +55,21 @@ class Pictures:
         return f"picture {index}"
 
 
+class Masked(Pictures):
+    """Pictures with masks: every fourth has none, and every fourth a useless one."""
+
+    masked = True
+
+    def mask(self, index: int) -> np.ndarray | None:
+        if index % 4 == 1:
+            return None
+        height, width, _ = pixels(index).shape
+        plane = np.zeros((height // 2 + 1, width // 2 + 1), np.uint8)
+        if index % 4 != 2:
+            plane[2 : height // 3, 1 : width // 3] = 255
+        return plane
+
+
 @functools.cache
 def encoded(index: int) -> bytes:
     """Image `index` as a PNG; every third as a JPEG."""

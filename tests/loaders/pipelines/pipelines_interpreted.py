@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from oddities import jpeg, picture, saved, write_odd
-from pipelinemaking import Pictures, make_loader, mill_threads
+from pipelinemaking import Masked, Pictures, make_loader, mill_threads
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs TRITON_INTERPRET=1 from the start", allow_module_level=True)
@@ -29,7 +30,7 @@ from patchmill.loaders import plan
 from patchmill.loaders.decode import decode
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.pipelines import arena, choice, gpu_views, memory
-from patchmill.loaders.recipe import Blur, Colour, Crop, Recipe, Views
+from patchmill.loaders.recipe import Blur, Colour, CopyPaste, Crop, Recipe, Views
 
 
 @triton.jit
@@ -111,6 +112,21 @@ def test_samples_are_those_of_the_cpu_and_views_the_renderers(on_gpu: Callable[.
             assert torch.equal(geometry.box, other.geometry[name].box)
         images = [decode(source.read(id)) for id in one.ids.tolist()]
         assert_rendered(one, images, plan.targets(TINY))
+
+
+@pytest.mark.parametrize("background", ["grey", "images"])
+def test_pasted_views_are_the_renderers(on_gpu: Callable[..., Any], background: str) -> None:
+    paste = CopyPaste(p=0.8, background=background, blur_radius=2.0)
+    views = Recipe((replace(TINY.views[0], count=2, blur=None, paste=paste),), name="pasting")
+    source = Masked(8)
+    ours = on_gpu(source, views, batch_size=4)
+    theirs = make_loader(source, views, batch_size=4)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.rows == other.rows).all()
+        error = (one.views["global"] - other.views["global"]).abs()
+        assert error.max() <= 2 * MOST * LEVEL / min(views.views[0].std)
+    assert ours.stats().unmasked == theirs.stats().unmasked > 0
+    assert ours.stats().stages["mask"].items == theirs.stats().stages["mask"].items > 4
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.uint8])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pipelinemaking import RECIPE, Pictures, make_loader, pixels
+from pipelinemaking import RECIPE, Masked, Pictures, make_loader
 
 from patchmill.kernels.views import cpu
 from patchmill.kernels.views.rows import PASTE_NEVER
@@ -18,21 +18,6 @@ from patchmill.loaders.errors import MillError
 from patchmill.loaders.recipe import CopyPaste, Recipe
 
 SAMPLES = 24
-
-
-class Masked(Pictures):
-    """Pictures with masks: every fourth has none, and every fourth a useless one."""
-
-    masked = True
-
-    def mask(self, index: int) -> np.ndarray | None:
-        if index % 4 == 1:
-            return None
-        height, width, _ = pixels(index).shape
-        plane = np.zeros((height // 2 + 1, width // 2 + 1), np.uint8)
-        if index % 4 != 2:
-            plane[2 : height // 3, 1 : width // 3] = 255
-        return plane
 
 
 def recipe(background: str, p: float = 0.7) -> Recipe:
