@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from patchmill.loaders.batch import ViewBatch
+    from patchmill.loaders.plan import Plan
+    from patchmill.loaders.preview_paste import Pasting
+    from patchmill.loaders.preview_samples import Masker
     from patchmill.loaders.preview_sheet import Sample
     from patchmill.loaders.sources import Source
 
@@ -57,29 +60,41 @@ def contact_sheet(
 
     Shows the samples `ids`, or else the first `count` in the order of that epoch.
     """
-    from patchmill.loaders.preview_samples import chosen
+    from patchmill.loaders.preview_samples import chosen, masker
     from patchmill.loaders.preview_sheet import sheet
     from patchmill.loaders.sources import open_source
 
     title = recipe.name if isinstance(recipe, recipes.Recipe) else str(recipe)
     recipe, source = recipes.load(recipe), open_source(data)
     ids = chosen(source, count, seed, epoch, ids)
+    maker = masker(source) if any(group.paste for group in recipe.views) else None
     _compile(recipe)
-    samples = [_sample(source, recipe, seed, epoch, id) for id in ids]
+    samples = [_sample(source, maker, recipe, seed, epoch, id) for id in ids]
     return sheet(samples, recipe, title, f"{source.name} · seed {seed} · epoch {epoch}")
 
 
-def _sample(source: Source, recipe: recipes.Recipe, seed: int, epoch: int, id: int) -> Sample:
+def _sample(
+    source: Source, maker: Masker | None, recipe: recipes.Recipe, seed: int, epoch: int, id: int
+) -> Sample:
+    from patchmill.loaders import plan
+    from patchmill.loaders.preview_paste import composite, pasting
     from patchmill.loaders.preview_samples import image_of, label_of
     from patchmill.loaders.preview_sheet import Sample
 
     label, (image, problem) = label_of(source, id), image_of(source, id)
     if image is None:
         return Sample(id, label, problem=problem)
-    return Sample(id, label, image, _views(image, recipe, seed, epoch, id))
+    drawn = plan.draw(recipe, seed, epoch, [id], [image.shape[:2]])
+    if maker is None:
+        return Sample(id, label, image, _views(id, image, recipe, drawn))
+    by = pasting(source, maker.look(id, image), drawn.rows, seed, epoch, id)
+    views, whole = _views(id, image, recipe, drawn, by), composite(image, drawn.rows[0], by)
+    return Sample(id, label, image, views, mask=by.mask, composite=whole)
 
 
-def _views(image: np.ndarray, recipe: recipes.Recipe, seed: int, epoch: int, id: int) -> ViewBatch:
+def _views(
+    id: int, image: np.ndarray, recipe: recipes.Recipe, drawn: Plan, by: Pasting | None = None
+) -> ViewBatch:
     """A batch of one sample. Its views are uint8, which are not normalised: they can be shown."""
     import torch
 
@@ -87,9 +102,15 @@ def _views(image: np.ndarray, recipe: recipes.Recipe, seed: int, epoch: int, id:
     from patchmill.loaders import plan
     from patchmill.loaders.batch import ViewBatch
 
-    drawn = plan.draw(recipe, seed, epoch, [id], [image.shape[:2]])
     targets = plan.targets(recipe)
-    views = cpu.render([image], drawn.rows, targets, dtype=torch.uint8)
+    views = cpu.render(
+        [image],
+        drawn.rows,
+        targets,
+        dtype=torch.uint8,
+        masks=[by.mask.usable if by else None],
+        companions=[by.companion if by else None],
+    )
     return ViewBatch(views, torch.tensor([id]), None, drawn.rows, drawn.shapes, targets)
 
 
@@ -99,9 +120,15 @@ def _compile(recipe: recipes.Recipe) -> None:
 
     from patchmill.kernels.jit import announced
     from patchmill.kernels.views import cpu  # noqa: F401
+    from patchmill.loaders import plan
+    from patchmill.loaders.preview_paste import Pasting
+    from patchmill.loaders.preview_samples import Mask
 
+    dot = np.zeros((1, 1, 3), np.uint8)
+    pastes = any(group.paste for group in recipe.views)
     with announced():
-        _views(np.zeros((1, 1, 3), np.uint8), recipe, 0, 0, 0)
+        by = Pasting(Mask(dot[..., 0])) if pastes else None
+        _views(0, dot, recipe, plan.draw(recipe, 0, 0, [0], [(1, 1)]), by)
 
 
 # ------------------------------------------------------------------------------------ command line

@@ -10,14 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from patchmill.kernels.jit import announced
-from patchmill.loaders import masks
-from patchmill.loaders.masks import Masks
 from patchmill.loaders.preview_boxes import WHITE
 from patchmill.loaders.preview_layout import BODY, MARGIN, SMALL, TITLE
-from patchmill.loaders.preview_samples import chosen, image_of, label_of
+from patchmill.loaders.preview_samples import Mask, Masker, chosen, image_of, label_of, masker
 from patchmill.loaders.preview_text import INK, MUTED, Rgb, elided, line_height, wrapped, write
-from patchmill.loaders.saliency import Estimator, estimator
 from patchmill.loaders.sources import Source, open_source
 
 WIDTH = 1440
@@ -35,10 +31,7 @@ class Masked:
     id: int
     label: str  # the name of its class, if it has one
     image: np.ndarray | None  # none where it cannot be read
-    plane: np.ndarray | None
-    foreground: float = 0.0
-    confidence: float | None = None  # where it is known
-    why: str = ""  # training would not use the mask, or there is none
+    mask: Mask
 
 
 def mask_sheet(
@@ -56,36 +49,16 @@ def mask_sheet(
     would find none.
     """
     source = open_source(data)
-    ids = chosen(source, count, seed, epoch, ids)
-    found = None if method else masks.of(source)
-    if found:
-        title = masks.described(found.estimator) if found.estimator else "the data's own masks"
-        samples = [_found_mask(source, found, id) for id in ids]
-    else:
-        estimate = estimator(method or "rbd")
-        title = masks.described(estimate.metadata())
-        with announced():
-            samples = [_made_mask(source, estimate, id) for id in ids]
-    about = f"{found.name if found else source.name} · image, mask, and what the mask cuts out"
-    return sheet(samples, f"masks: {title}", about)
+    ids, maker = chosen(source, count, seed, epoch, ids), masker(source, method)
+    samples = [_masked(source, maker, id) for id in ids]
+    about = f"{maker.name} · image, mask, and what the mask cuts out"
+    return sheet(samples, f"masks: {maker.title}", about)
 
 
-def _found_mask(source: Source, found: Masks, id: int) -> Masked:
+def _masked(source: Source, maker: Masker, id: int) -> Masked:
     image, problem = image_of(source, id)
-    look = found.look(id)
-    confidence = float(found.file.confidences[id]) if found.file else None
-    why = problem or look.why
-    return Masked(id, label_of(source, id), image, look.plane, look.foreground, confidence, why)
-
-
-def _made_mask(source: Source, estimate: Estimator, id: int) -> Masked:
-    image, problem = image_of(source, id)
-    if image is None:
-        return Masked(id, label_of(source, id), None, None, why=problem)
-    made = estimate(image, 256)
-    return Masked(
-        id, label_of(source, id), image, made.plane, made.foreground, made.confidence, made.why
-    )
+    mask = Mask(None, why=problem) if image is None else maker.look(id, image)
+    return Masked(id, label_of(source, id), image, mask)
 
 
 # ---------------------------------------------------------------------------------------- the sheet
@@ -141,7 +114,7 @@ def _aspects(sample: Masked) -> list[float]:
     if sample.image is None:
         return [2.0]
     height, wide, _ = sample.image.shape
-    return [min(max(wide / height, 0.4), 2.0)] * (2 if sample.plane is None else 3)
+    return [min(max(wide / height, 0.4), 2.0)] * (2 if sample.mask.plane is None else 3)
 
 
 def _card(sample: Masked, height: int) -> Image.Image:
@@ -154,19 +127,20 @@ def _card(sample: Masked, height: int) -> Image.Image:
         card.paste(picture, (x, 0))
         x += picture.width + BESIDE
     name = " · ".join(filter(None, [f"sample {sample.id}", sample.label]))
-    said = [elided(line, SMALL, wide) for line in (name, _figures(sample))]
+    said = [elided(line, SMALL, wide) for line in (name, _figures(sample.mask))]
     pen, below = ImageDraw.Draw(card), height + 4
     write(pen, (0, below), said[:1], SMALL, INK)
-    write(pen, (0, below + line_height(SMALL)), said[1:], SMALL, ALARM if sample.why else MUTED)
+    colour = ALARM if sample.mask.why else MUTED
+    write(pen, (0, below + line_height(SMALL)), said[1:], SMALL, colour)
     return card
 
 
-def _figures(sample: Masked) -> str:
-    if sample.why:
-        return f"not used: {sample.why}"
-    told = [f"foreground {sample.foreground:.0%}"]
-    if sample.confidence is not None:
-        told.append(f"confidence {sample.confidence:.2f}")
+def _figures(mask: Mask) -> str:
+    if mask.why:
+        return f"not used: {mask.why}"
+    told = [f"foreground {mask.foreground:.0%}"]
+    if mask.confidence is not None:
+        told.append(f"confidence {mask.confidence:.2f}")
     return " · ".join(told)
 
 
@@ -175,10 +149,10 @@ def _pictures(sample: Masked, height: int) -> list[Image.Image]:
     if sample.image is None:
         return [_blank(["cannot", "be", "read"], size)]
     image = Image.fromarray(sample.image).resize(size, Image.Resampling.LANCZOS)
-    if sample.plane is None:
+    if sample.mask.plane is None:
         return [image, _blank(["no", "mask"], size)]
-    mask = Image.fromarray(sample.plane).resize(size, Image.Resampling.BILINEAR)
-    return [image, mask.convert("RGB"), cut_out(image, mask, ALARM if sample.why else ACCENT)]
+    mask = Image.fromarray(sample.mask.plane).resize(size, Image.Resampling.BILINEAR)
+    return [image, mask.convert("RGB"), cut_out(image, mask, ALARM if sample.mask.why else ACCENT)]
 
 
 def cut_out(image: Image.Image, mask: Image.Image, colour: Rgb) -> Image.Image:

@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from patchmill.kernels.jit import announced
+from patchmill.loaders import masks
 from patchmill.loaders.decode import BadImage, decode
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.order import Order
 from patchmill.loaders.plan import MAX_SIDE
 from patchmill.loaders.sources import Source
+
+MASK_SIDE = 256  # of masks that are made for a sheet, as `prepare masks` makes them
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What of an image is foreground, or why that is not known."""
+
+    plane: np.ndarray | None  # there may be one that training would not use
+    foreground: float = 0.0
+    confidence: float | None = None  # where it is known
+    why: str = ""  # training would not use it
+
+    @property
+    def usable(self) -> np.ndarray | None:
+        return None if self.why else self.plane
+
+
+@dataclass(frozen=True)
+class Masker:
+    """Where the masks of a sheet come from."""
+
+    title: str
+    name: str
+    look: Callable[[int, np.ndarray], Mask]  # of a sample and its image
 
 
 def chosen(
@@ -43,3 +71,33 @@ def image_of(source: Source, id: int) -> tuple[np.ndarray | None, str]:
         return image, ""
     except (BadImage, OSError) as error:
         return None, getattr(error, "strerror", None) or str(error)
+
+
+def masker(source: Source, method: str | None = None) -> Masker:
+    """The masks that a loader would find, or made here by the method: RBD if there are none."""
+    found = None if method else masks.of(source)
+    if found is None:
+        return _maker(source, method or "rbd")
+
+    def look(id: int, image: np.ndarray) -> Mask:
+        seen = found.look(id)
+        confidence = float(found.file.confidences[id]) if found.file else None
+        return Mask(seen.plane, seen.foreground, confidence, seen.why)
+
+    title = masks.described(found.estimator) if found.estimator else "the data's own"
+    return Masker(title, found.name, look)
+
+
+def _maker(source: Source, method: str) -> Masker:
+    from patchmill.loaders.saliency import estimator
+    from patchmill.loaders.sources.mask_png import decoded, encoded
+
+    estimate = estimator(method)
+
+    def look(id: int, image: np.ndarray) -> Mask:
+        with announced():
+            made = estimate(image, MASK_SIDE)
+        plane = decoded(encoded(made.plane, bits=4), lambda: source.where(id))
+        return Mask(plane, made.foreground, made.confidence, made.why)
+
+    return Masker(masks.described(estimate.metadata()), source.name, look)

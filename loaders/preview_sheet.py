@@ -15,6 +15,7 @@ from patchmill.loaders.preview_layout import (
     BETWEEN,
     BODY,
     GAP,
+    LARGEST_PANEL,
     MARGIN,
     NAME,
     PANEL_WIDTH,
@@ -46,6 +47,7 @@ from patchmill.loaders.recipe import Recipe
 
 if TYPE_CHECKING:
     from patchmill.loaders.batch import ViewBatch
+    from patchmill.loaders.preview_samples import Mask
 
 Sign = tuple[Image.Image | None, str]
 
@@ -63,6 +65,8 @@ class Sample:
     image: np.ndarray | None = None
     batch: ViewBatch | None = None
     problem: str = ""
+    mask: Mask | None = None  # where the recipe pastes by one
+    composite: np.ndarray | None = None  # uint8 [side, side, 3]: the whole image, pasted
 
 
 def sheet(samples: Sequence[Sample], recipe: Recipe, title: str, about: str) -> Image.Image:
@@ -177,11 +181,39 @@ def _original(layout: Layout, sample: Sample, views: Sequence[Picture]) -> Image
     name = " · ".join(filter(None, [f"sample {sample.id}", sample.label]))
     about, below = _about(sample, len(views)), panel.height + 6
     height = below + (1 + len(about)) * line_height(BODY)
-    image = Image.new("RGB", (PANEL_WIDTH, height), WHITE)
+    pasted = _pasted(sample)
+    image = Image.new("RGB", (PANEL_WIDTH, height + (pasted.height if pasted else 0)), WHITE)
     image.paste(panel)
+    if pasted:
+        image.paste(pasted, (0, height))
     pen = ImageDraw.Draw(image)
     write(pen, (0, below), [elided(name, BODY, PANEL_WIDTH)], BODY, INK)
     write(pen, (0, below + line_height(BODY)), about, BODY)
+    return image
+
+
+def _pasted(sample: Sample) -> Image.Image | None:
+    """The mask beside what it made of the whole image."""
+    if sample.mask is None or sample.image is None:
+        return None
+    wide = (PANEL_WIDTH - GAP) // 2
+    tall = min(round(wide * sample.image.shape[0] / sample.image.shape[1]), LARGEST_PANEL)
+    plane, why = sample.mask.plane, sample.mask.why
+    parts = [
+        (plane, "mask" if sample.mask.usable is not None else f"mask not used: {why}"),
+        (sample.composite, "composite" if sample.composite is not None else "no view pasted"),
+    ]
+    lines = [wrapped(said.split(), SMALL, wide)[:3] for _, said in parts]
+    height = GAP + tall + 6 + max(map(len, lines)) * line_height(SMALL)
+    image = Image.new("RGB", (PANEL_WIDTH, height), WHITE)
+    pen = ImageDraw.Draw(image)
+    for i, (pixels, _) in enumerate(parts):
+        x = i * (wide + GAP)
+        shown = Image.new("RGB", (wide, tall), BAD)
+        if pixels is not None:
+            shown = Image.fromarray(pixels).resize((wide, tall), Image.Resampling.LANCZOS)
+        image.paste(shown, (x, GAP))
+        write(pen, (x, GAP + tall + 6), lines[i], SMALL)
     return image
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from PIL import ImageDraw, ImageFont
 
-from patchmill.kernels.views.rows import GREY_NEVER, NO_JITTER
+from patchmill.kernels.views.rows import GREY_NEVER, NO_JITTER, PASTE_NEVER
 
 INK, MUTED = (31, 35, 40), (101, 109, 118)
 
 SHORT = {  # for views too small for words
     "flip": "F",
     "turn": "T",
+    "paste": "P",
     "jitter": "J",
     "grey": "G",
     "blur": "B",
@@ -51,6 +52,7 @@ def drawn(rows: np.ndarray) -> list[str]:
     words = ["flip"] if first["flip"] else []
     words += [f"turn {90 * first['turns']}°"] if first["turns"] else []
     for word, happened in (
+        ("paste", rows["paste"] != PASTE_NEVER),
         ("jitter", rows["order"] != NO_JITTER),
         ("grey", rows["grey"] != GREY_NEVER),
         ("blur", rows["sigma"] > 0),
