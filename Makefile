@@ -28,7 +28,7 @@ demo: $(VENV)/.base ## make some images, draw their views, and measure the throu
 	@echo "The views of a few images are in build/demo/views.png; the table above is this machine's throughput."
 
 test: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv ## run all tests that this machine can run
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 lint: $(VENV)/.dev types ## ruff and mypy
 	$(BIN)/ruff check .
