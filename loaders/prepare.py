@@ -56,11 +56,7 @@ def make_masks(arguments: Sequence[str]) -> None:
     from patchmill.loaders import masks
     from patchmill.loaders.preparing import masking, report, run
 
-    method = given.method
-    if given.weights is not None:
-        if method != "learned":
-            raise MillError(f"--weights are for --method learned, not {method}")
-        method = f"learned(weights={str(given.weights)!r})"
+    method = _with_weights(given.method, given.weights)
     rank, world_size = _share(given.rank, given.world_size, os.environ)
     options = masking.Options(method, given.max_side, rank, world_size)
     workers = _workers(given.workers)
@@ -69,6 +65,21 @@ def make_masks(arguments: Sequence[str]) -> None:
     with _continued():
         outcome = masking.make(source, out, options, workers, given.overwrite)
     print(report.masks_summary(outcome) if outcome else _COMPLETE % out)
+
+
+def _with_weights(method: str, weights: Path | None) -> str:
+    """`learned(size=96)` as `learned(size=96, weights='FILE')`."""
+    from patchmill.loaders import call
+
+    name, constants = call.parse(method)
+    if weights is None:
+        if name == "learned" and "weights" not in constants:
+            raise MillError("--method learned needs --weights FILE: a network that you have")
+        return method
+    if name != "learned":
+        raise MillError(f"--weights are for --method learned, not {name}")
+    constants["weights"] = str(weights)
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in constants.items())})"
 
 
 def inspect(arguments: Sequence[str]) -> None:

@@ -323,6 +323,8 @@ def test_a_source_that_is_mostly_unreadable_stops(tmp_path: Path) -> None:
     [
         (["--method", "magic"], "there is no saliency method 'magic'"),
         (["--weights", "w.safetensors"], "--weights are for --method learned, not rbd"),
+        (["--method", "learned"], "needs --weights FILE"),
+        (["--method", "learned(size=64)", "--weights", "none.safetensors"], "cannot read weights"),
         (["--method", "learned", "--weights", "none.safetensors"], "cannot read weights"),
         (["--max-side", "3"], "--max-side must be 16 to 4096 pixels, not 3"),
         (["--workers", "0"], "--workers must be at least 1"),
