@@ -80,15 +80,20 @@ def objective(maps: list[Tensor], wanted: Tensor) -> Tensor:
 def load(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [n, side, side, 3] pictures and [n, side, side, 1] masks, a margin larger than seen."""
     source: Any = open_source(settings.data)
-    if not hasattr(source, "mask"):
+    if not getattr(source, "masked", False):
         raise MillError(f"{source.name} has no masks to learn from: train on scenes:2000")
     side = round(settings.size * _MARGIN)
     pictures = np.empty((len(source), side, side, 3), np.uint8)
     masks = np.empty((len(source), side, side, 1), np.uint8)
 
     def read(index: int) -> None:
+        mask = source.mask(index)
+        if mask is None:
+            raise MillError(
+                f"{source.where(index)} has no mask: train on data of which all have one"
+            )
         pictures[index] = resized(decode(source.read(index)), side, side)
-        masks[index] = resized(source.mask(index)[..., None], side, side)
+        masks[index] = resized(mask[..., None], side, side)
 
     with track("reading", len(source)) as advance:
         for _ in in_threads(read, range(len(source)), 4):
