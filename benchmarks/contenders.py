@@ -139,7 +139,7 @@ class Threads:
         work, images = self._tools[number], self._images
         first = number * len(images) // self.workers
         done, began = 0, time.perf_counter()
-        while not stop.is_set():
+        while not (done and stop.is_set()):  # one at least, however short the turn
             work(images[(first + done) % len(images)])
             done += 1
         return done / (time.perf_counter() - began)
