@@ -200,7 +200,7 @@ class Batches:
         self._take(self._ahead + self._together)
         timing.finish_gpu()
         images, began = 0, time.perf_counter()
-        while time.perf_counter() - began < seconds:
+        while not images or time.perf_counter() - began < seconds:
             self._take(self._together)  # all of them: what is in the time must be in the count
             images += self._together * self._batch_size
         timing.finish_gpu()
