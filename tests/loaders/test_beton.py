@@ -254,11 +254,8 @@ def test_too_many_too_large_not_writable(tmp_path: Path) -> None:
 
 
 def test_overwritten_bytes_do_not_match_their_checksum(path: Path) -> None:
-    """So that they end up in the ledger, not in a view."""
     overwritten(path, 2, IMAGES[2][:-3] + b"xyz")
     source = Beton(path)
-    for i in range(10):
-        if i != 2:
-            assert source.read(i) == IMAGES[i]
-    with pytest.raises(OSError, match=r"its checksum .* the file was changed or damaged"):
-        source.read(2)
+    assert source.checksums is not None
+    wrong = [i for i in range(10) if zlib.crc32(source.read(i)) != source.checksums[i]]
+    assert wrong == [2]
