@@ -1,9 +1,13 @@
 """Skips what this machine cannot run, and says why."""
 
 import functools
+import os
 import shutil
 
 import pytest
+
+# Before anything imports torch: its threads sleep while they wait (training/patience.py says why).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 NO_GPU = "needs a CUDA device"
 

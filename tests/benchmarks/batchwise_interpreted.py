@@ -5,12 +5,12 @@ TRITON_INTERPRET=1 python -m pytest tests/benchmarks/batchwise_interpreted.py
 
 from __future__ import annotations
 
-import os
 import sys
 import weakref
 from contextlib import closing
 from pathlib import Path
 
+import interpreter
 import pytest
 import torch
 
@@ -21,9 +21,8 @@ from patchmill.loaders import plan, recipe
 from patchmill.loaders.decode import decode
 from patchmill.loaders.sources import open_source
 
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs TRITON_INTERPRET=1 from the start", allow_module_level=True)
-
+if reason := interpreter.missing():
+    pytest.skip(reason, allow_module_level=True)
 pytest.importorskip("nvidia.dali")
 pytest.importorskip("nvidia.nvimgcodec")
 

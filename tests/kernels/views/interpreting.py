@@ -5,32 +5,17 @@ It is on for a whole process or off.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
+import interpreter
 import numpy as np
 import pytest
 import torch
 
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs TRITON_INTERPRET=1 from the start", allow_module_level=True)
-
-import triton
-import triton.language as tl
+if reason := interpreter.missing():
+    pytest.skip(reason, allow_module_level=True)
 
 from patchmill.kernels.views import gpu
-
-
-@triton.jit
-def counts_to(number):
-    for _ in range(0, tl.load(number)):
-        pass
-
-
-try:
-    counts_to[(1,)](torch.ones(1, dtype=torch.int32))
-except Exception as error:
-    pytest.skip(f"Triton's interpreter and NumPy do not agree: {error}", allow_module_level=True)
 
 LEVEL = 1 / 255
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)

@@ -10,8 +10,6 @@ import contextlib
 import importlib.util
 import itertools
 import os
-import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,8 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
 import torch
-import triton
+from compiling import ARCHITECTURES, needs
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 from triton.runtime import driver
 
 from patchmill.kernels.views import gpu_launch, layout
@@ -38,7 +35,6 @@ from patchmill.loaders.recipe import Recipe
 MOST_SPILLED = 192  # bytes a thread
 GREY, IMAGES = 1 << ON_GREY, 1 << ON_IMAGE  # pastes
 EVERY = GREY | 1 << ON_TEXTURE | IMAGES
-ARCHITECTURES = (80, 90)
 TYPES = {
     "images": "*i64", "pasted": "*i64", "rows": "*i32", "slots": "*i64", "groups": "*i32",
     "listed": "*i32", "planes": "*fp16", "sums": "*fp32",
@@ -132,27 +128,7 @@ def assert_fits(variant: Any, capability: int, folder: Path) -> None:
     constants = gpu_launch.constants(kernel, kind, channels_last)
     options = {name: constants.pop(name) for name in (*COMPILER, "num_warps")}
     types = {name: TYPES.get(name, "i32") for name in kernel.arg_names} | {"out": f"*{number}"}
-    types |= dict.fromkeys(constants, "constexpr")
-    aligned = {
-        (place,): [["tt.divisibility", 16]]
-        for place, name in enumerate(kernel.arg_names)
-        if types[name].startswith("*")
-    }
-    source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=aligned)
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-
-    registers, spilled = usage(compiled.asm["cubin"], folder)
-    assert registers <= COMPILER["maxnreg"], variant
-    assert spilled <= MOST_SPILLED, variant
-    assert compiled.metadata.shared <= 48 * 1024, variant
-
-
-def usage(machine_code: bytes, folder: Path) -> tuple[int, int]:
-    """Registers and bytes on the stack, of one thread."""
-    file = folder / "kernel.cubin"
-    file.write_bytes(machine_code)
-    tool = triton.knobs.nvidia.cuobjdump.path
-    run = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True, check=True)
-    found = re.search(r"REG:(\d+) STACK:(\d+)", run.stdout)
-    assert found, run.stdout
-    return int(found[1]), int(found[2])
+    found = needs(kernel, types, constants, options, capability, folder)
+    assert found.registers <= COMPILER["maxnreg"], variant
+    assert found.spilled <= MOST_SPILLED, variant
+    assert found.shared <= 48 * 1024, variant

@@ -7,23 +7,20 @@ All but streams and events is as on a GPU: packing, addresses, labels, errors, w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import interpreter
 import numpy as np
 import pytest
 import torch
 from oddities import jpeg, picture, saved, write_odd
 from pipelinemaking import Masked, Pictures, make_loader, mill_threads
 
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs TRITON_INTERPRET=1 from the start", allow_module_level=True)
-
-import triton
-import triton.language as tl
+if reason := interpreter.missing():
+    pytest.skip(reason, allow_module_level=True)
 
 from patchmill.kernels.views import gpu, reference
 from patchmill.loaders import plan
@@ -31,18 +28,6 @@ from patchmill.loaders.decode import decode
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.pipelines import arena, choice, gpu_views, memory
 from patchmill.loaders.recipe import Blur, Colour, CopyPaste, Crop, Recipe, Views
-
-
-@triton.jit
-def counts_to(number):
-    for _ in range(0, tl.load(number)):
-        pass
-
-
-try:
-    counts_to[(1,)](torch.ones(1, dtype=torch.int32))
-except Exception as error:
-    pytest.skip(f"Triton's interpreter and NumPy do not agree: {error}", allow_module_level=True)
 
 LEVEL = 1 / 255
 MOST = 1.2  # levels, as for the renderer by itself
