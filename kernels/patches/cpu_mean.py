@@ -1,0 +1,226 @@
+"""Means of rows on the CPU: one pass over the rows, each normalised while it is in the cache.
+
+A group is summed by one thread, its rows in their order: the same to the bit whatever the number of
+threads. Sums along a row are made in LANES lanes, whatever the processor.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from patchmill.kernels.jit import announced, exact
+from patchmill.kernels.parallel import spread
+from patchmill.kernels.patches.cpu_memory import borrowed, fresh
+from patchmill.kernels.patches.halves import number, numbers, put
+from patchmill.kernels.patches.reference import EPS
+
+LANES, AT_ONCE = 64, 4
+LEAST = 1 << 20  # numbers that are worth a thread: 0.2 ms, and to wake one takes half of that
+ZERO, ONE, SHORT = np.float32(0), np.float32(1), np.float32(EPS)
+NO_ORDER, NO_WEIGHTS = np.empty(0, np.int64), np.empty(0, np.float32)
+
+
+def forward(
+    embeddings: torch.Tensor,
+    weights: torch.Tensor | None,
+    offsets: torch.Tensor,
+    order: torch.Tensor | None,
+    each: bool,
+    unit: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Means [B, d] float32, sums of weights [B], and the means' lengths [B] before `unit`."""
+    groups, d = len(offsets) - 1, embeddings.shape[1]
+    means, totals, lengths = torch.empty(groups, d), torch.empty(groups), torch.empty(groups)
+    rows = numbers(embeddings)
+    numpy = _optional(weights, order)
+    made = means.numpy(), totals.numpy(), lengths.numpy()
+
+    def work(start: int, stop: int) -> None:
+        average(rows, *numpy, offsets.numpy(), each, unit, start, stop, *made)
+
+    with announced():
+        spread(work, groups, _least(embeddings.numel(), groups))
+    return means, totals, lengths
+
+
+def pulled(
+    slope: torch.Tensor,
+    rest: torch.Tensor,
+    embeddings: torch.Tensor,
+    weights: torch.Tensor | None,
+    offsets: torch.Tensor,
+    order: torch.Tensor | None,
+    rows: int,
+    each: bool,
+    by_rows: bool,
+    by_weights: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients by rows [P, d], like embeddings, and weights [P] float32; empty if not asked for.
+
+    `slope` is the gradient by the sums of the groups, [B, d]; `rest` its products with the means.
+    """
+    d = slope.shape[1]
+    out = fresh((rows if by_rows else 0, d), embeddings.dtype)
+    gains = torch.empty(rows if by_weights else 0)
+    read, made = numbers(embeddings), numbers(out)
+    numpy = _optional(weights, order)
+    given = slope.numpy(), rest.numpy()
+
+    def work(start: int, stop: int) -> None:
+        pull(*given, read, *numpy, offsets.numpy(), each, start, stop, made, gains.numpy())
+
+    with announced():
+        spread(work, len(slope), _least(rows * d, len(slope)))
+    return out, gains
+
+
+def _optional(
+    weights: torch.Tensor | None, order: torch.Tensor | None
+) -> tuple[np.ndarray, np.ndarray]:
+    return (
+        NO_WEIGHTS if weights is None else weights.numpy(),
+        NO_ORDER if order is None else order.numpy(),
+    )
+
+
+def _least(count: int, groups: int) -> int:
+    return max(1, LEAST * groups // max(1, count))
+
+
+# ------------------------------------------------------------------------------ compiled
+# Functions take an array and the number of its row: a row that is handed on as an array of its own
+# counts its references, which takes as long as adding up a hundred numbers.
+
+
+@exact
+def average(
+    rows, weights, order, offsets, each, unit, start, stop, means, totals, lengths
+):  # fmt: skip
+    rows, means = borrowed(rows), borrowed(means)
+    lanes, factors = np.empty(LANES, np.float32), np.empty(AT_ONCE, np.float32)
+    places = np.empty(AT_ONCE, np.int64)
+    for group in range(start, stop):
+        scale(means, group, ZERO, True)
+        total, last = ZERO, offsets[group + 1]
+        for first in range(offsets[group], last, AT_ONCE):
+            count = min(AT_ONCE, last - first)
+            for k in range(count):
+                place = order[first + k] if len(order) else first + k
+                weight = weights[place] if len(weights) else ONE
+                total += weight
+                if each:
+                    weight *= inverse(np.sqrt(dot(rows, place, rows, place, lanes)))
+                places[k], factors[k] = place, weight
+            if count == AT_ONCE:
+                add_four(means, group, rows, places, factors)
+            else:
+                for k in range(count):
+                    add(means, group, rows, places[k], factors[k])
+        scale(means, group, ONE / total, total == ZERO)
+        totals[group] = total
+        lengths[group] = ONE
+        if unit:
+            lengths[group] = np.sqrt(dot(means, group, means, group, lanes))
+            scale(means, group, inverse(lengths[group]), False)
+
+
+@exact
+def pull(
+    slope, rest, rows, weights, order, offsets, each, start, stop, out, gains
+):  # fmt: skip
+    """The gradient by a row is its weight times the slope; for `each` only what is across the row.
+
+    By its weight it is the slope times the row, as that is summed, less the group's `rest`.
+    """
+    rows, slope, out = borrowed(rows), borrowed(slope), borrowed(out)
+    lanes, packed = np.empty(LANES, np.float32), np.empty((1, slope.shape[1]), out.dtype)
+    alike = not each and len(weights) == 0
+    for group in range(start, stop):
+        if alike:
+            downhill(slope, group, ONE, packed, 0)
+        for at in range(offsets[group], offsets[group + 1]):
+            place = order[at] if len(order) else at
+            weight = weights[place] if len(weights) else ONE
+            shrink, along = ONE, ZERO
+            if each:
+                shrink = inverse(np.sqrt(dot(rows, place, rows, place, lanes)))
+            if each or len(gains):
+                along = shrink * dot(slope, group, rows, place, lanes)
+            if len(gains):
+                gains[place] = along - rest[group]
+            if len(out) and alike:
+                copy(packed, out, place)
+            elif len(out) and each:
+                across(slope, group, rows, place, weight * shrink, along * shrink, out)
+            elif len(out):
+                downhill(slope, group, weight, out, place)
+
+
+@exact
+def add(means, group, rows, place, factor):
+    mean, row = means[group], rows[place]
+    for i in range(len(mean)):
+        mean[i] += factor * number(row[i])
+
+
+@exact
+def add_four(means, group, rows, places, factors):
+    """Each number of the mean is read and written once for four rows."""
+    a, b, c, d = rows[places[0]], rows[places[1]], rows[places[2]], rows[places[3]]
+    f, g, h, k = factors[0], factors[1], factors[2], factors[3]
+    mean = means[group]
+    for i in range(len(mean)):
+        left = f * number(a[i]) + g * number(b[i])
+        mean[i] += left + (h * number(c[i]) + k * number(d[i]))
+
+
+@exact
+def scale(means, group, factor, away):
+    mean = means[group]
+    for i in range(len(mean)):
+        mean[i] = ZERO if away else mean[i] * factor
+
+
+@exact
+def downhill(slope, group, weight, out, place):
+    down, made = slope[group], out[place]
+    for i in range(len(down)):
+        put(made, i, weight * down[i])
+
+
+@exact
+def across(slope, group, rows, place, factor, share, out):
+    down, row, made = slope[group], rows[place], out[place]
+    for i in range(len(down)):
+        put(made, i, factor * (down[i] - share * number(row[i])))
+
+
+@exact
+def copy(packed, out, place):
+    source, made = packed[0], out[place]
+    for i in range(len(source)):
+        made[i] = source[i]
+
+
+@exact
+def inverse(length):
+    return ZERO if length <= SHORT else ONE / length
+
+
+@exact
+def dot(left, i, right, j, lanes):
+    a, b = left[i], right[j]
+    for k in range(LANES):
+        lanes[k] = ZERO
+    whole = len(a) // LANES * LANES
+    for start in range(0, whole, LANES):
+        some, others = a[start : start + LANES], b[start : start + LANES]
+        for k in range(LANES):
+            lanes[k] += number(some[k]) * number(others[k])
+    for k in range(len(a) - whole):
+        lanes[k] += number(a[whole + k]) * number(b[whole + k])
+    total = ZERO
+    for k in range(LANES):
+        total += lanes[k]
+    return total

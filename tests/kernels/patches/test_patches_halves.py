@@ -1,0 +1,41 @@
+"""All numbers of 16 bits, there and back, as torch converts them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from patchmill.kernels.jit import exact
+from patchmill.kernels.patches.halves import STANDS_FOR, number, numbers, put
+
+
+@exact
+def up(row, line):  # type: ignore[no-untyped-def]
+    for i in range(len(row)):
+        line[i] = number(row[i])
+
+
+@exact
+def down(line, row):  # type: ignore[no-untyped-def]
+    for i in range(len(row)):
+        put(row, i, line[i])
+
+
+@pytest.mark.parametrize("dtype", STANDS_FOR)
+def test_every_number(dtype: torch.dtype):
+    every = torch.arange(1 << 16).to(torch.uint16).view(dtype)
+    found = torch.empty(1 << 16)
+    up(numbers(every), found.numpy())
+    torch.testing.assert_close(found, every.float(), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", STANDS_FOR)
+def test_rounding_of_all_exponents_and_of_ties(dtype: torch.dtype):
+    high = np.arange(1 << 16, dtype=np.uint32) << 16
+    low = [0, 1, 0x0FFF, 0x1000, 0x1001, 0x2000, 0x3000, 0x7FFF, 0x8000, 0x8001, 0xFFFF]
+    line = torch.from_numpy(np.concatenate([high | np.uint32(rest) for rest in low]))
+    line = line.view(torch.float32)
+    found = torch.empty(len(line), dtype=dtype)
+    down(line.numpy(), numbers(found))
+    torch.testing.assert_close(found, line.to(dtype), rtol=0, atol=0, equal_nan=True)
