@@ -1,0 +1,141 @@
+"""The GPU's kernels on CPU tensors, by Triton's interpreter.
+
+Not in bfloat16: the interpreter takes its bits for whole numbers when it multiplies matrices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import interpreter
+import pytest
+import torch
+from matchmaking import (
+    TIED,
+    TIED_PARTNERS,
+    Case,
+    assert_gradient,
+    assert_losses,
+    assert_matches,
+    defined,
+    loss_and_gradient,
+    spoiled,
+    tied,
+)
+
+if reason := interpreter.missing():
+    pytest.skip(reason, allow_module_level=True)
+
+from patchmill.kernels.matching import cpu, gpu
+
+DTYPES = (torch.float32, torch.float16)
+PAIR = torch.zeros(1, dtype=torch.int64)
+CASES = [
+    Case((2, 1), (36, 196), 40, 3, 18),
+    Case((1, 2), (131, 67), 20, 2, 41),  # two tiles of a
+    Case((2, 1), (7, 300), 70, 2, 3),  # partners are looked through in two parts
+    Case((3, 3), (5, 3), 3, 6, 2),
+    Case((1, 1), (1, 1), 16, 1),
+    Case((1, 2), (2, 3), 1100, 2, 2),  # longer than what `measure` adds up at a time
+]
+
+
+def correspond(a: Any, b: Any, keep: int, pairs: Any) -> torch.Tensor:
+    """As the operators do it for tensors on a GPU."""
+    return Interpreted.apply(a, b, keep, *pairs)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class Interpreted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Any, b: Any, keep: int, *pairs: torch.Tensor) -> torch.Tensor:
+        losses, ctx.kept = gpu.correspond(a, b, *pairs, keep)
+        ctx.given = a, b, *pairs
+        ctx.keep = keep
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        weight = gradient * (-0.5 / ctx.keep)
+        return gpu.pulled(weight, *ctx.given, ctx.kept), None, None, None, None
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_matches_losses_and_gradients(case: Case, dtype: torch.dtype):
+    made = case.make(dtype)
+    exact = (made[0].double(), made[1].double(), *made[2:])
+    assert_matches(gpu.best(*made), made)
+    losses, gradient = loss_and_gradient(correspond, case, made)
+    plain, truth = (loss_and_gradient(defined, case, it) for it in (made, exact))
+    assert_losses(losses, plain[0], truth[0])
+    assert_gradient(gradient, plain[1], truth[1], case, made[0])
+
+
+@pytest.mark.parametrize("case", CASES[:3], ids=str)
+def test_keeps_what_the_cpu_keeps(case: Case):
+    made = case.make(torch.float32)
+    (_, mine), (_, theirs) = (on.correspond(*made, case.keep) for on in (gpu, cpu))
+    assert torch.equal(mine.partner_a, theirs.partner_a)
+    assert torch.equal(mine.partner_b, theirs.partner_b)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lowest_of_equals(dtype: torch.dtype):
+    a, b = (it.to(dtype) for it in tied())
+    for found, expected in zip(gpu.best(a, b, PAIR, PAIR), TIED.values(), strict=True):
+        assert found[0].tolist() == expected
+
+
+@pytest.mark.parametrize("keep", TIED_PARTNERS)
+def test_lowest_of_equals_are_kept(keep: int):
+    _, kept = gpu.correspond(*tied(), PAIR, PAIR, keep)
+    found = kept.partner_a[0].tolist(), kept.partner_b[0].tolist()
+    assert found == TIED_PARTNERS[keep]
+
+
+def test_lowest_of_equals_in_other_tiles():
+    a, b = torch.eye(16)[torch.arange(140) % 2], torch.eye(16)[[5, 0, 1] * 30]
+    similarity_a, index_a, similarity_b, index_b = gpu.best(a[None], b[None], PAIR, PAIR)
+    assert index_a[0].tolist() == [1, 2] * 70 and similarity_a.eq(1).all()
+    assert index_b[0].tolist() == [0, 0, 1] * 30
+    assert similarity_b[0].tolist() == [0, 1, 1] * 30
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_a_number_shows(value: float, dtype: torch.dtype):
+    a, b = (it.to(dtype) for it in spoiled(value))
+    each = torch.arange(2)
+    for mine, theirs in zip(gpu.best(a, b, each, each), cpu.best(a, b, each, each), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
+    losses, gradient = loss_and_gradient(
+        correspond, Case((2, 2), (4, 6), 4, 2, 2), (a, b, each, each)
+    )
+    assert losses[0].isfinite() and losses[1].isnan()
+    assert gradient[0].isfinite().all() and gradient[1].isnan().any()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_maps_that_are_not_there_are_not_read():
+    a, b = tied()
+    for lost in (-1, 1 << 40):
+        for pairs in ((PAIR + lost, PAIR), (PAIR, PAIR + lost)):
+            similarity_a, index_a, similarity_b, index_b = gpu.best(a, b, *pairs)
+            assert similarity_a.isnan().all() and similarity_b.isnan().all()
+            assert not index_a.any() and not index_b.any()
+            losses, kept = gpu.correspond(a, b, *pairs, 2)
+            assert losses.isnan().all()
+            gradient = gpu.pulled(torch.ones(1), a, b, *pairs, kept)
+            assert gradient.isnan().any() == (pairs[0] == 0).all()
+
+
+def test_no_pairs():
+    a, b = tied()
+    none = PAIR[:0]
+    assert [len(it) for it in gpu.best(a, b, none, none)] == [0, 0, 0, 0]
+    losses, kept = gpu.correspond(a, b, none, none, 1)
+    assert losses.shape == (0,)
+    assert not gpu.pulled(losses, a, b, none, none, kept).any()
+    nothing = gpu.correspond(a[:0], b[:0], none, none, 1)[1]
+    assert gpu.pulled(losses, a[:0], b[:0], none, none, nothing).shape == (0, 4, 4)

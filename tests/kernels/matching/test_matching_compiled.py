@@ -1,0 +1,95 @@
+"""The kernels become machine code for an A100 and an H100 without a GPU, and fit."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if not importlib.util.find_spec("triton"):
+    pytest.skip("needs Triton", allow_module_level=True)
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("kernels are interpreted in this process", allow_module_level=True)
+
+import torch
+from compiling import ARCHITECTURES, needs
+
+from patchmill.kernels.matching import gpu
+from patchmill.kernels.matching import gpu_kernels as kernels
+
+MOST_SPILLED = 32  # bytes a thread: a few values that live outside of the loops
+MOST_SHARED = 96 * 1024
+TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+GIVEN = ("a", "b", "rows", "student", "teacher", "out")  # of the caller's type
+LONG = ("of_a", "of_b", "order", "ends")
+PLACES = ("place_a", "part_place_b", "part_places", "place_b", "place", "partner_a", "partner_b")
+COUNTS = ("maps_a", "maps_b", "count")
+
+# Tokens of a and b, d, type.
+USUAL = [
+    (196, 196, 768, torch.bfloat16),
+    (36, 196, 768, torch.bfloat16),
+    (196, 196, 768, torch.float32),
+    (36, 196, 768, torch.float32),
+]
+OTHERS = [
+    (196, 196, 768, torch.float16),
+    (36, 36, 768, torch.float32),
+    (197, 37, 384, torch.bfloat16),
+    (1024, 4096, 256, torch.bfloat16),
+    (1024, 1024, 1000, torch.float32),
+    (50, 50, 1, torch.bfloat16),
+    (65, 50, 33, torch.float32),
+]
+
+
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+@pytest.mark.parametrize("sizes", USUAL, ids=str)
+def test_usual_sizes(sizes: Any, capability: int, tmp_path: Path):
+    assert_match_fits(sizes, capability, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+def test_other_sizes(capability: int, tmp_path: Path):
+    for sizes in OTHERS:
+        assert_match_fits(sizes, capability, tmp_path)
+
+
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+@pytest.mark.parametrize("d", [768, 4096])
+def test_what_is_before_and_behind(d: int, capability: int, tmp_path: Path):
+    small = {"num_warps": 4}
+    for kernel, shape in (
+        (kernels.measure, gpu.of_measure(d)),
+        (kernels.settle, {"TILES": 2, "B": 196, "BLOCK": gpu.SETTLED} | small),
+        (kernels.choose, {"A": 36, "B": 196, "KEEP": 18, "BLOCK": gpu.CHOSEN} | small),
+        (kernels.pull, {"A": 36, "B": 196} | gpu.of_pull(d)),
+    ):
+        constants = {name: value for name, value in shape.items() if name.isupper()}
+        options = {"num_warps": shape["num_warps"], **gpu.COMPILER}
+        types = typed(kernel, torch.bfloat16)
+        found = needs(kernel, types, constants, options, capability, tmp_path)
+        assert found.spilled == 0 and found.shared <= 16 * 1024, kernel
+
+
+def assert_match_fits(sizes: Any, capability: int, folder: Path) -> None:
+    tokens_a, tokens_b, d, dtype = sizes
+    block = gpu.of_match(tokens_a, dtype)
+    constants = {
+        "A": tokens_a, "B": tokens_b, "D": d, "ROWS": block.rows, "COLUMNS": block.columns,
+        "DEEP": block.deep, "PRECISION": gpu.PRECISION,
+    }  # fmt: skip
+    options = {"num_warps": block.num_warps, "num_stages": block.num_stages, **gpu.COMPILER}
+    types = typed(kernels.match, dtype)
+    found = needs(kernels.match, types, constants, options, capability, folder)
+    assert found.spilled <= MOST_SPILLED and found.shared <= MOST_SHARED, found
+
+
+def typed(kernel: Any, dtype: torch.dtype) -> dict[str, str]:
+    types = {name: "*fp32" for name in kernel.arg_names}
+    types |= dict.fromkeys(LONG, "*i64") | dict.fromkeys(PLACES, "*i32")
+    return types | dict.fromkeys(COUNTS, "i32") | dict.fromkeys(GIVEN, TYPES[dtype])

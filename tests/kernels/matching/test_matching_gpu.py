@@ -1,0 +1,132 @@
+"""Matching on a GPU: against float64, twice alike, and in how much memory."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import torch
+from matchmaking import (
+    CASES,
+    TIED,
+    Case,
+    assert_gradient,
+    assert_losses,
+    assert_matches,
+    defined,
+    loss_and_gradient,
+    spoiled,
+    tied,
+)
+
+from patchmill.kernels import matching
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="kernels are interpreted"),
+]
+
+WITHIN = 5e-6  # tensor cores cut off what float32 would round
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+GTSA = [
+    Case((16, 16), (196, 196), 768, 16, 98),
+    Case((64, 16), (36, 196), 768, 128, 18),
+    Case((8, 8), (36, 36), 768, 8, 18),
+]
+OTHERS = [
+    Case((3, 3), (197, 201), 384, 7, 100),
+    Case((2, 2), (64, 1000), 100, 3, 64),
+    Case((2, 2), (65, 129), 1, 3, 1),
+    Case((1, 1), (3000, 2100), 48, 1, 1000),
+    Case((5, 4), (1, 300), 4096, 9, 1),
+]
+
+
+def on_gpu(case: Case, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    return case.make(dtype, "cuda")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES + GTSA + OTHERS, ids=str)
+def test_matches_losses_and_gradients(case: Case, dtype: torch.dtype):
+    made = on_gpu(case, dtype)
+    exact = (made[0].double(), made[1].double(), *made[2:])
+    assert_matches(matching.best(*made[:2], made[2:]), made, WITHIN)
+    losses, gradient = loss_and_gradient(matching.correspond, case, made)
+    plain, truth = (loss_and_gradient(defined, case, it) for it in (made, exact))
+    assert_losses(losses, plain[0], truth[0], WITHIN)
+    assert_gradient(gradient, plain[1], truth[1], case, made[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lowest_of_equals(dtype: torch.dtype):
+    a, b = (it.to("cuda", dtype) for it in tied())
+    for found, expected in zip(matching.best(a, b), TIED.values(), strict=True):
+        assert found[0].tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_a_number_shows(value: float, dtype: torch.dtype):
+    a, b = (it.to(dtype) for it in spoiled(value))
+    there = a.cuda().requires_grad_(), b.cuda()
+    for mine, theirs in zip(matching.best(*there), matching.best(a, b), strict=True):
+        torch.testing.assert_close(mine.cpu(), theirs, rtol=0, atol=0, equal_nan=True)
+    losses = matching.correspond(*there, 2)
+    assert losses[0].isfinite() and losses[1].isnan()
+    losses.sum().backward()
+    gradient: Any = there[0].grad
+    assert gradient[0].isfinite().all() and gradient[1].isnan().any()
+
+
+def test_maps_that_are_not_there_are_not_read():
+    a, b, of_a, of_b = on_gpu(GTSA[0], torch.bfloat16)
+    of_a[3], of_b[5] = 1 << 40, -1
+    a.requires_grad_()
+    losses = matching.correspond(a, b, 98, (of_a, of_b))
+    losses.nan_to_num().sum().backward()
+    assert losses.isnan().nonzero()[:, 0].tolist() == [3, 5]
+
+
+@pytest.mark.parametrize("case", GTSA, ids=str)
+def test_twice_the_same_bits(case: Case):
+    made = on_gpu(case, torch.bfloat16)
+    first = loss_and_gradient(matching.correspond, case, made)
+    for _ in range(3):
+        assert all(map(torch.equal, first, loss_and_gradient(matching.correspond, case, made)))
+
+
+def test_memory_without_the_cosines():
+    """Of 512 pairs of 1024 tokens cosines would be 2 GiB; parts are 32 MiB and the rest 20."""
+    case = Case((8, 8), (1024, 1024), 64, 512, 100)
+    a, b, *pairs = on_gpu(case, torch.bfloat16)
+    a.requires_grad_()
+    matching.correspond(a, b, 100, tuple(pairs)).sum().backward()
+    a.grad = None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    matching.correspond(a, b, 100, tuple(pairs)).sum().backward()
+    torch.cuda.synchronize()
+    assert torch.cuda.max_memory_allocated() - before <= 64 * 2**20
+
+
+def test_compiled_without_breaks():
+    case = CASES[0]
+    made = on_gpu(case, torch.bfloat16)
+    whole = torch.compile(matching.correspond, fullgraph=True)
+    mine, theirs = (loss_and_gradient(face, case, made) for face in (whole, matching.correspond))
+    assert all(map(torch.equal, mine, theirs))
+
+
+def test_nothing_waits_for_the_gpu():
+    case = GTSA[1]
+    a, b, *pairs = on_gpu(case, torch.bfloat16)
+    a.requires_grad_()
+    matching.correspond(a, b, 18, tuple(pairs)).sum().backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        matching.correspond(a, b, 18, tuple(pairs)).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
