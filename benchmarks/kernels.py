@@ -1,113 +1,98 @@
-"""Where a kernel's time goes, stage by stage, and how far each stage is from what it cannot avoid.
+"""Each fused kernel against eager PyTorch, torch.compile and, where there is one, a library.
 
-    python benchmarks/kernels.py views [--recipe dino] [--batch-size 256] [--device cuda|cpu]
-        [--dtype bfloat16] [--channels-last] [--rounds 30] [--json FILE]
+    python benchmarks/kernels.py [contrast ...] [--device cuda|cpu] [--json FILE] [--plot FILE]
+    python benchmarks/kernels.py views [--recipe dino] [--batch-size 256] [--channels-last]
 
-On a GPU each launch is timed by the GPU's clock and set against two floors: the bytes that must
-move, at the memory's full bandwidth, and the arithmetic that must be done, at the multiprocessors'
-full rate; what is stated as a share is the larger of the two. On a CPU the stages of the CPU
-renderer are timed in one thread.
+Forward and backward together; contenders take turns. Beside the time stands what a contender takes
+in memory over its inputs, and how near it comes to the floor: the bytes that must move at the rate
+of a plain copy, or the products that must be made at the rate of a large one, whichever is slower.
+
+`views` is the renderer, stage by stage. On a GPU each launch is timed by the GPU's clock and set
+against two floors: the bytes that must move, at the memory's full bandwidth, and the arithmetic
+that must be done, at the multiprocessors' full rate. On a CPU it is timed in one thread.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from patchmill.benchmarks import machine, report, view_stages
-from patchmill.benchmarks.view_stages import Machine, Stage
-from patchmill.loaders import recipe
+from patchmill.benchmarks import report, view_table
 from patchmill.loaders.errors import MillError, run_command
 
+OPERATIONS = ("bags", "contrast", "matching", "patches", "regions")
 DTYPES = ("float32", "float16", "bfloat16", "uint8")
 
 
 def main() -> None:
     settings = _settings()
-    report.check_writable(settings.json)
-    device = torch.device(settings.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise MillError(
-            "there is no CUDA device here: use --device cpu to measure the CPU renderer instead"
+    report.check_writable(settings.json, settings.plot)
+    device, dtype = torch.device(settings.device), getattr(torch, settings.dtype)
+    if settings.kernels == ["views"]:
+        found = view_table.run(
+            device,
+            settings.recipe,
+            settings.batch_size,
+            dtype,
+            settings.channels_last,
+            settings.rounds,
         )
-    torch.set_num_threads(1)
-    views, dtype = recipe.load(settings.recipe), getattr(torch, settings.dtype)
-    batch = view_stages.make_batch(views, settings.batch_size)
-    last, rounds = settings.channels_last, settings.rounds
-    gpu: Machine | None = None
-    if device.type == "cuda":
-        gpu = view_stages.gpu_machine(device)
-        stages = view_stages.on_gpu(batch, device, dtype, last, rounds)
     else:
-        stages = view_stages.on_cpu(batch, dtype, last, rounds)
-    pixels = views.pixels * settings.batch_size
-    what = f"{views.name}, {settings.batch_size} images, {settings.dtype}"
-    print(f"{gpu.name if gpu else machine.cpu()}: {what}; medians of {rounds} rounds")
-    Console(highlight=False).print(_table(stages, pixels, gpu))
+        from patchmill.benchmarks.operations import table
+
+        found = table.run(settings.kernels, device, dtype, settings.rounds, settings.plot)
     if settings.json:
-        asked = {name: value for name, value in vars(settings).items() if name != "json"}
-        rows = [_as_json(stage, pixels, gpu) for stage in stages]
-        report.write_json(settings.json, {**asked, "pixels": pixels, "stages": rows})
-
-
-def _table(stages: list[Stage], pixels: int, gpu: Machine | None) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("stage")
-    columns = ["µs", "low to high", "ps a pixel"]
-    columns += ["memory floor µs", "arithmetic floor µs", "floor / time"] if gpu else []
-    for title in columns:
-        table.add_column(title, justify="right")
-    for stage in stages:
-        found = _as_json(stage, pixels, gpu)
-        spread = f"{1e6 * stage.seconds.low:,.0f} to {1e6 * stage.seconds.high:,.0f}"
-        cells = [f"[bold]{found['us']:,.0f}[/]", spread, f"{found['ps_per_pixel']:,.1f}"]
-        if "floor_share" in found:
-            cells += [f"{found['memory_floor_us']:,.1f}", f"{found['arithmetic_floor_us']:,.1f}"]
-            cells += [f"{found['floor_share']:.0%}"]
-        table.add_row(stage.name, *cells)
-    return table
-
-
-def _as_json(stage: Stage, pixels: int, gpu: Machine | None) -> dict[str, Any]:
-    seconds, floor = stage.seconds.median, stage.floor
-    found = {
-        "stage": stage.name,
-        "us": round(1e6 * seconds, 2),
-        "spread": round(stage.seconds.spread, 3),
-        "ps_per_pixel": round(1e12 * seconds / pixels, 2),
-    }
-    if gpu is None or floor is None:
-        return found
-    memory = floor.memory(gpu.bandwidth)
-    arithmetic = floor.arithmetic(gpu.filter_rate, gpu.other_rate)
-    return found | {
-        "bytes": round(floor.bytes),
-        "memory_floor_us": round(1e6 * memory, 2),
-        "arithmetic_floor_us": round(1e6 * arithmetic, 2),
-        "floor_share": round(max(memory, arithmetic) / seconds, 4),
-    }
+        asked = {
+            name: value for name, value in vars(settings).items() if name not in ("json", "plot")
+        }
+        report.write_json(settings.json, {**asked, **found})
 
 
 def _settings() -> argparse.Namespace:
     parser = report.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("kernel", choices=["views"])
-    parser.add_argument("--recipe", default="dino", help="a preset with its knobs, or a YAML file")
-    parser.add_argument("--batch-size", type=int, default=None, help="256 on a GPU, 16 on a CPU")
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (%(default)s)")
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
-    parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("kernels", nargs="*", help=f"{', '.join(OPERATIONS)}, or views")
+    parser.add_argument("--device", help="cuda, cuda:N or cpu; by default a GPU if there is one")
+    parser.add_argument("--dtype", choices=DTYPES, help="bfloat16 on a GPU, float32 on a CPU")
+    parser.add_argument("--rounds", type=int, help="of turns; 30 for views, else 7")
+    parser.add_argument("--recipe", default="dino", help="of views: a preset with knobs, or YAML")
+    parser.add_argument("--batch-size", type=int, help="of views: 256 on a GPU, 16 on a CPU")
+    parser.add_argument("--channels-last", action="store_true", help="of views")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
+    parser.add_argument("--plot", metavar="FILE", help="draw them as a PNG or SVG")
     settings = parser.parse_args()
-    if settings.batch_size is None:
-        settings.batch_size = 16 if settings.device == "cpu" else 256
-    if not settings.rounds > 0 or not settings.batch_size > 0:
-        raise MillError("--rounds and --batch-size must be above 0")
+    settings.kernels = settings.kernels or list(OPERATIONS)
+    _check(settings)
+    _fill_in(settings)
     return settings
+
+
+def _check(settings: argparse.Namespace) -> None:
+    if unknown := [it for it in settings.kernels if it not in (*OPERATIONS, "views")]:
+        raise MillError(f"there is no kernel {unknown[0]!r}: name some of {', '.join(OPERATIONS)}")
+    if "views" in settings.kernels and len(settings.kernels) > 1:
+        raise MillError("views are measured by themselves: leave the other kernels to another run")
+    if settings.plot:
+        report.check_chart()
+        if settings.kernels == ["views"]:
+            raise MillError("--plot draws the other kernels, not views")
+    if any(it is not None and it < 1 for it in (settings.rounds, settings.batch_size)):
+        raise MillError("--rounds and --batch-size must be above 0")
+
+
+def _fill_in(settings: argparse.Namespace) -> None:
+    views = settings.kernels == ["views"]
+    settings.device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = torch.device(settings.device).type == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        raise MillError(
+            "there is no CUDA device here: use --device cpu to measure the CPU's kernels"
+        )
+    settings.dtype = settings.dtype or ("bfloat16" if on_gpu or views else "float32")
+    settings.rounds = settings.rounds or (30 if views else 7)
+    settings.batch_size = settings.batch_size or (256 if on_gpu else 16)
+    if settings.dtype == "uint8" and not views:
+        raise MillError("--dtype uint8 is for views alone")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,15 @@ import pytest
 import torch
 
 from patchmill.benchmarks import kernels, view_stages
+from patchmill.benchmarks.operations import contrast, measure
+from patchmill.benchmarks.operations.case import (
+    COMPILED,
+    EAGER,
+    OURS,
+    Case,
+    Floor,
+    with_backward,
+)
 from patchmill.benchmarks.view_floors import COLOUR, GREY, LUMA, NORMALISE, floors, total
 from patchmill.kernels.views.rows import CONTRAST, GREY_LAST, HUE, NO_JITTER, ROW, Target
 from patchmill.loaders import presets
@@ -95,7 +105,7 @@ def test_the_cpu_renderers_stages(tmp_path: Path, monkeypatch, capsys):
 def test_without_a_gpu_it_says_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(MillError, match="no CUDA device here: use --device cpu"):
-        run(monkeypatch, "views")
+        run(monkeypatch, "views", "--device", "cuda")
 
 
 def test_wrong_numbers_are_refused(monkeypatch):
@@ -105,6 +115,63 @@ def test_wrong_numbers_are_refused(monkeypatch):
         run(monkeypatch, "views", "--device", "cpu", "--batch-size", "0")
     with pytest.raises(MillError, match="--rounds"):
         run(monkeypatch, "views", "--rounds", "many")
+
+
+def test_operations_are_named_one_by_one_or_all(monkeypatch, tmp_path):
+    with pytest.raises(MillError, match="no kernel 'contrats'"):
+        run(monkeypatch, "contrats")
+    with pytest.raises(MillError, match="by themselves"):
+        run(monkeypatch, "views", "contrast")
+    with pytest.raises(MillError, match="views alone"):
+        run(monkeypatch, "contrast", "--dtype", "uint8")
+    with pytest.raises(MillError, match="not views"):
+        run(monkeypatch, "views", "--plot", str(tmp_path / "out.png"))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """One small case in the place of all, whose compiled contender fails."""
+    x = torch.randn(300, 300, requires_grad=True)
+
+    def fails() -> None:
+        raise RuntimeError("no compiler")
+
+    def make(device: torch.device, dtype: torch.dtype) -> list[Case]:
+        runs = {
+            OURS: with_backward(torch.tanh, x, wanted=[x]),
+            EAGER: with_backward(lambda x: torch.tanh(x.repeat(50, 1)), x, wanted=[x]),
+            COMPILED: fails,
+        }
+        return [Case("tanh", "300 x 300", runs, Floor(3 * 4 * x.numel()))]
+
+    monkeypatch.setattr(contrast, "cases", make)
+    monkeypatch.setattr(measure, "TURN", 0.001)
+
+
+def test_an_operation_is_measured_shown_and_drawn(small, monkeypatch, tmp_path, capsys):
+    out, plot = tmp_path / "out.json", tmp_path / "out.png"
+    where = ["--device", "cpu", "--rounds", "2", "--json", str(out), "--plot", str(plot)]
+    run(monkeypatch, "contrast", *where)
+    found = json.loads(out.read_text())
+    (case,) = found["cases"]
+    ours, eager = case["contenders"]
+    assert (case["operation"], ours["name"], eager["name"]) == ("tanh", OURS, EAGER)
+    assert eager["times_eager"] == 1 and ours["ms"] > 0
+    assert eager["extra_mib"] > 50 * 300 * 300 * 4 / 2**20 > ours["extra_mib"]
+    assert found["notes"] == ["tanh: torch.compile fails (RuntimeError)"]
+    assert plot.stat().st_size > 1000
+    assert "tanh, 300 x 300" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", kernels.OPERATIONS)
+def test_contenders_compute_the_same(name):
+    """At the sizes of a CPU's cases, but for the compiled ones, which are the eager ones'."""
+    module = importlib.import_module(f"patchmill.benchmarks.operations.{name}")
+    for case in module.cases(torch.device("cpu"), torch.float32):
+        results = {name: run() for name, run in case.contenders.items() if COMPILED not in name}
+        expected = results.pop(EAGER)
+        for found in results.values():
+            torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-4)
 
 
 @pytest.mark.gpu

@@ -1,0 +1,1 @@
+"""What benchmarks/kernels.py measures: for each operation its inputs, its peers and its floor."""

@@ -1,0 +1,74 @@
+"""Dense patches and the means of their embeddings, against unfold and index_add."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import normalize
+
+from patchmill.benchmarks.operations.case import (
+    COMPILED,
+    EAGER,
+    OURS,
+    Case,
+    Floor,
+    noise,
+    trio,
+)
+from patchmill.kernels import patches
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def cases(device: torch.device, dtype: torch.dtype) -> list[Case]:
+    big = device.type == "cuda"
+    return [
+        _grid(256 if big else 16, 224, 32, 16, device, dtype),
+        _aggregate(1024 if big else 64, 256, 512, device, dtype),
+    ]
+
+
+def unfolded(images: torch.Tensor, size: int, stride: int, dtype: torch.dtype) -> torch.Tensor:
+    mean, std = (torch.tensor(it, device=images.device)[:, None, None] for it in (MEAN, STD))
+    value = ((images.float() / 255 - mean) / std).to(dtype)
+    windows = value.unfold(2, size, stride).unfold(3, size, stride)
+    return windows.permute(0, 2, 3, 1, 4, 5).reshape(-1, images.shape[1], size, size)
+
+
+def mean_of_units(rows: torch.Tensor, index: torch.Tensor, images: int) -> torch.Tensor:
+    units = normalize(rows.float(), dim=1)
+    sums = units.new_zeros(images, rows.shape[1]).index_add(0, index, units)
+    return sums / torch.bincount(index, minlength=images)[:, None]
+
+
+def _grid(
+    count: int, side: int, size: int, stride: int, device: torch.device, dtype: torch.dtype
+) -> Case:
+    generator = torch.Generator().manual_seed(0)
+    shape = (count, 3, side, side)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(device)
+    compiled = torch.compile(unfolded, dynamic=False)
+    runs = {
+        OURS: lambda: patches.grid(images, size, stride, mean=MEAN, std=STD, dtype=dtype).patches,
+        EAGER: lambda: unfolded(images, size, stride, dtype),
+        COMPILED: lambda: compiled(images, size, stride, dtype),
+    }
+    along = (side - size) // stride + 1
+    written = count * along**2 * 3 * size**2 * torch.empty(0, dtype=dtype).element_size()
+    what = f"{count} images of {side}, {size} every {stride}"
+    return Case("grid", what, runs, Floor(images.numel() + written), backward=False)
+
+
+def _aggregate(images: int, each: int, d: int, device: torch.device, dtype: torch.dtype) -> Case:
+    rows = noise(images * each, d, device=device, dtype=dtype).requires_grad_()
+    counts = torch.full((images,), each, device=device)
+    index = torch.arange(images, device=device).repeat_interleave(each)
+
+    def ours(rows: torch.Tensor) -> torch.Tensor:
+        return patches.aggregate(rows, counts, normalise="each")
+
+    def eager(rows: torch.Tensor) -> torch.Tensor:
+        return mean_of_units(rows, index, images)
+
+    floor = Floor(3 * rows.numel() * rows.element_size())  # read, read again, gradients written
+    what = f"{images} images of {each} patches, d {d}"
+    return Case("aggregate", what, trio(ours, eager, rows, wanted=[rows]), floor)

@@ -1,0 +1,143 @@
+"""The cases of several operations, measured, shown, drawn, and as they go to JSON."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from patchmill.benchmarks import machine, report
+from patchmill.benchmarks.operations.case import EAGER, OURS, Case
+from patchmill.benchmarks.operations.measure import Figure, Rates, measure, rates
+from patchmill.loaders.progress import track
+
+COLOURS = {OURS: "#2a6f97", EAGER: "#c9ccd1"}
+OTHERS = ("#a9c5d8", "#8a8f98", "#d8c5a9")
+
+Measured = tuple[Case, list[Figure]]
+
+
+def run(
+    names: Sequence[str], device: torch.device, dtype: torch.dtype, rounds: int, plot: str | None
+) -> dict[str, Any]:
+    """Measures, shows, draws, and gives what goes to JSON."""
+    best = rates(device)
+    measured, notes = _measured(names, device, dtype, rounds)
+    console = Console(highlight=False)
+    on = torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu()
+    moved, made = best.bandwidth / 1e9, best.products[dtype] / 1e9
+    console.print(
+        f"{on}: medians of {rounds} rounds; a copy moves {moved:,.0f} GB/s, products run at "
+        f"{made:,.0f} Gop/s",
+        markup=False,
+    )
+    _show(console, measured, best, dtype)
+    for note in notes:
+        console.print(note, style="dim", markup=False)
+    if plot:
+        _draw(plot, measured, on)
+    return {
+        "threads": torch.get_num_threads(),
+        "bandwidth_gb_s": round(best.bandwidth / 1e9, 1),
+        "products_gop_s": round(best.products[dtype] / 1e9, 1),
+        "cases": [_as_json(case, figures, best, dtype) for case, figures in measured],
+        "notes": notes,
+    }
+
+
+def _measured(
+    names: Sequence[str], device: torch.device, dtype: torch.dtype, rounds: int
+) -> tuple[list[Measured], list[str]]:
+    """One operation's inputs after another's, so that memory holds those of one alone."""
+    found: list[Measured] = []
+    notes: list[str] = []
+    with track("measuring", len(names), unit="kernels") as advance:
+        for name in names:
+            module = importlib.import_module(f"patchmill.benchmarks.operations.{name}")
+            for case in module.cases(device, dtype):
+                figures, its_notes = measure(case, device, rounds)
+                found.append((case, figures))
+                notes += its_notes
+            advance(1)
+    return found, notes
+
+
+def _show(console: Console, measured: Sequence[Measured], best: Rates, dtype: torch.dtype) -> None:
+    for case, figures in measured:
+        console.print(f"\n[bold]{case.operation}[/], {case.shape}")
+        table = report.new_table("", "ms", "spread", "x eager", "extra MiB", "floor / time")
+        for column in table.columns[1:]:
+            column.min_width = 9
+        for figure in figures:
+            its = figure.seconds
+            table.add_row(
+                figure.contender,
+                f"[bold]{1e3 * its.median:,.2f}[/]",
+                f"{its.spread:.0%}",
+                f"{figure.speedup.median:,.2f}",
+                f"{figure.mebibytes:,.1f}",
+                f"{_floor(case, best, dtype) / its.median:.0%}",
+            )
+        console.print(table)
+
+
+def _floor(case: Case, best: Rates, dtype: torch.dtype) -> float:
+    return case.floor.seconds(best.bandwidth, best.products[dtype])
+
+
+def _as_json(
+    case: Case, figures: Sequence[Figure], best: Rates, dtype: torch.dtype
+) -> dict[str, Any]:
+    floor = _floor(case, best, dtype)
+    return {
+        "operation": case.operation,
+        "shape": case.shape,
+        "backward": case.backward,
+        "floor_ms": round(1e3 * floor, 4),
+        "contenders": [
+            {
+                "name": figure.contender,
+                "ms": round(1e3 * figure.seconds.median, 4),
+                "spread": round(figure.seconds.spread, 3),
+                "times_eager": round(figure.speedup.median, 3),
+                "times_eager_low": round(figure.speedup.low, 3),
+                "times_eager_high": round(figure.speedup.high, 3),
+                "extra_mib": round(figure.mebibytes, 2),
+                "floor_share": round(floor / figure.seconds.median, 4),
+            }
+            for figure in figures
+        ],
+    }
+
+
+def _draw(path: str, measured: Sequence[Measured], title: str) -> None:
+    """Two panels of bars: times faster than eager PyTorch, and memory over the inputs."""
+    from matplotlib.figure import Figure as Drawing
+
+    drawing = Drawing(figsize=(11, 1.5 + 0.95 * len(measured)), layout="constrained")
+    speed, memory = drawing.subplots(1, 2, sharey=True)
+    names = list(dict.fromkeys(f.contender for _, figures in measured for f in figures))
+    others = iter(OTHERS * len(names))
+    colours = {name: COLOURS.get(name) or next(others) for name in names}
+    height = 0.8 / len(names)
+    for place, (_, figures) in enumerate(measured):
+        for figure in figures:
+            y = place + (names.index(figure.contender) - (len(names) - 1) / 2) * height
+            speed.barh(y, figure.speedup.median, height, color=colours[figure.contender])
+            memory.barh(y, max(figure.mebibytes, 0.1), height, color=colours[figure.contender])
+    speed.set_yticks(range(len(measured)), [f"{c.operation}\n{c.shape}" for c, _ in measured])
+    speed.axvline(1, color="#888888", linewidth=0.8)
+    speed.set_xlabel("times as fast as eager PyTorch")
+    memory.set_xlabel("MiB beside the inputs, at the peak")
+    memory.set_xscale("log")
+    speed.invert_yaxis()
+    for axes in (speed, memory):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    patches = [speed.barh(0, 0, color=colours[name], label=name) for name in names]
+    drawing.legend(handles=patches, loc="outside lower center", ncols=len(names), fontsize=8)
+    drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
+    drawing.savefig(path, dpi=150)
