@@ -14,6 +14,7 @@ from patchmill.loaders.recipe import (
     Grid,
     Recipe,
     Shift,
+    Spread,
     Views,
     Window,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "MillError",
     "Recipe",
     "Shift",
+    "Spread",
     "Views",
     "Window",
     "build",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 
-from patchmill.kernels.views.rows import Target
+from patchmill.kernels.views.rows import PASTE_NEVER, Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,6 @@ class ViewBatch:
     rows: np.ndarray  # [B, V]: every decision that made the views
     shapes: np.ndarray  # [B, 2] int32
     targets: Sequence[Target]
-    masks: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,12 +50,27 @@ class ViewBatch:
     @cached_property
     def geometry(self) -> dict[str, Geometry]:
         """Source boxes, flips and turns of every view, by group."""
-        found, start = {}, 0
+        return {
+            target.name: _geometry(rows, self.shapes, target, self.views[target.name].device)
+            for target, rows in self._groups()
+        }
+
+    @cached_property
+    def pasted(self) -> dict[str, torch.Tensor]:
+        """Which views lie on another background, by group: [B, count] bool, on their device."""
+        return {
+            target.name: torch.from_numpy(rows["paste"] != PASTE_NEVER).to(
+                self.views[target.name].device
+            )
+            for target, rows in self._groups()
+        }
+
+    def _groups(self) -> Iterator[tuple[Target, np.ndarray]]:
+        """Each group with its rows [B, count]."""
+        start = 0
         for target in self.targets:
-            rows, views = self.rows[:, start : start + target.count], self.views[target.name]
-            found[target.name] = _geometry(rows, self.shapes, target, views.device)
+            yield target, self.rows[:, start : start + target.count]
             start += target.count
-        return found
 
 
 def _geometry(

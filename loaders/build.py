@@ -15,6 +15,8 @@ from patchmill.loaders.errors import MillError
 if TYPE_CHECKING:
     import torch
 
+    from patchmill.loaders.backgrounds import Given, Grounds
+    from patchmill.loaders.ledger import Ledger
     from patchmill.loaders.loader import Loader
     from patchmill.loaders.masks import Masks
     from patchmill.loaders.sources import Source
@@ -42,6 +44,7 @@ def build(
     ledger: str | Path | None = None,
     steps: int | None = None,
     masks: str | Path | None = None,
+    backgrounds: Given | None = None,
 ) -> Loader:
     """A loader of `data` (a folder, `scenes:10000` or a source) that gives batches of the views.
 
@@ -53,7 +56,8 @@ def build(
     (not normalised); `workers` threads, by default this rank's share of the machine's cores;
     `prefetch` batches are made ahead; bad samples are listed in `ledger`, by default in the cache.
     `steps` is for streamed shards alone: how many batches make an epoch. `masks`, for recipes with
-    copy-paste, is the file of masks if it is not the one that `prepare masks` makes for the data.
+    copy-paste, is the file of masks if it is not the one that `prepare masks` makes for the data;
+    `backgrounds` are the images (as for `data`) to paste on where that is not the data itself.
     """
     import torch
 
@@ -94,6 +98,7 @@ def build(
         most, count = min(batch_size, len(source)), len(source)
     shown = _masks(masks, source, recipe)
     bad = Ledger(_ledger_path(ledger, source, rank), count)
+    grounds = _grounds(backgrounds, recipe, bad, seed)
     work = Work(
         source=source,
         ledger=bad,
@@ -107,6 +112,7 @@ def build(
         prefetch=prefetch,
         most=most,
         masks=shown,
+        grounds=grounds,
     )
     return Loader(
         source,
@@ -118,6 +124,7 @@ def build(
         channels_last=channels_last,
         ledger=bad,
         masks="" if shown is None else shown.fingerprint,
+        backgrounds=(grounds or work).source.fingerprint if recipe.pastes_images else "",
     )
 
 
@@ -185,6 +192,20 @@ def _masks(
             f"make them, with python -m patchmill.loaders.prepare masks {source.name}"
         )
     return found
+
+
+def _grounds(
+    given: Given | None, recipe: recipes.Recipe, ledger: Ledger, seed: int
+) -> Grounds | None:
+    """What the recipe pastes on; None where it is the data itself, or it pastes on no images."""
+    from patchmill.loaders.backgrounds import Grounds, opened
+    from patchmill.loaders.ledger import Ledger
+
+    source = opened(given, recipe)
+    if source is None:
+        return None
+    path = ledger.path.with_name(f"{ledger.path.stem}-backgrounds{ledger.path.suffix}")
+    return Grounds(source, Ledger(path, len(source)), seed)
 
 
 def _device(device: str | torch.device) -> torch.device:

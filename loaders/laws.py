@@ -28,12 +28,13 @@ from patchmill.loaders.recipe import (
     Grid,
     Recipe,
     Shift,
+    Spread,
     Views,
     Window,
     chance_of,
 )
 
-CROP, WINDOW, SHIFT, CENTRE = range(4)
+CROP, WINDOW, SHIFT, FIXED, SQUARE = range(5)
 AUTO_RADIUS = -1  # the blur reaches as far as three sigma
 GROUNDS = {"grey": ON_GREY, "texture": ON_TEXTURE, "images": ON_IMAGE}
 
@@ -48,6 +49,8 @@ LAW = np.dtype(
         ("view_w", "i4"),
         ("short_side", "i4"),
         ("pad", "i4"),
+        ("at_y", "f8"),  # of FIXED and SQUARE: where the window lies, as a share of the room
+        ("at_x", "f8"),
         ("anchors", "i4"),  # the crop must overlap with that many rows at the head of the table
         ("overlap", "f8"),  # in more than this share of the image's area
         ("area", "f8", 2),  # share of the image
@@ -100,6 +103,8 @@ def targets(recipe: Recipe) -> tuple[Target, ...]:
 
 def _fill(table: np.ndarray, group: Views, start: int) -> None:
     crop = group.crop
+    if isinstance(crop, Spread):
+        _fill_spread(table, crop)
     rows, columns = (crop.rows, crop.columns) if isinstance(crop, Grid) else (1, 1)
     cells = rows * columns
     cell = np.arange(len(table)) % cells
@@ -110,8 +115,9 @@ def _fill(table: np.ndarray, group: Views, start: int) -> None:
     table["view_h"], table["view_w"] = rows * group.size, columns * group.size
     table["turns"] = group.turns
     _fill_crop(table, crop.of if isinstance(crop, Grid) else crop)
+    each = len(table) // group.count
     for view in range(group.count):
-        law = table[view * cells : (view + 1) * cells]
+        law = table[view * each : (view + 1) * each]
         law["flip"] = chance_of(group.flip, view)
         law["solarise"] = chance_of(group.solarise, view)
         _fill_colour(law, group.colour or Colour(p=0.0, grey=0.0), view)
@@ -130,7 +136,16 @@ def _fill_crop(law: np.ndarray, crop: Any) -> None:
     elif isinstance(crop, Shift):
         law["kind"], law["pad"] = SHIFT, crop.pad
     elif isinstance(crop, Centre):
-        law["kind"], law["short_side"] = CENTRE, crop.short_side
+        law["kind"], law["short_side"] = FIXED, crop.short_side
+        law["at_y"] = law["at_x"] = 0.5
+
+
+def _fill_spread(law: np.ndarray, crop: Spread) -> None:
+    law["kind"] = SQUARE if crop.short_side is None else FIXED
+    law["short_side"], law["area"] = crop.short_side or 0, crop.area
+    row, column = np.divmod(np.arange(len(law)) % (crop.rows * crop.columns), crop.columns)
+    law["at_y"] = row / (crop.rows - 1) if crop.rows > 1 else 0.5
+    law["at_x"] = column / (crop.columns - 1) if crop.columns > 1 else 0.5
 
 
 def _fill_colour(law: np.ndarray, colour: Colour, view: int) -> None:

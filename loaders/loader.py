@@ -42,9 +42,10 @@ class Loader:
         channels_last: bool,
         ledger: Ledger,
         masks: str = "",
+        backgrounds: str = "",
     ) -> None:
         self.source, self.recipe, self.pipeline, self.seed = source, recipe, pipeline, seed
-        self.ledger, self._masks = ledger, masks
+        self.ledger, self._masks, self._backgrounds = ledger, masks, backgrounds
         self._schedule, self._steps = schedule, schedule.steps
         self._targets, self._channels_last = plan.targets(recipe), channels_last
         self._workers = workers
@@ -161,6 +162,7 @@ class Loader:
             "recipe": self.recipe.fingerprint(),
             "seed": self.seed,
             **({"masks": self._masks} if self._masks else {}),
+            **({"backgrounds": self._backgrounds} if self._backgrounds else {}),
             **self._schedule.identity(),
         }
 
@@ -170,6 +172,7 @@ _REMEDY = {
     "recipe": "build the loader with the same recipe",
     "seed": "build the loader with the same seed",
     "masks": "build the loader with the same masks",
+    "backgrounds": "build the loader with the same backgrounds",
     "global_batch": "choose batch_size so that batch_size x world_size stays the same",
     "batch_size": "a stream goes on only with the same batch_size",
     "rank": "a stream goes on only from each rank's own state",

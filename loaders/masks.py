@@ -4,6 +4,7 @@
 
     found = masks.of(source)  # None where there are no masks
     found.plane(3)  # uint8 [height, width] of any size, or None: leave the image as it is
+    found.share(3)  # how much of the image is foreground, for the choice of backgrounds
     found.stats()  # how often there was none, and why
 
 `python -m patchmill.loaders.prepare masks DATA` writes the file. It is looked for as `DATA.masks`
@@ -13,6 +14,7 @@ in shards (.mask.png) or betons (the field mask), and those of scenes, serve whe
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -20,7 +22,7 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +89,7 @@ class Masks:
         self.estimator = estimator  # what made them, where that is known
         self.file = found if isinstance(found, MaskFile) else None
         self._found = found
+        self._share = self.file.share if self.file else _kept(self._look_share, found)
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -118,9 +121,40 @@ class Masks:
             why = flat(plane)
         return Look(DEGENERATE if why else USED, plane, why)
 
+    def share(self, index: int) -> float | None:
+        """Of the pixels, those that are foreground; None where the mask cannot be used.
+
+        A file tells without a look at the mask. Others are looked at, and each once in a run.
+        """
+        return self._share(index)
+
+    def _look_share(self, index: int) -> float | None:
+        found = self.look(index)
+        return found.foreground if found.state == USED else None
+
     def stats(self) -> MaskStats:
         with self._lock:
             return MaskStats(**self._counts)
+
+
+_LATEST = 4096  # samples of a stream: some batches
+
+
+def _kept(
+    look: Callable[[int], float | None], found: Masked | MaskFile
+) -> Callable[[int], float | None]:
+    """`look`, whose answers are kept: in 4 bytes for each sample, or the latest of a stream."""
+    if not hasattr(found, "__len__"):
+        return functools.lru_cache(_LATEST)(look)
+    known = np.zeros(len(found), np.float32)  # 0: not looked at; -1: of no use; else 1 + share
+
+    def share(index: int) -> float | None:
+        if not known[index]:
+            seen = look(index)
+            known[index] = -1 if seen is None else 1 + seen
+        return None if known[index] < 0 else float(known[index]) - 1
+
+    return share
 
 
 def flat(plane: np.ndarray) -> str:

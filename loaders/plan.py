@@ -19,10 +19,10 @@ from patchmill.kernels.jit import exact
 from patchmill.kernels.views.rows import GREY_NEVER, NO_JITTER, ON_GREY, PASTE_NEVER, ROW
 from patchmill.loaders import philox
 from patchmill.loaders.errors import MillError
-from patchmill.loaders.laws import AUTO_RADIUS, CROP, SHIFT, WINDOW, laws, targets
+from patchmill.loaders.laws import AUTO_RADIUS, CROP, SHIFT, SQUARE, WINDOW, laws, targets
 from patchmill.loaders.recipe import Recipe
 
-__all__ = ["Plan", "companion", "draw", "draw_into", "laws", "targets"]
+__all__ = ["Plan", "background", "companion", "draw", "draw_into", "laws", "targets"]
 
 MAX_SIDE = 131_071  # keeps side * short_side within int32
 
@@ -35,7 +35,7 @@ _FACTORS = 18  # brightness, contrast, saturation, hue
 _FINISH = 19  # whether to blur, sigma, whether to solarise
 _PASTE = 20  # whether to paste, the background's level or seed, whether to soften the mask
 _GROUND = 21  # where the image lies on its background
-_COMPANION = 22  # which image is the background, for all views alike
+_COMPANION = 22  # which images may be the background, for all views alike
 
 Stream = tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]
 
@@ -123,12 +123,20 @@ def draw_into(
 
 
 @exact
-def companion(seed: np.uint64, epoch: int, id: int, count: int) -> int:
-    """The sample, of `count`, that is the background of `id`: any other one, equally likely."""
-    c0, c1, c2, k0, k1 = _stream(np.uint64(seed), np.uint64(epoch), np.int64(id))
-    word, _, _, _ = philox.block(c0, c1, c2, np.uint64(_COMPANION << 8), k0, k1)
+def companion(seed: np.uint64, epoch: int, id: int, count: int, attempt: int = 0) -> int:
+    """A sample, of `count`, that may lie behind `id`: any other one, equally likely."""
+    stream = _stream(np.uint64(seed), np.uint64(epoch), np.int64(id))
+    word, _, _, _ = _words(stream, 0, _COMPANION, attempt)
     other = philox.below(word, max(count - 1, 1))
     return other + 1 if id <= other and count > 1 else other
+
+
+@exact
+def background(seed: np.uint64, epoch: int, id: int, count: int) -> int:
+    """The image that lies behind `id`, of `count` that are there for nothing else."""
+    stream = _stream(np.uint64(seed), np.uint64(epoch), np.int64(id))
+    word, _, _, _ = _words(stream, 0, _COMPANION, 0)
+    return philox.below(word, count)
 
 
 # ------------------------------------------------------------------------------------- compiled
@@ -198,6 +206,11 @@ def _place(stream: Stream, law: Any, view: int, height: int, width: int, rows: n
     elif law.kind == SHIFT:
         row.win_y = philox.below(y, 2 * law.pad + 1) - law.pad
         row.win_x = philox.below(x, 2 * law.pad + 1) - law.pad
+    elif law.kind == SQUARE:
+        side = int(np.rint(math.sqrt(height * width * law.area[0])))
+        row.box_h = row.box_w = side = min(max(side, 1), min(height, width))
+        row.box_y = int(np.rint((height - side) * law.at_y))
+        row.box_x = int(np.rint((width - side) * law.at_x))
     else:
         short = min(height, width)
         row.full_h = law.short_side * height // short
@@ -206,7 +219,10 @@ def _place(stream: Stream, law: Any, view: int, height: int, width: int, rows: n
         if law.kind == WINDOW:
             row.win_y, row.win_x = philox.below(y, spare_y + 1), philox.below(x, spare_x + 1)
         else:
-            row.win_y, row.win_x = int(np.rint(spare_y / 2)), int(np.rint(spare_x / 2))
+            row.win_y, row.win_x = (
+                int(np.rint(spare_y * law.at_y)),
+                int(np.rint(spare_x * law.at_x)),
+            )
     if row.flip:
         row.win_x += law.last_x
 

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from patchmill.loaders.batch import ViewBatch
     from patchmill.loaders.plan import Plan
-    from patchmill.loaders.preview_paste import Pasting
-    from patchmill.loaders.preview_samples import Masker
+    from patchmill.loaders.preview_paste import Paste, Pasting
     from patchmill.loaders.preview_sheet import Sample
     from patchmill.loaders.sources import Source
 
@@ -42,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         image = mask_sheet(given.data, given.method, count=count, **which)
     else:
+        which["backgrounds"] = given.backgrounds
         image = contact_sheet(given.data, given.recipe, count=count, **which)
     _save(image, given.out)
     print(f"{given.out}: {image.width} x {image.height} px")
@@ -55,29 +55,33 @@ def contact_sheet(
     seed: int = 0,
     epoch: int = 0,
     ids: Sequence[int] | None = None,
+    backgrounds: str | Path | Source | None = None,
+    masks: str | Path | None = None,
 ) -> Image:
     """The originals with the boxes of their views, and the views, as loaders.build would make them.
 
-    Shows the samples `ids`, or else the first `count` in the order of that epoch.
+    Shows the samples `ids`, or else the first `count` in the order of that epoch. `backgrounds` and
+    `masks` are what `build` takes.
     """
-    from patchmill.loaders.preview_samples import chosen, masker
+    from patchmill.loaders.preview_paste import paster
+    from patchmill.loaders.preview_samples import chosen
     from patchmill.loaders.preview_sheet import sheet
     from patchmill.loaders.sources import open_source
 
     title = recipe.name if isinstance(recipe, recipes.Recipe) else str(recipe)
     recipe, source = recipes.load(recipe), open_source(data)
     ids = chosen(source, count, seed, epoch, ids)
-    maker = masker(source) if any(group.paste for group in recipe.views) else None
+    paste = paster(source, recipe, backgrounds, seed, epoch, masks)
     _compile(recipe)
-    samples = [_sample(source, maker, recipe, seed, epoch, id) for id in ids]
+    samples = [_sample(source, paste, recipe, seed, epoch, id) for id in ids]
     return sheet(samples, recipe, title, f"{source.name} · seed {seed} · epoch {epoch}")
 
 
 def _sample(
-    source: Source, maker: Masker | None, recipe: recipes.Recipe, seed: int, epoch: int, id: int
+    source: Source, paste: Paste | None, recipe: recipes.Recipe, seed: int, epoch: int, id: int
 ) -> Sample:
     from patchmill.loaders import plan
-    from patchmill.loaders.preview_paste import composite, pasting
+    from patchmill.loaders.preview_paste import composite
     from patchmill.loaders.preview_samples import image_of, label_of
     from patchmill.loaders.preview_sheet import Sample
 
@@ -85,9 +89,9 @@ def _sample(
     if image is None:
         return Sample(id, label, problem=problem)
     drawn = plan.draw(recipe, seed, epoch, [id], [image.shape[:2]])
-    if maker is None:
+    if paste is None:
         return Sample(id, label, image, _views(id, image, recipe, drawn))
-    by = pasting(source, maker.look(id, image), drawn.rows, seed, epoch, id)
+    by = paste(id, image, drawn.rows)
     views, whole = _views(id, image, recipe, drawn, by), composite(image, drawn.rows[0], by)
     return Sample(id, label, image, views, mask=by.mask, composite=whole)
 
@@ -166,6 +170,9 @@ def _parser() -> argparse.ArgumentParser:
         "--ids",
         metavar="3,7",
         help="show these samples, not the first of the epoch",
+    )
+    parser.add_argument(
+        "--backgrounds", metavar="DIR", help="paste on these images, not on those of the data"
     )
     parser.add_argument(
         "--masks", action="store_true", help="show masks instead, as copy-paste would use them"

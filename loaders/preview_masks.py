@@ -42,14 +42,15 @@ def mask_sheet(
     seed: int = 0,
     epoch: int = 0,
     ids: Sequence[int] | None = None,
+    masks: str | Path | None = None,
 ) -> Image.Image:
     """Images, their masks, and what these cut out.
 
-    The masks are those that a loader would find, or made here by the method, which is RBD if it
-    would find none.
+    The masks are those of the file `masks`, or those that a loader would find, or made here by the
+    method, which is RBD if it would find none.
     """
     source = open_source(data)
-    ids, maker = chosen(source, count, seed, epoch, ids), masker(source, method)
+    ids, maker = chosen(source, count, seed, epoch, ids), masker(source, method, masks)
     samples = [_masked(source, maker, id) for id in ids]
     about = f"{maker.name} · image, mask, and what the mask cuts out"
     return sheet(samples, f"masks: {maker.title}", about)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from patchmill.kernels.views.rows import GREY_NEVER, NO_JITTER, ON_IMAGE, PASTE_NEVER, ROW, Target
-from patchmill.loaders import plan
+from patchmill.loaders import backgrounds, plan
 from patchmill.loaders.order import substitute
-from patchmill.loaders.preview_samples import Mask, image_of
+from patchmill.loaders.preview_samples import Mask, image_of, masker
+from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sources import Source
 
 _SIDE = 256  # of the square that the composite is rendered in
 _TRIES = 16
+
+Ground = Callable[[int], np.ndarray | None]  # the image behind a sample's pasted views
+Paste = Callable[[int, np.ndarray, np.ndarray], "Pasting"]  # of a sample, its image and its rows
 
 
 @dataclass(frozen=True)
@@ -24,20 +30,40 @@ class Pasting:
     companion: np.ndarray | None = None  # the image behind it, where one is wanted
 
 
-def pasting(
-    source: Source, mask: Mask, rows: np.ndarray, seed: int, epoch: int, id: int
-) -> Pasting:
+def paster(
+    source: Source,
+    recipe: Recipe,
+    apart: backgrounds.Given | None,
+    seed: int,
+    epoch: int,
+    masks: str | Path | None = None,
+) -> Paste | None:
+    """What pastes as training does; None where the recipe does not paste."""
+    there = backgrounds.opened(apart, recipe)
+    if not any(group.paste for group in recipe.views):
+        return None
+    maker = masker(source, path=masks)
+
+    def ground(id: int) -> np.ndarray | None:
+        if there is not None:
+            chosen = int(plan.background(np.uint64(seed), epoch, id, len(there)))
+            return _readable(there, chosen, seed, epoch)
+        drawn = backgrounds.drawn(seed, epoch, id, len(source))
+        return _readable(source, backgrounds.plainest(id, drawn, maker.share), seed, epoch)
+
+    return lambda id, image, rows: pasting(maker.look(id, image), rows, ground, id)
+
+
+def pasting(mask: Mask, rows: np.ndarray, ground: Ground, id: int) -> Pasting:
     """For a sample's rows [1, views], which are not pasted where its mask cannot be used."""
     if mask.usable is None:
         rows["paste"] = PASTE_NEVER
-    if not (rows["paste"] == ON_IMAGE).any():
-        return Pasting(mask)
-    return Pasting(mask, _companion(source, seed, epoch, id))
+    return Pasting(mask, ground(id) if (rows["paste"] == ON_IMAGE).any() else None)
 
 
-def _companion(source: Source, seed: int, epoch: int, id: int) -> np.ndarray | None:
-    """The image behind this one's pasted views; of a bad one the substitute, as in training."""
-    other = wanted = int(plan.companion(np.uint64(seed), epoch, id, len(source)))
+def _readable(source: Source, wanted: int, seed: int, epoch: int) -> np.ndarray | None:
+    """The image; of a bad one the substitute, as in training."""
+    other = wanted
     for attempt in range(_TRIES):
         image, _ = image_of(source, other)
         if image is not None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from patchmill.loaders.preview_boxes import WHITE, Box
 from patchmill.loaders.preview_text import Rgb, drawn
-from patchmill.loaders.recipe import Grid, Recipe, Views
+from patchmill.loaders.recipe import Grid, Recipe, Spread, Views
 
 if TYPE_CHECKING:
     from patchmill.loaders.batch import Geometry, ViewBatch
@@ -44,7 +44,8 @@ def colour_of(recipe: Recipe, group: Views) -> Rgb:
 
 
 def grid_of(group: Views) -> tuple[int, int]:
-    return (group.crop.rows, group.crop.columns) if isinstance(group.crop, Grid) else (1, 1)
+    crop = group.crop
+    return (crop.rows, crop.columns) if isinstance(crop, Grid | Spread) else (1, 1)
 
 
 def zoom_of(recipe: Recipe) -> float:
@@ -103,7 +104,7 @@ def _boxes(geometry: Geometry, group: Views, colour: Rgb) -> list[Box]:
 
 
 def _put_together(views: np.ndarray, group: Views, zoom: float) -> Image.Image:
-    """The cells of a grid, with gaps between them; or the one view that there is."""
+    """The cells of a grid or a spread, with gaps between them; or the one view that there is."""
     columns, (side, gap) = grid_of(group)[1], _cell(group, zoom)
     picture = Image.new("RGB", shown_size(group, zoom), WHITE)
     how = Image.Resampling.NEAREST if zoom >= 1 else Image.Resampling.LANCZOS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -39,6 +40,7 @@ class Masker:
     title: str
     name: str
     look: Callable[[int, np.ndarray], Mask]  # of a sample and its image
+    share: Callable[[int], float | None]  # of a sample's foreground; None: its mask is of no use
 
 
 def chosen(
@@ -73,9 +75,12 @@ def image_of(source: Source, id: int) -> tuple[np.ndarray | None, str]:
         return None, getattr(error, "strerror", None) or str(error)
 
 
-def masker(source: Source, method: str | None = None) -> Masker:
-    """The masks that a loader would find, or made here by the method: RBD if there are none."""
-    found = None if method else masks.of(source)
+def masker(source: Source, method: str | None = None, path: str | Path | None = None) -> Masker:
+    """The masks that a loader would find, or made here by the method: RBD if there are none.
+
+    Those of the file `path`, where one is named.
+    """
+    found = None if method else masks.of(source, path)
     if found is None:
         return _maker(source, method or "rbd")
 
@@ -85,7 +90,7 @@ def masker(source: Source, method: str | None = None) -> Masker:
         return Mask(seen.plane, seen.foreground, confidence, seen.why)
 
     title = masks.described(found.estimator) if found.estimator else "the data's own"
-    return Masker(title, found.name, look)
+    return Masker(title, found.name, look, found.share)
 
 
 def _maker(source: Source, method: str) -> Masker:
@@ -100,4 +105,9 @@ def _maker(source: Source, method: str) -> Masker:
         plane = decoded(encoded(made.plane, bits=4), lambda: source.where(id))
         return Mask(plane, made.foreground, made.confidence, made.why)
 
-    return Masker(masks.described(estimate.metadata()), source.name, look)
+    def share(id: int) -> float | None:
+        image, _ = image_of(source, id)
+        mask = Mask(None) if image is None else look(id, image)
+        return None if mask.usable is None else float(np.float32(mask.foreground))  # as in a file
+
+    return Masker(masks.described(estimate.metadata()), source.name, look, share)

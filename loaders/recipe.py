@@ -25,7 +25,7 @@ Chance = float | tuple[float, ...]  # one probability, or one for each view of t
 BACKGROUNDS = ("grey", "texture", "images")  # of a copy-paste
 
 # Raised whenever a change alters what a (recipe, seed, epoch, id) draws or how it is rendered.
-LAWS_VERSION = 1
+LAWS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,21 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Rows x columns windows of one scale, at even steps from edge to edge of the whole image.
+
+    Nothing is drawn: the windows to evaluate what was trained on `Window` or on square `Crop`s of
+    one scale. One row or column alone is in the middle.
+    """
+
+    kind: ClassVar[str] = "spread"
+    rows: int = 4
+    columns: int = 4
+    area: float = 0.2  # of a window, as a share of the image's
+    short_side: int | None = None  # or: windows of the view's size, of the image resized to this
+
+
+@dataclass(frozen=True)
 class Colour:
     """Colour jitter (applied whole with chance `p`, its four operations in random order) and grey.
 
@@ -112,7 +127,8 @@ class CopyPaste:
 
     p: Chance = 0.3
     # grey: one level, uniform over 0 to 254; texture: made from a seed; images: another sample of
-    # the data, enlarged until it covers the image, of which a part is seen.
+    # the data, that of 8 with least foreground, or an image of the loader's `backgrounds`; enlarged
+    # until it covers the image, of which a part is seen.
     background: str = "grey"
     blur_p: float = 0.5  # of softening the mask first, where there is a paste
     blur_radius: float = 5.0  # sigma in pixels of the stored image
@@ -122,13 +138,13 @@ class CopyPaste:
 class Views:
     """One group of views: `count` tensors of one `size` made by the same laws.
 
-    A grid's `size` is that of one cell, and its `count` the number of grids.
+    A grid's `size` is that of one cell, and its `count` the number of grids; so of a spread.
     """
 
     name: str
     count: int
     size: int
-    crop: Crop | Window | Shift | Centre | Grid = Crop()
+    crop: Crop | Window | Shift | Centre | Grid | Spread = Crop()
     flip: Chance = 0.5
     turns: bool = False  # a random number of counter-clockwise quarter turns
     colour: Colour | None = None
@@ -143,7 +159,7 @@ class Views:
     def total(self) -> int:
         """How many views the group holds: cells are views."""
         grid = self.crop
-        return self.count * (grid.rows * grid.columns if isinstance(grid, Grid) else 1)
+        return self.count * (grid.rows * grid.columns if isinstance(grid, Grid | Spread) else 1)
 
 
 @dataclass(frozen=True)
@@ -167,6 +183,11 @@ class Recipe:
     def pixels(self) -> int:
         """Output pixels for one image."""
         return sum(group.total * group.size**2 for group in self.views)
+
+    @property
+    def pastes_images(self) -> bool:
+        """Whether any view may have another image behind it."""
+        return any(group.paste and group.paste.background == "images" for group in self.views)
 
     def group(self, name: str) -> Views:
         for group in self.views:
@@ -269,6 +290,11 @@ def _group_rules(group: Views) -> Rules:
 
 def _crop_rules(group: Views, first: Views) -> Rules:
     law, side, rules = group.crop, group.size, Rules()
+    if isinstance(law, Spread):
+        rules += [
+            (law.rows >= 1 and law.columns >= 1, "a spread needs rows and columns of at least 1"),
+            (0 < law.area <= 1, f"area must be above 0 and at most 1, not {law.area}"),
+        ]
     if isinstance(law, Grid):
         rules += [
             (law.rows >= 1 and law.columns >= 1, "a grid needs rows and columns of at least 1"),
@@ -294,7 +320,7 @@ def _crop_rules(group: Views, first: Views) -> Rules:
                 "set it to 0 or put a group of plain crops first",
             ),
         ]
-    if isinstance(law, Window | Centre):
+    if isinstance(law, Window | Centre | Spread) and law.short_side is not None:
         rules += [
             (
                 side <= law.short_side <= _LONGEST_SIDE,

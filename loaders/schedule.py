@@ -112,18 +112,16 @@ class Streamed:
         self._marks, self._ids = {step: (round, mark)}, {}
         self._source.clear()
         while True:
-            began = step
-            samples = self._source.stream.samples(
-                epoch + (round << _ROUND_BITS), self._rank, self._world_size, mark
-            )
+            began, current = step, epoch + (round << _ROUND_BITS)
+            samples = self._source.stream.samples(current, self._rank, self._world_size, mark)
             while batch := list(itertools.islice(samples, self._batch_size)):
                 short = len(batch) < self._batch_size
                 if short and (self._drop_last or self.steps is not None):
                     break
                 step += 1
                 self._marks[step] = (round, batch[-1].after)
-                self._ids[step] = self._source.hold(batch)
-                yield epoch + (round << _ROUND_BITS), self._ids[step]
+                self._ids[step] = self._source.hold(batch, current)
+                yield current, self._ids[step]
                 if step == self.steps:
                     return
             if self.steps is None:

@@ -12,7 +12,8 @@ import numpy as np
 
 from patchmill.kernels.views import cpu
 from patchmill.kernels.views.rows import ON_IMAGE, PASTE_NEVER
-from patchmill.loaders import order, plan
+from patchmill.loaders import backgrounds, order, plan
+from patchmill.loaders.backgrounds import Grounds, Share
 from patchmill.loaders.decode import BadImage, Decoder
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.ledger import Ledger
@@ -46,6 +47,7 @@ class Work:
     prefetch: int  # batches made ahead
     most: int  # samples in a batch
     masks: Masks | None = None  # where the recipe pastes
+    grounds: Grounds | None = None  # to be pasted on, where that is not the data itself
 
     def stages(self, *names: str) -> tuple[str, ...]:
         """Those, and the reading of masks where there are any."""
@@ -67,11 +69,16 @@ class Work:
             return self.source.substitute(self.seed, epoch, id, attempt)
         return order.substitute(self.seed, epoch, id, attempt, len(self.source))
 
-    def companion(self, epoch: int, id: int) -> int:
-        """The sample that lies behind this one's pasted views."""
+    def companion(self, epoch: int, id: int, share: Share) -> tuple[Work | Grounds, int]:
+        """The image that lies behind this sample's pasted views, and whose it is."""
+        if self.grounds is not None:
+            return self.grounds, self.grounds.behind(epoch, id)
         if isinstance(self.source, Flowing):
-            return self.source.substitute(self.seed, epoch, id, MOST_SUBSTITUTES)
-        return plan.companion(np.uint64(self.seed), epoch, id, len(self.source))
+            attempts = range(MOST_SUBSTITUTES, MOST_SUBSTITUTES + backgrounds.CANDIDATES)
+            drawn = [self.source.substitute(self.seed, epoch, id, n) for n in attempts]
+        else:
+            drawn = backgrounds.drawn(self.seed, epoch, id, len(self.source))
+        return self, backgrounds.plainest(id, drawn, share)
 
 
 class Masks(Protocol):
@@ -79,6 +86,10 @@ class Masks(Protocol):
 
     def plane(self, index: int) -> np.ndarray | None:
         """uint8 [height, width]; None where there is none, or none that is of use."""
+        ...
+
+    def share(self, index: int) -> float | None:
+        """Of its pixels, those that are foreground; None where `plane` is."""
         ...
 
 
@@ -139,7 +150,7 @@ class Worker:
         A sample that cannot be read, or that `take` refuses with BadImage, is listed in the ledger,
         and the one that takes its place is tried.
         """
-        id, taken = self._find(job.epoch, int(job.wanted[slot]), take, stage)
+        id, taken = self._find(self.work, job.epoch, int(job.wanted[slot]), take, stage)
         self.plan(job, slot, id, taken)
         return taken.image
 
@@ -152,20 +163,23 @@ class Worker:
         if masks is None or not rows["paste"].any():
             return NOTHING
         began, id = time.perf_counter_ns(), int(job.ids[slot])
-        mask = masks.plane(id)
+        mask, behind = masks.plane(id), None
+        if mask is not None and (rows["paste"] == ON_IMAGE).any():
+            behind = self.work.companion(job.epoch, id, masks.share)
         self.counters.add("mask", time.perf_counter_ns() - began)
         if mask is None:
             rows["paste"] = PASTE_NEVER
             self.counters.unmasked += 1
             return NOTHING
-        companion = NOTHING.companion
-        if (rows["paste"] == ON_IMAGE).any():
-            wanted = self.work.companion(job.epoch, id)
-            companion = self._find(job.epoch, wanted, take, stage)[1]
-        return Beside(mask, companion)
+        if behind is None:
+            return Beside(mask, NOTHING.companion)
+        among, wanted = behind
+        return Beside(mask, self._find(among, job.epoch, wanted, take, stage)[1])
 
-    def _find(self, epoch: int, wanted: int, take: Take, stage: str) -> tuple[int, Taken]:
-        source, ledger, id = self.work.source, self.work.ledger, wanted
+    def _find(
+        self, among: Work | Grounds, epoch: int, wanted: int, take: Take, stage: str
+    ) -> tuple[int, Taken]:
+        source, ledger, id = among.source, among.ledger, wanted
         reading = taking = 0
         for attempt in range(MOST_SUBSTITUTES):
             if id not in ledger:
@@ -187,7 +201,7 @@ class Worker:
                     self.counters.add(stage, taking)
                     return id, taken
                 ledger.record(id, source.where(id), reason)
-            id = self.work.substitute(epoch, wanted, attempt)
+            id = among.substitute(epoch, wanted, attempt)
         raise MillError(
             f"no readable sample was found in {MOST_SUBSTITUTES} draws to replace sample {wanted}; "
             f"see {ledger.path}"

@@ -42,8 +42,8 @@ def hold(file: int, path: Path) -> None:
         raise MillError(
             f"another process is writing this output now (it holds {path}): wait for it, or end it"
         ) from None
-    except OSError:
-        pass  # file locks do not work here
+    except OSError:  # where file locks do not work, as on some network disks, nobody is held up
+        return
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ from patchmill.loaders.sources.remote import Sample, Stream
 @dataclass
 class _Held:
     sample: Sample
-    company: np.ndarray  # ids of its batch
-    times: int = 1  # it may be in two batches, where a round through the shards meets the next
+    company: dict[int, np.ndarray]  # ids of its batch, by epoch: where a round through the shards
+    times: int = 1  # meets the next, it may be in two batches
 
 
 class Flowing:
@@ -31,15 +31,15 @@ class Flowing:
         self._held: dict[int, _Held] = {}
         self._lock = threading.Lock()
 
-    def hold(self, batch: Sequence[Sample]) -> np.ndarray:
-        """Keep these samples until they are released; their ids."""
+    def hold(self, batch: Sequence[Sample], epoch: int) -> np.ndarray:
+        """Keep these samples, of a batch for that epoch, until they are released; their ids."""
         ids = np.array([sample.id for sample in batch], np.int64)
         with self._lock:
             for sample in batch:
                 if held := self._held.get(sample.id):
-                    held.times, held.company = held.times + 1, ids
+                    held.times, held.company[epoch] = held.times + 1, ids
                 else:
-                    self._held[sample.id] = _Held(sample, ids)
+                    self._held[sample.id] = _Held(sample, {epoch: ids})
         return ids
 
     def release(self, wanted: np.ndarray) -> None:
@@ -70,7 +70,7 @@ class Flowing:
 
     def substitute(self, seed: int, epoch: int, id: int, attempt: int) -> int:
         """Another sample of the same batch, the same one after a resume."""
-        company = self._held[id].company
+        company = self._held[id].company[epoch]
         return int(company[order.substitute(seed, epoch, id, attempt, len(company))])
 
     def labels_of(self, ids: np.ndarray) -> np.ndarray | None:

@@ -78,6 +78,10 @@ class MaskFile:
         data = self.png(index)
         return None if data is None else decoded(data, lambda: f"{self.path}, mask {index}")
 
+    def share(self, index: int) -> float | None:
+        """Of foreground in a good mask; nothing is decoded."""
+        return float(self.foregrounds[index]) if self.states[index] == GOOD else None
+
     def png(self, index: int) -> bytes | None:
         """As it is stored."""
         if self.states[index] == MISSING:

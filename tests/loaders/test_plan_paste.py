@@ -86,3 +86,9 @@ def test_companions_are_others_all_equally_likely():
     many = [plan.companion(np.uint64(0), 0, id, 2**31) for id in range(1000)]
     assert len(set(many)) > 990 and max(many) < 2**31
     assert plan.companion(np.uint64(0), 1, 5, 2**31) != plan.companion(np.uint64(1), 0, 5, 2**31)
+
+
+def test_backgrounds_apart_are_all_equally_likely():
+    found = [plan.background(np.uint64(3), epoch, 3, 7) for epoch in range(6000)]
+    assert stats.chisquare(np.bincount(found, minlength=7)).pvalue > 0.01
+    assert plan.background(np.uint64(3), 0, 0, 1) == 0

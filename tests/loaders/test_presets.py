@@ -22,20 +22,20 @@ NAMES = list(presets.ALL)
 # Fingerprints are in checkpoints: when one changes, so do the views, and LAWS_VERSION or a preset
 # was changed on purpose.
 FINGERPRINTS = {
-    "dino": "2b234839987391eb",
-    "dinov2": "9e2a0400ad826c06",
-    "swav": "ffd72d5e9c0f555d",
-    "moco_v1": "834a94beb39b606e",
-    "moco_v2": "012d4d007f577098",
-    "dilo_v1": "d9472bbc85727f34",
-    "dilo": "33c52fb4b9a2110f",
-    "simclr": "3619a728075122ea",
-    "vicreg": "cd73c65ee156f190",
-    "gtsa": "a1c476b4505f2f05",
-    "bagssl": "f476a970f448446b",
-    "emp_ssl": "b14831f3f702c61c",
-    "selfie": "028ccd2ab02c5993",
-    "eval": "df77fb4162f7f348",
+    "dino": "bd826f5095219e2c",
+    "dinov2": "bbb4d0f0c0c6af02",
+    "swav": "956192be6da312d6",
+    "moco_v1": "7c23125657d34c4c",
+    "moco_v2": "a29fd98c296d72d0",
+    "dilo_v1": "41e2f2a44f1c737a",
+    "dilo": "71f062f90b64c4ec",
+    "simclr": "2aa4abfdce1ae15e",
+    "vicreg": "2202d0bf008af0dc",
+    "gtsa": "048a6c0407a31967",
+    "bagssl": "9de7fe8f6b2e077d",
+    "emp_ssl": "d9b5da3b87e9308f",
+    "selfie": "b79b1ae379d40891",
+    "eval": "54fe08ca6beac66f",
 }
 
 

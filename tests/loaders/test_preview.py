@@ -112,6 +112,7 @@ STACKED = recipe.Recipe(
         recipe.Views("huge", 3, 520, turns=True, solarise=0.5),
         recipe.Views("cells", 2, 24, recipe.Grid(3, 4), colour=recipe.Colour(0.4, 0.4, 0.4, 0.1)),
         recipe.Views("tiny", 30, 16, recipe.Shift(2), blur=recipe.Blur()),
+        recipe.Views("spread", 1, 16, recipe.Spread(3, 2)),
     )
 )
 

@@ -16,6 +16,7 @@ from patchmill import loaders
 from patchmill.kernels.views.rows import PASTE_NEVER
 from patchmill.loaders import masks, plan, preview, preview_masks, preview_paste, recipe
 from patchmill.loaders.decode import decode
+from patchmill.loaders.errors import MillError
 from patchmill.loaders.preparing import masking
 from patchmill.loaders.preview import contact_sheet
 from patchmill.loaders.preview_layout import GAP, layout_of
@@ -145,7 +146,7 @@ def test_a_mask_that_cannot_be_used_pastes_nothing() -> None:
     for mask in (Mask(None, why="there is none"), Mask(np.zeros((4, 4), np.uint8), why="flat")):
         rows = plan.draw(chosen, 0, 0, [0], [(64, 64)]).rows
         assert (rows["paste"] != PASTE_NEVER).all()
-        by = preview_paste.pasting(source, mask, rows, 0, 0, 0)
+        by = preview_paste.pasting(mask, rows, lambda _: None, 0)
         assert by.companion is None and (rows["paste"] == PASTE_NEVER).all()
         assert preview_paste.composite(decode(source.read(0)), rows[0], by) is None
 
@@ -167,3 +168,31 @@ def test_a_recipe_with_copy_paste_can_be_seen_before_masks_are_made(tmp_path: Pa
     made = contact_sheet(folder, dilo(1.0), count=2)
     plain = contact_sheet(folder, recipe.load("moco_v2(size=96)"), count=2)
     assert made.height > plain.height
+
+
+def test_backgrounds_apart_are_those_of_the_loader(tmp_path: Path) -> None:
+    folder = making.photos(tmp_path / "grounds", 5)
+    chosen = dilo(1.0, "images")
+    source = open_source(SCENES)
+    batch = next(
+        iter(loaders.build(SCENES, chosen, 6, seed=3, dtype=torch.uint8, backgrounds=folder))
+    )
+    paste = preview_paste.paster(source, chosen, folder, 3, 0)
+    assert paste is not None
+    for at, id in enumerate(batch.ids.tolist()):
+        image = decode(source.read(id))
+        drawn = plan.draw(chosen, 3, 0, [id], [image.shape[:2]])
+        views = preview._views(id, image, chosen, drawn, paste(id, image, drawn.rows)).views
+        assert torch.equal(views["views"][0], batch.views["views"][at])
+    with pytest.raises(MillError, match="backgrounds are for copy-paste on images"):
+        contact_sheet(SCENES, dilo(1.0), backgrounds=folder)
+
+
+def test_masks_that_are_made_for_a_sheet_choose_the_backgrounds_that_a_file_does(
+    tmp_path: Path,
+) -> None:
+    folder = making.photos(tmp_path / "src", 12)
+    before = np.asarray(contact_sheet(folder, dilo(1.0, "images"), count=3))
+    source = open_source(folder)
+    masking.make(source, masks.default_path(source), masking.Options("rbd"), workers=1)
+    np.testing.assert_array_equal(contact_sheet(folder, dilo(1.0, "images"), count=3), before)

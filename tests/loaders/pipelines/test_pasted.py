@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import json
+import tarfile
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pipelinemaking import RECIPE, Masked, Pictures, make_loader
+from pipelinemaking import RECIPE, Masked, Pictures, encoded, make_loader
 
 from patchmill.kernels.views import cpu
 from patchmill.kernels.views.rows import PASTE_NEVER
-from patchmill.loaders import plan
+from patchmill.loaders import order, plan
 from patchmill.loaders.decode import decode
 from patchmill.loaders.errors import MillError
 from patchmill.loaders.recipe import CopyPaste, Recipe
+from patchmill.loaders.sources.mask_png import encoded as encoded_mask
 
 SAMPLES = 24
 
@@ -33,10 +40,24 @@ def expected(ids: list[int], views: Recipe, source: Masked) -> tuple[Any, np.nda
     for row, mask in zip(rows, masks, strict=True):
         if mask is None:
             row["paste"] = PASTE_NEVER
-    others = [plan.companion(np.uint64(0), 0, id, SAMPLES) for id in ids]
+    others = [behind(id, numbered(id), source) for id in ids]
     companions = [decode(source.read(id)) for id in others]
     made = cpu.render(images, rows, plan.targets(views), masks=masks, companions=companions)
     return made, rows
+
+
+def numbered(id: int) -> list[int]:
+    return [int(plan.companion(np.uint64(0), 0, id, SAMPLES, n)) for n in range(8)]
+
+
+def behind(id: int, drawn: list[int], source: Masked) -> int:
+    """The one with least foreground of the eight drawn; those without a usable mask come last."""
+
+    def foreground(other: int) -> float:
+        mask = source.mask(other) if other % 4 in (0, 3) else None
+        return 2.0 if mask is None else float(np.float32((mask >= 128).mean()))
+
+    return min((other for other in drawn if other != id), key=foreground)
 
 
 @pytest.mark.parametrize("background", ["grey", "texture", "images"])
@@ -56,6 +77,11 @@ def test_views_are_those_of_the_renderer(background: str, pipeline: str) -> None
         without += int(drawn.sum() - rows["paste"].any(1).sum())
         for name, group in batch.views.items():
             assert torch.equal(group, made[name])
+        shown = torch.cat([batch.pasted[name] for name in batch.views], dim=1)
+        assert (shown.numpy() == (rows["paste"] != PASTE_NEVER)).all()
+        assert all(
+            batch.pasted[name].shape == group.shape[:2] for name, group in batch.views.items()
+        )
     assert pasted > 20
     assert loader.stats().unmasked == without > 0
     assert f"{without} times no usable mask" in str(loader.stats())
@@ -69,6 +95,36 @@ def test_without_a_mask_it_is_the_recipe_without_copy_paste() -> None:
         for slot, id in enumerate(ours.ids.tolist()):
             same = [torch.equal(ours.views[n][slot], theirs.views[n][slot]) for n in ours.views]
             assert all(same) if id % 4 in (1, 2) else not any(same)
+            for group in ours.pasted.values():
+                assert group[slot].tolist() == [id % 4 in (0, 3)] * group.shape[1]
+        assert not any(group.any() for group in theirs.pasted.values())
+
+
+def test_no_image_without_a_mask_lies_behind_another() -> None:
+    """But where nothing is known of any; and every choice is made by the masks alone."""
+    source = Masked(SAMPLES)
+    taken = [behind(id, numbered(id), source) for id in range(SAMPLES)]
+    assert {other % 4 for other in taken} == {0, 3}
+    assert taken != [numbered(id)[0] for id in range(SAMPLES)]
+    read: list[int] = []
+    loader = make_loader(Masked(SAMPLES, read.append), recipe("images", p=1.0), workers=1)
+    for _ in loader:
+        pass
+    pasted = [id for id in range(SAMPLES) if id % 4 in (0, 3)]
+    assert sorted(read) == sorted([*range(SAMPLES), *(taken[id] for id in pasted)])
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_every_world_size_has_the_same_backgrounds(world_size: int) -> None:
+    views = recipe("images")
+    whole = list(make_loader(Masked(SAMPLES), views, 8))
+    crew = [
+        make_loader(Masked(SAMPLES), views, 8 // world_size, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    for batch, shares in zip(whole, zip(*crew, strict=True), strict=True):
+        for name, group in batch.views.items():
+            assert torch.equal(group, torch.cat([share.views[name] for share in shares]))
 
 
 def test_a_bad_companion_is_replaced_and_listed() -> None:
@@ -96,3 +152,112 @@ def test_a_state_goes_on_with_the_same_masks_only() -> None:
     loader._masks = "others"
     with pytest.raises(MillError, match="another masks"):
         loader.load_state_dict(state)
+
+
+# ----------------------------------------------------------------------------- backgrounds apart
+
+
+@pytest.mark.parametrize("pipeline", ["threads", "dali"])
+def test_images_may_lie_on_others_than_the_data(pipeline: str) -> None:
+    if pipeline == "dali":
+        pytest.importorskip("nvidia.dali")
+    source, views, apart = Masked(SAMPLES), recipe("images"), Pictures(40)
+    seen: set[int] = set()
+    for batch in make_loader(source, views, 6, pipeline=pipeline, backgrounds=apart):
+        ids = batch.ids.tolist()
+        images = [decode(source.read(id)) for id in ids]
+        masks = [source.mask(id) if id % 4 in (0, 3) else None for id in ids]
+        behind = [int(plan.background(np.uint64(0), 0, id, 40)) for id in ids]
+        seen.update(behind)
+        companions = [decode(apart.read(other)) for other in behind]
+        made = cpu.render(
+            images, batch.rows, plan.targets(views), masks=masks, companions=companions
+        )
+        for name, group in batch.views.items():
+            assert torch.equal(group, made[name])
+    assert len(seen) > 12 and max(seen) > SAMPLES
+
+
+def test_a_bad_background_is_replaced_and_listed_apart() -> None:
+    def fail(index: int) -> None:
+        if index % 7 == 3:
+            raise OSError("no luck")
+
+    apart = Pictures(14, fail)
+    loader = make_loader(Masked(SAMPLES), recipe("images", p=1.0), workers=3, backgrounds=apart)
+    assert sum(len(batch) for batch in loader) == SAMPLES
+    assert len(loader.ledger) == 0
+    path = loader.ledger.path.with_name(f"{loader.ledger.path.stem}-backgrounds.jsonl")
+    listed = [json.loads(line) for line in path.read_text().splitlines()]
+    assert listed and {entry["id"] for entry in listed} <= {3, 10}
+    assert all(entry["where"] == f"picture {entry['id']}" for entry in listed)
+
+
+def test_backgrounds_apart_belong_to_the_state(tmp_path: Path) -> None:
+    settings = {"backgrounds": Pictures(9)}
+    state = make_loader(Masked(SAMPLES), recipe("images"), **settings).state_dict()
+    make_loader(Masked(SAMPLES), recipe("images"), **settings).load_state_dict(state)
+    for other in ({}, {"backgrounds": Pictures(8)}):
+        with pytest.raises(MillError, match="another backgrounds"):
+            make_loader(Masked(SAMPLES), recipe("images"), **other).load_state_dict(state)
+    with pytest.raises(MillError, match="backgrounds are for copy-paste on images, which"):
+        make_loader(Masked(SAMPLES), recipe("grey"), **settings)
+    with pytest.raises(MillError, match="there is no folder"):
+        make_loader(Masked(SAMPLES), recipe("images"), backgrounds=tmp_path / "none")
+    with pytest.raises(MillError, match="has no images to be backgrounds"):
+        make_loader(Masked(SAMPLES), recipe("images"), backgrounds=Pictures(0))
+
+
+# ---------------------------------------------------------------------------------------- streams
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """One shard of all samples, with their masks."""
+    pytest.importorskip("webdataset")
+    source = Masked(SAMPLES)
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for id in range(SAMPLES):
+            mask = source.mask(id)
+            members = {"jpg": encoded(id), "mask.png": b"" if mask is None else encoded_mask(mask)}
+            for extension, data in members.items():
+                if data:
+                    member = tarfile.TarInfo(f"{id:03}.{extension}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+    return f"file://{tmp_path / '0.tar'}"
+
+
+@pytest.fixture
+def streamed(url: str) -> Callable[..., Any]:
+    """Loaders of two rounds through the shard, in batches that do not divide it."""
+    return lambda **more: make_loader([url], recipe("images"), 7, steps=6, **more)
+
+
+def test_in_a_stream_it_is_the_plainest_of_the_batch(streamed: Callable[..., Any]) -> None:
+    source, views = Masked(SAMPLES), recipe("images")
+    for step, batch in enumerate(streamed(workers=3)):
+        epoch, ids = (step >= 3) << 24, batch.ids.tolist()
+        images = [decode(source.read(id)) for id in ids]
+        masks = [source.mask(id) if id % 4 in (0, 3) else None for id in ids]
+        companions = []
+        for id in ids:
+            drawn = [ids[order.substitute(0, epoch, id, 100 + n, len(ids))] for n in range(8)]
+            companions.append(decode(source.read(behind(id, drawn, source))))
+        made = cpu.render(
+            images, batch.rows, plan.targets(views), masks=masks, companions=companions
+        )
+        for name, group in batch.views.items():
+            assert torch.equal(group, made[name])
+
+
+def test_a_stream_goes_on_with_the_same_backgrounds(streamed: Callable[..., Any]) -> None:
+    whole, batches, states = streamed(), [], []
+    for batch in whole:
+        batches.append(batch.views["global"].clone())
+        states.append(copy.deepcopy(whole.state_dict()))
+    for cut in (1, 3):
+        loader = streamed(workers=1, prefetch=5)
+        loader.load_state_dict(states[cut])
+        for ours, theirs in zip(loader, batches[cut + 1 :], strict=True):
+            assert torch.equal(ours.views["global"], theirs)

@@ -14,7 +14,7 @@ from pipelinemaking import RECIPE, Pictures, make_loader
 from patchmill.kernels.views import cpu, reference
 from patchmill.loaders import plan
 from patchmill.loaders.decode import decode
-from patchmill.loaders.recipe import Centre, Crop, Grid, Recipe, Shift, Views, Window
+from patchmill.loaders.recipe import Centre, Crop, Grid, Recipe, Shift, Spread, Views, Window
 
 pytestmark = pytest.mark.usefixtures("pipeline")
 
@@ -109,6 +109,7 @@ LAWS = {
     "window": Views("v", 3, 24, Window(48), turns=True, **PLAIN),
     "shift": Views("v", 4, 32, Shift(5), turns=True, **PLAIN),
     "centre": Views("v", 1, 24, Centre(32), **PLAIN),
+    "spread": Views("v", 2, 24, Spread(2, 3, 0.3), turns=True, **PLAIN),
 }
 
 

@@ -226,6 +226,8 @@ def test_leaving_a_stream_ends_its_thread_and_its_command(folder: Path) -> None:
     next(samples)
     samples.close()  # type: ignore[attr-defined]
     _wait_for(lambda: not _threads() and len(os.listdir("/proc/self/fd")) == before)
+    assert not _threads()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_errors_come_where_they_belong() -> None:
