@@ -14,6 +14,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from patchmill.benchmarks.peers import Batches
+from patchmill.loaders.errors import MillError
 from patchmill.loaders.recipe import (
     Blur,
     Centre,
@@ -21,6 +22,7 @@ from patchmill.loaders.recipe import (
     Grid,
     Recipe,
     Shift,
+    Spread,
     Views,
     Window,
     chance_of,
@@ -106,6 +108,8 @@ class Cut:
 
 def geometry(group: Views, transforms: Any) -> list[Any]:
     """The crop, without its flip, as steps of torchvision's first or second transforms."""
+    if isinstance(group.crop, Spread):
+        raise MillError(f"torchvision has no windows at even steps, which {group.name} is made of")
     grid = group.crop if isinstance(group.crop, Grid) else Grid(1, 1, group.crop)
     law = grid.of
     shape = (group.size * grid.rows, group.size * grid.columns)
