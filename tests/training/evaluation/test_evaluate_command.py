@@ -1,0 +1,181 @@
+"""python training/evaluate.py: what it writes, and mistakes in one sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import evaluable
+import pytest
+import small
+import torch
+from evaluable import tiny  # noqa: F401  (a fixture)
+
+from patchmill.loaders.errors import MillError
+from patchmill.training import checkpoint, evaluate, records
+from patchmill.training.distributed import World
+from patchmill.training.evaluation import knn, linear, trained
+from patchmill.training.evaluation.features import Features
+from patchmill.training.evaluation.table import EVALUATIONS
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+def test_help_lists_evaluations_and_their_settings(capsys: pytest.CaptureFixture[str]):
+    evaluate.main(["--help"])
+    text = capsys.readouterr().out
+    for name, evaluation in EVALUATIONS.items():
+        assert f"evaluate={name}  {evaluation.title}" in text
+    for key in ("run", "unfinished", "sampling", "protocol", *evaluate.OPEN):
+        assert f"\n  {key} " in text
+
+
+def test_knn_of_a_run_that_was_trained_beside_what_it_began_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """What evaluate.py finds of the untrained network is what the engine found at its start."""
+    words = {"train__epochs": 1, "evaluate": "knn", "evaluate__knn_every": 1}
+    folder = small.train(small.config(tmp_path, **words))
+    start, end = records.evaluations(folder)
+    evaluate.main([f"run={folder}", "evaluate=knn"])
+    found = json.loads((folder / "knn.json").read_text())
+    assert found["untrained"] == pytest.approx(start["knn"])
+    assert found["knn"] == pytest.approx(end["knn"])
+    conditions = [found[name] for name in ("k", "temperature", "space", "patches")]
+    assert conditions == [20, 0.07, "h", 1]
+    last = records.evaluations(folder)[-1]
+    assert last["knn_h"] == found["knn"] and last["step"] == found["step"] == small.EPOCH
+    text = capsys.readouterr().out
+    assert "untrained" in text and f"written to {folder / 'knn.json'}" in text
+    assert (folder / "report.html").exists()
+
+
+def test_the_untrained_network_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder, calls = evaluable.write(evaluable.settings(tmp_path)), []
+    monkeypatch.setattr(knn, "accuracy", lambda *its: calls.append(its) or 0.5)
+    for words in ([], [], ["space=z"], ["evaluate.k=3"], ["evaluate.k=3"]):
+        evaluate.main([f"run={folder}", *words])
+    assert len(calls) == 5 + 3
+
+
+def test_a_probe_reports_each_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = evaluable.write(evaluable.settings(tmp_path))
+    short = linear.PROTOCOLS["moco"]._replace(epochs=2)
+    monkeypatch.setitem(linear.PROTOCOLS, "moco", short)
+    evaluate.main([f"run={folder}", "evaluate=linear", "protocol=moco", "rates=[0.1,30]"])
+    found = json.loads((folder / "linear.json").read_text())
+    assert [it["lr"] for it in found["probes"]] == [0.1, 30] and found["protocol"] == "moco"
+
+
+def test_which_checkpoint(tmp_path: Path):
+    config = evaluable.settings(tmp_path)
+    folder = evaluable.write(config)
+    with pytest.raises(MillError, match="has no best checkpoint yet: train it first"):
+        evaluate.main([f"run={folder}", "checkpoint=best"])
+    newest = checkpoint.newest(folder)
+    assert newest and trained.find(folder, "newest") == newest == trained.find(folder, str(newest))
+    loaded = trained.load(folder, config, World())
+    begun = trained.untrained(config, World())
+    assert not torch.equal(loaded.method.backbone.conv.weight, begun.backbone.conv.weight)
+    again = trained.untrained(config, World())
+    assert torch.equal(again.backbone.conv.weight, begun.backbone.conv.weight)
+
+
+MISTAKES = {
+    "evaluate=knm": r"there is no evaluate=knm; did you mean 'knn'\?",
+    "space=x": r"space must be h \| z, not 'x'",
+    "spase=z": r"there is no setting 'spase'; did you mean 'space'\?",
+    "counts=[1]": r"there is no setting 'counts'",
+    "optim.lr=3": r"there is no setting 'optim.lr'",
+    "k=3": r"there is no setting 'k'; did you mean 'evaluate.k'\?",
+    "unfinished=perhaps": r"unfinished must be true or false",
+    "knn": r"cannot read 'knn': write key=value",
+    "data.test=none": r"has no images to test on: name some, as data.test=DIR",
+    "checkpoint=gone.pt": r"there is no checkpoint gone.pt",
+}
+
+
+@pytest.mark.parametrize("word", MISTAKES)
+def test_mistakes_are_sentences(word: str, tmp_path: Path):
+    folder = evaluable.write(evaluable.settings(tmp_path))
+    with pytest.raises(MillError, match=MISTAKES[word]):
+        evaluate.main([f"run={folder}", word])
+
+
+def test_images_without_labels_are_a_sentence(tmp_path: Path):
+    from PIL import Image
+
+    Image.new("RGB", (20, 20)).save(tmp_path / "0.png")
+    folder = evaluable.write(evaluable.settings(tmp_path / "out"))
+    with pytest.raises(MillError, match=r"has no labels to evaluate with"):
+        evaluate.main([f"run={folder}", "evaluate=linear", f"data.test={tmp_path}"])
+
+
+def test_a_run_that_is_not_finished_has_to_be_meant(tmp_path: Path):
+    folder = evaluable.write(evaluable.settings(tmp_path), state="stopped")
+    expected = r"is not finished \(step 3 of 4\): run its command again, .* unfinished=true"
+    with pytest.raises(MillError, match=expected):
+        evaluate.main([f"run={folder}"])
+    evaluate.main([f"run={folder}", "unfinished=true"])
+    assert (folder / "knn.json").exists()
+
+
+def test_no_run_is_a_sentence(tmp_path: Path):
+    for words, message in (
+        (["evaluate=knn"], "say which run to evaluate, as run=runs/NAME"),
+        ([f"run={tmp_path / 'none'}"], "there is no run .*: name the folder of one"),
+        ([f"run={tmp_path}"], "is .* the folder of a run"),
+    ):
+        with pytest.raises(MillError, match=message):
+            evaluate.main(words)
+
+
+def test_a_method_without_a_projector_has_no_z(tmp_path: Path):
+    with pytest.raises(MillError, match="space=z: Supervised has no projector"):
+        trained.network(_supervised(tmp_path), "z")
+
+
+def _supervised(out: Path):
+    words = {"method": "supervised", "method.views": "simclr(size=16)"}
+    words |= {key: value for key, value in evaluable.BAG.items() if key.startswith("data")}
+    from patchmill.training import compose
+
+    return trained.untrained(compose.compose([f"{k}={v}" for k, v in words.items()]), World())
+
+
+def test_as_a_script(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, evaluate.__file__, f"run={tmp_path / 'none'}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: there is no run") and done.stderr.count("\n") == 1
+
+
+def test_features_of_a_run_are_of_all_its_images(tmp_path: Path):
+    from patchmill.training.evaluation import whole
+
+    run = evaluable.run(tmp_path)
+    found = whole.features(run, run.network(), "train")
+    assert isinstance(found, Features) and found.ids.tolist() == list(range(14))
+    assert len(whole.features(run, run.network(), "train", 5).rows) == 5
+
+
+def test_crops_to_probe_on_are_others_in_each_epoch(tmp_path: Path, monkeypatch):
+    from patchmill.training.evaluation import whole
+
+    run = evaluable.run(tmp_path)
+    make = whole.crops(run, run.network())
+    first, second = make(), make()
+    assert first.ids.tolist() == second.ids.tolist() == list(range(14))
+    assert torch.equal(first.labels, second.labels)
+    assert not torch.isclose(first.rows, second.rows).all(1).any()
+    short = linear.PROTOCOLS["vicreg"]._replace(epochs=2)
+    monkeypatch.setitem(linear.PROTOCOLS, "vicreg", short)
+    found = whole.evaluate_linear(run, whole.Linear(augment=True))
+    assert "other crops in each epoch" in found.about and found.data["augment"]
+    with pytest.raises(MillError, match="of all images: leave out images="):
+        whole.evaluate_linear(run, whole.Linear(augment=True, images=5))

@@ -1,0 +1,69 @@
+"""Linear probes: what they can tell, what they report, and that they leave each other alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from patchmill.training.evaluation import linear
+from patchmill.training.evaluation.features import Features
+
+SHORT = linear.PROTOCOLS["emp_ssl"]._replace(epochs=8, batch=16)
+
+
+def clusters(count: int, apart: float, seed: int = 0) -> Features:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    rows = torch.randn(count, 6, generator=generator) + apart * torch.eye(6)[labels]
+    return Features(rows, labels, torch.arange(count))
+
+
+def test_what_can_be_told_apart_is():
+    (found,) = linear.probe(clusters(120, 12.0), clusters(60, 12.0, seed=1), SHORT)
+    assert found == (0.03, 1.0, 1.0)
+
+
+def test_the_last_epoch_is_told_from_the_best():
+    wild = linear.PROTOCOLS["nmce"]._replace(epochs=12, batch=16)  # its rate never falls
+    (found,) = linear.probe(clusters(60, 0.8), clusters(60, 0.8, seed=1), wild, rates=[3.0])
+    assert found.last < found.best < 1
+
+
+def test_rates_beside_each_other_are_as_if_alone():
+    train, tests = clusters(90, 1.0), clusters(60, 1.0, seed=1)
+    rates = [0.003, 0.1, 1.0]
+    together = linear.probe(train, tests, SHORT, rates, seed=4)
+    alone = [linear.probe(train, tests, SHORT, [lr], seed=4)[0] for lr in rates]
+    assert together == alone
+    assert len({found.last for found in together}) > 1
+
+
+def test_a_protocol_is_torchs_sgd(monkeypatch):
+    """MoCo's: steps at 60 and 80 of 100 epochs, no decay; here written out."""
+    protocol = linear.PROTOCOLS["moco"]._replace(batch=40)
+    train, tests = clusters(80, 1.0), clusters(60, 1.0, seed=1)
+    (layer,) = linear._layers(6, 3, 1, seed=7)
+    optimiser = torch.optim.SGD(layer.parameters(), lr=30.0, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [60, 80])
+    generator = torch.Generator().manual_seed(7)
+    for _ in range(100):
+        for batch in torch.randperm(80, generator=generator).split(40):
+            loss = torch.nn.functional.cross_entropy(layer(train.rows[batch]), train.labels[batch])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        schedule.step()
+    expected = (layer(tests.rows).argmax(1) == tests.labels).float().mean().item()
+    assert linear.probe(train, tests, protocol, seed=7)[0].last == pytest.approx(expected)
+
+
+def test_published_protocols_are_all_there():
+    rates = {name: protocol.optim.lr for name, protocol in linear.PROTOCOLS.items()}
+    assert rates == {"moco": 30, "vicreg": 0.02, "emp_ssl": 0.03, "nmce": 0.1}
+
+
+def test_features_can_be_made_anew_in_each_epoch():
+    train, tests = clusters(60, 2.0), clusters(30, 2.0, seed=1)
+    calls = []
+    found = linear.probe(lambda: calls.append(1) or train, tests, SHORT)
+    assert found == linear.probe(train, tests, SHORT) and len(calls) == SHORT.epochs

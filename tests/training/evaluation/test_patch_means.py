@@ -1,0 +1,189 @@
+"""Means over patches: of what, in which order, and the same however they are streamed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import evaluable
+import pytest
+import ranks
+import torch
+from evaluable import tiny  # noqa: F401  (a fixture)
+from torch.nn.functional import cosine_similarity
+
+from patchmill.loaders.errors import MillError
+from patchmill.loaders.recipe import Crop, Spread, Window
+from patchmill.training import data
+from patchmill.training.evaluation import linear, neighbours, patch_views, patches
+from patchmill.training.evaluation.patches import Settings, means
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+def embedded(run, recipe):
+    """Image -> h and z of each of its patches, one at a time."""
+    loader, found = data.open_evaluation(run.config, run.world, "test", recipe, 2), {}
+    backbone, projector = run.method.eval().backbone, run.method.projector
+    with torch.no_grad():
+        for batch in loader:
+            (group,) = batch.views
+            for image, views in zip(batch.ids.tolist(), batch.views[group], strict=True):
+                h = torch.cat([backbone(view[None]) for view in views])
+                found[image] = h, torch.cat([projector(row[None]) for row in h])
+    return found
+
+
+def test_means_are_those_of_each_patchs_h_and_z(tmp_path: Path):
+    run = evaluable.run(tmp_path)
+    recipe = patch_views.grid(run.config, 4)
+    found, expected = means(run, recipe, "test"), embedded(run, recipe)
+    for at, image in enumerate(found["h"].ids.tolist()):
+        h, z = expected[image]
+        torch.testing.assert_close(found["h"].rows[at], h.mean(0))
+        torch.testing.assert_close(found["z"].rows[at], z.mean(0))
+        # and not z of the mean h, nor a mean of directions
+        assert not torch.allclose(found["z"].rows[at], run.method.projector(h.mean(0)[None])[0])
+        unit = torch.nn.functional.normalize(h, dim=1).mean(0)
+        assert not torch.allclose(found["h"].rows[at], unit, rtol=0.01)
+
+
+@pytest.mark.parametrize(("forward", "rendered"), [(1, 1), (16 * 16 * 3 * 5, 1), (10**9, 10**9)])
+def test_streams_of_any_size_give_the_same_means(
+    forward: int, rendered: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = evaluable.run(tmp_path)
+    recipe = patch_views.grid(run.config, 9)
+    expected = means(run, recipe, "test")
+    monkeypatch.setattr(patches, "FORWARD", forward)
+    monkeypatch.setattr(patches, "RENDERED", rendered)
+    found = means(run, recipe, "test")
+    for space in ("h", "z"):
+        torch.testing.assert_close(found[space].rows, expected[space].rows)
+
+
+def test_one_patch_of_the_whole_image_is_the_central_view(tmp_path: Path):
+    run = evaluable.run(tmp_path)
+    one = means(run, patch_views.grid(run.config, 1, area=1.0), "test")
+    central = means(run, patch_views.central(run.config), "test")
+    patch = means(run, patch_views.grid(run.config, 1), "test")
+    torch.testing.assert_close(one["h"].rows, central["h"].rows)
+    assert not torch.allclose(patch["h"].rows, central["h"].rows)
+
+
+def test_the_findings_have_a_row_for_each_count_and_a_curve_that_ends_at_one(tmp_path: Path):
+    run = evaluable.run(tmp_path)
+    chosen = Settings(counts=[16, 1], probe="none", curve=4, neighbours=2)
+    found = patches.evaluate(run, chosen)
+    assert [row[0] for row in found.rows] == ["central", "1 patch", "16 patches"]
+    assert found.columns == ["views", "knn in h", "knn in z"]
+    curve = found.data["curve"]
+    assert curve["patches"] == [1, 4, 9, 16]
+    assert curve["h_to_most"][-1] == pytest.approx(1) and curve["h_to_most"][0] < 1
+    central = means(run, patch_views.central(run.config), "test", 4)["z"].rows
+    most = means(run, patch_views.grid(run.config, 16), "test", 4)["z"].rows
+    cosine = cosine_similarity(central, most).mean().item()
+    assert curve["z_to_central"][-1] == pytest.approx(cosine)
+    assert (run.folder / found.data["neighbours"]).exists()
+    assert set(found.scalars) == {
+        f"{name}_{space}_knn" for name in ("central", "1_patch", "16_patches") for space in "hz"
+    }
+
+
+def test_a_probe_stands_beside_knn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    short = linear.PROTOCOLS["emp_ssl"]._replace(epochs=3)
+    monkeypatch.setitem(linear.PROTOCOLS, "emp_ssl", short)
+    run = evaluable.run(tmp_path)
+    found = patches.evaluate(run, Settings(counts=[1], curve=0, neighbours=0, images=8))
+    assert found.columns[1:] == ["knn in h", "linear in h", "knn in z", "linear in z"]
+    scores = found.data["columns"]["1 patch"]["h"]
+    assert found.rows[1][2] == f"{scores['linear']:.1%}" and scores["linear_best"] <= 1
+
+
+def test_evaluation_by_patches_leaves_no_trace(tmp_path: Path):
+    run = evaluable.run(tmp_path)
+    run.method.train()
+    before = {name: value.clone() for name, value in run.method.state_dict().items()}
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    patches.evaluate(run, Settings(counts=[1], probe="none", curve=2, neighbours=2))
+    assert torch.equal(torch.rand(2), expected) and run.method.training
+    for name, value in run.method.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+RANKS = """
+    from pathlib import Path
+    from learning import Tiny
+    from patchmill.training import distributed
+    from patchmill.training import backbones
+    backbones.build = lambda settings, size: Tiny()
+    from patchmill.training.evaluation import patch_views, trained, whole
+    from patchmill.training.evaluation.patches import means
+    world = distributed.connect("cpu")
+    config = trained.configuration(Path({folder!r}))
+    run = trained.load(Path({folder!r}), config, world)
+    found = means(run, patch_views.grid(config, 4), "test")["z"]
+    print(found.ids.tolist(), found.labels.tolist())
+    print(*(f"{{value:.5f}}" for value in found.rows.flatten().tolist()))
+    print(whole.evaluate_knn(run, whole.KNN()).scalars)
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_find_what_one_finds(tmp_path: Path):
+    outputs = []
+    for size in (1, 2):
+        folder = evaluable.write(evaluable.settings(tmp_path / str(size)))
+        outputs += ranks.run_well(RANKS.format(folder=str(folder)), tmp_path, size)
+    assert outputs[0] and outputs[0] == outputs[1] == outputs[2]
+
+
+# ------------------------------------------------------------------------------- views of patches
+
+
+def test_a_grid_has_the_scale_of_training(tmp_path: Path):
+    by_area, windows = (
+        evaluable.settings(tmp_path, method__views=f"bagssl(size=16, {more})")
+        for more in ("scale=0.3", "short_side=24")
+    )
+    assert patch_views.grid(by_area, 9).views[0].crop == Spread(3, 3, 0.3)
+    assert patch_views.grid(windows, 4).views[0].crop == Spread(2, 2, short_side=24)
+    assert patch_views.random(by_area, 5).views[0].crop == Crop((0.3, 0.3), (1.0, 1.0))
+    assert patch_views.random(windows, 5).views[0].crop == Window(24)
+
+
+def test_random_patches_have_training_s_colours_only_if_asked(tmp_path: Path):
+    config = evaluable.settings(tmp_path, method__views="bagssl(size=16, short_side=24)")
+    (plain,), (coloured,) = (patch_views.random(config, 5, it).views for it in (False, True))
+    assert (plain.colour, plain.blur, plain.solarise) == (None, None, 0.0)
+    assert plain.count == coloured.count == 5 and coloured.colour
+    assert coloured.blur and coloured.blur.p == (1.0, 0.1, 1.0, 0.1, 1.0)
+
+
+def test_numbers_that_are_no_grid_and_scales_that_nobody_knows(tmp_path: Path):
+    config = evaluable.settings(tmp_path)
+    with pytest.raises(MillError, match=r"20 patches are no square grid: take 16 or 25, or"):
+        patch_views.grid(config, 20)
+    config = evaluable.settings(tmp_path, method__views="simclr(size=16)")
+    with pytest.raises(MillError, match=r"did not learn from patches of one scale: .* area=0.2"):
+        patch_views.grid(config, 16)
+    assert patch_views.grid(config, 16, 0.1).views[0].crop == Spread(4, 4, 0.1)
+
+
+# -------------------------------------------------------------------------------------- neighbours
+
+
+def test_neighbours_are_of_other_images_and_the_nearest_first():
+    angle = torch.tensor([0.0, 0.1, 0.2, 0.4, 3.0, 0.05])
+    rows = torch.stack([angle.cos(), angle.sin()], 1) * torch.arange(1, 7)[:, None]
+    images = torch.tensor([0, 0, 1, 1, 2, 3])
+    found = neighbours.nearest(rows, images, torch.tensor([0, 4]), 3)
+    assert found.tolist() == [[5, 2, 3], [3, 2, 1]]
+
+
+def test_the_picture_has_a_row_for_each_query(tmp_path: Path):
+    run = evaluable.run(tmp_path)
+    recipe = patch_views.grid(run.config, neighbours.OF_AN_IMAGE)
+    three, five = (neighbours.draw(run, recipe, count) for count in (3, 5))
+    assert five.height - three.height == 2 * (neighbours.SIDE + neighbours.GAP)

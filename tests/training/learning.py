@@ -1,0 +1,42 @@
+"""Batches of noise and networks of a few parameters, to try methods on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from patchmill.loaders.batch import ViewBatch
+
+
+class Tiny(nn.Module):
+    """A backbone with a batch norm, of [N, 3, h, w] to [N, 6]."""
+
+    num_features = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+        self.norm = nn.BatchNorm2d(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(x)).relu().mean((2, 3))
+
+
+def noise(count: int, views: int = 2, size: int = 8, seed: int = 0) -> ViewBatch:
+    generator = torch.Generator().manual_seed(seed)
+    made = torch.randn(views, count, 3, size, size, generator=generator).transpose(0, 1)
+    ids, none = torch.arange(count), np.zeros((count, 2), np.int32)
+    return ViewBatch({"views": made}, ids, ids % 3, none, none, ())
+
+
+def step(method: nn.Module, batch: ViewBatch, lr: float = 0.1) -> torch.Tensor:
+    """One step of plain gradient descent; the loss before it."""
+    loss = method(batch).loss
+    method.zero_grad()
+    loss.backward()
+    with torch.no_grad():
+        for param in method.parameters():
+            if param.grad is not None:
+                param -= lr * param.grad
+    return loss.detach()

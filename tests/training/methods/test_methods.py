@@ -1,0 +1,260 @@
+"""Methods: what is trained and what is not, against their papers' programs where there are some."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from learning import Tiny, noise, step
+from torch import nn
+from torch.nn.functional import cosine_similarity, cross_entropy, normalize
+
+from patchmill.loaders import presets
+from patchmill.loaders.errors import MillError
+from patchmill.training import methods, norms
+from patchmill.training.methods import METHODS, Progress
+from patchmill.training.methods.bagssl import BagSSL
+from patchmill.training.methods.dilo import DiLo
+from patchmill.training.methods.emp_ssl import EMPSSL
+from patchmill.training.methods.moco import MoCo
+
+NOW = Progress(step=0, steps=10, epoch=0.0, epochs=1)
+SMALL = {
+    "moco": dict(dim=4, hidden=5, queue=32),
+    "dilo": dict(dim=4, hidden=0, queue=32, symmetric=True),
+    "simclr": dict(hidden=5, dim=4),
+    "vicreg": dict(expander=[8, 8]),
+    "tcr": dict(hidden=8, dim=4),
+    "bagssl": dict(hidden=[8], dim=4),
+    "emp_ssl": dict(hidden=8, dim=4),
+    "supervised": dict(),
+}
+
+
+def make(name: str, seed: int = 0, **changes):
+    torch.manual_seed(seed)
+    method = METHODS[name]
+    settings = method.Settings(**(SMALL[name] | changes))
+    return method(settings, Tiny(), *([3] if method.needs_labels else []))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_everything_but_teachers_is_trained_and_the_loss_falls(name):
+    method = make(name)
+    batch = noise(16, views=3 if name in ("bagssl", "emp_ssl") else 2)
+    losses = []
+    for _ in range(12):
+        method.step_begins(NOW)
+        losses.append(step(method, batch, lr=0.02))
+    trained = {name for name, param in method.named_parameters() if param.requires_grad}
+    assert trained == {name for name, param in method.named_parameters() if param.grad is not None}
+    assert not any("follower" in name or "teacher" in name for name in trained)
+    assert losses[0].dtype == torch.float32 and losses[0].ndim == 0
+    assert losses[-1] < losses[3]  # when the queues are full
+    assert method.backbone(batch.crops()[0]).shape == (16, method.backbone.num_features)
+
+
+@pytest.mark.parametrize("objective", ["tcr", "vicreg", "simclr", "byol"])
+@pytest.mark.parametrize("patches", [2, 5])
+def test_bagssl_takes_any_objective_and_number_of_patches(objective, patches):
+    method = make("bagssl", objective=objective)
+    method.step_begins(NOW)
+    losses = method(noise(16, views=patches))
+    losses.loss.backward()
+    assert losses.loss.isfinite() and 0 < losses.parts["spread"] < 2
+    assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
+
+
+# ------------------------------------------------------------------------------------------- MoCo
+
+
+def official_moco(method: MoCo, batch, queue: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """MoCo.forward of facebookresearch/moco, moco/builder.py, without its shuffling."""
+    im_q, im_k = batch.crops()
+    q = normalize(method.projector(method.backbone(im_q)), dim=1)
+    with torch.no_grad():
+        k = normalize(method.follower(im_k), dim=1)
+    l_pos = torch.einsum("nc,nc->n", [q, k]).unsqueeze(-1)
+    l_neg = torch.einsum("nc,ck->nk", [q, queue.T])
+    logits = torch.cat([l_pos, l_neg], dim=1) / method.settings.temperature
+    return cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long)), k
+
+
+def test_moco_is_the_official_program():
+    method = make("moco", shuffle_bn=False)
+    official = copy.deepcopy(method)
+    queue = method.queue.keys.clone()
+    for number in range(6):
+        batch = noise(16, seed=number)
+        for one in (method, official):
+            one.step_begins(NOW)
+        expected, keys = official_moco(official, batch, queue)
+        official.zero_grad()
+        expected.backward()
+        losses = method(batch)
+        method.zero_grad()
+        losses.loss.backward()
+        torch.testing.assert_close(losses.loss, expected)
+        for mine, theirs in zip(method.parameters(), official.parameters(), strict=True):
+            if mine.requires_grad:
+                torch.testing.assert_close(mine.grad, theirs.grad)
+        start = number * 16 % 32
+        queue[start : start + 16] = keys
+        torch.testing.assert_close(method.queue.keys, queue)
+
+
+def test_the_keys_network_follows_before_it_makes_keys():
+    method = make("moco", momentum=0.75)
+    student = nn.Sequential(method.backbone, method.projector)
+    start = [param.detach().clone() for param in student.parameters()]
+    method.step_begins(NOW)  # the copy follows itself
+    for mine, theirs in zip(method.follower.parameters(), start, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    step(method, noise(16))
+    moved = [param.detach().clone() for param in student.parameters()]
+    method.step_begins(NOW)
+    for mine, old, new in zip(method.follower.parameters(), start, moved, strict=True):
+        torch.testing.assert_close(mine, 0.75 * old + 0.25 * new)
+
+
+def test_what_is_saved_holds_the_queue_and_the_teacher():
+    method, other = make("moco"), make("moco", seed=1)
+    step(method, noise(16))
+    method.step_begins(NOW)
+    other.load_state_dict(method.state_dict())
+    assert torch.equal(other.queue.keys, method.queue.keys) and other.queue.place == 16
+    assert torch.equal(method(noise(16)).loss, other(noise(16)).loss)
+
+
+def test_keys_normalise_among_others_than_their_queries():
+    """With parts: the same weights and views, but other neighbours; and back in their order."""
+    method = make("moco", split_bn=4, momentum=1.0)
+    batch = noise(16)
+    alike = replace(batch, views={"views": batch.views["views"][:, [0, 0]]})
+    view = alike.crops()[0]
+    queries, keys = method._queries(view), method._keys(view)
+    assert not torch.allclose(queries, keys, atol=1e-3)
+    torch.testing.assert_close(method.eval()._queries(view), method._keys(view), atol=0.1, rtol=0)
+
+
+def test_symmetric_is_the_sum_of_both_ways_against_one_queue():
+    both = make("moco", symmetric=True, shuffle_bn=False).eval()
+    one = make("moco", shuffle_bn=False).eval()
+    batch = noise(8)
+    swapped = replace(batch, views={"views": batch.views["views"].flip(1)})
+    negatives = one.queue.keys.clone()
+    first = one(batch).loss
+    one.queue.keys.copy_(negatives)
+    torch.testing.assert_close(both(batch).loss, first + one(swapped).loss)
+    assert both.queue.place == 16
+
+
+def test_a_queue_must_be_a_whole_number_of_batches():
+    assert make("moco").global_batch_must(16) is None
+    assert "queue of 32" in make("moco").global_batch_must(12)
+    assert make("moco", symmetric=True).global_batch_must(32)
+
+
+def test_dilo_is_moco_with_another_recipe_and_nothing_else():
+    moco, dilo = make("moco"), DiLo(DiLo.Settings(**SMALL["moco"]), Tiny())
+    dilo.load_state_dict(moco.state_dict())
+    assert torch.equal(moco(noise(16)).loss, dilo(noise(16)).loss)
+    assert (MoCo.Settings().views, DiLo.Settings().views) == ("moco_v2", "dilo")
+    assert DiLo.forward is MoCo.forward and DiLo.step_begins is MoCo.step_begins
+
+
+def test_norms_in_parts_are_norms_of_the_parts():
+    whole = Tiny()
+    parts = copy.deepcopy(whole)
+    norms.split(parts, 4)
+    x = torch.randn(16, 3, 8, 8)
+    found = parts(x)
+    for part in range(4):
+        torch.testing.assert_close(found[part::4], copy.deepcopy(whole)(x[part::4]))
+    means = [copy.deepcopy(whole) for _ in range(4)]
+    for part, module in enumerate(means):
+        module(x[part::4])
+    expected = torch.stack([module.norm.running_mean for module in means]).mean(0)
+    torch.testing.assert_close(parts.norm.running_mean, expected)
+    again = copy.deepcopy(whole).eval()
+    again.load_state_dict(parts.state_dict())
+    torch.testing.assert_close(parts.eval()(x), again(x))
+
+
+# ------------------------------------------------------------------------------------ patches
+
+
+def test_emp_ssl_is_the_official_loss():
+    """main.py of tsb0601/EMP-SSL: contractive cosine and coding rate, patch index by index."""
+    method = make("emp_ssl")
+    batch = noise(16, views=5)
+    found = method(batch).loss
+    z = torch.stack([method.projector(method.backbone(batch.flat("views")))]).view(5, 16, -1)
+    z = normalize(z, dim=-1)
+    mean = z.mean(0)
+    alike = torch.stack([cosine_similarity(one, mean, dim=1).mean() for one in z]).mean()
+    width = z.shape[-1]
+    rates = [torch.logdet(torch.eye(width) + width / (16 * 0.2) * one.T @ one) / 2 for one in z]
+    torch.testing.assert_close(
+        found, -200 * alike - torch.stack(rates).mean(), rtol=1e-5, atol=1e-4
+    )
+
+
+def test_emp_ssls_representation_is_the_wide_layers():
+    method = EMPSSL(EMPSSL.Settings(hidden=10, dim=4), Tiny())
+    h = method.backbone(torch.randn(4, 3, 8, 8))
+    assert h.shape == (4, 10) and (h >= 0).all() and method.backbone.num_features == 10
+
+
+def test_byols_teacher_follows():
+    method = BagSSL(BagSSL.Settings(hidden=[8], dim=4, objective="byol", momentum=0.5), Tiny())
+    before = [param.clone() for param in method.teacher.parameters()]
+    step(method, noise(16, views=3))
+    method.step_begins(NOW)
+    after = list(method.teacher.parameters())
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+# ------------------------------------------------------------------------------------- bad input
+
+
+def config(name: str, views: str):
+    settings = METHODS[name].Settings(**SMALL[name])
+    settings.views = views
+    return SimpleNamespace(
+        method_name=name, method=settings, data=SimpleNamespace(train="scenes:20")
+    )
+
+
+@pytest.mark.parametrize(
+    "name, views, said",
+    [
+        ("moco", "bagssl(patches=3)", "MoCo takes 2 views"),
+        ("simclr", "dino", "one group of views"),
+        ("emp_ssl", "eval", "at least 2"),
+    ],
+)
+def test_views_that_do_not_fit_are_said(name, views, said):
+    with pytest.raises(MillError, match=said):
+        methods.build(config(name, views), Tiny())
+
+
+def test_labels_that_are_missing_are_said():
+    with pytest.raises(MillError, match="learns from labels"):
+        methods.build(config("supervised", "eval"), Tiny())
+    assert methods.build(config("supervised", "eval"), Tiny(), 3).classifier.out_features == 3
+
+
+def test_every_methods_own_views_fit_it():
+    for method in METHODS.values():
+        method.check(method.Settings(), presets_of(method.Settings().views))
+
+
+def presets_of(views: str):
+    from patchmill.loaders import recipe
+
+    assert views.partition("(")[0] in presets.ALL
+    return recipe.load(views)

@@ -1,0 +1,346 @@
+"""A run is the same however often it is ended and started again, and says what went wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import ranks
+import small
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from learning import Tiny
+
+from patchmill.loaders.errors import MillError
+from patchmill.training import between, checkpoint, records, report, runs, stopping
+
+STEPS = 3 * small.EPOCH
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch):
+    torch.set_num_threads(1)
+    monkeypatch.setattr(report, "write", lambda folder: folder / "report.html", raising=False)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The end of a run that nothing disturbs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write", lambda folder: folder / "report.html", raising=False)
+        torch.set_num_threads(1)
+        return small.final(small.train(small.config(tmp_path_factory.mktemp("reference"))))
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
+    """Send this process a signal in the middle of a step."""
+    saw = between.Between.saw
+
+    def saw_and_signal(self, batch, losses):
+        saw(self, batch, losses)
+        if self._state.step + 1 == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(between.Between, "saw", saw_and_signal)
+
+
+def test_a_run_leaves_what_others_read(reference: dict, tmp_path: Path):
+    folder = small.train(small.config(tmp_path, evaluate="knn"))
+    small.assert_same(reference, small.final(folder))  # evaluation changes nothing
+    status = runs.read(folder)
+    assert (status["state"], status["step"], status["steps"]) == ("done", STEPS, STEPS)
+    assert [row["step"] for row in records.evaluations(folder)] == [0, 5, 10, 15]
+    log = records.read(folder)
+    assert log["step"] == [*range(2, STEPS, 2), STEPS]
+    assert {"loss", "spread", "lr", "images_per_s", "wait", "grad_norm", "epoch"} <= set(log)
+    assert [path.name for path in checkpoint.kept(folder)] == [
+        f"step-{step:08d}.pt" for step in (5, 10, 15)
+    ]
+    best = checkpoint.load(folder / "checkpoints" / "best.pt")
+    found = {row["step"]: row["knn"] for row in records.evaluations(folder) if row["step"]}
+    assert found[best["step"]] == max(found.values())
+    for name in ("config.yaml", "views.png"):
+        assert (folder / name).is_file()
+    assert not list(folder.glob("stacks*"))
+
+
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+def test_a_signal_saves_and_the_next_start_goes_on(number, reference, tmp_path, monkeypatch):
+    step = 7 if number != signal.SIGINT else 10  # in an epoch, and at the end of one
+    given = small.config(tmp_path, evaluate="knn")
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, number)
+        with pytest.raises(SystemExit) as end:
+            small.train(given)
+    assert end.value.code == stopping.STOPPED == 75
+    assert signal.getsignal(number) is before
+    folder = tmp_path / "run"
+    assert small.final(folder)["step"] == step
+    assert (runs.read(folder)["state"], runs.read(folder)["step"]) == ("stopped", step)
+    small.assert_same(reference, small.final(small.train(given)))
+    assert runs.read(folder)["restarts"] == 1
+    assert [row["step"] for row in records.evaluations(folder)] == [0, 5, 10, 15]
+    assert records.read(folder)["step"] == [*range(2, STEPS, 2), STEPS]
+
+
+def test_a_signal_in_the_last_step_changes_nothing(reference, tmp_path, monkeypatch):
+    stop_at(monkeypatch, STEPS, signal.SIGTERM)
+    folder = small.train(small.config(tmp_path))
+    assert runs.read(folder)["state"] == "done"
+    small.assert_same(reference, small.final(folder))
+
+
+@settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.lists(st.integers(1, STEPS - 1), min_size=1, max_size=3, unique=True))
+def test_any_number_of_stops_leaves_no_trace(reference, tmp_path_factory, stops):
+    given = small.config(tmp_path_factory.mktemp("stops"))
+    for step in sorted(stops):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+            stop_at(patch, step, signal.SIGTERM)
+            small.train(given)
+    small.assert_same(reference, small.final(small.train(given)))
+
+
+def test_parts_of_a_step_and_leftovers_of_an_epoch(tmp_path: Path, monkeypatch):
+    """9 batches in an epoch, 4 in a step: one is left over, and drawn by no step."""
+    words = dict(method="simclr", method__views="simclr(size=16)", method__dim=4, method__hidden=5)
+    words = {**words, "data.train": "scenes(count=38, size=32)"}
+    given = dict(train__batch_size=16, train__accumulate=4, train__epochs=2)
+    for key in ("method.queue",):
+        monkeypatch.delitem(small.WORDS, key)
+    whole = small.final(small.train(small.config(tmp_path / "whole", **words, **given)))
+    assert whole["step"] == 4
+    for step in (1, 2, 3):
+        config = small.config(tmp_path / str(step), **words, **given)
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            stop_at(patch, step, signal.SIGTERM)
+            small.train(config)
+        small.assert_same(whole, small.final(small.train(config)))
+
+
+def test_parts_add_up_to_the_whole_gradient(tmp_path: Path, monkeypatch):
+    """For a loss that is a mean over images, and a network without batch norm."""
+    monkeypatch.delitem(small.WORDS, "method.queue")
+    for name in ("method.dim", "method.hidden"):
+        monkeypatch.delitem(small.WORDS, name)
+    words = dict(method="supervised", method__views="moco_v1(size=16)", train__epochs=1)
+    one = small.final(small.train(small.config(tmp_path / "1", **words), Plain))
+    parts = small.config(tmp_path / "4", **words, train__accumulate=4)
+    four = small.final(small.train(parts, Plain))
+    torch.testing.assert_close(four["method"], one["method"])
+
+
+class Blocks(torch.nn.Module):
+    """As timm's networks are made: what is in a Sequential are FSDP's units."""
+
+    num_features = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 6, 3)
+        self.blocks = torch.nn.Sequential(*(torch.nn.Conv2d(6, 6, 3) for _ in range(2)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blocks(self.stem(x).relu()).relu().mean((2, 3))
+
+
+class Plain(torch.nn.Module):
+    num_features = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).relu().mean((2, 3))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_trains_and_resumes(precision, tmp_path, monkeypatch):
+    words = dict(train__precision=precision, optim__grad_clip=1.0)
+    whole = small.final(small.train(small.config(tmp_path / "whole", **words)))
+    assert all(it.dtype != torch.bfloat16 for it in whole["method"].values())
+    assert bool(whole["scaler"]) == (precision == "fp16")
+    config = small.config(tmp_path / "stopped", **words)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        stop_at(patch, 8, signal.SIGUSR1)
+        small.train(config)
+    small.assert_same(whole, small.final(small.train(config)))
+
+
+def test_compiling_compiles_the_backbone_and_its_teacher(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__)
+    )
+    folder = small.train(small.config(tmp_path, train__epochs=1, train__compile=True))
+    assert compiled == ["Tiny", "Teacher"]
+    assert "backbone.conv.weight" in small.final(folder)["method"]
+
+
+def test_gradients_are_clipped(tmp_path: Path):
+    words = dict(train__epochs=1, optim__momentum=0, optim__nesterov=False, optim__weight_decay=0)
+    words |= dict(optim__schedule="constant", train__log_every=1)
+    small.train(small.config(tmp_path / "free", **words))
+    small.train(small.config(tmp_path / "clipped", **words, optim__grad_clip=1e-4))
+    weights = {
+        name: checkpoint.load(checkpoint.place(tmp_path / name / "run", 5))["method"]
+        for name in ("free", "clipped")
+    }
+    moved = records.read(tmp_path / "clipped" / "run")
+    assert min(moved["grad_norm"]) > 1e-4  # what it was before
+    start = small.train(small.config(tmp_path / "start", **words, optim__lr=1e-30))
+    start = checkpoint.load(checkpoint.place(start, 5))["method"]
+    keys = [key for key in start if key.startswith("projector")]
+    apart = sum((weights["clipped"][key] - start[key]).norm() ** 2 for key in keys) ** 0.5
+    assert (
+        apart <= 5 * 0.05 * 1e-4 < sum((weights["free"][key] - start[key]).norm() for key in keys)
+    )
+
+
+# --------------------------------------------------------------------------------- what goes wrong
+
+
+class Explodes(Tiny):
+    """Is no number from its 12th image batch on, or becomes so by its gradient."""
+
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and torch.is_grad_enabled():
+            type(self).calls += 1
+        return super().forward(x) * (float("nan") if self.calls == 12 else 1.0)
+
+
+def test_divergence_names_step_and_samples_and_keeps_the_last_good_state(tmp_path, monkeypatch):
+    monkeypatch.setattr(Explodes, "calls", 0)
+    seen = []
+    saw = between.Between.saw
+    monkeypatch.setattr(
+        between.Between,
+        "saw",
+        lambda self, batch, losses: (seen.append(batch.ids), saw(self, batch, losses)),
+    )
+    with pytest.raises(MillError, match=r"diverged at step 12 \(loss nan") as caught:
+        small.train(
+            small.config(tmp_path, train__log_every=100, train__checkpoint_every=7), Explodes
+        )
+    assert f"with samples {', '.join(map(str, seen[11].tolist()))}:" in str(caught.value)
+    assert str(caught.value).endswith("step-00000010.pt")
+    folder = tmp_path / "run"
+    assert [path.name[-5:-3] for path in checkpoint.kept(folder)] == ["05", "07", "10"]
+    assert runs.read(folder)["state"] == "failed"
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path, monkeypatch):
+    """The loss of step 5 is a number, its gradient is none, and a checkpoint is due."""
+    from patchmill.training import engine
+
+    clip = engine._clip
+
+    def poisoned(state, look):
+        if state.step == 4:
+            next(state.method.projector.parameters()).grad.fill_(float("inf"))
+        return clip(state, look)
+
+    monkeypatch.setattr(engine, "_clip", poisoned)
+    with pytest.raises(MillError, match=r"diverged at step 5 \(its weights .* the beginning"):
+        small.train(small.config(tmp_path))
+    assert not checkpoint.kept(tmp_path / "run")
+
+
+def test_a_full_disk_ends_the_run_with_a_sentence_and_the_next_start_goes_on(
+    reference, tmp_path, monkeypatch
+):
+    save = torch.save
+
+    def full(saved, file):
+        if saved["step"] == 10:
+            file.write(b"half of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(saved, file)
+
+    with monkeypatch.context() as patch, pytest.raises(MillError) as caught:
+        patch.setattr(torch, "save", full)
+        small.train(small.config(tmp_path))
+    assert "step-00000010.pt (No space left on device): make room, then" in str(caught.value)
+    assert runs.read(tmp_path / "run")["state"] == "failed"
+    small.assert_same(reference, small.final(small.train(small.config(tmp_path))))
+
+
+def test_a_run_of_other_settings_is_not_gone_on_with(tmp_path: Path):
+    small.train(small.config(tmp_path, train__epochs=1))
+    with pytest.raises(MillError, match=r"another run: optim.lr was 0.05 and is 0.1 now"):
+        small.train(small.config(tmp_path, train__epochs=1, optim__lr=0.1))
+    other = small.config(tmp_path, train__epochs=1, train__workers=2, train__log_every=1)
+    small.train(other)  # which is not about what is learnt
+
+
+def test_never_leaves_a_run_that_is_there_alone(tmp_path: Path):
+    small.train(small.config(tmp_path, train__epochs=1, resume="never"))
+    with pytest.raises(MillError, match=r"run holds a run already, and resume=never"):
+        small.train(small.config(tmp_path, train__epochs=1, resume="never"))
+
+
+def test_going_back_to_a_checkpoint_of_ones_own(reference: dict, tmp_path: Path):
+    folder = small.train(small.config(tmp_path))
+    again = small.config(tmp_path, resume=checkpoint.place(folder, 5))
+    small.assert_same(reference, small.final(small.train(again)))
+    assert len(list((folder / "checkpoints").glob("*.aside"))) == 2
+
+
+def test_another_folder_goes_on_from_a_checkpoint(reference: dict, tmp_path: Path):
+    first = small.train(small.config(tmp_path))
+    words = dict(name="other", resume=checkpoint.place(first, 5))
+    other = small.train(small.config(tmp_path, **words))
+    small.assert_same(reference, small.final(other))
+    assert records.read(other)["step"][0] == 6
+    small.train(small.config(tmp_path, **words))  # started again, it is finished
+    with pytest.raises(MillError, match=r"there is no checkpoint .*nowhere.pt"):
+        small.train(small.config(tmp_path, name="third", resume="nowhere.pt"))
+
+
+def test_batches_that_do_not_suit_the_method(tmp_path: Path):
+    with pytest.raises(MillError, match="queue of 32 keys is not a whole number of batches of 12"):
+        small.train(small.config(tmp_path, train__batch_size=12))
+
+
+def test_two_runs_in_one_folder(tmp_path: Path):
+    with runs.alone(tmp_path / "run"), pytest.raises(MillError, match="another process is writing"):
+        small.train(small.config(tmp_path))
+
+
+# ------------------------------------------------------------------------------------- as a process
+
+
+@pytest.mark.parametrize("rename", [2, 5, 7, 9])
+def test_a_process_that_is_killed_anywhere_resumes(rename, reference, tmp_path: Path):
+    """Before the n-th file has its name: settings, status, pictures, logs or checkpoints."""
+    (ended,) = ranks.run(
+        f"""
+        left = [{rename}]
+        replace = os.replace
+        def dies(*names):
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(*names)
+        os.replace = dies
+        small.train(small.config({str(tmp_path)!r}))
+        """,
+        tmp_path,
+        size=1,
+    )
+    assert ended.code == -signal.SIGKILL
+    assert runs.read(tmp_path / "run").get("state") in (None, "running")
+    small.assert_same(reference, small.final(small.train(small.config(tmp_path))))

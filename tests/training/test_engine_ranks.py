@@ -1,0 +1,174 @@
+"""Several ranks learn what one learns, go on where others stopped, and end together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import ranks
+import small
+import torch
+
+from patchmill.training import between, records, report
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch):
+    torch.set_num_threads(1)
+    monkeypatch.setattr(report, "write", lambda folder: folder / "report.html", raising=False)
+
+
+def test_gradients_are_those_of_one_process_with_all_images(tmp_path: Path):
+    """Of every method whose loss is over the global batch; batch norms as in evaluation."""
+    ranks.run_well(
+        """
+        import copy
+        from dataclasses import replace
+        from torch import nn
+        from patchmill.training import sharding
+        from patchmill.training.methods import METHODS, Progress
+
+        cases = [
+            ("moco", dict(dim=4, hidden=5, queue=32)),
+            ("dilo", dict(dim=4, hidden=0, queue=32, symmetric=True)),
+            ("simclr", dict(hidden=5, dim=4)),
+            ("vicreg", dict(expander=[8, 8])),
+            ("tcr", dict(hidden=8, dim=4)),
+            ("emp_ssl", dict(hidden=8, dim=4)),
+            *(("bagssl", dict(hidden=[8], dim=4, objective=it)) for it in
+              ("tcr", "vicreg", "simclr", "byol")),
+        ]
+        batch = learning.noise(8)
+        whole = []
+        for name, settings in cases:
+            torch.manual_seed(0)
+            method = METHODS[name](METHODS[name].Settings(**settings), learning.Tiny())
+            for module in method.modules():
+                if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                    module.eval()
+            whole.append((method, copy.deepcopy(method)))
+            method.step_begins(Progress(0, 1, 0.0, 1))
+            method(batch).loss.backward()
+        world = distributed.connect("cpu")
+        rows = slice(4 * world.rank, 4 * world.rank + 4)
+        mine = replace(batch, views={"views": batch.views["views"][rows]},
+                       ids=batch.ids[rows], labels=batch.labels[rows])
+        for (name, _), (one, both) in zip(cases, whole):
+            both.step_begins(Progress(0, 1, 0.0, 1))
+            model = sharding.spread(both, "ddp", world)
+            model(mine).loss.backward()
+            for (key, its), mine_too in zip(one.named_parameters(), both.parameters()):
+                if its.requires_grad:
+                    torch.testing.assert_close(mine_too.grad, its.grad, rtol=1e-4, atol=1e-5,
+                                               msg=lambda text: f"{name} {key} {text}")
+            for its, mine_too in zip(one.buffers(), both.buffers()):
+                if its.ndim == 2:  # a queue: ranks put in both views' keys, one rank after another
+                    its, mine_too = its.sort(0)[0], mine_too.sort(0)[0]
+                torch.testing.assert_close(mine_too, its)
+        distributed.close()
+        """,
+        tmp_path,
+    )
+
+
+RUNS = """
+from test_engine import Blocks, Plain, stop_at
+out = {out!r}
+seen = []
+saw = between.Between.saw
+def note(self, batch, losses):
+    seen.append([self._state.step, batch.ids.tolist()])
+    saw(self, batch, losses)
+between.Between.saw = note
+def train(name, network=Plain, **words):
+    seen.clear()
+    code = 0
+    try:
+        small.train(small.config(out, name=name, **words), network)
+    except SystemExit as end:
+        code = end.code
+    rank = int(os.environ["RANK"])
+    open(f"{{out}}/{{name}}-{{rank}}.json", "a").write(json.dumps([code, seen]) + "\\n")
+    next_meeting()
+"""
+
+
+def notes(out: Path, name: str) -> list[list]:
+    """Of each life: the exit codes of the ranks, and the ids of each step over both of them."""
+    lives = []
+    files = [(out / f"{name}-{rank}.json").read_text().splitlines() for rank in (0, 1)]
+    for first, second in zip(*files, strict=True):
+        (code, seen), (other, also) = json.loads(first), json.loads(second)
+        steps = {a[0]: a[1] + b[1] for a, b in zip(seen, also, strict=True)}
+        lives.append([(code, other), steps])
+    return lives
+
+
+def test_two_ranks_one_rank_and_ends_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from test_engine import Blocks, Plain
+
+    ranks.run_well(
+        RUNS.format(out=str(tmp_path))
+        + """
+import pytest
+train("both", evaluate="knn")
+train("normed", learning.Tiny)
+with pytest.MonkeyPatch.context() as patch:
+    if os.environ["RANK"] == "1":  # one rank alone is told to stop
+        stop_at(patch, 7, signal.SIGTERM)
+    train("stopped")
+    if os.environ["RANK"] == "1":
+        patch.undo()
+train("stopped")
+with pytest.MonkeyPatch.context() as patch:
+    stop_at(patch, 3, signal.SIGUSR2)
+    train("moved")
+train("pieces", Blocks, train__parallel="fsdp", evaluate="knn")
+with pytest.MonkeyPatch.context() as patch:
+    stop_at(patch, 8, signal.SIGUSR1)
+    train("joined", Blocks, train__parallel="fsdp", optim__grad_clip=0.1)
+""",
+        tmp_path,
+    )
+    alone = small.final(small.train(small.config(tmp_path, name="alone"), Plain))
+    ((codes, ids),) = notes(tmp_path, "both")
+    assert codes == (0, 0) and len(ids) == 15
+    both = small.final(tmp_path / "both")
+    torch.testing.assert_close(both["method"], alone["method"], rtol=1e-3, atol=1e-5)
+
+    # Stopped by a signal to one rank: both save the same step, and go on as if nothing had been.
+    (codes, before), (_, after) = notes(tmp_path, "stopped")
+    assert (
+        codes == (75, 75) and list(before) == list(range(8)) and list(after) == list(range(8, 15))
+    )
+    assert before | after == ids
+    small.assert_same(both, small.final(tmp_path / "stopped"))
+
+    # One rank goes on where two stopped: with the same images, and the same result but rounding.
+    seen = {}
+    saw = between.Between.saw
+    monkeypatch.setattr(
+        between.Between,
+        "saw",
+        lambda self, batch, losses: (
+            seen.update({self._state.step: batch.ids.tolist()}),
+            saw(self, batch, losses),
+        ),
+    )
+    moved = small.final(small.train(small.config(tmp_path, name="moved"), Plain))
+    assert seen == {step: ids[step] for step in range(4, 15)}
+    torch.testing.assert_close(moved["method"], alone["method"], rtol=1e-3, atol=1e-5)
+
+    # In pieces: the same, in the same files.
+    alone = small.final(small.train(small.config(tmp_path, name="whole"), Blocks))
+    pieces = small.final(tmp_path / "pieces")
+    for part in ("method", "optimiser"):
+        torch.testing.assert_close(pieces[part], alone[part], rtol=1e-3, atol=1e-5)
+    words = dict(optim__grad_clip=0.1)
+    alone = small.final(small.train(small.config(tmp_path, name="clipped", **words), Blocks))
+    joined = small.final(small.train(small.config(tmp_path, name="joined", **words), Blocks))
+    torch.testing.assert_close(joined["method"], alone["method"], rtol=1e-3, atol=1e-5)
+
+    assert [row["step"] for row in records.evaluations(tmp_path / "pieces")] == [5, 10, 15]
+    assert [row["step"] for row in records.evaluations(tmp_path / "both")] == [0, 5, 10, 15]

@@ -1,0 +1,97 @@
+"""python training/run.py: help, what would run, and mistakes in one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from patchmill import training
+from patchmill.loaders.errors import MillError
+from patchmill.training import compose, overrides, run, typed
+from patchmill.training.methods import METHODS
+from patchmill.training.settings import Config
+
+SCRIPT = Path(run.__file__)
+
+
+def output(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    run.main(words)
+    return capsys.readouterr().out
+
+
+def test_help_lists_methods_data_scales_and_every_setting(capsys: pytest.CaptureFixture[str]):
+    text = output(capsys, "--help")
+    for group in overrides.GROUPS:
+        for choice, title in overrides.choices(group).items():
+            assert f"  {choice} " in text and title and title in text
+    for key in set(overrides.keys(Config)) - {"method", "method_name", "scale"}:
+        assert f"  {key} " in text
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_help_for_a_method_has_its_settings_and_its_defaults(
+    method: str, capsys: pytest.CaptureFixture[str]
+):
+    text = output(capsys, f"method={method}", "scale=paper", "-h")
+    for name in typed.fields(METHODS[method].Settings):
+        assert f"  method.{name} " in text
+    if method == "vicreg":
+        assert "method.expander            [8192,8192,8192] its layers' widths" in text
+        assert "train.epochs               1000 " in text
+
+
+def test_show_prints_the_settings_and_runs_nothing(capsys: pytest.CaptureFixture[str]):
+    words = ["method=tcr", "scale=demo", "optim.lr=0.25"]
+    shown = yaml.safe_load(output(capsys, "--show", *words))
+    assert shown == compose.plain(compose.compose(words))
+
+
+def test_the_configuration_goes_to_the_engine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    given: list[Config] = []
+
+    def train(config: Config) -> Path:
+        given.append(config)
+        return Path("runs", config.name)
+
+    engine = SimpleNamespace(train=train)
+    monkeypatch.setitem(sys.modules, "patchmill.training.engine", engine)
+    monkeypatch.setattr(training, "engine", engine, raising=False)
+    text = output(capsys, "method=moco", "data=scenes", "seed=3")
+    assert text == "the run is in runs/moco-scenes-demo\n"
+    assert given == [compose.compose(["method=moco", "data=scenes", "seed=3"])]
+
+
+@pytest.mark.parametrize("words", [["--lr", "3"], ["--nodes=2", "method=moco"], ["-v"]])
+def test_options_are_settings_here(words: list[str]):
+    with pytest.raises(MillError, match=r"there is no option -.*: settings are written key=value"):
+        run.main(words)
+
+
+@pytest.mark.parametrize(
+    "how", [[str(SCRIPT)], ["-m", "patchmill.training.run"], ["-P", str(SCRIPT)]]
+)
+def test_a_mistake_ends_the_command_with_one_line(how: list[str], tmp_path: Path):
+    if how[0] == "-P" and sys.version_info < (3, 11):
+        pytest.skip("python -P is new in Python 3.11")
+    done = subprocess.run(
+        [sys.executable, *how, "method=mocco"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: there is no method=mocco; did you mean 'moco'?\n"
+
+
+def test_the_folder_of_the_script_hides_no_other_package(tmp_path: Path):
+    """It holds a settings.py, for one, which nobody else's `import settings` must find."""
+    folder = str(SCRIPT.parent)
+    code = (
+        f"import runpy, sys; sys.argv[1:] = ['method=mocco']; sys.path.insert(0, {folder!r})\n"
+        f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        f"except SystemExit: print({folder!r} in sys.path)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

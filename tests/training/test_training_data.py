@@ -1,0 +1,126 @@
+"""The loaders of a run: shares of a batch, all images of an evaluation, labels."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from patchmill.loaders import recipe as recipes
+from patchmill.loaders.errors import MillError
+from patchmill.training import compose, data
+from patchmill.training.settings import Config
+
+SCENES = ["data.train=scenes(count=40, size=32)", "data.test=scenes(count=11, seed=1, size=32)"]
+
+
+def world(rank: int = 0, size: int = 1, device: str = "cpu") -> Any:
+    return SimpleNamespace(rank=rank, size=size, local_rank=rank, device=torch.device(device))
+
+
+def config(*words: str) -> Config:
+    small = ["size=32", "train.batch_size=8", "train.workers=1", "evaluate.batch_size=4"]
+    return compose.compose(["method=moco", *SCENES, *small, *words])
+
+
+@pytest.fixture
+def unlabelled(tmp_path: Path) -> Path:
+    for i in range(12):
+        Image.new("RGB", (40, 40), (i, 9, 9)).save(tmp_path / f"{i}.png")
+    return tmp_path
+
+
+def test_each_rank_gets_its_share_of_each_batch(tmp_path: Path):
+    seen = []
+    for rank in range(2):
+        loader = data.open_training(config("train.accumulate=2"), world(rank, 2), tmp_path)
+        assert len(loader) == 10
+        seen.append([batch.ids for batch in loader])
+    assert [len(ids) for ids in seen[0]] == [2] * 10
+    assert sorted(torch.cat(seen[0] + seen[1]).tolist()) == list(range(40))
+
+
+def test_the_ledger_lies_in_the_folder_of_the_run(tmp_path: Path):
+    loader = data.open_training(config(), world(1, 2), tmp_path)
+    assert loader.ledger.path == tmp_path / "ledger-rank1.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("batch", "parts", "ranks", "message"),
+    [
+        (8, 1, 3, "train.batch_size=8 cannot be shared out among 3 ranks: take 6, for example"),
+        (8, 3, 2, "among 2 ranks x train.accumulate=3: take 6, for example"),
+        (2, 1, 4, "take 4, for example"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_out(batch: int, parts: int, ranks: int, message: str):
+    settings = config(f"train.batch_size={batch}", f"train.accumulate={parts}")
+    with pytest.raises(MillError, match=message):
+        data.share(settings, ranks)
+
+
+def test_too_few_images_for_a_batch(tmp_path: Path):
+    with pytest.raises(MillError, match=r"has 40 samples, fewer than train.batch_size=64: take"):
+        data.open_training(config("train.batch_size=64"), world(), tmp_path)
+
+
+def test_masks_that_are_missing_for_dilo(unlabelled: Path, tmp_path: Path):
+    words = [f"data.train={unlabelled}", "method=dilo", "method.queue=64"]
+    with pytest.raises(MillError, match=r"there are none for .* make them"):
+        data.open_training(config(*words), world(), tmp_path)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_an_evaluation_sees_every_image_once(ranks: int):
+    ids, labels = [], []
+    for rank in range(ranks):
+        for batch in data.open_evaluation(config(), world(rank, ranks), "test"):
+            ids.append(batch.ids)
+            labels.append(batch.labels)
+    assert sorted(torch.cat(ids).tolist()) == list(range(11))
+    assert len(torch.cat(labels)) == 11
+
+
+def test_an_evaluation_shows_images_normalised_as_in_training():
+    settings = config("method=emp_ssl", "scale=cifar", "method.views=emp_ssl(patches=4)")
+    loader = data.open_evaluation(settings, world(), "test")
+    (view,) = loader.recipe.views
+    assert (view.mean, view.std) == ((0.5,) * 3, (0.5,) * 3)
+    assert view.size == 64  # the magnification of its patches
+
+
+def test_other_views_and_batches_can_be_asked_for():
+    recipe = recipes.load("eval(size=16, short_side=16)")
+    loader = data.open_evaluation(config(), world(), "train", recipe, 5)
+    batch = next(iter(loader))
+    assert batch.views["image"].shape == (5, 1, 3, 16, 16)
+    loader.close()
+
+
+def test_images_without_labels_cannot_be_evaluated(unlabelled: Path):
+    settings = config(f"data.train={unlabelled}")
+    with pytest.raises(MillError, match=r"has no labels to evaluate with: .* data.bank=DIR"):
+        data.open_evaluation(settings, world(), "train")
+    assert data.open_evaluation(settings, world(), "train", labelled=False)
+    with_bank = config(f"data.train={unlabelled}", "data.bank=scenes(count=6, size=32)")
+    assert "scenes" in data.open_evaluation(with_bank, world(), "train").source.name
+
+
+def test_no_images_to_test_on():
+    with pytest.raises(MillError, match=r"data=scenes has no images to test on: .* data.test=DIR"):
+        data.open_evaluation(config("data.test=none"), world(), "test")
+
+
+def test_how_many_classes_there_are(unlabelled: Path):
+    assert data.labels(config()) == 10
+    assert data.labels(config("data.train=scenes(count=40, size=32, classes=3)")) == 3
+    assert data.labels(config(f"data.train={unlabelled}")) is None
+
+
+def test_channels_last_on_gpus_unless_told_otherwise():
+    assert not data.channels_last(config(), world())
+    assert data.channels_last(config(), world(device="cuda"))
+    assert data.channels_last(config("train.channels_last=true"), world())
+    assert not data.channels_last(config("train.channels_last=false"), world(device="cuda"))

@@ -1,0 +1,1 @@
+"""What a trained network knows: kNN, linear probes, patches, reliance on backgrounds."""

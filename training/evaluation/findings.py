@@ -1,0 +1,57 @@
+"""What an evaluation found: for people, for a file of its own, and for the run's records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchmill.loaders.errors import MillError
+from patchmill.loaders.preparing.files import write_whole
+from patchmill.training import records
+
+
+@dataclass(frozen=True)
+class Findings:
+    name: str  # of the evaluation, and its file
+    about: str  # one line: under which conditions
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    data: dict[str, Any]  # everything, as JSON
+    scalars: dict[str, float]  # the figures to follow from checkpoint to checkpoint
+
+
+def write(found: Findings, folder: Path, step: int, epoch: float) -> Path:
+    """As folder/NAME.json, and a line of evaluations.jsonl."""
+    path = folder / f"{found.name}.json"
+    text = json.dumps({"step": step, "epoch": epoch, **found.data}, indent=1) + "\n"
+    line = json.dumps({"step": step, "epoch": epoch, **found.scalars}) + "\n"
+    try:
+        write_whole(path, text, rank=0)
+        with open(folder / records.EVALUATIONS, "a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError as error:
+        raise MillError(f"cannot write {path}: {error.strerror or error}") from None
+    return path
+
+
+def show(found: Findings) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    first, *others = found.columns
+    table.add_column(first)
+    for column in others:
+        table.add_column(column, justify="right")
+    for row in found.rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(found.about, highlight=False, markup=False)
+    console.print(table)
+
+
+def percent(share: float) -> str:
+    return f"{share:.1%}"

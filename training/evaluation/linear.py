@@ -1,0 +1,122 @@
+"""Linear probes on features that are computed once: the protocols of the papers, one a row.
+
+Published probes of ImageNet see other random crops in each epoch, for which the network runs again.
+On cached features, of one view or of a mean over patches, a probe takes seconds and sees the same
+vectors in each.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from patchmill.training import schedules
+from patchmill.training.evaluation.features import Features
+from patchmill.training.settings import Optim
+
+
+class Protocol(NamedTuple):
+    optim: Optim
+    epochs: int
+    batch: int
+
+
+def _sgd(lr: float, decay: float, **schedule: object) -> Optim:
+    return Optim(lr=lr, weight_decay=decay, momentum=0.9, exclude=False, **schedule)  # type: ignore[arg-type]
+
+
+STEPS = dict(schedule="steps", milestones=(60.0, 80.0), gamma=0.1)
+PROTOCOLS = {
+    "moco": Protocol(_sgd(30.0, 0.0, **STEPS), 100, 256),  # facebookresearch/moco, main_lincls.py
+    "vicreg": Protocol(_sgd(0.02, 1e-6), 100, 256),  # facebookresearch/vicreg, README
+    "emp_ssl": Protocol(_sgd(0.03, 5e-5), 100, 100),  # tsb0601/EMP-SSL, evaluate.py
+    "nmce": Protocol(_sgd(0.1, 5e-5, schedule="constant"), 100, 128),
+}
+
+
+class Probe(NamedTuple):
+    lr: float
+    last: float  # accuracy after the last epoch: the one to report
+    best: float  # of all epochs, chosen on the test images: to compare with those who report it
+
+
+def probe(
+    train: Features | Callable[[], Features],
+    tests: Features,
+    protocol: Protocol,
+    rates: Sequence[float] = (),
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda epochs: None,
+) -> list[Probe]:
+    """A classifier for each of the learning rates, by default the protocol's, side by side.
+
+    They see the same batches, in an order drawn from the seed, and do not touch each other. A
+    function makes the features to train on in each epoch, of other views.
+    """
+    chosen = list(rates) or [protocol.optim.lr]
+    now = train() if callable(train) else train
+    classes = int(torch.maximum(now.labels.max(), tests.labels.max())) + 1
+    layers = _layers(now.rows.shape[1], classes, len(chosen), seed).to(now.rows.device)
+    optimiser = torch.optim.SGD(
+        [{"params": layer.parameters(), "lr": 0.0} for layer in layers],
+        momentum=protocol.optim.momentum,
+        weight_decay=protocol.optim.weight_decay,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    curves = []
+    for epoch in range(protocol.epochs):
+        if callable(train) and epoch:
+            now = train()
+        order = torch.randperm(len(now.rows), generator=generator).to(now.rows.device)
+        _epoch(layers, optimiser, now, order, protocol, chosen, epoch)
+        curves.append([_accuracy(layer, tests) for layer in layers])
+        advance(1)
+    return [
+        Probe(lr, its[-1], max(its))
+        for lr, its in zip(chosen, zip(*curves, strict=True), strict=True)
+    ]
+
+
+def _layers(width: int, classes: int, count: int, seed: int) -> nn.ModuleList:
+    """The same start for all: MoCo's, normal weights of 0.01 and no bias."""
+    layer = nn.Linear(width, classes)
+    with torch.no_grad():
+        layer.weight.normal_(0, 0.01, generator=torch.Generator().manual_seed(seed))
+        layer.bias.zero_()
+    return nn.ModuleList(copy.deepcopy(layer) for _ in range(count))
+
+
+def _epoch(
+    layers: nn.ModuleList,
+    optimiser: torch.optim.Optimizer,
+    train: Features,
+    order: torch.Tensor,
+    protocol: Protocol,
+    rates: Sequence[float],
+    epoch: int,
+) -> None:
+    batches = order.split(protocol.batch)
+    steps = len(batches) * protocol.epochs
+    for number, batch in enumerate(batches):
+        step = epoch * len(batches) + number
+        share = schedules.at(protocol.optim, 256, step, steps, len(batches)).lr / protocol.optim.lr
+        for group, lr in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = lr * share
+        rows, labels = train.rows[batch], train.labels[batch]
+        optimiser.zero_grad()
+        torch.stack([cross_entropy(layer(rows), labels) for layer in layers]).sum().backward()
+        optimiser.step()
+
+
+@torch.no_grad()
+def _accuracy(layer: nn.Module, tests: Features) -> float:
+    right = [
+        (layer(rows).argmax(1) == labels).sum()
+        for rows, labels in zip(tests.rows.split(8192), tests.labels.split(8192), strict=True)
+    ]
+    return (torch.stack(right).sum() / len(tests.rows)).item()

@@ -1,0 +1,47 @@
+"""What is learnt: one file for each method, which reads like its paper's algorithm box."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from patchmill.loaders import recipe as recipes
+from patchmill.loaders.errors import MillError
+from patchmill.training.methods.bagssl import BagSSL
+from patchmill.training.methods.dilo import DiLo
+from patchmill.training.methods.emp_ssl import EMPSSL
+from patchmill.training.methods.method import Losses, Method, Progress
+from patchmill.training.methods.moco import MoCo
+from patchmill.training.methods.simclr import SimCLR
+from patchmill.training.methods.supervised import Supervised
+from patchmill.training.methods.tcr import TCR
+from patchmill.training.methods.vicreg import VICReg
+
+if TYPE_CHECKING:
+    from patchmill.training.backbones import Backbone
+    from patchmill.training.settings import Config
+
+__all__ = ["METHODS", "Losses", "Method", "Progress", "build"]
+
+METHODS: dict[str, type[Method]] = {
+    "moco": MoCo,
+    "dilo": DiLo,
+    "simclr": SimCLR,
+    "vicreg": VICReg,
+    "tcr": TCR,
+    "bagssl": BagSSL,
+    "emp_ssl": EMPSSL,
+    "supervised": Supervised,
+}
+
+
+def build(config: Config, backbone: Backbone, labels: int | None = None) -> Method:
+    """The method of a run; `labels` is how many classes the data has, where they are known."""
+    method = METHODS[config.method_name]
+    method.check(config.method, recipes.load(config.method.views))
+    if not method.needs_labels:
+        return method(config.method, backbone)
+    if not labels:
+        raise MillError(
+            f"method {config.method_name} learns from labels, and {config.data.train} has none"
+        )
+    return method(config.method, backbone, labels)

@@ -1,0 +1,37 @@
+"""Learning from labels: what the self-supervised methods are compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from patchmill.loaders.batch import ViewBatch
+from patchmill.training.backbones import Backbone
+from patchmill.training.methods.method import Losses, Method, flat
+from patchmill.training.settings import Share
+
+
+@dataclass
+class SupervisedSettings:
+    views: str = "moco_v1"  # the recipe: a preset with its knobs, or a YAML file
+    smoothing: Share = 0.0  # of the labels
+
+
+class Supervised(Method):
+    Settings = SupervisedSettings
+    needs_labels = True
+    views_wanted = (1, float("inf"))
+
+    def __init__(self, settings: SupervisedSettings, backbone: Backbone, labels: int) -> None:
+        super().__init__()
+        self.settings, self.backbone = settings, backbone
+        self.classifier = nn.Linear(backbone.num_features, labels)
+
+    def forward(self, batch: ViewBatch) -> Losses:
+        logits = self.classifier(self.backbone(flat(batch))).float()
+        assert batch.labels is not None  # the loader has them, or there would be no classifier
+        labels = batch.labels.repeat(len(logits) // len(batch))
+        loss = cross_entropy(logits, labels, label_smoothing=self.settings.smoothing)
+        return Losses(loss, {"accuracy": (logits.detach().argmax(1) == labels).float().mean()})

@@ -1,0 +1,44 @@
+"""VICReg (Bardes et al., arXiv 2105.04906): agree, vary, and do not repeat yourself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from patchmill.loaders.batch import ViewBatch
+from patchmill.training import heads
+from patchmill.training.backbones import Backbone
+from patchmill.training.methods.method import Losses, Method, by_view, flat
+from patchmill.training.objectives.vicreg import vicreg
+from patchmill.training.settings import Amount, Count
+
+
+@dataclass
+class VICRegSettings:
+    views: str = "vicreg"  # the recipe: a preset with its knobs, or a YAML file
+    expander: list[Count] = field(default_factory=lambda: [8192, 8192, 8192])  # its layers' widths
+    invariance: Amount = 25.0  # weight of the views' distance
+    variance: Amount = 25.0  # weight of what keeps every component varying
+    covariance: Amount = 1.0  # weight of what keeps components apart
+
+
+class VICReg(Method):
+    Settings = VICRegSettings
+    projector: nn.Sequential
+
+    def __init__(self, settings: VICRegSettings, backbone: Backbone) -> None:
+        super().__init__()
+        self.settings, self.backbone = settings, backbone
+        self.projector = heads.mlp([backbone.num_features, *settings.expander], last_bias=False)
+
+    def forward(self, batch: ViewBatch) -> Losses:
+        z = by_view(self.projector(self.backbone(flat(batch))).float(), batch)
+        terms = vicreg(z)
+        its = self.settings
+        loss = (
+            its.invariance * terms.invariance
+            + its.variance * terms.variance
+            + its.covariance * terms.covariance
+        )
+        return Losses(loss, {name: term.detach() for name, term in terms._asdict().items()})

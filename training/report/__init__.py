@@ -1,0 +1,5 @@
+"""A run's report: one self-contained page."""
+
+from patchmill.training.report.page import write
+
+__all__ = ["write"]

@@ -1,0 +1,184 @@
+"""Curves as SVG: made here, so that the page needs nothing from anywhere else."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from patchmill.training.report import axes
+from patchmill.training.report.axes import Axis
+from patchmill.training.report.markup import tag, text
+
+WIDTH, HEIGHT = 480, 240
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 40  # margins around the curves
+MOST_POINTS = 400  # more are drawn as BUCKETS means, and the range of what each is the mean of
+BUCKETS = 160
+MARKED = 60  # points of shorter curves are marked, and say their values when pointed at
+
+
+class Point(NamedTuple):
+    x: float
+    y: float
+
+
+class Bucket(NamedTuple):
+    """Neighbouring points as one."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a chart says, beside its curves."""
+
+    title: str
+    x: str
+    y: str = ""  # its unit
+    percent: bool = False
+    zero: bool = False  # y begins at 0
+    doubling: bool = False  # x does
+    level: tuple[str, float] | None = None  # a line across, and its name
+    ends: tuple[float, float] | None = None  # of x, for charts that share it
+    form: Callable[[float], str] = field(default=lambda value: f"{value:.4g}")
+
+
+def chart(look: Look, lines: Sequence[Line]) -> str:
+    """A figure; nothing where there are no finite points."""
+    lines = [Line(line.name, [p for p in line.points if _finite(p)]) for line in lines]
+    lines = [line for line in lines if line.points]
+    if not lines:
+        return ""
+    x_axis, y_axis = _axes(look, lines)
+    drawn = [
+        *_grid(look, x_axis, y_axis),
+        *_level(look, x_axis, y_axis),
+        *(part for i, line in enumerate(lines) for part in _line(look, line, i, x_axis, y_axis)),
+    ]
+    said = f"{look.title}. {' '.join(_summary(look, line) for line in lines)}"
+    svg = tag("svg", *drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=said)
+    return tag("figure", _caption(look, lines), svg, class_="chart")
+
+
+def _finite(point: Point) -> bool:
+    return math.isfinite(point.x) and math.isfinite(point.y)
+
+
+def _axes(look: Look, lines: Sequence[Line]) -> tuple[Axis, Axis]:
+    xs = [point.x for line in lines for point in line.points]
+    ys = [point.y for line in lines for point in line.points]
+    level = [look.level[1]] if look.level else []
+    across = (
+        axes.doubling(xs) if look.doubling else axes.linear([*xs, *(look.ends or ())], tight=True)
+    )
+    return across, axes.linear([*ys, *level], zero=look.zero, percent=look.percent)
+
+
+def _caption(look: Look, lines: Sequence[Line]) -> str:
+    if len(lines) == 1:
+        last = text(f"{look.form(lines[0].points[-1].y)} {look.y}".strip())
+        names = tag("span", f"last {last}", class_="last")
+    else:
+        names = tag(
+            "span",
+            *(tag("span", text(it.name), class_=f"key k{i % 4}") for i, it in enumerate(lines)),
+        )
+    return tag("figcaption", tag("strong", text(look.title)), names)
+
+
+def _summary(look: Look, line: Line) -> str:
+    """For those who hear the page."""
+    first, last = line.points[0], line.points[-1]
+    ys = [point.y for point in line.points]
+    name = f"{line.name}: " if line.name else ""
+    return (
+        f"{name}{look.form(first.y)} at {look.x} {first.x:.4g}, {look.form(last.y)} at "
+        f"{look.x} {last.x:.4g}; between {look.form(min(ys))} and {look.form(max(ys))}."
+    )
+
+
+# ------------------------------------------------------------------------------------ what is drawn
+
+
+def _x(axis: Axis, value: float) -> float:
+    return round(LEFT + axis.place(value) * (WIDTH - LEFT - RIGHT), 1)
+
+
+def _y(axis: Axis, value: float) -> float:
+    return round(HEIGHT - BOTTOM - axis.place(value) * (HEIGHT - TOP - BOTTOM), 1)
+
+
+def _words(x: float, y: float, content: str, anchor: str, **more: object) -> str:
+    return tag("text", text(content), x=x, y=y, text_anchor=anchor, **more)
+
+
+def _rule(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return f'<line class="{kind}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"></line>'
+
+
+def _grid(look: Look, x_axis: Axis, y_axis: Axis) -> list[str]:
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    parts = []
+    for value, label in y_axis.ticks:
+        y = _y(y_axis, value)
+        parts += [_rule(LEFT, y, right, y, "rule"), _words(LEFT - 8, y + 4, label, "end")]
+    for value, label in x_axis.ticks:
+        x = _x(x_axis, value)
+        parts += [_rule(x, bottom, x, bottom + 4, "tick"), _words(x, bottom + 17, label, "middle")]
+    middle = (LEFT + right) / 2
+    parts.append(_words(middle, HEIGHT - 6, look.x, "middle", class_="name"))
+    if look.y:
+        turned = f"rotate(-90 12 {(TOP + bottom) / 2})"
+        at = (TOP + bottom) / 2
+        parts.append(_words(12, at, look.y, "middle", class_="name", transform=turned))
+    return parts
+
+
+def _level(look: Look, x_axis: Axis, y_axis: Axis) -> list[str]:
+    if look.level is None:
+        return []
+    name, value = look.level
+    y = _y(y_axis, value)
+    said = _words(WIDTH - RIGHT, y - 5, f"{name} {look.form(value)}", "end", class_="level")
+    return [_rule(LEFT, y, WIDTH - RIGHT, y, "level"), said]
+
+
+def _line(look: Look, line: Line, number: int, x_axis: Axis, y_axis: Axis) -> list[str]:
+    kind = f"k{number % 4}"
+    points = _bucketed(line.points)
+    at = [f"{_x(x_axis, p.x)},{_y(y_axis, p.y)}" for p in points]
+    parts = []
+    if len(line.points) > len(points):
+        edge = [f"{_x(x_axis, p.x)},{_y(y_axis, p.high)}" for p in points]
+        edge += [f"{_x(x_axis, p.x)},{_y(y_axis, p.low)}" for p in reversed(points)]
+        parts.append(f'<polygon class="band {kind}" points="{" ".join(edge)}"></polygon>')
+    parts.append(f'<polyline class="{kind}" points="{" ".join(at)}"></polyline>')
+    marked = points if len(points) <= MARKED else points[-1:]
+    for point in marked:
+        said = f"{line.name} {look.form(point.y)} at {look.x} {point.x:.4g}".strip()
+        where = {"cx": _x(x_axis, point.x), "cy": _y(y_axis, point.y), "r": 2.6}
+        parts.append(tag("circle", tag("title", text(said)), class_=kind, **where))
+    return parts
+
+
+def _bucketed(points: Sequence[Point]) -> list[Bucket]:
+    count = len(points) if len(points) <= MOST_POINTS else BUCKETS
+    cuts = [len(points) * i // count for i in range(count + 1)]
+    return [_bucket(points[a:b]) for a, b in itertools.pairwise(cuts)]
+
+
+def _bucket(points: Sequence[Point]) -> Bucket:
+    ys = [point.y for point in points]
+    middle = sum(point.x for point in points) / len(points)
+    return Bucket(middle, sum(ys) / len(ys), min(ys), max(ys))

@@ -1,0 +1,45 @@
+"""What the settings of a run have to do with each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from patchmill.loaders import recipe as recipes
+from patchmill.loaders.errors import MillError
+
+if TYPE_CHECKING:
+    from patchmill.training.settings import Config
+
+
+def check(config: Config) -> None:
+    """Raise a MillError for settings that do not go together."""
+    from patchmill.training.methods import METHODS
+
+    _recipe("method.views", config.method.views)
+    _recipe("evaluate.view", config.evaluate.view)
+    METHODS[config.method_name].check(config.method, recipes.load(config.method.views))
+    optim, epochs = config.optim, config.train.epochs
+    for holds, complaint in [
+        (
+            optim.warmup <= epochs,
+            f"optim.warmup={optim.warmup:g} epochs are more than train.epochs={epochs}: "
+            "shorten the warm-up, too",
+        ),
+        (
+            optim.momentum > 0 or not optim.nesterov,
+            "optim.nesterov=true needs a momentum: set optim.momentum above 0",
+        ),
+        (
+            config.name not in (".", "..") and not set(config.name) & set("/\\\0"),
+            f"name must be the name of a folder, not {config.name!r}: its place is out=DIR",
+        ),
+    ]:
+        if not holds:
+            raise MillError(complaint)
+
+
+def _recipe(key: str, text: str) -> None:
+    try:
+        recipes.load(text)
+    except MillError as error:
+        raise MillError(f"{key}: {error}") from None
