@@ -1,1 +1,1 @@
-"""Training submitted to SLURM: still to come, nothing here can be used yet."""
+"""Training on SLURM, or on this machine as if it were there: submit.py queues, status.py looks."""

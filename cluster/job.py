@@ -1,0 +1,93 @@
+"""What every process of a job does: train, and see to it that the job goes on if it must stop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchmill.cluster import slurm
+from patchmill.loaders.errors import MillError
+from patchmill.training import compose, engine, meeting, stopping
+
+CACHES = "PATCHMILL_JOB_CACHE"  # the folder on the node's own disk where the job compiles into
+
+
+@dataclass(frozen=True)
+class Training:
+    """submitit pickles this, and calls it in each process.
+
+    Its own handler saves and requeues inside a signal handler, where ranks cannot agree on
+    anything, and its children inherit it: ours, which only notes that there was a signal, takes
+    its place first of all. For the seconds before, signals are ignored (script.PATIENT).
+    """
+
+    config: Mapping[str, Any]
+    requeue: bool
+    folder: str  # which the user's relative paths start from
+    commit: str  # of the code
+
+    def __call__(self) -> None:
+        signal.signal(signal.SIGCONT, signal.SIG_DFL)
+        # Python looks for modules where it starts: the script begins in the copy of the code.
+        os.chdir(self.folder)
+        print(f"patchmill {self.commit} in {Path(__file__).parents[1]}", flush=True)
+        with stopping.Signals():
+            os.environ.update(_local_place(os.environ))
+            try:
+                engine.train(compose.from_plain(self.config))
+            except stopping.Stopped as stopped:
+                self._leave(stopped)
+            except MillError as error:
+                print(f"error: {error} (on {socket.gethostname()})", file=sys.stderr)
+                sys.exit(1)
+            _tidy()
+
+    def _leave(self, stopped: stopping.Stopped) -> None:
+        place = meeting.place()
+        if place and place.rank:
+            sys.exit(0)  # any other code would end rank 0 before it has spoken for all
+        job = os.environ.get("SLURM_JOB_ID")
+        if job and self.requeue and is_due(stopped.signal, slurm.shown(job)):
+            refused = slurm.requeue(job)
+            print(f"SLURM does not requeue job {job}: {refused}" if refused else "queued again")
+        raise stopped
+
+
+def is_due(number: int, job: Mapping[str, str]) -> bool:
+    """Whether a job that a signal stopped is to be queued again; `job` is what SLURM says of it.
+
+    SIGUSR2 is what the script asks SLURM for before the time limit, and before preemption where
+    the cluster allows that. SIGTERM is preemption elsewhere, but also scancel and the user.
+    """
+    if job.get("JobState") not in ("RUNNING", "COMPLETING", "PREEMPTED"):
+        return False
+    preempted = job.get("PreemptTime", "None") not in ("", "None", "N/A", "Unknown")
+    return number == signal.SIGUSR2 or (number == signal.SIGTERM and preempted)
+
+
+def _local_place(environ: Mapping[str, str]) -> dict[str, str]:
+    """What torchrun would say, of the processes that submitit started on this machine."""
+    size = int(environ.get("SUBMITIT_LOCAL_NTASKS", 1))
+    if environ.get("SUBMITIT_EXECUTOR") != "local" or size == 1:
+        return {}
+    rank, job = environ["SUBMITIT_LOCAL_GLOBALID"], int(environ["SUBMITIT_LOCAL_JOB_ID"])
+    return {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": environ.get("MASTER_PORT", str(meeting.PORTS[job % len(meeting.PORTS)])),
+    }
+
+
+def _tidy() -> None:
+    """What was compiled for the job, at its end."""
+    if (folder := os.environ.get(CACHES)) and os.environ.get("SLURM_LOCALID", "0") == "0":
+        shutil.rmtree(folder, ignore_errors=True)

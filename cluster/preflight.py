@@ -1,0 +1,102 @@
+"""What can be found wrong before a job is queued, and waits for hours to find it itself.
+
+Each complaint is one sentence, and nothing has been written by then.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from patchmill.cluster import jobs, slurm
+from patchmill.cluster.resources import Resources
+from patchmill.cluster.snapshot import ROOT
+from patchmill.loaders import recipe as recipes
+from patchmill.loaders.errors import MillError
+from patchmill.training import backbones, checkpoint, compose, data, methods
+from patchmill.training.settings import Config
+
+COPIES = 2  # of the weights in an optimiser's state, at most
+SLACK = 1 << 28  # bytes, for logs, pictures and code
+
+
+def check(config: Config) -> None:
+    """A run's folder, disk and network; the plan has looked at its data and batch."""
+    folder = Path(config.out) / config.name
+    jobs.check_free(folder)
+    _check_earlier(config, folder)
+    place = _writable(folder)
+    _check_room(config, place)
+
+
+def probe(resources: Resources) -> None:
+    """Whether a node has what training imports: waits until one is free."""
+    words = ["srun", "--nodes=1", "--ntasks=1", "--time=5", "--job-name=patchmill-probe"]
+    for name in ("partition", "account", "qos", "constraint"):
+        if value := getattr(resources, name):
+            words.append(f"--{name}={value}")
+    code = "import patchmill.training.engine, submitit"
+    with slurm.clean_environment():
+        done = subprocess.run(
+            [*words, sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+    if done.returncode:
+        last = [it for it in done.stderr.splitlines() if not it.startswith("srun:")][-1:]
+        why = last[0] if last else slurm.sentence(done.stderr)
+        raise MillError(f"a node cannot run {sys.executable} as it must for training: {why}")
+
+
+def _check_earlier(config: Config, folder: Path) -> None:
+    """What training would refuse to go on from."""
+    if not checkpoint.kept(folder):
+        return
+    if config.resume == "never":
+        raise MillError(f"{folder} holds a run already, and resume=never: choose another --name")
+    if not (folder / compose.FILE).exists():
+        return
+    if difference := compose.difference(compose.load(folder), config):
+        raise MillError(
+            f"{folder} holds another run: {difference}; go on with the same settings, or begin "
+            "another run, as --name NAME"
+        )
+
+
+def _writable(folder: Path) -> Path:
+    """The nearest folder that is there."""
+    place = next(it for it in (folder, *folder.parents) if it.exists())
+    if not place.is_dir():
+        raise MillError(f"{place} is no folder, and the run is to lie in it: choose another --dir")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise MillError(f"you may not write to {place}: choose another --dir for the run")
+    return place
+
+
+def _check_room(config: Config, place: Path) -> None:
+    one = _network(config) * (1 + COPIES)
+    # Those that are kept, the best, and one that is being written.
+    needed = one * (config.train.keep + 2) + SLACK
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise MillError(
+            f"{place} has {free / 1e9:.1f} GB left, and checkpoints take up to {needed / 1e9:.1f} "
+            "GB: make room, choose another --dir, or keep fewer, as train.keep=1"
+        )
+
+
+def _network(config: Config) -> int:
+    """Bytes; made without weights, to see whether it can be."""
+    (view, *_) = recipes.load(config.method.views).views
+    labels = data.labels(config) if methods.METHODS[config.method_name].needs_labels else None
+    with torch.device("meta"):
+        method = methods.build(config, backbones.build(config.model, view.size), labels)
+    if complaint := method.global_batch_must(config.train.batch_size // config.train.accumulate):
+        raise MillError(complaint)
+    return sum(it.numel() * it.element_size() for it in method.state_dict().values())

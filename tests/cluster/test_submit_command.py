@@ -1,0 +1,203 @@
+"""What submit.py plans, prints and refuses, before anything is written or queued."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from patchmill.cluster import jobs, plan, slurm, snapshot, submit
+from patchmill.loaders.errors import MillError
+from patchmill.training import compose
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = ["method=dilo", "data=scenes", "train.device=cpu", "train.batch_size=128"]
+WORDS += ["data.train=scenes(count=2000, size=64)", "optim.lr=0.06"]
+
+
+@pytest.fixture(autouse=True)
+def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nor a profile of the user's, nor a folder of runs."""
+    monkeypatch.setattr(slurm, "is_there", lambda: False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+
+
+def dry(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    submit.main(["--dry-run", *WORDS, *words])
+    assert not Path("runs").exists()
+    return capsys.readouterr().out
+
+
+def refused(*words: str) -> str:
+    with pytest.raises(MillError) as caught:
+        submit.main([*WORDS, *words])
+    assert not Path("runs").exists()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_dry_run_shows_plan_and_script(capsys):
+    out = dry(
+        capsys, "--nodes", "8", "--partition", "gpu", "--slurm", "exclude=n1",
+        "--slurm", "exclusive",
+    )  # fmt: skip
+    for line in (
+        "ranks            8 x 8 = 64",
+        "batch of a rank  2",
+        "learning rate    0.06 at its peak",
+        "samples          2,000, of which a rank sees 30 an epoch",
+        "#SBATCH --nodes=8",
+        "#SBATCH --ntasks-per-node=8",
+        "#SBATCH --gpus-per-node=8",
+        "#SBATCH --cpus-per-task=8",
+        "#SBATCH --partition=gpu",
+        "#SBATCH --exclude=n1",
+        "#SBATCH --exclusive",
+        "#SBATCH --requeue",
+        "#SBATCH --open-mode=append",
+        "#SBATCH --signal=USR2@180",
+        "#SBATCH --time=1440",
+    ):
+        assert f"\n{line}\n" in out, line
+    (step,) = [line for line in out.splitlines() if line.startswith("srun")]
+    assert "--kill-on-bad-exit=1 --cpus-per-task=8" in step
+    assert "wckey" not in out
+
+
+def test_a_dry_run_of_a_sweep(capsys):
+    out = dry(
+        capsys, "--sweep", "seed=range(0,3)", "--sweep", "optim.lr=0.1,0.2", "--no-requeue",
+        "--array-parallelism", "2",
+    )  # fmt: skip
+    assert "(6 runs; what follows is of each)" in out
+    assert "#SBATCH --array=0-5%2\n" in out and "#SBATCH --no-requeue\n" in out
+
+
+def test_profiles_are_defaults(capsys, tmp_path):
+    own = tmp_path / "config" / "patchmill" / "cluster.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(
+        "cluster: cpus\npartition: lab\nnodes: 2\nenv: {NCCL_SOCKET_IFNAME: ib0}\n"
+        "setup: [module load cuda]\nslurm: {nice: 10}\n"
+    )
+    out = dry(capsys, "--partition", "urgent")
+    assert "ranks            2 x 1 = 2\n" in out and "gpus" not in out
+    assert "--partition=urgent" in out and "--nice=10" in out
+    assert out.index("module load cuda") < out.index("export NCCL_SOCKET_IFNAME=ib0")
+    own.write_text("partitoin: lab\n")
+    assert "there is no setting partitoin; did you mean 'partition'?" in refused("--dry-run")
+    assert "there is no cluster 'cpu'; did you mean 'cpus'?" in refused("--cluster", "cpu")
+
+
+def test_hours_come_from_what_was_measured(tmp_path):
+    rows = [{"name": "decode", "images_per_s": 9}, {"name": "loader", "images_per_s": 100.0}]
+    path = tmp_path / "throughput.json"
+    path.write_text(json.dumps({"rows": rows}))
+    config = compose.compose(WORDS)
+    planned = plan.of(config, nodes=2, tasks=1, throughput=str(path))
+    seen = 2000 // 128 * 128 * config.train.epochs
+    assert planned.hours == pytest.approx(seen / 200 / 3600)
+    path.write_text("{}")
+    with pytest.raises(MillError, match=r"holds no throughput of a loader"):
+        plan.of(config, nodes=2, tasks=1, throughput=str(path))
+
+
+def test_what_cannot_be_is_said_at_once(tmp_path, monkeypatch):
+    assert "train.batch_size=128 cannot be shared out among 24 ranks: take 120" in refused(
+        "--dry-run", "--nodes", "3"
+    )
+    assert "there is no setting 'optim.rl'" in refused("optim.rl=1")
+    assert "unrecognized arguments: --node" in refused("--node", "8")
+    assert "--nodes 8 needs SLURM" in refused("--nodes", "8")
+    assert "has 2000 samples, fewer than" in refused("train.batch_size=4096", "method.queue=4096")
+    assert "not a whole number of batches" in refused("method.queue=100")
+    assert "cannot sweep over 'seed=1'" in refused("--sweep", "seed=1")
+    assert "time=1 leaves no time to train" in refused("--time", "1", "--dry-run")
+    assert "time=soon is no time limit" in refused("--time", "soon")
+    assert "no_such_folder" in refused("data=folder", "data.root=no_such_folder")
+    assert "chosen by an option: --cluster cpus" in refused("cluster=cpus")
+    (tmp_path / "file").write_text("")
+    assert "file is no folder, and the run is to lie in it" in refused("--dir", "file")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "you may not write to" in refused("--dir", "new/runs")
+    monkeypatch.undo()
+
+
+def test_a_full_disk_is_seen_before(monkeypatch):
+    from patchmill.cluster import preflight
+
+    usage = type("Usage", (), {"free": 1 << 20})
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: usage)
+    assert "has 0.0 GB left, and checkpoints take up to" in refused("--dry-run")
+
+
+def test_what_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
+    def fail(folder: Path) -> str:
+        folder.mkdir()
+        raise MillError("no room")
+
+    monkeypatch.setattr(snapshot, "take", fail)
+    assert refused("--local") == "no room"
+    run = tmp_path / "kept" / "run"
+    run.mkdir(parents=True)
+    (run / "log.csv").write_text("")
+    with pytest.raises(MillError):
+        submit.main([*WORDS, "--local", "--dir", "kept", "--name", "run"])
+    assert sorted(it.name for it in run.iterdir()) in (["log.csv"], [".lock", "jobs", "log.csv"])
+    assert not list(run.glob("jobs/*"))
+
+
+def test_a_run_that_trains_is_not_given_to_another_job(tmp_path):
+    run = tmp_path / "runs" / "run"
+    run.mkdir(parents=True)
+    jobs.write(run, jobs.now(str(os.getpid()), tmp_path, True, "abc"))
+    with pytest.raises(MillError, match=rf"job {os.getpid()} trains into .* already \(RUNNING\)"):
+        submit.main([*WORDS, "--local", "--name", "run"])
+
+
+def test_a_run_of_other_settings_is_not_gone_on_with(tmp_path):
+    run = tmp_path / "runs" / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "step-00000001.pt").write_bytes(b"")
+    compose.save(compose.compose(WORDS), run)
+    for words in (["optim.lr=0.5"], ["resume=never"]):
+        with pytest.raises(MillError, match=r"holds (another run: optim.lr was|a run already)"):
+            submit.main([*WORDS, "--dry-run", "--name", "run", *words])
+    submit.main([*WORDS, "--dry-run", "--name", "run"])
+
+
+def test_the_copy_of_the_code_is_what_runs(tmp_path):
+    from patchmill.cluster import script
+
+    snapshot.take(tmp_path / script.SNAPSHOT)
+    code = "import patchmill.cluster.jobs as it, patchmill.loaders.errors; print(it.__file__)"
+    command = f"{script.python(tmp_path)} -c '{code}'"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == str(tmp_path / script.SNAPSHOT / "cluster" / "jobs.py")
+
+
+@pytest.mark.slow
+def test_without_slurm_it_runs_here_to_a_report(tmp_path):
+    """Two processes; and as a command, whose first word is a file."""
+    small = [
+        "data.train=scenes(count=32, size=32)", "data.test=none", "size=32", "train.epochs=1",
+        "train.batch_size=8", "method.queue=16", "method.split_bn=0", "evaluate=never",
+        "log.tensorboard=false", "train.log_every=1",
+    ]  # fmt: skip
+    command = [sys.executable, str(ROOT / "cluster" / "submit.py"), "--local", "--name", "run"]
+    began = time.time()
+    done = subprocess.run(
+        [*command, "--tasks-per-node", "2", *WORDS, *small], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = tmp_path / "runs" / "run"
+    assert (run / "report.html").exists() and "[1] " in done.stdout
+    job = jobs.read(run)
+    assert job and job.local and job.submitted >= began and not jobs.state(job)
+    assert "cluster/submit.py --local" in (run / "jobs" / "001" / "command.txt").read_text()
