@@ -4,31 +4,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := loaders kernels training cluster benchmarks
-SCENES := scenes:64
-RECIPE := dino(local_crops=6)
 
-# What FFCV is compiled against.
-SYSTEM_PACKAGES := g++ python3-dev pkg-config libturbojpeg0-dev libopencv-dev
+# What FFCV is compiled against, and the SLURM that tests of cluster/ start by themselves.
+SYSTEM_PACKAGES := g++ python3-dev pkg-config libturbojpeg0-dev libopencv-dev \
+  slurmctld slurmd slurm-client
 
 # Without setuptools' warning that an editable install is one.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test slurm lint types bench clean
 .NOTPARALLEL:
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.base ## make some images, draw their views, and measure the throughput
-	@mkdir -p build/demo
-	$(BIN)/python -m patchmill.loaders.preview $(SCENES) --recipe '$(RECIPE)' --out build/demo/views.png
-	$(BIN)/python benchmarks/throughput.py --seconds 6
-	@echo
-	@echo "The views of a few images are in build/demo/views.png; the table above is this machine's throughput."
+demo: $(VENV)/.base ## measure the throughput here, then train DiLo on made-up scenes and report
+	$(BIN)/python benchmarks/throughput.py --seconds 3
+	$(BIN)/python training/run.py method=dilo data=biased_scenes scale=demo out=build name=demo
 
 test: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv ## run all tests that this machine can run
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadgroup -m 'not slurm'
+
+slurm: $(VENV)/.dev $(VENV)/.system ## run the tests that start a SLURM of eight nodes here, one after the other
+	$(BIN)/pytest -m slurm
 
 lint: $(VENV)/.dev types ## ruff and mypy
 	$(BIN)/ruff check .
@@ -75,11 +74,11 @@ $(VENV)/.dev: setup.cfg | $(VENV)/.made
 $(VENV)/.system: | $(VENV)/.made
 	@if dpkg -s $(SYSTEM_PACKAGES) >/dev/null 2>&1; then :; \
 	elif ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then \
-	  echo "Not root, or no apt-get: install $(SYSTEM_PACKAGES) yourself if FFCV cannot be built"; \
+	  echo "Not root, or no apt-get: install $(SYSTEM_PACKAGES) yourself if FFCV cannot be built, or for the tests on SLURM"; \
 	else \
 	  echo "Installing $(SYSTEM_PACKAGES)"; export DEBIAN_FRONTEND=noninteractive; \
 	  { apt-get update && apt-get install --yes --no-install-recommends $(SYSTEM_PACKAGES); } >$@.log 2>&1 </dev/null \
-	    || echo "apt-get failed, FFCV may be missing ($@.log says why)"; \
+	    || echo "apt-get failed, FFCV and SLURM may be missing ($@.log says why)"; \
 	fi
 	@touch $@
 

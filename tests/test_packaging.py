@@ -66,7 +66,12 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile):
         for package, folder in folders().items()
         for path in (ROOT / folder).rglob("*.py")
     }
-    assert files == modules | {"patchmill/py.typed"}
+    recipes = {
+        (Path("patchmill/training") / path.relative_to(ROOT / "training")).as_posix()
+        for path in (ROOT / "training" / "config").rglob("*.yaml")
+    }
+    assert recipes
+    assert files == modules | recipes | {"patchmill/py.typed"}
 
 
 def test_wheel_states_version_licence_and_what_it_needs(wheel: zipfile.ZipFile):
