@@ -43,6 +43,7 @@ def open_training(config: Config, world: World, folder: Path) -> Loader:
         ledger=Path(folder) / f"ledger-rank{world.rank}.jsonl",
         steps=config.data.steps,
         masks=config.data.masks,
+        backgrounds=config.data.backgrounds,
     )
 
 

@@ -26,6 +26,7 @@ class Data:
     bank: str | None = None  # labelled images for evaluation, where train has no labels
     root: str | None = None  # the folder that train, test and bank are in
     masks: str | None = None  # the file of masks, if not the one beside the data
+    backgrounds: str | None = None  # a folder of images to paste on, instead of the data's own
     steps: Count | None = None  # batches in an epoch, for streamed shards alone
 
 

@@ -115,7 +115,8 @@ def _method(config: Config, world: World) -> Method:
     labels = data.labels(config) if methods.METHODS[config.method_name].needs_labels else None
     backbone = backbones.build(config.model, view.size)
     method = methods.build(config, backbone, labels)
-    if complaint := method.global_batch_must(config.train.batch_size // config.train.accumulate):
+    at_a_time = config.train.batch_size // config.train.accumulate
+    if complaint := method.global_batch_must(at_a_time, world.size):
         raise MillError(complaint)
     if config.train.sync_bn:
         sharding.sync_norms(method, world)

@@ -42,6 +42,20 @@ def test_each_rank_gets_its_share_of_each_batch(tmp_path: Path):
     assert sorted(torch.cat(seen[0] + seen[1]).tolist()) == list(range(40))
 
 
+def test_objects_are_pasted_on_the_images_of_a_folder(tmp_path: Path):
+    folder = tmp_path / "white"
+    folder.mkdir()
+    Image.new("RGB", (40, 40), "white").save(folder / "0.png")
+    recipe = "method.views=dilo(size=32, paste=1.0, background='images')"
+    kinds = [f"data.backgrounds={folder}", "data.backgrounds=null"]
+    batches = []
+    for kind in kinds:
+        loader = data.open_training(config(recipe, kind), world(), tmp_path)
+        batches.append(next(iter(loader)))
+        loader.close()
+    assert not torch.equal(*(batch.crops()[0] for batch in batches))
+
+
 def test_the_ledger_lies_in_the_folder_of_the_run(tmp_path: Path):
     loader = data.open_training(config(), world(1, 2), tmp_path)
     assert loader.ledger.path == tmp_path / "ledger-rank1.jsonl"

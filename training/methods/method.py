@@ -48,8 +48,8 @@ class Method(nn.Module):
     def step_begins(self, progress: Progress) -> None:
         """Once for every optimiser step, before its first forward: where teachers follow."""
 
-    def global_batch_must(self, batch: int) -> str | None:
-        """What is wrong with a global batch of so many images, in a sentence; None if nothing."""
+    def global_batch_must(self, batch: int, ranks: int = 1) -> str | None:
+        """What is wrong with so many images on so many ranks, in a sentence; None if nothing."""
         return None
 
     @classmethod

@@ -61,7 +61,13 @@ class MoCo(Method):
         pairs = [(first, second), (second, first)]
         return self._losses([(self._queries(one), self._keys(other)) for one, other in pairs])
 
-    def global_batch_must(self, batch: int) -> str | None:
+    def global_batch_must(self, batch: int, ranks: int = 1) -> str | None:
+        share, parts = batch // ranks, self.settings.split_bn
+        if parts and (share % parts or share == parts):
+            return (
+                f"method.split_bn={parts} cannot make equal parts, of two images or more, of the "
+                f"{share} that a rank has at a time: change train.batch_size, or set it to 0"
+            )
         keys = batch * (2 if self.settings.symmetric else 1)
         if self.settings.queue % keys == 0:
             return None

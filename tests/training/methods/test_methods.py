@@ -158,6 +158,14 @@ def test_a_queue_must_be_a_whole_number_of_batches():
     assert make("moco", symmetric=True).global_batch_must(32)
 
 
+@pytest.mark.parametrize(("batch", "ranks", "fits"), [(16, 1, True), (16, 2, True), (16, 4, False)])
+def test_parts_that_normalise_apart_are_equal_and_hold_two_images(batch, ranks, fits):
+    complaint = make("moco", split_bn=4).global_batch_must(batch, ranks)
+    assert (complaint is None) == fits
+    assert fits or "the 4 that a rank has" in complaint
+    assert "the 6 that" in make("moco", split_bn=4).global_batch_must(6)
+
+
 def test_dilo_is_moco_with_another_recipe_and_nothing_else():
     moco, dilo = make("moco"), DiLo(DiLo.Settings(**SMALL["moco"]), Tiny())
     dilo.load_state_dict(moco.state_dict())
