@@ -1,0 +1,47 @@
+"""Tables in docs/ that quote a result: each figure is the committed one, rounded as it is written.
+
+Above such a table stands `<!-- table: benchmarks/results/NAME.json COLUMN ... -->`, and in each of
+its rows the result's own name: `| <!-- NAME --> anything | FIGURE | ... |`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = re.compile(r"<!-- table: (\S+) ([^>]*?) -->\n(.*?)\n(?:\n|$)", re.DOTALL)
+ROW = re.compile(r"^\| <!-- (.+?) -->.*?\|(.*)\|$", re.MULTILINE)
+TABLES = [
+    (path.name, *found)
+    for path in sorted((ROOT / "docs").glob("*.md"))
+    for found in TABLE.findall(path.read_text() + "\n")
+]
+
+
+@pytest.mark.parametrize(("document", "results", "columns", "table"), TABLES)
+def test_figures_are_the_committed_ones(document: str, results: str, columns: str, table: str):
+    rows = {row["name"]: row for row in json.loads((ROOT / results).read_text())["rows"]}
+    quoted = ROW.findall(table)
+    assert len(quoted) >= 2
+    for name, cells in quoted:
+        for column, cell in zip(columns.split(), cells.split("|"), strict=True):
+            assert cell.strip(" *") == like(cell.strip(" *"), rows[name][column]), (name, column)
+
+
+def like(cell: str, value: float) -> str:
+    """The value as the cell writes its own: with so many decimals, in %, as a ratio."""
+    number = re.search(r"[\d,.]+", cell)
+    assert number, cell
+    decimals = len(number[0].partition(".")[2])
+    scaled = value * 100 if "%" in cell else value
+    return cell.replace(number[0], f"{scaled:,.{decimals}f}")
+
+
+def test_a_figure_that_is_another_is_found():
+    assert like("8.3 %", 0.0829) == "8.3 %"
+    assert like("1,035 µs", 1035.3) == "1,035 µs"
+    assert like("1.08 x", 1.0916) == "1.09 x"
