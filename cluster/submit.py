@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from patchmill.loaders.errors import MillError, run_command
 if TYPE_CHECKING:
     from patchmill.cluster.job import Training
     from patchmill.cluster.resources import Resources
-    from patchmill.cluster.script import Executor
     from patchmill.cluster.sweeps import Runs
     from patchmill.training.settings import Config
 
@@ -27,6 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from patchmill.cluster import options, plan, preflight, resources, slurm, sweeps
 
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in options.PREPARATIONS:
+        from patchmill.cluster import preparing
+
+        preparing.main(words)
+        return
     given = options.read(words)
     asked = options.asked(given)
     needs = resources.find(asked, given.cluster)
@@ -91,13 +94,13 @@ def _script(needs: Resources, runs: Runs) -> str:
 
 
 def _queue(needs: Resources, runs: Runs, words: Sequence[str], given: argparse.Namespace) -> None:
-    from patchmill.cluster import follow, jobs, script, slurm
+    from patchmill.cluster import follow, jobs, queueing, script, slurm
 
     slurm.try_script(_script(needs, runs))
     with jobs.begun(runs.folder) as folder:
-        commit = _describe(folder, words)
+        commit = queueing.describe(folder, words)
         made = script.executor(needs, folder, runs.folder.name)
-        ids = _submit(made, [_task(config, needs, commit) for config in runs.configs])
+        ids = queueing.submit(made, [_task(config, needs, commit) for config in runs.configs])
     records = [jobs.now(id, folder, False, commit) for id in ids]
     for config, record in zip(runs.configs, records, strict=True):
         run = Path(config.out) / config.name
@@ -115,12 +118,12 @@ def _queue(needs: Resources, runs: Runs, words: Sequence[str], given: argparse.N
 
 def _run(needs: Resources, runs: Runs, words: Sequence[str]) -> int:
     """Here, one run after the other; the exit code is of the first that does not end well."""
-    from patchmill.cluster import jobs, local
+    from patchmill.cluster import jobs, local, queueing
 
     for config in runs.configs:
         run = Path(config.out) / config.name
         with jobs.begun(run) as folder:
-            commit = _describe(folder, words)
+            commit = queueing.describe(folder, words)
             task = _task(config, needs, commit)
             started, record = local.start(task, folder, needs.tasks, needs.gpus_per_node, commit)
             jobs.write(run, record)
@@ -129,38 +132,11 @@ def _run(needs: Resources, runs: Runs, words: Sequence[str]) -> int:
     return 0
 
 
-def _submit(made: Executor, tasks: Sequence[Training]) -> list[str]:
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    from patchmill.cluster import slurm
-
-    try:
-        with slurm.clean_environment():
-            if len(tasks) == 1:
-                return [made.submit(tasks[0]).job_id]
-            with made.batch():
-                queued = [made.submit(task) for task in tasks]
-            return [job.job_id for job in queued]
-    except (FailedJobError, FailedSubmissionError) as error:
-        raise MillError(f"SLURM refuses this job: {slurm.sentence(str(error))}") from None
-
-
 def _task(config: Config, needs: Resources, commit: str) -> Training:
     from patchmill.cluster.job import Training
     from patchmill.training import compose
 
     return Training(compose.plain(config), needs.requeue, str(Path.cwd()), commit)
-
-
-def _describe(folder: Path, words: Sequence[str]) -> str:
-    """The code, and what else somebody may ask of a job later."""
-    from patchmill.cluster import script, snapshot
-
-    commit = snapshot.take(folder / script.SNAPSHOT)
-    (folder / "command.txt").write_text(f"python cluster/submit.py {shlex.join(words)}\n")
-    if patch := snapshot.changes():
-        (folder / "changes.patch").write_text(patch)
-    return commit
 
 
 def _first(runs: Runs) -> Path:

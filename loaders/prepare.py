@@ -14,8 +14,29 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from patchmill.loaders.errors import MillError, run_command
+
+if TYPE_CHECKING:
+    from patchmill.loaders.preparing import masking
+    from patchmill.loaders.preparing.options import Options
+    from patchmill.loaders.sources import Source
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise MillError(f"{message}; --help lists the options")
+
+
+class Left(NamedTuple):
+    """What a command would have to do."""
+
+    name: str  # of the source
+    images: int
+    out: Path
+    tasks: int  # that share the work
+    pieces: list[int] | None  # of them, those that are not complete; None where all is in place
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,13 +49,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prepare(given)
 
 
+def left(arguments: Sequence[str]) -> Left:
+    """Of what `main` would be told; it is checked as there, and nothing is written."""
+    from patchmill.loaders.preparing import masking, run
+
+    if arguments and arguments[0] == "masks":
+        given = _masks_parser().parse_args(arguments[1:])
+        known = _mask_options(given)
+        source = run.open_any(given.data)
+        out = _mask_file(given, source)
+        pieces = masking.left(source, out, known)
+        return Left(source.name, len(source), out, known.world_size, pieces)
+    given = _parser().parse_args(arguments)
+    options = _options(given)
+    source = run.open_any(given.source)
+    pieces = run.left(source, given.out, options)
+    return Left(source.name, len(source), given.out, options.world_size, pieces)
+
+
 def prepare(arguments: Sequence[str]) -> None:
     given = _parser().parse_args(arguments)
-    from patchmill.loaders.preparing import places, report, run
+    from patchmill.loaders.preparing import report, run
+
+    options = _options(given)
+    workers = _workers(given.workers)
+    source = run.open_any(given.source)
+    with _continued():
+        outcome = run.prepare(source, given.out, options, workers, given.overwrite)
+    print(report.summary(outcome) if outcome else _COMPLETE % given.out)
+
+
+def _options(given: argparse.Namespace) -> Options:
+    from patchmill.loaders.preparing import places
     from patchmill.loaders.preparing.options import Options, parse_bytes
 
     rank, world_size = _share(given.rank, given.world_size, os.environ)
-    options = Options(
+    return Options(
         format=places.choose(given.out, given.format).format,
         max_side=given.max_side,
         quality=given.quality,
@@ -44,27 +94,34 @@ def prepare(arguments: Sequence[str]) -> None:
         rank=rank,
         world_size=world_size,
     )
-    workers = _workers(given.workers)
-    source = run.open_any(given.source)
-    with _continued():
-        outcome = run.prepare(source, given.out, options, workers, given.overwrite)
-    print(report.summary(outcome) if outcome else _COMPLETE % given.out)
 
 
 def make_masks(arguments: Sequence[str]) -> None:
     given = _masks_parser().parse_args(arguments)
-    from patchmill.loaders import masks
     from patchmill.loaders.preparing import masking, report, run
 
-    method = _with_weights(given.method, given.weights)
-    rank, world_size = _share(given.rank, given.world_size, os.environ)
-    options = masking.Options(method, given.max_side, rank, world_size)
+    options = _mask_options(given)
     workers = _workers(given.workers)
     source = run.open_any(given.data)
-    out = given.out or masks.default_path(source)
+    out = _mask_file(given, source)
     with _continued():
         outcome = masking.make(source, out, options, workers, given.overwrite)
     print(report.masks_summary(outcome) if outcome else _COMPLETE % out)
+
+
+def _mask_options(given: argparse.Namespace) -> masking.Options:
+    from patchmill.loaders.preparing import masking
+
+    method = _with_weights(given.method, given.weights)
+    return masking.Options(
+        method, given.max_side, *_share(given.rank, given.world_size, os.environ)
+    )
+
+
+def _mask_file(given: argparse.Namespace, source: Source) -> Path:
+    from patchmill.loaders import masks
+
+    return given.out or masks.default_path(source)
 
 
 def _with_weights(method: str, weights: Path | None) -> str:
@@ -83,7 +140,7 @@ def _with_weights(method: str, weights: Path | None) -> str:
 
 
 def inspect(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m patchmill.loaders.prepare inspect",
         description="Say what is in prepared data, and verify every checksum: the exit status is "
         "1 if anything differs.",
@@ -141,8 +198,8 @@ def _share(
     return rank, count
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m patchmill.loaders.prepare",
         description="Make WebDataset shards or an FFCV .beton of images. A run that was "
         "interrupted is continued by the same command. What cannot be decoded is listed in "
@@ -184,8 +241,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _masks_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _masks_parser() -> Parser:
+    parser = Parser(
         prog="python -m patchmill.loaders.prepare masks",
         description="Find what is foreground in every image, for copy-paste: a file of small masks "
         "that a loader finds by itself. A run that was interrupted is continued by the same "

@@ -98,6 +98,16 @@ def make(
         return Outcome(out, kept.count - before, time.monotonic() - began, waiting)
 
 
+def left(source: Source, out: Path, options: Options) -> list[int] | None:
+    """The ranks whose part is not complete; None where the file is. Nothing is written."""
+    if not out.parent.is_dir():
+        raise MillError(f"cannot write {out}: there is no folder {out.parent}")
+    if _is_complete(out, _identity(source, options, estimator(options.method))):
+        return None
+    ranks = range(options.world_size)
+    return [rank for rank in ranks if not mask_log.done(_log(out, rank))]
+
+
 # ------------------------------------------------------------------------------------ whose it is
 
 
@@ -129,10 +139,16 @@ def _claim(out: Path, known: dict[str, Any], overwrite: bool) -> bool:
             MaskFile(out)  # nothing else is removed
         for path in [*_logs(out), *[out][: out.exists()]]:
             path.unlink()
-    if out.exists():
-        _check(out, {**MaskFile(out).meta["made"], "world_size": known["world_size"]}, known)
+    if complete := _is_complete(out, known):
         for path in _logs(out):
             path.unlink(missing_ok=True)  # another rank may be doing so too
+    return complete
+
+
+def _is_complete(out: Path, known: dict[str, Any]) -> bool:
+    """A MillError where something else is in its place; nothing is written."""
+    if out.exists():
+        _check(out, {**MaskFile(out).meta["made"], "world_size": known["world_size"]}, known)
         return True
     for path in _logs(out):
         if begun := mask_log.identity(path):

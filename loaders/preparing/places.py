@@ -89,10 +89,21 @@ def claim(place: Place, root: str | None, identity: dict[str, Any], overwrite: b
         out.mkdir(parents=True, exist_ok=True)
     elif not out.parent.is_dir():
         raise MillError(f"cannot write {out}: there is no folder {out.parent}")
-    _check_strangers(place)
     if overwrite:
+        _check_strangers(place)
         for path in place.belongings():
             path.unlink()
+    if complete := is_complete(place, root, identity):
+        for path in place.leftovers():
+            path.unlink(missing_ok=True)
+    return complete
+
+
+def is_complete(place: Place, root: str | None, identity: dict[str, Any]) -> bool:
+    """A MillError where something else is in its place; nothing is written."""
+    out = place.out
+    _check_apart(out, root)
+    _check_strangers(place)
     for begun in _begun(place):
         if what := difference(begun, identity):
             raise MillError(
@@ -100,8 +111,6 @@ def claim(place: Place, root: str | None, identity: dict[str, Any], overwrite: b
                 "--overwrite to remove it and start anew"
             )
     if place.about.exists():
-        for path in place.leftovers():
-            path.unlink(missing_ok=True)
         return True
     if not place.journals() and (left := list(place.belongings())):
         raise MillError(
@@ -146,7 +155,7 @@ def _check_strangers(place: Place) -> None:
         if place.out.is_dir():
             raise MillError(f"{place.out} is a folder: name a file for the .beton")
         return
-    for name in sorted(os.listdir(place.out)):
+    for name in sorted(os.listdir(place.out)) if place.out.exists() else []:
         if not _OURS.fullmatch(name):
             raise MillError(
                 f"{place.out} holds {name!r}, which prepare did not write: name a folder that is "

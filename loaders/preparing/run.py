@@ -96,6 +96,16 @@ def prepare(
         return outcome
 
 
+def left(source: Source, out: Path, options: Options) -> list[int] | None:
+    """The ranks whose part is not complete; None where all is in place. Nothing is written."""
+    place = places.choose(out, options.format)
+    found = masks.of(source)
+    known = identity(source, options, found.fingerprint if found else "")
+    if places.is_complete(place, _root(source), known):
+        return None
+    return closing.unfinished(place, options.world_size)
+
+
 def open_any(data: str) -> Source:
     """Whatever a loader reads, and lists of paths."""
     if data.endswith(lists.ENDINGS) and not os.path.isdir(data):

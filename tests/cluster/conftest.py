@@ -1,0 +1,34 @@
+"""A SLURM of eight nodes on this machine, once for all tests that want one."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sandbox
+
+
+@pytest.fixture(scope="session")
+def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("slurm")
+    with sandbox.numbers() as (port, job):
+        command = [sandbox.SCRIPT, "start", folder, "8", "8", str(port), str(job)]
+        try:
+            subprocess.run(command, check=True)
+            yield folder / "slurm.conf"
+        finally:
+            subprocess.run([sandbox.SCRIPT, "stop", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(slurm_conf: Path) -> Iterator[None]:
+    """What these tests queue is queued there; other tests do not see it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(slurm_conf))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("XDG_CONFIG_HOME", str(slurm_conf.parent))  # nobody's own profile
+        # Nodes share this machine's disk, and so what is compiled.
+        patch.setenv("PATCHMILL_CACHE", str(slurm_conf.parent / "cache"))
+        yield

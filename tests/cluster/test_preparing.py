@@ -1,0 +1,174 @@
+"""Data preparation in pieces: what is planned, refused and left to make; and on a real SLURM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from patchmill.cluster import jobs, pieces, slurm, submit
+from patchmill.loaders import prepare
+from patchmill.loaders.errors import MillError
+from patchmill.training import runs
+
+SCENES = "scenes(count=24, size=48)"
+SMALL = [SCENES, "out", "--tasks", "3"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a profile of the user's."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "is_there", lambda: False)
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    capsys.readouterr()
+    submit.main(words)
+    return capsys.readouterr().out
+
+
+def refused(*words: str) -> str:
+    with pytest.raises(MillError) as caught:
+        submit.main(words)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {it.name: it.read_bytes() for it in folder.iterdir()}
+
+
+def piece(*words: str, rank: int, tasks: int = 3) -> None:
+    """As another machine would have made it."""
+    prepare.main([*words, "--rank", str(rank), "--world-size", str(tasks)])
+
+
+def test_what_is_left_is_made_here(no_slurm, capsys, tmp_path):
+    for rank in range(3):
+        piece(SCENES, "whole", rank=rank)
+    piece(SCENES, "out", rank=1)
+    out = told(capsys, "prepare", *SMALL, "--workers", "1")
+    assert "tasks            3 of 8 images at most; 1 done, 2 left\n" in out
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert told(capsys, "prepare", *SMALL).endswith("out is complete already: nothing to do\n")
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_masks_do_not_show_how_many_made_them(no_slurm, capsys, tmp_path):
+    words = [SCENES, "--method", "gs", "--max-side", "16"]
+    for name, tasks in (("one", "1"), ("three", "3")):
+        out = told(capsys, "masks", *words, "--out", f"{name}.masks", "--tasks", tasks)
+    assert "complete: " in out
+    assert (tmp_path / "one.masks").read_bytes() == (tmp_path / "three.masks").read_bytes()
+
+
+def test_pieces_that_nobody_put_together(no_slurm, capsys, tmp_path, monkeypatch):
+    """Killed in between: the same command, or the job at the end, does that and no more."""
+    from patchmill.loaders.preparing import closing
+
+    with monkeypatch.context() as patch:
+        patch.setattr(closing, "close", lambda *_: False)
+        for rank in range(3):
+            piece(SCENES, "out", rank=rank)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    words = (SCENES, "out", "--world-size", "3", "--rank", "0")
+    (tmp_path / "jobs").mkdir()
+    pieces.Ending(words, str(tmp_path), str(tmp_path / "jobs"))()
+    assert (tmp_path / "out" / "dataset.json").exists()
+    assert runs.read(tmp_path / "jobs")["state"] == "done"
+
+
+def test_the_end_says_what_is_missing(tmp_path, capsys):
+    piece(SCENES, "out", rank=1)
+    words = (SCENES, "out", "--world-size", "3", "--rank", "0")
+    (tmp_path / "jobs").mkdir()
+    with pytest.raises(SystemExit):
+        pieces.Ending(words, str(tmp_path), str(tmp_path / "jobs"))()
+    assert "2 of 3 pieces of out are not complete (0, 2)" in capsys.readouterr().err
+    assert runs.read(tmp_path / "jobs")["state"] == "failed"
+
+
+def test_a_signal_ends_a_piece_which_then_goes_on(tmp_path, monkeypatch):
+    from patchmill.loaders.preparing import images
+
+    made, before = images.prepare, signal.getsignal(signal.SIGUSR2)
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "prepare", lambda *it: (os.kill(os.getpid(), 12), made(*it))[1])
+        with pytest.raises(pieces.Ended) as caught:
+            pieces.Piece((SCENES, "out", "--workers", "1"), str(tmp_path), True)()
+    assert caught.value.number == signal.SIGUSR2
+    signal.signal(signal.SIGUSR2, before)
+    pieces.Piece((SCENES, "out"), str(tmp_path), True)()
+    assert (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_a_dry_run_shows_the_array_and_writes_nothing(no_slurm, capsys, tmp_path):
+    piece(SCENES, "out", rank=1)
+    before = contents(tmp_path / "out")
+    out = told(capsys, "prepare", *SMALL, "--dry-run", "--partition", "cpu", "--cpus-per-task", "4")
+    for line in ("--array=0-1%2", "--partition=cpu", "--cpus-per-task=4", "--requeue"):
+        assert f"#SBATCH {line}\n" in out, line
+    assert "gpus" not in out and "puts their pieces together" in out
+    assert contents(tmp_path / "out") == before and [*tmp_path.iterdir()] == [tmp_path / "out"]
+
+
+def test_what_is_refused(no_slurm, tmp_path):
+    for words, said in (
+        (["prepare", SCENES], "the following arguments are required: OUT; --help"),
+        (["prepare", *SMALL, "--formt", "beton"], "unrecognized arguments: --formt"),
+        (["prepare", "no_such_folder", "out"], "no_such_folder"),
+        (["prepare", *SMALL, "--rank", "1"], "leave out --rank and --world-size"),
+        (["prepare", *SMALL, "--overwrite"], "remove it yourself"),
+        (["prepare", SCENES, "out", "--tasks", "25"], "are more than the 24 images"),
+        (["prepare", SCENES, "out", "--tasks", "0"], "--tasks must be a number above 0, not 0"),
+        (["prepare", SCENES, "a.beton", "--tasks", "2"], "prepare shards with --tasks, then"),
+        (["prepare", *SMALL, "--time", "soon"], "time=soon is no time limit"),
+        (["prepare", *SMALL, "--nodes", "2"], "unrecognized arguments: --nodes 2"),
+        (["masks", SCENES, "--method", "rdb"], "rdb"),
+        (["masks", SCENES, "--out", "nowhere/a.masks"], "there is no folder nowhere"),
+    ):
+        assert said in refused(*words), words
+    piece(SCENES, "out", rank=1)
+    assert "made with --tasks 3, not 4" in refused("prepare", SCENES, "out", "--tasks", "4")
+    assert [*tmp_path.iterdir()] == [tmp_path / "out"]
+
+
+def test_two_do_not_make_the_same(no_slurm, tmp_path, monkeypatch):
+    jobs_of = tmp_path / "out.jobs"
+    jobs_of.mkdir()
+    jobs.write(jobs_of, jobs.now("7", jobs_of, False, "abc"))
+    monkeypatch.setattr(slurm, "is_there", lambda: True)
+    monkeypatch.setattr(slurm, "states", lambda ids=(): {"7_3": "PENDING", "7_1": "RUNNING"})
+    said = refused("prepare", *SMALL)
+    assert "job 7 makes " in said and "out already (RUNNING)" in said and "--cancel" in said
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+@pytest.mark.xdist_group("slurm")
+def test_on_slurm_as_an_array(cluster, capsys, tmp_path):
+    for rank in range(3):
+        piece(SCENES, "whole", rank=rank)
+    piece(SCENES, "out", rank=1)
+    out = told(capsys, "prepare", *SMALL, "--cpus-per-task", "1", "--time", "10")
+    assert "queued: 2 tasks" in out
+    until_over(tmp_path / "out.jobs")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert told(capsys, "prepare", *SMALL).endswith("nothing to do\n")
+
+
+def until_over(folder: Path) -> None:
+    ends = time.monotonic() + 240
+    while runs.read(folder)["state"] == "running" and time.monotonic() < ends:
+        time.sleep(0.2)
+    logs = "\n".join(it.read_text() for it in folder.rglob("*.out"))
+    assert runs.read(folder)["state"] == "done", logs
