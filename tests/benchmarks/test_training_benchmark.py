@@ -1,0 +1,233 @@
+"""The benchmark of training: what feeds give, what a turn counts, what is reported and refused."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from patchmill import loaders
+from patchmill.benchmarks import feeds, steps, training, training_race
+from patchmill.loaders import recipe as recipes
+from patchmill.loaders.batch import ViewBatch
+from patchmill.loaders.errors import MillError
+from patchmill.loaders.loader import Loader
+from patchmill.loaders.recipe import Recipe, Spread, Views
+from patchmill.loaders.sources import open_source
+from patchmill.training import compose, distributed, starting
+from patchmill.training.failing import Stacks
+from patchmill.training.state import State
+
+ROOT = Path(__file__).resolve().parents[2]
+SCENES = "scenes(count=12, size=32)"
+WORDS = [
+    "method=moco",
+    "scale=demo",
+    "size=32",
+    "train.batch_size=4",
+    "train.workers=1",
+    "train.device=cpu",
+    "method.queue=16",
+    "method.split_bn=0",
+    f"data.train={SCENES}",
+]
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["training.py", *arguments])
+    training.main()
+
+
+# ------------------------------------------------------------------------------------ the whole run
+
+
+def test_it_reports_all_feeds(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out.json"
+    run(monkeypatch, *WORDS, "--steps", "2", "--rounds", "2", "--json", str(out))
+    found = json.loads(out.read_text())
+    rows = {row["name"]: row for row in found["rows"]}
+    assert list(rows) == [feeds.CEILING, feeds.OURS, feeds.THEIRS]
+    assert rows[feeds.CEILING]["of_ceiling"] == 1
+    for row in rows.values():
+        assert row["images_per_s"] > 0 and row["of_ceiling"] > 0 and 0 <= row["wait"] <= 1
+        assert list(row["step_ms"]) == list(steps.PARTS)
+        assert row["step_ms"][steps.PASSES] > row["step_ms"][steps.OPTIMISER] > 0
+    assert found["memory_mib"]["process_at_most"] > 0
+    assert found["settings"] == WORDS and found["batch_size"] == 4
+    assert (found["steps"], found["rounds"], found["workers"]) == (2, 2, 1)
+    said = capsys.readouterr().out
+    assert "moco, resnet10t, 32 pixels, batches of 4" in said
+    assert all(name in said for name in rows)
+    assert not multiprocessing.active_children()
+
+
+def test_without_the_peer_it_measures_the_rest(tmp_path, monkeypatch):
+    out = tmp_path / "out.json"
+    small = ["--steps", "1", "--rounds", "1", "--peers", "", "--json", str(out)]
+    run(monkeypatch, *WORDS, *small, "method.views=dilo(size=32)")
+    found = json.loads(out.read_text())
+    assert [row["name"] for row in found["rows"]] == [feeds.CEILING, feeds.OURS]
+    assert found["notes"] == []
+
+
+def test_it_says_what_the_peer_does_otherwise():
+    (note,) = training_race.differences(feeds.THEIRS, compose.compose([*WORDS, "method=dilo"]))
+    assert note == "does not paste on other backgrounds"
+    assert training_race.differences(feeds.THEIRS, compose.compose(WORDS)) == []
+
+
+# -------------------------------------------------------------------------------------------- feeds
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_cached_batches_are_made_once_and_kept_as_they_came(last: bool) -> None:
+    class Counted(list):
+        taken = 0
+
+        def __iter__(self) -> Iterator[ViewBatch]:
+            for batch in loader:
+                self.taken += 1
+                yield batch
+
+    loader = _loader(channels_last=last, count=24)
+    counted = Counted()
+    feed = feeds.cached(counted)
+    first = [next(feed.batches) for _ in range(feeds.CACHED)]
+    before = [batch.crops()[0].clone() for batch in first]
+    for _ in loader:  # which writes to its own memory again
+        pass
+    again = [next(feed.batches) for _ in range(feeds.CACHED)]
+    assert counted.taken == feeds.CACHED
+    assert len({tuple(batch.ids.tolist()) for batch in first}) == feeds.CACHED
+    for one, other, crop in zip(first, again, before, strict=True):
+        assert one is other and torch.equal(one.crops()[0], crop)
+    fresh, kept = next(iter(loader)), first[0]
+    assert [it.stride() for it in kept.crops()] == [it.stride() for it in fresh.crops()]
+    assert kept.flat("views").shape == fresh.flat("views").shape
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("views", ["moco_v2(size=32)", "emp_ssl(patches=3, size=16)"])
+def test_torchvision_gives_what_methods_take_of_our_batches(views: str, last: bool) -> None:
+    loader = _loader(views, channels_last=last)
+    like = next(iter(loader))
+    feed = feeds.torchvisions(open_source(SCENES), recipes.load(views), like, workers=1)
+    batches = [next(feed.batches) for _ in range(4)]  # an epoch, and the beginning of another
+    for batch in batches:
+        assert len(batch) == len(like)
+        assert [it.shape for it in batch.crops()] == [it.shape for it in like.crops()]
+        assert [it.stride() for it in batch.crops()] == [it.stride() for it in like.crops()]
+        assert {it.dtype for it in batch.crops()} == {like.crops()[0].dtype}
+        (group,) = batch.views
+        assert batch.flat(group).shape == like.flat(group).shape
+        labels = loader.source.labels
+        assert labels is not None and batch.labels is not None
+        assert batch.labels.tolist() == labels[batch.ids].tolist()
+        assert 0.2 < float(torch.stack(batch.crops()).std()) < 3  # normalised
+    assert sorted(torch.cat([batch.ids for batch in batches[:3]]).tolist()) == list(range(12))
+
+
+def test_what_lay_ready_is_thrown_away() -> None:
+    feed = feeds.Feed("numbers", iter(range(9)), ahead=3)  # type: ignore[arg-type]
+    feed.drop_ready()
+    assert next(feed.batches) == 3
+
+
+# -------------------------------------------------------------------------------------------- turns
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    world = distributed.connect("cpu")
+    config = compose.compose([*WORDS, "train.accumulate=2"])
+    with starting.ready(config, world, tmp_path) as ready:
+        yield ready
+    distributed.close()
+
+
+def test_a_turn_is_so_many_steps_of_training(state: State, tmp_path: Path, clock: Any) -> None:
+    asked, batch = [], next(iter(state.loader))
+
+    def batches() -> Iterator[ViewBatch]:
+        while True:
+            asked.append(state.step)
+            clock.now += 3
+            yield batch
+
+    weights = [it.clone() for it in state.method.parameters()]
+    loss = state.model.register_forward_hook(lambda *_: clock.later(1.5))
+    stacks = Stacks(tmp_path)
+    turn = steps.take(state, stacks, feeds.Feed("slow", batches()), warm_up=1, steps=3)
+    stacks.close()
+    loss.remove()
+    assert state.step == 4 and asked == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert turn.seconds == {steps.WAIT: 6, steps.PASSES: 3, steps.OPTIMISER: 0, steps.REST: 0}
+    assert turn.wait == 6 / 9
+    assert turn.images_per_s == pytest.approx(3 * 2 * 2 / 27)
+    trained = [it for it in state.method.parameters() if it.requires_grad]
+    assert trained and not all(map(torch.equal, weights, state.method.parameters()))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    found = SimpleNamespace(now=0.0)
+
+    def later(seconds: float) -> None:
+        found.now += seconds
+
+    found.later = later
+    monkeypatch.setattr(steps, "time", SimpleNamespace(perf_counter=lambda: found.now))
+    return found
+
+
+# ------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["method=mocco"], "there is no method=mocco; did you mean 'moco'"),
+        ([*WORDS, "--peers", "torchvison"], "no peer 'torchvison'; did you mean 'torchvision'"),
+        ([*WORDS, "--steps", "0"], "--steps must be 1 or more, not 0"),
+        ([*WORDS, "--json", "nowhere/out.json"], "its folder must be there"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(monkeypatch, words: list[str], sentence: str) -> None:
+    with pytest.raises(MillError, match=re.escape(sentence)) as error:
+        run(monkeypatch, *words)
+    assert "\n" not in str(error.value)
+
+
+def test_without_torchvision_it_says_what_to_do(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "patchmill.benchmarks.peers.torchvision", None)
+    sentence = "torchvision is not installed: pip install torchvision; to leave torchvision out: "
+    with pytest.raises(MillError, match=f"^{re.escape(sentence)}--peers ''$"):
+        run(monkeypatch, *WORDS)
+
+
+def test_views_that_torchvision_has_not_are_one_sentence() -> None:
+    spread = Recipe((Views("tiles", 1, 16, Spread(2, 2)),))
+    with pytest.raises(MillError, match="torchvision has no windows at even steps"):
+        feeds.Images(open_source(SCENES), spread)
+
+
+def _loader(
+    views: str = "moco_v2(size=32)", count: int = 12, channels_last: bool = False
+) -> Loader:
+    data = f"scenes(count={count}, size=32)"
+    return loaders.build(data, views, 4, workers=1, channels_last=channels_last)
