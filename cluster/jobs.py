@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ class Job(NamedTuple):
     def paths(self) -> list[Path]:
         """A log for each rank, rank 0 first."""
         found = Path(self.logs).glob(f"{self.id}_*_log.out")
-        return sorted(found, key=lambda it: int(it.name.split("_")[-2]))
+        return sorted(found, key=lambda it: list(map(int, it.name.split("_")[1:-1])))
 
 
 def read(run: Path) -> Job | None:
@@ -50,7 +50,13 @@ def state(job: Job) -> str:
     """As SLURM says it; empty if it is over."""
     if job.local:
         return "RUNNING" if _lives(int(job.id)) else ""
-    return slurm.states([job.id]).get(job.id, "") if slurm.is_there() else ""
+    return queued(job, slurm.states([job.id])) if slurm.is_there() else ""
+
+
+def queued(job: Job, states: Mapping[str, str]) -> str:
+    """What SLURM says of it; of an array, what it says of a task that runs, or else of another."""
+    found = [text for id, text in states.items() if id == job.id or id.startswith(f"{job.id}_")]
+    return next((text for text in found if text == "RUNNING"), (found or [""])[0])
 
 
 def end(job: Job) -> None:

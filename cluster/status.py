@@ -63,7 +63,7 @@ def row(run: Path, queue: Mapping[str, str]) -> tuple[str, ...]:
     if job and job.local:
         asked = jobs.state(job)
     else:
-        asked = queue.get(job.id, "") if job else ""
+        asked = jobs.queued(job, queue) if job else ""
     alive = asked == "RUNNING"
     return (
         str(run),

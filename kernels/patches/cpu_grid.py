@@ -1,8 +1,8 @@
 """Grids on the CPU: a plane of an image is converted in the cache, and its windows are copied.
 
-A byte has 256 values: what each becomes is looked up. Numbers are converted once, into the type of
-the patches, however many windows show them, and come out as in the reference, to the bit. Memory
-beside the patches: one plane of one image for each thread.
+Numbers are converted once, into the type of the patches, however many windows show them, and come
+out as in the reference, to the bit. Memory beside the patches: one plane of one image for each
+thread.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import torch
 
 from patchmill.kernels.jit import announced, exact
 from patchmill.kernels.parallel import spread
-from patchmill.kernels.patches.cpu_memory import borrowed, flat, fresh
+from patchmill.kernels.patches.cpu_memory import LARGE, WIDE, borrowed, flat, fresh, past, settled
 from patchmill.kernels.patches.halves import number, numbers, put
-from patchmill.kernels.patches.windows import along, corners
+from patchmill.kernels.patches.windows import along
 
-LEAST = 1 << 18  # numbers that are worth a thread: 0.2 ms, and to wake one takes half of that
+LEAST = 1 << 18  # numbers that are worth a thread: 0.1 ms, and to wake one takes as long
 
 Scale = Sequence[float] | None
 
 
-def cut_bytes(
+def cut(
     stacks: Sequence[torch.Tensor],
     places: Sequence[torch.Tensor],
     size: int,
@@ -36,42 +36,22 @@ def cut_bytes(
     firsts = np.cumsum([0, *(len(it) * len(at) for it, at in zip(stacks, places, strict=True))])
     planes = np.cumsum([0, *(len(it) * channels for it in stacks)])
     out = fresh((int(firsts[-1]), channels, size, size), dtype)
-    made, table = numbers(out), numbers(levels(channels, mean, std, dtype))
+    made, scale = numbers(out), (_by_channel(mean, channels, 0.0), _by_channel(std, channels, 1.0))
     sources = [
-        (flat(it).numpy(), tuple(it.shape), it.stride(), at.numpy())
+        (numbers(flat(it)), tuple(it.shape), it.stride(), at.numpy())
         for it, at in zip(stacks, places, strict=True)
     ]
+    stream = out.nbytes >= LARGE and out.data_ptr() % WIDE == size * out.itemsize % WIDE == 0
 
     def work(start: int, stop: int) -> None:
         begin = int(np.searchsorted(planes, start, "right")) - 1
         for i in range(begin, int(np.searchsorted(planes, stop))):
             low, high = max(start - planes[i], 0), min(stop, planes[i + 1]) - planes[i]
-            look_up(*sources[i], table, low, high, made[firsts[i] : firsts[i + 1]])
+            its = made[firsts[i] : firsts[i + 1]]
+            cut_planes(*sources[i], *scale, stream, low, high, its)
 
     with announced():
         spread(work, int(planes[-1]), _least(out, int(planes[-1])))
-    return out
-
-
-def cut_floats(
-    images: torch.Tensor, size: int, stride: int, mean: Scale, std: Scale, dtype: torch.dtype
-) -> torch.Tensor:
-    """Windows of [B, C, H, W] of any strides."""
-    b, c, h, w = images.shape
-    places = corners(h, w, size, stride)
-    out = fresh((b * len(places), c, size, size), dtype)
-    if mean is None and images.dtype == dtype:  # nothing but a copy, which torch is good at
-        windows = images.unfold(2, size, stride).unfold(3, size, stride).permute(0, 2, 3, 1, 4, 5)
-        out.view(windows.shape).copy_(windows)
-        return out
-    source = numbers(flat(images)), tuple(images.shape), images.stride(), places.numpy()
-    scale, made = (_by_channel(mean, c, 0.0), _by_channel(std, c, 1.0)), numbers(out)
-
-    def work(start: int, stop: int) -> None:
-        rescale(*source, *scale, start, stop, made)
-
-    with announced():
-        spread(work, b * c, _least(out, b * c))
     return out
 
 
@@ -98,14 +78,6 @@ def fold(
     return out
 
 
-def levels(channels: int, mean: Scale, std: Scale, dtype: torch.dtype) -> torch.Tensor:
-    """[C, 256]: what each byte becomes."""
-    value = torch.arange(256, dtype=torch.float32).div(255).expand(channels, 256)
-    if mean is not None and std is not None:
-        value = (value - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]
-    return value.to(dtype).contiguous()
-
-
 def _by_channel(values: Scale, channels: int, default: float) -> np.ndarray:
     return np.array([default] * channels if values is None else values, np.float32)
 
@@ -118,54 +90,50 @@ def _least(patches: torch.Tensor, planes: int) -> int:
 
 
 @exact
-def look_up(source, shape, strides, places, table, start, stop, out):  # type: ignore[no-untyped-def]
+def cut_planes(source, shape, strides, places, mean, std, stream, start, stop, out):  # type: ignore[no-untyped-def]
     """The windows of planes start to stop of all channels of all images."""
-    source, table, out = borrowed(source), borrowed(table), borrowed(out)
-    plane, channels = np.empty(shape[2:], out.dtype), shape[1]
+    source, made = borrowed(source), borrowed(out).reshape(-1)
+    channels, width, size = shape[1], shape[3], out.shape[3]
+    plane = np.empty(shape[2] * width, out.dtype)
+    lines, packed = borrowed(plane), np.empty(width, source.dtype)
     for number_of in range(start, stop):
         image, channel = number_of // channels, number_of % channels
         first = image * strides[0] + channel * strides[1]
-        values = table[channel]
+        to, step = (image * len(places) * channels + channel) * size * size, channels * size * size
         for y in range(shape[2]):
-            line, at = plane[y], first + y * strides[2]
-            for x in range(shape[3]):
-                line[x] = values[source[at + x * strides[3]]]
-        copy_windows(plane, places, image * len(places), channel, out)
+            at = first + y * strides[2]
+            line = lines[y * width : (y + 1) * width]
+            convert(source, at, strides[3], mean[channel], std[channel], borrowed(packed), line)
+        copy_windows(lines, width, places, stream, to, step, size, made)
+    settled()
 
 
 @exact
-def rescale(source, shape, strides, places, mean, std, start, stop, out):  # type: ignore[no-untyped-def]
-    source, out = borrowed(source), borrowed(out)
-    plane, channels = np.empty(shape[2:], out.dtype), shape[1]
-    for number_of in range(start, stop):
-        image, channel = number_of // channels, number_of % channels
-        first = image * strides[0] + channel * strides[1]
-        less, over = mean[channel], std[channel]
-        for y in range(shape[2]):
-            line, at = plane[y], first + y * strides[2]
-            if strides[3] == 1:
-                row = source[at : at + len(line)]
-                for x in range(len(line)):
-                    put(line, x, (number(row[x]) - less) / over)
-            else:
-                for x in range(len(line)):
-                    put(line, x, (number(source[at + x * strides[3]]) - less) / over)
-        copy_windows(plane, places, image * len(places), channel, out)
+def convert(source, at, stride, less, over, packed, line):  # type: ignore[no-untyped-def]
+    """A row; numbers that lie apart are brought together first, so that the rest is vectorised."""
+    row = packed
+    if stride == 1:
+        row = source[at : at + len(line)]
+    else:
+        for x in range(len(line)):
+            packed[x] = source[at + x * stride]
+    for x in range(len(line)):
+        put(line, x, (number(row[x]) - less) / over)
 
 
 @exact
-def copy_windows(plane, places, first, channel, out):  # type: ignore[no-untyped-def]
-    """Between flat arrays: a slice of one takes a fraction of the time of a row of four axes."""
-    size, width, channels = out.shape[3], plane.shape[1], out.shape[1]
-    source, target = plane.reshape(-1), out.reshape(-1)
+def copy_windows(plane, width, places, stream, to, step, size, out):  # type: ignore[no-untyped-def]
+    """Between flat arrays, to windows that are `step` apart, from `to` on."""
     for k in range(len(places)):
-        at = places[k, 0] * width + places[k, 1]
-        to = ((first + k) * channels + channel) * size * size
+        at, here = places[k, 0] * width + places[k, 1], to + k * step
         for _ in range(size):
-            row, made = source[at : at + size], target[to : to + size]
-            for j in range(size):
-                made[j] = row[j]
-            at, to = at + width, to + size
+            row, made = plane[at : at + size], out[here : here + size]
+            if stream:
+                past(row, made)
+            else:
+                for j in range(size):
+                    made[j] = row[j]
+            at, here = at + width, here + size
 
 
 @exact
@@ -173,10 +141,11 @@ def add_up(grid, stride, std, start, stop, out):  # type: ignore[no-untyped-def]
     """The same planes of the gradient by images; windows in their order."""
     down, across, channels, size = grid.shape[1:5]
     grid, out = borrowed(grid), borrowed(out)
-    total = np.empty(out.shape[2:], np.float32)
+    whole = np.empty(out.shape[2:], np.float32)
+    total = borrowed(whole)
     for number_of in range(start, stop):
         image, channel = number_of // channels, number_of % channels
-        total[:] = np.float32(0)
+        whole[:] = np.float32(0)
         for v in range(down):
             for u in range(across):
                 for i in range(size):

@@ -1,4 +1,4 @@
-"""Memory on the CPU: new, all that a tensor reaches, and what compiled code only borrows."""
+"""Memory on the CPU: new, all that a tensor reaches, borrowed, and written past the cache."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from llvmlite import ir
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 LARGE = 4 << 20  # bytes; from here on the kernel's pages are worth asking for
+WIDE = 16  # bytes that are written past the cache at once
 
 
 def fresh(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
@@ -59,3 +62,44 @@ def borrowed(typing: Any, array: Any) -> Any:
         return same._getvalue()
 
     return array(array), emit
+
+
+@intrinsic
+def past(typing: Any, source: Any, target: Any) -> Any:
+    """Copy a row past the cache: its memory is not read before it is written, in half the time.
+
+    The target and its length must be multiples of `WIDE` bytes. `settled` has to come after it.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        numbers = WIDE * 8 // signature.args[0].dtype.bitwidth
+        rows = [
+            context.make_array(kind)(context, builder, value)
+            for kind, value in zip(signature.args, arguments, strict=True)
+        ]
+        kind = ir.VectorType(context.get_data_type(signature.args[0].dtype), numbers)
+        length = builder.extract_value(rows[1].shape, 0)
+        step = ir.Constant(length.type, numbers)
+        zero = ir.Constant(length.type, 0)
+        with cgutils.for_range_slice(builder, zero, length, step, inc=True) as (place, _):
+            here, there = (
+                builder.bitcast(builder.gep(row.data, [place]), kind.as_pointer()) for row in rows
+            )
+            value = builder.load(here, align=signature.args[0].dtype.bitwidth // 8)
+            stored = builder.store(value, there, align=WIDE)
+            hint = builder.module.add_metadata([ir.IntType(32)(1)])
+            stored.set_metadata("nontemporal", hint)
+        return context.get_dummy_value()
+
+    return types.none(source, target), emit
+
+
+@intrinsic
+def settled(typing: Any) -> Any:
+    """What was written `past` the cache is there for other threads too."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), emit

@@ -22,7 +22,7 @@ Scale = Sequence[float] | None
 def cut(
     images: torch.Tensor, size: int, stride: int, mean: Scale, std: Scale, dtype: torch.dtype
 ) -> torch.Tensor:
-    """As `cpu_grid.cut_floats`, of bytes too."""
+    """As `cpu_grid.cut`, of one stack."""
     b, c, h, w = images.shape
     rows, columns = along(h, size, stride), along(w, size, stride)
     geometry = rows * columns, columns, *images.stride(), stride

@@ -1,4 +1,4 @@
-"""Numbers of float32, bfloat16 and half precision for compiled code, which computes in float32.
+"""Numbers of float32, of 16 bits, and bytes for compiled code, which computes in float32.
 
 In NumPy's arrays uint16 stands for bfloat16 and int16 for half precision: so that a type says all,
 and loops that read or write one number at a time are compiled for it, and vectorised.
@@ -17,6 +17,7 @@ STANDS_FOR = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
 INFINITE, HALF_INFINITE, SIGN = np.uint32(0x7F800000), np.uint32(0x7C00), np.uint32(0x8000)
 SPREAD = np.float32(2.0**112)  # between the exponents of half precision and of float32
 ONE_13, ONE_16 = np.uint32(13), np.uint32(16)
+BYTE = np.float32(255)
 
 
 def numbers(tensor: torch.Tensor) -> np.ndarray:
@@ -25,7 +26,7 @@ def numbers(tensor: torch.Tensor) -> np.ndarray:
 
 
 def number(value):  # type: ignore[no-untyped-def]
-    """As float32."""
+    """As float32; a byte as 0 to 1."""
     raise TypeError("only inside compiled code")
 
 
@@ -33,6 +34,7 @@ def number(value):  # type: ignore[no-untyped-def]
 def _number(value):  # type: ignore[no-untyped-def]
     return {
         types.float32: lambda value: value,
+        types.uint8: lambda value: np.float32(value) / BYTE,
         types.uint16: lambda value: bfloat16_to_float(value),
         types.int16: lambda value: half_to_float(value),
     }[value]

@@ -30,10 +30,8 @@ def grid(
         return gpu_grid.cut(images, size, stride, mean, std, dtype)
     from patchmill.kernels.patches import cpu_grid
 
-    if images.dtype == torch.uint8:
-        places = corners(images.shape[2], images.shape[3], size, stride)
-        return cpu_grid.cut_bytes([images], [places], size, mean, std, dtype)
-    return cpu_grid.cut_floats(images, size, stride, mean, std, dtype)
+    places = corners(images.shape[2], images.shape[3], size, stride)
+    return cpu_grid.cut([images], [places], size, mean, std, dtype)
 
 
 @grid.register_fake
@@ -104,7 +102,7 @@ def grid_ragged(
 
     counts = [total([(image.shape[0], image.shape[1])], size, stride) for image in images]
     stacks = [image.permute(2, 0, 1)[None] for image in images]
-    return cpu_grid.cut_bytes(stacks, positions.split(counts), size, mean, std, dtype)
+    return cpu_grid.cut(stacks, positions.split(counts), size, mean, std, dtype)
 
 
 @grid_ragged.register_fake

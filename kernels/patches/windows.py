@@ -31,6 +31,11 @@ def places(
     shapes: Sequence[tuple[int, int]], size: int, stride: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Counts, index and positions of `Patches`, for images of these heights and widths."""
+    if len(set(shapes)) == 1:
+        each = corners(*shapes[0], size, stride, device)
+        images = torch.arange(len(shapes), device=device)
+        counts = torch.full_like(images, len(each))
+        return counts, images.repeat_interleave(len(each)), each.repeat(len(shapes), 1)
     sides = [[along(length, size, stride) for length in shape] for shape in shapes]
     table = torch.tensor(sides).to(device, non_blocking=True)  # a GPU is not waited for
     rows, columns = table.unbind(1)
@@ -43,6 +48,11 @@ def places(
     return counts, index, torch.stack([number // wide, number % wide], 1) * stride
 
 
-def corners(height: int, width: int, size: int, stride: int) -> torch.Tensor:
+def corners(
+    height: int, width: int, size: int, stride: int, device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """Positions [K, 2] in an image of these sides."""
-    return places([(height, width)], size, stride, torch.device("cpu"))[2]
+    down, across = (
+        torch.arange(0, length - size + 1, stride, device=device) for length in (height, width)
+    )
+    return torch.cartesian_prod(down, across)
