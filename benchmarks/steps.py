@@ -38,6 +38,7 @@ ENDLESS = 10**9  # steps in an epoch: what happens at its end is not what is mea
 class Turn:
     images_per_s: float
     seconds: dict[str, float]  # of a step, by part
+    cores: float  # that were busy, of whomever's work for this
     gpu_bytes: int  # of the GPU's memory that torch had given out, at most
 
     @property
@@ -58,12 +59,13 @@ def take(state: State, stacks: Stacks, feed: Feed, warm_up: int, steps: int) -> 
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(state.world.device)
     watch = Watch(state, stacks, steps)
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), timing.processor_seconds()
     engine.loop(state, watch)
     timing.finish_gpu()
     seconds = time.perf_counter() - began
+    busy = timing.processor_seconds() - busy
     most = torch.cuda.max_memory_allocated(state.world.device) if on_gpu else 0
-    return Turn(watch.images / seconds, watch.seconds(), most)
+    return Turn(watch.images / seconds, watch.seconds(), busy / seconds, most)
 
 
 class Watch(Between):

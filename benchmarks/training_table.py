@@ -38,6 +38,9 @@ class Result:
     def wait(self, name: str) -> float:
         return statistics.median(turn.wait for turn in self.turns[name])
 
+    def cores(self, name: str) -> float:
+        return statistics.median(turn.cores for turn in self.turns[name])
+
     def milliseconds(self, name: str) -> dict[str, float]:
         """Of a step, by part."""
         turns = self.turns[name]
@@ -67,6 +70,7 @@ class Result:
             "of_ceiling": round(share.median, 3),
             "of_ceiling_spread": round(share.spread, 3),
             "wait": round(self.wait(name), 3),
+            "cores_busy": round(self.cores(name), 2),
             "step_ms": {part: round(ms, 2) for part, ms in self.milliseconds(name).items()},
             **({"gpu_mib": gpu} if gpu else {}),
         }
@@ -97,7 +101,7 @@ def show(result: Result, headline: Sequence[str]) -> None:
 
 def _print_rates(console: Console, result: Result) -> None:
     on_gpu = any(map(result.gpu_mebibytes, result.turns))
-    columns = ["images/s", "low to high", "of the ceiling", "waits for data"]
+    columns = ["images/s", "low to high", "of the ceiling", "waits for data", "cores"]
     table = report.new_table("fed by", *columns, *(["GPU MiB"] if on_gpu else []))
     for name in result.turns:
         rate = result.rate(name)
@@ -106,6 +110,7 @@ def _print_rates(console: Console, result: Result) -> None:
             f"{rate.low:,.0f} to {rate.high:,.0f}",
             f"{result.of_ceiling(name).median:.0%}",
             f"{result.wait(name):.1%}",
+            f"{result.cores(name):.2f}",
         ]
         table.add_row(name, *cells, *([f"{result.gpu_mebibytes(name):,}"] if on_gpu else []))
     console.print(table)

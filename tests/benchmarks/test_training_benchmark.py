@@ -56,19 +56,22 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 # ------------------------------------------------------------------------------------ the whole run
 
 
-def test_it_reports_all_feeds(tmp_path, monkeypatch, capsys):
-    out = tmp_path / "out.json"
-    run(monkeypatch, *WORDS, "--steps", "2", "--rounds", "2", "--json", str(out))
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_it_reports_all_feeds(device: str, tmp_path, monkeypatch, capsys):
+    out, words = tmp_path / "out.json", [*WORDS, f"train.device={device}"]
+    run(monkeypatch, *words, "--steps", "2", "--rounds", "2", "--json", str(out))
     found = json.loads(out.read_text())
     rows = {row["name"]: row for row in found["rows"]}
     assert list(rows) == [feeds.CEILING, feeds.OURS, feeds.THEIRS]
     assert rows[feeds.CEILING]["of_ceiling"] == 1
     for row in rows.values():
         assert row["images_per_s"] > 0 and row["of_ceiling"] > 0 and 0 <= row["wait"] <= 1
+        assert row["cores_busy"] > 0
         assert list(row["step_ms"]) == list(steps.PARTS)
-        assert row["step_ms"][steps.PASSES] > row["step_ms"][steps.OPTIMISER] > 0
+        assert row["step_ms"][steps.PASSES] > 0 and row["step_ms"][steps.OPTIMISER] > 0
+        assert ("gpu_mib" in row) == (device == "cuda")
     assert found["memory_mib"]["process_at_most"] > 0
-    assert found["settings"] == WORDS and found["batch_size"] == 4
+    assert found["settings"] == words and found["batch_size"] == 4
     assert (found["steps"], found["rounds"], found["workers"]) == (2, 2, 1)
     said = capsys.readouterr().out
     assert "moco, resnet10t, 32 pixels, batches of 4" in said
