@@ -5,10 +5,12 @@ Each complaint is one sentence, and nothing has been written by then.
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -19,19 +21,21 @@ from patchmill.cluster.snapshot import ROOT
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.errors import MillError
 from patchmill.training import backbones, checkpoint, compose, data, methods
+from patchmill.training.distributed import World
 from patchmill.training.settings import Config
 
 COPIES = 2  # of the weights in an optimiser's state, at most
 SLACK = 1 << 28  # bytes, for logs, pictures and code
 
 
-def check(config: Config) -> None:
-    """A run's folder, disk and network; the plan has looked at its data and batch."""
+def check(config: Config, ranks: int) -> None:
+    """A run's folder, disk, network and data; the plan has looked at its batch."""
     folder = Path(config.out) / config.name
     jobs.check_free(folder)
     _check_earlier(config, folder)
     place = _writable(folder)
-    _check_room(config, place)
+    _check_room(config, place, ranks)
+    _check_data(config, ranks)
 
 
 def probe(resources: Resources) -> None:
@@ -79,8 +83,20 @@ def _writable(folder: Path) -> Path:
     return place
 
 
-def _check_room(config: Config, place: Path) -> None:
-    one = _network(config) * (1 + COPIES)
+def _check_data(config: Config, ranks: int) -> None:
+    """Opens what training does, as its first rank, but on the CPU: the GPUs are elsewhere."""
+    here = copy.deepcopy(config)
+    here.train.device, here.train.pipeline, here.train.workers = "cpu", "threads", 1
+    with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
+        data.open_training(here, World(size=ranks), Path(folder)).close()
+    if config.evaluate.knn_every and config.data.test:
+        splits: tuple[data.Split, ...] = ("train", "test")
+        for split in splits:
+            data.open_evaluation(here, World(size=ranks), split).close()
+
+
+def _check_room(config: Config, place: Path, ranks: int) -> None:
+    one = _network(config, ranks) * (1 + COPIES)
     # Those that are kept, the best, and one that is being written.
     needed = one * (config.train.keep + 2) + SLACK
     free = shutil.disk_usage(place).free
@@ -91,12 +107,13 @@ def _check_room(config: Config, place: Path) -> None:
         )
 
 
-def _network(config: Config) -> int:
+def _network(config: Config, ranks: int) -> int:
     """Bytes; made without weights, to see whether it can be."""
     (view, *_) = recipes.load(config.method.views).views
     labels = data.labels(config) if methods.METHODS[config.method_name].needs_labels else None
     with torch.device("meta"):
         method = methods.build(config, backbones.build(config.model, view.size), labels)
-    if complaint := method.global_batch_must(config.train.batch_size // config.train.accumulate):
+    at_a_time = config.train.batch_size // config.train.accumulate
+    if complaint := method.global_batch_must(at_a_time, ranks):
         raise MillError(complaint)
     return sum(it.numel() * it.element_size() for it in method.state_dict().values())

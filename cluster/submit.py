@@ -37,15 +37,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     here = given.local or not (slurm.is_there() or given.dry_run)
     if here:
         needs = _of_this_machine(needs, asked)
+    refused = None
     for config in runs.configs:
-        planned = plan.of(config, needs.nodes, needs.tasks, given.throughput)
-        preflight.check(config)
+        planned = plan.of(config, needs, given.throughput)
+        try:
+            preflight.check(config, planned.ranks)
+        except MillError as error:
+            if not given.dry_run:
+                raise
+            refused = refused or error
     if given.probe and not here:
         preflight.probe(needs)
     print(f"{'run':<16} {runs.folder}" + _counted(runs))
     print(planned)
+    for warning in planned.warnings():
+        print(f"warning: {warning}", file=sys.stderr)
     if given.dry_run:
         _show(needs, runs, here)
+        if refused:
+            raise refused
     elif here:
         sys.exit(_run(needs, runs, words))
     else:

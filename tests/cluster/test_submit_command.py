@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from patchmill.cluster import jobs, plan, slurm, snapshot, submit
+from patchmill.cluster import jobs, plan, resources, slurm, snapshot, submit
 from patchmill.loaders.errors import MillError
 from patchmill.training import compose
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["method=dilo", "data=scenes", "train.device=cpu", "train.batch_size=128"]
-WORDS += ["data.train=scenes(count=2000, size=64)", "optim.lr=0.06"]
+WORDS += ["data.train=scenes(count=2000, size=64)", "optim.lr=0.06", "method.split_bn=0"]
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def test_a_dry_run_shows_plan_and_script(capsys):
     for line in (
         "ranks            8 x 8 = 64",
         "batch of a rank  2",
-        "learning rate    0.06 at its peak",
+        "learning rate    0.06 at its peak, after 1 epoch of warm-up",
         "samples          2,000, of which a rank sees 30 an epoch",
         "#SBATCH --nodes=8",
         "#SBATCH --ntasks-per-node=8",
@@ -68,6 +68,12 @@ def test_a_dry_run_shows_plan_and_script(capsys):
     (step,) = [line for line in out.splitlines() if line.startswith("srun")]
     assert "--kill-on-bad-exit=1 --cpus-per-task=8" in step
     assert "wckey" not in out
+
+
+def test_a_dry_run_shows_also_what_would_be_refused(capsys):
+    with pytest.raises(MillError, match=r"split_bn=4 cannot make equal parts"):
+        submit.main(["--dry-run", "--nodes", "8", *WORDS, "method.split_bn=4"])
+    assert "\nlearning rate " in (out := capsys.readouterr().out) and "\nsrun " in out
 
 
 def test_a_dry_run_of_a_sweep(capsys):
@@ -100,12 +106,51 @@ def test_hours_come_from_what_was_measured(tmp_path):
     path = tmp_path / "throughput.json"
     path.write_text(json.dumps({"rows": rows}))
     config = compose.compose(WORDS)
-    planned = plan.of(config, nodes=2, tasks=1, throughput=str(path))
+    needs = resources.Resources(nodes=2, gpus_per_node=4, cpus_per_task=3)
     seen = 2000 // 128 * 128 * config.train.epochs
-    assert planned.hours == pytest.approx(seen / 200 / 3600)
+    for device, workers, rate in (("cpu", None, 200), ("cpu", 6, 400), ("cuda", 6, 800)):
+        rows[1]["workers"] = workers
+        path.write_text(json.dumps({"rows": rows, "device": device}))
+        planned = plan.of(config, needs, str(path))
+        assert planned.rate == rate
+        assert planned.hours == pytest.approx(seen / rate / 3600)
     path.write_text("{}")
     with pytest.raises(MillError, match=r"holds no throughput of a loader"):
-        plan.of(config, nodes=2, tasks=1, throughput=str(path))
+        plan.of(config, needs, str(path))
+
+
+def test_what_may_not_be_as_somebody_thinks(tmp_path):
+    path = tmp_path / "throughput.json"
+    path.write_text(json.dumps({"rows": [{"name": "loader", "images_per_s": 1.0}]}))
+    words = [
+        *WORDS,
+        "train.workers=9",
+        "data=shards",
+        "data.steps=5",
+        "data.train=file:///a-{0..9}.tar",
+    ]
+    needs = resources.Resources(tasks_per_node=8, requeue=False, time="60")
+    streamed, shared, ends = plan.of(compose.compose(words), needs, str(path)).warnings()
+    assert "10 streamed shards are dealt to 8 ranks: 2 of them read 2, the others 1" in streamed
+    assert "train.workers=9 share the 8 cores of a process" in shared
+    assert "ends after 60, as it is not to be queued again" in ends
+    assert not plan.of(compose.compose(WORDS), resources.Resources()).warnings()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data.test=nowhere"], "nowhere"),
+        (["data.train=file:///a-{0..9}.tar"], "say how many batches, as data.steps=1000"),
+        (
+            ["data.train=file:///a-{0..3}.tar", "data.steps=9"],
+            "4 streamed shards cannot be dealt to 8",
+        ),
+        (["data.masks=nowhere.masks"], "nowhere.masks"),
+    ],
+)
+def test_data_that_training_would_refuse(words, said):
+    assert said in refused(*words, "--dry-run")
 
 
 def test_what_cannot_be_is_said_at_once(tmp_path, monkeypatch):
