@@ -2,13 +2,15 @@
 # A real SLURM of several nodes on one machine, by its loopback addresses alone. It needs slurmctld,
 # slurmd and slurm-client; no root, no systemd, no munge.
 #
-#   slurm_sandbox.sh start DIR [NODES] [GPUS] [PORT]    then: export SLURM_CONF=DIR/slurm.conf
+#   slurm_sandbox.sh start DIR [NODES] [GPUS] [PORT] [JOB]    then: export SLURM_CONF=DIR/slurm.conf
 #   slurm_sandbox.sh stop DIR
 #
-# Partitions: debug, whose jobs give way to those of urgent, 20 seconds after they are told.
+# It listens at PORT and, for each node, one more. Jobs are numbered from JOB on: their ranks meet at
+# ports that follow from the number, and those of two sandboxes must not be the same.
+# Partitions: debug, whose jobs give way to those of urgent, a minute after they are told.
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
-command=$1 dir=$(realpath -m "$2") nodes=${3:-8} gpus=${4:-8} port=${5:-6917}
+command=$1 dir=$(realpath -m "$2") nodes=${3:-8} gpus=${4:-8} port=${5:-6917} job=${6:-1}
 export SLURM_CONF=$dir/slurm.conf
 
 # SLURM wants a character device behind each GPU: nodes that root makes, or terminals.
@@ -29,6 +31,7 @@ SlurmctldHost=localhost(127.0.0.1)
 SlurmUser=$(id -un)
 SlurmdUser=$(id -un)
 SlurmctldPort=$port
+FirstJobId=$job
 SlurmctldPidFile=$dir/slurmctld.pid
 SlurmctldLogFile=$dir/slurmctld.log
 StateSaveLocation=$dir/state
@@ -59,7 +62,7 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName=127.0.0.[1-$nodes] NodeHostname=localhost NodeAddr=127.0.0.[1-$nodes] Port=[$((port + 1))-$((port + nodes))] CPUs=$((2 * gpus)) RealMemory=8000 Gres=gpu:$gpus State=UNKNOWN
-PartitionName=debug Nodes=ALL Default=YES PriorityTier=1 GraceTime=20 DefaultTime=10 MaxTime=60 State=UP
+PartitionName=debug Nodes=ALL Default=YES PriorityTier=1 GraceTime=60 DefaultTime=10 MaxTime=60 State=UP
 PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF DefaultTime=10 MaxTime=60 State=UP
 CONF
 }
