@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchmill.cluster import slurm
+import torch
+
+from patchmill.cluster import lives, slurm
 from patchmill.loaders.errors import MillError
 from patchmill.training import compose, engine, meeting, stopping
 
@@ -37,17 +39,26 @@ class Training:
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
         # Python looks for modules where it starts: the script begins in the copy of the code.
         os.chdir(self.folder)
-        print(f"patchmill {self.commit} in {Path(__file__).parents[1]}", flush=True)
         with stopping.Signals():
             os.environ.update(_local_place(os.environ))
             try:
-                engine.train(compose.from_plain(self.config))
+                self._introduce()
+                config = compose.from_plain(self.config)
+                lives.begin(Path(config.out) / config.name)
+                engine.train(config)
             except stopping.Stopped as stopped:
                 self._leave(stopped)
             except MillError as error:
-                print(f"error: {error} (on {socket.gethostname()})", file=sys.stderr)
+                print(f"error: {error} (on {node()})", file=sys.stderr)
                 sys.exit(1)
             _tidy()
+
+    def _introduce(self) -> None:
+        """So that a node or a GPU that ails can be told from the logs."""
+        place = meeting.place()
+        rank, size, local = place[:3] if place else (0, 1, 0)
+        code = f"patchmill {self.commit} in {Path(__file__).parents[1]}"
+        print(f"rank {rank} of {size} on {node()}, {_device(local)}: {code}", flush=True)
 
     def _leave(self, stopped: stopping.Stopped) -> None:
         place = meeting.place()
@@ -58,6 +69,21 @@ class Training:
             refused = slurm.requeue(job)
             print(f"SLURM does not requeue job {job}: {refused}" if refused else "queued again")
         raise stopped
+
+
+def node() -> str:
+    """As SLURM calls it, which is what its commands take."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def _device(local: int) -> str:
+    if local >= torch.cuda.device_count():
+        return "no GPU"
+    try:
+        found = torch.cuda.get_device_properties(local)
+    except RuntimeError as error:
+        return f"GPU {local}, which does not work ({str(error).splitlines()[0]})"
+    return f"GPU {local} ({found.name}, {found.uuid})"
 
 
 def is_due(number: int, job: Mapping[str, str]) -> bool:

@@ -29,10 +29,26 @@ class Job(NamedTuple):
     commit: str
     submitted: float
 
+    def merged(self) -> list[Path]:
+        """What all ranks log, as one; of a whole array, one for each of its tasks that began."""
+        if (path := merged(Path(self.logs), self.id)).exists():
+            return [path]
+        found = Path(self.logs).glob(merged(Path(), f"{self.id}_*").name)
+        return sorted(found, key=lambda it: int(it.stem.rpartition("_")[2]))
+
     def paths(self) -> list[Path]:
         """A log for each rank, rank 0 first."""
         found = Path(self.logs).glob(f"{self.id}_*_log.out")
         return sorted(found, key=lambda it: list(map(int, it.name.split("_")[1:-1])))
+
+
+def merged(folder: Path, id: str) -> Path:
+    return folder / f"log-{id}.out"
+
+
+def rank(path: Path) -> int:
+    """Whose log it is."""
+    return int(path.name.split("_")[-2])
 
 
 def read(run: Path) -> Job | None:

@@ -14,6 +14,7 @@ import submitit
 from patchmill.cluster import follow, jobs, script
 from patchmill.cluster.job import CACHES, Training
 from patchmill.cluster.jobs import Job
+from patchmill.cluster.merging import Merging
 from patchmill.training import runs, stopping
 
 NO_LIMIT = 60 * 24 * 365  # minutes
@@ -41,7 +42,18 @@ class Started:
         """Prints what it logs; the exit code. Signals are passed on."""
         numbers = (signal.SIGINT, signal.SIGTERM)
         with _handled(dict.fromkeys(numbers, self._pass_on)):
-            follow.until(record, lambda: not self._job.done(), ask=follow.LOOK)
+            merging = Merging(Path(record.logs), self.id)
+            lines = follow.Lines()
+            follow.until(record, self._lives, follow.LOOK, lines, merging.look)
+            code = self._code(run)
+            merging.end(code)
+            follow.show(record, lines)
+        return code
+
+    def _lives(self) -> bool:
+        return not self._job.done()
+
+    def _code(self, run: Path) -> int:
         if all(it.paths.result_pickle.exists() for it in self._job._sub_jobs or [self._job]):
             return 0
         return stopping.STOPPED if runs.read(run).get("state") == "stopped" else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from patchmill.cluster.job import CACHES
 from patchmill.cluster.resources import Resources, minutes
+from patchmill.training import runs
 
 SNAPSHOT = "code"
 FOREVER = 1_000_000  # requeues: what ends a run is its last epoch
@@ -77,7 +79,7 @@ def _parameters(resources: Resources, folder: Path, name: str) -> dict[str, Any]
         constraint=resources.constraint,
         dependency=resources.dependency,
         comment=resources.comment,
-        signal_delay_s=resources.signal_delay,
+        signal_delay_s=max(resources.signal_delay, _seen(folder.parents[1])),
         array_parallelism=resources.array_parallelism,
         stderr_to_stdout=True,
         wckey=None,  # which clusters refuse that do not know it
@@ -88,9 +90,31 @@ def _parameters(resources: Resources, folder: Path, name: str) -> dict[str, Any]
     )
 
 
+def _seen(run: Path) -> int:
+    """Seconds that a run which goes on needs to be told before its end, by what it took so far.
+
+    Twice as long as its last checkpoint, and a minute, which is as exact as SLURM's signals are.
+    """
+    return ceil(2 * runs.read(run).get("checkpoint_s", 0)) + 60
+
+
 def _setup(resources: Resources, folder: Path) -> list[str]:
     usual = [f'export {name}="${{{name}:-{text}}}"' for name, text in ENVIRONMENT.items()]
     own = [f"export {name}={shlex.quote(str(text))}" for name, text in resources.env.items()]
     flight = f'export TORCH_NCCL_DEBUG_INFO_TEMP_FILE="{folder}/flight-$SLURM_JOB_ID-rank"'
     code = f"export PYTHONPATH={shlex.quote(str(folder / SNAPSHOT))}"
-    return [*resources.setup, *own, *usual, flight, code]
+    return [*resources.setup, *own, *usual, flight, code, *_merged(folder)]
+
+
+def _merged(folder: Path) -> list[str]:
+    """The logs of all ranks as one, by a process that lives as long as the script.
+
+    SIGTERM is left to the ranks: the script ends when they have, and says how.
+    """
+    start = shlex.join([sys.executable, "-m", "patchmill.cluster.merging", str(folder)])
+    return [
+        f"exec 9> >(cd {shlex.quote(str(folder / SNAPSHOT))} && exec {start})",
+        "merging=$!",
+        """trap 'code=$?; trap "" PIPE; echo $code >&9; exec 9>&-; wait $merging' EXIT""",
+        "trap : TERM",
+    ]

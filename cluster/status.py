@@ -17,19 +17,15 @@ from patchmill.loaders.errors import MillError, run_command
 
 HEADS = ("run", "state", "job", "epoch", "images/s", "left", "loss", "restarts")
 SILENT = 1800  # seconds without a heartbeat after which a run that nobody queued counts as dead
-LAST = 20  # lines of each rank's log
+LAST = 40  # lines of a log
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from patchmill.cluster import follow, jobs, slurm
+    from patchmill.cluster import slurm
 
     given = _parser().parse_args(arguments)
     if given.tail:
-        job = _job(given.tail)
-        logs = follow.Logs(job)
-        logs.show(last=LAST)
-        if given.follow:
-            follow.until(job, lambda: bool(jobs.state(job)), logs=logs)
+        _tail(given.tail, given.follow)
         return
     if given.cancel:
         _cancel(_job(given.cancel))
@@ -100,6 +96,21 @@ def _left(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d} h" if minutes >= 60 else f"{minutes} min"
 
 
+def _tail(run: Path, goes_on: bool) -> None:
+    """What failed comes first, if something did."""
+    from patchmill.cluster import failures, follow, jobs
+
+    job, lines = _job(run), follow.Lines()
+    now = jobs.state(job)
+    if not now and (told := failures.told(job)):
+        print(*told, sep="\n", end="\n\n")
+    if not job.merged():
+        print(f"job {job.id} has written nothing yet: it is {now}" if now else "there is no log")
+    follow.show(job, lines, LAST)
+    if goes_on:
+        follow.until(job, lambda: bool(jobs.state(job)), lines=lines)
+
+
 def _job(run: Path) -> Any:
     from patchmill.cluster import jobs
 
@@ -128,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("folders", nargs="*", type=Path, default=[Path("runs")], metavar="DIR")
     made.add_argument("--cancel", type=Path, metavar="RUN", help="save a checkpoint, and end")
-    made.add_argument("--tail", type=Path, metavar="RUN", help="the ends of its ranks' logs")
+    made.add_argument("--tail", type=Path, metavar="RUN", help="the end of its log")
     made.add_argument("--follow", action="store_true", help="with --tail: go on until it ends")
     made.add_argument("--json", action="store_true", help="the table, for programs")
     return made

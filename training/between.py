@@ -117,6 +117,7 @@ class Between:
             loss=values["loss"],
             images_per_s=speed,
             eta_s=left / speed,
+            checkpoint_s=self._at.writer.seconds,
         )
 
     # --------------------------------------------------------------------------------------- saving

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import threading
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,7 @@ class Writer:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder, self._keep = folder, keep
+        self.seconds = 0.0  # that the last checkpoint took
         self._thread: threading.Thread | None = None
         self._error: MillError | None = None
         (folder / FOLDER).mkdir(exist_ok=True)
@@ -132,6 +134,7 @@ class Writer:
             )
 
     def _save(self, saved: dict[str, Any]) -> None:
+        began = time.monotonic()
         path = place(self._folder, saved["step"])
         half = path.with_name(f".{path.name}.part")
         try:
@@ -143,6 +146,7 @@ class Writer:
         finally:
             half.unlink(missing_ok=True)
         _to_disk(path.parent)
+        self.seconds = time.monotonic() - began
         for old in kept(self._folder)[: -self._keep]:
             old.unlink()
 

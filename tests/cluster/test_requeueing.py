@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchmill.cluster import resources, slurm, status
+from patchmill.cluster import resources, script, slurm, status
 from patchmill.cluster.job import is_due
 from patchmill.loaders.errors import MillError
 
@@ -107,3 +107,14 @@ def test_the_table(tmp_path, monkeypatch, capsys):
     ]
     with pytest.raises(MillError, match="was not given to a job"):
         status.main(["--tail", str(tmp_path / "sweep" / "d")])
+
+
+def test_a_run_that_saves_slowly_is_told_earlier_when_it_goes_on(tmp_path):
+    needs = resources.find({"gpus_per_node": 0})
+
+    def text() -> str:
+        return script.text(script.executor(needs, tmp_path / "jobs" / "001", "run"), 1)
+
+    assert "#SBATCH --signal=USR2@180\n" in text()
+    (tmp_path / "status.json").write_text('{"checkpoint_s": 100.2}')
+    assert "#SBATCH --signal=USR2@261\n" in text()
