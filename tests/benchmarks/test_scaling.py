@@ -1,0 +1,181 @@
+"""Scaling: formulas against cases by hand, where numbers come from, and the command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchmill.benchmarks import scaling, scaling_model
+from patchmill.benchmarks.scaling_model import COMPUTE, LIMITS, LOADER, NETWORK, STORE, Cluster
+from patchmill.loaders.errors import MillError
+
+# A step takes 2 seconds, of which 1 hides the exchange; every node trains on 4 x 10 images in it.
+CLUSTER = Cluster(
+    ranks=4, loader=1000, batch=10, step=2, overlap=0.5, gradient=100, inside=300, network=75,
+    latency=0.125, store=100_000, link=10_000, image=10,
+)  # fmt: skip
+
+
+def test_the_exchange_by_hand():
+    alone = replace(CLUSTER, ranks=1)
+    assert scaling_model.exchange(alone, 1) == 0
+    # Inside a node 3 of 4 parts go round twice: 150 bytes.
+    assert scaling_model.exchange(CLUSTER, 1) == 150 / 300
+    # Between 4 nodes, too; and messages go up and down a tree of 2 levels.
+    assert scaling_model.exchange(CLUSTER, 4) == 150 / 300 + 150 / 75 + 4 * 0.125
+
+
+def test_a_prediction_by_hand():
+    one, four = (scaling_model.predict(CLUSTER, nodes) for nodes in (1, 4))
+    assert one.images_per_s == 20 and one.waiting == 0 and one.of_linear == 1
+    # An exchange of 3 seconds, of which 1 is hidden: a step of 2 seconds, and as much waiting.
+    assert four.images_per_s == 160 / 4 and four.waiting == 0.5 and four.of_linear == 0.5
+    assert four.most == {LOADER: 4000, STORE: 4000, COMPUTE: 80, NETWORK: 40}
+
+
+@pytest.mark.parametrize(
+    ("limit", "change", "images_per_s"),
+    [
+        (LOADER, {"loader": 2}, 8),
+        (STORE, {"store": 300}, 30),
+        (STORE, {"link": 50}, 20),
+        (NETWORK, {}, 40),
+        (NETWORK, {"network": 75e6, "latency": 8}, 160 / (2 + 32.5 - 1)),
+        (COMPUTE, {"network": 75e6, "latency": 0}, 80),
+    ],
+)
+def test_what_is_scarce_is_the_limit(limit, change, images_per_s):
+    found = scaling_model.predict(replace(CLUSTER, **change), 4)
+    assert found.limit == limit and found.images_per_s == pytest.approx(images_per_s, rel=1e-4)
+
+
+def test_limits_follow_one_another():
+    """Every node computes 20 images a second, as long as the store has more."""
+    cluster = replace(CLUSTER, network=75e6, latency=0, store=2000)
+    predicted = [scaling_model.predict(cluster, nodes) for nodes in (1, 2, 4, 8, 16, 32)]
+    turns = scaling_model.turns(predicted)
+    assert [(it.nodes, it.limit) for it in turns] == [(1, COMPUTE), (16, STORE)]
+    assert [it.images_per_s for it in predicted] == pytest.approx([20, 40, 80, 160, 200, 200])
+
+
+positive = st.floats(0.01, 100)
+clusters = st.builds(
+    Cluster, ranks=st.integers(1, 16), batch=st.integers(1, 512), overlap=st.floats(0, 1),
+    **dict.fromkeys(
+        ("loader", "step", "gradient", "inside", "network", "store", "link", "image"), positive
+    ),
+    latency=st.floats(0, 0.01),
+)  # fmt: skip
+
+
+@given(clusters, st.integers(2, 1000), st.integers(1, 100))
+def test_more_nodes_are_not_slower(cluster, nodes, more):
+    """Of those that talk to others at all, and as long as a step takes longer than a message."""
+    rate = scaling_model.rate(cluster, nodes)
+    assert scaling_model.rate(cluster, nodes + more) >= rate * (1 - 1e-9)
+
+
+@given(clusters, st.integers(1, 1000))
+def test_the_limit_is_what_helps(cluster, nodes):
+    found = scaling_model.predict(cluster, nodes)
+    assert found.images_per_s == min(found.most.values())
+    gains = {it: scaling_model.rate(scaling_model._doubled(cluster, it), nodes) for it in LIMITS}
+    assert min(gains.values()) >= found.images_per_s * (1 - 1e-9)
+    assert gains[found.limit] == max(gains.values())
+    assert max(gains.values()) <= 2 * found.images_per_s * (1 + 1e-9)
+
+
+# -------------------------------------------------------------------------------------- the command
+
+
+RATES = {"loading": [100.0, 90.0, 110.0], "computing": [110.0], "training": [90.0]}
+MEASURED = {
+    "processes": 1, "workers": 2, "wait": 0.0, "exchange": None, "latency": None,
+    "rates": RATES, "gradient": 4_000_000, "image": 5000.0, "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def nobodys_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> str:
+    path = tmp_path / "earlier.json"
+    path.write_text(json.dumps({"measured": [MEASURED]}))
+    return str(path)
+
+
+def refused(*words: str) -> str:
+    with pytest.raises(MillError) as caught:
+        scaling.main(words)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_number_says_where_it_comes_from(earlier, tmp_path, capsys):
+    loads, trains = tmp_path / "loads.json", tmp_path / "trains.json"
+    rows = [{"name": "loader", "images_per_s": 60.0, "workers": 3}]
+    loads.write_text(json.dumps({"rows": rows, "device": "cpu", "images": {"kilobytes": 110.5}}))
+    trains.write_text(json.dumps({"rows": [{"name": "cached batches", "images_per_s": 32.0}]}))
+    out = tmp_path / "out.json"
+    words = ["--measured", earlier, "--json", str(out), "--nodes", "1,8"]
+    scaling.main(words)
+    inputs = json.loads(out.read_text())["inputs"]
+    assert inputs["loader-rate"]["value"] == 400  # 8 cores of the profile, of which 2 gave 100
+    assert inputs["loader-rate"]["origin"] == "measured on a CPU, by 2 of 8 cores"
+    assert inputs["gradient"]["value"] == 4 and inputs["image"]["value"] == 5
+    assert inputs["network"]["origin"] == "assumed"
+    more = ["--throughput", str(loads), "--training", str(trains), "--cores", "5", "--network", "3"]
+    scaling.main([*words, *more])
+    content = json.loads(out.read_text())
+    told = {name: (it["value"], it["origin"]) for name, it in content["inputs"].items()}
+    assert told["loader-rate"] == (100, "loads.json") and told["image"] == (110.5, "loads.json")
+    assert told["step-rate"] == (32, "trains.json") and told["network"] == (3, "--network")
+    one, eight = content["predicted"]
+    assert one["most"][COMPUTE] == 8 * 32 and eight["most"][LOADER] == 8 * 8 * 100
+    printed = capsys.readouterr().out
+    assert "25 GB/s between a node and the others, each way (assumed)" in printed
+    assert "from 1 node on, the limit is " in printed
+
+
+def test_the_chart_is_drawn(earlier, tmp_path):
+    pytest.importorskip("matplotlib")
+    scaling.main(["--measured", earlier, "--plot", str(tmp_path / "a.png")])
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_refused(earlier, tmp_path):
+    assert "--processes must begin with 1" in refused("--processes", "2,4")
+    assert "cannot read --nodes '1,x'" in refused("--nodes", "1,x")
+    assert "--network must be above 0, not -1" in refused("--network", "-1")
+    assert "--overlap is a share" in refused("--overlap", "2")
+    assert "cannot read" in refused("--measured", str(tmp_path / "nowhere.json"))
+    empty = tmp_path / "empty.json"
+    empty.write_text("{}")
+    assert "holds nothing that was measured" in refused("--measured", str(empty))
+    words = ["--measured", earlier]
+    assert "does not hold" in refused(*words, "--training", str(empty))
+    assert "no throughput" in refused(*words, "--throughput", str(empty))
+
+
+@pytest.mark.slow
+def test_processes_are_measured_together(tmp_path):
+    small = [
+        "method=moco", "scale=demo", "size=32", "data.train=scenes(count=16, size=32)",
+        "method.queue=16", "method.split_bn=0", "train.device=cpu",
+    ]  # fmt: skip
+    asked = ["--processes", "1,2", "--batch", "4", "--steps", "1", "--rounds", "1"]
+    out = tmp_path / "out.json"
+    scaling.main([*small, *asked, "--seconds", "0.1", "--json", str(out)])
+    one, two = json.loads(out.read_text())["measured"]
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["exchange"] is None and two["exchange"] > 0 < two["latency"]
+    assert all(rate > 0 for it in (one, two) for rates in it["rates"].values() for rate in rates)
+    assert one["gradient"] == two["gradient"] and one["image"] == two["image"]
