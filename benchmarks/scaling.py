@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             },
         )
     if given.plot:
-        scaling_table.draw(given.plot, measured, predicted, cluster)
+        from patchmill.benchmarks import scaling_chart
+
+        scaling_chart.draw(given.plot, measured, predicted, cluster)
 
 
 def _measure(given: Namespace) -> list[Measured]:

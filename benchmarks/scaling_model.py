@@ -45,6 +45,7 @@ class Prediction:
     images_per_s: float
     limit: str  # that of which twice as much would help most
     most: dict[str, float]  # images a second, if there were only this limit
+    fed: float  # images a second that loaders and store have for a rank
     waiting: float  # share of a step's time in which ranks wait for gradients, if data is there
 
     def as_json(self) -> dict[str, Any]:
@@ -54,6 +55,7 @@ class Prediction:
             "of_linear": round(self.of_linear, 3),
             "limit": self.limit,
             "most": {name: round(it, 1) for name, it in self.most.items()},
+            "fed": round(self.fed, 1),
             "waiting": round(self.waiting, 3),
         }
 
@@ -65,11 +67,13 @@ class Prediction:
 
 def predict(cluster: Cluster, nodes: int) -> Prediction:
     rest = unhidden(exchange(cluster, nodes), cluster.step, cluster.overlap)
+    most = _most(cluster, nodes)
     return Prediction(
         nodes,
         rate(cluster, nodes),
         limit(cluster, nodes),
-        _most(cluster, nodes),
+        most,
+        min(most[LOADER], most[STORE]) / (nodes * cluster.ranks),
         rest / (cluster.step + rest),
     )
 

@@ -35,6 +35,7 @@ def test_a_prediction_by_hand():
     assert one.images_per_s == 20 and one.waiting == 0 and one.of_linear == 1
     # An exchange of 3 seconds, of which 1 is hidden: a step of 2 seconds, and as much waiting.
     assert four.images_per_s == 160 / 4 and four.waiting == 0.5 and four.of_linear == 0.5
+    assert one.fed == 1000 / 4 and four.fed == 4000 / 16
     assert four.most == {LOADER: 4000, STORE: 4000, COMPUTE: 80, NETWORK: 40}
 
 
