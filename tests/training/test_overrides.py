@@ -97,7 +97,7 @@ def test_a_mistake_is_one_sentence(words: str):
         ("train.channels_last=True", True),
         ("train.channels_last=auto", "auto"),
         ("train.compile=true", True),
-        ("name=${data.name}-${optim.lr}", "scenes-0.12"),
+        ("name=${data.name}-${seed}", "scenes-0"),
     ],
 )  # fmt: skip
 def test_what_is_written_is_what_is_meant(word: str, value: Any):

@@ -1,0 +1,59 @@
+"""The benchmark of methods trains them, and reports what their runs say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from patchmill.benchmarks import methods as benchmark
+from patchmill.loaders.errors import MillError
+from patchmill.training import records
+
+SMALL = [
+    "data.train=scenes(count=32, size=32)",
+    "data.test=scenes(count=16, seed=1, size=32)",
+    "train.epochs=2",
+    "train.batch_size=8",
+    "train.log_every=2",
+    "train.workers=1",
+    "log.tensorboard=false",
+]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["methods.py", *words])
+    benchmark.main()
+
+
+def test_it_reports_what_the_runs_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, found = tmp_path / "runs", tmp_path / "out.json"
+    words = ["--methods", "tcr", "--out", str(out), "--json", str(found)]
+    run(monkeypatch, *words, *SMALL)
+    rows = {row["name"]: row for row in json.loads(found.read_text())["rows"]}
+    assert list(rows) == ["tcr"]
+    for name, row in rows.items():
+        folder = out / f"{name}-0"
+        losses = records.read(folder)["loss"]
+        looked = [it["knn"] for it in records.evaluations(folder)]
+        assert row["loss_first"] == pytest.approx(losses[0], abs=1e-4)
+        assert row["loss_last"] == pytest.approx(losses[-1], abs=1e-4)
+        assert (row["knn_untrained"], row["knn_trained"]) == (looked[0], looked[-1])
+        assert row["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "mocco"], "there is no method mocco: choose among bagssl"),
+        (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--methods", "tcr", "train.epoch=2"], "tcr does not run: .*train.epochs"),
+    ],
+)
+def test_mistakes_are_sentences(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(MillError, match=message):
+        run(monkeypatch, "--out", str(tmp_path), *words)
