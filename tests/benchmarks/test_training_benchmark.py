@@ -79,19 +79,35 @@ def test_it_reports_all_feeds(device: str, tmp_path, monkeypatch, capsys):
     assert not multiprocessing.active_children()
 
 
-def test_without_the_peer_it_measures_the_rest(tmp_path, monkeypatch):
-    out = tmp_path / "out.json"
+def test_without_the_peer_it_measures_and_draws_the_rest(tmp_path, monkeypatch):
+    out, plot = tmp_path / "out.json", tmp_path / "out.png"
     small = ["--steps", "1", "--rounds", "1", "--peers", "", "--json", str(out)]
-    run(monkeypatch, *WORDS, *small, "method.views=dilo(size=32)")
+    run(monkeypatch, *WORDS, *small, "method.views=dilo(size=32)", "--plot", str(plot))
     found = json.loads(out.read_text())
     assert [row["name"] for row in found["rows"]] == [feeds.CEILING, feeds.OURS]
-    assert found["notes"] == []
+    assert found["notes"] == [] and plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_it_says_what_the_peer_does_otherwise():
     (note,) = training_race.differences(feeds.THEIRS, compose.compose([*WORDS, "method=dilo"]))
     assert note == "does not paste on other backgrounds"
     assert training_race.differences(feeds.THEIRS, compose.compose(WORDS)) == []
+
+
+def test_the_documents_quote_the_committed_figures():
+    name = "benchmarks/results/training-cpu.json"
+    rows = {row["name"]: row for row in json.loads((ROOT / name).read_text())["rows"]}
+    text = (ROOT / "docs/training.md").read_text()
+    (table,) = re.findall(rf"<!-- table: {name} -->\n(.*?)\n\n", text, re.DOTALL)
+    stated = {
+        words[0]: [word.strip(" *") for word in words[1].split("|")]
+        for words in re.findall(r"^\| <!-- (.+?) -->.*?\|(.*)\|$", table, re.MULTILINE)
+    }
+    assert list(stated) == list(rows)
+    for feed, cells in stated.items():
+        row = rows[feed]
+        shares = [f"{100 * row[it]:.0f} %" for it in ("of_ceiling", "wait")]
+        assert cells == [f"{row['images_per_s']:.0f}", *shares, f"{row['cores_busy']:.2f}"]
 
 
 # -------------------------------------------------------------------------------------------- feeds
