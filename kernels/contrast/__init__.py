@@ -60,7 +60,7 @@ def nt_xent(
     rows = z.reshape(-1, d)
     every = None if gathered is None else gathered.reshape(-1, d)
     total = local if gathered is None else gathered.shape[1]
-    wanted = every is not None and torch.is_grad_enabled() and z.requires_grad
+    wanted = torch.is_grad_enabled() and z.requires_grad and (every is not None or not z.is_cuda)
     return operators.forward(
         rows, every, None, float(temperature), VIEWS, views, total, offset, wanted
     )[0]  # type: ignore[no-any-return]

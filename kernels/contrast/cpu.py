@@ -1,27 +1,29 @@
 """On the CPU: products of blocks by the BLAS, and a softmax that takes in one block at a time.
 
-A block of logits is made, used and overwritten in the processor's cache. The gradient of a log-sum
-of exponentials by its query is the mean of the keys under that softmax, as attention would give
-with the keys for values: so one pass makes the loss and its gradient by the queries.
+A block of logits is made, used and overwritten in one processor's own cache. The gradient of a
+log-sum of exponentials by its query is the mean of the keys under that softmax, as attention would
+give with the keys for values: so one pass makes the loss and its gradient by the queries.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
+from patchmill.kernels.contrast.cpu_loops import soften, weigh
 from patchmill.kernels.contrast.pairing import QUEUE, Pairing
+from patchmill.kernels.jit import announced
+from patchmill.kernels.parallel import share
 
-# Queries and logits of a block, at most; a quarter of that takes the same time. As many numbers of
-# keys are converted at once.
-ROWS, LOGITS = 1024, 1024 * 1024
-# A sum that is longer the BLAS may share out among its threads, and round as their number says.
-# Costs 5 % of the time of 256 queries or more. (One row or one number a row it shares out anyway.)
-DEEP = 192
+ROWS, COLUMNS = 128, 1024  # of a block of logits, at most: half a MiB
+FEW = 192  # rows whose logits may all be in memory; sums as long come out alike in any threads
+TASKS = 16  # at least, where there are as many blocks: few queries meet the keys in so many groups
 LOWEST = -1e38  # below every logit, and yet a number: less itself it is 0
+
+Block = tuple[torch.Tensor, slice, bool]  # rows of keys, which of them, whether companions
 
 
 def forward(
@@ -32,27 +34,108 @@ def forward(
     pairing: Pairing,
     gradient: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Loss, log-denominators [N] and, if `gradient`, the loss's gradient by the queries [N, d]."""
-    scaled = queries.float() / temperature
-    targets = pairing.targets(companions)
-    aims = torch.linalg.vecdot(scaled, targets)
-    lse, losses = torch.empty_like(aims), torch.empty_like(aims)
-    slope = torch.empty_like(scaled) if gradient else scaled.new_empty(0, scaled.shape[1])
-    memory = Memory(len(queries), queries.shape[1])
-    for rows in spans(len(queries), ROWS):
-        softmax = Softmax.start(aims[rows], targets[rows], pairing.kind == QUEUE, gradient)
-        if pairing.kind != QUEUE:
-            softmax.take_in(
-                scaled[rows], companions, memory, pairing if pairing.alone else None, rows
-            )
-        if queue is not None:
-            softmax.take_in(scaled[rows], queue, memory)
-        height = softmax.sum.log()
-        torch.add(softmax.peak - aims[rows], height, out=losses[rows])
-        torch.add(softmax.peak, height, out=lse[rows])
-        if softmax.mean is not None:
-            torch.sub(softmax.mean / softmax.sum[:, None], targets[rows], out=slope[rows])
-    return losses.mean(), lse, slope.div_(len(queries) * temperature)
+    """Loss, log-denominators [N] and, if `gradient`, the loss's gradient by the queries [N, d].
+
+    Where the queries are their own companions, that is the gradient in both roles.
+    """
+    if gradient and pairing.alone and companions is queries:
+        if max(queries.shape) <= FEW:
+            return at_once(queries.float(), temperature, pairing)
+        loss, lse, _ = forward(queries, companions, None, temperature, pairing, False)
+        return loss, lse, pull(queries.float(), queries, lse, temperature, pairing, True)
+    blocks: list[Block] = []
+    if pairing.kind != QUEUE:
+        blocks += [(companions, some, True) for some in spans(len(companions), COLUMNS)]
+    if queue is not None:
+        blocks += [(queue, some, False) for some in spans(len(queue), COLUMNS)]
+    parts = list(spans(len(queries), ROWS))
+    groups = list(spans(len(blocks), -(-len(blocks) * len(parts) // TASKS)))
+    peaks, sums = torch.empty(2, len(groups), len(queries))
+    means = torch.empty(len(groups), *queries.shape) if gradient else None
+
+    def work(task: int) -> None:
+        part, group = parts[task // len(groups)], task % len(groups)
+        mean = None if means is None else means[group, part].zero_()
+        its = softmax(queries, part, blocks[groups[group]], 1 / temperature, pairing, mean)
+        peaks[group, part], sums[group, part] = its
+
+    with announced():
+        share(work, len(parts) * len(groups))
+    return merged(queries, pairing.targets(companions), temperature, pairing, peaks, sums, means)
+
+
+def merged(
+    queries: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float,
+    pairing: Pairing,
+    peaks: torch.Tensor,
+    sums: torch.Tensor,
+    means: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What `forward` gives, of groups of keys: their peaks and sums [groups, N], `softmax` each."""
+    aims = torch.linalg.vecdot(queries.float(), targets).div_(temperature)
+    peak = peaks.amax(0)
+    if pairing.kind == QUEUE:  # its target is in a query's denominator, too
+        peak = torch.maximum(peak, aims)
+    shrink = peaks.sub_(peak).exp_()
+    own = (aims - peak).exp_()
+    total = sums.mul_(shrink).sum(0)
+    if pairing.kind == QUEUE:
+        total += own
+    height = total.log()
+    loss, lse = (height + (peak - aims)).mean(), height + peak
+    if means is None:
+        return loss, lse, targets.new_empty(0, targets.shape[1])
+    slope = means.mul_(shrink[:, :, None]).sum(0)
+    if pairing.kind == QUEUE:
+        slope.addcmul_(own[:, None], targets)
+    slope.div_(total[:, None]).sub_(targets)
+    return loss, lse, slope.div_(len(queries) * temperature)
+
+
+def at_once(
+    queries: torch.Tensor, temperature: float, pairing: Pairing
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What `forward` gives of queries that are their own companions."""
+    targets = pairing.targets(queries)
+    logits = torch.mm(queries, queries.T).div_(temperature).fill_diagonal_(-torch.inf)
+    lse = logits.logsumexp(1)
+    loss = (lse - torch.linalg.vecdot(queries, targets).div_(temperature)).mean()
+    chances = logits.sub_(lse[:, None]).exp_()
+    slope = torch.addmm(targets, chances + chances.T, queries, beta=-2)
+    return loss, lse, slope.div_(len(queries) * temperature)
+
+
+def softmax(
+    queries: torch.Tensor,
+    part: slice,
+    blocks: Sequence[Block],
+    scale: float,
+    pairing: Pairing,
+    mean: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest logit of each query, and the sum of exponentials of all less that one.
+
+    To `mean`, if given, are added the keys, each times its exponential.
+    """
+    rows = queries[part].float()
+    peak = rows.new_full((len(rows),), LOWEST)
+    total, added = torch.zeros_like(peak), torch.empty_like(peak)
+    memory = rows.new_empty(len(rows) * COLUMNS)
+    for keys, block, companions in blocks:
+        some = keys[block].float()
+        products = product(rows, some, memory)
+        if companions:
+            leave_out(products, pairing, part, block)
+        higher = torch.maximum(peak, products.amax(1).mul_(scale))
+        shrink = peak.sub_(higher).exp_()
+        soften(products.numpy(), np.float32(scale), higher.numpy(), added.numpy())
+        total.mul_(shrink).add_(added)
+        if mean is not None:
+            mean.mul_(shrink[:, None]).addmm_(products, some)
+        peak = higher
+    return peak, total
 
 
 def pulled(
@@ -69,96 +152,56 @@ def pulled(
     Without `keys` the queries are their own companions: the gradient by them, in both roles.
     """
     near = queries if keys is None else keys
-    plain = queries.float()
-    scaled = plain / temperature
-    out = torch.zeros(near.shape, dtype=torch.float32)
-    memory = Memory(len(queries), queries.shape[1], 2 if keys is None else 1)
-    for block in spans(len(near), memory.columns):
-        some = near[block].float()
-        for part in spans(len(queries), ROWS):
-            logits = memory.product(some, scaled[part])
-            if companions and pairing.alone:
-                leave_out(logits.T, pairing, part, block)
-            if keys is None:
-                torch.sub(logits, lse[block, None], out=memory.second(logits)).exp_()
-            weights = logits.sub_(lse[part]).exp_()
-            if keys is None:
-                weights += memory.second(logits)
-            add_product(out[block], weights, plain[part])
-    if companions:
-        pairing.subtract_pull(out, plain, 2 if keys is None else 1)
-    return out.mul_(gradient / (len(queries) * temperature)).to(near.dtype)
+    meant = pairing if companions else None
+    out = pull(queries.float(), near, lse, temperature, meant, keys is None)
+    return out.mul_(gradient).to(near.dtype)
 
 
-@dataclass
-class Softmax:
-    """Of rows of logits that come a block at a time, each sum less `peak` in the exponent."""
+def pull(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    lse: torch.Tensor,
+    temperature: float,
+    pairing: Pairing | None,
+    mutual: bool,
+) -> torch.Tensor:
+    """The loss's gradient by the keys, float32; if `mutual`, these are the queries: in both roles.
 
-    peak: torch.Tensor
-    sum: torch.Tensor
-    mean: torch.Tensor | None  # of the keys, times `sum`
+    `pairing` is that of companions, None for a queue.
+    """
+    out = torch.zeros(keys.shape, dtype=torch.float32)
+    blocks, scale = list(spans(len(keys), ROWS)), np.float32(1 / temperature)
 
-    @classmethod
-    def start(
-        cls, aims: torch.Tensor, targets: torch.Tensor, counts: bool, gradient: bool
-    ) -> Softmax:
-        """Of the targets, if they count already, or of nothing."""
-        if counts:
-            return cls(aims, torch.ones_like(aims), targets.clone() if gradient else None)
-        lowest = torch.full_like(aims, LOWEST)
-        return cls(lowest, torch.zeros_like(aims), torch.zeros_like(targets) if gradient else None)
-
-    def take_in(
-        self,
-        scaled: torch.Tensor,
-        keys: torch.Tensor,
-        memory: Memory,
-        pairing: Pairing | None = None,
-        rows: slice = slice(0),
-    ) -> None:
-        """All keys; by `pairing`, where these are the queries `rows`, all but the query itself."""
-        for block in spans(len(keys), memory.columns):
-            some = keys[block].float()
-            logits = memory.product(scaled, some)
+    def work(task: int) -> None:
+        block = blocks[task]
+        near = keys[block].float()
+        memory = near.new_empty(len(near) * COLUMNS)
+        others = lse[block if mutual else slice(0)].numpy()
+        for part in spans(len(queries), COLUMNS):
+            some = queries[part]
+            products = product(near, some, memory)
             if pairing is not None:
-                leave_out(logits, pairing, rows, block)
-            peak = torch.maximum(self.peak, logits.amax(1))
-            shrink = (self.peak - peak).exp_()
-            weights = logits.sub_(peak[:, None]).exp_()
-            self.sum = self.sum.mul(shrink).add_(weights.sum(1))
-            self.peak = peak
-            if self.mean is not None:
-                add_product(self.mean.mul_(shrink[:, None]), weights, some)
+                leave_out(products.T, pairing, part, block)
+            weigh(products.numpy(), scale, lse[part].numpy(), others)
+            out[block].addmm_(products, some)
+
+    with announced():
+        share(work, len(blocks))
+    if pairing is not None:
+        pairing.subtract_pull(out, queries, 2 if mutual else 1)
+    return out.div_(len(queries) * temperature)
 
 
-class Memory:
-    """For blocks of logits, used again and again."""
-
-    def __init__(self, queries: int, d: int, blocks: int = 1) -> None:
-        self.columns = max(LOGITS // max(min(queries, ROWS), d), 1)
-        self._blocks = [torch.empty(LOGITS) for _ in range(blocks)]
-
-    def product(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        shape = len(left), len(right)
-        out = self._blocks[0][: shape[0] * shape[1]].view(shape)
-        first, *others = spans(left.shape[1], DEEP)
-        torch.mm(left[:, first], right[:, first].T, out=out)
-        for part in others:
-            out.addmm_(left[:, part], right[:, part].T)
-        return out
-
-    def second(self, like: torch.Tensor) -> torch.Tensor:
-        return self._blocks[1][: like.numel()].view_as(like)
+def product(left: torch.Tensor, right: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+    """Of all rows of both, in that memory."""
+    out = memory[: len(left) * len(right)].view(len(left), len(right))
+    return torch.mm(left, right.T, out=out)
 
 
 def leave_out(logits: torch.Tensor, pairing: Pairing, queries: slice, companions: slice) -> None:
-    for square in pairing.diagonals(queries, companions):
+    """A query among the companions."""
+    for square in pairing.diagonals(queries, companions) if pairing.alone else ():
         logits[square].diagonal().fill_(-torch.inf)
-
-
-def add_product(out: torch.Tensor, weights: torch.Tensor, rows: torch.Tensor) -> None:
-    for part in spans(len(rows), DEEP):
-        out.addmm_(weights[:, part], rows[part])
 
 
 def spans(count: int, most: int) -> Iterator[slice]:

@@ -31,7 +31,7 @@ def forward(
     """Loss [], log-denominators [N], gradient by the queries [N, d] or, unless asked for, [0, d].
 
     Queries, companions and queue are of rows, [., d]. Without `companions` the queries are their
-    own, and `pulled` makes all of the gradient: there is none to be asked for.
+    own: the gradient in both roles may be asked for on a CPU, and is made by `pulled` elsewhere.
     """
     pairing = Pairing(kind, views, len(queries) // views, total, offset)
     queries = queries.contiguous()
@@ -102,7 +102,7 @@ def _backward(ctx: Any, gradient: torch.Tensor | None, *_: Any) -> tuple[Any, ..
 
     by_queries = by_companions = by_queue = None
     if wanted[0]:
-        by_queries = pull(None, True) if companions is None else _slid(slope, gradient, queries)
+        by_queries = _slid(slope, gradient, queries) if len(slope) else pull(None, True)
     if wanted[1]:
         if ctx.settings[1] == QUEUE:
             by_companions = _own(gradient, queries, companions, lse, ctx.settings[0])

@@ -19,11 +19,17 @@ HALVES = (torch.float16, torch.bfloat16)
 DTYPES = (torch.float32, *HALVES)
 
 
-@pytest.fixture(params=[False, True], ids=["one block", "many blocks"])
+BLOCKS: dict[str, dict[str, int]] = {
+    "at once": {},
+    "one block": {"FEW": 0},
+    "many blocks": {"FEW": 0, "ROWS": 7, "COLUMNS": 11, "TASKS": 9},
+}
+
+
+@pytest.fixture(params=BLOCKS)
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param:
-        for name, small in {"ROWS": 7, "LOGITS": 79, "DEEP": 10}.items():
-            monkeypatch.setattr(cpu, name, small)
+    for name, small in BLOCKS[request.param].items():
+        monkeypatch.setattr(cpu, name, small)
 
 
 # ---------------------------------------------------------------------------- against the reference
@@ -73,9 +79,8 @@ def test_any_sizes(data: st.DataObject):
     """Blocks of a few logits, so that every way of falling on their borders comes up."""
     draw = lambda most: data.draw(st.integers(1, most))  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
-        rows = draw(12)
-        for name, small in {"ROWS": rows, "LOGITS": rows * draw(12), "DEEP": draw(12)}.items():
-            patch.setattr(cpu, name, small)
+        for name in ("ROWS", "COLUMNS", "TASKS"):
+            patch.setattr(cpu, name, draw(12))
         views, local, d = 1 + draw(3), draw(9), draw(6)
         before, behind = draw(9) - 1, draw(9) - 1
         z, every = unit(views, local, d), unit(views, before + local + behind, d, seed=1)
@@ -144,12 +149,15 @@ def test_gradients_only_where_wanted():
 
 
 @pytest.mark.parametrize("face", ["queue", "views"])
-def test_threads_do_not_change_a_bit(face: str):
+@pytest.mark.parametrize("many", [False, True])
+def test_threads_do_not_change_a_bit(face: str, many: bool):
     if face == "queue":
-        rows = [unit(1025, 200), unit(1025, 200, seed=1), unit(1500, 200)]
+        batch = 1025 if many else 40
+        rows = [unit(batch, 200), unit(batch, 200, seed=1), unit(5000, 200)]
         loss: Any = lambda *a: contrast.info_nce(*a, 0.2)  # noqa: E731
     else:
-        rows, loss = [unit(2, 700, 24)], lambda z: contrast.nt_xent(z, 0.2)
+        rows = [unit(2, 700, 24) if many else unit(2, 96, 192)]
+        loss = lambda z: contrast.nt_xent(z, 0.2)  # noqa: E731
     threads = torch.get_num_threads()
     found = []
     try:
@@ -216,10 +224,11 @@ class Largest(TorchDispatchMode):
         return made
 
 
-def test_no_matrix_of_logits():
+def test_no_matrix_of_logits(monkeypatch: pytest.MonkeyPatch):
     """A tenth of it at the most, beside what is given and asked for; forward and backward."""
     queries, keys = unit(512, 4), unit(32768, 4)
     logits = 4 * len(queries) * len(keys)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # other threads' tensors do not show
     pairing = Pairing(QUEUE, 1, 512, 512, 0)
     with Largest() as largest:
         _, lse, _ = cpu.forward(queries, queries, keys, 0.2, pairing, True)
@@ -240,6 +249,7 @@ def test_operators_keep_torch_s_rules():
     check(op.contrast.default, (q, p, k, 0.2, "queue", 1, 8, 0, True))
     check(op.contrast.default, (q, p, k, 0.2, "batch", 1, 8, 0, True))
     check(op.contrast.default, (q, None, None, 0.2, "views", 2, 4, 0, False))
+    check(op.contrast.default, (q, None, None, 0.2, "views", 2, 4, 0, True))
     check(op.contrast.default, (q, k, None, 0.2, "views", 2, 15, 3, True))
     lse = torch.zeros(8)
     one = torch.ones(())
