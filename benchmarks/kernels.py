@@ -4,8 +4,9 @@
     python benchmarks/kernels.py views [--recipe dino] [--batch-size 256] [--channels-last]
 
 Forward and backward together; contenders take turns. Beside the time stands what a contender takes
-in memory over its inputs, and how near it comes to the floor: the bytes that must move at the rate
-of a plain copy, or the products that must be made at the rate of a large one, whichever is slower.
+in memory beside its inputs and results, and how near it comes to the floor: the bytes that must
+move at the rate of a plain copy, or the products that must be made at the rate of a large one,
+whichever is slower.
 
 `views` is the renderer, stage by stage. On a GPU each launch is timed by the GPU's clock and set
 against two floors: the bytes that must move, at the memory's full bandwidth, and the arithmetic

@@ -17,6 +17,7 @@ def cases(device: torch.device, dtype: torch.dtype) -> list[Case]:
         _info_nce(4096 if big else 512, 65536, 128, device, dtype),
         _info_nce(256 if big else 64, 65536, 128, device, dtype),
         _nt_xent(2, 4096 if big else 512, 128, device, dtype),
+        _nt_xent(2, 64, 128, device, dtype),
     ]
 
 

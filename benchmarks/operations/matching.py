@@ -13,7 +13,10 @@ def cases(device: torch.device, dtype: torch.dtype) -> list[Case]:
     images = 256 if device.type == "cuda" else 4
     return [
         _correspond(images, 2, 196, 98, device, dtype),
-        _correspond(images, 16, 36, 18, device, dtype),
+        *(
+            _correspond(images, 16, 36, 18, device, it)
+            for it in dict.fromkeys((dtype, torch.bfloat16))
+        ),
     ]
 
 
@@ -40,4 +43,5 @@ def _correspond(
     moved = (2 * student.numel() + teacher.numel()) * student.element_size()
     floor = Floor(moved, 2 * len(pair) * tokens * 196 * 768)
     shape = f"{len(pair)} pairs, {tokens} x 196 tokens, d 768"
+    shape += ", bfloat16" * (dtype == torch.bfloat16)
     return Case("correspond", shape, trio(ours, eager, student, teacher, wanted=[student]), floor)

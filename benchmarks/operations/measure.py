@@ -1,4 +1,5 @@
-"""Contenders of a case take turns; what each takes in time, and in memory beside its inputs."""
+"""Contenders of a case take turns; what each takes in time, and in memory beside what it is given
+and asked for."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ class Figure:
     contender: str
     seconds: Summary
     speedup: Summary  # eager's time over this one's, round by round
-    mebibytes: float  # at the peak, beside the inputs
+    mebibytes: float  # at the peak, beside inputs and results
 
 
 def measure(case: Case, device: torch.device, rounds: int) -> tuple[list[Figure], list[str]]:
@@ -104,20 +105,28 @@ def _seconds(run: Run, repeats: int, device: torch.device) -> float:
 
 
 def peak(run: Run, device: torch.device) -> float:
-    """Bytes that one run has beside what was there before: of the GPU, or of this process."""
+    """Bytes that one run has beside what was there before and what it gives: of the GPU, or of this
+    process.
+    """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        run()
+        made = _bytes(run())
         torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
+        return max(0, torch.cuda.max_memory_allocated(device) - before - made)
     ctypes.CDLL(None).malloc_trim(0)  # so that what was freed counts again when it is taken
     before = _kibibytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    run()
-    return max(0, _kibibytes("VmHWM") - before) * 1024
+    made = _bytes(run())
+    return max(0, (_kibibytes("VmHWM") - before) * 1024 - made)
+
+
+def _bytes(made: object) -> int:
+    """Of the tensors that a run gives: one, or several."""
+    tensors = [made] if isinstance(made, torch.Tensor) else made
+    return sum(it.nbytes for it in tensors) if isinstance(tensors, (list, tuple)) else 0
 
 
 def _kibibytes(field: str) -> int:

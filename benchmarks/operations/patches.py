@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch.nn.functional import normalize
 
@@ -23,20 +25,26 @@ def cases(device: torch.device, dtype: torch.dtype) -> list[Case]:
     big = device.type == "cuda"
     return [
         _grid(256 if big else 16, 224, 32, 16, device, dtype),
-        _aggregate(1024 if big else 64, 256, 512, device, dtype),
+        _grid_of_floats(256 if big else 16, 224, 32, 16, device, dtype),
+        _aggregate("each", 1024 if big else 64, 256, 512, device, dtype),
+        _aggregate("none", 1024 if big else 64, 256, 512, device, dtype),
+        _aggregate("none", 1024 if big else 64, 256, 512, device, dtype, backward=False),
     ]
 
 
 def unfolded(images: torch.Tensor, size: int, stride: int, dtype: torch.dtype) -> torch.Tensor:
     mean, std = (torch.tensor(it, device=images.device)[:, None, None] for it in (MEAN, STD))
-    value = ((images.float() / 255 - mean) / std).to(dtype)
-    windows = value.unfold(2, size, stride).unfold(3, size, stride)
-    return windows.permute(0, 2, 3, 1, 4, 5).reshape(-1, images.shape[1], size, size)
+    return windows(((images.float() / 255 - mean) / std).to(dtype), size, stride)
 
 
-def mean_of_units(rows: torch.Tensor, index: torch.Tensor, images: int) -> torch.Tensor:
-    units = normalize(rows.float(), dim=1)
-    sums = units.new_zeros(images, rows.shape[1]).index_add(0, index, units)
+def windows(images: torch.Tensor, size: int, stride: int) -> torch.Tensor:
+    cut = images.unfold(2, size, stride).unfold(3, size, stride)
+    return cut.permute(0, 2, 3, 1, 4, 5).reshape(-1, images.shape[1], size, size)
+
+
+def mean_of(rows: torch.Tensor, index: torch.Tensor, images: int, normalise: str) -> torch.Tensor:
+    rows = normalize(rows.float(), dim=1) if normalise == "each" else rows.float()
+    sums = rows.new_zeros(images, rows.shape[1]).index_add(0, index, rows)
     return sums / torch.bincount(index, minlength=images)[:, None]
 
 
@@ -58,17 +66,53 @@ def _grid(
     return Case("grid", what, runs, Floor(images.numel() + written), backward=False)
 
 
-def _aggregate(images: int, each: int, d: int, device: torch.device, dtype: torch.dtype) -> Case:
-    rows = noise(images * each, d, device=device, dtype=dtype).requires_grad_()
+def _grid_of_floats(
+    count: int, side: int, size: int, stride: int, device: torch.device, dtype: torch.dtype
+) -> Case:
+    """Normalised images, and back the gradient by them."""
+    images = noise(count, 3, side, side, device=device, dtype=dtype).requires_grad_()
+
+    def ours(images: torch.Tensor) -> torch.Tensor:
+        return patches.grid(images, size, stride, dtype=dtype).patches
+
+    def eager(images: torch.Tensor) -> torch.Tensor:
+        return windows(images, size, stride)
+
+    written = count * ((side - size) // stride + 1) ** 2 * 3 * size**2
+    floor = Floor(2 * (images.numel() + written) * images.element_size())
+    what = f"{count} float images of {side}, {size} every {stride}"
+    return Case("grid", what, trio(ours, eager, images, wanted=[images]), floor)
+
+
+def _aggregate(
+    normalise: Literal["none", "each"],
+    images: int,
+    each: int,
+    d: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    backward: bool = True,
+) -> Case:
+    rows = noise(images * each, d, device=device, dtype=dtype).requires_grad_(backward)
     counts = torch.full((images,), each, device=device)
     index = torch.arange(images, device=device).repeat_interleave(each)
 
     def ours(rows: torch.Tensor) -> torch.Tensor:
-        return patches.aggregate(rows, counts, normalise="each")
+        return patches.aggregate(rows, counts, normalise=normalise)
 
     def eager(rows: torch.Tensor) -> torch.Tensor:
-        return mean_of_units(rows, index, images)
+        return mean_of(rows, index, images, normalise)
 
-    floor = Floor(3 * rows.numel() * rows.element_size())  # read, read again, gradients written
-    what = f"{images} images of {each} patches, d {d}"
-    return Case("aggregate", what, trio(ours, eager, rows, wanted=[rows]), floor)
+    what = f"{images} images of {each} patches, d {d}, {normalise!r}"
+    size = rows.numel() * rows.element_size()
+    if not backward:
+        compiled = torch.compile(eager, dynamic=False)
+        runs = {
+            OURS: lambda: ours(rows),
+            EAGER: lambda: eager(rows),
+            COMPILED: lambda: compiled(rows),
+        }
+        return Case("aggregate", f"{what}, forward", runs, Floor(size), backward=False)
+    passes = 3 if normalise == "each" else 2  # read, if need be again, and gradients written
+    runs = trio(ours, eager, rows, wanted=[rows])
+    return Case("aggregate", what, runs, Floor(passes * size))

@@ -114,7 +114,7 @@ def _as_json(
 
 
 def _draw(path: str, measured: Sequence[Measured], title: str) -> None:
-    """Two panels of bars: times faster than eager PyTorch, and memory over the inputs."""
+    """Two panels of bars: times faster than eager PyTorch, and memory beside inputs and results."""
     from matplotlib.figure import Figure as Drawing
 
     drawing = Drawing(figsize=(11, 1.5 + 0.95 * len(measured)), layout="constrained")
@@ -131,7 +131,7 @@ def _draw(path: str, measured: Sequence[Measured], title: str) -> None:
     speed.set_yticks(range(len(measured)), [f"{c.operation}\n{c.shape}" for c, _ in measured])
     speed.axvline(1, color="#888888", linewidth=0.8)
     speed.set_xlabel("times as fast as eager PyTorch")
-    memory.set_xlabel("MiB beside the inputs, at the peak")
+    memory.set_xlabel("MiB beside inputs and results, at the peak")
     memory.set_xscale("log")
     speed.invert_yaxis()
     for axes in (speed, memory):
