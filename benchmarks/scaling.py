@@ -27,6 +27,7 @@ from patchmill.benchmarks.scaling_race import Asked, Measured
 from patchmill.loaders.errors import MillError, run_command
 
 USUAL = ("method=moco", "scale=demo", "size=64", "data.train=scenes(count=256, size=256)")
+BATCH = 32
 NODES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _measure(given: Namespace) -> list[Measured]:
     from patchmill.benchmarks import scaling_race
 
-    asked = Asked(given.words, given.batch, given.workers, given.steps, given.seconds, given.rounds)
+    batch = given.batch or BATCH
+    asked = Asked(given.words, batch, given.workers, given.steps, given.seconds, given.rounds)
     return scaling_race.run(asked, given.processes)
 
 
@@ -82,9 +84,9 @@ def _given(arguments: Sequence[str] | None) -> Namespace:
     parser = report.Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("words", nargs="*", metavar="key=value", help=f"or else {' '.join(USUAL)}")
     parser.add_argument("--processes", help="that are measured; 1, 2, ... up to cores or GPUs")
-    parser.add_argument("--batch", type=int, default=32, help="images of a rank (%(default)s)")
+    parser.add_argument("--batch", type=int, help="images of a rank in a step (32)")
     parser.add_argument("--workers", type=int, default=1, help="of its loader (%(default)s)")
-    parser.add_argument("--steps", type=int, default=20, help="of a turn (%(default)s)")
+    parser.add_argument("--steps", type=int, default=10, help="of a turn (%(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of loading (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="of turns (%(default)s)")
     parser.add_argument("--measured", metavar="FILE", help="of an earlier --json: measure nothing")

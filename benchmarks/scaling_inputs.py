@@ -42,12 +42,13 @@ class Known(NamedTuple):
 def found(given: Namespace, alone: Measured) -> dict[str, Known]:
     """Option -> what holds; `alone` is what was measured of one process."""
     profile, ranks, cores = _node(given)
+    told = _measured(alone, cores) | _of_files(given, cores)
+    batch, origin = told["batch"] if given.batch is None else (given.batch, "--batch")
     made = {
         "ranks": Known(ranks, "ranks of a node", profile["ranks"]),
         "cores": Known(cores, "cores of a rank, to load", profile["cores"]),
-        "batch": Known(given.batch, "images of a rank in a step", "--batch"),
+        "batch": Known(batch, "images of a rank in a step", origin),
     }
-    told = _measured(given, alone, cores) | _of_files(given, cores)
     for name, (_, about) in KNOWN.items():
         own = getattr(given, name.replace("-", "_"))
         value, origin = told[name] if own is None else (own, f"--{name}")
@@ -81,7 +82,7 @@ def _node(given: Namespace) -> tuple[dict[str, str], int, int]:
     return said, given.ranks or needs.tasks, given.cores or needs.cpus_per_task
 
 
-def _measured(given: Namespace, alone: Measured, cores: int) -> dict[str, tuple[float, str]]:
+def _measured(alone: Measured, cores: int) -> dict[str, tuple[float, str]]:
     loads, here = alone.rate(LOADING).median, f"measured on a {alone.device.upper()}"
     by = here
     if alone.device == "cpu":  # whose workers decode: more of them decode more
@@ -89,6 +90,7 @@ def _measured(given: Namespace, alone: Measured, cores: int) -> dict[str, tuple[
         by = f"{here}, by {alone.workers} of {cores} cores"
     return {
         "loader-rate": (loads, by),
+        "batch": (alone.batch, here),
         "step-rate": (alone.rate(COMPUTING).median, here),
         "gradient": (alone.gradient / 1e6, here),
         "image": (alone.image / 1e3, here),
@@ -107,6 +109,7 @@ def _of_files(given: Namespace, cores: int) -> dict[str, tuple[float, str]]:
     if given.training:
         path = Path(given.training)
         told["step-rate"] = _of(path, _cached), path.name
+        told["batch"] = _of(path, lambda it: it["batch_size"]), path.name
     return told
 
 

@@ -53,6 +53,7 @@ class Measured:
     """Of all ranks together, round by round, images a second; of one rank, the rest."""
 
     processes: int
+    batch: int  # images of each in a step
     workers: int  # of each one's loader
     rates: dict[str, list[float]]  # by turn
     wait: float  # share of training's time in which rank 0 has no batch
@@ -168,6 +169,7 @@ def _measure(asked: Asked, folder: Path) -> Measured:
         gradient = sum(it.numel() * it.element_size() for it in _learnt(state))
         found = Measured(
             world.size,
+            asked.batch,
             asked.workers,
             rates,
             wait,

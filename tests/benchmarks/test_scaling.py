@@ -96,7 +96,7 @@ def test_the_limit_is_what_helps(cluster, nodes):
 
 RATES = {"loading": [100.0, 90.0, 110.0], "computing": [110.0], "training": [90.0]}
 MEASURED = {
-    "processes": 1, "workers": 2, "wait": 0.0, "exchange": None, "latency": None,
+    "processes": 1, "batch": 16, "workers": 2, "wait": 0.0, "exchange": None, "latency": None,
     "rates": RATES, "gradient": 4_000_000, "image": 5000.0, "device": "cpu",
 }  # fmt: skip
 
@@ -124,7 +124,8 @@ def test_every_number_says_where_it_comes_from(earlier, tmp_path, capsys):
     loads, trains = tmp_path / "loads.json", tmp_path / "trains.json"
     rows = [{"name": "loader", "images_per_s": 60.0, "workers": 3}]
     loads.write_text(json.dumps({"rows": rows, "device": "cpu", "images": {"kilobytes": 110.5}}))
-    trains.write_text(json.dumps({"rows": [{"name": "cached batches", "images_per_s": 32.0}]}))
+    row = {"name": "cached batches", "images_per_s": 32.0}
+    trains.write_text(json.dumps({"rows": [row], "batch_size": 64}))
     out = tmp_path / "out.json"
     words = ["--measured", earlier, "--json", str(out), "--nodes", "1,8"]
     scaling.main(words)
@@ -138,7 +139,8 @@ def test_every_number_says_where_it_comes_from(earlier, tmp_path, capsys):
     content = json.loads(out.read_text())
     told = {name: (it["value"], it["origin"]) for name, it in content["inputs"].items()}
     assert told["loader-rate"] == (100, "loads.json") and told["image"] == (110.5, "loads.json")
-    assert told["step-rate"] == (32, "trains.json") and told["network"] == (3, "--network")
+    assert told["step-rate"] == (32, "trains.json") and told["batch"] == (64, "trains.json")
+    assert told["network"] == (3, "--network")
     one, eight = content["predicted"]
     assert one["most"][COMPUTE] == 8 * 32 and eight["most"][LOADER] == 8 * 8 * 100
     printed = capsys.readouterr().out
