@@ -38,12 +38,13 @@ class Piece:
 
     def __call__(self) -> None:
         os.chdir(self.folder)
-        try:
-            with _signals(), _sentences():
-                prepare.main(self.words)
-        except Ended as ended:
-            self._leave(ended)
-            raise
+        with _signals():
+            try:
+                with _sentences():
+                    prepare.main(self.words)
+            except Ended as ended:
+                self._leave(ended)
+                raise
 
     def _leave(self, ended: Ended) -> None:
         from patchmill.cluster import slurm
@@ -103,8 +104,9 @@ def _signals() -> Iterator[None]:
         raise Ended(number)
 
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
-    for number in SIGNALS:
-        signal.signal(number, end)
-    yield
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
+    before = {number: signal.signal(number, end) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,13 +101,18 @@ def test_the_end_says_what_is_missing(tmp_path, capsys):
 def test_a_signal_ends_a_piece_which_then_goes_on(tmp_path, monkeypatch):
     from patchmill.loaders.preparing import images
 
-    made, before = images.prepare, signal.getsignal(signal.SIGUSR2)
+    made, handlers = images.prepare, [signal.getsignal(it) for it in pieces.SIGNALS]
+
+    def signalled(*asked: Any) -> images.Image:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        return made(*asked)
+
     with monkeypatch.context() as patch:
-        patch.setattr(images, "prepare", lambda *it: (os.kill(os.getpid(), 12), made(*it))[1])
+        patch.setattr(images, "prepare", signalled)
         with pytest.raises(pieces.Ended) as caught:
             pieces.Piece((SCENES, "out", "--workers", "1"), str(tmp_path), True)()
     assert caught.value.number == signal.SIGUSR2
-    signal.signal(signal.SIGUSR2, before)
+    assert [signal.getsignal(it) for it in pieces.SIGNALS] == handlers
     pieces.Piece((SCENES, "out"), str(tmp_path), True)()
     assert (tmp_path / "out" / "dataset.json").exists()
 
@@ -154,7 +160,6 @@ def test_two_do_not_make_the_same(no_slurm, tmp_path, monkeypatch):
 
 @pytest.mark.slurm
 @pytest.mark.slow
-@pytest.mark.xdist_group("slurm")
 def test_on_slurm_as_an_array(cluster, capsys, tmp_path):
     for rank in range(3):
         piece(SCENES, "whole", rank=rank)
