@@ -25,7 +25,8 @@ from patchmill.loaders.prepare import Left
 from patchmill.training import runs
 
 TASKS = 32  # on SLURM, unless told otherwise
-NEEDS = {"nodes": 1, "tasks_per_node": 1, "gpus_per_node": 0}
+# Of a task, which has nothing to save before its time is over.
+NEEDS = {"nodes": 1, "tasks_per_node": 1, "gpus_per_node": 0, "signal_delay": 30}
 OURS = ("--rank", "--world-size")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -121,8 +123,8 @@ def test_a_dry_run_shows_the_array_and_writes_nothing(no_slurm, capsys, tmp_path
     piece(SCENES, "out", rank=1)
     before = contents(tmp_path / "out")
     out = told(capsys, "prepare", *SMALL, "--dry-run", "--partition", "cpu", "--cpus-per-task", "4")
-    for line in ("--array=0-1%2", "--partition=cpu", "--cpus-per-task=4", "--requeue"):
-        assert f"#SBATCH {line}\n" in out, line
+    for line in ("array=0-1%2", "partition=cpu", "cpus-per-task=4", "requeue", "signal=USR2@30"):
+        assert f"#SBATCH --{line}\n" in out, line
     assert "gpus" not in out and "puts their pieces together" in out
     assert contents(tmp_path / "out") == before and [*tmp_path.iterdir()] == [tmp_path / "out"]
 
@@ -169,6 +171,30 @@ def test_on_slurm_as_an_array(cluster, capsys, tmp_path):
     until_over(tmp_path / "out.jobs")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert told(capsys, "prepare", *SMALL).endswith("nothing to do\n")
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+@pytest.mark.xdist_group("slurm")
+def test_a_piece_that_slurm_ends_early_goes_on(cluster, capsys, tmp_path):
+    """And the job that puts all together waits for it."""
+    import sandbox
+
+    asked = ["--cpus-per-task", "1", "--time", "10", "--slurm", "hold"]
+    out = told(capsys, "prepare", SCENES, "out", "--tasks", "2", *asked)
+    # Slower, so that it can be met at work.
+    slept = "    import time\n\n    time.sleep(0.5)\n    source = task.source\n    where ="
+    file, quick = "loaders/preparing/run.py", "    source = task.source\n    where ="
+    sandbox.alter(tmp_path / "out.jobs", file, quick, slept)
+    array, ending = re.findall(r"job +(\d+),", out)
+    sandbox.control("release", array, ending)
+    first = tmp_path / "out" / ".prepare-0000.journal"
+    sandbox.until(first.exists, tmp_path / "out.jobs")
+    subprocess.run(["scancel", "--signal=USR2", f"{array}_0"], check=True)
+    until_over(tmp_path / "out.jobs")
+    logs = [it.read_text() for it in (tmp_path / "out.jobs").rglob(f"{array}_0_*_log.out")]
+    assert "queued again" in logs[0]
+    assert (tmp_path / "out" / "dataset.json").exists()
 
 
 def until_over(folder: Path) -> None:
