@@ -26,7 +26,7 @@ from patchmill.training import runs
 
 TASKS = 32  # on SLURM, unless told otherwise
 # Of a task, which has nothing to save before its time is over.
-NEEDS = {"nodes": 1, "tasks_per_node": 1, "gpus_per_node": 0, "signal_delay": 30}
+NEEDS = {"nodes": 1, "tasks_per_node": 1, "gpus_per_node": 0, "signal_delay": 60}
 OURS = ("--rank", "--world-size")
 
 

@@ -123,7 +123,7 @@ def test_a_dry_run_shows_the_array_and_writes_nothing(no_slurm, capsys, tmp_path
     piece(SCENES, "out", rank=1)
     before = contents(tmp_path / "out")
     out = told(capsys, "prepare", *SMALL, "--dry-run", "--partition", "cpu", "--cpus-per-task", "4")
-    for line in ("array=0-1%2", "partition=cpu", "cpus-per-task=4", "requeue", "signal=USR2@30"):
+    for line in ("array=0-1%2", "partition=cpu", "cpus-per-task=4", "requeue", "signal=USR2@60"):
         assert f"#SBATCH --{line}\n" in out, line
     assert "gpus" not in out and "puts their pieces together" in out
     assert contents(tmp_path / "out") == before and [*tmp_path.iterdir()] == [tmp_path / "out"]
