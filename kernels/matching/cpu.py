@@ -3,8 +3,7 @@
 Neighbouring pairs are multiplied together where their maps lie evenly in memory, as they do for a
 batch whose pairs are listed image by image or view by view: nothing is gathered for it.
 
-Two runs are equal to the bit. With another number of threads the BLAS may add up products in
-another order, so that cosines differ in their last digits; nothing else depends on it.
+Each block is one thread's: results are the same to the bit, whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ import torch
 from patchmill.kernels import jit
 from patchmill.kernels.matching import cpu_loops as loops
 from patchmill.kernels.matching.kept import Kept
-from patchmill.kernels.parallel import spread
+from patchmill.kernels.parallel import share
 
-ROWS = 512  # tokens of a in a block of products
-NUMBERS = 1 << 19  # in a block, at most
-PAIRS = 16  # in a block, at most
-CONVERTED = 1 << 20  # numbers of maps that are made float32 at once
+ROWS = 256  # tokens of a in a block of products
+NUMBERS = 1 << 16  # in a block, at most
+PAIRS = 8  # in a block, at most
+CONVERTED = 1 << 18  # numbers of maps that a thread makes float32 at once
 
 
 def best(
@@ -60,8 +59,13 @@ def select(
 def scales(maps: torch.Tensor) -> torch.Tensor:
     """What makes a token's norm 1: 0 for those of norm 0, NaN where there is no finite norm."""
     found = torch.empty(maps.shape[:2])
-    for some in spans(len(maps), converted(maps)):
+    blocks = list(spans(len(maps), at_once(maps)))
+
+    def work(task: int) -> None:
+        some = blocks[task]
         torch.linalg.vector_norm(maps[some].float(), dim=2, out=found[some])
+
+    share(work, len(blocks))
     found.masked_fill_(found.isinf(), torch.nan)
     return found.reciprocal_().masked_fill_(found.isinf(), 0)
 
@@ -86,11 +90,17 @@ def search(
     found = Found(*nothing(len(of_a), a.shape[1]), *nothing(len(of_b), b.shape[1]))
     rows = min(a.shape[1], ROWS)
     columns = min(b.shape[1], NUMBERS // rows)
-    memory = torch.empty(max(1, min(PAIRS, NUMBERS // (rows * columns))) * rows * columns)
-    for run in runs(of_a, of_b, len(memory) // (rows * columns)):
+    most = max(1, min(PAIRS, NUMBERS // (rows * columns)))
+    every = list(runs(of_a, of_b, most))
+
+    def work(task: int) -> None:
+        memory = torch.empty(most * rows * columns)
         for left in spans(a.shape[1], rows):
             for right in spans(b.shape[1], columns):
-                take_in(run, a, b, left, right, scale_a, scale_b, found, memory)
+                take_in(every[task], a, b, left, right, scale_a, scale_b, found, memory)
+
+    with jit.announced():
+        share(work, len(every))
     for similarity in (found.best_a, found.best_b):
         similarity.masked_fill_(similarity == torch.inf, torch.nan)
     return found
@@ -115,9 +125,7 @@ def take_in(
     scale_a = run.of_a(scale_a[:, rows]).contiguous()  # loops are compiled for contiguous arrays
     scale_b = run.of_b(scale_b[:, columns]).contiguous()
     arrays = [array.numpy() for array in (products, scale_a, scale_b, *found)]
-    given = (*arrays, run.pairs.start, rows.start, columns.start)
-    with jit.announced():
-        spread(lambda start, stop: loops.take_in(*given, start, stop), len(near))
+    loops.take_in(*arrays, run.pairs.start, rows.start, columns.start)
 
 
 class Run(NamedTuple):
@@ -183,28 +191,21 @@ def pulled(
     out = torch.empty_like(student)
     order = of_student.argsort(stable=True)
     ends = torch.searchsorted(of_student[order], torch.arange(len(student) + 1))
-    for maps in spans(len(student), converted(student)):
+    blocks = list(spans(len(student), at_once(student)))
+
+    def work(task: int) -> None:
+        maps = blocks[task]
         mine = order[ends[maps.start] : ends[maps.stop]]
         others, place = needed(teacher, of_teacher, mine)
-        pairs = weight, place, of_teacher, order, ends, *kept
-        pull(out[maps], student[maps], others, pairs, maps.start)
-    return out
+        grown = torch.empty(out[maps].shape) if out.dtype != torch.float32 else out[maps]
+        given = student[maps].float(), others, weight, place, of_teacher, order, ends, *kept
+        loops.pull(*(tensor.numpy() for tensor in (grown, *given)), maps.start)
+        if out.dtype != torch.float32:
+            out[maps] = grown
 
-
-def pull(
-    out: torch.Tensor,
-    student: torch.Tensor,
-    teacher: torch.Tensor,
-    pairs: tuple[torch.Tensor, ...],
-    first: int,
-) -> None:
-    """The gradient by some maps of the student, from number `first`."""
-    grown = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
-    arrays = [array.numpy() for array in (grown, student.float(), teacher, *pairs)]
     with jit.announced():
-        spread(lambda start, stop: loops.pull(*arrays, first, start, stop), len(out))
-    if grown is not out:
-        out.copy_(grown)
+        share(work, len(blocks))
+    return out
 
 
 def needed(
@@ -217,11 +218,9 @@ def needed(
     return maps[which].float(), torch.zeros_like(of_maps).index_put_((pairs,), places)
 
 
-def converted(maps: torch.Tensor) -> int:
-    """How many at once: all if none need to be, else one for each thread, or more if small."""
-    if maps.dtype == torch.float32:
-        return len(maps)
-    return max(torch.get_num_threads(), CONVERTED // max(maps[:1].numel(), 1))
+def at_once(maps: torch.Tensor) -> int:
+    """How many maps."""
+    return max(1, CONVERTED // max(maps[:1].numel(), 1))
 
 
 def spans(count: int, length: int) -> Iterator[slice]:

@@ -27,17 +27,15 @@ def take_in(
     first_pair: int,
     first_row: int,
     first_column: int,
-    start: int,
-    stop: int,
 ) -> None:
-    """Pairs `start` to `stop`: what a block of products says about the best matches.
+    """What a block of products says about the best matches.
 
     Blocks come in the order of their rows and columns, so a later one must be better to win.
     """
     top = np.empty(LANES, np.float32)
     where = np.empty(LANES, np.int32)
     columns = products.shape[2]
-    for here in range(start, stop):
+    for here in range(len(products)):
         pair = first_pair + here
         for row in range(products.shape[1]):
             top[:] = -NAN_RANK
@@ -85,13 +83,11 @@ def pull(
     scale_a: Any,
     scale_b: Any,
     first: int,
-    start: int,
-    stop: int,
 ) -> None:
     """d cos(s, t) / ds = (t/|t| - cos s/|s|) / |s|, summed over the matches that count."""
     tokens, deep = out.shape[1:]
     along = np.empty(tokens, np.float32)
-    for here in range(start, stop):
+    for here in range(len(out)):
         grown = out[here]
         grown[:] = 0
         along[:] = 0

@@ -14,7 +14,7 @@ import torch
 
 from patchmill.kernels.jit import announced, exact
 from patchmill.kernels.parallel import spread
-from patchmill.kernels.patches.cpu_memory import LARGE, WIDE, borrowed, flat, fresh, past, settled
+from patchmill.kernels.patches.cpu_memory import borrowed, flat, fresh, past, settled, streams
 from patchmill.kernels.patches.halves import number, numbers, put
 from patchmill.kernels.patches.windows import along
 
@@ -41,7 +41,7 @@ def cut(
         (numbers(flat(it)), tuple(it.shape), it.stride(), at.numpy())
         for it, at in zip(stacks, places, strict=True)
     ]
-    stream = out.nbytes >= LARGE and out.data_ptr() % WIDE == size * out.itemsize % WIDE == 0
+    stream = streams(out, size)
 
     def work(start: int, stop: int) -> None:
         begin = int(np.searchsorted(planes, start, "right")) - 1

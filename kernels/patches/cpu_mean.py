@@ -11,11 +11,11 @@ import torch
 
 from patchmill.kernels.jit import announced, exact
 from patchmill.kernels.parallel import spread
-from patchmill.kernels.patches.cpu_memory import borrowed, fresh
+from patchmill.kernels.patches.cpu_memory import borrowed, fresh, past, settled, streams
 from patchmill.kernels.patches.halves import number, numbers, put
 from patchmill.kernels.patches.reference import EPS
 
-LANES, AT_ONCE = 64, 4
+LANES = 64
 LEAST = 1 << 20  # numbers that are worth a thread: 0.2 ms, and to wake one takes half of that
 ZERO, ONE, SHORT = np.float32(0), np.float32(1), np.float32(EPS)
 NO_ORDER, NO_WEIGHTS = np.empty(0, np.int64), np.empty(0, np.float32)
@@ -66,9 +66,10 @@ def pulled(
     read, made = numbers(embeddings), numbers(out)
     numpy = _optional(weights, order)
     given = slope.numpy(), rest.numpy()
+    how = each, streams(out, d)
 
     def work(start: int, stop: int) -> None:
-        pull(*given, read, *numpy, offsets.numpy(), each, start, stop, made, gains.numpy())
+        pull(*given, read, *numpy, offsets.numpy(), *how, start, stop, made, gains.numpy())
 
     with announced():
         spread(work, len(slope), _least(rows * d, len(slope)))
@@ -98,25 +99,17 @@ def average(
     rows, weights, order, offsets, each, unit, start, stop, means, totals, lengths
 ):  # fmt: skip
     rows, means = borrowed(rows), borrowed(means)
-    lanes, factors = np.empty(LANES, np.float32), np.empty(AT_ONCE, np.float32)
-    places = np.empty(AT_ONCE, np.int64)
+    lanes = np.empty(LANES, np.float32)
     for group in range(start, stop):
         scale(means, group, ZERO, True)
-        total, last = ZERO, offsets[group + 1]
-        for first in range(offsets[group], last, AT_ONCE):
-            count = min(AT_ONCE, last - first)
-            for k in range(count):
-                place = order[first + k] if len(order) else first + k
-                weight = weights[place] if len(weights) else ONE
-                total += weight
-                if each:
-                    weight *= inverse(np.sqrt(dot(rows, place, rows, place, lanes)))
-                places[k], factors[k] = place, weight
-            if count == AT_ONCE:
-                add_four(means, group, rows, places, factors)
-            else:
-                for k in range(count):
-                    add(means, group, rows, places[k], factors[k])
+        total = ZERO
+        for at in range(offsets[group], offsets[group + 1]):
+            place = order[at] if len(order) else at
+            weight = weights[place] if len(weights) else ONE
+            total += weight
+            if each:
+                weight *= inverse(np.sqrt(dot(rows, place, rows, place, lanes)))
+            add(means, group, rows, place, weight)
         scale(means, group, ONE / total, total == ZERO)
         totals[group] = total
         lengths[group] = ONE
@@ -127,14 +120,15 @@ def average(
 
 @exact
 def pull(
-    slope, rest, rows, weights, order, offsets, each, start, stop, out, gains
+    slope, rest, rows, weights, order, offsets, each, stream, start, stop, out, gains
 ):  # fmt: skip
     """The gradient by a row is its weight times the slope; for `each` only what is across the row.
 
     By its weight it is the slope times the row, as that is summed, less the group's `rest`.
     """
     rows, slope, out = borrowed(rows), borrowed(slope), borrowed(out)
-    lanes, packed = np.empty(LANES, np.float32), np.empty((1, slope.shape[1]), out.dtype)
+    lanes, memory = np.empty(LANES, np.float32), np.empty((1, slope.shape[1]), out.dtype)
+    packed = borrowed(memory)
     alike = not each and len(weights) == 0
     for group in range(start, stop):
         if alike:
@@ -149,30 +143,24 @@ def pull(
                 along = shrink * dot(slope, group, rows, place, lanes)
             if len(gains):
                 gains[place] = along - rest[group]
-            if len(out) and alike:
+            if len(out) and alike and stream:
+                past(packed[0], out[place])
+            elif len(out) and alike:
                 copy(packed, out, place)
             elif len(out) and each:
                 across(slope, group, rows, place, weight * shrink, along * shrink, out)
             elif len(out):
                 downhill(slope, group, weight, out, place)
+    memory[0, 0] = 0  # it is alive until here
+    settled()
 
 
 @exact
 def add(means, group, rows, place, factor):
+    """One row: several at once are as many streams from memory, and take longer."""
     mean, row = means[group], rows[place]
     for i in range(len(mean)):
         mean[i] += factor * number(row[i])
-
-
-@exact
-def add_four(means, group, rows, places, factors):
-    """Each number of the mean is read and written once for four rows."""
-    a, b, c, d = rows[places[0]], rows[places[1]], rows[places[2]], rows[places[3]]
-    f, g, h, k = factors[0], factors[1], factors[2], factors[3]
-    mean = means[group]
-    for i in range(len(mean)):
-        left = f * number(a[i]) + g * number(b[i])
-        mean[i] += left + (h * number(c[i]) + k * number(d[i]))
 
 
 @exact

@@ -40,6 +40,12 @@ def _advice() -> Callable[..., int] | None:
     return getattr(ctypes.CDLL(None), "madvise", None)
 
 
+def streams(tensor: torch.Tensor, row: int) -> bool:
+    """Whether rows of so many numbers can be written `past` the cache, which it has no room for."""
+    aligned = tensor.data_ptr() % WIDE == row * tensor.itemsize % WIDE == 0
+    return aligned and tensor.nbytes >= LARGE
+
+
 def flat(tensor: torch.Tensor) -> torch.Tensor:
     """All memory that a tensor with elements reaches, from its first one on."""
     reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))

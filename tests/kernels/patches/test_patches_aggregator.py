@@ -42,7 +42,7 @@ def test_many_small_parts_do_not_drift():
     grows = patches.Aggregator(1, 1)
     for _ in range(2000):
         grows.add(torch.full((10, 1), 0.1), torch.zeros(10, dtype=torch.int64))
-    assert grows.mean().item() == torch.tensor(0.1).item()
+    assert grows.mean().item() == pytest.approx(0.1, rel=2.4e-7)  # as far off as one part's sum
 
 
 def test_nothing_is_kept_of_what_was_added():
