@@ -13,7 +13,7 @@ SYSTEM_PACKAGES := g++ python3-dev pkg-config libturbojpeg0-dev libopencv-dev \
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slurm lint types bench clean
+.PHONY: help demo test lint types bench clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -24,10 +24,7 @@ demo: $(VENV)/.base ## measure the throughput here, then train DiLo on made-up s
 	$(BIN)/python training/run.py method=dilo data=biased_scenes scale=demo out=build name=demo
 
 test: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv ## run all tests that this machine can run
-	$(BIN)/pytest -n auto --dist loadgroup -m 'not slurm'
-
-slurm: $(VENV)/.dev $(VENV)/.system ## run the tests that start a SLURM of eight nodes here, one after the other
-	$(BIN)/pytest -m slurm
+	$(BIN)/pytest -n auto --dist loadgroup
 
 lint: $(VENV)/.dev types ## ruff and mypy
 	$(BIN)/ruff check .

@@ -12,6 +12,21 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 NO_GPU = "needs a CUDA device"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests on SLURM share one that a single process starts.
+
+    By their names: xdist's groups are without effect from pytest 9.2 on (pytest-xdist#1386).
+    """
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Scheduling(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "slurm" if "slurm" in nodeid else super()._split_scope(nodeid)
+
+    return Scheduling(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, missing in (("gpu", missing_gpu), ("slurm", missing_slurm)):
         if item.get_closest_marker(marker) and (reason := missing()):

@@ -9,10 +9,23 @@ from pathlib import Path
 import pytest
 import sandbox
 
+from patchmill.training import compose
+
+
+def compile_all(folder: Path) -> None:
+    """Which each of the ranks would do otherwise, in its own copy of the code."""
+    from patchmill.training import engine
+
+    words = {**sandbox.WORDS, "train.epochs": "1", "out": str(folder)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATCHMILL_CACHE", str(folder / "cache"))
+        engine.train(compose.compose([f"{key}={value}" for key, value in words.items()]))
+
 
 @pytest.fixture(scope="session")
 def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("slurm")
+    compile_all(tmp_path_factory.mktemp("compiled"))
     with sandbox.numbers() as (port, job):
         command = [sandbox.SCRIPT, "start", folder, "8", "8", str(port), str(job)]
         try:

@@ -16,7 +16,6 @@ from pathlib import Path
 from patchmill.cluster import jobs, submit
 from patchmill.training import records, runs
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).parent / "slurm_sandbox.sh"
 NODES = 8
 PATIENCE = 400  # seconds, for machines that do much else
@@ -142,6 +141,11 @@ def job(run: Path) -> jobs.Job:
 
 def logs(run: Path) -> str:
     return "\n".join(it.read_text() for it in job(run).paths())
+
+
+def merged(run: Path) -> str:
+    (path,) = job(run).merged()
+    return path.read_text()
 
 
 def restarts(run: Path) -> int:

@@ -56,7 +56,7 @@ SlurmctldParameters=preempt_send_user_signal
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
-KillWait=5
+KillWait=30
 ReturnToService=2
 # So that nodes may claim more than this machine has.
 SlurmdParameters=config_overrides
@@ -82,7 +82,9 @@ start() {
 }
 
 stop() {
-  scancel --user "$(id -un)" 2>/dev/null || true
+  scancel --user "$(id -un)" --state PENDING 2>/dev/null || true
+  scancel --user "$(id -un)" --full --signal KILL 2>/dev/null || true
+  for _ in $(seq 80); do [ -n "$(squeue -h 2>/dev/null)" ] || break; sleep 0.25; done
   pids=$(cat "$dir"/slurmd-*.pid "$dir"/slurmctld.pid 2>/dev/null || true)
   [ -z "$pids" ] || kill $pids 2>/dev/null || true
   for _ in $(seq 80); do ls "$dir"/*.pid >/dev/null 2>&1 || return 0; sleep 0.25; done

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from sandbox import (
-    ROOT,
     WORDS,
     Journeys,
     control,
@@ -31,12 +30,7 @@ from sandbox import (
 from patchmill.cluster import slurm
 from patchmill.training import checkpoint, records, runs
 
-pytestmark = [
-    pytest.mark.slurm,
-    pytest.mark.slow,
-    pytest.mark.xdist_group("slurm"),
-    pytest.mark.usefixtures("cluster"),
-]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +39,16 @@ def journeys(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         return tmp_path_factory.mktemp(name)
 
     with Journeys() as found:
+        undisturbed = queue(out("nothing"), *on(1, 2))
+        found.begin("nothing", until_done, undisturbed)
         for name, happens, nodes in (
-            ("nothing", until_done, on(1, 2)),
             ("node", a_node_dies, on(3, 4)),
             ("urgent", what_matters_more_comes, on(5, 6)),
             ("limit", the_time_is_over, on(7, 8)),
         ):
             found.begin(name, happens, queue(out(name), *nodes))
-        run = by_the_plain_script(out("plain"), nodes="127.0.0.[1-2]")
+        # From a copy of the code, as somebody may edit this.
+        run = by_the_plain_script(out("plain"), undisturbed / "jobs" / "001" / "code")
         found.begin("plain", the_plain_scripts_time_is_over, run)
         yield found
 
@@ -89,12 +85,13 @@ def the_time_is_over(run: Path) -> None:
     until_done(run)
 
 
-def by_the_plain_script(out: Path, nodes: str) -> Path:
+def by_the_plain_script(out: Path, code: Path) -> Path:
     words = [f"{key}={value}" for key, value in {**WORDS, "out": out, "name": "run"}.items()]
     asked = ["--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "--cpus-per-task=1"]
-    asked += ["--time=10", f"--nodelist={nodes}", f"--export=ALL,PYTHON={sys.executable}"]
+    asked += ["--time=10", "--nodelist=127.0.0.[1-2]"]
+    asked += [f"--export=ALL,PYTHON={sys.executable},PYTHONPATH={code}"]
     command = ["sbatch", "--parsable", *asked, f"--output={out}/log", "cluster/train.sbatch"]
-    given = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    given = subprocess.run([*command, *words], cwd=code, capture_output=True, text=True, check=True)
     (out / "id").write_text(given.stdout.strip())
     return out / "run"
 
