@@ -27,7 +27,7 @@ class Training:
 
     Its own handler saves and requeues inside a signal handler, where ranks cannot agree on
     anything, and its children inherit it: ours, which only notes that there was a signal, takes
-    its place first of all. For the seconds before, signals are ignored (script.PATIENT).
+    its place first of all. For the seconds before, signals are ignored (script.python).
     """
 
     config: Mapping[str, Any]
@@ -63,12 +63,12 @@ class Training:
     def _leave(self, stopped: stopping.Stopped) -> None:
         place = meeting.place()
         if place and place.rank:
-            sys.exit(0)  # any other code would end rank 0 before it has spoken for all
+            stopping.leave(0)  # any other code would end rank 0 before it has spoken for all
         job = os.environ.get("SLURM_JOB_ID")
         if job and self.requeue and is_due(stopped.signal, slurm.shown(job)):
             refused = slurm.requeue(job)
             print(f"SLURM does not requeue job {job}: {refused}" if refused else "queued again")
-        raise stopped
+        stopping.leave()
 
 
 def node() -> str:

@@ -53,4 +53,11 @@ if __name__ == "__main__":
     from patchmill.training.patience import wait_asleep
 
     wait_asleep()
-    run_command(main)
+    try:
+        run_command(main)
+    except SystemExit as ended:
+        if ended.__class__ is not SystemExit:  # stopping.Stopped, and torch is imported by now
+            from patchmill.training import stopping
+
+            stopping.leave()
+        raise

@@ -140,7 +140,8 @@ def job(run: Path) -> jobs.Job:
 
 
 def logs(run: Path) -> str:
-    return "\n".join(it.read_text() for it in job(run).paths())
+    known = jobs.read(run)  # not of one that was queued without submit.py
+    return "\n".join(it.read_text() for it in known.paths()) if known else ""
 
 
 def merged(run: Path) -> str:
