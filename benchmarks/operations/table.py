@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from patchmill.benchmarks import machine, report
-from patchmill.benchmarks.operations.case import EAGER, OURS, Case
+from patchmill.benchmarks.operations.case import COMPILED, EAGER, OURS, Case
 from patchmill.benchmarks.operations.measure import Figure, Rates, measure, rates
 from patchmill.loaders.progress import track
 
@@ -39,11 +39,13 @@ def run(
         console.print(note, style="dim", markup=False)
     if plot:
         _draw(plot, measured, on)
+    cases = [_as_json(case, figures, best, dtype) for case, figures in measured]
     return {
         "threads": torch.get_num_threads(),
         "bandwidth_gb_s": round(best.bandwidth / 1e9, 1),
         "products_gop_s": round(best.products[dtype] / 1e9, 1),
-        "cases": [_as_json(case, figures, best, dtype) for case, figures in measured],
+        "rows": [row_of(case) for case in cases],
+        "cases": cases,
         "notes": notes,
     }
 
@@ -111,6 +113,22 @@ def _as_json(
             for figure in figures
         ],
     }
+
+
+def row_of(case: dict[str, Any]) -> dict[str, Any]:
+    """What is quoted of a case as it goes to JSON."""
+    named = {its["name"]: its for its in case["contenders"]}
+    ours, eager = named[OURS], named[EAGER]
+    row = {
+        "name": f"{case['operation']}, {case['shape']}",
+        "ms": ours["ms"],
+        "times_eager": ours["times_eager"],
+        "mib": ours["extra_mib"],
+        "eager_mib": eager["extra_mib"],
+    }
+    if COMPILED in named:
+        row["times_compiled"] = round(named[COMPILED]["ms"] / ours["ms"], 3)
+    return row
 
 
 def _draw(path: str, measured: Sequence[Measured], title: str) -> None:

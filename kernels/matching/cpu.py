@@ -16,12 +16,13 @@ import torch
 from patchmill.kernels import jit
 from patchmill.kernels.matching import cpu_loops as loops
 from patchmill.kernels.matching.kept import Kept
-from patchmill.kernels.parallel import share
+from patchmill.kernels.parallel import share, spread
+from patchmill.kernels.patches.halves import numbers
 
 ROWS = 256  # tokens of a in a block of products
 NUMBERS = 1 << 16  # in a block, at most
 PAIRS = 8  # in a block, at most
-CONVERTED = 1 << 18  # numbers of maps that a thread makes float32 at once
+CONVERTED = 1 << 16  # numbers of maps that a thread makes float32 at once
 
 
 def best(
@@ -191,31 +192,11 @@ def pulled(
     out = torch.empty_like(student)
     order = of_student.argsort(stable=True)
     ends = torch.searchsorted(of_student[order], torch.arange(len(student) + 1))
-    blocks = list(spans(len(student), at_once(student)))
-
-    def work(task: int) -> None:
-        maps = blocks[task]
-        mine = order[ends[maps.start] : ends[maps.stop]]
-        others, place = needed(teacher, of_teacher, mine)
-        grown = torch.empty(out[maps].shape) if out.dtype != torch.float32 else out[maps]
-        given = student[maps].float(), others, weight, place, of_teacher, order, ends, *kept
-        loops.pull(*(tensor.numpy() for tensor in (grown, *given)), maps.start)
-        if out.dtype != torch.float32:
-            out[maps] = grown
-
+    given = out, student, teacher, weight, of_teacher, order, ends, *kept
+    arrays = [numbers(tensor) for tensor in given]
     with jit.announced():
-        share(work, len(blocks))
+        spread(lambda start, stop: loops.pull(*arrays, start, stop), len(student))
     return out
-
-
-def needed(
-    maps: torch.Tensor, of_maps: torch.Tensor, pairs: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The maps of these pairs in float32, and where each pair's is among them."""
-    if maps.dtype == torch.float32:
-        return maps, of_maps
-    which, places = of_maps[pairs].unique(return_inverse=True)
-    return maps[which].float(), torch.zeros_like(of_maps).index_put_((pairs,), places)
 
 
 def at_once(maps: torch.Tensor) -> int:

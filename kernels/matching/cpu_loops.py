@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from patchmill.kernels.jit import exact
+from patchmill.kernels.patches.cpu_memory import borrowed
+from patchmill.kernels.patches.halves import number, put
 
 LANES = 64  # of 196 columns, 32 to 64 at a time are quickest
 NAN_RANK = np.float32(np.inf)  # stands for NaN where numbers are compared; no cosine is as large
@@ -68,12 +70,11 @@ def take_in(
 
 @exact
 def pull(
-    out: Any,  # [maps, A, d] float32: the gradient of the student's maps from number `first`
-    student: Any,  # [maps, A, d] float32
-    teacher: Any,  # [., B, d] float32
+    out: Any,  # [S, A, d], as the student: the gradient by it
+    student: Any,  # [S, A, d]
+    teacher: Any,  # [T, B, d]
     weight: Any,  # [R] by the cosine of a match that counts
-    place: Any,  # [R]: where the teacher's map of a pair is in `teacher`
-    of_teacher: Any,  # [R]: and its number
+    of_teacher: Any,  # [R]: the number of the teacher's map
     order: Any,  # [R]: the pairs, sorted by the student's map
     ends: Any,  # [S + 1]: where the pairs of a map begin among them
     partner_a: Any,
@@ -82,37 +83,43 @@ def pull(
     similarity_b: Any,
     scale_a: Any,
     scale_b: Any,
-    first: int,
+    start: int,
+    stop: int,
 ) -> None:
-    """d cos(s, t) / ds = (t/|t| - cos s/|s|) / |s|, summed over the matches that count."""
+    """Maps start to stop: d cos(s, t) / ds = (t/|t| - cos s/|s|) / |s|, summed over the matches
+    that count.
+    """
+    out, student, teacher = borrowed(out), borrowed(student), borrowed(teacher)
     tokens, deep = out.shape[1:]
-    along = np.empty(tokens, np.float32)
-    for here in range(len(out)):
-        grown = out[here]
+    memory, along = np.empty((tokens, deep), np.float32), np.empty(tokens, np.float32)
+    for here in range(start, stop):
+        grown = borrowed(memory)  # here, so that it is alive until the last map is done
         grown[:] = 0
         along[:] = 0
-        for slot in range(ends[first + here], ends[first + here + 1]):
+        for slot in range(ends[here], ends[here + 1]):
             pair = order[slot]
-            others = teacher[place[pair]]
-            scales = scale_b[of_teacher[pair]]
+            number_of = of_teacher[pair]
             for token in range(tokens):
                 other = partner_a[pair, token]
                 if other >= 0:
                     along[token] += weight[pair] * similarity_a[pair, token]
-                    _add(grown[token], others[other], weight[pair] * scales[other])
-            for other in range(len(scales)):
+                    factor = weight[pair] * scale_b[number_of, other]
+                    _add(grown[token], teacher[number_of, other], factor)
+            for other in range(scale_b.shape[1]):
                 token = partner_b[pair, other]
                 if token >= 0:
                     along[token] += weight[pair] * similarity_b[pair, other]
-                    _add(grown[token], others[other], weight[pair] * scales[other])
+                    factor = weight[pair] * scale_b[number_of, other]
+                    _add(grown[token], teacher[number_of, other], factor)
         for token in range(tokens):
-            scale = scale_a[first + here, token]
+            scale = scale_a[here, token]
             back = along[token] * scale
+            total, vector, made = grown[token], student[here, token], out[here, token]
             for i in range(deep):
-                grown[token, i] = (grown[token, i] - back * student[here, token, i]) * scale
+                put(made, i, (total[i] - back * number(vector[i])) * scale)
 
 
 @exact
 def _add(total: Any, vector: Any, weight: Any) -> None:
     for i in range(len(total)):
-        total[i] += weight * vector[i]
+        total[i] += weight * number(vector[i])

@@ -94,9 +94,9 @@ def cut_planes(source, shape, strides, places, mean, std, stream, start, stop, o
     """The windows of planes start to stop of all channels of all images."""
     source, made = borrowed(source), borrowed(out).reshape(-1)
     channels, width, size = shape[1], shape[3], out.shape[3]
-    plane = np.empty(shape[2] * width, out.dtype)
-    lines, packed = borrowed(plane), np.empty(width, source.dtype)
+    plane, packed = np.empty(shape[2] * width, out.dtype), np.empty(width, source.dtype)
     for number_of in range(start, stop):
+        lines = borrowed(plane)  # here, so that it is alive until the last plane is done
         image, channel = number_of // channels, number_of % channels
         first = image * strides[0] + channel * strides[1]
         to, step = (image * len(places) * channels + channel) * size * size, channels * size * size
@@ -142,8 +142,8 @@ def add_up(grid, stride, std, start, stop, out):  # type: ignore[no-untyped-def]
     down, across, channels, size = grid.shape[1:5]
     grid, out = borrowed(grid), borrowed(out)
     whole = np.empty(out.shape[2:], np.float32)
-    total = borrowed(whole)
     for number_of in range(start, stop):
+        total = borrowed(whole)
         image, channel = number_of // channels, number_of % channels
         whole[:] = np.float32(0)
         for v in range(down):

@@ -128,9 +128,9 @@ def pull(
     """
     rows, slope, out = borrowed(rows), borrowed(slope), borrowed(out)
     lanes, memory = np.empty(LANES, np.float32), np.empty((1, slope.shape[1]), out.dtype)
-    packed = borrowed(memory)
     alike = not each and len(weights) == 0
     for group in range(start, stop):
+        packed = borrowed(memory)  # here, so that it is alive until the last group is done
         if alike:
             downhill(slope, group, ONE, packed, 0)
         for at in range(offsets[group], offsets[group + 1]):
@@ -151,7 +151,6 @@ def pull(
                 across(slope, group, rows, place, weight * shrink, along * shrink, out)
             elif len(out):
                 downhill(slope, group, weight, out, place)
-    memory[0, 0] = 0  # it is alive until here
     settled()
 
 

@@ -56,6 +56,8 @@ def flat(tensor: torch.Tensor) -> torch.Tensor:
 def borrowed(typing: Any, array: Any) -> Any:
     """The same array, whose references compiled code does not count: the caller keeps it alive.
 
+    An array of the compiled code's own is freed after its last use, so borrow it where it is used.
+
     Each slice of an array is a reference to it, and two threads that count those of one array wait
     for each other: by hundreds of nanoseconds a row, so that they were slower than one.
     """

@@ -158,6 +158,9 @@ def test_an_operation_is_measured_shown_and_drawn(small, monkeypatch, tmp_path, 
     assert (case["operation"], ours["name"], eager["name"]) == ("tanh", OURS, EAGER)
     assert eager["times_eager"] == 1 and ours["ms"] > 0
     assert eager["extra_mib"] > 50 * 300 * 300 * 4 / 2**20 > ours["extra_mib"]
+    (row,) = found["rows"]
+    assert row["name"] == "tanh, 300 x 300" and row["ms"] == ours["ms"]
+    assert row["eager_mib"] == eager["extra_mib"] and "times_compiled" not in row
     assert found["notes"] == ["tanh: torch.compile fails (RuntimeError)"]
     assert plot.stat().st_size > 1000
     assert "tanh, 300 x 300" in capsys.readouterr().out
