@@ -30,7 +30,7 @@ class MoCoSettings:
     momentum: Share = 0.999  # of the keys' network
     temperature: Positive = 0.2  # of the logits; 0.07 in v1
     shuffle_bn: bool = True  # keys are normalised among others than their queries, over the ranks
-    split_bn: Whole = 0  # parts of a rank's batch that normalise apart, as if on so many GPUs
+    split_bn: Whole = 0  # parts of a batch that normalise apart, as if on so many GPUs
     symmetric: bool = False  # each view is query once and key once
 
 
@@ -42,8 +42,8 @@ class MoCo(Method):
     def __init__(self, settings: MoCoSettings, backbone: Backbone) -> None:
         super().__init__()
         self.settings = settings
-        if settings.split_bn:
-            norms.split(backbone, settings.split_bn)
+        if (parts := _parts(settings, distributed.current().size)) > 1:
+            norms.split(backbone, parts)
         width = backbone.num_features
         hidden = [settings.hidden] if settings.hidden else []
         self.backbone = backbone
@@ -62,11 +62,12 @@ class MoCo(Method):
         return self._losses([(self._queries(one), self._keys(other)) for one, other in pairs])
 
     def global_batch_must(self, batch: int, ranks: int = 1) -> str | None:
-        share, parts = batch // ranks, self.settings.split_bn
-        if parts and (share % parts or share == parts):
+        share, parts = batch // ranks, _parts(self.settings, ranks)
+        if share % parts or (parts > 1 and share == parts):
             return (
-                f"method.split_bn={parts} cannot make equal parts, of two images or more, of the "
-                f"{share} that a rank has at a time: change train.batch_size, or set it to 0"
+                f"method.split_bn={self.settings.split_bn} cannot make {parts} equal parts, of two "
+                f"images or more, of the {share} that a rank has at a time: change "
+                "train.batch_size, or set it to 0"
             )
         keys = batch * (2 if self.settings.symmetric else 1)
         if self.settings.queue % keys == 0:
@@ -93,3 +94,8 @@ class MoCo(Method):
         mixed, order = distributed.shuffle(views[within] if self.settings.split_bn else views)
         keys = distributed.unshuffle(normalize(self.follower(mixed).float()), order)
         return keys[within.argsort()] if self.settings.split_bn else keys
+
+
+def _parts(settings: MoCoSettings, ranks: int) -> int:
+    """Of a rank's batch: ranks are parts already."""
+    return max(1, settings.split_bn // ranks)

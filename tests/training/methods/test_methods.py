@@ -158,12 +158,21 @@ def test_a_queue_must_be_a_whole_number_of_batches():
     assert make("moco", symmetric=True).global_batch_must(32)
 
 
-@pytest.mark.parametrize(("batch", "ranks", "fits"), [(16, 1, True), (16, 2, True), (16, 4, False)])
-def test_parts_that_normalise_apart_are_equal_and_hold_two_images(batch, ranks, fits):
-    complaint = make("moco", split_bn=4).global_batch_must(batch, ranks)
-    assert (complaint is None) == fits
-    assert fits or "the 4 that a rank has" in complaint
-    assert "the 6 that" in make("moco", split_bn=4).global_batch_must(6)
+@pytest.mark.parametrize(
+    ("batch", "ranks", "complaint"),
+    [
+        (16, 1, None),
+        (16, 2, None),  # two parts of four on each rank
+        (16, 4, None),  # which are parts already
+        (16, 16, None),
+        (4, 1, "split_bn=4 cannot make 4 equal parts, of two images or more, of the 4 that a rank"),
+        (4, 2, "cannot make 2 equal parts"),
+        (6, 1, "of the 6 that a rank"),
+    ],
+)
+def test_parts_that_normalise_apart_are_equal_and_hold_two_images(batch, ranks, complaint):
+    found = make("moco", split_bn=4, queue=batch).global_batch_must(batch, ranks)
+    assert found is None if complaint is None else complaint in found
 
 
 def test_dilo_is_moco_with_another_recipe_and_nothing_else():
