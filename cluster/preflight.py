@@ -20,7 +20,7 @@ from patchmill.cluster.resources import Resources
 from patchmill.cluster.snapshot import ROOT
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.errors import MillError
-from patchmill.training import backbones, checkpoint, compose, data, methods
+from patchmill.training import backbones, checkpoint, compose, data, methods, rules
 from patchmill.training.distributed import World
 from patchmill.training.settings import Config
 
@@ -113,7 +113,5 @@ def _network(config: Config, ranks: int) -> int:
     labels = data.labels(config) if methods.METHODS[config.method_name].needs_labels else None
     with torch.device("meta"):
         method = methods.build(config, backbones.build(config.model, view.size), labels)
-    at_a_time = config.train.batch_size // config.train.accumulate
-    if complaint := method.global_batch_must(at_a_time, ranks):
-        raise MillError(complaint)
+    rules.check_batch(config, method, ranks)
     return sum(it.numel() * it.element_size() for it in method.state_dict().values())

@@ -8,6 +8,7 @@ from patchmill.loaders import recipe as recipes
 from patchmill.loaders.errors import MillError
 
 if TYPE_CHECKING:
+    from patchmill.training.methods import Method
     from patchmill.training.settings import Config
 
 
@@ -36,6 +37,21 @@ def check(config: Config) -> None:
     ]:
         if not holds:
             raise MillError(complaint)
+
+
+def check_batch(config: Config, method: Method, ranks: int) -> None:
+    """Raise a MillError for a batch that the method cannot learn from on so many ranks."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    at_a_time = config.train.batch_size // config.train.accumulate
+    if complaint := method.global_batch_must(at_a_time, ranks):
+        raise MillError(complaint)
+    norms = any(isinstance(it, _BatchNorm) for it in method.modules())
+    if at_a_time == ranks > 1 and norms and not config.train.sync_bn:
+        raise MillError(
+            f"each of {ranks} ranks has one image at a time, which batch norm cannot normalise: "
+            f"take train.batch_size={2 * config.train.batch_size} or more, or train.sync_bn=true"
+        )
 
 
 def _recipe(key: str, text: str) -> None:

@@ -22,6 +22,7 @@ from patchmill.training import (
     optim,
     precision,
     randomness,
+    rules,
     sharding,
 )
 from patchmill.training import state as states
@@ -115,9 +116,7 @@ def _method(config: Config, world: World) -> Method:
     labels = data.labels(config) if methods.METHODS[config.method_name].needs_labels else None
     backbone = backbones.build(config.model, view.size)
     method = methods.build(config, backbone, labels)
-    at_a_time = config.train.batch_size // config.train.accumulate
-    if complaint := method.global_batch_must(at_a_time, world.size):
-        raise MillError(complaint)
+    rules.check_batch(config, method, world.size)
     if config.train.sync_bn:
         sharding.sync_norms(method, world)
     last = data.channels_last(config, world)

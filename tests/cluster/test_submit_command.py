@@ -71,8 +71,9 @@ def test_a_dry_run_shows_plan_and_script(capsys):
 
 
 def test_a_dry_run_shows_also_what_would_be_refused(capsys):
-    with pytest.raises(MillError, match=r"split_bn=4 cannot make equal parts"):
-        submit.main(["--dry-run", "--nodes", "8", *WORDS, "method.split_bn=4"])
+    words = ["train.batch_size=64", "method.split_bn=4"]  # of which 64 ranks are parts already
+    with pytest.raises(MillError, match="each of 64 ranks has one image at a time, which batch"):
+        submit.main(["--dry-run", "--nodes", "8", *WORDS, *words])
     assert "\nlearning rate " in (out := capsys.readouterr().out) and "\nsrun " in out
 
 
