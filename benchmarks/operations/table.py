@@ -144,18 +144,21 @@ def _draw(path: str, measured: Sequence[Measured], title: str) -> None:
     for place, (_, figures) in enumerate(measured):
         for figure in figures:
             y = place + (names.index(figure.contender) - (len(names) - 1) / 2) * height
-            speed.barh(y, figure.speedup.median, height, color=colours[figure.contender])
+            gain = figure.speedup.median - 1
+            speed.barh(y, gain, height, left=1, color=colours[figure.contender])
             memory.barh(y, max(figure.mebibytes, 0.1), height, color=colours[figure.contender])
     speed.set_yticks(range(len(measured)), [f"{c.operation}\n{c.shape}" for c, _ in measured])
     speed.axvline(1, color="#888888", linewidth=0.8)
     speed.set_xlabel("times as fast as eager PyTorch")
     memory.set_xlabel("MiB beside inputs and results, at the peak")
-    memory.set_xscale("log")
+    for axes in (speed, memory):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     speed.invert_yaxis()
     for axes in (speed, memory):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
-    patches = [speed.barh(0, 0, color=colours[name], label=name) for name in names]
+    patches = [speed.barh(0, 0, left=1, color=colours[name], label=name) for name in names]
     drawing.legend(handles=patches, loc="outside lower center", ncols=len(names), fontsize=8)
     drawing.suptitle(title, fontsize=9, x=0.01, ha="left")
     drawing.savefig(path, dpi=150)
