@@ -107,12 +107,12 @@ def _aggregate(
     size = rows.numel() * rows.element_size()
     if not backward:
         compiled = torch.compile(eager, dynamic=False)
-        runs = {
+        forward = {
             OURS: lambda: ours(rows),
             EAGER: lambda: eager(rows),
             COMPILED: lambda: compiled(rows),
         }
-        return Case("aggregate", f"{what}, forward", runs, Floor(size), backward=False)
+        return Case("aggregate", f"{what}, forward", forward, Floor(size), backward=False)
     passes = 3 if normalise == "each" else 2  # read, if need be again, and gradients written
     runs = trio(ours, eager, rows, wanted=[rows])
     return Case("aggregate", what, runs, Floor(passes * size))
