@@ -16,7 +16,7 @@ import torch
 
 from patchmill.cluster import lives, slurm
 from patchmill.loaders.errors import MillError
-from patchmill.training import compose, engine, meeting, stopping
+from patchmill.training import compose, display, engine, meeting, stopping
 
 CACHES = "PATCHMILL_JOB_CACHE"  # the folder on the node's own disk where the job compiles into
 
@@ -57,6 +57,7 @@ class Training:
         """So that a node or a GPU that ails can be told from the logs."""
         place = meeting.place()
         rank, size, local = place[:3] if place else (0, 1, 0)
+        display.speak(rank == 0)
         code = f"patchmill {self.commit} in {Path(__file__).parents[1]}"
         print(f"rank {rank} of {size} on {node()}, {_device(local)}: {code}", flush=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -11,6 +12,12 @@ from typing import Any
 
 LINES_EVERY = 10.0  # seconds, where nothing moves
 MOVES_PER_S = 4
+
+
+def speak(first: bool) -> None:
+    """News and progress of the first rank go to standard error; of the others, warnings alone."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("patchmill").setLevel(logging.INFO if first else logging.WARNING)
 
 
 class Display:

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     given = _split(words)
     command = _command(given)
-    from patchmill.training import distributed, report
+    from patchmill.training import display, distributed, report
     from patchmill.training.evaluation import findings, trained
     from patchmill.training.evaluation.table import EVALUATIONS
 
@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not command.unfinished:
         trained.check_finished(folder)
     world = distributed.connect(config.train.device)
+    display.speak(world.rank == 0)
     run = trained.load(folder, config, world, command.checkpoint)
     found = evaluation.evaluate(run, settings)
     if world.rank == 0:

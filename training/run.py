@@ -26,10 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "--show" in options:
         print(compose.to_yaml(config), end="")
         return
-    from patchmill.training import engine, meeting, outcome
+    from patchmill.training import display, engine, meeting, outcome
 
     place = meeting.place()
     first = place is None or place.rank == 0
+    display.speak(first)
     if first:
         print(f"the run is in {Path(config.out) / config.name}", flush=True)
     folder = engine.train(config)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
+
+import pytest
 
 from patchmill.training import display
 from patchmill.training.display import Display
@@ -48,3 +51,16 @@ def test_other_ranks_are_quiet(capsys):
         shown.update(10, 1.0, VALUES)
         shown.say("anything")
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("first", "told"), [(True, ["news", "trouble"]), (False, ["trouble"])])
+def test_news_of_the_first_rank_and_trouble_of_all(first, told, caplog):
+    log = logging.getLogger("patchmill")
+    before = log.level
+    try:
+        display.speak(first)
+        log.info("news")
+        log.warning("trouble")
+    finally:
+        log.setLevel(before)
+    assert caplog.messages == told
