@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -172,9 +173,16 @@ def test_contenders_compute_the_same(name):
     module = importlib.import_module(f"patchmill.benchmarks.operations.{name}")
     for case in module.cases(torch.device("cpu"), torch.float32):
         results = {name: run() for name, run in case.contenders.items() if COMPILED not in name}
-        expected = results.pop(EAGER)
-        for found in results.values():
-            torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-4)
+        expected = flat(results.pop(EAGER))
+        # In 16 bits, eager PyTorch rounds lengths and similarities, and finds some other best ones.
+        most = 0.3 if "bfloat16" in case.shape else 1e-4
+        for name, found in results.items():
+            assert (flat(found) - expected).norm() < most * expected.norm(), (case.shape, name)
+
+
+def flat(found: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+    tensors = [found] if isinstance(found, torch.Tensor) else found
+    return torch.cat([it.detach().float().flatten() for it in tensors])
 
 
 @pytest.mark.gpu
