@@ -94,22 +94,6 @@ def test_it_says_what_the_peer_does_otherwise():
     assert training_race.differences(feeds.THEIRS, compose.compose(WORDS)) == []
 
 
-def test_the_documents_quote_the_committed_figures():
-    name = "benchmarks/results/training-cpu.json"
-    rows = {row["name"]: row for row in json.loads((ROOT / name).read_text())["rows"]}
-    text = (ROOT / "docs/training.md").read_text()
-    (table,) = re.findall(rf"<!-- table: {name} -->\n(.*?)\n\n", text, re.DOTALL)
-    stated = {
-        words[0]: [word.strip(" *") for word in words[1].split("|")]
-        for words in re.findall(r"^\| <!-- (.+?) -->.*?\|(.*)\|$", table, re.MULTILINE)
-    }
-    assert list(stated) == list(rows)
-    for feed, cells in stated.items():
-        row = rows[feed]
-        shares = [f"{100 * row[it]:.0f} %" for it in ("of_ceiling", "wait")]
-        assert cells == [f"{row['images_per_s']:.0f}", *shares, f"{row['cores_busy']:.2f}"]
-
-
 # -------------------------------------------------------------------------------------------- feeds
 
 
