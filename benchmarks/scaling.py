@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             given.json,
             {
                 "settings": given.words,
+                "rows": scaling_table.rows(measured),
                 "measured": [it.as_json() for it in measured],
                 "inputs": {name: it._asdict() for name, it in inputs.items()},
                 "predicted": [it.as_json() for it in predicted],

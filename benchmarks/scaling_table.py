@@ -43,12 +43,28 @@ def show(
         console.print(f"from {nodes} on, the limit is [bold]{it.limit}[/]")
 
 
+def rows(measured: Sequence[Measured]) -> list[dict[str, str | float]]:
+    """What is measured, to quote: images/s, and times those of one process."""
+    found: list[dict[str, str | float]] = []
+    for it in measured:
+        row: dict[str, str | float] = {"name": str(it.processes)}
+        for turn in TURNS:
+            rate = it.rate(turn).median
+            row |= {turn: round(rate, 1), f"times_{turn}": round(rate / _alone(measured, turn), 3)}
+        found.append(row)
+    return found
+
+
+def _alone(measured: Sequence[Measured], turn: str) -> float:
+    return measured[0].rate(turn).median
+
+
 def _measured(measured: Sequence[Measured]) -> Table:
     table = report.new_table("processes", *TURNS, "no batch", "exchange")
     for it in measured:
         cells = []
         for turn in TURNS:
-            times = it.rate(turn).median / measured[0].rate(turn).median
+            times = it.rate(turn).median / _alone(measured, turn)
             cells.append(f"[bold]{it.rate(turn).median:,.0f}[/] x{times:.2f}")
         exchange = "" if it.exchange is None else f"{it.exchange * 1e3:,.1f} ms"
         table.add_row(str(it.processes), *cells, f"{it.wait:.1%}", exchange)

@@ -66,7 +66,7 @@ class Training:
         if place and place.rank:
             stopping.leave(0)  # any other code would end rank 0 before it has spoken for all
         job = os.environ.get("SLURM_JOB_ID")
-        if job and self.requeue and is_due(stopped.signal, slurm.shown(job)):
+        if job and self.requeue and slurm.is_due(stopped.signal, slurm.shown(job)):
             refused = slurm.requeue(job)
             print(f"SLURM does not requeue job {job}: {refused}" if refused else "queued again")
         stopping.leave()
@@ -85,18 +85,6 @@ def _device(local: int) -> str:
     except RuntimeError as error:
         return f"GPU {local}, which does not work ({str(error).splitlines()[0]})"
     return f"GPU {local} ({found.name}, {found.uuid})"
-
-
-def is_due(number: int, job: Mapping[str, str]) -> bool:
-    """Whether a job that a signal stopped is to be queued again; `job` is what SLURM says of it.
-
-    SIGUSR2 is what the script asks SLURM for before the time limit, and before preemption where
-    the cluster allows that. SIGTERM is preemption elsewhere, but also scancel and the user.
-    """
-    if job.get("JobState") not in ("RUNNING", "COMPLETING", "PREEMPTED"):
-        return False
-    preempted = job.get("PreemptTime", "None") not in ("", "None", "N/A", "Unknown")
-    return number == signal.SIGUSR2 or (number == signal.SIGTERM and preempted)
 
 
 def _local_place(environ: Mapping[str, str]) -> dict[str, str]:

@@ -7,25 +7,18 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from patchmill.cluster import slurm
 from patchmill.loaders import prepare
 from patchmill.loaders.errors import MillError
 from patchmill.training import runs
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 STOPPED = 75  # the exit code, as of training
-
-
-class Ended(SystemExit):
-    """By a signal. What was made until then is kept: nothing has to be saved."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(STOPPED)
-        self.number = number
 
 
 @dataclass(frozen=True)
@@ -38,22 +31,21 @@ class Piece:
 
     def __call__(self) -> None:
         os.chdir(self.folder)
-        with _signals():
-            try:
-                with _sentences():
-                    prepare.main(self.words)
-            except Ended as ended:
-                self._leave(ended)
-                raise
+        with _signals(self._end), _sentences():
+            prepare.main(self.words)
 
-    def _leave(self, ended: Ended) -> None:
-        from patchmill.cluster import slurm
-        from patchmill.cluster.job import is_due
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        """At once: what was made is kept, and nothing has to be saved.
 
+        An exception would be lost where the signal meets a callback of compiled code.
+        """
+        signal.signal(number, signal.SIG_IGN)
         job = os.environ.get("SLURM_JOB_ID")
-        if job and self.requeue and is_due(ended.number, slurm.shown(job)):
+        if job and self.requeue and slurm.is_due(number, slurm.shown(job)):
             refused = slurm.requeue(job)
             print(f"SLURM does not requeue job {job}: {refused}" if refused else "queued again")
+        sys.stdout.flush()
+        os._exit(STOPPED)
 
 
 @dataclass(frozen=True)
@@ -96,17 +88,12 @@ def _sentences() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
+def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """In place of submitit's own, which requeues for whatever reason it was sent one."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        raise Ended(number)
-
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
-    before = {number: signal.signal(number, end) for number in SIGNALS}
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -6,8 +6,9 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from patchmill.loaders.errors import MillError
 
@@ -100,3 +101,15 @@ def _run(words: Sequence[str], text: str = "") -> subprocess.CompletedProcess[st
         raise MillError(f"{words[0]} gives no answer in {PATIENCE} seconds: try later") from None
     except OSError as error:
         raise MillError(f"cannot run {words[0]}: {error.strerror}; is SLURM here?") from None
+
+
+def is_due(number: int, job: Mapping[str, str]) -> bool:
+    """Whether a job that a signal stopped is to be queued again; `job` is what SLURM says of it.
+
+    SIGUSR2 is what the script asks SLURM for before the time limit, and before preemption where
+    the cluster allows that. SIGTERM is preemption elsewhere, but also scancel and the user.
+    """
+    if job.get("JobState") not in ("RUNNING", "COMPLETING", "PREEMPTED"):
+        return False
+    preempted = job.get("PreemptTime", "None") not in ("", "None", "N/A", "Unknown")
+    return number == signal.SIGUSR2 or (number == signal.SIGTERM and preempted)

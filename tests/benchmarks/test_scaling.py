@@ -177,8 +177,13 @@ def test_processes_are_measured_together(tmp_path):
     asked = ["--processes", "1,2", "--batch", "4", "--steps", "1", "--rounds", "1"]
     out = tmp_path / "out.json"
     scaling.main([*small, *asked, "--seconds", "0.1", "--json", str(out)])
-    one, two = json.loads(out.read_text())["measured"]
+    content = json.loads(out.read_text())
+    one, two = content["measured"]
     assert (one["processes"], two["processes"]) == (1, 2)
     assert one["exchange"] is None and two["exchange"] > 0 < two["latency"]
     assert all(rate > 0 for it in (one, two) for rates in it["rates"].values() for rate in rates)
     assert one["gradient"] == two["gradient"] and one["image"] == two["image"]
+    alone, both = content["rows"]
+    assert (alone["name"], both["name"]) == ("1", "2") and alone["times_training"] == 1
+    ratio = two["rates"]["training"][0] / one["rates"]["training"][0]
+    assert both["times_training"] == pytest.approx(ratio, rel=0.01)

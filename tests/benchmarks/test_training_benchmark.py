@@ -27,7 +27,6 @@ from patchmill.training import compose, distributed, starting
 from patchmill.training.failing import Stacks
 from patchmill.training.state import State
 
-ROOT = Path(__file__).resolve().parents[2]
 SCENES = "scenes(count=12, size=32)"
 WORDS = [
     "method=moco",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -100,23 +99,27 @@ def test_the_end_says_what_is_missing(tmp_path, capsys):
     assert runs.read(tmp_path / "jobs")["state"] == "failed"
 
 
-def test_a_signal_ends_a_piece_which_then_goes_on(tmp_path, monkeypatch):
-    from patchmill.loaders.preparing import images
+SIGNALLED = """
+import os, signal, sys
+from patchmill.cluster.pieces import Piece
+from patchmill.loaders.preparing import images
 
-    made, handlers = images.prepare, [signal.getsignal(it) for it in pieces.SIGNALS]
+made, images.prepare = images.prepare, lambda *asked: (
+    os.kill(os.getpid(), signal.SIGUSR2) or made(*asked)
+)
+Piece((sys.argv[1], "out", "--workers", "1"), os.getcwd(), True)()
+"""
 
-    def signalled(*asked: Any) -> images.Image:
-        os.kill(os.getpid(), signal.SIGUSR2)
-        return made(*asked)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(images, "prepare", signalled)
-        with pytest.raises(pieces.Ended) as caught:
-            pieces.Piece((SCENES, "out", "--workers", "1"), str(tmp_path), True)()
-    assert caught.value.number == signal.SIGUSR2
-    assert [signal.getsignal(it) for it in pieces.SIGNALS] == handlers
+def test_a_signal_ends_a_piece_which_then_goes_on(tmp_path):
+    before = [signal.getsignal(it) for it in pieces.SIGNALS]
+    command = [sys.executable, "-c", SIGNALLED, SCENES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stderr) == (pieces.STOPPED, "")
+    assert not (tmp_path / "out" / "dataset.json").exists()
     pieces.Piece((SCENES, "out"), str(tmp_path), True)()
     assert (tmp_path / "out" / "dataset.json").exists()
+    assert [signal.getsignal(it) for it in pieces.SIGNALS] == before
 
 
 def test_a_dry_run_shows_the_array_and_writes_nothing(no_slurm, capsys, tmp_path):

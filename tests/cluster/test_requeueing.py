@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchmill.cluster import resources, script, slurm, status
-from patchmill.cluster.job import is_due
+from patchmill.cluster.slurm import is_due
 from patchmill.loaders.errors import MillError
 
 

@@ -21,6 +21,7 @@ WORDS = {
     "data": "scenes",
     "data.train": "scenes(count=44, size=32)",
     "data.test": "scenes(count=12, size=32, seed=1)",
+    "optim": "sgd",
     "optim.lr": "0.05",
     "optim.warmup": "0",
     "train.epochs": "3",
