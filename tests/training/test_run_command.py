@@ -10,7 +10,7 @@ import yaml
 
 from patchmill import training
 from patchmill.loaders.errors import MillError
-from patchmill.training import compose, overrides, run, typed
+from patchmill.training import compose, overrides, records, run, runs, typed
 from patchmill.training.methods import METHODS
 from patchmill.training.settings import Config
 
@@ -95,3 +95,21 @@ def test_the_folder_of_the_script_hides_no_other_package(tmp_path: Path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.slow
+def test_torchrun_starts_ranks_that_train_as_one(tmp_path: Path):
+    words = [
+        "method=moco", "data=scenes", "scale=demo", "size=32", "method.queue=16",
+        "method.split_bn=0", "data.train=scenes(count=40, size=32)", "train.batch_size=8",
+        "train.epochs=1", "train.log_every=1", "train.workers=1", "train.device=cpu",
+        "evaluate=never", "log.tensorboard=false", f"out={tmp_path}", "name=run",
+    ]  # fmt: skip
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*launcher, "--nproc-per-node=2", str(SCRIPT), *words], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the run is in") == 1
+    assert runs.read(tmp_path / "run")["state"] == "done"
+    assert records.read(tmp_path / "run")["step"] == [1, 2, 3, 4, 5]
