@@ -20,7 +20,7 @@ def test_a_run_goes_on_with_its_own_configuration():
         ("method.queue=4096", "method.queue"),
         ("method.views=moco_v2(size=64, scale=(0.5, 1.0))", "method.views"),
         ("train.epochs=99", "train.epochs"),
-        ("train.batch_size=128", "train.batch_size"),
+        ("train.batch_size=96", "train.batch_size"),
         ("train.accumulate=2", "train.accumulate"),
         ("train.sync_bn=true", "train.sync_bn"),
         ("model=resnet18", "model.name"),
