@@ -10,7 +10,6 @@ or gone on with.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -39,11 +38,11 @@ def main() -> None:
                 advance(1)
             rows.append(_row(method, found))
     print(f"{machine.cpu()}, {machine.cores()} cores; medians of {given.seeds} seeds")
-    print(f"{'':<12}{'loss':>10}{'at last':>10}{'kNN untrained':>16}{'trained':>10}{'seconds':>10}")
+    print(f"{'':<12}{'loss':>10}{'at last':>10}{'kNN untrained':>16}{'trained':>10}")
     for row in rows:
         print(
             f"{row['name']:<12}{row['loss_first']:>10.3f}{row['loss_last']:>10.3f}"
-            f"{row['knn_untrained']:>16.1%}{row['knn_trained']:>10.1%}{row['seconds']:>10.0f}"
+            f"{row['knn_untrained']:>16.1%}{row['knn_trained']:>10.1%}"
         )
     if given.json:
         report.write_json(given.json, {"seeds": given.seeds, "rows": rows})
@@ -65,19 +64,12 @@ def run(out: Path, method: str, seed: int, settings: Sequence[str]) -> dict[str,
         "loss_last": losses[-1],
         "knn_untrained": looked[0],
         "knn_trained": looked[-1],
-        "seconds": _seconds(folder),
     }
 
 
 def _row(method: str, found: Sequence[dict[str, float]]) -> dict[str, Any]:
     figures = {key: statistics.median(it[key] for it in found) for key in found[0]}
     return {"name": method} | {key: round(value, 4) for key, value in figures.items()}
-
-
-def _seconds(folder: Path) -> float:
-    """From the configuration, which is written first, to the state, which is written last."""
-    ended = json.loads((folder / "status.json").read_text())["time"]
-    return float(ended - (folder / "config.yaml").stat().st_mtime)
 
 
 def _arguments() -> argparse.Namespace:

@@ -34,7 +34,7 @@ def test_figures_are_the_committed_ones(document: str, results: str, columns: st
 
 def like(cell: str, value: float) -> str:
     """The value as the cell writes its own: with so many decimals, in %, as a ratio."""
-    number = re.search(r"[\d,.]+", cell)
+    number = re.search(r"-?[\d,.]+", cell)
     assert number, cell
     decimals = len(number[0].partition(".")[2])
     scaled = value * 100 if "%" in cell else value
@@ -45,3 +45,4 @@ def test_a_figure_that_is_another_is_found():
     assert like("8.3 %", 0.0829) == "8.3 %"
     assert like("1,035 µs", 1035.3) == "1,035 µs"
     assert like("1.08 x", 1.0916) == "1.09 x"
+    assert like("-69.0", -68.26) == "-68.3"

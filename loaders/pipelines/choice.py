@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 from collections.abc import Mapping
@@ -84,8 +85,14 @@ class Auto:
             )
         else:
             chosen, why = "dali", f"the views belong on {work.device} and DALI is installed"
-        log.info("pipeline %s, because %s", chosen, why)
+        _tell(f"pipeline {chosen}, because {why}")
         return CHOICES[chosen]().open(work)
+
+
+@functools.cache
+def _tell(news: str) -> None:
+    """Once in a process, which may open many loaders."""
+    log.info(news)
 
 
 CHOICES: Mapping[str, type[Any]] = {

@@ -41,7 +41,6 @@ def test_it_reports_what_the_runs_wrote(tmp_path: Path, monkeypatch: pytest.Monk
         assert row["loss_first"] == pytest.approx(losses[0], abs=1e-4)
         assert row["loss_last"] == pytest.approx(losses[-1], abs=1e-4)
         assert (row["knn_untrained"], row["knn_trained"]) == (looked[0], looked[-1])
-        assert row["seconds"] > 0
 
 
 @pytest.mark.parametrize(

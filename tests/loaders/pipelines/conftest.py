@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pipelinemaking import mill_threads
 
+from patchmill.loaders.pipelines import choice
 from patchmill.loaders.pipelines.choice import missing
 
 
@@ -15,6 +16,12 @@ from patchmill.loaders.pipelines.choice import missing
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_told() -> None:
+    """What a process tells once, each test may ask for."""
+    choice._tell.cache_clear()
 
 
 @pytest.fixture(params=["threads", "dali"])

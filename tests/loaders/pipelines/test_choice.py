@@ -44,6 +44,7 @@ def lacking(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
 def test_auto_on_the_cpu_is_threads_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "patchmill"):
         loader = make_loader(pipeline="auto")
+        make_loader(pipeline="auto")  # which need not be said again
     assert loader.pipeline.name == "threads"
     assert caplog.messages == ["pipeline threads, because the views belong on the CPU"]
 
