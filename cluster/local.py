@@ -15,7 +15,7 @@ from patchmill.cluster import follow, jobs, script
 from patchmill.cluster.job import CACHES, Training
 from patchmill.cluster.jobs import Job
 from patchmill.cluster.merging import Merging
-from patchmill.training import runs, stopping
+from patchmill.training import runs
 
 NO_LIMIT = 60 * 24 * 365  # minutes
 
@@ -56,7 +56,7 @@ class Started:
     def _code(self, run: Path) -> int:
         if all(it.paths.result_pickle.exists() for it in self._job._sub_jobs or [self._job]):
             return 0
-        return stopping.STOPPED if runs.read(run).get("state") == "stopped" else 1
+        return runs.STOPPED if runs.read(run).get("state") == "stopped" else 1
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):  # over by now

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from patchmill.cluster import failures, jobs
 from patchmill.cluster.follow import Lines
+from patchmill.training import runs
 
 LOOK = 2.0  # seconds
-STOPPED = 75  # training/stopping.py says the same, and takes torch along
 
 
 class Merging:
@@ -48,7 +48,7 @@ class Merging:
     def end(self, code: int) -> None:
         """Of a life; one that failed is followed by why."""
         self.look()
-        if code not in (0, STOPPED):
+        if code not in (0, runs.STOPPED):
             self._write(failures.told(self._job))
 
     def _write(self, lines: list[str]) -> None:

@@ -18,7 +18,6 @@ from patchmill.loaders.errors import MillError
 from patchmill.training import runs
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-STOPPED = 75  # the exit code, as of training
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Piece:
             refused = slurm.requeue(job)
             print(f"SLURM does not requeue job {job}: {refused}" if refused else "queued again")
         sys.stdout.flush()
-        os._exit(STOPPED)
+        os._exit(runs.STOPPED)
 
 
 @dataclass(frozen=True)

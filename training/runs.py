@@ -15,6 +15,7 @@ from patchmill.loaders.errors import MillError
 from patchmill.loaders.preparing.files import hold
 
 STATUS, LOCK = "status.json", ".lock"
+STOPPED = 75  # the exit code of a run that can go on; EX_TEMPFAIL of sysexits.h: try again
 BEAT = 5.0  # seconds between heartbeats
 
 

@@ -19,8 +19,8 @@ import torch
 import torch.distributed as dist
 
 from patchmill.training import distributed
+from patchmill.training.runs import STOPPED
 
-STOPPED = 75  # the exit code; EX_TEMPFAIL of sysexits.h: try again
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 SAME = 1.0  # seconds in which a signal counts once: terminals and torchrun both send Ctrl-C
 

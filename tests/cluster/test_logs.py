@@ -12,6 +12,7 @@ import pytest
 
 from patchmill.cluster import failures, jobs, lives, merging
 from patchmill.loaders.errors import MillError
+from patchmill.training import runs
 
 HEAD = "rank {0} of 2 on node{0}, no GPU: patchmill abc in /code\n"
 TRACE = "Traceback (most recent call last):\n  File a.py\nValueError: bad\n"
@@ -49,7 +50,7 @@ def test_one_log_has_the_lines_of_all_in_order_and_goes_on_in_another_life(tmp_p
 def test_a_job_of_one_rank_needs_no_labels(tmp_path):
     merged = merging.Merging(tmp_path, "7")
     wrote(tmp_path, 0, "alone\n")
-    merged.end(merging.STOPPED)
+    merged.end(runs.STOPPED)
     assert texts(tmp_path) == ["alone"]
 
 

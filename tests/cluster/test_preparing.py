@@ -115,7 +115,7 @@ def test_a_signal_ends_a_piece_which_then_goes_on(tmp_path):
     before = [signal.getsignal(it) for it in pieces.SIGNALS]
     command = [sys.executable, "-c", SIGNALLED, SCENES]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert (done.returncode, done.stderr) == (pieces.STOPPED, "")
+    assert (done.returncode, done.stderr) == (runs.STOPPED, "")
     assert not (tmp_path / "out" / "dataset.json").exists()
     pieces.Piece((SCENES, "out"), str(tmp_path), True)()
     assert (tmp_path / "out" / "dataset.json").exists()
