@@ -44,8 +44,9 @@ class Blocks(NamedTuple):
 def blocks(d: int, rows: int, dtype: torch.dtype) -> Blocks:
     """What fits in registers, for rows of d numbers; `wide` is d or more up to WIDEST."""
     width = min(max(16, triton.next_power_of_2(d)), WIDEST)
-    if dtype == torch.float32:  # taken apart for `PRECISION` more than 32 numbers a row would spill
-        return Blocks(64, 32, min(width, 32), width, 8 if width > 128 else 4, 3)
+    if dtype == torch.float32:  # `PRECISION` splits each operand in two: larger blocks would spill
+        columns, num_warps = (16, 8) if width > 128 else (32, 4)
+        return Blocks(64, columns, min(width, columns), width, num_warps, 3)
     if d <= WIDEST and width == WIDEST:
         return Blocks(64, 64, width, width, 4, 2)
     rows, num_warps = (64, 4) if rows <= 64 and d <= WIDEST else (128, 8)
