@@ -26,17 +26,18 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from patchmill.benchmarks import machine, report, timing
-from patchmill.benchmarks.paste_cases import Case, Pictures, case, gathered
-from patchmill.benchmarks.sample import describe
-from patchmill.kernels.views import cpu, layout
-from patchmill.kernels.views.rows import PASTE_NEVER
+from patchmill.benchmarks.lib import machine, report, timing
+from patchmill.benchmarks.lib.paste_cases import Case, Pictures, case, gathered
+from patchmill.benchmarks.lib.sample import describe
+from patchmill.kernels.views import layout
+from patchmill.kernels.views.cpu import render
+from patchmill.kernels.views.decisions import PASTE_NEVER
 from patchmill.loaders import presets
-from patchmill.loaders.decode import decode
-from patchmill.loaders.errors import MillError, run_command
+from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.copypaste.mask_png import decoded
+from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.recipe import BACKGROUNDS
 from patchmill.loaders.sources import open_source
-from patchmill.loaders.sources.mask_png import decoded
 
 PLAIN = "moco_v2"
 IMAGES, MASKS, BEHIND = (f"decode the {what}" for what in ("images", "masks", "images behind"))
@@ -108,7 +109,7 @@ def on_cpu(
 ) -> dict[str, Turn]:
     """Views go into the memory of a whole batch, as in a loader, which all share."""
     numbers = layout.elements(cases[PLAIN].targets, len(pictures))
-    memory, scratch = torch.zeros(numbers, dtype=dtype, device=device), cpu.Scratch()
+    memory, scratch = torch.zeros(numbers, dtype=dtype, device=device), render.Scratch()
     turns: dict[str, Turn] = {
         name: partial(_render, pictures.images, case, memory, scratch)
         for name, case in cases.items()
@@ -121,22 +122,22 @@ def on_cpu(
 
 
 def _render(
-    images: list[np.ndarray], case: Case, flat: torch.Tensor, scratch: cpu.Scratch
+    images: list[np.ndarray], case: Case, flat: torch.Tensor, scratch: render.Scratch
 ) -> float:
-    memory, half = cpu.numbers(flat)
-    slots = cpu.slots(case.targets, len(images), flat.dtype == torch.uint8)
+    memory, half = render.numbers(flat)
+    slots = render.slots(case.targets, len(images), flat.dtype == torch.uint8)
     largest = max(target.size for target in case.targets)
     began = time.thread_time()
     for i, (image, plane, ground) in enumerate(zip(images, case.planes, case.grounds, strict=True)):
-        mask = cpu.NO_MASK if plane is None else plane
-        behind = cpu.NO_IMAGE if ground is None else ground
+        mask = render.NO_MASK if plane is None else plane
+        behind = render.NO_IMAGE if ground is None else ground
         height, width, _ = image.shape
         pool = scratch.fitting(height, width, largest, mask.shape, behind.shape)
         ending = (case.rows[i], slots, i, half, False, memory, pool)
         if plane is None:
-            cpu.render_image(image, *ending)
+            render.render_image(image, *ending)
         else:
-            cpu.render_pasted(image, mask, behind, *ending)
+            render.render_pasted(image, mask, behind, *ending)
     return time.thread_time() - began
 
 
@@ -167,8 +168,8 @@ def on_gpu(
     pictures: Pictures, cases: dict[str, Case], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Turn]:
     """Everything is uploaded, and the tables are made, before the clock starts."""
-    from patchmill.kernels.views import gpu_launch
-    from patchmill.kernels.views.gpu_tables import Images, Tensors
+    from patchmill.kernels.views.gpu import launch as gpu_launch
+    from patchmill.kernels.views.gpu.tables import Images, Tensors
 
     def there(pictures: Sequence[np.ndarray | None]) -> list[torch.Tensor | None]:
         return [None if it is None else torch.from_numpy(it).to(device) for it in pictures]

@@ -25,10 +25,10 @@ import PIL
 from PIL import Image
 
 import patchmill
-from patchmill.benchmarks import report, sample, timing
-from patchmill.benchmarks.sample import Sample
-from patchmill.loaders.decode import Decoder
-from patchmill.loaders.errors import MillError, run_command
+from patchmill.benchmarks.lib import report, sample, timing
+from patchmill.benchmarks.lib.sample import Sample
+from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.decode.decoder import Decoder
 from patchmill.loaders.sources import open_source
 
 Decode = Callable[[bytes], Any]  # to whatever the library returns

@@ -25,15 +25,16 @@ from typing import Any
 
 from rich.console import Console
 
-from patchmill.benchmarks import machine, peers, report, timing
-from patchmill.benchmarks.report import Parser
-from patchmill.benchmarks.timing import Summary
+from patchmill.benchmarks import peers
+from patchmill.benchmarks.lib import machine, report, timing
+from patchmill.benchmarks.lib.report import Parser
+from patchmill.benchmarks.lib.timing import Summary
 from patchmill.loaders import Crop, Recipe, Views, build, recipe
-from patchmill.loaders.errors import MillError, run_command
+from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.common.progress import track
 from patchmill.loaders.loader import Loader
-from patchmill.loaders.preparing import run
-from patchmill.loaders.preparing.options import Options
-from patchmill.loaders.progress import track
+from patchmill.loaders.prepare import run
+from patchmill.loaders.prepare.options import Options
 from patchmill.loaders.sources import open_source
 
 FORMATS = ("folder", "shards", "beton")

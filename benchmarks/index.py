@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.benchmarks import machine, report, timing
-from patchmill.benchmarks.report import Parser
-from patchmill.loaders.errors import MillError, run_command
-from patchmill.loaders.progress import track
-from patchmill.loaders.sources import columns, shard_index
+from patchmill.benchmarks.lib import machine, report, timing
+from patchmill.benchmarks.lib.report import Parser
+from patchmill.loaders.common import columns
+from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.common.progress import track
+from patchmill.loaders.sources.shards import index as shard_index
 
 GLOBAL_BATCH = 4096
 MEAN_BYTES = 110_000  # of an image
@@ -34,7 +35,7 @@ HOURS_AGO_NS = 1_600_000_000 * 10**9
 
 OPEN = """
 import json, sys, time
-from patchmill.loaders.sources.shards import Shards
+from patchmill.loaders.sources.shards.source import Shards
 began = time.perf_counter()
 source = Shards(sys.argv[1])
 print(json.dumps({"seconds": time.perf_counter() - began, "samples": len(source)}))
@@ -43,7 +44,7 @@ WALK = """
 import json, sys, time
 import numpy as np
 from patchmill.loaders import order
-from patchmill.loaders.sources.shards import Shards
+from patchmill.loaders.sources.shards.source import Shards
 def memory(kind):
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) // 1024 for line in file if line.startswith(kind))

@@ -19,8 +19,9 @@ import argparse
 
 import torch
 
-from patchmill.benchmarks import report, view_table
-from patchmill.loaders.errors import MillError, run_command
+from patchmill.benchmarks.lib import report
+from patchmill.benchmarks.lib.views import table as view_table
+from patchmill.loaders.common.errors import MillError, run_command
 
 OPERATIONS = ("bags", "contrast", "matching", "patches", "regions")
 DTYPES = ("float32", "float16", "bfloat16", "uint8")

@@ -14,11 +14,11 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from patchmill.benchmarks import machine, report
-from patchmill.benchmarks.report import Parser
-from patchmill.benchmarks.sample import Sample
+from patchmill.benchmarks.lib import machine, report
+from patchmill.benchmarks.lib.report import Parser
+from patchmill.benchmarks.lib.sample import Sample
 from patchmill.loaders import build, recipe
-from patchmill.loaders.errors import run_command
+from patchmill.loaders.common.errors import run_command
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sources import open_source
 

@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from patchmill.benchmarks import machine, report
-from patchmill.benchmarks.report import Parser
-from patchmill.loaders.errors import MillError, run_command
-from patchmill.loaders.progress import track
-from patchmill.training import overrides, records
+from patchmill.benchmarks.lib import machine, report
+from patchmill.benchmarks.lib.report import Parser
+from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.common.progress import track
+from patchmill.training.config import overrides
+from patchmill.training.runtime import records
 
 RUN = Path(__file__).resolve().parents[1] / "training" / "run.py"
 

@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.benchmarks import report, sample, timing
-from patchmill.benchmarks.sample import Sample
-from patchmill.loaders import order
-from patchmill.loaders.decode import decode
-from patchmill.loaders.errors import MillError, run_command
-from patchmill.loaders.preparing import images, run
-from patchmill.loaders.preparing.options import Options
+from patchmill.benchmarks.lib import report, sample, timing
+from patchmill.benchmarks.lib.sample import Sample
+from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.order import permutation
+from patchmill.loaders.prepare import images, run
+from patchmill.loaders.prepare.options import Options
 from patchmill.loaders.sources import Source, open_source
 from patchmill.loaders.sources.folder import Folder
 
@@ -56,7 +56,7 @@ def main() -> None:
 
 def measure(source: Folder, folder: Path, rounds: int, max_side: int) -> dict[str, Any]:
     """Rates of all contenders, and how they compare round by round."""
-    order.Order(10, 0).ids(0, 0, 10)  # compiled
+    permutation.Order(10, 0).ids(0, 0, 10)  # compiled
     out = folder / "out"
     some = _First(source, REENCODED)
     encoded = [some.read(i) for i in range(len(some))]

@@ -18,16 +18,16 @@ from functools import partial
 
 import numpy as np
 
-from patchmill.benchmarks import report, timing
-from patchmill.benchmarks.sample import Sample
+from patchmill.benchmarks.lib import report, timing
+from patchmill.benchmarks.lib.sample import Sample
 from patchmill.loaders import saliency
-from patchmill.loaders.decode import decode
-from patchmill.loaders.errors import run_command
-from patchmill.loaders.saliency.maps import judged
-from patchmill.loaders.saliency.resample import resized
+from patchmill.loaders.common.errors import run_command
+from patchmill.loaders.common.in_threads import in_threads
+from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.saliency.estimate import judged
+from patchmill.loaders.saliency.image.resample import resized
 from patchmill.loaders.sources import open_source
-from patchmill.loaders.sources.scenes import Scenes
-from patchmill.loaders.sources.threads import in_threads
+from patchmill.loaders.sources.scenes.source import Scenes
 
 PEER = "scikit-image + NumPy: rbd"
 LONG, SHORT = 500, 375

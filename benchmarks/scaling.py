@@ -21,10 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from patchmill.benchmarks import report, scaling_inputs, scaling_model, scaling_table
-from patchmill.benchmarks.scaling_inputs import ASSUMED, KNOWN
-from patchmill.benchmarks.scaling_race import Asked, Measured
-from patchmill.loaders.errors import MillError, run_command
+from patchmill.benchmarks.lib import report
+from patchmill.benchmarks.lib.scaling import inputs as scaling_inputs
+from patchmill.benchmarks.lib.scaling import model, table
+from patchmill.benchmarks.lib.scaling.inputs import ASSUMED, KNOWN
+from patchmill.benchmarks.lib.scaling.measure import Asked, Measured
+from patchmill.loaders.common.errors import MillError, run_command
 
 USUAL = ("method=moco", "scale=demo", "size=64", "data.train=scenes(count=256, size=256)")
 BATCH = 32
@@ -39,31 +41,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measured = _read(Path(given.measured)) if given.measured else _measure(given)
     inputs = scaling_inputs.found(given, measured[0])
     cluster = scaling_inputs.cluster(inputs)
-    predicted = [scaling_model.predict(cluster, nodes) for nodes in given.nodes]
-    scaling_table.show(measured, inputs, predicted)
+    predicted = [model.predict(cluster, nodes) for nodes in given.nodes]
+    table.show(measured, inputs, predicted)
     if given.json:
         report.write_json(
             given.json,
             {
                 "settings": given.words,
-                "rows": scaling_table.rows(measured),
+                "rows": table.rows(measured),
                 "measured": [it.as_json() for it in measured],
                 "inputs": {name: it._asdict() for name, it in inputs.items()},
                 "predicted": [it.as_json() for it in predicted],
             },
         )
     if given.plot:
-        from patchmill.benchmarks import scaling_chart
+        from patchmill.benchmarks.lib.scaling import chart
 
-        scaling_chart.draw(given.plot, measured, predicted, cluster)
+        chart.draw(given.plot, measured, predicted, cluster)
 
 
 def _measure(given: Namespace) -> list[Measured]:
-    from patchmill.benchmarks import scaling_race
+    from patchmill.benchmarks.lib.scaling import measure
 
     batch = given.batch or BATCH
     asked = Asked(given.words, batch, given.workers, given.steps, given.seconds, given.rounds)
-    return scaling_race.run(asked, given.processes)
+    return measure.run(asked, given.processes)
 
 
 def _read(path: Path) -> list[Measured]:
@@ -137,7 +139,7 @@ def _processes() -> str:
     """Powers of two, up to what is here."""
     import torch
 
-    from patchmill.benchmarks import machine
+    from patchmill.benchmarks.lib import machine
 
     most = torch.cuda.device_count() or machine.cores()
     return ",".join(str(1 << power) for power in range(most.bit_length()))

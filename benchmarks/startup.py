@@ -18,10 +18,10 @@ import time
 from functools import partial
 from pathlib import Path
 
-from patchmill.benchmarks import machine, report, timing
-from patchmill.benchmarks.report import Parser
-from patchmill.loaders.errors import MillError, run_command
-from patchmill.loaders.progress import track
+from patchmill.benchmarks.lib import machine, report, timing
+from patchmill.benchmarks.lib.report import Parser
+from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.common.progress import track
 
 ROUNDS = 5
 

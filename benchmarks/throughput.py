@@ -20,12 +20,14 @@ from typing import Any
 
 import torch
 
-from patchmill.benchmarks import contenders, digest, findings, lineup, machine, peers, report
-from patchmill.benchmarks.contenders import Contender, OurLoader, Raced, Threads
-from patchmill.benchmarks.report import BARE, Parser, Result
-from patchmill.benchmarks.sample import Sample, describe, is_plain
-from patchmill.loaders import build, call, recipe
-from patchmill.loaders.errors import MillError, run_command
+from patchmill.benchmarks import peers
+from patchmill.benchmarks.lib import contenders, digest, lineup, machine, report, results
+from patchmill.benchmarks.lib.contenders import Contender, OurLoader, Raced, Threads
+from patchmill.benchmarks.lib.report import BARE, Parser, Result
+from patchmill.benchmarks.lib.sample import Sample, describe, is_plain
+from patchmill.loaders import build, recipe
+from patchmill.loaders.common import calls
+from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sources import open_source
 
@@ -98,8 +100,8 @@ def measure(images: Sample, views: Recipe, settings: Settings) -> Result:
         raced = contenders.race([*sure, loader], [*theirs, *others], settings.rounds, settings.turn)
         memory = _gpu_memory(raced) if settings.on_gpu else None
         first = digest.of(_loader(images, views, settings, Path(folder), torch.float32).loader)
-    found = findings.Race(floors, loader, theirs, raced)
-    return findings.result(found, decoders, views, first, memory)
+    found = results.Race(floors, loader, theirs, raced)
+    return results.result(found, decoders, views, first, memory)
 
 
 def _loader(
@@ -232,7 +234,7 @@ def _peers(text: str) -> list[str]:
     for name in wanted:
         if name not in peers.NAMES:
             raise MillError(
-                f"there is no peer {name!r}{call.nearest(name, dict.fromkeys(peers.NAMES))}"
+                f"there is no peer {name!r}{calls.nearest(name, dict.fromkeys(peers.NAMES))}"
             )
     return [name for name in peers.NAMES if name in wanted]
 

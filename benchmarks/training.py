@@ -15,10 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patchmill.loaders.errors import MillError, run_command
+from patchmill.loaders.common.errors import MillError, run_command
 
 if TYPE_CHECKING:
-    from patchmill.training.settings import Config
+    from patchmill.training.config.settings import Config
 
 USUAL = ("method=moco", "scale=demo", "size=64", "data.train=scenes:1024")
 PEERS = ("torchvision",)
@@ -35,16 +35,17 @@ class Asked:
 
 
 def main() -> None:
-    from patchmill.benchmarks import report, training_race, training_table
-    from patchmill.training import compose
+    from patchmill.benchmarks.lib import report
+    from patchmill.benchmarks.lib.training import measure, table
+    from patchmill.training.config import compose
 
     asked = _asked()
     report.check_writable(asked.json, asked.plot)
     if asked.plot:
         report.check_chart()
     config = compose.compose(asked.words)
-    result = training_race.run(config, asked.peers, asked.steps, asked.rounds)
-    training_table.show(result, _headline(config, asked))
+    result = measure.run(config, asked.peers, asked.steps, asked.rounds)
+    table.show(result, _headline(config, asked))
     if asked.json:
         about = {"settings": asked.words, "batch_size": config.train.batch_size}
         report.write_json(asked.json, about | result.as_json())
@@ -66,8 +67,8 @@ def _what(config: Config) -> str:
 
 
 def _asked() -> Asked:
-    from patchmill.benchmarks.report import Parser
-    from patchmill.loaders.call import nearest
+    from patchmill.benchmarks.lib.report import Parser
+    from patchmill.loaders.common.calls import nearest
 
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*", metavar="key=value", help=f"or else {' '.join(USUAL)}")
@@ -90,7 +91,7 @@ def _asked() -> Asked:
 
 
 if __name__ == "__main__":
-    from patchmill.training.patience import wait_asleep
+    from patchmill.training.runtime.thread_wait import wait_asleep
 
     wait_asleep()
     run_command(main)

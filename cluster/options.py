@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 
 HELP = """\
 Queues training on SLURM, or runs it here where there is none.

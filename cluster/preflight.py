@@ -15,14 +15,18 @@ from pathlib import Path
 
 import torch
 
-from patchmill.cluster import jobs, slurm
+from patchmill.cluster.job import record
+from patchmill.cluster.job.snapshot import ROOT
 from patchmill.cluster.resources import Resources
-from patchmill.cluster.snapshot import ROOT
+from patchmill.cluster.slurm import commands
 from patchmill.loaders import recipe as recipes
-from patchmill.loaders.errors import MillError
-from patchmill.training import backbones, checkpoint, compose, data, methods, rules
-from patchmill.training.distributed import World
-from patchmill.training.settings import Config
+from patchmill.loaders.common.errors import MillError
+from patchmill.training import data, methods
+from patchmill.training.config import compose, rules
+from patchmill.training.config.settings import Config
+from patchmill.training.nets import backbones
+from patchmill.training.ranks.distributed import World
+from patchmill.training.runtime import checkpoint
 
 COPIES = 2  # of the weights in an optimiser's state, at most
 SLACK = 1 << 28  # bytes, for logs, pictures and code
@@ -31,7 +35,7 @@ SLACK = 1 << 28  # bytes, for logs, pictures and code
 def check(config: Config, ranks: int) -> None:
     """A run's folder, disk, network and data; the plan has looked at its batch."""
     folder = Path(config.out) / config.name
-    jobs.check_free(folder)
+    record.check_free(folder)
     _check_earlier(config, folder)
     place = _writable(folder)
     _check_room(config, place, ranks)
@@ -45,7 +49,7 @@ def probe(resources: Resources) -> None:
         if value := getattr(resources, name):
             words.append(f"--{name}={value}")
     code = "import patchmill.training.engine, submitit"
-    with slurm.clean_environment():
+    with commands.clean_environment():
         done = subprocess.run(
             [*words, sys.executable, "-c", code],
             capture_output=True,
@@ -54,7 +58,7 @@ def probe(resources: Resources) -> None:
         )
     if done.returncode:
         last = [it for it in done.stderr.splitlines() if not it.startswith("srun:")][-1:]
-        why = last[0] if last else slurm.sentence(done.stderr)
+        why = last[0] if last else commands.sentence(done.stderr)
         raise MillError(f"a node cannot run {sys.executable} as it must for training: {why}")
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from patchmill.loaders.call import nearest
-from patchmill.loaders.errors import MillError
-from patchmill.training import overrides, typed
-from patchmill.training.settings import Count, Whole
+from patchmill.loaders.common.calls import nearest
+from patchmill.loaders.common.errors import MillError
+from patchmill.training.config import typed
+from patchmill.training.config.settings import Count, Whole
 
-FOLDER = overrides.FOLDER / "cluster"
+FOLDER = Path(__file__).parent / "profiles"
 USUAL = "slurm"
 NAME = re.compile(r"[A-Za-z_]\w*")
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from patchmill.loaders.errors import MillError, run_command
+from patchmill.loaders.common.errors import MillError, run_command
 
 HEADS = ("run", "state", "job", "epoch", "images/s", "left", "loss", "restarts")
 SILENT = 1800  # seconds without a heartbeat after which a run that nobody queued counts as dead
@@ -21,7 +21,7 @@ LAST = 40  # lines of a log
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from patchmill.cluster import slurm
+    from patchmill.cluster.slurm import commands
 
     given = _parser().parse_args(arguments)
     if given.tail:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _cancel(_job(given.cancel))
         return
     found = find(given.folders)
-    queue = slurm.states() if slurm.is_there() else {}
+    queue = commands.states() if commands.is_there() else {}
     rows = [row(run, queue) for run in found]
     if given.json:
         print(json.dumps([dict(zip(HEADS, it, strict=True)) for it in rows], indent=1))
@@ -52,14 +52,14 @@ def find(folders: Sequence[Path]) -> list[Path]:
 
 
 def row(run: Path, queue: Mapping[str, str]) -> tuple[str, ...]:
-    from patchmill.cluster import jobs
-    from patchmill.training import runs
+    from patchmill.cluster.job import record
+    from patchmill.training.runtime import run_folder
 
-    status, job = runs.read(run), jobs.read(run)
+    status, job = run_folder.read(run), record.read(run)
     if job and job.local:
-        asked = jobs.state(job)
+        asked = record.state(job)
     else:
-        asked = jobs.queued(job, queue) if job else ""
+        asked = record.queued(job, queue) if job else ""
     alive = asked == "RUNNING"
     return (
         str(run),
@@ -98,36 +98,37 @@ def _left(seconds: float) -> str:
 
 def _tail(run: Path, goes_on: bool) -> None:
     """What failed comes first, if something did."""
-    from patchmill.cluster import failures, follow, jobs
+    from patchmill.cluster.job import failures, follow, record
 
     job, lines = _job(run), follow.Lines()
-    now = jobs.state(job)
+    now = record.state(job)
     if not now and (told := failures.told(job)):
         print(*told, sep="\n", end="\n\n")
     if not job.merged():
         print(f"job {job.id} has written nothing yet: it is {now}" if now else "there is no log")
     follow.show(job, lines, LAST)
     if goes_on:
-        follow.until(job, lambda: bool(jobs.state(job)), lines=lines)
+        follow.until(job, lambda: bool(record.state(job)), lines=lines)
 
 
 def _job(run: Path) -> Any:
-    from patchmill.cluster import jobs
+    from patchmill.cluster.job import record
 
-    if job := jobs.read(run):
+    if job := record.read(run):
         return job
     raise MillError(f"{run} was not given to a job: cluster/submit.py makes runs that are")
 
 
 def _cancel(job: Any) -> None:
-    from patchmill.cluster import jobs, slurm
+    from patchmill.cluster.job import record
+    from patchmill.cluster.slurm import commands
 
-    if not jobs.state(job):
+    if not record.state(job):
         raise MillError(f"job {job.id} is over already")
     if job.local:
-        jobs.end(job)
+        record.end(job)
     else:
-        slurm.cancel(job.id)
+        commands.cancel(job.id)
     print(f"job {job.id} was told to end")
 
 

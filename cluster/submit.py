@@ -12,34 +12,35 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchmill.loaders.errors import MillError, run_command
+from patchmill.loaders.common.errors import MillError, run_command
 
 if TYPE_CHECKING:
-    from patchmill.cluster.job import Training
+    from patchmill.cluster.job.process import Training
     from patchmill.cluster.resources import Resources
     from patchmill.cluster.sweeps import Runs
-    from patchmill.training.settings import Config
+    from patchmill.training.config.settings import Config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from patchmill.cluster import options, plan, preflight, resources, slurm, sweeps
+    from patchmill.cluster import forecast, options, preflight, resources, sweeps
+    from patchmill.cluster.slurm import commands
 
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in options.PREPARATIONS:
-        from patchmill.cluster import preparing
+        from patchmill.cluster.prepare import submit
 
-        preparing.main(words)
+        submit.main(words)
         return
     given = options.read(words)
     asked = options.asked(given)
     needs = resources.find(asked, given.cluster)
     runs = sweeps.runs(options.words(given), given.sweep)
-    here = given.local or not (slurm.is_there() or given.dry_run)
+    here = given.local or not (commands.is_there() or given.dry_run)
     if here:
         needs = _of_this_machine(needs, asked)
     refused = None
     for config in runs.configs:
-        planned = plan.of(config, needs, given.throughput)
+        planned = forecast.of(config, needs, given.throughput)
         try:
             preflight.check(config, planned.ranks)
         except MillError as error:
@@ -85,32 +86,35 @@ def _counted(runs: Runs) -> str:
 
 
 def _show(needs: Resources, runs: Runs, here: bool) -> None:
-    from patchmill.cluster import slurm
+    from patchmill.cluster.slurm import commands
 
     if here:
         print("\nit would run here, without SLURM")
         return
     text = _script(needs, runs)
     print(f"\n{text}")
-    if slurm.is_there():
-        print(f"sbatch: {slurm.try_script(text)}")
+    if commands.is_there():
+        print(f"sbatch: {commands.try_script(text)}")
 
 
 def _script(needs: Resources, runs: Runs) -> str:
-    from patchmill.cluster import jobs, script
+    from patchmill.cluster.job import record as jobs
+    from patchmill.cluster.slurm import script
 
     made = script.executor(needs, jobs.next_folder(runs.folder), runs.folder.name)
     return script.text(made, len(runs.configs))
 
 
 def _queue(needs: Resources, runs: Runs, words: Sequence[str], given: argparse.Namespace) -> None:
-    from patchmill.cluster import follow, jobs, queueing, script, slurm
+    from patchmill.cluster.job import follow
+    from patchmill.cluster.job import record as jobs
+    from patchmill.cluster.slurm import commands, queue, script
 
-    slurm.try_script(_script(needs, runs))
+    commands.try_script(_script(needs, runs))
     with jobs.begun(runs.folder) as folder:
-        commit = queueing.describe(folder, words)
+        commit = queue.describe(folder, words)
         made = script.executor(needs, folder, runs.folder.name)
-        ids = queueing.submit(made, [_task(config, needs, commit) for config in runs.configs])
+        ids = queue.submit(made, [_task(config, needs, commit) for config in runs.configs])
     records = [jobs.now(id, folder, False, commit) for id in ids]
     for config, record in zip(runs.configs, records, strict=True):
         run = Path(config.out) / config.name
@@ -128,12 +132,14 @@ def _queue(needs: Resources, runs: Runs, words: Sequence[str], given: argparse.N
 
 def _run(needs: Resources, runs: Runs, words: Sequence[str]) -> int:
     """Here, one run after the other; the exit code is of the first that does not end well."""
-    from patchmill.cluster import jobs, local, queueing
+    from patchmill.cluster.job import local
+    from patchmill.cluster.job import record as jobs
+    from patchmill.cluster.slurm import queue
 
     for config in runs.configs:
         run = Path(config.out) / config.name
         with jobs.begun(run) as folder:
-            commit = queueing.describe(folder, words)
+            commit = queue.describe(folder, words)
             task = _task(config, needs, commit)
             started, record = local.start(task, folder, needs.tasks, needs.gpus_per_node, commit)
             jobs.write(run, record)
@@ -143,8 +149,8 @@ def _run(needs: Resources, runs: Runs, words: Sequence[str]) -> int:
 
 
 def _task(config: Config, needs: Resources, commit: str) -> Training:
-    from patchmill.cluster.job import Training
-    from patchmill.training import compose
+    from patchmill.cluster.job.process import Training
+    from patchmill.training.config import compose
 
     return Training(compose.plain(config), needs.requeue, str(Path.cwd()), commit)
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from patchmill.loaders.errors import MillError
-from patchmill.training import compose
-from patchmill.training.settings import Config
+from patchmill.loaders.common.errors import MillError
+from patchmill.training.config import compose
+from patchmill.training.config.settings import Config
 
 MOST = 1000  # runs, which is what many clusters allow in an array
 

@@ -5,7 +5,7 @@ Importing this is quick: torch, Numba and the decoders are imported when a loade
 
 from patchmill.loaders import presets
 from patchmill.loaders.build import build
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import (
     Blur,
     Centre,

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from patchmill.kernels.views.rows import PASTE_NEVER, Target
+from patchmill.kernels.views.decisions import PASTE_NEVER, Target
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchmill.loaders import recipe as recipes
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 
 if TYPE_CHECKING:
     import torch
 
-    from patchmill.loaders.backgrounds import Given, Grounds
+    from patchmill.loaders.copypaste.backgrounds import Given, Grounds
+    from patchmill.loaders.copypaste.masks import Masks
     from patchmill.loaders.ledger import Ledger
     from patchmill.loaders.loader import Loader
-    from patchmill.loaders.masks import Masks
     from patchmill.loaders.sources import Source
-    from patchmill.loaders.sources.flowing import Flowing
-    from patchmill.loaders.sources.remote import Stream
+    from patchmill.loaders.sources.stream.shards import Stream
+    from patchmill.loaders.sources.stream.source import Flowing
 
 MOST_WORKERS = 1024
 
@@ -61,14 +61,14 @@ def build(
     """
     import torch
 
-    from patchmill.loaders import plan
     from patchmill.loaders.ledger import Ledger
     from patchmill.loaders.loader import Loader
-    from patchmill.loaders.pipelines.choice import choose
+    from patchmill.loaders.order.schedule import Schedule, Shuffled, Streamed
+    from patchmill.loaders.pipelines.spec import choose
     from patchmill.loaders.pipelines.worker import Work
-    from patchmill.loaders.schedule import Schedule, Shuffled, Streamed
+    from patchmill.loaders.plan import draw
     from patchmill.loaders.sources import open_data
-    from patchmill.loaders.sources.flowing import Flowing
+    from patchmill.loaders.sources.stream.source import Flowing
 
     recipe = recipes.load(recipe)
     batch_size = _whole("batch_size", batch_size, 1)
@@ -103,8 +103,8 @@ def build(
         source=source,
         ledger=bad,
         seed=seed,
-        laws=plan.laws(recipe),
-        targets=plan.targets(recipe),
+        laws=draw.laws(recipe),
+        targets=draw.targets(recipe),
         device=place,
         dtype=kind,
         channels_last=channels_last,
@@ -179,7 +179,7 @@ def _masks(
     given: str | Path | None, source: Source | Flowing, recipe: recipes.Recipe
 ) -> Masks | None:
     """What the recipe's copy-paste goes by; None where it has none."""
-    from patchmill.loaders import masks
+    from patchmill.loaders.copypaste import masks
 
     if not any(group.paste for group in recipe.views):
         if given is not None:
@@ -198,7 +198,7 @@ def _grounds(
     given: Given | None, recipe: recipes.Recipe, ledger: Ledger, seed: int
 ) -> Grounds | None:
     """What the recipe pastes on; None where it is the data itself, or it pastes on no images."""
-    from patchmill.loaders.backgrounds import Grounds, opened
+    from patchmill.loaders.copypaste.backgrounds import Grounds, opened
     from patchmill.loaders.ledger import Ledger
 
     source = opened(given, recipe)
@@ -237,7 +237,7 @@ def _dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _ledger_path(ledger: str | Path | None, source: Source | Flowing, rank: int) -> Path:
-    from patchmill.loaders import cache
+    from patchmill.loaders.common import cache
 
     if ledger is None:
         name = re.sub(r"[^\w.-]", "_", source.fingerprint)

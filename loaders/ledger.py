@@ -8,7 +8,7 @@ import secrets
 import threading
 from pathlib import Path
 
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 
 log = logging.getLogger("patchmill")
 

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from patchmill.kernels.views import layout
-from patchmill.loaders import plan
 from patchmill.loaders.batch import ViewBatch
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.ledger import Ledger
+from patchmill.loaders.order.schedule import Schedule, whole
 from patchmill.loaders.pipelines import Filled, Pipeline, Run
+from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
-from patchmill.loaders.schedule import Schedule, whole
 from patchmill.loaders.sources import Source
-from patchmill.loaders.sources.flowing import Flowing
+from patchmill.loaders.sources.stream.source import Flowing
 from patchmill.loaders.stats import Stats
 
 STATE_VERSION = 1
@@ -47,7 +47,7 @@ class Loader:
         self.source, self.recipe, self.pipeline, self.seed = source, recipe, pipeline, seed
         self.ledger, self._masks, self._backgrounds = ledger, masks, backgrounds
         self._schedule, self._steps = schedule, schedule.steps
-        self._targets, self._channels_last = plan.targets(recipe), channels_last
+        self._targets, self._channels_last = draw.targets(recipe), channels_last
         self._workers = workers
         self._run: Run | None = None
         self._epoch, self._step, self._begun = 0, 0, False

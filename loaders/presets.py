@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import ParamSpec
 
-from patchmill.loaders import settings
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common import settings
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import (
     Blur,
     Centre,

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from patchmill.loaders import settings
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common import settings
+from patchmill.loaders.common.errors import MillError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -239,9 +239,10 @@ def load(recipe: Recipe | str | Path) -> Recipe:
             raise MillError(f"cannot read the recipe {text}: {error.strerror}") from None
         except UnicodeDecodeError:
             raise MillError(f"cannot read the recipe {text}: it is not a text file") from None
-    from patchmill.loaders import call, presets
+    from patchmill.loaders import presets
+    from patchmill.loaders.common import calls
 
-    return call.call(text, presets.ALL, "preset")
+    return calls.call(text, presets.ALL, "preset")
 
 
 # ----------------------------------------------------------------------------------------- sense

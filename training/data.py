@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from patchmill import loaders
 from patchmill.loaders import recipe as recipes
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sources import Source, open_data
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import torch
 
     from patchmill.loaders.loader import Loader
-    from patchmill.loaders.sources.flowing import Flowing
-    from patchmill.loaders.sources.remote import Stream
-    from patchmill.training.distributed import World
-    from patchmill.training.settings import Config
+    from patchmill.loaders.sources.stream.shards import Stream
+    from patchmill.loaders.sources.stream.source import Flowing
+    from patchmill.training.config.settings import Config
+    from patchmill.training.ranks.distributed import World
 
 Split = Literal["train", "test"]
 
@@ -114,7 +114,7 @@ def channels_last(config: Config, world: World) -> bool:
 
 def _dtype(config: Config, world: World) -> torch.dtype | None:
     """On GPUs, views come in what the first layer computes in: half the memory, and no cast."""
-    from patchmill.training import precision
+    from patchmill.training.runtime import precision
 
     return precision.of(config.train, world.device) if world.device.type == "cuda" else None
 

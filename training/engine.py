@@ -12,25 +12,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from patchmill.loaders.errors import MillError
-from patchmill.training import (
-    checkpoint,
-    distributed,
-    failing,
-    optim,
-    runs,
-    schedules,
-    sharding,
-    starting,
-    stopping,
-)
-from patchmill.training.between import Between, steps_of
+from patchmill.loaders.common.errors import MillError
 from patchmill.training.methods import Progress
-from patchmill.training.state import State
+from patchmill.training.optim import optimizers, schedules
+from patchmill.training.ranks import distributed, failures, sharding
+from patchmill.training.ranks import signals as stopping
+from patchmill.training.runtime import checkpoint, run_folder, setup
+from patchmill.training.runtime.hooks import Between, steps_of
+from patchmill.training.runtime.state import State
 
 if TYPE_CHECKING:
-    from patchmill.training.distributed import World
-    from patchmill.training.settings import Config
+    from patchmill.training.config.settings import Config
+    from patchmill.training.ranks.distributed import World
 
 log = logging.getLogger("patchmill")
 
@@ -42,8 +35,8 @@ def train(config: Config) -> Path:
     """
     folder = Path(config.out) / config.name
     world = distributed.connect(config.train.device)
-    with failing.together(), stopping.Signals() as signals, _alone(folder, world):
-        with starting.ready(config, world, folder) as state, steps_of(state, signals) as between:
+    with failures.together(), stopping.Signals() as signals, _alone(folder, world):
+        with setup.ready(config, world, folder) as state, steps_of(state, signals) as between:
             loop(state, between)
         if world.rank == 0 and not between.stopped:
             _report(folder)
@@ -62,7 +55,7 @@ def loop(state: State, between: Between) -> None:
         batches = iter(state.loader)
         for _ in range(state.steps_per_epoch - state.step % state.steps_per_epoch):
             rates = _rates(state)
-            optim.set_rates(state.optimiser, rates)
+            optimizers.set_rates(state.optimiser, rates)
             method.step_begins(Progress(state.step, state.steps, state.epoch, train.epochs))
             for part in range(1, train.accumulate + 1):
                 batch = between.next(batches)
@@ -114,7 +107,7 @@ def _clip(state: State, look: bool) -> torch.Tensor | None:
 
 def _alone(folder: Path, world: World) -> AbstractContextManager[None]:
     """Rank 0 makes the folder, and holds its lock."""
-    return runs.alone(folder) if world.rank == 0 else contextlib.nullcontext()
+    return run_folder.alone(folder) if world.rank == 0 else contextlib.nullcontext()
 
 
 def _report(folder: Path) -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchmill.loaders.errors import MillError, run_command
+from patchmill.loaders.common.errors import MillError, run_command
 
 if TYPE_CHECKING:
-    from patchmill.training.settings import Config
+    from patchmill.training.config.settings import Config
 
 HEAD = """\
 usage: python training/evaluate.py run=DIR [evaluate=EVALUATION] [key=value ...]
@@ -50,9 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     given = _split(words)
     command = _command(given)
-    from patchmill.training import display, distributed, report
+    from patchmill.training import report
     from patchmill.training.evaluation import findings, trained
     from patchmill.training.evaluation.table import EVALUATIONS
+    from patchmill.training.ranks import distributed
+    from patchmill.training.runtime import display
 
     evaluation = EVALUATIONS[command.evaluate]
     folder = Path(command.run)
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def usage() -> Iterator[str]:
-    from patchmill.training import settings, typed
+    from patchmill.training.config import settings, typed
     from patchmill.training.evaluation.table import EVALUATIONS
 
     yield HEAD
@@ -90,7 +92,7 @@ def usage() -> Iterator[str]:
 def _listed(
     cls: type, prefix: str = "", names: Sequence[str] = (), default: str = ""
 ) -> Iterator[str]:
-    from patchmill.training import typed, usage
+    from patchmill.training.config import typed, usage
 
     about, values = usage.comments(cls), cls()
     for name in names or typed.fields(cls):
@@ -114,8 +116,8 @@ def _split(words: Sequence[str]) -> dict[str, str]:
 
 def _command(given: Mapping[str, str]) -> Command:
     """Checks all keys, too, as this knows which there are."""
-    from patchmill.loaders.call import nearest
-    from patchmill.training import overrides, typed
+    from patchmill.loaders.common.calls import nearest
+    from patchmill.training.config import overrides, typed
     from patchmill.training.evaluation.table import EVALUATIONS
 
     command: Command = _made(Command, given)
@@ -137,7 +139,7 @@ def _settings(cls: type, given: Mapping[str, str]) -> Any:
 
 def _made(cls: type, given: Mapping[str, str]) -> Any:
     """The dataclass, of those words that are its fields."""
-    from patchmill.training import overrides, typed
+    from patchmill.training.config import overrides, typed
 
     known = typed.fields(cls)
     own = {key: text for key, text in given.items() if key in known}
@@ -146,7 +148,7 @@ def _made(cls: type, given: Mapping[str, str]) -> Any:
 
 def _changed(config: Config, given: Mapping[str, str]) -> Config:
     """The run's configuration, with what may be otherwise here."""
-    from patchmill.training import compose, overrides
+    from patchmill.training.config import compose, overrides
 
     plain, known = compose.plain(config), overrides.keys(type(config))
     for key in OPEN:
@@ -162,7 +164,7 @@ if __name__ == "__main__":
         # A script's folder comes first where modules are looked for, and this one holds names that
         # other packages have, too, such as distributed and evaluate.
         del sys.path[0]
-    from patchmill.training.patience import wait_asleep
+    from patchmill.training.runtime.thread_wait import wait_asleep
 
     wait_asleep()
     run_command(main)

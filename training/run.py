@@ -9,16 +9,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from patchmill.loaders.errors import MillError, run_command
+from patchmill.loaders.common.errors import MillError, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from patchmill.training import compose
+    from patchmill.training.config import compose
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     options, words = _split(given)
     if options & {"--help", "-h"}:
-        from patchmill.training import usage
+        from patchmill.training.config import usage
 
         print(usage.text(words))
         return
@@ -26,15 +26,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "--show" in options:
         print(compose.to_yaml(config), end="")
         return
-    from patchmill.training import display, engine, meeting, outcome
+    from patchmill.training import engine
+    from patchmill.training.ranks import rendezvous
+    from patchmill.training.runtime import display, summary
 
-    place = meeting.place()
+    place = rendezvous.place()
     first = place is None or place.rank == 0
     display.speak(first)
     if first:
         print(f"the run is in {Path(config.out) / config.name}", flush=True)
     folder = engine.train(config)
-    for line in outcome.told(folder) if first else ():
+    for line in summary.told(folder) if first else ():
         print(line)
 
 
@@ -51,14 +53,14 @@ if __name__ == "__main__":
         # A script's folder comes first where modules are looked for, and this one holds names that
         # other packages have, too, such as distributed and evaluate.
         del sys.path[0]
-    from patchmill.training.patience import wait_asleep
+    from patchmill.training.runtime.thread_wait import wait_asleep
 
     wait_asleep()
     try:
         run_command(main)
     except SystemExit as ended:
         if ended.__class__ is not SystemExit:  # stopping.Stopped, and torch is imported by now
-            from patchmill.training import stopping
+            from patchmill.training.ranks import signals
 
-            stopping.leave()
+            signals.leave()
         raise

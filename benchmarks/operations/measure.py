@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from patchmill.benchmarks import timing
+from patchmill.benchmarks.lib import timing
+from patchmill.benchmarks.lib.timing import Summary
 from patchmill.benchmarks.operations.case import COMPILED, EAGER, Case, Run
-from patchmill.benchmarks.timing import Summary
 
 TURN = 0.2  # seconds that a turn takes at least, of as many runs as it takes
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from patchmill.benchmarks import machine, report
+from patchmill.benchmarks.lib import machine, report
 from patchmill.benchmarks.operations.case import COMPILED, EAGER, OURS, Case
 from patchmill.benchmarks.operations.measure import Figure, Rates, measure, rates
-from patchmill.loaders.progress import track
+from patchmill.loaders.common.progress import track
 
 COLOURS = {OURS: "#2a6f97", EAGER: "#c9ccd1"}
 OTHERS = ("#a9c5d8", "#8a8f98", "#d8c5a9")

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Generator
 from typing import Any, Protocol, cast
 
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Crop, Grid, Recipe, Views
 
 NAMES = ("torchvision", "torchvision-gpu", "kornia", "dali", "ffcv")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from patchmill.benchmarks.peers import Batches
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import (
     Blur,
     Centre,
@@ -73,7 +73,7 @@ def _mixed(paths: list[str], device: Any, threads: int, batch_size: int) -> dict
     """On a GPU, with the same share for its JPEG unit as our own pipeline."""
     import numpy as np
 
-    from patchmill.loaders.pipelines.dali_split import hardware_share
+    from patchmill.loaders.pipelines.dali.hardware_share import hardware_share
 
     some = [np.fromfile(path, np.uint8) for path in paths[:batch_size]]
     return {"device": "mixed", "hw_decoder_load": hardware_share(device, threads, some)}

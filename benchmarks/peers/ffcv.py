@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from patchmill.benchmarks.peers import Batches
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Crop, Recipe, Views, chance_of
 
 with contextlib.suppress(ImportError):
-    from patchmill.loaders.pipelines import ffcv_repair  # noqa: F401  # before all of FFCV
+    from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # before all of FFCV
 
 try:
     from ffcv import transforms

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from patchmill.benchmarks.peers import Batches, ragged
 from patchmill.benchmarks.peers.torchvision_gpu import Finish, cells, crop
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Blur, Colour, Recipe, Views, chance_of
 
 NOTE = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 
 Decode = Callable[[Sequence[Tensor]], list[Tensor]]
 """Encoded bytes, uint8 on the CPU, to RGB, uint8 [3, height, width] on the device."""

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from patchmill.kernels.bags.reference import EPS
-from patchmill.kernels.jit import announced, exact, jit
-from patchmill.kernels.parallel import spread
+from patchmill.kernels.common.jit import announced, exact, jit
+from patchmill.kernels.common.parallel import spread
 
 CONVERTED = 1 << 20  # numbers at a time: 4 MB of float32
 LEAST = 1 << 15  # numbers that are worth a thread

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from patchmill.kernels.common.jit import announced
+from patchmill.kernels.common.parallel import share
 from patchmill.kernels.contrast.cpu_loops import soften, weigh
 from patchmill.kernels.contrast.pairing import QUEUE, Pairing
-from patchmill.kernels.jit import announced
-from patchmill.kernels.parallel import share
 
 ROWS, COLUMNS = 128, 1024  # of a block of logits, at most: half a MiB
 FEW = 192  # rows whose logits may all be in memory; sums as long come out alike in any threads

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.kernels.jit import exact
+from patchmill.kernels.common.jit import exact
 
 LANES = 32
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import torch
 
-from patchmill.kernels import jit
+from patchmill.kernels.common import jit
+from patchmill.kernels.common.numbers16 import numbers
+from patchmill.kernels.common.parallel import share, spread
 from patchmill.kernels.matching import cpu_loops as loops
 from patchmill.kernels.matching.kept import Kept
-from patchmill.kernels.parallel import share, spread
-from patchmill.kernels.patches.halves import numbers
 
 ROWS = 256  # tokens of a in a block of products
 NUMBERS = 1 << 16  # in a block, at most

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.kernels.jit import exact
-from patchmill.kernels.patches.cpu_memory import borrowed
-from patchmill.kernels.patches.halves import number, put
+from patchmill.kernels.common.jit import exact
+from patchmill.kernels.common.memory import borrowed
+from patchmill.kernels.common.numbers16 import number, put
 
 LANES = 64  # of 196 columns, 32 to 64 at a time are quickest
 NAN_RANK = np.float32(np.inf)  # stands for NaN where numbers are compared; no cosine is as large

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from patchmill.kernels.jit import announced, exact
-from patchmill.kernels.parallel import spread
-from patchmill.kernels.patches.cpu_memory import borrowed, flat, fresh, past, settled, streams
-from patchmill.kernels.patches.halves import number, numbers, put
+from patchmill.kernels.common.jit import announced, exact
+from patchmill.kernels.common.memory import borrowed, flat, fresh, past, settled, streams
+from patchmill.kernels.common.numbers16 import number, numbers, put
+from patchmill.kernels.common.parallel import spread
 from patchmill.kernels.patches.windows import along
 
 LEAST = 1 << 18  # numbers that are worth a thread: 0.1 ms, and to wake one takes as long

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from patchmill.kernels.jit import announced, exact
-from patchmill.kernels.parallel import spread
-from patchmill.kernels.patches.cpu_memory import borrowed, fresh, past, settled, streams
-from patchmill.kernels.patches.halves import number, numbers, put
+from patchmill.kernels.common.jit import announced, exact
+from patchmill.kernels.common.memory import borrowed, fresh, past, settled, streams
+from patchmill.kernels.common.numbers16 import number, numbers, put
+from patchmill.kernels.common.parallel import spread
 from patchmill.kernels.patches.reference import EPS
 
 LANES = 64

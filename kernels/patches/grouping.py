@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from patchmill.kernels.jit import announced, exact
+from patchmill.kernels.common.jit import announced, exact
 
 
 @torch.library.custom_op("patchmill::patch_offsets", mutates_args=())

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from patchmill.kernels import jit
-from patchmill.kernels.parallel import spread
+from patchmill.kernels.common import jit
+from patchmill.kernels.common.parallel import spread
 from patchmill.kernels.regions import cpu_loops as loops
 
 TINY = torch.finfo(torch.float32).tiny

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.kernels.jit import exact, jit
+from patchmill.kernels.common.jit import exact, jit
 
 CHANNELS = 256  # at a time
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchmill.kernels.views.rows import Target
+from patchmill.kernels.views.decisions import Target
 
 if TYPE_CHECKING:
     import torch
@@ -22,9 +22,9 @@ def render(
     take `dtype` and `channels_last`; the GPU's also takes `out` and `stream`.
     """
     if any(getattr(image, "is_cuda", False) for image in images):
-        from patchmill.kernels.views import gpu
+        from patchmill.kernels.views.gpu import render as gpu
 
         return gpu.render(images, rows, targets, **options)
-    from patchmill.kernels.views import cpu
+    from patchmill.kernels.views.cpu import render as cpu
 
     return cpu.render([np.asarray(image) for image in images], rows, targets, **options)

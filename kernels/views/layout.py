@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchmill.kernels.views.rows import Target
+from patchmill.kernels.views.decisions import Target
 
 if TYPE_CHECKING:
     import torch

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchmill.kernels.views import rows as r
+from patchmill.kernels.views import decisions as r
+from patchmill.kernels.views.decisions import Target
 from patchmill.kernels.views.reference_paste import paste
-from patchmill.kernels.views.rows import Target
 
 Planes = Sequence[np.ndarray | None]  # one for each image, or none
 

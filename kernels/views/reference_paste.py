@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchmill.kernels.views import rows as r
+from patchmill.kernels.views import decisions as r
 
 
 @dataclass(frozen=True, eq=False)

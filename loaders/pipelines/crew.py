@@ -15,7 +15,7 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import Any
 
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.pipelines import Filled
 from patchmill.loaders.pipelines.job import Job, clear_own_frames, ended
 from patchmill.loaders.pipelines.worker import Step, Task, Worker

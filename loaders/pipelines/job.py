@@ -9,8 +9,8 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
-from patchmill.kernels.views.rows import ROW
-from patchmill.loaders.errors import MillError
+from patchmill.kernels.views.decisions import ROW
+from patchmill.loaders.common.errors import MillError
 
 BLINK_S = 0.2
 

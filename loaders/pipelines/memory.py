@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 
 _ALIGNMENT = 64  # what streaming stores want
 

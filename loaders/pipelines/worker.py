@@ -10,23 +10,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from patchmill.kernels.views import cpu
-from patchmill.kernels.views.rows import ON_IMAGE, PASTE_NEVER
-from patchmill.loaders import backgrounds, order, plan
-from patchmill.loaders.backgrounds import Grounds, Share
-from patchmill.loaders.decode import BadImage, Decoder
-from patchmill.loaders.errors import MillError
+from patchmill.kernels.views.cpu import render
+from patchmill.kernels.views.decisions import ON_IMAGE, PASTE_NEVER
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.copypaste import backgrounds
+from patchmill.loaders.copypaste.backgrounds import Grounds, Share
+from patchmill.loaders.decode.decoder import BadImage, Decoder
 from patchmill.loaders.ledger import Ledger
+from patchmill.loaders.order import permutation
 from patchmill.loaders.pipelines.job import Countdown, Job
+from patchmill.loaders.plan import draw as plan
 from patchmill.loaders.sources import Source
-from patchmill.loaders.sources.flowing import Flowing
+from patchmill.loaders.sources.stream.source import Flowing
 from patchmill.loaders.stats import Counters
 
 if TYPE_CHECKING:
     import torch
 
-    from patchmill.kernels.views.rows import Target
-    from patchmill.loaders.pipelines.canvas import Canvas
+    from patchmill.kernels.views.decisions import Target
+    from patchmill.loaders.pipelines.cpu.views import Canvas
 
 MOST_SUBSTITUTES = 100
 
@@ -67,7 +69,7 @@ class Work:
         """The sample that is tried in the place of a bad one."""
         if isinstance(self.source, Flowing):
             return self.source.substitute(self.seed, epoch, id, attempt)
-        return order.substitute(self.seed, epoch, id, attempt, len(self.source))
+        return permutation.substitute(self.seed, epoch, id, attempt, len(self.source))
 
     def companion(self, epoch: int, id: int, share: Share) -> tuple[Work | Grounds, int]:
         """The image that lies behind this sample's pasted views, and whose it is."""
@@ -121,7 +123,7 @@ class Worker:
     def __init__(self, work: Work, counters: Counters) -> None:
         self.counters, self.work = counters, work
         self.busy = False
-        self._seed, self._scratch = np.uint64(work.seed), cpu.Scratch()
+        self._seed, self._scratch = np.uint64(work.seed), render.Scratch()
         self._decode, self._decode_beside = Decoder(), Decoder()
         self._largest = max(target.size for target in work.targets)
 
@@ -236,7 +238,7 @@ class Worker:
             rows, canvas.slots, slot, canvas.half, self.work.channels_last, canvas.memory, pool,
         )  # fmt: skip
         if beside is NOTHING:
-            cpu.render_image(image, *ending)
+            render.render_image(image, *ending)
         else:
-            cpu.render_pasted(image, mask, companion, *ending)
+            render.render_pasted(image, mask, companion, *ending)
         self.counters.add("render", time.perf_counter_ns() - began)

@@ -9,8 +9,8 @@
 what made the maps. Pictures of more than 210 000 pixels are worked on at that size.
 """
 
-from patchmill.loaders.saliency.constants import GS, MC, RBD, VERSION, Learned
-from patchmill.loaders.saliency.maps import METHODS, Estimator, Saliency, estimate, estimator
+from patchmill.loaders.saliency.estimate import METHODS, Estimator, Saliency, estimate, estimator
+from patchmill.loaders.saliency.settings import GS, MC, RBD, VERSION, Learned
 
 __all__ = [
     "GS",

@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from patchmill.loaders.decode import decode
-from patchmill.loaders.errors import MillError, run_command
-from patchmill.loaders.progress import track
-from patchmill.loaders.saliency.learned import MEAN, STD
-from patchmill.loaders.saliency.resample import resized
-from patchmill.loaders.saliency.u2net import U2Net
+from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.common.in_threads import in_threads
+from patchmill.loaders.common.progress import track
+from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.saliency.image.resample import resized
+from patchmill.loaders.saliency.learned.network import MEAN, STD
+from patchmill.loaders.saliency.learned.u2net import U2Net
 from patchmill.loaders.sources import open_source
-from patchmill.loaders.sources.threads import in_threads
 
 _MARGIN = 10 / 9  # pictures are so much larger than the crops that are trained on, as the authors'
 _RATE = 1e-3

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 
 if TYPE_CHECKING:
-    from patchmill.loaders.sources.flowing import Flowing
-    from patchmill.loaders.sources.remote import Stream
+    from patchmill.loaders.sources.stream.shards import Stream
+    from patchmill.loaders.sources.stream.source import Flowing
 
 
 class Source(Protocol):
@@ -76,17 +76,17 @@ def open_data(data: str | Path | Sequence[str | Path] | Source | Stream) -> Sour
     if isinstance(data, str) and (text == "scenes" or text.startswith(("scenes:", "scenes("))):
         return _scenes(text)
     if text.endswith(".beton") and isinstance(data, str | Path):
-        from patchmill.loaders.sources.beton import Beton
+        from patchmill.loaders.sources.beton.source import Beton
 
         return Beton(data)
-    from patchmill.loaders.sources import shard_names
+    from patchmill.loaders.sources.shards import names
 
-    if shard_names.are_urls(data):
-        from patchmill.loaders.sources.remote import Stream
+    if names.are_urls(data):
+        from patchmill.loaders.sources.stream.shards import Stream
 
         return _flow(Stream(data))  # type: ignore[arg-type]  # no path is a URL
-    if shard_names.are_shards(data):
-        from patchmill.loaders.sources.shards import Shards
+    if names.are_shards(data):
+        from patchmill.loaders.sources.shards.source import Shards
 
         return Shards(data)
     from patchmill.loaders.sources.folder import Folder
@@ -95,18 +95,18 @@ def open_data(data: str | Path | Sequence[str | Path] | Source | Stream) -> Sour
 
 
 def _flow(stream: Stream) -> Flowing:
-    from patchmill.loaders.sources.flowing import Flowing
+    from patchmill.loaders.sources.stream.source import Flowing
 
     return Flowing(stream)
 
 
 def _scenes(text: str) -> Source:
-    from patchmill.loaders import call
-    from patchmill.loaders.sources.scenes import Scenes
+    from patchmill.loaders.common import calls
+    from patchmill.loaders.sources.scenes.source import Scenes
 
     _, colon, count = text.partition(":")
     if not text.startswith("scenes:"):
-        return call.call(text, {"scenes": Scenes}, "source")
+        return calls.call(text, {"scenes": Scenes}, "source")
     if not (colon and count.isdecimal()):
         raise MillError(f"cannot read {text!r}: write scenes:10000 for ten thousand scenes")
     return Scenes(count=int(count))

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.loaders import cache
-from patchmill.loaders.errors import MillError
-from patchmill.loaders.progress import track
-from patchmill.loaders.sources import columns
-from patchmill.loaders.sources.threads import in_threads
+from patchmill.loaders.common import cache, columns
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.in_threads import in_threads
+from patchmill.loaders.common.progress import track
 
 log = logging.getLogger("patchmill")
 

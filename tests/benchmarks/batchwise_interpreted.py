@@ -10,18 +10,20 @@ import weakref
 from contextlib import closing
 from pathlib import Path
 
-import interpreter
+import helpers_interpreter
 import pytest
 import torch
 
-from patchmill.benchmarks import batchwise, contenders, lineup, throughput
-from patchmill.benchmarks.sample import Sample
+from patchmill.benchmarks import throughput
+from patchmill.benchmarks.lib import batchwise, contenders, lineup
+from patchmill.benchmarks.lib.sample import Sample
 from patchmill.kernels.views import layout, reference
-from patchmill.loaders import plan, recipe
-from patchmill.loaders.decode import decode
+from patchmill.loaders import recipe
+from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.plan import draw
 from patchmill.loaders.sources import open_source
 
-if reason := interpreter.missing():
+if reason := helpers_interpreter.missing():
     pytest.skip(reason, allow_module_level=True)
 pytest.importorskip("nvidia.dali")
 pytest.importorskip("nvidia.nvimgcodec")
@@ -37,8 +39,8 @@ def expected(images: list[bytes], law: recipe.Recipe, number: int) -> torch.Tens
     places = [(number * BATCH + i) % len(images) for i in range(BATCH)]
     pixels = [decode(images[i]) for i in places]
     ids = range(number * BATCH, (number + 1) * BATCH)
-    rows = plan.draw(law, 0, 0, ids, [image.shape[:2] for image in pixels]).rows
-    groups = reference.render(pixels, rows, plan.targets(law)).values()
+    rows = draw.draw(law, 0, 0, ids, [image.shape[:2] for image in pixels]).rows
+    groups = reference.render(pixels, rows, draw.targets(law)).values()
     return torch.cat([group.transpose(0, 1).flatten() for group in groups])
 
 
@@ -53,7 +55,7 @@ def test_views_are_made_for_real(alone):
     with closing(batches):
         for number in range(3):
             error = next(batches) - expected(images, law, number)
-            assert error.numel() == layout.elements(plan.targets(law), BATCH)
+            assert error.numel() == layout.elements(draw.targets(law), BATCH)
             assert error.abs().mean() < 0.02
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import interpreter
+import helpers_interpreter
 
 
 def test_what_is_measured_on_a_gpu() -> None:
-    interpreter.run(Path(__file__).with_name("batchwise_interpreted.py"))
+    helpers_interpreter.run(Path(__file__).with_name("batchwise_interpreted.py"))

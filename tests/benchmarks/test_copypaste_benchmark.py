@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from patchmill.benchmarks import copypaste as benchmark
-from patchmill.benchmarks import paste_cases
-from patchmill.kernels.views.rows import ON_IMAGE, PASTE_NEVER, ROW
+from patchmill.benchmarks.lib import paste_cases
+from patchmill.kernels.views.decisions import ON_IMAGE, PASTE_NEVER, ROW
 from patchmill.loaders import presets
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources import open_source
 
 FIELDS = {"paste", "ground", "soft", "ground_y", "ground_x"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from patchmill.benchmarks import formats
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 
 
 @pytest.fixture(autouse=True)

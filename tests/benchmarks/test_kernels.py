@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from patchmill.benchmarks import kernels, view_stages
+from patchmill.benchmarks import kernels
+from patchmill.benchmarks.lib.views import stages as view_stages
+from patchmill.benchmarks.lib.views.floors import COLOUR, GREY, LUMA, NORMALISE, floors, total
 from patchmill.benchmarks.operations import contrast, measure
 from patchmill.benchmarks.operations.case import (
     COMPILED,
@@ -22,10 +24,9 @@ from patchmill.benchmarks.operations.case import (
     Floor,
     with_backward,
 )
-from patchmill.benchmarks.view_floors import COLOUR, GREY, LUMA, NORMALISE, floors, total
-from patchmill.kernels.views.rows import CONTRAST, GREY_LAST, HUE, NO_JITTER, ROW, Target
+from patchmill.kernels.views.decisions import CONTRAST, GREY_LAST, HUE, NO_JITTER, ROW, Target
 from patchmill.loaders import presets
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 
 SMALL = "dino(local_crops=2, global_size=40, local_size=16)"
 

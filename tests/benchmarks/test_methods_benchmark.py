@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from patchmill.benchmarks import methods as benchmark
-from patchmill.loaders.errors import MillError
-from patchmill.training import records
+from patchmill.loaders.common.errors import MillError
+from patchmill.training.runtime import records
 
 SMALL = [
     "data.train=scenes(count=32, size=32)",

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from patchmill.benchmarks import peers
 from patchmill.benchmarks.peers import ragged
-from patchmill.kernels.views import cpu, reference
-from patchmill.kernels.views.rows import GREY_LAST, NO_JITTER, ROW, Target
-from patchmill.loaders import plan
-from patchmill.loaders.errors import MillError
+from patchmill.kernels.views import reference
+from patchmill.kernels.views.cpu import render
+from patchmill.kernels.views.decisions import GREY_LAST, NO_JITTER, ROW, Target
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Blur, Centre, Colour, Crop, Grid, Recipe, Shift, Views, Window
 
 JITTER = Colour(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
@@ -122,8 +123,8 @@ def test_their_work_is_ours(photos, name):
     with closing(peer.open(photos, DINO, workers=1, batch_size=DRAWS)) as batches:
         theirs = _statistics(views_of(next(batches)))
     images = [np.array(Image.open(path).convert("RGB")) for path in photos] * (DRAWS // 5)
-    rows = plan.draw(DINO, 0, 0, range(DRAWS), [image.shape[:2] for image in images]).rows
-    groups = cpu.render(images, rows, plan.targets(DINO))
+    rows = draw.draw(DINO, 0, 0, range(DRAWS), [image.shape[:2] for image in images]).rows
+    groups = render.render(images, rows, draw.targets(DINO))
     ours = _statistics([view for group in groups.values() for view in group.unbind(1)])
     assert torch.allclose(theirs, ours, atol=0.15)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from patchmill.benchmarks.sample import Sample, describe
-from patchmill.loaders.errors import MillError
+from patchmill.benchmarks.lib.sample import Sample, describe
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources.folder import Folder
 
 

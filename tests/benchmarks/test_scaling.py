@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchmill.benchmarks import scaling, scaling_model
-from patchmill.benchmarks.scaling_model import COMPUTE, LIMITS, LOADER, NETWORK, STORE, Cluster
-from patchmill.loaders.errors import MillError
+from patchmill.benchmarks import scaling
+from patchmill.benchmarks.lib.scaling import model
+from patchmill.benchmarks.lib.scaling.model import COMPUTE, LIMITS, LOADER, NETWORK, STORE, Cluster
+from patchmill.loaders.common.errors import MillError
 
 # A step takes 2 seconds, of which 1 hides the exchange; every node trains on 4 x 10 images in it.
 CLUSTER = Cluster(
@@ -23,15 +24,15 @@ CLUSTER = Cluster(
 
 def test_the_exchange_by_hand():
     alone = replace(CLUSTER, ranks=1)
-    assert scaling_model.exchange(alone, 1) == 0
+    assert model.exchange(alone, 1) == 0
     # Inside a node 3 of 4 parts go round twice: 150 bytes.
-    assert scaling_model.exchange(CLUSTER, 1) == 150 / 300
+    assert model.exchange(CLUSTER, 1) == 150 / 300
     # Between 4 nodes, too; and messages go up and down a tree of 2 levels.
-    assert scaling_model.exchange(CLUSTER, 4) == 150 / 300 + 150 / 75 + 4 * 0.125
+    assert model.exchange(CLUSTER, 4) == 150 / 300 + 150 / 75 + 4 * 0.125
 
 
 def test_a_prediction_by_hand():
-    one, four = (scaling_model.predict(CLUSTER, nodes) for nodes in (1, 4))
+    one, four = (model.predict(CLUSTER, nodes) for nodes in (1, 4))
     assert one.images_per_s == 20 and one.waiting == 0 and one.of_linear == 1
     # An exchange of 3 seconds, of which 1 is hidden: a step of 2 seconds, and as much waiting.
     assert four.images_per_s == 160 / 4 and four.waiting == 0.5 and four.of_linear == 0.5
@@ -51,15 +52,15 @@ def test_a_prediction_by_hand():
     ],
 )
 def test_what_is_scarce_is_the_limit(limit, change, images_per_s):
-    found = scaling_model.predict(replace(CLUSTER, **change), 4)
+    found = model.predict(replace(CLUSTER, **change), 4)
     assert found.limit == limit and found.images_per_s == pytest.approx(images_per_s, rel=1e-4)
 
 
 def test_limits_follow_one_another():
     """Every node computes 20 images a second, as long as the store has more."""
     cluster = replace(CLUSTER, network=75e6, latency=0, store=2000)
-    predicted = [scaling_model.predict(cluster, nodes) for nodes in (1, 2, 4, 8, 16, 32)]
-    turns = scaling_model.turns(predicted)
+    predicted = [model.predict(cluster, nodes) for nodes in (1, 2, 4, 8, 16, 32)]
+    turns = model.turns(predicted)
     assert [(it.nodes, it.limit) for it in turns] == [(1, COMPUTE), (16, STORE)]
     assert [it.images_per_s for it in predicted] == pytest.approx([20, 40, 80, 160, 200, 200])
 
@@ -77,15 +78,15 @@ clusters = st.builds(
 @given(clusters, st.integers(2, 1000), st.integers(1, 100))
 def test_more_nodes_are_not_slower(cluster, nodes, more):
     """Of those that talk to others at all, and as long as a step takes longer than a message."""
-    rate = scaling_model.rate(cluster, nodes)
-    assert scaling_model.rate(cluster, nodes + more) >= rate * (1 - 1e-9)
+    rate = model.rate(cluster, nodes)
+    assert model.rate(cluster, nodes + more) >= rate * (1 - 1e-9)
 
 
 @given(clusters, st.integers(1, 1000))
 def test_the_limit_is_what_helps(cluster, nodes):
-    found = scaling_model.predict(cluster, nodes)
+    found = model.predict(cluster, nodes)
     assert found.images_per_s == min(found.most.values())
-    gains = {it: scaling_model.rate(scaling_model._doubled(cluster, it), nodes) for it in LIMITS}
+    gains = {it: model.rate(model._doubled(cluster, it), nodes) for it in LIMITS}
     assert min(gains.values()) >= found.images_per_s * (1 - 1e-9)
     assert gains[found.limit] == max(gains.values())
     assert max(gains.values()) <= 2 * found.images_per_s * (1 + 1e-9)

@@ -16,13 +16,15 @@ import pytest
 import torch
 from PIL import Image
 
-from patchmill.benchmarks import contenders, digest, findings, report, throughput, timing
-from patchmill.benchmarks.contenders import Batches, Contender, Raced
-from patchmill.benchmarks.sample import Sample
-from patchmill.kernels.views import cpu
-from patchmill.loaders import build, plan, recipe
-from patchmill.loaders.decode import decode
-from patchmill.loaders.errors import MillError
+from patchmill.benchmarks import throughput
+from patchmill.benchmarks.lib import contenders, digest, report, results, timing
+from patchmill.benchmarks.lib.contenders import Batches, Contender, Raced
+from patchmill.benchmarks.lib.sample import Sample
+from patchmill.kernels.views.cpu import render
+from patchmill.loaders import build, recipe
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.plan import draw
 from patchmill.loaders.sources import open_source
 
 SMALL = "dino(local_crops=1, global_size=32, local_size=16)"
@@ -292,16 +294,16 @@ class Half:
 def test_the_best_decoder_is_the_bare_one():
     rates = {"a": [2.0, 2.0], "b": [5.0, 5.0], "views alone": [50.0, 50.0]}
     raced = Raced(rates, failed={"c": "it is not there"})
-    assert findings._best(raced, ["a", "b", "c"]) == "b"
+    assert results._best(raced, ["a", "b", "c"]) == "b"
     with pytest.raises(MillError, match="decodes these images on the GPU: c: it is not there"):
-        findings._best(raced, ["c"])
+        results._best(raced, ["c"])
 
 
 def test_views_alone_as_a_share_of_decoding():
     law = recipe.load(SMALL)  # three views
-    found = findings._views({"bare decode": [5.0], "views alone": [50.0]}, law)
+    found = results._views({"bare decode": [5.0], "views alone": [50.0]}, law)
     assert found == {"views_per_s": 150, "share_of_decode_time": 0.1}
-    assert findings._views({"bare decode": [5.0]}, law) is None
+    assert results._views({"bare decode": [5.0]}, law) is None
 
 
 def test_the_bottleneck_is_the_longest_stage_of_the_busiest_crew():
@@ -341,9 +343,9 @@ def test_views_are_made_for_real():
     for data in images.encoded:
         work(data)
     pixels = list(map(decode, images.encoded))
-    rows = plan.draw(law, 0, 0, range(5), [image.shape[:2] for image in pixels]).rows
-    targets, first = plan.targets(law), 0
-    for group, views in zip(targets, cpu.render(pixels, rows, targets).values(), strict=True):
+    rows = draw.draw(law, 0, 0, range(5), [image.shape[:2] for image in pixels]).rows
+    targets, first = draw.targets(law), 0
+    for group, views in zip(targets, render.render(pixels, rows, targets).values(), strict=True):
         for view in views.unbind(1):  # [5, 3, S, S], where the benchmark keeps 8
             part = work.out[first : first + view.numel()]
             assert np.array_equal(part, view.flatten().numpy())

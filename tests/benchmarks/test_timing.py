@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchmill.benchmarks import machine, timing
+from patchmill.benchmarks.lib import machine, timing
 
 RATES = st.lists(st.floats(0.1, 1e6), min_size=1, max_size=9)
 

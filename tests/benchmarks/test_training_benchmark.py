@@ -16,16 +16,19 @@ import pytest
 import torch
 
 from patchmill import loaders
-from patchmill.benchmarks import feeds, steps, training, training_race
+from patchmill.benchmarks import training
+from patchmill.benchmarks.lib.training import feeds, measure, steps
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.batch import ViewBatch
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.loader import Loader
 from patchmill.loaders.recipe import Recipe, Spread, Views
 from patchmill.loaders.sources import open_source
-from patchmill.training import compose, distributed, starting
-from patchmill.training.failing import Stacks
-from patchmill.training.state import State
+from patchmill.training.config import compose
+from patchmill.training.ranks import distributed
+from patchmill.training.ranks.failures import Stacks
+from patchmill.training.runtime import setup
+from patchmill.training.runtime.state import State
 
 SCENES = "scenes(count=12, size=32)"
 WORDS = [
@@ -88,9 +91,9 @@ def test_without_the_peer_it_measures_and_draws_the_rest(tmp_path, monkeypatch):
 
 
 def test_it_says_what_the_peer_does_otherwise():
-    (note,) = training_race.differences(feeds.THEIRS, compose.compose([*WORDS, "method=dilo"]))
+    (note,) = measure.differences(feeds.THEIRS, compose.compose([*WORDS, "method=dilo"]))
     assert note == "does not paste on other backgrounds"
-    assert training_race.differences(feeds.THEIRS, compose.compose(WORDS)) == []
+    assert measure.differences(feeds.THEIRS, compose.compose(WORDS)) == []
 
 
 # -------------------------------------------------------------------------------------------- feeds
@@ -157,7 +160,7 @@ def test_what_lay_ready_is_thrown_away() -> None:
 def state(tmp_path: Path) -> Iterator[State]:
     world = distributed.connect("cpu")
     config = compose.compose([*WORDS, "train.accumulate=2"])
-    with starting.ready(config, world, tmp_path) as ready:
+    with setup.ready(config, world, tmp_path) as ready:
         yield ready
     distributed.close()
 

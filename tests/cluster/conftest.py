@@ -6,17 +6,17 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import helpers_sandbox
 import pytest
-import sandbox
 
-from patchmill.training import compose
+from patchmill.training.config import compose
 
 
 def compile_all(folder: Path) -> None:
     """Which each of the ranks would do otherwise, in its own copy of the code."""
     from patchmill.training import engine
 
-    words = {**sandbox.WORDS, "train.epochs": "1", "out": str(folder)}
+    words = {**helpers_sandbox.WORDS, "train.epochs": "1", "out": str(folder)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATCHMILL_CACHE", str(folder / "cache"))
         engine.train(compose.compose([f"{key}={value}" for key, value in words.items()]))
@@ -26,13 +26,13 @@ def compile_all(folder: Path) -> None:
 def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("slurm")
     compile_all(tmp_path_factory.mktemp("compiled"))
-    with sandbox.numbers() as (port, job):
-        command = [sandbox.SCRIPT, "start", folder, "8", "8", str(port), str(job)]
+    with helpers_sandbox.numbers() as (port, job):
+        command = [helpers_sandbox.SCRIPT, "start", folder, "8", "8", str(port), str(job)]
         try:
             subprocess.run(command, check=True)
             yield folder / "slurm.conf"
         finally:
-            subprocess.run([sandbox.SCRIPT, "stop", folder], check=True)
+            subprocess.run([helpers_sandbox.SCRIPT, "stop", folder], check=True)
 
 
 @pytest.fixture(scope="module")

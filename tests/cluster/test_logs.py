@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from patchmill.cluster import failures, jobs, lives, merging
-from patchmill.loaders.errors import MillError
-from patchmill.training import runs
+from patchmill.cluster.job import failures, merged_log, record, restarts
+from patchmill.loaders.common.errors import MillError
+from patchmill.training.runtime import run_folder
 
 HEAD = "rank {0} of 2 on node{0}, no GPU: patchmill abc in /code\n"
 TRACE = "Traceback (most recent call last):\n  File a.py\nValueError: bad\n"
@@ -30,33 +30,33 @@ def texts(folder: Path) -> list[str]:
 
 
 def told(folder: Path) -> list[str]:
-    return failures.told(jobs.now("7", folder, False, "abc"))
+    return failures.told(record.now("7", folder, False, "abc"))
 
 
 def test_one_log_has_the_lines_of_all_in_order_and_goes_on_in_another_life(tmp_path):
-    merged = merging.Merging(tmp_path, "7")
+    merged = merged_log.Merging(tmp_path, "7")
     wrote(tmp_path, 10, "")
     wrote(tmp_path, 1, "first\n")
     merged.look()
     wrote(tmp_path, 0, "10 %\r20 %\nhal")
     merged.look()
     wrote(tmp_path, 0, "f\n")  # as it is killed
-    merged = merging.Merging(tmp_path, "7")
+    merged = merged_log.Merging(tmp_path, "7")
     wrote(tmp_path, 10, "last\n")
     merged.end(0)
     assert texts(tmp_path) == ["[1] first", "[0] 20 %", "[0] half", "[10] last"]
 
 
 def test_a_job_of_one_rank_needs_no_labels(tmp_path):
-    merged = merging.Merging(tmp_path, "7")
+    merged = merged_log.Merging(tmp_path, "7")
     wrote(tmp_path, 0, "alone\n")
-    merged.end(runs.STOPPED)
+    merged.end(run_folder.STOPPED)
     assert texts(tmp_path) == ["alone"]
 
 
 def test_it_outlives_what_ends_the_job_until_it_is_told(tmp_path):
     done = subprocess.Popen(
-        [sys.executable, "-m", "patchmill.cluster.merging", str(tmp_path)],
+        [sys.executable, "-m", "patchmill.cluster.job.merged_log", str(tmp_path)],
         env=os.environ | {"SLURM_JOB_ID": "7"},
         stdin=subprocess.PIPE,
         text=True,
@@ -100,19 +100,19 @@ def test_a_run_that_never_comes_further_is_not_begun_for_ever(tmp_path, monkeypa
     monkeypatch.setenv("SLURM_JOB_NODELIST", "node[1-2]")
     (tmp_path / "checkpoints").mkdir()
     for step in range(3):
-        for _ in range(lives.MOST - 1):
-            lives.begin(tmp_path)
+        for _ in range(restarts.MOST - 1):
+            restarts.begin(tmp_path)
         (tmp_path / "checkpoints" / f"step-{step:08d}.pt").touch()
-    for _ in range(lives.MOST):
-        lives.begin(tmp_path)
+    for _ in range(restarts.MOST):
+        restarts.begin(tmp_path)
     with pytest.raises(MillError, match=r"job 7 began 5 times from step-00000002.pt .* node"):
-        lives.begin(tmp_path)
+        restarts.begin(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "8")  # submitted again
-    lives.begin(tmp_path)
+    restarts.begin(tmp_path)
 
 
 def test_lives_are_slurms(tmp_path, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    for _ in range(2 * lives.MOST):
-        lives.begin(tmp_path)
+    for _ in range(2 * restarts.MOST):
+        restarts.begin(tmp_path)
     assert not list(tmp_path.iterdir())

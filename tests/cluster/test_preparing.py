@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from patchmill.cluster import jobs, pieces, slurm, submit
-from patchmill.loaders import prepare
-from patchmill.loaders.errors import MillError
-from patchmill.training import runs
+from patchmill.cluster import submit
+from patchmill.cluster.job import record
+from patchmill.cluster.prepare import tasks as pieces
+from patchmill.cluster.slurm import commands
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.prepare import command as prepare
+from patchmill.training.runtime import run_folder
 
 SCENES = "scenes(count=24, size=48)"
 SMALL = [SCENES, "out", "--tasks", "3"]
@@ -29,7 +32,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "is_there", lambda: False)
+    monkeypatch.setattr(commands, "is_there", lambda: False)
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -75,10 +78,10 @@ def test_masks_do_not_show_how_many_made_them(no_slurm, capsys, tmp_path):
 
 def test_pieces_that_nobody_put_together(no_slurm, capsys, tmp_path, monkeypatch):
     """Killed in between: the same command, or the job at the end, does that and no more."""
-    from patchmill.loaders.preparing import closing
+    from patchmill.loaders.prepare import finish
 
     with monkeypatch.context() as patch:
-        patch.setattr(closing, "close", lambda *_: False)
+        patch.setattr(finish, "close", lambda *_: False)
         for rank in range(3):
             piece(SCENES, "out", rank=rank)
     assert not (tmp_path / "out" / "dataset.json").exists()
@@ -86,7 +89,7 @@ def test_pieces_that_nobody_put_together(no_slurm, capsys, tmp_path, monkeypatch
     (tmp_path / "jobs").mkdir()
     pieces.Ending(words, str(tmp_path), str(tmp_path / "jobs"))()
     assert (tmp_path / "out" / "dataset.json").exists()
-    assert runs.read(tmp_path / "jobs")["state"] == "done"
+    assert run_folder.read(tmp_path / "jobs")["state"] == "done"
 
 
 def test_the_end_says_what_is_missing(tmp_path, capsys):
@@ -96,13 +99,13 @@ def test_the_end_says_what_is_missing(tmp_path, capsys):
     with pytest.raises(SystemExit):
         pieces.Ending(words, str(tmp_path), str(tmp_path / "jobs"))()
     assert "2 of 3 pieces of out are not complete (0, 2)" in capsys.readouterr().err
-    assert runs.read(tmp_path / "jobs")["state"] == "failed"
+    assert run_folder.read(tmp_path / "jobs")["state"] == "failed"
 
 
 SIGNALLED = """
 import os, signal, sys
-from patchmill.cluster.pieces import Piece
-from patchmill.loaders.preparing import images
+from patchmill.cluster.prepare.tasks import Piece
+from patchmill.loaders.prepare import images
 
 made, images.prepare = images.prepare, lambda *asked: (
     os.kill(os.getpid(), signal.SIGUSR2) or made(*asked)
@@ -115,7 +118,7 @@ def test_a_signal_ends_a_piece_which_then_goes_on(tmp_path):
     before = [signal.getsignal(it) for it in pieces.SIGNALS]
     command = [sys.executable, "-c", SIGNALLED, SCENES]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert (done.returncode, done.stderr) == (runs.STOPPED, "")
+    assert (done.returncode, done.stderr) == (run_folder.STOPPED, "")
     assert not (tmp_path / "out" / "dataset.json").exists()
     pieces.Piece((SCENES, "out"), str(tmp_path), True)()
     assert (tmp_path / "out" / "dataset.json").exists()
@@ -156,9 +159,9 @@ def test_what_is_refused(no_slurm, tmp_path):
 def test_two_do_not_make_the_same(no_slurm, tmp_path, monkeypatch):
     jobs_of = tmp_path / "out.jobs"
     jobs_of.mkdir()
-    jobs.write(jobs_of, jobs.now("7", jobs_of, False, "abc"))
-    monkeypatch.setattr(slurm, "is_there", lambda: True)
-    monkeypatch.setattr(slurm, "states", lambda ids=(): {"7_3": "PENDING", "7_1": "RUNNING"})
+    record.write(jobs_of, record.now("7", jobs_of, False, "abc"))
+    monkeypatch.setattr(commands, "is_there", lambda: True)
+    monkeypatch.setattr(commands, "states", lambda ids=(): {"7_3": "PENDING", "7_1": "RUNNING"})
     said = refused("prepare", *SMALL)
     assert "job 7 makes " in said and "out already (RUNNING)" in said and "--cancel" in said
 
@@ -181,18 +184,18 @@ def test_on_slurm_as_an_array(cluster, capsys, tmp_path):
 @pytest.mark.xdist_group("slurm")
 def test_a_piece_that_slurm_ends_early_goes_on(cluster, capsys, tmp_path):
     """And the job that puts all together waits for it."""
-    import sandbox
+    import helpers_sandbox
 
     asked = ["--cpus-per-task", "1", "--time", "10", "--slurm", "hold"]
     out = told(capsys, "prepare", SCENES, "out", "--tasks", "2", *asked)
     # Slower, so that it can be met at work.
     slept = "    import time\n\n    time.sleep(0.5)\n    source = task.source\n    where ="
-    file, quick = "loaders/preparing/run.py", "    source = task.source\n    where ="
-    sandbox.alter(tmp_path / "out.jobs", file, quick, slept)
+    file, quick = "loaders/prepare/run.py", "    source = task.source\n    where ="
+    helpers_sandbox.alter(tmp_path / "out.jobs", file, quick, slept)
     array, ending = re.findall(r"job +(\d+),", out)
-    sandbox.control("release", array, ending)
+    helpers_sandbox.control("release", array, ending)
     first = tmp_path / "out" / ".prepare-0000.journal"
-    sandbox.until(first.exists, tmp_path / "out.jobs")
+    helpers_sandbox.until(first.exists, tmp_path / "out.jobs")
     subprocess.run(["scancel", "--signal=USR2", f"{array}_0"], check=True)
     until_over(tmp_path / "out.jobs")
     logs = [it.read_text() for it in (tmp_path / "out.jobs").rglob(f"{array}_0_*_log.out")]
@@ -202,7 +205,7 @@ def test_a_piece_that_slurm_ends_early_goes_on(cluster, capsys, tmp_path):
 
 def until_over(folder: Path) -> None:
     ends = time.monotonic() + 240
-    while runs.read(folder)["state"] == "running" and time.monotonic() < ends:
+    while run_folder.read(folder)["state"] == "running" and time.monotonic() < ends:
         time.sleep(0.2)
     logs = "\n".join(it.read_text() for it in folder.rglob("*.out"))
-    assert runs.read(folder)["state"] == "done", logs
+    assert run_folder.read(folder)["state"] == "done", logs

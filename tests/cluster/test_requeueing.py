@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchmill.cluster import resources, script, slurm, status
-from patchmill.cluster.slurm import is_due
-from patchmill.loaders.errors import MillError
+from patchmill.cluster import resources, status
+from patchmill.cluster.slurm import commands, script
+from patchmill.cluster.slurm.commands import is_due
+from patchmill.loaders.common.errors import MillError
 
 
 @pytest.mark.parametrize(
@@ -56,10 +57,12 @@ def test_what_is_no_time_limit(text):
 
 def test_what_slurm_prints_becomes_a_sentence():
     said = "sbatch: error: Batch job submission failed: Invalid partition name specified\n"
-    assert slurm.sentence(said) == "Batch job submission failed: Invalid partition name specified"
+    assert (
+        commands.sentence(said) == "Batch job submission failed: Invalid partition name specified"
+    )
     two = "allocation failure: Requested node configuration is not available\n"
-    assert slurm.sentence(two).endswith("not available")
-    assert slurm.sentence("") == "it gives no reason"
+    assert commands.sentence(two).endswith("not available")
+    assert commands.sentence("") == "it gives no reason"
 
 
 def test_jobs_inside_jobs_forget_the_outer_one(monkeypatch):
@@ -69,7 +72,7 @@ def test_jobs_inside_jobs_forget_the_outer_one(monkeypatch):
         monkeypatch.setenv(name, text)
     import os
 
-    with slurm.clean_environment():
+    with commands.clean_environment():
         assert not lost.keys() & os.environ.keys() and kept.items() <= os.environ.items()
     assert lost.items() <= os.environ.items()
 
@@ -78,11 +81,11 @@ def test_the_table(tmp_path, monkeypatch, capsys):
     import json
     import time
 
-    from patchmill.cluster import jobs
+    from patchmill.cluster.job import record
 
-    monkeypatch.setattr(slurm, "is_there", lambda: True)
+    monkeypatch.setattr(commands, "is_there", lambda: True)
     told = {"7": "RUNNING", "8": "PENDING (Resources)"}
-    monkeypatch.setattr(slurm, "states", lambda ids=(): told)
+    monkeypatch.setattr(commands, "states", lambda ids=(): told)
     running = dict(state="running", epoch=1.5, loss=2.25, images_per_s=1234, eta_s=7260, restarts=1)
     for name, job, said in (
         ("a", "7", running),
@@ -93,7 +96,7 @@ def test_the_table(tmp_path, monkeypatch, capsys):
         run = tmp_path / "sweep" / name
         run.mkdir(parents=True)
         if job:
-            jobs.write(run, jobs.now(job, tmp_path, False, "abc"))
+            record.write(run, record.now(job, tmp_path, False, "abc"))
         if said:
             (run / "status.json").write_text(json.dumps(said | {"time": time.time()}))
     status.main([str(tmp_path)])

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sandbox import (
+from helpers_sandbox import (
     NODES,
     STEPS,
     Journeys,
@@ -34,8 +34,8 @@ from sandbox import (
 )
 
 from patchmill.cluster import status
-from patchmill.loaders.errors import MillError
-from patchmill.training import records, runs
+from patchmill.loaders.common.errors import MillError
+from patchmill.training.runtime import records, run_folder
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
@@ -76,7 +76,7 @@ def a_rank_is_killed(run: Path) -> None:
 
 def a_rank_hangs(run: Path) -> None:
     old = "HANG = datetime.timedelta(minutes=15)"
-    alter(run, "training/distributed.py", old, "HANG = datetime.timedelta(seconds=40)")
+    alter(run, "training/ranks/distributed.py", old, "HANG = datetime.timedelta(seconds=40)")
     control("release", job(run).id)
     until_step(run, 2)
     os.kill(ranks(run)[1], signal.SIGSTOP)
@@ -125,7 +125,7 @@ def test_eight_nodes_train_from_the_first_step_to_the_last(journeys):
 
 def test_cancelled_is_cancelled(journeys):
     run = journeys["cancelled"]
-    assert runs.read(run)["state"] == "stopped" and "queued again" not in logs(run)
+    assert run_folder.read(run)["state"] == "stopped" and "queued again" not in logs(run)
 
 
 def test_a_failed_rank_ends_the_job_and_is_shown_first(journeys, capsys):
@@ -166,7 +166,7 @@ def test_eight_nodes_stop_and_four_go_on_to_the_end(tmp_path, journeys):
     until_step(run, 2)
     subprocess.run(["scancel", "--signal=USR1", job(run).id], check=True)  # the user's own wish
     until_over(run)
-    stopped = runs.read(run)
+    stopped = run_folder.read(run)
     assert (stopped["state"], stopped["step"] < STEPS) == ("stopped", True), logs(run)
     assert "queued again" not in logs(run)
     assert f"in {run}/jobs/001/code" in logs(run)  # not this checkout, which somebody may edit

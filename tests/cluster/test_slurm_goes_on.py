@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from sandbox import (
+from helpers_sandbox import (
     WORDS,
     Journeys,
     control,
@@ -27,8 +27,8 @@ from sandbox import (
     until_step,
 )
 
-from patchmill.cluster import slurm
-from patchmill.training import checkpoint, records, runs
+from patchmill.cluster.slurm import commands
+from patchmill.training.runtime import checkpoint, records, run_folder
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
@@ -61,7 +61,7 @@ def a_node_dies(run: Path) -> None:
     with paused(run):
         control("update", "nodename=127.0.0.4", "state=down", "reason=test")
     try:
-        until(lambda: slurm.shown(job(run).id).get("Restarts") == "1", run)
+        until(lambda: commands.shown(job(run).id).get("Restarts") == "1", run)
     finally:
         # Which it may have done by itself, as its daemon answers.
         control("update", "nodename=127.0.0.4", "state=resume", check=False)
@@ -100,7 +100,7 @@ def the_plain_scripts_time_is_over(run: Path) -> None:
     id = (run.parent / "id").read_text()
     until(lambda: 2 in records.read(run).get("step", []), run)
     subprocess.run(["scancel", "--signal=USR2", id], check=True)  # as SLURM does it
-    until(lambda: not slurm.states([id]), run)
+    until(lambda: not commands.states([id]), run)
 
 
 # ------------------------------------------------------------------------------- what becomes of it
@@ -136,6 +136,6 @@ def test_a_time_limit_is_not_the_end(journeys):
 
 def test_the_plain_script_goes_on_after_a_time_limit(journeys):
     run = journeys["plain"]
-    ended = runs.read(run)
+    ended = run_folder.read(run)
     assert (ended["state"], ended["restarts"]) == ("done", 1), (run.parent / "log").read_text()
     assert_same_learning(run, journeys["nothing"])

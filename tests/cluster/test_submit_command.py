@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from patchmill.cluster import jobs, plan, resources, slurm, snapshot, submit
-from patchmill.loaders.errors import MillError
-from patchmill.training import compose
+from patchmill.cluster import forecast, resources, submit
+from patchmill.cluster.job import record, snapshot
+from patchmill.cluster.slurm import commands
+from patchmill.loaders.common.errors import MillError
+from patchmill.training.config import compose
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["method=dilo", "data=scenes", "train.device=cpu", "train.batch_size=128"]
@@ -23,7 +25,7 @@ WORDS += ["data.train=scenes(count=2000, size=64)", "optim.lr=0.06", "method.spl
 @pytest.fixture(autouse=True)
 def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nor a profile of the user's, nor a folder of runs."""
-    monkeypatch.setattr(slurm, "is_there", lambda: False)
+    monkeypatch.setattr(commands, "is_there", lambda: False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path)
 
@@ -112,12 +114,12 @@ def test_hours_come_from_what_was_measured(tmp_path):
     for device, workers, rate in (("cpu", None, 200), ("cpu", 6, 400), ("cuda", 6, 800)):
         rows[1]["workers"] = workers
         path.write_text(json.dumps({"rows": rows, "device": device}))
-        planned = plan.of(config, needs, str(path))
+        planned = forecast.of(config, needs, str(path))
         assert planned.rate == rate
         assert planned.hours == pytest.approx(seen / rate / 3600)
     path.write_text("{}")
     with pytest.raises(MillError, match=r"holds no throughput of a loader"):
-        plan.of(config, needs, str(path))
+        forecast.of(config, needs, str(path))
 
 
 def test_what_may_not_be_as_somebody_thinks(tmp_path):
@@ -131,11 +133,11 @@ def test_what_may_not_be_as_somebody_thinks(tmp_path):
         "data.train=file:///a-{0..9}.tar",
     ]
     needs = resources.Resources(tasks_per_node=8, requeue=False, time="60")
-    streamed, shared, ends = plan.of(compose.compose(words), needs, str(path)).warnings()
+    streamed, shared, ends = forecast.of(compose.compose(words), needs, str(path)).warnings()
     assert "10 streamed shards are dealt to 8 ranks: 2 of them read 2, the others 1" in streamed
     assert "train.workers=9 share the 8 cores of a process" in shared
     assert "ends after 60, as it is not to be queued again" in ends
-    assert not plan.of(compose.compose(WORDS), resources.Resources()).warnings()
+    assert not forecast.of(compose.compose(WORDS), resources.Resources()).warnings()
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def test_what_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
 def test_a_run_that_trains_is_not_given_to_another_job(tmp_path):
     run = tmp_path / "runs" / "run"
     run.mkdir(parents=True)
-    jobs.write(run, jobs.now(str(os.getpid()), tmp_path, True, "abc"))
+    record.write(run, record.now(str(os.getpid()), tmp_path, True, "abc"))
     with pytest.raises(MillError, match=rf"job {os.getpid()} trains into .* already \(RUNNING\)"):
         submit.main([*WORDS, "--local", "--name", "run"])
 
@@ -219,13 +221,13 @@ def test_a_run_of_other_settings_is_not_gone_on_with(tmp_path):
 
 
 def test_the_copy_of_the_code_is_what_runs(tmp_path):
-    from patchmill.cluster import script
+    from patchmill.cluster.slurm import script
 
     snapshot.take(tmp_path / script.SNAPSHOT)
-    code = "import patchmill.cluster.jobs as it, patchmill.loaders.errors; print(it.__file__)"
+    code = "import patchmill.cluster.job.record as it, patchmill.loaders.build; print(it.__file__)"
     command = f"{script.python(tmp_path)} -c '{code}'"
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == str(tmp_path / script.SNAPSHOT / "cluster" / "jobs.py")
+    assert done.stdout.strip() == str(tmp_path / script.SNAPSHOT / "cluster" / "job" / "record.py")
 
 
 @pytest.mark.slow
@@ -244,6 +246,6 @@ def test_without_slurm_it_runs_here_to_a_report(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     run = tmp_path / "runs" / "run"
     assert (run / "report.html").exists() and "[1] " in done.stdout
-    job = jobs.read(run)
-    assert job and job.local and job.submitted >= began and not jobs.state(job)
+    job = record.read(run)
+    assert job and job.local and job.submitted >= began and not record.state(job)
     assert "cluster/submit.py --local" in (run / "jobs" / "001" / "command.txt").read_text()

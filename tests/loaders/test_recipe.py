@@ -3,11 +3,11 @@ import math
 
 import numpy as np
 import pytest
+from helpers_recipes import recipes
 from hypothesis import given
-from recipe_strategies import recipes
 
 from patchmill.loaders import presets, recipe
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import (
     Blur,
     Centre,

@@ -7,18 +7,20 @@ import os
 import signal
 from pathlib import Path
 
+import helpers_ranks
+import helpers_runs
 import pytest
-import ranks
-import small
 import torch
+from helpers_methods import Tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from learning import Tiny
 
-from patchmill.loaders.errors import MillError
-from patchmill.training import between, checkpoint, records, report, runs, stopping
+from patchmill.loaders.common.errors import MillError
+from patchmill.training import report
+from patchmill.training.ranks import signals
+from patchmill.training.runtime import checkpoint, hooks, records, run_folder
 
-STEPS = 3 * small.EPOCH
+STEPS = 3 * helpers_runs.EPOCH
 
 
 @pytest.fixture(autouse=True)
@@ -33,25 +35,27 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "write", lambda folder: folder / "report.html", raising=False)
         torch.set_num_threads(1)
-        return small.final(small.train(small.config(tmp_path_factory.mktemp("reference"))))
+        return helpers_runs.final(
+            helpers_runs.train(helpers_runs.config(tmp_path_factory.mktemp("reference")))
+        )
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
     """Send this process a signal in the middle of a step."""
-    saw = between.Between.saw
+    saw = hooks.Between.saw
 
     def saw_and_signal(self, batch, losses):
         saw(self, batch, losses)
         if self._state.step + 1 == step:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(between.Between, "saw", saw_and_signal)
+    monkeypatch.setattr(hooks.Between, "saw", saw_and_signal)
 
 
 def test_a_run_leaves_what_others_read(reference: dict, tmp_path: Path):
-    folder = small.train(small.config(tmp_path, evaluate="knn"))
-    small.assert_same(reference, small.final(folder))  # evaluation changes nothing
-    status = runs.read(folder)
+    folder = helpers_runs.train(helpers_runs.config(tmp_path, evaluate="knn"))
+    helpers_runs.assert_same(reference, helpers_runs.final(folder))  # evaluation changes nothing
+    status = run_folder.read(folder)
     assert (status["state"], status["step"], status["steps"]) == ("done", STEPS, STEPS)
     assert [row["step"] for row in records.evaluations(folder)] == [0, 5, 10, 15]
     log = records.read(folder)
@@ -68,31 +72,31 @@ def test_a_run_leaves_what_others_read(reference: dict, tmp_path: Path):
     assert not list(folder.glob("stacks*"))
 
 
-@pytest.mark.parametrize("number", stopping.SIGNALS)
+@pytest.mark.parametrize("number", signals.SIGNALS)
 def test_a_signal_saves_and_the_next_start_goes_on(number, reference, tmp_path, monkeypatch):
     step = 7 if number != signal.SIGINT else 10  # in an epoch, and at the end of one
-    given = small.config(tmp_path, evaluate="knn")
+    given = helpers_runs.config(tmp_path, evaluate="knn")
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
         stop_at(patch, step, number)
         with pytest.raises(SystemExit) as end:
-            small.train(given)
-    assert end.value.code == stopping.STOPPED == 75
+            helpers_runs.train(given)
+    assert end.value.code == signals.STOPPED == 75
     assert signal.getsignal(number) is before
     folder = tmp_path / "run"
-    assert small.final(folder)["step"] == step
-    assert (runs.read(folder)["state"], runs.read(folder)["step"]) == ("stopped", step)
-    small.assert_same(reference, small.final(small.train(given)))
-    assert runs.read(folder)["restarts"] == 1
+    assert helpers_runs.final(folder)["step"] == step
+    assert (run_folder.read(folder)["state"], run_folder.read(folder)["step"]) == ("stopped", step)
+    helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(given)))
+    assert run_folder.read(folder)["restarts"] == 1
     assert [row["step"] for row in records.evaluations(folder)] == [0, 5, 10, 15]
     assert records.read(folder)["step"] == [*range(2, STEPS, 2), STEPS]
 
 
 def test_a_signal_in_the_last_step_changes_nothing(reference, tmp_path, monkeypatch):
     stop_at(monkeypatch, STEPS, signal.SIGTERM)
-    folder = small.train(small.config(tmp_path))
-    assert runs.read(folder)["state"] == "done"
-    small.assert_same(reference, small.final(folder))
+    folder = helpers_runs.train(helpers_runs.config(tmp_path))
+    assert run_folder.read(folder)["state"] == "done"
+    helpers_runs.assert_same(reference, helpers_runs.final(folder))
 
 
 @settings(
@@ -103,12 +107,12 @@ def test_a_signal_in_the_last_step_changes_nothing(reference, tmp_path, monkeypa
 )
 @given(st.lists(st.integers(1, STEPS - 1), min_size=1, max_size=3, unique=True))
 def test_any_number_of_stops_leaves_no_trace(reference, tmp_path_factory, stops):
-    given = small.config(tmp_path_factory.mktemp("stops"))
+    given = helpers_runs.config(tmp_path_factory.mktemp("stops"))
     for step in sorted(stops):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
             stop_at(patch, step, signal.SIGTERM)
-            small.train(given)
-    small.assert_same(reference, small.final(small.train(given)))
+            helpers_runs.train(given)
+    helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(given)))
 
 
 def test_parts_of_a_step_and_leftovers_of_an_epoch(tmp_path: Path, monkeypatch):
@@ -117,26 +121,30 @@ def test_parts_of_a_step_and_leftovers_of_an_epoch(tmp_path: Path, monkeypatch):
     words = {**words, "data.train": "scenes(count=38, size=32)"}
     given = dict(train__batch_size=16, train__accumulate=4, train__epochs=2)
     for key in ("method.queue",):
-        monkeypatch.delitem(small.WORDS, key)
-    whole = small.final(small.train(small.config(tmp_path / "whole", **words, **given)))
+        monkeypatch.delitem(helpers_runs.WORDS, key)
+    whole = helpers_runs.final(
+        helpers_runs.train(helpers_runs.config(tmp_path / "whole", **words, **given))
+    )
     assert whole["step"] == 4
     for step in (1, 2, 3):
-        config = small.config(tmp_path / str(step), **words, **given)
+        config = helpers_runs.config(tmp_path / str(step), **words, **given)
         with monkeypatch.context() as patch, pytest.raises(SystemExit):
             stop_at(patch, step, signal.SIGTERM)
-            small.train(config)
-        small.assert_same(whole, small.final(small.train(config)))
+            helpers_runs.train(config)
+        helpers_runs.assert_same(whole, helpers_runs.final(helpers_runs.train(config)))
 
 
 def test_parts_add_up_to_the_whole_gradient(tmp_path: Path, monkeypatch):
     """For a loss that is a mean over images, and a network without batch norm."""
-    monkeypatch.delitem(small.WORDS, "method.queue")
+    monkeypatch.delitem(helpers_runs.WORDS, "method.queue")
     for name in ("method.dim", "method.hidden"):
-        monkeypatch.delitem(small.WORDS, name)
+        monkeypatch.delitem(helpers_runs.WORDS, name)
     words = dict(method="supervised", method__views="moco_v1(size=16)", train__epochs=1)
-    one = small.final(small.train(small.config(tmp_path / "1", **words), Plain))
-    parts = small.config(tmp_path / "4", **words, train__accumulate=4)
-    four = small.final(small.train(parts, Plain))
+    one = helpers_runs.final(
+        helpers_runs.train(helpers_runs.config(tmp_path / "1", **words), Plain)
+    )
+    parts = helpers_runs.config(tmp_path / "4", **words, train__accumulate=4)
+    four = helpers_runs.final(helpers_runs.train(parts, Plain))
     torch.testing.assert_close(four["method"], one["method"])
 
 
@@ -168,14 +176,14 @@ class Plain(torch.nn.Module):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_low_precision_trains_and_resumes(precision, tmp_path, monkeypatch):
     words = dict(train__precision=precision, optim__grad_clip=1.0)
-    whole = small.final(small.train(small.config(tmp_path / "whole", **words)))
+    whole = helpers_runs.final(helpers_runs.train(helpers_runs.config(tmp_path / "whole", **words)))
     assert all(it.dtype != torch.bfloat16 for it in whole["method"].values())
     assert bool(whole["scaler"]) == (precision == "fp16")
-    config = small.config(tmp_path / "stopped", **words)
+    config = helpers_runs.config(tmp_path / "stopped", **words)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         stop_at(patch, 8, signal.SIGUSR1)
-        small.train(config)
-    small.assert_same(whole, small.final(small.train(config)))
+        helpers_runs.train(config)
+    helpers_runs.assert_same(whole, helpers_runs.final(helpers_runs.train(config)))
 
 
 def test_compiling_compiles_the_backbone_and_its_teacher(tmp_path, monkeypatch):
@@ -183,23 +191,23 @@ def test_compiling_compiles_the_backbone_and_its_teacher(tmp_path, monkeypatch):
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__)
     )
-    folder = small.train(small.config(tmp_path, train__epochs=1, train__compile=True))
+    folder = helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1, train__compile=True))
     assert compiled == ["Tiny", "Teacher"]
-    assert "backbone.conv.weight" in small.final(folder)["method"]
+    assert "backbone.conv.weight" in helpers_runs.final(folder)["method"]
 
 
 def test_gradients_are_clipped(tmp_path: Path):
     words = dict(train__epochs=1, optim__momentum=0, optim__nesterov=False, optim__weight_decay=0)
     words |= dict(optim__schedule="constant", train__log_every=1)
-    small.train(small.config(tmp_path / "free", **words))
-    small.train(small.config(tmp_path / "clipped", **words, optim__grad_clip=1e-4))
+    helpers_runs.train(helpers_runs.config(tmp_path / "free", **words))
+    helpers_runs.train(helpers_runs.config(tmp_path / "clipped", **words, optim__grad_clip=1e-4))
     weights = {
         name: checkpoint.load(checkpoint.place(tmp_path / name / "run", 5))["method"]
         for name in ("free", "clipped")
     }
     moved = records.read(tmp_path / "clipped" / "run")
     assert min(moved["grad_norm"]) > 1e-4  # what it was before
-    start = small.train(small.config(tmp_path / "start", **words, optim__lr=1e-30))
+    start = helpers_runs.train(helpers_runs.config(tmp_path / "start", **words, optim__lr=1e-30))
     start = checkpoint.load(checkpoint.place(start, 5))["method"]
     keys = [key for key in start if key.startswith("projector")]
     apart = sum((weights["clipped"][key] - start[key]).norm() ** 2 for key in keys) ** 0.5
@@ -225,21 +233,21 @@ class Explodes(Tiny):
 def test_divergence_names_step_and_samples_and_keeps_the_last_good_state(tmp_path, monkeypatch):
     monkeypatch.setattr(Explodes, "calls", 0)
     seen = []
-    saw = between.Between.saw
+    saw = hooks.Between.saw
     monkeypatch.setattr(
-        between.Between,
+        hooks.Between,
         "saw",
         lambda self, batch, losses: (seen.append(batch.ids), saw(self, batch, losses)),
     )
     with pytest.raises(MillError, match=r"diverged at step 12 \(loss nan") as caught:
-        small.train(
-            small.config(tmp_path, train__log_every=100, train__checkpoint_every=7), Explodes
+        helpers_runs.train(
+            helpers_runs.config(tmp_path, train__log_every=100, train__checkpoint_every=7), Explodes
         )
     assert f"with samples {', '.join(map(str, seen[11].tolist()))}:" in str(caught.value)
     assert str(caught.value).endswith("step-00000010.pt")
     folder = tmp_path / "run"
     assert [path.name[-5:-3] for path in checkpoint.kept(folder)] == ["05", "07", "10"]
-    assert runs.read(folder)["state"] == "failed"
+    assert run_folder.read(folder)["state"] == "failed"
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path, monkeypatch):
@@ -255,7 +263,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path, monkeypatch):
 
     monkeypatch.setattr(engine, "_clip", poisoned)
     with pytest.raises(MillError, match=r"diverged at step 5 \(its weights .* the beginning"):
-        small.train(small.config(tmp_path))
+        helpers_runs.train(helpers_runs.config(tmp_path))
     assert not checkpoint.kept(tmp_path / "run")
 
 
@@ -272,52 +280,57 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_next_start_goes_on(
 
     with monkeypatch.context() as patch, pytest.raises(MillError) as caught:
         patch.setattr(torch, "save", full)
-        small.train(small.config(tmp_path))
+        helpers_runs.train(helpers_runs.config(tmp_path))
     assert "step-00000010.pt (No space left on device): make room, then" in str(caught.value)
-    assert runs.read(tmp_path / "run")["state"] == "failed"
-    small.assert_same(reference, small.final(small.train(small.config(tmp_path))))
+    assert run_folder.read(tmp_path / "run")["state"] == "failed"
+    helpers_runs.assert_same(
+        reference, helpers_runs.final(helpers_runs.train(helpers_runs.config(tmp_path)))
+    )
 
 
 def test_a_run_of_other_settings_is_not_gone_on_with(tmp_path: Path):
-    small.train(small.config(tmp_path, train__epochs=1))
+    helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1))
     with pytest.raises(MillError, match=r"another run: optim.lr was 0.05 and is 0.1 now"):
-        small.train(small.config(tmp_path, train__epochs=1, optim__lr=0.1))
-    other = small.config(tmp_path, train__epochs=1, train__workers=2, train__log_every=1)
-    small.train(other)  # which is not about what is learnt
+        helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1, optim__lr=0.1))
+    other = helpers_runs.config(tmp_path, train__epochs=1, train__workers=2, train__log_every=1)
+    helpers_runs.train(other)  # which is not about what is learnt
 
 
 def test_never_leaves_a_run_that_is_there_alone(tmp_path: Path):
-    small.train(small.config(tmp_path, train__epochs=1, resume="never"))
+    helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1, resume="never"))
     with pytest.raises(MillError, match=r"run holds a run already, and resume=never"):
-        small.train(small.config(tmp_path, train__epochs=1, resume="never"))
+        helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1, resume="never"))
 
 
 def test_going_back_to_a_checkpoint_of_ones_own(reference: dict, tmp_path: Path):
-    folder = small.train(small.config(tmp_path))
-    again = small.config(tmp_path, resume=checkpoint.place(folder, 5))
-    small.assert_same(reference, small.final(small.train(again)))
+    folder = helpers_runs.train(helpers_runs.config(tmp_path))
+    again = helpers_runs.config(tmp_path, resume=checkpoint.place(folder, 5))
+    helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(again)))
     assert len(list((folder / "checkpoints").glob("*.aside"))) == 2
 
 
 def test_another_folder_goes_on_from_a_checkpoint(reference: dict, tmp_path: Path):
-    first = small.train(small.config(tmp_path))
+    first = helpers_runs.train(helpers_runs.config(tmp_path))
     words = dict(name="other", resume=checkpoint.place(first, 5))
-    other = small.train(small.config(tmp_path, **words))
-    small.assert_same(reference, small.final(other))
+    other = helpers_runs.train(helpers_runs.config(tmp_path, **words))
+    helpers_runs.assert_same(reference, helpers_runs.final(other))
     assert records.read(other)["step"][0] == 6
-    small.train(small.config(tmp_path, **words))  # started again, it is finished
+    helpers_runs.train(helpers_runs.config(tmp_path, **words))  # started again, it is finished
     with pytest.raises(MillError, match=r"there is no checkpoint .*nowhere.pt"):
-        small.train(small.config(tmp_path, name="third", resume="nowhere.pt"))
+        helpers_runs.train(helpers_runs.config(tmp_path, name="third", resume="nowhere.pt"))
 
 
 def test_batches_that_do_not_suit_the_method(tmp_path: Path):
     with pytest.raises(MillError, match="queue of 32 keys is not a whole number of batches of 12"):
-        small.train(small.config(tmp_path, train__batch_size=12))
+        helpers_runs.train(helpers_runs.config(tmp_path, train__batch_size=12))
 
 
 def test_two_runs_in_one_folder(tmp_path: Path):
-    with runs.alone(tmp_path / "run"), pytest.raises(MillError, match="another process is writing"):
-        small.train(small.config(tmp_path))
+    with (
+        run_folder.alone(tmp_path / "run"),
+        pytest.raises(MillError, match="another process is writing"),
+    ):
+        helpers_runs.train(helpers_runs.config(tmp_path))
 
 
 # ------------------------------------------------------------------------------------- as a process
@@ -326,7 +339,7 @@ def test_two_runs_in_one_folder(tmp_path: Path):
 @pytest.mark.parametrize("rename", [2, 5, 7, 9])
 def test_a_process_that_is_killed_anywhere_resumes(rename, reference, tmp_path: Path):
     """Before the n-th file has its name: settings, status, pictures, logs or checkpoints."""
-    (ended,) = ranks.run(
+    (ended,) = helpers_ranks.run(
         f"""
         left = [{rename}]
         replace = os.replace
@@ -342,5 +355,7 @@ def test_a_process_that_is_killed_anywhere_resumes(rename, reference, tmp_path: 
         size=1,
     )
     assert ended.code == -signal.SIGKILL
-    assert runs.read(tmp_path / "run").get("state") in (None, "running")
-    small.assert_same(reference, small.final(small.train(small.config(tmp_path))))
+    assert run_folder.read(tmp_path / "run").get("state") in (None, "running")
+    helpers_runs.assert_same(
+        reference, helpers_runs.final(helpers_runs.train(helpers_runs.config(tmp_path)))
+    )

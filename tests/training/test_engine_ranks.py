@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import helpers_ranks
+import helpers_runs
 import pytest
-import ranks
-import small
 import torch
 
-from patchmill.training import between, records, report
+from patchmill.training import report
+from patchmill.training.runtime import hooks, records
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def no_report(monkeypatch: pytest.MonkeyPatch):
 
 def test_gradients_are_those_of_one_process_with_all_images(tmp_path: Path):
     """Of every method whose loss is over the global batch; batch norms as in evaluation."""
-    ranks.run_well(
+    helpers_ranks.run_well(
         """
         import copy
         from dataclasses import replace
@@ -108,7 +109,7 @@ def notes(out: Path, name: str) -> list[list]:
 def test_two_ranks_one_rank_and_ends_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from test_engine import Blocks, Plain
 
-    ranks.run_well(
+    helpers_ranks.run_well(
         RUNS.format(out=str(tmp_path))
         + """
 import pytest
@@ -131,10 +132,12 @@ with pytest.MonkeyPatch.context() as patch:
 """,
         tmp_path,
     )
-    alone = small.final(small.train(small.config(tmp_path, name="alone"), Plain))
+    alone = helpers_runs.final(
+        helpers_runs.train(helpers_runs.config(tmp_path, name="alone"), Plain)
+    )
     ((codes, ids),) = notes(tmp_path, "both")
     assert codes == (0, 0) and len(ids) == 15
-    both = small.final(tmp_path / "both")
+    both = helpers_runs.final(tmp_path / "both")
     torch.testing.assert_close(both["method"], alone["method"], rtol=1e-3, atol=1e-5)
 
     # Stopped by a signal to one rank: both save the same step, and go on as if nothing had been.
@@ -143,31 +146,39 @@ with pytest.MonkeyPatch.context() as patch:
         codes == (75, 75) and list(before) == list(range(8)) and list(after) == list(range(8, 15))
     )
     assert before | after == ids
-    small.assert_same(both, small.final(tmp_path / "stopped"))
+    helpers_runs.assert_same(both, helpers_runs.final(tmp_path / "stopped"))
 
     # One rank goes on where two stopped: with the same images, and the same result but rounding.
     seen = {}
-    saw = between.Between.saw
+    saw = hooks.Between.saw
     monkeypatch.setattr(
-        between.Between,
+        hooks.Between,
         "saw",
         lambda self, batch, losses: (
             seen.update({self._state.step: batch.ids.tolist()}),
             saw(self, batch, losses),
         ),
     )
-    moved = small.final(small.train(small.config(tmp_path, name="moved"), Plain))
+    moved = helpers_runs.final(
+        helpers_runs.train(helpers_runs.config(tmp_path, name="moved"), Plain)
+    )
     assert seen == {step: ids[step] for step in range(4, 15)}
     torch.testing.assert_close(moved["method"], alone["method"], rtol=1e-3, atol=1e-5)
 
     # In pieces: the same, in the same files.
-    alone = small.final(small.train(small.config(tmp_path, name="whole"), Blocks))
-    pieces = small.final(tmp_path / "pieces")
+    alone = helpers_runs.final(
+        helpers_runs.train(helpers_runs.config(tmp_path, name="whole"), Blocks)
+    )
+    pieces = helpers_runs.final(tmp_path / "pieces")
     for part in ("method", "optimiser"):
         torch.testing.assert_close(pieces[part], alone[part], rtol=1e-3, atol=1e-5)
     words = dict(optim__grad_clip=0.1)
-    alone = small.final(small.train(small.config(tmp_path, name="clipped", **words), Blocks))
-    joined = small.final(small.train(small.config(tmp_path, name="joined", **words), Blocks))
+    alone = helpers_runs.final(
+        helpers_runs.train(helpers_runs.config(tmp_path, name="clipped", **words), Blocks)
+    )
+    joined = helpers_runs.final(
+        helpers_runs.train(helpers_runs.config(tmp_path, name="joined", **words), Blocks)
+    )
     torch.testing.assert_close(joined["method"], alone["method"], rtol=1e-3, atol=1e-5)
 
     assert [row["step"] for row in records.evaluations(tmp_path / "pieces")] == [5, 10, 15]

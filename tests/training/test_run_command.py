@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 from patchmill import training
-from patchmill.loaders.errors import MillError
-from patchmill.training import compose, overrides, records, run, runs, typed
+from patchmill.loaders.common.errors import MillError
+from patchmill.training import run
+from patchmill.training.config import compose, overrides, typed
+from patchmill.training.config.settings import Config
 from patchmill.training.methods import METHODS
-from patchmill.training.settings import Config
+from patchmill.training.runtime import records, run_folder
 
 SCRIPT = Path(run.__file__)
 
@@ -111,5 +113,5 @@ def test_torchrun_starts_ranks_that_train_as_one(tmp_path: Path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("the run is in") == 1
-    assert runs.read(tmp_path / "run")["state"] == "done"
+    assert run_folder.read(tmp_path / "run")["state"] == "done"
     assert records.read(tmp_path / "run")["step"] == [1, 2, 3, 4, 5]

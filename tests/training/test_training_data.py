@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from patchmill.loaders import recipe as recipes
-from patchmill.loaders.errors import MillError
-from patchmill.training import compose, data
-from patchmill.training.settings import Config
+from patchmill.loaders.common.errors import MillError
+from patchmill.training import data
+from patchmill.training.config import compose
+from patchmill.training.config.settings import Config
 
 SCENES = ["data.train=scenes(count=40, size=32)", "data.test=scenes(count=11, seed=1, size=32)"]
 

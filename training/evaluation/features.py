@@ -13,10 +13,10 @@ import torch.distributed as dist
 from torch import nn
 
 from patchmill.loaders.batch import ViewBatch
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.loader import Loader
-from patchmill.loaders.order import Order
-from patchmill.training import distributed
+from patchmill.loaders.order.permutation import Order
+from patchmill.training.ranks import distributed
 
 
 class Features(NamedTuple):

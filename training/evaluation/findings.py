@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchmill.loaders.errors import MillError
-from patchmill.loaders.preparing.files import write_whole
-from patchmill.training import records
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.files import write_atomic
+from patchmill.training.runtime import records
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def write(found: Findings, folder: Path, step: int, epoch: float) -> Path:
     text = json.dumps({"step": step, "epoch": epoch, **found.data}, indent=1) + "\n"
     line = json.dumps({"step": step, "epoch": epoch, **found.scalars}) + "\n"
     try:
-        write_whole(path, text, rank=0)
+        write_atomic(path, text, durable=True)
         with open(folder / records.EVALUATIONS, "a", encoding="utf-8") as file:
             file.write(line)
     except OSError as error:

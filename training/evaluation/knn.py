@@ -14,9 +14,9 @@ from torch.nn.functional import normalize, one_hot
 from patchmill.training.evaluation.features import Features, extract
 
 if TYPE_CHECKING:
-    from patchmill.training.distributed import World
+    from patchmill.training.config.settings import Config
     from patchmill.training.methods import Method
-    from patchmill.training.settings import Config
+    from patchmill.training.ranks.distributed import World
 
 SIMILARITIES = 2**25  # numbers that are in memory at a time
 VOTES = 2**24

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from patchmill.training import schedules
+from patchmill.training.config.settings import Optim
 from patchmill.training.evaluation.features import Features
-from patchmill.training.settings import Optim
+from patchmill.training.optim import schedules
 
 
 class Protocol(NamedTuple):

@@ -9,13 +9,13 @@ import torch
 from PIL import Image, ImageDraw
 from torch.nn.functional import normalize
 
-from patchmill.loaders.preview_text import INK, MUTED, font
-from patchmill.loaders.progress import track
+from patchmill.loaders.common.progress import track
+from patchmill.loaders.preview.text import INK, MUTED, font
 from patchmill.loaders.recipe import Recipe
 from patchmill.training import data
-from patchmill.training.distributed import World
 from patchmill.training.evaluation.features import evaluating
 from patchmill.training.evaluation.patches import Means
+from patchmill.training.ranks.distributed import World
 
 if TYPE_CHECKING:
     from patchmill.training.evaluation.trained import Space, Trained

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Literal
 
 from patchmill.loaders import recipe as recipes
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Centre, Chance, Crop, Recipe, Spread, Views, Window
-from patchmill.training.settings import Config
+from patchmill.training.config.settings import Config
 
 Sampling = Literal["grid", "random"]
 

@@ -14,9 +14,11 @@ from torch.nn.functional import cosine_similarity
 
 from patchmill.kernels.patches import Aggregator
 from patchmill.loaders.batch import ViewBatch
-from patchmill.loaders.progress import track
+from patchmill.loaders.common.progress import track
 from patchmill.loaders.recipe import Recipe
 from patchmill.training import data
+from patchmill.training.config.settings import Count, Whole
+from patchmill.training.config.typed import Span
 from patchmill.training.data import Split
 from patchmill.training.evaluation import knn, linear, patch_views
 from patchmill.training.evaluation.features import Features, gathered, images_seen
@@ -24,8 +26,6 @@ from patchmill.training.evaluation.findings import Findings, percent
 from patchmill.training.evaluation.patch_views import Sampling
 from patchmill.training.evaluation.trained import Space, Trained
 from patchmill.training.evaluation.whole import protocol_of
-from patchmill.training.settings import Count, Whole
-from patchmill.training.typed import Span
 
 FORWARD = 2**23  # numbers in the views that the network sees at a time
 RENDERED = 2**26  # and in those of a batch, the patches of some images

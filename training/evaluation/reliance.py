@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from patchmill.loaders import call
 from patchmill.loaders import recipe as recipes
-from patchmill.loaders.errors import MillError
-from patchmill.loaders.progress import track
+from patchmill.loaders.common import calls
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.progress import track
 from patchmill.loaders.recipe import CopyPaste, Recipe
 from patchmill.training import data
+from patchmill.training.config.settings import Config, Count, Whole
 from patchmill.training.evaluation import knn, linear, whole
 from patchmill.training.evaluation.features import Features, extract, images_seen
 from patchmill.training.evaluation.findings import Findings, percent
 from patchmill.training.evaluation.trained import Space, Trained
-from patchmill.training.settings import Config, Count, Whole
 
 SAME, SWAPPED, ALONE = "as in training", "swapped", "foreground alone"
 
@@ -79,7 +79,7 @@ def scene_settings(place: str) -> dict[str, Any] | None:
     """What `scenes(...)` sets; None for other data."""
     if place.startswith("scenes:"):
         return {"count": int(place.removeprefix("scenes:"))}
-    return call.parse(place)[1] if place == "scenes" or place.startswith("scenes(") else None
+    return calls.parse(place)[1] if place == "scenes" or place.startswith("scenes(") else None
 
 
 def _scenes(made: dict[str, Any]) -> str:

@@ -10,22 +10,16 @@ import torch
 from torch import nn
 
 from patchmill.loaders import recipe as recipes
-from patchmill.loaders.errors import MillError
-from patchmill.training import (
-    backbones,
-    checkpoint,
-    compose,
-    data,
-    methods,
-    precision,
-    randomness,
-    runs,
-)
-from patchmill.training.distributed import World
+from patchmill.loaders.common.errors import MillError
+from patchmill.training import data, methods
+from patchmill.training.config import compose
+from patchmill.training.nets import backbones
+from patchmill.training.ranks.distributed import World
+from patchmill.training.runtime import checkpoint, precision, random_state, run_folder
 
 if TYPE_CHECKING:
+    from patchmill.training.config.settings import Config
     from patchmill.training.methods import Method
-    from patchmill.training.settings import Config
 
 Space = Literal["h", "z"]
 
@@ -79,7 +73,7 @@ def untrained(config: Config, world: World) -> Method:
     (view, *_) = recipes.load(config.method.views).views
     devices = [world.device] if world.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        randomness.seed(config.seed)
+        random_state.seed(config.seed)
         method = methods.build(config, backbones.build(config.model, view.size), labels)
     method.to(world.device)
     if data.channels_last(config, world):
@@ -100,7 +94,7 @@ def find(folder: Path, which: str) -> Path:
 
 def check_finished(folder: Path) -> None:
     """Nobody should take a half-trained network's figures for a method's."""
-    found = runs.read(folder)
+    found = run_folder.read(folder)
     if found.get("state") == "done":
         return
     far = f" (step {found['step']} of {found['steps']})" if {"step", "steps"} <= set(found) else ""

@@ -12,17 +12,18 @@ from typing import Literal
 from torch import nn
 
 from patchmill.loaders import recipe as recipes
-from patchmill.loaders.errors import MillError
-from patchmill.loaders.preparing.files import write_whole
-from patchmill.loaders.progress import track
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.common.progress import track
 from patchmill.loaders.recipe import Crop, Recipe
-from patchmill.training import data, distributed
+from patchmill.training import data
+from patchmill.training.config.settings import Count, Positive, Whole
 from patchmill.training.data import Split
 from patchmill.training.evaluation import knn, linear, trained
 from patchmill.training.evaluation.features import Features, extract, images_seen
 from patchmill.training.evaluation.findings import Findings, percent
 from patchmill.training.evaluation.trained import Space, Trained
-from patchmill.training.settings import Count, Positive, Whole
+from patchmill.training.ranks import distributed
 
 UNTRAINED = "untrained.json"
 
@@ -144,7 +145,7 @@ def _once(path: Path, key: str, make: Callable[[], float]) -> float:
     if key not in known:
         known[key] = make()
         if distributed.current().rank == 0:
-            write_whole(path, json.dumps(known, indent=1) + "\n", rank=0)
+            write_atomic(path, json.dumps(known, indent=1) + "\n", durable=True)
     return known[key]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from patchmill.loaders import recipe as recipes
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.training.methods.bagssl import BagSSL
 from patchmill.training.methods.dilo import DiLo
 from patchmill.training.methods.emp_ssl import EMPSSL
@@ -17,8 +17,8 @@ from patchmill.training.methods.tcr import TCR
 from patchmill.training.methods.vicreg import VICReg
 
 if TYPE_CHECKING:
-    from patchmill.training.backbones import Backbone
-    from patchmill.training.settings import Config
+    from patchmill.training.config.settings import Config
+    from patchmill.training.nets.backbones import Backbone
 
 __all__ = ["METHODS", "Losses", "Method", "Progress", "build"]
 

@@ -14,15 +14,15 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from patchmill.loaders.batch import ViewBatch
-from patchmill.training import heads
-from patchmill.training.backbones import Backbone
-from patchmill.training.ema import Teacher
+from patchmill.training.config.settings import Amount, Count, Positive, Share
 from patchmill.training.methods.method import Losses, Method, Progress, by_view, flat, spread
+from patchmill.training.nets import heads
+from patchmill.training.nets.backbones import Backbone
+from patchmill.training.nets.ema import Teacher
 from patchmill.training.objectives.byol import byol
 from patchmill.training.objectives.nt_xent import nt_xent
 from patchmill.training.objectives.tcr import agreement, rate
 from patchmill.training.objectives.vicreg import vicreg
-from patchmill.training.settings import Amount, Count, Positive, Share
 
 
 @dataclass

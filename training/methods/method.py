@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from patchmill.loaders.batch import ViewBatch
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Recipe
-from patchmill.training.backbones import Backbone
+from patchmill.training.nets.backbones import Backbone
 
 
 class Progress(NamedTuple):

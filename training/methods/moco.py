@@ -13,12 +13,13 @@ from torch.nn.functional import normalize
 
 from patchmill.kernels.contrast import info_nce
 from patchmill.loaders.batch import ViewBatch
-from patchmill.training import distributed, heads, norms
-from patchmill.training.backbones import Backbone
-from patchmill.training.ema import Teacher
+from patchmill.training.config.settings import Count, Positive, Share, Whole
 from patchmill.training.methods.method import Losses, Method, Progress, spread
+from patchmill.training.nets import heads, norms
+from patchmill.training.nets.backbones import Backbone
+from patchmill.training.nets.ema import Teacher
 from patchmill.training.objectives.queue import Queue
-from patchmill.training.settings import Count, Positive, Share, Whole
+from patchmill.training.ranks import distributed
 
 
 @dataclass

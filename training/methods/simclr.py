@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from patchmill.loaders.batch import ViewBatch
-from patchmill.training import heads
-from patchmill.training.backbones import Backbone
+from patchmill.training.config.settings import Count, Positive
 from patchmill.training.methods.method import Losses, Method, by_view, flat, spread
+from patchmill.training.nets import heads
+from patchmill.training.nets.backbones import Backbone
 from patchmill.training.objectives.nt_xent import nt_xent
-from patchmill.training.settings import Count, Positive
 
 
 @dataclass

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from patchmill.loaders.batch import ViewBatch
-from patchmill.training.backbones import Backbone
+from patchmill.training.config.settings import Share
 from patchmill.training.methods.method import Losses, Method, flat
-from patchmill.training.settings import Share
+from patchmill.training.nets.backbones import Backbone
 
 
 @dataclass

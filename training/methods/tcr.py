@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from patchmill.loaders.batch import ViewBatch
-from patchmill.training import heads
-from patchmill.training.backbones import Backbone
+from patchmill.training.config.settings import Amount, Count, Positive
 from patchmill.training.methods.method import Losses, Method, by_view, flat, spread
+from patchmill.training.nets import heads
+from patchmill.training.nets.backbones import Backbone
 from patchmill.training.objectives.tcr import agreement, rate
-from patchmill.training.settings import Amount, Count, Positive
 
 
 @dataclass

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from patchmill.loaders.batch import ViewBatch
-from patchmill.training import heads
-from patchmill.training.backbones import Backbone
+from patchmill.training.config.settings import Amount, Count
 from patchmill.training.methods.method import Losses, Method, by_view, flat
+from patchmill.training.nets import heads
+from patchmill.training.nets.backbones import Backbone
 from patchmill.training.objectives.vicreg import vicreg
-from patchmill.training.settings import Amount, Count
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from patchmill.kernels import contrast
-from patchmill.training import distributed
+from patchmill.training.ranks import distributed
 
 
 def nt_xent(z: torch.Tensor, temperature: float) -> torch.Tensor:

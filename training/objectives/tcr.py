@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from patchmill.kernels.bags import coding_rate
-from patchmill.training import distributed
+from patchmill.training.ranks import distributed
 
 
 def rate(z: torch.Tensor, eps: float) -> torch.Tensor:

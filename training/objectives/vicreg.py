@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import relu
 
-from patchmill.training import distributed
+from patchmill.training.ranks import distributed
 
 
 class Terms(NamedTuple):

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from patchmill.loaders.errors import run_command
+from patchmill.loaders.common.errors import run_command
 from patchmill.training import report
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from patchmill.loaders.errors import MillError
-from patchmill.training import records, runs
+from patchmill.loaders.common.errors import MillError
 from patchmill.training.report.curves import Point
+from patchmill.training.runtime import records, run_folder
 
 Thing = TypeVar("Thing")
 
@@ -52,7 +52,7 @@ class Found:
 
 def look(folder: Path) -> Found:
     folder = Path(folder)
-    if not any((folder / name).is_file() for name in (CONFIG, records.LOG, runs.STATUS)):
+    if not any((folder / name).is_file() for name in (CONFIG, records.LOG, run_folder.STATUS)):
         raise MillError(
             f"{folder} is not the folder of a run: it holds neither {CONFIG} nor {records.LOG}"
         )
@@ -61,10 +61,14 @@ def look(folder: Path) -> Found:
         folder,
         _mapping(text),
         text,
-        runs.read(folder),
+        run_folder.read(folder),
         _recorded(records.read, folder, records.LOG),
         _recorded(records.evaluations, folder, records.EVALUATIONS),
-        {path.stem: _parsed(path) for path in _files(folder, "json") if path.name != runs.STATUS},
+        {
+            path.stem: _parsed(path)
+            for path in _files(folder, "json")
+            if path.name != run_folder.STATUS
+        },
         {path.stem: path for path in _files(folder, "png")},
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from patchmill.loaders.errors import MillError
-from patchmill.loaders.preparing.files import write_whole
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.files import write_atomic
 from patchmill.training.report import found as finding
 from patchmill.training.report import sections, summary
 from patchmill.training.report.found import Found
@@ -23,7 +23,7 @@ def write(folder: Path) -> Path:
     path = Path(folder) / NAME
     whole = page(finding.look(Path(folder)))
     try:
-        write_whole(path, whole, rank=0)
+        write_atomic(path, whole, durable=True)
     except OSError as error:
         raise MillError(f"cannot write {path}: {error.strerror or error}") from None
     return path

@@ -5,12 +5,12 @@ TRITON_INTERPRET=1 python -m pytest tests/kernels/bags/bags_interpreted.py
 
 from __future__ import annotations
 
-import interpreter
+import helpers_interpreter
 import pytest
 import torch
-from bagmaking import HALVES, NEAR, VALUE_NEAR, make, off, pulled
+from helpers_bags import HALVES, NEAR, VALUE_NEAR, make, off, pulled
 
-if reason := interpreter.missing():
+if reason := helpers_interpreter.missing():
     pytest.skip(reason, allow_module_level=True)
 
 from patchmill.kernels.bags import gpu, reference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bagmaking import DTYPES, HALVES, NEAR, VALUE_NEAR, assert_near_as, make, off, pulled
+from helpers_bags import DTYPES, HALVES, NEAR, VALUE_NEAR, assert_near_as, make, off, pulled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -17,7 +17,7 @@ if not importlib.util.find_spec("triton"):
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
-from compiling import ARCHITECTURES, needs
+from helpers_compile import ARCHITECTURES, needs
 
 from patchmill.kernels.bags import LONGEST, gpu
 from patchmill.kernels.bags import gpu_kernels as kernels

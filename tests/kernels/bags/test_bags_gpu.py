@@ -6,7 +6,7 @@ import os
 
 import pytest
 import torch
-from bagmaking import DTYPES, NEAR, VALUE_NEAR, make, off, pulled, units
+from helpers_bags import DTYPES, NEAR, VALUE_NEAR, make, off, pulled, units
 
 from patchmill.kernels import bags
 from patchmill.kernels.bags import gpu, operators, reference

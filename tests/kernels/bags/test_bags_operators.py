@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bagmaking import DTYPES, make, pulled, units
+from helpers_bags import DTYPES, make, pulled, units
 
 from patchmill.kernels import bags
 from patchmill.kernels.bags import operators, reference

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bagmaking import make, off, pulled, units
+from helpers_bags import make, off, pulled, units
 
 from patchmill.kernels import bags
 from patchmill.kernels.bags import products

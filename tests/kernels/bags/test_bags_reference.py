@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from bagmaking import make, units
+from helpers_bags import make, units
 
 from patchmill.kernels.bags import reference
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bagmaking import DTYPES, HALVES, NEAR, assert_near_as, make, off, pulled, units
+from helpers_bags import DTYPES, HALVES, NEAR, assert_near_as, make, off, pulled, units
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import interpreter
+import helpers_interpreter
 import pytest
 import torch
-from contrastmaking import arguments, unit
+from helpers_contrast import arguments, unit
 
-if reason := interpreter.missing():
+if reason := helpers_interpreter.missing():
     pytest.skip(reason, allow_module_level=True)
 
 from patchmill.kernels.contrast import cpu, gpu

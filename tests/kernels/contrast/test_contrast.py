@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from contrastmaking import assert_close, graded, unit
+from helpers_contrast import assert_close, graded, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode

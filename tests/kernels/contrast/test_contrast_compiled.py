@@ -16,8 +16,8 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
 import torch
-from compiling import ARCHITECTURES, needs
-from contrastmaking import arguments
+from helpers_compile import ARCHITECTURES, needs
+from helpers_contrast import arguments
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction

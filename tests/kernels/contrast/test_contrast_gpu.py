@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from contrastmaking import assert_close, graded, unit
+from helpers_contrast import assert_close, graded, unit
 
 from patchmill.kernels import contrast
 from patchmill.kernels.contrast import reference

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import interpreter
+import helpers_interpreter
 
 
 def test_the_kernels_under_the_interpreter():
-    interpreter.run(Path(__file__).with_name("contrast_interpreted.py"))
+    helpers_interpreter.run(Path(__file__).with_name("contrast_interpreted.py"))

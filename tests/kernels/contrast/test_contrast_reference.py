@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from contrastmaking import unit
+from helpers_contrast import unit
 from torch.nn.functional import cross_entropy
 
 from patchmill.kernels.contrast import reference

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import interpreter
+import helpers_interpreter
 import pytest
 import torch
-from matchmaking import (
+from helpers_matching import (
     TIED,
     TIED_PARTNERS,
     Case,
@@ -23,7 +23,7 @@ from matchmaking import (
     tied,
 )
 
-if reason := interpreter.missing():
+if reason := helpers_interpreter.missing():
     pytest.skip(reason, allow_module_level=True)
 
 from patchmill.kernels.matching import cpu, gpu

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from matchmaking import (
+from helpers_matching import (
     CASES,
     TIED,
     TIED_PARTNERS,
@@ -22,6 +20,8 @@ from matchmaking import (
     spoiled,
     tied,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from patchmill.kernels import matching
 from patchmill.kernels.matching import cpu, operators

@@ -15,7 +15,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
 import torch
-from compiling import ARCHITECTURES, needs
+from helpers_compile import ARCHITECTURES, needs
 
 from patchmill.kernels.matching import gpu
 from patchmill.kernels.matching import gpu_kernels as kernels

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from matchmaking import (
+from helpers_matching import (
     CASES,
     TIED,
     Case,

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from matchmaking import TIED, Case, tied
+from helpers_matching import TIED, Case, tied
 
 from patchmill.kernels.matching import reference
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import interpreter
+import helpers_interpreter
 import pytest
 import torch
 
-if reason := interpreter.missing():
+if reason := helpers_interpreter.missing():
     pytest.skip(reason, allow_module_level=True)
 
-from patches_cases import FLOATS, NORMALISE, assert_right, make, results
+from helpers_patches import FLOATS, NORMALISE, assert_right, make, results
 
 from patchmill.kernels import patches
 from patchmill.kernels.patches import cpu_grid, gpu_grid, gpu_mean, operators, reference

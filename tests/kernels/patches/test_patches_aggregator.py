@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_patches import FLOATS, NORMALISE, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from patches_cases import FLOATS, NORMALISE, make
 
 from patchmill.kernels import patches
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from patches_cases import FLOATS, NORMALISE, assert_right, make, results
+from helpers_patches import FLOATS, NORMALISE, assert_right, make, results
 
 from patchmill.kernels import patches
 

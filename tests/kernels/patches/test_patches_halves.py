@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from patchmill.kernels.jit import exact
-from patchmill.kernels.patches.halves import STANDS_FOR, number, numbers, put
+from patchmill.kernels.common.jit import exact
+from patchmill.kernels.common.numbers16 import STANDS_FOR, number, numbers, put
 
 
 @exact

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_patches import FLOATS, NORMALISE, Case, assert_right, make, results
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from patches_cases import FLOATS, NORMALISE, Case, assert_right, make, results
 
 from patchmill.kernels import patches
 from patchmill.kernels.patches import grouping, operators

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import interpreter
+import helpers_interpreter
 import pytest
 import torch
-from regions_cases import TOLERANCES, Case, case, ramp
+from helpers_regions import TOLERANCES, Case, case, ramp
 
-if reason := interpreter.missing():
+if reason := helpers_interpreter.missing():
     pytest.skip(reason, allow_module_level=True)
 
 from patchmill.kernels.regions import gpu, reference

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_regions import TOLERANCES, Case, case, expected, ramp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from regions_cases import TOLERANCES, Case, case, expected, ramp
 
 from patchmill.kernels import regions
 from patchmill.kernels.regions import cpu, operators, reference

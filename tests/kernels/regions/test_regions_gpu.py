@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from regions_cases import TOLERANCES, Case, case, expected, expected_losses, ramp
+from helpers_regions import TOLERANCES, Case, case, expected, expected_losses, ramp
 
 from patchmill.kernels import regions
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers_regions import Case, case, expected, expected_losses, ramp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from regions_cases import Case, case, expected, expected_losses, ramp
 
 from patchmill.kernels.regions import reference
 

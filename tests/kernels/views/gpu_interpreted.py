@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers_interpreted import DTYPES, LEVEL, render
+from helpers_views import KINDS, Case, cases, make_image, make_row, order_of, target
 from hypothesis import HealthCheck, Phase, given, settings
-from interpreting import DTYPES, LEVEL, render
-from rowmaking import KINDS, Case, cases, make_image, make_row, order_of, target
 
-from patchmill.kernels.views import gpu, layout, reference
-from patchmill.kernels.views.rows import GREY_FIRST, GREY_LAST, NO_JITTER, Target
-from patchmill.loaders import plan, presets
+from patchmill.kernels.views import layout, reference
+from patchmill.kernels.views.decisions import GREY_FIRST, GREY_LAST, NO_JITTER, Target
+from patchmill.kernels.views.gpu import render as gpu
+from patchmill.loaders import presets
+from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Grid, Recipe
 
 MEAN, MOST = 0.1, 1.2  # levels; a value at the threshold of solarise may be off by one
@@ -69,8 +71,8 @@ def small(recipe: Recipe) -> Recipe:
 def test_presets(name: str):
     recipe = small(presets.ALL[name]())
     image = make_image("photo", 61, 83)
-    rows = plan.draw(recipe, 3, 1, [5], [image.shape[:2]]).rows
-    assert_alike([image], rows, plan.targets(recipe))
+    rows = draw.draw(recipe, 3, 1, [5], [image.shape[:2]]).rows
+    assert_alike([image], rows, draw.targets(recipe))
 
 
 @settings(

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers_interpreted import DTYPES, LEVEL, render
+from helpers_views import PasteCase, make_image, make_mask, make_row, order_of, paste_cases, target
 from hypothesis import HealthCheck, Phase, given, settings
-from interpreting import DTYPES, LEVEL, render
-from rowmaking import PasteCase, make_image, make_mask, make_row, order_of, paste_cases, target
 
-from patchmill.kernels.views import cpu, gpu, reference
-from patchmill.kernels.views.gpu_tables import Images
-from patchmill.kernels.views.rows import ON_GREY, ON_IMAGE, ON_TEXTURE, PASTE_NEVER
-from patchmill.loaders import plan, presets
+from patchmill.kernels.views import reference
+from patchmill.kernels.views.cpu import render as cpu
+from patchmill.kernels.views.decisions import ON_GREY, ON_IMAGE, ON_TEXTURE, PASTE_NEVER
+from patchmill.kernels.views.gpu import render as gpu
+from patchmill.kernels.views.gpu.tables import Images
+from patchmill.loaders import presets
+from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Grid, Recipe, Shift
 
 GROUNDS = (ON_GREY, ON_TEXTURE, ON_IMAGE)
@@ -86,10 +89,10 @@ def test_a_ragged_batch_with_and_without_masks(background: str):
     recipe = Recipe((views, grid))
     shapes = [(61, 83), (40, 30), (33, 50)]
     images = [make_image("photo", *shape, seed) for seed, shape in enumerate(shapes)]
-    rows = plan.draw(recipe, 3, 1, range(3), shapes).rows
+    rows = draw.draw(recipe, 3, 1, range(3), shapes).rows
     assert (rows["paste"] > 0).sum() > 5
     masks = [make_mask("disc", 16, 20), None, make_mask("noise", 30, 9)]
-    assert_alike(images, rows, plan.targets(recipe), masks, images[::-1])
+    assert_alike(images, rows, draw.targets(recipe), masks, images[::-1])
 
 
 def looks(kind: int) -> list[dict]:

@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers_views import KINDS, Case, blurs, cases, make_image, make_row, order_of, seeds, target
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from rowmaking import KINDS, Case, blurs, cases, make_image, make_row, order_of, seeds, target
 from torch import Tensor
 
-from patchmill.kernels.views import cpu, reference
-from patchmill.kernels.views.rows import GREY_LAST, GREY_NEVER, ROW, Target
-from patchmill.loaders import plan, presets
+from patchmill.kernels.views import reference
+from patchmill.kernels.views.cpu import render
+from patchmill.kernels.views.decisions import GREY_LAST, GREY_NEVER, ROW, Target
+from patchmill.loaders import presets
+from patchmill.loaders.plan import draw
 
 ROOT = Path(__file__).parents[3]
 LEVEL = 1 / 255
@@ -62,7 +64,7 @@ def assert_same_views(
     most: float = math.inf,
 ) -> None:
     """`cpu.render` and `reference.render` agree on every view, and to `most` levels in the mean."""
-    ours, theirs = cpu.render(images, rows, targets), reference.render(images, rows, targets)
+    ours, theirs = render.render(images, rows, targets), reference.render(images, rows, targets)
     assert list(ours) == list(theirs) == [its.name for its in targets]
     first = 0
     for its in targets:
@@ -171,8 +173,8 @@ def test_every_preset(name: str):
     recipe = presets.ALL[name]()
     shapes = [(375, 500), (500, 334), (32, 32), (1, 20), (1, 1)]
     images = [make_image("photo", *shape, seed) for seed, shape in enumerate(shapes)]
-    drawn = plan.draw(recipe, 7, 3, range(len(images)), shapes)
-    assert_same_views(images, drawn.rows, plan.targets(recipe), most=0.3)
+    drawn = draw.draw(recipe, 7, 3, range(len(images)), shapes)
+    assert_same_views(images, drawn.rows, draw.targets(recipe), most=0.3)
 
 
 # ------------------------------------------------------------------------------ formats and layouts
@@ -209,8 +211,8 @@ def all_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_sixteen_bits_are_torchs_rounding_of_the_32(dtype: torch.dtype, channels_last: bool):
     images, rows, targets = assorted()
-    exact = cpu.render(images, rows, targets)
-    rounded = cpu.render(images, rows, targets, dtype=dtype, channels_last=channels_last)
+    exact = render.render(images, rows, targets)
+    rounded = render.render(images, rows, targets, dtype=dtype, channels_last=channels_last)
     for name, views in rounded.items():
         assert views.dtype == dtype
         assert torch.equal(views, exact[name].to(dtype)), name
@@ -219,8 +221,8 @@ def test_sixteen_bits_are_torchs_rounding_of_the_32(dtype: torch.dtype, channels
 def test_bytes_are_the_rounded_levels_before_normalising():
     images, rows, targets = assorted()
     plain = [replace(its, mean=(0.0,) * 3, std=(LEVEL,) * 3) for its in targets]
-    levels = cpu.render(images, rows, plain)
-    for name, views in cpu.render(images, rows, targets, dtype=torch.uint8).items():
+    levels = render.render(images, rows, plain)
+    for name, views in render.render(images, rows, targets, dtype=torch.uint8).items():
         assert views.dtype == torch.uint8
         assert (views - levels[name]).abs().max() <= 0.5 + 1e-3, name
 
@@ -228,8 +230,8 @@ def test_bytes_are_the_rounded_levels_before_normalising():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_channels_last_holds_the_same_numbers(dtype: torch.dtype):
     images, rows, targets = assorted()
-    planar = cpu.render(images, rows, targets, dtype=dtype)
-    last = cpu.render(images, rows, targets, dtype=dtype, channels_last=True)
+    planar = render.render(images, rows, targets, dtype=dtype)
+    last = render.render(images, rows, targets, dtype=dtype, channels_last=True)
     assert all_equal(planar, last)
     for its in targets:
         for v in range(its.count):
@@ -240,32 +242,34 @@ def test_channels_last_holds_the_same_numbers(dtype: torch.dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_twice_is_the_same_to_the_bit(dtype: torch.dtype):
     images, rows, targets = assorted()
-    first = cpu.render(images, rows, targets, dtype=dtype)
-    assert all_equal(first, cpu.render(images, rows, targets, dtype=dtype))
+    first = render.render(images, rows, targets, dtype=dtype)
+    assert all_equal(first, render.render(images, rows, targets, dtype=dtype))
 
 
 def test_an_image_alone_is_as_in_a_batch():
     images, rows, targets = assorted()
-    batch = cpu.render(images, rows, targets)
+    batch = render.render(images, rows, targets)
     for i, image in enumerate(images):
-        alone = cpu.render([image], rows[i : i + 1], targets)
+        alone = render.render([image], rows[i : i + 1], targets)
         assert all(torch.equal(alone[name][0], batch[name][i]) for name in batch)
 
 
 def test_images_that_are_not_contiguous():
     image = make_image("photo", 60, 80)
     row, its = make_row(image[10:40, 5:65], 24), target(24)
-    cut = cpu.render([image[10:40, 5:65]], np.array([[row]]), [its])["view"]
+    cut = render.render([image[10:40, 5:65]], np.array([[row]]), [its])["view"]
     boxed = make_row(image, 24, box_y=10, box_x=5, box_h=30, box_w=60)
-    assert torch.equal(cut, cpu.render([image], np.array([[boxed]]), [its])["view"])
+    assert torch.equal(cut, render.render([image], np.array([[boxed]]), [its])["view"])
 
 
 def test_neutral_settings_change_nothing():
     image = make_image("noise", 33, 33)
     neutral = {"order": order_of(3, 2, 1, 0), "brightness": 1, "contrast": 1, "saturation": 1}
-    view = cpu.render([image], np.array([[make_row(image, 33)]]), [target(33)], dtype=torch.uint8)
+    view = render.render(
+        [image], np.array([[make_row(image, 33)]]), [target(33)], dtype=torch.uint8
+    )
     row = make_row(image, 33, grey=GREY_NEVER, hue=0, **neutral)
-    again = cpu.render([image], np.array([[row]]), [target(33)], dtype=torch.uint8)
+    again = render.render([image], np.array([[row]]), [target(33)], dtype=torch.uint8)
     assert torch.equal(view["view"][0, 0], torch.from_numpy(image).permute(2, 0, 1))
     assert torch.equal(again["view"], view["view"])
 
@@ -281,14 +285,16 @@ def test_a_view_is_written_to_its_own_place_only(
 ):
     poison, batch, middle = 77, 3, 1
     image, its = make_image("photo", 50, 40), target(size, count=2)
-    flat = torch.full([cpu.elements([its], batch)], poison, dtype=dtype)
-    memory, half = cpu.numbers(flat)
-    pool = cpu.Scratch().fitting(*image.shape[:2], size)
+    flat = torch.full([render.elements([its], batch)], poison, dtype=dtype)
+    memory, half = render.numbers(flat)
+    pool = render.Scratch().fitting(*image.shape[:2], size)
     rows = np.array([make_row(image, size), make_row(image, size, turns=1, sigma=0.7, radius=3)])
-    table = cpu.slots([its], batch, dtype == torch.uint8)
-    cpu.render_image(image, rows, table, middle, half, channels_last, memory, pool)
-    views = cpu.shaped(flat, [its], batch, channels_last)["view"]
-    alone = cpu.render([image], rows[None], [its], dtype=dtype, channels_last=channels_last)["view"]
+    table = render.slots([its], batch, dtype == torch.uint8)
+    render.render_image(image, rows, table, middle, half, channels_last, memory, pool)
+    views = render.shaped(flat, [its], batch, channels_last)["view"]
+    alone = render.render([image], rows[None], [its], dtype=dtype, channels_last=channels_last)[
+        "view"
+    ]
     assert torch.equal(views[middle], alone[0])
     assert (views[[0, 2]] == poison).all()
 
@@ -311,7 +317,7 @@ def rendered_in_a_process_of_its_own(rows: str, count: int) -> int:
             sys.executable,
             "-X",
             "faulthandler",
-            str(Path(__file__).parent / "guarded.py"),
+            str(Path(__file__).parent / "helpers_guarded.py"),
             rows,
             str(count),
         ],

@@ -7,13 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers_views import PasteCase, make_image, make_mask, make_row, order_of, paste_cases, target
 from hypothesis import given, settings
-from rowmaking import PasteCase, make_image, make_mask, make_row, order_of, paste_cases, target
 
 from patchmill.kernels import views
-from patchmill.kernels.views import cpu, reference
-from patchmill.kernels.views.rows import ON_GREY, ON_IMAGE, ON_TEXTURE, PASTE_NEVER, ROW
-from patchmill.loaders import plan, presets
+from patchmill.kernels.views import reference
+from patchmill.kernels.views.cpu import render
+from patchmill.kernels.views.decisions import ON_GREY, ON_IMAGE, ON_TEXTURE, PASTE_NEVER, ROW
+from patchmill.loaders import presets
+from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Grid, Recipe, Shift
 
 GROUNDS = (ON_GREY, ON_TEXTURE, ON_IMAGE)
@@ -31,7 +33,7 @@ def one_thread():
 
 def assert_same(images, rows, targets, masks, companions, mean=MEAN, most=MOST) -> None:
     extras = {"masks": masks, "companions": companions}
-    ours = cpu.render(images, rows, targets, **extras)
+    ours = render.render(images, rows, targets, **extras)
     theirs = reference.render(images, rows, targets, **extras)
     first = 0
     for its in targets:
@@ -86,8 +88,8 @@ def test_presets_with_copy_paste(name: str, background: str):
     shapes = [(375, 500), (500, 334), (32, 32), (1, 20), (1, 1)]
     images = [make_image("photo", *shape, seed) for seed, shape in enumerate(shapes)]
     masks = [make_mask("disc", 96, 128), make_mask("noise", 50, 40), None, *[masks_of_one()] * 2]
-    rows = plan.draw(recipe, 7, 3, range(len(images)), shapes).rows
-    assert_same(images, rows, plan.targets(recipe), masks, images[::-1], mean=1.5, most=3)
+    rows = draw.draw(recipe, 7, 3, range(len(images)), shapes).rows
+    assert_same(images, rows, draw.targets(recipe), masks, images[::-1], mean=1.5, most=3)
 
 
 def masks_of_one() -> np.ndarray:
@@ -116,10 +118,10 @@ def test_a_full_mask_changes_no_bit(dtype: torch.dtype):
     plain = rows.copy()
     plain["paste"] = PASTE_NEVER
     its = [target(45, True, rows.size)]
-    expected = cpu.render([image], plain, its, dtype=dtype)["view"]
+    expected = render.render([image], plain, its, dtype=dtype)["view"]
     for shape in ((1, 1), (9, 7), (192, 256), (300, 400)):
         full = [np.full(shape, 255, np.uint8)]
-        made = cpu.render([image], rows, its, dtype=dtype, masks=full, companions=[companion])
+        made = render.render([image], rows, its, dtype=dtype, masks=full, companions=[companion])
         assert torch.equal(made["view"], expected), shape
 
 
@@ -128,11 +130,11 @@ def test_without_a_mask_nothing_changes():
     rows = np.array([[make_row(image, 45, **look) for look in looks()]])
     plain = rows.copy()
     plain["paste"] = PASTE_NEVER
-    expected = cpu.render([image], plain, its)["view"]
-    assert torch.equal(cpu.render([image], rows, its)["view"], expected)
-    assert torch.equal(cpu.render([image], rows, its, masks=[None])["view"], expected)
+    expected = render.render([image], plain, its)["view"]
+    assert torch.equal(render.render([image], rows, its)["view"], expected)
+    assert torch.equal(render.render([image], rows, its, masks=[None])["view"], expected)
     empty = np.zeros((9, 9), np.uint8)
-    alone = cpu.render([image], rows, its, masks=[empty], companions=[None])["view"]
+    alone = render.render([image], rows, its, masks=[empty], companions=[None])["view"]
     on_images = rows["paste"][0] == ON_IMAGE
     assert torch.equal(alone[0, on_images], expected[0, on_images])
     assert not torch.equal(alone[0, ~on_images], expected[0, ~on_images])
@@ -146,7 +148,7 @@ def test_an_empty_mask_leaves_nothing_but_the_grey(level: int, soft: float):
     its = [replace(target(45), mean=(0.0,) * 3, std=(1 / 255,) * 3)]
     for shape in ((1, 1), (9, 7), (192, 256)):
         empty = [np.zeros(shape, np.uint8)]
-        made = cpu.render([image], np.array([[row]]), its, masks=empty)["view"]
+        made = render.render([image], np.array([[row]]), its, masks=empty)["view"]
         torch.testing.assert_close(made, torch.full_like(made, level), atol=1e-4, rtol=0)
         assert (made == made.flatten()[0]).all()
 
@@ -154,7 +156,7 @@ def test_an_empty_mask_leaves_nothing_but_the_grey(level: int, soft: float):
 def test_padding_stays_black():
     image, empty = make_image("noise", 40, 40), [np.zeros((8, 8), np.uint8)]
     row = make_row(image, 32, paste=ON_GREY, ground=100, win_y=-4, win_x=3)
-    made = cpu.render([image], np.array([[row]]), [target(32)], dtype=torch.uint8, masks=empty)
+    made = render.render([image], np.array([[row]]), [target(32)], dtype=torch.uint8, masks=empty)
     made = made["view"][0, 0]
     assert not made[:, :4].any() and not made[:, :, -3:].any()
     assert (made[:, 4:, :-3] == 100).all()
@@ -167,10 +169,10 @@ def test_cells_of_a_grid_are_cut_from_one_pasted_view():
     whole = replace(cells, crop=Shift(2), size=32)
     image, mask = make_image("photo", 32, 32), [make_mask("disc", 16, 16)]
     parts, one = (
-        cpu.render(
+        render.render(
             [image],
-            plan.draw(Recipe((group,)), 0, 0, [4], [(32, 32)]).rows,
-            plan.targets(Recipe((group,))),
+            draw.draw(Recipe((group,)), 0, 0, [4], [(32, 32)]).rows,
+            draw.targets(Recipe((group,))),
             dtype=torch.uint8,
             masks=mask,
         )["patches"][0]
@@ -186,7 +188,7 @@ def test_layouts_hold_the_same_numbers(channels_last: bool):
     rows = np.array([[make_row(image, 33, **look) for look in looks()]])
     its = [target(33, False, rows.size)]
     options = {"masks": mask, "companions": [image[:50, :60]], "channels_last": channels_last}
-    exact = cpu.render([image], rows, its, **options)
+    exact = render.render([image], rows, its, **options)
     for dtype in (torch.bfloat16, torch.float16):
         rounded = views.render([image], rows, its, dtype=dtype, **options)
         assert torch.equal(rounded["view"], exact["view"].to(dtype))

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rowmaking import make_image, make_mask
+from helpers_views import make_image, make_mask
 
 from patchmill.kernels import views
-from patchmill.kernels.views import cpu, layout, reference
-from patchmill.kernels.views.rows import Target
-from patchmill.loaders import plan, presets
+from patchmill.kernels.views import layout, reference
+from patchmill.kernels.views.cpu import render
+from patchmill.kernels.views.decisions import Target
+from patchmill.loaders import presets
+from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
 
 pytestmark = [
@@ -34,8 +36,8 @@ def batch(recipe: Recipe, count: int, first: int = 0) -> tuple[list[np.ndarray],
     shapes = [SHAPES[i % len(SHAPES)] for i in range(first, first + count)]
     kinds = ("photo", "noise", "photo", "stripes")
     images = [make_image(kinds[i % 4], *shape, seed=i) for i, shape in enumerate(shapes, first)]
-    drawn = plan.draw(recipe, 1, 2, np.arange(first, first + count), shapes)
-    return images, drawn.rows, plan.targets(recipe)
+    drawn = draw.draw(recipe, 1, 2, np.arange(first, first + count), shapes)
+    return images, drawn.rows, draw.targets(recipe)
 
 
 def on_gpu(images: list[np.ndarray]) -> list[torch.Tensor]:
@@ -58,7 +60,7 @@ def test_presets_at_full_size(name: str):
     images, rows, targets = batch(presets.ALL[name](), 4)
     ours = views.render(on_gpu(images), rows, targets)
     assert_alike(ours, reference.render(images, rows, targets), targets, mean=0.1, most=3)
-    assert_alike(ours, cpu.render(images, rows, targets), targets, mean=1, most=3)
+    assert_alike(ours, render.render(images, rows, targets), targets, mean=1, most=3)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -93,7 +95,7 @@ def test_copy_paste_at_full_size(background: str):
     there["companions"] = on_gpu(images[::-1])
     ours = views.render(on_gpu(images), rows, targets, **there)
     assert_alike(ours, reference.render(images, rows, targets, **extras), targets, 0.1, 3)
-    assert_alike(ours, cpu.render(images, rows, targets, **extras), targets, 1, 3)
+    assert_alike(ours, render.render(images, rows, targets, **extras), targets, 1, 3)
     full = [torch.full((9, 13), 255, dtype=torch.uint8, device="cuda")] * 8
     unpasted = views.render(on_gpu(images), rows, targets)["views"]
     made = views.render(on_gpu(images), rows, targets, **(there | {"masks": full}))["views"]
@@ -115,7 +117,7 @@ def test_runs_are_equal_to_the_bit():
 def test_images_and_tables_may_go_when_the_work_is_queued():
     """10 000 batches in a row without waiting: images are poisoned and freed, rows overwritten."""
     recipe = presets.dino(2, global_size=40, local_size=24)
-    targets = plan.targets(recipe)
+    targets = draw.targets(recipe)
     batches = []
     for first in range(16):
         images, rows, _ = batch(recipe, 1 + first % 5, first)
@@ -159,7 +161,7 @@ def test_memory_does_not_grow():
     flat = torch.empty(layout.elements(targets, 8), dtype=torch.bfloat16, device="cuda")
     reserved = []
     for step in range(1000):
-        rows = plan.draw(recipe, 0, step, np.arange(8), shapes).rows
+        rows = draw.draw(recipe, 0, step, np.arange(8), shapes).rows
         views.render(there, rows, targets, out=flat)
         if step in (100, 999):
             torch.cuda.synchronize()
@@ -179,7 +181,7 @@ def test_the_second_gpu():
 def test_no_access_is_out_of_bounds():
     if not shutil.which("compute-sanitizer"):
         pytest.skip("needs compute-sanitizer")
-    program = Path(__file__).with_name("sanitized.py")
+    program = Path(__file__).with_name("helpers_sanitized.py")
     command = ["compute-sanitizer", "--error-exitcode", "9", sys.executable, str(program)]
     run = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]

@@ -21,15 +21,17 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
 import torch
-from compiling import ARCHITECTURES, needs
+from helpers_compile import ARCHITECTURES, needs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from patchmill.kernels.views import gpu_launch, layout
-from patchmill.kernels.views.gpu_launch import COMPILER, blur, contrast, resize
-from patchmill.kernels.views.gpu_tables import Images, Kind, Work
-from patchmill.kernels.views.rows import ON_GREY, ON_IMAGE, ON_TEXTURE
-from patchmill.loaders import plan, presets
+from patchmill.kernels.views import layout
+from patchmill.kernels.views.decisions import ON_GREY, ON_IMAGE, ON_TEXTURE
+from patchmill.kernels.views.gpu import launch as gpu_launch
+from patchmill.kernels.views.gpu.launch import COMPILER, blur, contrast, resize
+from patchmill.kernels.views.gpu.tables import Images, Kind, Work
+from patchmill.loaders import presets
+from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
 
 MOST_SPILLED = 192  # bytes a thread
@@ -101,7 +103,7 @@ def test_launches_are_what_is_compiled_here():
 
 
 def launches(recipe: Recipe, images: Images, pastes: int) -> list[gpu_launch.Launch]:
-    rows, targets = plan.draw(recipe, 0, 2, [5], [(60, 50)]).rows, plan.targets(recipe)
+    rows, targets = draw.draw(recipe, 0, 2, [5], [(60, 50)]).rows, draw.targets(recipe)
     out = torch.empty(layout.elements(targets, 1), dtype=torch.bfloat16)
     found = gpu_launch.launches(out, images, rows, targets)
     assert [it.arguments["PASTES"] for it in found if it.kernel is resize] == [pastes]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import interpreter
+import helpers_interpreter
 import pytest
 
 
 @pytest.mark.parametrize("program", ["gpu_interpreted.py", "gpu_paste_interpreted.py"])
 def test_the_kernels_under_the_interpreter(program: str):
-    interpreter.run(Path(__file__).with_name(program))
+    helpers_interpreter.run(Path(__file__).with_name(program))

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import deviations
+import helpers_deviations
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-from rowmaking import (
+from helpers_views import (
     KINDS,
     Case,
     boxes,
@@ -27,11 +24,14 @@ from rowmaking import (
     seeds,
     target,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 
 from patchmill.kernels.views import reference
-from patchmill.kernels.views.rows import (
+from patchmill.kernels.views.decisions import (
     BRIGHTNESS,
     CONTRAST,
     GREY_FIRST,
@@ -299,7 +299,7 @@ def test_the_table_of_deviations_holds():
         name: (float(mean), float(worst))
         for name, mean, worst in re.findall(r"^\| (.+?) \| ([\d.]+) \| ([\d.]+) \|", page, re.M)
     }
-    measured = deviations.measure(deviations.made_photos())
+    measured = helpers_deviations.measure(helpers_deviations.made_photos())
     assert written.keys() == measured.keys()
     for name, distance in measured.items():
         mean, worst = written[name]

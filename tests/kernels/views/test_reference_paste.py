@@ -7,11 +7,11 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from helpers_views import make_image, make_mask, make_row, target
 from PIL import Image, ImageFilter
-from rowmaking import make_image, make_mask, make_row, target
 
 from patchmill.kernels.views import reference, reference_paste
-from patchmill.kernels.views.rows import ON_GREY, ON_IMAGE, ON_TEXTURE
+from patchmill.kernels.views.decisions import ON_GREY, ON_IMAGE, ON_TEXTURE
 
 SIZE = 48
 

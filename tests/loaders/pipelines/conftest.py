@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pipelinemaking import mill_threads
+from helpers_pipelines import mill_threads
 
-from patchmill.loaders.pipelines import choice
-from patchmill.loaders.pipelines.choice import missing
+from patchmill.loaders.pipelines import spec
+from patchmill.loaders.pipelines.spec import missing
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def nothing_was_told() -> None:
     """What a process tells once, each test may ask for."""
-    choice._tell.cache_clear()
+    spec._tell.cache_clear()
 
 
 @pytest.fixture(params=["threads", "dali"])

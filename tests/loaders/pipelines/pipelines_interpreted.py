@@ -12,21 +12,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import interpreter
+import helpers_interpreter
 import numpy as np
 import pytest
 import torch
-from oddities import jpeg, picture, saved, write_odd
-from pipelinemaking import Masked, Pictures, make_loader, mill_threads
+from helpers_odd_images import jpeg, picture, saved, write_odd
+from helpers_pipelines import Masked, Pictures, make_loader, mill_threads
 
-if reason := interpreter.missing():
+if reason := helpers_interpreter.missing():
     pytest.skip(reason, allow_module_level=True)
 
-from patchmill.kernels.views import gpu, reference
-from patchmill.loaders import plan
-from patchmill.loaders.decode import decode
-from patchmill.loaders.errors import MillError
-from patchmill.loaders.pipelines import arena, choice, gpu_views, memory
+from patchmill.kernels.views import reference
+from patchmill.kernels.views.gpu import render
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.pipelines import memory, spec
+from patchmill.loaders.pipelines.gpu import arena
+from patchmill.loaders.pipelines.gpu import views as gpu_views
+from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Blur, Colour, CopyPaste, Crop, Recipe, Views
 
 LEVEL = 1 / 255
@@ -47,7 +50,7 @@ def on_gpu(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., Any]:
     """`make_loader`, with the pipeline that a GPU gets."""
-    if request.param == "dali" and choice.missing("nvidia.dali"):
+    if request.param == "dali" and spec.missing("nvidia.dali"):
         pytest.skip("needs DALI")
 
     def make(*arguments: Any, **settings: Any) -> Any:
@@ -55,14 +58,14 @@ def on_gpu(
         loader = make_loader(*arguments, pipeline="threads", **settings)
         work = loader.pipeline._work
         if request.param == "threads":
-            from patchmill.loaders.pipelines.threads_gpu import ThreadsGpu
+            from patchmill.loaders.pipelines.gpu.pipeline import ThreadsGpu
 
             loader.pipeline = ThreadsGpu(work)
         else:
-            from patchmill.loaders.pipelines import dali
+            from patchmill.loaders.pipelines.dali import pipeline
 
-            monkeypatch.setattr(dali, "OnCpu", dali.OnGpu)
-            loader.pipeline = dali.Dali(work)
+            monkeypatch.setattr(pipeline, "OnCpu", pipeline.OnGpu)
+            loader.pipeline = pipeline.Dali(work)
         return loader
 
     return make
@@ -96,7 +99,7 @@ def test_samples_are_those_of_the_cpu_and_views_the_renderers(on_gpu: Callable[.
         for name, geometry in one.geometry.items():
             assert torch.equal(geometry.box, other.geometry[name].box)
         images = [decode(source.read(id)) for id in one.ids.tolist()]
-        assert_rendered(one, images, plan.targets(TINY))
+        assert_rendered(one, images, draw.targets(TINY))
 
 
 @pytest.mark.parametrize("background", ["grey", "images"])
@@ -119,7 +122,7 @@ def test_types_and_channels_last(on_gpu: Callable[..., Any], dtype: torch.dtype)
     exact = next(iter(on_gpu(3, DOT, 3)))
     batch = next(iter(on_gpu(3, DOT, 3, dtype=dtype, channels_last=True)))
     assert torch.equal(batch.ids, exact.ids)
-    for its in plan.targets(DOT):
+    for its in draw.targets(DOT):
         found, views = batch.views[its.name], exact.views[its.name]
         assert found.dtype == dtype
         assert found[:, 0].is_contiguous(memory_format=torch.channels_last)
@@ -165,7 +168,7 @@ def test_odd_files(on_gpu: Callable[..., Any], tmp_path: Path) -> None:
         assert torch.equal(batch.ids, ids)
         assert torch.equal(batch.labels, labels)
         images = [decode(ours.source.read(id)) for id in batch.ids.tolist()]
-        assert_rendered(batch, images, plan.targets(DOT))
+        assert_rendered(batch, images, draw.targets(DOT))
     assert set(ours.ledger._bad) == set(theirs.ledger._bad)
 
 
@@ -196,7 +199,7 @@ def test_a_failure_of_the_gpu_comes_through(
     said: str,
     call: int,
 ) -> None:
-    calls, original = [], gpu.render_into
+    calls, original = [], render.render_into
 
     def fail(*arguments: Any) -> None:
         calls.append(1)
@@ -204,7 +207,7 @@ def test_a_failure_of_the_gpu_comes_through(
             raise error
         original(*arguments)
 
-    monkeypatch.setattr(gpu, "render_into", fail)
+    monkeypatch.setattr(render, "render_into", fail)
     loader = on_gpu(6, DOT, 2)
     seen = 0
     with pytest.raises(expected, match=said):
@@ -228,7 +231,7 @@ def test_images_larger_than_a_block_of_the_arena(
     source.read = lambda index: saved(picture(index, *sizes[index]), "PNG")
     (batch,) = on_gpu(source, DOT, 6)
     images = [decode(source.read(id)) for id in batch.ids.tolist()]
-    assert_rendered(batch, images, plan.targets(DOT))
+    assert_rendered(batch, images, draw.targets(DOT))
 
 
 def test_memory_comes_back_and_there_is_only_so_much_of_it(on_gpu: Callable[..., Any]) -> None:
@@ -313,5 +316,5 @@ def test_a_sample_of_dalis_that_turns_out_bad_is_replaced(on_gpu: Callable[..., 
     for batch, expected in zip(ours, ids, strict=True):
         assert batch.ids.tolist() == expected
         images = [decode(files[id]) for id in expected]
-        assert_rendered(batch, images, plan.targets(DOT))
+        assert_rendered(batch, images, draw.targets(DOT))
     assert set(ours.ledger._bad) == {4}

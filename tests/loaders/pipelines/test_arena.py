@@ -10,15 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from helpers_odd_images import jpeg, odd, picture, saved, with_size
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oddities import jpeg, odd, picture, saved, with_size
 
-from patchmill.loaders.decode import BadImage, decode
-from patchmill.loaders.pipelines import arena as arenas
-from patchmill.loaders.pipelines.arena import Arena, Place, decode_into
+from patchmill.loaders.decode.decoder import BadImage, decode
+from patchmill.loaders.pipelines.gpu import arena as arenas
+from patchmill.loaders.pipelines.gpu.arena import Arena, Place, decode_into
+from patchmill.loaders.pipelines.gpu.side_stream import Side
 from patchmill.loaders.pipelines.memory import Blocks
-from patchmill.loaders.pipelines.side import Side
 from patchmill.loaders.stats import Counters
 
 BLOCK = 4096  # in these tests

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers_pipelines import GLANCE, Pictures, make_loader
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipelinemaking import GLANCE, Pictures, make_loader
 
 from patchmill import loaders
-from patchmill.kernels import jit
+from patchmill.kernels.common import jit
 from patchmill.loaders.build import default_workers
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 
 ROOT = Path(__file__).parents[3]
 
@@ -145,7 +145,7 @@ def test_workers_share_the_machine_with_the_other_ranks(monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_the_first_start_says_that_it_compiles_and_later_ones_do_not(tmp_path: Path) -> None:
     """Two processes at once, as two ranks do on a fresh machine."""
-    script = "from pipelinemaking import *; print(sum(len(batch) for batch in make_loader(24)))"
+    script = "from helpers_pipelines import *; print(sum(len(batch) for batch in make_loader(24)))"
     environment = {
         "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),

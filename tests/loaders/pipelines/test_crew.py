@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pipelinemaking import RECIPE, Pictures, make_loader, mill_threads
+from helpers_pipelines import RECIPE, Pictures, make_loader, mill_threads
 
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.pipelines import memory
 from patchmill.loaders.pipelines.job import Countdown, Job
 
@@ -272,9 +272,9 @@ def test_workers_stuck_in_a_read_hold_up_no_end(
 @pytest.mark.usefixtures("pipeline")
 def test_an_error_in_one_of_the_batches_ahead_waits_for_its_turn() -> None:
     """Whatever becomes of later batches, the ones before are whole."""
-    from patchmill.loaders import order
+    from patchmill.loaders.order import permutation
 
-    ids = order.Order(24, 0).ids(0, 0, 24).tolist()
+    ids = permutation.Order(24, 0).ids(0, 0, 24).tolist()
 
     def read(index: int) -> None:
         if index == ids[13]:

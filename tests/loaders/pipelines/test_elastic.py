@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from pipelinemaking import RECIPE, Pictures, make_loader
+from helpers_pipelines import RECIPE, Pictures, make_loader
 from torch import Tensor
 
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Recipe, Views
 
 COUNT, GLOBAL_BATCH, EPOCHS = 30, 8, 2

@@ -10,17 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipelinemaking import (
-    RECIPE,
-    Pictures,
-    batch_blocks,
-    encoded,
-    make_loader,
-    mill_threads,
-)
+from helpers_pipelines import RECIPE, Pictures, batch_blocks, encoded, make_loader, mill_threads
 
-from patchmill.loaders import order
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.order import permutation
 from patchmill.loaders.pipelines import memory, worker
 
 pytestmark = pytest.mark.usefixtures("pipeline")
@@ -104,12 +97,12 @@ def test_the_substitute_is_the_same_for_all_workers_ranks_and_resumes(folder: Pa
     assert all(ids == found[0] for ids in found)
 
     loader = make_loader(folder, RECIPE, 8)
-    wanted = order.Order(26, 0).ids(0, 0, 24).tolist()
+    wanted = permutation.Order(26, 0).ids(0, 0, 24).tolist()
     bad = {id for id in range(26) if Path(loader.source.where(id)).name in DAMAGE}
     for got, id in zip(found[0], wanted, strict=True):
         attempt, expected = 0, id
         while expected in bad:
-            expected = order.substitute(0, 0, id, attempt, 26)
+            expected = permutation.substitute(0, 0, id, attempt, 26)
             attempt += 1
         assert got == expected
 
@@ -219,7 +212,7 @@ def test_a_bug_in_a_source_comes_through_with_its_traceback(workers: int) -> Non
 
 
 def test_batches_before_the_bug_are_handed_over() -> None:
-    ids = order.Order(24, 0).ids(0, 0, 24).tolist()
+    ids = permutation.Order(24, 0).ids(0, 0, 24).tolist()
     loader = make_loader(Pictures(24, lambda index: stumble(index) if index == ids[9] else None))
     seen = []
     with pytest.raises(BrokenError):
@@ -286,7 +279,7 @@ def test_a_read_that_does_not_return_does_not_hold_up_the_end(
     from patchmill.loaders.pipelines import crew
 
     monkeypatch.setattr(crew, "PATIENCE_S", 0.05)
-    ids, stuck = order.Order(24, 0).ids(0, 0, 24).tolist(), threading.Event()
+    ids, stuck = permutation.Order(24, 0).ids(0, 0, 24).tolist(), threading.Event()
     source = Pictures(24, lambda index: stuck.wait() if index == ids[8] else None)
     loader = make_loader(source, workers=2)
     iterator = iter(loader)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from pipelinemaking import RECIPE, encoded, make_loader
+from helpers_pipelines import RECIPE, encoded, make_loader
 
-from patchmill.loaders.preparing import run
-from patchmill.loaders.preparing.options import Options
+from patchmill.loaders.prepare import run
+from patchmill.loaders.prepare.options import Options
 from patchmill.loaders.sources.folder import Folder
 
 COUNT = 30

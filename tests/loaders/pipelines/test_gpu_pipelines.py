@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oddities import jpeg, odd, picture, saved
-from pipelinemaking import GLANCE, RECIPE, Pictures, make_loader, mill_threads
+from helpers_odd_images import jpeg, odd, picture, saved
+from helpers_pipelines import GLANCE, RECIPE, Pictures, make_loader, mill_threads
 
-from patchmill.loaders.errors import MillError
-from patchmill.loaders.pipelines.choice import missing
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.pipelines.memory import DeviceBlocks
+from patchmill.loaders.pipelines.spec import missing
 from patchmill.loaders.recipe import Crop, Recipe, Views
 
 pytestmark = pytest.mark.gpu
@@ -432,7 +432,7 @@ class white_images:
     def _decode(self) -> None:
         from PIL import Image
 
-        from patchmill.loaders.pipelines.dali_decoder import BatchDecoder
+        from patchmill.loaders.pipelines.dali.decoder import BatchDecoder
 
         rng = np.random.default_rng(1)
         try:
@@ -506,9 +506,9 @@ def test_a_gpu_without_memory_is_one_sentence(pipeline: str) -> None:
 def test_a_failure_on_the_gpu_comes_through_and_threads_end(
     pipeline: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from patchmill.kernels.views import gpu
+    from patchmill.kernels.views.gpu import render
 
-    loader, original, calls = on_gpu(Photos(48), GLANCE), gpu.render_into, []
+    loader, original, calls = on_gpu(Photos(48), GLANCE), render.render_into, []
 
     def fail(*arguments: Any) -> None:
         calls.append(1)
@@ -516,7 +516,7 @@ def test_a_failure_on_the_gpu_comes_through_and_threads_end(
         if len(calls) == 3:
             raise RuntimeError("CUDA error: of some kind")
 
-    monkeypatch.setattr(gpu, "render_into", fail)
+    monkeypatch.setattr(render, "render_into", fail)
     with pytest.raises(RuntimeError, match="of some kind"):
         for _ in loader:
             pass

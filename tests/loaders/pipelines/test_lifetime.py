@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from pipelinemaking import RECIPE, Pictures, batch_blocks, make_loader, mill_threads
+from helpers_pipelines import RECIPE, Pictures, batch_blocks, make_loader, mill_threads
 
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.pipelines.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("pipeline")
@@ -249,7 +249,7 @@ def test_a_batch_larger_than_the_data_takes_no_more_memory_than_the_data() -> No
 
 PREAMBLE = """
 import signal, sys, threading, time
-from pipelinemaking import Pictures, make_loader
+from helpers_pipelines import Pictures, make_loader
 
 def threads():
     return sum(thread.name.startswith("patchmill") for thread in threading.enumerate())
@@ -358,7 +358,7 @@ def test_a_program_may_end_in_the_middle_of_an_epoch(script: str) -> None:
 
 FORKED = """
 import os
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 
 loader = make_loader(64)
 iterator = iter(loader)

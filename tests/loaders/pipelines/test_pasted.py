@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pipelinemaking import RECIPE, Masked, Pictures, encoded, make_loader
+from helpers_pipelines import RECIPE, Masked, Pictures, encoded, make_loader
 
-from patchmill.kernels.views import cpu
-from patchmill.kernels.views.rows import PASTE_NEVER
-from patchmill.loaders import order, plan
-from patchmill.loaders.decode import decode
-from patchmill.loaders.errors import MillError
+from patchmill.kernels.views.cpu import render
+from patchmill.kernels.views.decisions import PASTE_NEVER
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.copypaste.mask_png import encoded as encoded_mask
+from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.order import permutation
+from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import CopyPaste, Recipe
-from patchmill.loaders.sources.mask_png import encoded as encoded_mask
 
 SAMPLES = 24
 
@@ -35,19 +36,19 @@ def recipe(background: str, p: float = 0.7) -> Recipe:
 def expected(ids: list[int], views: Recipe, source: Masked) -> tuple[Any, np.ndarray]:
     """What the renderer makes of the same decisions."""
     images = [decode(source.read(id)) for id in ids]
-    rows = plan.draw(views, 0, 0, ids, [image.shape[:2] for image in images]).rows
+    rows = draw.draw(views, 0, 0, ids, [image.shape[:2] for image in images]).rows
     masks = [source.mask(id) if id % 4 in (0, 3) else None for id in ids]
     for row, mask in zip(rows, masks, strict=True):
         if mask is None:
             row["paste"] = PASTE_NEVER
     others = [behind(id, numbered(id), source) for id in ids]
     companions = [decode(source.read(id)) for id in others]
-    made = cpu.render(images, rows, plan.targets(views), masks=masks, companions=companions)
+    made = render.render(images, rows, draw.targets(views), masks=masks, companions=companions)
     return made, rows
 
 
 def numbered(id: int) -> list[int]:
-    return [int(plan.companion(np.uint64(0), 0, id, SAMPLES, n)) for n in range(8)]
+    return [int(draw.companion(np.uint64(0), 0, id, SAMPLES, n)) for n in range(8)]
 
 
 def behind(id: int, drawn: list[int], source: Masked) -> int:
@@ -73,7 +74,7 @@ def test_views_are_those_of_the_renderer(background: str, pipeline: str) -> None
         made, rows = expected(ids, views, source)
         assert (batch.rows["paste"] == rows["paste"]).all()
         pasted += int((rows["paste"] != PASTE_NEVER).sum())
-        drawn = plan.draw(views, 0, 0, ids, batch.shapes).rows["paste"].any(1)
+        drawn = draw.draw(views, 0, 0, ids, batch.shapes).rows["paste"].any(1)
         without += int(drawn.sum() - rows["paste"].any(1).sum())
         for name, group in batch.views.items():
             assert torch.equal(group, made[name])
@@ -167,11 +168,11 @@ def test_images_may_lie_on_others_than_the_data(pipeline: str) -> None:
         ids = batch.ids.tolist()
         images = [decode(source.read(id)) for id in ids]
         masks = [source.mask(id) if id % 4 in (0, 3) else None for id in ids]
-        behind = [int(plan.background(np.uint64(0), 0, id, 40)) for id in ids]
+        behind = [int(draw.background(np.uint64(0), 0, id, 40)) for id in ids]
         seen.update(behind)
         companions = [decode(apart.read(other)) for other in behind]
-        made = cpu.render(
-            images, batch.rows, plan.targets(views), masks=masks, companions=companions
+        made = render.render(
+            images, batch.rows, draw.targets(views), masks=masks, companions=companions
         )
         for name, group in batch.views.items():
             assert torch.equal(group, made[name])
@@ -242,10 +243,10 @@ def test_in_a_stream_it_is_the_plainest_of_the_batch(streamed: Callable[..., Any
         masks = [source.mask(id) if id % 4 in (0, 3) else None for id in ids]
         companions = []
         for id in ids:
-            drawn = [ids[order.substitute(0, epoch, id, 100 + n, len(ids))] for n in range(8)]
+            drawn = [ids[permutation.substitute(0, epoch, id, 100 + n, len(ids))] for n in range(8)]
             companions.append(decode(source.read(behind(id, drawn, source))))
-        made = cpu.render(
-            images, batch.rows, plan.targets(views), masks=masks, companions=companions
+        made = render.render(
+            images, batch.rows, draw.targets(views), masks=masks, companions=companions
         )
         for name, group in batch.views.items():
             assert torch.equal(group, made[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from pipelinemaking import Pictures, make_loader
+from helpers_pipelines import Pictures, make_loader
 
 pytestmark = pytest.mark.usefixtures("pipeline")
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers_pipelines import RECIPE, Pictures, make_loader
 from PIL import Image
-from pipelinemaking import RECIPE, Pictures, make_loader
 
-from patchmill.kernels.views import cpu, reference
-from patchmill.loaders import plan
-from patchmill.loaders.decode import decode
+from patchmill.kernels.views import reference
+from patchmill.kernels.views.cpu import render
+from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Centre, Crop, Grid, Recipe, Shift, Spread, Views, Window
 
 pytestmark = pytest.mark.usefixtures("pipeline")
@@ -36,10 +37,10 @@ def test_the_pipeline_adds_nothing_to_plan_and_renderer(
         for batch in loader:
             images = [decode(source.read(id)) for id in batch.ids.tolist()]
             shapes = [image.shape[:2] for image in images]
-            drawn = plan.draw(RECIPE, seed, epoch, batch.ids.numpy(), shapes)
+            drawn = draw.draw(RECIPE, seed, epoch, batch.ids.numpy(), shapes)
             assert (batch.rows == drawn.rows).all()
             assert (batch.shapes == shapes).all()
-            views = cpu.render(images, drawn.rows, plan.targets(RECIPE), **settings)
+            views = render.render(images, drawn.rows, draw.targets(RECIPE), **settings)
             assert list(batch.views) == ["global", "local"]
             for name, view in batch.views.items():
                 assert view.dtype == dtype
@@ -93,9 +94,9 @@ def test_every_kind_of_file_is_rendered_by_what_was_compiled_beforehand() -> Non
     source: Any = Pictures(20)
     source.read = formats
     loader = make_loader(source)
-    compiled = [function.signatures[:] for function in (cpu.render_image, plan.draw_into)]
+    compiled = [function.signatures[:] for function in (render.render_image, draw.draw_into)]
     assert sum(len(batch) for batch in loader) == 20
-    assert compiled == [function.signatures for function in (cpu.render_image, plan.draw_into)]
+    assert compiled == [function.signatures for function in (render.render_image, draw.draw_into)]
     assert len(loader.ledger) == 0
 
 
@@ -173,7 +174,7 @@ def test_a_batch_agrees_with_the_reference() -> None:
     source = Pictures(8)
     (batch,) = make_loader(source, RECIPE, 8)
     images = [decode(source.read(id)) for id in batch.ids.tolist()]
-    expected = reference.render(images, batch.rows, plan.targets(RECIPE))
+    expected = reference.render(images, batch.rows, draw.targets(RECIPE))
     for name, views in batch.views.items():
         difference = 255 * 0.229 * (views - expected[name]).abs()
         assert difference.mean() < 1

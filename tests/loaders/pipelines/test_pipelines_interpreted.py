@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import interpreter
+import helpers_interpreter
 
 
 def test_the_pipelines_of_a_gpu_under_the_interpreter() -> None:
-    interpreter.run(Path(__file__).with_name("pipelines_interpreted.py"))
+    helpers_interpreter.run(Path(__file__).with_name("pipelines_interpreted.py"))

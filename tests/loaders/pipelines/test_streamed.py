@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from pipelinemaking import GLANCE, RECIPE, encoded, make_loader, mill_threads
+from helpers_pipelines import GLANCE, RECIPE, encoded, make_loader, mill_threads
 
-from patchmill.kernels.views import cpu
-from patchmill.loaders import plan
-from patchmill.loaders.decode import decode
-from patchmill.loaders.errors import MillError
-from patchmill.loaders.sources.remote import Stream
+from patchmill.kernels.views.cpu import render
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.plan import draw
+from patchmill.loaders.sources.stream.shards import Stream
 
 webdataset = pytest.importorskip("webdataset")
 
@@ -59,8 +59,8 @@ def test_views_and_labels_are_those_of_the_sample(urls: list[str]) -> None:
         ids = batch.ids.tolist()
         assert batch.labels.tolist() == [number(id) % 3 for id in ids]
         images = [decode(encoded(number(id))) for id in ids]
-        rows = plan.draw(RECIPE, 3, 0, ids, [image.shape[:2] for image in images]).rows
-        expected = cpu.render(images, rows, plan.targets(RECIPE))
+        rows = draw.draw(RECIPE, 3, 0, ids, [image.shape[:2] for image in images]).rows
+        expected = render.render(images, rows, draw.targets(RECIPE))
         for name, views in batch.views.items():
             assert torch.equal(views, expected[name])
 

@@ -1,22 +1,23 @@
 """GS, MC and RBD against their formulas, and what they find in pictures that are easy."""
 
+import helpers_reference
 import numpy as np
 import pytest
-import reference
+from helpers_saliency import f_measure, mae, plain, separation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saliencymaking import f_measure, mae, plain, separation
 
 from patchmill.loaders import saliency
-from patchmill.loaders.decode import decode
-from patchmill.loaders.saliency import gs, mc, rbd, slic
-from patchmill.loaders.saliency.constants import GS, MC, RBD
-from patchmill.loaders.saliency.graph import FAR, costs, graph_of, in_band, scales
-from patchmill.loaders.saliency.lab import lab_of
-from patchmill.loaders.saliency.paths import all_pairs
-from patchmill.loaders.saliency.scale import normalised, otsu, score, score_of_levels
-from patchmill.loaders.saliency.solve import factor, substitute
-from patchmill.loaders.sources.scenes import Scenes
+from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.saliency.estimators import gs, mc, rbd
+from patchmill.loaders.saliency.estimators.cholesky import factor, substitute
+from patchmill.loaders.saliency.image.threshold import normalised, otsu, score, score_of_levels
+from patchmill.loaders.saliency.settings import GS, MC, RBD
+from patchmill.loaders.saliency.superpixels import slic
+from patchmill.loaders.saliency.superpixels.graph import FAR, costs, graph_of, in_band, scales
+from patchmill.loaders.saliency.superpixels.lab import lab_of
+from patchmill.loaders.saliency.superpixels.shortest_paths import all_pairs
+from patchmill.loaders.sources.scenes.source import Scenes
 
 BY_HAND = ("gs", "mc", "rbd")
 
@@ -35,7 +36,7 @@ def made(request):
 
 
 def test_rbd_is_its_formula(made):
-    wanted = reference.rbd(*made[:2], otsu)
+    wanted = helpers_reference.rbd(*made[:2], otsu)
     found, connectivity = rbd.saliency(graph_of(*made), made[1], RBD())
     assert connectivity == pytest.approx(wanted["con"].mean(), rel=1e-3)
     np.testing.assert_allclose(found, wanted["map"], atol=5e-3)
@@ -46,7 +47,7 @@ def test_boundary_connectivity_is_its_formula(made):
     scale = scales(graph)
     paths = all_pairs(costs(graph.colour, graph.near, boundary, scale.clip), 3 * scale.geodesic)
     found = rbd.boundary_connectivity(paths, boundary, scale.geodesic)
-    np.testing.assert_allclose(found, reference.rbd(*made[:2], otsu)["con"], rtol=5e-3)
+    np.testing.assert_allclose(found, helpers_reference.rbd(*made[:2], otsu)["con"], rtol=5e-3)
 
 
 def test_things_hold_on_to_the_boundary_less_than_backgrounds():
@@ -61,13 +62,13 @@ def test_things_hold_on_to_the_boundary_less_than_backgrounds():
 
 def test_gs_is_its_formula(made):
     np.testing.assert_allclose(
-        gs.saliency(graph_of(*made), made[1], GS())[0], reference.gs(*made[:2]), atol=5e-3
+        gs.saliency(graph_of(*made), made[1], GS())[0], helpers_reference.gs(*made[:2]), atol=5e-3
     )
 
 
 def test_mc_is_its_formula(made):
     np.testing.assert_allclose(
-        mc.saliency(graph_of(*made), made[1], MC())[0], reference.mc(*made[:2]), atol=5e-3
+        mc.saliency(graph_of(*made), made[1], MC())[0], helpers_reference.mc(*made[:2]), atol=5e-3
     )
 
 
@@ -101,7 +102,7 @@ def test_scores_are_one_for_black_and_white_and_five_for_grey():
     assert score(np.array([0.0, 1.0, 1.0])) == 1
     assert score(np.array([0.45, 0.55])) == 5
     values = np.random.default_rng(0).integers(0, 256, 999)
-    assert score(values / 255) == pytest.approx(reference.mc_score(values / 255))
+    assert score(values / 255) == pytest.approx(helpers_reference.mc_score(values / 255))
     levels = np.bincount(values, minlength=256)
     assert score_of_levels(levels) == pytest.approx(score(values / 255.001), abs=0.02)
 

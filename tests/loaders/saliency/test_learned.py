@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers_saliency import plain, separation
 from safetensors.torch import load_file, save_file
-from saliencymaking import plain, separation
 from torch import nn
 
 from patchmill.loaders import saliency
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.saliency import train
-from patchmill.loaders.saliency.u2net import U2Net
+from patchmill.loaders.saliency.learned.u2net import U2Net
 
 SIZE = 32
 
@@ -77,9 +77,9 @@ def test_weights_of_either_kind_are_the_same_estimator(kind: str, tmp_path: Path
     first = saliency.estimate(image, by(path))
     network = U2Net().eval()
     network.load_state_dict(state)
-    from patchmill.loaders.saliency.learned import MEAN, STD
-    from patchmill.loaders.saliency.resample import resized
-    from patchmill.loaders.saliency.scale import normalised
+    from patchmill.loaders.saliency.image.resample import resized
+    from patchmill.loaders.saliency.image.threshold import normalised
+    from patchmill.loaders.saliency.learned.network import MEAN, STD
 
     pixels = (resized(image, SIZE, SIZE) / np.float32(255) - MEAN) / STD
     with torch.inference_mode():

@@ -7,16 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from helpers_saliency import plain, separation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saliencymaking import plain, separation
 
 from patchmill.loaders import saliency
-from patchmill.loaders.errors import MillError
-from patchmill.loaders.saliency import frame
-from patchmill.loaders.saliency.constants import MC, RBD, fingerprint
-from patchmill.loaders.saliency.maps import MOST_PIXELS, SHORTEST, judged, working_size
-from patchmill.loaders.saliency.resample import resized
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.saliency.estimate import MOST_PIXELS, SHORTEST, judged, working_size
+from patchmill.loaders.saliency.image import frame
+from patchmill.loaders.saliency.image.resample import resized
+from patchmill.loaders.saliency.settings import MC, RBD, fingerprint
 
 BY_HAND = ("gs", "mc", "rbd")
 

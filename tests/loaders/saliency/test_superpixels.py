@@ -1,18 +1,18 @@
 """Superpixels and their graph, each step against its formula in plain NumPy."""
 
+import helpers_reference
 import numpy as np
 import pytest
-import reference
+from helpers_saliency import plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saliencymaking import plain
 from scipy import ndimage
 
-from patchmill.loaders.saliency import graph, slic
-from patchmill.loaders.saliency.connect import connected
-from patchmill.loaders.saliency.lab import lab_of
-from patchmill.loaders.saliency.paths import all_pairs, from_sources
-from patchmill.loaders.saliency.resample import resized
+from patchmill.loaders.saliency.image.resample import resized
+from patchmill.loaders.saliency.superpixels import graph, slic
+from patchmill.loaders.saliency.superpixels.connect import connected
+from patchmill.loaders.saliency.superpixels.lab import lab_of
+from patchmill.loaders.saliency.superpixels.shortest_paths import all_pairs, from_sources
 
 
 def superpixels(image, count=60):
@@ -23,14 +23,14 @@ def test_lab_is_that_of_the_formula_for_all_kinds_of_colours():
     codes = np.array([0, 1, 5, 10, 11, 60, 128, 200, 254, 255], np.uint8)
     image = np.stack(np.meshgrid(codes, codes, codes), -1).reshape(20, 50, 3)
     found = lab_of(image)[:, :, :50].transpose(0, 2, 1)
-    np.testing.assert_allclose(found, reference.lab(image), atol=2e-3)
+    np.testing.assert_allclose(found, helpers_reference.lab(image), atol=2e-3)
 
 
 def test_clusters_are_those_of_plain_kmeans_in_windows():
     image, _ = plain(90, 120)
     down, across, pitch = 6, 8, 15.0
     found = slic._cluster(lab_of(image), 120, down, across, pitch, 20.0, 10)[:, :120]
-    wanted = reference.slic(reference.lab(image), down, across, pitch, 20.0, 10)
+    wanted = helpers_reference.slic(helpers_reference.lab(image), down, across, pitch, 20.0, 10)
     assert (found == wanted).mean() > 0.995
 
 
@@ -89,34 +89,36 @@ def made():
 def test_colours_places_and_neighbours(made):
     image, labels, count = made
     found = graph.graph_of(image, labels, count)
-    colour, place, near = reference.graph(image, labels)
+    colour, place, near = helpers_reference.graph(image, labels)
     np.testing.assert_allclose(found.colour, colour, atol=0.02)
     np.testing.assert_allclose(found.place, place, atol=1e-5)
     assert np.array_equal(found.near, near)
-    assert np.array_equal(graph.two_hops(found.near), reference.two_hops(near))
+    assert np.array_equal(graph.two_hops(found.near), helpers_reference.two_hops(near))
 
 
 @pytest.mark.parametrize("width", [1, 8, 200])
 def test_the_boundary_is_what_has_a_pixel_in_the_band(made, width):
     _, labels, count = made
-    assert np.array_equal(graph.in_band(labels, count, width), reference.band(labels, width))
+    assert np.array_equal(
+        graph.in_band(labels, count, width), helpers_reference.band(labels, width)
+    )
 
 
 def test_scales_of_the_picture(made):
     found = graph.scales(graph.graph_of(*made))
-    colour, _, near = reference.graph(made[0], made[1])
-    np.testing.assert_allclose(found, reference.scales(colour, near), rtol=1e-3, atol=5e-3)
+    colour, _, near = helpers_reference.graph(made[0], made[1])
+    np.testing.assert_allclose(found, helpers_reference.scales(colour, near), rtol=1e-3, atol=5e-3)
 
 
 @given(st.integers(1, 70), st.integers(0, 10**6), st.floats(0, 30))
 @settings(deadline=None)
 def test_shortest_paths_are_scipys(count, seed, clip):
     draw = np.random.default_rng(seed)
-    colour = reference.euclid(draw.uniform(0, 60, (count, 3))).astype(np.float32)
-    near = reference.euclid(draw.uniform(0, 1, (count, 2))) < 0.25
+    colour = helpers_reference.euclid(draw.uniform(0, 60, (count, 3))).astype(np.float32)
+    near = helpers_reference.euclid(draw.uniform(0, 1, (count, 2))) < 0.25
     boundary = draw.random(count) < 0.2
     steps = graph.costs(colour, near, boundary, clip)
-    wanted = reference.geodesic(colour, near, boundary, clip)
+    wanted = helpers_reference.geodesic(colour, near, boundary, clip)
 
     lower = np.tril_indices(count, -1)
     found = all_pairs(steps.copy(), 1e30)[lower]

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchmill.loaders.errors import MillError
-from patchmill.loaders.sources import open_source, scene_draw, scene_shapes, scenes
-from patchmill.loaders.sources.scene_draw import Settings, make
-from patchmill.loaders.sources.scenes import Scenes
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.sources import open_source
+from patchmill.loaders.sources.scenes import scene as scene_draw
+from patchmill.loaders.sources.scenes import shapes
+from patchmill.loaders.sources.scenes import source as scenes
+from patchmill.loaders.sources.scenes.scene import Settings, make
+from patchmill.loaders.sources.scenes.source import Scenes
 
 PLAIN = Settings(0, 0.0, False, (1, 3), 10, None)
 
@@ -29,7 +32,7 @@ def test_scenes_are_photos_with_labels_and_masks() -> None:
     source = Scenes(count=20)
     assert len(source) == 20 and source.name == "scenes:20"
     assert source.labels is not None and source.labels.dtype == np.int64
-    assert source.classes == list(scene_shapes.NAMES) and set(source.labels) <= set(range(10))
+    assert source.classes == list(shapes.NAMES) and set(source.labels) <= set(range(10))
     density = []
     for i in range(20):
         photo, mask = pixels(source.read(i)), source.mask(i)
@@ -64,8 +67,8 @@ def test_the_label_is_the_class_of_the_largest_thing() -> None:
 @pytest.mark.parametrize("kind", range(10))
 def test_things_stay_within_their_reach(kind: int) -> None:
     for angle in np.linspace(0, 2 * np.pi, 400):
-        reach = scene_shapes.REACH[kind]
-        distance, _ = scene_shapes.outline(kind, reach * np.cos(angle), reach * np.sin(angle))
+        reach = shapes.REACH[kind]
+        distance, _ = shapes.outline(kind, reach * np.cos(angle), reach * np.sin(angle))
         assert distance > 0
 
 

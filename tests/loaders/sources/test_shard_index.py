@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+from helpers_shards import Files, image, settle, write_samples, write_tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shardmaking import Files, image, settle, write_samples, write_tar
 
-from patchmill.loaders.errors import MillError
-from patchmill.loaders.sources import columns, shard_index, shard_samples
+from patchmill.loaders.common import columns
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.sources.shards import index as shard_index
+from patchmill.loaders.sources.shards import samples
 
 
 def index(path: Path, files: Files) -> dict[str, list[int]]:
@@ -57,7 +59,7 @@ def test_keys_are_those_of_webdataset(members: list[tuple[str, str]]) -> None:
     for key, ending in members:
         name = f"{key}.{ending}"
         theirs = webdataset.tariterators.base_plus_ext(name)
-        ours = shard_samples.split(name.encode())
+        ours = samples.split(name.encode())
         if ours is not None and not name.rpartition("/")[2].startswith("."):
             assert (ours[0].decode(), ours[1]) == (theirs[0], theirs[1].lower())
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import webdataset
-from shardmaking import (
+from helpers_shards import (
     COUNT,
     EACH,
     add_indexes,
@@ -23,10 +23,12 @@ from shardmaking import (
     write_tar,
 )
 
-from patchmill.loaders.errors import MillError
-from patchmill.loaders.sources import open_source, shard_index, shard_set
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.folder import Folder
-from patchmill.loaders.sources.shards import Shards
+from patchmill.loaders.sources.shards import index as shard_index
+from patchmill.loaders.sources.shards import index_set
+from patchmill.loaders.sources.shards.source import Shards
 
 
 @pytest.fixture
@@ -149,7 +151,7 @@ def test_an_unchanged_set_is_not_scanned_again(
     after = open_source(f"{shards}/data-{{000000..000002}}.tar")
     assert isinstance(after, Shards) and after.fingerprint == before.fingerprint
     check(after)
-    monkeypatch.setattr(shard_set, "_assemble", None)
+    monkeypatch.setattr(index_set, "_assemble", None)
     check(Shards(str(shards)))  # and the whole set's index is not put together again
 
 

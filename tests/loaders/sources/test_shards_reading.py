@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shardmaking import (
+from helpers_shards import (
     COUNT,
     add_indexes,
     check,
@@ -20,9 +20,9 @@ from shardmaking import (
     write_samples,
 )
 
-from patchmill.loaders.sources import descriptors
-from patchmill.loaders.sources.descriptors import Descriptors
-from patchmill.loaders.sources.shards import Shards
+from patchmill.loaders.common import descriptors
+from patchmill.loaders.common.descriptors import Descriptors
+from patchmill.loaders.sources.shards.source import Shards
 
 
 @pytest.fixture

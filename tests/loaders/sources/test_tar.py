@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchmill.loaders.sources import tar
-from patchmill.loaders.sources.tar import FileReader, StreamReader, TarError, Truncated
+from patchmill.loaders.sources.shards import tar
+from patchmill.loaders.sources.shards.tar import FileReader, StreamReader, TarError, Truncated
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 ODD_KINDS = {

@@ -7,18 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import evaluable
+import helpers_runs
+import helpers_trained
 import pytest
-import small
 import torch
-from evaluable import tiny  # noqa: F401  (a fixture)
+from helpers_trained import tiny  # noqa: F401  (a fixture)
 
-from patchmill.loaders.errors import MillError
-from patchmill.training import checkpoint, evaluate, records
-from patchmill.training.distributed import World
+from patchmill.loaders.common.errors import MillError
+from patchmill.training import evaluate
 from patchmill.training.evaluation import knn, linear, trained
 from patchmill.training.evaluation.features import Features
 from patchmill.training.evaluation.table import EVALUATIONS
+from patchmill.training.ranks.distributed import World
+from patchmill.training.runtime import checkpoint, records
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -37,7 +38,7 @@ def test_knn_of_a_run_that_was_trained_beside_what_it_began_with(
 ):
     """What evaluate.py finds of the untrained network is what the engine found at its start."""
     words = {"train__epochs": 1, "evaluate": "knn", "evaluate__knn_every": 1}
-    folder = small.train(small.config(tmp_path, **words))
+    folder = helpers_runs.train(helpers_runs.config(tmp_path, **words))
     start, end = records.evaluations(folder)
     evaluate.main([f"run={folder}", "evaluate=knn"])
     found = json.loads((folder / "knn.json").read_text())
@@ -46,14 +47,14 @@ def test_knn_of_a_run_that_was_trained_beside_what_it_began_with(
     conditions = [found[name] for name in ("k", "temperature", "space", "patches")]
     assert conditions == [20, 0.07, "h", 1]
     last = records.evaluations(folder)[-1]
-    assert last["knn_h"] == found["knn"] and last["step"] == found["step"] == small.EPOCH
+    assert last["knn_h"] == found["knn"] and last["step"] == found["step"] == helpers_runs.EPOCH
     text = capsys.readouterr().out
     assert "untrained" in text and f"written to {folder / 'knn.json'}" in text
     assert (folder / "report.html").exists()
 
 
 def test_the_untrained_network_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder, calls = evaluable.write(evaluable.settings(tmp_path)), []
+    folder, calls = helpers_trained.write(helpers_trained.settings(tmp_path)), []
     monkeypatch.setattr(knn, "accuracy", lambda *its: calls.append(its) or 0.5)
     for words in ([], [], ["space=z"], ["evaluate.k=3"], ["evaluate.k=3"]):
         evaluate.main([f"run={folder}", *words])
@@ -61,7 +62,7 @@ def test_the_untrained_network_is_looked_at_once(tmp_path: Path, monkeypatch: py
 
 
 def test_a_probe_reports_each_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = evaluable.write(evaluable.settings(tmp_path))
+    folder = helpers_trained.write(helpers_trained.settings(tmp_path))
     short = linear.PROTOCOLS["moco"]._replace(epochs=2)
     monkeypatch.setitem(linear.PROTOCOLS, "moco", short)
     evaluate.main([f"run={folder}", "evaluate=linear", "protocol=moco", "rates=[0.1,30]"])
@@ -70,8 +71,8 @@ def test_a_probe_reports_each_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_which_checkpoint(tmp_path: Path):
-    config = evaluable.settings(tmp_path)
-    folder = evaluable.write(config)
+    config = helpers_trained.settings(tmp_path)
+    folder = helpers_trained.write(config)
     with pytest.raises(MillError, match="has no best checkpoint yet: train it first"):
         evaluate.main([f"run={folder}", "checkpoint=best"])
     newest = checkpoint.newest(folder)
@@ -99,7 +100,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("word", MISTAKES)
 def test_mistakes_are_sentences(word: str, tmp_path: Path):
-    folder = evaluable.write(evaluable.settings(tmp_path))
+    folder = helpers_trained.write(helpers_trained.settings(tmp_path))
     with pytest.raises(MillError, match=MISTAKES[word]):
         evaluate.main([f"run={folder}", word])
 
@@ -108,13 +109,13 @@ def test_images_without_labels_are_a_sentence(tmp_path: Path):
     from PIL import Image
 
     Image.new("RGB", (20, 20)).save(tmp_path / "0.png")
-    folder = evaluable.write(evaluable.settings(tmp_path / "out"))
+    folder = helpers_trained.write(helpers_trained.settings(tmp_path / "out"))
     with pytest.raises(MillError, match=r"has no labels to evaluate with"):
         evaluate.main([f"run={folder}", "evaluate=linear", f"data.test={tmp_path}"])
 
 
 def test_a_run_that_is_not_finished_has_to_be_meant(tmp_path: Path):
-    folder = evaluable.write(evaluable.settings(tmp_path), state="stopped")
+    folder = helpers_trained.write(helpers_trained.settings(tmp_path), state="stopped")
     expected = r"is not finished \(step 3 of 4\): run its command again, .* unfinished=true"
     with pytest.raises(MillError, match=expected):
         evaluate.main([f"run={folder}"])
@@ -139,8 +140,8 @@ def test_a_method_without_a_projector_has_no_z(tmp_path: Path):
 
 def _supervised(out: Path):
     words = {"method": "supervised", "method.views": "simclr(size=16)"}
-    words |= {key: value for key, value in evaluable.BAG.items() if key.startswith("data")}
-    from patchmill.training import compose
+    words |= {key: value for key, value in helpers_trained.BAG.items() if key.startswith("data")}
+    from patchmill.training.config import compose
 
     return trained.untrained(compose.compose([f"{k}={v}" for k, v in words.items()]), World())
 
@@ -158,7 +159,7 @@ def test_as_a_script(tmp_path: Path):
 def test_features_of_a_run_are_of_all_its_images(tmp_path: Path):
     from patchmill.training.evaluation import whole
 
-    run = evaluable.run(tmp_path)
+    run = helpers_trained.run(tmp_path)
     found = whole.features(run, run.network(), "train")
     assert isinstance(found, Features) and found.ids.tolist() == list(range(14))
     assert len(whole.features(run, run.network(), "train", 5).rows) == 5
@@ -167,7 +168,7 @@ def test_features_of_a_run_are_of_all_its_images(tmp_path: Path):
 def test_crops_to_probe_on_are_others_in_each_epoch(tmp_path: Path, monkeypatch):
     from patchmill.training.evaluation import whole
 
-    run = evaluable.run(tmp_path)
+    run = helpers_trained.run(tmp_path)
     make = whole.crops(run, run.network())
     first, second = make(), make()
     assert first.ids.tolist() == second.ids.tolist() == list(range(14))

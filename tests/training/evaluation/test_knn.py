@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers_methods import Tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from learning import Tiny
 from torch.nn.functional import cosine_similarity
 
 from patchmill import loaders
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.training.evaluation import knn
 from patchmill.training.evaluation.features import Features, extract
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import evaluable
+import helpers_ranks
+import helpers_trained
 import pytest
-import ranks
 import torch
-from evaluable import tiny  # noqa: F401  (a fixture)
+from helpers_trained import tiny  # noqa: F401  (a fixture)
 from torch.nn.functional import cosine_similarity
 
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Crop, Spread, Window
 from patchmill.training import data
 from patchmill.training.evaluation import linear, neighbours, patch_views, patches
@@ -34,7 +34,7 @@ def embedded(run, recipe):
 
 
 def test_means_are_those_of_each_patchs_h_and_z(tmp_path: Path):
-    run = evaluable.run(tmp_path)
+    run = helpers_trained.run(tmp_path)
     recipe = patch_views.grid(run.config, 4)
     found, expected = means(run, recipe, "test"), embedded(run, recipe)
     for at, image in enumerate(found["h"].ids.tolist()):
@@ -51,7 +51,7 @@ def test_means_are_those_of_each_patchs_h_and_z(tmp_path: Path):
 def test_streams_of_any_size_give_the_same_means(
     forward: int, rendered: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    run = evaluable.run(tmp_path)
+    run = helpers_trained.run(tmp_path)
     recipe = patch_views.grid(run.config, 9)
     expected = means(run, recipe, "test")
     monkeypatch.setattr(patches, "FORWARD", forward)
@@ -62,7 +62,7 @@ def test_streams_of_any_size_give_the_same_means(
 
 
 def test_one_patch_of_the_whole_image_is_the_central_view(tmp_path: Path):
-    run = evaluable.run(tmp_path)
+    run = helpers_trained.run(tmp_path)
     one = means(run, patch_views.grid(run.config, 1, area=1.0), "test")
     central = means(run, patch_views.central(run.config), "test")
     patch = means(run, patch_views.grid(run.config, 1), "test")
@@ -71,7 +71,7 @@ def test_one_patch_of_the_whole_image_is_the_central_view(tmp_path: Path):
 
 
 def test_the_findings_have_a_row_for_each_count_and_a_curve_that_ends_at_one(tmp_path: Path):
-    run = evaluable.run(tmp_path)
+    run = helpers_trained.run(tmp_path)
     chosen = Settings(counts=[16, 1], probe="none", curve=4, neighbours=2)
     found = patches.evaluate(run, chosen)
     assert [row[0] for row in found.rows] == ["central", "1 patch", "16 patches"]
@@ -92,7 +92,7 @@ def test_the_findings_have_a_row_for_each_count_and_a_curve_that_ends_at_one(tmp
 def test_a_probe_stands_beside_knn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     short = linear.PROTOCOLS["emp_ssl"]._replace(epochs=3)
     monkeypatch.setitem(linear.PROTOCOLS, "emp_ssl", short)
-    run = evaluable.run(tmp_path)
+    run = helpers_trained.run(tmp_path)
     found = patches.evaluate(run, Settings(counts=[1], curve=0, neighbours=0, images=8))
     assert found.columns[1:] == ["knn in h", "linear in h", "knn in z", "linear in z"]
     scores = found.data["columns"]["1 patch"]["h"]
@@ -100,7 +100,7 @@ def test_a_probe_stands_beside_knn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_evaluation_by_patches_leaves_no_trace(tmp_path: Path):
-    run = evaluable.run(tmp_path)
+    run = helpers_trained.run(tmp_path)
     run.method.train()
     before = {name: value.clone() for name, value in run.method.state_dict().items()}
     torch.manual_seed(3)
@@ -134,8 +134,8 @@ RANKS = """
 def test_two_ranks_find_what_one_finds(tmp_path: Path):
     outputs = []
     for size in (1, 2):
-        folder = evaluable.write(evaluable.settings(tmp_path / str(size)))
-        outputs += ranks.run_well(RANKS.format(folder=str(folder)), tmp_path, size)
+        folder = helpers_trained.write(helpers_trained.settings(tmp_path / str(size)))
+        outputs += helpers_ranks.run_well(RANKS.format(folder=str(folder)), tmp_path, size)
     assert outputs[0] and outputs[0] == outputs[1] == outputs[2]
 
 
@@ -144,7 +144,7 @@ def test_two_ranks_find_what_one_finds(tmp_path: Path):
 
 def test_a_grid_has_the_scale_of_training(tmp_path: Path):
     by_area, windows = (
-        evaluable.settings(tmp_path, method__views=f"bagssl(size=16, {more})")
+        helpers_trained.settings(tmp_path, method__views=f"bagssl(size=16, {more})")
         for more in ("scale=0.3", "short_side=24")
     )
     assert patch_views.grid(by_area, 9).views[0].crop == Spread(3, 3, 0.3)
@@ -154,7 +154,7 @@ def test_a_grid_has_the_scale_of_training(tmp_path: Path):
 
 
 def test_random_patches_have_training_s_colours_only_if_asked(tmp_path: Path):
-    config = evaluable.settings(tmp_path, method__views="bagssl(size=16, short_side=24)")
+    config = helpers_trained.settings(tmp_path, method__views="bagssl(size=16, short_side=24)")
     (plain,), (coloured,) = (patch_views.random(config, 5, it).views for it in (False, True))
     assert (plain.colour, plain.blur, plain.solarise) == (None, None, 0.0)
     assert plain.count == coloured.count == 5 and coloured.colour
@@ -162,10 +162,10 @@ def test_random_patches_have_training_s_colours_only_if_asked(tmp_path: Path):
 
 
 def test_numbers_that_are_no_grid_and_scales_that_nobody_knows(tmp_path: Path):
-    config = evaluable.settings(tmp_path)
+    config = helpers_trained.settings(tmp_path)
     with pytest.raises(MillError, match=r"20 patches are no square grid: take 16 or 25, or"):
         patch_views.grid(config, 20)
-    config = evaluable.settings(tmp_path, method__views="simclr(size=16)")
+    config = helpers_trained.settings(tmp_path, method__views="simclr(size=16)")
     with pytest.raises(MillError, match=r"did not learn from patches of one scale: .* area=0.2"):
         patch_views.grid(config, 16)
     assert patch_views.grid(config, 16, 0.1).views[0].crop == Spread(4, 4, 0.1)
@@ -183,7 +183,7 @@ def test_neighbours_are_of_other_images_and_the_nearest_first():
 
 
 def test_the_picture_has_a_row_for_each_query(tmp_path: Path):
-    run = evaluable.run(tmp_path)
+    run = helpers_trained.run(tmp_path)
     recipe = patch_views.grid(run.config, neighbours.OF_AN_IMAGE)
     three, five = (neighbours.draw(run, recipe, count) for count in (3, 5))
     assert five.height - three.height == 2 * (neighbours.SIDE + neighbours.GAP)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import evaluable
+import helpers_trained
 import pytest
 import torch
-from evaluable import tiny  # noqa: F401  (a fixture)
+from helpers_trained import tiny  # noqa: F401  (a fixture)
 
-from patchmill.loaders.errors import MillError
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import CopyPaste
 from patchmill.loaders.sources import open_source
 from patchmill.training import data
-from patchmill.training.distributed import World
 from patchmill.training.evaluation import linear, reliance
 from patchmill.training.evaluation.reliance import ALONE, SAME, SWAPPED, Settings
+from patchmill.training.ranks.distributed import World
 
 BIASED = "scenes(count=14, size=32, background_bias=0.9)"
 
 
 def test_scenes_are_painted_with_training_s_backgrounds_and_with_others(tmp_path: Path):
-    found = reliance.variants(evaluable.settings(tmp_path, data__train=BIASED))
+    found = reliance.variants(helpers_trained.settings(tmp_path, data__train=BIASED))
     same, swapped = (open_source(found[name].place) for name in (SAME, SWAPPED))
     assert same.name == "scenes(count=6, seed=1, background_bias=0.9, size=32)"
     assert swapped.name == "scenes(count=6, seed=1, swap_backgrounds=True, size=32)"
@@ -34,7 +34,7 @@ def test_scenes_are_painted_with_training_s_backgrounds_and_with_others(tmp_path
 
 
 def test_the_foreground_alone_lies_on_one_grey_in_every_image(tmp_path: Path):
-    config = evaluable.settings(tmp_path, evaluate__view="eval(size=32, short_side=32)")
+    config = helpers_trained.settings(tmp_path, evaluate__view="eval(size=32, short_side=32)")
     recipe = reliance.variants(config)[ALONE].recipe
     source = open_source(config.data.test)
     for batch in data.open_evaluation(config, World(), "test", recipe):
@@ -46,7 +46,7 @@ def test_the_foreground_alone_lies_on_one_grey_in_every_image(tmp_path: Path):
 
 
 def test_other_data_is_cut_out_by_its_masks(tmp_path: Path):
-    config = evaluable.settings(tmp_path)
+    config = helpers_trained.settings(tmp_path)
     config.data.test = "photos"
     found = reliance.variants(config)
     assert {it.place for it in found.values()} == {"photos"}
@@ -55,7 +55,7 @@ def test_other_data_is_cut_out_by_its_masks(tmp_path: Path):
 
 
 def test_nothing_to_test_on_is_a_sentence(tmp_path: Path):
-    config = evaluable.settings(tmp_path)
+    config = helpers_trained.settings(tmp_path)
     config.data.test = None
     with pytest.raises(MillError, match=r"has no images to test on: name some, as data.test=DIR"):
         reliance.variants(config)
@@ -72,7 +72,7 @@ def test_scenes_are_known_however_they_are_written(place: str):
 def test_gaps_are_what_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     short = linear.PROTOCOLS["vicreg"]._replace(epochs=2)
     monkeypatch.setitem(linear.PROTOCOLS, "vicreg", short)
-    run = evaluable.run(tmp_path, data__train=BIASED)
+    run = helpers_trained.run(tmp_path, data__train=BIASED)
     found = reliance.evaluate(run, Settings())
     assert found.columns == ["backgrounds", "knn", "linear"]
     for metric, scores in found.data["scores"].items():

@@ -8,18 +8,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from learning import Tiny, noise, step
+from helpers_methods import Tiny, noise, step
 from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from patchmill.loaders import presets
-from patchmill.loaders.errors import MillError
-from patchmill.training import methods, norms
+from patchmill.loaders.common.errors import MillError
+from patchmill.training import methods
 from patchmill.training.methods import METHODS, Progress
 from patchmill.training.methods.bagssl import BagSSL
 from patchmill.training.methods.dilo import DiLo
 from patchmill.training.methods.emp_ssl import EMPSSL
 from patchmill.training.methods.moco import MoCo
+from patchmill.training.nets import norms
 
 NOW = Progress(step=0, steps=10, epoch=0.0, epochs=1)
 SMALL = {

@@ -1,0 +1,1 @@
+"""Scaling: measured with processes here, predicted for many nodes."""

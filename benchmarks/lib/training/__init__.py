@@ -1,0 +1,1 @@
+"""Training throughput: feeds, steps and their tables."""

@@ -1,0 +1,113 @@
+"""A turn of training: so many steps of the engine's own loop on a feed, and where their time went.
+
+What happens when is seen through the eyes that the loop has anyway: it asks for a batch, shows what
+it made of it, and tells when a step is over. On a GPU, moments are those at which the GPU comes
+past them, so that waiting for a batch is what the GPU waits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from patchmill.benchmarks.lib import timing
+from patchmill.training import engine
+from patchmill.training.ranks.signals import Signals
+from patchmill.training.runtime.hooks import Between
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from patchmill.benchmarks.lib.training.feeds import Feed
+    from patchmill.loaders.batch import ViewBatch
+    from patchmill.loaders.loader import Loader
+    from patchmill.training import methods
+    from patchmill.training.ranks.failures import Stacks
+    from patchmill.training.runtime.state import State
+
+WAIT, PASSES, OPTIMISER, REST = "data", "forward and backward", "optimiser", "teacher and log"
+PARTS = (WAIT, PASSES, OPTIMISER, REST)
+ENDLESS = 10**9  # steps in an epoch: what happens at its end is not what is measured
+
+
+@dataclass(frozen=True)
+class Turn:
+    images_per_s: float
+    seconds: dict[str, float]  # of a step, by part
+    cores: float  # that were busy, of whomever's work for this
+    gpu_bytes: int  # of the GPU's memory that torch had given out, at most
+
+    @property
+    def wait(self) -> float:
+        """The share of the time in which there was no batch."""
+        return self.seconds[WAIT] / sum(self.seconds.values())
+
+
+def take(state: State, stacks: Stacks, feed: Feed, warm_up: int, steps: int) -> Turn:
+    """The first steps, in which queues come to what they are like in a long run, do not count."""
+    timing.wait_until_quiet()
+    feed.drop_ready()
+    state.loader, state.steps_per_epoch = cast("Loader", feed), ENDLESS
+    if warm_up:
+        engine.loop(state, Watch(state, stacks, warm_up))
+    timing.finish_gpu()
+    on_gpu = state.world.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(state.world.device)
+    watch = Watch(state, stacks, steps)
+    began, busy = time.perf_counter(), timing.processor_seconds()
+    engine.loop(state, watch)
+    timing.finish_gpu()
+    seconds = time.perf_counter() - began
+    busy = timing.processor_seconds() - busy
+    most = torch.cuda.max_memory_allocated(state.world.device) if on_gpu else 0
+    return Turn(watch.images / seconds, watch.seconds(), busy / seconds, most)
+
+
+class Watch(Between):
+    """Looks after training as on ranks that write nothing, for so many steps, and on the clock."""
+
+    def __init__(self, state: State, stacks: Stacks, steps: int) -> None:
+        super().__init__(state, Signals(), stacks, at=None)
+        self.images, self._steps, self._to_go = 0, steps, steps
+        self._on_gpu = state.world.device.type == "cuda"
+        self._moments: list[tuple[str, Any]] = []  # a part of a step, and when it ended
+        self._mark("")
+
+    def next(self, batches: Iterator[ViewBatch]) -> ViewBatch:
+        self._mark(REST)
+        batch = super().next(batches)
+        self._mark(WAIT)
+        return batch
+
+    def saw(self, batch: ViewBatch, losses: methods.Losses) -> None:
+        self._mark(PASSES)
+        self.images += len(batch)
+        super().saw(batch, losses)
+
+    def after(self, norm: torch.Tensor | None, rate: float) -> None:
+        self._mark(OPTIMISER)
+        super().after(norm, rate)
+        self._to_go -= 1
+        if not self._to_go:
+            self._mark(REST)
+            self.stopped = 1
+
+    def seconds(self) -> dict[str, float]:
+        """Of a step, by part; on a GPU, when it is through with them all."""
+        found = dict.fromkeys(PARTS, 0.0)
+        for (_, before), (part, now) in itertools.pairwise(self._moments):
+            passed = before.elapsed_time(now) / 1e3 if self._on_gpu else now - before
+            found[part] += passed / self._steps
+        return found
+
+    def _mark(self, part: str) -> None:
+        moment: Any = time.perf_counter()
+        if self._on_gpu:
+            moment = torch.cuda.Event(enable_timing=True)
+            moment.record()
+        self._moments.append((part, moment))

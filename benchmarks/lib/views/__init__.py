@@ -1,0 +1,1 @@
+"""The renderers' stages: their floors, their times, their table."""

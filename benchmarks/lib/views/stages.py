@@ -1,0 +1,191 @@
+"""The stages of the renderers, timed one by one on a batch of made-up pictures."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchmill.benchmarks.lib import timing
+from patchmill.benchmarks.lib.timing import Summary
+from patchmill.benchmarks.lib.views.floors import Floor, floors, total
+from patchmill.kernels.common.jit import jit
+from patchmill.kernels.views import layout
+from patchmill.kernels.views.cpu import render
+from patchmill.kernels.views.cpu.colour import blur, colour
+from patchmill.kernels.views.cpu.finish import finish
+from patchmill.kernels.views.cpu.resize import pitch_of, resize
+from patchmill.kernels.views.decisions import Target
+from patchmill.loaders.plan import draw
+from patchmill.loaders.recipe import Recipe
+
+# Sides of photos as they are common in ImageNet, which has 1.8e5 pixels on average.
+SHAPES = [(375, 500), (500, 375), (333, 500), (500, 333), (480, 640), (256, 341), (400, 400)]
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    seconds: Summary  # for the batch
+    floor: Floor | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a GPU can do at best: per second, by its clocks and widths."""
+
+    name: str
+    bandwidth: float  # bytes
+    filter_rate: float  # multiply-adds of float16 on tensor cores
+    other_rate: float  # float32 operations, multiply-adds counted as two
+
+
+@dataclass(frozen=True)
+class Batch:
+    images: list[np.ndarray]
+    rows: np.ndarray
+    targets: Sequence[Target]
+
+    @property
+    def shapes(self) -> np.ndarray:
+        return np.array([image.shape[:2] for image in self.images])
+
+
+def make_batch(recipe: Recipe, count: int) -> Batch:
+    """Noise: no stage's time depends on what is in a picture."""
+    rng = np.random.default_rng(0)
+    shapes = [SHAPES[i % len(SHAPES)] for i in range(count)]
+    images = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
+    rows = draw.draw(recipe, 0, 0, np.arange(count), shapes).rows
+    return Batch(images, rows, draw.targets(recipe))
+
+
+# --------------------------------------------------------------------------------------- on a GPU
+
+
+def on_gpu(
+    batch: Batch, device: torch.device, dtype: torch.dtype, channels_last: bool, rounds: int
+) -> list[Stage]:
+    """The launches by the GPU's clock, and what the host does for them by its own."""
+    from patchmill.kernels.views.gpu import launch as gpu_launch
+    from patchmill.kernels.views.gpu.tables import TILES, Images
+
+    torch.cuda.set_device(device.index or 0)
+    there = [torch.from_numpy(image).to(device) for image in batch.images]
+    numbers = layout.elements(batch.targets, len(there))
+    out = torch.empty(numbers, dtype=dtype, device=device)
+    images = Images.of(there)
+
+    def prepare() -> Any:
+        return gpu_launch.launches(out, images, batch.rows, batch.targets, channels_last)
+
+    host, on_device, whole = [], [], []
+    for number in range(rounds + 3):
+        began = time.perf_counter()
+        launches = prepare()
+        prepared = time.perf_counter() - began
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(len(launches) + 1)]
+        torch.cuda.synchronize()
+        torch.cuda._sleep(2_000_000)  # the launches are queued before the first begins
+        marks[0].record()
+        for launch, mark in zip(launches, marks[1:], strict=True):
+            launch()
+            mark.record()
+        torch.cuda.synchronize()
+        if number >= 3:  # compiled, and memory taken, by then
+            host.append(prepared)
+            times = [a.elapsed_time(b) / 1e3 for a, b in itertools.pairwise(marks)]
+            on_device.append(times)
+            whole.append(sum(times))
+    least = floors(batch.rows, batch.shapes, batch.targets, out.element_size(), TILES[-1])
+    names = [launch.kernel.__name__ for launch in prepare()]
+    found = []
+    for name in dict.fromkeys(names):
+        times = [sum(t for n, t in zip(names, row, strict=True) if n == name) for row in on_device]
+        found.append(Stage(name, timing.summary(times), least[name]))
+    found.append(Stage("all launches", timing.summary(whole), total(least.values())))
+    return [*found, Stage("host: tables and upload", timing.summary(host))]
+
+
+def gpu_machine(device: torch.device) -> Machine:
+    """Rates at the clocks that the driver names as the highest."""
+    from triton.runtime import driver
+
+    about = driver.active.utils.get_device_properties(device.index or 0)
+    major, minor = torch.cuda.get_device_capability(device)
+    multipliers = {(8, 0): 1024, (9, 0): 2048, (10, 0): 4096}.get((major, minor), 512)
+    cycles = about["multiprocessor_count"] * about["sm_clock_rate"] * 1e3
+    bandwidth = 2 * about["mem_clock_rate"] * 1e3 * about["mem_bus_width"] / 8
+    lanes = 64 if (major, minor) == (8, 0) else 128
+    name = torch.cuda.get_device_name(device)
+    return Machine(name, bandwidth, cycles * multipliers, cycles * lanes * 2)
+
+
+# --------------------------------------------------------------------------------------- on a CPU
+
+
+def on_cpu(batch: Batch, dtype: torch.dtype, channels_last: bool, rounds: int) -> list[Stage]:
+    """The same stages for all views of one image after another, in one thread."""
+    largest = max(target.size for target in batch.targets)
+    height, width = batch.shapes.max(0)
+    pool = render.Scratch().fitting(height, width, largest)
+    slots = render.slots(batch.targets, 1, dtype == torch.uint8)
+    room = 3 * largest * int(pitch_of(largest))
+    planes = np.zeros((len(slots), room), np.int16)
+    out, half = render.numbers(torch.empty(layout.elements(batch.targets, 1), dtype=dtype))
+
+    stages: dict[str, Callable[[np.ndarray, np.ndarray], None]] = {
+        "resize": lambda image, rows: _resize(image, rows, slots, planes, pool),
+        "colour": lambda image, rows: _colour(rows, slots, planes),
+        "blur": lambda image, rows: _blur(rows, slots, planes, pool),
+        "finish": lambda image, rows: _finish(rows, slots, planes, half, channels_last, out, pool),
+    }
+    found: dict[str, list[float]] = {name: [] for name in stages}
+    for number in range(rounds + 1):
+        spent = dict.fromkeys(stages, 0.0)
+        for image, rows in zip(batch.images, batch.rows, strict=True):
+            for name, stage in stages.items():
+                began = time.perf_counter()
+                stage(image, rows)
+                spent[name] += time.perf_counter() - began
+        if number:  # compiled by then
+            for name in stages:
+                found[name].append(spent[name])
+    whole = [sum(times) for times in zip(*found.values(), strict=True)]
+    parts = [Stage(name, timing.summary(times)) for name, times in found.items()]
+    return [*parts, Stage("all stages", timing.summary(whole))]
+
+
+@jit
+def _resize(image, rows, slots, planes, pool):
+    for v in range(len(rows)):
+        bicubic = slots[v].bicubic != 0
+        resize(image, rows[v], slots[v].size, bicubic, rows[v].flip != 0, False, planes[v], pool)
+
+
+@jit
+def _colour(rows, slots, planes):
+    for v in range(len(rows)):
+        colour(rows[v], slots[v].size, planes[v])
+
+
+@jit
+def _blur(rows, slots, planes, pool):
+    for v in range(len(rows)):
+        if rows[v].sigma > 0:
+            blur(rows[v], slots[v].size, planes[v], pool)
+
+
+@jit
+def _finish(rows, slots, planes, half, channels_last, out, pool):
+    for v in range(len(rows)):
+        slot, turned = slots[v], (rows[v].turns & 1) == 1
+        finish(
+            planes[v], slot.size, not turned, rows[v].solarise != 0, slot.scale, slot.shift,
+            half, channels_last, out, slot.first, pool,
+        )  # fmt: skip

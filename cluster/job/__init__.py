@@ -1,0 +1,1 @@
+"""What runs inside a job, and what a run's folder records of its jobs."""

@@ -1,0 +1,1 @@
+"""Data preparation as an array of tasks."""

@@ -1,0 +1,1 @@
+"""SLURM: its commands, the batch script, the queue."""

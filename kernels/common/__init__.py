@@ -1,0 +1,1 @@
+"""What all kernels share: compilation and its cache, threads, vectors, memory."""

@@ -1,0 +1,1 @@
+"""The CPU renderer, compiled by Numba."""

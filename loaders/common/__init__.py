@@ -1,0 +1,1 @@
+"""Helpers every loader module shares: errors, settings, files, progress, the cache folder."""

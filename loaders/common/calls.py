@@ -1,0 +1,52 @@
+"""Reads `name(key=value, ...)` from a command line: calls as data, never evaluated."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from patchmill.loaders.common.errors import MillError
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """`"dino(local_crops=6)"` -> `("dino", {"local_crops": 6})`; a bare name has no arguments."""
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        if isinstance(node, ast.Name):
+            return node.id, {}
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:
+            raise ValueError
+        if any(k.arg is None for k in node.keywords):
+            raise ValueError
+        return node.func.id, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        raise MillError(
+            f"cannot read {text!r}: write a name, or a name with literal keyword arguments "
+            "such as dino(local_crops=6)"
+        ) from None
+
+
+def call(text: str, choices: Mapping[str, Callable[..., Any]], kind: str) -> Any:
+    """Call the named choice; unknown names and arguments are errors that name the nearest one."""
+    name, arguments = parse(text)
+    if name not in choices:
+        raise MillError(f"there is no {kind} {name!r}{nearest(name, choices)}")
+    known = inspect.signature(choices[name]).parameters
+    for key in arguments:
+        if key not in known:
+            raise MillError(f"{kind} {name} has no setting {key!r}{nearest(key, known)}")
+    try:
+        return choices[name](**arguments)
+    except TypeError as error:
+        raise MillError(f"{kind} {text!r} cannot be made: {error}") from None
+
+
+def nearest(word: str, choices: Mapping[str, Any]) -> str:
+    """`"; did you mean X?"`, or the list of what there is."""
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are: {', '.join(choices)}" if choices else "; it has no settings"

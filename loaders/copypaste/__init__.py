@@ -1,0 +1,1 @@
+"""Masks and backgrounds for saliency-guided copy-paste."""

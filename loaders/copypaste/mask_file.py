@@ -1,0 +1,154 @@
+"""Masks beside any data set, in one memory-mapped file: a small PNG and what is known of each.
+
+A file of `columns`, one row for each sample:
+
+    pngs u1, starts u8          all PNGs in turn, and (n + 1 long) where each begins
+    checksums u4                CRC-32 of each PNG
+    heights u2, widths u2       of the plane in pixels; 0 where there is none
+    foregrounds f4              share of pixels that are more foreground than not
+    confidences f4              1: all is black or white; 0: all is grey
+    states u1                   GOOD, DEGENERATE (not to be used), MISSING (the image is bad)
+    whys u1, why_starts u8      why it is not good, as text
+
+Its meta data: `source` (the fingerprint of the data set) and `samples`, `estimator` (what made the
+masks: method, version, constants, fingerprint), `max_side`, `counts` of the states, `made_by`.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from patchmill.loaders.common import columns
+from patchmill.loaders.sources.shards import tar
+
+KIND = "masks 1"
+GOOD, DEGENERATE, MISSING = range(3)
+STATES = ("good", "degenerate", "missing")
+
+_BITS = 4  # of grey: 16 levels; more would double the file, and tell of noise
+
+
+class Row(NamedTuple):
+    """What is kept of one sample."""
+
+    state: int
+    height: int
+    width: int
+    foreground: float
+    confidence: float
+    checksum: int
+    why: str
+    png: bytes
+
+
+class MaskFile:
+    """An open file."""
+
+    def __init__(self, path: Path) -> None:
+        """MillError where it is missing, damaged or of another kind."""
+        self.path = path
+        self._columns = columns.read(path, KIND)
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+        self._pngs = self._columns.places["pngs"]
+        self.meta: dict[str, Any] = self._columns.meta
+        self.states = self._columns["states"]
+        self.foregrounds = self._columns["foregrounds"]
+        self.confidences = self._columns["confidences"]
+        self.checksums, self._starts = self._columns["checksums"], self._columns["starts"]
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    @property
+    def stored(self) -> int:
+        """Bytes of all PNGs."""
+        return int(self._starts[-1])
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """uint8 [height, width], degenerate or not; OSError where it is damaged."""
+        from patchmill.loaders.copypaste.mask_png import decoded
+
+        data = self.png(index)
+        return None if data is None else decoded(data, lambda: f"{self.path}, mask {index}")
+
+    def share(self, index: int) -> float | None:
+        """Of foreground in a good mask; nothing is decoded."""
+        return float(self.foregrounds[index]) if self.states[index] == GOOD else None
+
+    def png(self, index: int) -> bytes | None:
+        """As it is stored."""
+        if self.states[index] == MISSING:
+            return None
+        start, stop = map(int, self._starts[index : index + 2])
+        data = tar.read_at(self._file, stop - start, self._pngs + start)  # without the lock
+        if zlib.crc32(data) != int(self.checksums[index]):
+            raise OSError("its mask was damaged: the checksum differs")
+        return data
+
+    def why(self, index: int) -> str:
+        """It is not good; empty if it is."""
+        return columns.item(self._columns["whys"], self._columns["why_starts"], index).decode()
+
+
+def row(plane: np.ndarray, foreground: float, confidence: float, why: str) -> Row:
+    """Of a mask that was made; `why` says that it is degenerate."""
+    from patchmill.loaders.copypaste.mask_png import encoded
+
+    height, width = plane.shape
+    png, state = encoded(plane, _BITS), DEGENERATE if why else GOOD
+    return Row(state, height, width, foreground, confidence, zlib.crc32(png), why, png)
+
+
+def nothing(why: str) -> Row:
+    """Of an image that no mask can be made of."""
+    return Row(MISSING, 0, 0, 0.0, 0.0, 0, why, b"")
+
+
+def write(
+    path: Path, rows: Callable[[], Iterable[Row]], count: int, meta: dict[str, Any]
+) -> dict[str, int]:
+    """Write the file whole, going through the rows twice; the counts of its states. OSError."""
+    table = np.zeros(count, _TABLE)
+    sizes, why_sizes = np.zeros(count + 1, np.uint64), np.zeros(count + 1, np.uint64)
+    whys = []
+    for i, one in enumerate(rows()):
+        table[i] = one[:_KEPT]
+        sizes[i + 1], why_sizes[i + 1] = len(one.png), len(why := one.why.encode())
+        whys.append(why)
+    starts = np.cumsum(sizes, dtype=np.uint64)
+    counts = {name: int((table["state"] == i).sum()) for i, name in enumerate(STATES)}
+    content: dict[str, np.ndarray | columns.Parts] = {
+        "pngs": columns.Parts(np.dtype(np.uint8), int(starts[-1]), _pngs(rows())),
+        "starts": starts,
+        "whys": np.frombuffer(b"".join(whys), np.uint8),
+        "why_starts": np.cumsum(why_sizes, dtype=np.uint64),
+        **{f"{name}s": np.ascontiguousarray(table[name]) for name in _TABLE.names or ()},
+    }
+    columns.write(path, KIND, content, {**meta, "counts": counts})
+    return counts
+
+
+_TABLE = np.dtype(
+    [
+        ("state", "u1"),
+        ("height", "<u2"),
+        ("width", "<u2"),
+        ("foreground", "<f4"),
+        ("confidence", "<f4"),
+        ("checksum", "<u4"),
+    ]
+)
+_KEPT = 6  # fields of a row that are in the table
+
+
+def _pngs(rows: Iterable[Row]) -> Iterator[np.ndarray]:
+    for one in rows:
+        yield np.frombuffer(one.png, np.uint8)

@@ -1,0 +1,1 @@
+"""Decode encoded images to RGB pixels, equal to PIL's `convert("RGB")`."""

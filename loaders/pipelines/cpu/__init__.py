@@ -1,0 +1,1 @@
+"""Pipeline `threads` on a CPU: worker threads read, decode, plan and render."""

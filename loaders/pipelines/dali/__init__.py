@@ -1,0 +1,1 @@
+"""Pipeline `dali`: NVIDIA DALI decodes, a GPU or threads render."""

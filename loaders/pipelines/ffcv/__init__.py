@@ -1,0 +1,1 @@
+"""Pipeline `ffcv`: FFCV compiles and runs the work of a batch."""

@@ -1,0 +1,88 @@
+"""`MultiView`: all views of a recipe inside FFCV's own loader, for those who keep that loader.
+
+    views = MultiView("dino", seed=0)
+    loader = Loader("train.beton", 256, num_workers=16, order=OrderOption.RANDOM,
+                    pipelines={"image": [views], "label": None})
+    for (made,) in loader:
+        batch = views.batch(made, labels)  # labels: of all samples, in the file's order
+
+An image is decoded once. Pixels are those of `loaders/decode/decoder.py`, plans those of
+`loaders/plan/draw.py`: the views of a sample in an epoch are those that every pipeline makes. A
+sample that cannot be decoded is listed in the ledger, and the one that every pipeline would take
+stands in for it: `batch.ids` and `batch.labels` are of what is shown, which FFCV's own label
+field knows nothing of.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchmill.kernels.views import layout
+from patchmill.kernels.views.decisions import ROW
+from patchmill.loaders import recipe as recipes
+from patchmill.loaders.batch import ViewBatch
+from patchmill.loaders.common import cache
+from patchmill.loaders.ledger import Ledger
+from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # before anything of FFCV
+from patchmill.loaders.pipelines.ffcv.view_decoder import Made, ViewDecoder
+from patchmill.loaders.plan import draw
+from patchmill.loaders.sources import Source
+
+
+class MultiView(ViewDecoder):
+    """The whole pipeline of an RGBImageField.
+
+    Each iteration of the loader is the next epoch; set `epoch` before one to say which it is, as
+    after a restart. With `source`, the Beton of the same file, the ledger says where bad samples
+    lie.
+    """
+
+    def __init__(
+        self,
+        recipe: recipes.Recipe | str | Path,
+        seed: int = 0,
+        *,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        source: Source | None = None,
+        ledger: str | Path | None = None,
+    ) -> None:
+        recipe = recipes.load(recipe)
+        laws, targets = draw.laws(recipe), draw.targets(recipe)
+        super().__init__(laws, targets, seed, dtype, channels_last, source)
+        self.epoch = -1  # FFCV asks for memory once when it compiles, and then for each epoch
+        self._ledger = ledger
+
+    def batch(self, made: Made, labels: np.ndarray | torch.Tensor | None = None) -> ViewBatch:
+        """What FFCV's loader gave for the field, in its memory: valid as long as FFCV has it.
+
+        An error that ended the making of the batch, such as too many bad samples, is raised here.
+        """
+        pixels, ids, shapes, rows, _ = made
+        ids = ids[:, 0]
+        self.check(ids)
+        flat = torch.from_numpy(pixels).view(self.dtype).flatten()
+        views = layout.shaped(flat, self.targets, len(ids), self.channels_last)
+        shown = None if labels is None else torch.from_numpy(np.asarray(labels)[ids])
+        return ViewBatch(views, torch.from_numpy(ids), shown, rows.view(ROW), shapes, self.targets)
+
+    def begin(self) -> int:
+        epoch, self.epoch = max(self.epoch, 0), self.epoch + 1
+        return epoch
+
+    def accept_globals(self, metadata: np.ndarray, memory_read: Any) -> None:
+        super().accept_globals(metadata, memory_read)
+        if not hasattr(self, "ledger"):
+            path = _default_ledger(metadata) if self._ledger is None else Path(self._ledger)
+            self.ledger = Ledger(path, len(metadata))
+
+
+def _default_ledger(metadata: np.ndarray) -> Path:
+    name = f"ffcv-{zlib.crc32(metadata.tobytes()):08x}-rank{os.environ.get('RANK', 0)}.jsonl"
+    return cache.root() / "ledgers" / name

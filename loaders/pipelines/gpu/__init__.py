@@ -1,0 +1,1 @@
+"""Pipeline `threads` on a GPU: threads decode, the GPU renders on its own stream."""

@@ -1,0 +1,1 @@
+"""Draw every random decision of a recipe before a pixel is touched."""

@@ -1,0 +1,49 @@
+"""Philox4x32-10: random bits as a function of (key, counter), with no state to carry or to lose.
+
+Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Words are
+32 bits wide but travel as uint64, which is what Numba computes with.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from patchmill.kernels.common.jit import exact
+
+Words = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
+
+_WORD, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+_MULTIPLY_0, _MULTIPLY_2 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_WEYL_0, _WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+_ULP = 2.0**-32
+
+
+@exact
+def block(
+    c0: np.uint64, c1: np.uint64, c2: np.uint64, c3: np.uint64, k0: np.uint64, k1: np.uint64
+) -> Words:
+    """Four random words for a counter of four words under a key of two, all uint64 below 2**32."""
+    for _ in range(10):
+        p0, p2 = _MULTIPLY_0 * c0, _MULTIPLY_2 * c2
+        c0, c1, c2, c3 = (p2 >> _WORD) ^ c1 ^ k0, p2 & _LOW, (p0 >> _WORD) ^ c3 ^ k1, p0 & _LOW
+        k0, k1 = (k0 + _WEYL_0) & _LOW, (k1 + _WEYL_1) & _LOW
+    return c0, c1, c2, c3
+
+
+@exact
+def halves(value: int) -> tuple[np.uint64, np.uint64]:
+    """The low and the high word of a 64-bit number."""
+    bits = np.uint64(value)
+    return bits & _LOW, bits >> _WORD
+
+
+@exact
+def uniform(word: np.uint64, low: float, high: float) -> float:
+    """A double in [low, high)."""
+    return low + np.float64(word) * _ULP * (high - low)
+
+
+@exact
+def below(word: np.uint64, n: int) -> np.int64:
+    """An integer in 0..n-1, n up to 2**32; no value is likelier than another by over n / 2**32."""
+    return np.int64((word * np.uint64(n)) >> _WORD)

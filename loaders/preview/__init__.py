@@ -1,0 +1,1 @@
+"""Contact sheets: what a recipe makes of some images, drawn as for training."""

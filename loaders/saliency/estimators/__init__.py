@@ -1,0 +1,1 @@
+"""Saliency estimators computed from superpixels: GS, MC and RBD."""

@@ -1,0 +1,1 @@
+"""Pixel operations around the estimators: frames, resampling, thresholds."""

@@ -1,0 +1,1 @@
+"""Saliency maps predicted by a network."""

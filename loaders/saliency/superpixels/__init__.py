@@ -1,0 +1,1 @@
+"""SLIC superpixels and the graph of their neighbours."""

@@ -1,0 +1,84 @@
+"""Pixels as CIELAB (D65), in rows that vector instructions like."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from patchmill.kernels.common.jit import jit
+
+BLOCK = 16  # pixels that are worked on together; rows are padded to a multiple
+
+_CODES = np.arange(256) / 255
+LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4).astype(
+    np.float32
+)
+# Rows give X, Y and Z of linear sRGB, each divided by that of white.
+TO_XYZ = np.array(
+    [
+        [0.4124564 / 0.95047, 0.3575761 / 0.95047, 0.1804375 / 0.95047],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339 / 1.08883, 0.1191920 / 1.08883, 0.9503041 / 1.08883],
+    ],
+    np.float32,
+)
+KNEE = np.float32(216 / 24389)
+
+
+@jit
+def padded(width):
+    return (width + BLOCK - 1) // BLOCK * BLOCK
+
+
+@jit
+def lab_of(image):
+    """uint8 [height, width, 3] RGB to float32 [height, 3, padded width]: a row's L, a and b lie
+    together. The padding is left as it is."""
+    height, width = image.shape[:2]
+    lab = np.empty((height, 3, padded(width)), np.float32)
+    linear = np.empty((3, width), np.float32)
+    for y in range(height):
+        row, red, green, blue = image[y], linear[0], linear[1], linear[2]
+        for x in range(width):
+            red[x] = LINEAR[row[x, 0]]
+            green[x] = LINEAR[row[x, 1]]
+            blue[x] = LINEAR[row[x, 2]]
+        for i in range(3):
+            xyz(red, green, blue, TO_XYZ[i, 0], TO_XYZ[i, 1], TO_XYZ[i, 2], lab[y, i, :width])
+        differences(lab[y, 0, :width], lab[y, 1, :width], lab[y, 2, :width])
+    return lab
+
+
+@jit
+def xyz(red, green, blue, share_red, share_green, share_blue, out):
+    for x in range(len(out)):
+        out[x] = curve(share_red * red[x] + share_green * green[x] + share_blue * blue[x])
+
+
+@jit
+def differences(fx, fy, fz):
+    """In place to L, a and b."""
+    for x in range(len(fx)):
+        light = np.float32(116) * fy[x] - np.float32(16)
+        a = np.float32(500) * (fx[x] - fy[x])
+        fz[x] = np.float32(200) * (fy[x] - fz[x])
+        fx[x], fy[x] = light, a
+
+
+@jit
+def lab_pixel(red, green, blue):
+    """L, a and b of linear red, green and blue, 0 to 1."""
+    x = curve(TO_XYZ[0, 0] * red + TO_XYZ[0, 1] * green + TO_XYZ[0, 2] * blue)
+    y = curve(TO_XYZ[1, 0] * red + TO_XYZ[1, 1] * green + TO_XYZ[1, 2] * blue)
+    z = curve(TO_XYZ[2, 0] * red + TO_XYZ[2, 1] * green + TO_XYZ[2, 2] * blue)
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+@jit
+def curve(t):
+    """The cube root by three of Halley's steps, exact to float32; near black a straight line."""
+    root = np.float32(0.3) + np.float32(0.75) * t
+    for _ in range(3):
+        cube = root * root * root
+        root = root * (cube + t + t) / (cube + cube + t)
+    straight = np.float32(841 / 108) * t + np.float32(4 / 29)
+    return root if t > KNEE else straight

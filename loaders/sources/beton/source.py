@@ -1,0 +1,156 @@
+"""FFCV's .beton files as a source for every pipeline; FFCV itself is not needed to read them.
+
+Opening maps the table and reads no sample. Whether a sample is where the table says shows when it
+is read; one that is not is an entry in the ledger, as any unreadable file.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import weakref
+from pathlib import Path
+
+import numpy as np
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.sources.beton import header
+from patchmill.loaders.sources.beton import layout as form
+
+_HASHED = 64 << 20  # bytes of the table: all of it up to two million samples, pieces of larger ones
+_PIECES = 1024
+_MOST_CLASSES = 1 << 20  # a field with larger values holds something else than classes
+
+
+class Beton:
+    """The images of a .beton, written in FFCV's jpg, raw or smart mode.
+
+    `image`, `label` and `mask` name the fields where they are not called so. A raw image is read
+    as a PPM, which is its pixels behind a line of text.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        image: str | None = None,
+        label: str | None = None,
+        mask: str | None = None,
+    ) -> None:
+        self.name = str(path)
+        self.path = os.path.realpath(os.path.expanduser(self.name))
+        self._file = header.open_file(self.name, self.path)
+        weakref.finalize(self, os.close, self._file)
+        opened = header.parse(self.name, self._file)
+        self._count, self._allocations = len(opened.table), opened.allocations
+        self._whole = len(opened.memory)
+        self._end = int(opened.header["allocations"])  # of the pages
+        self.field = opened.choose("image", image, form.RGB) or ""
+        if not self.field:
+            listed = ", ".join(opened.fields) or "none"
+            raise MillError(f"{self.name} has no images; its fields are: {listed}")
+        self.fields = list(opened.fields)
+        self._images = opened.column(self.field)
+        labels = opened.choose("label", label, form.INT)
+        self.labels: np.ndarray | None = opened.column(labels) if labels else None
+        masked = mask is not None or "mask" in opened.fields
+        masks = opened.choose("mask", mask, form.OCTETS, form.RGB) if masked else None
+        self._masks = opened.column(masks) if masks else None
+        self.masked = self._masks is not None
+        self.checksums, self._classes = opened.annex(self.field)  # CRC-32 of each image, or None
+        self.fingerprint = _fingerprint(opened)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @functools.cached_property
+    def classes(self) -> list[str]:
+        """The names that our writer kept; FFCV keeps none, so else their numbers."""
+        if self._classes or self.labels is None or not self._count:
+            return self._classes
+        least, most = int(self.labels.min()), int(self.labels.max())
+        named = least >= 0 and most < _MOST_CLASSES
+        return [str(number) for number in range(most + 1)] if named else []
+
+    def read(self, index: int) -> bytes:
+        if os.fstat(self._file).st_size < self._whole:  # touching the map would end the process
+            raise OSError("the file has been truncated")
+        return self._encoded(self._images[index], index)
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """uint8 [height, width]; None where the sample has none.
+
+        FFCV's image fields have three channels, so of such a one it is the first that counts.
+        """
+        if self._masks is None:
+            return None
+        record = self._masks[index]
+        if record.dtype == form.BYTES and not record["size"]:
+            return None
+        data = self._encoded(record, index)
+        if record.dtype == form.IMAGE:
+            from patchmill.loaders.decode.decoder import decode
+
+            return np.ascontiguousarray(decode(data)[:, :, 0])
+        from patchmill.loaders.copypaste.mask_png import decoded
+
+        return decoded(data, lambda: f"the mask of {self.where(index)}")
+
+    def where(self, index: int) -> str:
+        return f"{self.path}, sample {index} at byte {self._images['start'][index]}"
+
+    def _encoded(self, record: np.void, index: int) -> bytes:
+        data = self._bytes(index, int(record["start"]))
+        if record.dtype != form.IMAGE or record["mode"] == form.JPG:
+            return data
+        if record["mode"] != form.RAW:
+            raise OSError(f"it is stored in an unknown mode ({record['mode']})")
+        width, height = int(record["width"]), int(record["height"])
+        if len(data) != width * height * 3:
+            raise OSError(f"{len(data)} bytes are not {width} x {height} raw pixels")
+        return b"P6 %d %d 255\n" % (width, height) + data
+
+    def _bytes(self, index: int, start: int) -> bytes:
+        """Read with the interpreter's lock released, as touching a memory map would not be."""
+        size = self._size(index, start)
+        if start + size > self._end:
+            raise OSError(f"it would end at byte {start + size}, which is beyond the pages")
+        data = os.pread(self._file, size, start)
+        while len(data) < size:
+            more = os.pread(self._file, size - len(data), start + len(data))
+            if not more:
+                raise OSError("the file has been truncated")
+            data += more
+        return data
+
+    def _size(self, index: int, start: int) -> int:
+        """How many bytes were allocated at `start`: in order where one process wrote the file."""
+        guess = index * (len(self._allocations) // self._count)
+        if self._allocations["start"][guess] == start:
+            return int(self._allocations["size"][guess])
+        starts, sizes = self._sorted_allocations
+        at = int(np.searchsorted(starts, np.uint64(start)))
+        if at == len(starts) or starts[at] != start:
+            raise OSError(f"nothing was stored at byte {start}")
+        return int(sizes[at])
+
+    @functools.cached_property
+    def _sorted_allocations(self) -> tuple[np.ndarray, np.ndarray]:
+        order = np.argsort(self._allocations["start"])
+        return self._allocations["start"][order], self._allocations["size"][order]
+
+
+def _fingerprint(opened: header.Opened) -> str:
+    """Of header, fields and table; of a table that is very long, of evenly spaced pieces."""
+    content = hashlib.sha256(opened.header.tobytes() + json.dumps(opened.fields).encode())
+    raw = opened.table.view(np.uint8).data
+    if len(raw) <= _HASHED:
+        content.update(raw)
+    else:
+        piece = _HASHED // _PIECES
+        for i in range(_PIECES):
+            start = i * (len(raw) - piece) // (_PIECES - 1)
+            content.update(raw[start : start + piece])
+    return content.hexdigest()[:16]

@@ -1,0 +1,168 @@
+"""Writes FFCV's .beton format: the encoded bytes as they came, checksums beside them.
+
+The same samples give the same file, byte for byte. FFCV's own reader reads it: checksums and class
+names lie where it never looks (`beton_format` says where).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decode.decoder import BadImage, decode, jpeg_frame
+from patchmill.loaders.sources.beton import layout as form
+
+PAGE_SIZE = 1 << 23  # as FFCV's writer has it
+_LEAST_PAGE, _MOST_PAGE = 1 << 21, 1 << 31
+_LONGEST_SIDE = 65_535
+
+
+class BetonWriter:
+    """Writes a file of up to `most` samples under a temporary name, and renames it at the end.
+
+        with BetonWriter("train.beton", most, classes) as writer:
+            writer.add(data, label)
+
+    Where the block is left by an exception, there is no file. Pages are what FFCV reads at a time
+    when it manages its own memory; a sample lies within one. A mask's bytes are kept as they are;
+    no bytes are no mask.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        most: int,
+        classes: Sequence[str] = (),
+        *,
+        masks: bool = False,
+        page_size: int = PAGE_SIZE,
+    ) -> None:
+        if page_size & (page_size - 1) or not _LEAST_PAGE <= page_size <= _MOST_PAGE:
+            raise MillError(
+                f"a page must be a power of two of bytes from {_LEAST_PAGE} to {_MOST_PAGE}, "
+                f"not {page_size}"
+            )
+        self._path, self._classes = Path(path), list(classes)
+        self._page_size, self._masks = page_size, masks
+        self._fields = {"image": form.RGB, "label": form.INT}
+        if masks:
+            self._fields["mask"] = form.OCTETS
+        self._table = np.zeros(most, form.table_dtype(list(self._fields.values())))
+        self._allocations = np.zeros((most, 1 + masks), form.ALLOCATION)
+        self._sums = np.zeros(most, form.CHECKSUM)
+        self._count = 0
+        self._table_start = form.HEADER.itemsize + len(self._fields) * form.FIELD.itemsize
+        self._at = self._page_after(self._table_start + self._table.nbytes)
+        self._temporary = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}.tmp")
+        with self._writing():
+            self._file = open(self._temporary, "wb")
+
+    def __enter__(self) -> BetonWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                with self._writing():
+                    self._finish()
+        finally:
+            self._file.close()
+            with contextlib.suppress(OSError):  # it has its final name
+                self._temporary.unlink()
+
+    def add(self, data: bytes, label: int, mask: bytes = b"") -> None:
+        """Append a sample; BadImage if `data` is no image that could be decoded.
+
+        JPEGs are kept as they are, those apart that FFCV cannot decode: they and all other kinds
+        are stored as raw pixels.
+        """
+        if self._count == len(self._table):
+            raise MillError(f"{self._path} was begun for {self._count} samples: there are more")
+        mode, height, width, data = _stored(data)
+        parts = [data, mask] if self._masks else [data]
+        starts = self._place([max(len(part), 1) for part in parts])  # no two at one place
+        with self._writing():
+            self._file.seek(starts[0])
+            self._file.write(b"".join(parts))
+        i = self._count
+        record = self._table[i]
+        record["f0"], record["f1"] = (mode, width, height, starts[0]), label
+        if self._masks:
+            record["f2"] = (starts[1], len(mask))
+        self._allocations[i] = [(i, at, len(p)) for at, p in zip(starts, parts, strict=True)]
+        self._sums[i] = zlib.crc32(data)
+        self._count += 1
+
+    def _place(self, sizes: list[int]) -> list[int]:
+        """Where the parts of a sample begin: side by side, in this page or the next."""
+        total, page = sum(sizes), self._page_size
+        if total > page:
+            raise MillError(
+                f"sample {self._count} takes {total} bytes, more than a page of {page}: "
+                f"take a page_size of {1 << (total - 1).bit_length()}"
+            )
+        if self._at % page + total > page:
+            self._at = self._page_after(self._at)
+        starts = [self._at + sum(sizes[:i]) for i in range(len(sizes))]
+        self._at += total
+        return starts
+
+    def _finish(self) -> None:
+        count, names = self._count, json.dumps(self._classes).encode()
+        annex = self._page_after(self._at)
+        header, fields = np.zeros(1, form.HEADER), np.zeros(len(self._fields), form.FIELD)
+        where = annex + self._sums[:count].nbytes + len(names)
+        header[0] = (form.VERSION, len(fields), self._page_size, count, where)
+        for field, (name, kind) in zip(fields, self._fields.items(), strict=True):
+            field["type"], field["name"][: len(name)] = kind, list(name.encode())
+        note = np.array((form.ANNEX_MAGIC, annex, len(names)), form.ANNEX)
+        fields[0]["arguments"][: note.nbytes] = np.frombuffer(note.tobytes(), np.uint8)
+        self._file.seek(annex)
+        for part in (self._sums[:count].data, names, self._allocations[:count].data):
+            self._file.write(part)
+        self._file.seek(0)
+        for whole in (header, fields, self._table[:count]):
+            self._file.write(whole.data)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        os.replace(self._temporary, self._path)
+
+    def _page_after(self, at: int) -> int:
+        return -(-at // self._page_size) * self._page_size
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise MillError(
+                f"cannot write {self._path}: {error.strerror or error}; make room, or write it "
+                "elsewhere"
+            ) from None
+
+
+def _stored(data: bytes) -> tuple[int, int, int, bytes]:
+    """Mode, height and width, and the bytes to store."""
+    frame = jpeg_frame(data)
+    if frame is not None and frame[2] in (1, 3):
+        mode, height, width = form.JPG, frame[0], frame[1]
+    else:
+        image = decode(data)
+        mode, height, width, data = form.RAW, image.shape[0], image.shape[1], image.tobytes()
+    if max(height, width) > _LONGEST_SIDE:
+        raise BadImage(f"{width} x {height} pixels are more than a .beton can hold")
+    return mode, height, width, data

@@ -1,0 +1,1 @@
+"""Scenes: photo-like images painted from a seed, with labels and exact masks."""

@@ -1,0 +1,1 @@
+"""WebDataset shards on a local or mounted disk."""

@@ -1,0 +1,114 @@
+"""WebDataset shards on a local or mounted disk: any sample of any shard is one read.
+
+`shard_samples` says which members of a tar make a sample. The order of all samples is that of the
+shards as they were given, and in a shard that of the images.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import os
+import zlib
+from functools import partial
+
+import numpy as np
+
+from patchmill.loaders.common import columns
+from patchmill.loaders.common.descriptors import Descriptors
+from patchmill.loaders.sources.shards import index_set, names, tar
+
+
+class Shards:
+    """All images in some tars: a path, a brace range, a pattern, a folder of tars or a list."""
+
+    def __init__(self, data: names.Names) -> None:
+        paths = names.expand(data)
+        self.name = str(data) if isinstance(data, str | os.PathLike) else _shown(paths)
+        index = index_set.open_set(paths)
+        self.fingerprint: str = index.meta["fingerprint"]
+        self.classes: list[str] = index.meta["classes"]
+        self.labels: np.ndarray | None = index.columns.get("labels")
+        self._index, self._starts = index, index["starts"].tolist()
+        self._offsets, self._sizes = index["offsets"], index["sizes"]
+        self.masked = "mask_sizes" in index.columns
+        self._descriptors = Descriptors(partial(_path, index), partial(_check, index))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def read(self, index: int) -> bytes:
+        checksums = self._index.columns.get("checksums")
+        return self._read(index, self._offsets, self._sizes, checksums)
+
+    def read_mask(self, index: int) -> bytes | None:
+        """The sample's .mask.png; None where it has none."""
+        offsets, sizes = (self._index.columns.get(f"mask_{name}") for name in ("offsets", "sizes"))
+        if offsets is None or sizes is None or not sizes[index]:
+            return None
+        return self._read(index, offsets, sizes, self._index.columns.get("mask_checksums"))
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """uint8 [height, width], as its .mask.png has it; None where there is none."""
+        from patchmill.loaders.copypaste.mask_png import decoded
+
+        data = self.read_mask(index)
+        return None if data is None else decoded(data, partial(self._where, index, "mask_offsets"))
+
+    def locate(self, index: int) -> tuple[int, int, int]:
+        """(shard, offset, size) of the sample's image."""
+        return self._shard(index), int(self._offsets[index]), int(self._sizes[index])
+
+    def where(self, index: int) -> str:
+        return self._where(index, "offsets")
+
+    def prefetch(self, ids: np.ndarray) -> None:
+        """Have the system fetch these samples from the disk while others are worked on."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for index in np.sort(ids).tolist():
+            with contextlib.suppress(OSError):  # reading says what is wrong
+                shard, offset, size = self.locate(index)
+                file = self._descriptors.get(shard)
+                os.posix_fadvise(file.number, offset, size, os.POSIX_FADV_WILLNEED)
+
+    def _where(self, index: int, column: str) -> str:
+        shard, offset = self._shard(index), int(self._index[column][index])
+        name = ""
+        with contextlib.suppress(OSError):
+            name = " " + os.fsdecode(tar.name_before(self._descriptors.get(shard).number, offset))
+        return f"{os.fsdecode(_path(self._index, shard))}:{name} at byte {offset}"
+
+    def _read(
+        self, index: int, offsets: np.ndarray, sizes: np.ndarray, checksums: np.ndarray | None
+    ) -> bytes:
+        shard = self._shard(index)
+        file = self._descriptors.get(shard)
+        size = int(sizes[index])
+        data = tar.read_at(file.number, size, int(offsets[index]))
+        if len(data) < size:
+            raise OSError(f"the shard ends {size - len(data)} bytes before the sample does")
+        if checksums is not None and self._index["checked"][shard]:
+            found, stored = zlib.crc32(data), int(checksums[index])
+            if found != stored:
+                raise OSError(
+                    f"its checksum {found:08x} differs from {stored:08x}: "
+                    "the file was changed or damaged"
+                )
+        return data
+
+    def _shard(self, index: int) -> int:
+        return bisect.bisect_right(self._starts, index) - 1
+
+
+def _path(index: columns.Columns, shard: int) -> bytes:
+    return columns.item(index["paths"], index["path_starts"], shard)
+
+
+def _check(index: columns.Columns, shard: int, status: os.stat_result) -> None:
+    if (status.st_size, status.st_mtime_ns) != tuple(index["tar_states"][shard].tolist()):
+        raise OSError("the shard was changed since it was indexed")
+
+
+def _shown(paths: list[str]) -> str:
+    return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more shards"

@@ -1,0 +1,1 @@
+"""WebDataset shards streamed from web servers, object stores or commands."""

@@ -1,0 +1,216 @@
+"""The cache of compiled functions: kept while what went into them is the same, and no longer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import patchmill
+from patchmill.kernels.common import jit
+from patchmill.kernels.views.cpu import render
+from patchmill.loaders.plan.draw import draw
+
+ROOT = Path(__file__).parents[3]
+
+PROGRAM = "from patchmill.kernels.top import run; print(run(3), sum(run.stats.cache_hits.values()))"
+MODULES = {
+    "top": """
+        from patchmill.kernels.common.jit import jit
+        from patchmill.kernels.helper import scaled
+        from patchmill.kernels.words import Word, shout
+
+        @jit
+        def run(x):
+            return scaled(x) + 1
+        """,
+    "helper": """
+        from patchmill.kernels import limits
+        from patchmill.kernels.common.jit import jit
+        from patchmill.kernels.numbers import (
+            FACTOR,
+            half as _half,
+        )
+
+        @jit
+        def scaled(x):
+            return min(x * FACTOR, limits.most)
+        """,
+    "numbers": "FACTOR = 10\nhalf = FACTOR / 2\n",
+    "limits": "most = 1000\n",
+    "words": "class Word: ...\ndef shout(): ...\n",
+    "unrelated": "NUMBER = 1\n",
+}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A small project with this one's `jit` and import name."""
+    root = tmp_path / "checkout"
+    shutil.copytree(ROOT / "patchmill", root / "patchmill")
+    (root / "setup.cfg").touch()
+    (root / "kernels").mkdir()
+    (root / "kernels" / "__init__.py").touch()
+    (root / "kernels" / "common").mkdir()
+    (root / "kernels" / "common" / "__init__.py").touch()
+    shutil.copy(jit.__file__, root / "kernels" / "common" / "jit.py")
+    for name, text in MODULES.items():
+        lines = [line.removeprefix(" " * 8) for line in text.splitlines()]
+        (root / "kernels" / f"{name}.py").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def start(checkout: Path, **environment: str) -> subprocess.Popen[str]:
+    cache = {"NUMBA_CACHE_DIR": str(checkout / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        env=os.environ | {"PYTHONPATH": str(checkout)} | cache | environment,
+        cwd=checkout,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def outcome(process: subprocess.Popen[str]) -> tuple[int, int, str]:
+    """The result of `run`, how many functions came from the cache, and what was complained of."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    result, hits = map(int, out.split())
+    return result, hits, err
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Change a file so that neither its size nor its time of change gives it away."""
+    status = path.stat()
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_code_is_kept_until_something_that_went_into_it_changes(checkout: Path):
+    assert outcome(start(checkout)) == (31, 0, "")
+    assert outcome(start(checkout)) == (31, 1, "")
+    edit(checkout / "kernels" / "numbers.py", "10", "20")  # a constant of a function it calls
+    assert outcome(start(checkout)) == (61, 0, "")
+    edit(checkout / "kernels" / "unrelated.py", "1", "2")
+    edit(checkout / "kernels" / "words.py", "Word", "Work")
+    (checkout / "kernels" / "words.py").write_text("class Word: ...\ndef shout(): print()\n")
+    assert outcome(start(checkout)) == (61, 1, "")
+    assert len(list((checkout / "cache").rglob("top.run-*.nbc"))) == 1  # nothing old is left
+
+
+def test_code_in_a_package_counts_too(checkout: Path):
+    """In `__init__.py` itself, and in a module that it only hands on."""
+    kernels = checkout / "kernels"
+    (kernels / "numbers").mkdir()
+    (kernels / "numbers.py").rename(kernels / "numbers" / "values.py")
+    (kernels / "numbers" / "__init__.py").write_text(
+        "from patchmill.kernels.common.jit import jit\n"
+        "from patchmill.kernels.numbers.values import FACTOR, half\n\n"
+        "@jit\ndef more(x):\n    return x + 0\n"
+    )
+    helper = kernels / "helper.py"
+    edit(helper, "(\n    FACTOR,\n    half as _half,\n)", "FACTOR, more")
+    edit(helper, "x * FACTOR", "more(x) * FACTOR")
+    assert outcome(start(checkout)) == (31, 0, "")
+    assert outcome(start(checkout)) == (31, 1, "")
+    edit(kernels / "numbers" / "__init__.py", "x + 0", "x + 1")
+    assert outcome(start(checkout)) == (41, 0, "")
+    edit(kernels / "numbers" / "values.py", "10", "20")
+    assert outcome(start(checkout)) == (81, 0, "")
+
+
+def test_a_damaged_cache_is_made_anew(checkout: Path):
+    outcome(start(checkout))
+    for number, path in enumerate((checkout / "cache").rglob("*.nbc")):
+        path.write_bytes(path.read_bytes()[: 100 * (number % 2)])
+    assert outcome(start(checkout)) == (31, 0, "")
+    assert outcome(start(checkout)) == (31, 1, "")
+
+
+def test_many_processes_may_start_at_once_without_a_cache(checkout: Path):
+    processes = [start(checkout) for _ in range(4)]
+    assert [outcome(process)[0] for process in processes] == [31] * 4
+    assert outcome(start(checkout)) == (31, 1, "")
+    assert not list((checkout / "cache").rglob("*.tmp"))
+
+
+def test_where_no_folder_can_be_written_it_compiles_each_time_and_says_so(checkout: Path):
+    (checkout / "file").touch()
+    nowhere = {
+        "NUMBA_CACHE_DIR": str(checkout / "file" / "cache"),
+        "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator",
+    }
+    result, hits, complaint = outcome(start(checkout, **nowhere))
+    assert (result, hits) == (31, 0)
+    assert complaint.count("compiled code cannot be kept") == 1
+
+
+# ------------------------------------------------------------------------ what goes into a function
+
+
+def names_of(path: Path) -> set[str]:
+    return {file.stem for file in jit.sources(path)}
+
+
+def test_constants_modules_and_compiled_code_count_but_classes_and_plain_functions_do_not(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(patchmill, "__path__", [str(checkout)])
+    jit._source.cache_clear()
+    try:
+        assert names_of(checkout / "kernels" / "top.py") == {
+            "top",
+            "jit",
+            "helper",
+            "limits",
+            "numbers",
+        }
+    finally:
+        jit._source.cache_clear()
+
+
+def test_the_renderer_is_made_of_its_files_and_rows_and_nothing_else():
+    names = names_of(Path(render.__file__))
+    assert {"cpu", "cpu_resize", "cpu_colour", "cpu_finish", "lanes", "rows", "jit"} <= names
+    assert not names & {"reference", "gpu", "plan", "recipe"}
+
+
+def test_the_plan_is_made_of_laws_and_philox_but_not_of_recipes():
+    names = names_of(Path(draw.__file__))
+    assert {"plan", "laws", "philox", "rows", "jit"} <= names
+    assert not names & {"recipe", "settings", "errors", "cpu"}
+
+
+# --------------------------------------------------------------------------------------- the notice
+
+
+def said(caplog: pytest.LogCaptureFixture, work: Callable[[], object], after_s: float) -> bool:
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "patchmill"), jit.announced(after_s):
+        work()
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer) and after_s < 1:
+                thread.join(60)
+    return jit.NOTICE in caplog.text
+
+
+def test_the_notice_is_of_compiling_that_takes_long(caplog: pytest.LogCaptureFixture):
+    import numba
+
+    @numba.njit
+    def small(x):
+        return x + 1
+
+    assert not said(caplog, lambda: small(1), after_s=1000)
+    assert said(caplog, lambda: small(1.0), after_s=0)
+    assert not said(caplog, lambda: small(2.0), after_s=0)  # compiled already

@@ -1,0 +1,93 @@
+"""A file of masks gives back what was put into it, and notices damage."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.copypaste import mask_file
+from patchmill.loaders.copypaste.mask_file import DEGENERATE, GOOD, MISSING, MaskFile
+
+shapes = st.tuples(st.integers(1, 40), st.integers(1, 40))
+whys = st.sampled_from(["", "", "only 1.0% of the image is foreground", "ümlaut"])
+
+
+def levels(shape: tuple[int, int]) -> np.ndarray:
+    """Of the sixteen that are kept."""
+    numbers = np.random.default_rng(shape[0] * 41 + shape[1])
+    return numbers.integers(0, 16, shape).astype(np.uint8) * np.uint8(17)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.one_of(st.none(), st.tuples(shapes, whys)), max_size=6))
+def test_what_was_written_is_read(
+    tmp_path: Path, samples: list[tuple[tuple[int, int], str] | None]
+) -> None:
+    def rows() -> list[mask_file.Row]:
+        return [
+            mask_file.row(levels(one[0]), 0.25, 0.75, one[1]) if one else mask_file.nothing("bad")
+            for one in samples
+        ]
+
+    path = tmp_path / "some.masks"
+    counts = mask_file.write(path, rows, len(samples), {"hello": 1})
+    assert [path.name] == os.listdir(tmp_path)
+    file = MaskFile(path)
+    assert len(file) == len(samples) == sum(counts.values())
+    assert file.meta["hello"] == 1 and file.meta["counts"] == counts
+    for i, one in enumerate(samples):
+        if one is None:
+            assert (file.states[i], file.mask(i), file.why(i)) == (MISSING, None, "bad")
+            continue
+        shape, why = one
+        assert (file.states[i], file.why(i)) == (DEGENERATE if why else GOOD, why)
+        assert (file.foregrounds[i], file.confidences[i]) == (0.25, 0.75)
+        np.testing.assert_array_equal(file.mask(i), levels(shape))
+
+
+def written(path: Path) -> Path:
+    rows = [mask_file.row(levels((20, 30)), 0.5, 0.5, "") for _ in range(3)]
+    mask_file.write(path, lambda: rows, 3, {})
+    return path
+
+
+def test_a_damaged_mask_is_an_os_error_and_the_others_are_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.masks")
+    png = MaskFile(path).png(1)
+    assert png is not None
+    data = bytearray(path.read_bytes())
+    second = data.index(png, data.index(png) + 1)
+    data[second + 60] ^= 1
+    path.write_bytes(bytes(data))
+    file = MaskFile(path)
+    with pytest.raises(OSError, match="checksum"):
+        file.mask(1)
+    for i in (0, 2):
+        np.testing.assert_array_equal(file.mask(i), levels((20, 30)))
+
+
+def test_truncated_foreign_and_missing_files_are_one_sentence(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.masks")
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(MillError, match=r"a\.masks: it is truncated"):
+        MaskFile(path)
+    path.write_bytes(b"something else")
+    with pytest.raises(MillError, match="not a file of this program"):
+        MaskFile(path)
+    with pytest.raises(MillError, match="No such file"):
+        MaskFile(tmp_path / "none.masks")
+
+
+def test_open_files_are_closed(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.masks")
+    before = len(os.listdir("/proc/self/fd"))
+    file = MaskFile(path)
+    file.mask(0)
+    del file
+    assert len(os.listdir("/proc/self/fd")) <= before

@@ -1,0 +1,55 @@
+"""Betons for tests: images in memory, and what FFCV's writer would have written."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from patchmill.loaders.sources.beton import layout as form
+from patchmill.loaders.sources.beton.writer import BetonWriter
+
+
+def pixels(index: int) -> np.ndarray:
+    rng = np.random.default_rng(index)
+    height, width = 20 + 7 * index % 30, 20 + 11 * index % 40
+    coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def encoded(index: int, kind: str = "JPEG", mode: str = "RGB", **settings: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels(index)).convert(mode).save(stream, kind, **settings)
+    return stream.getvalue()
+
+
+def made(path: Path, images: list[bytes], **settings: Any) -> Path:
+    """A beton of these images, labelled 0, 1, 2, 0, 1, ..."""
+    with BetonWriter(path, len(images), ["a", "b", "c"], **settings) as writer:
+        for index, data in enumerate(images):
+            mask = encoded(index, "PNG", "L") if settings.get("masks") else b""
+            writer.add(data, index % 3, mask)
+    return path
+
+
+def overwritten(path: Path, index: int, data: bytes) -> None:
+    """Put other bytes of no greater length in the place of a stored image."""
+    with open(path, "r+b") as file:
+        header = np.frombuffer(file.read(form.HEADER.itemsize), form.HEADER)[0]
+        file.seek(int(header["allocations"]) + index * form.ALLOCATION.itemsize)
+        start, size = np.frombuffer(file.read(form.ALLOCATION.itemsize), form.ALLOCATION)[0].item()[
+            1:
+        ]
+        assert len(data) <= size
+        file.seek(start)
+        file.write(data + bytes(size - len(data)))
+
+
+def patched(path: Path, at: int, value: bytes) -> Path:
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(value)
+    return path

@@ -1,0 +1,168 @@
+"""`build(..., pipeline="ffcv")`: what the threads give, in FFCV's compiled code."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers_beton import encoded, made, overwritten
+
+pytest.importorskip("ffcv")
+
+from patchmill import loaders
+from patchmill.loaders.batch import ViewBatch
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.recipe import Blur, Colour, Crop, Recipe, Views
+
+COUNT = 22
+RECIPE = Recipe(
+    (
+        Views("global", 2, 16, Crop((0.4, 1.0)), colour=Colour(0.4, 0.4, 0.2, 0.1), blur=Blur(0.5)),
+        Views("local", 3, 9, Crop((0.05, 0.4)), turns=True),
+    ),
+    name="small",
+)
+IMAGES = [encoded(i) if i % 5 else encoded(i, "PNG") for i in range(COUNT)]  # those become raw
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return made(tmp_path / "some.beton", IMAGES)
+
+
+def build(path: Path, batch_size: int = 4, pipeline: str = "ffcv", **settings: Any) -> Any:
+    settings = {"seed": 3, "workers": 2, "drop_last": False} | settings
+    return loaders.build(path, RECIPE, batch_size, pipeline=pipeline, **settings)
+
+
+def assert_same(a: ViewBatch, b: ViewBatch) -> None:
+    assert a.ids.tolist() == b.ids.tolist()
+    assert a.labels is not None and b.labels is not None
+    assert a.labels.tolist() == b.labels.tolist()
+    assert (a.rows == b.rows).all() and (a.shapes == b.shapes).all()
+    for name, views in a.views.items():
+        assert torch.equal(views, b.views[name])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_are_those_of_the_threads(path: Path, workers: int) -> None:
+    ffcv, threads = build(path, workers=workers), build(path, pipeline="threads")
+    for _ in range(2):
+        batches = list(ffcv)
+        assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 2]
+        for mine, theirs in zip(batches, threads, strict=True):
+            assert_same(mine, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float16])
+def test_dtypes(path: Path, dtype: torch.dtype) -> None:
+    settings = {"dtype": dtype, "channels_last": True}
+    for mine, theirs in zip(
+        build(path, **settings), build(path, pipeline="threads", **settings), strict=True
+    ):
+        assert mine.views["local"].dtype == dtype
+        assert_same(mine, theirs)
+
+
+def test_goes_on_from_the_state_of_another_pipeline_and_world_size(path: Path) -> None:
+    whole = list(build(path))
+    half = build(path, batch_size=2, pipeline="threads", rank=1, world_size=2)
+    batches = iter(half)
+    for _ in range(3):
+        next(batches)
+    state = half.state_dict()
+    batches.close()
+    resumed = build(path)
+    resumed.load_state_dict(state)
+    rest = list(resumed)
+    assert len(rest) == 3
+    for mine, wanted in zip(rest, whole[3:], strict=True):
+        assert_same(mine, wanted)
+
+
+def test_ranks_share_the_epoch(path: Path) -> None:
+    ids = [
+        [id for batch in build(path, rank=rank, world_size=2) for id in batch.ids.tolist()]
+        for rank in range(2)
+    ]
+    assert sorted(ids[0] + ids[1]) == list(range(COUNT))
+
+
+def test_batches_are_not_written_again(path: Path) -> None:
+    ffcv = build(path)
+    first, *_ = batches = list(ffcv)
+    copies = {name: views.clone() for name, views in first.views.items()}
+    list(ffcv)
+    assert len(batches) == 6
+    assert all(torch.equal(views, copies[name]) for name, views in first.views.items())
+
+
+def test_bad_samples_are_those_of_the_threads(path: Path, tmp_path: Path) -> None:
+    for id in (1, 7, 13):
+        overwritten(path, id, IMAGES[id][: len(IMAGES[id]) // 2])
+    overwritten(path, 4, b"no picture")
+    ledgers = {name: tmp_path / f"{name}.jsonl" for name in ("ffcv", "threads")}
+    ffcv, threads = (build(path, pipeline=name, ledger=ledgers[name]) for name in ledgers)
+    for _ in range(2):
+        for mine, theirs in zip(ffcv, threads, strict=True):
+            assert_same(mine, theirs)
+    listed = [sorted(map(json.dumps, entries(ledger))) for ledger in ledgers.values()]
+    assert len(listed[0]) == 4 and listed[0] == listed[1]
+
+
+def entries(ledger: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in ledger.read_text().splitlines()]
+
+
+def test_too_many_bad_samples_end_the_run(path: Path) -> None:
+    for id in range(COUNT):
+        overwritten(path, id, b"no picture")
+    ffcv = build(path)
+    with pytest.raises(MillError, match="more than the 10 that are tolerated"):
+        list(ffcv)
+    assert mill_threads() == []
+
+
+def test_left_early_no_thread_stays(path: Path) -> None:
+    ffcv, before = build(path), threading.active_count()
+    for _ in range(3):
+        for _ in ffcv:
+            break
+        assert mill_threads() == [] and threading.active_count() == before
+    assert ffcv.epoch == 2
+
+
+def mill_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("patchmill")]
+
+
+def test_stats_count_every_sample(path: Path) -> None:
+    ffcv = build(path)
+    list(ffcv)
+    stages = ffcv.stats().stages
+    assert {name: stage.items for name, stage in stages.items()} == {
+        "decode": COUNT,
+        "plan": COUNT,
+        "render": COUNT,
+    }
+    assert all(stage.seconds > 0 and stage.lanes == 2 for stage in stages.values())
+
+
+def test_only_betons(path: Path) -> None:
+    with pytest.raises(MillError, match=r"'ffcv' reads \.beton files"):
+        loaders.build("scenes:8", RECIPE, 4, pipeline="ffcv")
+
+
+def test_torch_keeps_its_threads(path: Path) -> None:
+    torch.set_num_threads(2)
+    list(build(path, workers=1))
+    assert torch.get_num_threads() == 2

@@ -1,0 +1,143 @@
+"""Which pipeline a loader gets, and the one line that says why."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import types
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from helpers_pipelines import make_loader
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.pipelines import spec
+
+CPU, GPU = (SimpleNamespace(device=torch.device(name)) for name in ("cpu", "cuda:1"))
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is constructed, in place of pipelines that need a GPU."""
+    calls: list[Any] = []
+
+    def module(path: str, name: str) -> None:
+        stub = types.ModuleType(path)
+        setattr(stub, name, lambda *arguments: calls.append((path.split(".")[-1], *arguments)))
+        monkeypatch.setitem(sys.modules, path, stub)
+        package, _, leaf = path.rpartition(".")
+        monkeypatch.setattr(sys.modules[package], leaf, stub, raising=False)
+
+    for leaf, name in (("threads", "Threads"), ("threads_gpu", "ThreadsGpu"), ("dali", "Dali")):
+        module(f"patchmill.loaders.pipelines.{leaf}", name)
+    return calls
+
+
+def lacking(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+    monkeypatch.setattr(
+        spec, "missing", lambda name: "which is not installed" if name in modules else None
+    )
+
+
+def test_auto_on_the_cpu_is_threads_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "patchmill"):
+        loader = make_loader(pipeline="auto")
+        make_loader(pipeline="auto")  # which need not be said again
+    assert loader.pipeline.name == "threads"
+    assert caplog.messages == ["pipeline threads, because the views belong on the CPU"]
+
+
+@pytest.mark.parametrize("pipeline", ["threads", "dali"])
+def test_what_was_asked_for_needs_no_line(
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    made: list[Any],
+    pipeline: str,
+) -> None:
+    lacking(monkeypatch)
+    with caplog.at_level(logging.INFO, "patchmill"):
+        spec.choose(pipeline).open(CPU)
+    assert not caplog.messages
+
+
+def test_auto_on_a_gpu_is_dali_where_it_is_installed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, made: list[Any]
+) -> None:
+    lacking(monkeypatch)
+    with caplog.at_level(logging.INFO, "patchmill"):
+        spec.choose("auto").open(GPU)
+    assert made == [("dali", GPU, None)]
+    (line,) = caplog.messages
+    assert line == "pipeline dali, because the views belong on cuda:1 and DALI is installed"
+
+
+def test_auto_on_a_gpu_without_dali_is_threads_and_names_the_remedy(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, made: list[Any]
+) -> None:
+    lacking(monkeypatch, "nvidia.dali")
+    with caplog.at_level(logging.INFO, "patchmill"):
+        spec.choose("auto").open(GPU)
+    assert made == [("threads_gpu", GPU)]
+    (line,) = caplog.messages
+    assert line.startswith("pipeline threads, because DALI would be faster, which is not installed")
+    assert line.endswith("pip install 'patchmill[dali]'")
+
+
+@pytest.mark.parametrize("pipeline", ["auto", "threads", "dali"])
+def test_no_views_on_a_gpu_without_triton(
+    monkeypatch: pytest.MonkeyPatch, made: list[Any], pipeline: str
+) -> None:
+    lacking(monkeypatch, "triton")
+    with pytest.raises(MillError, match="made on a GPU by Triton, which is not installed: pip in"):
+        spec.choose(pipeline).open(GPU)
+    assert not made
+
+
+def test_dali_on_the_cpu_does_without_triton(
+    monkeypatch: pytest.MonkeyPatch, made: list[Any]
+) -> None:
+    lacking(monkeypatch, "triton")
+    spec.choose("dali").open(CPU)
+    assert made == [("dali", CPU, None)]
+
+
+@pytest.mark.parametrize(("share", "expected"), [("0", 0), ("0.5", 0.5), ("1", 1), ("None", None)])
+def test_the_hardwares_share_is_passed_on(
+    monkeypatch: pytest.MonkeyPatch, made: list[Any], share: str, expected: float | None
+) -> None:
+    lacking(monkeypatch)
+    spec.choose(f"dali(hardware={share})").open(GPU)
+    assert made == [("dali", GPU, expected)]
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.01", "'half'", "1e999", "[0.5]"])
+def test_a_share_is_from_0_to_1(share: str) -> None:
+    with pytest.raises(MillError, match="hardware must be a share from 0 to 1, not "):
+        spec.choose(f"dali(hardware={share})")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("dali(software=1)", "pipeline dali has no setting 'software'; "),
+        ("threads(workers=3)", "pipeline threads has no setting 'workers'; it has no settings"),
+        ("dali(0.5)", "cannot read 'dali\\(0.5\\)'"),
+        ("", "cannot read ''"),
+        ("Threads", "there is no pipeline 'Threads'; did you mean 'threads'"),
+    ],
+)
+def test_what_cannot_be_chosen_is_one_sentence(text: str, said: str) -> None:
+    with pytest.raises(MillError, match=said):
+        spec.choose(text)
+
+
+def test_what_is_missing_is_told_from_what_is_broken(tmp_path: Any, monkeypatch: Any) -> None:
+    (tmp_path / "brokenlibrary.py").write_text("raise OSError('libcudart.so.99: cannot\\nopen')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert spec.missing("json") is None
+    assert spec.missing("no_such_library") == "which is not installed"
+    assert spec.missing("brokenlibrary") == (
+        "which cannot be loaded (libcudart.so.99: cannot open)"
+    )

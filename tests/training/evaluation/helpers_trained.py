@@ -1,0 +1,86 @@
+"""Runs that were never trained, but look it: a tiny network, on a few scenes, in a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import helpers_runs
+import pytest
+import torch
+from helpers_methods import Tiny
+
+from patchmill.training.config import compose
+from patchmill.training.config.settings import Config
+from patchmill.training.evaluation import trained
+from patchmill.training.evaluation.trained import Trained
+from patchmill.training.nets import backbones
+from patchmill.training.ranks.distributed import World
+from patchmill.training.runtime import checkpoint
+
+BAG = {
+    "method": "bagssl",
+    "method.views": "bagssl(patches=2, size=16, scale=0.2)",
+    "method.hidden": "[5]",
+    "method.dim": "4",
+    "data.train": "scenes(count=14, size=32)",
+    "data.test": "scenes(count=6, size=32, seed=1)",
+    "evaluate": "knn",
+    "evaluate.batch_size": "4",
+}
+MOCO = ("method.queue", "method.dim", "method.hidden", "method.views")
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "build", lambda settings, size: Tiny())
+
+
+def settings(out: Path, **words: Any) -> Config:
+    given = {name.replace("__", "."): str(value) for name, value in words.items()}
+    base = {key: value for key, value in helpers_runs.WORDS.items() if key not in MOCO}
+    return compose.compose([f"{k}={v}" for k, v in {**base, **BAG, "out": out, **given}.items()])
+
+
+def write(config: Config, state: str = "done", step: int = 3, seed: int = 9) -> Path:
+    """The folder of a run, with weights of another seed than it began with."""
+    folder = Path(config.out) / config.name
+    folder.mkdir(parents=True)
+    compose.save(config, folder)
+    before, config.seed = config.seed, seed
+    method = trained.untrained(config, World())
+    config.seed = before
+    _see(method)
+    saved = {
+        "version": checkpoint.VERSION,
+        "step": step,
+        "epoch": 1.0,
+        "method": method.state_dict(),
+    }
+    writer = checkpoint.Writer(folder, keep=2)
+    writer.save(saved)
+    writer.finish()
+    (folder / "log.csv").write_text("step,loss\n2,1.5\n3,1.25\n")
+    status = {"state": state, "step": step, "steps": 4}
+    (folder / "status.json").write_text(json.dumps(status))
+    return folder
+
+
+def _see(method: Any) -> None:
+    """Norms as if after many images: what is above their mean goes on, what is below does not."""
+    draws = torch.Generator().manual_seed(4)
+    shades = torch.randn(64, 3, 1, 1, generator=draws)
+    views = shades + 0.2 * torch.randn(64, 3, 16, 16, generator=draws)
+    for module in method.modules():
+        if hasattr(module, "running_mean"):
+            module.momentum = 1.0
+    with torch.no_grad():
+        h = method.train().backbone(views)
+        if method.projector is not None:
+            method.projector(h)
+
+
+def run(out: Path, **words: Any) -> Trained:
+    config = settings(out, **words)
+    return trained.load(write(config), config, World())

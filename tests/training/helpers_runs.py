@@ -1,0 +1,79 @@
+"""Runs that last a second: a network of a few parameters, on a few made-up scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from helpers_methods import Tiny
+
+from patchmill.training import engine
+from patchmill.training.config import compose
+from patchmill.training.config.settings import Config
+from patchmill.training.nets import backbones
+from patchmill.training.runtime import checkpoint
+
+WORDS = {
+    "method": "moco",
+    "method.views": "moco_v2(size=16)",
+    "method.queue": "32",
+    "method.dim": "4",
+    "method.hidden": "5",
+    "scale": "demo",
+    "data": "scenes",
+    "data.train": "scenes(count=44, size=32)",
+    "data.test": "scenes(count=12, size=32, seed=1)",
+    "optim": "sgd",
+    "optim.lr": "0.05",
+    "optim.warmup": "0",
+    "train.epochs": "3",
+    "train.batch_size": "8",
+    "train.log_every": "2",
+    "train.precision": "fp32",
+    "train.device": "cpu",
+    "train.workers": "1",
+    "evaluate": "never",
+    "evaluate.view": "eval(size=16, short_side=16)",
+    "log.tensorboard": "false",
+    "name": "run",
+}
+EPOCH = 5  # steps
+
+
+def config(out: Path | str, **words: Any) -> Config:
+    """`train__epochs=2` is train.epochs=2."""
+    given = {name.replace("__", "."): str(value) for name, value in words.items()}
+    return compose.compose([f"{k}={v}" for k, v in {**WORDS, "out": str(out), **given}.items()])
+
+
+def train(given: Config, network: type[torch.nn.Module] = Tiny) -> Path:
+    before = backbones.build
+    backbones.build = lambda settings, size: network()
+    try:
+        return engine.train(given)
+    finally:
+        backbones.build = before
+
+
+def final(folder: Path) -> dict[str, Any]:
+    path = checkpoint.newest(folder)
+    assert path is not None
+    return checkpoint.load(path)
+
+
+def assert_same(one: Any, other: Any, where: str = "") -> None:
+    """Bit by bit, all that learning depends on."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            if key not in ("config", "best", "world_size"):
+                assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}.{number}")
+    else:
+        assert one == other, where

@@ -1,0 +1,155 @@
+"""What ranks pass around is what one process would have; places are found as launchers say them."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import helpers_ranks
+import pytest
+import torch
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.training.ranks import distributed, rendezvous
+
+SLURM = dict(
+    SLURM_NTASKS="4",
+    SLURM_PROCID="3",
+    SLURM_LOCALID="1",
+    SLURM_JOB_ID="4711",
+    SLURM_STEP_ID="0",
+    SLURM_JOB_NODELIST="gpu[07-08]",
+)
+
+
+def test_alone_everything_is_the_identity():
+    world = distributed.connect("cpu")
+    assert world == distributed.World() == distributed.current()
+    x = torch.randn(4, 3, requires_grad=True)
+    assert distributed.gather(x) is x
+    assert not distributed.gather_stopped(x).requires_grad
+    mixed, order = distributed.shuffle(x)
+    assert distributed.unshuffle(mixed, order) is x
+    assert distributed.mean(x) is x
+    assert distributed.any_of(True) and not distributed.any_of(False)
+    assert distributed.objects("mine") == ["mine"]
+    distributed.close()
+
+
+def test_two_ranks(tmp_path):
+    first, second = helpers_ranks.run_well(
+        """
+        world = distributed.connect("cpu")
+        from torch.nn.parallel import DistributedDataParallel
+
+        # Gathered rows, and gradients as one process with all rows has them.
+        torch.manual_seed(0)
+        everything = torch.randn(6, 4)
+        linear = torch.nn.Linear(4, 5)
+        whole = torch.nn.Linear(4, 5)
+        whole.load_state_dict(linear.state_dict())
+        def losses(z, mine):  # of each row of `mine`, against all of z
+            return (mine @ z.T).logsumexp(1) - z.square().sum()
+        trained = DistributedDataParallel(linear)
+        mine = trained(everything[3 * world.rank : 3 * world.rank + 3])
+        z = distributed.gather(mine)
+        torch.testing.assert_close(z, whole(everything))
+        losses(z, mine).mean().backward()
+        out = whole(everything)
+        losses(out, out).mean().backward()
+        for one, other in zip(linear.parameters(), whole.parameters()):
+            torch.testing.assert_close(one.grad, other.grad)
+        assert not distributed.gather_stopped(mine).requires_grad
+        x = torch.full((2, 3), float(world.rank), dtype=torch.float64, requires_grad=True)
+        weights = torch.arange(12.0, dtype=torch.float64).view(4, 3)
+        (distributed.gather(x) * weights * (1 + world.rank)).sum().backward()
+        assert torch.equal(x.grad, 3 * weights[2 * world.rank : 2 * world.rank + 2])
+
+        # Every row is somewhere else, and comes back.
+        rows = torch.arange(6.0).view(6, 1)[3 * world.rank : 3 * world.rank + 3]
+        torch.manual_seed(world.rank)  # only rank 0 draws
+        mixed, order = distributed.shuffle(rows)
+        assert sorted(order.tolist()) == list(range(6))
+        assert torch.equal(mixed.flatten().long(), order[3 * world.rank : 3 * world.rank + 3])
+        assert torch.equal(distributed.unshuffle(mixed * 10, order), rows * 10)
+
+        assert distributed.mean(torch.tensor([world.rank, 4.0])).tolist() == [0.5, 4.0]
+        assert distributed.any_of(world.rank == 1) and not distributed.any_of(False)
+        assert distributed.objects(world.rank) == [0, 1]
+        buffer = torch.tensor([float(world.rank)])
+        distributed.follow_first([buffer])
+        assert buffer == 0
+        distributed.close()
+        assert distributed.current().size == 1
+        print("rank", world.rank, "of", world.size)
+        """,
+        tmp_path,
+    )
+    assert first == "rank 0 of 2\n" and second == "rank 1 of 2\n"
+
+
+# ---------------------------------------------------------------------------------------- places
+
+
+def test_alone_without_a_launcher_or_in_a_batch_script():
+    assert rendezvous.place({}) is None
+    assert rendezvous.place(dict(RANK="0", WORLD_SIZE="1")) is None
+    assert rendezvous.place(SLURM | dict(SLURM_NTASKS="1")) is None
+    script = {name: value for name, value in SLURM.items() if name != "SLURM_STEP_ID"}
+    assert rendezvous.place(script) is None
+
+
+def test_torchrun_is_asked_before_slurm():
+    torchrun = dict(
+        RANK="5", WORLD_SIZE="8", LOCAL_RANK="1", MASTER_ADDR="node0", MASTER_PORT="29500"
+    )
+    assert rendezvous.place(SLURM | torchrun) == (5, 8, 1, "node0", 29500)
+
+
+@pytest.fixture
+def scontrol(tmp_path, monkeypatch):
+    """Answers as SLURM's does."""
+    program = tmp_path / "scontrol"
+    program.write_text(
+        '#!/bin/sh\n[ "$*" = "show hostnames gpu[07-08]" ] && printf "gpu07\\ngpu08\\n"\n'
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_slurm_names_the_first_host_and_the_job_a_port(scontrol):
+    place = rendezvous.place(SLURM)
+    assert place[:4] == (3, 4, 1, "gpu07") and place.port in rendezvous.PORTS
+    assert rendezvous.place(SLURM | dict(SLURM_JOB_ID="4712")).port != place.port
+    named = rendezvous.place(SLURM | dict(MASTER_ADDR="other", MASTER_PORT="1234"))
+    assert (named.host, named.port) == ("other", 1234)
+
+
+def test_what_is_missing_is_named(scontrol):
+    with pytest.raises(MillError, match=r"first host of SLURM_JOB_NODELIST=nowhere.*MASTER_ADDR"):
+        rendezvous.place(SLURM | dict(SLURM_JOB_NODELIST="nowhere"))
+    with pytest.raises(MillError, match=r"MASTER_ADDR is missing.*torchrun or srun"):
+        rendezvous.place(dict(RANK="0", WORLD_SIZE="2", LOCAL_RANK="0"))
+
+
+def test_a_rank_that_finds_nobody_says_so(monkeypatch):
+    import datetime
+
+    monkeypatch.setattr(distributed, "MEET", datetime.timedelta(seconds=1))
+    place = dict(RANK="1", WORLD_SIZE="2", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="9")
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(MillError, match=r"rank 1 of 2 could not join the others at 127.0.0.1:9"):
+        distributed.connect("cpu")
+    assert distributed.current().size == 1
+
+
+def test_devices_that_are_not_there():
+    if not torch.cuda.is_available():
+        assert distributed.connect("auto").device.type == "cpu"
+        with pytest.raises(MillError, match=r"train.device=cuda.*torch sees 0 GPUs"):
+            distributed.connect("cuda")
+    with pytest.raises(MillError, match=r"train.device=cuda:99"):
+        distributed.connect("cuda:99")
+    with pytest.raises(MillError, match=r"train.device=tpu"):
+        distributed.connect("tpu")

@@ -1,0 +1,66 @@
+"""Progress: lines where nothing moves, a bar on a terminal, nothing from other ranks."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+
+import pytest
+
+from patchmill.training.runtime import display
+from patchmill.training.runtime.display import Display
+
+VALUES = {"loss": 6.9131, "images_per_s": 812.4, "wait": 0.014, "lr": 0.03}
+
+
+def test_lines_now_and_then(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    with Display(400, 100, "dilo") as shown:
+        for step in range(101, 401):
+            now[0] += 0.1
+            shown.update(step, step / 100, VALUES)
+        shown.say("kNN 0.51")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == (
+        "step 101 of 400: epoch 1.0, loss 6.913, 812 images/s, waits for data 1%, 0:00:30 left"
+    )
+    assert 4 <= len(lines) <= 6 and lines[-1] == "kNN 0.51"
+    assert lines[-2].startswith("step 400 of 400: epoch 4.0") and "left" not in lines[-2]
+
+
+def test_a_bar_on_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TERM", "xterm")
+    with Display(400, 0, "dilo on scenes") as shown:
+        shown.update(200, 2.0, VALUES)
+        shown.say("kNN 0.51")
+    written = sys.stderr.getvalue()
+    assert "dilo on scenes" in written and "200/400" in written and "kNN 0.51" in written
+    assert "loss 6.913" in written
+
+
+def test_other_ranks_are_quiet(capsys):
+    with Display(10, 0, "dilo", quiet=True) as shown:
+        shown.update(10, 1.0, VALUES)
+        shown.say("anything")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("first", "told"), [(True, ["news", "trouble"]), (False, ["trouble"])])
+def test_news_of_the_first_rank_and_trouble_of_all(first, told, caplog):
+    log = logging.getLogger("patchmill")
+    before = log.level
+    try:
+        display.speak(first)
+        log.info("news")
+        log.warning("trouble")
+    finally:
+        log.setLevel(before)
+    assert caplog.messages == told

@@ -1,0 +1,122 @@
+"""What a run records survives being killed, and goes on without a gap or a row too many."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.training.runtime import records
+from patchmill.training.runtime.records import EVALUATIONS, LOG, Recorder
+
+
+def record(folder: Path, steps: range, start: int = 0, **options) -> None:
+    recorder = Recorder(folder, {}, start=start, tensorboard=False, **options)
+    for step in steps:
+        recorder.scalars(step, {"loss": 1 / step, "lr": 0.1 * step})
+        if step % 5 == 0:
+            recorder.evaluation(step, step / 10, {"knn": step / 100})
+    recorder.close()
+
+
+def test_rows_come_back_as_columns(tmp_path: Path):
+    record(tmp_path, range(1, 4))
+    found = records.read(tmp_path)
+    assert found["step"] == [1, 2, 3]
+    assert found["loss"] == pytest.approx([1, 1 / 2, 1 / 3])
+    assert (tmp_path / LOG).read_text().startswith("step,loss,lr\n1,1,0.1\n")
+
+
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.integers(1, 30), st.integers(0, 30), st.integers(0, 40))
+def test_a_life_that_was_killed_leaves_no_trace(tmp_path: Path, died: int, start: int, torn: int):
+    """It dies after `died` steps with a torn line, and goes on from a checkpoint before."""
+    start = min(start, died)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    record(tmp_path, range(1, died + 1))
+    for name, line in ((LOG, "31,0.123456,0.5\n"), (EVALUATIONS, '{"step": 31, "knn": 0.5}\n')):
+        with open(tmp_path / name, "a") as file:
+            file.write(line[: min(torn, len(line) - 1)])
+    record(tmp_path, range(start + 1, 36), start=start)
+    assert records.read(tmp_path)["step"] == list(range(1, 36))
+    assert [it["step"] for it in records.evaluations(tmp_path)] == list(range(5, 36, 5))
+
+
+def test_new_names_make_new_columns(tmp_path: Path):
+    recorder = Recorder(tmp_path, {}, tensorboard=False)
+    recorder.scalars(1, {"loss": 1.0})
+    recorder.scalars(2, {"loss": 2.0, "grad_norm": 3.0})
+    recorder.scalars(3, {"grad_norm": 4.0})
+    recorder.close()
+    assert records.read(tmp_path) == {
+        "step": [1, 2, 3], "loss": [1, 2, None], "grad_norm": [None, 3, 4],
+    }  # fmt: skip
+
+
+def test_tensorboard_has_it_all_and_no_step_twice(tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for start, steps in ((0, range(1, 11)), (6, range(7, 15))):
+        recorder = Recorder(tmp_path, {}, start=start)
+        for step in steps:
+            recorder.scalars(step, {"loss": step + start})
+        recorder.evaluation(step, 1.0, {"knn": 0.5})
+        recorder.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [it.step for it in events.Scalars("train/loss")] == list(range(1, 15))
+    assert [it.step for it in events.Scalars("evaluate/knn")] == [14]
+
+
+def test_a_full_disk_ends_the_recording_and_not_the_run(tmp_path: Path, monkeypatch, caplog):
+    recorder = Recorder(tmp_path, {}, tensorboard=False)
+    recorder.scalars(1, {"loss": 1.0})
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("builtins.open", full)
+    with caplog.at_level(logging.WARNING, "patchmill"):
+        recorder.scalars(2, {"loss": 1.0})
+        recorder.scalars(3, {"loss": 1.0})
+    monkeypatch.undo()
+    (warning,) = caplog.messages
+    assert "log.csv" in warning and "No space left on device" in warning
+    assert records.read(tmp_path)["step"] == [1]
+
+
+def test_wandb_that_is_not_installed_is_said(tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MillError, match="pip install wandb"):
+        Recorder(tmp_path, {}, wandb="project")
+
+
+def test_all_lives_of_a_run_are_one_in_wandb(tmp_path: Path, monkeypatch):
+    class Fake:
+        def __init__(self):
+            self.runs, self.logged = [], []
+
+        def init(self, **options):
+            self.runs.append(options)
+            return self
+
+        def log(self, values, step):
+            self.logged.append((step, values))
+
+        def finish(self):
+            pass
+
+    fake = Fake()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for start in (0, 1):
+        record(tmp_path, range(start + 1, start + 2), start=start, wandb="project")
+    assert len({run["id"] for run in fake.runs}) == 1 and len(fake.runs) == 2
+    assert fake.logged[0] == (1, {"train/loss": 1.0, "train/lr": 0.1})

@@ -1,0 +1,54 @@
+"""Where the parts of a data set are found under its root."""
+
+from pathlib import Path
+
+import pytest
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.training import data_paths
+
+FOLDER = {"name": "folder", "root": "", "train": "train", "test": "val|test", "bank": None}
+
+
+def find(root: Path, **given: str) -> dict:
+    data = FOLDER | {"root": str(root)} | given
+    return data_paths.find(data, {f"data.{key}" for key in given})
+
+
+def test_folders_betons_and_shards(tmp_path: Path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "test.beton").touch()
+    (tmp_path / "more-000000.tar").touch()
+    found = find(tmp_path, bank="more")
+    assert found["train"] == str(tmp_path / "train")
+    assert found["test"] == str(tmp_path / "test.beton")
+    assert found["bank"] == str(tmp_path / "more-*.tar")
+
+
+def test_the_first_of_several_names_is_meant(tmp_path: Path):
+    for part in ("train", "val", "test"):
+        (tmp_path / part).mkdir()
+    assert find(tmp_path)["test"] == str(tmp_path / "val")
+    assert find(tmp_path, test="test")["test"] == str(tmp_path / "test")
+    assert find(tmp_path, test=str(tmp_path / "train"))["test"] == str(tmp_path / "train")
+
+
+def test_a_test_that_nobody_asked_for_may_be_missing(tmp_path: Path):
+    (tmp_path / "train").mkdir()
+    assert find(tmp_path)["test"] is None
+    with pytest.raises(MillError, match=f"data.root={tmp_path} holds no mine: a folder"):
+        find(tmp_path, test="mine")
+
+
+def test_a_root_without_training_images(tmp_path: Path):
+    with pytest.raises(MillError, match=r"holds no train: a folder, train.beton or train-"):
+        find(tmp_path)
+
+
+def test_who_names_the_parts_need_not_name_their_root():
+    data = FOLDER | {"train": "/mine", "test": "/other"}
+    assert data_paths.find(data, {"data.train", "data.test"})["test"] == "/other"
+    found = data_paths.find(FOLDER | {"train": "/mine"}, {"data.train"})
+    assert (found["train"], found["test"], found["root"]) == ("/mine", None, None)
+    with pytest.raises(MillError, match=r"data=folder needs data.root=DIR"):
+        data_paths.find(FOLDER, set())

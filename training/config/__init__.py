@@ -1,0 +1,1 @@
+"""Configuration: YAML files, command-line overrides, and checks between settings."""

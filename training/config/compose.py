@@ -1,0 +1,139 @@
+"""From `method=dilo data=scenes optim.lr=0.1` to a checked Config, and to YAML and back.
+
+Hydra puts the YAML of config/ together (config/config.yaml says in which order); the types and
+ranges in settings.py and with each method are checked here, once, on the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from patchmill.loaders.common.calls import nearest
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.files import write_atomic
+from patchmill.training import data_paths
+from patchmill.training.config import overrides, rules, typed
+from patchmill.training.config.changes import Difference, difference
+from patchmill.training.config.settings import Config
+
+__all__ = [
+    "FILE",
+    "Difference",
+    "compose",
+    "difference",
+    "from_plain",
+    "load",
+    "plain",
+    "save",
+    "to_yaml",
+]
+
+FILE = "config.yaml"
+
+
+def compose(words: Sequence[str]) -> Config:
+    """The configuration that the user asks for: what the words say wins over any recipe."""
+    chosen, settings = overrides.split(words)
+    if "method" not in chosen:
+        names = ", ".join(overrides.choices("method"))
+        raise MillError(f"say what to train, as in method=dilo data=scenes; there are: {names}")
+    config = from_plain(_settled(chosen, settings))
+    config.name = config.name or f"{chosen['method']}-{config.data.name}-{config.scale}"
+    rules.check(config)
+    return config
+
+
+def save(config: Config, folder: Path) -> None:
+    """Writes the resolved settings to `folder`, where `load` finds them."""
+    path = Path(folder) / FILE
+    try:
+        write_atomic(path, to_yaml(config), durable=True)
+    except OSError as error:
+        raise MillError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def to_yaml(config: Config) -> str:
+    import yaml
+
+    return yaml.safe_dump(plain(config), sort_keys=False, default_flow_style=None, width=100)
+
+
+def load(folder: Path) -> Config:
+    """The configuration of the run in `folder`."""
+    import yaml
+
+    path = Path(folder) / FILE
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MillError(
+            f"cannot read {path}: {error.strerror}; is {folder} the folder of a run?"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MillError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    return from_plain(data)
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """Mappings, lists and scalars, as checkpoints and YAML hold them."""
+    return typed.plain(config)
+
+
+def from_plain(data: Any) -> Config:
+    """The configuration that `plain` made `data` of."""
+    if not isinstance(data, Mapping):
+        raise MillError(f"this is not the configuration of a run: {data!r}")
+    config: Config = typed.make(Config, data)
+    config.method = typed.make(_settings_of(config.method_name), config.method, "method.")
+    return config
+
+
+# ------------------------------------------------------------------------------------------- Hydra
+
+
+def _settled(chosen: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, Any]:
+    """All settings as plain data, with what they refer to filled in."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    tree = _composed([f"{group}={choice}" for group, choice in chosen.items()])
+    known = overrides.keys(Config)
+    del known["method"], known["method_name"]  # which method= chooses
+    known |= overrides.keys(_settings_of(tree.method_name), "method.")
+    for key, text in settings.items():
+        value = overrides.value(key, text, overrides.annotation(key, known))
+        OmegaConf.update(tree, key, value, force_add=True)
+    try:
+        plain: Any = OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as error:
+        raise MillError(f"cannot fill in {error.full_key}: {str(error).splitlines()[0]}") from None
+    plain["data"] = data_paths.find(plain["data"], {key for key in settings if key in known})
+    return plain
+
+
+def _composed(choices: list[str]) -> Any:
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    schema = {**plain(Config()), "method": {}}
+    ConfigStore.instance().store(name="schema", node=schema, provider="patchmill")
+    OmegaConf.register_new_resolver("resized", _resized, replace=True)
+    OmegaConf.register_new_resolver("at_least", max, replace=True)
+    with hydra.initialize_config_dir(str(overrides.FOLDER), version_base="1.3"):
+        return hydra.compose("config", choices)
+
+
+def _resized(size: int) -> int:
+    """The short side that photos are resized to before their centre is cut: 256 for 224."""
+    return round(size * 8 / 7)
+
+
+def _settings_of(method_name: str) -> type:
+    from patchmill.training.methods import METHODS
+
+    if method_name not in METHODS:
+        raise MillError(f"there is no method {method_name!r}{nearest(str(method_name), METHODS)}")
+    return METHODS[method_name].Settings  # type: ignore[attr-defined]

@@ -1,0 +1,61 @@
+"""What the settings of a run have to do with each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from patchmill.loaders import recipe as recipes
+from patchmill.loaders.common.errors import MillError
+
+if TYPE_CHECKING:
+    from patchmill.training.config.settings import Config
+    from patchmill.training.methods import Method
+
+
+def check(config: Config) -> None:
+    """Raise a MillError for settings that do not go together."""
+    from patchmill.training.methods import METHODS
+
+    _recipe("method.views", config.method.views)
+    _recipe("evaluate.view", config.evaluate.view)
+    METHODS[config.method_name].check(config.method, recipes.load(config.method.views))
+    optim, epochs = config.optim, config.train.epochs
+    for holds, complaint in [
+        (
+            optim.warmup <= epochs,
+            f"optim.warmup={optim.warmup:g} epochs are more than train.epochs={epochs}: "
+            "shorten the warm-up, too",
+        ),
+        (
+            optim.momentum > 0 or not optim.nesterov,
+            "optim.nesterov=true needs a momentum: set optim.momentum above 0",
+        ),
+        (
+            config.name not in (".", "..") and not set(config.name) & set("/\\\0"),
+            f"name must be the name of a folder, not {config.name!r}: its place is out=DIR",
+        ),
+    ]:
+        if not holds:
+            raise MillError(complaint)
+
+
+def check_batch(config: Config, method: Method, ranks: int) -> None:
+    """Raise a MillError for a batch that the method cannot learn from on so many ranks."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    at_a_time = config.train.batch_size // config.train.accumulate
+    if complaint := method.global_batch_must(at_a_time, ranks):
+        raise MillError(complaint)
+    norms = any(isinstance(it, _BatchNorm) for it in method.modules())
+    if at_a_time == ranks > 1 and norms and not config.train.sync_bn:
+        raise MillError(
+            f"each of {ranks} ranks has one image at a time, which batch norm cannot normalise: "
+            f"take train.batch_size={2 * config.train.batch_size} or more, or train.sync_bn=true"
+        )
+
+
+def _recipe(key: str, text: str) -> None:
+    try:
+        recipes.load(text)
+    except MillError as error:
+        raise MillError(f"{key}: {error}") from None

@@ -1,0 +1,91 @@
+"""What `run.py --help` says, taken from where things are defined: YAML, dataclasses, comments."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from patchmill.training.config import compose, overrides, typed
+from patchmill.training.config.settings import Config
+
+HEAD = """\
+usage: python training/run.py method=METHOD [data=DATA] [scale=SCALE] [key=value ...]
+
+Trains, evaluates as it goes, and writes a report; started again, it goes on where it stopped.
+On several GPUs: torchrun --nproc-per-node 8 training/run.py ...
+
+  python training/run.py method=dilo data=scenes
+  python training/run.py method=moco data=imagenet data.root=/data/imagenet
+  python training/run.py method=emp_ssl data=cifar10 data.root=/data/cifar10 train.epochs=10
+
+  --help   this; with a method, the defaults are those of its recipe
+  --show   the settings that a run would have, as YAML, and no run
+"""
+
+_TITLES = {
+    "method": "what is learnt, by the recipe of its paper",
+    "data": "what from (default: scenes)",
+    "scale": "presets (default: what goes with the data, or else paper)",
+    "model": "the backbone, instead of the recipe's",
+    "optim": "the optimiser, instead of the recipe's",
+    "evaluate": "how often to look, and how closely",
+}
+
+
+def text(words: Sequence[str]) -> str:
+    """The help; its defaults are those of the recipe, where `words` choose one."""
+    config = compose.compose(words) if words else Config()
+    return "\n".join([HEAD, *_groups(), *_settings(config)])
+
+
+def _groups() -> Iterator[str]:
+    for group in sorted(overrides.GROUPS, key=list(_TITLES).index):
+        yield f"{group}=  {_TITLES[group]}"
+        for name, title in overrides.choices(group).items():
+            yield f"  {name:<14} {title}"
+        yield ""
+
+
+def _settings(config: Config) -> Iterator[str]:
+    yield "settings, with their defaults; written key=value, where the value may be a list, as"
+    yield "[0.9,0.95], or none"
+    yield ""
+    for key, kind, value, about in _rows(config, ""):
+        yield f"  {key:<26} {shown(value):<11} {about} ({kind})"
+    if config.method is None:
+        yield "  method.*                    the method's own: see --help with method=..."
+
+
+def _rows(config: Any, prefix: str) -> Iterator[tuple[str, str, Any, str]]:
+    """Key, type, value and comment of each setting, and of those of its sections."""
+    cls: type = type(config)
+    about = comments(cls)
+    for name, kind in typed.fields(cls).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            yield from _rows(value, f"{prefix}{name}.")
+        elif kind is not Any and name not in ("method_name", "scale"):
+            yield prefix + name, typed.describe(kind), value, about[name]
+
+
+def comments(cls: type) -> dict[str, str]:
+    """Field -> the comment behind it, of a dataclass and what it is made from."""
+    found = dict.fromkeys(typed.fields(cls), "")
+    for base in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
+        for line in inspect.getsource(base).splitlines():
+            if match := re.match(r"    (\w+): .*  # (.+)", line):
+                found[match[1]] = match[2]
+    return found
+
+
+def shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return f"[{','.join(map(shown, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "''"

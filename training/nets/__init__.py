@@ -1,0 +1,1 @@
+"""Backbones, heads, normalisation and the EMA teacher."""

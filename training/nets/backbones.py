@@ -1,0 +1,54 @@
+"""Backbones: timm's models without a classifier, and their ResNets with a stem for small images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from patchmill.loaders.common.calls import nearest
+from patchmill.loaders.common.errors import MillError
+
+if TYPE_CHECKING:
+    from patchmill.training.config.settings import Model
+
+SMALL = 64  # pixels a side up to which "auto" means the small stem
+
+
+class Backbone(nn.Module):
+    """What methods train: [N, 3, H, W] to [N, num_features]."""
+
+    num_features: int
+
+
+def build(settings: Model, size: int) -> Backbone:
+    """For images of size x size; other sizes work, too."""
+    import timm
+
+    name = settings.name
+    if not timm.is_model(name):
+        near = nearest(name, dict.fromkeys(timm.list_models()))
+        raise MillError(f"model.name: timm knows no model {name!r}{near}")
+    transformer = "vit" in name or "deit" in name
+    options: dict[str, Any] = {"img_size": size, "dynamic_img_size": True} if transformer else {}
+    if settings.drop_path:
+        options["drop_path_rate"] = settings.drop_path
+    try:
+        model = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    except TypeError as error:
+        raise MillError(f"model {name} cannot be made with these settings: {error}") from None
+    resnet = isinstance(getattr(model, "maxpool", None), nn.Module)
+    if settings.stem == "cifar" or (settings.stem == "auto" and size <= SMALL and resnet):
+        if not resnet:
+            raise MillError(f"model.stem=cifar is for ResNets, which {name} is not")
+        _shrink_stem(model)
+    return cast(Backbone, model)
+
+
+def _shrink_stem(model: nn.Module) -> None:
+    """The first convolution 3 x 3 at stride 1, and no pooling behind it."""
+    norm: torch.nn.BatchNorm2d = model.bn1  # type: ignore[assignment]
+    model.conv1 = nn.Conv2d(3, norm.num_features, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()

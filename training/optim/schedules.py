@@ -1,0 +1,57 @@
+"""Learning rate and weight decay at every step, as closed forms: there is no state to save."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from patchmill.training.config.settings import Optim
+
+
+class Rates(NamedTuple):
+    lr: float
+    weight_decay: float
+
+
+def at(settings: Optim, global_batch: int, step: int, steps: int, steps_per_epoch: int) -> Rates:
+    """For step `step` of `steps`, counted from 0.
+
+    The rate rises from 0, step by step, in the first `warmup` epochs, and then follows the schedule
+    over the rest; with `per_epoch`, its value at the beginning of an epoch holds for all of it.
+    """
+    return Rates(
+        peak(settings, global_batch) * _share(settings, step, steps, steps_per_epoch),
+        _decay(settings, step, steps),
+    )
+
+
+def peak(settings: Optim, global_batch: int) -> float:
+    return settings.lr * (global_batch / 256 if settings.scaled else 1.0)
+
+
+def cosine(start: float, end: float, done: float) -> float:
+    """From `start` to `end` along half a cosine; `done` is from 0 to 1."""
+    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def _share(settings: Optim, step: int, steps: int, steps_per_epoch: int) -> float:
+    """Of the peak rate."""
+    warmup = round(settings.warmup * steps_per_epoch)
+    if step < warmup:
+        return step / warmup
+    if settings.per_epoch:
+        step = max(step // steps_per_epoch * steps_per_epoch, warmup)
+    if settings.schedule == "cosine":
+        return cosine(1.0, settings.final, (step - warmup) / max(steps - warmup, 1))
+    if settings.schedule == "steps":
+        passed = sum(step >= epoch * steps_per_epoch for epoch in settings.milestones)
+        return settings.gamma**passed
+    return 1.0
+
+
+def _decay(settings: Optim, step: int, steps: int) -> float:
+    end = settings.weight_decay_end
+    return (
+        settings.weight_decay if end is None else cosine(settings.weight_decay, end, step / steps)
+    )

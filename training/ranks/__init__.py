@@ -1,0 +1,1 @@
+"""Processes that train together: rendezvous, collectives, sharding, signals, failures."""

@@ -1,0 +1,1 @@
+"""A run in progress: setup, state, checkpoints, hooks, metrics and what it writes."""
