@@ -1,0 +1,30 @@
+"""Dispatch by device: a folder's `cpu` or `gpu` module, the current GPU, its multiprocessors."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from contextlib import AbstractContextManager
+from types import ModuleType
+
+import torch
+
+
+def backend(package: str, tensor: torch.Tensor) -> ModuleType:
+    """`package`.gpu for a CUDA tensor, else `package`.cpu; pass `__package__`.
+
+    The module is imported on first use: Triton only where a GPU is.
+    """
+    return importlib.import_module(f"{package}.{'gpu' if tensor.is_cuda else 'cpu'}")
+
+
+def device_guard(tensor: torch.Tensor) -> AbstractContextManager[object]:
+    """Make the tensor's GPU the current one, which Triton launches on; no-op for CPU tensors."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+
+
+def multiprocessors(device: torch.device, interpreted: int) -> int:
+    """Streaming multiprocessors of a GPU; `interpreted` where Triton interprets on the CPU."""
+    if device.type != "cuda":
+        return interpreted
+    return torch.cuda.get_device_properties(device).multi_processor_count
