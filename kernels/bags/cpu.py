@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from patchmill.kernels.bags.reference import EPS
-from patchmill.kernels.common.jit import announced, exact, jit
-from patchmill.kernels.common.parallel import spread
+from patchmill.kernels.common.jit import announce_compilation, jit, jit_ieee
+from patchmill.kernels.common.parallel import parallel_ranges
 
 CONVERTED = 1 << 20  # numbers at a time: 4 MB of float32
 LEAST = 1 << 15  # numbers that are worth a thread
@@ -65,8 +65,8 @@ def _lines(rows: torch.Tensor) -> tuple[np.ndarray, int, int]:
 
 def _over(work: functools.partial[None], rows: torch.Tensor) -> None:
     views, bags, d = rows.shape
-    with announced():
-        spread(work, bags, max(1, LEAST // (views * d)))
+    with announce_compilation():
+        parallel_ranges(work, bags, max(1, LEAST // (views * d)))
 
 
 # ------------------------------------------------------------------------------------- compiled
@@ -148,7 +148,7 @@ def turn(row, direction, swing, scale, out):
         out[k] = scale * (inverse * (direction[k] - back * row[k]) + swing[k])
 
 
-@exact  # which knows of NaN
+@jit_ieee  # which knows of NaN
 def inverse_of(squares):
     """1 / the length, of no less than EPS, and 1 if it is longer than that or NaN, or else 0."""
     length = np.sqrt(squares)

@@ -37,7 +37,7 @@ def jit(function: Callable[..., Any]) -> Any:
     return _cached(function, fastmath=True)
 
 
-def exact(function: Callable[..., Any]) -> Any:
+def jit_ieee(function: Callable[..., Any]) -> Any:
     """As `jit`, but with IEEE arithmetic: for draws that must be the same on every machine."""
     return _cached(function, fastmath=False)
 
@@ -46,7 +46,7 @@ NOTICE = "compiling the CPU kernels for this machine: about half a minute, once"
 
 
 @contextmanager
-def announced(after_s: float = 1.0) -> Iterator[None]:
+def announce_compilation(after_s: float = 1.0) -> Iterator[None]:
     """Say so if anything is compiled meanwhile, rather than loaded, and it takes long."""
     timer = threading.Timer(after_s, log.warning, (NOTICE,))
     timer.daemon = True

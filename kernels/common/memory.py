@@ -18,7 +18,7 @@ LARGE = 4 << 20  # bytes; from here on the kernel's pages are worth asking for
 WIDE = 16  # bytes that are written past the cache at once
 
 
-def fresh(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     """Uninitialised; if large, in huge pages where Linux gives them to those who ask.
 
     Most of the time to write 150 MB for the first time goes into faults of small pages: with huge
@@ -40,20 +40,20 @@ def _advice() -> Callable[..., int] | None:
     return getattr(ctypes.CDLL(None), "madvise", None)
 
 
-def streams(tensor: torch.Tensor, row: int) -> bool:
+def can_stream(tensor: torch.Tensor, row: int) -> bool:
     """Whether rows of so many numbers can be written `past` the cache, which it has no room for."""
     aligned = tensor.data_ptr() % WIDE == row * tensor.itemsize % WIDE == 0
     return aligned and tensor.nbytes >= LARGE
 
 
-def flat(tensor: torch.Tensor) -> torch.Tensor:
+def flat_storage(tensor: torch.Tensor) -> torch.Tensor:
     """All memory that a tensor with elements reaches, from its first one on."""
     reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.as_strided((reach + 1,), (1,))
 
 
 @intrinsic
-def borrowed(typing: Any, array: Any) -> Any:
+def borrow(typing: Any, array: Any) -> Any:
     """The same array, whose references compiled code does not count: the caller keeps it alive.
 
     An array of the compiled code's own is freed after its last use, so borrow it where it is used.
@@ -73,7 +73,7 @@ def borrowed(typing: Any, array: Any) -> Any:
 
 
 @intrinsic
-def past(typing: Any, source: Any, target: Any) -> Any:
+def stream_row(typing: Any, source: Any, target: Any) -> Any:
     """Copy a row past the cache: its memory is not read before it is written, in half the time.
 
     The target and its length must be multiples of `WIDE` bytes. `settled` has to come after it.
@@ -103,7 +103,7 @@ def past(typing: Any, source: Any, target: Any) -> Any:
 
 
 @intrinsic
-def settled(typing: Any) -> Any:
+def store_fence(typing: Any) -> Any:
     """What was written `past` the cache is there for other threads too."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

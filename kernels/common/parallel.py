@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 
-def spread(work: Callable[[int, int], object], count: int, least: int = 1) -> None:
+def parallel_ranges(work: Callable[[int, int], object], count: int, least: int = 1) -> None:
     """`work(start, stop)` for ranges that cover [0, count), each of `least` items or more.
 
     Which ranges these are depends on the number of threads: work that is to be the same on every
@@ -38,7 +38,7 @@ def spread(work: Callable[[int, int], object], count: int, least: int = 1) -> No
         other.result()
 
 
-def share(work: Callable[[int], object], count: int) -> None:
+def parallel_for(work: Callable[[int], object], count: int) -> None:
     """`work(i)` for all of [0, count), begun in order, each in a thread whose torch has no other.
 
     Gradients are not recorded. The same to the bit whatever the number of threads.

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from patchmill.kernels.common.jit import announced
-from patchmill.kernels.common.parallel import share
+from patchmill.kernels.common.jit import announce_compilation
+from patchmill.kernels.common.parallel import parallel_for
 from patchmill.kernels.contrast.cpu_loops import soften, weigh
 from patchmill.kernels.contrast.pairing import QUEUE, Pairing
 
@@ -59,8 +59,8 @@ def forward(
         its = softmax(queries, part, blocks[groups[group]], 1 / temperature, pairing, mean)
         peaks[group, part], sums[group, part] = its
 
-    with announced():
-        share(work, len(parts) * len(groups))
+    with announce_compilation():
+        parallel_for(work, len(parts) * len(groups))
     return merged(queries, pairing.targets(companions), temperature, pairing, peaks, sums, means)
 
 
@@ -185,8 +185,8 @@ def pull(
             weigh(products.numpy(), scale, lse[part].numpy(), others)
             out[block].addmm_(products, some)
 
-    with announced():
-        share(work, len(blocks))
+    with announce_compilation():
+        parallel_for(work, len(blocks))
     if pairing is not None:
         pairing.subtract_pull(out, queries, 2 if mutual else 1)
     return out.div_(len(queries) * temperature)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.kernels.common.jit import exact
+from patchmill.kernels.common.jit import jit_ieee
 
 LANES = 32
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
@@ -24,7 +24,7 @@ C2, C3, C4, C5, C6, C7 = map(
 BIAS, MANTISSA, LEAST = np.int32(127), np.int32(23), np.float32(-127)
 
 
-@exact
+@jit_ieee
 def soften(products: Any, scale: Any, peak: Any, total: Any) -> None:
     """Each becomes its logit's exponential, less its row's `peak`; `total` is the row's sum."""
     lanes = np.empty(LANES, np.float32)
@@ -46,7 +46,7 @@ def soften(products: Any, scale: Any, peak: Any, total: Any) -> None:
             total[i] += lanes[k]
 
 
-@exact
+@jit_ieee
 def weigh(products: Any, scale: Any, columns: Any, rows: Any) -> None:
     """Each becomes its logit's exponential, less its column's number, and less its row's if any."""
     for i in range(len(products)):
@@ -61,7 +61,7 @@ def weigh(products: Any, scale: Any, columns: Any, rows: Any) -> None:
                 row[j] = exponential(logit - columns[j]) + exponential(logit - other)
 
 
-@exact
+@jit_ieee
 def exponential(x):  # type: ignore[no-untyped-def]
     """To 2 units in the last place, by Cephes' expf; 0 where it would be less than 1e-38."""
     n = np.floor(x * LOG2_E + HALF)

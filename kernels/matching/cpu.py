@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 
 from patchmill.kernels.common import jit
-from patchmill.kernels.common.numbers16 import numbers
-from patchmill.kernels.common.parallel import share, spread
+from patchmill.kernels.common.floats16 import as_numpy
+from patchmill.kernels.common.parallel import parallel_for, parallel_ranges
 from patchmill.kernels.matching import cpu_loops as loops
 from patchmill.kernels.matching.kept import Kept
 
@@ -66,7 +66,7 @@ def scales(maps: torch.Tensor) -> torch.Tensor:
         some = blocks[task]
         torch.linalg.vector_norm(maps[some].float(), dim=2, out=found[some])
 
-    share(work, len(blocks))
+    parallel_for(work, len(blocks))
     found.masked_fill_(found.isinf(), torch.nan)
     return found.reciprocal_().masked_fill_(found.isinf(), 0)
 
@@ -100,8 +100,8 @@ def search(
             for right in spans(b.shape[1], columns):
                 take_in(every[task], a, b, left, right, scale_a, scale_b, found, memory)
 
-    with jit.announced():
-        share(work, len(every))
+    with jit.announce_compilation():
+        parallel_for(work, len(every))
     for similarity in (found.best_a, found.best_b):
         similarity.masked_fill_(similarity == torch.inf, torch.nan)
     return found
@@ -193,9 +193,9 @@ def pulled(
     order = of_student.argsort(stable=True)
     ends = torch.searchsorted(of_student[order], torch.arange(len(student) + 1))
     given = out, student, teacher, weight, of_teacher, order, ends, *kept
-    arrays = [numbers(tensor) for tensor in given]
-    with jit.announced():
-        spread(lambda start, stop: loops.pull(*arrays, start, stop), len(student))
+    arrays = [as_numpy(tensor) for tensor in given]
+    with jit.announce_compilation():
+        parallel_ranges(lambda start, stop: loops.pull(*arrays, start, stop), len(student))
     return out
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.kernels.common.jit import exact
-from patchmill.kernels.common.memory import borrowed
-from patchmill.kernels.common.numbers16 import number, put
+from patchmill.kernels.common.floats16 import store_float, to_float
+from patchmill.kernels.common.jit import jit_ieee
+from patchmill.kernels.common.memory import borrow
 
 LANES = 64  # of 196 columns, 32 to 64 at a time are quickest
 NAN_RANK = np.float32(np.inf)  # stands for NaN where numbers are compared; no cosine is as large
 
 
-@exact
+@jit_ieee
 def take_in(
     products: Any,  # [n, rows, columns]
     scale_a: Any,  # [n, rows]
@@ -68,7 +68,7 @@ def take_in(
                 place_a[pair, first_row + row] = first_column + where[lane] + lane
 
 
-@exact
+@jit_ieee
 def pull(
     out: Any,  # [S, A, d], as the student: the gradient by it
     student: Any,  # [S, A, d]
@@ -89,11 +89,11 @@ def pull(
     """Maps start to stop: d cos(s, t) / ds = (t/|t| - cos s/|s|) / |s|, summed over the matches
     that count.
     """
-    out, student, teacher = borrowed(out), borrowed(student), borrowed(teacher)
+    out, student, teacher = borrow(out), borrow(student), borrow(teacher)
     tokens, deep = out.shape[1:]
     memory, along = np.empty((tokens, deep), np.float32), np.empty(tokens, np.float32)
     for here in range(start, stop):
-        grown = borrowed(memory)  # here, so that it is alive until the last map is done
+        grown = borrow(memory)  # here, so that it is alive until the last map is done
         grown[:] = 0
         along[:] = 0
         for slot in range(ends[here], ends[here + 1]):
@@ -116,10 +116,10 @@ def pull(
             back = along[token] * scale
             total, vector, made = grown[token], student[here, token], out[here, token]
             for i in range(deep):
-                put(made, i, (total[i] - back * number(vector[i])) * scale)
+                store_float(made, i, (total[i] - back * to_float(vector[i])) * scale)
 
 
-@exact
+@jit_ieee
 def _add(total: Any, vector: Any, weight: Any) -> None:
     for i in range(len(total)):
-        total[i] += weight * number(vector[i])
+        total[i] += weight * to_float(vector[i])

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from patchmill.kernels.common.jit import announced, exact
-from patchmill.kernels.common.memory import borrowed, fresh, past, settled, streams
-from patchmill.kernels.common.numbers16 import number, numbers, put
-from patchmill.kernels.common.parallel import spread
+from patchmill.kernels.common.floats16 import as_numpy, store_float, to_float
+from patchmill.kernels.common.jit import announce_compilation, jit_ieee
+from patchmill.kernels.common.memory import allocate, borrow, can_stream, store_fence, stream_row
+from patchmill.kernels.common.parallel import parallel_ranges
 from patchmill.kernels.patches.reference import EPS
 
 LANES = 64
@@ -32,15 +32,15 @@ def forward(
     """Means [B, d] float32, sums of weights [B], and the means' lengths [B] before `unit`."""
     groups, d = len(offsets) - 1, embeddings.shape[1]
     means, totals, lengths = torch.empty(groups, d), torch.empty(groups), torch.empty(groups)
-    rows = numbers(embeddings)
+    rows = as_numpy(embeddings)
     numpy = _optional(weights, order)
     made = means.numpy(), totals.numpy(), lengths.numpy()
 
     def work(start: int, stop: int) -> None:
         average(rows, *numpy, offsets.numpy(), each, unit, start, stop, *made)
 
-    with announced():
-        spread(work, groups, _least(embeddings.numel(), groups))
+    with announce_compilation():
+        parallel_ranges(work, groups, _least(embeddings.numel(), groups))
     return means, totals, lengths
 
 
@@ -61,18 +61,18 @@ def pulled(
     `slope` is the gradient by the sums of the groups, [B, d]; `rest` its products with the means.
     """
     d = slope.shape[1]
-    out = fresh((rows if by_rows else 0, d), embeddings.dtype)
+    out = allocate((rows if by_rows else 0, d), embeddings.dtype)
     gains = torch.empty(rows if by_weights else 0)
-    read, made = numbers(embeddings), numbers(out)
+    read, made = as_numpy(embeddings), as_numpy(out)
     numpy = _optional(weights, order)
     given = slope.numpy(), rest.numpy()
-    how = each, streams(out, d)
+    how = each, can_stream(out, d)
 
     def work(start: int, stop: int) -> None:
         pull(*given, read, *numpy, offsets.numpy(), *how, start, stop, made, gains.numpy())
 
-    with announced():
-        spread(work, len(slope), _least(rows * d, len(slope)))
+    with announce_compilation():
+        parallel_ranges(work, len(slope), _least(rows * d, len(slope)))
     return out, gains
 
 
@@ -94,11 +94,11 @@ def _least(count: int, groups: int) -> int:
 # counts its references, which takes as long as adding up a hundred numbers.
 
 
-@exact
+@jit_ieee
 def average(
     rows, weights, order, offsets, each, unit, start, stop, means, totals, lengths
 ):  # fmt: skip
-    rows, means = borrowed(rows), borrowed(means)
+    rows, means = borrow(rows), borrow(means)
     lanes = np.empty(LANES, np.float32)
     for group in range(start, stop):
         scale(means, group, ZERO, True)
@@ -118,7 +118,7 @@ def average(
             scale(means, group, inverse(lengths[group]), False)
 
 
-@exact
+@jit_ieee
 def pull(
     slope, rest, rows, weights, order, offsets, each, stream, start, stop, out, gains
 ):  # fmt: skip
@@ -126,11 +126,11 @@ def pull(
 
     By its weight it is the slope times the row, as that is summed, less the group's `rest`.
     """
-    rows, slope, out = borrowed(rows), borrowed(slope), borrowed(out)
+    rows, slope, out = borrow(rows), borrow(slope), borrow(out)
     lanes, memory = np.empty(LANES, np.float32), np.empty((1, slope.shape[1]), out.dtype)
     alike = not each and len(weights) == 0
     for group in range(start, stop):
-        packed = borrowed(memory)  # here, so that it is alive until the last group is done
+        packed = borrow(memory)  # here, so that it is alive until the last group is done
         if alike:
             downhill(slope, group, ONE, packed, 0)
         for at in range(offsets[group], offsets[group + 1]):
@@ -144,58 +144,58 @@ def pull(
             if len(gains):
                 gains[place] = along - rest[group]
             if len(out) and alike and stream:
-                past(packed[0], out[place])
+                stream_row(packed[0], out[place])
             elif len(out) and alike:
                 copy(packed, out, place)
             elif len(out) and each:
                 across(slope, group, rows, place, weight * shrink, along * shrink, out)
             elif len(out):
                 downhill(slope, group, weight, out, place)
-    settled()
+    store_fence()
 
 
-@exact
+@jit_ieee
 def add(means, group, rows, place, factor):
     """One row: several at once are as many streams from memory, and take longer."""
     mean, row = means[group], rows[place]
     for i in range(len(mean)):
-        mean[i] += factor * number(row[i])
+        mean[i] += factor * to_float(row[i])
 
 
-@exact
+@jit_ieee
 def scale(means, group, factor, away):
     mean = means[group]
     for i in range(len(mean)):
         mean[i] = ZERO if away else mean[i] * factor
 
 
-@exact
+@jit_ieee
 def downhill(slope, group, weight, out, place):
     down, made = slope[group], out[place]
     for i in range(len(down)):
-        put(made, i, weight * down[i])
+        store_float(made, i, weight * down[i])
 
 
-@exact
+@jit_ieee
 def across(slope, group, rows, place, factor, share, out):
     down, row, made = slope[group], rows[place], out[place]
     for i in range(len(down)):
-        put(made, i, factor * (down[i] - share * number(row[i])))
+        store_float(made, i, factor * (down[i] - share * to_float(row[i])))
 
 
-@exact
+@jit_ieee
 def copy(packed, out, place):
     source, made = packed[0], out[place]
     for i in range(len(source)):
         made[i] = source[i]
 
 
-@exact
+@jit_ieee
 def inverse(length):
     return ZERO if length <= SHORT else ONE / length
 
 
-@exact
+@jit_ieee
 def dot(left, i, right, j, lanes):
     a, b = left[i], right[j]
     for k in range(LANES):
@@ -204,9 +204,9 @@ def dot(left, i, right, j, lanes):
     for start in range(0, whole, LANES):
         some, others = a[start : start + LANES], b[start : start + LANES]
         for k in range(LANES):
-            lanes[k] += number(some[k]) * number(others[k])
+            lanes[k] += to_float(some[k]) * to_float(others[k])
     for k in range(len(a) - whole):
-        lanes[k] += number(a[whole + k]) * number(b[whole + k])
+        lanes[k] += to_float(a[whole + k]) * to_float(b[whole + k])
     total = ZERO
     for k in range(LANES):
         total += lanes[k]

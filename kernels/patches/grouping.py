@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from patchmill.kernels.common.jit import announced, exact
+from patchmill.kernels.common.jit import announce_compilation, jit_ieee
 
 
 @torch.library.custom_op("patchmill::patch_offsets", mutates_args=())
@@ -71,12 +71,12 @@ def _facts(index: torch.Tensor) -> tuple[int, int, bool]:
 
 def _counted(index: torch.Tensor, images: int) -> tuple[torch.Tensor, torch.Tensor]:
     offsets, order = index.new_zeros(images + 1), torch.empty_like(index)
-    with announced():
+    with announce_compilation():
         count_out(index.numpy(), offsets.numpy(), order.numpy())
     return offsets, order
 
 
-@exact
+@jit_ieee
 def count_out(index, offsets, order):  # type: ignore[no-untyped-def]
     """A stable counting sort."""
     for group in index:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from patchmill.kernels.common import jit
-from patchmill.kernels.common.parallel import spread
+from patchmill.kernels.common.parallel import parallel_ranges
 from patchmill.kernels.regions import cpu_loops as loops
 
 TINY = torch.finfo(torch.float32).tiny
@@ -127,8 +127,8 @@ def items(maps: torch.Tensor) -> int:
 
 def run(loop: Any, count: int, *tensors: torch.Tensor) -> None:
     arrays = [tensor.numpy() for tensor in tensors]
-    with jit.announced():
-        spread(lambda start, stop: loop(*arrays, start, stop), count)
+    with jit.announce_compilation():
+        parallel_ranges(lambda start, stop: loop(*arrays, start, stop), count)
 
 
 def check_range(index: torch.Tensor, count: int) -> None:

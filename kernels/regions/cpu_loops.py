@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.kernels.common.jit import exact, jit
+from patchmill.kernels.common.jit import jit, jit_ieee
 
 CHANNELS = 256  # at a time
 
 
-@exact
+@jit_ieee
 def share_out(
     low: Any,  # [R] float32
     high: Any,

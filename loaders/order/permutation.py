@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchmill.kernels.common.jit import exact
+from patchmill.kernels.common.jit import jit_ieee
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.plan import philox
 
@@ -68,7 +68,7 @@ def substitute(seed: int, epoch: int, id: int, attempt: int, count: int) -> int:
     return int(_substitute(np.uint64(seed), np.uint64(epoch), id, attempt, count))
 
 
-@exact
+@jit_ieee
 def _substitute(seed: np.uint64, epoch: np.uint64, id: int, attempt: int, count: int) -> int:
     low, high = philox.halves(id)
     seed_low, seed_high = philox.halves(seed)
@@ -77,7 +77,7 @@ def _substitute(seed: np.uint64, epoch: np.uint64, id: int, attempt: int, count:
     return philox.below(word, count)
 
 
-@exact
+@jit_ieee
 def _permute(
     seed: np.uint64,
     epoch: np.uint64,
@@ -99,7 +99,7 @@ def _permute(
         ids[i] = position
 
 
-@exact
+@jit_ieee
 def _feistel(keys: np.ndarray, rows: int, columns: int, position: int) -> int:
     """A keyed bijection of the rows x columns cells of a table.
 
@@ -114,7 +114,7 @@ def _feistel(keys: np.ndarray, rows: int, columns: int, position: int) -> int:
     return row * columns + column
 
 
-@exact
+@jit_ieee
 def _hash(key: np.uint64, value: int, n: int) -> int:
     """A number below n: the high word of a 64-bit mix (SplitMix64's finaliser) of key and value."""
     z = np.uint64(value) + key

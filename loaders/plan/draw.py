@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.kernels.common.jit import exact
+from patchmill.kernels.common.jit import jit_ieee
 from patchmill.kernels.views.decisions import GREY_NEVER, NO_JITTER, ON_GREY, PASTE_NEVER, ROW
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.plan import philox
@@ -103,7 +103,7 @@ def _check(seed: int, epoch: int, ids: np.ndarray, shapes: np.ndarray) -> None:
             raise MillError(f"{name} must be whole numbers from {low} to {high}, not {wrong}")
 
 
-@exact
+@jit_ieee
 def draw_into(
     laws: np.ndarray,
     seed: np.uint64,
@@ -122,7 +122,7 @@ def draw_into(
     _draw_image(laws, stream, np.int64(height), np.int64(width), rows)
 
 
-@exact
+@jit_ieee
 def companion(seed: np.uint64, epoch: int, id: int, count: int, attempt: int = 0) -> int:
     """A sample, of `count`, that may lie behind `id`: any other one, equally likely."""
     stream = _stream(np.uint64(seed), np.uint64(epoch), np.int64(id))
@@ -131,7 +131,7 @@ def companion(seed: np.uint64, epoch: int, id: int, count: int, attempt: int = 0
     return other + 1 if id <= other and count > 1 else other
 
 
-@exact
+@jit_ieee
 def background(seed: np.uint64, epoch: int, id: int, count: int) -> int:
     """The image that lies behind `id`, of `count` that are there for nothing else."""
     stream = _stream(np.uint64(seed), np.uint64(epoch), np.int64(id))
@@ -142,7 +142,7 @@ def background(seed: np.uint64, epoch: int, id: int, count: int) -> int:
 # ------------------------------------------------------------------------------------- compiled
 
 
-@exact
+@jit_ieee
 def _draw(
     laws: np.ndarray,
     seed: np.uint64,
@@ -156,7 +156,7 @@ def _draw(
         _draw_image(laws, _stream(seed, epoch, ids[i]), height, width, rows[i])
 
 
-@exact
+@jit_ieee
 def _stream(seed: np.uint64, epoch: np.uint64, id: int) -> Stream:
     """All of a draw's counter and key that is common to an image."""
     id_low, id_high = philox.halves(id)
@@ -164,7 +164,7 @@ def _stream(seed: np.uint64, epoch: np.uint64, id: int) -> Stream:
     return id_low, id_high, epoch, seed_low, seed_high
 
 
-@exact
+@jit_ieee
 def _draw_image(
     laws: np.ndarray, stream: Stream, height: int, width: int, rows: np.ndarray
 ) -> None:
@@ -178,19 +178,19 @@ def _draw_image(
         _finish(stream, laws[view], view, rows[view])
 
 
-@exact
+@jit_ieee
 def _words(stream: Stream, view: int, op: int, attempt: int) -> philox.Words:
     id_low, id_high, epoch, seed_low, seed_high = stream
     draw = np.uint64(view << 16 | op << 8 | attempt)
     return philox.block(id_low, id_high, epoch, draw, seed_low, seed_high)
 
 
-@exact
+@jit_ieee
 def _happens(word: np.uint64, chance: float) -> bool:
     return philox.uniform(word, 0.0, 1.0) < chance
 
 
-@exact
+@jit_ieee
 def _place(stream: Stream, law: Any, view: int, height: int, width: int, rows: np.ndarray) -> None:
     """Box, virtual resize, window, flip and turns of a view that is not a later cell of a grid."""
     row = rows[view]
@@ -227,7 +227,7 @@ def _place(stream: Stream, law: Any, view: int, height: int, width: int, rows: n
         row.win_x += law.last_x
 
 
-@exact
+@jit_ieee
 def _place_cell(law: Any, lead: Any, row: Any) -> None:
     """A cell of the grid that begins at `lead`. A flip mirrors the grid: columns run backwards."""
     row.flip, row.turns, row.fallback = lead.flip, lead.turns, lead.fallback
@@ -239,7 +239,7 @@ def _place_cell(law: Any, lead: Any, row: Any) -> None:
     row.ground_y, row.ground_x = lead.ground_y, lead.ground_x
 
 
-@exact
+@jit_ieee
 def _paste(stream: Stream, law: Any, view: int, row: Any) -> None:
     row.paste, row.ground, row.soft = PASTE_NEVER, 0, 0.0
     row.ground_y, row.ground_x = 0.0, 0.0
@@ -254,7 +254,7 @@ def _paste(stream: Stream, law: Any, view: int, row: Any) -> None:
         row.ground_y, row.ground_x = philox.uniform(y, 0.0, 0.5), philox.uniform(x, 0.0, 0.5)
 
 
-@exact
+@jit_ieee
 def _crop(stream: Stream, law: Any, view: int, height: int, width: int, rows: np.ndarray) -> None:
     row = rows[view]
     need = law.overlap * (height * width)
@@ -268,7 +268,7 @@ def _crop(stream: Stream, law: Any, view: int, height: int, width: int, rows: np
     row.box_y, row.box_x, row.box_h, row.box_w, row.fallback = y, x, h, w, fallback
 
 
-@exact
+@jit_ieee
 def _resized_crop(
     stream: Stream, law: Any, view: int, redraw: int, height: int, width: int
 ) -> tuple[int, int, int, int, int]:
@@ -289,7 +289,7 @@ def _resized_crop(
     return (height - h) // 2, (width - w) // 2, h, w, 1
 
 
-@exact
+@jit_ieee
 def _overlaps(y: int, x: int, h: int, w: int, rows: np.ndarray, anchors: int, need: float) -> bool:
     """Whether the box has more than `need` pixels in common with each of the first rows' boxes."""
     for i in range(anchors):
@@ -301,7 +301,7 @@ def _overlaps(y: int, x: int, h: int, w: int, rows: np.ndarray, anchors: int, ne
     return True
 
 
-@exact
+@jit_ieee
 def _overlapping_corner(
     stream: Stream,
     view: int,
@@ -338,7 +338,7 @@ def _overlapping_corner(
     return min(max(y, 0), height - h), min(max(x, 0), width - w)
 
 
-@exact
+@jit_ieee
 def _colour(stream: Stream, law: Any, view: int, row: Any) -> None:
     jitter, order, grey, _ = _words(stream, view, _COLOUR, 0)
     row.grey = law.grey_when if _happens(grey, law.grey) else GREY_NEVER
@@ -354,7 +354,7 @@ def _colour(stream: Stream, law: Any, view: int, row: Any) -> None:
     row.hue = philox.uniform(hue, law.hue[0], law.hue[1])
 
 
-@exact
+@jit_ieee
 def _finish(stream: Stream, law: Any, view: int, row: Any) -> None:
     blur, sigma, solarise, _ = _words(stream, view, _FINISH, 0)
     row.solarise = _happens(solarise, law.solarise)

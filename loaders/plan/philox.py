@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from patchmill.kernels.common.jit import exact
+from patchmill.kernels.common.jit import jit_ieee
 
 Words = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 
@@ -18,7 +18,7 @@ _WEYL_0, _WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _ULP = 2.0**-32
 
 
-@exact
+@jit_ieee
 def block(
     c0: np.uint64, c1: np.uint64, c2: np.uint64, c3: np.uint64, k0: np.uint64, k1: np.uint64
 ) -> Words:
@@ -30,20 +30,20 @@ def block(
     return c0, c1, c2, c3
 
 
-@exact
+@jit_ieee
 def halves(value: int) -> tuple[np.uint64, np.uint64]:
     """The low and the high word of a 64-bit number."""
     bits = np.uint64(value)
     return bits & _LOW, bits >> _WORD
 
 
-@exact
+@jit_ieee
 def uniform(word: np.uint64, low: float, high: float) -> float:
     """A double in [low, high)."""
     return low + np.float64(word) * _ULP * (high - low)
 
 
-@exact
+@jit_ieee
 def below(word: np.uint64, n: int) -> np.int64:
     """An integer in 0..n-1, n up to 2**32; no value is likelier than another by over n / 2**32."""
     return np.int64((word * np.uint64(n)) >> _WORD)

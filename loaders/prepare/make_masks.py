@@ -196,12 +196,15 @@ def _forecast(
     source: Source, estimate: Estimator, options: Options, workers: int, left: range
 ) -> None:
     """Say how long it will take, after a few images from all over the data."""
-    from patchmill.kernels.common.jit import announced
+    from patchmill.kernels.common.jit import announce_compilation
 
     few = left[:: max(1, len(left) // (_MEASURED * workers))]
     if len(few) * 2 > len(left):
         few = left[:1]
-    with announced(), contextlib.closing(_rows(source, estimate, options, 1, few[:1])) as rows:
+    with (
+        announce_compilation(),
+        contextlib.closing(_rows(source, estimate, options, 1, few[:1])) as rows,
+    ):
         list(rows)  # compiles, or loads what was compiled
     if len(few) == 1:
         return

@@ -122,7 +122,7 @@ def _compile(recipe: recipes.Recipe) -> None:
     """Compile the kernels, with a notice; what is imported first takes its time as well."""
     import torch  # noqa: F401
 
-    from patchmill.kernels.common.jit import announced
+    from patchmill.kernels.common.jit import announce_compilation
     from patchmill.kernels.views.cpu import render  # noqa: F401
     from patchmill.loaders.plan import draw
     from patchmill.loaders.preview.paste import Pasting
@@ -130,7 +130,7 @@ def _compile(recipe: recipes.Recipe) -> None:
 
     dot = np.zeros((1, 1, 3), np.uint8)
     pastes = any(group.paste for group in recipe.views)
-    with announced():
+    with announce_compilation():
         by = Pasting(Mask(dot[..., 0])) if pastes else None
         _views(0, dot, recipe, draw.draw(recipe, 0, 0, [0], [(1, 1)]), by)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from patchmill.kernels.common.jit import announced
+from patchmill.kernels.common.jit import announce_compilation
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste import masks
 from patchmill.loaders.decode.decoder import BadImage, decode
@@ -100,7 +100,7 @@ def _maker(source: Source, method: str) -> Masker:
     estimate = estimator(method)
 
     def look(id: int, image: np.ndarray) -> Mask:
-        with announced():
+        with announce_compilation():
             made = estimate(image, MASK_SIDE)
         plane = decoded(encoded(made.plane, bits=4), lambda: source.where(id))
         return Mask(plane, made.foreground, made.confidence, made.why)

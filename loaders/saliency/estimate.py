@@ -91,10 +91,10 @@ def estimator(method: str = "rbd") -> Estimator:
         network = opened(constants)
         anywhere = replace(constants, weights="", device="")
         return Estimator(name, constants, fingerprint(anywhere, network.digest), network)
-    from patchmill.kernels.common.jit import announced
+    from patchmill.kernels.common.jit import announce_compilation
 
     work = functools.partial(by_hand, constants)
-    with announced():
+    with announce_compilation():
         work(_SPECK)
     return Estimator(name, constants, fingerprint(constants), work)
 

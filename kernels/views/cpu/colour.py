@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from patchmill.kernels.common.jit import jit
-from patchmill.kernels.common.lanes import WIDTH, clamp, doubled, load, plus, splat, store, tap
+from patchmill.kernels.common.simd import WIDTH, clamp, doubled, load, plus, splat, store, tap
 from patchmill.kernels.views import decisions
 from patchmill.kernels.views.cpu.resize import UNIT, carve, pitch_of
 

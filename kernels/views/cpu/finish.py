@@ -7,7 +7,7 @@ from numba.core import types
 from numba.extending import overload
 
 from patchmill.kernels.common.jit import jit
-from patchmill.kernels.common.lanes import (
+from patchmill.kernels.common.simd import (
     TALL,
     WIDE,
     WIDTH,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from patchmill.kernels.common.jit import jit
-from patchmill.kernels.common.lanes import (
+from patchmill.kernels.common.simd import (
     TALL,
     WIDE,
     WIDTH,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from patchmill.kernels.common.jit import announced
+from patchmill.kernels.common.jit import announce_compilation
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import Target
@@ -38,7 +38,7 @@ class Canvases:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._blocks = Blocks(layout.elements(work.targets, work.most), work.dtype)
-        with announced():
+        with announce_compilation():
             self._compile()
 
     def new(self, size: int) -> Canvas:

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 import torch
 
-from patchmill.kernels.common.jit import announced
+from patchmill.kernels.common.jit import announce_compilation
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders.common.errors import MillError
@@ -64,7 +64,7 @@ class Ffcv:
         self._lanes = min(work.workers, numba.config.NUMBA_NUM_THREADS)
         self._counters = [Counters(STAGES) for _ in range(self._lanes)]
         self._worker = Worker(work, Counters(("batch",)))
-        with announced():  # of our kernels; what FFCV compiles it compiles for each loader
+        with announce_compilation():  # our kernels; FFCV compiles its own for each loader
             self._loader = self._compile(source)
         storage = self._loader.memory_manager.schedule_epoch([])
         storage.__enter__()  # maps the file

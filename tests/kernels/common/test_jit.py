@@ -196,7 +196,7 @@ def test_the_plan_is_made_of_laws_and_philox_but_not_of_recipes():
 
 def said(caplog: pytest.LogCaptureFixture, work: Callable[[], object], after_s: float) -> bool:
     caplog.clear()
-    with caplog.at_level(logging.WARNING, "patchmill"), jit.announced(after_s):
+    with caplog.at_level(logging.WARNING, "patchmill"), jit.announce_compilation(after_s):
         work()
         for thread in threading.enumerate():
             if isinstance(thread, threading.Timer) and after_s < 1:

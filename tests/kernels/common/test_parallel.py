@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from patchmill.kernels.common.parallel import share
+from patchmill.kernels.common.parallel import parallel_for
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -29,14 +29,14 @@ def test_all_is_done_once_by_single_threads(threads: int, count: int):
         recording.add(torch.is_grad_enabled())
         done.append(item)
 
-    share(work, count)
+    parallel_for(work, count)
     assert sorted(done) == list(range(count))
     assert counts | recording <= {1, False}
     assert torch.get_num_threads() == threads and torch.is_grad_enabled()
 
 
 def test_threads_that_begin_later_have_as_many_as_before(threads: int):
-    share(lambda item: None, 2 * threads)
+    parallel_for(lambda item: None, 2 * threads)
     found: list[int] = []
     other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
     other.start()
@@ -53,5 +53,5 @@ def test_what_fails_is_told_when_all_have_ended(threads: int):
         ended.append(item)
 
     with pytest.raises(KeyError, match="the first"):
-        share(work, 9)
+        parallel_for(work, 9)
     assert ended == ([] if threads == 1 else list(range(1, 9)))

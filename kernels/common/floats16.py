@@ -11,27 +11,27 @@ import torch
 from numba.core import types
 from numba.extending import overload
 
-from patchmill.kernels.common.jit import exact
+from patchmill.kernels.common.jit import jit_ieee
 
-STANDS_FOR = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
+STORAGE_DTYPE = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
 INFINITE, HALF_INFINITE, SIGN = np.uint32(0x7F800000), np.uint32(0x7C00), np.uint32(0x8000)
 SPREAD = np.float32(2.0**112)  # between the exponents of half precision and of float32
 ONE_13, ONE_16 = np.uint32(13), np.uint32(16)
 BYTE = np.float32(255)
 
 
-def numbers(tensor: torch.Tensor) -> np.ndarray:
+def as_numpy(tensor: torch.Tensor) -> np.ndarray:
     """A tensor's memory as compiled code takes it."""
-    return tensor.detach().view(STANDS_FOR.get(tensor.dtype, tensor.dtype)).numpy()
+    return tensor.detach().view(STORAGE_DTYPE.get(tensor.dtype, tensor.dtype)).numpy()
 
 
-def number(value):  # type: ignore[no-untyped-def]
+def to_float(value):  # type: ignore[no-untyped-def]
     """As float32; a byte as 0 to 1."""
     raise TypeError("only inside compiled code")
 
 
-@overload(number)
-def _number(value):  # type: ignore[no-untyped-def]
+@overload(to_float)
+def _to_float(value):  # type: ignore[no-untyped-def]
     return {
         types.float32: lambda value: value,
         types.uint8: lambda value: np.float32(value) / BYTE,
@@ -40,13 +40,13 @@ def _number(value):  # type: ignore[no-untyped-def]
     }[value]
 
 
-def put(row, i, value):  # type: ignore[no-untyped-def]
+def store_float(row, i, value):  # type: ignore[no-untyped-def]
     """row[i] = value, a float32 rounded to nearest even where the row's numbers have 16 bits."""
     raise TypeError("only inside compiled code")
 
 
-@overload(put)
-def _put(row, i, value):  # type: ignore[no-untyped-def]
+@overload(store_float)
+def _store_float(row, i, value):  # type: ignore[no-untyped-def]
     def floats(row, i, value):
         row[i] = value
 
@@ -62,12 +62,12 @@ def _put(row, i, value):  # type: ignore[no-untyped-def]
 # ----------------------------------------------------- bits, without branches: loops vectorise
 
 
-@exact
+@jit_ieee
 def bfloat16_to_float(value):
     return np.uint32(np.uint32(value) << ONE_16).view(np.float32)
 
 
-@exact
+@jit_ieee
 def half_to_float(value):
     bits = np.uint32(np.uint16(value))
     magnitude = np.uint32((bits & np.uint32(0x7FFF)) << ONE_13)
@@ -77,7 +77,7 @@ def half_to_float(value):
     return np.uint32(sign | (magnitude | INFINITE if special else scaled)).view(np.float32)
 
 
-@exact
+@jit_ieee
 def float_to_bfloat16(value):
     bits = np.float32(value).view(np.uint32)
     nan = (bits & np.uint32(0x7FFFFFFF)) > INFINITE
@@ -85,7 +85,7 @@ def float_to_bfloat16(value):
     return np.uint16((bits | np.uint32(0x400000) if nan else rounded) >> ONE_16)
 
 
-@exact
+@jit_ieee
 def float_to_half(value):
     bits = np.float32(value).view(np.uint32)
     magnitude = np.uint32(bits & np.uint32(0x7FFFFFFF))
