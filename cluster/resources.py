@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from patchmill.loaders.common import settings as typed
 from patchmill.loaders.common.calls import nearest
 from patchmill.loaders.common.errors import MillError
-from patchmill.training.config import typed
 from patchmill.training.config.settings import Count, Whole
 
 FOLDER = Path(__file__).parent / "profiles"
@@ -55,7 +55,7 @@ def find(given: Mapping[str, Any], profile: str | None = None) -> Resources:
     merged = {**told, **own, **given}
     for key in ("env", "slurm"):
         merged[key] = {**_mapping(told, key), **_mapping(own, key), **given.get(key, {})}
-    found: Resources = typed.make(Resources, merged)
+    found: Resources = typed.from_plain(Resources, merged)
     _check(found)
     return found
 

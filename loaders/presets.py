@@ -48,7 +48,7 @@ def preset(make: Callable[P, Recipe]) -> Callable[P, Recipe]:
     @functools.wraps(make)
     def checked(*values: P.args, **knobs: P.kwargs) -> Recipe:
         given = inspect.signature(make).bind(*values, **knobs).arguments
-        return build(**settings.typed_arguments(make, given))
+        return build(**settings.checked_arguments(make, given))
 
     ALL[make.__name__] = checked
     return checked

@@ -171,7 +171,7 @@ class Recipe:
     provenance: str = field(default="", compare=False)  # where the numbers come from
 
     def __post_init__(self) -> None:
-        for name, value in settings.typed_fields(self).items():
+        for name, value in settings.checked_fields(self).items():
             object.__setattr__(self, name, value)
         check(self)
 
@@ -209,7 +209,7 @@ class Recipe:
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Recipe:
-        return settings.from_plain(Recipe, data, "the recipe")
+        return settings.from_plain(Recipe, data, "the recipe: ")
 
     @staticmethod
     def from_yaml(text: str) -> Recipe:

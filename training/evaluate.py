@@ -74,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def usage() -> Iterator[str]:
-    from patchmill.training.config import settings, typed
+    from patchmill.loaders.common import settings as typed
+    from patchmill.training.config import settings
     from patchmill.training.evaluation.table import EVALUATIONS
 
     yield HEAD
@@ -85,18 +86,19 @@ def usage() -> Iterator[str]:
     yield "\nsettings of the run that may be others here"
     for key in OPEN:
         section, _, name = key.partition(".")
-        cls = typed.fields(settings.Config)[section]
+        cls = typed.field_annotations(settings.Config)[section]
         yield from _listed(cls, f"{section}.", [name], "the run's")
 
 
 def _listed(
     cls: type, prefix: str = "", names: Sequence[str] = (), default: str = ""
 ) -> Iterator[str]:
-    from patchmill.training.config import typed, usage
+    from patchmill.loaders.common import settings as typed
+    from patchmill.training.config import usage
 
     about, values = usage.comments(cls), cls()
-    for name in names or typed.fields(cls):
-        kind = typed.describe(typed.fields(cls)[name])
+    for name in names or typed.field_annotations(cls):
+        kind = typed.describe_type(typed.field_annotations(cls)[name])
         shown = default or usage.shown(getattr(values, name))
         yield f"  {prefix + name:<20} {shown:<11} {about[name]} ({kind})"
 
@@ -116,8 +118,9 @@ def _split(words: Sequence[str]) -> dict[str, str]:
 
 def _command(given: Mapping[str, str]) -> Command:
     """Checks all keys, too, as this knows which there are."""
+    from patchmill.loaders.common import settings as typed
     from patchmill.loaders.common.calls import nearest
-    from patchmill.training.config import overrides, typed
+    from patchmill.training.config import overrides
     from patchmill.training.evaluation.table import EVALUATIONS
 
     command: Command = _made(Command, given)
@@ -126,8 +129,8 @@ def _command(given: Mapping[str, str]) -> Command:
         raise MillError(f"there is no evaluate={command.evaluate}{near}")
     if not command.run:
         raise MillError("say which run to evaluate, as run=runs/NAME")
-    own = typed.fields(EVALUATIONS[command.evaluate].settings)
-    known = {**typed.fields(Command), **own, **dict.fromkeys(OPEN)}
+    own = typed.field_annotations(EVALUATIONS[command.evaluate].settings)
+    known = {**typed.field_annotations(Command), **own, **dict.fromkeys(OPEN)}
     for key in given:
         overrides.annotation(key, known)
     return command
@@ -139,11 +142,12 @@ def _settings(cls: type, given: Mapping[str, str]) -> Any:
 
 def _made(cls: type, given: Mapping[str, str]) -> Any:
     """The dataclass, of those words that are its fields."""
-    from patchmill.training.config import overrides, typed
+    from patchmill.loaders.common import settings as typed
+    from patchmill.training.config import overrides
 
-    known = typed.fields(cls)
+    known = typed.field_annotations(cls)
     own = {key: text for key, text in given.items() if key in known}
-    return typed.make(cls, {key: overrides.value(key, own[key], known[key]) for key in own})
+    return typed.from_plain(cls, {key: overrides.value(key, own[key], known[key]) for key in own})
 
 
 def _changed(config: Config, given: Mapping[str, str]) -> Config:

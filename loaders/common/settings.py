@@ -1,6 +1,11 @@
-"""Dataclasses to plain data and back, every setting checked against its annotation.
+"""Typed settings: dataclasses to plain data and back, each value checked against its annotation.
 
-Where a setting may be one of several dataclasses, each has a `kind` that tells them apart.
+Annotations may be scalars, `Literal`, `Annotated[float, Bounds(0, 1)]`, tuples, lists, unions,
+`Any` and further dataclasses. Where a value may be one of several dataclasses, each of them has a
+`kind` (a class variable) that the plain data names. A dataclass may list old names of its fields,
+which plain data may still use, in a class variable `FORMER_NAMES` (old name -> new name).
+
+Messages name a value by a prefix and its key: `optim.lr`, `views 'global': crop.scale`.
 """
 
 from __future__ import annotations
@@ -12,114 +17,206 @@ import numbers
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from patchmill.loaders.common.calls import nearest
 from patchmill.loaders.common.errors import MillError
 
 
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """The range of a number: `Annotated[float, Bounds(0, 1)]`. `least` and `most` are allowed."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf  # exclusive lower bound
+
+    def __contains__(self, number: float) -> bool:
+        return self.least <= number <= self.most and number > self.above
+
+    def __str__(self) -> str:
+        if math.isfinite(self.above):
+            return f"above {self.above:g}"
+        if math.isfinite(self.most):
+            return f"from {self.least:g} to {self.most:g}"
+        return f"of at least {self.least:g}" if math.isfinite(self.least) else ""
+
+
 def to_plain(value: Any) -> Any:
-    """Mappings, lists and numbers, as YAML and JSON know them."""
+    """Dataclasses and sequences as mappings, lists and scalars, as YAML and JSON hold them."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain = {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"kind": value.kind, **plain} if hasattr(value, "kind") else plain
-    return [to_plain(item) for item in value] if isinstance(value, tuple) else value
+    return [to_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def from_plain(cls: Any, data: Any, where: str) -> Any:
-    """The dataclass that `data` describes; `where` is how messages call it."""
-    if not isinstance(data, dict):
-        raise MillError(f"{where} must be a mapping of settings, not {data!r}")
-    known = _annotations(cls)
+def from_plain(cls: Any, data: Any, prefix: str = "") -> Any:
+    """The dataclass `cls` that `data` describes; messages put `prefix` before its keys."""
+    if not isinstance(data, Mapping):
+        raise MillError(
+            f"{prefix.rstrip('.: ') or 'this'} must be a mapping of settings, not {data!r}"
+        )
+    annotations, former_names = field_annotations(cls), getattr(cls, "FORMER_NAMES", {})
+    data = {former_names.get(key, key): value for key, value in data.items()}
+    item, section = _split(prefix)
     for key in data:
-        if key not in known:
-            raise MillError(f"{where} has no setting {key!r}{nearest(str(key), known)}")
-    needed = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
-    missing = [name for name in needed if name not in data]
+        if key not in annotations:
+            name = f"{section}{key}"
+            raise MillError(f"{item}there is no setting {name}{nearest(str(key), annotations)}")
+    missing = [section + name for name in _required(cls) if name not in data]
     if missing:
-        raise MillError(f"{where} lacks {' and '.join(missing)}")
-    return cls(**{key: _typed(known[key], v, f"{where}: {key}") for key, v in data.items()})
+        raise MillError(f"{item}{' and '.join(missing)} must be given")
+    return cls(**{k: checked(annotations[k], v, prefix + k) for k, v in data.items()})
 
 
-def typed_fields(value: Any) -> dict[str, Any]:
+def checked_fields(value: Any) -> dict[str, Any]:
     """A dataclass's fields as their annotations want them, so that equal values look equal."""
-    cls: Any = type(value)
-    return {k: _typed(t, getattr(value, k), k) for k, t in _annotations(cls).items()}
+    return {k: checked(t, getattr(value, k), k) for k, t in field_annotations(type(value)).items()}
 
 
-def typed_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+def checked_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """A function's arguments as its annotations want them."""
-    known = typing.get_type_hints(function)
-    return {k: _typed(known[k], v, f"{function.__name__}: {k}") for k, v in arguments.items()}
+    annotations = typing.get_type_hints(function, include_extras=True)
+    prefix = f"{function.__name__}: "
+    return {k: checked(annotations[k], v, prefix + k) for k, v in arguments.items()}
 
 
-def _typed(annotation: Any, value: Any, where: str) -> Any:
-    """One setting: numbers become finite and of their type, lists tuples, mappings dataclasses."""
-    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    options = typing.get_args(annotation) if union else (annotation,)
+def checked(annotation: Any, value: Any, name: str) -> Any:
+    """`value` as `annotation` wants it; a MillError that calls it `name` if it cannot be."""
+    options = union_members(annotation)
     if dataclasses.is_dataclass(type(value)) and type(value) in options:
-        return from_plain(type(value), vars(value), where)
-    if any(hasattr(option, "kind") for option in options):
-        return _of_a_kind({option.kind: option for option in options}, value, where)
+        return from_plain(type(value), vars(value), f"{name}.")
+    kinds = {option.kind: option for option in options if hasattr(option, "kind")}
+    if kinds:
+        return _of_a_kind(kinds, value, name)
     for option in options:
-        if option is type(None) and value is None:
-            return None
-        if dataclasses.is_dataclass(option) and isinstance(value, dict):
-            return from_plain(option, value, where)
-        if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
-            of = typing.get_args(option)
-            items = [of[0]] * len(value) if of[-1] is Ellipsis else of
-            if len(items) == len(value):
-                return _typed_items(items, value, where)
-        if isinstance(value, bool):
-            if option is bool:
-                return value
-        elif option is int and isinstance(value, numbers.Integral):
-            return int(value)
-        elif option is float and isinstance(value, numbers.Real) and _finite(value):
-            return float(value)
-        elif option is str and isinstance(value, str):
-            return value
-    raise MillError(f"{where} must be {' or '.join(map(_name, options))}, not {value!r}")
-
-
-def _finite(value: Any) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
-
-
-def _of_a_kind(kinds: dict[str, type], value: Any, where: str) -> Any:
-    data = dict(value) if isinstance(value, dict) else {}
-    kind = data.pop("kind", None)
-    if not isinstance(kind, str) or kind not in kinds:
-        raise MillError(f"{where} must be a mapping whose kind is one of: {', '.join(kinds)}")
-    return from_plain(kinds[kind], data, where)
-
-
-def _typed_items(annotations: Sequence[Any], values: Sequence[Any], where: str) -> tuple[Any, ...]:
-    typed = []
-    for i, (annotation, value) in enumerate(zip(annotations, values, strict=True)):
-        item = where
-        if dataclasses.is_dataclass(annotation):
-            name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
-            item = f"{where} {name!r}" if name else f"{where} number {i + 1}"
-        typed.append(_typed(annotation, value, item))
-    return tuple(typed)
+        result = _checked_option(option, value, name)
+        if result is not _REFUSED:
+            return result
+    hint = _nearest_literal(options, value)
+    raise MillError(f"{name} must be {describe_type(annotation)}, not {value!r}{hint}")
 
 
 @functools.lru_cache(maxsize=64)
-def _annotations(cls: Any) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
+def field_annotations(cls: Any) -> dict[str, Any]:
+    """Name -> annotation of a dataclass's fields, in order."""
+    hints = typing.get_type_hints(cls, include_extras=True)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
-def _name(annotation: Any) -> str:
-    """How messages call a type."""
-    if typing.get_origin(annotation) is tuple:
-        items = typing.get_args(annotation)
-        of = "mappings" if dataclasses.is_dataclass(items[0]) else "numbers"
-        return f"a list of {of}" if items[-1] is Ellipsis else f"a list of {len(items)} {of}"
+def union_members(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union; the annotation alone if it is none."""
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if union else (annotation,)
+
+
+def describe_type(annotation: Any) -> str:
+    """A type in words, for messages and help: `a whole number of at least 1 or none`."""
+    return " or ".join(map(_describe_option, union_members(annotation)))
+
+
+# ------------------------------------------------------------------------------------------ values
+
+_REFUSED = object()  # the value is not of that type
+
+
+def _checked_option(option: Any, value: Any, name: str) -> Any:
+    """`value` as one member of a union wants it, or _REFUSED."""
+    origin, arguments = typing.get_origin(option), typing.get_args(option)
+    if dataclasses.is_dataclass(option):
+        return from_plain(option, value, f"{name}.") if isinstance(value, Mapping) else _REFUSED
+    if origin is typing.Annotated:
+        result = _checked_option(arguments[0], value, name)
+        return result if result is not _REFUSED and result in arguments[1] else _REFUSED
+    if origin is Literal:
+        return value if isinstance(value, str) and value in arguments else _REFUSED
+    if origin in (tuple, list):
+        return _checked_sequence(option, value, name)
+    return _checked_scalar(option, value)
+
+
+def _checked_sequence(option: Any, value: Any, name: str) -> Any:
+    if not isinstance(value, tuple | list):
+        return _REFUSED
+    cls, arguments = typing.get_origin(option), typing.get_args(option)
+    endless = cls is list or arguments[-1] is Ellipsis
+    annotations = [arguments[0]] * len(value) if endless else list(arguments)
+    if len(annotations) != len(value):
+        return _REFUSED
+    pairs = zip(annotations, value, strict=True)
+    return cls(_checked_item(item, each, name, i) for i, (item, each) in enumerate(pairs))
+
+
+def _checked_item(annotation: Any, value: Any, name: str, index: int) -> Any:
+    if not dataclasses.is_dataclass(annotation):
+        return checked(annotation, value, f"{name}[{index}]")
+    title = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", None)
+    prefix = f"{name} {title!r}: " if title else f"{name} number {index + 1}: "
+    fields = vars(value) if type(value) is annotation else value
+    return from_plain(annotation, fields, prefix)
+
+
+def _checked_scalar(option: Any, value: Any) -> Any:
+    if option is Any or (option is type(None) and value is None):
+        return value
+    if option is bool or isinstance(value, bool):
+        return value if option is bool and isinstance(value, bool) else _REFUSED
+    if option is int and (
+        isinstance(value, numbers.Integral) or (isinstance(value, float) and value % 1 == 0)
+    ):
+        return int(value)
+    if option is float and isinstance(value, numbers.Real) and _is_finite(value):
+        return float(value)
+    return value if option is str and isinstance(value, str) else _REFUSED
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond any float
+        return False
+
+
+def _of_a_kind(kinds: Mapping[str, type], value: Any, name: str) -> Any:
+    """One of several dataclasses, which the value's `kind` chooses."""
+    data = dict(value) if isinstance(value, Mapping) else {}
+    kind = data.pop("kind", None)
+    if not isinstance(kind, str) or kind not in kinds:
+        raise MillError(f"{name} must be a mapping whose kind is one of: {', '.join(kinds)}")
+    return from_plain(kinds[kind], data, f"{name}.")
+
+
+def _required(cls: Any) -> list[str]:
+    missing = dataclasses.MISSING
+    fields = dataclasses.fields(cls)
+    return [f.name for f in fields if f.default is missing and f.default_factory is missing]
+
+
+# ---------------------------------------------------------------------------------------- messages
+
+
+def _split(prefix: str) -> tuple[str, str]:
+    """`views 'a': crop.` as `views 'a': ` and `crop.`."""
+    item, colon, section = prefix.rpartition(": ")
+    return item + colon, section
+
+
+def _nearest_literal(options: Sequence[Any], value: Any) -> str:
+    """`; did you mean 'two'?` where a Literal has a value like that."""
+    choices = [c for o in options if typing.get_origin(o) is Literal for c in typing.get_args(o)]
+    close = nearest(value, dict.fromkeys(choices)) if isinstance(value, str) and choices else ""
+    return close if "did you mean" in close else ""
+
+
+def _describe_option(option: Any) -> str:
+    origin, arguments = typing.get_origin(option), typing.get_args(option)
+    if origin is typing.Annotated:
+        return f"{_describe_option(arguments[0])} {arguments[1]}".strip()
+    if origin is Literal:
+        return " | ".join(arguments)
+    if origin in (tuple, list):
+        items = "mappings" if dataclasses.is_dataclass(arguments[0]) else "numbers"
+        endless = origin is list or arguments[-1] is Ellipsis
+        return f"a list of {items}" if endless else f"a list of {len(arguments)} {items}"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    return "nothing" if annotation is type(None) else names.get(annotation, "a mapping of settings")
+    return "none" if option is type(None) else names.get(option, "a mapping of settings")

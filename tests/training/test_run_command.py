@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from patchmill import training
+from patchmill.loaders.common import settings as typed
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import run
-from patchmill.training.config import compose, overrides, typed
+from patchmill.training.config import compose, overrides
 from patchmill.training.config.settings import Config
 from patchmill.training.methods import METHODS
 from patchmill.training.runtime import records, run_folder
@@ -38,7 +39,7 @@ def test_help_for_a_method_has_its_settings_and_its_defaults(
     method: str, capsys: pytest.CaptureFixture[str]
 ):
     text = output(capsys, f"method={method}", "scale=paper", "-h")
-    for name in typed.fields(METHODS[method].Settings):
+    for name in typed.field_annotations(METHODS[method].Settings):
         assert f"  method.{name} " in text
     if method == "vicreg":
         assert "method.expander            [8192,8192,8192] its layers' widths" in text

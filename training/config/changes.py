@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from patchmill.training.config import typed
+from patchmill.loaders.common import settings as typed
 
 FREE = (
     "name",
@@ -57,7 +57,7 @@ def difference(before: Any, now: Any) -> Difference | None:
 
     Both are configurations, or what compose.plain makes of them.
     """
-    mine, its = _flat(typed.plain(now)), _flat(typed.plain(before))
+    mine, its = _flat(typed.to_plain(now)), _flat(typed.to_plain(before))
     for field in {**mine, **its}:
         if not _free(field) and mine.get(field) != its.get(field):
             return Difference(field, its.get(field), mine.get(field))

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from patchmill.loaders.common import settings as typed
 from patchmill.loaders.common.calls import nearest
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.files import write_atomic
 from patchmill.training import data_paths
-from patchmill.training.config import overrides, rules, typed
+from patchmill.training.config import overrides, rules
 from patchmill.training.config.changes import Difference, difference
 from patchmill.training.config.settings import Config
 
@@ -78,15 +79,15 @@ def load(folder: Path) -> Config:
 
 def plain(config: Config) -> dict[str, Any]:
     """Mappings, lists and scalars, as checkpoints and YAML hold them."""
-    return typed.plain(config)
+    return typed.to_plain(config)
 
 
 def from_plain(data: Any) -> Config:
     """The configuration that `plain` made `data` of."""
     if not isinstance(data, Mapping):
         raise MillError(f"this is not the configuration of a run: {data!r}")
-    config: Config = typed.make(Config, data)
-    config.method = typed.make(_settings_of(config.method_name), config.method, "method.")
+    config: Config = typed.from_plain(Config, data)
+    config.method = typed.from_plain(_settings_of(config.method_name), config.method, "method.")
     return config
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from patchmill.loaders.common import settings as typed
 from patchmill.loaders.common.calls import nearest
 from patchmill.loaders.common.errors import MillError
-from patchmill.training.config import typed
 
 FOLDER = Path(__file__).parent
 GROUPS = ("method", "data", "model", "optim", "evaluate", "scale")
@@ -51,7 +51,7 @@ def annotation(key: str, known: Mapping[str, Any]) -> Any:
 def keys(cls: type, prefix: str = "") -> dict[str, Any]:
     """Dotted key -> annotation, of a dataclass and the dataclasses in it."""
     found: dict[str, Any] = {}
-    for name, kind in typed.fields(cls).items():
+    for name, kind in typed.field_annotations(cls).items():
         nested = isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
         found |= keys(kind, f"{prefix}{name}.") if nested else {prefix + name: kind}
     return found
@@ -60,7 +60,7 @@ def keys(cls: type, prefix: str = "") -> dict[str, Any]:
 def value(key: str, text: str, annotation: Any) -> Any:
     """What the user wrote for a setting of that type. Text is taken as it stands: quotes, brackets
     and commas mean nothing in it, so that recipes and paths need no quoting of their own."""
-    kinds = typed.options(annotation)
+    kinds = typed.union_members(annotation)
     if types.NoneType in kinds and text.lower() in ("null", "none"):
         return None
     if bool in kinds and text.lower() in ("true", "false"):
@@ -76,7 +76,7 @@ def _parsed(key: str, text: str, annotation: Any) -> Any:
     from hydra.core.override_parser.types import QuotedString
     from hydra.errors import HydraException
 
-    complaint = MillError(f"{key} must be {typed.describe(annotation)}, not {text!r}")
+    complaint = MillError(f"{key} must be {typed.describe_type(annotation)}, not {text!r}")
     try:
         read = OverridesParser.create().parse_override(f"{key}={text}")
     except HydraException:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from patchmill.training.config.typed import Span
+from patchmill.loaders.common.settings import Bounds
 
-Count = Annotated[int, Span(least=1)]
-Whole = Annotated[int, Span(least=0)]
-Amount = Annotated[float, Span(least=0)]
-Positive = Annotated[float, Span(above=0)]
-Share = Annotated[float, Span(0, 1)]
+Count = Annotated[int, Bounds(least=1)]
+Whole = Annotated[int, Bounds(least=0)]
+Amount = Annotated[float, Bounds(least=0)]
+Positive = Annotated[float, Bounds(above=0)]
+Share = Annotated[float, Bounds(0, 1)]
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Config:
     method_name: str = "dilo"  # the method that was chosen
     method: Any = None  # its own settings
     scale: str = "paper"  # the preset that was chosen
-    size: Annotated[int, Span(16, 2048)] = 224  # side of a view in pixels
+    size: Annotated[int, Bounds(16, 2048)] = 224  # side of a view in pixels
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     optim: Optim = field(default_factory=Optim)
@@ -109,5 +109,5 @@ class Config:
     log: Log = field(default_factory=Log)
     name: str = ""  # of the run's folder; by default made of method, data and scale
     out: str = "runs"  # the folder of all runs
-    seed: Annotated[int, Span(0, 2**63 - 1)] = 0  # of views, order and weights
+    seed: Annotated[int, Bounds(0, 2**63 - 1)] = 0  # of views, order and weights
     resume: str = "auto"  # auto, never, or a checkpoint to go on from

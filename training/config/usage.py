@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from patchmill.training.config import compose, overrides, typed
+from patchmill.loaders.common import settings as typed
+from patchmill.training.config import compose, overrides
 from patchmill.training.config.settings import Config
 
 HEAD = """\
@@ -63,17 +64,17 @@ def _rows(config: Any, prefix: str) -> Iterator[tuple[str, str, Any, str]]:
     """Key, type, value and comment of each setting, and of those of its sections."""
     cls: type = type(config)
     about = comments(cls)
-    for name, kind in typed.fields(cls).items():
+    for name, kind in typed.field_annotations(cls).items():
         value = getattr(config, name)
         if dataclasses.is_dataclass(value):
             yield from _rows(value, f"{prefix}{name}.")
         elif kind is not Any and name not in ("method_name", "scale"):
-            yield prefix + name, typed.describe(kind), value, about[name]
+            yield prefix + name, typed.describe_type(kind), value, about[name]
 
 
 def comments(cls: type) -> dict[str, str]:
     """Field -> the comment behind it, of a dataclass and what it is made from."""
-    found = dict.fromkeys(typed.fields(cls), "")
+    found = dict.fromkeys(typed.field_annotations(cls), "")
     for base in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
         for line in inspect.getsource(base).splitlines():
             if match := re.match(r"    (\w+): .*  # (.+)", line):

@@ -15,10 +15,10 @@ from torch.nn.functional import cosine_similarity
 from patchmill.kernels.patches import Aggregator
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.settings import Bounds
 from patchmill.loaders.recipe import Recipe
 from patchmill.training import data
 from patchmill.training.config.settings import Count, Whole
-from patchmill.training.config.typed import Span
 from patchmill.training.data import Split
 from patchmill.training.evaluation import knn, linear, patch_views
 from patchmill.training.evaluation.features import Features, gathered, images_seen
@@ -37,7 +37,7 @@ class Settings:
     counts: list[Count] = field(default_factory=lambda: [1, 16, 64, 256])  # patches of an image
     sampling: Sampling = "grid"  # grid: at even steps; random: drawn as in training
     photometric: bool = False  # random patches with training's colours, as EMP-SSL evaluates
-    area: Annotated[float, Span(above=0, most=1)] | None = None  # of a patch, if not training's
+    area: Annotated[float, Bounds(above=0, most=1)] | None = None  # of a patch, if not training's
     probe: Literal["auto", "none", "moco", "vicreg", "emp_ssl", "nmce"] = "emp_ssl"  # besides kNN
     images: Count | None = None  # at most so many of the training images
     curve: Whole = 128  # test images for the curve of convergence; 0 for none

@@ -2,7 +2,8 @@
 
 import pytest
 
-from patchmill.training.config import changes, compose, overrides, typed
+from patchmill.loaders.common import settings as typed
+from patchmill.training.config import changes, compose, overrides
 from patchmill.training.config.settings import Config
 
 RUN = compose.compose(["method=moco", "data=scenes"])
@@ -75,4 +76,4 @@ def test_a_setting_that_one_of_them_lacks_is_a_difference():
 def test_every_free_setting_exists():
     known = overrides.keys(Config)
     for free in changes.FREE:
-        assert free in known or free in typed.fields(Config)
+        assert free in known or free in typed.field_annotations(Config)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patchmill.loaders.common import settings as typed
 from patchmill.loaders.common.errors import MillError
-from patchmill.training.config import compose, overrides, typed
+from patchmill.training.config import compose, overrides
 from patchmill.training.config.settings import Config
 from patchmill.training.methods import METHODS
 
@@ -114,8 +115,8 @@ def test_of_two_words_for_one_setting_the_last_holds():
 
 def values(kind: Any) -> st.SearchStrategy[Any]:
     """Values that an annotation allows."""
-    if len(typed.options(kind)) > 1:
-        return st.one_of(*map(values, typed.options(kind)))
+    if len(typed.union_members(kind)) > 1:
+        return st.one_of(*map(values, typed.union_members(kind)))
     origin, of = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         return numbers(of[0], of[1])
@@ -128,7 +129,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     return {bool: st.booleans(), types.NoneType: st.none(), str: TEXT}[kind]
 
 
-def numbers(kind: type, span: typed.Span) -> st.SearchStrategy[Any]:
+def numbers(kind: type, span: typed.Bounds) -> st.SearchStrategy[Any]:
     low, high = max(span.least, span.above), min(span.most, 1e6)
     if kind is int:
         return st.integers(int(low), int(high))
@@ -177,9 +178,10 @@ def test_no_setting_is_left_without_a_comment_or_a_type():
     from patchmill.training.config import usage
 
     for cls in (Config, *(method.Settings for method in METHODS.values())):
-        parts = [cls, *(k for k in typed.fields(cls).values() if dataclasses.is_dataclass(k))]
+        annotations = typed.field_annotations(cls).values()
+        parts = [cls, *filter(dataclasses.is_dataclass, annotations)]
         for part in parts:
             assert all(
-                about or dataclasses.is_dataclass(typed.fields(part)[name])
+                about or dataclasses.is_dataclass(typed.field_annotations(part)[name])
                 for name, about in usage.comments(part).items()
             ), part
