@@ -34,7 +34,7 @@ from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import PASTE_NEVER
 from patchmill.loaders import presets
 from patchmill.loaders.common.errors import MillError, run_command
-from patchmill.loaders.copypaste.mask_png import decoded
+from patchmill.loaders.copypaste.mask_png import decode_mask
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.recipe import BACKGROUNDS
 from patchmill.loaders.sources import open_source
@@ -145,7 +145,7 @@ def _decode_masks(pictures: Pictures, case: Case) -> float:
     pngs = [png for png, p in zip(pictures.pngs, case.planes, strict=True) if p is not None and png]
     began = time.thread_time()
     for png in pngs:
-        decoded(png, str)
+        decode_mask(png, str)
     return time.thread_time() - began
 
 

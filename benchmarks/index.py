@@ -113,7 +113,7 @@ def _make_shards(folder: Path, samples: int, shards: int) -> Path:
             shard.touch()
             os.truncate(shard, size)
             os.utime(shard, ns=(HOURS_AGO_NS, HOURS_AGO_NS))
-            os.link(index, shard_index.beside(shard))
+            os.link(index, shard_index.index_path(shard))
             advance(1)
     return folder
 

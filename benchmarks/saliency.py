@@ -24,8 +24,8 @@ from patchmill.loaders import saliency
 from patchmill.loaders.common.errors import run_command
 from patchmill.loaders.common.in_threads import in_threads
 from patchmill.loaders.decode.decoder import decode
-from patchmill.loaders.saliency.estimate import judged
-from patchmill.loaders.saliency.image.resample import resized
+from patchmill.loaders.saliency.estimate import assess_map
+from patchmill.loaders.saliency.resample import resize
 from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.scenes.source import Scenes
 
@@ -93,7 +93,7 @@ def quality(method: Plane, scenes: Scenes) -> tuple[float, float, float, int]:
     def judge(index: int) -> tuple[float, float, float, int]:
         plane, mask = method(decode(scenes.read(index))), scenes.mask(index) > 0
         apart = (plane[mask].mean() - plane[~mask].mean()) / 255
-        doubtful = judged(plane, None).degenerate
+        doubtful = assess_map(plane, None).degenerate
         return apart, f_measure(plane, mask), abs(plane / 255 - mask).mean(), doubtful
 
     found = np.array(list(in_threads(judge, range(len(scenes)), 2)), float)
@@ -128,7 +128,7 @@ def _plane_of(estimator: saliency.Estimator) -> Plane:
 
 def _fitted(image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
-    return resized(image, *((SHORT, LONG) if width >= height else (LONG, SHORT)))
+    return resize(image, *((SHORT, LONG) if width >= height else (LONG, SHORT)))
 
 
 # --------------------------------------------------------------------------------------- the report

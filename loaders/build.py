@@ -15,13 +15,13 @@ from patchmill.loaders.common.errors import MillError
 if TYPE_CHECKING:
     import torch
 
-    from patchmill.loaders.copypaste.backgrounds import Given, Grounds
+    from patchmill.loaders.copypaste.backgrounds import BackgroundData, Backgrounds
     from patchmill.loaders.copypaste.masks import Masks
     from patchmill.loaders.ledger import Ledger
     from patchmill.loaders.loader import Loader
     from patchmill.loaders.sources import Source
-    from patchmill.loaders.sources.stream.shards import Stream
-    from patchmill.loaders.sources.stream.source import Flowing
+    from patchmill.loaders.sources.stream.source import StreamSource
+    from patchmill.loaders.sources.stream.stream import Stream
 
 MOST_WORKERS = 1024
 
@@ -44,7 +44,7 @@ def build(
     ledger: str | Path | None = None,
     steps: int | None = None,
     masks: str | Path | None = None,
-    backgrounds: Given | None = None,
+    backgrounds: BackgroundData | None = None,
 ) -> Loader:
     """A loader of `data` (a folder, `scenes:10000` or a source) that gives batches of the views.
 
@@ -68,7 +68,7 @@ def build(
     from patchmill.loaders.pipelines.worker import Work
     from patchmill.loaders.plan import draw
     from patchmill.loaders.sources import open_data
-    from patchmill.loaders.sources.stream.source import Flowing
+    from patchmill.loaders.sources.stream.source import StreamSource
 
     recipe = recipes.load(recipe)
     batch_size = _whole("batch_size", batch_size, 1)
@@ -85,7 +85,7 @@ def build(
     kind, place = _dtype(torch.float32 if dtype is None else dtype), _device(device)
     source = open_data(data)
     schedule: Schedule
-    if isinstance(source, Flowing):
+    if isinstance(source, StreamSource):
         _check_stream(source, rank, world_size, steps)
         source.stream.seed = seed
         schedule = Streamed(source, batch_size, rank, world_size, drop_last, steps)
@@ -166,7 +166,7 @@ def _check_size(source: Source, batch_size: int, world_size: int, drop_last: boo
         )
 
 
-def _check_stream(source: Flowing, rank: int, world_size: int, steps: int | None) -> None:
+def _check_stream(source: StreamSource, rank: int, world_size: int, steps: int | None) -> None:
     source.stream.shards(0, rank, world_size)
     if world_size > 1 and steps is None:
         raise MillError(
@@ -176,7 +176,7 @@ def _check_stream(source: Flowing, rank: int, world_size: int, steps: int | None
 
 
 def _masks(
-    given: str | Path | None, source: Source | Flowing, recipe: recipes.Recipe
+    given: str | Path | None, source: Source | StreamSource, recipe: recipes.Recipe
 ) -> Masks | None:
     """What the recipe's copy-paste goes by; None where it has none."""
     from patchmill.loaders.copypaste import masks
@@ -185,7 +185,7 @@ def _masks(
         if given is not None:
             raise MillError(f"masks are for copy-paste, which the recipe {recipe.name} has none of")
         return None
-    found = masks.of(source, given)  # type: ignore[arg-type]  # a stream has masks of its own
+    found = masks.open_masks(source, given)  # type: ignore[arg-type]  # a stream has masks of its own
     if found is None:
         raise MillError(
             f"the recipe {recipe.name} pastes by masks, and there are none for {source.name}: "
@@ -195,17 +195,17 @@ def _masks(
 
 
 def _grounds(
-    given: Given | None, recipe: recipes.Recipe, ledger: Ledger, seed: int
-) -> Grounds | None:
+    given: BackgroundData | None, recipe: recipes.Recipe, ledger: Ledger, seed: int
+) -> Backgrounds | None:
     """What the recipe pastes on; None where it is the data itself, or it pastes on no images."""
-    from patchmill.loaders.copypaste.backgrounds import Grounds, opened
+    from patchmill.loaders.copypaste.backgrounds import Backgrounds, open_backgrounds
     from patchmill.loaders.ledger import Ledger
 
-    source = opened(given, recipe)
+    source = open_backgrounds(given, recipe)
     if source is None:
         return None
     path = ledger.path.with_name(f"{ledger.path.stem}-backgrounds{ledger.path.suffix}")
-    return Grounds(source, Ledger(path, len(source)), seed)
+    return Backgrounds(source, Ledger(path, len(source)), seed)
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -236,7 +236,7 @@ def _dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def _ledger_path(ledger: str | Path | None, source: Source | Flowing, rank: int) -> Path:
+def _ledger_path(ledger: str | Path | None, source: Source | StreamSource, rank: int) -> Path:
     from patchmill.loaders.common import cache
 
     if ledger is None:

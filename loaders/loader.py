@@ -17,7 +17,7 @@ from patchmill.loaders.pipelines import Filled, Pipeline, Run
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sources import Source
-from patchmill.loaders.sources.stream.source import Flowing
+from patchmill.loaders.sources.stream.source import StreamSource
 from patchmill.loaders.stats import Stats
 
 STATE_VERSION = 1
@@ -32,7 +32,7 @@ class Loader:
 
     def __init__(
         self,
-        source: Source | Flowing,
+        source: Source | StreamSource,
         recipe: Recipe,
         schedule: Schedule,
         pipeline: Pipeline,

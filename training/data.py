@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from patchmill.loaders.loader import Loader
-    from patchmill.loaders.sources.stream.shards import Stream
-    from patchmill.loaders.sources.stream.source import Flowing
+    from patchmill.loaders.sources.stream.source import StreamSource
+    from patchmill.loaders.sources.stream.stream import Stream
     from patchmill.training.config.settings import Config
     from patchmill.training.ranks.distributed import World
 
@@ -88,7 +88,7 @@ def labels(config: Config) -> int | None:
     return classes(open_data(config.data.train))
 
 
-def classes(source: Source | Flowing) -> int | None:
+def classes(source: Source | StreamSource) -> int | None:
     if source.labels is None:
         return None
     return max(len(source.classes), int(source.labels.max(initial=-1)) + 1)
@@ -126,7 +126,7 @@ def as_trained(recipe: Recipe, config: Config) -> Recipe:
     return replace(recipe, views=tuple(views))
 
 
-def _to_build(source: Source | Flowing) -> Source | Stream:
+def _to_build(source: Source | StreamSource) -> Source | Stream:
     return source.stream if hasattr(source, "stream") else source
 
 
@@ -138,7 +138,7 @@ def _place(config: Config, split: Split) -> str:
     return place
 
 
-def _check_size(source: Source | Flowing, config: Config) -> None:
+def _check_size(source: Source | StreamSource, config: Config) -> None:
     count = len(source) if hasattr(source, "__len__") else None
     if count is not None and count < config.train.batch_size:
         raise MillError(
@@ -147,7 +147,7 @@ def _check_size(source: Source | Flowing, config: Config) -> None:
         )
 
 
-def _even(source: Source | Flowing, batch: int, ranks: int) -> int:
+def _even(source: Source | StreamSource, batch: int, ranks: int) -> int:
     """The largest size up to `batch` that leaves no rank without a share of the last batch."""
     if ranks == 1 or not hasattr(source, "__len__"):
         return batch

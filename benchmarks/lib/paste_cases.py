@@ -11,11 +11,11 @@ from patchmill.benchmarks.lib.sample import Sample
 from patchmill.kernels.views.decisions import ON_IMAGE, PASTE_NEVER, Target
 from patchmill.loaders import saliency
 from patchmill.loaders.copypaste import backgrounds, masks
-from patchmill.loaders.copypaste.mask_png import decoded, encoded
+from patchmill.loaders.copypaste.mask_png import decode_mask, encode_mask
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
-from patchmill.loaders.saliency.image.resample import resized
+from patchmill.loaders.saliency.resample import resize
 from patchmill.loaders.sources import Source
 
 LONGEST = 256  # pixels of a mask, as `prepare masks` makes them
@@ -50,11 +50,13 @@ def gathered(source: Source, count: int) -> Pictures:
     sample = Sample(source, count)
     images = [decode(data) for data in sample.encoded]
     made = _planes(source, sample.ids, images)
-    pngs = [None if plane is None else encoded(_small(plane), bits=4) for plane in made]
-    planes = [None if png is None else decoded(png, lambda: source.name) for png in pngs]
-    shares = [None if p is None else float((p >= masks.MIDDLE).mean()) for p in planes]
+    pngs = [None if plane is None else encode_mask(_small(plane), bits=4) for plane in made]
+    planes = [None if png is None else decode_mask(png, lambda: source.name) for png in pngs]
+    shares = [None if p is None else float((p >= masks.FOREGROUND_LEVEL).mean()) for p in planes]
     behind = [
-        backgrounds.plainest(i, backgrounds.drawn(0, 0, i, len(images)), shares.__getitem__)
+        backgrounds.least_foreground(
+            i, backgrounds.candidates(0, 0, i, len(images)), shares.__getitem__
+        )
         for i in range(len(images))
     ]
     return Pictures(sample.encoded, images, pngs, planes, behind)
@@ -63,7 +65,7 @@ def gathered(source: Source, count: int) -> Pictures:
 def _planes(
     source: Source, ids: Sequence[int], images: Sequence[np.ndarray]
 ) -> list[np.ndarray | None]:
-    if found := masks.of(source):
+    if found := masks.open_masks(source):
         return [found.plane(id) for id in ids]
     estimate = saliency.estimator("rbd")
     made = [estimate(image, LONGEST) for image in images]
@@ -73,7 +75,7 @@ def _planes(
 def _small(plane: np.ndarray) -> np.ndarray:
     shrink = min(1.0, LONGEST / max(plane.shape))
     height, width = (max(1, round(side * shrink)) for side in plane.shape)
-    return resized(plane[:, :, None], height, width)[:, :, 0]
+    return resize(plane[:, :, None], height, width)[:, :, 0]
 
 
 def case(views: Recipe, pictures: Pictures) -> Case:

@@ -1,8 +1,8 @@
-"""Which image lies behind a pasted one: of a few that are drawn, the one with least foreground.
+"""Backgrounds for copy-paste: of a few random candidates, the image with the least foreground.
 
-DiLo's natural backgrounds have little in them that stands out. How much an image has of that its
-mask tells, so that none needs to be decoded for the choice, and none is seen but the chosen one.
-Where there are images for nothing else, such as textures, it is the one of those that is drawn.
+DiLo pastes on natural images in which little stands out. How much of a candidate is foreground is
+read from its mask, so choosing costs no decode and only the chosen image is ever read. Given a data
+set of backgrounds (textures, for example), one of its images is drawn at random instead.
 """
 
 from __future__ import annotations
@@ -21,59 +21,57 @@ from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sources import Source, open_source
 
 CANDIDATES = 8
-_UNKNOWN = 2.0  # more than any share: taken where nothing is known of the others either
+_NO_MASK = 2.0  # above any share: images without a usable mask are chosen last
 
-Share = Callable[[int], float | None]  # of a sample's pixels, as `Masks.share` has it
+ForegroundLookup = Callable[[int], float | None]  # share of a sample's pixels: `Masks.foreground`
+BackgroundData = str | Path | Sequence[str | Path] | Source
 
 
-def drawn(seed: int, epoch: int, id: int, count: int) -> list[int]:
-    """The samples, of `count`, that may lie behind this one; some may be drawn twice."""
+def candidates(seed: int, epoch: int, id: int, count: int) -> list[int]:
+    """Background candidates for sample `id` out of `count` samples; repeats are possible."""
     return [
         int(draw.companion(np.uint64(seed), epoch, id, count, attempt))
         for attempt in range(CANDIDATES)
     ]
 
 
-def plainest(id: int, candidates: Iterable[int], share: Share) -> int:
-    """The one with least foreground, of equals the first; `id` itself if there is no other."""
-    others = [other for other in candidates if other != id]
-    return min(others, key=lambda other: _known(share(other)), default=id)
+def least_foreground(id: int, candidates: Iterable[int], foreground: ForegroundLookup) -> int:
+    """The candidate with the least foreground, the first on ties; `id` if there is no other."""
+
+    def share(candidate: int) -> float:
+        known = foreground(candidate)
+        return _NO_MASK if known is None else known
+
+    return min((other for other in candidates if other != id), key=share, default=id)
 
 
-def _known(share: float | None) -> float:
-    return _UNKNOWN if share is None else share
-
-
-Given = str | Path | Sequence[str | Path] | Source
-
-
-def opened(given: Given | None, recipe: Recipe) -> Source | None:
-    """What the user gave for the recipe to paste on; None where that is the data itself."""
-    if given is None:
+def open_backgrounds(data: BackgroundData | None, recipe: Recipe) -> Source | None:
+    """The data set of backgrounds; None where backgrounds come from the training data."""
+    if data is None:
         return None
     if not recipe.pastes_images:
         raise MillError(
             "backgrounds are for copy-paste on images, which the recipe "
             f"{recipe.name} has none of: set its background to 'images'"
         )
-    source = open_source(given)
+    source = open_source(data)
     if not len(source):
         raise MillError(f"{source.name} has no images to be backgrounds")
     return source
 
 
 @dataclass(frozen=True, eq=False)
-class Grounds:
-    """Images that are there to lie behind others, with a ledger of their own."""
+class Backgrounds:
+    """A data set used for backgrounds only, with its own ledger of unreadable images."""
 
     source: Source
     ledger: Ledger
     seed: int
 
-    def behind(self, epoch: int, id: int) -> int:
-        """Which of them lies behind a sample of the data."""
+    def background_id(self, epoch: int, id: int) -> int:
+        """The background drawn for a sample of the training data."""
         return int(draw.background(np.uint64(self.seed), epoch, id, len(self.source)))
 
     def substitute(self, epoch: int, id: int, attempt: int) -> int:
-        """The one that is tried in the place of a bad one."""
+        """The background tried in place of an unreadable one."""
         return permutation.substitute(self.seed, epoch, id, attempt, len(self.source))

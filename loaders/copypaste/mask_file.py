@@ -35,7 +35,7 @@ STATES = ("good", "degenerate", "missing")
 _BITS = 4  # of grey: 16 levels; more would double the file, and tell of noise
 
 
-class Row(NamedTuple):
+class MaskRow(NamedTuple):
     """What is kept of one sample."""
 
     state: int
@@ -74,12 +74,12 @@ class MaskFile:
 
     def mask(self, index: int) -> np.ndarray | None:
         """uint8 [height, width], degenerate or not; OSError where it is damaged."""
-        from patchmill.loaders.copypaste.mask_png import decoded
+        from patchmill.loaders.copypaste.mask_png import decode_mask
 
         data = self.png(index)
-        return None if data is None else decoded(data, lambda: f"{self.path}, mask {index}")
+        return None if data is None else decode_mask(data, lambda: f"{self.path}, mask {index}")
 
-    def share(self, index: int) -> float | None:
+    def foreground(self, index: int) -> float | None:
         """Of foreground in a good mask; nothing is decoded."""
         return float(self.foregrounds[index]) if self.states[index] == GOOD else None
 
@@ -98,22 +98,22 @@ class MaskFile:
         return columns.item(self._columns["whys"], self._columns["why_starts"], index).decode()
 
 
-def row(plane: np.ndarray, foreground: float, confidence: float, why: str) -> Row:
+def mask_row(plane: np.ndarray, foreground: float, confidence: float, why: str) -> MaskRow:
     """Of a mask that was made; `why` says that it is degenerate."""
-    from patchmill.loaders.copypaste.mask_png import encoded
+    from patchmill.loaders.copypaste.mask_png import encode_mask
 
     height, width = plane.shape
-    png, state = encoded(plane, _BITS), DEGENERATE if why else GOOD
-    return Row(state, height, width, foreground, confidence, zlib.crc32(png), why, png)
+    png, state = encode_mask(plane, _BITS), DEGENERATE if why else GOOD
+    return MaskRow(state, height, width, foreground, confidence, zlib.crc32(png), why, png)
 
 
-def nothing(why: str) -> Row:
+def missing_row(why: str) -> MaskRow:
     """Of an image that no mask can be made of."""
-    return Row(MISSING, 0, 0, 0.0, 0.0, 0, why, b"")
+    return MaskRow(MISSING, 0, 0, 0.0, 0.0, 0, why, b"")
 
 
-def write(
-    path: Path, rows: Callable[[], Iterable[Row]], count: int, meta: dict[str, Any]
+def write_mask_file(
+    path: Path, rows: Callable[[], Iterable[MaskRow]], count: int, meta: dict[str, Any]
 ) -> dict[str, int]:
     """Write the file whole, going through the rows twice; the counts of its states. OSError."""
     table = np.zeros(count, _TABLE)
@@ -149,6 +149,6 @@ _TABLE = np.dtype(
 _KEPT = 6  # fields of a row that are in the table
 
 
-def _pngs(rows: Iterable[Row]) -> Iterator[np.ndarray]:
+def _pngs(rows: Iterable[MaskRow]) -> Iterator[np.ndarray]:
     for one in rows:
         yield np.frombuffer(one.png, np.uint8)

@@ -32,7 +32,7 @@ _COLOURED = {
 }
 
 
-def encoded(plane: np.ndarray, bits: int = 8) -> bytes:
+def encode_mask(plane: np.ndarray, bits: int = 8) -> bytes:
     """The PNG of a uint8 [height, width] plane; of 4 bits, with the nearest of 16 levels."""
     height, width = plane.shape
     rows = np.zeros((height, 1 + _row_bytes(width, bits)), np.uint8)
@@ -47,7 +47,7 @@ def encoded(plane: np.ndarray, bits: int = 8) -> bytes:
     return b"".join([_MAGIC, *_chunk(b"IHDR", head), *_chunk(b"IDAT", packed), *_chunk(b"IEND")])
 
 
-def decoded(data: bytes, where: Callable[[], str]) -> np.ndarray:
+def decode_mask(data: bytes, where: Callable[[], str]) -> np.ndarray:
     """uint8 [height, width] of a grey image of any kind; BadImage where it is none.
 
     One with colours is a MillError that begins with `where()`: it is something else than a mask.
@@ -90,9 +90,9 @@ def _fast(data: bytes) -> np.ndarray | None:
     if filters.any():
         if filters.max() > 4:
             raise BadImage("its mask cannot be decoded: there is no such filter")
-        from patchmill.loaders.copypaste.png_filters import unfiltered
+        from patchmill.loaders.copypaste.png_filters import undo_filters
 
-        packed = unfiltered(rows)
+        packed = undo_filters(rows)
     return np.ascontiguousarray(_pixels(packed)[:, :width] if bits == 4 else packed)
 
 

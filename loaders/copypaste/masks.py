@@ -2,7 +2,7 @@
 
     from patchmill.loaders import masks
 
-    found = masks.of(source)  # None where there are no masks
+    found = masks.open_masks(source)  # None where there are no masks
     found.plane(3)  # uint8 [height, width] of any size, or None: leave the image as it is
     found.share(3)  # how much of the image is foreground, for the choice of backgrounds
     found.stats()  # how often there was none, and why
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("patchmill")
 
-ENDING = ".masks"
+SUFFIX = ".masks"
 USED, MISSING, DEGENERATE, UNREADABLE = "used", "missing", "degenerate", "unreadable"
-MIDDLE = 128  # from here on a pixel is foreground
+FOREGROUND_LEVEL = 128  # from here on a pixel is foreground
 
 
 @dataclass(frozen=True)
-class Look:
+class MaskLookup:
     """One sample's mask, and whether training may use it."""
 
     state: str  # USED ... UNREADABLE
@@ -54,7 +54,7 @@ class Look:
     @property
     def foreground(self) -> float:
         """Share of pixels that are more foreground than not."""
-        return 0.0 if self.plane is None else float((self.plane >= MIDDLE).mean())
+        return 0.0 if self.plane is None else float((self.plane >= FOREGROUND_LEVEL).mean())
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Masks:
 
         A mask with colours is a MillError.
         """
-        found = self.look(index)
+        found = self.lookup(index)
         with self._lock:
             self._counts[found.state] += 1
             first = found.state == UNREADABLE and self._counts[UNREADABLE] == 1
@@ -106,22 +106,22 @@ class Masks:
             log.warning("mask %d of %s cannot be used: %s", index, self.name, found.why)
         return found.plane if found.state == USED else None
 
-    def look(self, index: int) -> Look:
+    def lookup(self, index: int) -> MaskLookup:
         """As `plane`, with the reason; not counted."""
         from patchmill.loaders.decode.decoder import BadImage
 
         try:
             plane = self._found.mask(index)
         except (BadImage, OSError) as error:
-            return Look(UNREADABLE, None, getattr(error, "strerror", None) or str(error))
+            return MaskLookup(UNREADABLE, None, getattr(error, "strerror", None) or str(error))
         why = self.file.why(index) if self.file else ""
         if plane is None:
-            return Look(MISSING, None, why or "there is none")
+            return MaskLookup(MISSING, None, why or "there is none")
         if not why:
-            why = flat(plane)
-        return Look(DEGENERATE if why else USED, plane, why)
+            why = degenerate_reason(plane)
+        return MaskLookup(DEGENERATE if why else USED, plane, why)
 
-    def share(self, index: int) -> float | None:
+    def foreground(self, index: int) -> float | None:
         """Of the pixels, those that are foreground; None where the mask cannot be used.
 
         A file tells without a look at the mask. Others are looked at, and each once in a run.
@@ -129,7 +129,7 @@ class Masks:
         return self._share(index)
 
     def _look_share(self, index: int) -> float | None:
-        found = self.look(index)
+        found = self.lookup(index)
         return found.foreground if found.state == USED else None
 
     def stats(self) -> MaskStats:
@@ -157,25 +157,27 @@ def _kept(
     return share
 
 
-def flat(plane: np.ndarray) -> str:
+def degenerate_reason(plane: np.ndarray) -> str:
     """Why a plane that parts nothing is of no use; else empty."""
-    if not plane.size or plane.max() < MIDDLE:
+    if not plane.size or plane.max() < FOREGROUND_LEVEL:
         return "all of it is background"
-    return "all of it is foreground" if plane.min() >= MIDDLE else ""
+    return "all of it is foreground" if plane.min() >= FOREGROUND_LEVEL else ""
 
 
 # ----------------------------------------------------------------------------------- where they are
 
 
-def of(source: Source, path: str | Path | None = None, method: str | None = None) -> Masks | None:
+def open_masks(
+    source: Source, path: str | Path | None = None, method: str | None = None
+) -> Masks | None:
     """The masks in a file, by default the one that is found, or else the source's own; or None."""
-    file = Path(path) if path is not None else find(source)
+    file = Path(path) if path is not None else find_mask_file(source)
     if file is not None:
-        return open_masks(file, source, method)
-    return own(source, method)
+        return open_mask_file(file, source, method)
+    return source_masks(source, method)
 
 
-def own(source: Source, method: str | None = None) -> Masks | None:
+def source_masks(source: Source, method: str | None = None) -> Masks | None:
     """The masks that came with the data."""
     if not getattr(source, "masked", False):
         return None
@@ -195,33 +197,33 @@ def _recorded(source: Source) -> dict[str, Any] | None:
         return None
 
 
-def find(source: Source) -> Path | None:
+def find_mask_file(source: Source) -> Path | None:
     """The file of masks that belongs to the data: beside it, or in the cache."""
-    places = (beside(source), _cached(source))
+    places = (mask_path_beside(source), _cached(source))
     return next((place for place in places if place is not None and place.exists()), None)
 
 
-def default_path(source: Source) -> Path:
+def default_mask_path(source: Source) -> Path:
     """Where `find` will look: beside the data, or in the cache if nothing can be written there."""
-    path = beside(source)
+    path = mask_path_beside(source)
     if path is not None and (path.exists() or os.access(path.parent, os.W_OK)):
         return path
     cache.folder("masks")
     return _cached(source)
 
 
-def beside(source: Source) -> Path | None:
+def mask_path_beside(source: Source) -> Path | None:
     """`DATA.masks`; None of data that is not a file or a folder."""
     path = os.path.realpath(os.path.expanduser(source.name))
-    return Path(path + ENDING) if os.path.exists(path) else None
+    return Path(path + SUFFIX) if os.path.exists(path) else None
 
 
 def _cached(source: Source) -> Path:
     name = re.sub(r"[^\w.-]", "_", source.fingerprint)
-    return cache.root() / "masks" / f"{name}{ENDING}"
+    return cache.root() / "masks" / f"{name}{SUFFIX}"
 
 
-def open_masks(path: str | Path, source: Source, method: str | None = None) -> Masks:
+def open_mask_file(path: str | Path, source: Source, method: str | None = None) -> Masks:
     """The masks in a file, which must be of this data.
 
     Those of another `method` than asked for, or of another version of it, are a warning.
@@ -246,17 +248,17 @@ def _warn_of_others(found: Masks, method: str | None) -> None:
     made = found.estimator
     if made is None:
         return
-    asked = wanted(method or made["method"])
+    asked = expected_estimator(method or made["method"])
     if any(made[key] != value for key, value in asked.items() if method or key == "version"):
         log.warning(
             "the masks of %s were made by %s, not by %s",
             found.name,
-            described(made),
-            described(asked),
+            describe_estimator(made),
+            describe_estimator(asked),
         )
 
 
-def wanted(method: str) -> dict[str, Any]:
+def expected_estimator(method: str) -> dict[str, Any]:
     """What masks of this method would say of themselves; of a learned one, without its weights."""
     from patchmill.loaders.common import calls
     from patchmill.loaders.saliency import METHODS, VERSION, Learned
@@ -272,7 +274,7 @@ def wanted(method: str) -> dict[str, Any]:
     return known | {"fingerprint": fingerprint(constants)}
 
 
-def described(estimator: Mapping[str, Any]) -> str:
+def describe_estimator(estimator: Mapping[str, Any]) -> str:
     """`rbd, version 1 (constants 1a2b3c4d)`."""
     text = f"{estimator['method']}, version {estimator['version']}"
     constants = estimator.get("fingerprint")

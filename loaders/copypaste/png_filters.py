@@ -8,7 +8,7 @@ from patchmill.kernels.common.jit import jit
 
 
 @jit
-def unfiltered(rows):
+def undo_filters(rows):
     """uint8 [height, width] of [height, 1 + width], of which the first column names the filters:
     0 none, 1 left, 2 above, 3 their mean, 4 Paeth's choice of left, above and above left."""
     height, width = rows.shape[0], rows.shape[1] - 1

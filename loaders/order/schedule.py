@@ -16,8 +16,8 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.order import permutation
 from patchmill.loaders.pipelines import Portion
 from patchmill.loaders.sources import Source
-from patchmill.loaders.sources.stream.shards import Mark
-from patchmill.loaders.sources.stream.source import Flowing
+from patchmill.loaders.sources.stream.source import StreamSource
+from patchmill.loaders.sources.stream.stream import StreamPosition
 
 
 class Schedule(Protocol):
@@ -94,7 +94,7 @@ class Streamed:
 
     def __init__(
         self,
-        source: Flowing,
+        source: StreamSource,
         batch_size: int,
         rank: int,
         world_size: int,
@@ -104,7 +104,9 @@ class Streamed:
         self.steps = steps
         self._source, self._batch_size, self._drop_last = source, batch_size, drop_last
         self._rank, self._world_size = rank, world_size
-        self._marks: dict[int, tuple[int, Mark]] = {}  # by step: the round, and where it stands
+        self._marks: dict[
+            int, tuple[int, StreamPosition]
+        ] = {}  # by step: the round, and where it stands
         self._ids: dict[int, np.ndarray] = {}  # of batches in the making, by the step behind them
 
     def portions(self, epoch: int, step: int) -> Iterator[Portion]:
@@ -126,12 +128,12 @@ class Streamed:
                     return
             if self.steps is None:
                 return
-            if step == began and mark == Mark():
+            if step == began and mark == StreamPosition():
                 raise MillError(
                     f"the shards of rank {self._rank} hold less than one batch of "
                     f"{self._batch_size}: take a smaller batch_size, or more shards"
                 )
-            round, mark = round + 1, Mark()
+            round, mark = round + 1, StreamPosition()
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -151,12 +153,12 @@ class Streamed:
 
     def load(self, state: dict[str, Any]) -> int:
         step, round = whole(state, "step"), whole(state, "round")
-        mark = Mark(**{name: whole(state, name) for name in vars(Mark())})
+        mark = StreamPosition(**{name: whole(state, name) for name in vars(StreamPosition())})
         self._marks = {step: (round, mark)}
         return step
 
 
-_BEGINNING = (0, Mark())
+_BEGINNING = (0, StreamPosition())
 _ROUND_BITS = 24  # epochs are below 2**24; plans of later rounds through the shards are others
 
 

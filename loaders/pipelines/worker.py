@@ -14,14 +14,14 @@ from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import ON_IMAGE, PASTE_NEVER
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste import backgrounds
-from patchmill.loaders.copypaste.backgrounds import Grounds, Share
+from patchmill.loaders.copypaste.backgrounds import Backgrounds, ForegroundLookup
 from patchmill.loaders.decode.decoder import BadImage, Decoder
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.order import permutation
 from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.plan import draw as plan
 from patchmill.loaders.sources import Source
-from patchmill.loaders.sources.stream.source import Flowing
+from patchmill.loaders.sources.stream.source import StreamSource
 from patchmill.loaders.stats import Counters
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ MOST_SUBSTITUTES = 100
 class Work:
     """What a loader's pipeline has to do, and with what."""
 
-    source: Source | Flowing
+    source: Source | StreamSource
     ledger: Ledger
     seed: int
     laws: np.ndarray
@@ -49,7 +49,7 @@ class Work:
     prefetch: int  # batches made ahead
     most: int  # samples in a batch
     masks: Masks | None = None  # where the recipe pastes
-    grounds: Grounds | None = None  # to be pasted on, where that is not the data itself
+    grounds: Backgrounds | None = None  # to be pasted on, where that is not the data itself
 
     def stages(self, *names: str) -> tuple[str, ...]:
         """Those, and the reading of masks where there are any."""
@@ -60,27 +60,29 @@ class Work:
         return len(self.laws)
 
     def labels(self, ids: np.ndarray) -> np.ndarray | None:
-        if isinstance(self.source, Flowing):
+        if isinstance(self.source, StreamSource):
             return self.source.labels_of(ids)
         labels = self.source.labels
         return None if labels is None else np.asarray(labels[ids], np.int64)
 
     def substitute(self, epoch: int, id: int, attempt: int) -> int:
         """The sample that is tried in the place of a bad one."""
-        if isinstance(self.source, Flowing):
+        if isinstance(self.source, StreamSource):
             return self.source.substitute(self.seed, epoch, id, attempt)
         return permutation.substitute(self.seed, epoch, id, attempt, len(self.source))
 
-    def companion(self, epoch: int, id: int, share: Share) -> tuple[Work | Grounds, int]:
+    def companion(
+        self, epoch: int, id: int, foreground: ForegroundLookup
+    ) -> tuple[Work | Backgrounds, int]:
         """The image that lies behind this sample's pasted views, and whose it is."""
         if self.grounds is not None:
-            return self.grounds, self.grounds.behind(epoch, id)
-        if isinstance(self.source, Flowing):
+            return self.grounds, self.grounds.background_id(epoch, id)
+        if isinstance(self.source, StreamSource):
             attempts = range(MOST_SUBSTITUTES, MOST_SUBSTITUTES + backgrounds.CANDIDATES)
             drawn = [self.source.substitute(self.seed, epoch, id, n) for n in attempts]
         else:
-            drawn = backgrounds.drawn(self.seed, epoch, id, len(self.source))
-        return self, backgrounds.plainest(id, drawn, share)
+            drawn = backgrounds.candidates(self.seed, epoch, id, len(self.source))
+        return self, backgrounds.least_foreground(id, drawn, foreground)
 
 
 class Masks(Protocol):
@@ -90,7 +92,7 @@ class Masks(Protocol):
         """uint8 [height, width]; None where there is none, or none that is of use."""
         ...
 
-    def share(self, index: int) -> float | None:
+    def foreground(self, index: int) -> float | None:
         """Of its pixels, those that are foreground; None where `plane` is."""
         ...
 
@@ -167,7 +169,7 @@ class Worker:
         began, id = time.perf_counter_ns(), int(job.ids[slot])
         mask, behind = masks.plane(id), None
         if mask is not None and (rows["paste"] == ON_IMAGE).any():
-            behind = self.work.companion(job.epoch, id, masks.share)
+            behind = self.work.companion(job.epoch, id, masks.foreground)
         self.counters.add("mask", time.perf_counter_ns() - began)
         if mask is None:
             rows["paste"] = PASTE_NEVER
@@ -179,7 +181,7 @@ class Worker:
         return Beside(mask, self._find(among, job.epoch, wanted, take, stage)[1])
 
     def _find(
-        self, among: Work | Grounds, epoch: int, wanted: int, take: Take, stage: str
+        self, among: Work | Backgrounds, epoch: int, wanted: int, take: Take, stage: str
     ) -> tuple[int, Taken]:
         source, ledger, id = among.source, among.ledger, wanted
         reading = taking = 0

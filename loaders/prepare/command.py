@@ -123,7 +123,7 @@ def _mask_options(given: argparse.Namespace) -> masking.Options:
 def _mask_file(given: argparse.Namespace, source: Source) -> Path:
     from patchmill.loaders.copypaste import masks
 
-    return given.out or masks.default_path(source)
+    return given.out or masks.default_mask_path(source)
 
 
 def _with_weights(method: str, weights: Path | None) -> str:

@@ -24,8 +24,7 @@ from patchmill.loaders.prepare.options import BETON, Options
 from patchmill.loaders.prepare.output_paths import Place
 from patchmill.loaders.prepare.tally import Tally, write_ledger
 from patchmill.loaders.sources import Source
-from patchmill.loaders.sources.beton import header
-from patchmill.loaders.sources.beton import layout as form
+from patchmill.loaders.sources.beton import header, layout
 from patchmill.loaders.sources.beton.source import Beton
 from patchmill.loaders.sources.shards import index
 
@@ -115,7 +114,7 @@ def _labels(place: Place, entries: list[Entry]) -> list[np.ndarray]:
         labels = Beton(place.out).labels
         return [] if labels is None else [labels]
     names = [entry.output["name"] for entry in entries if entry.output]
-    beside = (Path(index.beside(place.out / name)) for name in names)
+    beside = (Path(index.index_path(place.out / name)) for name in names)
     return [columns.read(path, index.KIND)["labels"] for path in beside]
 
 
@@ -123,6 +122,6 @@ def table_checksum(path: Path) -> int:
     """CRC-32 of all in a .beton but the images, which have their own."""
     with open(path, "rb") as file:
         opened = header.parse(str(path), file.fileno())
-    top = form.HEADER.itemsize + len(opened.fields) * form.FIELD.itemsize + opened.table.nbytes
+    top = layout.HEADER.itemsize + len(opened.fields) * layout.FIELD.itemsize + opened.table.nbytes
     end = int((opened.allocations["start"] + opened.allocations["size"]).max())
     return zlib.crc32(opened.memory[end:], zlib.crc32(opened.memory[:top]))

@@ -15,7 +15,7 @@ from patchmill.loaders.common.columns import Columns
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.in_threads import in_threads
 from patchmill.loaders.common.progress import track
-from patchmill.loaders.copypaste.masks import ENDING as MASKS
+from patchmill.loaders.copypaste.masks import SUFFIX as MASKS
 from patchmill.loaders.decode.decoder import BadImage, decode
 from patchmill.loaders.prepare import finish, images, inspect_masks, journal, output_paths
 from patchmill.loaders.prepare.output_paths import Place
@@ -23,7 +23,7 @@ from patchmill.loaders.prepare.report import counted, size
 from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.beton.source import Beton
 from patchmill.loaders.sources.shards import index as shard_index
-from patchmill.loaders.sources.shards import names as shard_names
+from patchmill.loaders.sources.shards import paths as shard_paths
 from patchmill.loaders.sources.shards import tar
 
 _THREADS = 2  # one reads while the other adds up
@@ -93,7 +93,7 @@ class _Shard(NamedTuple):
 
 
 def _shards(place: Place, about: dict[str, Any] | None, problems: list[str]) -> list[_Shard]:
-    there = {Path(path).name for path in shard_names.expand(place.out)}
+    there = {Path(path).name for path in shard_paths.expand_paths(place.out)}
     if about is None:
         if not there and not problems:
             raise MillError(f"there are no shards in {place.out}")
@@ -124,11 +124,11 @@ def _shard(shard: _Shard, advance: Any) -> Findings:
 
 def _index(shard: _Shard) -> Columns:
     """The one beside it, which shards that were made here have; else of the tar's headers."""
-    if shard.about or os.path.exists(shard_index.beside(shard.path)):
-        return shard_index.read(shard.path)
+    if shard.about or os.path.exists(shard_index.index_path(shard.path)):
+        return shard_index.read_index(shard.path)
     status = shard.path.stat()
-    contents = shard_index.scan(shard.path)
-    return shard_index.make(str(shard.path), contents, status.st_size, status.st_mtime_ns)
+    contents = shard_index.scan_shard(shard.path)
+    return shard_index.build_index(str(shard.path), contents, status.st_size, status.st_mtime_ns)
 
 
 def _go_through(name: str, file: int, index: Columns, found: Findings) -> int:

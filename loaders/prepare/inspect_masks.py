@@ -36,12 +36,12 @@ def inspect_file(path: Path) -> tuple[str, list[str]]:
 
 def inside(source: Source) -> tuple[list[str], list[str]]:
     """Of data that may have masks: lines, and problems."""
-    found = masks.own(source)
+    found = masks.source_masks(source)
     if found is None:
         return [], []
     counts, problems = _look(found, range(len(source)))
     made = counts[USED] + counts[DEGENERATE]
-    by = f" by {masks.described(found.estimator)}" if found.estimator else ""
+    by = f" by {masks.describe_estimator(found.estimator)}" if found.estimator else ""
     lines = [f"masks      {made:,}{by}", degenerate_line(counts[DEGENERATE], made)]
     if counts[MISSING]:
         lines.append(f"unmasked   {counts[MISSING]:,} images")
@@ -64,7 +64,7 @@ def _look(found: Masks, ids: range) -> tuple[Counter[str], list[str]]:
 
 def _one(found: Masks, id: int) -> tuple[str, str]:
     try:
-        look = found.look(id)
+        look = found.lookup(id)
     except MillError as error:
         return UNREADABLE, str(error)
     problem = f"mask {id} of {found.name}: {look.why}" if look.state == UNREADABLE else ""

@@ -2,7 +2,7 @@
 
 Threads make them, in the order of the samples, into a log; when the logs of all ranks are whole
 they become the file. So neither the number of threads nor of ranks, nor where a run was killed,
-shows in it. `sources/mask_file.py` says what is in it.
+shows in it. `copypaste/mask_file.py` says what is in it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.in_order import in_order
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.copypaste import mask_file
-from patchmill.loaders.copypaste.mask_file import MaskFile, Row
+from patchmill.loaders.copypaste.mask_file import MaskFile, MaskRow
 from patchmill.loaders.decode.decoder import BadImage
 from patchmill.loaders.prepare import images, mask_log
 from patchmill.loaders.prepare.mask_log import MaskLog
@@ -224,22 +224,22 @@ def _forecast(
 
 def _rows(
     source: Source, estimate: Estimator, options: Options, workers: int, ids: range
-) -> Generator[Row, None, None]:
+) -> Generator[MaskRow, None, None]:
     def read(id: int) -> bytes | OSError:
         try:
             return source.read(id)
         except OSError as error:
             return error
 
-    def row(data: bytes | OSError) -> Row:
+    def row(data: bytes | OSError) -> MaskRow:
         if isinstance(data, OSError):
-            return mask_file.nothing(data.strerror or str(data))
+            return mask_file.missing_row(data.strerror or str(data))
         try:
             image = images.decoded(data)
         except BadImage as error:
-            return mask_file.nothing(str(error))
+            return mask_file.missing_row(str(error))
         found = estimate(image, options.max_side)
-        return mask_file.row(found.plane, found.foreground, found.confidence, found.why)
+        return mask_file.mask_row(found.plane, found.foreground, found.confidence, found.why)
 
     with (
         contextlib.closing(in_order(read, ids, _READERS, 2 * workers + _READERS)) as encoded,
@@ -248,7 +248,7 @@ def _rows(
         yield from rows
 
 
-def _check_limit(source: Source, id: int, row: Row, kept: MaskLog) -> None:
+def _check_limit(source: Source, id: int, row: MaskRow, kept: MaskLog) -> None:
     if kept.missing > max(_LEAST_TOLERATED, kept.count // _TOLERATED):
         raise MillError(
             f"{kept.missing} of the first {kept.count} images cannot be read, the latest "
@@ -280,13 +280,13 @@ def _put_together(source: Source, estimate: Estimator, out: Path, options: Optio
                 "made": {key: value for key, value in known.items() if key != "world_size"},
                 "made_by": f"patchmill {patchmill.__version__}",
             }
-            mask_file.write(out, lambda: _all(logs), len(source), meta)
+            mask_file.write_mask_file(out, lambda: _all(logs), len(source), meta)
             for path in logs:
                 path.unlink(missing_ok=True)
     return []
 
 
-def _all(logs: list[Path]) -> Iterator[Row]:
+def _all(logs: list[Path]) -> Iterator[MaskRow]:
     return itertools.chain.from_iterable(map(mask_log.rows, logs))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from patchmill.loaders.common import files
-from patchmill.loaders.copypaste.mask_file import Row
+from patchmill.loaders.copypaste.mask_file import MaskRow
 
 _HEAD = struct.Struct("<BHHffIII")  # a row up to its checksum, then the bytes of why and PNG
 _SUM = struct.Struct("<I")  # CRC-32 of head and why; the PNG has its own
@@ -44,7 +44,7 @@ def done(path: Path) -> bool:
         return False
 
 
-def rows(path: Path) -> Iterator[Row]:
+def rows(path: Path) -> Iterator[MaskRow]:
     """All that are whole, in order."""
     with open(path, "rb") as file:
         if _identity(file) is not None:
@@ -72,7 +72,7 @@ class MaskLog:
             os.close(self._file)
             raise
 
-    def append(self, row: Row) -> None:
+    def append(self, row: MaskRow) -> None:
         why = row.why.encode()
         head = _HEAD.pack(*row[:6], len(why), len(row.png)) + why
         self._waiting += head + _SUM.pack(zlib.crc32(head)) + row.png
@@ -131,7 +131,7 @@ def _identity(file: BinaryIO) -> dict[str, Any] | None:
             file.seek(0, io.SEEK_SET)
 
 
-def _rows(file: BinaryIO) -> Iterator[Row]:
+def _rows(file: BinaryIO) -> Iterator[MaskRow]:
     while len(head := file.read(_HEAD.size)) == _HEAD.size:
         if head + bytes(_SUM.size) == _DONE:
             return
@@ -143,4 +143,4 @@ def _rows(file: BinaryIO) -> Iterator[Row]:
         png = file.read(png_size)
         if len(png) < png_size or zlib.crc32(png) != known[5]:
             return
-        yield Row._make([*known, why.decode(), png])
+        yield MaskRow._make([*known, why.decode(), png])

@@ -53,7 +53,7 @@ def mask_lines(file: mask_file.MaskFile) -> list[str]:
     """What is in a file of masks."""
     counts, made = file.meta["counts"], len(file) - file.meta["counts"]["missing"]
     lines = [
-        f"masks      {made:,} by {masks.described(file.meta['estimator'])}, "
+        f"masks      {made:,} by {masks.describe_estimator(file.meta['estimator'])}, "
         f"{size(file.stored / max(made, 1))} each",
         degenerate_line(counts["degenerate"], made),
     ]

@@ -21,7 +21,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.in_order import in_order
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.copypaste import masks
-from patchmill.loaders.copypaste.mask_png import encoded
+from patchmill.loaders.copypaste.mask_png import encode_mask
 from patchmill.loaders.copypaste.masks import Masks
 from patchmill.loaders.decode.decoder import BadImage
 from patchmill.loaders.prepare import (
@@ -90,7 +90,7 @@ def prepare(
     if overwrite and options.world_size > 1:
         raise MillError("--overwrite would remove what other ranks write: remove OUT yourself")
     place = output_paths.choose(out, options.format)
-    found = masks.of(source)
+    found = masks.open_masks(source)
     known = identity(source, options, found.fingerprint if found else "")
     with files.writing(out):
         if output_paths.claim(place, _root(source), known, overwrite):
@@ -108,7 +108,7 @@ def prepare(
 def left(source: Source, out: Path, options: Options) -> list[int] | None:
     """The ranks whose part is not complete; None where all is in place. Nothing is written."""
     place = output_paths.choose(out, options.format)
-    found = masks.of(source)
+    found = masks.open_masks(source)
     known = identity(source, options, found.fingerprint if found else "")
     if output_paths.is_complete(place, _root(source), known):
         return None
@@ -247,10 +247,10 @@ def _mask(task: Task, id: int, image: images.Image) -> tuple[bytes, str]:
     """As a PNG, and its state; no bytes where there is none that training would use."""
     if task.masks is None:
         return b"", ""
-    found = task.masks.look(id)
+    found = task.masks.lookup(id)
     if found.plane is None or found.state != masks.USED:
         return b"", found.state
-    data = encoded(found.plane)
+    data = encode_mask(found.plane)
     if task.options.format == BETON and len(image.data) + len(data) > PAGE_SIZE:
         return b"", masks.MISSING
     return data, found.state

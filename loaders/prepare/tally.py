@@ -25,7 +25,7 @@ class Ready(NamedTuple):
     source_bytes: int
     path: str  # where it came from, as seen from the source's root
     mask: bytes = b""  # a PNG; nothing where there is none, or none of use
-    mask_state: str = ""  # as in `masks.Look`; nothing where the source has no masks
+    mask_state: str = ""  # as in `masks.MaskLookup`; nothing where the source has no masks
 
 
 class Bad(NamedTuple):

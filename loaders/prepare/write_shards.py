@@ -42,7 +42,7 @@ class ShardOutput:
         self._folder, self._prefix, self._size, self._classes = folder, prefix, size, classes
         self._number = 0  # of the shard in hand
         self._tar: _Tar | None = None
-        self._samples: list[index.Sample] = []
+        self._samples: list[index.ShardSample] = []
 
     def restore(self, finished: Sequence[dict[str, Any]]) -> int:
         """Go on behind these; how many of them are there."""
@@ -73,7 +73,7 @@ class ShardOutput:
             where = self._tar.put(key + shard_samples.MASK.encode(), mask)
             masked = {"mask_offset": where, "mask_size": len(mask)}
         self._samples.append(
-            index.Sample(
+            index.ShardSample(
                 name,
                 at,
                 len(sample.image.data),
@@ -92,8 +92,8 @@ class ShardOutput:
         tar.finish()
         self._tar, self._samples = None, []
         self._number += 1
-        contents = index.Contents(samples, tar.members)
-        index.write(tar.path, contents, self._classes)
+        contents = index.ShardContents(samples, tar.members)
+        index.write_index(tar.path, contents, self._classes)
         return {
             "name": tar.path.name,
             "samples": len(samples),
@@ -113,7 +113,7 @@ class ShardOutput:
         path = self._folder / shard["name"]
         try:
             whole = path.stat().st_size == shard["bytes"]
-            return whole and os.path.exists(index.beside(path))
+            return whole and os.path.exists(index.index_path(path))
         except OSError:
             return False
 

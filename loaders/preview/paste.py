@@ -41,13 +41,13 @@ class Pasting:
 def paster(
     source: Source,
     recipe: Recipe,
-    apart: backgrounds.Given | None,
+    apart: backgrounds.BackgroundData | None,
     seed: int,
     epoch: int,
     masks: str | Path | None = None,
 ) -> Paste | None:
     """What pastes as training does; None where the recipe does not paste."""
-    there = backgrounds.opened(apart, recipe)
+    there = backgrounds.open_backgrounds(apart, recipe)
     if not any(group.paste for group in recipe.views):
         return None
     maker = masker(source, path=masks)
@@ -56,8 +56,8 @@ def paster(
         if there is not None:
             chosen = int(draw.background(np.uint64(seed), epoch, id, len(there)))
             return _readable(there, chosen, seed, epoch)
-        drawn = backgrounds.drawn(seed, epoch, id, len(source))
-        return _readable(source, backgrounds.plainest(id, drawn, maker.share), seed, epoch)
+        drawn = backgrounds.candidates(seed, epoch, id, len(source))
+        return _readable(source, backgrounds.least_foreground(id, drawn, maker.share), seed, epoch)
 
     return lambda id, image, rows: pasting(maker.look(id, image), rows, ground, id)
 

@@ -80,21 +80,21 @@ def masker(source: Source, method: str | None = None, path: str | Path | None = 
 
     Those of the file `path`, where one is named.
     """
-    found = None if method else masks.of(source, path)
+    found = None if method else masks.open_masks(source, path)
     if found is None:
         return _maker(source, method or "rbd")
 
     def look(id: int, image: np.ndarray) -> Mask:
-        seen = found.look(id)
+        seen = found.lookup(id)
         confidence = float(found.file.confidences[id]) if found.file else None
         return Mask(seen.plane, seen.foreground, confidence, seen.why)
 
-    title = masks.described(found.estimator) if found.estimator else "the data's own"
-    return Masker(title, found.name, look, found.share)
+    title = masks.describe_estimator(found.estimator) if found.estimator else "the data's own"
+    return Masker(title, found.name, look, found.foreground)
 
 
 def _maker(source: Source, method: str) -> Masker:
-    from patchmill.loaders.copypaste.mask_png import decoded, encoded
+    from patchmill.loaders.copypaste.mask_png import decode_mask, encode_mask
     from patchmill.loaders.saliency import estimator
 
     estimate = estimator(method)
@@ -102,7 +102,7 @@ def _maker(source: Source, method: str) -> Masker:
     def look(id: int, image: np.ndarray) -> Mask:
         with announce_compilation():
             made = estimate(image, MASK_SIDE)
-        plane = decoded(encoded(made.plane, bits=4), lambda: source.where(id))
+        plane = decode_mask(encode_mask(made.plane, bits=4), lambda: source.where(id))
         return Mask(plane, made.foreground, made.confidence, made.why)
 
     def share(id: int) -> float | None:
@@ -110,4 +110,4 @@ def _maker(source: Source, method: str) -> Masker:
         mask = Mask(None) if image is None else look(id, image)
         return None if mask.usable is None else float(np.float32(mask.foreground))  # as in a file
 
-    return Masker(masks.described(estimate.metadata()), source.name, look, share)
+    return Masker(masks.describe_estimator(estimate.metadata()), source.name, look, share)

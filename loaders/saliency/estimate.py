@@ -16,15 +16,17 @@ from patchmill.loaders.saliency.settings import GS, MC, RBD, VERSION, Learned, f
 
 METHODS: dict[str, Callable[..., Any]] = {"rbd": RBD, "gs": GS, "mc": MC, "learned": Learned}
 
-MOST_PIXELS = 210_000  # larger pictures are shrunk to this many: 350 superpixels of 600
-SHORTEST = 128  # pictures with a shorter side are magnified, so that superpixels have pixels
-TOO_SHORT = 16  # no map is made of a picture with a shorter side
+MAX_PIXELS = 210_000  # larger pictures are shrunk to this many: 350 superpixels of 600
+MIN_WORKING_SIDE = (
+    128  # pictures with a shorter side are magnified, so that superpixels have pixels
+)
+MIN_SIDE = 16  # no map is made of a picture with a shorter side
 FLAT = 2.0  # CIELAB units; no map is made of a picture whose superpixels all differ less
 
 LEAST_FOREGROUND, MOST_FOREGROUND = 0.02, 0.9
 LEAST_CONFIDENCE = 0.5
 
-_SPECK = np.zeros((TOO_SHORT, TOO_SHORT, 3), np.uint8)
+_SPECK = np.zeros((MIN_SIDE, MIN_SIDE, 3), np.uint8)
 _SPECK[5:10, 5:10] = 255
 
 
@@ -56,14 +58,14 @@ class Estimator:
         """
         image = _rgb(image)
         height, width = _shrunk(image.shape[0], image.shape[1], longest)
-        if min(image.shape[:2]) < TOO_SHORT:
-            why = f"the image has a side of fewer than {TOO_SHORT} pixels"
+        if min(image.shape[:2]) < MIN_SIDE:
+            why = f"the image has a side of fewer than {MIN_SIDE} pixels"
             return Saliency(np.zeros((height, width), np.uint8), 0.0, 0.0, None, True, why)
-        from patchmill.loaders.saliency.image.resample import resized
+        from patchmill.loaders.saliency.resample import resize
 
         plane, connectivity = self.work(image)
-        plane = resized(plane[..., None], height, width)[..., 0]
-        return judged(plane, connectivity)
+        plane = resize(plane[..., None], height, width)[..., 0]
+        return assess_map(plane, connectivity)
 
     def metadata(self) -> dict[str, Any]:
         """What made a map, for the file that holds it."""
@@ -101,13 +103,19 @@ def estimator(method: str = "rbd") -> Estimator:
 
 def by_hand(by: GS | MC | RBD, image: np.ndarray) -> tuple[np.ndarray, float | None]:
     """uint8 [h, w] at the working size by GS, MC or RBD, 0 in the picture's frame if it has one."""
-    from patchmill.loaders.saliency.estimators import gs, mc, rbd
-    from patchmill.loaders.saliency.image import frame, resample
+    from patchmill.loaders.saliency import frame, resample
+    from patchmill.loaders.saliency.estimators.geodesic import geodesic_saliency
+    from patchmill.loaders.saliency.estimators.markov_chain import markov_chain_saliency
+    from patchmill.loaders.saliency.estimators.robust_background import robust_background_saliency
     from patchmill.loaders.saliency.superpixels import lab, paint, slic
-    from patchmill.loaders.saliency.superpixels.graph import graph_of
+    from patchmill.loaders.saliency.superpixels.graph import build_graph
 
-    saliency: Any = {GS: gs.saliency, MC: mc.saliency, RBD: rbd.saliency}[type(by)]
-    picture = resample.resized(image, *working_size(*image.shape[:2]))
+    saliency: Any = {
+        GS: geodesic_saliency,
+        MC: markov_chain_saliency,
+        RBD: robust_background_saliency,
+    }[type(by)]
+    picture = resample.resize(image, *working_size(*image.shape[:2]))
     plane = np.zeros(picture.shape[:2], np.uint8)
     rows, columns = slice(0, len(picture)), slice(0, picture.shape[1])
     if by.remove_frame:
@@ -115,9 +123,9 @@ def by_hand(by: GS | MC | RBD, image: np.ndarray) -> tuple[np.ndarray, float | N
     picture = np.ascontiguousarray(picture[rows, columns])
     height, width = picture.shape[:2]
     labels, count = slic.superpixels(
-        lab.lab_of(picture), width, by.count(height * width), by.compactness, by.iterations
+        lab.rgb_to_lab(picture), width, by.count(height * width), by.compactness, by.iterations
     )
-    graph = graph_of(picture, labels, count)
+    graph = build_graph(picture, labels, count)
     if graph.colour.max() < FLAT:
         return plane, None
     values, connectivity = saliency(graph, labels, by)
@@ -127,8 +135,8 @@ def by_hand(by: GS | MC | RBD, image: np.ndarray) -> tuple[np.ndarray, float | N
 
 def working_size(height: int, width: int) -> tuple[int, int]:
     """Height and width at which superpixels are made, of the same aspect."""
-    scale = max(1.0, SHORTEST / min(height, width))
-    scale = min(scale, math.sqrt(MOST_PIXELS / (height * width)))
+    scale = max(1.0, MIN_WORKING_SIDE / min(height, width))
+    scale = min(scale, math.sqrt(MAX_PIXELS / (height * width)))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
@@ -154,14 +162,14 @@ def _rgb(image: np.ndarray) -> np.ndarray:
     return np.require(np.repeat(planes, 3 // planes.shape[2], axis=2), requirements=["C", "W"])
 
 
-def judged(plane: np.ndarray, connectivity: float | None) -> Saliency:
+def assess_map(plane: np.ndarray, connectivity: float | None) -> Saliency:
     """A finished map, and what is wrong with it, if anything."""
-    from patchmill.loaders.saliency.image.threshold import score_of_levels
     from patchmill.loaders.saliency.superpixels.paint import levels
+    from patchmill.loaders.saliency.thresholds import ambiguity_of_histogram
 
     counts = levels(plane)
     foreground = float(counts[128:].sum() / plane.size)
-    confidence = (5 - score_of_levels(counts)) / 4
+    confidence = (5 - ambiguity_of_histogram(counts)) / 4
     why = ""
     if foreground < LEAST_FOREGROUND:
         why = f"only {foreground:.1%} of the image is foreground"

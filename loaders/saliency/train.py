@@ -23,9 +23,9 @@ from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.in_threads import in_threads
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.decode.decoder import decode
-from patchmill.loaders.saliency.image.resample import resized
 from patchmill.loaders.saliency.learned.network import MEAN, STD
 from patchmill.loaders.saliency.learned.u2net import U2Net
+from patchmill.loaders.saliency.resample import resize
 from patchmill.loaders.sources import open_source
 
 _MARGIN = 10 / 9  # pictures are so much larger than the crops that are trained on, as the authors'
@@ -92,8 +92,8 @@ def load(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
             raise MillError(
                 f"{source.where(index)} has no mask: train on data of which all have one"
             )
-        pictures[index] = resized(decode(source.read(index)), side, side)
-        masks[index] = resized(mask[..., None], side, side)
+        pictures[index] = resize(decode(source.read(index)), side, side)
+        masks[index] = resize(mask[..., None], side, side)
 
     with track("reading", len(source)) as advance:
         for _ in in_threads(read, range(len(source)), 4):

@@ -11,8 +11,8 @@ import numpy as np
 from patchmill.loaders.common.errors import MillError
 
 if TYPE_CHECKING:
-    from patchmill.loaders.sources.stream.shards import Stream
-    from patchmill.loaders.sources.stream.source import Flowing
+    from patchmill.loaders.sources.stream.source import StreamSource
+    from patchmill.loaders.sources.stream.stream import Stream
 
 
 class Source(Protocol):
@@ -62,7 +62,7 @@ def open_source(data: str | Path | Sequence[str | Path] | Source) -> Source:
     raise MillError(f"{source.name} is streamed, which this cannot work on: fetch the shards")
 
 
-def open_data(data: str | Path | Sequence[str | Path] | Source | Stream) -> Source | Flowing:
+def open_data(data: str | Path | Sequence[str | Path] | Source | Stream) -> Source | StreamSource:
     """A source, or a stream, from what the user wrote.
 
     A folder of images; WebDataset shards, as `train.tar`, `train-{000000..000146}.tar`,
@@ -79,13 +79,13 @@ def open_data(data: str | Path | Sequence[str | Path] | Source | Stream) -> Sour
         from patchmill.loaders.sources.beton.source import Beton
 
         return Beton(data)
-    from patchmill.loaders.sources.shards import names
+    from patchmill.loaders.sources.shards import paths
 
-    if names.are_urls(data):
-        from patchmill.loaders.sources.stream.shards import Stream
+    if paths.are_shard_urls(data):
+        from patchmill.loaders.sources.stream.stream import Stream
 
         return _flow(Stream(data))  # type: ignore[arg-type]  # no path is a URL
-    if names.are_shards(data):
+    if paths.are_shard_paths(data):
         from patchmill.loaders.sources.shards.source import Shards
 
         return Shards(data)
@@ -94,10 +94,10 @@ def open_data(data: str | Path | Sequence[str | Path] | Source | Stream) -> Sour
     return Folder(data)  # type: ignore[arg-type]  # a list is shards
 
 
-def _flow(stream: Stream) -> Flowing:
-    from patchmill.loaders.sources.stream.source import Flowing
+def _flow(stream: Stream) -> StreamSource:
+    from patchmill.loaders.sources.stream.source import StreamSource
 
-    return Flowing(stream)
+    return StreamSource(stream)
 
 
 def _scenes(text: str) -> Source:
@@ -112,7 +112,7 @@ def _scenes(text: str) -> Source:
     return Scenes(count=int(count))
 
 
-def _checked(data: Any) -> Source | Flowing:
+def _checked(data: Any) -> Source | StreamSource:
     if hasattr(data, "samples") and hasattr(data, "shards"):
         return _flow(data)
     if hasattr(data, "read") and hasattr(data, "where") and hasattr(data, "fingerprint"):

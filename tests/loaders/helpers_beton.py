@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from patchmill.loaders.sources.beton import layout as form
+from patchmill.loaders.sources.beton import layout
 from patchmill.loaders.sources.beton.writer import BetonWriter
 
 
@@ -38,11 +38,11 @@ def made(path: Path, images: list[bytes], **settings: Any) -> Path:
 def overwritten(path: Path, index: int, data: bytes) -> None:
     """Put other bytes of no greater length in the place of a stored image."""
     with open(path, "r+b") as file:
-        header = np.frombuffer(file.read(form.HEADER.itemsize), form.HEADER)[0]
-        file.seek(int(header["allocations"]) + index * form.ALLOCATION.itemsize)
-        start, size = np.frombuffer(file.read(form.ALLOCATION.itemsize), form.ALLOCATION)[0].item()[
-            1:
-        ]
+        header = np.frombuffer(file.read(layout.HEADER.itemsize), layout.HEADER)[0]
+        file.seek(int(header["allocations"]) + index * layout.ALLOCATION.itemsize)
+        start, size = np.frombuffer(file.read(layout.ALLOCATION.itemsize), layout.ALLOCATION)[
+            0
+        ].item()[1:]
         assert len(data) <= size
         file.seek(start)
         file.write(data + bytes(size - len(data)))

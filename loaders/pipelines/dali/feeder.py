@@ -29,7 +29,7 @@ from patchmill.loaders.pipelines.gpu.arena import (
 )
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.worker import Taken, Work, Worker
-from patchmill.loaders.sources.stream.source import Flowing
+from patchmill.loaders.sources.stream.source import StreamSource
 from patchmill.loaders.stats import Counters
 
 log = logging.getLogger("patchmill")
@@ -237,7 +237,7 @@ def plain_jpeg(data: bytes) -> tuple[int, int] | None:
 
 def _samples(work: Work) -> list[np.ndarray]:
     """A few of the source's plain JPEGs."""
-    if isinstance(work.source, Flowing):
+    if isinstance(work.source, StreamSource):
         return []
     count = len(work.source)
     found = []

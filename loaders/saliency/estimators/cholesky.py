@@ -10,7 +10,7 @@ _LEAST = 1e-14  # a pivot no larger than this, beside the largest, is taken for 
 
 
 @jit
-def factor(matrix):
+def ldlt_factor(matrix):
     """LDL^T in place, of the lower triangle of float64 [n, n]: L below the diagonal, D on it.
 
     n^3 / 6 multiply-adds, in rows.
@@ -38,7 +38,7 @@ def subtract(row, share, column):
 
 
 @jit
-def substitute(factored, right):
+def ldlt_solve(factored, right):
     """The solution for one right-hand side, from what `factor` gave."""
     count = len(right)
     x = right.astype(np.float64)

@@ -36,9 +36,9 @@ class Network:
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, None]:
         """uint8 [h, w] of a uint8 RGB image, in the size that comes out of the network."""
-        from patchmill.loaders.saliency.image.resample import resized
+        from patchmill.loaders.saliency.resample import resize
 
-        square = resized(image, self.by.size, self.by.size)
+        square = resize(image, self.by.size, self.by.size)
         pixels = (square.astype(np.float32) / 255 - MEAN) / STD
         found = self.run(np.ascontiguousarray(pixels.transpose(2, 0, 1))[None])
         plane = self._plane(found)
@@ -47,7 +47,7 @@ class Network:
         if longest > self.by.size:
             height = max(1, round(height * self.by.size / longest))
             width = max(1, round(width * self.by.size / longest))
-        return resized(plane[..., None], height, width)[..., 0], None
+        return resize(plane[..., None], height, width)[..., 0], None
 
     def _plane(self, found: np.ndarray) -> np.ndarray:
         if found.ndim < 2 or found.size != found.shape[-1] * found.shape[-2]:
@@ -59,9 +59,9 @@ class Network:
         if values.min() < 0 or values.max() > 1:
             values = 1 / (1 + np.exp(-np.clip(values, -50, 50)))
         if self.by.normalise:
-            from patchmill.loaders.saliency.image.threshold import normalised
+            from patchmill.loaders.saliency.thresholds import minmax_normalise
 
-            values = normalised(values)
+            values = minmax_normalise(values)
         return np.rint(values * 255).astype(np.uint8)
 
 

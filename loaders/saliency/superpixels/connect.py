@@ -11,7 +11,7 @@ from patchmill.kernels.common.jit import jit
 
 
 @jit
-def connected(labels, width, smallest):
+def enforce_connectivity(labels, width, smallest):
     """Relabel so that every label is one 4-connected piece, of at least `smallest` pixels.
 
     Smaller pieces join the piece left of their first pixel, or above it in the first column.

@@ -29,16 +29,16 @@ class Scales(NamedTuple):
     neighbour: float  # sigma of differences between neighbours
 
 
-def graph_of(image: np.ndarray, labels: np.ndarray, count: int) -> Graph:
+def build_graph(image: np.ndarray, labels: np.ndarray, count: int) -> Graph:
     colours, places = regions(image, labels, count)
     near = adjacency(labels, count)
     return Graph(colours, places, distances(colours), distances(places), near)
 
 
-def scales(graph: Graph) -> Scales:
+def colour_scales(graph: Graph) -> Scales:
     """From how much neighbours differ in this picture."""
     near, top = mean_least(graph.colour, graph.near), mean_largest(graph.colour, graph.near)
-    hops = mean_least(graph.colour, two_hops(graph.near))
+    hops = mean_least(graph.colour, two_hop_adjacency(graph.near))
     geodesic = max(5.0, min(10.0, 3 * near, top / 10))
     return Scales(hops, geodesic, max(min(3 * near, 0.2 * top, 20.0), 1e-3))
 
@@ -110,7 +110,7 @@ def symmetric(near):
 
 
 @jit
-def two_hops(near):
+def two_hop_adjacency(near):
     reached = np.zeros_like(near)
     for i in range(len(near)):
         for j in range(len(near)):
@@ -121,7 +121,7 @@ def two_hops(near):
 
 
 @jit
-def in_band(labels, count, band):
+def touches_border(labels, count, band):
     """bool [count]: has a pixel in the outer band."""
     height, width = labels.shape
     touches = np.zeros(count, np.bool_)
@@ -180,7 +180,7 @@ def mean_largest(colour, near):
 
 
 @jit
-def costs(colour, near, boundary, clip):
+def edge_costs(colour, near, boundary, clip):
     """float32 [n, padded n] costs of single steps: to neighbours, and from boundary to boundary.
 
     The padding keeps rows whole for vector instructions; it is FAR.

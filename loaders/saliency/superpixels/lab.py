@@ -30,7 +30,7 @@ def padded(width):
 
 
 @jit
-def lab_of(image):
+def rgb_to_lab(image):
     """uint8 [height, width, 3] RGB to float32 [height, 3, padded width]: a row's L, a and b lie
     together. The padding is left as it is."""
     height, width = image.shape[:2]

@@ -10,7 +10,7 @@ from patchmill.loaders.saliency.superpixels.lab import BLOCK, padded
 
 
 @jit
-def all_pairs(steps, beyond):
+def floyd_warshall(steps, beyond):
     """Floyd and Warshall, in place, on the lower triangle of float32 [n, padded n].
 
     Right for all distances up to `beyond`; larger ones may be left too large, which saves most of
@@ -40,7 +40,7 @@ def relax(row, first, through):
 
 
 @jit
-def from_sources(steps, sources):
+def dijkstra(steps, sources):
     """float32 [n]: the cost of the cheapest path from any source, by Dijkstra on the full table."""
     count = len(sources)
     cost = np.where(sources, np.float32(0), FAR)

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from patchmill.kernels.common.jit import jit
-from patchmill.loaders.saliency.superpixels.connect import connected
+from patchmill.loaders.saliency.superpixels.connect import enforce_connectivity
 from patchmill.loaders.saliency.superpixels.lab import BLOCK
 
 FAR = np.float32(1e30)  # not inf, which fast arithmetic may assume away
@@ -20,7 +20,7 @@ FAR = np.float32(1e30)  # not inf, which fast arithmetic may assume away
 def superpixels(
     lab: np.ndarray, width: int, count: int, compactness: float, iterations: int
 ) -> tuple[np.ndarray, int]:
-    """About `count` connected superpixels of a picture in CIELAB, as `lab.lab_of` gives it.
+    """About `count` connected superpixels of a picture in CIELAB, as `lab.rgb_to_lab` gives it.
 
     Returns int32 [height, width] labels, numbered from 0 in the order of their first pixels, and
     how many there are.
@@ -29,7 +29,7 @@ def superpixels(
     down, across = max(1, round(len(lab) / pitch)), max(1, round(width / pitch))
     labels = _cluster(lab, width, down, across, pitch, compactness, iterations)
     smallest = len(lab) * width / (down * across) / 4
-    return connected(labels, width, smallest)
+    return enforce_connectivity(labels, width, smallest)
 
 
 @jit

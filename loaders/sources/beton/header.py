@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.sources.beton import layout as form
+from patchmill.loaders.sources.beton import layout
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
+class BetonTables:
     """The parts of a file, mapped: nothing of a sample has been read."""
 
     name: str
@@ -44,14 +44,14 @@ class Opened:
 
     def annex(self, image: str) -> tuple[np.ndarray | None, list[str]]:
         """The CRC-32 of each image, and the class names; nothing where FFCV's writer wrote."""
-        at = form.HEADER.itemsize + list(self.fields).index(image) * form.FIELD.itemsize
-        arguments = np.frombuffer(self.memory, form.FIELD, 1, at)[0]["arguments"]
-        annex = arguments[: form.ANNEX.itemsize].view(form.ANNEX)[0]
-        if annex["magic"] != form.ANNEX_MAGIC:
+        at = layout.HEADER.itemsize + list(self.fields).index(image) * layout.FIELD.itemsize
+        arguments = np.frombuffer(self.memory, layout.FIELD, 1, at)[0]["arguments"]
+        annex = arguments[: layout.ANNEX.itemsize].view(layout.ANNEX)[0]
+        if annex["magic"] != layout.ANNEX_MAGIC:
             return None, []
         try:
             start, count = int(annex["start"]), len(self.table)
-            sums = np.frombuffer(self.memory, form.CHECKSUM, count, start)
+            sums = np.frombuffer(self.memory, layout.CHECKSUM, count, start)
             names = start + sums.nbytes
             return sums, json.loads(self.memory[names : names + int(annex["json_bytes"])])
         except (ValueError, OverflowError):
@@ -72,22 +72,22 @@ def open_file(name: str, path: str) -> int:
         raise MillError(f"cannot read {name}: {error.strerror or error}") from None
 
 
-def parse(name: str, file: int) -> Opened:
+def parse(name: str, file: int) -> BetonTables:
     """Map the file and check that its parts have room in it."""
-    if os.fstat(file).st_size < form.HEADER.itemsize:
+    if os.fstat(file).st_size < layout.HEADER.itemsize:
         raise MillError(f"{name} is too short for a .beton file: write it again")
     memory = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
-    header = np.frombuffer(memory, form.HEADER, 1)[0]
+    header = np.frombuffer(memory, layout.HEADER, 1)[0]
     _check_header(name, header, len(memory))
     fields = _fields(name, memory, int(header["fields"]))
     table = _table(name, memory, header, fields)
-    return Opened(name, memory, header, fields, table, _allocations(name, memory, header))
+    return BetonTables(name, memory, header, fields, table, _allocations(name, memory, header))
 
 
 def _check_header(name: str, header: np.void, size: int) -> None:
-    if header["version"] != form.VERSION:
+    if header["version"] != layout.VERSION:
         raise MillError(
-            f"{name} is not a .beton file of version {form.VERSION} (it begins with the number "
+            f"{name} is not a .beton file of version {layout.VERSION} (it begins with the number "
             f"{header['version']}): write it with ffcv 1.x or patchmill"
         )
     if not header["allocations"]:
@@ -100,12 +100,12 @@ def _check_header(name: str, header: np.void, size: int) -> None:
 
 
 def _fields(name: str, memory: mmap.mmap, count: int) -> dict[str, int]:
-    if form.HEADER.itemsize + count * form.FIELD.itemsize > len(memory):
+    if layout.HEADER.itemsize + count * layout.FIELD.itemsize > len(memory):
         raise MillError(f"{name} is damaged: there is no room for its {count} fields")
     fields = {}
-    for field in np.frombuffer(memory, form.FIELD, count, form.HEADER.itemsize):
+    for field in np.frombuffer(memory, layout.FIELD, count, layout.HEADER.itemsize):
         title = field["name"].tobytes().split(b"\0")[0].decode("ascii", "replace")
-        if int(field["type"]) not in form.KINDS:
+        if int(field["type"]) not in layout.FIELD_TYPES:
             raise MillError(
                 f"{name} has a field {title!r} of a custom type, which only the code that wrote it "
                 "can read: write it without that field"
@@ -117,8 +117,8 @@ def _fields(name: str, memory: mmap.mmap, count: int) -> dict[str, int]:
 
 
 def _table(name: str, memory: mmap.mmap, header: np.void, fields: dict[str, int]) -> np.ndarray:
-    dtype, count = form.table_dtype(list(fields.values())), int(header["samples"])
-    start = form.HEADER.itemsize + len(fields) * form.FIELD.itemsize
+    dtype, count = layout.table_dtype(list(fields.values())), int(header["samples"])
+    start = layout.HEADER.itemsize + len(fields) * layout.FIELD.itemsize
     if start + count * dtype.itemsize > header["allocations"]:
         raise MillError(f"{name} is damaged: there is no room for its {count} samples")
     return np.frombuffer(memory, dtype, count, start)
@@ -126,10 +126,10 @@ def _table(name: str, memory: mmap.mmap, header: np.void, fields: dict[str, int]
 
 def _allocations(name: str, memory: mmap.mmap, header: np.void) -> np.ndarray:
     size = len(memory) - int(header["allocations"])
-    count = size // form.ALLOCATION.itemsize
-    if size % form.ALLOCATION.itemsize or count < header["samples"]:
+    count = size // layout.ALLOCATION.itemsize
+    if size % layout.ALLOCATION.itemsize or count < header["samples"]:
         raise MillError(
             f"{name} is truncated: it ends inside the list of where its samples lie; "
             "copy or write it again"
         )
-    return np.frombuffer(memory, form.ALLOCATION, count, int(header["allocations"]))
+    return np.frombuffer(memory, layout.ALLOCATION, count, int(header["allocations"]))

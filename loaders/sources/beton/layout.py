@@ -33,29 +33,31 @@ ANNEX = np.dtype([("magic", "S8"), ("start", "<u8"), ("json_bytes", "<u8")])  # 
 ANNEX_MAGIC = b"\x89MILLCRC"
 CHECKSUM = np.dtype("<u4")
 
-IMAGE = np.dtype([("mode", "u1"), ("width", "<u2"), ("height", "<u2"), ("start", "<u8")])
-BYTES = np.dtype([("start", "<u8"), ("size", "<u8")])
+IMAGE_RECORD = np.dtype([("mode", "u1"), ("width", "<u2"), ("height", "<u2"), ("start", "<u8")])
+BYTES_RECORD = np.dtype([("start", "<u8"), ("size", "<u8")])
 
 
-class Kind(NamedTuple):
+class FieldType(NamedTuple):
     """One of FFCV's types of field."""
 
     name: str
     record: np.dtype  # in the table
 
 
-INT, RGB, OCTETS = 1, 2, 3
-KINDS = {
-    0: Kind("float", np.dtype("<f8")),
-    INT: Kind("int", np.dtype("<i8")),
-    RGB: Kind("image", IMAGE),
-    OCTETS: Kind("bytes", BYTES),
-    4: Kind("array", np.dtype("<u8")),
-    5: Kind("json", BYTES),
-    6: Kind("tensor", np.dtype("<u8")),
+INT_TYPE, IMAGE_TYPE, BYTES_TYPE = 1, 2, 3
+FIELD_TYPES = {
+    0: FieldType("float", np.dtype("<f8")),
+    INT_TYPE: FieldType("int", np.dtype("<i8")),
+    IMAGE_TYPE: FieldType("image", IMAGE_RECORD),
+    BYTES_TYPE: FieldType("bytes", BYTES_RECORD),
+    4: FieldType("array", np.dtype("<u8")),
+    5: FieldType("json", BYTES_RECORD),
+    6: FieldType("tensor", np.dtype("<u8")),
 }
 
 
 def table_dtype(types: list[int]) -> np.dtype:
     """A record of the table: fields "f0", "f1", ... in the order of their descriptors."""
-    return np.dtype([(f"f{i}", KINDS[kind].record) for i, kind in enumerate(types)], align=True)
+    return np.dtype(
+        [(f"f{i}", FIELD_TYPES[kind].record) for i, kind in enumerate(types)], align=True
+    )

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.sources.beton import header
-from patchmill.loaders.sources.beton import layout as form
+from patchmill.loaders.sources.beton import header, layout
 
 _HASHED = 64 << 20  # bytes of the table: all of it up to two million samples, pieces of larger ones
 _PIECES = 1024
@@ -47,16 +46,18 @@ class Beton:
         self._count, self._allocations = len(opened.table), opened.allocations
         self._whole = len(opened.memory)
         self._end = int(opened.header["allocations"])  # of the pages
-        self.field = opened.choose("image", image, form.RGB) or ""
+        self.field = opened.choose("image", image, layout.IMAGE_TYPE) or ""
         if not self.field:
             listed = ", ".join(opened.fields) or "none"
             raise MillError(f"{self.name} has no images; its fields are: {listed}")
         self.fields = list(opened.fields)
         self._images = opened.column(self.field)
-        labels = opened.choose("label", label, form.INT)
+        labels = opened.choose("label", label, layout.INT_TYPE)
         self.labels: np.ndarray | None = opened.column(labels) if labels else None
         masked = mask is not None or "mask" in opened.fields
-        masks = opened.choose("mask", mask, form.OCTETS, form.RGB) if masked else None
+        masks = (
+            opened.choose("mask", mask, layout.BYTES_TYPE, layout.IMAGE_TYPE) if masked else None
+        )
         self._masks = opened.column(masks) if masks else None
         self.masked = self._masks is not None
         self.checksums, self._classes = opened.annex(self.field)  # CRC-32 of each image, or None
@@ -87,25 +88,25 @@ class Beton:
         if self._masks is None:
             return None
         record = self._masks[index]
-        if record.dtype == form.BYTES and not record["size"]:
+        if record.dtype == layout.BYTES_RECORD and not record["size"]:
             return None
         data = self._encoded(record, index)
-        if record.dtype == form.IMAGE:
+        if record.dtype == layout.IMAGE_RECORD:
             from patchmill.loaders.decode.decoder import decode
 
             return np.ascontiguousarray(decode(data)[:, :, 0])
-        from patchmill.loaders.copypaste.mask_png import decoded
+        from patchmill.loaders.copypaste.mask_png import decode_mask
 
-        return decoded(data, lambda: f"the mask of {self.where(index)}")
+        return decode_mask(data, lambda: f"the mask of {self.where(index)}")
 
     def where(self, index: int) -> str:
         return f"{self.path}, sample {index} at byte {self._images['start'][index]}"
 
     def _encoded(self, record: np.void, index: int) -> bytes:
         data = self._bytes(index, int(record["start"]))
-        if record.dtype != form.IMAGE or record["mode"] == form.JPG:
+        if record.dtype != layout.IMAGE_RECORD or record["mode"] == layout.JPG:
             return data
-        if record["mode"] != form.RAW:
+        if record["mode"] != layout.RAW:
             raise OSError(f"it is stored in an unknown mode ({record['mode']})")
         width, height = int(record["width"]), int(record["height"])
         if len(data) != width * height * 3:
@@ -142,7 +143,7 @@ class Beton:
         return self._allocations["start"][order], self._allocations["size"][order]
 
 
-def _fingerprint(opened: header.Opened) -> str:
+def _fingerprint(opened: header.BetonTables) -> str:
     """Of header, fields and table; of a table that is very long, of evenly spaced pieces."""
     content = hashlib.sha256(opened.header.tobytes() + json.dumps(opened.fields).encode())
     raw = opened.table.view(np.uint8).data

@@ -19,7 +19,7 @@ import numpy as np
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import BadImage, decode, jpeg_frame
-from patchmill.loaders.sources.beton import layout as form
+from patchmill.loaders.sources.beton import layout
 
 PAGE_SIZE = 1 << 23  # as FFCV's writer has it
 _LEAST_PAGE, _MOST_PAGE = 1 << 21, 1 << 31
@@ -53,14 +53,14 @@ class BetonWriter:
             )
         self._path, self._classes = Path(path), list(classes)
         self._page_size, self._masks = page_size, masks
-        self._fields = {"image": form.RGB, "label": form.INT}
+        self._fields = {"image": layout.IMAGE_TYPE, "label": layout.INT_TYPE}
         if masks:
-            self._fields["mask"] = form.OCTETS
-        self._table = np.zeros(most, form.table_dtype(list(self._fields.values())))
-        self._allocations = np.zeros((most, 1 + masks), form.ALLOCATION)
-        self._sums = np.zeros(most, form.CHECKSUM)
+            self._fields["mask"] = layout.BYTES_TYPE
+        self._table = np.zeros(most, layout.table_dtype(list(self._fields.values())))
+        self._allocations = np.zeros((most, 1 + masks), layout.ALLOCATION)
+        self._sums = np.zeros(most, layout.CHECKSUM)
         self._count = 0
-        self._table_start = form.HEADER.itemsize + len(self._fields) * form.FIELD.itemsize
+        self._table_start = layout.HEADER.itemsize + len(self._fields) * layout.FIELD.itemsize
         self._at = self._page_after(self._table_start + self._table.nbytes)
         self._temporary = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}.tmp")
         with self._writing():
@@ -124,12 +124,12 @@ class BetonWriter:
     def _finish(self) -> None:
         count, names = self._count, json.dumps(self._classes).encode()
         annex = self._page_after(self._at)
-        header, fields = np.zeros(1, form.HEADER), np.zeros(len(self._fields), form.FIELD)
+        header, fields = np.zeros(1, layout.HEADER), np.zeros(len(self._fields), layout.FIELD)
         where = annex + self._sums[:count].nbytes + len(names)
-        header[0] = (form.VERSION, len(fields), self._page_size, count, where)
+        header[0] = (layout.VERSION, len(fields), self._page_size, count, where)
         for field, (name, kind) in zip(fields, self._fields.items(), strict=True):
             field["type"], field["name"][: len(name)] = kind, list(name.encode())
-        note = np.array((form.ANNEX_MAGIC, annex, len(names)), form.ANNEX)
+        note = np.array((layout.ANNEX_MAGIC, annex, len(names)), layout.ANNEX)
         fields[0]["arguments"][: note.nbytes] = np.frombuffer(note.tobytes(), np.uint8)
         self._file.seek(annex)
         for part in (self._sums[:count].data, names, self._allocations[:count].data):
@@ -159,10 +159,10 @@ def _stored(data: bytes) -> tuple[int, int, int, bytes]:
     """Mode, height and width, and the bytes to store."""
     frame = jpeg_frame(data)
     if frame is not None and frame[2] in (1, 3):
-        mode, height, width = form.JPG, frame[0], frame[1]
+        mode, height, width = layout.JPG, frame[0], frame[1]
     else:
         image = decode(data)
-        mode, height, width, data = form.RAW, image.shape[0], image.shape[1], image.tobytes()
+        mode, height, width, data = layout.RAW, image.shape[0], image.shape[1], image.tobytes()
     if max(height, width) > _LONGEST_SIDE:
         raise BadImage(f"{width} x {height} pixels are more than a .beton can hold")
     return mode, height, width, data

@@ -51,7 +51,7 @@ _MOST_LABEL_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
-class Sample:
+class ShardSample:
     """One row: what a tool that writes a shard knows of each sample that it has put there."""
 
     name: bytes  # of the image's member
@@ -65,42 +65,46 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Contents:
+class ShardContents:
     """What is in a shard."""
 
-    samples: Sequence[Sample]
+    samples: Sequence[ShardSample]
     members: int  # regular files, whatever they are
     imageless: Sequence[bytes] = ()  # keys of samples passed over for want of an image
 
 
-def beside(shard: str | Path) -> str:
+def index_path(shard: str | Path) -> str:
     """Where a shard's own index lies."""
     return f"{shard}.index"
 
 
-def write(shard: str | Path, contents: Contents, classes: Sequence[str] = ()) -> None:
+def write_index(shard: str | Path, contents: ShardContents, classes: Sequence[str] = ()) -> None:
     """Write the index beside a finished shard; raises OSError."""
     status = os.stat(shard)
-    index = make(str(shard), contents, status.st_size, status.st_mtime_ns, classes)
-    columns.write(Path(beside(shard)), KIND, index.columns, index.meta)
+    index = build_index(str(shard), contents, status.st_size, status.st_mtime_ns, classes)
+    columns.write(Path(index_path(shard)), KIND, index.columns, index.meta)
 
 
-def read(shard: str | Path) -> Columns:
+def read_index(shard: str | Path) -> Columns:
     """The index beside the shard; a MillError where it is missing, damaged or another tar's."""
-    path, status = Path(beside(shard)), os.stat(shard)
+    path, status = Path(index_path(shard)), os.stat(shard)
     index = columns.read(path, KIND)
     if index.meta["tar_bytes"] != status.st_size:
         raise _not_of_this_tar(path)
     if index.meta["tar_mtime_ns"] != status.st_mtime_ns:  # a copy, or another tar of this size
-        found = scan(shard)
-        names = fingerprint(found.samples)
+        found = scan_shard(shard)
+        names = list_fingerprint(found.samples)
         if (found.members, names) != (index.meta["members"], index.meta["fingerprint"]):
             raise _not_of_this_tar(path)
     return index
 
 
-def make(
-    shard: str, contents: Contents, tar_bytes: int, tar_mtime_ns: int, classes: Sequence[str] = ()
+def build_index(
+    shard: str,
+    contents: ShardContents,
+    tar_bytes: int,
+    tar_mtime_ns: int,
+    classes: Sequence[str] = (),
 ) -> Columns:
     """The index, in memory."""
     samples = sorted(contents.samples, key=lambda sample: sample.offset)
@@ -128,14 +132,14 @@ def make(
         "tar_mtime_ns": tar_mtime_ns,
         "members": contents.members,
         "classes": list(classes),
-        "fingerprint": fingerprint(samples),
+        "fingerprint": list_fingerprint(samples),
         "imageless": len(contents.imageless),
         "first_imageless": os.fsdecode(contents.imageless[0]) if contents.imageless else "",
     }
     return Columns(meta, {name: np.array(row, DTYPES[name]) for name, row in rows.items()})
 
 
-def fingerprint(samples: Sequence[Sample]) -> str:
+def list_fingerprint(samples: Sequence[ShardSample]) -> str:
     """Equal for equal lists of images, whether or not their contents have been looked at."""
     digest = hashlib.sha256()
     for sample in sorted(samples, key=lambda sample: sample.offset):
@@ -146,7 +150,7 @@ def fingerprint(samples: Sequence[Sample]) -> str:
 # ----------------------------------------------------------------------------------- from the tar
 
 
-def scan(shard: str | Path, checksums: bool = False) -> Contents:
+def scan_shard(shard: str | Path, checksums: bool = False) -> ShardContents:
     """What the tar's headers say; the images are only read for their checksums."""
     try:
         descriptor = os.open(shard, os.O_RDONLY | os.O_CLOEXEC)
@@ -164,13 +168,13 @@ def scan(shard: str | Path, checksums: bool = False) -> Contents:
         os.close(descriptor)
 
 
-def _group(shard: str, reader: FileReader) -> Contents:
+def _group(shard: str, reader: FileReader) -> ShardContents:
     parts: dict[bytes, dict[str, Member]] = {}
     labels: dict[bytes, int] = {}
     count = 0
     for member in tar.members(reader):
         count += 1
-        named = shard_samples.split(member.name)
+        named = shard_samples.split_name(member.name)
         if named is None:
             continue
         key, extension = named
@@ -185,7 +189,7 @@ def _group(shard: str, reader: FileReader) -> Contents:
             if len(data) < member.size:
                 continue  # truncated: the next turn says so
             try:
-                label = shard_samples.read_label(extension, data)
+                label = shard_samples.parse_label(extension, data)
             except SampleError as error:
                 raise _complain(shard, member, str(error)) from None
             if label is not None and (extension == shard_samples.CLASS or key not in labels):
@@ -194,7 +198,7 @@ def _group(shard: str, reader: FileReader) -> Contents:
     samples, imageless = [], []
     for key, sample in parts.items():
         try:
-            image = shard_samples.image(sample)
+            image = shard_samples.image_member(sample)
         except SampleError as error:
             raise MillError(
                 f"the sample {os.fsdecode(key)!r} of the shard {shard} {error}"
@@ -207,19 +211,19 @@ def _group(shard: str, reader: FileReader) -> Contents:
             if member.size > _MOST_BYTES:
                 raise _complain(shard, member, "has more than 4 GiB: it cannot be an image")
         at = (mask.offset, mask.size) if mask else (0, 0)
-        samples.append(Sample(image.name, image.offset, image.size, labels.get(key), *at))
-    return Contents(samples, count, imageless)
+        samples.append(ShardSample(image.name, image.offset, image.size, labels.get(key), *at))
+    return ShardContents(samples, count, imageless)
 
 
-def _with_checksums(contents: Contents, reader: FileReader) -> Contents:
-    def checked(sample: Sample) -> Sample:
+def _with_checksums(contents: ShardContents, reader: FileReader) -> ShardContents:
+    def checked(sample: ShardSample) -> ShardSample:
         image = zlib.crc32(reader.at(sample.offset, sample.size))
         mask = zlib.crc32(reader.at(sample.mask_offset, sample.mask_size))
         at = (sample.mask_offset, sample.mask_size)
-        return Sample(sample.name, sample.offset, sample.size, sample.label, *at, image, mask)
+        return ShardSample(sample.name, sample.offset, sample.size, sample.label, *at, image, mask)
 
     samples = [checked(sample) for sample in contents.samples]
-    return Contents(samples, contents.members, contents.imageless)
+    return ShardContents(samples, contents.members, contents.imageless)
 
 
 def _complain(shard: str, member: Member, what: str) -> MillError:

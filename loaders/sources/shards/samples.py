@@ -33,7 +33,7 @@ class SampleError(Exception):
     """What is wrong with a member: the end of a sentence that begins with its name."""
 
 
-def split(name: bytes) -> tuple[bytes, str] | None:
+def split_name(name: bytes) -> tuple[bytes, str] | None:
     """The key and the lower-case extension, where the member can be a part of a sample."""
     base = name.rfind(b"/") + 1
     dot = name.find(b".", base)
@@ -46,7 +46,7 @@ def split(name: bytes) -> tuple[bytes, str] | None:
     return None
 
 
-def image(parts: Mapping[str, Part]) -> Part | None:
+def image_member(parts: Mapping[str, Part]) -> Part | None:
     """The image among a sample's parts, by extension; a SampleError where that is not clear."""
     plain = [extension for extension in parts if extension in _RANK]
     if plain:
@@ -60,11 +60,11 @@ def image(parts: Mapping[str, Part]) -> Part | None:
     return parts[dotted[0]] if dotted else None
 
 
-def read_label(extension: str, data: bytes) -> int | None:
+def parse_label(extension: str, data: bytes) -> int | None:
     """What a "cls" or "json" member says; a SampleError where it cannot be read."""
     try:
         if extension == CLASS:
-            return _checked(int(data.decode("ascii")))
+            return _check_label(int(data.decode("ascii")))
         found = json.loads(data)
     except (ValueError, RecursionError):
         shown = data[:40].decode("ascii", "replace")
@@ -72,11 +72,11 @@ def read_label(extension: str, data: bytes) -> int | None:
         raise SampleError(f"is not {wanted}: {shown!r}") from None
     for field in ("label", "class") if isinstance(found, dict) else ():
         if isinstance(found.get(field), int) and not isinstance(found[field], bool):
-            return _checked(found[field])
+            return _check_label(found[field])
     return None
 
 
-def _checked(label: int) -> int:
+def _check_label(label: int) -> int:
     if not -(2**63) <= label < 2**63:
         raise SampleError(f"holds a label that has more than 64 bits: {label}")
     return label

@@ -16,16 +16,17 @@ import numpy as np
 
 from patchmill.loaders.common import columns
 from patchmill.loaders.common.descriptors import Descriptors
-from patchmill.loaders.sources.shards import index_set, names, tar
+from patchmill.loaders.sources.shards import paths as shard_paths
+from patchmill.loaders.sources.shards import set_index, tar
 
 
 class Shards:
     """All images in some tars: a path, a brace range, a pattern, a folder of tars or a list."""
 
-    def __init__(self, data: names.Names) -> None:
-        paths = names.expand(data)
+    def __init__(self, data: shard_paths.ShardPaths) -> None:
+        paths = shard_paths.expand_paths(data)
         self.name = str(data) if isinstance(data, str | os.PathLike) else _shown(paths)
-        index = index_set.open_set(paths)
+        index = set_index.open_set_index(paths)
         self.fingerprint: str = index.meta["fingerprint"]
         self.classes: list[str] = index.meta["classes"]
         self.labels: np.ndarray | None = index.columns.get("labels")
@@ -50,10 +51,12 @@ class Shards:
 
     def mask(self, index: int) -> np.ndarray | None:
         """uint8 [height, width], as its .mask.png has it; None where there is none."""
-        from patchmill.loaders.copypaste.mask_png import decoded
+        from patchmill.loaders.copypaste.mask_png import decode_mask
 
         data = self.read_mask(index)
-        return None if data is None else decoded(data, partial(self._where, index, "mask_offsets"))
+        return (
+            None if data is None else decode_mask(data, partial(self._where, index, "mask_offsets"))
+        )
 
     def locate(self, index: int) -> tuple[int, int, int]:
         """(shard, offset, size) of the sample's image."""

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from patchmill.loaders.order import permutation
-from patchmill.loaders.sources.stream.shards import Sample, Stream
+from patchmill.loaders.sources.stream.stream import Stream, StreamSample
 
 
 @dataclass
 class _Held:
-    sample: Sample
+    sample: StreamSample
     company: dict[int, np.ndarray]  # ids of its batch, by epoch: where a round through the shards
     times: int = 1  # meets the next, it may be in two batches
 
 
-class Flowing:
+class StreamSource:
     """Holds the samples of the batches in the making; a bad one is replaced by one beside it."""
 
     labels = None  # of numbered samples: here `labels_of` tells
@@ -31,7 +31,7 @@ class Flowing:
         self._held: dict[int, _Held] = {}
         self._lock = threading.Lock()
 
-    def hold(self, batch: Sequence[Sample], epoch: int) -> np.ndarray:
+    def hold(self, batch: Sequence[StreamSample], epoch: int) -> np.ndarray:
         """Keep these samples, of a batch for that epoch, until they are released; their ids."""
         ids = np.array([sample.id for sample in batch], np.int64)
         with self._lock:
@@ -60,10 +60,12 @@ class Flowing:
 
     def mask(self, index: int) -> np.ndarray | None:
         """uint8 [height, width] of a sample that is held; None where it has none."""
-        from patchmill.loaders.copypaste.mask_png import decoded
+        from patchmill.loaders.copypaste.mask_png import decode_mask
 
         data = self._held[index].sample.mask
-        return None if data is None else decoded(data, lambda: f"the mask of {self.where(index)}")
+        return (
+            None if data is None else decode_mask(data, lambda: f"the mask of {self.where(index)}")
+        )
 
     def where(self, index: int) -> str:
         return self.stream.where(self._held[index].sample)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchmill.loaders.copypaste import mask_file, masks
-from patchmill.loaders.copypaste.backgrounds import CANDIDATES, drawn, plainest
+from patchmill.loaders.copypaste.backgrounds import CANDIDATES, candidates, least_foreground
 from patchmill.loaders.plan import draw
 from patchmill.loaders.sources import open_source
 
@@ -23,15 +23,15 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_eight_are_drawn_independently_and_never_the_image_itself() -> None:
     ids = range(300)
-    table = np.array([drawn(5, 2, id, 1000) for id in ids])
+    table = np.array([candidates(5, 2, id, 1000) for id in ids])
     assert table.shape == (300, CANDIDATES) == (300, 8)
     assert (table[:, 0] == [draw.companion(np.uint64(5), 2, id, 1000) for id in ids]).all()
     assert not (table == np.arange(300)[:, None]).any()
     assert len(np.unique(table)) > 850  # of 1000, in 2400 draws: 909 are to be expected
     between = np.corrcoef(table.T)[np.triu_indices(8, 1)]
     assert np.abs(between).max() < 0.25
-    assert drawn(5, 3, 0, 1000) != drawn(5, 2, 0, 1000) != drawn(6, 2, 0, 1000)
-    assert drawn(0, 0, 0, 1) == [0] * 8 and drawn(0, 0, 1, 2) == [0] * 8
+    assert candidates(5, 3, 0, 1000) != candidates(5, 2, 0, 1000) != candidates(6, 2, 0, 1000)
+    assert candidates(0, 0, 0, 1) == [0] * 8 and candidates(0, 0, 1, 2) == [0] * 8
 
 
 shares = st.dictionaries(st.integers(0, 9), st.none() | st.floats(0, 1), min_size=10)
@@ -41,7 +41,7 @@ shares = st.dictionaries(st.integers(0, 9), st.none() | st.floats(0, 1), min_siz
 def test_the_plainest_is_taken(
     known: dict[int, float | None], candidates: list[int], id: int
 ) -> None:
-    taken = plainest(id, candidates, known.__getitem__)
+    taken = least_foreground(id, candidates, known.__getitem__)
     others = [other for other in candidates if other != id]
     if not others:
         assert taken == id
@@ -59,16 +59,16 @@ def test_a_file_tells_without_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyP
     source = open_source(making.photos(tmp_path / "src", 3))
     plane = np.tile(np.array([0, 0, 0, 255], np.uint8), (4, 4))
     rows = [
-        mask_file.row(plane, 0.25, 1.0, ""),
-        mask_file.row(plane, 0.01, 1.0, "too little"),
-        mask_file.nothing("not an image"),
+        mask_file.mask_row(plane, 0.25, 1.0, ""),
+        mask_file.mask_row(plane, 0.01, 1.0, "too little"),
+        mask_file.missing_row("not an image"),
     ]
     meta = {"source": source.fingerprint, "samples": 3, "estimator": {"method": "gs", "version": 1}}
-    mask_file.write(tmp_path / "x.masks", lambda: rows, 3, meta)
-    found = masks.open_masks(tmp_path / "x.masks", source)
+    mask_file.write_mask_file(tmp_path / "x.masks", lambda: rows, 3, meta)
+    found = masks.open_mask_file(tmp_path / "x.masks", source)
     monkeypatch.setattr(found.file, "mask", None)
-    assert [found.share(i) for i in range(3)] == [0.25, None, None]
-    assert plainest(9, [2, 1, 0], found.share) == 0
+    assert [found.foreground(i) for i in range(3)] == [0.25, None, None]
+    assert least_foreground(9, [2, 1, 0], found.foreground) == 0
 
 
 def test_other_masks_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,18 +76,18 @@ def test_other_masks_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     asked: list[int] = []
     mask = source.mask  # type: ignore[attr-defined]
     monkeypatch.setattr(source, "mask", lambda id: asked.append(id) or mask(id))
-    found = masks.of(source)
+    found = masks.open_masks(source)
     assert found is not None
     for id in (2, 0, 2, 0, 2):
-        assert found.share(id) == pytest.approx(mask(id).mean() / 255, abs=1e-6)
+        assert found.foreground(id) == pytest.approx(mask(id).mean() / 255, abs=1e-6)
     assert asked == [2, 0]
     assert found.stats() == masks.MaskStats()
 
 
 def test_scenes_come_before_plain_ones() -> None:
     """Chosen backgrounds show less foreground than images on the whole."""
-    found = masks.of(open_source("scenes(count=40, size=48)"))
+    found = masks.open_masks(open_source("scenes(count=40, size=48)"))
     assert found is not None
-    share = [found.share(id) or 1.0 for id in range(40)]
-    taken = [plainest(id, drawn(0, 0, id, 40), found.share) for id in range(40)]
+    share = [found.foreground(id) or 1.0 for id in range(40)]
+    taken = [least_foreground(id, candidates(0, 0, id, 40), found.foreground) for id in range(40)]
     assert np.mean([share[id] for id in taken]) < 0.75 * np.mean(share)

@@ -29,14 +29,16 @@ def levels(shape: tuple[int, int]) -> np.ndarray:
 def test_what_was_written_is_read(
     tmp_path: Path, samples: list[tuple[tuple[int, int], str] | None]
 ) -> None:
-    def rows() -> list[mask_file.Row]:
+    def rows() -> list[mask_file.MaskRow]:
         return [
-            mask_file.row(levels(one[0]), 0.25, 0.75, one[1]) if one else mask_file.nothing("bad")
+            mask_file.mask_row(levels(one[0]), 0.25, 0.75, one[1])
+            if one
+            else mask_file.missing_row("bad")
             for one in samples
         ]
 
     path = tmp_path / "some.masks"
-    counts = mask_file.write(path, rows, len(samples), {"hello": 1})
+    counts = mask_file.write_mask_file(path, rows, len(samples), {"hello": 1})
     assert [path.name] == os.listdir(tmp_path)
     file = MaskFile(path)
     assert len(file) == len(samples) == sum(counts.values())
@@ -52,8 +54,8 @@ def test_what_was_written_is_read(
 
 
 def written(path: Path) -> Path:
-    rows = [mask_file.row(levels((20, 30)), 0.5, 0.5, "") for _ in range(3)]
-    mask_file.write(path, lambda: rows, 3, {})
+    rows = [mask_file.mask_row(levels((20, 30)), 0.5, 0.5, "") for _ in range(3)]
+    mask_file.write_mask_file(path, lambda: rows, 3, {})
     return path
 
 

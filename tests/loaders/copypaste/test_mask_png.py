@@ -14,7 +14,7 @@ from PIL import Image
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste import mask_png
-from patchmill.loaders.copypaste.mask_png import decoded, encoded
+from patchmill.loaders.copypaste.mask_png import decode_mask, encode_mask
 from patchmill.loaders.decode.decoder import BadImage
 
 sides = st.integers(1, 70)
@@ -48,7 +48,7 @@ def filtered(plane: np.ndarray, filters: np.ndarray) -> bytes:
         guess = [0 * left, left, up, (left + up) // 2, paeth][kind]
         rows.append(np.r_[kind, (row - guess) % 256].astype(np.uint8).tobytes())
         above = here
-    data = encoded(plane)
+    data = encode_mask(plane)
     packed = zlib.compress(b"".join(rows))
     head = struct.unpack_from(">I", data, 33)[0]
     body = b"IDAT" + packed
@@ -59,7 +59,7 @@ def filtered(plane: np.ndarray, filters: np.ndarray) -> bytes:
 @given(sides, sides)
 def test_eight_bits_travel_unchanged(height: int, width: int) -> None:
     plane = noise(height, width)
-    found = decoded(encoded(plane), nowhere)
+    found = decode_mask(encode_mask(plane), nowhere)
     assert found.dtype == np.uint8 and found.flags.c_contiguous
     np.testing.assert_array_equal(found, plane)
 
@@ -67,12 +67,12 @@ def test_eight_bits_travel_unchanged(height: int, width: int) -> None:
 @given(sides, sides)
 def test_four_bits_are_the_nearest_of_sixteen_levels(height: int, width: int) -> None:
     plane = noise(height, width)
-    data = encoded(plane, 4)
-    found = decoded(data, nowhere)
+    data = encode_mask(plane, 4)
+    found = decode_mask(data, nowhere)
     np.testing.assert_array_equal(found, np.rint(plane / 17) * 17)
     np.testing.assert_array_equal(found, np.asarray(Image.open(io.BytesIO(data)).convert("L")))
     edges = np.array([[0, 255]], np.uint8)
-    np.testing.assert_array_equal(decoded(encoded(edges, 4), nowhere), edges)
+    np.testing.assert_array_equal(decode_mask(encode_mask(edges, 4), nowhere), edges)
 
 
 @settings(deadline=None)  # it compiles
@@ -89,16 +89,16 @@ def test_every_filter(height: int, width: int, data: st.DataObject) -> None:
 @given(sides, sides, st.sampled_from(["PNG", "BMP", "TIFF"]))
 def test_what_other_programs_write(height: int, width: int, kind: str) -> None:
     plane = noise(height, width)
-    found = decoded(by_pil(Image.fromarray(plane), kind), nowhere)
+    found = decode_mask(by_pil(Image.fromarray(plane), kind), nowhere)
     np.testing.assert_array_equal(found, plane)
 
 
 def test_other_depths_are_brought_to_eight_bits() -> None:
     plane = noise(20, 30)
-    bits = decoded(by_pil(Image.fromarray(plane > 127)), nowhere)
+    bits = decode_mask(by_pil(Image.fromarray(plane > 127)), nowhere)
     np.testing.assert_array_equal(bits, np.where(plane > 127, 255, 0))
     sixteen = Image.fromarray(plane.astype(np.uint16) * 257)
-    np.testing.assert_array_equal(decoded(by_pil(sixteen), nowhere), plane)
+    np.testing.assert_array_equal(decode_mask(by_pil(sixteen), nowhere), plane)
 
 
 @pytest.mark.parametrize(
@@ -108,16 +108,16 @@ def test_other_depths_are_brought_to_eight_bits() -> None:
 def test_a_mask_with_colours_is_an_error_that_says_where(mode: str, told: str) -> None:
     data = by_pil(Image.fromarray(noise(9, 9)).convert(mode))
     with pytest.raises(MillError, match=f"^here has {told}, and a mask is grey"):
-        decoded(data, lambda: "here")
+        decode_mask(data, lambda: "here")
 
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 255), st.sampled_from([4, 8]))
 def test_any_changed_byte_is_noticed_or_harmless(place: float, change: int, bits: int) -> None:
     plane = np.rint(noise(12, 18) / 17).astype(np.uint8) * np.uint8(17)
-    data = bytearray(encoded(plane, bits))
+    data = bytearray(encode_mask(plane, bits))
     data[int(place * len(data))] ^= change
     try:
-        found = decoded(bytes(data), lambda: "")
+        found = decode_mask(bytes(data), lambda: "")
     except (BadImage, MillError):
         return
     if found.shape == plane.shape:
@@ -126,14 +126,14 @@ def test_any_changed_byte_is_noticed_or_harmless(place: float, change: int, bits
 
 @pytest.mark.parametrize("size", [0, 5, 20, 33, 45, -13, -1])
 def test_cut_short(size: int) -> None:
-    data = encoded(noise(40, 40))
+    data = encode_mask(noise(40, 40))
     with pytest.raises(BadImage, match="cannot be decoded"):
-        decoded(data[:size] if size != -1 else b"no image", nowhere)
+        decode_mask(data[:size] if size != -1 else b"no image", nowhere)
 
 
 def test_too_many_pixels_are_refused_before_there_is_memory_for_them() -> None:
-    data = bytearray(encoded(noise(4, 4)))
+    data = bytearray(encode_mask(noise(4, 4)))
     data[16:24] = struct.pack(">II", 100_000, 100_000)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     with pytest.raises(BadImage):
-        decoded(bytes(data), nowhere)
+        decode_mask(bytes(data), nowhere)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste import mask_file, masks
-from patchmill.loaders.copypaste.mask_png import encoded
+from patchmill.loaders.copypaste.mask_png import encode_mask
 from patchmill.loaders.copypaste.masks import DEGENERATE, MISSING, UNREADABLE, USED, MaskStats
 from patchmill.loaders.prepare import make_masks
 from patchmill.loaders.saliency import estimator
@@ -50,12 +50,12 @@ def colours() -> bytes:
 
 # Of each kind of sample: its mask's bytes, and what becomes of them.
 KINDS: dict[str, tuple[bytes, str]] = {
-    "good": (encoded(half()), USED),
+    "good": (encode_mask(half()), USED),
     "none": (b"", MISSING),
-    "black": (encoded(np.zeros((9, 9), np.uint8)), DEGENERATE),
-    "white": (encoded(np.full((9, 9), 255, np.uint8)), DEGENERATE),
+    "black": (encode_mask(np.zeros((9, 9), np.uint8)), DEGENERATE),
+    "white": (encode_mask(np.full((9, 9), 255, np.uint8)), DEGENERATE),
     "broken": (b"\x89PNG no more", UNREADABLE),
-    "other size": (encoded(half(7, 5)), USED),
+    "other size": (encode_mask(half(7, 5)), USED),
 }
 
 
@@ -73,10 +73,10 @@ def beton(folder: Path, kinds: list[bytes]) -> Source:
 @pytest.mark.parametrize("make", [shards, beton])
 def test_masks_that_came_with_the_data(tmp_path: Path, make: Any) -> None:
     source = make(tmp_path, [data for data, _ in KINDS.values()])
-    found = masks.of(source)
+    found = masks.open_masks(source)
     assert found is not None
     for i, (name, (_, state)) in enumerate(KINDS.items()):
-        look, plane = found.look(i), found.plane(i)
+        look, plane = found.lookup(i), found.plane(i)
         assert look.state == state, name
         assert bool(look.why) == (state != USED), name
         assert (plane is not None) == (state == USED), name
@@ -91,7 +91,7 @@ def test_masks_that_came_with_the_data(tmp_path: Path, make: Any) -> None:
 def test_a_mask_of_three_channels_is_an_error_that_names_it(
     tmp_path: Path, make: Any, name: str
 ) -> None:
-    found = masks.of(make(tmp_path, [encoded(half())] * 2 + [colours()]))
+    found = masks.open_masks(make(tmp_path, [encode_mask(half())] * 2 + [colours()]))
     assert found is not None and found.plane(1) is not None
     with pytest.raises(MillError, match=rf"some.*{name}.* has 3 channels, and a mask is grey"):
         found.plane(2)
@@ -99,29 +99,29 @@ def test_a_mask_of_three_channels_is_an_error_that_names_it(
 
 def test_scenes_know_theirs() -> None:
     source = open_source("scenes(count=3, size=48)")
-    found = masks.of(source)
+    found = masks.open_masks(source)
     assert found is not None
     for i in range(3):
-        np.testing.assert_array_equal(found.look(i).plane, source.mask(i))  # type: ignore[attr-defined]
-        assert 0 < found.look(i).foreground < 1
+        np.testing.assert_array_equal(found.lookup(i).plane, source.mask(i))  # type: ignore[attr-defined]
+        assert 0 < found.lookup(i).foreground < 1
 
 
 def test_without_any(tmp_path: Path) -> None:
-    assert masks.of(open_source(making.photos(tmp_path / "src", 2))) is None
+    assert masks.open_masks(open_source(making.photos(tmp_path / "src", 2))) is None
     tar = tmp_path / "no.tar"
-    assert masks.of(Shards(write(tar, [b"", b""]))) is None
+    assert masks.open_masks(Shards(write(tar, [b"", b""]))) is None
 
 
 @given(arrays.arrays(np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9)))
 def test_a_plane_is_flat_where_all_of_it_is_on_one_side(plane: np.ndarray) -> None:
     foreground = (plane >= 128).mean()
-    assert bool(masks.flat(plane)) == (foreground in (0, 1))
+    assert bool(masks.degenerate_reason(plane)) == (foreground in (0, 1))
     if foreground in (0, 1):
-        assert ("foreground" if foreground else "background") in masks.flat(plane)
+        assert ("foreground" if foreground else "background") in masks.degenerate_reason(plane)
 
 
 def test_threads_count_every_question_once(tmp_path: Path) -> None:
-    found = masks.of(beton(tmp_path, [data for data, _ in KINDS.values()]))
+    found = masks.open_masks(beton(tmp_path, [data for data, _ in KINDS.values()]))
     assert found is not None
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(found.plane, list(range(6)) * 50))
@@ -131,7 +131,7 @@ def test_threads_count_every_question_once(tmp_path: Path) -> None:
 def test_the_first_that_cannot_be_read_is_told_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = masks.of(beton(tmp_path, [b"broken", encoded(half()), b"broken"]))
+    found = masks.open_masks(beton(tmp_path, [b"broken", encode_mask(half()), b"broken"]))
     assert found is not None
     for i in (1, 2, 0):
         found.plane(i)
@@ -143,7 +143,7 @@ def test_the_first_that_cannot_be_read_is_told_of(
 
 
 def make_file(source: Source, out: Path | None = None, method: str = "gs") -> Path:
-    out = out or masks.default_path(source)
+    out = out or masks.default_mask_path(source)
     make_masks.make(source, out, make_masks.Options(method, max_side=32), workers=2)
     return out
 
@@ -151,19 +151,19 @@ def make_file(source: Source, out: Path | None = None, method: str = "gs") -> Pa
 def test_it_is_found_beside_the_data_or_in_the_cache(tmp_path: Path) -> None:
     folder = making.photos(tmp_path / "src", 4)
     source = open_source(folder)
-    assert masks.find(source) is None
-    assert masks.default_path(source) == tmp_path / "src.masks"
+    assert masks.find_mask_file(source) is None
+    assert masks.default_mask_path(source) == tmp_path / "src.masks"
     path = make_file(source)
-    assert masks.find(open_source(str(folder) + "/")) == path == tmp_path / "src.masks"
-    found = masks.of(source)
+    assert masks.find_mask_file(open_source(str(folder) + "/")) == path == tmp_path / "src.masks"
+    found = masks.open_masks(source)
     assert found is not None and found.name == str(path)
 
     scenes = open_source("scenes(count=2, size=48)")
     path = make_file(scenes)
     assert path.parent == tmp_path / "cache" / "masks"
-    assert masks.find(open_source("scenes(count=2, size=48)")) == path
-    assert masks.find(open_source("scenes(count=3, size=48)")) is None
-    found = masks.of(scenes)
+    assert masks.find_mask_file(open_source("scenes(count=2, size=48)")) == path
+    assert masks.find_mask_file(open_source("scenes(count=3, size=48)")) is None
+    found = masks.open_masks(scenes)
     assert found is not None and found.file is not None
 
 
@@ -172,7 +172,7 @@ def test_where_nothing_can_be_written_it_goes_to_the_cache(tmp_path: Path) -> No
     source = open_source(making.photos(tmp_path / "ro" / "src", 2))
     (tmp_path / "ro").chmod(0o500)
     try:
-        assert masks.default_path(source).parent == tmp_path / "cache" / "masks"
+        assert masks.default_mask_path(source).parent == tmp_path / "cache" / "masks"
     finally:
         (tmp_path / "ro").chmod(0o700)
 
@@ -181,28 +181,28 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
     path = make_file(open_source(making.photos(tmp_path / "src", 4)))
     (tmp_path / "src" / "class0" / "new.jpg").write_bytes(making.jpeg(9))
     with pytest.raises(MillError, match=r"masks of 4 other images than .* has now \(5\): make"):
-        masks.of(open_source(tmp_path / "src"))
+        masks.open_masks(open_source(tmp_path / "src"))
     with pytest.raises(MillError, match=f"cannot use {tmp_path / 'none'}: No such file"):
-        masks.of(open_source(tmp_path / "src"), tmp_path / "none")
+        masks.open_masks(open_source(tmp_path / "src"), tmp_path / "none")
     assert path.exists()
 
 
 def test_degenerate_and_missing_masks_are_not_used(tmp_path: Path) -> None:
     source = open_source(making.photos(tmp_path / "src", 4))
     rows = [
-        mask_file.row(half(), 0.5, 1.0, ""),
-        mask_file.row(half(), 0.01, 1.0, "only 1.0% of the image is foreground"),
-        mask_file.nothing("not an image"),
-        mask_file.row(np.zeros((9, 9), np.uint8), 0.5, 1.0, ""),
+        mask_file.mask_row(half(), 0.5, 1.0, ""),
+        mask_file.mask_row(half(), 0.01, 1.0, "only 1.0% of the image is foreground"),
+        mask_file.missing_row("not an image"),
+        mask_file.mask_row(np.zeros((9, 9), np.uint8), 0.5, 1.0, ""),
     ]
     made = estimator("gs").metadata()
     meta = {"source": source.fingerprint, "samples": 4, "estimator": made}
-    mask_file.write(tmp_path / "x.masks", lambda: rows, 4, meta)
-    found = masks.open_masks(tmp_path / "x.masks", source)
+    mask_file.write_mask_file(tmp_path / "x.masks", lambda: rows, 4, meta)
+    found = masks.open_mask_file(tmp_path / "x.masks", source)
     assert [found.plane(i) is not None for i in range(4)] == [True, False, False, False]
     assert found.stats() == MaskStats(used=1, degenerate=2, missing=1)
-    assert "only 1.0%" in found.look(1).why and found.look(1).plane is not None
-    assert found.look(2).why == "not an image"
+    assert "only 1.0%" in found.lookup(1).why and found.lookup(1).plane is not None
+    assert found.lookup(2).why == "not an image"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_masks_of_another_method_are_one_warning(
 ) -> None:
     source = open_source(making.photos(tmp_path / "src", 2))
     make_file(source)
-    masks.of(source, method=method)
+    masks.open_masks(source, method=method)
     told = [record.message for record in caplog.records]
     if not warned:
         assert told == []
@@ -240,19 +240,19 @@ def test_masks_of_another_version_are_one_warning(
     for data in (source, open_source(tmp_path / "out")):
         caplog.clear()
         with caplog.at_level(logging.WARNING, "patchmill"):
-            assert masks.of(data) is not None
+            assert masks.open_masks(data) is not None
         (told,) = [record.message for record in caplog.records]
         assert "made by gs, version 1 (" in told and "not by gs, version 2 (" in told
 
 
 def test_an_index_written_by_a_tool_has_masks_checked(tmp_path: Path) -> None:
-    source = shards(tmp_path, [encoded(half())] * 3)
+    source = shards(tmp_path, [encode_mask(half())] * 3)
     path = tmp_path / "some.tar"
-    index.write(path, index.scan(path, checksums=True))
+    index.write_index(path, index.scan_shard(path, checksums=True))
     data = path.read_bytes()
-    mask = encoded(half())
+    mask = encode_mask(half())
     path.write_bytes(data.replace(mask, mask[:-1] + b"?", 1))
     os.utime(path, ns=(path.stat().st_atime_ns, 1_600_000_000_000_000_000))
-    found = masks.of(Shards(path))
+    found = masks.open_masks(Shards(path))
     assert found is not None and len(source) == 3
-    assert found.look(0).state == UNREADABLE and found.look(1).state == USED
+    assert found.lookup(0).state == UNREADABLE and found.lookup(1).state == USED

@@ -19,7 +19,7 @@ from helpers_pipelines import RECIPE, Masked, Pictures, encoded, make_loader
 from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import PASTE_NEVER
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.copypaste.mask_png import encoded as encoded_mask
+from patchmill.loaders.copypaste.mask_png import encode_mask
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.order import permutation
 from patchmill.loaders.plan import draw
@@ -220,7 +220,7 @@ def url(tmp_path: Path) -> str:
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         for id in range(SAMPLES):
             mask = source.mask(id)
-            members = {"jpg": encoded(id), "mask.png": b"" if mask is None else encoded_mask(mask)}
+            members = {"jpg": encoded(id), "mask.png": b"" if mask is None else encode_mask(mask)}
             for extension, data in members.items():
                 if data:
                     member = tarfile.TarInfo(f"{id:03}.{extension}")

@@ -15,7 +15,7 @@ from patchmill.kernels.views.cpu import render
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.plan import draw
-from patchmill.loaders.sources.stream.shards import Stream
+from patchmill.loaders.sources.stream.stream import Stream
 
 webdataset = pytest.importorskip("webdataset")
 

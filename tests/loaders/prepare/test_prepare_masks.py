@@ -349,12 +349,12 @@ def test_prepare_carries_masks_along(tmp_path: Path, out: str, own: bool) -> Non
     """Those of use: from the data itself, or from the file that was found."""
     source = open_source("scenes(count=12, size=48)")
     if not own:
-        make_masks.make(source, masks.default_path(source), Options("rbd", 32), 2)
-    found = masks.of(source)
+        make_masks.make(source, masks.default_mask_path(source), Options("rbd", 32), 2)
+    found = masks.open_masks(source)
     assert found is not None
     making.prepare(source, tmp_path / out, "beton" if "." in out else "shards")
     made = open_source(tmp_path / out)
-    carried = masks.of(made)
+    carried = masks.open_masks(made)
     assert carried is not None
     images = {source.read(i): i for i in range(12)}
     used = 0

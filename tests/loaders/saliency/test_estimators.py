@@ -9,14 +9,25 @@ from hypothesis import strategies as st
 
 from patchmill.loaders import saliency
 from patchmill.loaders.decode.decoder import decode
-from patchmill.loaders.saliency.estimators import gs, mc, rbd
-from patchmill.loaders.saliency.estimators.cholesky import factor, substitute
-from patchmill.loaders.saliency.image.threshold import normalised, otsu, score, score_of_levels
+from patchmill.loaders.saliency.estimators import geodesic, markov_chain, robust_background
+from patchmill.loaders.saliency.estimators.cholesky import ldlt_factor, ldlt_solve
 from patchmill.loaders.saliency.settings import GS, MC, RBD
 from patchmill.loaders.saliency.superpixels import slic
-from patchmill.loaders.saliency.superpixels.graph import FAR, costs, graph_of, in_band, scales
-from patchmill.loaders.saliency.superpixels.lab import lab_of
-from patchmill.loaders.saliency.superpixels.shortest_paths import all_pairs
+from patchmill.loaders.saliency.superpixels.graph import (
+    FAR,
+    build_graph,
+    colour_scales,
+    edge_costs,
+    touches_border,
+)
+from patchmill.loaders.saliency.superpixels.lab import rgb_to_lab
+from patchmill.loaders.saliency.superpixels.shortest_paths import floyd_warshall
+from patchmill.loaders.saliency.thresholds import (
+    ambiguity,
+    ambiguity_of_histogram,
+    minmax_normalise,
+    otsu,
+)
 from patchmill.loaders.sources.scenes.source import Scenes
 
 BY_HAND = ("gs", "mc", "rbd")
@@ -31,44 +42,56 @@ def made(request):
         image = np.clip(image.astype(int) + patches, 0, 255).astype(np.uint8)
     if request.param == "framed":
         image = np.pad(image[9:-9, 9:-9], ((9, 9), (9, 9), (0, 0)))
-    labels, count = slic.superpixels(lab_of(image), 190, 130, 20.0, 10)
+    labels, count = slic.superpixels(rgb_to_lab(image), 190, 130, 20.0, 10)
     return image, labels, count
 
 
 def test_rbd_is_its_formula(made):
     wanted = helpers_reference.rbd(*made[:2], otsu)
-    found, connectivity = rbd.saliency(graph_of(*made), made[1], RBD())
+    found, connectivity = robust_background.robust_background_saliency(
+        build_graph(*made), made[1], RBD()
+    )
     assert connectivity == pytest.approx(wanted["con"].mean(), rel=1e-3)
     np.testing.assert_allclose(found, wanted["map"], atol=5e-3)
 
 
 def test_boundary_connectivity_is_its_formula(made):
-    graph, boundary = graph_of(*made), in_band(made[1], made[2], 8)
-    scale = scales(graph)
-    paths = all_pairs(costs(graph.colour, graph.near, boundary, scale.clip), 3 * scale.geodesic)
-    found = rbd.boundary_connectivity(paths, boundary, scale.geodesic)
+    graph, boundary = build_graph(*made), touches_border(made[1], made[2], 8)
+    scale = colour_scales(graph)
+    paths = floyd_warshall(
+        edge_costs(graph.colour, graph.near, boundary, scale.clip), 3 * scale.geodesic
+    )
+    found = robust_background.boundary_connectivity(paths, boundary, scale.geodesic)
     np.testing.assert_allclose(found, helpers_reference.rbd(*made[:2], otsu)["con"], rtol=5e-3)
 
 
 def test_things_hold_on_to_the_boundary_less_than_backgrounds():
     image, mask = plain()
-    labels, count = slic.superpixels(lab_of(image), 260, 120, 20.0, 10)
-    graph, boundary = graph_of(image, labels, count), in_band(labels, count, 8)
-    paths = all_pairs(costs(graph.colour, graph.near, boundary, scales(graph).clip), FAR)
-    connectivity = rbd.boundary_connectivity(paths, boundary, scales(graph).geodesic)
+    labels, count = slic.superpixels(rgb_to_lab(image), 260, 120, 20.0, 10)
+    graph, boundary = build_graph(image, labels, count), touches_border(labels, count, 8)
+    paths = floyd_warshall(
+        edge_costs(graph.colour, graph.near, boundary, colour_scales(graph).clip), FAR
+    )
+    connectivity = robust_background.boundary_connectivity(
+        paths, boundary, colour_scales(graph).geodesic
+    )
     share = np.bincount(labels.ravel(), mask.ravel()) / np.bincount(labels.ravel())
     assert connectivity[share > 0.9].max() < 1 < connectivity[share < 0.1].min()
 
 
 def test_gs_is_its_formula(made):
     np.testing.assert_allclose(
-        gs.saliency(graph_of(*made), made[1], GS())[0], helpers_reference.gs(*made[:2]), atol=5e-3
+        geodesic.geodesic_saliency(build_graph(*made), made[1], GS())[0],
+        helpers_reference.gs(*made[:2]),
+        atol=5e-3,
     )
 
 
 def test_mc_is_its_formula(made):
     np.testing.assert_allclose(
-        mc.saliency(graph_of(*made), made[1], MC())[0], helpers_reference.mc(*made[:2]), atol=5e-3
+        markov_chain.markov_chain_saliency(build_graph(*made), made[1], MC())[0],
+        helpers_reference.mc(*made[:2]),
+        atol=5e-3,
     )
 
 
@@ -86,7 +109,7 @@ def test_solutions_are_those_of_numpy(count, seed):
     half = draw.normal(size=(count, count))
     matrix = half @ half.T + 0.1 * np.eye(count)
     right = draw.normal(size=count)
-    found = substitute(factor(np.tril(matrix)), right)
+    found = ldlt_solve(ldlt_factor(np.tril(matrix)), right)
     np.testing.assert_allclose(found, np.linalg.solve(matrix, right), rtol=1e-6, atol=1e-8)
 
 
@@ -99,17 +122,17 @@ def test_otsu_parts_the_values_as_scikit_image_defines_it(values):
 
 
 def test_scores_are_one_for_black_and_white_and_five_for_grey():
-    assert score(np.array([0.0, 1.0, 1.0])) == 1
-    assert score(np.array([0.45, 0.55])) == 5
+    assert ambiguity(np.array([0.0, 1.0, 1.0])) == 1
+    assert ambiguity(np.array([0.45, 0.55])) == 5
     values = np.random.default_rng(0).integers(0, 256, 999)
-    assert score(values / 255) == pytest.approx(helpers_reference.mc_score(values / 255))
+    assert ambiguity(values / 255) == pytest.approx(helpers_reference.mc_score(values / 255))
     levels = np.bincount(values, minlength=256)
-    assert score_of_levels(levels) == pytest.approx(score(values / 255.001), abs=0.02)
+    assert ambiguity_of_histogram(levels) == pytest.approx(ambiguity(values / 255.001), abs=0.02)
 
 
 def test_flat_maps_become_nothing():
-    assert normalised(np.full(9, 0.7)).max() == 0
-    np.testing.assert_array_equal(normalised(np.array([2.0, 4.0, 3.0])), [0, 1, 0.5])
+    assert minmax_normalise(np.full(9, 0.7)).max() == 0
+    np.testing.assert_array_equal(minmax_normalise(np.array([2.0, 4.0, 3.0])), [0, 1, 0.5])
 
 
 # ----------------------------------------------------------------------------- what they find

@@ -77,15 +77,15 @@ def test_weights_of_either_kind_are_the_same_estimator(kind: str, tmp_path: Path
     first = saliency.estimate(image, by(path))
     network = U2Net().eval()
     network.load_state_dict(state)
-    from patchmill.loaders.saliency.image.resample import resized
-    from patchmill.loaders.saliency.image.threshold import normalised
     from patchmill.loaders.saliency.learned.network import MEAN, STD
+    from patchmill.loaders.saliency.resample import resize
+    from patchmill.loaders.saliency.thresholds import minmax_normalise
 
-    pixels = (resized(image, SIZE, SIZE) / np.float32(255) - MEAN) / STD
+    pixels = (resize(image, SIZE, SIZE) / np.float32(255) - MEAN) / STD
     with torch.inference_mode():
         best = network(torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()))[0]
-    wanted = np.rint(normalised(torch.sigmoid(best)[0, 0].numpy()) * 255).astype(np.uint8)
-    wanted = resized(wanted[..., None], 64, 64)[..., 0]
+    wanted = np.rint(minmax_normalise(torch.sigmoid(best)[0, 0].numpy()) * 255).astype(np.uint8)
+    wanted = resize(wanted[..., None], 64, 64)[..., 0]
     assert abs(first.plane.astype(int) - wanted).max() <= 1
 
 

@@ -13,9 +13,14 @@ from hypothesis import strategies as st
 
 from patchmill.loaders import saliency
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.saliency.estimate import MOST_PIXELS, SHORTEST, judged, working_size
-from patchmill.loaders.saliency.image import frame
-from patchmill.loaders.saliency.image.resample import resized
+from patchmill.loaders.saliency import frame
+from patchmill.loaders.saliency.estimate import (
+    MAX_PIXELS,
+    MIN_WORKING_SIDE,
+    assess_map,
+    working_size,
+)
+from patchmill.loaders.saliency.resample import resize
 from patchmill.loaders.saliency.settings import MC, RBD, fingerprint
 
 BY_HAND = ("gs", "mc", "rbd")
@@ -41,8 +46,8 @@ def test_small_pictures_are_magnified(method, size):
 @given(st.integers(16, 5000), st.integers(16, 5000))
 def test_working_sizes_keep_the_aspect_and_their_bounds(height, width):
     h, w = working_size(height, width)
-    assert h * w <= MOST_PIXELS * 1.02
-    assert min(h, w) >= SHORTEST - 1 or h * w > MOST_PIXELS * 0.97
+    assert h * w <= MAX_PIXELS * 1.02
+    assert min(h, w) >= MIN_WORKING_SIDE - 1 or h * w > MAX_PIXELS * 0.97
     assert abs(h / w - height / width) <= 0.6 * (h / w) * (1 / h + 1 / w)
 
 
@@ -58,7 +63,7 @@ def test_huge_and_long_pictures(method):
     image, mask = plain(1500, 900)
     found = saliency.estimate(image, method, longest=256)
     assert found.plane.shape == (256, 154)
-    small = resized(mask[..., None] * np.uint8(255), 256, 154)[..., 0] > 127
+    small = resize(mask[..., None] * np.uint8(255), 256, 154)[..., 0] > 127
     assert separation(found.plane, small) > 0.5
     assert saliency.estimate(image[:20], method).plane.shape == (20, 900)
 
@@ -90,17 +95,17 @@ def test_noise_does_no_harm(method):
 def test_degenerate_maps_are_told_by_their_foreground_and_their_doubt():
     plane = np.zeros((100, 100), np.uint8)
     plane[:1] = 255
-    assert "1.0%" in judged(plane, None).why
+    assert "1.0%" in assess_map(plane, None).why
     plane[:95] = 255
-    assert "95.0%" in judged(plane, None).why
+    assert "95.0%" in assess_map(plane, None).why
     plane[:60] = 255
     plane[60:] = 0
-    good = judged(plane, None)
+    good = assess_map(plane, None)
     assert (good.degenerate, good.why, good.confidence) == (False, "", 1.0)
     assert good.foreground == 0.6
     plane[:] = 120
     plane[:30] = 135
-    assert "confidence" in judged(plane, None).why
+    assert "confidence" in assess_map(plane, None).why
 
 
 @pytest.mark.parametrize("method", BY_HAND)

@@ -8,28 +8,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from patchmill.loaders.saliency.image.resample import resized
+from patchmill.loaders.saliency.resample import resize
 from patchmill.loaders.saliency.superpixels import graph, slic
-from patchmill.loaders.saliency.superpixels.connect import connected
-from patchmill.loaders.saliency.superpixels.lab import lab_of
-from patchmill.loaders.saliency.superpixels.shortest_paths import all_pairs, from_sources
+from patchmill.loaders.saliency.superpixels.connect import enforce_connectivity
+from patchmill.loaders.saliency.superpixels.lab import rgb_to_lab
+from patchmill.loaders.saliency.superpixels.shortest_paths import dijkstra, floyd_warshall
 
 
 def superpixels(image, count=60):
-    return slic.superpixels(lab_of(image), image.shape[1], count, 20.0, 10)
+    return slic.superpixels(rgb_to_lab(image), image.shape[1], count, 20.0, 10)
 
 
 def test_lab_is_that_of_the_formula_for_all_kinds_of_colours():
     codes = np.array([0, 1, 5, 10, 11, 60, 128, 200, 254, 255], np.uint8)
     image = np.stack(np.meshgrid(codes, codes, codes), -1).reshape(20, 50, 3)
-    found = lab_of(image)[:, :, :50].transpose(0, 2, 1)
+    found = rgb_to_lab(image)[:, :, :50].transpose(0, 2, 1)
     np.testing.assert_allclose(found, helpers_reference.lab(image), atol=2e-3)
 
 
 def test_clusters_are_those_of_plain_kmeans_in_windows():
     image, _ = plain(90, 120)
     down, across, pitch = 6, 8, 15.0
-    found = slic._cluster(lab_of(image), 120, down, across, pitch, 20.0, 10)[:, :120]
+    found = slic._cluster(rgb_to_lab(image), 120, down, across, pitch, 20.0, 10)[:, :120]
     wanted = helpers_reference.slic(helpers_reference.lab(image), down, across, pitch, 20.0, 10)
     assert (found == wanted).mean() > 0.995
 
@@ -42,7 +42,7 @@ label_maps = st.tuples(st.integers(1, 12), st.integers(1, 15), st.integers(0, 99
 @settings(deadline=None)
 @given(label_maps)
 def test_without_a_least_size_the_pieces_are_connected_components(labels):
-    found, count = connected(labels, labels.shape[1], 0)
+    found, count = enforce_connectivity(labels, labels.shape[1], 0)
     wanted = np.zeros_like(labels)
     for label in range(3):
         pieces, _ = ndimage.label(labels == label)
@@ -56,7 +56,7 @@ def test_without_a_least_size_the_pieces_are_connected_components(labels):
 @settings(deadline=None)
 @given(label_maps, st.integers(2, 9))
 def test_pieces_are_connected_and_none_but_the_first_is_small(labels, smallest):
-    found, count = connected(labels, labels.shape[1], smallest)
+    found, count = enforce_connectivity(labels, labels.shape[1], smallest)
     for k in range(count):
         assert ndimage.label(found == k)[1] == 1
         assert k == 0 or (found == k).sum() >= smallest
@@ -88,24 +88,24 @@ def made():
 
 def test_colours_places_and_neighbours(made):
     image, labels, count = made
-    found = graph.graph_of(image, labels, count)
+    found = graph.build_graph(image, labels, count)
     colour, place, near = helpers_reference.graph(image, labels)
     np.testing.assert_allclose(found.colour, colour, atol=0.02)
     np.testing.assert_allclose(found.place, place, atol=1e-5)
     assert np.array_equal(found.near, near)
-    assert np.array_equal(graph.two_hops(found.near), helpers_reference.two_hops(near))
+    assert np.array_equal(graph.two_hop_adjacency(found.near), helpers_reference.two_hops(near))
 
 
 @pytest.mark.parametrize("width", [1, 8, 200])
 def test_the_boundary_is_what_has_a_pixel_in_the_band(made, width):
     _, labels, count = made
     assert np.array_equal(
-        graph.in_band(labels, count, width), helpers_reference.band(labels, width)
+        graph.touches_border(labels, count, width), helpers_reference.band(labels, width)
     )
 
 
 def test_scales_of_the_picture(made):
-    found = graph.scales(graph.graph_of(*made))
+    found = graph.colour_scales(graph.build_graph(*made))
     colour, _, near = helpers_reference.graph(made[0], made[1])
     np.testing.assert_allclose(found, helpers_reference.scales(colour, near), rtol=1e-3, atol=5e-3)
 
@@ -117,22 +117,22 @@ def test_shortest_paths_are_scipys(count, seed, clip):
     colour = helpers_reference.euclid(draw.uniform(0, 60, (count, 3))).astype(np.float32)
     near = helpers_reference.euclid(draw.uniform(0, 1, (count, 2))) < 0.25
     boundary = draw.random(count) < 0.2
-    steps = graph.costs(colour, near, boundary, clip)
+    steps = graph.edge_costs(colour, near, boundary, clip)
     wanted = helpers_reference.geodesic(colour, near, boundary, clip)
 
     lower = np.tril_indices(count, -1)
-    found = all_pairs(steps.copy(), 1e30)[lower]
+    found = floyd_warshall(steps.copy(), 1e30)[lower]
     ways = np.isfinite(wanted[lower])
     np.testing.assert_allclose(found[ways], wanted[lower][ways], atol=1e-3)
     assert (found[~ways] >= 1e30).all()
 
-    cut = all_pairs(steps.copy(), 20.0)[lower]
+    cut = floyd_warshall(steps.copy(), 20.0)[lower]
     short = wanted[lower] < 19.99
     np.testing.assert_allclose(cut[short], wanted[lower][short], atol=1e-3)
     assert (cut[wanted[lower] > 20.01] > 20).all()
 
     if boundary.any():
-        cost = from_sources(steps, boundary)
+        cost = dijkstra(steps, boundary)
         least = wanted[boundary].min(0)
         ways = np.isfinite(least)
         np.testing.assert_allclose(cost[ways], least[ways], atol=1e-3)
@@ -143,6 +143,6 @@ def test_resampling_is_pillows_bilinear(size):
     from PIL import Image
 
     image, _ = plain(50, 70)
-    found = resized(image, *size)
+    found = resize(image, *size)
     wanted = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
     assert abs(found.astype(int) - wanted).max() <= 1

@@ -63,7 +63,7 @@ def three_shards(folder: Path) -> Path:
 
 def add_indexes(folder: Path) -> None:
     for path in folder.glob("*.tar"):
-        shard_index.write(path, shard_index.scan(path, checksums=True))
+        shard_index.write_index(path, shard_index.scan_shard(path, checksums=True))
 
 
 def check(source: Shards) -> None:

@@ -17,12 +17,12 @@ from PIL import Image
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import BadImage, Decoder, decode
 from patchmill.loaders.sources import open_source
-from patchmill.loaders.sources.beton import layout as form
+from patchmill.loaders.sources.beton import layout
 from patchmill.loaders.sources.beton.source import Beton
 from patchmill.loaders.sources.beton.writer import BetonWriter
 
 IMAGES = [encoded(i) for i in range(10)]
-FIELD_AT = form.HEADER.itemsize
+FIELD_AT = layout.HEADER.itemsize
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ def test_without_masks(path: Path) -> None:
 
 def test_allocations_in_any_order(path: Path) -> None:
     """As several processes of FFCV's writer leave them."""
-    at = int(np.fromfile(path, form.HEADER, 1)[0]["allocations"])
-    table = np.fromfile(path, form.ALLOCATION, offset=at)
+    at = int(np.fromfile(path, layout.HEADER, 1)[0]["allocations"])
+    table = np.fromfile(path, layout.ALLOCATION, offset=at)
     patched(path, at, table[np.random.default_rng(0).permutation(10)].tobytes())
     source = Beton(path)
     assert [source.read(i) for i in range(10)] == IMAGES
@@ -153,7 +153,7 @@ def test_every_cut_is_noticed(path: Path) -> None:
         (16, struct.pack("<Q", 2**50), "truncated"),
         (FIELD_AT, b"\xff", "custom type"),
         (FIELD_AT, b"\x00", "no images; its fields are: image, label"),
-        (FIELD_AT + form.FIELD.itemsize + 1, b"image\0", "the same name"),
+        (FIELD_AT + layout.FIELD.itemsize + 1, b"image\0", "the same name"),
         (FIELD_AT + 17 + 8, struct.pack("<Q", 2**60), "checksums"),
     ],
 )
@@ -171,9 +171,9 @@ def test_fields_can_be_named(path: Path) -> None:
 
 def test_several_fields_that_could_be_meant(tmp_path: Path) -> None:
     path = made(tmp_path / "a.beton", IMAGES, masks=True)
-    mask_at = FIELD_AT + 2 * form.FIELD.itemsize
-    patched(path, mask_at, bytes([form.INT]) + b"age\0")
-    patched(path, mask_at - form.FIELD.itemsize + 1, b"kind\0\0")
+    mask_at = FIELD_AT + 2 * layout.FIELD.itemsize
+    patched(path, mask_at, bytes([layout.INT_TYPE]) + b"age\0")
+    patched(path, mask_at - layout.FIELD.itemsize + 1, b"kind\0\0")
     with pytest.raises(MillError, match=r"\(kind, age\): say which, as in .*label='kind'"):
         Beton(path)
 
@@ -183,12 +183,14 @@ def test_several_fields_that_could_be_meant(tmp_path: Path) -> None:
     [
         ({"start": 12_345}, "nothing was stored at byte 12345"),
         ({"mode": 7}, "unknown mode"),
-        ({"mode": form.RAW}, "raw pixels"),
+        ({"mode": layout.RAW}, "raw pixels"),
     ],
 )
 def test_a_damaged_sample_is_an_oserror(path: Path, change: dict[str, int], says: str) -> None:
-    table_at = FIELD_AT + 2 * form.FIELD.itemsize
-    table = np.fromfile(path, form.table_dtype([form.RGB, form.INT]), 10, offset=table_at)
+    table_at = FIELD_AT + 2 * layout.FIELD.itemsize
+    table = np.fromfile(
+        path, layout.table_dtype([layout.IMAGE_TYPE, layout.INT_TYPE]), 10, offset=table_at
+    )
     for name, value in change.items():
         table["f0"][name][6] = value
     patched(path, table_at, table.tobytes())

@@ -20,13 +20,13 @@ from patchmill.loaders.sources.shards import samples
 
 
 def index(path: Path, files: Files) -> dict[str, list[int]]:
-    contents = shard_index.scan(write_tar(path, files))
-    made = shard_index.make(str(path), contents, 0, 0)
+    contents = shard_index.scan_shard(write_tar(path, files))
+    made = shard_index.build_index(str(path), contents, 0, 0)
     return {name: column.tolist() for name, column in made.columns.items()}
 
 
 def names(path: Path, files: Files) -> list[bytes]:
-    return [sample.name for sample in shard_index.scan(write_tar(path, files)).samples]
+    return [sample.name for sample in shard_index.scan_shard(write_tar(path, files)).samples]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_keys_are_those_of_webdataset(members: list[tuple[str, str]]) -> None:
     for key, ending in members:
         name = f"{key}.{ending}"
         theirs = webdataset.tariterators.base_plus_ext(name)
-        ours = samples.split(name.encode())
+        ours = samples.split_name(name.encode())
         if ours is not None and not name.rpartition("/")[2].startswith("."):
             assert (ours[0].decode(), ours[1]) == (theirs[0], theirs[1].lower())
 
@@ -135,14 +135,14 @@ def test_a_truncated_shard_is_named(tmp_path: Path, cut: int) -> None:
     path = write_tar(tmp_path / "x.tar", [("a.cls", b"1"), ("a.jpg", b"x" * 3000)])
     os.truncate(path, cut if cut != 512 + 10 else 512)
     with pytest.raises(MillError, match=r"the shard .*x.tar is truncated: .* byte"):
-        shard_index.scan(path)
+        shard_index.scan_shard(path)
 
 
 def test_a_missing_shard_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(MillError, match=r"cannot open the shard .*gone.tar: No such file"):
-        shard_index.scan(tmp_path / "gone.tar")
+        shard_index.scan_shard(tmp_path / "gone.tar")
     with pytest.raises(MillError, match=r"cannot read the shard .*: Is a directory"):
-        shard_index.scan(tmp_path)
+        shard_index.scan_shard(tmp_path)
 
 
 # ------------------------------------------------------------------------------ beside the shard
@@ -150,9 +150,9 @@ def test_a_missing_shard_and_a_folder(tmp_path: Path) -> None:
 
 def test_written_and_read(tmp_path: Path) -> None:
     path = write_samples(tmp_path / "x.tar", range(20), **{"mask.png": b"mask"})
-    contents = shard_index.scan(path, checksums=True)
-    shard_index.write(path, contents, [f"class {n}" for n in range(10)])
-    found = shard_index.read(path)
+    contents = shard_index.scan_shard(path, checksums=True)
+    shard_index.write_index(path, contents, [f"class {n}" for n in range(10)])
+    found = shard_index.read_index(path)
     assert found["checksums"].tolist() == [zlib.crc32(image(n)) for n in range(20)]
     assert found["mask_checksums"].tolist() == [zlib.crc32(b"mask")] * 20
     assert found["labels"].tolist() == [n % 10 for n in range(20)]
@@ -163,25 +163,25 @@ def test_written_and_read(tmp_path: Path) -> None:
 
 def test_a_tool_may_say_what_it_wrote(tmp_path: Path) -> None:
     path = write_samples(tmp_path / "x.tar", range(9))
-    found = shard_index.scan(path, checksums=True)
-    said = shard_index.Contents(list(reversed(found.samples)), found.members)
-    made, again = (shard_index.make(str(path), contents, 1, 2) for contents in (said, found))
+    found = shard_index.scan_shard(path, checksums=True)
+    said = shard_index.ShardContents(list(reversed(found.samples)), found.members)
+    made, again = (shard_index.build_index(str(path), contents, 1, 2) for contents in (said, found))
     assert made.meta == again.meta
     assert all(np.array_equal(made[name], again[name]) for name in again.columns)
 
 
 def test_a_copied_shard_keeps_its_index(tmp_path: Path) -> None:
     path = write_samples(tmp_path / "x.tar", range(5))
-    shard_index.write(path, shard_index.scan(path, checksums=True))
+    shard_index.write_index(path, shard_index.scan_shard(path, checksums=True))
     os.utime(path)
-    assert "checksums" in shard_index.read(path).columns
+    assert "checksums" in shard_index.read_index(path).columns
 
 
 @pytest.mark.parametrize("change", ["longer", "other names", "one more member"])
 def test_an_index_of_another_tar_is_refused(tmp_path: Path, change: str) -> None:
     files = [("a.jpg", b"x" * 100), ("b.jpg", b"y" * 100)]
     path = write_tar(tmp_path / "x.tar", files)
-    shard_index.write(path, shard_index.scan(path, checksums=True))
+    shard_index.write_index(path, shard_index.scan_shard(path, checksums=True))
     if change == "longer":
         write_tar(path, [*files, ("c.jpg", b"z" * 20_000)])
     elif change == "other names":
@@ -191,25 +191,25 @@ def test_an_index_of_another_tar_is_refused(tmp_path: Path, change: str) -> None
     if change != "longer":
         os.utime(path)
     with pytest.raises(MillError, match=r"x.tar.index: it is not the index of the tar beside it"):
-        shard_index.read(path)
+        shard_index.read_index(path)
 
 
 def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
     path = write_samples(tmp_path / "x.tar", range(5))
-    shard_index.write(path, shard_index.scan(path))
-    beside = Path(shard_index.beside(path))
+    shard_index.write_index(path, shard_index.scan_shard(path))
+    beside = Path(shard_index.index_path(path))
     beside.write_bytes(beside.read_bytes()[:-1])
     with pytest.raises(MillError, match="truncated"):
-        shard_index.read(path)
+        shard_index.read_index(path)
     columns.write(beside, "something else", {"offsets": np.zeros(1)}, {})
     with pytest.raises(MillError, match="not 'shard index 1'"):
-        shard_index.read(path)
+        shard_index.read_index(path)
 
 
 def test_the_fingerprint_is_that_of_names_offsets_and_sizes(tmp_path: Path) -> None:
     def one(name: str, content: bytes, checksums: bool = False) -> str:
         path = settle(write_tar(tmp_path / "x.tar", [(name, content)]))
-        return shard_index.fingerprint(shard_index.scan(path, checksums).samples)
+        return shard_index.list_fingerprint(shard_index.scan_shard(path, checksums).samples)
 
     assert one("a.jpg", b"xx") == one("a.jpg", b"yy") == one("a.jpg", b"xx", checksums=True)
     assert len({one("a.jpg", b"xx"), one("b.jpg", b"xx"), one("a.jpg", b"xxx")}) == 3

@@ -27,7 +27,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.folder import Folder
 from patchmill.loaders.sources.shards import index as shard_index
-from patchmill.loaders.sources.shards import index_set
+from patchmill.loaders.sources.shards import set_index
 from patchmill.loaders.sources.shards.source import Shards
 
 
@@ -114,10 +114,10 @@ def test_labels_masks_and_images_that_are_missing(
 def test_names_of_classes_left_by_a_tool(shards: Path) -> None:
     path = shards / "data-000001.tar"
     letters = list("abcdefghij")
-    shard_index.write(path, shard_index.scan(path), letters)
+    shard_index.write_index(path, shard_index.scan_shard(path), letters)
     assert open_source(shards).classes == letters
     path = shards / "data-000002.tar"
-    shard_index.write(path, shard_index.scan(path), letters[::-1])
+    shard_index.write_index(path, shard_index.scan_shard(path), letters[::-1])
     with pytest.raises(MillError, match="different lists of classes"):
         open_source(shards)
 
@@ -140,7 +140,7 @@ def forbid_scanning(monkeypatch: pytest.MonkeyPatch) -> None:
     def scanned(*_: object) -> None:
         raise AssertionError("a shard was scanned again")
 
-    monkeypatch.setattr(shard_index, "scan", scanned)
+    monkeypatch.setattr(shard_index, "scan_shard", scanned)
 
 
 def test_an_unchanged_set_is_not_scanned_again(
@@ -151,7 +151,7 @@ def test_an_unchanged_set_is_not_scanned_again(
     after = open_source(f"{shards}/data-{{000000..000002}}.tar")
     assert isinstance(after, Shards) and after.fingerprint == before.fingerprint
     check(after)
-    monkeypatch.setattr(index_set, "_assemble", None)
+    monkeypatch.setattr(set_index, "_assemble", None)
     check(Shards(str(shards)))  # and the whole set's index is not put together again
 
 
@@ -232,14 +232,14 @@ def test_without_a_cache_it_works_and_warns(
 def test_processes_that_start_together_index_once(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scan, scanned, lock = shard_index.scan, [], threading.Lock()
+    scan, scanned, lock = shard_index.scan_shard, [], threading.Lock()
 
-    def counted(path: str) -> shard_index.Contents:
+    def counted(path: str) -> shard_index.ShardContents:
         with lock:
             scanned.append(path)
         return scan(path)
 
-    monkeypatch.setattr(shard_index, "scan", counted)
+    monkeypatch.setattr(shard_index, "scan_shard", counted)
     with ThreadPoolExecutor(4) as pool:  # the lock is held by open file, not by process
         sources = list(pool.map(lambda _: Shards(shards), range(4)))
     assert len(scanned) == 3

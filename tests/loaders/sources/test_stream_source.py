@@ -2,19 +2,19 @@
 
 import pytest
 
-from patchmill.loaders.sources.stream.shards import Mark, Sample, Stream
-from patchmill.loaders.sources.stream.source import Flowing
+from patchmill.loaders.sources.stream.source import StreamSource
+from patchmill.loaders.sources.stream.stream import Stream, StreamPosition, StreamSample
 
 pytest.importorskip("webdataset")
 
 
-def sample(id: int) -> Sample:
-    return Sample(id, b"", None, None, 0, 0, Mark())
+def sample(id: int) -> StreamSample:
+    return StreamSample(id, b"", None, None, 0, 0, StreamPosition())
 
 
 def test_a_sample_of_two_batches_is_replaced_from_the_one_that_is_made() -> None:
     """Where a round through the shards meets the next, whichever is made first."""
-    flowing = Flowing(Stream("file:///none.tar"))
+    flowing = StreamSource(Stream("file:///none.tar"))
     first = flowing.hold([sample(1), sample(2), sample(3)], 0)
     second = flowing.hold([sample(1), sample(4), sample(5)], 1 << 24)
     for attempt in range(20):

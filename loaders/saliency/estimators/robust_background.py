@@ -5,30 +5,38 @@ from __future__ import annotations
 import numpy as np
 
 from patchmill.kernels.common.jit import jit
-from patchmill.loaders.saliency.estimators.cholesky import factor, substitute
-from patchmill.loaders.saliency.image.threshold import normalised, otsu
+from patchmill.loaders.saliency.estimators.cholesky import ldlt_factor, ldlt_solve
 from patchmill.loaders.saliency.settings import RBD
-from patchmill.loaders.saliency.superpixels.graph import Graph, costs, in_band, scales, two_hops
-from patchmill.loaders.saliency.superpixels.shortest_paths import all_pairs
+from patchmill.loaders.saliency.superpixels.graph import (
+    Graph,
+    colour_scales,
+    edge_costs,
+    touches_border,
+    two_hop_adjacency,
+)
+from patchmill.loaders.saliency.superpixels.shortest_paths import floyd_warshall
+from patchmill.loaders.saliency.thresholds import minmax_normalise, otsu
 
 
-def saliency(graph: Graph, labels: np.ndarray, by: RBD) -> tuple[np.ndarray, float | None]:
+def robust_background_saliency(
+    graph: Graph, labels: np.ndarray, by: RBD
+) -> tuple[np.ndarray, float | None]:
     """Saliency of each superpixel, 0 to 1, and the mean connectivity to the boundary."""
-    boundary = in_band(labels, len(graph.near), by.band)
-    scale = scales(graph)
-    steps = costs(graph.colour, graph.near, boundary, scale.clip)
-    paths = all_pairs(steps, 3 * scale.geodesic)
+    boundary = touches_border(labels, len(graph.near), by.band)
+    scale = colour_scales(graph)
+    steps = edge_costs(graph.colour, graph.near, boundary, scale.clip)
+    paths = floyd_warshall(steps, 3 * scale.geodesic)
     connectivity = boundary_connectivity(paths, boundary, scale.geodesic)
 
     background = 1 - np.exp(-(connectivity**2) / (2 * by.connectivity_sigma**2))
-    contrast = normalised(background_contrast(graph, background, by.place_sigma))
+    contrast = minmax_normalise(background_contrast(graph, background, by.place_sigma))
     contrast[contrast < otsu(contrast)] = 0
 
     certain = connectivity > by.background_from
     pull = np.where(certain, by.background_weight, background) * by.background_factor
-    ties = two_hops(graph.near)
+    ties = two_hop_adjacency(graph.near)
     system = smoothness(graph, ties, boundary, scale.neighbour, by.smoothness, pull + contrast)
-    return normalised(substitute(factor(system), contrast)), float(connectivity.mean())
+    return minmax_normalise(ldlt_solve(ldlt_factor(system), contrast)), float(connectivity.mean())
 
 
 @jit

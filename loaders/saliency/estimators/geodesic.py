@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from patchmill.loaders.saliency.image.threshold import normalised
 from patchmill.loaders.saliency.settings import GS
-from patchmill.loaders.saliency.superpixels.graph import Graph, costs, in_band, scales
-from patchmill.loaders.saliency.superpixels.shortest_paths import from_sources
+from patchmill.loaders.saliency.superpixels.graph import (
+    Graph,
+    colour_scales,
+    edge_costs,
+    touches_border,
+)
+from patchmill.loaders.saliency.superpixels.shortest_paths import dijkstra
+from patchmill.loaders.saliency.thresholds import minmax_normalise
 
 
-def saliency(graph: Graph, labels: np.ndarray, by: GS) -> tuple[np.ndarray, None]:
+def geodesic_saliency(graph: Graph, labels: np.ndarray, by: GS) -> tuple[np.ndarray, None]:
     """Saliency of each superpixel, 0 to 1."""
     count = len(graph.near)
-    boundary = in_band(labels, count, by.band)
-    steps = costs(graph.colour, graph.near, boundary, scales(graph).clip)
-    cost = from_sources(steps, background(graph, boundary, by))
+    boundary = touches_border(labels, count, by.band)
+    steps = edge_costs(graph.colour, graph.near, boundary, colour_scales(graph).clip)
+    cost = dijkstra(steps, background(graph, boundary, by))
     full = np.sort(cost)[-max(1, round(by.saturated * count))]
     return (np.minimum(cost / full, 1) if full > 0 else cost * 0), None
 
@@ -31,5 +36,5 @@ def background(graph: Graph, boundary: np.ndarray, by: GS) -> np.ndarray:
     if compared > 0:
         mean = np.sort(unlike, axis=1)[:, :compared].mean(axis=1)
         if mean.max() - mean.min() > by.spread:
-            kept[at[normalised(mean) > by.kept]] = False
+            kept[at[minmax_normalise(mean) > by.kept]] = False
     return kept

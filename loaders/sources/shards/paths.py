@@ -12,13 +12,13 @@ from typing import Any
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources.folder import EXTENSIONS
 
-Names = str | Path | Sequence[str | Path]
+ShardPaths = str | Path | Sequence[str | Path]
 
 _TAR = re.compile(r"\.(tar|tgz)\b")
 _URL = re.compile(r"(pipe:|[a-z][a-z0-9+.-]+://)")
 
 
-def are_urls(data: Any) -> bool:
+def are_shard_urls(data: Any) -> bool:
     """Whether these shards are streamed, not read from a disk of this machine."""
     names = data if isinstance(data, list | tuple) else [data]
     found = [isinstance(name, str) and bool(_URL.match(name)) for name in names]
@@ -30,7 +30,7 @@ def are_urls(data: Any) -> bool:
     return any(found)
 
 
-def are_shards(data: Any) -> bool:
+def are_shard_paths(data: Any) -> bool:
     """Whether this names tars, rather than anything else that can be read."""
     if isinstance(data, list | tuple):
         return True
@@ -39,7 +39,7 @@ def are_shards(data: Any) -> bool:
     return bool(_TAR.search(str(data)))
 
 
-def expand(data: Names) -> list[str]:
+def expand_paths(data: ShardPaths) -> list[str]:
     """The shards' paths: brace ranges in their own order, patterns and folders sorted."""
     names = list(data) if isinstance(data, list | tuple) else [data]
     if not names:

@@ -8,7 +8,7 @@ _OTSU_BINS = 256
 _SCORE_BINS = 10
 
 
-def normalised(values: np.ndarray) -> np.ndarray:
+def minmax_normalise(values: np.ndarray) -> np.ndarray:
     """The least becomes 0 and the largest 1; what is flat becomes 0."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high - low > 1e-9 * abs(high) else values * 0
@@ -26,7 +26,7 @@ def otsu(values: np.ndarray) -> float:
     return float(middles[np.argmax(between)])
 
 
-def score(values: np.ndarray) -> float:
+def ambiguity(values: np.ndarray) -> float:
     """How undecided a map of 0 to 1 is: 1 if all is black or white, 5 if all is in the middle.
 
     The mean over ten bins j of min(j, 11 - j), which the authors of MC accept below 2.
@@ -34,7 +34,7 @@ def score(values: np.ndarray) -> float:
     return _score(np.histogram(values, _SCORE_BINS, (0, 1))[0])
 
 
-def score_of_levels(counts: np.ndarray) -> float:
+def ambiguity_of_histogram(counts: np.ndarray) -> float:
     """As `score`, of a map in which so many pixels have each of 256 grey levels."""
     return _score(np.bincount(np.arange(256) * _SCORE_BINS // 256, counts))
 

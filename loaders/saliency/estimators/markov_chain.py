@@ -6,21 +6,26 @@ from __future__ import annotations
 import numpy as np
 
 from patchmill.kernels.common.jit import jit
-from patchmill.loaders.saliency.estimators.cholesky import factor, substitute
-from patchmill.loaders.saliency.image.threshold import normalised, score
+from patchmill.loaders.saliency.estimators.cholesky import ldlt_factor, ldlt_solve
 from patchmill.loaders.saliency.settings import MC
-from patchmill.loaders.saliency.superpixels.graph import Graph, in_band, symmetric, two_hops
+from patchmill.loaders.saliency.superpixels.graph import (
+    Graph,
+    symmetric,
+    touches_border,
+    two_hop_adjacency,
+)
+from patchmill.loaders.saliency.thresholds import ambiguity, minmax_normalise
 
 
-def saliency(graph: Graph, labels: np.ndarray, by: MC) -> tuple[np.ndarray, None]:
+def markov_chain_saliency(graph: Graph, labels: np.ndarray, by: MC) -> tuple[np.ndarray, None]:
     """Saliency of each superpixel, 0 to 1; what belongs to an artificial frame gets 0."""
     count = len(graph.near)
     near = with_corners(graph.near.copy(), labels)
-    ties = two_hops(with_opposite(near.copy(), labels))
+    ties = two_hop_adjacency(with_opposite(near.copy(), labels))
     affinity = affinities(graph.colour, ties, by.steepness, by.least_affinity)
 
     outlying = affinity.sum(axis=1) < by.least_degree
-    ring = in_band(labels, count, 1)
+    ring = touches_border(labels, count, 1)
     walked, absorbing = ~outlying, ring & ~outlying
     second = (near & absorbing).any(axis=1) & walked & ~ring
     if second.any() and (affinity * near)[absorbing][:, second].sum() <= by.frame_affinity:
@@ -44,12 +49,12 @@ def absorbed_time(
     system, total, degree = chain(affinity, np.flatnonzero(walked), absorbing)
     if not len(total):
         return total
-    factored = factor(system)
-    time = normalised(substitute(factored, total))
-    if score(time) < by.accepted:
+    factored = ldlt_factor(system)
+    time = minmax_normalise(ldlt_solve(factored, total))
+    if ambiguity(time) < by.accepted:
         return time
     rare = 1 / degree
-    return normalised(substitute(factored, total * rare / rare.sum()))
+    return minmax_normalise(ldlt_solve(factored, total * rare / rare.sum()))
 
 
 @jit

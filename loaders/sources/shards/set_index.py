@@ -41,7 +41,7 @@ _SHOWN = 3
 State = tuple[int, int, int]  # of a shard: size, modification time, that of the index beside it
 
 
-def open_set(paths: Sequence[str]) -> Columns:
+def open_set_index(paths: Sequence[str]) -> Columns:
     """The index of these shards, in this order; a MillError names what is missing or damaged."""
     paths = _real(paths)
     states = _states(paths)
@@ -107,7 +107,7 @@ def _state(path: str) -> State | None:
     except OSError:
         return None
     try:
-        beside = os.stat(shard_index.beside(path)).st_mtime_ns
+        beside = os.stat(shard_index.index_path(path)).st_mtime_ns
     except OSError:
         beside = 0
     return status.st_size, status.st_mtime_ns, beside
@@ -170,8 +170,8 @@ def _loader(path: str, state: State, folder: Path | None) -> Callable[[], Column
     tar_bytes, tar_mtime_ns, has_beside = state
     if has_beside:
         try:
-            shard_index.read(path)
-            return partial(columns.read, Path(shard_index.beside(path)), shard_index.KIND)
+            shard_index.read_index(path)
+            return partial(columns.read, Path(shard_index.index_path(path)), shard_index.KIND)
         except MillError as error:
             log.warning("%s (the shard's headers are read instead)", error)
     file = folder / f"{_key([path])}.shard" if folder else None
@@ -180,9 +180,9 @@ def _loader(path: str, state: State, folder: Path | None) -> Callable[[], Column
     if file and good_for == (tar_bytes, tar_mtime_ns):
         return partial(columns.read, file, shard_index.KIND)
     started = time.time_ns()
-    contents = shard_index.scan(path)
+    contents = shard_index.scan_shard(path)
     racy = started - tar_mtime_ns < _RACY_NS
-    index = shard_index.make(path, contents, tar_bytes, -1 if racy else tar_mtime_ns)
+    index = shard_index.build_index(path, contents, tar_bytes, -1 if racy else tar_mtime_ns)
     if file:
         with contextlib.suppress(OSError):  # that the whole set's index is not kept is said there
             columns.write(file, shard_index.KIND, index.columns, index.meta)

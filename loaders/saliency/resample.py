@@ -7,7 +7,7 @@ import numpy as np
 from patchmill.kernels.common.jit import jit
 
 
-def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """uint8 [height, width, channels] of a uint8 [h, w, channels]; the same array if it fits."""
     if image.shape[:2] == (height, width):
         return image

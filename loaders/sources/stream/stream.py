@@ -31,7 +31,7 @@ import numpy as np
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.read_ahead import read_ahead
 from patchmill.loaders.order import permutation
-from patchmill.loaders.sources.shards import names, tar
+from patchmill.loaders.sources.shards import paths, tar
 from patchmill.loaders.sources.shards import samples as shard_samples
 from patchmill.loaders.sources.shards.samples import SampleError
 from patchmill.loaders.sources.shards.tar import Member, StreamReader, TarError, Truncated
@@ -43,7 +43,7 @@ _SPREAD = 0x9E3779B97F4A7C15  # odd: different windows get different seeds
 
 
 @dataclass(frozen=True)
-class Mark:
+class StreamPosition:
     """Where a rank's stream stands: where its window begins, and how much of it has been used."""
 
     turn: int = 0  # how many of this rank's shards lie before the window
@@ -53,7 +53,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Sample:
+class StreamSample:
     """One sample; `after` is where to start in order to continue behind it."""
 
     id: int  # shard number << 32 | its position in the shard: the same in every epoch
@@ -62,14 +62,14 @@ class Sample:
     mask: bytes | None
     shard: int
     offset: int  # at which its first header lies
-    after: Mark
+    after: StreamPosition
 
 
 class Stream:
     """Shards that can only be read from their beginnings."""
 
     def __init__(self, urls: str | Sequence[str], *, seed: int = 0, window: int = 1000) -> None:
-        self.urls = names.expand_urls(urls)
+        self.urls = paths.expand_urls(urls)
         self.name = self.urls[0] + (f" and {len(self.urls) - 1} more" if self.urls[1:] else "")
         self.seed, self.window = seed, window
         self.fingerprint = hashlib.sha256("\n".join(self.urls).encode()).hexdigest()[:16]
@@ -87,23 +87,23 @@ class Stream:
             rank::world_size
         ]
 
-    def where(self, sample: Sample) -> str:
+    def where(self, sample: StreamSample) -> str:
         """Where the sample lies, for the ledger."""
         return f"{self.urls[sample.shard]}: at byte {sample.offset}"
 
     def samples(
-        self, epoch: int, rank: int = 0, world_size: int = 1, start: Mark | None = None
-    ) -> Iterator[Sample]:
+        self, epoch: int, rank: int = 0, world_size: int = 1, start: StreamPosition | None = None
+    ) -> Iterator[StreamSample]:
         """One rank's samples of an epoch, from `start` on: the `after` of a sample of the same
         epoch, rank and number of ranks. Rereads the window of that sample, and nothing before it
         where the shard can be sought in."""
-        start = start or Mark()
+        start = start or StreamPosition()
         shards = self.shards(epoch, rank, world_size).tolist()
         found = read_ahead(self._read_all(shards, start), self.window)
         taken = start.taken
         while window := list(itertools.islice(found, self.window)):
             first, last = window[0], window[-1]
-            begin = Mark(first.turn, first.start, first.position)
+            begin = StreamPosition(first.turn, first.start, first.position)
             shuffled = permutation.Order(
                 len(window), (self.seed + (first.id(shards) + 1) * _SPREAD) % 2**64
             ).ids(epoch, 0, len(window))
@@ -112,12 +112,12 @@ class Stream:
                 over = taken == len(window)
                 after = dataclasses.replace(begin, taken=taken)
                 if over:
-                    after = Mark(last.turn, last.stop, last.position + 1)
+                    after = StreamPosition(last.turn, last.stop, last.position + 1)
                 piece, window[i] = window[i], _USED
                 yield piece.sample(shards, after)
             taken = 0
 
-    def _read_all(self, shards: list[int], start: Mark) -> Generator[_Piece]:
+    def _read_all(self, shards: list[int], start: StreamPosition) -> Generator[_Piece]:
         offset, position = start.offset, start.position
         for turn in range(start.turn, len(shards)):
             url, failures = self.urls[shards[turn]], 0
@@ -156,9 +156,11 @@ class _Piece(NamedTuple):
     def id(self, shards: list[int]) -> int:
         return shards[self.turn] << 32 | self.position
 
-    def sample(self, shards: list[int], after: Mark) -> Sample:
+    def sample(self, shards: list[int], after: StreamPosition) -> StreamSample:
         shard = shards[self.turn]
-        return Sample(self.id(shards), self.data, self.label, self.mask, shard, self.start, after)
+        return StreamSample(
+            self.id(shards), self.data, self.label, self.mask, shard, self.start, after
+        )
 
 
 _USED = _Piece(0, 0, 0, 0, b"", None, None)  # lets go of what has been given out
@@ -196,7 +198,7 @@ def _groups(
     key, start = b"", 0
     parts: dict[str, tuple[Member, bytes]] = {}
     for member in tar.members(reader):
-        named = shard_samples.split(member.name)
+        named = shard_samples.split_name(member.name)
         if named is None:
             continue
         if named[0] != key and parts:
@@ -222,12 +224,12 @@ def _piece(
     """The image, its label and its mask; None where there is no image."""
     member = next(iter(parts.values()))[0]
     try:
-        image = shard_samples.image(parts)
+        image = shard_samples.image_member(parts)
         labels = []
         for extension in (shard_samples.CLASS, shard_samples.JSON):
             if extension in parts:
                 member, content = parts[extension]
-                labels.append(shard_samples.read_label(extension, content))
+                labels.append(shard_samples.parse_label(extension, content))
     except SampleError as error:
         shown = os.fsdecode(member.name)
         raise MillError(f"the member {shown!r} of the shard {url} {error}") from None

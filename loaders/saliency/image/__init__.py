@@ -1,1 +1,0 @@
-"""Pixel operations around the estimators: frames, resampling, thresholds."""
