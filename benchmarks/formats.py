@@ -29,12 +29,13 @@ from patchmill.benchmarks import peers
 from patchmill.benchmarks.lib import machine, report, timing
 from patchmill.benchmarks.lib.report import Parser
 from patchmill.benchmarks.lib.timing import Summary
-from patchmill.loaders import Crop, Recipe, Views, build, recipe
+from patchmill.loaders import Crop, Recipe, Views, build
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.loader import Loader
 from patchmill.loaders.prepare import run
 from patchmill.loaders.prepare.options import Options
+from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
 
 FORMATS = ("folder", "shards", "beton")
@@ -58,7 +59,7 @@ class Settings:
 def main() -> None:
     settings = _settings()
     report.check_writable(settings.json)
-    views = recipe.load(settings.recipe)
+    views = load_recipe(settings.recipe)
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
         places = write(settings, Path(folder))
         rates, notes = measure(places, views, settings)

@@ -17,9 +17,10 @@ from pathlib import Path
 from patchmill.benchmarks.lib import machine, report
 from patchmill.benchmarks.lib.report import Parser
 from patchmill.benchmarks.lib.sample import Sample
-from patchmill.loaders import build, recipe
+from patchmill.loaders import build
 from patchmill.loaders.common.errors import run_command
 from patchmill.loaders.recipe import Recipe
+from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
 
 PREFETCH = 2
@@ -44,7 +45,7 @@ class Memory:
 def main() -> None:
     arguments = _arguments()
     report.check_writable(arguments.json)
-    views = recipe.load(arguments.recipe)
+    views = load_recipe(arguments.recipe)
     images = Sample(open_source(arguments.data), MOST_IMAGES)
     found = measure(images, views, arguments.batch_size, arguments.workers, arguments.batches)
     print(

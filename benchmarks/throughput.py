@@ -25,10 +25,11 @@ from patchmill.benchmarks.lib import contenders, digest, lineup, machine, report
 from patchmill.benchmarks.lib.contenders import Contender, OurLoader, Raced, Threads
 from patchmill.benchmarks.lib.report import BARE, Parser, Result
 from patchmill.benchmarks.lib.sample import Sample, describe, is_plain
-from patchmill.loaders import build, recipe
+from patchmill.loaders import build
 from patchmill.loaders.common import calls
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.recipe import Recipe
+from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
 
 MOST_IMAGES = 1000
@@ -71,7 +72,7 @@ def main() -> None:
     report.check_writable(settings.json, settings.plot)
     if settings.plot:
         report.check_chart()
-    views = recipe.load(settings.recipe)
+    views = load_recipe(settings.recipe)
     images = Sample(open_source(settings.data), MOST_IMAGES, plain=settings.on_gpu)
     about = describe(images.encoded)
     result = measure(images, views, settings)

@@ -19,10 +19,10 @@ from patchmill.cluster.job import record
 from patchmill.cluster.job.snapshot import ROOT
 from patchmill.cluster.resources import Resources
 from patchmill.cluster.slurm import commands
-from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import data, methods
 from patchmill.training.config import compose, rules
+from patchmill.training.config.recipes import training_recipe
 from patchmill.training.config.settings import Config
 from patchmill.training.nets import backbones
 from patchmill.training.ranks.distributed import World
@@ -113,7 +113,7 @@ def _check_room(config: Config, place: Path, ranks: int) -> None:
 
 def _network(config: Config, ranks: int) -> int:
     """Bytes; made without weights, to see whether it can be."""
-    (view, *_) = recipes.load(config.method.views).views
+    (view, *_) = training_recipe(config).views
     labels = data.labels(config) if methods.METHODS[config.method_name].needs_labels else None
     with torch.device("meta"):
         method = methods.build(config, backbones.build(config.model, view.size), labels)

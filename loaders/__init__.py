@@ -10,6 +10,7 @@ from patchmill.loaders.recipe import (
     Blur,
     Centre,
     Colour,
+    CopyPaste,
     Crop,
     Grid,
     Recipe,
@@ -18,11 +19,13 @@ from patchmill.loaders.recipe import (
     Views,
     Window,
 )
+from patchmill.loaders.recipe_load import load_recipe
 
 __all__ = [
     "Blur",
     "Centre",
     "Colour",
+    "CopyPaste",
     "Crop",
     "Grid",
     "MillError",
@@ -32,5 +35,6 @@ __all__ = [
     "Views",
     "Window",
     "build",
+    "load_recipe",
     "presets",
 ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.recipe_load import load_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +71,7 @@ def build(
     from patchmill.loaders.sources import open_data
     from patchmill.loaders.sources.stream.source import StreamSource
 
-    recipe = recipes.load(recipe)
+    recipe = load_recipe(recipe)
     batch_size = _whole("batch_size", batch_size, 1)
     world_size = _whole("world_size", world_size, 1)
     rank = _whole("rank", rank, 0, world_size - 1)

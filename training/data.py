@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from patchmill import loaders
-from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Recipe
+from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import Source, open_data
+from patchmill.training.config.recipes import evaluation_recipe, training_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,7 @@ def open_evaluation(
         )
     return loaders.build(
         _to_build(source),
-        as_trained(recipes.load(recipe or config.evaluate.view), config),
+        as_trained(load_recipe(recipe) if recipe else evaluation_recipe(config), config),
         _even(source, batch_size or config.evaluate.batch_size, world.size),
         seed=config.seed,
         device=world.device,
@@ -121,7 +122,7 @@ def _dtype(config: Config, world: World) -> torch.dtype | None:
 
 def as_trained(recipe: Recipe, config: Config) -> Recipe:
     """The recipe with the mean and std of training's views: the network knows no others."""
-    known = recipes.load(config.method.views).views[0]
+    known = training_recipe(config).views[0]
     views = [replace(group, mean=known.mean, std=known.std) for group in recipe.views]
     return replace(recipe, views=tuple(views))
 

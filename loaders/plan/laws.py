@@ -167,4 +167,4 @@ def _fill_blur(law: np.ndarray, blur: Blur, view: int) -> None:
 
 def _fill_paste(law: np.ndarray, paste: CopyPaste, view: int) -> None:
     law["paste"], law["ground"] = chance_of(paste.p, view), GROUNDS[paste.background]
-    law["soften"], law["soft"] = paste.blur_p, paste.blur_radius
+    law["soften"], law["soft"] = paste.blur_p, paste.blur_sigma

@@ -17,6 +17,7 @@ import numpy as np
 
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.recipe_load import load_recipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,7 +70,7 @@ def contact_sheet(
     from patchmill.loaders.sources import open_source
 
     title = recipe.name if isinstance(recipe, recipes.Recipe) else str(recipe)
-    recipe, source = recipes.load(recipe), open_source(data)
+    recipe, source = load_recipe(recipe), open_source(data)
     ids = chosen(source, count, seed, epoch, ids)
     paste = paster(source, recipe, backgrounds, seed, epoch, masks)
     _compile(recipe)

@@ -21,6 +21,7 @@ from patchmill.kernels.views import layout, reference
 from patchmill.loaders import recipe
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.plan import draw
+from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
 
 if reason := helpers_interpreter.missing():
@@ -46,7 +47,7 @@ def expected(images: list[bytes], law: recipe.Recipe, number: int) -> torch.Tens
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_views_are_made_for_real(alone):
-    images, law = Sample(open_source(SCENES), 3).encoded, recipe.load(SMALL)
+    images, law = Sample(open_source(SCENES), 3).encoded, load_recipe(SMALL)
     asked = (images, law, BATCH, CPU, torch.float32)
     if alone:
         batches = batchwise.views_alone(*asked)
@@ -93,7 +94,7 @@ def test_decoders_get_every_image_in_turn():
 
 
 def test_decoded_batches_live_until_they_are_rendered_and_not_for_ever(monkeypatch):
-    images, law = Sample(open_source(SCENES), 3).encoded, recipe.load(SMALL)
+    images, law = Sample(open_source(SCENES), 3).encoded, load_recipe(SMALL)
     decoder = batchwise.dali(images, 1, BATCH, CPU)
     taken: list[weakref.ref] = []
     take = decoder.take

@@ -21,10 +21,11 @@ from patchmill.benchmarks.lib import contenders, digest, report, results, timing
 from patchmill.benchmarks.lib.contenders import Batches, Contender, Raced
 from patchmill.benchmarks.lib.sample import Sample
 from patchmill.kernels.views.cpu import render
-from patchmill.loaders import build, recipe
+from patchmill.loaders import build
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.plan import draw
+from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
 
 SMALL = "dino(local_crops=1, global_size=32, local_size=16)"
@@ -241,7 +242,7 @@ def test_a_peer_that_cannot_start_is_left_out_and_we_are_not(monkeypatch):
 def test_a_peer_that_is_not_installed_says_so(monkeypatch):
     monkeypatch.setattr(contenders.peers.load("torchvision"), "available", lambda: "get it first")
     with pytest.raises(MillError, match="get it first"):
-        contenders.their_loader("torchvision", [], recipe.load(SMALL), 1, 1).open()
+        contenders.their_loader("torchvision", [], load_recipe(SMALL), 1, 1).open()
 
 
 @pytest.mark.parametrize(
@@ -250,7 +251,7 @@ def test_a_peer_that_is_not_installed_says_so(monkeypatch):
 )
 def test_a_peer_is_left_out_where_nobody_would_use_it(name, device, words):
     with pytest.raises(MillError, match=words):
-        contenders.their_loader(name, [], recipe.load(SMALL), 1, 1, device).open()
+        contenders.their_loader(name, [], load_recipe(SMALL), 1, 1, device).open()
 
 
 class Greedy(Fake):
@@ -300,7 +301,7 @@ def test_the_best_decoder_is_the_bare_one():
 
 
 def test_views_alone_as_a_share_of_decoding():
-    law = recipe.load(SMALL)  # three views
+    law = load_recipe(SMALL)  # three views
     found = results._views({"bare decode": [5.0], "views alone": [50.0]}, law)
     assert found == {"views_per_s": 150, "share_of_decode_time": 0.1}
     assert results._views({"bare decode": [5.0]}, law) is None
@@ -338,7 +339,7 @@ def test_a_digest_tells_ids_and_views_apart():
 
 
 def test_views_are_made_for_real():
-    images, law = Sample(open_source(SCENES), 5), recipe.load(SMALL)
+    images, law = Sample(open_source(SCENES), 5), load_recipe(SMALL)
     work = contenders.Views(law)
     for data in images.encoded:
         work(data)
@@ -364,7 +365,7 @@ def test_threads_share_the_images_out():
 
 def test_contenders_have_what_the_race_needs():
     everybody: list[Contender] = [
-        contenders.their_loader(name, [], recipe.load(SMALL), 4, 3)
+        contenders.their_loader(name, [], load_recipe(SMALL), 4, 3)
         for name in throughput._peers("all")
     ]
     assert [x.name for x in everybody] == list(contenders.peers.NAMES)

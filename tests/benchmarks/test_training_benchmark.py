@@ -18,11 +18,11 @@ import torch
 from patchmill import loaders
 from patchmill.benchmarks import training
 from patchmill.benchmarks.lib.training import feeds, measure, steps
-from patchmill.loaders import recipe as recipes
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.loader import Loader
 from patchmill.loaders.recipe import Recipe, Spread, Views
+from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
 from patchmill.training.config import compose
 from patchmill.training.ranks import distributed
@@ -131,7 +131,7 @@ def test_cached_batches_are_made_once_and_kept_as_they_came(last: bool) -> None:
 def test_torchvision_gives_what_methods_take_of_our_batches(views: str, last: bool) -> None:
     loader = _loader(views, channels_last=last)
     like = next(iter(loader))
-    feed = feeds.torchvisions(open_source(SCENES), recipes.load(views), like, workers=1)
+    feed = feeds.torchvisions(open_source(SCENES), load_recipe(views), like, workers=1)
     batches = [next(feed.batches) for _ in range(4)]  # an epoch, and the beginning of another
     for batch in batches:
         assert len(batch) == len(like)

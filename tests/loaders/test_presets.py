@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from patchmill.loaders import presets, recipe
+from patchmill.loaders import presets
 from patchmill.loaders.recipe import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -16,6 +16,7 @@ from patchmill.loaders.recipe import (
     Shift,
     Window,
 )
+from patchmill.loaders.recipe_load import load_recipe
 
 NAMES = list(presets.ALL)
 
@@ -50,7 +51,7 @@ def test_all_presets_are_there():
 def test_presets_survive_yaml_and_the_command_line(name):
     made = presets.ALL[name]()
     assert made.name == name and len(made.provenance) > 20
-    assert Recipe.from_yaml(made.to_yaml()) == made == recipe.load(f"{name}()")
+    assert Recipe.from_yaml(made.to_yaml()) == made == load_recipe(f"{name}()")
     assert hash(made) == hash(presets.ALL[name]())
 
 

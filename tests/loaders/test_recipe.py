@@ -6,7 +6,7 @@ import pytest
 from helpers_recipes import recipes
 from hypothesis import given
 
-from patchmill.loaders import presets, recipe
+from patchmill.loaders import presets
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import (
     Blur,
@@ -21,6 +21,7 @@ from patchmill.loaders.recipe import (
     Window,
     chance_of,
 )
+from patchmill.loaders.recipe_load import load_recipe
 
 
 def views(**settings) -> Recipe:
@@ -86,7 +87,7 @@ def test_fingerprints_see_every_setting_but_not_names():
             CopyPaste((0.3, 0.3)),
             CopyPaste(background="texture"),
             CopyPaste(blur_p=1),
-            CopyPaste(blur_radius=4),
+            CopyPaste(blur_sigma=4),
         )
     ]
     recipes += [views(turns=True), views(colour=None), Recipe((group, Views("z", 1, 8)))]
@@ -111,18 +112,23 @@ def test_chances_are_for_all_views_or_for_each():
 
 def test_recipes_load_from_what_users_write(tmp_path):
     made = presets.dino(local_crops=6)
-    assert recipe.load(made) is made
-    assert recipe.load("dino(local_crops=6)") == made
-    assert recipe.load(" dino ") == presets.dino()
-    assert recipe.load("dino(global_scale=(0.3, 1))") == presets.dino(global_scale=(0.3, 1.0))
+    assert load_recipe(made) is made
+    assert load_recipe("dino(local_crops=6)") == made
+    assert load_recipe(" dino ") == presets.dino()
+    assert load_recipe("dino(global_scale=(0.3, 1))") == presets.dino(global_scale=(0.3, 1.0))
     path = tmp_path / "my recipe.yaml"
     path.write_text(made.to_yaml())
-    assert recipe.load(path) == recipe.load(str(path)) == made
+    assert load_recipe(path) == load_recipe(str(path)) == made
 
 
 def test_short_yaml_uses_defaults():
     made = Recipe.from_yaml("views: [{name: a, count: 2, size: 32, crop: {kind: window}, flip: 0}]")
     assert made == Recipe((Views("a", 2, 32, Window(), flip=0.0),))
+
+
+def test_a_former_name_of_a_setting_is_read():
+    text = "views: [{name: a, count: 2, size: 32, paste: {blur_radius: 3}}]"
+    assert Recipe.from_yaml(text) == views(paste=CopyPaste(blur_sigma=3.0))
 
 
 @pytest.mark.parametrize(
@@ -187,8 +193,8 @@ def test_short_yaml_uses_defaults():
         ({"paste": CopyPaste((0.3,))}, "paste.p lists 1 probabilities for 2 views"),
         ({"paste": CopyPaste(blur_p=-1)}, "paste.blur_p must be probabilities"),
         ({"paste": CopyPaste(blur_p=(0.5, 0.5))}, "paste.blur_p must be a number, not"),
-        ({"paste": CopyPaste(blur_radius=0)}, "paste.blur_radius must be above 0 and at most 50"),
-        ({"paste": CopyPaste(blur_radius=51)}, "paste.blur_radius must be .* pixels, not 51"),
+        ({"paste": CopyPaste(blur_sigma=0)}, "paste.blur_sigma must be above 0 and at most 50"),
+        ({"paste": CopyPaste(blur_sigma=51)}, "paste.blur_sigma must be .* pixels, not 51"),
         (
             {"paste": CopyPaste(background="gray")},
             "paste.background must be grey, texture or images, not 'gray'",
@@ -291,11 +297,11 @@ def test_yaml_nonsense_is_refused_by_the_setting_s_name(text, complaint):
 )
 def test_what_cannot_be_loaded_is_refused(text, complaint):
     with pytest.raises(MillError, match=complaint.replace("(", r"\(").replace("?", r"\?")):
-        recipe.load(text)
+        load_recipe(text)
 
 
 def test_a_binary_recipe_is_refused(tmp_path):
     path = tmp_path / "photo.yaml"
     path.write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(MillError, match="it is not a text file"):
-        recipe.load(path)
+        load_recipe(path)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.recipe_load import load_recipe
 from patchmill.training import data
 from patchmill.training.config import compose
 from patchmill.training.config.settings import Config
@@ -107,7 +107,7 @@ def test_an_evaluation_shows_images_normalised_as_in_training():
 
 
 def test_other_views_and_batches_can_be_asked_for():
-    recipe = recipes.load("eval(size=16, short_side=16)")
+    recipe = load_recipe("eval(size=16, short_side=16)")
     loader = data.open_evaluation(config(), world(), "train", recipe, 5)
     batch = next(iter(loader))
     assert batch.views["image"].shape == (5, 1, 3, 16, 16)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.errors import MillError
+from patchmill.training.config.recipes import evaluation_recipe, training_recipe
 
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Config
@@ -16,9 +16,9 @@ def check(config: Config) -> None:
     """Raise a MillError for settings that do not go together."""
     from patchmill.training.methods import METHODS
 
-    _recipe("method.views", config.method.views)
-    _recipe("evaluate.view", config.evaluate.view)
-    METHODS[config.method_name].check(config.method, recipes.load(config.method.views))
+    recipe = training_recipe(config)
+    evaluation_recipe(config)  # raises for a view that cannot be made
+    METHODS[config.method_name].check(config.method, recipe)
     optim, epochs = config.optim, config.train.epochs
     for holds, complaint in [
         (
@@ -52,10 +52,3 @@ def check_batch(config: Config, method: Method, ranks: int) -> None:
             f"each of {ranks} ranks has one image at a time, which batch norm cannot normalise: "
             f"take train.batch_size={2 * config.train.batch_size} or more, or train.sync_bn=true"
         )
-
-
-def _recipe(key: str, text: str) -> None:
-    try:
-        recipes.load(text)
-    except MillError as error:
-        raise MillError(f"{key}: {error}") from None

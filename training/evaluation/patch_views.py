@@ -6,9 +6,9 @@ import math
 from dataclasses import replace
 from typing import Literal
 
-from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Centre, Chance, Crop, Recipe, Spread, Views, Window
+from patchmill.training.config.recipes import evaluation_recipe, training_recipe
 from patchmill.training.config.settings import Config
 
 Sampling = Literal["grid", "random"]
@@ -22,7 +22,7 @@ def central(config: Config) -> Recipe:
     Not at their magnification: a network that learnt from patches has not seen such views.
     """
     views = trained_on(config)
-    (seen, *_) = recipes.load(config.evaluate.view).views
+    (seen, *_) = evaluation_recipe(config).views
     law = seen.crop
     margin = law.short_side / seen.size if isinstance(law, Centre) else 1.0
     return _plain(views, 1, Centre(max(views.size, round(views.size * margin))))
@@ -65,7 +65,7 @@ def random(
 
 
 def trained_on(config: Config) -> Views:
-    return recipes.load(config.method.views).views[0]
+    return training_recipe(config).views[0]
 
 
 def trained_area(views: Views) -> float:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common import calls
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.recipe import CopyPaste, Recipe
 from patchmill.training import data
+from patchmill.training.config.recipes import evaluation_recipe
 from patchmill.training.config.settings import Config, Count, Whole
 from patchmill.training.evaluation import knn, linear, whole
 from patchmill.training.evaluation.features import Features, extract, images_seen
@@ -56,7 +56,7 @@ def evaluate(run: Trained, settings: Settings) -> Findings:
 
 def variants(config: Config) -> dict[str, Tests]:
     """The test images with each kind of background."""
-    view, place = recipes.load(config.evaluate.view), config.data.test
+    view, place = evaluation_recipe(config), config.data.test
     if place is None:
         raise MillError(
             f"data={config.data.name} has no images to test on: name some, as data.test=DIR"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import data, methods
 from patchmill.training.config import compose
+from patchmill.training.config.recipes import training_recipe
 from patchmill.training.nets import backbones
 from patchmill.training.ranks.distributed import World
 from patchmill.training.runtime import checkpoint, precision, random_state, run_folder
@@ -70,7 +70,7 @@ def untrained(config: Config, world: World) -> Method:
     """The networks as the run began with them."""
     needs = methods.METHODS[config.method_name].needs_labels
     labels = data.labels(config) if needs else None
-    (view, *_) = recipes.load(config.method.views).views
+    (view, *_) = training_recipe(config).views
     devices = [world.device] if world.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         random_state.seed(config.seed)

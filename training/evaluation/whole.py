@@ -11,12 +11,12 @@ from typing import Literal
 
 from torch import nn
 
-from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.files import write_atomic
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.recipe import Crop, Recipe
 from patchmill.training import data
+from patchmill.training.config.recipes import evaluation_recipe
 from patchmill.training.config.settings import Count, Positive, Whole
 from patchmill.training.data import Split
 from patchmill.training.evaluation import knn, linear, trained
@@ -119,7 +119,7 @@ def features(
 
 def crops(run: Trained, network: nn.Module) -> Callable[[], Features]:
     """Makes features of random resized crops of all training images, of others each time."""
-    (seen, *_) = recipes.load(run.config.evaluate.view).views
+    (seen, *_) = evaluation_recipe(run.config).views
     recipe = Recipe((replace(seen, crop=Crop(), flip=0.5),))
     loader = data.open_evaluation(run.config, run.world, "train", recipe)
     return lambda: extract(network, loader, None, run.amp)

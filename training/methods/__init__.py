@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.errors import MillError
+from patchmill.training.config.recipes import training_recipe
 from patchmill.training.methods.bagssl import BagSSL
 from patchmill.training.methods.dilo import DiLo
 from patchmill.training.methods.emp_ssl import EMPSSL
@@ -37,7 +37,7 @@ METHODS: dict[str, type[Method]] = {
 def build(config: Config, backbone: Backbone, labels: int | None = None) -> Method:
     """The method of a run; `labels` is how many classes the data has, where they are known."""
     method = METHODS[config.method_name]
-    method.check(config.method, recipes.load(config.method.views))
+    method.check(config.method, training_recipe(config))
     if not method.needs_labels:
         return method(config.method, backbone)
     if not labels:

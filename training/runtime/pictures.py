@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Recipe
+from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import Source, open_source
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def write_views(
     from patchmill.loaders.preview.command import contact_sheet
     from patchmill.loaders.preview.masks import mask_sheet
 
-    if any(group.paste for group in recipes.load(recipe).views):
+    if any(group.paste for group in load_recipe(recipe).views):
         shown = mask_sheet(source, count=MASKED, seed=seed, masks=masks)
         _save(shown, path.with_name(MASKS))
     _save(contact_sheet(source, recipe, count=count, seed=seed, masks=masks), path)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import data, methods
 from patchmill.training.config import compose, rules
+from patchmill.training.config.recipes import training_recipe
 from patchmill.training.nets import backbones
 from patchmill.training.nets.ema import Teacher
 from patchmill.training.optim import optimizers
@@ -105,7 +105,7 @@ def _steps_per_epoch(loader: Loader, config: Config) -> int:
 
 
 def _method(config: Config, world: World) -> Method:
-    (view, *_) = recipes.load(config.method.views).views
+    (view, *_) = training_recipe(config).views
     labels = data.labels(config) if methods.METHODS[config.method_name].needs_labels else None
     backbone = backbones.build(config.model, view.size)
     method = methods.build(config, backbone, labels)

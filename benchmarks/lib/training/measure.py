@@ -18,11 +18,11 @@ from patchmill.benchmarks import peers
 from patchmill.benchmarks.lib import machine, timing
 from patchmill.benchmarks.lib.training import feeds, steps
 from patchmill.benchmarks.lib.training.table import Result
-from patchmill.loaders import recipe as recipes
 from patchmill.loaders.build import default_workers
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.sources import open_source
+from patchmill.training.config.recipes import training_recipe
 from patchmill.training.ranks import distributed
 from patchmill.training.ranks.failures import Stacks
 from patchmill.training.runtime import setup
@@ -63,7 +63,7 @@ def _contenders(state: State, theirs: Sequence[str], workers: int) -> list[Feed]
     loader, config = state.loader, state.config
     found = [feeds.cached(loader)]
     if feeds.THEIRS in theirs:
-        like, recipe = next(found[0].batches), recipes.load(config.method.views)
+        like, recipe = next(found[0].batches), training_recipe(config)
         try:
             source = open_source(config.data.train)
             found.append(feeds.torchvisions(source, recipe, like, workers))
@@ -103,7 +103,7 @@ def _memory() -> dict[str, int]:
 
 
 def differences(name: str, config: Config) -> list[str]:
-    recipe = recipes.load(config.method.views)
+    recipe = training_recipe(config)
     pastes = any(group.paste for group in recipe.views)
     found = [peers.note(name, recipe), "does not paste on other backgrounds" if pastes else ""]
     return [note for note in found if note]

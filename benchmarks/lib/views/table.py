@@ -11,7 +11,7 @@ from rich.table import Table
 from patchmill.benchmarks.lib import machine
 from patchmill.benchmarks.lib.views import stages as view_stages
 from patchmill.benchmarks.lib.views.stages import Machine, Stage
-from patchmill.loaders import recipe
+from patchmill.loaders.recipe_load import load_recipe
 
 
 def run(
@@ -24,7 +24,7 @@ def run(
 ) -> dict[str, Any]:
     """Measures, shows, and gives what goes to JSON."""
     torch.set_num_threads(1)
-    views = recipe.load(name)
+    views = load_recipe(name)
     batch = view_stages.make_batch(views, count)
     gpu: Machine | None = None
     if device.type == "cuda":

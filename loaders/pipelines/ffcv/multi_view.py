@@ -32,6 +32,7 @@ from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # before anything of FFCV
 from patchmill.loaders.pipelines.ffcv.view_decoder import Made, ViewDecoder
 from patchmill.loaders.plan import draw
+from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import Source
 
 
@@ -53,7 +54,7 @@ class MultiView(ViewDecoder):
         source: Source | None = None,
         ledger: str | Path | None = None,
     ) -> None:
-        recipe = recipes.load(recipe)
+        recipe = load_recipe(recipe)
         laws, targets = draw.laws(recipe), draw.targets(recipe)
         super().__init__(laws, targets, seed, dtype, channels_last, source)
         self.epoch = -1  # FFCV asks for memory once when it compiles, and then for each epoch

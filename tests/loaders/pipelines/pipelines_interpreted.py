@@ -104,7 +104,7 @@ def test_samples_are_those_of_the_cpu_and_views_the_renderers(on_gpu: Callable[.
 
 @pytest.mark.parametrize("background", ["grey", "images"])
 def test_pasted_views_are_the_renderers(on_gpu: Callable[..., Any], background: str) -> None:
-    paste = CopyPaste(p=0.8, background=background, blur_radius=2.0)
+    paste = CopyPaste(p=0.8, background=background, blur_sigma=2.0)
     views = Recipe((replace(TINY.views[0], count=2, blur=None, paste=paste),), name="pasting")
     source = Masked(8)
     ours = on_gpu(source, views, batch_size=4)

@@ -29,7 +29,7 @@ SAMPLES = 24
 
 
 def recipe(background: str, p: float = 0.7) -> Recipe:
-    paste = CopyPaste(p=p, background=background, blur_radius=2.0)
+    paste = CopyPaste(p=p, background=background, blur_sigma=2.0)
     return Recipe(tuple(replace(group, paste=paste) for group in RECIPE.views), name="pasting")
 
 

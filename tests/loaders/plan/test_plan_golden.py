@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from patchmill.kernels.views.decisions import ROW
-from patchmill.loaders import recipe
 from patchmill.loaders.plan import draw
+from patchmill.loaders.recipe_load import load_recipe
 
 TABLE = Path(__file__).with_name("plan_golden.csv")
 CASES = [
@@ -30,7 +30,7 @@ def drawn() -> list[list[str]]:
     lines = []
     for case in CASES:
         preset, seed, epoch, id, height, width = case
-        rows = draw.draw(recipe.load(preset), seed, epoch, [id], [(height, width)]).rows[0]
+        rows = draw.draw(load_recipe(preset), seed, epoch, [id], [(height, width)]).rows[0]
         for view, row in enumerate(rows):
             lines.append([*map(str, (*case, view)), *map(str, row.item())])
     return lines

@@ -26,6 +26,7 @@ from patchmill.loaders.preview import text
 from patchmill.loaders.preview.command import contact_sheet
 from patchmill.loaders.preview.layout import GAP, Layout, layout_of
 from patchmill.loaders.preview.pictures import zoom_of
+from patchmill.loaders.recipe_load import load_recipe
 
 SMALL_DINO = "dino(local_crops=3, global_size=64, local_size=32)"
 
@@ -64,7 +65,7 @@ def views_on(pixels: np.ndarray, layout: Layout, top: int) -> dict[str, np.ndarr
 
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_the_views_are_those_of_the_loader(photos: Path, epoch: int) -> None:
-    chosen = recipe.load("dino(local_crops=2, global_size=200, local_size=150)")
+    chosen = load_recipe("dino(local_crops=2, global_size=200, local_size=150)")
     loader = loaders.build(photos, chosen, 1, seed=7, dtype=torch.uint8)
     loader.load_state_dict({**loader.state_dict(), "epoch": epoch})
     batch = next(iter(loader))
@@ -148,7 +149,7 @@ def test_every_recipe_gives_a_sheet_of_a_handy_size(
 
 def test_a_recipe_can_be_a_yaml_file(photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text(recipe.load(SMALL_DINO).to_yaml())
+    file.write_text(load_recipe(SMALL_DINO).to_yaml())
     told, read = (np.asarray(contact_sheet(photos, r, count=1)) for r in (SMALL_DINO, file))
     np.testing.assert_array_equal(told[100:], read[100:])  # the title is above
 

@@ -29,6 +29,7 @@ from patchmill.loaders.preview.masks import ALARM, WIDTH, Masked, mask_sheet, sh
 from patchmill.loaders.preview.paste import Pasting
 from patchmill.loaders.preview.pictures import zoom_of
 from patchmill.loaders.preview.samples import Mask, masker
+from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
 
 SCENES = "scenes(count=6, size=64)"
@@ -40,7 +41,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def dilo(p: float, background: str = "grey") -> recipe.Recipe:
-    return recipe.load(f"dilo(size=96, paste={p}, background={background!r})")
+    return load_recipe(f"dilo(size=96, paste={p}, background={background!r})")
 
 
 # ---------------------------------------------------------------------------------- whose masks
@@ -171,7 +172,7 @@ def test_the_composite_is_the_whole_image_on_its_background() -> None:
 def test_a_recipe_with_copy_paste_can_be_seen_before_masks_are_made(tmp_path: Path) -> None:
     folder = making.photos(tmp_path / "src", 2)
     made = contact_sheet(folder, dilo(1.0), count=2)
-    plain = contact_sheet(folder, recipe.load("moco_v2(size=96)"), count=2)
+    plain = contact_sheet(folder, load_recipe("moco_v2(size=96)"), count=2)
     assert made.height > plain.height
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.recipe_load import load_recipe
 from patchmill.training.config import compose, overrides
+from patchmill.training.config.recipes import evaluation_recipe, training_recipe
 from patchmill.training.methods import METHODS
 
 METHOD_CHOICES = list(overrides.choices("method"))
@@ -55,7 +56,7 @@ def test_dilo_is_moco_with_other_views_and_nothing_else():
         views, pasted = moco["method"].pop("views"), dilo["method"].pop("views")
         assert (moco.pop("method_name"), dilo.pop("method_name")) == ("moco", "dilo")
         assert moco == dilo
-        (plain,), (group,) = recipes.load(views).views, recipes.load(pasted).views
+        (plain,), (group,) = load_recipe(views).views, load_recipe(pasted).views
         assert group.paste and replace(group, paste=None) == plain
 
 
@@ -67,8 +68,8 @@ def test_dilo_is_moco_with_other_views_and_nothing_else():
 def test_data_brings_a_scale_and_a_size_of_its_own(data: str, scale: str, size: int, root: Path):
     config = compose.compose(["method=moco", *words_for(data, root)])
     assert (config.scale, config.size) == (scale, size)
-    assert recipes.load(config.method.views).views[0].size == size
-    assert recipes.load(config.evaluate.view).views[0].size == size
+    assert training_recipe(config).views[0].size == size
+    assert evaluation_recipe(config).views[0].size == size
 
 
 def test_a_scale_that_is_asked_for_wins_over_that_of_the_data():

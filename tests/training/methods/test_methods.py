@@ -272,7 +272,7 @@ def test_every_methods_own_views_fit_it():
 
 
 def presets_of(views: str):
-    from patchmill.loaders import recipe
+    from patchmill.loaders.recipe_load import load_recipe
 
     assert views.partition("(")[0] in presets.ALL
-    return recipe.load(views)
+    return load_recipe(views)

@@ -1,0 +1,25 @@
+"""A recipe from what users write: a preset's name or call, or a YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patchmill.loaders import presets
+from patchmill.loaders.common import calls
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.recipe import Recipe
+
+
+def load_recipe(recipe: Recipe | str | Path) -> Recipe:
+    """A recipe from a Recipe, a preset with its knobs (`"dino(local_crops=6)"`) or a YAML file."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    text = str(recipe)
+    if not text.endswith((".yaml", ".yml")):
+        return calls.call(text, presets.ALL, "preset")
+    try:
+        return Recipe.from_yaml(Path(text).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MillError(f"cannot read the recipe {text}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise MillError(f"cannot read the recipe {text}: it is not a text file") from None
