@@ -1,7 +1,8 @@
 """Documents quote the committed figures, and name files that exist.
 
-Above a table that quotes a result stands `<!-- table: benchmarks/results/NAME.json COLUMN ... -->`, and in each of
-its rows the result's own name: `| <!-- NAME --> anything | FIGURE | ... |`.
+Above a table that quotes a result stands
+`<!-- table: benchmarks/results/NAME.json COLUMN ... -->`, and in each of its rows the result's own
+name: `| <!-- NAME --> anything | FIGURE | ... |`.
 """
 
 from __future__ import annotations

@@ -169,7 +169,6 @@ def test_a_second_job_for_the_same_output_is_refused(no_slurm, tmp_path, monkeyp
 
 
 @pytest.mark.slurm
-@pytest.mark.slow
 def test_on_slurm_as_an_array(cluster, capsys, tmp_path):
     for rank in range(3):
         make_share(SCENES, "whole", rank=rank)
@@ -182,7 +181,6 @@ def test_on_slurm_as_an_array(cluster, capsys, tmp_path):
 
 
 @pytest.mark.slurm
-@pytest.mark.slow
 @pytest.mark.xdist_group("slurm")
 def test_a_share_that_slurm_stops_early_is_requeued(cluster, capsys, tmp_path):
     """And the job that merges the shares waits for it."""

@@ -237,7 +237,6 @@ def test_the_copy_of_the_code_is_what_runs(tmp_path):
     assert done.stdout.strip() == str(tmp_path / script.SNAPSHOT / "cluster" / "job" / "record.py")
 
 
-@pytest.mark.slow
 def test_without_slurm_it_runs_here_to_a_report(tmp_path):
     """Two ranks, started by the command."""
     small = [
