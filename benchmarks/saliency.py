@@ -22,7 +22,7 @@ from patchmill.benchmarks.lib import report, timing
 from patchmill.benchmarks.lib.sample import Sample
 from patchmill.loaders import saliency
 from patchmill.loaders.common.errors import run_command
-from patchmill.loaders.common.in_threads import in_threads
+from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.saliency.estimate import assess_map
 from patchmill.loaders.saliency.resample import resize
@@ -96,7 +96,7 @@ def quality(method: Plane, scenes: Scenes) -> tuple[float, float, float, int]:
         doubtful = assess_map(plane, None).degenerate
         return apart, f_measure(plane, mask), abs(plane / 255 - mask).mean(), doubtful
 
-    found = np.array(list(in_threads(judge, range(len(scenes)), 2)), float)
+    found = np.array(list(map_in_threads(judge, range(len(scenes)), 2)), float)
     return (*found[:, :3].mean(axis=0), int(found[:, 3].sum()))
 
 

@@ -1,1 +1,1 @@
-"""Submit training and data preparation to SLURM, or run the same jobs on this machine."""
+"""Training on SLURM, or on this machine as if it were there: submit.py queues, status.py looks."""

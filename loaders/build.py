@@ -65,8 +65,8 @@ def build(
     from patchmill.loaders.ledger import Ledger
     from patchmill.loaders.loader import Loader
     from patchmill.loaders.order.schedule import Schedule, Shuffled, Streamed
-    from patchmill.loaders.pipelines.config import PipelineConfig
     from patchmill.loaders.pipelines.spec import choose
+    from patchmill.loaders.pipelines.worker import Work
     from patchmill.loaders.plan import draw
     from patchmill.loaders.sources import open_data
     from patchmill.loaders.sources.stream.source import StreamSource
@@ -90,17 +90,17 @@ def build(
         _check_stream(source, rank, world_size, steps)
         source.stream.seed = seed
         schedule = Streamed(source, batch_size, rank, world_size, drop_last, steps)
-        max_batch, count = batch_size, 0
+        most, count = batch_size, 0
     else:
         if steps is not None:
             raise MillError(f"steps is for streamed shards: {source.name} has an end of its own")
         _check_size(source, batch_size, world_size, drop_last)
         schedule = Shuffled(source, seed, batch_size, rank, world_size, drop_last)
-        max_batch, count = min(batch_size, len(source)), len(source)
+        most, count = min(batch_size, len(source)), len(source)
     shown = _masks(masks, source, recipe)
     bad = Ledger(_ledger_path(ledger, source, rank), count)
     grounds = _grounds(backgrounds, recipe, bad, seed)
-    config = PipelineConfig(
+    work = Work(
         source=source,
         ledger=bad,
         seed=seed,
@@ -111,21 +111,21 @@ def build(
         channels_last=channels_last,
         workers=workers,
         prefetch=prefetch,
-        max_batch=max_batch,
+        most=most,
         masks=shown,
-        backgrounds=grounds,
+        grounds=grounds,
     )
     return Loader(
         source,
         recipe,
         schedule,
-        choice.open(config),
+        choice.open(work),
         seed=seed,
         workers=workers,
         channels_last=channels_last,
         ledger=bad,
         masks="" if shown is None else shown.fingerprint,
-        backgrounds=(grounds or config).source.fingerprint if recipe.pastes_images else "",
+        backgrounds=(grounds or work).source.fingerprint if recipe.pastes_images else "",
     )
 
 
@@ -149,16 +149,21 @@ def _whole(name: str, value: Any, least: int, most: int | None = None) -> int:
     return number
 
 
+def require_samples(source: Source | StreamSource, least: int, batch: str, remedy: str) -> None:
+    """Raise a MillError for a source with fewer samples than a batch; streams are not counted."""
+    count = source.sample_count
+    if count is not None and count < least:
+        raise MillError(f"{source.name} has {count} samples, fewer than {batch}: {remedy}")
+
+
 def _check_size(source: Source, batch_size: int, world_size: int, drop_last: bool) -> None:
     count, together = len(source), batch_size * world_size
     if not count:
         raise MillError(f"{source.name} has no samples")
     share = f"{batch_size} x {world_size} ranks" if world_size > 1 else f"{batch_size}"
-    if drop_last and count < together:
-        raise MillError(
-            f"{source.name} has {count} samples, fewer than one global batch of {share}: "
-            "take a smaller batch_size, or drop_last=False"
-        )
+    if drop_last:
+        remedy = "take a smaller batch_size, or drop_last=False"
+        require_samples(source, together, f"one global batch of {share}", remedy)
     rest = count % together
     if not drop_last and 0 < rest < world_size:
         raise MillError(

@@ -66,12 +66,13 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile):
         for package, folder in folders().items()
         for path in (ROOT / folder).rglob("*.py")
     }
-    recipes = {
-        (Path("patchmill/training") / path.relative_to(ROOT / "training")).as_posix()
-        for path in (ROOT / "training" / "config").rglob("*.yaml")
+    data_files = {
+        f"patchmill/{path.relative_to(ROOT).as_posix()}"
+        for folder in ("training/config", "cluster/profiles")
+        for path in (ROOT / folder).rglob("*.yaml")
     }
-    assert recipes
-    assert files == modules | recipes | {"patchmill/py.typed"}
+    assert data_files
+    assert files == modules | data_files | {"patchmill/py.typed"}
 
 
 def test_wheel_states_version_licence_and_what_it_needs(wheel: zipfile.ZipFile):

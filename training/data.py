@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from patchmill import loaders
+from patchmill.loaders.build import require_samples
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.recipe_load import load_recipe
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from patchmill.loaders.loader import Loader
     from patchmill.loaders.sources.stream.source import StreamSource
-    from patchmill.loaders.sources.stream.stream import Stream
     from patchmill.training.config.settings import Config
     from patchmill.training.ranks.distributed import World
 
@@ -28,9 +28,9 @@ Split = Literal["train", "test"]
 def open_training(config: Config, world: World, folder: Path) -> Loader:
     """Batches of this rank's share of a global batch; `accumulate` of them make a step."""
     source = open_data(config.data.train)
-    _check_size(source, config)
+    check_sample_count(source, config)
     return loaders.build(
-        _to_build(source),
+        source,
         config.method.views,
         share(config, world.size),
         seed=config.seed,
@@ -69,7 +69,7 @@ def open_evaluation(
             f"as data.{'test' if split == 'test' else 'bank'}=DIR"
         )
     return loaders.build(
-        _to_build(source),
+        source,
         as_trained(load_recipe(recipe) if recipe else evaluation_recipe(config), config),
         _even(source, batch_size or config.evaluate.batch_size, world.size),
         seed=config.seed,
@@ -127,10 +127,6 @@ def as_trained(recipe: Recipe, config: Config) -> Recipe:
     return replace(recipe, views=tuple(views))
 
 
-def _to_build(source: Source | StreamSource) -> Source | Stream:
-    return source.stream if hasattr(source, "stream") else source
-
-
 def _place(config: Config, split: Split) -> str:
     data = config.data
     place = data.test if split == "test" else data.bank or data.train
@@ -139,19 +135,16 @@ def _place(config: Config, split: Split) -> str:
     return place
 
 
-def _check_size(source: Source | StreamSource, config: Config) -> None:
-    count = len(source) if hasattr(source, "__len__") else None
-    if count is not None and count < config.train.batch_size:
-        raise MillError(
-            f"{source.name} has {count} samples, fewer than train.batch_size="
-            f"{config.train.batch_size}: take a smaller batch"
-        )
+def check_sample_count(source: Source | StreamSource, config: Config) -> None:
+    """Raise a MillError for a data set with less than one batch of training."""
+    batch = config.train.batch_size
+    require_samples(source, batch, f"train.batch_size={batch}", "take a smaller batch")
 
 
 def _even(source: Source | StreamSource, batch: int, ranks: int) -> int:
     """The largest size up to `batch` that leaves no rank without a share of the last batch."""
-    if ranks == 1 or not hasattr(source, "__len__"):
+    count = source.sample_count
+    if ranks == 1 or count is None:
         return batch
-    count = len(source)
     rests = ((size, count % (size * ranks)) for size in range(batch, 0, -1))
     return next((size for size, rest in rests if not 0 < rest < ranks), batch)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from patchmill.loaders.build import default_workers
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.in_threads import in_threads
+from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.decode.decoder import BadImage, decode
 from patchmill.loaders.sources import Source
 
@@ -34,7 +34,7 @@ class Sample:
         self.classes = []
         self._source = source
         wanted = range(0, len(source), max(1, len(source) // count))[:count]
-        read = in_threads(lambda id: _whole(source, id), wanted, default_workers())
+        read = map_in_threads(lambda id: _whole(source, id), wanted, default_workers())
         found = {
             id: data
             for id, data in zip(wanted, read, strict=True)
@@ -80,7 +80,7 @@ def is_plain(data: bytes) -> bool:
 
 
 def describe(images: Sequence[bytes]) -> dict[str, Any]:
-    shapes = list(in_threads(lambda data: decode(data).shape, images, default_workers()))
+    shapes = list(map_in_threads(lambda data: decode(data).shape, images, default_workers()))
     return {
         "count": len(images),
         "jpegs": sum(data[:2] == JPEG for data in images),

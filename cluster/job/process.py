@@ -1,4 +1,4 @@
-"""The task that each process of a job runs: train, and requeue the job if it must stop early."""
+"""What every process of a job does: train, and see to it that the job goes on if it must stop."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ from patchmill.training.config import compose
 from patchmill.training.ranks import rendezvous, signals
 from patchmill.training.runtime import display
 
-CACHES = "PATCHMILL_JOB_CACHE"  # folder for compiled code, on the node's own disk
+CACHES = "PATCHMILL_JOB_CACHE"  # the folder on the node's own disk where the job compiles into
 
 
 @dataclass(frozen=True)
-class TrainingTask:
-    """Callable that submitit pickles, and calls in each process.
+class Training:
+    """submitit pickles this, and calls it in each process.
 
-    submitit's signal handler saves and requeues inside the handler, where ranks cannot agree on a
-    step, and its children inherit it: ours, which only notes the signal, replaces it first of all.
-    Until then signals are ignored (script.python_command).
+    Its own handler saves and requeues inside a signal handler, where ranks cannot agree on
+    anything, and its children inherit it: ours, which only notes that there was a signal, takes
+    its place first of all. For the seconds before, signals are ignored (script.python).
     """
 
     config: Mapping[str, Any]
     requeue: bool
-    folder: str  # working directory of the submission: relative paths start there
+    folder: str  # which the user's relative paths start from
     commit: str  # of the code
 
     def __call__(self) -> None:
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
-        # The script starts in the copy of the code, where Python then finds its modules.
+        # Python looks for modules where it starts: the script begins in the copy of the code.
         os.chdir(self.folder)
         with signals.Signals():
-            os.environ.update(_torchrun_variables(os.environ))
+            os.environ.update(_local_place(os.environ))
             try:
-                self._print_start()
+                self._introduce()
                 config = compose.from_plain(self.config)
-                restarts.record_start(Path(config.out) / config.name)
+                restarts.begin(Path(config.out) / config.name)
                 engine.train(config)
             except signals.Stopped as stopped:
                 self._leave(stopped)
             except MillError as error:
                 print(f"error: {error} (on {node()})", file=sys.stderr)
                 sys.exit(1)
-            _remove_caches()
+            _tidy()
 
-    def _print_start(self) -> None:
-        """Name rank, node, GPU and code: logs then tell which node or GPU is faulty."""
+    def _introduce(self) -> None:
+        """So that a node or a GPU that ails can be told from the logs."""
         place = rendezvous.place()
         rank, size, local = place[:3] if place else (0, 1, 0)
         display.speak(rank == 0)
@@ -68,15 +68,16 @@ class TrainingTask:
     def _leave(self, stopped: signals.Stopped) -> None:
         place = rendezvous.place()
         if place and place.rank:
-            signals.leave(0)  # srun would kill rank 0 on any other code before it has requeued
+            signals.leave(0)  # any other code would end rank 0 before it has spoken for all
         job = os.environ.get("SLURM_JOB_ID")
-        if job and self.requeue:
-            commands.requeue_if_due(job, stopped.signal)
+        if job and self.requeue and commands.is_due(stopped.signal, commands.shown(job)):
+            refused = commands.requeue(job)
+            print(f"SLURM does not requeue job {job}: {refused}" if refused else "queued again")
         signals.leave()
 
 
 def node() -> str:
-    """The node's name in SLURM, which its commands take."""
+    """As SLURM calls it, which is what its commands take."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
@@ -84,14 +85,14 @@ def _device(local: int) -> str:
     if local >= torch.cuda.device_count():
         return "no GPU"
     try:
-        gpu = torch.cuda.get_device_properties(local)
+        found = torch.cuda.get_device_properties(local)
     except RuntimeError as error:
         return f"GPU {local}, which does not work ({str(error).splitlines()[0]})"
-    return f"GPU {local} ({gpu.name}, {gpu.uuid})"
+    return f"GPU {local} ({found.name}, {found.uuid})"
 
 
-def _torchrun_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """torchrun's variables for processes that submitit started on this machine."""
+def _local_place(environ: Mapping[str, str]) -> dict[str, str]:
+    """What torchrun would say, of the processes that submitit started on this machine."""
     size = int(environ.get("SUBMITIT_LOCAL_NTASKS", 1))
     if environ.get("SUBMITIT_EXECUTOR") != "local" or size == 1:
         return {}
@@ -107,7 +108,7 @@ def _torchrun_variables(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _remove_caches() -> None:
-    """Remove the job's compiled code from the node's disk."""
+def _tidy() -> None:
+    """What was compiled for the job, at its end."""
     if (folder := os.environ.get(CACHES)) and os.environ.get("SLURM_LOCALID", "0") == "0":
         shutil.rmtree(folder, ignore_errors=True)

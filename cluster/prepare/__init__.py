@@ -1,1 +1,1 @@
-"""Data preparation as an array of SLURM tasks."""
+"""Data preparation as an array of tasks."""

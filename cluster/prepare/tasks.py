@@ -1,4 +1,4 @@
-"""The tasks of a preparation: prepare one rank's share, or merge all shares at the end."""
+"""What each task of a preparation does: a piece of it, or what is left at the end."""
 
 from __future__ import annotations
 
@@ -21,45 +21,46 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
-class ShareTask:
-    """Callable that submitit pickles; `words` are arguments of loaders/prepare/command.py."""
+class Piece:
+    """submitit pickles this, and calls it; `words` are those of loaders/prepare/command.py."""
 
     words: Sequence[str]
-    folder: str  # working directory of the submission: relative paths start there
+    folder: str  # which the user's relative paths start from
     requeue: bool
 
     def __call__(self) -> None:
         os.chdir(self.folder)
-        with _handlers(self._exit), _one_line_errors():
+        with _signals(self._end), _sentences():
             command.main(self.words)
 
-    def _exit(self, number: int, frame: FrameType | None) -> None:
-        """Exit at once: finished segments are on the disk, and nothing else needs saving.
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        """At once: what was made is kept, and nothing has to be saved.
 
-        An exception would be lost if the signal arrives inside a callback of compiled code.
+        An exception would be lost where the signal meets a callback of compiled code.
         """
         signal.signal(number, signal.SIG_IGN)
         job = os.environ.get("SLURM_JOB_ID")
-        if job and self.requeue:
-            commands.requeue_if_due(job, number)
+        if job and self.requeue and commands.is_due(number, commands.shown(job)):
+            refused = commands.requeue(job)
+            print(f"SLURM does not requeue job {job}: {refused}" if refused else "queued again")
         sys.stdout.flush()
         os._exit(run_folder.STOPPED)
 
 
 @dataclass(frozen=True)
-class MergeTask:
-    """Merges the shares if the last of their tasks has not done so; names missing ones."""
+class Ending:
+    """Puts the pieces together, where the last of them has not done so; says which are missing."""
 
-    words: Sequence[str]  # arguments of the first share, which is complete by now
+    words: Sequence[str]  # of the first piece, which leave nothing to make
     folder: str
-    status_folder: str  # whose status.json says how this ended
+    jobs: str  # the folder whose status is to say how it ended
 
     def __call__(self) -> None:
         os.chdir(self.folder)
-        status = run_folder.Status(Path(self.status_folder))
+        status = run_folder.Status(Path(self.jobs))
         try:
-            with _one_line_errors():
-                _check_complete(command.remaining(self.words))
+            with _sentences():
+                _check_whole(command.left(self.words))
                 command.main(self.words)
         except SystemExit:
             status.end("failed")
@@ -67,17 +68,17 @@ class MergeTask:
         status.end("done")
 
 
-def _check_complete(work: command.RemainingWork) -> None:
-    if ranks := work.unfinished_ranks:
+def _check_whole(left: command.Left) -> None:
+    if left.pieces:
         raise MillError(
-            f"{len(ranks)} of {work.world_size} shares of {work.out} are not complete "
-            f"({', '.join(map(str, ranks[:20]))}): see the logs of their tasks; the same command "
-            "as before queues them again"
+            f"{len(left.pieces)} of {left.tasks} pieces of {left.out} are not complete "
+            f"({', '.join(map(str, left.pieces[:20]))}): see the logs of their tasks; the same "
+            "command as before queues them again"
         )
 
 
 @contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
+def _sentences() -> Iterator[None]:
     try:
         yield
     except MillError as error:
@@ -86,8 +87,8 @@ def _one_line_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _handlers(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Replace submitit's signal handlers, which requeue whatever the reason for the signal."""
+def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """In place of submitit's own, which requeues for whatever reason it was sent one."""
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
     before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:

@@ -1,1 +1,1 @@
-"""SLURM's commands, the batch script and the queue."""
+"""SLURM: its commands, the batch script, the queue."""

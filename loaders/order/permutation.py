@@ -15,6 +15,8 @@ from patchmill.kernels.common.jit import jit_ieee
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.plan import philox
 
+MOST_SUBSTITUTES = 100  # draws of a sample to replace an unreadable one
+
 _ROUNDS = 4
 _SMALLEST_SIDE = 64  # a few samples walk in a domain of thousands, or the shuffle would show
 _SUBSTITUTE = np.uint64(0xFF00)  # stands where plans have view and operation: none has 255

@@ -14,7 +14,7 @@ import numpy as np
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.order import permutation
-from patchmill.loaders.pipelines import BatchIds
+from patchmill.loaders.pipelines import Portion
 from patchmill.loaders.sources import Source
 from patchmill.loaders.sources.stream.source import StreamSource
 from patchmill.loaders.sources.stream.stream import StreamPosition
@@ -23,7 +23,7 @@ from patchmill.loaders.sources.stream.stream import StreamPosition
 class Schedule(Protocol):
     steps: int | None  # in an epoch; None where only the end of a stream tells
 
-    def portions(self, epoch: int, step: int) -> Iterator[BatchIds]:
+    def portions(self, epoch: int, step: int) -> Iterator[Portion]:
         """This rank's batches of an epoch, from a step on."""
         ...
 
@@ -59,14 +59,13 @@ class Shuffled:
         self._count, self._rank, self._world_size = len(source), rank, world_size
         self._global_batch = batch_size * world_size
         self._order = permutation.Order(len(source), seed)
-        self._prefetch = getattr(source, "prefetch", None)
+        self._prefetch = source.prefetch
         self.steps = self._steps = permutation.steps(len(source), self._global_batch, drop_last)
 
-    def portions(self, epoch: int, step: int) -> Iterator[BatchIds]:
+    def portions(self, epoch: int, step: int) -> Iterator[Portion]:
         for current in range(step, self._steps):
             ids = self._ids(epoch, current)
-            if self._prefetch:
-                self._prefetch(ids)
+            self._prefetch(ids)
             yield epoch, ids
 
     def _ids(self, epoch: int, step: int) -> np.ndarray:
@@ -109,7 +108,7 @@ class Streamed:
         ] = {}  # by step: the round, and where it stands
         self._ids: dict[int, np.ndarray] = {}  # of batches in the making, by the step behind them
 
-    def portions(self, epoch: int, step: int) -> Iterator[BatchIds]:
+    def portions(self, epoch: int, step: int) -> Iterator[Portion]:
         round, mark = self._marks.get(step, _BEGINNING)
         self._marks, self._ids = {step: (round, mark)}, {}
         self._source.clear()

@@ -29,14 +29,14 @@ class Parser(argparse.ArgumentParser):
         raise MillError(f"{message}; --help lists the options")
 
 
-class RemainingWork(NamedTuple):
-    """The part of a command's work that is not done yet."""
+class Left(NamedTuple):
+    """What a command would have to do."""
 
     name: str  # of the source
     images: int
     out: Path
-    world_size: int
-    unfinished_ranks: list[int] | None  # None if the output is complete
+    tasks: int  # that share the work
+    pieces: list[int] | None  # of them, those that are not complete; None where all is in place
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prepare(given)
 
 
-def remaining(arguments: Sequence[str]) -> RemainingWork:
-    """Check the arguments as `main` does, and return what it would do; writes nothing."""
+def left(arguments: Sequence[str]) -> Left:
+    """Of what `main` would be told; it is checked as there, and nothing is written."""
     from patchmill.loaders.prepare import make_masks as masking
     from patchmill.loaders.prepare import run
 
@@ -59,13 +59,13 @@ def remaining(arguments: Sequence[str]) -> RemainingWork:
         known = _mask_options(given)
         source = run.open_any(given.data)
         out = _mask_file(given, source)
-        ranks = masking.unfinished_ranks(source, out, known)
-        return RemainingWork(source.name, len(source), out, known.world_size, ranks)
+        pieces = masking.left(source, out, known)
+        return Left(source.name, len(source), out, known.world_size, pieces)
     given = _parser().parse_args(arguments)
     options = _options(given)
     source = run.open_any(given.source)
-    ranks = run.unfinished_ranks(source, given.out, options)
-    return RemainingWork(source.name, len(source), given.out, options.world_size, ranks)
+    pieces = run.left(source, given.out, options)
+    return Left(source.name, len(source), given.out, options.world_size, pieces)
 
 
 def prepare(arguments: Sequence[str]) -> None:

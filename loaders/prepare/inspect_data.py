@@ -13,8 +13,8 @@ import numpy as np
 
 from patchmill.loaders.common.columns import Columns
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.in_threads import in_threads
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.copypaste.masks import SUFFIX as MASKS
 from patchmill.loaders.decode.decoder import BadImage, decode
 from patchmill.loaders.prepare import finish, images, inspect_masks, journal, output_paths
@@ -64,7 +64,7 @@ def inspect(out: Path) -> tuple[str, list[str]]:
     if out.is_dir():
         shards = _shards(place, about, problems)
         with track(f"verifying {out}", len(shards)) as advance:
-            found = list(in_threads(lambda shard: _shard(shard, advance), shards, _THREADS))
+            found = list(map_in_threads(lambda shard: _shard(shard, advance), shards, _THREADS))
     else:
         found = [_beton(out, about)]
     problems += [problem for one in found for problem in one.problems]

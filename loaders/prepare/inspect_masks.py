@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.in_threads import in_threads
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.copypaste import masks
 from patchmill.loaders.copypaste.mask_file import MaskFile
 from patchmill.loaders.copypaste.masks import DEGENERATE, MISSING, UNREADABLE, USED, Masks
@@ -52,7 +52,7 @@ def _look(found: Masks, ids: range) -> tuple[Counter[str], list[str]]:
     counts: Counter[str] = Counter()
     problems = []
     with track(f"verifying masks of {found.name}", len(ids)) as advance:
-        for state, problem in in_threads(lambda id: _one(found, id), ids, _THREADS):
+        for state, problem in map_in_threads(lambda id: _one(found, id), ids, _THREADS):
             counts[state] += 1
             if problem:
                 problems.append(problem)

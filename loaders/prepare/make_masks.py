@@ -22,8 +22,8 @@ from typing import Any
 import patchmill
 from patchmill.loaders.common import files
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.in_order import in_order
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.threads import map_ahead
 from patchmill.loaders.copypaste import mask_file
 from patchmill.loaders.copypaste.mask_file import MaskFile, MaskRow
 from patchmill.loaders.decode.decoder import BadImage
@@ -100,7 +100,7 @@ def make(
         return Outcome(out, kept.count - before, time.monotonic() - began, waiting)
 
 
-def unfinished_ranks(source: Source, out: Path, options: Options) -> list[int] | None:
+def left(source: Source, out: Path, options: Options) -> list[int] | None:
     """The ranks whose part is not complete; None where the file is. Nothing is written."""
     if not out.parent.is_dir():
         raise MillError(f"cannot write {out}: there is no folder {out.parent}")
@@ -242,8 +242,8 @@ def _rows(
         return mask_file.mask_row(found.plane, found.foreground, found.confidence, found.why)
 
     with (
-        contextlib.closing(in_order(read, ids, _READERS, 2 * workers + _READERS)) as encoded,
-        contextlib.closing(in_order(row, encoded, workers, 2 * workers)) as rows,
+        contextlib.closing(map_ahead(read, ids, _READERS, 2 * workers + _READERS)) as encoded,
+        contextlib.closing(map_ahead(row, encoded, workers, 2 * workers)) as rows,
     ):
         yield from rows
 

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 from patchmill.loaders.common import files
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.in_order import in_order
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.threads import map_ahead
 from patchmill.loaders.copypaste import masks
 from patchmill.loaders.copypaste.mask_png import encode_mask
 from patchmill.loaders.copypaste.masks import Masks
@@ -105,7 +105,7 @@ def prepare(
         return outcome
 
 
-def unfinished_ranks(source: Source, out: Path, options: Options) -> list[int] | None:
+def left(source: Source, out: Path, options: Options) -> list[int] | None:
     """The ranks whose part is not complete; None where all is in place. Nothing is written."""
     place = output_paths.choose(out, options.format)
     found = masks.open_masks(source)
@@ -192,9 +192,9 @@ def _samples(task: Task, positions: range) -> Generator[list[Ready | Bad], None,
 
     with (
         contextlib.closing(
-            in_order(read, _ids(source, task.options, positions), READERS, 2 * READERS)
+            map_ahead(read, _ids(source, task.options, positions), READERS, 2 * READERS)
         ) as encoded,
-        contextlib.closing(in_order(ready, encoded, workers, 2 * workers)) as samples,
+        contextlib.closing(map_ahead(ready, encoded, workers, 2 * workers)) as samples,
     ):
         yield from samples
 

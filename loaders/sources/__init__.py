@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from patchmill.loaders.sources.stream.stream import Stream
 
 
-class Source(Protocol):
-    """What a pipeline needs of a data set; reads must be safe from many threads at once.
+class SimpleSource(Protocol):
+    """The least that a user's own source must have; reads must be safe from many threads at once.
 
-    A source may also have `prefetch(ids)`, which is told what will be read soon and does not wait.
+    It may also have any other member of `Source`; `numbered.AdaptedSource` adds those it lacks.
     """
 
     name: str  # how the user would name it, for messages
@@ -41,10 +41,41 @@ class Source(Protocol):
         ...
 
 
+class Source(SimpleSource, Protocol):
+    """A numbered data set as loaders use it; see `numbered.NumberedSource` for the defaults.
+
+    `StreamSource` has the same members but for `__len__`; its `sample_count` is None.
+    """
+
+    @property
+    def masked(self) -> bool:
+        """Whether samples come with masks."""
+        ...
+
+    @property
+    def sample_count(self) -> int | None:
+        """How many samples there are; None for a stream, whose end is not known."""
+        ...
+
+    def prefetch(self, ids: np.ndarray) -> None:
+        """Announce samples that will be read soon; does not wait."""
+        ...
+
+    def labels_of(self, ids: np.ndarray) -> np.ndarray | None:
+        """int64 labels of these samples; None where there are none."""
+        ...
+
+    def substitute(self, seed: int, epoch: int, id: int, attempt: int) -> int:
+        """The sample read in place of an unreadable one; the same one after a resume."""
+        ...
+
+    def background_candidates(self, seed: int, epoch: int, id: int) -> list[int]:
+        """Samples of which one may become the background of sample `id`."""
+        ...
+
+
 class Masked(Source, Protocol):
     """A source that can have masks, which say what of an image is foreground."""
-
-    masked: bool  # whether there are any
 
     def mask(self, index: int) -> np.ndarray | None:
         """uint8 [height, width] of any size, 0 for background to 255; None where there is none.
@@ -54,15 +85,17 @@ class Masked(Source, Protocol):
         ...
 
 
-def open_source(data: str | Path | Sequence[str | Path] | Source) -> Source:
+def open_source(data: str | Path | Sequence[str | Path] | SimpleSource) -> Source:
     """As `open_data`, for what needs samples that are numbered."""
     source = open_data(data)
-    if hasattr(source, "__len__"):
+    if source.sample_count is not None:
         return source  # type: ignore[return-value]
     raise MillError(f"{source.name} is streamed, which this cannot work on: fetch the shards")
 
 
-def open_data(data: str | Path | Sequence[str | Path] | Source | Stream) -> Source | StreamSource:
+def open_data(
+    data: str | Path | Sequence[str | Path] | SimpleSource | Source | StreamSource | Stream,
+) -> Source | StreamSource:
     """A source, or a stream, from what the user wrote.
 
     A folder of images; WebDataset shards, as `train.tar`, `train-{000000..000146}.tar`,
@@ -116,7 +149,10 @@ def _checked(data: Any) -> Source | StreamSource:
     if hasattr(data, "samples") and hasattr(data, "shards"):
         return _flow(data)
     if hasattr(data, "read") and hasattr(data, "where") and hasattr(data, "fingerprint"):
-        return data
+        from patchmill.loaders.sources.numbered import AdaptedSource
+
+        complete = hasattr(data, "sample_count") and hasattr(data, "labels_of")
+        return data if complete else AdaptedSource(data)
     raise MillError(
         f"cannot read data from {data!r}: give a folder, shards, 'scenes:1000' or a source"
     )

@@ -1,8 +1,8 @@
 """A folder of image files: one sub-folder for each class, or all files without labels.
 
-The first start lists the folder and caches an index; later starts map that index and only compare
-the modification times of the listed directories. Hidden files and those without an image extension
-are skipped; whether a file really is an image shows when it is decoded.
+The first start lists the folder and keeps an index in the cache; later starts map that index and
+only compare the modification times of the listed directories. Files that are not images by name,
+and hidden ones, are passed over; whether a file really is an image shows when it is decoded.
 """
 
 from __future__ import annotations
@@ -20,25 +20,28 @@ import numpy as np
 
 from patchmill.loaders.common import cache, columns
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.in_threads import in_threads
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.threads import map_in_threads
+from patchmill.loaders.sources.numbered import NumberedSource
 
 log = logging.getLogger("patchmill")
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm")
 
-_EXTENSIONS = frozenset(extension.encode() for extension in EXTENSIONS)
+_ENDINGS = frozenset(extension.encode() for extension in EXTENSIONS)
 _KIND = "folder index 1"
 _THREADS = 16  # directories are listed concurrently: on network disks each costs a round trip
-_STATS_PER_TASK = 64  # directories that a thread checks at a time
-_RACY_NS = 2_000_000_000  # within this, a further change may leave the modification time as it is
+_STATS = 64  # directories that a thread checks at a time
+_RACY_NS = (
+    2_000_000_000  # a change this close to the listing may leave a modification time as it is
+)
 
 
-class Folder:
+class Folder(NumberedSource):
     """All images below `path`, in the byte order of their paths.
 
-    The sub-folders of `path`, sorted, are the classes of all images below them. Where none of them
-    holds an image, the data set is the images in `path` itself, without labels.
+    Classes are the sub-folders of `path` (sorted; what lies deeper belongs to them); where none of
+    them holds an image, the images in `path` itself are the data set, without labels.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -46,7 +49,7 @@ class Folder:
         root = os.path.realpath(os.path.expanduser(self.name))
         _check(self.name, root)
         self._root = os.fsencode(root) + b"/"
-        index = _open_index(root)
+        index = _cached_index(root)
         self._paths, self._starts = index["paths"], index["starts"]
         self.fingerprint: str = index.meta["fingerprint"]
         self.classes: list[str] = index.meta["classes"]
@@ -83,13 +86,13 @@ def _check(name: str, root: str) -> None:
 # ---------------------------------------------------------------------------------------- the index
 
 
-def _open_index(root: str) -> columns.Columns:
+def _cached_index(root: str) -> columns.Columns:
     key = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     path = cache.root() / "folders" / f"{key}.index"
     index = columns.find(path, _KIND)
     if index is not None and _is_fresh(os.fsencode(root), index):
         return index
-    content, meta = _build_index(root)
+    content, meta = _index(root)
     try:
         cache.folder("folders")
         columns.write(path, _KIND, content, meta)
@@ -106,10 +109,10 @@ def _is_fresh(root: bytes, index: columns.Columns) -> bool:
     def unchanged(first: int) -> bool:
         return all(
             _modified(os.path.join(root, columns.item(names, starts, i))) == recorded[i]
-            for i in range(first, min(first + _STATS_PER_TASK, len(recorded)))
+            for i in range(first, min(first + _STATS, len(recorded)))
         )
 
-    return all(in_threads(unchanged, range(0, len(recorded), _STATS_PER_TASK), _THREADS))
+    return all(map_in_threads(unchanged, range(0, len(recorded), _STATS), _THREADS))
 
 
 def _modified(directory: bytes) -> int | None:
@@ -119,7 +122,7 @@ def _modified(directory: bytes) -> int | None:
         return None
 
 
-def _build_index(root: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _index(root: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     started = time.time_ns()
     with track(f"listing {root}") as advance:
         listing = _list(os.fsencode(root), advance)
@@ -152,7 +155,7 @@ def _build_index(root: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 @dataclass
 class _Listing:
-    """The contents of a directory tree; paths are relative to the data set's root."""
+    """What lies below a directory; paths are relative to the data set's root."""
 
     paths: list[bytes]
     labels: list[int]
@@ -165,7 +168,7 @@ def _list(root: bytes, advance: Callable[[int], None]) -> _Listing:
     names, subfolders = _entries(root, b"")
     images = [name for name in names if _is_image(name)]
     classes = sorted(subfolders)
-    trees = list(in_threads(lambda name: _list_tree(root, name, advance), classes, _THREADS))
+    trees = list(map_in_threads(lambda name: _list_tree(root, name, advance), classes, _THREADS))
     for tree in trees:
         directories |= tree.directories
     if not any(tree.paths for tree in trees):
@@ -188,7 +191,7 @@ def _list(root: bytes, advance: Callable[[int], None]) -> _Listing:
 
 
 def _list_tree(root: bytes, top: bytes, advance: Callable[[int], None]) -> _Listing:
-    """List everything below `root/top`, each real directory once so that cycles of links end."""
+    """Everything below `root/top`; each real directory once, so that looping links end."""
     listing = _Listing([], [], [], {})
     seen = {_identity(os.stat(root))}
     pending = [top]
@@ -211,7 +214,7 @@ def _list_tree(root: bytes, top: bytes, advance: Callable[[int], None]) -> _List
 
 
 def _entries(directory: bytes, prefix: bytes) -> tuple[list[bytes], list[bytes]]:
-    """(files, sub-folders) that are not hidden, with `prefix` before each name."""
+    """(files, sub-folders) that are not hidden, each with `prefix` before its name."""
     files: list[bytes] = []
     folders: list[bytes] = []
     try:
@@ -225,8 +228,8 @@ def _entries(directory: bytes, prefix: bytes) -> tuple[list[bytes], list[bytes]]
 
 
 def _is_image(path: bytes) -> bool:
-    _, dot, extension = path.rpartition(b".")
-    return bool(dot) and extension.lower() in _EXTENSIONS
+    _, dot, ending = path.rpartition(b".")
+    return bool(dot) and ending.lower() in _ENDINGS
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

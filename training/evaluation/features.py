@@ -82,9 +82,10 @@ def gathered(
 def images_seen(loader: Loader, most: int | None = None) -> int:
     """How many images are represented."""
     source = loader.source
-    if not hasattr(source, "__len__"):
+    count = source.sample_count
+    if count is None:
         raise MillError(f"{source.name} is streamed, which cannot be evaluated: fetch the shards")
-    return min(len(source), most or len(source))
+    return min(count, most or count)
 
 
 @contextmanager

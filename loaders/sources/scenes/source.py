@@ -18,8 +18,9 @@ import numpy as np
 
 from patchmill.loaders.common import cache, columns
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.in_threads import in_threads
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.threads import map_in_threads
+from patchmill.loaders.sources.numbered import NumberedSource
 
 if TYPE_CHECKING:
     from patchmill.loaders.sources.scenes.scene import Scene, Settings
@@ -28,7 +29,7 @@ _PART = 256
 _KIND = "scenes 2"  # raised whenever the same settings give other scenes
 
 
-class Scenes:
+class Scenes(NumberedSource):
     """`count` scenes, labelled with the class of their main thing.
 
     Every class owns a background: it appears behind the class with chance `background_bias`, and
@@ -164,7 +165,7 @@ def _paint(folder: Path, span: tuple[int, int], settings: Settings, advance: Any
     from patchmill.loaders.sources.scenes.scene import make
 
     scenes: list[Scene] = []
-    for scene in in_threads(partial(make, settings), range(*span), _cores()):
+    for scene in map_in_threads(partial(make, settings), range(*span), _cores()):
         scenes.append(scene)
         advance(1)
     jpegs, jpeg_starts = columns.join([scene.jpeg for scene in scenes])

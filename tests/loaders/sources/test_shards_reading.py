@@ -20,8 +20,8 @@ from helpers_shards import (
     write_samples,
 )
 
-from patchmill.loaders.common import descriptors
-from patchmill.loaders.common.descriptors import Descriptors
+from patchmill.loaders.common import open_files
+from patchmill.loaders.common.open_files import OpenFiles
 from patchmill.loaders.sources.shards.source import Shards
 
 
@@ -89,13 +89,13 @@ def test_prefetch_changes_nothing(shards: Path) -> None:
 def test_few_files_stay_open_and_threads_do_not_meet(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(descriptors, "_MOST", 1)
+    monkeypatch.setattr(open_files, "_MOST", 1)
     source = Shards(shards)
     before = len(os.listdir("/proc/self/fd"))
     ids = np.random.default_rng(0).integers(0, COUNT, 2000).tolist()
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(source.read, ids)) == [image(i) for i in ids]
-    assert len(source._descriptors) == 1
+    assert len(source._open_files) == 1
     assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
@@ -111,7 +111,7 @@ def test_the_limit_follows_what_the_system_allows(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def limit() -> int:
-        return Descriptors(lambda _: b"", lambda *_: None)._limit
+        return OpenFiles(lambda _: b"", lambda *_: None)._limit
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
     assert limit() == 128

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.read_ahead import read_ahead
+from patchmill.loaders.common.threads import read_ahead
 from patchmill.loaders.sources.stream import stream as stream_module
 from patchmill.loaders.sources.stream.stream import Stream, StreamPosition
 
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "_RETRY_DELAYS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(stream_module, "_PAUSES_S", (0.0, 0.0, 0.0))
 
 
 def stream(folder: Path, kind: str = "file", **options: int) -> Stream:
@@ -116,14 +116,14 @@ def test_continued_anywhere(
 def test_a_resume_rereads_one_window_at_most(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = stream(folder, window=6)
     whole = list(source.samples(0))
-    read, pieces = stream_module._read_shard, []
+    read, pieces = stream_module._read, []
 
     def counted(*where: object) -> Generator[object]:
         for piece in read(*where):  # type: ignore[arg-type]
             pieces.append(piece)
             yield piece
 
-    monkeypatch.setattr(stream_module, "_read_shard", counted)
+    monkeypatch.setattr(stream_module, "_read", counted)
     list(source.samples(0, start=whole[27].after))
     assert len(pieces) == 31 - 24
 

@@ -107,6 +107,6 @@ def test_a_bad_image_has_no_row(tmp_path: Path):
 
 def test_a_stream_is_refused():
     loader = open_scenes()
-    loader.source = SimpleNamespace(name="https://somewhere/train.tar")
+    loader.source = SimpleNamespace(name="https://somewhere/train.tar", sample_count=None)
     with pytest.raises(MillError, match=r"train.tar is streamed, which cannot be evaluated"):
         extract(Tiny(), loader)

@@ -1,4 +1,4 @@
-"""Many files to read from at any place, of which only those used last are kept open."""
+"""An LRU cache of open files, for random reads from more files than a process may hold open."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Callable
 _MOST = 4096
 
 
-class Descriptors:
-    """The files that were used last stay open; safe from many threads at once.
+class OpenFiles:
+    """LRU cache of open files, by number: `path(file)` names one; any thread may use it.
 
-    `check` sees the status of each file that is opened, and may refuse it with an OSError.
+    `check` receives the status of each file as it is opened, and may refuse it with an OSError.
     """
 
     def __init__(
@@ -23,29 +23,29 @@ class Descriptors:
         limit: int | None = None,
     ) -> None:
         self._path, self._check, self._limit = path, check, limit or _default_limit()
-        self._open: OrderedDict[int, Descriptor] = OrderedDict()
+        self._open: OrderedDict[int, OpenFile] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def get(self, file: int) -> Descriptor:
-        """Keep what this returns as long as its number is used: that keeps it open."""
+    def get(self, file: int) -> OpenFile:
+        """The open file; it stays open at least as long as the returned object is referenced."""
         with self._lock:
-            if found := self._open.get(file):
+            if cached := self._open.get(file):
                 self._open.move_to_end(file)
-                return found
-        opened = Descriptor(self._path(file))
+                return cached
+        opened = OpenFile(self._path(file))
         self._check(file, os.fstat(opened.number))
         with self._lock:
             self._open[file] = opened
             dropped = self._open.popitem(last=False) if len(self._open) > self._limit else None
-        del dropped  # closed here, where nobody waits for it
+        del dropped  # closed here, outside the lock
         return opened
 
 
-class Descriptor:
-    """An open file, closed when nobody holds it any more."""
+class OpenFile:
+    """A file descriptor (`number`), closed with the last reference to this object."""
 
     __slots__ = ("number",)
 
@@ -59,7 +59,7 @@ class Descriptor:
 
 
 def _default_limit() -> int:
-    """Half of what this process may open."""
+    """Half of the files this process may open."""
     try:
         import resource
 

@@ -1,0 +1,86 @@
+"""Work in background threads: results in order, bounded read-ahead, iterators read ahead."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import NamedTuple, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_JOIN_SECONDS = 1.0  # for a thread that may be waiting for the network
+
+
+def map_in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Iterator[Result]:
+    """Results in the order of the items; an error or Ctrl-C cancels what has not begun.
+
+    All items are taken at once: for more than fit into memory see `map_ahead`.
+    """
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield from pool.map(work, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def map_ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int
+) -> Generator[Result, None, None]:
+    """Results in the order of the items, of which at most `ahead` are begun and not yet yielded."""
+    pool = ThreadPoolExecutor(threads, "patchmill-prepare")
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            if len(pending) == ahead:
+                yield pending.popleft().result()
+            pending.append(pool.submit(work, item))
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _End(NamedTuple):
+    error: BaseException | None
+
+
+def read_ahead(items: Generator[Item], ahead: int) -> Iterator[Item]:
+    """The items of a generator run in a thread, at most `ahead` of them waiting.
+
+    Closing this closes `items` too.
+    """
+    ready: SimpleQueue[Item | _End] = SimpleQueue()
+    room, closed = threading.Semaphore(ahead), threading.Event()
+
+    def fill() -> None:
+        error = None
+        try:
+            for item in items:
+                room.acquire()
+                if closed.is_set():
+                    return
+                ready.put(item)
+        except BaseException as caught:
+            error = caught
+        finally:
+            items.close()
+            ready.put(_End(error))
+
+    thread = threading.Thread(target=fill, name="patchmill-ahead", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := ready.get(), _End):
+            room.release()
+            yield item
+        if item.error:
+            raise item.error
+    finally:
+        closed.set()
+        room.release()
+        thread.join(_JOIN_SECONDS)

@@ -1,0 +1,66 @@
+"""What every source of numbered samples does in the same way, and users' own sources made so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from patchmill.loaders.sources import SimpleSource
+
+
+class NumberedSource:
+    """Base class of sources whose samples are numbered from 0 to `len(source) - 1`."""
+
+    labels: np.ndarray | None
+    masked = False  # whether samples come with masks
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def sample_count(self) -> int:
+        return len(self)
+
+    def prefetch(self, ids: np.ndarray) -> None:
+        """Announce samples that will be read soon; does not wait."""
+
+    def labels_of(self, ids: np.ndarray) -> np.ndarray | None:
+        """int64 labels of these samples; None where there are none."""
+        return None if self.labels is None else np.asarray(self.labels[ids], np.int64)
+
+    def substitute(self, seed: int, epoch: int, id: int, attempt: int) -> int:
+        """The sample read in place of an unreadable one; the same one after a resume."""
+        from patchmill.loaders.order import permutation
+
+        return permutation.substitute(seed, epoch, id, attempt, len(self))
+
+    def background_candidates(self, seed: int, epoch: int, id: int) -> list[int]:
+        """Samples of which one may become the background of sample `id`."""
+        from patchmill.loaders.copypaste import backgrounds
+
+        return backgrounds.candidates(seed, epoch, id, len(self))
+
+
+class AdaptedSource(NumberedSource):
+    """A user's own source, which need not derive from NumberedSource."""
+
+    name: str
+    fingerprint: str
+    classes: list[str]
+
+    def __init__(self, source: SimpleSource) -> None:
+        self._source = source
+        self.read, self.where = source.read, source.where
+        for name in ("prefetch", "masked", "labels_of", "substitute", "background_candidates"):
+            if hasattr(source, name):
+                setattr(self, name, getattr(source, name))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_source":  # not yet set, as in a copy under way
+            raise AttributeError(name)
+        return getattr(self._source, name)
