@@ -13,17 +13,20 @@ SYSTEM_PACKAGES := g++ python3-dev pkg-config libturbojpeg0-dev libopencv-dev \
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test test-all lint types bench clean
 .NOTPARALLEL:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.base ## measure the throughput here, then train DiLo on made-up scenes and report
 	$(BIN)/python benchmarks/throughput.py --seconds 3
 	$(BIN)/python training/run.py method=dilo data=biased_scenes scale=demo out=build name=demo
 
-test: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv ## run all tests that this machine can run
+test: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv ## run the tests that this machine can run
+	$(BIN)/pytest -n auto --dist loadgroup -m "not slow"
+
+test-all: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv ## run them and the slow ones, which take longer forms of the same checks
 	$(BIN)/pytest -n auto --dist loadgroup
 
 lint: $(VENV)/.dev types ## ruff and mypy

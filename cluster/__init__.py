@@ -1,1 +1,1 @@
-"""Training on SLURM, or on this machine as if it were there: submit.py queues, status.py looks."""
+"""Submit training and data preparation to SLURM, or run the same jobs on this machine."""

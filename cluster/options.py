@@ -1,4 +1,4 @@
-"""The command line of submit.py: options with dashes are the job's, the other words training's."""
+"""The command line of submit.py: options for the job, other words are settings of training."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ Queues training on SLURM, or runs it here where there is none.
   python cluster/submit.py masks DATA --tasks 32
 
 Words without dashes are settings of training: python training/run.py --help lists them. Defaults
-come from training/config/cluster/ and ~/.config/patchmill/cluster.yaml."""
+come from cluster/profiles/ and ~/.config/patchmill/cluster.yaml."""
 
-PREPARATION = """\
+PREPARE_HELP = """\
 Prepares data as an array of tasks on SLURM, or here where there is none. The same command again
-goes on with what is missing.
+makes what is missing.
 
   python cluster/submit.py prepare SRC OUT --tasks 32 --max-side 512
   python cluster/submit.py masks DATA --tasks 32 --method rbd
 
-What is not listed here is an option of the preparation, which these list:
+Other options are those of the preparation, listed by
 python -m patchmill.loaders.prepare --help, python -m patchmill.loaders.prepare masks --help."""
-PREPARATIONS = ("prepare", "masks")
-OF_TRAINING = ("nodes", "tasks-per-node")  # alone
+PREPARE_COMMANDS = ("prepare", "masks")
+TRAINING_ONLY = ("nodes", "tasks-per-node")
 
-# Option -> type, what it stands for, what it says; each is a field of Resources.
-ASKED: dict[str, tuple[type, str, str]] = {
+# Option -> type, metavar, help; each is a field of Resources.
+RESOURCE_OPTIONS: dict[str, tuple[type, str, str]] = {
     "nodes": (int, "N", "nodes"),
-    "gpus-per-node": (int, "G", "GPUs of each, with a process for each"),
-    "tasks-per-node": (int, "N", "processes on each node, if not one per GPU"),
-    "cpus-per-task": (int, "C", "cores of each process"),
-    "mem": (str, "SIZE", "memory of a node, as 400G; 0 is all"),
+    "gpus-per-node": (int, "G", "GPUs per node, with a process for each"),
+    "tasks-per-node": (int, "N", "processes per node, if not one per GPU"),
+    "cpus-per-task": (int, "C", "cores per process"),
+    "mem": (str, "SIZE", "memory per node, as 400G; 0 is all"),
     "partition": (str, "NAME", ""),
     "account": (str, "NAME", ""),
     "qos": (str, "NAME", ""),
@@ -46,7 +46,7 @@ ASKED: dict[str, tuple[type, str, str]] = {
     "time": (str, "LIMIT", "minutes, 24:00:00 or 2-00:00:00"),
     "dependency": (str, "WHAT", "as afterok:4711"),
     "comment": (str, "TEXT", ""),
-    "array-parallelism": (int, "N", "runs of a sweep at a time"),
+    "array-parallelism": (int, "N", "tasks of an array at a time"),
 }
 
 
@@ -55,56 +55,60 @@ class Parser(argparse.ArgumentParser):
         raise MillError(f"{message}; --help lists the options")
 
 
-def parser() -> Parser:
-    made = Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python cluster/submit.py",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    _add_asked(made, list(ASKED))
-    made.add_argument("--name", help="of the run's folder")
-    made.add_argument("--dir", help="the folder of all runs")
-    made.add_argument(
+    _add_resource_options(parser, list(RESOURCE_OPTIONS))
+    parser.add_argument("--name", help="name of the run's folder")
+    parser.add_argument("--dir", help="folder of all runs")
+    parser.add_argument(
         "--sweep", "--array", action="append", default=[], metavar="KEY=A,B",
-        help="a run for each value, as one job array; several make a grid",
+        help="train a run for each value, as one job array; several options make a grid",
     )  # fmt: skip
-    made.add_argument("--probe", action="store_true", help="try the environment on a node first")
-    made.add_argument(
-        "--throughput", metavar="JSON", help="what benchmarks/throughput.py measured, for the plan"
+    parser.add_argument("--probe", action="store_true", help="test the environment on a node first")
+    parser.add_argument(
+        "--throughput", metavar="JSON", help="file of benchmarks/throughput.py --json, for the plan"
     )
-    made.add_argument("words", nargs="*", metavar="key=value", help="settings of training")
-    return made
+    parser.add_argument("words", nargs="*", metavar="key=value", help="settings of training")
+    return parser
 
 
-def _add_asked(made: Parser, names: Sequence[str]) -> None:
+def _add_resource_options(parser: Parser, names: Sequence[str]) -> None:
     for name in names:
-        kind, meta, about = ASKED[name]
-        made.add_argument(f"--{name}", type=kind, metavar=meta, help=about)
+        kind, metavar, help = RESOURCE_OPTIONS[name]
+        parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=help)
     flag = argparse.BooleanOptionalAction
-    made.add_argument("--requeue", action=flag, default=None, help="go on after time limits")
-    made.add_argument(
-        "--slurm", action="append", default=[], metavar="KEY=VALUE", help="any option of sbatch"
+    parser.add_argument("--requeue", action=flag, default=None, help="requeue at the time limit")
+    parser.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any option of sbatch",
     )
-    made.add_argument("--cluster", metavar="NAME|FILE", help="the profile to take defaults from")
-    made.add_argument("--local", action="store_true", help="run here, even where SLURM is")
-    made.add_argument("--dry-run", action="store_true", help="show plan and script, do nothing")
-    made.add_argument("--follow", action="store_true", help="print the logs until it ends")
+    parser.add_argument("--cluster", metavar="NAME|FILE", help="profile with the defaults")
+    parser.add_argument("--local", action="store_true", help="run here, even if there is SLURM")
+    parser.add_argument("--dry-run", action="store_true", help="show plan and script only")
+    parser.add_argument("--follow", action="store_true", help="print the logs until the job ends")
 
 
 def read_preparation(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The job's options, and the words that are the preparation's."""
+    """Split into the job's options and the preparation's arguments."""
     command, *rest = arguments
-    made = Parser(
+    parser = Parser(
         prog=f"python cluster/submit.py {command}",
-        description=PREPARATION,
+        description=PREPARE_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("--tasks", type=_count, metavar="N", help="that share the images (32)")
-    _add_asked(made, [name for name in ASKED if name not in OF_TRAINING])
-    made.set_defaults(command=command)
-    return made.parse_known_args(rest)
+    parser.add_argument("--tasks", type=_count, metavar="N", help="share the images among N (32)")
+    _add_resource_options(parser, [name for name in RESOURCE_OPTIONS if name not in TRAINING_ONLY])
+    parser.set_defaults(command=command)
+    return parser.parse_known_args(rest)
 
 
 def _count(text: str) -> int:
@@ -114,23 +118,24 @@ def _count(text: str) -> int:
 
 
 def read(arguments: Sequence[str]) -> argparse.Namespace:
-    return parser().parse_intermixed_args(list(arguments))
+    return _parser().parse_intermixed_args(list(arguments))
 
 
-def asked(given: argparse.Namespace) -> dict[str, Any]:
-    """Those options that were given, as fields of Resources."""
-    names = [name.replace("-", "_") for name in ASKED] + ["requeue"]
-    found = {name: getattr(given, name) for name in names if getattr(given, name, None) is not None}
-    return found | {"slurm": dict(map(_pair, given.slurm))}
+def resource_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The job's options that are set, as fields of Resources."""
+    names = [name.replace("-", "_") for name in RESOURCE_OPTIONS] + ["requeue"]
+    values = {name: getattr(args, name, None) for name in names}
+    set_ones = {name: value for name, value in values.items() if value is not None}
+    return set_ones | {"slurm": dict(map(_pair, args.slurm))}
 
 
-def words(given: argparse.Namespace) -> list[str]:
-    """The settings of training."""
-    for word in given.words:
+def training_settings(args: argparse.Namespace) -> list[str]:
+    """The words key=value, with --name and --dir among them."""
+    for word in args.words:
         if word.startswith("cluster="):
-            raise MillError(f"clusters are chosen by an option: --cluster {word[8:]}")
-    named = {"name": given.name, "out": given.dir}
-    return given.words + [f"{key}={value}" for key, value in named.items() if value]
+            raise MillError(f"the cluster is chosen by an option: --cluster {word[8:]}")
+    by_option = {"name": args.name, "out": args.dir}
+    return args.words + [f"{key}={value}" for key, value in by_option.items() if value]
 
 
 def _pair(text: str) -> tuple[str, str | bool]:

@@ -1,6 +1,6 @@
-"""What can be found wrong before a job is queued, and waits for hours to find it itself.
+"""Check before queueing what would make a job fail: folder, checkpoints, disk, network and data.
 
-Each complaint is one sentence, and nothing has been written by then.
+Each problem is a MillError of one sentence. Nothing has been written by then.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from patchmill.training.nets import backbones
 from patchmill.training.ranks.distributed import World
 from patchmill.training.runtime import checkpoint
 
-COPIES = 2  # of the weights in an optimiser's state, at most
-SLACK = 1 << 28  # bytes, for logs, pictures and code
+MAX_OPTIMIZER_COPIES = 2  # of the weights, in an optimiser's state
+OTHER_FILES = 1 << 28  # bytes for logs, pictures and code
 
 
 def check(config: Config, ranks: int) -> None:
-    """A run's folder, disk, network and data; the plan has looked at its batch."""
+    """Check all but the batch, which job_plan.make checks."""
     folder = Path(config.out) / config.name
     record.check_free(folder)
     _check_earlier(config, folder)
-    place = _writable(folder)
-    _check_room(config, place, ranks)
+    existing = _check_writable(folder)
+    _check_disk(config, existing, ranks)
     _check_data(config, ranks)
 
 
 def probe(resources: Resources) -> None:
-    """Whether a node has what training imports: waits until one is free."""
+    """Import what training needs on a node; waits until one is free."""
     words = ["srun", "--nodes=1", "--ntasks=1", "--time=5", "--job-name=patchmill-probe"]
     for name in ("partition", "account", "qos", "constraint"):
         if value := getattr(resources, name):
@@ -57,13 +57,13 @@ def probe(resources: Resources) -> None:
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
     if done.returncode:
-        last = [it for it in done.stderr.splitlines() if not it.startswith("srun:")][-1:]
-        why = last[0] if last else commands.sentence(done.stderr)
-        raise MillError(f"a node cannot run {sys.executable} as it must for training: {why}")
+        errors = [line for line in done.stderr.splitlines() if not line.startswith("srun:")]
+        why = errors[-1] if errors else commands.message(done.stderr)
+        raise MillError(f"{sys.executable} cannot train on a node: {why}")
 
 
 def _check_earlier(config: Config, folder: Path) -> None:
-    """What training would refuse to go on from."""
+    """Refuse a folder whose checkpoints training would not continue from."""
     if not checkpoint.kept(folder):
         return
     if config.resume == "never":
@@ -72,23 +72,23 @@ def _check_earlier(config: Config, folder: Path) -> None:
         return
     if difference := compose.difference(compose.load(folder), config):
         raise MillError(
-            f"{folder} holds another run: {difference}; go on with the same settings, or begin "
-            "another run, as --name NAME"
+            f"{folder} holds another run: {difference}; continue it with the same settings, or "
+            "start another run, as --name NAME"
         )
 
 
-def _writable(folder: Path) -> Path:
-    """The nearest folder that is there."""
-    place = next(it for it in (folder, *folder.parents) if it.exists())
-    if not place.is_dir():
-        raise MillError(f"{place} is no folder, and the run is to lie in it: choose another --dir")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise MillError(f"you may not write to {place}: choose another --dir for the run")
-    return place
+def _check_writable(folder: Path) -> Path:
+    """Return the nearest folder that exists, which must be writable."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise MillError(f"{existing} is not a folder: choose another --dir for the run")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise MillError(f"you may not write to {existing}: choose another --dir for the run")
+    return existing
 
 
 def _check_data(config: Config, ranks: int) -> None:
-    """Opens what training does, as its first rank, but on the CPU: the GPUs are elsewhere."""
+    """Open the data as rank 0 will, but on the CPU: the GPUs are on the nodes."""
     here = copy.deepcopy(config)
     here.train.device, here.train.pipeline, here.train.workers = "cpu", "threads", 1
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
@@ -99,23 +99,23 @@ def _check_data(config: Config, ranks: int) -> None:
             data.open_evaluation(here, World(size=ranks), split).close()
 
 
-def _check_room(config: Config, place: Path, ranks: int) -> None:
-    one = _network(config, ranks) * (1 + COPIES)
-    # Those that are kept, the best, and one that is being written.
-    needed = one * (config.train.keep + 2) + SLACK
-    free = shutil.disk_usage(place).free
+def _check_disk(config: Config, folder: Path, ranks: int) -> None:
+    checkpoint_bytes = _network_bytes(config, ranks) * (1 + MAX_OPTIMIZER_COPIES)
+    # The kept ones, the best one, and one that is being written.
+    needed = checkpoint_bytes * (config.train.keep + 2) + OTHER_FILES
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise MillError(
-            f"{place} has {free / 1e9:.1f} GB left, and checkpoints take up to {needed / 1e9:.1f} "
-            "GB: make room, choose another --dir, or keep fewer, as train.keep=1"
+            f"{folder} has {free / 1e9:.1f} GB left, and checkpoints take up to {needed / 1e9:.1f} "
+            "GB: free some space, choose another --dir, or keep fewer, as train.keep=1"
         )
 
 
-def _network(config: Config, ranks: int) -> int:
-    """Bytes; made without weights, to see whether it can be."""
+def _network_bytes(config: Config, ranks: int) -> int:
+    """Bytes of the weights; building the network, on the meta device, also checks its settings."""
     (view, *_) = training_recipe(config).views
     labels = data.labels(config) if methods.METHODS[config.method_name].needs_labels else None
     with torch.device("meta"):
         method = methods.build(config, backbones.build(config.model, view.size), labels)
     rules.check_batch(config, method, ranks)
-    return sum(it.numel() * it.element_size() for it in method.state_dict().values())
+    return sum(t.numel() * t.element_size() for t in method.state_dict().values())

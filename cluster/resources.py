@@ -1,4 +1,4 @@
-"""What a job asks of SLURM: the cluster's profile, the user's own file, and the command line."""
+"""Resources of a job, from the cluster's profile, the user's file and the command line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from patchmill.loaders.common.calls import nearest
 from patchmill.loaders.common.errors import MillError
 from patchmill.training.config.settings import Count, Whole
 
-FOLDER = Path(__file__).parent / "profiles"
-USUAL = "slurm"
-NAME = re.compile(r"[A-Za-z_]\w*")
+PROFILES = Path(__file__).parent / "profiles"
+DEFAULT_PROFILE = "slurm"
+VARIABLE_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Resources:
     dependency: str | None = None
     comment: str | None = None
     requeue: bool = True
-    signal_delay: Count = 180  # seconds before the time limit at which a checkpoint is asked for
-    array_parallelism: Count = 256  # runs of a sweep at a time
+    signal_delay: Count = 180  # seconds before the time limit at which SLURM signals
+    array_parallelism: Count = 256  # tasks of an array at a time
     env: Any = field(default_factory=dict)  # variables of the job, such as NCCL_SOCKET_IFNAME
-    setup: Any = ()  # lines of shell before training, such as module load cuda
+    setup: Any = ()  # shell lines before training, such as module load cuda
     slurm: Any = field(default_factory=dict)  # any other option of sbatch -> its value
 
     @property
@@ -46,18 +46,18 @@ class Resources:
         return self.tasks_per_node or max(self.gpus_per_node, 1)
 
 
-def find(given: Mapping[str, Any], profile: str | None = None) -> Resources:
-    """The last of profile, user's file and `given` that says something holds."""
-    own = _read(user_file()) if user_file().is_file() else {}
-    profile = profile or own.get("cluster", USUAL)
-    own = {key: value for key, value in own.items() if key != "cluster"}
-    told = _read(_profile(str(profile)))
-    merged = {**told, **own, **given}
+def load(options: Mapping[str, Any], profile: str | None = None) -> Resources:
+    """Merge profile, user's file and options; the later ones take precedence."""
+    user = _read(user_file()) if user_file().is_file() else {}
+    profile = profile or user.get("cluster", DEFAULT_PROFILE)
+    user = {key: value for key, value in user.items() if key != "cluster"}
+    base = _read(_profile_path(str(profile)))
+    merged = {**base, **user, **options}
     for key in ("env", "slurm"):
-        merged[key] = {**_mapping(told, key), **_mapping(own, key), **given.get(key, {})}
-    found: Resources = typed.from_plain(Resources, merged)
-    _check(found)
-    return found
+        merged[key] = {**_mapping(base, key), **_mapping(user, key), **options.get(key, {})}
+    resources: Resources = typed.from_plain(Resources, merged)
+    _check(resources)
+    return resources
 
 
 def user_file() -> Path:
@@ -65,52 +65,54 @@ def user_file() -> Path:
     return Path(home).expanduser() / "patchmill" / "cluster.yaml"
 
 
-def minutes(text: str) -> int:
-    """Of a time limit as sbatch takes it, rounded up."""
+def limit_minutes(text: str) -> int:
+    """Minutes of a time limit in sbatch's notation, rounded up."""
     days, dash, clock = text.rpartition("-")
     parts = clock.split(":")
-    if not all(it.isdigit() for it in [*parts, days if dash else "0"]) or len(parts) > 3:
-        raise MillError(f"time={text} is no time limit: write minutes, 24:00:00 or 2-00:00:00")
-    numbers = [int(it) for it in parts]
+    if not all(part.isdigit() for part in [*parts, days if dash else "0"]) or len(parts) > 3:
+        raise MillError(f"time={text} is not a time limit: write minutes, 24:00:00 or 2-00:00:00")
+    numbers = [int(part) for part in parts]
     if not dash and len(numbers) < 3:  # minutes, and perhaps seconds
         numbers.insert(0, 0)
     hours, mins, seconds = [*numbers, 0, 0][:3]
     total = ((int(days or 0) * 24 + hours) * 60 + mins) * 60 + seconds
     if not total:
-        raise MillError(f"time={text} is no time at all: write minutes, 24:00:00 or 2-00:00:00")
+        raise MillError(f"time={text} is not a time above 0: write minutes, 24:00:00 or 2-00:00:00")
     return -(-total // 60)
 
 
-def _check(found: Resources) -> None:
-    lines = found.setup
-    if not isinstance(lines, list | tuple) or not all(isinstance(it, str) for it in lines):
-        raise MillError("setup must be a list of lines of shell")
-    for name in found.env:
-        if not NAME.fullmatch(str(name)):
-            raise MillError(f"env: {name!r} is no name of an environment variable")
-    # SLURM may send its signal a minute early, and starting takes a while, too.
-    if minutes(found.time) * 60 < found.signal_delay + 60:
+def _check(resources: Resources) -> None:
+    lines = resources.setup
+    if not isinstance(lines, list | tuple) or not all(isinstance(line, str) for line in lines):
+        raise MillError("setup must be a list of shell lines")
+    for name in resources.env:
+        if not VARIABLE_NAME.fullmatch(str(name)):
+            raise MillError(f"env: {name!r} is not a name for an environment variable")
+    # SLURM may signal a minute early, and starting takes a while, too.
+    delay = resources.signal_delay
+    if limit_minutes(resources.time) * 60 < delay + 60:
         raise MillError(
-            f"time={found.time} leaves no time to train: a checkpoint is asked for "
-            f"{found.signal_delay} to {found.signal_delay + 60} seconds before it is over; take "
-            "more, or set signal_delay in a profile"
+            f"time={resources.time} leaves no time to train: its last checkpoint is saved {delay} "
+            f"to {delay + 60} seconds before the limit; ask for more, or set signal_delay"
         )
 
 
 def _mapping(data: Mapping[str, Any], key: str) -> dict[str, Any]:
-    found = data.get(key) or {}
-    if not isinstance(found, dict):
-        raise MillError(f"{key} must be a mapping, not {found!r}")
-    return found
+    value = data.get(key) or {}
+    if not isinstance(value, dict):
+        raise MillError(f"{key} must be a mapping, not {value!r}")
+    return value
 
 
-def _profile(name: str) -> Path:
+def _profile_path(name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         return Path(name)
-    known = {path.stem: "" for path in sorted(FOLDER.glob("*.yaml"))}
-    if name not in known:
-        raise MillError(f"there is no cluster {name!r}{nearest(name, known)}; or name a YAML file")
-    return FOLDER / f"{name}.yaml"
+    profiles = {path.stem: "" for path in sorted(PROFILES.glob("*.yaml"))}
+    if name not in profiles:
+        raise MillError(
+            f"there is no cluster {name!r}{nearest(name, profiles)}; or name a YAML file"
+        )
+    return PROFILES / f"{name}.yaml"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How runs are doing: python cluster/status.py [DIR ...]; --tail RUN, --cancel RUN
+"""Show the state of runs: python cluster/status.py [DIR ...]; --tail RUN, --cancel RUN
 
 DIR is a folder of runs (default: runs) or a run.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,59 +14,60 @@ from typing import Any
 
 from patchmill.loaders.common.errors import MillError, run_command
 
-HEADS = ("run", "state", "job", "epoch", "images/s", "left", "loss", "restarts")
-SILENT = 1800  # seconds without a heartbeat after which a run that nobody queued counts as dead
-LAST = 40  # lines of a log
+COLUMNS = ("run", "state", "job", "epoch", "images/s", "left", "loss", "restarts")
+DEAD_AFTER = 1800  # seconds without a heartbeat, for a run that is no job
+TAIL = 40  # lines of a log
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     from patchmill.cluster.slurm import commands
 
-    given = _parser().parse_args(arguments)
-    if given.tail:
-        _tail(given.tail, given.follow)
+    args = _parser().parse_args(arguments)
+    if args.tail:
+        _tail(args.tail, args.follow)
         return
-    if given.cancel:
-        _cancel(_job(given.cancel))
+    if args.cancel:
+        _cancel(_job(args.cancel))
         return
-    found = find(given.folders)
-    queue = commands.states() if commands.is_there() else {}
-    rows = [row(run, queue) for run in found]
-    if given.json:
-        print(json.dumps([dict(zip(HEADS, it, strict=True)) for it in rows], indent=1))
+    runs = find_runs(args.folders)
+    queue = commands.states() if commands.is_available() else {}
+    rows = [run_row(run, queue) for run in runs]
+    if args.json:
+        print(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows], indent=1))
     else:
-        print("\n".join(table([HEADS, *rows])))
+        print("\n".join(table([COLUMNS, *rows])))
 
 
-def find(folders: Sequence[Path]) -> list[Path]:
-    """The runs in them, and in the sweeps in them."""
-    found: dict[Path, None] = {}
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """The runs in these folders, sweeps included."""
+    runs: dict[Path, None] = {}
     for folder in folders:
         if not folder.is_dir():
             raise MillError(f"there is no folder {folder}: name one that holds runs")
         for pattern in (".", "*", "*/*"):
-            marks = [*folder.glob(f"{pattern}/status.json"), *folder.glob(f"{pattern}/job.json")]
-            found |= dict.fromkeys(sorted(it.parent for it in marks))
-    return list(found)
+            files = [*folder.glob(f"{pattern}/status.json"), *folder.glob(f"{pattern}/job.json")]
+            runs |= dict.fromkeys(sorted(file.parent for file in files))
+    return list(runs)
 
 
-def row(run: Path, queue: Mapping[str, str]) -> tuple[str, ...]:
+def run_row(run: Path, queue: Mapping[str, str]) -> tuple[str, ...]:
+    """One line of the table; `queue` is what `commands.states` lists."""
     from patchmill.cluster.job import record
     from patchmill.training.runtime import run_folder
 
     status, job = run_folder.read(run), record.read(run)
     if job and job.local:
-        asked = record.state(job)
+        job_state = record.state(job)
     else:
-        asked = record.queued(job, queue) if job else ""
-    alive = asked == "RUNNING"
+        job_state = record.queue_state(job, queue) if job else ""
+    running = job_state == "RUNNING"
     return (
         str(run),
-        _state(status, asked, bool(job)),
+        _state(status, job_state, bool(job)),
         job.id if job else "",
         f"{status['epoch']:.1f}" if "epoch" in status else "",
-        f"{status['images_per_s']:,.0f}" if alive and "images_per_s" in status else "",
-        _left(status["eta_s"]) if alive and "eta_s" in status else "",
+        f"{status['images_per_s']:,.0f}" if running and "images_per_s" in status else "",
+        _duration(status["eta_s"]) if running and "eta_s" in status else "",
         f"{status['loss']:.4g}" if "loss" in status else "",
         str(status.get("restarts", "")),
     )
@@ -75,40 +75,39 @@ def row(run: Path, queue: Mapping[str, str]) -> tuple[str, ...]:
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, it, widths)).rstrip() for it in rows)
-    return list(lines)
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
-def _state(status: Mapping[str, Any], asked: str, known: bool) -> str:
-    """Of a run whose status says one thing, and the queue another."""
-    said = status.get("state", "")
-    if asked == "RUNNING":
-        return "running" if said == "running" else "starting"
-    if asked:
-        return asked.lower()
-    if said == "running" and (known or time.time() - status["time"] > SILENT):
+def _state(status: Mapping[str, Any], job_state: str, is_job: bool) -> str:
+    """Combine the run's own status with its job's state in the queue."""
+    run_state = status.get("state", "")
+    if job_state == "RUNNING":
+        return "running" if run_state == "running" else "starting"
+    if job_state:
+        return job_state.lower()
+    if run_state == "running" and (is_job or time.time() - status["time"] > DEAD_AFTER):
         return "killed"
-    return said or "killed"
+    return run_state or "killed"
 
 
-def _left(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes // 60}:{minutes % 60:02d} h" if minutes >= 60 else f"{minutes} min"
 
 
-def _tail(run: Path, goes_on: bool) -> None:
-    """What failed comes first, if something did."""
+def _tail(run: Path, follow_log: bool) -> None:
+    """Print the failure first, if there is one, then the end of the log."""
     from patchmill.cluster.job import failures, follow, record
 
-    job, lines = _job(run), follow.Lines()
-    now = record.state(job)
-    if not now and (told := failures.told(job)):
-        print(*told, sep="\n", end="\n\n")
-    if not job.merged():
-        print(f"job {job.id} has written nothing yet: it is {now}" if now else "there is no log")
-    follow.show(job, lines, LAST)
-    if goes_on:
-        follow.until(job, lambda: bool(record.state(job)), lines=lines)
+    job, reader = _job(run), follow.LogReader()
+    state = record.state(job)
+    if not state and (failure := failures.describe(job)):
+        print(*failure, sep="\n", end="\n\n")
+    if not job.merged_logs():
+        print(f"job {job.id} has logged nothing yet: {state}" if state else "there is no log")
+    follow.print_new(job, reader, TAIL)
+    if follow_log:
+        follow.follow(job, lambda: bool(record.state(job)), reader=reader)
 
 
 def _job(run: Path) -> Any:
@@ -116,7 +115,7 @@ def _job(run: Path) -> Any:
 
     if job := record.read(run):
         return job
-    raise MillError(f"{run} was not given to a job: cluster/submit.py makes runs that are")
+    raise MillError(f"{run} was not given to a job: only cluster/submit.py makes such runs")
 
 
 def _cancel(job: Any) -> None:
@@ -124,30 +123,27 @@ def _cancel(job: Any) -> None:
     from patchmill.cluster.slurm import commands
 
     if not record.state(job):
-        raise MillError(f"job {job.id} is over already")
+        raise MillError(f"job {job.id} has ended already")
     if job.local:
-        record.end(job)
+        record.stop(job)
     else:
         commands.cancel(job.id)
-    print(f"job {job.id} was told to end")
+    print(f"job {job.id} was told to stop")
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python cluster/status.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("folders", nargs="*", type=Path, default=[Path("runs")], metavar="DIR")
-    made.add_argument("--cancel", type=Path, metavar="RUN", help="save a checkpoint, and end")
-    made.add_argument("--tail", type=Path, metavar="RUN", help="the end of its log")
-    made.add_argument("--follow", action="store_true", help="with --tail: go on until it ends")
-    made.add_argument("--json", action="store_true", help="the table, for programs")
-    return made
+    parser.add_argument("folders", nargs="*", type=Path, default=[Path("runs")], metavar="DIR")
+    parser.add_argument("--cancel", type=Path, metavar="RUN", help="save a checkpoint and stop")
+    parser.add_argument("--tail", type=Path, metavar="RUN", help="print the end of its log")
+    parser.add_argument("--follow", action="store_true", help="with --tail: until the job ends")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    return parser
 
 
 if __name__ == "__main__":
-    here = Path(__file__).parent.resolve()
-    if sys.path and Path(sys.path[0]).resolve() == here:
-        del sys.path[0]  # a script's folder comes first, and its names are not meant to be modules
     run_command(main)

@@ -1,11 +1,10 @@
-"""Queues training on SLURM, or runs it here: python cluster/submit.py --nodes 8 method=dilo
+"""Queue training on SLURM, or run it here: python cluster/submit.py --nodes 8 method=dilo
 
 --help lists the options.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,152 +14,152 @@ from typing import TYPE_CHECKING, Any
 from patchmill.loaders.common.errors import MillError, run_command
 
 if TYPE_CHECKING:
-    from patchmill.cluster.job.process import Training
+    from patchmill.cluster.job.process import TrainingTask
+    from patchmill.cluster.job_plan import JobPlan
     from patchmill.cluster.resources import Resources
     from patchmill.cluster.sweeps import Runs
     from patchmill.training.config.settings import Config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from patchmill.cluster import forecast, options, preflight, resources, sweeps
+    from patchmill.cluster import job_plan, options, preflight, resources, sweeps
     from patchmill.cluster.slurm import commands
 
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0] in options.PREPARATIONS:
+    if words and words[0] in options.PREPARE_COMMANDS:
         from patchmill.cluster.prepare import submit
 
         submit.main(words)
         return
-    given = options.read(words)
-    asked = options.asked(given)
-    needs = resources.find(asked, given.cluster)
-    runs = sweeps.runs(options.words(given), given.sweep)
-    here = given.local or not (commands.is_there() or given.dry_run)
+    args = options.read(words)
+    requested = options.resource_options(args)
+    needs = resources.load(requested, args.cluster)
+    runs = sweeps.expand(options.training_settings(args), args.sweep)
+    here = args.local or not (commands.is_available() or args.dry_run)
     if here:
-        needs = _of_this_machine(needs, asked)
-    refused = None
+        needs = _of_this_machine(needs, requested)
+    plans, refused = [], None
     for config in runs.configs:
-        planned = forecast.of(config, needs, given.throughput)
+        plans.append(job_plan.make(config, needs, args.throughput))
         try:
-            preflight.check(config, planned.ranks)
+            preflight.check(config, plans[-1].ranks)
         except MillError as error:
-            if not given.dry_run:
+            if not args.dry_run:
                 raise
             refused = refused or error
-    if given.probe and not here:
+    if args.probe and not here:
         preflight.probe(needs)
-    print(f"{'run':<16} {runs.folder}" + _counted(runs))
-    print(planned)
-    for warning in planned.warnings():
-        print(f"warning: {warning}", file=sys.stderr)
-    if given.dry_run:
+    _print_plans(runs, plans)
+    if args.dry_run:
         _show(needs, runs, here)
         if refused:
             raise refused
     elif here:
-        sys.exit(_run(needs, runs, words))
+        sys.exit(_run_here(needs, runs, words))
     else:
-        _queue(needs, runs, words, given)
+        _queue(needs, runs, words, args.follow)
 
 
-def _of_this_machine(needs: Resources, asked: Mapping[str, Any]) -> Resources:
-    """All GPUs here, unless told otherwise."""
+def _of_this_machine(needs: Resources, requested: Mapping[str, Any]) -> Resources:
+    """Use all GPUs of this machine, unless the options say otherwise."""
     import torch
 
-    if needs.nodes > 1 and "nodes" in asked:
+    if needs.nodes > 1 and "nodes" in requested:
         raise MillError(
             f"--nodes {needs.nodes} needs SLURM, and training here is on one machine: leave it out"
         )
-    gpus = asked.get("gpus_per_node", torch.cuda.device_count())
+    gpus = requested.get("gpus_per_node", torch.cuda.device_count())
     if gpus > torch.cuda.device_count():
         raise MillError(f"--gpus-per-node {gpus}: this machine has {torch.cuda.device_count()}")
-    tasks = asked.get("tasks_per_node")
+    tasks = requested.get("tasks_per_node")
     return dataclasses.replace(needs, nodes=1, gpus_per_node=gpus, tasks_per_node=tasks)
 
 
-def _counted(runs: Runs) -> str:
-    return f" ({len(runs.configs)} runs; what follows is of each)" if runs.is_sweep else ""
+def _print_plans(runs: Runs, plans: Sequence[JobPlan]) -> None:
+    from patchmill.cluster import job_plan
+
+    count = f" ({len(plans)} runs)" if runs.is_sweep else ""
+    print(f"{'run':<16} {runs.folder}{count}")
+    print(job_plan.table(plans))
+    for warning in dict.fromkeys(text for plan in plans for text in plan.warnings()):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
-# ------------------------------------------------------------------------------ what becomes of it
+# ------------------------------------------------------------------------------- show, queue or run
 
 
 def _show(needs: Resources, runs: Runs, here: bool) -> None:
     from patchmill.cluster.slurm import commands
 
     if here:
-        print("\nit would run here, without SLURM")
+        print("\nwould run here, without SLURM")
         return
     text = _script(needs, runs)
     print(f"\n{text}")
-    if commands.is_there():
-        print(f"sbatch: {commands.try_script(text)}")
+    if commands.is_available():
+        print(f"sbatch: {commands.check_script(text)}")
 
 
 def _script(needs: Resources, runs: Runs) -> str:
-    from patchmill.cluster.job import record as jobs
+    from patchmill.cluster.job import record
     from patchmill.cluster.slurm import script
 
-    made = script.executor(needs, jobs.next_folder(runs.folder), runs.folder.name)
-    return script.text(made, len(runs.configs))
+    slurm = script.executor(needs, record.next_folder(runs.folder), runs.folder.name)
+    return script.text(slurm, len(runs.configs))
 
 
-def _queue(needs: Resources, runs: Runs, words: Sequence[str], given: argparse.Namespace) -> None:
-    from patchmill.cluster.job import follow
-    from patchmill.cluster.job import record as jobs
+def _queue(needs: Resources, runs: Runs, words: Sequence[str], follow_logs: bool) -> None:
+    from patchmill.cluster.job import follow, record
     from patchmill.cluster.slurm import commands, queue, script
 
-    commands.try_script(_script(needs, runs))
-    with jobs.begun(runs.folder) as folder:
-        commit = queue.describe(folder, words)
-        made = script.executor(needs, folder, runs.folder.name)
-        ids = queue.submit(made, [_task(config, needs, commit) for config in runs.configs])
-    records = [jobs.now(id, folder, False, commit) for id in ids]
-    for config, record in zip(runs.configs, records, strict=True):
-        run = Path(config.out) / config.name
+    commands.check_script(_script(needs, runs))
+    with record.new_folder(runs.folder) as folder:
+        commit = queue.save_code(folder, words)
+        slurm = script.executor(needs, folder, runs.folder.name)
+        ids = queue.submit(slurm, [_task(config, needs, commit) for config in runs.configs])
+    jobs = [record.new(id, folder, False, commit) for id in ids]
+    for config, job in zip(runs.configs, jobs, strict=True):
+        run = _run_folder(config)
         run.mkdir(exist_ok=True)
-        jobs.write(run, record)
+        record.write(run, job)
     print(f"{'job':<16} {ids[0].partition('_')[0]}, queued")
     print(f"{'logs':<16} {folder}")
-    if given.follow:
-        for record in records:
-            follow.until(record, lambda: bool(jobs.state(record)))  # noqa: B023
+    if follow_logs:
+        for job in jobs:
+            follow.follow(job, lambda: bool(record.state(job)))  # noqa: B023
     else:
-        print(f"{'to watch':<16} python cluster/status.py --tail {_first(runs)}")
-        print(f"{'to cancel':<16} python cluster/status.py --cancel {_first(runs)}")
+        first = _run_folder(runs.configs[0])
+        print(f"{'to watch':<16} python cluster/status.py --tail {first}")
+        print(f"{'to cancel':<16} python cluster/status.py --cancel {first}")
 
 
-def _run(needs: Resources, runs: Runs, words: Sequence[str]) -> int:
-    """Here, one run after the other; the exit code is of the first that does not end well."""
-    from patchmill.cluster.job import local
-    from patchmill.cluster.job import record as jobs
+def _run_here(needs: Resources, runs: Runs, words: Sequence[str]) -> int:
+    """Train one run after the other; return the exit code of the first that fails, else 0."""
+    from patchmill.cluster.job import local, record
     from patchmill.cluster.slurm import queue
 
     for config in runs.configs:
-        run = Path(config.out) / config.name
-        with jobs.begun(run) as folder:
-            commit = queue.describe(folder, words)
+        run = _run_folder(config)
+        with record.new_folder(run) as folder:
+            commit = queue.save_code(folder, words)
             task = _task(config, needs, commit)
-            started, record = local.start(task, folder, needs.tasks, needs.gpus_per_node, commit)
-            jobs.write(run, record)
-        if code := started.wait(record, run):
+            started, job = local.start(task, folder, needs.tasks, needs.gpus_per_node, commit)
+            record.write(run, job)
+        if code := started.wait(job, run):
             return code
     return 0
 
 
-def _task(config: Config, needs: Resources, commit: str) -> Training:
-    from patchmill.cluster.job.process import Training
+def _task(config: Config, needs: Resources, commit: str) -> TrainingTask:
+    from patchmill.cluster.job.process import TrainingTask
     from patchmill.training.config import compose
 
-    return Training(compose.plain(config), needs.requeue, str(Path.cwd()), commit)
+    return TrainingTask(compose.plain(config), needs.requeue, str(Path.cwd()), commit)
 
 
-def _first(runs: Runs) -> Path:
-    return Path(runs.configs[0].out) / runs.configs[0].name
+def _run_folder(config: Config) -> Path:
+    return Path(config.out) / config.name
 
 
 if __name__ == "__main__":
-    here = Path(__file__).parent.resolve()
-    if sys.path and Path(sys.path[0]).resolve() == here:
-        del sys.path[0]  # a script's folder comes first, and its names are not meant to be modules
     run_command(main)

@@ -65,8 +65,8 @@ def build(
     from patchmill.loaders.ledger import Ledger
     from patchmill.loaders.loader import Loader
     from patchmill.loaders.order.schedule import Schedule, Shuffled, Streamed
+    from patchmill.loaders.pipelines.config import PipelineConfig
     from patchmill.loaders.pipelines.spec import choose
-    from patchmill.loaders.pipelines.worker import Work
     from patchmill.loaders.plan import draw
     from patchmill.loaders.sources import open_data
     from patchmill.loaders.sources.stream.source import StreamSource
@@ -90,17 +90,17 @@ def build(
         _check_stream(source, rank, world_size, steps)
         source.stream.seed = seed
         schedule = Streamed(source, batch_size, rank, world_size, drop_last, steps)
-        most, count = batch_size, 0
+        max_batch, count = batch_size, 0
     else:
         if steps is not None:
             raise MillError(f"steps is for streamed shards: {source.name} has an end of its own")
         _check_size(source, batch_size, world_size, drop_last)
         schedule = Shuffled(source, seed, batch_size, rank, world_size, drop_last)
-        most, count = min(batch_size, len(source)), len(source)
+        max_batch, count = min(batch_size, len(source)), len(source)
     shown = _masks(masks, source, recipe)
     bad = Ledger(_ledger_path(ledger, source, rank), count)
     grounds = _grounds(backgrounds, recipe, bad, seed)
-    work = Work(
+    config = PipelineConfig(
         source=source,
         ledger=bad,
         seed=seed,
@@ -111,21 +111,21 @@ def build(
         channels_last=channels_last,
         workers=workers,
         prefetch=prefetch,
-        most=most,
+        max_batch=max_batch,
         masks=shown,
-        grounds=grounds,
+        backgrounds=grounds,
     )
     return Loader(
         source,
         recipe,
         schedule,
-        choice.open(work),
+        choice.open(config),
         seed=seed,
         workers=workers,
         channels_last=channels_last,
         ledger=bad,
         masks="" if shown is None else shown.fingerprint,
-        backgrounds=(grounds or work).source.fingerprint if recipe.pastes_images else "",
+        backgrounds=(grounds or config).source.fingerprint if recipe.pastes_images else "",
     )
 
 

@@ -13,7 +13,7 @@ from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.order.schedule import Schedule, whole
-from patchmill.loaders.pipelines import Filled, Pipeline, Run
+from patchmill.loaders.pipelines import FilledBatch, Pipeline, Run
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sources import Source
@@ -115,7 +115,7 @@ class Loader:
         if run := self._run:
             run.dismiss()
 
-    def _batch(self, filled: Filled) -> ViewBatch:
+    def _batch(self, filled: FilledBatch) -> ViewBatch:
         ids, targets = filled.ids, self._targets
         views = layout.shaped(filled.flat, targets, len(ids), self._channels_last)
         return ViewBatch(

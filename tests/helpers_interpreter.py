@@ -1,35 +1,13 @@
-"""For modules whose kernels are interpreted on CPU tensors; they are skipped where that cannot be.
+"""Skip modules whose kernels need Triton's interpreter where it is off or broken.
 
-It is on for a whole process or off, so `run` starts one.
+The interpreter is on or off for a whole process: tests/test_interpreted.py starts one that has it.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import subprocess
-import sys
-from pathlib import Path
-
-import pytest
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def run(program: Path) -> None:
-    """All tests of a file, in a process whose kernels are interpreted."""
-    pytest.importorskip("triton")
-    two = ["-n", "2"] if importlib.util.find_spec("xdist") else []
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *two, str(program)],
-        cwd=Path(__file__).parents[1],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    if run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
-        pytest.skip(run.stdout)
-    assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2000:]
 
 
 def missing() -> str | None:

@@ -1,7 +1,8 @@
-"""Tables in docs/ that quote a result: each figure is the committed one, rounded as it is written.
+"""Documents quote the committed figures, and name files that exist.
 
-Above such a table stands `<!-- table: benchmarks/results/NAME.json COLUMN ... -->`, and in each of
-its rows the result's own name: `| <!-- NAME --> anything | FIGURE | ... |`.
+Above a table that quotes a result stands
+`<!-- table: benchmarks/results/NAME.json COLUMN ... -->`, and in each of its rows the result's own
+name: `| <!-- NAME --> anything | FIGURE | ... |`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+FOLDERS = "loaders|kernels|training|cluster|benchmarks|tests|docs|patchmill"
+PATH = re.compile(rf"(?<![\w./:-])(?:{FOLDERS})/[\w./-]*")
+MODULE = re.compile(r"\bpatchmill(?:\.\w+)+")
 TABLE = re.compile(r"<!-- table: (\S+) ([^>]*?) -->\n(.*?)\n(?:\n|$)", re.DOTALL)
 ROW = re.compile(r"^\| <!-- (.+?) -->.*?\|(.*)\|$", re.MULTILINE)
 TABLES = [
@@ -46,3 +51,21 @@ def test_a_figure_that_is_another_is_found():
     assert like("1,035 µs", 1035.3) == "1,035 µs"
     assert like("1.08 x", 1.0916) == "1.09 x"
     assert like("-69.0", -68.26) == "-68.3"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_path_named_exists(document: Path):
+    text = document.read_text()
+    paths = {found.rstrip("./") for found in PATH.findall(text)}
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_module_named_exists(document: Path):
+    missing = []
+    for name in set(MODULE.findall(document.read_text())):
+        path = ROOT.joinpath(*name.split(".")[1:])
+        module = path if path.is_dir() else path.with_suffix(".py")
+        if not (module.exists() or path.parent.is_dir() or path.parent.with_suffix(".py").exists()):
+            missing.append(name)
+    assert missing == []

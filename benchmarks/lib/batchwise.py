@@ -19,7 +19,7 @@ from patchmill.benchmarks.peers import ragged
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.gpu.tables import Images
 from patchmill.loaders.decode.decoder import decode
-from patchmill.loaders.pipelines.dali.decoder import BatchDecoder, Decoded
+from patchmill.loaders.pipelines.dali.decoder import BatchDecoder, DecodedBatch
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
 
@@ -75,7 +75,7 @@ def _decoded(
     images: Sequence[bytes],
     batch_size: int,
     stream: torch.cuda.Stream | None,
-) -> Iterator[Decoded]:
+) -> Iterator[DecodedBatch]:
     encoded = [np.frombuffer(data, np.uint8) for data in images]
     places = Places(len(encoded), batch_size)
     try:
@@ -103,7 +103,7 @@ def decode_and_views(
 
     targets = draw.targets(recipe)
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-    queued: deque[tuple[torch.cuda.Event | None, Decoded]] = deque()
+    queued: deque[tuple[torch.cuda.Event | None, DecodedBatch]] = deque()
     for number, decoded in enumerate(_decoded(decoder, images, batch_size, stream)):
         rows = _rows(recipe, number, decoded.images)
         with torch.cuda.stream(stream) if stream else nullcontext():

@@ -1,1 +1,1 @@
-"""What runs inside a job, and what a run's folder records of its jobs."""
+"""Code that runs inside a job, and the records and logs a job leaves in its run's folder."""

@@ -1,4 +1,4 @@
-"""Logs as they are written: new whole lines of several files, each with where it is from."""
+"""Print a job's logs while they are written."""
 
 from __future__ import annotations
 
@@ -10,54 +10,53 @@ from pathlib import Path
 
 from patchmill.cluster.job.record import Job
 
-LOOK = 0.5  # seconds
-ASK = 5.0  # seconds between questions to SLURM, whose controller many people ask
+READ_EVERY = 0.5  # seconds
+POLL_EVERY = 5.0  # seconds between questions to SLURM, whose controller many users share
 
 
-class Lines:
-    """What is new in files that grow."""
+class LogReader:
+    """Reads the complete lines appended to log files since the last call."""
 
     def __init__(self) -> None:
-        self.read: dict[str, int] = {}  # name of a file -> how many bytes are not new any more
+        self.offsets: dict[str, int] = {}  # file name -> bytes already read
 
-    def of(self, path: Path) -> list[str]:
-        """Those that are whole."""
-        begin = self.read.get(path.name, 0)
+    def new_lines(self, path: Path) -> list[str]:
+        begin = self.offsets.get(path.name, 0)
         if path.stat().st_size <= begin:
             return []
         with open(path, "rb") as file:
             file.seek(begin)
-            found = file.read()
-        whole = found[: found.rfind(b"\n") + 1]
-        self.read[path.name] = begin + len(whole)
-        # What redraws a line of a terminal ends it by \r: the last drawing is what it says.
-        lines = whole.decode(errors="replace").split("\n")[:-1]
+            data = file.read()
+        complete = data[: data.rfind(b"\n") + 1]
+        self.offsets[path.name] = begin + len(complete)
+        # Progress bars redraw a line after \r: keep the last drawing.
+        lines = complete.decode(errors="replace").split("\n")[:-1]
         return [line.rstrip("\r").rpartition("\r")[2] for line in lines]
 
 
-def until(
+def follow(
     job: Job,
-    lives: Callable[[], bool],
-    ask: float = ASK,
-    lines: Lines | None = None,
-    look: Callable[[], None] = lambda: None,
+    is_alive: Callable[[], bool],
+    poll_every: float = POLL_EVERY,
+    reader: LogReader | None = None,
+    before_read: Callable[[], None] = lambda: None,
 ) -> None:
-    """Prints what the job logs, as long as it lives; `look` is called before each look."""
-    lines, asked, alive = lines or Lines(), 0.0, True
+    """Print new log lines until the job ends; `before_read` is called before each read."""
+    reader, polled, alive = reader or LogReader(), 0.0, True
     while alive:
-        if time.monotonic() - asked > ask:
-            alive, asked = lives(), time.monotonic()
-        look()
-        show(job, lines)
+        if time.monotonic() - polled > poll_every:
+            alive, polled = is_alive(), time.monotonic()
+        before_read()
+        print_new(job, reader)
         if alive:
-            time.sleep(LOOK)
+            time.sleep(READ_EVERY)
 
 
-def show(job: Job, lines: Lines, most: int | None = None) -> None:
-    """Prints what is new; `most` is how many lines of each log, at most."""
-    paths = job.merged()
+def print_new(job: Job, reader: LogReader, last: int | None = None) -> None:
+    """Print new lines; of each log at most the `last` ones."""
+    paths = job.merged_logs()
     for path in paths:
-        label = f"[{path.stem.rpartition('_')[2]}] " if len(paths) > 1 else ""  # of an array's task
-        for line in deque(lines.of(path), most):
-            print(f"{label}{line}")
+        array_task = f"[{path.stem.rpartition('_')[2]}] " if len(paths) > 1 else ""
+        for line in deque(reader.new_lines(path), last):
+            print(f"{array_task}{line}")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The same job on this machine, by submitit's local executor."""
+"""Run a job on this machine, through submitit's local executor."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from types import FrameType
 
 import submitit
 
-from patchmill.cluster.job import follow
-from patchmill.cluster.job import record as jobs
-from patchmill.cluster.job.merged_log import Merging
-from patchmill.cluster.job.process import CACHES, Training
+from patchmill.cluster.job import follow, record
+from patchmill.cluster.job.merged_log import LogMerger
+from patchmill.cluster.job.process import TrainingTask
 from patchmill.cluster.job.record import Job
 from patchmill.cluster.slurm import script
 from patchmill.training.runtime import run_folder
@@ -22,65 +21,68 @@ from patchmill.training.runtime import run_folder
 NO_LIMIT = 60 * 24 * 365  # minutes
 
 
-class Started:
-    """A job whose processes are this one's children."""
+class LocalJob:
+    """A job whose ranks are child processes of this one."""
 
-    def __init__(self, task: Training, folder: Path, tasks: int, gpus: int) -> None:
-        made = submitit.LocalExecutor(folder, python=script.python(folder))
-        made.update_parameters(
+    def __init__(self, task: TrainingTask, folder: Path, tasks: int, gpus: int) -> None:
+        executor = submitit.LocalExecutor(folder, python=script.python_command(folder))
+        executor.update_parameters(
             timeout_min=NO_LIMIT,
             signal_delay_s=0,
             tasks_per_node=tasks,
             gpus_per_node=gpus,
-            visible_gpus=_visible(gpus),
+            visible_gpus=_visible_gpus(gpus),
             stderr_to_stdout=True,
         )
-        # Children begin with this: training takes Ctrl-C as soon as it can save.
-        with _handled({signal.SIGINT: signal.SIG_IGN}), _environment(folder):
-            self._job = made.submit(task)
+        # Children inherit the ignored SIGINT, until training installs its own handler.
+        with _handlers({signal.SIGINT: signal.SIG_IGN}), _job_environment(folder):
+            self._job = executor.submit(task)
         self.id = self._job.job_id
 
-    def wait(self, record: Job, run: Path) -> int:
-        """Prints what it logs; the exit code. Signals are passed on."""
+    def wait(self, job: Job, run: Path) -> int:
+        """Print the logs until the job ends, passing signals on; return the exit code."""
         numbers = (signal.SIGINT, signal.SIGTERM)
-        with _handled(dict.fromkeys(numbers, self._pass_on)):
-            merging = Merging(Path(record.logs), self.id)
-            lines = follow.Lines()
-            follow.until(record, self._lives, follow.LOOK, lines, merging.look)
-            code = self._code(run)
-            merging.end(code)
-            follow.show(record, lines)
+        with _handlers(dict.fromkeys(numbers, self._forward)):
+            merger = LogMerger(Path(job.logs), self.id)
+            reader = follow.LogReader()
+            follow.follow(job, self._is_alive, follow.READ_EVERY, reader, merger.update)
+            code = self._exit_code(run)
+            merger.finish(code)
+            follow.print_new(job, reader)
         return code
 
-    def _lives(self) -> bool:
+    def _is_alive(self) -> bool:
         return not self._job.done()
 
-    def _code(self, run: Path) -> int:
-        if all(it.paths.result_pickle.exists() for it in self._job._sub_jobs or [self._job]):
+    def _exit_code(self, run: Path) -> int:
+        ranks = self._job._sub_jobs or [self._job]
+        if all(rank.paths.result_pickle.exists() for rank in ranks):
             return 0
         return run_folder.STOPPED if run_folder.read(run).get("state") == "stopped" else 1
 
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        with contextlib.suppress(ProcessLookupError):  # over by now
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):  # the job has just ended
             os.kill(int(self.id), signal.SIGTERM)
 
 
-def start(task: Training, folder: Path, tasks: int, gpus: int, commit: str) -> tuple[Started, Job]:
-    started = Started(task, folder, tasks, gpus)
-    return started, jobs.now(started.id, folder, True, commit)
+def start(
+    task: TrainingTask, folder: Path, tasks: int, gpus: int, commit: str
+) -> tuple[LocalJob, Job]:
+    started = LocalJob(task, folder, tasks, gpus)
+    return started, record.new(started.id, folder, True, commit)
 
 
-def _visible(gpus: int) -> tuple[int, ...]:
-    """Those that the user named, if so: submitit would take the first ones instead."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    return tuple(map(int, named[:gpus])) if all(it.isdigit() for it in named) else ()
+def _visible_gpus(gpus: int) -> tuple[int, ...]:
+    """The first GPUs of CUDA_VISIBLE_DEVICES if it is set: submitit would take GPU 0 onwards."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return tuple(map(int, names[:gpus])) if all(name.isdigit() for name in names) else ()
 
 
 @contextlib.contextmanager
-def _environment(folder: Path) -> Iterator[None]:
+def _job_environment(folder: Path) -> Iterator[None]:
     before = dict(os.environ)
-    usual = {k: text for k, text in script.ENVIRONMENT.items() if "$" not in text and k != CACHES}
-    os.environ.update(usual | before)
+    defaults = {k: text for k, text in script.ENVIRONMENT.items() if "$" not in text}
+    os.environ.update(defaults | before)
     os.environ["PYTHONPATH"] = str(folder / script.SNAPSHOT)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         os.environ.pop(name, None)
@@ -92,8 +94,8 @@ def _environment(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _handled(handlers: Mapping[int, object]) -> Iterator[None]:
-    before = {number: signal.signal(number, it) for number, it in handlers.items()}  # type: ignore
+def _handlers(handlers: Mapping[int, object]) -> Iterator[None]:
+    before = {number: signal.signal(number, new) for number, new in handlers.items()}  # type: ignore
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What every process of a job does: train, and see to it that the job goes on if it must stop."""
+"""The task that each process of a job runs: train, and requeue the job if it must stop early."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ from patchmill.training.config import compose
 from patchmill.training.ranks import rendezvous, signals
 from patchmill.training.runtime import display
 
-CACHES = "PATCHMILL_JOB_CACHE"  # the folder on the node's own disk where the job compiles into
+CACHES = "PATCHMILL_JOB_CACHE"  # folder for compiled code, on the node's own disk
 
 
 @dataclass(frozen=True)
-class Training:
-    """submitit pickles this, and calls it in each process.
+class TrainingTask:
+    """Callable that submitit pickles, and calls in each process.
 
-    Its own handler saves and requeues inside a signal handler, where ranks cannot agree on
-    anything, and its children inherit it: ours, which only notes that there was a signal, takes
-    its place first of all. For the seconds before, signals are ignored (script.python).
+    submitit's signal handler saves and requeues inside the handler, where ranks cannot agree on a
+    step, and its children inherit it: ours, which only notes the signal, replaces it first of all.
+    Until then signals are ignored (script.python_command).
     """
 
     config: Mapping[str, Any]
     requeue: bool
-    folder: str  # which the user's relative paths start from
+    folder: str  # working directory of the submission: relative paths start there
     commit: str  # of the code
 
     def __call__(self) -> None:
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
-        # Python looks for modules where it starts: the script begins in the copy of the code.
+        # The script starts in the copy of the code, where Python then finds its modules.
         os.chdir(self.folder)
         with signals.Signals():
-            os.environ.update(_local_place(os.environ))
+            os.environ.update(_torchrun_variables(os.environ))
             try:
-                self._introduce()
+                self._print_start()
                 config = compose.from_plain(self.config)
-                restarts.begin(Path(config.out) / config.name)
+                restarts.record_start(Path(config.out) / config.name)
                 engine.train(config)
             except signals.Stopped as stopped:
                 self._leave(stopped)
             except MillError as error:
                 print(f"error: {error} (on {node()})", file=sys.stderr)
                 sys.exit(1)
-            _tidy()
+            _remove_caches()
 
-    def _introduce(self) -> None:
-        """So that a node or a GPU that ails can be told from the logs."""
+    def _print_start(self) -> None:
+        """Name rank, node, GPU and code: logs then tell which node or GPU is faulty."""
         place = rendezvous.place()
         rank, size, local = place[:3] if place else (0, 1, 0)
         display.speak(rank == 0)
@@ -68,16 +68,15 @@ class Training:
     def _leave(self, stopped: signals.Stopped) -> None:
         place = rendezvous.place()
         if place and place.rank:
-            signals.leave(0)  # any other code would end rank 0 before it has spoken for all
+            signals.leave(0)  # srun would kill rank 0 on any other code before it has requeued
         job = os.environ.get("SLURM_JOB_ID")
-        if job and self.requeue and commands.is_due(stopped.signal, commands.shown(job)):
-            refused = commands.requeue(job)
-            print(f"SLURM does not requeue job {job}: {refused}" if refused else "queued again")
+        if job and self.requeue:
+            commands.requeue_if_due(job, stopped.signal)
         signals.leave()
 
 
 def node() -> str:
-    """As SLURM calls it, which is what its commands take."""
+    """The node's name in SLURM, which its commands take."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
@@ -85,14 +84,14 @@ def _device(local: int) -> str:
     if local >= torch.cuda.device_count():
         return "no GPU"
     try:
-        found = torch.cuda.get_device_properties(local)
+        gpu = torch.cuda.get_device_properties(local)
     except RuntimeError as error:
         return f"GPU {local}, which does not work ({str(error).splitlines()[0]})"
-    return f"GPU {local} ({found.name}, {found.uuid})"
+    return f"GPU {local} ({gpu.name}, {gpu.uuid})"
 
 
-def _local_place(environ: Mapping[str, str]) -> dict[str, str]:
-    """What torchrun would say, of the processes that submitit started on this machine."""
+def _torchrun_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """torchrun's variables for processes that submitit started on this machine."""
     size = int(environ.get("SUBMITIT_LOCAL_NTASKS", 1))
     if environ.get("SUBMITIT_EXECUTOR") != "local" or size == 1:
         return {}
@@ -108,7 +107,7 @@ def _local_place(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _tidy() -> None:
-    """What was compiled for the job, at its end."""
+def _remove_caches() -> None:
+    """Remove the job's compiled code from the node's disk."""
     if (folder := os.environ.get(CACHES)) and os.environ.get("SLURM_LOCALID", "0") == "0":
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a run's folder knows of its jobs: job.json, and a folder of logs and code for each."""
+"""The record of a run's last job (job.json), and a folder per job for its logs and code."""
 
 from __future__ import annotations
 
@@ -21,33 +21,36 @@ FOLDER, FILE = "jobs", "job.json"
 
 
 class Job(NamedTuple):
-    """The last one that a run was given to."""
+    """The content of job.json: the last job that was submitted for a run."""
 
-    id: str  # SLURM's, or the number of a process
+    id: str  # SLURM's job id, or a process id
     local: bool
-    logs: str  # the folder that its logs are in
+    logs: str  # folder of its logs
     commit: str
     submitted: float
 
-    def merged(self) -> list[Path]:
-        """What all ranks log, as one; of a whole array, one for each of its tasks that began."""
-        if (path := merged(Path(self.logs), self.id)).exists():
+    def merged_logs(self) -> list[Path]:
+        """The job's merged log; of an array, one per task that has started."""
+        if (path := merged_log_path(Path(self.logs), self.id)).exists():
             return [path]
-        found = Path(self.logs).glob(merged(Path(), f"{self.id}_*").name)
-        return sorted(found, key=lambda it: int(it.stem.rpartition("_")[2]))
+        paths = Path(self.logs).glob(merged_log_path(Path(), f"{self.id}_*").name)
+        return sorted(paths, key=lambda path: int(path.stem.rpartition("_")[2]))
 
-    def paths(self) -> list[Path]:
-        """A log for each rank, rank 0 first."""
-        found = Path(self.logs).glob(f"{self.id}_*_log.out")
-        return sorted(found, key=lambda it: list(map(int, it.name.split("_")[1:-1])))
+    def rank_logs(self) -> list[Path]:
+        """A log per rank, rank 0 first."""
+        paths = Path(self.logs).glob(f"{self.id}_*_log.out")
+        return sorted(paths, key=lambda path: list(map(int, path.name.split("_")[1:-1])))
 
 
-def merged(folder: Path, id: str) -> Path:
+def new(id: str, folder: Path, local: bool, commit: str) -> Job:
+    return Job(id, local, str(folder), commit, time.time())
+
+
+def merged_log_path(folder: Path, id: str) -> Path:
     return folder / f"log-{id}.out"
 
 
-def rank(path: Path) -> int:
-    """Whose log it is."""
+def rank_of_log(path: Path) -> int:
     return int(path.name.split("_")[-2])
 
 
@@ -63,63 +66,60 @@ def write(run: Path, job: Job) -> None:
 
 
 def state(job: Job) -> str:
-    """As SLURM says it; empty if it is over."""
+    """The job's state in SLURM's words, such as RUNNING; empty if it has ended."""
     if job.local:
-        return "RUNNING" if _lives(int(job.id)) else ""
-    return queued(job, commands.states([job.id])) if commands.is_there() else ""
+        return "RUNNING" if _is_running(int(job.id)) else ""
+    return queue_state(job, commands.states([job.id])) if commands.is_available() else ""
 
 
-def queued(job: Job, states: Mapping[str, str]) -> str:
-    """What SLURM says of it; of an array, what it says of a task that runs, or else of another."""
-    found = [text for id, text in states.items() if id == job.id or id.startswith(f"{job.id}_")]
-    return next((text for text in found if text == "RUNNING"), (found or [""])[0])
+def queue_state(job: Job, states: Mapping[str, str]) -> str:
+    """The job's state in a listing of the queue; of an array, RUNNING if any task runs."""
+    matching = [text for id, text in states.items() if id == job.id or id.startswith(f"{job.id}_")]
+    return next((text for text in matching if text == "RUNNING"), (matching or [""])[0])
 
 
-def end(job: Job) -> None:
-    """Of a local job: it saves, and ends."""
+def stop(job: Job) -> None:
+    """Ask a local job to save a checkpoint and exit."""
     os.kill(int(job.id), signal.SIGTERM)
 
 
 def check_free(run: Path) -> None:
-    """A MillError while a job for this run is queued or running."""
+    """Raise a MillError while a job for this run is queued or running."""
     job = read(run)
-    if job and (now := state(job)):
+    if job and (current := state(job)):
         raise MillError(
-            f"job {job.id} trains into {run} already ({now}): wait for it, cancel it with python "
-            f"cluster/status.py --cancel {run}, or choose another --name"
+            f"job {job.id} trains into {run} already ({current}): wait for it, cancel it with "
+            f"python cluster/status.py --cancel {run}, or choose another --name"
         )
 
 
 def next_folder(run: Path) -> Path:
-    """For a job's code and logs; it is not there yet."""
-    numbers = [int(it.name) for it in (run / FOLDER).glob("[0-9]*") if it.name.isdigit()]
+    """The folder for the next job's code and logs, which does not exist yet."""
+    folders = (run / FOLDER).glob("[0-9]*")
+    numbers = [int(folder.name) for folder in folders if folder.name.isdigit()]
     return run / FOLDER / f"{max(numbers, default=0) + 1:03d}"
 
 
 @contextlib.contextmanager
-def begun(run: Path) -> Iterator[Path]:
-    """The folder for a new job, made and held; what fails in here leaves nothing of it."""
-    remains = next((it for it in [*reversed(run.parents), run] if not it.exists()), None)
+def new_folder(run: Path) -> Iterator[Path]:
+    """Create a new job's folder and lock the run; on an exception remove all that was created."""
+    created = next((path for path in [*reversed(run.parents), run] if not path.exists()), None)
     try:
         with run_folder.alone(run):
-            check_free(run)  # again: another may have been faster
-            made = next_folder(run)
-            remains = remains or made
-            with _readable(run):
-                made.mkdir(parents=True)
-            yield made
+            check_free(run)  # under the lock: another submission may have been faster
+            folder = next_folder(run)
+            created = created or folder
+            with _folder_errors(run):
+                folder.mkdir(parents=True)
+            yield folder
     except BaseException:
-        if remains:
-            shutil.rmtree(remains, ignore_errors=True)
+        if created:
+            shutil.rmtree(created, ignore_errors=True)
         raise
 
 
-def now(id: str, folder: Path, local: bool, commit: str) -> Job:
-    return Job(id, local, str(folder), commit, time.time())
-
-
 @contextlib.contextmanager
-def _readable(run: Path) -> Iterator[None]:
+def _folder_errors(run: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -128,7 +128,7 @@ def _readable(run: Path) -> Iterator[None]:
         ) from None
 
 
-def _lives(process: int) -> bool:
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
-"""How far a run had come when each life of a job began: one that never comes further is ended.
+"""Record each start of a job with the checkpoint it starts from; end a job that makes no progress.
 
-SLURM begins a job again for as long as nodes fail or matter more to others, and a job that makes
-its nodes fail would never end.
+SLURM restarts a job as often as nodes fail or jobs of higher priority preempt it: a job that makes
+its nodes fail would restart forever.
 """
 
 from __future__ import annotations
@@ -17,32 +17,33 @@ from patchmill.training.ranks import rendezvous
 from patchmill.training.runtime import checkpoint
 
 FILE = "lives.json"
-MOST = 5  # lives in a row that begin at one step
+MAX_STARTS = 5  # in a row, from one checkpoint
 
 
-def begin(run: Path) -> None:
-    """Rank 0 notes a life; a MillError if too many have come to nothing."""
+def record_start(run: Path) -> None:
+    """On rank 0 of a SLURM job, record this start; raise a MillError after too many in vain."""
     place, job = rendezvous.place(), os.environ.get("SLURM_JOB_ID")
     if not job or (place and place.rank):
         return
     kept = checkpoint.kept(run)
-    at = kept[-1].name if kept else "the beginning"
+    origin = kept[-1].name if kept else "the beginning"
     before = _read(run / FILE)
-    lives = [*before, {"job": job, "at": at, "nodes": os.environ.get("SLURM_JOB_NODELIST")}]
-    same = [life for life in before[-MOST:] if (life["job"], life["at"]) == (job, at)]
-    if len(same) == MOST:
-        nodes = ", ".join(sorted({str(life["nodes"]) for life in same}))
+    start = {"job": job, "at": origin, "nodes": os.environ.get("SLURM_JOB_NODELIST")}
+    in_vain = [s for s in before[-MAX_STARTS:] if (s["job"], s["at"]) == (job, origin)]
+    if len(in_vain) == MAX_STARTS:
+        nodes = ", ".join(sorted({str(start["nodes"]) for start in in_vain}))
         raise MillError(
-            f"job {job} began {MOST} times from {at} and came to no checkpoint after it, on "
-            f"{nodes}: look into {run}/jobs for what ended it, then submit it again"
+            f"job {job} started {MAX_STARTS} times from {origin} and never reached the next "
+            f"checkpoint, on {nodes}: see {run}/jobs for what ended it, then submit it again"
         )
-    with contextlib.suppress(OSError):  # a full disk is for the checkpoint to report
-        write_atomic(run / FILE, json.dumps(lives[-MOST:], indent=1) + "\n", durable=True)
+    starts = [*before, start][-MAX_STARTS:]
+    with contextlib.suppress(OSError):  # a full disk is reported by the checkpoint
+        write_atomic(run / FILE, json.dumps(starts, indent=1) + "\n", durable=True)
 
 
 def _read(path: Path) -> list[dict[str, str]]:
     try:
-        found = json.loads(path.read_text())
+        starts = json.loads(path.read_text())
     except (OSError, ValueError):
         return []
-    return found if isinstance(found, list) else []
+    return starts if isinstance(starts, list) else []

@@ -1,4 +1,4 @@
-"""A copy of the code for a job, so that edits after submission do not reach it."""
+"""Copy the code for a job, so that edits after submission do not reach it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ PACKAGES = ("patchmill", "loaders", "kernels", "training", "cluster", "benchmark
 
 
 def take(folder: Path) -> str:
-    """Copies the code to `folder`, as it is now; returns the commit, `+` if it was altered since.
+    """Copy the working tree to `folder`; return its commit, with a `+` if files differ from it.
 
-    Compiled kernels are copied along: they are named after their sources' contents, and ranks that
-    find them need not compile.
+    Compiled kernels are copied along: they are named after the contents of their sources, and ranks
+    that find them need not compile.
     """
     try:
-        if not (ROOT / "setup.cfg").is_file():  # installed: nobody edits that
+        if not (ROOT / "setup.cfg").is_file():  # an installed package
             shutil.copytree(ROOT / "patchmill", folder / "patchmill")
             return patchmill.__version__
         for path in _files():
@@ -29,37 +29,37 @@ def take(folder: Path) -> str:
             shutil.copy2(path, target)
     except OSError as error:
         raise MillError(
-            f"cannot copy the code to {folder}: {error.strerror}; make room, or choose another "
-            "place, as --dir DIR"
+            f"cannot copy the code to {folder}: {error.strerror}; free some space, or choose "
+            "another folder, as --dir DIR"
         ) from None
     return commit()
 
 
 def commit() -> str:
-    """`+` behind it where files are not as they were committed."""
+    """The commit's short hash, with a `+` if files differ from it."""
     head = _git("rev-parse", "--short", "HEAD").strip()
     changed = _git("status", "--porcelain", "--", *PACKAGES)
     return (head or patchmill.__version__) + ("+" if changed else "")
 
 
 def changes() -> str:
-    """What is not committed, as a patch."""
+    """Uncommitted changes as a patch."""
     return _git("diff", "HEAD", "--", *PACKAGES)
 
 
 def _files() -> list[Path]:
-    """Of the packages: what git knows or would, and what is compiled of it."""
+    """Files of the packages that git tracks or would, and the kernels compiled from them."""
     listed = _git("ls-files", "-co", "--exclude-standard", "-z", "--", *PACKAGES)
     files = [ROOT / name for name in listed.split("\0") if name]
-    if not files:  # a copy without its history
-        files = [it for name in PACKAGES for it in (ROOT / name).rglob("*") if it.suffix != ".pyc"]
-    compiled = [it for name in PACKAGES for it in (ROOT / name).rglob("*.nbc")]
-    return [it for it in {*files, *compiled, ROOT / "setup.cfg"} if it.is_file()]
+    if not files:  # a copy without .git
+        files = [p for name in PACKAGES for p in (ROOT / name).rglob("*") if p.suffix != ".pyc"]
+    compiled = [path for name in PACKAGES for path in (ROOT / name).rglob("*.nbc")]
+    return [path for path in {*files, *compiled, ROOT / "setup.cfg"} if path.is_file()]
 
 
 def _git(*words: str) -> str:
     try:
         done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
-    except OSError:  # there is no git
+    except OSError:  # git is not installed
         return ""
     return done.stdout if done.returncode == 0 else ""

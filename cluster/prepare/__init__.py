@@ -1,1 +1,1 @@
-"""Data preparation as an array of tasks."""
+"""Data preparation as an array of SLURM tasks."""

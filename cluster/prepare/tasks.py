@@ -1,4 +1,4 @@
-"""What each task of a preparation does: a piece of it, or what is left at the end."""
+"""The tasks of a preparation: prepare one rank's share, or merge all shares at the end."""
 
 from __future__ import annotations
 
@@ -21,46 +21,45 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
-class Piece:
-    """submitit pickles this, and calls it; `words` are those of loaders/prepare/command.py."""
+class ShareTask:
+    """Callable that submitit pickles; `words` are arguments of loaders/prepare/command.py."""
 
     words: Sequence[str]
-    folder: str  # which the user's relative paths start from
+    folder: str  # working directory of the submission: relative paths start there
     requeue: bool
 
     def __call__(self) -> None:
         os.chdir(self.folder)
-        with _signals(self._end), _sentences():
+        with _handlers(self._exit), _one_line_errors():
             command.main(self.words)
 
-    def _end(self, number: int, frame: FrameType | None) -> None:
-        """At once: what was made is kept, and nothing has to be saved.
+    def _exit(self, number: int, frame: FrameType | None) -> None:
+        """Exit at once: finished segments are on the disk, and nothing else needs saving.
 
-        An exception would be lost where the signal meets a callback of compiled code.
+        An exception would be lost if the signal arrives inside a callback of compiled code.
         """
         signal.signal(number, signal.SIG_IGN)
         job = os.environ.get("SLURM_JOB_ID")
-        if job and self.requeue and commands.is_due(number, commands.shown(job)):
-            refused = commands.requeue(job)
-            print(f"SLURM does not requeue job {job}: {refused}" if refused else "queued again")
+        if job and self.requeue:
+            commands.requeue_if_due(job, number)
         sys.stdout.flush()
         os._exit(run_folder.STOPPED)
 
 
 @dataclass(frozen=True)
-class Ending:
-    """Puts the pieces together, where the last of them has not done so; says which are missing."""
+class MergeTask:
+    """Merges the shares if the last of their tasks has not done so; names missing ones."""
 
-    words: Sequence[str]  # of the first piece, which leave nothing to make
+    words: Sequence[str]  # arguments of the first share, which is complete by now
     folder: str
-    jobs: str  # the folder whose status is to say how it ended
+    status_folder: str  # whose status.json says how this ended
 
     def __call__(self) -> None:
         os.chdir(self.folder)
-        status = run_folder.Status(Path(self.jobs))
+        status = run_folder.Status(Path(self.status_folder))
         try:
-            with _sentences():
-                _check_whole(command.left(self.words))
+            with _one_line_errors():
+                _check_complete(command.remaining(self.words))
                 command.main(self.words)
         except SystemExit:
             status.end("failed")
@@ -68,17 +67,17 @@ class Ending:
         status.end("done")
 
 
-def _check_whole(left: command.Left) -> None:
-    if left.pieces:
+def _check_complete(work: command.RemainingWork) -> None:
+    if ranks := work.unfinished_ranks:
         raise MillError(
-            f"{len(left.pieces)} of {left.tasks} pieces of {left.out} are not complete "
-            f"({', '.join(map(str, left.pieces[:20]))}): see the logs of their tasks; the same "
-            "command as before queues them again"
+            f"{len(ranks)} of {work.world_size} shares of {work.out} are not complete "
+            f"({', '.join(map(str, ranks[:20]))}): see the logs of their tasks; the same command "
+            "as before queues them again"
         )
 
 
 @contextlib.contextmanager
-def _sentences() -> Iterator[None]:
+def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except MillError as error:
@@ -87,8 +86,8 @@ def _sentences() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """In place of submitit's own, which requeues for whatever reason it was sent one."""
+def _handlers(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Replace submitit's signal handlers, which requeue whatever the reason for the signal."""
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
     before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:

@@ -1,1 +1,1 @@
-"""SLURM: its commands, the batch script, the queue."""
+"""SLURM's commands, the batch script and the queue."""

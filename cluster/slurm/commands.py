@@ -1,4 +1,4 @@
-"""SLURM's own commands: what is queued, what becomes of it, and what it refuses."""
+"""SLURM's command-line programs: query, requeue and cancel jobs, and test a batch script."""
 
 from __future__ import annotations
 
@@ -12,79 +12,95 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from patchmill.loaders.common.errors import MillError
 
-PATIENCE = 60  # seconds, for a busy controller
-OVER = {
+TIMEOUT = 60  # seconds, for a busy controller
+ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
     "PREEMPTED", "TIMEOUT",
 }  # fmt: skip
-# A job that is submitted from inside another must not take that one's for its own.
+# A job submitted from inside another must not inherit that job's variables.
 INHERITED = re.compile(r"(SLURM|SUBMITIT)_(?!CONF$).*|RANK|LOCAL_RANK|WORLD_SIZE")
 
 
-def is_there() -> bool:
-    """Its programs alone do not make a cluster: they must know of one."""
+def is_available() -> bool:
+    """True if SLURM's programs are installed and configured for a cluster."""
     if not (shutil.which("sbatch") and shutil.which("srun")):
         return False
     return "configuration source" not in _run(["scontrol", "ping"]).stderr
 
 
 def states(ids: Sequence[str] = ()) -> dict[str, str]:
-    """Job -> its state, as PENDING (Resources), of the jobs that are queued or run.
+    """Map queued and running jobs (`ids`, or all of this user) to states: `PENDING (Resources)`.
 
-    A MillError where SLURM does not answer: that a job is gone cannot be told then.
+    Raise a MillError where SLURM does not answer, as nobody knows then whether a job has ended.
     """
     words = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r"]
     done = _run(words + ([f"--jobs={','.join(ids)}"] if ids else ["--me"]))
     if done.returncode:
         if "Invalid job id" in done.stderr:
             return {}
-        raise MillError(f"squeue does not answer: {sentence(done.stderr)}")
+        raise MillError(f"squeue does not answer: {message(done.stderr)}")
     rows = [line.split("|", 2) for line in done.stdout.splitlines()]
-    return {id: _state(state, why) for id, state, why in rows if state not in OVER}
+    return {id: _with_reason(state, why) for id, state, why in rows if state not in ENDED}
 
 
-def _state(state: str, why: str) -> str:
+def _with_reason(state: str, why: str) -> str:
     return f"{state} ({why})" if state == "PENDING" and why != "None" else state
 
 
-def shown(id: str) -> dict[str, str]:
-    """What `scontrol show job` says of one job; empty where it says nothing."""
+def job_fields(id: str) -> dict[str, str]:
+    """The fields of `scontrol show job`; empty if it fails."""
     done = _run(["scontrol", "--oneliner", "show", "job", id])
     if done.returncode:
         return {}
     return dict(re.findall(r"(\w+)=(\S*)", done.stdout))
 
 
-def requeue(id: str) -> str:
-    """The reason, where that was refused."""
-    done = _run(["scontrol", "requeue", id])
-    return sentence(done.stderr) if done.returncode else ""
+def requeue_if_due(job: str, number: int) -> None:
+    """Requeue this job if the signal that stopped it calls for that; print what was done."""
+    if should_requeue(number, job_fields(job)):
+        done = _run(["scontrol", "requeue", job])
+        failed = f"SLURM does not requeue job {job}: {message(done.stderr)}"
+        print(failed if done.returncode else f"job {job} is queued again")
+
+
+def should_requeue(number: int, job: Mapping[str, str]) -> bool:
+    """Decide by the signal that stopped a job, and by its `job_fields`.
+
+    SIGUSR2 is what the script asks SLURM for before the time limit, and before preemption where
+    the cluster allows that. SIGTERM is preemption elsewhere, but also scancel and the user.
+    """
+    if job.get("JobState") not in ("RUNNING", "COMPLETING", "PREEMPTED"):
+        return False
+    preempted = job.get("PreemptTime", "None") not in ("", "None", "N/A", "Unknown")
+    return number == signal.SIGUSR2 or (number == signal.SIGTERM and preempted)
 
 
 def cancel(id: str) -> None:
     done = _run(["scancel", id])
     if done.returncode:
-        raise MillError(f"job {id} cannot be cancelled: {sentence(done.stderr)}")
+        raise MillError(f"job {id} cannot be cancelled: {message(done.stderr)}")
 
 
-def try_script(script: str) -> str:
-    """What sbatch would do with it; a MillError if it would refuse. Nothing is queued."""
+def check_script(script: str) -> str:
+    """Ask sbatch when it would run a script; raise a MillError if it refuses. Queues nothing."""
     with clean_environment():
         done = _run(["sbatch", "--test-only"], script)
     if done.returncode:
-        raise MillError(f"SLURM refuses this job: {sentence(done.stderr)}")
-    return sentence(done.stderr)
+        raise MillError(f"SLURM refuses this job: {message(done.stderr)}")
+    return message(done.stderr)
 
 
-def sentence(text: str) -> str:
-    """The gist of what SLURM's commands print."""
+def message(text: str) -> str:
+    """One sentence of what SLURM's programs print on stderr."""
     lines = [re.sub(r"^\w+: (error: )?", "", line).strip() for line in text.splitlines()]
-    said = [line for line in lines if line and "allocation failure" not in line]
-    return "; ".join(said or [line for line in lines if line]) or "it gives no reason"
+    lines = [line for line in lines if line]
+    essential = [line for line in lines if "allocation failure" not in line]
+    return "; ".join(essential or lines) or "it gives no reason"
 
 
 @contextlib.contextmanager
 def clean_environment() -> Iterator[None]:
+    """Remove the variables of the job that this process may be part of."""
     inherited = {name: text for name, text in os.environ.items() if INHERITED.fullmatch(name)}
     for name in inherited:
         del os.environ[name]
@@ -96,20 +112,10 @@ def clean_environment() -> Iterator[None]:
 
 def _run(words: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(words, input=text, capture_output=True, text=True, timeout=PATIENCE)
+        return subprocess.run(words, input=text, capture_output=True, text=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        raise MillError(f"{words[0]} gives no answer in {PATIENCE} seconds: try later") from None
+        raise MillError(f"{words[0]} did not answer in {TIMEOUT} seconds: try again") from None
     except OSError as error:
-        raise MillError(f"cannot run {words[0]}: {error.strerror}; is SLURM here?") from None
-
-
-def is_due(number: int, job: Mapping[str, str]) -> bool:
-    """Whether a job that a signal stopped is to be queued again; `job` is what SLURM says of it.
-
-    SIGUSR2 is what the script asks SLURM for before the time limit, and before preemption where
-    the cluster allows that. SIGTERM is preemption elsewhere, but also scancel and the user.
-    """
-    if job.get("JobState") not in ("RUNNING", "COMPLETING", "PREEMPTED"):
-        return False
-    preempted = job.get("PreemptTime", "None") not in ("", "None", "N/A", "Unknown")
-    return number == signal.SIGUSR2 or (number == signal.SIGTERM and preempted)
+        raise MillError(
+            f"cannot run {words[0]}: {error.strerror}; is SLURM installed here?"
+        ) from None

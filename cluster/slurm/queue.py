@@ -1,4 +1,4 @@
-"""How tasks get into SLURM's queue, and what is noted beside their logs."""
+"""Submit tasks to SLURM's queue, and save code and command beside their logs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from patchmill.cluster.slurm.script import Executor
 
 
-def submit(made: Executor, tasks: Sequence[Callable[[], None]]) -> list[str]:
-    """The jobs' numbers; several tasks are one array."""
+def submit(executor: Executor, tasks: Sequence[Callable[[], None]]) -> list[str]:
+    """Queue the tasks, several as one array; return their job ids."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     from patchmill.cluster.slurm import commands
@@ -22,16 +22,16 @@ def submit(made: Executor, tasks: Sequence[Callable[[], None]]) -> list[str]:
     try:
         with commands.clean_environment():
             if len(tasks) == 1:
-                return [made.submit(tasks[0]).job_id]
-            with made.batch():
-                queued = [made.submit(task) for task in tasks]
+                return [executor.submit(tasks[0]).job_id]
+            with executor.batch():
+                queued = [executor.submit(task) for task in tasks]
             return [job.job_id for job in queued]
     except (FailedJobError, FailedSubmissionError) as error:
-        raise MillError(f"SLURM refuses this job: {commands.sentence(str(error))}") from None
+        raise MillError(f"SLURM refuses this job: {commands.message(str(error))}") from None
 
 
-def describe(folder: Path, words: Sequence[str]) -> str:
-    """The code, and what else somebody may ask of a job later; the commit."""
+def save_code(folder: Path, words: Sequence[str]) -> str:
+    """Save the code, the command and uncommitted changes to a job's folder; return the commit."""
     from patchmill.cluster.job import snapshot
     from patchmill.cluster.slurm import script
 

@@ -1,4 +1,4 @@
-"""The job as submitit and SLURM are told it."""
+"""The batch script of a job, written by submitit."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from submitit.slurm.slurm import SlurmExecutor
 
 from patchmill.cluster.job.process import CACHES
-from patchmill.cluster.resources import Resources, minutes
+from patchmill.cluster.resources import Resources, limit_minutes
 from patchmill.training.runtime import run_folder
 
-SNAPSHOT = "code"
-FOREVER = 1_000_000  # requeues: what ends a run is its last epoch
+SNAPSHOT = "code"  # a job's copy of the code, inside its folder
+UNLIMITED = 1_000_000  # requeues: a run ends after its last epoch
 
-# Each is a default: what the user's environment or profile says holds.
+# Defaults: the user's environment and profile take precedence.
 ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",  # processes share the cores, and loaders bring their own threads
+    "OMP_NUM_THREADS": "1",  # ranks share the cores, and loaders start threads of their own
     "NCCL_DEBUG": "WARN",
-    "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",  # the flight recorder says where ranks were when one hung
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",  # the flight recorder shows where ranks were in a hang
     "PYTORCH_ALLOC_CONF": "expandable_segments:True",
     CACHES: "${SLURM_TMPDIR:-/tmp}/patchmill-$USER-$SLURM_JOB_ID",
     "TRITON_CACHE_DIR": f"${CACHES}/triton",
@@ -30,86 +30,87 @@ ENVIRONMENT = {
 
 
 class Executor(SlurmExecutor):
-    """Writes scripts also where there is no SLURM to give them to."""
+    """An executor that writes scripts even where SLURM is not installed, for dry runs."""
 
     @classmethod
     def affinity(cls) -> int:
         return 2
 
 
-def python(folder: Path) -> str:
-    """Python, as a command, with the copy of the code in `folder`.
+def python_command(folder: Path) -> str:
+    """A shell command that starts Python inside the copy of the code in `folder`.
 
-    It starts inside that copy, before which it would find the user's folder. A signal that comes
-    while it starts would end it, and is ignored: SLURM requeues what it preempts by itself.
+    Elsewhere Python would look for modules in the user's working directory first. A signal during
+    start-up would kill Python, so SIGUSR2 is ignored until then; SLURM requeues what it preempts.
     """
     start = """trap "" USR2; cd "$0" && exec "$@\""""
     return shlex.join(["sh", "-c", start, str(folder / SNAPSHOT), sys.executable])
 
 
 def executor(resources: Resources, folder: Path, name: str) -> Executor:
-    """`folder` is where logs and pickles go; the code to run is in a folder of it."""
-    made = Executor(folder, max_num_timeout=FOREVER, python=python(folder))
-    made.update_parameters(**_parameters(resources, folder, name))
-    return made
+    """An executor whose logs and pickles go to `folder`, where the copy of the code is, too."""
+    slurm = Executor(folder, max_num_timeout=UNLIMITED, python=python_command(folder))
+    slurm.update_parameters(**_parameters(resources, folder, name))
+    return slurm
 
 
-def text(made: Executor, count: int) -> str:
-    """The script that sbatch gets, for so many runs."""
-    if count > 1:
-        made.parameters["map_count"] = count
-    return made._make_submission_file_text(made._submitit_command_str, "")
+def text(slurm: Executor, tasks: int) -> str:
+    """The script that sbatch gets, for an array of `tasks` if there are several."""
+    if tasks > 1:
+        slurm.parameters["map_count"] = tasks
+    return slurm._make_submission_file_text(slurm._submitit_command_str, "")
 
 
 def _parameters(resources: Resources, folder: Path, name: str) -> dict[str, Any]:
     cpus = resources.cpus_per_task
-    more: dict[str, Any] = {"requeue" if resources.requeue else "no-requeue": True}
+    options: dict[str, Any] = {"requeue" if resources.requeue else "no-requeue": True}
     if resources.mem is not None:
-        more["mem"] = resources.mem
+        options["mem"] = resources.mem
     return dict(
         job_name=name,
         nodes=resources.nodes,
         ntasks_per_node=resources.tasks,
         gpus_per_node=resources.gpus_per_node or None,
         cpus_per_task=cpus,
-        time=minutes(resources.time),
+        time=limit_minutes(resources.time),
         partition=resources.partition,
         account=resources.account,
         qos=resources.qos,
         constraint=resources.constraint,
         dependency=resources.dependency,
         comment=resources.comment,
-        signal_delay_s=max(resources.signal_delay, _seen(folder.parents[1])),
+        signal_delay_s=max(resources.signal_delay, _measured_delay(folder.parents[1])),
         array_parallelism=resources.array_parallelism,
         stderr_to_stdout=True,
-        wckey=None,  # which clusters refuse that do not know it
-        # Ranks outlive one that failed, and srun forgets sbatch's cores, unless told otherwise.
+        wckey=None,  # clusters without wckeys refuse it
+        # By default ranks outlive one that failed, and srun ignores sbatch's --cpus-per-task.
         srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}"],
         setup=_setup(resources, folder),
-        additional_parameters=more | resources.slurm,
+        additional_parameters=options | resources.slurm,
     )
 
 
-def _seen(run: Path) -> int:
-    """Seconds that a run which goes on needs to be told before its end, by what it took so far.
+def _measured_delay(run: Path) -> int:
+    """Seconds before the time limit at which a run needs SLURM's signal, by its last checkpoint.
 
-    Twice as long as its last checkpoint, and a minute, which is as exact as SLURM's signals are.
+    Twice that checkpoint's time, plus a minute, as SLURM's signals are exact to a minute.
     """
     return ceil(2 * run_folder.read(run).get("checkpoint_s", 0)) + 60
 
 
 def _setup(resources: Resources, folder: Path) -> list[str]:
-    usual = [f'export {name}="${{{name}:-{text}}}"' for name, text in ENVIRONMENT.items()]
-    own = [f"export {name}={shlex.quote(str(text))}" for name, text in resources.env.items()]
+    """Shell lines before srun."""
+    defaults = [f'export {name}="${{{name}:-{text}}}"' for name, text in ENVIRONMENT.items()]
+    profile = [f"export {name}={shlex.quote(str(text))}" for name, text in resources.env.items()]
     flight = f'export TORCH_NCCL_DEBUG_INFO_TEMP_FILE="{folder}/flight-$SLURM_JOB_ID-rank"'
     code = f"export PYTHONPATH={shlex.quote(str(folder / SNAPSHOT))}"
-    return [*resources.setup, *own, *usual, flight, code, *_merged(folder)]
+    return [*resources.setup, *profile, *defaults, flight, code, *_merge_logs(folder)]
 
 
-def _merged(folder: Path) -> list[str]:
-    """The logs of all ranks as one, by a process that lives as long as the script.
+def _merge_logs(folder: Path) -> list[str]:
+    """Run merged_log.py beside the ranks, and send it their exit code at the end.
 
-    SIGTERM is left to the ranks: the script ends when they have, and says how.
+    The script ignores SIGTERM: it ends after the ranks, with their exit code.
     """
     start = shlex.join([sys.executable, "-m", "patchmill.cluster.job.merged_log", str(folder)])
     return [

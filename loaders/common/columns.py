@@ -8,7 +8,6 @@ the columns, so a truncated file is noticed without reading it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mmap
 import os
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.files import atomic_path
 
 _MAGIC = b"\x89MILL1\r\n"
 _START = struct.Struct("<8sII")
@@ -65,26 +65,18 @@ class Parts:
 def write(
     path: Path, kind: str, columns: Mapping[str, np.ndarray | Parts], meta: Mapping[str, Any]
 ) -> None:
-    """Write the whole file under a temporary name and rename it; raises OSError."""
+    """Write the file atomically; raises OSError."""
     layout, offset = {}, 0
     for name, column in columns.items():
         layout[name] = {"dtype": column.dtype.str, "shape": column.shape, "offset": offset}
         offset += -(-column.nbytes // _ALIGN) * _ALIGN
     header = json.dumps({"kind": kind, "meta": meta, "columns": layout, "bytes": offset}).encode()
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(_START.pack(_MAGIC, len(header), zlib.crc32(header)) + header)
-            file.write(bytes(_body_start(len(header)) - file.tell()))
-            for column in columns.values():
-                _write_column(file, column)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    temporary = f"{path.name}.{secrets.token_hex(4)}.tmp"
+    with atomic_path(path, temporary, durable=True) as partial, open(partial, "wb") as file:
+        file.write(_START.pack(_MAGIC, len(header), zlib.crc32(header)) + header)
+        file.write(bytes(_body_start(len(header)) - file.tell()))
+        for column in columns.values():
+            _write_column(file, column)
 
 
 def read(path: Path, kind: str) -> Columns:

@@ -1,17 +1,17 @@
-"""Masks beside any data set, in one memory-mapped file: a small PNG and what is known of each.
+"""The mask file: masks of a data set as small PNGs with their statistics, memory-mapped.
 
-A file of `columns`, one row for each sample:
+A `columns` file with one row per sample:
 
-    pngs u1, starts u8          all PNGs in turn, and (n + 1 long) where each begins
+    pngs u1, starts u8          all PNGs, concatenated, and their n + 1 offsets
     checksums u4                CRC-32 of each PNG
-    heights u2, widths u2       of the plane in pixels; 0 where there is none
-    foregrounds f4              share of pixels that are more foreground than not
-    confidences f4              1: all is black or white; 0: all is grey
-    states u1                   GOOD, DEGENERATE (not to be used), MISSING (the image is bad)
-    whys u1, why_starts u8      why it is not good, as text
+    heights u2, widths u2       of the mask in pixels; 0 where there is none
+    foregrounds f4              share of foreground pixels
+    confidences f4              1: all black or white; 0: all mid-grey
+    states u1                   GOOD, DEGENERATE (not for training), MISSING (the image is bad)
+    whys u1, why_starts u8      the reason where the state is not GOOD, as text
 
-Its meta data: `source` (the fingerprint of the data set) and `samples`, `estimator` (what made the
-masks: method, version, constants, fingerprint), `max_side`, `counts` of the states, `made_by`.
+Metadata: `source` (fingerprint of the data set), `samples`, `estimator` (method, version, constants
+and fingerprint), `max_side`, `counts` of the states, `made_by`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ KIND = "masks 1"
 GOOD, DEGENERATE, MISSING = range(3)
 STATES = ("good", "degenerate", "missing")
 
-_BITS = 4  # of grey: 16 levels; more would double the file, and tell of noise
+_BITS = 4  # 16 grey levels; 8 bits would double the file to store noise
 
 
 class MaskRow(NamedTuple):
-    """What is kept of one sample."""
+    """One sample's row."""
 
     state: int
     height: int
@@ -49,10 +49,9 @@ class MaskRow(NamedTuple):
 
 
 class MaskFile:
-    """An open file."""
+    """An open mask file; MillError where it is missing, damaged or of another kind."""
 
     def __init__(self, path: Path) -> None:
-        """MillError where it is missing, damaged or of another kind."""
         self.path = path
         self._columns = columns.read(path, KIND)
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -68,38 +67,38 @@ class MaskFile:
         return len(self.states)
 
     @property
-    def stored(self) -> int:
-        """Bytes of all PNGs."""
+    def png_bytes(self) -> int:
+        """Size of all PNGs."""
         return int(self._starts[-1])
 
     def mask(self, index: int) -> np.ndarray | None:
-        """uint8 [height, width], degenerate or not; OSError where it is damaged."""
+        """uint8 [height, width], degenerate masks included; OSError if damaged, None if missing."""
         from patchmill.loaders.copypaste.mask_png import decode_mask
 
         data = self.png(index)
         return None if data is None else decode_mask(data, lambda: f"{self.path}, mask {index}")
 
     def foreground(self, index: int) -> float | None:
-        """Of foreground in a good mask; nothing is decoded."""
+        """Share of foreground pixels of a GOOD mask, without decoding it; None for other states."""
         return float(self.foregrounds[index]) if self.states[index] == GOOD else None
 
     def png(self, index: int) -> bytes | None:
-        """As it is stored."""
+        """The PNG as stored."""
         if self.states[index] == MISSING:
             return None
         start, stop = map(int, self._starts[index : index + 2])
-        data = tar.read_at(self._file, stop - start, self._pngs + start)  # without the lock
+        data = tar.read_at(self._file, stop - start, self._pngs + start)  # releases the GIL
         if zlib.crc32(data) != int(self.checksums[index]):
             raise OSError("its mask was damaged: the checksum differs")
         return data
 
     def why(self, index: int) -> str:
-        """It is not good; empty if it is."""
+        """The reason why the mask is not GOOD; empty if it is."""
         return columns.item(self._columns["whys"], self._columns["why_starts"], index).decode()
 
 
 def mask_row(plane: np.ndarray, foreground: float, confidence: float, why: str) -> MaskRow:
-    """Of a mask that was made; `why` says that it is degenerate."""
+    """A row for an estimated mask, which a reason in `why` makes DEGENERATE."""
     from patchmill.loaders.copypaste.mask_png import encode_mask
 
     height, width = plane.shape
@@ -108,20 +107,23 @@ def mask_row(plane: np.ndarray, foreground: float, confidence: float, why: str) 
 
 
 def missing_row(why: str) -> MaskRow:
-    """Of an image that no mask can be made of."""
+    """A row for an image that cannot be masked."""
     return MaskRow(MISSING, 0, 0, 0.0, 0.0, 0, why, b"")
 
 
 def write_mask_file(
     path: Path, rows: Callable[[], Iterable[MaskRow]], count: int, meta: dict[str, Any]
 ) -> dict[str, int]:
-    """Write the file whole, going through the rows twice; the counts of its states. OSError."""
+    """Write the file atomically, iterating `rows()` twice; return the counts of its states.
+
+    Raises OSError.
+    """
     table = np.zeros(count, _TABLE)
     sizes, why_sizes = np.zeros(count + 1, np.uint64), np.zeros(count + 1, np.uint64)
     whys = []
-    for i, one in enumerate(rows()):
-        table[i] = one[:_KEPT]
-        sizes[i + 1], why_sizes[i + 1] = len(one.png), len(why := one.why.encode())
+    for i, row in enumerate(rows()):
+        table[i] = row[:_TABLE_FIELDS]
+        sizes[i + 1], why_sizes[i + 1] = len(row.png), len(why := row.why.encode())
         whys.append(why)
     starts = np.cumsum(sizes, dtype=np.uint64)
     counts = {name: int((table["state"] == i).sum()) for i, name in enumerate(STATES)}
@@ -146,9 +148,9 @@ _TABLE = np.dtype(
         ("checksum", "<u4"),
     ]
 )
-_KEPT = 6  # fields of a row that are in the table
+_TABLE_FIELDS = 6  # the leading fields of a row, which the table holds
 
 
 def _pngs(rows: Iterable[MaskRow]) -> Iterator[np.ndarray]:
-    for one in rows:
-        yield np.frombuffer(one.png, np.uint8)
+    for row in rows:
+        yield np.frombuffer(row.png, np.uint8)

@@ -1,6 +1,6 @@
-"""Masks as PNGs: grey, of 4 or 8 bits, and decoded several times faster than by PIL.
+"""Masks as greyscale PNGs of 4 or 8 bits, decoded several times faster than by PIL.
 
-What is written here has no row filters, which a mask of few levels does not gain from.
+Rows are written without PNG filters: masks of few grey levels gain nothing from them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage
 
 _MAGIC = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")
-_HEAD = struct.Struct(">IIBBBBB")  # width, height, depth, colour type, and three methods
-_GREY = {4: (4, 0, 0, 0, 0), 8: (8, 0, 0, 0, 0)}
-_STEP = 17  # between the 16 levels of 4 bits: 0 and 255 are two of them
-_LEVEL = 6  # of zlib: a higher one takes four times as long for 2 % less
+_HEADER = struct.Struct(">IIBBBBB")  # IHDR: width, height, bit depth, colour type, 3 methods
+_GREYSCALE = {4: (4, 0, 0, 0, 0), 8: (8, 0, 0, 0, 0)}
+_STEP = 17  # between the 16 levels of 4 bits: 0, 17, ..., 255
+_COMPRESSION = 6  # zlib level: higher ones take four times as long to save 2 %
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "PPM")
 _COLOURED = {
     "P": "a palette",
@@ -33,7 +33,7 @@ _COLOURED = {
 
 
 def encode_mask(plane: np.ndarray, bits: int = 8) -> bytes:
-    """The PNG of a uint8 [height, width] plane; of 4 bits, with the nearest of 16 levels."""
+    """Encode a uint8 [height, width] plane; 4 bits round to the nearest of 16 levels."""
     height, width = plane.shape
     rows = np.zeros((height, 1 + _row_bytes(width, bits)), np.uint8)
     if bits == 4:
@@ -42,18 +42,18 @@ def encode_mask(plane: np.ndarray, bits: int = 8) -> bytes:
         rows[:, 1 : 1 + width // 2] |= levels[:, 1::2]
     else:
         rows[:, 1:] = plane
-    head = _HEAD.pack(width, height, *_GREY[bits])
-    packed = zlib.compress(rows.data, _LEVEL)
+    head = _HEADER.pack(width, height, *_GREYSCALE[bits])
+    packed = zlib.compress(rows.data, _COMPRESSION)
     return b"".join([_MAGIC, *_chunk(b"IHDR", head), *_chunk(b"IDAT", packed), *_chunk(b"IEND")])
 
 
 def decode_mask(data: bytes, where: Callable[[], str]) -> np.ndarray:
-    """uint8 [height, width] of a grey image of any kind; BadImage where it is none.
+    """Decode any greyscale image to uint8 [height, width]; BadImage where that fails.
 
-    One with colours is a MillError that begins with `where()`: it is something else than a mask.
+    An image with colours is no mask: MillError, which names it by `where()`.
     """
-    found = _fast(data)
-    return _slowly(data, where) if found is None else found
+    plane = _decode_png(data)
+    return _decode_by_pil(data, where) if plane is None else plane
 
 
 _LEVELS = np.rint(np.arange(256) / _STEP).astype(np.uint8)
@@ -68,19 +68,19 @@ def _chunk(kind: bytes, content: bytes = b"") -> tuple[bytes, bytes, bytes]:
     return _CHUNK.pack(len(content), kind), content, struct.pack(">I", checksum)
 
 
-def _fast(data: bytes) -> np.ndarray | None:
-    """None where it is no plain grey PNG of 4 or 8 bits; BadImage where such a one is damaged."""
+def _decode_png(data: bytes) -> np.ndarray | None:
+    """The pixels of a greyscale PNG of 4 or 8 bits; None for other images, BadImage if damaged."""
     start = len(_MAGIC) + _CHUNK.size
-    if not data.startswith(_MAGIC) or len(data) < start + _HEAD.size:
+    if not data.startswith(_MAGIC) or len(data) < start + _HEADER.size:
         return None
-    width, height, *kind = _HEAD.unpack_from(data, start)
+    width, height, *kind = _HEADER.unpack_from(data, start)
     bits = kind[0]
     size = height * (1 + _row_bytes(width, bits))
-    if tuple(kind) != _GREY.get(bits) or not 0 < width * height <= MAX_PIXELS:
+    if tuple(kind) != _GREYSCALE.get(bits) or not 0 < width * height <= MAX_PIXELS:
         return None
     unpack = zlib.decompressobj()
     try:
-        content = unpack.decompress(_content(data), size + 1)
+        content = unpack.decompress(_image_data(data), size + 1)
     except (zlib.error, struct.error) as error:
         raise BadImage(f"its mask cannot be decoded: {error}") from None
     if len(content) != size or not unpack.eof:
@@ -93,11 +93,11 @@ def _fast(data: bytes) -> np.ndarray | None:
         from patchmill.loaders.copypaste.png_filters import undo_filters
 
         packed = undo_filters(rows)
-    return np.ascontiguousarray(_pixels(packed)[:, :width] if bits == 4 else packed)
+    return np.ascontiguousarray(_unpack_nibbles(packed)[:, :width] if bits == 4 else packed)
 
 
-def _pixels(packed: np.ndarray) -> np.ndarray:
-    """Of bytes with two pixels each, of which the upper bits are the left one."""
+def _unpack_nibbles(packed: np.ndarray) -> np.ndarray:
+    """8-bit pixels from bytes of two 4-bit pixels each, the left one in the upper bits."""
     pairs = packed.astype("<u2")
     pairs |= pairs << 12
     pairs >>= 4
@@ -106,8 +106,8 @@ def _pixels(packed: np.ndarray) -> np.ndarray:
     return pairs.view(np.uint8)
 
 
-def _content(data: bytes) -> bytes:
-    """The compressed rows; a struct.error where a chunk is damaged, or the last one missing."""
+def _image_data(data: bytes) -> bytes:
+    """The IDAT chunks, joined; struct.error where a chunk is damaged or IEND is missing."""
     parts, at, kind = [], len(_MAGIC), b""
     while kind != b"IEND":
         size, kind = _CHUNK.unpack_from(data, at)
@@ -122,7 +122,7 @@ def _content(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _slowly(data: bytes, where: Callable[[], str]) -> np.ndarray:
+def _decode_by_pil(data: bytes, where: Callable[[], str]) -> np.ndarray:
     from PIL import Image
 
     try:

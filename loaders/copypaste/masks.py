@@ -1,15 +1,16 @@
-"""What of each image is foreground, for copy-paste: from the data itself, or from a file beside it.
+"""Foreground masks of a data set: stored with the data, or in a mask file that `prepare` wrote.
 
-    from patchmill.loaders import masks
+    from patchmill.loaders.copypaste import masks
 
-    found = masks.open_masks(source)  # None where there are no masks
-    found.plane(3)  # uint8 [height, width] of any size, or None: leave the image as it is
-    found.share(3)  # how much of the image is foreground, for the choice of backgrounds
-    found.stats()  # how often there was none, and why
+    opened = masks.open_masks(source)  # None where there are no masks
+    opened.plane(3)  # uint8 [height, width] of any size; None: leave the image unpasted
+    opened.foreground(3)  # share of foreground pixels, which ranks background candidates
+    opened.stats()  # lookups by outcome
 
-`python -m patchmill.loaders.prepare masks DATA` writes the file. It is looked for as `DATA.masks`
-beside a folder, a .beton, a tar or a list, then in the cache, under the data's fingerprint. Masks
-in shards (.mask.png) or betons (the field mask), and those of scenes, serve where there is no file.
+`python -m patchmill.loaders.prepare masks DATA` writes the mask file. It is searched for as
+`DATA.masks` beside a folder, a .beton, a tar or a list, then in the cache under the data's
+fingerprint. Without one, masks stored in the data are used: .mask.png in shards, the field "mask"
+in betons, and those of scenes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ log = logging.getLogger("patchmill")
 
 SUFFIX = ".masks"
 USED, MISSING, DEGENERATE, UNREADABLE = "used", "missing", "degenerate", "unreadable"
-FOREGROUND_LEVEL = 128  # from here on a pixel is foreground
+FOREGROUND_LEVEL = 128  # a pixel of at least this grey level is foreground
+
+_STREAM_CACHE = 4096  # samples of a stream whose foreground is cached: a few batches
 
 
 @dataclass(frozen=True)
@@ -48,18 +51,18 @@ class MaskLookup:
     """One sample's mask, and whether training may use it."""
 
     state: str  # USED ... UNREADABLE
-    plane: np.ndarray | None  # uint8 [height, width]; there may be one that is degenerate
-    why: str = ""  # it is not used
+    plane: np.ndarray | None  # uint8 [height, width]; set for degenerate masks too
+    why: str = ""  # the reason it is not used
 
     @property
     def foreground(self) -> float:
-        """Share of pixels that are more foreground than not."""
+        """Share of foreground pixels."""
         return 0.0 if self.plane is None else float((self.plane >= FOREGROUND_LEVEL).mean())
 
 
 @dataclass(frozen=True)
 class MaskStats:
-    """How often a mask was asked for, by what there was."""
+    """Number of mask lookups by outcome."""
 
     used: int = 0
     missing: int = 0
@@ -68,35 +71,37 @@ class MaskStats:
 
     @property
     def without(self) -> int:
-        """Images that stayed as they were."""
+        """Images that were not pasted for want of a usable mask."""
         return self.missing + self.degenerate + self.unreadable
 
 
 class Masks:
-    """The masks of a data set; any thread may ask."""
+    """The masks of a data set; safe to use from many threads."""
 
     def __init__(
         self,
         name: str,
         fingerprint: str,
-        found: Masked | MaskFile,
+        store: Masked | MaskFile,
         estimator: Mapping[str, Any] | None = None,
     ) -> None:
         from patchmill.loaders.copypaste.mask_file import MaskFile
 
         self.name = name  # for messages
         self.fingerprint = fingerprint  # equal for equal masks of equal data
-        self.estimator = estimator  # what made them, where that is known
-        self.file = found if isinstance(found, MaskFile) else None
-        self._found = found
-        self._share = self.file.share if self.file else _kept(self._look_share, found)
+        self.estimator = estimator  # metadata of the estimator that made them, if known
+        self.file = store if isinstance(store, MaskFile) else None
+        self._store = store
+        self._foreground = (
+            self.file.foreground if self.file else _cached_foreground(self._decode_share, store)
+        )
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def plane(self, index: int) -> np.ndarray | None:
-        """uint8 [height, width], 0 background to 255; None, and counted, where it cannot be used.
+        """The usable mask as uint8 [height, width], 0 background to 255 foreground, or None.
 
-        A mask with colours is a MillError.
+        Each call is counted in `stats`. A mask with colours raises MillError.
         """
         found = self.lookup(index)
         with self._lock:
@@ -107,11 +112,11 @@ class Masks:
         return found.plane if found.state == USED else None
 
     def lookup(self, index: int) -> MaskLookup:
-        """As `plane`, with the reason; not counted."""
+        """The mask with its state and the reason for it; not counted in `stats`."""
         from patchmill.loaders.decode.decoder import BadImage
 
         try:
-            plane = self._found.mask(index)
+            plane = self._store.mask(index)
         except (BadImage, OSError) as error:
             return MaskLookup(UNREADABLE, None, getattr(error, "strerror", None) or str(error))
         why = self.file.why(index) if self.file else ""
@@ -122,13 +127,13 @@ class Masks:
         return MaskLookup(DEGENERATE if why else USED, plane, why)
 
     def foreground(self, index: int) -> float | None:
-        """Of the pixels, those that are foreground; None where the mask cannot be used.
+        """Share of foreground pixels; None where the mask cannot be used.
 
-        A file tells without a look at the mask. Others are looked at, and each once in a run.
+        Read from the table of a mask file; other masks are decoded, once per sample and run.
         """
-        return self._share(index)
+        return self._foreground(index)
 
-    def _look_share(self, index: int) -> float | None:
+    def _decode_share(self, index: int) -> float | None:
         found = self.lookup(index)
         return found.foreground if found.state == USED else None
 
@@ -137,40 +142,37 @@ class Masks:
             return MaskStats(**self._counts)
 
 
-_LATEST = 4096  # samples of a stream: some batches
-
-
-def _kept(
-    look: Callable[[int], float | None], found: Masked | MaskFile
+def _cached_foreground(
+    compute: Callable[[int], float | None], store: Masked | MaskFile
 ) -> Callable[[int], float | None]:
-    """`look`, whose answers are kept: in 4 bytes for each sample, or the latest of a stream."""
-    if not hasattr(found, "__len__"):
-        return functools.lru_cache(_LATEST)(look)
-    known = np.zeros(len(found), np.float32)  # 0: not looked at; -1: of no use; else 1 + share
+    """Memoise `compute`: in 4 bytes per sample, or the latest samples of a stream."""
+    if not hasattr(store, "__len__"):
+        return functools.lru_cache(_STREAM_CACHE)(compute)
+    memo = np.zeros(len(store), np.float32)  # 0: not computed; -1: no usable mask; else 1 + share
 
-    def share(index: int) -> float | None:
-        if not known[index]:
-            seen = look(index)
-            known[index] = -1 if seen is None else 1 + seen
-        return None if known[index] < 0 else float(known[index]) - 1
+    def foreground(index: int) -> float | None:
+        if not memo[index]:
+            share = compute(index)
+            memo[index] = -1 if share is None else 1 + share
+        return None if memo[index] < 0 else float(memo[index]) - 1
 
-    return share
+    return foreground
 
 
 def degenerate_reason(plane: np.ndarray) -> str:
-    """Why a plane that parts nothing is of no use; else empty."""
+    """The reason why a mask separates nothing; empty if it does."""
     if not plane.size or plane.max() < FOREGROUND_LEVEL:
         return "all of it is background"
     return "all of it is foreground" if plane.min() >= FOREGROUND_LEVEL else ""
 
 
-# ----------------------------------------------------------------------------------- where they are
+# ----------------------------------------------------------------------------------------- opening
 
 
 def open_masks(
     source: Source, path: str | Path | None = None, method: str | None = None
 ) -> Masks | None:
-    """The masks in a file, by default the one that is found, or else the source's own; or None."""
+    """Masks from `path`, else from the data's mask file, else from the data itself; or None."""
     file = Path(path) if path is not None else find_mask_file(source)
     if file is not None:
         return open_mask_file(file, source, method)
@@ -178,55 +180,19 @@ def open_masks(
 
 
 def source_masks(source: Source, method: str | None = None) -> Masks | None:
-    """The masks that came with the data."""
+    """Masks stored in the data itself."""
     if not getattr(source, "masked", False):
         return None
-    masked: Masked = source  # type: ignore[assignment]  # it says so
-    found = Masks(source.name, source.fingerprint, masked, _recorded(source))
-    _warn_of_others(found, method)
-    return found
-
-
-def _recorded(source: Source) -> dict[str, Any] | None:
-    """The estimator that `prepare` noted beside the shards or the .beton that it made."""
-    path = os.path.realpath(os.path.expanduser(source.name))
-    about = os.path.join(path, "dataset.json") if os.path.isdir(path) else f"{path}.json"
-    try:
-        return json.loads(Path(about).read_bytes())["masks"]["estimator"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def find_mask_file(source: Source) -> Path | None:
-    """The file of masks that belongs to the data: beside it, or in the cache."""
-    places = (mask_path_beside(source), _cached(source))
-    return next((place for place in places if place is not None and place.exists()), None)
-
-
-def default_mask_path(source: Source) -> Path:
-    """Where `find` will look: beside the data, or in the cache if nothing can be written there."""
-    path = mask_path_beside(source)
-    if path is not None and (path.exists() or os.access(path.parent, os.W_OK)):
-        return path
-    cache.folder("masks")
-    return _cached(source)
-
-
-def mask_path_beside(source: Source) -> Path | None:
-    """`DATA.masks`; None of data that is not a file or a folder."""
-    path = os.path.realpath(os.path.expanduser(source.name))
-    return Path(path + SUFFIX) if os.path.exists(path) else None
-
-
-def _cached(source: Source) -> Path:
-    name = re.sub(r"[^\w.-]", "_", source.fingerprint)
-    return cache.root() / "masks" / f"{name}{SUFFIX}"
+    masked: Masked = source  # type: ignore[assignment]  # `masked` says that it is one
+    masks = Masks(source.name, source.fingerprint, masked, _recorded_estimator(source))
+    _warn_of_other_estimator(masks, method)
+    return masks
 
 
 def open_mask_file(path: str | Path, source: Source, method: str | None = None) -> Masks:
-    """The masks in a file, which must be of this data.
+    """The masks in a file; MillError where they belong to other data.
 
-    Those of another `method` than asked for, or of another version of it, are a warning.
+    Warns if they were made by a method other than `method`, or by another version of it.
     """
     from patchmill.loaders.copypaste.mask_file import MaskFile
 
@@ -237,41 +203,59 @@ def open_mask_file(path: str | Path, source: Source, method: str | None = None) 
             f"now ({len(source):,}): make them anew, with "
             f"python -m patchmill.loaders.prepare masks {source.name} --overwrite"
         )
-    content = hashlib.sha256(file.states.data)
-    content.update(file.checksums.data)
-    found = Masks(str(path), content.hexdigest()[:16], file, file.meta["estimator"])
-    _warn_of_others(found, method)
-    return found
+    digest = hashlib.sha256(file.states.data)
+    digest.update(file.checksums.data)
+    masks = Masks(str(path), digest.hexdigest()[:16], file, file.meta["estimator"])
+    _warn_of_other_estimator(masks, method)
+    return masks
 
 
-def _warn_of_others(found: Masks, method: str | None) -> None:
-    made = found.estimator
-    if made is None:
-        return
-    asked = expected_estimator(method or made["method"])
-    if any(made[key] != value for key, value in asked.items() if method or key == "version"):
-        log.warning(
-            "the masks of %s were made by %s, not by %s",
-            found.name,
-            describe_estimator(made),
-            describe_estimator(asked),
-        )
+# --------------------------------------------------------------------------------------- mask files
+
+
+def find_mask_file(source: Source) -> Path | None:
+    """The data's mask file: beside the data, or in the cache."""
+    paths = (_path_beside(source), _cache_path(source))
+    return next((path for path in paths if path is not None and path.exists()), None)
+
+
+def default_mask_path(source: Source) -> Path:
+    """The path `find_mask_file` checks first that can be written to."""
+    path = _path_beside(source)
+    if path is not None and (path.exists() or os.access(path.parent, os.W_OK)):
+        return path
+    cache.folder("masks")
+    return _cache_path(source)
+
+
+def _path_beside(source: Source) -> Path | None:
+    """`DATA.masks`; None for data that is not one file or folder."""
+    path = os.path.realpath(os.path.expanduser(source.name))
+    return Path(path + SUFFIX) if os.path.exists(path) else None
+
+
+def _cache_path(source: Source) -> Path:
+    name = re.sub(r"[^\w.-]", "_", source.fingerprint)
+    return cache.root() / "masks" / f"{name}{SUFFIX}"
+
+
+# --------------------------------------------------------------------------------------- estimators
 
 
 def expected_estimator(method: str) -> dict[str, Any]:
-    """What masks of this method would say of themselves; of a learned one, without its weights."""
+    """Metadata that masks of this method would carry, without the weights of a learned one."""
     from patchmill.loaders.common import calls
     from patchmill.loaders.saliency import METHODS, VERSION, Learned
     from patchmill.loaders.saliency.settings import fingerprint
 
     name, arguments = calls.parse(method)
-    known: dict[str, Any] = {"method": name, "version": VERSION}
+    metadata: dict[str, Any] = {"method": name, "version": VERSION}
     if METHODS.get(name) is Learned and not arguments:
-        return known
+        return metadata
     constants = calls.call(method, METHODS, "saliency method")
     if isinstance(constants, Learned):
-        return known
-    return known | {"fingerprint": fingerprint(constants)}
+        return metadata
+    return metadata | {"fingerprint": fingerprint(constants)}
 
 
 def describe_estimator(estimator: Mapping[str, Any]) -> str:
@@ -279,3 +263,27 @@ def describe_estimator(estimator: Mapping[str, Any]) -> str:
     text = f"{estimator['method']}, version {estimator['version']}"
     constants = estimator.get("fingerprint")
     return f"{text} (constants {constants[:8]})" if constants else text
+
+
+def _recorded_estimator(source: Source) -> dict[str, Any] | None:
+    """The estimator that `prepare` recorded beside the shards or the .beton it wrote."""
+    path = os.path.realpath(os.path.expanduser(source.name))
+    record = os.path.join(path, "dataset.json") if os.path.isdir(path) else f"{path}.json"
+    try:
+        return json.loads(Path(record).read_bytes())["masks"]["estimator"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _warn_of_other_estimator(masks: Masks, method: str | None) -> None:
+    actual = masks.estimator
+    if actual is None:
+        return
+    expected = expected_estimator(method or actual["method"])
+    if any(actual[key] != value for key, value in expected.items() if method or key == "version"):
+        log.warning(
+            "the masks of %s were made by %s, not by %s",
+            masks.name,
+            describe_estimator(actual),
+            describe_estimator(expected),
+        )

@@ -1,4 +1,4 @@
-"""The rows of a PNG as they were before its filters, each of which predicts from neighbours."""
+"""PNG row filters undone, compiled: each filter predicts a byte from its neighbours."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from patchmill.kernels.common.jit import jit
 
 @jit
 def undo_filters(rows):
-    """uint8 [height, width] of [height, 1 + width], of which the first column names the filters:
-    0 none, 1 left, 2 above, 3 their mean, 4 Paeth's choice of left, above and above left."""
+    """uint8 [height, width] pixels from [height, 1 + width] rows that begin with their filter type:
+    0 none, 1 sub (left), 2 up, 3 average of both, 4 Paeth."""
     height, width = rows.shape[0], rows.shape[1] - 1
     plane = np.empty((height, width), np.uint8)
     above = np.zeros(width, np.uint8)
@@ -20,16 +20,16 @@ def undo_filters(rows):
         for x in range(width):
             up = int(above[x])
             if kind == 0:
-                guess = 0
+                prediction = 0
             elif kind == 1:
-                guess = left
+                prediction = left
             elif kind == 2:
-                guess = up
+                prediction = up
             elif kind == 3:
-                guess = (left + up) // 2
+                prediction = (left + up) // 2
             else:
-                guess = paeth(left, up, corner)
-            left, corner = (int(row[x]) + guess) & 255, up
+                prediction = paeth(left, up, corner)
+            left, corner = (int(row[x]) + prediction) & 255, up
             out[x] = left
         above = out
     return plane
@@ -37,6 +37,7 @@ def undo_filters(rows):
 
 @jit
 def paeth(left, up, corner):
+    """Paeth's predictor: the neighbour closest to left + up - corner."""
     to_left, to_up, to_corner = abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)
     if to_left <= to_up and to_left <= to_corner:
         return left

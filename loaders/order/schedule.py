@@ -14,7 +14,7 @@ import numpy as np
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.order import permutation
-from patchmill.loaders.pipelines import Portion
+from patchmill.loaders.pipelines import BatchIds
 from patchmill.loaders.sources import Source
 from patchmill.loaders.sources.stream.source import StreamSource
 from patchmill.loaders.sources.stream.stream import StreamPosition
@@ -23,7 +23,7 @@ from patchmill.loaders.sources.stream.stream import StreamPosition
 class Schedule(Protocol):
     steps: int | None  # in an epoch; None where only the end of a stream tells
 
-    def portions(self, epoch: int, step: int) -> Iterator[Portion]:
+    def portions(self, epoch: int, step: int) -> Iterator[BatchIds]:
         """This rank's batches of an epoch, from a step on."""
         ...
 
@@ -62,7 +62,7 @@ class Shuffled:
         self._prefetch = source.prefetch
         self.steps = self._steps = permutation.steps(len(source), self._global_batch, drop_last)
 
-    def portions(self, epoch: int, step: int) -> Iterator[Portion]:
+    def portions(self, epoch: int, step: int) -> Iterator[BatchIds]:
         for current in range(step, self._steps):
             ids = self._ids(epoch, current)
             self._prefetch(ids)
@@ -108,7 +108,7 @@ class Streamed:
         ] = {}  # by step: the round, and where it stands
         self._ids: dict[int, np.ndarray] = {}  # of batches in the making, by the step behind them
 
-    def portions(self, epoch: int, step: int) -> Iterator[Portion]:
+    def portions(self, epoch: int, step: int) -> Iterator[BatchIds]:
         round, mark = self._marks.get(step, _BEGINNING)
         self._marks, self._ids = {step: (round, mark)}, {}
         self._source.clear()

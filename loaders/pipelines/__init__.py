@@ -1,6 +1,6 @@
-"""How images move from source through decoder and renderer into batches.
+"""Pipelines: from sample ids to batches of rendered views. README.md draws the life of a batch.
 
-A pipeline is built once; each iteration over a loader is one of its runs.
+A pipeline is built once per loader; each iteration over the loader is one `Run` of it.
 """
 
 from __future__ import annotations
@@ -17,56 +17,58 @@ if TYPE_CHECKING:
     import torch
 
 
-Portion = tuple[int, np.ndarray]  # the epoch that plans are drawn for, and a batch's ids
+BatchIds = tuple[int, np.ndarray]  # the epoch that decisions are drawn for, and the sample ids
 
 
 @dataclass(frozen=True, eq=False)
-class Filled:
-    """A batch's memory with all views in it, ready for the current stream."""
+class FilledBatch:
+    """One batch of rendered views in flat memory, ready for the current stream."""
 
-    ids: np.ndarray  # [B] int64: the samples really in the batch
-    flat: torch.Tensor  # as `kernels.views.layout` has it
+    ids: np.ndarray  # [B] int64: the samples really in the batch, after substitutions
+    flat: torch.Tensor  # all views, in the order of `kernels.views.layout`
     labels: torch.Tensor | None
-    rows: np.ndarray  # [B, V]: every decision that made the views
+    rows: np.ndarray  # [B, V]: decision rows of all views
     shapes: np.ndarray  # [B, 2] int32: height and width of each image
 
 
 class Run(Protocol):
-    """One iteration under way. Whichever way it ends, it is dismissed."""
+    """One iteration over the batches. However it ends, it must be dismissed."""
 
     @property
     def seconds(self) -> float:
-        """How long it has been, or was, at work."""
+        """Seconds from the start until now, or until it was dismissed."""
         ...
 
-    def next(self) -> Filled | None:
-        """The next batch; None after the last."""
+    def next(self) -> FilledBatch | None:
+        """Wait for the next batch; None after the last."""
         ...
 
     def check(self) -> None:
-        """A MillError where the run cannot go on: it was dismissed, or the process forked."""
+        """Raise MillError if the run cannot go on: it was dismissed, or the process forked."""
         ...
 
     def dismiss(self) -> None:
-        """End its threads; what is not begun is dropped."""
+        """Stop the threads and drop the batches that are not finished."""
         ...
 
 
 class Pipeline(Protocol):
+    """A way to make batches; `StagedPipeline` in base.py holds the part that all of them share."""
+
     name: str
 
-    def run(self, portions: Iterator[Portion]) -> Run:
-        """Begin an iteration over these batches, in this order."""
+    def run(self, batches: Iterator[BatchIds]) -> Run:
+        """Start an iteration over these batches, in this order."""
         ...
 
     def stages(self, seconds: float) -> dict[str, Stage]:
-        """What all runs did together, in so many seconds."""
+        """Items and busy time of every stage over all runs, which took `seconds` together."""
         ...
 
     def unmasked(self) -> int:
-        """How often a sample was to be pasted and had no usable mask."""
+        """Number of samples that were to be pasted and had no usable mask."""
         ...
 
     def clear(self) -> None:
-        """Let go of memory that is kept for batches."""
+        """Free the memory that is pooled for batches."""
         ...

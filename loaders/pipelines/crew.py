@@ -1,4 +1,4 @@
-"""The threads of one iteration, and the batches they are filling."""
+"""The crew: threads of one iteration, and the jobs that they work on."""
 
 from __future__ import annotations
 
@@ -16,57 +16,59 @@ from queue import SimpleQueue
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.pipelines import Filled
-from patchmill.loaders.pipelines.job import Job, clear_own_frames, ended
+from patchmill.loaders.pipelines import FilledBatch
+from patchmill.loaders.pipelines.job import Job, clear_package_frames, iteration_over
 from patchmill.loaders.pipelines.worker import Step, Task, Worker
 
 log = logging.getLogger("patchmill")
 
-PATIENCE_S = 3.0  # for a read that does not return, as from a network disk that has gone away
+JOIN_TIMEOUT_S = 3.0  # a read may never return, as from a network disk that has gone away
 
 Tasks = SimpleQueue[Task | None]
-Jobs = SimpleQueue[Any]  # jobs of the line's own kind, or None
+Jobs = SimpleQueue[Any]  # jobs of the pipeline's own class; None ends the feeder
+
+Feeder = Callable[[Jobs, Tasks], None]
 
 
 class Crew:
-    """Threads that fill jobs in order until they are dismissed, or nobody has a use for them.
+    """Threads that make jobs in order, until they are dismissed or garbage-collected.
 
-    Workers do `gather` on every sample of a job. Where there is a `line`, it is one more thread,
-    which gets the jobs in their order, finishes those that are gathered, and may give the workers
-    further tasks.
+    Worker threads run `step` on every sample of a job. A pipeline may add one `feeder` thread: it
+    receives the jobs in order, takes those that are loaded to ready, and may queue further tasks
+    for the workers. At most `ahead` jobs are in the making besides the one that is waited for.
     """
 
     def __init__(
         self,
         workers: Sequence[Worker],
-        gather: Step,
+        step: Step,
         jobs: Iterator[Any],
         ahead: int,
-        hand_over: Callable[[Any], Filled],
-        line: Callable[[Jobs, Tasks], None] | None = None,
+        hand_over: Callable[[Any], FilledBatch],
+        feeder: Feeder | None = None,
     ) -> None:
-        self._gather, self._coming, self._ahead, self._hand_over = gather, jobs, ahead, hand_over
+        self._step, self._upcoming, self._ahead, self._hand_over = step, jobs, ahead, hand_over
         self._jobs: deque[Job] = deque()
         self._tasks: Tasks = SimpleQueue()
-        self._line: Jobs = SimpleQueue()
+        self._feeder_jobs: Jobs = SimpleQueue()
         self._threads = [
             threading.Thread(
                 target=worker.run, args=(self._tasks,), name=f"patchmill-{i}", daemon=True
             )
             for i, worker in enumerate(workers)
         ]
-        if line:
-            arguments = (self._line, self._tasks)
+        if feeder:
+            arguments = (self._feeder_jobs, self._tasks)
             self._threads.append(
-                threading.Thread(target=line, args=arguments, name="patchmill-line", daemon=True)
+                threading.Thread(target=feeder, args=arguments, name="patchmill-line", daemon=True)
             )
-        self._has_line = line is not None
-        self._process, self._began, self._ended = os.getpid(), time.perf_counter(), 0.0
-        # Runs before the interpreter is taken down, when joining a thread would wait for ever.
-        self._finish = weakref.finalize(
-            self, _dismiss, self._jobs, self._tasks, self._line, self._threads
+        self._has_feeder = feeder is not None
+        self._process, self._started, self._ended = os.getpid(), time.perf_counter(), 0.0
+        # Runs before the interpreter is torn down, when joining a thread would block for ever.
+        self._stop_threads = weakref.finalize(
+            self, _stop_threads, self._jobs, self._tasks, self._feeder_jobs, self._threads
         )
-        atexit.register(self._finish)  # once more, so that it comes before DALI ends itself
+        atexit.register(self._stop_threads)  # registered again, so that it runs before DALI's own
         try:
             for thread in self._threads:
                 thread.start()
@@ -77,40 +79,40 @@ class Crew:
 
     @property
     def seconds(self) -> float:
-        """How long the crew has been, or was, at work."""
-        return (self._ended or time.perf_counter()) - self._began
+        """Seconds from the start until now, or until the crew was dismissed."""
+        return (self._ended or time.perf_counter()) - self._started
 
-    def next(self) -> Filled | None:
-        """The oldest batch, when it is finished; None after the last."""
+    def next(self) -> FilledBatch | None:
+        """Start jobs up to the prefetch limit and wait for the oldest; None after the last."""
         self.check()
-        for job in islice(self._coming, max(self._ahead + 1 - len(self._jobs), 0)):
-            self._begin(job)
+        for job in islice(self._upcoming, max(self._ahead + 1 - len(self._jobs), 0)):
+            self._start(job)
         job = next(iter(tuple(self._jobs)), None)
-        self.check()  # another thread may have dismissed us, before it could see these jobs
+        self.check()  # another thread may have dismissed the crew before it could see these jobs
         if job is None:
             return None
-        error = job.made.wait()
+        error = job.ready.wait()
         if error is None:
-            with suppress(IndexError):  # where another thread has dismissed us since
-                self._jobs.popleft()  # only now, so that a job that is waited for is cancelled too
+            with suppress(IndexError):  # another thread may have dismissed the crew since
+                self._jobs.popleft()  # only now, so that `dismiss` cancels the awaited job too
             return self._hand_over(job)
         del job  # the traceback must keep neither the batch nor itself alive
-        clear_own_frames(error)
+        clear_package_frames(error)
         try:
             raise error
         finally:
             del error
 
-    def _begin(self, job: Job) -> None:
+    def _start(self, job: Job) -> None:
         self._jobs.append(job)
         for slot in range(len(job)):
-            self._tasks.put((job.gathered, self._gather, job, slot))
-        if self._has_line:
-            self._line.put(job)
+            self._tasks.put((job.loaded, self._step, job, slot))
+        if self._has_feeder:
+            self._feeder_jobs.put(job)
 
     def check(self) -> None:
         if self._ended:
-            raise ended()
+            raise iteration_over()
         if os.getpid() != self._process:
             raise MillError(
                 "this process was forked from the one that iterates over the loader, whose threads "
@@ -118,24 +120,24 @@ class Crew:
             )
 
     def dismiss(self) -> None:
-        """End the threads; what they have not begun is dropped."""
+        """Stop the threads; jobs that are not finished are cancelled."""
         self._ended = self._ended or time.perf_counter()
-        self._finish()
-        atexit.unregister(self._finish)
+        self._stop_threads()
+        atexit.unregister(self._stop_threads)
 
 
-def _dismiss(
-    jobs: deque[Job], tasks: Tasks, line: Jobs, threads: Sequence[threading.Thread]
+def _stop_threads(
+    jobs: deque[Job], tasks: Tasks, feeder_jobs: Jobs, threads: Sequence[threading.Thread]
 ) -> None:
     for job in tuple(jobs):
         job.cancel()
     jobs.clear()
-    line.put(None)
+    feeder_jobs.put(None)
     for _ in threads:
         tasks.put(None)
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + JOIN_TIMEOUT_S
     for thread in threads:
-        # The garbage collector may have called us from one of the threads.
+        # The garbage collector may run this function in one of the threads themselves.
         if thread.ident is not None and thread is not threading.current_thread():
             thread.join(max(deadline - time.monotonic(), 0))
     if busy := sum(thread.is_alive() for thread in threads):

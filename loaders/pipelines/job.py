@@ -1,4 +1,4 @@
-"""A batch in the making, and the wait for it."""
+"""Jobs: one batch while it is being made, and the countdowns that threads wait on."""
 
 from __future__ import annotations
 
@@ -12,80 +12,83 @@ import numpy as np
 from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders.common.errors import MillError
 
-BLINK_S = 0.2
+_POLL_S = 0.2
 
 
 class Countdown:
-    """Waits until so many samples are done; an error or a cancellation ends the wait at once.
+    """A latch that opens after `count` items; an error or a cancellation opens it at once.
 
-    `cancel` takes no lock: the garbage collector may call it in a thread that is finishing one.
+    `cancel` takes no lock, because the garbage collector may call it inside `count_down`.
     """
 
     def __init__(self, count: int) -> None:
         self._left, self._lock = count, threading.Lock()
         self._error: BaseException | None = None
-        self._cancelled, self._over = False, SimpleQueue[None]()
+        self._cancelled, self._opened = False, SimpleQueue[None]()
 
     @property
-    def over(self) -> bool:
-        return not self._over.empty()
+    def done(self) -> bool:
+        return not self._opened.empty()
 
-    def finish_one(self, error: BaseException | None = None) -> None:
+    def count_down(self, error: BaseException | None = None) -> None:
+        """Report one finished item, or the error that it ended with."""
         if error is not None:
-            clear_own_frames(error)
+            clear_package_frames(error)
         with self._lock:
             self._left -= 1
             self._error = self._error or error
             if self._error or self._left <= 0:
-                self._over.put(None)
+                self._opened.put(None)
 
     def cancel(self) -> None:
         self._cancelled = True
-        self._over.put(None)
+        self._opened.put(None)
 
     def wait(self) -> BaseException | None:
-        """None when all are done, or what went wrong; an error is given once."""
-        while not self.over:
-            with suppress(Empty):  # a Ctrl-C just before a thread falls asleep does not wake it
-                self._over.get(timeout=BLINK_S)
-                self._over.put(None)  # over it stays
+        """Wait for all items; return the first error, once, or None if there was none."""
+        while not self.done:
+            with suppress(Empty):  # poll: Ctrl-C just before the thread sleeps would not wake it
+                self._opened.get(timeout=_POLL_S)
+                self._opened.put(None)  # stays open for other waiters
         error, self._error = self._error, None
-        return error or (ended() if self._cancelled else None)
+        return error or (iteration_over() if self._cancelled else None)
 
 
 class Job:
-    """One batch in the making: its decisions, and how far it is.
+    """One batch in the making: the ids it was asked for, its decision rows and its progress.
 
-    `gathered` ends when workers have every sample, `made` when every view is in its place.
+    `loaded` opens when workers have loaded every sample, `ready` when every view is rendered (on a
+    GPU: queued). Where workers do both in one step, they are the same countdown.
     """
 
-    def __init__(self, epoch: int, wanted: np.ndarray, views: int, gathered: Countdown) -> None:
-        size = len(wanted)
-        self.epoch, self.wanted = epoch, wanted
-        self.ids = wanted.copy()  # of samples really in the batch
+    def __init__(self, epoch: int, requested: np.ndarray, views: int, loaded: Countdown) -> None:
+        size = len(requested)
+        self.epoch, self.requested = epoch, requested
+        self.ids = requested.copy()  # after substitution of unreadable samples
         self.rows = np.empty((size, views), ROW)
         self.shapes = np.empty((size, 2), np.int32)
-        self.gathered = self.made = gathered
+        self.loaded = self.ready = loaded
         self.cancelled = False
 
     def __len__(self) -> int:
-        return len(self.wanted)
+        return len(self.requested)
 
     def cancel(self) -> None:
         self.cancelled = True
-        self.gathered.cancel()
-        self.made.cancel()
+        self.loaded.cancel()
+        self.ready.cancel()
 
 
-def clear_own_frames(error: BaseException) -> None:
-    """Let go of the batches that frames of this package hold in the error's traceback."""
+def clear_package_frames(error: BaseException) -> None:
+    """Drop local variables of this package's frames from a traceback: they hold batch memory."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_globals.get("__package__") == __package__:
-            with suppress(RuntimeError):  # of a frame that is still running
+        package = frame.f_globals.get("__package__") or ""
+        if package == __package__ or package.startswith(f"{__package__}."):
+            with suppress(RuntimeError):  # the frame is still running
                 frame.clear()
 
 
-def ended() -> MillError:
+def iteration_over() -> MillError:
     return MillError(
         "this iteration is over, because its loader was closed, took a state or began another "
         "iteration: build a second loader to iterate twice at the same time"

@@ -1,8 +1,8 @@
-"""Batch memory that comes back: a fresh allocation of half a gigabyte costs more than its views.
+"""Pools of batch memory: blocks of equal size, lent as tensors and returned by themselves.
 
-The first touch of every page is a fault, about a tenth of a second for a large batch. So blocks are
-kept and handed out again as soon as no tensor of the batch is alive any more, however long the user
-keeps one.
+Allocating half a gigabyte anew costs more than rendering into it: the first touch of every page is
+a fault, about a tenth of a second for a large batch. So a block is lent again as soon as the last
+tensor that uses it is gone, however long the user keeps one.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ import torch
 
 from patchmill.loaders.common.errors import MillError
 
-_ALIGNMENT = 64  # what streaming stores want
+_ALIGNMENT = 64  # bytes, for streaming stores
 
 
-class Blocks:
-    """Equal blocks of memory, lent as flat tensors."""
+class BlockPool:
+    """Host memory (pinned if asked for) in blocks of `elements` numbers."""
 
     def __init__(self, elements: int, dtype: torch.dtype, pinned: bool = False) -> None:
         self._elements, self._dtype, self._pinned = elements, dtype, pinned
         self._free: deque[np.ndarray] = deque()
 
-    def take(self) -> torch.Tensor:
-        """A flat tensor of `elements` numbers, values undefined; its memory returns by itself."""
+    def acquire(self) -> torch.Tensor:
+        """Lend one block as a flat, uninitialised tensor; it returns when no tensor uses it."""
         try:
             block = self._free.pop()
         except IndexError:
-            block = self.extra(self._elements * self._dtype.itemsize)
+            block = self.allocate(self._elements * self._dtype.itemsize)
         loan = block[:]  # a new array object: it dies with the last tensor that uses the memory
         weakref.finalize(loan, self._free.append, block).atexit = False
         return torch.from_numpy(loan).view(self._dtype)
 
     def clear(self) -> None:
-        """Give back to the system what is not lent."""
+        """Free the blocks that are not lent."""
         self._free.clear()
 
-    def extra(self, size: int) -> np.ndarray:
-        """As many bytes of the same kind of memory, which are not kept."""
+    def allocate(self, size: int) -> np.ndarray:
+        """Allocate `size` bytes of the same kind of memory outside the pool."""
         try:
             if self._pinned:
                 return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
@@ -53,13 +53,13 @@ class Blocks:
         return memory[skip : skip + size]
 
 
-class DeviceBlocks:
-    """The same on a GPU, where a block that comes back may still be read by work that is queued.
+class DeviceBlockPool:
+    """GPU memory in blocks of `elements` numbers; queued work may still read a returned block.
 
-    When the last tensor of a batch dies, what its thread's stream has in its queue is what may
-    still use it, or the stream that the batch was handed to: the next taker's stream waits for
-    both, on the GPU. So however far the program runs ahead of the GPU, there are no more blocks
-    than batches alive.
+    Two streams may have such work when the last tensor of a batch dies: the stream that is current
+    then, and the one that the batch was handed to. An event is recorded on both, and whoever
+    acquires the block next waits for these events on the GPU. So there are never more blocks than
+    batches alive, however far the program runs ahead of the GPU.
     """
 
     def __init__(self, elements: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -67,10 +67,10 @@ class DeviceBlocks:
         self._free: deque[tuple[torch.Tensor, list[torch.cuda.Event]]] = deque()
         self._readers: dict[int, torch.cuda.Stream] = {}  # by address of the block
 
-    def take(self) -> torch.Tensor:
-        """A flat tensor for the current stream; its memory returns by itself."""
+    def acquire(self) -> torch.Tensor:
+        """Lend one block as a flat tensor for the current stream; it returns by itself."""
         try:
-            block, used = self._free.pop()
+            block, last_reads = self._free.pop()
         except IndexError:
             size = self._elements * self._dtype.itemsize
             try:
@@ -78,22 +78,23 @@ class DeviceBlocks:
             except torch.cuda.OutOfMemoryError:
                 raise out_of_memory(size) from None
         else:
-            for event in used:
+            for event in last_reads:
                 event.wait(torch.cuda.current_stream(self._device))
         loan = _Loan(block)
-        weakref.finalize(loan, _come_back, self._free, self._readers, block).atexit = False
+        weakref.finalize(loan, _give_back, self._free, self._readers, block).atexit = False
         return torch.as_tensor(loan, device=self._device).view(self._dtype)
 
-    def read_on(self, flat: torch.Tensor, stream: torch.cuda.Stream) -> None:
-        """The batch is handed over for use on this stream."""
+    def record_reader(self, flat: torch.Tensor, stream: torch.cuda.Stream) -> None:
+        """Note that the batch is handed over for use on `stream`."""
         self._readers[flat.data_ptr()] = stream
 
     def clear(self) -> None:
+        """Free the blocks that are not lent."""
         self._free.clear()
 
 
 class _Loan:
-    """What a tensor made of it keeps alive as long as anything uses the memory."""
+    """An array-interface object that tensors made from it keep alive."""
 
     def __init__(self, block: torch.Tensor) -> None:
         self.__cuda_array_interface__: dict[str, Any] = {
@@ -105,18 +106,18 @@ class _Loan:
         }
 
 
-def _come_back(
+def _give_back(
     free: deque[tuple[torch.Tensor, list[torch.cuda.Event]]],
     readers: dict[int, torch.cuda.Stream],
     block: torch.Tensor,
 ) -> None:
-    with suppress(RuntimeError):  # of a CUDA that has failed, or is being shut down
+    with suppress(RuntimeError):  # CUDA has failed, or is shutting down
         current = torch.cuda.current_stream(block.device)
-        used = []
+        last_reads = []
         for stream in {current, readers.pop(block.data_ptr(), current)}:
-            block.record_stream(stream)  # for when torch gets it back
-            used.append(stream.record_event())
-        free.append((block, used))
+            block.record_stream(stream)  # for torch's allocator, which may get the block back
+            last_reads.append(stream.record_event())
+        free.append((block, last_reads))
 
 
 def out_of_memory(size: int) -> MillError:

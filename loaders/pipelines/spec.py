@@ -1,4 +1,4 @@
-"""Which pipeline a loader gets: what the user wrote, or what fits the device."""
+"""Choose a loader's pipeline: by the user's `pipeline="..."`, or by the device."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from patchmill.loaders.common.errors import MillError
 
 if TYPE_CHECKING:
     from patchmill.loaders.pipelines import Pipeline
-    from patchmill.loaders.pipelines.worker import Work
+    from patchmill.loaders.pipelines.config import PipelineConfig
 
 log = logging.getLogger("patchmill")
 
 
-class Choice(Protocol):
-    def open(self, work: Work) -> Pipeline: ...
+class PipelineChoice(Protocol):
+    """A parsed `pipeline="..."`: its settings, and how to open it."""
+
+    def open(self, config: PipelineConfig) -> Pipeline: ...
 
 
 @dataclass(frozen=True)
-class Threads:
-    """CPU threads decode; they render too, or a GPU does."""
+class ThreadsChoice:
+    """CPU threads decode; they render too, or the GPU does."""
 
-    def open(self, work: Work) -> Pipeline:
-        if work.device.type == "cpu":
-            from patchmill.loaders.pipelines.cpu import pipeline as threads
+    def open(self, config: PipelineConfig) -> Pipeline:
+        if config.device.type == "cpu":
+            from patchmill.loaders.pipelines.cpu.pipeline import CpuThreadsPipeline
 
-            return threads.Threads(work)
+            return CpuThreadsPipeline(config)
         _need_triton()
-        from patchmill.loaders.pipelines.gpu import pipeline
+        from patchmill.loaders.pipelines.gpu.pipeline import GpuThreadsPipeline
 
-        return pipeline.ThreadsGpu(work)
+        return GpuThreadsPipeline(config)
 
 
 @dataclass(frozen=True)
-class Dali:
-    """DALI decodes whole batches. `hardware` is what share of them a GPU's JPEG unit gets."""
+class DaliChoice:
+    """DALI decodes whole batches; `hardware` is the share of them that a GPU's JPEG unit gets."""
 
     hardware: float | None = None
 
@@ -49,74 +51,74 @@ class Dali:
         if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
             raise MillError(f"hardware must be a share from 0 to 1, not {share!r}")
 
-    def open(self, work: Work) -> Pipeline:
-        if reason := missing("nvidia.dali"):
+    def open(self, config: PipelineConfig) -> Pipeline:
+        if reason := unavailable("nvidia.dali"):
             raise MillError(f"pipeline 'dali' needs DALI, {reason}: pip install 'patchmill[dali]'")
-        if work.device.type != "cpu":
+        if config.device.type != "cpu":
             _need_triton()
-        from patchmill.loaders.pipelines.dali.pipeline import Dali as Pipeline
+        from patchmill.loaders.pipelines.dali.pipeline import DaliPipeline
 
-        return Pipeline(work, self.hardware)
+        return DaliPipeline(config, self.hardware)
 
 
 @dataclass(frozen=True)
-class Ffcv:
-    """FFCV reads a .beton and runs our operation in the pipeline that it compiles."""
+class FfcvChoice:
+    """FFCV reads a .beton and compiles a pipeline with our operation in it."""
 
-    def open(self, work: Work) -> Pipeline:
-        if reason := missing("patchmill.loaders.pipelines.ffcv.pipeline"):
+    def open(self, config: PipelineConfig) -> Pipeline:
+        if reason := unavailable("patchmill.loaders.pipelines.ffcv.pipeline"):
             raise MillError(f"pipeline 'ffcv' needs FFCV, {reason}: pip install 'patchmill[ffcv]'")
-        from patchmill.loaders.pipelines.ffcv.pipeline import Ffcv as Pipeline
+        from patchmill.loaders.pipelines.ffcv.pipeline import FfcvPipeline
 
-        return Pipeline(work)
+        return FfcvPipeline(config)
 
 
 @dataclass(frozen=True)
-class Auto:
-    """DALI where the views belong on a GPU and it is installed, else threads."""
+class AutoChoice:
+    """DALI if the views belong on a GPU and DALI is installed, else threads."""
 
-    def open(self, work: Work) -> Pipeline:
-        if work.device.type == "cpu":
+    def open(self, config: PipelineConfig) -> Pipeline:
+        if config.device.type == "cpu":
             chosen, why = "threads", "the views belong on the CPU"
-        elif reason := missing("nvidia.dali"):
+        elif reason := unavailable("nvidia.dali"):
             chosen, why = (
                 "threads",
                 f"DALI would be faster, {reason}: pip install 'patchmill[dali]'",
             )
         else:
-            chosen, why = "dali", f"the views belong on {work.device} and DALI is installed"
-        _tell(f"pipeline {chosen}, because {why}")
-        return CHOICES[chosen]().open(work)
+            chosen, why = "dali", f"the views belong on {config.device} and DALI is installed"
+        log_once(f"pipeline {chosen}, because {why}")
+        return CHOICES[chosen]().open(config)
 
 
 @functools.cache
-def _tell(news: str) -> None:
-    """Once in a process, which may open many loaders."""
-    log.info(news)
+def log_once(message: str) -> None:
+    """Log a message once per process, which may open many loaders."""
+    log.info(message)
 
 
 CHOICES: Mapping[str, type[Any]] = {
-    "auto": Auto,
-    "threads": Threads,
-    "dali": Dali,
-    "ffcv": Ffcv,
+    "auto": AutoChoice,
+    "threads": ThreadsChoice,
+    "dali": DaliChoice,
+    "ffcv": FfcvChoice,
 }
 
 
-def choose(text: str) -> Choice:
-    """What `"auto"`, `"threads"` or `"dali(hardware=0.5)"` stand for."""
+def choose(text: str) -> PipelineChoice:
+    """Parse `"auto"`, `"threads"`, `"dali(hardware=0.5)"` or `"ffcv"`."""
     if not isinstance(text, str):
         raise MillError(f"pipeline must be one of {', '.join(CHOICES)}, not {text!r}")
     return calls.call(text, CHOICES, "pipeline")
 
 
 def _need_triton() -> None:
-    if reason := missing("triton"):
+    if reason := unavailable("triton"):
         raise MillError(f"views are made on a GPU by Triton, {reason}: pip install triton")
 
 
-def missing(module: str) -> str | None:
-    """Why a module cannot be used, as in "which is not installed"; None if it can."""
+def unavailable(module: str) -> str | None:
+    """The reason why a module cannot be imported, as "which is not installed"; None if it can."""
     try:
         importlib.import_module(module)
     except ModuleNotFoundError:

@@ -29,14 +29,14 @@ class Parser(argparse.ArgumentParser):
         raise MillError(f"{message}; --help lists the options")
 
 
-class Left(NamedTuple):
-    """What a command would have to do."""
+class RemainingWork(NamedTuple):
+    """The part of a command's work that is not done yet."""
 
     name: str  # of the source
     images: int
     out: Path
-    tasks: int  # that share the work
-    pieces: list[int] | None  # of them, those that are not complete; None where all is in place
+    world_size: int
+    unfinished_ranks: list[int] | None  # None if the output is complete
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prepare(given)
 
 
-def left(arguments: Sequence[str]) -> Left:
-    """Of what `main` would be told; it is checked as there, and nothing is written."""
+def remaining(arguments: Sequence[str]) -> RemainingWork:
+    """Check the arguments as `main` does, and return what it would do; writes nothing."""
     from patchmill.loaders.prepare import make_masks as masking
     from patchmill.loaders.prepare import run
 
@@ -59,13 +59,13 @@ def left(arguments: Sequence[str]) -> Left:
         known = _mask_options(given)
         source = run.open_any(given.data)
         out = _mask_file(given, source)
-        pieces = masking.left(source, out, known)
-        return Left(source.name, len(source), out, known.world_size, pieces)
+        ranks = masking.unfinished_ranks(source, out, known)
+        return RemainingWork(source.name, len(source), out, known.world_size, ranks)
     given = _parser().parse_args(arguments)
     options = _options(given)
     source = run.open_any(given.source)
-    pieces = run.left(source, given.out, options)
-    return Left(source.name, len(source), given.out, options.world_size, pieces)
+    ranks = run.unfinished_ranks(source, given.out, options)
+    return RemainingWork(source.name, len(source), given.out, options.world_size, ranks)
 
 
 def prepare(arguments: Sequence[str]) -> None:

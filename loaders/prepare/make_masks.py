@@ -100,7 +100,7 @@ def make(
         return Outcome(out, kept.count - before, time.monotonic() - began, waiting)
 
 
-def left(source: Source, out: Path, options: Options) -> list[int] | None:
+def unfinished_ranks(source: Source, out: Path, options: Options) -> list[int] | None:
     """The ranks whose part is not complete; None where the file is. Nothing is written."""
     if not out.parent.is_dir():
         raise MillError(f"cannot write {out}: there is no folder {out.parent}")

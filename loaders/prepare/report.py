@@ -54,7 +54,7 @@ def mask_lines(file: mask_file.MaskFile) -> list[str]:
     counts, made = file.meta["counts"], len(file) - file.meta["counts"]["missing"]
     lines = [
         f"masks      {made:,} by {masks.describe_estimator(file.meta['estimator'])}, "
-        f"{size(file.stored / max(made, 1))} each",
+        f"{size(file.png_bytes / max(made, 1))} each",
         degenerate_line(counts["degenerate"], made),
     ]
     if counts["missing"]:

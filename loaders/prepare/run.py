@@ -105,7 +105,7 @@ def prepare(
         return outcome
 
 
-def left(source: Source, out: Path, options: Options) -> list[int] | None:
+def unfinished_ranks(source: Source, out: Path, options: Options) -> list[int] | None:
     """The ranks whose part is not complete; None where all is in place. Nothing is written."""
     place = output_paths.choose(out, options.format)
     found = masks.open_masks(source)

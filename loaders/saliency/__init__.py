@@ -1,12 +1,12 @@
-"""What of an image is foreground: maps for copy-paste, made by hand or by a network.
+"""Saliency maps that separate foreground from background, for copy-paste.
 
     from patchmill.loaders import saliency
 
     found = saliency.estimate(image, "rbd")  # uint8 [h, w, 3] in; "rbd", "gs", "mc", "learned(...)"
     found.plane, found.foreground, found.confidence, found.degenerate, found.why
 
-`estimator("rbd")` makes many: it may be called from many threads at once, and its `metadata()` says
-what made the maps. Pictures of more than 210 000 pixels are worked on at that size.
+For many images, `estimator("rbd")` returns a callable that is safe to use from many threads; its
+`metadata()` identifies what made the maps. Images of more than 210 000 pixels are shrunk to that.
 """
 
 from patchmill.loaders.saliency.estimate import METHODS, Estimator, Saliency, estimate, estimator

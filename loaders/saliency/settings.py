@@ -1,8 +1,11 @@
-"""The numbers of each estimator: those of its authors' released code unless noted.
+"""Constants of each estimator: those of its authors' released code unless noted.
 
 GS: Wei, Wen, Zhu, Sun 2012. MC: Jiang, Zhang, Lu, Yang, Yang 2013. RBD: Zhu, Liang, Wei, Sun 2014.
-Lengths are in pixels of the working picture (`maps.working_size`), colour distances in CIELAB
-units, places in shares of the picture's height and width.
+Lengths are in pixels at the working size (`estimate.working_size`), colour distances in CIELAB
+units, positions relative to the image's height and width.
+
+Fingerprints hash the `repr` of these classes, and mask files store their fields: the names of the
+classes GS, MC, RBD and Learned and of all fields must not change.
 """
 
 from __future__ import annotations
@@ -12,9 +15,9 @@ from dataclasses import dataclass, fields
 
 from patchmill.loaders.common.errors import MillError
 
-VERSION = 1  # raised whenever the same constants give other maps
+VERSION = 1  # raise it whenever the same constants give different maps
 
-# Where something else than 0 to a million is meant; sigmas must not be 0, and tables must fit.
+# Ranges other than 0 to a million; sigmas must not be 0, and tables must fit in memory.
 _BOUNDS = {
     "compactness": (1e-3, 1e3),
     "iterations": (1, 100),
@@ -30,14 +33,14 @@ _BOUNDS = {
 
 
 @dataclass(frozen=True)
-class Slic:
-    """Superpixels: compactness `m` of Achanta et al., and rounds of k-means."""
+class SlicConstants:
+    """Superpixels: compactness `m` of Achanta et al. and k-means iterations; frame removal."""
 
     compactness: float = 20.0
     iterations: int = 10
     remove_frame: bool = True
-    frame_width: int = 30  # a frame is looked for this far from each side
-    frame_density: float = 0.6  # share of a row or column that edge pixels of a frame cover
+    frame_width: int = 30  # widest frame that is searched for
+    frame_density: float = 0.6  # least share of edge pixels in a frame's row or column
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -52,61 +55,61 @@ class Slic:
 
 
 @dataclass(frozen=True)
-class Cells(Slic):
-    """About `area` pixels a superpixel, as GS and RBD have it. Ours, for small pictures: at least
-    `fewest` superpixels, while they have `least_area` pixels."""
+class AreaConstants(SlicConstants):
+    """Superpixels of about `area` pixels, as in GS and RBD. Our addition for small images: at least
+    `fewest` superpixels, as long as they have `least_area` pixels."""
 
     area: int = 600
     fewest: int = 200
     least_area: int = 160
-    band: int = 8  # what has a pixel in this outer band is boundary
+    band: int = 8  # superpixels with a pixel in this outer band are boundary
 
     def count(self, pixels: int) -> int:
         return max(round(pixels / self.area), min(self.fewest, round(pixels / self.least_area)), 1)
 
 
 @dataclass(frozen=True)
-class GS(Cells):
+class GS(AreaConstants):
     """Geodesic saliency."""
 
-    nearest: float = 5.0  # boundary pieces that one is compared with, of 200 superpixels
+    nearest: float = 5.0  # boundary superpixels compared with each one, per 200 superpixels
     place_weight: float = 3.0
-    spread: float = 1.0  # of the comparisons, beyond which some boundary pieces are left out
-    kept: float = 0.5  # the normalised comparison up to which a piece is background
-    saturated: float = 0.02  # share of superpixels that are wholly salient
+    spread: float = 1.0  # range of differences above which boundary superpixels are excluded
+    kept: float = 0.5  # largest normalised difference that counts as background
+    saturated: float = 0.02  # share of superpixels with saliency 1
 
 
 @dataclass(frozen=True)
-class MC(Slic):
+class MC(SlicConstants):
     """Absorbing Markov chain."""
 
     superpixels: int = 250
     steepness: float = 10.0
     least_affinity: float = 1e-5
-    least_degree: float = 1.1  # what is tied less to the others is an outlier
-    frame_affinity: float = 13.0  # a border that is tied less to the rest is an artificial frame
-    accepted: float = 2.0  # score of the map below which it is not weighted anew
-    outlier_above: float = 0.3  # an outlier beside something more salient than this is salient
+    least_degree: float = 1.1  # superpixels of lower degree are outliers
+    frame_affinity: float = 13.0  # a border with less affinity to the rest is an artificial frame
+    accepted: float = 2.0  # a map below this ambiguity is not reweighted
+    outlier_above: float = 0.3  # outliers next to a superpixel more salient than this are salient
 
     def count(self, pixels: int) -> int:
         return self.superpixels
 
 
 @dataclass(frozen=True)
-class RBD(Cells):
+class RBD(AreaConstants):
     """Robust background detection."""
 
     place_sigma: float = 0.4
     connectivity_sigma: float = 1.0
-    background_from: float = 3.0  # connectivity beyond which a superpixel is certainly background
+    background_from: float = 3.0  # boundary connectivity above which background is certain
     background_weight: float = 1000.0
     background_factor: float = 5.0
-    smoothness: float = 0.1  # added between neighbours of whatever colour
+    smoothness: float = 0.1  # added to the weight between neighbours, whatever their colour
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A network of the user's (see `learned.py`); `size` is the side of the square it sees.
+    """A network supplied by the user (see `learned/network.py`) with input [1, 3, size, size].
 
     `weights` is a TorchScript program (.pt, .ts), an ONNX model (.onnx), or weights of the small
     U2-Net (.safetensors, .pth).
@@ -115,7 +118,7 @@ class Learned:
     weights: str
     size: int = 320
     device: str = "cpu"
-    normalise: bool = True  # the map's own least and largest values become 0 and 1
+    normalise: bool = True  # min-max normalise the map
 
     def __post_init__(self) -> None:
         if type(self.size) is not int or not 16 <= self.size <= 2048:
@@ -127,5 +130,5 @@ class Learned:
 
 
 def fingerprint(constants: object, *more: str) -> str:
-    """Equal for equal estimators of this version."""
+    """Hash of the version, the constants and what `more` identifies; equal for equal estimators."""
     return hashlib.sha256(repr((VERSION, constants, *more)).encode()).hexdigest()[:16]

@@ -1,22 +1,23 @@
-"""Maps on a common scale: normalised, thresholded, scored."""
+"""Normalising, thresholding and scoring saliency maps."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from patchmill.kernels.common.jit import jit
+
 _OTSU_BINS = 256
-_SCORE_BINS = 10
+_AMBIGUITY_BINS = 10
 
 
 def minmax_normalise(values: np.ndarray) -> np.ndarray:
-    """The least becomes 0 and the largest 1; what is flat becomes 0."""
+    """Scale the minimum to 0 and the maximum to 1; constant values become 0."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high - low > 1e-9 * abs(high) else values * 0
 
 
 def otsu(values: np.ndarray) -> float:
-    """The threshold that parts `values` into two classes which differ most: the middle of one of
-    256 bins between the least value and the largest."""
+    """Otsu's threshold over 256 bins, which maximises the variance between the two classes."""
     counts, edges = np.histogram(values, _OTSU_BINS)
     middles = (edges[1:] + edges[:-1]) / 2
     below, above = np.cumsum(counts), np.cumsum(counts[::-1])[::-1]
@@ -27,18 +28,31 @@ def otsu(values: np.ndarray) -> float:
 
 
 def ambiguity(values: np.ndarray) -> float:
-    """How undecided a map of 0 to 1 is: 1 if all is black or white, 5 if all is in the middle.
+    """Ambiguity of a map in 0..1: from 1, all black or white, to 5, all mid-grey.
 
-    The mean over ten bins j of min(j, 11 - j), which the authors of MC accept below 2.
+    The mean over ten bins j of min(j, 11 - j); the authors of MC accept maps below 2.
     """
-    return _score(np.histogram(values, _SCORE_BINS, (0, 1))[0])
+    return _ambiguity(np.histogram(values, _AMBIGUITY_BINS, (0, 1))[0])
 
 
 def ambiguity_of_histogram(counts: np.ndarray) -> float:
-    """As `score`, of a map in which so many pixels have each of 256 grey levels."""
-    return _score(np.bincount(np.arange(256) * _SCORE_BINS // 256, counts))
+    """`ambiguity` of a uint8 map, from the pixel counts of its 256 grey levels."""
+    return _ambiguity(np.bincount(np.arange(256) * _AMBIGUITY_BINS // 256, counts))
 
 
-def _score(counts: np.ndarray) -> float:
-    j = np.arange(1, _SCORE_BINS + 1)
-    return float((counts * np.minimum(j, _SCORE_BINS + 1 - j)).sum() / counts.sum())
+def _ambiguity(counts: np.ndarray) -> float:
+    j = np.arange(1, _AMBIGUITY_BINS + 1)
+    return float((counts * np.minimum(j, _AMBIGUITY_BINS + 1 - j)).sum() / counts.sum())
+
+
+@jit
+def grey_histogram(plane):
+    """int64 [256]: pixel counts of the grey levels of a uint8 [h, w] plane."""
+    counts = np.zeros(
+        (2, 256), np.int64
+    )  # two, so that equal neighbours do not wait for each other
+    for y in range(len(plane)):
+        row = plane[y]
+        for x in range(len(row)):
+            counts[x & 1, row[x]] += 1
+    return counts[0] + counts[1]

@@ -1,8 +1,8 @@
-"""Trains the small U2-Net on scenes, whose foregrounds are known: the learned maps' demonstration.
+"""Train the small U2-Net on scenes, whose masks are exact: a demonstration of learned maps.
 
     python -m patchmill.loaders.saliency.train scenes:2000 --out weights.safetensors
 
-An interrupted run goes on where it was, given the same arguments. The weights are used as
+An interrupted run resumes when called with the same arguments. Use the weights as
 `"learned(weights='weights.safetensors', size=96)"`.
 """
 
@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.common.files import atomic_path
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.decode.decoder import decode
@@ -28,62 +29,63 @@ from patchmill.loaders.saliency.learned.u2net import U2Net
 from patchmill.loaders.saliency.resample import resize
 from patchmill.loaders.sources import open_source
 
-_MARGIN = 10 / 9  # pictures are so much larger than the crops that are trained on, as the authors'
-_RATE = 1e-3
+_IMAGE_TO_CROP = 10 / 9  # side of the images relative to the training crops, as in U2-Net
+_LEARNING_RATE = 1e-3
 _SAVE_EVERY = 25  # steps
 
 
 @dataclass(frozen=True)
 class Settings:
+    """The arguments that a resumed run must repeat; stored in checkpoints and with the weights."""
+
     data: str
     steps: int
     batch: int
-    size: int  # side of the square that the network sees
+    size: int  # side of the network's square input
     seed: int
 
 
 def train(settings: Settings, out: Path, device: str) -> list[float]:
-    """Writes the weights; returns the losses of this run's steps."""
-    pictures, masks = load(settings)
+    """Train, write the weights to `out` and return the losses of this run's steps."""
+    images, masks = load_data(settings)
     torch.manual_seed(settings.seed)
     network = U2Net().to(device).train()
-    adam = torch.optim.Adam(network.parameters(), lr=_RATE)
+    optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
     checkpoint = out.with_name(out.name + ".checkpoint")
-    begun = resume(checkpoint, settings, network, adam, device)
+    first_step = resume(checkpoint, settings, network, optimizer, device)
     losses: list[float] = []
-    with track("training", settings.steps, begun, "steps") as advance:
-        for step in range(begun, settings.steps):
-            seen, wanted = drawn(pictures, masks, settings, step)
-            loss = objective(network(seen.to(device)), wanted.to(device))
-            adam.zero_grad(set_to_none=True)
+    with track("training", settings.steps, first_step, "steps") as advance:
+        for step in range(first_step, settings.steps):
+            crops, targets = draw_batch(images, masks, settings, step)
+            loss = deep_supervision_loss(network(crops.to(device)), targets.to(device))
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            adam.step()
+            optimizer.step()
             losses.append(loss.item())
             advance(1)
             if (step + 1) % _SAVE_EVERY == 0:
-                save(checkpoint, settings, network, adam, step + 1)
-    half = out.with_name(out.name + ".tmp")
-    save_file(network.cpu().state_dict(), half, {"settings": repr(settings)})
-    half.replace(out)
+                save_checkpoint(checkpoint, settings, network, optimizer, step + 1)
+    with atomic_path(out, out.name + ".tmp") as partial:
+        save_file(network.cpu().state_dict(), partial, {"settings": repr(settings)})
     checkpoint.unlink(missing_ok=True)
     return losses
 
 
-def objective(maps: list[Tensor], wanted: Tensor) -> Tensor:
-    """Cross entropy of the fused map and of each side's."""
-    return torch.stack([F.binary_cross_entropy_with_logits(m, wanted) for m in maps]).sum()
+def deep_supervision_loss(maps: list[Tensor], targets: Tensor) -> Tensor:
+    """Binary cross-entropy summed over the fused map and all side maps."""
+    return torch.stack([F.binary_cross_entropy_with_logits(m, targets) for m in maps]).sum()
 
 
 # ----------------------------------------------------------------------------------------- the data
 
 
-def load(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [n, side, side, 3] pictures and [n, side, side, 1] masks, a margin larger than seen."""
+def load_data(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 images [n, side, side, 3] and masks [n, side, side, 1], larger than the crops."""
     source: Any = open_source(settings.data)
     if not getattr(source, "masked", False):
         raise MillError(f"{source.name} has no masks to learn from: train on scenes:2000")
-    side = round(settings.size * _MARGIN)
-    pictures = np.empty((len(source), side, side, 3), np.uint8)
+    side = round(settings.size * _IMAGE_TO_CROP)
+    images = np.empty((len(source), side, side, 3), np.uint8)
     masks = np.empty((len(source), side, side, 1), np.uint8)
 
     def read(index: int) -> None:
@@ -92,29 +94,29 @@ def load(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
             raise MillError(
                 f"{source.where(index)} has no mask: train on data of which all have one"
             )
-        pictures[index] = resize(decode(source.read(index)), side, side)
+        images[index] = resize(decode(source.read(index)), side, side)
         masks[index] = resize(mask[..., None], side, side)
 
     with track("reading", len(source)) as advance:
         for _ in map_in_threads(read, range(len(source)), 4):
             advance(1)
-    return pictures, masks
+    return images, masks
 
 
-def drawn(
-    pictures: np.ndarray, masks: np.ndarray, settings: Settings, step: int
+def draw_batch(
+    images: np.ndarray, masks: np.ndarray, settings: Settings, step: int
 ) -> tuple[Tensor, Tensor]:
-    """A step's batch: random pictures, cropped and mirrored. Seed and step decide."""
-    draw = np.random.Generator(np.random.Philox(key=[settings.seed, step]))
-    size, room = settings.size, pictures.shape[1] - settings.size + 1
-    seen, wanted = [], []
+    """Random crops, flipped half of the time, and their masks; a function of seed and step."""
+    rng = np.random.Generator(np.random.Philox(key=[settings.seed, step]))
+    size, offsets = settings.size, images.shape[1] - settings.size + 1
+    crops, targets = [], []
     for _ in range(settings.batch):
-        index, y, x = draw.integers(len(pictures)), draw.integers(room), draw.integers(room)
-        turn = 1 if draw.random() < 0.5 else -1
+        index, y, x = rng.integers(len(images)), rng.integers(offsets), rng.integers(offsets)
+        stride = 1 if rng.random() < 0.5 else -1  # -1 flips
         window = np.s_[index, y : y + size, x : x + size]
-        seen.append(((pictures[window] / np.float32(255) - MEAN) / STD)[:, ::turn])
-        wanted.append((masks[window] / np.float32(255))[:, ::turn])
-    return _channels_first(seen), _channels_first(wanted)
+        crops.append(((images[window] / np.float32(255) - MEAN) / STD)[:, ::stride])
+        targets.append((masks[window] / np.float32(255))[:, ::stride])
+    return _channels_first(crops), _channels_first(targets)
 
 
 def _channels_first(images: list[np.ndarray]) -> Tensor:
@@ -124,34 +126,35 @@ def _channels_first(images: list[np.ndarray]) -> Tensor:
 # ------------------------------------------------------------------------------------ checkpoints
 
 
-def save(path: Path, settings: Settings, network: U2Net, adam: torch.optim.Adam, step: int) -> None:
-    half = path.with_name(path.name + ".tmp")
+def save_checkpoint(
+    path: Path, settings: Settings, network: U2Net, optimizer: torch.optim.Adam, step: int
+) -> None:
     content = {
         "settings": asdict(settings),
         "step": step,
         "model": network.state_dict(),
-        "adam": adam.state_dict(),
+        "adam": optimizer.state_dict(),
     }
-    torch.save(content, half)
-    half.replace(path)
+    with atomic_path(path, path.name + ".tmp") as partial:
+        torch.save(content, partial)
 
 
 def resume(
-    path: Path, settings: Settings, network: U2Net, adam: torch.optim.Adam, device: str
+    path: Path, settings: Settings, network: U2Net, optimizer: torch.optim.Adam, device: str
 ) -> int:
-    """How many steps are done already."""
+    """Load the checkpoint, if there is one; return the number of steps done."""
     if not path.exists():
         return 0
     try:
-        found = torch.load(path, map_location=device, weights_only=True)
-        same = {**found["settings"], "steps": settings.steps} == asdict(settings)
-    except Exception:  # torch has many ways of saying that a file is none of its own
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        same = {**checkpoint["settings"], "steps": settings.steps} == asdict(settings)
+    except Exception:  # torch raises many kinds of errors for foreign files
         raise MillError(f"{path} is not a checkpoint: remove it to begin anew") from None
     if not same:
         raise MillError(f"{path} is of a run with other arguments: repeat them, or remove it")
-    network.load_state_dict(found["model"])
-    adam.load_state_dict(found["adam"])
-    return int(found["step"])
+    network.load_state_dict(checkpoint["model"])
+    optimizer.load_state_dict(checkpoint["adam"])
+    return int(checkpoint["step"])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -160,18 +163,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="weights, as .safetensors")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--size", type=int, default=96, help="side of what the network sees")
+    parser.add_argument("--size", type=int, default=96, help="side of the network's square input")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    asked = parser.parse_args(arguments)
-    if min(asked.steps, asked.batch) < 1 or asked.size < 32:
+    options = parser.parse_args(arguments)
+    if min(options.steps, options.batch) < 1 or options.size < 32:
         raise MillError("--steps and --batch must be 1 or more, and --size 32 or more")
-    if asked.out.suffix != ".safetensors" or not asked.out.absolute().parent.is_dir():
-        raise MillError(f"--out {asked.out}: name a .safetensors file in a folder that exists")
-    settings = Settings(asked.data, asked.steps, asked.batch, asked.size, asked.seed)
-    losses = train(settings, asked.out, asked.device)
-    ends = f": loss {losses[0]:.3f} to {losses[-1]:.3f}" if losses else ""
-    print(f"{asked.out}{ends}")
+    if options.out.suffix != ".safetensors" or not options.out.absolute().parent.is_dir():
+        raise MillError(f"--out {options.out}: name a .safetensors file in a folder that exists")
+    settings = Settings(options.data, options.steps, options.batch, options.size, options.seed)
+    losses = train(settings, options.out, options.device)
+    change = f": loss {losses[0]:.3f} to {losses[-1]:.3f}" if losses else ""
+    print(f"{options.out}{change}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A folder of image files: one sub-folder for each class, or all files without labels.
 
-The first start lists the folder and keeps an index in the cache; later starts map that index and
-only compare the modification times of the listed directories. Files that are not images by name,
-and hidden ones, are passed over; whether a file really is an image shows when it is decoded.
+The first start lists the folder and caches an index; later starts map that index and only compare
+the modification times of the listed directories. Hidden files and those without an image extension
+are skipped; whether a file really is an image shows when it is decoded.
 """
 
 from __future__ import annotations
@@ -28,20 +28,18 @@ log = logging.getLogger("patchmill")
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm")
 
-_ENDINGS = frozenset(extension.encode() for extension in EXTENSIONS)
+_EXTENSIONS = frozenset(extension.encode() for extension in EXTENSIONS)
 _KIND = "folder index 1"
 _THREADS = 16  # directories are listed concurrently: on network disks each costs a round trip
-_STATS = 64  # directories that a thread checks at a time
-_RACY_NS = (
-    2_000_000_000  # a change this close to the listing may leave a modification time as it is
-)
+_STATS_PER_TASK = 64  # directories that a thread checks at a time
+_RACY_NS = 2_000_000_000  # within this, a further change may leave the modification time as it is
 
 
 class Folder(NumberedSource):
     """All images below `path`, in the byte order of their paths.
 
-    Classes are the sub-folders of `path` (sorted; what lies deeper belongs to them); where none of
-    them holds an image, the images in `path` itself are the data set, without labels.
+    The sub-folders of `path`, sorted, are the classes of all images below them. Where none of them
+    holds an image, the data set is the images in `path` itself, without labels.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -49,7 +47,7 @@ class Folder(NumberedSource):
         root = os.path.realpath(os.path.expanduser(self.name))
         _check(self.name, root)
         self._root = os.fsencode(root) + b"/"
-        index = _cached_index(root)
+        index = _open_index(root)
         self._paths, self._starts = index["paths"], index["starts"]
         self.fingerprint: str = index.meta["fingerprint"]
         self.classes: list[str] = index.meta["classes"]
@@ -86,13 +84,13 @@ def _check(name: str, root: str) -> None:
 # ---------------------------------------------------------------------------------------- the index
 
 
-def _cached_index(root: str) -> columns.Columns:
+def _open_index(root: str) -> columns.Columns:
     key = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     path = cache.root() / "folders" / f"{key}.index"
     index = columns.find(path, _KIND)
     if index is not None and _is_fresh(os.fsencode(root), index):
         return index
-    content, meta = _index(root)
+    content, meta = _build_index(root)
     try:
         cache.folder("folders")
         columns.write(path, _KIND, content, meta)
@@ -109,10 +107,10 @@ def _is_fresh(root: bytes, index: columns.Columns) -> bool:
     def unchanged(first: int) -> bool:
         return all(
             _modified(os.path.join(root, columns.item(names, starts, i))) == recorded[i]
-            for i in range(first, min(first + _STATS, len(recorded)))
+            for i in range(first, min(first + _STATS_PER_TASK, len(recorded)))
         )
 
-    return all(map_in_threads(unchanged, range(0, len(recorded), _STATS), _THREADS))
+    return all(map_in_threads(unchanged, range(0, len(recorded), _STATS_PER_TASK), _THREADS))
 
 
 def _modified(directory: bytes) -> int | None:
@@ -122,7 +120,7 @@ def _modified(directory: bytes) -> int | None:
         return None
 
 
-def _index(root: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _build_index(root: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     started = time.time_ns()
     with track(f"listing {root}") as advance:
         listing = _list(os.fsencode(root), advance)
@@ -155,7 +153,7 @@ def _index(root: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 @dataclass
 class _Listing:
-    """What lies below a directory; paths are relative to the data set's root."""
+    """The contents of a directory tree; paths are relative to the data set's root."""
 
     paths: list[bytes]
     labels: list[int]
@@ -191,7 +189,7 @@ def _list(root: bytes, advance: Callable[[int], None]) -> _Listing:
 
 
 def _list_tree(root: bytes, top: bytes, advance: Callable[[int], None]) -> _Listing:
-    """Everything below `root/top`; each real directory once, so that looping links end."""
+    """List everything below `root/top`, each real directory once so that cycles of links end."""
     listing = _Listing([], [], [], {})
     seen = {_identity(os.stat(root))}
     pending = [top]
@@ -214,7 +212,7 @@ def _list_tree(root: bytes, top: bytes, advance: Callable[[int], None]) -> _List
 
 
 def _entries(directory: bytes, prefix: bytes) -> tuple[list[bytes], list[bytes]]:
-    """(files, sub-folders) that are not hidden, each with `prefix` before its name."""
+    """(files, sub-folders) that are not hidden, with `prefix` before each name."""
     files: list[bytes] = []
     folders: list[bytes] = []
     try:
@@ -228,8 +226,8 @@ def _entries(directory: bytes, prefix: bytes) -> tuple[list[bytes], list[bytes]]
 
 
 def _is_image(path: bytes) -> bool:
-    _, dot, ending = path.rpartition(b".")
-    return bool(dot) and ending.lower() in _ENDINGS
+    _, dot, extension = path.rpartition(b".")
+    return bool(dot) and extension.lower() in _EXTENSIONS
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

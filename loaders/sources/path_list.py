@@ -1,7 +1,7 @@
-"""A list of images as a source: CSV, TSV or Parquet with the columns path and, if known, label.
+"""A list of images as a source: CSV, TSV or Parquet with a column path and, optionally, label.
 
-Paths are as seen from the list's folder. Labels are whole numbers, which are the classes' numbers,
-or names, which are the classes in sorted order.
+Paths are relative to the list's folder. Labels are integers, used as class numbers, or names, which
+are numbered in sorted order.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from patchmill.loaders.sources.numbered import NumberedSource
 
 ENDINGS = (".csv", ".tsv", ".parquet")
 
-_MOST_CLASSES = 1 << 20
+_MAX_CLASSES = 1 << 20
 
 
 class PathList(NumberedSource):
-    """The images that a list names, in its order."""
+    """The images of a list, in its order."""
 
     def __init__(self, path: str | Path) -> None:
         self.name = str(path)
@@ -55,7 +55,7 @@ class PathList(NumberedSource):
 
 
 def _read(name: str, file: Path) -> tuple[list[str], list[str] | None]:
-    """The paths, and the labels as text."""
+    """Paths, and labels as text if there are any."""
     try:
         if file.suffix == ".parquet":
             return _read_parquet(name, file)
@@ -72,15 +72,16 @@ def _read_rows(
     paths: list[str] = []
     labels: list[str] = []
     try:
-        head = [title.strip().lower() for title in next(rows, [])]
-        path_at, label_at = _places(name, head)
+        header = [title.strip().lower() for title in next(rows, [])]
+        path_at, label_at = _find_columns(name, header)
         for row in rows:
             if not row:
                 continue
-            if len(row) != len(head) or not row[path_at]:
+            if len(row) != len(header) or not row[path_at]:
                 raise MillError(
                     f"line {rows.line_num} of {name} has {len(row)} values, the first line "
-                    f"{len(head)}: quote values that hold a {delimiter!r}, and leave no path empty"
+                    f"{len(header)}: quote values that hold a {delimiter!r}, and leave no path "
+                    "empty"
                 )
             paths.append(row[path_at])
             if label_at is not None:
@@ -98,27 +99,27 @@ def _read_parquet(name: str, file: Path) -> tuple[list[str], list[str] | None]:
             f"{name} needs pyarrow: pip install pyarrow, or write the list as CSV"
         ) from None
     try:
-        path_at, label_at = _places(name, head := parquet.read_schema(file).names)
-        wanted = [head[at] for at in (path_at, label_at) if at is not None]
+        path_at, label_at = _find_columns(name, header := parquet.read_schema(file).names)
+        wanted = [header[at] for at in (path_at, label_at) if at is not None]
         table = parquet.read_table(file, columns=wanted)
     except ArrowException as error:
         raise MillError(f"cannot read {name}: {error}") from None
     values = [table.column(title).to_pylist() for title in wanted]
     if any(value is None for column in values for value in column):
-        raise MillError(f"{name} has empty places in its columns path or label: fill them")
+        raise MillError(f"{name} has empty values in its columns path or label: fill them")
     return values[0], list(map(str, values[1])) if label_at is not None else None
 
 
-def _places(name: str, head: list[str]) -> tuple[int, int | None]:
-    """In which columns path and label stand."""
-    if "path" not in head:
-        shown = ", ".join(head[:5]) or "nothing"
+def _find_columns(name: str, header: list[str]) -> tuple[int, int | None]:
+    """Positions of the columns path and label."""
+    if "path" not in header:
+        shown = ", ".join(header[:5]) or "nothing"
         raise MillError(f"the first line of {name} must name a column path, and has: {shown}")
-    return head.index("path"), head.index("label") if "label" in head else None
+    return header.index("path"), header.index("label") if "label" in header else None
 
 
 def _classes(name: str, labels: list[str] | None) -> tuple[list[str], np.ndarray | None]:
-    """Class names, and the number of each sample's class."""
+    """Class names, and the class number of each sample."""
     if labels is None:
         return [], None
     distinct = sorted(set(labels))
@@ -130,6 +131,6 @@ def _classes(name: str, labels: list[str] | None) -> tuple[list[str], np.ndarray
         least, most = min(numbers.values()), max(numbers.values())
         if not -(2**63) <= least <= most < 2**63:
             raise MillError(f"{name} has a label that has more than 64 bits: {most}")
-        sensible = least >= 0 and most < _MOST_CLASSES
-        names = [str(number) for number in range(most + 1)] if sensible else []
+        are_classes = least >= 0 and most < _MAX_CLASSES
+        names = [str(number) for number in range(most + 1)] if are_classes else []
     return names, np.fromiter((numbers[label] for label in labels), np.int64, len(labels))

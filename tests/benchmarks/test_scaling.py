@@ -169,7 +169,6 @@ def test_what_is_refused(earlier, tmp_path):
     assert "no throughput" in refused(*words, "--throughput", str(empty))
 
 
-@pytest.mark.slow
 def test_processes_are_measured_together(tmp_path):
     small = [
         "method=moco", "scale=demo", "size=32", "data.train=scenes(count=16, size=32)",

@@ -1,4 +1,4 @@
-"""A SLURM of eight nodes on this machine, once for all tests that want one."""
+"""Start a SLURM of eight nodes on this machine, once for all tests that need it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from patchmill.training.config import compose
 
 
 def compile_all(folder: Path) -> None:
-    """Which each of the ranks would do otherwise, in its own copy of the code."""
+    """Compile once what each rank would compile in its own copy of the code."""
     from patchmill.training import engine
 
     words = {**helpers_sandbox.WORDS, "train.epochs": "1", "out": str(folder)}
@@ -37,11 +37,11 @@ def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def cluster(slurm_conf: Path) -> Iterator[None]:
-    """What these tests queue is queued there; other tests do not see it."""
+    """Let these tests, and no others, use that SLURM."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(slurm_conf))
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("XDG_CONFIG_HOME", str(slurm_conf.parent))  # nobody's own profile
-        # Nodes share this machine's disk, and so what is compiled.
+        patch.setenv("XDG_CONFIG_HOME", str(slurm_conf.parent))  # no user profile
+        # Nodes share this machine's disk, and so its compiled kernels.
         patch.setenv("PATCHMILL_CACHE", str(slurm_conf.parent / "cache"))
         yield

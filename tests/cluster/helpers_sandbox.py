@@ -1,4 +1,4 @@
-"""Jobs on a SLURM that tests start: what is queued, how far it is, and what can happen to it."""
+"""Queue, watch and disturb jobs on the SLURM that tests start."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ WORDS = {
 
 @contextlib.contextmanager
 def numbers() -> Iterator[tuple[int, int]]:
-    """The first of the ports for a SLURM, and of its jobs, that no other of this machine has.
+    """Yield the first port and the first job id for a SLURM, unused on this machine.
 
-    The ports are held: who looks for some cannot bind them, and SLURM can, which asks to reuse.
+    The ports stay bound: others cannot bind them, but SLURM can, as it sets SO_REUSEADDR.
     """
     tries = list(range(200))  # ports from 10,000 on; ranks of 60 jobs each meet from 20,000 on
     random.SystemRandom().shuffle(tries)
@@ -66,7 +66,7 @@ def numbers() -> Iterator[tuple[int, int]]:
 
 
 def queue(out: Path, *options: str, **words: str) -> Path:
-    """The folder of the run that was queued."""
+    """Queue a run; return its folder."""
     settings = [f"{key}={value}" for key, value in {**WORDS, **words}.items()]
     usual = ["--gpus-per-node", "1", "--cpus-per-task", "1", "--time", "10"]
     submit.main([*usual, "--dir", str(out), "--name", "run", *options, *settings])
@@ -74,26 +74,26 @@ def queue(out: Path, *options: str, **words: str) -> Path:
 
 
 def on(first: int, last: int) -> list[str]:
-    """Options: a job of these nodes, which no other job is on that a node's end would end."""
+    """Options for a job on these nodes only."""
     return ["--nodes", str(last - first + 1), "--slurm", f"nodelist=127.0.0.[{first}-{last}]"]
 
 
 class Journeys:
-    """Runs that are under way at the same time, and what happens to each of them."""
+    """Runs that train at the same time, each with what happens to it."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(16)
         self._begun: dict[str, Future[Path]] = {}
 
     def begin(self, name: str, happens: Callable[[Path], None], run: Path) -> None:
-        def lives() -> Path:
+        def watch() -> Path:
             happens(run)
             return run
 
-        self._begun[name] = self._pool.submit(lives)
+        self._begun[name] = self._pool.submit(watch)
 
     def __getitem__(self, name: str) -> Path:
-        """The run's folder, when it is over."""
+        """Wait for the run's end; return its folder."""
         return self._begun[name].result()
 
     def __enter__(self) -> Journeys:
@@ -114,7 +114,7 @@ def until(holds: Callable[[], object], run: Path) -> None:
 
 
 def until_done(run: Path) -> None:
-    """To its last epoch."""
+    """Wait for its last epoch."""
     until_over(run)
     status = run_folder.read(run)
     assert status.get("state") == "done" and status["step"] == STEPS, logs(run)
@@ -125,7 +125,7 @@ def until_over(run: Path) -> None:
 
 
 def until_step(run: Path, step: int) -> None:
-    """It trains, and has done so many steps."""
+    """Wait until a running job has done so many steps."""
     until(lambda: (records.read(run).get("step") or [0])[-1] >= step or not queued(run), run)
     assert queued(run), logs(run)
 
@@ -142,11 +142,11 @@ def job(run: Path) -> record.Job:
 
 def logs(run: Path) -> str:
     known = record.read(run)  # not of one that was queued without submit.py
-    return "\n".join(it.read_text() for it in known.paths()) if known else ""
+    return "\n".join(it.read_text() for it in known.rank_logs()) if known else ""
 
 
 def merged(run: Path) -> str:
-    (path,) = job(run).merged()
+    (path,) = job(run).merged_logs()
     return path.read_text()
 
 
@@ -162,7 +162,7 @@ def control(*words: str, check: bool = True) -> None:
 
 
 def processes(run: Path, what: str = "") -> list[int]:
-    """Those that have something to do with it."""
+    """Processes whose command line names the run."""
     found = subprocess.run(["pgrep", "-f", f"{what}.*{run}"], capture_output=True, text=True)
     return [int(it) for it in found.stdout.split()]
 
@@ -180,7 +180,7 @@ def ranks(run: Path) -> dict[int, int]:
 
 @contextlib.contextmanager
 def paused(run: Path) -> Iterator[None]:
-    """Its ranks do nothing meanwhile, however fast this machine is, or until SLURM wakes them."""
+    """Stop its ranks meanwhile, or until SLURM wakes them."""
     held = list(ranks(run).values())
     try:
         for process in held:
@@ -193,7 +193,7 @@ def paused(run: Path) -> Iterator[None]:
 
 
 def alter(run: Path, file: str, old: str, new: str) -> None:
-    """In the copy of the code that a job runs."""
+    """Edit the copy of the code that a job runs."""
     path = run / "jobs" / "001" / "code" / file
     text = path.read_text()
     assert text.count(old) == 1, f"{file} has no {old!r} any more"

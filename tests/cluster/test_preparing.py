@@ -1,4 +1,4 @@
-"""Data preparation in pieces: what is planned, refused and left to make; and on a real SLURM."""
+"""Data preparation shared among tasks: plans, refusals, what is left to make, and a real SLURM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from patchmill.cluster import submit
 from patchmill.cluster.job import record
-from patchmill.cluster.prepare import tasks as pieces
+from patchmill.cluster.prepare import tasks
 from patchmill.cluster.slurm import commands
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.prepare import command as prepare
@@ -24,18 +24,18 @@ SMALL = [SCENES, "out", "--tasks", "3"]
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without a profile of the user's."""
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No user profile, and an empty working directory."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "is_there", lambda: False)
+    monkeypatch.setattr(commands, "is_available", lambda: False)
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def submitted(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     capsys.readouterr()
     submit.main(words)
     return capsys.readouterr().out
@@ -52,90 +52,92 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {it.name: it.read_bytes() for it in folder.iterdir()}
 
 
-def piece(*words: str, rank: int, tasks: int = 3) -> None:
-    """As another machine would have made it."""
+def make_share(*words: str, rank: int, tasks: int = 3) -> None:
+    """Prepare one rank's share, as another machine would."""
     prepare.main([*words, "--rank", str(rank), "--world-size", str(tasks)])
 
 
-def test_what_is_left_is_made_here(no_slurm, capsys, tmp_path):
+def test_missing_shares_are_made_here(no_slurm, capsys, tmp_path):
     for rank in range(3):
-        piece(SCENES, "whole", rank=rank)
-    piece(SCENES, "out", rank=1)
-    out = told(capsys, "prepare", *SMALL, "--workers", "1")
+        make_share(SCENES, "whole", rank=rank)
+    make_share(SCENES, "out", rank=1)
+    out = submitted(capsys, "prepare", *SMALL, "--workers", "1")
     assert "tasks            3 of 8 images at most; 1 done, 2 left\n" in out
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    assert told(capsys, "prepare", *SMALL).endswith("out is complete already: nothing to do\n")
+    assert submitted(capsys, "prepare", *SMALL).endswith("out is complete already: nothing to do\n")
     assert sorted(it.name for it in tmp_path.iterdir()) == ["out", "whole"]
 
 
-def test_masks_do_not_show_how_many_made_them(no_slurm, capsys, tmp_path):
+def test_masks_do_not_depend_on_the_number_of_tasks(no_slurm, capsys, tmp_path):
     words = [SCENES, "--method", "gs", "--max-side", "16"]
-    for name, tasks in (("one", "1"), ("three", "3")):
-        out = told(capsys, "masks", *words, "--out", f"{name}.masks", "--tasks", tasks)
+    for name, count in (("one", "1"), ("three", "3")):
+        out = submitted(capsys, "masks", *words, "--out", f"{name}.masks", "--tasks", count)
     assert "complete: " in out
     assert (tmp_path / "one.masks").read_bytes() == (tmp_path / "three.masks").read_bytes()
 
 
-def test_pieces_that_nobody_put_together(no_slurm, capsys, tmp_path, monkeypatch):
-    """Killed in between: the same command, or the job at the end, does that and no more."""
+def test_shares_that_were_not_merged(no_slurm, capsys, tmp_path, monkeypatch):
+    """Killed before merging: the same command, or the job at the end, merges and no more."""
     from patchmill.loaders.prepare import finish
 
     with monkeypatch.context() as patch:
         patch.setattr(finish, "close", lambda *_: False)
         for rank in range(3):
-            piece(SCENES, "out", rank=rank)
+            make_share(SCENES, "out", rank=rank)
     assert not (tmp_path / "out" / "dataset.json").exists()
     words = (SCENES, "out", "--world-size", "3", "--rank", "0")
     (tmp_path / "jobs").mkdir()
-    pieces.Ending(words, str(tmp_path), str(tmp_path / "jobs"))()
+    tasks.MergeTask(words, str(tmp_path), str(tmp_path / "jobs"))()
     assert (tmp_path / "out" / "dataset.json").exists()
     assert run_folder.read(tmp_path / "jobs")["state"] == "done"
 
 
-def test_the_end_says_what_is_missing(tmp_path, capsys):
-    piece(SCENES, "out", rank=1)
+def test_merging_names_missing_shares(tmp_path, capsys):
+    make_share(SCENES, "out", rank=1)
     words = (SCENES, "out", "--world-size", "3", "--rank", "0")
     (tmp_path / "jobs").mkdir()
     with pytest.raises(SystemExit):
-        pieces.Ending(words, str(tmp_path), str(tmp_path / "jobs"))()
-    assert "2 of 3 pieces of out are not complete (0, 2)" in capsys.readouterr().err
+        tasks.MergeTask(words, str(tmp_path), str(tmp_path / "jobs"))()
+    assert "2 of 3 shares of out are not complete (0, 2)" in capsys.readouterr().err
     assert run_folder.read(tmp_path / "jobs")["state"] == "failed"
 
 
 SIGNALLED = """
 import os, signal, sys
-from patchmill.cluster.prepare.tasks import Piece
+from patchmill.cluster.prepare.tasks import ShareTask
 from patchmill.loaders.prepare import images
 
 made, images.prepare = images.prepare, lambda *asked: (
     os.kill(os.getpid(), signal.SIGUSR2) or made(*asked)
 )
-Piece((sys.argv[1], "out", "--workers", "1"), os.getcwd(), True)()
+ShareTask((sys.argv[1], "out", "--workers", "1"), os.getcwd(), True)()
 """
 
 
-def test_a_signal_ends_a_piece_which_then_goes_on(tmp_path):
-    before = [signal.getsignal(it) for it in pieces.SIGNALS]
+def test_a_signal_stops_a_share_which_the_next_start_continues(tmp_path):
+    before = [signal.getsignal(it) for it in tasks.SIGNALS]
     command = [sys.executable, "-c", SIGNALLED, SCENES]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stderr) == (run_folder.STOPPED, "")
     assert not (tmp_path / "out" / "dataset.json").exists()
-    pieces.Piece((SCENES, "out"), str(tmp_path), True)()
+    tasks.ShareTask((SCENES, "out"), str(tmp_path), True)()
     assert (tmp_path / "out" / "dataset.json").exists()
-    assert [signal.getsignal(it) for it in pieces.SIGNALS] == before
+    assert [signal.getsignal(it) for it in tasks.SIGNALS] == before
 
 
 def test_a_dry_run_shows_the_array_and_writes_nothing(no_slurm, capsys, tmp_path):
-    piece(SCENES, "out", rank=1)
+    make_share(SCENES, "out", rank=1)
     before = contents(tmp_path / "out")
-    out = told(capsys, "prepare", *SMALL, "--dry-run", "--partition", "cpu", "--cpus-per-task", "4")
+    out = submitted(
+        capsys, "prepare", *SMALL, "--dry-run", "--partition", "cpu", "--cpus-per-task", "4"
+    )
     for line in ("array=0-1%2", "partition=cpu", "cpus-per-task=4", "requeue", "signal=USR2@60"):
         assert f"#SBATCH --{line}\n" in out, line
-    assert "gpus" not in out and "puts their pieces together" in out
+    assert "gpus" not in out and "merges their shares" in out
     assert contents(tmp_path / "out") == before and [*tmp_path.iterdir()] == [tmp_path / "out"]
 
 
-def test_what_is_refused(no_slurm, tmp_path):
+def test_mistakes_are_refused_in_one_sentence(no_slurm, tmp_path):
     for words, said in (
         (["prepare", SCENES], "the following arguments are required: OUT; --help"),
         (["prepare", *SMALL, "--formt", "beton"], "unrecognized arguments: --formt"),
@@ -145,49 +147,47 @@ def test_what_is_refused(no_slurm, tmp_path):
         (["prepare", SCENES, "out", "--tasks", "25"], "are more than the 24 images"),
         (["prepare", SCENES, "out", "--tasks", "0"], "--tasks must be a number above 0, not 0"),
         (["prepare", SCENES, "a.beton", "--tasks", "2"], "prepare shards with --tasks, then"),
-        (["prepare", *SMALL, "--time", "soon"], "time=soon is no time limit"),
+        (["prepare", *SMALL, "--time", "soon"], "time=soon is not a time limit"),
         (["prepare", *SMALL, "--nodes", "2"], "unrecognized arguments: --nodes 2"),
         (["masks", SCENES, "--method", "rdb"], "rdb"),
         (["masks", SCENES, "--out", "nowhere/a.masks"], "there is no folder nowhere"),
     ):
         assert said in refused(*words), words
-    piece(SCENES, "out", rank=1)
+    make_share(SCENES, "out", rank=1)
     assert "made with --tasks 3, not 4" in refused("prepare", SCENES, "out", "--tasks", "4")
     assert [*tmp_path.iterdir()] == [tmp_path / "out"]
 
 
-def test_two_do_not_make_the_same(no_slurm, tmp_path, monkeypatch):
+def test_a_second_job_for_the_same_output_is_refused(no_slurm, tmp_path, monkeypatch):
     jobs_of = tmp_path / "out.jobs"
     jobs_of.mkdir()
-    record.write(jobs_of, record.now("7", jobs_of, False, "abc"))
-    monkeypatch.setattr(commands, "is_there", lambda: True)
+    record.write(jobs_of, record.new("7", jobs_of, False, "abc"))
+    monkeypatch.setattr(commands, "is_available", lambda: True)
     monkeypatch.setattr(commands, "states", lambda ids=(): {"7_3": "PENDING", "7_1": "RUNNING"})
     said = refused("prepare", *SMALL)
     assert "job 7 makes " in said and "out already (RUNNING)" in said and "--cancel" in said
 
 
 @pytest.mark.slurm
-@pytest.mark.slow
 def test_on_slurm_as_an_array(cluster, capsys, tmp_path):
     for rank in range(3):
-        piece(SCENES, "whole", rank=rank)
-    piece(SCENES, "out", rank=1)
-    out = told(capsys, "prepare", *SMALL, "--cpus-per-task", "1", "--time", "10")
+        make_share(SCENES, "whole", rank=rank)
+    make_share(SCENES, "out", rank=1)
+    out = submitted(capsys, "prepare", *SMALL, "--cpus-per-task", "1", "--time", "10")
     assert "queued: 2 tasks" in out
     until_over(tmp_path / "out.jobs")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    assert told(capsys, "prepare", *SMALL).endswith("nothing to do\n")
+    assert submitted(capsys, "prepare", *SMALL).endswith("nothing to do\n")
 
 
 @pytest.mark.slurm
-@pytest.mark.slow
 @pytest.mark.xdist_group("slurm")
-def test_a_piece_that_slurm_ends_early_goes_on(cluster, capsys, tmp_path):
-    """And the job that puts all together waits for it."""
+def test_a_share_that_slurm_stops_early_is_requeued(cluster, capsys, tmp_path):
+    """And the job that merges the shares waits for it."""
     import helpers_sandbox
 
     asked = ["--cpus-per-task", "1", "--time", "10", "--slurm", "hold"]
-    out = told(capsys, "prepare", SCENES, "out", "--tasks", "2", *asked)
+    out = submitted(capsys, "prepare", SCENES, "out", "--tasks", "2", *asked)
     # Slower, so that it can be met at work.
     slept = "    import time\n\n    time.sleep(0.5)\n    source = task.source\n    where ="
     file, quick = "loaders/prepare/run.py", "    source = task.source\n    where ="

@@ -1,4 +1,4 @@
-"""Which ends are followed by another life, and what SLURM's commands say, as sentences."""
+"""Requeueing after signals, time limits, messages of SLURM's programs, and the status table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from patchmill.cluster import resources, status
 from patchmill.cluster.slurm import commands, script
-from patchmill.cluster.slurm.commands import is_due
+from patchmill.cluster.slurm.commands import should_requeue
 from patchmill.loaders.common.errors import MillError
 
 
@@ -23,16 +23,16 @@ from patchmill.loaders.common.errors import MillError
         (signal.SIGTERM, "RUNNING", "2030-01-01T00:00:00", True),
         (signal.SIGTERM, "RUNNING", "None", False),  # scancel --signal=TERM
         (signal.SIGTERM, "CANCELLED", "None", False),
-        (signal.SIGUSR1, "RUNNING", "None", False),  # the user's own wish
+        (signal.SIGUSR1, "RUNNING", "None", False),  # sent by the user
         (signal.SIGINT, "RUNNING", "None", False),
     ],
 )
-def test_what_is_queued_again(number, state, preempted, due):
-    assert is_due(number, {"JobState": state, "PreemptTime": preempted}) is due
+def test_signals_that_requeue(number, state, preempted, due):
+    assert should_requeue(number, {"JobState": state, "PreemptTime": preempted}) is due
 
 
-def test_nothing_is_queued_again_that_slurm_does_not_know():
-    assert not is_due(signal.SIGUSR2, {})
+def test_a_job_unknown_to_slurm_is_not_requeued():
+    assert not should_requeue(signal.SIGUSR2, {})
 
 
 @given(st.integers(0, 9), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
@@ -40,32 +40,30 @@ def test_time_limits_are_read_as_sbatch_does(days, hours, minutes, seconds):
     whole = (days * 24 + hours) * 60 + minutes
     if whole or seconds:
         text = f"{days}-{hours}:{minutes}:{seconds}"
-        assert resources.minutes(text) == whole + bool(seconds)
-        assert resources.minutes(f"{days * 24 + hours}:{minutes}:{seconds}") == whole + bool(
+        assert resources.limit_minutes(text) == whole + bool(seconds)
+        assert resources.limit_minutes(f"{days * 24 + hours}:{minutes}:{seconds}") == whole + bool(
             seconds
         )
     if whole:
-        assert resources.minutes(f"{days}-{hours}:{minutes}") == whole
-        assert resources.minutes(str(whole)) == whole
+        assert resources.limit_minutes(f"{days}-{hours}:{minutes}") == whole
+        assert resources.limit_minutes(str(whole)) == whole
 
 
 @pytest.mark.parametrize("text", ["", "0", "1:2:3:4", "-1", "1-", "a", "1.5", "00:00"])
-def test_what_is_no_time_limit(text):
-    with pytest.raises(MillError, match="no time"):
-        resources.minutes(text)
+def test_invalid_time_limits(text):
+    with pytest.raises(MillError, match="not a time"):
+        resources.limit_minutes(text)
 
 
-def test_what_slurm_prints_becomes_a_sentence():
+def test_messages_of_slurm_become_one_sentence():
     said = "sbatch: error: Batch job submission failed: Invalid partition name specified\n"
-    assert (
-        commands.sentence(said) == "Batch job submission failed: Invalid partition name specified"
-    )
+    assert commands.message(said) == "Batch job submission failed: Invalid partition name specified"
     two = "allocation failure: Requested node configuration is not available\n"
-    assert commands.sentence(two).endswith("not available")
-    assert commands.sentence("") == "it gives no reason"
+    assert commands.message(two).endswith("not available")
+    assert commands.message("") == "it gives no reason"
 
 
-def test_jobs_inside_jobs_forget_the_outer_one(monkeypatch):
+def test_a_job_submitted_inside_a_job_does_not_inherit_its_variables(monkeypatch):
     kept = {"SLURM_CONF": "a", "SLURMLIKE": "b", "MASTER_ADDR": "c"}
     lost = {"SLURM_NTASKS": "2", "SUBMITIT_EXECUTOR": "slurm", "RANK": "1", "WORLD_SIZE": "2"}
     for name, text in (kept | lost).items():
@@ -77,15 +75,15 @@ def test_jobs_inside_jobs_forget_the_outer_one(monkeypatch):
     assert lost.items() <= os.environ.items()
 
 
-def test_the_table(tmp_path, monkeypatch, capsys):
+def test_the_status_table(tmp_path, monkeypatch, capsys):
     import json
     import time
 
     from patchmill.cluster.job import record
 
-    monkeypatch.setattr(commands, "is_there", lambda: True)
-    told = {"7": "RUNNING", "8": "PENDING (Resources)"}
-    monkeypatch.setattr(commands, "states", lambda ids=(): told)
+    monkeypatch.setattr(commands, "is_available", lambda: True)
+    states = {"7": "RUNNING", "8": "PENDING (Resources)"}
+    monkeypatch.setattr(commands, "states", lambda ids=(): states)
     running = dict(state="running", epoch=1.5, loss=2.25, images_per_s=1234, eta_s=7260, restarts=1)
     for name, job, said in (
         ("a", "7", running),
@@ -96,7 +94,7 @@ def test_the_table(tmp_path, monkeypatch, capsys):
         run = tmp_path / "sweep" / name
         run.mkdir(parents=True)
         if job:
-            record.write(run, record.now(job, tmp_path, False, "abc"))
+            record.write(run, record.new(job, tmp_path, False, "abc"))
         if said:
             (run / "status.json").write_text(json.dumps(said | {"time": time.time()}))
     status.main([str(tmp_path)])
@@ -112,8 +110,8 @@ def test_the_table(tmp_path, monkeypatch, capsys):
         status.main(["--tail", str(tmp_path / "sweep" / "d")])
 
 
-def test_a_run_that_saves_slowly_is_told_earlier_when_it_goes_on(tmp_path):
-    needs = resources.find({"gpus_per_node": 0})
+def test_a_continued_run_with_slow_checkpoints_is_signalled_earlier(tmp_path):
+    needs = resources.load({"gpus_per_node": 0})
 
     def text() -> str:
         return script.text(script.executor(needs, tmp_path / "jobs" / "001", "run"), 1)

@@ -1,6 +1,6 @@
-"""How jobs on a real SLURM of eight nodes end: well, as somebody wishes, or with who failed.
+"""Ends of jobs on a real SLURM of eight nodes: success, cancellation, or a rank's failure.
 
-All runs are under way at the same time: most of what they do is to wait.
+All runs train at the same time: most of their time is waiting.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def somebody_cancels(run: Path) -> None:
 
 
 def a_rank_is_killed(run: Path) -> None:
-    """As the kernel does it, where memory is short."""
+    """As the kernel does when memory is short."""
     until_step(run, 2)
     os.kill(ranks(run)[1], signal.SIGKILL)
     until_over(run)
@@ -123,7 +123,7 @@ def test_eight_nodes_train_from_the_first_step_to_the_last(journeys):
         assert f"[{rank}] rank {rank} of 8 on 127.0.0.{rank + 1}, no GPU: patchmill" in merged(run)
 
 
-def test_cancelled_is_cancelled(journeys):
+def test_a_cancelled_job_is_not_requeued(journeys):
     run = journeys["cancelled"]
     assert run_folder.read(run)["state"] == "stopped" and "queued again" not in logs(run)
 
@@ -138,7 +138,7 @@ def test_a_failed_rank_ends_the_job_and_is_shown_first(journeys, capsys):
     assert f"{first}\n{second}\n" in merged(run)  # at its end, too
 
 
-def test_data_that_one_node_does_not_see_is_a_sentence(journeys, capsys):
+def test_data_missing_on_one_node_is_reported_in_one_line(journeys, capsys):
     run = journeys["missing"]
     first, second, *_ = tail(run, capsys).splitlines()
     assert first == "rank 1 on 127.0.0.2 failed first:"
@@ -146,7 +146,7 @@ def test_data_that_one_node_does_not_see_is_a_sentence(journeys, capsys):
     assert second.endswith("(on 127.0.0.2)")
 
 
-def test_a_rank_that_hangs_ends_the_job_with_all_stacks_that_there_are(journeys, capsys):
+def test_a_rank_that_hangs_ends_the_job_with_stack_traces(journeys, capsys):
     run = journeys["hangs"]
     assert "stacks-rank*.txt in the run's folder" in tail(run, capsys)
     assert "engine.py" in (run / "stacks-rank0.txt").read_text()
@@ -164,7 +164,7 @@ def test_eight_nodes_stop_and_four_go_on_to_the_end(tmp_path, journeys):
     with pytest.raises(MillError, match=r"trains into .*run already \((RUNNING|PENDING).*--cancel"):
         queue(tmp_path, "--nodes", "8")
     until_step(run, 2)
-    subprocess.run(["scancel", "--signal=USR1", job(run).id], check=True)  # the user's own wish
+    subprocess.run(["scancel", "--signal=USR1", job(run).id], check=True)  # sent by the user
     until_over(run)
     stopped = run_folder.read(run)
     assert (stopped["state"], stopped["step"] < STEPS) == ("stopped", True), logs(run)
@@ -196,12 +196,12 @@ def test_a_node_is_probed_and_the_job_followed_to_its_end(tmp_path, capsys, monk
     broken.write_text("#!/bin/sh\necho ModuleNotFoundError: no torch >&2\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(broken))
-    with pytest.raises(MillError, match=r"a node cannot run .*/python as it must .*: .* no torch"):
+    with pytest.raises(MillError, match=r"/python cannot train on a node: .* no torch"):
         queue(tmp_path / "other", "--probe")
     assert not (tmp_path / "other").exists()
 
 
-def test_what_slurm_refuses_leaves_nothing(tmp_path):
+def test_a_job_that_slurm_refuses_leaves_nothing(tmp_path):
     with pytest.raises(MillError, match=r"SLURM refuses this job: .*[Ii]nvalid partition"):
         queue(tmp_path, "--partition", "nowhere")
     with pytest.raises(MillError, match=r"SLURM refuses this job: .*node"):

@@ -1,6 +1,6 @@
-"""What happens to jobs on a real SLURM of eight nodes costs them no sample.
+"""Node failures, preemption and time limits on a real SLURM of eight nodes cost no sample.
 
-All runs are under way at the same time: most of what they do is to wait.
+All runs train at the same time: most of their time is waiting.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def journeys(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         found.begin("nothing", until_done, undisturbed)
         for name, happens, nodes in (
             ("node", a_node_dies, on(3, 4)),
-            ("urgent", what_matters_more_comes, on(5, 6)),
-            ("limit", the_time_is_over, on(7, 8)),
+            ("urgent", a_job_of_higher_priority_comes, on(5, 6)),
+            ("limit", the_limit_is_reached, on(7, 8)),
         ):
             found.begin(name, happens, queue(out(name), *nodes))
         # From a copy of the code, as somebody may edit this.
         run = by_the_plain_script(out("plain"), undisturbed / "jobs" / "001" / "code")
-        found.begin("plain", the_plain_scripts_time_is_over, run)
+        found.begin("plain", the_plain_script_reaches_its_limit, run)
         yield found
 
 
@@ -61,24 +61,24 @@ def a_node_dies(run: Path) -> None:
     with paused(run):
         control("update", "nodename=127.0.0.4", "state=down", "reason=test")
     try:
-        until(lambda: commands.shown(job(run).id).get("Restarts") == "1", run)
+        until(lambda: commands.job_fields(job(run).id).get("Restarts") == "1", run)
     finally:
-        # Which it may have done by itself, as its daemon answers.
+        # May fail: the node resumes by itself once its daemon answers.
         control("update", "nodename=127.0.0.4", "state=resume", check=False)
     until_done(run)
 
 
-def what_matters_more_comes(run: Path) -> None:
+def a_job_of_higher_priority_comes(run: Path) -> None:
     until_step(run, 2)
     urgent = ["sbatch", "--partition=urgent", "--nodelist=127.0.0.[5-6]", "--gpus-per-node=8"]
     subprocess.run([*urgent, "--output=/dev/null", "--wrap=sleep 1"], check=True)
     until_done(run)
 
 
-def the_time_is_over(run: Path) -> None:
+def the_limit_is_reached(run: Path) -> None:
     until_step(run, 2)
     with paused(run):
-        # As if it had run for long: SLURM's signal is due when it looks next, which wakes them.
+        # As if it had run for long: SLURM signals at its next check, which wakes the ranks.
         control("update", f"jobid={job(run).id}", "timelimit=3")
         until(lambda: "SIGUSR2" in logs(run), run)
         control("update", f"jobid={job(run).id}", "timelimit=10")
@@ -96,7 +96,7 @@ def by_the_plain_script(out: Path, code: Path) -> Path:
     return out / "run"
 
 
-def the_plain_scripts_time_is_over(run: Path) -> None:
+def the_plain_script_reaches_its_limit(run: Path) -> None:
     id = (run.parent / "id").read_text()
     until(lambda: 2 in records.read(run).get("step", []), run)
     subprocess.run(["scancel", "--signal=USR2", id], check=True)  # as SLURM does it
@@ -107,7 +107,7 @@ def the_plain_scripts_time_is_over(run: Path) -> None:
 
 
 def assert_same_learning(run: Path, other: Path) -> None:
-    """The losses of all steps, and with them the samples; and what has come of them."""
+    """Losses of all steps, and so the samples; and the final weights."""
     mine, its = records.read(run), records.read(other)
     for column in ("step", "loss", "lr"):
         assert mine[column] == its[column]
@@ -122,13 +122,13 @@ def test_a_node_that_dies_costs_no_sample(journeys):
     assert_same_learning(run, journeys["nothing"])
 
 
-def test_what_matters_more_goes_first(journeys):
+def test_a_preempted_job_is_requeued(journeys):
     run = journeys["urgent"]
     assert restarts(run) == 1 and "queued again" in logs(run)
     assert_same_learning(run, journeys["nothing"])
 
 
-def test_a_time_limit_is_not_the_end(journeys):
+def test_a_job_at_its_time_limit_is_requeued(journeys):
     run = journeys["limit"]
     assert restarts(run) == 1 and "queued again" in logs(run)
     assert_same_learning(run, journeys["nothing"])

@@ -1,4 +1,4 @@
-"""What submit.py plans, prints and refuses, before anything is written or queued."""
+"""Plans, output and refusals of submit.py, before anything is written or queued."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from patchmill.cluster import forecast, resources, submit
+from patchmill.cluster import job_plan, resources, submit
 from patchmill.cluster.job import record, snapshot
 from patchmill.cluster.slurm import commands
 from patchmill.loaders.common.errors import MillError
@@ -24,8 +25,8 @@ WORDS += ["data.train=scenes(count=2000, size=64)", "optim.lr=0.06", "method.spl
 
 @pytest.fixture(autouse=True)
 def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nor a profile of the user's, nor a folder of runs."""
-    monkeypatch.setattr(commands, "is_there", lambda: False)
+    """No SLURM, no user profile, and an empty working directory."""
+    monkeypatch.setattr(commands, "is_available", lambda: False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path)
 
@@ -72,7 +73,7 @@ def test_a_dry_run_shows_plan_and_script(capsys):
     assert "wckey" not in out
 
 
-def test_a_dry_run_shows_also_what_would_be_refused(capsys):
+def test_a_dry_run_shows_the_plan_of_what_is_refused_too(capsys):
     words = ["train.batch_size=64", "method.split_bn=4"]  # of which 64 ranks are parts already
     with pytest.raises(MillError, match="each of 64 ranks has one image at a time, which batch"):
         submit.main(["--dry-run", "--nodes", "8", *WORDS, *words])
@@ -84,11 +85,15 @@ def test_a_dry_run_of_a_sweep(capsys):
         capsys, "--sweep", "seed=range(0,3)", "--sweep", "optim.lr=0.1,0.2", "--no-requeue",
         "--array-parallelism", "2",
     )  # fmt: skip
-    assert "(6 runs; what follows is of each)" in out
+    assert "sweep (6 runs)\n" in out
+    for rate in ("0.1", "0.2"):  # a line for each value that runs differ in
+        peak = f"{rate} at its peak, after 1 epoch of warm-up"
+        assert f"\nlearning rate    {peak} [3 runs, such as seed=0,lr={rate}]\n" in out
+    assert out.count("\nlearning rate ") == 2 and out.count("\nsteps ") == 1
     assert "#SBATCH --array=0-5%2\n" in out and "#SBATCH --no-requeue\n" in out
 
 
-def test_profiles_are_defaults(capsys, tmp_path):
+def test_options_override_profiles(capsys, tmp_path):
     own = tmp_path / "config" / "patchmill" / "cluster.yaml"
     own.parent.mkdir(parents=True)
     own.write_text(
@@ -104,7 +109,7 @@ def test_profiles_are_defaults(capsys, tmp_path):
     assert "there is no cluster 'cpu'; did you mean 'cpus'?" in refused("--cluster", "cpu")
 
 
-def test_hours_come_from_what_was_measured(tmp_path):
+def test_hours_come_from_measured_throughput(tmp_path):
     rows = [{"name": "decode", "images_per_s": 9}, {"name": "loader", "images_per_s": 100.0}]
     path = tmp_path / "throughput.json"
     path.write_text(json.dumps({"rows": rows}))
@@ -114,15 +119,15 @@ def test_hours_come_from_what_was_measured(tmp_path):
     for device, workers, rate in (("cpu", None, 200), ("cpu", 6, 400), ("cuda", 6, 800)):
         rows[1]["workers"] = workers
         path.write_text(json.dumps({"rows": rows, "device": device}))
-        planned = forecast.of(config, needs, str(path))
-        assert planned.rate == rate
+        planned = job_plan.make(config, needs, str(path))
+        assert planned.images_per_s == rate
         assert planned.hours == pytest.approx(seen / rate / 3600)
     path.write_text("{}")
     with pytest.raises(MillError, match=r"holds no throughput of a loader"):
-        forecast.of(config, needs, str(path))
+        job_plan.make(config, needs, str(path))
 
 
-def test_what_may_not_be_as_somebody_thinks(tmp_path):
+def test_the_plan_warns_of_settings_that_may_not_be_intended(tmp_path):
     path = tmp_path / "throughput.json"
     path.write_text(json.dumps({"rows": [{"name": "loader", "images_per_s": 1.0}]}))
     words = [
@@ -133,18 +138,20 @@ def test_what_may_not_be_as_somebody_thinks(tmp_path):
         "data.train=file:///a-{0..9}.tar",
     ]
     needs = resources.Resources(tasks_per_node=8, requeue=False, time="60")
-    streamed, shared, ends = forecast.of(compose.compose(words), needs, str(path)).warnings()
-    assert "10 streamed shards are dealt to 8 ranks: 2 of them read 2, the others 1" in streamed
+    streamed, shared, ends = job_plan.make(compose.compose(words), needs, str(path)).warnings()
+    assert (
+        "10 streamed shards do not divide among 8 ranks: 2 of them read 2, the others 1" in streamed
+    )
     assert "train.workers=9 share the 8 cores of a process" in shared
-    assert "ends after 60, as it is not to be queued again" in ends
-    assert not forecast.of(compose.compose(WORDS), resources.Resources()).warnings()
+    assert "the job ends after 60 and is not requeued" in ends
+    assert not job_plan.make(compose.compose(WORDS), resources.Resources()).warnings()
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["data.test=nowhere"], "nowhere"),
-        (["data.train=file:///a-{0..9}.tar"], "say how many batches, as data.steps=1000"),
+        (["data.train=file:///a-{0..9}.tar"], "set the batches of an epoch, as data.steps=1000"),
         (
             ["data.train=file:///a-{0..3}.tar", "data.steps=9"],
             "4 streamed shards cannot be dealt to 8",
@@ -156,7 +163,7 @@ def test_data_that_training_would_refuse(words, said):
     assert said in refused(*words, "--dry-run")
 
 
-def test_what_cannot_be_is_said_at_once(tmp_path, monkeypatch):
+def test_mistakes_are_refused_in_one_sentence(tmp_path, monkeypatch):
     assert "train.batch_size=128 cannot be shared out among 24 ranks: take 120" in refused(
         "--dry-run", "--nodes", "3"
     )
@@ -167,17 +174,17 @@ def test_what_cannot_be_is_said_at_once(tmp_path, monkeypatch):
     assert "not a whole number of batches" in refused("method.queue=100")
     assert "cannot sweep over 'seed=1'" in refused("--sweep", "seed=1")
     assert "time=1 leaves no time to train" in refused("--time", "1", "--dry-run")
-    assert "time=soon is no time limit" in refused("--time", "soon")
+    assert "time=soon is not a time limit" in refused("--time", "soon")
     assert "no_such_folder" in refused("data=folder", "data.root=no_such_folder")
     assert "chosen by an option: --cluster cpus" in refused("cluster=cpus")
     (tmp_path / "file").write_text("")
-    assert "file is no folder, and the run is to lie in it" in refused("--dir", "file")
+    assert "file is not a folder: choose another --dir" in refused("--dir", "file")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "you may not write to" in refused("--dir", "new/runs")
     monkeypatch.undo()
 
 
-def test_a_full_disk_is_seen_before(monkeypatch):
+def test_a_disk_without_room_for_checkpoints_is_refused(monkeypatch):
     from patchmill.cluster import preflight
 
     usage = type("Usage", (), {"free": 1 << 20})
@@ -185,7 +192,7 @@ def test_a_full_disk_is_seen_before(monkeypatch):
     assert "has 0.0 GB left, and checkpoints take up to" in refused("--dry-run")
 
 
-def test_what_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
+def test_a_failed_submission_leaves_nothing(tmp_path, monkeypatch):
     def fail(folder: Path) -> str:
         folder.mkdir()
         raise MillError("no room")
@@ -204,12 +211,12 @@ def test_what_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
 def test_a_run_that_trains_is_not_given_to_another_job(tmp_path):
     run = tmp_path / "runs" / "run"
     run.mkdir(parents=True)
-    record.write(run, record.now(str(os.getpid()), tmp_path, True, "abc"))
+    record.write(run, record.new(str(os.getpid()), tmp_path, True, "abc"))
     with pytest.raises(MillError, match=rf"job {os.getpid()} trains into .* already \(RUNNING\)"):
         submit.main([*WORDS, "--local", "--name", "run"])
 
 
-def test_a_run_of_other_settings_is_not_gone_on_with(tmp_path):
+def test_a_run_with_other_settings_is_not_continued(tmp_path):
     run = tmp_path / "runs" / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "step-00000001.pt").write_bytes(b"")
@@ -225,14 +232,13 @@ def test_the_copy_of_the_code_is_what_runs(tmp_path):
 
     snapshot.take(tmp_path / script.SNAPSHOT)
     code = "import patchmill.cluster.job.record as it, patchmill.loaders.build; print(it.__file__)"
-    command = f"{script.python(tmp_path)} -c '{code}'"
+    command = f"{script.python_command(tmp_path)} -c '{code}'"
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == str(tmp_path / script.SNAPSHOT / "cluster" / "job" / "record.py")
 
 
-@pytest.mark.slow
 def test_without_slurm_it_runs_here_to_a_report(tmp_path):
-    """Two processes; and as a command, whose first word is a file."""
+    """Two ranks, started by the command."""
     small = [
         "data.train=scenes(count=32, size=32)", "data.test=none", "size=32", "train.epochs=1",
         "train.batch_size=8", "method.queue=16", "method.split_bn=0", "evaluate=never",
@@ -249,3 +255,11 @@ def test_without_slurm_it_runs_here_to_a_report(tmp_path):
     job = record.read(run)
     assert job and job.local and job.submitted >= began and not record.state(job)
     assert "cluster/submit.py --local" in (run / "jobs" / "001" / "command.txt").read_text()
+
+
+def test_scripts_of_this_folder_hide_no_package():
+    """A script's folder comes first on sys.path: its names must not be those of other modules."""
+    names = {path.stem for path in (ROOT / "cluster").iterdir() if not path.stem.startswith("_")}
+    assert {"job", "slurm", "submit"} <= names
+    others = sys.stdlib_module_names | metadata.packages_distributions().keys()
+    assert not names & others

@@ -100,7 +100,6 @@ def test_the_folder_of_the_script_hides_no_other_package(tmp_path: Path):
     assert done.stdout == "False\n", done.stderr
 
 
-@pytest.mark.slow
 def test_torchrun_starts_ranks_that_train_as_one(tmp_path: Path):
     words = [
         "method=moco", "data=scenes", "scale=demo", "size=32", "method.queue=16",

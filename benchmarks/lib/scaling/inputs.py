@@ -76,7 +76,7 @@ def cluster(inputs: Mapping[str, Known]) -> Cluster:
 def _node(given: Namespace) -> tuple[dict[str, str], int, int]:
     from patchmill.cluster import resources
 
-    needs = resources.find({})
+    needs = resources.load({})
     said = {name: "the cluster's profile" for name in ("ranks", "cores")}
     said |= {name: f"--{name}" for name in said if getattr(given, name) is not None}
     return said, given.ranks or needs.tasks, given.cores or needs.cpus_per_task
@@ -98,12 +98,12 @@ def _measured(alone: Measured, cores: int) -> dict[str, tuple[float, str]]:
 
 
 def _of_files(given: Namespace, cores: int) -> dict[str, tuple[float, str]]:
-    from patchmill.cluster import forecast
+    from patchmill.cluster import job_plan
 
     told = {}
     if given.throughput:
         path = Path(given.throughput)
-        rate = forecast.measured(path).of_node(1, cores)
+        rate = job_plan.read_loader_rate(path).of_node(1, cores)
         told["loader-rate"] = rate, path.name
         told["image"] = _of(path, lambda it: it["images"]["kilobytes"]), path.name
     if given.training:

@@ -1,4 +1,4 @@
-"""Batches whose views the CPU renders: their memory, and their way to the user."""
+"""Views rendered on the CPU: the batch memory that workers write into, and its hand-over."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import Target
 from patchmill.loaders.order import permutation
-from patchmill.loaders.pipelines import Filled
+from patchmill.loaders.pipelines import FilledBatch
+from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.job import Countdown, Job
-from patchmill.loaders.pipelines.memory import Blocks
-from patchmill.loaders.pipelines.worker import NOTHING, Beside, Taken, Work, Worker
+from patchmill.loaders.pipelines.memory import BlockPool
+from patchmill.loaders.pipelines.samples import NO_PASTE, LoadedImage, PasteInputs
+from patchmill.loaders.pipelines.worker import Worker
 from patchmill.loaders.stats import Counters
 
 
-class Canvas:
-    """A batch's memory as the CPU renderer takes it."""
+class ViewBuffer:
+    """Flat memory of one batch's views, with the layout table that the CPU renderer takes."""
 
     def __init__(self, flat: torch.Tensor, targets: Sequence[Target], size: int) -> None:
         self.flat = flat
@@ -28,45 +30,48 @@ class Canvas:
         self.memory, self.half = render.numbers(flat)
 
 
-class PaintedJob(Job):
-    """A batch whose views the workers render."""
+class CpuJob(Job):
+    """A batch whose views the workers render into `buffer`."""
 
-    canvas: Canvas
+    buffer: ViewBuffer
 
 
-class Canvases:
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._blocks = Blocks(layout.elements(work.targets, work.most), work.dtype)
+class CpuViews:
+    """Batch memory of a pipeline that renders on the CPU. Building it compiles the renderer."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self._config = config
+        self._pool = BlockPool(layout.elements(config.targets, config.max_batch), config.dtype)
         with announce_compilation():
             self._compile()
 
-    def new(self, size: int) -> Canvas:
-        targets = self._work.targets
-        flat = self._blocks.take()[: layout.elements(targets, size)]
-        return Canvas(flat, targets, size)
+    def buffer(self, size: int) -> ViewBuffer:
+        """Memory for a batch of `size` samples."""
+        targets = self._config.targets
+        flat = self._pool.acquire()[: layout.elements(targets, size)]
+        return ViewBuffer(flat, targets, size)
 
-    def hand_over(self, job: PaintedJob) -> Filled:
-        labels = self._work.labels(job.ids)
-        return Filled(
+    def hand_over(self, job: CpuJob) -> FilledBatch:
+        labels = self._config.labels(job.ids)
+        return FilledBatch(
             job.ids,
-            job.canvas.flat,
+            job.buffer.flat,
             None if labels is None else torch.from_numpy(labels),
             job.rows,
             job.shapes,
         )
 
     def clear(self) -> None:
-        self._blocks.clear()
+        self._pool.clear()
 
     def _compile(self) -> None:
-        """Compile what a thread calls, or load it, before many threads need it all at once."""
-        worker = Worker(self._work, Counters(("plan", "render")))
-        job = Job(0, np.zeros(1, np.int64), self._work.views, Countdown(1))
-        worker.plan(job, 0, 0, Taken(1, 1, None))
+        """Compile or load everything that workers call, before many of them need it at once."""
+        worker = Worker(self._config, Counters(("plan", "render")))
+        job = Job(0, np.zeros(1, np.int64), self._config.views, Countdown(1))
+        worker.plan(job, 0, 0, LoadedImage(1, 1, None))
         image = np.zeros((1, 1, 3), np.uint8)
-        worker.paint(image, NOTHING, job.rows[0], self.new(1), 0)
-        if self._work.masks is not None:
-            beside = Beside(np.zeros((1, 1), np.uint8), Taken(1, 1, image))
-            worker.paint(image, beside, job.rows[0], self.new(1), 0)
+        worker.render(image, NO_PASTE, job.rows[0], self.buffer(1), 0)
+        if self._config.masks is not None:
+            paste = PasteInputs(np.zeros((1, 1), np.uint8), LoadedImage(1, 1, image))
+            worker.render(image, paste, job.rows[0], self.buffer(1), 0)
         permutation.substitute(0, 0, 0, 0, 1)

@@ -1,27 +1,28 @@
-"""Batches of encoded JPEGs to images, by NVIDIA DALI: on a GPU, or on CPU threads as PIL does it.
+"""Decode batches of JPEGs with NVIDIA DALI: on a GPU, or on CPU threads with PIL's exact pixels.
 
-What DALI 2.4 was found to do, and this file builds on:
+DALI 2.4 was found to behave as follows, and this file relies on it:
 
-* *Failures stay with their batch.* Each scheduled batch has a result of its own, so the ones
-  behind a failed batch come out right, whatever its message says of the pipeline. But a JPEG whose
-  *header* cannot be read tears down the whole process: its decoder leaves its threads at work on
-  memory that is gone. So headers are read here, by the same parser, before DALI sees them.
-* *Memory is owned by its list.* Every batch is decoded into one new allocation from DALI's pool;
-  it returns there when the last Python object that refers to it is gone.
-* *The interpreter is free meanwhile.* `outputs` waits without the interpreter's lock. On the CPU
-  `threads` threads decode, and two more only hand over; on a GPU `threads` do what the GPU cannot:
-  the Huffman codes of JPEGs that the hardware decoder does not get.
-* *Depth is ours.* With a queue depth of 1, `schedule_run` starts exactly one batch, and may be
-  called again before its outputs are taken.
+* *Failures stay with their batch.* Each scheduled batch has a result of its own, so the batches
+  after a failed one come out right, whatever its message says about the pipeline. But a JPEG whose
+  *header* cannot be read crashes the whole process: its decoder leaves its threads running on freed
+  memory. So headers are checked here, by the same parser, before DALI sees them.
+* *A TensorList owns its memory.* Every batch is decoded into one new allocation from DALI's pool,
+  which returns to the pool when the last Python object that refers to it is gone.
+* *The GIL is released.* `outputs` waits without it. On the CPU `threads` threads decode, and two
+  more only hand over; on a GPU `threads` threads do what the GPU cannot: Huffman decoding of JPEGs
+  that the hardware decoder does not get.
+* *The queue depth is ours.* With a prefetch depth of 1, `schedule_run` starts exactly one batch,
+  and may be called again before its outputs are taken.
 
 GPU memory: (`ahead` + batches the caller keeps) x the largest batch's sum of height x width x 3
 bytes, + grey images once more while they are decoded, + `threads` x 16 MiB, + what the hardware
 decoder needs for its share of a batch. Freed memory stays in DALI's pool for the next batch.
 
-Pixels: on the CPU bit for bit those of `loaders.decode`, on a GPU not, because it interpolates no
-chroma. nvJPEG could (`jpeg_fancy_upsampling`), but it is not documented for its hardware engine,
-and an image must not look different depending on which engine it was given to. Which one that is
-depends on its place in the batch: where that must not matter at all, `hardware` is 0 or 1.
+Pixels: on the CPU bit for bit those of `loaders.decode`. On a GPU they differ, because its decoder
+does not interpolate chroma. nvJPEG could (`jpeg_fancy_upsampling`), but that is undocumented for
+its hardware engine, and an image must not look different depending on the engine that decoded it.
+Which engine that is depends on its place in the batch: where that must not matter at all, set
+`hardware` to 0 or 1.
 """
 
 from __future__ import annotations
@@ -41,109 +42,108 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import MAX_PIXELS
 
 _INPUT = "encoded"
-_CHUNK = 32  # images that `refused` decodes at a time, so that it needs little memory
+_CHUNK = 32  # images that `find_undecodable` decodes at a time, so that it needs little memory
 _DEVICE_PADDING, _HOST_PADDING = 16 << 20, 8 << 20  # bytes a thread; DALI's defaults
 
 
 class Refused(Exception):
-    """A batch that could not be decoded: `refused` tells which of its images are to blame.
+    """DALI could not decode a batch; `find_undecodable` tells which of its images are to blame.
 
-    If it finds none, the message is all that is known: it is DALI's.
+    If it finds none, DALI's message is all there is to go by.
     """
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """A batch of uint8 RGB images; to be kept as long as their memory is used.
+class DecodedBatch:
+    """A batch of uint8 RGB images. Keep it as long as their memory is used.
 
-    On a GPU that is until an event that was recorded after the last kernel that reads them is
-    over: the memory goes back to DALI in the order of its own stream, not of the caller's.
+    On a GPU that is until an event recorded after the last kernel that reads them has passed: the
+    memory returns to DALI in the order of DALI's own stream, not of the caller's.
     """
 
     images: Images
     tensors: Any  # DALI's TensorListCPU or TensorListGPU
-    encoded: Sequence[np.ndarray]  # a GPU may still be reading them
+    encoded: Sequence[np.ndarray]  # kept: a GPU may still be reading them
 
     def array(self, index: int) -> np.ndarray:
-        """On the CPU: image `index`, [height, width, 3], without a copy."""
+        """Image `index` as [height, width, 3] without a copy; on the CPU only."""
         return np.asarray(self.tensors[index])
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _SubmittedBatch:
     encoded: Sequence[np.ndarray]
-    scheduled: bool  # or else refused before DALI saw it
+    scheduled: bool  # False: refused before DALI saw it
 
 
 class BatchDecoder:
-    """Decodes up to `ahead` batches while the caller does something else; for one thread at a time.
+    """Decodes up to `ahead` batches in the background; to be used by one thread at a time.
 
-    `most` is the largest batch. `hardware` is the share of a batch, 0 to 1, that a GPU's JPEG
-    engine gets; CUDA kernels decode the rest. Any number of decoders may be at work in a process;
-    in a forked one they are closed.
+    `hardware` is the share of a batch, 0 to 1, that a GPU's JPEG engine gets; CUDA kernels decode
+    the rest. A process may have any number of decoders; in a forked process they are closed.
     """
 
     def __init__(
         self,
-        most: int,
+        max_batch: int,
         *,
         device: torch.device,
         threads: int,
         ahead: int,
         hardware: float | None = None,
     ) -> None:
-        self._most, self._ahead = most, ahead
-        self._pipeline: Any = _pipeline(most, device, threads, hardware)
-        self._underway: deque[_Batch] = deque()
-        # DALI reads the arrays as long as it lives, which a traceback may prolong.
-        weakref.finalize(self._pipeline, self._underway.clear).atexit = False
+        self._max_batch, self._ahead = max_batch, ahead
+        self._pipeline: Any = _build_pipeline(max_batch, device, threads, hardware)
+        self._in_flight: deque[_SubmittedBatch] = deque()
+        # DALI may read the arrays as long as its pipeline lives, which a traceback may prolong.
+        weakref.finalize(self._pipeline, self._in_flight.clear).atexit = False
         _decoders.add(self)
 
     def submit(self, encoded: Sequence[np.ndarray]) -> None:
-        """Schedule the decoding of 1-D uint8 arrays; they must not change until they are taken."""
-        if not 0 < len(encoded) <= self._most:
-            raise ValueError(f"a batch has 1 to {self._most} images, not {len(encoded)}")
-        if len(self._underway) >= self._ahead:
+        """Schedule 1-D uint8 arrays for decoding; they must not change until they are taken."""
+        if not 0 < len(encoded) <= self._max_batch:
+            raise ValueError(f"a batch has 1 to {self._max_batch} images, not {len(encoded)}")
+        if len(self._in_flight) >= self._ahead:
             raise ValueError(f"{self._ahead} batches are under way: take one first")
         if self._pipeline is None:
             raise ValueError("this decoder is closed")
-        batch = _Batch(encoded, all(map(has_header, encoded)))
+        batch = _SubmittedBatch(encoded, all(map(has_decodable_header, encoded)))
         if batch.scheduled:
             try:
                 self._pipeline.feed_input(_INPUT, _tensors(encoded))
                 self._pipeline.schedule_run()
             except BaseException:
-                self.close()  # a batch that is fed but not run would be taken for the next one
+                self.close()  # a batch that was fed but not run would come out as the next one
                 raise
-        self._underway.append(batch)
+        self._in_flight.append(batch)
 
-    def take(self, stream: torch.cuda.Stream | None = None) -> Decoded:
-        """The oldest submitted batch, when it is decoded; Refused if it cannot be.
+    def take(self, stream: torch.cuda.Stream | None = None) -> DecodedBatch:
+        """Wait for the oldest submitted batch; raise Refused if it cannot be decoded.
 
-        With a `stream` of the device, the host does not wait for the GPU: kernels that are
-        launched on that stream find the images. Without, they are there on return. After Refused,
-        batches that were submitted later are still to be taken.
+        With a `stream` of the device, the host does not wait for the GPU: kernels launched on that
+        stream find the images decoded. Without one they are decoded on return. After Refused,
+        batches that were submitted later can still be taken.
         """
-        if not self._underway:
+        if not self._in_flight:
             raise ValueError("no batch is under way")
-        batch, tensors, reason = self._underway[0], None, "the header of an image cannot be read"
+        batch, tensors, reason = self._in_flight[0], None, "the header of an image cannot be read"
         if batch.scheduled:
             try:
                 (tensors,) = self._pipeline.outputs(cuda_stream=stream)
             except RuntimeError as error:
                 reason = _reason(error)
             except BaseException:
-                self.close()  # nobody knows whether the batch is still in DALI's queue
+                self.close()  # the batch may or may not still be in DALI's queue
                 raise
-        self._underway.popleft()
+        self._in_flight.popleft()
         if tensors is None:
             raise Refused(reason)
-        return Decoded(_images(tensors), tensors, batch.encoded)
+        return DecodedBatch(_image_table(tensors), tensors, batch.encoded)
 
     def close(self) -> None:
-        """Wait for what is under way, drop it, and end DALI's threads; what was taken stays."""
+        """Wait for submitted batches, drop them, end DALI's threads; taken batches stay valid."""
         self._pipeline = None
-        self._underway = deque()
+        self._in_flight = deque()
 
     def abandon(self) -> None:
         """Close without waiting, in a forked process: DALI's threads did not come along."""
@@ -152,7 +152,7 @@ class BatchDecoder:
 
 
 _decoders: weakref.WeakSet[BatchDecoder] = weakref.WeakSet()
-_abandoned: list[Any] = []  # to end these would wait for ever
+_abandoned: list[Any] = []  # kept, because their destructors would wait for ever
 
 
 def _abandon_all() -> None:
@@ -163,8 +163,8 @@ def _abandon_all() -> None:
 os.register_at_fork(after_in_child=_abandon_all)
 
 
-def has_header(encoded: np.ndarray) -> bool:
-    """Whether the bytes begin as a JPEG, grey or of three components, that can be decoded."""
+def has_decodable_header(encoded: np.ndarray) -> bool:
+    """Check that the bytes begin as a JPEG of one or three components that DALI can decode."""
     from nvidia import nvimgcodec
 
     try:
@@ -179,8 +179,10 @@ def has_header(encoded: np.ndarray) -> bool:
         return False
 
 
-def refused(encoded: Sequence[np.ndarray], device: torch.device, threads: int) -> list[int]:
-    """Which of the images cannot be decoded: by DALI's decoder without DALI, so it is slow."""
+def find_undecodable(
+    encoded: Sequence[np.ndarray], device: torch.device, threads: int
+) -> list[int]:
+    """Indices of images that DALI's decoder refuses: in small chunks without DALI, so slow."""
     from nvidia import nvimgcodec
 
     kinds = [nvimgcodec.CPU_ONLY]
@@ -194,7 +196,7 @@ def refused(encoded: Sequence[np.ndarray], device: torch.device, threads: int) -
         backends=[nvimgcodec.Backend(kind) for kind in kinds],
     )
     params = nvimgcodec.DecodeParams(apply_exif_orientation=False)
-    good = [i for i, one in enumerate(encoded) if has_header(one)]
+    good = [i for i, one in enumerate(encoded) if has_decodable_header(one)]
     bad = set(range(len(encoded))).difference(good)
     for first in range(0, len(good), _CHUNK):
         chunk = good[first : first + _CHUNK]
@@ -203,7 +205,9 @@ def refused(encoded: Sequence[np.ndarray], device: torch.device, threads: int) -
     return sorted(bad)
 
 
-def _pipeline(most: int, device: torch.device, threads: int, hardware: float | None) -> Any:
+def _build_pipeline(
+    max_batch: int, device: torch.device, threads: int, hardware: float | None
+) -> Any:
     try:
         from nvidia import nvimgcodec  # noqa: F401
         from nvidia.dali import fn, types
@@ -215,14 +219,14 @@ def _pipeline(most: int, device: torch.device, threads: int, hardware: float | N
     if cuda:
         settings = {
             "device": "mixed",
-            "affine": False,  # or every process of a node would tie its threads to the same cores
+            "affine": False,  # else all processes of a node pin their threads to the same cores
             "device_memory_padding": _DEVICE_PADDING,
             "host_memory_padding": _HOST_PADDING,
         }
         if hardware is not None:
             settings["hw_decoder_load"] = hardware
     pipeline = Pipeline(
-        most, threads, device_id=_index(device) if cuda else None, prefetch_queue_depth=1
+        max_batch, threads, device_id=_index(device) if cuda else None, prefetch_queue_depth=1
     )
     with pipeline:
         encoded = fn.external_source(name=_INPUT, no_copy=True, dtype=types.UINT8, ndim=1)
@@ -243,19 +247,19 @@ def _index(device: torch.device) -> int:
 
 
 def _tensors(encoded: Sequence[np.ndarray]) -> list[Any]:
-    """As DALI would wrap the arrays, but faster."""
+    """Wrap the arrays as DALI would, but faster."""
     from nvidia.dali.tensors import TensorCPU
 
     return [TensorCPU(one) for one in encoded]
 
 
-def _images(tensors: Any) -> Images:
+def _image_table(tensors: Any) -> Images:
     shapes = np.array(tensors.shape(), np.int64)
     pointers = np.array([tensors[i].data_ptr() for i in range(len(shapes))], np.int64)
     return Images(pointers, shapes[:, :2], 3 * shapes[:, 1])
 
 
 def _reason(error: RuntimeError) -> str:
-    """The line of DALI's message that says what happened, without where its graph was written."""
+    """The line of DALI's message that says what happened, without the source of its graph."""
     text = str(error).partition("encountered:")[2] or str(error)
     return " ".join(text.partition("Current pipeline object")[0].split())

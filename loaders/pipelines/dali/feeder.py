@@ -1,6 +1,6 @@
-"""The thread that feeds DALI with batches of encoded images, and passes on what comes out.
+"""The feeder thread of pipeline `dali`: submits encoded batches to DALI and passes on the images.
 
-It alone touches the decoder. Batches overlap: while one is decoded, the next is handed in.
+It alone touches the decoder. Batches overlap: while DALI decodes one, the next is submitted.
 """
 
 from __future__ import annotations
@@ -16,214 +16,228 @@ import numpy as np
 import torch
 
 from patchmill.loaders.decode.decoder import jpeg_frame, jpeg_segments
+from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Jobs, Tasks
 from patchmill.loaders.pipelines.dali import decoder, hardware_share
-from patchmill.loaders.pipelines.dali.decoder import BatchDecoder, Decoded, Refused
+from patchmill.loaders.pipelines.dali.decoder import BatchDecoder, DecodedBatch, Refused
 from patchmill.loaders.pipelines.gpu.arena import (
-    NOWHERE,
+    NOT_IN_ARENA,
+    Allocation,
     Arena,
-    PackedJob,
-    Place,
+    ArenaJob,
     decode_into,
-    pack_beside,
+    pack_paste_inputs,
 )
 from patchmill.loaders.pipelines.job import Countdown
-from patchmill.loaders.pipelines.worker import Taken, Work, Worker
+from patchmill.loaders.pipelines.samples import LoadedImage
+from patchmill.loaders.pipelines.worker import Worker
 from patchmill.loaders.stats import Counters
 
 log = logging.getLogger("patchmill")
 
-AHEAD = 2  # batches in DALI's hands
-STAGE = "decode"
-_TRIAL = 128  # images that show how much the GPU's JPEG unit should get
-_ADOBE = 0xEE  # a JPEG marker: how the colours are stored, 0 for as they are
-_TAIL = 4096  # bytes in which a whole JPEG has its end marker
+AHEAD = 2  # batches submitted to DALI and not yet taken
+_STAGE = "decode"
+_PROBE_IMAGES = 128  # for measuring how much the GPU's JPEG unit should get
+_ADOBE = 0xEE  # the APP14 marker, whose colour transform is 0 for images stored as RGB
+_TAIL = 4096  # bytes at the end of a complete JPEG that hold its end marker
 
 
-class DaliJob(PackedJob):
-    """A batch that DALI decodes, but for the images that lie in its arena."""
+class DaliJob(ArenaJob):
+    """A batch that DALI decodes, except for the images that threads decoded into its arena."""
 
     def __init__(
-        self, epoch: int, wanted: np.ndarray, views: int, arena: Arena, made: Countdown
+        self, epoch: int, requested: np.ndarray, views: int, arena: Arena, ready: Countdown
     ) -> None:
-        super().__init__(epoch, wanted, views, arena)
-        self.made = made
-        self.encoded: list[np.ndarray | None] = [None] * len(wanted)
+        super().__init__(epoch, requested, views, arena)
+        self.ready = ready
+        self.encoded: list[np.ndarray | None] = [None] * len(requested)
 
     @property
-    def slots(self) -> np.ndarray:
-        """The places in the batch that DALI fills, in the order in which it gets them."""
-        return np.flatnonzero(self.places[:, 0] == NOWHERE)
+    def dali_slots(self) -> np.ndarray:
+        """Slots that DALI decodes, in the order in which it gets them."""
+        return np.flatnonzero(self.locations[:, 0] == NOT_IN_ARENA)
 
 
 @dataclass(eq=False)
-class Underway:
-    """A job whose images were handed to the decoder, if it has any for it."""
+class InFlight:
+    """A job whose encoded images, if it has any, were submitted to DALI."""
 
     job: DaliJob
-    result: Decoded | Refused | None = None
-    is_here: bool = False
+    result: DecodedBatch | Refused | None = None
+    fetched: bool = False
 
 
-Finish = Callable[[DaliJob, Decoded | None, Tasks], None]
+Render = Callable[[DaliJob, DecodedBatch | None, Tasks], None]
 
 
-class DaliLine:
+class DaliFeeder:
+    """Owns DALI's decoder; renders each decoded job by `render`, on `stream` if there is one."""
+
     def __init__(
-        self, work: Work, hardware: float | None, finish: Finish, stream: torch.cuda.Stream | None
+        self,
+        config: PipelineConfig,
+        counters: Counters,
+        hardware: float | None,
+        render: Render,
+        stream: torch.cuda.Stream | None,
     ) -> None:
-        if hardware is None and work.device.type == "cuda" and (samples := _samples(work)):
-            hardware = hardware_share.hardware_share(work.device, work.workers, samples)
-        self.counters = Counters((STAGE,))
-        self._work, self._hardware, self._make, self._stream = work, hardware, finish, stream
+        if hardware is None and config.device.type == "cuda" and (jpegs := _probe_jpegs(config)):
+            hardware = hardware_share.hardware_share(config.device, config.workers, jpegs)
+        self.counters = counters
+        self._config, self._hardware, self._render, self._stream = config, hardware, render, stream
         self._decoder = BatchDecoder(
-            work.most, device=work.device, threads=work.workers, ahead=AHEAD, hardware=hardware
+            config.max_batch,
+            device=config.device,
+            threads=config.workers,
+            ahead=AHEAD,
+            hardware=hardware,
         )
-        self._refused: set[int] = set()  # ids that DALI does not decode
-        self._underway: deque[Underway] = deque()
+        self._undecodable: set[int] = set()  # ids that DALI refuses; threads decode them
+        self._in_flight: deque[InFlight] = deque()
         self._began, self._busy, self._broken = 0, False, False
 
-    def usable(self) -> DaliLine:
-        """This line, or another in its place if a thread is still at work with it, or it failed."""
+    def usable(self) -> DaliFeeder:
+        """This feeder, or a replacement if it failed, or if an earlier iteration still uses it."""
         if not (self._busy or self._broken):
             return self
-        line = DaliLine(self._work, self._hardware, self._make, self._stream)
-        line.counters, line._refused = self.counters, self._refused
-        return line
+        feeder = DaliFeeder(self._config, self.counters, self._hardware, self._render, self._stream)
+        feeder._undecodable = self._undecodable
+        return feeder
 
-    # ---------------------------------------------------------------------------- what workers do
+    # ------------------------------------------------------------------------- in worker threads
 
-    def gather(self, worker: Worker, job: DaliJob, slot: int) -> None:
-        """Read one sample, and decode it if it is nothing for DALI."""
-        image = worker.obtain(job, slot, partial(self._take, job.arena), "inspect")
-        if isinstance(image, Place):
-            job.places[slot], job.encoded[slot] = image[:2], None
+    def load(self, worker: Worker, job: DaliJob, slot: int) -> None:
+        """The workers' step: read one sample, and decode it if it is not for DALI."""
+        image = worker.load(job, slot, partial(self._inspect, job.arena), "inspect")
+        if isinstance(image, Allocation):
+            job.locations[slot], job.encoded[slot] = image[:2], None
         else:
-            job.places[slot], job.encoded[slot] = NOWHERE, image
-        pack_beside(worker, job, slot, "inspect")
+            job.locations[slot], job.encoded[slot] = NOT_IN_ARENA, image
+        pack_paste_inputs(worker, job, slot, "inspect")
 
-    def _take(self, arena: Arena, id: int, data: bytes) -> Taken:
-        shape = None if id in self._refused else plain_jpeg(data)
+    def _inspect(self, arena: Arena, id: int, data: bytes) -> LoadedImage:
+        shape = None if id in self._undecodable else plain_jpeg(data)
         if shape is None:
-            return Taken(*decode_into(arena, data))
-        return Taken(*shape, np.frombuffer(data, np.uint8))
+            return decode_into(arena, data)
+        return LoadedImage(*shape, np.frombuffer(data, np.uint8))
 
-    # -------------------------------------------------------------------------- what the line does
+    # ---------------------------------------------------------------------- in the feeder thread
 
     def run(self, jobs: Jobs, tasks: Tasks) -> None:
-        """Bring jobs from gathered to made until there is a None among them."""
+        """Main loop of the thread: take jobs from loaded to ready until a None arrives."""
         self._busy = True
         waiting: deque[DaliJob] = deque()
         while True:
-            while not jobs.empty() or not (waiting or self._underway):
+            while not jobs.empty() or not (waiting or self._in_flight):
                 job = jobs.get()
                 if job is None:
-                    self._drop()
+                    self._drain()
                     self._busy = False
                     return
                 waiting.append(job)
                 del job
-            room = len(self._underway) < AHEAD
-            if waiting and room and (not self._underway or waiting[0].gathered.over):
+            has_room = len(self._in_flight) < AHEAD
+            if waiting and has_room and (not self._in_flight or waiting[0].loaded.done):
                 self._submit(waiting.popleft())
             else:
-                self._finish(tasks)
+                self._complete_oldest(tasks)
 
     def _submit(self, job: DaliJob) -> None:
-        if error := job.gathered.wait():
-            job.made.finish_one(error)
+        if error := job.loaded.wait():
+            job.ready.count_down(error)
             return
         try:
-            self._underway.append(self._handed_in(job))
+            self._in_flight.append(self._submit_to_dali(job))
         except BaseException as error:
             self._fail(job, error)
 
-    def _finish(self, tasks: Tasks) -> None:
-        underway = self._underway.popleft()
+    def _complete_oldest(self, tasks: Tasks) -> None:
+        oldest = self._in_flight.popleft()
         try:
-            decoded = self._decoded(underway, tasks)
-            self._make(underway.job, decoded, tasks)
+            decoded = self._decoded(oldest, tasks)
+            self._render(oldest.job, decoded, tasks)
         except BaseException as error:
-            self._fail(underway.job, error)
+            self._fail(oldest.job, error)
 
     def _fail(self, job: DaliJob, error: BaseException) -> None:
-        """The decoder may be closed by now, and have lost the batches that it had in hand."""
+        """Fail this job and all in flight: the decoder may be closed, and their batches lost."""
         if not job.cancelled:
             self._broken = True
-        for one in (*(underway.job for underway in self._underway), job):
-            one.made.finish_one(error)
-        self._underway.clear()
+        for failed in (*(in_flight.job for in_flight in self._in_flight), job):
+            failed.ready.count_down(error)
+        self._in_flight.clear()
 
-    def _handed_in(self, job: DaliJob) -> Underway:
-        encoded = [one for one in job.encoded if one is not None]
+    def _submit_to_dali(self, job: DaliJob) -> InFlight:
+        encoded = [data for data in job.encoded if data is not None]
         if not encoded:
-            return Underway(job, is_here=True)
-        self._began = self._began if self._underway else time.perf_counter_ns()
+            return InFlight(job, fetched=True)
+        self._began = self._began if self._in_flight else time.perf_counter_ns()
         self._decoder.submit(encoded)
-        return Underway(job)
+        return InFlight(job)
 
-    def _decoded(self, underway: Underway, tasks: Tasks) -> Decoded | None:
-        """The job's images, after those that DALI refuses are replaced or decoded elsewhere."""
-        job = underway.job
-        self._fetch(underway)
-        while bad := self._wrong(job, underway.result):
-            for later in self._underway:
-                self._fetch(later)  # so that the decoder is free for this one
-            self._gather_again(job, bad, tasks)
-            underway = self._handed_in(job)
-            self._fetch(underway)
-        assert not isinstance(underway.result, Refused)
-        return underway.result
+    def _decoded(self, in_flight: InFlight, tasks: Tasks) -> DecodedBatch | None:
+        """The job's images, after workers have decoded or substituted those that DALI refuses."""
+        job = in_flight.job
+        self._fetch(in_flight)
+        while bad := self._bad_slots(job, in_flight.result):
+            for later in self._in_flight:
+                self._fetch(later)  # so that the next batch to come out is this one
+            self._reload(job, bad, tasks)
+            in_flight = self._submit_to_dali(job)
+            self._fetch(in_flight)
+        assert not isinstance(in_flight.result, Refused)
+        return in_flight.result
 
-    def _fetch(self, underway: Underway) -> None:
-        if underway.is_here:
+    def _fetch(self, in_flight: InFlight) -> None:
+        if in_flight.fetched:
             return
-        underway.is_here = True
+        in_flight.fetched = True
         try:
-            underway.result = self._decoder.take(self._stream)
+            in_flight.result = self._decoder.take(self._stream)
         except Refused as refused:
-            underway.result = refused
+            in_flight.result = refused
         now = time.perf_counter_ns()
-        self.counters.add(STAGE, now - self._began, len(underway.job.slots))
+        self.counters.add(_STAGE, now - self._began, len(in_flight.job.dali_slots))
         self._began = now
 
-    def _wrong(self, job: DaliJob, result: Decoded | Refused | None) -> list[int]:
-        """The slots that DALI could not decode, or not to the size that the header says."""
-        slots = job.slots
+    def _bad_slots(self, job: DaliJob, result: DecodedBatch | Refused | None) -> list[int]:
+        """Slots that DALI did not decode, or to another size than in the header."""
+        slots = job.dali_slots
         if result is None:
             return []
-        if isinstance(result, Decoded):
+        if isinstance(result, DecodedBatch):
             return slots[(result.images.shapes != job.shapes[slots]).any(1)].tolist()
-        encoded = [one for one in job.encoded if one is not None]
-        bad = decoder.refused(encoded, self._work.device, self._work.workers)
+        encoded = [data for data in job.encoded if data is not None]
+        bad = decoder.find_undecodable(encoded, self._config.device, self._config.workers)
         if not bad:
             log.warning("threads decode %d images which DALI cannot: %s", len(slots), result)
         return (slots[bad] if bad else slots).tolist()
 
-    def _gather_again(self, job: DaliJob, slots: list[int], tasks: Tasks) -> None:
-        self._refused.update(job.ids[slots].tolist())
-        job.gathered = again = Countdown(len(slots))
+    def _reload(self, job: DaliJob, slots: list[int], tasks: Tasks) -> None:
+        """Have workers load these slots again, without DALI, and wait for them."""
+        self._undecodable.update(job.ids[slots].tolist())
+        job.loaded = reloaded = Countdown(len(slots))
         if job.cancelled:
-            again.cancel()
+            reloaded.cancel()
         for slot in slots:
-            tasks.put((again, self.gather, job, slot))
-        if error := again.wait():
+            tasks.put((reloaded, self.load, job, slot))
+        if error := reloaded.wait():
             raise error
 
-    def _drop(self) -> None:
-        """Take what nobody wants any more out of the decoder."""
+    def _drain(self) -> None:
+        """Take the batches of a dismissed iteration out of the decoder."""
         try:
-            for underway in self._underway:
-                self._fetch(underway)
+            for in_flight in self._in_flight:
+                self._fetch(in_flight)
         except Exception:
             self._broken = True
-        self._underway.clear()
+        self._in_flight.clear()
 
 
 def plain_jpeg(data: bytes) -> tuple[int, int] | None:
-    """Height and width of a JPEG that every decoder reads alike; None for anything else.
+    """Height and width of a JPEG that all decoders decode alike; None for anything else.
 
-    Not those of four components, those that hold RGB rather than YCbCr, and those that have no end.
+    Excluded are JPEGs of four components, those stored as RGB, and those without an end marker.
     """
     if data.rfind(b"\xff\xd9", max(len(data) - _TAIL, 0)) < 0:
         return None
@@ -234,17 +248,17 @@ def plain_jpeg(data: bytes) -> tuple[int, int] | None:
     return frame[:2] if frame and frame[2] in (1, 3) else None
 
 
-def _samples(work: Work) -> list[np.ndarray]:
-    """A few of the source's plain JPEGs."""
-    count = work.source.sample_count
+def _probe_jpegs(config: PipelineConfig) -> list[np.ndarray]:
+    """A few plain JPEGs spread over the source."""
+    count = config.source.sample_count
     if count is None:
         return []
-    found = []
-    for id in np.linspace(0, count - 1, min(_TRIAL, count)).astype(np.int64):
+    jpegs = []
+    for id in np.linspace(0, count - 1, min(_PROBE_IMAGES, count)).astype(np.int64):
         try:
-            data = work.source.read(int(id))
+            data = config.source.read(int(id))
         except OSError:
             continue
         if plain_jpeg(data):
-            found.append(np.frombuffer(data, np.uint8))
-    return found
+            jpegs.append(np.frombuffer(data, np.uint8))
+    return jpegs

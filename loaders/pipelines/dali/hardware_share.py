@@ -1,8 +1,8 @@
-"""How much of each batch a GPU's JPEG engine should decode: measured once a machine, and kept.
+"""Share of each batch that a GPU's JPEG engine should decode: measured once per machine and cached.
 
-The best share depends on the number of engines, on the CPU threads that read Huffman codes for the
-CUDA decoder beside them, and on the images, so nobody can know it. On a GPU without an engine all
-shares are the same, and any of them is the best.
+The best share depends on the number of engines, on the CPU threads that do the CUDA decoder's
+Huffman decoding meanwhile, and on the images, so it cannot be known in advance. On a GPU without an
+engine all shares are equally fast.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import secrets
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,17 +18,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from patchmill.loaders.common import cache
-from patchmill.loaders.pipelines.dali.decoder import BatchDecoder, refused
+from patchmill.loaders.common import cache, files
+from patchmill.loaders.pipelines.dali.decoder import BatchDecoder, find_undecodable
 
 log = logging.getLogger("patchmill")
 
-Measure = Callable[[float], float]  # share -> images/s
+Measure = Callable[[float], float]  # images/s of a share
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _BATCH = 128
-_SECONDS = 0.3  # for each share, so that all of it takes about two seconds with building decoders
-_LEAST_BATCHES = 3
+_SECONDS = 0.3  # per share: about two seconds in all, with the building of decoders
+_MIN_BATCHES = 3
 _AHEAD = 2
 
 
@@ -41,8 +40,8 @@ def hardware_share(
 ) -> float:
     """The share, 0 to 1, of encoded images like `samples` that `device` should decode in hardware.
 
-    Of a machine's processes one measures and the others wait for its result. Samples that cannot be
-    decoded are left out; without any other the answer is 0, and is not kept.
+    One process of a machine measures, the others wait for its result. Undecodable samples are left
+    out; if no others remain the share is 0, and is not cached.
     """
     from nvidia import dali
 
@@ -51,19 +50,19 @@ def hardware_share(
     name = re.sub(r"[^a-z0-9.]+", "-", f"{gpu} dali {dali.__version__} {threads} threads".lower())
     path = cache.folder("dali") / f"{name}.json"
     with cache.lock(path.with_suffix(".lock")):
-        share = _known(path, key)
+        share = _load(path, key)
         if share is None:
-            bad = refused(samples, device, threads)
+            bad = find_undecodable(samples, device, threads)
             good = [one for i, one in enumerate(samples) if i not in bad]
             if not good:
                 return 0.0
             share = best_share(measure or (lambda share: _rate(share, device, threads, good)))
-            _keep(path, {**key, "share": share})
+            _save(path, {**key, "share": share})
     return share
 
 
 def best_share(measure: Measure) -> float:
-    """The share with the most images/s; of equals the smallest."""
+    """The share with the most images/s; the smallest of equals."""
     rates = {share: measure(share) for share in SHARES}
     best = max(rates, key=lambda share: rates[share])
     log.info(
@@ -75,16 +74,16 @@ def best_share(measure: Measure) -> float:
 
 
 def _rate(share: float, device: torch.device, threads: int, samples: Sequence[np.ndarray]) -> float:
-    """Images/s in the median batch, with the next one under way, as in a pipeline."""
+    """Images/s by the median batch, with the next one in flight, as in a pipeline."""
     batch = [samples[i % len(samples)] for i in range(_BATCH)]
     decoder = BatchDecoder(_BATCH, device=device, threads=threads, ahead=_AHEAD, hardware=share)
     try:
         for _ in range(_AHEAD):
             decoder.submit(batch)
-        decoder.take()  # the first allocates
+        decoder.take()  # untimed: the first batch allocates
         seconds: list[float] = []
         began = last = time.perf_counter()
-        while last - began < _SECONDS or len(seconds) < _LEAST_BATCHES:
+        while last - began < _SECONDS or len(seconds) < _MIN_BATCHES:
             decoder.submit(batch)
             decoder.take()
             now = time.perf_counter()
@@ -95,21 +94,19 @@ def _rate(share: float, device: torch.device, threads: int, samples: Sequence[np
     return _BATCH / statistics.median(seconds)
 
 
-def _known(path: Path, key: Mapping[str, object]) -> float | None:
-    """The share that was kept for just this key; None if there is none that can be believed."""
+def _load(path: Path, key: Mapping[str, object]) -> float | None:
+    """The cached share for exactly this key; None if there is none, or the file is damaged."""
     try:
-        kept = json.loads(path.read_text())
-        share = kept.pop("share")
-        sound = kept == key and isinstance(share, float) and 0 <= share <= 1
+        entry = json.loads(path.read_text())
+        share = entry.pop("share")
+        valid = entry == key and isinstance(share, float) and 0 <= share <= 1
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return None
-    return share if sound else None
+    return share if valid else None
 
 
-def _keep(path: Path, entry: Mapping[str, object]) -> None:
-    half = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+def _save(path: Path, entry: Mapping[str, object]) -> None:
     try:
-        half.write_text(json.dumps(entry) + "\n")
-        half.replace(path)
+        files.write_atomic(path, json.dumps(entry) + "\n", files.unique_name(path))
     except OSError as error:
         raise cache.unusable(path.parent, error) from None

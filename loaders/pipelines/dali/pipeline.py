@@ -1,10 +1,10 @@
-"""The pipeline on NVIDIA DALI: threads read, DALI decodes whole batches, a GPU or threads render.
+"""Pipeline `dali`: threads read, NVIDIA DALI decodes whole batches, a GPU or threads render.
 
-On a GPU the encoded bytes go up and views are made where the images were decoded; nothing comes
-back. What is not a plain JPEG the threads decode themselves, exactly as in the other pipelines, and
-it joins its batch on the way. An image that DALI refuses is read again and decoded by the threads:
-if it is bad, it goes into the ledger and another takes its place; if not, the threads decode it
-from then on. So every pipeline has the same samples in its batches.
+On a GPU the encoded bytes go up and views are rendered where the images were decoded; nothing comes
+back. Whatever is not a plain JPEG is decoded by the threads, exactly as in the other pipelines, and
+joins its batch in the renderer. An image that DALI refuses is read again and decoded by a thread:
+if it is bad, it goes into the ledger and is substituted; if not, threads decode it from then on. So
+every pipeline has the same samples in its batches.
 """
 
 from __future__ import annotations
@@ -18,140 +18,140 @@ import numpy as np
 import torch
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.pipelines import Filled, Portion
-from patchmill.loaders.pipelines.cpu.views import Canvases, PaintedJob
+from patchmill.loaders.pipelines import BatchIds, FilledBatch, stages
+from patchmill.loaders.pipelines.base import PooledMemory, StagedPipeline
+from patchmill.loaders.pipelines.config import PipelineConfig
+from patchmill.loaders.pipelines.cpu.views import CpuJob, CpuViews
 from patchmill.loaders.pipelines.crew import Crew, Jobs, Tasks
-from patchmill.loaders.pipelines.dali.decoder import Decoded
-from patchmill.loaders.pipelines.dali.feeder import DaliJob, DaliLine
-from patchmill.loaders.pipelines.gpu.arena import BLOCK, Arena
+from patchmill.loaders.pipelines.dali.decoder import DecodedBatch
+from patchmill.loaders.pipelines.dali.feeder import DaliFeeder, DaliJob
+from patchmill.loaders.pipelines.gpu.arena import BLOCK_BYTES, Arena
 from patchmill.loaders.pipelines.job import Countdown
-from patchmill.loaders.pipelines.memory import Blocks
-from patchmill.loaders.pipelines.worker import NOTHING, Beside, Taken, Work, Worker
-from patchmill.loaders.stats import Counters, Stage, collect
+from patchmill.loaders.pipelines.memory import BlockPool
+from patchmill.loaders.pipelines.samples import NO_PASTE, LoadedImage, PasteInputs
+from patchmill.loaders.pipelines.stages import StageCounters
+from patchmill.loaders.pipelines.worker import Worker
 
 
-class Dali:
+class DaliPipeline(StagedPipeline):
     name = "dali"
 
-    def __init__(self, work: Work, hardware: float | None = None) -> None:
-        self._work, self._process = work, os.getpid()
-        self._place: Place = OnCpu(work) if work.device.type == "cpu" else OnGpu(work)
-        self._line = DaliLine(work, hardware, self._place.finish, self._place.stream)
-        stages = work.stages(*self._place.stages)
-        self._workers = [Worker(work, Counters(stages)) for _ in range(work.workers)]
+    def __init__(self, config: PipelineConfig, hardware: float | None = None) -> None:
+        self._process = os.getpid()
+        backend: type[Backend] = CpuBackend if config.device.type == "cpu" else GpuBackend
+        super().__init__(config, backend.table)
+        self._memory = self._backend = backend(config, self._counters)
+        self._feeder = DaliFeeder(
+            config,
+            self._counters.of("dali"),
+            hardware,
+            self._backend.render,
+            self._backend.stream,
+        )
 
-    def run(self, portions: Iterator[Portion]) -> Crew:
+    def run(self, batches: Iterator[BatchIds]) -> Crew:
         if os.getpid() != self._process:
             raise MillError(
                 "DALI does not work in a process that was forked after the loader was built: "
                 "build a loader in each process"
             )
-        self._line = line = self._line.usable()
-        self._workers = [worker.usable() for worker in self._workers]
-        jobs = (self._place.job(*portion) for portion in portions)
-        ahead, hand_over = self._work.prefetch, self._place.hand_over
-        feed = partial(self._feed, line)
-        return Crew(self._workers, line.gather, jobs, ahead, hand_over, feed)
+        self._feeder = feeder = self._feeder.usable()
+        jobs = (self._backend.job(*ids) for ids in batches)
+        feed = partial(self._feed, feeder)
+        return self._start(feeder.load, jobs, self._backend.hand_over, feed)
 
-    def stages(self, seconds: float) -> dict[str, Stage]:
-        workers = [worker.counters for worker in self._workers]
-        crews = {"workers": workers, "dali": [self._line.counters], **self._place.counters}
-        return collect(crews, seconds)
-
-    def unmasked(self) -> int:
-        return sum(worker.counters.unmasked for worker in self._workers)
-
-    def clear(self) -> None:
-        self._place.clear()
-
-    def _feed(self, line: DaliLine, jobs: Jobs, tasks: Tasks) -> None:
-        line.run(jobs, tasks)
-        self._place.end()
+    def _feed(self, feeder: DaliFeeder, jobs: Jobs, tasks: Tasks) -> None:
+        feeder.run(jobs, tasks)
+        self._backend.synchronize()
 
 
-class Place(Protocol):
-    """Where decoded images become views."""
+class Backend(PooledMemory, Protocol):
+    """Where decoded images become views: on the GPU, or on the CPU's worker threads."""
 
-    stages: tuple[str, ...]  # of the workers
-    counters: dict[str, list[Counters]]  # of others
-    stream: torch.cuda.Stream | None  # on which images are wanted
+    table: stages.StageTable
+    stream: torch.cuda.Stream | None  # the stream that images are wanted on
+
+    def __init__(self, config: PipelineConfig, counters: StageCounters) -> None: ...
 
     def job(self, epoch: int, ids: np.ndarray) -> DaliJob: ...
 
-    def finish(self, job: Any, decoded: Decoded | None, tasks: Tasks) -> None:
-        """Make the views of a job, or begin to; its `made` says when that is over."""
+    def render(self, job: Any, decoded: DecodedBatch | None, tasks: Tasks) -> None:
+        """Render the views of a job, or start to; the job's `ready` tells when that is done."""
         ...
 
-    def end(self) -> None:
-        """Wait for all that was begun."""
+    def synchronize(self) -> None:
+        """Wait for everything that was started."""
         ...
 
-    def hand_over(self, job: Any) -> Filled: ...
-
-    def clear(self) -> None: ...
+    def hand_over(self, job: Any) -> FilledBatch: ...
 
 
-class OnGpu:
-    stages: tuple[str, ...] = ("read", "inspect", "plan")
+class GpuBackend:
+    table = stages.DALI_GPU
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, config: PipelineConfig, counters: StageCounters) -> None:
         from patchmill.loaders.pipelines.gpu.views import GpuViews  # needs Triton
 
-        self._work, self._views = work, GpuViews(work)
+        self._config, self._views = config, GpuViews(config, counters.of("gpu"))
         self.stream = self._views.stream
-        self.counters: dict[str, list[Counters]] = {"gpu": [self._views.counters]}
         self.hand_over, self.clear = self._views.hand_over, self._views.clear
-        self.end = self._views.finish
+        self.synchronize = self._views.synchronize
 
     def job(self, epoch: int, ids: np.ndarray) -> DaliJob:
-        return DaliJob(epoch, ids, self._work.views, self._views.arena(), Countdown(1))
+        return DaliJob(epoch, ids, self._config.views, self._views.arena(), Countdown(1))
 
-    def finish(self, job: DaliJob, decoded: Decoded | None, tasks: Tasks) -> None:
-        self._views.make(job, decoded.images if decoded else None, decoded)
-        job.made.finish_one()
+    def render(self, job: DaliJob, decoded: DecodedBatch | None, tasks: Tasks) -> None:
+        self._views.render(job, decoded.images if decoded else None, decoded)
+        job.ready.count_down()
 
 
-class OnCpu:
-    stages: tuple[str, ...] = ("read", "inspect", "plan", "render")
+class CpuBackend:
+    table = stages.DALI_CPU
 
-    def __init__(self, work: Work) -> None:
-        self._work, self._canvases = work, Canvases(work)
-        self._packed = Blocks(BLOCK, torch.uint8)
-        self.counters: dict[str, list[Counters]] = {}
+    def __init__(self, config: PipelineConfig, counters: StageCounters) -> None:
+        self._config, self._views = config, CpuViews(config)
+        self._arena_pool = BlockPool(BLOCK_BYTES, torch.uint8)
         self.stream: torch.cuda.Stream | None = None
-        self.hand_over = self._canvases.hand_over
+        self.hand_over = self._views.hand_over
 
-    def job(self, epoch: int, ids: np.ndarray) -> PaintedDaliJob:
-        made = Countdown(len(ids))
-        job = PaintedDaliJob(epoch, ids, self._work.views, Arena(self._packed), made)
-        job.canvas = self._canvases.new(len(ids))
+    def job(self, epoch: int, ids: np.ndarray) -> DaliCpuJob:
+        ready = Countdown(len(ids))
+        job = DaliCpuJob(epoch, ids, self._config.views, Arena(self._arena_pool), ready)
+        job.buffer = self._views.buffer(len(ids))
         return job
 
-    def finish(self, job: Any, decoded: Decoded | None, tasks: Tasks) -> None:
-        slots, arrays = job.slots, {}
+    def render(self, job: Any, decoded: DecodedBatch | None, tasks: Tasks) -> None:
+        by_dali = {}
         if decoded is not None:
-            arrays = {int(slot): decoded.array(i) for i, slot in enumerate(slots)}
+            by_dali = {int(slot): decoded.array(i) for i, slot in enumerate(job.dali_slots)}
         job.images = [
-            arrays[slot] if slot in arrays else job.arena.image(job.places[slot], *job.shapes[slot])
+            by_dali[slot]
+            if slot in by_dali
+            else job.arena.image(job.locations[slot], *job.shapes[slot])
             for slot in range(len(job))
         ]
         for slot in range(len(job)):
-            tasks.put((job.made, paint, job, slot))
+            tasks.put((job.ready, render_views, job, slot))
 
-    def end(self) -> None:
+    def synchronize(self) -> None:
         pass
 
     def clear(self) -> None:
-        self._packed.clear()
-        self._canvases.clear()
+        self._arena_pool.clear()
+        self._views.clear()
 
 
-class PaintedDaliJob(PaintedJob, DaliJob):
+class DaliCpuJob(CpuJob, DaliJob):
     images: list[np.ndarray]
 
 
-def paint(worker: Worker, job: PaintedDaliJob, slot: int) -> None:
-    image, mask, companion = job.images[slot], job.masks.array(slot), job.companions.array(slot, 3)
-    height, width, _ = companion.shape
-    beside = Beside(mask, Taken(height, width, companion)) if mask.size else NOTHING
-    worker.paint(image, beside, job.rows[slot], job.canvas, slot)
+def render_views(worker: Worker, job: DaliCpuJob, slot: int) -> None:
+    """The workers' second step, after DALI has decoded the batch."""
+    image, mask, background = (
+        job.images[slot],
+        job.masks.array(slot),
+        job.backgrounds.array(slot, 3),
+    )
+    height, width, _ = background.shape
+    paste = PasteInputs(mask, LoadedImage(height, width, background)) if mask.size else NO_PASTE
+    worker.render(image, paste, job.rows[slot], job.buffer, slot)

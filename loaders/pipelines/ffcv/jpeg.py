@@ -1,6 +1,6 @@
-"""JPEG decoding inside compiled code, with the libturbojpeg that FFCV is linked with.
+"""JPEG decoding inside compiled code, by the libturbojpeg that FFCV is linked with.
 
-FFCV's own `imdecode` takes the fast inverse DCT, whose pixels are not PIL's, and overlooks errors.
+FFCV's own `imdecode` uses the fast inverse DCT, whose pixels are not PIL's, and ignores errors.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from ffcv.libffcv import lib  # looking a name up in it finds those of libturbojpeg too
+from ffcv.libffcv import lib  # its symbols include those of libturbojpeg
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -21,9 +21,9 @@ _POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_ulong
 
 
 def _function(name: str, result: Any, *arguments: Any) -> Any:
-    found = lib[name]  # a new object, unlike lib.name, which FFCV may declare otherwise
-    found.restype, found.argtypes = result, arguments
-    return found
+    function = lib[name]  # a new object, unlike lib.name, which FFCV may declare otherwise
+    function.restype, function.argtypes = result, arguments
+    return function
 
 
 _init = _function("tjInitDecompress", _POINTER)
@@ -33,27 +33,27 @@ _decompress = _function("tjDecompress2", _INT, *[_POINTER] * 2, _LONG, _POINTER,
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def decode(data: np.ndarray, buffer: np.ndarray, facts: np.ndarray) -> bool:
-    """Fill `buffer` with RGB and `facts` (int32 [4]) with height and width first: True if all well.
+def decode(data: np.ndarray, buffer: np.ndarray, header: np.ndarray) -> bool:
+    """Decode a JPEG to RGB in `buffer`, with height and width first in `header` (int32 [4]).
 
-    What does not fit, is neither grey nor three components, or makes the library so much as warn
-    is left to others.
+    False if the image does not fit, has neither one nor three components, or if the library so much
+    as warns: then the caller falls back to another decoder.
     """
     handle = _init()
-    where = facts.ctypes.data
-    well = _header(
-        handle, data.ctypes.data, data.size, where + 4, where, where + 8, where + 12
+    address = header.ctypes.data
+    success = _header(
+        handle, data.ctypes.data, data.size, address + 4, address, address + 8, address + 12
     ) == 0  # fmt: skip
-    height, width = facts[0], facts[1]
-    if well and facts[3] <= _COLOUR_SPACES and 3 * height * width <= buffer.size:
-        well = _decompress(
+    height, width = header[0], header[1]
+    if success and header[3] <= _COLOUR_SPACES and 3 * height * width <= buffer.size:
+        success = _decompress(
             handle, data.ctypes.data, data.size, buffer.ctypes.data, width, 0, height, _RGB,
             _ACCURATE_DCT,
         ) == 0  # fmt: skip
     else:
-        well = False
+        success = False
     _destroy(handle)
-    return well
+    return success
 
 
 @numba.njit(nogil=True)
@@ -72,7 +72,7 @@ def _pointer(typing_context: Any, address: Any) -> Any:
 
 @intrinsic
 def take_number(typing_context: Any, counter: Any) -> Any:
-    """The number in the one-element int64 array, which is one more for whoever asks next."""
+    """Atomic fetch-and-increment of a one-element int64 array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])

@@ -1,4 +1,4 @@
-"""What one of FFCV's threads does for a batch, compiled: obtain, plan and render whole samples."""
+"""Compiled code of one FFCV thread (lane): loads, plans and renders whole samples of a batch."""
 
 from __future__ import annotations
 
@@ -10,83 +10,87 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders.order import permutation
 from patchmill.loaders.order.permutation import MOST_SUBSTITUTES
+from patchmill.loaders.pipelines import stages
 from patchmill.loaders.pipelines.ffcv import jpeg
-from patchmill.loaders.pipelines.ffcv.call_by_address import by_address
 from patchmill.loaders.plan import draw
 from patchmill.loaders.sources.beton.layout import JPG
 
-_BYTES = np.empty(0, np.uint8)
-STAGES = ("decode", "plan", "render")  # of which a lane counts the nanoseconds
-BAD, FAILED = 0, -1  # what a rescue returns in place of an address
+STAGES = stages.FFCV["workers"]  # a lane counts images, and the nanoseconds of each of these
+UNREADABLE, FAILED = 0, -1  # returned by a fallback decoder in place of an address
 
-# (id, address and size of its bytes, address of int32 height and width) -> address of its pixels
-RESCUE = ctypes.CFUNCTYPE(
+# (id, address and size of the bytes, address of int32 height and width) -> address of the pixels
+FALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
-    """What the compiled code has built in."""
+class LaneConstants:
+    """Values that are compiled into the code."""
 
     seed: int
     laws: np.ndarray
-    slots: np.ndarray  # for a batch of one
+    slots: np.ndarray  # layout table of a batch of one
     number: np.dtype  # of the pixels
     half: bool
     channels_last: bool
-    largest: int  # view, in pixels
-    room: int  # bytes of a lane's image
-    scratch: int  # bytes that the renderer is likely to need
-    read: Callable[..., np.ndarray]  # FFCV's: the bytes that were stored at an address
-    rescue: Any  # a RESCUE, for what cannot be decoded here
+    largest_view: int  # in pixels
+    image_bytes: int  # of a lane's decode buffer
+    scratch_bytes: int  # that the renderer is likely to need
+    read: Callable[..., np.ndarray]  # FFCV's: the bytes stored at an address
+    fallback: Any  # a FALLBACK: Python's decoder, for what compiled code cannot decode
 
 
-def compiled(work: Work) -> Any:
-    """Samples of the batch, as long as `counter` gives any that no other lane has taken."""
-    obtain, laws, slots, seed = _obtain(work), work.laws, work.slots, np.uint64(work.seed)
-    half, channels_last, largest = work.half, work.channels_last, work.largest
-    room, scratch = work.room, work.scratch
-    draw_into, render_image, pool_bytes = _draw_into(work), _render_image(work), render.pool_bytes
-    take_number, pixels_at, nanoseconds = jpeg.take_number, jpeg.pixels, _nanoseconds
+def compile_lane(constants: LaneConstants) -> Any:
+    """Compile the loop that takes slots of the batch from `counter` until none are left."""
+    obtain, laws, slots = _compile_obtain(constants), constants.laws, constants.slots
+    seed, half, channels_last = np.uint64(constants.seed), constants.half, constants.channels_last
+    largest_view = constants.largest_view
+    image_bytes, scratch_bytes = constants.image_bytes, constants.scratch_bytes
+    draw_into, render_image = _draw_into(constants), _render_image(constants)
+    pool_bytes, take_number, pixels_at = render.pool_bytes, jpeg.take_number, jpeg.pixels
+    nanoseconds = _nanoseconds
 
     @numba.njit(nogil=True, error_model="numpy")
-    def lane(counter, indices, metadata, storage, epoch, pixels, ids, shapes, rows, spent):  # type: ignore
+    def lane(counter, indices, metadata, storage, epoch, pixels, ids, shapes, rows, times):  # type: ignore
         my_laws, my_slots = laws.copy(), slots.copy()  # as constants they are of another type
         for v in range(len(my_slots)):
             my_slots[v].first *= len(indices)
-        buffer, facts = np.empty(room, np.uint8), np.empty(4, np.int32)
-        pool, clock = np.empty(scratch, np.uint8), np.empty(2, np.int64)
+        buffer, header = np.empty(image_bytes, np.uint8), np.empty(4, np.int32)
+        pool, clock = np.empty(scratch_bytes, np.uint8), np.empty(2, np.int64)
         out = pixels.reshape(pixels.size)
         began = nanoseconds(clock)
         slot = take_number(counter)
         while slot < len(indices):
-            id, address = obtain(indices[slot], metadata, storage, epoch, buffer, facts)
+            id, address = obtain(indices[slot], metadata, storage, epoch, buffer, header)
             ids[slot, 0] = id
-            obtained = nanoseconds(clock)
-            spent[0] += 1
-            spent[1] += obtained - began
-            began = obtained
+            decoded = nanoseconds(clock)
+            times[0] += 1
+            times[1] += decoded - began
+            began = decoded
             if id >= 0:
-                height, width = np.int64(facts[0]), np.int64(facts[1])
+                height, width = np.int64(header[0]), np.int64(header[1])
                 shapes[slot, 0], shapes[slot, 1] = height, width
                 row = rows[slot].view(ROW)
                 draw_into(my_laws, seed, epoch, id, height, width, row)
                 planned = nanoseconds(clock)
-                need = pool_bytes(height, width, largest) + 64
+                need = pool_bytes(height, width, largest_view) + 64
                 if pool.size < need:
                     pool = np.empty(need, np.uint8)
                 aligned = pool[64 - np.int64(pool.ctypes.data) % 64 :]
                 image = pixels_at(address, height, width)
                 render_image(image, row, my_slots, slot, half, channels_last, out, aligned)
                 began = nanoseconds(clock)
-                spent[2] += planned - obtained
-                spent[3] += began - planned
+                times[2] += planned - decoded
+                times[3] += began - planned
             slot = take_number(counter)
 
     return lane
@@ -103,44 +107,78 @@ def _nanoseconds(clock):  # type: ignore[no-untyped-def]
     return clock[0] * 1_000_000_000 + clock[1]
 
 
-def _draw_into(work: Work) -> Any:
-    row = np.empty(len(work.laws), ROW)
-    return by_address(draw.draw_into, work.laws, np.uint64(0), 0, 0, 1, 1, row)
+def _draw_into(constants: LaneConstants) -> Any:
+    row = np.empty(len(constants.laws), ROW)
+    return _call_by_address(draw.draw_into, constants.laws, np.uint64(0), 0, 0, 1, 1, row)
 
 
-def _render_image(work: Work) -> Any:
-    row, image, pool = np.empty(len(work.laws), ROW), np.empty((1, 1, 3), np.uint8), _BYTES
-    out = np.empty(0, work.number)
-    return by_address(
-        render.render_image, image, row, work.slots, 0, work.half, work.channels_last, out, pool
-    )
+def _render_image(constants: LaneConstants) -> Any:
+    row, image = np.empty(len(constants.laws), ROW), np.empty((1, 1, 3), np.uint8)
+    out, pool = np.empty(0, constants.number), np.empty(0, np.uint8)
+    return _call_by_address(
+        render.render_image, image, row, constants.slots, 0, constants.half,
+        constants.channels_last, out, pool,
+    )  # fmt: skip
 
 
-def _obtain(work: Work) -> Any:
-    """The sample that is wanted or the one that stands in for it, and where its pixels lie."""
-    read, rescue, seed = work.read, work.rescue, np.uint64(work.seed)
+def _compile_obtain(constants: LaneConstants) -> Any:
+    """Compile the search for a readable sample: its id and the address of its pixels."""
+    read, fallback, seed = constants.read, constants.fallback, np.uint64(constants.seed)
     decode, substitute = jpeg.decode, permutation._substitute
 
     @numba.njit(nogil=True, error_model="numpy")
-    def obtain(index, metadata, storage, epoch, buffer, facts):  # type: ignore
-        wanted = np.int64(index)
-        id = wanted
+    def obtain(index, metadata, storage, epoch, buffer, header):  # type: ignore
+        requested = np.int64(index)
+        id = requested
         for attempt in range(MOST_SUBSTITUTES):
             field = metadata[id]
             data = read(field["data_ptr"], storage)
             height, width = np.int64(field["height"]), np.int64(field["width"])
-            facts[0], facts[1] = height, width
+            header[0], header[1] = height, width
             if field["mode"] == JPG:
-                if decode(data, buffer, facts):
+                if decode(data, buffer, header):
                     return id, np.uint64(buffer.ctypes.data)
             elif data.size == 3 * height * width and 3 * height * width > 0:
                 return id, np.uint64(data.ctypes.data)
-            address = rescue(id, data.ctypes.data, data.size, facts.ctypes.data)
+            address = fallback(id, data.ctypes.data, data.size, header.ctypes.data)
             if address == FAILED:
                 break
-            if address != BAD:
+            if address != UNREADABLE:
                 return id, np.uint64(address)
-            id = substitute(seed, np.uint64(epoch), wanted, attempt, len(metadata))
+            id = substitute(seed, np.uint64(epoch), requested, attempt, len(metadata))
         return np.int64(-1), np.uint64(0)
 
     return obtain
+
+
+def _call_by_address(function: Any, *example: Any) -> Any:
+    """Make a jitted function callable from compiled code by its address, for types of `example`.
+
+    Numba otherwise compiles a callee once more into each caller: every FFCV loader would take a
+    quarter of a minute to start.
+    """
+    arguments = tuple(map(numba.typeof, example))
+    function.compile(arguments)  # or load it
+    compiled = function.overloads[arguments]
+    address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    signature = compiled.signature
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        values = [builder.extract_value(values[0], i) for i in range(len(arguments))]
+        result = signature.return_type
+        kind = context.call_conv.get_function_type(result, arguments)
+        pointer = builder.inttoptr(ir.Constant(cgutils.intp_t, address), kind.as_pointer())
+        status, value = context.call_conv.call_function(builder, pointer, result, arguments, values)
+        with cgutils.if_unlikely(builder, status.is_error):
+            context.call_conv.return_status_propagate(builder, status)
+        return value
+
+    @intrinsic
+    def call(typing_context, values):  # type: ignore[no-untyped-def]
+        return signature.return_type(numba.types.Tuple(arguments)), generate
+
+    @numba.njit(nogil=True)
+    def called(*values):  # type: ignore[no-untyped-def]
+        return call(values)
+
+    return called

@@ -1,16 +1,15 @@
-"""`MultiView`: all views of a recipe inside FFCV's own loader, for those who keep that loader.
+"""`MultiView`: an FFCV operation that makes all views of a recipe inside FFCV's own loader.
 
     views = MultiView("dino", seed=0)
     loader = Loader("train.beton", 256, num_workers=16, order=OrderOption.RANDOM,
                     pipelines={"image": [views], "label": None})
-    for (made,) in loader:
-        batch = views.batch(made, labels)  # labels: of all samples, in the file's order
+    for (arrays,) in loader:
+        batch = views.batch(arrays, labels)  # labels: of all samples, in the file's order
 
-An image is decoded once. Pixels are those of `loaders/decode/decoder.py`, plans those of
-`loaders/plan/draw.py`: the views of a sample in an epoch are those that every pipeline makes. A
-sample that cannot be decoded is listed in the ledger, and the one that every pipeline would take
-stands in for it: `batch.ids` and `batch.labels` are of what is shown, which FFCV's own label
-field knows nothing of.
+An image is decoded once. Pixels are those of `loaders/decode/decoder.py`, decisions those of
+`loaders/plan/draw.py`: a sample has the same views in an epoch as in every other pipeline. A sample
+that cannot be decoded is recorded in the ledger and substituted as in every other pipeline.
+`batch.ids` and `batch.labels` are those of the substitute, which FFCV's own label field is not.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common import cache
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # before anything of FFCV
-from patchmill.loaders.pipelines.ffcv.view_decoder import Made, ViewDecoder
+from patchmill.loaders.pipelines.ffcv.view_decoder import BatchArrays, ViewDecoder
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import Source
 
 
 class MultiView(ViewDecoder):
-    """The whole pipeline of an RGBImageField.
+    """The only operation in the pipeline of an RGBImageField.
 
-    Each iteration of the loader is the next epoch; set `epoch` before one to say which it is, as
-    after a restart. With `source`, the Beton of the same file, the ledger says where bad samples
-    lie.
+    Each iteration of the loader is the next epoch; set `epoch` before an iteration to choose which,
+    as after a restart. With `source`, the Beton of the same file, the ledger tells where in the
+    file bad samples lie.
     """
 
     def __init__(
@@ -60,20 +59,24 @@ class MultiView(ViewDecoder):
         self.epoch = -1  # FFCV asks for memory once when it compiles, and then for each epoch
         self._ledger = ledger
 
-    def batch(self, made: Made, labels: np.ndarray | torch.Tensor | None = None) -> ViewBatch:
-        """What FFCV's loader gave for the field, in its memory: valid as long as FFCV has it.
+    def batch(
+        self, arrays: BatchArrays, labels: np.ndarray | torch.Tensor | None = None
+    ) -> ViewBatch:
+        """Wrap what FFCV's loader gave for the field. FFCV owns the memory and will reuse it.
 
-        An error that ended the making of the batch, such as too many bad samples, is raised here.
+        An error while the batch was made, such as too many bad samples, is raised here.
         """
-        pixels, ids, shapes, rows, _ = made
+        pixels, ids, shapes, rows, _ = arrays
         ids = ids[:, 0]
         self.check(ids)
         flat = torch.from_numpy(pixels).view(self.dtype).flatten()
         views = layout.shaped(flat, self.targets, len(ids), self.channels_last)
-        shown = None if labels is None else torch.from_numpy(np.asarray(labels)[ids])
-        return ViewBatch(views, torch.from_numpy(ids), shown, rows.view(ROW), shapes, self.targets)
+        own_labels = None if labels is None else torch.from_numpy(np.asarray(labels)[ids])
+        return ViewBatch(
+            views, torch.from_numpy(ids), own_labels, rows.view(ROW), shapes, self.targets
+        )
 
-    def begin(self) -> int:
+    def next_epoch(self) -> int:
         epoch, self.epoch = max(self.epoch, 0), self.epoch + 1
         return epoch
 

@@ -1,9 +1,11 @@
-"""Two things that FFCV 1.0.2 does to the whole process, undone: import this before it.
+"""Workarounds for two defects of FFCV 1.0.2. Import this module before anything of FFCV.
 
-To declare its memory map read-only it sets `mutable` of `numba.uint8[::1]` to False. Numba has one
-object for each type, so that is the type of everybody's arrays of bytes, and functions that were
-compiled for them are not found again: a KeyError wherever Numba next looks. And importing FFCV, or
-making a loader, changes how many threads PyTorch has.
+* *Numba types.* To declare its memory map read-only, FFCV sets `mutable` of `numba.uint8[::1]` to
+  False. Numba has one object per type, so this changes the type of everybody's byte arrays, and
+  functions already compiled for them are not found again: a KeyError wherever Numba next looks.
+  `OSCacheManager.compile_reader` is replaced by one that leaves the types to Numba.
+* *Thread counts.* Importing FFCV, or making a loader, changes how many threads PyTorch and Numba
+  use. `preserve_thread_counts` restores both.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import torch
 
 
 @contextmanager
-def threads_kept() -> Iterator[None]:
-    """However many threads FFCV gives PyTorch, and Numba in this thread, it is as it was after."""
+def preserve_thread_counts() -> Iterator[None]:
+    """Restore the thread counts of PyTorch, and of Numba in this thread, on exit."""
     torch_threads, numba_threads = torch.get_num_threads(), numba.get_num_threads()
     try:
         yield
@@ -27,13 +29,13 @@ def threads_kept() -> Iterator[None]:
         numba.set_num_threads(numba_threads)
 
 
-with threads_kept():
+with preserve_thread_counts():
     from ffcv.memory_managers import OSCacheManager
     from ffcv.pipeline.compiler import Compiler
 
 
 def _compile_reader(self: OSCacheManager) -> Callable[..., np.ndarray]:
-    """As FFCV's, but the types are found by Numba, which knows that a memory map is read-only."""
+    """Compile FFCV's reader with types inferred by Numba, which knows memory maps as read-only."""
 
     def read(address, mem_state):  # type: ignore[no-untyped-def]
         size = mem_state[2][np.searchsorted(mem_state[1], address)]

@@ -1,4 +1,4 @@
-"""The decoded images of a batch, packed into few blocks of memory, so that they travel as one."""
+"""Arena: the decoded images of a batch, packed into few blocks that are uploaded as a whole."""
 
 from __future__ import annotations
 
@@ -9,114 +9,122 @@ import numpy as np
 import torch
 
 from patchmill.loaders.decode.decoder import decode, needed
-from patchmill.loaders.pipelines.gpu.side_stream import Queued
+from patchmill.loaders.pipelines.gpu.side_stream import QueuedWork
 from patchmill.loaders.pipelines.job import Countdown, Job
-from patchmill.loaders.pipelines.memory import Blocks
-from patchmill.loaders.pipelines.worker import Taken, Worker
+from patchmill.loaders.pipelines.memory import BlockPool
+from patchmill.loaders.pipelines.samples import LoadedImage
+from patchmill.loaders.pipelines.worker import Worker
 
-BLOCK = 32 << 20  # bytes: some fifty photos
-NOWHERE = -1
+BLOCK_BYTES = 32 << 20  # some fifty photos
+NOT_IN_ARENA = -1  # as a block number
 _ALIGNMENT = 16
 
 
-class Place(NamedTuple):
+class Allocation(NamedTuple):
+    """Memory of one image in an arena."""
+
     block: int
-    offset: int  # bytes
+    offset: int  # bytes from the start of the block
     memory: np.ndarray
 
 
 class Arena:
-    """One batch's share of `blocks`, which are of BLOCK bytes; it comes back with the arena."""
+    """Bump allocator of one batch, over blocks of BLOCK_BYTES from `pool`.
 
-    def __init__(self, blocks: Blocks) -> None:
-        self._blocks = blocks
+    The blocks return to the pool when the arena and all arrays of its memory are gone. An image
+    larger than a block gets one of its own size, which is not pooled.
+    """
+
+    def __init__(self, pool: BlockPool) -> None:
+        self._pool = pool
         self._lock = threading.Lock()
-        self.memory: list[torch.Tensor] = []
-        self.used: list[int] = []
+        self.memory: list[torch.Tensor] = []  # the blocks
+        self.used: list[int] = []  # bytes allocated in each
         self._current = -1
 
-    def room(self, size: int) -> Place:
-        """Memory for an image of so many bytes."""
+    def allocate(self, size: int) -> Allocation:
         with self._lock:
-            if size > BLOCK:
-                return self._open(torch.from_numpy(self._blocks.extra(size)), size)
-            if self._current < 0 or self.used[self._current] + size > BLOCK:
-                place = self._open(self._blocks.take(), size)
-                self._current = place.block
-                return place
-            return self._place(self._current, size)
+            if size > BLOCK_BYTES:
+                return self._open(torch.from_numpy(self._pool.allocate(size)), size)
+            if self._current < 0 or self.used[self._current] + size > BLOCK_BYTES:
+                allocation = self._open(self._pool.acquire(), size)
+                self._current = allocation.block
+                return allocation
+            return self._bump(self._current, size)
 
-    def _open(self, memory: torch.Tensor, size: int) -> Place:
+    def _open(self, memory: torch.Tensor, size: int) -> Allocation:
         self.memory.append(memory)
         self.used.append(0)
-        return self._place(len(self.memory) - 1, size)
+        return self._bump(len(self.memory) - 1, size)
 
-    def _place(self, block: int, size: int) -> Place:
+    def _bump(self, block: int, size: int) -> Allocation:
         offset = self.used[block]
         self.used[block] = offset + -(-size // _ALIGNMENT) * _ALIGNMENT
-        return Place(block, offset, self.memory[block].numpy()[offset : offset + size])
+        return Allocation(block, offset, self.memory[block].numpy()[offset : offset + size])
 
-    def image(self, place: tuple[int, int], height: int, width: int) -> np.ndarray:
-        """The image that lies at (block, offset)."""
-        block, offset = place
+    def image(self, location: tuple[int, int], height: int, width: int) -> np.ndarray:
+        """The image at (block, offset)."""
+        block, offset = location
         memory = self.memory[block].numpy()[offset : offset + height * width * 3]
         return memory.reshape(height, width, 3)
 
 
-class Packed:
-    """Where in an arena one image of each sample lies, for those that have one."""
+class PackedImages:
+    """At most one mask or background per sample of a batch, in the batch's arena."""
 
     def __init__(self, count: int) -> None:
-        self.places = np.full((count, 2), NOWHERE, np.int64)  # block and offset
+        self.locations = np.full((count, 2), NOT_IN_ARENA, np.int64)  # block and offset
         self.shapes = np.zeros((count, 2), np.int32)  # height and width; 0 where there is none
         self._memory: list[np.ndarray | None] = [None] * count
 
-    def put(self, slot: int, place: Place | None, height: int = 0, width: int = 0) -> None:
-        self.places[slot] = (NOWHERE, 0) if place is None else place[:2]
+    def put(
+        self, slot: int, allocation: Allocation | None, height: int = 0, width: int = 0
+    ) -> None:
+        self.locations[slot] = (NOT_IN_ARENA, 0) if allocation is None else allocation[:2]
         self.shapes[slot] = height, width
-        self._memory[slot] = None if place is None else place.memory
+        self._memory[slot] = None if allocation is None else allocation.memory
 
     def array(self, slot: int, *channels: int) -> np.ndarray:
-        """The image of that slot; empty where there is none."""
+        """The image of a slot; empty where there is none."""
         memory = self._memory[slot]
-        found = np.empty(0, np.uint8) if memory is None else memory
-        return found.reshape(*self.shapes[slot], *channels)
+        pixels = np.empty(0, np.uint8) if memory is None else memory
+        return pixels.reshape(*self.shapes[slot], *channels)
 
 
-class PackedJob(Job):
-    """A batch whose images lie in its arena, or wherever a decoder of batches has put them."""
+class ArenaJob(Job):
+    """A batch whose decoded images lie in its arena, or in memory of DALI's."""
 
-    def __init__(self, epoch: int, wanted: np.ndarray, views: int, arena: Arena) -> None:
-        super().__init__(epoch, wanted, views, Countdown(len(wanted)))
+    def __init__(self, epoch: int, requested: np.ndarray, views: int, arena: Arena) -> None:
+        super().__init__(epoch, requested, views, Countdown(len(requested)))
         self.arena = arena
-        self.places = np.full((len(wanted), 2), NOWHERE, np.int64)  # block and offset
-        self.masks, self.companions = Packed(len(wanted)), Packed(len(wanted))
+        self.locations = np.full((len(requested), 2), NOT_IN_ARENA, np.int64)  # block and offset
+        self.masks, self.backgrounds = PackedImages(len(requested)), PackedImages(len(requested))
         self.flat: torch.Tensor | None = None
         self.labels: torch.Tensor | None = None
-        self.queued: Queued | None = None
+        self.queued: QueuedWork | None = None
 
 
-def decode_into(arena: Arena, data: bytes) -> tuple[int, int, Place]:
-    """(height, width, place) of the image; raises BadImage like `decode`."""
-    size = needed(data)  # as the header says, which may lie: what is taken does not come back
-    place = arena.room(size) if 0 < size <= BLOCK else None
-    image = decode(data, None if place is None else place.memory)
-    if place is None or not np.may_share_memory(image, place.memory):
-        place = arena.room(image.nbytes)
-        place.memory[:] = image.reshape(-1)
-    return image.shape[0], image.shape[1], place
+def decode_into(arena: Arena, data: bytes) -> LoadedImage:
+    """Decode an image into an arena; raises BadImage like `decode`."""
+    size = needed(data)  # by the header, which may lie: what is allocated here is not taken back
+    allocation = arena.allocate(size) if 0 < size <= BLOCK_BYTES else None
+    image = decode(data, None if allocation is None else allocation.memory)
+    if allocation is None or not np.may_share_memory(image, allocation.memory):
+        allocation = arena.allocate(image.nbytes)
+        allocation.memory[:] = image.reshape(-1)
+    return LoadedImage(image.shape[0], image.shape[1], allocation)
 
 
-def pack_beside(worker: Worker, job: PackedJob, slot: int, stage: str) -> None:
-    """Bring what an obtained sample is pasted with into the batch's arena."""
+def pack_paste_inputs(worker: Worker, job: ArenaJob, slot: int, stage: str) -> None:
+    """Copy the mask of a planned sample and decode its background into the batch's arena."""
 
-    def take(id: int, data: bytes) -> Taken:
-        return Taken(*decode_into(job.arena, data))
+    def load(id: int, data: bytes) -> LoadedImage:
+        return decode_into(job.arena, data)
 
-    mask, companion = worker.beside(job, slot, take, stage)
-    room = None
+    mask, background = worker.samples.paste_inputs(job, slot, load, stage)
+    allocation = None
     if mask.size:
-        room = job.arena.room(mask.size)
-        room.memory[:] = mask.reshape(-1)
-    job.masks.put(slot, room, *mask.shape)
-    job.companions.put(slot, companion.image if companion.height else None, *companion[:2])
+        allocation = job.arena.allocate(mask.size)
+        allocation.memory[:] = mask.reshape(-1)
+    job.masks.put(slot, allocation, *mask.shape)
+    job.backgrounds.put(slot, background.data if background.height else None, *background[:2])

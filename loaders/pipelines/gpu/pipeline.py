@@ -1,6 +1,7 @@
-"""The threads pipeline for a GPU: threads decode into pinned memory, the GPU makes the views.
+"""Pipeline `threads` on a GPU: threads decode into pinned memory, the GPU renders the views.
 
-Needs no decoder on the GPU. What travels is the decoded image, less than its views in most recipes.
+It needs no decoder on the GPU. Decoded images are uploaded, which in most recipes is less than the
+views that are made of them.
 """
 
 from __future__ import annotations
@@ -9,64 +10,52 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from patchmill.loaders.pipelines import Portion
+from patchmill.loaders.pipelines import BatchIds, stages
+from patchmill.loaders.pipelines.base import StagedPipeline
+from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Crew, Jobs, Tasks
-from patchmill.loaders.pipelines.gpu.arena import PackedJob, decode_into, pack_beside
+from patchmill.loaders.pipelines.gpu.arena import ArenaJob, decode_into, pack_paste_inputs
 from patchmill.loaders.pipelines.gpu.views import GpuViews
 from patchmill.loaders.pipelines.job import Countdown
-from patchmill.loaders.pipelines.worker import Taken, Work, Worker
-from patchmill.loaders.stats import Counters, Stage, collect
+from patchmill.loaders.pipelines.samples import LoadedImage
+from patchmill.loaders.pipelines.worker import Worker
 
 
-class ThreadsGpu:
+class GpuThreadsPipeline(StagedPipeline):
     name = "threads"
 
-    def __init__(self, work: Work) -> None:
-        self._work, self._views = work, GpuViews(work)
-        stages = work.stages("read", "decode", "plan")
-        self._workers = [Worker(work, Counters(stages)) for _ in range(work.workers)]
+    def __init__(self, config: PipelineConfig) -> None:
+        super().__init__(config, stages.THREADS_GPU)
+        self._memory = self._views = GpuViews(config, self._counters.of("gpu"))
 
-    def run(self, portions: Iterator[Portion]) -> Crew:
-        self._workers = [worker.usable() for worker in self._workers]
-        jobs = (self._job(*portion) for portion in portions)
-        return Crew(
-            self._workers, decode, jobs, self._work.prefetch, self._views.hand_over, self._finish
-        )
+    def run(self, batches: Iterator[BatchIds]) -> Crew:
+        jobs = (self._job(*ids) for ids in batches)
+        return self._start(decode, jobs, self._views.hand_over, self._feed)
 
-    def stages(self, seconds: float) -> dict[str, Stage]:
-        workers = [worker.counters for worker in self._workers]
-        return collect({"workers": workers, "gpu": [self._views.counters]}, seconds)
-
-    def unmasked(self) -> int:
-        return sum(worker.counters.unmasked for worker in self._workers)
-
-    def clear(self) -> None:
-        self._views.clear()
-
-    def _job(self, epoch: int, ids: np.ndarray) -> PackedJob:
-        job = PackedJob(epoch, ids, self._work.views, self._views.arena())
-        job.made = Countdown(1)
+    def _job(self, epoch: int, ids: np.ndarray) -> ArenaJob:
+        job = ArenaJob(epoch, ids, self._config.views, self._views.arena())
+        job.ready = Countdown(1)
         return job
 
-    def _finish(self, jobs: Jobs, tasks: Tasks) -> None:
-        """Queue the views of batches that are decoded, one after the other."""
+    def _feed(self, jobs: Jobs, tasks: Tasks) -> None:
+        """Main loop of the feeder thread: queue the views of decoded batches, in order."""
         while job := jobs.get():
-            error = job.gathered.wait()
+            error = job.loaded.wait()
             if error is None:
                 try:
-                    self._views.make(job)
+                    self._views.render(job)
                 except BaseException as problem:
                     error = problem
-            job.made.finish_one(error)
+            job.ready.count_down(error)
             del job, error
-        self._views.finish()
+        self._views.synchronize()
 
 
-def decode(worker: Worker, job: PackedJob, slot: int) -> None:
-    """Read and decode one sample into the batch's arena."""
+def decode(worker: Worker, job: ArenaJob, slot: int) -> None:
+    """The workers' stages of one sample: read and decode into the batch's arena, and plan."""
 
-    def take(id: int, data: bytes) -> Taken:
-        return Taken(*decode_into(job.arena, data))
+    def load(id: int, data: bytes) -> LoadedImage:
+        return decode_into(job.arena, data)
 
-    job.places[slot] = worker.obtain(job, slot, take, "decode")[:2]
-    pack_beside(worker, job, slot, "decode")
+    job.locations[slot] = worker.load(job, slot, load, "decode")[:2]
+    pack_paste_inputs(worker, job, slot, "decode")

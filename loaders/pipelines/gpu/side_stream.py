@@ -1,4 +1,4 @@
-"""A stream beside the training's, and what must stay alive until its work is done."""
+"""A CUDA stream beside the training's: work queued batch by batch, with the memory it needs."""
 
 from __future__ import annotations
 
@@ -15,96 +15,96 @@ import torch
 from patchmill.loaders.stats import Counters
 
 
-class Side:
-    """Work that is queued on a GPU, batch by batch; on the CPU it is done at once.
+class SideStream:
+    """Queue of batches on a CUDA stream; on the CPU each batch's work is done at once.
 
-    Each batch's work is a few named stages; when the GPU is through, `counters` have their times.
+    The work of a batch is a few named stages. Their times go into `counters` when the GPU is done.
     """
 
-    def __init__(self, device: torch.device, counters: Counters, most: int) -> None:
-        """At most so many batches are queued at a time; who queues more waits for the GPU."""
-        self._device, self._counters, self._most = device, counters, most
+    def __init__(self, device: torch.device, counters: Counters, max_queued: int) -> None:
+        """Whoever queues more than `max_queued` batches waits for the GPU."""
+        self._device, self._counters, self._max_queued = device, counters, max_queued
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._underway: deque[Queued] = deque()
-        self._lock = threading.Lock()  # against a thread of an earlier iteration that is late
+        self._queue: deque[QueuedWork] = deque()
+        self._lock = threading.Lock()  # a late thread of an earlier iteration may queue work too
 
     @contextmanager
-    def queue(self, items: int) -> Iterator[Queued]:
-        """Within it, this stream is the current one."""
+    def queue(self, items: int) -> Iterator[QueuedWork]:
+        """Queue the work of one batch of `items`; inside, this stream is the current one."""
         with self._lock:
-            while len(self._underway) >= self._most:
-                self._underway[0].wait()
-                self._let_go()
-            self._let_go()
+            while len(self._queue) >= self._max_queued:
+                self._queue[0].wait()
+                self._release_finished()
+            self._release_finished()
             if self.stream is None:
-                queued = Queued(items, timed=False)
-                yield queued
+                work = QueuedWork(items, timed=False)
+                yield work
             else:
                 with torch.cuda.device(self._device), torch.cuda.stream(self.stream):
-                    queued = Queued(items, timed=True)
+                    work = QueuedWork(items, timed=True)
                     try:
-                        yield queued
+                        yield work
                     except BaseException:
-                        with suppress(RuntimeError):  # of a CUDA that has failed
-                            self.stream.synchronize()  # what is kept may be in use
+                        with suppress(RuntimeError):  # CUDA has failed
+                            self.stream.synchronize()  # the memory kept alive may be in use
                         raise
-            self._underway.append(queued)
+            self._queue.append(work)
             if self.stream is None:
-                self._let_go()
+                self._release_finished()
 
-    def finish(self) -> None:
-        """Wait for all that is queued; if CUDA has failed, forget it."""
+    def synchronize(self) -> None:
+        """Wait for all queued work; if CUDA has failed, drop it."""
         try:
             if self.stream is not None:
                 self.stream.synchronize()
             with self._lock:
-                self._let_go()
-        except RuntimeError:  # who asks for the next batch is told
+                self._release_finished()
+        except RuntimeError:  # will be raised to whoever asks for the next batch
             with self._lock:
-                self._underway.clear()
+                self._queue.clear()
 
-    def _let_go(self) -> None:
-        while self._underway and self._underway[0].is_over():
-            queued = self._underway.popleft()
-            for stage, nanoseconds in queued.times():
-                self._counters.add(stage, nanoseconds, queued.items)
+    def _release_finished(self) -> None:
+        while self._queue and self._queue[0].is_done():
+            work = self._queue.popleft()
+            for stage, nanoseconds in work.stage_times():
+                self._counters.add(stage, nanoseconds, work.items)
 
 
-class Queued:
-    """One batch's work on a stream."""
+class QueuedWork:
+    """The work of one batch on a stream."""
 
     def __init__(self, items: int, timed: bool) -> None:
         self.items = items
-        self._timed, self._stages, self._kept = timed, list[str](), list[Any]()
+        self._timed, self._stages, self._kept_alive = timed, list[str](), list[Any]()
         self._marks = [self._mark()]
 
-    def done(self, stage: str) -> None:
-        """What was queued since the last call, or the beginning, is this stage."""
+    def end_stage(self, stage: str) -> None:
+        """Count everything queued since the last call, or the beginning, as this stage."""
         self._stages.append(stage)
         self._marks.append(self._mark())
 
-    def keep(self, *things: Any) -> None:
-        """The work uses them: they live until it is over."""
-        self._kept += things
+    def keep_alive(self, *objects: Any) -> None:
+        """Hold references to memory that the work uses until it is done."""
+        self._kept_alive += objects
 
     @property
     def event(self) -> torch.cuda.Event | None:
-        """Passed when all is done; None where it is done already."""
+        """The event after the last stage; None on the CPU, where the work is done already."""
         return self._marks[-1] if self._timed else None
 
-    def is_over(self) -> bool:
+    def is_done(self) -> bool:
         return not self._timed or self._marks[-1].query()
 
     def wait(self) -> None:
         if self._timed:
             self._marks[-1].synchronize()
 
-    def times(self) -> list[tuple[str, int]]:
-        """Nanoseconds of each stage, once it is over."""
-        spans = []
+    def stage_times(self) -> list[tuple[str, int]]:
+        """Nanoseconds of each stage, once the work is done."""
+        times = []
         for begin, end in itertools.pairwise(self._marks):
-            spans.append(int(begin.elapsed_time(end) * 1e6) if self._timed else end - begin)
-        return list(zip(self._stages, spans, strict=True))
+            times.append(int(begin.elapsed_time(end) * 1e6) if self._timed else end - begin)
+        return list(zip(self._stages, times, strict=True))
 
     def _mark(self) -> Any:
         if not self._timed:

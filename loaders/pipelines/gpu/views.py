@@ -1,10 +1,9 @@
-"""Views made on a GPU of images that were decoded elsewhere: packed by CPU threads, or in place.
+"""Views rendered on a GPU from images decoded elsewhere: in a batch's arena, or by DALI in place.
 
-Everything is queued on a stream of its own by the one thread that finishes batches, so that it
-hides behind the training step. Bounds, with `ahead` = prefetch + 2 batches queued at most: the
-batch memory alive is that of the batches which are made ahead, plus those that the user keeps; the
-memory of decoded images is that of the one batch being rendered, since its successor on the same
-stream takes it over.
+One feeder thread queues everything on a side stream, so that it overlaps with the training step.
+Memory bounds, with at most `prefetch` + 2 batches queued: batch memory is that of the batches made
+ahead and of those that the user keeps; memory of decoded images is that of the one batch being
+rendered, because its successor on the same stream reuses it.
 """
 
 from __future__ import annotations
@@ -18,32 +17,43 @@ import torch
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.gpu import render
 from patchmill.kernels.views.gpu.tables import Images, Pictures
-from patchmill.loaders.pipelines import Filled
-from patchmill.loaders.pipelines.gpu.arena import BLOCK, NOWHERE, Arena, Packed, PackedJob, Place
-from patchmill.loaders.pipelines.gpu.side_stream import Side
-from patchmill.loaders.pipelines.memory import Blocks, DeviceBlocks, out_of_memory
-from patchmill.loaders.pipelines.worker import Taken, Work, Worker
+from patchmill.loaders.pipelines import FilledBatch
+from patchmill.loaders.pipelines.config import PipelineConfig
+from patchmill.loaders.pipelines.gpu.arena import (
+    BLOCK_BYTES,
+    NOT_IN_ARENA,
+    Allocation,
+    Arena,
+    ArenaJob,
+    PackedImages,
+)
+from patchmill.loaders.pipelines.gpu.side_stream import SideStream
+from patchmill.loaders.pipelines.memory import BlockPool, DeviceBlockPool, out_of_memory
+from patchmill.loaders.pipelines.samples import LoadedImage
+from patchmill.loaders.pipelines.worker import Worker
 from patchmill.loaders.stats import Counters
 
 log = logging.getLogger("patchmill")
 
-STAGES = ("upload", "render")
-_WARM_UP = 16  # images: among so many there is one with each kind of decision
+_WARM_UP = 16  # images: enough that each kind of decision occurs
 
 
 class GpuViews:
-    def __init__(self, work: Work) -> None:
-        device, numbers = work.device, layout.elements(work.targets, work.most)
-        self.counters = Counters(STAGES)
-        self._work, self._side = work, Side(device, self.counters, work.prefetch + 2)
-        self._batch_bytes = numbers * work.dtype.itemsize
+    """Batch memory of a pipeline that renders on the GPU. Building it compiles the kernels."""
+
+    def __init__(self, config: PipelineConfig, counters: Counters) -> None:
+        """`counters` have the stages "upload" and "render"."""
+        device, numbers = config.device, layout.elements(config.targets, config.max_batch)
+        self.counters = counters
+        self._config, self._side = config, SideStream(device, counters, config.prefetch + 2)
+        self._batch_bytes = numbers * config.dtype.itemsize
         cuda = device.type == "cuda"
-        self._packed = Blocks(BLOCK, torch.uint8, pinned=cuda)
-        self._batches: Blocks | DeviceBlocks
+        self._arena_pool = BlockPool(BLOCK_BYTES, torch.uint8, pinned=cuda)
+        self._batch_pool: BlockPool | DeviceBlockPool
         if cuda:
-            self._batches = DeviceBlocks(numbers, work.dtype, device)
+            self._batch_pool = DeviceBlockPool(numbers, config.dtype, device)
         else:
-            self._batches = Blocks(numbers, work.dtype)
+            self._batch_pool = BlockPool(numbers, config.dtype)
         if cuda:
             self._warm_up()
 
@@ -52,108 +62,109 @@ class GpuViews:
         return self._side.stream
 
     def arena(self) -> Arena:
-        return Arena(self._packed)
+        return Arena(self._arena_pool)
 
-    def make(self, job: PackedJob, decoded: Images | None = None, owner: object = None) -> None:
-        """Queue what makes all views of the job; `owner` keeps the memory of `decoded` alive."""
+    def render(self, job: ArenaJob, decoded: Images | None = None, owner: object = None) -> None:
+        """Queue the upload and rendering of a job; `owner` keeps the memory of `decoded` alive."""
         try:
-            self._queue(job, self._work.labels(job.ids), decoded, owner)
+            self._queue(job, self._config.labels(job.ids), decoded, owner)
         except torch.cuda.OutOfMemoryError:
             raise out_of_memory(self._batch_bytes) from None
 
     def _queue(
         self,
-        job: PackedJob,
+        job: ArenaJob,
         labels: np.ndarray | None,
         decoded: Images | None = None,
         owner: object = None,
     ) -> None:
-        work, arena, size = self._work, job.arena, len(job)
+        config, arena, size = self._config, job.arena, len(job)
         with self._side.queue(size) as queued:
-            job.flat = self._batches.take()[: layout.elements(work.targets, size)]
+            job.flat = self._batch_pool.acquire()[: layout.elements(config.targets, size)]
             blocks = [
-                self._upload(*packed) for packed in zip(arena.memory, arena.used, strict=True)
+                self._upload(memory, used)
+                for memory, used in zip(arena.memory, arena.used, strict=True)
             ]
             if labels is not None:
                 job.labels = self._upload(torch.from_numpy(labels), len(labels))
-            queued.keep(arena, owner)
-            queued.done("upload")
+            queued.keep_alive(arena, owner)
+            queued.end_stage("upload")
             addresses = [block.data_ptr() for block in blocks]
-            images = _images(job, addresses, decoded, work.masks is not None)
-            render.render_into(job.flat, images, job.rows, work.targets, work.channels_last)
-            queued.done("render")
+            images = _image_table(job, addresses, decoded, config.masks is not None)
+            render.render_into(job.flat, images, job.rows, config.targets, config.channels_last)
+            queued.end_stage("render")
         job.queued = queued
 
-    def hand_over(self, job: PackedJob) -> Filled:
+    def hand_over(self, job: ArenaJob) -> FilledBatch:
         """The batch, for the current stream of the calling thread."""
         assert job.flat is not None and job.queued is not None
         if job.queued.event is not None:
-            current = torch.cuda.current_stream(self._work.device)
+            current = torch.cuda.current_stream(self._config.device)
             current.wait_event(job.queued.event)
-            if isinstance(self._batches, DeviceBlocks):
-                self._batches.read_on(job.flat, current)
+            if isinstance(self._batch_pool, DeviceBlockPool):
+                self._batch_pool.record_reader(job.flat, current)
             if job.labels is not None:
                 job.labels.record_stream(current)
-        return Filled(job.ids, job.flat, job.labels, job.rows, job.shapes)
+        return FilledBatch(job.ids, job.flat, job.labels, job.rows, job.shapes)
 
-    def finish(self) -> None:
-        """Wait for all that is queued, so that what was kept for it goes."""
-        self._side.finish()
+    def synchronize(self) -> None:
+        """Wait for all queued work, and release the memory that it kept alive."""
+        self._side.synchronize()
 
     def clear(self) -> None:
-        self._packed.clear()
-        self._batches.clear()
+        self._arena_pool.clear()
+        self._batch_pool.clear()
 
     def _upload(self, memory: torch.Tensor, used: int) -> torch.Tensor:
-        """On the device, in a block of the same size: so the allocator has one size to reuse."""
-        if self._work.device.type != "cuda":
+        """Copy the used part to the device, into a full block: equal sizes suit the allocator."""
+        if self._config.device.type != "cuda":
             return memory
-        there = torch.empty_like(memory, device=self._work.device)
-        there[:used].copy_(memory[:used], non_blocking=True)
-        return there
+        on_device = torch.empty_like(memory, device=self._config.device)
+        on_device[:used].copy_(memory[:used], non_blocking=True)
+        return on_device
 
     def _warm_up(self) -> None:
-        """Compile the kernels, or load them, before the first batch is waited for."""
+        """Compile or load the kernels before the first batch is waited for."""
         notice = "compiling the GPU kernels for this device: some seconds, once"
         timer = threading.Timer(1.0, log.warning, (notice,))
         timer.daemon = True
         timer.start()
-        size = min(_WARM_UP, self._work.most)
-        job = PackedJob(0, np.arange(size), self._work.views, self.arena())
-        worker = Worker(self._work, Counters(("plan",)))
+        size = min(_WARM_UP, self._config.max_batch)
+        job = ArenaJob(0, np.arange(size), self._config.views, self.arena())
+        worker = Worker(self._config, Counters(("plan",)))
         for slot in range(size):
-            place = job.arena.room(8 * 8 * 3)
-            place.memory[:] = 0
-            job.places[slot] = place[:2]
-            worker.plan(job, slot, slot, Taken(8, 8, None))
-            if self._work.masks is not None:
-                job.masks.put(slot, Place(place.block, place.offset, place.memory[:64]), 8, 8)
-                job.companions.put(slot, place, 8, 8)
+            image = job.arena.allocate(8 * 8 * 3)
+            image.memory[:] = 0
+            job.locations[slot] = image[:2]
+            worker.plan(job, slot, slot, LoadedImage(8, 8, None))
+            if self._config.masks is not None:
+                job.masks.put(slot, Allocation(image.block, image.offset, image.memory[:64]), 8, 8)
+                job.backgrounds.put(slot, image, 8, 8)
         try:
             self._queue(job, labels=None)
-            self.finish()
+            self.synchronize()
         finally:
             timer.cancel()
 
 
-def _images(job: PackedJob, blocks: list[int], decoded: Images | None, pastes: bool) -> Images:
-    """Where the images of the batch lie: those of a decoder of batches in its own places."""
-    addresses = np.array([*blocks, 0], np.int64)  # of the blocks, and of NOWHERE
-    block, offset = job.places.T
+def _image_table(job: ArenaJob, blocks: list[int], decoded: Images | None, pastes: bool) -> Images:
+    """Device addresses of a batch's images: in the uploaded blocks, or in `decoded` by DALI."""
+    addresses = np.array([*blocks, 0], np.int64)  # the last one is that of NOT_IN_ARENA
+    block, offset = job.locations.T
     pointers = addresses[block] + offset
     pitches = 3 * job.shapes[:, 1].astype(np.int64)
     if decoded is not None:
-        own = block == NOWHERE
-        pointers[own], pitches[own] = decoded.pointers, decoded.pitches
-    masks = companions = None
+        by_dali = block == NOT_IN_ARENA
+        pointers[by_dali], pitches[by_dali] = decoded.pointers, decoded.pitches
+    masks = backgrounds = None
     if pastes:
-        masks = _pictures(job.masks, addresses, 1)
-        companions = _pictures(job.companions, addresses, 3)
-    return Images(pointers, job.shapes.astype(np.int64), pitches, masks, companions)
+        masks = _packed_table(job.masks, addresses, 1)
+        backgrounds = _packed_table(job.backgrounds, addresses, 3)
+    return Images(pointers, job.shapes.astype(np.int64), pitches, masks, backgrounds)
 
 
-def _pictures(packed: Packed, addresses: np.ndarray, channels: int) -> Pictures:
-    block, offset = packed.places.T
-    pointers = np.where(block == NOWHERE, 0, addresses[block] + offset)
+def _packed_table(packed: PackedImages, addresses: np.ndarray, channels: int) -> Pictures:
+    block, offset = packed.locations.T
+    pointers = np.where(block == NOT_IN_ARENA, 0, addresses[block] + offset)
     shapes = packed.shapes.astype(np.int64)
     return Pictures(pointers, shapes, channels * shapes[:, 1])

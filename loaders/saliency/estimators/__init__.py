@@ -1,1 +1,1 @@
-"""Saliency estimators computed from superpixels: GS, MC and RBD."""
+"""Saliency estimators on superpixels: GS, MC and RBD."""

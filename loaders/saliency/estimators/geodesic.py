@@ -1,4 +1,5 @@
-"""GS: salient is what is far from the border along the smoothest path (Wei, Wen, Zhu, Sun 2012)."""
+"""GS, geodesic saliency (Wei, Wen, Zhu, Sun 2012): distance to the image border along the path of
+least colour change."""
 
 from __future__ import annotations
 
@@ -15,26 +16,28 @@ from patchmill.loaders.saliency.superpixels.shortest_paths import dijkstra
 from patchmill.loaders.saliency.thresholds import minmax_normalise
 
 
-def geodesic_saliency(graph: Graph, labels: np.ndarray, by: GS) -> tuple[np.ndarray, None]:
+def geodesic_saliency(graph: Graph, labels: np.ndarray, constants: GS) -> tuple[np.ndarray, None]:
     """Saliency of each superpixel, 0 to 1."""
-    count = len(graph.near)
-    boundary = touches_border(labels, count, by.band)
-    steps = edge_costs(graph.colour, graph.near, boundary, colour_scales(graph).clip)
-    cost = dijkstra(steps, background(graph, boundary, by))
-    full = np.sort(cost)[-max(1, round(by.saturated * count))]
-    return (np.minimum(cost / full, 1) if full > 0 else cost * 0), None
+    count = len(graph.adjacency)
+    boundary = touches_border(labels, count, constants.band)
+    costs = edge_costs(graph.colour_distances, graph.adjacency, boundary, colour_scales(graph).clip)
+    distance = dijkstra(costs, background_boundary(graph, boundary, constants))
+    saturation = np.sort(distance)[-max(1, round(constants.saturated * count))]
+    return (np.minimum(distance / saturation, 1) if saturation > 0 else distance * 0), None
 
 
-def background(graph: Graph, boundary: np.ndarray, by: GS) -> np.ndarray:
-    """bool [n]: the boundary pieces that are like some others of the boundary."""
+def background_boundary(graph: Graph, boundary: np.ndarray, constants: GS) -> np.ndarray:
+    """bool [n]: the boundary superpixels that resemble others of the boundary."""
     at = np.flatnonzero(boundary)
-    among = np.ix_(at, at)
-    unlike = graph.colour[among] / (1 + by.place_weight * graph.place[among])
-    np.fill_diagonal(unlike, np.inf)
-    compared = min(max(1, round(len(boundary) / 200 * by.nearest)), len(at) - 1)
-    kept = boundary.copy()
-    if compared > 0:
-        mean = np.sort(unlike, axis=1)[:, :compared].mean(axis=1)
-        if mean.max() - mean.min() > by.spread:
-            kept[at[minmax_normalise(mean) > by.kept]] = False
-    return kept
+    pairs = np.ix_(at, at)
+    difference = graph.colour_distances[pairs] / (
+        1 + constants.place_weight * graph.position_distances[pairs]
+    )
+    np.fill_diagonal(difference, np.inf)
+    neighbours = min(max(1, round(len(boundary) / 200 * constants.nearest)), len(at) - 1)
+    background = boundary.copy()
+    if neighbours > 0:
+        mean = np.sort(difference, axis=1)[:, :neighbours].mean(axis=1)
+        if mean.max() - mean.min() > constants.spread:
+            background[at[minmax_normalise(mean) > constants.kept]] = False
+    return background

@@ -1,5 +1,5 @@
-"""MC: salient is where a random walk stays long before the border absorbs it (Jiang, Zhang, Lu,
-Yang, Yang 2013)."""
+"""MC, absorbing Markov chain (Jiang, Zhang, Lu, Yang, Yang 2013): the expected time until a random
+walk over superpixels is absorbed by the image border."""
 
 from __future__ import annotations
 
@@ -17,123 +17,131 @@ from patchmill.loaders.saliency.superpixels.graph import (
 from patchmill.loaders.saliency.thresholds import ambiguity, minmax_normalise
 
 
-def markov_chain_saliency(graph: Graph, labels: np.ndarray, by: MC) -> tuple[np.ndarray, None]:
-    """Saliency of each superpixel, 0 to 1; what belongs to an artificial frame gets 0."""
-    count = len(graph.near)
-    near = with_corners(graph.near.copy(), labels)
-    ties = two_hop_adjacency(with_opposite(near.copy(), labels))
-    affinity = affinities(graph.colour, ties, by.steepness, by.least_affinity)
+def markov_chain_saliency(
+    graph: Graph, labels: np.ndarray, constants: MC
+) -> tuple[np.ndarray, None]:
+    """Saliency of each superpixel, 0 to 1; superpixels of an artificial frame get 0."""
+    count = len(graph.adjacency)
+    adjacency = with_diagonal_neighbours(graph.adjacency.copy(), labels)
+    edges = two_hop_adjacency(with_opposite_sides(adjacency.copy(), labels))
+    affinity = affinities(
+        graph.colour_distances, edges, constants.steepness, constants.least_affinity
+    )
 
-    outlying = affinity.sum(axis=1) < by.least_degree
-    ring = touches_border(labels, count, 1)
-    walked, absorbing = ~outlying, ring & ~outlying
-    second = (near & absorbing).any(axis=1) & walked & ~ring
-    if second.any() and (affinity * near)[absorbing][:, second].sum() <= by.frame_affinity:
-        walked, absorbing = walked & ~ring, second
-    walked &= reachable(ties, walked, absorbing)
+    outliers = affinity.sum(axis=1) < constants.least_degree
+    border = touches_border(labels, count, 1)
+    states, absorbing = ~outliers, border & ~outliers
+    second_ring = (adjacency & absorbing).any(axis=1) & states & ~border
+    if (
+        second_ring.any()
+        and (affinity * adjacency)[absorbing][:, second_ring].sum() <= constants.frame_affinity
+    ):  # the border is an artificial frame: the ring inside it absorbs instead
+        states, absorbing = states & ~border, second_ring
+    states &= reachable(edges, states, absorbing)
 
-    found = np.zeros(count)
-    found[walked] = absorbed_time(affinity, walked, absorbing, by)
-    beside = (near & (found > by.outlier_above)).any(axis=1)
-    return np.where(outlying & beside, 1.0, found), None
+    saliency = np.zeros(count)
+    saliency[states] = absorption_time(affinity, states, absorbing, constants)
+    near_salient = (adjacency & (saliency > constants.outlier_above)).any(axis=1)
+    return np.where(outliers & near_salient, 1.0, saliency), None
 
 
-def absorbed_time(
-    affinity: np.ndarray, walked: np.ndarray, absorbing: np.ndarray, by: MC
+def absorption_time(
+    affinity: np.ndarray, states: np.ndarray, absorbing: np.ndarray, constants: MC
 ) -> np.ndarray:
-    """Expected steps until absorption, normalised; weighted where the plain map is undecided.
+    """Expected steps until absorption, normalised; reweighted where that map is ambiguous.
 
-    With degree D and ties E to absorbing copies, (I - Q) y = 1 is (diag(D + E) - A) y = D + E,
-    which is symmetric.
+    With degrees D and edges E to the absorbing copies, the equation (I - Q) y = 1 becomes the
+    symmetric (diag(D + E) - A) y = D + E.
     """
-    system, total, degree = chain(affinity, np.flatnonzero(walked), absorbing)
+    system, total, degree = absorption_system(affinity, np.flatnonzero(states), absorbing)
     if not len(total):
         return total
     factored = ldlt_factor(system)
     time = minmax_normalise(ldlt_solve(factored, total))
-    if ambiguity(time) < by.accepted:
+    if ambiguity(time) < constants.accepted:
         return time
-    rare = 1 / degree
-    return minmax_normalise(ldlt_solve(factored, total * rare / rare.sum()))
+    weight = 1 / degree
+    return minmax_normalise(ldlt_solve(factored, total * weight / weight.sum()))
 
 
 @jit
-def affinities(colour, ties, steepness, least):
-    """float64 [n, n]: 1 with itself, exp(-steepness * difference) with what is tied, else 0.
+def affinities(colour_distances, edges, steepness, least):
+    """float64 [n, n]: 1 on the diagonal, exp(-steepness * distance) + least on edges, else 0.
 
-    Differences of tied superpixels are normalised to 0 to 1.
+    Distances along edges are min-max normalised first.
     """
-    count = len(colour)
+    count = len(colour_distances)
     low, high = np.float32(1e30), np.float32(0)
     for i in range(count):
         for j in range(i):
-            if ties[i, j]:
-                low, high = min(low, colour[i, j]), max(high, colour[i, j])
+            if edges[i, j]:
+                low, high = min(low, colour_distances[i, j]), max(high, colour_distances[i, j])
     scale = steepness / (high - low) if high > low else 0.0
-    found = np.zeros((count, count))
+    affinity = np.zeros((count, count))
     for i in range(count):
-        found[i, i] = 1
+        affinity[i, i] = 1
         for j in range(i):
-            if ties[i, j]:
-                found[i, j] = found[j, i] = np.exp((low - colour[i, j]) * scale) + least
-    return found
+            if edges[i, j]:
+                value = np.exp((low - colour_distances[i, j]) * scale) + least
+                affinity[i, j] = affinity[j, i] = value
+    return affinity
 
 
 @jit
-def chain(affinity, walked, absorbing):
-    """diag(D + E) - A, D + E and D of the superpixels with numbers `walked`."""
-    count = len(walked)
+def absorption_system(affinity, states, absorbing):
+    """diag(D + E) - A, D + E and D over the superpixels numbered in `states`."""
+    count = len(states)
     system, total, degree = np.empty((count, count)), np.zeros(count), np.zeros(count)
     for i in range(count):
-        row = affinity[walked[i]]
+        row = affinity[states[i]]
         for j in range(count):
-            tie = row[walked[j]]
-            system[i, j] = -tie
-            degree[i] += tie
-            if absorbing[walked[j]]:
-                total[i] += tie
+            weight = row[states[j]]
+            system[i, j] = -weight
+            degree[i] += weight
+            if absorbing[states[j]]:
+                total[i] += weight
         total[i] += degree[i]
         system[i, i] += total[i]
     return system, total, degree
 
 
 @jit
-def reachable(ties, walked, absorbing):
-    """bool [n]: what a walk can leave for the border. Only outliers could be in its way."""
+def reachable(edges, states, absorbing):
+    """bool [n]: the states from which a walk reaches an absorbing one, by breadth-first search."""
     reached = absorbing.copy()
-    pending = np.flatnonzero(absorbing)
-    waiting = np.empty(len(ties), np.int64)
-    waiting[: len(pending)] = pending
-    count, at = len(pending), 0
+    start = np.flatnonzero(absorbing)
+    queue = np.empty(len(edges), np.int64)
+    queue[: len(start)] = start
+    count, at = len(start), 0
     while at < count:
-        row = ties[waiting[at]]
+        row = edges[queue[at]]
         at += 1
         for j in range(len(row)):
-            if row[j] and walked[j] and not reached[j]:
+            if row[j] and states[j] and not reached[j]:
                 reached[j] = True
-                waiting[count] = j
+                queue[count] = j
                 count += 1
     return reached
 
 
 @jit
-def with_corners(near, labels):
-    """Also what meets at a corner."""
+def with_diagonal_neighbours(adjacency, labels):
+    """Add superpixels that meet at a corner only (8-connectivity)."""
     height, width = labels.shape
     for y in range(height - 1):
         row, below = labels[y], labels[y + 1]
         for x in range(width - 1):
-            near[row[x], below[x + 1]] = True
-            near[row[x + 1], below[x]] = True
-    return symmetric(near)
+            adjacency[row[x], below[x + 1]] = True
+            adjacency[row[x + 1], below[x]] = True
+    return symmetric(adjacency)
 
 
 @jit
-def with_opposite(near, labels):
-    """Also what faces each other on opposite sides of the picture."""
+def with_opposite_sides(adjacency, labels):
+    """Add pairs that face each other on opposite sides of the image."""
     height, width = labels.shape
     for x in range(width):
-        near[labels[0, x], labels[height - 1, x]] = True
+        adjacency[labels[0, x], labels[height - 1, x]] = True
     for y in range(height):
-        near[labels[y, 0], labels[y, width - 1]] = True
-    return symmetric(near)
+        adjacency[labels[y, 0], labels[y, width - 1]] = True
+    return symmetric(adjacency)

@@ -1,4 +1,5 @@
-"""RBD: what the picture's border holds on to is background (Zhu, Liang, Wei, Sun 2014)."""
+"""RBD, robust background detection (Zhu, Liang, Wei, Sun 2014): boundary connectivity finds the
+background, and least squares fit the map to foreground and background weights."""
 
 from __future__ import annotations
 
@@ -19,78 +20,82 @@ from patchmill.loaders.saliency.thresholds import minmax_normalise, otsu
 
 
 def robust_background_saliency(
-    graph: Graph, labels: np.ndarray, by: RBD
+    graph: Graph, labels: np.ndarray, constants: RBD
 ) -> tuple[np.ndarray, float | None]:
-    """Saliency of each superpixel, 0 to 1, and the mean connectivity to the boundary."""
-    boundary = touches_border(labels, len(graph.near), by.band)
-    scale = colour_scales(graph)
-    steps = edge_costs(graph.colour, graph.near, boundary, scale.clip)
-    paths = floyd_warshall(steps, 3 * scale.geodesic)
-    connectivity = boundary_connectivity(paths, boundary, scale.geodesic)
+    """Saliency of each superpixel, 0 to 1, and the mean boundary connectivity."""
+    boundary = touches_border(labels, len(graph.adjacency), constants.band)
+    scales = colour_scales(graph)
+    costs = edge_costs(graph.colour_distances, graph.adjacency, boundary, scales.clip)
+    geodesics = floyd_warshall(costs, 3 * scales.geodesic)
+    connectivity = boundary_connectivity(geodesics, boundary, scales.geodesic)
 
-    background = 1 - np.exp(-(connectivity**2) / (2 * by.connectivity_sigma**2))
-    contrast = minmax_normalise(background_contrast(graph, background, by.place_sigma))
+    background = 1 - np.exp(-(connectivity**2) / (2 * constants.connectivity_sigma**2))
+    contrast = minmax_normalise(background_contrast(graph, background, constants.place_sigma))
     contrast[contrast < otsu(contrast)] = 0
 
-    certain = connectivity > by.background_from
-    pull = np.where(certain, by.background_weight, background) * by.background_factor
-    ties = two_hop_adjacency(graph.near)
-    system = smoothness(graph, ties, boundary, scale.neighbour, by.smoothness, pull + contrast)
-    return minmax_normalise(ldlt_solve(ldlt_factor(system), contrast)), float(connectivity.mean())
+    certain = connectivity > constants.background_from
+    weight = np.where(certain, constants.background_weight, background)
+    weight = weight * constants.background_factor
+    edges = two_hop_adjacency(graph.adjacency)
+    system = smoothness_system(
+        graph, edges, boundary, scales.neighbour, constants.smoothness, weight + contrast
+    )
+    saliency = ldlt_solve(ldlt_factor(system), contrast)
+    return minmax_normalise(saliency), float(connectivity.mean())
 
 
 @jit
-def boundary_connectivity(paths, boundary, sigma):
-    """float64 [n]: the boundary's share of each superpixel's spanning area, over its root.
+def boundary_connectivity(geodesics, boundary, sigma):
+    """float64 [n]: each superpixel's length along the boundary over the root of its spanning area.
 
-    `paths` counts below the diagonal.
+    Reads the lower triangle of `geodesics`.
     """
     count = len(boundary)
     area, length = np.ones(count), boundary.astype(np.float64)
     farthest, scale = np.float32(3 * sigma), np.float32(-0.5 / sigma**2)
     for i in range(count):
         for j in range(i):
-            far = paths[i, j]
-            if far <= farthest:
-                share = np.exp(far * far * scale)
-                area[i] += share
-                area[j] += share
-                length[i] += share * boundary[j]
-                length[j] += share * boundary[i]
+            distance = geodesics[i, j]
+            if distance <= farthest:
+                weight = np.exp(distance * distance * scale)
+                area[i] += weight
+                area[j] += weight
+                length[i] += weight * boundary[j]
+                length[j] += weight * boundary[i]
     return length / np.sqrt(area)
 
 
 @jit
 def background_contrast(graph, background, sigma):
-    """float64 [n]: colour distances to what is probably background, near things first."""
+    """float64 [n]: colour distances to all superpixels, weighted by their background probability
+    and by how near they are."""
     count = len(background)
     contrast = np.zeros(count)
     farthest, scale = np.float32(3 * sigma), np.float32(-0.5 / sigma**2)
     for i in range(count):
         for j in range(i):
-            far = graph.place[i, j]
-            if far <= farthest:
-                weighed = graph.colour[i, j] * np.exp(far * far * scale)
-                contrast[i] += weighed * background[j]
-                contrast[j] += weighed * background[i]
+            distance = graph.position_distances[i, j]
+            if distance <= farthest:
+                weighted = graph.colour_distances[i, j] * np.exp(distance * distance * scale)
+                contrast[i] += weighted * background[j]
+                contrast[j] += weighted * background[i]
     return contrast
 
 
 @jit
-def smoothness(graph, ties, boundary, sigma, least, pulls):
-    """float64 [n, n], lower triangle: the Laplacian of similarities of near superpixels, and
-    `pulls` on its diagonal."""
+def smoothness_system(graph, edges, boundary, sigma, least, diagonal):
+    """float64 [n, n], lower triangle: the graph Laplacian of colour similarity, plus `diagonal`."""
     count = len(boundary)
     system = np.zeros((count, count))
     farthest, scale = np.float32(3 * sigma), np.float32(-0.5 / sigma**2)
     for i in range(count):
-        system[i, i] += pulls[i]
+        system[i, i] += diagonal[i]
         for j in range(i):
-            far = graph.colour[i, j]
+            distance = graph.colour_distances[i, j]
             weight = 0.0
-            if (ties[i, j] or (boundary[i] and boundary[j])) and far <= farthest:
-                weight = np.exp(far * far * scale)
-            if graph.near[i, j]:
+            if (edges[i, j] or (boundary[i] and boundary[j])) and distance <= farthest:
+                weight = np.exp(distance * distance * scale)
+            if graph.adjacency[i, j]:
                 weight += least
             system[i, j] = -weight
             system[i, i] += weight

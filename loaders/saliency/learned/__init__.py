@@ -1,1 +1,1 @@
-"""Saliency maps predicted by a network."""
+"""Saliency maps predicted by a neural network."""

@@ -1,11 +1,11 @@
-"""Maps by a network that the user has weights for.
+"""Saliency maps by a network whose weights the user supplies.
 
-A file of weights imports whatever labels it was trained with: say so beside results.
+The weights carry the supervision they were trained with: report it with your results.
 
-Programs (TorchScript, ONNX) may be any network from a [1, 3, size, size] RGB image,
-normalised as for ImageNet, to a map [1, 1, h, w] or [1, h, w], or to a list of maps that begins
-with the best, as U2-Net and BASNet give them. Values outside 0 to 1 are taken for logits. Files of
-`torch.export` are not read: loading one may unpickle what it holds.
+Programs (TorchScript, ONNX) may hold any network from a [1, 3, size, size] RGB image, normalised as
+for ImageNet, to a map [1, 1, h, w] or [1, h, w], or to a list of maps with the best one first, as
+U2-Net and BASNet return them. Values outside 0 to 1 are treated as logits. `torch.export` files are
+refused: loading one may unpickle its contents.
 """
 
 from __future__ import annotations
@@ -25,51 +25,53 @@ from patchmill.loaders.saliency.settings import Learned
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
-Run = Callable[[np.ndarray], np.ndarray]  # float32 [1, 3, size, size] to a map of any rank
+Forward = Callable[[np.ndarray], np.ndarray]  # float32 [1, 3, size, size] to a map of any rank
 
 
 @dataclass(frozen=True)
 class Network:
-    run: Run
-    by: Learned
-    digest: str  # of the file
+    """A loaded network that maps images to saliency."""
+
+    forward: Forward
+    constants: Learned
+    digest: str  # SHA-256 of the file
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, None]:
-        """uint8 [h, w] of a uint8 RGB image, in the size that comes out of the network."""
+        """The map of a uint8 RGB image as uint8 [h, w], its longer side at most `size`."""
         from patchmill.loaders.saliency.resample import resize
 
-        square = resize(image, self.by.size, self.by.size)
+        square = resize(image, self.constants.size, self.constants.size)
         pixels = (square.astype(np.float32) / 255 - MEAN) / STD
-        found = self.run(np.ascontiguousarray(pixels.transpose(2, 0, 1))[None])
-        plane = self._plane(found)
+        output = self.forward(np.ascontiguousarray(pixels.transpose(2, 0, 1))[None])
+        plane = self._to_plane(output)
         height, width = image.shape[:2]
         longest = max(height, width)
-        if longest > self.by.size:
-            height = max(1, round(height * self.by.size / longest))
-            width = max(1, round(width * self.by.size / longest))
+        if longest > self.constants.size:
+            height = max(1, round(height * self.constants.size / longest))
+            width = max(1, round(width * self.constants.size / longest))
         return resize(plane[..., None], height, width)[..., 0], None
 
-    def _plane(self, found: np.ndarray) -> np.ndarray:
-        if found.ndim < 2 or found.size != found.shape[-1] * found.shape[-2]:
+    def _to_plane(self, output: np.ndarray) -> np.ndarray:
+        if output.ndim < 2 or output.size != output.shape[-1] * output.shape[-2]:
             raise MillError(
-                f"{self.by.weights} gives {list(found.shape)} for one image, which is not one map: "
-                "export a network with one output of one channel"
+                f"{self.constants.weights} gives {list(output.shape)} for one image, which is not "
+                "one map: export a network with one output of one channel"
             )
-        values: np.ndarray = np.nan_to_num(found.reshape(found.shape[-2:]).astype(np.float32))
+        values: np.ndarray = np.nan_to_num(output.reshape(output.shape[-2:]).astype(np.float32))
         if values.min() < 0 or values.max() > 1:
             values = 1 / (1 + np.exp(-np.clip(values, -50, 50)))
-        if self.by.normalise:
+        if self.constants.normalise:
             from patchmill.loaders.saliency.thresholds import minmax_normalise
 
             values = minmax_normalise(values)
         return np.rint(values * 255).astype(np.uint8)
 
 
-def opened(by: Learned) -> Network:
-    """The network of the file; MillError where it is none."""
-    path = Path(by.weights)
-    if path.suffix not in OPENERS:
-        raise MillError(f"cannot tell what {path} is: name it {', '.join(OPENERS)}")
+def open_network(constants: Learned) -> Network:
+    """Load the file of weights; MillError where it cannot be used."""
+    path = Path(constants.weights)
+    if path.suffix not in LOADERS:
+        raise MillError(f"cannot tell what {path} is: name it {', '.join(LOADERS)}")
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -78,16 +80,16 @@ def opened(by: Learned) -> Network:
             "python -m patchmill.loaders.saliency.train makes some"
         ) from None
     try:
-        return Network(OPENERS[path.suffix](path, by.device), by, digest)
+        return Network(LOADERS[path.suffix](path, constants.device), constants, digest)
     except MillError:
         raise
-    except Exception as error:  # each library has its own ways of refusing a file
+    except Exception as error:  # each library raises its own errors
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MillError(f"cannot open the network {path}: {reason}") from None
 
 
-def _weights(path: Path, device: str) -> Run:
-    """Weights of the small U2-Net; of a training checkpoint, those under "model"."""
+def _load_u2net(path: Path, device: str) -> Forward:
+    """The small U2-Net from its weights, or from the key "model" of a training checkpoint."""
     import torch
 
     from patchmill.loaders.saliency.learned.u2net import load_state
@@ -107,29 +109,29 @@ def _weights(path: Path, device: str) -> Run:
             "networks as TorchScript (.ts) or ONNX (.onnx)"
         ) from None
     network.to(device)
-    return _torch(lambda pixels: torch.sigmoid(network(pixels)[0]), device)
+    return _wrap_torch(lambda pixels: torch.sigmoid(network(pixels)[0]), device)
 
 
-def _script(path: Path, device: str) -> Run:
+def _load_torchscript(path: Path, device: str) -> Forward:
     import torch
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*torch.jit.load.* is deprecated", FutureWarning)
-        return _torch(torch.jit.load(path, map_location=device).eval(), device)
+        return _wrap_torch(torch.jit.load(path, map_location=device).eval(), device)
 
 
-def _torch(network: Callable[[Any], Any], device: str) -> Run:
+def _wrap_torch(network: Callable[[Any], Any], device: str) -> Forward:
     import torch
 
-    def run(pixels: np.ndarray) -> np.ndarray:
+    def forward(pixels: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            found = network(torch.from_numpy(pixels).to(device))
-            return _first(found).float().cpu().numpy()
+            output = network(torch.from_numpy(pixels).to(device))
+            return _first_map(output).float().cpu().numpy()
 
-    return run
+    return forward
 
 
-def _onnx(path: Path, device: str) -> Run:
+def _load_onnx(path: Path, device: str) -> Forward:
     try:
         import onnxruntime
     except ImportError:
@@ -139,21 +141,21 @@ def _onnx(path: Path, device: str) -> Run:
     wanted = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
     session = onnxruntime.InferenceSession(path, providers=[*wanted, "CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda pixels: _first(session.run(None, {name: pixels}))
+    return lambda pixels: _first_map(session.run(None, {name: pixels}))
 
 
-def _first(found: Any) -> Any:
-    while isinstance(found, list | tuple):
-        found = found[0]
-    if isinstance(found, dict):
-        return _first(list(found.values()))
-    return found
+def _first_map(output: Any) -> Any:
+    while isinstance(output, list | tuple):
+        output = output[0]
+    if isinstance(output, dict):
+        return _first_map(list(output.values()))
+    return output
 
 
-OPENERS: dict[str, Callable[[Path, str], Run]] = {
-    ".safetensors": _weights,
-    ".pth": _weights,
-    ".pt": _script,
-    ".ts": _script,
-    ".onnx": _onnx,
+LOADERS: dict[str, Callable[[Path, str], Forward]] = {
+    ".safetensors": _load_u2net,
+    ".pth": _load_u2net,
+    ".pt": _load_torchscript,
+    ".ts": _load_torchscript,
+    ".onnx": _load_onnx,
 }

@@ -1,1 +1,1 @@
-"""SLIC superpixels and the graph of their neighbours."""
+"""SLIC superpixels and their region adjacency graph."""

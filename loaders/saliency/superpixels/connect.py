@@ -1,6 +1,6 @@
-"""What belongs to one superpixel hangs together: fragments go to a neighbour.
+"""Enforces that superpixels are connected: fragments join a neighbour.
 
-Works on runs, stretches of one label in one row, of which there are a tenth as many as pixels.
+Union-find over runs (stretches of one label in one row), which are a tenth as many as pixels.
 """
 
 from __future__ import annotations
@@ -11,47 +11,48 @@ from patchmill.kernels.common.jit import jit
 
 
 @jit
-def enforce_connectivity(labels, width, smallest):
-    """Relabel so that every label is one 4-connected piece, of at least `smallest` pixels.
+def enforce_connectivity(labels, width, min_size):
+    """Relabel so that every label is one 4-connected component of at least `min_size` pixels.
 
-    Smaller pieces join the piece left of their first pixel, or above it in the first column.
+    Smaller components join the one left of their first pixel, or above it in the first column.
     `labels` may have rows wider than `width`. Returns int32 [height, width], numbered in the order
-    of first pixels, and how many there are.
+    of first pixels, and the number of labels.
     """
-    starts, firsts = runs_of(labels, width)
+    starts, row_runs = find_runs(labels, width)
     parents = np.arange(len(starts) - 1).astype(np.int32)
     for y in range(1, len(labels)):
-        join_rows(labels, width, y, starts, firsts, parents)
-    return paint(numbered(parents, starts, firsts, smallest), starts, len(labels), width)
+        union_rows(labels, width, y, starts, row_runs, parents)
+    numbers, count = number_components(parents, starts, row_runs, min_size)
+    return paint_runs(numbers, starts, len(labels), width), count
 
 
 @jit
-def runs_of(labels, width):
-    """Where each run starts, as y * width + x, with an end; and each row's first run, likewise."""
+def find_runs(labels, width):
+    """Start of each run as y * width + x, and first run of each row; both with an end marker."""
     height = len(labels)
     starts = np.empty(height * width + 1, np.int32)
-    firsts = np.empty(height + 1, np.int32)
+    row_runs = np.empty(height + 1, np.int32)
     count = 0
     for y in range(height):
         row = labels[y]
-        firsts[y] = count
+        row_runs[y] = count
         previous = row[0] - 1
         for x in range(width):
             starts[count] = y * width + x
             count += row[x] != previous
             previous = row[x]
-    firsts[height] = count
+    row_runs[height] = count
     starts[count] = height * width
-    return starts[: count + 1], firsts
+    return starts[: count + 1], row_runs
 
 
 @jit
-def join_rows(labels, width, y, starts, firsts, parents):
-    """Unite runs of row y with those above that have the same label and share a column."""
-    upper, lower = firsts[y - 1], firsts[y]
-    while upper < firsts[y] and lower < firsts[y + 1]:
+def union_rows(labels, width, y, starts, row_runs, parents):
+    """Unite runs of row y with runs above that have the same label and share a column."""
+    upper, lower = row_runs[y - 1], row_runs[y]
+    while upper < row_runs[y] and lower < row_runs[y + 1]:
         if labels[y - 1, starts[upper] % width] == labels[y, starts[lower] % width]:
-            a, b = root(parents, upper), root(parents, lower)
+            a, b = find_root(parents, upper), find_root(parents, lower)
             parents[max(a, b)] = min(a, b)
         upper_end, lower_end = starts[upper + 1] + width, starts[lower + 1]
         upper += upper_end <= lower_end
@@ -59,7 +60,8 @@ def join_rows(labels, width, y, starts, firsts, parents):
 
 
 @jit
-def root(parents, run):
+def find_root(parents, run):
+    """The root of a run's component, halving the path to it."""
     while parents[run] != run:
         parents[run] = parents[parents[run]]
         run = parents[run]
@@ -67,31 +69,33 @@ def root(parents, run):
 
 
 @jit
-def numbered(parents, starts, firsts, smallest):
-    """The final label of each run. A piece's root is its first run, so neighbours come before."""
+def number_components(parents, starts, row_runs, min_size):
+    """The final label of each run, and the number of labels.
+
+    The root of a component is its first run, so the neighbours it may join are numbered before it.
+    """
     count = len(parents)
     sizes = np.zeros(count, np.int32)
     for run in range(count):
         parents[run] = parents[parents[run]]
         sizes[parents[run]] += starts[run + 1] - starts[run]
     numbers = np.empty(count, np.int32)
-    found = 0
-    for y in range(len(firsts) - 1):
-        for run in range(firsts[y], firsts[y + 1]):
+    labels = 0
+    for y in range(len(row_runs) - 1):
+        for run in range(row_runs[y], row_runs[y + 1]):
             if parents[run] != run:
                 numbers[run] = numbers[parents[run]]
-            elif run == 0 or sizes[run] >= smallest:
-                numbers[run] = found
-                found += 1
+            elif run == 0 or sizes[run] >= min_size:
+                numbers[run] = labels
+                labels += 1
             else:
-                numbers[run] = numbers[run - 1 if run > firsts[y] else firsts[y - 1]]
-    return numbers, found
+                numbers[run] = numbers[run - 1 if run > row_runs[y] else row_runs[y - 1]]
+    return numbers, labels
 
 
 @jit
-def paint(numbers_found, starts, height, width):
-    numbers, found = numbers_found
+def paint_runs(numbers, starts, height, width):
     labels = np.empty(height * width, np.int32)
     for run in range(len(numbers)):
         labels[starts[run] : starts[run + 1]] = numbers[run]
-    return labels.reshape(height, width), found
+    return labels.reshape(height, width)

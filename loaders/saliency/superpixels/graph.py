@@ -1,4 +1,4 @@
-"""Superpixels as a graph: what colour each has, where it lies, what it touches."""
+"""The region adjacency graph of superpixels: colours, positions, distances and neighbours."""
 
 from __future__ import annotations
 
@@ -7,45 +7,47 @@ from typing import NamedTuple
 import numpy as np
 
 from patchmill.kernels.common.jit import jit
-from patchmill.loaders.saliency.superpixels.lab import LINEAR, lab_pixel, padded
+from patchmill.loaders.saliency.superpixels.lab import LINEAR, lab_pixel, padded_width
 from patchmill.loaders.saliency.superpixels.slic import FAR
 
 
 class Graph(NamedTuple):
-    """n superpixels. Tables between them are float32 or bool [n, n] and symmetric."""
+    """n superpixels. Pairwise tables are [n, n] and symmetric."""
 
     colours: np.ndarray  # float32 [n, 3]: CIELAB of the mean RGB
-    places: np.ndarray  # float32 [n, 2]: mean y and x, 0 to 1
-    colour: np.ndarray  # distances
-    place: np.ndarray
-    near: np.ndarray  # bool: 4-connected neighbours, and each with itself
+    positions: np.ndarray  # float32 [n, 2]: mean y and x, 0 to 1
+    colour_distances: np.ndarray  # float32 [n, n]
+    position_distances: np.ndarray  # float32 [n, n]
+    adjacency: np.ndarray  # bool [n, n]: 4-connected neighbours; True on the diagonal
 
 
-class Scales(NamedTuple):
-    """What GS and RBD take for a small colour distance in this picture."""
+class ColourScales(NamedTuple):
+    """Colour distances that GS and RBD consider small, adapted to the image."""
 
-    clip: float  # differences up to this are none
-    geodesic: float  # sigma of distances along paths
+    clip: float  # smaller differences between neighbours cost nothing along a path
+    geodesic: float  # sigma of geodesic distances
     neighbour: float  # sigma of differences between neighbours
 
 
 def build_graph(image: np.ndarray, labels: np.ndarray, count: int) -> Graph:
-    colours, places = regions(image, labels, count)
-    near = adjacency(labels, count)
-    return Graph(colours, places, distances(colours), distances(places), near)
+    colours, positions = region_means(image, labels, count)
+    adjacency = find_adjacency(labels, count)
+    distances = pairwise_distances(colours), pairwise_distances(positions)
+    return Graph(colours, positions, *distances, adjacency)
 
 
-def colour_scales(graph: Graph) -> Scales:
-    """From how much neighbours differ in this picture."""
-    near, top = mean_least(graph.colour, graph.near), mean_largest(graph.colour, graph.near)
-    hops = mean_least(graph.colour, two_hop_adjacency(graph.near))
+def colour_scales(graph: Graph) -> ColourScales:
+    """Derive the scales from the colour differences between neighbours."""
+    colour, adjacency = graph.colour_distances, graph.adjacency
+    near, top = mean_smallest(colour, adjacency), mean_largest(colour, adjacency)
+    clip = mean_smallest(colour, two_hop_adjacency(adjacency))
     geodesic = max(5.0, min(10.0, 3 * near, top / 10))
-    return Scales(hops, geodesic, max(min(3 * near, 0.2 * top, 20.0), 1e-3))
+    return ColourScales(clip, geodesic, max(min(3 * near, 0.2 * top, 20.0), 1e-3))
 
 
 @jit
-def regions(image, labels, count):
-    """CIELAB of the mean RGB, and mean place, of each label."""
+def region_means(image, labels, count):
+    """CIELAB of the mean RGB, float32 [n, 3], and mean relative position, float32 [n, 2]."""
     height, width = labels.shape
     sums = np.zeros((count, 6), np.int64)
     for y in range(height):
@@ -67,62 +69,66 @@ def regions(image, labels, count):
             sums[label, 4] += run * (start + x)
             sums[label, 5] += run
             start = x
-    colours, places = np.empty((count, 3), np.float32), np.empty((count, 2), np.float32)
+    colours, positions = np.empty((count, 3), np.float32), np.empty((count, 2), np.float32)
     for i in range(count):
         area = sums[i, 5]
         colours[i, 0], colours[i, 1], colours[i, 2] = lab_pixel(
-            linear(sums[i, 0] / area), linear(sums[i, 1] / area), linear(sums[i, 2] / area)
+            linear_light(sums[i, 0] / area),
+            linear_light(sums[i, 1] / area),
+            linear_light(sums[i, 2] / area),
         )
-        places[i, 0] = sums[i, 3] / (2 * area * height)
-        places[i, 1] = sums[i, 4] / (2 * area * width)
-    return colours, places
+        positions[i, 0] = sums[i, 3] / (2 * area * height)
+        positions[i, 1] = sums[i, 4] / (2 * area * width)
+    return colours, positions
 
 
 @jit
-def linear(code):
-    """Linear light of a mean of codes, between two entries of the table."""
+def linear_light(code):
+    """Linear light of a fractional sRGB code, interpolated in the table."""
     below = min(int(code), 254)
     rest = np.float32(code - below)
     return LINEAR[below] + rest * (LINEAR[below + 1] - LINEAR[below])
 
 
 @jit
-def adjacency(labels, count):
-    """Which labels have pixels side by side or one above the other; each with itself."""
+def find_adjacency(labels, count):
+    """bool [n, n]: labels with horizontally or vertically adjacent pixels; True on the diagonal."""
     height, width = labels.shape
-    near = np.zeros((count, count), np.bool_)
+    adjacency = np.zeros((count, count), np.bool_)
     for i in range(count):
-        near[i, i] = True
+        adjacency[i, i] = True
     for y in range(height):
         row, below = labels[y], labels[min(y + 1, height - 1)]
         for x in range(width):
-            near[row[x], below[x]] = True
-            near[row[x], row[min(x + 1, width - 1)]] = True
-    return symmetric(near)
+            adjacency[row[x], below[x]] = True
+            adjacency[row[x], row[min(x + 1, width - 1)]] = True
+    return symmetric(adjacency)
 
 
 @jit
-def symmetric(near):
-    for i in range(len(near)):
+def symmetric(adjacency):
+    """Make a directed adjacency symmetric, in place."""
+    for i in range(len(adjacency)):
         for j in range(i):
-            near[i, j] = near[j, i] = near[i, j] or near[j, i]
-    return near
+            adjacency[i, j] = adjacency[j, i] = adjacency[i, j] or adjacency[j, i]
+    return adjacency
 
 
 @jit
-def two_hop_adjacency(near):
-    reached = np.zeros_like(near)
-    for i in range(len(near)):
-        for j in range(len(near)):
-            if near[i, j]:
-                for k in range(len(near)):
-                    reached[i, k] |= near[j, k]
+def two_hop_adjacency(adjacency):
+    """Neighbours and their neighbours."""
+    reached = np.zeros_like(adjacency)
+    for i in range(len(adjacency)):
+        for j in range(len(adjacency)):
+            if adjacency[i, j]:
+                for k in range(len(adjacency)):
+                    reached[i, k] |= adjacency[j, k]
     return reached
 
 
 @jit
 def touches_border(labels, count, band):
-    """bool [count]: has a pixel in the outer band."""
+    """bool [n]: labels with a pixel in the outer `band` pixels of the image."""
     height, width = labels.shape
     touches = np.zeros(count, np.bool_)
     for y in range(height):
@@ -134,32 +140,32 @@ def touches_border(labels, count, band):
 
 
 @jit
-def distances(points):
-    """Euclidean, between all rows of `points`."""
+def pairwise_distances(points):
+    """float32 [n, n] Euclidean distances between the rows of `points`."""
     count, size = points.shape
-    found = np.zeros((count, count), np.float32)
+    distances = np.zeros((count, count), np.float32)
     for k in range(size):
         column = points[:, k].copy()
         for i in range(count):
-            row, own = found[i], column[i]
+            row, centre = distances[i], column[i]
             for j in range(count):
-                row[j] += (column[j] - own) * (column[j] - own)
+                row[j] += (column[j] - centre) * (column[j] - centre)
     for i in range(count):
-        row = found[i]
+        row = distances[i]
         for j in range(count):
             row[j] = np.sqrt(row[j])
-    return found
+    return distances
 
 
 @jit
-def mean_least(colour, near):
-    """The mean over superpixels of the least colour distance to a neighbour; 0 without any."""
+def mean_smallest(colour_distances, adjacency):
+    """Mean over superpixels of the smallest colour distance to a neighbour; 0 without any."""
     total, counted = 0.0, 0
-    for i in range(len(near)):
+    for i in range(len(adjacency)):
         least = FAR
-        for j in range(len(near)):
-            if near[i, j] and i != j:
-                least = min(least, colour[i, j])
+        for j in range(len(adjacency)):
+            if adjacency[i, j] and i != j:
+                least = min(least, colour_distances[i, j])
         if least < FAR:
             total += float(least)
             counted += 1
@@ -167,29 +173,39 @@ def mean_least(colour, near):
 
 
 @jit
-def mean_largest(colour, near):
-    """The mean of the largest 1 % of colour distances between neighbours; 0 without any."""
-    found, count = np.empty(len(near) ** 2 // 2 + 1, np.float32), 0
-    for i in range(len(near)):
+def mean_largest(colour_distances, adjacency):
+    """Mean of the largest 1 % of the colour distances between neighbours; 0 without any."""
+    values, count = np.empty(len(adjacency) ** 2 // 2 + 1, np.float32), 0
+    for i in range(len(adjacency)):
         for j in range(i):
-            if near[i, j]:
-                found[count] = colour[i, j]
+            if adjacency[i, j]:
+                values[count] = colour_distances[i, j]
                 count += 1
     top = max(1, round(count * 0.01))
-    return float(np.sort(found[:count])[-top:].mean()) if count else 0.0
+    return float(np.sort(values[:count])[-top:].mean()) if count else 0.0
 
 
 @jit
-def edge_costs(colour, near, boundary, clip):
-    """float32 [n, padded n] costs of single steps: to neighbours, and from boundary to boundary.
+def edge_costs(colour_distances, adjacency, boundary, clip):
+    """float32 [n, padded n] costs of edges: between neighbours, and between boundary superpixels.
 
-    The padding keeps rows whole for vector instructions; it is FAR.
+    FAR marks missing edges and the padding, which keeps rows a whole number of SIMD blocks long.
     """
-    count = len(near)
-    steps = np.full((count, padded(count)), FAR, np.float32)
+    count = len(adjacency)
+    costs = np.full((count, padded_width(count)), FAR, np.float32)
     small = np.float32(clip)
     for i in range(count):
         for j in range(count):
-            if near[i, j] or (boundary[i] and boundary[j]):
-                steps[i, j] = max(colour[i, j] - small, np.float32(0))
-    return steps
+            if adjacency[i, j] or (boundary[i] and boundary[j]):
+                costs[i, j] = max(colour_distances[i, j] - small, np.float32(0))
+    return costs
+
+
+@jit
+def paint_superpixels(levels, labels, plane, top, left):
+    """Set each pixel of a window of `plane`, uint8 [h, w], to its superpixel's grey level."""
+    height, width = labels.shape
+    for y in range(height):
+        row, out = labels[y], plane[top + y, left : left + width]
+        for x in range(width):
+            out[x] = levels[row[x]]

@@ -1,4 +1,4 @@
-"""Pixels as CIELAB (D65), in rows that vector instructions like."""
+"""sRGB to CIELAB (D65), in planar rows padded for SIMD."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from patchmill.kernels.common.jit import jit
 
-BLOCK = 16  # pixels that are worked on together; rows are padded to a multiple
+BLOCK = 16  # pixels per SIMD block; rows are padded to a multiple
 
 _CODES = np.arange(256) / 255
 LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4).astype(
     np.float32
 )
-# Rows give X, Y and Z of linear sRGB, each divided by that of white.
+# Linear sRGB to X, Y and Z, each divided by that of the white point.
 TO_XYZ = np.array(
     [
         [0.4124564 / 0.95047, 0.3575761 / 0.95047, 0.1804375 / 0.95047],
@@ -25,16 +25,18 @@ KNEE = np.float32(216 / 24389)
 
 
 @jit
-def padded(width):
+def padded_width(width):
     return (width + BLOCK - 1) // BLOCK * BLOCK
 
 
 @jit
 def rgb_to_lab(image):
-    """uint8 [height, width, 3] RGB to float32 [height, 3, padded width]: a row's L, a and b lie
-    together. The padding is left as it is."""
+    """uint8 [height, width, 3] RGB to float32 [height, 3, padded width]: L, a and b of each row.
+
+    The padding is left uninitialised.
+    """
     height, width = image.shape[:2]
-    lab = np.empty((height, 3, padded(width)), np.float32)
+    lab = np.empty((height, 3, padded_width(width)), np.float32)
     linear = np.empty((3, width), np.float32)
     for y in range(height):
         row, red, green, blue = image[y], linear[0], linear[1], linear[2]
@@ -43,20 +45,22 @@ def rgb_to_lab(image):
             green[x] = LINEAR[row[x, 1]]
             blue[x] = LINEAR[row[x, 2]]
         for i in range(3):
-            xyz(red, green, blue, TO_XYZ[i, 0], TO_XYZ[i, 1], TO_XYZ[i, 2], lab[y, i, :width])
-        differences(lab[y, 0, :width], lab[y, 1, :width], lab[y, 2, :width])
+            linear_to_xyz(
+                red, green, blue, TO_XYZ[i, 0], TO_XYZ[i, 1], TO_XYZ[i, 2], lab[y, i, :width]
+            )
+        xyz_to_lab(lab[y, 0, :width], lab[y, 1, :width], lab[y, 2, :width])
     return lab
 
 
 @jit
-def xyz(red, green, blue, share_red, share_green, share_blue, out):
+def linear_to_xyz(red, green, blue, weight_red, weight_green, weight_blue, out):
     for x in range(len(out)):
-        out[x] = curve(share_red * red[x] + share_green * green[x] + share_blue * blue[x])
+        out[x] = lab_f(weight_red * red[x] + weight_green * green[x] + weight_blue * blue[x])
 
 
 @jit
-def differences(fx, fy, fz):
-    """In place to L, a and b."""
+def xyz_to_lab(fx, fy, fz):
+    """f(X), f(Y), f(Z) to L, a and b, in place."""
     for x in range(len(fx)):
         light = np.float32(116) * fy[x] - np.float32(16)
         a = np.float32(500) * (fx[x] - fy[x])
@@ -66,19 +70,19 @@ def differences(fx, fy, fz):
 
 @jit
 def lab_pixel(red, green, blue):
-    """L, a and b of linear red, green and blue, 0 to 1."""
-    x = curve(TO_XYZ[0, 0] * red + TO_XYZ[0, 1] * green + TO_XYZ[0, 2] * blue)
-    y = curve(TO_XYZ[1, 0] * red + TO_XYZ[1, 1] * green + TO_XYZ[1, 2] * blue)
-    z = curve(TO_XYZ[2, 0] * red + TO_XYZ[2, 1] * green + TO_XYZ[2, 2] * blue)
+    """L, a and b of one pixel from linear red, green and blue, 0 to 1."""
+    x = lab_f(TO_XYZ[0, 0] * red + TO_XYZ[0, 1] * green + TO_XYZ[0, 2] * blue)
+    y = lab_f(TO_XYZ[1, 0] * red + TO_XYZ[1, 1] * green + TO_XYZ[1, 2] * blue)
+    z = lab_f(TO_XYZ[2, 0] * red + TO_XYZ[2, 1] * green + TO_XYZ[2, 2] * blue)
     return 116 * y - 16, 500 * (x - y), 200 * (y - z)
 
 
 @jit
-def curve(t):
-    """The cube root by three of Halley's steps, exact to float32; near black a straight line."""
+def lab_f(t):
+    """CIELAB's f(t): cube root by three Halley iterations, exact in float32, or a line near 0."""
     root = np.float32(0.3) + np.float32(0.75) * t
     for _ in range(3):
         cube = root * root * root
         root = root * (cube + t + t) / (cube + cube + t)
-    straight = np.float32(841 / 108) * t + np.float32(4 / 29)
-    return root if t > KNEE else straight
+    line = np.float32(841 / 108) * t + np.float32(4 / 29)
+    return root if t > KNEE else line

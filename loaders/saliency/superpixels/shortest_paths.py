@@ -1,4 +1,4 @@
-"""Shortest paths between superpixels: from one source, and between all pairs."""
+"""Shortest paths on dense cost tables: all pairs (Floyd-Warshall) and single source (Dijkstra)."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import numpy as np
 
 from patchmill.kernels.common.jit import jit
 from patchmill.loaders.saliency.superpixels.graph import FAR
-from patchmill.loaders.saliency.superpixels.lab import BLOCK, padded
+from patchmill.loaders.saliency.superpixels.lab import BLOCK, padded_width
 
 
 @jit
-def floyd_warshall(steps, beyond):
-    """Floyd and Warshall, in place, on the lower triangle of float32 [n, padded n].
+def floyd_warshall(costs, limit):
+    """All-pairs distances, in place in the lower triangle of float32 [n, padded n].
 
-    Right for all distances up to `beyond`; larger ones may be left too large, which saves most of
-    the work in pictures of many colours. n^3 / 2 additions and minima at most, 16 at a time.
+    Exact up to `limit`; larger distances may be overestimated, which saves most of the work in
+    colourful images. At most n^3 / 2 additions and minima, 16 at a time.
     """
-    count, room = steps.shape
-    through = np.empty(room, np.float32)
+    count, padded = costs.shape
+    through = np.empty(padded, np.float32)
     through[:] = FAR
     for k in range(count):
-        through[:k] = steps[k, :k]
+        through[:k] = costs[k, :k]
         for j in range(k, count):
-            through[j] = steps[j, k]
+            through[j] = costs[j, k]
         through[k] = 0
         for i in range(count):
-            if i != k and through[i] <= beyond:
-                relax(steps[i, : padded(i)], through[i], through)
-    return steps
+            if i != k and through[i] <= limit:
+                relax(costs[i, : padded_width(i)], through[i], through)
+    return costs
 
 
 @jit
@@ -40,18 +40,18 @@ def relax(row, first, through):
 
 
 @jit
-def dijkstra(steps, sources):
-    """float32 [n]: the cost of the cheapest path from any source, by Dijkstra on the full table."""
+def dijkstra(costs, sources):
+    """float32 [n]: distance of each superpixel from the nearest source, on the dense table."""
     count = len(sources)
-    cost = np.where(sources, np.float32(0), FAR)
+    distance = np.where(sources, np.float32(0), FAR)
     done = np.zeros(count, np.bool_)
     for _ in range(count):
-        here = -1
+        nearest = -1
         for i in range(count):
-            if not done[i] and (here < 0 or cost[i] < cost[here]):
-                here = i
-        done[here] = True
-        row, base = steps[here], cost[here]
+            if not done[i] and (nearest < 0 or distance[i] < distance[nearest]):
+                nearest = i
+        done[nearest] = True
+        row, base = costs[nearest], distance[nearest]
         for j in range(count):
-            cost[j] = min(cost[j], base + row[j])
-    return cost
+            distance[j] = min(distance[j], base + row[j])
+    return distance

@@ -1,7 +1,7 @@
-"""SLIC superpixels: k-means in colour and place, each pixel compared with near centres only.
+"""SLIC superpixels (Achanta et al. 2012): k-means on colour and position with local windows.
 
-Achanta et al. 2012. A picture is gone through row by row, ten times over; a row is assigned and
-added to the new centres while it is in the nearest cache.
+Each iteration goes through the image row by row: pixels of a row are assigned to centres and added
+to the next centres' sums while the row is in the L1 cache.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from patchmill.kernels.common.jit import jit
 from patchmill.loaders.saliency.superpixels.connect import enforce_connectivity
 from patchmill.loaders.saliency.superpixels.lab import BLOCK
 
-FAR = np.float32(1e30)  # not inf, which fast arithmetic may assume away
+FAR = np.float32(1e30)  # not inf, which fastmath may assume away
 
 
 def superpixels(
     lab: np.ndarray, width: int, count: int, compactness: float, iterations: int
 ) -> tuple[np.ndarray, int]:
-    """About `count` connected superpixels of a picture in CIELAB, as `lab.rgb_to_lab` gives it.
+    """About `count` connected superpixels of an image in CIELAB, as returned by `lab.rgb_to_lab`.
 
-    Returns int32 [height, width] labels, numbered from 0 in the order of their first pixels, and
-    how many there are.
+    Returns int32 [height, width] labels, numbered from 0 in the order of first pixels, and their
+    number.
     """
     pitch = math.sqrt(len(lab) * width / count)
     down, across = max(1, round(len(lab) / pitch)), max(1, round(width / pitch))
     labels = _cluster(lab, width, down, across, pitch, compactness, iterations)
-    smallest = len(lab) * width / (down * across) / 4
-    return enforce_connectivity(labels, width, smallest)
+    min_size = len(lab) * width / (down * across) / 4
+    return enforce_connectivity(labels, width, min_size)
 
 
 @jit
 def _cluster(lab, width, down, across, pitch, compactness, iterations):
-    """int32 [height, padded width]: the nearest centre of each pixel."""
-    height, room = len(lab), lab.shape[2]
-    centres = seeds(lab, width, down, across)
+    """int32 [height, padded width]: the centre that each pixel is assigned to."""
+    height, padded = len(lab), lab.shape[2]
+    centres = initial_centres(lab, width, down, across)
     sums = np.empty((len(centres), 6), np.float32)
-    left = running_sums(lab, width)
-    labels = np.zeros((height, room), np.int32)
-    nearest = np.empty(room, np.float32)
+    prefix = prefix_sums(lab, width)
+    labels = np.zeros((height, padded), np.int32)
+    nearest = np.empty(padded, np.float32)
     starts = np.empty(width + 1, np.int32)
     candidates = np.empty(len(centres), np.int32)
     low, high = np.empty(down, np.float32), np.empty(down, np.float32)
@@ -59,8 +59,10 @@ def _cluster(lab, width, down, across, pitch, compactness, iterations):
                         if abs(np.float32(y) - centres[k, 3]) <= reach:
                             candidates[near] = k
                             near += 1
-            assign(lab[y], y, centres, candidates[:near], reach, weight, width, nearest, labels[y])
-            add(left[y], y, width, labels[y], starts, sums)
+            assign_row(
+                lab[y], y, centres, candidates[:near], reach, weight, width, nearest, labels[y]
+            )
+            add_row(prefix[y], y, width, labels[y], starts, sums)
         for k in range(len(centres)):
             if sums[k, 5] > 0:
                 for i in range(5):
@@ -69,8 +71,8 @@ def _cluster(lab, width, down, across, pitch, compactness, iterations):
 
 
 @jit
-def assign(row, y, centres, candidates, reach, weight, width, nearest, labels):
-    """Give each pixel of a row to the nearest of the candidates in whose windows it lies."""
+def assign_row(row, y, centres, candidates, reach, weight, width, nearest, labels):
+    """Assign each pixel of a row to the nearest candidate centre whose window it lies in."""
     light, a, b = row[0], row[1], row[2]
     nearest[:] = FAR
     for n in range(len(candidates)):
@@ -95,8 +97,8 @@ def assign(row, y, centres, candidates, reach, weight, width, nearest, labels):
 
 
 @jit
-def running_sums(lab, width):
-    """float32 [height, 3, width + 1]: what L, a and b of the pixels left of each column sum to."""
+def prefix_sums(lab, width):
+    """float32 [height, 3, width + 1]: prefix sums of L, a and b along each row."""
     sums = np.empty((len(lab), 3, width + 1), np.float32)
     for y in range(len(lab)):
         light = a = b = np.float32(0)
@@ -110,9 +112,11 @@ def running_sums(lab, width):
 
 
 @jit
-def add(left, y, width, labels, starts, sums):
-    """Add a row's pixels to their centres' sums of L, a, b, y, x and 1, run by run; `left` are the
-    row's running sums."""
+def add_row(prefix, y, width, labels, starts, sums):
+    """Add a row's pixels to their centres' sums of L, a, b, y, x and 1, run by run.
+
+    `prefix` holds the row's prefix sums.
+    """
     count, previous = 0, np.int32(-1)
     for x in range(width):
         label = labels[x]
@@ -124,14 +128,14 @@ def add(left, y, width, labels, starts, sums):
         start, stop = starts[n], starts[n + 1]
         label, run = labels[start], np.float32(stop - start)
         for i in range(3):
-            sums[label, i] += left[i, stop] - left[i, start]
+            sums[label, i] += prefix[i, stop] - prefix[i, start]
         sums[label, 3] += run * np.float32(y)
         sums[label, 4] += run * np.float32(0.5) * np.float32(start + stop - 1)
         sums[label, 5] += run
 
 
 @jit
-def seeds(lab, width, down, across):
+def initial_centres(lab, width, down, across):
     """float32 [down * across, 5]: L, a, b, y, x on a grid, moved to the flattest of 3x3 pixels."""
     height = len(lab)
     centres = np.empty((down * across, 5), np.float32)
@@ -153,7 +157,7 @@ def seeds(lab, width, down, across):
 
 @jit
 def gradient(lab, y, x):
-    """Squared colour differences across a pixel, to the sides and up and down."""
+    """Squared horizontal and vertical colour differences across a pixel."""
     total = np.float32(0)
     for i in range(3):
         total += (lab[y, i, x + 1] - lab[y, i, x - 1]) ** 2

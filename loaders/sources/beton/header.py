@@ -1,4 +1,4 @@
-"""Opens a .beton: everything that can be wrong with it as a whole is one sentence."""
+"""Opens a .beton, checks its structure and maps its tables; MillError where anything is wrong."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from patchmill.loaders.sources.beton import layout
 
 @dataclass(frozen=True, eq=False)
 class BetonTables:
-    """The parts of a file, mapped: nothing of a sample has been read."""
+    """The memory-mapped tables of a file; no sample data has been read."""
 
     name: str
     memory: mmap.mmap
     header: np.void
-    fields: dict[str, int]  # names and types, in order
+    fields: dict[str, int]  # name to type, in order
     table: np.ndarray
     allocations: np.ndarray
 
@@ -28,7 +28,7 @@ class BetonTables:
         return self.table[f"f{list(self.fields).index(field)}"]
 
     def choose(self, role: str, wanted: str | None, *kinds: int) -> str | None:
-        """The field that was asked for, or else is called like its role, or is the only one."""
+        """The field `wanted`, else the one named like its role, else the only one that fits."""
         fitting = [field for field, kind in self.fields.items() if kind in kinds]
         if wanted is not None and wanted not in fitting:
             raise MillError(
@@ -43,7 +43,7 @@ class BetonTables:
         return wanted or (role if role in fitting else next(iter(fitting), None))
 
     def annex(self, image: str) -> tuple[np.ndarray | None, list[str]]:
-        """The CRC-32 of each image, and the class names; nothing where FFCV's writer wrote."""
+        """CRC-32 of each image and class names; (None, []) for files of FFCV's own writer."""
         at = layout.HEADER.itemsize + list(self.fields).index(image) * layout.FIELD.itemsize
         arguments = np.frombuffer(self.memory, layout.FIELD, 1, at)[0]["arguments"]
         annex = arguments[: layout.ANNEX.itemsize].view(layout.ANNEX)[0]
@@ -61,7 +61,7 @@ class BetonTables:
 
 
 def open_file(name: str, path: str) -> int:
-    """A descriptor to read from."""
+    """Open the file for reading; return its descriptor."""
     try:
         if os.path.isdir(path):
             raise MillError(f"{name!r} is a folder, not a .beton file")
@@ -73,7 +73,7 @@ def open_file(name: str, path: str) -> int:
 
 
 def parse(name: str, file: int) -> BetonTables:
-    """Map the file and check that its parts have room in it."""
+    """Map the file and check that its tables lie inside it."""
     if os.fstat(file).st_size < layout.HEADER.itemsize:
         raise MillError(f"{name} is too short for a .beton file: write it again")
     memory = mmap.mmap(file, 0, access=mmap.ACCESS_READ)

@@ -1,12 +1,12 @@
-"""FFCV's .beton format, version 2, little-endian: what lies where, for the reader and the writer.
+"""The layout of FFCV's .beton format, version 2, little-endian, for the reader and the writer.
 
-A header; one descriptor for each field; the table, one record of all fields for each sample; the
-pages, which hold what is too long for the table; and, to the end of the file, the allocations: the
-size of everything in the pages. FFCV writes the header's pointer to them last.
+In order: a header; a descriptor per field; the table, with a record of all fields per sample; the
+pages, which hold variable-length data; and, to the end of the file, the allocation table: the size
+of everything in the pages. FFCV writes the header's pointer to it last.
 
-Ours may have an annex between pages and allocations, where FFCV never looks: a CRC-32 of each
-sample's image, and the class names as JSON. The image field's arguments, of which FFCV uses none,
-say where.
+Files of our writer have an annex between pages and allocation table, which FFCV never reads: a
+CRC-32 of each image and the class names as JSON. Its offset is stored in the image field's
+arguments, which FFCV does not use.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ HEADER = np.dtype(
         ("fields", "<u2"),
         ("page_size", "<u4"),
         ("samples", "<u8"),
-        ("allocations", "<u8"),  # where they begin; 0 while the file is being written
+        ("allocations", "<u8"),  # offset of the allocation table; 0 while the file is being written
     ]
 )
 FIELD = np.dtype([("type", "u1"), ("name", "u1", 16), ("arguments", "u1", 1024)])
 ALLOCATION = np.dtype([("sample", "<u8"), ("start", "<u8"), ("size", "<u8")])
-ANNEX = np.dtype([("magic", "S8"), ("start", "<u8"), ("json_bytes", "<u8")])  # in the arguments
+ANNEX = np.dtype([("magic", "S8"), ("start", "<u8"), ("json_bytes", "<u8")])  # in `arguments`
 ANNEX_MAGIC = b"\x89MILLCRC"
 CHECKSUM = np.dtype("<u4")
 
@@ -38,10 +38,10 @@ BYTES_RECORD = np.dtype([("start", "<u8"), ("size", "<u8")])
 
 
 class FieldType(NamedTuple):
-    """One of FFCV's types of field."""
+    """One of FFCV's field types."""
 
     name: str
-    record: np.dtype  # in the table
+    record: np.dtype  # its part of a table record
 
 
 INT_TYPE, IMAGE_TYPE, BYTES_TYPE = 1, 2, 3
@@ -57,7 +57,7 @@ FIELD_TYPES = {
 
 
 def table_dtype(types: list[int]) -> np.dtype:
-    """A record of the table: fields "f0", "f1", ... in the order of their descriptors."""
+    """The table's record: members "f0", "f1", ... in the order of the field descriptors."""
     return np.dtype(
         [(f"f{i}", FIELD_TYPES[kind].record) for i, kind in enumerate(types)], align=True
     )

@@ -1,7 +1,7 @@
-"""FFCV's .beton files as a source for every pipeline; FFCV itself is not needed to read them.
+"""FFCV's .beton files as a source for every pipeline, read without FFCV.
 
-Opening maps the table and reads no sample. Whether a sample is where the table says shows when it
-is read; one that is not is an entry in the ledger, as any unreadable file.
+Opening maps the table and reads no sample. A sample that is not where the table says raises OSError
+when it is read, and goes to the ledger as any unreadable file.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources.beton import header, layout
 from patchmill.loaders.sources.numbered import NumberedSource
 
-_HASHED = 64 << 20  # bytes of the table: all of it up to two million samples, pieces of larger ones
-_PIECES = 1024
-_MOST_CLASSES = 1 << 20  # a field with larger values holds something else than classes
+_HASHED_BYTES = 64 << 20  # tables up to this size (two million samples) are hashed whole
+_PIECES = 1024  # evenly spaced, of larger tables
+_MAX_CLASSES = 1 << 20  # a field with larger values does not hold classes
 
 
 class Beton(NumberedSource):
-    """The images of a .beton, written in FFCV's jpg, raw or smart mode.
+    """The images of a .beton that was written in FFCV's jpg, raw or smart mode.
 
-    `image`, `label` and `mask` name the fields where they are not called so. A raw image is read
-    as a PPM, which is its pixels behind a line of text.
+    `image`, `label` and `mask` name the fields if they have other names. A raw image is returned
+    as a PPM: a line of text, then its pixels.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class Beton(NumberedSource):
         weakref.finalize(self, os.close, self._file)
         opened = header.parse(self.name, self._file)
         self._count, self._allocations = len(opened.table), opened.allocations
-        self._whole = len(opened.memory)
-        self._end = int(opened.header["allocations"])  # of the pages
+        self._file_size = len(opened.memory)
+        self._pages_end = int(opened.header["allocations"])
         self.field = opened.choose("image", image, layout.IMAGE_TYPE) or ""
         if not self.field:
             listed = ", ".join(opened.fields) or "none"
@@ -69,22 +69,22 @@ class Beton(NumberedSource):
 
     @functools.cached_property
     def classes(self) -> list[str]:
-        """The names that our writer kept; FFCV keeps none, so else their numbers."""
+        """Class names from our writer; class numbers for files of FFCV's, which has no names."""
         if self._classes or self.labels is None or not self._count:
             return self._classes
         least, most = int(self.labels.min()), int(self.labels.max())
-        named = least >= 0 and most < _MOST_CLASSES
-        return [str(number) for number in range(most + 1)] if named else []
+        are_classes = least >= 0 and most < _MAX_CLASSES
+        return [str(number) for number in range(most + 1)] if are_classes else []
 
     def read(self, index: int) -> bytes:
-        if os.fstat(self._file).st_size < self._whole:  # touching the map would end the process
+        if os.fstat(self._file).st_size < self._file_size:  # reading the map would raise SIGBUS
             raise OSError("the file has been truncated")
         return self._encoded(self._images[index], index)
 
     def mask(self, index: int) -> np.ndarray | None:
         """uint8 [height, width]; None where the sample has none.
 
-        FFCV's image fields have three channels, so of such a one it is the first that counts.
+        Of a mask stored in one of FFCV's RGB fields, the first channel is used.
         """
         if self._masks is None:
             return None
@@ -115,10 +115,10 @@ class Beton(NumberedSource):
         return b"P6 %d %d 255\n" % (width, height) + data
 
     def _bytes(self, index: int, start: int) -> bytes:
-        """Read with the interpreter's lock released, as touching a memory map would not be."""
+        """Read by pread, which releases the GIL, as page faults in a memory map would not."""
         size = self._size(index, start)
-        if start + size > self._end:
-            raise OSError(f"it would end at byte {start + size}, which is beyond the pages")
+        if start + size > self._pages_end:
+            raise OSError(f"it would end at byte {start + size}, which is past the pages")
         data = os.pread(self._file, size, start)
         while len(data) < size:
             more = os.pread(self._file, size - len(data), start + len(data))
@@ -128,7 +128,7 @@ class Beton(NumberedSource):
         return data
 
     def _size(self, index: int, start: int) -> int:
-        """How many bytes were allocated at `start`: in order where one process wrote the file."""
+        """Bytes allocated at `start`; allocations are in sample order if one process wrote them."""
         guess = index * (len(self._allocations) // self._count)
         if self._allocations["start"][guess] == start:
             return int(self._allocations["size"][guess])
@@ -145,13 +145,13 @@ class Beton(NumberedSource):
 
 
 def _fingerprint(opened: header.BetonTables) -> str:
-    """Of header, fields and table; of a table that is very long, of evenly spaced pieces."""
+    """Hash of the header, the fields and the table, or of evenly spaced pieces of a large table."""
     content = hashlib.sha256(opened.header.tobytes() + json.dumps(opened.fields).encode())
     raw = opened.table.view(np.uint8).data
-    if len(raw) <= _HASHED:
+    if len(raw) <= _HASHED_BYTES:
         content.update(raw)
     else:
-        piece = _HASHED // _PIECES
+        piece = _HASHED_BYTES // _PIECES
         for i in range(_PIECES):
             start = i * (len(raw) - piece) // (_PIECES - 1)
             content.update(raw[start : start + piece])

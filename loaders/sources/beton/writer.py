@@ -1,7 +1,7 @@
-"""Writes FFCV's .beton format: the encoded bytes as they came, checksums beside them.
+"""Writes FFCV's .beton format with images as they are encoded, plus checksums and class names.
 
-The same samples give the same file, byte for byte. FFCV's own reader reads it: checksums and class
-names lie where it never looks (`beton_format` says where).
+The output is deterministic: the same samples give the same bytes. FFCV's own reader can read it, as
+checksums and class names lie in an annex it ignores (see `layout`).
 """
 
 from __future__ import annotations
@@ -21,34 +21,33 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import BadImage, decode, jpeg_frame
 from patchmill.loaders.sources.beton import layout
 
-PAGE_SIZE = 1 << 23  # as FFCV's writer has it
-_LEAST_PAGE, _MOST_PAGE = 1 << 21, 1 << 31
-_LONGEST_SIDE = 65_535
+PAGE_SIZE = 1 << 23  # the default of FFCV's writer
+_MIN_PAGE, _MAX_PAGE = 1 << 21, 1 << 31
+_MAX_SIDE = 65_535
 
 
 class BetonWriter:
-    """Writes a file of up to `most` samples under a temporary name, and renames it at the end.
+    """Writes a file of up to `capacity` samples under a temporary name and renames it at the end.
 
-        with BetonWriter("train.beton", most, classes) as writer:
+        with BetonWriter("train.beton", capacity, classes) as writer:
             writer.add(data, label)
 
-    Where the block is left by an exception, there is no file. Pages are what FFCV reads at a time
-    when it manages its own memory; a sample lies within one. A mask's bytes are kept as they are;
-    no bytes are no mask.
+    An exception inside the block leaves no file. FFCV reads a page at a time when it manages its
+    own memory, so a sample never crosses pages. Masks are stored as given; empty bytes are no mask.
     """
 
     def __init__(
         self,
         path: str | Path,
-        most: int,
+        capacity: int,
         classes: Sequence[str] = (),
         *,
         masks: bool = False,
         page_size: int = PAGE_SIZE,
     ) -> None:
-        if page_size & (page_size - 1) or not _LEAST_PAGE <= page_size <= _MOST_PAGE:
+        if page_size & (page_size - 1) or not _MIN_PAGE <= page_size <= _MAX_PAGE:
             raise MillError(
-                f"a page must be a power of two of bytes from {_LEAST_PAGE} to {_MOST_PAGE}, "
+                f"a page must be a power of two of bytes from {_MIN_PAGE} to {_MAX_PAGE}, "
                 f"not {page_size}"
             )
         self._path, self._classes = Path(path), list(classes)
@@ -56,9 +55,9 @@ class BetonWriter:
         self._fields = {"image": layout.IMAGE_TYPE, "label": layout.INT_TYPE}
         if masks:
             self._fields["mask"] = layout.BYTES_TYPE
-        self._table = np.zeros(most, layout.table_dtype(list(self._fields.values())))
-        self._allocations = np.zeros((most, 1 + masks), layout.ALLOCATION)
-        self._sums = np.zeros(most, layout.CHECKSUM)
+        self._table = np.zeros(capacity, layout.table_dtype(list(self._fields.values())))
+        self._allocations = np.zeros((capacity, 1 + masks), layout.ALLOCATION)
+        self._sums = np.zeros(capacity, layout.CHECKSUM)
         self._count = 0
         self._table_start = layout.HEADER.itemsize + len(self._fields) * layout.FIELD.itemsize
         self._at = self._page_after(self._table_start + self._table.nbytes)
@@ -81,20 +80,20 @@ class BetonWriter:
                     self._finish()
         finally:
             self._file.close()
-            with contextlib.suppress(OSError):  # it has its final name
+            with contextlib.suppress(OSError):  # already renamed
                 self._temporary.unlink()
 
     def add(self, data: bytes, label: int, mask: bytes = b"") -> None:
-        """Append a sample; BadImage if `data` is no image that could be decoded.
+        """Append a sample; BadImage if `data` cannot be decoded.
 
-        JPEGs are kept as they are, those apart that FFCV cannot decode: they and all other kinds
-        are stored as raw pixels.
+        JPEGs are stored as they are; those that FFCV cannot decode, and images of all other
+        formats, are stored as raw pixels.
         """
         if self._count == len(self._table):
             raise MillError(f"{self._path} was begun for {self._count} samples: there are more")
-        mode, height, width, data = _stored(data)
+        mode, height, width, data = _to_stored(data)
         parts = [data, mask] if self._masks else [data]
-        starts = self._place([max(len(part), 1) for part in parts])  # no two at one place
+        starts = self._allocate([max(len(part), 1) for part in parts])  # offsets must be distinct
         with self._writing():
             self._file.seek(starts[0])
             self._file.write(b"".join(parts))
@@ -107,8 +106,8 @@ class BetonWriter:
         self._sums[i] = zlib.crc32(data)
         self._count += 1
 
-    def _place(self, sizes: list[int]) -> list[int]:
-        """Where the parts of a sample begin: side by side, in this page or the next."""
+    def _allocate(self, sizes: list[int]) -> list[int]:
+        """Offsets of a sample's parts: consecutive, in the current page or the next."""
         total, page = sum(sizes), self._page_size
         if total > page:
             raise MillError(
@@ -125,18 +124,18 @@ class BetonWriter:
         count, names = self._count, json.dumps(self._classes).encode()
         annex = self._page_after(self._at)
         header, fields = np.zeros(1, layout.HEADER), np.zeros(len(self._fields), layout.FIELD)
-        where = annex + self._sums[:count].nbytes + len(names)
-        header[0] = (layout.VERSION, len(fields), self._page_size, count, where)
+        allocations = annex + self._sums[:count].nbytes + len(names)
+        header[0] = (layout.VERSION, len(fields), self._page_size, count, allocations)
         for field, (name, kind) in zip(fields, self._fields.items(), strict=True):
             field["type"], field["name"][: len(name)] = kind, list(name.encode())
-        note = np.array((layout.ANNEX_MAGIC, annex, len(names)), layout.ANNEX)
-        fields[0]["arguments"][: note.nbytes] = np.frombuffer(note.tobytes(), np.uint8)
+        pointer = np.array((layout.ANNEX_MAGIC, annex, len(names)), layout.ANNEX)
+        fields[0]["arguments"][: pointer.nbytes] = np.frombuffer(pointer.tobytes(), np.uint8)
         self._file.seek(annex)
         for part in (self._sums[:count].data, names, self._allocations[:count].data):
             self._file.write(part)
         self._file.seek(0)
-        for whole in (header, fields, self._table[:count]):
-            self._file.write(whole.data)
+        for array in (header, fields, self._table[:count]):
+            self._file.write(array.data)
         self._file.flush()
         os.fsync(self._file.fileno())
         os.replace(self._temporary, self._path)
@@ -155,14 +154,14 @@ class BetonWriter:
             ) from None
 
 
-def _stored(data: bytes) -> tuple[int, int, int, bytes]:
-    """Mode, height and width, and the bytes to store."""
+def _to_stored(data: bytes) -> tuple[int, int, int, bytes]:
+    """Storage mode, height, width, and the bytes to store."""
     frame = jpeg_frame(data)
     if frame is not None and frame[2] in (1, 3):
         mode, height, width = layout.JPG, frame[0], frame[1]
     else:
         image = decode(data)
         mode, height, width, data = layout.RAW, image.shape[0], image.shape[1], image.tobytes()
-    if max(height, width) > _LONGEST_SIDE:
+    if max(height, width) > _MAX_SIDE:
         raise BadImage(f"{width} x {height} pixels are more than a .beton can hold")
     return mode, height, width, data

@@ -1,18 +1,18 @@
-"""The index of one shard: where its samples lie, so that any of them is one read away.
+"""The index of one shard: offsets of its samples, so that each can be read at random.
 
-Kept beside the shard, as `data-000000.tar.index`, where a tool wrote it together with the shard
-(then with checksums), else in the cache, made by going through the tar's headers. A file of
-`columns`, one row for each sample, in the order in which their images lie in the shard:
+Written beside the shard as `data-000000.tar.index` by the tool that writes the shard (then with
+checksums); otherwise built by scanning the tar's headers, and cached. A `columns` file with a row
+per sample, in the order of their images in the shard:
 
-    offsets u8, sizes u4          the image's bytes
-    checksums u4                  CRC-32 of the image, where the index has checksums
-    labels i8                     where the samples have labels: then all of them
+    offsets u8, sizes u4          of the image
+    checksums u4                  CRC-32 of the image; optional
+    labels i8                     present if all samples have a label
     mask_offsets u8, mask_sizes u4, mask_checksums u4
-                                  where any sample has a mask; size 0 where it has none
+                                  present if any sample has a mask; size 0 for samples without
 
-Its meta data: `tar_bytes` and `tar_mtime_ns` of the shard it is good for, `members` (regular files
-in it), `classes` (names, if known), `fingerprint` (of the images' names, offsets and sizes),
-`imageless` (samples passed over for want of an image) and the `first_imageless` one's key.
+Metadata: `tar_bytes` and `tar_mtime_ns` of the shard it belongs to, `members` (number of regular
+files), `classes` (names, if known), `fingerprint` (of the images' names, offsets and sizes),
+`imageless` (number of samples skipped for lack of an image) and `first_imageless` (its first key).
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ DTYPES = {
     "mask_checksums": "<u4",
 }
 
-_MOST_BYTES = 2**32 - 1  # of an image
-_MOST_LABEL_BYTES = 1 << 24
+_MAX_MEMBER_BYTES = 2**32 - 1
+_MAX_LABEL_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
 class ShardSample:
-    """One row: what a tool that writes a shard knows of each sample that it has put there."""
+    """One row of the index, as the writer of a shard reports it."""
 
-    name: bytes  # of the image's member
+    name: bytes  # of the image member
     offset: int
     size: int
     label: int | None = None
@@ -66,15 +66,15 @@ class ShardSample:
 
 @dataclass(frozen=True)
 class ShardContents:
-    """What is in a shard."""
+    """The samples and member count of a shard."""
 
     samples: Sequence[ShardSample]
-    members: int  # regular files, whatever they are
-    imageless: Sequence[bytes] = ()  # keys of samples passed over for want of an image
+    members: int  # regular files of any kind
+    imageless: Sequence[bytes] = ()  # keys of samples without an image, which are skipped
 
 
 def index_path(shard: str | Path) -> str:
-    """Where a shard's own index lies."""
+    """Path of the index beside a shard."""
     return f"{shard}.index"
 
 
@@ -86,16 +86,16 @@ def write_index(shard: str | Path, contents: ShardContents, classes: Sequence[st
 
 
 def read_index(shard: str | Path) -> Columns:
-    """The index beside the shard; a MillError where it is missing, damaged or another tar's."""
+    """Read the index beside the shard; MillError if missing, damaged or of another tar."""
     path, status = Path(index_path(shard)), os.stat(shard)
     index = columns.read(path, KIND)
     if index.meta["tar_bytes"] != status.st_size:
-        raise _not_of_this_tar(path)
+        raise _foreign_index(path)
     if index.meta["tar_mtime_ns"] != status.st_mtime_ns:  # a copy, or another tar of this size
-        found = scan_shard(shard)
-        names = list_fingerprint(found.samples)
-        if (found.members, names) != (index.meta["members"], index.meta["fingerprint"]):
-            raise _not_of_this_tar(path)
+        contents = scan_shard(shard)
+        actual = list_fingerprint(contents.samples)
+        if (contents.members, actual) != (index.meta["members"], index.meta["fingerprint"]):
+            raise _foreign_index(path)
     return index
 
 
@@ -106,7 +106,7 @@ def build_index(
     tar_mtime_ns: int,
     classes: Sequence[str] = (),
 ) -> Columns:
-    """The index, in memory."""
+    """Build the index in memory."""
     samples = sorted(contents.samples, key=lambda sample: sample.offset)
     unlabelled = [sample for sample in samples if sample.label is None]
     if unlabelled and len(unlabelled) < len(samples):
@@ -140,25 +140,25 @@ def build_index(
 
 
 def list_fingerprint(samples: Sequence[ShardSample]) -> str:
-    """Equal for equal lists of images, whether or not their contents have been looked at."""
+    """Fingerprint of the images' names, offsets and sizes, which ignores their content."""
     digest = hashlib.sha256()
     for sample in sorted(samples, key=lambda sample: sample.offset):
         digest.update(b"%b\0%d %d\n" % (sample.name, sample.offset, sample.size))
     return digest.hexdigest()[:32]
 
 
-# ----------------------------------------------------------------------------------- from the tar
+# --------------------------------------------------------------------------------------- scanning
 
 
 def scan_shard(shard: str | Path, checksums: bool = False) -> ShardContents:
-    """What the tar's headers say; the images are only read for their checksums."""
+    """List a tar's samples from its headers; reads the images only if `checksums` are wanted."""
     try:
         descriptor = os.open(shard, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise MillError(f"cannot open the shard {shard}: {error.strerror}") from None
     try:
         reader = FileReader(descriptor)
-        contents = _group(str(shard), reader)
+        contents = _group_members(str(shard), reader)
         return _with_checksums(contents, reader) if checksums else contents
     except TarError as error:
         raise MillError(f"the shard {shard} {error}") from None
@@ -168,35 +168,36 @@ def scan_shard(shard: str | Path, checksums: bool = False) -> ShardContents:
         os.close(descriptor)
 
 
-def _group(shard: str, reader: FileReader) -> ShardContents:
-    parts: dict[bytes, dict[str, Member]] = {}
+def _group_members(shard: str, reader: FileReader) -> ShardContents:
+    samples_by_key: dict[bytes, dict[str, Member]] = {}  # members by extension
     labels: dict[bytes, int] = {}
     count = 0
     for member in tar.members(reader):
         count += 1
-        named = shard_samples.split_name(member.name)
-        if named is None:
+        key_and_extension = shard_samples.split_name(member.name)
+        if key_and_extension is None:
             continue
-        key, extension = named
-        sample = parts.setdefault(key, {})
+        key, extension = key_and_extension
+        sample = samples_by_key.setdefault(key, {})
         if extension in sample:
-            raise _complain(shard, member, "is there twice: samples need keys of their own")
+            raise _member_error(shard, member, "is there twice: samples need keys of their own")
         sample[extension] = member
         if extension in (shard_samples.CLASS, shard_samples.JSON):
-            if member.size > _MOST_LABEL_BYTES:
-                raise _complain(shard, member, f"has {member.size:,} bytes, too many for a label")
+            if member.size > _MAX_LABEL_BYTES:
+                problem = f"has {member.size:,} bytes, too many for a label"
+                raise _member_error(shard, member, problem)
             data = reader.take(member.size)
             if len(data) < member.size:
-                continue  # truncated: the next turn says so
+                continue  # truncated: the next member raises TarError
             try:
                 label = shard_samples.parse_label(extension, data)
             except SampleError as error:
-                raise _complain(shard, member, str(error)) from None
+                raise _member_error(shard, member, str(error)) from None
             if label is not None and (extension == shard_samples.CLASS or key not in labels):
                 labels[key] = label
 
     samples, imageless = [], []
-    for key, sample in parts.items():
+    for key, sample in samples_by_key.items():
         try:
             image = shard_samples.image_member(sample)
         except SampleError as error:
@@ -208,29 +209,29 @@ def _group(shard: str, reader: FileReader) -> ShardContents:
             continue
         mask = sample.get(shard_samples.MASK)
         for member in filter(None, (image, mask)):
-            if member.size > _MOST_BYTES:
-                raise _complain(shard, member, "has more than 4 GiB: it cannot be an image")
+            if member.size > _MAX_MEMBER_BYTES:
+                raise _member_error(shard, member, "has more than 4 GiB: it cannot be an image")
         at = (mask.offset, mask.size) if mask else (0, 0)
         samples.append(ShardSample(image.name, image.offset, image.size, labels.get(key), *at))
     return ShardContents(samples, count, imageless)
 
 
 def _with_checksums(contents: ShardContents, reader: FileReader) -> ShardContents:
-    def checked(sample: ShardSample) -> ShardSample:
+    def with_checksum(sample: ShardSample) -> ShardSample:
         image = zlib.crc32(reader.at(sample.offset, sample.size))
         mask = zlib.crc32(reader.at(sample.mask_offset, sample.mask_size))
         at = (sample.mask_offset, sample.mask_size)
         return ShardSample(sample.name, sample.offset, sample.size, sample.label, *at, image, mask)
 
-    samples = [checked(sample) for sample in contents.samples]
+    samples = [with_checksum(sample) for sample in contents.samples]
     return ShardContents(samples, contents.members, contents.imageless)
 
 
-def _complain(shard: str, member: Member, what: str) -> MillError:
-    return MillError(f"the member {os.fsdecode(member.name)!r} of the shard {shard} {what}")
+def _member_error(shard: str, member: Member, problem: str) -> MillError:
+    return MillError(f"the member {os.fsdecode(member.name)!r} of the shard {shard} {problem}")
 
 
-def _not_of_this_tar(path: Path) -> MillError:
+def _foreign_index(path: Path) -> MillError:
     return MillError(
         f"cannot use {path}: it is not the index of the tar beside it; delete it, or make it again"
     )

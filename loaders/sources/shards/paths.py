@@ -1,4 +1,4 @@
-"""Which shards the user means: a tar, a brace range, a pattern, a list, a folder of tars, URLs."""
+"""Expands how users name shards: a tar, a brace range, a glob, a list, a folder of tars, URLs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _URL = re.compile(r"(pipe:|[a-z][a-z0-9+.-]+://)")
 
 
 def are_shard_urls(data: Any) -> bool:
-    """Whether these shards are streamed, not read from a disk of this machine."""
+    """True for shards that are streamed rather than read from a file system."""
     names = data if isinstance(data, list | tuple) else [data]
-    found = [isinstance(name, str) and bool(_URL.match(name)) for name in names]
-    if any(found) and not all(found):
+    is_url = [isinstance(name, str) and bool(_URL.match(name)) for name in names]
+    if any(is_url) and not all(is_url):
         raise MillError(
             "some shards of the list are URLs and some are files: "
             "give all as files, or all as URLs (a file's is file:///its/path)"
         )
-    return any(found)
+    return any(is_url)
 
 
 def are_shard_paths(data: Any) -> bool:
-    """Whether this names tars, rather than anything else that can be read."""
+    """True if the data names tar files, or a list or folder of them."""
     if isinstance(data, list | tuple):
         return True
     if os.path.isdir(folder := os.path.expanduser(data)):
@@ -40,30 +40,31 @@ def are_shard_paths(data: Any) -> bool:
 
 
 def expand_paths(data: ShardPaths) -> list[str]:
-    """The shards' paths: brace ranges in their own order, patterns and folders sorted."""
+    """Paths of the shards: brace ranges in their order, globs and folders sorted."""
     names = list(data) if isinstance(data, list | tuple) else [data]
     if not names:
         raise MillError("the list of shards is empty")
     for name in names:
         if not isinstance(name, str | Path):
             raise MillError(f"a list of shards holds paths, not {name!r}")
-    return [path for name in names for path in _expand(os.path.expanduser(str(name)))]
+    return [path for name in names for path in _expand_name(os.path.expanduser(str(name)))]
 
 
 def expand_urls(data: str | Sequence[str]) -> list[str]:
-    """The shards' URLs, with brace ranges written out."""
-    return [url for name in ([data] if isinstance(data, str) else data) for url in _braces(name)]
+    """URLs of the shards, with brace ranges expanded."""
+    names = [data] if isinstance(data, str) else data
+    return [url for name in names for url in _expand_braces(name)]
 
 
-def _expand(name: str) -> list[str]:
+def _expand_name(name: str) -> list[str]:
     if os.path.isdir(name):
         return sorted(os.path.join(name, file) for file in os.listdir(name) if _is_tar(file))
     if os.path.lexists(name):
         return [name]
-    return [path for pattern in _braces(name) for path in _glob(pattern)]
+    return [path for pattern in _expand_braces(name) for path in _expand_glob(pattern)]
 
 
-def _braces(name: str) -> list[str]:
+def _expand_braces(name: str) -> list[str]:
     if "{" not in name:
         return [name]
     from braceexpand import braceexpand
@@ -76,17 +77,17 @@ def _braces(name: str) -> list[str]:
         ) from None
 
 
-def _glob(pattern: str) -> list[str]:
+def _expand_glob(pattern: str) -> list[str]:
     if not glob.has_magic(pattern) or os.path.lexists(pattern):
         return [pattern]
-    found = sorted(glob.glob(pattern))
-    if not found:
+    matches = sorted(glob.glob(pattern))
+    if not matches:
         raise MillError(f"no file matches {pattern!r}: check the pattern")
-    return found
+    return matches
 
 
 def _holds_only_tars(folder: str) -> bool:
-    """Some, and neither images nor sub-folders."""
+    """True if the folder holds tars, and neither images nor sub-folders."""
     tars = 0
     try:
         with os.scandir(folder) as entries:
@@ -97,7 +98,7 @@ def _holds_only_tars(folder: str) -> bool:
                     return False
                 tars += _is_tar(entry.name)
     except OSError:
-        return False  # what lists folders says what is wrong
+        return False  # listing it as an image folder will raise the error
     return tars > 0
 
 

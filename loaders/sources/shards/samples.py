@@ -1,15 +1,15 @@
-"""Which members of a shard make a sample, by WebDataset's rule.
+"""Groups members of a shard into samples by WebDataset's rule.
 
-Members whose paths are equal up to the first dot of the base name make one sample; what follows
-that dot is the extension, in any case:
+The path up to the first dot of the base name is the key, which members of one sample share; the
+rest is the extension, whose case is ignored:
 
-- the image: a member whose extension is an image type ("a.jpg"), or the only one that ends in
-  one ("a.v2.jpg") but for the mask; where there are several types the first of EXTENSIONS;
-- its label: the integer in "a.cls" (ASCII), else `label` or `class` of the object in "a.json"
-  where that is an integer; other members of the object, and other values, mean nothing here;
-- its mask: "a.mask.png".
+- image: the member whose extension is an image type ("a.jpg"), or the only one that ends in an
+  image type ("a.v2.jpg"), masks aside; among several types, the first in EXTENSIONS;
+- label: the integer in "a.cls" (ASCII), else `label` or `class` of the JSON object in "a.json" if
+  that is an integer; other JSON fields and values are ignored;
+- mask: "a.mask.png".
 
-Everything else is passed over, and so are hidden files and WebDataset's own `__names__`.
+All other members are ignored, as are hidden files and WebDataset's reserved `__names__`.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from patchmill.loaders.sources.folder import EXTENSIONS
 
 MASK, CLASS, JSON = "mask.png", "cls", "json"
 
-Part = TypeVar("Part")
+T = TypeVar("T")
 
 _RANK = {extension: rank for rank, extension in enumerate(EXTENSIONS)}
-_META = re.compile(rb"__[^/]*__($|/)")
+_RESERVED = re.compile(rb"__[^/]*__($|/)")
 
 
 class SampleError(Exception):
-    """What is wrong with a member: the end of a sentence that begins with its name."""
+    """A problem with a member; the message continues a sentence that begins with its name."""
 
 
 def split_name(name: bytes) -> tuple[bytes, str] | None:
-    """The key and the lower-case extension, where the member can be a part of a sample."""
+    """Key and lower-case extension of a member; None if it cannot belong to a sample."""
     base = name.rfind(b"/") + 1
     dot = name.find(b".", base)
-    if dot <= base or (name.startswith(b"__") and _META.match(name)):
+    if dot <= base or (name.startswith(b"__") and _RESERVED.match(name)):
         return None
     extension = name[dot + 1 :].lower().decode("ascii", "replace")
     last = extension.rpartition(".")[2]
@@ -46,33 +46,33 @@ def split_name(name: bytes) -> tuple[bytes, str] | None:
     return None
 
 
-def image_member(parts: Mapping[str, Part]) -> Part | None:
-    """The image among a sample's parts, by extension; a SampleError where that is not clear."""
-    plain = [extension for extension in parts if extension in _RANK]
+def image_member(members: Mapping[str, T]) -> T | None:
+    """The image among a sample's members by extension; SampleError where it is ambiguous."""
+    plain = [extension for extension in members if extension in _RANK]
     if plain:
-        return parts[min(plain, key=_RANK.__getitem__)]
-    dotted = [name for name in parts if name not in (MASK, CLASS, JSON)]
+        return members[min(plain, key=_RANK.__getitem__)]
+    dotted = [name for name in members if name not in (MASK, CLASS, JSON)]
     if len(dotted) > 1:
         raise SampleError(
             f"has {len(dotted)} images (.{dotted[0]}, .{dotted[1]}): call the one to take .jpg or "
             ".png, or put no dot into the names before the ending"
         )
-    return parts[dotted[0]] if dotted else None
+    return members[dotted[0]] if dotted else None
 
 
 def parse_label(extension: str, data: bytes) -> int | None:
-    """What a "cls" or "json" member says; a SampleError where it cannot be read."""
+    """The label in a "cls" or "json" member; SampleError where it cannot be parsed."""
     try:
         if extension == CLASS:
             return _check_label(int(data.decode("ascii")))
-        found = json.loads(data)
+        content = json.loads(data)
     except (ValueError, RecursionError):
         shown = data[:40].decode("ascii", "replace")
         wanted = "an integer" if extension == CLASS else "JSON"
         raise SampleError(f"is not {wanted}: {shown!r}") from None
-    for field in ("label", "class") if isinstance(found, dict) else ():
-        if isinstance(found.get(field), int) and not isinstance(found[field], bool):
-            return _check_label(found[field])
+    for field in ("label", "class") if isinstance(content, dict) else ():
+        if isinstance(content.get(field), int) and not isinstance(content[field], bool):
+            return _check_label(content[field])
     return None
 
 

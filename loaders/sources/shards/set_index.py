@@ -1,9 +1,9 @@
-"""The index of a data set of shards: one memory-mapped file, put together from the shards' own.
+"""The index of a shard set: one memory-mapped file, concatenated from the indexes of its shards.
 
-Made at the first start and kept in the cache; later starts map it and only compare each shard's
-size and modification time. Where a shard has an index beside it, that is used; the headers of the
-others are gone through once. The columns are those of `shard_index`, of all shards one after
-another; `starts` says where each shard's rows begin, `checked` whether they have checksums.
+Built at the first start and cached; later starts map it and only compare the size and modification
+time of each shard. An index beside a shard is used if there is one; other shards are scanned once.
+The columns are those of `index`, concatenated over the shards; `starts` holds the first row of each
+shard, and `checked` whether its rows have checksums.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ log = logging.getLogger("patchmill")
 KIND = "shards index 1"
 
 _THREADS = 16  # on network disks each shard costs round trips
-_STATS = 64  # shards that a thread looks at in one go
-_RACY_NS = 2_000_000_000  # a tar that changed this lately may change again at the same time
-_MOST_CLASSES = 1 << 20
-_SHOWN = 3
+_STATS_PER_TASK = 64  # shards whose status a thread checks at a time
+_RACY_NS = 2_000_000_000  # a tar this young may change again within the same timestamp
+_MAX_CLASSES = 1 << 20
+_NAMED = 3
 
-State = tuple[int, int, int]  # of a shard: size, modification time, that of the index beside it
+ShardState = tuple[int, int, int]  # size, mtime, mtime of the index beside it (0: none)
 
 
 def open_set_index(paths: Sequence[str]) -> Columns:
-    """The index of these shards, in this order; a MillError names what is missing or damaged."""
-    paths = _real(paths)
+    """Open or build the index of these shards, in this order; MillError for bad shards."""
+    paths = _resolve_folders(paths)
     states = _states(paths)
     with contextlib.ExitStack() as stack:
         folder = None
@@ -53,7 +53,7 @@ def open_set_index(paths: Sequence[str]) -> Columns:
             if index := _find(file, states):
                 return index
             stack.enter_context(cache.lock(file.with_suffix(".lock")))
-            if index := _find(file, states):  # made by another process meanwhile
+            if index := _find(file, states):  # built by another process meanwhile
                 return index
         except MillError as error:
             log.warning("the shards will be indexed anew at each start: %s", error)
@@ -68,8 +68,8 @@ def open_set_index(paths: Sequence[str]) -> Columns:
         return Columns(meta, joined)
 
 
-def _real(paths: Sequence[str]) -> list[str]:
-    """With the folders' links followed, each once: thousands of shards lie in few folders."""
+def _resolve_folders(paths: Sequence[str]) -> list[str]:
+    """Resolve links in the folders, once per folder: thousands of shards lie in a few."""
     split = [os.path.split(path) for path in paths]
     folders = {folder: os.path.realpath(folder) for folder in {folder for folder, _ in split}}
     return [os.path.join(folders[folder], name) for folder, name in split]
@@ -79,29 +79,30 @@ def _key(paths: Sequence[str]) -> str:
     return hashlib.sha256(b"\0".join(map(os.fsencode, paths))).hexdigest()[:16]
 
 
-def _find(file: Path, states: Sequence[State]) -> Columns | None:
+def _find(file: Path, states: Sequence[ShardState]) -> Columns | None:
     index = columns.find(file, KIND)
     return index if index and np.array_equal(index["states"], np.array(states)) else None
 
 
-def _states(paths: Sequence[str]) -> list[State]:
-    chunks = (paths[first : first + _STATS] for first in range(0, len(paths), _STATS))
-    found = [
+def _states(paths: Sequence[str]) -> list[ShardState]:
+    size = _STATS_PER_TASK
+    chunks = (paths[first : first + size] for first in range(0, len(paths), size))
+    states = [
         state
-        for chunk in map_in_threads(lambda some: list(map(_state, some)), chunks, _THREADS)
+        for chunk in map_in_threads(lambda chunk: list(map(_state, chunk)), chunks, _THREADS)
         for state in chunk
     ]
-    missing = [path for path, state in zip(paths, found, strict=True) if state is None]
+    missing = [path for path, state in zip(paths, states, strict=True) if state is None]
     if missing:
-        named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
         raise MillError(
             f"{len(missing)} of {len(paths)} shards cannot be found: {named}; "
             "fetch what is missing, or name only the shards that are there"
         )
-    return [state for state in found if state]
+    return [state for state in states if state]
 
 
-def _state(path: str) -> State | None:
+def _state(path: str) -> ShardState | None:
     try:
         status = os.stat(path)
     except OSError:
@@ -113,60 +114,59 @@ def _state(path: str) -> State | None:
     return status.st_size, status.st_mtime_ns, beside
 
 
-# --------------------------------------------------------------------------- from the shards' own
+# -------------------------------------------------------------------------------------- assembling
 
 
 @dataclass(frozen=True)
-class _Shard:
-    """What is known of a shard's index, which is only mapped while it is read: files are many."""
+class _ShardSummary:
+    """Summary of a shard's index, which is mapped only while it is read: there may be thousands."""
 
     path: str
     meta: dict[str, Any]
-    count: int  # of samples
-    names: frozenset[str]  # of the columns
-    labels: tuple[int, int]  # least and largest
+    count: int  # samples
+    columns: frozenset[str]  # names of the columns it has
+    labels: tuple[int, int]  # smallest and largest
     load: Callable[[], Columns]
 
 
 def _assemble(
-    paths: Sequence[str], states: Sequence[State], folder: Path | None
+    paths: Sequence[str], states: Sequence[ShardState], folder: Path | None
 ) -> tuple[dict[str, np.ndarray | Parts], dict[str, Any]]:
     started = time.time_ns()
     with track("indexing shards", len(paths)) as advance:
 
-        def one(number: int) -> _Shard:
-            shard = _describe(paths[number], _loader(paths[number], states[number], folder))
+        def summarise(number: int) -> _ShardSummary:
+            shard = _summarise(paths[number], _find_index(paths[number], states[number], folder))
             advance(1)
             return shard
 
-        shards = list(map_in_threads(one, range(len(paths)), _THREADS))
+        shards = list(map_in_threads(summarise, range(len(paths)), _THREADS))
     counts = [shard.count for shard in shards]
     if not sum(counts):
         raise MillError(f"there are no images in the {len(paths)} shards {paths[0]} ...")
     _check_labels(shards)
     _warn_of_imageless(shards)
-    is_racy = [started - state[1] < _RACY_NS for state in states]
-    kept = [(-1, -1, -1) if racy else state for racy, state in zip(is_racy, states, strict=True)]
+    recorded = [(-1, -1, -1) if started - state[1] < _RACY_NS else state for state in states]
     names, name_starts = columns.join([os.fsencode(path) for path in paths])
     content: dict[str, np.ndarray | Parts] = {
         name: Parts(np.dtype(dtype), sum(counts), _pieces(shards, name, dtype))
         for name, dtype in shard_index.DTYPES.items()
-        if any(name in shard.names for shard in shards)
+        if any(name in shard.columns for shard in shards)
     }
     content |= {
         "starts": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        "checked": np.array(["checksums" in shard.names for shard in shards], np.uint8),
+        "checked": np.array(["checksums" in shard.columns for shard in shards], np.uint8),
         "paths": names,
         "path_starts": name_starts,
-        "states": np.array(kept, np.int64),
+        "states": np.array(recorded, np.int64),
         "tar_states": np.array([state[:2] for state in states], np.int64),
     }
-    whole = hashlib.sha256("".join(shard.meta["fingerprint"] for shard in shards).encode())
-    return content, {"fingerprint": whole.hexdigest()[:16], "classes": _classes(shards)}
+    digest = hashlib.sha256("".join(shard.meta["fingerprint"] for shard in shards).encode())
+    return content, {"fingerprint": digest.hexdigest()[:16], "classes": _classes(shards)}
 
 
-def _loader(path: str, state: State, folder: Path | None) -> Callable[[], Columns]:
-    """What maps the shard's index: the one beside it, the one in the cache, or a new one."""
+def _find_index(path: str, state: ShardState, folder: Path | None) -> Callable[[], Columns]:
+    """A function that maps the shard's index: that beside it, a cached one, or a new one."""
     tar_bytes, tar_mtime_ns, has_beside = state
     if has_beside:
         try:
@@ -175,51 +175,51 @@ def _loader(path: str, state: State, folder: Path | None) -> Callable[[], Column
         except MillError as error:
             log.warning("%s (the shard's headers are read instead)", error)
     file = folder / f"{_key([path])}.shard" if folder else None
-    found = columns.find(file, shard_index.KIND) if file else None
-    good_for = (found.meta["tar_bytes"], found.meta["tar_mtime_ns"]) if found else None
-    if file and good_for == (tar_bytes, tar_mtime_ns):
+    cached = columns.find(file, shard_index.KIND) if file else None
+    indexed = (cached.meta["tar_bytes"], cached.meta["tar_mtime_ns"]) if cached else None
+    if file and indexed == (tar_bytes, tar_mtime_ns):
         return partial(columns.read, file, shard_index.KIND)
     started = time.time_ns()
     contents = shard_index.scan_shard(path)
     racy = started - tar_mtime_ns < _RACY_NS
     index = shard_index.build_index(path, contents, tar_bytes, -1 if racy else tar_mtime_ns)
     if file:
-        with contextlib.suppress(OSError):  # that the whole set's index is not kept is said there
+        with contextlib.suppress(OSError):  # `open_set_index` warns about the cache
             columns.write(file, shard_index.KIND, index.columns, index.meta)
             return partial(columns.read, file, shard_index.KIND)
     return lambda: index
 
 
-def _describe(path: str, load: Callable[[], Columns]) -> _Shard:
+def _summarise(path: str, load: Callable[[], Columns]) -> _ShardSummary:
     index = load()
     labels = index.columns.get("labels", np.zeros(1, np.int64))
-    span = int(labels.min()), int(labels.max())
+    extremes = int(labels.min()), int(labels.max())
     count = len(index["offsets"])
-    return _Shard(path, index.meta, count, frozenset(index.columns), span, load)
+    return _ShardSummary(path, index.meta, count, frozenset(index.columns), extremes, load)
 
 
-def _pieces(shards: Sequence[_Shard], name: str, dtype: str) -> Iterator[np.ndarray]:
-    """The column of each shard, or zeros where it has none."""
+def _pieces(shards: Sequence[_ShardSummary], name: str, dtype: str) -> Iterator[np.ndarray]:
+    """One column shard by shard; zeros for shards that lack it."""
     for shard in shards:
-        yield shard.load()[name] if name in shard.names else np.zeros(shard.count, dtype)
+        yield shard.load()[name] if name in shard.columns else np.zeros(shard.count, dtype)
 
 
-def _check_labels(shards: Sequence[_Shard]) -> None:
-    filled = [shard for shard in shards if shard.count]
-    without = [shard for shard in filled if "labels" not in shard.names]
-    if without and len(without) < len(filled):
+def _check_labels(shards: Sequence[_ShardSummary]) -> None:
+    nonempty = [shard for shard in shards if shard.count]
+    without = [shard for shard in nonempty if "labels" not in shard.columns]
+    if without and len(without) < len(nonempty):
         raise MillError(
-            f"the samples of {len(without)} of {len(filled)} shards have no labels, first those of "
-            f"{without[0].path}: label all samples, or none"
+            f"the samples of {len(without)} of {len(nonempty)} shards have no labels, first those "
+            f"of {without[0].path}: label all samples, or none"
         )
 
 
-def _classes(shards: Sequence[_Shard]) -> list[str]:
-    """The names that tools left in the indexes, else the numbers, as far as they make sense."""
-    spans = [shard.labels for shard in shards if "labels" in shard.names]
-    if not spans:
+def _classes(shards: Sequence[_ShardSummary]) -> list[str]:
+    """Class names from the indexes, else the class numbers if they are plausible."""
+    extremes = [shard.labels for shard in shards if "labels" in shard.columns]
+    if not extremes:
         return []
-    least, most = min(low for low, _ in spans), max(high for _, high in spans)
+    least, most = min(low for low, _ in extremes), max(high for _, high in extremes)
     named = {tuple(shard.meta["classes"]) for shard in shards} - {()}
     if len(named) > 1:
         raise MillError(
@@ -228,10 +228,10 @@ def _classes(shards: Sequence[_Shard]) -> list[str]:
     for names in named:
         if least >= 0 and most < len(names):
             return list(names)
-    return [str(number) for number in range(most + 1)] if 0 <= most < _MOST_CLASSES else []
+    return [str(number) for number in range(most + 1)] if 0 <= most < _MAX_CLASSES else []
 
 
-def _warn_of_imageless(shards: Sequence[_Shard]) -> None:
+def _warn_of_imageless(shards: Sequence[_ShardSummary]) -> None:
     if total := sum(shard.meta["imageless"] for shard in shards):
         first = next(shard.meta["first_imageless"] for shard in shards if shard.meta["imageless"])
         log.warning("%d samples without an image are left out, first %r", total, first)

@@ -1,7 +1,7 @@
-"""WebDataset shards on a local or mounted disk: any sample of any shard is one read.
+"""WebDataset shards on a local or mounted disk, with random access to every sample.
 
-`shard_samples` says which members of a tar make a sample. The order of all samples is that of the
-shards as they were given, and in a shard that of the images.
+`samples` defines which members of a tar make a sample. Samples are in the order of the shards as
+they were given, and within a shard in the order of the images.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from patchmill.loaders.sources.shards import set_index, tar
 
 
 class Shards(NumberedSource):
-    """All images in some tars: a path, a brace range, a pattern, a folder of tars or a list."""
+    """All images of a shard set: a tar, a brace range, a glob, a folder of tars or a list."""
 
     def __init__(self, data: shard_paths.ShardPaths) -> None:
         paths = shard_paths.expand_paths(data)
-        self.name = str(data) if isinstance(data, str | os.PathLike) else _shown(paths)
+        self.name = str(data) if isinstance(data, str | os.PathLike) else _describe_paths(paths)
         index = set_index.open_set_index(paths)
         self.fingerprint: str = index.meta["fingerprint"]
         self.classes: list[str] = index.meta["classes"]
@@ -34,7 +34,7 @@ class Shards(NumberedSource):
         self._index, self._starts = index, index["starts"].tolist()
         self._offsets, self._sizes = index["offsets"], index["sizes"]
         self.masked = "mask_sizes" in index.columns
-        self._open_files = OpenFiles(partial(_path, index), partial(_check, index))
+        self._open_files = OpenFiles(partial(_path, index), partial(_check_unchanged, index))
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -44,14 +44,14 @@ class Shards(NumberedSource):
         return self._read(index, self._offsets, self._sizes, checksums)
 
     def read_mask(self, index: int) -> bytes | None:
-        """The sample's .mask.png; None where it has none."""
+        """The encoded .mask.png of a sample; None where it has none."""
         offsets, sizes = (self._index.columns.get(f"mask_{name}") for name in ("offsets", "sizes"))
         if offsets is None or sizes is None or not sizes[index]:
             return None
         return self._read(index, offsets, sizes, self._index.columns.get("mask_checksums"))
 
     def mask(self, index: int) -> np.ndarray | None:
-        """uint8 [height, width], as its .mask.png has it; None where there is none."""
+        """The mask as uint8 [height, width]; None where there is none."""
         from patchmill.loaders.copypaste.mask_png import decode_mask
 
         data = self.read_mask(index)
@@ -67,11 +67,11 @@ class Shards(NumberedSource):
         return self._where(index, "offsets")
 
     def prefetch(self, ids: np.ndarray) -> None:
-        """Have the system fetch these samples from the disk while others are worked on."""
+        """Advise the kernel to read these samples ahead; does not wait."""
         if not hasattr(os, "posix_fadvise"):
             return
         for index in np.sort(ids).tolist():
-            with contextlib.suppress(OSError):  # reading says what is wrong
+            with contextlib.suppress(OSError):  # reading them will raise the error
                 shard, offset, size = self.locate(index)
                 file = self._open_files.get(shard)
                 os.posix_fadvise(file.number, offset, size, os.POSIX_FADV_WILLNEED)
@@ -109,10 +109,10 @@ def _path(index: columns.Columns, shard: int) -> bytes:
     return columns.item(index["paths"], index["path_starts"], shard)
 
 
-def _check(index: columns.Columns, shard: int, status: os.stat_result) -> None:
+def _check_unchanged(index: columns.Columns, shard: int, status: os.stat_result) -> None:
     if (status.st_size, status.st_mtime_ns) != tuple(index["tar_states"][shard].tolist()):
         raise OSError("the shard was changed since it was indexed")
 
 
-def _shown(paths: list[str]) -> str:
+def _describe_paths(paths: list[str]) -> str:
     return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more shards"

@@ -1,8 +1,8 @@
-"""The regular files of a tar: where each one's bytes lie, found from the 512-byte headers alone.
+"""A fast tar reader: lists the offsets of a tar's regular files from its 512-byte headers.
 
-Reads ustar, old V7, GNU (long names, sizes in base 256) and PAX (path and size) as Python's tarfile
-does, only several times faster and without passing over damage in silence. Names are bytes; nothing
-is ever extracted. Links, folders, devices and sparse files are passed over.
+Supports ustar, old V7, GNU (long names, base-256 sizes) and PAX (path and size) like Python's
+tarfile, but several times faster and without silently accepting damage. Names are bytes; nothing is
+ever extracted. Links, folders, devices and sparse files are skipped.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ from typing import BinaryIO, NamedTuple, Protocol
 BLOCK = 512
 
 _ZEROS = bytes(BLOCK)
-_WINDOW = 4096  # a label beside its image is read together with the headers around it
-_FILES = (b"0", b"\0", b"7")  # plain, of old programs, contiguous
-_WITHOUT_CONTENT = b"123456"  # links, devices, folders, pipes: whatever their size says
-_LONGEST_EXTENSION = 1 << 24  # bytes of a long name or of PAX records
+_WINDOW = 4096  # one read covers a small label member and the headers around it
+_REGULAR = (b"0", b"\0", b"7")  # regular, V7 regular, contiguous
+_WITHOUT_CONTENT = b"123456"  # links, devices, folders, pipes, whatever their size field
+_MAX_EXTENSION = 1 << 24  # bytes of a long name or of PAX records
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zX": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 class TarError(Exception):
-    """What is wrong with a tar, and where: the end of a sentence that begins with its name."""
+    """A problem with a tar; the message continues a sentence that begins with its name."""
 
 
 class Truncated(TarError):
-    """The file ends where the tar does not."""
+    """The file ends before the end-of-archive block."""
 
 
 class Member(NamedTuple):
-    """A regular file: its content is `size` bytes from byte `offset` on."""
+    """A regular file, whose content is `size` bytes at `offset`."""
 
     name: bytes
-    start: int  # of its first header
+    start: int  # offset of its first header
     offset: int
     size: int
 
 
 class Reader(Protocol):
-    """Goes through a tar in one direction."""
+    """Reads a tar sequentially."""
 
     position: int
 
     def take(self, count: int) -> bytes:
-        """The next bytes; fewer only at the end."""
+        """Read the next `count` bytes; fewer only at the end."""
         ...
 
     def skip(self, count: int) -> int:
-        """How many of the next bytes there were."""
+        """Skip up to `count` bytes; return how many there were."""
         ...
 
 
 class FileReader:
-    """Reads an open local file in small windows, so that what is skipped is hardly read."""
+    """Reads an open file in small windows, so that skipped content is mostly not read."""
 
     def __init__(self, descriptor: int, position: int = 0) -> None:
         self.position = position
@@ -77,12 +77,12 @@ class FileReader:
         return count
 
     def at(self, offset: int, count: int) -> bytes:
-        """Bytes from anywhere in the file; fewer only at its end."""
+        """Read `count` bytes at `offset`; fewer only at the end of the file."""
         return read_at(self._descriptor, count, offset)
 
 
 class StreamReader:
-    """Reads a pipe or a socket, of which what is skipped has to be read too."""
+    """Reads a pipe or a socket, where skipping means reading."""
 
     def __init__(self, stream: BinaryIO, position: int = 0) -> None:
         self.position = position
@@ -104,9 +104,9 @@ class StreamReader:
 
 
 def members(reader: Reader) -> Iterator[Member]:
-    """The regular files in turn; between two of them, the content may be taken from the reader.
+    """Iterate over the regular files; the caller may read the content of each from the reader.
 
-    A TarError says what is damaged. A tar ends with a block of zeros: without one it was cut short.
+    Raises TarError for damage. A tar ends with a block of zeros; without one it is truncated.
     """
     defaults: dict[bytes, bytes] = {}
     extended: dict[bytes, bytes] = {}
@@ -115,8 +115,8 @@ def members(reader: Reader) -> Iterator[Member]:
         at = reader.position - len(header)
         if len(header) < BLOCK:
             _check_compression(header, at)
-            raise _cut_short(at + len(header))
-        _check_sum(header, at)
+            raise _truncated_error(at + len(header))
+        _check_checksum(header, at)
         kind, size = header[156:157], _number(header[124:136], at)
         if kind == b"L":
             extended[b"path"] = _extension(reader, size).partition(b"\0")[0]
@@ -125,30 +125,30 @@ def members(reader: Reader) -> Iterator[Member]:
         elif kind in (b"x", b"X"):
             extended |= _records(_extension(reader, size), at)
         elif kind == b"K":
-            _pass_over(reader, size)
+            _skip_content(reader, size)
         else:
             name = _name(header)
             records = defaults | extended if defaults or extended else extended
             if b"size" in records:
                 size = _decimal(records[b"size"], at)
             if kind == b"S":
-                _pass_over_sparse_map(reader, header)
+                _skip_sparse_map(reader, header)
             offset = reader.position
             is_folder = kind == b"\0" and name.endswith(b"/")
-            if kind in _FILES and not is_folder and not (records and _is_sparse(records)):
+            if kind in _REGULAR and not is_folder and not (records and _is_sparse(records)):
                 yield Member(records.get(b"path") or name, start, offset, size)
             if kind not in _WITHOUT_CONTENT and not is_folder:
-                _pass_over(reader, size, offset)
+                _skip_content(reader, size, offset)
             extended, start = {}, reader.position
 
 
 def name_before(descriptor: int, offset: int) -> bytes:
-    """The name in the header before a member's content: of a long one the beginning."""
+    """The name in the header before a member's content; truncated if it is long."""
     return _name(read_at(descriptor, BLOCK, max(offset - BLOCK, 0)))
 
 
-def _pass_over(reader: Reader, size: int, offset: int | None = None) -> None:
-    """Go to the next header, wherever in the content the reader is."""
+def _skip_content(reader: Reader, size: int, offset: int | None = None) -> None:
+    """Advance to the next header from anywhere in the content."""
     offset = reader.position if offset is None else offset
     end = offset + size
     if (missing := end - reader.position) > 0 and reader.skip(missing) < missing:
@@ -158,19 +158,19 @@ def _pass_over(reader: Reader, size: int, offset: int | None = None) -> None:
         )
     padding = end + -end % BLOCK - reader.position
     if reader.skip(padding) < padding:
-        raise _cut_short(reader.position)
+        raise _truncated_error(reader.position)
 
 
 def _extension(reader: Reader, size: int) -> bytes:
     offset = reader.position
-    if size > _LONGEST_EXTENSION:
+    if size > _MAX_EXTENSION:
         raise TarError(f"is damaged: the name at byte {offset} has {size:,} bytes")
     data = reader.take(size)
-    _pass_over(reader, size, offset)
+    _skip_content(reader, size, offset)
     return data
 
 
-def _cut_short(at: int) -> Truncated:
+def _truncated_error(at: int) -> Truncated:
     return Truncated(
         f"is truncated: it ends at byte {at:,} without the zeros that end a tar"
         if at
@@ -178,21 +178,21 @@ def _cut_short(at: int) -> Truncated:
     )
 
 
-def _pass_over_sparse_map(reader: Reader, header: bytes) -> None:
+def _skip_sparse_map(reader: Reader, header: bytes) -> None:
     more = header[482]
     while more:
         block = reader.take(BLOCK)
         if len(block) < BLOCK:
-            raise _cut_short(reader.position)
+            raise _truncated_error(reader.position)
         more = block[504]
 
 
-def _check_sum(header: bytes, at: int) -> None:
-    """Adler-32's low half is 1 + the sum of the bytes, modulo 65521: far faster than a sum here."""
+def _check_checksum(header: bytes, at: int) -> None:
+    """Uses Adler-32, whose low half is 1 + the byte sum modulo 65521: far faster than sum()."""
     field = header[148:156]
-    ours = ((zlib.adler32(header) & 0xFFFF) - (zlib.adler32(field) & 0xFFFF) + 8 * 32) % 65521
+    actual = ((zlib.adler32(header) & 0xFFFF) - (zlib.adler32(field) & 0xFFFF) + 8 * 32) % 65521
     stored = _octal(field)
-    if stored is None or (stored % 65521 != ours and stored != _signed_sum(header)):
+    if stored is None or (stored % 65521 != actual and stored != _signed_sum(header)):
         _check_compression(header, at)
         if at == 0:
             raise TarError("is not a tar: it does not begin with a header")
@@ -200,7 +200,7 @@ def _check_sum(header: bytes, at: int) -> None:
 
 
 def _signed_sum(header: bytes) -> int:
-    """As some old programs add up."""
+    """The checksum of some old programs, which treat bytes as signed."""
     return 8 * 32 + sum(byte - 256 * (byte > 127) for byte in header[:148] + header[156:])
 
 
@@ -259,6 +259,7 @@ def _is_sparse(records: dict[bytes, bytes]) -> bool:
 
 
 def read_at(descriptor: int, count: int, offset: int) -> bytes:
+    """Read `count` bytes at `offset`, repeating short reads; fewer only at the end of the file."""
     data = os.pread(descriptor, count, offset)
     while len(data) < count and (
         more := os.pread(descriptor, count - len(data), offset + len(data))

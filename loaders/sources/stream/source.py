@@ -1,4 +1,4 @@
-"""A stream as pipelines want it: a source that knows the samples which are under way just now."""
+"""Adapts a stream to pipelines: a source that holds the samples of the batches being made."""
 
 from __future__ import annotations
 
@@ -17,43 +17,46 @@ _BACKGROUND_ATTEMPTS = permutation.MOST_SUBSTITUTES
 
 
 @dataclass
-class _Held:
+class _HeldSample:
     sample: StreamSample
-    company: dict[int, np.ndarray]  # ids of its batch, by epoch: where a round through the shards
-    times: int = 1  # meets the next, it may be in two batches
+    batch_ids: dict[int, np.ndarray]  # by epoch, as it is in two batches where epochs meet
+    references: int = 1
 
 
 class StreamSource:
-    """Holds the samples of the batches in the making; a bad one is replaced by one beside it."""
+    """Access by id to the samples of the batches being made; bad ones are replaced within a batch.
 
-    labels = None  # unknown as a whole: see `labels_of`
-    masked = True  # as far as anybody knows
+    `hold` adds a batch's samples, `release` drops them once the batch is made.
+    """
+
+    labels = None  # samples are not numbered in advance; see `labels_of`
+    masked = True  # unknown until a sample is read
     sample_count = None
 
     def __init__(self, stream: Stream) -> None:
         self.stream, self.name, self.fingerprint = stream, stream.name, stream.fingerprint
         self.classes: list[str] = []
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, _HeldSample] = {}
         self._lock = threading.Lock()
 
     def hold(self, batch: Sequence[StreamSample], epoch: int) -> np.ndarray:
-        """Keep these samples, of a batch for that epoch, until they are released; their ids."""
+        """Hold the samples of a batch of that epoch until they are released; return their ids."""
         ids = np.array([sample.id for sample in batch], np.int64)
         with self._lock:
             for sample in batch:
                 if held := self._held.get(sample.id):
-                    held.times, held.company[epoch] = held.times + 1, ids
+                    held.references, held.batch_ids[epoch] = held.references + 1, ids
                 else:
-                    self._held[sample.id] = _Held(sample, {epoch: ids})
+                    self._held[sample.id] = _HeldSample(sample, {epoch: ids})
         return ids
 
-    def release(self, wanted: np.ndarray) -> None:
-        """The batch of these ids is made."""
+    def release(self, ids: np.ndarray) -> None:
+        """Drop the samples of a finished batch."""
         with self._lock:
-            for id in wanted.tolist():
+            for id in ids.tolist():
                 if held := self._held.get(id):
-                    held.times -= 1
-                    if not held.times:
+                    held.references -= 1
+                    if not held.references:
                         del self._held[id]
 
     def clear(self) -> None:
@@ -64,21 +67,21 @@ class StreamSource:
         return self._held[index].sample.data
 
     def mask(self, index: int) -> np.ndarray | None:
-        """uint8 [height, width] of a sample that is held; None where it has none."""
+        """The mask of a held sample as uint8 [height, width]; None where it has none."""
         from patchmill.loaders.copypaste.mask_png import decode_mask
 
         data = self._held[index].sample.mask
-        return (
-            None if data is None else decode_mask(data, lambda: f"the mask of {self.where(index)}")
-        )
+        if data is None:
+            return None
+        return decode_mask(data, lambda: f"the mask of {self.where(index)}")
 
     def where(self, index: int) -> str:
         return self.stream.where(self._held[index].sample)
 
     def substitute(self, seed: int, epoch: int, id: int, attempt: int) -> int:
-        """Another sample of the same batch, the same one after a resume."""
-        company = self._held[id].company[epoch]
-        return int(company[permutation.substitute(seed, epoch, id, attempt, len(company))])
+        """Another sample of the same batch in place of a bad one; the same one after a resume."""
+        ids = self._held[id].batch_ids[epoch]
+        return int(ids[permutation.substitute(seed, epoch, id, attempt, len(ids))])
 
     def background_candidates(self, seed: int, epoch: int, id: int) -> list[int]:
         """Samples of the same batch of which one may become the background of sample `id`."""
@@ -86,6 +89,6 @@ class StreamSource:
         return [self.substitute(seed, epoch, id, attempt) for attempt in attempts]
 
     def labels_of(self, ids: np.ndarray) -> np.ndarray | None:
-        """Of samples that are held; None where they have none."""
+        """int64 labels of held samples; None where any has none."""
         labels = [self._held[id].sample.label for id in ids.tolist()]
         return None if None in labels else np.array(labels, np.int64)

@@ -1,13 +1,13 @@
-"""WebDataset shards that are streamed: from object stores, web servers or any command's output.
+"""Streamed WebDataset shards: from object stores, web servers or the output of a command.
 
 URLs are opened by the webdataset package: `https://host/data-{000000..000146}.tar`, `s3://...` (by
 the aws command), `gs://...`, `hf://...`, `file:///...`, and `pipe:COMMAND`, which runs the command
-in a shell: only read such URLs from people you trust.
+in a shell: only use such URLs from people you trust.
 
-In each epoch the shards are shuffled and dealt to the ranks; a rank reads its shards one after
-another, ahead of use, and shuffles its samples in windows. Which samples are in a window, and their
-order in it, depends on nothing but the seed, the epoch, the rank and the number of ranks.
-`shard_samples` says which members make a sample; here they must lie next to one another.
+Each epoch shuffles the shards and deals them to the ranks; a rank reads its shards in turn, ahead
+of use, and shuffles its samples in windows. The samples of a window and their order depend only on
+the seed, the epoch, the rank and the number of ranks. `shards.samples` defines which members make a
+sample; here they must be adjacent in the tar.
 """
 
 from __future__ import annotations
@@ -38,35 +38,38 @@ from patchmill.loaders.sources.shards.tar import Member, StreamReader, TarError,
 
 log = logging.getLogger("patchmill")
 
-_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # before each further attempt to read on
-_SPREAD = 0x9E3779B97F4A7C15  # odd: different windows get different seeds
+_RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+_WINDOW_SEED_STRIDE = 0x9E3779B97F4A7C15  # odd, so that different windows get different seeds
 
 
 @dataclass(frozen=True)
 class StreamPosition:
-    """Where a rank's stream stands: where its window begins, and how much of it has been used."""
+    """A position in a rank's stream: the start of the current window and the samples used of it.
 
-    turn: int = 0  # how many of this rank's shards lie before the window
-    offset: int = 0  # the byte of the shard at which the window begins
-    position: int = 0  # how many samples of the shard lie before the window
-    taken: int = 0  # samples of the window that have been used
+    Part of the loader's state: the field names must not change.
+    """
+
+    turn: int = 0  # number of this rank's shards before the window
+    offset: int = 0  # byte offset of the window in its shard
+    position: int = 0  # number of the shard's samples before the window
+    taken: int = 0  # number of samples used of the window
 
 
 @dataclass(frozen=True)
 class StreamSample:
-    """One sample; `after` is where to start in order to continue behind it."""
+    """One sample; the stream resumes after it from the position `after`."""
 
-    id: int  # shard number << 32 | its position in the shard: the same in every epoch
+    id: int  # shard number << 32 | position in the shard; the same in every epoch
     data: bytes
     label: int | None
     mask: bytes | None
     shard: int
-    offset: int  # at which its first header lies
+    offset: int  # of its first header
     after: StreamPosition
 
 
 class Stream:
-    """Shards that can only be read from their beginnings."""
+    """A shard set that can only be read sequentially."""
 
     def __init__(self, urls: str | Sequence[str], *, seed: int = 0, window: int = 1000) -> None:
         self.urls = paths.expand_urls(urls)
@@ -77,7 +80,7 @@ class Stream:
             _check_scheme(url)
 
     def shards(self, epoch: int, rank: int, world_size: int) -> np.ndarray:
-        """The numbers of the shards that one rank reads in an epoch, in its order."""
+        """Numbers of the shards that a rank reads in an epoch, in reading order."""
         if world_size > len(self.urls):
             raise MillError(
                 f"{len(self.urls)} streamed shards cannot be dealt to {world_size} ranks: "
@@ -88,62 +91,63 @@ class Stream:
         ]
 
     def where(self, sample: StreamSample) -> str:
-        """Where the sample lies, for the ledger."""
+        """Location of a sample, for the ledger: URL and byte offset."""
         return f"{self.urls[sample.shard]}: at byte {sample.offset}"
 
     def samples(
         self, epoch: int, rank: int = 0, world_size: int = 1, start: StreamPosition | None = None
     ) -> Iterator[StreamSample]:
-        """One rank's samples of an epoch, from `start` on: the `after` of a sample of the same
-        epoch, rank and number of ranks. Rereads the window of that sample, and nothing before it
-        where the shard can be sought in."""
+        """One rank's samples of an epoch.
+
+        `start` resumes from the `after` of a sample of the same epoch, rank and number of ranks. It
+        rereads that sample's window, and nothing before it if the shard's stream is seekable.
+        """
         start = start or StreamPosition()
         shards = self.shards(epoch, rank, world_size).tolist()
-        found = read_ahead(self._read_all(shards, start), self.window)
+        records = read_ahead(self._read_shards(shards, start), self.window)
         taken = start.taken
-        while window := list(itertools.islice(found, self.window)):
+        while window := list(itertools.islice(records, self.window)):
             first, last = window[0], window[-1]
             begin = StreamPosition(first.turn, first.start, first.position)
             shuffled = permutation.Order(
-                len(window), (self.seed + (first.id(shards) + 1) * _SPREAD) % 2**64
+                len(window), (self.seed + (first.id(shards) + 1) * _WINDOW_SEED_STRIDE) % 2**64
             ).ids(epoch, 0, len(window))
             for i in shuffled[taken:].tolist():
                 taken += 1
-                over = taken == len(window)
                 after = dataclasses.replace(begin, taken=taken)
-                if over:
+                if taken == len(window):
                     after = StreamPosition(last.turn, last.stop, last.position + 1)
-                piece, window[i] = window[i], _USED
-                yield piece.sample(shards, after)
+                record, window[i] = window[i], _USED
+                yield record.sample(shards, after)
             taken = 0
 
-    def _read_all(self, shards: list[int], start: StreamPosition) -> Generator[_Piece]:
+    def _read_shards(self, shards: list[int], start: StreamPosition) -> Generator[_Record]:
         offset, position = start.offset, start.position
         for turn in range(start.turn, len(shards)):
             url, failures = self.urls[shards[turn]], 0
             while True:
                 try:
-                    for piece in _read(url, turn, offset, position):
-                        yield piece
-                        offset, position, failures = piece.stop, piece.position + 1, 0
+                    for record in _read_shard(url, turn, offset, position):
+                        yield record
+                        offset, position, failures = record.stop, record.position + 1, 0
                     break
                 except (OSError, Truncated) as error:
                     reason = _reason(error)
-                    if failures == len(_PAUSES_S):
+                    if failures == len(_RETRY_DELAYS_S):
                         raise MillError(
                             f"cannot read the shard {url}: it {reason}, also when tried again "
                             f"{failures} times; check the URL and the network"
                         ) from None
                     log.warning("the shard %s %s; reading on from byte %d", url, reason, offset)
-                    time.sleep(_PAUSES_S[failures])
+                    time.sleep(_RETRY_DELAYS_S[failures])
                     failures += 1
                 except TarError as error:
                     raise MillError(f"the shard {url} {error}") from None
             offset = position = 0
 
 
-class _Piece(NamedTuple):
-    """A sample as it was read; it lies at start..stop of its shard."""
+class _Record(NamedTuple):
+    """A sample as read from the bytes start..stop of its shard."""
 
     turn: int
     start: int
@@ -163,72 +167,75 @@ class _Piece(NamedTuple):
         )
 
 
-_USED = _Piece(0, 0, 0, 0, b"", None, None)  # lets go of what has been given out
+_USED = _Record(0, 0, 0, 0, b"", None, None)  # replaces yielded samples, to free their memory
 
 
-def _read(url: str, turn: int, offset: int, position: int) -> Iterator[_Piece]:
-    """The samples of a shard from a byte on at which one begins."""
+def _read_shard(url: str, turn: int, offset: int, position: int) -> Iterator[_Record]:
+    """The samples of a shard from a byte offset at which one begins."""
     stream = _open(url)
     try:
-        reader = _from(stream, offset)
+        reader = _seek(stream, offset)
         imageless = 0
-        for start, stop, parts in _groups(url, reader):
-            piece = _piece(url, parts)
-            if piece is None:
+        for start, stop, members in _group_members(url, reader):
+            content = _parse_sample(url, members)
+            if content is None:
                 imageless += 1
                 continue
-            yield _Piece(turn, start, stop, position, *piece)
+            yield _Record(turn, start, stop, position, *content)
             position += 1
         if imageless:
             log.warning("%d samples without an image are left out of %s", imageless, url)
-        reader.skip(sys.maxsize)  # to the end, so that a command's exit tells whether all went well
+        reader.skip(
+            sys.maxsize
+        )  # read to the end, so that a failed command shows in its exit status
         stream.close()
     except Truncated:
-        stream.close()  # an OSError of the command that failed says more
+        stream.close()  # may raise the more telling OSError of a command that failed
         raise
     finally:
         with contextlib.suppress(OSError):
             stream.close()
 
 
-def _groups(
+def _group_members(
     url: str, reader: StreamReader
 ) -> Iterator[tuple[int, int, dict[str, tuple[Member, bytes]]]]:
-    """(first byte, byte behind, members by extension) of each run of members with one key."""
+    """(start, stop, members by extension) of each run of adjacent members with the same key."""
     key, start = b"", 0
-    parts: dict[str, tuple[Member, bytes]] = {}
+    members: dict[str, tuple[Member, bytes]] = {}
     for member in tar.members(reader):
-        named = shard_samples.split_name(member.name)
-        if named is None:
+        key_and_extension = shard_samples.split_name(member.name)
+        if key_and_extension is None:
             continue
-        if named[0] != key and parts:
-            yield start, member.start, parts
-            parts = {}
-        if not parts:
-            key, start = named[0], member.start
-        if named[1] in parts:
+        new_key, extension = key_and_extension
+        if new_key != key and members:
+            yield start, member.start, members
+            members = {}
+        if not members:
+            key, start = new_key, member.start
+        if extension in members:
             shown = os.fsdecode(member.name)
             raise MillError(f"the member {shown!r} of the shard {url} is there twice")
         content = reader.take(member.size)
         if len(content) < member.size:
             raise Truncated(f"is truncated: it ends at byte {reader.position}")
-        parts[named[1]] = member, content
-    if parts:
-        ends = [member.offset + member.size for member, _ in parts.values()]
-        yield start, max(end + -end % tar.BLOCK for end in ends), parts
+        members[extension] = member, content
+    if members:
+        ends = [member.offset + member.size for member, _ in members.values()]
+        yield start, max(end + -end % tar.BLOCK for end in ends), members
 
 
-def _piece(
-    url: str, parts: dict[str, tuple[Member, bytes]]
+def _parse_sample(
+    url: str, members: dict[str, tuple[Member, bytes]]
 ) -> tuple[bytes, int | None, bytes | None] | None:
-    """The image, its label and its mask; None where there is no image."""
-    member = next(iter(parts.values()))[0]
+    """Image, label and mask of a sample; None if it has no image."""
+    member = next(iter(members.values()))[0]
     try:
-        image = shard_samples.image_member(parts)
+        image = shard_samples.image_member(members)
         labels = []
         for extension in (shard_samples.CLASS, shard_samples.JSON):
-            if extension in parts:
-                member, content = parts[extension]
+            if extension in members:
+                member, content = members[extension]
                 labels.append(shard_samples.parse_label(extension, content))
     except SampleError as error:
         shown = os.fsdecode(member.name)
@@ -236,7 +243,7 @@ def _piece(
     if image is None:
         return None
     label = next((label for label in labels if label is not None), None)
-    mask = parts.get(shard_samples.MASK)
+    mask = members.get(shard_samples.MASK)
     return image[1], label, mask[1] if mask else None
 
 
@@ -251,7 +258,7 @@ def _open(url: str) -> Any:
     return gopen(url, "rb")
 
 
-def _from(stream: Any, offset: int) -> StreamReader:
+def _seek(stream: Any, offset: int) -> StreamReader:
     if offset and hasattr(stream, "seekable") and stream.seekable():
         stream.seek(offset)
         return StreamReader(stream, offset)

@@ -88,7 +88,6 @@ def test_what_puts_a_row_together(d: int, splits: int, capability: int, tmp_path
         assert found.spilled <= MOST_SPILLED and found.shared <= 16 * 1024
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("d", [128, 300])
 def test_launches_compile_as_they_are_called(d: int, monkeypatch: pytest.MonkeyPatch):
     """Everything up to the GPU, with arguments and types as the host gives them."""

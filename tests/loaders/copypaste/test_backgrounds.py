@@ -1,4 +1,4 @@
-"""The image behind a pasted one: the plainest of a few, by what masks tell without being seen."""
+"""Backgrounds for copy-paste: of eight candidates, the one whose mask has the least foreground."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ shares = st.dictionaries(st.integers(0, 9), st.none() | st.floats(0, 1), min_siz
 
 
 @given(shares, st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(0, 9))
-def test_the_plainest_is_taken(
+def test_the_candidate_with_least_foreground_is_taken(
     known: dict[int, float | None], candidates: list[int], id: int
 ) -> None:
     taken = least_foreground(id, candidates, known.__getitem__)
@@ -55,7 +55,9 @@ def test_the_plainest_is_taken(
     assert taken == next(other for other in others if known[other] == min(seen))
 
 
-def test_a_file_tells_without_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreground_is_read_from_a_mask_file_without_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = open_source(making.photos(tmp_path / "src", 3))
     plane = np.tile(np.array([0, 0, 0, 255], np.uint8), (4, 4))
     rows = [
@@ -71,7 +73,7 @@ def test_a_file_tells_without_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert least_foreground(9, [2, 1, 0], found.foreground) == 0
 
 
-def test_other_masks_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_masks_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source("scenes(count=3, size=48)")
     asked: list[int] = []
     mask = source.mask  # type: ignore[attr-defined]
@@ -84,7 +86,7 @@ def test_other_masks_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert found.stats() == masks.MaskStats()
 
 
-def test_scenes_come_before_plain_ones() -> None:
+def test_chosen_backgrounds_show_less_foreground() -> None:
     """Chosen backgrounds show less foreground than images on the whole."""
     found = masks.open_masks(open_source("scenes(count=40, size=48)"))
     assert found is not None

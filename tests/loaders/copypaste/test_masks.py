@@ -1,4 +1,4 @@
-"""Masks from the data or from a file beside it: which is found, and what is of no use."""
+"""Masks from the data or from a mask file: which is found, and which masks training may use."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_mask_of_three_channels_is_an_error_that_names_it(
         found.plane(2)
 
 
-def test_scenes_know_theirs() -> None:
+def test_scenes_have_masks() -> None:
     source = open_source("scenes(count=3, size=48)")
     found = masks.open_masks(source)
     assert found is not None
@@ -113,14 +113,14 @@ def test_without_any(tmp_path: Path) -> None:
 
 
 @given(arrays.arrays(np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9)))
-def test_a_plane_is_flat_where_all_of_it_is_on_one_side(plane: np.ndarray) -> None:
+def test_a_mask_of_one_side_only_is_degenerate(plane: np.ndarray) -> None:
     foreground = (plane >= 128).mean()
     assert bool(masks.degenerate_reason(plane)) == (foreground in (0, 1))
     if foreground in (0, 1):
         assert ("foreground" if foreground else "background") in masks.degenerate_reason(plane)
 
 
-def test_threads_count_every_question_once(tmp_path: Path) -> None:
+def test_threads_count_every_lookup_once(tmp_path: Path) -> None:
     found = masks.open_masks(beton(tmp_path, [data for data, _ in KINDS.values()]))
     assert found is not None
     with ThreadPoolExecutor(8) as pool:
@@ -128,7 +128,7 @@ def test_threads_count_every_question_once(tmp_path: Path) -> None:
     assert found.stats() == MaskStats(used=100, missing=50, degenerate=100, unreadable=50)
 
 
-def test_the_first_that_cannot_be_read_is_told_of(
+def test_the_first_unreadable_mask_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = masks.open_masks(beton(tmp_path, [b"broken", encode_mask(half()), b"broken"]))

@@ -9,7 +9,7 @@ import pytest
 from helpers_pipelines import mill_threads
 
 from patchmill.loaders.pipelines import spec
-from patchmill.loaders.pipelines.spec import missing
+from patchmill.loaders.pipelines.spec import unavailable
 
 
 @pytest.fixture(autouse=True)
@@ -19,15 +19,15 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def nothing_was_told() -> None:
-    """What a process tells once, each test may ask for."""
-    spec._tell.cache_clear()
+def nothing_was_logged_yet() -> None:
+    """Forget what `log_once` has logged in this process."""
+    spec.log_once.cache_clear()
 
 
 @pytest.fixture(params=["threads", "dali"])
 def pipeline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What `make_loader` takes: for tests of what every pipeline promises."""
-    if request.param == "dali" and missing("nvidia.dali"):
+    if request.param == "dali" and unavailable("nvidia.dali"):
         pytest.skip("needs DALI")
     monkeypatch.setenv("TEST_PIPELINE", request.param)
     return request.param

@@ -97,9 +97,9 @@ def make_loader(
     return loaders.build(data, recipe, batch_size, **{**usual, **settings})
 
 
-def batch_blocks(loader: Any) -> Any:
-    """The memory that batches come from, on the CPU."""
-    return getattr(loader.pipeline, "_place", loader.pipeline)._canvases._blocks
+def batch_pool(loader: Any) -> Any:
+    """The pool that batch memory comes from, on the CPU."""
+    return getattr(loader.pipeline, "_backend", loader.pipeline)._views._pool
 
 
 def mill_threads() -> set[threading.Thread]:

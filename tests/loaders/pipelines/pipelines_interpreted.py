@@ -50,29 +50,29 @@ def on_gpu(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., Any]:
     """`make_loader`, with the pipeline that a GPU gets."""
-    if request.param == "dali" and spec.missing("nvidia.dali"):
+    if request.param == "dali" and spec.unavailable("nvidia.dali"):
         pytest.skip("needs DALI")
 
     def make(*arguments: Any, **settings: Any) -> Any:
         settings = {"ledger": tmp_path / "gpu", **settings}
         loader = make_loader(*arguments, pipeline="threads", **settings)
-        work = loader.pipeline._work
+        config = loader.pipeline._config
         if request.param == "threads":
-            from patchmill.loaders.pipelines.gpu.pipeline import ThreadsGpu
+            from patchmill.loaders.pipelines.gpu.pipeline import GpuThreadsPipeline
 
-            loader.pipeline = ThreadsGpu(work)
+            loader.pipeline = GpuThreadsPipeline(config)
         else:
             from patchmill.loaders.pipelines.dali import pipeline
 
-            monkeypatch.setattr(pipeline, "OnCpu", pipeline.OnGpu)
-            loader.pipeline = pipeline.Dali(work)
+            monkeypatch.setattr(pipeline, "CpuBackend", pipeline.GpuBackend)
+            loader.pipeline = pipeline.DaliPipeline(config)
         return loader
 
     return make
 
 
 def views_of(loader: Any) -> Any:
-    return getattr(loader.pipeline, "_views", None) or loader.pipeline._place._views
+    return getattr(loader.pipeline, "_views", None) or loader.pipeline._backend._views
 
 
 def assert_rendered(batch: Any, images: list[np.ndarray], targets: Any) -> None:
@@ -225,7 +225,7 @@ def test_images_larger_than_a_block_of_the_arena(
     on_gpu: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (arena, gpu_views):
-        monkeypatch.setattr(module, "BLOCK", 4096)
+        monkeypatch.setattr(module, "BLOCK_BYTES", 4096)
     sizes = [(60, 70), (10, 20), (30, 40), (100, 90), (36, 37), (8, 8)]
     source: Any = Pictures(6)
     source.read = lambda index: saved(picture(index, *sizes[index]), "PNG")
@@ -239,27 +239,27 @@ def test_memory_comes_back_and_there_is_only_so_much_of_it(on_gpu: Callable[...,
     loader = on_gpu(12, DOT, 1, prefetch=2)
     views, made = views_of(loader), {"arena": 0, "batch": 0}
 
-    def counted(blocks: memory.Blocks, kind: str) -> None:
-        original = blocks.extra
+    def counted(blocks: memory.BlockPool, kind: str) -> None:
+        original = blocks.allocate
 
-        def extra(size: int) -> np.ndarray:
+        def allocate(size: int) -> np.ndarray:
             made[kind] += 1
             return original(size)
 
-        blocks.extra = extra  # type: ignore[method-assign]
+        blocks.allocate = allocate  # type: ignore[method-assign]
 
-    counted(views._packed, "arena")
-    counted(views._batches, "batch")
+    counted(views._arena_pool, "arena")
+    counted(views._batch_pool, "batch")
     for steps in (12, 3, 12):
         for step, _ in enumerate(loader, 1):
             if step == steps:
                 break
     assert made["arena"] <= 2 + 2
     assert made["batch"] <= 2 + 2 + 2
-    assert len(views._packed._free) == made["arena"]
-    assert len(views._batches._free) >= made["batch"] - 1  # the loop's last batch is alive
+    assert len(views._arena_pool._free) == made["arena"]
+    assert len(views._batch_pool._free) >= made["batch"] - 1  # the loop's last batch is alive
     loader.close()
-    assert len(views._packed._free) == len(views._batches._free) == 0
+    assert len(views._arena_pool._free) == len(views._batch_pool._free) == 0
 
 
 def test_what_is_kept_does_not_change(on_gpu: Callable[..., Any]) -> None:

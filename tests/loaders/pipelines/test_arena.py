@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from patchmill.loaders.decode.decoder import BadImage, decode
 from patchmill.loaders.pipelines.gpu import arena as arenas
-from patchmill.loaders.pipelines.gpu.arena import Arena, Place, decode_into
-from patchmill.loaders.pipelines.gpu.side_stream import Side
-from patchmill.loaders.pipelines.memory import Blocks
+from patchmill.loaders.pipelines.gpu.arena import Allocation, Arena, decode_into
+from patchmill.loaders.pipelines.gpu.side_stream import SideStream
+from patchmill.loaders.pipelines.memory import BlockPool
 from patchmill.loaders.stats import Counters
 
 BLOCK = 4096  # in these tests
@@ -26,11 +26,11 @@ BLOCK = 4096  # in these tests
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arenas, "BLOCK", BLOCK)
+    monkeypatch.setattr(arenas, "BLOCK_BYTES", BLOCK)
 
 
 def new(count: int = 1) -> list[Arena]:
-    blocks = Blocks(BLOCK, torch.uint8)
+    blocks = BlockPool(BLOCK, torch.uint8)
     return [Arena(blocks) for _ in range(count)]
 
 
@@ -42,9 +42,9 @@ def new(count: int = 1) -> list[Arena]:
 def test_rooms_from_many_threads_do_not_overlap(sizes: list[int], threads: int) -> None:
     (arena,) = new()
 
-    def write(numbered: tuple[int, int]) -> Place:
+    def write(numbered: tuple[int, int]) -> Allocation:
         number, size = numbered
-        place = arena.room(size)
+        place = arena.allocate(size)
         place.memory[:] = number
         return place
 
@@ -68,21 +68,21 @@ def test_rooms_from_many_threads_do_not_overlap(sizes: list[int], threads: int) 
 
 def test_an_image_larger_than_a_block_has_one_of_its_own_and_leaves_the_open_one() -> None:
     (arena,) = new()
-    first, large, second = (arena.room(size) for size in (100, 3 * BLOCK, 200))
+    first, large, second = (arena.allocate(size) for size in (100, 3 * BLOCK, 200))
     assert (first.block, large.block, second.block) == (0, 1, 0)
     assert [len(memory) for memory in arena.memory] == [BLOCK, 3 * BLOCK]
-    assert arena.room(BLOCK).block == 2
+    assert arena.allocate(BLOCK).block == 2
 
 
 def test_blocks_come_back_with_the_arena_and_extras_do_not() -> None:
-    blocks = Blocks(BLOCK, torch.uint8)
+    blocks = BlockPool(BLOCK, torch.uint8)
     arena = Arena(blocks)
     for size in (BLOCK, BLOCK, 2 * BLOCK):
-        arena.room(size)
+        arena.allocate(size)
     assert len(blocks._free) == 0
     del arena
     assert [block.size for block in blocks._free] == [BLOCK, BLOCK]
-    kept = Arena(blocks).room(10).memory  # as an image does
+    kept = Arena(blocks).allocate(10).memory  # as an image does
     assert len(blocks._free) == 1
     del kept
     assert len(blocks._free) == 2
@@ -91,7 +91,7 @@ def test_blocks_come_back_with_the_arena_and_extras_do_not() -> None:
 @pytest.mark.parametrize("name", odd())
 def test_images_in_an_arena_are_those_of_the_decoder(name: str) -> None:
     (arena,), data = new(), odd()[name]
-    before = arena.room(33)
+    before = arena.allocate(33)
     before.memory[:] = 7
     try:
         expected = decode(data)
@@ -101,7 +101,7 @@ def test_images_in_an_arena_are_those_of_the_decoder(name: str) -> None:
         assert str(ours.value) == str(error)
         return
     height, width, place = decode_into(arena, data)
-    behind = arena.room(33)
+    behind = arena.allocate(33)
     behind.memory[:] = 9
     assert (arena.image(place[:2], height, width) == expected).all()
     assert (before.memory == 7).all()
@@ -139,10 +139,10 @@ def test_blocks_are_lent_to_one_at_a_time(
     dtype: torch.dtype, elements: int, steps: list[bool]
 ) -> None:
     """Taking and dropping in any order: what is alive keeps its values, memory is used again."""
-    blocks, alive, made = Blocks(elements, dtype), [], set()
+    blocks, alive, made = BlockPool(elements, dtype), [], set()
     for number, take in enumerate(steps):
         if take or not alive:
-            block = blocks.take()
+            block = blocks.acquire()
             assert (block.dtype, block.shape) == (dtype, (elements,))
             assert block.data_ptr() % 64 == 0
             made.add(block.data_ptr())
@@ -164,8 +164,8 @@ def alive_at_once(steps: list[bool]) -> int:
 
 
 def test_any_part_of_a_block_keeps_it() -> None:
-    blocks = Blocks(60, torch.float32)
-    part = blocks.take()[:48].view(4, 12)[2, 3:5].numpy()[1:]
+    blocks = BlockPool(60, torch.float32)
+    part = blocks.acquire()[:48].view(4, 12)[2, 3:5].numpy()[1:]
     gc.collect()
     assert len(blocks._free) == 0
     del part
@@ -175,8 +175,8 @@ def test_any_part_of_a_block_keeps_it() -> None:
 
 
 def test_blocks_outlive_their_owner() -> None:
-    blocks = Blocks(60, torch.float32)
-    block = blocks.take().fill_(3)
+    blocks = BlockPool(60, torch.float32)
+    block = blocks.acquire().fill_(3)
     del blocks
     gc.collect()
     assert (block == 3).all()
@@ -187,46 +187,46 @@ def test_blocks_outlive_their_owner() -> None:
 
 def test_work_on_the_cpu_is_over_when_it_is_queued() -> None:
     counters = Counters(("upload", "render"))
-    side = Side(torch.device("cpu"), counters, most=1)
+    side = SideStream(torch.device("cpu"), counters, max_queued=1)
     assert side.stream is None
     for items in (3, 4):
         with side.queue(items) as queued:
-            queued.keep(object())
-            queued.done("upload")
-            queued.done("render")
+            queued.keep_alive(object())
+            queued.end_stage("upload")
+            queued.end_stage("render")
         assert queued.event is None
-        assert queued.is_over()
+        assert queued.is_done()
         queued.wait()
     assert counters.items == {"upload": 7, "render": 7}
     assert all(nanoseconds > 0 for nanoseconds in counters.nanoseconds.values())
-    side.finish()
-    assert not side._underway
+    side.synchronize()
+    assert not side._queue
 
 
 def test_what_fails_is_not_counted_and_the_next_is_queued() -> None:
     counters = Counters(("upload", "render"))
-    side = Side(torch.device("cpu"), counters, most=2)
+    side = SideStream(torch.device("cpu"), counters, max_queued=2)
     with pytest.raises(ZeroDivisionError), side.queue(3) as queued:
-        queued.done("upload")
+        queued.end_stage("upload")
         raise ZeroDivisionError
     with side.queue(2) as queued:
-        queued.done("upload")
-        queued.done("render")
+        queued.end_stage("upload")
+        queued.end_stage("render")
     assert counters.items == {"upload": 2, "render": 2}
 
 
 def test_a_late_thread_and_its_successor_take_turns() -> None:
     counters = Counters(("render",))
-    side, inside = Side(torch.device("cpu"), counters, most=2), []
+    side, inside = SideStream(torch.device("cpu"), counters, max_queued=2), []
 
     def work() -> None:
         for _ in range(200):
             with side.queue(1) as queued:
                 inside.append(1)
                 assert len(inside) == 1
-                queued.done("render")
+                queued.end_stage("render")
                 inside.pop()
-            side.finish()
+            side.synchronize()
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:

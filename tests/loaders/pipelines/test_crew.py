@@ -39,10 +39,10 @@ def in_a_thread(function: Callable[[], Any]) -> list[Any]:
 def test_a_countdown_ends_with_the_last_sample() -> None:
     countdown = Countdown(3)
     for _ in range(2):
-        countdown.finish_one()
-        assert not countdown.over
-    countdown.finish_one()
-    assert countdown.over
+        countdown.count_down()
+        assert not countdown.done
+    countdown.count_down()
+    assert countdown.done
     assert in_a_thread(countdown.wait) == [None]
     assert in_a_thread(countdown.wait) == [None]  # over it stays
 
@@ -50,19 +50,19 @@ def test_a_countdown_ends_with_the_last_sample() -> None:
 def test_a_countdown_ends_with_the_first_error_and_gives_it_once() -> None:
     countdown, errors = Countdown(3), [KeyError("first"), KeyError("second")]
     for error in errors:
-        countdown.finish_one(error)
-    assert countdown.over
+        countdown.count_down(error)
+    assert countdown.done
     assert in_a_thread(countdown.wait) == errors[:1]
 
 
 def test_a_cancelled_countdown_says_that_the_iteration_is_over() -> None:
     countdown = Countdown(3)
     countdown.cancel()
-    assert countdown.over
+    assert countdown.done
     assert isinstance(countdown.wait(), MillError)
-    countdown.finish_one()
+    countdown.count_down()
     countdown.cancel()
-    assert countdown.over
+    assert countdown.done
 
 
 def test_a_countdown_may_be_cancelled_by_whoever_is_finishing_it() -> None:
@@ -78,19 +78,19 @@ def with_lock(lock: Any, function: Callable[[], None]) -> None:
 
 
 def test_a_waiting_thread_wakes() -> None:
-    for end in (Countdown.finish_one, Countdown.cancel):
+    for end in (Countdown.count_down, Countdown.cancel):
         countdown = Countdown(1)
         timer = threading.Timer(0.05, end, (countdown,))
         timer.start()
         (result,) = in_a_thread(countdown.wait)
-        assert (result is None) == (end is Countdown.finish_one)
+        assert (result is None) == (end is Countdown.count_down)
 
 
 def test_a_cancelled_job_ends_both_waits() -> None:
     job = Job(0, np.arange(3), 1, Countdown(3))
-    job.made = Countdown(1)
+    job.ready = Countdown(1)
     job.cancel()
-    assert job.cancelled and job.gathered.over and job.made.over
+    assert job.cancelled and job.loaded.done and job.ready.done
 
 
 # ------------------------------------------------------------------------------- from other threads
@@ -183,15 +183,15 @@ def test_stats_may_be_asked_for_by_another_thread() -> None:
 def scarce(monkeypatch: pytest.MonkeyPatch, blocks: int) -> list[int]:
     """Memory for so many blocks; the list that comes back holds how many were asked for."""
     asked: list[int] = []
-    original = memory.Blocks.extra
+    original = memory.BlockPool.allocate
 
-    def extra(own: memory.Blocks, size: int) -> np.ndarray:
+    def allocate(pool: memory.BlockPool, size: int) -> np.ndarray:
         asked.append(size)
         if len(asked) > blocks:
             raise memory.out_of_memory(size)
-        return original(own, size)
+        return original(pool, size)
 
-    monkeypatch.setattr(memory.Blocks, "extra", extra)
+    monkeypatch.setattr(memory.BlockPool, "allocate", allocate)
     return asked
 
 
@@ -238,7 +238,7 @@ def test_workers_stuck_in_a_read_hold_up_no_end(
     """All of them: the consumer is told at once, and the next iteration has others."""
     from patchmill.loaders.pipelines import crew
 
-    monkeypatch.setattr(crew, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(crew, "JOIN_TIMEOUT_S", 0.05)
     gate, waiting = threading.Event(), threading.Semaphore(0)
 
     def read(index: int) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_pipelines import RECIPE, Pictures, batch_blocks, encoded, make_loader, mill_threads
+from helpers_pipelines import RECIPE, Pictures, batch_pool, encoded, make_loader, mill_threads
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.order import permutation
-from patchmill.loaders.pipelines import memory, worker
+from patchmill.loaders.pipelines import memory, samples
 
 pytestmark = pytest.mark.usefixtures("pipeline")
 
@@ -247,14 +247,14 @@ def test_a_loader_can_be_iterated_again_after_an_error() -> None:
 
 def test_an_error_that_is_kept_keeps_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    monkeypatch.setattr(memory.Blocks, "extra", counting(memory.Blocks.extra, made))
+    monkeypatch.setattr(memory.BlockPool, "allocate", counting(memory.BlockPool.allocate, made))
     loader = make_loader(Pictures(24, stumble), workers=3)
     try:
         next(iter(loader))
     except BrokenError as error:
         kept = error
     assert kept.__traceback__ is not None
-    assert len(batch_blocks(loader)._free) == len(made) > 0
+    assert len(batch_pool(loader)._free) == len(made) > 0
 
 
 def counting(function: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
@@ -278,7 +278,7 @@ def test_a_read_that_does_not_return_does_not_hold_up_the_end(
 ) -> None:
     from patchmill.loaders.pipelines import crew
 
-    monkeypatch.setattr(crew, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(crew, "JOIN_TIMEOUT_S", 0.05)
     ids, stuck = permutation.Order(24, 0).ids(0, 0, 24).tolist(), threading.Event()
     source = Pictures(24, lambda index: stuck.wait() if index == ids[8] else None)
     loader = make_loader(source, workers=2)
@@ -298,6 +298,6 @@ def test_the_search_for_a_substitute_is_bounded(monkeypatch: pytest.MonkeyPatch)
     def fail(index: int) -> None:
         raise OSError("no luck")
 
-    monkeypatch.setattr(worker, "MOST_SUBSTITUTES", 5)
+    monkeypatch.setattr(samples, "MOST_SUBSTITUTES", 5)
     with pytest.raises(MillError, match="no readable sample was found in 5 draws"):
         next(iter(make_loader(Pictures(24, fail), workers=1)))

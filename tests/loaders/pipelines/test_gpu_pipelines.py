@@ -16,8 +16,8 @@ from helpers_odd_images import jpeg, odd, picture, saved
 from helpers_pipelines import GLANCE, RECIPE, Pictures, make_loader, mill_threads
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.pipelines.memory import DeviceBlocks
-from patchmill.loaders.pipelines.spec import missing
+from patchmill.loaders.pipelines.memory import DeviceBlockPool
+from patchmill.loaders.pipelines.spec import unavailable
 from patchmill.loaders.recipe import Crop, Recipe, Views
 
 pytestmark = pytest.mark.gpu
@@ -31,7 +31,7 @@ PIPELINES = ["threads", "dali(hardware=0)", "dali(hardware=1)"]
 @pytest.fixture(params=PIPELINES)
 def pipeline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What `on_gpu` takes; the share is given, so that no time goes into measuring it."""
-    if request.param != "threads" and missing("nvidia.dali"):
+    if request.param != "threads" and unavailable("nvidia.dali"):
         pytest.skip("needs DALI")
     monkeypatch.setenv("TEST_PIPELINE", request.param)
     return request.param
@@ -175,7 +175,7 @@ def test_every_stage_is_counted_when_an_epoch_is_over(pipeline: str) -> None:
 def test_auto_takes_dali_where_it_is_installed(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "patchmill"):
         loader = on_gpu(Photos(48), pipeline="auto", workers=1)
-    expected = "threads" if missing("nvidia.dali") else "dali"
+    expected = "threads" if unavailable("nvidia.dali") else "dali"
     assert loader.pipeline.name == expected
     assert any(line.startswith(f"pipeline {expected}, because ") for line in caplog.messages)
     assert sum(len(batch) for batch in loader) == 48
@@ -278,20 +278,22 @@ NUMBERS = 1 << 20
 
 
 @pytest.fixture
-def blocks() -> DeviceBlocks:
-    return DeviceBlocks(NUMBERS, torch.float32, torch.device("cuda", torch.cuda.current_device()))
+def blocks() -> DeviceBlockPool:
+    return DeviceBlockPool(
+        NUMBERS, torch.float32, torch.device("cuda", torch.cuda.current_device())
+    )
 
 
-def lent(blocks: DeviceBlocks, side: torch.cuda.Stream, value: int) -> torch.Tensor:
+def lent(blocks: DeviceBlockPool, side: torch.cuda.Stream, value: int) -> torch.Tensor:
     """A block full of `value`, for the current stream."""
     with torch.cuda.stream(side):
-        block = blocks.take().fill_(value)
+        block = blocks.acquire().fill_(value)
         done = side.record_event()
     torch.cuda.current_stream().wait_event(done)
     return block
 
 
-def test_a_block_is_written_again_only_after_its_reader(blocks: DeviceBlocks) -> None:
+def test_a_block_is_written_again_only_after_its_reader(blocks: DeviceBlockPool) -> None:
     side, seen = torch.cuda.Stream(), []
     places = set()
     for value in range(20):
@@ -304,12 +306,12 @@ def test_a_block_is_written_again_only_after_its_reader(blocks: DeviceBlocks) ->
     assert [total.item() for total in seen] == [2 * value for value in range(20)]
 
 
-def test_a_block_waits_for_the_stream_that_it_was_handed_to(blocks: DeviceBlocks) -> None:
+def test_a_block_waits_for_the_stream_that_it_was_handed_to(blocks: DeviceBlockPool) -> None:
     side, user, seen = torch.cuda.Stream(), torch.cuda.Stream(), []
     for value in range(20):
         with torch.cuda.stream(user):
             block = lent(blocks, side, value)
-            blocks.read_on(block, user)
+            blocks.record_reader(block, user)
             torch.cuda._sleep(SLEEP)
             seen.append(block.min() + block.max())
         del block  # where the default stream is the current one, with nothing to do
@@ -318,7 +320,7 @@ def test_a_block_waits_for_the_stream_that_it_was_handed_to(blocks: DeviceBlocks
 
 
 @pytest.mark.parametrize("how", ["cleared", "gone"])
-def test_memory_given_back_to_torch_waits_too(blocks: DeviceBlocks, how: str) -> None:
+def test_memory_given_back_to_torch_waits_too(blocks: DeviceBlockPool, how: str) -> None:
     side = torch.cuda.Stream()
     block = lent(blocks, side, 1)
     place = block.data_ptr()
@@ -336,8 +338,8 @@ def test_memory_given_back_to_torch_waits_too(blocks: DeviceBlocks, how: str) ->
     del others
 
 
-def test_any_part_of_a_block_keeps_it(blocks: DeviceBlocks) -> None:
-    part = blocks.take()[:1000].view(10, 100)[3, 5:]
+def test_any_part_of_a_block_keeps_it(blocks: DeviceBlockPool) -> None:
+    part = blocks.acquire()[:1000].view(10, 100)[3, 5:]
     assert len(blocks._free) == 0
     del part
     assert len(blocks._free) == 1
@@ -363,16 +365,18 @@ def test_ten_thousand_batches_with_all_free_memory_poisoned(
     batches = {1: 1000, 2: 4000, 3: 3000, 7: 2000}
     sources = {size: Photos(size * count) for size, count in batches.items()}
     expected = {size: sums(source, size, calm=True) for size, source in sources.items()}
-    take = DeviceBlocks.take
+    acquire = DeviceBlockPool.acquire
     monkeypatch.setattr(
-        DeviceBlocks, "take", lambda blocks: poisoned(take(blocks).view(torch.uint8), blocks)
+        DeviceBlockPool,
+        "acquire",
+        lambda blocks: poisoned(acquire(blocks).view(torch.uint8), blocks),
     )
     with white_images(pipeline):
         for size, source in sources.items():
             assert torch.equal(sums(source, size, calm=False), expected[size])
 
 
-def poisoned(memory: torch.Tensor, blocks: DeviceBlocks) -> torch.Tensor:
+def poisoned(memory: torch.Tensor, blocks: DeviceBlockPool) -> torch.Tensor:
     return memory.fill_(0xFF).view(blocks._dtype)
 
 
@@ -380,8 +384,8 @@ def sums(source: Photos, batch_size: int, calm: bool) -> torch.Tensor:
     """The checksums of an epoch's batches, waiting for each of them or never."""
     loader, found = on_gpu(source, SPECK, batch_size, workers=4), []
     if not calm:
-        views = getattr(loader.pipeline, "_views", None) or loader.pipeline._place._views
-        views._packed._free = Poisoning()
+        views = getattr(loader.pipeline, "_views", None) or loader.pipeline._backend._views
+        views._arena_pool._free = Poisoning()
     rng = np.random.default_rng(0)
     for batch in loader:
         if calm:
@@ -469,14 +473,14 @@ def test_memory_does_not_grow(pipeline: str) -> None:
 def test_there_are_no_more_blocks_than_batches_alive(
     pipeline: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places, take = set(), DeviceBlocks.take
+    places, acquire = set(), DeviceBlockPool.acquire
 
-    def watched(blocks: DeviceBlocks) -> torch.Tensor:
-        block = take(blocks)
+    def watched(blocks: DeviceBlockPool) -> torch.Tensor:
+        block = acquire(blocks)
         places.add(block.data_ptr())
         return block
 
-    monkeypatch.setattr(DeviceBlocks, "take", watched)
+    monkeypatch.setattr(DeviceBlockPool, "acquire", watched)
     loader = on_gpu(Photos(200), RECIPE, 4, prefetch=2)
     for _ in range(2):
         for batch in loader:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_pipelines import RECIPE, Pictures, batch_blocks, make_loader, mill_threads
+from helpers_pipelines import RECIPE, Pictures, batch_pool, make_loader, mill_threads
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.pipelines.worker import Worker
@@ -78,15 +78,15 @@ def test_the_garbage_collector_may_end_an_iteration_from_one_of_its_threads(
     """Where an iterator is part of a cycle, any thread may be the one that finds it."""
     armed, collected = threading.Event(), threading.Event()
 
-    def paint(*arguments: Any) -> None:
+    def render(*arguments: Any) -> None:
         if armed.is_set():
             gc.collect()
             collected.set()
         time.sleep(0.001)
         original(*arguments)
 
-    original = Worker.paint
-    monkeypatch.setattr(Worker, "paint", paint)
+    original = Worker.render
+    monkeypatch.setattr(Worker, "render", render)
     gc.disable()
     try:
         iterator = iter(make_loader(2000, batch_size=200))
@@ -232,7 +232,7 @@ def test_a_loader_is_freed_without_the_garbage_collector() -> None:
             break
         for _ in loader:
             pass
-        gone = weakref.ref(loader), weakref.ref(loader.pipeline), weakref.ref(batch_blocks(loader))
+        gone = weakref.ref(loader), weakref.ref(loader.pipeline), weakref.ref(batch_pool(loader))
         del loader
         assert [reference() for reference in gone] == [None] * 3
     finally:

@@ -19,25 +19,25 @@ CPU, GPU = (SimpleNamespace(device=torch.device(name)) for name in ("cpu", "cuda
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What is constructed, in place of pipelines that need a GPU."""
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Calls of stand-ins for the pipelines, which may need a GPU: folder and arguments."""
     calls: list[Any] = []
 
-    def module(path: str, name: str) -> None:
+    def replace(folder: str, name: str) -> None:
+        path = f"patchmill.loaders.pipelines.{folder}.pipeline"
         stub = types.ModuleType(path)
-        setattr(stub, name, lambda *arguments: calls.append((path.split(".")[-1], *arguments)))
+        setattr(stub, name, lambda *arguments: calls.append((folder, *arguments)))
         monkeypatch.setitem(sys.modules, path, stub)
-        package, _, leaf = path.rpartition(".")
-        monkeypatch.setattr(sys.modules[package], leaf, stub, raising=False)
 
-    for leaf, name in (("threads", "Threads"), ("threads_gpu", "ThreadsGpu"), ("dali", "Dali")):
-        module(f"patchmill.loaders.pipelines.{leaf}", name)
+    replace("cpu", "CpuThreadsPipeline")
+    replace("gpu", "GpuThreadsPipeline")
+    replace("dali", "DaliPipeline")
     return calls
 
 
-def lacking(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+def make_unavailable(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
     monkeypatch.setattr(
-        spec, "missing", lambda name: "which is not installed" if name in modules else None
+        spec, "unavailable", lambda name: "which is not installed" if name in modules else None
     )
 
 
@@ -53,33 +53,33 @@ def test_auto_on_the_cpu_is_threads_and_says_so(caplog: pytest.LogCaptureFixture
 def test_what_was_asked_for_needs_no_line(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
-    made: list[Any],
+    built: list[Any],
     pipeline: str,
 ) -> None:
-    lacking(monkeypatch)
+    make_unavailable(monkeypatch)
     with caplog.at_level(logging.INFO, "patchmill"):
         spec.choose(pipeline).open(CPU)
     assert not caplog.messages
 
 
 def test_auto_on_a_gpu_is_dali_where_it_is_installed(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, made: list[Any]
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, built: list[Any]
 ) -> None:
-    lacking(monkeypatch)
+    make_unavailable(monkeypatch)
     with caplog.at_level(logging.INFO, "patchmill"):
         spec.choose("auto").open(GPU)
-    assert made == [("dali", GPU, None)]
+    assert built == [("dali", GPU, None)]
     (line,) = caplog.messages
     assert line == "pipeline dali, because the views belong on cuda:1 and DALI is installed"
 
 
 def test_auto_on_a_gpu_without_dali_is_threads_and_names_the_remedy(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, made: list[Any]
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, built: list[Any]
 ) -> None:
-    lacking(monkeypatch, "nvidia.dali")
+    make_unavailable(monkeypatch, "nvidia.dali")
     with caplog.at_level(logging.INFO, "patchmill"):
         spec.choose("auto").open(GPU)
-    assert made == [("threads_gpu", GPU)]
+    assert built == [("gpu", GPU)]
     (line,) = caplog.messages
     assert line.startswith("pipeline threads, because DALI would be faster, which is not installed")
     assert line.endswith("pip install 'patchmill[dali]'")
@@ -87,29 +87,29 @@ def test_auto_on_a_gpu_without_dali_is_threads_and_names_the_remedy(
 
 @pytest.mark.parametrize("pipeline", ["auto", "threads", "dali"])
 def test_no_views_on_a_gpu_without_triton(
-    monkeypatch: pytest.MonkeyPatch, made: list[Any], pipeline: str
+    monkeypatch: pytest.MonkeyPatch, built: list[Any], pipeline: str
 ) -> None:
-    lacking(monkeypatch, "triton")
+    make_unavailable(monkeypatch, "triton")
     with pytest.raises(MillError, match="made on a GPU by Triton, which is not installed: pip in"):
         spec.choose(pipeline).open(GPU)
-    assert not made
+    assert not built
 
 
 def test_dali_on_the_cpu_does_without_triton(
-    monkeypatch: pytest.MonkeyPatch, made: list[Any]
+    monkeypatch: pytest.MonkeyPatch, built: list[Any]
 ) -> None:
-    lacking(monkeypatch, "triton")
+    make_unavailable(monkeypatch, "triton")
     spec.choose("dali").open(CPU)
-    assert made == [("dali", CPU, None)]
+    assert built == [("dali", CPU, None)]
 
 
 @pytest.mark.parametrize(("share", "expected"), [("0", 0), ("0.5", 0.5), ("1", 1), ("None", None)])
 def test_the_hardwares_share_is_passed_on(
-    monkeypatch: pytest.MonkeyPatch, made: list[Any], share: str, expected: float | None
+    monkeypatch: pytest.MonkeyPatch, built: list[Any], share: str, expected: float | None
 ) -> None:
-    lacking(monkeypatch)
+    make_unavailable(monkeypatch)
     spec.choose(f"dali(hardware={share})").open(GPU)
-    assert made == [("dali", GPU, expected)]
+    assert built == [("dali", GPU, expected)]
 
 
 @pytest.mark.parametrize("share", ["-0.1", "1.01", "'half'", "1e999", "[0.5]"])
@@ -136,8 +136,8 @@ def test_what_cannot_be_chosen_is_one_sentence(text: str, said: str) -> None:
 def test_what_is_missing_is_told_from_what_is_broken(tmp_path: Any, monkeypatch: Any) -> None:
     (tmp_path / "brokenlibrary.py").write_text("raise OSError('libcudart.so.99: cannot\\nopen')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert spec.missing("json") is None
-    assert spec.missing("no_such_library") == "which is not installed"
-    assert spec.missing("brokenlibrary") == (
+    assert spec.unavailable("json") is None
+    assert spec.unavailable("no_such_library") == "which is not installed"
+    assert spec.unavailable("brokenlibrary") == (
         "which cannot be loaded (libcudart.so.99: cannot open)"
     )

@@ -59,7 +59,8 @@ def test_boundary_connectivity_is_its_formula(made):
     graph, boundary = build_graph(*made), touches_border(made[1], made[2], 8)
     scale = colour_scales(graph)
     paths = floyd_warshall(
-        edge_costs(graph.colour, graph.near, boundary, scale.clip), 3 * scale.geodesic
+        edge_costs(graph.colour_distances, graph.adjacency, boundary, scale.clip),
+        3 * scale.geodesic,
     )
     found = robust_background.boundary_connectivity(paths, boundary, scale.geodesic)
     np.testing.assert_allclose(found, helpers_reference.rbd(*made[:2], otsu)["con"], rtol=5e-3)
@@ -70,7 +71,8 @@ def test_things_hold_on_to_the_boundary_less_than_backgrounds():
     labels, count = slic.superpixels(rgb_to_lab(image), 260, 120, 20.0, 10)
     graph, boundary = build_graph(image, labels, count), touches_border(labels, count, 8)
     paths = floyd_warshall(
-        edge_costs(graph.colour, graph.near, boundary, colour_scales(graph).clip), FAR
+        edge_costs(graph.colour_distances, graph.adjacency, boundary, colour_scales(graph).clip),
+        FAR,
     )
     connectivity = robust_background.boundary_connectivity(
         paths, boundary, colour_scales(graph).geodesic

@@ -166,18 +166,18 @@ def test_an_interrupted_training_ends_where_the_whole_one_does(
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     all_losses = train.train(settings(6), whole, "cpu")
     monkeypatch.setattr(train, "_SAVE_EVERY", 2)
-    objective, seen = train.objective, []
+    loss, seen = train.deep_supervision_loss, []
 
     def interrupted(*inputs: object) -> object:
         seen.append(1)
         if len(seen) == 4:
             raise KeyboardInterrupt
-        return objective(*inputs)
+        return loss(*inputs)
 
-    monkeypatch.setattr(train, "objective", interrupted)
+    monkeypatch.setattr(train, "deep_supervision_loss", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train.train(settings(6), parts, "cpu")
-    monkeypatch.setattr(train, "objective", objective)
+    monkeypatch.setattr(train, "deep_supervision_loss", loss)
     rest = train.train(settings(6), parts, "cpu")
     np.testing.assert_allclose(rest, all_losses[2:], rtol=1e-4)
     a, b = load_file(whole), load_file(parts)
@@ -189,7 +189,7 @@ def test_a_checkpoint_of_other_arguments_is_not_continued(tmp_path: Path) -> Non
     network = U2Net()
     adam = torch.optim.Adam(network.parameters())
     checkpoint = tmp_path / "w.safetensors.checkpoint"
-    train.save(checkpoint, settings(5), network, adam, 2)
+    train.save_checkpoint(checkpoint, settings(5), network, adam, 2)
     other = train.Settings("scenes(count=6, size=48)", 5, batch=2, size=SIZE, seed=3)
     with pytest.raises(MillError, match="other arguments"):
         train.train(other, out, "cpu")

@@ -90,10 +90,12 @@ def test_colours_places_and_neighbours(made):
     image, labels, count = made
     found = graph.build_graph(image, labels, count)
     colour, place, near = helpers_reference.graph(image, labels)
-    np.testing.assert_allclose(found.colour, colour, atol=0.02)
-    np.testing.assert_allclose(found.place, place, atol=1e-5)
-    assert np.array_equal(found.near, near)
-    assert np.array_equal(graph.two_hop_adjacency(found.near), helpers_reference.two_hops(near))
+    np.testing.assert_allclose(found.colour_distances, colour, atol=0.02)
+    np.testing.assert_allclose(found.position_distances, place, atol=1e-5)
+    assert np.array_equal(found.adjacency, near)
+    assert np.array_equal(
+        graph.two_hop_adjacency(found.adjacency), helpers_reference.two_hops(near)
+    )
 
 
 @pytest.mark.parametrize("width", [1, 8, 200])

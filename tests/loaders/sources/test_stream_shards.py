@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "_PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(stream_module, "_RETRY_DELAYS_S", (0.0, 0.0, 0.0))
 
 
 def stream(folder: Path, kind: str = "file", **options: int) -> Stream:
@@ -116,14 +116,14 @@ def test_continued_anywhere(
 def test_a_resume_rereads_one_window_at_most(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = stream(folder, window=6)
     whole = list(source.samples(0))
-    read, pieces = stream_module._read, []
+    read, pieces = stream_module._read_shard, []
 
     def counted(*where: object) -> Generator[object]:
         for piece in read(*where):  # type: ignore[arg-type]
             pieces.append(piece)
             yield piece
 
-    monkeypatch.setattr(stream_module, "_read", counted)
+    monkeypatch.setattr(stream_module, "_read_shard", counted)
     list(source.samples(0, start=whole[27].after))
     assert len(pieces) == 31 - 24
 

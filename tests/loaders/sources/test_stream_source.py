@@ -1,4 +1,4 @@
-"""A stream's samples while their batches are made."""
+"""The source that holds a stream's samples while their batches are made."""
 
 import pytest
 
@@ -13,14 +13,14 @@ def sample(id: int) -> StreamSample:
 
 
 def test_a_sample_of_two_batches_is_replaced_from_the_one_that_is_made() -> None:
-    """Where a round through the shards meets the next, whichever is made first."""
-    flowing = StreamSource(Stream("file:///none.tar"))
-    first = flowing.hold([sample(1), sample(2), sample(3)], 0)
-    second = flowing.hold([sample(1), sample(4), sample(5)], 1 << 24)
+    """Where one epoch meets the next, whichever batch is made first."""
+    source = StreamSource(Stream("file:///none.tar"))
+    first = source.hold([sample(1), sample(2), sample(3)], 0)
+    second = source.hold([sample(1), sample(4), sample(5)], 1 << 24)
     for attempt in range(20):
-        assert flowing.substitute(0, 0, 1, attempt) in first
-        assert flowing.substitute(0, 1 << 24, 1, attempt) in second
-    flowing.release(first)
-    assert {flowing.substitute(0, 1 << 24, 1, attempt) for attempt in range(20)} == {1, 4, 5}
-    flowing.release(second)
-    assert not flowing._held
+        assert source.substitute(0, 0, 1, attempt) in first
+        assert source.substitute(0, 1 << 24, 1, attempt) in second
+    source.release(first)
+    assert {source.substitute(0, 1 << 24, 1, attempt) for attempt in range(20)} == {1, 4, 5}
+    source.release(second)
+    assert not source._held

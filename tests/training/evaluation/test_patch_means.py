@@ -130,7 +130,6 @@ RANKS = """
 """
 
 
-@pytest.mark.slow
 def test_two_ranks_find_what_one_finds(tmp_path: Path):
     outputs = []
     for size in (1, 2):

@@ -172,7 +172,7 @@ def test_what_dali_refuses_and_pil_reads_is_decoded_by_threads_from_then_on(
         lambda encoded, *_: [i for i, one in enumerate(encoded) if one.tobytes() in disliked],
         lambda *_: [],
     ]
-    monkeypatch.setattr(dali_decoder, "refused", refused[not found])
+    monkeypatch.setattr(dali_decoder, "find_undecodable", refused[not found])
     ours, theirs = pair(source, tmp_path)
     assert_same_epochs(ours, theirs)
     assert reluctant.given == 3
@@ -184,7 +184,9 @@ def test_what_dali_refuses_and_pil_reads_is_decoded_by_threads_from_then_on(
 
 def test_batches_in_which_all_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reluctant = Reluctant(monkeypatch, lambda data: True)
-    monkeypatch.setattr(dali_decoder, "refused", lambda encoded, *_: [*range(len(encoded))])
+    monkeypatch.setattr(
+        dali_decoder, "find_undecodable", lambda encoded, *_: [*range(len(encoded))]
+    )
     ours, theirs = pair(jpegs(24), tmp_path)
     assert_same_epochs(ours, theirs, epochs=2)
     assert reluctant.given == 24
@@ -273,7 +275,7 @@ def test_a_failure_of_the_decoder_is_told_and_the_next_iteration_has_another(
 
 def test_a_late_line_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that DALI does not let go of in time."""
-    monkeypatch.setattr(crew, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(crew, "JOIN_TIMEOUT_S", 0.05)
     gate, waiting, original = threading.Event(), threading.Event(), BatchDecoder.take
 
     def take(decoder: BatchDecoder, stream: Any = None) -> Any:
@@ -285,8 +287,8 @@ def test_a_late_line_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(BatchDecoder, "take", take)
         run = loader._begin()
-        for job in islice(run._coming, 2):
-            run._begin(job)
+        for job in islice(run._upcoming, 2):
+            run._start(job)
         assert waiting.wait(60)
         run.dismiss()
     assert len(mill_threads()) == 1
@@ -326,5 +328,5 @@ print(sum(len(batch) for batch in make_loader(12)))
 
 def test_a_share_for_the_hardware_means_nothing_on_the_cpu(tmp_path: Path) -> None:
     ours = make_loader(jpegs(8), RECIPE, pipeline="dali(hardware=0.5)")
-    assert spec.choose("dali(hardware=0.5)") == spec.Dali(0.5)
+    assert spec.choose("dali(hardware=0.5)") == spec.DaliChoice(0.5)
     assert_same_epochs(ours, make_loader(jpegs(8), RECIPE, pipeline="threads"))

@@ -22,7 +22,12 @@ pytest.importorskip("nvidia.dali", reason="needs DALI")
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import decode
-from patchmill.loaders.pipelines.dali.decoder import BatchDecoder, Refused, has_header, refused
+from patchmill.loaders.pipelines.dali.decoder import (
+    BatchDecoder,
+    Refused,
+    find_undecodable,
+    has_decodable_header,
+)
 
 CPU = torch.device("cpu")
 MOST = 48  # more than DALI parses in one thread
@@ -174,7 +179,7 @@ def test_a_bad_image_refuses_its_batch_only(decoder: BatchDecoder, name: str, pl
     assert_decoded(decoder, good)
     with pytest.raises(Refused):
         decoder.take()
-    assert refused(bad, CPU, 1) == [place]
+    assert find_undecodable(bad, CPU, 1) == [place]
     assert_decoded(decoder, good[:3])
     decoder.submit([one for i, one in enumerate(bad) if i != place])
     assert_decoded(decoder, good)
@@ -185,8 +190,8 @@ def test_refused_finds_all_and_only_the_bad_ones() -> None:
     encoded = [*PLAIN.values(), *BAD.values()] * 3
     period = len(PLAIN) + len(BAD)
     expected = [i for i in range(len(encoded)) if i % period >= len(PLAIN)]
-    assert refused(encoded, CPU, 2) == expected
-    assert refused(list(PLAIN.values()), CPU, 2) == []
+    assert find_undecodable(encoded, CPU, 2) == expected
+    assert find_undecodable(list(PLAIN.values()), CPU, 2) == []
 
 
 def test_the_reason_is_one_line_without_the_graph(decoder: BatchDecoder) -> None:
@@ -216,7 +221,7 @@ def test_damaged_headers_never_reach_what_would_crash(
     try:
         assert len(decoder.take().images.pointers) == 24
     except Refused:
-        assert refused(encoded, CPU, 1) == [place]
+        assert find_undecodable(encoded, CPU, 1) == [place]
 
 
 @functools.cache
@@ -341,9 +346,9 @@ def test_no_more_than_ahead_batches_are_under_way(decoder: BatchDecoder) -> None
 
 
 def test_headers() -> None:
-    assert all(map(has_header, PLAIN.values()))
-    assert has_header(BAD["truncated"])  # found out only by decoding it
-    assert not has_header(BAD["GIF"])
+    assert all(map(has_decodable_header, PLAIN.values()))
+    assert has_decodable_header(BAD["truncated"])  # found out only by decoding it
+    assert not has_decodable_header(BAD["GIF"])
 
 
 def test_without_dali_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,7 +473,7 @@ def test_on_a_gpu_failures_stay_with_their_batch() -> None:
         decoder.take()
     for one, again in zip(first, pixels(decoder.take(), device), strict=True):
         np.testing.assert_array_equal(one, again)
-    assert refused(bad, device, 2) == [7]
+    assert find_undecodable(bad, device, 2) == [7]
 
 
 @pytest.mark.gpu

@@ -1,0 +1,207 @@
+"""Compute the figures of a training job before it is queued: batches, steps, hours, warnings."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchmill.cluster.resources import Resources, limit_minutes
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.sources import open_data
+from patchmill.training import data
+from patchmill.training.config.settings import Config
+from patchmill.training.optim import schedules
+
+LOADER_ROW = "loader"  # the row of a throughput file that bounds the speed of training
+
+
+@dataclass(frozen=True)
+class LoaderRate:
+    """The loader's speed as measured by benchmarks/throughput.py."""
+
+    images_per_s: float
+    workers: int | None  # of the measured loader; None where the file does not say
+    on_gpu: bool
+
+    def of_node(self, tasks: int, workers: int) -> float:
+        """Images/s of `tasks` processes with `workers` each, if none slows another down."""
+        if self.on_gpu:
+            return self.images_per_s * tasks
+        if not self.workers:
+            return self.images_per_s
+        return self.images_per_s * tasks * workers / self.workers
+
+    def __str__(self) -> str:
+        if self.on_gpu:
+            return f"measured: {self.images_per_s:,.0f} for a GPU"
+        unit = {None: "a node", 1: "a worker"}.get(self.workers, f"{self.workers} workers")
+        return f"measured: {self.images_per_s:,.0f} for {unit}"
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """One run of a job in figures; `str` is the table that submit.py prints."""
+
+    config: Config
+    needs: Resources
+    samples: int | None  # in an epoch; None for streamed shards, which are not counted
+    steps: int  # in an epoch
+    micro_batch: int  # images of one rank in each of train.accumulate parts of a step
+    loader_rate: LoaderRate | None
+
+    @property
+    def ranks(self) -> int:
+        return self.needs.nodes * self.needs.tasks
+
+    @property
+    def images_per_rank(self) -> int:
+        """Images that a rank loads in an epoch."""
+        return self.steps * self.micro_batch * self.config.train.accumulate
+
+    @property
+    def workers(self) -> int:
+        """Loading threads of a rank."""
+        return self.config.train.workers or self.needs.cpus_per_task
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Images/s of all loaders together, if measured."""
+        if self.loader_rate is None:
+            return None
+        return self.loader_rate.of_node(self.needs.tasks, self.workers) * self.needs.nodes
+
+    @property
+    def hours(self) -> float | None:
+        """Lower bound of the run's hours, by the loaders' speed."""
+        train, rate = self.config.train, self.images_per_s
+        return self.steps * train.batch_size * train.epochs / rate / 3600 if rate else None
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<16} {text}" for name, text in self.rows())
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        train = self.config.train
+        parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
+        yield (
+            "trains",
+            f"{self.config.method_name}: {self.config.model.name}, {self.config.size} pixels",
+        )
+        yield "ranks", f"{self.needs.nodes} x {self.needs.tasks} = {self.ranks}"
+        yield "global batch", f"{train.batch_size:,}"
+        yield "batch of a rank", f"{self.micro_batch * train.accumulate:,}{parts}"
+        yield "learning rate", self._learning_rate_text()
+        per_rank = f"a rank sees {self.images_per_rank:,} an epoch"
+        yield (
+            "samples",
+            f"{self.samples:,}, of which {per_rank}" if self.samples else (f"streamed; {per_rank}"),
+        )
+        total = self.steps * train.epochs
+        yield "steps", f"{self.steps:,} x {train.epochs} epochs = {total:,}"
+        yield "hours", self._hours_text()
+
+    def _learning_rate_text(self) -> str:
+        optim, batch = self.config.optim, self.config.train.batch_size
+        text = f"{schedules.peak(optim, batch):g} at its peak"
+        if optim.scaled:
+            text += f" = {optim.lr:g} x {batch:,} / 256"
+        if optim.warmup:
+            text += f", after {optim.warmup:g} epoch{'s' * (optim.warmup != 1)} of warm-up"
+        return text
+
+    def _hours_text(self) -> str:
+        if self.hours is None or self.images_per_s is None:
+            return (
+                "unknown: measure a node's loader with python benchmarks/throughput.py "
+                "--json FILE, then give --throughput FILE"
+            )
+        text = f"{_short(self.hours)} or more: loading {self.images_per_s:,.0f} images/s is a limit"
+        starts = math.ceil(self.hours * 60 / limit_minutes(self.needs.time))
+        if starts > 1 and self.needs.requeue:
+            text += f"; {starts} times {self.needs.time}"
+        return f"{text} ({self.loader_rate})"
+
+    def warnings(self) -> list[str]:
+        """Settings that work, but perhaps not as intended."""
+        warnings = []
+        source, needs = open_data(self.config.data.train), self.needs
+        if hasattr(source, "stream") and (rest := len(source.stream.urls) % self.ranks):
+            few = len(source.stream.urls) // self.ranks
+            warnings.append(
+                f"{len(source.stream.urls)} streamed shards do not divide among {self.ranks} "
+                f"ranks: {rest} of them read {few + 1}, the others {few}, whose samples repeat "
+                f"more often; make a multiple of {self.ranks} shards"
+            )
+        if self.workers > needs.cpus_per_task:
+            warnings.append(
+                f"train.workers={self.workers} share the {needs.cpus_per_task} cores of a process: "
+                f"ask for more, as --cpus-per-task {self.workers}"
+            )
+        if not needs.requeue and self.hours and self.hours * 60 > limit_minutes(needs.time):
+            warnings.append(
+                f"the run takes {_short(self.hours)} hours or more, but the job ends after "
+                f"{needs.time} and is not requeued: ask for more --time"
+            )
+        return warnings
+
+
+def make(config: Config, needs: Resources, throughput: str | None = None) -> JobPlan:
+    """Plan one run; raise a MillError if its batch does not divide or its data cannot be opened."""
+    train = config.train
+    micro_batch = data.share(config, needs.nodes * needs.tasks)
+    source = open_data(config.data.train)
+    samples = source.sample_count
+    data.check_sample_count(source, config)
+    steps = _streamed_steps(config) if samples is None else samples // train.batch_size
+    loader_rate = read_loader_rate(Path(throughput)) if throughput else None
+    return JobPlan(config, needs, samples, steps, micro_batch, loader_rate)
+
+
+def table(plans: Sequence[JobPlan]) -> str:
+    """The plans of a job's runs: rows that all share once, others for each value they take."""
+    lines = []
+    for row in zip(*(plan.rows() for plan in plans), strict=True):
+        (name, first), texts = row[0], [text for _, text in row]
+        if texts.count(first) == len(texts):
+            lines.append(f"{name:<16} {first}")
+            continue
+        for text in dict.fromkeys(texts):
+            runs = [p.config.name for p, other in zip(plans, texts, strict=True) if other == text]
+            which = runs[0] if len(runs) == 1 else f"{len(runs)} runs, such as {runs[0]}"
+            lines.append(f"{name:<16} {text} [{which}]")
+    return "\n".join(lines)
+
+
+def read_loader_rate(path: Path) -> LoaderRate:
+    """Read a file of benchmarks/throughput.py --json."""
+    try:
+        content = json.loads(path.read_text())
+        row = next(row for row in content["rows"] if row["name"] == LOADER_ROW)
+        on_gpu = str(content.get("device", "")).startswith("cuda")
+        return LoaderRate(float(row["images_per_s"]), row.get("workers"), on_gpu)
+    except OSError as error:
+        raise MillError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, StopIteration, AttributeError):
+        raise MillError(
+            f"{path} holds no throughput of a {LOADER_ROW}: make one with python "
+            "benchmarks/throughput.py --json FILE"
+        ) from None
+
+
+def _short(hours: float) -> str:
+    return f"{hours:,.3g}" if hours >= 0.01 else "less than 0.01"
+
+
+def _streamed_steps(config: Config) -> int:
+    if config.data.steps is None:
+        raise MillError(
+            "streamed shards have no known length: set the batches of an epoch, as data.steps=1000"
+        )
+    if steps := config.data.steps // config.train.accumulate:
+        return steps
+    raise MillError(
+        f"an epoch of data.steps={config.data.steps} batches is less than one step of "
+        f"train.accumulate={config.train.accumulate}: accumulate fewer"
+    )

@@ -1,0 +1,50 @@
+"""Configuration of one loader's pipeline: its data, decisions and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from patchmill.loaders.ledger import Ledger
+from patchmill.loaders.sources import Source
+from patchmill.loaders.sources.stream.source import StreamSource
+
+if TYPE_CHECKING:
+    import torch
+
+    from patchmill.kernels.views.decisions import Target
+    from patchmill.loaders.copypaste.backgrounds import Backgrounds
+    from patchmill.loaders.copypaste.masks import Masks
+
+
+@dataclass(frozen=True, eq=False)
+class PipelineConfig:
+    """Everything that a pipeline needs, checked by `loaders.build`."""
+
+    source: Source | StreamSource
+    ledger: Ledger
+    seed: int
+    laws: np.ndarray
+    targets: Sequence[Target]
+    device: torch.device
+    dtype: torch.dtype
+    channels_last: bool
+    workers: int
+    prefetch: int  # batches made ahead
+    max_batch: int  # samples in a batch
+    masks: Masks | None = None  # None: the recipe has no copy-paste
+    backgrounds: Backgrounds | None = None  # None: the data themselves serve as backgrounds
+
+    @property
+    def views(self) -> int:
+        return len(self.laws)
+
+    def labels(self, ids: np.ndarray) -> np.ndarray | None:
+        return self.source.labels_of(ids)
+
+    def substitute(self, epoch: int, id: int, attempt: int) -> int:
+        """The sample to try in place of an unreadable one."""
+        return self.source.substitute(self.seed, epoch, id, attempt)

@@ -1,0 +1,33 @@
+"""Run every `*_interpreted.py` under Triton's interpreter, in one process tree of its own.
+
+The interpreter is on or off for a whole process. One for all files: each start costs seconds.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def test_kernels_under_the_interpreter() -> None:
+    pytest.importorskip("triton")
+    files = sorted(HERE.rglob("*_interpreted.py"))
+    programs = [file for file in files if not file.name.startswith("helpers_")]
+    workers = ["-n", "2"] if importlib.util.find_spec("xdist") else []
+    session = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *programs],
+        cwd=HERE.parent,
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if session.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
+        pytest.skip(session.stdout)
+    assert session.returncode == 0, session.stdout[-20_000:] + session.stderr[-2000:]
