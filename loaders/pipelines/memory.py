@@ -57,8 +57,8 @@ class DeviceBlockPool:
     """GPU memory in blocks of `elements` numbers; queued work may still read a returned block.
 
     Two streams may have such work when the last tensor of a batch dies: the stream that is current
-    then, and the one that the batch was handed to. An event is recorded on both, and whoever
-    acquires the block next waits for these events on the GPU. So there are never more blocks than
+    then, and the one that the batch was handed to. An event is recorded on both, and the stream
+    that uses the block next waits for these events on the GPU. So there are never more blocks than
     batches alive, however far the program runs ahead of the GPU.
     """
 

@@ -104,7 +104,7 @@ class BatchDecoder:
         if not 0 < len(encoded) <= self._max_batch:
             raise ValueError(f"a batch has 1 to {self._max_batch} images, not {len(encoded)}")
         if len(self._in_flight) >= self._ahead:
-            raise ValueError(f"{self._ahead} batches are under way: take one first")
+            raise ValueError(f"{self._ahead} batches are in flight: take one first")
         if self._pipeline is None:
             raise ValueError("this decoder is closed")
         batch = _SubmittedBatch(encoded, all(map(has_decodable_header, encoded)))
@@ -125,7 +125,7 @@ class BatchDecoder:
         batches that were submitted later can still be taken.
         """
         if not self._in_flight:
-            raise ValueError("no batch is under way")
+            raise ValueError("no batch is in flight")
         batch, tensors, reason = self._in_flight[0], None, "the header of an image cannot be read"
         if batch.scheduled:
             try:

@@ -39,7 +39,7 @@ class MultiView(ViewDecoder):
     """The only operation in the pipeline of an RGBImageField.
 
     Each iteration of the loader is the next epoch; set `epoch` before an iteration to choose which,
-    as after a restart. With `source`, the Beton of the same file, the ledger tells where in the
+    as after a restart. With `source`, the Beton of the same file, the ledger says where in the
     file bad samples lie.
     """
 

@@ -58,7 +58,7 @@ class ViewDecoder(SimpleRGBImageDecoder):
         self._fallback = lanes.FALLBACK(self._decode)
 
     def check(self, ids: np.ndarray) -> None:
-        """Raise the error that ended the batch, if any of its ids says so by being negative."""
+        """Raise the error that ended the batch; a negative id marks a sample that was not made."""
         if (ids < 0).any():
             raise self.error or MillError(
                 f"no readable sample was found in {MOST_SUBSTITUTES} draws to replace one; "
@@ -153,7 +153,12 @@ class ViewDecoder(SimpleRGBImageDecoder):
 
 def _number(dtype: torch.dtype) -> np.dtype:
     """NumPy's type of the same size: it has no bfloat16."""
-    known = {torch.float32: "f4", torch.uint8: "u1", torch.float16: "u2", torch.bfloat16: "u2"}
-    if dtype not in known:
-        raise MillError(f"dtype must be one of {', '.join(map(str, known))}, not {dtype!r}")
-    return np.dtype(known[dtype])
+    numpy_types = {
+        torch.float32: "f4",
+        torch.uint8: "u1",
+        torch.float16: "u2",
+        torch.bfloat16: "u2",
+    }
+    if dtype not in numpy_types:
+        raise MillError(f"dtype must be one of {', '.join(map(str, numpy_types))}, not {dtype!r}")
+    return np.dtype(numpy_types[dtype])

@@ -22,7 +22,7 @@ class SideStream:
     """
 
     def __init__(self, device: torch.device, counters: Counters, max_queued: int) -> None:
-        """Whoever queues more than `max_queued` batches waits for the GPU."""
+        """`max_queued` batches may be queued; queueing more waits for the GPU."""
         self._device, self._counters, self._max_queued = device, counters, max_queued
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._queue: deque[QueuedWork] = deque()
@@ -59,7 +59,7 @@ class SideStream:
                 self.stream.synchronize()
             with self._lock:
                 self._release_finished()
-        except RuntimeError:  # will be raised to whoever asks for the next batch
+        except RuntimeError:  # raised again by the next batch
             with self._lock:
                 self._queue.clear()
 

@@ -339,7 +339,7 @@ def test_batches_have_a_size(decoder: BatchDecoder, count: int) -> None:
 def test_no_more_than_ahead_batches_are_under_way(decoder: BatchDecoder) -> None:
     for _ in range(4):
         decoder.submit([jpeg()])
-    with pytest.raises(ValueError, match="4 batches are under way"):
+    with pytest.raises(ValueError, match="4 batches are in flight"):
         decoder.submit([jpeg()])
     for _ in range(4):
         assert_decoded(decoder, [jpeg()])
