@@ -1,1 +1,1 @@
-"""Scenes: photo-like images painted from a seed, with labels and exact masks."""
+"""Scenes: photo-like procedural images with labels and exact masks."""

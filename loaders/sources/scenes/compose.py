@@ -1,4 +1,4 @@
-"""Things put on backgrounds, and the camera that photographs them.
+"""Draws shaded objects onto a background and applies the camera model.
 
 Canvases are float32 [height, width, 3], 0..1.
 """
@@ -10,28 +10,28 @@ import math
 import numpy as np
 
 from patchmill.kernels.common.jit import jit
-from patchmill.loaders.sources.scenes.noise import step
-from patchmill.loaders.sources.scenes.shapes import REACH, outline
-from patchmill.loaders.sources.scenes.textures import skin
+from patchmill.loaders.sources.scenes.noise import smoothstep
+from patchmill.loaders.sources.scenes.shapes import MAX_RADIUS, signed_distance
+from patchmill.loaders.sources.scenes.textures import texture_colour
 
-# How far from its outline a thing is still rounded, for each class: 1 is a sphere, little is flat.
+# Bevel width of each class, from its boundary inwards: 1 is a sphere, near 0 is flat.
 BEVEL = (1.0, 0.34, 0.45, 0.55, 0.2, 0.07, 0.3, 0.36, 0.6, 0.55)
 GLOSS = (0.5, 0.08, 0.35, 0.3, 0.05, 0.05, 0.5, 0.35, 0.03, 0.7)
 
-SOFT = 0.1  # how far a shadow fades out beyond its thing's outline
+SHADOW_BLUR = 0.1  # distance over which a shadow fades out beyond its object's boundary
 
 
 @jit
-def stamp(canvas, owner, number, atlas, kind, place, colours, light, bevel, gloss):
-    """Paint one thing with its shadow; `owner` gets its `number` where it covers most of a pixel.
+def draw_object(canvas, object_map, number, atlas, kind, pose, colours, light, bevel, gloss):
+    """Draw one object and its shadow; sets `object_map` to `number` where coverage is >= 0.5.
 
-    place: centre x, y and radius in pixels, turn in radians, mirrored (-1 or 1), height / width.
-    light: x, y towards the light (y downwards), the shadow's strength, and its length in radii.
+    pose: centre x, y and radius in pixels, rotation in radians, mirror (-1 or 1), height / width.
+    light: direction x, y to the light (y downwards), shadow strength, shadow length in radii.
     """
-    height, width = owner.shape
-    cx, cy, radius, turn, mirror, squash = place
+    height, width = object_map.shape
+    cx, cy, radius, turn, mirror, squash = pose
     cos, sin = math.cos(turn), math.sin(turn)
-    bound = (REACH[kind] + SOFT) * max(squash, 1.0)
+    bound = (MAX_RADIUS[kind] + SHADOW_BLUR) * max(squash, 1.0)
     reach = radius * bound + 2
     shift_x, shift_y = -light[0] * light[3] * radius, -light[1] * light[3] * radius
     margin = max(abs(shift_x), abs(shift_y))
@@ -40,7 +40,7 @@ def stamp(canvas, owner, number, atlas, kind, place, colours, light, bevel, glos
     if left >= right or top >= bottom:
         return
 
-    # Distances with a border of one pixel, for the slopes.
+    # Signed distances, with a border of one pixel for the gradients.
     rows, columns = bottom - top + 2, right - left + 2
     distance = np.full((rows, columns), np.float32(9.0))
     part = np.zeros((rows, columns), np.uint8)
@@ -49,7 +49,7 @@ def stamp(canvas, owner, number, atlas, kind, place, colours, light, bevel, glos
             px, py = (left + i - 1 - cx) / radius, (top + j - 1 - cy) / radius
             if px * px + py * py < bound * bound:
                 x, y = (cos * px + sin * py) * mirror, (cos * py - sin * px) / squash
-                d, p = outline(kind, x, y)
+                d, p = signed_distance(kind, x, y)
                 distance[j, i] = d
                 part[j, i] = p
 
@@ -60,28 +60,28 @@ def stamp(canvas, owner, number, atlas, kind, place, colours, light, bevel, glos
             if cover < 1.0:
                 si = min(max(int(i - shift_x), 0), columns - 1)
                 sj = min(max(int(j - shift_y), 0), rows - 1)
-                if distance[sj, si] < SOFT:
-                    dark = 1 - light[2] * step(SOFT, -0.18, distance[sj, si])
+                if distance[sj, si] < SHADOW_BLUR:
+                    dark = 1 - light[2] * smoothstep(SHADOW_BLUR, -0.18, distance[sj, si])
                     for k in range(3):
                         canvas[top + j - 1, left + i - 1, k] *= dark
             if cover > 0.0:
                 px, py = (left + i - 1 - cx) / radius, (top + j - 1 - cy) / radius
                 x, y = (cos * px + sin * py) * mirror, (cos * py - sin * px) / squash
-                colour = skin(kind, part[j, i], x, y, d, colours, atlas)
+                colour = texture_colour(kind, part[j, i], x, y, d, colours, atlas)
                 slope_x = 0.5 * radius * (distance[j, i + 1] - distance[j, i - 1])
                 slope_y = 0.5 * radius * (distance[j + 1, i] - distance[j - 1, i])
-                shade, shine = _shading(d, slope_x, slope_y, light, bevel)
+                diffuse, specular = _shade(d, slope_x, slope_y, light, bevel)
                 for k in range(3):
                     at = canvas[top + j - 1, left + i - 1, k]
-                    lit = colour[k] * shade + gloss * shine
+                    lit = colour[k] * diffuse + gloss * specular
                     canvas[top + j - 1, left + i - 1, k] = at + (lit - at) * cover
             if cover >= 0.5:
-                owner[top + j - 1, left + i - 1] = number
+                object_map[top + j - 1, left + i - 1] = number
 
 
 @jit
-def _shading(d, slope_x, slope_y, light, bevel):
-    """(diffuse, specular) light on a surface that rises like a quarter circle from its outline."""
+def _shade(d, slope_x, slope_y, light, bevel):
+    """(diffuse, specular) light on a surface with a quarter-circle bevel along its boundary."""
     inward = 1 - min(max(-d / bevel, 0.0), 1.0)
     rise = inward / math.sqrt(max(1 - inward * inward, 0.04))
     nx, ny = slope_x * rise, slope_y * rise
@@ -94,17 +94,17 @@ def _shading(d, slope_x, slope_y, light, bevel):
 
 
 @jit
-def blur(canvas, spare, radius):
-    """Two box blurs in each direction: a background out of focus."""
+def box_blur(canvas, buffer, radius):
+    """Defocus: two passes of a separable box blur, with `buffer` as scratch memory."""
     for _ in range(2):
-        _blur_rows(canvas, spare, radius)
-        _blur_columns(spare, canvas, radius)
+        _blur_rows(canvas, buffer, radius)
+        _blur_columns(buffer, canvas, radius)
 
 
 @jit
 def _blur_rows(source, target, radius):
     height, width = source.shape[0], source.shape[1]
-    share = np.float32(1 / (2 * radius + 1))
+    weight = np.float32(1 / (2 * radius + 1))
     for y in range(height):
         row, line = source[y], target[y]
         r = g = b = np.float32(0)
@@ -112,7 +112,7 @@ def _blur_rows(source, target, radius):
             at = min(max(x, 0), width - 1)
             r, g, b = r + row[at, 0], g + row[at, 1], b + row[at, 2]
         for x in range(width):
-            line[x, 0], line[x, 1], line[x, 2] = r * share, g * share, b * share
+            line[x, 0], line[x, 1], line[x, 2] = r * weight, g * weight, b * weight
             enters, leaves = min(x + radius + 1, width - 1), max(x - radius, 0)
             r += row[enters, 0] - row[leaves, 0]
             g += row[enters, 1] - row[leaves, 1]
@@ -122,7 +122,7 @@ def _blur_rows(source, target, radius):
 @jit
 def _blur_columns(source, target, radius):
     height, width = source.shape[0], source.shape[1]
-    share = np.float32(1 / (2 * radius + 1))
+    weight = np.float32(1 / (2 * radius + 1))
     total = np.zeros((width, 3), np.float32)
     for y in range(-radius, radius + 1):
         total += source[min(max(y, 0), height - 1)]
@@ -130,13 +130,13 @@ def _blur_columns(source, target, radius):
         enters, leaves = source[min(y + radius + 1, height - 1)], source[max(y - radius, 0)]
         for x in range(width):
             for k in range(3):
-                target[y, x, k] = total[x, k] * share
+                target[y, x, k] = total[x, k] * weight
                 total[x, k] += enters[x, k] - leaves[x, k]
 
 
 @jit
-def shrink(canvas, factor):
-    """The mean of every factor x factor block."""
+def downsample(canvas, factor):
+    """Box filter: the mean of every factor x factor block."""
     height, width = canvas.shape[0] // factor, canvas.shape[1] // factor
     small = np.zeros((height, width, 3), np.float32)
     for y in range(height * factor):
@@ -148,17 +148,17 @@ def shrink(canvas, factor):
 
 @jit
 def develop(canvas, luma, chroma, contrast, gains, vignette, start):
-    """The uint8 photo: vignette, white balance, an S-shaped tone curve, sensor noise.
+    """Camera model to uint8: vignette, white balance, S-shaped tone curve, sensor noise.
 
-    luma, chroma: noise for the interleaved values of a row; every row begins elsewhere in them.
+    luma, chroma: noise tables of interleaved values, in which every row starts at another offset.
     """
     height, width = canvas.shape[0], canvas.shape[1]
     values = 3 * width
-    gain, off = np.empty(values, np.float32), np.empty(values, np.float32)
+    gain, falloff = np.empty(values, np.float32), np.empty(values, np.float32)
     scale = 4.0 * vignette / (height * height + width * width)
     for i in range(values):
         gain[i] = gains[i % 3]
-        off[i] = 1 - scale * (i // 3 - 0.5 * width) ** 2
+        falloff[i] = 1 - scale * (i // 3 - 0.5 * width) ** 2
     photo = np.empty((height, width, 3), np.uint8)
     one, curve = np.float32(1.0), np.float32(contrast)
     for y in range(height):
@@ -167,7 +167,7 @@ def develop(canvas, luma, chroma, contrast, gains, vignette, start):
         row, line = canvas[y].reshape(-1), photo[y].reshape(-1)
         down = np.float32(scale * (y - 0.5 * height) ** 2)
         for i in range(values):
-            t = min(max(row[i] * gain[i] * (off[i] - down), np.float32(0.0)), one)
+            t = min(max(row[i] * gain[i] * (falloff[i] - down), np.float32(0.0)), one)
             t += curve * (t * t * (np.float32(3.0) - (t + t)) - t)
             value = np.float32(255.0) * t + bright[i] + tint[i] + np.float32(0.5)
             line[i] = np.uint8(np.int32(min(max(value, np.float32(0.0)), np.float32(255.0))))

@@ -1,4 +1,4 @@
-"""One scene from a seed: what is in it, and how the photo of it was taken and stored."""
+"""Renders one scene from a seed: draws its content, then the camera and the JPEG encoding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import simplejpeg
 from patchmill.loaders.sources.scenes import backgrounds, compose, shapes
 from patchmill.loaders.sources.scenes import noise as scene_noise
 
-# What cameras and web sites make, with how often: width, height, share.
+# Image sizes typical of the web: width, height, probability.
 _SIZES = (
     (500, 375, 0.46),
     (500, 333, 0.2),
@@ -28,8 +28,8 @@ _SIZES = (
     (400, 400, 0.02),
     (1024, 768, 0.02),
 )
-_FINISHES = (("444", 0.74), ("420", 0.19), ("422", 0.02), ("grey", 0.03), ("progressive", 0.02))
-_COARSEST = 256  # smaller pictures are painted at a multiple of their size, and shrunk
+_ENCODINGS = (("444", 0.74), ("420", 0.19), ("422", 0.02), ("grey", 0.03), ("progressive", 0.02))
+_MIN_RENDER_SIDE = 256  # smaller images are rendered at a multiple of their size
 
 _COLOURS = (
     [(0.86, 0.16, 0.14), (0.15, 0.4, 0.8), (0.98, 0.8, 0.18), (0.2, 0.62, 0.35)],  # ball
@@ -49,8 +49,8 @@ _Colours = Sequence[tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything a scene depends on besides its number."""
+class SceneSettings:
+    """All settings that a scene depends on, besides its index."""
 
     seed: int
     background_bias: float
@@ -62,127 +62,127 @@ class Settings:
 
 @dataclass(frozen=True)
 class Scene:
-    """A finished scene; `owner` says which thing covers each pixel: 0 none, 1 the main one."""
+    """A rendered scene."""
 
     jpeg: bytes
-    owner: np.ndarray  # uint8 [height, width]
+    object_map: np.ndarray  # uint8 [height, width]: object at each pixel; 0 none, 1 the main one
     label: int
     background: int
 
     def packed_mask(self) -> bytes:
-        return zlib.compress(np.packbits(self.owner > 0).tobytes(), 6)
+        """The foreground as compressed bits."""
+        return zlib.compress(np.packbits(self.object_map > 0).tobytes(), 6)
 
 
-def unpacked_mask(packed: bytes, height: int, width: int) -> np.ndarray:
+def unpack_mask(packed: bytes, height: int, width: int) -> np.ndarray:
+    """uint8 [height, width], 0 or 255, from `Scene.packed_mask`."""
     bits = np.frombuffer(zlib.decompress(packed), np.uint8)
     return np.unpackbits(bits, count=height * width).reshape(height, width) * np.uint8(255)
 
 
 def class_name(label: int) -> str:
-    """Beyond the ten shapes, classes are the same shapes in other colours."""
-    shape, variant = label % len(shapes.NAMES), label // len(shapes.NAMES)
-    return shapes.NAMES[shape] + (f"-{variant + 1}" if variant else "")
+    """Classes beyond the ten shapes are the same shapes in other colours."""
+    shape, variant = label % len(shapes.SHAPES), label // len(shapes.SHAPES)
+    return shapes.SHAPES[shape] + (f"-{variant + 1}" if variant else "")
 
 
-def make(settings: Settings, index: int) -> Scene:
-    """The scene with this number. Things and background come from separate draws, so settings that
-    only concern the background leave the things as they are."""
-    things, ground, camera = (
+def make_scene(settings: SceneSettings, index: int) -> Scene:
+    """Render scene `index`.
+
+    Objects, background and camera have random streams of their own, so settings that concern the
+    background leave the objects unchanged.
+    """
+    object_rng, background_rng, camera_rng = (
         np.random.Generator(np.random.Philox(key=[settings.seed, 3 * index + stream]))
         for stream in range(3)
     )
-    label = int(things.integers(settings.classes))
-    background = _background(settings, label, ground)
-    width, height = _size(settings, camera)
-    factor = max(1, round(_COARSEST / min(width, height)))
+    label = int(object_rng.integers(settings.classes))
+    background = _draw_background(settings, label, background_rng)
+    width, height = _draw_size(settings, camera_rng)
+    factor = max(1, round(_MIN_RENDER_SIDE / min(width, height)))
     canvas = np.zeros((height * factor, width * factor, 3), np.float32)
-    horizon = _paint_background(canvas, background, ground)
-    radius = int(camera.integers(1, 4)) * min(canvas.shape[:2]) // 400
-    if camera.random() < 0.45 and radius:
-        compose.blur(canvas, np.empty_like(canvas), radius)
-    owner = np.zeros(canvas.shape[:2], np.uint8)
-    _place_things(canvas, owner, settings, label, horizon, things)
+    _paint_background(canvas, background, background_rng)
+    radius = int(camera_rng.integers(1, 4)) * min(canvas.shape[:2]) // 400
+    if camera_rng.random() < 0.45 and radius:
+        compose.box_blur(canvas, np.empty_like(canvas), radius)
+    object_map = np.zeros(canvas.shape[:2], np.uint8)
+    _draw_objects(canvas, object_map, settings, label, object_rng)
     if factor > 1:
-        canvas = compose.shrink(canvas, factor)
-        blocks = (owner > 0).reshape(height, factor, width, factor).mean((1, 3))
-        owner = (blocks >= 0.5).astype(np.uint8)
-    return Scene(_photograph(canvas, settings, camera), owner, label, background)
+        canvas = compose.downsample(canvas, factor)
+        coverage = (object_map > 0).reshape(height, factor, width, factor).mean((1, 3))
+        object_map = (coverage >= 0.5).astype(np.uint8)
+    return Scene(_photograph(canvas, settings, camera_rng), object_map, label, background)
 
 
-def _background(settings: Settings, label: int, ground: np.random.Generator) -> int:
-    tied, anything = (
-        ground.random() < settings.background_bias,
-        int(ground.integers(settings.classes)),
-    )
+def _draw_background(settings: SceneSettings, label: int, rng: np.random.Generator) -> int:
+    biased = rng.random() < settings.background_bias
+    uniform = int(rng.integers(settings.classes))
     if settings.swap_backgrounds:
         return (label + 1) % settings.classes
-    return label if tied else anything
+    return label if biased else uniform
 
 
-def _size(settings: Settings, camera: np.random.Generator) -> tuple[int, int]:
-    pick = camera.choice(len(_SIZES), p=[share for *_, share in _SIZES])
+def _draw_size(settings: SceneSettings, rng: np.random.Generator) -> tuple[int, int]:
+    pick = rng.choice(len(_SIZES), p=[probability for *_, probability in _SIZES])
     width, height, _ = _SIZES[pick]
     return (width, height) if settings.size is None else (settings.size, settings.size)
 
 
-# --------------------------------------------------------------------------------------- the scene
+# ------------------------------------------------------------------------------------- the content
 
 
-def _paint_background(canvas: np.ndarray, background: int, ground: np.random.Generator) -> int:
-    """Returns the horizon's row: 0 where there is none."""
+def _paint_background(canvas: np.ndarray, background: int, rng: np.random.Generator) -> None:
     height, width = canvas.shape[:2]
     name, paint, outdoors = backgrounds.PAINTERS[background % len(backgrounds.PAINTERS)]
-    shift = 0.137 * (background // len(backgrounds.PAINTERS)) + ground.uniform(-0.03, 0.03)
-    colours = _tinted(backgrounds.PALETTES[name], shift, ground)
-    sky = _tinted(backgrounds.PALETTES["sky"], ground.uniform(-0.02, 0.02), ground)
-    unit = 400 / min(height, width) * ground.uniform(0.75, 1.35)
-    # Far from zero, because look-ups must not become negative.
-    ox, oy = 16384 + 512 * ground.random(2)
-    horizon = int(height * ground.uniform(0.16, 0.5)) if outdoors else 0
+    hue_shift = 0.137 * (background // len(backgrounds.PAINTERS)) + rng.uniform(-0.03, 0.03)
+    palette = _tint(backgrounds.PALETTES[name], hue_shift, rng)
+    sky = _tint(backgrounds.PALETTES["sky"], rng.uniform(-0.02, 0.02), rng)
+    scale = 400 / min(height, width) * rng.uniform(0.75, 1.35)
+    # Far from zero: atlas coordinates must not become negative.
+    ox, oy = 16384 + 512 * rng.random(2)
+    horizon = int(height * rng.uniform(0.16, 0.5)) if outdoors else 0
     if outdoors:
-        down = horizon if name != "mountains" else (horizon + height) // 2
-        backgrounds.sky(canvas, scene_noise.atlas(), sky, unit, ox + 77, oy, down)
-    paint(canvas, scene_noise.atlas(), colours, unit, ox, oy, height if name == "sky" else horizon)
-    return horizon
+        bottom = horizon if name != "mountains" else (horizon + height) // 2
+        backgrounds.sky(canvas, scene_noise.atlas(), sky, scale, ox + 77, oy, bottom)
+    paint(canvas, scene_noise.atlas(), palette, scale, ox, oy, height if name == "sky" else horizon)
 
 
-def _place_things(
+def _draw_objects(
     canvas: np.ndarray,
-    owner: np.ndarray,
-    settings: Settings,
+    object_map: np.ndarray,
+    settings: SceneSettings,
     label: int,
-    horizon: int,
-    things: np.random.Generator,
+    rng: np.random.Generator,
 ) -> None:
-    """The main thing is painted last, and much larger than any other, so that it is the label."""
-    height, width = owner.shape
+    """Draw the objects back to front; the main one, which is the label, is last and largest."""
+    height, width = object_map.shape
     short = min(height, width)
-    number = int(things.integers(settings.objects[0], settings.objects[1] + 1))
-    main = short * things.uniform(0.24, 0.46)
-    x, y = width * things.uniform(0.22, 0.78), height * things.uniform(0.32, 0.72)
-    side = 1.0 if things.random() < 0.5 else -1.0
-    light = np.array([side * 0.6, -0.8, things.uniform(0.35, 0.6), things.uniform(0.12, 0.3)])
-    for thing in range(number, 0, -1):
-        at, radius, kind = (x, y), main, label
-        if thing > 1:
-            radius = main * things.uniform(0.26, 0.42)
-            kind = int(things.integers(settings.classes))
-            at = max(
-                (tuple(things.uniform(0.02, 0.98, 2) * (width, height)) for _ in range(4)),
-                key=lambda p: min(math.hypot(p[0] - x, p[1] - y) / main, 1.5),
+    count = int(rng.integers(settings.objects[0], settings.objects[1] + 1))
+    main_radius = short * rng.uniform(0.24, 0.46)
+    x, y = width * rng.uniform(0.22, 0.78), height * rng.uniform(0.32, 0.72)
+    side = 1.0 if rng.random() < 0.5 else -1.0
+    light = np.array([side * 0.6, -0.8, rng.uniform(0.35, 0.6), rng.uniform(0.12, 0.3)])
+    for number in range(count, 0, -1):
+        centre, radius, kind = (x, y), main_radius, label
+        if number > 1:
+            radius = main_radius * rng.uniform(0.26, 0.42)
+            kind = int(rng.integers(settings.classes))
+            centre = max(
+                (tuple(rng.uniform(0.02, 0.98, 2) * (width, height)) for _ in range(4)),
+                key=lambda p: min(math.hypot(p[0] - x, p[1] - y) / main_radius, 1.5),
             )
-        shape = kind % len(shapes.NAMES)
-        turn = things.normal() * (0.35 if shape in (3, 6, 8) else 1.2)
-        mirror, squash = (1.0 if things.random() < 0.5 else -1.0), things.uniform(0.86, 1.12)
-        shift = 0.381 * (kind // len(shapes.NAMES)) + things.uniform(-0.035, 0.035)
-        colours = _tinted(_COLOURS[shape], shift, things)
-        compose.stamp(
+        shape = kind % len(shapes.SHAPES)
+        rotation = rng.normal() * (0.35 if shape in (3, 6, 8) else 1.2)
+        mirror, squash = (1.0 if rng.random() < 0.5 else -1.0), rng.uniform(0.86, 1.12)
+        hue_shift = 0.381 * (kind // len(shapes.SHAPES)) + rng.uniform(-0.035, 0.035)
+        colours = _tint(_COLOURS[shape], hue_shift, rng)
+        compose.draw_object(
             canvas,
-            owner,
-            thing,
+            object_map,
+            number,
             scene_noise.atlas(),
             shape,
-            (at[0], at[1], radius, turn, mirror, squash),
+            (centre[0], centre[1], radius, rotation, mirror, squash),
             colours + _WHITE_AND_INK,
             light,
             compose.BEVEL[shape],
@@ -190,46 +190,45 @@ def _place_things(
         )
 
 
-def _tinted(colours: _Colours, turns: float, random: np.random.Generator) -> tuple[Any, ...]:
-    """Colours with their hue turned around the grey axis, a little brighter or darker."""
+def _tint(colours: _Colours, turns: float, rng: np.random.Generator) -> tuple[Any, ...]:
+    """Rotate hues by `turns` around the grey axis, with a random brightness."""
     c, s = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns) / math.sqrt(3)
     d = (1 - c) / 3
     matrix = np.array([[c + d, d - s, d + s], [d + s, c + d, d - s], [d - s, d + s, c + d]])
-    tinted = np.clip(np.array(colours) @ matrix.T * random.uniform(0.85, 1.15), 0.01, 1.0)
+    tinted = np.clip(np.array(colours) @ matrix.T * rng.uniform(0.85, 1.15), 0.01, 1.0)
     return tuple(map(tuple, tinted.tolist()))
 
 
 # -------------------------------------------------------------------------------------- the camera
 
 
-def _photograph(canvas: np.ndarray, settings: Settings, camera: np.random.Generator) -> bytes:
-    noise = min(float(camera.lognormal(0.3, 0.8)), 7.0)
-    warmth, exposure = camera.normal() * 0.03, camera.uniform(0.85, 1.15)
-    luma, chroma = _grain()
+def _photograph(canvas: np.ndarray, settings: SceneSettings, rng: np.random.Generator) -> bytes:
+    """Apply the camera model and encode the photo as JPEG."""
+    noise = min(float(rng.lognormal(0.3, 0.8)), 7.0)
+    warmth, exposure = rng.normal() * 0.03, rng.uniform(0.85, 1.15)
+    luma, chroma = _noise_tables()
     photo = compose.develop(
         canvas,
         luma * np.float32(noise),
         chroma * np.float32(0.5 * noise),
-        camera.uniform(0.0, 0.5),
+        rng.uniform(0.0, 0.5),
         np.array([exposure * (1 + warmth), exposure, exposure * (1 - warmth)], np.float32),
-        camera.uniform(0.0, 0.3),
-        int(camera.integers(1 << 16)),
+        rng.uniform(0.0, 0.3),
+        int(rng.integers(1 << 16)),
     )
-    quality = (
-        int(camera.integers(94, 98)) if camera.random() < 0.7 else int(camera.integers(75, 94))
-    )
-    names, shares = zip(*_FINISHES, strict=True)
-    finish = names[camera.choice(len(names), p=np.array(shares))]
-    if finish == "progressive":
-        return _progressive(photo, quality)
-    if finish == "grey":
+    quality = int(rng.integers(94, 98)) if rng.random() < 0.7 else int(rng.integers(75, 94))
+    names, probabilities = zip(*_ENCODINGS, strict=True)
+    encoding = names[rng.choice(len(names), p=np.array(probabilities))]
+    if encoding == "progressive":
+        return _encode_progressive(photo, quality)
+    if encoding == "grey":
         luma = photo @ np.array([0.299, 0.587, 0.114])
         grey = (luma + 0.5).astype(np.uint8)[:, :, None]
         return simplejpeg.encode_jpeg(grey, quality, "GRAY", "Gray", fastdct=False)
-    return simplejpeg.encode_jpeg(photo, quality, "RGB", finish, fastdct=False)
+    return simplejpeg.encode_jpeg(photo, quality, "RGB", encoding, fastdct=False)
 
 
-def _progressive(photo: np.ndarray, quality: int) -> bytes:
+def _encode_progressive(photo: np.ndarray, quality: int) -> bytes:
     from PIL import Image
 
     file = io.BytesIO()
@@ -238,8 +237,8 @@ def _progressive(photo: np.ndarray, quality: int) -> bytes:
 
 
 @functools.cache
-def _grain() -> tuple[np.ndarray, np.ndarray]:
-    """Noise of unit strength for interleaved values: equal for a pixel's three, and independent."""
+def _noise_tables() -> tuple[np.ndarray, np.ndarray]:
+    """Unit noise for interleaved RGB values: equal for the three of a pixel, and independent."""
     random = np.random.Generator(np.random.Philox(key=5))
     luma = np.repeat(random.standard_normal(1 << 15, np.float32), 3)
     return luma, random.standard_normal(len(luma), np.float32)

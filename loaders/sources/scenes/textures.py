@@ -1,7 +1,8 @@
-"""The surfaces of things: each class has a texture of its own.
+"""Procedural textures of the objects, one per class.
 
-`skin(kind, part, x, y, d, c, atlas)` is the unlit RGB colour of one point of a thing's frame; d is
-the signed distance of the outline there, and c holds six colours: four of the class, white, ink.
+`texture_colour(kind, part, x, y, d, c, atlas)` is the unlit RGB colour at a point in object
+coordinates; `d` is the signed distance there, and `c` holds six colours: four of the class, white
+and ink.
 """
 
 from __future__ import annotations
@@ -10,25 +11,25 @@ import math
 
 from patchmill.kernels.common.jit import jit
 from patchmill.loaders.sources.scenes.noise import (
-    CELL,
-    EDGE,
+    CELL_EDGE,
+    CELL_TONE,
     FINE,
     SMOOTH,
-    angle,
-    chance,
+    bilinear,
+    fast_atan2,
+    fast_sin,
+    hash01,
     length,
-    look,
     mix,
-    peek,
-    step,
-    wave,
+    nearest,
+    smoothstep,
 )
 
-FAR = 4096.0  # keeps look-ups away from negative coordinates
+ORIGIN = 4096.0  # offset that keeps atlas coordinates positive
 
 
 @jit
-def skin(kind, part, x, y, d, c, atlas):
+def texture_colour(kind, part, x, y, d, c, atlas):
     if kind == 0:
         rgb = _ball(x, y, c)
     elif kind == 1:
@@ -49,7 +50,7 @@ def skin(kind, part, x, y, d, c, atlas):
         rgb = _cat(part, x, y, c, atlas)
     else:
         rgb = _beetle(part, x, y, c, atlas)
-    grain = look(atlas, FINE, FAR + 210 * x, FAR + 210 * y)
+    grain = bilinear(atlas, FINE, ORIGIN + 210 * x, ORIGIN + 210 * y)
     light = 0.84 + 0.32 * grain
     return rgb[0] * light, rgb[1] * light, rgb[2] * light
 
@@ -60,62 +61,66 @@ def _ball(x, y, c):
     z = math.sqrt(max(1 - x * x - y * y, 0.0))
     px, py, pz = 0.8 * x + 0.6 * z, y, 0.8 * z - 0.6 * x
     px, py = 0.8 * px + 0.6 * py, 0.8 * py - 0.6 * px
-    turn = angle(pz, px) / math.pi * 3 + 3
+    turn = fast_atan2(pz, px) / math.pi * 3 + 3
     segment = math.floor(turn) % 6
     seam = min(turn - math.floor(turn), 1 - turn + math.floor(turn))
     rgb = mix(c[0], c[4], 0.9) if segment % 2 else (c[1] if segment // 2 % 2 else c[2])
-    rgb = mix(rgb, c[5], 0.35 * step(0.03, 0.01, seam * math.sqrt(max(1 - py * py, 0.0))))
-    rgb = mix(rgb, c[4], 0.9 * step(0.935, 0.945, abs(py)))
+    rgb = mix(rgb, c[5], 0.35 * smoothstep(0.03, 0.01, seam * math.sqrt(max(1 - py * py, 0.0))))
+    rgb = mix(rgb, c[4], 0.9 * smoothstep(0.935, 0.945, abs(py)))
     return rgb
 
 
 @jit
 def _starfish(x, y, d, c, atlas):
-    edge = look(atlas, EDGE, FAR + 150 * x, FAR + 150 * y)
-    tone = peek(atlas, CELL, FAR + 150 * x, FAR + 150 * y)
-    rgb = mix(c[0], c[1], step(-0.05, -0.3, d) * 0.8)
-    rgb = mix(rgb, c[2], step(0.32, 0.5, edge) * (0.25 + 0.6 * tone))
-    rgb = mix(rgb, c[5], step(0.1, 0.0, edge) * 0.25)
+    edge = bilinear(atlas, CELL_EDGE, ORIGIN + 150 * x, ORIGIN + 150 * y)
+    tone = nearest(atlas, CELL_TONE, ORIGIN + 150 * x, ORIGIN + 150 * y)
+    rgb = mix(c[0], c[1], smoothstep(-0.05, -0.3, d) * 0.8)
+    rgb = mix(rgb, c[2], smoothstep(0.32, 0.5, edge) * (0.25 + 0.6 * tone))
+    rgb = mix(rgb, c[5], smoothstep(0.1, 0.0, edge) * 0.25)
     return rgb
 
 
 @jit
 def _fish(part, x, y, d, c, atlas):
     if part == 1:
-        rays = look(atlas, FINE, FAR + 40 * x, FAR + 260 * y)
+        rays = bilinear(atlas, FINE, ORIGIN + 40 * x, ORIGIN + 260 * y)
         rgb = mix(c[1], c[2], 0.3 + 0.5 * rays)
         return rgb
     row = math.floor(y / 0.085)
     u = x / 0.1 + 0.5 * (row % 2)
     du, dv = u - math.floor(u), y / 0.085 - row
     arc = length(du - 0.2, 0.8 * (dv - 0.5))
-    rgb = mix(c[0], c[1], step(-0.1, 0.42, y) * 0.9)
-    rgb = mix(rgb, c[4], 0.35 * step(0.5, 0.72, arc) * step(0.9, 0.7, arc))
-    rgb = mix(rgb, c[5], 0.4 * step(0.74, 0.9, arc))
-    bands = wave(9 * x + 2.5 * look(atlas, SMOOTH, FAR + 60 * x, FAR + 60 * y))
-    rgb = mix(rgb, c[3], 0.75 * step(0.35, 0.6, bands) * step(0.5, 0.3, x) * step(-0.02, -0.1, d))
+    rgb = mix(c[0], c[1], smoothstep(-0.1, 0.42, y) * 0.9)
+    rgb = mix(rgb, c[4], 0.35 * smoothstep(0.5, 0.72, arc) * smoothstep(0.9, 0.7, arc))
+    rgb = mix(rgb, c[5], 0.4 * smoothstep(0.74, 0.9, arc))
+    bands = fast_sin(9 * x + 2.5 * bilinear(atlas, SMOOTH, ORIGIN + 60 * x, ORIGIN + 60 * y))
+    rgb = mix(
+        rgb,
+        c[3],
+        0.75 * smoothstep(0.35, 0.6, bands) * smoothstep(0.5, 0.3, x) * smoothstep(-0.02, -0.1, d),
+    )
     if x > 0.52:
-        rgb = mix(rgb, c[1], 0.7 * step(0.52, 0.56, x))
-        rgb = mix(rgb, c[5], 0.5 * step(0.57, 0.53, x))
+        rgb = mix(rgb, c[1], 0.7 * smoothstep(0.52, 0.56, x))
+        rgb = mix(rgb, c[5], 0.5 * smoothstep(0.57, 0.53, x))
     eye = length(x - 0.72, y + 0.12)
-    rgb = mix(rgb, c[4], step(0.105, 0.095, eye))
-    rgb = mix(rgb, c[5], step(0.065, 0.055, eye))
+    rgb = mix(rgb, c[4], smoothstep(0.105, 0.095, eye))
+    rgb = mix(rgb, c[5], smoothstep(0.065, 0.055, eye))
     return rgb
 
 
 @jit
 def _mushroom(part, x, y, c, atlas):
     if part == 1:
-        fibre = look(atlas, FINE, FAR + 170 * x, FAR + 25 * y)
-        rgb = mix(c[4], c[3], 0.3 + 0.5 * fibre + 0.35 * step(0.3, 0.06, y))
+        fibre = bilinear(atlas, FINE, ORIGIN + 170 * x, ORIGIN + 25 * y)
+        rgb = mix(c[4], c[3], 0.3 + 0.5 * fibre + 0.35 * smoothstep(0.3, 0.06, y))
         return rgb
     bulge = 1 / math.sqrt(max(1.15 - x * x - 0.6 * y * y, 0.15))
-    u, v = FAR + 62 * x * bulge + 11, FAR + 62 * y * bulge + 37
-    spot = step(0.2, 0.3, look(atlas, EDGE, u, v)) * (
-        1.0 if peek(atlas, CELL, u, v) > 0.45 else 0.0
+    u, v = ORIGIN + 62 * x * bulge + 11, ORIGIN + 62 * y * bulge + 37
+    spot = smoothstep(0.2, 0.3, bilinear(atlas, CELL_EDGE, u, v)) * (
+        1.0 if nearest(atlas, CELL_TONE, u, v) > 0.45 else 0.0
     )
-    rgb = mix(c[0], c[1], 0.6 * look(atlas, SMOOTH, FAR + 110 * x, FAR + 110 * y))
-    rgb = mix(rgb, c[5], 0.45 * step(-0.12, 0.12, y))
+    rgb = mix(c[0], c[1], 0.6 * bilinear(atlas, SMOOTH, ORIGIN + 110 * x, ORIGIN + 110 * y))
+    rgb = mix(rgb, c[5], 0.45 * smoothstep(-0.12, 0.12, y))
     rgb = mix(rgb, c[4], spot * 0.92)
     return rgb
 
@@ -124,77 +129,81 @@ def _mushroom(part, x, y, c, atlas):
 def _flower(part, x, y, c, atlas):
     radius = length(x, y)
     if part == 1:
-        edge = look(atlas, EDGE, FAR + 330 * x, FAR + 330 * y)
-        rgb = mix(c[2], c[3], step(0.1, 0.28, radius) * 0.8)
-        rgb = mix(rgb, c[5], 0.5 * step(0.22, 0.05, edge))
+        edge = bilinear(atlas, CELL_EDGE, ORIGIN + 330 * x, ORIGIN + 330 * y)
+        rgb = mix(c[2], c[3], smoothstep(0.1, 0.28, radius) * 0.8)
+        rgb = mix(rgb, c[5], 0.5 * smoothstep(0.22, 0.05, edge))
         return rgb
-    around = angle(y, x)
-    vein = look(atlas, FINE, FAR + 105 * around, FAR + 26 * radius)
-    rgb = mix(c[1], c[0], step(0.3, 0.95, radius))
-    rgb = mix(rgb, c[4], 0.55 * step(0.5, 0.8, vein) * step(0.25, 0.7, radius))
-    rgb = mix(rgb, c[5], 0.5 * step(0.4, 0.28, radius) + 0.25 * step(0.4, 0.2, vein))
+    around = fast_atan2(y, x)
+    vein = bilinear(atlas, FINE, ORIGIN + 105 * around, ORIGIN + 26 * radius)
+    rgb = mix(c[1], c[0], smoothstep(0.3, 0.95, radius))
+    rgb = mix(rgb, c[4], 0.55 * smoothstep(0.5, 0.8, vein) * smoothstep(0.25, 0.7, radius))
+    rgb = mix(rgb, c[5], 0.5 * smoothstep(0.4, 0.28, radius) + 0.25 * smoothstep(0.4, 0.2, vein))
     return rgb
 
 
 @jit
 def _butterfly(part, x, y, d, c, atlas):
     if part == 2:
-        rgb = mix(c[5], c[2], 0.15 + 0.3 * (wave(40 * y) > 0))
+        rgb = mix(c[5], c[2], 0.15 + 0.3 * (fast_sin(40 * y) > 0))
         return rgb
     side = abs(x)
-    around, radius = angle(y + 0.05, side), length(side, y)
-    vein = abs(wave(8 * around + 0.6 * wave(5 * radius)))
-    dust = look(atlas, FINE, FAR + 60 * side, FAR + 60 * y)
-    rgb = mix(c[0] if part == 0 else c[1], c[1], step(0.7, 0.2, radius) * 0.7)
-    rgb = mix(rgb, c[5], 0.8 * step(0.16, 0.05, vein))
-    margin = -0.1 - 0.05 * wave(26 * around) - 0.04 * dust
-    rgb = mix(rgb, c[5], 0.92 * step(margin - 0.02, margin + 0.02, d))
-    dots = wave(26 * around) * step(-0.02, -0.05, d) * step(-0.13, -0.1, d)
-    rgb = mix(rgb, c[4], 0.9 * step(0.6, 0.8, dots))
+    around, radius = fast_atan2(y + 0.05, side), length(side, y)
+    vein = abs(fast_sin(8 * around + 0.6 * fast_sin(5 * radius)))
+    dust = bilinear(atlas, FINE, ORIGIN + 60 * side, ORIGIN + 60 * y)
+    rgb = mix(c[0] if part == 0 else c[1], c[1], smoothstep(0.7, 0.2, radius) * 0.7)
+    rgb = mix(rgb, c[5], 0.8 * smoothstep(0.16, 0.05, vein))
+    margin = -0.1 - 0.05 * fast_sin(26 * around) - 0.04 * dust
+    rgb = mix(rgb, c[5], 0.92 * smoothstep(margin - 0.02, margin + 0.02, d))
+    dots = fast_sin(26 * around) * smoothstep(-0.02, -0.05, d) * smoothstep(-0.13, -0.1, d)
+    rgb = mix(rgb, c[4], 0.9 * smoothstep(0.6, 0.8, dots))
     spot = length(side - 0.66, y + (0.44 if part == 0 else -0.5))
-    rgb = mix(rgb, c[5], step(0.14, 0.12, spot))
-    rgb = mix(rgb, c[2], step(0.09, 0.07, spot))
+    rgb = mix(rgb, c[5], smoothstep(0.14, 0.12, spot))
+    rgb = mix(rgb, c[2], smoothstep(0.09, 0.07, spot))
     return rgb
 
 
 @jit
 def _mug(part, x, y, c, atlas):
     if part == 1:
-        rgb = mix(c[5], c[3], 0.25 + 0.4 * step(-0.75, -0.5, y))
+        rgb = mix(c[5], c[3], 0.25 + 0.4 * smoothstep(-0.75, -0.5, y))
         return rgb
     around = (x + 0.2) / 0.66
     around = 2.0 * math.asin(min(max(around, -1.0), 1.0))
     bend = y - 0.13 * math.sqrt(max(1 - ((x + 0.2) / 0.66) ** 2, 0.0))
-    glaze = look(atlas, SMOOTH, FAR + 200 * x, FAR + 200 * y)
+    glaze = bilinear(atlas, SMOOTH, ORIGIN + 200 * x, ORIGIN + 200 * y)
     rgb = mix(c[0], c[4], 0.15 * glaze)
     if part == 0:
         zigzag = abs(2 * (1.4 * around - math.floor(1.4 * around)) - 1)
-        rgb = mix(rgb, c[1], step(0.025, 0.015, abs(bend - 0.02 - 0.14 * zigzag) - 0.05))
-        rgb = mix(rgb, c[2], step(0.02, 0.01, abs(abs(bend - 0.09) - 0.27) - 0.03))
-        rgb = mix(rgb, c[4], 0.8 * step(0.03, 0.0, y + 0.56 + 0.1 * around * around * 0.4) * 0.3)
+        rgb = mix(rgb, c[1], smoothstep(0.025, 0.015, abs(bend - 0.02 - 0.14 * zigzag) - 0.05))
+        rgb = mix(rgb, c[2], smoothstep(0.02, 0.01, abs(abs(bend - 0.09) - 0.27) - 0.03))
+        rgb = mix(
+            rgb, c[4], 0.8 * smoothstep(0.03, 0.0, y + 0.56 + 0.1 * around * around * 0.4) * 0.3
+        )
     return rgb
 
 
 @jit
 def _doughnut(x, y, c, atlas):
-    radius, around = length(x, y), angle(y, x)
-    crumb = look(atlas, FINE, FAR + 120 * x, FAR + 120 * y)
-    rgb = mix(c[2], c[3], 0.5 * crumb + 0.5 * step(0.8, 1.0, radius))
-    ragged = 0.05 * wave(5 * around + 1) + 0.03 * wave(9 * around)
-    iced = step(0.3, 0.27, abs(radius - 0.62) + ragged)
+    radius, around = length(x, y), fast_atan2(y, x)
+    crumb = bilinear(atlas, FINE, ORIGIN + 120 * x, ORIGIN + 120 * y)
+    rgb = mix(c[2], c[3], 0.5 * crumb + 0.5 * smoothstep(0.8, 1.0, radius))
+    ragged = 0.05 * fast_sin(5 * around + 1) + 0.03 * fast_sin(9 * around)
+    iced = smoothstep(0.3, 0.27, abs(radius - 0.62) + ragged)
     rgb = mix(rgb, c[0], iced)
     cell = 0.145
     column, row = math.floor(x / cell), math.floor(y / cell)
-    turn = math.pi * chance(column + 64, row + 64, 11)
-    px = x / cell - column - 0.35 - 0.3 * chance(column + 64, row + 64, 12)
-    py = y / cell - row - 0.35 - 0.3 * chance(column + 64, row + 64, 13)
-    along = px * math.cos(turn) + py * wave(turn)
-    beside = py * math.cos(turn) - px * wave(turn)
-    sprinkle = length(max(abs(along) - 0.2, 0.0), beside)
-    pick = chance(column + 64, row + 64, 14)
+    turn = math.pi * hash01(column + 64, row + 64, 11)
+    px = x / cell - column - 0.35 - 0.3 * hash01(column + 64, row + 64, 12)
+    py = y / cell - row - 0.35 - 0.3 * hash01(column + 64, row + 64, 13)
+    along = px * math.cos(turn) + py * fast_sin(turn)
+    across = py * math.cos(turn) - px * fast_sin(turn)
+    sprinkle = length(max(abs(along) - 0.2, 0.0), across)
+    pick = hash01(column + 64, row + 64, 14)
     if pick > 0.2 and iced > 0.9 and abs(radius - 0.62) < 0.24:
         rgb = mix(
-            rgb, c[4] if pick > 0.7 else (c[1] if pick > 0.45 else c[3]), step(0.12, 0.08, sprinkle)
+            rgb,
+            c[4] if pick > 0.7 else (c[1] if pick > 0.45 else c[3]),
+            smoothstep(0.12, 0.08, sprinkle),
         )
     return rgb
 
@@ -202,46 +211,48 @@ def _doughnut(x, y, c, atlas):
 @jit
 def _cat(part, x, y, c, atlas):
     side = abs(x)
-    around, radius = angle(x, y - 0.2), length(x, y - 0.2)
-    fur = look(atlas, FINE, FAR + 95 * around, FAR + 42 * radius)
+    around, radius = fast_atan2(x, y - 0.2), length(x, y - 0.2)
+    fur = bilinear(atlas, FINE, ORIGIN + 95 * around, ORIGIN + 42 * radius)
     rgb = mix(c[0], c[1], 0.25 + 0.6 * fur)
-    stripe = wave(15 * side + 5 * fur) * step(-0.05, -0.3, y) + wave(17 * y + 3 * fur) * step(
-        0.42, 0.62, side
-    ) * step(-0.2, 0.0, y)
-    rgb = mix(rgb, c[2], 0.75 * step(0.25, 0.6, stripe))
+    stripe = fast_sin(15 * side + 5 * fur) * smoothstep(-0.05, -0.3, y) + fast_sin(
+        17 * y + 3 * fur
+    ) * smoothstep(0.42, 0.62, side) * smoothstep(-0.2, 0.0, y)
+    rgb = mix(rgb, c[2], 0.75 * smoothstep(0.25, 0.6, stripe))
     muzzle = length(side - 0.15, 1.15 * (y - 0.5)) + 0.06 * fur
-    rgb = mix(rgb, c[4], 0.85 * step(0.27, 0.2, muzzle))
+    rgb = mix(rgb, c[4], 0.85 * smoothstep(0.27, 0.2, muzzle))
     if part == 1:
         rgb = mix(rgb, (0.85, 0.55, 0.52), 0.7)
     eye = length(side - 0.36, 1.15 * (y - 0.02))
-    rgb = mix(rgb, c[5], step(0.2, 0.18, eye))
-    rgb = mix(rgb, c[3], step(0.17, 0.15, eye))
-    rgb = mix(rgb, c[5], step(0.17, 0.15, eye) * step(0.055, 0.035, abs(side - 0.36)))
-    rgb = mix(rgb, c[4], step(0.045, 0.03, length(x - 0.05 - (0.36 if x > 0 else -0.36), y + 0.06)))
+    rgb = mix(rgb, c[5], smoothstep(0.2, 0.18, eye))
+    rgb = mix(rgb, c[3], smoothstep(0.17, 0.15, eye))
+    rgb = mix(rgb, c[5], smoothstep(0.17, 0.15, eye) * smoothstep(0.055, 0.035, abs(side - 0.36)))
+    rgb = mix(
+        rgb, c[4], smoothstep(0.045, 0.03, length(x - 0.05 - (0.36 if x > 0 else -0.36), y + 0.06))
+    )
     nose = max(abs(x) + 0.8 * (y - 0.4), 0.3 - y) * 1.0
-    rgb = mix(rgb, (0.75, 0.36, 0.38), step(0.1, 0.08, nose))
-    mouth = abs(y - 0.5 - 0.07 * wave(9 * side))
-    rgb = mix(rgb, c[5], 0.7 * step(0.025, 0.01, mouth) * step(0.3, 0.26, side))
+    rgb = mix(rgb, (0.75, 0.36, 0.38), smoothstep(0.1, 0.08, nose))
+    mouth = abs(y - 0.5 - 0.07 * fast_sin(9 * side))
+    rgb = mix(rgb, c[5], 0.7 * smoothstep(0.025, 0.01, mouth) * smoothstep(0.3, 0.26, side))
     return rgb
 
 
 @jit
 def _beetle(part, x, y, c, atlas):
-    gloss = look(atlas, SMOOTH, FAR + 120 * x, FAR + 120 * y)
+    gloss = bilinear(atlas, SMOOTH, ORIGIN + 120 * x, ORIGIN + 120 * y)
     if part == 2:
         rgb = mix(c[5], c[2], 0.12)
         return rgb
     if part == 1:
         rgb = mix(c[5], c[2], 0.2 * gloss)
         cheek = length(abs(x) - 0.26, y + 0.66)
-        rgb = mix(rgb, c[4], 0.85 * step(0.11, 0.09, cheek))
+        rgb = mix(rgb, c[4], 0.85 * smoothstep(0.11, 0.09, cheek))
         return rgb
     side = abs(x)
     rgb = mix(c[0], c[1], 0.7 * gloss)
-    rgb = mix(rgb, c[5], 0.85 * step(0.03, 0.015, side))
+    rgb = mix(rgb, c[5], 0.85 * smoothstep(0.03, 0.015, side))
     spots = min(
         min(length(side - 0.3, y + 0.2), length(side - 0.36, y - 0.28)),
         length(side - 0.2, y - 0.62),
     )
-    rgb = mix(rgb, c[5], 0.95 * step(0.15, 0.13, spots + 0.02 * gloss))
+    rgb = mix(rgb, c[5], 0.95 * smoothstep(0.15, 0.13, spots + 0.02 * gloss))
     return rgb

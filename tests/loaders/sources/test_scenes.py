@@ -1,4 +1,4 @@
-"""Scenes: made once, the same for everybody, with the labels, masks and backgrounds promised."""
+"""Scenes are rendered once, reproducibly, with the labels, masks and backgrounds asked for."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.scenes import scene as scene_draw
 from patchmill.loaders.sources.scenes import shapes
 from patchmill.loaders.sources.scenes import source as scenes
-from patchmill.loaders.sources.scenes.scene import Settings, make
+from patchmill.loaders.sources.scenes.scene import SceneSettings, make_scene
 from patchmill.loaders.sources.scenes.source import Scenes
 
-PLAIN = Settings(0, 0.0, False, (1, 3), 10, None)
+PLAIN = SceneSettings(0, 0.0, False, (1, 3), 10, None)
 
 
-def settings_with(**changes: object) -> Settings:
-    return Settings(**{**vars(PLAIN), **changes})  # type: ignore[arg-type]
+def settings_with(**changes: object) -> SceneSettings:
+    return SceneSettings(**{**vars(PLAIN), **changes})  # type: ignore[arg-type]
 
 
 def pixels(data: bytes) -> np.ndarray:
@@ -32,7 +32,7 @@ def test_scenes_are_photos_with_labels_and_masks() -> None:
     source = Scenes(count=20)
     assert len(source) == 20 and source.name == "scenes:20"
     assert source.labels is not None and source.labels.dtype == np.int64
-    assert source.classes == list(shapes.NAMES) and set(source.labels) <= set(range(10))
+    assert source.classes == list(shapes.SHAPES) and set(source.labels) <= set(range(10))
     density = []
     for i in range(20):
         photo, mask = pixels(source.read(i)), source.mask(i)
@@ -57,45 +57,45 @@ def test_a_scene_depends_on_the_settings_and_its_number_alone(
     assert more.fingerprint == Scenes(count=5, size=32).fingerprint
 
 
-def test_the_label_is_the_class_of_the_largest_thing() -> None:
+def test_the_label_is_the_class_of_the_largest_object() -> None:
     for i in range(40):
-        scene = make(settings_with(size=256, objects=(3, 5)), i)
-        areas = np.bincount(scene.owner.ravel(), minlength=3)[1:]
+        scene = make_scene(settings_with(size=256, objects=(3, 5)), i)
+        areas = np.bincount(scene.object_map.ravel(), minlength=3)[1:]
         assert areas[0] == areas.max() > 0
 
 
 @pytest.mark.parametrize("kind", range(10))
-def test_things_stay_within_their_reach(kind: int) -> None:
+def test_shapes_stay_within_their_bounding_radius(kind: int) -> None:
     for angle in np.linspace(0, 2 * np.pi, 400):
-        reach = shapes.REACH[kind]
-        distance, _ = shapes.outline(kind, reach * np.cos(angle), reach * np.sin(angle))
+        radius = shapes.MAX_RADIUS[kind]
+        distance, _ = shapes.signed_distance(kind, radius * np.cos(angle), radius * np.sin(angle))
         assert distance > 0
 
 
-def test_the_mask_is_where_the_things_are() -> None:
+def test_the_mask_covers_the_objects() -> None:
     """The same scene with another background differs outside the mask, and hardly inside."""
     there, here = (
         settings_with(size=200, background_bias=1.0),
         settings_with(size=200, swap_backgrounds=True),
     )
     for i in range(6):
-        first, second = make(there, i), make(here, i)
-        np.testing.assert_array_equal(first.owner, second.owner)
+        first, second = make_scene(there, i), make_scene(here, i)
+        np.testing.assert_array_equal(first.object_map, second.object_map)
         change = np.abs(pixels(first.jpeg).astype(int) - pixels(second.jpeg)).mean(2)
-        assert change[first.owner > 0].mean() < 12 < change[first.owner == 0].mean()
+        assert change[first.object_map > 0].mean() < 12 < change[first.object_map == 0].mean()
 
 
 def test_backgrounds_follow_the_bias() -> None:
     def kinds(count: int, **changes: object) -> list[tuple[int, int]]:
-        made = (make(settings_with(size=16, **changes), i) for i in range(count))
+        made = (make_scene(settings_with(size=16, **changes), i) for i in range(count))
         return [(scene.label, scene.background) for scene in made]
 
-    assert all(label == ground for label, ground in kinds(30, background_bias=1.0))
+    assert all(label == background for label, background in kinds(30, background_bias=1.0))
     swapped = kinds(30, background_bias=0.9, swap_backgrounds=True)
-    assert all(ground == (label + 1) % 10 for label, ground in swapped)
+    assert all(background == (label + 1) % 10 for label, background in swapped)
     free = kinds(200)
-    assert 5 <= sum(label == ground for label, ground in free) <= 40
-    assert {ground for _, ground in free} == {label for label, _ in free} == set(range(10))
+    assert 5 <= sum(label == background for label, background in free) <= 40
+    assert {background for _, background in free} == {label for label, _ in free} == set(range(10))
     assert [label for label, _ in free[:30]] == [label for label, _ in swapped]
 
 
@@ -124,11 +124,11 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def count_paintings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     painted: list[int] = []
 
-    def counted(settings: Settings, index: int) -> scene_draw.Scene:
+    def counted(settings: SceneSettings, index: int) -> scene_draw.Scene:
         painted.append(index)
-        return make(settings, index)
+        return make_scene(settings, index)
 
-    monkeypatch.setattr(scene_draw, "make", counted)
+    monkeypatch.setattr(scene_draw, "make_scene", counted)
     return painted
 
 
@@ -149,13 +149,13 @@ def test_scenes_are_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interruption_loses_one_part_at_most(
     cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(settings: Settings, index: int) -> scene_draw.Scene:
+    def interrupted(settings: SceneSettings, index: int) -> scene_draw.Scene:
         if index == 5:
             raise KeyboardInterrupt
-        return make(settings, index)
+        return make_scene(settings, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scene_draw, "make", interrupted)
+        patch.setattr(scene_draw, "make_scene", interrupted)
         with pytest.raises(KeyboardInterrupt):
             Scenes(count=12, size=16)
     files = [path.name for path in cache_folder.rglob("*") if path.is_file()]
