@@ -30,7 +30,7 @@ BackgroundData = str | Path | Sequence[str | Path] | Source
 def candidates(seed: int, epoch: int, id: int, count: int) -> list[int]:
     """Background candidates for sample `id` out of `count` samples; repeats are possible."""
     return [
-        int(draw.companion(np.uint64(seed), epoch, id, count, attempt))
+        int(draw.background_candidate(np.uint64(seed), epoch, id, count, attempt))
         for attempt in range(CANDIDATES)
     ]
 
@@ -70,7 +70,7 @@ class Backgrounds:
 
     def background_id(self, epoch: int, id: int) -> int:
         """The background drawn for a sample of the training data."""
-        return int(draw.background(np.uint64(self.seed), epoch, id, len(self.source)))
+        return int(draw.background_id(np.uint64(self.seed), epoch, id, len(self.source)))
 
     def substitute(self, epoch: int, id: int, attempt: int) -> int:
         """The background tried in place of an unreadable one."""

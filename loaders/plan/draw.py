@@ -22,7 +22,15 @@ from patchmill.loaders.plan import philox
 from patchmill.loaders.plan.laws import AUTO_RADIUS, CROP, SHIFT, SQUARE, WINDOW, laws, targets
 from patchmill.loaders.recipe import Recipe
 
-__all__ = ["Plan", "background", "companion", "draw", "draw_into", "laws", "targets"]
+__all__ = [
+    "Plan",
+    "background_candidate",
+    "background_id",
+    "draw",
+    "draw_into",
+    "laws",
+    "targets",
+]
 
 MAX_SIDE = 131_071  # keeps side * short_side within int32
 
@@ -35,7 +43,7 @@ _FACTORS = 18  # brightness, contrast, saturation, hue
 _FINISH = 19  # whether to blur, sigma, whether to solarise
 _PASTE = 20  # whether to paste, the background's level or seed, whether to soften the mask
 _GROUND = 21  # where the image lies on its background
-_COMPANION = 22  # which images may be the background, for all views alike
+_BACKGROUND = 22  # which images may be the background, for all views alike
 
 Stream = tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]
 
@@ -123,19 +131,19 @@ def draw_into(
 
 
 @jit_ieee
-def companion(seed: np.uint64, epoch: int, id: int, count: int, attempt: int = 0) -> int:
-    """A sample, of `count`, that may lie behind `id`: any other one, equally likely."""
+def background_candidate(seed: np.uint64, epoch: int, id: int, count: int, attempt: int = 0) -> int:
+    """A candidate background for sample `id`: any other of the `count` samples, equally likely."""
     stream = _stream(np.uint64(seed), np.uint64(epoch), np.int64(id))
-    word, _, _, _ = _words(stream, 0, _COMPANION, attempt)
+    word, _, _, _ = _words(stream, 0, _BACKGROUND, attempt)
     other = philox.below(word, max(count - 1, 1))
     return other + 1 if id <= other and count > 1 else other
 
 
 @jit_ieee
-def background(seed: np.uint64, epoch: int, id: int, count: int) -> int:
-    """The image that lies behind `id`, of `count` that are there for nothing else."""
+def background_id(seed: np.uint64, epoch: int, id: int, count: int) -> int:
+    """The background for sample `id`, out of a data set of `count` backgrounds."""
     stream = _stream(np.uint64(seed), np.uint64(epoch), np.int64(id))
-    word, _, _, _ = _words(stream, 0, _COMPANION, 0)
+    word, _, _, _ = _words(stream, 0, _BACKGROUND, 0)
     return philox.below(word, count)
 
 

@@ -54,7 +54,7 @@ def paster(
 
     def ground(id: int) -> np.ndarray | None:
         if there is not None:
-            chosen = int(draw.background(np.uint64(seed), epoch, id, len(there)))
+            chosen = int(draw.background_id(np.uint64(seed), epoch, id, len(there)))
             return _readable(there, chosen, seed, epoch)
         drawn = backgrounds.candidates(seed, epoch, id, len(source))
         return _readable(source, backgrounds.least_foreground(id, drawn, maker.share), seed, epoch)

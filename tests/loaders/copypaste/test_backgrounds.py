@@ -25,7 +25,9 @@ def test_eight_are_drawn_independently_and_never_the_image_itself() -> None:
     ids = range(300)
     table = np.array([candidates(5, 2, id, 1000) for id in ids])
     assert table.shape == (300, CANDIDATES) == (300, 8)
-    assert (table[:, 0] == [draw.companion(np.uint64(5), 2, id, 1000) for id in ids]).all()
+    assert (
+        table[:, 0] == [draw.background_candidate(np.uint64(5), 2, id, 1000) for id in ids]
+    ).all()
     assert not (table == np.arange(300)[:, None]).any()
     assert len(np.unique(table)) > 850  # of 1000, in 2400 draws: 909 are to be expected
     between = np.corrcoef(table.T)[np.triu_indices(8, 1)]

@@ -48,7 +48,7 @@ def expected(ids: list[int], views: Recipe, source: Masked) -> tuple[Any, np.nda
 
 
 def numbered(id: int) -> list[int]:
-    return [int(draw.companion(np.uint64(0), 0, id, SAMPLES, n)) for n in range(8)]
+    return [int(draw.background_candidate(np.uint64(0), 0, id, SAMPLES, n)) for n in range(8)]
 
 
 def behind(id: int, drawn: list[int], source: Masked) -> int:
@@ -168,7 +168,7 @@ def test_images_may_lie_on_others_than_the_data(pipeline: str) -> None:
         ids = batch.ids.tolist()
         images = [decode(source.read(id)) for id in ids]
         masks = [source.mask(id) if id % 4 in (0, 3) else None for id in ids]
-        behind = [int(draw.background(np.uint64(0), 0, id, 40)) for id in ids]
+        behind = [int(draw.background_id(np.uint64(0), 0, id, 40)) for id in ids]
         seen.update(behind)
         companions = [decode(apart.read(other)) for other in behind]
         made = render.render(

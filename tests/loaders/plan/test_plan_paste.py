@@ -77,19 +77,24 @@ def test_cells_of_a_grid_share_their_background():
     assert np.any(rows["paste"][:, 0] != rows["paste"][:, 4])
 
 
-def test_companions_are_others_all_equally_likely():
+def test_background_candidates_are_other_samples_all_equally_likely():
     seed, count = np.uint64(2**64 - 1), 7
-    found = np.array([[draw.companion(seed, epoch, 3, count) for epoch in range(6000)]])
+    found = np.array([[draw.background_candidate(seed, epoch, 3, count) for epoch in range(6000)]])
     counts = np.bincount(found.ravel(), minlength=count)
     assert counts[3] == 0 and stats.chisquare(np.delete(counts, 3)).pvalue > 0.01
-    assert {draw.companion(seed, 0, id, 2) for id in (0,)} == {1}
-    assert draw.companion(seed, 0, 1, 2) == 0 and draw.companion(seed, 0, 0, 1) == 0
-    many = [draw.companion(np.uint64(0), 0, id, 2**31) for id in range(1000)]
+    assert {draw.background_candidate(seed, 0, id, 2) for id in (0,)} == {1}
+    assert (
+        draw.background_candidate(seed, 0, 1, 2) == 0
+        and draw.background_candidate(seed, 0, 0, 1) == 0
+    )
+    many = [draw.background_candidate(np.uint64(0), 0, id, 2**31) for id in range(1000)]
     assert len(set(many)) > 990 and max(many) < 2**31
-    assert draw.companion(np.uint64(0), 1, 5, 2**31) != draw.companion(np.uint64(1), 0, 5, 2**31)
+    assert draw.background_candidate(np.uint64(0), 1, 5, 2**31) != draw.background_candidate(
+        np.uint64(1), 0, 5, 2**31
+    )
 
 
 def test_backgrounds_apart_are_all_equally_likely():
-    found = [draw.background(np.uint64(3), epoch, 3, 7) for epoch in range(6000)]
+    found = [draw.background_id(np.uint64(3), epoch, 3, 7) for epoch in range(6000)]
     assert stats.chisquare(np.bincount(found, minlength=7)).pvalue > 0.01
-    assert draw.background(np.uint64(3), 0, 0, 1) == 0
+    assert draw.background_id(np.uint64(3), 0, 0, 1) == 0
