@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from patchmill.loaders.decode.decoder import FRAMES, MAX_PIXELS, BadImage, Decoder, jpeg_segments
+from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage, Decoder
+from patchmill.loaders.decode.jpeg_header import FRAME_MARKERS, jpeg_segments, parse_frame
 from patchmill.loaders.prepare.options import BETON, Options
 from patchmill.loaders.sources.beton.writer import PAGE_SIZE
 
@@ -104,8 +105,8 @@ def _look_at_jpeg(data: bytes) -> Look:
     for marker, at in jpeg_segments(data):
         if marker == _APP1 and _orientation(data[at + 2 : at + (data[at] << 8 | data[at + 1])]) > 1:
             traits.append("exif-rotated")
-        if marker in FRAMES:
-            depth, height, width, components = struct.unpack_from(">BHHB", data, at + 2)
+        if marker in FRAME_MARKERS:
+            height, width, components, depth, _ = parse_frame(data, marker, at)
             if components in (1, 4):
                 traits.append("grey" if components == 1 else "cmyk")
             if marker in _PROGRESSIVE:

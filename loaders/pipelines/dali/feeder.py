@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from patchmill.loaders.decode.decoder import jpeg_frame, jpeg_segments
+from patchmill.loaders.decode.jpeg_header import jpeg_frame, jpeg_segments
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Jobs, Tasks
 from patchmill.loaders.pipelines.dali import decoder, hardware_share
@@ -245,7 +245,7 @@ def plain_jpeg(data: bytes) -> tuple[int, int] | None:
         if marker == _ADOBE and data[at : at + 7] == b"\x00\x0eAdobe" and not data[at + 13]:
             return None
     frame = jpeg_frame(data)
-    return frame[:2] if frame and frame[2] in (1, 3) else None
+    return frame[:2] if frame and frame.components in (1, 3) else None
 
 
 def _probe_jpegs(config: PipelineConfig) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from patchmill.loaders.decode.decoder import decode, needed
+from patchmill.loaders.decode.decoder import buffer_size, decode
 from patchmill.loaders.pipelines.gpu.side_stream import QueuedWork
 from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.pipelines.memory import BlockPool
@@ -106,7 +106,9 @@ class ArenaJob(Job):
 
 def decode_into(arena: Arena, data: bytes) -> LoadedImage:
     """Decode an image into an arena; raises BadImage like `decode`."""
-    size = needed(data)  # by the header, which may lie: what is allocated here is not taken back
+    size = buffer_size(
+        data
+    )  # by the header, which may lie: what is allocated here is not taken back
     allocation = arena.allocate(size) if 0 < size <= BLOCK_BYTES else None
     image = decode(data, None if allocation is None else allocation.memory)
     if allocation is None or not np.may_share_memory(image, allocation.memory):

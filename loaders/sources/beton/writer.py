@@ -18,7 +18,8 @@ from types import TracebackType
 import numpy as np
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.decode.decoder import BadImage, decode, jpeg_frame
+from patchmill.loaders.decode.decoder import BadImage, decode
+from patchmill.loaders.decode.jpeg_header import jpeg_frame
 from patchmill.loaders.sources.beton import layout
 
 PAGE_SIZE = 1 << 23  # the default of FFCV's writer
@@ -157,8 +158,8 @@ class BetonWriter:
 def _to_stored(data: bytes) -> tuple[int, int, int, bytes]:
     """Storage mode, height, width, and the bytes to store."""
     frame = jpeg_frame(data)
-    if frame is not None and frame[2] in (1, 3):
-        mode, height, width = layout.JPG, frame[0], frame[1]
+    if frame is not None and frame.components in (1, 3):
+        mode, height, width = layout.JPG, frame.height, frame.width
     else:
         image = decode(data)
         mode, height, width, data = layout.RAW, image.shape[0], image.shape[1], image.tobytes()

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage, Decoder, decode, needed
+from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage, Decoder, buffer_size, decode
 
 HEIGHT, WIDTH = 67, 93
 
@@ -164,7 +164,7 @@ def test_bad_files_say_why(name: str) -> None:
 
 def test_a_large_image_below_the_limit_is_no_bomb() -> None:
     assert 10_000 * 10_000 < MAX_PIXELS
-    assert needed(jpeg_of_size(10_000, 10_000)) == 300_000_000
+    assert buffer_size(jpeg_of_size(10_000, 10_000)) == 300_000_000
 
 
 CORRUPTIBLE = [
@@ -204,11 +204,11 @@ def test_corruption_is_an_image_or_a_bad_image(
 
 def test_a_buffer_is_used_where_it_suffices() -> None:
     data = ODD["baseline"]
-    assert needed(data) == HEIGHT * WIDTH * 3
-    fits, small = np.empty(needed(data), np.uint8), np.empty(needed(data) - 1, np.uint8)
+    assert buffer_size(data) == HEIGHT * WIDTH * 3
+    fits, small = np.empty(buffer_size(data), np.uint8), np.empty(buffer_size(data) - 1, np.uint8)
     assert np.shares_memory(decode(data, fits), fits)
     assert not np.shares_memory(decode(data, small), small)
-    assert needed(ODD["PNG"]) == needed(ODD["CMYK"]) == needed(b"") == 0
+    assert buffer_size(ODD["PNG"]) == buffer_size(ODD["CMYK"]) == buffer_size(b"") == 0
 
 
 def test_a_decoder_keeps_its_memory_and_grows_it() -> None:
