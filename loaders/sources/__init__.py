@@ -1,4 +1,4 @@
-"""Where encoded images come from. A source is a numbered list of encoded bytes with labels."""
+"""Sources of encoded images: numbered lists of encoded bytes with labels."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ if TYPE_CHECKING:
 
 
 class SimpleSource(Protocol):
-    """The least that a user's own source must have; reads must be safe from many threads at once.
+    """The minimal interface of a user's own source; reads must be thread-safe.
 
-    It may also have any other member of `Source`; `numbered.AdaptedSource` adds those it lacks.
+    Any other member of `Source` is optional; `numbered.AdaptedSource` adds the missing ones.
     """
 
-    name: str  # how the user would name it, for messages
+    name: str  # for messages: what the user wrote to open it
     fingerprint: str  # equal for equal lists of samples
     labels: np.ndarray | None  # int64, one per sample, or None
 
     @property
     def classes(self) -> list[str]:
-        """Class names; empty where there are no labels."""
+        """Class names; empty without labels."""
         ...
 
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of one sample; OSError where they cannot be had."""
+        """The encoded bytes of one sample; OSError if they cannot be read."""
         ...
 
     def where(self, index: int) -> str:
-        """Where the sample lies, for the ledger: a path, or shard and offset."""
+        """Location of a sample, for the ledger: a path, or shard and offset."""
         ...
 
 
 class Source(SimpleSource, Protocol):
-    """A numbered data set as loaders use it; see `numbered.NumberedSource` for the defaults.
+    """The full interface that loaders use; `numbered.NumberedSource` implements the defaults.
 
-    `StreamSource` has the same members but for `__len__`; its `sample_count` is None.
+    `StreamSource` has the same members except `__len__`; its `sample_count` is None.
     """
 
     @property
     def masked(self) -> bool:
-        """Whether samples come with masks."""
+        """True if samples come with masks."""
         ...
 
     @property
     def sample_count(self) -> int | None:
-        """How many samples there are; None for a stream, whose end is not known."""
+        """Number of samples; None for a stream of unknown length."""
         ...
 
     def prefetch(self, ids: np.ndarray) -> None:
@@ -70,23 +70,23 @@ class Source(SimpleSource, Protocol):
         ...
 
     def background_candidates(self, seed: int, epoch: int, id: int) -> list[int]:
-        """Samples of which one may become the background of sample `id`."""
+        """Candidates for the background of sample `id`."""
         ...
 
 
 class Masked(Source, Protocol):
-    """A source that can have masks, which say what of an image is foreground."""
+    """A source with foreground masks."""
 
     def mask(self, index: int) -> np.ndarray | None:
-        """uint8 [height, width] of any size, 0 for background to 255; None where there is none.
+        """uint8 [height, width] of any size, 0 background to 255 foreground; None if missing.
 
-        OSError or BadImage where it cannot be had; MillError for a mask that is not grey.
+        Raises OSError or BadImage if it cannot be read, MillError if it is not greyscale.
         """
         ...
 
 
 def open_source(data: str | Path | Sequence[str | Path] | SimpleSource) -> Source:
-    """As `open_data`, for what needs samples that are numbered."""
+    """`open_data` for callers that need numbered samples; MillError for streams."""
     source = open_data(data)
     if source.sample_count is not None:
         return source  # type: ignore[return-value]
@@ -96,18 +96,18 @@ def open_source(data: str | Path | Sequence[str | Path] | SimpleSource) -> Sourc
 def open_data(
     data: str | Path | Sequence[str | Path] | SimpleSource | Source | StreamSource | Stream,
 ) -> Source | StreamSource:
-    """A source, or a stream, from what the user wrote.
+    """Open what the user names as data.
 
     A folder of images; WebDataset shards, as `train.tar`, `train-{000000..000146}.tar`,
     `train-*.tar`, a folder of tars or a list; URLs of shards, which are streamed; FFCV's
-    `train.beton`; `scenes:10000` or `scenes(count=100, ...)` (a folder that is called `scenes` is
-    `./scenes`).
+    `train.beton`; `scenes:10000` or `scenes(count=100, ...)` (write `./scenes` for a folder of that
+    name); or a source object.
     """
     if not isinstance(data, str | Path | list | tuple):
-        return _checked(data)
+        return _adapt(data)
     text = str(data)
     if isinstance(data, str) and (text == "scenes" or text.startswith(("scenes:", "scenes("))):
-        return _scenes(text)
+        return _open_scenes(text)
     if text.endswith(".beton") and isinstance(data, str | Path):
         from patchmill.loaders.sources.beton.source import Beton
 
@@ -117,7 +117,7 @@ def open_data(
     if paths.are_shard_urls(data):
         from patchmill.loaders.sources.stream.stream import Stream
 
-        return _flow(Stream(data))  # type: ignore[arg-type]  # no path is a URL
+        return _open_stream(Stream(data))  # type: ignore[arg-type]  # no path is a URL
     if paths.are_shard_paths(data):
         from patchmill.loaders.sources.shards.source import Shards
 
@@ -127,13 +127,13 @@ def open_data(
     return Folder(data)  # type: ignore[arg-type]  # a list is shards
 
 
-def _flow(stream: Stream) -> StreamSource:
+def _open_stream(stream: Stream) -> StreamSource:
     from patchmill.loaders.sources.stream.source import StreamSource
 
     return StreamSource(stream)
 
 
-def _scenes(text: str) -> Source:
+def _open_scenes(text: str) -> Source:
     from patchmill.loaders.common import calls
     from patchmill.loaders.sources.scenes.source import Scenes
 
@@ -145,9 +145,9 @@ def _scenes(text: str) -> Source:
     return Scenes(count=int(count))
 
 
-def _checked(data: Any) -> Source | StreamSource:
+def _adapt(data: Any) -> Source | StreamSource:
     if hasattr(data, "samples") and hasattr(data, "shards"):
-        return _flow(data)
+        return _open_stream(data)
     if hasattr(data, "read") and hasattr(data, "where") and hasattr(data, "fingerprint"):
         from patchmill.loaders.sources.numbered import AdaptedSource
 

@@ -1,4 +1,4 @@
-"""What every source of numbered samples does in the same way, and users' own sources made so."""
+"""Defaults shared by all sources of numbered samples, and an adapter for users' own sources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class NumberedSource:
     """Base class of sources whose samples are numbered from 0 to `len(source) - 1`."""
 
     labels: np.ndarray | None
-    masked = False  # whether samples come with masks
+    masked = False  # True if samples come with masks
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -37,14 +37,14 @@ class NumberedSource:
         return permutation.substitute(seed, epoch, id, attempt, len(self))
 
     def background_candidates(self, seed: int, epoch: int, id: int) -> list[int]:
-        """Samples of which one may become the background of sample `id`."""
+        """Candidates for the background of sample `id`."""
         from patchmill.loaders.copypaste import backgrounds
 
         return backgrounds.candidates(seed, epoch, id, len(self))
 
 
 class AdaptedSource(NumberedSource):
-    """A user's own source, which need not derive from NumberedSource."""
+    """Wraps a user's own source and adds the members of `Source` that it lacks."""
 
     name: str
     fingerprint: str
@@ -61,6 +61,6 @@ class AdaptedSource(NumberedSource):
         return len(self._source)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_source":  # not yet set, as in a copy under way
+        if name == "_source":  # not set yet, while unpickling or copying
             raise AttributeError(name)
         return getattr(self._source, name)

@@ -1,4 +1,4 @@
-"""Betons for tests: images in memory, and what FFCV's writer would have written."""
+"""Betons for tests: writing, overwriting and patching them."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def pixels(index: int) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def encoded(index: int, kind: str = "JPEG", mode: str = "RGB", **settings: Any) -> bytes:
+def encode(index: int, kind: str = "JPEG", mode: str = "RGB", **settings: Any) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels(index)).convert(mode).save(stream, kind, **settings)
     return stream.getvalue()
 
 
-def made(path: Path, images: list[bytes], **settings: Any) -> Path:
-    """A beton of these images, labelled 0, 1, 2, 0, 1, ..."""
+def write_beton(path: Path, images: list[bytes], **settings: Any) -> Path:
+    """Write a beton of these images, labelled 0, 1, 2, 0, 1, ..."""
     with BetonWriter(path, len(images), ["a", "b", "c"], **settings) as writer:
         for index, data in enumerate(images):
-            mask = encoded(index, "PNG", "L") if settings.get("masks") else b""
+            mask = encode(index, "PNG", "L") if settings.get("masks") else b""
             writer.add(data, index % 3, mask)
     return path
 
 
-def overwritten(path: Path, index: int, data: bytes) -> None:
-    """Put other bytes of no greater length in the place of a stored image."""
+def overwrite_image(path: Path, index: int, data: bytes) -> None:
+    """Replace the bytes of a stored image by others that are no longer."""
     with open(path, "r+b") as file:
         header = np.frombuffer(file.read(layout.HEADER.itemsize), layout.HEADER)[0]
         file.seek(int(header["allocations"]) + index * layout.ALLOCATION.itemsize)
@@ -48,7 +48,7 @@ def overwritten(path: Path, index: int, data: bytes) -> None:
         file.write(data + bytes(size - len(data)))
 
 
-def patched(path: Path, at: int, value: bytes) -> Path:
+def patch_bytes(path: Path, at: int, value: bytes) -> Path:
     with open(path, "r+b") as file:
         file.seek(at)
         file.write(value)

@@ -1,4 +1,4 @@
-"""Tars of samples with masks."""
+"""Shards of samples with masks, for tests."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import webdataset
 HOURS_AGO = 1_600_000_000
 
 
-def write(path: Path, masks: list[bytes]) -> Path:
-    """A JPEG for each mask; no bytes are no mask."""
+def write_mask_shard(path: Path, masks: list[bytes]) -> Path:
+    """Write a shard with a JPEG per mask; empty bytes are no mask."""
     with webdataset.TarWriter(str(path), encoder=False, mtime=0) as writer:
         for i, mask in enumerate(masks):
             sample = {"__key__": f"{i}", "jpg": making.jpeg(i)}

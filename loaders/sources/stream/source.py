@@ -12,7 +12,7 @@ from patchmill.loaders.copypaste.backgrounds import CANDIDATES
 from patchmill.loaders.order import permutation
 from patchmill.loaders.sources.stream.stream import Stream, StreamSample
 
-# Draws of candidates for a background come after those of substitutes.
+# Background candidates use the draws after those of substitutes.
 _BACKGROUND_ATTEMPTS = permutation.MOST_SUBSTITUTES
 
 
@@ -84,7 +84,7 @@ class StreamSource:
         return int(ids[permutation.substitute(seed, epoch, id, attempt, len(ids))])
 
     def background_candidates(self, seed: int, epoch: int, id: int) -> list[int]:
-        """Samples of the same batch of which one may become the background of sample `id`."""
+        """Candidates for the background of sample `id`, from the same batch."""
         attempts = range(_BACKGROUND_ATTEMPTS, _BACKGROUND_ATTEMPTS + CANDIDATES)
         return [self.substitute(seed, epoch, id, attempt) for attempt in attempts]
 

@@ -19,7 +19,7 @@ whys = st.sampled_from(["", "", "only 1.0% of the image is foreground", "ümlaut
 
 
 def levels(shape: tuple[int, int]) -> np.ndarray:
-    """Of the sixteen that are kept."""
+    """Random grey levels out of the sixteen that a file stores."""
     numbers = np.random.default_rng(shape[0] * 41 + shape[1])
     return numbers.integers(0, 16, shape).astype(np.uint8) * np.uint8(17)
 

@@ -25,7 +25,7 @@ def nowhere() -> str:
 
 
 def noise(height: int, width: int) -> np.ndarray:
-    """With long runs, as masks have them."""
+    """Random levels in long runs, as in masks."""
     steps = np.random.default_rng(height * 71 + width).integers(-3, 4, (height, width))
     return (np.cumsum(steps, 1) % 256).astype(np.uint8)
 

@@ -12,7 +12,7 @@ from typing import Any
 import helpers_prepare as making
 import numpy as np
 import pytest
-from helpers_mask_shards import write
+from helpers_mask_shards import write_mask_shard
 from hypothesis import given
 from hypothesis.extra import numpy as arrays
 from PIL import Image
@@ -60,7 +60,7 @@ KINDS: dict[str, tuple[bytes, str]] = {
 
 
 def shards(folder: Path, kinds: list[bytes]) -> Source:
-    return Shards(write(folder / "some.tar", kinds))
+    return Shards(write_mask_shard(folder / "some.tar", kinds))
 
 
 def beton(folder: Path, kinds: list[bytes]) -> Source:
@@ -109,7 +109,7 @@ def test_scenes_have_masks() -> None:
 def test_without_any(tmp_path: Path) -> None:
     assert masks.open_masks(open_source(making.photos(tmp_path / "src", 2))) is None
     tar = tmp_path / "no.tar"
-    assert masks.open_masks(Shards(write(tar, [b"", b""]))) is None
+    assert masks.open_masks(Shards(write_mask_shard(tar, [b"", b""]))) is None
 
 
 @given(arrays.arrays(np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9)))

@@ -14,7 +14,7 @@ from pathlib import Path
 import helpers_prepare as making
 import numpy as np
 import pytest
-from helpers_mask_shards import write
+from helpers_mask_shards import write_mask_shard
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste import masks
@@ -384,7 +384,7 @@ def test_prepared_without_masks_is_not_continued_with_them(photos: Path, tmp_pat
 def test_a_mask_with_colours_stops_prepare(tmp_path: Path) -> None:
     coloured = making.by_pil(making.Image.new("RGB", (9, 9)), "PNG")
     (tmp_path / "in").mkdir()
-    write(tmp_path / "in" / "a.tar", [b"", coloured])
+    write_mask_shard(tmp_path / "in" / "a.tar", [b"", coloured])
     with pytest.raises(MillError, match=r"a\.tar: 1\.mask\.png .*has 3 channels"):
         making.prepare(tmp_path / "in" / "a.tar", tmp_path / "out")
     _, problems = inspect_data.inspect(tmp_path / "in")

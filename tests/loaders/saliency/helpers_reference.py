@@ -1,4 +1,4 @@
-"""The estimators' formulas in plain NumPy, superpixel by superpixel, with no eye to speed."""
+"""Reference implementations of the estimators in plain NumPy, written for clarity, not speed."""
 
 import numpy as np
 from scipy import sparse
@@ -148,7 +148,7 @@ def gs(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def mc(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """By the transition matrix itself."""
+    """MC computed from the transition matrix itself."""
     dcol, _, near = graph(image, labels, corners=True)
     n = len(near)
     joined = near.copy()

@@ -23,7 +23,7 @@ def mae(plane: np.ndarray, mask: np.ndarray) -> float:
 
 
 def f_measure(plane: np.ndarray, mask: np.ndarray) -> float:
-    """With beta^2 = 0.3, of the map above twice its mean."""
+    """F-measure with beta^2 = 0.3 of the map thresholded at twice its mean."""
     chosen = plane >= max(min(2 * plane.mean(), 255), 1)
     hit = float((chosen & mask).sum())
     if not hit:

@@ -20,7 +20,7 @@ SIZE = 32
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Of torch: on so little work, waiting for each other takes longer than the work."""
+    """Limit torch to one thread: on so little work, synchronisation costs more than it saves."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

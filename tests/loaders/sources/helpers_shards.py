@@ -26,11 +26,11 @@ def write_tar(path: Path, files: Files, **options: Any) -> Path:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             file.addfile(info, io.BytesIO(content))
-    return settle(path)
+    return backdate(path)
 
 
-def settle(path: Path) -> Path:
-    """Make the file look unchanged for hours."""
+def backdate(path: Path) -> Path:
+    """Set the modification time to long ago, so that the file does not count as just changed."""
     os.utime(path, (HOURS_AGO, HOURS_AGO))
     return path
 
@@ -40,7 +40,7 @@ def image(number: int) -> bytes:
 
 
 def write_samples(path: Path, numbers: Iterable[int], labels: bool = True, **extra: Any) -> Path:
-    """Samples as webdataset writes them: `image(n)` labelled n % 10 under the key of n."""
+    """Write samples by webdataset: `image(n)`, labelled n % 10."""
     import webdataset
 
     with webdataset.TarWriter(str(path), encoder=False, mtime=0) as writer:
@@ -49,11 +49,11 @@ def write_samples(path: Path, numbers: Iterable[int], labels: bool = True, **ext
             if labels:
                 sample["cls"] = b"%d" % (n % 10)
             writer.write(sample | extra)
-    return settle(path)
+    return backdate(path)
 
 
 def three_shards(folder: Path) -> Path:
-    """With 20, 20 and 5 samples."""
+    """Three shards with 20, 20 and 5 samples."""
     folder.mkdir()
     for number in range(3):
         numbers = range(number * EACH, min(number * EACH + EACH, COUNT))
@@ -66,7 +66,7 @@ def add_indexes(folder: Path) -> None:
         shard_index.write_index(path, shard_index.scan_shard(path, checksums=True))
 
 
-def check(source: Shards) -> None:
+def check_samples(source: Shards) -> None:
     assert len(source) == COUNT
     assert [source.read(i) for i in range(COUNT)] == [image(i) for i in range(COUNT)]
     assert source.labels is not None and source.labels.dtype == np.int64
@@ -74,11 +74,11 @@ def check(source: Shards) -> None:
     assert source.classes == [str(i) for i in range(10)]
 
 
-def flip_a_bit(shards: Path, source: Shards, index: int) -> None:
-    """One bit of a sample, as a disk or a network does it."""
+def flip_bit(shards: Path, source: Shards, index: int) -> None:
+    """Corrupt a sample, as a disk or a network might."""
     shard, offset, _ = source.locate(index)
     path = sorted(shards.glob("*.tar"))[shard]
     with open(path, "r+b") as file:
         file.seek(offset)
         file.write(b"I")
-    settle(path)
+    backdate(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_beton import encoded, made, overwritten, patched, pixels
+from helpers_beton import encode, overwrite_image, patch_bytes, pixels, write_beton
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,13 +21,13 @@ from patchmill.loaders.sources.beton import layout
 from patchmill.loaders.sources.beton.source import Beton
 from patchmill.loaders.sources.beton.writer import BetonWriter
 
-IMAGES = [encoded(i) for i in range(10)]
+IMAGES = [encode(i) for i in range(10)]
 FIELD_AT = layout.HEADER.itemsize
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return made(tmp_path / "some.beton", IMAGES)
+    return write_beton(tmp_path / "some.beton", IMAGES)
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -48,7 +48,7 @@ def test_a_path_is_enough(path: Path) -> None:
 
 
 def test_what_ffcv_cannot_decode_is_stored_as_pixels(tmp_path: Path) -> None:
-    source = Beton(made(tmp_path / "a.beton", [encoded(1, "PNG"), IMAGES[2]]))
+    source = Beton(write_beton(tmp_path / "a.beton", [encode(1, "PNG"), IMAGES[2]]))
     assert source.read(0).startswith(b"P6 ")
     assert (decode(source.read(0)) == pixels(1)).all()
     assert source.read(1) == IMAGES[2]
@@ -57,7 +57,7 @@ def test_what_ffcv_cannot_decode_is_stored_as_pixels(tmp_path: Path) -> None:
 def test_masks_are_kept(tmp_path: Path) -> None:
     with BetonWriter(tmp_path / "m.beton", 3, masks=True) as writer:
         for i in range(3):
-            writer.add(IMAGES[i], i, b"" if i == 1 else encoded(i + 5, "PNG", "L"))
+            writer.add(IMAGES[i], i, b"" if i == 1 else encode(i + 5, "PNG", "L"))
     source = Beton(tmp_path / "m.beton")
     assert source.masked
     assert [source.read(i) for i in range(3)] == IMAGES[:3]
@@ -69,7 +69,7 @@ def test_masks_are_kept(tmp_path: Path) -> None:
 
 def test_masks_with_colours_are_an_error_that_says_where(tmp_path: Path) -> None:
     with BetonWriter(tmp_path / "m.beton", 1, masks=True) as writer:
-        writer.add(IMAGES[0], 0, encoded(1, "PNG"))
+        writer.add(IMAGES[0], 0, encode(1, "PNG"))
     with pytest.raises(MillError, match=r"m\.beton, sample 0 at byte \d+ has 3 channels"):
         Beton(tmp_path / "m.beton").mask(0)
 
@@ -81,17 +81,17 @@ def test_without_masks(path: Path) -> None:
 
 
 def test_allocations_in_any_order(path: Path) -> None:
-    """As several processes of FFCV's writer leave them."""
+    """Several processes of FFCV's writer leave them in any order."""
     at = int(np.fromfile(path, layout.HEADER, 1)[0]["allocations"])
     table = np.fromfile(path, layout.ALLOCATION, offset=at)
-    patched(path, at, table[np.random.default_rng(0).permutation(10)].tobytes())
+    patch_bytes(path, at, table[np.random.default_rng(0).permutation(10)].tobytes())
     source = Beton(path)
     assert [source.read(i) for i in range(10)] == IMAGES
 
 
 def test_the_fingerprint_is_of_the_list_of_samples(tmp_path: Path) -> None:
-    same = [Beton(made(tmp_path / f"{i}.beton", IMAGES)).fingerprint for i in range(2)]
-    other = Beton(made(tmp_path / "b.beton", IMAGES[::-1])).fingerprint
+    same = [Beton(write_beton(tmp_path / f"{i}.beton", IMAGES)).fingerprint for i in range(2)]
+    other = Beton(write_beton(tmp_path / "b.beton", IMAGES[::-1])).fingerprint
     assert same[0] == same[1] != other
 
 
@@ -134,7 +134,7 @@ def test_truncated(path: Path, share: float) -> None:
 
 
 def test_every_cut_is_noticed(path: Path) -> None:
-    """Of the allocations, the last part of the file, whose length is not written anywhere."""
+    """The file ends with the allocation table, whose length is not stored anywhere."""
     size = path.stat().st_size
     for cut in (1, 8, 23, 24, 25, 48, 24 * 10 - 1):
         os.truncate(path, size - cut)
@@ -159,7 +159,7 @@ def test_every_cut_is_noticed(path: Path) -> None:
 )
 def test_damaged(path: Path, at: int, value: bytes, says: str) -> None:
     with pytest.raises(MillError, match=says):
-        Beton(patched(path, at, value))
+        Beton(patch_bytes(path, at, value))
 
 
 def test_fields_can_be_named(path: Path) -> None:
@@ -170,10 +170,10 @@ def test_fields_can_be_named(path: Path) -> None:
 
 
 def test_several_fields_that_could_be_meant(tmp_path: Path) -> None:
-    path = made(tmp_path / "a.beton", IMAGES, masks=True)
+    path = write_beton(tmp_path / "a.beton", IMAGES, masks=True)
     mask_at = FIELD_AT + 2 * layout.FIELD.itemsize
-    patched(path, mask_at, bytes([layout.INT_TYPE]) + b"age\0")
-    patched(path, mask_at - layout.FIELD.itemsize + 1, b"kind\0\0")
+    patch_bytes(path, mask_at, bytes([layout.INT_TYPE]) + b"age\0")
+    patch_bytes(path, mask_at - layout.FIELD.itemsize + 1, b"kind\0\0")
     with pytest.raises(MillError, match=r"\(kind, age\): say which, as in .*label='kind'"):
         Beton(path)
 
@@ -193,7 +193,7 @@ def test_a_damaged_sample_is_an_oserror(path: Path, change: dict[str, int], says
     )
     for name, value in change.items():
         table["f0"][name][6] = value
-    patched(path, table_at, table.tobytes())
+    patch_bytes(path, table_at, table.tobytes())
     source = Beton(path)
     assert source.read(5) == IMAGES[5]
     with pytest.raises(OSError, match=says):
@@ -213,12 +213,12 @@ def test_truncated_while_open(path: Path) -> None:
 
 
 def test_the_same_samples_give_the_same_file(path: Path, tmp_path: Path) -> None:
-    assert made(tmp_path / "again.beton", IMAGES).read_bytes() == path.read_bytes()
+    assert write_beton(tmp_path / "again.beton", IMAGES).read_bytes() == path.read_bytes()
 
 
 def test_samples_do_not_cross_pages(tmp_path: Path) -> None:
     big = b"".join([b"P6 800 800 255\n", bytes(800 * 800 * 3)])
-    source = Beton(made(tmp_path / "big.beton", [big] * 4, page_size=1 << 21))
+    source = Beton(write_beton(tmp_path / "big.beton", [big] * 4, page_size=1 << 21))
     assert [source.read(i) for i in range(4)] == [big] * 4
     starts = source._images["start"]
     assert (starts >> 21 == (starts + 800 * 800 * 3 - 1) >> 21).all()
@@ -256,7 +256,7 @@ def test_too_many_too_large_not_writable(tmp_path: Path) -> None:
 
 
 def test_overwritten_bytes_do_not_match_their_checksum(path: Path) -> None:
-    overwritten(path, 2, IMAGES[2][:-3] + b"xyz")
+    overwrite_image(path, 2, IMAGES[2][:-3] + b"xyz")
     source = Beton(path)
     assert source.checksums is not None
     wrong = [i for i in range(10) if zlib.crc32(source.read(i)) != source.checksums[i]]

@@ -24,12 +24,12 @@ def make(root: Path, *files: str | bytes) -> Path:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as out:
             out.write(b"bytes of " + os.fsencode(file))
-    settle(root)
+    backdate(root)
     return root
 
 
-def settle(root: Path) -> None:
-    """Make every directory look unchanged for hours."""
+def backdate(root: Path) -> None:
+    """Set modification times to long ago, so that no directory counts as just changed."""
     for directory, _, _ in os.walk(os.fsencode(root)):
         os.utime(directory, (HOURS_AGO, HOURS_AGO))
 

@@ -1,4 +1,4 @@
-"""Which members make samples, and which indexes are believed."""
+"""Grouping of members into samples, and validation of shard indexes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
-from helpers_shards import Files, image, settle, write_samples, write_tar
+from helpers_shards import Files, backdate, image, write_samples, write_tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -208,7 +208,7 @@ def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
 
 def test_the_fingerprint_is_that_of_names_offsets_and_sizes(tmp_path: Path) -> None:
     def one(name: str, content: bytes, checksums: bool = False) -> str:
-        path = settle(write_tar(tmp_path / "x.tar", [(name, content)]))
+        path = backdate(write_tar(tmp_path / "x.tar", [(name, content)]))
         return shard_index.list_fingerprint(shard_index.scan_shard(path, checksums).samples)
 
     assert one("a.jpg", b"xx") == one("a.jpg", b"yy") == one("a.jpg", b"xx", checksums=True)

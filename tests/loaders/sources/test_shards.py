@@ -15,8 +15,8 @@ from helpers_shards import (
     COUNT,
     EACH,
     add_indexes,
-    check,
-    flip_a_bit,
+    check_samples,
+    flip_bit,
     image,
     three_shards,
     write_samples,
@@ -43,7 +43,7 @@ def shards(tmp_path: Path) -> Path:
 def test_ways_to_name_them(shards: Path, name: str) -> None:
     source = open_source(f"{shards}/{name}" if name else shards)
     assert isinstance(source, Shards)
-    check(source)
+    check_samples(source)
     assert source.where(21) == f"{shards}/data-000001.tar: photos/000021.jpg at byte 3584"
 
 
@@ -150,19 +150,19 @@ def test_an_unchanged_set_is_not_scanned_again(
     forbid_scanning(monkeypatch)
     after = open_source(f"{shards}/data-{{000000..000002}}.tar")
     assert isinstance(after, Shards) and after.fingerprint == before.fingerprint
-    check(after)
+    check_samples(after)
     monkeypatch.setattr(set_index, "_assemble", None)
-    check(Shards(str(shards)))  # and the whole set's index is not put together again
+    check_samples(Shards(str(shards)))  # and the whole set's index is not put together again
 
 
 def test_indexes_beside_the_shards_are_used(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_indexes(shards)
     forbid_scanning(monkeypatch)
-    check(Shards(shards))
+    check_samples(Shards(shards))
 
 
 def test_an_index_that_comes_later_is_noticed(shards: Path) -> None:
-    flip_a_bit(shards, Shards(shards), 3)
+    flip_bit(shards, Shards(shards), 3)
     assert Shards(shards).read(3) != image(3)
     (shards / "data-000001.tar.index").write_bytes(b"nonsense")
     assert len(Shards(shards)) == COUNT
@@ -217,7 +217,7 @@ def test_a_damaged_index_is_made_again(
     assert len(kept) == 4
     for index in kept:
         index.write_bytes(index.read_bytes()[:-7] if damage is None else damage)
-    check(Shards(shards))
+    check_samples(Shards(shards))
 
 
 def test_without_a_cache_it_works_and_warns(
@@ -225,7 +225,7 @@ def test_without_a_cache_it_works_and_warns(
 ) -> None:
     cache_folder.write_text("a file where the cache should be")
     with caplog.at_level(logging.WARNING, "patchmill"):
-        check(Shards(shards))
+        check_samples(Shards(shards))
     assert "PATCHMILL_CACHE" in caplog.text
 
 
@@ -243,7 +243,7 @@ def test_processes_that_start_together_index_once(
     with ThreadPoolExecutor(4) as pool:  # the lock is held by open file, not by process
         sources = list(pool.map(lambda _: Shards(shards), range(4)))
     assert len(scanned) == 3
-    check(sources[3])
+    check_samples(sources[3])
 
 
 def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import pytest
 from helpers_shards import (
     COUNT,
     add_indexes,
-    check,
-    flip_a_bit,
+    backdate,
+    check_samples,
+    flip_bit,
     image,
-    settle,
     three_shards,
     write_samples,
 )
@@ -35,7 +35,7 @@ def test_a_flipped_bit_is_an_error_where_there_are_checksums(shards: Path) -> No
     (shards / "data-000001.tar.index").unlink()
     source = Shards(shards)
     for index in (3, 23):
-        flip_a_bit(shards, source, index)
+        flip_bit(shards, source, index)
     with pytest.raises(OSError, match=r"checksum .* differs .* changed or damaged"):
         source.read(3)
     assert source.read(23) == image(23).replace(b"i", b"I", 1)
@@ -48,7 +48,7 @@ def test_damaged_masks(tmp_path: Path) -> None:
     source = Shards(path)
     data = path.read_bytes()
     path.write_bytes(data.replace(b"mask\0", b"musk\0", 3))
-    settle(path)
+    backdate(path)
     with pytest.raises(OSError, match="checksum"):
         source.read_mask(1)
 
@@ -83,7 +83,7 @@ def test_prefetch_changes_nothing(shards: Path) -> None:
     source = Shards(shards)
     source.prefetch(np.array([44, 0, 7, 21], np.int64))
     source.prefetch(np.array([], np.int64))
-    check(source)
+    check_samples(source)
 
 
 def test_few_files_stay_open_and_threads_do_not_meet(
@@ -102,7 +102,7 @@ def test_few_files_stay_open_and_threads_do_not_meet(
 def test_open_files_are_closed_with_the_source(shards: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     source = Shards(shards)
-    check(source)
+    check_samples(source)
     del source
     assert len(os.listdir("/proc/self/fd")) == before
 

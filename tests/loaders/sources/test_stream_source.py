@@ -13,7 +13,7 @@ def sample(id: int) -> StreamSample:
 
 
 def test_a_sample_of_two_batches_is_replaced_from_the_one_that_is_made() -> None:
-    """Where one epoch meets the next, whichever batch is made first."""
+    """A sample may be in the last batch of one epoch and the first of the next."""
     source = StreamSource(Stream("file:///none.tar"))
     first = source.hold([sample(1), sample(2), sample(3)], 0)
     second = source.hold([sample(1), sample(4), sample(5)], 1 << 24)

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from helpers_beton import encoded, made, overwritten, pixels
+from helpers_beton import encode, overwrite_image, pixels, write_beton
 
 pytest.importorskip("ffcv")
 
@@ -32,7 +32,7 @@ from patchmill.loaders.recipe import Blur, Colour, Crop, Recipe, Views
 from patchmill.loaders.sources.beton.source import Beton
 
 COUNT, BATCH, SEED = 22, 5, 2**63 + 9
-IMAGES = [encoded(i) for i in range(COUNT)]
+IMAGES = [encode(i) for i in range(COUNT)]
 RECIPE = Recipe(
     (
         Views("global", 2, 16, Crop((0.4, 1.0)), colour=Colour(0.4, 0.4, 0.2, 0.1), blur=Blur(0.5)),
@@ -49,7 +49,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return made(tmp_path / "some.beton", IMAGES)
+    return write_beton(tmp_path / "some.beton", IMAGES)
 
 
 def loader_of(path: Path, views: MultiView, **settings: Any) -> Loader:
@@ -127,12 +127,12 @@ def test_dtypes(path: Path, dtype: torch.dtype, channels_last: bool) -> None:
 
 def test_exact_pixels_of_odd_jpegs(tmp_path: Path) -> None:
     """Whatever the chroma's sampling, and where FFCV's decoder would not do, PIL's pixels."""
-    odd = [encoded(i, subsampling=i % 3, quality=50 + i) for i in range(6)]
-    odd += [encoded(i, progressive=True) for i in range(6, 9)]
-    odd += [encoded(i, mode="L") for i in range(9, 12)]
-    odd += [encoded(i, mode="CMYK") for i in range(12, 15)]
+    odd = [encode(i, subsampling=i % 3, quality=50 + i) for i in range(6)]
+    odd += [encode(i, progressive=True) for i in range(6, 9)]
+    odd += [encode(i, mode="L") for i in range(9, 12)]
+    odd += [encode(i, mode="CMYK") for i in range(12, 15)]
     odd += [IMAGES[i] + b"trailing" for i in range(15, 18)] + IMAGES[18:]
-    path = made(tmp_path / "odd.beton", odd)
+    path = write_beton(tmp_path / "odd.beton", odd)
     views = MultiView(RECIPE, SEED)
     batches = epoch_of(loader_of(path, views), views)
     assert sorted(id for batch in batches for id in batch.ids.tolist()) == list(range(COUNT))
@@ -141,7 +141,7 @@ def test_exact_pixels_of_odd_jpegs(tmp_path: Path) -> None:
 
 
 def test_what_is_no_jpeg_is_decoded_in_python(path: Path, tmp_path: Path) -> None:
-    overwritten(path, 4, encoded(0, "WEBP"))
+    overwrite_image(path, 4, encode(0, "WEBP"))
     views = MultiView(RECIPE, SEED, ledger=tmp_path / "bad.jsonl")
     batches = epoch_of(loader_of(path, views), views)
     assert sorted(id for batch in batches for id in batch.ids.tolist()) == list(range(COUNT))
@@ -186,7 +186,7 @@ def test_epochs_under_way_together_do_not_mix(path: Path) -> None:
 def damaged(path: Path, count: int) -> list[int]:
     bad = list(range(1, 2 * count, 2))
     for id in bad:
-        overwritten(path, id, IMAGES[id][: len(IMAGES[id]) // 2])
+        overwrite_image(path, id, IMAGES[id][: len(IMAGES[id]) // 2])
     return bad
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_beton import encoded, made, overwritten
+from helpers_beton import encode, overwrite_image, write_beton
 
 pytest.importorskip("ffcv")
 
@@ -26,7 +26,7 @@ RECIPE = Recipe(
     ),
     name="small",
 )
-IMAGES = [encoded(i) if i % 5 else encoded(i, "PNG") for i in range(COUNT)]  # those become raw
+IMAGES = [encode(i) if i % 5 else encode(i, "PNG") for i in range(COUNT)]  # those become raw
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return made(tmp_path / "some.beton", IMAGES)
+    return write_beton(tmp_path / "some.beton", IMAGES)
 
 
 def build(path: Path, batch_size: int = 4, pipeline: str = "ffcv", **settings: Any) -> Any:
@@ -108,8 +108,8 @@ def test_batches_are_not_written_again(path: Path) -> None:
 
 def test_bad_samples_are_those_of_the_threads(path: Path, tmp_path: Path) -> None:
     for id in (1, 7, 13):
-        overwritten(path, id, IMAGES[id][: len(IMAGES[id]) // 2])
-    overwritten(path, 4, b"no picture")
+        overwrite_image(path, id, IMAGES[id][: len(IMAGES[id]) // 2])
+    overwrite_image(path, 4, b"no picture")
     ledgers = {name: tmp_path / f"{name}.jsonl" for name in ("ffcv", "threads")}
     ffcv, threads = (build(path, pipeline=name, ledger=ledgers[name]) for name in ledgers)
     for _ in range(2):
@@ -125,7 +125,7 @@ def entries(ledger: Path) -> list[dict[str, Any]]:
 
 def test_too_many_bad_samples_end_the_run(path: Path) -> None:
     for id in range(COUNT):
-        overwritten(path, id, b"no picture")
+        overwrite_image(path, id, b"no picture")
     ffcv = build(path)
     with pytest.raises(MillError, match="more than the 10 that are tolerated"):
         list(ffcv)
