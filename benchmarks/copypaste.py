@@ -124,7 +124,7 @@ def on_cpu(
 def _render(
     images: list[np.ndarray], case: Case, flat: torch.Tensor, scratch: render.Scratch
 ) -> float:
-    memory, half = render.numbers(flat)
+    memory, half = render.flat_numpy(flat)
     slots = render.slots(case.targets, len(images), flat.dtype == torch.uint8)
     largest = max(target.size for target in case.targets)
     began = time.thread_time()
@@ -132,7 +132,7 @@ def _render(
         mask = render.NO_MASK if plane is None else plane
         behind = render.NO_IMAGE if ground is None else ground
         height, width, _ = image.shape
-        pool = scratch.fitting(height, width, largest, mask.shape, behind.shape)
+        pool = scratch.reserve(height, width, largest, mask.shape, behind.shape)
         ending = (case.rows[i], slots, i, half, False, memory, pool)
         if plane is None:
             render.render_image(image, *ending)
@@ -169,7 +169,7 @@ def on_gpu(
 ) -> dict[str, Turn]:
     """Everything is uploaded, and the tables are made, before the clock starts."""
     from patchmill.kernels.views.gpu import launch as gpu_launch
-    from patchmill.kernels.views.gpu.tables import Images, Tensors
+    from patchmill.kernels.views.gpu.tables import Images, OptionalTensors
 
     def there(pictures: Sequence[np.ndarray | None]) -> list[torch.Tensor | None]:
         return [None if it is None else torch.from_numpy(it).to(device) for it in pictures]
@@ -191,7 +191,7 @@ def on_gpu(
     targets = cases[PLAIN].targets
     out = torch.empty(layout.elements(targets, len(pictures)), dtype=dtype, device=device)
     images = [torch.from_numpy(image).to(device) for image in pictures.images]
-    beside: dict[str, tuple[Tensors, ...]] = {PLAIN: ()} | {
+    beside: dict[str, tuple[OptionalTensors, ...]] = {PLAIN: ()} | {
         kind: (there(cases[kind].planes), there(cases[kind].grounds)) for kind in BACKGROUNDS
     }
     return {name: partial(turn, name) for name in cases}

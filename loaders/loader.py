@@ -117,7 +117,7 @@ class Loader:
 
     def _batch(self, filled: FilledBatch) -> ViewBatch:
         ids, targets = filled.ids, self._targets
-        views = layout.shaped(filled.flat, targets, len(ids), self._channels_last)
+        views = layout.views_by_group(filled.flat, targets, len(ids), self._channels_last)
         return ViewBatch(
             views, torch.from_numpy(ids), filled.labels, filled.rows, filled.shapes, targets
         )

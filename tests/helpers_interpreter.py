@@ -10,8 +10,8 @@ import os
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def missing() -> str | None:
-    """Why kernels would not be interpreted here, for the modules that need that."""
+def skip_reason() -> str | None:
+    """Why this process cannot interpret kernels, or None if it can."""
     if not INTERPRETED:
         return "needs TRITON_INTERPRET=1 from the start"
     import torch
@@ -19,12 +19,12 @@ def missing() -> str | None:
     import triton.language as tl
 
     @triton.jit
-    def counts_to(number):
+    def count_to(number):
         for _ in range(0, tl.load(number)):
             pass
 
     try:
-        counts_to[(1,)](torch.ones(1, dtype=torch.int32))
+        count_to[(1,)](torch.ones(1, dtype=torch.int32))
     except Exception as error:
         return f"Triton's interpreter and NumPy do not agree: {error}"
     return None

@@ -165,7 +165,7 @@ class Views:
         image = self._decode(data)
         height, width, _ = image.shape
         draw.draw_into(self._laws, np.uint64(0), 0, self._id, height, width, self._rows)
-        pool = self._scratch.fitting(height, width, self._largest)
+        pool = self._scratch.reserve(height, width, self._largest)
         sample = self._id % _KEPT_SAMPLES
         render.render_image(image, self._rows, self._slots, sample, False, False, self.out, pool)
         self._id += 1

@@ -1,1 +1,1 @@
-"""What all kernels share: compilation and its cache, threads, vectors, memory."""
+"""Shared by all kernels: device dispatch, Numba compilation and cache, threads, SIMD, memory."""

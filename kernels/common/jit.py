@@ -1,8 +1,8 @@
-"""`jit`: numba's njit as this project uses it, with an on-disk cache that knows all its sources.
+"""`jit` and `jit_ieee`: Numba's njit with an on-disk cache keyed by the contents of all sources.
 
-Numba compiles a cached function anew when the file that holds it changes, but not when a constant
-or a function that it uses lives in another file that changed. Here a cached function is named after
-the contents of all those files, so that an update can never run half old, half new machine code.
+Numba invalidates a cached function when its own file changes, but not when a constant or a function
+that it uses changes in another file. Here the cache key hashes all of those files, so that an
+update never mixes old and new machine code.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ log = logging.getLogger("patchmill")
 
 
 def jit(function: Callable[..., Any]) -> Any:
-    """Compile on first call: no GIL, no Python objects, floats as fast as they go, cached on disk.
+    """Compile on first call: nopython, nogil, fastmath, cached on disk.
 
-    `fastmath` lets the compiler fuse and reorder; runs of one binary on one machine stay
-    bit-identical.
+    Fastmath lets the compiler fuse and reorder float operations; the same binary on the same
+    machine still gives bit-identical results.
     """
-    return _cached(function, fastmath=True)
+    return _compile(function, fastmath=True)
 
 
 def jit_ieee(function: Callable[..., Any]) -> Any:
-    """As `jit`, but with IEEE arithmetic: for draws that must be the same on every machine."""
-    return _cached(function, fastmath=False)
+    """`jit` without fastmath: IEEE arithmetic, for results that must match on every machine."""
+    return _compile(function, fastmath=False)
 
 
 NOTICE = "compiling the CPU kernels for this machine: about half a minute, once"
@@ -47,17 +47,17 @@ NOTICE = "compiling the CPU kernels for this machine: about half a minute, once"
 
 @contextmanager
 def announce_compilation(after_s: float = 1.0) -> Iterator[None]:
-    """Say so if anything is compiled meanwhile, rather than loaded, and it takes long."""
+    """Log NOTICE once if functions are compiled, not loaded from the cache, for `after_s`."""
     timer = threading.Timer(after_s, log.warning, (NOTICE,))
     timer.daemon = True
     try:
-        with event.install_listener("numba:compile", _Starter(timer)):
+        with event.install_listener("numba:compile", _StartTimerOnCompile(timer)):
             yield
     finally:
         timer.cancel()
 
 
-class _Starter(event.Listener):
+class _StartTimerOnCompile(event.Listener):
     def __init__(self, timer: threading.Timer) -> None:
         self._timer = timer
 
@@ -69,56 +69,57 @@ class _Starter(event.Listener):
         pass
 
 
-# ---------------------------------------------------------------------------------------- the cache
+# -------------------------------------------------------------------------------- on-disk cache
 
 
-def _cached(function: Callable[..., Any], fastmath: bool) -> Any:
+def _compile(function: Callable[..., Any], fastmath: bool) -> Any:
     options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
     try:
         compiled = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the installation nor the user's cache folder can be written
-        _warn_once("compiled code cannot be kept: point NUMBA_CACHE_DIR to a folder of yours")
+    except RuntimeError:  # neither the installation nor the user's cache folder is writable
+        _warn_once("compiled kernels cannot be cached: set NUMBA_CACHE_DIR to a writable folder")
         return numba.njit(**options)(function)
     cache = compiled._cache
-    if hasattr(cache, "_cache_file"):  # not public in numba; without it numba's own files will do
+    if hasattr(cache, "_cache_file"):  # private in Numba; without it, Numba's own cache is used
         folder, name = cache._cache_path, cache._impl.filename_base
-        cache._cache_file = _Files(Path(folder), name, _stamp(Path(function.__code__.co_filename)))
+        key = _source_hash(Path(function.__code__.co_filename))
+        cache._cache_file = _VariantFiles(Path(folder), name, key)
     return compiled
 
 
-class _Files:
-    """Compiled variants of one function, each in a file named after sources and signature.
+class _VariantFiles:
+    """Compiled variants of one function, one file each, named by source hash and signature.
 
-    Numba's own scheme lists the variants in an index. Processes that compile at the same time, on
-    unlike processors that share a disk, can leave it pointing at each other's machine code.
+    Replaces Numba's index file: processes compiling concurrently, on different CPU models that
+    share a disk, can leave an index that points at each other's machine code.
     """
 
-    def __init__(self, folder: Path, name: str, stamp: str) -> None:
-        self._folder, self._name, self._stamp = folder, name, stamp
+    def __init__(self, folder: Path, name: str, source_hash: str) -> None:
+        self._folder, self._name, self._source_hash = folder, name, source_hash
 
     def load(self, key: Any) -> Any:
         try:
             return pickle.loads(self._path(key).read_bytes())
-        except Exception:  # missing, or the remains of a crash: compile
+        except Exception:  # missing, or truncated by a crash: compile
             return None
 
     def save(self, key: Any, data: Any) -> None:
         path = self._path(key)
-        half = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
         try:
-            half.write_bytes(dumps(data))
-            half.replace(path)
+            temporary.write_bytes(dumps(data))
+            temporary.replace(path)
             for other in self._folder.glob(f"{self._name}.*.nbc"):
-                if not other.name.startswith(f"{self._name}.{self._stamp}."):
-                    other.unlink(missing_ok=True)  # of sources that were
+                if not other.name.startswith(f"{self._name}.{self._source_hash}."):
+                    other.unlink(missing_ok=True)  # compiled from older sources
         except OSError as error:
-            _warn_once(f"compiled code cannot be kept in {self._folder}: {error.strerror}")
+            _warn_once(f"compiled kernels cannot be cached in {self._folder}: {error.strerror}")
             with suppress(OSError):
-                half.unlink()
+                temporary.unlink()
 
     def _path(self, key: Any) -> Path:
         variant = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-        return self._folder / f"{self._name}.{self._stamp}.{variant}.nbc"
+        return self._folder / f"{self._name}.{self._source_hash}.{variant}.nbc"
 
 
 @functools.cache
@@ -126,7 +127,7 @@ def _warn_once(message: str) -> None:
     log.warning(message)
 
 
-# ----------------------------------------------------------------------- what a function is made of
+# ------------------------------------------------------------------- sources of a compiled function
 
 _IMPORT = re.compile(r"^(?:from (patchmill[\w.]*) )?import (\([^)]*\)|.*)", re.M)
 _COMPILES = re.compile(
@@ -136,27 +137,27 @@ _CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
 
 
 @functools.cache
-def _stamp(path: Path) -> str:
-    everything = "\0".join([numba.__version__, *sorted(sources(path).values())])
-    return hashlib.sha256(everything.encode()).hexdigest()[:16]
+def _source_hash(path: Path) -> str:
+    content = "\0".join([numba.__version__, *sorted(sources(path).values())])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def sources(path: Path) -> dict[Path, str]:
-    """The file and all of ours whose contents may end up in its compiled code, with their texts."""
-    found = {path: path.read_text(encoding="utf-8")}
+    """Texts of the file and of all patchmill files whose contents may be compiled into it."""
+    texts = {path: path.read_text(encoding="utf-8")}
     pending = [path]
     for file in pending:
-        for other, text in _used(found[file]):
-            if other not in found:
-                found[other] = text
+        for other, text in _imported(texts[file]):
+            if other not in texts:
+                texts[other] = text
                 pending.append(other)
-    return found
+    return texts
 
 
-def _used(text: str) -> Iterator[tuple[Path, str]]:
-    """The imported modules of ours that compile code, or whose constants compiled code may use.
+def _imported(text: str) -> Iterator[tuple[Path, str]]:
+    """Imported patchmill modules that compile code or export constants, with their texts.
 
-    Classes and plain functions, which is what everything else exports, cannot be compiled in.
+    Modules that export only classes and plain functions are skipped: neither can be compiled in.
     """
     for module, listed in _IMPORT.findall(text):
         names = re.findall(r"\w+", re.sub(r" as \w+", "", listed))
@@ -170,7 +171,7 @@ def _used(text: str) -> Iterator[tuple[Path, str]]:
 
 @functools.cache
 def _source(module: str) -> tuple[Path, str] | None:
-    """File and text of a module of this package; None where there is none of that name."""
+    """File and text of a patchmill module, or None if there is no such module."""
     package, *inner = module.split(".")
     if package == "patchmill" and inner:
         for root in patchmill.__path__:

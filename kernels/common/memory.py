@@ -1,4 +1,4 @@
-"""Memory on the CPU: new, all that a tensor reaches, borrowed, and written past the cache."""
+"""CPU memory: huge-page allocation, flat storage, arrays without refcounts, streaming stores."""
 
 from __future__ import annotations
 
@@ -14,87 +14,89 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-LARGE = 4 << 20  # bytes; from here on the kernel's pages are worth asking for
-WIDE = 16  # bytes that are written past the cache at once
+LARGE = 4 << 20  # bytes from which huge pages and streaming stores pay
+STORE_BYTES = 16  # of one streaming store
 
 
 def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    """Uninitialised; if large, in huge pages where Linux gives them to those who ask.
+    """Uninitialised tensor; large ones ask Linux for huge pages (madvise).
 
-    Most of the time to write 150 MB for the first time goes into faults of small pages: with huge
-    ones it takes hardly longer than the second time.
+    The first write to 150 MB is mostly page faults; with huge pages it is about as fast as the
+    second.
     """
     tensor = torch.empty(tuple(shape), dtype=dtype)
-    if tensor.nbytes >= LARGE and (advise := _advice()):
+    if tensor.nbytes >= LARGE and (madvise := _madvise()):
         start = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         stop = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        advise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_HUGEPAGE)
+        madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_HUGEPAGE)
     return tensor
 
 
 @functools.cache
-def _advice() -> Callable[..., int] | None:
-    """madvise, whose refusal changes nothing but the time."""
+def _madvise() -> Callable[..., int] | None:
+    """libc's madvise, or None; its failures are ignored, they cost only time."""
     if sys.platform != "linux" or not hasattr(mmap, "MADV_HUGEPAGE"):
         return None
     return getattr(ctypes.CDLL(None), "madvise", None)
 
 
 def can_stream(tensor: torch.Tensor, row: int) -> bool:
-    """Whether rows of so many numbers can be written `past` the cache, which it has no room for."""
-    aligned = tensor.data_ptr() % WIDE == row * tensor.itemsize % WIDE == 0
+    """True if rows of `row` elements are aligned for `stream_row` and the tensor is LARGE."""
+    aligned = tensor.data_ptr() % STORE_BYTES == row * tensor.itemsize % STORE_BYTES == 0
     return aligned and tensor.nbytes >= LARGE
 
 
 def flat_storage(tensor: torch.Tensor) -> torch.Tensor:
-    """All memory that a tensor with elements reaches, from its first one on."""
-    reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.as_strided((reach + 1,), (1,))
+    """1-D view from a non-empty tensor's first element to its last, whatever its strides."""
+    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.as_strided((last + 1,), (1,))
 
 
 @intrinsic
 def borrow(typing: Any, array: Any) -> Any:
-    """The same array, whose references compiled code does not count: the caller keeps it alive.
+    """The same array without reference counting in compiled code: the caller keeps it alive.
 
-    An array of the compiled code's own is freed after its last use, so borrow it where it is used.
+    Numba frees an array allocated in compiled code after its last use, so borrow such an array
+    inside the loop that uses it.
 
-    Each slice of an array is a reference to it, and two threads that count those of one array wait
-    for each other: by hundreds of nanoseconds a row, so that they were slower than one.
+    Every slice counts as a reference, and threads that slice one array contend for its atomic
+    counter: hundreds of nanoseconds a row, enough to make two threads slower than one.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (kind,), (value,) = signature.args, arguments
-        same = context.make_array(kind)(context, builder, value)
+        borrowed = context.make_array(kind)(context, builder, value)
         for owner in ("meminfo", "parent"):
-            setattr(same, owner, getattr(same, owner).type(None))
-        return same._getvalue()
+            setattr(borrowed, owner, getattr(borrowed, owner).type(None))
+        return borrowed._getvalue()
 
     return array(array), emit
 
 
 @intrinsic
 def stream_row(typing: Any, source: Any, target: Any) -> Any:
-    """Copy a row past the cache: its memory is not read before it is written, in half the time.
+    """Copy a row with non-temporal stores, which bypass the cache: about half the time.
 
-    The target and its length must be multiples of `WIDE` bytes. `settled` has to come after it.
+    The target's address and length must be multiples of STORE_BYTES bytes. Call `store_fence`
+    after the last row.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        numbers = WIDE * 8 // signature.args[0].dtype.bitwidth
+        elements = STORE_BYTES * 8 // signature.args[0].dtype.bitwidth
         rows = [
             context.make_array(kind)(context, builder, value)
             for kind, value in zip(signature.args, arguments, strict=True)
         ]
-        kind = ir.VectorType(context.get_data_type(signature.args[0].dtype), numbers)
+        kind = ir.VectorType(context.get_data_type(signature.args[0].dtype), elements)
         length = builder.extract_value(rows[1].shape, 0)
-        step = ir.Constant(length.type, numbers)
+        step = ir.Constant(length.type, elements)
         zero = ir.Constant(length.type, 0)
-        with cgutils.for_range_slice(builder, zero, length, step, inc=True) as (place, _):
-            here, there = (
-                builder.bitcast(builder.gep(row.data, [place]), kind.as_pointer()) for row in rows
+        with cgutils.for_range_slice(builder, zero, length, step, inc=True) as (index, _):
+            source_address, target_address = (
+                builder.bitcast(builder.gep(row.data, [index]), kind.as_pointer()) for row in rows
             )
-            value = builder.load(here, align=signature.args[0].dtype.bitwidth // 8)
-            stored = builder.store(value, there, align=WIDE)
+            value = builder.load(source_address, align=signature.args[0].dtype.bitwidth // 8)
+            stored = builder.store(value, target_address, align=STORE_BYTES)
             hint = builder.module.add_metadata([ir.IntType(32)(1)])
             stored.set_metadata("nontemporal", hint)
         return context.get_dummy_value()
@@ -104,7 +106,7 @@ def stream_row(typing: Any, source: Any, target: Any) -> Any:
 
 @intrinsic
 def store_fence(typing: Any) -> Any:
-    """What was written `past` the cache is there for other threads too."""
+    """Make streaming stores visible to other threads."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         builder.fence("seq_cst")

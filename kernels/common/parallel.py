@@ -1,10 +1,11 @@
-"""`spread` and `share`: work that lets go of the interpreter's lock, in as many threads as torch's.
+"""Threads for CPU kernels that release the GIL: `parallel_ranges` and `parallel_for`.
 
-Numba's own parallel loops end the process when two threads of a program enter them at once, and a
-loader's threads, the main thread and autograd's do. Here each call is only ranges for a pool.
+Numba's own parallel loops abort the process when two threads enter them at once, which a loader's
+threads, the main thread and autograd's thread do. These run plain functions on one thread pool,
+with as many threads as torch uses.
 
-torch wakes all its threads for every small product, and waits for them; and a product rounds as
-their number says. So what is many small products is shared out as a whole.
+`parallel_for` also replaces torch's intra-op threads. Torch wakes and joins all of them for every
+small matrix product, and a product's rounding depends on their number.
 """
 
 from __future__ import annotations
@@ -20,56 +21,60 @@ import torch
 
 
 def parallel_ranges(work: Callable[[int, int], object], count: int, least: int = 1) -> None:
-    """`work(start, stop)` for ranges that cover [0, count), each of `least` items or more.
+    """Call `work(start, stop)` for ranges that cover [0, count), each at least `least` long.
 
-    Which ranges these are depends on the number of threads: work that is to be the same on every
-    machine must not let an item's result depend on the range that it is in.
+    The split depends on the number of threads: for results that do not, an item's result must not
+    depend on its range.
     """
     threads = max(1, min(torch.get_num_threads(), count // max(least, 1)))
     bounds = [count * i // threads for i in range(threads + 1)]
     first, *rest = itertools.pairwise(bounds)
-    others = [_pool(os.getpid()).submit(work, *span) for span in rest]
+    futures = [_pool(os.getpid()).submit(work, *limits) for limits in rest]
     try:
         work(*first)
     finally:
-        for other in others:  # all of them end before what they write to may go
-            other.exception()
-    for other in others:
-        other.result()
+        for future in futures:  # all must end before the memory that they write to is freed
+            future.exception()
+    for future in futures:
+        future.result()
 
 
 def parallel_for(work: Callable[[int], object], count: int) -> None:
-    """`work(i)` for all of [0, count), begun in order, each in a thread whose torch has no other.
+    """Call `work(i)` for i in [0, count), started in order; torch is single-threaded inside.
 
-    Gradients are not recorded. The same to the bit whatever the number of threads.
+    Gradients are not recorded. Results are bit-identical for any number of threads.
     """
-    waiting = iter(range(count))
+    pending = iter(range(count))
 
-    def take() -> None:
+    def run_pending() -> None:
         with torch.no_grad():
-            for item in waiting:
+            for item in pending:
                 work(item)
 
     threads = torch.get_num_threads()
     if threads == 1:
-        return take()
-    every = [_pool(os.getpid()).submit(take) for _ in range(min(threads, count))]
-    for one in every:
-        one.exception()
-    for one in every:
-        one.result()
+        return run_pending()
+    futures = [_pool(os.getpid()).submit(run_pending) for _ in range(min(threads, count))]
+    for future in futures:
+        future.exception()
+    for future in futures:
+        future.result()
 
 
 @functools.cache
 def _pool(process: int) -> ThreadPoolExecutor:
-    """One for each process: a fork's threads are not its own. They stay, unlike a loader's."""
-    return ThreadPoolExecutor(os.cpu_count() or 1, "kernels", _keep_to_one_thread)
+    """One pool per process id: a forked child does not inherit its parent's threads."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, "kernels", _limit_torch_to_one_thread)
 
 
-def _keep_to_one_thread() -> None:
-    """This thread's torch; threads that begin later get as many as before."""
-    usual = torch.get_num_threads()
+def _limit_torch_to_one_thread() -> None:
+    """Set torch to one thread in this thread only.
+
+    `torch.set_num_threads` also sets the default for threads started later; a helper thread
+    restores that.
+    """
+    default = torch.get_num_threads()
     torch.set_num_threads(1)
-    restoring = threading.Thread(target=torch.set_num_threads, args=(usual,))
+    restoring = threading.Thread(target=torch.set_num_threads, args=(default,))
     restoring.start()
     restoring.join()

@@ -1,14 +1,15 @@
-"""Thirty-two numbers at a time: the vector type that the CPU renderer's filters are written in.
+"""A 32-lane SIMD vector type for Numba, which the CPU renderer's filters are written in.
 
-LLVM vectorises plain loops well, except where it matters most here: a 16-bit multiply that keeps
-the high half (`pmulhw`, `smulh`) doubles the lanes of a float multiply, and an in-register
-transpose moves a block without touching memory twice. Both appear only when the vector code is
-spelled out, so this file adds one opaque numba type for 32 lanes of int16 or float32 and the few
-operations the filters need. It emits portable LLVM vectors, not intrinsics of one processor.
+LLVM auto-vectorises plain loops well, except in two places that matter here: a 16-bit multiply that
+keeps the high half (`pmulhw`, `smulh`) has twice the lanes of a float multiply, and an in-register
+transpose moves a block without touching memory twice. Both appear only in explicit vector code.
+This file adds one opaque Numba type, 32 lanes of int16 or float32, and the operations that the
+filters need, as portable LLVM vectors rather than intrinsics of one architecture.
 
-int16 lanes are fixed point: a weight w is stored as w * 32768, and `tap` keeps (value * weight) >>
-16, so each filter pass halves the scale of its input. A pixel enters as value << 7. The truncation
-of each tap loses half a unit on average; filters start from `taps // 2` to give it back.
+int16 lanes are fixed point. A weight w is stored as w * 32768, and `multiply_add` keeps
+(value * weight) >> 16, so each filter pass halves the scale of its input. A pixel enters as
+value << 7. Truncating each product loses half a unit on average; filters start their sums at
+`taps // 2` to compensate.
 """
 
 from __future__ import annotations
@@ -20,36 +21,36 @@ from numba.core import types
 from numba.core.datamodel.models import PrimitiveModel
 from numba.extending import intrinsic, register_model
 
-WIDTH = 32
+LANES = 32
 I16, I32, FLOAT = ir.IntType(16), ir.IntType(32), ir.FloatType()
-IR = {types.int16: I16, types.float32: FLOAT, types.uint8: ir.IntType(8)}
+IR_TYPES = {types.int16: I16, types.float32: FLOAT, types.uint8: ir.IntType(8)}
 
 
-class Lanes(types.Type):
-    """Thirty-two int16 or float32 values, in as many registers as the processor needs."""
+class Vector(types.Type):
+    """Numba type of 32 int16 or float32 lanes, in as many registers as the CPU needs."""
 
     def __init__(self, element: Any) -> None:
         self.element = element
-        super().__init__(name=f"Lanes({element})")
+        super().__init__(name=f"Vector({element})")
 
 
-@register_model(Lanes)
-class LanesModel(PrimitiveModel):
-    def __init__(self, manager: Any, lanes: Lanes) -> None:
-        super().__init__(manager, lanes, ir.VectorType(IR[lanes.element], WIDTH))
+@register_model(Vector)
+class VectorModel(PrimitiveModel):
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, ir.VectorType(IR_TYPES[vector.element], LANES))
 
 
-LANES = {element: Lanes(element) for element in (types.int16, types.float32)}
+VECTORS = {element: Vector(element) for element in (types.int16, types.float32)}
 
 
-def _repeat(kind: ir.Type, value: float) -> ir.Constant:
-    return ir.Constant(ir.VectorType(kind, WIDTH), [value] * WIDTH)
+def _constant(kind: ir.Type, value: float) -> ir.Constant:
+    return ir.Constant(ir.VectorType(kind, LANES), [value] * LANES)
 
 
-def _spread(builder: Any, scalar: Any, vector: Any) -> Any:
+def _broadcast(builder: Any, scalar: Any, vector: Any) -> Any:
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
-    return builder.shuffle_vector(first, undefined, _repeat(I32, 0))
+    return builder.shuffle_vector(first, undefined, _constant(I32, 0))
 
 
 def _address(
@@ -67,19 +68,18 @@ def _load(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, 
 
 @intrinsic
 def load(typing: Any, array: Any, offset: Any, like: Any) -> Any:
-    """Lanes of `like`'s kind from `array[offset:offset + 32]` of a flat array; bounds are not
-    checked.
+    """Vector of `like`'s type from `array[offset:offset + 32]`; no bounds check.
 
-    Bytes are taken as value << 7.
+    The array is flat. Bytes are loaded as value << 7.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array_type = signature.args[0]
-        stored = ir.VectorType(IR[array_type.dtype], WIDTH)
+        stored = ir.VectorType(IR_TYPES[array_type.dtype], LANES)
         value = _load(context, builder, array_type, arguments[0], arguments[1], stored)
         if array_type.dtype == types.uint8:
-            value = builder.shl(builder.zext(value, ir.VectorType(I16, WIDTH)), _repeat(I16, 7))
-        if value.type.element == IR[like.element]:
+            value = builder.shl(builder.zext(value, ir.VectorType(I16, LANES)), _constant(I16, 7))
+        if value.type.element == IR_TYPES[like.element]:
             return value
         return builder.sitofp(value, context.get_value_type(like))
 
@@ -87,8 +87,8 @@ def load(typing: Any, array: Any, offset: Any, like: Any) -> Any:
 
 
 @intrinsic
-def store(typing: Any, array: Any, offset: Any, lanes: Any) -> Any:
-    """Write lanes to `array[offset:offset + 32]`."""
+def store(typing: Any, array: Any, offset: Any, vector: Any) -> Any:
+    """Write a vector to `array[offset:offset + 32]`; no bounds check."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, offset, value = arguments
@@ -96,41 +96,41 @@ def store(typing: Any, array: Any, offset: Any, lanes: Any) -> Any:
         builder.store(value, address).align = signature.args[0].dtype.bitwidth // 8
         return context.get_dummy_value()
 
-    return types.void(array, types.int64, lanes), emit
+    return types.void(array, types.int64, vector), emit
 
 
 @intrinsic
 def splat(typing: Any, scalar: Any) -> Any:
-    """The same number in every lane."""
-    lanes = LANES[scalar]
+    """Broadcast a scalar to every lane."""
+    vector_type = VECTORS[scalar]
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _spread(builder, arguments[0], context.get_value_type(lanes))
+        return _broadcast(builder, arguments[0], context.get_value_type(vector_type))
 
-    return lanes(scalar), emit
+    return vector_type(scalar), emit
 
 
 @intrinsic
-def tap(typing: Any, total: Any, value: Any, weight: Any) -> Any:
-    """total + value * weight; for int16 the product's high half."""
+def multiply_add(typing: Any, total: Any, value: Any, weight: Any) -> Any:
+    """total + value * weight: fused for float32, the high half of the product for int16."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         total, value, weight = arguments
         if signature.return_type.element == types.float32:
             product = builder.fmul(value, weight, flags=["fast"])
             return builder.fadd(total, product, flags=["fast"])
-        wide = ir.VectorType(I32, WIDTH)
+        wide = ir.VectorType(I32, LANES)
         product = builder.mul(builder.sext(value, wide), builder.sext(weight, wide))
         return builder.add(
-            total, builder.trunc(builder.ashr(product, _repeat(I32, 16)), total.type)
+            total, builder.trunc(builder.ashr(product, _constant(I32, 16)), total.type)
         )
 
     return total(total, value, weight), emit
 
 
 @intrinsic
-def plus(typing: Any, left: Any, right: Any) -> Any:
-    """left + right, of int16 lanes."""
+def add(typing: Any, left: Any, right: Any) -> Any:
+    """left + right, int16 lanes, wrapping."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.add(*arguments)
@@ -139,8 +139,8 @@ def plus(typing: Any, left: Any, right: Any) -> Any:
 
 
 @intrinsic
-def minus(typing: Any, left: Any, right: Any) -> Any:
-    """left - right, of int16 lanes."""
+def subtract(typing: Any, left: Any, right: Any) -> Any:
+    """left - right, int16 lanes, wrapping."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.sub(*arguments)
@@ -149,8 +149,8 @@ def minus(typing: Any, left: Any, right: Any) -> Any:
 
 
 @intrinsic
-def times(typing: Any, left: Any, right: Any) -> Any:
-    """The low half of left * right, of int16 lanes."""
+def multiply(typing: Any, left: Any, right: Any) -> Any:
+    """left * right, int16 lanes, low half."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.mul(*arguments)
@@ -159,43 +159,43 @@ def times(typing: Any, left: Any, right: Any) -> Any:
 
 
 @intrinsic
-def halved(typing: Any, value: Any, times: Any) -> Any:
-    """value >> times, rounding down, of int16 lanes."""
+def shift_right(typing: Any, value: Any, bits: Any) -> Any:
+    """value >> bits, int16 lanes, arithmetic."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, times = arguments
-        return builder.ashr(value, _spread(builder, builder.trunc(times, I16), value.type))
+        value, bits = arguments
+        return builder.ashr(value, _broadcast(builder, builder.trunc(bits, I16), value.type))
 
     return value(value, types.int64), emit
 
 
 @intrinsic
-def folded(typing: Any, value: Any) -> Any:
-    """value or -1 - value, whichever is not negative, of int16 lanes."""
+def absolute(typing: Any, value: Any) -> Any:
+    """One's-complement absolute value, int16 lanes: value, or ~value where negative."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (value,) = arguments
-        return builder.xor(value, builder.ashr(value, _repeat(I16, 15)))
+        return builder.xor(value, builder.ashr(value, _constant(I16, 15)))
 
     return value(value), emit
 
 
 @intrinsic
-def doubled(typing: Any, value: Any, times: Any) -> Any:
-    """value << times for int16; float32 is returned as it is."""
+def shift_left(typing: Any, value: Any, bits: Any) -> Any:
+    """value << bits for int16 lanes; float32 lanes pass through unchanged."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, times = arguments
+        value, bits = arguments
         if signature.return_type.element == types.float32:
             return value
-        return builder.shl(value, _spread(builder, builder.trunc(times, I16), value.type))
+        return builder.shl(value, _broadcast(builder, builder.trunc(bits, I16), value.type))
 
     return value(value, types.int64), emit
 
 
 @intrinsic
 def clamp(typing: Any, value: Any, top: Any) -> Any:
-    """min(max(value, 0), top), lane by lane."""
+    """min(max(value, 0), top), lane-wise."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value, top = arguments
@@ -209,31 +209,33 @@ def clamp(typing: Any, value: Any, top: Any) -> Any:
     return value(value, top), emit
 
 
-TALL, WIDE = 16, 8
+BLOCK_ROWS, BLOCK_COLUMNS = 16, 8  # of `transpose_block`
 
 
 @intrinsic
 def transpose_block(
     typing: Any, source: Any, at: Any, pitch: Any, target: Any, to: Any, target_pitch: Any
 ) -> Any:
-    """Copy the block of 16 rows by 8 columns at flat `at` of `source` to `to` of `target`,
-    transposed.
+    """Transpose the 16 x 8 block at offset `at` of `source` to offset `to` of `target`.
 
-    Rows i and i + 8 share a register, so that interleaving within half registers does all the work.
+    Rows i and i + 8 share a register, so interleaving within half registers suffices.
     """
     signature = types.void(source, types.int64, types.int64, target, types.int64, types.int64)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source, at, pitch, target, to, target_pitch = arguments
         source_type, target_type = signature.args[0], signature.args[3]
-        half = ir.VectorType(IR[source_type.dtype], WIDE)
+        half = ir.VectorType(IR_TYPES[source_type.dtype], BLOCK_COLUMNS)
         rows = []
-        for i in range(TALL):
+        for i in range(BLOCK_ROWS):
             offset = builder.add(at, builder.mul(pitch, ir.Constant(pitch.type, i)))
             rows.append(_load(context, builder, source_type, source, offset, half))
-        whole = list(range(TALL))
-        columns = [_shuffle(builder, rows[i], rows[i + WIDE], whole) for i in range(WIDE)]
-        for i, column in enumerate(_transposed(builder, columns)):
+        both_halves = list(range(BLOCK_ROWS))
+        pairs = [
+            _shuffle(builder, rows[i], rows[i + BLOCK_COLUMNS], both_halves)
+            for i in range(BLOCK_COLUMNS)
+        ]
+        for i, column in enumerate(_transposed(builder, pairs)):
             offset = builder.add(to, builder.mul(target_pitch, ir.Constant(pitch.type, i)))
             address = _address(context, builder, target_type, target, offset, column.type)
             builder.store(column, address).align = target_type.dtype.bitwidth // 8
@@ -243,15 +245,19 @@ def transpose_block(
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Two 8x8 blocks, one in each half of eight registers: riffle rows i and i + 4 three times."""
-    low = [half + j // 2 + TALL * (j % 2) for half in (0, WIDE) for j in range(WIDE)]
-    high = [pick + WIDE // 2 for pick in low]
+    """Transpose two 8x8 blocks, one per half of eight registers: three perfect shuffles."""
+    low = [
+        half + j // 2 + BLOCK_ROWS * (j % 2)
+        for half in (0, BLOCK_COLUMNS)
+        for j in range(BLOCK_COLUMNS)
+    ]
+    high = [pick + BLOCK_COLUMNS // 2 for pick in low]
     for _ in range(3):
-        riffled = []
-        for i in range(WIDE // 2):
-            riffled.append(_shuffle(builder, rows[i], rows[i + WIDE // 2], low))
-            riffled.append(_shuffle(builder, rows[i], rows[i + WIDE // 2], high))
-        rows = riffled
+        shuffled = []
+        for i in range(BLOCK_COLUMNS // 2):
+            shuffled.append(_shuffle(builder, rows[i], rows[i + BLOCK_COLUMNS // 2], low))
+            shuffled.append(_shuffle(builder, rows[i], rows[i + BLOCK_COLUMNS // 2], high))
+        rows = shuffled
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Rendering: decoded images and rows of decisions in, tensors of views out."""
+"""View rendering: decoded uint8 images and decision rows in, tensors of augmented views out."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 def render(
     images: Sequence[Any], rows: np.ndarray, targets: Sequence[Target], **options: Any
 ) -> dict[str, torch.Tensor]:
-    """The views of uint8 HWC images, made where the images are: {group: [N, count, 3, size, size]}.
+    """Render views of uint8 HWC images on their device: {group: [N, count, 3, size, size]}.
 
-    `images` are NumPy arrays or CPU tensors, or CUDA tensors; `rows` is [N, views]. Both renderers
-    take `dtype` and `channels_last`; the GPU's also takes `out` and `stream`.
+    `images` are NumPy arrays, CPU tensors or CUDA tensors; `rows` is [N, views]. Options of both
+    renderers: `dtype`, `channels_last`, `masks`, `backgrounds`; of the GPU's also `out`, `stream`.
     """
     if any(getattr(image, "is_cuda", False) for image in images):
-        from patchmill.kernels.views.gpu import render as gpu
+        from patchmill.kernels.views.gpu.render import render as render_on_gpu
 
-        return gpu.render(images, rows, targets, **options)
-    from patchmill.kernels.views.cpu import render as cpu
+        return render_on_gpu(images, rows, targets, **options)
+    from patchmill.kernels.views.cpu.render import render as render_on_cpu
 
-    return cpu.render([np.asarray(image) for image in images], rows, targets, **options)
+    return render_on_cpu([np.asarray(image) for image in images], rows, targets, **options)

@@ -1,10 +1,9 @@
-"""The table that tells a renderer what to do: one row per (image, view), all decisions made.
+"""Decision rows: one ROW per (image, view) with every augmentation parameter already drawn.
 
-All fields are four bytes wide, so that a GPU reads the table as a plain int32 matrix. A view is a
-window of a virtual resize: the box (source pixels) is resized to full_h x full_w, and the view is
-the size x size window of the result whose corner is at (win_y, win_x). Parts of the window outside
-the resized box are black. Then, in this order: copy-paste, flip, quarter turns, colour, blur,
-solarise.
+All fields are four bytes wide, so that a GPU reads the table as an int32 matrix. A view is a window
+of a virtual resize: the box (source pixels) is resized to full_h x full_w, and the view is the
+size x size window of the result whose corner is at (win_y, win_x). Parts of the window outside the
+resized box are black. Then, in this order: copy-paste, flip, quarter turns, colour, blur, solarise.
 """
 
 from __future__ import annotations
@@ -23,25 +22,23 @@ ROW = np.dtype(
         ("full_w", "i4"),
         ("win_y", "i4"),
         ("win_x", "i4"),
-        ("flip", "i4"),  # mirrored left to right
+        ("flip", "i4"),  # horizontal
         ("turns", "i4"),  # counter-clockwise quarter turns, after the flip
-        ("order", "i4"),  # jitter: four base-4 digits, first operation lowest; NO_JITTER for none
+        ("order", "i4"),  # of the jitter: four base-4 digits, first operation lowest; or NO_JITTER
         ("brightness", "f4"),
         ("contrast", "f4"),
         ("saturation", "f4"),
-        ("hue", "f4"),  # turns
+        ("hue", "f4"),  # rotation in turns
         ("grey", "i4"),  # GREY_NEVER, GREY_LAST (after the jitter) or GREY_FIRST
-        ("sigma", "f4"),  # of the blur in output pixels; 0 for none
-        ("radius", "i4"),  # taps of the blur on either side
+        ("sigma", "f4"),  # of the view's blur in output pixels; 0 for none
+        ("radius", "i4"),  # of the view's blur: taps on either side
         ("solarise", "i4"),
-        ("fallback", "i4"),  # 1 where the crop law gave up drawing and used its fallback
-        ("paste", "i4"),  # the background that the mask lets through: ON_GREY ...; PASTE_NEVER
-        ("ground", "i4"),  # its grey level, 0 to 254, or the seed of its texture
-        ("soft", "f4"),  # sigma of the mask's blur in source pixels; 0 for none
-        (
-            "ground_y",
-            "f4",
-        ),  # where the image lies on an image: share of the room there is, 0 to 0.5
+        ("fallback", "i4"),  # 1 where rejection sampling of the crop gave up and used its fallback
+        ("paste", "i4"),  # kind of background: PASTE_NEVER, ON_GREY, ON_TEXTURE or ON_IMAGE
+        ("ground", "i4"),  # the background's grey level, 0 to 254, or its texture's seed
+        ("soft", "f4"),  # blur sigma of the mask in source pixels; 0 for none
+        # Position of the image on a background image: fraction of the free room, 0 to 0.5.
+        ("ground_y", "f4"),
         ("ground_x", "f4"),
     ]
 )
@@ -56,7 +53,7 @@ SOLARISE_FROM = 128 / 255
 
 @dataclass(frozen=True)
 class Target:
-    """The tensor that one group of views fills: `count` consecutive rows of every image."""
+    """Output tensor of one view group: `count` consecutive rows of every image."""
 
     name: str
     count: int

@@ -1,7 +1,7 @@
-"""Where each view of a batch lies in the batch's flat memory, the same for every renderer.
+"""Layout of a batch in flat memory, shared by all renderers.
 
-Group after group; inside a group view-major, [count, batch, ...], so that one view of all
-samples is contiguous. A view is [3, size, size], or [size, size, 3] where channels come last.
+Groups follow each other; each is view-major, [count, batch, ...], so that one view of all samples
+is contiguous. A view is [3, size, size], or [size, size, 3] for channels-last.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from patchmill.kernels.views.decisions import Target
 if TYPE_CHECKING:
     import torch
 
-# One view of sample b is out[first + b * step:], made so: scale[c] * value + shift[c].
+# A view of sample b starts at out[offset + b * stride] and holds scale[c] * value + shift[c].
 SLOT = np.dtype(
     [
-        ("first", "i8"),
-        ("step", "i8"),
+        ("offset", "i8"),
+        ("stride", "i8"),
         ("size", "i8"),
         ("bicubic", "i8"),
         ("scale", "f4", 3),
@@ -30,36 +30,36 @@ SLOT = np.dtype(
 
 
 def slots(targets: Sequence[Target], batch: int, as_bytes: bool, unit: float = 1.0) -> np.ndarray:
-    """One SLOT per view, for values of which `unit` stands for 1.0; bytes are not normalised."""
+    """One SLOT per view, for renderer values in which `unit` is 1.0; bytes are not normalised."""
     table = np.zeros(sum(target.count for target in targets), SLOT)
-    at = view = 0
+    offset = view = 0
     for target in targets:
-        step = 3 * target.size**2
+        stride = 3 * target.size**2
         mean, std = np.array(target.mean, np.float32), np.array(target.std, np.float32)
         scale = np.full(3, 255 / unit) if as_bytes else 1 / (unit * std)
         shift = np.zeros(3) if as_bytes else -mean / std
         for _ in range(target.count):
-            table[view] = (at, step, target.size, target.bicubic, scale, shift)
-            at += batch * step
+            table[view] = (offset, stride, target.size, target.bicubic, scale, shift)
+            offset += batch * stride
             view += 1
     return table
 
 
 def elements(targets: Sequence[Target], batch: int) -> int:
-    """How many numbers a batch of these targets holds."""
+    """Elements of a flat batch."""
     return sum(3 * target.count * target.size**2 for target in targets) * batch
 
 
-def shaped(
+def views_by_group(
     flat: torch.Tensor, targets: Sequence[Target], batch: int, channels_last: bool
 ) -> dict[str, torch.Tensor]:
-    """The groups of a flat batch as [batch, count, 3, size, size]; a view is contiguous memory."""
+    """Split a flat batch into groups [batch, count, 3, size, size]; each view is contiguous."""
     views: dict[str, Any] = {}
-    at = 0
+    offset = 0
     for target in targets:
         n, size = target.count, target.size
-        part = flat[at : at + n * batch * 3 * size * size]
-        at += len(part)
+        part = flat[offset : offset + n * batch * 3 * size * size]
+        offset += len(part)
         if channels_last:
             part = part.view(n, batch, size, size, 3).permute(0, 1, 4, 2, 3)
         else:

@@ -1,6 +1,6 @@
-"""The definition of a view, which every renderer must meet: plain torch, float32, slow and clear.
+"""Reference renderer: defines a view in plain float32 torch; every fast renderer must match it.
 
-A view is made of one uint8 image and one row of the plan (see `rows`), step by step:
+A view is rendered from one uint8 image and one decision row (see `decisions`), in these steps:
 
     box -> antialiased resize -> clamp -> window -> copy-paste -> flip -> quarter turns
         -> grey first -> jitter in the row's order -> grey last -> blur -> solarise -> normalise
@@ -16,35 +16,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchmill.kernels.views import decisions as r
+from patchmill.kernels.views import decisions
 from patchmill.kernels.views.decisions import Target
 from patchmill.kernels.views.reference_paste import paste
 
-Planes = Sequence[np.ndarray | None]  # one for each image, or none
+OptionalArrays = Sequence[np.ndarray | None]  # one per image, or None
 
 
 def render(
     images: Sequence[np.ndarray],
     rows: np.ndarray,
     targets: Sequence[Target],
-    masks: Planes | None = None,
-    companions: Planes | None = None,
+    masks: OptionalArrays | None = None,
+    backgrounds: OptionalArrays | None = None,
 ) -> dict[str, Tensor]:
-    """All views of all images, normalised: name -> float32 [N, count, 3, size, size].
+    """Render all views of all images, normalised: name -> float32 [N, count, 3, size, size].
 
     `images` are N uint8 arrays [height, width, 3]; `rows` is [N, V], where the V views are those of
-    the targets, one target after the other. For copy-paste, `masks` are uint8 planes of any size
-    that cover the images, and `companions` images to be their backgrounds; None where there is no
-    such thing.
+    the targets, one target after the other. For copy-paste, `masks` are uint8 planes of any size,
+    stretched over their images, and `backgrounds` are uint8 images; None where an image has none.
     """
-    masks, companions = masks or [None] * len(images), companions or [None] * len(images)
+    masks = masks or [None] * len(images)
+    backgrounds = backgrounds or [None] * len(images)
     views: dict[str, Tensor] = {}
     first = 0
     for target in targets:
         batch = [
-            torch.stack([render_view(image, row, target, mask, companion) for row in own])
-            for image, own, mask, companion in zip(
-                images, rows[:, first : first + target.count], masks, companions, strict=True
+            torch.stack([render_view(image, row, target, mask, background) for row in image_rows])
+            for image, image_rows, mask, background in zip(
+                images, rows[:, first : first + target.count], masks, backgrounds, strict=True
             )
         ]
         views[target.name] = normalise(torch.stack(batch), target)
@@ -57,19 +57,19 @@ def render_view(
     row: np.void,
     target: Target,
     mask: np.ndarray | None = None,
-    companion: np.ndarray | None = None,
+    background: np.ndarray | None = None,
 ) -> Tensor:
-    """One view of one image, not yet normalised: float32 [3, size, size] in 0..1."""
+    """Render one view of one image, not normalised: float32 [3, size, size] in 0..1."""
     view = cut(image, row, target)
-    view = paste(view, row, image.shape[:2], mask, companion)
+    view = paste(view, row, image.shape[:2], mask, background)
     if row["flip"]:
         view = view.flip(-1)
     view = torch.rot90(view, int(row["turns"]), (-2, -1))
-    if row["grey"] == r.GREY_FIRST:
+    if row["grey"] == decisions.GREY_FIRST:
         view = grey(view)
-    if row["order"] != r.NO_JITTER:
+    if row["order"] != decisions.NO_JITTER:
         view = jitter(view, row)
-    if row["grey"] == r.GREY_LAST:
+    if row["grey"] == decisions.GREY_LAST:
         view = grey(view)
     if row["sigma"] > 0:
         view = blur(view, float(row["sigma"]), int(row["radius"]))
@@ -88,31 +88,31 @@ def normalise(views: Tensor, target: Target) -> Tensor:
 
 
 def cut(image: np.ndarray, row: np.void, target: Target) -> Tensor:
-    """The window at (win_y, win_x) of the box resized to full_h x full_w; black outside of that."""
+    """Crop, resize to full_h x full_w, take the window at (win_y, win_x); black outside the box."""
     y, x, height, width = (int(row[f]) for f in ("box_y", "box_x", "box_h", "box_w"))
     box = torch.from_numpy(image[y : y + height, x : x + width].copy()).permute(2, 0, 1) / 255
     full_h, full_w = int(row["full_h"]), int(row["full_w"])
-    down = resize_weights(height, full_h, target.bicubic)
-    across = resize_weights(width, full_w, target.bicubic)
+    weights_y = resize_weights(height, full_h, target.bicubic)
+    weights_x = resize_weights(width, full_w, target.bicubic)
     top, bottom = _overlap(int(row["win_y"]), target.size, full_h)
     left, right = _overlap(int(row["win_x"]), target.size, full_w)
-    seen = (down[top:bottom] @ box @ across[left:right].T).clamp(0, 1)
+    visible = (weights_y[top:bottom] @ box @ weights_x[left:right].T).clamp(0, 1)
 
     view = torch.zeros(3, target.size, target.size)
     top, bottom = top - int(row["win_y"]), bottom - int(row["win_y"])
     left, right = left - int(row["win_x"]), right - int(row["win_x"])
-    view[:, top:bottom, left:right] = seen
+    view[:, top:bottom, left:right] = visible
     return view
 
 
 def resize_weights(old: int, new: int, bicubic: bool) -> Tensor:
-    """The antialiased resize of a line of `old` pixels to `new`, as a float32 matrix [new, old].
+    """Antialiased resize of a line from `old` to `new` pixels as a float32 matrix [new, old].
 
-    With s = old / new and c_i = (i + 1/2) s the place of output pixel i among the input's,
+    With s = old / new, and output pixel i centred at c_i = (i + 1/2) s in the input,
 
         weight[i, j] = f((j + 1/2 - c_i) / max(s, 1)), each row divided by its sum,
 
-    so that shrinking averages over all it covers; there are no pixels beyond the line's ends.
+    so that downscaling averages all pixels that it covers. Taps beyond the line's ends are dropped.
     """
     scale = old / new
     centre = (torch.arange(new, dtype=torch.float64) + 0.5) * scale
@@ -123,7 +123,7 @@ def resize_weights(old: int, new: int, bicubic: bool) -> Tensor:
 
 
 def _cubic(x: Tensor) -> Tensor:
-    """Keys' kernel with a = -1/2, for x >= 0."""
+    """Keys' cubic kernel with a = -1/2, for x >= 0."""
     a = -0.5
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
@@ -131,7 +131,7 @@ def _cubic(x: Tensor) -> Tensor:
 
 
 def _overlap(start: int, size: int, full: int) -> tuple[int, int]:
-    """Where start..start+size meets 0..full, as a range that is empty rather than reversed."""
+    """Intersection of start .. start + size with 0 .. full; empty rather than reversed."""
     first = min(max(start, 0), full)
     return first, max(min(start + size, full), first)
 
@@ -140,12 +140,12 @@ def _overlap(start: int, size: int, full: int) -> tuple[int, int]:
 
 
 def jitter(view: Tensor, row: np.void) -> Tensor:
-    """The four operations in the row's order; one with its identity factor is left out."""
+    """Apply the four operations in the row's order; identity factors are skipped."""
     operations = {
-        r.BRIGHTNESS: (brightness, float(row["brightness"]), 1.0),
-        r.CONTRAST: (contrast, float(row["contrast"]), 1.0),
-        r.SATURATION: (saturation, float(row["saturation"]), 1.0),
-        r.HUE: (hue, float(row["hue"]), 0.0),
+        decisions.BRIGHTNESS: (brightness, float(row["brightness"]), 1.0),
+        decisions.CONTRAST: (contrast, float(row["contrast"]), 1.0),
+        decisions.SATURATION: (saturation, float(row["saturation"]), 1.0),
+        decisions.HUE: (hue, float(row["hue"]), 0.0),
     }
     for digit in range(4):
         apply, factor, identity = operations[(int(row["order"]) >> 2 * digit) & 3]
@@ -156,7 +156,7 @@ def jitter(view: Tensor, row: np.void) -> Tensor:
 
 def luma(view: Tensor) -> Tensor:
     """0.299 red + 0.587 green + 0.114 blue: [1, height, width]."""
-    return (torch.tensor(r.LUMA)[:, None, None] * view).sum(0, keepdim=True)
+    return (torch.tensor(decisions.LUMA)[:, None, None] * view).sum(0, keepdim=True)
 
 
 def grey(view: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ def saturation(view: Tensor, factor: float) -> Tensor:
 
 
 def hue(view: Tensor, shift: float) -> Tensor:
-    """Turn the hue of the HSV colour by `shift` (in turns), keeping saturation and value.
+    """Rotate the HSV hue by `shift` turns, keeping saturation and value.
 
     With v = max, d = v - min of a pixel's channels, and S = d / v,
 
@@ -210,14 +210,14 @@ def hue(view: Tensor, shift: float) -> Tensor:
 
 def solarise(view: Tensor) -> Tensor:
     """1 - x where x >= 128/255, else x."""
-    return torch.where(view >= r.SOLARISE_FROM, 1 - view, view)
+    return torch.where(view >= decisions.SOLARISE_FROM, 1 - view, view)
 
 
 # ---------------------------------------------------------------------------------------- blur
 
 
 def blur(view: Tensor, sigma: float, radius: int) -> Tensor:
-    """Gaussian blur along both axes, `radius` taps on either side of each pixel.
+    """Separable Gaussian blur with `radius` taps on either side of each pixel.
 
     out[i] = sum over t of w_t x[reflect(i + t)],  w_t = exp(-t^2 / (2 sigma^2)), scaled to sum 1.
     """
@@ -232,7 +232,7 @@ def blur(view: Tensor, sigma: float, radius: int) -> Tensor:
 
 
 def reflect(index: Tensor, size: int) -> Tensor:
-    """Indices beyond 0..size-1 mirrored at the first and last pixel (not doubled), again and again.
+    """Reflect indices into 0..size-1 at the first and last pixel, as often as needed.
 
     ... 2 1 [0 1 2 3] 2 1 0 1 ...; a line of one pixel repeats it.
     """

@@ -1,15 +1,15 @@
-"""Copy-paste in the definition of a view: the masked part of the image on another background.
+"""Reference copy-paste: composite the masked part of an image onto another background.
 
 DiLo pastes the whole image before it is cropped. Here the view is pasted right after its resize,
 
-    view = share * background + (1 - share) * view,    share = 1 - mask / 255,
+    view = alpha * background + (1 - alpha) * view,    alpha = 1 - mask / 255,
 
-by the mask at the same places, which is the same but for resampling where the mask has an edge. The
-mask is a uint8 plane of any size that covers the image corner to corner. A view of an image without
-a mask (or without a companion, where the background is one) stays as it is, and so does what lies
-outside of the image: black.
+with the mask resampled at the view's pixels, which is the same but for resampling at mask edges.
+The mask is a uint8 plane of any size, stretched over the image. A view of an image without a mask
+stays unchanged, as does one without a background image where the row asks for one, and the black
+outside of the image.
 
-Planes are sampled alike, whatever they hold: see `weights`.
+`weights` defines how masks and background images are sampled.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchmill.kernels.views import decisions as r
+from patchmill.kernels.views import decisions
 
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """One axis of a view, of as yet neither flipped nor turned pixels."""
+    """Sampling positions along one axis of a view, before flip and turns."""
 
-    place: Tensor  # [size] int64: pixels of the resized box
-    inside: Tensor  # [size] bool: not beyond its ends
-    centre: Tensor  # [size] float64: where their middles lie in the image, or the nearest does
-    step: float  # from one to the next, in pixels of the image
+    pixel: Tensor  # [size] int64: pixel index in the resized box
+    inside: Tensor  # [size] bool: within the resized box
+    centre: Tensor  # [size] float64: pixel centres in image coordinates, clamped to the box
+    step: float  # image pixels from one view pixel to the next
     length: int  # of the image
 
 
@@ -39,77 +39,80 @@ def paste(
     row: np.void,
     shape: tuple[int, int],
     mask: np.ndarray | None,
-    companion: np.ndarray | None,
+    background_image: np.ndarray | None,
 ) -> Tensor:
-    """The view [3, size, size] with its background; `shape` is the image's height and width."""
+    """Composite the view [3, size, size]; `shape` is the image's height and width."""
     kind = row["paste"]
-    if kind == r.PASTE_NEVER or mask is None:
+    if kind == decisions.PASTE_NEVER or mask is None:
         return view
-    down = axis_of(row, "y", "h", view.shape[-1], shape[0])
-    across = axis_of(row, "x", "w", view.shape[-1], shape[1])
-    if kind == r.ON_IMAGE:
-        if companion is None:
+    y_axis = axis_of(row, "y", "h", view.shape[-1], shape[0])
+    x_axis = axis_of(row, "x", "w", view.shape[-1], shape[1])
+    if kind == decisions.ON_IMAGE:
+        if background_image is None:
             return view
-        ground = behind(companion, row, down, across)
-    elif kind == r.ON_TEXTURE:
-        ground = texture(int(row["ground"]), down.place, across.place)
+        background = resample_background(background_image, row, y_axis, x_axis)
+    elif kind == decisions.ON_TEXTURE:
+        background = texture(int(row["ground"]), y_axis.pixel, x_axis.pixel)
     else:
-        ground = torch.tensor(row["ground"] / 255, dtype=torch.float32)
-    share = shown(mask, float(row["soft"]), down, across)
-    return share * ground + (1 - share) * view
+        background = torch.tensor(row["ground"] / 255, dtype=torch.float32)
+    alpha = background_alpha(mask, float(row["soft"]), y_axis, x_axis)
+    return alpha * background + (1 - alpha) * view
 
 
 def axis_of(row: np.void, name: str, side: str, size: int, length: int) -> Axis:
     start, box, full = (int(row[f]) for f in (f"box_{name}", f"box_{side}", f"full_{side}"))
-    place = int(row[f"win_{name}"]) + torch.arange(size)
-    step, nearest = box / full, place.clamp(0, full - 1)
-    return Axis(place, place == nearest, start + (nearest + 0.5) * step, step, length)
+    pixel = int(row[f"win_{name}"]) + torch.arange(size)
+    step, nearest = box / full, pixel.clamp(0, full - 1)
+    return Axis(pixel, pixel == nearest, start + (nearest + 0.5) * step, step, length)
 
 
-def shown(mask: np.ndarray, soft: float, down: Axis, across: Axis) -> Tensor:
-    """The background's share of each pixel, 0 to 1; `soft` is the sigma of the mask's blur."""
-    holes = torch.from_numpy(255 - mask) / 255
-    weight = []
-    for axis, length in ((down, mask.shape[0]), (across, mask.shape[1])):
+def background_alpha(mask: np.ndarray, blur_sigma: float, y_axis: Axis, x_axis: Axis) -> Tensor:
+    """Alpha of the background at each pixel of the view, 0 to 1; 0 outside of the image."""
+    inverted = torch.from_numpy(255 - mask) / 255
+    matrices = []
+    for axis, length in ((y_axis, mask.shape[0]), (x_axis, mask.shape[1])):
         scale = length / axis.length
-        own = weights(length, axis.centre * scale, axis.step * scale, soft * scale)
-        weight.append(own * axis.inside[:, None])
-    return (weight[0] @ holes @ weight[1].T).clamp(0, 1)
+        matrix = weights(length, axis.centre * scale, axis.step * scale, blur_sigma * scale)
+        matrices.append(matrix * axis.inside[:, None])
+    return (matrices[0] @ inverted @ matrices[1].T).clamp(0, 1)
 
 
-def behind(companion: np.ndarray, row: np.void, down: Axis, across: Axis) -> Tensor:
-    """Another image [h, w, 3], enlarged until it covers this one, which then lies somewhere on it:
-    from its upper left corner to the middle of the room there is."""
-    height, width = companion.shape[:2]
-    zoom = max(down.length / height, across.length / width, 1.0)
-    weight = []
-    for axis, length, share in (
-        (down, height, float(row["ground_y"])),
-        (across, width, float(row["ground_x"])),
+def resample_background(image: np.ndarray, row: np.void, y_axis: Axis, x_axis: Axis) -> Tensor:
+    """Resample a background image [h, w, 3] at the view's pixels.
+
+    It is enlarged until it covers the pasted image, whose corner then lies at a fraction
+    (ground_y, ground_x), 0 to 0.5, of the room that is left.
+    """
+    height, width = image.shape[:2]
+    zoom = max(y_axis.length / height, x_axis.length / width, 1.0)
+    matrices = []
+    for axis, length, fraction in (
+        (y_axis, height, float(row["ground_y"])),
+        (x_axis, width, float(row["ground_x"])),
     ):
-        corner = share * (zoom * length - axis.length)
-        weight.append(weights(length, (corner + axis.centre) / zoom, axis.step / zoom, 0.0))
-    pixels = torch.from_numpy(companion.copy()).permute(2, 0, 1) / 255
-    return (weight[0] @ pixels @ weight[1].T).clamp(0, 1)
+        corner = fraction * (zoom * length - axis.length)
+        matrices.append(weights(length, (corner + axis.centre) / zoom, axis.step / zoom, 0.0))
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1) / 255
+    return (matrices[0] @ pixels @ matrices[1].T).clamp(0, 1)
 
 
-def weights(length: int, centre: Tensor, step: float, soft: float) -> Tensor:
-    """How places `step` apart sample a line of `length` pixels: float32 [places, length].
+def weights(length: int, centre: Tensor, step: float, blur_sigma: float) -> Tensor:
+    """Filter matrix [centres, length] that samples a line of `length` pixels at `centre`, float32.
 
-    With t = max(step, 1), the weight of pixel j for the place c is
+    With t = max(step, 1), the weight of pixel j for the centre c is
 
         triangle((j + 1/2 - c) / t),
 
-    each row divided by its sum: the antialiased bilinear resize. A blur of sigma `soft` (in pixels
-    of the line) is in the filter: instead of the triangle there is a cubic B-spline, which is as
-    near to a Gaussian as PIL's blur and has an end, with the variance of the blur and of the
-    triangle, soft^2 + t^2 / 6.
+    each row divided by its sum: the antialiased bilinear resize. A blur with sigma `blur_sigma` (in
+    pixels of the line) is folded into the filter: the triangle is replaced by a cubic B-spline with
+    the variance of blur and triangle together, blur_sigma^2 + t^2 / 6. The B-spline approximates a
+    Gaussian as well as PIL's blur does, and has finite support.
     """
     stretch = max(step, 1.0)
     distance = (torch.arange(length) + 0.5)[None, :] - centre[:, None]
-    if soft > 0:
-        reach = (3 * soft**2 + stretch**2 / 2) ** 0.5
-        near, far = (1 - distance.abs() / reach).clamp(0), (2 - distance.abs() / reach).clamp(0)
+    if blur_sigma > 0:
+        unit = (3 * blur_sigma**2 + stretch**2 / 2) ** 0.5
+        near, far = (1 - distance.abs() / unit).clamp(0), (2 - distance.abs() / unit).clamp(0)
         weight = far**3 - 4 * near**3
     else:
         weight = (1 - distance.abs() / stretch).clamp(min=0)
@@ -122,36 +125,37 @@ _WORD = 0xFFFFFFFF
 
 
 def texture(seed: int, y: Tensor, x: Tensor) -> Tensor:
-    """Four waves, each twice as fine as the one before and bent by it, between two colours.
+    """Procedural texture at integer pixels: [3, ys, xs] in 0..1, a pure function of the seed.
 
-    A pure function of the seed and of whole pixels, computed in whole numbers: [3, ys, xs], 0 to 1.
+    Four waves between two colours, each of twice the frequency of the one before and phase-shifted
+    by it. Integer arithmetic throughout.
     """
-    first, last = hashed(seed, 4), hashed(seed, 5)
-    zoom = first >> 24 & 3
+    first_colour, last_colour = hash32(seed, 4), hash32(seed, 5)
+    zoom = first_colour >> 24 & 3
     total = wave = torch.zeros(1, dtype=torch.int64)
     for octave in range(4):
-        bits = hashed(seed, octave)
+        bits = hash32(seed, octave)
         slope_y = ((bits & 1023) - 512) << octave + zoom
         slope_x = ((bits >> 10 & 1023) - 512) << octave + zoom
-        phase = (bits >> 20 & 255) << 8
+        offset = (bits >> 20 & 255) << 8
         bend = bits >> 28
-        turn = slope_y * y[:, None] + slope_x * x[None, :] + phase + bend * wave
-        turn = ((turn + 32768) & 65535) - 32768  # of 65536 in a whole period
-        fold = turn ^ turn >> 15  # |turn|, or one less
-        wave = turn * (32767 - fold) >> 16  # -4096 to 4095: two parabolas for a sine
+        phase = slope_y * y[:, None] + slope_x * x[None, :] + offset + bend * wave
+        phase = ((phase + 32768) & 65535) - 32768  # a period is 65536
+        magnitude = phase ^ phase >> 15  # |phase|, or one less
+        wave = phase * (32767 - magnitude) >> 16  # -4096 to 4095: two parabolas as a sine
         total = total + (wave >> octave)
-    share = (total + 7680) / 15360
-    a, b = (torch.tensor(_bytes(word))[:, None, None] for word in (first, last))
-    return (a + (b - a) * share) / 255
+    fraction = (total + 7680) / 15360
+    a, b = (torch.tensor(_rgb(word))[:, None, None] for word in (first_colour, last_colour))
+    return (a + (b - a) * fraction) / 255
 
 
-def hashed(seed: int, index: int) -> int:
-    """32 random bits: Chris Wellons's lowbias32 of a sequence."""
+def hash32(seed: int, index: int) -> int:
+    """32 random bits: Chris Wellons's lowbias32 of a Weyl sequence."""
     bits = (seed + 0x9E3779B9 * (index + 1)) & _WORD
     bits = (bits ^ bits >> 16) * 0x7FEB352D & _WORD
     bits = (bits ^ bits >> 15) * 0x846CA68B & _WORD
     return bits ^ bits >> 16
 
 
-def _bytes(word: int) -> tuple[int, int, int]:
+def _rgb(word: int) -> tuple[int, int, int]:
     return word & 255, word >> 8 & 255, word >> 16 & 255

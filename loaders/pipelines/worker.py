@@ -78,7 +78,7 @@ class Worker:
         began = time.perf_counter_ns()
         height, width, _ = image.shape
         mask, background = paste.mask, paste.background.data
-        pool = self._scratch.fitting(height, width, self._largest, mask.shape, background.shape)
+        pool = self._scratch.reserve(height, width, self._largest, mask.shape, background.shape)
         destination = (
             rows, out.slots, slot, out.half, self._config.channels_last, out.memory, pool,
         )  # fmt: skip

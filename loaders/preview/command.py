@@ -114,7 +114,7 @@ def _views(
         targets,
         dtype=torch.uint8,
         masks=[by.mask.usable if by else None],
-        companions=[by.companion if by else None],
+        backgrounds=[by.companion if by else None],
     )
     return ViewBatch(views, torch.tensor([id]), None, drawn.rows, drawn.shapes, targets)
 

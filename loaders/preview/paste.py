@@ -98,6 +98,6 @@ def composite(image: np.ndarray, rows: np.ndarray, pasting: Pasting) -> np.ndarr
     target = Target("whole", 1, _SIDE, False, (0, 0, 0), (1, 1, 1))
     planes, grounds = [pasting.mask.usable], [pasting.companion]
     made = render.render(
-        [image], row[None], [target], dtype=torch.uint8, masks=planes, companions=grounds
+        [image], row[None], [target], dtype=torch.uint8, masks=planes, backgrounds=grounds
     )
     return made["whole"][0, 0].permute(1, 2, 0).numpy()

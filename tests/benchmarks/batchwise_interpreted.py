@@ -24,7 +24,7 @@ from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
 
-if reason := helpers_interpreter.missing():
+if reason := helpers_interpreter.skip_reason():
     pytest.skip(reason, allow_module_level=True)
 pytest.importorskip("nvidia.dali")
 pytest.importorskip("nvidia.nvimgcodec")

@@ -1,4 +1,4 @@
-"""Triton kernels compiled to machine code without a GPU, and what that code needs of one."""
+"""Compile Triton kernels to machine code without a GPU and read its resource usage."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ import pytest
 ARCHITECTURES = (80, 90)  # A100, H100
 
 
-class Needs(NamedTuple):
-    registers: int  # of one thread
-    spilled: int  # bytes of one thread
-    shared: int  # bytes of one block
+class Usage(NamedTuple):
+    registers: int  # per thread
+    spilled: int  # bytes per thread
+    shared: int  # bytes per block
 
 
-def needs(
+def resource_usage(
     kernel: Any, types: Mapping[str, str], constants: Mapping[str, Any], options: Mapping[str, Any],
     capability: int, folder: Path,
-) -> Needs:  # fmt: skip
-    """`types` are of the arguments, as "*fp32" or "i32"; pointers are taken to be aligned.
+) -> Usage:  # fmt: skip
+    """Compile for a compute capability; skips without Triton, or where kernels are interpreted.
 
-    `constants` are its tl.constexpr arguments, `options` what a launch says, as num_warps.
+    `types` are the arguments' types, such as "*fp32" or "i32"; pointers are assumed 16-byte
+    aligned. `constants` are the tl.constexpr arguments, `options` launch options such as num_warps.
     """
     pytest.importorskip("triton")
     if os.environ.get("TRITON_INTERPRET") == "1":
@@ -35,19 +36,21 @@ def needs(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kinds = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
-    aligned = {
-        (place,): [["tt.divisibility", 16]]
-        for place, name in enumerate(kernel.arg_names)
-        if kinds[name].startswith("*")
+    signature = {
+        name: "constexpr" if name in constants else types[name] for name in kernel.arg_names
     }
-    source = ASTSource(fn=kernel, signature=kinds, constexprs=dict(constants), attrs=aligned)
+    aligned = {
+        (position,): [["tt.divisibility", 16]]
+        for position, name in enumerate(kernel.arg_names)
+        if signature[name].startswith("*")
+    }
+    source = ASTSource(fn=kernel, signature=signature, constexprs=dict(constants), attrs=aligned)
     target = GPUTarget("cuda", capability, 32)
     compiled = triton.compile(source, target=target, options=dict(options))
-    return Needs(*_usage(compiled.asm["cubin"], folder), compiled.metadata.shared)
+    return Usage(*_registers_and_stack(compiled.asm["cubin"], folder), compiled.metadata.shared)
 
 
-def _usage(machine_code: bytes, folder: Path) -> tuple[int, int]:
+def _registers_and_stack(machine_code: bytes, folder: Path) -> tuple[int, int]:
     import triton
 
     file = folder / "kernel.cubin"

@@ -18,8 +18,8 @@ from patchmill.kernels.common.jit import jit
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.cpu.colour import blur, colour
-from patchmill.kernels.views.cpu.finish import finish
-from patchmill.kernels.views.cpu.resize import pitch_of, resize
+from patchmill.kernels.views.cpu.encode import encode_view
+from patchmill.kernels.views.cpu.resize import plane_pitch, resize
 from patchmill.kernels.views.decisions import Target
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
@@ -133,11 +133,11 @@ def on_cpu(batch: Batch, dtype: torch.dtype, channels_last: bool, rounds: int) -
     """The same stages for all views of one image after another, in one thread."""
     largest = max(target.size for target in batch.targets)
     height, width = batch.shapes.max(0)
-    pool = render.Scratch().fitting(height, width, largest)
+    pool = render.Scratch().reserve(height, width, largest)
     slots = render.slots(batch.targets, 1, dtype == torch.uint8)
-    room = 3 * largest * int(pitch_of(largest))
+    room = 3 * largest * int(plane_pitch(largest))
     planes = np.zeros((len(slots), room), np.int16)
-    out, half = render.numbers(torch.empty(layout.elements(batch.targets, 1), dtype=dtype))
+    out, half = render.flat_numpy(torch.empty(layout.elements(batch.targets, 1), dtype=dtype))
 
     stages: dict[str, Callable[[np.ndarray, np.ndarray], None]] = {
         "resize": lambda image, rows: _resize(image, rows, slots, planes, pool),
@@ -185,7 +185,7 @@ def _blur(rows, slots, planes, pool):
 def _finish(rows, slots, planes, half, channels_last, out, pool):
     for v in range(len(rows)):
         slot, turned = slots[v], (rows[v].turns & 1) == 1
-        finish(
+        encode_view(
             planes[v], slot.size, not turned, rows[v].solarise != 0, slot.scale, slot.shift,
-            half, channels_last, out, slot.first, pool,
+            half, channels_last, out, slot.offset, pool,
         )  # fmt: skip

@@ -1,1 +1,1 @@
-"""The CPU renderer, compiled by Numba."""
+"""CPU renderer in Numba: resize, paste, colour and blur on int16 planes, then encode."""

@@ -1,8 +1,8 @@
-"""The CPU renderer: every view of one image in one call, straight into the batch's memory.
+"""CPU renderer: all views of one image in one call, written straight into the batch's memory.
 
-`render_image` is what a pipeline's threads call, one image at a time while it is in their cache; it
-holds no lock and allocates nothing. `render` does a list of images at once, for tests and for users
-who have their own loader.
+`render_image` and `render_pasted` are what a pipeline's threads call, one image at a time while it
+is in their cache; they hold no lock and allocate nothing. `render` does a list of images at once,
+for tests and for users with a loader of their own.
 """
 
 from __future__ import annotations
@@ -15,107 +15,114 @@ import numpy as np
 from patchmill.kernels.common.jit import jit
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu.colour import blur, blur_bytes, colour
-from patchmill.kernels.views.cpu.finish import finish, finish_bytes
+from patchmill.kernels.views.cpu.encode import encode_bytes, encode_view
 from patchmill.kernels.views.cpu.paste import paste, paste_bytes
-from patchmill.kernels.views.cpu.resize import UNIT, carve, pitch_of, resize, resize_bytes
+from patchmill.kernels.views.cpu.resize import UNIT, carve, plane_pitch, resize, resize_bytes
 from patchmill.kernels.views.decisions import Target
-from patchmill.kernels.views.layout import elements, shaped
+from patchmill.kernels.views.layout import elements, views_by_group
 
 if TYPE_CHECKING:
     import torch
 
-MOST_BLUR_TAPS = 31
+MAX_BLUR_RADIUS = 31
 NO_MASK, NO_IMAGE = np.empty((0, 0), np.uint8), np.empty((0, 0, 3), np.uint8)
 
-Planes = Sequence[np.ndarray | None]  # one for each image, or none
+OptionalArrays = Sequence[np.ndarray | None]  # one per image, or None
 
 
 def slots(targets: Sequence[Target], batch: int, as_bytes: bool) -> np.ndarray:
-    """One SLOT per view, for the planes' fixed point."""
+    """One SLOT per view, scaled for the planes' fixed point."""
     return layout.slots(targets, batch, as_bytes, UNIT)
 
 
 @jit
-def pool_bytes(height, width, size):
-    """Scratch that one thread needs for any view of `size` of an image of these sides."""
-    scratch = resize_bytes(height, width, size)
-    scratch = max(scratch, blur_bytes(size, MOST_BLUR_TAPS), finish_bytes(size))
-    return scratch + 2 * 3 * size * pitch_of(size) + 4096
+def scratch_bytes(height, width, size):
+    """Scratch bytes of `render_image` for an image of these sides and views up to `size`."""
+    stage = resize_bytes(height, width, size)
+    stage = max(stage, blur_bytes(size, MAX_BLUR_RADIUS), encode_bytes(size))
+    return stage + 2 * 3 * size * plane_pitch(size) + 4096
 
 
 @jit
-def pasted_bytes(height, width, mask_height, mask_width, ground_height, ground_width, size):
-    """The same for `render_pasted`, with a mask and a companion of these sides, or of none."""
-    pasting = paste_bytes(mask_height, mask_width, ground_height, ground_width, size)
-    pasting += 2 * 3 * size * pitch_of(size) + 4096
-    return max(pool_bytes(height, width, size), pasting)
+def pasted_scratch_bytes(
+    height, width, mask_height, mask_width, background_height, background_width, size
+):  # fmt: skip
+    """Scratch bytes of `render_pasted`; sides are 0 where there is no mask or background."""
+    pasting = paste_bytes(mask_height, mask_width, background_height, background_width, size)
+    pasting += 2 * 3 * size * plane_pitch(size) + 4096
+    return max(scratch_bytes(height, width, size), pasting)
 
 
 @jit
-def render_image(image, rows, slots, sample, half, channels_last, out, pool):
-    """Make all views of `image` (uint8 HWC) that `rows` describe and write them into flat `out`."""
+def render_image(image, rows, slots, sample, half, channels_last, out, scratch):
+    """Render the views of `image` (uint8 HWC) that `rows` describe into the flat `out`.
+
+    `sample` is the image's index in the batch; `half`: a 16-bit `out` is float16, not bfloat16.
+    """
     for v in range(len(rows)):
-        render_view(image, None, None, rows[v], slots[v], sample, half, channels_last, out, pool)
+        render_view(image, None, None, rows[v], slots[v], sample, half, channels_last, out, scratch)
 
 
 @jit
-def render_pasted(image, mask, companion, rows, slots, sample, half, channels_last, out, pool):
-    """As `render_image`, with copy-paste: by `mask` (uint8 HW), on `companion` (uint8 HWC).
+def render_pasted(image, mask, background, rows, slots, sample, half, channels_last, out, scratch):
+    """`render_image` with copy-paste: by `mask` (uint8 HW), onto `background` (uint8 HWC).
 
-    One that there is not is an array of no elements: views that would need it stay as they are.
+    Pass NO_MASK or NO_IMAGE where there is none: views that would need it stay unpasted.
     """
     for v in range(len(rows)):
         render_view(
-            image, mask, companion, rows[v], slots[v], sample, half, channels_last, out, pool
+            image, mask, background, rows[v], slots[v], sample, half, channels_last, out, scratch
         )
 
 
 @jit
-def render_view(image, mask, companion, row, slot, sample, half, channels_last, out, pool):
+def render_view(image, mask, background, row, slot, sample, half, channels_last, out, scratch):
     size = slot.size
     turns, flip = row.turns & 3, row.flip != 0
-    # A mirrored table costs nothing and planes lie on their side anyway: together all 8 poses.
+    # All 8 poses are free: reversed filter tables mirror the view, and the planes are transposed.
     reverse_x = flip != (turns == 1 or turns == 2)
     reverse_y = turns >= 2
-    raw, rest = carve(pool, 2 * 3 * size * pitch_of(size))
+    raw, scratch_left = carve(scratch, 2 * 3 * size * plane_pitch(size))
     planes = raw.view(np.int16)
-    resize(image, row, size, slot.bicubic != 0, reverse_x, reverse_y, planes, rest)
-    if mask is not None:  # else this is not compiled at all
+    resize(image, row, size, slot.bicubic != 0, reverse_x, reverse_y, planes, scratch_left)
+    if mask is not None:  # without masks this branch is not compiled at all
         height, width = image.shape[0], image.shape[1]
-        paste(height, width, mask, companion, row, size, reverse_x, reverse_y, planes, rest)
+        paste(
+            height, width, mask, background, row, size, reverse_x, reverse_y, planes, scratch_left
+        )
     colour(row, size, planes)
     if row.sigma > 0:
-        blur(row, size, planes, rest)
-    at = slot.first + sample * slot.step
-    finish(
+        blur(row, size, planes, scratch_left)
+    offset = slot.offset + sample * slot.stride
+    encode_view(
         planes, size, turns & 1 == 0, row.solarise != 0, slot.scale, slot.shift,
-        half, channels_last, out, at, rest,
+        half, channels_last, out, offset, scratch_left,
     )  # fmt: skip
 
 
 class Scratch:
-    """One thread's scratch memory, grown to the largest image seen."""
+    """Scratch memory of one thread, grown to the largest image rendered."""
 
     def __init__(self) -> None:
-        self.pool = np.empty(0, np.uint8)
+        self.memory = np.empty(0, np.uint8)
 
-    def fitting(
+    def reserve(
         self,
         height: int,
         width: int,
         size: int,
         mask: tuple[int, ...] = (0, 0),
-        companion: tuple[int, ...] = (0, 0),
+        background: tuple[int, ...] = (0, 0),
     ) -> np.ndarray:
-        """For an image and views of these sides; the last two are shapes."""
+        """Memory for an image and views of these sides; `mask` and `background` are shapes."""
         if mask[0]:
-            need = pasted_bytes(height, width, *mask[:2], *companion[:2], size) + 64
+            need = pasted_scratch_bytes(height, width, *mask[:2], *background[:2], size) + 64
         else:
-            need = pool_bytes(height, width, size) + 64
-        if need > len(self.pool):
-            pool = np.empty(need * 5 // 4, np.uint8)
-            self.pool = pool[-pool.ctypes.data % 64 :]
-        return self.pool
+            need = scratch_bytes(height, width, size) + 64
+        if need > len(self.memory):
+            memory = np.empty(need * 5 // 4, np.uint8)
+            self.memory = memory[-memory.ctypes.data % 64 :]
+        return self.memory
 
 
 def render(
@@ -125,39 +132,40 @@ def render(
     *,
     dtype: torch.dtype | None = None,
     channels_last: bool = False,
-    masks: Planes | None = None,
-    companions: Planes | None = None,
+    masks: OptionalArrays | None = None,
+    backgrounds: OptionalArrays | None = None,
 ) -> dict[str, torch.Tensor]:
-    """As `reference.render`: uint8 HWC images and rows [N, V] to [N, count, 3, size, size]."""
+    """`reference.render`, fast: uint8 HWC images and rows [N, V] to [N, count, 3, size, size]."""
     import torch
 
-    wanted = np.repeat([t.size for t in targets], [t.count for t in targets])
-    if (np.minimum(rows["full_h"], rows["full_w"]) < wanted).any():
+    sizes = np.repeat([t.size for t in targets], [t.count for t in targets])
+    if (np.minimum(rows["full_h"], rows["full_w"]) < sizes).any():
         raise ValueError("a view cannot be larger than the resized box that it is a window of")
     dtype = dtype or torch.float32
     flat = torch.empty(elements(targets, len(images)), dtype=dtype)
-    memory, half = numbers(flat)
+    memory, half = flat_numpy(flat)
     table = slots(targets, len(images), dtype == torch.uint8)
     largest, scratch = max(target.size for target in targets), Scratch()
     for sample, image in enumerate(images):
         image, mask = np.ascontiguousarray(image), masks[sample] if masks else None
         if mask is None:
-            pool = scratch.fitting(image.shape[0], image.shape[1], largest)
-            render_image(image, rows[sample], table, sample, half, channels_last, memory, pool)
+            reserved = scratch.reserve(image.shape[0], image.shape[1], largest)
+            render_image(image, rows[sample], table, sample, half, channels_last, memory, reserved)
             continue
-        companion = companions[sample] if companions else None
+        background = backgrounds[sample] if backgrounds else None
         mask = np.ascontiguousarray(mask)
-        companion = NO_IMAGE if companion is None else np.ascontiguousarray(companion)
+        background = NO_IMAGE if background is None else np.ascontiguousarray(background)
         height, width = image.shape[:2]
-        pool = scratch.fitting(height, width, largest, mask.shape, companion.shape)
+        reserved = scratch.reserve(height, width, largest, mask.shape, background.shape)
         render_pasted(
-            image, mask, companion, rows[sample], table, sample, half, channels_last, memory, pool
-        )
-    return shaped(flat, targets, len(images), channels_last)
+            image, mask, background, rows[sample], table, sample, half, channels_last, memory,
+            reserved,
+        )  # fmt: skip
+    return views_by_group(flat, targets, len(images), channels_last)
 
 
-def numbers(flat: torch.Tensor) -> tuple[np.ndarray, bool]:
-    """The memory of a flat tensor as the kernel takes it, and whether 16-bit means IEEE half."""
+def flat_numpy(flat: torch.Tensor) -> tuple[np.ndarray, bool]:
+    """A flat tensor's memory for the kernels (16-bit floats as uint16), and True for float16."""
     import torch
 
     if flat.dtype in (torch.bfloat16, torch.float16):

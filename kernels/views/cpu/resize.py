@@ -1,12 +1,11 @@
-"""Crop and antialiased resize on the CPU: bytes in, three planes of clamped fixed point out.
+"""Crop and antialiased separable resize on the CPU: bytes in, int16 fixed-point planes out.
 
-Both filters run along contiguous memory. The first combines rows of the picture; its result goes,
-a strip at a time, through an in-register transpose, so that the second filter, which works across
-columns, again combines contiguous rows. The planes that come out are therefore transposed:
-`planes[channel, x, y]`, with UNIT for 1.0.
+Both passes run along contiguous memory. The vertical pass combines rows of the image. Its result is
+transposed in registers, a strip at a time, so that the horizontal pass combines contiguous rows
+too. The output planes are therefore transposed: `planes[channel, x, y]`, with UNIT for 1.0.
 
-Reads 3 bytes a pixel of the crop and writes 6 a pixel of the view; computes, a value and direction,
-4 (bicubic) or 2 (bilinear) multiply-adds times the shrink factor.
+Reads 3 bytes per pixel of the crop, writes 6 bytes per pixel of the view. Computes, per value and
+direction, 4 (bicubic) or 2 (bilinear) multiply-adds times the downscaling factor.
 """
 
 from __future__ import annotations
@@ -15,247 +14,256 @@ import numpy as np
 
 from patchmill.kernels.common.jit import jit
 from patchmill.kernels.common.simd import (
-    TALL,
-    WIDE,
-    WIDTH,
+    BLOCK_COLUMNS,
+    BLOCK_ROWS,
+    LANES,
     clamp,
-    doubled,
     load,
+    multiply_add,
+    shift_left,
     splat,
     store,
-    tap,
     transpose_block,
 )
 
-UNIT = 255 * 64  # 1.0 in the planes' fixed point; the sum of two values still fits 16 bits
-STRIP = 16  # rows that are filtered before they are transposed: they stay in the nearest cache
-CHUNK = 2 * WIDTH  # numbers of a row filtered at once, in registers
-BILINEAR, BICUBIC, SPLINE = 0, 1, 2  # the filters, of 2, 4 and 4 pixels
-MOST_FIXED_TAPS = 32  # beyond, truncating many small 16-bit products would show: floats instead
+UNIT = 255 * 64  # 1.0 in the planes' fixed point; the sum of two values still fits int16
+STRIP = 16  # rows filtered before a transpose: a strip stays in the L1 cache
+CHUNK = 2 * LANES  # elements of a row filtered at a time, in registers
+BILINEAR, BICUBIC, SPLINE = 0, 1, 2  # filter kernels with a support of 2, 4 and 4 pixels
+MAX_FIXED_TAPS = 32  # with more taps, int16 truncation errors would show: float32 instead
 
 
 @jit
-def pitch_of(size):
-    """Elements from one row of a plane to the next: a whole number of two-register steps."""
+def plane_pitch(size):
+    """Row pitch of a plane in elements: a multiple of 32, the lanes of a vector."""
     return (size + 31) // 32 * 32
 
 
 @jit
-def carve(pool, size):
-    """The first `size` bytes of the pool, cache-line aligned, and what is left."""
+def carve(scratch, size):
+    """Split off the first `size` bytes of the scratch, rounded up to cache lines."""
     size = (size + 63) // 64 * 64
-    return pool[:size], pool[size:]
+    return scratch[:size], scratch[size:]
 
 
 @jit
 def resize_bytes(height, width, size):
-    """Scratch that `resize` carves for an image and a view of these sizes."""
+    """Scratch bytes that `resize` needs for an image and a view of these sizes."""
     tables = 8 * 4 * size + 6 * (4 * (height + width) + 12 * size)
-    lines = 4 * (padded(3 * width) + CHUNK) * (STRIP + pitch_of(size)) + CHUNK * height
-    planes = 4 * 3 * size * pitch_of(size)
+    lines = 4 * (padded_length(3 * width) + CHUNK) * (STRIP + plane_pitch(size)) + CHUNK * height
+    planes = 4 * 3 * size * plane_pitch(size)
     return tables + lines + planes + 4096
 
 
 @jit
-def resize(image, row, size, bicubic, reverse_x, reverse_y, planes, pool):
+def resize(image, row, size, bicubic, reverse_x, reverse_y, planes, scratch):
     """Fill `planes` (flat int16) with the view's window of the resized box of `image`."""
-    sample(
-        image, BICUBIC if bicubic else BILINEAR, size, planes, pool,
+    resample(
+        image, BICUBIC if bicubic else BILINEAR, size, planes, scratch,
         row.box_y, row.box_h, 0.0, row.box_h / row.full_h, row.full_h, row.win_y, reverse_y,
         row.box_x, row.box_w, 0.0, row.box_w / row.full_w, row.full_w, row.win_x, reverse_x,
     )  # fmt: skip
 
 
 @jit
-def sample(
-    image, kernel, size, planes, pool,
+def resample(
+    image, kernel, size, planes, scratch,
     top, height, origin_y, step_y, full_y, first_y, reverse_y,
     left, width, origin_x, step_x, full_x, first_x, reverse_x,
 ):  # fmt: skip
-    """Fill `planes` with samples of a part of the image; of it and of places, see `taps`."""
-    raw, pool = carve(pool, 4 * 4 * size)
+    """Fill `planes` with filtered samples of a part of the image; see `filter_taps`."""
+    raw, scratch = carve(scratch, 4 * 4 * size)
     index = raw.view(np.int32)
     begin_y, count_y = index[:size], index[size : 2 * size]
     begin_x, count_x = index[2 * size : 3 * size], index[3 * size : 4 * size]
-    raw, pool = carve(pool, 4 * 2 * size)
-    spare = raw.view(np.float32)
-    unit_y, unit_x = max(step_y, 1.0), max(step_x, 1.0)
-    raw, pool = carve(pool, 4 * size * most_taps(unit_y, kernel))
+    raw, scratch = carve(scratch, 4 * 2 * size)
+    workspace = raw.view(np.float32)
+    filter_scale_y, filter_scale_x = max(step_y, 1.0), max(step_x, 1.0)
+    raw, scratch = carve(scratch, 4 * size * max_taps(filter_scale_y, kernel))
     float_y = raw.view(np.float32)
-    raw, pool = carve(pool, 4 * size * most_taps(unit_x, kernel))
+    raw, scratch = carve(scratch, 4 * size * max_taps(filter_scale_x, kernel))
     float_x = raw.view(np.float32)
-    most_y = taps(
-        height, origin_y, step_y, full_y, first_y, size, kernel, unit_y, reverse_y,
-        begin_y, count_y, float_y, spare,
+    max_taps_y = filter_taps(
+        height, origin_y, step_y, full_y, first_y, size, kernel, filter_scale_y, reverse_y,
+        begin_y, count_y, float_y, workspace,
     )  # fmt: skip
-    most_x = taps(
-        width, origin_x, step_x, full_x, first_x, size, kernel, unit_x, reverse_x,
-        begin_x, count_x, float_x, spare,
+    max_taps_x = filter_taps(
+        width, origin_x, step_x, full_x, first_x, size, kernel, filter_scale_x, reverse_x,
+        begin_x, count_x, float_x, workspace,
     )  # fmt: skip
-    start, stop = used(begin_x, count_x)
+    start, stop = source_range(begin_x, count_x)
     for j in range(size):
         begin_x[j] -= start
     pixels, pitch, length = image.reshape(image.size), 3 * image.shape[1], 3 * (stop - start)
     offset = top * pitch + 3 * (left + start)
     if length < CHUNK:
-        narrow, pool = carve(pool, CHUNK * height)
-        widen(pixels, offset, pitch, length, height, narrow)
-        pixels, pitch, offset, length = narrow, CHUNK, 0, CHUNK
-    room = padded(length)
+        wide_rows, scratch = carve(scratch, CHUNK * height)
+        pad_rows(pixels, offset, pitch, length, height, wide_rows)
+        pixels, pitch, offset, length = wide_rows, CHUNK, 0, CHUNK
+    strip_pitch = padded_length(length)
 
-    if max(most_y, most_x) <= MOST_FIXED_TAPS:
-        raw, pool = carve(pool, 2 * size * most_y)
+    if max(max_taps_y, max_taps_x) <= MAX_FIXED_TAPS:
+        raw, scratch = carve(scratch, 2 * size * max_taps_y)
         fixed_y = raw.view(np.int16)
-        raw, pool = carve(pool, 2 * size * most_x)
+        raw, scratch = carve(scratch, 2 * size * max_taps_x)
         fixed_x = raw.view(np.int16)
-        doubles_y = fix(float_y, count_y, most_y, fixed_y, spare.view(np.int32))
-        doubles_x = fix(float_x, count_x, most_x, fixed_x, spare.view(np.int32))
-        strip, pool = carve(pool, 2 * STRIP * room)
-        across, pool = carve(pool, 2 * room * pitch_of(size))
-        both(
+        shift_y = quantise_weights(float_y, count_y, max_taps_y, fixed_y, workspace.view(np.int32))
+        shift_x = quantise_weights(float_x, count_x, max_taps_x, fixed_x, workspace.view(np.int32))
+        strip, scratch = carve(scratch, 2 * STRIP * strip_pitch)
+        transposed, scratch = carve(scratch, 2 * strip_pitch * plane_pitch(size))
+        filter_separable(
             pixels, pitch, offset, length, size,
-            begin_y, count_y, fixed_y, doubles_y, begin_x, count_x, fixed_x, doubles_x,
-            strip.view(np.int16), across.view(np.int16),
+            begin_y, count_y, fixed_y, shift_y, begin_x, count_x, fixed_x, shift_x,
+            strip.view(np.int16), transposed.view(np.int16),
             planes, np.int16(UNIT), 1,
         )  # fmt: skip
     else:
-        strip, pool = carve(pool, 4 * STRIP * room)
-        across, pool = carve(pool, 4 * room * pitch_of(size))
-        raw, pool = carve(pool, 4 * 3 * size * pitch_of(size))
-        exact = raw.view(np.float32)
-        both(
+        strip, scratch = carve(scratch, 4 * STRIP * strip_pitch)
+        transposed, scratch = carve(scratch, 4 * strip_pitch * plane_pitch(size))
+        raw, scratch = carve(scratch, 4 * 3 * size * plane_pitch(size))
+        float_planes = raw.view(np.float32)
+        filter_separable(
             pixels, pitch, offset, length, size,
             begin_y, count_y, float_y, 0, begin_x, count_x, float_x, 0,
-            strip.view(np.float32), across.view(np.float32),
-            exact, np.float32(255 * 128), 0,
+            strip.view(np.float32), transposed.view(np.float32),
+            float_planes, np.float32(255 * 128), 0,
         )  # fmt: skip
-        for i in range(3 * size * pitch_of(size)):
-            planes[i] = np.int16(exact[i] * np.float32(UNIT / 255 / 128) + np.float32(0.5))
+        for i in range(3 * size * plane_pitch(size)):
+            planes[i] = np.int16(float_planes[i] * np.float32(UNIT / 255 / 128) + np.float32(0.5))
 
 
 @jit
-def widen(pixels, offset, pitch, length, height, narrow):
-    """Copy rows of less than a CHUNK, each to a CHUNK of its own."""
+def pad_rows(pixels, offset, pitch, length, height, wide_rows):
+    """Copy rows shorter than CHUNK, each zero-padded to CHUNK elements."""
     for y in range(height):
         at = offset + y * pitch
-        narrow[y * CHUNK : y * CHUNK + length] = pixels[at : at + length]
-        narrow[y * CHUNK + length : (y + 1) * CHUNK] = 0
+        wide_rows[y * CHUNK : y * CHUNK + length] = pixels[at : at + length]
+        wide_rows[y * CHUNK + length : (y + 1) * CHUNK] = 0
 
 
 @jit
-def both(
+def filter_separable(
     pixels, pitch, offset, length, size,
-    begin_y, count_y, weight_y, doubles_y, begin_x, count_x, weight_x, doubles_x,
-    strip, across, planes, unit, halves,
+    begin_y, count_y, weight_y, shift_y, begin_x, count_x, weight_x, shift_x,
+    strip, transposed, planes, unit, pass_shift,
 ):  # fmt: skip
-    """Rows, transpose, columns; in int16 or float32, as the scratch and weights are."""
-    strip_pitch, across_pitch = padded(length), pitch_of(size)
+    """Vertical pass, transpose, horizontal pass, in the dtype of the weights (int16 or float32).
+
+    `pass_shift` is the bits of scale that a pass loses: 1 for int16, 0 for float32. `shift_y` and
+    `shift_x` restore weights that `quantise_weights` halved. `unit` is 1.0 in the output.
+    """
+    strip_pitch, transposed_pitch = padded_length(length), plane_pitch(size)
     for first in range(0, size, STRIP):
         for i in range(first, min(first + STRIP, size)):
             combine_rows(
                 pixels, offset + begin_y[i] * pitch, pitch, length, count_y[i], weight_y, i, size,
-                doubles_y, halves, strip, (i - first) * strip_pitch,
+                shift_y, pass_shift, strip, (i - first) * strip_pitch,
             )  # fmt: skip
-        turn(strip, strip_pitch, across, across_pitch, first)
+        transpose_strip(strip, strip_pitch, transposed, transposed_pitch, first)
     for i in range(size):
         combine_columns(
-            across, 3 * begin_x[i] * across_pitch, across_pitch, size, count_x[i], weight_x, i,
-            doubles_x, halves, planes, i * across_pitch, unit,
+            transposed, 3 * begin_x[i] * transposed_pitch, transposed_pitch, size, count_x[i],
+            weight_x, i, shift_x, pass_shift, planes, i * transposed_pitch, unit,
         )  # fmt: skip
 
 
 @jit
-def padded(length):
-    """Room for a row of `length` numbers, filtered in whole chunks."""
+def padded_length(length):
+    """Row length rounded up to whole chunks."""
     return (length + CHUNK - 1) // CHUNK * CHUNK
 
 
 @jit
-def combine_rows(pixels, at, pitch, length, count, weights, w, step, doubles, halves, strip, to):
-    """The weighted sum of `count` rows of bytes, starting at `at`."""
-    bias = splat(weights.dtype.type(halves * count // 2))
+def combine_rows(
+    pixels, at, pitch, length, count, weights, w, step, weight_shift, pass_shift, strip, to
+):
+    """Weighted sum of `count` rows of bytes, starting at offset `at`."""
+    bias = splat(weights.dtype.type(pass_shift * count // 2))
     pairs = length // (2 * CHUNK) * (2 * CHUNK)
     for x in range(0, pairs, 2 * CHUNK):
         a, b, c, d = bias, bias, bias, bias
         p, v = at + x, w
         for _ in range(count):
             weight = splat(weights[v])
-            a = tap(a, load(pixels, p, bias), weight)
-            b = tap(b, load(pixels, p + WIDTH, bias), weight)
-            c = tap(c, load(pixels, p + 2 * WIDTH, bias), weight)
-            d = tap(d, load(pixels, p + 3 * WIDTH, bias), weight)
+            a = multiply_add(a, load(pixels, p, bias), weight)
+            b = multiply_add(b, load(pixels, p + LANES, bias), weight)
+            c = multiply_add(c, load(pixels, p + 2 * LANES, bias), weight)
+            d = multiply_add(d, load(pixels, p + 3 * LANES, bias), weight)
             p += pitch
             v += step
-        store(strip, to + x, doubled(a, doubles))
-        store(strip, to + x + WIDTH, doubled(b, doubles))
-        store(strip, to + x + 2 * WIDTH, doubled(c, doubles))
-        store(strip, to + x + 3 * WIDTH, doubled(d, doubles))
+        store(strip, to + x, shift_left(a, weight_shift))
+        store(strip, to + x + LANES, shift_left(b, weight_shift))
+        store(strip, to + x + 2 * LANES, shift_left(c, weight_shift))
+        store(strip, to + x + 3 * LANES, shift_left(d, weight_shift))
     for chunk in range(pairs, length, CHUNK):
-        x = min(chunk, length - CHUNK)  # the last chunk overlaps: never read past the box
+        x = min(chunk, length - CHUNK)  # overlaps the previous chunk: no reads past the box
         a, b = bias, bias
         p, v = at + x, w
         for _ in range(count):
             weight = splat(weights[v])
-            a = tap(a, load(pixels, p, bias), weight)
-            b = tap(b, load(pixels, p + WIDTH, bias), weight)
+            a = multiply_add(a, load(pixels, p, bias), weight)
+            b = multiply_add(b, load(pixels, p + LANES, bias), weight)
             p += pitch
             v += step
-        store(strip, to + x, doubled(a, doubles))
-        store(strip, to + x + WIDTH, doubled(b, doubles))
+        store(strip, to + x, shift_left(a, weight_shift))
+        store(strip, to + x + LANES, shift_left(b, weight_shift))
 
 
 @jit
-def turn(strip, pitch, across, across_pitch, first):
-    """Lay the strip's rows on their side, as columns `first` and on of `across`."""
-    for x in range(0, pitch, WIDE):
-        for i in range(0, STRIP, TALL):
-            to = x * across_pitch + first + i
-            transpose_block(strip, i * pitch + x, pitch, across, to, across_pitch)
+def transpose_strip(strip, pitch, transposed, transposed_pitch, first):
+    """Transpose the strip's rows into columns `first`, `first` + 1, ... of `transposed`."""
+    for x in range(0, pitch, BLOCK_COLUMNS):
+        for i in range(0, STRIP, BLOCK_ROWS):
+            to = x * transposed_pitch + first + i
+            transpose_block(strip, i * pitch + x, pitch, transposed, to, transposed_pitch)
 
 
 @jit
-def combine_columns(across, at, pitch, size, count, weights, w, doubles, halves, planes, to, unit):
+def combine_columns(
+    transposed, at, pitch, size, count, weights, w, weight_shift, pass_shift, planes, to, unit
+):
     """One column of the view in all three planes, clamped to [0, unit]."""
-    bias, top = splat(weights.dtype.type(halves * count // 2)), splat(unit)
-    plane, again = size * pitch, doubles + halves  # planes have twice the scale that taps leave
-    for y in range(0, size, WIDTH):
+    bias, top = splat(weights.dtype.type(pass_shift * count // 2)), splat(unit)
+    # Planes have twice the scale that two int16 passes leave.
+    plane, shift = size * pitch, weight_shift + pass_shift
+    for y in range(0, size, LANES):
         r, g, b = bias, bias, bias
         p, v = at + y, w
         for _ in range(count):
             weight = splat(weights[v])
-            r = tap(r, load(across, p, bias), weight)
-            g = tap(g, load(across, p + pitch, bias), weight)
-            b = tap(b, load(across, p + 2 * pitch, bias), weight)
+            r = multiply_add(r, load(transposed, p, bias), weight)
+            g = multiply_add(g, load(transposed, p + pitch, bias), weight)
+            b = multiply_add(b, load(transposed, p + 2 * pitch, bias), weight)
             p += 3 * pitch
             v += size
         q = to + y
-        store(planes, q, clamp(doubled(r, again), top))
-        store(planes, q + plane, clamp(doubled(g, again), top))
-        store(planes, q + 2 * plane, clamp(doubled(b, again), top))
+        store(planes, q, clamp(shift_left(r, shift), top))
+        store(planes, q + plane, clamp(shift_left(g, shift), top))
+        store(planes, q + 2 * plane, clamp(shift_left(b, shift), top))
 
 
-# ------------------------------------------------------------------------------------ filter tables
+# ------------------------------------------------------------------------------------ filter taps
 
 
 @jit
-def most_taps(unit, kernel):
-    """An upper bound of the taps that one output pixel needs."""
+def max_taps(unit, kernel):
+    """Upper bound on the taps of one output pixel."""
     return int(2.0 * (1.0 if kernel == BILINEAR else 2.0) * unit) + 2
 
 
 @jit
-def taps(
-    length, origin, scale, full, first, size, kernel, unit, reverse, begins, counts, weights, spare
+def filter_taps(
+    length, origin, scale, full, first, size, kernel, unit, reverse,
+    begins, counts, weights, workspace,
 ):  # fmt: skip
-    """For each pixel of the window: where its taps begin in the line, how many, and their weights.
+    """First tap, tap count and normalised weights of each window pixel; returns the largest count.
 
-    The line has `length` pixels; the middle of place i lies in it at origin + (i + 1/2) scale, and
-    the kernel counts in units of so many pixels. Weight k of pixel j is weights[k * size + j], so
-    that all pixels are computed side by side; returns the most taps of any pixel. The window may
-    reach beyond the places 0 to full - 1; such pixels have no taps. With `reverse` the table runs
-    backwards, which mirrors the view at no cost.
+    The source line has `length` pixels. Output pixel i is centred at origin + (i + 1/2) scale, and
+    the kernel is stretched to `unit` source pixels. Weight k of pixel j is weights[k * size + j],
+    so that loops over pixels vectorise. Window pixels outside 0 .. full - 1 have no taps.
+    `reverse` builds the table backwards, which mirrors the view at no cost.
     """
-    nearest, total = spare[:size], spare[size : 2 * size]
+    nearest, total = workspace[:size], workspace[size : 2 * size]
     support = (1.0 if kernel == BILINEAR else 2.0) * unit
     most = 0
     for j in range(size):
@@ -301,7 +309,7 @@ def triangle(x):
 
 @jit
 def cubic(x):
-    """Keys' kernel with a = -0.5, as in PIL and torchvision's antialiased resize."""
+    """Keys' cubic kernel with a = -0.5, as in PIL and torchvision's antialiased resize."""
     x = abs(np.float32(x))
     near = (np.float32(1.5) * x - np.float32(2.5)) * x * x + np.float32(1)
     far = ((np.float32(-0.5) * x + np.float32(2.5)) * x - np.float32(4)) * x + np.float32(2)
@@ -310,44 +318,43 @@ def cubic(x):
 
 @jit
 def spline(x):
-    """The cubic B-spline, times six."""
+    """Cubic B-spline, times six."""
     x = abs(np.float32(x))
     near, far = max(np.float32(1) - x, np.float32(0)), max(np.float32(2) - x, np.float32(0))
     return far * far * far - np.float32(4) * near * near * near
 
 
 @jit
-def fix(weights, counts, most, fixed, spare):
-    """Weights as int16 fractions that sum to one exactly, rounding left over on the middle one.
+def quantise_weights(weights, counts, most, fixed, workspace):
+    """Quantise weights to int16 that sum to 1.0 exactly; the middle tap takes the rounding error.
 
-    One is 32768; where a weight exceeds one (bicubic enlargement at a border, where taps with
-    negative weights are cut off) it is 16384, and the 1 that is returned says to double the
-    filter's result.
+    1.0 is 32768. Where a weight exceeds 1.0 (bicubic upscaling at a border, where negative taps are
+    cut off) 1.0 is 16384, and the result must be shifted left by the returned 1.
     """
     size = len(counts)
     largest = np.float32(0)
     for i in range(most * size):
         largest = max(largest, weights[i])
-    doubles = 1 if largest > np.float32(1.0001) else 0
-    one = np.int32(32768 >> doubles)
-    rest = spare[:size]
+    weight_shift = 1 if largest > np.float32(1.0001) else 0
+    one = np.int32(32768 >> weight_shift)
+    rest = workspace[:size]
     rest[:] = one
     for k in range(most):
-        exact, rounded = weights[k * size : (k + 1) * size], fixed[k * size : (k + 1) * size]
+        float_planes, rounded = weights[k * size : (k + 1) * size], fixed[k * size : (k + 1) * size]
         for j in range(size):
-            weight = np.int32(np.rint(exact[j] * np.float32(one)))
+            weight = np.int32(np.rint(float_planes[j] * np.float32(one)))
             rounded[j] = min(weight, np.int32(32767))
             rest[j] -= weight
     for j in range(size):
         if counts[j] > 0:
             middle = counts[j] // 2 * size + j
             fixed[middle] = min(fixed[middle] + rest[j], 32767)
-    return doubles
+    return weight_shift
 
 
 @jit
-def used(begins, counts):
-    """The range of source pixels that any output pixel of the window needs."""
+def source_range(begins, counts):
+    """Range of source pixels that the window's output pixels need."""
     start, stop = np.int64(1 << 40), np.int64(0)
     for j in range(len(begins)):
         if counts[j] > 0:

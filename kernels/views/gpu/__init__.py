@@ -1,1 +1,1 @@
-"""The GPU renderer, written in Triton."""
+"""GPU renderer in Triton: resize, contrast and blur passes over tiles of a batch's views."""

@@ -1,8 +1,8 @@
-"""Grey and colour jitter on the GPU: in registers, and the pass that knows the contrast's mean.
+"""Greyscale and colour jitter on the GPU, in registers, and the `contrast` pass.
 
-The mean luma of a view needs all of it. So a view with contrast that is larger than one tile stops
-at the contrast in the first pass, which leaves a sum for each tile, and goes on in `contrast`. The
-sums are added up in one order, which makes every run the same to the bit.
+Contrast needs the mean luma of the whole view. A view with contrast that spans several tiles stops
+before it in the `resize` pass, which leaves one luma sum per tile, and continues in `contrast`. The
+sums are reduced in a fixed order, so that runs are bit-identical.
 """
 
 from __future__ import annotations
@@ -10,58 +10,75 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from patchmill.kernels.views import decisions as rows
-from patchmill.kernels.views.gpu import decisions as field
-from patchmill.kernels.views.gpu.finish import finish, keep, kept
+from patchmill.kernels.views import decisions
+from patchmill.kernels.views.gpu import fields
+from patchmill.kernels.views.gpu.encode import encode_view, load_planes, store_planes
 
-BRIGHTNESS, CONTRAST = tl.constexpr(rows.BRIGHTNESS), tl.constexpr(rows.CONTRAST)
-SATURATION, HUE = tl.constexpr(rows.SATURATION), tl.constexpr(rows.HUE)
-NO_JITTER = tl.constexpr(rows.NO_JITTER)
-GREY_FIRST, GREY_LAST = tl.constexpr(rows.GREY_FIRST), tl.constexpr(rows.GREY_LAST)
-RED, GREEN, BLUE = map(tl.constexpr, rows.LUMA)
+BRIGHTNESS, CONTRAST = tl.constexpr(decisions.BRIGHTNESS), tl.constexpr(decisions.CONTRAST)
+SATURATION, HUE = tl.constexpr(decisions.SATURATION), tl.constexpr(decisions.HUE)
+NO_JITTER = tl.constexpr(decisions.NO_JITTER)
+GREY_FIRST, GREY_LAST = tl.constexpr(decisions.GREY_FIRST), tl.constexpr(decisions.GREY_LAST)
+RED, GREEN, BLUE = map(tl.constexpr, decisions.LUMA)
 
 
-@triton.jit(do_not_specialize=["n_groups", "n_views", "most_tiles"])
+@triton.jit(do_not_specialize=["n_groups", "n_views", "max_tiles"])
 def contrast(
-    rows, slots, groups, listed, out, planes, sums, n_groups, n_views, most_tiles,
-    PIXELS: tl.constexpr, TILE: tl.constexpr, EVEN: tl.constexpr, CHANNELS_LAST: tl.constexpr,
+    rows,  # [batch, n_views, FIELDS] int32
+    slots,  # [n_views, SLOT_WORDS] int64
+    groups,  # [n_groups, 3] int32
+    entries,  # [views in this pass] int32: sample * n_views + view
+    out,  # [batch elements], dtype of the batch
+    planes,  # [batch elements] float16
+    luma_sums,  # [batch * n_views, max_tiles] float32
+    n_groups, n_views, max_tiles,
+    PIXELS: tl.constexpr, TILE: tl.constexpr, ALIGNED: tl.constexpr, CHANNELS_LAST: tl.constexpr,
 ):  # fmt: skip
-    """Finish, or put aside for the blur, the views that wait for their mean luma; PIXELS a block.
+    """Contrast and the rest of the jitter, PIXELS pixels of a view per block.
 
-    Moves 6 bytes a pixel in and those of the view out; computes about 12 operations a value for
-    each of the operations that are left, the hue 20.
+    Moves 6 bytes per pixel in and those of the view out. Computes about 12 operations per value for
+    each jitter operation that is left, 20 for hue.
     """
-    entry, block, _ = field.piece(groups, n_groups, tl.program_id(0))
-    index = tl.load(listed + entry)
-    row = rows + index * field.FIELDS
-    at, size, scales = field.slot_of(slots, index % n_views, index // n_views, EVEN)
+    # Block to view.
+    entry, block, _ = fields.locate_block(groups, n_groups, tl.program_id(0))
+    index = tl.load(entries + entry)
+    row = rows + index * fields.FIELDS
+    offset, size, scales = fields.load_slot(slots, index % n_views, index // n_views, ALIGNED)
     area = size * size
 
+    # Mean luma: reduce the tiles' sums.
     side = tl.cdiv(size, TILE)
     tiles = side * side
     total = 0.0
     for first in range(0, tiles, 64):
         tile = first + tl.arange(0, 64)
-        total += tl.sum(tl.load(sums + index.to(tl.int64) * most_tiles + tile, tile < tiles, 0.0))
+        tile_sums = luma_sums + index.to(tl.int64) * max_tiles + tile
+        total += tl.sum(tl.load(tile_sums, tile < tiles, 0.0))
     mean = total / area
 
+    # The operations from contrast on.
     pixel = (block * PIXELS + tl.arange(0, PIXELS))[None, :]
-    seen = pixel < area
-    red, green, blue = kept(planes, at, pixel, seen, area)
+    mask = pixel < area
+    red, green, blue = load_planes(planes, offset, pixel, mask, area)
     red, green, blue = jitter(
-        red, green, blue, row, contrast_place(row), 4, mean, seen, area, False
+        red, green, blue, row, contrast_position(row), 4, mean, mask, area, False
     )
-    red, green, blue = grey(red, green, blue, tl.load(row + field.GREY) == GREY_LAST)
-    if field.number(row, field.SIGMA) > 0:
-        keep(red, green, blue, planes, at, pixel, seen, area)
+    red, green, blue = grey(red, green, blue, tl.load(row + fields.GREY) == GREY_LAST)
+
+    # On to the blur pass, or to the batch.
+    if fields.load_float(row, fields.BLUR_SIGMA) > 0:
+        store_planes(red, green, blue, planes, offset, pixel, mask, area)
     else:
-        finish(red, green, blue, row, scales, out, at, pixel, seen, area, CHANNELS_LAST)
+        encode_view(
+            red, green, blue, row, scales, out, offset, pixel, mask, area, CHANNELS_LAST
+        )  # fmt: skip
 
 
 @triton.jit
-def contrast_place(row):
-    """At which place of the jitter's order the contrast comes."""
-    order = tl.load(row + field.ORDER)
+def contrast_position(
+    row,  # [FIELDS] int32
+):  # fmt: skip
+    """Position of contrast in the jitter's order, 0 to 3."""
+    order = tl.load(row + fields.ORDER)
     second = ((order >> 2) & 3) == CONTRAST
     third = ((order >> 4) & 3) == CONTRAST
     fourth = ((order >> 6) & 3) == CONTRAST
@@ -69,29 +86,37 @@ def contrast_place(row):
 
 
 @triton.jit
-def jitter(red, green, blue, row, first, last, mean, seen, area, MEASURE: tl.constexpr):
-    """Operations `first` to `last` of the row's order; with MEASURE the tile is the whole view."""
-    order = tl.load(row + field.ORDER)
-    brightness = field.number(row, field.BRIGHTNESS)
-    factor_of_contrast = field.number(row, field.CONTRAST)
-    saturation = field.number(row, field.SATURATION)
-    hue = field.number(row, field.HUE)
-    for place in range(first, last):
-        operation = (order >> (2 * place)) & 3
+def jitter(
+    red, green, blue,  # [rows, columns] float32
+    row,  # [FIELDS] int32
+    first, last, mean, mask, area,
+    WHOLE_VIEW: tl.constexpr,
+):  # fmt: skip
+    """Operations `first` to `last` - 1 of the row's order.
+
+    The mean luma is measured here if the tile is the WHOLE_VIEW, else it is `mean`.
+    """
+    order = tl.load(row + fields.ORDER)
+    brightness = fields.load_float(row, fields.BRIGHTNESS)
+    contrast_factor = fields.load_float(row, fields.CONTRAST)
+    saturation = fields.load_float(row, fields.SATURATION)
+    hue = fields.load_float(row, fields.HUE)
+    for position in range(first, last):
+        operation = (order >> (2 * position)) & 3
         if operation == HUE:
-            red, green, blue = turn_hue(red, green, blue, hue)
+            red, green, blue = rotate_hue(red, green, blue, hue)
         else:
-            # clamp(factor x + (1 - factor) y), where y is 0, the mean luma or the pixel's luma.
-            own = luma(red, green, blue)
-            factor, other = brightness, tl.zeros_like(own)
+            # Blend: clamp(factor x + (1 - factor) y), y = 0, the mean luma, or the pixel's luma.
+            pixel_luma = luma(red, green, blue)
+            factor, other = brightness, tl.zeros_like(pixel_luma)
             if operation == CONTRAST:
-                factor = factor_of_contrast
-                if MEASURE:
-                    other += tl.sum(tl.where(seen, own, 0.0)) / area
+                factor = contrast_factor
+                if WHOLE_VIEW:
+                    other += tl.sum(tl.where(mask, pixel_luma, 0.0)) / area
                 else:
                     other += mean
             if operation == SATURATION:
-                factor, other = saturation, own
+                factor, other = saturation, pixel_luma
             other *= 1 - factor
             red = tl.clamp(factor * red + other, 0.0, 1.0)
             green = tl.clamp(factor * green + other, 0.0, 1.0)
@@ -100,8 +125,9 @@ def jitter(red, green, blue, row, first, last, mean, seen, area, MEASURE: tl.con
 
 
 @triton.jit
-def grey(red, green, blue, wanted):
-    if wanted:
+def grey(red, green, blue, apply):
+    """Luma in all three channels, if `apply`."""
+    if apply:
         red = luma(red, green, blue)
         green, blue = red, red
     return red, green, blue
@@ -113,21 +139,21 @@ def luma(red, green, blue):
 
 
 @triton.jit
-def turn_hue(red, green, blue, shift):
-    """HSV with the hue turned by `shift` turns, as in the CPU renderer, but times the spread.
+def rotate_hue(red, green, blue, shift):
+    """Rotate the HSV hue by `shift` turns, as in the CPU renderer but scaled by the chroma.
 
-    The hue in sixths of a turn, times the spread of the channels, needs no division.
+    The hue in sixths of a turn times the chroma (max - min of the channels) needs no division.
     """
     top = tl.maximum(tl.maximum(red, green), blue)
-    spread = top - tl.minimum(tl.minimum(red, green), blue)
+    chroma = top - tl.minimum(tl.minimum(red, green), blue)
     is_red, is_green = top == red, top == green
     rise = tl.where(is_red, green - blue, tl.where(is_green, blue - red, red - green))
     turn = 6 * (shift - tl.floor(shift + 0.5))
-    hue = rise + spread * tl.where(is_red, turn, tl.where(is_green, 2 + turn, 4 + turn))
-    hue = tl.where(hue > 3 * spread, hue - 6 * spread, hue)
-    hue = tl.where(hue < -3 * spread, hue + 6 * spread, hue)
+    hue = rise + chroma * tl.where(is_red, turn, tl.where(is_green, 2 + turn, 4 + turn))
+    hue = tl.where(hue > 3 * chroma, hue - 6 * chroma, hue)
+    hue = tl.where(hue < -3 * chroma, hue + 6 * chroma, hue)
     return (
-        top - tl.clamp(tl.abs(hue) - spread, 0.0, spread),
-        top - tl.clamp(2 * spread - tl.abs(hue + spread), 0.0, spread),
-        top - tl.clamp(2 * spread - tl.abs(hue - spread), 0.0, spread),
+        top - tl.clamp(tl.abs(hue) - chroma, 0.0, chroma),
+        top - tl.clamp(2 * chroma - tl.abs(hue + chroma), 0.0, chroma),
+        top - tl.clamp(2 * chroma - tl.abs(hue - chroma), 0.0, chroma),
     )

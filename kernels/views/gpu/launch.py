@@ -1,4 +1,4 @@
-"""From a batch's tables to launches: which kernels, on how many blocks, with which arguments."""
+"""Launch plan of a batch: which kernels, on how many blocks, with which arguments."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from patchmill.kernels.views.gpu import tables
 from patchmill.kernels.views.gpu.blur import blur
 from patchmill.kernels.views.gpu.colour import contrast
 from patchmill.kernels.views.gpu.resize import resize
-from patchmill.kernels.views.gpu.tables import Images, Kind
+from patchmill.kernels.views.gpu.tables import Images, Variant
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
 
-# By a tile's side: warps, and the DEEP x WIDE numbers that a filter's product takes at a time.
+# By tile side: warps, and source pixels per step of the filter's matrix products.
 SHAPES = {
-    16: {"num_warps": 1, "DEEP": 16, "WIDE": 32},
-    32: {"num_warps": 2, "DEEP": 16, "WIDE": 32},
+    16: {"num_warps": 1, "TAPS_Y": 16, "TAPS_X": 32},
+    32: {"num_warps": 2, "TAPS_Y": 16, "TAPS_X": 32},
 }
-# With more registers too few warps fit on a multiprocessor to hide what each of them waits for.
+# With more registers, too few warps fit on a multiprocessor to hide memory latency.
 COMPILER = {"num_stages": 1, "maxnreg": 168, "enable_fp_fusion": True}
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel, ready to go on the current stream."""
+    """One kernel with its arguments; call it to launch on the current stream."""
 
     kernel: Any
     blocks: int
@@ -48,15 +48,15 @@ def launches(
     targets: Sequence[Target],
     channels_last: bool = False,
 ) -> list[Launch]:
-    """What fills `out`, in this order."""
+    """The launches that fill `out`, in order; uploads their tables."""
     tables.check(images, rows, targets)
     batch, views = rows.shape
     if out.dtype not in DTYPES or out.shape != (layout.elements(targets, batch),):
         raise ValueError(
-            f"the batch needs {layout.elements(targets, batch)} numbers of float32, float16, "
+            f"the batch needs {layout.elements(targets, batch)} elements of float32, float16, "
             f"bfloat16 or uint8, not {tuple(out.shape)} of {out.dtype}"
         )
-    kinds = tables.kinds(rows, targets, images.masks is not None)
+    variants = tables.variants(rows, targets, images.masks is not None)
     uploaded = iter(
         tables.upload(
             [
@@ -64,41 +64,53 @@ def launches(
                 tables.paste_table(images),
                 tables.slot_table(targets, batch, out.dtype == torch.uint8),
                 np.ascontiguousarray(rows).view(np.int32),
-                *(array for kind in kinds for array in kind.arrays.values()),
+                *(array for variant in variants for array in variant.arrays.values()),
             ],
             out.device,
         )
     )
-    pointers, pasted, slots, decisions = islice(uploaded, 4)
-    later = any(kind.contrast.blocks or kind.blur.blocks for kind in kinds)
-    planes = torch.empty(len(out) if later else 0, dtype=torch.float16, device=out.device)
+    image_table, paste_table, slots, decisions = islice(uploaded, 4)
+    needs_planes = any(variant.contrast.blocks or variant.blur.blocks for variant in variants)
+    planes = torch.empty(len(out) if needs_planes else 0, dtype=torch.float16, device=out.device)
     shared = {"rows": decisions, "slots": slots, "out": out, "planes": planes, "n_views": views}
 
-    found = []
-    for kind in kinds:
-        on_device = dict(zip(kind.arrays, uploaded, strict=False))
-        tiles = batch * views * kind.most_tiles if kind.contrast.blocks else 0
-        sums = torch.empty(tiles, dtype=torch.float32, device=out.device)
-        measured = {"sums": sums, "most_tiles": kind.most_tiles}
-        per_image = kind.resize.blocks
-        sources = {"images": pointers, "pasted": pasted, "per_image": per_image}
-        for kernel, blocks, own in (
-            (resize, batch * per_image, {**sources, **measured}),
-            (contrast, kind.contrast.blocks, {"listed": on_device["contrasted"], **measured}),
-            (blur, kind.blur.blocks, {"listed": on_device["blurred"]}),
+    plan = []
+    for variant in variants:
+        on_device = dict(zip(variant.arrays, uploaded, strict=False))
+        tiles = batch * views * variant.max_tiles if variant.contrast.blocks else 0
+        luma_sums = torch.empty(tiles, dtype=torch.float32, device=out.device)
+        luma = {"luma_sums": luma_sums, "max_tiles": variant.max_tiles}
+        blocks_per_image = variant.resize.blocks
+        sources = {
+            "images": image_table,
+            "paste_table": paste_table,
+            "blocks_per_image": blocks_per_image,
+        }
+        for kernel, blocks, arguments in (
+            (resize, batch * blocks_per_image, {**sources, **luma}),
+            (contrast, variant.contrast.blocks, {"entries": on_device["contrast_entries"], **luma}),
+            (blur, variant.blur.blocks, {"entries": on_device["blur_entries"]}),
         ):
-            own |= {"groups": on_device[kernel.__name__], "n_groups": len(kind.resize.groups)}
+            arguments |= {
+                "groups": on_device[kernel.__name__],
+                "n_groups": len(variant.resize.groups),
+            }
             if blocks:
-                compiled = constants(kernel, kind, channels_last)
-                found.append(Launch(kernel, blocks, shared | own | compiled))
-    return found
+                compiled = constants(kernel, variant, channels_last)
+                plan.append(Launch(kernel, blocks, shared | arguments | compiled))
+    return plan
 
 
-def constants(kernel: Any, kind: Kind, channels_last: bool) -> dict[str, Any]:
-    """What the machine code of a kernel is made for."""
-    found = {"TILE": kind.tile, "EVEN": kind.even, "CHANNELS_LAST": channels_last, **COMPILER}
+def constants(kernel: Any, variant: Variant, channels_last: bool) -> dict[str, Any]:
+    """Compile-time arguments and options of a kernel."""
+    common = {
+        "TILE": variant.tile,
+        "ALIGNED": variant.aligned,
+        "CHANNELS_LAST": channels_last,
+        **COMPILER,
+    }
     if kernel is contrast:
-        return found | {"PIXELS": tables.PIXELS, "num_warps": 4}
+        return common | {"PIXELS": tables.PIXELS, "num_warps": 4}
     if kernel is resize:
-        found |= {"BICUBIC": kind.bicubic, "PASTES": kind.pastes}
-    return found | SHAPES[kind.tile]
+        common |= {"BICUBIC": variant.bicubic, "BACKGROUNDS": variant.backgrounds}
+    return common | SHAPES[variant.tile]

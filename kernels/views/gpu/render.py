@@ -1,12 +1,12 @@
-"""The GPU renderer: views of a ragged batch of uint8 images, straight into the batch's memory.
+"""GPU renderer: views of a ragged batch of uint8 images, written straight into the batch's memory.
 
-At most three launches, whatever the groups: resize, which ends there for views that need nothing
-else; contrast, for those that wait for their mean luma; blur. (Three for each kind of group, where
-a recipe mixes bicubic and bilinear ones, or views of at most 16 pixels and larger ones.) One upload
-holds everything that the kernels read. Nothing waits for the GPU; two runs are equal to the bit.
+At most three launches, however many groups: `resize` finishes views that need nothing else;
+`contrast` continues those that need their mean luma; `blur` is last. (Three per kernel variant,
+where a recipe mixes bicubic and bilinear groups, or views of at most 16 pixels and larger ones.)
+One upload holds all tables. Nothing waits for the GPU; runs are bit-identical.
 
-Memory beside the batch itself: 2 bytes for each of its numbers, if any view has contrast or blur,
-and 4 bytes for each tile of 32 x 32 pixels, where every view counts as much as the largest.
+Memory beside the batch: 2 bytes per element if any view has contrast or blur, and 4 bytes per tile
+of 32 x 32 pixels, where every view counts as the largest.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from patchmill.kernels.common.dispatch import device_guard
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.decisions import Target
 from patchmill.kernels.views.gpu import launch as gpu_launch
-from patchmill.kernels.views.gpu.tables import Images, Tensors
+from patchmill.kernels.views.gpu.tables import Images, OptionalTensors
 
 
 def render(
@@ -32,26 +33,26 @@ def render(
     channels_last: bool = False,
     out: torch.Tensor | None = None,
     stream: torch.cuda.Stream | None = None,
-    masks: Tensors | None = None,
-    companions: Tensors | None = None,
+    masks: OptionalTensors | None = None,
+    backgrounds: OptionalTensors | None = None,
 ) -> dict[str, torch.Tensor]:
-    """As `reference.render`, for uint8 HWC tensors on a device: {group: [N, count, 3, size, size]}.
+    """`reference.render`, fast: uint8 HWC tensors on a GPU to {group: [N, count, 3, size, size]}.
 
     Work is queued on `stream`, or the current one; the images must live until it is done. `out` is
-    flat memory for the batch, of `layout.elements` numbers; its type then is the batch's.
+    flat memory for the batch, of `layout.elements` elements, and overrides `dtype`.
     """
     if out is None and not images:
-        raise ValueError("no images, and no memory that would say on which device the views belong")
+        raise ValueError("no images and no out: cannot tell on which device to render; pass out")
     device = images[0].device if out is None else out.device
-    pictures = [*images, *(masks or ()), *(companions or ())]
-    if stray := [it.device for it in pictures if it is not None and it.device != device]:
+    inputs = [*images, *(masks or ()), *(backgrounds or ())]
+    if stray := [it.device for it in inputs if it is not None and it.device != device]:
         raise ValueError(f"images and views must be on one device, not on {device} and {stray[0]}")
     with torch.cuda.stream(stream) if stream else contextlib.nullcontext():
         if out is None:
-            numbers = layout.elements(targets, len(images))
-            out = torch.empty(numbers, dtype=dtype, device=device)
-        render_into(out, Images.of(images, masks, companions), rows, targets, channels_last)
-    return layout.shaped(out, targets, len(images), channels_last)
+            size = layout.elements(targets, len(images))
+            out = torch.empty(size, dtype=dtype, device=device)
+        render_into(out, Images.of(images, masks, backgrounds), rows, targets, channels_last)
+    return layout.views_by_group(out, targets, len(images), channels_last)
 
 
 def render_into(
@@ -61,12 +62,12 @@ def render_into(
     targets: Sequence[Target],
     channels_last: bool = False,
 ) -> None:
-    """Queue, on the current stream, what fills the flat `out` with the views of `images`.
+    """Queue, on the current stream, the launches that fill the flat `out` with views of `images`.
 
-    For images that are not tensors, such as a decoder's; `layout.shaped` gives the groups of `out`.
+    For images that are not tensors, such as a decoder's; `layout.views_by_group` splits `out`.
     """
     if len(images.pointers) == 0:
         return
-    with torch.cuda.device(out.device) if out.is_cuda else contextlib.nullcontext():
+    with device_guard(out):
         for launch in gpu_launch.launches(out, images, rows, targets, channels_last):
             launch()

@@ -1,7 +1,7 @@
-"""What the GPU has to know about a batch: made of the plan's rows by NumPy, uploaded in one piece.
+"""Host-side tables of a batch: built from its rows in NumPy, uploaded in one copy.
 
-Views are sorted into passes here, on the host, where the rows come from: a pass starts blocks only
-for views that need it.
+Views are sorted into passes here, on the host, where the rows are: a pass launches blocks only for
+views that need it.
 """
 
 from __future__ import annotations
@@ -16,130 +16,132 @@ import torch
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.decisions import NO_JITTER, PASTE_NEVER, ROW, Target
 
-PIXELS = 1024  # of a view, in a block of the contrast pass
-TILES = (16, 32)  # sides; the smallest that holds a view, else the largest
-_ALIGNMENT = 16
+PIXELS = 1024  # of a view, per block of the contrast pass
+TILES = (16, 32)  # tile sides: the smallest that holds a view, else the largest
+_ALIGNMENT = 16  # bytes, of each table in the upload
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """uint8 pictures on a device, wherever they lie; rows of pixels may be further apart."""
+class ImagePointers:
+    """uint8 images anywhere in device memory; rows of pixels may be padded."""
 
-    pointers: np.ndarray  # [N] int64; 0 where there is none
+    pointers: np.ndarray  # [N] int64 addresses; 0 for none
     shapes: np.ndarray  # [N, 2]: height, width
     pitches: np.ndarray  # [N]: bytes from one row of pixels to the next
 
 
 @dataclass(frozen=True)
-class Images(Pictures):
-    """uint8 HWC images, and what copy-paste needs of each: all of N, or None.
+class Images(ImagePointers):
+    """uint8 HWC images and, for copy-paste, their masks and backgrounds: N each, or None.
 
-    Memory is read in aligned words: up to three bytes before and behind one, of its own words.
+    Pixels are read in aligned 32-bit words: up to three bytes before and after a buffer are read.
     """
 
-    masks: Pictures | None = None  # uint8 HW, of any size: they cover their images
-    companions: Pictures | None = None  # uint8 HWC, to be backgrounds
+    masks: ImagePointers | None = None  # uint8 HW, of any size, stretched over their images
+    backgrounds: ImagePointers | None = None  # uint8 HWC, of any size
 
     @staticmethod
     def of(
         images: Sequence[torch.Tensor],
-        masks: Tensors | None = None,
-        companions: Tensors | None = None,
+        masks: OptionalTensors | None = None,
+        backgrounds: OptionalTensors | None = None,
     ) -> Images:
-        known = _pictures(images, "images", 3)
+        pixels = _pointers(images, "images", 3)
         return Images(
-            known.pointers,
-            known.shapes,
-            known.pitches,
-            _pictures(masks, "masks", 1) if masks else None,
-            _pictures(companions, "companions", 3) if companions else None,
+            pixels.pointers,
+            pixels.shapes,
+            pixels.pitches,
+            _pointers(masks, "masks", 1) if masks else None,
+            _pointers(backgrounds, "backgrounds", 3) if backgrounds else None,
         )
 
 
-Tensors = Sequence[torch.Tensor | None]  # one for each image, or none
+OptionalTensors = Sequence[torch.Tensor | None]  # one per image, or None
 
 
-def _pictures(pictures: Tensors, name: str, channels: int) -> Pictures:
-    sides, apart = ("height, width, 3", (3, 1)) if channels == 3 else ("height, width", (1,))
-    known = [picture for picture in pictures if picture is not None]
-    for picture in known:
-        if picture.dtype != torch.uint8 or picture.shape[2:] != (3,)[: channels // 3]:
+def _pointers(tensors: OptionalTensors, name: str, channels: int) -> ImagePointers:
+    shape, strides = ("height, width, 3", (3, 1)) if channels == 3 else ("height, width", (1,))
+    present = [tensor for tensor in tensors if tensor is not None]
+    for tensor in present:
+        if tensor.dtype != torch.uint8 or tensor.shape[2:] != (3,)[: channels // 3]:
             raise ValueError(
-                f"{name} must be uint8 tensors [{sides}], "
-                f"not {picture.dtype} {tuple(picture.shape)}"
+                f"{name} must be uint8 tensors [{shape}], not {tensor.dtype} {tuple(tensor.shape)}"
             )
-        if picture.stride()[1:] != apart:
+        if tensor.stride()[1:] != strides:
             raise ValueError(f"the pixels of a row of {name} must lie side by side in memory")
-    found = Pictures(*(np.zeros((len(pictures), *shape), np.int64) for shape in ((), (2,), ())))
-    there = [picture is not None for picture in pictures]
-    found.pointers[there] = [picture.data_ptr() for picture in known]
-    found.pitches[there] = [picture.stride(0) for picture in known]
-    found.shapes[there] = np.array([picture.shape[:2] for picture in known]).reshape(-1, 2)
-    return found
+    table = ImagePointers(*(np.zeros((len(tensors), *rest), np.int64) for rest in ((), (2,), ())))
+    is_present = [tensor is not None for tensor in tensors]
+    table.pointers[is_present] = [tensor.data_ptr() for tensor in present]
+    table.pitches[is_present] = [tensor.stride(0) for tensor in present]
+    table.shapes[is_present] = np.array([tensor.shape[:2] for tensor in present]).reshape(-1, 2)
+    return table
 
 
 @dataclass(frozen=True)
-class Work:
-    """The blocks of one pass, as `gpu_rows.piece` finds them."""
+class Pass:
+    """Block schedule of one pass, as `fields.locate_block` reads it."""
 
-    groups: np.ndarray  # [groups, 3] int32: first block, blocks a view, first entry
-    listed: np.ndarray  # int32: the row of each entry, image * views + view
+    groups: np.ndarray  # [groups, 3] int32: first block, blocks per view, first entry
+    entries: np.ndarray  # int32: the row of each entry, image * views + view
     blocks: int
 
 
 @dataclass(frozen=True)
-class Kind:
-    """All groups that the same machine code can make, and their work."""
+class Variant:
+    """All groups that share one compiled variant of the kernels, and their passes."""
 
     tile: int
     bicubic: bool
-    even: bool  # rows of pixels begin at multiples of 16 numbers
-    most_tiles: int  # of a view
-    resize: Work  # of one image; entries are views
-    contrast: Work
-    blur: Work
-    pastes: int = 0  # a bit for each background that its views need
+    aligned: bool  # rows of pixels start at multiples of 16 elements
+    max_tiles: int  # per view
+    resize: Pass  # for one image; entries are views
+    contrast: Pass
+    blur: Pass
+    backgrounds: int = 0  # bit set of the kinds of background that its views use
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """What kernels read, to be uploaded."""
+        """Tables to upload; schedules are named like their kernels."""
         return {
             "resize": self.resize.groups,
             "contrast": self.contrast.groups,
-            "contrasted": self.contrast.listed,
+            "contrast_entries": self.contrast.entries,
             "blur": self.blur.groups,
-            "blurred": self.blur.listed,
+            "blur_entries": self.blur.entries,
         }
 
 
-def kinds(rows: np.ndarray, targets: Sequence[Target], masked: bool = False) -> list[Kind]:
-    """The work that `rows` [N, V] ask for, if images have masks or if they do not."""
+def variants(rows: np.ndarray, targets: Sequence[Target], masked: bool = False) -> list[Variant]:
+    """Group the targets by compiled variant and schedule their passes for `rows` [N, V]."""
     starts = np.cumsum([0, *(target.count for target in targets)])
-    jittered = (rows["order"] != NO_JITTER) & (rows["contrast"] != 1)
-    blurred, paste = rows["sigma"] > 0, rows["paste"]
-    spans = [slice(*ends) for ends in itertools.pairwise(starts)]
-    alike: dict[tuple[int, bool], list[int]] = {}
+    has_contrast = (rows["order"] != NO_JITTER) & (rows["contrast"] != 1)
+    has_blur, paste = rows["sigma"] > 0, rows["paste"]
+    columns = [slice(*ends) for ends in itertools.pairwise(starts)]
+    by_variant: dict[tuple[int, bool], list[int]] = {}
     for i, target in enumerate(targets):
-        alike.setdefault((tile_of(target.size), target.bicubic), []).append(i)
-    found = []
-    for (tile, bicubic), own in alike.items():
-        counts, sizes = [targets[i].count for i in own], [targets[i].size for i in own]
-        tiles = [_ceil(size, tile) ** 2 for size in sizes]
-        waiting, soft = [], []
-        for i, count in zip(own, tiles, strict=True):
-            waiting.append(_entries(jittered, *starts[i : i + 2]) if count > 1 else _NONE)
-            soft.append(_entries(blurred, *starts[i : i + 2]))
-        resize = _work([np.zeros(count) for count in counts], tiles)
-        resize.groups[:, 2] = starts[own]
-        contrast = _work(waiting, [_ceil(size**2, PIXELS) for size in sizes])
-        even = all(size % 16 == 0 for size in sizes)
-        blur = _work(soft, tiles)
-        pastes = 0
+        by_variant.setdefault((tile_of(target.size), target.bicubic), []).append(i)
+    result = []
+    for (tile, bicubic), members in by_variant.items():
+        counts, sizes = [targets[i].count for i in members], [targets[i].size for i in members]
+        tiles = [_ceil_div(size, tile) ** 2 for size in sizes]
+        contrast_entries, blur_entries = [], []
+        for i, count in zip(members, tiles, strict=True):
+            ends = starts[i : i + 2]
+            contrast_entries.append(_entries(has_contrast, *ends) if count > 1 else _NONE)
+            blur_entries.append(_entries(has_blur, *ends))
+        resize = _pass([np.zeros(count) for count in counts], tiles)
+        resize.groups[:, 2] = starts[members]
+        contrast = _pass(contrast_entries, [_ceil_div(size**2, PIXELS) for size in sizes])
+        aligned = all(size % 16 == 0 for size in sizes)
+        blur = _pass(blur_entries, tiles)
+        backgrounds = 0
         if masked:
-            grounds = {int(kind) for i in own for kind in np.unique(paste[:, spans[i]])}
-            pastes = sum(1 << kind for kind in grounds - {PASTE_NEVER})
-        found.append(Kind(tile, bicubic, even, max(tiles), resize, contrast, blur, pastes))
-    return found
+            kinds = {int(kind) for i in members for kind in np.unique(paste[:, columns[i]])}
+            backgrounds = sum(1 << kind for kind in kinds - {PASTE_NEVER})
+        result.append(
+            Variant(tile, bicubic, aligned, max(tiles), resize, contrast, blur, backgrounds)
+        )
+    return result
 
 
 _NONE = np.zeros(0, np.int32)
@@ -150,45 +152,46 @@ def tile_of(size: int) -> int:
 
 
 def _entries(needed: np.ndarray, first: int, stop: int) -> np.ndarray:
-    """Those rows of the views `first` to `stop` that are needed, image by image."""
+    """Row indices where `needed` [N, V] holds, of the views `first` to `stop` - 1, by image."""
     image, view = np.nonzero(needed[:, first:stop])
     return (image * needed.shape[1] + view + first).astype(np.int32)
 
 
-def _work(entries: list[np.ndarray], blocks_a_view: list[int]) -> Work:
-    counts = np.array([len(own) for own in entries])
-    blocks = np.cumsum([0, *(counts * blocks_a_view)])
+def _pass(entries: list[np.ndarray], blocks_per_entry: list[int]) -> Pass:
+    """The schedule of one list of entries per group."""
+    counts = np.array([len(group) for group in entries])
+    blocks = np.cumsum([0, *(counts * blocks_per_entry)])
     first = np.cumsum([0, *counts])
-    groups = np.stack([blocks[:-1], np.array(blocks_a_view), first[:-1]], 1)
-    return Work(groups.astype(np.int32), np.concatenate(entries).astype(np.int32), int(blocks[-1]))
+    groups = np.stack([blocks[:-1], np.array(blocks_per_entry), first[:-1]], 1)
+    return Pass(groups.astype(np.int32), np.concatenate(entries).astype(np.int32), int(blocks[-1]))
 
 
-def _ceil(value: int, unit: int) -> int:
+def _ceil_div(value: int, unit: int) -> int:
     return -(-value // unit)
 
 
 def image_table(images: Images) -> np.ndarray:
-    """[N, 2] int64: address and bytes a row."""
+    """[N, 2] int64: address, row pitch in bytes."""
     return np.stack([images.pointers, images.pitches], 1).astype(np.int64)
 
 
 def paste_table(images: Images) -> np.ndarray:
-    """[N, 13] int64, as `gpu_paste` reads it; of no images where none has a mask."""
+    """[N, 13] int64, fields as in `gpu.paste`; empty where no image has a mask."""
     count = len(images.pointers)
     if images.masks is None:
         return np.zeros((0, 13), np.int64)
-    none = Pictures(np.zeros(count), np.zeros((count, 2)), np.zeros(count))
-    sides, found = images.shapes, np.zeros((count, 13), np.int64)
-    doubles = found.view(np.float64)
-    mask, ground = images.masks, images.companions or none
-    for first, picture in ((0, mask), (6, ground)):
-        found[:, first], found[:, first + 1] = picture.pointers, picture.pitches
-        found[:, first + 2 : first + 4] = picture.shapes
+    no_images = ImagePointers(np.zeros(count), np.zeros((count, 2)), np.zeros(count))
+    sides, table = images.shapes, np.zeros((count, 13), np.int64)
+    doubles = table.view(np.float64)
+    mask, background = images.masks, images.backgrounds or no_images
+    for first, source in ((0, mask), (6, background)):
+        table[:, first], table[:, first + 1] = source.pointers, source.pitches
+        table[:, first + 2 : first + 4] = source.shapes
     doubles[:, 4:6] = mask.shapes / sides
-    zoom = np.maximum((sides / np.maximum(ground.shapes, 1)).max(1), 1)
+    zoom = np.maximum((sides / np.maximum(background.shapes, 1)).max(1), 1)
     doubles[:, 10] = 1 / zoom
-    doubles[:, 11:13] = zoom[:, None] * ground.shapes - sides
-    return found
+    doubles[:, 11:13] = zoom[:, None] * background.shapes - sides
+    return table
 
 
 def slot_table(targets: Sequence[Target], batch: int, as_bytes: bool) -> np.ndarray:
@@ -197,18 +200,18 @@ def slot_table(targets: Sequence[Target], batch: int, as_bytes: bool) -> np.ndar
 
 
 def check(images: Images, rows: np.ndarray, targets: Sequence[Target]) -> None:
-    """A box outside of its image would read memory that is not ours."""
+    """Validate shapes and boxes: a box outside of its image would read foreign memory."""
     count = sum(target.count for target in targets)
     if rows.dtype != ROW or rows.shape != (len(images.pointers), count):
         raise ValueError(
-            f"{len(images.pointers)} images and {count} views need as many rows, "
+            f"{len(images.pointers)} images and {count} views need decision rows [images, views], "
             f"not {rows.dtype.name} {rows.shape}"
         )
-    for name, pictures in (("masks", images.masks), ("companions", images.companions)):
-        if pictures is not None and len(pictures.pointers) != len(images.pointers):
+    for name, extra in (("masks", images.masks), ("backgrounds", images.backgrounds)):
+        if extra is not None and len(extra.pointers) != len(images.pointers):
             raise ValueError(
                 f"{len(images.pointers)} images need as many {name}, each of them one or None, "
-                f"not {len(pictures.pointers)}"
+                f"not {len(extra.pointers)}"
             )
     height, width = images.shapes[:, 0, None], images.shapes[:, 1, None]
     y, x, h, w = (rows[name] for name in ("box_y", "box_x", "box_h", "box_w"))
@@ -223,19 +226,19 @@ def check(images: Images, rows: np.ndarray, targets: Sequence[Target]) -> None:
 
 
 def upload(arrays: Sequence[np.ndarray], device: torch.device) -> list[torch.Tensor]:
-    """The arrays on the device, flat, in one copy that nobody waits for."""
+    """Copy the arrays to the device, flat, in one asynchronous copy."""
     flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
-    room = [_ceil(array.nbytes, _ALIGNMENT) * _ALIGNMENT for array in flat]
-    places = np.cumsum([0, *room])
+    sizes = [_ceil_div(array.nbytes, _ALIGNMENT) * _ALIGNMENT for array in flat]
+    offsets = np.cumsum([0, *sizes])
     cuda = device.type == "cuda"
-    host = torch.empty(int(places[-1]), dtype=torch.uint8, pin_memory=cuda)
+    host = torch.empty(int(offsets[-1]), dtype=torch.uint8, pin_memory=cuda)
     memory = host.numpy()
-    for array, place in zip(flat, places, strict=False):
-        memory[place : place + array.nbytes] = array.view(np.uint8)
-    there = host.to(device, non_blocking=True)
+    for array, offset in zip(flat, offsets, strict=False):
+        memory[offset : offset + array.nbytes] = array.view(np.uint8)
+    uploaded = host.to(device, non_blocking=True)
     return [
-        there[place : place + array.nbytes].view(_TYPES[array.dtype.name])
-        for array, place in zip(flat, places, strict=False)
+        uploaded[offset : offset + array.nbytes].view(_TYPES[array.dtype.name])
+        for array, offset in zip(flat, offsets, strict=False)
     ]
 
 

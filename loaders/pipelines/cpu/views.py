@@ -27,7 +27,7 @@ class ViewBuffer:
     def __init__(self, flat: torch.Tensor, targets: Sequence[Target], size: int) -> None:
         self.flat = flat
         self.slots = render.slots(targets, size, flat.dtype == torch.uint8)
-        self.memory, self.half = render.numbers(flat)
+        self.memory, self.half = render.flat_numpy(flat)
 
 
 class CpuJob(Job):

@@ -56,14 +56,14 @@ def compile_lane(constants: LaneConstants) -> Any:
     largest_view = constants.largest_view
     image_bytes, scratch_bytes = constants.image_bytes, constants.scratch_bytes
     draw_into, render_image = _draw_into(constants), _render_image(constants)
-    pool_bytes, take_number, pixels_at = render.pool_bytes, jpeg.take_number, jpeg.pixels
+    needed_bytes, take_number, pixels_at = render.scratch_bytes, jpeg.take_number, jpeg.pixels
     nanoseconds = _nanoseconds
 
     @numba.njit(nogil=True, error_model="numpy")
     def lane(counter, indices, metadata, storage, epoch, pixels, ids, shapes, rows, times):  # type: ignore
         my_laws, my_slots = laws.copy(), slots.copy()  # as constants they are of another type
         for v in range(len(my_slots)):
-            my_slots[v].first *= len(indices)
+            my_slots[v].offset *= len(indices)
         buffer, header = np.empty(image_bytes, np.uint8), np.empty(4, np.int32)
         pool, clock = np.empty(scratch_bytes, np.uint8), np.empty(2, np.int64)
         out = pixels.reshape(pixels.size)
@@ -82,7 +82,7 @@ def compile_lane(constants: LaneConstants) -> Any:
                 row = rows[slot].view(ROW)
                 draw_into(my_laws, seed, epoch, id, height, width, row)
                 planned = nanoseconds(clock)
-                need = pool_bytes(height, width, largest_view) + 64
+                need = needed_bytes(height, width, largest_view) + 64
                 if pool.size < need:
                     pool = np.empty(need, np.uint8)
                 aligned = pool[64 - np.int64(pool.ctypes.data) % 64 :]

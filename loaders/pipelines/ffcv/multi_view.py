@@ -70,7 +70,7 @@ class MultiView(ViewDecoder):
         ids = ids[:, 0]
         self.check(ids)
         flat = torch.from_numpy(pixels).view(self.dtype).flatten()
-        views = layout.shaped(flat, self.targets, len(ids), self.channels_last)
+        views = layout.views_by_group(flat, self.targets, len(ids), self.channels_last)
         own_labels = None if labels is None else torch.from_numpy(np.asarray(labels)[ids])
         return ViewBatch(
             views, torch.from_numpy(ids), own_labels, rows.view(ROW), shapes, self.targets

@@ -118,7 +118,7 @@ class ViewDecoder(SimpleRGBImageDecoder):
                 channels_last=self.channels_last,
                 largest_view=largest,
                 image_bytes=int(sizes.max(where=fits, initial=3)),
-                scratch_bytes=int(render.pool_bytes(int(tall), int(wide), largest)) + 64,
+                scratch_bytes=int(render.scratch_bytes(int(tall), int(wide), largest)) + 64,
                 read=self.memory_read,
                 fallback=self._fallback,
             )

@@ -16,7 +16,7 @@ import torch
 
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.gpu import render
-from patchmill.kernels.views.gpu.tables import Images, Pictures
+from patchmill.kernels.views.gpu.tables import ImagePointers, Images
 from patchmill.loaders.pipelines import FilledBatch
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.gpu.arena import (
@@ -163,8 +163,8 @@ def _image_table(job: ArenaJob, blocks: list[int], decoded: Images | None, paste
     return Images(pointers, job.shapes.astype(np.int64), pitches, masks, backgrounds)
 
 
-def _packed_table(packed: PackedImages, addresses: np.ndarray, channels: int) -> Pictures:
+def _packed_table(packed: PackedImages, addresses: np.ndarray, channels: int) -> ImagePointers:
     block, offset = packed.locations.T
     pointers = np.where(block == NOT_IN_ARENA, 0, addresses[block] + offset)
     shapes = packed.shapes.astype(np.int64)
-    return Pictures(pointers, shapes, channels * shapes[:, 1])
+    return ImagePointers(pointers, shapes, channels * shapes[:, 1])

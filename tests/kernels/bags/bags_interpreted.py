@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers_bags import HALVES, NEAR, VALUE_NEAR, make, off, pulled
 
-if reason := helpers_interpreter.missing():
+if reason := helpers_interpreter.skip_reason():
     pytest.skip(reason, allow_module_level=True)
 
 from patchmill.kernels.bags import gpu, reference

@@ -17,7 +17,7 @@ if not importlib.util.find_spec("triton"):
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
-from helpers_compile import ARCHITECTURES, needs
+from helpers_compile import ARCHITECTURES, resource_usage
 
 from patchmill.kernels.bags import LONGEST, gpu
 from patchmill.kernels.bags import gpu_kernels as kernels
@@ -71,6 +71,6 @@ def needs_of(
     constants = {name: it for name, it in constants.items() if name in kernel.arg_names}
     types = {name: "i32" for name in kernel.arg_names} | {"scale": "fp32"}
     types |= dict.fromkeys(NUMBERS, "*fp32") | dict.fromkeys(("z", "out"), f"*{number}")
-    return needs(
+    return resource_usage(
         kernel, types, constants, {"num_warps": num_warps, **gpu.COMPILER}, capability, folder
     ), num_warps

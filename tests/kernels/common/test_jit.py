@@ -1,4 +1,4 @@
-"""The cache of compiled functions: kept while what went into them is the same, and no longer."""
+"""On-disk cache of compiled functions: valid exactly while all sources are unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import patchmill
 from patchmill.kernels.common import jit
 from patchmill.kernels.views.cpu import render
-from patchmill.loaders.plan.draw import draw
+from patchmill.loaders.plan import draw
 
 ROOT = Path(__file__).parents[3]
 
@@ -80,7 +80,7 @@ def start(checkout: Path, **environment: str) -> subprocess.Popen[str]:
 
 
 def outcome(process: subprocess.Popen[str]) -> tuple[int, int, str]:
-    """The result of `run`, how many functions came from the cache, and what was complained of."""
+    """Result of `run`, number of cache hits, and stderr."""
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     result, hits = map(int, out.split())
@@ -88,7 +88,7 @@ def outcome(process: subprocess.Popen[str]) -> tuple[int, int, str]:
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    """Change a file so that neither its size nor its time of change gives it away."""
+    """Change a file but not its size or modification time."""
     status = path.stat()
     text = path.read_text()
     assert old in text
@@ -96,7 +96,7 @@ def edit(path: Path, old: str, new: str) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_code_is_kept_until_something_that_went_into_it_changes(checkout: Path):
+def test_code_is_cached_until_one_of_its_sources_changes(checkout: Path):
     assert outcome(start(checkout)) == (31, 0, "")
     assert outcome(start(checkout)) == (31, 1, "")
     edit(checkout / "kernels" / "numbers.py", "10", "20")  # a constant of a function it calls
@@ -108,8 +108,8 @@ def test_code_is_kept_until_something_that_went_into_it_changes(checkout: Path):
     assert len(list((checkout / "cache").rglob("top.run-*.nbc"))) == 1  # nothing old is left
 
 
-def test_code_in_a_package_counts_too(checkout: Path):
-    """In `__init__.py` itself, and in a module that it only hands on."""
+def test_code_in_a_package_counts(checkout: Path):
+    """In `__init__.py` itself, and in a module that it re-exports."""
     kernels = checkout / "kernels"
     (kernels / "numbers").mkdir()
     (kernels / "numbers.py").rename(kernels / "numbers" / "values.py")
@@ -129,7 +129,7 @@ def test_code_in_a_package_counts_too(checkout: Path):
     assert outcome(start(checkout)) == (81, 0, "")
 
 
-def test_a_damaged_cache_is_made_anew(checkout: Path):
+def test_a_damaged_cache_is_rebuilt(checkout: Path):
     outcome(start(checkout))
     for number, path in enumerate((checkout / "cache").rglob("*.nbc")):
         path.write_bytes(path.read_bytes()[: 100 * (number % 2)])
@@ -144,18 +144,18 @@ def test_many_processes_may_start_at_once_without_a_cache(checkout: Path):
     assert not list((checkout / "cache").rglob("*.tmp"))
 
 
-def test_where_no_folder_can_be_written_it_compiles_each_time_and_says_so(checkout: Path):
+def test_without_a_writable_folder_it_compiles_each_time_and_warns(checkout: Path):
     (checkout / "file").touch()
     nowhere = {
         "NUMBA_CACHE_DIR": str(checkout / "file" / "cache"),
         "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator",
     }
-    result, hits, complaint = outcome(start(checkout, **nowhere))
+    result, hits, stderr = outcome(start(checkout, **nowhere))
     assert (result, hits) == (31, 0)
-    assert complaint.count("compiled code cannot be kept") == 1
+    assert stderr.count("compiled kernels cannot be cached") == 1
 
 
-# ------------------------------------------------------------------------ what goes into a function
+# ------------------------------------------------------------------- sources of a compiled function
 
 
 def names_of(path: Path) -> set[str]:
@@ -179,22 +179,24 @@ def test_constants_modules_and_compiled_code_count_but_classes_and_plain_functio
         jit._source.cache_clear()
 
 
-def test_the_renderer_is_made_of_its_files_and_rows_and_nothing_else():
+def test_sources_of_the_renderer():
     names = names_of(Path(render.__file__))
-    assert {"cpu", "cpu_resize", "cpu_colour", "cpu_finish", "lanes", "rows", "jit"} <= names
+    assert {"render", "resize", "colour", "encode", "simd", "decisions", "jit"} <= names
     assert not names & {"reference", "gpu", "plan", "recipe"}
 
 
-def test_the_plan_is_made_of_laws_and_philox_but_not_of_recipes():
+def test_sources_of_the_plan():
     names = names_of(Path(draw.__file__))
-    assert {"plan", "laws", "philox", "rows", "jit"} <= names
+    assert {"draw", "laws", "philox", "decisions", "jit"} <= names
     assert not names & {"recipe", "settings", "errors", "cpu"}
 
 
 # --------------------------------------------------------------------------------------- the notice
 
 
-def said(caplog: pytest.LogCaptureFixture, work: Callable[[], object], after_s: float) -> bool:
+def notice_logged(
+    caplog: pytest.LogCaptureFixture, work: Callable[[], object], after_s: float
+) -> bool:
     caplog.clear()
     with caplog.at_level(logging.WARNING, "patchmill"), jit.announce_compilation(after_s):
         work()
@@ -204,13 +206,13 @@ def said(caplog: pytest.LogCaptureFixture, work: Callable[[], object], after_s: 
     return jit.NOTICE in caplog.text
 
 
-def test_the_notice_is_of_compiling_that_takes_long(caplog: pytest.LogCaptureFixture):
+def test_the_notice_is_logged_for_slow_compilation_only(caplog: pytest.LogCaptureFixture):
     import numba
 
     @numba.njit
     def small(x):
         return x + 1
 
-    assert not said(caplog, lambda: small(1), after_s=1000)
-    assert said(caplog, lambda: small(1.0), after_s=0)
-    assert not said(caplog, lambda: small(2.0), after_s=0)  # compiled already
+    assert not notice_logged(caplog, lambda: small(1), after_s=1000)
+    assert notice_logged(caplog, lambda: small(1.0), after_s=0)
+    assert not notice_logged(caplog, lambda: small(2.0), after_s=0)  # compiled already

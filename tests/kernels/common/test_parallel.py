@@ -1,4 +1,4 @@
-"""What is shared out is done once and whole, by threads whose torch has no other."""
+"""`parallel_for` runs each item once, in threads where torch is single-threaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 50])
-def test_all_is_done_once_by_single_threads(threads: int, count: int):
+def test_each_item_runs_once_single_threaded(threads: int, count: int):
     done: list[int] = []
     counts, recording = set(), set()
 
@@ -35,7 +35,7 @@ def test_all_is_done_once_by_single_threads(threads: int, count: int):
     assert torch.get_num_threads() == threads and torch.is_grad_enabled()
 
 
-def test_threads_that_begin_later_have_as_many_as_before(threads: int):
+def test_later_threads_keep_the_default_number_of_torch_threads(threads: int):
     parallel_for(lambda item: None, 2 * threads)
     found: list[int] = []
     other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
@@ -44,7 +44,7 @@ def test_threads_that_begin_later_have_as_many_as_before(threads: int):
     assert found == [threads]
 
 
-def test_what_fails_is_told_when_all_have_ended(threads: int):
+def test_an_error_is_raised_after_all_items_ended(threads: int):
     ended: list[int] = []
 
     def work(item: int) -> None:

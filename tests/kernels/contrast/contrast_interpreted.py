@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers_contrast import arguments, unit
 
-if reason := helpers_interpreter.missing():
+if reason := helpers_interpreter.skip_reason():
     pytest.skip(reason, allow_module_level=True)
 
 from patchmill.kernels.contrast import cpu, gpu

@@ -16,7 +16,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
 import torch
-from helpers_compile import ARCHITECTURES, needs
+from helpers_compile import ARCHITECTURES, resource_usage
 from helpers_contrast import arguments
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
@@ -84,7 +84,7 @@ def test_what_puts_a_row_together(d: int, splits: int, capability: int, tmp_path
         (kernels.finish, shared | {"ALONE": False, "OWN": True, "PEERS": True, "gradient": None}),
     ):
         types = typed(kernel, torch.bfloat16) | {"out": "*bf16"}
-        found = needs(kernel, types, constants, options, capability, tmp_path)
+        found = resource_usage(kernel, types, constants, options, capability, tmp_path)
         assert found.spilled <= MOST_SPILLED and found.shared <= 16 * 1024
 
 
@@ -141,7 +141,7 @@ def assert_fits(variant: Any, capability: int, folder: Path) -> None:
         "COLUMNS": block.columns, "PRECISION": gpu.PRECISION,
     }  # fmt: skip
     options = {"num_warps": block.num_warps, "num_stages": block.num_stages, **gpu.COMPILER}
-    found = needs(kernel, typed(kernel, dtype), constants, options, capability, folder)
+    found = resource_usage(kernel, typed(kernel, dtype), constants, options, capability, folder)
     assert found.spilled <= MOST_SPILLED, variant
     assert found.shared <= MOST_SHARED[capability], variant
 

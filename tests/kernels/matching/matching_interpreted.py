@@ -23,7 +23,7 @@ from helpers_matching import (
     tied,
 )
 
-if reason := helpers_interpreter.missing():
+if reason := helpers_interpreter.skip_reason():
     pytest.skip(reason, allow_module_level=True)
 
 from patchmill.kernels.matching import cpu, gpu

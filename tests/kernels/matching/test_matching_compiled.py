@@ -15,7 +15,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
 import torch
-from helpers_compile import ARCHITECTURES, needs
+from helpers_compile import ARCHITECTURES, resource_usage
 
 from patchmill.kernels.matching import gpu
 from patchmill.kernels.matching import gpu_kernels as kernels
@@ -72,7 +72,7 @@ def test_what_is_before_and_behind(d: int, capability: int, tmp_path: Path):
         constants = {name: value for name, value in shape.items() if name.isupper()}
         options = {"num_warps": shape["num_warps"], **gpu.COMPILER}
         types = typed(kernel, torch.bfloat16)
-        found = needs(kernel, types, constants, options, capability, tmp_path)
+        found = resource_usage(kernel, types, constants, options, capability, tmp_path)
         assert found.spilled == 0 and found.shared <= 16 * 1024, kernel
 
 
@@ -85,7 +85,7 @@ def assert_match_fits(sizes: Any, capability: int, folder: Path) -> None:
     }  # fmt: skip
     options = {"num_warps": block.num_warps, "num_stages": block.num_stages, **gpu.COMPILER}
     types = typed(kernels.match, dtype)
-    found = needs(kernels.match, types, constants, options, capability, folder)
+    found = resource_usage(kernels.match, types, constants, options, capability, folder)
     assert found.spilled <= MOST_SPILLED and found.shared <= MOST_SHARED, found
 
 

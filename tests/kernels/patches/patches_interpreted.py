@@ -11,7 +11,7 @@ import helpers_interpreter
 import pytest
 import torch
 
-if reason := helpers_interpreter.missing():
+if reason := helpers_interpreter.skip_reason():
     pytest.skip(reason, allow_module_level=True)
 
 from helpers_patches import FLOATS, NORMALISE, assert_right, make, results

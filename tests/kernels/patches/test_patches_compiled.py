@@ -14,7 +14,7 @@ if not importlib.util.find_spec("triton"):
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
-from helpers_compile import ARCHITECTURES, needs
+from helpers_compile import ARCHITECTURES, resource_usage
 
 from patchmill.kernels.patches import gpu_grid, gpu_kernels, gpu_mean
 
@@ -41,7 +41,7 @@ def needed(
     types = {name: MEAN_TYPES.get(name, "*fp32") for name in kernel.arg_names}
     types |= {name: number for name in ("rows", "out") if name in types}
     options = {"num_warps": sizes.num_warps}
-    return needs(kernel, types, constants, options, capability, folder)
+    return resource_usage(kernel, types, constants, options, capability, folder)
 
 
 @pytest.mark.parametrize("capability", ARCHITECTURES)
@@ -78,5 +78,5 @@ def test_grids(size: int, ragged: bool, capability: int, tmp_path: Path):
         if ragged and kernel is gpu_kernels.cut:
             types["images"] = "*i64"
         its = {k: v for k, v in (constants | more).items() if k in kernel.arg_names}
-        found = needs(kernel, types, its, {"num_warps": 4}, capability, tmp_path)
+        found = resource_usage(kernel, types, its, {"num_warps": 4}, capability, tmp_path)
         assert found.spilled <= 16 and found.registers <= 96 and found.shared == 0

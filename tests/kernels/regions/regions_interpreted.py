@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers_regions import TOLERANCES, Case, case, ramp
 
-if reason := helpers_interpreter.missing():
+if reason := helpers_interpreter.skip_reason():
     pytest.skip(reason, allow_module_level=True)
 
 from patchmill.kernels.regions import gpu, reference

@@ -14,7 +14,7 @@ if not importlib.util.find_spec("triton"):
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
-from helpers_compile import ARCHITECTURES, needs
+from helpers_compile import ARCHITECTURES, resource_usage
 
 from patchmill.kernels.regions import gpu
 from patchmill.kernels.regions import gpu_kernels as kernels
@@ -57,7 +57,7 @@ def test_shares(size: int, long: int, capability: int, tmp_path: Path):
     constants = gpu.of_shares(size, long)
     options = {"num_warps": constants.pop("num_warps"), **gpu.COMPILER}
     types = {name: POINTERS.get(name, "i32") for name in kernels.share_out.arg_names}
-    found = needs(kernels.share_out, types, constants, options, capability, tmp_path)
+    found = resource_usage(kernels.share_out, types, constants, options, capability, tmp_path)
     assert found.spilled <= MOST_SPILLED and found.shared <= MOST_SHARED, found
 
 
@@ -73,6 +73,6 @@ def assert_fits(kernel: Any, sizes: Any, capability: int, folder: Path) -> None:
         types = {name: POINTERS.get(name, "i32") for name in kernel.arg_names}
         types |= {name: f"*{number}" for name in OF_MAPS if name in types}
         given = constants if posed else constants | {"poses": None}
-        found = needs(kernel, types, given, options, capability, folder)
+        found = resource_usage(kernel, types, given, options, capability, folder)
         assert found.registers <= MOST_REGISTERS, (kernel, found)
         assert found.spilled <= MOST_SPILLED and found.shared <= MOST_SHARED, (kernel, found)

@@ -24,12 +24,12 @@ from patchmill.loaders import presets
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Grid, Recipe, Shift
 
-GROUNDS = (ON_GREY, ON_TEXTURE, ON_IMAGE)
+BACKGROUNDS = (ON_GREY, ON_TEXTURE, ON_IMAGE)
 MEAN, MOST = 0.1, 1.2  # levels
 
 
-def assert_alike(images, rows, targets, masks, companions, mean=MEAN, most=MOST) -> None:
-    extras = {"masks": masks, "companions": companions}
+def assert_alike(images, rows, targets, masks, backgrounds, mean=MEAN, most=MOST) -> None:
+    extras = {"masks": masks, "backgrounds": backgrounds}
     ours = render(images, rows, targets, **extras)
     theirs = reference.render(images, rows, targets, **extras)
     for its in targets:
@@ -50,13 +50,13 @@ def assert_alike(images, rows, targets, masks, companions, mean=MEAN, most=MOST)
 def test_any_paste_of_any_view(case: PasteCase):
     rows = np.array([[case.row]])
     # Many-fold enlarged noise by bicubic weights in float16 is what costs a mean of 0.1 levels.
-    assert_alike([case.image], rows, [case.target], [case.mask], [case.companion], mean=0.2)
+    assert_alike([case.image], rows, [case.target], [case.mask], [case.background], mean=0.2)
 
 
-@pytest.mark.parametrize("kind", GROUNDS)
+@pytest.mark.parametrize("kind", BACKGROUNDS)
 def test_poses_and_windows(kind: int):
     """All eight poses; whole views, and windows with black at their borders, of four tiles."""
-    image, companion = make_image("photo", 40, 60), make_image("photo", 50, 44, 1)
+    image, background = make_image("photo", 40, 60), make_image("photo", 50, 44, 1)
     poses = [(i & 1, i >> 1) for i in range(8)]
     window = {"full_h": 50, "full_w": 70, "win_y": 20, "win_x": -9}
     paste = {"paste": kind, "ground": 200, "ground_y": 0.4, "ground_x": 0.1}
@@ -65,12 +65,12 @@ def test_poses_and_windows(kind: int):
         for flip, turns in poses
     ]
     mask = make_mask("disc", 19, 23)
-    assert_alike([image], np.array([rows]), [target(34, False, 8)], [mask], [companion])
+    assert_alike([image], np.array([rows]), [target(34, False, 8)], [mask], [background])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 90), (90, 1), (70, 90)])
-def test_masks_and_companions_of_any_shape(shape: tuple[int, int]):
-    image, companion = make_image("photo", 75, 100), make_image("noise", *shape)
+def test_masks_and_backgrounds_of_any_shape(shape: tuple[int, int]):
+    image, background = make_image("photo", 75, 100), make_image("noise", *shape)
     rows = [
         make_row(image, 20, paste=kind, ground=9, soft=soft, ground_y=0.5, ground_x=0.3)
         for kind in (ON_GREY, ON_IMAGE)
@@ -78,7 +78,7 @@ def test_masks_and_companions_of_any_shape(shape: tuple[int, int]):
     ]
     for kind in ("noise", "checks"):
         mask = make_mask(kind, *shape)
-        assert_alike([image], np.array([rows]), [target(20, True, 4)], [mask], [companion])
+        assert_alike([image], np.array([rows]), [target(20, True, 4)], [mask], [background])
 
 
 @pytest.mark.parametrize("background", ["grey", "texture", "images"])
@@ -102,16 +102,16 @@ def looks(kind: int) -> list[dict]:
     return [paste | {"soft": 5.0 * (i % 2)} | rest for i, rest in enumerate(after)]
 
 
-@pytest.mark.parametrize("kind", GROUNDS)
+@pytest.mark.parametrize("kind", BACKGROUNDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_full_mask_changes_no_bit(dtype: torch.dtype, kind: int):
-    image, companion = make_image("noise", 60, 70), make_image("photo", 50, 80)
+    image, background = make_image("noise", 60, 70), make_image("photo", 50, 80)
     rows = np.array([[make_row(image, 20, **look) for look in looks(kind)]])
     plain = rows.copy()
     plain["paste"] = PASTE_NEVER
     its = [target(20, True, rows.size)]
     expected = render([image], plain, its, dtype=dtype)["view"]
-    extras = {"masks": [np.full((37, 29), 255, np.uint8)], "companions": [companion]}
+    extras = {"masks": [np.full((37, 29), 255, np.uint8)], "backgrounds": [background]}
     assert torch.equal(render([image], rows, its, dtype=dtype, **extras)["view"], expected)
     assert torch.equal(render([image], rows, its, dtype=dtype)["view"], expected)
     extras["masks"] = [None]
@@ -138,16 +138,16 @@ def test_textures_are_those_of_the_cpu():
     assert (ours.int() - theirs.int()).abs().max() <= 1
 
 
-def test_only_masks_and_companions_are_read():
+def test_only_masks_and_backgrounds_are_read():
     """Wherever they start and however far apart their rows are, and poison all around."""
     image, mask = make_image("photo", 40, 50), make_mask("noise", 13, 21)
-    companion = make_image("photo", 30, 31, 2)
-    rows = np.array([[make_row(image, 18, paste=kind, ground=5, soft=3) for kind in GROUNDS]])
+    background = make_image("photo", 30, 31, 2)
+    rows = np.array([[make_row(image, 18, paste=kind, ground=5, soft=3) for kind in BACKGROUNDS]])
     its = [target(18, False, 3)]
-    expected = render([image], rows, its, masks=[mask], companions=[companion])["view"]
+    expected = render([image], rows, its, masks=[mask], backgrounds=[background])["view"]
     for start, pad in ((1, 0), (3, 5)):
-        there = [_surrounded(array, start, pad) for array in (mask, companion)]
-        options: dict[str, Any] = {"masks": there[:1], "companions": there[1:]}
+        there = [_surrounded(array, start, pad) for array in (mask, background)]
+        options: dict[str, Any] = {"masks": there[:1], "backgrounds": there[1:]}
         made = gpu.render([torch.from_numpy(image)], rows, its, **options)["view"]
         assert torch.equal(made, expected)
 
@@ -170,8 +170,8 @@ def test_wrong_masks_are_refused():
     ]:
         with pytest.raises(ValueError, match=complaint):
             gpu.render(there, rows, its, masks=[mask])
-    with pytest.raises(ValueError, match=r"companions must be uint8 tensors \[height, width, 3\]"):
-        gpu.render(there, rows, its, companions=[there[0][..., 0]])
+    with pytest.raises(ValueError, match=r"backgrounds must be uint8 tensors \[height, width, 3\]"):
+        gpu.render(there, rows, its, backgrounds=[there[0][..., 0]])
     with pytest.raises(ValueError, match=r"1 images need as many masks, each .* not 2"):
         gpu.render(there, rows, its, masks=[None, None])
     assert Images.of(there, [None]).masks is not None

@@ -1,9 +1,9 @@
-"""Renders with every buffer against a page that may not be touched: run as a program by a test.
+"""Render with every buffer placed against a protected page; run as a program by a test.
 
     python tests/kernels/views/helpers_guarded.py any|shrunk COUNT
 
-An image, the scratch pool or the batch that is read or written beyond its end is a segmentation
-fault here, after the case has been printed.
+Reading or writing beyond the end of the image, the scratch or the batch is a segmentation fault
+here, after the case has been printed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FORBIDDEN, READ_ONLY = 0, mmap.PROT_READ
 
 
 class Guarded:
-    """Memory whose first or last byte is the neighbour of a forbidden page."""
+    """Memory that starts or ends at a protected page."""
 
     def __init__(self, size: int, at_end: bool) -> None:
         room = -(-max(size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -69,27 +69,27 @@ def render_one(rng: np.random.Generator, shrunk: bool) -> None:
     image = frozen(picture, at_end)
     views = target(size, bicubic)
     batch = Guarded(render.elements([views], 1) * np.dtype(kind).itemsize, at_end)
-    pool = Guarded(render.pool_bytes(height, width, size), at_end)
+    scratch = Guarded(render.scratch_bytes(height, width, size), at_end)
     table = render.slots([views], 1, kind is np.uint8)
     pixels, out = image.bytes.reshape(picture.shape), batch.bytes.view(kind)
     rows = np.array([row])
     if shrunk or rng.integers(2):
-        render.render_image(pixels, rows, table, 0, half, channels_last, out, pool.bytes)
+        render.render_image(pixels, rows, table, 0, half, channels_last, out, scratch.bytes)
         return
 
     rows["paste"], rows["ground"] = rng.integers(1, 4), rng.integers(255)
     rows["soft"] = rng.uniform(0.1, 50) * rng.integers(2)
     rows["ground_y"], rows["ground_x"] = rng.uniform(0, 0.5, 2)
-    (mask_h, mask_w), (ground_h, ground_w) = (SIDES[i] for i in rng.integers(len(SIDES), size=2))
+    (mask_h, mask_w), (back_h, back_w) = (SIDES[i] for i in rng.integers(len(SIDES), size=2))
     plane = make_mask(MASKS[rng.integers(len(MASKS))], mask_h, mask_w)
-    other = make_image(KINDS[rng.integers(len(KINDS))], ground_h, ground_w)
+    other = make_image(KINDS[rng.integers(len(KINDS))], back_h, back_w)
     print("pasted", plane.shape, other.shape, rows, flush=True)
-    mask, companion = frozen(plane, at_end), frozen(other, at_end)
-    need = render.pasted_bytes(height, width, mask_h, mask_w, ground_h, ground_w, size)
-    pool = Guarded(need, at_end)
+    mask, background = frozen(plane, at_end), frozen(other, at_end)
+    need = render.pasted_scratch_bytes(height, width, mask_h, mask_w, back_h, back_w, size)
+    scratch = Guarded(need, at_end)
     render.render_pasted(
-        pixels, mask.bytes.reshape(plane.shape), companion.bytes.reshape(other.shape), rows, table,
-        0, half, channels_last, out, pool.bytes,
+        pixels, mask.bytes.reshape(plane.shape), background.bytes.reshape(other.shape), rows, table,
+        0, half, channels_last, out, scratch.bytes,
     )  # fmt: skip
 
 

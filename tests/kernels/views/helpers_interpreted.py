@@ -1,7 +1,4 @@
-"""Kernels on CPU tensors, by Triton's interpreter; modules that import this are skipped without.
-
-It is on for a whole process or off.
-"""
+"""GPU renderer run by Triton's interpreter on CPU tensors; importers are skipped without it."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-if reason := helpers_interpreter.missing():
+if reason := helpers_interpreter.skip_reason():
     pytest.skip(reason, allow_module_level=True)
 
 from patchmill.kernels.views.gpu import render as gpu
@@ -22,7 +19,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
 
 
 def render(images: list[np.ndarray], rows: np.ndarray, targets: Any, **options: Any) -> Any:
-    for name in ("masks", "companions"):
+    for name in ("masks", "backgrounds"):
         if name in options:
             options[name] = [None if it is None else torch.from_numpy(it) for it in options[name]]
     return gpu.render([torch.from_numpy(image) for image in images], rows, targets, **options)

@@ -1,4 +1,4 @@
-"""Renders a few batches on the GPU, for compute-sanitizer to watch: run as a program by a test.
+"""Render a few batches under compute-sanitizer; run as a program by a test.
 
 PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer python tests/kernels/views/helpers_sanitized.py
 """
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def on_gpu(image: np.ndarray) -> torch.Tensor:
-    """With room for the rest of the last word, which is read whole."""
+    """Upload with room for the rest of the last 32-bit word, which is read whole."""
     memory = torch.empty(image.size + 3, dtype=torch.uint8, device="cuda")
     there = memory[: image.size].view(image.shape)
     return there.copy_(torch.from_numpy(image))

@@ -33,7 +33,7 @@ class Case(NamedTuple):
 class PasteCase(NamedTuple):
     image: np.ndarray
     mask: np.ndarray
-    companion: np.ndarray
+    background: np.ndarray
     row: np.void
     target: Target
 
@@ -92,7 +92,7 @@ def make_mask(kind: str, height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def make_row(image: np.ndarray, size: int, **fields: Any) -> np.void:
-    """The whole image resized to one view, nothing else, but for the `fields` given."""
+    """A row that resizes the whole image to one view; `fields` override."""
     height, width = image.shape[:2]
     row = np.zeros((), ROW)
     defaults = {"box_h": height, "box_w": width, "full_h": size, "full_w": size}
@@ -200,7 +200,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 @st.composite
 def pastes(draw: st.DrawFn) -> dict[str, float]:
-    """What a row says about its background; the mask's blur may be as wide as recipes allow."""
+    """Background fields of a row; the mask's blur may be as wide as recipes allow."""
     kind = draw(st.sampled_from([ON_GREY, ON_TEXTURE, ON_IMAGE]))
     share = st.floats(0, 0.5, width=32)
     return {
@@ -215,7 +215,7 @@ def pastes(draw: st.DrawFn) -> dict[str, float]:
 @st.composite
 def paste_cases(draw: st.DrawFn, largest: int = 64) -> PasteCase:
     """A view on another background, in any pose, of any box and window, without colour."""
-    image, companion = draw(images()), draw(images())
+    image, background = draw(images()), draw(images())
     sides = st.one_of(small, st.integers(1, 300))
     mask = make_mask(draw(st.sampled_from(MASKS)), draw(sides), draw(sides), draw(seeds))
     size = draw(st.one_of(st.integers(1, 5), st.integers(1, largest)))
@@ -231,4 +231,4 @@ def paste_cases(draw: st.DrawFn, largest: int = 64) -> PasteCase:
         flip=draw(st.integers(0, 1)),
         turns=draw(st.integers(0, 3)),
     )
-    return PasteCase(image, mask, companion, row, target(size, draw(st.booleans())))
+    return PasteCase(image, mask, background, row, target(size, draw(st.booleans())))

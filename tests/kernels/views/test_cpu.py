@@ -1,4 +1,4 @@
-"""The CPU renderer against the reference: the same function, to the promised precision."""
+"""CPU renderer against the reference, to the promised precision."""
 
 from __future__ import annotations
 
@@ -286,12 +286,12 @@ def test_a_view_is_written_to_its_own_place_only(
     poison, batch, middle = 77, 3, 1
     image, its = make_image("photo", 50, 40), target(size, count=2)
     flat = torch.full([render.elements([its], batch)], poison, dtype=dtype)
-    memory, half = render.numbers(flat)
-    pool = render.Scratch().fitting(*image.shape[:2], size)
+    memory, half = render.flat_numpy(flat)
+    scratch = render.Scratch().reserve(*image.shape[:2], size)
     rows = np.array([make_row(image, size), make_row(image, size, turns=1, sigma=0.7, radius=3)])
     table = render.slots([its], batch, dtype == torch.uint8)
-    render.render_image(image, rows, table, middle, half, channels_last, memory, pool)
-    views = render.shaped(flat, [its], batch, channels_last)["view"]
+    render.render_image(image, rows, table, middle, half, channels_last, memory, scratch)
+    views = render.views_by_group(flat, [its], batch, channels_last)["view"]
     alone = render.render([image], rows[None], [its], dtype=dtype, channels_last=channels_last)[
         "view"
     ]
@@ -301,7 +301,7 @@ def test_a_view_is_written_to_its_own_place_only(
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mprotect")
 def test_nothing_is_read_or_written_beyond_the_end_of_any_buffer():
-    """In a process of its own, which would die; see guarded.py."""
+    """In a process of its own, which would die; see helpers_guarded.py."""
     assert rendered_in_a_process_of_its_own("any", 400) == 400
 
 

@@ -1,4 +1,4 @@
-"""Copy-paste by the CPU renderer, against the reference and against what must hold exactly."""
+"""CPU copy-paste against the reference, and invariants that must hold exactly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from patchmill.loaders import presets
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Grid, Recipe, Shift
 
-GROUNDS = (ON_GREY, ON_TEXTURE, ON_IMAGE)
+BACKGROUNDS = (ON_GREY, ON_TEXTURE, ON_IMAGE)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
 MEAN, MOST = 0.55, 1.5  # levels
 
@@ -31,8 +31,8 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def assert_same(images, rows, targets, masks, companions, mean=MEAN, most=MOST) -> None:
-    extras = {"masks": masks, "companions": companions}
+def assert_same(images, rows, targets, masks, backgrounds, mean=MEAN, most=MOST) -> None:
+    extras = {"masks": masks, "backgrounds": backgrounds}
     ours = render.render(images, rows, targets, **extras)
     theirs = reference.render(images, rows, targets, **extras)
     first = 0
@@ -51,32 +51,32 @@ def assert_same(images, rows, targets, masks, companions, mean=MEAN, most=MOST) 
 @given(paste_cases())
 def test_any_paste_of_any_view(case: PasteCase):
     rows = np.array([[case.row]])
-    assert_same([case.image], rows, [case.target], [case.mask], [case.companion])
+    assert_same([case.image], rows, [case.target], [case.mask], [case.background])
 
 
-@pytest.mark.parametrize("kind", GROUNDS)
+@pytest.mark.parametrize("kind", BACKGROUNDS)
 @pytest.mark.parametrize("flip", [0, 1])
 @pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("size", [7, 33, 98])
 def test_every_pose_of_plain_and_partly_black_views(size: int, turns: int, flip: int, kind: int):
-    image, companion = make_image("photo", 50, 71), make_image("photo", 40, 90, 1)
+    image, background = make_image("photo", 50, 71), make_image("photo", 40, 90, 1)
     wide = {"full_h": 2 * size, "full_w": 3 * size, "win_y": size + 2, "win_x": -size // 2}
     paste = {"paste": kind, "ground": 77, "ground_y": 0.4, "ground_x": 0.1}
     for window in ({}, {"win_y": -3, "win_x": 2}, wide):
         for soft in (0.0, 5.0):
             row = make_row(image, size, flip=flip, turns=turns, soft=soft, **paste, **window)
             mask = make_mask("disc", 19, 23)
-            assert_same([image], np.array([[row]]), [target(size)], [mask], [companion])
+            assert_same([image], np.array([[row]]), [target(size)], [mask], [background])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 256), (256, 1), (3, 700), (256, 192), (900, 40)])
-@pytest.mark.parametrize("kind", GROUNDS)
-def test_masks_and_companions_of_any_shape(shape: tuple[int, int], kind: int):
-    image, companion = make_image("photo", 375, 500), make_image("noise", *shape)
+@pytest.mark.parametrize("kind", BACKGROUNDS)
+def test_masks_and_backgrounds_of_any_shape(shape: tuple[int, int], kind: int):
+    image, background = make_image("photo", 375, 500), make_image("noise", *shape)
     for soft in (0.0, 5.0, 50.0):
         row = make_row(image, 64, paste=kind, ground=200, soft=soft, ground_y=0.5, ground_x=0.3)
         for mask in (make_mask("noise", *shape), make_mask("checks", *shape)):
-            assert_same([image], np.array([[row]]), [target(64, True)], [mask], [companion])
+            assert_same([image], np.array([[row]]), [target(64, True)], [mask], [background])
 
 
 @pytest.mark.parametrize("background", ["grey", "texture", "images"])
@@ -96,7 +96,7 @@ def masks_of_one() -> np.ndarray:
     return np.full((1, 1), 128, np.uint8)
 
 
-# ----------------------------------------------------------------------------- what holds exactly
+# ------------------------------------------------------------------------------ exact invariants
 
 
 def looks() -> list[dict]:
@@ -105,7 +105,7 @@ def looks() -> list[dict]:
     after = [{}, {"flip": 1, "turns": 1}, jitter, {"sigma": 1.1, "radius": 4, "win_y": 3}]
     return [
         {"paste": kind, "ground": 90, "soft": soft, "ground_y": 0.2, **rest}
-        for kind in GROUNDS
+        for kind in BACKGROUNDS
         for soft in (0.0, 5.0)
         for rest in after
     ]
@@ -113,7 +113,7 @@ def looks() -> list[dict]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_full_mask_changes_no_bit(dtype: torch.dtype):
-    image, companion = make_image("noise", 90, 120), make_image("photo", 50, 80)
+    image, background = make_image("noise", 90, 120), make_image("photo", 50, 80)
     rows = np.array([[make_row(image, 45, **look) for look in looks()]])
     plain = rows.copy()
     plain["paste"] = PASTE_NEVER
@@ -121,7 +121,7 @@ def test_a_full_mask_changes_no_bit(dtype: torch.dtype):
     expected = render.render([image], plain, its, dtype=dtype)["view"]
     for shape in ((1, 1), (9, 7), (192, 256), (300, 400)):
         full = [np.full(shape, 255, np.uint8)]
-        made = render.render([image], rows, its, dtype=dtype, masks=full, companions=[companion])
+        made = render.render([image], rows, its, dtype=dtype, masks=full, backgrounds=[background])
         assert torch.equal(made["view"], expected), shape
 
 
@@ -134,7 +134,7 @@ def test_without_a_mask_nothing_changes():
     assert torch.equal(render.render([image], rows, its)["view"], expected)
     assert torch.equal(render.render([image], rows, its, masks=[None])["view"], expected)
     empty = np.zeros((9, 9), np.uint8)
-    alone = render.render([image], rows, its, masks=[empty], companions=[None])["view"]
+    alone = render.render([image], rows, its, masks=[empty], backgrounds=[None])["view"]
     on_images = rows["paste"][0] == ON_IMAGE
     assert torch.equal(alone[0, on_images], expected[0, on_images])
     assert not torch.equal(alone[0, ~on_images], expected[0, ~on_images])
@@ -187,7 +187,7 @@ def test_layouts_hold_the_same_numbers(channels_last: bool):
     image, mask = make_image("photo", 90, 120), [make_mask("disc", 20, 30)]
     rows = np.array([[make_row(image, 33, **look) for look in looks()]])
     its = [target(33, False, rows.size)]
-    options = {"masks": mask, "companions": [image[:50, :60]], "channels_last": channels_last}
+    options = {"masks": mask, "backgrounds": [image[:50, :60]], "channels_last": channels_last}
     exact = render.render([image], rows, its, **options)
     for dtype in (torch.bfloat16, torch.float16):
         rounded = views.render([image], rows, its, dtype=dtype, **options)

@@ -90,9 +90,9 @@ def test_copy_paste_at_full_size(background: str):
     masks = [make_mask("disc", 256 * h // max(h, w) or 1, 256 * w // max(h, w) or 1)
              for h, w in (image.shape[:2] for image in images)]  # fmt: skip
     masks[2:4] = [None, make_mask("noise", 300, 200)]
-    extras = {"masks": masks, "companions": images[::-1]}
+    extras = {"masks": masks, "backgrounds": images[::-1]}
     there = {"masks": [None if m is None else torch.from_numpy(m).cuda() for m in masks]}
-    there["companions"] = on_gpu(images[::-1])
+    there["backgrounds"] = on_gpu(images[::-1])
     ours = views.render(on_gpu(images), rows, targets, **there)
     assert_alike(ours, reference.render(images, rows, targets, **extras), targets, 0.1, 3)
     assert_alike(ours, render.render(images, rows, targets, **extras), targets, 1, 3)

@@ -1,7 +1,7 @@
-"""The GPU renderer's kernels become machine code for an A100 and an H100 without a GPU, and fit.
+"""GPU renderer kernels compiled for A100 and H100 without a GPU: registers, spills, shared memory.
 
-What counts is that they use no more registers than `gpu_launch` allows, so that enough warps run at
-once, and spill next to nothing for it: a few values that live outside of the loops.
+Kernels must use no more registers than `gpu_launch` allows, so that enough warps run at once, and
+spill next to nothing for it: a few values that live outside of the loops.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process", allow_module_level=True)
 
 import torch
-from helpers_compile import ARCHITECTURES, needs
+from helpers_compile import ARCHITECTURES, resource_usage
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
@@ -29,20 +29,20 @@ from patchmill.kernels.views import layout
 from patchmill.kernels.views.decisions import ON_GREY, ON_IMAGE, ON_TEXTURE
 from patchmill.kernels.views.gpu import launch as gpu_launch
 from patchmill.kernels.views.gpu.launch import COMPILER, blur, contrast, resize
-from patchmill.kernels.views.gpu.tables import Images, Kind, Work
+from patchmill.kernels.views.gpu.tables import Images, Pass, Variant
 from patchmill.loaders import presets
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
 
 MOST_SPILLED = 192  # bytes a thread
-GREY, IMAGES = 1 << ON_GREY, 1 << ON_IMAGE  # pastes
-EVERY = GREY | 1 << ON_TEXTURE | IMAGES
+GREY, IMAGES = 1 << ON_GREY, 1 << ON_IMAGE  # BACKGROUNDS
+ALL = GREY | 1 << ON_TEXTURE | IMAGES
 TYPES = {
-    "images": "*i64", "pasted": "*i64", "rows": "*i32", "slots": "*i64", "groups": "*i32",
-    "listed": "*i32", "planes": "*fp16", "sums": "*fp32",
+    "images": "*i64", "paste_table": "*i64", "rows": "*i32", "slots": "*i64", "groups": "*i32",
+    "entries": "*i32", "planes": "*fp16", "luma_sums": "*fp32",
 }  # fmt: skip
 
-# Kernel, tile, bicubic, even, channels last, type of the batch; for the resize also its pastes.
+# Kernel, tile, bicubic, aligned, channels last, dtype of the batch; BACKGROUNDS of `resize`.
 USUAL = [
     (resize, 32, True, True, False, "bf16"),
     (resize, 32, False, False, True, "fp32"),
@@ -58,9 +58,9 @@ EITHER = (True, False)
 OTHERS = {
     *itertools.product([resize], [32], EITHER, EITHER, EITHER, ["bf16"]),
     *itertools.product([resize], [16], [False], EITHER, EITHER, ["bf16"]),
-    *itertools.product([resize], [16, 32], [False], EITHER, EITHER, ["bf16"], [GREY, EVERY]),
+    *itertools.product([resize], [16, 32], [False], EITHER, EITHER, ["bf16"], [GREY, ALL]),
     (resize, 32, False, False, True, "fp32", GREY),
-    (resize, 32, False, False, True, "fp32", EVERY),
+    (resize, 32, False, False, True, "fp32", ALL),
     (resize, 32, True, True, False, "bf16", IMAGES),
     *itertools.product([contrast, blur], [32], [True], EITHER, EITHER, ["bf16"]),
 } - {*USUAL}
@@ -81,7 +81,7 @@ def test_other_variants(tmp_path: Path):
 
 
 def test_launches_are_what_is_compiled_here():
-    """Everything up to the GPU: arguments, their types, and what the compiler is told of them."""
+    """Everything up to the GPU: arguments, their types and the compiler options."""
     image = torch.zeros(60, 50, 3, dtype=torch.uint8)
     plain, masked = Images.of([image]), Images.of([image], [image[..., 0].contiguous()])
     driver.set_active(NoGPU())
@@ -102,16 +102,17 @@ def test_launches_are_what_is_compiled_here():
             driver.reset_active()
 
 
-def launches(recipe: Recipe, images: Images, pastes: int) -> list[gpu_launch.Launch]:
+def launches(recipe: Recipe, images: Images, backgrounds: int) -> list[gpu_launch.Launch]:
     rows, targets = draw.draw(recipe, 0, 2, [5], [(60, 50)]).rows, draw.targets(recipe)
     out = torch.empty(layout.elements(targets, 1), dtype=torch.bfloat16)
-    found = gpu_launch.launches(out, images, rows, targets)
-    assert [it.arguments["PASTES"] for it in found if it.kernel is resize] == [pastes]
-    return found
+    plan = gpu_launch.launches(out, images, rows, targets)
+    compiled = [launch.arguments["BACKGROUNDS"] for launch in plan if launch.kernel is resize]
+    assert compiled == [backgrounds]
+    return plan
 
 
 class NoGPU:
-    """As much of a driver as launching asks for before there is anything to launch."""
+    """Stub of the driver methods that launching calls before a kernel is compiled."""
 
     def get_current_device(self) -> int:
         return 0
@@ -124,13 +125,13 @@ class NoGPU:
 
 
 def assert_fits(variant: Any, capability: int, folder: Path) -> None:
-    kernel, tile, bicubic, even, channels_last, number, *rest = variant
-    none, pastes = Work(*[None] * 3), rest[0] if rest else 0  # type: ignore[arg-type]
-    kind = Kind(tile, bicubic, even, 1, none, none, none, pastes)
-    constants = gpu_launch.constants(kernel, kind, channels_last)
+    kernel, tile, bicubic, aligned, channels_last, dtype, *rest = variant
+    empty, backgrounds = Pass(*[None] * 3), rest[0] if rest else 0  # type: ignore[arg-type]
+    compiled = Variant(tile, bicubic, aligned, 1, empty, empty, empty, backgrounds)
+    constants = gpu_launch.constants(kernel, compiled, channels_last)
     options = {name: constants.pop(name) for name in (*COMPILER, "num_warps")}
-    types = {name: TYPES.get(name, "i32") for name in kernel.arg_names} | {"out": f"*{number}"}
-    found = needs(kernel, types, constants, options, capability, folder)
-    assert found.registers <= COMPILER["maxnreg"], variant
-    assert found.spilled <= MOST_SPILLED, variant
-    assert found.shared <= 48 * 1024, variant
+    types = {name: TYPES.get(name, "i32") for name in kernel.arg_names} | {"out": f"*{dtype}"}
+    usage = resource_usage(kernel, types, constants, options, capability, folder)
+    assert usage.registers <= COMPILER["maxnreg"], variant
+    assert usage.spilled <= MOST_SPILLED, variant
+    assert usage.shared <= 48 * 1024, variant

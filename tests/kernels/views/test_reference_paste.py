@@ -1,4 +1,4 @@
-"""What copy-paste means: DiLo's compositing before the crop, up to resampling."""
+"""Reference copy-paste against DiLo's compositing before the crop, up to resampling."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from patchmill.kernels.views.decisions import ON_GREY, ON_IMAGE, ON_TEXTURE
 SIZE = 48
 
 
-def view(image: np.ndarray, mask: np.ndarray | None, companion=None, **fields) -> torch.Tensor:
+def view(image: np.ndarray, mask: np.ndarray | None, background=None, **fields) -> torch.Tensor:
     row = make_row(image, SIZE, **fields)
-    return 255 * reference.render_view(image, row, target(SIZE), mask, companion)
+    return 255 * reference.render_view(image, row, target(SIZE), mask, background)
 
 
-def as_dilo(image: np.ndarray, mask: np.ndarray, ground: np.ndarray, soft: float) -> np.ndarray:
-    """The stored image on its background, before anything else: PIL's operations."""
+def as_dilo(image: np.ndarray, mask: np.ndarray, behind: np.ndarray, soft: float) -> np.ndarray:
+    """Composite the stored image onto a background with PIL, before anything else."""
     plane = Image.fromarray(mask)
     if soft:
         plane = plane.filter(ImageFilter.GaussianBlur(soft))
-    front, behind = Image.fromarray(image), Image.fromarray(ground)
-    return np.asarray(Image.composite(front, behind, plane))
+    return np.asarray(Image.composite(Image.fromarray(image), Image.fromarray(behind), plane))
 
 
 @pytest.mark.parametrize("soft", [0.0, 5.0])
@@ -41,15 +40,14 @@ def as_dilo(image: np.ndarray, mask: np.ndarray, ground: np.ndarray, soft: float
 )
 def test_pasting_before_the_crop_is_the_same_up_to_resampling(box: dict, soft: float):
     image, mask = make_image("photo", 240, 320), make_mask("disc", 240, 320)
-    ground = np.full_like(image, 87)
-    before = view(as_dilo(image, mask, ground, soft), None, **box)
+    before = view(as_dilo(image, mask, np.full_like(image, 87), soft), None, **box)
     after = view(image, mask, paste=ON_GREY, ground=87, soft=soft, **box)
     assert (before - after).abs().max() < 8
     assert (before - after).abs().mean() < 0.5
 
 
 def test_a_small_mask_covers_the_image_corner_to_corner():
-    """Between the middles of its pixels, which here are 50 pixels apart, it is linear."""
+    """Linear between its pixels' centres, which are 50 image pixels apart here."""
     image = np.full((200, 300, 3), 255, np.uint8)
     mask = np.zeros((4, 6), np.uint8)
     mask[1:, :3] = 255
@@ -76,7 +74,7 @@ def test_a_full_mask_changes_nothing_and_an_empty_one_leaves_the_background(kind
         torch.testing.assert_close(made, torch.full_like(made, 33), atol=1e-4, rtol=0)
 
 
-def test_an_image_without_a_companion_stays_as_it_is():
+def test_an_image_without_a_background_stays_as_it_is():
     image, empty = make_image("noise", 70, 90), np.zeros((9, 13), np.uint8)
     assert torch.equal(view(image, empty, None, paste=ON_IMAGE), view(image, None))
 
@@ -90,33 +88,33 @@ def test_padding_stays_black():
 
 @pytest.mark.parametrize(("tall", "wide"), [(60, 200), (300, 50), (500, 700)])
 @pytest.mark.parametrize(("y", "x"), [(0.0, 0.0), (0.5, 0.25)])
-def test_a_companion_is_enlarged_until_it_covers_the_image(tall: int, wide: int, y, x):
-    """By PIL: enlarged with its aspect, never shrunk; a window at a share of the room there is."""
+def test_a_background_is_enlarged_until_it_covers_the_image(tall: int, wide: int, y, x):
+    """Against PIL: enlarged at its aspect ratio, never shrunk; offset by a share of the room."""
     image, other = np.zeros((100, 140, 3), np.uint8), make_image("photo", tall, wide, 3)
     zoom = max(100 / tall, 140 / wide, 1)
     large = Image.fromarray(other).resize(
         (round(zoom * wide), round(zoom * tall)), Image.Resampling.BILINEAR
     )
     left, top = x * (large.width - 140), y * (large.height - 100)
-    ground = large.transform((140, 100), Image.Transform.AFFINE, (1, 0, left, 0, 1, top), 2)
+    behind = large.transform((140, 100), Image.Transform.AFFINE, (1, 0, left, 0, 1, top), 2)
     made = view(image, np.zeros((5, 5), np.uint8), other, paste=ON_IMAGE, ground_y=y, ground_x=x)
-    error = (made - view(np.asarray(ground), None)).abs()
+    error = (made - view(np.asarray(behind), None)).abs()
     assert error.mean() < 2 and error.max() < 40
 
 
 def test_the_masks_blur_is_a_gaussian_of_stored_pixels():
     mask = make_mask("checks", 24, 30).repeat(10, 0).repeat(10, 1)
     row = make_row(np.empty((240, 300, 3)), 240, full_w=300)
-    down, across = (
+    y_axis, x_axis = (
         reference_paste.axis_of(row, name, side, size, size)
         for name, side, size in (("y", "h", 240), ("x", "w", 300))
     )
-    ours = 255 * (1 - reference_paste.shown(mask, 5.0, down, across).numpy())
+    ours = 255 * (1 - reference_paste.background_alpha(mask, 5.0, y_axis, x_axis).numpy())
     pils = np.asarray(Image.fromarray(mask).filter(ImageFilter.GaussianBlur(5)), np.float32)
     assert abs(ours - pils).max() < 4
 
 
-def test_textures_are_of_the_seed_and_the_place_alone():
+def test_textures_depend_on_seed_and_pixel_only():
     y, x = torch.arange(-3, 60), torch.arange(500, 590)
     whole = reference_paste.texture(7, y, x)
     assert torch.equal(whole[:, 5:20, 30:41], reference_paste.texture(7, y[5:20], x[30:41]))
@@ -127,7 +125,7 @@ def test_textures_are_of_the_seed_and_the_place_alone():
 def test_textures_vary_over_each_view_and_never_change():
     place = torch.arange(96)
     made = [reference_paste.texture(seed, place, place) for seed in range(64)]
-    spread = torch.stack([texture.std((1, 2)).max() for texture in made])
-    assert (spread > 0.03).float().mean() > 0.9
+    contrasts = torch.stack([texture.std((1, 2)).max() for texture in made])
+    assert (contrasts > 0.03).float().mean() > 0.9
     levels = (255 * torch.stack(made) + 0.5).byte().numpy()
     assert zlib.crc32(levels[:8].tobytes()) == 714803448

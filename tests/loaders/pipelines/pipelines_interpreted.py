@@ -19,7 +19,7 @@ import torch
 from helpers_odd_images import jpeg, picture, saved, write_odd
 from helpers_pipelines import Masked, Pictures, make_loader, mill_threads
 
-if reason := helpers_interpreter.missing():
+if reason := helpers_interpreter.skip_reason():
     pytest.skip(reason, allow_module_level=True)
 
 from patchmill.kernels.views import reference

@@ -43,7 +43,7 @@ def expected(ids: list[int], views: Recipe, source: Masked) -> tuple[Any, np.nda
             row["paste"] = PASTE_NEVER
     others = [behind(id, numbered(id), source) for id in ids]
     companions = [decode(source.read(id)) for id in others]
-    made = render.render(images, rows, draw.targets(views), masks=masks, companions=companions)
+    made = render.render(images, rows, draw.targets(views), masks=masks, backgrounds=companions)
     return made, rows
 
 
@@ -172,7 +172,7 @@ def test_images_may_lie_on_others_than_the_data(pipeline: str) -> None:
         seen.update(behind)
         companions = [decode(apart.read(other)) for other in behind]
         made = render.render(
-            images, batch.rows, draw.targets(views), masks=masks, companions=companions
+            images, batch.rows, draw.targets(views), masks=masks, backgrounds=companions
         )
         for name, group in batch.views.items():
             assert torch.equal(group, made[name])
@@ -246,7 +246,7 @@ def test_in_a_stream_it_is_the_plainest_of_the_batch(streamed: Callable[..., Any
             drawn = [ids[permutation.substitute(0, epoch, id, 100 + n, len(ids))] for n in range(8)]
             companions.append(decode(source.read(behind(id, drawn, source))))
         made = render.render(
-            images, batch.rows, draw.targets(views), masks=masks, companions=companions
+            images, batch.rows, draw.targets(views), masks=masks, backgrounds=companions
         )
         for name, group in batch.views.items():
             assert torch.equal(group, made[name])

@@ -1,0 +1,74 @@
+"""Table access in kernels: field offsets of decision rows, slots, and block scheduling.
+
+One launch covers views of several groups. Its `groups` table [n_groups, 3] holds, per group, the
+first block, the blocks per view, and the first entry (a view, or an index into a list of views).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from patchmill.kernels.views import decisions
+from patchmill.kernels.views.layout import SLOT
+
+_NAMES = list(decisions.ROW.fields or ())
+
+
+def _field(name: str) -> tl.constexpr:
+    return tl.constexpr(_NAMES.index(name))
+
+
+FIELDS = tl.constexpr(len(_NAMES))
+BOX_Y, BOX_X, BOX_H, BOX_W = _field("box_y"), _field("box_x"), _field("box_h"), _field("box_w")
+FULL_H, FULL_W, WIN_Y, WIN_X = _field("full_h"), _field("full_w"), _field("win_y"), _field("win_x")
+FLIP, TURNS, GREY, SOLARISE = _field("flip"), _field("turns"), _field("grey"), _field("solarise")
+ORDER, BRIGHTNESS, CONTRAST = _field("order"), _field("brightness"), _field("contrast")
+SATURATION, HUE = _field("saturation"), _field("hue")
+BLUR_SIGMA, BLUR_RADIUS = _field("sigma"), _field("radius")
+PASTE, BACKGROUND, MASK_SIGMA = _field("paste"), _field("ground"), _field("soft")
+BACKGROUND_Y, BACKGROUND_X = _field("ground_y"), _field("ground_x")
+
+SLOT_WORDS = tl.constexpr(SLOT.itemsize // 8)
+GROUP_FIELDS = tl.constexpr(3)
+
+
+@triton.jit
+def locate_block(
+    groups,  # [n_groups, 3] int32
+    n_groups,
+    block,
+):  # fmt: skip
+    """The entry that a block works on, the block's index within it, and blocks per entry."""
+    # Linear search: the last group whose first block is not beyond this one.
+    group = 0
+    for other in range(1, n_groups):
+        group += (block >= tl.load(groups + other * GROUP_FIELDS)).to(tl.int32)
+    entry = groups + group * GROUP_FIELDS
+    blocks = tl.load(entry + 1)
+    block -= tl.load(entry)
+    return tl.load(entry + 2) + block // blocks, block % blocks, blocks
+
+
+@triton.jit
+def load_slot(
+    slots,  # [n_views, SLOT_WORDS] int64
+    view, sample,
+    ALIGNED: tl.constexpr,
+):  # fmt: skip
+    """A view's offset in the flat batch, its side, and the address of its scales and shifts."""
+    slot = slots + view * SLOT_WORDS
+    offset = tl.load(slot) + tl.load(slot + 1) * sample
+    size = tl.load(slot + 2).to(tl.int32)
+    if ALIGNED:
+        offset, size = tl.multiple_of(offset, 16), tl.multiple_of(size, 16)
+    return offset, size, (slot + 4).to(tl.pointer_type(tl.float32))
+
+
+@triton.jit
+def load_float(
+    row,  # [FIELDS] int32
+    field,
+):  # fmt: skip
+    """A float field of a row, stored as its bits."""
+    return tl.load(row + field).to(tl.float32, bitcast=True)
