@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.script import idle_threads_sleep
 
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Config
@@ -91,7 +92,5 @@ def _asked() -> Asked:
 
 
 if __name__ == "__main__":
-    from patchmill.training.runtime.thread_wait import wait_asleep
-
-    wait_asleep()
+    idle_threads_sleep()
     run_command(main)

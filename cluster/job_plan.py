@@ -104,7 +104,7 @@ class JobPlan:
 
     def _learning_rate_text(self) -> str:
         optim, batch = self.config.optim, self.config.train.batch_size
-        text = f"{schedules.peak(optim, batch):g} at its peak"
+        text = f"{schedules.peak_lr(optim, batch):g} at its peak"
         if optim.scaled:
             text += f" = {optim.lr:g} x {batch:,} / 256"
         if optim.warmup:
@@ -150,7 +150,7 @@ class JobPlan:
 def make(config: Config, needs: Resources, throughput: str | None = None) -> JobPlan:
     """Plan one run; raise a MillError if its batch does not divide or its data cannot be opened."""
     train = config.train
-    micro_batch = data.share(config, needs.nodes * needs.tasks)
+    micro_batch = data.local_batch_size(config, needs.nodes * needs.tasks)
     source = open_data(config.data.train)
     samples = source.sample_count
     data.check_sample_count(source, config)

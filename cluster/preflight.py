@@ -64,7 +64,7 @@ def probe(resources: Resources) -> None:
 
 def _check_earlier(config: Config, folder: Path) -> None:
     """Refuse a folder whose checkpoints training would not continue from."""
-    if not checkpoint.kept(folder):
+    if not checkpoint.find_all(folder):
         return
     if config.resume == "never":
         raise MillError(f"{folder} holds a run already, and resume=never: choose another --name")
@@ -114,7 +114,8 @@ def _check_disk(config: Config, folder: Path, ranks: int) -> None:
 def _network_bytes(config: Config, ranks: int) -> int:
     """Bytes of the weights; building the network, on the meta device, also checks its settings."""
     (view, *_) = training_recipe(config).views
-    labels = data.labels(config) if methods.METHODS[config.method_name].needs_labels else None
+    needs_labels = methods.METHODS[config.method_name].needs_labels
+    labels = data.count_classes(config) if needs_labels else None
     with torch.device("meta"):
         method = methods.build(config, backbones.build(config.model, view.size), labels)
     rules.check_batch(config, method, ranks)

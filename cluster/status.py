@@ -55,7 +55,7 @@ def run_row(run: Path, queue: Mapping[str, str]) -> tuple[str, ...]:
     from patchmill.cluster.job import record
     from patchmill.training.runtime import run_folder
 
-    status, job = run_folder.read(run), record.read(run)
+    status, job = run_folder.read_status(run), record.read(run)
     if job and job.local:
         job_state = record.state(job)
     else:

@@ -1,1 +1,1 @@
-"""Methods and the loop that trains them: still to come, nothing here can be used yet."""
+"""Training: methods, recipes, the training loop, evaluation and reports."""

@@ -1,4 +1,4 @@
-"""The loaders of a run: what it trains on, and what it is evaluated on."""
+"""Data loaders of a run, for training and for evaluation."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Split = Literal["train", "test"]
 
 
 def open_training(config: Config, world: World, folder: Path) -> Loader:
-    """Batches of this rank's share of a global batch; `accumulate` of them make a step."""
+    """Loader of this rank's micro-batches; `train.accumulate` of them make a step."""
     source = open_data(config.data.train)
     check_sample_count(source, config)
     return loaders.build(
         source,
         config.method.views,
-        share(config, world.size),
+        local_batch_size(config, world.size),
         seed=config.seed,
         device=world.device,
         pipeline=config.train.pipeline,
@@ -57,12 +57,12 @@ def open_evaluation(
     *,
     labelled: bool = True,
 ) -> Loader:
-    """All images of a split, once in an epoch, each on one rank.
+    """Loader of all images of a split, each once per epoch and on one rank.
 
-    The order is that of an epoch, `batch.ids` say which images they are. Views are made by
-    `evaluate.view`, unless told otherwise, and normalised as those that were trained on.
+    Images come in an epoch's order; `batch.ids` identifies them. Views follow `evaluate.view`,
+    or `recipe`, and are normalised as in training.
     """
-    source = open_data(_place(config, split))
+    source = open_data(_split_data(config, split))
     if labelled and source.labels is None:
         raise MillError(
             f"{source.name} has no labels to evaluate with: name images that have some, "
@@ -70,8 +70,8 @@ def open_evaluation(
         )
     return loaders.build(
         source,
-        as_trained(load_recipe(recipe) if recipe else evaluation_recipe(config), config),
-        _even(source, batch_size or config.evaluate.batch_size, world.size),
+        normalised_as_trained(load_recipe(recipe) if recipe else evaluation_recipe(config), config),
+        _even_batch_size(source, batch_size or config.evaluate.batch_size, world.size),
         seed=config.seed,
         device=world.device,
         # FFCV's pipeline reads betons alone, which the images to test on need not be.
@@ -84,55 +84,59 @@ def open_evaluation(
     )
 
 
-def labels(config: Config) -> int | None:
-    """How many classes the training data has; None where it has no labels."""
-    return classes(open_data(config.data.train))
+def count_classes(config: Config) -> int | None:
+    """Number of classes in the training data; None without labels."""
+    return source_classes(open_data(config.data.train))
 
 
-def classes(source: Source | StreamSource) -> int | None:
+def source_classes(source: Source | StreamSource) -> int | None:
     if source.labels is None:
         return None
     return max(len(source.classes), int(source.labels.max(initial=-1)) + 1)
 
 
-def share(config: Config, ranks: int) -> int:
-    """Images that a rank sees at a time: its part of the global batch, by parts of a step."""
-    batch, parts = config.train.batch_size, config.train.accumulate
-    if batch % (ranks * parts) == 0:
-        return batch // (ranks * parts)
-    near = max(batch // (ranks * parts), 1) * ranks * parts
-    among = f"{ranks} ranks" if parts == 1 else f"{ranks} ranks x train.accumulate={parts}"
+def local_batch_size(config: Config, ranks: int) -> int:
+    """Images in one rank's micro-batch."""
+    batch, micro_batches = config.train.batch_size, config.train.accumulate
+    if batch % (ranks * micro_batches) == 0:
+        return batch // (ranks * micro_batches)
+    near = max(batch // (ranks * micro_batches), 1) * ranks * micro_batches
+    among = (
+        f"{ranks} ranks"
+        if micro_batches == 1
+        else f"{ranks} ranks x train.accumulate={micro_batches}"
+    )
     raise MillError(
         f"train.batch_size={batch} cannot be shared out among {among}: take {near}, for example"
     )
 
 
 def channels_last(config: Config, world: World) -> bool:
-    """The memory format of images: on GPUs, convolutions are faster with channels last."""
+    """Memory format: on GPUs, convolutions are faster with channels last."""
     chosen = config.train.channels_last
     return world.device.type == "cuda" if chosen == "auto" else bool(chosen)
 
 
-def _dtype(config: Config, world: World) -> torch.dtype | None:
-    """On GPUs, views come in what the first layer computes in: half the memory, and no cast."""
-    from patchmill.training.runtime import precision
-
-    return precision.of(config.train, world.device) if world.device.type == "cuda" else None
-
-
-def as_trained(recipe: Recipe, config: Config) -> Recipe:
-    """The recipe with the mean and std of training's views: the network knows no others."""
-    known = training_recipe(config).views[0]
-    views = [replace(group, mean=known.mean, std=known.std) for group in recipe.views]
+def normalised_as_trained(recipe: Recipe, config: Config) -> Recipe:
+    """The recipe with the mean and std of the training views."""
+    trained_on = training_recipe(config).views[0]
+    views = [replace(group, mean=trained_on.mean, std=trained_on.std) for group in recipe.views]
     return replace(recipe, views=tuple(views))
 
 
-def _place(config: Config, split: Split) -> str:
+def _dtype(config: Config, world: World) -> torch.dtype | None:
+    """Dtype of views: on GPUs that of autocast, which halves their memory and saves a cast."""
+    from patchmill.training.runtime import device
+
+    return device.amp_dtype(config.train, world.device) if world.device.type == "cuda" else None
+
+
+def _split_data(config: Config, split: Split) -> str:
     data = config.data
-    place = data.test if split == "test" else data.bank or data.train
-    if place is None:
+    chosen = data.test if split == "test" else data.bank or data.train
+    if chosen is None:
         raise MillError(f"data={data.name} has no images to test on: name some, as data.test=DIR")
-    return place
+    return chosen
 
 
 def check_sample_count(source: Source | StreamSource, config: Config) -> None:
@@ -141,8 +145,8 @@ def check_sample_count(source: Source | StreamSource, config: Config) -> None:
     require_samples(source, batch, f"train.batch_size={batch}", "take a smaller batch")
 
 
-def _even(source: Source | StreamSource, batch: int, ranks: int) -> int:
-    """The largest size up to `batch` that leaves no rank without a share of the last batch."""
+def _even_batch_size(source: Source | StreamSource, batch: int, ranks: int) -> int:
+    """The largest batch size up to `batch` with which every rank gets part of the last batch."""
     count = source.sample_count
     if ranks == 1 or count is None:
         return batch

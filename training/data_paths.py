@@ -1,4 +1,4 @@
-"""Where a data set's parts lie: `data.root` and the names that it gives them."""
+"""Resolve `data.root` and the names of a data set's train, test and bank images to paths."""
 
 from __future__ import annotations
 
@@ -8,37 +8,39 @@ from typing import Any
 
 from patchmill.loaders.common.errors import MillError
 
-PARTS = ("train", "test", "bank")
-_NEEDED = ""  # a root that the user has to give
+SPLITS = ("train", "test", "bank")
+_REQUIRED = ""  # a root that the user has to set
 
 
-def find(data: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
-    """The settings of `data`, its parts as places that loaders.build takes.
+def resolve(data: dict[str, Any], set_keys: Collection[str]) -> dict[str, Any]:
+    """The `data` settings with each split as a path that loaders.build takes.
 
-    A part may have several names, as in `val|test`: the first that is there is meant. `given` are
-    the keys that the user set; someone who names the parts need not name their folder.
+    A split may have alternative names, as in `val|test`: the first that exists is taken.
+    `set_keys` are the keys that the user set: with data.train among them, no root is needed.
     """
-    if data["root"] == _NEEDED and "data.train" in given:
-        data = {k: None if k in PARTS and f"data.{k}" not in given else v for k, v in data.items()}
+    if data["root"] == _REQUIRED and "data.train" in set_keys:
+        defaults = {split for split in SPLITS if f"data.{split}" not in set_keys}
+        data = {key: None if key in defaults else value for key, value in data.items()}
         data["root"] = None
-    if data["root"] == _NEEDED:
-        parts = " and ".join(str(data[part]) for part in PARTS if data[part]).replace("|", " or ")
-        raise MillError(f"data={data['name']} needs data.root=DIR, the folder that holds {parts}")
+    if data["root"] == _REQUIRED:
+        names = " and ".join(str(data[split]) for split in SPLITS if data[split])
+        names = names.replace("|", " or ")
+        raise MillError(f"data={data['name']} needs data.root=DIR, the folder that holds {names}")
     if not data["train"]:
         raise MillError(f"data={data['name']} needs data.train=..., what to train on")
     if data["root"] is None:
         return data
-    return data | {part: _place(Path(data["root"]), data[part], part) for part in PARTS}
+    return data | {split: _find(Path(data["root"]), data[split], split) for split in SPLITS}
 
 
-def _place(root: Path, names: str | None, part: str) -> str | None:
+def _find(root: Path, names: str | None, split: str) -> str | None:
     if names is None:
         return None
     for name in names.split("|"):
-        for place in (name, f"{name}.beton", f"{name}-*.tar", f"{name}.tar"):
-            if any(root.glob(place)) if "*" in place else (root / place).exists():
-                return str(root / place)
-    if part != "train" and "|" in names:  # nobody asked for it
+        for pattern in (name, f"{name}.beton", f"{name}-*.tar", f"{name}.tar"):
+            if any(root.glob(pattern)) if "*" in pattern else (root / pattern).exists():
+                return str(root / pattern)
+    if split != "train" and "|" in names:  # a default, which the user did not ask for
         return None
     raise MillError(
         f"data.root={root} holds no {names.replace('|', ' or ')}: a folder, {names}.beton or "

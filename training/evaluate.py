@@ -1,4 +1,4 @@
-"""Evaluates a run: python training/evaluate.py run=runs/NAME evaluate=knn [key=value ...]
+"""Evaluate a run: python training/evaluate.py run=runs/NAME evaluate=knn [key=value ...]
 
 --help lists the evaluations and their settings.
 """
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.common.errors import MillError
+from patchmill.script import idle_threads_sleep, run_script
 
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Config
@@ -19,28 +20,28 @@ if TYPE_CHECKING:
 HEAD = """\
 usage: python training/evaluate.py run=DIR [evaluate=EVALUATION] [key=value ...]
 
-Evaluates the networks of a run as a checkpoint has them: prints a table, writes it to
-DIR/EVALUATION.json, adds a line to DIR/evaluations.jsonl and writes DIR/report.html anew.
+Evaluates the networks of a run from a checkpoint: prints a table, writes it to DIR/EVALUATION.json,
+adds a line to DIR/evaluations.jsonl and updates DIR/report.html.
 On several GPUs: torchrun --nproc-per-node 8 training/evaluate.py ...
 
   python training/evaluate.py run=runs/moco-scenes-demo evaluate=knn evaluate.k=200
   python training/evaluate.py run=runs/emp_ssl-cifar10-cifar evaluate=patches counts=[1,16]
 """
 
-# Of the run's own settings, those that say what it is evaluated on, and where.
-OPEN = [
+# The run's own settings that may differ for an evaluation.
+OVERRIDABLE = [
     *("data.train", "data.test", "data.bank"),
-    *(f"evaluate.{it}" for it in ("k", "temperature", "images", "view", "batch_size")),
-    *(f"train.{it}" for it in ("device", "workers", "pipeline", "precision")),
+    *(f"evaluate.{name}" for name in ("k", "temperature", "images", "view", "batch_size")),
+    *(f"train.{name}" for name in ("device", "workers", "pipeline", "precision")),
 ]
 
 
 @dataclass
 class Command:
     run: str = ""  # the folder of the run
-    evaluate: str = "knn"  # what to look at
+    evaluate: str = "knn"  # the evaluation
     checkpoint: str = "newest"  # newest, best, or the path of one
-    unfinished: bool = False  # evaluate a run that has not come to its end
+    unfinished: bool = False  # evaluate a run that has not finished
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,127 +49,124 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not words or {"--help", "-h"} & set(words):
         print("\n".join(usage()))
         return
-    given = _split(words)
-    command = _command(given)
+    texts = _split(words)
+    command = _command(texts)
     from patchmill.training import report
-    from patchmill.training.evaluation import findings, trained
-    from patchmill.training.evaluation.table import EVALUATIONS
+    from patchmill.training.evaluation import result, trained_run
+    from patchmill.training.evaluation.registry import EVALUATIONS
     from patchmill.training.ranks import distributed
     from patchmill.training.runtime import display
 
     evaluation = EVALUATIONS[command.evaluate]
     folder = Path(command.run)
-    config = _changed(trained.configuration(folder), given)
-    settings = _settings(evaluation.settings, given)
+    config = _override(trained_run.load_config(folder), texts)
+    settings = _parse(evaluation.settings, texts)
     if not command.unfinished:
-        trained.check_finished(folder)
+        trained_run.check_finished(folder)
     world = distributed.connect(config.train.device)
-    display.speak(world.rank == 0)
-    run = trained.load(folder, config, world, command.checkpoint)
-    found = evaluation.evaluate(run, settings)
+    display.configure_logging(world.rank == 0)
+    run = trained_run.load(folder, config, world, command.checkpoint)
+    evaluated = evaluation.evaluate(run, settings)
     if world.rank == 0:
-        findings.show(found)
-        path = findings.write(found, folder, run.step, run.epoch)
+        result.print_table(evaluated)
+        path = result.write(evaluated, folder, run.step, run.epoch)
         print(f"written to {path}, and into {report.write(folder)}")
     distributed.close()
 
 
 def usage() -> Iterator[str]:
-    from patchmill.loaders.common import settings as typed
+    from patchmill.loaders.common.settings import field_annotations
     from patchmill.training.config import settings
-    from patchmill.training.evaluation.table import EVALUATIONS
+    from patchmill.training.evaluation.registry import EVALUATIONS
 
     yield HEAD
-    yield from _listed(Command)
+    yield from _describe(Command)
     for name, evaluation in EVALUATIONS.items():
         yield f"\nevaluate={name}  {evaluation.title}"
-        yield from _listed(evaluation.settings)
-    yield "\nsettings of the run that may be others here"
-    for key in OPEN:
+        yield from _describe(evaluation.settings)
+    yield "\nsettings of the run that can be overridden here"
+    for key in OVERRIDABLE:
         section, _, name = key.partition(".")
-        cls = typed.field_annotations(settings.Config)[section]
-        yield from _listed(cls, f"{section}.", [name], "the run's")
+        cls = field_annotations(settings.Config)[section]
+        yield from _describe(cls, f"{section}.", [name], "the run's")
 
 
-def _listed(
+def _describe(
     cls: type, prefix: str = "", names: Sequence[str] = (), default: str = ""
 ) -> Iterator[str]:
-    from patchmill.loaders.common import settings as typed
+    """A line of help for each field of a dataclass."""
+    from patchmill.loaders.common.settings import describe_type, field_annotations
     from patchmill.training.config import usage
 
-    about, values = usage.comments(cls), cls()
-    for name in names or typed.field_annotations(cls):
-        kind = typed.describe_type(typed.field_annotations(cls)[name])
-        shown = default or usage.shown(getattr(values, name))
-        yield f"  {prefix + name:<20} {shown:<11} {about[name]} ({kind})"
+    comments, defaults, annotations = usage.comments(cls), cls(), field_annotations(cls)
+    for name in names or annotations:
+        value = default or usage.format_value(getattr(defaults, name))
+        kind = describe_type(annotations[name])
+        yield f"  {prefix + name:<20} {value:<11} {comments[name]} ({kind})"
 
 
-# -------------------------------------------------------------------------------- what was written
+# --------------------------------------------------------------------------------- the command line
 
 
 def _split(words: Sequence[str]) -> dict[str, str]:
-    given = {}
+    texts = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key.replace(".", "_").isidentifier():
             raise MillError(f"cannot read {word!r}: write key=value, as in run=runs/NAME")
-        given[key] = text
-    return given
+        texts[key] = text
+    return texts
 
 
-def _command(given: Mapping[str, str]) -> Command:
-    """Checks all keys, too, as this knows which there are."""
-    from patchmill.loaders.common import settings as typed
+def _command(texts: Mapping[str, str]) -> Command:
+    """Parse the command's own keys, and refuse keys that nothing knows."""
     from patchmill.loaders.common.calls import nearest
+    from patchmill.loaders.common.settings import field_annotations
     from patchmill.training.config import overrides
-    from patchmill.training.evaluation.table import EVALUATIONS
+    from patchmill.training.evaluation.registry import EVALUATIONS
 
-    command: Command = _made(Command, given)
+    command: Command = _parse(Command, texts)
     if command.evaluate not in EVALUATIONS:
         near = nearest(command.evaluate, EVALUATIONS)
         raise MillError(f"there is no evaluate={command.evaluate}{near}")
     if not command.run:
         raise MillError("say which run to evaluate, as run=runs/NAME")
-    own = typed.field_annotations(EVALUATIONS[command.evaluate].settings)
-    known = {**typed.field_annotations(Command), **own, **dict.fromkeys(OPEN)}
-    for key in given:
-        overrides.annotation(key, known)
+    annotations = {
+        **field_annotations(Command),
+        **field_annotations(EVALUATIONS[command.evaluate].settings),
+        **dict.fromkeys(OVERRIDABLE),
+    }
+    for key in texts:
+        overrides.annotation(key, annotations)
     return command
 
 
-def _settings(cls: type, given: Mapping[str, str]) -> Any:
-    return _made(cls, given)
-
-
-def _made(cls: type, given: Mapping[str, str]) -> Any:
-    """The dataclass, of those words that are its fields."""
-    from patchmill.loaders.common import settings as typed
+def _parse(cls: type, texts: Mapping[str, str]) -> Any:
+    """A dataclass from the words that name its fields; others are left out."""
+    from patchmill.loaders.common.settings import field_annotations, from_plain
     from patchmill.training.config import overrides
 
-    known = typed.field_annotations(cls)
-    own = {key: text for key, text in given.items() if key in known}
-    return typed.from_plain(cls, {key: overrides.value(key, own[key], known[key]) for key in own})
+    annotations = field_annotations(cls)
+    values = {
+        key: overrides.value(key, text, annotations[key])
+        for key, text in texts.items()
+        if key in annotations
+    }
+    return from_plain(cls, values)
 
 
-def _changed(config: Config, given: Mapping[str, str]) -> Config:
-    """The run's configuration, with what may be otherwise here."""
+def _override(config: Config, texts: Mapping[str, str]) -> Config:
+    """The run's configuration with the overridable settings that the user gave."""
     from patchmill.training.config import compose, overrides
 
-    plain, known = compose.plain(config), overrides.keys(type(config))
-    for key in OPEN:
-        if key in given:
+    plain, annotations = compose.plain(config), overrides.keys(type(config))
+    for key in OVERRIDABLE:
+        if key in texts:
             section, _, name = key.partition(".")
-            plain[section][name] = overrides.value(key, given[key], known[key])
+            plain[section][name] = overrides.value(key, texts[key], annotations[key])
     return compose.from_plain(plain)
 
 
 if __name__ == "__main__":
-    here = Path(__file__).parent.resolve()
-    if sys.path and Path(sys.path[0]).resolve() == here:
-        # A script's folder comes first where modules are looked for, and this one holds names that
-        # other packages have, too, such as distributed and evaluate.
-        del sys.path[0]
-    from patchmill.training.runtime.thread_wait import wait_asleep
-
-    wait_asleep()
-    run_command(main)
+    idle_threads_sleep()
+    run_script(main, __file__)

@@ -1,4 +1,4 @@
-"""Trains: python training/run.py method=dilo data=scenes [key=value ...]
+"""Train: python training/run.py method=dilo data=scenes [key=value ...]
 
 --help lists methods, data, scales and every setting.
 """
@@ -8,59 +8,55 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.common.errors import MillError
+from patchmill.script import idle_threads_sleep, run_script
+
+if TYPE_CHECKING:
+    from patchmill.training.config.settings import Config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from patchmill.training.config import compose
+    from patchmill.training.config import compose, usage
 
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options, words = _split(given)
+    options, words = _split(sys.argv[1:] if arguments is None else arguments)
     if options & {"--help", "-h"}:
-        from patchmill.training.config import usage
-
         print(usage.text(words))
         return
     config = compose.compose(words)
     if "--show" in options:
         print(compose.to_yaml(config), end="")
         return
+    _train(config)
+
+
+def _train(config: Config) -> None:
     from patchmill.training import engine
-    from patchmill.training.ranks import rendezvous
-    from patchmill.training.runtime import display, summary
+    from patchmill.training.ranks import rendezvous, signals
+    from patchmill.training.runtime import display
 
-    place = rendezvous.place()
-    first = place is None or place.rank == 0
-    display.speak(first)
-    if first:
+    rank_info = rendezvous.find()
+    is_rank0 = rank_info is None or rank_info.rank == 0
+    display.configure_logging(is_rank0)
+    if is_rank0:
         print(f"the run is in {Path(config.out) / config.name}", flush=True)
-    folder = engine.train(config)
-    for line in summary.told(folder) if first else ():
-        print(line)
+    try:
+        folder = engine.train(config)
+    except signals.Stopped:
+        signals.exit_now()
+    if is_rank0 and (summary := display.summary(folder)):
+        print(summary)
 
 
-def _split(given: Sequence[str]) -> tuple[set[str], list[str]]:
-    options = {word for word in given if word.startswith("-")}
+def _split(arguments: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Options such as --help, and settings."""
+    options = {word for word in arguments if word.startswith("-")}
     for option in options - {"--help", "-h", "--show"}:
         raise MillError(f"there is no option {option}: settings are written key=value")
-    return options, [word for word in given if word not in options]
+    return options, [word for word in arguments if word not in options]
 
 
 if __name__ == "__main__":
-    here = Path(__file__).parent.resolve()
-    if sys.path and Path(sys.path[0]).resolve() == here:
-        # A script's folder comes first where modules are looked for, and this one holds names that
-        # other packages have, too, such as distributed and evaluate.
-        del sys.path[0]
-    from patchmill.training.runtime.thread_wait import wait_asleep
-
-    wait_asleep()
-    try:
-        run_command(main)
-    except SystemExit as ended:
-        if ended.__class__ is not SystemExit:  # stopping.Stopped, and torch is imported by now
-            from patchmill.training.ranks import signals
-
-            signals.leave()
-        raise
+    idle_threads_sleep()
+    run_script(main, __file__)

@@ -58,7 +58,7 @@ class LocalJob:
         ranks = self._job._sub_jobs or [self._job]
         if all(rank.paths.result_pickle.exists() for rank in ranks):
             return 0
-        return run_folder.STOPPED if run_folder.read(run).get("state") == "stopped" else 1
+        return run_folder.STOPPED if run_folder.read_status(run).get("state") == "stopped" else 1
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):  # the job has just ended

@@ -105,7 +105,7 @@ def new_folder(run: Path) -> Iterator[Path]:
     """Create a new job's folder and lock the run; on an exception remove all that was created."""
     created = next((path for path in [*reversed(run.parents), run] if not path.exists()), None)
     try:
-        with run_folder.alone(run):
+        with run_folder.lock(run):
             check_free(run)  # under the lock: another submission may have been faster
             folder = next_folder(run)
             created = created or folder

@@ -22,10 +22,10 @@ MAX_STARTS = 5  # in a row, from one checkpoint
 
 def record_start(run: Path) -> None:
     """On rank 0 of a SLURM job, record this start; raise a MillError after too many in vain."""
-    place, job = rendezvous.place(), os.environ.get("SLURM_JOB_ID")
+    place, job = rendezvous.find(), os.environ.get("SLURM_JOB_ID")
     if not job or (place and place.rank):
         return
-    kept = checkpoint.kept(run)
+    kept = checkpoint.find_all(run)
     origin = kept[-1].name if kept else "the beginning"
     before = _read(run / FILE)
     start = {"job": job, "at": origin, "nodes": os.environ.get("SLURM_JOB_NODELIST")}

@@ -95,7 +95,7 @@ def _measured_delay(run: Path) -> int:
 
     Twice that checkpoint's time, plus a minute, as SLURM's signals are exact to a minute.
     """
-    return ceil(2 * run_folder.read(run).get("checkpoint_s", 0)) + 60
+    return ceil(2 * run_folder.read_status(run).get("checkpoint_s", 0)) + 60
 
 
 def _setup(resources: Resources, folder: Path) -> list[str]:

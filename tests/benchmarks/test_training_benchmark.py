@@ -26,7 +26,7 @@ from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
 from patchmill.training.config import compose
 from patchmill.training.ranks import distributed
-from patchmill.training.ranks.failures import Stacks
+from patchmill.training.ranks.failures import StackDump
 from patchmill.training.runtime import setup
 from patchmill.training.runtime.state import State
 
@@ -160,7 +160,7 @@ def test_what_lay_ready_is_thrown_away() -> None:
 def state(tmp_path: Path) -> Iterator[State]:
     world = distributed.connect("cpu")
     config = compose.compose([*WORDS, "train.accumulate=2"])
-    with setup.ready(config, world, tmp_path) as ready:
+    with setup.build_run(config, world, tmp_path) as ready:
         yield ready
     distributed.close()
 
@@ -176,7 +176,7 @@ def test_a_turn_is_so_many_steps_of_training(state: State, tmp_path: Path, clock
 
     weights = [it.clone() for it in state.method.parameters()]
     loss = state.model.register_forward_hook(lambda *_: clock.later(1.5))
-    stacks = Stacks(tmp_path)
+    stacks = StackDump(tmp_path)
     turn = steps.take(state, stacks, feeds.Feed("slow", batches()), warm_up=1, steps=3)
     stacks.close()
     loss.remove()

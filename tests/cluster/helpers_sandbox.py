@@ -116,7 +116,7 @@ def until(holds: Callable[[], object], run: Path) -> None:
 def until_done(run: Path) -> None:
     """Wait for its last epoch."""
     until_over(run)
-    status = run_folder.read(run)
+    status = run_folder.read_status(run)
     assert status.get("state") == "done" and status["step"] == STEPS, logs(run)
 
 
@@ -151,7 +151,7 @@ def merged(run: Path) -> str:
 
 
 def restarts(run: Path) -> int:
-    return run_folder.read(run)["restarts"]
+    return run_folder.read_status(run)["restarts"]
 
 
 # ---------------------------------------------------------------------------- what is done to a run

@@ -89,7 +89,7 @@ def test_shares_that_were_not_merged(no_slurm, capsys, tmp_path, monkeypatch):
     (tmp_path / "jobs").mkdir()
     tasks.MergeTask(words, str(tmp_path), str(tmp_path / "jobs"))()
     assert (tmp_path / "out" / "dataset.json").exists()
-    assert run_folder.read(tmp_path / "jobs")["state"] == "done"
+    assert run_folder.read_status(tmp_path / "jobs")["state"] == "done"
 
 
 def test_merging_names_missing_shares(tmp_path, capsys):
@@ -99,7 +99,7 @@ def test_merging_names_missing_shares(tmp_path, capsys):
     with pytest.raises(SystemExit):
         tasks.MergeTask(words, str(tmp_path), str(tmp_path / "jobs"))()
     assert "2 of 3 shares of out are not complete (0, 2)" in capsys.readouterr().err
-    assert run_folder.read(tmp_path / "jobs")["state"] == "failed"
+    assert run_folder.read_status(tmp_path / "jobs")["state"] == "failed"
 
 
 SIGNALLED = """
@@ -205,7 +205,7 @@ def test_a_share_that_slurm_stops_early_is_requeued(cluster, capsys, tmp_path):
 
 def until_over(folder: Path) -> None:
     ends = time.monotonic() + 240
-    while run_folder.read(folder)["state"] == "running" and time.monotonic() < ends:
+    while run_folder.read_status(folder)["state"] == "running" and time.monotonic() < ends:
         time.sleep(0.2)
     logs = "\n".join(it.read_text() for it in folder.rglob("*.out"))
-    assert run_folder.read(folder)["state"] == "done", logs
+    assert run_folder.read_status(folder)["state"] == "done", logs

@@ -75,8 +75,13 @@ def a_rank_is_killed(run: Path) -> None:
 
 
 def a_rank_hangs(run: Path) -> None:
-    old = "HANG = datetime.timedelta(minutes=15)"
-    alter(run, "training/ranks/distributed.py", old, "HANG = datetime.timedelta(seconds=40)")
+    old = "COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=15)"
+    alter(
+        run,
+        "training/ranks/distributed.py",
+        old,
+        "COLLECTIVE_TIMEOUT = datetime.timedelta(seconds=40)",
+    )
     control("release", job(run).id)
     until_step(run, 2)
     os.kill(ranks(run)[1], signal.SIGSTOP)
@@ -125,7 +130,7 @@ def test_eight_nodes_train_from_the_first_step_to_the_last(journeys):
 
 def test_a_cancelled_job_is_not_requeued(journeys):
     run = journeys["cancelled"]
-    assert run_folder.read(run)["state"] == "stopped" and "queued again" not in logs(run)
+    assert run_folder.read_status(run)["state"] == "stopped" and "queued again" not in logs(run)
 
 
 def test_a_failed_rank_ends_the_job_and_is_shown_first(journeys, capsys):
@@ -166,7 +171,7 @@ def test_eight_nodes_stop_and_four_go_on_to_the_end(tmp_path, journeys):
     until_step(run, 2)
     subprocess.run(["scancel", "--signal=USR1", job(run).id], check=True)  # sent by the user
     until_over(run)
-    stopped = run_folder.read(run)
+    stopped = run_folder.read_status(run)
     assert (stopped["state"], stopped["step"] < STEPS) == ("stopped", True), logs(run)
     assert "queued again" not in logs(run)
     assert f"in {run}/jobs/001/code" in logs(run)  # not this checkout, which somebody may edit

@@ -136,6 +136,6 @@ def test_a_job_at_its_time_limit_is_requeued(journeys):
 
 def test_the_plain_script_goes_on_after_a_time_limit(journeys):
     run = journeys["plain"]
-    ended = run_folder.read(run)
+    ended = run_folder.read_status(run)
     assert (ended["state"], ended["restarts"]) == ("done", 1), (run.parent / "log").read_text()
     assert_same_learning(run, journeys["nothing"])

@@ -21,12 +21,12 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.training import report
-from patchmill.training.ranks import distributed, failures as failing, signals as stopping
-from patchmill.training.runtime import checkpoint, hooks as between
-import helpers_methods as learning, helpers_runs as small
+from patchmill.training.ranks import distributed, failures, signals
+from patchmill.training.runtime import checkpoint, hooks
+import helpers_methods, helpers_runs
 report.write = lambda folder: folder / "report.html"
 
-def be(rank, task):
+def run_rank(rank, task):
     os.environ.update(task["environ"], RANK=str(rank), LOCAL_RANK=str(rank))
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{task['folder']}/{rank}.{name}", os.O_WRONLY | os.O_CREAT), number)
@@ -44,7 +44,7 @@ def be(rank, task):
     sys.stdout.flush()
     os._exit(code)
 
-def next_meeting():  # for programs whose ranks meet more than once
+def next_rendezvous():  # for programs with more than one process group
     os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
 
 for line in sys.stdin:
@@ -52,7 +52,7 @@ for line in sys.stdin:
     for rank in range(task["size"]):
         ranks.append(os.fork())
         if not ranks[-1]:
-            be(rank, task)
+            run_rank(rank, task)
     print([os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks], flush=True)
 """
 

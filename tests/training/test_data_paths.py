@@ -12,7 +12,7 @@ FOLDER = {"name": "folder", "root": "", "train": "train", "test": "val|test", "b
 
 def find(root: Path, **given: str) -> dict:
     data = FOLDER | {"root": str(root)} | given
-    return data_paths.find(data, {f"data.{key}" for key in given})
+    return data_paths.resolve(data, {f"data.{key}" for key in given})
 
 
 def test_folders_betons_and_shards(tmp_path: Path):
@@ -47,8 +47,8 @@ def test_a_root_without_training_images(tmp_path: Path):
 
 def test_who_names_the_parts_need_not_name_their_root():
     data = FOLDER | {"train": "/mine", "test": "/other"}
-    assert data_paths.find(data, {"data.train", "data.test"})["test"] == "/other"
-    found = data_paths.find(FOLDER | {"train": "/mine"}, {"data.train"})
+    assert data_paths.resolve(data, {"data.train", "data.test"})["test"] == "/other"
+    found = data_paths.resolve(FOLDER | {"train": "/mine"}, {"data.train"})
     assert (found["train"], found["test"], found["root"]) == ("/mine", None, None)
     with pytest.raises(MillError, match=r"data=folder needs data.root=DIR"):
-        data_paths.find(FOLDER, set())
+        data_paths.resolve(FOLDER, set())

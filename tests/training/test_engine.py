@@ -42,26 +42,26 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
     """Send this process a signal in the middle of a step."""
-    saw = hooks.Between.saw
+    saw = hooks.Hooks.after_backward
 
     def saw_and_signal(self, batch, losses):
         saw(self, batch, losses)
         if self._state.step + 1 == step:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(hooks.Between, "saw", saw_and_signal)
+    monkeypatch.setattr(hooks.Hooks, "after_backward", saw_and_signal)
 
 
 def test_a_run_leaves_what_others_read(reference: dict, tmp_path: Path):
     folder = helpers_runs.train(helpers_runs.config(tmp_path, evaluate="knn"))
     helpers_runs.assert_same(reference, helpers_runs.final(folder))  # evaluation changes nothing
-    status = run_folder.read(folder)
+    status = run_folder.read_status(folder)
     assert (status["state"], status["step"], status["steps"]) == ("done", STEPS, STEPS)
     assert [row["step"] for row in records.evaluations(folder)] == [0, 5, 10, 15]
     log = records.read(folder)
     assert log["step"] == [*range(2, STEPS, 2), STEPS]
     assert {"loss", "spread", "lr", "images_per_s", "wait", "grad_norm", "epoch"} <= set(log)
-    assert [path.name for path in checkpoint.kept(folder)] == [
+    assert [path.name for path in checkpoint.find_all(folder)] == [
         f"step-{step:08d}.pt" for step in (5, 10, 15)
     ]
     best = checkpoint.load(folder / "checkpoints" / "best.pt")
@@ -85,9 +85,12 @@ def test_a_signal_saves_and_the_next_start_goes_on(number, reference, tmp_path, 
     assert signal.getsignal(number) is before
     folder = tmp_path / "run"
     assert helpers_runs.final(folder)["step"] == step
-    assert (run_folder.read(folder)["state"], run_folder.read(folder)["step"]) == ("stopped", step)
+    assert (run_folder.read_status(folder)["state"], run_folder.read_status(folder)["step"]) == (
+        "stopped",
+        step,
+    )
     helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(given)))
-    assert run_folder.read(folder)["restarts"] == 1
+    assert run_folder.read_status(folder)["restarts"] == 1
     assert [row["step"] for row in records.evaluations(folder)] == [0, 5, 10, 15]
     assert records.read(folder)["step"] == [*range(2, STEPS, 2), STEPS]
 
@@ -95,7 +98,7 @@ def test_a_signal_saves_and_the_next_start_goes_on(number, reference, tmp_path, 
 def test_a_signal_in_the_last_step_changes_nothing(reference, tmp_path, monkeypatch):
     stop_at(monkeypatch, STEPS, signal.SIGTERM)
     folder = helpers_runs.train(helpers_runs.config(tmp_path))
-    assert run_folder.read(folder)["state"] == "done"
+    assert run_folder.read_status(folder)["state"] == "done"
     helpers_runs.assert_same(reference, helpers_runs.final(folder))
 
 
@@ -202,13 +205,13 @@ def test_gradients_are_clipped(tmp_path: Path):
     helpers_runs.train(helpers_runs.config(tmp_path / "free", **words))
     helpers_runs.train(helpers_runs.config(tmp_path / "clipped", **words, optim__grad_clip=1e-4))
     weights = {
-        name: checkpoint.load(checkpoint.place(tmp_path / name / "run", 5))["method"]
+        name: checkpoint.load(checkpoint.path_at(tmp_path / name / "run", 5))["method"]
         for name in ("free", "clipped")
     }
     moved = records.read(tmp_path / "clipped" / "run")
     assert min(moved["grad_norm"]) > 1e-4  # what it was before
     start = helpers_runs.train(helpers_runs.config(tmp_path / "start", **words, optim__lr=1e-30))
-    start = checkpoint.load(checkpoint.place(start, 5))["method"]
+    start = checkpoint.load(checkpoint.path_at(start, 5))["method"]
     keys = [key for key in start if key.startswith("projector")]
     apart = sum((weights["clipped"][key] - start[key]).norm() ** 2 for key in keys) ** 0.5
     assert (
@@ -233,10 +236,10 @@ class Explodes(Tiny):
 def test_divergence_names_step_and_samples_and_keeps_the_last_good_state(tmp_path, monkeypatch):
     monkeypatch.setattr(Explodes, "calls", 0)
     seen = []
-    saw = hooks.Between.saw
+    saw = hooks.Hooks.after_backward
     monkeypatch.setattr(
-        hooks.Between,
-        "saw",
+        hooks.Hooks,
+        "after_backward",
         lambda self, batch, losses: (seen.append(batch.ids), saw(self, batch, losses)),
     )
     with pytest.raises(MillError, match=r"diverged at step 12 \(loss nan") as caught:
@@ -246,25 +249,25 @@ def test_divergence_names_step_and_samples_and_keeps_the_last_good_state(tmp_pat
     assert f"with samples {', '.join(map(str, seen[11].tolist()))}:" in str(caught.value)
     assert str(caught.value).endswith("step-00000010.pt")
     folder = tmp_path / "run"
-    assert [path.name[-5:-3] for path in checkpoint.kept(folder)] == ["05", "07", "10"]
-    assert run_folder.read(folder)["state"] == "failed"
+    assert [path.name[-5:-3] for path in checkpoint.find_all(folder)] == ["05", "07", "10"]
+    assert run_folder.read_status(folder)["state"] == "failed"
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path, monkeypatch):
     """The loss of step 5 is a number, its gradient is none, and a checkpoint is due."""
     from patchmill.training import engine
 
-    clip = engine._clip
+    clip = engine._clip_gradients
 
-    def poisoned(state, look):
+    def poisoned(state, wants_norm):
         if state.step == 4:
             next(state.method.projector.parameters()).grad.fill_(float("inf"))
-        return clip(state, look)
+        return clip(state, wants_norm)
 
-    monkeypatch.setattr(engine, "_clip", poisoned)
+    monkeypatch.setattr(engine, "_clip_gradients", poisoned)
     with pytest.raises(MillError, match=r"diverged at step 5 \(its weights .* the beginning"):
         helpers_runs.train(helpers_runs.config(tmp_path))
-    assert not checkpoint.kept(tmp_path / "run")
+    assert not checkpoint.find_all(tmp_path / "run")
 
 
 def test_a_full_disk_ends_the_run_with_a_sentence_and_the_next_start_goes_on(
@@ -282,7 +285,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_next_start_goes_on(
         patch.setattr(torch, "save", full)
         helpers_runs.train(helpers_runs.config(tmp_path))
     assert "step-00000010.pt (No space left on device): make room, then" in str(caught.value)
-    assert run_folder.read(tmp_path / "run")["state"] == "failed"
+    assert run_folder.read_status(tmp_path / "run")["state"] == "failed"
     helpers_runs.assert_same(
         reference, helpers_runs.final(helpers_runs.train(helpers_runs.config(tmp_path)))
     )
@@ -304,14 +307,14 @@ def test_never_leaves_a_run_that_is_there_alone(tmp_path: Path):
 
 def test_going_back_to_a_checkpoint_of_ones_own(reference: dict, tmp_path: Path):
     folder = helpers_runs.train(helpers_runs.config(tmp_path))
-    again = helpers_runs.config(tmp_path, resume=checkpoint.place(folder, 5))
+    again = helpers_runs.config(tmp_path, resume=checkpoint.path_at(folder, 5))
     helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(again)))
     assert len(list((folder / "checkpoints").glob("*.aside"))) == 2
 
 
 def test_another_folder_goes_on_from_a_checkpoint(reference: dict, tmp_path: Path):
     first = helpers_runs.train(helpers_runs.config(tmp_path))
-    words = dict(name="other", resume=checkpoint.place(first, 5))
+    words = dict(name="other", resume=checkpoint.path_at(first, 5))
     other = helpers_runs.train(helpers_runs.config(tmp_path, **words))
     helpers_runs.assert_same(reference, helpers_runs.final(other))
     assert records.read(other)["step"][0] == 6
@@ -327,7 +330,7 @@ def test_batches_that_do_not_suit_the_method(tmp_path: Path):
 
 def test_two_runs_in_one_folder(tmp_path: Path):
     with (
-        run_folder.alone(tmp_path / "run"),
+        run_folder.lock(tmp_path / "run"),
         pytest.raises(MillError, match="another process is writing"),
     ):
         helpers_runs.train(helpers_runs.config(tmp_path))
@@ -349,13 +352,13 @@ def test_a_process_that_is_killed_anywhere_resumes(rename, reference, tmp_path: 
                 os.kill(os.getpid(), signal.SIGKILL)
             replace(*names)
         os.replace = dies
-        small.train(small.config({str(tmp_path)!r}))
+        helpers_runs.train(helpers_runs.config({str(tmp_path)!r}))
         """,
         tmp_path,
         size=1,
     )
     assert ended.code == -signal.SIGKILL
-    assert run_folder.read(tmp_path / "run").get("state") in (None, "running")
+    assert run_folder.read_status(tmp_path / "run").get("state") in (None, "running")
     helpers_runs.assert_same(
         reference, helpers_runs.final(helpers_runs.train(helpers_runs.config(tmp_path)))
     )

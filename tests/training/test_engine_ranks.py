@@ -27,7 +27,7 @@ def test_gradients_are_those_of_one_process_with_all_images(tmp_path: Path):
         import copy
         from dataclasses import replace
         from torch import nn
-        from patchmill.training import sharding
+        from patchmill.training.ranks import sharding
         from patchmill.training.methods import METHODS, Progress
 
         cases = [
@@ -40,24 +40,24 @@ def test_gradients_are_those_of_one_process_with_all_images(tmp_path: Path):
             *(("bagssl", dict(hidden=[8], dim=4, objective=it)) for it in
               ("tcr", "vicreg", "simclr", "byol")),
         ]
-        batch = learning.noise(8)
+        batch = helpers_methods.noise(8)
         whole = []
         for name, settings in cases:
             torch.manual_seed(0)
-            method = METHODS[name](METHODS[name].Settings(**settings), learning.Tiny())
+            method = METHODS[name](METHODS[name].Settings(**settings), helpers_methods.Tiny())
             for module in method.modules():
                 if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
                     module.eval()
             whole.append((method, copy.deepcopy(method)))
-            method.step_begins(Progress(0, 1, 0.0, 1))
+            method.on_step_start(Progress(0, 1, 0.0, 1))
             method(batch).loss.backward()
         world = distributed.connect("cpu")
         rows = slice(4 * world.rank, 4 * world.rank + 4)
         mine = replace(batch, views={"views": batch.views["views"][rows]},
                        ids=batch.ids[rows], labels=batch.labels[rows])
         for (name, _), (one, both) in zip(cases, whole):
-            both.step_begins(Progress(0, 1, 0.0, 1))
-            model = sharding.spread(both, "ddp", world)
+            both.on_step_start(Progress(0, 1, 0.0, 1))
+            model = sharding.wrap(both, "ddp", world)
             model(mine).loss.backward()
             for (key, its), mine_too in zip(one.named_parameters(), both.parameters()):
                 if its.requires_grad:
@@ -77,21 +77,21 @@ RUNS = """
 from test_engine import Blocks, Plain, stop_at
 out = {out!r}
 seen = []
-saw = between.Between.saw
+saw = hooks.Hooks.after_backward
 def note(self, batch, losses):
     seen.append([self._state.step, batch.ids.tolist()])
     saw(self, batch, losses)
-between.Between.saw = note
+hooks.Hooks.after_backward = note
 def train(name, network=Plain, **words):
     seen.clear()
     code = 0
     try:
-        small.train(small.config(out, name=name, **words), network)
+        helpers_runs.train(helpers_runs.config(out, name=name, **words), network)
     except SystemExit as end:
         code = end.code
     rank = int(os.environ["RANK"])
     open(f"{{out}}/{{name}}-{{rank}}.json", "a").write(json.dumps([code, seen]) + "\\n")
-    next_meeting()
+    next_rendezvous()
 """
 
 
@@ -114,7 +114,7 @@ def test_two_ranks_one_rank_and_ends_between(tmp_path: Path, monkeypatch: pytest
         + """
 import pytest
 train("both", evaluate="knn")
-train("normed", learning.Tiny)
+train("normed", helpers_methods.Tiny)
 with pytest.MonkeyPatch.context() as patch:
     if os.environ["RANK"] == "1":  # one rank alone is told to stop
         stop_at(patch, 7, signal.SIGTERM)
@@ -150,10 +150,10 @@ with pytest.MonkeyPatch.context() as patch:
 
     # One rank goes on where two stopped: with the same images, and the same result but rounding.
     seen = {}
-    saw = hooks.Between.saw
+    saw = hooks.Hooks.after_backward
     monkeypatch.setattr(
-        hooks.Between,
-        "saw",
+        hooks.Hooks,
+        "after_backward",
         lambda self, batch, losses: (
             seen.update({self._state.step: batch.ids.tolist()}),
             saw(self, batch, losses),

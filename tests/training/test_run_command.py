@@ -113,5 +113,5 @@ def test_torchrun_starts_ranks_that_train_as_one(tmp_path: Path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("the run is in") == 1
-    assert run_folder.read(tmp_path / "run")["state"] == "done"
+    assert run_folder.read_status(tmp_path / "run")["state"] == "done"
     assert records.read(tmp_path / "run")["step"] == [1, 2, 3, 4, 5]

@@ -73,7 +73,7 @@ def test_the_ledger_lies_in_the_folder_of_the_run(tmp_path: Path):
 def test_a_batch_that_cannot_be_shared_out(batch: int, parts: int, ranks: int, message: str):
     settings = config(f"train.batch_size={batch}", f"train.accumulate={parts}")
     with pytest.raises(MillError, match=message):
-        data.share(settings, ranks)
+        data.local_batch_size(settings, ranks)
 
 
 def test_too_few_images_for_a_batch(tmp_path: Path):
@@ -129,9 +129,9 @@ def test_no_images_to_test_on():
 
 
 def test_how_many_classes_there_are(unlabelled: Path):
-    assert data.labels(config()) == 10
-    assert data.labels(config("data.train=scenes(count=40, size=32, classes=3)")) == 3
-    assert data.labels(config(f"data.train={unlabelled}")) is None
+    assert data.count_classes(config()) == 10
+    assert data.count_classes(config("data.train=scenes(count=40, size=32, classes=3)")) == 3
+    assert data.count_classes(config(f"data.train={unlabelled}")) is None
 
 
 def test_channels_last_on_gpus_unless_told_otherwise():

@@ -1,8 +1,7 @@
-"""What may differ between the configuration of a run and the one that goes on with it.
+"""Settings that may change when a run resumes.
 
-Settings that say what is learnt must stay as they were: a run whose views, network, optimiser or
-schedule changed half-way is neither the one nor the other. Settings that say where, how fast and
-how closely watched it runs may change.
+Settings that determine what is learnt (views, network, optimiser, schedule) must stay the same.
+Settings of where and how fast a run trains, and of what it logs, may change.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from patchmill.loaders.common import settings as typed
+from patchmill.loaders.common.settings import to_plain
 
-FREE = (
+MAY_CHANGE = (
     "name",
     "out",
     "resume",
-    "scale",  # a name for settings that are compared themselves, as are the next two
+    "scale",  # a name for settings that are compared themselves, like the next two
     "size",
     "data.name",
     # Data may have moved; the loader's state knows the samples and refuses others.
@@ -25,10 +24,10 @@ FREE = (
     "data.masks",
     "data.test",
     "data.bank",
-    "evaluate",  # looks at the network without touching it
+    "evaluate",  # does not change the network
     "log",
-    # Another machine, or another way to use it: the samples and their order stay the same, the
-    # rounding does not.
+    # Another machine, or another way to use it: samples and their order stay the same, rounding
+    # does not.
     "train.device",
     "train.precision",
     "train.pipeline",
@@ -53,24 +52,25 @@ class Difference(NamedTuple):
 
 
 def difference(before: Any, now: Any) -> Difference | None:
-    """The first setting that keeps `now` from going on with a run of `before`; None if none does.
+    """The first setting that keeps `now` from resuming a run of `before`, or None.
 
-    Both are configurations, or what compose.plain makes of them.
+    Both are configurations, or plain data as compose.plain returns it.
     """
-    mine, its = _flat(typed.to_plain(now)), _flat(typed.to_plain(before))
-    for field in {**mine, **its}:
-        if not _free(field) and mine.get(field) != its.get(field):
-            return Difference(field, its.get(field), mine.get(field))
+    old, new = _flatten(to_plain(before)), _flatten(to_plain(now))
+    for field in {**new, **old}:
+        if not _may_change(field) and new.get(field) != old.get(field):
+            return Difference(field, old.get(field), new.get(field))
     return None
 
 
-def _free(field: str) -> bool:
-    return any(field == free or field.startswith(f"{free}.") for free in FREE)
+def _may_change(field: str) -> bool:
+    return any(field == name or field.startswith(f"{name}.") for name in MAY_CHANGE)
 
 
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"optim": {"lr": 1}}` -> `{"optim.lr": 1}`."""
     flat: dict[str, Any] = {}
     for key, value in data.items():
         nested = isinstance(value, Mapping)
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+        flat |= _flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
     return flat

@@ -1,7 +1,7 @@
-"""From `method=dilo data=scenes optim.lr=0.1` to a checked Config, and to YAML and back.
+"""Compose `method=dilo data=scenes optim.lr=0.1` to a checked Config; save and load it as YAML.
 
-Hydra puts the YAML of config/ together (config/config.yaml says in which order); the types and
-ranges in settings.py and with each method are checked here, once, on the whole.
+Hydra merges the YAML files of config/ in the order that config.yaml gives. Types and ranges, in
+settings.py and in each method's Settings, are checked here once, on the result.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ FILE = "config.yaml"
 
 
 def compose(words: Sequence[str]) -> Config:
-    """The configuration that the user asks for: what the words say wins over any recipe."""
-    chosen, settings = overrides.split(words)
-    if "method" not in chosen:
+    """The configuration for command-line words, which win over every YAML file."""
+    choices, settings = overrides.split(words)
+    if "method" not in choices:
         names = ", ".join(overrides.choices("method"))
         raise MillError(f"say what to train, as in method=dilo data=scenes; there are: {names}")
-    config = from_plain(_settled(chosen, settings))
-    config.name = config.name or f"{chosen['method']}-{config.data.name}-{config.scale}"
+    config = from_plain(_resolve(choices, settings))
+    config.name = config.name or f"{choices['method']}-{config.data.name}-{config.scale}"
     rules.check(config)
     return config
 
 
 def save(config: Config, folder: Path) -> None:
-    """Writes the resolved settings to `folder`, where `load` finds them."""
+    """Write the resolved settings to config.yaml in `folder`."""
     path = Path(folder) / FILE
     try:
         write_atomic(path, to_yaml(config), durable=True)
@@ -62,7 +62,7 @@ def to_yaml(config: Config) -> str:
 
 
 def load(folder: Path) -> Config:
-    """The configuration of the run in `folder`."""
+    """Load the configuration of the run in `folder`."""
     import yaml
 
     path = Path(folder) / FILE
@@ -78,12 +78,12 @@ def load(folder: Path) -> Config:
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """Mappings, lists and scalars, as checkpoints and YAML hold them."""
+    """The configuration as dicts, lists and scalars, for checkpoints and YAML."""
     return typed.to_plain(config)
 
 
 def from_plain(data: Any) -> Config:
-    """The configuration that `plain` made `data` of."""
+    """Inverse of `plain`, with every value checked."""
     if not isinstance(data, Mapping):
         raise MillError(f"this is not the configuration of a run: {data!r}")
     config: Config = typed.from_plain(Config, data)
@@ -94,27 +94,29 @@ def from_plain(data: Any) -> Config:
 # ------------------------------------------------------------------------------------------- Hydra
 
 
-def _settled(chosen: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, Any]:
-    """All settings as plain data, with what they refer to filled in."""
+def _resolve(choices: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, Any]:
+    """All settings as plain data, with interpolations and data paths resolved."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    tree = _composed([f"{group}={choice}" for group, choice in chosen.items()])
-    known = overrides.keys(Config)
-    del known["method"], known["method_name"]  # which method= chooses
-    known |= overrides.keys(_settings_of(tree.method_name), "method.")
+    tree = _hydra_compose([f"{group}={choice}" for group, choice in choices.items()])
+    annotations = overrides.keys(Config)
+    del annotations["method"], annotations["method_name"]  # which method= chooses
+    annotations |= overrides.keys(_settings_of(tree.method_name), "method.")
     for key, text in settings.items():
-        value = overrides.value(key, text, overrides.annotation(key, known))
+        value = overrides.value(key, text, overrides.annotation(key, annotations))
         OmegaConf.update(tree, key, value, force_add=True)
     try:
         plain: Any = OmegaConf.to_container(tree, resolve=True)
     except OmegaConfBaseException as error:
         raise MillError(f"cannot fill in {error.full_key}: {str(error).splitlines()[0]}") from None
-    plain["data"] = data_paths.find(plain["data"], {key for key in settings if key in known})
+    plain["data"] = data_paths.resolve(
+        plain["data"], {key for key in settings if key in annotations}
+    )
     return plain
 
 
-def _composed(choices: list[str]) -> Any:
+def _hydra_compose(choices: list[str]) -> Any:
     import hydra
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
@@ -128,7 +130,7 @@ def _composed(choices: list[str]) -> Any:
 
 
 def _resized(size: int) -> int:
-    """The short side that photos are resized to before their centre is cut: 256 for 224."""
+    """Short side that photos are resized to before the centre crop: 256 for 224."""
     return round(size * 8 / 7)
 
 

@@ -1,4 +1,4 @@
-"""The user's words, `method=dilo optim.lr=0.1`: choices from groups, and settings."""
+"""Parse command-line words such as `method=dilo optim.lr=0.1`: group choices and settings."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ GROUPS = ("method", "data", "model", "optim", "evaluate", "scale")
 
 
 def choices(group: str) -> dict[str, str]:
-    """What there is in a group -> what it is, which its file's first comment says."""
+    """Choices of a group -> their titles, which are the first comments of their files."""
     return {path.stem: _title(path) for path in sorted((FOLDER / group).glob("*.yaml"))}
 
 
 def split(words: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Group -> choice and key -> what the user wrote; of two for the same thing the last holds."""
+    """Group -> choice, and key -> text; of several words for one key the last counts."""
     chosen: dict[str, str] = {}
     settings: dict[str, str] = {}
     for word in words:
@@ -36,7 +36,7 @@ def split(words: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def annotation(key: str, known: Mapping[str, Any]) -> Any:
-    """The annotation of a key such as `optim.lr`; a MillError with the nearest if it has none."""
+    """Annotation of a key such as `optim.lr`; for an unknown key, a MillError names the nearest."""
     if key in known:
         return known[key]
     if any(other.startswith(f"{key}.") for other in known):
@@ -49,17 +49,19 @@ def annotation(key: str, known: Mapping[str, Any]) -> Any:
 
 
 def keys(cls: type, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> annotation, of a dataclass and the dataclasses in it."""
-    found: dict[str, Any] = {}
+    """Dotted key -> annotation, for a dataclass and its nested dataclasses."""
+    annotations: dict[str, Any] = {}
     for name, kind in typed.field_annotations(cls).items():
         nested = isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
-        found |= keys(kind, f"{prefix}{name}.") if nested else {prefix + name: kind}
-    return found
+        annotations |= keys(kind, f"{prefix}{name}.") if nested else {prefix + name: kind}
+    return annotations
 
 
 def value(key: str, text: str, annotation: Any) -> Any:
-    """What the user wrote for a setting of that type. Text is taken as it stands: quotes, brackets
-    and commas mean nothing in it, so that recipes and paths need no quoting of their own."""
+    """Value of a setting from the user's text.
+
+    Settings of text take it verbatim: recipes and paths need no quoting.
+    """
     kinds = typed.union_members(annotation)
     if types.NoneType in kinds and text.lower() in ("null", "none"):
         return None
@@ -71,30 +73,30 @@ def value(key: str, text: str, annotation: Any) -> Any:
 
 
 def _parsed(key: str, text: str, annotation: Any) -> Any:
-    """Numbers, truth values and lists, as Hydra's grammar has them."""
+    """Parse numbers, booleans and lists by Hydra's grammar."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import QuotedString
     from hydra.errors import HydraException
 
-    complaint = MillError(f"{key} must be {typed.describe_type(annotation)}, not {text!r}")
+    type_error = MillError(f"{key} must be {typed.describe_type(annotation)}, not {text!r}")
     try:
-        read = OverridesParser.create().parse_override(f"{key}={text}")
+        override = OverridesParser.create().parse_override(f"{key}={text}")
     except HydraException:
-        raise complaint from None
-    if read.is_sweep_override():
+        raise type_error from None
+    if override.is_sweep_override():
         raise MillError(f"{key} takes one value here, not {text!r}; lists are written [1,2]")
-    found = read.value()
-    if isinstance(found, QuotedString | dict):
-        raise complaint
-    return found
+    parsed = override.value()
+    if isinstance(parsed, QuotedString | dict):
+        raise type_error
+    return parsed
 
 
 def _check_choice(group: str, choice: str) -> None:
     known = choices(group)
     if choice in known:
         return
-    own = "; for images of your own: data=folder data.root=DIR" if group == "data" else ""
-    raise MillError(f"there is no {group}={choice}{nearest(choice, known)}{own}")
+    hint = "; for images of your own: data=folder data.root=DIR" if group == "data" else ""
+    raise MillError(f"there is no {group}={choice}{nearest(choice, known)}{hint}")
 
 
 def _first(section: str, known: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What the settings of a run have to do with each other."""
+"""Checks between the settings of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check(config: Config) -> None:
     evaluation_recipe(config)  # raises for a view that cannot be made
     METHODS[config.method_name].check(config.method, recipe)
     optim, epochs = config.optim, config.train.epochs
-    for holds, complaint in [
+    for holds, message in [
         (
             optim.warmup <= epochs,
             f"optim.warmup={optim.warmup:g} epochs are more than train.epochs={epochs}: "
@@ -32,22 +32,23 @@ def check(config: Config) -> None:
         ),
         (
             config.name not in (".", "..") and not set(config.name) & set("/\\\0"),
-            f"name must be the name of a folder, not {config.name!r}: its place is out=DIR",
+            f"name must be the name of a folder, not {config.name!r}: the folder it lies in is "
+            "out=DIR",
         ),
     ]:
         if not holds:
-            raise MillError(complaint)
+            raise MillError(message)
 
 
 def check_batch(config: Config, method: Method, ranks: int) -> None:
     """Raise a MillError for a batch that the method cannot learn from on so many ranks."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    at_a_time = config.train.batch_size // config.train.accumulate
-    if complaint := method.global_batch_must(at_a_time, ranks):
-        raise MillError(complaint)
-    norms = any(isinstance(it, _BatchNorm) for it in method.modules())
-    if at_a_time == ranks > 1 and norms and not config.train.sync_bn:
+    micro_batch = config.train.batch_size // config.train.accumulate  # over all ranks
+    if problem := method.batch_problem(micro_batch, ranks):
+        raise MillError(problem)
+    has_batch_norm = any(isinstance(module, _BatchNorm) for module in method.modules())
+    if micro_batch == ranks > 1 and has_batch_norm and not config.train.sync_bn:
         raise MillError(
             f"each of {ranks} ranks has one image at a time, which batch norm cannot normalise: "
             f"take train.batch_size={2 * config.train.batch_size} or more, or train.sync_bn=true"

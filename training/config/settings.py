@@ -1,7 +1,7 @@
-"""Every setting of a training run: its type, its default, and what it is for.
+"""Settings of a training run: types, defaults, and the help that run.py --help prints.
 
-The comment behind each field is what `run.py --help` prints. Recipes of methods and presets are
-YAML in config/; a method's own settings stand with the method.
+Each field's comment is its help. Presets are YAML files beside this one; a method's own settings
+are defined with the method.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Share = Annotated[float, Bounds(0, 1)]
 
 @dataclass
 class Data:
-    name: str = "scenes"  # how reports call the data
+    name: str = "scenes"  # the data's name in reports
     train: str = ""  # a folder, shards, a .beton, or made-up scenes, as loaders.build takes them
     test: str | None = None  # the same, for evaluation
     bank: str | None = None  # labelled images for evaluation, where train has no labels
@@ -34,49 +34,49 @@ class Data:
 class Model:
     name: str = "resnet50"  # timm's name of the backbone
     stem: Literal["auto", "imagenet", "cifar"] = "auto"  # of ResNets; auto: cifar up to 64 pixels
-    drop_path: Share = 0.0  # stochastic depth, where the backbone knows it
+    drop_path: Share = 0.0  # stochastic depth, if the backbone supports it
 
 
 @dataclass
 class Optim:
     name: Literal["sgd", "adamw", "lars"] = "sgd"  # the optimiser
     lr: Positive = 0.03  # learning rate at its peak
-    scaled: bool = False  # lr is for a batch of 256, and grows with the global batch
+    scaled: bool = False  # lr is for a batch of 256, and scales with the global batch
     momentum: Share = 0.9  # of sgd and lars
     nesterov: bool = False  # of sgd and lars
-    weight_decay: Amount = 1e-4  # as the optimiser knows it
-    exclude: bool = True  # biases and norms from weight decay and from scaling by lars
-    weight_decay_end: Amount | None = None  # where a cosine takes it from weight_decay
+    weight_decay: Amount = 1e-4  # the optimiser's weight decay
+    exclude: bool = True  # exclude biases and norms from weight decay and lars scaling
+    weight_decay_end: Amount | None = None  # final weight decay of a cosine schedule
     betas: tuple[Share, Share] = (0.9, 0.999)  # of adamw
-    eta: Positive = 0.02  # of lars: trust in the layer's own scale
-    lars: Literal["wrapper", "vicreg"] = "wrapper"  # which form of lars
-    lars_clip: bool = True  # the wrapper form scales gradients down, never up
+    eta: Positive = 0.02  # of lars: trust coefficient
+    lars: Literal["wrapper", "vicreg"] = "wrapper"  # variant of lars
+    lars_clip: bool = True  # of the wrapper variant: scale gradients down, never up
     schedule: Literal["cosine", "steps", "constant"] = "cosine"  # of the learning rate
     milestones: tuple[Positive, ...] = (120.0, 160.0)  # of steps: epochs at which lr falls
-    gamma: Positive = 0.1  # of steps: to what share lr falls
+    gamma: Positive = 0.1  # of steps: factor that lr falls by
     per_epoch: bool = False  # after the warm-up lr changes between epochs only
-    warmup: Amount = 0.0  # epochs in which lr grows from 0, linearly
-    final: Share = 0.0  # of cosine: the share of lr at the end
-    grad_clip: Positive | None = None  # the largest norm of the whole gradient
+    warmup: Amount = 0.0  # epochs of linear warm-up from 0
+    final: Share = 0.0  # of cosine: final lr, as a fraction of its peak
+    grad_clip: Positive | None = None  # maximum norm of the whole gradient
 
 
 @dataclass
 class Train:
-    epochs: Count = 200  # how long
+    epochs: Count = 200  # epochs to train for
     batch_size: Count = 256  # images in a step, over all ranks
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on GPUs that know it
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on GPUs that have it
     compile: bool = False  # torch.compile
     channels_last: bool | Literal["auto"] = "auto"  # memory format; auto: on GPUs
-    accumulate: Count = 1  # parts a rank makes of its batch, to save memory
+    accumulate: Count = 1  # micro-batches of a rank in each step, to save memory
     sync_bn: bool = False  # batch norm over all ranks
-    parallel: Literal["ddp", "fsdp"] = "ddp"  # fsdp: large backbones in pieces
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # fsdp: shards large backbones
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     pipeline: str = "auto"  # threads, dali or ffcv, as loaders.build takes it
     workers: Count | None = None  # loading threads of a rank; by default its share of the cores
     log_every: Count = 10  # steps between rows of log.csv
     checkpoint_minutes: Positive = 10.0  # between checkpoints, besides one at the end of each epoch
     checkpoint_every: Count | None = None  # steps between checkpoints, instead of minutes
-    keep: Count = 3  # the last checkpoints that are kept, besides the best
+    keep: Count = 3  # number of last checkpoints to keep, besides the best
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Evaluate:
     knn_every: Whole = 1  # epochs between kNN evaluations; 0 for never
     k: Count = 20  # neighbours that vote
     temperature: Positive = 0.07  # of their votes
-    images: Count = 50_000  # at most so many of the training images make the bank
+    images: Count = 50_000  # limit on the training images in the bank
     view: str = "eval(size=224, short_side=256)"  # the recipe of the views that are evaluated
     batch_size: Count = 256  # images at a time, on each rank
 
@@ -97,9 +97,9 @@ class Log:
 
 @dataclass
 class Config:
-    method_name: str = "dilo"  # the method that was chosen
+    method_name: str = "dilo"  # the chosen method
     method: Any = None  # its own settings
-    scale: str = "paper"  # the preset that was chosen
+    scale: str = "paper"  # the chosen preset
     size: Annotated[int, Bounds(16, 2048)] = 224  # side of a view in pixels
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
@@ -107,7 +107,7 @@ class Config:
     train: Train = field(default_factory=Train)
     evaluate: Evaluate = field(default_factory=Evaluate)
     log: Log = field(default_factory=Log)
-    name: str = ""  # of the run's folder; by default made of method, data and scale
+    name: str = ""  # of the run's folder; by default METHOD-DATA-SCALE
     out: str = "runs"  # the folder of all runs
     seed: Annotated[int, Bounds(0, 2**63 - 1)] = 0  # of views, order and weights
     resume: str = "auto"  # auto, never, or a checkpoint to go on from

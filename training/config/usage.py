@@ -1,4 +1,4 @@
-"""What `run.py --help` says, taken from where things are defined: YAML, dataclasses, comments."""
+"""Text of `run.py --help`, generated from the YAML files, settings classes and their comments."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from patchmill.training.config.settings import Config
 HEAD = """\
 usage: python training/run.py method=METHOD [data=DATA] [scale=SCALE] [key=value ...]
 
-Trains, evaluates as it goes, and writes a report; started again, it goes on where it stopped.
+Trains, evaluates every epoch, and writes a report; the same command again resumes the run.
 On several GPUs: torchrun --nproc-per-node 8 training/run.py ...
 
   python training/run.py method=dilo data=scenes
   python training/run.py method=moco data=imagenet data.root=/data/imagenet
   python training/run.py method=emp_ssl data=cifar10 data.root=/data/cifar10 train.epochs=10
 
-  --help   this; with a method, the defaults are those of its recipe
-  --show   the settings that a run would have, as YAML, and no run
+  --help   this help; with a method, the defaults are those of its recipe
+  --show   print the settings of the run as YAML, and do not train
 """
 
 _TITLES = {
-    "method": "what is learnt, by the recipe of its paper",
-    "data": "what from (default: scenes)",
-    "scale": "presets (default: what goes with the data, or else paper)",
+    "method": "the method, with its paper's recipe",
+    "data": "the data set (default: scenes)",
+    "scale": "presets (default: the data set's own, else paper)",
     "model": "the backbone, instead of the recipe's",
     "optim": "the optimiser, instead of the recipe's",
-    "evaluate": "how often to look, and how closely",
+    "evaluate": "kNN evaluation during training",
 }
 
 
 def text(words: Sequence[str]) -> str:
-    """The help; its defaults are those of the recipe, where `words` choose one."""
+    """The help text, with the defaults of the recipe that `words` choose."""
     config = compose.compose(words) if words else Config()
     return "\n".join([HEAD, *_groups(), *_settings(config)])
 
@@ -55,13 +55,13 @@ def _settings(config: Config) -> Iterator[str]:
     yield "[0.9,0.95], or none"
     yield ""
     for key, kind, value, about in _rows(config, ""):
-        yield f"  {key:<26} {shown(value):<11} {about} ({kind})"
+        yield f"  {key:<26} {format_value(value):<11} {about} ({kind})"
     if config.method is None:
         yield "  method.*                    the method's own: see --help with method=..."
 
 
 def _rows(config: Any, prefix: str) -> Iterator[tuple[str, str, Any, str]]:
-    """Key, type, value and comment of each setting, and of those of its sections."""
+    """Key, type, value and comment of each setting, nested ones included."""
     cls: type = type(config)
     about = comments(cls)
     for name, kind in typed.field_annotations(cls).items():
@@ -73,20 +73,20 @@ def _rows(config: Any, prefix: str) -> Iterator[tuple[str, str, Any, str]]:
 
 
 def comments(cls: type) -> dict[str, str]:
-    """Field -> the comment behind it, of a dataclass and what it is made from."""
-    found = dict.fromkeys(typed.field_annotations(cls), "")
+    """Field -> its comment in the source, for a dataclass and its bases."""
+    about = dict.fromkeys(typed.field_annotations(cls), "")
     for base in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
         for line in inspect.getsource(base).splitlines():
             if match := re.match(r"    (\w+): .*  # (.+)", line):
-                found[match[1]] = match[2]
-    return found
+                about[match[1]] = match[2]
+    return about
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):
-        return f"[{','.join(map(shown, value))}]"
+        return f"[{','.join(map(format_value, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value) or "''"

@@ -1,1 +1,1 @@
-"""What a trained network knows: kNN, linear probes, patches, reliance on backgrounds."""
+"""Evaluation of trained networks: kNN, linear probes, patches, reliance on backgrounds."""

@@ -1,4 +1,4 @@
-"""What a network makes of every image of a data set, in evaluation mode and without a trace."""
+"""Extract features of every image of a data set, in evaluation mode and without side effects."""
 
 from __future__ import annotations
 
@@ -20,77 +20,77 @@ from patchmill.training.ranks import distributed
 
 
 class Features(NamedTuple):
-    """Of each image one row, in the order of their ids."""
+    """One row per image, in the order of ids."""
 
     rows: torch.Tensor  # [N, d] float32
     labels: torch.Tensor  # [N] int64; -1 where there is none
     ids: torch.Tensor  # [N] int64, on the CPU
 
 
-UNSEEN = -2
+MISSING = -2  # label of a row that no rank has filled
 
-Represent = Callable[[ViewBatch], torch.Tensor]  # a batch to [B, d]
+Embed = Callable[[ViewBatch], torch.Tensor]  # a batch to [B, d]
 
 
 def extract(
     network: nn.Module,
     loader: Loader,
-    most: int | None = None,
+    limit: int | None = None,
     amp: torch.dtype | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Features:
-    """`network` of the one view of each image; of `most` images, drawn by the loader's seed."""
+    """Features of the single view of each image; of `limit` images, drawn by the loader's seed."""
 
-    def represent(batch: ViewBatch) -> torch.Tensor:
+    def embed(batch: ViewBatch) -> torch.Tensor:
         (view,) = batch.crops()
         return network(view)
 
-    return gathered(represent, network, loader, most, amp, advance)
+    return extract_with(embed, network, loader, limit, amp, advance)
 
 
 @torch.no_grad()
-def gathered(
-    represent: Represent,
+def extract_with(
+    embed: Embed,
     network: nn.Module,
     loader: Loader,
-    most: int | None = None,
+    limit: int | None = None,
     amp: torch.dtype | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Features:
-    """The same for what `represent` makes of a batch, with `network` in evaluation mode.
+    """`extract` with `embed` applied to each batch, and `network` in evaluation mode.
 
-    Every rank ends up with the rows of all.
+    Every rank gets the rows of all.
     """
-    seen = images_seen(loader, most)
-    wanted = np.sort(Order(images_seen(loader), loader.seed).ids(0, 0, seen))
+    count = count_images(loader, limit)
+    wanted = np.sort(Order(count_images(loader), loader.seed).ids(0, 0, count))
     rows = labels = None
     with evaluating(network, loader):
-        for batch in islice(loader, _steps(loader, len(wanted))):
+        for batch in islice(loader, _batches(loader, len(wanted))):
             with torch.autocast(batch_device(batch), amp, enabled=amp is not None):
-                found = represent(batch).float()
+                features = embed(batch).float()
             if rows is None or labels is None:
-                rows = found.new_zeros(len(wanted), found.shape[1])
-                labels = torch.full((len(wanted),), UNSEEN, device=found.device)
-            places, chosen = (it.to(rows.device) for it in _places(batch.ids.numpy(), wanted))
-            rows[places] = found[chosen]
-            labels[places] = -1 if batch.labels is None else batch.labels[chosen]
+                rows = features.new_zeros(len(wanted), features.shape[1])
+                labels = torch.full((len(wanted),), MISSING, device=features.device)
+            targets, chosen = (index.to(rows.device) for index in _match(batch.ids.numpy(), wanted))
+            rows[targets] = features[chosen]
+            labels[targets] = -1 if batch.labels is None else batch.labels[chosen]
             advance(len(batch))
     assert rows is not None and labels is not None, "a loader has a batch for every rank"
-    return _shared(rows, labels, torch.from_numpy(wanted))
+    return _merge_ranks(rows, labels, torch.from_numpy(wanted))
 
 
-def images_seen(loader: Loader, most: int | None = None) -> int:
-    """How many images are represented."""
+def count_images(loader: Loader, limit: int | None = None) -> int:
+    """Number of images that `extract` sees."""
     source = loader.source
     count = source.sample_count
     if count is None:
         raise MillError(f"{source.name} is streamed, which cannot be evaluated: fetch the shards")
-    return min(count, most or count)
+    return min(count, limit or count)
 
 
 @contextmanager
 def evaluating(network: nn.Module, loader: Loader) -> Iterator[None]:
-    """Modes of all its modules come back, the random generators and the loader's threads, too."""
+    """Evaluation mode; afterwards restores modes and random generators, and closes the loader."""
     modes = {module: module.training for module in network.modules()}
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices):
@@ -107,23 +107,23 @@ def batch_device(batch: ViewBatch) -> str:
     return next(iter(batch.views.values())).device.type
 
 
-def _steps(loader: Loader, images: int) -> int:
-    """Of the loader's epoch, until so many images have been seen."""
-    together = loader.state_dict()["global_batch"]
-    return -(-images // together)
+def _batches(loader: Loader, images: int) -> int:
+    """Batches of the loader's epoch that hold so many images, over all ranks."""
+    global_batch = loader.state_dict()["global_batch"]
+    return -(-images // global_batch)
 
 
-def _places(ids: np.ndarray, wanted: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the wanted ones of a batch's ids belong, and which of the batch they are."""
-    places = np.searchsorted(wanted, ids).clip(max=len(wanted) - 1)
-    chosen = np.flatnonzero(wanted[places] == ids)
-    return torch.from_numpy(places[chosen]), torch.from_numpy(chosen)
+def _match(ids: np.ndarray, wanted: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """For a batch's ids that are wanted: their rows in the result, and their index in the batch."""
+    rows = np.searchsorted(wanted, ids).clip(max=len(wanted) - 1)
+    chosen = np.flatnonzero(wanted[rows] == ids)
+    return torch.from_numpy(rows[chosen]), torch.from_numpy(chosen)
 
 
-def _shared(rows: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> Features:
-    """Each row is of one rank, and zeros, with no label, on the others."""
+def _merge_ranks(rows: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> Features:
+    """Sum over ranks: each row is filled on one of them, and zero on the others."""
     if distributed.current().size > 1:
         dist.all_reduce(rows)
         dist.all_reduce(labels, dist.ReduceOp.MAX)
-    seen = labels > UNSEEN  # a bad image, in whose place there was another, has no row
+    seen = labels > MISSING  # an unreadable image, replaced by another in its batch, has no row
     return Features(rows[seen], labels[seen], ids[seen.cpu()])

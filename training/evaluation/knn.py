@@ -1,7 +1,7 @@
-"""Weighted k-nearest-neighbour classification, as Wu et al. (1805.01978) and those after them do.
+"""Weighted k-nearest-neighbour classification (Wu et al., arXiv 1805.01978).
 
-Cosine similarity, the k nearest of the bank, each voting for its class with exp(similarity / T).
-Figures of different k or T, of h or z, or of other numbers of patches do not compare.
+Cosine similarity; the k nearest images of the bank vote for their class with exp(similarity / T).
+Accuracies are comparable only for the same k, T, space (h or z) and number of patches.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from patchmill.training.methods import Method
     from patchmill.training.ranks.distributed import World
 
-SIMILARITIES = 2**25  # numbers that are in memory at a time
-VOTES = 2**24
+MAX_SIMILARITIES = 2**25  # numbers in memory at a time
+MAX_VOTES = 2**24
 
 
 def online(method: Method, config: Config, world: World) -> dict[str, float]:
-    """Top-1 accuracy of the backbone's h as it is now, of `data.test` by the training images.
+    """Top-1 accuracy of the backbone's h during training, on `data.test` with a training bank.
 
-    The same on all ranks; leaves the networks, the generators and the training loader as they were.
+    The same on all ranks. Networks, generators and the training loader are left as they were.
     """
     from patchmill.training import data
 
     bank = data.open_evaluation(config, world, "train")
     tests = data.open_evaluation(config, world, "test")
-    most = config.evaluate.images
+    limit = config.evaluate.images
     return {
         "knn": accuracy(
-            extract(method.backbone, bank, most),
+            extract(method.backbone, bank, limit),
             extract(method.backbone, tests),
             config.evaluate.k,
             config.evaluate.temperature,
@@ -43,10 +43,10 @@ def online(method: Method, config: Config, world: World) -> dict[str, float]:
 
 
 def accuracy(bank: Features, tests: Features, k: int, temperature: float) -> float:
-    """The share of `tests` whose class the bank tells."""
+    """Top-1 accuracy on `tests`."""
     classes = int(torch.maximum(bank.labels.max(), tests.labels.max())) + 1
-    found = classify(bank.rows, bank.labels, tests.rows, k, temperature, classes)
-    return (found == tests.labels).double().mean().item()
+    predicted = classify(bank.rows, bank.labels, tests.rows, k, temperature, classes)
+    return (predicted == tests.labels).double().mean().item()
 
 
 def classify(
@@ -58,16 +58,16 @@ def classify(
     classes: int,
     chunk: int | None = None,
 ) -> torch.Tensor:
-    """The class of each query: bank [N, d] with labels [N], queries [Q, d]; int64 [Q].
+    """Class of each query, int64 [Q], from bank [N, d] with labels [N] and queries [Q, d].
 
-    Works on `chunk` queries at a time, by default as many as keep memory bounded; no choice of it
-    changes a result. Where the bank has fewer than k, all of it votes.
+    `chunk` queries are classified at a time, by default as many as bound the memory; results do not
+    depend on it. A bank of fewer than k rows votes as a whole.
     """
     bank, k = normalize(bank.float(), dim=1), min(k, len(bank))
-    chunk = chunk or max(1, min(SIMILARITIES // len(bank), VOTES // (k * classes)))
-    found = []
+    chunk = chunk or max(1, min(MAX_SIMILARITIES // len(bank), MAX_VOTES // (k * classes)))
+    predicted = []
     for part in normalize(queries.float(), dim=1).split(chunk):
         similarity, nearest = (part @ bank.T).topk(k)
         votes = (similarity / temperature).exp()[..., None] * one_hot(labels[nearest], classes)
-        found.append(votes.sum(1).argmax(1))
-    return torch.cat(found)
+        predicted.append(votes.sum(1).argmax(1))
+    return torch.cat(predicted)

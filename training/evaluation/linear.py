@@ -1,8 +1,8 @@
-"""Linear probes on features that are computed once: the protocols of the papers, one a row.
+"""Linear probes on cached features, by the protocols of the papers.
 
-Published probes of ImageNet see other random crops in each epoch, for which the network runs again.
-On cached features, of one view or of a mean over patches, a probe takes seconds and sees the same
-vectors in each.
+Published ImageNet probes see new random crops in each epoch, for which the network runs again. On
+cached features, of one view or of a mean over patches, a probe takes seconds and sees the same
+vectors in every epoch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PROTOCOLS = {
 class Probe(NamedTuple):
     lr: float
     last: float  # accuracy after the last epoch: the one to report
-    best: float  # of all epochs, chosen on the test images: to compare with those who report it
+    best: float  # best epoch, chosen on the test images: to compare with papers that report it
 
 
 def probe(
@@ -53,15 +53,15 @@ def probe(
     seed: int = 0,
     advance: Callable[[int], None] = lambda epochs: None,
 ) -> list[Probe]:
-    """A classifier for each of the learning rates, by default the protocol's, side by side.
+    """Train one linear classifier per learning rate (by default the protocol's), side by side.
 
-    They see the same batches, in an order drawn from the seed, and do not touch each other. A
-    function makes the features to train on in each epoch, of other views.
+    All see the same batches, in an order drawn from the seed, and are independent of each other. If
+    `train` is a function, it returns the features of each epoch.
     """
-    chosen = list(rates) or [protocol.optim.lr]
-    now = train() if callable(train) else train
-    classes = int(torch.maximum(now.labels.max(), tests.labels.max())) + 1
-    layers = _layers(now.rows.shape[1], classes, len(chosen), seed).to(now.rows.device)
+    rates = list(rates) or [protocol.optim.lr]
+    features = train() if callable(train) else train
+    classes = int(torch.maximum(features.labels.max(), tests.labels.max())) + 1
+    layers = _layers(features.rows.shape[1], classes, len(rates), seed).to(features.rows.device)
     optimiser = torch.optim.SGD(
         [{"params": layer.parameters(), "lr": 0.0} for layer in layers],
         momentum=protocol.optim.momentum,
@@ -71,19 +71,19 @@ def probe(
     curves = []
     for epoch in range(protocol.epochs):
         if callable(train) and epoch:
-            now = train()
-        order = torch.randperm(len(now.rows), generator=generator).to(now.rows.device)
-        _epoch(layers, optimiser, now, order, protocol, chosen, epoch)
+            features = train()
+        order = torch.randperm(len(features.rows), generator=generator).to(features.rows.device)
+        _train_epoch(layers, optimiser, features, order, protocol, rates, epoch)
         curves.append([_accuracy(layer, tests) for layer in layers])
         advance(1)
     return [
-        Probe(lr, its[-1], max(its))
-        for lr, its in zip(chosen, zip(*curves, strict=True), strict=True)
+        Probe(lr, accuracies[-1], max(accuracies))
+        for lr, accuracies in zip(rates, zip(*curves, strict=True), strict=True)
     ]
 
 
 def _layers(width: int, classes: int, count: int, seed: int) -> nn.ModuleList:
-    """The same start for all: MoCo's, normal weights of 0.01 and no bias."""
+    """Classifiers with equal initial weights: MoCo's, normal with std 0.01, and no bias."""
     layer = nn.Linear(width, classes)
     with torch.no_grad():
         layer.weight.normal_(0, 0.01, generator=torch.Generator().manual_seed(seed))
@@ -91,7 +91,7 @@ def _layers(width: int, classes: int, count: int, seed: int) -> nn.ModuleList:
     return nn.ModuleList(copy.deepcopy(layer) for _ in range(count))
 
 
-def _epoch(
+def _train_epoch(
     layers: nn.ModuleList,
     optimiser: torch.optim.Optimizer,
     train: Features,
@@ -102,11 +102,12 @@ def _epoch(
 ) -> None:
     batches = order.split(protocol.batch)
     steps = len(batches) * protocol.epochs
-    for number, batch in enumerate(batches):
-        step = epoch * len(batches) + number
-        share = schedules.at(protocol.optim, 256, step, steps, len(batches)).lr / protocol.optim.lr
+    for index, batch in enumerate(batches):
+        step = epoch * len(batches) + index
+        lr = schedules.rates_at(protocol.optim, 256, step, steps, len(batches)).lr
+        factor = lr / protocol.optim.lr
         for group, lr in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = lr * share
+            group["lr"] = lr * factor
         rows, labels = train.rows[batch], train.labels[batch]
         optimiser.zero_grad()
         torch.stack([cross_entropy(layer(rows), labels) for layer in layers]).sum().backward()
@@ -115,8 +116,8 @@ def _epoch(
 
 @torch.no_grad()
 def _accuracy(layer: nn.Module, tests: Features) -> float:
-    right = [
+    correct = [
         (layer(rows).argmax(1) == labels).sum()
         for rows, labels in zip(tests.rows.split(8192), tests.labels.split(8192), strict=True)
     ]
-    return (torch.stack(right).sum() / len(tests.rows)).item()
+    return (torch.stack(correct).sum() / len(tests.rows)).item()

@@ -1,8 +1,8 @@
-"""A picture of patches beside those that are nearest to them, in h and in z, of other images."""
+"""Picture of query patches and their nearest patches of other images, in h and in z."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,54 +14,52 @@ from patchmill.loaders.preview.text import INK, MUTED, font
 from patchmill.loaders.recipe import Recipe
 from patchmill.training import data
 from patchmill.training.evaluation.features import evaluating
-from patchmill.training.evaluation.patches import Means
+from patchmill.training.evaluation.patch_means import PatchMeans
+from patchmill.training.evaluation.trained_run import Space, TrainedRun
 from patchmill.training.ranks.distributed import World
 
-if TYPE_CHECKING:
-    from patchmill.training.evaluation.trained import Space, Trained
-
 FILE = "neighbours.png"
-OF_AN_IMAGE = 16
-IMAGES = 250  # of which patches are compared
+IMAGES = 250  # whose patches are compared
+PER_IMAGE = 16  # patches
 NEAREST = 8
-SIDE, GAP, HEAD = 48, 4, 24  # pixels of the picture
+SIDE, GAP, HEAD = 48, 4, 24  # pixels: a patch, the gap between two, the row of titles
 
 
-class Patches(NamedTuple):
-    pictures: np.ndarray  # [P, SIDE, SIDE, 3] uint8
-    images: torch.Tensor  # [P] of which image each is
+class EmbeddedPatches(NamedTuple):
+    pixels: np.ndarray  # [P, SIDE, SIDE, 3] uint8
+    images: torch.Tensor  # [P] id of the image of each
     embeddings: dict[Space, torch.Tensor]  # [P, d] each
 
 
-def draw(run: Trained, recipe: Recipe, queries: int) -> Image.Image:
-    """One row for each query: the patch, its nearest in h, and, if there is a z, those in z."""
+def draw(run: TrainedRun, recipe: Recipe, queries: int) -> Image.Image:
+    """One row per query: the patch, its nearest in h and, if there is a projector, in z."""
     patches = collect(run, recipe)
     chosen = torch.linspace(0, len(patches.images) - 1, queries).round().long()
     spaces = list(patches.embeddings)
-    wide = NEAREST * (SIDE + GAP)
+    block = NEAREST * (SIDE + GAP)
     sheet = Image.new(
         "RGB",
-        (SIDE + GAP + len(spaces) * (wide + 4 * GAP), HEAD + len(chosen) * (SIDE + GAP)),
+        (SIDE + GAP + len(spaces) * (block + 4 * GAP), HEAD + len(chosen) * (SIDE + GAP)),
         (255, 255, 255),
     )
     pen = ImageDraw.Draw(sheet)
     pen.text((0, HEAD / 2), "patch", INK, font(12), anchor="lm")
     for number, space in enumerate(spaces):
-        left = SIDE + 5 * GAP + number * (wide + 4 * GAP)
+        left = SIDE + 5 * GAP + number * (block + 4 * GAP)
         pen.text((left, HEAD / 2), f"nearest in {space}", MUTED, font(12), anchor="lm")
         found = nearest(patches.embeddings[space], patches.images, chosen, NEAREST)
-        for row, places in enumerate(found.tolist()):
-            for column, place in enumerate(places):
-                _put(sheet, patches.pictures[place], left + column * (SIDE + GAP), row)
-    for row, place in enumerate(chosen.tolist()):
-        _put(sheet, patches.pictures[place], 0, row)
+        for row, indices in enumerate(found.tolist()):
+            for column, index in enumerate(indices):
+                _put(sheet, patches.pixels[index], left + column * (SIDE + GAP), row)
+    for row, index in enumerate(chosen.tolist()):
+        _put(sheet, patches.pixels[index], 0, row)
     return sheet
 
 
 def nearest(
     embeddings: torch.Tensor, images: torch.Tensor, queries: torch.Tensor, count: int
 ) -> torch.Tensor:
-    """[Q, count]: for rows `queries`, the rows of other images with the largest cosine."""
+    """Rows of other images with the largest cosine to the rows `queries`: [Q, count]."""
     rows = normalize(embeddings, dim=1)
     cosine = rows[queries] @ rows.T
     cosine[images[queries][:, None] == images[None]] = -torch.inf
@@ -70,11 +68,11 @@ def nearest(
 
 
 @torch.no_grad()
-def collect(run: Trained, recipe: Recipe) -> Patches:
-    """The patches of some test images, by this rank alone."""
-    alone = World(device=run.world.device)
-    loader = data.open_evaluation(run.config, alone, "test", recipe, 16, labelled=False)
-    means, pictures, images, found = Means(run), [], [], []
+def collect(run: TrainedRun, recipe: Recipe) -> EmbeddedPatches:
+    """Embed the patches of some test images, on this rank alone."""
+    one_rank = World(device=run.world.device)
+    loader = data.open_evaluation(run.config, one_rank, "test", recipe, 16, labelled=False)
+    means, pixels, images, embedded = PatchMeans(run), [], [], []
     with (
         evaluating(run.method, loader),
         track("patches for the picture of neighbours", IMAGES, unit="images") as advance,
@@ -83,27 +81,27 @@ def collect(run: Trained, recipe: Recipe) -> Patches:
             (group,) = batch.views
             views = batch.views[group].transpose(0, 1).flatten(0, 1)
             with torch.autocast(views.device.type, run.amp, enabled=run.amp is not None):
-                found.append([rows.cpu() for rows in means.embed(views)])
-            pictures.append(_shown(views, loader.recipe))
+                embedded.append([rows.cpu() for rows in means.embed(views)])
+            pixels.append(_to_bytes(views, loader.recipe))
             images.append(batch.ids.repeat(views.shape[0] // len(batch)))
             advance(len(batch))
-            if sum(map(len, images)) >= IMAGES * OF_AN_IMAGE:
+            if sum(map(len, images)) >= IMAGES * PER_IMAGE:
                 break
-    spaces = zip(run.spaces, zip(*found, strict=True), strict=True)
+    spaces = zip(run.spaces, zip(*embedded, strict=True), strict=True)
     embeddings = {space: torch.cat(list(rows)) for space, rows in spaces}
-    return Patches(np.concatenate(pictures), torch.cat(images), embeddings)
+    return EmbeddedPatches(np.concatenate(pixels), torch.cat(images), embeddings)
 
 
-def _shown(views: torch.Tensor, recipe: Recipe) -> np.ndarray:
-    """Back from the network's numbers to bytes, at the picture's size."""
+def _to_bytes(views: torch.Tensor, recipe: Recipe) -> np.ndarray:
+    """Undo the normalisation, and resize to SIDE x SIDE uint8."""
     (group,) = recipe.views
     mean, std = (
-        torch.tensor(it, device=views.device)[:, None, None] for it in (group.mean, group.std)
+        torch.tensor(value, device=views.device)[:, None, None] for value in (group.mean, group.std)
     )
     pixels = (views.float() * std + mean).clamp(0, 1)
     scaled = torch.nn.functional.interpolate(pixels, (SIDE, SIDE), mode="bilinear", antialias=True)
     return (scaled * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _put(sheet: Image.Image, picture: np.ndarray, x: int, row: int) -> None:
-    sheet.paste(Image.fromarray(picture), (x, HEAD + row * (SIDE + GAP)))
+def _put(sheet: Image.Image, pixels: np.ndarray, x: int, row: int) -> None:
+    sheet.paste(Image.fromarray(pixels), (x, HEAD + row * (SIDE + GAP)))

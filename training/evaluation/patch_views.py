@@ -1,4 +1,4 @@
-"""The views that an image is evaluated by in patches: of the scale that was trained on."""
+"""Recipes of evaluation views: a central view, and patches at the scale of training."""
 
 from __future__ import annotations
 
@@ -17,75 +17,75 @@ GROUP = "patches"
 
 
 def central(config: Config) -> Recipe:
-    """The whole image, or of photos its centre, at the size that the patches have.
+    """One view of the whole image, or of a photo's centre, at the size of the training patches.
 
-    Not at their magnification: a network that learnt from patches has not seen such views.
+    Its magnification is smaller than theirs: a network trained on patches has not seen such views.
     """
-    views = trained_on(config)
-    (seen, *_) = evaluation_recipe(config).views
-    law = seen.crop
-    margin = law.short_side / seen.size if isinstance(law, Centre) else 1.0
-    return _plain(views, 1, Centre(max(views.size, round(views.size * margin))))
+    views = training_views(config)
+    (view, *_) = evaluation_recipe(config).views
+    crop = view.crop
+    margin = crop.short_side / view.size if isinstance(crop, Centre) else 1.0
+    return _without_augmentation(views, 1, Centre(max(views.size, round(views.size * margin))))
 
 
 def grid(config: Config, count: int, area: float | None = None) -> Recipe:
-    """`count` patches at even steps, a square number; one alone is in the middle."""
-    side, views = math.isqrt(count), trained_on(config)
+    """`count` patches on a square grid of even steps; a single one is in the middle."""
+    side, views = math.isqrt(count), training_views(config)
     if side**2 != count:
         raise MillError(
             f"{count} patches are no square grid: take {side**2} or {(side + 1) ** 2}, or "
             "sampling=random"
         )
     if area is None and isinstance(views.crop, Window):
-        return _plain(views, 1, Spread(side, side, short_side=views.crop.short_side))
-    return _plain(views, 1, Spread(side, side, area or trained_area(views)))
+        return _without_augmentation(views, 1, Spread(side, side, short_side=views.crop.short_side))
+    return _without_augmentation(views, 1, Spread(side, side, area or trained_area(views)))
 
 
 def random(
     config: Config, count: int, photometric: bool = False, area: float | None = None
 ) -> Recipe:
-    """`count` patches drawn as in training, which also mirrors them; with its colours, or not."""
-    views = trained_on(config)
-    law = views.crop
-    if area is not None or not isinstance(law, Window):
+    """`count` patches drawn and flipped as in training; `photometric` adds its colour changes."""
+    views = training_views(config)
+    crop = views.crop
+    if area is not None or not isinstance(crop, Window):
         scale = area or trained_area(views)
-        law = Crop((scale, scale), law.ratio if isinstance(law, Crop) else (1.0, 1.0))
-    views = replace(views, name=GROUP, count=count, crop=law, paste=None)
+        crop = Crop((scale, scale), crop.ratio if isinstance(crop, Crop) else (1.0, 1.0))
+    views = replace(views, name=GROUP, count=count, crop=crop, paste=None)
     if not photometric:
-        flip = _repeated(views.flip, count)
+        flip = _cycle(views.flip, count)
         return Recipe((replace(views, flip=flip, colour=None, blur=None, solarise=0.0),))
     colour, blur = views.colour, views.blur
     if colour:
-        p, grey = _repeated(colour.p, count), _repeated(colour.grey, count)
+        p, grey = _cycle(colour.p, count), _cycle(colour.grey, count)
         colour = replace(colour, p=p, grey=grey)
     if blur:
-        blur = replace(blur, p=_repeated(blur.p, count))
-    flip, solarise = _repeated(views.flip, count), _repeated(views.solarise, count)
+        blur = replace(blur, p=_cycle(blur.p, count))
+    flip, solarise = _cycle(views.flip, count), _cycle(views.solarise, count)
     return Recipe((replace(views, flip=flip, colour=colour, blur=blur, solarise=solarise),))
 
 
-def trained_on(config: Config) -> Views:
+def training_views(config: Config) -> Views:
     return training_recipe(config).views[0]
 
 
 def trained_area(views: Views) -> float:
-    """The share of an image that each patch showed."""
-    law = views.crop
-    if isinstance(law, Crop) and law.scale[0] == law.scale[1]:
-        return law.scale[0]
+    """Area of a training patch, as a fraction of its image."""
+    crop = views.crop
+    if isinstance(crop, Crop) and crop.scale[0] == crop.scale[1]:
+        return crop.scale[0]
     raise MillError(
         "this run did not learn from patches of one scale: say which to evaluate, as a share of "
         "the image, such as area=0.2"
     )
 
 
-def _plain(views: Views, count: int, law: Centre | Spread) -> Recipe:
-    how = views.interpolation
-    return Recipe((Views(GROUP, count, views.size, law, flip=0.0, interpolation=how),))
+def _without_augmentation(views: Views, count: int, crop: Centre | Spread) -> Recipe:
+    group = Views(GROUP, count, views.size, crop, flip=0.0, interpolation=views.interpolation)
+    return Recipe((group,))
 
 
-def _repeated(chance: Chance, count: int) -> Chance:
-    """Chances of as many views, from those of training's, in turn."""
+def _cycle(chance: Chance, count: int) -> Chance:
+    """Probabilities for `count` views: training's, in turn."""
     if not isinstance(chance, tuple):
         return chance
     return tuple(chance[i % len(chance)] for i in range(count))

@@ -1,4 +1,4 @@
-"""What is learnt: one file for each method, which reads like its paper's algorithm box."""
+"""Methods, one per file, each written like its paper's algorithm box."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def build(config: Config, backbone: Backbone, labels: int | None = None) -> Method:
-    """The method of a run; `labels` is how many classes the data has, where they are known."""
+def build(config: Config, backbone: Backbone, classes: int | None = None) -> Method:
+    """Build the method of a run; `classes` is the number of classes, for methods with labels."""
     method = METHODS[config.method_name]
     method.check(config.method, training_recipe(config))
     if not method.needs_labels:
         return method(config.method, backbone)
-    if not labels:
+    if not classes:
         raise MillError(
             f"method {config.method_name} learns from labels, and {config.data.train} has none"
         )
-    return method(config.method, backbone, labels)
+    return method(config.method, backbone, classes)

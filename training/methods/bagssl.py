@@ -1,7 +1,7 @@
 """BagSSL (Chen et al., arXiv 2206.08954): joint embedding of fixed-scale patches of an image.
 
-The views are patches of one scale; any joint-embedding objective will do. An image is represented
-by the mean of its patches' h, which `evaluate=patches` computes.
+Any joint-embedding objective works on the patches. An image is represented by the mean of its
+patches' h, which `evaluate=patches` computes.
 """
 
 from __future__ import annotations
@@ -15,28 +15,35 @@ from torch.nn.functional import normalize
 
 from patchmill.loaders.batch import ViewBatch
 from patchmill.training.config.settings import Amount, Count, Positive, Share
-from patchmill.training.methods.method import Losses, Method, Progress, by_view, flat, spread
+from patchmill.training.methods.method import (
+    Losses,
+    Method,
+    Progress,
+    embedding_std,
+    flatten_views,
+    unflatten_views,
+)
 from patchmill.training.nets import heads
 from patchmill.training.nets.backbones import Backbone
 from patchmill.training.nets.ema import Teacher
 from patchmill.training.objectives.byol import byol
 from patchmill.training.objectives.nt_xent import nt_xent
-from patchmill.training.objectives.tcr import agreement, rate
+from patchmill.training.objectives.tcr import agreement, coding_rate
 from patchmill.training.objectives.vicreg import vicreg
 
 
 @dataclass
 class BagSSLSettings:
     views: str = "bagssl"  # the recipe: a preset with its knobs, or a YAML file
-    objective: Literal["tcr", "vicreg", "simclr", "byol"] = "tcr"  # what keeps patches together
-    hidden: list[Count] = field(default_factory=lambda: [4096, 4096])  # the projector's layers
-    dim: Count = 128  # of its output
-    eps: Positive = 0.2  # tcr: precision that the coding rate is for
+    objective: Literal["tcr", "vicreg", "simclr", "byol"] = "tcr"  # loss on the patches
+    hidden: list[Count] = field(default_factory=lambda: [4096, 4096])  # widths of the projector
+    dim: Count = 128  # width of the projector's output
+    eps: Positive = 0.2  # tcr: distortion of the coding rate
     weight: Amount = 30.0  # tcr: of the patches' agreement
     temperature: Positive = 0.1  # simclr: of the logits
-    invariance: Amount = 25.0  # vicreg: weight of the patches' distance
-    variance: Amount = 25.0  # vicreg: weight of what keeps every component varying
-    covariance: Amount = 1.0  # vicreg: weight of what keeps components apart
+    invariance: Amount = 25.0  # vicreg: weight of the invariance term
+    variance: Amount = 25.0  # vicreg: weight of the variance term
+    covariance: Amount = 1.0  # vicreg: weight of the covariance term
     momentum: Share = 0.99  # byol: of the teacher
 
 
@@ -53,13 +60,13 @@ class BagSSL(Method):
             self.teacher = Teacher(nn.Sequential(self.backbone, self.projector))
             self.predictor = heads.mlp([settings.dim, settings.hidden[0], settings.dim])
 
-    def step_begins(self, progress: Progress) -> None:
+    def on_step_start(self, progress: Progress) -> None:
         if self.teacher:
             student = nn.Sequential(self.backbone, self.projector)
             self.teacher.update(student, self.settings.momentum)
 
     def forward(self, batch: ViewBatch) -> Losses:
-        z = by_view(self.projector(self.backbone(flat(batch))).float(), batch)
+        z = unflatten_views(self.projector(self.backbone(flatten_views(batch))).float(), batch)
         objectives = {
             "tcr": self._tcr,
             "vicreg": self._vicreg,
@@ -67,18 +74,18 @@ class BagSSL(Method):
             "byol": self._byol,
         }
         loss = objectives[self.settings.objective](z, batch)
-        return Losses(loss, {"spread": spread(normalize(z, dim=-1))})
+        return Losses(loss, {"spread": embedding_std(normalize(z, dim=-1))})
 
     def _tcr(self, z: torch.Tensor, batch: ViewBatch) -> torch.Tensor:
         z = normalize(z, dim=-1)
-        return -rate(z, self.settings.eps) - self.settings.weight * agreement(z)
+        return -coding_rate(z, self.settings.eps) - self.settings.weight * agreement(z)
 
     def _vicreg(self, z: torch.Tensor, batch: ViewBatch) -> torch.Tensor:
-        its, terms = self.settings, vicreg(z)
+        weights, terms = self.settings, vicreg(z)
         return (
-            its.invariance * terms.invariance
-            + its.variance * terms.variance
-            + its.covariance * terms.covariance
+            weights.invariance * terms.invariance
+            + weights.variance * terms.variance
+            + weights.covariance * terms.covariance
         )
 
     def _simclr(self, z: torch.Tensor, batch: ViewBatch) -> torch.Tensor:
@@ -86,5 +93,6 @@ class BagSSL(Method):
 
     def _byol(self, z: torch.Tensor, batch: ViewBatch) -> torch.Tensor:
         assert self.teacher and self.predictor
-        predicted = by_view(self.predictor(z.flatten(0, 1)).float(), batch)
-        return byol(predicted, by_view(self.teacher(flat(batch)).float(), batch))
+        predictions = unflatten_views(self.predictor(z.flatten(0, 1)).float(), batch)
+        targets = unflatten_views(self.teacher(flatten_views(batch)).float(), batch)
+        return byol(predictions, targets)

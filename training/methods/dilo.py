@@ -1,7 +1,7 @@
-"""DiLo (Zhao et al., arXiv 2004.06638): MoCo on views whose background was exchanged.
+"""DiLo (Zhao et al., arXiv 2004.06638): MoCo on views with swapped backgrounds.
 
-The salient part of an image is pasted on another background in some of its views, so that what the
-two views agree on is the foreground. All of that is in the recipe; the learner stays as it is.
+In some views the salient foreground is pasted on another background, so that two views of an image
+share the foreground alone. The recipe does all of that; the learner is MoCo's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """EMP-SSL (Tong et al., arXiv 2304.03977): many fixed-scale patches of each image, few epochs.
 
-Every patch is drawn to the mean of its image's patches, and each set of patches that holds one of
-every image takes up as much room as it can.
+Every patch agrees with the mean of its image's patches, while the coding rate of each patch index
+over the batch is maximised.
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ from torch.nn.functional import normalize
 from patchmill.kernels.bags import bag_loss
 from patchmill.loaders.batch import ViewBatch
 from patchmill.training.config.settings import Amount, Count, Positive
-from patchmill.training.methods.method import Losses, Method, by_view, flat, spread
+from patchmill.training.methods.method import (
+    Losses,
+    Method,
+    embedding_std,
+    flatten_views,
+    unflatten_views,
+)
 from patchmill.training.nets import heads
 from patchmill.training.nets.backbones import Backbone
-from patchmill.training.objectives.tcr import rate
+from patchmill.training.objectives.tcr import coding_rate
 
 
 @dataclass
@@ -26,7 +32,7 @@ class EMPSSLSettings:
     views: str = "emp_ssl"  # the recipe: a preset with its knobs, or a YAML file
     hidden: Count = 4096  # width of h, which is what is evaluated, and of the projector
     dim: Count = 1024  # of z
-    eps: Positive = 0.2  # precision that the coding rate is for
+    eps: Positive = 0.2  # distortion of the coding rate
     weight: Amount = 200.0  # of the patches' agreement with their mean
 
 
@@ -40,14 +46,19 @@ class EMPSSL(Method):
         self.projector = heads.mlp([settings.hidden, settings.hidden, settings.dim])
 
     def forward(self, batch: ViewBatch) -> Losses:
-        z = by_view(normalize(self.projector(self.backbone(flat(batch))).float()), batch)
-        apart, room = bag_loss(z), rate(z, self.settings.eps)
-        parts = {"rate": room.detach(), "agreement": -apart.detach(), "spread": spread(z)}
-        return Losses(self.settings.weight * apart - room, parts)
+        z = self.projector(self.backbone(flatten_views(batch))).float()
+        z = unflatten_views(normalize(z), batch)
+        invariance, rate = bag_loss(z), coding_rate(z, self.settings.eps)
+        metrics = {
+            "rate": rate.detach(),
+            "agreement": -invariance.detach(),
+            "spread": embedding_std(z),
+        }
+        return Losses(self.settings.weight * invariance - rate, metrics)
 
 
 class Widened(Backbone):
-    """A backbone and a wide layer behind it, whose output is the representation."""
+    """A backbone followed by a wide layer, whose output is the representation."""
 
     def __init__(self, backbone: Backbone, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What every method is: networks, and how a batch of views becomes a loss."""
+"""Base class of methods: networks, and a loss for a batch of views."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from patchmill.training.nets.backbones import Backbone
 
 
 class Progress(NamedTuple):
-    step: int  # the optimiser step to come, from 0
+    step: int  # the next optimiser step, from 0
     steps: int
     epoch: float
     epochs: int
@@ -22,67 +22,71 @@ class Progress(NamedTuple):
 
 class Losses(NamedTuple):
     loss: torch.Tensor  # float32 scalar
-    parts: dict[str, torch.Tensor]  # scalars without gradient, to look at
+    metrics: dict[str, torch.Tensor]  # scalars without gradient, for the log
 
 
 class Method(nn.Module):
-    """`backbone` is what is evaluated and exported: [N, 3, H, W] -> h [N, num_features].
+    """A self-supervised (or supervised) learner.
 
-    `projector`, where there is one, makes the z of h that the loss is on.
+    `backbone` is evaluated and exported: [N, 3, H, W] -> h [N, num_features]. `projector`, if any,
+    maps h to the z that the loss is on.
     """
 
-    Settings: ClassVar[type]  # a dataclass of its own settings, `views` among them
+    Settings: ClassVar[type]  # dataclass of the method's settings, with a field `views`
     backbone: Backbone
     projector: nn.Module | None
     needs_labels = False
-    views_wanted: tuple[float, float] = (2, float("inf"))  # of an image: at least, at most
+    view_counts: tuple[float, float] = (2, float("inf"))  # views of an image: minimum, maximum
 
-    def __init__(self, *what: Any) -> None:
-        """Of its settings and a backbone, and of the number of classes, if it needs labels."""
+    def __init__(self, *args: Any) -> None:
+        """Take settings and a backbone, and the number of classes if `needs_labels`."""
         super().__init__()
         self.projector = None
 
     def forward(self, batch: ViewBatch) -> Losses:
         raise NotImplementedError
 
-    def step_begins(self, progress: Progress) -> None:
-        """Once for every optimiser step, before its first forward: where teachers follow."""
+    def on_step_start(self, progress: Progress) -> None:
+        """Called once per optimiser step, before its first forward pass: updates EMA teachers."""
 
-    def global_batch_must(self, batch: int, ranks: int = 1) -> str | None:
-        """What is wrong with so many images on so many ranks, in a sentence; None if nothing."""
+    def batch_problem(self, batch: int, ranks: int = 1) -> str | None:
+        """Sentence on why this global batch size does not work on so many ranks, or None."""
         return None
 
     @classmethod
     def check(cls, settings: Any, recipe: Recipe) -> None:
-        """Refuse views that the method has no use for."""
+        """Raise a MillError if the recipe's views do not fit the method."""
         group, *others = recipe.views
         if others:
             raise MillError(
                 f"method.views: {cls.__name__} takes one group of views, and {recipe.name} makes "
                 f"{len(recipe.views)}: {', '.join(views.name for views in recipe.views)}"
             )
-        least, most = cls.views_wanted
+        least, most = cls.view_counts
         if not least <= group.count <= most:
-            wanted = f"{least}" if least == most else f"at least {least}"
+            expected = f"{least}" if least == most else f"at least {least}"
             raise MillError(
-                f"method.views: {cls.__name__} takes {wanted} views of an image, and {recipe.name} "
-                f"makes {group.count}"
+                f"method.views: {cls.__name__} takes {expected} views of an image, and "
+                f"{recipe.name} makes {group.count}"
             )
 
 
-def flat(batch: ViewBatch) -> torch.Tensor:
-    """All views of the one group, view after view: [V * B, 3, size, size]."""
+def flatten_views(batch: ViewBatch) -> torch.Tensor:
+    """All views of the only group, view-major: [V * B, 3, size, size]."""
     (group,) = batch.views
     return batch.flat(group)
 
 
-def by_view(rows: torch.Tensor, batch: ViewBatch) -> torch.Tensor:
+def unflatten_views(rows: torch.Tensor, batch: ViewBatch) -> torch.Tensor:
     """[V * B, d] -> [V, B, d]."""
     return rows.unflatten(0, (-1, len(batch)))
 
 
 @torch.no_grad()
-def spread(z: torch.Tensor) -> torch.Tensor:
-    """How far unit vectors [..., d] are from being all the same: 1 evenly spread, 0 collapsed."""
+def embedding_std(z: torch.Tensor) -> torch.Tensor:
+    """Mean std over dimensions of unit vectors [..., d], times sqrt(d): 1 uniform, 0 collapsed.
+
+    Logged under the key "spread".
+    """
     z = z.detach().float().flatten(0, -2)
     return z.std(0).mean() * z.shape[1] ** 0.5

@@ -1,4 +1,4 @@
-"""Learning from labels: what the self-supervised methods are compared with."""
+"""Supervised classification: the baseline for the self-supervised methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from patchmill.loaders.batch import ViewBatch
 from patchmill.training.config.settings import Share
-from patchmill.training.methods.method import Losses, Method, flat
+from patchmill.training.methods.method import Losses, Method, flatten_views
 from patchmill.training.nets.backbones import Backbone
 
 
@@ -22,16 +22,16 @@ class SupervisedSettings:
 class Supervised(Method):
     Settings = SupervisedSettings
     needs_labels = True
-    views_wanted = (1, float("inf"))
+    view_counts = (1, float("inf"))
 
-    def __init__(self, settings: SupervisedSettings, backbone: Backbone, labels: int) -> None:
+    def __init__(self, settings: SupervisedSettings, backbone: Backbone, classes: int) -> None:
         super().__init__()
         self.settings, self.backbone = settings, backbone
-        self.classifier = nn.Linear(backbone.num_features, labels)
+        self.classifier = nn.Linear(backbone.num_features, classes)
 
     def forward(self, batch: ViewBatch) -> Losses:
-        logits = self.classifier(self.backbone(flat(batch))).float()
-        assert batch.labels is not None  # the loader has them, or there would be no classifier
+        logits = self.classifier(self.backbone(flatten_views(batch))).float()
+        assert batch.labels is not None  # methods.build refuses data without labels
         labels = batch.labels.repeat(len(logits) // len(batch))
         loss = cross_entropy(logits, labels, label_smoothing=self.settings.smoothing)
         return Losses(loss, {"accuracy": (logits.detach().argmax(1) == labels).float().mean()})

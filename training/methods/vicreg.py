@@ -1,4 +1,4 @@
-"""VICReg (Bardes et al., arXiv 2105.04906): agree, vary, and do not repeat yourself."""
+"""VICReg (Bardes et al., arXiv 2105.04906): variance, invariance and covariance terms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from patchmill.loaders.batch import ViewBatch
 from patchmill.training.config.settings import Amount, Count
-from patchmill.training.methods.method import Losses, Method, by_view, flat
+from patchmill.training.methods.method import Losses, Method, flatten_views, unflatten_views
 from patchmill.training.nets import heads
 from patchmill.training.nets.backbones import Backbone
 from patchmill.training.objectives.vicreg import vicreg
@@ -18,14 +18,14 @@ from patchmill.training.objectives.vicreg import vicreg
 class VICRegSettings:
     views: str = "vicreg"  # the recipe: a preset with its knobs, or a YAML file
     expander: list[Count] = field(default_factory=lambda: [8192, 8192, 8192])  # its layers' widths
-    invariance: Amount = 25.0  # weight of the views' distance
-    variance: Amount = 25.0  # weight of what keeps every component varying
-    covariance: Amount = 1.0  # weight of what keeps components apart
+    invariance: Amount = 25.0  # weight of the views' mean squared distance
+    variance: Amount = 25.0  # weight of the hinge on each dimension's std
+    covariance: Amount = 1.0  # weight of the squared off-diagonal covariances
 
 
 class VICReg(Method):
     Settings = VICRegSettings
-    projector: nn.Sequential
+    projector: nn.Sequential  # the paper's expander
 
     def __init__(self, settings: VICRegSettings, backbone: Backbone) -> None:
         super().__init__()
@@ -33,12 +33,11 @@ class VICReg(Method):
         self.projector = heads.mlp([backbone.num_features, *settings.expander], last_bias=False)
 
     def forward(self, batch: ViewBatch) -> Losses:
-        z = by_view(self.projector(self.backbone(flat(batch))).float(), batch)
-        terms = vicreg(z)
-        its = self.settings
+        z = unflatten_views(self.projector(self.backbone(flatten_views(batch))).float(), batch)
+        weights, terms = self.settings, vicreg(z)
         loss = (
-            its.invariance * terms.invariance
-            + its.variance * terms.variance
-            + its.covariance * terms.covariance
+            weights.invariance * terms.invariance
+            + weights.variance * terms.variance
+            + weights.covariance * terms.covariance
         )
         return Losses(loss, {name: term.detach() for name, term in terms._asdict().items()})

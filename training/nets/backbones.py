@@ -1,4 +1,4 @@
-"""Backbones: timm's models without a classifier, and their ResNets with a stem for small images."""
+"""Backbones: timm models without a classifier; ResNets get a stem for small images."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ SMALL = 64  # pixels a side up to which "auto" means the small stem
 
 
 class Backbone(nn.Module):
-    """What methods train: [N, 3, H, W] to [N, num_features]."""
+    """A network [N, 3, H, W] -> [N, num_features]."""
 
     num_features: int
 
 
 def build(settings: Model, size: int) -> Backbone:
-    """For images of size x size; other sizes work, too."""
+    """Build a backbone for images of size x size; it accepts other sizes, too."""
     import timm
 
     name = settings.name
     if not timm.is_model(name):
         near = nearest(name, dict.fromkeys(timm.list_models()))
         raise MillError(f"model.name: timm knows no model {name!r}{near}")
-    transformer = "vit" in name or "deit" in name
-    options: dict[str, Any] = {"img_size": size, "dynamic_img_size": True} if transformer else {}
+    is_vit = "vit" in name or "deit" in name
+    options: dict[str, Any] = {"img_size": size, "dynamic_img_size": True} if is_vit else {}
     if settings.drop_path:
         options["drop_path_rate"] = settings.drop_path
     try:
         model = timm.create_model(name, pretrained=False, num_classes=0, **options)
     except TypeError as error:
         raise MillError(f"model {name} cannot be made with these settings: {error}") from None
-    resnet = isinstance(getattr(model, "maxpool", None), nn.Module)
-    if settings.stem == "cifar" or (settings.stem == "auto" and size <= SMALL and resnet):
-        if not resnet:
+    is_resnet = isinstance(getattr(model, "maxpool", None), nn.Module)
+    if settings.stem == "cifar" or (settings.stem == "auto" and size <= SMALL and is_resnet):
+        if not is_resnet:
             raise MillError(f"model.stem=cifar is for ResNets, which {name} is not")
-        _shrink_stem(model)
+        _use_cifar_stem(model)
     return cast(Backbone, model)
 
 
-def _shrink_stem(model: nn.Module) -> None:
-    """The first convolution 3 x 3 at stride 1, and no pooling behind it."""
+def _use_cifar_stem(model: nn.Module) -> None:
+    """Replace the first convolution by 3 x 3 at stride 1, and remove the pooling after it."""
     norm: torch.nn.BatchNorm2d = model.bn1  # type: ignore[assignment]
     model.conv1 = nn.Conv2d(3, norm.num_features, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")

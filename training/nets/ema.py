@@ -1,4 +1,4 @@
-"""A teacher: a copy of a network that follows it slowly and is not trained."""
+"""EMA teacher: an exponential moving average of a network's parameters."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import nn
 
 
 class Teacher(nn.Module):
-    """`update` moves it towards the network it was copied from. Call it to apply it, ungraded.
+    """A copy of a network, moved towards it by `update`; its forward pass has no gradient.
 
-    Running statistics of batch norms are its own: it keeps the mode (`train` or `eval`) it is in,
-    and normalises its batches as the networks of MoCo and BYOL do.
+    Batch norms have running statistics of their own: the teacher stays in the mode (train or eval)
+    that it is in, and normalises its own batches, as in MoCo and BYOL.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -25,7 +25,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def update(self, module: nn.Module, momentum: float) -> None:
-        """teacher = momentum * teacher + (1 - momentum) * module, parameters alone."""
-        mine: list[torch.Tensor] = list(self.module.parameters())
-        theirs: list[torch.Tensor] = list(module.parameters())
-        torch._foreach_lerp_(mine, theirs, 1 - momentum)
+        """teacher = momentum * teacher + (1 - momentum) * module; parameters only, not buffers."""
+        teacher: list[torch.Tensor] = list(self.module.parameters())
+        student: list[torch.Tensor] = list(module.parameters())
+        torch._foreach_lerp_(teacher, student, 1 - momentum)

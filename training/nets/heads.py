@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from torch import nn
 
 
-def mlp(sizes: Sequence[int], *, norm: bool = True, last_bias: bool = True) -> nn.Sequential:
-    """Linear layers from sizes[0] to sizes[-1], between them [batch norm and] ReLU."""
+def mlp(widths: Sequence[int], *, norm: bool = True, last_bias: bool = True) -> nn.Sequential:
+    """Linear layers from widths[0] to widths[-1], with [batch norm and] ReLU between them."""
     layers: list[nn.Module] = []
-    for inner, outer in itertools.pairwise(sizes[:-1]):
-        layers += [nn.Linear(inner, outer), *([nn.BatchNorm1d(outer)] if norm else []), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1], bias=last_bias))
+    for before, after in itertools.pairwise(widths[:-1]):
+        layers += [nn.Linear(before, after), *([nn.BatchNorm1d(after)] if norm else []), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1], bias=last_bias))

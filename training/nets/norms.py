@@ -1,4 +1,4 @@
-"""Batch norm over parts of a batch, as if each part were on a GPU of its own."""
+"""Split batch norm: normalises parts of a batch separately, as if each were on its own GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class SplitBatchNorm2d(nn.BatchNorm2d):
-    """As in MoCo's demo for CIFAR-10: image i is of part i % parts, in training only."""
+    """Batch norm of MoCo's CIFAR-10 demo: image i belongs to part i % parts, in training only."""
 
     parts: int
 
@@ -35,13 +35,13 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         return out.view(count, channels, height, width)
 
 
-def split(module: nn.Module, parts: int) -> None:
-    """Replace every BatchNorm2d in it by one that normalises in `parts`."""
+def split_batch_norms(module: nn.Module, parts: int) -> None:
+    """Replace every BatchNorm2d in the module by a SplitBatchNorm2d."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            fresh = SplitBatchNorm2d(child.num_features, child.eps, child.momentum)
-            fresh.load_state_dict(child.state_dict())
-            fresh.parts = parts
-            setattr(module, name, fresh)
+            norm = SplitBatchNorm2d(child.num_features, child.eps, child.momentum)
+            norm.load_state_dict(child.state_dict())
+            norm.parts = parts
+            setattr(module, name, norm)
         else:
-            split(child, parts)
+            split_batch_norms(child, parts)

@@ -1,1 +1,1 @@
-"""The losses that methods share."""
+"""Losses that several methods share."""

@@ -9,12 +9,12 @@ from patchmill.training.ranks import distributed
 
 
 def nt_xent(z: torch.Tensor, temperature: float) -> torch.Tensor:
-    """z [V, B, d] of unit length: this rank's anchors, against the views of all ranks.
+    """NT-Xent of unit vectors z [V, B, d]: this rank's anchors against the views of all ranks.
 
     With more than two views, the log-ratio is averaged over an anchor's positives.
     """
     world = distributed.current()
     if world.size == 1:
         return contrast.nt_xent(z, temperature)
-    everyone = distributed.gather(z.transpose(0, 1)).transpose(0, 1)
-    return contrast.nt_xent(z, temperature, everyone, world.rank * z.shape[1])
+    all_z = distributed.gather(z.transpose(0, 1)).transpose(0, 1)
+    return contrast.nt_xent(z, temperature, all_z, world.rank * z.shape[1])

@@ -1,4 +1,4 @@
-"""MoCo's queue: the last K keys, first in, first out."""
+"""MoCo's queue of the last K keys, first in, first out."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch.nn.functional import normalize
 
 
 class Queue(nn.Module):
-    """Begins with random unit vectors, the same on every rank if their generators are."""
+    """A ring buffer of keys. It starts with random unit vectors, equal on ranks of equal seeds."""
 
     keys: torch.Tensor  # [K, d] float32
-    place: torch.Tensor  # where the next key goes
+    place: torch.Tensor  # index of the next key to overwrite; the name is a checkpoint key
 
     def __init__(self, count: int, dim: int) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, keys: torch.Tensor) -> None:
-        """Put `keys` [n, d] in the places of the oldest."""
-        steps = torch.arange(len(keys), device=keys.device)
-        self.keys.index_copy_(0, (self.place + steps) % len(self.keys), keys.to(self.keys.dtype))
+        """Overwrite the oldest keys with `keys` [n, d]."""
+        offsets = torch.arange(len(keys), device=keys.device)
+        self.keys.index_copy_(0, (self.place + offsets) % len(self.keys), keys.to(self.keys.dtype))
         self.place.add_(len(keys)).remainder_(len(self.keys))

@@ -1,4 +1,4 @@
-"""The three terms of VICReg, for two views or more."""
+"""VICReg's three terms, for two views or more."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ class Terms(NamedTuple):
 
 
 def vicreg(z: torch.Tensor) -> Terms:
-    """z [V, B, d]. For two views, facebookresearch/vicreg: there the variance term is the mean over
-    the views, the covariance term their sum (solo-learn sums both, so that its 25 is 50 here).
+    """Terms of z [V, B, d], with variance and covariance over all ranks' images.
 
-    For more, the invariance term is the mean over all pairs of views, which is how far views are
-    from their mean, and the others are averaged over views, counted twice for covariance.
+    For two views, these are facebookresearch/vicreg's: the variance term is the mean over views,
+    the covariance term their sum (solo-learn sums both, so that its 25 is 50 here).
+
+    For more, invariance is the mean over all pairs of views, which follows from the views' distance
+    to their mean; the other terms are means over views, times two for covariance.
     """
-    count = len(z)
-    apart = (z - z.mean(0)).square().mean() * (2 * count / (count - 1))
-    everyone = distributed.gather(z.transpose(0, 1)).transpose(0, 1)
-    centred = everyone - everyone.mean(1, keepdim=True)
-    return Terms(apart, _variance(centred), 2 * _covariance(centred))
+    views = len(z)
+    invariance = (z - z.mean(0)).square().mean() * (2 * views / (views - 1))
+    all_z = distributed.gather(z.transpose(0, 1)).transpose(0, 1)
+    centred = all_z - all_z.mean(1, keepdim=True)
+    return Terms(invariance, _variance(centred), 2 * _covariance(centred))
 
 
 def _variance(centred: torch.Tensor) -> torch.Tensor:
@@ -36,7 +38,7 @@ def _variance(centred: torch.Tensor) -> torch.Tensor:
 
 
 def _covariance(centred: torch.Tensor) -> torch.Tensor:
-    """The mean over views of the squares beside the diagonal, over d."""
+    """Sum of squared off-diagonal covariances over d, mean over views."""
     views, images, width = centred.shape
     matrix = centred.transpose(1, 2) @ centred / (images - 1)
     diagonal = matrix.diagonal(dim1=1, dim2=2)

@@ -1,1 +1,1 @@
-"""Optimizers and schedules."""
+"""Optimisers and schedules."""

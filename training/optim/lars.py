@@ -1,4 +1,4 @@
-"""LARS in the two forms that the methods' authors released; both leave biases and norms alone."""
+"""VICReg's variant of LARS, beside timm's."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from timm.optim import Lars
 
 
 class VicregLars(Lars):
-    """q = eta |w| / |g + wd w|: the norm of the whole step, where timm's Lars takes |g| + wd |w|.
+    """LARS of facebookresearch/vicreg: trust ratio eta |w| / |g + wd w|.
 
-    facebookresearch/vicreg. Weight decay goes by the name `decay`, so that timm's adds none.
+    timm's Lars has |g| + wd |w| in the denominator. Weight decay is the group's `decay`, so that
+    timm's step adds none.
     """
 
     @torch.no_grad()
@@ -22,8 +23,8 @@ class VicregLars(Lars):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            moved = [param for param in group["params"] if param.grad is not None]
-            if moved and group["decay"]:
-                torch._foreach_add_([it.grad for it in moved], moved, alpha=group["decay"])
+            params = [param for param in group["params"] if param.grad is not None]
+            if params and group["decay"]:
+                torch._foreach_add_([p.grad for p in params], params, alpha=group["decay"])
         super().step()
         return loss

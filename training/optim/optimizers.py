@@ -1,4 +1,4 @@
-"""From settings to an optimiser: which parameters decay, and which are scaled by LARS."""
+"""Build an optimiser from settings, with parameter groups for weight decay and LARS scaling."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def build(settings: Optim, module: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of all parameters that are trained; its rates are set before each step."""
-    whole, slight = split(module.parameters(), settings.exclude)
+    """Build the optimiser of all trained parameters; `set_rates` sets the rates of each step."""
+    decayed, excluded = split(module.parameters(), settings.exclude)
     groups = [
         {"params": params, "decays": decays}
-        for params, decays in ((whole, True), (slight, False))
+        for params, decays in ((decayed, True), (excluded, False))
         if params
     ]
     if not groups:
@@ -31,14 +31,14 @@ def build(settings: Optim, module: nn.Module) -> torch.optim.Optimizer:
 def split(
     params: Iterable[nn.Parameter], exclude: bool
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Trained parameters that decay, and those that do not: biases and norms, if excluded."""
+    """Trained parameters with weight decay, and those without: biases and norms, if excluded."""
     trained = [param for param in params if param.requires_grad]
-    slight = [param for param in trained if exclude and param.ndim < 2]
-    return [param for param in trained if not (exclude and param.ndim < 2)], slight
+    excluded = [param for param in trained if exclude and param.ndim < 2]
+    return [param for param in trained if not (exclude and param.ndim < 2)], excluded
 
 
 def set_rates(optimiser: torch.optim.Optimizer, rates: Rates) -> None:
-    """For the step to come."""
+    """Set the learning rate and weight decay of the next step."""
     for group in optimiser.param_groups:
         group["lr"] = rates.lr
         group["decay" if "decay" in group else "weight_decay"] = (
@@ -51,8 +51,8 @@ def _sgd(settings: Optim, groups: list[dict[str, Any]]) -> torch.optim.Optimizer
 
 
 def _adamw(settings: Optim, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    low, high = settings.betas
-    return torch.optim.AdamW(groups, lr=0.0, betas=(low, high))
+    beta1, beta2 = settings.betas
+    return torch.optim.AdamW(groups, lr=0.0, betas=(beta1, beta2))
 
 
 def _lars(settings: Optim, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -60,12 +60,12 @@ def _lars(settings: Optim, groups: list[dict[str, Any]]) -> torch.optim.Optimize
 
     from patchmill.training.optim.lars import VicregLars
 
-    form = VicregLars if settings.lars == "vicreg" else Lars
+    variant = VicregLars if settings.lars == "vicreg" else Lars
     for group in groups:
         group["always_adapt"] = group["decays"]
-        if form is VicregLars:
+        if variant is VicregLars:
             group["decay"] = 0.0
-    return form(
+    return variant(
         groups,
         lr=0.0,
         momentum=settings.momentum,

@@ -1,4 +1,4 @@
-"""Learning rate and weight decay at every step, as closed forms: there is no state to save."""
+"""Learning-rate and weight-decay schedules in closed form: they have no state to save."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ class Rates(NamedTuple):
     weight_decay: float
 
 
-def at(settings: Optim, global_batch: int, step: int, steps: int, steps_per_epoch: int) -> Rates:
-    """For step `step` of `steps`, counted from 0.
+def rates_at(
+    settings: Optim, global_batch: int, step: int, steps: int, steps_per_epoch: int
+) -> Rates:
+    """Rates of step `step` of `steps`, counted from 0.
 
-    The rate rises from 0, step by step, in the first `warmup` epochs, and then follows the schedule
+    The learning rate rises linearly from 0 in the first `warmup` epochs, then follows the schedule
     over the rest; with `per_epoch`, its value at the beginning of an epoch holds for all of it.
     """
     return Rates(
-        peak(settings, global_batch) * _share(settings, step, steps, steps_per_epoch),
-        _decay(settings, step, steps),
+        peak_lr(settings, global_batch) * _lr_factor(settings, step, steps, steps_per_epoch),
+        _weight_decay(settings, step, steps),
     )
 
 
-def peak(settings: Optim, global_batch: int) -> float:
+def peak_lr(settings: Optim, global_batch: int) -> float:
     return settings.lr * (global_batch / 256 if settings.scaled else 1.0)
 
 
-def cosine(start: float, end: float, done: float) -> float:
-    """From `start` to `end` along half a cosine; `done` is from 0 to 1."""
-    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * min(done, 1.0)))
+def cosine(start: float, end: float, progress: float) -> float:
+    """Half a cosine from `start` to `end`, for progress from 0 to 1."""
+    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def _share(settings: Optim, step: int, steps: int, steps_per_epoch: int) -> float:
-    """Of the peak rate."""
+def _lr_factor(settings: Optim, step: int, steps: int, steps_per_epoch: int) -> float:
+    """Fraction of the peak learning rate."""
     warmup = round(settings.warmup * steps_per_epoch)
     if step < warmup:
         return step / warmup
@@ -45,12 +47,12 @@ def _share(settings: Optim, step: int, steps: int, steps_per_epoch: int) -> floa
     if settings.schedule == "cosine":
         return cosine(1.0, settings.final, (step - warmup) / max(steps - warmup, 1))
     if settings.schedule == "steps":
-        passed = sum(step >= epoch * steps_per_epoch for epoch in settings.milestones)
-        return settings.gamma**passed
+        milestones = sum(step >= epoch * steps_per_epoch for epoch in settings.milestones)
+        return settings.gamma**milestones
     return 1.0
 
 
-def _decay(settings: Optim, step: int, steps: int) -> float:
+def _weight_decay(settings: Optim, step: int, steps: int) -> float:
     end = settings.weight_decay_end
     return (
         settings.weight_decay if end is None else cosine(settings.weight_decay, end, step / steps)

@@ -1,1 +1,1 @@
-"""Processes that train together: rendezvous, collectives, sharding, signals, failures."""
+"""Multi-process training: rendezvous, collectives, parallel wrappers, signals, failures."""

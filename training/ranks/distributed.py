@@ -1,7 +1,4 @@
-"""Processes that train together: how they meet, and what they pass around.
-
-For a process that is alone, everything here does nothing.
-"""
+"""Process group and collectives; with a single process every collective is the identity."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ import torch.distributed as dist
 from patchmill.loaders.common.errors import MillError
 from patchmill.training.ranks import rendezvous
 
-MEET = datetime.timedelta(minutes=10)  # how long ranks wait for the last one to start
-HANG = datetime.timedelta(minutes=15)  # how long one waits in a collective before it gives up
+JOIN_TIMEOUT = datetime.timedelta(minutes=10)  # for the last rank to start
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=15)  # before a rank gives up on the others
 CPU = torch.device("cpu")
 
 
@@ -31,19 +28,19 @@ class World:
 
 
 _world = World()
-_store: dist.Store | None = None  # where ranks leave notes, beside what they compute together
+_store: dist.Store | None = None
 
 
 def connect(device: str = "auto") -> World:
-    """Meet the other processes of the run, if it has more than one."""
+    """Choose this rank's device and, with several processes, start the process group."""
     global _world, _store
-    place = rendezvous.place()
-    if place is None:
+    info = rendezvous.find()
+    if info is None:
         _world = World(device=_device(device, 0, 1))
         return _world
-    rank, size, local_rank = place[:3]
+    rank, size, local_rank = info[:3]
     world = World(rank, size, local_rank, _device(device, local_rank, size))
-    _store = _meet(place, world.device)
+    _store = _init_process_group(info, world.device)
     _world = world
     return world
 
@@ -52,13 +49,13 @@ def current() -> World:
     return _world
 
 
-def notes() -> dist.Store | None:
-    """Where ranks can read what others left, even others that have failed; None when alone."""
+def error_store() -> dist.Store | None:
+    """Key-value store for error messages, readable after a rank has failed; None for one rank."""
     return _store
 
 
 def close() -> None:
-    """Part from the others, when all have come this far."""
+    """Destroy the process group, after all ranks have come this far."""
     global _world, _store
     if _world.size > 1:
         barrier()
@@ -70,38 +67,38 @@ def close() -> None:
 
 
 def gather(x: torch.Tensor) -> torch.Tensor:
-    """The rows of all ranks, rank after rank; each rank gives as many.
+    """All-gather rows [n, ...] of every rank to [world * n, ...], with gradient.
 
-    The gradient of a rank's rows is the sum of what all ranks' losses say of them, so that the
-    mean over ranks that DDP takes is the gradient of the mean of the losses.
+    The backward pass sums the gradients that all ranks' losses give to this rank's rows, so that
+    DDP's mean over ranks is the gradient of the mean loss.
     """
     return x if _world.size == 1 else _Gather.apply(x)  # type: ignore[no-untyped-call]
 
 
-def gather_stopped(x: torch.Tensor) -> torch.Tensor:
+def gather_no_grad(x: torch.Tensor) -> torch.Tensor:
     """`gather` without gradient."""
-    return x.detach() if _world.size == 1 else _all_rows(x.detach())
+    return x.detach() if _world.size == 1 else _all_gather(x.detach())
 
 
 def shuffle(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """As many rows, drawn from those of all ranks, and the order that `unshuffle` needs.
+    """Redistribute rows over ranks in a random order: MoCo's shuffled batch norm.
 
-    So that a batch norm sees keys among others than their queries (MoCo's shuffled BN).
+    Returns this rank's rows and the permutation, which `unshuffle` takes.
     """
     if _world.size == 1:
         return x, torch.arange(len(x))
     order = torch.randperm(len(x) * _world.size).to(x.device)
     dist.broadcast(order, src=0)
-    return gather_stopped(x)[_mine(order)], order
+    return gather_no_grad(x)[_local_chunk(order)], order
 
 
 def unshuffle(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """Undo `shuffle`, for rows made of its rows."""
-    return x if _world.size == 1 else gather_stopped(x)[_mine(order.argsort())]
+    """Undo `shuffle` on rows computed from the shuffled ones."""
+    return x if _world.size == 1 else gather_no_grad(x)[_local_chunk(order.argsort())]
 
 
 def mean(values: torch.Tensor) -> torch.Tensor:
-    """Over ranks, element by element."""
+    """Element-wise mean over ranks."""
     if _world.size == 1:
         return values
     total = values.detach().clone()
@@ -109,8 +106,8 @@ def mean(values: torch.Tensor) -> torch.Tensor:
     return total / _world.size
 
 
-def any_of(flag: bool) -> bool:
-    """Whether it is set on any rank."""
+def any_rank(flag: bool) -> bool:
+    """True if the flag is set on any rank."""
     if _world.size == 1:
         return flag
     flags = torch.tensor(int(flag))
@@ -118,31 +115,31 @@ def any_of(flag: bool) -> bool:
     return bool(flags)
 
 
-def objects(mine: Any) -> list[Any]:
-    """Small plain data of all ranks, by rank."""
+def gather_objects(value: Any) -> list[Any]:
+    """One small picklable value per rank, in rank order."""
     if _world.size == 1:
-        return [mine]
-    found = [None] * _world.size
-    dist.all_gather_object(found, mine)
-    return found
+        return [value]
+    values = [None] * _world.size
+    dist.all_gather_object(values, value)
+    return values
 
 
-def follow_first(tensors: Iterable[torch.Tensor]) -> None:
-    """Make them what they are on rank 0."""
+def broadcast_from_rank0(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrite the tensors in place with those of rank 0."""
     if _world.size > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
 
 def barrier() -> None:
-    any_of(False)
+    any_rank(False)
 
 
-def _mine(rows: torch.Tensor) -> torch.Tensor:
+def _local_chunk(rows: torch.Tensor) -> torch.Tensor:
     return rows.chunk(_world.size)[_world.rank]
 
 
-def _all_rows(x: torch.Tensor) -> torch.Tensor:
+def _all_gather(x: torch.Tensor) -> torch.Tensor:
     rows = x.new_empty(_world.size * len(x), *x.shape[1:])
     dist.all_gather_into_tensor(rows, x.contiguous())
     return rows
@@ -151,36 +148,39 @@ def _all_rows(x: torch.Tensor) -> torch.Tensor:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        return _all_rows(x)
+        return _all_gather(x)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
         if grad.is_cuda:
-            mine = grad.new_empty(len(grad) // _world.size, *grad.shape[1:])
-            dist.reduce_scatter_tensor(mine, grad.contiguous())
-            return mine
+            local_grad = grad.new_empty(len(grad) // _world.size, *grad.shape[1:])
+            dist.reduce_scatter_tensor(local_grad, grad.contiguous())
+            return local_grad
         total = grad.clone(memory_format=torch.contiguous_format)  # gloo cannot reduce_scatter
         dist.all_reduce(total)
-        return _mine(total)
+        return _local_chunk(total)
 
 
-# ----------------------------------------------------------------------------------------- meeting
+# ----------------------------------------------------------------------------------- process group
 
 
-def _meet(place: rendezvous.Place, device: torch.device) -> dist.Store:
-    """Begin the process group; the store for notes."""
-    rank, size, _, host, port = place
+def _init_process_group(info: rendezvous.RankInfo, device: torch.device) -> dist.Store:
+    """Join the other ranks; returns the store for error messages."""
+    rank, size, _, host, port = info
     try:
-        store = dist.TCPStore(host, port, size, _hosts_store(rank), MEET, wait_for_workers=False)
-        life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store outlives ranks
+        store = dist.TCPStore(
+            host, port, size, _hosts_store(rank), JOIN_TIMEOUT, wait_for_workers=False
+        )
+        # torchrun's store outlives a restart of its ranks: keys of different attempts must differ.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         dist.init_process_group(
-            # With GPUs, what is on a CPU still goes by gloo: flags are agreed on without waiting
-            # for the GPU's work.
+            # With GPUs, CPU tensors still go by gloo: ranks agree on flags without waiting for the
+            # GPU's work.
             "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl",
-            store=dist.PrefixStore(f"group{life}", store),
+            store=dist.PrefixStore(f"group{attempt}", store),
             rank=rank,
             world_size=size,
-            timeout=HANG,
+            timeout=COLLECTIVE_TIMEOUT,
             device_id=None if device.type == "cpu" else device,
         )
     except (RuntimeError, OSError) as error:  # torch's network errors are RuntimeErrors
@@ -189,11 +189,11 @@ def _meet(place: rendezvous.Place, device: torch.device) -> dist.Store:
             f"({str(error).splitlines()[0]}): MASTER_ADDR must name a host that all reach, "
             "MASTER_PORT a port of it that is free, and all ranks must start"
         ) from None
-    return dist.PrefixStore(f"notes{life}", store)
+    return dist.PrefixStore(f"notes{attempt}", store)
 
 
 def _hosts_store(rank: int) -> bool:
-    """Whether the others meet at this process; torchrun provides a place itself."""
+    """True if this process serves the TCP store; under torchrun its agent does."""
     return rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
 
 
@@ -205,13 +205,13 @@ def _device(device: str, local_rank: int, size: int) -> torch.device:
         raise MillError(f"train.device={device} is one device for {size} processes: take cuda")
     name = f"cuda:{local_rank}" if device in ("auto", "cuda") else device
     try:
-        found = torch.device(name)
+        chosen = torch.device(name)
     except RuntimeError:
-        found = CPU
-    if found.type != "cuda" or (found.index or 0) >= count:
+        chosen = CPU
+    if chosen.type != "cuda" or (chosen.index or 0) >= count:
         raise MillError(
             f"train.device={device} was asked for, which is {name} here, and torch sees {count} "
             "GPUs: take auto, cpu, cuda or cuda:N"
         )
-    torch.cuda.set_device(found)
-    return found
+    torch.cuda.set_device(chosen)
+    return chosen

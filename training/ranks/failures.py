@@ -1,4 +1,4 @@
-"""One rank's failure ends the others soon, and they say whose it was."""
+"""Failure propagation: one rank's error ends the others soon, and they report its message."""
 
 from __future__ import annotations
 
@@ -17,49 +17,52 @@ import torch.distributed as dist
 from patchmill.loaders.common.errors import MillError
 from patchmill.training.ranks import distributed
 
-NOTE = "failed"
-LOOK = 1.0  # seconds between looks at what others wrote
-GRACE = 5.0  # seconds in which a rank can end by itself when another has failed
-STUCK = 0.8  # of the time after which ranks give each other up, stacks are written down
+ERROR_KEY, SEEN_KEY = "failed", "heard"
+POLL = 1.0  # seconds between looks at the error store
+GRACE = 5.0  # seconds for a rank to end by itself after another has failed
+DUMP_AFTER = 0.8  # of the collective timeout, without progress, until stacks are dumped
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """What fails in here is told to the other ranks; what failed first elsewhere, raised here."""
-    store, rank = distributed.notes(), distributed.current().rank
+def shared() -> Iterator[None]:
+    """Share the first error of any rank: every rank ends, and names the rank that failed first."""
+    store, rank = distributed.error_store(), distributed.current().rank
     if store is None:
         yield
         return
-    over = threading.Event()
-    watch = threading.Thread(target=_watch, args=(store, rank, over), daemon=True)
-    watch.start()
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(store, rank, done), daemon=True)
+    watcher.start()
     try:
         yield
     except Exception as error:
-        over.set()
-        first, text = _first(store, rank, error)
-        if first == rank:
-            _let_hear(store, rank)
-            raise _lost(error) from error
-        if text == _text(error):  # the same complaint: once is enough
+        done.set()
+        failed_rank, message = _first_error(store, rank, error)
+        if failed_rank == rank:
+            _wait_until_seen(store, rank)
+            raise _explain(error) from error
+        if message == _message(error):  # all ranks fail alike: one prints it
             sys.exit(1)
-        raise MillError(f"rank {rank} ends because rank {first} failed: {text}") from None
+        raise MillError(f"rank {rank} ends because rank {failed_rank} failed: {message}") from None
     finally:
-        over.set()
-        # In the midst of a question to the store, it would abort a process that ends meanwhile.
-        watch.join(GRACE)
+        done.set()
+        # A process that exits while the watcher queries the store would abort.
+        watcher.join(GRACE)
 
 
-class Stacks:
-    """Writes down where every thread is when nothing has moved for long; removed if never."""
+class StackDump:
+    """Dumps the stacks of all threads when training stalls; the file is removed if it never does.
+
+    `reset` restarts the clock.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / f"stacks-rank{distributed.current().rank}.txt"
         self._file = open(self._path, "w")
-        self.moving()
+        self.reset()
 
-    def moving(self) -> None:
-        seconds = STUCK * distributed.HANG.total_seconds()
+    def reset(self) -> None:
+        seconds = DUMP_AFTER * distributed.COLLECTIVE_TIMEOUT.total_seconds()
         faulthandler.dump_traceback_later(seconds, file=self._file)
 
     def close(self) -> None:
@@ -69,58 +72,60 @@ class Stacks:
             self._path.unlink()
 
 
-def _first(store: dist.Store, rank: int, error: Exception) -> tuple[int, str]:
-    """Which rank failed first, and of what."""
+def _first_error(store: dist.Store, rank: int, error: Exception) -> tuple[int, str]:
+    """Rank and message of the first failure; this one, if no rank has failed before."""
     try:
-        note = store.compare_set(NOTE, "", json.dumps([rank, _text(error)]))
-        first, text = json.loads(note)
-        if first != rank:
-            store.add("heard", 1)
-        return first, text
+        entry = store.compare_set(ERROR_KEY, "", json.dumps([rank, _message(error)]))
+        failed_rank, message = json.loads(entry)
+        if failed_rank != rank:
+            store.add(SEEN_KEY, 1)
+        return failed_rank, message
     except RuntimeError:  # the store went with rank 0
-        return rank, _text(error)
+        return rank, _message(error)
 
 
-def _let_hear(store: dist.Store, rank: int) -> None:
-    """Rank 0 keeps the notes: it stays until they are read."""
-    ends = time.monotonic() + GRACE
+def _wait_until_seen(store: dist.Store, rank: int) -> None:
+    """Keep rank 0, which serves the store, alive until the other ranks have read the error."""
+    deadline = time.monotonic() + GRACE
     others = distributed.current().size - 1
     with contextlib.suppress(RuntimeError):
-        while rank == 0 and store.add("heard", 0) < others and time.monotonic() < ends:
+        while rank == 0 and store.add(SEEN_KEY, 0) < others and time.monotonic() < deadline:
             time.sleep(0.05)
 
 
-def _watch(store: dist.Store, rank: int, over: threading.Event) -> None:
-    """Ends a process that waits, perhaps for long, for ranks that have failed."""
-    while not over.wait(LOOK):
+def _watch(store: dist.Store, rank: int, done: threading.Event) -> None:
+    """End this process if another rank has failed and this one hangs, as in a collective."""
+    while not done.wait(POLL):
         try:
-            if not store.check([NOTE]):
+            if not store.check([ERROR_KEY]):
                 continue
-            first, text = json.loads(store.get(NOTE))
+            failed_rank, message = json.loads(store.get(ERROR_KEY))
         except RuntimeError:
-            first, text = 0, "it is gone"
-        if over.wait(GRACE):
+            failed_rank, message = 0, "it is gone"
+        if done.wait(GRACE):
             return
-        print(f"error: rank {rank} ends because rank {first} failed: {text}", file=sys.stderr)
+        print(
+            f"error: rank {rank} ends because rank {failed_rank} failed: {message}", file=sys.stderr
+        )
         sys.stderr.flush()
         with contextlib.suppress(RuntimeError):
-            store.add("heard", 1)
+            store.add(SEEN_KEY, 1)
         os._exit(1)
 
 
-def _lost(error: Exception) -> Exception:
-    """An error of communication, as a sentence; any other as it is."""
+def _explain(error: Exception) -> Exception:
+    """A communication error as a sentence; any other error unchanged."""
     text = str(error)
-    talk = isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text
-    if isinstance(error, MillError) or not talk:
+    is_communication = isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text
+    if isinstance(error, MillError) or not is_communication:
         return error
     return MillError(
-        f"rank {distributed.current().rank} lost the others ({_text(error)}): one was killed or "
+        f"rank {distributed.current().rank} lost the others ({_message(error)}): one was killed or "
         "hangs; look at the end of its log, and for stacks-rank*.txt in the run's folder"
     )
 
 
-def _text(error: Exception) -> str:
+def _message(error: Exception) -> str:
     lines = str(error).splitlines()
     text = lines[0] if lines else ""
     return text if isinstance(error, MillError) else f"{type(error).__name__}: {text}"

@@ -1,4 +1,4 @@
-"""Where this process stands among the others: as torchrun says it, or SLURM."""
+"""Rank, world size and rendezvous address of this process, as set by torchrun or SLURM."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from patchmill.loaders.common.errors import MillError
 PORTS = range(20_000, 60_000)  # one of them for each SLURM job
 
 
-class Place(NamedTuple):
+class RankInfo(NamedTuple):
     rank: int
     size: int
     local_rank: int  # on its own machine
-    host: str  # where rank 0 is
+    host: str  # of rank 0
     port: int
 
 
-def place(environ: Mapping[str, str] = os.environ) -> Place | None:
-    """None for a process that is alone."""
+def find(environ: Mapping[str, str] = os.environ) -> RankInfo | None:
+    """Read the launcher's environment; None for a single process."""
     if int(environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in environ:
-        return _of_torchrun(environ)
+        return _from_torchrun(environ)
     # A batch script has these too, but for a step's id: only what srun starts is a rank.
     if int(environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_ID" in environ:
-        return _of_slurm(environ)
+        return _from_slurm(environ)
     return None
 
 
-def _of_torchrun(environ: Mapping[str, str]) -> Place:
-    return Place(
+def _from_torchrun(environ: Mapping[str, str]) -> RankInfo:
+    return RankInfo(
         _number(environ, "RANK"),
         _number(environ, "WORLD_SIZE"),
         _number(environ, "LOCAL_RANK"),
@@ -40,10 +40,10 @@ def _of_torchrun(environ: Mapping[str, str]) -> Place:
     )
 
 
-def _of_slurm(environ: Mapping[str, str]) -> Place:
+def _from_slurm(environ: Mapping[str, str]) -> RankInfo:
     job, step = _number(environ, "SLURM_JOB_ID"), _number(environ, "SLURM_STEP_ID")
     port = environ.get("MASTER_PORT", str(PORTS[(job + 101 * step) % len(PORTS)]))
-    return Place(
+    return RankInfo(
         _number(environ, "SLURM_PROCID"),
         _number(environ, "SLURM_NTASKS"),
         _number(environ, "SLURM_LOCALID"),
@@ -53,7 +53,7 @@ def _of_slurm(environ: Mapping[str, str]) -> Place:
 
 
 def _first_host(nodes: str) -> str:
-    """Of a list such as gpu[07-10,12]."""
+    """First host of a node list such as gpu[07-10,12]."""
     command = ["scontrol", "show", "hostnames", nodes]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

@@ -1,4 +1,4 @@
-"""How a method is spread over ranks: whole on each of them (DDP), or in pieces (FSDP2)."""
+"""Data parallelism: a full replica on each rank (DDP), or sharded parameters (FSDP2)."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from patchmill.training.nets.ema import Teacher
 from patchmill.training.ranks import distributed
 
 
-def spread(method: Method, parallel: str, world: distributed.World) -> nn.Module:
-    """What to call for a loss, so that gradients become the mean over ranks."""
+def wrap(method: Method, parallel: str, world: distributed.World) -> nn.Module:
+    """Module whose backward pass averages gradients over ranks; the method itself for one rank."""
     if world.size == 1:
         return method
     if parallel == "fsdp":
         return _shard(method, world)
     from torch.nn.parallel import DistributedDataParallel
 
-    # Statistics of batch norms differ among ranks between checkpoints, and queues never do: sending
-    # all of that at every step would buy nothing.
-    known = inspect.signature(DistributedDataParallel).parameters
-    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    # No buffer broadcast in each step: batch-norm statistics may differ among ranks between
+    # checkpoints, and queues never do.
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     options: dict[str, Any] = {sync: False, "gradient_as_bucket_view": True}
     return DistributedDataParallel(method, **options)
 
 
-def sync_norms(method: Method, world: distributed.World) -> Method:
-    """With batch norms over the batches of all ranks."""
+def convert_sync_bn(method: Method, world: distributed.World) -> Method:
+    """Replace batch norms by SyncBatchNorm, in place."""
     if world.size == 1:
         return method
     if world.device.type != "cuda":
@@ -43,32 +43,32 @@ def sync_norms(method: Method, world: distributed.World) -> Method:
     return method
 
 
-def in_pieces(model: nn.Module) -> bool:
+def is_sharded(model: nn.Module) -> bool:
     return hasattr(model, "set_requires_gradient_sync")  # which FSDP2 adds
 
 
-def total(norm: torch.Tensor) -> torch.Tensor:
-    """Over all pieces."""
+def full_norm(norm: torch.Tensor) -> torch.Tensor:
+    """Norm over all shards."""
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 @contextlib.contextmanager
-def gradients(model: Any, complete: bool) -> Iterator[None]:
-    """Backward passes in here leave the exchange among ranks for later, unless it is `complete`."""
-    if in_pieces(model):
-        model.set_requires_gradient_sync(complete)
+def grad_sync(model: Any, enabled: bool) -> Iterator[None]:
+    """Backward passes in here reduce gradients over ranks, or only accumulate them."""
+    if is_sharded(model):
+        model.set_requires_gradient_sync(enabled)
         yield
-    elif hasattr(model, "no_sync") and not complete:
+    elif hasattr(model, "no_sync") and not enabled:
         with model.no_sync():
             yield
     else:
         yield
 
 
-def whole(state: Any, keep: bool) -> Any:
-    """The same data on the CPU, apart from what is trained on, with pieces put together.
+def full_state(state: Any, keep: bool) -> Any:
+    """Copy a state dict to the CPU, with sharded tensors gathered.
 
-    All ranks have to call it; those that do not `keep` it get None for tensors.
+    A collective: all ranks call it; those without `keep` get None in place of tensors.
     """
     if isinstance(state, DTensor):
         full = state.full_tensor()
@@ -76,30 +76,30 @@ def whole(state: Any, keep: bool) -> Any:
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", copy=True) if keep else None
     if isinstance(state, dict):
-        return {key: whole(value, keep) for key, value in state.items()}
+        return {key: full_state(value, keep) for key, value in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(whole(value, keep) for value in state)
+        return type(state)(full_state(value, keep) for value in state)
     return state
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Whole state, in pieces where the parameters are."""
+    """Load a full optimiser state, sharded like the parameters."""
     params = [param for group in optimiser.param_groups for param in group["params"]]
-    cut = {
-        number: {name: _like(params[number], value) for name, value in known.items()}
-        for number, known in state["state"].items()
+    sharded = {
+        index: {name: _shard_like(params[index], value) for name, value in entries.items()}
+        for index, entries in state["state"].items()
     }
-    optimiser.load_state_dict(state | {"state": cut})
+    optimiser.load_state_dict(state | {"state": sharded})
 
 
-def _like(param: torch.Tensor, value: Any) -> Any:
+def _shard_like(param: torch.Tensor, value: Any) -> Any:
     if not isinstance(param, DTensor) or getattr(value, "shape", None) != param.shape:
         return value
     return distribute_tensor(value.to(param.device), param.device_mesh, param.placements)
 
 
 def _shard(method: Method, world: distributed.World) -> nn.Module:
-    """Blocks of networks are units: only those at work are whole in memory."""
+    """Shard with a unit for each block of each network: only active blocks are gathered."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -110,6 +110,6 @@ def _shard(method: Method, world: distributed.World) -> nn.Module:
             if isinstance(stack, nn.Sequential | nn.ModuleList):
                 for block in stack:
                     fully_shard(block, mesh=mesh)
-    fully_shard(method.backbone, mesh=mesh)  # which is also called alone, to evaluate it
+    fully_shard(method.backbone, mesh=mesh)  # evaluation calls it on its own
     fully_shard(method, mesh=mesh)
     return method

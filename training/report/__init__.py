@@ -1,4 +1,4 @@
-"""A run's report: one self-contained page."""
+"""A run's report: one self-contained HTML page."""
 
 from patchmill.training.report.page import write
 

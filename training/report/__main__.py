@@ -1,4 +1,4 @@
-"""Writes the report of a run again: python -m patchmill.training.report DIR"""
+"""Write the report of a run again: python -m patchmill.training.report DIR"""
 
 from __future__ import annotations
 

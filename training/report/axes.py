@@ -1,4 +1,4 @@
-"""Axes: where values lie between the ends of a picture, and ticks that are round numbers."""
+"""Axes with ticks at round numbers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _ROUND = (1, 2, 5, 10)
 class Axis:
     low: float
     high: float
-    ticks: list[tuple[float, str]]  # where they are, and what they say
+    ticks: list[tuple[float, str]]  # values and labels
     log: bool = False
 
     def place(self, value: float) -> float:
-        """0 at the low end, 1 at the high one."""
-        low, high, value = (self._scaled(it) for it in (self.low, self.high, value))
+        """Position of a value: 0 at the low end, 1 at the high one."""
+        low, high, value = (self._scaled(number) for number in (self.low, self.high, value))
         return (value - low) / (high - low)
 
     def _scaled(self, value: float) -> float:
@@ -29,10 +29,13 @@ class Axis:
 def linear(
     values: Sequence[float], *, zero: bool = False, percent: bool = False, tight: bool = False
 ) -> Axis:
-    """From tick to tick around all values, and from 0 with `zero`; `tight` ends where they end."""
+    """Linear axis from tick to tick around all values.
+
+    With `zero` it includes 0; `tight` ends it at the extreme values instead of ticks.
+    """
     low, high = min(values), max(values)
     low, high = (min(low, 0.0), max(high, 0.0)) if zero else (low, high)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):  # as good as one value
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # all values are about equal
         room = abs(high) / 2 or 1.0
         low, high = (low if zero or tight else low - room), high + room
     step = _step(high - low)
@@ -46,17 +49,19 @@ def linear(
 
 
 def doubling(values: Sequence[float]) -> Axis:
-    """Each doubling as wide as any other, with the values themselves as ticks."""
+    """Log2 axis with the values themselves as ticks."""
     marks = sorted(set(values))
     low, high = marks[0], marks[-1]
-    return Axis(low, high if high > low else 2 * low, [(it, f"{it:,g}") for it in marks], log=True)
+    return Axis(
+        low, high if high > low else 2 * low, [(mark, f"{mark:,g}") for mark in marks], log=True
+    )
 
 
 def _step(span: float) -> float:
-    """1, 2 or 5 times a power of ten, that is in `span` about TICKS times."""
+    """Distance of ticks: 1, 2 or 5 times a power of ten, for about TICKS ticks in `span`."""
     rough = span / TICKS
     power = 10.0 ** math.floor(math.log10(rough))
-    return power * min(_ROUND, key=lambda it: abs(math.log(it * power / rough)))
+    return power * min(_ROUND, key=lambda factor: abs(math.log(factor * power / rough)))
 
 
 def _label(value: float, step: float, percent: bool) -> str:

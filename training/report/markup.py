@@ -1,4 +1,4 @@
-"""Pieces of a page. Whatever comes from a run is escaped here, and nowhere else."""
+"""HTML building blocks. Everything that comes from a run is escaped here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 NOTHING = "\N{EN DASH}"
-LONG = 16  # letters of a card that is set smaller
-LARGE = 2**20  # bytes of a picture that a JPEG takes the place of
+LONG = 16  # letters in a card, above which they are set smaller
+LARGE = 2**20  # bytes of a PNG, above which it is embedded as a JPEG
 
 
 def text(content: object) -> str:
@@ -20,15 +20,15 @@ def text(content: object) -> str:
 
 
 def tag(name: str, *inside: str, **attributes: object) -> str:
-    """`inside` is markup; `class_` and `aria_label` are class and aria-label."""
-    said = "".join(
+    """An element. `inside` is markup; `class_` and `aria_label` become class and aria-label."""
+    escaped = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items()
     )
-    return f"<{name}{said}>{''.join(inside)}</{name}>"
+    return f"<{name}{escaped}>{''.join(inside)}</{name}>"
 
 
 def section(title: str, *inside: str, about: str = "") -> str:
-    """Nothing where nothing is inside."""
+    """A section; empty if all of `inside` is."""
     content = [piece for piece in inside if piece]
     if not content:
         return ""
@@ -37,8 +37,8 @@ def section(title: str, *inside: str, about: str = "") -> str:
 
 
 def grid(*pieces: str) -> str:
-    there = [piece for piece in pieces if piece]
-    return tag("div", *there, class_="grid") if there else ""
+    content = [piece for piece in pieces if piece]
+    return tag("div", *content, class_="grid") if content else ""
 
 
 def card(name: str, value: str, note: str = "") -> str:
@@ -50,24 +50,28 @@ def card(name: str, value: str, note: str = "") -> str:
 
 
 def table(
-    title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True
 ) -> str:
-    """The first cell of a row is its header; the others are set as `numbers`, or as words."""
+    """A table whose rows begin with a header cell; the others are aligned as `numbers` or words."""
     if not rows:
         return ""
-    head = tag("tr", *(tag("th", text(it), scope="col") for it in heads))
+    head = tag("tr", *(tag("th", text(column), scope="col") for column in columns))
     body = [
-        tag("tr", tag("th", text(row[0]), scope="row"), *(tag("td", text(it)) for it in row[1:]))
+        tag(
+            "tr", tag("th", text(row[0]), scope="row"), *(tag("td", text(cell)) for cell in row[1:])
+        )
         for row in rows
     ]
-    whole = tag(
+    element = tag(
         "table",
         tag("caption", text(title)) if title else "",
         tag("thead", head),
         tag("tbody", *body),
         class_="numbers" if numbers else "words",
     )
-    return tag("div", whole, class_="table", tabindex=0, role="region", aria_label=title or "table")
+    return tag(
+        "div", element, class_="table", tabindex=0, role="region", aria_label=title or "table"
+    )
 
 
 def folded(title: str, *inside: str) -> str:
@@ -75,13 +79,13 @@ def folded(title: str, *inside: str) -> str:
 
 
 def picture(path: Path, alt: str) -> str:
-    """A PNG, in the page itself; nothing where it cannot be read."""
+    """An embedded PNG; empty if it cannot be read."""
     try:
         kind, data = _encoded(path)
     except OSError:
         return ""
-    letters = base64.b64encode(data).decode()
-    image = f'<img alt="{text(alt)}" src="data:image/{kind};base64,{letters}">'
+    encoded = base64.b64encode(data).decode()
+    image = f'<img alt="{text(alt)}" src="data:image/{kind};base64,{encoded}">'
     return tag("figure", image, tag("figcaption", text(alt)), class_="picture")
 
 

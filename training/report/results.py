@@ -1,7 +1,7 @@
-"""What evaluations wrote as JSON, as tables and curves: whatever they hold, by its shape.
+"""Render the JSON of evaluations as tables and curves, by its shape alone.
 
-Scalars are figures or conditions, a list of records or a record of records is a table, and lists
-of numbers side by side are a curve over the first of them.
+Scalars are figures or conditions, a list or dict of records is a table, and a dict of number lists
+of equal length is a curve over the first of them.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from patchmill.training.report.curves import Line, Look, Point, chart
+from patchmill.training.report.curves import ChartStyle, Line, Point, chart
 from patchmill.training.report.markup import NOTHING, table, tag, text
 
 SHARES = ("knn", "linear", "accuracy", "untrained", "trained", "last", "best", "top")
-SILENT = ("step", "epoch", "recipes", "neighbours")
+HIDDEN = ("step", "epoch", "recipes", "neighbours")
 TITLES = {
     "columns": "Accuracy by the mean over patches",
     "curve": "How near the means of fewer patches come",
@@ -23,20 +23,20 @@ TITLES = {
 }
 
 
-def shown(heading: str, found: Any) -> list[str]:
-    """The pieces that one file makes, to stand side by side."""
-    if not isinstance(found, dict):
-        return [_nested(heading, found) if isinstance(found, list) else tag("p", text(found))]
+def render(heading: str, result: Any) -> list[str]:
+    """Pieces of markup for one file, to stand side by side."""
+    if not isinstance(result, dict):
+        return [_nested(heading, result) if isinstance(result, list) else tag("p", text(result))]
     figures, conditions, pieces = [], [], []
-    for key, value in found.items():
-        if key in SILENT or value is None:
+    for key, value in result.items():
+        if key in HIDDEN or value is None:
             continue
         if is_share(key, value):
-            figures.append([words(key), said(key, value)])
-        elif isinstance(value, dict | list) and not _is_words(value):
+            figures.append([label(key), format_value(key, value)])
+        elif isinstance(value, dict | list) and not _is_all_text(value):
             pieces.append(_nested(TITLES.get(key, title(key)), value))
         else:
-            conditions.append(f"{words(key)}: {_listed(key, value)}")
+            conditions.append(f"{label(key)}: {_condition(key, value)}")
     if figures:
         pieces.insert(0, table(heading, ["", "accuracy"], figures))
     if conditions and pieces:
@@ -50,88 +50,89 @@ def _note(conditions: list[str]) -> str:
     return tag("p", text(" · ".join(conditions)), class_="note")
 
 
-def _is_words(found: Any) -> bool:
-    return isinstance(found, dict) and all(isinstance(it, str) for it in found.values())
+def _is_all_text(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
 
 
-def _listed(name: str, found: Any) -> str:
-    if isinstance(found, dict):
-        return ", ".join(f"{words(key)} {value}" for key, value in found.items())
-    return said(name, found)
+def _condition(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{label(key)} {item}" for key, item in value.items())
+    return format_value(name, value)
 
 
-def _nested(title: str, found: Any) -> str:
-    if isinstance(found, list):
-        if found and all(isinstance(it, dict) for it in found):
-            return _records(title, [("", dict(_flat(it))) for it in found])
-        return table("", [title], [[said(title, it)] for it in found])
-    if _is_curve(found):
-        return curve(title, found)
-    if found and all(isinstance(value, dict) for value in found.values()):
-        return _records(title, [(key, dict(_flat(it))) for key, it in found.items()])
-    return table(title, ["", "value"], [[words(key), said(key, it)] for key, it in _flat(found)])
+def _nested(title: str, value: Any) -> str:
+    if isinstance(value, list):
+        if value and all(isinstance(item, dict) for item in value):
+            return _records(title, [("", dict(_flatten(item))) for item in value])
+        return table("", [title], [[format_value(title, item)] for item in value])
+    if _is_curve(value):
+        return curve(title, value)
+    if value and all(isinstance(item, dict) for item in value.values()):
+        return _records(title, [(key, dict(_flatten(item))) for key, item in value.items()])
+    rows = [[label(key), format_value(key, item)] for key, item in _flatten(value)]
+    return table(title, ["", "value"], rows)
 
 
 def _records(title: str, rows: list[tuple[str, dict[str, Any]]]) -> str:
-    """Each with its name, unless it has none; a column for each key that any of them has."""
+    """Table of named or nameless records, with a column for each key that any of them has."""
     keys = list(dict.fromkeys(key for _, row in rows for key in row))
     named = any(name for name, _ in rows)
     body = [
         [
-            *([words(name)] if named else []),
-            *(said(f"{name} {key}", row.get(key)) for key in keys),
+            *([label(name)] if named else []),
+            *(format_value(f"{name} {key}", row.get(key)) for key in keys),
         ]
         for name, row in rows
     ]
-    return table(title, [*([""] if named else []), *map(words, keys)], body)
+    return table(title, [*([""] if named else []), *map(label, keys)], body)
 
 
-def _flat(found: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """`{"h": {"knn": 0.5}}` as `"h knn": 0.5`."""
-    for key, value in found.items():
-        name = f"{before} {key}".strip()
+def _flatten(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`{"h": {"knn": 0.5}}` -> `"h knn", 0.5`."""
+    for key, value in nested.items():
+        name = f"{prefix} {key}".strip()
         if isinstance(value, dict):
-            yield from _flat(value, name)
+            yield from _flatten(value, name)
         else:
             yield name, value
 
 
-def curve(title: str, found: dict[str, list[float]]) -> str:
-    over, *names = found
-    lines = [Line(words(name), list(map(Point, found[over], found[name]))) for name in names]
-    doubling = min(found[over]) > 0
+def curve(title: str, columns: dict[str, list[float]]) -> str:
+    x, *names = columns
+    lines = [Line(label(name), list(map(Point, columns[x], columns[name]))) for name in names]
+    doubling = min(columns[x]) > 0
     form = "{:.3f}".format
-    return chart(Look(title, over, "cosine", doubling=doubling, form=form), lines)
+    return chart(ChartStyle(title, x, "cosine", doubling=doubling, form=form), lines)
 
 
-def _is_curve(found: dict[str, Any]) -> bool:
-    """Two lists of numbers or more, of one length."""
-    lists = [value for value in found.values() if isinstance(value, list) and value]
-    numbers = all(isinstance(it, int | float) for values in lists for it in values)
+def _is_curve(value: dict[str, Any]) -> bool:
+    """True for two or more lists of numbers of equal length."""
+    lists = [column for column in value.values() if isinstance(column, list) and column]
+    numbers = all(isinstance(item, int | float) for column in lists for item in column)
     return (
-        len(lists) > 1 and len(lists) == len(found) and numbers and len(set(map(len, lists))) == 1
+        len(lists) > 1 and len(lists) == len(value) and numbers and len(set(map(len, lists))) == 1
     )
 
 
-# ------------------------------------------------------------------------------------ what is said
+# ---------------------------------------------------------------------------------- labels, values
 
 
-def words(name: object) -> str:
+def label(name: object) -> str:
     return {"lr": "learning rate"}.get(str(name), str(name).replace("_", " ").replace("knn", "kNN"))
 
 
 def title(name: object) -> str:
-    told = words(name)
-    return told if told.startswith("kNN") else told[:1].upper() + told[1:]
+    text = label(name)
+    return text if text.startswith("kNN") else text[:1].upper() + text[1:]
 
 
 def is_share(name: str, value: object) -> bool:
     parts = str(name).lower().replace("_", " ").split()
-    known = any(part.startswith(SHARES) for part in parts)
-    return isinstance(value, float) and -1 <= value <= 1 and known
+    named_so = any(part.startswith(SHARES) for part in parts)
+    return isinstance(value, float) and -1 <= value <= 1 and named_so
 
 
-def said(name: str, value: object) -> str:
+def format_value(name: str, value: object) -> str:
     if value is None:
         return NOTHING
     if isinstance(value, bool):
@@ -141,5 +142,5 @@ def said(name: str, value: object) -> str:
     if isinstance(value, float):
         return f"{value:.1%}" if is_share(name, value) else f"{value:.4g}"
     if isinstance(value, list):
-        return ", ".join(said(name, it) for it in value) or NOTHING
+        return ", ".join(format_value(name, item) for item in value) or NOTHING
     return str(value)

@@ -1,19 +1,19 @@
-"""The parts of the page below its head, in their order. Each is empty where a run has nothing."""
+"""Sections of the page below its head, in order; one without content is left out."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from patchmill.training.report import results
-from patchmill.training.report.curves import Line, Look, Point, chart
-from patchmill.training.report.found import Found
+from patchmill.training.report.curves import ChartStyle, Line, Point, chart
 from patchmill.training.report.markup import folded, grid, picture, section, table, tag, text
+from patchmill.training.report.run_data import RunData
 from patchmill.training.report.summary import untrained
 
-# Of log.csv; all other columns are parts of the loss, or stand beside it.
-OWN = ("step", "epoch", "loss", "lr", "images_per_s", "wait", "grad_norm", "memory_gb")
-LONG = 12  # rows of a table that are not folded away
-WIDE = 8  # figures of one evaluation that are not
+# Columns of log.csv that every run has; the others are metrics of its method.
+COMMON = ("step", "epoch", "loss", "lr", "images_per_s", "wait", "grad_norm", "memory_gb")
+LONG = 12  # rows of a table, above which it is folded
+WIDE = 8  # figures of an evaluation, above which they are folded
 
 CAPTIONS = {
     "views": "Images with the boxes of their views, and the views",
@@ -23,39 +23,39 @@ CAPTIONS = {
 PATCHES, BACKGROUNDS = ("patches", "neighbours"), ("reliance", "masks", "overlays", "saliency")
 
 
-def everything(found: Found) -> str:
+def everything(run: RunData) -> str:
     parts = (learning, throughput, views, evaluations, patches, backgrounds, configuration)
-    return "".join(part(found) for part in parts)
+    return "".join(part(run) for part in parts)
 
 
 # ------------------------------------------------------------------------------------------- curves
 
 
-def learning(found: Found) -> str:
-    parts = [name for name in found.log if name not in OWN]
+def learning(run: RunData) -> str:
+    metrics = [name for name in run.log if name not in COMMON]
     curves = grid(
-        _curve(found, "loss", "Loss"),
-        _knn(found),
-        _curve(found, "lr", "Learning rate", zero=True),
-        _curve(found, "grad_norm", "Norm of the gradient", zero=True),
-        *(_curve(found, name, results.title(name)) for name in parts),
+        _curve(run, "loss", "Loss"),
+        _knn(run),
+        _curve(run, "lr", "Learning rate", zero=True),
+        _curve(run, "grad_norm", "Norm of the gradient", zero=True),
+        *(_curve(run, name, results.title(name)) for name in metrics),
     )
     return section("Learning", curves or tag("p", "Nothing is logged yet.", class_="about"))
 
 
-def throughput(found: Found) -> str:
+def throughput(run: RunData) -> str:
     return section(
         "Throughput",
         grid(
-            _curve(found, "images_per_s", "Images per second", zero=True, form="{:,.0f}"),
-            _curve(found, "wait", "Share of time waiting for data", zero=True, percent=True),
-            _curve(found, "memory_gb", "Memory of the GPU, GB", zero=True),
+            _curve(run, "images_per_s", "Images per second", zero=True, form="{:,.0f}"),
+            _curve(run, "wait", "Share of time waiting for data", zero=True, percent=True),
+            _curve(run, "memory_gb", "Memory of the GPU, GB", zero=True),
         ),
     )
 
 
 def _curve(
-    found: Found,
+    run: RunData,
     name: str,
     title: str,
     *,
@@ -65,59 +65,61 @@ def _curve(
 ) -> str:
     form = "{:.1%}" if percent else form
     return chart(
-        Look(title, found.x, percent=percent, zero=zero, ends=_ends(found), form=form.format),
-        [Line("", found.points(name))],
+        ChartStyle(
+            title, run.x_name, percent=percent, zero=zero, ends=_ends(run), form=form.format
+        ),
+        [Line("", run.points(name))],
     )
 
 
-def _knn(found: Found) -> str:
-    rows = [row for row in found.evaluated("knn") if isinstance(row.get(found.x), int | float)]
-    begun = untrained(found)
+def _knn(run: RunData) -> str:
+    rows = [row for row in run.evaluated("knn") if isinstance(row.get(run.x_name), int | float)]
+    baseline = untrained(run)
     return chart(
-        Look(
+        ChartStyle(
             "kNN accuracy",
-            found.x,
+            run.x_name,
             percent=True,
             zero=True,
-            level=None if begun is None else ("untrained", begun),
-            ends=_ends(found),
+            level=None if baseline is None else ("untrained", baseline),
+            ends=_ends(run),
             form="{:.1%}".format,
         ),
-        [Line("", [Point(row[found.x], row["knn"]) for row in rows])],
+        [Line("", [Point(row[run.x_name], row["knn"]) for row in rows])],
     )
 
 
-def _ends(found: Found) -> tuple[float, float]:
-    """All charts begin where training did, and end where it is."""
-    return 0.0, max((it for it in found.log.get(found.x, []) if it is not None), default=1.0)
+def _ends(run: RunData) -> tuple[float, float]:
+    """Range of x in all charts: from the start of training to the last row of the log."""
+    return 0.0, max((x for x in run.log.get(run.x_name, []) if x is not None), default=1.0)
 
 
 # ----------------------------------------------------------------------------------------- pictures
 
 
-def views(found: Found) -> str:
-    shown = [name for name in found.pictures if name not in (*PATCHES, *BACKGROUNDS)]
-    first = sorted(shown, key=lambda name: name != "views")
-    return section("What training sees", *(_picture(found, name) for name in first))
+def views(run: RunData) -> str:
+    names = [name for name in run.pictures if name not in (*PATCHES, *BACKGROUNDS)]
+    names.sort(key=lambda name: name != "views")
+    return section("What training sees", *(_picture(run, name) for name in names))
 
 
-def _picture(found: Found, name: str) -> str:
-    if name not in found.pictures:
+def _picture(run: RunData, name: str) -> str:
+    if name not in run.pictures:
         return ""
-    return picture(found.pictures[name], CAPTIONS.get(name, results.words(name)))
+    return picture(run.pictures[name], CAPTIONS.get(name, results.label(name)))
 
 
 # -------------------------------------------------------------------------------------- evaluations
 
 
-def evaluations(found: Found) -> str:
-    apart = (*PATCHES, *BACKGROUNDS, "untrained")
-    files = [name for name in found.results if name not in apart]
+def evaluations(run: RunData) -> str:
+    elsewhere = (*PATCHES, *BACKGROUNDS, "untrained")
+    files = [name for name in run.results if name not in elsewhere]
     kinds: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in found.evaluations:
+    for row in run.evaluations:
         kinds.setdefault(tuple(key for key in row if key not in ("step", "epoch")), []).append(row)
     pieces = [
-        *(piece for name in files for piece in _result(found, name)),
+        *(piece for name in files for piece in _result(run, name)),
         *(_over_time(names, rows) for names, rows in kinds.items()),
     ]
     return section("Evaluations", _row(pieces))
@@ -127,40 +129,40 @@ def _row(pieces: list[str]) -> str:
     return tag("div", *pieces, class_="row") if pieces else ""
 
 
-def _result(found: Found, name: str) -> list[str]:
-    if name not in found.results:
+def _result(run: RunData, name: str) -> list[str]:
+    if name not in run.results:
         return []
-    result = found.results[name]
+    result = run.results[name]
     step = result.get("step") if isinstance(result, dict) else None
     after = f" after step {step:,}" if isinstance(step, int) else ""
-    return results.shown(results.title(name) + after, result)
+    return results.render(results.title(name) + after, result)
 
 
 def _over_time(names: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
-    """All figures that were measured together, from evaluation to evaluation."""
+    """Table of figures that were measured together, one row per evaluation."""
     heads = ["step", "epoch", *names]
-    cells = [[results.said(name, row.get(name)) for name in heads] for row in rows]
+    cells = [[results.format_value(name, row.get(name)) for name in heads] for row in rows]
     title = "While training" if names == ("knn",) else "From evaluation to evaluation"
-    whole = table(title, [results.words(name) for name in heads], cells)
+    figures = table(title, [results.label(name) for name in heads], cells)
     if len(rows) <= LONG and len(names) <= WIDE:
-        return whole
-    return folded(f"{title}: {len(rows):,} of {', '.join(map(results.words, names[:3]))}", whole)
+        return figures
+    return folded(f"{title}: {len(rows):,} of {', '.join(map(results.label, names[:3]))}", figures)
 
 
-def patches(found: Found) -> str:
-    return section("Patches", _row(_result(found, "patches")), _picture(found, "neighbours"))
+def patches(run: RunData) -> str:
+    return section("Patches", _row(_result(run, "patches")), _picture(run, "neighbours"))
 
 
-def backgrounds(found: Found) -> str:
-    there = [_picture(found, name) for name in BACKGROUNDS]
-    return section("Foreground and background", _row(_result(found, "reliance")), *there)
+def backgrounds(run: RunData) -> str:
+    pictures = [_picture(run, name) for name in BACKGROUNDS]
+    return section("Foreground and background", _row(_result(run, "reliance")), *pictures)
 
 
 # ------------------------------------------------------------------------------------ configuration
 
 
-def configuration(found: Found) -> str:
-    if not found.config_text:
+def configuration(run: RunData) -> str:
+    if not run.config_text:
         return ""
     about = "config.yaml: every setting, with its value in this run"
-    return section("Configuration", folded(about, tag("pre", text(found.config_text), tabindex=0)))
+    return section("Configuration", folded(about, tag("pre", text(run.config_text), tabindex=0)))

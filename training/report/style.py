@@ -1,4 +1,4 @@
-"""How the page looks: system fonts, light or dark as the reader has it, from telephone to desk."""
+"""CSS of the report: system fonts, light and dark schemes, narrow and wide screens."""
 
 STYLE = """
 :root {

@@ -1,4 +1,4 @@
-"""The head of the page: what was trained, and what came of it, in a few figures."""
+"""Head of the page: title, state, and cards with the main figures."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import math
 from datetime import datetime, timedelta, timezone
 from statistics import median
 
-from patchmill.training.report.found import Found, numbers
 from patchmill.training.report.markup import NOTHING, card, tag, text
+from patchmill.training.report.run_data import RunData, numbers
 
 
-def title(found: Found) -> str:
-    method, data = found.setting("method_name"), found.setting("data.name")
-    return f"{method} on {data}" if method and data else found.folder.resolve().name
+def title(run: RunData) -> str:
+    method, data = run.setting("method_name"), run.setting("data.name")
+    return f"{method} on {data}" if method and data else run.folder.resolve().name
 
 
-def head(found: Found) -> str:
-    state = found.status.get("state")
+def head(run: RunData) -> str:
+    state = run.status.get("state")
     badge = tag("span", text(state), class_=f"badge {_kind(state)}") if state else ""
-    parts = [found.folder.resolve().name, *_when(found)]
+    parts = [run.folder.resolve().name, *_when(run)]
     below = tag("p", text(" · ".join(parts)), class_="about")
     return tag(
         "header",
         tag("p", "patchmill · training report", class_="eyebrow"),
-        tag("h1", text(title(found)), badge),
+        tag("h1", text(title(run)), badge),
         below,
     )
 
@@ -32,114 +32,114 @@ def _kind(state: object) -> str:
     return str(state) if state in ("running", "done", "stopped", "failed") else "other"
 
 
-def _when(found: Found) -> list[str]:
+def _when(run: RunData) -> list[str]:
     try:
-        moment = datetime.fromtimestamp(found.status["time"], timezone.utc)
+        moment = datetime.fromtimestamp(run.status["time"], timezone.utc)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return []
     return [f"{moment.day} {moment:%B %Y, %H:%M} UTC"]
 
 
-def cards(found: Found) -> str:
+def cards(run: RunData) -> str:
     cards = [
-        _method(found),
-        _data(found),
-        _progress(found),
-        _knn(found),
-        _loss(found),
-        _speed(found),
-        _wait(found),
-        _time(found),
-        _machine(found),
-        _versions(found),
+        _method(run),
+        _data(run),
+        _progress(run),
+        _knn(run),
+        _loss(run),
+        _speed(run),
+        _wait(run),
+        _time(run),
+        _machine(run),
+        _versions(run),
     ]
     return tag("dl", *cards, class_="cards")
 
 
-def _method(found: Found) -> str:
-    size = found.setting("size")
+def _method(run: RunData) -> str:
+    size = run.setting("size")
     sized = f" at {size} px" if size else ""
     return card(
         "Method",
-        str(found.setting("method_name") or NOTHING),
-        f"{found.setting('model.name') or ''}{sized}".strip(),
+        str(run.setting("method_name") or NOTHING),
+        f"{run.setting('model.name') or ''}{sized}".strip(),
     )
 
 
-def _data(found: Found) -> str:
-    place = found.setting("data.train") or ""
-    return card("Data", str(found.setting("data.name") or NOTHING), str(place))
+def _data(run: RunData) -> str:
+    source = run.setting("data.train") or ""
+    return card("Data", str(run.setting("data.name") or NOTHING), str(source))
 
 
-def _progress(found: Found) -> str:
-    of, logged = found.setting("train.epochs"), numbers(found.log.get("epoch", []))
-    done = logged[-1] if logged else found.status.get("epoch")
-    steps, all_steps = _steps(found), found.status.get("steps")
+def _progress(run: RunData) -> str:
+    epochs, logged = run.setting("train.epochs"), numbers(run.log.get("epoch", []))
+    done = logged[-1] if logged else run.status.get("epoch")
+    steps, all_steps = _steps(run), run.status.get("steps")
     note = f"{steps:,} steps" if steps is not None else ""
     if steps is not None and isinstance(all_steps, int) and steps != all_steps:
         note = f"step {steps:,} of {all_steps:,}"
-    told = f"{done:.4g}" if isinstance(done, int | float) else NOTHING
-    told += f" of {of}" if of else ""
-    return card("Epochs", told, note)
+    value = f"{done:.4g}" if isinstance(done, int | float) else NOTHING
+    value += f" of {epochs}" if epochs else ""
+    return card("Epochs", value, note)
 
 
-def _steps(found: Found) -> int | None:
-    logged = numbers(found.log.get("step", []))
+def _steps(run: RunData) -> int | None:
+    logged = numbers(run.log.get("step", []))
     return int(logged[-1]) if logged else None
 
 
-def _knn(found: Found) -> str:
-    rows = found.evaluated("knn")
+def _knn(run: RunData) -> str:
+    rows = run.evaluated("knn")
     if not rows:
         return card("kNN", NOTHING, "not evaluated")
-    begun = untrained(found)
-    note = f"untrained: {begun:.1%}" if begun is not None else ""
+    baseline = untrained(run)
+    note = f"untrained: {baseline:.1%}" if baseline is not None else ""
     return card("kNN", f"{rows[-1]['knn']:.1%}", note)
 
 
-def untrained(found: Found) -> float | None:
-    """What the network knew before its first step."""
-    at_start = [row["knn"] for row in found.evaluated("knn") if row.get("step") == 0]
+def untrained(run: RunData) -> float | None:
+    """kNN accuracy before the first step."""
+    at_start = [row["knn"] for row in run.evaluated("knn") if row.get("step") == 0]
     return at_start[0] if at_start else None
 
 
-def _loss(found: Found) -> str:
-    losses = [it for it in numbers(found.log.get("loss", [])) if math.isfinite(it)]
+def _loss(run: RunData) -> str:
+    losses = [loss for loss in numbers(run.log.get("loss", [])) if math.isfinite(loss)]
     if not losses:
         return card("Loss", NOTHING)
     return card("Loss", f"{losses[-1]:.4g}", f"at first: {losses[0]:.4g}")
 
 
-def _speed(found: Found) -> str:
-    speeds = numbers(found.log.get("images_per_s", []))
+def _speed(run: RunData) -> str:
+    speeds = numbers(run.log.get("images_per_s", []))
     value = f"{median(speeds):,.0f}" if speeds else NOTHING
-    return card("Images/s", value, f"median, batches of {_batch(found)}" if speeds else "")
+    return card("Images/s", value, f"median, batches of {_batch(run)}" if speeds else "")
 
 
-def _wait(found: Found) -> str:
-    waits = numbers(found.log.get("wait", []))
+def _wait(run: RunData) -> str:
+    waits = numbers(run.log.get("wait", []))
     value = f"{median(waits):.1%}" if waits else NOTHING
     return card("Wait for data", value, "of the time, median" if waits else "")
 
 
-def _batch(found: Found) -> str:
-    return str(found.setting("train.batch_size") or "?")
+def _batch(run: RunData) -> str:
+    return str(run.setting("train.batch_size") or "?")
 
 
-def _time(found: Found) -> str:
-    seconds = _seconds(found)
+def _time(run: RunData) -> str:
+    seconds = _seconds(run)
     value = str(timedelta(seconds=round(seconds))) if seconds else NOTHING
-    restarts = found.status.get("restarts")
+    restarts = run.status.get("restarts")
     note = "of training, without evaluations" if seconds else ""
     if restarts:
         note += f"; {restarts} restart{'s' if restarts != 1 else ''}"
     return card("Time", value, note)
 
 
-def _seconds(found: Found) -> float:
-    """Each row of the log has the pace since the row before."""
-    batch = found.setting("train.batch_size")
-    speeds, steps = found.log.get("images_per_s", []), found.log.get("step", [])
+def _seconds(run: RunData) -> float:
+    """Training time, from each row's steps and throughput since the row before."""
+    batch = run.setting("train.batch_size")
+    speeds, steps = run.log.get("images_per_s", []), run.log.get("step", [])
     if not isinstance(batch, int):
         return 0.0
     total, before = 0.0, 0.0
@@ -150,11 +150,11 @@ def _seconds(found: Found) -> float:
     return total
 
 
-def _machine(found: Found) -> str:
-    device, host = found.status.get("machine"), found.status.get("host")
+def _machine(run: RunData) -> str:
+    device, host = run.status.get("machine"), run.status.get("host")
     return card("Machine", str(device or host or NOTHING), str(host or "") if device else "")
 
 
-def _versions(found: Found) -> str:
-    first, *others = str(found.status.get("versions") or NOTHING).split(", ")
+def _versions(run: RunData) -> str:
+    first, *others = str(run.status.get("versions") or NOTHING).split(", ")
     return card("Versions", first, ", ".join(others))

@@ -1,1 +1,1 @@
-"""A run in progress: setup, state, checkpoints, hooks, metrics and what it writes."""
+"""A training run: setup, state, hooks between steps, and everything written to its folder."""

@@ -1,6 +1,6 @@
-"""Checkpoints on the disk: whole or not there, the last few and the best, written in a thread.
+"""Checkpoints on disk: written atomically in a thread; the last few and the best are kept.
 
-A file holds the dictionary that state.py makes, read without unpickling anything but tensors.
+A file holds State.state_dict(), read without unpickling anything but tensors.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.files import atomic_path
+
+if TYPE_CHECKING:
+    from torch import nn
 
 log = logging.getLogger("patchmill")
 
@@ -26,37 +30,37 @@ VERSION = 1
 FOLDER, BEST = "checkpoints", "best.pt"
 
 
-def place(folder: Path, step: int) -> Path:
+def path_at(folder: Path, step: int) -> Path:
     return folder / FOLDER / f"step-{step:08d}.pt"
 
 
-def kept(folder: Path) -> list[Path]:
-    """All checkpoints of a run's folder, the oldest first."""
+def find_all(folder: Path) -> list[Path]:
+    """All checkpoints in a run's folder, the oldest first."""
     return sorted((folder / FOLDER).glob("step-*.pt"))
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; None where there is none."""
-    broken: list[str] = []
-    for path in reversed(kept(folder)):
-        if _whole(path):
-            if broken:
-                log.warning("%s is damaged: going on from %s", " and ".join(broken), path)
+    """The newest intact checkpoint; None where there is none."""
+    damaged: list[str] = []
+    for path in reversed(find_all(folder)):
+        if _is_intact(path):
+            if damaged:
+                log.warning("%s is damaged: going on from %s", " and ".join(damaged), path)
             return path
-        broken.append(str(path))
-    if broken:
+        damaged.append(str(path))
+    if damaged:
         raise MillError(
             f"no checkpoint in {folder / FOLDER} can be read, they are damaged: remove "
-            f"{' and '.join(broken)} to begin anew"
+            f"{' and '.join(damaged)} to begin anew"
         )
     return None
 
 
 def load(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """What a checkpoint holds."""
+    """Read and check a checkpoint."""
     if not Path(path).is_file():
         raise MillError(f"there is no checkpoint {path}")
-    if not _whole(Path(path)):
+    if not _is_intact(Path(path)):
         raise MillError(f"{path} is damaged, or not a checkpoint: go on from another")
     try:
         saved = torch.load(path, map_location=map_location, weights_only=True)
@@ -67,15 +71,31 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str
     return saved
 
 
-def set_aside(folder: Path, after: int) -> None:
-    """A run that goes back to a step must not find later ones, when it is started again."""
-    for path in kept(folder):
-        if path > place(folder, after):
+def load_networks(method: nn.Module, saved: dict[str, Any], path: Path) -> None:
+    """Load a checkpoint's networks into a method that is not sharded."""
+    try:
+        method.load_state_dict(saved["method"])
+    except RuntimeError as error:
+        raise MillError(
+            f"{path} does not fit the networks ({str(error).splitlines()[-1].strip()})"
+        ) from None
+
+
+def weights_are_finite(saved: dict[str, Any]) -> bool:
+    """Check the networks for NaN and infinity: a loss shows a bad step only at the next."""
+    tensors = (value for value in saved["method"].values() if value.is_floating_point())
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Rename checkpoints after `step`, so that a run that went back to it does not resume there."""
+    for path in find_all(folder):
+        if path > path_at(folder, step):
             path.rename(path.with_suffix(".pt.aside"))
 
 
-def _whole(path: Path) -> bool:
-    """torch.load does not compare the sums of what it reads with those in the file."""
+def _is_intact(path: Path) -> bool:
+    """Compare the checksums in the file, which torch.load does not."""
     try:
         with zipfile.ZipFile(path) as file:
             return file.testzip() is None
@@ -84,40 +104,40 @@ def _whole(path: Path) -> bool:
 
 
 class Writer:
-    """Writes in a thread, one thing after the other; what goes wrong is raised by the next call."""
+    """Writes checkpoints in a thread, one at a time; an error is raised by the next call."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder, self._keep = folder, keep
-        self.seconds = 0.0  # that the last checkpoint took
+        self.seconds = 0.0  # duration of the last save
         self._thread: threading.Thread | None = None
         self._error: MillError | None = None
         (folder / FOLDER).mkdir(exist_ok=True)
-        for half in (folder / FOLDER).glob(".*.part"):
-            half.unlink()
+        for partial in (folder / FOLDER).glob(".*.part"):
+            partial.unlink()
 
     def save(self, saved: dict[str, Any]) -> None:
-        """`saved` is on the CPU, and nobody alters it any more."""
-        self._start(lambda: self._save(saved), f"checkpoint {place(self._folder, saved['step'])}")
+        """Start writing `saved`, which is on the CPU and which nobody changes any more."""
+        self._start(lambda: self._save(saved), f"checkpoint {path_at(self._folder, saved['step'])}")
 
     def mark_best(self, step: int) -> None:
-        """Make best.pt another name of a checkpoint, which remains when that one is removed."""
+        """Hard-link a checkpoint as best.pt, which remains when the checkpoint is removed."""
         best = self._folder / FOLDER / BEST
-        self._start(lambda: _link(place(self._folder, step), best), f"{best}")
+        self._start(lambda: _link(path_at(self._folder, step), best), f"{best}")
 
     def check(self) -> None:
-        """A MillError if the last thing could not be written."""
+        """Raise the MillError of the last write, if it failed."""
         if self._error:
             error, self._error = self._error, None
             raise error
 
-    def finish(self) -> None:
-        """Wait until all is on the disk."""
+    def wait(self) -> None:
+        """Wait until everything is on disk."""
         if self._thread:
             self._thread.join()
         self.check()
 
     def _start(self, write: Callable[[], None], what: str) -> None:
-        self.finish()
+        self.wait()
         self._thread = threading.Thread(target=self._try, args=(write, what))
         self._thread.start()
 
@@ -126,44 +146,36 @@ class Writer:
             write()
         except (OSError, RuntimeError) as error:  # the latter of torch's writer
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            paths = kept(self._folder)
-            last = f"it goes on from {paths[-1].name}" if paths else "it begins anew"
+            paths = find_all(self._folder)
+            resumes = f"it goes on from {paths[-1].name}" if paths else "it begins anew"
             self._error = MillError(
                 f"cannot write {what} ({reason}): make room, then run the same command again, "
-                f"and {last}"
+                f"and {resumes}"
             )
 
     def _save(self, saved: dict[str, Any]) -> None:
-        began = time.monotonic()
-        path = place(self._folder, saved["step"])
-        half = path.with_name(f".{path.name}.part")
-        try:
-            with open(half, "wb") as file:
-                torch.save(saved, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(half, path)
-        finally:
-            half.unlink(missing_ok=True)
-        _to_disk(path.parent)
-        self.seconds = time.monotonic() - began
-        for old in kept(self._folder)[: -self._keep]:
+        start = time.monotonic()
+        path = path_at(self._folder, saved["step"])
+        with atomic_path(path, durable=True) as partial, open(partial, "wb") as file:
+            torch.save(saved, file)
+        _sync_folder(path.parent)
+        self.seconds = time.monotonic() - start
+        for old in find_all(self._folder)[: -self._keep]:
             old.unlink()
 
 
 def _link(path: Path, name: Path) -> None:
-    half = name.with_name(f".{name.name}.part")
-    half.unlink(missing_ok=True)
-    try:
-        os.link(path, half)
-    except OSError:  # a disk that has no links
-        shutil.copyfile(path, half)
-    os.replace(half, name)
-    _to_disk(name.parent)
+    with atomic_path(name) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(path, partial)
+        except OSError:  # a disk without hard links
+            shutil.copyfile(path, partial)
+    _sync_folder(name.parent)
 
 
-def _to_disk(folder: Path) -> None:
-    """That a file has its name is on the disk only when its folder is."""
+def _sync_folder(folder: Path) -> None:
+    """Flush a folder: only then is a rename in it durable."""
     with contextlib.suppress(OSError):
         file = os.open(folder, os.O_RDONLY)
         try:

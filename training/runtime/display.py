@@ -1,4 +1,4 @@
-"""How a run looks while it goes on: a moving line on a terminal, lines now and then elsewhere."""
+"""Progress of a run: a bar on a terminal, a line now and then elsewhere, and a final summary."""
 
 from __future__ import annotations
 
@@ -7,37 +7,40 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-LINES_EVERY = 10.0  # seconds, where nothing moves
-MOVES_PER_S = 4
+from patchmill.training.runtime import records
+
+LINES_EVERY = 10.0  # seconds, where there is no bar
+REFRESHES_PER_S = 4
 
 
-def speak(first: bool) -> None:
-    """News and progress of the first rank go to standard error; of the others, warnings alone."""
+def configure_logging(is_rank0: bool) -> None:
+    """Log to standard error: everything from rank 0, warnings alone from the others."""
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("patchmill").setLevel(logging.INFO if first else logging.WARNING)
+    logging.getLogger("patchmill").setLevel(logging.INFO if is_rank0 else logging.WARNING)
 
 
 class Display:
-    """`with Display(steps, start, "dilo on scenes") as shown`: `shown.update(...)`, `.say(...)`.
+    """Live progress on standard error, for rank 0.
 
-    Only rank 0 shows anything; the others' is `Display(..., quiet=True)`.
+    `with Display(steps, start, "dilo on scenes") as display`: `display.update(...)`, `.say(...)`.
     """
 
-    def __init__(self, steps: int, start: int, what: str, quiet: bool = False) -> None:
-        self._steps, self._start, self._what, self._quiet = steps, start, what, quiet
-        self._began = self._due = time.monotonic()
+    def __init__(self, steps: int, start: int, title: str) -> None:
+        self._steps, self._start, self._title = steps, start, title
+        self._began = self._next_line = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
 
     def __enter__(self) -> Display:
-        self._began = self._due = time.monotonic()
-        if not self._quiet and sys.stderr.isatty():
+        self._began = self._next_line = time.monotonic()
+        if sys.stderr.isatty():
             self._bar = _bar()
             self._task = self._bar.add_task(
-                self._what, total=self._steps, completed=self._start, told=""
+                self._title, total=self._steps, completed=self._start, status=""
             )
             self._bar.start()
         return self
@@ -52,27 +55,40 @@ class Display:
             self._bar.stop()
 
     def update(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """After `step` steps, with the latest scalars of a row of log.csv."""
+        """Show the state after `step` steps; `values` is the latest row of log.csv."""
         if self._bar:
-            self._bar.update(self._task, completed=step, told=_told(epoch, values))
-        elif not self._quiet and (time.monotonic() >= self._due or step >= self._steps):
-            self._due = time.monotonic() + LINES_EVERY
-            left = f", {self._left(step)} left" if self._start < step < self._steps else ""
-            self._print(f"step {step:,} of {self._steps:,}: {_told(epoch, values)}{left}")
+            self._bar.update(self._task, completed=step, status=_status_line(epoch, values))
+        elif time.monotonic() >= self._next_line or step >= self._steps:
+            self._next_line = time.monotonic() + LINES_EVERY
+            left = f", {self._time_left(step)} left" if self._start < step < self._steps else ""
+            self._print(f"step {step:,} of {self._steps:,}: {_status_line(epoch, values)}{left}")
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         if self._bar:
             self._bar.console.print(text, markup=False, highlight=False)
-        elif not self._quiet:
+        else:
             self._print(text)
 
-    def _left(self, step: int) -> timedelta:
+    def _time_left(self, step: int) -> timedelta:
         pace = (time.monotonic() - self._began) / (step - self._start)
         return timedelta(seconds=round(pace * (self._steps - step)))
 
     def _print(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
+
+
+def summary(folder: Path) -> str:
+    """First and last loss and kNN accuracy of a finished run, in one line."""
+    losses = [loss for loss in records.read(folder).get("loss", []) if loss is not None]
+    knn_rows = [row for row in records.evaluations(folder) if "knn" in row]
+    parts = []
+    if len(losses) > 1:
+        parts.append(f"loss {losses[0]:.3f} at first, {losses[-1]:.3f} at last")
+    if len(knn_rows) > 1 and knn_rows[0]["step"] == 0:
+        before, after = knn_rows[0]["knn"], knn_rows[-1]["knn"]
+        parts.append(f"kNN accuracy {before:.1%} untrained, {after:.1%} trained")
+    return "; ".join(parts)
 
 
 def _bar() -> Any:
@@ -83,20 +99,20 @@ def _bar() -> Any:
         progress.TextColumn("{task.description}"),
         progress.BarColumn(bar_width=None),
         progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[told]}"),
+        progress.TextColumn("{task.fields[status]}"),
         progress.TimeRemainingColumn(),
         console=Console(stderr=True),
-        refresh_per_second=MOVES_PER_S,
+        refresh_per_second=REFRESHES_PER_S,
         expand=True,
     )
 
 
-def _told(epoch: float, values: Mapping[str, float]) -> str:
-    """`epoch 3.2, loss 6.913, 812 images/s, waits 1 %`; of what there is."""
+def _status_line(epoch: float, values: Mapping[str, float]) -> str:
+    """`epoch 3.2, loss 6.913, 812 images/s, waits for data 1%`, without values that are missing."""
     forms = {
         "loss": "loss {:.4g}",
         "images_per_s": "{:,.0f} images/s",
         "wait": "waits for data {:.0%}",
     }
-    told = [form.format(values[name]) for name, form in forms.items() if name in values]
-    return ", ".join([f"epoch {epoch:.1f}", *told])
+    parts = [form.format(values[name]) for name, form in forms.items() if name in values]
+    return ", ".join([f"epoch {epoch:.1f}", *parts])

@@ -1,21 +1,22 @@
-"""What happens between steps: logging, saving, evaluating. Nothing here alters what is learnt."""
+"""Hooks between training steps: logging, checkpointing, evaluation. None changes what is learnt."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from patchmill.training.config import compose
 from patchmill.training.evaluation import knn
 from patchmill.training.ranks import distributed, sharding
-from patchmill.training.ranks.failures import Stacks
+from patchmill.training.ranks.failures import StackDump
 from patchmill.training.ranks.signals import Signals, Vote
-from patchmill.training.runtime import checkpoint, console, records
-from patchmill.training.runtime import state as states
-from patchmill.training.runtime.metrics import Losses, Pace
+from patchmill.training.runtime import checkpoint, device, pictures, records, run_folder
+from patchmill.training.runtime.display import Display
+from patchmill.training.runtime.metrics import LossMeter, ThroughputMeter
 
 if TYPE_CHECKING:
     from patchmill.loaders.batch import ViewBatch
@@ -23,153 +24,203 @@ if TYPE_CHECKING:
     from patchmill.training.runtime.state import State
 
 
+class Outputs(NamedTuple):
+    """Everything rank 0 writes to: the run's folder and the terminal."""
+
+    writer: checkpoint.Writer
+    recorder: records.Recorder
+    status: run_folder.Status
+    display: Display
+
+
 @contextlib.contextmanager
-def steps_of(state: State, signals: Signals) -> Iterator[Between]:
-    """What looks after a run while it trains, on every rank; rank 0 writes."""
-    with contextlib.ExitStack() as tools:
-        first = state.world.rank == 0
-        at = tools.enter_context(console.opened(state)) if first else None
-        stacks = tools.enter_context(contextlib.closing(Stacks(state.folder)))
-        between = Between(state, signals, stacks, at)
-        between.begin()
-        yield between
-        between.finish()
-    if at:
-        ended = "stopped" if between.stopped else "done"
-        at.status.end(ended, step=state.step, epoch=state.epoch)
+def open_hooks(state: State, signals: Signals) -> Iterator[Hooks]:
+    """Hooks of a run, on every rank; rank 0's open its outputs and report how the run ended."""
+    with contextlib.ExitStack() as stack:
+        outputs = stack.enter_context(_open_outputs(state)) if state.world.rank == 0 else None
+        stacks = stack.enter_context(contextlib.closing(StackDump(state.folder)))
+        hooks = Hooks(state, signals, stacks, outputs)
+        hooks.before_training()
+        yield hooks
+        hooks.after_training()
+    if outputs:
+        ended = "stopped" if hooks.stopped else "done"
+        outputs.status.end(ended, step=state.step, epoch=state.epoch)
 
 
-class Between:
-    stopped = 0  # the signal by which all ranks are to end here
+class Hooks:
+    stopped = 0  # number of the signal that all ranks agreed to stop for
 
     def __init__(
-        self, state: State, signals: Signals, stacks: Stacks, at: console.Desk | None
+        self, state: State, signals: Signals, stacks: StackDump, outputs: Outputs | None
     ) -> None:
-        self._state, self._signals, self._stacks, self._at = state, signals, stacks, at
-        self._losses, self._pace, self._vote = Losses(self._last_good), Pace(), Vote()
-        self._saved, self._save_at = time.monotonic(), 0
+        self._state, self._signals, self._stacks, self._outputs = state, signals, stacks, outputs
+        self._losses, self._throughput = LossMeter(self._last_good), ThroughputMeter()
+        self._vote = Vote()
+        self._saved_at, self._save_step = time.monotonic(), 0
 
-    # ------------------------------------------------------------------------- what the loop calls
+    # ------------------------------------------------------------------------- called by the engine
 
-    def begin(self) -> None:
-        """A network is evaluated before it has learnt anything, and where a run was stopped."""
+    def before_training(self) -> None:
+        """Evaluate the untrained network, or the one that a run stopped at."""
         state = self._state
-        if self._at and state.step:
-            self._at.shown.say(f"going on after step {state.step:,} of {state.steps:,}")
-        # FSDP puts a backbone together only after it has seen the whole method at work.
-        if state.step % state.steps_per_epoch == 0 and not sharding.in_pieces(state.model):
+        if self._outputs and state.step:
+            self._outputs.display.say(f"going on after step {state.step:,} of {state.steps:,}")
+        # FSDP gathers a backbone alone only after a forward pass of the whole method.
+        if state.step % state.steps_per_epoch == 0 and not sharding.is_sharded(state.model):
             self._evaluate()
 
-    def next(self, batches: Iterator[ViewBatch]) -> ViewBatch:
-        return self._pace.next(batches)
+    def next_batch(self, batches: Iterator[ViewBatch]) -> ViewBatch:
+        return self._throughput.next(batches)
 
-    def saw(self, batch: ViewBatch, losses: methods.Losses) -> None:
-        self._losses.saw(batch.ids, {"loss": losses.loss, **losses.parts})
-        self._pace.add(len(batch) * self._state.world.size)
+    def after_backward(self, batch: ViewBatch, losses: methods.Losses) -> None:
+        """Record one micro-batch."""
+        self._losses.add(batch.ids, {"loss": losses.loss, **losses.metrics})
+        self._throughput.add(len(batch) * self._state.world.size)
 
     @property
-    def wants_norm(self) -> bool:
-        """Of the gradient of the step under way."""
-        return self._logs(self._state.step + 1)
+    def wants_grad_norm(self) -> bool:
+        """True if the step under way will be logged."""
+        return self._is_logged(self._state.step + 1)
 
-    def after(self, norm: torch.Tensor | None, rate: float) -> None:
-        """A step."""
+    def after_step(self, grad_norm: torch.Tensor | None, lr: float) -> None:
+        """Log, save and evaluate as is due, and stop if ranks agreed to."""
         state, train = self._state, self._state.config.train
-        self._losses.end(state.step)
-        asked, save_at = self._vote.exchange(self._signals.asked, self._due())
-        asked = asked if state.step < state.steps else 0  # nothing is left to stop
-        over = state.step % state.steps_per_epoch == 0
-        if self._logs(state.step):
-            self._log(norm, rate)
+        self._losses.end_step(state.step)
+        signal, save_step = self._vote.exchange(self._signals.received, self._next_save())
+        signal = signal if state.step < state.steps else 0  # nothing is left to stop
+        epoch_ends = state.step % state.steps_per_epoch == 0
+        if self._is_logged(state.step):
+            self._log(grad_norm, lr)
         every = train.checkpoint_every
-        if over or asked or state.step == save_at or (every and state.step % every == 0):
+        if epoch_ends or signal or state.step == save_step or (every and state.step % every == 0):
             self._save()
-        if over and not asked:
+        if epoch_ends and not signal:
             self._evaluate()
-        if self._at:
-            self._at.writer.check()
-        self.stopped = asked
+        if self._outputs:
+            self._outputs.writer.check()
+        self.stopped = signal
 
-    def finish(self) -> None:
-        self._vote.finish()
+    def after_training(self) -> None:
+        self._vote.wait()
 
     # -------------------------------------------------------------------------------------- logging
 
-    def _logs(self, step: int) -> bool:
+    def _is_logged(self, step: int) -> bool:
         return step % self._state.config.train.log_every == 0 or step == self._state.steps
 
-    def _log(self, norm: torch.Tensor | None, rate: float) -> None:
+    def _log(self, grad_norm: torch.Tensor | None, lr: float) -> None:
         state = self._state
-        values = self._losses.take() | {"lr": rate, **self._pace.take(), "epoch": state.epoch}
-        self._stacks.moving()
-        if not self._at:
+        values = self._losses.take() | {"lr": lr, **self._throughput.take(), "epoch": state.epoch}
+        self._stacks.reset()
+        if not self._outputs:
             return
-        if norm is not None:
-            values["grad_norm"] = norm.item()
+        if grad_norm is not None:
+            values["grad_norm"] = grad_norm.item()
         if state.world.device.type == "cuda":
             values["memory_gb"] = torch.cuda.max_memory_allocated(state.world.device) / 1e9
-        self._at.recorder.scalars(state.step, values)
-        self._at.shown.update(state.step, state.epoch, values)
-        left = (state.steps - state.step) * state.config.train.batch_size
+        self._outputs.recorder.scalars(state.step, values)
+        self._outputs.display.update(state.step, state.epoch, values)
+        images_left = (state.steps - state.step) * state.config.train.batch_size
         speed = values["images_per_s"]
-        self._at.status.beat(
+        self._outputs.status.beat(
             step=state.step,
             epoch=state.epoch,
             loss=values["loss"],
             images_per_s=speed,
-            eta_s=left / speed,
-            checkpoint_s=self._at.writer.seconds,
+            eta_s=images_left / speed,
+            checkpoint_s=self._outputs.writer.seconds,
         )
 
-    # --------------------------------------------------------------------------------------- saving
+    # -------------------------------------------------------------------------------- checkpointing
 
-    def _due(self) -> int:
-        """The step to save at, as rank 0's clock has it; 0 while it is not yet time."""
+    def _next_save(self) -> int:
+        """Step to save at by rank 0's clock; 0 while no checkpoint is due."""
         train = self._state.config.train
-        late = time.monotonic() - self._saved > 60 * train.checkpoint_minutes
-        if self._at and late and not train.checkpoint_every and not self._save_at:
-            self._save_at = self._state.step + 1
-        return self._save_at
+        due = time.monotonic() - self._saved_at > 60 * train.checkpoint_minutes
+        if self._outputs and due and not train.checkpoint_every and not self._save_step:
+            self._save_step = self._state.step + 1
+        return self._save_step
 
     def _save(self) -> None:
-        with self._pace.paused():
-            self._losses.look()  # a loss that is no number: no checkpoint
-            saved = states.save(self._state)
-            if distributed.any_of(bool(self._at) and not states.is_good(saved)):
-                raise self._losses.spoilt()
-            if self._at:
-                self._at.writer.save(saved)
-            self._saved, self._save_at = time.monotonic(), 0
+        """Save a checkpoint, unless the loss or the weights are not finite."""
+        with self._throughput.paused():
+            self._losses.check()
+            saved = self._state.state_dict()
+            diverged = bool(self._outputs) and not checkpoint.weights_are_finite(saved)
+            if distributed.any_rank(diverged):
+                raise self._losses.diverged_weights()
+            if self._outputs:
+                self._outputs.writer.save(saved)
+            self._saved_at, self._save_step = time.monotonic(), 0
 
     def _last_good(self) -> str:
-        if self._at:
-            self._at.writer.finish()
-        kept = checkpoint.kept(self._state.folder)
-        return distributed.objects(str(kept[-1]) if kept else "the beginning")[0]
+        if self._outputs:
+            self._outputs.writer.wait()
+        paths = checkpoint.find_all(self._state.folder)
+        return distributed.gather_objects(str(paths[-1]) if paths else "the beginning")[0]
 
-    # ----------------------------------------------------------------------------------- evaluating
+    # ----------------------------------------------------------------------------------- evaluation
 
     def _evaluate(self) -> None:
+        """Measure kNN accuracy at the end of an epoch, and mark the best checkpoint."""
         state, settings = self._state, self._state.config.evaluate
         epoch = state.step // state.steps_per_epoch
         if not settings.knn_every or epoch % settings.knn_every or not state.config.data.test:
             return
-        with self._pace.paused():
-            found = self._evaluated()
-            if not found:
-                distributed.follow_first(state.method.buffers())
-                found = knn.online(state.method, state.config, state.world)
-                if self._at:
-                    self._at.recorder.evaluation(state.step, state.epoch, found)
-                    self._at.shown.say(f"epoch {epoch}: kNN {found['knn']:.1%}")
-            if state.step and found["knn"] > state.best.get("knn", -1):
-                state.best = {"knn": found["knn"], "step": state.step}
-                if self._at:
-                    self._at.writer.mark_best(state.step)
-            self._stacks.moving()
+        with self._throughput.paused():
+            scores = self._recorded_scores()
+            if not scores:
+                distributed.broadcast_from_rank0(state.method.buffers())
+                scores = knn.online(state.method, state.config, state.world)
+                if self._outputs:
+                    self._outputs.recorder.evaluation(state.step, state.epoch, scores)
+                    self._outputs.display.say(f"epoch {epoch}: kNN {scores['knn']:.1%}")
+            if state.step and scores["knn"] > state.best.get("knn", -1):
+                state.best = {"knn": scores["knn"], "step": state.step}
+                if self._outputs:
+                    self._outputs.writer.mark_best(state.step)
+            self._stacks.reset()
 
-    def _evaluated(self) -> dict[str, float]:
-        """What a life found here that was killed before it could save that."""
-        rows = records.evaluations(self._state.folder) if self._at else []
-        found = [row for row in rows if row["step"] == self._state.step and "knn" in row]
-        return distributed.objects(found[-1] if found else {})[0]
+    def _recorded_scores(self) -> dict[str, float]:
+        """Scores of this step that an earlier start recorded before it was killed."""
+        rows = records.evaluations(self._state.folder) if self._outputs else []
+        same_step = [row for row in rows if row["step"] == self._state.step and "knn" in row]
+        return distributed.gather_objects(same_step[-1] if same_step else {})[0]
+
+
+@contextlib.contextmanager
+def _open_outputs(state: State) -> Iterator[Outputs]:
+    """Rank 0's outputs. An error ends the status as failed; the caller reports any other end."""
+    config, folder = state.config, state.folder
+    status = run_folder.Status(
+        folder,
+        step=state.step,
+        steps=state.steps,
+        epoch=state.epoch,
+        **device.describe(state.world),
+    )
+    try:
+        compose.save(config, folder)
+        pictures.draw(config, folder)
+        with contextlib.ExitStack() as stack:
+            writer = checkpoint.Writer(folder, config.train.keep)
+            stack.callback(writer.wait)
+            recorder = stack.enter_context(contextlib.closing(_recorder(state)))
+            title = f"{config.method_name} on {config.data.name}"
+            display = stack.enter_context(Display(state.steps, state.step, title))
+            yield Outputs(writer, recorder, status, display)
+    except BaseException:
+        status.end("failed")
+        raise
+
+
+def _recorder(state: State) -> records.Recorder:
+    log = state.config.log
+    return records.Recorder(
+        state.folder,
+        compose.plain(state.config),
+        start=state.step or -1,  # a new run also drops what another left there for step 0
+        tensorboard=log.tensorboard,
+        wandb=log.wandb,
+    )

@@ -1,4 +1,4 @@
-"""What steps measured: losses that stay on their device until asked for, and where time went."""
+"""Meters of a run: losses that stay on the device until they are logged, and throughput."""
 
 from __future__ import annotations
 
@@ -12,91 +12,93 @@ import torch
 from patchmill.loaders.common.errors import MillError
 from patchmill.training.ranks import distributed
 
-Thing = TypeVar("Thing")
+Batch = TypeVar("Batch")
 
-SHOWN = 8  # ids of samples that an error names
-
-
-class Step(NamedTuple):
-    number: int
-    ids: list[torch.Tensor]  # of the samples of each part
-    values: torch.Tensor  # the loss and its parts, on their device
+MOST_IDS = 8  # sample ids that an error names
 
 
-class Losses:
-    """Of the steps since they were last looked at: a look is the only wait for the device."""
+class StepValues(NamedTuple):
+    step: int
+    ids: list[torch.Tensor]  # of the samples of each micro-batch
+    values: torch.Tensor  # the loss and its metrics, on their device
+
+
+class LossMeter:
+    """Mean losses between logged steps; only `check` and `take` wait for the device."""
 
     def __init__(self, last_good: Callable[[], str]) -> None:
-        self._last_good = last_good  # names the state that is left when a later one is no good
+        self._last_good = last_good  # names the checkpoint to return to after divergence
         self._names: list[str] = []
-        self._ids: list[torch.Tensor] = []  # of the step under way, part by part
-        self._parts: list[torch.Tensor] = []
-        self._steps: list[Step] = []  # not looked at yet
-        self._last: Step | None = None
-        self._looked: list[torch.Tensor] = []  # means over ranks, not taken yet
+        self._ids: list[torch.Tensor] = []  # of the step under way, by micro-batch
+        self._micro_values: list[torch.Tensor] = []
+        self._unchecked: list[StepValues] = []
+        self._last: StepValues | None = None
+        self._checked: list[torch.Tensor] = []  # means over ranks since the last `take`
 
-    def saw(self, ids: torch.Tensor, losses: Mapping[str, torch.Tensor]) -> None:
-        """One part of a step, or all of it."""
+    def add(self, ids: torch.Tensor, losses: Mapping[str, torch.Tensor]) -> None:
+        """Record one micro-batch."""
         self._names = list(losses)
         self._ids.append(ids)
-        self._parts.append(torch.stack([value.detach().float() for value in losses.values()]))
+        self._micro_values.append(
+            torch.stack([value.detach().float() for value in losses.values()])
+        )
 
-    def end(self, number: int) -> None:
-        """The parts since the last step were this one."""
-        self._last = Step(number, self._ids, torch.stack(self._parts).mean(0))
-        self._steps.append(self._last)
-        self._ids, self._parts = [], []
+    def end_step(self, step: int) -> None:
+        """Average the micro-batches since the last step."""
+        self._last = StepValues(step, self._ids, torch.stack(self._micro_values).mean(0))
+        self._unchecked.append(self._last)
+        self._ids, self._micro_values = [], []
 
-    def look(self) -> None:
-        """A MillError if a step's loss, on any rank, was not a number."""
-        if not self._steps:
+    def check(self) -> None:
+        """Raise a MillError if the loss of a step was NaN or infinite on any rank."""
+        if not self._unchecked:
             return
-        steps, self._steps = self._steps, []
-        own = torch.stack([step.values for step in steps])
-        values = distributed.mean(own).double().cpu()
-        good = values.isfinite().all(1)
-        if not good.all():
-            row = int((~good).nonzero()[0])
-            said = zip(self._names, values[row].tolist(), strict=True)
-            mine = not bool(own[row].isfinite().all())
-            raise self._diverged(steps[row], ", ".join(f"{n} {v:g}" for n, v in said), mine)
-        self._looked.append(values)
+        steps, self._unchecked = self._unchecked, []
+        local = torch.stack([step.values for step in steps])
+        values = distributed.mean(local).double().cpu()
+        finite = values.isfinite().all(1)
+        if not finite.all():
+            row = int((~finite).nonzero()[0])
+            pairs = zip(self._names, values[row].tolist(), strict=True)
+            here = not bool(local[row].isfinite().all())
+            raise self._diverged(steps[row], ", ".join(f"{n} {v:g}" for n, v in pairs), here)
+        self._checked.append(values)
 
     def take(self) -> dict[str, float]:
-        """Means over the steps since this was last called."""
-        self.look()
-        means = torch.cat(self._looked).mean(0).tolist()
-        self._looked = []
+        """Means over ranks and over the steps since the last call."""
+        self.check()
+        means = torch.cat(self._checked).mean(0).tolist()
+        self._checked = []
         return dict(zip(self._names, means, strict=True))
 
-    def spoilt(self) -> MillError:
-        """For when the last step made weights of what was still a number."""
+    def diverged_weights(self) -> MillError:
+        """Error for a step whose loss was finite and whose update was not."""
         assert self._last
         return self._diverged(self._last, "its weights are not numbers any more", True)
 
-    def _diverged(self, step: Step, what: str, mine: bool) -> MillError:
-        """Names the samples of those ranks that say it is `mine`."""
-        found = distributed.objects(torch.cat(step.ids).tolist() if mine else [])
-        ids = [str(id) for of_rank in found for id in of_rank]
-        more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    def _diverged(self, step: StepValues, what: str, here: bool) -> MillError:
+        """Name the samples of the ranks that diverged; a collective."""
+        per_rank = distributed.gather_objects(torch.cat(step.ids).tolist() if here else [])
+        ids = [str(id) for rank_ids in per_rank for id in rank_ids]
+        more = f" and {len(ids) - MOST_IDS} more" if len(ids) > MOST_IDS else ""
         return MillError(
-            f"training diverged at step {step.number} ({what}), with samples "
-            f"{', '.join(ids[:SHOWN])}{more}: lower optim.lr, lengthen optim.warmup, or look at "
+            f"training diverged at step {step.step} ({what}), with samples "
+            f"{', '.join(ids[:MOST_IDS])}{more}: lower optim.lr, lengthen optim.warmup, or look at "
             f"the samples; the last good state is {self._last_good()}"
         )
 
 
-class Pace:
-    """Images a second, and the share of time that was spent waiting for them."""
+class ThroughputMeter:
+    """Images per second, and the share of time spent waiting for data."""
 
     def __init__(self) -> None:
-        self._images, self._waited, self._began = 0, 0.0, time.perf_counter()
+        self._images, self._waited, self._start = 0, 0.0, time.perf_counter()
 
-    def next(self, batches: Iterator[Thing]) -> Thing:
-        """The next of them; how long that takes is time waited for data."""
-        began = time.perf_counter()
+    def next(self, batches: Iterator[Batch]) -> Batch:
+        """Take the next batch, and count the time as waiting for data."""
+        start = time.perf_counter()
         batch = next(batches)
-        self._waited += time.perf_counter() - began
+        self._waited += time.perf_counter() - start
         return batch
 
     def add(self, images: int) -> None:
@@ -104,14 +106,14 @@ class Pace:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """For what is not training."""
-        began = time.perf_counter()
+        """Leave out time that is not training."""
+        start = time.perf_counter()
         yield
-        self._began += time.perf_counter() - began
+        self._start += time.perf_counter() - start
 
     def take(self) -> dict[str, float]:
-        """Since this was last called."""
-        seconds = max(time.perf_counter() - self._began, 1e-9)
-        found = {"images_per_s": self._images / seconds, "wait": min(self._waited / seconds, 1.0)}
+        """Rates since the last call."""
+        seconds = max(time.perf_counter() - self._start, 1e-9)
+        rates = {"images_per_s": self._images / seconds, "wait": min(self._waited / seconds, 1.0)}
         self.__init__()  # type: ignore[misc]
-        return found
+        return rates

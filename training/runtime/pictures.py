@@ -1,4 +1,4 @@
-"""What a run sees, as pictures in its folder: its views, and the masks that it pastes by."""
+"""Pictures of a run's input: its views, and the masks of images whose foreground is pasted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.files import atomic_path
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import Source, open_source
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("patchmill")
 
 VIEWS, MASKS = "views.png", "masks.png"
-PICTURED, MASKED = 3, 8  # images whose views, and whose masks, are shown
+VIEW_IMAGES, MASK_IMAGES = 3, 8  # images shown on each sheet
 
 
 def draw(config: Config, folder: Path) -> None:
-    """As training sees its first images; no run fails for want of a picture."""
+    """Draw the first images as training sees them; a failure is logged, and no error."""
     if (folder / VIEWS).exists():
         return
     data = config.data
@@ -40,28 +41,24 @@ def write_views(
     recipe: Recipe | str | Path,
     path: Path,
     *,
-    count: int = PICTURED,
+    count: int = VIEW_IMAGES,
     seed: int = 0,
     masks: str | Path | None = None,
 ) -> None:
-    """The views of the first images at `path`; masks.png beside it, if the recipe pastes by masks.
+    """Draw the views of the first images to `path`, and masks.png beside it if the recipe pastes.
 
-    `masks` is the file of masks that `loaders.build` takes.
+    `masks` is the file of masks, as loaders.build takes it.
     """
     from patchmill.loaders.preview.command import contact_sheet
     from patchmill.loaders.preview.masks import mask_sheet
 
     if any(group.paste for group in load_recipe(recipe).views):
-        shown = mask_sheet(source, count=MASKED, seed=seed, masks=masks)
-        _save(shown, path.with_name(MASKS))
+        sheet = mask_sheet(source, count=MASK_IMAGES, seed=seed, masks=masks)
+        _save(sheet, path.with_name(MASKS))
     _save(contact_sheet(source, recipe, count=count, seed=seed, masks=masks), path)
 
 
 def _save(image: Image, path: Path) -> None:
-    """Under another name first: a run that is killed leaves no half of a picture."""
-    half = path.with_name(f".part.{path.name}")
-    try:
-        image.save(half, optimize=True)
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
+    # The temporary name ends in .png, by which PIL chooses the format.
+    with atomic_path(path, temporary=f".part.{path.name}") as partial:
+        image.save(partial, optimize=True)

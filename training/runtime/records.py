@@ -1,7 +1,7 @@
-"""What a run leaves behind while it trains: log.csv, evaluations.jsonl, TensorBoard, and W&B.
+"""Records of a run: log.csv, evaluations.jsonl, TensorBoard and Weights & Biases.
 
-All of them go on where the checkpoint stands that a run goes on from: what a life that was killed
-recorded beyond it is dropped, and what it left half written with it.
+A run that resumes continues them at its checkpoint: rows that a killed process wrote after that,
+whole or in part, are dropped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ LOG, EVALUATIONS = "log.csv", "evaluations.jsonl"
 
 
 class Recorder:
-    """Of rank 0. `start` is how many steps were done before; each row says after how many it is."""
+    """Writes scalars and evaluations to all records, on rank 0.
+
+    `start` is the step that the run resumes after. The step of a row counts completed steps.
+    """
 
     def __init__(
         self,
@@ -51,34 +54,34 @@ class Recorder:
         self._each(lambda sink: sink.close())
         self._sinks = []
 
-    def _each(self, do: Callable[[_Sink], None]) -> None:
-        """A full disk ends the recording, and not the run: its checkpoints say what they think."""
+    def _each(self, call: Callable[[_Sink], None]) -> None:
+        """Call every sink; drop one that cannot write, as the run goes on without records."""
         for sink in list(self._sinks):
             try:
-                do(sink)
+                call(sink)
             except OSError as error:
                 self._sinks.remove(sink)
                 log.warning(
-                    "%s is written no more (%s): the run goes on without",
+                    "cannot write %s any more (%s): the run goes on without it",
                     sink.name,
                     error.strerror or error,
                 )
 
 
 def read(folder: Path) -> dict[str, list[float | None]]:
-    """The columns of log.csv, None where a row has nothing; those that are whole lines."""
+    """Columns of log.csv, with None for empty cells; an incomplete last line is left out."""
     names, rows = _rows(Path(folder) / LOG)
-    return {name: [_number(row[place]) for row in rows] for place, name in enumerate(names)}
+    return {name: [_number(row[i]) for row in rows] for i, name in enumerate(names)}
 
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
-    """What evaluations.jsonl holds, those that are whole lines."""
+    """Rows of evaluations.jsonl; an incomplete last line is left out."""
     path = Path(folder) / EVALUATIONS
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
 
 
-# ------------------------------------------------------------------------------------ where it goes
+# -------------------------------------------------------------------------------------------- sinks
 
 
 class _Sink:
@@ -100,18 +103,18 @@ class _Files(_Sink):
     def __init__(self, folder: Path, start: int) -> None:
         self._folder = folder
         self._names, rows = _rows(folder / LOG)
-        self._kept = [row for row in rows if int(row[0]) <= start]
-        before = [it for it in evaluations(folder) if it.get("step", 0) <= start]
-        text = "".join(json.dumps(it) + "\n" for it in before)
+        self._old_rows = [row for row in rows if int(row[0]) <= start]
+        before = [row for row in evaluations(folder) if row.get("step", 0) <= start]
+        text = "".join(json.dumps(row) + "\n" for row in before)
         write_atomic(folder / EVALUATIONS, text, durable=True)
         self._write_all()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         if not set(values) <= set(self._names):
-            _, self._kept = _rows(self._folder / LOG)
+            _, self._old_rows = _rows(self._folder / LOG)
             self._names = [
                 *(self._names or ["step"]),
-                *(it for it in values if it not in self._names),
+                *(name for name in values if name not in self._names),
             ]
             self._write_all()
         row = [str(step), *(_text(values.get(name)) for name in self._names[1:])]
@@ -126,10 +129,10 @@ class _Files(_Sink):
         pass
 
     def _write_all(self) -> None:
-        wide = [row + [""] * (len(self._names) - len(row)) for row in self._kept]
-        lines = map(_line, [self._names, *wide]) if self._names else ()
+        padded = [row + [""] * (len(self._names) - len(row)) for row in self._old_rows]
+        lines = map(_line, [self._names, *padded]) if self._names else ()
         write_atomic(self._folder / LOG, "".join(lines), durable=True)
-        self._kept = []
+        self._old_rows = []
 
 
 class _TensorBoard(_Sink):
@@ -164,12 +167,12 @@ class _WandB(_Sink):
             raise MillError(
                 f"log.wandb={project} needs wandb, which is not installed: pip install wandb"
             ) from None
-        known = folder / "wandb.id"  # so that all lives of a run are one there, too
-        if not known.exists():
-            write_atomic(known, secrets.token_hex(8), durable=True)
+        id_file = folder / "wandb.id"  # restarts of a run continue the same W&B run
+        if not id_file.exists():
+            write_atomic(id_file, secrets.token_hex(8), durable=True)
         self._run = wandb.init(
             project=project,
-            id=known.read_text(),
+            id=id_file.read_text(),
             resume="allow",
             name=folder.name,
             dir=str(folder),
@@ -186,14 +189,14 @@ class _WandB(_Sink):
         self._run.finish()
 
 
-# ------------------------------------------------------------------------------------------- as CSV
+# ---------------------------------------------------------------------------------------------- CSV
 
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows, without a last line that was cut off."""
+    """Header and rows, without an incomplete last line."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    lines = list(csv.reader(io.StringIO(whole)))
+    complete = text[: text.rfind("\n") + 1]
+    lines = list(csv.reader(io.StringIO(complete)))
     if not lines:
         return [], []
     names, *rows = lines

@@ -1,4 +1,4 @@
-"""The folder of a run: who may write to it, and what it tells those who look."""
+"""A run's folder: its lock, and status.json for programs that watch the run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import hold
+from patchmill.loaders.common.files import hold, write_atomic
 
 STATUS, LOCK = "status.json", ".lock"
-STOPPED = 75  # the exit code of a run that can go on; EX_TEMPFAIL of sysexits.h: try again
+STOPPED = 75  # exit code of a run that can be resumed; EX_TEMPFAIL of sysexits.h: try again
 BEAT = 5.0  # seconds between heartbeats
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Makes the folder, and keeps other processes from training into it."""
+def lock(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep other processes from training into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -37,14 +37,14 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 class Status:
-    """status.json: a heartbeat of the run, for whoever watches it from elsewhere.
+    """Heartbeat of a run in status.json.
 
-    Its state is running, and then done, stopped (by a signal) or failed; a run that was killed
-    is running, and its heart does not beat.
+    Its state is running, and at the end done, stopped (by a signal) or failed. A run that was
+    killed stays running, and its heartbeat stops.
     """
 
     def __init__(self, folder: Path, **fields: Any) -> None:
-        self._path, before = folder / STATUS, read(folder)
+        self._path, before = folder / STATUS, read_status(folder)
         self._fields = {
             "state": "running",
             **fields,
@@ -55,6 +55,7 @@ class Status:
         self._write()
 
     def beat(self, **fields: Any) -> None:
+        """Update fields, and write them if the last heartbeat is long enough ago."""
         self._fields |= fields
         if time.time() - self._fields["time"] > BEAT:
             self._write()
@@ -65,16 +66,14 @@ class Status:
 
     def _write(self) -> None:
         self._fields["time"] = time.time()
-        half = self._path.with_name(f".{STATUS}.part")
         with contextlib.suppress(OSError):  # a full disk is for the checkpoint to report
-            half.write_text(json.dumps(self._fields, indent=1) + "\n")
-            half.replace(self._path)
+            write_atomic(self._path, json.dumps(self._fields, indent=1) + "\n")
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """The run's status; empty where there is none."""
+def read_status(folder: Path) -> dict[str, Any]:
+    """Contents of status.json; empty where there is none."""
     try:
-        found = json.loads((folder / STATUS).read_text())
+        status = json.loads((folder / STATUS).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return status if isinstance(status, dict) else {}

@@ -1,4 +1,4 @@
-"""Everything that trains, put together, as it was at the checkpoint that a run goes on from."""
+"""Build everything that trains from a configuration, and restore the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from patchmill.training.nets import backbones
 from patchmill.training.nets.ema import Teacher
 from patchmill.training.optim import optimizers
 from patchmill.training.ranks import distributed, sharding
-from patchmill.training.runtime import checkpoint, precision, random_state
-from patchmill.training.runtime import state as states
-from patchmill.training.runtime.state import State
+from patchmill.training.runtime import checkpoint, device
+from patchmill.training.runtime.state import State, seed_generators
 
 if TYPE_CHECKING:
     from patchmill.loaders.loader import Loader
@@ -32,53 +31,58 @@ log = logging.getLogger("patchmill")
 
 
 @contextlib.contextmanager
-def ready(config: Config, world: World, folder: Path) -> Iterator[State]:
-    """On all ranks alike; rank 0 says which checkpoint it is."""
-    (path, *_) = distributed.objects(_newest(config, folder) if world.rank == 0 else None)
-    saved = _load(config, path) if path else None
-    amp = precision.of(config.train, world.device)
+def build_run(config: Config, world: World, folder: Path) -> Iterator[State]:
+    """Build model, optimiser and loader; restore the latest checkpoint.
+
+    Rank 0 chooses the checkpoint for all ranks.
+    """
+    (path, *_) = distributed.gather_objects(
+        _checkpoint_to_resume(config, folder) if world.rank == 0 else None
+    )
+    saved = _load_checkpoint(config, path) if path else None
+    amp = device.amp_dtype(config.train, world.device)
     torch.backends.cudnn.benchmark = True  # sizes stay the same: trying out algorithms pays
     with contextlib.closing(data.open_training(config, world, folder)) as loader:
-        steps = _steps_per_epoch(loader, config)
-        random_state.seed(config.seed)  # all ranks begin with the same weights
-        method = _method(config, world)
+        steps_per_epoch = _steps_per_epoch(loader, config)
+        seed_generators(config.seed)  # all ranks begin with the same weights
+        method = _build_method(config, world)
         if saved:
-            states.load_method(saved, method, path)
-        model = sharding.spread(method, config.train.parallel, world)
+            checkpoint.load_networks(method, saved, path)
+        model = sharding.wrap(method, config.train.parallel, world)
         optimiser = optimizers.build(config.optim, method)
         scaler = torch.amp.GradScaler(world.device.type, enabled=amp is torch.float16)
         state = State(
-            config, world, folder, method, model, optimiser, scaler, loader, amp, steps
-        )  # fmt: skip
-        random_state.seed(config.seed, world)
+            config, world, folder, method, model, optimiser, scaler, loader, amp, steps_per_epoch
+        )
+        seed_generators(config.seed, world)
         if saved:
-            states.load(state, saved)
+            state.load_state_dict(saved)
             if world.rank == 0:
-                log.info("going on from %s", path)
+                log.info("resuming from %s", path)
                 checkpoint.set_aside(folder, state.step)
             del saved
         yield state
 
 
-def _newest(config: Config, folder: Path) -> Path | None:
-    """The checkpoint to go on from; None to begin."""
+def _checkpoint_to_resume(config: Config, folder: Path) -> Path | None:
+    """Checkpoint that config.resume asks for; None to start from scratch."""
     if config.resume == "auto":
         return checkpoint.newest(folder)
     if config.resume == "never":
-        if checkpoint.kept(folder):
+        if checkpoint.find_all(folder):
             raise MillError(
                 f"{folder} holds a run already, and resume=never: choose another name=, remove "
                 "that folder, or go on with resume=auto"
             )
         return None
-    chosen, own = Path(config.resume), checkpoint.newest(folder)
-    if own and own.parent.resolve() != chosen.parent.resolve():
-        log.info("this run has begun from %s before", chosen)
-        return own
-    return chosen
+    requested, latest = Path(config.resume), checkpoint.newest(folder)
+    if latest and latest.parent.resolve() != requested.parent.resolve():
+        log.info("this run has started from %s before", requested)
+        return latest
+    return requested
 
 
-def _load(config: Config, path: Path) -> dict[str, Any]:
+def _load_checkpoint(config: Config, path: Path) -> dict[str, Any]:
     saved = checkpoint.load(path)
     if difference := compose.difference(saved["config"], config):
         raise MillError(
@@ -93,33 +97,30 @@ def _steps_per_epoch(loader: Loader, config: Config) -> int:
         steps = len(loader) // config.train.accumulate
     except TypeError:
         raise MillError(
-            "how long an epoch is cannot be told of streamed shards: say how many batches, as "
-            "data.steps=1000"
+            "streamed shards have no known length: set the batches of an epoch, as data.steps=1000"
         ) from None
     if not steps:
         raise MillError(
             f"an epoch of {len(loader)} batches is less than one step of train.accumulate="
-            f"{config.train.accumulate}: take fewer parts"
+            f"{config.train.accumulate}: lower train.accumulate"
         )
     return steps
 
 
-def _method(config: Config, world: World) -> Method:
+def _build_method(config: Config, world: World) -> Method:
     (view, *_) = training_recipe(config).views
-    labels = data.labels(config) if methods.METHODS[config.method_name].needs_labels else None
+    needs_labels = methods.METHODS[config.method_name].needs_labels
+    classes = data.count_classes(config) if needs_labels else None
     backbone = backbones.build(config.model, view.size)
-    method = methods.build(config, backbone, labels)
+    method = methods.build(config, backbone, classes)
     rules.check_batch(config, method, world.size)
     if config.train.sync_bn:
-        sharding.sync_norms(method, world)
-    last = data.channels_last(config, world)
+        sharding.convert_sync_bn(method, world)
     method.to(world.device)
-    if last:
+    if data.channels_last(config, world):
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.train.compile:
-        for network in (
-            method.backbone,
-            *(it for it in method.modules() if isinstance(it, Teacher)),
-        ):
+        teachers = [module for module in method.modules() if isinstance(module, Teacher)]
+        for network in (method.backbone, *teachers):
             network.compile()
     return method.train()

@@ -1,4 +1,4 @@
-"""What a run is at a step, and what a checkpoint has to hold to make it that again."""
+"""State of a training run, as checkpoints save and restore it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from patchmill.loaders.common.errors import MillError
 from patchmill.training.config import compose
 from patchmill.training.ranks import distributed, sharding
-from patchmill.training.runtime import checkpoint, random_state
+from patchmill.training.runtime import checkpoint
 
 if TYPE_CHECKING:
     from patchmill.loaders.loader import Loader
@@ -27,13 +26,13 @@ class State:
     world: World
     folder: Path
     method: Method
-    model: nn.Module  # the method as it is called: over all ranks
+    model: nn.Module  # the method, wrapped for data parallelism
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     loader: Loader
     amp: torch.dtype | None
     steps_per_epoch: int
-    step: int = 0  # how many are done
+    step: int = 0  # steps completed
     best: dict[str, float] = field(default_factory=dict)  # the best evaluation, and its step
 
     @property
@@ -44,54 +43,61 @@ class State:
     def epoch(self) -> float:
         return self.step / self.steps_per_epoch
 
+    def state_dict(self) -> dict[str, Any]:
+        """Contents of a checkpoint, on the CPU. A collective: rank 0 gets the tensors."""
+        keep = self.world.rank == 0
+        distributed.broadcast_from_rank0(self.method.buffers())
+        per_rank = distributed.gather_objects(
+            {"rng": generator_state(self.world.device), "loader": self.loader.state_dict()}
+        )
+        return {
+            "version": checkpoint.VERSION,
+            "step": self.step,
+            "epoch": self.epoch,
+            "method": sharding.full_state(dict(self.method.state_dict()), keep),
+            "optimiser": sharding.full_state(self.optimiser.state_dict(), keep),
+            "scaler": self.scaler.state_dict(),
+            "rng": [rank["rng"] for rank in per_rank],
+            "loader": [rank["loader"] for rank in per_rank],
+            "config": compose.plain(self.config),
+            "best": self.best,
+            "world_size": self.world.size,
+        }
 
-def save(state: State) -> dict[str, Any]:
-    """As a checkpoint holds it, on the CPU: all ranks have to call it, and rank 0 gets it."""
-    keep = state.world.rank == 0
-    distributed.follow_first(state.method.buffers())
-    own = {"rng": random_state.state(state.world.device), "loader": state.loader.state_dict()}
-    ranks = distributed.objects(own)
-    return {
-        "version": checkpoint.VERSION,
-        "step": state.step,
-        "epoch": state.epoch,
-        "method": sharding.whole(dict(state.method.state_dict()), keep),
-        "optimiser": sharding.whole(state.optimiser.state_dict(), keep),
-        "scaler": state.scaler.state_dict(),
-        "rng": [it["rng"] for it in ranks],
-        "loader": [it["loader"] for it in ranks],
-        "config": compose.plain(state.config),
-        "best": state.best,
-        "world_size": state.world.size,
-    }
-
-
-def is_good(saved: dict[str, Any]) -> bool:
-    """Whether every number of the networks is one: a loss shows a bad step only at the next."""
-    tensors = (it for it in saved["method"].values() if it.is_floating_point())
-    return all(bool(it.isfinite().all()) for it in tensors)
-
-
-def load_method(saved: dict[str, Any], method: Method, path: Path) -> None:
-    """Before it is spread over ranks."""
-    try:
-        method.load_state_dict(saved["method"])
-    except RuntimeError as error:
-        raise MillError(
-            f"{path} does not fit the networks ({str(error).splitlines()[-1].strip()})"
-        ) from None
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Restore everything but the method, on as many ranks as saved it or on others."""
+        world = self.world
+        sharding.load_optimiser(self.optimiser, saved["optimiser"])
+        if saved["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(saved["scaler"])
+        self.step, self.best = saved["step"], saved["best"]
+        same_ranks = saved["world_size"] == world.size
+        self.loader.load_state_dict(saved["loader"][world.rank if same_ranks else 0])
+        if same_ranks:
+            restore_generators(saved["rng"][world.rank], world.device)
+        else:
+            seed_generators(self.config.seed, world, self.step)
 
 
-def load(state: State, saved: dict[str, Any]) -> None:
-    """All but the networks; on as many ranks, or others."""
-    world = state.world
-    sharding.load_optimiser(state.optimiser, saved["optimiser"])
-    if saved["scaler"] and state.scaler.is_enabled():
-        state.scaler.load_state_dict(saved["scaler"])
-    state.step, state.best = saved["step"], saved["best"]
-    same = saved["world_size"] == world.size
-    state.loader.load_state_dict(saved["loader"][world.rank if same else 0])
-    if same:
-        random_state.restore(saved["rng"][world.rank], world.device)
-    else:
-        random_state.seed(state.config.seed, world, state.step)
+# ------------------------------------------------------------------------------- torch's generators
+# Dropout and the like draw from these; the loaders' views and orders do not.
+
+
+def seed_generators(seed: int, world: World | None = None, step: int = 0) -> None:
+    """Seed torch. With a world, ranks and steps at which a run resumes get different draws."""
+    if world is not None:
+        seed += 0x9E3779B97F4A7C15 * (1 + world.rank + world.size * step)
+    torch.manual_seed(seed % 2**63)
+
+
+def generator_state(device: torch.device) -> dict[str, Any]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_generators(saved: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(saved["cpu"])
+    if device.type == "cuda" and "cuda" in saved:
+        torch.cuda.set_rng_state(saved["cuda"], device)

@@ -158,14 +158,14 @@ def _measure(asked: Asked, folder: Path) -> Measured:
     from patchmill.benchmarks.lib.training import feeds
     from patchmill.training.config import compose
     from patchmill.training.ranks import distributed
-    from patchmill.training.ranks.failures import Stacks
+    from patchmill.training.ranks.failures import StackDump
     from patchmill.training.runtime import setup
 
     config = compose.compose(asked.words)
     world = distributed.connect(config.train.device)
     with contextlib.ExitStack() as tools:
-        state = tools.enter_context(setup.ready(config, world, folder))
-        stacks = tools.enter_context(contextlib.closing(Stacks(folder)))
+        state = tools.enter_context(setup.build_run(config, world, folder))
+        stacks = tools.enter_context(contextlib.closing(StackDump(folder)))
         ready, ours = feeds.cached(state.loader), feeds.ours(state.loader)
         rates, wait = _race(asked, state, stacks, ready, ours)
         gradient = sum(it.numel() * it.element_size() for it in _learnt(state))

@@ -24,7 +24,7 @@ from patchmill.loaders.common.progress import track
 from patchmill.loaders.sources import open_source
 from patchmill.training.config.recipes import training_recipe
 from patchmill.training.ranks import distributed
-from patchmill.training.ranks.failures import Stacks
+from patchmill.training.ranks.failures import StackDump
 from patchmill.training.runtime import setup
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def run(config: Config, theirs: Sequence[str], count: int, rounds: int) -> Resul
     with contextlib.ExitStack() as tools:
         folder = Path(tools.enter_context(tempfile.TemporaryDirectory(prefix="patchmill-")))
         config = replace(config, resume="never")
-        state = tools.enter_context(setup.ready(config, world, folder))
-        stacks = tools.enter_context(contextlib.closing(Stacks(folder)))
+        state = tools.enter_context(setup.build_run(config, world, folder))
+        stacks = tools.enter_context(contextlib.closing(StackDump(folder)))
         contenders = _contenders(state, theirs, workers)
         turns, others = _race(state, stacks, contenders, warm_up, count, rounds)
         memory = _memory()
@@ -76,7 +76,7 @@ def _contenders(state: State, theirs: Sequence[str], workers: int) -> list[Feed]
 
 
 def _race(
-    state: State, stacks: Stacks, contenders: list[Feed], warm_up: int, count: int, rounds: int
+    state: State, stacks: StackDump, contenders: list[Feed], warm_up: int, count: int, rounds: int
 ) -> tuple[dict[str, list[Turn]], float]:
     """All turns, and how many cores others kept busy meanwhile."""
     found: dict[str, list[Turn]] = {feed.name: [] for feed in contenders}

@@ -17,7 +17,7 @@ import torch
 from patchmill.benchmarks.lib import timing
 from patchmill.training import engine
 from patchmill.training.ranks.signals import Signals
-from patchmill.training.runtime.hooks import Between
+from patchmill.training.runtime.hooks import Hooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.batch import ViewBatch
     from patchmill.loaders.loader import Loader
     from patchmill.training import methods
-    from patchmill.training.ranks.failures import Stacks
+    from patchmill.training.ranks.failures import StackDump
     from patchmill.training.runtime.state import State
 
 WAIT, PASSES, OPTIMISER, REST = "data", "forward and backward", "optimiser", "teacher and log"
@@ -47,20 +47,20 @@ class Turn:
         return self.seconds[WAIT] / sum(self.seconds.values())
 
 
-def take(state: State, stacks: Stacks, feed: Feed, warm_up: int, steps: int) -> Turn:
+def take(state: State, stacks: StackDump, feed: Feed, warm_up: int, steps: int) -> Turn:
     """The first steps, in which queues come to what they are like in a long run, do not count."""
     timing.wait_until_quiet()
     feed.drop_ready()
     state.loader, state.steps_per_epoch = cast("Loader", feed), ENDLESS
     if warm_up:
-        engine.loop(state, Watch(state, stacks, warm_up))
+        engine.train_steps(state, Watch(state, stacks, warm_up))
     timing.finish_gpu()
     on_gpu = state.world.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(state.world.device)
     watch = Watch(state, stacks, steps)
     began, busy = time.perf_counter(), timing.processor_seconds()
-    engine.loop(state, watch)
+    engine.train_steps(state, watch)
     timing.finish_gpu()
     seconds = time.perf_counter() - began
     busy = timing.processor_seconds() - busy
@@ -68,30 +68,30 @@ def take(state: State, stacks: Stacks, feed: Feed, warm_up: int, steps: int) -> 
     return Turn(watch.images / seconds, watch.seconds(), busy / seconds, most)
 
 
-class Watch(Between):
+class Watch(Hooks):
     """Looks after training as on ranks that write nothing, for so many steps, and on the clock."""
 
-    def __init__(self, state: State, stacks: Stacks, steps: int) -> None:
-        super().__init__(state, Signals(), stacks, at=None)
+    def __init__(self, state: State, stacks: StackDump, steps: int) -> None:
+        super().__init__(state, Signals(), stacks, outputs=None)
         self.images, self._steps, self._to_go = 0, steps, steps
         self._on_gpu = state.world.device.type == "cuda"
         self._moments: list[tuple[str, Any]] = []  # a part of a step, and when it ended
         self._mark("")
 
-    def next(self, batches: Iterator[ViewBatch]) -> ViewBatch:
+    def next_batch(self, batches: Iterator[ViewBatch]) -> ViewBatch:
         self._mark(REST)
-        batch = super().next(batches)
+        batch = super().next_batch(batches)
         self._mark(WAIT)
         return batch
 
-    def saw(self, batch: ViewBatch, losses: methods.Losses) -> None:
+    def after_backward(self, batch: ViewBatch, losses: methods.Losses) -> None:
         self._mark(PASSES)
         self.images += len(batch)
-        super().saw(batch, losses)
+        super().after_backward(batch, losses)
 
-    def after(self, norm: torch.Tensor | None, rate: float) -> None:
+    def after_step(self, grad_norm: torch.Tensor | None, lr: float) -> None:
         self._mark(OPTIMISER)
-        super().after(norm, rate)
+        super().after_step(grad_norm, lr)
         self._to_go -= 1
         if not self._to_go:
             self._mark(REST)

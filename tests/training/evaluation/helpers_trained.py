@@ -13,8 +13,8 @@ from helpers_methods import Tiny
 
 from patchmill.training.config import compose
 from patchmill.training.config.settings import Config
-from patchmill.training.evaluation import trained
-from patchmill.training.evaluation.trained import Trained
+from patchmill.training.evaluation import trained_run
+from patchmill.training.evaluation.trained_run import TrainedRun
 from patchmill.training.nets import backbones
 from patchmill.training.ranks.distributed import World
 from patchmill.training.runtime import checkpoint
@@ -49,7 +49,7 @@ def write(config: Config, state: str = "done", step: int = 3, seed: int = 9) -> 
     folder.mkdir(parents=True)
     compose.save(config, folder)
     before, config.seed = config.seed, seed
-    method = trained.untrained(config, World())
+    method = trained_run.untrained(config, World())
     config.seed = before
     _see(method)
     saved = {
@@ -81,6 +81,6 @@ def _see(method: Any) -> None:
             method.projector(h)
 
 
-def run(out: Path, **words: Any) -> Trained:
+def run(out: Path, **words: Any) -> TrainedRun:
     config = settings(out, **words)
-    return trained.load(write(config), config, World())
+    return trained_run.load(write(config), config, World())

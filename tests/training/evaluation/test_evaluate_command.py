@@ -15,9 +15,9 @@ from helpers_trained import tiny  # noqa: F401  (a fixture)
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import evaluate
-from patchmill.training.evaluation import knn, linear, trained
+from patchmill.training.evaluation import knn, linear, trained_run
 from patchmill.training.evaluation.features import Features
-from patchmill.training.evaluation.table import EVALUATIONS
+from patchmill.training.evaluation.registry import EVALUATIONS
 from patchmill.training.ranks.distributed import World
 from patchmill.training.runtime import checkpoint, records
 
@@ -29,7 +29,7 @@ def test_help_lists_evaluations_and_their_settings(capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     for name, evaluation in EVALUATIONS.items():
         assert f"evaluate={name}  {evaluation.title}" in text
-    for key in ("run", "unfinished", "sampling", "protocol", *evaluate.OPEN):
+    for key in ("run", "unfinished", "sampling", "protocol", *evaluate.OVERRIDABLE):
         assert f"\n  {key} " in text
 
 
@@ -76,11 +76,13 @@ def test_which_checkpoint(tmp_path: Path):
     with pytest.raises(MillError, match="has no best checkpoint yet: train it first"):
         evaluate.main([f"run={folder}", "checkpoint=best"])
     newest = checkpoint.newest(folder)
-    assert newest and trained.find(folder, "newest") == newest == trained.find(folder, str(newest))
-    loaded = trained.load(folder, config, World())
-    begun = trained.untrained(config, World())
+    assert newest and trained_run.find_checkpoint(
+        folder, "newest"
+    ) == newest == trained_run.find_checkpoint(folder, str(newest))
+    loaded = trained_run.load(folder, config, World())
+    begun = trained_run.untrained(config, World())
     assert not torch.equal(loaded.method.backbone.conv.weight, begun.backbone.conv.weight)
-    again = trained.untrained(config, World())
+    again = trained_run.untrained(config, World())
     assert torch.equal(again.backbone.conv.weight, begun.backbone.conv.weight)
 
 
@@ -135,7 +137,7 @@ def test_no_run_is_a_sentence(tmp_path: Path):
 
 def test_a_method_without_a_projector_has_no_z(tmp_path: Path):
     with pytest.raises(MillError, match="space=z: Supervised has no projector"):
-        trained.network(_supervised(tmp_path), "z")
+        trained_run.network(_supervised(tmp_path), "z")
 
 
 def _supervised(out: Path):
@@ -143,7 +145,7 @@ def _supervised(out: Path):
     words |= {key: value for key, value in helpers_trained.BAG.items() if key.startswith("data")}
     from patchmill.training.config import compose
 
-    return trained.untrained(compose.compose([f"{k}={v}" for k, v in words.items()]), World())
+    return trained_run.untrained(compose.compose([f"{k}={v}" for k, v in words.items()]), World())
 
 
 def test_as_a_script(tmp_path: Path):
@@ -157,26 +159,26 @@ def test_as_a_script(tmp_path: Path):
 
 
 def test_features_of_a_run_are_of_all_its_images(tmp_path: Path):
-    from patchmill.training.evaluation import whole
+    from patchmill.training.evaluation import single_view
 
     run = helpers_trained.run(tmp_path)
-    found = whole.features(run, run.network(), "train")
+    found = single_view.features(run, run.network(), "train")
     assert isinstance(found, Features) and found.ids.tolist() == list(range(14))
-    assert len(whole.features(run, run.network(), "train", 5).rows) == 5
+    assert len(single_view.features(run, run.network(), "train", 5).rows) == 5
 
 
 def test_crops_to_probe_on_are_others_in_each_epoch(tmp_path: Path, monkeypatch):
-    from patchmill.training.evaluation import whole
+    from patchmill.training.evaluation import single_view
 
     run = helpers_trained.run(tmp_path)
-    make = whole.crops(run, run.network())
+    make = single_view.random_crops(run, run.network())
     first, second = make(), make()
     assert first.ids.tolist() == second.ids.tolist() == list(range(14))
     assert torch.equal(first.labels, second.labels)
     assert not torch.isclose(first.rows, second.rows).all(1).any()
     short = linear.PROTOCOLS["vicreg"]._replace(epochs=2)
     monkeypatch.setitem(linear.PROTOCOLS, "vicreg", short)
-    found = whole.evaluate_linear(run, whole.Linear(augment=True))
+    found = single_view.evaluate_linear(run, single_view.Linear(augment=True))
     assert "other crops in each epoch" in found.about and found.data["augment"]
     with pytest.raises(MillError, match="of all images: leave out images="):
-        whole.evaluate_linear(run, whole.Linear(augment=True, images=5))
+        single_view.evaluate_linear(run, single_view.Linear(augment=True, images=5))

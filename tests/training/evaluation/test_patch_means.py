@@ -14,8 +14,9 @@ from torch.nn.functional import cosine_similarity
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Crop, Spread, Window
 from patchmill.training import data
-from patchmill.training.evaluation import linear, neighbours, patch_views, patches
-from patchmill.training.evaluation.patches import Settings, means
+from patchmill.training.evaluation import linear, neighbours, patch_means, patch_views, patches
+from patchmill.training.evaluation.patch_means import extract_means
+from patchmill.training.evaluation.patches import Settings
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -36,7 +37,7 @@ def embedded(run, recipe):
 def test_means_are_those_of_each_patchs_h_and_z(tmp_path: Path):
     run = helpers_trained.run(tmp_path)
     recipe = patch_views.grid(run.config, 4)
-    found, expected = means(run, recipe, "test"), embedded(run, recipe)
+    found, expected = extract_means(run, recipe, "test"), embedded(run, recipe)
     for at, image in enumerate(found["h"].ids.tolist()):
         h, z = expected[image]
         torch.testing.assert_close(found["h"].rows[at], h.mean(0))
@@ -53,19 +54,19 @@ def test_streams_of_any_size_give_the_same_means(
 ):
     run = helpers_trained.run(tmp_path)
     recipe = patch_views.grid(run.config, 9)
-    expected = means(run, recipe, "test")
-    monkeypatch.setattr(patches, "FORWARD", forward)
-    monkeypatch.setattr(patches, "RENDERED", rendered)
-    found = means(run, recipe, "test")
+    expected = extract_means(run, recipe, "test")
+    monkeypatch.setattr(patch_means, "FORWARD", forward)
+    monkeypatch.setattr(patch_means, "RENDERED", rendered)
+    found = extract_means(run, recipe, "test")
     for space in ("h", "z"):
         torch.testing.assert_close(found[space].rows, expected[space].rows)
 
 
 def test_one_patch_of_the_whole_image_is_the_central_view(tmp_path: Path):
     run = helpers_trained.run(tmp_path)
-    one = means(run, patch_views.grid(run.config, 1, area=1.0), "test")
-    central = means(run, patch_views.central(run.config), "test")
-    patch = means(run, patch_views.grid(run.config, 1), "test")
+    one = extract_means(run, patch_views.grid(run.config, 1, area=1.0), "test")
+    central = extract_means(run, patch_views.central(run.config), "test")
+    patch = extract_means(run, patch_views.grid(run.config, 1), "test")
     torch.testing.assert_close(one["h"].rows, central["h"].rows)
     assert not torch.allclose(patch["h"].rows, central["h"].rows)
 
@@ -79,8 +80,8 @@ def test_the_findings_have_a_row_for_each_count_and_a_curve_that_ends_at_one(tmp
     curve = found.data["curve"]
     assert curve["patches"] == [1, 4, 9, 16]
     assert curve["h_to_most"][-1] == pytest.approx(1) and curve["h_to_most"][0] < 1
-    central = means(run, patch_views.central(run.config), "test", 4)["z"].rows
-    most = means(run, patch_views.grid(run.config, 16), "test", 4)["z"].rows
+    central = extract_means(run, patch_views.central(run.config), "test", 4)["z"].rows
+    most = extract_means(run, patch_views.grid(run.config, 16), "test", 4)["z"].rows
     cosine = cosine_similarity(central, most).mean().item()
     assert curve["z_to_central"][-1] == pytest.approx(cosine)
     assert (run.folder / found.data["neighbours"]).exists()
@@ -114,19 +115,19 @@ def test_evaluation_by_patches_leaves_no_trace(tmp_path: Path):
 
 RANKS = """
     from pathlib import Path
-    from learning import Tiny
-    from patchmill.training import distributed
-    from patchmill.training import backbones
+    from helpers_methods import Tiny
+    from patchmill.training.nets import backbones
+    from patchmill.training.ranks import distributed
     backbones.build = lambda settings, size: Tiny()
-    from patchmill.training.evaluation import patch_views, trained, whole
-    from patchmill.training.evaluation.patches import means
+    from patchmill.training.evaluation import patch_views, single_view, trained_run
+    from patchmill.training.evaluation.patch_means import extract_means
     world = distributed.connect("cpu")
-    config = trained.configuration(Path({folder!r}))
-    run = trained.load(Path({folder!r}), config, world)
-    found = means(run, patch_views.grid(config, 4), "test")["z"]
+    config = trained_run.load_config(Path({folder!r}))
+    run = trained_run.load(Path({folder!r}), config, world)
+    found = extract_means(run, patch_views.grid(config, 4), "test")["z"]
     print(found.ids.tolist(), found.labels.tolist())
     print(*(f"{{value:.5f}}" for value in found.rows.flatten().tolist()))
-    print(whole.evaluate_knn(run, whole.KNN()).scalars)
+    print(single_view.evaluate_knn(run, single_view.KNN()).scalars)
 """
 
 
@@ -183,6 +184,6 @@ def test_neighbours_are_of_other_images_and_the_nearest_first():
 
 def test_the_picture_has_a_row_for_each_query(tmp_path: Path):
     run = helpers_trained.run(tmp_path)
-    recipe = patch_views.grid(run.config, neighbours.OF_AN_IMAGE)
+    recipe = patch_views.grid(run.config, neighbours.PER_IMAGE)
     three, five = (neighbours.draw(run, recipe, count) for count in (3, 5))
     assert five.height - three.height == 2 * (neighbours.SIDE + neighbours.GAP)

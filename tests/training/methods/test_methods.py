@@ -48,7 +48,7 @@ def test_everything_but_teachers_is_trained_and_the_loss_falls(name):
     batch = noise(16, views=3 if name in ("bagssl", "emp_ssl") else 2)
     losses = []
     for _ in range(12):
-        method.step_begins(NOW)
+        method.on_step_start(NOW)
         losses.append(step(method, batch, lr=0.02))
     trained = {name for name, param in method.named_parameters() if param.requires_grad}
     assert trained == {name for name, param in method.named_parameters() if param.grad is not None}
@@ -62,10 +62,10 @@ def test_everything_but_teachers_is_trained_and_the_loss_falls(name):
 @pytest.mark.parametrize("patches", [2, 5])
 def test_bagssl_takes_any_objective_and_number_of_patches(objective, patches):
     method = make("bagssl", objective=objective)
-    method.step_begins(NOW)
+    method.on_step_start(NOW)
     losses = method(noise(16, views=patches))
     losses.loss.backward()
-    assert losses.loss.isfinite() and 0 < losses.parts["spread"] < 2
+    assert losses.loss.isfinite() and 0 < losses.metrics["spread"] < 2
     assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
 
 
@@ -91,7 +91,7 @@ def test_moco_is_the_official_program():
     for number in range(6):
         batch = noise(16, seed=number)
         for one in (method, official):
-            one.step_begins(NOW)
+            one.on_step_start(NOW)
         expected, keys = official_moco(official, batch, queue)
         official.zero_grad()
         expected.backward()
@@ -111,12 +111,12 @@ def test_the_keys_network_follows_before_it_makes_keys():
     method = make("moco", momentum=0.75)
     student = nn.Sequential(method.backbone, method.projector)
     start = [param.detach().clone() for param in student.parameters()]
-    method.step_begins(NOW)  # the copy follows itself
+    method.on_step_start(NOW)  # the copy follows itself
     for mine, theirs in zip(method.follower.parameters(), start, strict=True):
         torch.testing.assert_close(mine, theirs)
     step(method, noise(16))
     moved = [param.detach().clone() for param in student.parameters()]
-    method.step_begins(NOW)
+    method.on_step_start(NOW)
     for mine, old, new in zip(method.follower.parameters(), start, moved, strict=True):
         torch.testing.assert_close(mine, 0.75 * old + 0.25 * new)
 
@@ -124,7 +124,7 @@ def test_the_keys_network_follows_before_it_makes_keys():
 def test_what_is_saved_holds_the_queue_and_the_teacher():
     method, other = make("moco"), make("moco", seed=1)
     step(method, noise(16))
-    method.step_begins(NOW)
+    method.on_step_start(NOW)
     other.load_state_dict(method.state_dict())
     assert torch.equal(other.queue.keys, method.queue.keys) and other.queue.place == 16
     assert torch.equal(method(noise(16)).loss, other(noise(16)).loss)
@@ -136,9 +136,9 @@ def test_keys_normalise_among_others_than_their_queries():
     batch = noise(16)
     alike = replace(batch, views={"views": batch.views["views"][:, [0, 0]]})
     view = alike.crops()[0]
-    queries, keys = method._queries(view), method._keys(view)
+    queries, keys = method._query(view), method._key(view)
     assert not torch.allclose(queries, keys, atol=1e-3)
-    torch.testing.assert_close(method.eval()._queries(view), method._keys(view), atol=0.1, rtol=0)
+    torch.testing.assert_close(method.eval()._query(view), method._key(view), atol=0.1, rtol=0)
 
 
 def test_symmetric_is_the_sum_of_both_ways_against_one_queue():
@@ -154,9 +154,9 @@ def test_symmetric_is_the_sum_of_both_ways_against_one_queue():
 
 
 def test_a_queue_must_be_a_whole_number_of_batches():
-    assert make("moco").global_batch_must(16) is None
-    assert "queue of 32" in make("moco").global_batch_must(12)
-    assert make("moco", symmetric=True).global_batch_must(32)
+    assert make("moco").batch_problem(16) is None
+    assert "queue of 32" in make("moco").batch_problem(12)
+    assert make("moco", symmetric=True).batch_problem(32)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_queue_must_be_a_whole_number_of_batches():
     ],
 )
 def test_parts_that_normalise_apart_are_equal_and_hold_two_images(batch, ranks, complaint):
-    found = make("moco", split_bn=4, queue=batch).global_batch_must(batch, ranks)
+    found = make("moco", split_bn=4, queue=batch).batch_problem(batch, ranks)
     assert found is None if complaint is None else complaint in found
 
 
@@ -181,13 +181,13 @@ def test_dilo_is_moco_with_another_recipe_and_nothing_else():
     dilo.load_state_dict(moco.state_dict())
     assert torch.equal(moco(noise(16)).loss, dilo(noise(16)).loss)
     assert (MoCo.Settings().views, DiLo.Settings().views) == ("moco_v2", "dilo")
-    assert DiLo.forward is MoCo.forward and DiLo.step_begins is MoCo.step_begins
+    assert DiLo.forward is MoCo.forward and DiLo.on_step_start is MoCo.on_step_start
 
 
 def test_norms_in_parts_are_norms_of_the_parts():
     whole = Tiny()
     parts = copy.deepcopy(whole)
-    norms.split(parts, 4)
+    norms.split_batch_norms(parts, 4)
     x = torch.randn(16, 3, 8, 8)
     found = parts(x)
     for part in range(4):
@@ -231,7 +231,7 @@ def test_byols_teacher_follows():
     method = BagSSL(BagSSL.Settings(hidden=[8], dim=4, objective="byol", momentum=0.5), Tiny())
     before = [param.clone() for param in method.teacher.parameters()]
     step(method, noise(16, views=3))
-    method.step_begins(NOW)
+    method.on_step_start(NOW)
     after = list(method.teacher.parameters())
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
 

@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy, mse_loss, norm
 from patchmill.training.objectives.byol import byol
 from patchmill.training.objectives.nt_xent import nt_xent
 from patchmill.training.objectives.queue import Queue
-from patchmill.training.objectives.tcr import agreement, rate
+from patchmill.training.objectives.tcr import agreement, coding_rate
 from patchmill.training.objectives.vicreg import vicreg
 
 
@@ -59,7 +59,7 @@ def test_the_rate_is_nmces(images, width):
         w = view.T
         inside = torch.eye(width) + width / (images * 0.2) * w @ w.T
         expected += torch.logdet(inside) / 2 / 3
-    torch.testing.assert_close(rate(z, 0.2), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(coding_rate(z, 0.2), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_agreement_is_the_mean_cosine_of_two_views():

@@ -15,7 +15,7 @@ EPOCH = 100  # steps
 
 
 def rates(paper: str, batch: int, step: int, epochs: int, **changes):
-    return schedules.at(like(paper, **changes), batch, step, epochs * EPOCH, EPOCH)
+    return schedules.rates_at(like(paper, **changes), batch, step, epochs * EPOCH, EPOCH)
 
 
 def test_moco_v1_drops_at_its_milestones():

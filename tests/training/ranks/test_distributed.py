@@ -27,12 +27,12 @@ def test_alone_everything_is_the_identity():
     assert world == distributed.World() == distributed.current()
     x = torch.randn(4, 3, requires_grad=True)
     assert distributed.gather(x) is x
-    assert not distributed.gather_stopped(x).requires_grad
+    assert not distributed.gather_no_grad(x).requires_grad
     mixed, order = distributed.shuffle(x)
     assert distributed.unshuffle(mixed, order) is x
     assert distributed.mean(x) is x
-    assert distributed.any_of(True) and not distributed.any_of(False)
-    assert distributed.objects("mine") == ["mine"]
+    assert distributed.any_rank(True) and not distributed.any_rank(False)
+    assert distributed.gather_objects("mine") == ["mine"]
     distributed.close()
 
 
@@ -59,7 +59,7 @@ def test_two_ranks(tmp_path):
         losses(out, out).mean().backward()
         for one, other in zip(linear.parameters(), whole.parameters()):
             torch.testing.assert_close(one.grad, other.grad)
-        assert not distributed.gather_stopped(mine).requires_grad
+        assert not distributed.gather_no_grad(mine).requires_grad
         x = torch.full((2, 3), float(world.rank), dtype=torch.float64, requires_grad=True)
         weights = torch.arange(12.0, dtype=torch.float64).view(4, 3)
         (distributed.gather(x) * weights * (1 + world.rank)).sum().backward()
@@ -74,10 +74,10 @@ def test_two_ranks(tmp_path):
         assert torch.equal(distributed.unshuffle(mixed * 10, order), rows * 10)
 
         assert distributed.mean(torch.tensor([world.rank, 4.0])).tolist() == [0.5, 4.0]
-        assert distributed.any_of(world.rank == 1) and not distributed.any_of(False)
-        assert distributed.objects(world.rank) == [0, 1]
+        assert distributed.any_rank(world.rank == 1) and not distributed.any_rank(False)
+        assert distributed.gather_objects(world.rank) == [0, 1]
         buffer = torch.tensor([float(world.rank)])
-        distributed.follow_first([buffer])
+        distributed.broadcast_from_rank0([buffer])
         assert buffer == 0
         distributed.close()
         assert distributed.current().size == 1
@@ -92,18 +92,18 @@ def test_two_ranks(tmp_path):
 
 
 def test_alone_without_a_launcher_or_in_a_batch_script():
-    assert rendezvous.place({}) is None
-    assert rendezvous.place(dict(RANK="0", WORLD_SIZE="1")) is None
-    assert rendezvous.place(SLURM | dict(SLURM_NTASKS="1")) is None
+    assert rendezvous.find({}) is None
+    assert rendezvous.find(dict(RANK="0", WORLD_SIZE="1")) is None
+    assert rendezvous.find(SLURM | dict(SLURM_NTASKS="1")) is None
     script = {name: value for name, value in SLURM.items() if name != "SLURM_STEP_ID"}
-    assert rendezvous.place(script) is None
+    assert rendezvous.find(script) is None
 
 
 def test_torchrun_is_asked_before_slurm():
     torchrun = dict(
         RANK="5", WORLD_SIZE="8", LOCAL_RANK="1", MASTER_ADDR="node0", MASTER_PORT="29500"
     )
-    assert rendezvous.place(SLURM | torchrun) == (5, 8, 1, "node0", 29500)
+    assert rendezvous.find(SLURM | torchrun) == (5, 8, 1, "node0", 29500)
 
 
 @pytest.fixture
@@ -118,24 +118,24 @@ def scontrol(tmp_path, monkeypatch):
 
 
 def test_slurm_names_the_first_host_and_the_job_a_port(scontrol):
-    place = rendezvous.place(SLURM)
+    place = rendezvous.find(SLURM)
     assert place[:4] == (3, 4, 1, "gpu07") and place.port in rendezvous.PORTS
-    assert rendezvous.place(SLURM | dict(SLURM_JOB_ID="4712")).port != place.port
-    named = rendezvous.place(SLURM | dict(MASTER_ADDR="other", MASTER_PORT="1234"))
+    assert rendezvous.find(SLURM | dict(SLURM_JOB_ID="4712")).port != place.port
+    named = rendezvous.find(SLURM | dict(MASTER_ADDR="other", MASTER_PORT="1234"))
     assert (named.host, named.port) == ("other", 1234)
 
 
 def test_what_is_missing_is_named(scontrol):
     with pytest.raises(MillError, match=r"first host of SLURM_JOB_NODELIST=nowhere.*MASTER_ADDR"):
-        rendezvous.place(SLURM | dict(SLURM_JOB_NODELIST="nowhere"))
+        rendezvous.find(SLURM | dict(SLURM_JOB_NODELIST="nowhere"))
     with pytest.raises(MillError, match=r"MASTER_ADDR is missing.*torchrun or srun"):
-        rendezvous.place(dict(RANK="0", WORLD_SIZE="2", LOCAL_RANK="0"))
+        rendezvous.find(dict(RANK="0", WORLD_SIZE="2", LOCAL_RANK="0"))
 
 
 def test_a_rank_that_finds_nobody_says_so(monkeypatch):
     import datetime
 
-    monkeypatch.setattr(distributed, "MEET", datetime.timedelta(seconds=1))
+    monkeypatch.setattr(distributed, "JOIN_TIMEOUT", datetime.timedelta(seconds=1))
     place = dict(RANK="1", WORLD_SIZE="2", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="9")
     for name, value in place.items():
         monkeypatch.setenv(name, value)

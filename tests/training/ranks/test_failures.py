@@ -11,12 +11,12 @@ from pathlib import Path
 import helpers_ranks
 import pytest
 
-from patchmill.training.ranks import signals as stopping
+from patchmill.training.ranks import signals
 from patchmill.training.runtime import run_folder
 
 BEGIN = """
 import datetime, time
-failing.GRACE, failing.LOOK = 1.0, 0.2
+failures.GRACE, failures.POLL = 1.0, 0.2
 """
 
 
@@ -27,13 +27,13 @@ def test_what_failed_first_is_what_all_say(tmp_path: Path):
         + """
 def main():
     world = distributed.connect("cpu")
-    with failing.together():
+    with failures.shared():
         distributed.barrier()
         if world.rank == 1:
             raise MillError("the sky fell on rank 1")
         if world.rank == 0:
             time.sleep(100)
-        distributed.any_of(False)
+        distributed.any_rank(False)
 run_command(main)
 """,
         tmp_path,
@@ -53,7 +53,7 @@ def test_one_complaint_of_all_ranks_is_made_once(tmp_path: Path):
         + """
 def main():
     distributed.connect("cpu")
-    with failing.together():
+    with failures.shared():
         distributed.barrier()
         raise MillError("a slip of the user's")
 run_command(main)
@@ -70,13 +70,13 @@ def test_a_rank_that_hangs_is_given_up_and_leaves_its_stack(tmp_path: Path):
         BEGIN
         + f"""
 from pathlib import Path
-distributed.HANG = datetime.timedelta(seconds=4)
+distributed.COLLECTIVE_TIMEOUT = datetime.timedelta(seconds=4)
 def lost_in_thought():
     time.sleep(100)
 def main():
     world = distributed.connect("cpu")
-    with failing.together():
-        stacks = failing.Stacks(Path({str(tmp_path)!r}))
+    with failures.shared():
+        stacks = failures.StackDump(Path({str(tmp_path)!r}))
         if world.rank == 1:
             lost_in_thought()
         distributed.barrier()
@@ -97,12 +97,12 @@ run_command(main)
 
 def test_a_signal_is_noted_once_and_handlers_come_back():
     before = signal.getsignal(signal.SIGUSR1)
-    with stopping.Signals() as signals:
-        assert not signals.asked
+    with signals.Signals() as received:
+        assert not received.received
         for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1):  # in less than a second
             os.kill(os.getpid(), number)
-        assert signals.asked == signal.SIGUSR1
-        assert stopping.Vote().exchange(signals.asked, 7) == (signal.SIGUSR1, 7)
+        assert received.received == signal.SIGUSR1
+        assert signals.Vote().exchange(received.received, 7) == (signal.SIGUSR1, 7)
     assert signal.getsignal(signal.SIGUSR1) is before
 
 
@@ -110,10 +110,10 @@ def test_the_same_signal_again_ends_at_once(tmp_path: Path):
     (ended,) = helpers_ranks.run(
         """
         import time
-        stopping.SAME = 0.0
-        with stopping.Signals() as signals:
+        signals.SAME = 0.0
+        with signals.Signals() as received:
             os.kill(os.getpid(), signal.SIGTERM)
-            print(int(signals.asked), flush=True)
+            print(int(received.received), flush=True)
             time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)
@@ -134,23 +134,26 @@ def test_the_heart_beats_now_and_then_and_the_end_is_told_at_once(tmp_path, monk
     monkeypatch.setattr(time, "time", lambda: now[0])
     status = run_folder.Status(tmp_path, step=0, steps=10)
     status.beat(step=1)
-    assert run_folder.read(tmp_path)["step"] == 0
+    assert run_folder.read_status(tmp_path)["step"] == 0
     now[0] += 2 * run_folder.BEAT
     status.beat(step=2)
-    found = run_folder.read(tmp_path)
+    found = run_folder.read_status(tmp_path)
     assert (found["state"], found["step"], found["time"]) == ("running", 2, now[0])
     assert found["pid"] == os.getpid() and found["restarts"] == 0
     status.beat(step=3)
     status.end("stopped")
-    assert (run_folder.read(tmp_path)["state"], run_folder.read(tmp_path)["step"]) == ("stopped", 3)
+    assert (
+        run_folder.read_status(tmp_path)["state"],
+        run_folder.read_status(tmp_path)["step"],
+    ) == ("stopped", 3)
     run_folder.Status(tmp_path)
-    assert run_folder.read(tmp_path)["restarts"] == 1
+    assert run_folder.read_status(tmp_path)["restarts"] == 1
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{"])
 def test_a_status_that_cannot_be_read_is_none(text, tmp_path):
-    assert run_folder.read(tmp_path) == {}
+    assert run_folder.read_status(tmp_path) == {}
     (tmp_path / "status.json").write_text(text)
-    assert run_folder.read(tmp_path) == {}
+    assert run_folder.read_status(tmp_path) == {}
     run_folder.Status(tmp_path)
     assert json.loads((tmp_path / "status.json").read_text())["restarts"] == 0

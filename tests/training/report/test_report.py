@@ -17,7 +17,7 @@ from PIL import Image
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import report
 from patchmill.training.report import __main__ as command
-from patchmill.training.report import found
+from patchmill.training.report import run_data
 
 EMPTY = {"meta", "img", "br", "hr", "link", "input"}  # elements that are not closed
 
@@ -247,6 +247,6 @@ def test_the_command_writes_it_again(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_setting_that_is_not_there(tmp_path: Path):
-    it = found.look(helpers_report.full(tmp_path))
-    assert it.setting("train.batch_size") == 128
-    assert it.setting("train.batch_size.more") is None and it.setting("nothing") is None
+    run = run_data.read(helpers_report.full(tmp_path))
+    assert run.setting("train.batch_size") == 128
+    assert run.setting("train.batch_size.more") is None and run.setting("nothing") is None

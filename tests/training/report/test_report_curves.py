@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchmill.training.report import axes, curves
-from patchmill.training.report.curves import Line, Look, Point, chart
+from patchmill.training.report.curves import ChartStyle, Line, Point, chart
 
 VALUES = st.lists(st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-6), min_size=1)
 
@@ -52,7 +52,7 @@ def test_doublings_are_equally_wide():
 
 @given(st.lists(st.tuples(st.floats(0, 1e4), st.floats(-1e3, 1e3)), min_size=1, max_size=900))
 def test_curves_stay_inside_their_axes(pairs):
-    drawn = chart(Look("Loss", "step"), [Line("", [Point(*it) for it in sorted(pairs)])])
+    drawn = chart(ChartStyle("Loss", "step"), [Line("", [Point(*it) for it in sorted(pairs)])])
     (line,) = re.findall(r'<polyline[^>]*points="([^"]*)"', drawn)
     at = [tuple(map(float, pair.split(","))) for pair in line.split(" ")]
     assert len(at) == (len(pairs) if len(pairs) <= curves.MOST_POINTS else curves.BUCKETS)
@@ -62,7 +62,7 @@ def test_curves_stay_inside_their_axes(pairs):
 
 def test_long_curves_are_means_within_their_range():
     points = [Point(x, x % 2) for x in range(1600)]
-    drawn = chart(Look("Loss", "step"), [Line("", points)])
+    drawn = chart(ChartStyle("Loss", "step"), [Line("", points)])
     (band,) = re.findall(r'<polygon[^>]*points="([^"]*)"', drawn)
     (line,) = re.findall(r'<polyline[^>]*points="([^"]*)"', drawn)
     ys = {float(pair.split(",")[1]) for pair in line.split(" ")}
@@ -73,14 +73,14 @@ def test_long_curves_are_means_within_their_range():
 
 def test_what_is_no_number_is_not_drawn():
     nowhere = [Point(1, math.nan), Point(math.inf, 2), Point(3, -math.inf)]
-    assert chart(Look("Loss", "step"), [Line("", nowhere)]) == ""
-    assert chart(Look("Loss", "step"), []) == ""
-    drawn = chart(Look("Loss", "step"), [Line("", [*nowhere, Point(4, 5.0)])])
+    assert chart(ChartStyle("Loss", "step"), [Line("", nowhere)]) == ""
+    assert chart(ChartStyle("Loss", "step"), []) == ""
+    drawn = chart(ChartStyle("Loss", "step"), [Line("", [*nowhere, Point(4, 5.0)])])
     assert "nan" not in drawn and "inf" not in drawn and drawn.count("<circle") == 1
 
 
 def test_a_level_is_within_the_axes_and_named():
-    look = Look("kNN", "epoch", level=("untrained", 0.9), percent=True, form="{:.0%}".format)
+    look = ChartStyle("kNN", "epoch", level=("untrained", 0.9), percent=True, form="{:.0%}".format)
     drawn = chart(look, [Line("", [Point(0, 0.1), Point(1, 0.2)])])
     (y,) = re.findall(r'<line class="level"[^>]* y1="([^"]*)"', drawn)
     assert curves.TOP <= float(y) < curves.HEIGHT / 3 and "untrained 90%" in drawn
@@ -88,7 +88,7 @@ def test_a_level_is_within_the_axes_and_named():
 
 def test_curves_are_told_to_those_who_hear_them():
     lines = [Line("h", [Point(1, 0.5), Point(2, 0.75)]), Line("z", [Point(1, 0.25)])]
-    drawn = chart(Look("Cosine", "patches"), lines)
+    drawn = chart(ChartStyle("Cosine", "patches"), lines)
     (said,) = re.findall(r'aria-label="([^"]*)"', drawn)
     assert said == (
         "Cosine. h: 0.5 at patches 1, 0.75 at patches 2; between 0.5 and 0.75. "

@@ -39,7 +39,7 @@ def test_the_last_few_and_the_best_are_kept(tmp_path: Path):
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["best.pt", "step-00000015.pt", "step-00000020.pt"]
     assert checkpoint.load(tmp_path / "checkpoints" / "best.pt")["step"] == 10
-    assert checkpoint.newest(tmp_path) == checkpoint.place(tmp_path, 20)
+    assert checkpoint.newest(tmp_path) == checkpoint.path_at(tmp_path, 20)
 
 
 def test_nothing_to_go_on_from(tmp_path: Path):
@@ -65,16 +65,16 @@ def empty(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut, flip, empty])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(folder, damage, caplog):
-    newest = checkpoint.place(folder, 3)
+    newest = checkpoint.path_at(folder, 3)
     damage(newest)
-    assert checkpoint.newest(folder) == checkpoint.place(folder, 2)
-    assert f"{newest} is damaged: going on from {checkpoint.place(folder, 2)}" in caplog.text
+    assert checkpoint.newest(folder) == checkpoint.path_at(folder, 2)
+    assert f"{newest} is damaged: going on from {checkpoint.path_at(folder, 2)}" in caplog.text
     with pytest.raises(MillError, match=r"step-00000003.pt is damaged, or not a checkpoint"):
         checkpoint.load(newest)
 
 
 def test_a_run_with_damaged_checkpoints_alone_does_not_begin_anew_unasked(folder):
-    for path in checkpoint.kept(folder):
+    for path in checkpoint.find_all(folder):
         cut(path)
     with pytest.raises(MillError, match=r"no checkpoint in .* can be read.*to begin anew"):
         checkpoint.newest(folder)
@@ -102,12 +102,12 @@ def test_a_full_disk_is_a_sentence_and_harms_nothing(folder, monkeypatch):
             MillError, match=r"cannot write .*04\.pt \(No space left on device\): m"
         ):
             writer.finish()
-    assert [path.name[-4:-3] for path in checkpoint.kept(folder)] == ["1", "2", "3"]
+    assert [path.name[-4:-3] for path in checkpoint.find_all(folder)] == ["1", "2", "3"]
     assert not list((folder / "checkpoints").glob(".*"))
     writer.check()  # it is said once
     writer.save(state(4))
     writer.finish()
-    assert checkpoint.newest(folder) == checkpoint.place(folder, 4)
+    assert checkpoint.newest(folder) == checkpoint.path_at(folder, 4)
 
 
 WRITES = """
@@ -124,7 +124,7 @@ def test_a_disk_that_fills_while_it_is_written_to(folder: Path):
     (ended,) = helpers_ranks.run(limit + WRITES.format(folder=str(folder)), folder, size=1)
     assert "MillError: cannot write checkpoint" in ended.err
     assert "it goes on from step-00000003.pt" in ended.err
-    assert checkpoint.newest(folder) == checkpoint.place(folder, 3)
+    assert checkpoint.newest(folder) == checkpoint.path_at(folder, 3)
     assert not list((folder / "checkpoints").glob(".*"))
 
 
@@ -133,7 +133,7 @@ def test_a_process_that_dies_while_it_writes_leaves_the_last_one(folder: Path):
     (ended,) = helpers_ranks.run(dies + WRITES.format(folder=str(folder)), folder, size=1)
     assert ended.code == -signal.SIGKILL
     assert list((folder / "checkpoints").glob(".*.part"))
-    assert checkpoint.newest(folder) == checkpoint.place(folder, 3)
+    assert checkpoint.newest(folder) == checkpoint.path_at(folder, 3)
     Writer(folder, keep=3)
     assert not list((folder / "checkpoints").glob(".*.part"))
 
@@ -149,5 +149,5 @@ def test_disks_without_links_get_a_copy(folder, monkeypatch):
 
 def test_later_checkpoints_are_set_aside(folder: Path):
     checkpoint.set_aside(folder, 1)
-    assert checkpoint.kept(folder) == [checkpoint.place(folder, 1)]
+    assert checkpoint.find_all(folder) == [checkpoint.path_at(folder, 1)]
     assert len(list((folder / "checkpoints").glob("*.aside"))) == 2

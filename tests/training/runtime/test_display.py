@@ -1,15 +1,17 @@
-"""Progress: lines where nothing moves, a bar on a terminal, nothing from other ranks."""
+"""Progress as lines and as a bar, log levels of ranks, and the summary of a finished run."""
 
 from __future__ import annotations
 
 import io
 import logging
 import sys
+from pathlib import Path
 
 import pytest
 
 from patchmill.training.runtime import display
 from patchmill.training.runtime.display import Display
+from patchmill.training.runtime.records import Recorder
 
 VALUES = {"loss": 6.9131, "images_per_s": 812.4, "wait": 0.014, "lr": 0.03}
 
@@ -46,21 +48,34 @@ def test_a_bar_on_a_terminal(monkeypatch):
     assert "loss 6.913" in written
 
 
-def test_other_ranks_are_quiet(capsys):
-    with Display(10, 0, "dilo", quiet=True) as shown:
-        shown.update(10, 1.0, VALUES)
-        shown.say("anything")
-    assert capsys.readouterr() == ("", "")
-
-
 @pytest.mark.parametrize(("first", "told"), [(True, ["news", "trouble"]), (False, ["trouble"])])
 def test_news_of_the_first_rank_and_trouble_of_all(first, told, caplog):
     log = logging.getLogger("patchmill")
     before = log.level
     try:
-        display.speak(first)
+        display.configure_logging(first)
         log.info("news")
         log.warning("trouble")
     finally:
         log.setLevel(before)
     assert caplog.messages == told
+
+
+def test_the_summary_has_first_and_last_values(tmp_path: Path):
+    recorder = Recorder(tmp_path, {}, tensorboard=False)
+    recorder.evaluation(0, 0.0, {"knn": 0.25})
+    for step, loss in ((10, 5.5), (20, 4.25)):
+        recorder.scalars(step, {"loss": loss})
+    recorder.evaluation(20, 2.0, {"linear": 0.9})
+    recorder.evaluation(20, 2.0, {"knn": 0.5})
+    assert display.summary(tmp_path) == (
+        "loss 5.500 at first, 4.250 at last; kNN accuracy 25.0% untrained, 50.0% trained"
+    )
+
+
+def test_the_summary_of_a_run_that_was_never_evaluated_is_shorter(tmp_path: Path):
+    assert display.summary(tmp_path) == ""
+    recorder = Recorder(tmp_path, {}, tensorboard=False)
+    recorder.scalars(10, {"loss": 5.5})
+    recorder.scalars(20, {"loss": 4.0})
+    assert display.summary(tmp_path) == "loss 5.500 at first, 4.000 at last"

@@ -1,4 +1,4 @@
-"""What a run's folder holds, whole or not: a run may be under way, or have been killed."""
+"""Everything a report shows of a run's folder; any of it may be missing or cut off."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.training.report.curves import Point
 from patchmill.training.runtime import records, run_folder
 
-Thing = TypeVar("Thing")
+Records = TypeVar("Records")
 
 CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
-class Found:
+class RunData:
     folder: Path
     config: dict[str, Any]
     config_text: str
@@ -29,43 +29,44 @@ class Found:
     pictures: dict[str, Path]  # NAME.png
 
     def setting(self, path: str) -> Any:
-        """`train.batch_size`; None where it is not known."""
-        at: Any = self.config
+        """Value of a setting such as `train.batch_size`; None where it is missing."""
+        value: Any = self.config
         for key in path.split("."):
-            at = at.get(key) if isinstance(at, dict) else None
-        return at
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
 
     def points(self, name: str) -> list[Point]:
-        """A column of the log by epochs, or by steps where epochs were not logged."""
-        pairs = zip(self.log.get(self.x, []), self.log.get(name, []), strict=False)
+        """A column of the log over epochs, or over steps if epochs were not logged."""
+        pairs = zip(self.log.get(self.x_name, []), self.log.get(name, []), strict=False)
         return [Point(x, y) for x, y in pairs if x is not None and y is not None]
 
     @property
-    def x(self) -> str:
+    def x_name(self) -> str:
         return "epoch" if "epoch" in self.log else "step"
 
     def evaluated(self, name: str) -> list[dict[str, Any]]:
-        """The evaluations that measured it, in the order of steps."""
+        """Evaluations with that figure, in the order of steps."""
         rows = [row for row in self.evaluations if _is_number(row.get(name))]
         return sorted(rows, key=lambda row: row.get("step") or 0)
 
 
-def look(folder: Path) -> Found:
+def read(folder: Path) -> RunData:
+    """Read a run's folder."""
     folder = Path(folder)
     if not any((folder / name).is_file() for name in (CONFIG, records.LOG, run_folder.STATUS)):
         raise MillError(
             f"{folder} is not the folder of a run: it holds neither {CONFIG} nor {records.LOG}"
         )
     text = _text(folder / CONFIG)
-    return Found(
+    return RunData(
         folder,
-        _mapping(text),
+        _yaml(text),
         text,
-        run_folder.read(folder),
-        _recorded(records.read, folder, records.LOG),
-        _recorded(records.evaluations, folder, records.EVALUATIONS),
+        run_folder.read_status(folder),
+        _read_records(records.read, folder, records.LOG),
+        _read_records(records.evaluations, folder, records.EVALUATIONS),
         {
-            path.stem: _parsed(path)
+            path.stem: _json(path)
             for path in _files(folder, "json")
             if path.name != run_folder.STATUS
         },
@@ -77,9 +78,9 @@ def numbers(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _recorded(read: Callable[[Path], Thing], folder: Path, name: str) -> Thing:
+def _read_records(reader: Callable[[Path], Records], folder: Path, name: str) -> Records:
     try:
-        return read(folder)
+        return reader(folder)
     except ValueError as error:
         raise MillError(
             f"{folder / name} is not as training wrote it ({error}): mend it, or remove it to have "
@@ -88,8 +89,8 @@ def _recorded(read: Callable[[Path], Thing], folder: Path, name: str) -> Thing:
 
 
 def _files(folder: Path, ending: str) -> list[Path]:
-    """But those that are half written, which begin with a dot."""
-    return sorted(it for it in folder.glob(f"*.{ending}") if not it.name.startswith("."))
+    """Files with that ending, without hidden ones, which are half written."""
+    return sorted(path for path in folder.glob(f"*.{ending}") if not path.name.startswith("."))
 
 
 def _text(path: Path) -> str:
@@ -99,17 +100,17 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _mapping(text: str) -> dict[str, Any]:
+def _yaml(text: str) -> dict[str, Any]:
     import yaml
 
     try:
-        found = yaml.safe_load(text)
+        content = yaml.safe_load(text)
     except yaml.YAMLError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def _parsed(path: Path) -> Any:
+def _json(path: Path) -> Any:
     try:
         return json.loads(_text(path))
     except ValueError:

@@ -1,4 +1,4 @@
-"""A run that is over, or as far as it has come, as its checkpoint has it: to be evaluated."""
+"""A run loaded from one of its checkpoints, to be evaluated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from patchmill.training.config import compose
 from patchmill.training.config.recipes import training_recipe
 from patchmill.training.nets import backbones
 from patchmill.training.ranks.distributed import World
-from patchmill.training.runtime import checkpoint, precision, random_state, run_folder
+from patchmill.training.runtime import checkpoint, device, run_folder
+from patchmill.training.runtime.state import seed_generators
 
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Config
@@ -25,7 +26,7 @@ Space = Literal["h", "z"]
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     folder: Path
     config: Config
     world: World
@@ -35,7 +36,7 @@ class Trained:
     epoch: float
 
     def network(self, space: Space = "h") -> nn.Module:
-        """From images to h, or to the z that the loss is on; of the projector's own length."""
+        """Network from images to h, or to the unnormalised z that the loss is on."""
         return network(self.method, space)
 
     @property
@@ -51,38 +52,33 @@ def network(method: Method, space: Space) -> nn.Module:
     return nn.Sequential(method.backbone, method.projector)
 
 
-def load(folder: Path, config: Config, world: World, which: str = "newest") -> Trained:
-    """With the weights of a checkpoint: newest, best, or a path."""
-    path = find(folder, which)
+def load(folder: Path, config: Config, world: World, which: str = "newest") -> TrainedRun:
+    """Load a run with the weights of a checkpoint: newest, best, or a path."""
+    path = find_checkpoint(folder, which)
     saved = checkpoint.load(path)
     method = untrained(config, world)
-    try:
-        method.load_state_dict(saved["method"])
-    except RuntimeError as error:
-        raise MillError(
-            f"{path} does not fit the networks ({str(error).splitlines()[-1].strip()})"
-        ) from None
-    amp = precision.of(config.train, world.device)
-    return Trained(folder, config, world, method, amp, saved["step"], saved["epoch"])
+    checkpoint.load_networks(method, saved, path)
+    amp = device.amp_dtype(config.train, world.device)
+    return TrainedRun(folder, config, world, method, amp, saved["step"], saved["epoch"])
 
 
 def untrained(config: Config, world: World) -> Method:
-    """The networks as the run began with them."""
-    needs = methods.METHODS[config.method_name].needs_labels
-    labels = data.labels(config) if needs else None
+    """The networks as the run initialised them."""
+    needs_labels = methods.METHODS[config.method_name].needs_labels
+    classes = data.count_classes(config) if needs_labels else None
     (view, *_) = training_recipe(config).views
     devices = [world.device] if world.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        random_state.seed(config.seed)
-        method = methods.build(config, backbones.build(config.model, view.size), labels)
+        seed_generators(config.seed)
+        method = methods.build(config, backbones.build(config.model, view.size), classes)
     method.to(world.device)
     if data.channels_last(config, world):
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return method
 
 
-def find(folder: Path, which: str) -> Path:
-    """The checkpoint that newest, best or a path means."""
+def find_checkpoint(folder: Path, which: str) -> Path:
+    """Path of a checkpoint: newest, best, or a path."""
     if which not in ("newest", "best"):
         return Path(which)
     best = folder / checkpoint.FOLDER / checkpoint.BEST
@@ -93,18 +89,20 @@ def find(folder: Path, which: str) -> Path:
 
 
 def check_finished(folder: Path) -> None:
-    """Nobody should take a half-trained network's figures for a method's."""
-    found = run_folder.read(folder)
-    if found.get("state") == "done":
+    """Raise a MillError unless the run is done: partial training says little about a method."""
+    status = run_folder.read_status(folder)
+    if status.get("state") == "done":
         return
-    far = f" (step {found['step']} of {found['steps']})" if {"step", "steps"} <= set(found) else ""
+    progress = ""
+    if {"step", "steps"} <= set(status):
+        progress = f" (step {status['step']} of {status['steps']})"
     raise MillError(
-        f"the run in {folder} is not finished{far}: run its command again, or evaluate it as it "
-        "is, with unfinished=true"
+        f"the run in {folder} is not finished{progress}: run its command again, or evaluate it as "
+        "it is, with unfinished=true"
     )
 
 
-def configuration(folder: Path) -> Config:
+def load_config(folder: Path) -> Config:
     if not folder.is_dir():
         raise MillError(f"there is no run {folder}: name the folder of one, as run=runs/NAME")
     return compose.load(folder)

@@ -1,4 +1,4 @@
-"""What an evaluation found: for people, for a file of its own, and for the run's records."""
+"""Result of an evaluation: a table for the terminal, and JSON for the run's folder."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from patchmill.training.runtime import records
 
 
 @dataclass(frozen=True)
-class Findings:
-    name: str  # of the evaluation, and its file
-    about: str  # one line: under which conditions
+class EvaluationResult:
+    name: str  # of the evaluation, and of its file
+    about: str  # one line on the conditions
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     data: dict[str, Any]  # everything, as JSON
-    scalars: dict[str, float]  # the figures to follow from checkpoint to checkpoint
+    scalars: dict[str, float]  # figures to follow from checkpoint to checkpoint
 
 
-def write(found: Findings, folder: Path, step: int, epoch: float) -> Path:
-    """As folder/NAME.json, and a line of evaluations.jsonl."""
-    path = folder / f"{found.name}.json"
-    text = json.dumps({"step": step, "epoch": epoch, **found.data}, indent=1) + "\n"
-    line = json.dumps({"step": step, "epoch": epoch, **found.scalars}) + "\n"
+def write(result: EvaluationResult, folder: Path, step: int, epoch: float) -> Path:
+    """Write folder/NAME.json, and append a line to evaluations.jsonl."""
+    path = folder / f"{result.name}.json"
+    text = json.dumps({"step": step, "epoch": epoch, **result.data}, indent=1) + "\n"
+    line = json.dumps({"step": step, "epoch": epoch, **result.scalars}) + "\n"
     try:
         write_atomic(path, text, durable=True)
         with open(folder / records.EVALUATIONS, "a", encoding="utf-8") as file:
@@ -37,19 +37,19 @@ def write(found: Findings, folder: Path, step: int, epoch: float) -> Path:
     return path
 
 
-def show(found: Findings) -> None:
+def print_table(result: EvaluationResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    first, *others = found.columns
+    first, *others = result.columns
     table.add_column(first)
     for column in others:
         table.add_column(column, justify="right")
-    for row in found.rows:
+    for row in result.rows:
         table.add_row(*row)
     console = Console()
-    console.print(found.about, highlight=False, markup=False)
+    console.print(result.about, highlight=False, markup=False)
     console.print(table)
 
 

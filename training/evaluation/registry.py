@@ -1,28 +1,30 @@
-"""What evaluate.py knows to do: a settings class and a function for each evaluation."""
+"""Evaluations that evaluate.py offers: each a settings class and a function."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from patchmill.training.evaluation import patches, reliance, whole
-from patchmill.training.evaluation.findings import Findings
+from patchmill.training.evaluation import patches, reliance, single_view
+from patchmill.training.evaluation.result import EvaluationResult
 
 
 class Evaluation(NamedTuple):
     title: str
     settings: type
-    evaluate: Callable[[Any, Any], Findings]
+    evaluate: Callable[[Any, Any], EvaluationResult]
 
 
 EVALUATIONS = {
     "knn": Evaluation(
-        "nearest neighbours, beside an untrained network's", whole.KNN, whole.evaluate_knn
+        "nearest neighbours, beside an untrained network's",
+        single_view.KNN,
+        single_view.evaluate_knn,
     ),
     "linear": Evaluation(
         "a linear probe by a paper's protocol, on cached features",
-        whole.Linear,
-        whole.evaluate_linear,
+        single_view.Linear,
+        single_view.evaluate_linear,
     ),
     "patches": Evaluation(
         "means over 1, 16, 64, 256 patches, in h and z; neighbours of patches",

@@ -1,4 +1,4 @@
-"""What a run runs on, in words."""
+"""The device of a run: its autocast dtype, and its description for status.json."""
 
 from __future__ import annotations
 
@@ -10,18 +10,33 @@ from typing import TYPE_CHECKING
 import torch
 
 import patchmill
+from patchmill.loaders.common.errors import MillError
 
 if TYPE_CHECKING:
+    from patchmill.training.config.settings import Train
     from patchmill.training.ranks.distributed import World
 
 
-def described(world: World) -> dict[str, str]:
+def amp_dtype(settings: Train, device: torch.device) -> torch.dtype | None:
+    """Autocast dtype; None for float32 throughout."""
+    has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if settings.precision == "bf16" and not has_bf16:
+        raise MillError(
+            f"{torch.cuda.get_device_name(device)} does not compute in bf16: "
+            "take train.precision=fp16, fp32 or auto"
+        )
+    if settings.precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" and has_bf16 else None
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
+
+
+def describe(world: World) -> dict[str, str]:
     """`{"machine": "8 x NVIDIA H200", "versions": "patchmill 0.1, torch 2.8, Python 3.12.3"}`."""
-    device = _gpus(world) if world.device.type == "cuda" else _processor()
+    machine = _gpus(world) if world.device.type == "cuda" else _processor()
     if world.device.type != "cuda" and world.size > 1:
-        device += f", {world.size} ranks"
+        machine += f", {world.size} ranks"
     return {
-        "machine": device,
+        "machine": machine,
         "versions": f"patchmill {patchmill.__version__}, torch {torch.__version__}, "
         f"Python {platform.python_version()}",
     }
