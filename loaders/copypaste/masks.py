@@ -200,7 +200,7 @@ def open_mask_file(path: str | Path, source: Source, method: str | None = None) 
     if file.meta["source"] != source.fingerprint:
         raise MillError(
             f"{path} holds masks of {file.meta['samples']:,} other images than {source.name} has "
-            f"now ({len(source):,}): make them anew, with "
+            f"now ({len(source):,}): make them again with "
             f"python -m patchmill.loaders.prepare masks {source.name} --overwrite"
         )
     digest = hashlib.sha256(file.states.data)

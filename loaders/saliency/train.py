@@ -149,9 +149,11 @@ def resume(
         checkpoint = torch.load(path, map_location=device, weights_only=True)
         same = {**checkpoint["settings"], "steps": settings.steps} == asdict(settings)
     except Exception:  # torch raises many kinds of errors for foreign files
-        raise MillError(f"{path} is not a checkpoint: remove it to begin anew") from None
+        raise MillError(f"{path} is not a checkpoint: remove it to start over") from None
     if not same:
-        raise MillError(f"{path} is of a run with other arguments: repeat them, or remove it")
+        raise MillError(
+            f"{path} is of a run with other arguments: repeat those, or remove it to start over"
+        )
     network.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["adam"])
     return int(checkpoint["step"])

@@ -90,7 +90,9 @@ def open_source(data: str | Path | Sequence[str | Path] | SimpleSource) -> Sourc
     source = open_data(data)
     if source.sample_count is not None:
         return source  # type: ignore[return-value]
-    raise MillError(f"{source.name} is streamed, which this cannot work on: fetch the shards")
+    raise MillError(
+        f"{source.name} is streamed, but numbered samples are needed here: download the shards"
+    )
 
 
 def open_data(

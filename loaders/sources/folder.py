@@ -96,7 +96,9 @@ def _open_index(root: str) -> columns.Columns:
         columns.write(path, _KIND, content, meta)
         return columns.read(path, _KIND)
     except (OSError, MillError) as error:
-        log.warning("%s will be listed anew at each start, its index is not kept: %s", root, error)
+        log.warning(
+            "cannot cache the index of %s, which is listed again at each start: %s", root, error
+        )
         return columns.Columns(meta, content)
 
 

@@ -129,7 +129,6 @@ def _allocations(name: str, memory: mmap.mmap, header: np.void) -> np.ndarray:
     count = size // layout.ALLOCATION.itemsize
     if size % layout.ALLOCATION.itemsize or count < header["samples"]:
         raise MillError(
-            f"{name} is truncated: it ends inside the list of where its samples lie; "
-            "copy or write it again"
+            f"{name} is truncated: it ends inside its allocation table; copy or write it again"
         )
     return np.frombuffer(memory, layout.ALLOCATION, count, int(header["allocations"]))

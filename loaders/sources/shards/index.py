@@ -180,7 +180,7 @@ def _group_members(shard: str, reader: FileReader) -> ShardContents:
         key, extension = key_and_extension
         sample = samples_by_key.setdefault(key, {})
         if extension in sample:
-            raise _member_error(shard, member, "is there twice: samples need keys of their own")
+            raise _member_error(shard, member, "occurs twice: every sample needs its own key")
         sample[extension] = member
         if extension in (shard_samples.CLASS, shard_samples.JSON):
             if member.size > _MAX_LABEL_BYTES:

@@ -56,14 +56,17 @@ def open_set_index(paths: Sequence[str]) -> Columns:
             if index := _find(file, states):  # built by another process meanwhile
                 return index
         except MillError as error:
-            log.warning("the shards will be indexed anew at each start: %s", error)
+            log.warning(
+                "cannot cache the index of the shards, which is built again at each start: %s",
+                error,
+            )
         content, meta = _assemble(paths, states, folder)
         if folder:
             try:
                 columns.write(file, KIND, content, meta)
                 return columns.read(file, KIND)
             except (OSError, MillError) as error:
-                log.warning("the index of %d shards is not kept: %s", len(paths), error)
+                log.warning("cannot cache the index of %d shards: %s", len(paths), error)
         joined = {n: c.joined() if isinstance(c, Parts) else c for n, c in content.items()}
         return Columns(meta, joined)
 

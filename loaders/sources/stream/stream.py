@@ -215,7 +215,10 @@ def _group_members(
             key, start = new_key, member.start
         if extension in members:
             shown = os.fsdecode(member.name)
-            raise MillError(f"the member {shown!r} of the shard {url} is there twice")
+            raise MillError(
+                f"the member {shown!r} of the shard {url} occurs twice: "
+                "every sample needs its own key"
+            )
         content = reader.take(member.size)
         if len(content) < member.size:
             raise Truncated(f"is truncated: it ends at byte {reader.position}")

@@ -26,9 +26,7 @@ def levels(shape: tuple[int, int]) -> np.ndarray:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.one_of(st.none(), st.tuples(shapes, whys)), max_size=6))
-def test_what_was_written_is_read(
-    tmp_path: Path, samples: list[tuple[tuple[int, int], str] | None]
-) -> None:
+def test_round_trip(tmp_path: Path, samples: list[tuple[tuple[int, int], str] | None]) -> None:
     def rows() -> list[mask_file.MaskRow]:
         return [
             mask_file.mask_row(levels(one[0]), 0.25, 0.75, one[1])

@@ -66,7 +66,7 @@ def test_boundary_connectivity_is_its_formula(made):
     np.testing.assert_allclose(found, helpers_reference.rbd(*made[:2], otsu)["con"], rtol=5e-3)
 
 
-def test_things_hold_on_to_the_boundary_less_than_backgrounds():
+def test_objects_have_less_boundary_connectivity_than_backgrounds():
     image, mask = plain()
     labels, count = slic.superpixels(rgb_to_lab(image), 260, 120, 20.0, 10)
     graph, boundary = build_graph(image, labels, count), touches_border(labels, count, 8)
@@ -97,7 +97,7 @@ def test_mc_is_its_formula(made):
     )
 
 
-def test_mc_gives_an_artificial_frame_nothing():
+def test_mc_gives_an_artificial_frame_no_saliency():
     image, mask = plain(150, 190)
     image = np.pad(image[12:-12, 12:-12], ((12, 12), (12, 12), (0, 0)))
     found = saliency.estimate(image, "mc(remove_frame=False)").plane
@@ -106,7 +106,7 @@ def test_mc_gives_an_artificial_frame_nothing():
 
 @given(st.integers(1, 60), st.integers(0, 10**6))
 @settings(deadline=None)
-def test_solutions_are_those_of_numpy(count, seed):
+def test_ldlt_solutions_match_numpy(count, seed):
     draw = np.random.default_rng(seed)
     half = draw.normal(size=(count, count))
     matrix = half @ half.T + 0.1 * np.eye(count)
@@ -117,13 +117,13 @@ def test_solutions_are_those_of_numpy(count, seed):
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=300).filter(lambda v: max(v) - min(v) > 1e-3))
 @settings(deadline=None)
-def test_otsu_parts_the_values_as_scikit_image_defines_it(values):
+def test_otsu_threshold_is_that_of_scikit_image(values):
     filters = pytest.importorskip("skimage.filters")
     values = np.array(values)
     assert otsu(values) == pytest.approx(filters.threshold_otsu(values), abs=1e-6)
 
 
-def test_scores_are_one_for_black_and_white_and_five_for_grey():
+def test_ambiguity_is_one_for_black_and_white_and_five_for_grey():
     assert ambiguity(np.array([0.0, 1.0, 1.0])) == 1
     assert ambiguity(np.array([0.45, 0.55])) == 5
     values = np.random.default_rng(0).integers(0, 256, 999)
@@ -132,7 +132,7 @@ def test_scores_are_one_for_black_and_white_and_five_for_grey():
     assert ambiguity_of_histogram(levels) == pytest.approx(ambiguity(values / 255.001), abs=0.02)
 
 
-def test_flat_maps_become_nothing():
+def test_constant_maps_normalise_to_zero():
     assert minmax_normalise(np.full(9, 0.7)).max() == 0
     np.testing.assert_array_equal(minmax_normalise(np.array([2.0, 4.0, 3.0])), [0, 1, 0.5])
 
@@ -144,7 +144,7 @@ def test_flat_maps_become_nothing():
 @pytest.mark.parametrize(
     "place", [(0.5, 0.5), (0.4, 0.35), (0.75, 0.5), (0.5, 0.2)], ids=["mid", "off", "low", "left"]
 )
-def test_plain_things_are_found_also_at_the_border(method, place):
+def test_plain_objects_are_found_even_at_the_border(method, place):
     image, mask = plain(at=place)
     found = saliency.estimate(image, method)
     assert separation(found.plane, mask) >= 0.5

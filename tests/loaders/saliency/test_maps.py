@@ -92,7 +92,7 @@ def test_noise_does_no_harm(method):
     assert found.plane.shape == (140, 180) and 0 <= found.confidence <= 1
 
 
-def test_degenerate_maps_are_told_by_their_foreground_and_their_doubt():
+def test_maps_are_degenerate_by_foreground_share_or_confidence():
     plane = np.zeros((100, 100), np.uint8)
     plane[:1] = 255
     assert "1.0%" in assess_map(plane, None).why
@@ -168,7 +168,7 @@ def test_pictures_without_a_frame_stay_whole():
         (np.zeros(9, np.uint8), "uint8 image"),
     ],
 )
-def test_what_is_no_rgb_image_is_one_sentence(image, told):
+def test_arrays_that_are_not_rgb_images_are_one_sentence(image, told):
     with pytest.raises(MillError, match=told):
         saliency.estimate(image)
 
@@ -188,7 +188,7 @@ def test_what_is_no_rgb_image_is_one_sentence(image, told):
         ("gs(remove_frame=1)", "remove_frame must be of type bool"),
     ],
 )
-def test_methods_that_there_are_not(method, told):
+def test_unknown_methods_and_bad_constants_are_one_sentence(method, told):
     with pytest.raises(MillError, match=told):
         saliency.estimator(method)
 
@@ -212,7 +212,7 @@ def test_importing_it_is_light():
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(16, 90), st.integers(16, 90), st.integers(1, 400), st.sampled_from(BY_HAND))
-def test_planes_have_the_size_that_was_asked_for(height, width, longest, method):
+def test_maps_have_the_requested_size(height, width, longest, method):
     image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
     shape = saliency.estimate(image, method, longest).plane.shape
     assert max(shape) == min(longest, max(height, width)) and min(shape) >= 1

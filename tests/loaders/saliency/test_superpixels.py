@@ -41,7 +41,7 @@ label_maps = st.tuples(st.integers(1, 12), st.integers(1, 15), st.integers(0, 99
 
 @settings(deadline=None)
 @given(label_maps)
-def test_without_a_least_size_the_pieces_are_connected_components(labels):
+def test_without_a_minimal_size_labels_are_connected_components(labels):
     found, count = enforce_connectivity(labels, labels.shape[1], 0)
     wanted = np.zeros_like(labels)
     for label in range(3):
@@ -55,7 +55,7 @@ def test_without_a_least_size_the_pieces_are_connected_components(labels):
 
 @settings(deadline=None)
 @given(label_maps, st.integers(2, 9))
-def test_pieces_are_connected_and_none_but_the_first_is_small(labels, smallest):
+def test_components_are_connected_and_none_but_the_first_is_small(labels, smallest):
     found, count = enforce_connectivity(labels, labels.shape[1], smallest)
     for k in range(count):
         assert ndimage.label(found == k)[1] == 1
@@ -71,7 +71,7 @@ def test_superpixels_cover_the_picture_with_about_the_number_asked_for(shape):
     assert count <= 4 * max(10, shape[0] * shape[1] // 300)
 
 
-def test_superpixels_keep_to_the_edges_of_things():
+def test_superpixels_follow_object_edges():
     image, mask = plain()
     labels, count = superpixels(image, 120)
     share = np.bincount(labels.ravel(), mask.ravel()) / np.bincount(labels.ravel())

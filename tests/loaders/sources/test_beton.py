@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 # ------------------------------------------------------------------------------------------ reading
 
 
-def test_what_was_written_is_read(path: Path) -> None:
+def test_round_trip(path: Path) -> None:
     source = Beton(path)
     assert [source.read(i) for i in range(len(source))] == IMAGES
     assert source.labels is not None and source.labels.tolist() == [i % 3 for i in range(10)]
@@ -43,11 +43,11 @@ def test_what_was_written_is_read(path: Path) -> None:
     assert source.where(3).startswith(f"{os.path.realpath(path)}, sample 3 at byte ")
 
 
-def test_a_path_is_enough(path: Path) -> None:
+def test_open_source_accepts_a_path(path: Path) -> None:
     assert open_source(str(path)).read(4) == IMAGES[4]
 
 
-def test_what_ffcv_cannot_decode_is_stored_as_pixels(tmp_path: Path) -> None:
+def test_images_that_ffcv_cannot_decode_are_stored_as_pixels(tmp_path: Path) -> None:
     source = Beton(write_beton(tmp_path / "a.beton", [encode(1, "PNG"), IMAGES[2]]))
     assert source.read(0).startswith(b"P6 ")
     assert (decode(source.read(0)) == pixels(1)).all()
@@ -169,7 +169,7 @@ def test_fields_can_be_named(path: Path) -> None:
             Beton(path, **settings)
 
 
-def test_several_fields_that_could_be_meant(tmp_path: Path) -> None:
+def test_ambiguous_fields_must_be_named(tmp_path: Path) -> None:
     path = write_beton(tmp_path / "a.beton", IMAGES, masks=True)
     mask_at = FIELD_AT + 2 * layout.FIELD.itemsize
     patch_bytes(path, mask_at, bytes([layout.INT_TYPE]) + b"age\0")
@@ -234,7 +234,7 @@ def test_fewer_samples_than_announced(tmp_path: Path) -> None:
     assert source.labels is not None and source.labels.tolist() == [7]
 
 
-def test_left_early_there_is_no_file(tmp_path: Path) -> None:
+def test_an_exception_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), BetonWriter(tmp_path / "a.beton", 5) as writer:
         writer.add(IMAGES[0], 0)
         raise ZeroDivisionError

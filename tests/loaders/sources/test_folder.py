@@ -56,7 +56,7 @@ def test_flat_folder(tmp_path: Path) -> None:
     assert source.labels is None and source.classes == []
 
 
-def test_what_is_no_image_by_name_is_passed_over(tmp_path: Path) -> None:
+def test_files_without_an_image_extension_are_skipped(tmp_path: Path) -> None:
     root = make(
         tmp_path / "data",
         *(f"a/{i}.{ending}" for i, ending in enumerate(folder.EXTENSIONS)),
@@ -66,7 +66,7 @@ def test_what_is_no_image_by_name_is_passed_over(tmp_path: Path) -> None:
     assert len(source) == len(folder.EXTENSIONS) and source.classes == ["a"]
 
 
-def test_images_beside_class_folders_are_left_out_aloud(
+def test_images_beside_class_folders_are_skipped_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = make(tmp_path / "data", "preview.jpg", "a/1.jpg", "empty/readme.txt")
@@ -168,7 +168,7 @@ def test_changes_are_noticed(tmp_path: Path, change: str) -> None:
     assert after == sorted(os.fsencode(path.relative_to(root)) for path in root.rglob("*.jpg"))
 
 
-def test_a_folder_that_just_changed_is_not_believed(tmp_path: Path) -> None:
+def test_the_index_of_a_folder_that_just_changed_is_not_trusted(tmp_path: Path) -> None:
     root = make(tmp_path / "data", "a/1.jpg")
     os.utime(root / "a")
     seen = os.stat(root / "a").st_mtime_ns

@@ -217,7 +217,7 @@ def test_scenes_by_name() -> None:
         ("scenes(count=", "cannot read"),
     ],
 )
-def test_bad_words_are_one_sentence(text: str, sentence: str) -> None:
+def test_bad_arguments_are_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(MillError, match=sentence) as caught:
         open_source(text)
     assert "\n" not in str(caught.value)

@@ -126,7 +126,7 @@ def test_what_cannot_be_a_sample(tmp_path: Path, files: dict[str, bytes], compla
 
 
 def test_a_member_that_is_there_twice(tmp_path: Path) -> None:
-    with pytest.raises(MillError, match=r"'a.JPG' of the shard .*x.tar is there twice"):
+    with pytest.raises(MillError, match=r"'a.JPG' of the shard .*x.tar occurs twice"):
         index(tmp_path / "x.tar", [("a.jpg", b"1"), ("b.jpg", b"2"), ("a.JPG", b"3")])
 
 

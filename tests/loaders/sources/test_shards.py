@@ -60,7 +60,7 @@ def test_one_shard_and_relative_names(shards: Path, monkeypatch: pytest.MonkeyPa
     assert len(open_source(Path("data-000001.tar"))) == EACH
 
 
-def test_a_folder_with_images_or_folders_is_no_set_of_shards(shards: Path) -> None:
+def test_a_folder_with_images_or_folders_is_not_a_shard_set(shards: Path) -> None:
     (shards / "data-000000.tar.index").touch()
     (shards / ".hidden").mkdir()
     assert isinstance(open_source(shards), Shards)
@@ -170,7 +170,7 @@ def test_an_index_that_comes_later_is_noticed(shards: Path) -> None:
     assert "checksums" in Shards(shards)._index.columns
 
 
-def test_an_index_of_another_tar_is_passed_over_aloud(
+def test_the_index_of_another_tar_is_ignored_with_a_warning(
     shards: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     add_indexes(shards)
@@ -198,7 +198,7 @@ def test_changes_are_noticed(shards: Path, change: str) -> None:
     assert all(source.read(i) for i in range(len(source)))
 
 
-def test_a_shard_that_just_changed_is_not_believed(tmp_path: Path) -> None:
+def test_the_index_of_a_shard_that_just_changed_is_not_trusted(tmp_path: Path) -> None:
     path = write_samples(tmp_path / "x.tar", range(5))
     os.utime(path)
     seen = os.stat(path).st_mtime_ns

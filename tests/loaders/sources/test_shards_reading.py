@@ -86,7 +86,7 @@ def test_prefetch_changes_nothing(shards: Path) -> None:
     check_samples(source)
 
 
-def test_few_files_stay_open_and_threads_do_not_meet(
+def test_few_files_stay_open_while_many_threads_read(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(open_files, "_MOST", 1)

@@ -82,7 +82,7 @@ def test_agrees_with_tarfile(
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([*ODD_KINDS, "file"]), st.binary(max_size=600))))
-def test_what_is_no_file_is_passed_over(
+def test_members_that_are_not_regular_files_are_skipped(
     tmp_path_factory: pytest.TempPathFactory, entries: list[tuple[str, bytes]]
 ) -> None:
     out = io.BytesIO()
@@ -126,7 +126,7 @@ def test_sizes_in_base_256(tmp_path: Path) -> None:
     assert both_ways(bytes(data), tmp_path / "x.tar") == [(b"a.jpg", b"x" * 600), (b"b.jpg", b"y")]
 
 
-def test_a_sum_of_signed_bytes(tmp_path: Path) -> None:
+def test_header_checksums_of_signed_bytes(tmp_path: Path) -> None:
     data = bytearray(build([("é.jpg", b"x")], tarfile.GNU_FORMAT))
     signed = 256 + sum(b - 256 * (b > 127) for b in [*data[:148], *data[156:512]])
     assert b"%06o\0 " % signed != data[148:156]
@@ -134,7 +134,7 @@ def test_a_sum_of_signed_bytes(tmp_path: Path) -> None:
     assert both_ways(bytes(data), tmp_path / "x.tar") == [("é.jpg".encode(), b"x")]
 
 
-def test_old_sparse_files_are_passed_over(tmp_path: Path) -> None:
+def test_old_sparse_files_are_skipped(tmp_path: Path) -> None:
     data = bytearray(build([("a.jpg", b"x" * 512), ("b.jpg", b"y")]))
     data[156:157] = b"S"
     data[482] = 1  # one more block of the map follows
@@ -143,7 +143,7 @@ def test_old_sparse_files_are_passed_over(tmp_path: Path) -> None:
     assert both_ways(bytes(data), tmp_path / "x.tar") == [(b"b.jpg", b"y")]
 
 
-def test_new_sparse_files_are_passed_over(tmp_path: Path) -> None:
+def test_new_sparse_files_are_skipped(tmp_path: Path) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as file:
         info = tarfile.TarInfo("a.jpg")
@@ -166,7 +166,7 @@ def test_empty_tars_and_one_block_of_zeros_as_an_end(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 512 * 8 - 1))
-def test_a_truncated_tar_is_never_taken_for_a_whole_one(length: int) -> None:
+def test_truncation_is_noticed_at_every_length(length: int) -> None:
     files = [("a" * 120 + ".jpg", b"x" * 700), ("b.jpg", b"y" * 100)]
     whole = build(files, tarfile.GNU_FORMAT)
     assert not any(whole[512 * 7 :]) and any(whole[512 * 6 : 512 * 7])
@@ -185,13 +185,13 @@ def test_a_truncated_tar_is_never_taken_for_a_whole_one(length: int) -> None:
         (build([("a.jpg", b"x")])[:1024] + b"junk" * 500, "damaged: .* byte 1024"),
     ],
 )
-def test_what_is_no_tar(data: bytes, complaint: str) -> None:
+def test_files_that_are_not_tars(data: bytes, complaint: str) -> None:
     with pytest.raises(TarError, match=complaint):
         list(tar.members(StreamReader(io.BytesIO(data))))
 
 
 @pytest.mark.parametrize("size", [b"-0000000001\0", b"\xff" * 12, b"0000000 8x\0\0"])
-def test_a_header_that_would_lead_backwards(size: bytes) -> None:
+def test_negative_sizes_are_refused(size: bytes) -> None:
     data = bytearray(build([("a.jpg", b"x")]))
     data[124:136] = size
     _sum_up(data)
@@ -212,7 +212,7 @@ def test_damaged_pax_records(records: bytes) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=40), st.integers(0, 2047))
-def test_junk_is_an_error_or_a_list(junk: bytes, at: int) -> None:
+def test_random_bytes_raise_tar_errors_only(junk: bytes, at: int) -> None:
     data = build([("a" * 120 + ".jpg", b"x" * 30), ("b.jpg", b"y")], tarfile.PAX_FORMAT)
     damaged = data[:at] + junk + data[at + len(junk) :]
     try:

@@ -102,7 +102,7 @@ def test_windows_are_shuffled_one_by_one(folder: Path) -> None:
     consumed=st.integers(0, 31),
     kind=st.sampled_from(["file", "file", "file", "pipe"]),
 )
-def test_continued_anywhere(
+def test_a_stream_resumes_after_any_sample(
     folder: Path, window: int, world_size: int, consumed: int, kind: str
 ) -> None:
     source = stream(folder, kind, window=window)
@@ -131,7 +131,7 @@ def test_a_resume_rereads_one_window_at_most(folder: Path, monkeypatch: pytest.M
 # ------------------------------------------------------------------------------------ bad input
 
 
-def test_an_opener_that_fails_at_first(folder: Path, tmp_path: Path) -> None:
+def test_reading_resumes_after_failures(folder: Path, tmp_path: Path) -> None:
     """The first attempt breaks off in the middle of a sample, the second at once."""
     shard, flag = folder / "0.tar", tmp_path / "attempts"
     command = (
@@ -179,7 +179,7 @@ def test_members_that_make_no_sample(tmp_path: Path, caplog: pytest.LogCaptureFi
     with pytest.raises(MillError, match=r"'a.cls' .* is not an integer"):
         list(Stream(f"file://{path}").samples(0))
     write_tar(path, [("a.jpg", b"x"), ("a.jpg", b"y")])
-    with pytest.raises(MillError, match=r"'a.jpg' .* is there twice"):
+    with pytest.raises(MillError, match=r"'a.jpg' .* occurs twice"):
         list(Stream(f"file://{path}").samples(0))
 
 
