@@ -26,7 +26,7 @@ def nothing_was_logged_yet() -> None:
 
 @pytest.fixture(params=["threads", "dali"])
 def pipeline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What `make_loader` takes: for tests of what every pipeline promises."""
+    """Run a test with every pipeline: `make_loader` reads the variable."""
     if request.param == "dali" and unavailable("nvidia.dali"):
         pytest.skip("needs DALI")
     monkeypatch.setenv("TEST_PIPELINE", request.param)

@@ -42,7 +42,7 @@ def rotated() -> Image.Exif:
 
 
 def with_size(data: bytes, height: int, width: int) -> bytes:
-    """A JPEG whose header says that it is of this size."""
+    """The JPEG with another size in its header."""
     at = data.find(b"\xff\xc0") + 5
     return data[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[at + 4 :]
 
@@ -86,7 +86,7 @@ def odd() -> dict[str, bytes]:
 
 
 def write_odd(folder: Path) -> Path:
-    """All of them in classes, as .jpg, whatever they are."""
+    """Write every odd image into class folders, with the extension .jpg whatever it is."""
     for i, (name, data) in enumerate(odd().items()):
         path = folder / f"class_{i % 3}" / f"{name}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)

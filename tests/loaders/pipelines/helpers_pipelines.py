@@ -35,7 +35,7 @@ GLANCE = Recipe((Views("view", 1, 8),), name="glance")
 
 
 class Pictures:
-    """Encoded images in memory, of many shapes; `on_read` may do or raise something first."""
+    """Encoded images in memory, of many shapes; `on_read` is called first and may raise."""
 
     def __init__(self, count: int, on_read: Callable[[int], Any] | None = None) -> None:
         self.name, self.fingerprint, self.classes = "pictures", f"pictures-{count}", ["a", "b", "c"]
@@ -90,7 +90,7 @@ def make_loader(
 ) -> Any:
     """`build` with two workers; a number stands for that many pictures.
 
-    The pipeline is threads, or what TEST_PIPELINE says, also to processes that a test starts.
+    The pipeline is $TEST_PIPELINE (also in processes that a test starts), else threads.
     """
     data = Pictures(data) if isinstance(data, int) else data
     usual = {"workers": 2, "pipeline": os.environ.get("TEST_PIPELINE", "threads")}

@@ -1,8 +1,8 @@
-"""The pipelines that make views on a GPU, on a CPU: their kernels run by Triton's interpreter.
+"""The pipelines of a GPU, run on a CPU: Triton's interpreter runs their kernels.
 
     TRITON_INTERPRET=1 python -m pytest tests/loaders/pipelines/pipelines_interpreted.py
 
-All but streams and events is as on a GPU: packing, addresses, labels, errors, what memory lives.
+Everything but streams and events is as on a GPU: packing, addresses, labels, errors, memory.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def assert_rendered(batch: Any, images: list[np.ndarray], targets: Any) -> None:
 # ------------------------------------------------------------------------------- samples and pixels
 
 
-def test_samples_are_those_of_the_cpu_and_views_the_renderers(on_gpu: Callable[..., Any]) -> None:
+def test_samples_equal_those_of_the_cpu_and_views_those_of_the_renderer(
+    on_gpu: Callable[..., Any],
+) -> None:
     source, settings = Pictures(5), {"batch_size": 3, "drop_last": False}
     ours = on_gpu(source, TINY, **settings)
     theirs = make_loader(source, TINY, **settings)
@@ -103,7 +105,7 @@ def test_samples_are_those_of_the_cpu_and_views_the_renderers(on_gpu: Callable[.
 
 
 @pytest.mark.parametrize("background", ["grey", "images"])
-def test_pasted_views_are_the_renderers(on_gpu: Callable[..., Any], background: str) -> None:
+def test_pasted_views_equal_those_of_the_cpu(on_gpu: Callable[..., Any], background: str) -> None:
     paste = CopyPaste(p=0.8, background=background, blur_sigma=2.0)
     views = Recipe((replace(TINY.views[0], count=2, blur=None, paste=paste),), name="pasting")
     source = Masked(8)
@@ -191,7 +193,7 @@ def test_too_many_bad_files_end_the_run(on_gpu: Callable[..., Any]) -> None:
     ],
 )
 @pytest.mark.parametrize("call", [1, 2])
-def test_a_failure_of_the_gpu_comes_through(
+def test_a_failure_of_the_gpu_is_raised(
     on_gpu: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
@@ -234,8 +236,8 @@ def test_images_larger_than_a_block_of_the_arena(
     assert_rendered(batch, images, draw.targets(DOT))
 
 
-def test_memory_comes_back_and_there_is_only_so_much_of_it(on_gpu: Callable[..., Any]) -> None:
-    """Blocks of arenas and of batches, over two epochs and one that is left early."""
+def test_memory_is_reused_and_bounded(on_gpu: Callable[..., Any]) -> None:
+    """Of arenas and batches, over two epochs and one that is left early."""
     loader = on_gpu(12, DOT, 1, prefetch=2)
     views, made = views_of(loader), {"arena": 0, "batch": 0}
 
@@ -262,7 +264,7 @@ def test_memory_comes_back_and_there_is_only_so_much_of_it(on_gpu: Callable[...,
     assert len(views._arena_pool._free) == len(views._batch_pool._free) == 0
 
 
-def test_what_is_kept_does_not_change(on_gpu: Callable[..., Any]) -> None:
+def test_kept_views_are_never_overwritten(on_gpu: Callable[..., Any]) -> None:
     loader, kept = on_gpu(8, DOT, 1), []
     for _ in range(2):
         for batch in loader:
@@ -286,8 +288,8 @@ def test_stats_have_the_stages(on_gpu: Callable[..., Any]) -> None:
     assert (stages["render"].lanes, stages["render"].crew) == (1, "gpu")
 
 
-def test_the_warm_up_needs_nothing_of_the_source(on_gpu: Callable[..., Any]) -> None:
-    """A stream knows no labels before it is read."""
+def test_warm_up_reads_nothing_from_the_source(on_gpu: Callable[..., Any]) -> None:
+    """Labels of a stream are unknown before it is read."""
 
     class Unread(Pictures):
         @property  # type: ignore[override]
@@ -306,7 +308,7 @@ def test_the_warm_up_needs_nothing_of_the_source(on_gpu: Callable[..., Any]) -> 
     assert views.counters.items == {"upload": 5, "render": 5}
 
 
-def test_a_sample_of_dalis_that_turns_out_bad_is_replaced(on_gpu: Callable[..., Any]) -> None:
+def test_a_jpeg_that_dali_refuses_is_replaced(on_gpu: Callable[..., Any]) -> None:
     source: Any = Pictures(9)
     files = [jpeg(n, 20 + n, 30) for n in range(9)]
     files[4] = files[4][:620] + b"\xff\xd9"

@@ -1,4 +1,4 @@
-"""The memory of decoded images: no overlap, aligned, and back when nobody uses it any more."""
+"""Arenas, block pools and the side stream: no overlap, aligned, returned when unused."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def new(count: int = 1) -> list[Arena]:
-    blocks = BlockPool(BLOCK, torch.uint8)
-    return [Arena(blocks) for _ in range(count)]
+    pool = BlockPool(BLOCK, torch.uint8)
+    return [Arena(pool) for _ in range(count)]
 
 
 # ------------------------------------------------------------------------------------------- arenas
@@ -39,7 +39,7 @@ def new(count: int = 1) -> list[Arena]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 2 * BLOCK), min_size=1, max_size=40), st.integers(1, 4))
-def test_rooms_from_many_threads_do_not_overlap(sizes: list[int], threads: int) -> None:
+def test_allocations_from_many_threads_do_not_overlap(sizes: list[int], threads: int) -> None:
     (arena,) = new()
 
     def write(numbered: tuple[int, int]) -> Allocation:
@@ -66,7 +66,7 @@ def test_rooms_from_many_threads_do_not_overlap(sizes: list[int], threads: int) 
     assert len(arena.memory) == len(taken)
 
 
-def test_an_image_larger_than_a_block_has_one_of_its_own_and_leaves_the_open_one() -> None:
+def test_an_image_larger_than_a_block_gets_its_own_and_the_current_block_stays_open() -> None:
     (arena,) = new()
     first, large, second = (arena.allocate(size) for size in (100, 3 * BLOCK, 200))
     assert (first.block, large.block, second.block) == (0, 1, 0)
@@ -74,22 +74,22 @@ def test_an_image_larger_than_a_block_has_one_of_its_own_and_leaves_the_open_one
     assert arena.allocate(BLOCK).block == 2
 
 
-def test_blocks_come_back_with_the_arena_and_extras_do_not() -> None:
-    blocks = BlockPool(BLOCK, torch.uint8)
-    arena = Arena(blocks)
+def test_blocks_return_with_the_arena_and_oversized_ones_do_not() -> None:
+    pool = BlockPool(BLOCK, torch.uint8)
+    arena = Arena(pool)
     for size in (BLOCK, BLOCK, 2 * BLOCK):
         arena.allocate(size)
-    assert len(blocks._free) == 0
+    assert len(pool._free) == 0
     del arena
-    assert [block.size for block in blocks._free] == [BLOCK, BLOCK]
-    kept = Arena(blocks).allocate(10).memory  # as an image does
-    assert len(blocks._free) == 1
+    assert [block.size for block in pool._free] == [BLOCK, BLOCK]
+    kept = Arena(pool).allocate(10).memory  # as an image does
+    assert len(pool._free) == 1
     del kept
-    assert len(blocks._free) == 2
+    assert len(pool._free) == 2
 
 
 @pytest.mark.parametrize("name", odd())
-def test_images_in_an_arena_are_those_of_the_decoder(name: str) -> None:
+def test_images_in_an_arena_equal_those_of_the_decoder(name: str) -> None:
     (arena,), data = new(), odd()[name]
     before = arena.allocate(33)
     before.memory[:] = 7
@@ -101,13 +101,13 @@ def test_images_in_an_arena_are_those_of_the_decoder(name: str) -> None:
         assert str(ours.value) == str(error)
         return
     height, width, place = decode_into(arena, data)
-    behind = arena.allocate(33)
-    behind.memory[:] = 9
+    after = arena.allocate(33)
+    after.memory[:] = 9
     assert (arena.image(place[:2], height, width) == expected).all()
     assert (before.memory == 7).all()
 
 
-def test_images_of_all_sizes_are_kept_apart() -> None:
+def test_images_of_all_sizes_do_not_overlap() -> None:
     (arena,) = new()
     sizes = [(1, 1), (30, 40), (50, 60), (20, 10), (36, 37), (100, 3)]
     files = [jpeg(seed, *size) for seed, size in enumerate(sizes)]
@@ -117,8 +117,8 @@ def test_images_of_all_sizes_are_kept_apart() -> None:
         assert (arena.image(place[:2], height, width) == decode(data)).all()
 
 
-def test_a_header_that_lies_takes_no_memory_beyond_a_block() -> None:
-    """What is taken would be uploaded."""
+def test_a_false_header_allocates_at_most_a_block() -> None:
+    """Allocated memory is uploaded, used or not."""
     (arena,) = new()
     for _ in range(3):
         with pytest.raises(BadImage):
@@ -138,21 +138,21 @@ def test_a_header_that_lies_takes_no_memory_beyond_a_block() -> None:
 def test_blocks_are_lent_to_one_at_a_time(
     dtype: torch.dtype, elements: int, steps: list[bool]
 ) -> None:
-    """Taking and dropping in any order: what is alive keeps its values, memory is used again."""
-    blocks, alive, made = BlockPool(elements, dtype), [], set()
+    """In any order of acquiring and dropping, live blocks keep their values, memory is reused."""
+    pool, alive, addresses = BlockPool(elements, dtype), [], set()
     for number, take in enumerate(steps):
         if take or not alive:
-            block = blocks.acquire()
+            block = pool.acquire()
             assert (block.dtype, block.shape) == (dtype, (elements,))
             assert block.data_ptr() % 64 == 0
-            made.add(block.data_ptr())
+            addresses.add(block.data_ptr())
             alive.append((number, block.fill_(number)))
         else:
             alive.pop(len(alive) // 2)
             block = None
     assert all((block == number).all() for number, block in alive)
     most = alive_at_once(steps)
-    assert len(made) <= most
+    assert len(addresses) <= most
 
 
 def alive_at_once(steps: list[bool]) -> int:
@@ -163,29 +163,29 @@ def alive_at_once(steps: list[bool]) -> int:
     return most
 
 
-def test_any_part_of_a_block_keeps_it() -> None:
-    blocks = BlockPool(60, torch.float32)
-    part = blocks.acquire()[:48].view(4, 12)[2, 3:5].numpy()[1:]
+def test_any_view_of_a_block_keeps_it_lent() -> None:
+    pool = BlockPool(60, torch.float32)
+    part = pool.acquire()[:48].view(4, 12)[2, 3:5].numpy()[1:]
     gc.collect()
-    assert len(blocks._free) == 0
+    assert len(pool._free) == 0
     del part
-    assert len(blocks._free) == 1
-    blocks.clear()
-    assert len(blocks._free) == 0
+    assert len(pool._free) == 1
+    pool.clear()
+    assert len(pool._free) == 0
 
 
-def test_blocks_outlive_their_owner() -> None:
-    blocks = BlockPool(60, torch.float32)
-    block = blocks.acquire().fill_(3)
-    del blocks
+def test_lent_blocks_outlive_their_pool() -> None:
+    pool = BlockPool(60, torch.float32)
+    block = pool.acquire().fill_(3)
+    del pool
     gc.collect()
     assert (block == 3).all()
 
 
-# --------------------------------------------------------------------------------- beside, on a CPU
+# ---------------------------------------------------------------------------- side stream, on a CPU
 
 
-def test_work_on_the_cpu_is_over_when_it_is_queued() -> None:
+def test_on_the_cpu_work_is_done_when_it_is_queued() -> None:
     counters = Counters(("upload", "render"))
     side = SideStream(torch.device("cpu"), counters, max_queued=1)
     assert side.stream is None
@@ -203,7 +203,7 @@ def test_work_on_the_cpu_is_over_when_it_is_queued() -> None:
     assert not side._queue
 
 
-def test_what_fails_is_not_counted_and_the_next_is_queued() -> None:
+def test_failed_work_is_not_counted_and_the_next_is_queued() -> None:
     counters = Counters(("upload", "render"))
     side = SideStream(torch.device("cpu"), counters, max_queued=2)
     with pytest.raises(ZeroDivisionError), side.queue(3) as queued:

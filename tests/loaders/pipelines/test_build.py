@@ -1,4 +1,4 @@
-"""`build` says in one sentence what is wrong, before the first image."""
+"""Argument checks of `build`: one sentence, before the first image."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ SETTINGS = (
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(SETTINGS), ANYTHING)
-def test_whatever_an_argument_is_it_works_or_is_a_mill_error(name: str, value: Any) -> None:
+def test_any_argument_works_or_is_a_mill_error(name: str, value: Any) -> None:
     arguments = {"recipe": GLANCE, "batch_size": 4, name: value}
     if name == "prefetch" and isinstance(value, int):
         arguments["prefetch"] = min(value, 10)
@@ -126,7 +126,7 @@ def test_whatever_an_argument_is_it_works_or_is_a_mill_error(name: str, value: A
     assert sum(len(batch) for batch in loader) in (24, 24 // len(next(iter(loader))) * 24)
 
 
-def test_integers_of_any_type_will_do() -> None:
+def test_integers_of_any_type_are_accepted() -> None:
     loader = make_loader(batch_size=np.int64(4), seed=np.uint64(2**64 - 1), rank=np.int8(0))
     assert sum(len(batch) for batch in loader) == 24
     assert loader.state_dict()["seed"] == 2**64 - 1
@@ -142,7 +142,7 @@ def test_workers_share_the_machine_with_the_other_ranks(monkeypatch: pytest.Monk
         assert default_workers() == expected
 
 
-def test_the_first_start_says_that_it_compiles_and_later_ones_do_not(tmp_path: Path) -> None:
+def test_only_the_first_start_warns_that_it_compiles(tmp_path: Path) -> None:
     script = "from helpers_pipelines import *; print(sum(len(batch) for batch in make_loader(24)))"
     environment = {
         "NUMBA_CACHE_DIR": str(tmp_path / "numba"),

@@ -17,7 +17,7 @@ from patchmill.loaders.pipelines.job import Countdown, Job
 
 
 def in_a_thread(function: Callable[[], Any]) -> list[Any]:
-    """What it returned or raised, in a list; a thread that hangs fails the test."""
+    """Run in a thread: its result or exception, in a list; a thread that hangs fails the test."""
     results: list[Any] = []
 
     def run() -> None:
@@ -29,14 +29,14 @@ def in_a_thread(function: Callable[[], Any]) -> list[Any]:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(60)
-    assert not thread.is_alive(), "it hangs"
+    assert not thread.is_alive(), "the thread hangs"
     return results
 
 
 # ------------------------------------------------------------------------------------------ waiting
 
 
-def test_a_countdown_ends_with_the_last_sample() -> None:
+def test_a_countdown_opens_with_the_last_item() -> None:
     countdown = Countdown(3)
     for _ in range(2):
         countdown.count_down()
@@ -47,7 +47,7 @@ def test_a_countdown_ends_with_the_last_sample() -> None:
     assert in_a_thread(countdown.wait) == [None]  # over it stays
 
 
-def test_a_countdown_ends_with_the_first_error_and_gives_it_once() -> None:
+def test_a_countdown_opens_with_the_first_error_and_returns_it_once() -> None:
     countdown, errors = Countdown(3), [KeyError("first"), KeyError("second")]
     for error in errors:
         countdown.count_down(error)
@@ -55,7 +55,7 @@ def test_a_countdown_ends_with_the_first_error_and_gives_it_once() -> None:
     assert in_a_thread(countdown.wait) == errors[:1]
 
 
-def test_a_cancelled_countdown_says_that_the_iteration_is_over() -> None:
+def test_a_cancelled_countdown_returns_that_the_iteration_is_over() -> None:
     countdown = Countdown(3)
     countdown.cancel()
     assert countdown.done
@@ -65,8 +65,8 @@ def test_a_cancelled_countdown_says_that_the_iteration_is_over() -> None:
     assert countdown.done
 
 
-def test_a_countdown_may_be_cancelled_by_whoever_is_finishing_it() -> None:
-    """As the garbage collector does, in the middle of whatever the thread is at."""
+def test_a_countdown_may_be_cancelled_inside_count_down() -> None:
+    """The garbage collector may do so while the thread holds the lock."""
     countdown = Countdown(1)
     assert in_a_thread(lambda: with_lock(countdown._lock, countdown.cancel)) == [None]
     assert isinstance(countdown.wait(), MillError)
@@ -96,7 +96,7 @@ def test_a_cancelled_job_ends_both_waits() -> None:
 # ------------------------------------------------------------------------------- from other threads
 
 
-class Feeding(Pictures):
+class PicturesWithPrefetch(Pictures):
     """Pictures that do something when the ids of a batch are drawn, in the consumer's thread."""
 
     def __init__(self, count: int, on_prefetch: Callable[[], None]) -> None:
@@ -110,8 +110,8 @@ class Feeding(Pictures):
 @pytest.mark.usefixtures("pipeline")
 @pytest.mark.parametrize("call", [1, 2, 4])
 @pytest.mark.parametrize("end", ["close", "load_state_dict"])
-def test_closed_by_another_thread_while_batches_are_begun(call: int, end: str) -> None:
-    """Jobs that the closing thread cannot have seen are waited for by nobody."""
+def test_closed_by_another_thread_while_jobs_are_started(call: int, end: str) -> None:
+    """Jobs that the closing thread cannot have seen are not waited for."""
     calls: list[int] = []
 
     def prefetch() -> None:
@@ -120,7 +120,7 @@ def test_closed_by_another_thread_while_batches_are_begun(call: int, end: str) -
             arguments = [beginning] if end == "load_state_dict" else []
             assert in_a_thread(lambda: getattr(loader, end)(*arguments)) == [None]
 
-    loader = make_loader(Feeding(24, prefetch))
+    loader = make_loader(PicturesWithPrefetch(24, prefetch))
     beginning = loader.state_dict()
     (result,) = in_a_thread(lambda: [len(batch) for batch in loader])
     assert isinstance(result, MillError)
@@ -131,7 +131,7 @@ def test_closed_by_another_thread_while_batches_are_begun(call: int, end: str) -
 
 @pytest.mark.usefixtures("pipeline")
 def test_closed_by_another_thread_at_any_moment() -> None:
-    """An epoch is whole, or it is an error: it never ends early as if it were over."""
+    """An epoch is complete, or it is an error: it never ends early without one."""
     loader = make_loader(400, prefetch=3)
     rng = np.random.default_rng(0)
     for _ in range(25):
@@ -145,7 +145,7 @@ def test_closed_by_another_thread_at_any_moment() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_left_and_begun_again_without_a_pause() -> None:
+def test_left_early_and_restarted_at_once() -> None:
     loader = make_loader(60, RECIPE, prefetch=3, workers=3)
     for steps in (1, 2, 1, 5, 1, 1, 3, 15):
         for step, _ in enumerate(loader, 1):
@@ -156,7 +156,7 @@ def test_left_and_begun_again_without_a_pause() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_stats_may_be_asked_for_by_another_thread() -> None:
+def test_stats_from_another_thread() -> None:
     loader = make_loader(200)
     done, problems = threading.Event(), []
 
@@ -180,8 +180,8 @@ def test_stats_may_be_asked_for_by_another_thread() -> None:
 # --------------------------------------------------------------------------------- what goes wrong
 
 
-def scarce(monkeypatch: pytest.MonkeyPatch, blocks: int) -> list[int]:
-    """Memory for so many blocks; the list that comes back holds how many were asked for."""
+def limit_memory(monkeypatch: pytest.MonkeyPatch, blocks: int) -> list[int]:
+    """Make allocations after the first `blocks` fail; returns the list of requested sizes."""
     asked: list[int] = []
     original = memory.BlockPool.allocate
 
@@ -197,13 +197,11 @@ def scarce(monkeypatch: pytest.MonkeyPatch, blocks: int) -> list[int]:
 
 @pytest.mark.usefixtures("pipeline")
 @pytest.mark.parametrize("blocks", [1, 2, 3])
-def test_no_memory_for_a_batch_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, blocks: int
-) -> None:
+def test_out_of_memory_is_a_mill_error(monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
     loader = make_loader(48, RECIPE)
     loader.close()
     with monkeypatch.context() as patch:
-        scarce(patch, blocks)
+        limit_memory(patch, blocks)
         with pytest.raises(MillError, match=r"no memory for another batch of .* GiB: take"):
             kept = list(loader)
             assert len(kept) < 12
@@ -212,7 +210,7 @@ def test_no_memory_for_a_batch_is_one_sentence(
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_an_error_among_the_ids_of_later_batches_comes_through() -> None:
+def test_an_error_while_later_ids_are_drawn_is_raised() -> None:
     calls: list[int] = []
 
     def prefetch() -> None:
@@ -220,7 +218,7 @@ def test_an_error_among_the_ids_of_later_batches_comes_through() -> None:
         if len(calls) == 5:
             raise ConnectionError("the index has gone away")
 
-    loader = make_loader(Feeding(24, prefetch), prefetch=1)
+    loader = make_loader(PicturesWithPrefetch(24, prefetch), prefetch=1)
     seen = 0
     with pytest.raises(ConnectionError):
         for batch in loader:
@@ -232,10 +230,10 @@ def test_an_error_among_the_ids_of_later_batches_comes_through() -> None:
 
 @pytest.mark.usefixtures("pipeline")
 @pytest.mark.parametrize("stuck", [0, 9, 23])
-def test_workers_stuck_in_a_read_hold_up_no_end(
+def test_workers_stuck_in_a_read_do_not_block_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stuck: int
 ) -> None:
-    """All of them: the consumer is told at once, and the next iteration has others."""
+    """All of them: the consumer gets the error at once, the next iteration other workers."""
     from patchmill.loaders.pipelines import crew
 
     monkeypatch.setattr(crew, "JOIN_TIMEOUT_S", 0.05)
@@ -270,8 +268,8 @@ def test_workers_stuck_in_a_read_hold_up_no_end(
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_an_error_in_one_of_the_batches_ahead_waits_for_its_turn() -> None:
-    """Whatever becomes of later batches, the ones before are whole."""
+def test_an_error_in_a_later_batch_is_raised_in_its_turn() -> None:
+    """Batches before it are complete."""
     from patchmill.loaders.order import permutation
 
     ids = permutation.Order(24, 0).ids(0, 0, 24).tolist()

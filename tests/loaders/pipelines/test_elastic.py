@@ -1,4 +1,4 @@
-"""One order of samples and one set of pixels, however the work is shared and interrupted."""
+"""Same order and pixels for every world size and worker count, and after every resume."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORLDS = (1, 2, 4)
 
 
 class Step(NamedTuple):
-    """What all ranks together consumed at one step."""
+    """Samples that all ranks together consumed at one step."""
 
     ids: list[int]
     views: dict[str, Tensor]
@@ -151,13 +151,13 @@ def test_leaving_an_epoch_early_begins_the_next() -> None:
     assert ids_of(loader) == epochs[3]
 
 
-def test_a_loader_that_only_was_asked_for_an_iterator_has_not_begun() -> None:
+def test_iter_alone_does_not_start_an_epoch() -> None:
     loader, other = make_loader(), make_loader()
     iter(loader)
     assert ids_of(loader) == ids_of(other)
 
 
-def test_taking_a_state_does_not_disturb_and_loading_it_goes_back() -> None:
+def test_state_dict_changes_nothing_and_load_state_dict_goes_back() -> None:
     loader, states, seen = make_loader(), [], []
     for batch in loader:
         states.append(loader.state_dict())
@@ -169,7 +169,7 @@ def test_taking_a_state_does_not_disturb_and_loading_it_goes_back() -> None:
         assert ids == [id for step in seen[rest:] for id in step]
 
 
-def test_a_state_of_something_else_is_refused_by_name() -> None:
+def test_a_state_of_another_loader_is_refused_by_field() -> None:
     state = make_loader().state_dict()
     other_recipe = Recipe((Views("view", 1, 9),))
     for field, loader in {

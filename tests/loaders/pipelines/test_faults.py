@@ -157,7 +157,7 @@ def test_the_limit_is_one_in_a_thousand() -> None:
     iterator.close()
 
 
-def test_where_nothing_can_be_read_the_search_ends() -> None:
+def test_a_source_without_a_readable_sample_is_an_error() -> None:
     def fail(index: int) -> None:
         raise OSError("no luck")
 
@@ -166,7 +166,7 @@ def test_where_nothing_can_be_read_the_search_ends() -> None:
             pass
 
 
-def test_a_ledger_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_a_ledger_that_cannot_be_written_is_a_mill_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     def fail(index: int) -> None:
@@ -201,7 +201,7 @@ def stumble(index: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_a_bug_in_a_source_comes_through_with_its_traceback(workers: int) -> None:
+def test_a_bug_in_a_source_is_raised_with_its_traceback(workers: int) -> None:
     loader = make_loader(Pictures(24, stumble), workers=workers)
     with pytest.raises(BrokenError, match="stumbled over") as error:
         next(iter(loader))
@@ -245,7 +245,7 @@ def test_a_loader_can_be_iterated_again_after_an_error() -> None:
     assert sum(len(batch) for batch in loader) == 24
 
 
-def test_an_error_that_is_kept_keeps_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kept_error_keeps_no_batch_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     monkeypatch.setattr(memory.BlockPool, "allocate", counting(memory.BlockPool.allocate, made))
     loader = make_loader(Pictures(24, stumble), workers=3)
@@ -265,7 +265,7 @@ def counting(function: Callable[..., Any], calls: list[int]) -> Callable[..., An
     return counted
 
 
-def test_what_else_a_source_may_raise_comes_through_too() -> None:
+def test_system_exit_in_a_source_is_raised() -> None:
     def leave(index: int) -> None:
         raise SystemExit(3)
 
@@ -273,7 +273,7 @@ def test_what_else_a_source_may_raise_comes_through_too() -> None:
         next(iter(make_loader(Pictures(24, leave))))
 
 
-def test_a_read_that_does_not_return_does_not_hold_up_the_end(
+def test_a_read_that_does_not_return_does_not_block_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from patchmill.loaders.pipelines import crew

@@ -56,7 +56,7 @@ WAYS: list[tuple[str, Callable[[], str]]] = [
 @pytest.mark.parametrize(
     ("form", "pipeline"), WAYS, ids=["shards", "beton", "shards-dali", "beton-dali", "beton-ffcv"]
 )
-def test_id_by_id_and_pixel_by_pixel(
+def test_ids_and_pixels_equal_those_of_the_folder(
     places: dict[str, Path], form: str, pipeline: Callable[[], str]
 ) -> None:
     settings: dict[str, Any] = {"recipe": RECIPE, "batch_size": 7, "drop_last": False}

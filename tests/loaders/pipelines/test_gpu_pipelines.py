@@ -1,4 +1,4 @@
-"""The pipelines on a GPU: what no interpreter can show of samples, pixels, streams and memory."""
+"""Pipelines on a GPU: samples, pixels, streams and memory that the interpreter cannot test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PIPELINES = ["threads", "dali(hardware=0)", "dali(hardware=1)"]
 
 @pytest.fixture(params=PIPELINES)
 def pipeline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What `on_gpu` takes; the share is given, so that no time goes into measuring it."""
+    """Pipeline for `on_gpu`; the hardware share is given, so that none is measured."""
     if request.param != "threads" and unavailable("nvidia.dali"):
         pytest.skip("needs DALI")
     monkeypatch.setenv("TEST_PIPELINE", request.param)
@@ -62,7 +62,7 @@ class Photos(Pictures):
 
 
 def copies(batch: Any) -> dict[str, torch.Tensor]:
-    """Queued on the current stream, as training would be."""
+    """Copy the views on the current stream, as training would read them."""
     return {name: views + 0 for name, views in batch.views.items()}
 
 
@@ -73,8 +73,8 @@ def assert_equal(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> No
             assert torch.equal(one[name], other[name]), f"{name} of batch {step}"
 
 
-def calmly(loader: Any, epochs: int = 1) -> list[dict[str, torch.Tensor]]:
-    """Every batch, with nothing under way while it is copied."""
+def synchronised_batches(loader: Any, epochs: int = 1) -> list[dict[str, torch.Tensor]]:
+    """Copies of all batches, with the device synchronised before and after each copy."""
     found = []
     for _ in range(epochs):
         for batch in loader:
@@ -90,7 +90,7 @@ def calmly(loader: Any, epochs: int = 1) -> list[dict[str, torch.Tensor]]:
 @pytest.mark.parametrize(
     ("dtype", "channels_last"), [(torch.float32, False), (torch.bfloat16, True)]
 )
-def test_samples_and_views_are_those_of_the_cpu(
+def test_samples_and_views_equal_those_of_the_cpu(
     pipeline: str, dtype: torch.dtype, channels_last: bool
 ) -> None:
     """DALI's pixels differ where chroma was subsampled: it repeats what others interpolate."""
@@ -119,8 +119,8 @@ def test_samples_and_views_are_those_of_the_cpu(
                 assert most is None or error.max() <= (most + slack) * LEVEL
 
 
-def test_runs_are_equal_to_the_bit(pipeline: str) -> None:
-    first, *others = (calmly(on_gpu(Photos(48), RECIPE, 6), 2) for _ in range(3))
+def test_runs_are_bitwise_equal(pipeline: str) -> None:
+    first, *others = (synchronised_batches(on_gpu(Photos(48), RECIPE, 6), 2) for _ in range(3))
     for other in others:
         assert_equal(first, other)
 
@@ -149,8 +149,8 @@ def test_bad_files_are_replaced_as_on_the_cpu(pipeline: str, folder: Path, tmp_p
     assert len(ours.ledger) >= 4
 
 
-def test_headers_that_lie_are_survived(pipeline: str) -> None:
-    """Whether they are decoded or replaced may hang on the decoder, but batches are whole."""
+def test_false_headers_leave_batches_complete(pipeline: str) -> None:
+    """Decoders may differ in whether they decode or replace them."""
     source = Photos(40)
     source.files[3:7] = [odd()[name] for name in LIES]
     loader = on_gpu(source, RECIPE, 8)
@@ -185,8 +185,8 @@ def test_auto_takes_dali_where_it_is_installed(caplog: pytest.LogCaptureFixture)
 
 
 def test_a_training_stream_far_behind_reads_the_right_batches(pipeline: str) -> None:
-    """It reads each batch long after the program has let go of it."""
-    expected = calmly(on_gpu(Photos(96), RECIPE, 4), 2)
+    """Each batch is read long after the program has dropped it."""
+    expected = synchronised_batches(on_gpu(Photos(96), RECIPE, 4), 2)
     loader, seen = on_gpu(Photos(96), RECIPE, 4), []
     for _ in range(2):
         for batch in loader:
@@ -195,9 +195,9 @@ def test_a_training_stream_far_behind_reads_the_right_batches(pipeline: str) -> 
     assert_equal(seen, expected)
 
 
-def test_a_stream_of_the_users_own(pipeline: str) -> None:
-    """The last batch of an epoch dies where another stream is the current one."""
-    expected = calmly(on_gpu(Photos(32), RECIPE, 4), 4)
+def test_batches_used_on_another_stream(pipeline: str) -> None:
+    """The last batch of an epoch dies while another stream is current."""
+    expected = synchronised_batches(on_gpu(Photos(32), RECIPE, 4), 4)
     loader, user, seen = on_gpu(Photos(32), RECIPE, 4), torch.cuda.Stream(), list[Any]()
 
     def epoch() -> None:
@@ -213,8 +213,8 @@ def test_a_stream_of_the_users_own(pipeline: str) -> None:
 
 
 def test_closing_a_loader_whose_last_batches_are_still_read(pipeline: str) -> None:
-    """Memory that is given back to torch is not written by the next iteration either."""
-    expected = calmly(on_gpu(Photos(16), RECIPE, 4), 4)
+    """Memory freed to torch is not overwritten by the next iteration either."""
+    expected = synchronised_batches(on_gpu(Photos(16), RECIPE, 4), 4)
     loader, seen = on_gpu(Photos(16), RECIPE, 4), []
     for _ in range(4):
         for batch in loader:
@@ -225,8 +225,8 @@ def test_closing_a_loader_whose_last_batches_are_still_read(pipeline: str) -> No
     assert_equal(seen, expected)
 
 
-def test_a_loader_that_is_gone_leaves_its_batches(pipeline: str) -> None:
-    expected = calmly(on_gpu(Photos(12), RECIPE, 4))
+def test_batches_outlive_their_loader(pipeline: str) -> None:
+    expected = synchronised_batches(on_gpu(Photos(12), RECIPE, 4))
     seen = []
     for _ in range(3):
         loader = on_gpu(Photos(12), RECIPE, 4)
@@ -239,7 +239,7 @@ def test_a_loader_that_is_gone_leaves_its_batches(pipeline: str) -> None:
         assert_equal(one, expected)
 
 
-def test_nothing_waits_for_a_busy_stream(pipeline: str) -> None:
+def test_the_host_does_not_wait_for_a_busy_stream(pipeline: str) -> None:
     loader = on_gpu(Photos(64), RECIPE, 4, prefetch=2)
     kept = list(itertools.islice(loader, 3))  # with all that is allocated once
     iterator = iter(loader)
@@ -252,7 +252,7 @@ def test_nothing_waits_for_a_busy_stream(pipeline: str) -> None:
     iterator.close()
 
 
-def test_what_is_kept_does_not_change(pipeline: str) -> None:
+def test_kept_views_are_never_overwritten(pipeline: str) -> None:
     loader, kept = on_gpu(Photos(48), RECIPE, 4), []
     for _ in range(3):
         for step, batch in enumerate(loader):
@@ -261,10 +261,10 @@ def test_what_is_kept_does_not_change(pipeline: str) -> None:
     assert all(torch.equal(views, copy) for views, copy in kept)
 
 
-def test_a_device_that_is_not_the_current_one(pipeline: str) -> None:
+def test_another_device_than_the_current_one(pipeline: str) -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
-    expected = calmly(on_gpu(Photos(24), RECIPE, 4))
+    expected = synchronised_batches(on_gpu(Photos(24), RECIPE, 4))
     found = []
     for batch in on_gpu(Photos(24), RECIPE, 4, device="cuda:1"):
         assert batch.labels.device == torch.device("cuda:1")
@@ -293,7 +293,7 @@ def lent(blocks: DeviceBlockPool, side: torch.cuda.Stream, value: int) -> torch.
     return block
 
 
-def test_a_block_is_written_again_only_after_its_reader(blocks: DeviceBlockPool) -> None:
+def test_a_block_is_reused_only_after_its_reader(blocks: DeviceBlockPool) -> None:
     side, seen = torch.cuda.Stream(), []
     places = set()
     for value in range(20):
@@ -320,7 +320,7 @@ def test_a_block_waits_for_the_stream_that_it_was_handed_to(blocks: DeviceBlockP
 
 
 @pytest.mark.parametrize("how", ["cleared", "gone"])
-def test_memory_given_back_to_torch_waits_too(blocks: DeviceBlockPool, how: str) -> None:
+def test_memory_freed_to_torch_waits_for_its_reader_too(blocks: DeviceBlockPool, how: str) -> None:
     side = torch.cuda.Stream()
     block = lent(blocks, side, 1)
     place = block.data_ptr()
@@ -338,7 +338,7 @@ def test_memory_given_back_to_torch_waits_too(blocks: DeviceBlockPool, how: str)
     del others
 
 
-def test_any_part_of_a_block_keeps_it(blocks: DeviceBlockPool) -> None:
+def test_any_view_of_a_block_keeps_it_lent(blocks: DeviceBlockPool) -> None:
     part = blocks.acquire()[:1000].view(10, 100)[3, 5:]
     assert len(blocks._free) == 0
     del part
@@ -349,7 +349,7 @@ def test_any_part_of_a_block_keeps_it(blocks: DeviceBlockPool) -> None:
 
 
 def checksum(batch: Any) -> torch.Tensor:
-    """Of all bits, whatever the order in which they are added."""
+    """A checksum of all bits, independent of the order of addition."""
     groups = [batch.flat(name).view(torch.int32) for name in batch.views]
     return torch.stack([group.sum(dtype=torch.int64) for group in groups])
 
@@ -361,7 +361,7 @@ SPECK = Recipe((Views("a", 1, 12, Crop((0.4, 1.0))), Views("b", 2, 6)), name="sp
 def test_ten_thousand_batches_with_all_free_memory_poisoned(
     pipeline: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was given back is overwritten at once, on the host, on the GPU and in DALI's pool."""
+    """Freed memory is overwritten at once, on the host, on the GPU and in DALI's pool."""
     batches = {1: 1000, 2: 4000, 3: 3000, 7: 2000}
     sources = {size: Photos(size * count) for size, count in batches.items()}
     expected = {size: sums(source, size, calm=True) for size, source in sources.items()}
@@ -371,7 +371,7 @@ def test_ten_thousand_batches_with_all_free_memory_poisoned(
         "acquire",
         lambda blocks: poisoned(acquire(blocks).view(torch.uint8), blocks),
     )
-    with white_images(pipeline):
+    with WhiteImages(pipeline):
         for size, source in sources.items():
             assert torch.equal(sums(source, size, calm=False), expected[size])
 
@@ -385,7 +385,7 @@ def sums(source: Photos, batch_size: int, calm: bool) -> torch.Tensor:
     loader, found = on_gpu(source, SPECK, batch_size, workers=4), []
     if not calm:
         views = getattr(loader.pipeline, "_views", None) or loader.pipeline._backend._views
-        views._arena_pool._free = Poisoning()
+        views._arena_pool._free = PoisoningFreeList()
     rng = np.random.default_rng(0)
     for batch in loader:
         if calm:
@@ -398,8 +398,8 @@ def sums(source: Photos, batch_size: int, calm: bool) -> torch.Tensor:
     return torch.stack(found).cpu()
 
 
-class Poisoning:
-    """A list of free blocks of the host, which are overwritten as they come in."""
+class PoisoningFreeList:
+    """A free list of host blocks that overwrites them as they return."""
 
     def __init__(self) -> None:
         self._blocks: list[np.ndarray] = []
@@ -415,8 +415,8 @@ class Poisoning:
         self._blocks.clear()
 
 
-class white_images:
-    """Meanwhile another decoder fills what it gets of DALI's memory with white."""
+class WhiteImages:
+    """Run another decoder meanwhile, which fills DALI's freed memory with white images."""
 
     def __init__(self, pipeline: str) -> None:
         self._wanted, self._over = pipeline != "threads", threading.Event()
@@ -454,7 +454,7 @@ class white_images:
 
 @pytest.mark.slow
 def test_memory_does_not_grow(pipeline: str) -> None:
-    """Neither torch's nor, DALI's included, that of the whole process, over 1000 batches."""
+    """Neither torch's nor the whole process's, DALI's included, over 1000 batches."""
     source = Photos(8 * 125, sizes=1, plain=True)  # so that every batch needs the same
     loader, taken = on_gpu(source, RECIPE, 8), []
     for epoch in range(9):
@@ -500,14 +500,14 @@ def little_memory() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_a_gpu_without_memory_is_one_sentence(pipeline: str) -> None:
+def test_out_of_gpu_memory_is_a_mill_error(pipeline: str) -> None:
     huge = Recipe((Views("view", 1, 512),), name="huge")
     with pytest.raises(MillError, match=r"no memory for another batch of 0\.2 GiB: take"):
         next(iter(on_gpu(Photos(64), huge, 64)))
     assert not mill_threads()
 
 
-def test_a_failure_on_the_gpu_comes_through_and_threads_end(
+def test_a_failure_on_the_gpu_is_raised_and_threads_end(
     pipeline: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from patchmill.kernels.views.gpu import render

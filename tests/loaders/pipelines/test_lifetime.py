@@ -75,7 +75,7 @@ def test_the_loader_may_be_deleted_while_it_is_iterated() -> None:
 def test_the_garbage_collector_may_end_an_iteration_from_one_of_its_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where an iterator is part of a cycle, any thread may be the one that finds it."""
+    """An iterator in a reference cycle may be collected in any thread."""
     armed, collected = threading.Event(), threading.Event()
 
     def render(*arguments: Any) -> None:
@@ -102,7 +102,7 @@ def test_the_garbage_collector_may_end_an_iteration_from_one_of_its_threads(
         thread.join(60)
 
 
-def test_threads_that_cannot_be_started_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_cannot_be_started_are_a_mill_error(monkeypatch: pytest.MonkeyPatch) -> None:
     loader, start = make_loader(workers=3), threading.Thread.start
 
     def start_two(thread: threading.Thread) -> None:
@@ -149,7 +149,7 @@ def test_closing_or_taking_a_state_ends_the_iteration(end: str) -> None:
     assert loader.epoch == (1 if arguments else 2)
 
 
-def test_an_iteration_that_waits_in_another_thread_is_ended_too() -> None:
+def test_close_ends_an_iteration_that_another_thread_waits_on() -> None:
     gate, waiting = threading.Event(), threading.Event()
 
     def pause(index: int) -> None:
@@ -182,7 +182,7 @@ def pointers(batch: Any) -> set[int]:
     return {views.untyped_storage().data_ptr() for views in batch.views.values()}
 
 
-def test_memory_comes_back_and_there_is_only_so_much_of_it() -> None:
+def test_batch_memory_is_reused_and_bounded() -> None:
     loader, seen, batches = make_loader(96, RECIPE, prefetch=2), set(), 0
     for _ in range(3):
         for batch in loader:
@@ -193,7 +193,7 @@ def test_memory_comes_back_and_there_is_only_so_much_of_it() -> None:
 
 
 @pytest.mark.parametrize("keep", ["batch", "views", "crop", "pixel", "flat", "numpy"])
-def test_what_is_kept_does_not_change(keep: str) -> None:
+def test_kept_views_are_never_overwritten(keep: str) -> None:
     loader, kept = make_loader(48, RECIPE), []
     for batch in loader:
         thing = {
@@ -325,7 +325,7 @@ def test_ctrl_c_ends_the_threads(script: str) -> None:
     assert (status, out) == (0, "threads 0\n"), err
 
 
-def test_ctrl_c_that_nobody_catches_ends_the_process() -> None:
+def test_uncaught_ctrl_c_ends_the_process() -> None:
     process = start(UNCAUGHT)
     interrupt(process)
     status, _, err = ends(process)
@@ -351,7 +351,7 @@ print("done")
 
 
 @pytest.mark.parametrize("script", [LEFT_OPEN, BUSY_AT_THE_END])
-def test_a_program_may_end_in_the_middle_of_an_epoch(script: str) -> None:
+def test_a_program_may_exit_in_the_middle_of_an_epoch(script: str) -> None:
     status, out, err = ends(start(script))
     assert (status, out, err) == (0, "done\n", "")
 
@@ -382,8 +382,8 @@ else:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_process_is_told_and_can_iterate_by_itself(pipeline: str) -> None:
-    """DALI cannot, and says so."""
+def test_a_forked_process_gets_an_error_and_can_start_its_own_iteration(pipeline: str) -> None:
+    """Except with DALI, which raises an error."""
     status, out, err = ends(start(FORKED))
     told, own, child, rest = out.splitlines()
     assert "forked" in told

@@ -34,25 +34,27 @@ def recipe(background: str, p: float = 0.7) -> Recipe:
 
 
 def expected(ids: list[int], views: Recipe, source: Masked) -> tuple[Any, np.ndarray]:
-    """What the renderer makes of the same decisions."""
+    """Views by the renderer from the same decision rows."""
     images = [decode(source.read(id)) for id in ids]
     rows = draw.draw(views, 0, 0, ids, [image.shape[:2] for image in images]).rows
     masks = [source.mask(id) if id % 4 in (0, 3) else None for id in ids]
     for row, mask in zip(rows, masks, strict=True):
         if mask is None:
             row["paste"] = PASTE_NEVER
-    others = [behind(id, numbered(id), source) for id in ids]
-    companions = [decode(source.read(id)) for id in others]
-    made = render.render(images, rows, draw.targets(views), masks=masks, backgrounds=companions)
+    others = [background_of(id, candidates(id), source) for id in ids]
+    background_images = [decode(source.read(id)) for id in others]
+    made = render.render(
+        images, rows, draw.targets(views), masks=masks, backgrounds=background_images
+    )
     return made, rows
 
 
-def numbered(id: int) -> list[int]:
+def candidates(id: int) -> list[int]:
     return [int(draw.background_candidate(np.uint64(0), 0, id, SAMPLES, n)) for n in range(8)]
 
 
-def behind(id: int, drawn: list[int], source: Masked) -> int:
-    """The one with least foreground of the eight drawn; those without a usable mask come last."""
+def background_of(id: int, drawn: list[int], source: Masked) -> int:
+    """The candidate with the least foreground; those without a usable mask come last."""
 
     def foreground(other: int) -> float:
         mask = source.mask(other) if other % 4 in (0, 3) else None
@@ -63,7 +65,7 @@ def behind(id: int, drawn: list[int], source: Masked) -> int:
 
 @pytest.mark.parametrize("background", ["grey", "texture", "images"])
 @pytest.mark.parametrize("pipeline", ["threads", "dali"])
-def test_views_are_those_of_the_renderer(background: str, pipeline: str) -> None:
+def test_views_equal_those_of_the_renderer(background: str, pipeline: str) -> None:
     if pipeline == "dali":
         pytest.importorskip("nvidia.dali")
     source, views = Masked(SAMPLES), recipe(background)
@@ -101,12 +103,12 @@ def test_without_a_mask_it_is_the_recipe_without_copy_paste() -> None:
         assert not any(group.any() for group in theirs.pasted.values())
 
 
-def test_no_image_without_a_mask_lies_behind_another() -> None:
-    """But where nothing is known of any; and every choice is made by the masks alone."""
+def test_images_without_a_mask_are_no_backgrounds() -> None:
+    """Backgrounds are chosen by the masks alone, without reading the other candidates."""
     source = Masked(SAMPLES)
-    taken = [behind(id, numbered(id), source) for id in range(SAMPLES)]
+    taken = [background_of(id, candidates(id), source) for id in range(SAMPLES)]
     assert {other % 4 for other in taken} == {0, 3}
-    assert taken != [numbered(id)[0] for id in range(SAMPLES)]
+    assert taken != [candidates(id)[0] for id in range(SAMPLES)]
     read: list[int] = []
     loader = make_loader(Masked(SAMPLES, read.append), recipe("images", p=1.0), workers=1)
     for _ in loader:
@@ -128,7 +130,7 @@ def test_every_world_size_has_the_same_backgrounds(world_size: int) -> None:
             assert torch.equal(group, torch.cat([share.views[name] for share in shares]))
 
 
-def test_a_bad_companion_is_replaced_and_listed() -> None:
+def test_an_unreadable_background_is_substituted_and_listed() -> None:
     def fail(index: int) -> None:
         if index in (3, 8):
             raise OSError("no luck")
@@ -138,14 +140,14 @@ def test_a_bad_companion_is_replaced_and_listed() -> None:
     assert len(loader.ledger) == 2
 
 
-def test_data_without_masks_is_one_sentence() -> None:
+def test_data_without_masks_is_a_mill_error() -> None:
     with pytest.raises(MillError, match=r"pastes by masks.*prepare masks pictures"):
         make_loader(Pictures(SAMPLES), recipe("grey"))
     with pytest.raises(MillError, match="masks are for copy-paste"):
         make_loader(Pictures(SAMPLES), masks="some.masks")
 
 
-def test_a_state_goes_on_with_the_same_masks_only() -> None:
+def test_a_state_resumes_with_the_same_masks_only() -> None:
     state = make_loader(Masked(SAMPLES), recipe("grey")).state_dict()
     other = Masked(SAMPLES)
     loader = make_loader(other, recipe("grey"))
@@ -155,37 +157,39 @@ def test_a_state_goes_on_with_the_same_masks_only() -> None:
         loader.load_state_dict(state)
 
 
-# ----------------------------------------------------------------------------- backgrounds apart
+# ---------------------------------------------------------------------- backgrounds from other data
 
 
 @pytest.mark.parametrize("pipeline", ["threads", "dali"])
-def test_images_may_lie_on_others_than_the_data(pipeline: str) -> None:
+def test_backgrounds_from_another_data_set(pipeline: str) -> None:
     if pipeline == "dali":
         pytest.importorskip("nvidia.dali")
-    source, views, apart = Masked(SAMPLES), recipe("images"), Pictures(40)
+    source, views, other_data = Masked(SAMPLES), recipe("images"), Pictures(40)
     seen: set[int] = set()
-    for batch in make_loader(source, views, 6, pipeline=pipeline, backgrounds=apart):
+    for batch in make_loader(source, views, 6, pipeline=pipeline, backgrounds=other_data):
         ids = batch.ids.tolist()
         images = [decode(source.read(id)) for id in ids]
         masks = [source.mask(id) if id % 4 in (0, 3) else None for id in ids]
-        behind = [int(draw.background_id(np.uint64(0), 0, id, 40)) for id in ids]
-        seen.update(behind)
-        companions = [decode(apart.read(other)) for other in behind]
+        background_ids = [int(draw.background_id(np.uint64(0), 0, id, 40)) for id in ids]
+        seen.update(background_ids)
+        background_images = [decode(other_data.read(id)) for id in background_ids]
         made = render.render(
-            images, batch.rows, draw.targets(views), masks=masks, backgrounds=companions
+            images, batch.rows, draw.targets(views), masks=masks, backgrounds=background_images
         )
         for name, group in batch.views.items():
             assert torch.equal(group, made[name])
     assert len(seen) > 12 and max(seen) > SAMPLES
 
 
-def test_a_bad_background_is_replaced_and_listed_apart() -> None:
+def test_an_unreadable_background_of_another_data_set_is_listed_apart() -> None:
     def fail(index: int) -> None:
         if index % 7 == 3:
             raise OSError("no luck")
 
-    apart = Pictures(14, fail)
-    loader = make_loader(Masked(SAMPLES), recipe("images", p=1.0), workers=3, backgrounds=apart)
+    other_data = Pictures(14, fail)
+    loader = make_loader(
+        Masked(SAMPLES), recipe("images", p=1.0), workers=3, backgrounds=other_data
+    )
     assert sum(len(batch) for batch in loader) == SAMPLES
     assert len(loader.ledger) == 0
     path = loader.ledger.path.with_name(f"{loader.ledger.path.stem}-backgrounds.jsonl")
@@ -194,7 +198,7 @@ def test_a_bad_background_is_replaced_and_listed_apart() -> None:
     assert all(entry["where"] == f"picture {entry['id']}" for entry in listed)
 
 
-def test_backgrounds_apart_belong_to_the_state(tmp_path: Path) -> None:
+def test_a_state_resumes_with_the_same_backgrounds_only(tmp_path: Path) -> None:
     settings = {"backgrounds": Pictures(9)}
     state = make_loader(Masked(SAMPLES), recipe("images"), **settings).state_dict()
     make_loader(Masked(SAMPLES), recipe("images"), **settings).load_state_dict(state)
@@ -235,24 +239,24 @@ def streamed(url: str) -> Callable[..., Any]:
     return lambda **more: make_loader([url], recipe("images"), 7, steps=6, **more)
 
 
-def test_in_a_stream_it_is_the_plainest_of_the_batch(streamed: Callable[..., Any]) -> None:
+def test_backgrounds_in_a_stream_come_from_the_batch(streamed: Callable[..., Any]) -> None:
     source, views = Masked(SAMPLES), recipe("images")
     for step, batch in enumerate(streamed(workers=3)):
         epoch, ids = (step >= 3) << 24, batch.ids.tolist()
         images = [decode(source.read(id)) for id in ids]
         masks = [source.mask(id) if id % 4 in (0, 3) else None for id in ids]
-        companions = []
+        background_images = []
         for id in ids:
             drawn = [ids[permutation.substitute(0, epoch, id, 100 + n, len(ids))] for n in range(8)]
-            companions.append(decode(source.read(behind(id, drawn, source))))
+            background_images.append(decode(source.read(background_of(id, drawn, source))))
         made = render.render(
-            images, batch.rows, draw.targets(views), masks=masks, backgrounds=companions
+            images, batch.rows, draw.targets(views), masks=masks, backgrounds=background_images
         )
         for name, group in batch.views.items():
             assert torch.equal(group, made[name])
 
 
-def test_a_stream_goes_on_with_the_same_backgrounds(streamed: Callable[..., Any]) -> None:
+def test_a_resumed_stream_has_the_same_backgrounds(streamed: Callable[..., Any]) -> None:
     whole, batches, states = streamed(), [], []
     for batch in whole:
         batches.append(batch.views["global"].clone())

@@ -1,4 +1,4 @@
-"""What a loader tells about its own work."""
+"""Stages and times in `loader.stats()`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batch holds: the renderer's views of the plan's rows, and where they come from."""
+"""Contents of a batch: the rendered views, and their geometry in the source image."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
 
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_pipeline_adds_nothing_to_plan_and_renderer(
-    dtype: torch.dtype, channels_last: bool
-) -> None:
+def test_views_equal_those_of_plan_and_renderer(dtype: torch.dtype, channels_last: bool) -> None:
     source, seed = Pictures(24), 11
     settings = {"dtype": dtype, "channels_last": channels_last}
     loader = make_loader(source, RECIPE, 6, seed=seed, workers=3, **settings)
@@ -82,7 +80,7 @@ def test_ids_labels_and_length() -> None:
     assert sizes == [8, 8, 8, 6]
 
 
-def test_every_kind_of_file_is_rendered_by_what_was_compiled_beforehand() -> None:
+def test_no_kind_of_file_triggers_a_compilation() -> None:
     def formats(index: int) -> bytes:
         mode, kind = [("L", "PNG"), ("RGBA", "PNG"), ("P", "GIF"), ("CMYK", "JPEG"), ("L", "JPEG")][
             index % 5
@@ -124,8 +122,8 @@ def ramp(height: int, width: int) -> bytes:
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_the_geometry_says_what_every_pixel_shows(law: str) -> None:
-    """Of an image whose colours are its coordinates, by undoing turns and flip and reading them."""
+def test_geometry_maps_every_pixel_to_its_source(law: str) -> None:
+    """Undo turns and flip of an image whose colours are its coordinates, then compare them."""
     source: Any = Pictures(12)
     source.read = lambda index: ramp(70 + index, 120 - index)
     (batch,) = make_loader(source, Recipe((LAWS[law],)), 12)

@@ -1,4 +1,4 @@
-"""Which pipeline a loader gets, and the one line that says why."""
+"""Choice of the pipeline, and the log line that says why."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def make_unavailable(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
 def test_auto_on_the_cpu_is_threads_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "patchmill"):
         loader = make_loader(pipeline="auto")
-        make_loader(pipeline="auto")  # which need not be said again
+        make_loader(pipeline="auto")  # logs nothing more
     assert loader.pipeline.name == "threads"
     assert caplog.messages == ["pipeline threads, because the views belong on the CPU"]
 
 
 @pytest.mark.parametrize("pipeline", ["threads", "dali"])
-def test_what_was_asked_for_needs_no_line(
+def test_an_explicit_pipeline_is_not_logged(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     built: list[Any],
@@ -104,7 +104,7 @@ def test_dali_on_the_cpu_does_without_triton(
 
 
 @pytest.mark.parametrize(("share", "expected"), [("0", 0), ("0.5", 0.5), ("1", 1), ("None", None)])
-def test_the_hardwares_share_is_passed_on(
+def test_the_hardware_share_is_passed_on(
     monkeypatch: pytest.MonkeyPatch, built: list[Any], share: str, expected: float | None
 ) -> None:
     make_unavailable(monkeypatch)
@@ -128,12 +128,14 @@ def test_a_share_is_from_0_to_1(share: str) -> None:
         ("Threads", "there is no pipeline 'Threads'; did you mean 'threads'"),
     ],
 )
-def test_what_cannot_be_chosen_is_one_sentence(text: str, said: str) -> None:
+def test_a_wrong_pipeline_is_a_mill_error(text: str, said: str) -> None:
     with pytest.raises(MillError, match=said):
         spec.choose(text)
 
 
-def test_what_is_missing_is_told_from_what_is_broken(tmp_path: Any, monkeypatch: Any) -> None:
+def test_missing_modules_are_distinguished_from_broken_ones(
+    tmp_path: Any, monkeypatch: Any
+) -> None:
     (tmp_path / "brokenlibrary.py").write_text("raise OSError('libcudart.so.99: cannot\\nopen')")
     monkeypatch.syspath_prepend(tmp_path)
     assert spec.unavailable("json") is None

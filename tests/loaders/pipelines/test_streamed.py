@@ -24,7 +24,7 @@ SHARD = 13  # samples
 
 @pytest.fixture
 def urls(tmp_path: Path) -> list[str]:
-    """Four shards of pictures 0 to 51; what is called .jpg is often a PNG."""
+    """Four shards of pictures 0 to 51; many .jpg members are PNGs."""
     for shard in range(4):
         with webdataset.TarWriter(str(tmp_path / f"{shard}.tar"), encoder=False) as writer:
             for n in range(shard * SHARD, (shard + 1) * SHARD):
@@ -37,7 +37,7 @@ def stream(urls: list[str], **settings: Any) -> Stream:
 
 
 def number(id: int) -> int:
-    """The picture behind the id of a sample."""
+    """The picture's number, from the id of its sample."""
     return (id >> 32) * SHARD + (id & 0xFFFFFFFF)
 
 
@@ -53,8 +53,8 @@ def test_one_epoch_is_every_sample_once(urls: list[str]) -> None:
     assert len(list(make_loader(stream(urls), batch_size=5))) == 10
 
 
-def test_views_and_labels_are_those_of_the_sample(urls: list[str]) -> None:
-    """A plan hangs on nothing but the seed, the epoch and the id."""
+def test_views_and_labels_match_the_sample(urls: list[str]) -> None:
+    """Plans depend on seed, epoch and id alone."""
     for batch in make_loader(stream(urls), RECIPE, batch_size=6, seed=3):
         ids = batch.ids.tolist()
         assert batch.labels.tolist() == [number(id) % 3 for id in ids]
@@ -67,7 +67,7 @@ def test_views_and_labels_are_those_of_the_sample(urls: list[str]) -> None:
 
 @pytest.mark.parametrize("steps", [None, 3, 30])
 def test_a_resume_is_exact(urls: list[str], steps: int | None) -> None:
-    """Anywhere: in a window, between epochs, in a second round through the shards."""
+    """In a window, between epochs, and in a second round through the shards."""
     settings: dict[str, Any] = {"recipe": RECIPE, "batch_size": 4, "steps": steps, "workers": 3}
     whole = make_loader(stream(urls), **settings)
     batches, states = [], [whole.state_dict()]
@@ -95,7 +95,7 @@ def test_ranks_read_shards_of_their_own(urls: list[str]) -> None:
     assert not seen[0] & seen[1]
 
 
-def test_where_the_shards_do_not_suffice_they_are_read_again_with_other_plans(
+def test_shards_are_reread_with_other_plans_if_they_do_not_suffice(
     urls: list[str],
 ) -> None:
     loader = make_loader(stream(urls[:1]), batch_size=4, steps=9)
@@ -129,7 +129,7 @@ def test_a_bad_sample_is_replaced_by_one_of_its_batch(tmp_path: Path) -> None:
     assert sorted(len(set(ids)) for ids in found[:6]) == [3, 4, 4, 4, 4, 4]
 
 
-def test_only_batches_in_the_making_are_held(urls: list[str]) -> None:
+def test_only_samples_of_batches_in_the_making_are_held(urls: list[str]) -> None:
     loader = make_loader(stream(urls), prefetch=2)
     for _ in range(2):
         for _ in loader:
@@ -139,7 +139,7 @@ def test_only_batches_in_the_making_are_held(urls: list[str]) -> None:
     assert not mill_threads()
 
 
-def test_a_broken_off_iteration_leaves_nothing_running(urls: list[str]) -> None:
+def test_an_early_end_leaves_nothing_running(urls: list[str]) -> None:
     loader = make_loader(stream(urls))
     for _ in loader:
         break
@@ -147,7 +147,7 @@ def test_a_broken_off_iteration_leaves_nothing_running(urls: list[str]) -> None:
     loader.close()
 
 
-def test_mistakes_are_one_sentence(urls: list[str], tmp_path: Path) -> None:
+def test_mistakes_are_mill_errors(urls: list[str], tmp_path: Path) -> None:
     with pytest.raises(MillError, match="say how many batches make an epoch"):
         make_loader(stream(urls), world_size=2)
     with pytest.raises(MillError, match="cannot be dealt to 5 ranks"):

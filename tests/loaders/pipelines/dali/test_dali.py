@@ -36,7 +36,7 @@ def by_dali(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Files(Pictures):
-    """The given bytes; they may be others later."""
+    """Encoded images that a test may change later."""
 
     def __init__(self, files: Sequence[bytes]) -> None:
         super().__init__(len(files))
@@ -53,7 +53,7 @@ def jpegs(count: int) -> Files:
 
 
 def assert_same_epochs(ours: Any, theirs: Any, epochs: int = 1) -> None:
-    """Both are iterated side by side."""
+    """Compare two loaders, iterated in lockstep."""
     for _ in range(epochs):
         for one, other in zip(ours, theirs, strict=True):
             assert torch.equal(one.ids, other.ids)
@@ -76,7 +76,7 @@ def pair(source: Any, tmp_path: Path, **settings: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 24])
-def test_odd_files_give_the_samples_and_pixels_of_threads(tmp_path: Path, batch_size: int) -> None:
+def test_odd_files_equal_those_of_threads(tmp_path: Path, batch_size: int) -> None:
     folder = write_odd(tmp_path / "odd")
     ours, theirs = pair(folder, tmp_path, batch_size=batch_size, drop_last=False)
     assert_same_epochs(ours, theirs, epochs=2)
@@ -90,8 +90,8 @@ def test_every_odd_file_alone_among_plain_ones(tmp_path: Path, name: str) -> Non
     assert_same_epochs(*pair(source, tmp_path, batch_size=3))
 
 
-def test_damage_that_only_pil_notices(tmp_path: Path) -> None:
-    """Of a marker that does not belong into the data, DALI makes nothing: a deviation."""
+def test_damage_that_only_pil_detects(tmp_path: Path) -> None:
+    """DALI ignores a marker that does not belong into the data: a deviation."""
     source = jpegs(6)
     data = source.files[3]
     source.files[3] = data[:900] + bytes(255 - byte for byte in data[900:940]) + data[940:]
@@ -101,8 +101,8 @@ def test_damage_that_only_pil_notices(tmp_path: Path) -> None:
     assert ids in (substituted, permutation.Order(6, 0).ids(0, 0, 6).tolist())
 
 
-def test_what_is_for_dali() -> None:
-    """Nothing that decoders read each in its own way."""
+def test_plain_jpegs_go_to_dali() -> None:
+    """Everything that decoders decode differently is left to the threads."""
     threads = {"cmyk", "adobe rgb", "much garbage behind", "no end", "png", "alpha", "palette"}
     threads |= {"gif", "webp", "sixteen bits", "empty", "text", "truncated"}
     assert {name for name, data in odd().items() if plain_jpeg(data) is None} == threads
@@ -138,19 +138,19 @@ def test_a_resume_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------ what DALI refuses
 
 
-class Reluctant:
-    """DALI, had it something against some images; counts how often it is given them."""
+class RefusingDecoder:
+    """Makes DALI refuse some images, and counts how often it gets them."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, disliked: Callable[[bytes], bool]) -> None:
-        self.disliked, self.given, self.reason = disliked, 0, "I would rather not"
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, refuses: Callable[[bytes], bool]) -> None:
+        self.refuses, self.refused_images, self.reason = refuses, 0, "I would rather not"
         self._submit, self._take = BatchDecoder.submit, BatchDecoder.take
         self._verdicts: list[int] = []
         monkeypatch.setattr(BatchDecoder, "submit", lambda *args: self.submit(*args))
         monkeypatch.setattr(BatchDecoder, "take", lambda *args: self.take(*args))
 
     def submit(self, decoder: BatchDecoder, encoded: Sequence[np.ndarray]) -> None:
-        self._verdicts.append(sum(self.disliked(one.tobytes()) for one in encoded))
-        self.given += self._verdicts[-1]
+        self._verdicts.append(sum(self.refuses(one.tobytes()) for one in encoded))
+        self.refused_images += self._verdicts[-1]
         self._submit(decoder, encoded)
 
     def take(self, decoder: BatchDecoder, stream: Any = None) -> Any:
@@ -161,41 +161,41 @@ class Reluctant:
 
 
 @pytest.mark.parametrize("found", [True, False])
-def test_what_dali_refuses_and_pil_reads_is_decoded_by_threads_from_then_on(
+def test_images_that_dali_refuses_and_pil_reads_are_decoded_by_threads_from_then_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One by one, or with its whole batch where DALI cannot tell which it is."""
+    """One by one, or with the whole batch if DALI cannot say which it is."""
     source = jpegs(24)
-    disliked = {source.files[id] for id in (2, 3, 17)}
-    reluctant = Reluctant(monkeypatch, lambda data: data in disliked)
+    refuses = {source.files[id] for id in (2, 3, 17)}
+    refusing = RefusingDecoder(monkeypatch, lambda data: data in refuses)
     refused = [
-        lambda encoded, *_: [i for i, one in enumerate(encoded) if one.tobytes() in disliked],
+        lambda encoded, *_: [i for i, one in enumerate(encoded) if one.tobytes() in refuses],
         lambda *_: [],
     ]
     monkeypatch.setattr(dali_decoder, "find_undecodable", refused[not found])
     ours, theirs = pair(source, tmp_path)
     assert_same_epochs(ours, theirs)
-    assert reluctant.given == 3
+    assert refusing.refused_images == 3
     assert ("which DALI cannot: I would rather not" in caplog.text) == (not found)
     assert_same_epochs(ours, theirs, epochs=2)
-    assert reluctant.given == 3
+    assert refusing.refused_images == 3
     assert not ours.ledger._bad
 
 
 def test_batches_in_which_all_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reluctant = Reluctant(monkeypatch, lambda data: True)
+    refusing = RefusingDecoder(monkeypatch, lambda data: True)
     monkeypatch.setattr(
         dali_decoder, "find_undecodable", lambda encoded, *_: [*range(len(encoded))]
     )
     ours, theirs = pair(jpegs(24), tmp_path)
     assert_same_epochs(ours, theirs, epochs=2)
-    assert reluctant.given == 24
+    assert refusing.refused_images == 24
 
 
-def test_a_refused_and_bad_image_is_replaced_with_the_next_batches_in_dalis_hands(
+def test_a_refused_bad_image_is_replaced_while_the_next_batches_are_in_flight(
     tmp_path: Path,
 ) -> None:
-    """Whose end is there, so that DALI gets it."""
+    """Its end marker is there, so that DALI gets it."""
     source, wanted = jpegs(24), permutation.Order(24, 0).ids(0, 0, 24).tolist()
     broken = {wanted[k] for k in (0, 5, 6, 9, 23)}
     for id in broken:
@@ -206,7 +206,7 @@ def test_a_refused_and_bad_image_is_replaced_with_the_next_batches_in_dalis_hand
     assert set(ours.ledger._bad) == broken
 
 
-def test_a_size_that_is_not_the_headers_is_not_believed(
+def test_images_of_another_size_than_in_the_header_are_decoded_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Plans are drawn for the size in the header."""
@@ -237,7 +237,7 @@ def test_too_many_bad_images_end_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
-def test_an_epoch_left_with_batches_in_dalis_hands(tmp_path: Path, steps: int) -> None:
+def test_an_epoch_left_with_batches_in_flight(tmp_path: Path, steps: int) -> None:
     source = jpegs(24)
     ours, theirs = pair(source, tmp_path, prefetch=4)
     for loader in (ours, theirs):
@@ -251,7 +251,7 @@ def test_an_epoch_left_with_batches_in_dalis_hands(tmp_path: Path, steps: int) -
 
 @pytest.mark.parametrize("method", ["submit", "take"])
 @pytest.mark.parametrize("call", [1, 2, 4])
-def test_a_failure_of_the_decoder_is_told_and_the_next_iteration_has_another(
+def test_a_failure_of_the_decoder_is_raised_and_the_next_iteration_gets_another(
     monkeypatch: pytest.MonkeyPatch, method: str, call: int
 ) -> None:
     original, calls = getattr(BatchDecoder, method), []
@@ -273,8 +273,8 @@ def test_a_failure_of_the_decoder_is_told_and_the_next_iteration_has_another(
     assert loader.stats().stages["decode"].items >= 24
 
 
-def test_a_late_line_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that DALI does not let go of in time."""
+def test_a_late_feeder_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A feeder that still waits for DALI when its iteration is dismissed."""
     monkeypatch.setattr(crew, "JOIN_TIMEOUT_S", 0.05)
     gate, waiting, original = threading.Event(), threading.Event(), BatchDecoder.take
 
@@ -298,7 +298,7 @@ def test_a_late_line_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
         thread.join(60)
 
 
-def test_without_dali_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_dali_it_is_a_mill_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     sentence = (
         r"^pipeline 'dali' needs DALI, which is not installed: pip install 'patchmill\[dali\]'$"
@@ -326,7 +326,7 @@ print(sum(len(batch) for batch in make_loader(12)))
     assert (done.stdout, done.returncode) == ("12\n", 0), done.stderr
 
 
-def test_a_share_for_the_hardware_means_nothing_on_the_cpu(tmp_path: Path) -> None:
+def test_the_hardware_share_is_ignored_on_the_cpu(tmp_path: Path) -> None:
     ours = make_loader(jpegs(8), RECIPE, pipeline="dali(hardware=0.5)")
     assert spec.choose("dali(hardware=0.5)") == spec.DaliChoice(0.5)
     assert_same_epochs(ours, make_loader(jpegs(8), RECIPE, pipeline="threads"))

@@ -1,4 +1,4 @@
-"""DALI's decoder: exact pixels on the CPU, failures that stay with their batch, lasting memory."""
+"""DALI's decoder: exact pixels on the CPU, failures that stay with their batch, memory lifetime."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def as_array(data: bytes) -> np.ndarray:
 
 
 def with_frame(marker: bytes) -> np.ndarray:
-    """A JPEG whose frame header says other than it is."""
+    """A JPEG with another start-of-frame segment."""
     return as_array(jpeg().tobytes().replace(b"\xff\xc0\x00\x11\x08", marker))
 
 
@@ -145,7 +145,7 @@ def test_pixels_are_those_of_the_exact_decoder(decoder: BatchDecoder, name: str)
         max_size=3,
     )
 )
-def test_ragged_batches_come_in_order_as_the_exact_decoder_decodes_them(
+def test_ragged_batches_come_in_order_with_exact_pixels(
     batches: list[list[np.ndarray]],
 ) -> None:
     decoder = BatchDecoder(12, device=CPU, threads=1, ahead=3)
@@ -186,7 +186,7 @@ def test_a_bad_image_refuses_its_batch_only(decoder: BatchDecoder, name: str, pl
     assert_decoded(decoder, [one for i, one in enumerate(good) if i != place])
 
 
-def test_refused_finds_all_and_only_the_bad_ones() -> None:
+def test_find_undecodable_finds_all_and_only_the_bad_ones() -> None:
     encoded = [*PLAIN.values(), *BAD.values()] * 3
     period = len(PLAIN) + len(BAD)
     expected = [i for i in range(len(encoded)) if i % period >= len(PLAIN)]
@@ -206,10 +206,10 @@ def test_the_reason_is_one_line_without_the_graph(decoder: BatchDecoder) -> None
     edits=st.lists(st.tuples(st.integers(2, 640), st.integers(0, 255)), min_size=1, max_size=4),
     place=st.integers(0, 23),
 )
-def test_damaged_headers_never_reach_what_would_crash(
+def test_damaged_headers_never_reach_dali(
     kind: str, edits: list[tuple[int, int]], place: int
 ) -> None:
-    """DALI ends the process for a header that it cannot read: then no test would be left."""
+    """DALI crashes the process for a header that it cannot read."""
     data = bytearray(PLAIN[kind].tobytes()[:4000])
     for at, byte in edits:
         data[at % len(data)] = byte
@@ -229,7 +229,7 @@ def shared_decoder() -> BatchDecoder:
     return BatchDecoder(24, device=CPU, threads=2, ahead=1)
 
 
-def test_held_batches_share_no_memory_with_later_ones(decoder: BatchDecoder) -> None:
+def test_kept_batches_share_no_memory_with_later_ones(decoder: BatchDecoder) -> None:
     batches = [[jpeg(10 * k + i, 50 + k, 60 + i) for i in range(8)] for k in range(5)]
     held = []
     for encoded in batches:
@@ -243,7 +243,7 @@ def test_held_batches_share_no_memory_with_later_ones(decoder: BatchDecoder) -> 
             np.testing.assert_array_equal(batch.array(i), decode(one.tobytes()))
 
 
-def test_an_image_keeps_its_batch_s_memory_alive_and_closing_does_not_end_it() -> None:
+def test_an_image_keeps_the_memory_of_its_batch_even_after_close() -> None:
     decoder = BatchDecoder(8, device=CPU, threads=1, ahead=2)
     encoded = [jpeg(i) for i in range(8)]
     decoder.submit(encoded)
@@ -255,7 +255,7 @@ def test_an_image_keeps_its_batch_s_memory_alive_and_closing_does_not_end_it() -
     np.testing.assert_array_equal(image, decode(encoded[5].tobytes()))
 
 
-def test_closing_drops_what_is_under_way_and_ends_the_threads() -> None:
+def test_close_drops_batches_in_flight_and_ends_the_threads() -> None:
     before = dali_threads()
     decoder = BatchDecoder(MOST, device=CPU, threads=2, ahead=3)
     for _ in range(3):
@@ -271,7 +271,7 @@ def test_closing_drops_what_is_under_way_and_ends_the_threads() -> None:
 
 
 def test_arrays_live_as_long_as_dali_may_read_them() -> None:
-    """Whoever else holds its pipeline: an exception's traceback does."""
+    """Its pipeline may outlive the decoder, as in an exception's traceback."""
     decoder = BatchDecoder(4, device=CPU, threads=1, ahead=2)
     encoded = PLAIN["large"].copy()
     alive, holder = weakref.ref(encoded), decoder._pipeline
@@ -283,7 +283,7 @@ def test_arrays_live_as_long_as_dali_may_read_them() -> None:
     assert alive() is None
 
 
-def test_a_refusal_that_is_kept_keeps_no_threads() -> None:
+def test_a_kept_refusal_keeps_no_threads() -> None:
     before = dali_threads()
     decoder = BatchDecoder(4, device=CPU, threads=1, ahead=2)
     decoder.submit([BAD["truncated"]])
@@ -309,7 +309,7 @@ def test_decoders_coexist() -> None:
 
 
 def test_other_threads_go_on_while_a_batch_is_decoded(decoder: BatchDecoder) -> None:
-    """`take` would wait for ever if it kept the interpreter's lock: the other thread ends it."""
+    """`take` releases the GIL."""
     went_on, decoded = threading.Event(), threading.Event()
     turns = []
 
@@ -336,7 +336,7 @@ def test_batches_have_a_size(decoder: BatchDecoder, count: int) -> None:
         decoder.submit([jpeg()] * count)
 
 
-def test_no_more_than_ahead_batches_are_under_way(decoder: BatchDecoder) -> None:
+def test_no_more_than_ahead_batches_are_in_flight(decoder: BatchDecoder) -> None:
     for _ in range(4):
         decoder.submit([jpeg()])
     with pytest.raises(ValueError, match="4 batches are in flight"):
@@ -351,13 +351,13 @@ def test_headers() -> None:
     assert not has_decodable_header(BAD["GIF"])
 
 
-def test_without_dali_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_dali_it_is_a_mill_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     with pytest.raises(MillError, match=r"pip install 'patchmill\[dali\]'"):
         BatchDecoder(4, device=CPU, threads=1, ahead=1)
 
 
-def test_the_interpreter_ends_with_batches_under_way() -> None:
+def test_the_interpreter_exits_with_batches_in_flight() -> None:
     assert run("for _ in range(2): decoder.submit([data] * 4)") == ""
 
 
@@ -385,7 +385,7 @@ print(os.waitpid(child, 0)[1], len(decoder.take().images.pointers))
 def test_after_an_interrupt_the_decoder_is_closed(
     decoder: BatchDecoder, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """For nobody knows which batch would come next."""
+    """The next batch to come out would be unknown."""
 
     def interrupted(*args: object, **settings: object) -> None:
         raise KeyboardInterrupt
@@ -399,7 +399,7 @@ def test_after_an_interrupt_the_decoder_is_closed(
 
 
 def run(script: str) -> str:
-    """What a Python of its own prints that has a decoder and data for it."""
+    """Output of a script in a new process, with a decoder and data for it."""
     start = f"""
 import os
 import numpy, torch
@@ -478,7 +478,7 @@ def test_on_a_gpu_failures_stay_with_their_batch() -> None:
 
 @pytest.mark.gpu
 def test_on_a_gpu_held_batches_share_no_memory_with_later_ones() -> None:
-    """Behind a busy stream, as a training step is."""
+    """On a stream kept busy, as by a training step."""
     device = torch.device("cuda")
     decoder = BatchDecoder(8, device=device, threads=2, ahead=2)
     batches = [[jpeg(10 * k + i, 50 + k, 60 + i) for i in range(8)] for k in range(5)]

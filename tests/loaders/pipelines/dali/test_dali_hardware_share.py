@@ -1,4 +1,4 @@
-"""The share of the hardware decoder: the best wins, is kept, and damaged notes are not believed."""
+"""Share of the hardware decoder: the fastest wins and is cached; damaged files are ignored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 pytest.importorskip("nvidia.dali", reason="needs DALI")
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.pipelines.dali import hardware_share as dali_split
+from patchmill.loaders.pipelines.dali import hardware_share as share_module
 from patchmill.loaders.pipelines.dali.hardware_share import SHARES, best_share, hardware_share
 
 CPU = torch.device("cpu")
@@ -31,14 +31,14 @@ def jpeg(seed: int) -> np.ndarray:
 SAMPLES = [jpeg(seed) for seed in range(4)]
 
 
-class Machine:
-    """Fastest with `best`; remembers what it was asked."""
+class FakeMeasurement:
+    """A fake measurement, fastest with `best`; records the shares it was called with."""
 
     def __init__(self, best: float) -> None:
-        self.best, self.asked = best, list[float]()
+        self.best, self.shares = best, list[float]()
 
     def __call__(self, share: float) -> float:
-        self.asked.append(share)
+        self.shares.append(share)
         return 9000 - 1000 * abs(share - self.best)
 
 
@@ -50,16 +50,16 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "dali"
 
 
-def the_note(folder: Path) -> Path:
-    (note,) = folder.glob("*.json")
-    return note
+def cache_file(folder: Path) -> Path:
+    (file,) = folder.glob("*.json")
+    return file
 
 
 @pytest.mark.parametrize("best", SHARES)
 def test_the_fastest_share_wins(best: float) -> None:
-    machine = Machine(best)
-    assert best_share(machine) == best
-    assert machine.asked == list(SHARES)
+    measure = FakeMeasurement(best)
+    assert best_share(measure) == best
+    assert measure.shares == list(SHARES)
 
 
 def test_of_equals_the_smallest_wins() -> None:
@@ -68,24 +68,24 @@ def test_of_equals_the_smallest_wins() -> None:
 
 def test_one_line_says_what_was_measured(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "patchmill"):
-        best_share(Machine(0.75))
+        best_share(FakeMeasurement(0.75))
     (line,) = caplog.messages
     assert "75 %" in line and "9,000 with 75 %" in line and "8,250 with 0 %" in line
 
 
 def test_a_machine_is_measured_once() -> None:
-    machine = Machine(0.25)
-    assert hardware_share(CPU, 4, SAMPLES, machine) == 0.25
-    machine.best = 1.0
-    assert hardware_share(CPU, 4, SAMPLES, machine) == 0.25
-    assert len(machine.asked) == len(SHARES)
+    measure = FakeMeasurement(0.25)
+    assert hardware_share(CPU, 4, SAMPLES, measure) == 0.25
+    measure.best = 1.0
+    assert hardware_share(CPU, 4, SAMPLES, measure) == 0.25
+    assert len(measure.shares) == len(SHARES)
 
 
 def test_other_threads_and_other_gpus_are_measured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert hardware_share(CPU, 4, SAMPLES, Machine(0.25)) == 0.25
-    assert hardware_share(CPU, 5, SAMPLES, Machine(0.5)) == 0.5
+    assert hardware_share(CPU, 4, SAMPLES, FakeMeasurement(0.25)) == 0.25
+    assert hardware_share(CPU, 5, SAMPLES, FakeMeasurement(0.5)) == 0.5
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Y")
-    assert hardware_share(CPU, 4, SAMPLES, Machine(0.75)) == 0.75
+    assert hardware_share(CPU, 4, SAMPLES, FakeMeasurement(0.75)) == 0.75
 
 
 @pytest.mark.parametrize(
@@ -107,45 +107,45 @@ def test_other_threads_and_other_gpus_are_measured_anew(monkeypatch: pytest.Monk
         {"dali": "0.1"},
     ],
 )
-def test_a_damaged_note_is_measured_anew(gpu: Path, damage: str | bytes | dict) -> None:
-    assert hardware_share(CPU, 4, SAMPLES, Machine(0.25)) == 0.25
-    note = the_note(gpu)
+def test_a_damaged_cache_file_is_measured_anew(gpu: Path, damage: str | bytes | dict) -> None:
+    assert hardware_share(CPU, 4, SAMPLES, FakeMeasurement(0.25)) == 0.25
+    file = cache_file(gpu)
     if isinstance(damage, dict):
-        damage = json.dumps({**json.loads(note.read_text()), **damage})
-    note.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
-    machine = Machine(1.0)
-    assert hardware_share(CPU, 4, SAMPLES, machine) == 1.0
-    assert hardware_share(CPU, 4, SAMPLES, machine) == 1.0
-    assert len(machine.asked) == len(SHARES)
+        damage = json.dumps({**json.loads(file.read_text()), **damage})
+    file.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
+    measure = FakeMeasurement(1.0)
+    assert hardware_share(CPU, 4, SAMPLES, measure) == 1.0
+    assert hardware_share(CPU, 4, SAMPLES, measure) == 1.0
+    assert len(measure.shares) == len(SHARES)
 
 
 def test_nothing_half_written_is_left(gpu: Path) -> None:
-    hardware_share(CPU, 4, SAMPLES, Machine(0.25))
+    hardware_share(CPU, 4, SAMPLES, FakeMeasurement(0.25))
     assert sorted(path.suffix for path in gpu.iterdir()) == [".json", ".lock"]
 
 
-def test_a_cache_that_cannot_be_written_is_one_sentence(gpu: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_a_mill_error(gpu: Path) -> None:
     gpu.write_text("a file where the folder should be")
     with pytest.raises(MillError, match="PATCHMILL_CACHE"):
-        hardware_share(CPU, 4, SAMPLES, Machine(0.25))
+        hardware_share(CPU, 4, SAMPLES, FakeMeasurement(0.25))
 
 
-def test_what_is_really_measured_are_images_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU, where the share means nothing; a bad sample is left out."""
-    monkeypatch.setattr(dali_split, "_SECONDS", 0.01)
-    monkeypatch.setattr(dali_split, "_BATCH", 8)
+def test_images_per_second_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, where all shares are equal; bad samples are left out."""
+    monkeypatch.setattr(share_module, "_SECONDS", 0.01)
+    monkeypatch.setattr(share_module, "_BATCH", 8)
     samples = [SAMPLES[0], SAMPLES[1][:700], np.zeros(50, np.uint8), SAMPLES[2]]
     assert hardware_share(CPU, 1, samples) in SHARES
 
 
-def test_samples_that_cannot_be_decoded_decide_nothing(gpu: Path) -> None:
-    machine = Machine(0.5)
-    assert hardware_share(CPU, 1, [np.zeros(50, np.uint8)], machine) == 0
-    assert machine.asked == [] and not list(gpu.glob("*.json"))
+def test_undecodable_samples_are_not_cached(gpu: Path) -> None:
+    measure = FakeMeasurement(0.5)
+    assert hardware_share(CPU, 1, [np.zeros(50, np.uint8)], measure) == 0
+    assert measure.shares == [] and not list(gpu.glob("*.json"))
 
 
 @pytest.mark.gpu
 def test_on_a_gpu() -> None:
     share = hardware_share(torch.device("cuda"), 2, SAMPLES)
     assert share in SHARES
-    assert hardware_share(torch.device("cuda"), 2, SAMPLES, Machine(0.5)) == share
+    assert hardware_share(torch.device("cuda"), 2, SAMPLES, FakeMeasurement(0.5)) == share

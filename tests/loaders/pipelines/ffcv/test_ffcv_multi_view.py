@@ -1,4 +1,4 @@
-"""FFCV's own loader with all views of a recipe in it: the views that every pipeline makes."""
+"""`MultiView` in FFCV's own loader gives the views of every other pipeline."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def loader_of(path: Path, views: MultiView, **settings: Any) -> Loader:
 
 
 def epoch_of(loader: Loader, views: MultiView, labels: np.ndarray | None = None) -> list[ViewBatch]:
-    """All batches, kept: FFCV's memory is written again."""
+    """Copies of all batches, because FFCV reuses its memory."""
     batches = []
     for (made_of,) in loader:
         batches.append(views.batch(tuple(part.copy() for part in made_of), labels))
@@ -80,7 +80,7 @@ def assert_as_planned(batch: ViewBatch, source: Beton, epoch: int) -> None:
 
 
 class Pictures:
-    """What FFCV's writer reads."""
+    """A data set for FFCV's writer."""
 
     def __len__(self) -> int:
         return COUNT
@@ -100,7 +100,7 @@ def written_by_ffcv(path: Path, mode: str) -> Path:
 
 
 @pytest.mark.parametrize("mode", ["jpg", "raw", "smart"])
-def test_views_are_those_of_the_plan(tmp_path: Path, mode: str) -> None:
+def test_views_equal_those_of_the_plan(tmp_path: Path, mode: str) -> None:
     path = written_by_ffcv(tmp_path / "theirs.beton", mode)
     source, views = Beton(path), MultiView(RECIPE, SEED)
     assert source.labels is not None and source.labels.tolist() == list(range(100, 100 + COUNT))
@@ -126,7 +126,7 @@ def test_dtypes(path: Path, dtype: torch.dtype, channels_last: bool) -> None:
 
 
 def test_exact_pixels_of_odd_jpegs(tmp_path: Path) -> None:
-    """Whatever the chroma's sampling, and where FFCV's decoder would not do, PIL's pixels."""
+    """PIL's pixels for any chroma subsampling, and for files that libturbojpeg does not decode."""
     odd = [encode(i, subsampling=i % 3, quality=50 + i) for i in range(6)]
     odd += [encode(i, progressive=True) for i in range(6, 9)]
     odd += [encode(i, mode="L") for i in range(9, 12)]
@@ -140,7 +140,7 @@ def test_exact_pixels_of_odd_jpegs(tmp_path: Path) -> None:
         assert_as_planned(batch, Beton(path), 0)
 
 
-def test_what_is_no_jpeg_is_decoded_in_python(path: Path, tmp_path: Path) -> None:
+def test_other_formats_than_jpeg_are_decoded_in_python(path: Path, tmp_path: Path) -> None:
     overwrite_image(path, 4, encode(0, "WEBP"))
     views = MultiView(RECIPE, SEED, ledger=tmp_path / "bad.jsonl")
     batches = epoch_of(loader_of(path, views), views)
@@ -160,7 +160,7 @@ def test_crops_are_not_square(path: Path) -> None:
 # ------------------------------------------------------------------------------------------- epochs
 
 
-def test_epochs_differ_and_can_be_named(path: Path) -> None:
+def test_epochs_differ_and_can_be_set(path: Path) -> None:
     views = MultiView(RECIPE, SEED)
     loader = loader_of(path, views, order=OrderOption.SEQUENTIAL)
     first, second = (epoch_of(loader, views) for _ in range(2))
@@ -172,7 +172,7 @@ def test_epochs_differ_and_can_be_named(path: Path) -> None:
         assert (a.rows != c.rows).all()
 
 
-def test_epochs_under_way_together_do_not_mix(path: Path) -> None:
+def test_overlapping_epochs_do_not_mix(path: Path) -> None:
     views = MultiView(RECIPE, SEED)
     loader = loader_of(path, views)
     for (first,), (second,) in zip(loader, loader, strict=True):
@@ -244,7 +244,7 @@ def test_wrong_dtype(path: Path) -> None:
 # ------------------------------------------------------------------------------------ FFCV as it is
 
 
-def test_ffcv_reads_what_we_write(path: Path) -> None:
+def test_ffcv_reads_our_betons(path: Path) -> None:
     decoder = RandomResizedCropRGBImageDecoder((8, 8), (1.0, 1.0))
     loader = Loader(str(path), COUNT, num_workers=1, pipelines={"image": [decoder]})
     ((images, labels),) = loader
@@ -266,6 +266,6 @@ def test_numba_finds_what_it_compiled_before_ffcv(path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def collected() -> Iterator[None]:
-    """What Numba's finalisers of FFCV's code complain of belongs to the test that made it."""
+    """Run finalisers of FFCV's compiled code in the test that made it."""
     yield
     gc.collect()

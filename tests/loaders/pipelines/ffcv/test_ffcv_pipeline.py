@@ -1,4 +1,4 @@
-"""`build(..., pipeline="ffcv")`: what the threads give, in FFCV's compiled code."""
+"""Pipeline `ffcv` gives the batches of pipeline `threads`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def assert_same(a: ViewBatch, b: ViewBatch) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_batches_are_those_of_the_threads(path: Path, workers: int) -> None:
+def test_batches_equal_those_of_threads(path: Path, workers: int) -> None:
     ffcv, threads = build(path, workers=workers), build(path, pipeline="threads")
     for _ in range(2):
         batches = list(ffcv)
@@ -73,7 +73,7 @@ def test_dtypes(path: Path, dtype: torch.dtype) -> None:
         assert_same(mine, theirs)
 
 
-def test_goes_on_from_the_state_of_another_pipeline_and_world_size(path: Path) -> None:
+def test_resumes_from_the_state_of_another_pipeline_and_world_size(path: Path) -> None:
     whole = list(build(path))
     half = build(path, batch_size=2, pipeline="threads", rank=1, world_size=2)
     batches = iter(half)
@@ -97,7 +97,7 @@ def test_ranks_share_the_epoch(path: Path) -> None:
     assert sorted(ids[0] + ids[1]) == list(range(COUNT))
 
 
-def test_batches_are_not_written_again(path: Path) -> None:
+def test_kept_batches_are_never_overwritten(path: Path) -> None:
     ffcv = build(path)
     first, *_ = batches = list(ffcv)
     copies = {name: views.clone() for name, views in first.views.items()}
@@ -106,7 +106,7 @@ def test_batches_are_not_written_again(path: Path) -> None:
     assert all(torch.equal(views, copies[name]) for name, views in first.views.items())
 
 
-def test_bad_samples_are_those_of_the_threads(path: Path, tmp_path: Path) -> None:
+def test_bad_samples_equal_those_of_threads(path: Path, tmp_path: Path) -> None:
     for id in (1, 7, 13):
         overwrite_image(path, id, IMAGES[id][: len(IMAGES[id]) // 2])
     overwrite_image(path, 4, b"no picture")
@@ -132,7 +132,7 @@ def test_too_many_bad_samples_end_the_run(path: Path) -> None:
     assert mill_threads() == []
 
 
-def test_left_early_no_thread_stays(path: Path) -> None:
+def test_no_thread_is_left_after_an_early_end(path: Path) -> None:
     ffcv, before = build(path), threading.active_count()
     for _ in range(3):
         for _ in ffcv:
@@ -157,7 +157,7 @@ def test_stats_count_every_sample(path: Path) -> None:
     assert all(stage.seconds > 0 and stage.lanes == 2 for stage in stages.values())
 
 
-def test_only_betons(path: Path) -> None:
+def test_other_sources_than_betons_are_refused(path: Path) -> None:
     with pytest.raises(MillError, match=r"'ffcv' reads \.beton files"):
         loaders.build("scenes:8", RECIPE, 4, pipeline="ffcv")
 
