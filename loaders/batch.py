@@ -1,4 +1,4 @@
-"""What a training loop receives: views, where they came from, labels and ids."""
+"""`ViewBatch`: the views, ids, labels and decisions that a training loop receives."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from patchmill.kernels.views.decisions import PASTE_NEVER, Target
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Where the views of one group lie in their images; tensors on the views' device."""
+    """Position of one group's views in their images; tensors on the views' device."""
 
-    box: torch.Tensor  # [B, count, 4] float32: x1, y1, x2, y2 in source pixels, what the view shows
-    flip: torch.Tensor  # [B, count] bool: mirrored left to right
+    box: torch.Tensor  # [B, count, 4] float32: x1, y1, x2, y2 of the view in source pixels
+    flip: torch.Tensor  # [B, count] bool: flipped left to right
     turns: torch.Tensor  # [B, count] int64: counter-clockwise quarter turns, after the flip
     shape: torch.Tensor  # [B, 2] int64: height and width of the image
 
@@ -30,17 +30,17 @@ class ViewBatch:
     """
 
     views: dict[str, torch.Tensor]
-    ids: torch.Tensor  # [B] int64, on the CPU; the samples really in the batch
+    ids: torch.Tensor  # [B] int64, on the CPU: the samples in the batch, substitutes included
     labels: torch.Tensor | None  # [B] int64, on the views' device
-    rows: np.ndarray  # [B, V]: every decision that made the views
-    shapes: np.ndarray  # [B, 2] int32
+    rows: np.ndarray  # [B, V] of `kernels.views.decisions.ROW`: the decision rows of all views
+    shapes: np.ndarray  # [B, 2] int32: height and width of the images
     targets: Sequence[Target]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def crops(self) -> list[torch.Tensor]:
-        """All views as [B, 3, size, size], group after group: the list DINO-style code expects."""
+        """All views as [B, 3, size, size], group by group, as DINO-style code expects them."""
         return [crop for group in self.views.values() for crop in group.unbind(1)]
 
     def flat(self, group: str) -> torch.Tensor:
@@ -49,7 +49,7 @@ class ViewBatch:
 
     @cached_property
     def geometry(self) -> dict[str, Geometry]:
-        """Source boxes, flips and turns of every view, by group."""
+        """Source boxes, flips and quarter turns of every view, by group."""
         return {
             target.name: _geometry(rows, self.shapes, target, self.views[target.name].device)
             for target, rows in self._groups()
@@ -57,7 +57,7 @@ class ViewBatch:
 
     @cached_property
     def pasted(self) -> dict[str, torch.Tensor]:
-        """Which views lie on another background, by group: [B, count] bool, on their device."""
+        """Views pasted on another background, by group: [B, count] bool on the views' device."""
         return {
             target.name: torch.from_numpy(rows["paste"] != PASTE_NEVER).to(
                 self.views[target.name].device
@@ -66,7 +66,7 @@ class ViewBatch:
         }
 
     def _groups(self) -> Iterator[tuple[Target, np.ndarray]]:
-        """Each group with its rows [B, count]."""
+        """Each view group and its decision rows [B, count]."""
         start = 0
         for target in self.targets:
             yield target, self.rows[:, start : start + target.count]

@@ -1,22 +1,22 @@
-"""Bad samples: recorded, counted, limited. One never kills a run, and never hides."""
+"""The ledger: a run's unreadable samples, which are replaced, recorded and limited in number."""
 
 from __future__ import annotations
 
 import json
 import logging
-import secrets
 import threading
 from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.files import unique_name, write_atomic
 
 log = logging.getLogger("patchmill")
 
-LEAST_LIMIT, LIMIT_SHARE = 10, 1000  # of a data set, 1 in 1000 may be bad, and 10 always may
+LEAST_LIMIT, LIMIT_SHARE = 10, 1000  # bad samples allowed: 1 in 1000, but at least 10
 
 
 class Ledger:
-    """The list of a run's bad samples, as JSON lines, rewritten whole so that it is never half."""
+    """A run's bad samples, as a file of JSON lines that is rewritten atomically for each."""
 
     def __init__(self, path: Path, count: int) -> None:
         self.path = path
@@ -32,11 +32,11 @@ class Ledger:
         return id in self._bad
 
     def allow(self, count: int) -> None:
-        """The data set, or as much as has been seen of it, has so many samples."""
+        """Raise the limit for a data set, or the part of it seen so far, of `count` samples."""
         self.limit = max(self.limit, count // LIMIT_SHARE)
 
     def record(self, id: int, where: str, reason: str) -> None:
-        """Note a bad sample; a MillError once there are more than the limit."""
+        """Record a bad sample; a MillError once there are more than the limit."""
         with self._lock:
             if id in self._bad:
                 return
@@ -51,11 +51,10 @@ class Ledger:
             )
 
     def _write(self) -> None:
-        half = self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}.part")
+        lines = "".join(json.dumps(entry) + "\n" for entry in self._bad.values())
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            half.write_text("".join(json.dumps(entry) + "\n" for entry in self._bad.values()))
-            half.replace(self.path)
+            write_atomic(self.path, lines, unique_name(self.path))
         except OSError as error:
             raise MillError(
                 f"cannot write the ledger of bad samples {self.path}: {error.strerror}; "

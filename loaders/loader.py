@@ -1,4 +1,4 @@
-"""The loader: which samples come when, where an epoch stands, and what a pipeline makes of them."""
+"""`Loader`: iterate over epochs of batches, save and restore the position, report statistics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from patchmill.kernels.views import layout
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.ledger import Ledger
-from patchmill.loaders.order.schedule import Schedule, whole
+from patchmill.loaders.order.schedule import Schedule, state_number
 from patchmill.loaders.pipelines import FilledBatch, Pipeline, Run
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
@@ -24,10 +24,10 @@ STATE_VERSION = 1
 
 
 class Loader:
-    """Iterating gives one epoch of batches; the next iteration gives the next epoch.
+    """Yields one epoch of batches per iteration; made by `loaders.build`.
 
-    An iteration that is left early counts as its epoch. There is one at a time: a new one ends
-    another that is still under way.
+    An iteration that is left early counts as its epoch. Only one runs at a time: starting another
+    ends the one in progress.
     """
 
     def __init__(
@@ -50,32 +50,32 @@ class Loader:
         self._targets, self._channels_last = draw.targets(recipe), channels_last
         self._workers = workers
         self._run: Run | None = None
-        self._epoch, self._step, self._begun = 0, 0, False
-        self._seen, self._seconds, self._waited = 0, 0.0, 0.0
+        self._epoch, self._step, self._started = 0, 0, False
+        self._seen, self._seconds, self._waited = 0, 0.0, 0.0  # samples; seconds in iterations
 
     def __len__(self) -> int:
         """Steps in an epoch."""
         if self._steps is None:
-            raise TypeError("a stream does not tell its length: build the loader with steps=")
+            raise TypeError("a stream has no known length: build the loader with steps=")
         return self._steps
 
     @property
     def epoch(self) -> int:
-        """The epoch under way, or the one that comes next."""
+        """The epoch in progress, or the next one."""
         return self._position()[0]
 
     def __iter__(self) -> Iterator[ViewBatch]:
-        run = self._begin()
+        run = self._start()
         try:
             epoch = self._epoch
             while True:
-                waiting = time.perf_counter()
+                start = time.perf_counter()
                 filled = run.next()
-                self._waited += time.perf_counter() - waiting
+                self._waited += time.perf_counter() - start
                 if filled is None:
                     break
                 batch = self._batch(filled)
-                del filled  # references of our own would keep the memory from coming back
+                del filled  # a reference here would keep the memory out of the pool
                 self._step += 1
                 self._schedule.consumed(self._step)
                 self._seen += len(batch)
@@ -83,7 +83,7 @@ class Loader:
                 yield batch
                 del batch
                 run.check()
-            self._epoch, self._step, self._begun = epoch + 1, 0, False
+            self._epoch, self._step, self._started = epoch + 1, 0, False
         finally:
             run.dismiss()
             self._seconds += run.seconds
@@ -91,24 +91,24 @@ class Loader:
                 self._run = None
 
     def close(self) -> None:
-        """End the iteration under way, if there is one, and let go of memory kept for batches."""
+        """End the iteration in progress, if any, and free the memory pooled for batches."""
         self._end()
         self.pipeline.clear()
 
     def stats(self) -> Stats:
-        """Per stage: items, speed, occupancy; how long the training loop waited; the bottleneck."""
+        """Items, speed and occupancy per stage, time the training loop waited, the bottleneck."""
         run = self._run
         seconds = self._seconds + (run.seconds if run else 0.0)
         stages = self.pipeline.stages(seconds)
         unmasked = self.pipeline.unmasked()
         return Stats(stages, self._workers, seconds, self._waited, len(self.ledger), unmasked)
 
-    def _begin(self) -> Run:
+    def _start(self) -> Run:
         self._end()
-        if self._begun or self._is_over():  # an iteration that was left early is over
-            self._epoch, self._step, self._begun = self._epoch + 1, 0, False
-        self._run = run = self.pipeline.run(self._schedule.portions(self._epoch, self._step))
-        self._begun = True
+        if self._started or self._is_over():  # an iteration that was left early counts
+            self._epoch, self._step, self._started = self._epoch + 1, 0, False
+        self._run = run = self.pipeline.run(self._schedule.batches(self._epoch, self._step))
+        self._started = True
         return run
 
     def _end(self) -> None:
@@ -125,7 +125,7 @@ class Loader:
     # ------------------------------------------------------------------------------------ resuming
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands: taken inside the loop, the batch in hand counts as consumed."""
+        """The position in the epoch; inside the loop, the current batch counts as consumed."""
         epoch, step = self._position()
         return {
             "version": STATE_VERSION,
@@ -135,22 +135,22 @@ class Loader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state`: the next iteration begins with the first batch not consumed."""
+        """Resume from `state`: the next iteration starts with the first batch not consumed."""
         if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
             raise MillError("this is not a loader state of this version of patchmill")
-        for field, mine in self._identity().items():
-            if state.get(field) != mine:
+        for field, value in self._identity().items():
+            if state.get(field) != value:
                 raise MillError(
-                    f"the state was saved with another {field} ({state.get(field)}, here {mine}): "
+                    f"the state was saved with another {field} ({state.get(field)}, here {value}): "
                     f"{_REMEDY[field]}"
                 )
-        epoch = whole(state, "epoch")
+        epoch = state_number(state, "epoch")
         self._end()
         self._epoch, self._step = epoch, self._schedule.load(state)
-        self._begun = False
+        self._started = False
 
     def _position(self) -> tuple[int, int]:
-        """Epoch and step; the end of an epoch is the beginning of the next."""
+        """Epoch and step; the end of an epoch is step 0 of the next."""
         return (self._epoch + 1, 0) if self._is_over() else (self._epoch, self._step)
 
     def _is_over(self) -> bool:

@@ -1,4 +1,8 @@
-"""Where the time goes: each stage counts its work, so that the bottleneck names itself."""
+"""Loader statistics: items and busy time of every stage, and the stage that limits the speed.
+
+A lane does one piece of work at a time: a thread, for example. A crew is a set of lanes that share
+the same stages.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +12,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stage:
+    """Work of one stage, such as decode, over all its lanes."""
+
     items: int
-    seconds: float  # of work, of all who do it together
-    lanes: int  # how many can be at it at once
+    seconds: float  # busy time, summed over the lanes
+    lanes: int
     occupancy: float  # share of the lanes' time
-    crew: str  # who does it: the stages of one crew share its lanes
+    crew: str  # the lanes that the stage shares with the crew's other stages
 
     @property
     def items_per_s(self) -> float:
-        """What one lane does when it does nothing else."""
+        """Speed of one lane that does nothing else."""
         return self.items / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)
 class Stats:
-    """A loader's work since it was built."""
+    """Statistics of a loader since it was built."""
 
     stages: dict[str, Stage]
     workers: int
     seconds: float  # wall time spent inside iterations
     waited: float  # of which the training loop waited for a batch
-    bad: int  # samples that were replaced
-    unmasked: int = 0  # times that a sample was to be pasted and had no usable mask
+    bad: int  # samples that could not be read and were replaced
+    unmasked: int = 0  # samples to be pasted that had no usable mask
 
     @property
     def wait_share(self) -> float:
@@ -37,15 +43,15 @@ class Stats:
 
     @property
     def bottleneck(self) -> str:
-        """The slowest stage of the busiest crew where the training loop waits; else that loop."""
+        """The slowest stage of the busiest crew; the training loop where it hardly ever waits."""
         if self.wait_share < 0.02:
             return "training loop"
         busy: dict[str, float] = {}
         for stage in self.stages.values():
             busy[stage.crew] = busy.get(stage.crew, 0.0) + stage.occupancy
         busiest = max(busy, key=lambda crew: busy[crew])
-        own = {name: stage for name, stage in self.stages.items() if stage.crew == busiest}
-        return max(own, key=lambda name: own[name].seconds)
+        stages = {name: stage for name, stage in self.stages.items() if stage.crew == busiest}
+        return max(stages, key=lambda name: stages[name].seconds)
 
     def __str__(self) -> str:
         lines = [f"{'stage':8} {'items':>9} {'items/s/lane':>15} {'lanes':>6} {'occupancy':>10}"]
@@ -64,12 +70,12 @@ class Stats:
 
 
 class Counters:
-    """One lane's running totals: nanoseconds and items of each of its stages."""
+    """Running totals of one lane: busy nanoseconds and items of each of its stages."""
 
     def __init__(self, stages: Sequence[str]) -> None:
         self.nanoseconds = dict.fromkeys(stages, 0)
         self.items = dict.fromkeys(stages, 0)
-        self.unmasked = 0  # samples that were to be pasted and had no usable mask
+        self.unmasked = 0  # samples to be pasted that had no usable mask
 
     def add(self, stage: str, nanoseconds: int, items: int = 1) -> None:
         self.nanoseconds[stage] += nanoseconds
@@ -77,12 +83,12 @@ class Counters:
 
 
 def collect(crews: Mapping[str, Sequence[Counters]], seconds: float) -> dict[str, Stage]:
-    """The stages of all crews, each crew given by what its lanes have counted."""
-    found = {}
+    """Sum up the stages of all crews; `crews` maps their names to the counters of their lanes."""
+    stages = {}
     for crew, lanes in crews.items():
         total = max(seconds * len(lanes), 1e-9)
         for name in lanes[0].items:
             items = sum(lane.items[name] for lane in lanes)
             busy = sum(lane.nanoseconds[name] for lane in lanes) / 1e9
-            found[name] = Stage(items, busy, len(lanes), min(busy / total, 1.0), crew)
-    return found
+            stages[name] = Stage(items, busy, len(lanes), min(busy / total, 1.0), crew)
+    return stages

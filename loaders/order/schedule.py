@@ -1,7 +1,8 @@
-"""What a loader's batches consist of, step by step, and how that is saved.
+"""Schedules: the sample ids of a rank's batches, step by step, and the state to resume from.
 
-A numbered source is `Shuffled`: its state is a count, and any number of ranks can go on from it.
-A stream is `Streamed`: each rank reads shards of its own and marks where it stands in them.
+`ShuffledSchedule` serves numbered sources: its state is a sample count, which any number of ranks
+can resume. `StreamSchedule` serves streams: each rank reads its own shards and saves its position
+in them.
 """
 
 from __future__ import annotations
@@ -21,30 +22,34 @@ from patchmill.loaders.sources.stream.stream import StreamPosition
 
 
 class Schedule(Protocol):
-    steps: int | None  # in an epoch; None where only the end of a stream tells
+    """The order of a loader's batches."""
 
-    def portions(self, epoch: int, step: int) -> Iterator[BatchIds]:
-        """This rank's batches of an epoch, from a step on."""
+    steps: int | None  # in an epoch; None where an epoch is as long as the stream
+
+    def batches(self, epoch: int, step: int) -> Iterator[BatchIds]:
+        """This rank's batches of an epoch, starting at `step`."""
         ...
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same where a state is loaded."""
+        """Values that a saved state and the loader that resumes it must have in common."""
         ...
 
     def consumed(self, step: int) -> None:
-        """The epoch's first `step` batches are made and handed over."""
+        """Report that the first `step` batches of the epoch have been delivered."""
         ...
 
     def save(self, step: int) -> dict[str, Any]:
-        """The state in which so many steps of the epoch are consumed."""
+        """The state after `step` batches of the epoch."""
         ...
 
     def load(self, state: dict[str, Any]) -> int:
-        """Make ready to go on from a saved state: at the step that is returned."""
+        """Restore a saved state; return the step to resume at."""
         ...
 
 
-class Shuffled:
+class ShuffledSchedule:
+    """A new permutation of all samples in every epoch."""
+
     steps: int | None
 
     def __init__(
@@ -62,7 +67,7 @@ class Shuffled:
         self._prefetch = source.prefetch
         self.steps = self._steps = permutation.steps(len(source), self._global_batch, drop_last)
 
-    def portions(self, epoch: int, step: int) -> Iterator[BatchIds]:
+    def batches(self, epoch: int, step: int) -> Iterator[BatchIds]:
         for current in range(step, self._steps):
             ids = self._ids(epoch, current)
             self._prefetch(ids)
@@ -84,12 +89,15 @@ class Shuffled:
         return {"consumed": step * self._global_batch}
 
     def load(self, state: dict[str, Any]) -> int:
-        return whole(state, "consumed", self._global_batch) // self._global_batch
+        return state_number(state, "consumed", self._global_batch) // self._global_batch
 
 
-class Streamed:
-    """Batches of a stream. An epoch is `steps` batches of each rank, who starts again with its
-    shards, and with other plans, where they do not suffice; without `steps` it is all of them."""
+class StreamSchedule:
+    """Batches of a stream in reading order.
+
+    With `steps`, an epoch is that many batches: a rank whose shards do not suffice reads them again
+    (the next round), with other decisions. Without, an epoch is all samples of the rank's shards.
+    """
 
     def __init__(
         self,
@@ -103,36 +111,37 @@ class Streamed:
         self.steps = steps
         self._source, self._batch_size, self._drop_last = source, batch_size, drop_last
         self._rank, self._world_size = rank, world_size
-        self._marks: dict[
-            int, tuple[int, StreamPosition]
-        ] = {}  # by step: the round, and where it stands
-        self._ids: dict[int, np.ndarray] = {}  # of batches in the making, by the step behind them
+        # By number of steps done: the round, and the position in it.
+        self._positions: dict[int, tuple[int, StreamPosition]] = {}
+        self._ids: dict[int, np.ndarray] = {}  # of batches in progress, by the step after them
 
-    def portions(self, epoch: int, step: int) -> Iterator[BatchIds]:
-        round, mark = self._marks.get(step, _BEGINNING)
-        self._marks, self._ids = {step: (round, mark)}, {}
+    def batches(self, epoch: int, step: int) -> Iterator[BatchIds]:
+        round, position = self._positions.get(step, _START)
+        self._positions, self._ids = {step: (round, position)}, {}
         self._source.clear()
         while True:
-            began, current = step, epoch + (round << _ROUND_BITS)
-            samples = self._source.stream.samples(current, self._rank, self._world_size, mark)
+            first, round_epoch = step, epoch + (round << _ROUND_BITS)
+            samples = self._source.stream.samples(
+                round_epoch, self._rank, self._world_size, position
+            )
             while batch := list(itertools.islice(samples, self._batch_size)):
-                short = len(batch) < self._batch_size
-                if short and (self._drop_last or self.steps is not None):
+                incomplete = len(batch) < self._batch_size
+                if incomplete and (self._drop_last or self.steps is not None):
                     break
                 step += 1
-                self._marks[step] = (round, batch[-1].after)
-                self._ids[step] = self._source.hold(batch, current)
-                yield current, self._ids[step]
+                self._positions[step] = (round, batch[-1].after)
+                self._ids[step] = self._source.hold(batch, round_epoch)
+                yield round_epoch, self._ids[step]
                 if step == self.steps:
                     return
             if self.steps is None:
                 return
-            if step == began and mark == StreamPosition():
+            if step == first and position == StreamPosition():
                 raise MillError(
                     f"the shards of rank {self._rank} hold less than one batch of "
                     f"{self._batch_size}: take a smaller batch_size, or more shards"
                 )
-            round, mark = round + 1, StreamPosition()
+            round, position = round + 1, StreamPosition()
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -144,26 +153,27 @@ class Streamed:
 
     def consumed(self, step: int) -> None:
         self._source.release(self._ids.pop(step))
-        self._marks.pop(step - 1, None)
+        self._positions.pop(step - 1, None)
 
     def save(self, step: int) -> dict[str, Any]:
-        round, mark = self._marks.get(step, _BEGINNING)
-        return {"step": step, "round": round, **vars(mark)}
+        round, position = self._positions.get(step, _START)
+        return {"step": step, "round": round, **vars(position)}
 
     def load(self, state: dict[str, Any]) -> int:
-        step, round = whole(state, "step"), whole(state, "round")
-        mark = StreamPosition(**{name: whole(state, name) for name in vars(StreamPosition())})
-        self._marks = {step: (round, mark)}
+        step, round = state_number(state, "step"), state_number(state, "round")
+        fields = {name: state_number(state, name) for name in vars(StreamPosition())}
+        position = StreamPosition(**fields)
+        self._positions = {step: (round, position)}
         return step
 
 
-_BEGINNING = (0, StreamPosition())
-_ROUND_BITS = 24  # epochs are below 2**24; plans of later rounds through the shards are others
+_START = (0, StreamPosition())
+_ROUND_BITS = 24  # epochs are below 2**24; a round's decisions are drawn for an epoch of its own
 
 
-def whole(state: dict[str, Any], field: str, unit: int = 1) -> int:
-    """A number of a saved state."""
+def state_number(state: dict[str, Any], field: str, multiple_of: int = 1) -> int:
+    """A whole number of a saved state; a MillError where it is missing or damaged."""
     number = state.get(field)
-    if not isinstance(number, int) or number < 0 or number % unit:
+    if not isinstance(number, int) or number < 0 or number % multiple_of:
         raise MillError(f"the state is damaged: its {field} is {number!r}")
     return number
