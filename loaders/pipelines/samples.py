@@ -39,9 +39,7 @@ class PasteInputs(NamedTuple):
 
 NO_PASTE = PasteInputs(np.empty((0, 0), np.uint8), LoadedImage(0, 0, np.empty((0, 0, 3), np.uint8)))
 
-Load = Callable[
-    [int, bytes], LoadedImage
-]  # from a sample's id and encoded bytes; may raise BadImage
+Load = Callable[[int, bytes], LoadedImage]  # from id and encoded bytes; may raise BadImage
 
 
 class SampleSet(Protocol):

@@ -77,10 +77,10 @@ def views_of(loader: Any) -> Any:
 
 def assert_rendered(batch: Any, images: list[np.ndarray], targets: Any) -> None:
     expected = reference.render(images, batch.rows, targets)
-    for its in targets:
-        error = batch.views[its.name].float() - expected[its.name]
-        error *= torch.tensor(its.std)[:, None, None]
-        assert error.abs().max() <= MOST * LEVEL, its
+    for target in targets:
+        error = batch.views[target.name].float() - expected[target.name]
+        error *= torch.tensor(target.std)[:, None, None]
+        assert error.abs().max() <= MOST * LEVEL, target
 
 
 # ------------------------------------------------------------------------------- samples and pixels
@@ -124,12 +124,12 @@ def test_types_and_channels_last(on_gpu: Callable[..., Any], dtype: torch.dtype)
     exact = next(iter(on_gpu(3, DOT, 3)))
     batch = next(iter(on_gpu(3, DOT, 3, dtype=dtype, channels_last=True)))
     assert torch.equal(batch.ids, exact.ids)
-    for its in draw.targets(DOT):
-        found, views = batch.views[its.name], exact.views[its.name]
+    for target in draw.targets(DOT):
+        found, views = batch.views[target.name], exact.views[target.name]
         assert found.dtype == dtype
         assert found[:, 0].is_contiguous(memory_format=torch.channels_last)
         if dtype == torch.uint8:
-            mean, std = (torch.tensor(of)[:, None, None] for of in (its.mean, its.std))
+            mean, std = (torch.tensor(of)[:, None, None] for of in (target.mean, target.std))
             views = 255 * (views * std + mean)
             assert (found - views).abs().max() <= 0.51
         else:

@@ -84,15 +84,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("wrong", "said"), BAD, ids=[str(wrong)[1:-1] for wrong, _ in BAD])
-def test_every_wrong_argument_is_named_in_one_sentence(wrong: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("wrong", "expected"), BAD, ids=[str(wrong)[1:-1] for wrong, _ in BAD])
+def test_every_wrong_argument_is_named_in_one_sentence(
+    wrong: dict[str, Any], expected: str
+) -> None:
     arguments = {"data": 24, **wrong}
     data = arguments.pop("data")
-    with pytest.raises(MillError, match=said) as error:
+    with pytest.raises(MillError, match=expected) as error:
         make_loader(data, arguments.pop("recipe", GLANCE), **arguments)
-    told = str(error.value)
-    assert "\n" not in told
-    assert len(told) < 300
+    message = str(error.value)
+    assert "\n" not in message
+    assert len(message) < 300
     assert error.value.__suppress_context__ or error.value.__context__ is None
 
 

@@ -205,8 +205,8 @@ def test_a_bug_in_a_source_is_raised_with_its_traceback(workers: int) -> None:
     loader = make_loader(Pictures(24, stumble), workers=workers)
     with pytest.raises(BrokenError, match="stumbled over") as error:
         next(iter(loader))
-    told = "".join(traceback.format_exception(error.value))
-    assert "in stumble" in told
+    trace = "".join(traceback.format_exception(error.value))
+    assert "in stumble" in trace
     assert not mill_threads()
     assert len(loader.ledger) == 0
 

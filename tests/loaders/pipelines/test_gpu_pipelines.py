@@ -109,12 +109,12 @@ def test_samples_and_views_equal_those_of_the_cpu(
             for name, geometry in one.geometry.items():
                 assert geometry.box.device.type == "cuda"
                 assert torch.equal(geometry.box.cpu(), other.geometry[name].box)
-            for its in one.targets:
-                views, expected = one.views[its.name], other.views[its.name]
+            for target in one.targets:
+                views, expected = one.views[target.name], other.views[target.name]
                 assert views.device.type == "cuda"
                 assert (views.dtype, views.stride()) == (dtype, expected.stride())
                 error = (views.cpu().float() - expected.float()).abs()
-                error *= torch.tensor(its.std)[:, None, None]
+                error *= torch.tensor(target.std)[:, None, None]
                 assert error.mean() <= (mean + slack / 4) * LEVEL
                 assert most is None or error.max() <= (most + slack) * LEVEL
 

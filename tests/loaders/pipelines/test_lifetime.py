@@ -274,7 +274,7 @@ def ends(process: subprocess.Popen[str]) -> tuple[int, str, str]:
         out, err = process.communicate(timeout=120)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)  # faulthandler shows where it hangs
-        pytest.fail("it hangs:\n" + "\n".join(process.communicate()))
+        pytest.fail("the process hangs:\n" + "\n".join(process.communicate()))
     return process.returncode, out, err
 
 
@@ -385,8 +385,8 @@ else:
 def test_a_forked_process_gets_an_error_and_can_start_its_own_iteration(pipeline: str) -> None:
     """Except with DALI, which raises an error."""
     status, out, err = ends(start(FORKED))
-    told, own, child, rest = out.splitlines()
-    assert "forked" in told
+    message, own, child, rest = out.splitlines()
+    assert "forked" in message
     if pipeline == "dali":
         assert own.startswith("DALI does not work in a process that was forked")
     else:

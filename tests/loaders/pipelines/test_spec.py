@@ -119,7 +119,7 @@ def test_a_share_is_from_0_to_1(share: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("dali(software=1)", "pipeline dali has no setting 'software'; "),
         ("threads(workers=3)", "pipeline threads has no setting 'workers'; it has no settings"),
@@ -128,8 +128,8 @@ def test_a_share_is_from_0_to_1(share: str) -> None:
         ("Threads", "there is no pipeline 'Threads'; did you mean 'threads'"),
     ],
 )
-def test_a_wrong_pipeline_is_a_mill_error(text: str, said: str) -> None:
-    with pytest.raises(MillError, match=said):
+def test_a_wrong_pipeline_is_a_mill_error(text: str, expected: str) -> None:
+    with pytest.raises(MillError, match=expected):
         spec.choose(text)
 
 
