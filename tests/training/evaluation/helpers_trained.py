@@ -60,7 +60,7 @@ def write(config: Config, state: str = "done", step: int = 3, seed: int = 9) -> 
     }
     writer = checkpoint.Writer(folder, keep=2)
     writer.save(saved)
-    writer.finish()
+    writer.wait()
     (folder / "log.csv").write_text("step,loss\n2,1.5\n3,1.25\n")
     status = {"state": state, "step": step, "steps": 4}
     (folder / "status.json").write_text(json.dumps(status))

@@ -73,8 +73,8 @@ def test_every_image_has_its_row_once():
 
 @pytest.mark.parametrize("batch", [1, 3, 10])
 def test_so_many_images_are_the_same_ones_for_any_batch(batch):
-    found = extract(Tiny(), open_scenes(batch=batch), most=6)
-    expected = extract(Tiny(), open_scenes(batch=4), most=6)
+    found = extract(Tiny(), open_scenes(batch=batch), limit=6)
+    expected = extract(Tiny(), open_scenes(batch=4), limit=6)
     assert torch.equal(found.ids, expected.ids) and len(found.ids) == 6
 
 

@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     writer = Writer(tmp_path, keep=3)
     for step in (1, 2, 3):
         writer.save(state(step))
-    writer.finish()
+    writer.wait()
     return tmp_path
 
 
@@ -35,7 +35,7 @@ def test_the_last_few_and_the_best_are_kept(tmp_path: Path):
         writer.save(state(step))
         if step == 10:
             writer.mark_best(10)
-    writer.finish()
+    writer.wait()
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["best.pt", "step-00000015.pt", "step-00000020.pt"]
     assert checkpoint.load(tmp_path / "checkpoints" / "best.pt")["step"] == 10
@@ -101,12 +101,12 @@ def test_a_full_disk_is_a_sentence_and_harms_nothing(folder, monkeypatch):
         with pytest.raises(
             MillError, match=r"cannot write .*04\.pt \(No space left on device\): m"
         ):
-            writer.finish()
+            writer.wait()
     assert [path.name[-4:-3] for path in checkpoint.find_all(folder)] == ["1", "2", "3"]
     assert not list((folder / "checkpoints").glob(".*"))
     writer.check()  # it is said once
     writer.save(state(4))
-    writer.finish()
+    writer.wait()
     assert checkpoint.newest(folder) == checkpoint.path_at(folder, 4)
 
 
@@ -114,7 +114,7 @@ WRITES = """
 from pathlib import Path
 writer = checkpoint.Writer(Path({folder!r}), 3)
 writer.save(dict(version=1, step=4, method=dict(w=torch.zeros(100_000))))
-writer.finish()
+writer.wait()
 """
 
 
@@ -143,7 +143,7 @@ def test_disks_without_links_get_a_copy(folder, monkeypatch):
     writer = Writer(folder, keep=1)
     writer.mark_best(2)
     writer.save(state(9))
-    writer.finish()
+    writer.wait()
     assert checkpoint.load(folder / "checkpoints" / "best.pt")["step"] == 2
 
 
