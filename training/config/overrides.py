@@ -35,14 +35,15 @@ def split(words: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     return chosen, settings
 
 
-def annotation(key: str, known: Mapping[str, Any]) -> Any:
+def annotation(key: str, annotations: Mapping[str, Any]) -> Any:
     """Annotation of a key such as `optim.lr`; for an unknown key, a MillError names the nearest."""
-    if key in known:
-        return known[key]
-    if any(other.startswith(f"{key}.") for other in known):
-        raise MillError(f"{key} is a section: set one of its keys, as in {_first(key, known)}=...")
-    same = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
-    hint = f"; did you mean {' or '.join(map(repr, same))}?" if same else nearest(key, known)
+    if key in annotations:
+        return annotations[key]
+    if in_section := [other for other in annotations if other.startswith(f"{key}.")]:
+        raise MillError(f"{key} is a section: set one of its keys, as in {in_section[0]}=...")
+    last_part = key.rpartition(".")[2]
+    same = [other for other in annotations if other.rpartition(".")[2] == last_part]
+    hint = f"; did you mean {' or '.join(map(repr, same))}?" if same else nearest(key, annotations)
     if "there are" in hint:
         hint = "; --help lists them all"
     raise MillError(f"there is no setting {key!r}{hint}")
@@ -92,15 +93,11 @@ def _parsed(key: str, text: str, annotation: Any) -> Any:
 
 
 def _check_choice(group: str, choice: str) -> None:
-    known = choices(group)
-    if choice in known:
+    available = choices(group)
+    if choice in available:
         return
     hint = "; for images of your own: data=folder data.root=DIR" if group == "data" else ""
-    raise MillError(f"there is no {group}={choice}{nearest(choice, known)}{hint}")
-
-
-def _first(section: str, known: Mapping[str, Any]) -> str:
-    return next(key for key in known if key.startswith(f"{section}."))
+    raise MillError(f"there is no {group}={choice}{nearest(choice, available)}{hint}")
 
 
 def _title(path: Path) -> str:

@@ -17,7 +17,7 @@ class Axis:
     ticks: list[tuple[float, str]]  # values and labels
     log: bool = False
 
-    def place(self, value: float) -> float:
+    def position(self, value: float) -> float:
         """Position of a value: 0 at the low end, 1 at the high one."""
         low, high, value = (self._scaled(number) for number in (self.low, self.high, value))
         return (value - low) / (high - low)

@@ -112,11 +112,11 @@ def _summary(style: ChartStyle, line: Line) -> str:
 
 
 def _x(axis: Axis, value: float) -> float:
-    return round(LEFT + axis.place(value) * (WIDTH - LEFT - RIGHT), 1)
+    return round(LEFT + axis.position(value) * (WIDTH - LEFT - RIGHT), 1)
 
 
 def _y(axis: Axis, value: float) -> float:
-    return round(HEIGHT - BOTTOM - axis.place(value) * (HEIGHT - TOP - BOTTOM), 1)
+    return round(HEIGHT - BOTTOM - axis.position(value) * (HEIGHT - TOP - BOTTOM), 1)
 
 
 def _label(x: float, y: float, content: str, anchor: str, **more: object) -> str:

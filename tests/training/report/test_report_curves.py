@@ -19,7 +19,7 @@ VALUES = st.lists(st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-6)
 def test_all_values_are_on_the_axis_and_ticks_are_round(values, zero, tight):
     axis = axes.linear(values, zero=zero, tight=tight)
     assert axis.low < axis.high
-    assert all(-1e-6 <= axis.place(value) <= 1 + 1e-6 for value in values)
+    assert all(-1e-6 <= axis.position(value) <= 1 + 1e-6 for value in values)
     assert 2 <= len(axis.ticks) <= 11
     assert not zero or axis.low <= 0 <= axis.high
     marks = [mark for mark, _ in axis.ticks]
@@ -47,7 +47,9 @@ def test_ticks_say_round_numbers(values, percent, labels):
 def test_doublings_are_equally_wide():
     axis = axes.doubling([1, 4, 16, 64, 256])
     assert [label for _, label in axis.ticks] == ["1", "4", "16", "64", "256"]
-    assert [axis.place(it) for it in (1, 4, 16, 64, 256)] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    assert [axis.position(it) for it in (1, 4, 16, 64, 256)] == pytest.approx(
+        [0, 0.25, 0.5, 0.75, 1]
+    )
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e4), st.floats(-1e3, 1e3)), min_size=1, max_size=900))
