@@ -1,1 +1,1 @@
-"""What benchmarks/kernels.py measures: for each operation its inputs, its peers and its floor."""
+"""Cases of benchmarks/kernels.py: inputs, contenders and roofline floor of each operation."""

@@ -24,26 +24,27 @@ def contractive(z: torch.Tensor) -> torch.Tensor:
 
 
 def released_rate(z: torch.Tensor) -> torch.Tensor:
-    """tsb0601/EMP-SSL, loss.py: by the d x d matrix."""
+    """tsb0601/EMP-SSL, loss.py: log-determinant of the d x d matrix."""
     images, d = z.shape[-2:]
-    inside = torch.eye(d, device=z.device) + d / (images * EPS) * z.mT @ z
-    return _logdet(inside).mean() / 2
+    matrix = torch.eye(d, device=z.device) + d / (images * EPS) * z.mT @ z
+    return _logdet(matrix).mean() / 2
 
 
 def smaller_rate(z: torch.Tensor) -> torch.Tensor:
+    """Log-determinant of the B x B matrix."""
     images, d = z.shape[-2:]
-    inside = torch.eye(images, device=z.device) + d / (images * EPS) * z @ z.mT
-    return _logdet(inside).mean() / 2
+    matrix = torch.eye(images, device=z.device) + d / (images * EPS) * z @ z.mT
+    return _logdet(matrix).mean() / 2
 
 
 def _logdet(matrices: torch.Tensor) -> torch.Tensor:
-    """As the released code's torch.logdet, of which MKL's factors do not return in two threads."""
+    """In place of the released code's torch.logdet, whose LU in MKL hangs in two threads."""
     return 2 * torch.linalg.cholesky(matrices).diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 def _bag_loss(views: int, images: int, d: int, device: torch.device, dtype: torch.dtype) -> Case:
     z = noise(views, images, d, device=device, dtype=dtype).requires_grad_()
-    floor = Floor(3 * z.numel() * z.element_size())  # read, read again, gradients written
+    floor = Floor(3 * z.numel() * z.element_size())  # two reads, gradients written
     runs = trio(bags.bag_loss, contractive, z, wanted=[z])
     return Case("bag_loss", f"V {views}, B {images}, d {d}", runs, floor)
 

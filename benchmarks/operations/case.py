@@ -1,4 +1,4 @@
-"""One operation on inputs of one size, as several contenders do it."""
+"""`Case`: one operation on inputs of one size, with its contenders and its roofline floor."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True)
 class Floor:
-    """What no way of doing it can do without, forward and backward together."""
+    """Least bytes moved and operations computed by any implementation, forward plus backward."""
 
     bytes: float  # moved between memory and processor
-    operations: float = 0.0  # of products of matrices: multiplications and additions
+    operations: float = 0.0  # multiplications and additions of matrix products
 
     def seconds(self, bandwidth: float, rate: float) -> float:
+        """Roofline time at these bytes and operations per second."""
         return max(self.bytes / bandwidth, self.operations / rate)
 
 
@@ -35,7 +36,7 @@ class Case:
 def with_backward(
     function: Callable[..., torch.Tensor], *inputs: torch.Tensor, wanted: Sequence[torch.Tensor]
 ) -> Run:
-    """The function of its inputs and then the gradients of those that are `wanted`."""
+    """A run of the function and then of its gradients by the `wanted` inputs."""
     return lambda: torch.autograd.grad(function(*inputs).sum(), wanted)
 
 
@@ -45,7 +46,7 @@ def trio(
     *inputs: torch.Tensor,
     wanted: Sequence[torch.Tensor],
 ) -> dict[str, Run]:
-    """Ours, eager PyTorch and the same compiled, forward and backward."""
+    """Ours, eager PyTorch and torch.compile of that, forward and backward."""
     return {
         OURS: with_backward(ours, *inputs, wanted=wanted),
         EAGER: with_backward(eager, *inputs, wanted=wanted),

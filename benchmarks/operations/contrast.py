@@ -1,4 +1,4 @@
-"""MoCo's and SimCLR's losses, against the programs that write all logits down."""
+"""MoCo's and SimCLR's losses, against implementations with all logits in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def moco(q: torch.Tensor, k: torch.Tensor, queue: torch.Tensor) -> torch.Tensor:
 
 
 def simclr(z: torch.Tensor) -> torch.Tensor:
-    """The usual NT-Xent: the matrix of all views, its diagonal out, cross-entropy."""
+    """The usual NT-Xent: all logits, the diagonal masked, cross-entropy."""
     views, images, _ = z.shape
     rows = z.flatten(0, 1)
     logits = rows @ rows.T / TEMPERATURE

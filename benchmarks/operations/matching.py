@@ -14,8 +14,8 @@ def cases(device: torch.device, dtype: torch.dtype) -> list[Case]:
     return [
         _correspond(images, 2, 196, 98, device, dtype),
         *(
-            _correspond(images, 16, 36, 18, device, it)
-            for it in dict.fromkeys((dtype, torch.bfloat16))
+            _correspond(images, 16, 36, 18, device, pair_dtype)
+            for pair_dtype in dict.fromkeys((dtype, torch.bfloat16))
         ),
     ]
 
@@ -23,22 +23,22 @@ def cases(device: torch.device, dtype: torch.dtype) -> list[Case]:
 def _correspond(
     images: int, each: int, tokens: int, keep: int, device: torch.device, dtype: torch.dtype
 ) -> Case:
-    """`each` pairs of an image: views of so many tokens with the two global ones, of 196."""
+    """`each` pairs per image: views of `tokens` tokens with the two global views, of 196."""
     views = max(each // 2, 1) * images
     student = noise(views, tokens, 768, device=device, dtype=dtype).requires_grad_()
     teacher = noise(2 * images, 196, 768, device=device, dtype=dtype, seed=1)
     pair = torch.arange(images * each, device=device)
-    of_student, of_teacher = pair % views, pair // each * 2 + pair % 2
+    student_index, teacher_index = pair % views, pair // each * 2 + pair % 2
 
     def ours(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        return matching.correspond(student, teacher, keep, (of_student, of_teacher))
+        return matching.correspond(student, teacher, keep, (student_index, teacher_index))
 
     def eager(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        a, b = normalize(student, dim=-1)[of_student], normalize(teacher, dim=-1)[of_teacher]
+        a, b = normalize(student, dim=-1)[student_index], normalize(teacher, dim=-1)[teacher_index]
         similarity = a @ b.mT
-        by_student = similarity.max(2).values.topk(keep, dim=1).values.mean(1)
-        by_teacher = similarity.max(1).values.topk(keep, dim=1).values.mean(1)
-        return -(by_student + by_teacher) / 2
+        best_of_student = similarity.max(2).values.topk(keep, dim=1).values.mean(1)
+        best_of_teacher = similarity.max(1).values.topk(keep, dim=1).values.mean(1)
+        return -(best_of_student + best_of_teacher) / 2
 
     moved = (2 * student.numel() + teacher.numel()) * student.element_size()
     floor = Floor(moved, 2 * len(pair) * tokens * 196 * 768)

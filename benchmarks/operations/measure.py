@@ -1,5 +1,4 @@
-"""Contenders of a case take turns; what each takes in time, and in memory beside what it is given
-and asked for."""
+"""Time and extra memory of a case's contenders, interleaved."""
 
 from __future__ import annotations
 
@@ -18,15 +17,15 @@ from patchmill.benchmarks.lib import timing
 from patchmill.benchmarks.lib.timing import Summary
 from patchmill.benchmarks.operations.case import COMPILED, EAGER, Case, Run
 
-TURN = 0.2  # seconds that a turn takes at least, of as many runs as it takes
+TURN = 0.2  # seconds of a turn, filled with as many runs as fit
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What this device does at best, per second, as measured by the simplest program."""
+    """Peak rates of this device, per second, measured by a copy and a matrix product."""
 
     bandwidth: float  # bytes read and written by a copy
-    products: Mapping[torch.dtype, float]  # operations of a large product of matrices
+    products: Mapping[torch.dtype, float]  # operations of a large matrix product
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,12 @@ class Figure:
     contender: str
     seconds: Summary
     speedup: Summary  # eager's time over this one's, round by round
-    mebibytes: float  # at the peak, beside inputs and results
+    mebibytes: float  # peak memory beyond inputs and results
 
 
 def measure(case: Case, device: torch.device, rounds: int) -> tuple[list[Figure], list[str]]:
-    """The figures, and why a contender is left out."""
-    alive, notes = dict(case.contenders), []
+    """Figures of all contenders, and notes on those that are left out."""
+    working, notes = dict(case.contenders), []
     for name, run in case.contenders.items():
         try:
             for _ in range(3):
@@ -48,32 +47,32 @@ def measure(case: Case, device: torch.device, rounds: int) -> tuple[list[Figure]
             if name != COMPILED:
                 raise
             notes.append(f"{case.operation}: torch.compile fails ({type(error).__name__})")
-            del alive[name]
-    memory = {name: peak(run, device) for name, run in alive.items()}
+            del working[name]
+    memory = {name: peak(run, device) for name, run in working.items()}
     turns = {
-        name: partial(_turn, run, _repeats(run, device), device) for name, run in alive.items()
+        name: partial(_turn, run, _repeats(run, device), device) for name, run in working.items()
     }
     seconds = timing.interleave(turns, rounds)
     figures = [
-        Figure(name, timing.summary(its), timing.ratio(seconds[EAGER], its), memory[name] / 2**20)
-        for name, its in seconds.items()
+        Figure(name, timing.summary(own), timing.ratio(seconds[EAGER], own), memory[name] / 2**20)
+        for name, own in seconds.items()
     ]
     return figures, notes
 
 
 def rates(device: torch.device) -> Rates:
-    """By a copy and by products of matrices."""
-    here = torch.empty(2**26, device=device)
-    there = torch.empty_like(here)
-    copied = min(_seconds(lambda: there.copy_(here), 3, device) for _ in range(5))
+    """Measure the peak rates."""
+    source = torch.empty(2**26, device=device)
+    target = torch.empty_like(source)
+    copy_seconds = min(_seconds(lambda: target.copy_(source), 3, device) for _ in range(5))
     side = 8192 if device.type == "cuda" else 2048
     kinds = (torch.float32, torch.bfloat16) if device.type == "cuda" else (torch.float32,)
     products = {}
     for dtype in kinds:
         a = torch.randn(side, side, device=device).to(dtype)
-        taken = min(_seconds(partial(torch.mm, a, a), 2, device) for _ in range(5))
-        products[dtype] = 2 * side**3 / taken
-    return Rates(2 * here.numel() * here.element_size() / copied, products)
+        seconds = min(_seconds(partial(torch.mm, a, a), 2, device) for _ in range(5))
+        products[dtype] = 2 * side**3 / seconds
+    return Rates(2 * source.numel() * source.element_size() / copy_seconds, products)
 
 
 def _repeats(run: Run, device: torch.device) -> int:
@@ -85,7 +84,7 @@ def _turn(run: Run, repeats: int, device: torch.device) -> float:
 
 
 def _seconds(run: Run, repeats: int, device: torch.device) -> float:
-    """Of one run, by the clock of the device."""
+    """Mean time of one run, by the device's clock."""
     if device.type == "cuda":
         began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
@@ -105,30 +104,28 @@ def _seconds(run: Run, repeats: int, device: torch.device) -> float:
 
 
 def peak(run: Run, device: torch.device) -> float:
-    """Bytes that one run has beside what was there before and what it gives: of the GPU, or of this
-    process.
-    """
+    """Peak bytes of one run beyond what was allocated before and its results: GPU, or process."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        made = _bytes(run())
+        returned = _bytes(run())
         torch.cuda.synchronize(device)
-        return max(0, torch.cuda.max_memory_allocated(device) - before - made)
-    ctypes.CDLL(None).malloc_trim(0)  # so that what was freed counts again when it is taken
+        return max(0, torch.cuda.max_memory_allocated(device) - before - returned)
+    ctypes.CDLL(None).malloc_trim(0)  # so that freed memory counts again when it is reused
     before = _kibibytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    made = _bytes(run())
-    return max(0, (_kibibytes("VmHWM") - before) * 1024 - made)
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
+    returned = _bytes(run())
+    return max(0, (_kibibytes("VmHWM") - before) * 1024 - returned)
 
 
-def _bytes(made: object) -> int:
-    """Of the tensors that a run gives: one, or several."""
-    tensors = [made] if isinstance(made, torch.Tensor) else made
-    return sum(it.nbytes for it in tensors) if isinstance(tensors, (list, tuple)) else 0
+def _bytes(result: object) -> int:
+    """Bytes of the tensors that a run returns."""
+    tensors = [result] if isinstance(result, torch.Tensor) else result
+    return sum(tensor.nbytes for tensor in tensors) if isinstance(tensors, (list, tuple)) else 0
 
 
 def _kibibytes(field: str) -> int:
-    found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
-    return int(found[1]) if found else 0
+    match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    return int(match[1]) if match else 0

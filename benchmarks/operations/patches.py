@@ -1,4 +1,4 @@
-"""Dense patches and the means of their embeddings, against unfold and index_add."""
+"""Grids of patches and means of their embeddings, against unfold and index_add."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from patchmill.benchmarks.operations.case import (
     noise,
     trio,
 )
-from patchmill.kernels import patches
+from patchmill.kernels.aggregate import aggregate
+from patchmill.kernels.grid import grid
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -32,14 +33,18 @@ def cases(device: torch.device, dtype: torch.dtype) -> list[Case]:
     ]
 
 
-def unfolded(images: torch.Tensor, size: int, stride: int, dtype: torch.dtype) -> torch.Tensor:
-    mean, std = (torch.tensor(it, device=images.device)[:, None, None] for it in (MEAN, STD))
-    return windows(((images.float() / 255 - mean) / std).to(dtype), size, stride)
+def normalise_and_unfold(
+    images: torch.Tensor, size: int, stride: int, dtype: torch.dtype
+) -> torch.Tensor:
+    mean, std = (
+        torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD)
+    )
+    return unfold(((images.float() / 255 - mean) / std).to(dtype), size, stride)
 
 
-def windows(images: torch.Tensor, size: int, stride: int) -> torch.Tensor:
-    cut = images.unfold(2, size, stride).unfold(3, size, stride)
-    return cut.permute(0, 2, 3, 1, 4, 5).reshape(-1, images.shape[1], size, size)
+def unfold(images: torch.Tensor, size: int, stride: int) -> torch.Tensor:
+    windows = images.unfold(2, size, stride).unfold(3, size, stride)
+    return windows.permute(0, 2, 3, 1, 4, 5).reshape(-1, images.shape[1], size, size)
 
 
 def mean_of(rows: torch.Tensor, index: torch.Tensor, images: int, normalise: str) -> torch.Tensor:
@@ -54,34 +59,34 @@ def _grid(
     generator = torch.Generator().manual_seed(0)
     shape = (count, 3, side, side)
     images = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(device)
-    compiled = torch.compile(unfolded, dynamic=False)
+    compiled = torch.compile(normalise_and_unfold, dynamic=False)
     runs = {
-        OURS: lambda: patches.grid(images, size, stride, mean=MEAN, std=STD, dtype=dtype).patches,
-        EAGER: lambda: unfolded(images, size, stride, dtype),
+        OURS: lambda: grid(images, size, stride, mean=MEAN, std=STD, dtype=dtype).patches,
+        EAGER: lambda: normalise_and_unfold(images, size, stride, dtype),
         COMPILED: lambda: compiled(images, size, stride, dtype),
     }
     along = (side - size) // stride + 1
     written = count * along**2 * 3 * size**2 * torch.empty(0, dtype=dtype).element_size()
-    what = f"{count} images of {side}, {size} every {stride}"
-    return Case("grid", what, runs, Floor(images.numel() + written), backward=False)
+    shape_name = f"{count} images of {side}, {size} every {stride}"
+    return Case("grid", shape_name, runs, Floor(images.numel() + written), backward=False)
 
 
 def _grid_of_floats(
     count: int, side: int, size: int, stride: int, device: torch.device, dtype: torch.dtype
 ) -> Case:
-    """Normalised images, and back the gradient by them."""
+    """Images already normalised; forward and backward."""
     images = noise(count, 3, side, side, device=device, dtype=dtype).requires_grad_()
 
     def ours(images: torch.Tensor) -> torch.Tensor:
-        return patches.grid(images, size, stride, dtype=dtype).patches
+        return grid(images, size, stride, dtype=dtype).patches
 
     def eager(images: torch.Tensor) -> torch.Tensor:
-        return windows(images, size, stride)
+        return unfold(images, size, stride)
 
     written = count * ((side - size) // stride + 1) ** 2 * 3 * size**2
     floor = Floor(2 * (images.numel() + written) * images.element_size())
-    what = f"{count} float images of {side}, {size} every {stride}"
-    return Case("grid", what, trio(ours, eager, images, wanted=[images]), floor)
+    shape_name = f"{count} float images of {side}, {size} every {stride}"
+    return Case("grid", shape_name, trio(ours, eager, images, wanted=[images]), floor)
 
 
 def _aggregate(
@@ -98,12 +103,12 @@ def _aggregate(
     index = torch.arange(images, device=device).repeat_interleave(each)
 
     def ours(rows: torch.Tensor) -> torch.Tensor:
-        return patches.aggregate(rows, counts, normalise=normalise)
+        return aggregate(rows, counts, normalise=normalise)
 
     def eager(rows: torch.Tensor) -> torch.Tensor:
         return mean_of(rows, index, images, normalise)
 
-    what = f"{images} images of {each} patches, d {d}, {normalise!r}"
+    shape_name = f"{images} images of {each} patches, d {d}, {normalise!r}"
     size = rows.numel() * rows.element_size()
     if not backward:
         compiled = torch.compile(eager, dynamic=False)
@@ -112,7 +117,7 @@ def _aggregate(
             EAGER: lambda: eager(rows),
             COMPILED: lambda: compiled(rows),
         }
-        return Case("aggregate", f"{what}, forward", forward, Floor(size), backward=False)
-    passes = 3 if normalise == "each" else 2  # read, if need be again, and gradients written
+        return Case("aggregate", f"{shape_name}, forward", forward, Floor(size), backward=False)
+    passes = 3 if normalise == "each" else 2  # reads, and gradients written
     runs = trio(ours, eager, rows, wanted=[rows])
-    return Case("aggregate", what, runs, Floor(passes * size))
+    return Case("aggregate", shape_name, runs, Floor(passes * size))

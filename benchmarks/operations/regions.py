@@ -1,4 +1,4 @@
-"""GTSA's crop loss, against a loop over torchvision's RoI-align and a quarter turn per image."""
+"""GTSA's crop loss, against a loop over torchvision's RoI-align and one rot90 per image."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ def cases(device: torch.device, dtype: torch.dtype) -> list[Case]:
 
 
 def _crop_loss(
-    images: int, each: int, side: int, cells: int, device: torch.device, dtype: torch.dtype
+    images: int, each: int, side: int, size: int, device: torch.device, dtype: torch.dtype
 ) -> Case:
-    """`each` pairs of an image: views whose maps have that side, with the two global ones of 14."""
+    """`each` pairs per image: views with maps of `side`, with the two global views, of 14."""
     views = max(each // 2, 1)
     student = _maps(views * images, side, device, dtype, 0).requires_grad_()
     teacher = _maps(2 * images, 14, device, dtype, 1)
     pair = torch.arange(images * each, device=device)
-    image, which = pair % images, pair // images  # pair after pair, each of all images
-    of_student, of_teacher = which % views * images + image, which % 2 * images + image
+    image, number = pair % images, pair // images  # all images' first pair, then the second, ...
+    student_index, teacher_index = number % views * images + image, number % 2 * images + image
     generator = torch.Generator().manual_seed(2)
     corners = torch.rand(2, len(pair), 4, generator=generator).to(device)
     corners[..., 2:] = corners[..., :2] * 0.5 + 0.4 + 0.1 * corners[..., 2:]
     corners[..., :2] *= 0.5
-    in_student, in_teacher = corners[0] * side, corners[1] * 14
+    student_boxes, teacher_boxes = corners[0] * side, corners[1] * 14
     turns = torch.randint(4, (len(pair),), generator=generator).to(device)
     quarters = turns.view(each, images).tolist()
 
     def ours(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        pairs = (of_student, of_teacher)
-        return regions.crop_loss(student, teacher, in_student, in_teacher, pairs, cells, turns)
+        pairs = (student_index, teacher_index)
+        return regions.crop_loss(student, teacher, student_boxes, teacher_boxes, pairs, size, turns)
 
     def eager(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         losses = []
         for number in range(each):
             part = slice(number * images, (number + 1) * images)
-            mine = _cut(student, of_student[part], in_student[part], cells)
+            s = _pool(student, student_index[part], student_boxes[part], size)
             with torch.no_grad():
-                its = _cut(teacher, of_teacher[part], in_teacher[part], cells)
-                turned = map(partial(torch.rot90, dims=(1, 2)), its, quarters[number])
-            stacked = torch.stack(list(turned))
-            losses.append(-cosine_similarity(mine, stacked, dim=1).mean((1, 2)))
+                upright = _pool(teacher, teacher_index[part], teacher_boxes[part], size)
+                turned = map(partial(torch.rot90, dims=(1, 2)), upright, quarters[number])
+            t = torch.stack(list(turned))
+            losses.append(-cosine_similarity(s, t, dim=1).mean((1, 2)))
         return torch.cat(losses)
 
     inputs = {"wanted": [student]}
@@ -66,20 +66,20 @@ def _crop_loss(
         EAGER: with_backward(eager, student, teacher, **inputs),
     }
     moved = (2 * student.numel() + teacher.numel()) * student.element_size()
-    shape = f"{len(pair)} pairs of {side}² and 14², to {cells}², C 768"
+    shape = f"{len(pair)} pairs of {side}² and 14², to {size}², C 768"
     return Case("crop_loss", shape, runs, Floor(moved))
 
 
 def _maps(
     count: int, side: int, device: torch.device, dtype: torch.dtype, seed: int
 ) -> torch.Tensor:
-    """As a transformer's tokens lie in memory: channels last."""
+    """Maps in the memory layout of a transformer's tokens: channels last."""
     tokens = noise(count, side, side, 768, device=device, dtype=dtype, seed=seed)
     return tokens.permute(0, 3, 1, 2)
 
 
-def _cut(maps: torch.Tensor, which: torch.Tensor, boxes: torch.Tensor, cells: int) -> torch.Tensor:
+def _pool(maps: torch.Tensor, index: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
     from torchvision.ops import roi_align
 
-    listed = torch.cat([which[:, None].to(boxes), boxes], dim=1).to(maps.dtype)
-    return roi_align(maps, listed, cells, aligned=True)
+    rois = torch.cat([index[:, None].to(boxes), boxes], dim=1).to(maps.dtype)
+    return roi_align(maps, rois, size, aligned=True)

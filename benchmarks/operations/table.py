@@ -1,4 +1,4 @@
-"""The cases of several operations, measured, shown, drawn, and as they go to JSON."""
+"""Measure the cases of several operations; print, plot, and convert to JSON."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ Measured = tuple[Case, list[Figure]]
 def run(
     names: Sequence[str], device: torch.device, dtype: torch.dtype, rounds: int, plot: str | None
 ) -> dict[str, Any]:
-    """Measures, shows, draws, and gives what goes to JSON."""
-    best = rates(device)
+    """Measure, print, plot; return the results as JSON."""
+    peak = rates(device)
     measured, notes = _measured(names, device, dtype, rounds)
     console = Console(highlight=False)
     on = torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu()
-    moved, made = best.bandwidth / 1e9, best.products[dtype] / 1e9
+    bandwidth, products = peak.bandwidth / 1e9, peak.products[dtype] / 1e9
     console.print(
-        f"{on}: medians of {rounds} rounds; a copy moves {moved:,.0f} GB/s, products run at "
-        f"{made:,.0f} Gop/s",
+        f"{on}: medians of {rounds} rounds; a copy moves {bandwidth:,.0f} GB/s, products run at "
+        f"{products:,.0f} Gop/s",
         markup=False,
     )
-    _show(console, measured, best, dtype)
+    _show(console, measured, peak, dtype)
     for note in notes:
         console.print(note, style="dim", markup=False)
     if plot:
         _draw(plot, measured, on)
-    cases = [_as_json(case, figures, best, dtype) for case, figures in measured]
+    cases = [_as_json(case, figures, peak, dtype) for case, figures in measured]
     return {
         "threads": torch.get_num_threads(),
-        "bandwidth_gb_s": round(best.bandwidth / 1e9, 1),
-        "products_gop_s": round(best.products[dtype] / 1e9, 1),
+        "bandwidth_gb_s": round(peak.bandwidth / 1e9, 1),
+        "products_gop_s": round(peak.products[dtype] / 1e9, 1),
         "rows": [row_of(case) for case in cases],
         "cases": cases,
         "notes": notes,
@@ -53,47 +53,47 @@ def run(
 def _measured(
     names: Sequence[str], device: torch.device, dtype: torch.dtype, rounds: int
 ) -> tuple[list[Measured], list[str]]:
-    """One operation's inputs after another's, so that memory holds those of one alone."""
-    found: list[Measured] = []
+    """Measure operation by operation, so that memory holds the inputs of one only."""
+    results: list[Measured] = []
     notes: list[str] = []
     with track("measuring", len(names), unit="kernels") as advance:
         for name in names:
             module = importlib.import_module(f"patchmill.benchmarks.operations.{name}")
             for case in module.cases(device, dtype):
-                figures, its_notes = measure(case, device, rounds)
-                found.append((case, figures))
-                notes += its_notes
+                figures, case_notes = measure(case, device, rounds)
+                results.append((case, figures))
+                notes += case_notes
             advance(1)
-    return found, notes
+    return results, notes
 
 
-def _show(console: Console, measured: Sequence[Measured], best: Rates, dtype: torch.dtype) -> None:
+def _show(console: Console, measured: Sequence[Measured], peak: Rates, dtype: torch.dtype) -> None:
     for case, figures in measured:
         console.print(f"\n[bold]{case.operation}[/], {case.shape}")
         table = report.new_table("", "ms", "spread", "x eager", "extra MiB", "floor / time")
         for column in table.columns[1:]:
             column.min_width = 9
         for figure in figures:
-            its = figure.seconds
+            seconds = figure.seconds
             table.add_row(
                 figure.contender,
-                f"[bold]{1e3 * its.median:,.2f}[/]",
-                f"{its.spread:.0%}",
+                f"[bold]{1e3 * seconds.median:,.2f}[/]",
+                f"{seconds.spread:.0%}",
                 f"{figure.speedup.median:,.2f}",
                 f"{figure.mebibytes:,.1f}",
-                f"{_floor(case, best, dtype) / its.median:.0%}",
+                f"{_floor(case, peak, dtype) / seconds.median:.0%}",
             )
         console.print(table)
 
 
-def _floor(case: Case, best: Rates, dtype: torch.dtype) -> float:
-    return case.floor.seconds(best.bandwidth, best.products[dtype])
+def _floor(case: Case, peak: Rates, dtype: torch.dtype) -> float:
+    return case.floor.seconds(peak.bandwidth, peak.products[dtype])
 
 
 def _as_json(
-    case: Case, figures: Sequence[Figure], best: Rates, dtype: torch.dtype
+    case: Case, figures: Sequence[Figure], peak: Rates, dtype: torch.dtype
 ) -> dict[str, Any]:
-    floor = _floor(case, best, dtype)
+    floor = _floor(case, peak, dtype)
     return {
         "operation": case.operation,
         "shape": case.shape,
@@ -116,9 +116,9 @@ def _as_json(
 
 
 def row_of(case: dict[str, Any]) -> dict[str, Any]:
-    """What is quoted of a case as it goes to JSON."""
-    named = {its["name"]: its for its in case["contenders"]}
-    ours, eager = named[OURS], named[EAGER]
+    """The row of a case that documents quote."""
+    by_name = {contender["name"]: contender for contender in case["contenders"]}
+    ours, eager = by_name[OURS], by_name[EAGER]
     row = {
         "name": f"{case['operation']}, {case['shape']}",
         "ms": ours["ms"],
@@ -126,13 +126,13 @@ def row_of(case: dict[str, Any]) -> dict[str, Any]:
         "mib": ours["extra_mib"],
         "eager_mib": eager["extra_mib"],
     }
-    if COMPILED in named:
-        row["times_compiled"] = round(named[COMPILED]["ms"] / ours["ms"], 3)
+    if COMPILED in by_name:
+        row["times_compiled"] = round(by_name[COMPILED]["ms"] / ours["ms"], 3)
     return row
 
 
 def _draw(path: str, measured: Sequence[Measured], title: str) -> None:
-    """Two panels of bars: times faster than eager PyTorch, and memory beside inputs and results."""
+    """Two bar charts: speed-up over eager PyTorch, and peak memory beyond inputs and results."""
     from matplotlib.figure import Figure as Drawing
 
     drawing = Drawing(figsize=(11, 1.5 + 0.95 * len(measured)), layout="constrained")
@@ -150,7 +150,7 @@ def _draw(path: str, measured: Sequence[Measured], title: str) -> None:
     speed.set_yticks(range(len(measured)), [f"{c.operation}\n{c.shape}" for c, _ in measured])
     speed.axvline(1, color="#888888", linewidth=0.8)
     speed.set_xlabel("times as fast as eager PyTorch")
-    memory.set_xlabel("MiB beside inputs and results, at the peak")
+    memory.set_xlabel("peak MiB beyond inputs and results")
     for axes in (speed, memory):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")

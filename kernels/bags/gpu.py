@@ -1,88 +1,85 @@
-"""Bags on the GPU: one program a bag, or several where bags are few, put together in a fixed order.
+"""GPU backend of the bag loss: one program a bag or, where bags are few, several (split-K).
 
-Two runs on one kind of GPU are equal to the bit. Memory beside the results: 8 d bytes for each bag
-and, where they are few, for each program, of which there are PROGRAMS_EACH a multiprocessor.
+Splits are reduced in a fixed order: two runs on one kind of GPU are equal to the bit. Extra memory:
+8 d bytes for each bag and, where bags are few, for each program, of which there are PROGRAMS_EACH a
+multiprocessor.
 """
 
 from __future__ import annotations
 
-import contextlib
 from typing import NamedTuple
 
 import torch
 import triton
 
 from patchmill.kernels.bags import gpu_kernels as kernels
+from patchmill.kernels.common.dispatch import device_guard, multiprocessors
 
 PROGRAMS_EACH = 4  # a multiprocessor's
-LEAST_SPAN = 16  # rows: more than the 8 d bytes that are written for it are read
+LEAST_SPAN = 16  # rows of a split: more is read than the 8 d bytes that are written for it
 TILE = 4096  # numbers
 INTERPRETED_MULTIPROCESSORS = 4
 COMPILER = {"enable_fp_fusion": True}
 
 
 class Blocks(NamedTuple):
-    wide: int
+    d: int  # columns, at least d
     rows: int
     num_warps: int
 
 
 def blocks(views: int, d: int) -> Blocks:
     """The tile for rows of d numbers, and its warps: at most 32 numbers of it a thread."""
-    wide = triton.next_power_of_2(d)
-    rows = min(triton.next_power_of_2(views), max(1, TILE // wide))
-    return Blocks(wide, rows, min(16, max(1, rows * wide // 1024, wide // 512)))
+    width = triton.next_power_of_2(d)
+    rows = min(triton.next_power_of_2(views), max(1, TILE // width))
+    return Blocks(width, rows, min(16, max(1, rows * width // 1024, width // 512)))
 
 
-def span_of(views: int, bags: int, least: int, device: torch.device) -> int:
-    """Rows for one program: all of a bag, or fewer where bags are too few for all programs."""
-    each = max(1, PROGRAMS_EACH * _multiprocessors(device) // bags)
+def split_rows(views: int, bags: int, least: int, device: torch.device) -> int:
+    """Rows for one program: all of a bag, or fewer where bags are too few to fill the GPU."""
+    processors = multiprocessors(device, INTERPRETED_MULTIPROCESSORS)
+    each = max(1, PROGRAMS_EACH * processors // bags)
     return min(views, max(least, -(-views // each)))
 
 
-def forward(z: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """The loss. `kept`, [B, 2, d] or [0, 2, d], is filled for the gradient."""
+def bag_loss(z: torch.Tensor, saved: torch.Tensor) -> torch.Tensor:
+    """The loss. `saved`, [B, 2, d] or [0, 2, d], is filled for the backward pass."""
     views, bags, d = z.shape
-    wide, rows, num_warps = blocks(views, d)
+    block_d, rows, num_warps = blocks(views, d)
     losses = torch.empty(bags, dtype=torch.float32, device=z.device)
-    scale, keep = -1 / (views * bags), len(kept) > 0
-    shape = {"D": d, "WIDE": wide, "num_warps": num_warps, **COMPILER}
-    span = span_of(views, bags, LEAST_SPAN, z.device)
+    scale, save = -1 / (views * bags), len(saved) > 0
+    shape = {"D": d, "BLOCK_D": block_d, "num_warps": num_warps, **COMPILER}
+    span = split_rows(views, bags, LEAST_SPAN, z.device)
     splits = -(-views // span)
-    with _on(z):
+    with device_guard(z):
         if splits == 1:
-            kernels.whole[(bags,)](
-                z, kept, losses, *z.stride()[:2], views, scale, ROWS=rows, KEEP=keep, **shape
+            kernels.forward_bag[(bags,)](
+                z, saved, losses, *z.stride()[:2], views, scale, BLOCK_ROWS=rows, SAVE=save, **shape
             )
         else:
-            parts = torch.empty(splits, bags, 2, d, dtype=torch.float32, device=z.device)
-            kernels.gather[(bags, splits)](
-                z, parts, *z.stride()[:2], views, span, ROWS=rows, **shape
+            partial = torch.empty(splits, bags, 2, d, dtype=torch.float32, device=z.device)
+            kernels.forward_split[(bags, splits)](
+                z, partial, *z.stride()[:2], views, span, BLOCK_ROWS=rows, **shape
             )
-            kernels.settle[(bags,)](parts, kept, losses, views, splits, scale, KEEP=keep, **shape)
+            kernels.reduce_splits[(bags,)](
+                partial, saved, losses, views, splits, scale, SAVE=save, **shape
+            )
         return losses.sum()
 
 
-def backward(gradient: torch.Tensor, z: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """The gradient by z, in its type; where no bags were kept, they are made anew."""
+def bag_loss_backward(
+    grad_loss: torch.Tensor, z: torch.Tensor, saved: torch.Tensor
+) -> torch.Tensor:
+    """Gradient by z, in its dtype; the bags' vectors are recomputed unless they were saved."""
     views, bags, d = z.shape
-    wide, rows, num_warps = blocks(views, d)
-    out, keep = torch.empty_like(z), len(kept) > 0
-    span = span_of(views, bags, rows, z.device) if keep else views
-    steps = (*z.stride()[:2], *out.stride()[:2])
-    with _on(z):
-        kernels.spread[(bags, -(-views // span))](
-            z, kept, gradient, out, *steps, views, span, -1 / (views * bags),
-            D=d, WIDE=wide, ROWS=rows, KEPT=keep, num_warps=num_warps, **COMPILER,
+    block_d, rows, num_warps = blocks(views, d)
+    out, has_saved = torch.empty_like(z), len(saved) > 0
+    span = split_rows(views, bags, rows, z.device) if has_saved else views
+    strides = (*z.stride()[:2], *out.stride()[:2])
+    with device_guard(z):
+        kernels.backward_split[(bags, -(-views // span))](
+            z, saved, grad_loss, out, *strides, views, span, -1 / (views * bags),
+            D=d, BLOCK_D=block_d, BLOCK_ROWS=rows, SAVED=has_saved,
+            num_warps=num_warps, **COMPILER,
         )  # fmt: skip
     return out
-
-
-def _multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return INTERPRETED_MULTIPROCESSORS
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _on(tensor: torch.Tensor) -> contextlib.AbstractContextManager[object]:
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

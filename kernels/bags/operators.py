@@ -1,4 +1,4 @@
-"""The operators behind the faces: how autograd, torch.compile and autocast see them."""
+"""Custom operators of the bag loss and the coding rate: autograd, torch.compile and autocast."""
 
 from __future__ import annotations
 
@@ -6,65 +6,61 @@ from typing import Any
 
 import torch
 
-from patchmill.kernels.bags import cpu, rate
+from patchmill.kernels.bags import gram
+from patchmill.kernels.common.dispatch import backend
 
-FEW = 8  # views of a bag whose mean a GPU makes anew for the gradient rather than keep it
+RECOMPUTE_VIEWS = 8  # up to so many views a GPU recomputes a bag's mean rather than saves it
 
 
 # ------------------------------------------------------------------------------------ bag loss
 
 
 @torch.library.custom_op("patchmill::bag_loss", mutates_args=())
-def bag_loss(z: torch.Tensor, keep: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss and, if there is something to keep for the gradient, [B, 2, d]; else [0, 2, d].
+def bag_loss(z: torch.Tensor, save: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss, and the vectors to save for the backward pass: [B, 2, d] or, if none, [0, 2, d].
 
     Numbers of a row of z, [V, B, d], must be contiguous.
     """
-    kept = _room(z, keep)
-    if not z.is_cuda:
-        return cpu.forward(z), kept
-    from patchmill.kernels.bags import gpu
-
-    return gpu.forward(z, kept), kept
+    saved = _empty_saved(z, save)
+    return backend(__package__, z).bag_loss(z, saved), saved
 
 
 @bag_loss.register_fake
-def _(z: torch.Tensor, keep: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty((), dtype=torch.float32, device=z.device), _room(z, keep)
+def _(z: torch.Tensor, save: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty((), dtype=torch.float32, device=z.device), _empty_saved(z, save)
 
 
-def _room(z: torch.Tensor, keep: bool) -> torch.Tensor:
+def _empty_saved(z: torch.Tensor, save: bool) -> torch.Tensor:
     views, bags, d = z.shape
-    kept = bags if keep and z.is_cuda and views > FEW else 0
-    return torch.empty(kept, 2, d, dtype=torch.float32, device=z.device)
+    n_saved = bags if save and z.is_cuda and views > RECOMPUTE_VIEWS else 0
+    return torch.empty(n_saved, 2, d, dtype=torch.float32, device=z.device)
 
 
 @torch.library.custom_op("patchmill::bag_loss_backward", mutates_args=())
-def bag_loss_backward(gradient: torch.Tensor, z: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """The gradient by z."""
-    if not z.is_cuda:
-        return cpu.backward(gradient, z)
-    from patchmill.kernels.bags import gpu
-
-    return gpu.backward(gradient, z, kept)
+def bag_loss_backward(
+    grad_loss: torch.Tensor, z: torch.Tensor, saved: torch.Tensor
+) -> torch.Tensor:
+    """Gradient by z."""
+    grad = backend(__package__, z).bag_loss_backward(grad_loss, z, saved)
+    return grad  # type: ignore[no-any-return]
 
 
 @bag_loss_backward.register_fake
-def _(gradient: torch.Tensor, z: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+def _(grad_loss: torch.Tensor, z: torch.Tensor, saved: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(z)
 
 
-def _save_bags(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+def _setup_bag_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     ctx.save_for_backward(inputs[0], output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
-def _pull_bags(ctx: Any, gradient: torch.Tensor | None, _: Any) -> tuple[Any, None]:
-    return None if gradient is None else bag_loss_backward(gradient, *ctx.saved_tensors), None
+def _backward_bag_loss(ctx: Any, grad_loss: torch.Tensor | None, _: Any) -> tuple[Any, None]:
+    return None if grad_loss is None else bag_loss_backward(grad_loss, *ctx.saved_tensors), None
 
 
-bag_loss.register_autograd(_pull_bags, setup_context=_save_bags)
+bag_loss.register_autograd(_backward_bag_loss, setup_context=_setup_bag_loss)
 
 
 # --------------------------------------------------------------------------------- coding rate
@@ -73,41 +69,41 @@ bag_loss.register_autograd(_pull_bags, setup_context=_save_bags)
 @torch.library.custom_op("patchmill::coding_rate", mutates_args=())
 def coding_rate(z: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The rates [V] of z, [V, B, d], and Cholesky factors [V, k, k] with k = min(B, d)."""
-    return rate.forward(z, eps)
+    return gram.coding_rate(z, eps)
 
 
 @coding_rate.register_fake
 def _(z: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
     views, images, d = z.shape
-    least = torch.sym_min(images, d)
+    side = torch.sym_min(images, d)
     rates = z.new_empty(views, dtype=torch.float32)
-    return rates, z.new_empty((views, least, least), dtype=torch.float32)
+    return rates, z.new_empty((views, side, side), dtype=torch.float32)
 
 
 @torch.library.custom_op("patchmill::coding_rate_backward", mutates_args=())
 def coding_rate_backward(
-    gradient: torch.Tensor, z: torch.Tensor, factors: torch.Tensor, eps: float
+    grad_rates: torch.Tensor, z: torch.Tensor, factors: torch.Tensor, eps: float
 ) -> torch.Tensor:
-    """The gradient by z, from one by each rate, [V]."""
-    return rate.backward(gradient, z, factors, eps)
+    """Gradient by z, from the gradients [V] by the rates."""
+    return gram.coding_rate_backward(grad_rates, z, factors, eps)
 
 
 @coding_rate_backward.register_fake
-def _(gradient: torch.Tensor, z: torch.Tensor, factors: torch.Tensor, eps: float) -> torch.Tensor:
+def _(grad_rates: torch.Tensor, z: torch.Tensor, factors: torch.Tensor, eps: float) -> torch.Tensor:
     return torch.empty_like(z)
 
 
-def _save_rates(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+def _setup_coding_rate(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     z, ctx.eps = inputs
     ctx.save_for_backward(z, output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
-def _pull_rates(ctx: Any, gradient: torch.Tensor | None, _: Any) -> tuple[Any, None]:
-    if gradient is None:
+def _backward_coding_rate(ctx: Any, grad_rates: torch.Tensor | None, _: Any) -> tuple[Any, None]:
+    if grad_rates is None:
         return None, None
-    return coding_rate_backward(gradient, *ctx.saved_tensors, ctx.eps), None
+    return coding_rate_backward(grad_rates, *ctx.saved_tensors, ctx.eps), None
 
 
-coding_rate.register_autograd(_pull_rates, setup_context=_save_rates)
+coding_rate.register_autograd(_backward_coding_rate, setup_context=_setup_coding_rate)

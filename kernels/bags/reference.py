@@ -1,14 +1,14 @@
-"""The definitions, in plain torch, for any type of number and for autograd."""
+"""Reference implementation of the bag loss and the coding rate, in plain PyTorch."""
 
 from __future__ import annotations
 
 import torch
 
-EPS = 1e-8  # the shortest length that a cosine divides by, as in torch's cosine_similarity
+EPS = 1e-8  # lower bound of the lengths that a cosine divides by, as in cosine_similarity
 
 
 def bag_loss(z: torch.Tensor) -> torch.Tensor:
-    """Minus the mean cosine of a patch's embedding and its bag's mean, of z [V, B, d].
+    """Minus the mean cosine of each patch embedding and its bag's mean; z is [V, B, d].
 
     Row z_ib is patch i of image b; the rows of an image are a bag. With the mean of a bag
     zbar_b = (1/V) sum_i z_ib, through which gradients flow, the loss is
@@ -22,11 +22,12 @@ def bag_loss(z: torch.Tensor) -> torch.Tensor:
 
 
 def unit(x: torch.Tensor) -> torch.Tensor:
+    """x / max(|x|, EPS)."""
     return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=EPS)
 
 
 def coding_rate(z: torch.Tensor, eps: float) -> torch.Tensor:
-    """How many nats B images take to be coded up to eps: [V], of the rows of each z_i, [B, d].
+    """Nats needed to code the B rows of each z_i, [B, d], up to distortion eps: [V].
 
     R_i = 1/2 logdet(I_d + d/(B eps) z_i^T z_i). Rows of one matrix are of different images.
     """
@@ -37,11 +38,11 @@ def coding_rate(z: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def logdet(matrix: torch.Tensor) -> torch.Tensor:
-    """Of symmetric positive definite matrices; NaN where they are not.
+    """Log-determinant of symmetric positive definite matrices; NaN where they are not.
 
-    torch.logdet would take their LU factors: with two threads of oneMKL, batches of matrices
-    from 300 x 300 did not return (torch 2.15).
+    torch.logdet factorises by LU, which hangs for batches of matrices from 300 x 300 on with two
+    threads of oneMKL (torch 2.15).
     """
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    found = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return torch.where(failed == 0, found, torch.nan)
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    value = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return torch.where(info == 0, value, torch.nan)

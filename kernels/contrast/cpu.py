@@ -1,8 +1,8 @@
-"""On the CPU: products of blocks by the BLAS, and a softmax that takes in one block at a time.
+"""CPU backend: block products by the BLAS and an online softmax over blocks of logits.
 
-A block of logits is made, used and overwritten in one processor's own cache. The gradient of a
-log-sum of exponentials by its query is the mean of the keys under that softmax, as attention would
-give with the keys for values: so one pass makes the loss and its gradient by the queries.
+A block of logits is made, used and overwritten in one processor's cache. The gradient of a
+log-sum-exp by its query is the softmax-weighted mean of the keys, as attention would compute with
+the keys for values: so one pass makes the loss and its gradient by the queries.
 """
 
 from __future__ import annotations
@@ -15,197 +15,205 @@ import torch
 
 from patchmill.kernels.common.jit import announce_compilation
 from patchmill.kernels.common.parallel import parallel_for
-from patchmill.kernels.contrast.cpu_loops import soften, weigh
+from patchmill.kernels.contrast.cpu_loops import exp_rows, softmax_weights
 from patchmill.kernels.contrast.pairing import QUEUE, Pairing
 
 ROWS, COLUMNS = 128, 1024  # of a block of logits, at most: half a MiB
-FEW = 192  # rows whose logits may all be in memory; sums as long come out alike in any threads
-TASKS = 16  # at least, where there are as many blocks: few queries meet the keys in so many groups
-LOWEST = -1e38  # below every logit, and yet a number: less itself it is 0
+DENSE_ROWS = 192  # with up to so many rows, all logits are in memory; also the longest such row,
+# since sums of that length come out the same whatever the number of threads
+TASKS = 16  # at least, if there are as many blocks: keys are split in groups when queries are few
+LOWEST = -1e38  # below every logit, yet finite: LOWEST - LOWEST is 0
 
-Block = tuple[torch.Tensor, slice, bool]  # rows of keys, which of them, whether companions
+Block = tuple[torch.Tensor, slice, bool]  # a set of keys, the rows of it, whether batch keys
 
 
 def forward(
     queries: torch.Tensor,
-    companions: torch.Tensor,
+    batch_keys: torch.Tensor,
     queue: torch.Tensor | None,
     temperature: float,
     pairing: Pairing,
-    gradient: bool,
+    with_grad: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Loss, log-denominators [N] and, if `gradient`, the loss's gradient by the queries [N, d].
+    """Loss, log-sum-exp [N] and, if `with_grad`, the gradient by the queries [N, d] float32.
 
-    Where the queries are their own companions, that is the gradient in both roles.
+    Where the queries are their own batch keys, the gradient is that of both roles.
     """
-    if gradient and pairing.alone and companions is queries:
-        if max(queries.shape) <= FEW:
-            return at_once(queries.float(), temperature, pairing)
-        loss, lse, _ = forward(queries, companions, None, temperature, pairing, False)
-        return loss, lse, pull(queries.float(), queries, lse, temperature, pairing, True)
+    if with_grad and pairing.excludes_self and batch_keys is queries:
+        if max(queries.shape) <= DENSE_ROWS:
+            return forward_dense(queries.float(), temperature, pairing)
+        loss, lse, _ = forward(queries, batch_keys, None, temperature, pairing, False)
+        return loss, lse, grad_keys(queries.float(), queries, lse, temperature, pairing, True)
     blocks: list[Block] = []
     if pairing.kind != QUEUE:
-        blocks += [(companions, some, True) for some in spans(len(companions), COLUMNS)]
+        blocks += [(batch_keys, rows, True) for rows in even_slices(len(batch_keys), COLUMNS)]
     if queue is not None:
-        blocks += [(queue, some, False) for some in spans(len(queue), COLUMNS)]
-    parts = list(spans(len(queries), ROWS))
-    groups = list(spans(len(blocks), -(-len(blocks) * len(parts) // TASKS)))
-    peaks, sums = torch.empty(2, len(groups), len(queries))
-    means = torch.empty(len(groups), *queries.shape) if gradient else None
+        blocks += [(queue, rows, False) for rows in even_slices(len(queue), COLUMNS)]
+    parts = list(even_slices(len(queries), ROWS))
+    groups = list(even_slices(len(blocks), -(-len(blocks) * len(parts) // TASKS)))
+    maxima, sums = torch.empty(2, len(groups), len(queries))
+    weighted = torch.empty(len(groups), *queries.shape) if with_grad else None
 
     def work(task: int) -> None:
         part, group = parts[task // len(groups)], task % len(groups)
-        mean = None if means is None else means[group, part].zero_()
-        its = softmax(queries, part, blocks[groups[group]], 1 / temperature, pairing, mean)
-        peaks[group, part], sums[group, part] = its
+        out = None if weighted is None else weighted[group, part].zero_()
+        maxima[group, part], sums[group, part] = online_softmax(
+            queries, part, blocks[groups[group]], 1 / temperature, pairing, out
+        )
 
     with announce_compilation():
         parallel_for(work, len(parts) * len(groups))
-    return merged(queries, pairing.targets(companions), temperature, pairing, peaks, sums, means)
+    positives = pairing.mean_positives(batch_keys)
+    return reduce_groups(queries, positives, temperature, pairing, maxima, sums, weighted)
 
 
-def merged(
+def reduce_groups(
     queries: torch.Tensor,
-    targets: torch.Tensor,
+    positives: torch.Tensor,
     temperature: float,
     pairing: Pairing,
-    peaks: torch.Tensor,
+    maxima: torch.Tensor,
     sums: torch.Tensor,
-    means: torch.Tensor | None,
+    weighted: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What `forward` gives, of groups of keys: their peaks and sums [groups, N], `softmax` each."""
-    aims = torch.linalg.vecdot(queries.float(), targets).div_(temperature)
-    peak = peaks.amax(0)
-    if pairing.kind == QUEUE:  # its target is in a query's denominator, too
-        peak = torch.maximum(peak, aims)
-    shrink = peaks.sub_(peak).exp_()
-    own = (aims - peak).exp_()
-    total = sums.mul_(shrink).sum(0)
+    """`forward`'s results from what `online_softmax` gave for each group of keys.
+
+    maxima and sums are [groups, N], weighted [groups, N, d]; positives [N, d] are each query's mean
+    positive.
+    """
+    positive_logits = torch.linalg.vecdot(queries.float(), positives).div_(temperature)
+    row_max = maxima.amax(0)
+    if pairing.kind == QUEUE:  # the positive is in the softmax of its query, but in no block
+        row_max = torch.maximum(row_max, positive_logits)
+    rescale = maxima.sub_(row_max).exp_()
+    positive_exp = (positive_logits - row_max).exp_()
+    total = sums.mul_(rescale).sum(0)
     if pairing.kind == QUEUE:
-        total += own
-    height = total.log()
-    loss, lse = (height + (peak - aims)).mean(), height + peak
-    if means is None:
-        return loss, lse, targets.new_empty(0, targets.shape[1])
-    slope = means.mul_(shrink[:, :, None]).sum(0)
+        total += positive_exp
+    log_total = total.log()
+    loss, lse = (log_total + (row_max - positive_logits)).mean(), log_total + row_max
+    if weighted is None:
+        return loss, lse, positives.new_empty(0, positives.shape[1])
+    grad = weighted.mul_(rescale[:, :, None]).sum(0)
     if pairing.kind == QUEUE:
-        slope.addcmul_(own[:, None], targets)
-    slope.div_(total[:, None]).sub_(targets)
-    return loss, lse, slope.div_(len(queries) * temperature)
+        grad.addcmul_(positive_exp[:, None], positives)
+    grad.div_(total[:, None]).sub_(positives)
+    return loss, lse, grad.div_(len(queries) * temperature)
 
 
-def at_once(
+def forward_dense(
     queries: torch.Tensor, temperature: float, pairing: Pairing
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What `forward` gives of queries that are their own companions."""
-    targets = pairing.targets(queries)
+    """`forward` for few queries that are their own batch keys, with all logits in memory."""
+    positives = pairing.mean_positives(queries)
     logits = torch.mm(queries, queries.T).div_(temperature).fill_diagonal_(-torch.inf)
     lse = logits.logsumexp(1)
-    loss = (lse - torch.linalg.vecdot(queries, targets).div_(temperature)).mean()
-    chances = logits.sub_(lse[:, None]).exp_()
-    slope = torch.addmm(targets, chances + chances.T, queries, beta=-2)
-    return loss, lse, slope.div_(len(queries) * temperature)
+    loss = (lse - torch.linalg.vecdot(queries, positives).div_(temperature)).mean()
+    weights = logits.sub_(lse[:, None]).exp_()
+    grad = torch.addmm(positives, weights + weights.T, queries, beta=-2)
+    return loss, lse, grad.div_(len(queries) * temperature)
 
 
-def softmax(
+def online_softmax(
     queries: torch.Tensor,
     part: slice,
     blocks: Sequence[Block],
     scale: float,
     pairing: Pairing,
-    mean: torch.Tensor | None,
+    weighted: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest logit of each query, and the sum of exponentials of all less that one.
+    """Row maximum and sum of exp(logit - maximum) of some queries, over all blocks of keys.
 
-    To `mean`, if given, are added the keys, each times its exponential.
+    Adds exp(logit - maximum) * key to `weighted`, [rows, d], if given.
     """
     rows = queries[part].float()
-    peak = rows.new_full((len(rows),), LOWEST)
-    total, added = torch.zeros_like(peak), torch.empty_like(peak)
+    row_max = rows.new_full((len(rows),), LOWEST)
+    total, block_sum = torch.zeros_like(row_max), torch.empty_like(row_max)
     memory = rows.new_empty(len(rows) * COLUMNS)
-    for keys, block, companions in blocks:
-        some = keys[block].float()
-        products = product(rows, some, memory)
-        if companions:
-            leave_out(products, pairing, part, block)
-        higher = torch.maximum(peak, products.amax(1).mul_(scale))
-        shrink = peak.sub_(higher).exp_()
-        soften(products.numpy(), np.float32(scale), higher.numpy(), added.numpy())
-        total.mul_(shrink).add_(added)
-        if mean is not None:
-            mean.mul_(shrink[:, None]).addmm_(products, some)
-        peak = higher
-    return peak, total
+    for keys, block, are_batch_keys in blocks:
+        columns = keys[block].float()
+        products = product(rows, columns, memory)
+        if are_batch_keys:
+            mask_self(products, pairing, part, block)
+        new_max = torch.maximum(row_max, products.amax(1).mul_(scale))
+        rescale = row_max.sub_(new_max).exp_()
+        exp_rows(products.numpy(), np.float32(scale), new_max.numpy(), block_sum.numpy())
+        total.mul_(rescale).add_(block_sum)
+        if weighted is not None:
+            weighted.mul_(rescale[:, None]).addmm_(products, columns)
+        row_max = new_max
+    return row_max, total
 
 
-def pulled(
-    gradient: torch.Tensor,
+def backward_keys(
+    grad_loss: torch.Tensor,
     queries: torch.Tensor,
     keys: torch.Tensor | None,
     lse: torch.Tensor,
     temperature: float,
     pairing: Pairing,
-    companions: bool,
+    are_batch_keys: bool,
 ) -> torch.Tensor:
-    """The gradient by the keys, which are the companions or the queue.
+    """Gradient by `keys`, in their dtype: the batch keys (`are_batch_keys`) or the queue.
 
-    Without `keys` the queries are their own companions: the gradient by them, in both roles.
+    Without `keys` the queries are their own batch keys: the gradient by them, in both roles.
     """
-    near = queries if keys is None else keys
-    meant = pairing if companions else None
-    out = pull(queries.float(), near, lse, temperature, meant, keys is None)
-    return out.mul_(gradient).to(near.dtype)
+    both_roles = keys is None
+    keys = queries if keys is None else keys
+    key_pairing = pairing if are_batch_keys else None
+    out = grad_keys(queries.float(), keys, lse, temperature, key_pairing, both_roles)
+    return out.mul_(grad_loss).to(keys.dtype)
 
 
-def pull(
+def grad_keys(
     queries: torch.Tensor,
     keys: torch.Tensor,
     lse: torch.Tensor,
     temperature: float,
     pairing: Pairing | None,
-    mutual: bool,
+    both_roles: bool,
 ) -> torch.Tensor:
-    """The loss's gradient by the keys, float32; if `mutual`, these are the queries: in both roles.
+    """The loss's gradient by the keys, float32; `both_roles`: keys are the queries too.
 
-    `pairing` is that of companions, None for a queue.
+    `pairing` is that of batch keys, None for a queue.
     """
     out = torch.zeros(keys.shape, dtype=torch.float32)
-    blocks, scale = list(spans(len(keys), ROWS)), np.float32(1 / temperature)
+    blocks, scale = list(even_slices(len(keys), ROWS)), np.float32(1 / temperature)
 
     def work(task: int) -> None:
         block = blocks[task]
-        near = keys[block].float()
-        memory = near.new_empty(len(near) * COLUMNS)
-        others = lse[block if mutual else slice(0)].numpy()
-        for part in spans(len(queries), COLUMNS):
-            some = queries[part]
-            products = product(near, some, memory)
+        rows = keys[block].float()
+        memory = rows.new_empty(len(rows) * COLUMNS)
+        row_lse = lse[block if both_roles else slice(0)].numpy()
+        for part in even_slices(len(queries), COLUMNS):
+            columns = queries[part]
+            products = product(rows, columns, memory)
             if pairing is not None:
-                leave_out(products.T, pairing, part, block)
-            weigh(products.numpy(), scale, lse[part].numpy(), others)
-            out[block].addmm_(products, some)
+                mask_self(products.T, pairing, part, block)
+            softmax_weights(products.numpy(), scale, lse[part].numpy(), row_lse)
+            out[block].addmm_(products, columns)
 
     with announce_compilation():
         parallel_for(work, len(blocks))
     if pairing is not None:
-        pairing.subtract_pull(out, queries, 2 if mutual else 1)
+        pairing.subtract_positives(out, queries, 2 if both_roles else 1)
     return out.div_(len(queries) * temperature)
 
 
 def product(left: torch.Tensor, right: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
-    """Of all rows of both, in that memory."""
+    """left @ right.T, written to the given memory."""
     out = memory[: len(left) * len(right)].view(len(left), len(right))
     return torch.mm(left, right.T, out=out)
 
 
-def leave_out(logits: torch.Tensor, pairing: Pairing, queries: slice, companions: slice) -> None:
-    """A query among the companions."""
-    for square in pairing.diagonals(queries, companions) if pairing.alone else ():
+def mask_self(logits: torch.Tensor, pairing: Pairing, queries: slice, batch_keys: slice) -> None:
+    """-inf where a query meets itself among the batch keys."""
+    for square in pairing.self_blocks(queries, batch_keys) if pairing.excludes_self else ():
         logits[square].diagonal().fill_(-torch.inf)
 
 
-def spans(count: int, most: int) -> Iterator[slice]:
-    """[0, count) in slices of at most `most`, all of them as long as the others, or one longer."""
+def even_slices(count: int, most: int) -> Iterator[slice]:
+    """[0, count) in slices of at most `most`, whose lengths differ by at most one."""
     pieces = -(-count // most)
     bounds = [count * piece // pieces for piece in range(pieces + 1)] if pieces else [0]
     return (slice(*pair) for pair in itertools.pairwise(bounds))

@@ -1,227 +1,257 @@
-"""On the GPU: a softmax over spans of the keys at once, put together in a fixed order.
+"""GPU backend: the keys are split over programs (split-K), which are reduced in a fixed order.
 
-Spans (split keys) keep all multiprocessors busy where the queries are few. Up to WIDEST numbers a
-row, one pass over the keys makes the loss and its gradient by the queries; beyond that the gradient
-takes a second one. Two runs on one kind of GPU are equal to the bit.
+Splits keep all multiprocessors busy where the queries are few. Up to MAX_FUSED numbers a row, one
+pass over the keys makes the loss and its gradient by the queries; beyond that the gradient takes a
+second pass. Two runs on one kind of GPU are equal to the bit.
 
-Memory beside the results: 4 bytes for each number of the queries and of those keys that want a
-gradient, times the spans; there are spans only as long as all of them are no more than BLOCKS_EACH
-blocks a multiprocessor, which are 17 MB on an H100 with 128 numbers a row.
+Extra memory: 4 bytes for each number of the queries, and of those keys that require a gradient, for
+each split; keys are split only until there are BLOCKS_EACH blocks a multiprocessor, which are 17 MB
+on an H100 with 128 numbers a row.
 """
 
 from __future__ import annotations
 
-import contextlib
-from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
 import triton
 
+from patchmill.kernels.common.dispatch import device_guard, multiprocessors
 from patchmill.kernels.contrast import gpu_kernels as kernels
 from patchmill.kernels.contrast.pairing import QUEUE, Pairing
 
 LOG2_E = 1.4426950408889634
-BLOCKS_EACH = 2  # a multiprocessor's, at the most: what fits beside one another
+BLOCKS_EACH = 2  # a multiprocessor's, at the most: as many as fit at once
 INTERPRETED_MULTIPROCESSORS = 4
-WIDEST = 256  # numbers of a row whose sums registers hold
+MAX_FUSED = 256  # numbers of a row whose gradient is accumulated in registers
 PRECISION = "tf32x3"  # three products of TF32 for one of float32: nearly all of its digits
 COMPILER = {"enable_fp_fusion": True}
 
-Sets = list[tuple[torch.Tensor, bool]]  # keys, and whether a query leaves itself out of them
-Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # peaks, sums [splits, N], means or any
+KeySets = list[tuple[torch.Tensor, bool]]  # keys, and whether queries leave themselves out
+Partial = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # row maxima, row sums, weighted keys
 
 
 class Blocks(NamedTuple):
-    rows: int
-    columns: int
-    deep: int  # numbers of a row that are multiplied at a time
-    wide: int  # that are summed up at a time
+    m: int  # rows of a block of logits
+    n: int  # its columns
+    k: int  # numbers of a row multiplied at a time
+    d: int  # numbers of a row accumulated at a time
     num_warps: int
     num_stages: int
 
 
 def blocks(d: int, rows: int, dtype: torch.dtype) -> Blocks:
-    """What fits in registers, for rows of d numbers; `wide` is d or more up to WIDEST."""
-    width = min(max(16, triton.next_power_of_2(d)), WIDEST)
+    """Block sizes that fit in registers, for rows of d numbers; `Blocks.d` >= d up to MAX_FUSED."""
+    width = min(max(16, triton.next_power_of_2(d)), MAX_FUSED)
     if dtype == torch.float32:  # `PRECISION` splits each operand in two: larger blocks would spill
         columns, num_warps = (16, 8) if width > 128 else (32, 4)
         return Blocks(64, columns, min(width, columns), width, num_warps, 3)
-    if d <= WIDEST and width == WIDEST:
+    if d <= MAX_FUSED and width == MAX_FUSED:
         return Blocks(64, 64, width, width, 4, 2)
-    rows, num_warps = (64, 4) if rows <= 64 and d <= WIDEST else (128, 8)
-    return Blocks(rows, 64, width if d <= WIDEST else 64, width, num_warps, 3)
+    rows, num_warps = (64, 4) if rows <= 64 and d <= MAX_FUSED else (128, 8)
+    return Blocks(rows, 64, width if d <= MAX_FUSED else 64, width, num_warps, 3)
 
 
 def forward(
     queries: torch.Tensor,
-    companions: torch.Tensor,
+    batch_keys: torch.Tensor,
     queue: torch.Tensor | None,
     temperature: float,
     pairing: Pairing,
-    gradient: bool,
+    with_grad: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `cpu.forward`."""
-    sets = [] if pairing.kind == QUEUE else [(companions, pairing.alone)]
+    """Loss, log-sum-exp and gradient by the queries; the contract of `cpu.forward`."""
+    sets = [] if pairing.kind == QUEUE else [(batch_keys, pairing.excludes_self)]
     if queue is not None and len(queue):
         sets.append((queue, False))
     sizes = blocks(queries.shape[1], len(queries), queries.dtype)
-    with _on(queries):
-        in_one = gradient and sizes.wide >= queries.shape[1]
-        parts = _gather(queries, sets, temperature, pairing, sizes, in_one)
-        loss, lse, slope = _settle(parts, queries, companions, temperature, pairing, in_one)
-        if gradient and not in_one:
-            summed = [
-                _pull(queries, keys, lse, None, temperature, pairing, alone, sizes)
-                for keys, alone in sets
+    with device_guard(queries):
+        fused = with_grad and sizes.d >= queries.shape[1]
+        partial = _forward_splits(queries, sets, temperature, pairing, sizes, fused)
+        loss, lse, grad = _reduce_splits(partial, queries, batch_keys, temperature, pairing, fused)
+        if with_grad and not fused:
+            sums = [
+                _backward_splits(
+                    queries, keys, lse, None, temperature, pairing, excludes_self, sizes
+                )
+                for keys, excludes_self in sets
             ]
-            every = summed[0] if len(summed) == 1 else torch.cat(summed)
-            slope = _finish_queries(every, queries, companions, lse, temperature, pairing)
-    return loss, lse, slope
+            every = sums[0] if len(sums) == 1 else torch.cat(sums)
+            grad = _reduce_grad_queries(every, queries, batch_keys, lse, temperature, pairing)
+    return loss, lse, grad
 
 
-def pulled(
-    gradient: torch.Tensor,
+def backward_keys(
+    grad_loss: torch.Tensor,
     queries: torch.Tensor,
     keys: torch.Tensor | None,
     lse: torch.Tensor,
     temperature: float,
     pairing: Pairing,
-    companions: bool,
+    are_batch_keys: bool,
 ) -> torch.Tensor:
-    """As `cpu.pulled`."""
-    near = queries if keys is None else keys
-    if not len(near):
-        return torch.empty_like(near)
-    sizes = blocks(queries.shape[1], len(near), queries.dtype)
-    row_lse = lse if keys is None else None
-    alone = companions and pairing.alone
-    with _on(queries):
-        summed = _pull(near, queries, row_lse, lse, temperature, pairing, alone, sizes)
-        return _finish_keys(
-            summed, near, queries, gradient, temperature, pairing, companions, keys is None
+    """Gradient by the keys; the contract of `cpu.backward_keys`."""
+    both_roles = keys is None
+    keys = queries if keys is None else keys
+    if not len(keys):
+        return torch.empty_like(keys)
+    sizes = blocks(queries.shape[1], len(keys), queries.dtype)
+    row_lse = lse if both_roles else None
+    excludes_self = are_batch_keys and pairing.excludes_self
+    with device_guard(queries):
+        sums = _backward_splits(
+            keys, queries, row_lse, lse, temperature, pairing, excludes_self, sizes
+        )
+        return _reduce_grad_keys(
+            sums, keys, queries, grad_loss, temperature, pairing, are_batch_keys, both_roles
         )
 
 
-def _gather(
-    queries: torch.Tensor, sets: Sets, temperature: float, pairing: Pairing, sizes: Blocks,
-    means: bool,
-) -> Parts:  # fmt: skip
+def _forward_splits(
+    queries: torch.Tensor,
+    sets: KeySets,
+    temperature: float,
+    pairing: Pairing,
+    sizes: Blocks,
+    fused: bool,
+) -> Partial:
     n, d = queries.shape
-    spread = [spans(len(keys), n, sizes, queries.device) for keys, _ in sets]
-    splits = sum(count for _, count in spread)
-    peaks = queries.new_empty(splits, n, dtype=torch.float32)
-    sums = torch.empty_like(peaks)
-    parts = queries.new_empty(splits, n, d, dtype=torch.float32) if means else peaks
+    layout = [split_size(len(keys), n, sizes, queries.device) for keys, _ in sets]
+    splits = sum(count for _, count in layout)
+    row_maxima = queries.new_empty(splits, n, dtype=torch.float32)
+    row_sums = torch.empty_like(row_maxima)
+    weighted = row_maxima  # not written
+    if fused:
+        weighted = queries.new_empty(splits, n, d, dtype=torch.float32)
     first = 0
-    for (keys, alone), (span, count) in zip(sets, spread, strict=True):
-        kernels.gather[(triton.cdiv(n, sizes.rows), count)](
-            queries, keys, peaks, sums, parts, n, len(keys), span, first, LOG2_E / temperature,
+    for (keys, excludes_self), (span, count) in zip(sets, layout, strict=True):
+        kernels.forward_split[(triton.cdiv(n, sizes.m), count)](
+            queries, keys, row_maxima, row_sums, weighted,
+            n, len(keys), span, first, LOG2_E / temperature,
             pairing.local, pairing.total, pairing.offset,
-            D=d, DEEP=sizes.deep, WIDE=sizes.wide, ROWS=sizes.rows, COLUMNS=sizes.columns,
-            ALONE=alone, MEAN=means, PRECISION=PRECISION, num_warps=sizes.num_warps,
-            num_stages=sizes.num_stages, **COMPILER,
+            D=d, BLOCK_K=sizes.k, BLOCK_D=sizes.d, BLOCK_M=sizes.m, BLOCK_N=sizes.n,
+            EXCLUDE_SELF=excludes_self, WITH_GRAD=fused, PRECISION=PRECISION,
+            num_warps=sizes.num_warps, num_stages=sizes.num_stages, **COMPILER,
         )  # fmt: skip
         first += count
-    return peaks, sums, parts
+    return row_maxima, row_sums, weighted
 
 
-def _settle(
-    parts: Parts, queries: torch.Tensor, companions: torch.Tensor, temperature: float,
-    pairing: Pairing, means: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    (n, d), splits = queries.shape, len(parts[0])
+def _reduce_splits(
+    partial: Partial,
+    queries: torch.Tensor,
+    batch_keys: torch.Tensor,
+    temperature: float,
+    pairing: Pairing,
+    fused: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    (n, d), splits = queries.shape, len(partial[0])
     losses = queries.new_empty(n, dtype=torch.float32)
     lse = torch.empty_like(losses)
-    slope = queries.new_empty(n if means else 0, d, dtype=torch.float32)
+    grad = queries.new_empty(n if fused else 0, d, dtype=torch.float32)
     block = row_block(d, splits)
-    kernels.settle[(n,)](
-        *parts, queries, companions, losses, lse, slope, n, splits, LOG2_E / temperature,
-        1 / (n * temperature), pairing.local, pairing.total, pairing.offset,
-        VIEWS=pairing.views, D=d, WIDE=block.wide, SPLITS=triton.next_power_of_2(splits),
-        BUNCH=block.bunch, ALONE=pairing.alone, OWN=pairing.kind == QUEUE, MEAN=means,
+    kernels.reduce_splits[(n,)](
+        *partial, queries, batch_keys, losses, lse, grad,
+        n, splits, LOG2_E / temperature, 1 / (n * temperature),
+        pairing.local, pairing.total, pairing.offset,
+        VIEWS=pairing.views, D=d, BLOCK_D=block.d, BLOCK_SPLITS=triton.next_power_of_2(splits),
+        UNROLL=block.unroll, EXCLUDE_SELF=pairing.excludes_self,
+        ADD_POSITIVE=pairing.kind == QUEUE, WITH_GRAD=fused,
         num_warps=block.num_warps, **COMPILER,
     )  # fmt: skip
-    return losses.mean(), lse, slope
+    return losses.mean(), lse, grad
 
 
-def _pull(
-    rows: torch.Tensor, columns: torch.Tensor,
-    row_lse: torch.Tensor | None, column_lse: torch.Tensor | None,
-    temperature: float, pairing: Pairing, alone: bool, sizes: Blocks,
-) -> torch.Tensor:  # fmt: skip
-    """[splits, rows, d]; log-denominators belong to whichever of the two are queries."""
+def _backward_splits(
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    row_lse: torch.Tensor | None,
+    column_lse: torch.Tensor | None,
+    temperature: float,
+    pairing: Pairing,
+    excludes_self: bool,
+    sizes: Blocks,
+) -> torch.Tensor:
+    """[splits, rows, d] float32; a log-sum-exp belongs to whichever of the two are queries."""
     n, d = rows.shape
-    span, splits = spans(len(columns), n, sizes, rows.device)
+    span, splits = split_size(len(columns), n, sizes, rows.device)
     out = rows.new_empty(splits, n, d, dtype=torch.float32)
-    kernels.pull[(triton.cdiv(n, sizes.rows), splits, triton.cdiv(d, sizes.wide))](
-        rows, columns, row_lse, column_lse, out, n, len(columns), span, LOG2_E / temperature,
+    kernels.backward_split[(triton.cdiv(n, sizes.m), splits, triton.cdiv(d, sizes.d))](
+        rows, columns, row_lse, column_lse, out,
+        n, len(columns), span, LOG2_E / temperature,
         pairing.local, pairing.total, pairing.offset,
-        D=d, DEEP=sizes.deep, WIDE=sizes.wide, ROWS=sizes.rows, COLUMNS=sizes.columns,
-        BY_ROW=row_lse is not None, BY_COLUMN=column_lse is not None, ALONE=alone,
-        PRECISION=PRECISION, num_warps=sizes.num_warps, num_stages=sizes.num_stages, **COMPILER,
+        D=d, BLOCK_K=sizes.k, BLOCK_D=sizes.d, BLOCK_M=sizes.m, BLOCK_N=sizes.n,
+        ROW_QUERIES=row_lse is not None, COLUMN_QUERIES=column_lse is not None,
+        EXCLUDE_SELF=excludes_self, PRECISION=PRECISION,
+        num_warps=sizes.num_warps, num_stages=sizes.num_stages, **COMPILER,
     )  # fmt: skip
     return out
 
 
-def _finish_queries(
-    summed: torch.Tensor, queries: torch.Tensor, companions: torch.Tensor, lse: torch.Tensor,
-    temperature: float, pairing: Pairing,
-) -> torch.Tensor:  # fmt: skip
+def _reduce_grad_queries(
+    sums: torch.Tensor,
+    queries: torch.Tensor,
+    batch_keys: torch.Tensor,
+    lse: torch.Tensor,
+    temperature: float,
+    pairing: Pairing,
+) -> torch.Tensor:
     out = torch.empty(queries.shape, dtype=torch.float32, device=queries.device)
     n, d = queries.shape
-    block = row_block(d, len(summed))
-    kernels.finish[(n,)](
-        summed, queries, companions, lse, None, out, n, len(summed), LOG2_E / temperature,
-        1 / (n * temperature), 1 / pairing.positives, pairing.local, pairing.total, pairing.offset,
-        VIEWS=pairing.views, D=d, WIDE=block.wide, BUNCH=block.bunch, ALONE=pairing.alone,
-        PEERS=True, OWN=pairing.kind == QUEUE, num_warps=block.num_warps, **COMPILER,
+    block = row_block(d, len(sums))
+    kernels.reduce_gradient[(n,)](
+        sums, queries, batch_keys, lse, None, out,
+        n, len(sums), LOG2_E / temperature, 1 / (n * temperature), 1 / pairing.n_positives,
+        pairing.local, pairing.total, pairing.offset,
+        VIEWS=pairing.views, D=d, BLOCK_D=block.d, UNROLL=block.unroll,
+        EXCLUDE_SELF=pairing.excludes_self, SUBTRACT_POSITIVES=True,
+        ADD_POSITIVE=pairing.kind == QUEUE, num_warps=block.num_warps, **COMPILER,
     )  # fmt: skip
     return out
 
 
-def _finish_keys(
-    summed: torch.Tensor, keys: torch.Tensor, queries: torch.Tensor, gradient: torch.Tensor,
-    temperature: float, pairing: Pairing, companions: bool, both: bool,
-) -> torch.Tensor:  # fmt: skip
-    """Of keys that are queries too (`both`), positives pay once for each of the two."""
+def _reduce_grad_keys(
+    sums: torch.Tensor,
+    keys: torch.Tensor,
+    queries: torch.Tensor,
+    grad_loss: torch.Tensor,
+    temperature: float,
+    pairing: Pairing,
+    are_batch_keys: bool,
+    both_roles: bool,
+) -> torch.Tensor:
+    """[keys, d]; keys that are queries too (`both_roles`) lose their positives twice."""
     out, (n, d) = torch.empty_like(keys), keys.shape
-    block, pay = row_block(d, len(summed)), (2 if both else 1) / pairing.positives
-    kernels.finish[(n,)](
-        summed, keys, queries, summed, gradient, out, n, len(summed), 0.0,
-        1 / (len(queries) * temperature), pay, pairing.total, pairing.local, -pairing.offset,
-        VIEWS=pairing.views, D=d, WIDE=block.wide, BUNCH=block.bunch, ALONE=pairing.alone,
-        PEERS=companions, OWN=False, num_warps=block.num_warps, **COMPILER,
+    block = row_block(d, len(sums))
+    positive_weight = (2 if both_roles else 1) / pairing.n_positives
+    kernels.reduce_gradient[(n,)](
+        sums, keys, queries, sums, grad_loss, out,
+        n, len(sums), 0.0, 1 / (len(queries) * temperature), positive_weight,
+        pairing.total, pairing.local, -pairing.offset,
+        VIEWS=pairing.views, D=d, BLOCK_D=block.d, UNROLL=block.unroll,
+        EXCLUDE_SELF=pairing.excludes_self, SUBTRACT_POSITIVES=are_batch_keys,
+        ADD_POSITIVE=False, num_warps=block.num_warps, **COMPILER,
     )  # fmt: skip
     return out
 
 
-def spans(count: int, rows: int, sizes: Blocks, device: torch.device) -> tuple[int, int]:
-    """How long spans of `count` columns are, in whole blocks, and how many: one wave of blocks."""
-    beside = BLOCKS_EACH * multiprocessors(device) // triton.cdiv(rows, sizes.rows)
-    span = triton.cdiv(triton.cdiv(count, max(beside, 1)), sizes.columns) * sizes.columns
+def split_size(count: int, rows: int, sizes: Blocks, device: torch.device) -> tuple[int, int]:
+    """Columns of a split, in whole blocks, and splits of `count` columns: one wave of blocks."""
+    processors = multiprocessors(device, INTERPRETED_MULTIPROCESSORS)
+    wanted = BLOCKS_EACH * processors // triton.cdiv(rows, sizes.m)
+    span = triton.cdiv(triton.cdiv(count, max(wanted, 1)), sizes.n) * sizes.n
     return span, triton.cdiv(count, span)
 
 
-def multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return INTERPRETED_MULTIPROCESSORS
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
 class RowBlock(NamedTuple):
-    """For kernels that put one row together out of its splits."""
+    """Sizes for the kernels that reduce one row over its splits."""
 
-    wide: int
-    bunch: int
+    d: int
+    unroll: int  # splits read at a time
     num_warps: int
 
 
 def row_block(d: int, splits: int) -> RowBlock:
-    wide = triton.next_power_of_2(d)
-    bunch = min(triton.next_power_of_2(splits), max(4096 // wide, 1), 16)
-    return RowBlock(wide, bunch, min(max(wide * bunch // 512, 1), 8))
-
-
-def _on(tensor: torch.Tensor) -> AbstractContextManager[object]:
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+    width = triton.next_power_of_2(d)
+    unroll = min(triton.next_power_of_2(splits), max(4096 // width, 1), 16)
+    return RowBlock(width, unroll, min(max(width * unroll // 512, 1), 8))

@@ -1,45 +1,45 @@
-"""The operators behind the losses: how autograd, torch.compile and autocast see them."""
+"""Custom operators of the losses: autograd, torch.compile and autocast."""
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from patchmill.kernels.contrast import cpu
+from patchmill.kernels.common.dispatch import backend
 from patchmill.kernels.contrast.pairing import QUEUE, Pairing
 
-FORWARD = """(Tensor queries, Tensor? companions, Tensor? queue, float temperature, str kind,
-int views, int total, int offset, bool gradient) -> (Tensor, Tensor, Tensor)"""
-PULLED = """(Tensor gradient, Tensor queries, Tensor? keys, Tensor lse, float temperature, str kind,
-int views, int total, int offset, bool companions) -> Tensor"""
+FORWARD = """(Tensor queries, Tensor? batch_keys, Tensor? queue, float temperature, str kind,
+int views, int total, int offset, bool with_grad) -> (Tensor, Tensor, Tensor)"""
+BACKWARD_KEYS = """(Tensor grad_loss, Tensor queries, Tensor? keys, Tensor lse, float temperature,
+str kind, int views, int total, int offset, bool are_batch_keys) -> Tensor"""
 
 
 @torch.library.custom_op("patchmill::contrast", mutates_args=(), schema=FORWARD)
 def forward(
     queries: torch.Tensor,
-    companions: torch.Tensor | None,
+    batch_keys: torch.Tensor | None,
     queue: torch.Tensor | None,
     temperature: float,
     kind: str,
     views: int,
     total: int,
     offset: int,
-    gradient: bool,
+    with_grad: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Loss [], log-denominators [N], gradient by the queries [N, d] or, unless asked for, [0, d].
+    """Loss [], log-sum-exp [N], gradient by the queries [N, d] or, unless `with_grad`, [0, d].
 
-    Queries, companions and queue are of rows, [., d]. Without `companions` the queries are their
-    own: the gradient in both roles may be asked for on a CPU, and is made by `pulled` elsewhere.
+    Queries, batch keys and queue are rows, [., d]. Without `batch_keys` the queries are their own:
+    on a CPU `with_grad` then gives the gradient in both roles; on a GPU use `backward_keys`.
     """
     pairing = Pairing(kind, views, len(queries) // views, total, offset)
     queries = queries.contiguous()
-    keys = queries if companions is None else companions.contiguous()
+    keys = queries if batch_keys is None else batch_keys.contiguous()
     queue = None if queue is None else queue.contiguous()
+    implementation = backend(__package__, queries)
     with torch.autocast(queries.device.type, enabled=False):
-        made = _on(queries).forward(queries, keys, queue, temperature, pairing, gradient)
-    return made  # type: ignore[no-any-return]
+        results = implementation.forward(queries, keys, queue, temperature, pairing, with_grad)
+    return results  # type: ignore[no-any-return]
 
 
 @forward.register_fake
@@ -52,9 +52,9 @@ def _(queries: torch.Tensor, *others: Any) -> tuple[torch.Tensor, torch.Tensor, 
     )
 
 
-@torch.library.custom_op("patchmill::contrast_pulled", mutates_args=(), schema=PULLED)
-def pulled(
-    gradient: torch.Tensor,
+@torch.library.custom_op("patchmill::contrast_backward_keys", mutates_args=(), schema=BACKWARD_KEYS)
+def backward_keys(
+    grad_loss: torch.Tensor,
     queries: torch.Tensor,
     keys: torch.Tensor | None,
     lse: torch.Tensor,
@@ -63,80 +63,75 @@ def pulled(
     views: int,
     total: int,
     offset: int,
-    companions: bool,
+    are_batch_keys: bool,
 ) -> torch.Tensor:
-    """The gradient by keys, which are the companions or the queue; see `cpu.pulled`."""
+    """Gradient by the keys, which are the batch keys or the queue; see `cpu.backward_keys`."""
     pairing = Pairing(kind, views, len(queries) // views, total, offset)
     queries = queries.contiguous()
     keys = None if keys is None else keys.contiguous()
+    implementation = backend(__package__, queries)
     with torch.autocast(queries.device.type, enabled=False):
-        made = _on(queries).pulled(gradient, queries, keys, lse, temperature, pairing, companions)
-    return made  # type: ignore[no-any-return]
+        grad = implementation.backward_keys(
+            grad_loss, queries, keys, lse, temperature, pairing, are_batch_keys
+        )
+    return grad  # type: ignore[no-any-return]
 
 
-@pulled.register_fake
+@backward_keys.register_fake
 def _(
-    gradient: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor | None, *_: Any
+    grad_loss: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor | None, *_: Any
 ) -> torch.Tensor:
     like = queries if keys is None else keys
     return torch.empty(like.shape, dtype=like.dtype, device=like.device)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    queries, companions, queue, *ctx.settings, _ = inputs
-    _, lse, slope = output
-    ctx.save_for_backward(queries, companions, queue, lse, slope)
-    ctx.mark_non_differentiable(lse, slope)
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    queries, batch_keys, queue, *ctx.settings, _ = inputs
+    _, lse, grad_queries = output
+    ctx.save_for_backward(queries, batch_keys, queue, lse, grad_queries)
+    ctx.mark_non_differentiable(lse, grad_queries)
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, gradient: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
-    wanted, unasked = ctx.needs_input_grad[:3], [None] * 6
-    if gradient is None:
-        return None, None, None, *unasked
-    queries, companions, queue, lse, slope = ctx.saved_tensors
+def _backward(ctx: Any, grad_loss: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
+    needs_grad, no_grads = ctx.needs_input_grad[:3], [None] * 6
+    if grad_loss is None:
+        return None, None, None, *no_grads
+    queries, batch_keys, queue, lse, grad_queries = ctx.saved_tensors
 
-    def pull(keys: torch.Tensor | None, are_companions: bool) -> torch.Tensor:
-        made = pulled(gradient, queries, keys, lse, *ctx.settings, are_companions)
-        return made  # type: ignore[no-any-return]
+    def by_keys(keys: torch.Tensor | None, are_batch_keys: bool) -> torch.Tensor:
+        grad = backward_keys(grad_loss, queries, keys, lse, *ctx.settings, are_batch_keys)
+        return grad  # type: ignore[no-any-return]
 
-    by_queries = by_companions = by_queue = None
-    if wanted[0]:
-        by_queries = _slid(slope, gradient, queries) if len(slope) else pull(None, True)
-    if wanted[1]:
-        if ctx.settings[1] == QUEUE:
-            by_companions = _own(gradient, queries, companions, lse, ctx.settings[0])
+    by_queries = by_batch_keys = by_queue = None
+    if needs_grad[0]:
+        if len(grad_queries):  # made by the forward pass
+            by_queries = (grad_queries * grad_loss).to(queries.dtype)
         else:
-            by_companions = pull(companions, True)
-    if wanted[2]:
-        by_queue = pull(queue, False)
-    return by_queries, by_companions, by_queue, *unasked
+            by_queries = by_keys(None, True)
+    if needs_grad[1]:
+        temperature, kind, *_ = ctx.settings
+        if kind == QUEUE:
+            by_batch_keys = _grad_positives(grad_loss, queries, batch_keys, lse, temperature)
+        else:
+            by_batch_keys = by_keys(batch_keys, True)
+    if needs_grad[2]:
+        by_queue = by_keys(queue, False)
+    return by_queries, by_batch_keys, by_queue, *no_grads
 
 
-def _slid(slope: torch.Tensor, gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return (slope * gradient).to(like.dtype)
-
-
-def _own(
-    gradient: torch.Tensor,
+def _grad_positives(
+    grad_loss: torch.Tensor,
     queries: torch.Tensor,
     positives: torch.Tensor,
     lse: torch.Tensor,
     temperature: float,
 ) -> torch.Tensor:
-    """The gradient by positives that are in the denominator of their own query alone."""
+    """Gradient by positives that are in the softmax of their own query only (QUEUE)."""
     rows = queries.float()
-    chance = ((rows * positives.float()).sum(1) / temperature - lse).exp()
-    pull = (chance - 1) * (gradient / (len(rows) * temperature))
-    return (pull[:, None] * rows).to(positives.dtype)
+    probability = ((rows * positives.float()).sum(1) / temperature - lse).exp()
+    factor = (probability - 1) * (grad_loss / (len(rows) * temperature))
+    return (factor[:, None] * rows).to(positives.dtype)
 
 
-forward.register_autograd(_backward, setup_context=_save)
-
-
-def _on(tensor: torch.Tensor) -> ModuleType:
-    if not tensor.is_cuda:
-        return cpu
-    from patchmill.kernels.contrast import gpu
-
-    return gpu
+forward.register_autograd(_backward, setup_context=_setup_context)

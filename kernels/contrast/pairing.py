@@ -1,4 +1,4 @@
-"""`Pairing`: which keys are whose positives, and which are left out of whose denominators."""
+"""`Pairing`: which keys are a query's positives, and which ones its softmax leaves out."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 import torch
 
-QUEUE = "queue"  # denominators over a query's own companion and the queue
-BATCH = "batch"  # over all companions and the queue
-VIEWS = "views"  # over all companions but the query itself; there is no queue
+QUEUE = "queue"  # softmax over a query's own positive and the queue
+BATCH = "batch"  # over all batch keys and the queue
+VIEWS = "views"  # over all batch keys but the query itself; there is no queue
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Queries are `views` x `local` images, flattened, and companions `views` x `total`.
+    """Queries are [views, local] images, flattened, and batch keys [views, total], flattened.
 
-    Image b of the queries is image `offset` + b of the companions. Positives of a query are the
-    companions that show its image; for VIEWS all of them but the one of its own view, which is
-    the query itself.
+    Image b of the queries is image `offset` + b of the batch keys. The positives of a query are the
+    batch keys that show its image; for VIEWS without the one of its own view, which is the query
+    itself.
     """
 
     kind: str
@@ -28,42 +28,49 @@ class Pairing:
     offset: int
 
     @property
-    def queries(self) -> int:
+    def n_queries(self) -> int:
         return self.views * self.local
 
     @property
-    def alone(self) -> bool:
+    def excludes_self(self) -> bool:
         return self.kind == VIEWS
 
     @property
-    def positives(self) -> int:
-        """How many each query has."""
-        return self.views - self.alone
+    def n_positives(self) -> int:
+        """Positives of each query."""
+        return self.views - self.excludes_self
 
-    def diagonals(self, queries: slice, companions: slice) -> Iterator[tuple[slice, slice]]:
-        """Within a block of logits, the squares on whose diagonals queries meet themselves."""
+    def self_blocks(self, queries: slice, batch_keys: slice) -> Iterator[tuple[slice, slice]]:
+        """Sub-blocks of a block of logits on whose diagonals queries meet themselves."""
         for view in range(queries.start // self.local, -(-queries.stop // self.local)):
-            ahead = view * (self.total - self.local) + self.offset  # of its number as a query
-            first = max(queries.start, view * self.local, companions.start - ahead)
-            last = min(queries.stop, (view + 1) * self.local, companions.stop - ahead)
+            shift = view * (self.total - self.local) + self.offset  # batch-key row - query row
+            first = max(queries.start, view * self.local, batch_keys.start - shift)
+            last = min(queries.stop, (view + 1) * self.local, batch_keys.stop - shift)
             if first < last:
                 yield (
                     slice(first - queries.start, last - queries.start),
-                    slice(first + ahead - companions.start, last + ahead - companions.start),
+                    slice(first + shift - batch_keys.start, last + shift - batch_keys.start),
                 )
 
-    def targets(self, companions: torch.Tensor) -> torch.Tensor:
-        """[queries, d]: the mean of each query's positives."""
-        shown = companions.view(self.views, self.total, -1)
-        shown = shown[:, self.offset : self.offset + self.local].float()
-        return self._others(shown).flatten(0, 1)
+    def mean_positives(self, batch_keys: torch.Tensor) -> torch.Tensor:
+        """[queries, d] float32: the mean of each query's positives."""
+        by_view = batch_keys.view(self.views, self.total, -1)
+        by_view = by_view[:, self.offset : self.offset + self.local].float()
+        return self._mean_other_views(by_view).flatten(0, 1)
 
-    def subtract_pull(self, out: torch.Tensor, queries: torch.Tensor, weight: float) -> None:
-        """From companions, [companions, d], the share of each query whose positive they are."""
-        place = out.view(self.views, self.total, -1)[:, self.offset : self.offset + self.local]
-        place.sub_(self._others(queries.view(self.views, self.local, -1)), alpha=weight)
+    def subtract_positives(
+        self, grad_keys: torch.Tensor, queries: torch.Tensor, weight: float
+    ) -> None:
+        """Subtract from a batch key's gradient, [batch keys, d], the queries it is a positive of.
 
-    def _others(self, shown: torch.Tensor) -> torch.Tensor:
-        if not self.alone:
-            return shown
-        return (shown.sum(0) - shown).div_(self.positives)
+        Queries count `weight` / n_positives each.
+        """
+        grad = grad_keys.view(self.views, self.total, -1)
+        grad = grad[:, self.offset : self.offset + self.local]
+        grad.sub_(self._mean_other_views(queries.view(self.views, self.local, -1)), alpha=weight)
+
+    def _mean_other_views(self, rows: torch.Tensor) -> torch.Tensor:
+        """Mean over the other views of [views, local, d]; the rows themselves for one positive."""
+        if not self.excludes_self:
+            return rows
+        return (rows.sum(0) - rows).div_(self.n_positives)

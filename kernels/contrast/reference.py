@@ -1,4 +1,4 @@
-"""What the losses are: plain torch, every logit in memory, differentiable by autograd."""
+"""Reference implementation of the losses in plain PyTorch, with all logits in memory."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def info_nce(
 ) -> torch.Tensor:
     """MoCo: mean over i of  -log( exp(q_i.p_i / T) / (exp(q_i.p_i / T) + sum_j exp(q_i.k_j / T)) ).
 
-    With `in_batch` the positives of the other rows, p_j for all j != i, count as keys too.
+    With `in_batch`, the positives of the other rows, p_j for all j != i, are keys too.
     """
-    right = (queries * positives).sum(1, keepdim=True)
-    logits = torch.cat([right, queries @ keys.T], dim=1) / temperature
+    positive = (queries * positives).sum(1, keepdim=True)
+    logits = torch.cat([positive, queries @ keys.T], dim=1) / temperature
     if in_batch:
         others = queries @ positives.T / temperature
         others = others.masked_fill(torch.eye(len(others), device=others.device).bool(), -torch.inf)
@@ -46,6 +46,6 @@ def nt_xent(
     column = torch.arange(views * total, device=z.device)
     itself = column == (view * total + image)[:, None]
     positive = (column % total == image[:, None]) & ~itself
-    partition = logits.masked_fill(itself, -torch.inf).logsumexp(1)
-    right = logits.masked_fill(~positive, 0).sum(1) / (views - 1)
-    return (partition - right).mean()
+    log_sum_exp = logits.masked_fill(itself, -torch.inf).logsumexp(1)
+    positive_logits = logits.masked_fill(~positive, 0).sum(1) / (views - 1)
+    return (log_sum_exp - positive_logits).mean()

@@ -1,9 +1,9 @@
-"""On the CPU: products of blocks by the BLAS, searched while they are in the processor's cache.
+"""CPU backend: block products by the BLAS, reduced to best matches while they are in the cache.
 
-Neighbouring pairs are multiplied together where their maps lie evenly in memory, as they do for a
-batch whose pairs are listed image by image or view by view: nothing is gathered for it.
+Neighbouring pairs are multiplied in one batched product where their maps lie at even strides in
+memory, as for a batch whose pairs are listed image by image or view by view: nothing is gathered.
 
-Each block is one thread's: results are the same to the bit, whatever the number of threads.
+Each block belongs to one thread: results are the same to the bit, whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -17,141 +17,149 @@ from patchmill.kernels.common import jit
 from patchmill.kernels.common.floats16 import as_numpy
 from patchmill.kernels.common.parallel import parallel_for, parallel_ranges
 from patchmill.kernels.matching import cpu_loops as loops
-from patchmill.kernels.matching.kept import Kept
+from patchmill.kernels.matching.saved import Saved
 
 ROWS = 256  # tokens of a in a block of products
 NUMBERS = 1 << 16  # in a block, at most
 PAIRS = 8  # in a block, at most
-CONVERTED = 1 << 16  # numbers of maps that a thread makes float32 at once
+CONVERTED = 1 << 16  # numbers of maps that a thread converts to float32 at a time
 
 
-def best(
-    a: torch.Tensor, b: torch.Tensor, of_a: torch.Tensor, of_b: torch.Tensor
+def best_matches(
+    a: torch.Tensor, b: torch.Tensor, a_index: torch.Tensor, b_index: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    found = search(a, b, of_a, of_b, scales(a), scales(b))
-    return found.best_a, found.place_a.long(), found.best_b, found.place_b.long()
+    """Similarity and argmax (int64) for the tokens of a, and those for the tokens of b."""
+    best = search(a, b, a_index, b_index, inverse_norms(a), inverse_norms(b))
+    return best.max_a, best.argmax_a.long(), best.max_b, best.argmax_b.long()
 
 
 def correspond(
     student: torch.Tensor,
     teacher: torch.Tensor,
-    of_student: torch.Tensor,
-    of_teacher: torch.Tensor,
+    student_index: torch.Tensor,
+    teacher_index: torch.Tensor,
     keep: int,
-) -> tuple[torch.Tensor, Kept]:
-    scale_a, scale_b = scales(student), scales(teacher)
-    found = search(student, teacher, of_student, of_teacher, scale_a, scale_b)
-    mean_a, partner_a = select(found.best_a, found.place_a, keep)
-    mean_b, partner_b = select(found.best_b, found.place_b, keep)
-    kept = Kept(partner_a, found.best_a, partner_b, found.best_b, scale_a, scale_b)
-    return (mean_a + mean_b) / -2, kept
+) -> tuple[torch.Tensor, Saved]:
+    """Losses [R], and what the backward pass needs."""
+    inverse_norm_a, inverse_norm_b = inverse_norms(student), inverse_norms(teacher)
+    best = search(student, teacher, student_index, teacher_index, inverse_norm_a, inverse_norm_b)
+    mean_a, match_a = top_k(best.max_a, best.argmax_a, keep)
+    mean_b, match_b = top_k(best.max_b, best.argmax_b, keep)
+    saved = Saved(match_a, best.max_a, match_b, best.max_b, inverse_norm_a, inverse_norm_b)
+    return (mean_a + mean_b) / -2, saved
 
 
-def select(
-    similarity: torch.Tensor, place: torch.Tensor, keep: int
+def top_k(
+    similarity: torch.Tensor, argmax: torch.Tensor, k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean of each row's `keep` best, and their places; -1 for the others."""
-    highest, which = similarity.sort(dim=1, descending=True, stable=True)
-    which = which[:, :keep]
-    partner = torch.full_like(place, -1).scatter_(1, which, place.gather(1, which))
-    return highest[:, :keep].mean(1), partner
+    """Mean of each row's k best similarities, and their matches; -1 for the other tokens."""
+    ranked, tokens = similarity.sort(dim=1, descending=True, stable=True)
+    tokens = tokens[:, :k]
+    match = torch.full_like(argmax, -1).scatter_(1, tokens, argmax.gather(1, tokens))
+    return ranked[:, :k].mean(1), match
 
 
-def scales(maps: torch.Tensor) -> torch.Tensor:
-    """What makes a token's norm 1: 0 for those of norm 0, NaN where there is no finite norm."""
-    found = torch.empty(maps.shape[:2])
-    blocks = list(spans(len(maps), at_once(maps)))
+def inverse_norms(maps: torch.Tensor) -> torch.Tensor:
+    """1 / norm of each token: 0 for a norm of 0, NaN where the norm is not finite."""
+    norms = torch.empty(maps.shape[:2])
+    blocks = list(slices(len(maps), max(1, CONVERTED // max(maps[:1].numel(), 1))))
 
     def work(task: int) -> None:
-        some = blocks[task]
-        torch.linalg.vector_norm(maps[some].float(), dim=2, out=found[some])
+        block = blocks[task]
+        torch.linalg.vector_norm(maps[block].float(), dim=2, out=norms[block])
 
     parallel_for(work, len(blocks))
-    found.masked_fill_(found.isinf(), torch.nan)
-    return found.reciprocal_().masked_fill_(found.isinf(), 0)
+    norms.masked_fill_(norms.isinf(), torch.nan)
+    return norms.reciprocal_().masked_fill_(norms.isinf(), 0)
 
 
-class Found(NamedTuple):
-    best_a: torch.Tensor  # [R, A] float32
-    place_a: torch.Tensor  # [R, A] int32
-    best_b: torch.Tensor  # [R, B]
-    place_b: torch.Tensor
+class Best(NamedTuple):
+    """Best similarity of each token so far, and the token it is with."""
+
+    max_a: torch.Tensor  # [R, A] float32
+    argmax_a: torch.Tensor  # [R, A] int32
+    max_b: torch.Tensor  # [R, B]
+    argmax_b: torch.Tensor
 
 
 def search(
     a: torch.Tensor,
     b: torch.Tensor,
-    of_a: torch.Tensor,
-    of_b: torch.Tensor,
-    scale_a: torch.Tensor,
-    scale_b: torch.Tensor,
-) -> Found:
-    check_range(of_a, len(a), "first")
-    check_range(of_b, len(b), "second")
-    found = Found(*nothing(len(of_a), a.shape[1]), *nothing(len(of_b), b.shape[1]))
+    a_index: torch.Tensor,
+    b_index: torch.Tensor,
+    inverse_norm_a: torch.Tensor,
+    inverse_norm_b: torch.Tensor,
+) -> Best:
+    """Best matches of all pairs, block by block."""
+    check_range(a_index, len(a), "first")
+    check_range(b_index, len(b), "second")
+    best = Best(*empty_best(len(a_index), a.shape[1]), *empty_best(len(b_index), b.shape[1]))
     rows = min(a.shape[1], ROWS)
     columns = min(b.shape[1], NUMBERS // rows)
-    most = max(1, min(PAIRS, NUMBERS // (rows * columns)))
-    every = list(runs(of_a, of_b, most))
+    most_pairs = max(1, min(PAIRS, NUMBERS // (rows * columns)))
+    runs = list(pair_runs(a_index, b_index, most_pairs))
 
     def work(task: int) -> None:
-        memory = torch.empty(most * rows * columns)
-        for left in spans(a.shape[1], rows):
-            for right in spans(b.shape[1], columns):
-                take_in(every[task], a, b, left, right, scale_a, scale_b, found, memory)
+        memory = torch.empty(most_pairs * rows * columns)
+        for block_a in slices(a.shape[1], rows):
+            for block_b in slices(b.shape[1], columns):
+                search_block(
+                    runs[task], a, b, block_a, block_b, inverse_norm_a, inverse_norm_b, best, memory
+                )
 
     with jit.announce_compilation():
-        parallel_for(work, len(every))
-    for similarity in (found.best_a, found.best_b):
+        parallel_for(work, len(runs))
+    for similarity in (best.max_a, best.max_b):  # loops rank NaN as infinity
         similarity.masked_fill_(similarity == torch.inf, torch.nan)
-    return found
+    return best
 
 
-def take_in(
-    run: Run,
+def search_block(
+    run: PairRun,
     a: torch.Tensor,
     b: torch.Tensor,
     rows: slice,
     columns: slice,
-    scale_a: torch.Tensor,
-    scale_b: torch.Tensor,
-    found: Found,
+    inverse_norm_a: torch.Tensor,
+    inverse_norm_b: torch.Tensor,
+    best: Best,
     memory: torch.Tensor,
 ) -> None:
-    """A block of products: of these tokens, for all pairs of a run."""
-    near, far = run.of_a(a[:, rows]), run.of_b(b[:, columns])
-    shape = len(near), near.shape[1], far.shape[1]
+    """Products of a block of tokens, for all pairs of a run, reduced into `best`."""
+    maps_a, maps_b = run.of_a(a[:, rows]), run.of_b(b[:, columns])
+    shape = len(maps_a), maps_a.shape[1], maps_b.shape[1]
     products = memory[: shape[0] * shape[1] * shape[2]].view(shape)
-    torch.bmm(near, far.mT, out=products)
-    scale_a = run.of_a(scale_a[:, rows]).contiguous()  # loops are compiled for contiguous arrays
-    scale_b = run.of_b(scale_b[:, columns]).contiguous()
-    arrays = [array.numpy() for array in (products, scale_a, scale_b, *found)]
-    loops.take_in(*arrays, run.pairs.start, rows.start, columns.start)
+    torch.bmm(maps_a, maps_b.mT, out=products)
+    # Loops are compiled for contiguous arrays.
+    inverse_norm_a = run.of_a(inverse_norm_a[:, rows]).contiguous()
+    inverse_norm_b = run.of_b(inverse_norm_b[:, columns]).contiguous()
+    arrays = [array.numpy() for array in (products, inverse_norm_a, inverse_norm_b, *best)]
+    loops.update_best(*arrays, run.pairs.start, rows.start, columns.start)
 
 
-class Run(NamedTuple):
-    """Pairs whose maps lie at even distances in memory, or are the same one."""
+class PairRun(NamedTuple):
+    """Consecutive pairs whose maps lie at even strides in memory, or are the same one."""
 
     pairs: slice
     first: tuple[int, int]  # the maps of the first pair
     step: tuple[int, int]  # from one pair's maps to the next one's
 
     def of_a(self, maps: torch.Tensor) -> torch.Tensor:
-        return self._of(maps, 0)
+        return self._select(maps, 0)
 
     def of_b(self, maps: torch.Tensor) -> torch.Tensor:
-        return self._of(maps, 1)
+        return self._select(maps, 1)
 
-    def _of(self, maps: torch.Tensor, side: int) -> torch.Tensor:
+    def _select(self, maps: torch.Tensor, side: int) -> torch.Tensor:
         count, first, step = self.pairs.stop - self.pairs.start, self.first[side], self.step[side]
         if step == 0:
             return maps[first].float().expand(count, *maps.shape[1:])
         return maps[first : first + step * (count - 1) + 1 : step].float()
 
 
-def runs(of_a: torch.Tensor, of_b: torch.Tensor, most: int) -> Iterator[Run]:
+def pair_runs(a_index: torch.Tensor, b_index: torch.Tensor, most: int) -> Iterator[PairRun]:
     """All pairs, in their order, in runs of at most `most`."""
-    pairs = list(zip(of_a.tolist(), of_b.tolist(), strict=True))
+    pairs = list(zip(a_index.tolist(), b_index.tolist(), strict=True))
     steps = [(a - c, b - d) for (a, b), (c, d) in zip(pairs[1:], pairs[:-1], strict=True)]
     start = 0
     while start < len(pairs):
@@ -160,50 +168,49 @@ def runs(of_a: torch.Tensor, of_b: torch.Tensor, most: int) -> Iterator[Run]:
             step = steps[start]
             while stop < min(len(pairs), start + most) and steps[stop - 1] == step:
                 stop += 1
-        yield Run(slice(start, stop), pairs[start], step)
+        yield PairRun(slice(start, stop), pairs[start], step)
         start = stop
 
 
-def nothing(rows: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    found = torch.full((rows, tokens), -torch.inf)
-    return found, torch.zeros((rows, tokens), dtype=torch.int32)
+def empty_best(pairs: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """-inf and index 0: every cosine is better."""
+    similarity = torch.full((pairs, tokens), -torch.inf)
+    return similarity, torch.zeros((pairs, tokens), dtype=torch.int32)
 
 
-def check_range(maps: torch.Tensor, count: int, which: str) -> None:
-    if len(maps) and not 0 <= maps.min() <= maps.max() < count:
+def check_range(index: torch.Tensor, count: int, which: str) -> None:
+    """Raise ValueError if a pair's map does not exist."""
+    if len(index) and not 0 <= index.min() <= index.max() < count:
         raise ValueError(
             f"the {which} of each pair must be the number of a map, 0 to {count - 1}, not "
-            f"{int(maps.min())} to {int(maps.max())}"
+            f"{int(index.min())} to {int(index.max())}"
         )
 
 
 # ---------------------------------------------------------------------------------------- gradients
 
 
-def pulled(
+def correspond_backward(
     weight: torch.Tensor,
     student: torch.Tensor,
     teacher: torch.Tensor,
-    of_student: torch.Tensor,
-    of_teacher: torch.Tensor,
-    kept: Kept,
+    student_index: torch.Tensor,
+    teacher_index: torch.Tensor,
+    saved: Saved,
 ) -> torch.Tensor:
-    """The gradient by the student, for losses that are sums of cosines, each pair's by `weight`."""
+    """Gradient by the student of sums of kept cosines, each pair's times `weight` [R]."""
     out = torch.empty_like(student)
-    order = of_student.argsort(stable=True)
-    ends = torch.searchsorted(of_student[order], torch.arange(len(student) + 1))
-    given = out, student, teacher, weight, of_teacher, order, ends, *kept
-    arrays = [as_numpy(tensor) for tensor in given]
+    order = student_index.argsort(stable=True)
+    offsets = torch.searchsorted(student_index[order], torch.arange(len(student) + 1))
+    args = out, student, teacher, weight, teacher_index, order, offsets, *saved
+    arrays = [as_numpy(tensor) for tensor in args]
     with jit.announce_compilation():
-        parallel_ranges(lambda start, stop: loops.pull(*arrays, start, stop), len(student))
+        parallel_ranges(
+            lambda start, stop: loops.correspond_backward(*arrays, start, stop), len(student)
+        )
     return out
 
 
-def at_once(maps: torch.Tensor) -> int:
-    """How many maps."""
-    return max(1, CONVERTED // max(maps[:1].numel(), 1))
-
-
-def spans(count: int, length: int) -> Iterator[slice]:
+def slices(count: int, length: int) -> Iterator[slice]:
     """[0, count) in slices of at most `length`."""
     return (slice(start, min(start + length, count)) for start in range(0, count, max(length, 1)))

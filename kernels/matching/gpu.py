@@ -1,40 +1,40 @@
-"""On the GPU: a tile of cosines lives in registers, and only the best of it leaves them.
+"""GPU backend: a tile of cosines lives in registers, and only its maxima leave them.
 
-One pass: a block finds the final matches of its tokens of a, and for those of b the best among its
-tokens of a, a part that a second kernel puts together. A second pass with a and b exchanged would
-need no parts, but multiply everything twice to save 8 bytes for each token of b and tile: a 32nd or
-64th of the cosines. Two runs on one kind of GPU are equal to the bit.
+One pass: a program makes the final matches of its tokens of a and, for those of b, the best among
+its tokens of a, which a second kernel reduces over the tiles. A second pass with a and b exchanged
+would need no partial results, but multiply everything twice to save 8 bytes for each token of b and
+tile: a 32nd or 64th of the cosines. Two runs on one kind of GPU are equal to the bit.
 """
 
 from __future__ import annotations
 
-import contextlib
 from typing import NamedTuple
 
 import torch
 import triton
 
+from patchmill.kernels.common.dispatch import device_guard
 from patchmill.kernels.matching import gpu_kernels as kernels
-from patchmill.kernels.matching.kept import Kept
+from patchmill.kernels.matching.saved import Saved
 
 COMPILER = {"enable_fp_fusion": True}
 PRECISION = "tf32x3"  # three products of TF32 for one of float32: nearly all of its digits
-MEASURED = 4096  # numbers in a block of `measure`
-SETTLED = 1024  # tokens in a block of `settle`
-CHOSEN = 64  # tokens that are compared with as many at a time
-SEARCHED = 256  # partners of a map that `pull` looks through at a time
+NORM_TILE = 4096  # numbers in a tile of `inverse_norms`
+REDUCE_BLOCK = 1024  # tokens in a block of `reduce_tiles`
+TOP_K_BLOCK = 64  # tokens that `top_k_loss` compares with as many at a time
+SEARCH_BLOCK = 256  # matches that `backward_token` looks through at a time
 
 
 class Blocks(NamedTuple):
-    rows: int
-    columns: int
-    deep: int  # numbers of a token that are multiplied at a time
+    m: int  # tokens of a
+    n: int  # tokens of b at a time
+    k: int  # numbers of a token multiplied at a time
     num_warps: int
     num_stages: int
 
 
-# Of `match`, by whether a map of a has more than 64 tokens, and numbers have 4 bytes: the largest
-# that need no more registers than there are.
+# For `match_tile`, by whether a map of a has more than 64 tokens, and numbers have 4 bytes: the
+# largest that fit in the registers.
 BLOCKS = {
     (False, False): Blocks(64, 128, 64, 4, 3),
     (False, True): Blocks(64, 64, 32, 4, 3),
@@ -43,116 +43,120 @@ BLOCKS = {
 }
 
 
-def of_match(tokens: int, dtype: torch.dtype) -> Blocks:
+def match_blocks(tokens: int, dtype: torch.dtype) -> Blocks:
+    """Block sizes of `match_tile` for maps of a of so many tokens."""
     return BLOCKS[tokens > 64, dtype.itemsize == 4]
 
 
-def of_measure(d: int) -> dict[str, int]:
-    wide = min(triton.next_power_of_2(d), MEASURED // 4)
-    return {"D": d, "WIDE": wide, "ROWS": MEASURED // wide, "num_warps": 4}
+def norm_blocks(d: int) -> dict[str, int]:
+    """Launch options of `inverse_norms`."""
+    width = min(triton.next_power_of_2(d), NORM_TILE // 4)
+    return {"D": d, "BLOCK_D": width, "BLOCK_ROWS": NORM_TILE // width, "num_warps": 4}
 
 
-def of_pull(d: int) -> dict[str, int]:
-    wide = triton.next_power_of_2(d)
-    warps = min(8, max(1, wide // 512))
-    return {"D": d, "WIDE": wide, "BLOCK": SEARCHED, "num_warps": warps}
+def backward_blocks(d: int) -> dict[str, int]:
+    """Launch options of `backward_token`."""
+    width = triton.next_power_of_2(d)
+    warps = min(8, max(1, width // 512))
+    return {"D": d, "BLOCK_D": width, "BLOCK": SEARCH_BLOCK, "num_warps": warps}
 
 
-def best(
-    a: torch.Tensor, b: torch.Tensor, of_a: torch.Tensor, of_b: torch.Tensor
+def best_matches(
+    a: torch.Tensor, b: torch.Tensor, a_index: torch.Tensor, b_index: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    with _on(a):
-        return search(a, b, of_a, of_b, scales(a), scales(b), torch.int64)
+    """Similarities and argmax; the contract of `cpu.best_matches`."""
+    with device_guard(a):
+        return search(a, b, a_index, b_index, inverse_norms(a), inverse_norms(b), torch.int64)
 
 
 def correspond(
     student: torch.Tensor,
     teacher: torch.Tensor,
-    of_student: torch.Tensor,
-    of_teacher: torch.Tensor,
+    student_index: torch.Tensor,
+    teacher_index: torch.Tensor,
     keep: int,
-) -> tuple[torch.Tensor, Kept]:
-    with _on(student):
-        measured = scales(student), scales(teacher)
-        best_a, partner_a, best_b, partner_b = search(
-            student, teacher, of_student, of_teacher, *measured, torch.int32
+) -> tuple[torch.Tensor, Saved]:
+    """Losses, and what backward needs; the contract of `cpu.correspond`."""
+    with device_guard(student):
+        norms = inverse_norms(student), inverse_norms(teacher)
+        max_a, match_a, max_b, match_b = search(
+            student, teacher, student_index, teacher_index, *norms, torch.int32
         )
-        losses = best_a.new_empty(len(of_student))
+        losses = max_a.new_empty(len(student_index))
         if len(losses):
-            kernels.choose[(len(losses),)](
-                best_a, partner_a, best_b, partner_b, losses,
-                A=best_a.shape[1], B=best_b.shape[1], KEEP=keep, BLOCK=CHOSEN, num_warps=4,
+            kernels.top_k_loss[(len(losses),)](
+                max_a, match_a, max_b, match_b, losses,
+                A=max_a.shape[1], B=max_b.shape[1], KEEP=keep, BLOCK=TOP_K_BLOCK, num_warps=4,
                 **COMPILER,
             )  # fmt: skip
-    return losses, Kept(partner_a, best_a, partner_b, best_b, *measured)
+    return losses, Saved(match_a, max_a, match_b, max_b, *norms)
 
 
-def scales(maps: torch.Tensor) -> torch.Tensor:
-    """What makes a token's norm 1: 0 for those of norm 0, NaN where there is no finite norm."""
+def inverse_norms(maps: torch.Tensor) -> torch.Tensor:
+    """1 / norm of each token: 0 for a norm of 0, NaN where the norm is not finite."""
     count, tokens, d = maps.shape
-    found = maps.new_empty((count, tokens), dtype=torch.float32)
-    if found.numel():
-        shape = of_measure(d)
-        blocks = triton.cdiv(found.numel(), shape["ROWS"])
-        kernels.measure[(blocks,)](maps, found, found.numel(), **shape, **COMPILER)
-    return found
+    norms = maps.new_empty((count, tokens), dtype=torch.float32)
+    if norms.numel():
+        shape = norm_blocks(d)
+        programs = triton.cdiv(norms.numel(), shape["BLOCK_ROWS"])
+        kernels.inverse_norms[(programs,)](maps, norms, norms.numel(), **shape, **COMPILER)
+    return norms
 
 
 def search(
     a: torch.Tensor,
     b: torch.Tensor,
-    of_a: torch.Tensor,
-    of_b: torch.Tensor,
-    scale_a: torch.Tensor,
-    scale_b: torch.Tensor,
-    places: torch.dtype,
+    a_index: torch.Tensor,
+    b_index: torch.Tensor,
+    inverse_norm_a: torch.Tensor,
+    inverse_norm_b: torch.Tensor,
+    index_dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Cosines [R, A] and where, as `places`, of the tokens of a, and those of the tokens of b."""
-    pairs, tokens_a, tokens_b = len(of_a), a.shape[1], b.shape[1]
-    block = of_match(tokens_a, a.dtype)
-    tiles = triton.cdiv(tokens_a, block.rows)
-    best_a, best_b = (scale_a.new_empty((pairs, it)) for it in (tokens_a, tokens_b))
-    place_a, place_b = (torch.empty_like(it, dtype=places) for it in (best_a, best_b))
+    """Similarity and argmax of the tokens of a, [R, A], and those of the tokens of b, [R, B]."""
+    pairs, tokens_a, tokens_b = len(a_index), a.shape[1], b.shape[1]
+    block = match_blocks(tokens_a, a.dtype)
+    tiles = triton.cdiv(tokens_a, block.m)
+    max_a, max_b = (inverse_norm_a.new_empty((pairs, count)) for count in (tokens_a, tokens_b))
+    argmax_a, argmax_b = (torch.empty_like(best, dtype=index_dtype) for best in (max_a, max_b))
     if pairs == 0:
-        return best_a, place_a, best_b, place_b
-    parts = scale_a.new_empty((pairs, tiles, tokens_b))
-    part_places = torch.empty_like(parts, dtype=torch.int32)
-    kernels.match[(pairs * tiles,)](
-        a, b, scale_a, scale_b, of_a, of_b, best_a, place_a, parts, part_places, len(a), len(b),
+        return max_a, argmax_a, max_b, argmax_b
+    tile_max = inverse_norm_a.new_empty((pairs, tiles, tokens_b))
+    tile_argmax = torch.empty_like(tile_max, dtype=torch.int32)
+    kernels.match_tile[(pairs * tiles,)](
+        a, b, inverse_norm_a, inverse_norm_b, a_index, b_index,
+        max_a, argmax_a, tile_max, tile_argmax, len(a), len(b),
         A=tokens_a, B=tokens_b, D=a.shape[2],
-        ROWS=block.rows, COLUMNS=block.columns, DEEP=block.deep, PRECISION=PRECISION,
+        BLOCK_M=block.m, BLOCK_N=block.n, BLOCK_K=block.k, PRECISION=PRECISION,
         num_warps=block.num_warps, num_stages=block.num_stages, **COMPILER,
     )  # fmt: skip
-    kernels.settle[(triton.cdiv(best_b.numel(), SETTLED),)](
-        parts, part_places, best_b, place_b, best_b.numel(),
-        TILES=tiles, B=tokens_b, BLOCK=SETTLED, num_warps=4, **COMPILER,
+    kernels.reduce_tiles[(triton.cdiv(max_b.numel(), REDUCE_BLOCK),)](
+        tile_max, tile_argmax, max_b, argmax_b, max_b.numel(),
+        TILES=tiles, B=tokens_b, BLOCK=REDUCE_BLOCK, num_warps=4, **COMPILER,
     )  # fmt: skip
-    return best_a, place_a, best_b, place_b
+    return max_a, argmax_a, max_b, argmax_b
 
 
-def pulled(
+def correspond_backward(
     weight: torch.Tensor,
     student: torch.Tensor,
     teacher: torch.Tensor,
-    of_student: torch.Tensor,
-    of_teacher: torch.Tensor,
-    kept: Kept,
+    student_index: torch.Tensor,
+    teacher_index: torch.Tensor,
+    saved: Saved,
 ) -> torch.Tensor:
-    """As `cpu.pulled`: a block makes the gradient of one token."""
+    """Gradient by the student, one program a token; the contract of `cpu.correspond_backward`."""
     maps, tokens, d = student.shape
     out = torch.empty_like(student)
     if out.numel() == 0:
         return out
-    by_map, order = of_student.sort(stable=True)
-    ends = torch.searchsorted(by_map, torch.arange(maps + 1, device=student.device))
-    with _on(student):
-        kernels.pull[(maps * tokens,)](
-            student, teacher, kept.scale_a, kept.scale_b, of_teacher, order, ends, weight,
-            kept.partner_a, kept.similarity_a, kept.partner_b, kept.similarity_b, out, len(teacher),
-            A=tokens, B=teacher.shape[1], **of_pull(d), **COMPILER,
+    by_map, order = student_index.sort(stable=True)
+    offsets = torch.searchsorted(by_map, torch.arange(maps + 1, device=student.device))
+    with device_guard(student):
+        kernels.backward_token[(maps * tokens,)](
+            student, teacher, saved.inverse_norm_a, saved.inverse_norm_b,
+            teacher_index, order, offsets, weight,
+            saved.match_a, saved.similarity_a, saved.match_b, saved.similarity_b,
+            out, len(teacher),
+            A=tokens, B=teacher.shape[1], **backward_blocks(d), **COMPILER,
         )  # fmt: skip
     return out
-
-
-def _on(tensor: torch.Tensor) -> contextlib.AbstractContextManager[object]:
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

@@ -1,7 +1,8 @@
-"""What runs on the GPU: `measure`, `match` and `settle` find matches, `choose` keeps some.
+"""Triton kernels: `inverse_norms`, `match_tile` and `reduce_tiles` find best matches, `top_k_loss`
+keeps the best of them, `backward_token` makes the gradient.
 
-`pull` makes the gradient by those. Maps are contiguous, [count, tokens, D]. NaN is compared as
-infinity, which no cosine is. A pair's map that is not there is read as map 0, and cosines are NaN.
+Maps are contiguous, [count, tokens, D]. NaN is ranked as infinity, which no cosine reaches. A pair
+whose map does not exist reads map 0, and its cosines are NaN.
 """
 
 from __future__ import annotations
@@ -9,199 +10,263 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from patchmill.kernels.common.triton import load_tile
+
 INF = tl.constexpr(float("inf"))
 
 
 @triton.jit(do_not_specialize=["count"])
-def measure(rows, scales, count, D: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr):
-    """What makes each row's norm 1: 0 for a norm of 0, NaN for one that is not finite.
+def inverse_norms(
+    rows,  # [count, D], any dtype
+    norms,  # [count] float32, written
+    count,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+):
+    """1 / norm of each row: 0 for a norm of 0, NaN for one that is not finite.
 
     Reads every row once, writes 4 bytes for each; 2 operations a number.
     """
-    first = tl.program_id(0) * ROWS
-    squares = tl.zeros([ROWS, WIDE], tl.float32)
-    for left in range(0, D, WIDE):
-        some = _tile(rows, first, count, left, D, WIDE, ROWS).to(tl.float32)
-        squares += some * some
+    # Sum of squares.
+    first = tl.program_id(0) * BLOCK_ROWS
+    squares = tl.zeros([BLOCK_ROWS, BLOCK_D], tl.float32)
+    for left in range(0, D, BLOCK_D):
+        tile = load_tile(rows, first, count, left, D, BLOCK_D, BLOCK_ROWS).to(tl.float32)
+        squares += tile * tile
+    # Inverse square root, rounded as IEEE says.
     norm = tl.sqrt_rn(tl.sum(squares, 1))
-    scale = tl.where(norm == 0, 0.0, tl.where(norm < INF, tl.div_rn(1.0, norm), float("nan")))
-    row = first + tl.arange(0, ROWS)
-    tl.store(scales + row, scale, mask=row < count)
+    inverse = tl.where(norm == 0, 0.0, tl.where(norm < INF, tl.div_rn(1.0, norm), float("nan")))
+    row = first + tl.arange(0, BLOCK_ROWS)
+    tl.store(norms + row, inverse, mask=row < count)
 
 
 @triton.jit(do_not_specialize=["maps_a", "maps_b"])
-def match(
-    a, b, scales_a, scales_b, of_a, of_b, best_a, place_a, part_b, part_place_b, maps_a, maps_b,
-    A: tl.constexpr, B: tl.constexpr, D: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEEP: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """A tile of a pair's tokens of a, and all of its tokens of b: what is best for each.
+def match_tile(
+    a,  # [maps_a, A, D], any dtype
+    b,  # [maps_b, B, D], dtype of a
+    inverse_norm_a,  # [maps_a, A] float32
+    inverse_norm_b,  # [maps_b, B] float32
+    a_index,  # [pairs] int64: each pair's map of a
+    b_index,  # [pairs] int64
+    max_a,  # [pairs, A] float32, written
+    argmax_a,  # [pairs, A] int32 or int64, written
+    tile_max,  # [pairs, tiles, B] float32, written
+    tile_argmax,  # [pairs, tiles, B] int32, written
+    maps_a,
+    maps_b,
+    A: tl.constexpr,
+    B: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_M: tl.constexpr,  # tokens of a
+    BLOCK_N: tl.constexpr,  # tokens of b at a time
+    BLOCK_K: tl.constexpr,  # numbers of a token multiplied at a time
+    PRECISION: tl.constexpr,
+):
+    """Cosines of a tile of a pair's tokens of a with all of its tokens of b, reduced to maxima.
 
-    Final for the tokens of a; for those of b a part, [pairs, tiles, B], that `settle` puts
-    together. Reads the tile ceil(B / COLUMNS) times and all of the pair's map of b once, both
-    through the L2 cache when pairs share maps; writes 12 bytes for each token of a and 8 for each
-    of b. 2 ROWS B D operations.
+    A matrix product fused with a row and a column argmax. Row maxima are final; column maxima are
+    partial, one for each tile, and reduced by `reduce_tiles`. Reads the tile ceil(B / BLOCK_N)
+    times and all of the pair's map of b once, both through the L2 cache when pairs share maps;
+    writes 12 bytes for each token of a and 8 for each of b. 2 BLOCK_M B D operations.
     """
-    tiles: tl.constexpr = (A + ROWS - 1) // ROWS
-    pair, first = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles * ROWS
-    map_a, lost_a = _map(of_a, pair, maps_a)
-    map_b, lost_b = _map(of_b, pair, maps_b)
-    near, far = a + map_a * A * D, b + map_b * B * D
-    row = first + tl.arange(0, ROWS)
-    row_scale = tl.load(scales_a + map_a * A + row, mask=row < A, other=0.0)
-    row_scale = tl.where(lost_a | lost_b, float("nan"), row_scale)
-    best = tl.full([ROWS], -INF, tl.float32)
-    place = tl.zeros([ROWS], tl.int32)
-    part = (pair * tiles + first // ROWS) * B
-    for start in range(0, B, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
-        scale = tl.load(scales_b + map_b * B + column, mask=column < B, other=0.0)
-        cosine = tl.zeros([ROWS, COLUMNS], tl.float32)
-        for left in range(0, D, DEEP):
-            some = _tile(near, first, A, left, D, DEEP, ROWS)
-            others = _tile(far, start, B, left, D, DEEP, COLUMNS)
-            cosine = tl.dot(some, tl.trans(others), cosine, input_precision=PRECISION)
+    # This program's pair and tile of a.
+    tiles: tl.constexpr = (A + BLOCK_M - 1) // BLOCK_M
+    pair, first = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles * BLOCK_M
+    map_a, invalid_a = _map_of(a_index, pair, maps_a)
+    map_b, invalid_b = _map_of(b_index, pair, maps_b)
+    tokens_a, tokens_b = a + map_a * A * D, b + map_b * B * D
+    row = first + tl.arange(0, BLOCK_M)
+    row_scale = tl.load(inverse_norm_a + map_a * A + row, mask=row < A, other=0.0)
+    row_scale = tl.where(invalid_a | invalid_b, float("nan"), row_scale)
+    row_max = tl.full([BLOCK_M], -INF, tl.float32)
+    row_argmax = tl.zeros([BLOCK_M], tl.int32)
+    tile_offset = (pair * tiles + first // BLOCK_M) * B
+    for start in range(0, B, BLOCK_N):
+        # Cosines of one block of b.
+        column = start + tl.arange(0, BLOCK_N)
+        scale = tl.load(inverse_norm_b + map_b * B + column, mask=column < B, other=0.0)
+        cosine = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+        for left in range(0, D, BLOCK_K):
+            tile_a = load_tile(tokens_a, first, A, left, D, BLOCK_K, BLOCK_M)
+            tile_b = load_tile(tokens_b, start, B, left, D, BLOCK_K, BLOCK_N)
+            cosine = tl.dot(tile_a, tl.trans(tile_b), cosine, input_precision=PRECISION)
         cosine = cosine * row_scale[:, None] * scale[None, :]
+        # Rank NaN as infinity, tokens beyond the maps as -infinity.
         cosine = tl.where(cosine == cosine, cosine, INF)
-        there = (row < A)[:, None] & (column < B)[None, :]
-        cosine = tl.where(there, cosine, -INF)
-        top, which = tl.max(cosine, 1, return_indices=True)
-        place = tl.where(top > best, start + which, place)
-        best = tl.maximum(top, best)
-        top, which = tl.max(cosine, 0, return_indices=True)
-        tl.store(part_b + part + column, top, mask=column < B)
-        tl.store(part_place_b + part + column, first + which, mask=column < B)
-    tl.store(best_a + pair * A + row, _with_nan(best), mask=row < A)
-    tl.store(place_a + pair * A + row, place, mask=row < A)
+        exists = (row < A)[:, None] & (column < B)[None, :]
+        cosine = tl.where(exists, cosine, -INF)
+        # Running row maxima; the first of equals wins.
+        block_max, block_argmax = tl.max(cosine, 1, return_indices=True)
+        row_argmax = tl.where(block_max > row_max, start + block_argmax, row_argmax)
+        row_max = tl.maximum(block_max, row_max)
+        # Column maxima of this tile.
+        column_max, column_argmax = tl.max(cosine, 0, return_indices=True)
+        tl.store(tile_max + tile_offset + column, column_max, mask=column < B)
+        tl.store(tile_argmax + tile_offset + column, first + column_argmax, mask=column < B)
+    # Final row maxima.
+    tl.store(max_a + pair * A + row, _inf_to_nan(row_max), mask=row < A)
+    tl.store(argmax_a + pair * A + row, row_argmax, mask=row < A)
 
 
 @triton.jit(do_not_specialize=["count"])
-def settle(
-    parts, part_places, best, place, count,
-    TILES: tl.constexpr, B: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """The best of the parts, [pairs, TILES, B], of each of `count` tokens of b in all pairs.
+def reduce_tiles(
+    tile_max,  # [pairs, TILES, B] float32
+    tile_argmax,  # [pairs, TILES, B] int32
+    max_b,  # [pairs, B] float32, written
+    argmax_b,  # [pairs, B] int32 or int64, written
+    count,  # pairs * B
+    TILES: tl.constexpr,
+    B: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Reduce the column maxima of `match_tile` over the tiles, for BLOCK tokens of b.
 
-    The first of equals, as tiles are in order. Reads the parts once, writes 12 bytes a token.
+    The first of equals wins, as tiles are in order. Reads the partial maxima once, writes 12 bytes
+    a token.
     """
     token = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    seen = token < count
-    part = token // B * TILES * B + token % B
-    top = tl.full([BLOCK], -INF, tl.float32)
-    which = tl.zeros([BLOCK], tl.int32)
+    mask = token < count
+    offset = token // B * TILES * B + token % B
+    best = tl.full([BLOCK], -INF, tl.float32)
+    argmax = tl.zeros([BLOCK], tl.int32)
     for tile in range(TILES):
-        other = tl.load(parts + part + tile * B, mask=seen, other=-INF)
-        where = tl.load(part_places + part + tile * B, mask=seen, other=0)
-        which = tl.where(other > top, where, which)
-        top = tl.maximum(other, top)
-    tl.store(best + token, _with_nan(top), mask=seen)
-    tl.store(place + token, which, mask=seen)
+        cosine = tl.load(tile_max + offset + tile * B, mask=mask, other=-INF)
+        index = tl.load(tile_argmax + offset + tile * B, mask=mask, other=0)
+        argmax = tl.where(cosine > best, index, argmax)
+        best = tl.maximum(cosine, best)
+    tl.store(max_b + token, _inf_to_nan(best), mask=mask)
+    tl.store(argmax_b + token, argmax, mask=mask)
 
 
 @triton.jit
-def choose(
-    best_a, place_a, best_b, place_b, losses,
-    A: tl.constexpr, B: tl.constexpr, KEEP: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """One pair's loss; where a token is not among the KEEP best of its map, its place becomes -1.
+def top_k_loss(
+    max_a,  # [pairs, A] float32
+    match_a,  # [pairs, A] int32: argmax, overwritten by -1 where the token does not count
+    max_b,  # [pairs, B] float32
+    match_b,  # [pairs, B] int32, likewise
+    losses,  # [pairs] float32, written
+    A: tl.constexpr,
+    B: tl.constexpr,
+    KEEP: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Loss of one pair: minus the mean of the KEEP best similarities of each map (top-k).
 
     Reads 8 and writes 4 bytes for each token; A A + B B comparisons.
     """
     pair = tl.program_id(0).to(tl.int64)
-    kept = _keep(best_a + pair * A, place_a + pair * A, A, KEEP, BLOCK)
-    kept += _keep(best_b + pair * B, place_b + pair * B, B, KEEP, BLOCK)
-    tl.store(losses + pair, kept * (-0.5 / KEEP))
+    total = _top_k_sum(max_a + pair * A, match_a + pair * A, A, KEEP, BLOCK)
+    total += _top_k_sum(max_b + pair * B, match_b + pair * B, B, KEEP, BLOCK)
+    tl.store(losses + pair, total * (-0.5 / KEEP))
 
 
 @triton.jit
-def _keep(best, place, COUNT: tl.constexpr, KEEP: tl.constexpr, BLOCK: tl.constexpr):
-    """The sum of the KEEP highest of COUNT; a token is kept if fewer than KEEP come before it."""
+def _top_k_sum(
+    similarity,  # [COUNT] float32
+    match,  # [COUNT] int32, overwritten by -1 where the token is not kept
+    COUNT: tl.constexpr,
+    KEEP: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Sum of the KEEP highest of COUNT, by rank: a token is kept if fewer than KEEP precede it."""
     total = tl.zeros([BLOCK], tl.float32)
     for first in range(0, COUNT, BLOCK):
         token = first + tl.arange(0, BLOCK)
-        seen = token < COUNT
-        cosine = tl.load(best + token, mask=seen, other=-INF)
+        mask = token < COUNT
+        cosine = tl.load(similarity + token, mask=mask, other=-INF)
         rank = tl.where(cosine == cosine, cosine, INF)
+        # How many tokens are higher, or as high and before it.
         before = tl.zeros([BLOCK], tl.int32)
         for left in range(0, COUNT, BLOCK):
             other = left + tl.arange(0, BLOCK)
-            theirs = tl.load(best + other, mask=other < COUNT, other=-INF)
-            theirs = tl.where(theirs == theirs, theirs, INF)[None, :]
-            higher = theirs > rank[:, None]
-            higher = higher | ((theirs == rank[:, None]) & (other[None, :] < token[:, None]))
+            other_rank = tl.load(similarity + other, mask=other < COUNT, other=-INF)
+            other_rank = tl.where(other_rank == other_rank, other_rank, INF)[None, :]
+            higher = other_rank > rank[:, None]
+            higher = higher | ((other_rank == rank[:, None]) & (other[None, :] < token[:, None]))
             before += tl.sum(higher.to(tl.int32), 1)
-        left_out = before >= KEEP
-        tl.store(place + token, tl.full([BLOCK], -1, tl.int32), mask=seen & left_out)
-        total += tl.where(seen & (left_out == 0), cosine, 0.0)
+        dropped = before >= KEEP
+        tl.store(match + token, tl.full([BLOCK], -1, tl.int32), mask=mask & dropped)
+        total += tl.where(mask & (dropped == 0), cosine, 0.0)
     return tl.sum(total, 0)
 
 
 @triton.jit(do_not_specialize=["maps_b"])
-def pull(
-    student, teacher, scales_a, scales_b, of_b, order, ends, weights,
-    partner_a, best_a, partner_b, best_b, out, maps_b,
-    A: tl.constexpr, B: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """The gradient of one token s of the student: sum of weight (t/|t| - cos s/|s|) / |s|.
+def backward_token(
+    student,  # [maps, A, D], any dtype
+    teacher,  # [maps_b, B, D], dtype of the student
+    inverse_norm_a,  # [maps, A] float32
+    inverse_norm_b,  # [maps_b, B] float32
+    teacher_index,  # [pairs] int64: each pair's map of the teacher
+    order,  # [pairs] int64: pairs sorted by the student's map
+    offsets,  # [maps + 1] int64: where the pairs of each map begin in `order`
+    weights,  # [pairs] float32: gradient by the cosine of a match that counts
+    match_a,  # [pairs, A] int32, -1 where the token does not count
+    similarity_a,  # [pairs, A] float32
+    match_b,  # [pairs, B] int32
+    similarity_b,  # [pairs, B] float32
+    out,  # [maps, A, D], dtype of the student, written
+    maps_b,
+    A: tl.constexpr,
+    B: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,  # at least D
+    BLOCK: tl.constexpr,  # matches of the teacher looked through at a time
+):
+    """Gradient of one token s of the student: sum of weight (t/|t| - cos s/|s|) / |s|.
 
-    t are its matches that count, pair by pair, and in a pair by their place: two runs are equal to
-    the bit. Reads each t and, in each pair, the B partners of the teacher's tokens, most of them
-    from the caches; reads and writes its own row once. 2 D operations a match.
+    Gathers its matches t that count, pair by pair and in a pair by their index: no atomics, so two
+    runs are equal to the bit. Reads each t and, in each pair, the B matches of the teacher's
+    tokens, most of them from the caches; reads and writes its own row once. 2 D operations a match.
     """
     map_a, token = (tl.program_id(0) // A).to(tl.int64), tl.program_id(0) % A
-    inner = tl.arange(0, WIDE)
-    deep = inner < D
-    grown = tl.zeros([WIDE], tl.float32)
-    along = 0.0
-    for slot in range(tl.load(ends + map_a), tl.load(ends + map_a + 1)):
+    inner = tl.arange(0, BLOCK_D)
+    mask = inner < D
+    total = tl.zeros([BLOCK_D], tl.float32)
+    weighted_cosine = 0.0
+    for slot in range(tl.load(offsets + map_a), tl.load(offsets + map_a + 1)):
         pair = tl.load(order + slot)
-        map_b, _ = _map(of_b, pair, maps_b)
+        map_b, _ = _map_of(teacher_index, pair, maps_b)
         weight = tl.load(weights + pair)
-        others, scales = teacher + map_b * B * D, scales_b + map_b * B
-        other = tl.load(partner_a + pair * A + token)
+        others, scales = teacher + map_b * B * D, inverse_norm_b + map_b * B
+        # The token's own match.
+        other = tl.load(match_a + pair * A + token)
         if other >= 0:
-            along += weight * tl.load(best_a + pair * A + token)
-            row = tl.load(others + other * D + inner, mask=deep, other=0.0).to(tl.float32)
-            grown += weight * tl.load(scales + other) * row
+            weighted_cosine += weight * tl.load(similarity_a + pair * A + token)
+            row = tl.load(others + other * D + inner, mask=mask, other=0.0).to(tl.float32)
+            total += weight * tl.load(scales + other) * row
+        # The teacher's tokens whose match it is, in order.
         for first in range(0, B, BLOCK):
             column = first + tl.arange(0, BLOCK)
-            partner = tl.load(partner_b + pair * B + column, mask=column < B, other=-1)
-            mine = tl.where(partner == token, column, B)
-            other = tl.min(mine, 0)
+            match = tl.load(match_b + pair * B + column, mask=column < B, other=-1)
+            matching = tl.where(match == token, column, B)
+            other = tl.min(matching, 0)
             while other < B:
-                along += weight * tl.load(best_b + pair * B + other)
-                row = tl.load(others + other * D + inner, mask=deep, other=0.0).to(tl.float32)
-                grown += weight * tl.load(scales + other) * row
-                mine = tl.where(mine == other, B, mine)
-                other = tl.min(mine, 0)
-    scale = tl.load(scales_a + map_a * A + token)
+                weighted_cosine += weight * tl.load(similarity_b + pair * B + other)
+                row = tl.load(others + other * D + inner, mask=mask, other=0.0).to(tl.float32)
+                total += weight * tl.load(scales + other) * row
+                matching = tl.where(matching == other, B, matching)
+                other = tl.min(matching, 0)
+    # Subtract the projection on the token, divide by its norm, write.
+    scale = tl.load(inverse_norm_a + map_a * A + token)
     place = (map_a * A + token) * D + inner
-    own = tl.load(student + place, mask=deep, other=0.0).to(tl.float32)
-    found = (grown - along * scale * own) * scale
-    tl.store(out + place, found.to(out.dtype.element_ty), mask=deep)
+    own = tl.load(student + place, mask=mask, other=0.0).to(tl.float32)
+    grad = (total - weighted_cosine * scale * own) * scale
+    tl.store(out + place, grad.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _map(maps, pair, count):
-    """The number of a pair's map, and whether there is no such map."""
-    number = tl.load(maps + pair)
-    lost = (number < 0) | (number >= count)
-    return tl.where(lost, 0, number), lost
+def _map_of(
+    index,  # [pairs] int64
+    pair,
+    count,
+):
+    """A pair's map, or 0 where there is no such map, and whether there is none."""
+    number = tl.load(index + pair)
+    invalid = (number < 0) | (number >= count)
+    return tl.where(invalid, 0, number), invalid
 
 
 @triton.jit
-def _with_nan(best):
-    return tl.where(best == INF, float("nan"), best)
-
-
-@triton.jit
-def _tile(
-    base, first, count, left, D: tl.constexpr, WIDE: tl.constexpr, LONG: tl.constexpr
-):  # fmt: skip
-    """Rows from `first`, columns from `left`; zeros where there are none."""
-    step, inner = tl.arange(0, LONG), left + tl.arange(0, WIDE)
-    seen = (first + step < count)[:, None]
-    if D % WIDE:
-        seen = seen & (inner < D)[None, :]
-    start = base + tl.cast(first, tl.int64) * D
-    return tl.load(start + step[:, None] * D + inner[None, :], mask=seen, other=0.0)
+def _inf_to_nan(cosine):
+    return tl.where(cosine == INF, float("nan"), cosine)

@@ -1,35 +1,34 @@
-"""The operators behind the faces: how autograd, torch.compile and autocast see them."""
+"""Custom operators of matching: autograd, torch.compile and autocast."""
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from patchmill.kernels.matching import cpu
-from patchmill.kernels.matching.kept import Kept
+from patchmill.kernels.common.dispatch import backend
+from patchmill.kernels.matching.saved import Saved
 
 
 @torch.library.custom_op("patchmill::matching_best", mutates_args=())
-def best(
-    a: torch.Tensor, b: torch.Tensor, of_a: torch.Tensor, of_b: torch.Tensor
+def best_matches(
+    a: torch.Tensor, b: torch.Tensor, a_index: torch.Tensor, b_index: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Similarities and indices for the tokens of a, [R, A], and those for the tokens of b."""
-    a, b, of_a, of_b = _laid_out(a, b, of_a, of_b)
-    return _on(a).best(a, b, of_a, of_b)  # type: ignore[no-any-return]
+    """Similarity and argmax for the tokens of a, [R, A], and for those of b, [R, B]."""
+    args = _contiguous(a, b, a_index, b_index)
+    return backend(__package__, a).best_matches(*args)  # type: ignore[no-any-return]
 
 
-@best.register_fake
+@best_matches.register_fake
 def _(
-    a: torch.Tensor, b: torch.Tensor, of_a: torch.Tensor, of_b: torch.Tensor
+    a: torch.Tensor, b: torch.Tensor, a_index: torch.Tensor, b_index: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    sizes = (len(of_a), a.shape[1]), (len(of_a), b.shape[1])
-    of_a_token, of_b_token = (
+    sizes = (len(a_index), a.shape[1]), (len(a_index), b.shape[1])
+    for_a, for_b = (
         (a.new_empty(size, dtype=torch.float32), a.new_empty(size, dtype=torch.int64))
         for size in sizes
     )
-    return *of_a_token, *of_b_token
+    return *for_a, *for_b
 
 
 @torch.library.custom_op("patchmill::matching_correspond", mutates_args=())
@@ -37,8 +36,8 @@ def correspond(
     student: torch.Tensor,
     teacher: torch.Tensor,
     keep: int,
-    of_student: torch.Tensor,
-    of_teacher: torch.Tensor,
+    student_index: torch.Tensor,
+    teacher_index: torch.Tensor,
 ) -> tuple[
     torch.Tensor,
     torch.Tensor,
@@ -48,10 +47,10 @@ def correspond(
     torch.Tensor,
     torch.Tensor,
 ]:
-    """Losses [R], and all of `Kept`."""
-    maps = _laid_out(student, teacher, of_student, of_teacher)
-    losses, kept = _on(student).correspond(*maps, keep)
-    return losses, *kept
+    """Losses [R], and all of `Saved`."""
+    args = _contiguous(student, teacher, student_index, teacher_index)
+    losses, saved = backend(__package__, student).correspond(*args, keep)
+    return losses, *saved
 
 
 @correspond.register_fake
@@ -59,65 +58,60 @@ def _(
     student: torch.Tensor,
     teacher: torch.Tensor,
     keep: int,
-    of_student: torch.Tensor,
-    of_teacher: torch.Tensor,
+    student_index: torch.Tensor,
+    teacher_index: torch.Tensor,
 ) -> tuple[torch.Tensor, ...]:
-    rows = len(of_student)
-    found = [student.new_empty(rows, dtype=torch.float32)]
+    pairs = len(student_index)
+    results = [student.new_empty(pairs, dtype=torch.float32)]
     for maps in (student, teacher):
-        size = rows, maps.shape[1]
-        found.append(student.new_empty(size, dtype=torch.int32))
-        found.append(student.new_empty(size, dtype=torch.float32))
-    scales = [maps.new_empty(maps.shape[:2], dtype=torch.float32) for maps in (student, teacher)]
-    return *found, *scales
+        size = pairs, maps.shape[1]
+        results.append(student.new_empty(size, dtype=torch.int32))
+        results.append(student.new_empty(size, dtype=torch.float32))
+    norms = [maps.new_empty(maps.shape[:2], dtype=torch.float32) for maps in (student, teacher)]
+    return *results, *norms
 
 
-@torch.library.custom_op("patchmill::matching_pulled", mutates_args=())
-def pulled(
-    gradient: torch.Tensor,
+@torch.library.custom_op("patchmill::matching_correspond_backward", mutates_args=())
+def correspond_backward(
+    grad_losses: torch.Tensor,
     student: torch.Tensor,
     teacher: torch.Tensor,
     keep: int,
-    of_student: torch.Tensor,
-    of_teacher: torch.Tensor,
-    kept: list[torch.Tensor],
+    student_index: torch.Tensor,
+    teacher_index: torch.Tensor,
+    saved: list[torch.Tensor],
 ) -> torch.Tensor:
-    """The gradient by the student of losses whose gradient is [R]."""
-    maps = _laid_out(student, teacher, of_student, of_teacher)
-    weight = gradient.float() * (-0.5 / keep)
-    return _on(student).pulled(weight, *maps, Kept(*kept))  # type: ignore[no-any-return]
+    """Gradient by the student, from the gradients [R] by the losses."""
+    args = _contiguous(student, teacher, student_index, teacher_index)
+    weight = grad_losses.float() * (-0.5 / keep)
+    grad = backend(__package__, student).correspond_backward(weight, *args, Saved(*saved))
+    return grad  # type: ignore[no-any-return]
 
 
-@pulled.register_fake
-def _(gradient: torch.Tensor, student: torch.Tensor, *_: Any) -> torch.Tensor:
+@correspond_backward.register_fake
+def _(grad_losses: torch.Tensor, student: torch.Tensor, *_: Any) -> torch.Tensor:
     return student.new_empty(student.shape)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    student, teacher, ctx.keep, of_student, of_teacher = inputs
-    ctx.save_for_backward(student, teacher, of_student, of_teacher, *output[1:])
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    student, teacher, ctx.keep, student_index, teacher_index = inputs
+    ctx.save_for_backward(student, teacher, student_index, teacher_index, *output[1:])
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, gradient: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
-    if gradient is None or not ctx.needs_input_grad[0]:
+def _backward(ctx: Any, grad_losses: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
+    if grad_losses is None or not ctx.needs_input_grad[0]:
         return None, None, None, None, None
-    student, teacher, of_student, of_teacher, *kept = ctx.saved_tensors
-    made = pulled(gradient, student, teacher, ctx.keep, of_student, of_teacher, kept)
-    return made, None, None, None, None
+    student, teacher, student_index, teacher_index, *saved = ctx.saved_tensors
+    grad = correspond_backward(
+        grad_losses, student, teacher, ctx.keep, student_index, teacher_index, saved
+    )
+    return grad, None, None, None, None
 
 
-correspond.register_autograd(_backward, setup_context=_save)
+correspond.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _laid_out(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _contiguous(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return tuple(tensor.contiguous() for tensor in tensors)
-
-
-def _on(tensor: torch.Tensor) -> ModuleType:
-    if not tensor.is_cuda:
-        return cpu
-    from patchmill.kernels.matching import gpu
-
-    return gpu

@@ -1,18 +1,18 @@
-"""What matching is: plain torch, every similarity in memory, differentiable by autograd."""
+"""Reference implementation of matching in plain PyTorch, with all similarities in memory."""
 
 from __future__ import annotations
 
 import torch
 
 
-def best(
-    a: torch.Tensor, b: torch.Tensor, of_a: torch.Tensor, of_b: torch.Tensor
+def best_matches(
+    a: torch.Tensor, b: torch.Tensor, a_index: torch.Tensor, b_index: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """With s_r[i, j] = cos(a[of_a[r], i], b[of_b[r], j]): max_j and argmax_j, max_i and argmax_i.
+    """max and argmax over j, then over i, of s_r[i, j] = cos(a[a_index[r], i], b[b_index[r], j]).
 
-    Of equals the first; a NaN is more than any number.
+    The first of equals wins; NaN ranks above every number.
     """
-    similarity = unit(a)[of_a] @ unit(b)[of_b].mT
+    similarity = unit(a)[a_index] @ unit(b)[b_index].mT
     return *similarity.max(2), *similarity.max(1)
 
 
@@ -20,22 +20,25 @@ def correspond(
     student: torch.Tensor,
     teacher: torch.Tensor,
     keep: int,
-    of_student: torch.Tensor,
-    of_teacher: torch.Tensor,
+    student_index: torch.Tensor,
+    teacher_index: torch.Tensor,
 ) -> torch.Tensor:
-    """Of pair r:  -(mean of the `keep` largest max_j s_r[i, j]  +  those of max_i s_r[i, j]) / 2.
+    """For pair r  -(mean of the `keep` largest max_j s_r[i, j]  +  those of max_i s_r[i, j]) / 2.
 
-    Of equals the first are kept. The teacher is a constant.
+    The first of equals are kept. The teacher is a constant.
     """
-    by_student, _, by_teacher, _ = best(student, teacher.detach(), of_student, of_teacher)
-    return -(kept(by_student, keep).mean(1) + kept(by_teacher, keep).mean(1)) / 2
+    of_student, _, of_teacher, _ = best_matches(
+        student, teacher.detach(), student_index, teacher_index
+    )
+    return -(top_k(of_student, keep).mean(1) + top_k(of_teacher, keep).mean(1)) / 2
 
 
-def kept(similarity: torch.Tensor, keep: int) -> torch.Tensor:
-    return similarity.sort(dim=1, descending=True, stable=True).values[:, :keep]
+def top_k(similarity: torch.Tensor, k: int) -> torch.Tensor:
+    """The k largest of each row; the first of equals (torch.topk does not say which)."""
+    return similarity.sort(dim=1, descending=True, stable=True).values[:, :k]
 
 
 def unit(tokens: torch.Tensor) -> torch.Tensor:
-    """Of norm 1, or 0: those have no direction, and no gradient."""
+    """Tokens divided by their norm; zeros, without a gradient, where the norm is 0."""
     norm = tokens.norm(dim=2, keepdim=True)
     return tokens / norm.masked_fill(norm == 0, torch.inf)

@@ -1,20 +1,19 @@
-"""Regions that two views share, pooled from their feature maps.
+"""Regions shared by two views, pooled from their feature maps (RoI-align).
 
-`shared` finds them, `pool` cuts them out, `crop_loss` compares them without keeping what it cut.
+`shared` finds them, `pool` pools them, `crop_loss` compares them without keeping the pooled grids.
 
-Maps are float32, float16 or bfloat16 and sums of float32, whatever the autocast; float64 goes
-through the reference. Maps lie best in memory with channels last, as a ViT's tokens do; others are
-copied first. Boxes are x1, y1, x2, y2 in pixels of the map, where a pixel's centre is at a half: a
-box of an image, divided by the patch size. Many regions may be of one map; no copy is made of it.
+Maps are float32, float16 or bfloat16; sums are accumulated in float32, whatever the autocast;
+float64 runs the reference. Maps are best stored channels last, as a ViT's tokens are; others are
+copied first. Boxes are x1, y1, x2, y2 in pixels of the map, where pixel centres are at halves: a
+box of the image divided by the patch size. Many regions may share a map, which is not copied.
 
-A box without extent, or inside out, is 0 everywhere; one with a NaN or an infinity is NaN. A NaN in
-a map goes to the cells that touch its pixel, in float64 to all of its regions. A map that is not
-there is a ValueError on the CPU; on a GPU, where looking would mean waiting for it, its regions are
-NaN.
+An empty or inside-out box gives 0 everywhere; one with a NaN or an infinity gives NaN. A NaN in a
+map reaches the bins that touch its pixel, in float64 all of its regions. A map that does not exist
+is a ValueError on a CPU; on a GPU, where checking would synchronise, its regions are NaN.
 
-Memory beside what is given and asked for, in bytes: 4 size (H + W) for each region (twice that on a
-GPU); on the CPU also maps in float32, if they are not. The gradient of `crop_loss` on a GPU needs
-that of the student's pooled regions for a while.
+Extra memory, in bytes: 4 size (H + W) for each region (twice that on a GPU); on a CPU also the maps
+in float32, if they are not. The backward pass of `crop_loss` on a GPU needs the gradient of the
+student's pooled regions for a while.
 """
 
 from __future__ import annotations
@@ -37,18 +36,18 @@ def pool(
     turns: torch.Tensor | None = None,
     mirrors: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Regions of maps as grids, [R, C, size, size], with channels last in memory.
+    """RoI-align: regions of maps as grids [R, C, size, size], channels last in memory.
 
-    features is [N, C, H, W], boxes [R, 4], index [R] int64: the map of each region. As
-    torchvision's `roi_align(..., aligned=True)`, followed, for each region, by a mirror left to
-    right if `mirrors` and by `turns` counter-clockwise quarter turns, as torch.rot90 makes them.
-    Gradients go to the features.
+    features is [N, C, H, W], boxes [R, 4], index [R] int64: the map of each region. Same as
+    torchvision's `roi_align(..., aligned=True)` followed, for each region, by a left-right flip if
+    `mirrors` and by `turns` counter-clockwise quarter turns (torch.rot90). Gradients flow to the
+    features.
     """
     _check_maps("pool", features)
     _check_regions("pool", features, size, (boxes,), (index,), turns, mirrors)
     boxes = boxes.detach()
     if features.dtype == torch.float64:
-        _check_there(features, index)
+        _check_index(features, index)
         turns, mirrors = _orientation(index, turns, mirrors)
         return reference.pool(features, boxes.double(), index, size, turns, mirrors)
     pose = _pose(index, turns, mirrors)
@@ -59,8 +58,8 @@ def pool(
 def crop_loss(
     student: torch.Tensor,
     teacher: torch.Tensor,
-    in_student: torch.Tensor,
-    in_teacher: torch.Tensor,
+    student_boxes: torch.Tensor,
+    teacher_boxes: torch.Tensor,
     pairs: tuple[torch.Tensor, torch.Tensor],
     size: int,
     turns: torch.Tensor | None = None,
@@ -68,30 +67,36 @@ def crop_loss(
 ) -> torch.Tensor:
     """GTSA's crop loss of each of R pairs of regions, float32 [R], between -1 and 1.
 
-    Both are pooled to size x size cells, the teacher's mirrored and turned as in `pool`; a loss is
-    the negative mean cosine of the cells' channels, where a cell of norm 0 has a cosine of 0 and no
-    gradient. student is [S, C, h, w], teacher [T, C, H, W], boxes are [R, 4]; `pairs` are
-    of_student and of_teacher, [R] int64: each region's map. The student has a gradient, the teacher
-    never.
+    Both regions are pooled to size x size bins, the teacher's mirrored and turned as in `pool`; the
+    loss is the negative mean cosine of the bins' channels, where a bin of norm 0 has a cosine of 0
+    and no gradient. student is [S, C, h, w], teacher [T, C, H, W], boxes are [R, 4]; `pairs` are
+    student_index and teacher_index, [R] int64: each region's map. The student gets a gradient, the
+    teacher none.
     """
     _check_maps("crop_loss", student)
     _check_maps("crop_loss", teacher)
     kinds = [(maps.dtype, maps.device, maps.shape[1]) for maps in (student, teacher)]
     if kinds[0] != kinds[1]:
-        told = " and ".join(f"{kind[2]} of {kind[0]} on {kind[1]}" for kind in kinds)
-        raise ValueError(f"crop_loss takes maps of the same channels, not {told}: convert one")
-    _check_regions("crop_loss", student, size, (in_student, in_teacher), pairs, turns, mirrors)
-    teacher, in_student, in_teacher = teacher.detach(), in_student.detach(), in_teacher.detach()
+        listed = " and ".join(f"{kind[2]} of {kind[0]} on {kind[1]}" for kind in kinds)
+        raise ValueError(f"crop_loss takes maps of the same channels, not {listed}: convert one")
+    _check_regions(
+        "crop_loss", student, size, (student_boxes, teacher_boxes), pairs, turns, mirrors
+    )
+    teacher, student_boxes, teacher_boxes = (
+        teacher.detach(),
+        student_boxes.detach(),
+        teacher_boxes.detach(),
+    )
     if student.dtype == torch.float64:
-        _check_there(student, pairs[0])
-        _check_there(teacher, pairs[1])
-        boxes = in_student.double(), in_teacher.double()
+        _check_index(student, pairs[0])
+        _check_index(teacher, pairs[1])
+        boxes = student_boxes.double(), teacher_boxes.double()
         turns, mirrors = _orientation(pairs[0], turns, mirrors)
         return reference.crop_loss(student, teacher, *boxes, *pairs, size, turns, mirrors)
     pose = _pose(pairs[0], turns, mirrors)
     maps = _channels_last(student), _channels_last(teacher)
-    boxes = in_student.float(), in_teacher.float()
-    return operators.compare(*maps, *boxes, *pairs, pose, size)[0]  # type: ignore[no-any-return]
+    boxes = student_boxes.float(), teacher_boxes.float()
+    return operators.crop_loss(*maps, *boxes, *pairs, pose, size)[0]  # type: ignore[no-any-return]
 
 
 def _channels_last(features: torch.Tensor) -> torch.Tensor:
@@ -101,7 +106,7 @@ def _channels_last(features: torch.Tensor) -> torch.Tensor:
 def _pose(
     index: torch.Tensor, turns: torch.Tensor | None, mirrors: torch.Tensor | None
 ) -> torch.Tensor:
-    """Quarter turns, and 4 more for what is mirrored before."""
+    """Quarter turns, plus 4 for a mirror before them."""
     turns, mirrors = _orientation(index, turns, mirrors)
     return turns % 4 + 4 * mirrors
 
@@ -113,25 +118,25 @@ def _orientation(
     return none if turns is None else turns, none.bool() if mirrors is None else mirrors
 
 
-def _check_maps(face: str, features: torch.Tensor) -> None:
+def _check_maps(function: str, features: torch.Tensor) -> None:
     if features.ndim != 4 or 0 in features.shape[1:]:
         raise ValueError(
-            f"{face} takes maps as [N, C, H, W], none of C, H and W 0, not "
-            f"{tuple(features.shape)}: tokens become maps by mT.unflatten(2, (H, W))"
+            f"{function} takes maps as [N, C, H, W], none of C, H and W 0, not "
+            f"{tuple(features.shape)}: turn tokens into maps by mT.unflatten(2, (H, W))"
         )
     if features.dtype not in DTYPES:
         raise ValueError(
-            f"{face} takes float32, float16, bfloat16 or float64, not {features.dtype}"
+            f"{function} takes float32, float16, bfloat16 or float64, not {features.dtype}"
         )
 
 
-def _check_there(maps: torch.Tensor, index: torch.Tensor) -> None:
+def _check_index(maps: torch.Tensor, index: torch.Tensor) -> None:
     if not maps.is_cuda:
         cpu.check_range(index, len(maps))
 
 
 def _check_regions(
-    face: str,
+    function: str,
     features: torch.Tensor,
     size: int,
     boxes: tuple[torch.Tensor, ...],
@@ -140,24 +145,26 @@ def _check_regions(
     mirrors: torch.Tensor | None,
 ) -> None:
     if size < 1:
-        raise ValueError(f"{face} cannot pool to {size} x {size} cells: give a size of 1 or more")
+        raise ValueError(
+            f"{function} cannot pool to {size} x {size} bins: give a size of 1 or more"
+        )
     regions = indices[0].shape
     for box in boxes:
         if box.ndim != 2 or box.shape != (*regions, 4) or not box.is_floating_point():
             raise ValueError(
-                f"{face} takes boxes as floating point [R, 4], one for each of {tuple(regions)} "
-                f"regions, not {box.dtype} {tuple(box.shape)}"
+                f"{function} takes boxes as floating point [R, 4], one for each of "
+                f"{tuple(regions)} regions, not {box.dtype} {tuple(box.shape)}"
             )
-    whole = [*indices, turns] if turns is not None else [*indices]
-    for given, dtype in [*((it, torch.int64) for it in whole), (mirrors, torch.bool)]:
-        if given is not None and (given.shape != regions or given.dtype != dtype):
+    expected = [*((tensor, torch.int64) for tensor in (*indices, turns)), (mirrors, torch.bool)]
+    for tensor, dtype in expected:
+        if tensor is not None and (tensor.shape != regions or tensor.dtype != dtype):
             raise ValueError(
-                f"{face} takes maps' numbers and turns as int64 and mirrors as bool, [R] with the "
-                f"same R, not {given.dtype} {tuple(given.shape)} beside {tuple(regions)}"
+                f"{function} takes map indices and turns as int64 and mirrors as bool, [R] with "
+                f"the same R, not {tensor.dtype} {tuple(tensor.shape)} for {tuple(regions)} regions"
             )
-    for given in (*boxes, *indices, turns, mirrors):
-        if given is not None and given.device != features.device:
+    for tensor in (*boxes, *indices, turns, mirrors):
+        if tensor is not None and tensor.device != features.device:
             raise ValueError(
-                f"{face} takes all tensors on the device of the maps, {features.device}, not on "
-                f"{given.device}: move them there"
+                f"{function} takes all tensors on the device of the maps, {features.device}, not "
+                f"on {tensor.device}: move them there"
             )

@@ -1,6 +1,6 @@
-"""On the CPU: compiled loops over regions, or over maps where regions add to one another.
+"""CPU backend: compiled loops over regions, or over maps where regions add to one another.
 
-Which thread does what has no say in any sum.
+Sums do not depend on which thread computes what.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from patchmill.kernels.common import jit
 from patchmill.kernels.common.parallel import parallel_ranges
 from patchmill.kernels.regions import cpu_loops as loops
+from patchmill.kernels.regions.pairs import RegionPairs
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -19,119 +20,119 @@ TINY = torch.finfo(torch.float32).tiny
 def pool(
     maps: torch.Tensor, boxes: torch.Tensor, index: torch.Tensor, pose: torch.Tensor, size: int
 ) -> torch.Tensor:
+    """RoI-align: [R, size, size, C] in the dtype of the maps."""
     check_range(index, len(maps))
-    shares = share_out(boxes, maps.shape[1:3], size)
+    weights = bin_weights(boxes, maps.shape[1:3], size)
     out = torch.empty(len(boxes), size, size, maps.shape[3])
-    run(loops.pool, len(boxes), out, maps.float(), index, pose, *shares)
+    run(loops.pool, len(boxes), out, maps.float(), index, pose, *weights)
     return out.to(maps.dtype)
 
 
-def unpool(
-    gradient: torch.Tensor,
+def pool_backward(
+    grad_pooled: torch.Tensor,
     boxes: torch.Tensor,
     index: torch.Tensor,
     pose: torch.Tensor,
     shape: tuple[int, int, int],
 ) -> torch.Tensor:
+    """Gradient by maps of `shape`, without channels: [N, H, W, C]."""
     count, height, width = shape
-    shares = share_out(boxes, (height, width), gradient.shape[1])
-    out = torch.empty(*shape, gradient.shape[3])
-    given = out, gradient.float(), pose, *shares, *by_map(index, count)
-    run(loops.unpool, items(out), *given)
-    return out.to(gradient.dtype)
+    weights = bin_weights(boxes, (height, width), grad_pooled.shape[1])
+    out = torch.empty(*shape, grad_pooled.shape[3])
+    args = out, grad_pooled.float(), pose, *weights, *sort_by_map(index, count)
+    run(loops.pool_backward, channel_blocks(out), *args)
+    return out.to(grad_pooled.dtype)
 
 
-def compare(
-    student: torch.Tensor,
-    teacher: torch.Tensor,
-    in_student: torch.Tensor,
-    in_teacher: torch.Tensor,
-    of_student: torch.Tensor,
-    of_teacher: torch.Tensor,
-    pose: torch.Tensor,
-    size: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    check_range(of_student, len(student))
-    check_range(of_teacher, len(teacher))
-    near = share_out(in_student, student.shape[1:3], size)
-    far = share_out(in_teacher, teacher.shape[1:3], size)
-    sums = torch.empty(len(pose), size * size, 3)
-    maps = student.float(), teacher.float()
-    run(loops.compare, len(pose), sums, *maps, of_student, of_teacher, pose, *near, *far)
+def crop_loss(pairs: RegionPairs, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Losses [R], and scale_t and scale_s [R, size * size]; see `operators.crop_loss`."""
+    check_range(pairs.student_index, len(pairs.student))
+    check_range(pairs.teacher_index, len(pairs.teacher))
+    sums = torch.empty(len(pairs.pose), size * size, 3)
+    run(
+        loops.bin_products, len(pairs.pose),
+        sums, pairs.student.float(), pairs.teacher.float(), pairs.student_index,
+        pairs.teacher_index, pairs.pose, *weights_of_both(pairs, size),
+    )  # fmt: skip
     product, square_s, square_t = sums.unbind(2)
-    scale_s, scale_t = scale(square_s), scale(square_t)
-    toward = scale_s * scale_t
-    cosine = product * toward
-    return -cosine.mean(1), toward, cosine * scale_s * scale_s
+    inverse_norm_s, inverse_norm_t = inverse_norm(square_s), inverse_norm(square_t)
+    scale_t = inverse_norm_s * inverse_norm_t
+    cosine = product * scale_t
+    return -cosine.mean(1), scale_t, cosine * inverse_norm_s * inverse_norm_s
 
 
-def slope(
+def crop_loss_backward(
     weight: torch.Tensor,
-    student: torch.Tensor,
-    teacher: torch.Tensor,
-    in_student: torch.Tensor,
-    in_teacher: torch.Tensor,
-    of_student: torch.Tensor,
-    of_teacher: torch.Tensor,
-    pose: torch.Tensor,
-    toward: torch.Tensor,
-    along: torch.Tensor,
+    pairs: RegionPairs,
+    scale_t: torch.Tensor,
+    scale_s: torch.Tensor,
     size: int,
 ) -> torch.Tensor:
-    near = share_out(in_student, student.shape[1:3], size)
-    far = share_out(in_teacher, teacher.shape[1:3], size)
-    out = torch.empty(student.shape)
-    maps = student.float(), teacher.float()
-    slots = by_map(of_student, len(student))
+    """Gradient by the student, from the gradients `weight` [R] by each cosine of a region."""
+    out = torch.empty(pairs.student.shape)
     run(
-        loops.slope, items(out),
-        out, weight, toward, along, *maps, of_teacher, pose, *near, *far, *slots,
+        loops.crop_loss_backward, channel_blocks(out),
+        out, weight, scale_t, scale_s, pairs.student.float(), pairs.teacher.float(),
+        pairs.teacher_index, pairs.pose, *weights_of_both(pairs, size),
+        *sort_by_map(pairs.student_index, len(pairs.student)),
     )  # fmt: skip
-    return out.to(student.dtype)
+    return out.to(pairs.student.dtype)
 
 
-def scale(square: torch.Tensor) -> torch.Tensor:
-    """What makes a norm 1: 0 for those of 0, NaN where there is no finite norm."""
+def inverse_norm(square: torch.Tensor) -> torch.Tensor:
+    """1 / sqrt(square): 0 for a norm of 0, NaN where the norm is not finite."""
     return square.masked_fill(square.isinf(), torch.nan).rsqrt().masked_fill(square < TINY, 0)
 
 
-class Shares(NamedTuple):
-    """What pixels count for in the rows and columns of pooled regions; see `loops.share_out`."""
+class BinWeights(NamedTuple):
+    """Interpolation weights of pixels in the rows and columns of bins; see `loops.bin_weights`."""
 
-    down: torch.Tensor
-    down_spans: torch.Tensor
-    across: torch.Tensor
-    across_spans: torch.Tensor
+    rows: torch.Tensor  # [R, size, H] float32
+    row_extents: torch.Tensor  # [R, size, 2] int32
+    columns: torch.Tensor  # [R, size, W] float32
+    column_extents: torch.Tensor  # [R, size, 2] int32
 
 
-def share_out(boxes: torch.Tensor, shape: tuple[int, ...], size: int) -> Shares:
-    found = []
+def bin_weights(boxes: torch.Tensor, shape: tuple[int, ...], size: int) -> BinWeights:
+    """Weights for boxes [R, 4] in maps of `shape` (height, width)."""
+    tensors = []
     for axis, pixels in ((1, shape[0]), (0, shape[1])):
         low, high = boxes[:, axis].contiguous(), boxes[:, axis + 2].contiguous()
-        shares = torch.empty(len(boxes), size, pixels)
-        spans = torch.empty(len(boxes), size, 2, dtype=torch.int32)
-        run(loops.share_out, len(boxes), low, high, shares, spans)
-        found += [shares, spans]
-    return Shares(*found)
+        weights = torch.empty(len(boxes), size, pixels)
+        extents = torch.empty(len(boxes), size, 2, dtype=torch.int32)
+        run(loops.bin_weights, len(boxes), low, high, weights, extents)
+        tensors += [weights, extents]
+    return BinWeights(*tensors)
 
 
-def by_map(index: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Regions sorted by their maps, and where each map's begin."""
+def weights_of_both(pairs: RegionPairs, size: int) -> tuple[torch.Tensor, ...]:
+    """Weights of the student's boxes, then those of the teacher's."""
+    return (
+        *bin_weights(pairs.student_boxes, pairs.student.shape[1:3], size),
+        *bin_weights(pairs.teacher_boxes, pairs.teacher.shape[1:3], size),
+    )
+
+
+def sort_by_map(index: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Regions sorted by their map, [R], and where those of each map begin, [count + 1]."""
     order = index.argsort(stable=True)
     return order, torch.searchsorted(index[order], torch.arange(count + 1))
 
 
-def items(maps: torch.Tensor) -> int:
+def channel_blocks(maps: torch.Tensor) -> int:
+    """Blocks of `loops.CHANNELS` channels in all maps."""
     return len(maps) * -(-maps.shape[3] // loops.CHANNELS)
 
 
 def run(loop: Any, count: int, *tensors: torch.Tensor) -> None:
+    """Run a compiled loop over ranges of [0, count) in all threads."""
     arrays = [tensor.numpy() for tensor in tensors]
     with jit.announce_compilation():
         parallel_ranges(lambda start, stop: loop(*arrays, start, stop), count)
 
 
 def check_range(index: torch.Tensor, count: int) -> None:
+    """Raise ValueError if a region's map does not exist."""
     if len(index) and not 0 <= index.min() <= index.max() < count:
         raise ValueError(
             f"a region's map must be the number of one, 0 to {count - 1}, not {int(index.min())} "

@@ -1,8 +1,11 @@
-"""The loops of the CPU's pooling: two passes of few pixels each, all channels beside one another.
+"""Compiled loops of RoI-align on the CPU: two separable passes, channels innermost.
 
-A region's grid is made row by row: pixels of the map are summed down the rows first, which leaves
-one line of pixels, and that line is summed across. Channels are taken some at a time, so that the
-line stays in the processor's nearest cache.
+A region's grid of bins is made row by row: pixels of the map are summed over rows first, which
+gives one line of pixels, and that line is summed over columns. Channels are taken CHANNELS at a
+time, so that the line stays in the L1 cache.
+
+`rows`, `row_extents`, `columns` and `column_extents` below are the output of `bin_weights` for the
+two axes, and `pose` [R] int64 is each region's orientation: quarter turns, plus 4 for a mirror.
 """
 
 from __future__ import annotations
@@ -17,201 +20,211 @@ CHANNELS = 256  # at a time
 
 
 @jit_ieee
-def share_out(
+def bin_weights(
     low: Any,  # [R] float32
-    high: Any,
-    shares: Any,  # [R, size, pixels] float32: what a pixel counts for; unset outside of its span
-    spans: Any,  # [R, size, 2] int32: the first pixel a bin touches, and one after the last
+    high: Any,  # [R] float32
+    weights: Any,  # [R, size, pixels] float32, written within each bin's extent only
+    extents: Any,  # [R, size, 2] int32, written: first pixel a bin touches, one after the last
     start: int,
     stop: int,
 ) -> None:
-    """As `reference.shares`; in IEEE arithmetic, by which torchvision counts samples."""
-    size, pixels = shares.shape[1:]
+    """Interpolation weights of pixels along one axis, as `reference.bin_weights`.
+
+    IEEE arithmetic, in which torchvision counts samples.
+    """
+    size, pixels = weights.shape[1:]
     half, one = np.float32(0.5), np.float32(1)
     for region in range(start, stop):
         begin = low[region] - half
         length = ((high[region] - half) - begin) / np.float32(size)
         count = np.ceil(length)
         step = length / max(count, one)
-        for cell in range(size):
-            share = shares[region, cell]
+        for bin_index in range(size):
+            weight = weights[region, bin_index]
             first, last = 0, 0
-            corner = begin + np.float32(cell) * length
+            corner = begin + np.float32(bin_index) * length
             if not np.isfinite(length):
-                share[:] = np.nan
+                weight[:] = np.nan
                 last = pixels
             elif count > 0:
                 skipped = np.float32(max(np.floor((-one - corner) / step) - one, np.float32(0)))
                 for sample in range(2 * pixels + 6):
                     number = skipped + np.float32(sample)
-                    place = corner + (number + half) * step
-                    if number >= count or place > pixels:
+                    position = corner + (number + half) * step
+                    if number >= count or position > pixels:
                         break
-                    if place < -1:
+                    if position < -1:
                         continue
-                    place = min(max(place, np.float32(0)), np.float32(pixels - 1))
-                    left = int(place)
+                    # Linear interpolation between the two nearest pixels.
+                    position = min(max(position, np.float32(0)), np.float32(pixels - 1))
+                    left = int(position)
                     right = min(left + 1, pixels - 1)
                     if last == 0:
                         first = last = left
-                    share[last : right + 1] = 0
+                    weight[last : right + 1] = 0
                     last = right + 1
-                    part = place - np.float32(left)
-                    share[left] += (one - part) / count
-                    share[right] += part / count
-            spans[region, cell, 0] = first
-            spans[region, cell, 1] = last
+                    fraction = position - np.float32(left)
+                    weight[left] += (one - fraction) / count
+                    weight[right] += fraction / count
+            extents[region, bin_index, 0] = first
+            extents[region, bin_index, 1] = last
 
 
 @jit
 def pool(
-    out: Any,  # [R, size, size, C] float32
+    out: Any,  # [R, size, size, C] float32, written
     maps: Any,  # [N, H, W, C] float32
-    index: Any,
-    pose: Any,
-    down: Any,  # [R, size, H]: shares, and their spans
-    down_spans: Any,
-    across: Any,  # [R, size, W]
-    across_spans: Any,
+    index: Any,  # [R] int64
+    pose: Any,  # [R] int64
+    rows: Any,  # [R, size, H] float32
+    row_extents: Any,
+    columns: Any,  # [R, size, W] float32
+    column_extents: Any,
     start: int,
     stop: int,
 ) -> None:
+    """RoI-align of regions start to stop."""
     line = np.empty((maps.shape[2], CHANNELS), np.float32)
     for region in range(start, stop):
         for left in range(0, maps.shape[3], CHANNELS):
-            _pool(
+            _pool_region(
                 out[region], left, maps[index[region]], left, pose[region],
-                down[region], down_spans[region], across[region], across_spans[region], line,
+                rows[region], row_extents[region], columns[region], column_extents[region], line,
             )  # fmt: skip
 
 
 @jit
-def unpool(
-    out: Any,  # [N, H, W, C] float32
-    gradient: Any,  # [R, size, size, C] float32
-    pose: Any,
-    down: Any,
-    down_spans: Any,
-    across: Any,
-    across_spans: Any,
-    order: Any,  # [R]: the regions, sorted by map
-    ends: Any,  # [N + 1]: where those of a map begin among them
+def pool_backward(
+    out: Any,  # [N, H, W, C] float32, written
+    grad_pooled: Any,  # [R, size, size, C] float32
+    pose: Any,  # [R] int64
+    rows: Any,
+    row_extents: Any,
+    columns: Any,
+    column_extents: Any,
+    order: Any,  # [R] int64: regions sorted by map
+    offsets: Any,  # [N + 1] int64: where those of each map begin in `order`
     start: int,
     stop: int,
 ) -> None:
-    """Items `start` to `stop`: CHANNELS channels of a map."""
+    """Gradient by the maps; an item, start to stop, is CHANNELS channels of a map."""
     blocks = (out.shape[3] + CHANNELS - 1) // CHANNELS
     line = np.empty((out.shape[2], CHANNELS), np.float32)
     for item in range(start, stop):
-        here, left = item // blocks, item % blocks * CHANNELS
-        _clear(out[here], left)
-        for slot in range(ends[here], ends[here + 1]):
+        number, left = item // blocks, item % blocks * CHANNELS
+        _clear(out[number], left)
+        for slot in range(offsets[number], offsets[number + 1]):
             region = order[slot]
-            _unpool(
-                out[here], left, gradient[region], left, pose[region],
-                down[region], down_spans[region], across[region], across_spans[region], line,
+            _add_region_gradient(
+                out[number], left, grad_pooled[region], left, pose[region],
+                rows[region], row_extents[region], columns[region], column_extents[region], line,
             )  # fmt: skip
 
 
 @jit
-def compare(
-    sums: Any,  # [R, size * size, 3] float32: s.t, s.s and t.t
+def bin_products(
+    sums: Any,  # [R, size * size, 3] float32, written: s.t, s.s and t.t of each bin
     student: Any,  # [S, h, w, C] float32
     teacher: Any,  # [T, H, W, C] float32
-    of_student: Any,
-    of_teacher: Any,
-    pose: Any,
-    down: Any,  # of the student's boxes
-    down_spans: Any,
-    across: Any,
-    across_spans: Any,
-    far_down: Any,  # of the teacher's
-    far_down_spans: Any,
-    far_across: Any,
-    far_across_spans: Any,
+    student_index: Any,  # [R] int64
+    teacher_index: Any,  # [R] int64
+    pose: Any,  # [R] int64
+    rows: Any,  # of the student's boxes
+    row_extents: Any,
+    columns: Any,
+    column_extents: Any,
+    teacher_rows: Any,  # of the teacher's boxes
+    teacher_row_extents: Any,
+    teacher_columns: Any,
+    teacher_column_extents: Any,
     start: int,
     stop: int,
 ) -> None:
-    size, deep = down.shape[1], student.shape[3]
+    """Dot products of the pooled channels s and t of each pair of bins; no grid is kept."""
+    size, channels = rows.shape[1], student.shape[3]
     line = np.empty((max(student.shape[2], teacher.shape[2]), CHANNELS), np.float32)
-    near = np.empty((size, size, min(CHANNELS, deep)), np.float32)
-    far = np.empty_like(near)
+    grid_s = np.empty((size, size, min(CHANNELS, channels)), np.float32)
+    grid_t = np.empty_like(grid_s)
     for region in range(start, stop):
         sums[region] = 0
-        for left in range(0, deep, CHANNELS):
-            _pool(
-                near, 0, student[of_student[region]], left, 0,
-                down[region], down_spans[region], across[region], across_spans[region], line,
+        for left in range(0, channels, CHANNELS):
+            _pool_region(
+                grid_s, 0, student[student_index[region]], left, 0,
+                rows[region], row_extents[region], columns[region], column_extents[region], line,
             )  # fmt: skip
-            _pool(
-                far, 0, teacher[of_teacher[region]], left, pose[region], far_down[region],
-                far_down_spans[region], far_across[region], far_across_spans[region], line,
+            _pool_region(
+                grid_t, 0, teacher[teacher_index[region]], left, pose[region],
+                teacher_rows[region], teacher_row_extents[region],
+                teacher_columns[region], teacher_column_extents[region], line,
             )  # fmt: skip
-            wide = min(CHANNELS, deep - left)
-            for cell in range(size * size):
-                s, t = near[cell // size, cell % size], far[cell // size, cell % size]
+            width = min(CHANNELS, channels - left)
+            for b in range(size * size):
+                s, t = grid_s[b // size, b % size], grid_t[b // size, b % size]
                 product, square_s, square_t = np.float32(0), np.float32(0), np.float32(0)
-                for i in range(wide):
+                for i in range(width):
                     product += s[i] * t[i]
                     square_s += s[i] * s[i]
                     square_t += t[i] * t[i]
-                sums[region, cell, 0] += product
-                sums[region, cell, 1] += square_s
-                sums[region, cell, 2] += square_t
+                sums[region, b, 0] += product
+                sums[region, b, 1] += square_s
+                sums[region, b, 2] += square_t
 
 
 @jit
-def slope(
-    out: Any,  # [S, h, w, C] float32: the gradient by the student
-    weight: Any,  # [R]: that by the cosine of each of a region's cells
-    toward: Any,  # [R, size * size]
-    along: Any,
-    student: Any,
-    teacher: Any,
-    of_teacher: Any,
-    pose: Any,
-    down: Any,
-    down_spans: Any,
-    across: Any,
-    across_spans: Any,
-    far_down: Any,
-    far_down_spans: Any,
-    far_across: Any,
-    far_across_spans: Any,
-    order: Any,
-    ends: Any,
+def crop_loss_backward(
+    out: Any,  # [S, h, w, C] float32, written: the gradient by the student
+    weight: Any,  # [R] float32: gradient by the cosine of each of a region's bins
+    scale_t: Any,  # [R, size * size] float32
+    scale_s: Any,  # [R, size * size] float32
+    student: Any,  # [S, h, w, C] float32
+    teacher: Any,  # [T, H, W, C] float32
+    teacher_index: Any,  # [R] int64
+    pose: Any,  # [R] int64
+    rows: Any,  # of the student's boxes
+    row_extents: Any,
+    columns: Any,
+    column_extents: Any,
+    teacher_rows: Any,  # of the teacher's boxes
+    teacher_row_extents: Any,
+    teacher_columns: Any,
+    teacher_column_extents: Any,
+    order: Any,  # [R] int64: regions sorted by the student's map
+    offsets: Any,  # [S + 1] int64
     start: int,
     stop: int,
 ) -> None:
-    """Items `start` to `stop`: CHANNELS channels of a map."""
-    size, deep = down.shape[1], out.shape[3]
-    blocks = (deep + CHANNELS - 1) // CHANNELS
+    """Gradient by the student's maps; an item, start to stop, is CHANNELS channels of a map."""
+    size, channels = rows.shape[1], out.shape[3]
+    blocks = (channels + CHANNELS - 1) // CHANNELS
     line = np.empty((max(student.shape[2], teacher.shape[2]), CHANNELS), np.float32)
-    near = np.empty((size, size, min(CHANNELS, deep)), np.float32)
-    far = np.empty_like(near)
+    grid_s = np.empty((size, size, min(CHANNELS, channels)), np.float32)
+    grid_t = np.empty_like(grid_s)
     for item in range(start, stop):
-        here, left = item // blocks, item % blocks * CHANNELS
-        wide = min(CHANNELS, deep - left)
-        _clear(out[here], left)
-        for slot in range(ends[here], ends[here + 1]):
+        number, left = item // blocks, item % blocks * CHANNELS
+        width = min(CHANNELS, channels - left)
+        _clear(out[number], left)
+        for slot in range(offsets[number], offsets[number + 1]):
             region = order[slot]
-            _pool(
-                near, 0, student[here], left, 0,
-                down[region], down_spans[region], across[region], across_spans[region], line,
+            # Recompute both grids.
+            _pool_region(
+                grid_s, 0, student[number], left, 0,
+                rows[region], row_extents[region], columns[region], column_extents[region], line,
             )  # fmt: skip
-            _pool(
-                far, 0, teacher[of_teacher[region]], left, pose[region], far_down[region],
-                far_down_spans[region], far_across[region], far_across_spans[region], line,
+            _pool_region(
+                grid_t, 0, teacher[teacher_index[region]], left, pose[region],
+                teacher_rows[region], teacher_row_extents[region],
+                teacher_columns[region], teacher_column_extents[region], line,
             )  # fmt: skip
-            for cell in range(size * size):
-                s, t = near[cell // size, cell % size], far[cell // size, cell % size]
-                to_t = weight[region] * toward[region, cell]
-                to_s = weight[region] * along[region, cell]
-                for i in range(wide):
-                    s[i] = to_t * t[i] - to_s * s[i]
-            _unpool(
-                out[here], left, near, 0, 0,
-                down[region], down_spans[region], across[region], across_spans[region], line,
+            # Gradient by the student's grid, in its place.
+            for b in range(size * size):
+                s, t = grid_s[b // size, b % size], grid_t[b // size, b % size]
+                factor_t = weight[region] * scale_t[region, b]
+                factor_s = weight[region] * scale_s[region, b]
+                for i in range(width):
+                    s[i] = factor_t * t[i] - factor_s * s[i]
+            _add_region_gradient(
+                out[number], left, grid_s, 0, 0,
+                rows[region], row_extents[region], columns[region], column_extents[region], line,
             )  # fmt: skip
 
 
@@ -219,65 +232,83 @@ def slope(
 
 
 @jit
-def _pool(
-    out: Any, place: int, features: Any, left: int, pose: int,
-    down: Any, down_spans: Any, across: Any, across_spans: Any, line: Any,
-) -> None:  # fmt: skip
-    """Channels from `left` on, of out from `place` on."""
-    size = len(down)
-    wide = min(CHANNELS, features.shape[2] - left)
-    first, last = _touched(across_spans)
-    for row in range(size):
-        top, bottom = down_spans[row]
+def _pool_region(
+    out: Any,  # [size, size, .]: channels from `out_left` on are written
+    out_left: int,
+    features: Any,  # [H, W, C]: channels from `left` on
+    left: int,
+    pose: int,
+    rows: Any,  # [size, H]
+    row_extents: Any,
+    columns: Any,  # [size, W]
+    column_extents: Any,
+    line: Any,  # [W, CHANNELS]: scratch memory
+) -> None:
+    """Pool one region of a map, in its orientation."""
+    size = len(rows)
+    width = min(CHANNELS, features.shape[2] - left)
+    first, last = _total_extent(column_extents)
+    for p in range(size):
+        # Sum over rows: one line of pixels.
+        top, bottom = row_extents[p]
         for x in range(first, last):
-            total = line[x, :wide]
+            total = line[x, :width]
             total[:] = 0
             for y in range(top, bottom):
-                _add(total, features[y, x, left : left + wide], down[row, y])
-        for column in range(size):
-            i, j = _placed(row, column, size, pose)
-            cell = out[i, j, place : place + wide]
-            cell[:] = 0
-            for x in range(across_spans[column, 0], across_spans[column, 1]):
-                _add(cell, line[x, :wide], across[column, x])
+                _add_scaled(total, features[y, x, left : left + width], rows[p, y])
+        # Sum over columns: one row of bins.
+        for q in range(size):
+            i, j = _oriented(p, q, size, pose)
+            pooled = out[i, j, out_left : out_left + width]
+            pooled[:] = 0
+            for x in range(column_extents[q, 0], column_extents[q, 1]):
+                _add_scaled(pooled, line[x, :width], columns[q, x])
 
 
 @jit
-def _unpool(
-    out: Any, left: int, gradient: Any, place: int, pose: int,
-    down: Any, down_spans: Any, across: Any, across_spans: Any, line: Any,
-) -> None:  # fmt: skip
-    """Added to out, channels from `left` on, of gradient from `place` on."""
-    size = len(down)
-    wide = min(CHANNELS, out.shape[2] - left)
-    first, last = _touched(across_spans)
-    for row in range(size):
-        top, bottom = down_spans[row]
+def _add_region_gradient(
+    out: Any,  # [H, W, C]: channels from `left` on are added to
+    left: int,
+    grad_pooled: Any,  # [size, size, .]: channels from `grad_left` on
+    grad_left: int,
+    pose: int,
+    rows: Any,  # [size, H]
+    row_extents: Any,
+    columns: Any,  # [size, W]
+    column_extents: Any,
+    line: Any,  # [W, CHANNELS]: scratch memory
+) -> None:
+    """Add the gradient by one region's map: the transpose of `_pool_region`."""
+    size = len(rows)
+    width = min(CHANNELS, out.shape[2] - left)
+    first, last = _total_extent(column_extents)
+    for p in range(size):
+        top, bottom = row_extents[p]
         line[first:last] = 0
-        for column in range(size):
-            i, j = _placed(row, column, size, pose)
-            cell = gradient[i, j, place : place + wide]
-            for x in range(across_spans[column, 0], across_spans[column, 1]):
-                _add(line[x, :wide], cell, across[column, x])
+        for q in range(size):
+            i, j = _oriented(p, q, size, pose)
+            grad = grad_pooled[i, j, grad_left : grad_left + width]
+            for x in range(column_extents[q, 0], column_extents[q, 1]):
+                _add_scaled(line[x, :width], grad, columns[q, x])
         for y in range(top, bottom):
             for x in range(first, last):
-                _add(out[y, x, left : left + wide], line[x, :wide], down[row, y])
+                _add_scaled(out[y, x, left : left + width], line[x, :width], rows[p, y])
 
 
 @jit
-def _touched(spans: Any) -> Any:
-    """From which pixel to which all bins together reach."""
+def _total_extent(extents: Any) -> Any:
+    """First pixel that any bin touches, and one after the last."""
     first, last = 1 << 30, 0
-    for cell in range(len(spans)):
-        if spans[cell, 1]:
-            first = min(first, spans[cell, 0])
-            last = max(last, spans[cell, 1])
+    for b in range(len(extents)):
+        if extents[b, 1]:
+            first = min(first, extents[b, 0])
+            last = max(last, extents[b, 1])
     return first, last
 
 
 @jit
-def _placed(row: int, column: int, size: int, pose: int) -> Any:
-    """Where a cell is after the mirror and the turns."""
+def _oriented(row: int, column: int, size: int, pose: int) -> Any:
+    """Row and column of a bin after the mirror and the quarter turns."""
     if pose >= 4:
         column = size - 1 - column
     turns = pose % 4
@@ -291,9 +322,9 @@ def _placed(row: int, column: int, size: int, pose: int) -> Any:
 
 
 @jit
-def _add(total: Any, vector: Any, weight: Any) -> None:
+def _add_scaled(total: Any, vector: Any, factor: Any) -> None:
     for i in range(len(total)):
-        total[i] += weight * vector[i]
+        total[i] += factor * vector[i]
 
 
 @jit

@@ -1,4 +1,4 @@
-"""`shared`: what two views of an image both show, where in each of them, and how it is turned."""
+"""`shared`: the region that two views of an image both show, in pixels of each view."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def shared(
     flip_g: torch.Tensor | None = None,
     flip_v: torch.Tensor | None = None,
 ) -> Shared:
-    """From where global views [B, G] and views [B, V] lie in their images, as `Geometry` says it.
+    """Shared regions of global views [B, G] and views [B, V], from their crops in the image.
 
-    box_* are [B, *, 4] in source pixels, size_* a view's side in pixels; turns_* and flip_* are
-    [B, *]. Views that share nothing have boxes without extent. Nothing waits for the device.
+    box_* are [B, *, 4] in source pixels, as in `Geometry`; size_* is a view's side in pixels;
+    turns_* and flip_* are [B, *]. Views that do not overlap get empty boxes. No synchronisation.
     """
     _check("g", box_g, turns_g, flip_g)
     _check("v", box_v, turns_v, flip_v)
@@ -44,44 +44,44 @@ def shared(
     crop_g, crop_v = box_g[:, :, None], box_v[:, None]
     low = torch.maximum(crop_g[..., :2], crop_v[..., :2])
     high = torch.maximum(torch.minimum(crop_g[..., 2:], crop_v[..., 2:]), low)
-    both = torch.stack([low, high], -2)  # [B, G, V, corner, axis]
+    overlap = torch.stack([low, high], -2)  # [B, G, V, corner, axis]
 
     turns_g, turns_v = turns_g[:, :, None], turns_v[:, None]
     flip_g = torch.zeros_like(turns_g).bool() if flip_g is None else flip_g[:, :, None]
     flip_v = torch.zeros_like(turns_v).bool() if flip_v is None else flip_v[:, None]
     mirrors = flip_g ^ flip_v
-    # A mirror after a turn is that turn backwards after the mirror.
+    # A mirror after a turn equals the opposite turn after the mirror.
     turns = torch.where(mirrors, turns_v + turns_g, turns_v - turns_g) % 4
     return Shared(
-        in_g=_shown(both, crop_g, flip_g, turns_g, size_g),
-        in_v=_shown(both, crop_v, flip_v, turns_v, size_v),
+        in_g=_in_view(overlap, crop_g, flip_g, turns_g, size_g),
+        in_v=_in_view(overlap, crop_v, flip_v, turns_v, size_v),
         turns=turns,
         mirrors=mirrors,
     )
 
 
-def _shown(
+def _in_view(
     box: torch.Tensor, crop: torch.Tensor, flip: torch.Tensor, turns: torch.Tensor, size: int
 ) -> torch.Tensor:
-    """[..., 4]: in pixels of a view of `crop`, a box of the source, [..., corner, axis]."""
+    """A source box, [..., corner, axis], in pixels of the view that crops `crop`: [..., 4]."""
     first, last = crop[..., None, :2], crop[..., None, 2:]
     x1, y1, x2, y2 = ((box - first) * (size / (last - first))).flatten(-2).unbind(-1)
     quarter, half = turns % 2 == 1, turns % 4 >= 2
     x1, x2 = torch.where(flip, size - x2, x1), torch.where(flip, size - x1, x2)
     x1, y1, x2, y2 = (
-        torch.where(quarter, turned, it)
-        for turned, it in zip((y1, size - x2, y2, size - x1), (x1, y1, x2, y2), strict=True)
+        torch.where(quarter, turned, upright)
+        for turned, upright in zip((y1, size - x2, y2, size - x1), (x1, y1, x2, y2), strict=True)
     )
     x1, y1, x2, y2 = (
-        torch.where(half, size - turned, it)
-        for turned, it in zip((x2, y2, x1, y1), (x1, y1, x2, y2), strict=True)
+        torch.where(half, size - turned, upright)
+        for turned, upright in zip((x2, y2, x1, y1), (x1, y1, x2, y2), strict=True)
     )
     return torch.stack([x1, y1, x2, y2], -1)
 
 
 def _check(which: str, box: torch.Tensor, turns: torch.Tensor, flip: torch.Tensor | None) -> None:
-    shapes = [tuple(it.shape) for it in (box, turns, flip) if it is not None]
-    if box.ndim != 3 or box.shape[2] != 4 or any(it != shapes[0][:2] for it in shapes[1:]):
+    shapes = [tuple(tensor.shape) for tensor in (box, turns, flip) if tensor is not None]
+    if box.ndim != 3 or box.shape[2] != 4 or any(shape != shapes[0][:2] for shape in shapes[1:]):
         raise ValueError(
             f"shared takes box_{which} as [B, views, 4], turns_{which} and flip_{which} as "
             f"[B, views], not {' and '.join(map(str, shapes))}"

@@ -1,167 +1,170 @@
-"""On the GPU: one block for each cell of a grid or, for gradients, for each pixel of a map.
+"""GPU backend: one program for each bin of a grid or, for gradients, for each pixel of a map.
 
-Every sum has its one order, and no block adds to what another one wrote: two runs are equal to the
-bit. Gradients are gathered by pixels that look through all regions of their map, as suits the small
-maps and few regions of a ViT's views. Nothing waits for the GPU.
+Every sum has one order and no program adds to another one's output (no atomics): two runs are equal
+to the bit. Gradients are gathered: a pixel looks through all regions of its map, which suits the
+small maps and few regions of a ViT's views. Nothing synchronises with the GPU.
 """
 
 from __future__ import annotations
 
-import contextlib
-from contextlib import AbstractContextManager
-
 import torch
 import triton
 
+from patchmill.kernels.common.dispatch import device_guard
 from patchmill.kernels.regions import gpu_kernels as kernels
+from patchmill.kernels.regions.pairs import RegionPairs
 
-WIDEST = 1024  # channels of a block
-BESIDE = 4  # pixels, or cells, of a row that are read at once
-PIXELS = 256  # of a block of shares, at most
+MAX_BLOCK_C = 1024  # channels of a program
+BLOCK_X = 4  # pixels, or bins, of a row that are read at once
+MAX_BLOCK_PIXELS = 256  # of a program of `bin_weights`
 COMPILER = {"enable_fp_fusion": True}
 
-
-def of_block(channels: int) -> dict[str, int]:
-    wide = min(triton.next_power_of_2(channels), WIDEST)
-    each = 8  # of a thread: 16 bytes at a time
-    return {"CHANNELS": wide, "BESIDE": BESIDE, "num_warps": max(1, wide // (32 * each))}
+Weights = tuple[torch.Tensor, torch.Tensor]  # weights and extents, see gpu_kernels
 
 
-def of_shares(size: int, long: int) -> dict[str, int]:
-    pixels = min(triton.next_power_of_2(long), PIXELS)
+def pool_blocks(channels: int) -> dict[str, int]:
+    """Launch options of the kernels that pool."""
+    width = min(triton.next_power_of_2(channels), MAX_BLOCK_C)
+    each = 8  # channels of a thread: 16 bytes at a time
+    return {"BLOCK_C": width, "BLOCK_X": BLOCK_X, "num_warps": max(1, width // (32 * each))}
+
+
+def weight_blocks(size: int, side: int) -> dict[str, int]:
+    """Launch options of `bin_weights`."""
+    pixels = min(triton.next_power_of_2(side), MAX_BLOCK_PIXELS)
     num_warps = 1 if pixels <= 32 else 4
-    return {"K": size, "LONG": long, "BINS": bins(size), "PIXELS": pixels, "num_warps": num_warps}
+    return {
+        "K": size, "SIDE": side, "BLOCK_K": block_k(size), "BLOCK_PIXELS": pixels,
+        "num_warps": num_warps,
+    }  # fmt: skip
 
 
-def bins(size: int) -> int:
+def block_k(size: int) -> int:
+    """Bins along an axis, as a power of two."""
     return triton.next_power_of_2(size)  # type: ignore[no-any-return]
 
 
-def blocks(channels: int) -> int:
-    return triton.cdiv(channels, WIDEST)  # type: ignore[no-any-return]
+def channel_blocks(channels: int) -> int:
+    return triton.cdiv(channels, MAX_BLOCK_C)  # type: ignore[no-any-return]
 
 
 def pool(
     maps: torch.Tensor, boxes: torch.Tensor, index: torch.Tensor, pose: torch.Tensor, size: int
 ) -> torch.Tensor:
-    """As `cpu.pool`."""
-    count, height, width, deep = maps.shape
-    out = maps.new_empty(len(boxes), size, size, deep)
+    """RoI-align; the contract of `cpu.pool`."""
+    count, height, width, channels = maps.shape
+    out = maps.new_empty(len(boxes), size, size, channels)
     if not len(boxes):
         return out
-    with _on(maps):
-        shares = share_out(boxes, (height, width), size)
-        kernels.pool[(len(boxes) * size * size, blocks(deep))](
-            maps, index, pose, *shares, out, count, height, width,
-            C=deep, K=size, LONG=max(height, width), **of_block(deep), **COMPILER,
+    with device_guard(maps):
+        weights = bin_weights(boxes, (height, width), size)
+        kernels.pool[(len(boxes) * size * size, channel_blocks(channels))](
+            maps, index, pose, *weights, out, count, height, width,
+            C=channels, K=size, SIDE=max(height, width), **pool_blocks(channels), **COMPILER,
         )  # fmt: skip
     return out
 
 
-def unpool(
-    gradient: torch.Tensor,
+def pool_backward(
+    grad_pooled: torch.Tensor,
     boxes: torch.Tensor,
     index: torch.Tensor,
     pose: torch.Tensor,
     shape: tuple[int, int, int],
 ) -> torch.Tensor:
-    """As `cpu.unpool`."""
-    with _on(gradient):
-        shares = share_out(boxes, shape[1:], gradient.shape[1])
-        return _gather(gradient, index, pose, shares, shape)
+    """Gradient by the maps; the contract of `cpu.pool_backward`."""
+    with device_guard(grad_pooled):
+        weights = bin_weights(boxes, shape[1:], grad_pooled.shape[1])
+        return _gather_gradient(grad_pooled, index, pose, weights, shape)
 
 
-def compare(
-    student: torch.Tensor,
-    teacher: torch.Tensor,
-    in_student: torch.Tensor,
-    in_teacher: torch.Tensor,
-    of_student: torch.Tensor,
-    of_teacher: torch.Tensor,
-    pose: torch.Tensor,
-    size: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `cpu.compare`."""
-    regions, near, far, deep = len(pose), student.shape[1:3], teacher.shape[1:3], student.shape[3]
-    found = [student.new_empty(regions, size * size, dtype=torch.float32) for _ in range(3)]
+def crop_loss(pairs: RegionPairs, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Losses, scale_t and scale_s; the contract of `cpu.crop_loss`."""
+    regions = len(pairs.pose)
+    cosines, scale_t, scale_s = (
+        pairs.student.new_empty(regions, size * size, dtype=torch.float32) for _ in range(3)
+    )
     if regions:
-        with _on(student):
-            shares = share_out(in_student, near, size)
-            far_shares = share_out(in_teacher, far, size)
-            kernels.compare[(regions * size * size,)](
-                student, teacher, of_student, of_teacher, pose, *shares, *far_shares, *found,
-                len(student), *near, len(teacher), *far,
-                C=deep, K=size, LONG=max(near), FAR_LONG=max(far), **of_block(deep), **COMPILER,
+        with device_guard(pairs.student):
+            weights, teacher_weights = _weights_of_both(pairs, size)
+            kernels.compare_bins[(regions * size * size,)](
+                pairs.student, pairs.teacher, pairs.student_index, pairs.teacher_index, pairs.pose,
+                *weights, *teacher_weights, cosines, scale_t, scale_s,
+                *pairs.student.shape[:3], *pairs.teacher.shape[:3], **_constants(pairs, size),
             )  # fmt: skip
-    cosines, toward, along = found
-    return -cosines.mean(1), toward, along
+    return -cosines.mean(1), scale_t, scale_s
 
 
-def slope(
+def crop_loss_backward(
     weight: torch.Tensor,
-    student: torch.Tensor,
-    teacher: torch.Tensor,
-    in_student: torch.Tensor,
-    in_teacher: torch.Tensor,
-    of_student: torch.Tensor,
-    of_teacher: torch.Tensor,
-    pose: torch.Tensor,
-    toward: torch.Tensor,
-    along: torch.Tensor,
+    pairs: RegionPairs,
+    scale_t: torch.Tensor,
+    scale_s: torch.Tensor,
     size: int,
 ) -> torch.Tensor:
-    """As `cpu.slope`."""
-    regions, near, far, deep = len(pose), student.shape[1:3], teacher.shape[1:3], student.shape[3]
-    grids = student.new_empty(regions, size, size, deep)
+    """Gradient by the student; the contract of `cpu.crop_loss_backward`."""
+    regions, channels = len(pairs.pose), pairs.student.shape[3]
+    grad_grids = pairs.student.new_empty(regions, size, size, channels)
     if not regions:
-        return torch.zeros_like(student)
-    with _on(student):
-        shares = share_out(in_student, near, size)
-        far_shares = share_out(in_teacher, far, size)
-        kernels.slope[(regions * size * size, blocks(deep))](
-            weight, toward, along, student, teacher, of_student, of_teacher, pose,
-            *shares, *far_shares, grids, len(student), *near, len(teacher), *far,
-            C=deep, K=size, LONG=max(near), FAR_LONG=max(far), **of_block(deep), **COMPILER,
+        return torch.zeros_like(pairs.student)
+    with device_guard(pairs.student):
+        weights, teacher_weights = _weights_of_both(pairs, size)
+        kernels.grad_bins[(regions * size * size, channel_blocks(channels))](
+            weight, scale_t, scale_s, pairs.student, pairs.teacher, pairs.student_index,
+            pairs.teacher_index, pairs.pose, *weights, *teacher_weights, grad_grids,
+            *pairs.student.shape[:3], *pairs.teacher.shape[:3], **_constants(pairs, size),
         )  # fmt: skip
-        return _gather(grids, of_student, None, shares, (len(student), *near))
+        shape = pairs.student.shape[:3]
+        return _gather_gradient(grad_grids, pairs.student_index, None, weights, shape)
 
 
-def _gather(
-    gradient: torch.Tensor,
+def _gather_gradient(
+    grad_pooled: torch.Tensor,
     index: torch.Tensor,
     pose: torch.Tensor | None,
-    shares: Shares,
-    shape: tuple[int, int, int],
+    weights: Weights,
+    shape: tuple[int, ...],
 ) -> torch.Tensor:
-    (count, height, width), size, deep = shape, gradient.shape[1], gradient.shape[3]
-    out = gradient.new_empty(*shape, deep)
+    """Gradient by maps of `shape`, from that by the regions' grids."""
+    (count, height, width), size, channels = shape, grad_pooled.shape[1], grad_pooled.shape[3]
+    out = grad_pooled.new_empty(*shape, channels)
     if not count:
         return out
     order = index.argsort(stable=True)
-    ends = torch.searchsorted(index[order], torch.arange(count + 1, device=index.device))
-    kernels.unpool[(count * height * width, blocks(deep))](
-        gradient, pose, order, ends, *shares, out, height, width,
-        C=deep, K=size, LONG=max(height, width), BINS=bins(size),
-        POSED=pose is not None, **of_block(deep), **COMPILER,
+    offsets = torch.searchsorted(index[order], torch.arange(count + 1, device=index.device))
+    kernels.pool_backward[(count * height * width, channel_blocks(channels))](
+        grad_pooled, pose, order, offsets, *weights, out, height, width,
+        C=channels, K=size, SIDE=max(height, width), BLOCK_K=block_k(size),
+        POSED=pose is not None, **pool_blocks(channels), **COMPILER,
     )  # fmt: skip
     return out
 
 
-Shares = tuple[torch.Tensor, torch.Tensor]
-
-
-def share_out(boxes: torch.Tensor, shape: tuple[int, ...], size: int) -> Shares:
-    """What pixels count for in the rows and columns of grids, and which ones these touch."""
+def bin_weights(boxes: torch.Tensor, shape: tuple[int, ...], size: int) -> Weights:
+    """Interpolation weights [R, 2, size, side] and extents [R, 2, size, 2]; see gpu_kernels."""
     height, width = shape
-    long = max(shape)
-    shares = boxes.new_empty(len(boxes), 2, size, long)
-    spans = boxes.new_empty(len(boxes), 2, size, 2, dtype=torch.int32)
+    side = max(shape)
+    weights = boxes.new_empty(len(boxes), 2, size, side)
+    extents = boxes.new_empty(len(boxes), 2, size, 2, dtype=torch.int32)
     if len(boxes):
-        kernels.share_out[(len(boxes), 2, triton.cdiv(long, PIXELS))](
-            boxes, shares, spans, height, width, **of_shares(size, long), **COMPILER
+        kernels.bin_weights[(len(boxes), 2, triton.cdiv(side, MAX_BLOCK_PIXELS))](
+            boxes, weights, extents, height, width, **weight_blocks(size, side), **COMPILER
         )
-    return shares, spans
+    return weights, extents
 
 
-def _on(tensor: torch.Tensor) -> AbstractContextManager[object]:
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+def _weights_of_both(pairs: RegionPairs, size: int) -> tuple[Weights, Weights]:
+    return (
+        bin_weights(pairs.student_boxes, pairs.student.shape[1:3], size),
+        bin_weights(pairs.teacher_boxes, pairs.teacher.shape[1:3], size),
+    )
+
+
+def _constants(pairs: RegionPairs, size: int) -> dict[str, int | bool]:
+    """Compile-time constants and launch options of `compare_bins` and `grad_bins`."""
+    channels = pairs.student.shape[3]
+    sides = {
+        "SIDE": max(pairs.student.shape[1:3]),
+        "TEACHER_SIDE": max(pairs.teacher.shape[1:3]),
+    }
+    return {"C": channels, "K": size, **sides, **pool_blocks(channels), **COMPILER}

@@ -1,8 +1,9 @@
-"""What runs on the GPU: `share_out` weighs pixels, the others sum them up.
+"""Triton kernels of RoI-align: `bin_weights` makes interpolation weights, the others apply them.
 
-Maps are [N, H, W, C] and grids [R, K, K, C], contiguous. `shares` is [R, 2, K, LONG], down and
-across, of LONG = max(H, W) numbers, and `spans` [R, 2, K, 2] the first and last pixel that a bin
-touches; a bin that touches none has a last one below its first.
+Maps are [N, H, W, C] and grids of bins [R, K, K, C], contiguous. RoI-align is separable: `weights`
+is [R, 2, K, SIDE] float32, for rows and for columns, with SIDE = max(H, W), and `extents` is
+[R, 2, K, 2] int32, the first and the last pixel that a bin touches; a bin that touches none has a
+last one below its first.
 """
 
 from __future__ import annotations
@@ -14,224 +15,341 @@ TINY = tl.constexpr(1.1754943508222875e-38)  # squares below this count as 0
 
 
 @triton.jit(do_not_specialize=["height", "width"])
-def share_out(
-    boxes, shares, spans, height, width,
-    K: tl.constexpr, LONG: tl.constexpr, BINS: tl.constexpr, PIXELS: tl.constexpr,
-):  # fmt: skip
-    """One axis of one box, PIXELS pixels of it; as `reference.shares`.
+def bin_weights(
+    boxes,  # [R, 4] float32
+    weights,  # [R, 2, K, SIDE] float32, written
+    extents,  # [R, 2, K, 2] int32, written
+    height,
+    width,
+    K: tl.constexpr,
+    SIDE: tl.constexpr,
+    BLOCK_K: tl.constexpr,  # at least K
+    BLOCK_PIXELS: tl.constexpr,
+):
+    """Interpolation weights of BLOCK_PIXELS pixels in the bins of one axis of one box.
 
-    Reads 8 bytes and writes 4 K for each pixel; computes about 8 operations for each bin, pixel and
-    sample of a bin, of which there are at most 2 LONG + 6. Divides as IEEE says, and as torchvision
-    does when it counts samples.
+    As `reference.bin_weights`. Reads 8 bytes and writes 4 K for each pixel; about 8 operations for
+    each bin, pixel and sample of a bin, of which there are at most 2 SIDE + 6. Divisions are
+    IEEE-rounded, as in torchvision's count of samples.
     """
+    # Bins of this axis: their length, samples, and first corner.
     region, axis = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    pixel = tl.program_id(2) * PIXELS + tl.arange(0, PIXELS)
-    cell = tl.arange(0, BINS)
+    pixel = tl.program_id(2) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    bin_index = tl.arange(0, BLOCK_K)
     pixels = tl.where(axis == 0, height, width)
     begin = tl.load(boxes + region * 4 + 1 - axis) - 0.5
     length = tl.div_rn((tl.load(boxes + region * 4 + 3 - axis) - 0.5) - begin, K * 1.0)
     finite = tl.abs(length) < float("inf")
     count = tl.ceil(length)
-    most = tl.where(finite, tl.minimum(tl.maximum(count, 0.0), 2.0 * pixels + 6), 0.0)
+    samples = tl.where(finite, tl.minimum(tl.maximum(count, 0.0), 2.0 * pixels + 6), 0.0)
     count = tl.maximum(count, 1.0)
     step = tl.div_rn(length, count)
-    corner = begin + cell * length
+    corner = begin + bin_index * length
     skipped = tl.maximum(tl.floor((-1 - corner) / step) - 1, 0.0)
 
-    summed = tl.zeros([BINS, PIXELS], tl.float32)
-    first = tl.full([BINS], LONG, tl.int32)
-    last = tl.full([BINS], -1, tl.int32)
-    for sample in range(0, most.to(tl.int32)):
+    # Sum the samples' weights, each interpolated between the two nearest pixels.
+    summed = tl.zeros([BLOCK_K, BLOCK_PIXELS], tl.float32)
+    first = tl.full([BLOCK_K], SIDE, tl.int32)
+    last = tl.full([BLOCK_K], -1, tl.int32)
+    for sample in range(0, samples.to(tl.int32)):
         number = skipped + sample
-        place = corner + (number + 0.5) * step
-        counts = (place >= -1) & (place <= pixels) & (number < count)
-        place = tl.minimum(tl.maximum(place, 0.0), pixels - 1.0)
-        near = 1 - tl.abs(pixel[None, :] - place[:, None])
-        summed += tl.where(counts[:, None], tl.maximum(near, 0.0), 0.0)
-        left = place.to(tl.int32)
-        first = tl.where(counts, tl.minimum(first, left), first)
-        last = tl.where(counts, tl.maximum(last, tl.minimum(left + 1, pixels - 1)), last)
+        position = corner + (number + 0.5) * step
+        inside = (position >= -1) & (position <= pixels) & (number < count)
+        position = tl.minimum(tl.maximum(position, 0.0), pixels - 1.0)
+        near = 1 - tl.abs(pixel[None, :] - position[:, None])
+        summed += tl.where(inside[:, None], tl.maximum(near, 0.0), 0.0)
+        left = position.to(tl.int32)
+        first = tl.where(inside, tl.minimum(first, left), first)
+        last = tl.where(inside, tl.maximum(last, tl.minimum(left + 1, pixels - 1)), last)
+    # Boxes that are not finite are NaN in every pixel.
     summed = tl.where(finite, summed / count, float("nan"))
     first = tl.where(finite, first, 0)
     last = tl.where(finite, last, pixels - 1)
 
-    row = (region * 2 + axis) * K + cell
-    place = shares + row[:, None] * LONG + pixel[None, :]
-    tl.store(place, summed, mask=(cell < K)[:, None] & (pixel < LONG)[None, :])
+    # Write.
+    row = (region * 2 + axis) * K + bin_index
+    target = weights + row[:, None] * SIDE + pixel[None, :]
+    tl.store(target, summed, mask=(bin_index < K)[:, None] & (pixel < SIDE)[None, :])
     if tl.program_id(2) == 0:
-        tl.store(spans + row * 2, first, mask=cell < K)
-        tl.store(spans + row * 2 + 1, last, mask=cell < K)
+        tl.store(extents + row * 2, first, mask=bin_index < K)
+        tl.store(extents + row * 2 + 1, last, mask=bin_index < K)
 
 
 @triton.jit(do_not_specialize=["count", "height", "width"])
 def pool(
-    maps, index, poses, shares, spans, out, count, height, width,
-    C: tl.constexpr, K: tl.constexpr, LONG: tl.constexpr,
-    CHANNELS: tl.constexpr, BESIDE: tl.constexpr,
-):  # fmt: skip
-    """CHANNELS channels of one cell of a grid.
+    maps,  # [count, height, width, C], any dtype
+    index,  # [R] int64: each region's map
+    poses,  # [R] int64: quarter turns, plus 4 for a mirror
+    weights,  # [R, 2, K, SIDE] float32
+    extents,  # [R, 2, K, 2] int32
+    out,  # [R, K, K, C], dtype of the maps, written
+    count,
+    height,
+    width,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    SIDE: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_X: tl.constexpr,  # pixels of a row at a time
+):
+    """RoI-align: BLOCK_C channels of one bin.
 
-    Reads each pixel that the cell touches, for the most part from the caches, as its neighbours
-    touch them too, and writes the cell once; computes 2 operations for each of those numbers.
+    Reads each pixel that the bin touches, mostly from the caches, as its neighbours touch them too,
+    and writes the bin once; 2 operations for each of those numbers.
     """
-    region, i, j = _cell(tl.program_id(0), K)
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    p, q = _source(i, j, tl.load(poses + region), K)
-    found = _pooled(
-        maps, tl.load(index + region), count, height, width, shares, spans, region, p, q, channel,
-        C, K, LONG, CHANNELS, BESIDE,
+    region, i, j = _bin_of(tl.program_id(0), K)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    p, q = _upright(i, j, tl.load(poses + region), K)
+    pooled = _pool_bin(
+        maps, tl.load(index + region), count, height, width, weights, extents, region, p, q,
+        channel, C, K, SIDE, BLOCK_C, BLOCK_X,
     )  # fmt: skip
-    place = out + tl.program_id(0).to(tl.int64) * C + channel
-    tl.store(place, found.to(out.dtype.element_ty), mask=channel < C)
+    target = out + tl.program_id(0).to(tl.int64) * C + channel
+    tl.store(target, pooled.to(out.dtype.element_ty), mask=channel < C)
 
 
 @triton.jit(do_not_specialize=["height", "width"])
-def unpool(
-    gradient, poses, order, ends, shares, spans, out, height, width,
-    C: tl.constexpr, K: tl.constexpr, LONG: tl.constexpr, BINS: tl.constexpr,
-    CHANNELS: tl.constexpr, BESIDE: tl.constexpr, POSED: tl.constexpr,
-):  # fmt: skip
-    """CHANNELS channels of one pixel of a map: what its regions' cells, in their order, give it.
+def pool_backward(
+    grad_pooled,  # [R, K, K, C], any dtype
+    poses,  # [R] int64, or None unless POSED
+    order,  # [R] int64: regions sorted by map
+    offsets,  # [maps + 1] int64: where those of each map begin in `order`
+    weights,  # [R, 2, K, SIDE] float32
+    extents,  # [R, 2, K, 2] int32
+    out,  # [maps, height, width, C], dtype of grad_pooled, written
+    height,
+    width,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    SIDE: tl.constexpr,
+    BLOCK_K: tl.constexpr,  # at least K
+    BLOCK_C: tl.constexpr,
+    BLOCK_X: tl.constexpr,  # bins of a row at a time
+    POSED: tl.constexpr,
+):
+    """Gradient of RoI-align: BLOCK_C channels of one pixel, gathered from the bins that touch it.
 
-    Reads the spans of all regions of the map, 16 K bytes each, and the cells that touch the pixel,
-    mostly from the caches; writes the pixel once. Computes 2 operations for each number of a cell.
+    Regions and bins are summed in their order. Reads the extents of all regions of the map, 16 K
+    bytes each, and the bins that touch the pixel, mostly from the caches; writes the pixel once. 2
+    operations for each number of a bin.
     """
+    # This program's pixel.
     x, y = tl.program_id(0) % width, tl.program_id(0) // width % height
-    here = tl.program_id(0) // width // height
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    cell = tl.arange(0, BINS)
-    found = tl.zeros([CHANNELS], tl.float32)
-    for slot in range(tl.load(ends + here), tl.load(ends + here + 1)):
+    number = tl.program_id(0) // width // height
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    bin_index = tl.arange(0, BLOCK_K)
+    total = tl.zeros([BLOCK_C], tl.float32)
+    for slot in range(tl.load(offsets + number), tl.load(offsets + number + 1)):
         region = tl.load(order + slot)
         pose = 0
         if POSED:
             pose = tl.load(poses + region).to(tl.int32)
-        down, across = region * 2 * K, region * 2 * K + K
-        top, bottom = _touching(spans + down * 2, y, cell, K)
-        left, right = _touching(spans + across * 2, x, cell, K)
+        # Bins of the region that touch the pixel.
+        rows, columns = region * 2 * K, region * 2 * K + K
+        top, bottom = _bins_at_pixel(extents + rows * 2, y, bin_index, K)
+        left, right = _bins_at_pixel(extents + columns * 2, x, bin_index, K)
+        # Their gradients, weighted.
         for p in range(top, bottom + 1):
-            weight = tl.load(shares + (down + p) * LONG + y)
-            for first in range(left, right + 1, BESIDE):
-                q = first + tl.arange(0, BESIDE)
-                beside = tl.load(shares + (across + q) * LONG + x, mask=q <= right, other=0.0)
-                i, j = _placed(p, q, pose, K)
-                place = gradient + ((region * K + i) * K + j)[:, None] * C + channel[None, :]
-                seen = (q <= right)[:, None] & (channel < C)[None, :]
-                cells = tl.load(place, mask=seen, other=0.0).to(tl.float32)
-                found += weight * tl.sum(beside[:, None] * cells, 0)
-    place = out + tl.program_id(0).to(tl.int64) * C + channel
-    tl.store(place, found.to(out.dtype.element_ty), mask=channel < C)
+            row_weight = tl.load(weights + (rows + p) * SIDE + y)
+            for first in range(left, right + 1, BLOCK_X):
+                q = first + tl.arange(0, BLOCK_X)
+                column_weight = tl.load(
+                    weights + (columns + q) * SIDE + x, mask=q <= right, other=0.0
+                )
+                i, j = _oriented(p, q, pose, K)
+                source = grad_pooled + ((region * K + i) * K + j)[:, None] * C + channel[None, :]
+                mask = (q <= right)[:, None] & (channel < C)[None, :]
+                grads = tl.load(source, mask=mask, other=0.0).to(tl.float32)
+                total += row_weight * tl.sum(column_weight[:, None] * grads, 0)
+    target = out + tl.program_id(0).to(tl.int64) * C + channel
+    tl.store(target, total.to(out.dtype.element_ty), mask=channel < C)
 
 
-@triton.jit(do_not_specialize=["n_near", "height", "width", "n_far", "far_height", "far_width"])
-def compare(
-    student, teacher, of_student, of_teacher, poses, shares, spans, far_shares, far_spans,
-    cosines, toward, along, n_near, height, width, n_far, far_height, far_width,
-    C: tl.constexpr, K: tl.constexpr, LONG: tl.constexpr, FAR_LONG: tl.constexpr,
-    CHANNELS: tl.constexpr, BESIDE: tl.constexpr,
-):  # fmt: skip
-    """One cell of a pair of grids: its cosine, and what the gradient needs.
+@triton.jit(
+    do_not_specialize=[
+        "count", "height", "width", "teacher_count", "teacher_height", "teacher_width",
+    ]
+)  # fmt: skip
+def compare_bins(
+    student,  # [count, height, width, C], any dtype
+    teacher,  # [teacher_count, teacher_height, teacher_width, C], dtype of the student
+    student_index,  # [R] int64: each region's map
+    teacher_index,  # [R] int64
+    poses,  # [R] int64: quarter turns of the teacher's region, plus 4 for a mirror
+    weights,  # [R, 2, K, SIDE] float32, of the student's boxes
+    extents,  # [R, 2, K, 2] int32
+    teacher_weights,  # [R, 2, K, TEACHER_SIDE] float32
+    teacher_extents,  # [R, 2, K, 2] int32
+    cosines,  # [R, K * K] float32, written
+    scale_t,  # [R, K * K] float32, written
+    scale_s,  # [R, K * K] float32, written
+    count,
+    height,
+    width,
+    teacher_count,
+    teacher_height,
+    teacher_width,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    SIDE: tl.constexpr,
+    TEACHER_SIDE: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_X: tl.constexpr,  # pixels of a row at a time
+):
+    """Fused RoI-align and cosine of one pair of bins, and the scales of its gradient.
 
-    Reads what `pool` would for both, and writes 12 bytes; computes 6 operations more a channel.
+    The gradient of the cosine by the student's channels s is  scale_t t - scale_s s. Reads what
+    `pool` would for both grids, and writes 12 bytes; 6 operations more a channel.
     """
-    region, i, j = _cell(tl.program_id(0), K)
-    p, q = _source(i, j, tl.load(poses + region), K)
-    near, far = tl.load(of_student + region), tl.load(of_teacher + region)
-    product = tl.zeros([CHANNELS], tl.float32)
-    square_s = tl.zeros([CHANNELS], tl.float32)
-    square_t = tl.zeros([CHANNELS], tl.float32)
-    for start in range(0, C, CHANNELS):
-        channel = start + tl.arange(0, CHANNELS)
-        s = _pooled(
-            student, near, n_near, height, width, shares, spans, region, i, j, channel,
-            C, K, LONG, CHANNELS, BESIDE,
+    # This program's bin: (i, j) of the student, (p, q) of the teacher.
+    region, i, j = _bin_of(tl.program_id(0), K)
+    p, q = _upright(i, j, tl.load(poses + region), K)
+    map_s, map_t = tl.load(student_index + region), tl.load(teacher_index + region)
+    product = tl.zeros([BLOCK_C], tl.float32)
+    square_s = tl.zeros([BLOCK_C], tl.float32)
+    square_t = tl.zeros([BLOCK_C], tl.float32)
+    for start in range(0, C, BLOCK_C):
+        # Pool both, and accumulate their products.
+        channel = start + tl.arange(0, BLOCK_C)
+        s = _pool_bin(
+            student, map_s, count, height, width, weights, extents, region, i, j,
+            channel, C, K, SIDE, BLOCK_C, BLOCK_X,
         )  # fmt: skip
-        t = _pooled(
-            teacher, far, n_far, far_height, far_width, far_shares, far_spans, region, p, q,
-            channel, C, K, FAR_LONG, CHANNELS, BESIDE,
+        t = _pool_bin(
+            teacher, map_t, teacher_count, teacher_height, teacher_width, teacher_weights,
+            teacher_extents, region, p, q, channel, C, K, TEACHER_SIDE, BLOCK_C, BLOCK_X,
         )  # fmt: skip
         product += s * t
         square_s += s * s
         square_t += t * t
-    scale_s, scale_t = _scale(tl.sum(square_s, 0)), _scale(tl.sum(square_t, 0))
-    cosine = tl.sum(product, 0) * (scale_s * scale_t)
+    # Cosine, and what the gradient needs.
+    inverse_s, inverse_t = _inverse_norm(tl.sum(square_s, 0)), _inverse_norm(tl.sum(square_t, 0))
+    cosine = tl.sum(product, 0) * (inverse_s * inverse_t)
     tl.store(cosines + tl.program_id(0), cosine)
-    tl.store(toward + tl.program_id(0), scale_s * scale_t)
-    tl.store(along + tl.program_id(0), cosine * scale_s * scale_s)
+    tl.store(scale_t + tl.program_id(0), inverse_s * inverse_t)
+    tl.store(scale_s + tl.program_id(0), cosine * inverse_s * inverse_s)
 
 
-@triton.jit(do_not_specialize=["n_near", "height", "width", "n_far", "far_height", "far_width"])
-def slope(
-    weight, toward, along, student, teacher, of_student, of_teacher, poses, shares, spans,
-    far_shares, far_spans, out, n_near, height, width, n_far, far_height, far_width,
-    C: tl.constexpr, K: tl.constexpr, LONG: tl.constexpr, FAR_LONG: tl.constexpr,
-    CHANNELS: tl.constexpr, BESIDE: tl.constexpr,
-):  # fmt: skip
-    """CHANNELS channels of one cell: the gradient by the student's grid.
+@triton.jit(
+    do_not_specialize=[
+        "count", "height", "width", "teacher_count", "teacher_height", "teacher_width",
+    ]
+)  # fmt: skip
+def grad_bins(
+    region_weight,  # [R] float32: gradient by the cosine of each of a region's bins
+    scale_t,  # [R, K * K] float32
+    scale_s,  # [R, K * K] float32
+    student,  # [count, height, width, C], any dtype
+    teacher,  # [teacher_count, teacher_height, teacher_width, C], dtype of the student
+    student_index,  # [R] int64
+    teacher_index,  # [R] int64
+    poses,  # [R] int64
+    weights,  # [R, 2, K, SIDE] float32, of the student's boxes
+    extents,  # [R, 2, K, 2] int32
+    teacher_weights,  # [R, 2, K, TEACHER_SIDE] float32
+    teacher_extents,  # [R, 2, K, 2] int32
+    out,  # [R, K, K, C], dtype of the student, written
+    count,
+    height,
+    width,
+    teacher_count,
+    teacher_height,
+    teacher_width,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    SIDE: tl.constexpr,
+    TEACHER_SIDE: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_X: tl.constexpr,  # pixels of a row at a time
+):
+    """Gradient by BLOCK_C channels of one bin of the student's grid.
 
-    Reads what `pool` would for both grids, and 12 bytes; writes the cell once.
+    Recomputes both bins: reads what `pool` would for both grids, and 12 bytes; writes the bin once.
     """
-    region, i, j = _cell(tl.program_id(0), K)
-    p, q = _source(i, j, tl.load(poses + region), K)
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    s = _pooled(
-        student, tl.load(of_student + region), n_near, height, width, shares, spans, region, i, j,
-        channel, C, K, LONG, CHANNELS, BESIDE,
+    # Pool both.
+    region, i, j = _bin_of(tl.program_id(0), K)
+    p, q = _upright(i, j, tl.load(poses + region), K)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    s = _pool_bin(
+        student, tl.load(student_index + region), count, height, width, weights, extents, region,
+        i, j, channel, C, K, SIDE, BLOCK_C, BLOCK_X,
     )  # fmt: skip
-    t = _pooled(
-        teacher, tl.load(of_teacher + region), n_far, far_height, far_width, far_shares, far_spans,
-        region, p, q, channel, C, K, FAR_LONG, CHANNELS, BESIDE,
+    t = _pool_bin(
+        teacher, tl.load(teacher_index + region), teacher_count, teacher_height, teacher_width,
+        teacher_weights, teacher_extents, region, p, q, channel,
+        C, K, TEACHER_SIDE, BLOCK_C, BLOCK_X,
     )  # fmt: skip
-    gain = tl.load(weight + region)
-    to_t = gain * tl.load(toward + tl.program_id(0))
-    to_s = gain * tl.load(along + tl.program_id(0))
-    place = out + tl.program_id(0).to(tl.int64) * C + channel
-    tl.store(place, (to_t * t - to_s * s).to(out.dtype.element_ty), mask=channel < C)
+    # Gradient of the cosine.
+    weight = tl.load(region_weight + region)
+    factor_t = weight * tl.load(scale_t + tl.program_id(0))
+    factor_s = weight * tl.load(scale_s + tl.program_id(0))
+    target = out + tl.program_id(0).to(tl.int64) * C + channel
+    tl.store(target, (factor_t * t - factor_s * s).to(out.dtype.element_ty), mask=channel < C)
 
 
 @triton.jit
-def _pooled(
-    maps, here, count, height, width, shares, spans, region, p, q, channel,
-    C: tl.constexpr, K: tl.constexpr, LONG: tl.constexpr,
-    CHANNELS: tl.constexpr, BESIDE: tl.constexpr,
-):  # fmt: skip
-    """Channels of bin p, q of a region of a map; NaN where there is no such map."""
-    down, across = region * 2 * K + p, region * 2 * K + K + q
-    there = (here >= 0) & (here < count)
-    top = tl.load(spans + down * 2)
-    bottom = tl.where(there, tl.load(spans + down * 2 + 1), -1)
-    left, right = tl.load(spans + across * 2), tl.load(spans + across * 2 + 1)
-    found = tl.zeros([CHANNELS], tl.float32)
+def _pool_bin(
+    maps,  # [count, height, width, C]
+    number,  # of the map
+    count,
+    height,
+    width,
+    weights,  # [R, 2, K, SIDE] float32
+    extents,  # [R, 2, K, 2] int32
+    region,
+    p,
+    q,
+    channel,  # [BLOCK_C]
+    C: tl.constexpr,
+    K: tl.constexpr,
+    SIDE: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+):
+    """[BLOCK_C] float32: bin (p, q) of a region of a map; NaN where there is no such map."""
+    # Pixels that the bin touches.
+    row, column = region * 2 * K + p, region * 2 * K + K + q
+    exists = (number >= 0) & (number < count)
+    top = tl.load(extents + row * 2)
+    bottom = tl.where(exists, tl.load(extents + row * 2 + 1), -1)
+    left, right = tl.load(extents + column * 2), tl.load(extents + column * 2 + 1)
+    # Their weighted sum.
+    total = tl.zeros([BLOCK_C], tl.float32)
     for y in range(top, bottom + 1):
-        weight = tl.load(shares + down * LONG + y)
-        row = maps + (here * height + y) * width * C
-        for first in range(left, right + 1, BESIDE):
-            x = first + tl.arange(0, BESIDE)
-            beside = tl.load(shares + across * LONG + x, mask=x <= right, other=0.0)
-            seen = (x <= right)[:, None] & (channel < C)[None, :]
-            pixels = tl.load(row + x[:, None] * C + channel[None, :], mask=seen, other=0.0)
-            found += weight * tl.sum(beside[:, None] * pixels.to(tl.float32), 0)
-    return tl.where(there, found, float("nan"))
+        row_weight = tl.load(weights + row * SIDE + y)
+        line = maps + (number * height + y) * width * C
+        for first in range(left, right + 1, BLOCK_X):
+            x = first + tl.arange(0, BLOCK_X)
+            column_weight = tl.load(weights + column * SIDE + x, mask=x <= right, other=0.0)
+            mask = (x <= right)[:, None] & (channel < C)[None, :]
+            pixels = tl.load(line + x[:, None] * C + channel[None, :], mask=mask, other=0.0)
+            total += row_weight * tl.sum(column_weight[:, None] * pixels.to(tl.float32), 0)
+    return tl.where(exists, total, float("nan"))
 
 
 @triton.jit
-def _touching(spans, pixel, cell, K: tl.constexpr):
-    """The first and the last bin that touch a pixel; bins in between do too."""
-    first = tl.load(spans + cell * 2, mask=cell < K, other=1)
-    last = tl.load(spans + cell * 2 + 1, mask=cell < K, other=0)
-    touches = (cell < K) & (first <= pixel) & (pixel <= last)
-    return tl.min(tl.where(touches, cell, K), 0), tl.max(tl.where(touches, cell, -1), 0)
+def _bins_at_pixel(
+    extents,  # [K, 2] int32: one axis of one region
+    pixel,
+    bin_index,  # [BLOCK_K]
+    K: tl.constexpr,
+):
+    """First and last bin that touch a pixel; those in between do too."""
+    first = tl.load(extents + bin_index * 2, mask=bin_index < K, other=1)
+    last = tl.load(extents + bin_index * 2 + 1, mask=bin_index < K, other=0)
+    touches = (bin_index < K) & (first <= pixel) & (pixel <= last)
+    return tl.min(tl.where(touches, bin_index, K), 0), tl.max(tl.where(touches, bin_index, -1), 0)
 
 
 @triton.jit
-def _cell(number, K: tl.constexpr):
-    """Region, row and column of a cell."""
+def _bin_of(number, K: tl.constexpr):
+    """Region, row and column of a bin, from its number among all."""
     return (number // (K * K)).to(tl.int64), number // K % K, number % K
 
 
 @triton.jit
-def _placed(p, q, pose, K: tl.constexpr):
-    """Where bin p, q is after the mirror and the turns."""
+def _oriented(p, q, pose, K: tl.constexpr):
+    """Row and column of bin (p, q) after the mirror and the quarter turns."""
     q = tl.where(pose >= 4, K - 1 - q, q)
     turns = pose % 4
     i = tl.where(turns == 0, p, tl.where(turns == 1, K - 1 - q, tl.where(turns == 2, K - 1 - p, q)))
@@ -240,8 +358,8 @@ def _placed(p, q, pose, K: tl.constexpr):
 
 
 @triton.jit
-def _source(i, j, pose, K: tl.constexpr):
-    """Which bin is at row i, column j after the mirror and the turns."""
+def _upright(i, j, pose, K: tl.constexpr):
+    """The bin that is at row i, column j after the mirror and the turns; inverts `_oriented`."""
     turns = pose % 4
     p = tl.where(turns == 0, i, tl.where(turns == 1, j, tl.where(turns == 2, K - 1 - i, K - 1 - j)))
     q = tl.where(turns == 0, j, tl.where(turns == 1, K - 1 - i, tl.where(turns == 2, K - 1 - j, i)))
@@ -249,7 +367,7 @@ def _source(i, j, pose, K: tl.constexpr):
 
 
 @triton.jit
-def _scale(square):
-    """What makes a norm 1: 0 for those of 0, NaN where there is no finite norm."""
-    found = tl.where(square < TINY, 0.0, 1 / tl.sqrt(square))
-    return tl.where(square == float("inf"), float("nan"), found)
+def _inverse_norm(square):
+    """1 / sqrt(square): 0 for a norm of 0, NaN where the norm is not finite."""
+    result = tl.where(square < TINY, 0.0, 1 / tl.sqrt(square))
+    return tl.where(square == float("inf"), float("nan"), result)

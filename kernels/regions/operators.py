@@ -1,24 +1,28 @@
-"""The operators behind the faces: how autograd, torch.compile and autocast see them.
+"""Custom operators of pooling and the crop loss: autograd, torch.compile and autocast.
 
 Maps are [N, H, W, C] and pooled regions [R, size, size, C], both contiguous. A pose is a number of
-quarter turns, and 4 more for a mirror before them.
+counter-clockwise quarter turns, plus 4 for a left-right mirror before them.
 """
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from patchmill.kernels.regions import cpu
+from patchmill.kernels.common.dispatch import backend
+from patchmill.kernels.regions.pairs import RegionPairs
+
+# ---------------------------------------------------------------------------------------- pooling
 
 
 @torch.library.custom_op("patchmill::regions_pool", mutates_args=())
 def pool(
     maps: torch.Tensor, boxes: torch.Tensor, index: torch.Tensor, pose: torch.Tensor, size: int
 ) -> torch.Tensor:
-    return _on(maps).pool(*_laid_out(maps, boxes, index, pose), size)  # type: ignore[no-any-return]
+    """Pooled regions [R, size, size, C], in the dtype of the maps."""
+    args = _contiguous(maps, boxes, index, pose)
+    return backend(__package__, maps).pool(*args, size)  # type: ignore[no-any-return]
 
 
 @pool.register_fake
@@ -28,9 +32,9 @@ def _(
     return maps.new_empty(len(boxes), size, size, maps.shape[3])
 
 
-@torch.library.custom_op("patchmill::regions_unpool", mutates_args=())
-def unpool(
-    gradient: torch.Tensor,
+@torch.library.custom_op("patchmill::regions_pool_backward", mutates_args=())
+def pool_backward(
+    grad_pooled: torch.Tensor,
     boxes: torch.Tensor,
     index: torch.Tensor,
     pose: torch.Tensor,
@@ -38,14 +42,16 @@ def unpool(
     height: int,
     width: int,
 ) -> torch.Tensor:
-    """The gradient by `count` maps of what `pool` made of them."""
-    given = _laid_out(gradient, boxes, index, pose)
-    return _on(gradient).unpool(*given, (count, height, width))  # type: ignore[no-any-return]
+    """Gradient by the `count` maps."""
+    args = _contiguous(grad_pooled, boxes, index, pose)
+    shape = count, height, width
+    grad = backend(__package__, grad_pooled).pool_backward(*args, shape)
+    return grad  # type: ignore[no-any-return]
 
 
-@unpool.register_fake
+@pool_backward.register_fake
 def _(
-    gradient: torch.Tensor,
+    grad_pooled: torch.Tensor,
     boxes: torch.Tensor,
     index: torch.Tensor,
     pose: torch.Tensor,
@@ -53,98 +59,102 @@ def _(
     height: int,
     width: int,
 ) -> torch.Tensor:
-    return gradient.new_empty(count, height, width, gradient.shape[3])
+    return grad_pooled.new_empty(count, height, width, grad_pooled.shape[3])
 
 
-def _save_pool(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+def _setup_pool(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     maps, boxes, index, pose, _ = inputs
     ctx.save_for_backward(boxes, index, pose)
     ctx.shape = maps.shape[:3]
 
 
-def _pool_backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-    return unpool(gradient, *ctx.saved_tensors, *ctx.shape), None, None, None, None
+def _backward_pool(ctx: Any, grad_pooled: torch.Tensor) -> tuple[Any, ...]:
+    return pool_backward(grad_pooled, *ctx.saved_tensors, *ctx.shape), None, None, None, None
 
 
-pool.register_autograd(_pool_backward, setup_context=_save_pool)
+pool.register_autograd(_backward_pool, setup_context=_setup_pool)
 
 
-@torch.library.custom_op("patchmill::regions_compare", mutates_args=())
-def compare(
+# --------------------------------------------------------------------------------------- crop loss
+
+
+@torch.library.custom_op("patchmill::regions_crop_loss", mutates_args=())
+def crop_loss(
     student: torch.Tensor,
     teacher: torch.Tensor,
-    in_student: torch.Tensor,
-    in_teacher: torch.Tensor,
-    of_student: torch.Tensor,
-    of_teacher: torch.Tensor,
+    student_boxes: torch.Tensor,
+    teacher_boxes: torch.Tensor,
+    student_index: torch.Tensor,
+    teacher_index: torch.Tensor,
     pose: torch.Tensor,
     size: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Losses [R], and for each cell, [R, size * size], `toward` and `along`, all float32.
+    """Losses [R] and, for each bin, `scale_t` and `scale_s`, [R, size * size]; all float32.
 
-    A cell's cosine has the gradient  toward t - along s  by the student's channels s.
+    The gradient of a bin's cosine by the student's channels s is  scale_t t - scale_s s.
     """
-    given = _laid_out(student, teacher, in_student, in_teacher, of_student, of_teacher, pose)
-    return _on(student).compare(*given, size)  # type: ignore[no-any-return]
+    pairs = RegionPairs(
+        *_contiguous(
+            student, teacher, student_boxes, teacher_boxes, student_index, teacher_index, pose
+        )
+    )
+    return backend(__package__, student).crop_loss(pairs, size)  # type: ignore[no-any-return]
 
 
-@compare.register_fake
+@crop_loss.register_fake
 def _(
-    student: torch.Tensor, teacher: torch.Tensor, in_student: torch.Tensor, *others: Any
+    student: torch.Tensor, teacher: torch.Tensor, student_boxes: torch.Tensor, *others: Any
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    regions, size = len(in_student), others[-1]
-    toward, along = (student.new_empty(regions, size * size, dtype=torch.float32) for _ in range(2))
-    return student.new_empty(regions, dtype=torch.float32), toward, along
+    regions, bins = len(student_boxes), others[-1] ** 2
+    scale_t, scale_s = (student.new_empty(regions, bins, dtype=torch.float32) for _ in range(2))
+    return student.new_empty(regions, dtype=torch.float32), scale_t, scale_s
 
 
-@torch.library.custom_op("patchmill::regions_slope", mutates_args=())
-def slope(
-    gradient: torch.Tensor,
+@torch.library.custom_op("patchmill::regions_crop_loss_backward", mutates_args=())
+def crop_loss_backward(
+    grad_losses: torch.Tensor,
     student: torch.Tensor,
     teacher: torch.Tensor,
-    in_student: torch.Tensor,
-    in_teacher: torch.Tensor,
-    of_student: torch.Tensor,
-    of_teacher: torch.Tensor,
+    student_boxes: torch.Tensor,
+    teacher_boxes: torch.Tensor,
+    student_index: torch.Tensor,
+    teacher_index: torch.Tensor,
     pose: torch.Tensor,
-    toward: torch.Tensor,
-    along: torch.Tensor,
+    scale_t: torch.Tensor,
+    scale_s: torch.Tensor,
     size: int,
 ) -> torch.Tensor:
-    """The gradient by the student of losses whose gradient is [R]."""
-    weight = gradient.float() / -(size * size)
-    maps = _laid_out(student, teacher, in_student, in_teacher, of_student, of_teacher, pose)
-    return _on(student).slope(weight, *maps, toward, along, size)  # type: ignore[no-any-return]
+    """Gradient by the student, from the gradients [R] by the losses."""
+    weight = grad_losses.float() / -(size * size)
+    pairs = RegionPairs(
+        *_contiguous(
+            student, teacher, student_boxes, teacher_boxes, student_index, teacher_index, pose
+        )
+    )
+    grad = backend(__package__, student).crop_loss_backward(weight, pairs, scale_t, scale_s, size)
+    return grad  # type: ignore[no-any-return]
 
 
-@slope.register_fake
-def _(gradient: torch.Tensor, student: torch.Tensor, *_: Any) -> torch.Tensor:
+@crop_loss_backward.register_fake
+def _(grad_losses: torch.Tensor, student: torch.Tensor, *_: Any) -> torch.Tensor:
     return student.new_empty(student.shape)
 
 
-def _save_compare(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    *given, ctx.size = inputs
-    ctx.save_for_backward(*given, *output[1:])
+def _setup_crop_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    *pairs, ctx.size = inputs
+    ctx.save_for_backward(*pairs, *output[1:])
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 
 
-def _compare_backward(ctx: Any, gradient: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
-    if gradient is None or not ctx.needs_input_grad[0]:
+def _backward_crop_loss(ctx: Any, grad_losses: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
+    if grad_losses is None or not ctx.needs_input_grad[0]:
         return (None,) * 8
-    return slope(gradient, *ctx.saved_tensors, ctx.size), *(None,) * 7
+    return crop_loss_backward(grad_losses, *ctx.saved_tensors, ctx.size), *(None,) * 7
 
 
-compare.register_autograd(_compare_backward, setup_context=_save_compare)
+crop_loss.register_autograd(_backward_crop_loss, setup_context=_setup_crop_loss)
 
 
-def _laid_out(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _contiguous(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return tuple(tensor.contiguous() for tensor in tensors)
-
-
-def _on(tensor: torch.Tensor) -> ModuleType:
-    if not tensor.is_cuda:
-        return cpu
-    from patchmill.kernels.regions import gpu
-
-    return gpu

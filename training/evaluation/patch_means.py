@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from patchmill.kernels.patches import Aggregator
+from patchmill.kernels.aggregate import Aggregator
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.recipe import Recipe

@@ -1,6 +1,6 @@
-"""The kernels of bags become machine code for an A100 and an H100 without a GPU, and fit.
+"""Compile the kernels for A100 and H100 without a GPU; bound registers, spills, shared memory.
 
-What counts is that enough of them run at once on a multiprocessor to hide what each waits for.
+Occupancy must suffice to hide memory latency.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 from helpers_compile import ARCHITECTURES, resource_usage
 
-from patchmill.kernels.bags import LONGEST, gpu
+from patchmill.kernels.bags import MAX_GPU_D, gpu
 from patchmill.kernels.bags import gpu_kernels as kernels
 
 SHARED = {80: 164 * 1024, 90: 228 * 1024}  # bytes of a multiprocessor
 REGISTERS = 65536  # of a multiprocessor
 LEAST_WARPS = 16
-NUMBERS = ("parts", "kept", "losses", "gradient")
+FLOATS = ("partial", "saved", "losses", "grad_loss")
 
 # Kernel, views, d, type.
 VARIANTS = [
-    (kernels.whole, 2, 128, "bf16"),
-    (kernels.whole, 20, 1024, "fp32"),
-    (kernels.gather, 200, 1024, "bf16"),
-    (kernels.gather, 200, 1024, "fp32"),
-    (kernels.gather, 200, 4096, "fp16"),
-    (kernels.settle, 200, 1024, "bf16"),
-    (kernels.spread, 2, 128, "fp32"),
-    (kernels.spread, 8, 3000, "fp32"),
-    (kernels.spread, 200, 1024, "bf16"),
-    (kernels.spread, 200, 4096, "fp32"),
+    (kernels.forward_bag, 2, 128, "bf16"),
+    (kernels.forward_bag, 20, 1024, "fp32"),
+    (kernels.forward_split, 200, 1024, "bf16"),
+    (kernels.forward_split, 200, 1024, "fp32"),
+    (kernels.forward_split, 200, 4096, "fp16"),
+    (kernels.reduce_splits, 200, 1024, "bf16"),
+    (kernels.backward_split, 2, 128, "fp32"),
+    (kernels.backward_split, 8, 3000, "fp32"),
+    (kernels.backward_split, 200, 1024, "bf16"),
+    (kernels.backward_split, 200, 4096, "fp32"),
 ]
 
 
 @pytest.mark.parametrize("capability", ARCHITECTURES)
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda it: f"{it[0].__name__}-{it[2]}-{it[3]}")
 def test_kernels_fit(variant: Any, capability: int, tmp_path: Path):
-    kernel, views, d, number = variant
-    found, num_warps = needs_of(kernel, views, d, number, capability, tmp_path)
+    kernel, views, d, dtype = variant
+    found, num_warps = needs_of(kernel, views, d, dtype, capability, tmp_path)
     programs = SHARED[capability] // (found.shared + 1024)
     programs = min(programs, REGISTERS // (found.registers * 32 * num_warps), 32)
     assert found.spilled == 0
@@ -54,23 +54,23 @@ def test_kernels_fit(variant: Any, capability: int, tmp_path: Path):
 
 
 @pytest.mark.parametrize("capability", ARCHITECTURES)
-@pytest.mark.parametrize("kernel", [kernels.whole, kernels.spread])
+@pytest.mark.parametrize("kernel", [kernels.forward_bag, kernels.backward_split])
 def test_the_longest_rows_fit(kernel: Any, capability: int, tmp_path: Path):
-    found, num_warps = needs_of(kernel, 8, LONGEST, "fp32", capability, tmp_path)
+    found, num_warps = needs_of(kernel, 8, MAX_GPU_D, "fp32", capability, tmp_path)
     assert found.spilled <= 64
     assert found.shared <= 160 * 1024
     assert found.registers * 32 * num_warps <= REGISTERS
 
 
 def needs_of(
-    kernel: Any, views: int, d: int, number: str, capability: int, folder: Path
+    kernel: Any, views: int, d: int, dtype: str, capability: int, folder: Path
 ) -> tuple[Any, int]:
-    wide, rows, num_warps = gpu.blocks(views, d)
-    kept = views > 8
-    constants = {"D": d, "WIDE": wide, "ROWS": rows, "KEEP": kept, "KEPT": kept}
+    block_d, rows, num_warps = gpu.blocks(views, d)
+    saved = views > 8
+    constants = {"D": d, "BLOCK_D": block_d, "BLOCK_ROWS": rows, "SAVE": saved, "SAVED": saved}
     constants = {name: it for name, it in constants.items() if name in kernel.arg_names}
     types = {name: "i32" for name in kernel.arg_names} | {"scale": "fp32"}
-    types |= dict.fromkeys(NUMBERS, "*fp32") | dict.fromkeys(("z", "out"), f"*{number}")
+    types |= dict.fromkeys(FLOATS, "*fp32") | dict.fromkeys(("z", "out"), f"*{dtype}")
     return resource_usage(
         kernel, types, constants, {"num_warps": num_warps, **gpu.COMPILER}, capability, folder
     ), num_warps

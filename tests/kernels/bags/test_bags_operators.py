@@ -1,27 +1,27 @@
-"""What torch is told of the operators: opcheck, torch.compile, autocast, second derivatives."""
+"""The custom operators: opcheck, torch.compile, autocast, double backward."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from helpers_bags import DTYPES, make, pulled, units
+from helpers_bags import DTYPES, make, units, value_and_grad
 
 from patchmill.kernels import bags
 from patchmill.kernels.bags import operators, reference
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_operators_are_what_they_say(dtype: torch.dtype):
+def test_bag_loss_passes_opcheck(dtype: torch.dtype):
     for z in (make(3, 4, 5, dtype=dtype), make(4, 3, 5, dtype=dtype).transpose(0, 1)):
-        for keep in (True, False):
-            torch.library.opcheck(operators.bag_loss, (z.detach().requires_grad_(), keep))
+        for save in (True, False):
+            torch.library.opcheck(operators.bag_loss, (z.detach().requires_grad_(), save))
         gradient = torch.tensor(2.0)
         torch.library.opcheck(operators.bag_loss_backward, (gradient, z, torch.empty(0, 2, 5)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(2, 3, 5), (2, 5, 3)])
-def test_the_rates_operators_are_what_they_say(shape: tuple[int, ...], dtype: torch.dtype):
+def test_coding_rate_passes_opcheck(shape: tuple[int, ...], dtype: torch.dtype):
     z = units(*shape, dtype=dtype)
     torch.library.opcheck(operators.coding_rate, (z.detach().requires_grad_(), 0.2))
     _, factors = operators.coding_rate(z, 0.2)
@@ -29,14 +29,16 @@ def test_the_rates_operators_are_what_they_say(shape: tuple[int, ...], dtype: to
 
 
 @pytest.mark.parametrize("dynamic", [True, False])
-def test_both_compile_whole(dynamic: bool):
+def test_compile_without_graph_breaks(dynamic: bool):
     def objective(z: torch.Tensor) -> torch.Tensor:
         return 200 * bags.bag_loss(z) - bags.coding_rate(z).mean()
 
     compiled = torch.compile(objective, fullgraph=True, backend="aot_eager", dynamic=dynamic)
     for shape in ((4, 3, 8), (4, 9, 8)):
         z = units(*shape)
-        for found, expected in zip(pulled(compiled, z), pulled(objective, z), strict=True):
+        for found, expected in zip(
+            value_and_grad(compiled, z), value_and_grad(objective, z), strict=True
+        ):
             torch.testing.assert_close(found, expected)
 
 
@@ -52,9 +54,9 @@ def test_embeddings_of_an_autocast_network():
     assert network.weight.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("face", [bags.bag_loss, bags.coding_rate])
-def test_a_second_derivative_is_refused(face):
+@pytest.mark.parametrize("function", [bags.bag_loss, bags.coding_rate])
+def test_double_backward_raises(function):
     z = units(2, 3, 4).requires_grad_()
-    (slope,) = torch.autograd.grad(face(z).sum(), z, create_graph=True)
+    (grad,) = torch.autograd.grad(function(z).sum(), z, create_graph=True)
     with pytest.raises(RuntimeError):
-        slope.sum().backward()
+        grad.sum().backward()

@@ -1,4 +1,4 @@
-"""The definitions against formulas written otherwise, and their gradients in float64."""
+"""The reference against independent formulas, and gradcheck."""
 
 from __future__ import annotations
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers_bags import DTYPES, HALVES, NEAR, assert_near_as, make, off, pulled, units
+from helpers_bags import (
+    DTYPES,
+    HALVES,
+    NEAR,
+    assert_as_accurate,
+    make,
+    relative_error,
+    units,
+    value_and_grad,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchmill.kernels import bags
-from patchmill.kernels.bags import rate, reference
+from patchmill.kernels.bags import gram, reference
 
 SHAPES = [(1, 1, 1), (3, 1, 9), (3, 9, 1), (20, 10, 64), (2, 64, 10), (2, 33, 33), (3, 100, 300)]
 
@@ -20,10 +29,10 @@ def truth(z: torch.Tensor) -> torch.Tensor:
 
 def plain(z: torch.Tensor) -> torch.Tensor:
     """Autograd through the smaller matrix, in float32."""
-    return through_the_smaller(z.float())
+    return by_smaller_gram(z.float())
 
 
-def through_the_smaller(z: torch.Tensor) -> torch.Tensor:
+def by_smaller_gram(z: torch.Tensor) -> torch.Tensor:
     images, d = z.shape[-2:]
     rows = z if images <= d else z.mT
     gram = rows @ rows.mT * (d / (images * 0.2))
@@ -36,8 +45,8 @@ def through_the_smaller(z: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_value_and_gradient(shape: tuple[int, ...], dtype: torch.dtype):
-    assert_near_as(bags.coding_rate, truth, plain, units(*shape, dtype=dtype))
-    assert_near_as(bags.coding_rate, truth, plain, make(*shape, dtype=dtype))
+    assert_as_accurate(bags.coding_rate, truth, plain, units(*shape, dtype=dtype))
+    assert_as_accurate(bags.coding_rate, truth, plain, make(*shape, dtype=dtype))
 
 
 @settings(deadline=None, max_examples=40)
@@ -47,33 +56,36 @@ def test_value_and_gradient(shape: tuple[int, ...], dtype: torch.dtype):
 )  # fmt: skip
 def test_any_shape(views: int, images: int, d: int, eps: float, dtype: torch.dtype, seed: int):
     z = units(views, images, d, dtype=dtype, seed=seed)
-    found = pulled(lambda z: bags.coding_rate(z, eps), z)
-    expected = pulled(lambda z: reference.coding_rate(z, eps), z.double())
-    assert off(found[0], expected[0]) <= 1e-5
-    assert off(found[1], expected[1]) <= 1e-5 + 2 * NEAR[dtype]
+    found = value_and_grad(lambda z: bags.coding_rate(z, eps), z)
+    expected = value_and_grad(lambda z: reference.coding_rate(z, eps), z.double())
+    assert relative_error(found[0], expected[0]) <= 1e-5
+    assert relative_error(found[1], expected[1]) <= 1e-5 + 2 * NEAR[dtype]
 
 
 @pytest.mark.parametrize(("images", "d"), [(30, 80), (80, 30), (40, 40)])
-def test_the_closed_form_is_autograds(images: int, d: int):
+def test_closed_form_gradient(images: int, d: int):
     """c (I + c Z Z^T)^-1 Z, by the operator itself in float32 and by the formula in float64."""
     z, c = units(images, d).double(), d / (images * 0.2)
-    _, slope = pulled(truth, z)
+    _, grad = value_and_grad(truth, z)
     formula = 2 * c * torch.linalg.solve(torch.eye(images) + c * z @ z.T, z)
-    assert off(formula, slope) <= 1e-12
-    _, found = pulled(bags.coding_rate, z.float())
-    assert off(found, slope) <= 1e-5
+    assert relative_error(formula, grad) <= 1e-12
+    _, found = value_and_grad(bags.coding_rate, z.float())
+    assert relative_error(found, grad) <= 1e-5
 
 
 @pytest.mark.parametrize(("images", "d"), [(100, 1024), (1024, 128), (512, 512), (256, 2048)])
-def test_errors_are_what_the_docstring_says(images: int, d: int):
+def test_errors_in_the_docstring(images: int, d: int):
     at_random = units(images, d)
     nearby = units(1, d) + 0.01 * torch.randn(images, d, generator=torch.Generator().manual_seed(1))
     nearby = torch.nn.functional.normalize(nearby, dim=-1)
     same = units(1, d).expand(images, d)
-    for z, value, slope in ((at_random, 1e-7, 2e-6), (nearby, 3e-5, 2e-4), (same, 5e-5, 2e-2)):
-        found, expected = pulled(bags.coding_rate, z), pulled(through_the_smaller, z.double())
-        assert off(found[0], expected[0]) <= 2 * value
-        assert off(found[1], expected[1]) <= 2 * slope
+    for z, value, grad in ((at_random, 1e-7, 2e-6), (nearby, 3e-5, 2e-4), (same, 5e-5, 2e-2)):
+        found, expected = (
+            value_and_grad(bags.coding_rate, z),
+            value_and_grad(by_smaller_gram, z.double()),
+        )
+        assert relative_error(found[0], expected[0]) <= 2 * value
+        assert relative_error(found[1], expected[1]) <= 2 * grad
 
 
 def test_one_matrix_gives_a_scalar():
@@ -81,25 +93,25 @@ def test_one_matrix_gives_a_scalar():
     one = bags.coding_rate(z)
     assert one.shape == ()
     assert torch.equal(one, bags.coding_rate(z[None])[0])
-    (slope,) = torch.autograd.grad(one, z)
-    assert slope.shape == z.shape
+    (grad,) = torch.autograd.grad(one, z)
+    assert grad.shape == z.shape
 
 
-def test_results_are_float32_and_gradients_of_their_own_type():
+def test_dtypes_of_results_and_gradients():
     for dtype in DTYPES:
         z = units(2, 3, 4, dtype=dtype).requires_grad_()
         rates = bags.coding_rate(z)
-        (slope,) = torch.autograd.grad(rates.sum(), z)
-        assert (rates.dtype, rates.shape, slope.dtype) == (torch.float32, (2,), dtype)
+        (grad,) = torch.autograd.grad(rates.sum(), z)
+        assert (rates.dtype, rates.shape, grad.dtype) == (torch.float32, (2,), dtype)
 
 
 @pytest.mark.parametrize(("images", "d"), [(5, 8), (8, 5)])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_many_parts(images: int, d: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
     z = units(7, images, d, dtype=dtype)
-    at_once = pulled(bags.coding_rate, z)
-    monkeypatch.setattr(rate, "AT_ONCE", 2 * images * d)
-    for found, expected in zip(pulled(bags.coding_rate, z), at_once, strict=True):
+    at_once = value_and_grad(bags.coding_rate, z)
+    monkeypatch.setattr(gram, "CONVERTED", 2 * images * d)
+    for found, expected in zip(value_and_grad(bags.coding_rate, z), at_once, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
@@ -110,48 +122,48 @@ def test_any_layout():
     the_same = units(1, 6, 10).expand(4, 6, 10)
     for z in (of_images, every_other, on_its_side, the_same):
         for found, expected in zip(
-            pulled(bags.coding_rate, z), pulled(bags.coding_rate, z.contiguous()), strict=True
+            value_and_grad(bags.coding_rate, z),
+            value_and_grad(bags.coding_rate, z.contiguous()),
+            strict=True,
         ):
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-# ---------------------------------------------------------------------- numbers that go too far
+# ------------------------------------------------------------------------------ special values
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize(("images", "d"), [(1, 1), (5, 8), (8, 5), (150, 200)])
-def test_what_is_not_finite_stays_in_its_view(
-    images: int, d: int, wrong: float, dtype: torch.dtype
-):
+def test_nan_and_inf_stay_in_their_view(images: int, d: int, bad: float, dtype: torch.dtype):
     z = units(3, images, d, dtype=dtype)
-    rates, slope = pulled(bags.coding_rate, z)
-    z[1, images // 2, d // 2] = wrong
-    found, found_slope = pulled(bags.coding_rate, z)
-    assert found[1].isnan() and found_slope[1].isnan().all()
+    rates, grad = value_and_grad(bags.coding_rate, z)
+    z[1, images // 2, d // 2] = bad
+    found, found_grad = value_and_grad(bags.coding_rate, z)
+    assert found[1].isnan() and found_grad[1].isnan().all()
     assert torch.equal(found[::2], rates[::2])
-    assert torch.equal(found_slope[::2], slope[::2])
+    assert torch.equal(found_grad[::2], grad[::2])
 
 
-def test_a_factor_that_fails_is_nan():
+def test_failed_factorisation_gives_nan():
     z = (1e6 * units(1, 200)).expand(2, 300, 200).clone()  # one direction, far too long
     z[1] = units(300, 200)
-    found, slope = pulled(bags.coding_rate, z)
-    assert found[0].isnan() and slope[0].isnan().all()
-    assert found[1].isfinite() and slope[1].isfinite().all()
+    found, grad = value_and_grad(bags.coding_rate, z)
+    assert found[0].isnan() and grad[0].isnan().all()
+    assert found[1].isfinite() and grad[1].isfinite().all()
 
 
 def test_zeros_have_no_rate_and_no_gradient():
-    found, slope = pulled(bags.coding_rate, torch.zeros(2, 3, 4))
-    assert not found.any() and not slope.any()
+    found, grad = value_and_grad(bags.coding_rate, torch.zeros(2, 3, 4))
+    assert not found.any() and not grad.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 def test_autocast_changes_nothing(dtype: torch.dtype):
     z = units(3, 20, 30, dtype=dtype)
-    expected = pulled(bags.coding_rate, z)
+    expected = value_and_grad(bags.coding_rate, z)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = pulled(bags.coding_rate, z)
+        found = value_and_grad(bags.coding_rate, z)
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
 
@@ -160,7 +172,7 @@ def test_autocast_changes_nothing(dtype: torch.dtype):
 
 
 @pytest.mark.parametrize(
-    ("z", "eps", "told"),
+    ("z", "eps", "message"),
     [
         (torch.zeros(3), 0.2, r"takes z as \[B, d\] or \[V, B, d\].*, not \(3,\)"),
         (torch.zeros(1, 2, 3, 4), 0.2, r"not \(1, 2, 3, 4\)"),
@@ -172,6 +184,6 @@ def test_autocast_changes_nothing(dtype: torch.dtype):
         (torch.zeros(3, 4), float("inf"), "not inf"),
     ],
 )
-def test_bad_input_is_one_sentence(z: torch.Tensor, eps: float, told: str):
-    with pytest.raises(ValueError, match=told):
+def test_bad_input_raises_one_sentence(z: torch.Tensor, eps: float, message: str):
+    with pytest.raises(ValueError, match=message):
         bags.coding_rate(z, eps)

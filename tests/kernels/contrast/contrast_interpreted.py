@@ -1,6 +1,6 @@
-"""The GPU's kernels on CPU tensors, by Triton's interpreter, against the CPU's.
+"""The Triton kernels, interpreted on CPU tensors, against the CPU backend.
 
-Not in bfloat16: the interpreter takes its bits for whole numbers when it multiplies matrices.
+Not in bfloat16, whose bits the interpreter's tl.dot takes for integers.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ CASES: dict[str, tuple[Pairing, int]] = {
     "views of some": (Pairing(VIEWS, 3, 6, 11, 4), 0),
     "views of the last": (Pairing(VIEWS, 2, 1, 19, 18), 0),
 }
-# Numbers of a row; multiplied at a time; summed up at a time.
+# d, BLOCK_K, BLOCK_D.
 DEPTHS = {
-    "whole": (17, 32, 32),
-    "parts multiplied": (31, 16, 32),
-    "parts summed up": (37, 16, 32),
+    "whole rows": (17, 32, 32),
+    "products in parts": (31, 16, 32),
+    "sums in parts": (37, 16, 32),
 }
 TEMPERATURE = 0.1
 
 
 @pytest.fixture(params=DEPTHS)
 def d(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Of rows; blocks are made small, so that few rows are many blocks."""
-    length, deep, wide = DEPTHS[request.param]
-    monkeypatch.setattr(gpu, "blocks", lambda *_: gpu.Blocks(16, 16, deep, wide, 4, 1))
+    """Numbers of a row; blocks are made small, so that few rows are many blocks."""
+    length, k, block_d = DEPTHS[request.param]
+    monkeypatch.setattr(gpu, "blocks", lambda *_: gpu.Blocks(16, 16, k, block_d, 4, 1))
     return length
 
 
@@ -58,13 +58,13 @@ def test_float16(case: str, d: int):
 
 
 @pytest.mark.parametrize("d", [1, 16])
-def test_fewest_numbers(d: int):
+def test_narrowest_rows(d: int):
     check("views of the last", d, torch.float32)
     check("queue, one query, one key", d, torch.float16)
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 40])
-def test_how_keys_are_split_does_not_matter(multiprocessors: int, monkeypatch: pytest.MonkeyPatch):
+def test_any_number_of_splits(multiprocessors: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(gpu, "INTERPRETED_MULTIPROCESSORS", multiprocessors)
     monkeypatch.setattr(gpu, "blocks", lambda *_: gpu.Blocks(16, 16, 16, 16, 4, 1))
     for case in ("batch", "views of some"):
@@ -72,29 +72,29 @@ def test_how_keys_are_split_does_not_matter(multiprocessors: int, monkeypatch: p
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_the_usual_blocks(dtype: torch.dtype):
-    """Not made small: 64 x 32 logits or 128 x 64."""
+def test_default_blocks(dtype: torch.dtype):
+    """Blocks of 64 x 32 logits or 128 x 64."""
     pairing = Pairing(VIEWS, 2, 35, 35, 0)
-    queries, companions, _ = arguments(pairing, 24, 0, dtype)
-    given = queries, companions, None, TEMPERATURE, pairing, True
-    for mine, theirs in zip(gpu.forward(*given), cpu.forward(*given), strict=True):
+    queries, batch_keys, _ = arguments(pairing, 24, 0, dtype)
+    args = queries, batch_keys, None, TEMPERATURE, pairing, True
+    for mine, theirs in zip(gpu.forward(*args), cpu.forward(*args), strict=True):
         assert_close(mine, theirs, dtype)
 
 
 def check(case: str, d: int, dtype: torch.dtype) -> None:
     pairing, keys = CASES[case]
-    queries, companions, queue = arguments(pairing, d, keys, dtype)
-    given = queries, companions, queue, TEMPERATURE, pairing
-    expected = cpu.forward(*given, True)
-    for mine, theirs in zip(gpu.forward(*given, True), expected, strict=True):
+    queries, batch_keys, queue = arguments(pairing, d, keys, dtype)
+    args = queries, batch_keys, queue, TEMPERATURE, pairing
+    expected = cpu.forward(*args, True)
+    for mine, theirs in zip(gpu.forward(*args, True), expected, strict=True):
         assert_close(mine, theirs, dtype)
-    loss, lse, slope = gpu.forward(*given, False)
-    assert len(slope) == 0
+    loss, lse, grad = gpu.forward(*args, False)
+    assert len(grad) == 0
     assert_close(loss, expected[0], dtype)
     if pairing.kind != QUEUE:
-        same(torch.tensor(3.0), queries, companions, lse, pairing, True)
+        assert_same_backward(torch.tensor(3.0), queries, batch_keys, lse, pairing, True)
     if queue is not None:
-        same(torch.tensor(3.0), queries, queue, lse, pairing, False)
+        assert_same_backward(torch.tensor(3.0), queries, queue, lse, pairing, False)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -103,44 +103,46 @@ def test_views_that_are_their_own_companions(shape: tuple[int, int], d: int, dty
     pairing = Pairing(VIEWS, *shape, shape[1], 0)
     rows = unit(*shape, d, dtype=dtype).flatten(0, 1)
     _, lse, _ = cpu.forward(rows, rows, None, TEMPERATURE, pairing, False)
-    same(torch.tensor(3.0), rows, None, lse, pairing, True)
+    assert_same_backward(torch.tensor(3.0), rows, None, lse, pairing, True)
 
 
 def test_an_empty_queue_has_no_gradient():
     queries = unit(4, 5)
-    given = torch.ones(()), queries, torch.zeros(0, 5), torch.zeros(4), 0.1
-    assert gpu.pulled(*given, Pairing(BATCH, 1, 4, 4, 0), False).shape == (0, 5)
+    args = torch.ones(()), queries, torch.zeros(0, 5), torch.zeros(4), 0.1
+    assert gpu.backward_keys(*args, Pairing(BATCH, 1, 4, 4, 0), False).shape == (0, 5)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("case", ["queue", "views of some"])
-def test_what_is_no_number_is_not_hidden(case: str, bad: float):
+def test_nan_and_inf_propagate(case: str, bad: float):
     pairing, keys = CASES[case]
-    queries, companions, queue = arguments(pairing, 5, keys, torch.float32)
+    queries, batch_keys, queue = arguments(pairing, 5, keys, torch.float32)
     queries[3, 2] = bad
-    loss, _, slope = gpu.forward(queries, companions, queue, TEMPERATURE, pairing, True)
-    assert not loss.isfinite() and not slope[3].isfinite().any()
+    loss, _, grad = gpu.forward(queries, batch_keys, queue, TEMPERATURE, pairing, True)
+    assert not loss.isfinite() and not grad[3].isfinite().any()
     queries[3, 2] = 0.5
-    (companions if queue is None else queue)[9, 0] = bad
-    assert not gpu.forward(queries, companions, queue, TEMPERATURE, pairing, True)[0].isfinite()
+    (batch_keys if queue is None else queue)[9, 0] = bad
+    assert not gpu.forward(queries, batch_keys, queue, TEMPERATURE, pairing, True)[0].isfinite()
 
 
-def test_rows_without_length():
+def test_zero_rows():
     pairing = Pairing(QUEUE, 1, 4, 4, 0)
-    nothing = torch.zeros(4, 6)
-    loss, lse, slope = gpu.forward(nothing, nothing, torch.zeros(9, 6), 0.1, pairing, True)
+    zeros = torch.zeros(4, 6)
+    loss, lse, grad = gpu.forward(zeros, zeros, torch.zeros(9, 6), 0.1, pairing, True)
     torch.testing.assert_close(loss, torch.tensor(10.0).log())
-    assert slope.isfinite().all()
-    made = gpu.pulled(torch.ones(()), nothing, torch.zeros(9, 6), lse, 0.1, pairing, False)
-    assert made.isfinite().all()
+    assert grad.isfinite().all()
+    grad_keys = gpu.backward_keys(
+        torch.ones(()), zeros, torch.zeros(9, 6), lse, 0.1, pairing, False
+    )
+    assert grad_keys.isfinite().all()
 
 
-def same(
+def assert_same_backward(
     scale: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor | None, lse: torch.Tensor,
-    pairing: Pairing, companions: bool,
+    pairing: Pairing, batch_keys: bool,
 ) -> None:  # fmt: skip
-    given: tuple[Any, ...] = (scale, queries, keys, lse, TEMPERATURE, pairing, companions)
-    mine, theirs = gpu.pulled(*given), cpu.pulled(*given)
+    args: tuple[Any, ...] = (scale, queries, keys, lse, TEMPERATURE, pairing, batch_keys)
+    mine, theirs = gpu.backward_keys(*args), cpu.backward_keys(*args)
     assert mine.dtype == theirs.dtype
     assert_close(mine, theirs, queries.dtype, float(scale) / (len(queries) * TEMPERATURE))
 
@@ -148,6 +150,6 @@ def same(
 def assert_close(
     mine: torch.Tensor, theirs: torch.Tensor, dtype: torch.dtype, size: float = 1.0
 ) -> None:
-    """`size` is that of terms which may have cancelled out."""
+    """`size` is the magnitude of terms that may have cancelled."""
     most = max(float(theirs.abs().max()), size)
     torch.testing.assert_close(mine, theirs, rtol=0, atol=TOLERANCE[dtype] * most)

@@ -1,4 +1,4 @@
-"""The losses on the CPU against the reference: values, gradients, memory, and what goes wrong."""
+"""Losses on the CPU: values and gradients against the reference, memory, bad input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_contrast import assert_close, graded, unit
+from helpers_contrast import assert_close, loss_and_grads, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,9 +20,9 @@ DTYPES = (torch.float32, *HALVES)
 
 
 BLOCKS: dict[str, dict[str, int]] = {
-    "at once": {},
-    "one block": {"FEW": 0},
-    "many blocks": {"FEW": 0, "ROWS": 7, "COLUMNS": 11, "TASKS": 9},
+    "dense": {},
+    "one block": {"DENSE_ROWS": 0},
+    "many blocks": {"DENSE_ROWS": 0, "ROWS": 7, "COLUMNS": 11, "TASKS": 9},
 }
 
 
@@ -76,7 +76,7 @@ def test_nt_xent_of_gathered_rows(offset: int, dtype: torch.dtype):
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_sizes(data: st.DataObject):
-    """Blocks of a few logits, so that every way of falling on their borders comes up."""
+    """Blocks of a few logits, so that every kind of border comes up."""
     draw = lambda most: data.draw(st.integers(1, most))  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
         for name in ("ROWS", "COLUMNS", "TASKS"):
@@ -98,7 +98,7 @@ def test_any_sizes(data: st.DataObject):
 
 
 @pytest.mark.parametrize("d", [1, 255, 4096])
-def test_depths(d: int):
+def test_row_lengths(d: int):
     rows = [unit(9, d), unit(9, d, seed=1), unit(40, d, seed=2)]
     assert_close(
         lambda *a: contrast.info_nce(*a, 0.2), lambda *a: reference.info_nce(*a, 0.2), rows
@@ -115,20 +115,22 @@ def test_temperatures(temperature: float):
     )
 
 
-def test_float64_is_the_reference_s():
+def test_float64_runs_the_reference():
     rows = [unit(5, 8).double(), unit(5, 8, seed=1).double(), unit(9, 8).double()]
-    ours = graded(lambda *a: contrast.info_nce(*a, 0.2), rows)
+    ours = loss_and_grads(lambda *a: contrast.info_nce(*a, 0.2), rows)
     for mine, theirs in zip(
-        ours, graded(lambda *a: reference.info_nce(*a, 0.2), rows), strict=True
+        ours, loss_and_grads(lambda *a: reference.info_nce(*a, 0.2), rows), strict=True
     ):
         assert mine.dtype == torch.float64 and torch.equal(mine, theirs)
 
 
-def test_strides_do_not_matter():
+def test_any_strides():
     z = unit(2, 12, 6)
     apart = z.transpose(0, 2).contiguous().transpose(0, 2)
-    ours = graded(lambda a: contrast.nt_xent(a, 0.2), [apart])
-    for mine, theirs in zip(ours, graded(lambda a: contrast.nt_xent(a, 0.2), [z]), strict=True):
+    ours = loss_and_grads(lambda a: contrast.nt_xent(a, 0.2), [apart])
+    for mine, theirs in zip(
+        ours, loss_and_grads(lambda a: contrast.nt_xent(a, 0.2), [z]), strict=True
+    ):
         assert torch.equal(mine, theirs)
     queue = unit(30, 6).T.contiguous().T
     rows = unit(9, 6), unit(9, 6, seed=1)
@@ -148,10 +150,10 @@ def test_gradients_only_where_wanted():
         assert not contrast.info_nce(q, p, k, 0.2).requires_grad
 
 
-@pytest.mark.parametrize("face", ["queue", "views"])
+@pytest.mark.parametrize("loss_name", ["queue", "views"])
 @pytest.mark.parametrize("many", [False, True])
-def test_threads_do_not_change_a_bit(face: str, many: bool):
-    if face == "queue":
+def test_threads_do_not_change_a_bit(loss_name: str, many: bool):
+    if loss_name == "queue":
         batch = 1025 if many else 40
         rows = [unit(batch, 200), unit(batch, 200, seed=1), unit(5000, 200)]
         loss: Any = lambda *a: contrast.info_nce(*a, 0.2)  # noqa: E731
@@ -163,43 +165,43 @@ def test_threads_do_not_change_a_bit(face: str, many: bool):
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            found.append(graded(loss, rows))
+            found.append(loss_and_grads(loss, rows))
     finally:
         torch.set_num_threads(threads)
     for other in found[1:]:
         assert all(map(torch.equal, found[0], other))
 
 
-# -------------------------------------------------------------------------------------- odd numbers
+# -------------------------------------------------------------------------------- special values
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_what_is_no_number_is_not_hidden(place: int, bad: float):
+def test_nan_and_inf_propagate(place: int, bad: float):
     rows = [unit(9, 6), unit(9, 6, seed=1), unit(20, 6)]
     rows[place][3, 2] = bad
     for in_batch in (False, True):
         assert not contrast.info_nce(*rows, 0.2, in_batch).isfinite()
     z = unit(2, 9, 6)
     z[1, 3, 2] = bad
-    found = graded(lambda a: contrast.nt_xent(a, 0.2), [z])
+    found = loss_and_grads(lambda a: contrast.nt_xent(a, 0.2), [z])
     assert not found[0].isfinite() and not found[1].isfinite().all()
 
 
-def test_rows_without_length():
+def test_zero_rows():
     """All logits are 0: the loss is the logarithm of how many there are; gradients are finite."""
-    nothing = torch.zeros(4, 6)
-    found = graded(lambda *a: contrast.info_nce(*a, 0.2), [nothing, nothing, torch.zeros(9, 6)])
+    zeros = torch.zeros(4, 6)
+    found = loss_and_grads(lambda *a: contrast.info_nce(*a, 0.2), [zeros, zeros, torch.zeros(9, 6)])
     torch.testing.assert_close(found[0], torch.tensor(10.0).log())
     assert all(it.isfinite().all() for it in found)
 
 
-def test_an_image_alone_has_nothing_to_tell_it_from():
-    value, slope = graded(lambda z: contrast.nt_xent(z, 0.2), [unit(2, 1, 6)])
-    assert abs(value) < 1e-6 and slope.abs().max() < 1e-6
+def test_one_image_has_no_negatives():
+    value, grad = loss_and_grads(lambda z: contrast.nt_xent(z, 0.2), [unit(2, 1, 6)])
+    assert abs(value) < 1e-6 and grad.abs().max() < 1e-6
 
 
-def test_no_queue_but_the_batch():
+def test_batch_keys_without_a_queue():
     rows = [unit(9, 6), unit(9, 6, seed=1), torch.zeros(0, 6)]
     assert_close(
         lambda *a: contrast.info_nce(*a, 0.2, in_batch=True),
@@ -212,20 +214,20 @@ def test_no_queue_but_the_batch():
 
 
 class Largest(TorchDispatchMode):
-    """How many bytes the largest tensor had that anything gave."""
+    """Bytes of the largest tensor that any operation returned."""
 
     size = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for it in made if isinstance(made, (tuple, list)) else [made]:
+        result = func(*args, **(kwargs or {}))
+        for it in result if isinstance(result, (tuple, list)) else [result]:
             if isinstance(it, torch.Tensor):
                 self.size = max(self.size, it.untyped_storage().nbytes())
-        return made
+        return result
 
 
 def test_no_matrix_of_logits(monkeypatch: pytest.MonkeyPatch):
-    """A tenth of it at the most, beside what is given and asked for; forward and backward."""
+    """Extra memory is at most a tenth of it, forward and backward."""
     queries, keys = unit(512, 4), unit(32768, 4)
     logits = 4 * len(queries) * len(keys)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # other threads' tensors do not show
@@ -233,9 +235,9 @@ def test_no_matrix_of_logits(monkeypatch: pytest.MonkeyPatch):
     with Largest() as largest:
         _, lse, _ = cpu.forward(queries, queries, keys, 0.2, pairing, True)
         assert largest.size <= logits / 10
-        cpu.pulled(torch.ones(()), queries, keys, lse, 0.2, pairing, False)
+        cpu.backward_keys(torch.ones(()), queries, keys, lse, 0.2, pairing, False)
         assert largest.size <= logits / 10
-        cpu.pulled(torch.ones(()), keys[:4096], None, torch.zeros(4096), 0.2,
+        cpu.backward_keys(torch.ones(()), keys[:4096], None, torch.zeros(4096), 0.2,
                    Pairing(VIEWS, 2, 2048, 2048, 0), True)  # fmt: skip
         assert largest.size <= logits / 10
 
@@ -243,7 +245,7 @@ def test_no_matrix_of_logits(monkeypatch: pytest.MonkeyPatch):
 # ------------------------------------------------------------------------------------ torch's tools
 
 
-def test_operators_keep_torch_s_rules():
+def test_operators_pass_opcheck():
     q, p, k = (unit(*s).requires_grad_() for s in ((8, 5), (8, 5), (30, 5)))
     check, op = torch.library.opcheck, torch.ops.patchmill
     check(op.contrast.default, (q, p, k, 0.2, "queue", 1, 8, 0, True))
@@ -253,41 +255,41 @@ def test_operators_keep_torch_s_rules():
     check(op.contrast.default, (q, k, None, 0.2, "views", 2, 15, 3, True))
     lse = torch.zeros(8)
     one = torch.ones(())
-    pulled = (one, q.detach(), k.detach(), lse, 0.2, "queue", 1, 8, 0, False)
-    check(op.contrast_pulled.default, pulled)
+    backward = (one, q.detach(), k.detach(), lse, 0.2, "queue", 1, 8, 0, False)
+    check(op.contrast_backward_keys.default, backward)
 
 
-def test_compiled_without_breaks():
+def test_compiles_without_graph_breaks():
     rows = [unit(8, 5), unit(8, 5, seed=1), unit(30, 5)]
     plain: Any = lambda *a: contrast.info_nce(*a, 0.2) * 2  # noqa: E731
     whole = torch.compile(plain, fullgraph=True, backend="aot_eager")
-    for mine, theirs in zip(graded(whole, rows), graded(plain, rows), strict=True):
+    for mine, theirs in zip(loss_and_grads(whole, rows), loss_and_grads(plain, rows), strict=True):
         torch.testing.assert_close(mine, theirs)
     pair: Any = lambda z: contrast.nt_xent(z * 1, 0.2)  # noqa: E731
     whole = torch.compile(pair, fullgraph=True, backend="aot_eager")
     for mine, theirs in zip(
-        graded(whole, [unit(2, 8, 5)]), graded(pair, [unit(2, 8, 5)]), strict=True
+        loss_and_grads(whole, [unit(2, 8, 5)]), loss_and_grads(pair, [unit(2, 8, 5)]), strict=True
     ):
         torch.testing.assert_close(mine, theirs)
 
 
-def test_autocast_does_not_round():
+def test_autocast_has_no_effect():
     q, p, k = unit(8, 5), unit(8, 5, seed=1), unit(30, 5)
     with torch.autocast("cpu", torch.bfloat16):
         inside = contrast.info_nce(q, p, k, 0.2)
     assert torch.equal(inside, contrast.info_nce(q, p, k, 0.2))
 
 
-def test_a_gradient_s_gradient_is_refused():
+def test_double_backward_raises():
     q = unit(8, 5).requires_grad_()
     value = contrast.nt_xent(q.view(2, 4, 5), 0.2)
-    (slope,) = torch.autograd.grad(value, q, create_graph=True)
+    (grad,) = torch.autograd.grad(value, q, create_graph=True)
     with pytest.raises(RuntimeError):
-        slope.sum().backward()
+        grad.sum().backward()
 
 
-def test_nothing_is_kept_of_logits():
-    """What autograd keeps is a few numbers a row."""
+def test_no_logits_are_saved_for_backward():
+    """Autograd saves a few numbers a row."""
     q, k = unit(300, 4).requires_grad_(), unit(9000, 4)
     kept: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(
@@ -300,7 +302,7 @@ def test_nothing_is_kept_of_logits():
 # ---------------------------------------------------------------------------------------- bad input
 
 Q, K, Z = torch.zeros(4, 3), torch.zeros(9, 3), torch.zeros(2, 4, 3)
-WRONG = {
+BAD_INPUTS = {
     "no batch": (contrast.info_nce, (Q[:0], Q[:0], K, 0.2), "one shape"),
     "no numbers": (contrast.info_nce, (Q[:, :0], Q[:, :0], K[:, :0], 0.2), "one shape"),
     "unlike rows": (contrast.info_nce, (Q, Q[:3], K, 0.2), "one shape"),
@@ -322,13 +324,13 @@ WRONG = {
     "other types gathered": (contrast.nt_xent, (Z, 0.2, Z.half()), "one type"),
     "offset too far": (contrast.nt_xent, (Z, 0.2, Z, 1), "offset"),
     "offset below": (contrast.nt_xent, (Z, 0.2, Z, -1), "offset"),
-    "offset of nothing": (contrast.nt_xent, (Z, 0.2, None, 2), "offset"),
+    "offset of zeros": (contrast.nt_xent, (Z, 0.2, None, 2), "offset"),
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_mistakes_are_one_sentence(case: str):
-    face, given, told = WRONG[case]
-    with pytest.raises(ValueError, match=told) as error:
-        face(*given)
+@pytest.mark.parametrize("case", BAD_INPUTS)
+def test_bad_input_raises_one_sentence(case: str):
+    function, args, message = BAD_INPUTS[case]
+    with pytest.raises(ValueError, match=message) as error:
+        function(*args)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""The kernels become machine code for an A100 and an H100 without a GPU, and fit."""
+"""Compile the kernels for A100 and H100 without a GPU; bound registers, spills, shared memory."""
 
 from __future__ import annotations
 
@@ -29,32 +29,37 @@ from patchmill.kernels.contrast.pairing import BATCH, QUEUE, VIEWS, Pairing
 MOST_SPILLED = 32  # bytes a thread: a few values that live outside of the loops
 MOST_SHARED = {80: 96 * 1024, 90: 160 * 1024}  # so that what an A100 has fits twice
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
-GIVEN = ("queries", "keys", "companions", "rows", "columns", "peers")  # of the caller's type
-SUMS = ("peaks", "sums", "means", "losses", "lse", "slope", "row_lse", "column_lse", "pulled")
-NUMBERS = ("scale", "gain", "pay")
-WHOLE: dict[str, Any] = {"ALONE": False, "MEAN": True}
-PARTS: dict[str, Any] = {"ALONE": True, "MEAN": False}
-BOTH: dict[str, Any] = {"ALONE": True, "BY_ROW": True, "BY_COLUMN": True}
-KEYS: dict[str, Any] = {"ALONE": False, "BY_ROW": False, "BY_COLUMN": True, "row_lse": None}
+INPUTS = ("queries", "keys", "batch_keys", "rows", "columns", "others")  # of the caller's dtype
+SUMS = (
+    "row_maxima", "row_sums", "weighted_keys", "losses", "lse", "grad_queries", "row_lse",
+    "column_lse", "partial_sums",
+)  # fmt: skip
+FLOATS = ("scale", "grad_scale", "positive_weight")
+FUSED: dict[str, Any] = {"EXCLUDE_SELF": False, "WITH_GRAD": True}
+LOSS_ONLY: dict[str, Any] = {"EXCLUDE_SELF": True, "WITH_GRAD": False}
+BOTH: dict[str, Any] = {"EXCLUDE_SELF": True, "ROW_QUERIES": True, "COLUMN_QUERIES": True}
+KEYS: dict[str, Any] = {
+    "EXCLUDE_SELF": False, "ROW_QUERIES": False, "COLUMN_QUERIES": True, "row_lse": None,
+}  # fmt: skip
 
-# Kernel, what it is asked, type, d, rows.
+# Kernel, constants, dtype, d, rows.
 USUAL = [
-    (kernels.gather, WHOLE, torch.bfloat16, 128, 256),
-    (kernels.gather, PARTS, torch.bfloat16, 128, 8192),
-    (kernels.gather, WHOLE, torch.float32, 128, 256),
-    (kernels.pull, BOTH, torch.bfloat16, 128, 8192),
-    (kernels.pull, BOTH, torch.float32, 128, 8192),
+    (kernels.forward_split, FUSED, torch.bfloat16, 128, 256),
+    (kernels.forward_split, LOSS_ONLY, torch.bfloat16, 128, 8192),
+    (kernels.forward_split, FUSED, torch.float32, 128, 256),
+    (kernels.backward_split, BOTH, torch.bfloat16, 128, 8192),
+    (kernels.backward_split, BOTH, torch.float32, 128, 8192),
 ]
 OTHERS = [
-    (kernels.gather, WHOLE, torch.bfloat16, 1, 64),
-    (kernels.gather, WHOLE, torch.float16, 100, 4096),
-    (kernels.gather, WHOLE, torch.bfloat16, 256, 4096),
-    (kernels.gather, WHOLE, torch.float32, 256, 4096),
-    (kernels.gather, PARTS, torch.bfloat16, 4096, 100),
-    (kernels.pull, KEYS, torch.bfloat16, 128, 65536),
-    (kernels.pull, BOTH, torch.bfloat16, 256, 4096),
-    (kernels.pull, BOTH, torch.bfloat16, 512, 4096),
-    (kernels.pull, BOTH, torch.float32, 4096, 100),
+    (kernels.forward_split, FUSED, torch.bfloat16, 1, 64),
+    (kernels.forward_split, FUSED, torch.float16, 100, 4096),
+    (kernels.forward_split, FUSED, torch.bfloat16, 256, 4096),
+    (kernels.forward_split, FUSED, torch.float32, 256, 4096),
+    (kernels.forward_split, LOSS_ONLY, torch.bfloat16, 4096, 100),
+    (kernels.backward_split, KEYS, torch.bfloat16, 128, 65536),
+    (kernels.backward_split, BOTH, torch.bfloat16, 256, 4096),
+    (kernels.backward_split, BOTH, torch.bfloat16, 512, 4096),
+    (kernels.backward_split, BOTH, torch.float32, 4096, 100),
 ]
 
 
@@ -73,15 +78,16 @@ def test_other_variants(capability: int, tmp_path: Path):
 
 @pytest.mark.parametrize("capability", ARCHITECTURES)
 @pytest.mark.parametrize(("d", "splits"), [(128, 264), (4096, 1)])
-def test_what_puts_a_row_together(d: int, splits: int, capability: int, tmp_path: Path):
+def test_reductions(d: int, splits: int, capability: int, tmp_path: Path):
     block = gpu.row_block(d, splits)
-    shared = {"D": d, "WIDE": block.wide, "BUNCH": block.bunch, "VIEWS": 2}
-    asked: dict[str, Any] = {"ALONE": True, "OWN": False, "MEAN": True, "SPLITS": 512}
+    shared = {"D": d, "BLOCK_D": block.d, "UNROLL": block.unroll, "VIEWS": 2}
+    views: dict[str, Any] = {"EXCLUDE_SELF": True, "ADD_POSITIVE": False}
+    queue: dict[str, Any] = {"EXCLUDE_SELF": False, "ADD_POSITIVE": True, "grad_loss": None}
     options = {"num_warps": block.num_warps, **gpu.COMPILER}
     for kernel, constants in (
-        (kernels.settle, shared | asked),
-        (kernels.finish, shared | {"ALONE": True, "OWN": False, "PEERS": True}),
-        (kernels.finish, shared | {"ALONE": False, "OWN": True, "PEERS": True, "gradient": None}),
+        (kernels.reduce_splits, shared | views | {"WITH_GRAD": True, "BLOCK_SPLITS": 512}),
+        (kernels.reduce_gradient, shared | views | {"SUBTRACT_POSITIVES": True}),
+        (kernels.reduce_gradient, shared | queue | {"SUBTRACT_POSITIVES": True}),
     ):
         types = typed(kernel, torch.bfloat16) | {"out": "*bf16"}
         found = resource_usage(kernel, types, constants, options, capability, tmp_path)
@@ -89,15 +95,15 @@ def test_what_puts_a_row_together(d: int, splits: int, capability: int, tmp_path
 
 
 @pytest.mark.parametrize("d", [128, 300])
-def test_launches_compile_as_they_are_called(d: int, monkeypatch: pytest.MonkeyPatch):
-    """Everything up to the GPU, with arguments and types as the host gives them."""
+def test_launches_compile_with_the_arguments_they_get(d: int, monkeypatch: pytest.MonkeyPatch):
+    """Everything up to the GPU, with the host's arguments and types."""
     seen = set()
     run = JITFunction.run
 
-    def compile_only(kernel: Any, *given: Any, grid: Any, warmup: bool, **options: Any) -> None:
+    def compile_only(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
         seen.add(kernel.fn.__name__)
-        made = run(kernel, *given, grid=grid, warmup=True, **options)
-        types = {it: of for it, of in made.src.signature.items() if of != "constexpr"}
+        compiled = run(kernel, *args, grid=grid, warmup=True, **options)
+        types = {it: of for it, of in compiled.src.signature.items() if of != "constexpr"}
         usual = typed(kernel, torch.bfloat16)
         assert {it: of for it, of in types.items() if it != "out"}.items() <= usual.items()
 
@@ -109,19 +115,19 @@ def test_launches_compile_as_they_are_called(d: int, monkeypatch: pytest.MonkeyP
             (Pairing(BATCH, 1, 6, 6, 0), 40),
             (Pairing(VIEWS, 2, 3, 7, 1), 0),
         ):
-            queries, companions, queue = arguments(pairing, d, keys, torch.bfloat16)
-            _, lse, _ = gpu.forward(queries, companions, queue, 0.2, pairing, True)
-            gpu.pulled(torch.ones(()), queries, companions, lse, 0.2, pairing, True)
-            gpu.pulled(torch.ones(()), queries, companions, lse, 0.2, pairing, False)
-        gpu.pulled(torch.ones(()), queries, None, lse, 0.2, Pairing(VIEWS, 2, 3, 3, 0), True)
+            queries, batch_keys, queue = arguments(pairing, d, keys, torch.bfloat16)
+            _, lse, _ = gpu.forward(queries, batch_keys, queue, 0.2, pairing, True)
+            gpu.backward_keys(torch.ones(()), queries, batch_keys, lse, 0.2, pairing, True)
+            gpu.backward_keys(torch.ones(()), queries, batch_keys, lse, 0.2, pairing, False)
+        gpu.backward_keys(torch.ones(()), queries, None, lse, 0.2, Pairing(VIEWS, 2, 3, 3, 0), True)
     finally:
         with contextlib.suppress(RuntimeError):  # where there is no driver to return to
             driver.reset_active()
-    assert seen == {"gather", "settle", "pull", "finish"}
+    assert seen == {"forward_split", "reduce_splits", "backward_split", "reduce_gradient"}
 
 
 class NoGPU:
-    """As much of a driver as launching asks for before there is anything to launch."""
+    """Just enough of a Triton driver to compile a launch."""
 
     def get_current_device(self) -> int:
         return 0
@@ -134,11 +140,11 @@ class NoGPU:
 
 
 def assert_fits(variant: Any, capability: int, folder: Path) -> None:
-    kernel, asked, dtype, d, rows = variant
+    kernel, flags, dtype, d, rows = variant
     block = gpu.blocks(d, rows, dtype)
-    constants = asked | {
-        "D": d, "DEEP": block.deep, "WIDE": block.wide, "ROWS": block.rows,
-        "COLUMNS": block.columns, "PRECISION": gpu.PRECISION,
+    constants = flags | {
+        "D": d, "BLOCK_K": block.k, "BLOCK_D": block.d, "BLOCK_M": block.m, "BLOCK_N": block.n,
+        "PRECISION": gpu.PRECISION,
     }  # fmt: skip
     options = {"num_warps": block.num_warps, "num_stages": block.num_stages, **gpu.COMPILER}
     found = resource_usage(kernel, typed(kernel, dtype), constants, options, capability, folder)
@@ -148,6 +154,6 @@ def assert_fits(variant: Any, capability: int, folder: Path) -> None:
 
 def typed(kernel: Any, dtype: torch.dtype) -> dict[str, str]:
     types = {name: "i32" for name in kernel.arg_names}
-    types |= dict.fromkeys(NUMBERS, "fp32") | dict.fromkeys(SUMS, "*fp32")
-    types |= dict.fromkeys(GIVEN, TYPES[dtype])
-    return types | {"out": "*fp32", "gradient": "*fp32"}
+    types |= dict.fromkeys(FLOATS, "fp32") | dict.fromkeys(SUMS, "*fp32")
+    types |= dict.fromkeys(INPUTS, TYPES[dtype])
+    return types | {"out": "*fp32", "grad_loss": "*fp32"}

@@ -1,4 +1,4 @@
-"""The losses on a GPU: against float64, at full size, twice alike, and in how much memory."""
+"""Losses on a GPU: against float64 at full size, determinism, memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers_contrast import assert_close, graded, unit
+from helpers_contrast import assert_close, loss_and_grads, unit
 
 from patchmill.kernels import contrast
 from patchmill.kernels.contrast import reference
@@ -63,16 +63,16 @@ def test_nt_xent_of_gathered_rows(d: int, dtype: torch.dtype):
 
 
 @pytest.mark.parametrize("batch", [32, 256, 4096])
-def test_twice_the_same_bits(batch: int):
+def test_deterministic(batch: int):
     rows = moco(batch, 65536, 128)
     loss: Callable[..., torch.Tensor] = lambda *a: contrast.info_nce(*a, 0.2)  # noqa: E731
-    first = graded(loss, rows)
+    first = loss_and_grads(loss, rows)
     for _ in range(3):
-        assert all(map(torch.equal, first, graded(loss, rows)))
+        assert all(map(torch.equal, first, loss_and_grads(loss, rows)))
 
 
 def test_memory_without_logits():
-    """4096 x 65536 logits are 1 GiB in float32; what is kept and summed up is 64 MiB at most."""
+    """4096 x 65536 logits are 1 GiB in float32; extra memory is at most 64 MiB."""
     q, p, k = moco(4096, 65536, 128)
     q.requires_grad_()
     contrast.info_nce(q, p, k, 0.2).backward()
@@ -86,23 +86,23 @@ def test_memory_without_logits():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_no_number_is_not_hidden(bad: float):
+def test_nan_and_inf_propagate(bad: float):
     for dtype in DTYPES:
         rows = moco(67, 331, 128, dtype)
         rows[2][9, 5] = bad
-        found = graded(lambda *a: contrast.info_nce(*a, 0.2), rows)
+        found = loss_and_grads(lambda *a: contrast.info_nce(*a, 0.2), rows)
         assert not found[0].isfinite() and not found[1].isfinite().all()
 
 
-def test_compiled_without_breaks():
+def test_compiles_without_graph_breaks():
     rows = moco(64, 1000, 128)
     loss: Callable[..., torch.Tensor] = lambda *a: contrast.info_nce(*a, 0.2)  # noqa: E731
     whole = torch.compile(loss, fullgraph=True)
-    for mine, theirs in zip(graded(whole, rows), graded(loss, rows), strict=True):
+    for mine, theirs in zip(loss_and_grads(whole, rows), loss_and_grads(loss, rows), strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
-def test_nothing_waits_for_the_gpu():
+def test_no_synchronisation():
     q, p, k = moco(256, 65536, 128)
     q.requires_grad_()
     contrast.info_nce(q, p, k, 0.2).backward()

@@ -1,4 +1,4 @@
-"""The reference against the papers' formulas, written out in loops, and against torch's parts."""
+"""The reference against the papers' formulas in loops, and against torch.nn.functional."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from patchmill.kernels.contrast import reference
 
 
 def test_info_nce_is_moco_s():
-    """As its repository has it: the positive's logit in front, the label 0."""
+    """As in its repository: the positive's logit in front, the label 0."""
     q, p, k = unit(7, 5), unit(7, 5, seed=1), unit(11, 5)
     logits = torch.cat([torch.einsum("nc,nc->n", q, p)[:, None], q @ k.T], dim=1) / 0.07
     expected = cross_entropy(logits, torch.zeros(7, dtype=torch.long))
@@ -27,7 +27,7 @@ def test_other_positives_as_keys():
 
 
 def test_nt_xent_of_two_views_is_simclr_s():
-    """As its pseudo-code has it: l(i, j) over 2 N rows, each with the other one of its pair."""
+    """As in its pseudo-code: l(i, j) over 2 N rows, each with the other one of its pair."""
     z = unit(2, 6, 5).double()
     rows = [*z[0].tolist(), *z[1].tolist()]
     total = 0.0
@@ -39,7 +39,7 @@ def test_nt_xent_of_two_views_is_simclr_s():
 
 
 def test_nt_xent_of_more_views_is_supcon_s():
-    """Its form with the mean over positives outside of the logarithm, an image being a class."""
+    """SupCon's L_out (mean over positives outside the logarithm), one class per image."""
     z = unit(3, 4, 5).double()
     rows, classes = z.flatten(0, 1), torch.arange(12) % 4
     total = 0.0

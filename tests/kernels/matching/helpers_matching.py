@@ -1,4 +1,4 @@
-"""Maps and pairs to match, how far off a result may be, and what it should be, token by token."""
+"""Maps and pairs to match, tolerances, and small cases with exact results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from patchmill.kernels.matching import reference
 
-# Beside twice the error of plain PyTorch in the same type: a few units in the last place.
+# On top of twice the error of plain PyTorch in the same dtype: a few units in the last place.
 LAST_PLACES = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
 
@@ -35,7 +35,7 @@ class Case:
         return a, b, *(side.to(device) for side in sides)
 
     def weights(self, device: str = "cpu") -> torch.Tensor:
-        """How much each pair's loss counts, to tell them apart."""
+        """A weight for each pair's loss."""
         drawn = torch.Generator().manual_seed(self.seed + 1)
         return torch.randn(self.pairs, generator=drawn).to(device)
 
@@ -53,10 +53,10 @@ CASES = [
 
 
 def loss_and_gradient(
-    correspond: Any, case: Case, given: tuple[torch.Tensor, ...]
+    correspond: Any, case: Case, inputs: tuple[torch.Tensor, ...]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`correspond` takes a, b, keep and the pairs; the gradient is of the losses' weighted sum."""
-    a, b, *pairs = given
+    a, b, *pairs = inputs
     a = a.detach().clone().requires_grad_()
     losses = correspond(a, b, case.keep, tuple(pairs))
     (losses * case.weights(str(losses.device))).sum().backward()
@@ -64,14 +64,14 @@ def loss_and_gradient(
     return losses.detach(), a.grad
 
 
-def defined(a: torch.Tensor, b: torch.Tensor, keep: int, pairs: Any) -> torch.Tensor:
+def by_reference(a: torch.Tensor, b: torch.Tensor, keep: int, pairs: Any) -> torch.Tensor:
     return reference.correspond(a, b, keep, *pairs)
 
 
 def assert_losses(
     ours: torch.Tensor, plain: torch.Tensor, truth: torch.Tensor, within: float = 1e-6
 ) -> None:
-    """Sums are of float32 whatever the maps are of; plain PyTorch's are not always."""
+    """Ours accumulates in float32 whatever the dtype; plain PyTorch does not always."""
     assert ours.dtype == torch.float32
     assert error(ours, truth) <= min(2 * error(plain, truth), 10 * within) + within
 
@@ -83,32 +83,32 @@ def assert_gradient(
     case: Case,
     a: torch.Tensor,
 ) -> None:
-    """A gradient is the difference of parts that may be far larger."""
+    """Terms of a gradient may be far larger than the gradient."""
     assert ours.dtype == a.dtype
     parts = case.weights().abs().max() / (2 * case.keep * a.double().norm(dim=2).min().cpu())
     within = 2 * error(plain, truth) + LAST_PLACES[a.dtype] * max(parts, truth.abs().max().cpu())
     assert error(ours, truth) <= within
 
 
-def assert_matches(found: Any, given: tuple[torch.Tensor, ...], within: float = 1e-6) -> None:
-    """Similarities as they should be, and each index one that has this similarity."""
-    a, b, of_a, of_b = (it.cpu() for it in given)
-    cosines = reference.unit(a.double())[of_a] @ reference.unit(b.double())[of_b].mT
+def assert_matches(found: Any, inputs: tuple[torch.Tensor, ...], within: float = 1e-6) -> None:
+    """Similarities are right, and each index has that similarity."""
+    a, b, a_index, b_index = (it.cpu() for it in inputs)
+    cosines = reference.unit(a.double())[a_index] @ reference.unit(b.double())[b_index].mT
     for side, (similarity, index) in enumerate((found[:2], found[2:])):
         assert similarity.dtype == torch.float32 and index.dtype == torch.int64
         ours, index = similarity.cpu().double(), index.cpu()
-        there = cosines.transpose(1, 2) if side else cosines
-        assert 0 <= index.min() and index.max() < there.shape[2]
-        torch.testing.assert_close(ours, there.amax(2), rtol=0, atol=within)
-        at_index = there.gather(2, index[..., None])[..., 0]
-        torch.testing.assert_close(at_index, there.amax(2), rtol=0, atol=2 * within)
+        expected = cosines.transpose(1, 2) if side else cosines
+        assert 0 <= index.min() and index.max() < expected.shape[2]
+        torch.testing.assert_close(ours, expected.amax(2), rtol=0, atol=within)
+        at_index = expected.gather(2, index[..., None])[..., 0]
+        torch.testing.assert_close(at_index, expected.amax(2), rtol=0, atol=2 * within)
 
 
 def error(found: torch.Tensor, truth: torch.Tensor) -> Any:
     return (found.double() - truth.double()).abs().max().cpu()
 
 
-# ---------------------------------------------------------------------- small, and to the letter
+# -------------------------------------------------------------------- small cases, exact results
 
 
 def tied() -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,15 +125,15 @@ TIED = {  # of `tied`
     "similarity_b": [0.0, 1, 1, 1, 1, 0],
     "index_b": [0, 0, 0, 1, 0, 0],
 }
-TIED_PARTNERS = {  # and which of them are kept, for each number to keep
+TIED_MATCHES = {  # and which of them are kept, for each number to keep
     1: ([1, -1, -1, -1], [-1, 0, -1, -1, -1, -1]),
     2: ([1, 3, -1, -1], [-1, 0, 0, -1, -1, -1]),
     4: ([1, 3, 1, 0], [-1, 0, 0, 1, 0, -1]),
 }
 
 
-def spoiled(value: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """`tied`, but a number of token 1 of the second of two maps of a, and of token 2 of b's."""
+def with_bad_value(value: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """`tied` twice, with `value` in token 1 of the second map of a, and in token 2 of b's."""
     a, b = (torch.cat([it, it]) for it in tied())
     a[1, 1, 3], b[1, 2, 0] = value, value
     return a, b

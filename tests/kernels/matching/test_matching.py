@@ -1,4 +1,4 @@
-"""Matching on the CPU: the faces, against the definition in float64."""
+"""Matching on the CPU: public functions against the reference in float64."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from helpers_matching import (
     CASES,
     TIED,
-    TIED_PARTNERS,
+    TIED_MATCHES,
     Case,
     assert_gradient,
     assert_losses,
     assert_matches,
-    defined,
+    by_reference,
     loss_and_gradient,
-    spoiled,
     tied,
+    with_bad_value,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,51 +45,53 @@ def cases(draw: st.DrawFn) -> Case:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_matches(case: Case, dtype: torch.dtype):
     a, b, *pairs = case.make(dtype)
-    assert_matches(matching.best(a, b, tuple(pairs)), (a, b, *pairs))
+    assert_matches(matching.best_matches(a, b, tuple(pairs)), (a, b, *pairs))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_losses_and_gradients(case: Case, dtype: torch.dtype):
-    made = case.make(dtype)
-    check(case, made)
+    inputs = case.make(dtype)
+    check(case, inputs)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(cases())
 def test_any_sizes(case: Case):
-    made = case.make(torch.float32)
-    assert_matches(matching.best(*made[:2], made[2:]), made)
-    check(case, made)
+    inputs = case.make(torch.float32)
+    assert_matches(matching.best_matches(*inputs[:2], inputs[2:]), inputs)
+    check(case, inputs)
 
 
-def check(case: Case, made: tuple[torch.Tensor, ...]) -> None:
-    exact = (made[0].double(), made[1].double(), *made[2:])
-    losses, gradient = loss_and_gradient(matching.correspond, case, made)
-    plain = loss_and_gradient(defined, case, made)
-    truth = loss_and_gradient(defined, case, exact)
+def check(case: Case, inputs: tuple[torch.Tensor, ...]) -> None:
+    exact = (inputs[0].double(), inputs[1].double(), *inputs[2:])
+    losses, gradient = loss_and_gradient(matching.correspond, case, inputs)
+    plain = loss_and_gradient(by_reference, case, inputs)
+    truth = loss_and_gradient(by_reference, case, exact)
     assert_losses(losses, plain[0], truth[0])
-    assert_gradient(gradient, plain[1], truth[1], case, made[0])
+    assert_gradient(gradient, plain[1], truth[1], case, inputs[0])
 
 
-def test_float64_is_the_definition():
+def test_float64_runs_the_reference():
     case = CASES[2]
-    made = case.make(torch.float64)
+    inputs = case.make(torch.float64)
     for ours, theirs in zip(
-        loss_and_gradient(matching.correspond, case, made),
-        loss_and_gradient(defined, case, made),
+        loss_and_gradient(matching.correspond, case, inputs),
+        loss_and_gradient(by_reference, case, inputs),
         strict=True,
     ):
         assert torch.equal(ours, theirs)
-    assert matching.best(*made[:2], made[2:]).similarity_a.dtype == torch.float64
+    assert matching.best_matches(*inputs[:2], inputs[2:]).similarity_a.dtype == torch.float64
 
 
-def test_without_pairs_maps_of_one_number_meet():
+def test_without_pairs_maps_are_matched_in_order():
     a, b, *_ = Case((3, 3), (6, 9), 5, 1).make(torch.float32)
     every = torch.arange(3)
-    for ours, theirs in zip(matching.best(a, b), matching.best(a, b, (every, every)), strict=True):
+    for ours, theirs in zip(
+        matching.best_matches(a, b), matching.best_matches(a, b, (every, every)), strict=True
+    ):
         assert torch.equal(ours, theirs)
-    torch.testing.assert_close(matching.correspond(a, b, 2), defined(a, b, 2, (every, every)))
+    torch.testing.assert_close(matching.correspond(a, b, 2), by_reference(a, b, 2, (every, every)))
 
 
 def test_the_pairs_of_a_gtsa_batch():
@@ -97,32 +99,32 @@ def test_the_pairs_of_a_gtsa_batch():
     images, keep = 2, 4
     student, teacher, *_ = Case((8 * images, 2 * images), (9, 16), 12, 1).make(torch.float32)
     image = torch.arange(images)[:, None, None]
-    of_student = (image * 8 + torch.arange(8)).expand(images, 2, 8).flatten()
-    of_teacher = (image * 2 + torch.arange(2)[:, None]).expand(images, 2, 8).flatten()
-    found = matching.correspond(student, teacher, keep, (of_student, of_teacher))
+    student_index = (image * 8 + torch.arange(8)).expand(images, 2, 8).flatten()
+    teacher_index = (image * 2 + torch.arange(2)[:, None]).expand(images, 2, 8).flatten()
+    found = matching.correspond(student, teacher, keep, (student_index, teacher_index))
     one_by_one = [
-        defined(student[i][None], teacher[j][None], keep, (torch.zeros(1).long(),) * 2)
-        for i, j in zip(of_student, of_teacher, strict=True)
+        by_reference(student[i][None], teacher[j][None], keep, (torch.zeros(1).long(),) * 2)
+        for i, j in zip(student_index, teacher_index, strict=True)
     ]
     torch.testing.assert_close(found, torch.cat(one_by_one))
 
 
-# --------------------------------------------------------------------------- what has to be defined
+# --------------------------------------------------------------------------------------- edge cases
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_lowest_of_equals(dtype: torch.dtype):
     a, b = (it.to(dtype) for it in tied())
-    for found, expected in zip(matching.best(a, b), TIED.values(), strict=True):
+    for found, expected in zip(matching.best_matches(a, b), TIED.values(), strict=True):
         assert found[0].tolist() == expected
 
 
-@pytest.mark.parametrize("keep", TIED_PARTNERS)
+@pytest.mark.parametrize("keep", TIED_MATCHES)
 def test_lowest_of_equals_are_kept(keep: int):
     a, b = tied()
     pair = torch.zeros(1, dtype=torch.int64)
-    _, partner_a, _, partner_b, *_ = operators.correspond(a, b, keep, pair, pair)
-    assert (partner_a[0].tolist(), partner_b[0].tolist()) == TIED_PARTNERS[keep]
+    _, match_a, _, match_b, *_ = operators.correspond(a, b, keep, pair, pair)
+    assert (match_a[0].tolist(), match_b[0].tolist()) == TIED_MATCHES[keep]
 
 
 def test_equals_in_other_blocks(monkeypatch: pytest.MonkeyPatch):
@@ -130,7 +132,7 @@ def test_equals_in_other_blocks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cpu, "ROWS", 3)
     monkeypatch.setattr(cpu, "NUMBERS", 3 * 70)
     a, b = torch.eye(4)[[3, 0, 1, 0, 1, 0, 2]], torch.eye(4)[torch.arange(200) % 2]
-    found = matching.best(a[None], b[None])
+    found = matching.best_matches(a[None], b[None])
     assert found.index_a[0].tolist() == [0, 0, 1, 0, 1, 0, 0]
     assert found.index_b[0].tolist() == [1, 2] * 100
 
@@ -140,15 +142,18 @@ def test_the_lowest_of_two_equals_wherever_they_are():
     for places in ([10, 67], [3, 67], [67, 68], [0, 129], [64, 128]):
         tokens = torch.zeros(130, 4)
         tokens[places] = other
-        found = matching.best(tokens[None], other[None]), matching.best(other[None], tokens[None])
+        found = (
+            matching.best_matches(tokens[None], other[None]),
+            matching.best_matches(other[None], tokens[None]),
+        )
         assert found[0].index_b.item() == found[1].index_a.item() == places[0]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_not_a_number_shows(value: float, dtype: torch.dtype):
-    a, b = (it.to(dtype) for it in spoiled(value))
-    found = matching.best(a, b)
+def test_nan_and_inf_propagate(value: float, dtype: torch.dtype):
+    a, b = (it.to(dtype) for it in with_bad_value(value))
+    found = matching.best_matches(a, b)
     for ours, clean in zip(found, TIED.values(), strict=True):
         assert ours[0].tolist() == clean
     assert found.similarity_a[1].isnan().all() and found.similarity_b[1].isnan().all()
@@ -161,7 +166,7 @@ def test_what_is_not_a_number_shows(value: float, dtype: torch.dtype):
     assert a.grad is not None and a.grad[0].isfinite().all() and a.grad[1].isnan().any()
 
 
-def test_a_token_without_direction_has_no_gradient():
+def test_a_zero_token_has_no_gradient():
     a, b = tied()
     a.requires_grad_()
     loss = matching.correspond(a, b, 4)
@@ -174,23 +179,23 @@ def test_a_token_without_direction_has_no_gradient():
 def test_no_pairs():
     a, b = (it.requires_grad_() for it in tied())
     none = torch.empty(0, dtype=torch.int64)
-    assert [len(it) for it in matching.best(a, b, (none, none))] == [0, 0, 0, 0]
+    assert [len(it) for it in matching.best_matches(a, b, (none, none))] == [0, 0, 0, 0]
     losses = matching.correspond(a, b, 1, (none, none))
     losses.sum().backward()
     assert losses.shape == (0,) and a.grad is not None and not a.grad.any()
     assert matching.correspond(a[:0], b[:0], 1).shape == (0,)
 
 
-def test_only_students_learn():
+def test_only_the_student_gets_a_gradient():
     a, b = (it.requires_grad_() for it in tied())
     matching.correspond(a, b, 1).sum().backward()
     assert a.grad is not None and b.grad is None
     assert not matching.correspond(a.detach(), b, 1).requires_grad
-    assert not any(it.requires_grad for it in matching.best(a, b))
+    assert not any(it.requires_grad for it in matching.best_matches(a, b))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_however_maps_lie_in_memory(dtype: torch.dtype):
+def test_any_strides(dtype: torch.dtype):
     case = CASES[2]
     a, b, *pairs = case.make(dtype)
     planes = a.mT.contiguous().mT, b.repeat(1, 2, 1)[:, ::2]
@@ -228,19 +233,19 @@ def test_runs_are_the_pairs_in_their_order(pairs: list[tuple[int, int]], most: i
 def test_even_pairs_are_multiplied_together(
     pairs: list[tuple[int, int]], most: int, lengths: list[int]
 ):
-    of_a, of_b = torch.tensor(pairs).unbind(1)
-    found = [run.pairs.stop - run.pairs.start for run in cpu.runs(of_a, of_b, most)]
+    a_index, b_index = torch.tensor(pairs).unbind(1)
+    found = [run.pairs.stop - run.pairs.start for run in cpu.pair_runs(a_index, b_index, most)]
     assert found == lengths
 
 
 def unrolled(sides: Any, most: int) -> Iterator[tuple[int, int]]:
     maps = torch.arange(5)[:, None]
     done = 0
-    for run in cpu.runs(*sides, most):
+    for run in cpu.pair_runs(*sides, most):
         assert run.pairs.start == done and 1 <= run.pairs.stop - done <= most
         done = run.pairs.stop
-        of_a, of_b = run.of_a(maps)[:, 0], run.of_b(maps)[:, 0]
-        yield from zip(of_a.int().tolist(), of_b.int().tolist(), strict=True)
+        a_index, b_index = run.of_a(maps)[:, 0], run.of_b(maps)[:, 0]
+        yield from zip(a_index.int().tolist(), b_index.int().tolist(), strict=True)
     assert done == len(sides[0])
 
 
@@ -254,44 +259,44 @@ def test_products_are_in_memory_block_by_block(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "bmm", watched)
     for tokens in ((1100, 1300), (1, 600_000), (50_000, 1), (10, 10)):
         a, b, *pairs = Case((2, 2), tokens, 2, 5).make(torch.float32)
-        matching.best(a, b, tuple(pairs))
+        matching.best_matches(a, b, tuple(pairs))
     assert max(sizes) <= cpu.NUMBERS and sum(sizes) == 5 * (1100 * 1300 + 650_000 + 100)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gradients_whatever_the_threads(dtype: torch.dtype):
+def test_any_number_of_threads(dtype: torch.dtype):
     case = CASES[0]
     student, teacher, *pairs = case.make(dtype)
-    kept = operators.correspond(student, teacher, case.keep, *pairs)[1:]
+    saved = operators.correspond(student, teacher, case.keep, *pairs)[1:]
     threads, found = torch.get_num_threads(), []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            given = (case.weights(), student, teacher, case.keep, *pairs, list(kept))
-            found.append(operators.pulled(*given))
+            args = (case.weights(), student, teacher, case.keep, *pairs, list(saved))
+            found.append(operators.correspond_backward(*args))
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
-# --------------------------------------------------------------------------- compilers and mistakes
+# ----------------------------------------------------------------------- compilation and bad input
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_operators_are_well_behaved(dtype: torch.dtype):
+def test_operators_pass_opcheck(dtype: torch.dtype):
     a, b, *pairs = CASES[2].make(dtype)
-    torch.library.opcheck(operators.best, (a, b, *pairs))
+    torch.library.opcheck(operators.best_matches, (a, b, *pairs))
     torch.library.opcheck(operators.correspond, (a.requires_grad_(), b, 2, *pairs))
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_compiled_whole(paired: bool):
+def test_compiles_without_graph_breaks(paired: bool):
     case = Case((3, 3), (7, 5), 6, 3, 2)
     a, b, *drawn = case.make(torch.float32)
     pairs = tuple(drawn) if paired else None
 
     def loss(student: torch.Tensor, teacher: torch.Tensor, pairs: Any) -> torch.Tensor:
-        matches = matching.best(student, teacher, pairs)
+        matches = matching.best_matches(student, teacher, pairs)
         return matching.correspond(student * 2, teacher, 2, pairs).sum() + matches[0].mean()
 
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
@@ -306,19 +311,19 @@ def test_compiled_whole(paired: bool):
 
 def test_autocast_changes_nothing():
     case = CASES[2]
-    made = case.make(torch.float32)
-    plain = loss_and_gradient(matching.correspond, case, made)
+    inputs = case.make(torch.float32)
+    plain = loss_and_gradient(matching.correspond, case, inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = loss_and_gradient(matching.correspond, case, made)
+        found = loss_and_gradient(matching.correspond, case, inputs)
     assert torch.equal(found[0], plain[0]) and torch.equal(found[1], plain[1])
 
 
 MAPS = torch.ones(2, 3, 4)
 PAIR = torch.zeros(1, dtype=torch.int64)
-MISTAKES: dict[str, tuple[Any, ...]] = {
+BAD_INPUTS: dict[str, tuple[Any, ...]] = {
     "channels last": (MAPS, torch.ones(2, 3, 5)),
     "flatten heights": (torch.ones(2, 3, 4, 4), MAPS),
-    "none of A, B and d 0": (torch.ones(2, 0, 4), MAPS),
+    "no empty dimension": (torch.ones(2, 0, 4), MAPS),
     "as many maps on both sides": (MAPS, torch.ones(3, 3, 4)),
     "of one type on one device": (MAPS, MAPS.half()),
     "takes float32, float16": (MAPS.int(), MAPS.int()),
@@ -333,12 +338,12 @@ MISTAKES: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("told", MISTAKES)
-def test_mistakes_are_told(told: str):
-    a, b, *pairs = MISTAKES[told]
-    with pytest.raises(ValueError, match=told):
-        matching.best(a, b, *pairs)
-    with pytest.raises(ValueError, match=told):
+@pytest.mark.parametrize("message", BAD_INPUTS)
+def test_bad_input_raises(message: str):
+    a, b, *pairs = BAD_INPUTS[message]
+    with pytest.raises(ValueError, match=message):
+        matching.best_matches(a, b, *pairs)
+    with pytest.raises(ValueError, match=message):
         matching.correspond(a, b, 1, *pairs)
 
 

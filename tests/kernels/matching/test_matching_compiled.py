@@ -1,4 +1,4 @@
-"""The kernels become machine code for an A100 and an H100 without a GPU, and fit."""
+"""Compile the kernels for A100 and H100 without a GPU; bound registers, spills, shared memory."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from patchmill.kernels.matching import gpu_kernels as kernels
 MOST_SPILLED = 32  # bytes a thread: a few values that live outside of the loops
 MOST_SHARED = 96 * 1024
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
-GIVEN = ("a", "b", "rows", "student", "teacher", "out")  # of the caller's type
-LONG = ("of_a", "of_b", "order", "ends")
-PLACES = ("place_a", "part_place_b", "part_places", "place_b", "place", "partner_a", "partner_b")
+INPUTS = ("a", "b", "rows", "student", "teacher", "out")  # of the caller's dtype
+INT64 = ("a_index", "b_index", "teacher_index", "order", "offsets")
+INT32 = ("argmax_a", "argmax_b", "tile_argmax", "match_a", "match_b")
 COUNTS = ("maps_a", "maps_b", "count")
 
 # Tokens of a and b, d, type.
@@ -61,13 +61,13 @@ def test_other_sizes(capability: int, tmp_path: Path):
 
 @pytest.mark.parametrize("capability", ARCHITECTURES)
 @pytest.mark.parametrize("d", [768, 4096])
-def test_what_is_before_and_behind(d: int, capability: int, tmp_path: Path):
+def test_other_kernels(d: int, capability: int, tmp_path: Path):
     small = {"num_warps": 4}
     for kernel, shape in (
-        (kernels.measure, gpu.of_measure(d)),
-        (kernels.settle, {"TILES": 2, "B": 196, "BLOCK": gpu.SETTLED} | small),
-        (kernels.choose, {"A": 36, "B": 196, "KEEP": 18, "BLOCK": gpu.CHOSEN} | small),
-        (kernels.pull, {"A": 36, "B": 196} | gpu.of_pull(d)),
+        (kernels.inverse_norms, gpu.norm_blocks(d)),
+        (kernels.reduce_tiles, {"TILES": 2, "B": 196, "BLOCK": gpu.REDUCE_BLOCK} | small),
+        (kernels.top_k_loss, {"A": 36, "B": 196, "KEEP": 18, "BLOCK": gpu.TOP_K_BLOCK} | small),
+        (kernels.backward_token, {"A": 36, "B": 196} | gpu.backward_blocks(d)),
     ):
         constants = {name: value for name, value in shape.items() if name.isupper()}
         options = {"num_warps": shape["num_warps"], **gpu.COMPILER}
@@ -78,18 +78,18 @@ def test_what_is_before_and_behind(d: int, capability: int, tmp_path: Path):
 
 def assert_match_fits(sizes: Any, capability: int, folder: Path) -> None:
     tokens_a, tokens_b, d, dtype = sizes
-    block = gpu.of_match(tokens_a, dtype)
+    block = gpu.match_blocks(tokens_a, dtype)
     constants = {
-        "A": tokens_a, "B": tokens_b, "D": d, "ROWS": block.rows, "COLUMNS": block.columns,
-        "DEEP": block.deep, "PRECISION": gpu.PRECISION,
+        "A": tokens_a, "B": tokens_b, "D": d, "BLOCK_M": block.m, "BLOCK_N": block.n,
+        "BLOCK_K": block.k, "PRECISION": gpu.PRECISION,
     }  # fmt: skip
     options = {"num_warps": block.num_warps, "num_stages": block.num_stages, **gpu.COMPILER}
-    types = typed(kernels.match, dtype)
-    found = resource_usage(kernels.match, types, constants, options, capability, folder)
+    types = typed(kernels.match_tile, dtype)
+    found = resource_usage(kernels.match_tile, types, constants, options, capability, folder)
     assert found.spilled <= MOST_SPILLED and found.shared <= MOST_SHARED, found
 
 
 def typed(kernel: Any, dtype: torch.dtype) -> dict[str, str]:
     types = {name: "*fp32" for name in kernel.arg_names}
-    types |= dict.fromkeys(LONG, "*i64") | dict.fromkeys(PLACES, "*i32")
-    return types | dict.fromkeys(COUNTS, "i32") | dict.fromkeys(GIVEN, TYPES[dtype])
+    types |= dict.fromkeys(INT64, "*i64") | dict.fromkeys(INT32, "*i32")
+    return types | dict.fromkeys(COUNTS, "i32") | dict.fromkeys(INPUTS, TYPES[dtype])

@@ -1,4 +1,4 @@
-"""Matching on a GPU: against float64, twice alike, and in how much memory."""
+"""Matching on a GPU: against float64, determinism, memory."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from helpers_matching import (
     assert_gradient,
     assert_losses,
     assert_matches,
-    defined,
+    by_reference,
     loss_and_gradient,
-    spoiled,
     tied,
+    with_bad_value,
 )
 
 from patchmill.kernels import matching
@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="kernels are interpreted"),
 ]
 
-WITHIN = 5e-6  # tensor cores cut off what float32 would round
+WITHIN = 5e-6  # tensor cores truncate where float32 rounds
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 GTSA = [
     Case((16, 16), (196, 196), 768, 16, 98),
@@ -50,28 +50,30 @@ def on_gpu(case: Case, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES + GTSA + OTHERS, ids=str)
 def test_matches_losses_and_gradients(case: Case, dtype: torch.dtype):
-    made = on_gpu(case, dtype)
-    exact = (made[0].double(), made[1].double(), *made[2:])
-    assert_matches(matching.best(*made[:2], made[2:]), made, WITHIN)
-    losses, gradient = loss_and_gradient(matching.correspond, case, made)
-    plain, truth = (loss_and_gradient(defined, case, it) for it in (made, exact))
+    inputs = on_gpu(case, dtype)
+    exact = (inputs[0].double(), inputs[1].double(), *inputs[2:])
+    assert_matches(matching.best_matches(*inputs[:2], inputs[2:]), inputs, WITHIN)
+    losses, gradient = loss_and_gradient(matching.correspond, case, inputs)
+    plain, truth = (loss_and_gradient(by_reference, case, it) for it in (inputs, exact))
     assert_losses(losses, plain[0], truth[0], WITHIN)
-    assert_gradient(gradient, plain[1], truth[1], case, made[0])
+    assert_gradient(gradient, plain[1], truth[1], case, inputs[0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_lowest_of_equals(dtype: torch.dtype):
     a, b = (it.to("cuda", dtype) for it in tied())
-    for found, expected in zip(matching.best(a, b), TIED.values(), strict=True):
+    for found, expected in zip(matching.best_matches(a, b), TIED.values(), strict=True):
         assert found[0].tolist() == expected
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_a_number_shows(value: float, dtype: torch.dtype):
-    a, b = (it.to(dtype) for it in spoiled(value))
+def test_nan_and_inf_propagate(value: float, dtype: torch.dtype):
+    a, b = (it.to(dtype) for it in with_bad_value(value))
     there = a.cuda().requires_grad_(), b.cuda()
-    for mine, theirs in zip(matching.best(*there), matching.best(a, b), strict=True):
+    for mine, theirs in zip(
+        matching.best_matches(*there), matching.best_matches(a, b), strict=True
+    ):
         torch.testing.assert_close(mine.cpu(), theirs, rtol=0, atol=0, equal_nan=True)
     losses = matching.correspond(*there, 2)
     assert losses[0].isfinite() and losses[1].isnan()
@@ -80,25 +82,25 @@ def test_what_is_not_a_number_shows(value: float, dtype: torch.dtype):
     assert gradient[0].isfinite().all() and gradient[1].isnan().any()
 
 
-def test_maps_that_are_not_there_are_not_read():
-    a, b, of_a, of_b = on_gpu(GTSA[0], torch.bfloat16)
-    of_a[3], of_b[5] = 1 << 40, -1
+def test_missing_maps_are_not_read():
+    a, b, a_index, b_index = on_gpu(GTSA[0], torch.bfloat16)
+    a_index[3], b_index[5] = 1 << 40, -1
     a.requires_grad_()
-    losses = matching.correspond(a, b, 98, (of_a, of_b))
+    losses = matching.correspond(a, b, 98, (a_index, b_index))
     losses.nan_to_num().sum().backward()
     assert losses.isnan().nonzero()[:, 0].tolist() == [3, 5]
 
 
 @pytest.mark.parametrize("case", GTSA, ids=str)
-def test_twice_the_same_bits(case: Case):
-    made = on_gpu(case, torch.bfloat16)
-    first = loss_and_gradient(matching.correspond, case, made)
+def test_deterministic(case: Case):
+    inputs = on_gpu(case, torch.bfloat16)
+    first = loss_and_gradient(matching.correspond, case, inputs)
     for _ in range(3):
-        assert all(map(torch.equal, first, loss_and_gradient(matching.correspond, case, made)))
+        assert all(map(torch.equal, first, loss_and_gradient(matching.correspond, case, inputs)))
 
 
 def test_memory_without_the_cosines():
-    """Of 512 pairs of 1024 tokens cosines would be 2 GiB; parts are 32 MiB and the rest 20."""
+    """512 pairs of 1024 tokens: cosines would be 2 GiB, partial maxima are 32 MiB, the rest 20."""
     case = Case((8, 8), (1024, 1024), 64, 512, 100)
     a, b, *pairs = on_gpu(case, torch.bfloat16)
     a.requires_grad_()
@@ -112,15 +114,17 @@ def test_memory_without_the_cosines():
     assert torch.cuda.max_memory_allocated() - before <= 64 * 2**20
 
 
-def test_compiled_without_breaks():
+def test_compiles_without_graph_breaks():
     case = CASES[0]
-    made = on_gpu(case, torch.bfloat16)
+    inputs = on_gpu(case, torch.bfloat16)
     whole = torch.compile(matching.correspond, fullgraph=True)
-    mine, theirs = (loss_and_gradient(face, case, made) for face in (whole, matching.correspond))
+    mine, theirs = (
+        loss_and_gradient(function, case, inputs) for function in (whole, matching.correspond)
+    )
     assert all(map(torch.equal, mine, theirs))
 
 
-def test_nothing_waits_for_the_gpu():
+def test_no_synchronisation():
     case = GTSA[1]
     a, b, *pairs = on_gpu(case, torch.bfloat16)
     a.requires_grad_()

@@ -1,4 +1,4 @@
-"""The definition against GTSA's words, token by token, and against numbers done by hand."""
+"""The reference against GTSA's formulas, token by token, and against values computed by hand."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(F.cosine_similarity(a, b, dim=0))
 
 
-def test_each_token_finds_its_best():
-    a, b, of_a, of_b = SMALL.make(torch.float64)
-    found = reference.best(a, b, of_a, of_b)
-    for pair, (ia, ib) in enumerate(zip(of_a, of_b, strict=True)):
+def test_best_match_of_each_token():
+    a, b, a_index, b_index = SMALL.make(torch.float64)
+    found = reference.best_matches(a, b, a_index, b_index)
+    for pair, (ia, ib) in enumerate(zip(a_index, b_index, strict=True)):
         for i, token in enumerate(a[ia]):
             cosines = [cosine(token, other) for other in b[ib]]
             assert found[0][pair, i] == pytest.approx(max(cosines))
@@ -32,10 +32,10 @@ def test_each_token_finds_its_best():
             assert found[3][pair, j] == cosines.index(max(cosines))
 
 
-def test_losses_as_gtsa_states_them():
-    student, teacher, of_student, of_teacher = SMALL.make(torch.float64)
-    losses = reference.correspond(student, teacher, SMALL.keep, of_student, of_teacher)
-    for loss, i, j in zip(losses, of_student, of_teacher, strict=True):
+def test_losses_by_gtsa_formula():
+    student, teacher, student_index, teacher_index = SMALL.make(torch.float64)
+    losses = reference.correspond(student, teacher, SMALL.keep, student_index, teacher_index)
+    for loss, i, j in zip(losses, student_index, teacher_index, strict=True):
         by_student = [max(cosine(s, t) for t in teacher[j]) for s in student[i]]
         by_teacher = [max(cosine(s, t) for s in student[i]) for t in teacher[j]]
         terms = [
@@ -44,11 +44,12 @@ def test_losses_as_gtsa_states_them():
         assert float(loss) == pytest.approx(sum(terms) / 2)
 
 
-def test_the_gradient_is_the_losses_slope():
-    student, teacher, of_student, of_teacher = SMALL.make(torch.float64)
+def test_gradcheck():
+    student, teacher, student_index, teacher_index = SMALL.make(torch.float64)
     student.requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda it: reference.correspond(it, teacher, SMALL.keep, of_student, of_teacher), student
+        lambda it: reference.correspond(it, teacher, SMALL.keep, student_index, teacher_index),
+        student,
     )
 
 
@@ -61,11 +62,13 @@ def test_the_teacher_is_a_constant():
 def test_lowest_of_equals():
     a, b = tied()
     pair = torch.zeros(1, dtype=torch.int64)
-    for found, expected in zip(reference.best(a, b, pair, pair), TIED.values(), strict=True):
+    for found, expected in zip(
+        reference.best_matches(a, b, pair, pair), TIED.values(), strict=True
+    ):
         assert found[0].tolist() == expected
 
 
-def test_a_token_without_direction_has_no_gradient():
+def test_a_zero_token_has_no_gradient():
     a, b = (it.double() for it in tied())
     pair = torch.zeros(1, dtype=torch.int64)
     a.requires_grad_()

@@ -1,4 +1,4 @@
-"""Regions of every kind, and what torchvision makes of them."""
+"""Regions of every kind, and torchvision's results for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torchvision.ops import roi_align
 
-# Of values and gradients whose rounding errors are those of one rounding and of float32 sums.
+# rtol and atol of values and gradients: one rounding, and float32 sums.
 TOLERANCES = {
     torch.float64: (1e-12, 1e-12),
     torch.float32: (1e-5, 1e-5),
@@ -32,7 +32,7 @@ class Case(NamedTuple):
 def case(
     maps: tuple[int, int, int, int], size: int, regions: int, seed: int = 0, mirrors: bool = False
 ) -> Case:
-    """With boxes within the map, beyond it, around it, of no extent, and inside out."""
+    """Boxes within the map, beyond it, around it, empty, and inside out."""
     random = torch.Generator().manual_seed(seed)
     count, _, height, width = maps
     features = torch.randn(maps, generator=random, dtype=torch.float64)
@@ -55,9 +55,9 @@ def case(
 
 
 def expected(it: Case, features: torch.Tensor) -> torch.Tensor:
-    """In the type of `features`, one region after the other.
+    """torchvision's pooling in the dtype of `features`, then flip and rot90 for each region.
 
-    Boxes that are inside out have no extent: torchvision may raise for them.
+    Boxes that are inside out are made empty: torchvision may raise for them.
     """
     right = torch.maximum(it.boxes[:, 2:], it.boxes[:, :2])
     rows = torch.cat([it.index[:, None], it.boxes[:, :2], right], 1).to(features)
@@ -77,5 +77,5 @@ def expected_losses(near: Case, far: Case) -> torch.Tensor:
 
 
 def ramp(like: torch.Tensor) -> torch.Tensor:
-    """A gradient that is not the same anywhere, and the same for every implementation."""
+    """A deterministic incoming gradient, different everywhere."""
     return torch.linspace(-1, 1, like.numel(), dtype=torch.float64).view(like.shape).to(like)

@@ -1,4 +1,4 @@
-"""The Triton kernels on CPU tensors, against the definition in float64."""
+"""The Triton kernels, interpreted on CPU tensors, against the reference in float64."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if reason := helpers_interpreter.skip_reason():
     pytest.skip(reason, allow_module_level=True)
 
 from patchmill.kernels.regions import gpu, reference
+from patchmill.kernels.regions.pairs import RegionPairs
 
 SHAPES = [
     ((2, 16, 4, 4), 3, 3), ((1, 3, 3, 5), 2, 5), ((2, 17, 1, 7), 2, 4), ((1, 1, 1, 1), 1, 3),
@@ -44,7 +45,7 @@ def test_pooling_and_its_gradient(shape: tuple[int, int, int, int], size: int, c
     close(found, last(right.detach()), dtype)
     gradient = ramp(found)
     (by_truth,) = torch.autograd.grad(last(right), truth, gradient.double())
-    by_ours = gpu.unpool(gradient, *given(it), (shape[0], *shape[2:]))
+    by_ours = gpu.pool_backward(gradient, *given(it), (shape[0], *shape[2:]))
     assert found.dtype == by_ours.dtype == dtype
     close(by_ours, last(by_truth), dtype)
 
@@ -60,13 +61,13 @@ def test_losses_and_their_gradient(shape: tuple[int, int, int, int], size: int, 
         *far.orientation,
     )  # fmt: skip
     boxes, _, pose = given(far)
-    args = (
-        last(student), last(teacher), near.boxes.float(), boxes, near.index, far.index, pose,
-    )  # fmt: skip
-    losses, *cells = gpu.compare(*args, size)
+    pairs = RegionPairs(
+        last(student), last(teacher), near.boxes.float(), boxes, near.index, far.index, pose
+    )
+    losses, *scales = gpu.crop_loss(pairs, size)
     close(losses, right.detach(), torch.float32)
     (by_truth,) = torch.autograd.grad(right, truth, ramp(right))
-    by_ours = gpu.slope(ramp(losses) / -(size * size), *args, *cells, size)
+    by_ours = gpu.crop_loss_backward(ramp(losses) / -(size * size), pairs, *scales, size)
     # In the type of the maps, grids' gradients are rounded before they are summed.
     rtol, atol = TOLERANCES[dtype]
     scale = float(by_truth.abs().max())
@@ -75,19 +76,19 @@ def test_losses_and_their_gradient(shape: tuple[int, int, int, int], size: int, 
     )
 
 
-def test_shares_are_those_of_the_definition():
+def test_bin_weights():
     it = case((1, 1, 5, 260), 4, 4)
-    shares, spans = gpu.share_out(it.boxes.float(), (5, 260), 4)
+    weights, extents = gpu.bin_weights(it.boxes.float(), (5, 260), 4)
     for axis, pixels in ((0, 5), (1, 260)):
         low, high = it.boxes[:, 1 - axis], it.boxes[:, 3 - axis]
-        right = reference.shares(low, high, pixels, 4)
-        close(shares[:, axis, :, :pixels], right, torch.float32)
+        right = reference.bin_weights(low, high, pixels, 4)
+        close(weights[:, axis, :, :pixels], right, torch.float32)
         pixel = torch.arange(pixels)
-        first, past = spans[:, axis, :, :1], spans[:, axis, :, 1:]
+        first, past = extents[:, axis, :, :1], extents[:, axis, :, 1:]
         assert not right[(pixel < first) | (pixel > past)].any()
 
 
-def test_maps_that_are_not_there_are_nan_and_not_read():
+def test_missing_maps_are_nan_and_not_read():
     it = case((2, 3, 4, 4), 2, 4)
     index = torch.tensor([0, 2, -1, 1 << 40])
     boxes = torch.tensor([[0.0, 0, 4, 4]]).expand(4, 4).contiguous()
@@ -95,14 +96,15 @@ def test_maps_that_are_not_there_are_nan_and_not_read():
     found = gpu.pool(maps, boxes, index, none, 2)
     assert found.flatten(1).isnan().all(1).tolist() == [False, True, True, True]
     assert found[0].isfinite().all()
-    assert gpu.unpool(torch.ones_like(found), boxes, index, none, (2, 4, 4)).sum() == pytest.approx(
-        float(found[0].numel())
-    )
-    losses, *_ = gpu.compare(maps, maps, boxes, boxes, none, index, none, 2)
+    assert gpu.pool_backward(
+        torch.ones_like(found), boxes, index, none, (2, 4, 4)
+    ).sum() == pytest.approx(float(found[0].numel()))
+    pairs = RegionPairs(maps, maps, boxes, boxes, none, index, none)
+    losses, *_ = gpu.crop_loss(pairs, 2)
     assert losses.isnan().tolist() == [False, True, True, True]
 
 
-def test_boxes_that_are_none_give_nan_and_huge_ones_end():
+def test_boxes_with_nan_or_inf_give_nan_and_huge_ones_end():
     boxes = torch.tensor(
         [[torch.nan, 0, 3, 3], [0, 0, 3, torch.inf], [-1e20, -1e20, 1e20, 1e20], [2, 2, 2, 3]]
     )
@@ -112,12 +114,13 @@ def test_boxes_that_are_none_give_nan_and_huge_ones_end():
     assert not found[3].any()
 
 
-def test_nothing():
+def test_no_regions():
     it = case((2, 3, 4, 4), 2, 0)
     maps = last(it.features.float())
     assert gpu.pool(maps, *given(it), 2).shape == (0, 2, 2, 3)
-    assert not gpu.unpool(maps.new_empty(0, 2, 2, 3), *given(it), (2, 4, 4)).any()
-    args = maps, maps, it.boxes.float(), it.boxes.float(), it.index, it.index, it.turns
-    losses, *cells = gpu.compare(*args, 2)
+    assert not gpu.pool_backward(maps.new_empty(0, 2, 2, 3), *given(it), (2, 4, 4)).any()
+    boxes = it.boxes.float()
+    pairs = RegionPairs(maps, maps, boxes, boxes, it.index, it.index, it.turns)
+    losses, *scales = gpu.crop_loss(pairs, 2)
     assert losses.shape == (0,)
-    assert not gpu.slope(losses, *args, *cells, 2).any()
+    assert not gpu.crop_loss_backward(losses, pairs, *scales, 2).any()

@@ -1,4 +1,4 @@
-"""The faces on the CPU, against torchvision and the definition in float64."""
+"""Public functions on the CPU, against torchvision and the reference in float64."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_any_layout(layout: str):
 
 
 def test_gradients_through_strides():
-    """Cut out of a larger map, and summed: both change strides on the way."""
+    """Slicing and summing both change strides."""
     it = case((2, 6, 8, 8), 3, 10)
     large = torch.randn(2, 12, 8, 8, requires_grad=True)
     pooled(it, large[:, ::2]).sum().backward()
@@ -112,7 +112,7 @@ def test_gradients_through_strides():
     assert not large.grad[:, 1::2].any()
 
 
-def test_threads_do_not_matter():
+def test_any_number_of_threads():
     near, far = case((5, 300, 6, 6), 4, 40, 1), case((2, 300, 9, 8), 4, 40, 2, mirrors=True)
     threads, seen = torch.get_num_threads(), []
     try:
@@ -130,7 +130,7 @@ def test_threads_do_not_matter():
         assert all(map(torch.equal, seen[0], other))
 
 
-def test_nothing():
+def test_no_regions():
     none = case((2, 5, 4, 4), 3, 0)
     features = leaf(none.features, torch.float32)
     assert pooled(none, features).shape == (0, 5, 3, 3)
@@ -142,7 +142,7 @@ def test_nothing():
     assert not torch.autograd.grad(found.sum(), features)[0].any()
 
 
-def test_nan_and_infinity_go_where_they_are_touched():
+def test_nan_and_inf_reach_the_bins_that_touch_them():
     features = torch.zeros(2, 3, 6, 6)
     features[0, 1, 2, 2] = torch.nan
     features[1, 0, 5, 5] = torch.inf
@@ -166,7 +166,7 @@ def test_nan_and_infinity_go_where_they_are_touched():
 
 @pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("place", range(4))
-def test_boxes_that_are_none_give_nan(place: int, number: float):
+def test_boxes_with_nan_or_inf_give_nan(place: int, number: float):
     it = case((1, 2, 5, 5), 2, 2)
     boxes = torch.tensor([[1.0, 1, 4, 4], [1, 1, 4, 4]])
     boxes[0, place] = number
@@ -178,14 +178,14 @@ def test_boxes_that_are_none_give_nan(place: int, number: float):
 
 
 @pytest.mark.parametrize("far", [1e6, 1e20, 3e38])
-def test_boxes_however_large_take_no_time(far: float):
+def test_huge_boxes_are_fast(far: float):
     boxes = torch.tensor([[-far, -far, far, far], [0, 0, far, 3], [-far, 0, -far / 2, 3]])
     found = regions.pool(torch.ones(1, 2, 4, 4), boxes, torch.zeros(3, dtype=torch.int64), 2)
     assert found.shape == (3, 2, 2, 2)
     assert not found[2].any()
 
 
-def test_cells_of_norm_0_have_no_direction():
+def test_bins_of_norm_0_have_no_gradient():
     near, far = case((2, 4, 6, 6), 3, 8, 1), case((2, 4, 6, 6), 3, 8, 2)
     for student, teacher in ((0, 1), (1, 0), (0, 0), (1e-30, 1)):
         ours = leaf(near.features * student, torch.float32)
@@ -204,7 +204,7 @@ def test_the_teacher_has_no_gradient():
     assert teacher.grad is None
 
 
-def test_all_pairs_of_a_batch_in_one_call_are_those_of_many():
+def test_one_call_equals_a_loop_over_pairs():
     near, far = case((6, 8, 6, 6), 4, 24, 1), case((4, 8, 9, 9), 4, 24, 2)
     student, teacher = near.features.float(), far.features.float()
     every = losses(near, far, student, teacher)
@@ -220,7 +220,7 @@ def cut(it: Case, at: slice) -> Case:
     return Case(it.features, boxes, index, it.size, turns, mirrors)
 
 
-def test_autocast_leaves_types_alone():
+def test_autocast_has_no_effect():
     it = case((2, 4, 6, 6), 3, 8)
     features = it.features.float()
     with torch.autocast("cpu", torch.bfloat16):
@@ -229,7 +229,7 @@ def test_autocast_leaves_types_alone():
         assert losses(it, it, features.bfloat16(), features.bfloat16()).dtype == torch.float32
 
 
-def test_operators_keep_torchs_rules():
+def test_operators_pass_opcheck():
     near, far = case((2, 4, 6, 6), 3, 5, 1), case((3, 4, 5, 7), 3, 5, 2)
     maps = near.features.float().permute(0, 2, 3, 1).contiguous().requires_grad_()
     teacher = far.features.float().permute(0, 2, 3, 1).contiguous()
@@ -237,15 +237,15 @@ def test_operators_keep_torchs_rules():
     pose = near.turns % 4
     torch.library.opcheck(operators.pool, (maps, boxes, near.index, pose, 3))
     grids = torch.randn(5, 3, 3, 4)
-    torch.library.opcheck(operators.unpool, (grids, boxes, near.index, pose, 2, 6, 6))
+    torch.library.opcheck(operators.pool_backward, (grids, boxes, near.index, pose, 2, 6, 6))
     given = (maps, teacher, boxes, others, near.index, far.index, pose, 3)
-    torch.library.opcheck(operators.compare, given)
-    cells = torch.randn(2, 5, 9)
-    slope = (torch.randn(5), maps.detach(), *given[1:-1], *cells, 3)
-    torch.library.opcheck(operators.slope, slope)
+    torch.library.opcheck(operators.crop_loss, given)
+    scales = torch.randn(2, 5, 9)
+    args = (torch.randn(5), maps.detach(), *given[1:-1], *scales, 3)
+    torch.library.opcheck(operators.crop_loss_backward, args)
 
 
-def test_it_compiles_into_one_graph():
+def test_compiles_without_graph_breaks():
     near, far = case((2, 4, 6, 6), 3, 5, 1), case((3, 4, 5, 7), 3, 5, 2, mirrors=True)
 
     def step(student: torch.Tensor) -> torch.Tensor:
@@ -265,7 +265,7 @@ GOOD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"features": torch.zeros(3, 4, 4)}, "maps as"),
         ({"features": torch.zeros(2, 3, 0, 4)}, "maps as"),
@@ -285,38 +285,38 @@ GOOD: dict[str, Any] = {
         ({"features": torch.zeros(2, 3, 4, 4).double(), "index": INT + 2}, "0 to 1"),
     ],
 )
-def test_mistakes_are_one_sentence(change: dict[str, Any], said: str):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_bad_input_raises_one_sentence(change: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message) as caught:
         regions.pool(**(GOOD | change))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"teacher": torch.zeros(2, 5, 4, 4)}, "same channels"),
         ({"teacher": torch.zeros(2, 3, 4, 4).half()}, "same channels"),
-        ({"in_teacher": torch.zeros(1, 4)}, "boxes as"),
+        ({"teacher_boxes": torch.zeros(1, 4)}, "boxes as"),
         ({"pairs": (INT, INT[:1])}, "same R"),
         ({"pairs": (INT + 2, INT)}, "0 to 1"),
         ({"pairs": (INT, INT + 2)}, "0 to 1"),
     ],
 )
-def test_mistakes_with_losses_are_one_sentence(change: dict[str, Any], said: str):
+def test_bad_input_of_the_loss_raises(change: dict[str, Any], message: str):
     maps, boxes = torch.zeros(2, 3, 4, 4), torch.zeros(2, 4)
-    given = {"student": maps, "teacher": maps, "in_student": boxes, "in_teacher": boxes}
-    with pytest.raises(ValueError, match=said):
+    given = {"student": maps, "teacher": maps, "student_boxes": boxes, "teacher_boxes": boxes}
+    with pytest.raises(ValueError, match=message):
         regions.crop_loss(**(given | {"pairs": (INT, INT), "size": 3} | change))
 
 
-def test_shares_are_those_of_the_definition():
+def test_bin_weights():
     it = case((1, 1, 9, 13), 4, 60)
-    found = cpu.share_out(it.boxes.float(), (9, 13), 4)
-    for axis, (shares, spans) in zip((1, 0), (found[:2], found[2:]), strict=True):
-        right = reference.shares(it.boxes[:, axis], it.boxes[:, axis + 2], shares.shape[2], 4)
-        pixel = torch.arange(shares.shape[2])
-        inside = (pixel >= spans[..., :1]) & (pixel < spans[..., 1:])
-        assert_close(shares.where(inside, torch.zeros(())), right, torch.float32)
+    found = cpu.bin_weights(it.boxes.float(), (9, 13), 4)
+    for axis, (weights, extents) in zip((1, 0), (found[:2], found[2:]), strict=True):
+        right = reference.bin_weights(it.boxes[:, axis], it.boxes[:, axis + 2], weights.shape[2], 4)
+        pixel = torch.arange(weights.shape[2])
+        inside = (pixel >= extents[..., :1]) & (pixel < extents[..., 1:])
+        assert_close(weights.where(inside, torch.zeros(())), right, torch.float32)
 
 
 def assert_close(found: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> None:

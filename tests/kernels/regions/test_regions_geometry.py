@@ -28,9 +28,7 @@ class Crop:
     def source(self, points: torch.Tensor, size: int) -> torch.Tensor:
         """Points of the view, [..., 2] x and y, as points of the image: backwards, step by step."""
         x, y = (points / size).unbind(-1)
-        for _ in range(
-            self.turns
-        ):  # undo a counter-clockwise turn: what was on top is on the right
+        for _ in range(self.turns):  # undo a counter-clockwise turn
             x, y = 1 - y, x
         x = 1 - x if self.flip else x
         corner, extent = self.box[:2], self.box[2:] - self.box[:2]
@@ -172,7 +170,7 @@ def test_views_that_share_nothing():
     assert pooled.abs().max() == 0
 
 
-def test_it_compiles_into_one_graph():
+def test_compiles_without_graph_breaks():
     boxes = torch.tensor([[[0.0, 0, 50, 50], [10, 20, 90, 100]]])
     given = boxes, torch.tensor([[1, 3]]), 224, boxes, torch.tensor([[0, 2]]), 96
     compiled = torch.compile(shared, fullgraph=True, backend="aot_eager")
@@ -181,7 +179,7 @@ def test_it_compiles_into_one_graph():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"box_g": torch.zeros(2, 4)}, "box_g as"),
         ({"turns_v": torch.zeros(2, 2, dtype=torch.int64)}, "turns_v"),
@@ -191,12 +189,12 @@ def test_it_compiles_into_one_graph():
         ({"box_g": torch.zeros(3, 1, 4), "turns_g": torch.zeros(3, 1).long()}, "same images"),
     ],
 )
-def test_mistakes_are_one_sentence(change: dict, said: str):
+def test_mistakes_are_one_sentence(change: dict, message: str):
     given = {
         "box_g": torch.zeros(2, 1, 4), "turns_g": torch.zeros(2, 1).long(), "size_g": 224,
         "box_v": torch.zeros(2, 3, 4), "turns_v": torch.zeros(2, 3).long(), "size_v": 96,
     }  # fmt: skip
-    with pytest.raises(ValueError, match=said) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         shared(**(given | change))
     assert "\n" not in str(caught.value)
 

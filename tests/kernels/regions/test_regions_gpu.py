@@ -1,4 +1,4 @@
-"""On a real GPU: against torchvision in float64, to the bit from run to run, and within memory."""
+"""Regions on a GPU: against torchvision in float64, determinism, memory."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_losses(shape: tuple[int, int, int, int], size: int, count: int, dtype: 
     torch.testing.assert_close(by_ours.double().cpu(), by_truth, rtol=2 * rtol, atol=atol)
 
 
-def test_two_runs_are_equal():
+def test_deterministic():
     near = cuda(case((32, 768, 6, 6), 4, 200, 1), torch.bfloat16)
     far = cuda(case((4, 768, 14, 14), 4, 200, 2, mirrors=True), torch.bfloat16)
     runs = []
@@ -80,7 +80,7 @@ def test_two_runs_are_equal():
         assert all(map(torch.equal, runs[0], other))
 
 
-def test_nothing_waits_for_the_gpu():
+def test_no_synchronisation():
     near = cuda(case((8, 64, 6, 6), 4, 20, 1), torch.bfloat16)
     far = cuda(case((4, 64, 14, 14), 4, 20, 2, mirrors=True), torch.bfloat16)
     boxes = torch.rand(2, 3, 4, device="cuda")
@@ -99,7 +99,7 @@ def test_nothing_waits_for_the_gpu():
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_maps_that_are_not_there_are_nan():
+def test_missing_maps_are_nan():
     it = cuda(case((2, 8, 4, 4), 2, 3), torch.float32)
     index = torch.tensor([0, 2, -1], device="cuda")
     boxes = torch.tensor([[0.0, 0, 4, 4]], device="cuda").expand(3, 4)
@@ -108,7 +108,7 @@ def test_maps_that_are_not_there_are_nan():
     assert found[0].isfinite().all()
 
 
-def test_boxes_without_end_end():
+def test_huge_boxes_terminate():
     boxes = torch.tensor([[torch.nan, 0, 3, 3], [0, 0, torch.inf, 3], [-3e38, -1e20, 3e38, 1e20]])
     index = torch.zeros(3, dtype=torch.int64, device="cuda")
     found = regions.pool(torch.ones(1, 4, 9, 9, device="cuda"), boxes.cuda(), index, 3)
@@ -116,7 +116,7 @@ def test_boxes_without_end_end():
 
 
 def test_the_loss_keeps_no_grids():
-    """Forward a small part of one set of grids; with the gradient one set, that of the student."""
+    """Extra memory: a small part of the grids forward, the student's grids backward."""
     near = cuda(case((64, 768, 6, 6), 4, 2048, 1), torch.bfloat16)
     far = cuda(case((16, 768, 14, 14), 4, 2048, 2), torch.bfloat16)
     near, far = (
@@ -143,7 +143,7 @@ def peak(step: Any) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def test_it_compiles_into_one_graph():
+def test_compiles_without_graph_breaks():
     near = cuda(case((4, 32, 6, 6), 4, 20, 1), torch.float32)
     far = cuda(case((2, 32, 14, 14), 4, 20, 2), torch.float32)
     step = torch.compile(lambda it: losses(near._replace(features=it), far).mean(), fullgraph=True)

@@ -1,4 +1,4 @@
-"""The definition against torchvision's RoI-align, torch.rot90 and torch's cosine."""
+"""The reference against torchvision's RoI-align, torch.rot90 and cosine_similarity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHAPES = [((2, 3, 9, 7), 4), ((1, 2, 1, 5), 3), ((3, 1, 6, 6), 1), ((2, 2, 14, 1
 
 
 @pytest.mark.parametrize(("shape", "size"), SHAPES)
-def test_pooling_is_torchvisions_and_a_turn(shape: tuple[int, int, int, int], size: int):
+def test_pooling_is_roi_align_and_rot90(shape: tuple[int, int, int, int], size: int):
     it = case(shape, size, 40, mirrors=True)
     ours, theirs = it.features.clone().requires_grad_(), it.features.clone().requires_grad_()
     found = reference.pool(ours, it.boxes, it.index, size, *it.orientation)
