@@ -1,8 +1,8 @@
-"""How far our views lie from those of PIL and torchvision for the same decisions.
+"""Measure the differences between our views and those of PIL and torchvision, same decisions.
 
     python tests/kernels/views/helpers_deviations.py [a folder of photos]
 
-prints the table of docs/deviations.md, in 8-bit levels; a test keeps the two equal on made images.
+prints the table of docs/deviations.md, in 8-bit levels; a test keeps it true on synthetic images.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ class Distance(NamedTuple):
     worst: float
 
 
-def made_photos() -> list[np.ndarray]:
+def synthetic_photos() -> list[np.ndarray]:
     return [make_image("photo", 300 + 25 * seed, 500 - 15 * seed, seed) for seed in range(6)]
 
 
 def measure(images: list[np.ndarray]) -> dict[str, Distance]:
-    """Name of the comparison -> how far it is."""
+    """Name of the comparison -> difference."""
     views = [_crop(image, 224, "bicubic") for image in images]
-    pictures = [_picture(view) for view in views]
-    views = [_tensor(picture) for picture in pictures]  # whole levels, so both start from the same
-    found = {}
+    pil_images = [_to_pil(view) for view in views]
+    views = [_tensor(pil_image) for pil_image in pil_images]  # whole levels, for both
+    distances = {}
     for mode in MODES:
-        found[f"resized crop, {mode}, PIL"] = _distance(
+        distances[f"resized crop, {mode}, PIL"] = _distance(
             (_crop(image, 224, mode), _pil_crop(image, 224, mode)) for image in images
         )
-        found[f"resized crop, {mode}, torchvision uint8"] = _distance(
+        distances[f"resized crop, {mode}, torchvision uint8"] = _distance(
             (_crop(image, 224, mode), _tv_crop(image, 224, mode)) for image in images
         )
     for name, factors in {
@@ -64,29 +64,29 @@ def measure(images: list[np.ndarray]) -> dict[str, Distance]:
         "hue": (-0.1, 0.1),
     }.items():
         ours, theirs = getattr(reference, name), getattr(tv, f"adjust_{name}")
-        found[f"{name}, PIL"] = _distance(
-            (ours(view, factor), theirs(picture, factor))
-            for view, picture in zip(views, pictures, strict=True)
+        distances[f"{name}, PIL"] = _distance(
+            (ours(view, factor), theirs(pil_image, factor))
+            for view, pil_image in zip(views, pil_images, strict=True)
             for factor in factors
         )
-    found["grey, PIL"] = _distance(
-        (reference.grey(view), tv.rgb_to_grayscale(picture, 3))
-        for view, picture in zip(views, pictures, strict=True)
+    distances["grey, PIL"] = _distance(
+        (reference.grey(view), tv.rgb_to_grayscale(pil_image, 3))
+        for view, pil_image in zip(views, pil_images, strict=True)
     )
-    found["grey, torchvision float"] = _distance(
+    distances["grey, torchvision float"] = _distance(
         (reference.grey(view), tv.rgb_to_grayscale(view, 3)) for view in views
     )
     for sigma in (0.3, 0.5, 1.0, 2.0):
-        found[f"blur, sigma {sigma}, PIL"] = _distance(
-            (_blur(view, sigma), picture.filter(ImageFilter.GaussianBlur(sigma)))
-            for view, picture in zip(views, pictures, strict=True)
+        distances[f"blur, sigma {sigma}, PIL"] = _distance(
+            (_blur(view, sigma), pil_image.filter(ImageFilter.GaussianBlur(sigma)))
+            for view, pil_image in zip(views, pil_images, strict=True)
         )
     for blurred in (False, True):
-        found[f"a whole DINO view, {'with' if blurred else 'without'} blur, PIL"] = _distance(
+        distances[f"a whole DINO view, {'with' if blurred else 'without'} blur, PIL"] = _distance(
             _dino_pair(image, seed, blurred)
             for seed, image in enumerate(image for image in images for _ in range(4))
         )
-    return found
+    return distances
 
 
 def _distance(pairs: Iterator[tuple[Tensor, Tensor | Image.Image]]) -> Distance:
@@ -128,7 +128,7 @@ def _blur(view: Tensor, sigma: float) -> Tensor:
 
 
 def _dino_pair(image: np.ndarray, seed: int, blurred: bool) -> tuple[Tensor, Image.Image]:
-    """One DINO view, all its colour operations on, by us and as DINO's own code makes it."""
+    """One DINO view with all colour operations, by us and by DINO's own code."""
     rng = np.random.default_rng(seed)
     order = [int(operation) for operation in rng.permutation(4)]
     factors = {
@@ -150,31 +150,31 @@ def _dino_pair(image: np.ndarray, seed: int, blurred: bool) -> tuple[Tensor, Ima
         radius=int(np.ceil(3 * sigma)),
         solarise=solarise,
     )
-    picture = tv.hflip(_pil_crop(image, 96, "bicubic"))
+    pil_image = tv.hflip(_pil_crop(image, 96, "bicubic"))
     for operation in order:
         adjust, name = PIL_OPERATIONS[operation]
-        picture = adjust(picture, factors[name])
+        pil_image = adjust(pil_image, factors[name])
     if blurred:
-        picture = picture.filter(ImageFilter.GaussianBlur(sigma))
+        pil_image = pil_image.filter(ImageFilter.GaussianBlur(sigma))
     if solarise:
-        picture = ImageOps.solarize(picture)
-    return reference.render_view(image, row, target(96, bicubic=True)), picture
+        pil_image = ImageOps.solarize(pil_image)
+    return reference.render_view(image, row, target(96, bicubic=True)), pil_image
 
 
-def _tensor(picture: Image.Image) -> Tensor:
-    return tv.pil_to_tensor(picture) / 255
+def _tensor(pil_image: Image.Image) -> Tensor:
+    return tv.pil_to_tensor(pil_image) / 255
 
 
-def _picture(view: Tensor) -> Image.Image:
+def _to_pil(view: Tensor) -> Image.Image:
     return tv.to_pil_image(view)
 
 
 def main() -> None:
-    images = made_photos()
+    images = synthetic_photos()
     if len(sys.argv) > 1:
         files = [f for f in sorted(Path(sys.argv[1]).rglob("*")) if f.suffix.lower() in SUFFIXES]
         images = [np.array(Image.open(file).convert("RGB")) for file in files[:100]]
-    print("| compared with ours, same decisions | mean | worst |\n| --- | ---: | ---: |")
+    print("| compared with patchmill, same decisions | mean | worst |\n| --- | ---: | ---: |")
     for name, distance in measure(images).items():
         print(f"| {name} | {distance.mean:.2f} | {distance.worst:.1f} |")
 

@@ -299,7 +299,7 @@ def test_the_table_of_deviations_holds():
         name: (float(mean), float(worst))
         for name, mean, worst in re.findall(r"^\| (.+?) \| ([\d.]+) \| ([\d.]+) \|", page, re.M)
     }
-    measured = helpers_deviations.measure(helpers_deviations.made_photos())
+    measured = helpers_deviations.measure(helpers_deviations.synthetic_photos())
     assert written.keys() == measured.keys()
     for name, distance in measured.items():
         mean, worst = written[name]
