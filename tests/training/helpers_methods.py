@@ -1,4 +1,4 @@
-"""Batches of noise and networks of a few parameters, to try methods on."""
+"""Batches of noise and tiny networks for tests of methods."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from patchmill.loaders.batch import ViewBatch
 
 
 class Tiny(nn.Module):
-    """A backbone with a batch norm, of [N, 3, h, w] to [N, 6]."""
+    """A backbone with a batch norm: [N, 3, h, w] -> [N, 6]."""
 
     num_features = 6
 
@@ -25,13 +25,13 @@ class Tiny(nn.Module):
 
 def noise(count: int, views: int = 2, size: int = 8, seed: int = 0) -> ViewBatch:
     generator = torch.Generator().manual_seed(seed)
-    made = torch.randn(views, count, 3, size, size, generator=generator).transpose(0, 1)
+    pixels = torch.randn(views, count, 3, size, size, generator=generator).transpose(0, 1)
     ids, none = torch.arange(count), np.zeros((count, 2), np.int32)
-    return ViewBatch({"views": made}, ids, ids % 3, none, none, ())
+    return ViewBatch({"views": pixels}, ids, ids % 3, none, none, ())
 
 
 def step(method: nn.Module, batch: ViewBatch, lr: float = 0.1) -> torch.Tensor:
-    """One step of plain gradient descent; the loss before it."""
+    """Take one step of plain gradient descent; returns the loss before it."""
     loss = method(batch).loss
     method.zero_grad()
     loss.backward()

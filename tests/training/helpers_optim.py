@@ -1,4 +1,4 @@
-"""Optimiser settings for tests, each a paper's."""
+"""Optimiser settings of papers, for tests."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Runs programs as the ranks of a run, each a process of its own.
+"""Run code strings as the ranks of a run, one process per rank.
 
-One process imports torch and the like, once for all tests, and forks into them.
+A single process imports torch once for all tests, and forks the ranks.
 """
 
 from __future__ import annotations
@@ -64,16 +64,16 @@ class Ended(NamedTuple):
 
 
 def run(program: str, folder: Path, size: int = 2, timeout: int = 120) -> list[Ended]:
-    """How each rank ended, and what it printed, which is in files in `folder`, too."""
+    """Run the program on `size` ranks; returns exit code and output of each, also in `folder`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environ = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE=str(size))
     task = dict(program=textwrap.dedent(program), folder=str(folder), size=size)
-    said, heard = _forks()
-    said.write(json.dumps(task | dict(environ=environ, timeout=timeout)) + "\n")
-    said.flush()
-    codes = json.loads(heard.readline())
+    to_forks, from_forks = _forks()
+    to_forks.write(json.dumps(task | dict(environ=environ, timeout=timeout)) + "\n")
+    to_forks.flush()
+    codes = json.loads(from_forks.readline())
     texts = [
         [(folder / f"{rank}.{it}").read_text() for it in ("out", "err")] for rank in range(size)
     ]
@@ -81,7 +81,7 @@ def run(program: str, folder: Path, size: int = 2, timeout: int = 120) -> list[E
 
 
 def run_well(program: str, folder: Path, size: int = 2) -> list[str]:
-    """What each rank printed; all must end well."""
+    """Run the program on ranks that must all succeed; returns their standard output."""
     ended = run(program, folder, size)
     assert not any(it.code for it in ended), "\n".join(it.err for it in ended)
     return [it.out for it in ended]
@@ -89,7 +89,7 @@ def run_well(program: str, folder: Path, size: int = 2) -> list[str]:
 
 @functools.cache
 def _forks() -> tuple[IO[str], IO[str]]:
-    """It ends with this process, when nobody can write to it any more."""
+    """Pipes to the forking process, which ends with this one."""
     process = subprocess.Popen(
         [sys.executable, "-c", FORKS, str(Path(__file__).parent)],
         env=os.environ | dict(OMP_NUM_THREADS="1"),

@@ -1,4 +1,4 @@
-"""The folders of made-up runs, to be reported on."""
+"""Folders of made-up runs, for tests of the report."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ RELIANCE = {
 
 
 def full(folder: Path, method: str = "dilo") -> Path:
-    """A run that is finished, with everything that was ever measured of one."""
+    """Write a finished run with every kind of result."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(CONFIG.format(method=method))
     status = {

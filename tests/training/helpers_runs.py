@@ -1,4 +1,4 @@
-"""Runs that last a second: a network of a few parameters, on a few made-up scenes."""
+"""Runs of a second: a tiny network on a few made-up scenes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ EPOCH = 5  # steps
 
 
 def config(out: Path | str, **words: Any) -> Config:
-    """`train__epochs=2` is train.epochs=2."""
+    """Compose a configuration; `train__epochs=2` is train.epochs=2."""
     given = {name.replace("__", "."): str(value) for name, value in words.items()}
     return compose.compose([f"{k}={v}" for k, v in {**WORDS, "out": str(out), **given}.items()])
 
@@ -63,7 +63,7 @@ def final(folder: Path) -> dict[str, Any]:
 
 
 def assert_same(one: Any, other: Any, where: str = "") -> None:
-    """Bit by bit, all that learning depends on."""
+    """Compare everything that learning depends on, bit by bit."""
     if isinstance(one, torch.Tensor):
         assert torch.equal(one, other), where
     elif isinstance(one, dict):

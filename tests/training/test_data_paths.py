@@ -1,4 +1,4 @@
-"""Where the parts of a data set are found under its root."""
+"""Paths of a data set's splits under its root."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def test_folders_betons_and_shards(tmp_path: Path):
     assert found["bank"] == str(tmp_path / "more-*.tar")
 
 
-def test_the_first_of_several_names_is_meant(tmp_path: Path):
+def test_the_first_existing_name_is_taken(tmp_path: Path):
     for part in ("train", "val", "test"):
         (tmp_path / part).mkdir()
     assert find(tmp_path)["test"] == str(tmp_path / "val")
@@ -33,7 +33,7 @@ def test_the_first_of_several_names_is_meant(tmp_path: Path):
     assert find(tmp_path, test=str(tmp_path / "train"))["test"] == str(tmp_path / "train")
 
 
-def test_a_test_that_nobody_asked_for_may_be_missing(tmp_path: Path):
+def test_default_test_images_may_be_missing(tmp_path: Path):
     (tmp_path / "train").mkdir()
     assert find(tmp_path)["test"] is None
     with pytest.raises(MillError, match=f"data.root={tmp_path} holds no mine: a folder"):
@@ -45,7 +45,7 @@ def test_a_root_without_training_images(tmp_path: Path):
         find(tmp_path)
 
 
-def test_who_names_the_parts_need_not_name_their_root():
+def test_splits_with_paths_need_no_root():
     data = FOLDER | {"train": "/mine", "test": "/other"}
     assert data_paths.resolve(data, {"data.train", "data.test"})["test"] == "/other"
     found = data_paths.resolve(FOLDER | {"train": "/mine"}, {"data.train"})

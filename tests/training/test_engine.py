@@ -1,4 +1,4 @@
-"""A run is the same however often it is ended and started again, and says what went wrong."""
+"""A run is the same however often it is stopped and resumed; failures are reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def no_report(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The end of a run that nothing disturbs."""
+    """Final state of an undisturbed run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "write", lambda folder: folder / "report.html", raising=False)
         torch.set_num_threads(1)
@@ -52,7 +52,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
     monkeypatch.setattr(hooks.Hooks, "after_backward", saw_and_signal)
 
 
-def test_a_run_leaves_what_others_read(reference: dict, tmp_path: Path):
+def test_a_run_writes_its_files(reference: dict, tmp_path: Path):
     folder = helpers_runs.train(helpers_runs.config(tmp_path, evaluate="knn"))
     helpers_runs.assert_same(reference, helpers_runs.final(folder))  # evaluation changes nothing
     status = run_folder.read_status(folder)
@@ -73,7 +73,7 @@ def test_a_run_leaves_what_others_read(reference: dict, tmp_path: Path):
 
 
 @pytest.mark.parametrize("number", signals.SIGNALS)
-def test_a_signal_saves_and_the_next_start_goes_on(number, reference, tmp_path, monkeypatch):
+def test_a_signal_saves_and_the_next_start_resumes(number, reference, tmp_path, monkeypatch):
     step = 7 if number != signal.SIGINT else 10  # in an epoch, and at the end of one
     given = helpers_runs.config(tmp_path, evaluate="knn")
     before = signal.getsignal(number)
@@ -109,7 +109,7 @@ def test_a_signal_in_the_last_step_changes_nothing(reference, tmp_path, monkeypa
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.integers(1, STEPS - 1), min_size=1, max_size=3, unique=True))
-def test_any_number_of_stops_leaves_no_trace(reference, tmp_path_factory, stops):
+def test_any_number_of_stops_changes_nothing(reference, tmp_path_factory, stops):
     given = helpers_runs.config(tmp_path_factory.mktemp("stops"))
     for step in sorted(stops):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
@@ -118,8 +118,8 @@ def test_any_number_of_stops_leaves_no_trace(reference, tmp_path_factory, stops)
     helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(given)))
 
 
-def test_parts_of_a_step_and_leftovers_of_an_epoch(tmp_path: Path, monkeypatch):
-    """9 batches in an epoch, 4 in a step: one is left over, and drawn by no step."""
+def test_micro_batches_and_leftovers_of_an_epoch(tmp_path: Path, monkeypatch):
+    """9 batches in an epoch, 4 in a step: the one left over is in no step."""
     words = dict(method="simclr", method__views="simclr(size=16)", method__dim=4, method__hidden=5)
     words = {**words, "data.train": "scenes(count=38, size=32)"}
     given = dict(train__batch_size=16, train__accumulate=4, train__epochs=2)
@@ -137,7 +137,7 @@ def test_parts_of_a_step_and_leftovers_of_an_epoch(tmp_path: Path, monkeypatch):
         helpers_runs.assert_same(whole, helpers_runs.final(helpers_runs.train(config)))
 
 
-def test_parts_add_up_to_the_whole_gradient(tmp_path: Path, monkeypatch):
+def test_micro_batches_add_up_to_the_whole_gradient(tmp_path: Path, monkeypatch):
     """For a loss that is a mean over images, and a network without batch norm."""
     monkeypatch.delitem(helpers_runs.WORDS, "method.queue")
     for name in ("method.dim", "method.hidden"):
@@ -152,7 +152,7 @@ def test_parts_add_up_to_the_whole_gradient(tmp_path: Path, monkeypatch):
 
 
 class Blocks(torch.nn.Module):
-    """As timm's networks are made: what is in a Sequential are FSDP's units."""
+    """A network like timm's, whose Sequential's blocks are FSDP's units."""
 
     num_features = 6
 
@@ -223,7 +223,7 @@ def test_gradients_are_clipped(tmp_path: Path):
 
 
 class Explodes(Tiny):
-    """Is no number from its 12th image batch on, or becomes so by its gradient."""
+    """Outputs NaN for its 12th training batch."""
 
     calls = 0
 
@@ -253,8 +253,8 @@ def test_divergence_names_step_and_samples_and_keeps_the_last_good_state(tmp_pat
     assert run_folder.read_status(folder)["state"] == "failed"
 
 
-def test_weights_that_are_no_numbers_are_not_saved(tmp_path, monkeypatch):
-    """The loss of step 5 is a number, its gradient is none, and a checkpoint is due."""
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
+    """The loss of step 5 is finite, its gradient is not, and a checkpoint is due."""
     from patchmill.training import engine
 
     clip = engine._clip_gradients
@@ -270,9 +270,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path, monkeypatch):
     assert not checkpoint.find_all(tmp_path / "run")
 
 
-def test_a_full_disk_ends_the_run_with_a_sentence_and_the_next_start_goes_on(
-    reference, tmp_path, monkeypatch
-):
+def test_a_full_disk_ends_the_run_and_the_next_start_resumes(reference, tmp_path, monkeypatch):
     save = torch.save
 
     def full(saved, file):
@@ -291,7 +289,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_next_start_goes_on(
     )
 
 
-def test_a_run_of_other_settings_is_not_gone_on_with(tmp_path: Path):
+def test_a_run_of_other_settings_is_not_resumed(tmp_path: Path):
     helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1))
     with pytest.raises(MillError, match=r"another run: optim.lr was 0.05 and is 0.1 now"):
         helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1, optim__lr=0.1))
@@ -299,20 +297,20 @@ def test_a_run_of_other_settings_is_not_gone_on_with(tmp_path: Path):
     helpers_runs.train(other)  # which is not about what is learnt
 
 
-def test_never_leaves_a_run_that_is_there_alone(tmp_path: Path):
+def test_resume_never_refuses_an_existing_run(tmp_path: Path):
     helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1, resume="never"))
     with pytest.raises(MillError, match=r"run holds a run already, and resume=never"):
         helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1, resume="never"))
 
 
-def test_going_back_to_a_checkpoint_of_ones_own(reference: dict, tmp_path: Path):
+def test_resuming_from_an_earlier_checkpoint_of_the_run(reference: dict, tmp_path: Path):
     folder = helpers_runs.train(helpers_runs.config(tmp_path))
     again = helpers_runs.config(tmp_path, resume=checkpoint.path_at(folder, 5))
     helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(again)))
     assert len(list((folder / "checkpoints").glob("*.aside"))) == 2
 
 
-def test_another_folder_goes_on_from_a_checkpoint(reference: dict, tmp_path: Path):
+def test_a_run_in_another_folder_resumes_from_a_checkpoint(reference: dict, tmp_path: Path):
     first = helpers_runs.train(helpers_runs.config(tmp_path))
     words = dict(name="other", resume=checkpoint.path_at(first, 5))
     other = helpers_runs.train(helpers_runs.config(tmp_path, **words))
@@ -341,7 +339,7 @@ def test_two_runs_in_one_folder(tmp_path: Path):
 
 @pytest.mark.parametrize("rename", [2, 5, 7, 9])
 def test_a_process_that_is_killed_anywhere_resumes(rename, reference, tmp_path: Path):
-    """Before the n-th file has its name: settings, status, pictures, logs or checkpoints."""
+    """Killed before the n-th rename: of settings, status, pictures, logs or checkpoints."""
     (ended,) = helpers_ranks.run(
         f"""
         left = [{rename}]

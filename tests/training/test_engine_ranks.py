@@ -1,4 +1,4 @@
-"""Several ranks learn what one learns, go on where others stopped, and end together."""
+"""Several ranks learn what one learns, resume where others stopped, and end together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def no_report(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_gradients_are_those_of_one_process_with_all_images(tmp_path: Path):
-    """Of every method whose loss is over the global batch; batch norms as in evaluation."""
+    """For methods whose loss is over the global batch, with batch norms in evaluation mode."""
     helpers_ranks.run_well(
         """
         import copy
@@ -78,10 +78,10 @@ from test_engine import Blocks, Plain, stop_at
 out = {out!r}
 seen = []
 saw = hooks.Hooks.after_backward
-def note(self, batch, losses):
+def record(self, batch, losses):
     seen.append([self._state.step, batch.ids.tolist()])
     saw(self, batch, losses)
-hooks.Hooks.after_backward = note
+hooks.Hooks.after_backward = record
 def train(name, network=Plain, **words):
     seen.clear()
     code = 0
@@ -95,18 +95,20 @@ def train(name, network=Plain, **words):
 """
 
 
-def notes(out: Path, name: str) -> list[list]:
-    """Of each life: the exit codes of the ranks, and the ids of each step over both of them."""
-    lives = []
+def recorded(out: Path, name: str) -> list[list]:
+    """For each start of a run: exit codes of the ranks, and ids of each step over both."""
+    starts = []
     files = [(out / f"{name}-{rank}.json").read_text().splitlines() for rank in (0, 1)]
     for first, second in zip(*files, strict=True):
         (code, seen), (other, also) = json.loads(first), json.loads(second)
         steps = {a[0]: a[1] + b[1] for a, b in zip(seen, also, strict=True)}
-        lives.append([(code, other), steps])
-    return lives
+        starts.append([(code, other), steps])
+    return starts
 
 
-def test_two_ranks_one_rank_and_ends_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_two_ranks_and_one_rank_learn_the_same_across_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     from test_engine import Blocks, Plain
 
     helpers_ranks.run_well(
@@ -135,13 +137,13 @@ with pytest.MonkeyPatch.context() as patch:
     alone = helpers_runs.final(
         helpers_runs.train(helpers_runs.config(tmp_path, name="alone"), Plain)
     )
-    ((codes, ids),) = notes(tmp_path, "both")
+    ((codes, ids),) = recorded(tmp_path, "both")
     assert codes == (0, 0) and len(ids) == 15
     both = helpers_runs.final(tmp_path / "both")
     torch.testing.assert_close(both["method"], alone["method"], rtol=1e-3, atol=1e-5)
 
     # Stopped by a signal to one rank: both save the same step, and go on as if nothing had been.
-    (codes, before), (_, after) = notes(tmp_path, "stopped")
+    (codes, before), (_, after) = recorded(tmp_path, "stopped")
     assert (
         codes == (75, 75) and list(before) == list(range(8)) and list(after) == list(range(8, 15))
     )

@@ -1,4 +1,4 @@
-"""python training/run.py: help, what would run, and mistakes in one line."""
+"""python training/run.py: help, --show, and mistakes in one line."""
 
 import subprocess
 import sys
@@ -70,7 +70,7 @@ def test_the_configuration_goes_to_the_engine(
 
 
 @pytest.mark.parametrize("words", [["--lr", "3"], ["--nodes=2", "method=moco"], ["-v"]])
-def test_options_are_settings_here(words: list[str]):
+def test_unknown_options_are_errors(words: list[str]):
     with pytest.raises(MillError, match=r"there is no option -.*: settings are written key=value"):
         run.main(words)
 
@@ -89,7 +89,7 @@ def test_a_mistake_ends_the_command_with_one_line(how: list[str], tmp_path: Path
 
 
 def test_the_folder_of_the_script_hides_no_other_package(tmp_path: Path):
-    """It holds a settings.py, for one, which nobody else's `import settings` must find."""
+    """training/evaluate.py, for one, must not be found by another package's `import evaluate`."""
     folder = str(SCRIPT.parent)
     code = (
         f"import runpy, sys; sys.argv[1:] = ['method=mocco']; sys.path.insert(0, {folder!r})\n"

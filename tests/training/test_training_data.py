@@ -1,4 +1,4 @@
-"""The loaders of a run: shares of a batch, all images of an evaluation, labels."""
+"""Data loaders of a run: local batches, all images of an evaluation, labels."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,18 +70,20 @@ def test_the_ledger_lies_in_the_folder_of_the_run(tmp_path: Path):
         (2, 1, 4, "take 4, for example"),
     ],
 )
-def test_a_batch_that_cannot_be_shared_out(batch: int, parts: int, ranks: int, message: str):
+def test_a_batch_size_that_ranks_cannot_share_is_an_error(
+    batch: int, parts: int, ranks: int, message: str
+):
     settings = config(f"train.batch_size={batch}", f"train.accumulate={parts}")
     with pytest.raises(MillError, match=message):
         data.local_batch_size(settings, ranks)
 
 
-def test_too_few_images_for_a_batch(tmp_path: Path):
+def test_too_few_images_for_a_batch_are_an_error(tmp_path: Path):
     with pytest.raises(MillError, match=r"has 40 samples, fewer than train.batch_size=64: take"):
         data.open_training(config("train.batch_size=64"), world(), tmp_path)
 
 
-def test_masks_that_are_missing_for_dilo(unlabelled: Path, tmp_path: Path):
+def test_missing_masks_are_an_error_for_dilo(unlabelled: Path, tmp_path: Path):
     words = [f"data.train={unlabelled}", "method=dilo", "method.queue=64"]
     with pytest.raises(MillError, match=r"there are none for .* make them"):
         data.open_training(config(*words), world(), tmp_path)
@@ -123,7 +125,7 @@ def test_images_without_labels_cannot_be_evaluated(unlabelled: Path):
     assert "scenes" in data.open_evaluation(with_bank, world(), "train").source.name
 
 
-def test_no_images_to_test_on():
+def test_missing_test_images_are_an_error_of_evaluation():
     with pytest.raises(MillError, match=r"data=scenes has no images to test on: .* data.test=DIR"):
         data.open_evaluation(config("data.test=none"), world(), "test")
 

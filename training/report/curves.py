@@ -49,8 +49,8 @@ class ChartStyle:
     percent: bool = False
     zero: bool = False  # y begins at 0
     doubling: bool = False  # x has a logarithmic axis
-    level: tuple[str, float] | None = None  # a line across, and its name
-    ends: tuple[float, float] | None = None  # of x, for charts that share it
+    level: tuple[str, float] | None = None  # name and value of a horizontal line
+    ends: tuple[float, float] | None = None  # range of x, for charts that share it
     form: Callable[[float], str] = field(default=lambda value: f"{value:.4g}")
 
 
@@ -79,10 +79,10 @@ def _axes(style: ChartStyle, lines: Sequence[Line]) -> tuple[Axis, Axis]:
     xs = [point.x for line in lines for point in line.points]
     ys = [point.y for line in lines for point in line.points]
     level = [style.level[1]] if style.level else []
-    across = (
+    x_axis = (
         axes.doubling(xs) if style.doubling else axes.linear([*xs, *(style.ends or ())], tight=True)
     )
-    return across, axes.linear([*ys, *level], zero=style.zero, percent=style.percent)
+    return x_axis, axes.linear([*ys, *level], zero=style.zero, percent=style.percent)
 
 
 def _caption(style: ChartStyle, lines: Sequence[Line]) -> str:

@@ -12,14 +12,14 @@ from typing import Any
 from patchmill.training.report.curves import ChartStyle, Line, Point, chart
 from patchmill.training.report.markup import NOTHING, table, tag, text
 
-SHARES = ("knn", "linear", "accuracy", "untrained", "trained", "last", "best", "top")
+ACCURACIES = ("knn", "linear", "accuracy", "untrained", "trained", "last", "best", "top")
 HIDDEN = ("step", "epoch", "recipes", "neighbours")
 TITLES = {
     "columns": "Accuracy by the mean over patches",
-    "curve": "How near the means of fewer patches come",
+    "curve": "Convergence of the mean over patches",
     "probes": "Linear probes",
     "scores": "Accuracy, as backgrounds change",
-    "gaps": "What is lost",
+    "gaps": "Accuracy lost",
 }
 
 
@@ -31,7 +31,7 @@ def render(heading: str, result: Any) -> list[str]:
     for key, value in result.items():
         if key in HIDDEN or value is None:
             continue
-        if is_share(key, value):
+        if is_accuracy(key, value):
             figures.append([label(key), format_value(key, value)])
         elif isinstance(value, dict | list) and not _is_all_text(value):
             pieces.append(_nested(TITLES.get(key, title(key)), value))
@@ -126,10 +126,14 @@ def title(name: object) -> str:
     return text if text.startswith("kNN") else text[:1].upper() + text[1:]
 
 
-def is_share(name: str, value: object) -> bool:
+def is_accuracy(name: str, value: object) -> bool:
+    """True for a fraction whose name says that it is an accuracy."""
     parts = str(name).lower().replace("_", " ").split()
-    named_so = any(part.startswith(SHARES) for part in parts)
-    return isinstance(value, float) and -1 <= value <= 1 and named_so
+    return (
+        isinstance(value, float)
+        and -1 <= value <= 1
+        and any(part.startswith(ACCURACIES) for part in parts)
+    )
 
 
 def format_value(name: str, value: object) -> str:
@@ -140,7 +144,7 @@ def format_value(name: str, value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.1%}" if is_share(name, value) else f"{value:.4g}"
+        return f"{value:.1%}" if is_accuracy(name, value) else f"{value:.4g}"
     if isinstance(value, list):
         return ", ".join(format_value(name, item) for item in value) or NOTHING
     return str(value)

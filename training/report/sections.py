@@ -17,8 +17,8 @@ WIDE = 8  # figures of an evaluation, above which they are folded
 
 CAPTIONS = {
     "views": "Images with the boxes of their views, and the views",
-    "masks": "Images, their masks, and what these cut out",
-    "neighbours": "Patches, and those that are nearest to them among the patches of other images",
+    "masks": "Images, their masks, and their foregrounds",
+    "neighbours": "Patches and their nearest neighbours among the patches of other images",
 }
 PATCHES, BACKGROUNDS = ("patches", "neighbours"), ("reliance", "masks", "overlays", "saliency")
 
@@ -37,7 +37,7 @@ def learning(run: RunData) -> str:
         _curve(run, "loss", "Loss"),
         _knn(run),
         _curve(run, "lr", "Learning rate", zero=True),
-        _curve(run, "grad_norm", "Norm of the gradient", zero=True),
+        _curve(run, "grad_norm", "Gradient norm", zero=True),
         *(_curve(run, name, results.title(name)) for name in metrics),
     )
     return section("Learning", curves or tag("p", "Nothing is logged yet.", class_="about"))
@@ -49,7 +49,7 @@ def throughput(run: RunData) -> str:
         grid(
             _curve(run, "images_per_s", "Images per second", zero=True, form="{:,.0f}"),
             _curve(run, "wait", "Share of time waiting for data", zero=True, percent=True),
-            _curve(run, "memory_gb", "Memory of the GPU, GB", zero=True),
+            _curve(run, "memory_gb", "GPU memory, GB", zero=True),
         ),
     )
 

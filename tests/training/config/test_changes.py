@@ -1,4 +1,4 @@
-"""Which settings may change when a run goes on."""
+"""Settings that may change when a run resumes."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from patchmill.training.config.settings import Config
 RUN = compose.compose(["method=moco", "data=scenes"])
 
 
-def test_a_run_goes_on_with_its_own_configuration():
+def test_a_run_resumes_with_its_own_configuration():
     assert compose.difference(RUN, RUN) is None
     assert compose.difference(compose.plain(RUN), RUN) is None
 

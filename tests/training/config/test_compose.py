@@ -1,4 +1,4 @@
-"""Every method on every data set at every scale gives a whole, checked configuration."""
+"""Every method on every data set at every scale gives a complete, checked configuration."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_groups_win_over_recipes_and_settings_over_groups():
 
 
 def test_published_recipes():
-    """What the papers' authors released; the YAML says where."""
+    """Recipes of the papers' authors; the YAML gives the source."""
     moco = compose.compose(["method=moco", "scale=paper"])
     assert (moco.optim.lr, moco.optim.weight_decay, moco.optim.exclude) == (0.03, 1e-4, False)
     assert (moco.train.batch_size, moco.train.epochs, moco.method.queue) == (256, 200, 65536)
@@ -120,7 +120,7 @@ def test_queues_are_whole_numbers_of_batches():
 # ---------------------------------------------------------------------------------------- on disk
 
 
-def test_saved_and_loaded_it_is_the_same(tmp_path: Path):
+def test_a_configuration_survives_saving_and_loading(tmp_path: Path):
     config = compose.compose(
         ["method=vicreg", "optim.betas=[0.8,0.99]", "train.channels_last=true"]
     )

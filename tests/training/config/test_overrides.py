@@ -1,4 +1,4 @@
-"""What users write: their settings win, and their slips are one sentence."""
+"""Command-line words: settings win over recipes, and mistakes are one sentence."""
 
 import dataclasses
 import types
@@ -101,7 +101,7 @@ def test_a_mistake_is_one_sentence(words: str):
         ("name=${data.name}-${seed}", "scenes-0"),
     ],
 )  # fmt: skip
-def test_what_is_written_is_what_is_meant(word: str, value: Any):
+def test_words_are_parsed_to_values(word: str, value: Any):
     assert reached(compose.compose(["method=dilo", word]), word.partition("=")[0]) == value
 
 
@@ -114,7 +114,7 @@ def test_of_two_words_for_one_setting_the_last_holds():
 
 
 def values(kind: Any) -> st.SearchStrategy[Any]:
-    """Values that an annotation allows."""
+    """Strategy for values that an annotation allows."""
     if len(typed.union_members(kind)) > 1:
         return st.one_of(*map(values, typed.union_members(kind)))
     origin, of = typing.get_origin(kind), typing.get_args(kind)

@@ -1,4 +1,4 @@
-"""Runs that were never trained, but look it: a tiny network, on a few scenes, in a checkpoint."""
+"""Folders of runs with a checkpoint of a tiny network that was never trained."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def settings(out: Path, **words: Any) -> Config:
 
 
 def write(config: Config, state: str = "done", step: int = 3, seed: int = 9) -> Path:
-    """The folder of a run, with weights of another seed than it began with."""
+    """Write a run's folder, with weights of another seed than its initial ones."""
     folder = Path(config.out) / config.name
     folder.mkdir(parents=True)
     compose.save(config, folder)
     before, config.seed = config.seed, seed
     method = trained_run.untrained(config, World())
     config.seed = before
-    _see(method)
+    _set_running_statistics(method)
     saved = {
         "version": checkpoint.VERSION,
         "step": step,
@@ -67,8 +67,8 @@ def write(config: Config, state: str = "done", step: int = 3, seed: int = 9) -> 
     return folder
 
 
-def _see(method: Any) -> None:
-    """Norms as if after many images: what is above their mean goes on, what is below does not."""
+def _set_running_statistics(method: Any) -> None:
+    """Set running statistics of batch norms as if after many images."""
     draws = torch.Generator().manual_seed(4)
     shades = torch.randn(64, 3, 1, 1, generator=draws)
     views = shades + 0.2 * torch.randn(64, 3, 16, 16, generator=draws)

@@ -1,4 +1,4 @@
-"""python training/evaluate.py: what it writes, and mistakes in one sentence."""
+"""python training/evaluate.py: files it writes, and mistakes in one sentence."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def test_help_lists_evaluations_and_their_settings(capsys: pytest.CaptureFixture
         assert f"\n  {key} " in text
 
 
-def test_knn_of_a_run_that_was_trained_beside_what_it_began_with(
+def test_knn_of_the_trained_and_the_untrained_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """What evaluate.py finds of the untrained network is what the engine found at its start."""
+    """evaluate.py gets the accuracies that the engine recorded at the start and the end."""
     words = {"train__epochs": 1, "evaluate": "knn", "evaluate__knn_every": 1}
     folder = helpers_runs.train(helpers_runs.config(tmp_path, **words))
     start, end = records.evaluations(folder)
@@ -53,7 +53,7 @@ def test_knn_of_a_run_that_was_trained_beside_what_it_began_with(
     assert (folder / "report.html").exists()
 
 
-def test_the_untrained_network_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_untrained_network_is_evaluated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder, calls = helpers_trained.write(helpers_trained.settings(tmp_path)), []
     monkeypatch.setattr(knn, "accuracy", lambda *its: calls.append(its) or 0.5)
     for words in ([], [], ["space=z"], ["evaluate.k=3"], ["evaluate.k=3"]):
@@ -70,7 +70,7 @@ def test_a_probe_reports_each_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [it["lr"] for it in found["probes"]] == [0.1, 30] and found["protocol"] == "moco"
 
 
-def test_which_checkpoint(tmp_path: Path):
+def test_choice_of_the_checkpoint(tmp_path: Path):
     config = helpers_trained.settings(tmp_path)
     folder = helpers_trained.write(config)
     with pytest.raises(MillError, match="has no best checkpoint yet: train it first"):
@@ -101,13 +101,13 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("word", MISTAKES)
-def test_mistakes_are_sentences(word: str, tmp_path: Path):
+def test_mistakes_are_one_sentence(word: str, tmp_path: Path):
     folder = helpers_trained.write(helpers_trained.settings(tmp_path))
     with pytest.raises(MillError, match=MISTAKES[word]):
         evaluate.main([f"run={folder}", word])
 
 
-def test_images_without_labels_are_a_sentence(tmp_path: Path):
+def test_images_without_labels_are_an_error(tmp_path: Path):
     from PIL import Image
 
     Image.new("RGB", (20, 20)).save(tmp_path / "0.png")
@@ -116,7 +116,7 @@ def test_images_without_labels_are_a_sentence(tmp_path: Path):
         evaluate.main([f"run={folder}", "evaluate=linear", f"data.test={tmp_path}"])
 
 
-def test_a_run_that_is_not_finished_has_to_be_meant(tmp_path: Path):
+def test_an_unfinished_run_needs_unfinished_true(tmp_path: Path):
     folder = helpers_trained.write(helpers_trained.settings(tmp_path), state="stopped")
     expected = r"is not finished \(step 3 of 4\): run its command again, .* unfinished=true"
     with pytest.raises(MillError, match=expected):
@@ -125,7 +125,7 @@ def test_a_run_that_is_not_finished_has_to_be_meant(tmp_path: Path):
     assert (folder / "knn.json").exists()
 
 
-def test_no_run_is_a_sentence(tmp_path: Path):
+def test_a_missing_run_is_an_error(tmp_path: Path):
     for words, message in (
         (["evaluate=knn"], "say which run to evaluate, as run=runs/NAME"),
         ([f"run={tmp_path / 'none'}"], "there is no run .*: name the folder of one"),
@@ -167,7 +167,7 @@ def test_features_of_a_run_are_of_all_its_images(tmp_path: Path):
     assert len(single_view.features(run, run.network(), "train", 5).rows) == 5
 
 
-def test_crops_to_probe_on_are_others_in_each_epoch(tmp_path: Path, monkeypatch):
+def test_random_crops_differ_between_epochs(tmp_path: Path, monkeypatch):
     from patchmill.training.evaluation import single_view
 
     run = helpers_trained.run(tmp_path)

@@ -1,4 +1,4 @@
-"""kNN against a vote counted by hand, and evaluation that leaves no trace."""
+"""kNN against votes counted by hand, and feature extraction without side effects."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def test_votes_are_those_counted_by_hand(count, k, temperature, chunk):
         assert found.tolist() == expected
 
 
-def test_lengths_do_not_count():
+def test_vectors_are_compared_by_direction_only():
     bank, labels = torch.tensor([[1.0, 0], [0, 9]]), torch.tensor([0, 1])
     queries = torch.tensor([[50.0, 1], [1e-3, 2e-3]])
     assert knn.classify(bank, labels, queries, 1, 0.07, 2).tolist() == [0, 1]
 
 
-def test_accuracy_is_a_share():
+def test_accuracy_is_a_fraction():
     bank = Features(torch.eye(4), torch.tensor([0, 1, 2, 3]), torch.arange(4))
     tests = Features(torch.eye(4), torch.tensor([0, 1, 2, 0]), torch.arange(4))
     assert knn.accuracy(bank, tests, 1, 0.07) == 0.75
@@ -72,13 +72,13 @@ def test_every_image_has_its_row_once():
 
 
 @pytest.mark.parametrize("batch", [1, 3, 10])
-def test_so_many_images_are_the_same_ones_for_any_batch(batch):
+def test_a_limit_selects_the_same_images_for_any_batch_size(batch):
     found = extract(Tiny(), open_scenes(batch=batch), limit=6)
     expected = extract(Tiny(), open_scenes(batch=4), limit=6)
     assert torch.equal(found.ids, expected.ids) and len(found.ids) == 6
 
 
-def test_evaluation_leaves_no_trace():
+def test_evaluation_has_no_side_effects():
     network = Tiny().train()
     network.norm.eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Linear probes: what they can tell, what they report, and that they leave each other alone."""
+"""Linear probes: accuracy, reported epochs, and independence of each other."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def clusters(count: int, apart: float, seed: int = 0) -> Features:
     return Features(rows, labels, torch.arange(count))
 
 
-def test_what_can_be_told_apart_is():
+def test_separable_clusters_are_classified_perfectly():
     (found,) = linear.probe(clusters(120, 12.0), clusters(60, 12.0, seed=1), SHORT)
     assert found == (0.03, 1.0, 1.0)
 
 
-def test_the_last_epoch_is_told_from_the_best():
+def test_last_and_best_epoch_are_both_reported():
     wild = linear.PROTOCOLS["nmce"]._replace(epochs=12, batch=16)  # its rate never falls
     (found,) = linear.probe(clusters(60, 0.8), clusters(60, 0.8, seed=1), wild, rates=[3.0])
     assert found.last < found.best < 1
 
 
-def test_rates_beside_each_other_are_as_if_alone():
+def test_probes_side_by_side_are_independent():
     train, tests = clusters(90, 1.0), clusters(60, 1.0, seed=1)
     rates = [0.003, 0.1, 1.0]
     together = linear.probe(train, tests, SHORT, rates, seed=4)
@@ -39,7 +39,7 @@ def test_rates_beside_each_other_are_as_if_alone():
 
 
 def test_a_protocol_is_torchs_sgd(monkeypatch):
-    """MoCo's: steps at 60 and 80 of 100 epochs, no decay; here written out."""
+    """MoCo's protocol, written out: steps at 60 and 80 of 100 epochs, no decay."""
     protocol = linear.PROTOCOLS["moco"]._replace(batch=40)
     train, tests = clusters(80, 1.0), clusters(60, 1.0, seed=1)
     (layer,) = linear._layers(6, 3, 1, seed=7)
@@ -62,7 +62,7 @@ def test_published_protocols_are_all_there():
     assert rates == {"moco": 30, "vicreg": 0.02, "emp_ssl": 0.03, "nmce": 0.1}
 
 
-def test_features_can_be_made_anew_in_each_epoch():
+def test_features_can_be_extracted_again_in_each_epoch():
     train, tests = clusters(60, 2.0), clusters(30, 2.0, seed=1)
     calls = []
     found = linear.probe(lambda: calls.append(1) or train, tests, SHORT)

@@ -1,4 +1,4 @@
-"""Means over patches: of what, in which order, and the same however they are streamed."""
+"""Means over patches: of h and of z, in the order of images, for any chunk size."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_means_are_those_of_each_patchs_h_and_z(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("forward", "rendered"), [(1, 1), (16 * 16 * 3 * 5, 1), (10**9, 10**9)])
-def test_streams_of_any_size_give_the_same_means(
+def test_chunk_sizes_do_not_change_the_means(
     forward: int, rendered: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run = helpers_trained.run(tmp_path)
@@ -71,7 +71,7 @@ def test_one_patch_of_the_whole_image_is_the_central_view(tmp_path: Path):
     assert not torch.allclose(patch["h"].rows, central["h"].rows)
 
 
-def test_the_findings_have_a_row_for_each_count_and_a_curve_that_ends_at_one(tmp_path: Path):
+def test_the_result_has_a_row_for_each_count_and_a_curve_that_ends_at_one(tmp_path: Path):
     run = helpers_trained.run(tmp_path)
     chosen = Settings(counts=[16, 1], probe="none", curve=4, neighbours=2)
     found = patches.evaluate(run, chosen)
@@ -100,7 +100,7 @@ def test_a_probe_stands_beside_knn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found.rows[1][2] == f"{scores['linear']:.1%}" and scores["linear_best"] <= 1
 
 
-def test_evaluation_by_patches_leaves_no_trace(tmp_path: Path):
+def test_evaluation_by_patches_has_no_side_effects(tmp_path: Path):
     run = helpers_trained.run(tmp_path)
     run.method.train()
     before = {name: value.clone() for name, value in run.method.state_dict().items()}
@@ -131,7 +131,7 @@ RANKS = """
 """
 
 
-def test_two_ranks_find_what_one_finds(tmp_path: Path):
+def test_two_ranks_get_the_results_of_one(tmp_path: Path):
     outputs = []
     for size in (1, 2):
         folder = helpers_trained.write(helpers_trained.settings(tmp_path / str(size)))
@@ -161,7 +161,7 @@ def test_random_patches_have_training_s_colours_only_if_asked(tmp_path: Path):
     assert coloured.blur and coloured.blur.p == (1.0, 0.1, 1.0, 0.1, 1.0)
 
 
-def test_numbers_that_are_no_grid_and_scales_that_nobody_knows(tmp_path: Path):
+def test_counts_that_are_no_square_and_unknown_scales_are_errors(tmp_path: Path):
     config = helpers_trained.settings(tmp_path)
     with pytest.raises(MillError, match=r"20 patches are no square grid: take 16 or 25, or"):
         patch_views.grid(config, 20)

@@ -1,4 +1,4 @@
-"""What is shown to a network to see how it relies on backgrounds."""
+"""Test sets of evaluate=reliance, and the gaps between their accuracies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from patchmill.training.ranks.distributed import World
 BIASED = "scenes(count=14, size=32, background_bias=0.9)"
 
 
-def test_scenes_are_painted_with_training_s_backgrounds_and_with_others(tmp_path: Path):
+def test_scenes_have_the_backgrounds_of_training_or_others(tmp_path: Path):
     found = reliance.variants(helpers_trained.settings(tmp_path, data__train=BIASED))
     same, swapped = (open_source(found[name].place) for name in (SAME, SWAPPED))
     assert same.name == "scenes(count=6, seed=1, background_bias=0.9, size=32)"
@@ -33,7 +33,7 @@ def test_scenes_are_painted_with_training_s_backgrounds_and_with_others(tmp_path
     assert same.labels.tolist() == swapped.labels.tolist()
 
 
-def test_the_foreground_alone_lies_on_one_grey_in_every_image(tmp_path: Path):
+def test_foregrounds_are_pasted_on_the_same_grey_in_every_image(tmp_path: Path):
     config = helpers_trained.settings(tmp_path, evaluate__view="eval(size=32, short_side=32)")
     recipe = reliance.variants(config)[ALONE].recipe
     source = open_source(config.data.test)
@@ -54,7 +54,7 @@ def test_other_data_is_cut_out_by_its_masks(tmp_path: Path):
     assert pastes == [None, CopyPaste(1.0, "images", 0.0), CopyPaste(1.0, "grey", 0.0)]
 
 
-def test_nothing_to_test_on_is_a_sentence(tmp_path: Path):
+def test_missing_test_images_are_an_error(tmp_path: Path):
     config = helpers_trained.settings(tmp_path)
     config.data.test = None
     with pytest.raises(MillError, match=r"has no images to test on: name some, as data.test=DIR"):
@@ -62,14 +62,14 @@ def test_nothing_to_test_on_is_a_sentence(tmp_path: Path):
 
 
 @pytest.mark.parametrize("place", ["scenes", "scenes:9", "scenes(count=9, size=32)"])
-def test_scenes_are_known_however_they_are_written(place: str):
+def test_every_spelling_of_scenes_is_recognised(place: str):
     made = reliance.scene_settings(place)
     assert made is not None and made.get("count", 9) == 9
     assert reliance.scene_settings("scenes_of_mine") is None
 
 
 @pytest.mark.usefixtures("tiny")
-def test_gaps_are_what_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_gaps_are_differences_of_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     short = linear.PROTOCOLS["vicreg"]._replace(epochs=2)
     monkeypatch.setitem(linear.PROTOCOLS, "vicreg", short)
     run = helpers_trained.run(tmp_path, data__train=BIASED)

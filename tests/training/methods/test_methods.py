@@ -1,4 +1,4 @@
-"""Methods: what is trained and what is not, against their papers' programs where there are some."""
+"""Methods against their papers' code where it exists, and which parameters they train."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_moco_is_the_official_program():
         torch.testing.assert_close(method.queue.keys, queue)
 
 
-def test_the_keys_network_follows_before_it_makes_keys():
+def test_the_momentum_encoder_is_updated_before_it_makes_keys():
     method = make("moco", momentum=0.75)
     student = nn.Sequential(method.backbone, method.projector)
     start = [param.detach().clone() for param in student.parameters()]
@@ -121,7 +121,7 @@ def test_the_keys_network_follows_before_it_makes_keys():
         torch.testing.assert_close(mine, 0.75 * old + 0.25 * new)
 
 
-def test_what_is_saved_holds_the_queue_and_the_teacher():
+def test_the_state_dict_holds_queue_and_teacher():
     method, other = make("moco"), make("moco", seed=1)
     step(method, noise(16))
     method.on_step_start(NOW)
@@ -130,8 +130,8 @@ def test_what_is_saved_holds_the_queue_and_the_teacher():
     assert torch.equal(method(noise(16)).loss, other(noise(16)).loss)
 
 
-def test_keys_normalise_among_others_than_their_queries():
-    """With parts: the same weights and views, but other neighbours; and back in their order."""
+def test_keys_are_normalised_with_other_neighbours_than_their_queries():
+    """With split batch norm: same weights and views, other neighbours, keys in their order."""
     method = make("moco", split_bn=4, momentum=1.0)
     batch = noise(16)
     alike = replace(batch, views={"views": batch.views["views"][:, [0, 0]]})
@@ -171,7 +171,7 @@ def test_a_queue_must_be_a_whole_number_of_batches():
         (6, 1, "of the 6 that a rank"),
     ],
 )
-def test_parts_that_normalise_apart_are_equal_and_hold_two_images(batch, ranks, complaint):
+def test_parts_of_split_batch_norm_are_equal_and_hold_two_images(batch, ranks, complaint):
     found = make("moco", split_bn=4, queue=batch).batch_problem(batch, ranks)
     assert found is None if complaint is None else complaint in found
 
@@ -184,7 +184,7 @@ def test_dilo_is_moco_with_another_recipe_and_nothing_else():
     assert DiLo.forward is MoCo.forward and DiLo.on_step_start is MoCo.on_step_start
 
 
-def test_norms_in_parts_are_norms_of_the_parts():
+def test_split_batch_norm_is_batch_norm_of_each_part():
     whole = Tiny()
     parts = copy.deepcopy(whole)
     norms.split_batch_norms(parts, 4)
@@ -227,7 +227,7 @@ def test_emp_ssls_representation_is_the_wide_layers():
     assert h.shape == (4, 10) and (h >= 0).all() and method.backbone.num_features == 10
 
 
-def test_byols_teacher_follows():
+def test_byols_teacher_is_updated():
     method = BagSSL(BagSSL.Settings(hidden=[8], dim=4, objective="byol", momentum=0.5), Tiny())
     before = [param.clone() for param in method.teacher.parameters()]
     step(method, noise(16, views=3))
@@ -255,12 +255,12 @@ def config(name: str, views: str):
         ("emp_ssl", "eval", "at least 2"),
     ],
 )
-def test_views_that_do_not_fit_are_said(name, views, said):
+def test_views_that_do_not_fit_are_errors(name, views, said):
     with pytest.raises(MillError, match=said):
         methods.build(config(name, views), Tiny())
 
 
-def test_labels_that_are_missing_are_said():
+def test_missing_labels_are_an_error():
     with pytest.raises(MillError, match="learns from labels"):
         methods.build(config("supervised", "eval"), Tiny())
     assert methods.build(config("supervised", "eval"), Tiny(), 3).classifier.out_features == 3

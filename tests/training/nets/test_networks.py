@@ -44,7 +44,7 @@ def test_a_head_is_linear_norm_relu_linear():
     assert heads.mlp([4, 8, 2], last_bias=False)[-1].bias is None
 
 
-def test_a_teacher_follows_by_its_momentum_and_is_not_trained():
+def test_a_teacher_is_updated_with_momentum_and_not_trained():
     student = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     teacher = Teacher(student)
     start = [param.clone() for param in teacher.parameters()]

@@ -51,7 +51,7 @@ def test_vicreg_of_more_views_is_the_mean_over_their_pairs():
 
 
 @pytest.mark.parametrize("images, width", [(16, 5), (6, 30)])
-def test_the_rate_is_nmces(images, width):
+def test_the_coding_rate_is_nmces(images, width):
     """compute_discrimn_loss of MaximalCodingRate, per view."""
     z = normalize(embeddings(3, images, width), dim=-1)
     expected = 0.0

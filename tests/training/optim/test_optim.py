@@ -1,4 +1,4 @@
-"""Optimisers against the released programs' updates, written out."""
+"""Optimisers against the updates of the released code."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_lars_is_the_released_one(paper, update, decay):
         torch.testing.assert_close(mine.detach(), theirs.value)
 
 
-def test_what_is_excluded_is_every_bias_and_norm():
+def test_biases_and_norms_are_excluded():
     whole, slight = optimizers.split(net().parameters(), exclude=True)
     assert [tuple(param.shape) for param in whole] == [(7, 5), (3, 7)]
     assert [tuple(param.shape) for param in slight] == [(7,), (7,), (7,), (3,)]
@@ -88,7 +88,7 @@ def test_what_is_excluded_is_every_bias_and_norm():
 
 
 @pytest.mark.parametrize("paper", ["moco_v2", "gtsa"])
-def test_decay_is_set_for_those_that_decay(paper):
+def test_weight_decay_is_set_for_decayed_groups_only(paper):
     module = net()
     optimiser = optimizers.build(like(paper), module)
     optimizers.set_rates(optimiser, Rates(0.1, 0.05))
@@ -134,6 +134,6 @@ def test_state_is_saved_and_restored(paper):
         assert torch.equal(mine, its)
 
 
-def test_nothing_to_train_is_said():
+def test_a_method_without_trained_parameters_is_an_error():
     with pytest.raises(MillError, match="no parameters"):
         optimizers.build(like("moco_v2"), net().requires_grad_(False))

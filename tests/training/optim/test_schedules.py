@@ -1,4 +1,4 @@
-"""Schedules against what the papers' programs compute."""
+"""Schedules against the papers' code."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_emp_ssl_is_a_cosine_to_zero_by_step():
     assert found == pytest.approx(expected)
 
 
-def test_weight_decay_rises_where_it_is_told_to():
+def test_weight_decay_follows_its_own_cosine():
     decay = [rates("gtsa", 512, step, 100).weight_decay for step in (0, 50 * EPOCH, 100 * EPOCH)]
     assert decay == pytest.approx([0.04, 0.22, 0.4])
     assert rates("gtsa", 512, 10 * EPOCH, 100).lr == pytest.approx(1e-3)

@@ -1,4 +1,4 @@
-"""What ranks pass around is what one process would have; places are found as launchers say them."""
+"""Collectives match a single process; rendezvous reads the launchers' environments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SLURM = dict(
 )
 
 
-def test_alone_everything_is_the_identity():
+def test_collectives_of_one_process_are_the_identity():
     world = distributed.connect("cpu")
     assert world == distributed.World() == distributed.current()
     x = torch.randn(4, 3, requires_grad=True)
@@ -88,7 +88,7 @@ def test_two_ranks(tmp_path):
     assert first == "rank 0 of 2\n" and second == "rank 1 of 2\n"
 
 
-# ---------------------------------------------------------------------------------------- places
+# ------------------------------------------------------------------------------------ rendezvous
 
 
 def test_alone_without_a_launcher_or_in_a_batch_script():
@@ -99,7 +99,7 @@ def test_alone_without_a_launcher_or_in_a_batch_script():
     assert rendezvous.find(script) is None
 
 
-def test_torchrun_is_asked_before_slurm():
+def test_torchrun_takes_precedence_over_slurm():
     torchrun = dict(
         RANK="5", WORLD_SIZE="8", LOCAL_RANK="1", MASTER_ADDR="node0", MASTER_PORT="29500"
     )
@@ -108,7 +108,7 @@ def test_torchrun_is_asked_before_slurm():
 
 @pytest.fixture
 def scontrol(tmp_path, monkeypatch):
-    """Answers as SLURM's does."""
+    """A scontrol that answers like SLURM's."""
     program = tmp_path / "scontrol"
     program.write_text(
         '#!/bin/sh\n[ "$*" = "show hostnames gpu[07-08]" ] && printf "gpu07\\ngpu08\\n"\n'
@@ -118,33 +118,35 @@ def scontrol(tmp_path, monkeypatch):
 
 
 def test_slurm_names_the_first_host_and_the_job_a_port(scontrol):
-    place = rendezvous.find(SLURM)
-    assert place[:4] == (3, 4, 1, "gpu07") and place.port in rendezvous.PORTS
-    assert rendezvous.find(SLURM | dict(SLURM_JOB_ID="4712")).port != place.port
+    info = rendezvous.find(SLURM)
+    assert info[:4] == (3, 4, 1, "gpu07") and info.port in rendezvous.PORTS
+    assert rendezvous.find(SLURM | dict(SLURM_JOB_ID="4712")).port != info.port
     named = rendezvous.find(SLURM | dict(MASTER_ADDR="other", MASTER_PORT="1234"))
     assert (named.host, named.port) == ("other", 1234)
 
 
-def test_what_is_missing_is_named(scontrol):
+def test_missing_variables_are_named(scontrol):
     with pytest.raises(MillError, match=r"first host of SLURM_JOB_NODELIST=nowhere.*MASTER_ADDR"):
         rendezvous.find(SLURM | dict(SLURM_JOB_NODELIST="nowhere"))
     with pytest.raises(MillError, match=r"MASTER_ADDR is missing.*torchrun or srun"):
         rendezvous.find(dict(RANK="0", WORLD_SIZE="2", LOCAL_RANK="0"))
 
 
-def test_a_rank_that_finds_nobody_says_so(monkeypatch):
+def test_a_rank_that_cannot_join_is_an_error(monkeypatch):
     import datetime
 
     monkeypatch.setattr(distributed, "JOIN_TIMEOUT", datetime.timedelta(seconds=1))
-    place = dict(RANK="1", WORLD_SIZE="2", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="9")
-    for name, value in place.items():
+    environ = dict(
+        RANK="1", WORLD_SIZE="2", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="9"
+    )
+    for name, value in environ.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(MillError, match=r"rank 1 of 2 could not join the others at 127.0.0.1:9"):
         distributed.connect("cpu")
     assert distributed.current().size == 1
 
 
-def test_devices_that_are_not_there():
+def test_missing_devices_are_errors():
     if not torch.cuda.is_available():
         assert distributed.connect("auto").device.type == "cpu"
         with pytest.raises(MillError, match=r"train.device=cuda.*torch sees 0 GPUs"):

@@ -1,4 +1,4 @@
-"""When a rank fails or hangs the others end soon, and say why."""
+"""When a rank fails or hangs, the others end soon and report why; signals and status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ failures.GRACE, failures.POLL = 1.0, 0.2
 """
 
 
-def test_what_failed_first_is_what_all_say(tmp_path: Path):
+def test_all_ranks_report_the_first_error(tmp_path: Path):
     """Rank 1 fails while rank 0 is busy elsewhere, and rank 2 waits for both."""
     ended = helpers_ranks.run(
         BEGIN
@@ -47,7 +47,7 @@ run_command(main)
         assert ended[rank].err.strip().endswith(said)
 
 
-def test_one_complaint_of_all_ranks_is_made_once(tmp_path: Path):
+def test_the_same_error_on_all_ranks_is_printed_once(tmp_path: Path):
     ended = helpers_ranks.run(
         BEGIN
         + """
@@ -65,7 +65,7 @@ run_command(main)
     assert sum(it.err.count("a slip of the user's") for it in ended) == 1
 
 
-def test_a_rank_that_hangs_is_given_up_and_leaves_its_stack(tmp_path: Path):
+def test_a_hanging_rank_is_given_up_and_dumps_its_stacks(tmp_path: Path):
     ended = helpers_ranks.run(
         BEGIN
         + f"""
@@ -95,7 +95,7 @@ run_command(main)
 # ------------------------------------------------------------------------------------------ signals
 
 
-def test_a_signal_is_noted_once_and_handlers_come_back():
+def test_the_first_signal_is_kept_and_handlers_are_restored():
     before = signal.getsignal(signal.SIGUSR1)
     with signals.Signals() as received:
         assert not received.received
@@ -106,7 +106,7 @@ def test_a_signal_is_noted_once_and_handlers_come_back():
     assert signal.getsignal(signal.SIGUSR1) is before
 
 
-def test_the_same_signal_again_ends_at_once(tmp_path: Path):
+def test_the_same_signal_again_ends_the_process(tmp_path: Path):
     (ended,) = helpers_ranks.run(
         """
         import time
@@ -129,7 +129,7 @@ def test_the_same_signal_again_ends_at_once(tmp_path: Path):
 # ------------------------------------------------------------------------------------------- status
 
 
-def test_the_heart_beats_now_and_then_and_the_end_is_told_at_once(tmp_path, monkeypatch):
+def test_heartbeats_are_rate_limited_and_the_end_is_written_at_once(tmp_path, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "time", lambda: now[0])
     status = run_folder.Status(tmp_path, step=0, steps=10)

@@ -1,4 +1,4 @@
-"""The report: every section of a full run, and as much as there is of any other."""
+"""The report: every section of a full run, and the available ones of any other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EMPTY = {"meta", "img", "br", "hr", "link", "input"}  # elements that are not cl
 
 
 class Page(HTMLParser):
-    """Fails on tags that do not balance; keeps what tests ask for."""
+    """Parses a page; fails on unbalanced tags, and collects tags and texts."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -71,14 +71,14 @@ def test_a_full_run_has_every_section(full: Page):
     assert full.texts("h1") == ["dilo on scenes", "done"]
     titles = [said.partition(".")[0] for said in full.charts]
     assert titles == [
-        "Loss", "kNN accuracy", "Learning rate", "Norm of the gradient", "Accuracy", "Spread",
+        "Loss", "kNN accuracy", "Learning rate", "Gradient norm", "Accuracy", "Spread",
         "Images per second", "Share of time waiting for data",
-        "How near the means of fewer patches come",
+        "Convergence of the mean over patches",
     ]  # fmt: skip
     assert sum(map(len, map(str, full.texts("pre")))) > 100
 
 
-def test_cards_say_what_the_run_came_to(full: Page):
+def test_cards_have_the_main_figures(full: Page):
     values = full.texts("dl")
     told = dict(itertools.pairwise(values))
     expected = {
@@ -127,7 +127,7 @@ def test_tables_have_headers(full: Page):
     assert {head["scope"] for head in full.all("th")} == {"row", "col"}
 
 
-def test_it_needs_nothing_from_anywhere(full: Page, tmp_path: Path):
+def test_the_page_loads_nothing(full: Page, tmp_path: Path):
     text = (tmp_path / "dilo-scenes-demo" / "report.html").read_text()
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in full.tags}
     assert not re.search(r"https?:|url\(|@import|//[a-z]", re.sub(r"base64,[^\"]*", "", text))
@@ -142,8 +142,8 @@ def test_it_needs_nothing_from_anywhere(full: Page, tmp_path: Path):
 HOSTILE = '"><script>alert(1)</script><img src=x onerror="x()">&amp;'
 
 
-def test_hostile_names_are_text(tmp_path: Path):
-    """In every place that a run can put one: settings, columns, figures, values, files, states."""
+def test_hostile_names_are_escaped(tmp_path: Path):
+    """Hostile names in settings, columns, figures, values, files and states."""
     folder = tmp_path / HOSTILE.replace("/", "|")
     helpers_report.full(folder)
     config = {"method_name": HOSTILE, "data": {"name": HOSTILE, "train": HOSTILE}, "size": HOSTILE}
@@ -198,7 +198,7 @@ def test_a_run_under_way_says_how_far_it_is(tmp_path: Path):
     assert "1.5 of 10" in told and "step 45 of 300" in told
 
 
-def test_damaged_files_are_said_to_be_so(tmp_path: Path):
+def test_damaged_files_are_reported(tmp_path: Path):
     folder = helpers_report.full(tmp_path)
     (folder / "patches.json").write_text('{"columns": {"cen')
     (folder / "config.yaml").write_text("method: [unclosed")
@@ -226,7 +226,7 @@ def test_many_evaluations_are_folded(tmp_path: Path):
     assert any("100 of kNN" in title for title in page.texts("summary"))
 
 
-def test_a_folder_that_is_no_run(tmp_path: Path):
+def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path):
     with pytest.raises(MillError, match="is not the folder of a run"):
         report.write(tmp_path)
     with pytest.raises(MillError, match="is not the folder of a run"):
@@ -246,7 +246,7 @@ def test_the_command_writes_it_again(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (tmp_path / "report.html").is_file()
 
 
-def test_a_setting_that_is_not_there(tmp_path: Path):
+def test_a_missing_setting_is_none(tmp_path: Path):
     run = run_data.read(helpers_report.full(tmp_path))
     assert run.setting("train.batch_size") == 128
     assert run.setting("train.batch_size.more") is None and run.setting("nothing") is None

@@ -1,4 +1,4 @@
-"""Axes whose ticks are round, and curves that stay inside them."""
+"""Axes have round ticks, and curves stay inside them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_long_curves_are_means_within_their_range():
     assert ys == {(top + bottom) / 2} and edges == {top, bottom}
 
 
-def test_what_is_no_number_is_not_drawn():
+def test_values_that_are_not_finite_are_not_drawn():
     nowhere = [Point(1, math.nan), Point(math.inf, 2), Point(3, -math.inf)]
     assert chart(ChartStyle("Loss", "step"), [Line("", nowhere)]) == ""
     assert chart(ChartStyle("Loss", "step"), []) == ""
@@ -88,7 +88,7 @@ def test_a_level_is_within_the_axes_and_named():
     assert curves.TOP <= float(y) < curves.HEIGHT / 3 and "untrained 90%" in drawn
 
 
-def test_curves_are_told_to_those_who_hear_them():
+def test_curves_have_a_description_for_screen_readers():
     lines = [Line("h", [Point(1, 0.5), Point(2, 0.75)]), Line("z", [Point(1, 0.25)])]
     drawn = chart(ChartStyle("Cosine", "patches"), lines)
     (said,) = re.findall(r'aria-label="([^"]*)"', drawn)

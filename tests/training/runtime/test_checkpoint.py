@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, and what cannot be read or written is a sentence."""
+"""Checkpoints are complete or absent; read and write errors are one sentence."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_last_few_and_the_best_are_kept(tmp_path: Path):
     assert checkpoint.newest(tmp_path) == checkpoint.path_at(tmp_path, 20)
 
 
-def test_nothing_to_go_on_from(tmp_path: Path):
+def test_no_checkpoint_to_resume_from(tmp_path: Path):
     assert checkpoint.newest(tmp_path) is None
     with pytest.raises(MillError, match=r"there is no checkpoint .*x\.pt"):
         checkpoint.load(tmp_path / "x.pt")
@@ -53,7 +53,7 @@ def cut(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
-    """One bit of a weight, which torch.load does not notice."""
+    """Flip one bit of a weight, which torch.load does not notice."""
     data = bytearray(path.read_bytes())
     data[data.index(torch.full((9,), 3).numpy().tobytes())] ^= 1
     path.write_bytes(data)
@@ -64,7 +64,7 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, flip, empty])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(folder, damage, caplog):
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(folder, damage, caplog):
     newest = checkpoint.path_at(folder, 3)
     damage(newest)
     assert checkpoint.newest(folder) == checkpoint.path_at(folder, 2)
@@ -73,7 +73,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(folder, damage, caplog
         checkpoint.load(newest)
 
 
-def test_a_run_with_damaged_checkpoints_alone_does_not_begin_anew_unasked(folder):
+def test_a_run_with_only_damaged_checkpoints_does_not_start_over(folder):
     for path in checkpoint.find_all(folder):
         cut(path)
     with pytest.raises(MillError, match=r"no checkpoint in .* can be read.*to begin anew"):
@@ -90,7 +90,7 @@ def test_no_code_is_loaded(tmp_path: Path):
         checkpoint.load(path)
 
 
-def test_a_full_disk_is_a_sentence_and_harms_nothing(folder, monkeypatch):
+def test_a_full_disk_is_an_error_and_keeps_older_checkpoints(folder, monkeypatch):
     def full(file: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -119,7 +119,7 @@ writer.wait()
 
 
 def test_a_disk_that_fills_while_it_is_written_to(folder: Path):
-    """A real limit on the size of files, in a process of its own."""
+    """Set a real limit on file sizes, in a separate process."""
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
     (ended,) = helpers_ranks.run(limit + WRITES.format(folder=str(folder)), folder, size=1)
     assert "MillError: cannot write checkpoint" in ended.err

@@ -49,7 +49,7 @@ def test_a_bar_on_a_terminal(monkeypatch):
 
 
 @pytest.mark.parametrize(("first", "told"), [(True, ["news", "trouble"]), (False, ["trouble"])])
-def test_news_of_the_first_rank_and_trouble_of_all(first, told, caplog):
+def test_rank_0_logs_everything_and_other_ranks_warnings(first, told, caplog):
     log = logging.getLogger("patchmill")
     before = log.level
     try:

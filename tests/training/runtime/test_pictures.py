@@ -1,4 +1,4 @@
-"""Pictures of what a run sees: drawn once, with masks where the recipe pastes by them."""
+"""Pictures of a run's input: drawn once, with masks if the recipe pastes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_no_masks_where_nothing_is_pasted(tmp_path: Path):
     assert [it.name for it in tmp_path.iterdir()] == [pictures.VIEWS]
 
 
-def test_the_masks_are_those_that_training_is_told_of(tmp_path: Path, caplog):
+def test_masks_come_from_the_file_that_training_uses(tmp_path: Path, caplog):
     words = {"method": "dilo", "method__views": "dilo(size=16)"}
     config = helpers_runs.config(tmp_path, data__masks=tmp_path / "nowhere.masks", **words)
     with caplog.at_level(logging.INFO, "patchmill"):
@@ -41,7 +41,7 @@ def test_the_masks_are_those_that_training_is_told_of(tmp_path: Path, caplog):
 
 
 @pytest.mark.parametrize("sheet", [partial(contact_sheet, recipe="dilo(size=16)"), mask_sheet])
-def test_both_sheets_want_the_masks_that_were_named(sheet, tmp_path: Path):
+def test_a_missing_mask_file_is_an_error_in_both_sheets(sheet, tmp_path: Path):
     with pytest.raises(MillError, match="nowhere"):
         sheet(SCENES, masks=tmp_path / "nowhere.masks")
 
@@ -54,7 +54,7 @@ def test_a_run_draws_them_once(tmp_path: Path):
     assert (tmp_path / pictures.VIEWS).stat() == first
 
 
-def test_no_run_fails_for_want_of_a_picture(tmp_path: Path, caplog):
+def test_a_picture_that_cannot_be_drawn_is_no_error(tmp_path: Path, caplog):
     config = helpers_runs.config(tmp_path, data__train=tmp_path / "nothing-here")
     with caplog.at_level(logging.INFO, "patchmill"):
         pictures.draw(config, tmp_path)

@@ -1,4 +1,4 @@
-"""What a run records survives being killed, and goes on without a gap or a row too many."""
+"""Records of a run survive a kill, and resume without a gap or an extra row."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ def test_rows_come_back_as_columns(tmp_path: Path):
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.integers(1, 30), st.integers(0, 30), st.integers(0, 40))
-def test_a_life_that_was_killed_leaves_no_trace(tmp_path: Path, died: int, start: int, torn: int):
-    """It dies after `died` steps with a torn line, and goes on from a checkpoint before."""
+def test_rows_after_the_checkpoint_of_a_killed_run_are_dropped(
+    tmp_path: Path, died: int, start: int, torn: int
+):
+    """The run dies after `died` steps with a torn line, and resumes at an earlier checkpoint."""
     start = min(start, died)
     for path in tmp_path.iterdir():
         path.unlink()
@@ -62,7 +64,7 @@ def test_new_names_make_new_columns(tmp_path: Path):
     }  # fmt: skip
 
 
-def test_tensorboard_has_it_all_and_no_step_twice(tmp_path: Path):
+def test_tensorboard_has_every_step_once(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for start, steps in ((0, range(1, 11)), (6, range(7, 15))):
@@ -76,7 +78,7 @@ def test_tensorboard_has_it_all_and_no_step_twice(tmp_path: Path):
     assert [it.step for it in events.Scalars("evaluate/knn")] == [14]
 
 
-def test_a_full_disk_ends_the_recording_and_not_the_run(tmp_path: Path, monkeypatch, caplog):
+def test_a_full_disk_ends_the_records_but_not_the_run(tmp_path: Path, monkeypatch, caplog):
     recorder = Recorder(tmp_path, {}, tensorboard=False)
     recorder.scalars(1, {"loss": 1.0})
 
@@ -93,13 +95,13 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(tmp_path: Path, monkeypa
     assert records.read(tmp_path)["step"] == [1]
 
 
-def test_wandb_that_is_not_installed_is_said(tmp_path: Path, monkeypatch):
+def test_missing_wandb_is_an_error(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(MillError, match="pip install wandb"):
         Recorder(tmp_path, {}, wandb="project")
 
 
-def test_all_lives_of_a_run_are_one_in_wandb(tmp_path: Path, monkeypatch):
+def test_restarts_continue_one_wandb_run(tmp_path: Path, monkeypatch):
     class Fake:
         def __init__(self):
             self.runs, self.logged = [], []
