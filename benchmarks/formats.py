@@ -33,7 +33,7 @@ from patchmill.loaders import Crop, Recipe, Views, build
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.loader import Loader
-from patchmill.loaders.prepare import run
+from patchmill.loaders.prepare import make_data
 from patchmill.loaders.prepare.options import Options
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
@@ -90,7 +90,7 @@ def write(settings: Settings, folder: Path) -> dict[str, str]:
                 advance(1)
     made = {"folder": str(files), "shards": str(folder / "shards"), "beton": f"{folder}/all.beton"}
     for name in ("shards", "beton"):
-        run.prepare(open_source(files), Path(made[name]), Options(format=name), settings.workers)
+        make_data.make(open_source(files), Path(made[name]), Options(format=name), settings.workers)
     return made
 
 

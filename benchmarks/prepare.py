@@ -28,7 +28,7 @@ from patchmill.benchmarks.lib.sample import Sample
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.order import permutation
-from patchmill.loaders.prepare import images, run
+from patchmill.loaders.prepare import images, make_data
 from patchmill.loaders.prepare.options import Options
 from patchmill.loaders.sources import Source, open_source
 from patchmill.loaders.sources.folder import Folder
@@ -64,14 +64,14 @@ def measure(source: Folder, folder: Path, rounds: int, max_side: int) -> dict[st
     turns: dict[str, tuple[int, Callable[[], object]]] = {
         "tar, then fsync": (len(source), lambda: _tar(source.name, out)),
         "cp -r": (len(source), lambda: subprocess.run(["cp", "-r", source.name, out], check=True)),
-        "keep, to shards": (len(source), lambda: run.prepare(source, out, Options("shards"), 1)),
+        "keep, to shards": (len(source), lambda: make_data.make(source, out, Options("shards"), 1)),
         "keep, to a .beton": (
             len(source),
-            lambda: run.prepare(source, out.with_suffix(".beton"), Options("beton"), 1),
+            lambda: make_data.make(source, out.with_suffix(".beton"), Options("beton"), 1),
         ),
         "bare decode, resize, encode": (len(some), lambda: _bare(encoded, max_side)),
-        "prepare's own of it": (len(some), lambda: [images.prepare(d, smaller) for d in encoded]),
-        "make smaller, to shards": (len(some), lambda: run.prepare(some, out, smaller, 1)),
+        "prepare's own of it": (len(some), lambda: [images.convert(d, smaller) for d in encoded]),
+        "make smaller, to shards": (len(some), lambda: make_data.make(some, out, smaller, 1)),
     }
     timed = {name: _timed(work, folder) for name, (_, work) in turns.items()}
     timing.interleave(timed, 1)
@@ -151,7 +151,7 @@ def _bare(encoded: list[bytes], side: int) -> None:
     for data in encoded:
         pixels = decode(data)
         if max(pixels.shape) > side:
-            images.encode(images.resize(pixels, images.fit(pixels.shape[:2], side)), 90)
+            images.encode(images.resize(pixels, images.fit_size(pixels.shape[:2], side)), 90)
 
 
 def _show(result: dict[str, Any]) -> None:

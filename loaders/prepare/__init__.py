@@ -1,1 +1,4 @@
-"""Makes shards and betons from any source; `python -m patchmill.loaders.prepare` is its command."""
+"""Prepare images as WebDataset shards or an FFCV .beton, and make their masks.
+
+The command is `python -m patchmill.loaders.prepare`.
+"""

@@ -1,7 +1,7 @@
-"""One encoded image on its way to the output: looked at, checked, and made smaller if need be.
+"""Convert one encoded image for the output: check it, and shrink or re-encode it where needed.
 
-Looking reads the header and the end marker. An image whose header or end is in any way unusual is
-decoded; what then cannot be decoded is bad.
+Checking reads the header and the end marker. An image whose header or end is unusual is decoded;
+if that fails, the image is bad.
 """
 
 from __future__ import annotations
@@ -17,82 +17,85 @@ from patchmill.loaders.decode.jpeg_header import FRAME_MARKERS, jpeg_segments, p
 from patchmill.loaders.prepare.options import BETON, Options
 from patchmill.loaders.sources.beton.writer import PAGE_SIZE
 
-RAW_QUALITY = 95  # of a JPEG that stands for pixels which do not fit into a beton's page
+RAW_QUALITY = 95  # of the JPEG for raw pixels that do not fit into a page of a .beton
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_OTHERS = {b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif"}
+_OTHER_MAGIC = {b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif"}
 _APP1, _EXIF, _ORIENTATION = 0xE1, b"Exif\0\0", 0x0112
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
-_USUAL = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: what libjpeg-turbo decodes
-_TAIL = 32  # bytes in which a JPEG's end marker must lie, for files with a little padding
-_GAP = 2  # JPEGs are decoded to at least this many times the wanted side, then resized
-_LONGEST_SIDE = 65_535  # in a beton
+_BASIC_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: libjpeg-turbo decodes them
+_TAIL_BYTES = 32  # a JPEG's end marker must lie in these: some files are padded
+_MIN_SCALE = 2  # JPEGs are decoded to at least this multiple of the target size, then resized
+_MAX_SIDE = 65_535  # of an image in a .beton
 
 _threads = threading.local()
 
 
-class Look(NamedTuple):
-    """What header and end of a file say."""
+class ImageInfo(NamedTuple):
+    """Facts from the header and the end of a file."""
 
-    ending: str  # for a file name
-    size: tuple[int, int] | None  # height and width in pixels, where cheap to know
-    traits: tuple[str, ...]  # what is odd about it, for the report
-    sound: bool  # as whole as can be told without decoding
+    extension: str  # of a file name, without the dot
+    size: tuple[int, int] | None  # height and width in pixels, if cheap to read
+    traits: tuple[str, ...]  # unusual properties, for the report
+    intact: bool  # no damage can be seen without decoding
 
 
 class Image(NamedTuple):
-    """What is to be stored."""
+    """An image as it will be stored."""
 
     data: bytes
-    ending: str
+    extension: str
     traits: tuple[str, ...]
-    change: str = ""  # what was done to it, for the report
+    change: str = ""  # for the report
 
 
-def prepare(data: bytes, options: Options) -> Image:
-    """The image as the output wants it; BadImage if it is none."""
-    seen = look(data)
+def convert(data: bytes, options: Options) -> Image:
+    """Convert for the output's format and size; raise BadImage if it cannot be decoded."""
+    info = read_info(data)
     if options.max_side is not None:
-        smaller = shrink(data, seen, options.max_side)
+        smaller = shrink_to(data, info, options.max_side)
         if smaller is not None:
             encoded = encode(smaller, options.quality)
-            return Image(encoded, "jpg", seen.traits, "made smaller")
-    elif options.verify or not seen.sound:
-        decoded(data)
-    kept = Image(data, seen.ending, seen.traits)
+            return Image(encoded, "jpg", info.traits, "made smaller")
+    elif options.verify or not info.intact:
+        decode_rgb(data)
+    kept = Image(data, info.extension, info.traits)
     return _for_beton(kept) if options.format == BETON else kept
 
 
-def look(data: bytes) -> Look:
+def read_info(data: bytes) -> ImageInfo:
     if data.startswith(_JPEG):
-        return _look_at_jpeg(data)
+        return _read_jpeg_info(data)
     if data.startswith(_PNG) and len(data) > 33:
         width, height, depth = struct.unpack_from(">IIB", data, 16)
         traits = ("png", "16 bit") if depth == 16 else ("png",)
-        return Look("png", (height, width), traits, data[-8:-4] == b"IEND")
-    kind = next((kind for magic, kind in _OTHERS.items() if data.startswith(magic)), None)
+        return ImageInfo("png", (height, width), traits, data[-8:-4] == b"IEND")
+    kind = next((kind for magic, kind in _OTHER_MAGIC.items() if data.startswith(magic)), None)
     if kind is None and data[:1] == b"P" and data[1:2] in b"123456":
         kind = "ppm"
-    # What has no usual name for its type is called a JPEG; readers go by the bytes.
-    return Look(kind or "jpg", None, (kind or "other",), False)
+    # Unknown types get a JPEG's name; readers go by the bytes.
+    return ImageInfo(kind or "jpg", None, (kind or "other",), False)
 
 
-def shrink(data: bytes, seen: Look, side: int) -> np.ndarray | None:
-    """uint8 [height, width, 3] (or 1, of a grey JPEG) no longer than `side`; None if it is none."""
-    if seen.size is None or seen.ending != "jpg" or "cmyk" in seen.traits:
-        pixels = decoded(data)
+def shrink_to(data: bytes, info: ImageInfo, side: int) -> np.ndarray | None:
+    """Pixels resized to a longer side of `side`; None if the image is no larger than that.
+
+    uint8 [height, width, 3], or 1 channel for a grey JPEG.
+    """
+    if info.size is None or info.extension != "jpg" or "cmyk" in info.traits:
+        pixels = decode_rgb(data)
         size = pixels.shape[0], pixels.shape[1]
-    elif max(seen.size) <= side:
-        decoded(data)
+    elif max(info.size) <= side:
+        decode_rgb(data)
         return None
     else:
-        size = seen.size
-        pixels = _decode_reduced(data, size, fit(size, side), "grey" in seen.traits)
-    return None if max(size) <= side else resize(pixels, fit(size, side))
+        size = info.size
+        pixels = _decode_reduced(data, size, fit_size(size, side), "grey" in info.traits)
+    return None if max(size) <= side else resize(pixels, fit_size(size, side))
 
 
 def encode(pixels: np.ndarray, quality: int) -> bytes:
-    """As JPEG, chroma at half the resolution up to quality 94."""
+    """Encode as JPEG, with 4:2:0 chroma up to quality 94 and 4:4:4 above."""
     import simplejpeg
 
     if pixels.shape[2] == 1:
@@ -100,7 +103,7 @@ def encode(pixels: np.ndarray, quality: int) -> bytes:
     return simplejpeg.encode_jpeg(pixels, quality, "RGB", "420" if quality < 95 else "444")
 
 
-def _look_at_jpeg(data: bytes) -> Look:
+def _read_jpeg_info(data: bytes) -> ImageInfo:
     traits = []
     for marker, at in jpeg_segments(data):
         if marker == _APP1 and _orientation(data[at + 2 : at + (data[at] << 8 | data[at + 1])]) > 1:
@@ -111,14 +114,15 @@ def _look_at_jpeg(data: bytes) -> Look:
                 traits.append("grey" if components == 1 else "cmyk")
             if marker in _PROGRESSIVE:
                 traits.append("progressive")
-            sound = depth == 8 and marker in _USUAL and components in (1, 3, 4)
-            sound = sound and bool(height and width) and b"\xff\xd9" in data[-_TAIL:]
-            return Look("jpg", (height, width) if height and width else None, tuple(traits), sound)
-    return Look("jpg", None, tuple(traits), False)
+            intact = depth == 8 and marker in _BASIC_FRAMES and components in (1, 3, 4)
+            intact = intact and bool(height and width) and b"\xff\xd9" in data[-_TAIL_BYTES:]
+            size = (height, width) if height and width else None
+            return ImageInfo("jpg", size, tuple(traits), intact)
+    return ImageInfo("jpg", None, tuple(traits), False)
 
 
 def _orientation(segment: bytes) -> int:
-    """1 to 8 as EXIF has it; 1 where it says nothing sensible."""
+    """EXIF orientation, 1 to 8; 1 if there is no valid one."""
     if not segment.startswith(_EXIF):
         return 1
     tiff = segment[len(_EXIF) :]
@@ -135,8 +139,8 @@ def _orientation(segment: bytes) -> int:
     return 1
 
 
-def decoded(data: bytes) -> np.ndarray:
-    """RGB in this thread's memory: valid until its next call."""
+def decode_rgb(data: bytes) -> np.ndarray:
+    """Decode into this thread's buffer: valid until the thread's next call."""
     if not hasattr(_threads, "decode"):
         _threads.decode = Decoder()
     return _threads.decode(data)
@@ -145,30 +149,30 @@ def decoded(data: bytes) -> np.ndarray:
 def _decode_reduced(
     data: bytes, size: tuple[int, int], wanted: tuple[int, int], grey: bool
 ) -> np.ndarray:
-    """At the least of the sizes that come cheaply from a JPEG's coefficients."""
+    """Decode a JPEG at its smallest DCT scale of at least `_MIN_SCALE` times `wanted`."""
     import simplejpeg
 
     if size[0] * size[1] > MAX_PIXELS:
-        return decoded(data)  # which refuses it
-    height, width = _GAP * wanted[0], _GAP * wanted[1]
+        return decode_rgb(data)  # raises BadImage
+    height, width = _MIN_SCALE * wanted[0], _MIN_SCALE * wanted[1]
     try:
         colours = "GRAY" if grey else "RGB"
         return simplejpeg.decode_jpeg(
             data, colours, min_height=height, min_width=width, strict=True
         )
     except (ValueError, MemoryError):
-        return decoded(data)
+        return decode_rgb(data)
 
 
-def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """The size with a longer side of `side` pixels."""
+def fit_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Scale a size to a longer side of `side` pixels."""
     longest = max(size)
     height, width = (max(1, (2 * n * side + longest) // (2 * longest)) for n in size)
     return height, width
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Antialiased bicubic."""
+    """Resize with an antialiased bicubic filter."""
     from PIL import Image as pil
 
     flat = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
@@ -177,11 +181,11 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _for_beton(image: Image) -> Image:
-    """A beton holds JPEGs of one or three components, and raw pixels; a sample fits its page."""
-    if image.ending != "jpg" or {"cmyk", "other"} & set(image.traits):
-        pixels = decoded(image.data)
+    """Re-encode for a .beton: JPEGs of 1 or 3 components, or raw pixels, that fit a page."""
+    if image.extension != "jpg" or {"cmyk", "other"} & set(image.traits):
+        pixels = decode_rgb(image.data)
         height, width = pixels.shape[:2]
-        if max(height, width) > _LONGEST_SIDE:
+        if max(height, width) > _MAX_SIDE:
             raise BadImage(f"{width} x {height} pixels are more than a .beton can hold")
         if pixels.nbytes <= PAGE_SIZE:
             raw = b"P6 %d %d 255\n" % (width, height) + pixels.tobytes()

@@ -1,8 +1,8 @@
-"""Masks of every image of a source, into one file beside it.
+"""Make masks of every image of a source, in one file beside it.
 
-Threads make them, in the order of the samples, into a log; when the logs of all ranks are whole
-they become the file. So neither the number of threads nor of ranks, nor where a run was killed,
-shows in it. `copypaste/mask_file.py` says what is in it.
+Threads make them in the order of the samples, into a log per rank. When all ranks' logs are done,
+they are merged into the file. So its bytes do not depend on the number of threads or ranks, nor on
+interruptions. `copypaste/mask_file.py` describes the format.
 """
 
 from __future__ import annotations
@@ -30,29 +30,31 @@ from patchmill.loaders.decode.decoder import BadImage
 from patchmill.loaders.prepare import images, mask_log
 from patchmill.loaders.prepare.mask_log import MaskLog
 from patchmill.loaders.prepare.options import difference
+from patchmill.loaders.prepare.report import format_ranks, mask_file_lines
 from patchmill.loaders.saliency import Estimator, estimator
 from patchmill.loaders.sources import Source
 
 log = logging.getLogger("patchmill")
 
-LAYOUT_VERSION = 1  # raised when the same options no longer give the same bytes
-LEAST_SIDE, MOST_SIDE = 16, 4096
-_READERS = 8  # a disk on the network answers many at a time, and each takes a while
-_MEASURED = 3  # images for each thread, to tell how long all will take
-_TOLERATED, _LEAST_TOLERATED = 10, 100  # more than 1 in 10 missing, and more than 100: stop
+LAYOUT_VERSION = 1  # raised when equal options no longer give equal bytes
+MIN_SIDE, MAX_SIDE = 16, 4096
+_READERS = 8  # network storage serves many reads at a time, each with a delay
+_TIMED_IMAGES = 3  # per thread, to estimate the total time
+# Stop if more than 1 in 10 images cannot be read, and more than 100.
+_BAD_RATIO, _BAD_MINIMUM = 10, 100
 
 
 @dataclass(frozen=True)
-class Options:
+class MaskOptions:
     method: str = "rbd"
     max_side: int = 256  # pixels of a mask
     rank: int = 0
     world_size: int = 1
 
     def __post_init__(self) -> None:
-        if not LEAST_SIDE <= self.max_side <= MOST_SIDE:
+        if not MIN_SIDE <= self.max_side <= MAX_SIDE:
             raise MillError(
-                f"--max-side must be {LEAST_SIDE} to {MOST_SIDE} pixels, not {self.max_side}"
+                f"--max-side must be {MIN_SIDE} to {MAX_SIDE} pixels, not {self.max_side}"
             )
         if not 0 <= self.rank < self.world_size:
             raise MillError(
@@ -60,61 +62,71 @@ class Options:
                 f"not {self.rank}"
             )
 
-    def piece(self, count: int) -> range:
+    def share(self, count: int) -> range:
         """This rank's samples."""
         bounds = (count * rank // self.world_size for rank in (self.rank, self.rank + 1))
         return range(*bounds)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a run did."""
+class MasksResult:
+    """Result of one run; `str` is the summary that the command prints."""
 
     out: Path
     images: int  # in this run
     seconds: float
-    waiting_for: list[int]  # ranks that are not done
+    unfinished_ranks: list[int]
+
+    def __str__(self) -> str:
+        lines = []
+        if self.images:
+            per_second = self.images / max(self.seconds, 1e-9)
+            lines.append(f"{self.images:,} images, {per_second:,.0f} images/s")
+        if self.unfinished_ranks:
+            ranks = format_ranks(self.unfinished_ranks)
+            lines.append(f"this rank is done; the file is made after ranks {ranks}")
+        elif self.out.exists():
+            lines += [*mask_file_lines(MaskFile(self.out)), f"complete: {self.out}"]
+        return "\n".join(lines)
 
 
 def make(
-    source: Source, out: Path, options: Options, workers: int, overwrite: bool = False
-) -> Outcome | None:
-    """Make the file, or what is left of it to make; None where it was complete already."""
+    source: Source, out: Path, options: MaskOptions, workers: int, overwrite: bool = False
+) -> MasksResult | None:
+    """Make this rank's share of the masks, or the rest of it; None if all was complete already."""
     if overwrite and options.world_size > 1:
         raise MillError(f"--overwrite would remove what other ranks write: remove {out} yourself")
     estimate = estimator(options.method)
-    known = _identity(source, options, estimate)
+    identity = _identity(source, options, estimate)
     with files.writing(out):
-        if not out.parent.is_dir():
-            raise MillError(f"cannot write {out}: there is no folder {out.parent}")
-        if _claim(out, known, overwrite):
+        _check_folder(out)
+        if _claim(out, identity, overwrite):
             return None
         began = time.monotonic()
-        kept = MaskLog(_log(out, options.rank), known)
-        before = kept.count
+        rank_log = MaskLog(_log_path(out, options.rank), identity)
+        before = rank_log.count
         try:
-            _write(source, estimate, out, options, workers, kept)
+            _write_share(source, estimate, options, workers, rank_log)
         finally:
-            kept.close()
-        waiting = _put_together(source, estimate, out, options)
-        return Outcome(out, kept.count - before, time.monotonic() - began, waiting)
+            rank_log.close()
+        unfinished = _merge_logs(source, estimate, out, options)
+        return MasksResult(out, rank_log.count - before, time.monotonic() - began, unfinished)
 
 
-def unfinished_ranks(source: Source, out: Path, options: Options) -> list[int] | None:
-    """The ranks whose part is not complete; None where the file is. Nothing is written."""
-    if not out.parent.is_dir():
-        raise MillError(f"cannot write {out}: there is no folder {out.parent}")
+def unfinished_ranks(source: Source, out: Path, options: MaskOptions) -> list[int] | None:
+    """Ranks whose shares are not complete; None if the file is. Writes nothing."""
+    _check_folder(out)
     if _is_complete(out, _identity(source, options, estimator(options.method))):
         return None
     ranks = range(options.world_size)
-    return [rank for rank in ranks if not mask_log.done(_log(out, rank))]
+    return [rank for rank in ranks if not mask_log.is_done(_log_path(out, rank))]
 
 
-# ------------------------------------------------------------------------------------ whose it is
+# ------------------------------------------------------------------------------------------- claims
 
 
-def _identity(source: Source, options: Options, estimate: Estimator) -> dict[str, Any]:
-    """All that the bytes of the logs depend on, as plain data."""
+def _identity(source: Source, options: MaskOptions, estimate: Estimator) -> dict[str, Any]:
+    """All that the bytes of the logs depend on, as JSON."""
     return {
         "layout": LAYOUT_VERSION,
         "source": source.fingerprint,
@@ -126,86 +138,92 @@ def _identity(source: Source, options: Options, estimate: Estimator) -> dict[str
     }
 
 
-def _log(out: Path, rank: int) -> Path:
+def _log_path(out: Path, rank: int) -> Path:
     return out.with_name(f".{out.name}.{rank:04d}.part")
 
 
-def _logs(out: Path) -> list[Path]:
+def _log_paths(out: Path) -> list[Path]:
     return sorted(out.parent.glob(f".{glob.escape(out.name)}.????.part"))
 
 
-def _claim(out: Path, known: dict[str, Any], overwrite: bool) -> bool:
-    """Whether the file is complete already; a MillError where something else is in its place."""
+def _check_folder(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise MillError(f"cannot write {out}: there is no folder {out.parent}")
+
+
+def _claim(out: Path, identity: dict[str, Any], overwrite: bool) -> bool:
+    """True if the file is complete already; a MillError if something else is in its place."""
     if overwrite:
         if out.exists():
-            MaskFile(out)  # nothing else is removed
-        for path in [*_logs(out), *[out][: out.exists()]]:
+            MaskFile(out)  # a MillError for any other file, which must not be removed
+        for path in [*_log_paths(out), *[out][: out.exists()]]:
             path.unlink()
-    if complete := _is_complete(out, known):
-        for path in _logs(out):
-            path.unlink(missing_ok=True)  # another rank may be doing so too
+    if complete := _is_complete(out, identity):
+        for path in _log_paths(out):
+            path.unlink(missing_ok=True)  # another rank may be doing the same
     return complete
 
 
-def _is_complete(out: Path, known: dict[str, Any]) -> bool:
-    """A MillError where something else is in its place; nothing is written."""
+def _is_complete(out: Path, identity: dict[str, Any]) -> bool:
+    """True if the file exists; a MillError if its options differ. Writes nothing."""
     if out.exists():
-        _check(out, {**MaskFile(out).meta["made"], "world_size": known["world_size"]}, known)
+        made = {**MaskFile(out).meta["made"], "world_size": identity["world_size"]}
+        _check_same(out, made, identity)
         return True
-    for path in _logs(out):
-        if begun := mask_log.identity(path):
-            _check(out, begun, known)
+    for path in _log_paths(out):
+        if earlier := mask_log.read_identity(path):
+            _check_same(out, earlier, identity)
     return False
 
 
-def _check(out: Path, begun: dict[str, Any], known: dict[str, Any]) -> None:
-    if what := difference(begun, known):
+def _check_same(out: Path, earlier: dict[str, Any], identity: dict[str, Any]) -> None:
+    if changed := difference(earlier, identity):
         raise MillError(
-            f"{out} was made with {what}: give the same options to continue, another --out, or "
+            f"{out} was made with {changed}: give the same options to continue, another --out, or "
             "--overwrite to make it anew"
         )
 
 
-# ---------------------------------------------------------------------------------------- the work
+# ------------------------------------------------------------------------------------ making masks
 
 
-def _write(
-    source: Source, estimate: Estimator, out: Path, options: Options, workers: int, kept: MaskLog
+def _write_share(
+    source: Source, estimate: Estimator, options: MaskOptions, workers: int, rank_log: MaskLog
 ) -> None:
-    piece = options.piece(len(source))
-    left = piece[kept.count :]
-    if left:
-        _forecast(source, estimate, options, workers, left)
+    share = options.share(len(source))
+    rest = share[rank_log.count :]
+    if rest:
+        _log_estimated_time(source, estimate, options, workers, rest)
     with (
-        contextlib.closing(_rows(source, estimate, options, workers, left)) as rows,
-        track(f"masks for {source.name}", len(piece), kept.count, "images") as advance,
+        contextlib.closing(_rows(source, estimate, options, workers, rest)) as rows,
+        track(f"masks for {source.name}", len(share), rank_log.count, "images") as advance,
     ):
         try:
-            for id, row in zip(left, rows, strict=True):
-                kept.append(row)
+            for id, row in zip(rest, rows, strict=True):
+                rank_log.append(row)
                 if row.state == mask_file.MISSING:
-                    kept.missing += 1
-                    _check_limit(source, id, row, kept)
+                    rank_log.missing += 1
+                    _check_bad_ratio(source, id, row, rank_log)
                 advance(1)
         finally:
-            kept.flush()
-    kept.finish()
+            rank_log.flush()
+    rank_log.mark_done()
 
 
-def _forecast(
-    source: Source, estimate: Estimator, options: Options, workers: int, left: range
+def _log_estimated_time(
+    source: Source, estimate: Estimator, options: MaskOptions, workers: int, rest: range
 ) -> None:
-    """Say how long it will take, after a few images from all over the data."""
+    """Time a few images from all over the data, and log how long the rest will take."""
     from patchmill.kernels.common.jit import announce_compilation
 
-    few = left[:: max(1, len(left) // (_MEASURED * workers))]
-    if len(few) * 2 > len(left):
-        few = left[:1]
+    few = rest[:: max(1, len(rest) // (_TIMED_IMAGES * workers))]
+    if len(few) * 2 > len(rest):
+        few = rest[:1]
     with (
         announce_compilation(),
         contextlib.closing(_rows(source, estimate, options, 1, few[:1])) as rows,
     ):
-        list(rows)  # compiles, or loads what was compiled
+        list(rows)  # compiles, or loads compiled code
     if len(few) == 1:
         return
     began = time.monotonic()
@@ -215,15 +233,15 @@ def _forecast(
     log.info(
         "%s masks for %s images: about %s, at %.0f images/s with %d threads",
         estimate.method,
-        f"{len(left):,}",
-        timedelta(seconds=round(len(left) / rate)),
+        f"{len(rest):,}",
+        timedelta(seconds=round(len(rest) / rate)),
         rate,
         workers,
     )
 
 
 def _rows(
-    source: Source, estimate: Estimator, options: Options, workers: int, ids: range
+    source: Source, estimate: Estimator, options: MaskOptions, workers: int, ids: range
 ) -> Generator[MaskRow, None, None]:
     def read(id: int) -> bytes | OSError:
         try:
@@ -231,68 +249,70 @@ def _rows(
         except OSError as error:
             return error
 
-    def row(data: bytes | OSError) -> MaskRow:
+    def make_row(data: bytes | OSError) -> MaskRow:
         if isinstance(data, OSError):
             return mask_file.missing_row(data.strerror or str(data))
         try:
-            image = images.decoded(data)
+            image = images.decode_rgb(data)
         except BadImage as error:
             return mask_file.missing_row(str(error))
-        found = estimate(image, options.max_side)
-        return mask_file.mask_row(found.plane, found.foreground, found.confidence, found.why)
+        saliency = estimate(image, options.max_side)
+        return mask_file.mask_row(
+            saliency.plane, saliency.foreground, saliency.confidence, saliency.why
+        )
 
     with (
         contextlib.closing(map_ahead(read, ids, _READERS, 2 * workers + _READERS)) as encoded,
-        contextlib.closing(map_ahead(row, encoded, workers, 2 * workers)) as rows,
+        contextlib.closing(map_ahead(make_row, encoded, workers, 2 * workers)) as rows,
     ):
         yield from rows
 
 
-def _check_limit(source: Source, id: int, row: MaskRow, kept: MaskLog) -> None:
-    if kept.missing > max(_LEAST_TOLERATED, kept.count // _TOLERATED):
+def _check_bad_ratio(source: Source, id: int, row: MaskRow, rank_log: MaskLog) -> None:
+    if rank_log.missing > max(_BAD_MINIMUM, rank_log.count // _BAD_RATIO):
         raise MillError(
-            f"{kept.missing} of the first {kept.count} images cannot be read, the latest "
-            f"{source.where(id)} ({row.why}): mend the source, then begin anew with --overwrite"
+            f"{rank_log.missing} of the first {rank_log.count} images cannot be read, the latest "
+            f"{source.where(id)} ({row.why}): repair the source, then start anew with --overwrite"
         )
 
 
-# ------------------------------------------------------------------------------------------ the end
+# ------------------------------------------------------------------------------------------ merging
 
 
-def _put_together(source: Source, estimate: Estimator, out: Path, options: Options) -> list[int]:
-    """Make the file of all ranks' logs, and remove them; the ranks that are not done yet."""
-    logs = [_log(out, rank) for rank in range(options.world_size)]
-    waiting = [rank for rank, path in enumerate(logs) if not mask_log.done(path)]
+def _merge_logs(source: Source, estimate: Estimator, out: Path, options: MaskOptions) -> list[int]:
+    """Merge all ranks' logs into the file and remove them; return the ranks that are not done."""
+    logs = [_log_path(out, rank) for rank in range(options.world_size)]
+    unfinished = [rank for rank, path in enumerate(logs) if not mask_log.is_done(path)]
     if out.exists():
         return []  # another rank was faster
-    if waiting:
-        return waiting
-    with _alone(logs[0]) as alone:
-        if alone and not out.exists():
-            for half in out.parent.glob(f"{glob.escape(out.name)}.*.tmp"):
-                half.unlink()
-            known = _identity(source, options, estimate)
+    if unfinished:
+        return unfinished
+    with _try_lock(logs[0]) as locked:
+        if locked and not out.exists():
+            for stale in out.parent.glob(f"{glob.escape(out.name)}.*.tmp"):
+                stale.unlink()
+            identity = _identity(source, options, estimate)
             meta = {
                 "source": source.fingerprint,
                 "samples": len(source),
                 "estimator": estimate.metadata(),
                 "max_side": options.max_side,
-                "made": {key: value for key, value in known.items() if key != "world_size"},
+                "made": {key: value for key, value in identity.items() if key != "world_size"},
                 "made_by": f"patchmill {patchmill.__version__}",
             }
-            mask_file.write_mask_file(out, lambda: _all(logs), len(source), meta)
+            mask_file.write_mask_file(out, lambda: _all_rows(logs), len(source), meta)
             for path in logs:
                 path.unlink(missing_ok=True)
     return []
 
 
-def _all(logs: list[Path]) -> Iterator[MaskRow]:
+def _all_rows(logs: list[Path]) -> Iterator[MaskRow]:
     return itertools.chain.from_iterable(map(mask_log.rows, logs))
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """Whether no other rank is at it, or has just been."""
+def _try_lock(path: Path) -> Iterator[bool]:
+    """Yield False if another rank holds the lock, or has merged and removed the log already."""
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -300,10 +320,10 @@ def _alone(path: Path) -> Iterator[bool]:
         return
     try:
         files.hold(file, path)
-        alone = True
+        locked = True
     except MillError:
-        alone = False
+        locked = False
     try:
-        yield alone
+        yield locked
     finally:
         os.close(file)

@@ -1,7 +1,7 @@
-"""A rank's masks while they are made: one appended after the other, each with its checksums.
+"""The log of a rank's masks while they are made: rows with checksums, appended one by one.
 
-The first line says what is being made. What a crash has cut off, or left unwritten, ends the log: a
-later run goes on from there. A lock on the file keeps a second process away.
+The first line holds the identity of the output. A row that a crash cut off ends the log: the next
+run continues from there. A lock on the file keeps other processes away.
 """
 
 from __future__ import annotations
@@ -18,56 +18,56 @@ from typing import Any, BinaryIO
 from patchmill.loaders.common import files
 from patchmill.loaders.copypaste.mask_file import MaskRow
 
-_HEAD = struct.Struct("<BHHffIII")  # a row up to its checksum, then the bytes of why and PNG
+_HEAD = struct.Struct("<BHHffIII")  # a row up to its checksum, then the sizes of why and PNG
 _SUM = struct.Struct("<I")  # CRC-32 of head and why; the PNG has its own
 _DONE = _HEAD.pack(255, 0, 0, 0, 0, 0, 0, 0) + _SUM.pack(0)
-_GATHERED = 1 << 18  # bytes that are written at a time
-_SYNCED = 1 << 26
+_WRITE_BYTES = 1 << 18  # buffered before a write
+_SYNC_BYTES = 1 << 26  # written between calls of fsync
 
 
-def identity(path: Path) -> dict[str, Any] | None:
-    """What is being made; None where there is no log, or none that got as far."""
+def read_identity(path: Path) -> dict[str, Any] | None:
+    """The identity in the first line; None if there is no log, or no complete first line."""
     try:
         with open(path, "rb") as file:
-            return _identity(file)
+            return _read_identity(file)
     except FileNotFoundError:
         return None
 
 
-def done(path: Path) -> bool:
-    """Whether nothing is left to be done for this log."""
+def is_done(path: Path) -> bool:
+    """True if the log ends with the mark of `mark_done`."""
     try:
         with open(path, "rb") as file:
             file.seek(-len(_DONE), io.SEEK_END)
             return file.read() == _DONE
-    except OSError:  # there is none, or one that is shorter
+    except OSError:  # no file, or one shorter than the mark
         return False
 
 
 def rows(path: Path) -> Iterator[MaskRow]:
-    """All that are whole, in order."""
+    """All complete rows, in order."""
     with open(path, "rb") as file:
-        if _identity(file) is not None:
+        if _read_identity(file) is not None:
             yield from _rows(file)
 
 
 class MaskLog:
-    """An open log, which this process alone may write."""
+    """An open log, locked by this process."""
 
-    def __init__(self, path: Path, known: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        self._waiting = bytearray()
-        self._unsynced = 0
+        self._buffer = bytearray()
+        self._unsynced = 0  # bytes written since the last fsync
         try:
             files.hold(self._file, path)
             self.count = self.missing = 0
             self.done = False
             with open(path, "rb") as file:
-                size = file.tell() if _identity(file) is None else self._go_through(file)
+                size = file.tell() if _read_identity(file) is None else self._count_rows(file)
             os.ftruncate(self._file, size)
             os.lseek(self._file, size, os.SEEK_SET)
             if not size:
-                self._write(json.dumps(dict(known)).encode() + b"\n")
+                self._write(json.dumps(dict(identity)).encode() + b"\n")
         except BaseException:
             os.close(self._file)
             raise
@@ -75,27 +75,26 @@ class MaskLog:
     def append(self, row: MaskRow) -> None:
         why = row.why.encode()
         head = _HEAD.pack(*row[:6], len(why), len(row.png)) + why
-        self._waiting += head + _SUM.pack(zlib.crc32(head)) + row.png
+        self._buffer += head + _SUM.pack(zlib.crc32(head)) + row.png
         self.count += 1
-        if len(self._waiting) >= _GATHERED:
+        if len(self._buffer) >= _WRITE_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Hand what was gathered to the system, and now and then to the disk."""
-        self._write(self._waiting)
-        self._unsynced += len(self._waiting)
-        self._waiting = bytearray()
-        if self._unsynced >= _SYNCED:
+        """Write the buffer, and sync it to the disk now and then."""
+        self._write(self._buffer)
+        self._unsynced += len(self._buffer)
+        self._buffer = bytearray()
+        if self._unsynced >= _SYNC_BYTES:
             self.sync()
 
     def sync(self) -> None:
         os.fsync(self._file)
         self._unsynced = 0
 
-    def finish(self) -> None:
-        """Nothing more will be appended."""
+    def mark_done(self) -> None:
         if not self.done:
-            self._waiting += _DONE
+            self._buffer += _DONE
             self.flush()
             self.sync()
             self.done = True
@@ -103,8 +102,8 @@ class MaskLog:
     def close(self) -> None:
         os.close(self._file)
 
-    def _go_through(self, file: BinaryIO) -> int:
-        """Count the rows; where the last whole one ends."""
+    def _count_rows(self, file: BinaryIO) -> int:
+        """Count the complete rows; return the offset behind them, and behind a mark."""
         end = file.tell()
         for row in _rows(file):
             self.count += 1
@@ -115,12 +114,12 @@ class MaskLog:
         return end + self.done * len(_DONE)
 
     def _write(self, data: bytes | bytearray) -> None:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(self._file, left) :]
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
 
 
-def _identity(file: BinaryIO) -> dict[str, Any] | None:
+def _read_identity(file: BinaryIO) -> dict[str, Any] | None:
     line = file.readline()
     try:
         return json.loads(line) if line.endswith(b"\n") else None
@@ -135,12 +134,12 @@ def _rows(file: BinaryIO) -> Iterator[MaskRow]:
     while len(head := file.read(_HEAD.size)) == _HEAD.size:
         if head + bytes(_SUM.size) == _DONE:
             return
-        *known, why_size, png_size = _HEAD.unpack(head)
+        *fields, why_size, png_size = _HEAD.unpack(head)
         rest = file.read(why_size + _SUM.size)
         why, stored = rest[:why_size], rest[why_size:]
         if stored != _SUM.pack(zlib.crc32(why, zlib.crc32(head))):
             return
         png = file.read(png_size)
-        if len(png) < png_size or zlib.crc32(png) != known[5]:
+        if len(png) < png_size or zlib.crc32(png) != fields[5]:
             return
-        yield MaskRow._make([*known, why.decode(), png])
+        yield MaskRow._make([*fields, why.decode(), png])

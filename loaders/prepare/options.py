@@ -1,4 +1,4 @@
-"""What is to be made, and what must not change between a run and the one that continues it."""
+"""Options of a preparation, and the identity of its output, which resumed runs must share."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from patchmill.loaders.sources import Source
 SHARDS, BETON = "shards", "beton"
 FORMATS = (SHARDS, BETON)
 
-LAYOUT_VERSION = 1  # raised when the same options no longer give the same bytes
-_LEAST_SHARD, _MOST_SIDE = 1_000_000, 65_535
+LAYOUT_VERSION = 1  # raised when equal options no longer give equal bytes
+_MIN_SHARD_BYTES, _MAX_SIDE = 1_000_000, 65_535
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_FLAGS = {
+_CHANGED = {  # key of an identity -> option, or words for the user
     "format": "--format",
     "max_side": "--max-side",
     "quality": "--quality",
@@ -37,22 +37,22 @@ _FLAGS = {
 @dataclass(frozen=True)
 class Options:
     format: str
-    max_side: int | None = None  # pixels; None keeps every file as it is
-    quality: int = 90  # of the JPEGs made of what is larger
+    max_side: int | None = None  # pixels; None keeps all files unchanged
+    quality: int = 90  # of the JPEGs that replace larger images
     shard_size: int = 256_000_000  # bytes
     seed: int | None = 0  # of the shuffle; None keeps the source's order
-    verify: bool = False  # decode what is kept, too
+    verify: bool = False  # decode unchanged files, too
     rank: int = 0
     world_size: int = 1
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise MillError(f"the format must be {' or '.join(FORMATS)}, not {self.format!r}")
-        if self.max_side is not None and not 1 <= self.max_side <= _MOST_SIDE:
-            raise MillError(f"--max-side must be 1 to {_MOST_SIDE} pixels, not {self.max_side}")
+        if self.max_side is not None and not 1 <= self.max_side <= _MAX_SIDE:
+            raise MillError(f"--max-side must be 1 to {_MAX_SIDE} pixels, not {self.max_side}")
         if not 1 <= self.quality <= 100:
             raise MillError(f"--quality must be 1 to 100, not {self.quality}")
-        if self.shard_size < _LEAST_SHARD:
+        if self.shard_size < _MIN_SHARD_BYTES:
             raise MillError(f"--shard-size must be at least 1MB, not {self.shard_size} bytes")
         if self.seed is not None and not 0 <= self.seed < 2**64:
             raise MillError(f"--seed must be 0 to 2**64 - 1, not {self.seed}")
@@ -63,14 +63,14 @@ class Options:
             )
         if self.format == BETON and self.world_size > 1:
             raise MillError(
-                "a .beton is one file, which one process writes: prepare shards with "
+                "a .beton is one file, written by one process: prepare shards with "
                 "--world-size, then make the .beton of them with --no-shuffle"
             )
 
 
-def identity(source: Source, options: Options, masks: str = "") -> dict[str, Any]:
-    """All that the bytes of the output depend on, as plain data; `masks` is their fingerprint."""
-    shared = {
+def identity_of(source: Source, options: Options, masks: str = "") -> dict[str, Any]:
+    """All that the bytes of the output depend on, as JSON; `masks` is their fingerprint."""
+    identity = {
         "layout": LAYOUT_VERSION,
         "source": source.fingerprint,
         "samples": len(source),
@@ -80,39 +80,39 @@ def identity(source: Source, options: Options, masks: str = "") -> dict[str, Any
         "max_side": options.max_side,
     }
     if options.max_side is not None:
-        shared |= {"quality": options.quality, "encoder": _encoder()}
+        identity |= {"quality": options.quality, "encoder": _encoder_versions()}
     if options.format == SHARDS:
-        shared |= {"shard_size": options.shard_size, "world_size": options.world_size}
+        identity |= {"shard_size": options.shard_size, "world_size": options.world_size}
     if masks:
-        shared |= {"masks": masks}
-    return shared
+        identity |= {"masks": masks}
+    return identity
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs first, in the user's words; "" for equal identities."""
+    """Describe the first difference of two identities; "" if they are equal."""
     for key in [*now, *before]:
         if before.get(key) != now.get(key):
-            flag = _FLAGS.get(key, f"another version of patchmill ({key})")
-            if flag.startswith("--"):
-                return f"{flag} {_shown(before.get(key))}, not {_shown(now.get(key))}"
-            return flag
+            changed = _CHANGED.get(key, f"another version of patchmill ({key})")
+            if changed.startswith("--"):
+                return f"{changed} {_format(before.get(key))}, not {_format(now.get(key))}"
+            return changed
     return ""
 
 
 def parse_bytes(text: str) -> int:
-    """`256MB` (decimal) and `256MiB` (binary) as bytes."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", text.strip().lower())
-    if not found:
+    """Parse `256MB` (decimal) or `256MiB` (binary)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?|)b?", text.strip().lower())
+    if not match:
         raise MillError(f"cannot read the size {text!r}: write it as 256MB, 1GB or 512MiB")
-    return round(float(found[1]) * _UNITS[found[2]])
+    return round(float(match[1]) * _UNITS[match[2]])
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return "none" if value is None else str(value)
 
 
-def _encoder() -> str:
+def _encoder_versions() -> str:
     names = ("simplejpeg", "pillow")
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)

@@ -1,6 +1,6 @@
-"""Writes a .beton that a later run can continue: `BetonWriter` with a memory.
+"""Write a .beton that a later run can resume.
 
-A commit brings the samples so far to the disk and gives what the journal has to keep of them:
+A commit syncs the samples so far to the disk and returns the state that the journal keeps of them:
 their rows of the table and of the allocations, and their checksums, about 90 bytes a sample.
 """
 
@@ -16,34 +16,35 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.loaders.prepare.tally import Ready
+from patchmill.loaders.prepare.journal import PreparedSample
 from patchmill.loaders.sources.beton.writer import BetonWriter
 
-NO_LABEL = -1  # a .beton made here always has the field
+NO_LABEL = -1  # of samples without a label: the field is always present
 
 
 class BetonOutput:
-    """Appends samples to one file of at most `most`; a stretch of it is `size` bytes."""
+    """Appends up to `most` samples to one file, in segments of about `segment_bytes`."""
 
     def __init__(
-        self, path: Path, most: int, size: int, classes: Sequence[str], masks: bool
+        self, path: Path, most: int, segment_bytes: int, classes: Sequence[str], masks: bool
     ) -> None:
-        self._writer, self._size = _Continued(path, most, classes, masks), size
-        self._stretch = 0  # bytes since the last commit
+        self._writer = _ResumableWriter(path, most, classes, masks)
+        self._limit, self._uncommitted = segment_bytes, 0  # bytes
 
-    def restore(self, finished: Sequence[dict[str, Any]]) -> int:
-        return self._writer.restore(finished)
+    def restore(self, segments: Sequence[dict[str, Any]]) -> int:
+        """Resume behind the segments that are in the file; return their number."""
+        return self._writer.restore(segments)
 
-    def has_room(self, sample: Ready) -> bool:
-        return not self._stretch or self._stretch + _size(sample) <= self._size
+    def has_room(self, sample: PreparedSample) -> bool:
+        return not self._uncommitted or self._uncommitted + _size(sample) <= self._limit
 
-    def add(self, sample: Ready) -> None:
+    def add(self, sample: PreparedSample) -> None:
         label = NO_LABEL if sample.label is None else sample.label
         self._writer.add(sample.image.data, label, sample.mask)
-        self._stretch += _size(sample)
+        self._uncommitted += _size(sample)
 
     def commit(self) -> dict[str, Any]:
-        self._stretch = 0
+        self._uncommitted = 0
         return self._writer.commit()
 
     def finish(self) -> None:
@@ -53,41 +54,41 @@ class BetonOutput:
         self._writer.pause()
 
 
-def _size(sample: Ready) -> int:
+def _size(sample: PreparedSample) -> int:
     return len(sample.image.data) + len(sample.mask)
 
 
-def part(path: Path) -> Path:
-    """What the file is called until it is whole."""
+def partial_path(path: Path) -> Path:
+    """The file's name until it is complete."""
     return path.with_name(f"{path.name}.part")
 
 
-class _Continued(BetonWriter):
-    """Keeps its file when it is left early, and takes up where the journal says it was."""
+class _ResumableWriter(BetonWriter):
+    """A BetonWriter that keeps its partial file, and resumes from states of the journal."""
 
     def __init__(self, path: Path, most: int, classes: Sequence[str], masks: bool) -> None:
         for stale in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
             stale.unlink()
         super().__init__(path, most, classes, masks=masks)
         self._file.close()
-        kept = part(path)
-        if kept.exists():
+        partial = partial_path(path)
+        if partial.exists():
             self._temporary.unlink()
         else:
-            os.replace(self._temporary, kept)
-        self._temporary = kept
-        self._file = open(os.open(kept, os.O_WRONLY | os.O_CLOEXEC), "wb")  # not truncated
+            os.replace(self._temporary, partial)
+        self._temporary = partial
+        self._file = open(os.open(partial, os.O_WRONLY | os.O_CLOEXEC), "wb")  # not truncated
         self._committed = 0
 
-    def restore(self, finished: Sequence[dict[str, Any]]) -> int:
-        there, end = 0, os.fstat(self._file.fileno()).st_size
-        for state in finished:
+    def restore(self, segments: Sequence[dict[str, Any]]) -> int:
+        restored, end = 0, os.fstat(self._file.fileno()).st_size
+        for state in segments:
             if state["end"] > end:
                 break
             self._restore(state)
-            there += 1
-        self._file.truncate(self._at if there else 0)
-        return there
+            restored += 1
+        self._file.truncate(self._at if restored else 0)
+        return restored
 
     def commit(self) -> dict[str, Any]:
         with self._writing():
@@ -118,7 +119,7 @@ class _Continued(BetonWriter):
         for column, encoded in zip(
             (self._table, self._allocations, self._sums), state["rows"], strict=True
         ):
-            found = np.frombuffer(base64.b64decode(encoded), column.dtype)
-            column[rows] = found.reshape(-1, *column.shape[1:])
+            values = np.frombuffer(base64.b64decode(encoded), column.dtype)
+            column[rows] = values.reshape(-1, *column.shape[1:])
         self._count = self._committed = state["count"]
         self._at = state["end"]

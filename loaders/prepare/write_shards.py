@@ -1,10 +1,10 @@
-"""Writes WebDataset shards: each under another name, renamed when it is complete and on the disk.
+"""Write WebDataset shards, each under a temporary name until it is complete and on the disk.
 
-A sample is `000000123.jpg` (or .png ...: what its bytes are), `000000123.cls` with the number of
-its class where there is one, and `000000123.json` with the path that it came from; these two take a
-kilobyte each. Where it has a mask that is of use, there is `000000123.mask.png`. The number is the
-sample's in the source. Headers hold neither times nor owners, so equal samples make equal tars; the
-file's own time is made up of its checksum, so that an equal tar has an equal index too.
+A sample is `000000123.jpg` (or .png ..., by its bytes), `000000123.cls` with its class number if it
+has a label, `000000123.json` with its path in the source, and `000000123.mask.png` if it has a
+usable mask; cls and json take a kilobyte each. The number is the sample's index in the source.
+Headers hold neither times nor owners, so equal samples make equal tars; the file's mtime is derived
+from its checksum, so that equal tars also have equal indexes.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from patchmill.loaders.prepare.tally import Ready
+from patchmill.loaders.common.files import atomic_path
+from patchmill.loaders.prepare.journal import PreparedSample
 from patchmill.loaders.sources.shards import index
 from patchmill.loaders.sources.shards import samples as shard_samples
 from patchmill.loaders.sources.shards.tar import BLOCK
 
 _END = bytes(2 * BLOCK)
-_GATHERED = 1 << 20  # bytes that are written at a time
-_MOST_PARTS = 512  # of one call; systems allow 1024
-_TIME_S = 1_577_836_800  # 2020
+_WRITE_BYTES = 1 << 20  # buffered before a write
+_MAX_BUFFERS = 512  # per call of writev; systems allow 1024
+_EPOCH_S = 1_577_836_800  # 2020
 
 _HEADER = bytearray(BLOCK)
 _HEADER[100:156] = (
@@ -36,56 +37,56 @@ _HEADER_SUM = sum(_HEADER)
 
 
 class ShardOutput:
-    """Appends samples to a shard, and begins the next one after each commit."""
+    """Appends samples to a shard; each commit finishes it, and the next one begins."""
 
     def __init__(self, folder: Path, prefix: str, size: int, classes: Sequence[str]) -> None:
         self._folder, self._prefix, self._size, self._classes = folder, prefix, size, classes
-        self._number = 0  # of the shard in hand
-        self._tar: _Tar | None = None
+        self._number = 0  # of the current shard
+        self._tar: _TarWriter | None = None
         self._samples: list[index.ShardSample] = []
 
-    def restore(self, finished: Sequence[dict[str, Any]]) -> int:
-        """Go on behind these; how many of them are there."""
-        there = 0
-        for shard in finished:
-            if shard and not self._is_there(shard):
+    def restore(self, segments: Sequence[dict[str, Any]]) -> int:
+        """Resume behind the segments whose shards exist; return their number."""
+        restored = 0
+        for shard in segments:
+            if shard and not self._exists(shard):
                 break
-            there += 1
+            restored += 1
             self._number += bool(shard)
         for stale in self._folder.glob(f"{self._prefix}-*.tar.index.*.tmp"):
             stale.unlink()
-        return there
+        return restored
 
-    def has_room(self, sample: Ready) -> bool:
-        return self._tar is None or self._tar.size + _room(sample) <= self._size
+    def has_room(self, sample: PreparedSample) -> bool:
+        return self._tar is None or self._tar.size + _tar_bytes(sample) <= self._size
 
-    def add(self, sample: Ready) -> None:
+    def add(self, sample: PreparedSample) -> None:
         if self._tar is None:
-            self._tar = _Tar(self._folder / f"{self._prefix}-{self._number:06d}.tar")
+            self._tar = _TarWriter(self._folder / f"{self._prefix}-{self._number:06d}.tar")
         key = b"%09d." % sample.id
-        name = key + sample.image.ending.encode()
-        at = self._tar.put(name, sample.image.data)
+        name = key + sample.image.extension.encode()
+        offset = self._tar.append(name, sample.image.data)
         if sample.label is not None:
-            self._tar.put(key + b"cls", b"%d" % sample.label)
-        self._tar.put(key + b"json", _about(sample))
-        masked = {}
+            self._tar.append(key + b"cls", b"%d" % sample.label)
+        self._tar.append(key + b"json", _metadata(sample))
+        mask_fields = {}
         if mask := sample.mask:
-            where = self._tar.put(key + shard_samples.MASK.encode(), mask)
-            masked = {"mask_offset": where, "mask_size": len(mask)}
+            mask_offset = self._tar.append(key + shard_samples.MASK.encode(), mask)
+            mask_fields = {"mask_offset": mask_offset, "mask_size": len(mask)}
         self._samples.append(
             index.ShardSample(
                 name,
-                at,
+                offset,
                 len(sample.image.data),
                 label=sample.label,
                 checksum=sample.checksum,
                 mask_checksum=zlib.crc32(mask),
-                **masked,
+                **mask_fields,
             )
         )
 
     def commit(self) -> dict[str, Any]:
-        """Give the shard its name; what the journal has to know of it."""
+        """Finish the shard; return its entry for the journal and dataset.json."""
         if self._tar is None:
             return {}
         tar, samples = self._tar, self._samples
@@ -102,81 +103,85 @@ class ShardOutput:
         }
 
     def finish(self) -> None:
-        """Nothing is left to do after the last commit."""
+        """Do nothing: the last commit has finished the last shard."""
 
     def close(self) -> None:
-        """Drop the shard in hand."""
+        """Discard the unfinished shard."""
         if self._tar is not None:
-            self._tar.drop()
+            self._tar.discard()
 
-    def _is_there(self, shard: dict[str, Any]) -> bool:
+    def _exists(self, shard: dict[str, Any]) -> bool:
         path = self._folder / shard["name"]
         try:
-            whole = path.stat().st_size == shard["bytes"]
-            return whole and os.path.exists(index.index_path(path))
+            complete = path.stat().st_size == shard["bytes"]
+            return complete and os.path.exists(index.index_path(path))
         except OSError:
             return False
 
 
-class _Tar:
-    """One tar in the making, handed to the system in large pieces."""
+class _Discarded(Exception):
+    pass
+
+
+class _TarWriter:
+    """Writes one tar in large blocks, under a temporary name until `finish`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.members = self.size = self.checksum = 0
-        self._part = path.with_name(f".{path.name}.part")
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
+        self._buffers: list[bytes] = []
+        self._buffered = 0  # bytes
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._file = os.open(self._part, flags, 0o666)
+        self._rename = contextlib.ExitStack()
+        self._file = os.open(self._rename.enter_context(atomic_path(path)), flags, 0o666)
 
-    def put(self, name: bytes, content: bytes) -> int:
-        """Append a member; where its content begins."""
-        self._gather(_header(name, len(content)))
-        at = self.size
-        self._gather(content)
+    def append(self, name: bytes, content: bytes) -> int:
+        """Append a member; return the offset of its content."""
+        self._buffer(_header(name, len(content)))
+        offset = self.size
+        self._buffer(content)
         if padding := -len(content) % BLOCK:
-            self._gather(_END[:padding])
+            self._buffer(_END[:padding])
         self.members += 1
-        if self._waiting_bytes >= _GATHERED:
+        if self._buffered >= _WRITE_BYTES:
             self._write()
-        return at
+        return offset
 
     def finish(self) -> None:
-        """To the disk, and then to its name."""
-        self._gather(_END)
+        """Sync to the disk, and rename."""
+        self._buffer(_END)
         self._write()
         os.fsync(self._file)
-        os.utime(self._file, ns=(time := _TIME_S * 10**9 + self.checksum, time))
+        os.utime(self._file, ns=(time := _EPOCH_S * 10**9 + self.checksum, time))
         self._close()
-        os.replace(self._part, self.path)
+        self._rename.close()
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         with contextlib.suppress(OSError):
             self._close()
-        with contextlib.suppress(OSError):
-            self._part.unlink()
+        with contextlib.suppress(_Discarded), self._rename:
+            raise _Discarded
 
     def _close(self) -> None:
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
 
-    def _gather(self, part: bytes) -> None:
-        self._waiting.append(part)
-        self._waiting_bytes += len(part)
-        self.size += len(part)
-        self.checksum = zlib.crc32(part, self.checksum)
+    def _buffer(self, data: bytes) -> None:
+        self._buffers.append(data)
+        self._buffered += len(data)
+        self.size += len(data)
+        self.checksum = zlib.crc32(data, self.checksum)
 
     def _write(self) -> None:
-        for first in range(0, len(self._waiting), _MOST_PARTS):
-            _write_all(self._file, self._waiting[first : first + _MOST_PARTS])
-        self._waiting, self._waiting_bytes = [], 0
+        for first in range(0, len(self._buffers), _MAX_BUFFERS):
+            _write_all(self._file, self._buffers[first : first + _MAX_BUFFERS])
+        self._buffers, self._buffered = [], 0
 
 
-def _room(sample: Ready) -> int:
-    """Bytes that a sample takes in a shard, and the shard's end."""
-    sizes = [len(sample.image.data), len(_about(sample))]
+def _tar_bytes(sample: PreparedSample) -> int:
+    """Bytes of a sample in a tar, plus those of the tar's end."""
+    sizes = [len(sample.image.data), len(_metadata(sample))]
     if sample.label is not None:
         sizes.append(1)
     if sample.mask:
@@ -184,12 +189,12 @@ def _room(sample: Ready) -> int:
     return sum(BLOCK + size + -size % BLOCK for size in sizes) + len(_END)
 
 
-def _about(sample: Ready) -> bytes:
+def _metadata(sample: PreparedSample) -> bytes:
     return json.dumps({"path": sample.path}).encode()
 
 
 def _header(name: bytes, size: int) -> bytes:
-    """Of a regular file; `name` has at most 100 bytes and `size` fits 11 octal digits."""
+    """A regular file's header; `name` has at most 100 bytes, `size` at most 11 octal digits."""
     digits = b"%011o" % size
     total = _HEADER_SUM + sum(name) + sum(digits) - 11 * ord("0")
     header = bytearray(_HEADER)
@@ -198,9 +203,9 @@ def _header(name: bytes, size: int) -> bytes:
     return bytes(header)
 
 
-def _write_all(file: int, parts: Sequence[bytes]) -> None:
-    left = sum(map(len, parts)) - os.writev(file, parts)
-    if left:
-        rest = memoryview(b"".join(parts))[-left:]
+def _write_all(file: int, buffers: Sequence[bytes]) -> None:
+    unwritten = sum(map(len, buffers)) - os.writev(file, buffers)
+    if unwritten:
+        rest = memoryview(b"".join(buffers))[-unwritten:]
         while rest:
             rest = rest[os.write(file, rest) :]

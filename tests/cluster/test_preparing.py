@@ -78,10 +78,10 @@ def test_masks_do_not_depend_on_the_number_of_tasks(no_slurm, capsys, tmp_path):
 
 def test_shares_that_were_not_merged(no_slurm, capsys, tmp_path, monkeypatch):
     """Killed before merging: the same command, or the job at the end, merges and no more."""
-    from patchmill.loaders.prepare import finish
+    from patchmill.loaders.prepare import output
 
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "close", lambda *_: False)
+        patch.setattr(output, "complete", lambda *_: False)
         for rank in range(3):
             make_share(SCENES, "out", rank=rank)
     assert not (tmp_path / "out" / "dataset.json").exists()
@@ -107,7 +107,7 @@ import os, signal, sys
 from patchmill.cluster.prepare.tasks import ShareTask
 from patchmill.loaders.prepare import images
 
-made, images.prepare = images.prepare, lambda *asked: (
+made, images.convert = images.convert, lambda *asked: (
     os.kill(os.getpid(), signal.SIGUSR2) or made(*asked)
 )
 ShareTask((sys.argv[1], "out", "--workers", "1"), os.getcwd(), True)()
@@ -189,8 +189,8 @@ def test_a_share_that_slurm_stops_early_is_requeued(cluster, capsys, tmp_path):
     asked = ["--cpus-per-task", "1", "--time", "10", "--slurm", "hold"]
     out = submitted(capsys, "prepare", SCENES, "out", "--tasks", "2", *asked)
     # Slower, so that it can be met at work.
-    slept = "    import time\n\n    time.sleep(0.5)\n    source = task.source\n    where ="
-    file, quick = "loaders/prepare/run.py", "    source = task.source\n    where ="
+    slept = "    import time\n\n    time.sleep(0.5)\n    source = prep.source\n    where ="
+    file, quick = "loaders/prepare/make_data.py", "    source = prep.source\n    where ="
     helpers_sandbox.alter(tmp_path / "out.jobs", file, quick, slept)
     array, ending = re.findall(r"job +(\d+),", out)
     helpers_sandbox.control("release", array, ending)

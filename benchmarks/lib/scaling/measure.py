@@ -93,14 +93,14 @@ def _with(asked: Asked, words: list[str], count: int) -> Asked:
 
 def _fetched(words: list[str], folder: Path) -> list[str]:
     """Scenes are drawn when they are read, which no store does: they become shards first."""
-    from patchmill.loaders.prepare import run
+    from patchmill.loaders.prepare import make_data
     from patchmill.loaders.prepare.options import Options
     from patchmill.training.config import compose
 
     data = compose.compose(words).data.train
     if not data.startswith("scenes"):
         return []
-    run.prepare(run.open_any(data), folder / "shards", Options("shards"), 1)
+    make_data.make(make_data.open_input(data), folder / "shards", Options("shards"), 1)
     return [f"data.train={folder / 'shards'}", "data.test=null"]
 
 

@@ -144,7 +144,7 @@ def test_the_first_unreadable_mask_is_logged(
 
 def make_file(source: Source, out: Path | None = None, method: str = "gs") -> Path:
     out = out or masks.default_mask_path(source)
-    make_masks.make(source, out, make_masks.Options(method, max_side=32), workers=2)
+    make_masks.make(source, out, make_masks.MaskOptions(method, max_side=32), workers=2)
     return out
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers_pipelines import RECIPE, encoded, make_loader
 
-from patchmill.loaders.prepare import run
+from patchmill.loaders.prepare import make_data
 from patchmill.loaders.prepare.options import Options
 from patchmill.loaders.sources.folder import Folder
 
@@ -30,7 +30,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         found = {"folder": root / "folder", "shards": root / "shards", "beton": root / "all.beton"}
         for form in ("shards", "beton"):
             options = Options(format=form, seed=None, shard_size=1_000_000)
-            run.prepare(Folder(found["folder"]), found[form], options, workers=2)
+            make_data.make(Folder(found["folder"]), found[form], options, workers=2)
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from patchmill.loaders.prepare import run
+from patchmill.loaders.prepare import make_data
 from patchmill.loaders.prepare.options import Options
 from patchmill.loaders.sources import Source
 
@@ -54,10 +54,10 @@ def photos(root: Path, count: int = 30) -> Path:
 
 def prepare(
     source: str | Path | Source, out: Path, format: str = "shards", **options: Any
-) -> run.Outcome | None:
-    opened = run.open_any(str(source)) if isinstance(source, str | Path) else source
+) -> make_data.DataResult | None:
+    opened = make_data.open_input(str(source)) if isinstance(source, str | Path) else source
     overwrite, workers = options.pop("overwrite", False), options.pop("workers", 2)
-    return run.prepare(opened, out, Options(format, **options), workers, overwrite)
+    return make_data.make(opened, out, Options(format, **options), workers, overwrite)
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -97,8 +97,8 @@ def test_images_larger_than_max_side_shrink_and_others_are_kept(tmp_path: Path):
         "huge_grey.jpg": making.by_pil(Image.fromarray(making.pixels(5, 900, 800)[..., 0]), "JPEG"),
     }
     source = Folder(making.write_folder(tmp_path / "src", files))
-    outcome = making.prepare(source, tmp_path / "out", max_side=100, quality=92, seed=None)
-    assert outcome is not None and outcome.tally.changes == {"made smaller": 3}
+    result = making.prepare(source, tmp_path / "out", max_side=100, quality=92, seed=None)
+    assert result is not None and result.tally.changes == {"made smaller": 3}
     made = open_source(tmp_path / "out")
     found = {Path(source.where(i)).name: made.read(i) for i in range(5)}
     assert found["right.jpg"] == files["right.jpg"]
@@ -127,9 +127,9 @@ def test_a_beton_holds_odd_images_as_the_same_pixels(tmp_path: Path):
         ),
     }
     source = Folder(making.write_folder(tmp_path / "src", files))
-    outcome = making.prepare(source, tmp_path / "x.beton", "beton", seed=None)
-    assert outcome is not None and outcome.tally.changes == {"stored as raw pixels": 4}
-    assert outcome.tally.traits == {"png": 2, "cmyk": 1, "gif": 1, "16 bit": 1}
+    result = making.prepare(source, tmp_path / "x.beton", "beton", seed=None)
+    assert result is not None and result.tally.changes == {"stored as raw pixels": 4}
+    assert result.tally.traits == {"png": 2, "cmyk": 1, "gif": 1, "16 bit": 1}
     made = open_source(tmp_path / "x.beton")
     for i in range(5):
         np.testing.assert_array_equal(decode(made.read(i)), decode(source.read(i)))
@@ -139,9 +139,9 @@ def test_pixels_too_many_for_a_page_become_a_good_jpeg(tmp_path: Path):
     large = making.pixels(1, 1700, 1800)
     data = making.by_pil(Image.fromarray(large), "PNG", compress_level=1)
     making.write_folder(tmp_path / "src", {"a.png": data, "b.jpg": making.jpeg(1)})
-    outcome = making.prepare(tmp_path / "src", tmp_path / "x.beton", "beton", seed=None)
-    assert outcome is not None
-    assert outcome.tally.changes == {"stored as JPEG of quality 95": 1}
+    result = making.prepare(tmp_path / "src", tmp_path / "x.beton", "beton", seed=None)
+    assert result is not None
+    assert result.tally.changes == {"stored as JPEG of quality 95": 1}
     made = decode(open_source(tmp_path / "x.beton").read(0))
     assert np.abs(made.astype(int) - large).mean() < 2
 
@@ -156,10 +156,10 @@ def test_bad_images_are_listed_and_left_out(tmp_path: Path, out: str):
     damaged = {"empty.jpg": b"", "cut.jpg": whole[: len(whole) // 2], "text.jpg": b"hello"}
     making.write_folder(tmp_path / "src" / "class1", damaged)
     source = Folder(tmp_path / "src")
-    outcome = making.prepare(source, tmp_path / out, "beton" if "." in out else "shards")
-    assert outcome is not None
-    assert len(open_source(tmp_path / out)) == outcome.tally.samples == 30
-    entries = list(map(json.loads, outcome.place.bad.read_text().splitlines()))
+    result = making.prepare(source, tmp_path / out, "beton" if "." in out else "shards")
+    assert result is not None
+    assert len(open_source(tmp_path / out)) == result.tally.samples == 30
+    entries = list(map(json.loads, result.paths.bad_list.read_text().splitlines()))
     assert {Path(entry["where"]).name for entry in entries} == set(damaged)
     assert all(source.where(entry["id"]) == entry["where"] for entry in entries)
     assert next(e for e in entries if "empty" in e["where"])["reason"] == "the file is empty"
@@ -173,8 +173,8 @@ def test_damage_between_header_and_end_is_found_by_verify(tmp_path: Path):
     assert len_of(making.prepare(source, tmp_path / "smaller", max_side=1000)) == 1
 
 
-def len_of(outcome) -> int:
-    return outcome.tally.samples
+def len_of(result) -> int:
+    return result.tally.samples
 
 
 def test_nothing_but_bad_images_is_an_error_and_no_data_set(tmp_path: Path):
@@ -325,7 +325,7 @@ def test_the_command_reports_and_inspects(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--format", "beton"], "the name of a .beton must end so"),
+        (["--format", "beton"], "the name of a .beton must end in .beton"),
         (["--shard-size", "big"], "cannot read the size 'big'"),
         (["--shard-size", "10kB"], "--shard-size must be at least 1MB"),
         (["--quality", "0"], "--quality must be 1 to 100"),

@@ -25,7 +25,7 @@ def rotated(orientation: int, order: str = "") -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "ending", "traits", "sound"),
+    ("data", "extension", "traits", "intact"),
     [
         (making.by_pil(RGB, "JPEG"), "jpg", (), True),
         (making.by_pil(RGB, "JPEG", progressive=True), "jpg", ("progressive",), True),
@@ -45,11 +45,11 @@ def rotated(orientation: int, order: str = "") -> bytes:
         (b"nonsense", "jpg", ("other",), False),
     ],
 )
-def test_looks(data: bytes, ending: str, traits: tuple[str, ...], sound: bool):
-    seen = images.look(data)
-    assert (seen.ending, seen.traits, seen.sound) == (ending, traits, sound)
-    if ending in ("jpg", "png") and data[:8] and "other" not in traits:
-        assert seen.size == (30, 50)
+def test_looks(data: bytes, extension: str, traits: tuple[str, ...], intact: bool):
+    info = images.read_info(data)
+    assert (info.extension, info.traits, info.intact) == (extension, traits, intact)
+    if extension in ("jpg", "png") and data[:8] and "other" not in traits:
+        assert info.size == (30, 50)
 
 
 @given(st.binary(max_size=200))
@@ -57,8 +57,8 @@ def test_exif_of_any_bytes_is_looked_at(junk: bytes):
     whole = making.by_pil(RGB, "JPEG")
     segment = b"Exif\0\0" + junk
     length = (len(segment) + 2).to_bytes(2, "big")
-    seen = images.look(whole[:2] + b"\xff\xe1" + length + segment + whole[2:])
-    assert seen.size == (30, 50)
+    info = images.read_info(whole[:2] + b"\xff\xe1" + length + segment + whole[2:])
+    assert info.size == (30, 50)
 
 
 @given(
@@ -66,7 +66,7 @@ def test_exif_of_any_bytes_is_looked_at(junk: bytes):
 )
 def test_nonsense_is_refused_and_nothing_worse(junk: bytes, start: bytes):
     with pytest.raises(BadImage):
-        images.prepare(start + junk, VERIFY)
+        images.convert(start + junk, VERIFY)
 
 
 @given(st.integers(0, 400))
@@ -74,20 +74,20 @@ def test_cut_images_are_bad_wherever_they_are_cut(missing: int):
     data = making.jpeg(3)
     cut = data[: len(data) - 3 - missing]
     with pytest.raises(BadImage):
-        images.prepare(cut, KEEP)
+        images.convert(cut, KEEP)
 
 
 def test_kept_bytes_are_the_same_bytes():
     for data in (rotated(6), making.by_pil(RGB, "WEBP"), making.by_pil(DEEP, "PNG")):
         for options in (KEEP, VERIFY, Options("shards", max_side=50)):
-            prepared = images.prepare(data, options)
+            prepared = images.convert(data, options)
             assert prepared.data is data
             assert not prepared.change
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 700))
 def test_sizes_keep_their_ratio(height: int, width: int, side: int):
-    fitted = images.fit((height, width), side)
+    fitted = images.fit_size((height, width), side)
     assert max(fitted) == side
     assert min(fitted) >= 1
     exact = min(height, width) * side / max(height, width)
@@ -97,7 +97,7 @@ def test_sizes_keep_their_ratio(height: int, width: int, side: int):
 @pytest.mark.parametrize("shape", [(700, 1000), (1900, 300), (256, 257)])
 def test_a_smaller_image_shows_what_the_large_one_does(shape: tuple[int, int]):
     """Also where the JPEG is decoded at a fraction of its size."""
-    prepared = images.prepare(making.jpeg(5, *shape), Options("shards", max_side=100, quality=95))
+    prepared = images.convert(making.jpeg(5, *shape), Options("shards", max_side=100, quality=95))
     made = Image.open(io.BytesIO(prepared.data))
     assert max(made.size) == 100
     original = Image.fromarray(making.pixels(5, *shape))

@@ -29,12 +29,12 @@ def test_a_list_is_prepared_in_its_order(tmp_path: Path, monkeypatch: pytest.Mon
         "label,path\ncat,images/2.jpg\n\ndog,images/0.jpg\ncat,images/gone.jpg\ncat,images/1.jpg\n"
     )
     write(tmp_path / "list.csv", text)
-    outcome = making.prepare(tmp_path / "list.csv", tmp_path / "out", seed=None)
+    result = making.prepare(tmp_path / "list.csv", tmp_path / "out", seed=None)
     expected = [(2, "cat"), (0, "dog"), (1, "cat")]
     found = making.samples(open_source(tmp_path / "out"))
     assert found == [(files[f"images/{i}.jpg"], label) for i, label in expected]
-    assert outcome is not None
-    (bad,) = outcome.tally.bad
+    assert result is not None
+    (bad,) = result.tally.bad
     assert (bad.id, bad.reason) == (2, "No such file or directory")
 
 

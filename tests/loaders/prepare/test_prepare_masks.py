@@ -21,7 +21,7 @@ from patchmill.loaders.copypaste import masks
 from patchmill.loaders.copypaste.mask_file import MISSING, MaskFile
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.prepare import command, inspect_data, make_masks, mask_log
-from patchmill.loaders.prepare.make_masks import Options, Outcome
+from patchmill.loaders.prepare.make_masks import MaskOptions, MasksResult
 from patchmill.loaders.saliency import estimate
 from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.folder import Folder
@@ -43,7 +43,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def make(data: Path, out: Path, workers: int = 2, overwrite: bool = False, **options: object):
-    given = Options(**{**OPTIONS, **options})  # type: ignore[arg-type]
+    given = MaskOptions(**{**OPTIONS, **options})  # type: ignore[arg-type]
     return make_masks.make(open_source(data), out, given, workers, overwrite)
 
 
@@ -51,8 +51,8 @@ def make(data: Path, out: Path, workers: int = 2, overwrite: bool = False, **opt
 
 
 def test_each_mask_is_the_estimators(photos: Path, tmp_path: Path) -> None:
-    outcome = make(photos, tmp_path / "x.masks")
-    assert isinstance(outcome, Outcome) and outcome.images == COUNT
+    result = make(photos, tmp_path / "x.masks")
+    assert isinstance(result, MasksResult) and result.images == COUNT
     source, file = open_source(photos), MaskFile(tmp_path / "x.masks")
     assert len(file) == COUNT and file.meta["source"] == source.fingerprint
     assert file.meta["estimator"]["method"] == "gs" and "constants" in file.meta["estimator"]
@@ -116,8 +116,8 @@ def test_neither_threads_nor_ranks_show(
     out = tmp_path / "shared" / "some.masks"
     for rank in reversed(range(world_size)):
         assert not out.exists()
-        outcome = make(photos, out, workers, rank=rank, world_size=world_size)
-        assert outcome is not None and outcome.waiting_for == list(range(rank))
+        result = make(photos, out, workers, rank=rank, world_size=world_size)
+        assert result is not None and result.unfinished_ranks == list(range(rank))
     assert out.read_bytes() == (tmp_path / "alone.masks").read_bytes()
     assert os.listdir(out.parent) == [out.name]
     assert make(photos, out, rank=0, world_size=world_size) is None
@@ -144,14 +144,14 @@ def test_ranks_at_once(photos: Path, tmp_path: Path) -> None:
 RUNNER = """
 import os, signal, sys
 from pathlib import Path
-from patchmill.loaders.prepare import mask_log, masking
+from patchmill.loaders.prepare import make_masks, mask_log
 from patchmill.loaders.saliency import estimate
 from patchmill.loaders.sources import open_source
 import numpy as np
 
 estimate(np.zeros((40, 60, 3), np.uint8), "gs", 24)
 source = open_source(sys.argv[1])
-mask_log._GATHERED = 400
+mask_log._WRITE_BYTES = 400
 
 def counted(call, left, half):
     def wrapped(*arguments, **options):
@@ -170,7 +170,7 @@ def run(out, calls=None):
             left = [calls]
             for name in ("fsync", "replace", "write", "unlink", "ftruncate"):
                 setattr(os, name, counted(getattr(os, name), left, name == "write"))
-        masking.make(source, Path(out), masking.Options("gs", 24), 2)
+        make_masks.make(source, Path(out), make_masks.MaskOptions("gs", 24), 2)
         os._exit(0)
     return os.waitpid(child, 0)[1] == signal.SIGKILL
 
@@ -212,12 +212,12 @@ def test_what_was_made_before_is_not_made_again(photos: Path, tmp_path: Path) ->
             return super().read(index)
 
     with pytest.raises(KeyboardInterrupt):
-        make_masks.make(Cut(photos), out, Options("gs", 24), 1)
+        make_masks.make(Cut(photos), out, MaskOptions("gs", 24), 1)
     (log,) = tmp_path.glob(".x.masks.0000.part")
     begun = len(list(mask_log.rows(log)))
     assert 0 < begun <= 17
-    outcome = make(photos, out)
-    assert outcome is not None and outcome.images == COUNT - begun
+    result = make(photos, out)
+    assert result is not None and result.images == COUNT - begun
     make(photos, tmp_path / "y.masks")
     assert out.read_bytes() == (tmp_path / "y.masks").read_bytes()
 
@@ -226,15 +226,15 @@ def test_damage_in_a_log_costs_what_follows_it_only(photos: Path, tmp_path: Path
     out = tmp_path / "x.masks"
     make(photos, out, rank=0, world_size=2)
     log = tmp_path / ".x.masks.0000.part"
-    assert mask_log.done(log)
+    assert mask_log.is_done(log)
     data = bytearray(log.read_bytes())
     data[len(data) // 2] ^= 1
     log.write_bytes(bytes(data))
     kept = len(list(mask_log.rows(log)))
     assert 0 < kept < COUNT // 2
     log.write_bytes(bytes(data[:-5]))  # or else it ends as one that is done
-    outcome = make(photos, out, rank=0, world_size=2)
-    assert outcome is not None and outcome.images == COUNT // 2 - kept
+    result = make(photos, out, rank=0, world_size=2)
+    assert result is not None and result.images == COUNT // 2 - kept
     make(photos, out, rank=1, world_size=2)
     make(photos, tmp_path / "y.masks")
     assert out.read_bytes() == (tmp_path / "y.masks").read_bytes()
@@ -297,7 +297,7 @@ def test_two_at_once_is_refused(photos: Path, tmp_path: Path) -> None:
 
     source = Slow(photos)
     thread = threading.Thread(
-        target=make_masks.make, args=(source, tmp_path / "x.masks", Options("gs", 24), 1)
+        target=make_masks.make, args=(source, tmp_path / "x.masks", MaskOptions("gs", 24), 1)
     )
     thread.start()
     try:
@@ -349,7 +349,7 @@ def test_prepare_carries_masks_along(tmp_path: Path, out: str, own: bool) -> Non
     """Those of use: from the data itself, or from the file that was found."""
     source = open_source("scenes(count=12, size=48)")
     if not own:
-        make_masks.make(source, masks.default_mask_path(source), Options("rbd", 32), 2)
+        make_masks.make(source, masks.default_mask_path(source), MaskOptions("rbd", 32), 2)
     found = masks.open_masks(source)
     assert found is not None
     making.prepare(source, tmp_path / out, "beton" if "." in out else "shards")
@@ -395,6 +395,6 @@ def test_interrupted_it_says_how_to_go_on(photos: Path, monkeypatch: pytest.Monk
     def interrupted(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(make_masks, "_forecast", interrupted)
+    monkeypatch.setattr(make_masks, "_log_estimated_time", interrupted)
     with pytest.raises(MillError, match="the same command continues where it stopped"):
         command.main(["masks", str(photos), "--method", "gs"])

@@ -27,15 +27,15 @@ RUNNER = """
 import os, signal, sys, time
 from pathlib import Path
 from patchmill.loaders.order.permutation import Order
-from patchmill.loaders.prepare import betons, run
+from patchmill.loaders.prepare import make_data
 from patchmill.loaders.prepare.options import Options
 
 Order(10, 0).ids(0, 0, 10)
-source = run.open_any(sys.argv[1])
+source = make_data.open_input(sys.argv[1])
 
 def prepare(out):
     format = "beton" if out.endswith(".beton") else "shards"
-    run.prepare(source, Path(out), Options(format, shard_size=1_000_000), workers=2)
+    make_data.make(source, Path(out), Options(format, shard_size=1_000_000), workers=2)
 
 def counted(call, left):
     def wrapped(*arguments, **options):
@@ -203,8 +203,8 @@ def test_ranks_make_together_what_one_makes(photos: Path, tmp_path: Path, world_
     for rank in reversed(range(world_size)):
         assert not (shared / "dataset.json").exists()
         rest = {"rank": rank, "world_size": world_size, "shard_size": 1_000_000}
-        outcome = making.prepare(photos, shared, **rest)
-        assert outcome is not None and outcome.waiting_for == list(range(rank))
+        result = making.prepare(photos, shared, **rest)
+        assert result is not None and result.unfinished_ranks == list(range(rank))
     assert making.samples(open_source(shared)) == making.samples(open_source(alone))
     both = [json.loads((folder / "dataset.json").read_text()) for folder in (alone, shared)]
     for name in ("samples", "bytes", "bad", "classes", "samples_per_class"):
@@ -235,8 +235,8 @@ def test_ranks_at_once_end_as_ranks_in_turn(photos: Path, tmp_path: Path):
 
 def test_a_rank_may_come_again(photos: Path, tmp_path: Path):
     making.prepare(photos, tmp_path / "out", rank=0, world_size=2)
-    outcome = making.prepare(photos, tmp_path / "out", rank=0, world_size=2)
-    assert outcome is not None and (outcome.images, outcome.waiting_for) == (0, [1])
+    result = making.prepare(photos, tmp_path / "out", rank=0, world_size=2)
+    assert result is not None and (result.images, result.unfinished_ranks) == (0, [1])
     _, problems = inspect_data.inspect(tmp_path / "out")
     assert problems == [
         f"{tmp_path / 'out'} is not complete: run its prepare command again by rank 1"

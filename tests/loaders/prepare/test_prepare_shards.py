@@ -14,7 +14,7 @@ from PIL import Image
 
 from patchmill.loaders.prepare import write_shards
 from patchmill.loaders.prepare.images import Image as Prepared
-from patchmill.loaders.prepare.tally import Ready
+from patchmill.loaders.prepare.journal import PreparedSample
 from patchmill.loaders.sources.folder import Folder
 
 ENDINGS = ("jpg", "png", "webp", "tif")
@@ -92,9 +92,11 @@ def test_pythons_tarfile_reads_them(
     labelled = all(label is not None for _, _, label, _, _ in drawn)
     for id, size, label, path, ending in drawn:
         data = making.bulky(id % 2**32, size + 30)
-        sample = Ready(id, label if labelled else None, Prepared(data, ending, ()), 0, 0, path)
+        sample = PreparedSample(
+            id, label if labelled else None, Prepared(data, ending, ()), 0, 0, path
+        )
         output.add(sample)
-        room += write_shards._room(sample) - 1024
+        room += write_shards._tar_bytes(sample) - 1024
         expected[f"{id:09d}.{ending}"] = data
         expected[f"{id:09d}.json"] = json.dumps({"path": path}).encode()
         if labelled:

@@ -58,7 +58,7 @@ def test_the_masks_are_those_that_training_would_find(tmp_path: Path) -> None:
     assert set(np.unique(look.plane) % 17) == {0}, "as in a file: 16 levels"
 
     path = masks.default_mask_path(source)
-    make_masks.make(source, path, make_masks.Options("gs", 32), 2)
+    make_masks.make(source, path, make_masks.MaskOptions("gs", 32), 2)
     found = masker(source)
     assert found.title.startswith("gs, version 1") and found.name == str(path)
     assert masker(source, "mc").title.startswith("mc, version 1")
@@ -200,5 +200,7 @@ def test_masks_that_are_made_for_a_sheet_choose_the_backgrounds_that_a_file_does
     folder = making.photos(tmp_path / "src", 12)
     before = np.asarray(contact_sheet(folder, dilo(1.0, "images"), count=3))
     source = open_source(folder)
-    make_masks.make(source, masks.default_mask_path(source), make_masks.Options("rbd"), workers=1)
+    make_masks.make(
+        source, masks.default_mask_path(source), make_masks.MaskOptions("rbd"), workers=1
+    )
     np.testing.assert_array_equal(contact_sheet(folder, dilo(1.0, "images"), count=3), before)

@@ -1,0 +1,327 @@
+"""Make shards or a .beton of a source: reader threads, threads that convert, and one writer.
+
+Samples reach the writer in the order of the seed, so neither the number of threads nor their timing
+changes a byte of the output. Each rank has a contiguous share of that order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import zlib
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from patchmill.loaders.common import files
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.threads import map_ahead
+from patchmill.loaders.copypaste import masks as source_masks
+from patchmill.loaders.copypaste.mask_png import encode_mask
+from patchmill.loaders.copypaste.masks import Masks
+from patchmill.loaders.decode.decoder import BadImage
+from patchmill.loaders.prepare import images, output, write_beton, write_shards
+from patchmill.loaders.prepare.journal import (
+    BadSample,
+    Journal,
+    PreparedSample,
+    Segment,
+    Tally,
+    total,
+    write_bad_list,
+)
+from patchmill.loaders.prepare.options import BETON, Options, identity_of
+from patchmill.loaders.prepare.output import OutputPaths
+from patchmill.loaders.prepare.report import format_bytes, format_counts, format_ranks
+from patchmill.loaders.sources import Source, open_source, path_list
+from patchmill.loaders.sources.beton.writer import PAGE_SIZE
+from patchmill.loaders.sources.folder import Folder
+
+READERS = 8  # network storage serves many reads at a time, each with a delay
+_CHUNK_SAMPLES, _CHUNK_BYTES = 8, 1 << 20  # size of a chunk between threads, whichever is less
+_ORDER_BLOCK = 4096  # samples whose order is computed at a time
+# Stop if more than 1 in 10 samples are bad, and more than 100.
+_BAD_RATIO, _BAD_MINIMUM = 10, 100
+
+
+class Writer(Protocol):
+    """A writer of segments; a crash costs at most the samples added since the last commit."""
+
+    def restore(self, segments: Sequence[dict[str, Any]]) -> int: ...
+    def has_room(self, sample: PreparedSample) -> bool: ...
+    def add(self, sample: PreparedSample) -> None: ...
+    def commit(self) -> dict[str, Any]: ...
+    def finish(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Preparation:
+    source: Source
+    masks: Masks | None
+    paths: OutputPaths
+    options: Options
+    workers: int
+
+
+@dataclass(frozen=True)
+class DataResult:
+    """Result of one run; `str` is the summary that the command prints."""
+
+    paths: OutputPaths
+    tally: Tally  # of this rank, earlier runs included
+    images: int  # in this run, bad ones included
+    source_bytes: int  # in this run
+    seconds: float
+    unfinished_ranks: list[int]
+
+    def __str__(self) -> str:
+        tally = self.tally
+        lines = [
+            f"{tally.samples:,} images, {format_bytes(tally.source_bytes)} in the source, "
+            f"{format_bytes(tally.bytes)} here",
+            *(f"  {count:,} {change}" for change, count in sorted(tally.changes.items())),
+        ]
+        if tally.masks:
+            lines.append(f"masks: {format_counts(tally.masks)}")
+        if tally.traits:
+            lines.append(f"odd ones: {format_counts(tally.traits)}")
+        if tally.bad:
+            lines.append(f"left out: {len(tally.bad):,}, listed in {self.paths.bad_list}")
+        if self.images:
+            per_second = self.images / max(self.seconds, 1e-9)
+            megabytes = self.source_bytes / max(self.seconds, 1e-9) / 1e6
+            lines.append(f"{per_second:,.0f} images/s, {megabytes:,.0f} MB/s")
+        if self.unfinished_ranks:
+            ranks = format_ranks(self.unfinished_ranks)
+            lines.append(f"this rank is done; the data set is complete after ranks {ranks}")
+        else:
+            lines.append(f"complete: {self.paths.out}")
+        return "\n".join(lines)
+
+
+def make(
+    source: Source, out: Path, options: Options, workers: int, overwrite: bool = False
+) -> DataResult | None:
+    """Make this rank's share of the output, or the rest of it; None if all was complete already."""
+    if overwrite and options.world_size > 1:
+        raise MillError("--overwrite would remove what other ranks write: remove OUT yourself")
+    paths = output.choose_paths(out, options.format)
+    masks = source_masks.open_masks(source)
+    identity = identity_of(source, options, masks.fingerprint if masks else "")
+    with files.writing(out):
+        if output.claim(paths, _source_folder(source), identity, overwrite):
+            return None
+        journal = Journal(paths.journal(options.rank), identity)
+        try:
+            result = _make_share(_Preparation(source, masks, paths, options, workers), journal)
+        finally:
+            journal.close()
+        if not output.complete(paths, source, masks, identity, options):
+            result.unfinished_ranks.extend(output.unfinished_ranks(paths, options.world_size))
+        return result
+
+
+def unfinished_ranks(source: Source, out: Path, options: Options) -> list[int] | None:
+    """Ranks whose shares are not complete; None if the whole output is. Writes nothing."""
+    paths = output.choose_paths(out, options.format)
+    masks = source_masks.open_masks(source)
+    identity = identity_of(source, options, masks.fingerprint if masks else "")
+    if output.is_complete(paths, _source_folder(source), identity):
+        return None
+    return output.unfinished_ranks(paths, options.world_size)
+
+
+def open_input(data: str) -> Source:
+    """Open anything that a loader reads, or a list of paths."""
+    if data.endswith(path_list.ENDINGS) and not os.path.isdir(data):
+        return path_list.PathList(data)
+    return open_source(data)
+
+
+def _make_share(prep: _Preparation, journal: Journal) -> DataResult:
+    paths, (start, stop) = prep.paths, _share(len(prep.source), prep.options)
+    began = time.monotonic()
+    if not journal.done and not _beton_was_renamed(paths, journal, stop):
+        with contextlib.closing(_open_writer(prep, stop - start)) as writer:
+            journal.truncate(writer.restore([segment.output for segment in journal.segments]))
+            first = journal.segments[-1].stop if journal.segments else start
+            before = total(journal.segments)
+            _write(prep, journal, writer, range(first, stop))
+            writer.finish()
+    else:
+        first, before = stop, total(journal.segments)
+    journal.mark_done()
+    tally = total(journal.segments)
+    return DataResult(
+        paths,
+        tally,
+        stop - first,
+        tally.source_bytes - before.source_bytes,
+        time.monotonic() - began,
+        [],
+    )
+
+
+def _write(prep: _Preparation, journal: Journal, writer: Writer, positions: range) -> None:
+    paths, options = prep.paths, prep.options
+    so_far = total(journal.segments)
+    tally, segment_start, position = Tally(), positions.start, positions.start
+
+    def commit() -> None:
+        nonlocal tally, segment_start
+        journal.append(Segment(position, tally, writer.commit()))
+        so_far.add(tally)
+        if tally.bad:
+            write_bad_list(paths.bad_list_of(options), so_far.bad, options.rank)
+        tally, segment_start = Tally(), position
+
+    start, stop = _share(len(prep.source), options)
+    done = positions.start - start
+    with (
+        contextlib.closing(_samples(prep, positions)) as samples,
+        track(f"preparing {paths.out}", stop - start, done, "images") as advance,
+    ):
+        for chunk in samples:
+            for sample in chunk:
+                if isinstance(sample, BadSample):
+                    tally.bad.append(sample)
+                    _check_bad_ratio(paths.bad_list_of(options), so_far, tally, options.rank)
+                else:
+                    if not writer.has_room(sample):
+                        commit()
+                    writer.add(sample)
+                    tally.count(sample)
+                position += 1
+            advance(len(chunk))
+        if position > segment_start:
+            commit()
+
+
+def _samples(
+    prep: _Preparation, positions: range
+) -> Generator[list[PreparedSample | BadSample], None, None]:
+    source, workers, prefix = prep.source, prep.workers, _path_prefix(prep.source)
+
+    def read(ids: list[int]) -> list[tuple[int, bytes | OSError]]:
+        return [(id, _read(source, id)) for id in ids]
+
+    def convert(chunk: list[tuple[int, bytes | OSError]]) -> list[PreparedSample | BadSample]:
+        return [_prepare_sample(prep, prefix, id, data) for id, data in chunk]
+
+    chunks = _id_chunks(source, prep.options, positions)
+    with (
+        contextlib.closing(map_ahead(read, chunks, READERS, 2 * READERS)) as encoded,
+        contextlib.closing(map_ahead(convert, encoded, workers, 2 * workers)) as samples,
+    ):
+        yield from samples
+
+
+def _id_chunks(source: Source, options: Options, positions: range) -> Iterator[list[int]]:
+    from patchmill.loaders.order.permutation import Order
+
+    for start in range(positions.start, positions.stop, _ORDER_BLOCK):
+        stop = min(start + _ORDER_BLOCK, positions.stop)
+        if options.seed is None:
+            block = list(range(start, stop))
+        else:
+            block = Order(len(source), options.seed).ids(0, start, stop).tolist()
+        if start == positions.start:
+            size = _chunk_size(source, block)
+        yield from (block[i : i + size] for i in range(0, len(block), size))
+
+
+def _chunk_size(source: Source, ids: list[int]) -> int:
+    """Samples per chunk: fewer of large images, to bound the memory of chunks in flight."""
+    first = (_read(source, id) for id in ids[:_CHUNK_SAMPLES])
+    sizes = [len(data) for data in first if isinstance(data, bytes)]
+    mean = sum(sizes) // max(len(sizes), 1)
+    return max(1, min(_CHUNK_SAMPLES, _CHUNK_BYTES // max(mean, 1)))
+
+
+def _read(source: Source, id: int) -> bytes | OSError:
+    try:
+        return source.read(id)
+    except OSError as error:
+        return error
+
+
+def _prepare_sample(
+    prep: _Preparation, prefix: str, id: int, data: bytes | OSError
+) -> PreparedSample | BadSample:
+    source = prep.source
+    where = source.where(id)
+    if isinstance(data, OSError):
+        return BadSample(id, where, data.strerror or str(data))
+    try:
+        image = images.convert(data, prep.options)
+    except BadImage as error:
+        return BadSample(id, where, str(error))
+    label = None if source.labels is None else int(source.labels[id])
+    checksum = zlib.crc32(image.data)
+    path = where.removeprefix(prefix)
+    mask, mask_state = _mask(prep, id, image)
+    return PreparedSample(id, label, image, checksum, len(data), path, mask, mask_state)
+
+
+def _mask(prep: _Preparation, id: int, image: images.Image) -> tuple[bytes, str]:
+    """The mask as a PNG, and its state; no bytes if training would not use it."""
+    if prep.masks is None:
+        return b"", ""
+    mask = prep.masks.lookup(id)
+    if mask.plane is None or mask.state != source_masks.USED:
+        return b"", mask.state
+    data = encode_mask(mask.plane)
+    if prep.options.format == BETON and len(image.data) + len(data) > PAGE_SIZE:
+        return b"", source_masks.MISSING
+    return data, mask.state
+
+
+def _open_writer(prep: _Preparation, most: int) -> Writer:
+    """A writer for at most `most` samples."""
+    paths, options, classes = prep.paths, prep.options, prep.source.classes
+    if options.format == BETON:
+        has_masks = prep.masks is not None
+        return write_beton.BetonOutput(paths.out, most, options.shard_size, classes, has_masks)
+    prefix = "data" if options.world_size == 1 else f"data-{options.rank:04d}"
+    return write_shards.ShardOutput(paths.out, prefix, options.shard_size, classes)
+
+
+def _beton_was_renamed(paths: OutputPaths, journal: Journal, stop: int) -> bool:
+    """True if an earlier run was killed between renaming its .beton and marking its journal."""
+    all_written = bool(journal.segments) and journal.segments[-1].stop == stop
+    return paths.format == BETON and all_written and paths.out.exists()
+
+
+def _share(count: int, options: Options) -> tuple[int, int]:
+    """Start and stop of this rank's positions in the order."""
+    rank, world_size = options.rank, options.world_size
+    return count * rank // world_size, count * (rank + 1) // world_size
+
+
+def _check_bad_ratio(bad_list: Path, so_far: Tally, tally: Tally, rank: int) -> None:
+    bad = len(so_far.bad) + len(tally.bad)
+    seen = so_far.samples + tally.samples + bad
+    if bad > max(_BAD_MINIMUM, seen // _BAD_RATIO):
+        write_bad_list(bad_list, [*so_far.bad, *tally.bad], rank)
+        last = tally.bad[-1]
+        raise MillError(
+            f"{bad} of the first {seen} images cannot be used, the latest {last.where} "
+            f"({last.reason}): see {bad_list}, and repair the source"
+        )
+
+
+def _source_folder(source: Source) -> str | None:
+    """The folder of the source, which must not contain the output; None if it is not a folder."""
+    if not isinstance(source, Folder):
+        return None
+    return os.path.realpath(os.path.expanduser(source.name))
+
+
+def _path_prefix(source: Source) -> str:
+    """The part of samples' paths that depends on where the source is stored."""
+    folder = _source_folder(source) or os.path.dirname(source.where(0))
+    return f"{folder}/" if folder else ""
