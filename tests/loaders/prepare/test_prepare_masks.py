@@ -321,7 +321,7 @@ def test_a_source_that_is_mostly_unreadable_stops(tmp_path: Path) -> None:
     ("given", "told"),
     [
         (["--method", "magic"], "there is no saliency method 'magic'"),
-        (["--weights", "w.safetensors"], "--weights are for --method learned, not rbd"),
+        (["--weights", "w.safetensors"], "--weights is for --method learned, not rbd"),
         (["--method", "learned"], "needs --weights FILE"),
         (["--method", "learned(size=64)", "--weights", "none.safetensors"], "cannot read weights"),
         (["--method", "learned", "--weights", "none.safetensors"], "cannot read weights"),
