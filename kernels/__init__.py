@@ -3,10 +3,11 @@
     __init__      public functions and their argument checks
     reference     the definition in plain torch, which the fast versions are tested against
     operators     torch custom operators: autograd, torch.compile, autocast (if differentiable)
-    cpu, gpu      the two implementations: memory, partitioning, launches
-    cpu_loops     Numba loops, where `cpu` has many
-    gpu_kernels   Triton kernels that `gpu` launches
+    cpu           CPU implementation: memory, partitioning over threads
+    cpu_loops     its compiled loops
+    gpu           GPU implementation: memory, block sizes, launches
+    gpu_kernels   its Triton kernels
 
-`cpu` and `gpu` are folders where they hold several stages (`views`). `common` holds what the
-operations share: dispatch by device, compilation and its cache, threads, SIMD vectors, memory.
+`views` has many stages: its `cpu` and `gpu` are folders of one file per stage. `common` is shared:
+dispatch by device, compilation and its cache, threads, SIMD vectors, memory.
 """

@@ -1,9 +1,8 @@
-"""The GPU renderer against the reference, its kernels run by Triton's interpreter on CPU tensors.
+"""GPU renderer against the reference, run by Triton's interpreter on CPU tensors.
 
     TRITON_INTERPRET=1 python -m pytest tests/kernels/views/gpu_interpreted.py
 
-The interpreter takes about a tenth of a second a tile: views are as small as they can be and still
-be of several tiles.
+The interpreter takes about 0.1 s per tile: views are as small as several tiles allow.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_interpreted import DTYPES, LEVEL, render
+from helpers_gpu_interpreted import DTYPES, LEVEL, render
 from helpers_views import KINDS, Case, cases, make_image, make_row, order_of, target
 from hypothesis import HealthCheck, Phase, given, settings
 
@@ -44,7 +43,7 @@ def assert_alike(images: list[np.ndarray], rows: np.ndarray, targets: Any, most:
 
 
 def small(recipe: Recipe) -> Recipe:
-    """The same laws for fewer views, of four tiles or of one, and everything more likely."""
+    """The same crop laws for fewer and smaller views, with every operation more likely."""
     groups = []
     for i, group in enumerate(recipe.views):
         law, size = group.crop, (34 if i == 0 else 18)
@@ -135,7 +134,7 @@ def test_orders():
     assert_alike([image], np.array([rows]), [target(33, False, len(rows))])
 
 
-def test_identities_are_left_out():
+def test_identity_factors_are_skipped():
     image, order = make_image("photo", 30, 30), order_of(2, 1, 0, 3)
     rows = [make_row(image, 33, order=order), make_row(image, 33, order=NO_JITTER, contrast=0.0)]
     plain = make_row(image, 33)
@@ -166,7 +165,7 @@ def test_blur(size: int, radius: int):
 
 
 def test_white_stays_white():
-    """Weights are rounded before they are brought to a sum of one."""
+    """Weights are rounded to float16 before they are normalised."""
     image, its = (
         np.full((77, 61, 3), 255, np.uint8),
         replace(target(34), mean=(0,) * 3, std=(1,) * 3),
@@ -180,7 +179,7 @@ def test_white_stays_white():
 
 
 def mixture(count: int = 2) -> tuple[list[np.ndarray], np.ndarray, list[Target]]:
-    """Ragged images and groups of every kind, with every decision somewhere."""
+    """Ragged images and groups of every variant, with every decision somewhere."""
     targets = [target(33, True, 1, "a"), target(32, True, 1, "b"), target(7, False, 2, "c")]
     images = [make_image("photo", 41 + 9 * i, 67 - 11 * i, i) for i in range(count)]
     rng, rows = np.random.default_rng(1), []
@@ -230,8 +229,8 @@ def test_types_and_channels_last(dtype: torch.dtype):
             torch.testing.assert_close(planar[its.name], exact[its.name].to(dtype))
 
 
-def test_runs_and_company_leave_no_trace():
-    """The same bits again, and alone."""
+def test_results_do_not_depend_on_earlier_runs_or_other_images():
+    """Bit-identical when repeated, and alone."""
     images, rows, targets = mixture()
     first, again = render(images, rows, targets), render(images, rows, targets)
     for name in first:
@@ -242,7 +241,7 @@ def test_runs_and_company_leave_no_trace():
 
 
 def test_only_the_box_is_read_and_only_the_batch_is_written():
-    """Whatever lies around a box, wherever it starts and however far apart its rows are."""
+    """Whatever surrounds a box, at any alignment and row pitch."""
     (image,), rows, targets = mixture(1)
     rows, targets = rows[:, :1], targets[:1]
     expected, numbers = render([image], rows, targets), layout.elements(targets, 1)

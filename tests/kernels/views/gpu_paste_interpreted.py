@@ -1,4 +1,4 @@
-"""Copy-paste in the GPU renderer against the reference, run by Triton's interpreter.
+"""GPU copy-paste against the reference, run by Triton's interpreter.
 
 TRITON_INTERPRET=1 python -m pytest tests/kernels/views/gpu_paste_interpreted.py
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_interpreted import DTYPES, LEVEL, render
+from helpers_gpu_interpreted import DTYPES, LEVEL, render
 from helpers_views import PasteCase, make_image, make_mask, make_row, order_of, paste_cases, target
 from hypothesis import HealthCheck, Phase, given, settings
 
@@ -139,7 +139,7 @@ def test_textures_are_those_of_the_cpu():
 
 
 def test_only_masks_and_backgrounds_are_read():
-    """Wherever they start and however far apart their rows are, and poison all around."""
+    """At any alignment and row pitch, surrounded by other values."""
     image, mask = make_image("photo", 40, 50), make_mask("noise", 13, 21)
     background = make_image("photo", 30, 31, 2)
     rows = np.array([[make_row(image, 18, paste=kind, ground=5, soft=3) for kind in BACKGROUNDS]])

@@ -1,4 +1,4 @@
-"""The GPU renderer on a GPU: parity at full size, and what no interpreter can show."""
+"""GPU renderer on a GPU: parity at full size; streams, memory and bounds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHAPES = [(375, 500), (500, 333), (61, 1200), (480, 480), (33, 20), (768, 1024),
 
 
 def batch(recipe: Recipe, count: int, first: int = 0) -> tuple[list[np.ndarray], Any, Any]:
-    """Pictures of ragged sizes, rows and targets."""
+    """Images of ragged sizes, rows and targets."""
     shapes = [SHAPES[i % len(SHAPES)] for i in range(first, first + count)]
     kinds = ("photo", "noise", "photo", "stripes")
     images = [make_image(kinds[i % 4], *shape, seed=i) for i, shape in enumerate(shapes, first)]
@@ -105,7 +105,7 @@ def test_copy_paste_at_full_size(background: str):
 # ----------------------------------------------------------------------- runs, streams, memory
 
 
-def test_runs_are_equal_to_the_bit():
+def test_runs_are_bit_identical():
     images, rows, targets = batch(presets.dino(), 16)
     there = on_gpu(images)
     first = views.render(there, rows, targets, dtype=torch.bfloat16)
@@ -114,7 +114,7 @@ def test_runs_are_equal_to_the_bit():
         assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_images_and_tables_may_go_when_the_work_is_queued():
+def test_images_and_tables_may_be_freed_once_the_work_is_queued():
     """10 000 batches in a row without waiting: images are poisoned and freed, rows overwritten."""
     recipe = presets.dino(2, global_size=40, local_size=24)
     targets = draw.targets(recipe)
@@ -137,7 +137,7 @@ def test_images_and_tables_may_go_when_the_work_is_queued():
     assert wrong.item() == 0
 
 
-def test_a_busy_default_stream_holds_nothing_up():
+def test_a_busy_default_stream_does_not_block():
     images, rows, targets = batch(presets.dino(), 8)
     there, side = on_gpu(images), torch.cuda.Stream()
     expected = views.render(there, rows, targets)

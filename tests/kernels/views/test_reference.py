@@ -62,7 +62,7 @@ def assert_close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
     torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=0)
 
 
-# ---------------------------------------------------------------------------- the whole of it
+# ------------------------------------------------------------------------------ complete views
 
 
 @quick
@@ -78,7 +78,7 @@ def test_any_row_of_any_image_gives_a_view(case: Case):
 
 @quick
 @given(cases())
-def test_any_composition_is_torchvisions(case: Case):
+def test_any_composition_matches_torchvision(case: Case):
     image, row, its = case
     view = floats(image[row["box_y"] :, row["box_x"] :][: row["box_h"], : row["box_w"]])
     view = tv.resize(view, [row["full_h"], row["full_w"]], MODES[its.bicubic]).clamp(0, 1)
@@ -91,8 +91,8 @@ def test_any_composition_is_torchvisions(case: Case):
     if row["grey"] == GREY_FIRST:
         view = tv.rgb_to_grayscale(view, 3)
     if row["order"] != NO_JITTER:
-        for place in range(4):
-            name = NAMES[row["order"] >> 2 * place & 3]
+        for position in range(4):
+            name = NAMES[row["order"] >> 2 * position & 3]
             view = getattr(tv, f"adjust_{name}")(view, float(row[name]))
     if row["grey"] == GREY_LAST:
         view = tv.rgb_to_grayscale(view, 3)
@@ -132,7 +132,7 @@ def test_render_gives_each_target_its_rows_normalised():
 
 @quick
 @given(st.data(), images(), sides, st.booleans())
-def test_resized_crop_is_torchvisions_on_floats(data, image, size, bicubic):
+def test_resized_crop_matches_torchvision_on_floats(data, image, size, bicubic):
     box = data.draw(boxes(image))
     view = reference.render_view(image, make_row(image, size, **box), target(size, bicubic))
     places = [box[f"box_{name}"] for name in "yxhw"]
@@ -211,7 +211,7 @@ pictures = st.builds(
 
 @quick
 @given(pictures, factors, hues)
-def test_each_operation_is_torchvisions(view, factor, shift):
+def test_each_operation_matches_torchvision(view, factor, shift):
     red = abs(1 - factor) * LUMA_ERROR + 1e-5
     assert_close(reference.brightness(view, factor), tv.adjust_brightness(view, factor), 1e-6)
     assert_close(reference.contrast(view, factor), tv.adjust_contrast(view, factor), red)
@@ -221,7 +221,7 @@ def test_each_operation_is_torchvisions(view, factor, shift):
     assert_close(reference.solarise(view), tv.solarize(view, SOLARISE_FROM), 0)
 
 
-def test_the_order_of_the_jitter_is_that_of_the_row():
+def test_jitter_follows_the_rows_order():
     image = make_image("noise", 5, 5)
     values = {"brightness": 1.7, "contrast": 0.4, "saturation": 1.9, "hue": 0.3}
     order = [HUE, CONTRAST, BRIGHTNESS, SATURATION]
@@ -233,7 +233,7 @@ def test_the_order_of_the_jitter_is_that_of_the_row():
     assert_close(reference.render_view(image, row, target(5)), expected, 1e-6)
 
 
-def test_identity_factors_leave_every_value_as_it_is():
+def test_identity_factors_change_nothing():
     image = make_image("noise", 9, 9)
     plain = reference.render_view(image, make_row(image, 9), target(9))
     row = make_row(image, 9, order=order_of(HUE, SATURATION, CONTRAST, BRIGHTNESS))
@@ -266,7 +266,7 @@ def test_white_black_and_grey_stay_so_under_saturation_and_hue():
 
 @quick
 @given(pictures, st.floats(0.1, 10), st.integers(1, 25))
-def test_blur_is_torchvisions_and_reflects_on_and_on(view, sigma, radius):
+def test_blur_matches_torchvision_and_reflects_repeatedly(view, sigma, radius):
     padded = np.pad(view.numpy(), [(0, 0), (radius, radius), (radius, radius)], mode="reflect")
     blurred = tv.gaussian_blur(torch.from_numpy(padded), 2 * radius + 1, sigma)
     expected = tv.center_crop(blurred, list(view.shape[-2:]))
@@ -277,7 +277,7 @@ def test_blur_is_torchvisions_and_reflects_on_and_on(view, sigma, radius):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_reflected_indices_are_numpys(size):
+def test_reflected_indices_match_numpy(size):
     reach = 25
     expected = np.pad(np.arange(size), reach, mode="reflect")
     index = reference.reflect(torch.arange(-reach, size + reach), size)
