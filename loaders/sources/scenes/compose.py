@@ -56,15 +56,15 @@ def draw_object(canvas, object_map, number, atlas, kind, pose, colours, light, b
     for j in range(1, rows - 1):
         for i in range(1, columns - 1):
             d = distance[j, i]
-            cover = min(max(0.5 - d * radius * min(squash, 1.0), 0.0), 1.0)
-            if cover < 1.0:
+            coverage = min(max(0.5 - d * radius * min(squash, 1.0), 0.0), 1.0)
+            if coverage < 1.0:
                 si = min(max(int(i - shift_x), 0), columns - 1)
                 sj = min(max(int(j - shift_y), 0), rows - 1)
                 if distance[sj, si] < SHADOW_BLUR:
                     dark = 1 - light[2] * smoothstep(SHADOW_BLUR, -0.18, distance[sj, si])
                     for k in range(3):
                         canvas[top + j - 1, left + i - 1, k] *= dark
-            if cover > 0.0:
+            if coverage > 0.0:
                 px, py = (left + i - 1 - cx) / radius, (top + j - 1 - cy) / radius
                 x, y = (cos * px + sin * py) * mirror, (cos * py - sin * px) / squash
                 colour = texture_colour(kind, part[j, i], x, y, d, colours, atlas)
@@ -74,8 +74,8 @@ def draw_object(canvas, object_map, number, atlas, kind, pose, colours, light, b
                 for k in range(3):
                     at = canvas[top + j - 1, left + i - 1, k]
                     lit = colour[k] * diffuse + gloss * specular
-                    canvas[top + j - 1, left + i - 1, k] = at + (lit - at) * cover
-            if cover >= 0.5:
+                    canvas[top + j - 1, left + i - 1, k] = at + (lit - at) * coverage
+            if coverage >= 0.5:
                 object_map[top + j - 1, left + i - 1] = number
 
 

@@ -84,7 +84,7 @@ class Stream:
         if world_size > len(self.urls):
             raise MillError(
                 f"{len(self.urls)} streamed shards cannot be dealt to {world_size} ranks: "
-                "make more shards, or fetch them and read them from a disk"
+                "make more shards, or download them and read them from a disk"
             )
         return permutation.Order(len(self.urls), self.seed).ids(epoch, 0, len(self.urls))[
             rank::world_size
@@ -135,10 +135,10 @@ class Stream:
                     reason = _reason(error)
                     if failures == len(_RETRY_DELAYS_S):
                         raise MillError(
-                            f"cannot read the shard {url}: it {reason}, also when tried again "
-                            f"{failures} times; check the URL and the network"
+                            f"cannot read the shard {url}: it {reason}, after {failures} "
+                            f"retries; check the URL and the network"
                         ) from None
-                    log.warning("the shard %s %s; reading on from byte %d", url, reason, offset)
+                    log.warning("the shard %s %s; retrying from byte %d", url, reason, offset)
                     time.sleep(_RETRY_DELAYS_S[failures])
                     failures += 1
                 except TarError as error:
