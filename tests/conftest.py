@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-# Before anything imports torch: its threads sleep while they wait (see runtime/thread_wait.py).
+# Before anything imports torch: its threads sleep while they wait (see patchmill/script.py).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 NO_GPU = "needs a CUDA device"

@@ -59,15 +59,15 @@ class TrainingTask:
 
     def _print_start(self) -> None:
         """Name rank, node, GPU and code: logs then tell which node or GPU is faulty."""
-        place = rendezvous.find()
-        rank, size, local = place[:3] if place else (0, 1, 0)
+        rank_info = rendezvous.find()
+        rank, size, local = rank_info[:3] if rank_info else (0, 1, 0)
         display.configure_logging(rank == 0)
         code = f"patchmill {self.commit} in {Path(__file__).parents[1]}"
         print(f"rank {rank} of {size} on {node()}, {_device(local)}: {code}", flush=True)
 
     def _leave(self, stopped: signals.Stopped) -> None:
-        place = rendezvous.find()
-        if place and place.rank:
+        rank_info = rendezvous.find()
+        if rank_info and rank_info.rank:
             signals.exit_now(0)  # srun would kill rank 0 on any other code before it has requeued
         job = os.environ.get("SLURM_JOB_ID")
         if job and self.requeue:

@@ -22,8 +22,8 @@ MAX_STARTS = 5  # in a row, from one checkpoint
 
 def record_start(run: Path) -> None:
     """On rank 0 of a SLURM job, record this start; raise a MillError after too many in vain."""
-    place, job = rendezvous.find(), os.environ.get("SLURM_JOB_ID")
-    if not job or (place and place.rank):
+    rank_info, job = rendezvous.find(), os.environ.get("SLURM_JOB_ID")
+    if not job or (rank_info and rank_info.rank):
         return
     kept = checkpoint.find_all(run)
     origin = kept[-1].name if kept else "the beginning"

@@ -45,12 +45,12 @@ def exit_now(code: int = STOPPED) -> NoReturn:
 
 
 class Signals:
-    """Context in which signals only set `received`.
+    """Context in which signals only set `first`.
 
     A signal that an enclosing Signals received, and nobody has acted on, counts here too.
     """
 
-    received = 0  # number of the first signal
+    first = 0  # number of the first signal received; 0 for none
 
     def __enter__(self) -> Signals:
         self._times: dict[int, float] = {}
@@ -58,7 +58,7 @@ class Signals:
         if threading.current_thread() is threading.main_thread():  # others may not handle signals
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
             outer = getattr(self._before[SIGNALS[0]], "__self__", None)
-            self.received = outer.received if isinstance(outer, Signals) else 0
+            self.first = outer.first if isinstance(outer, Signals) else 0
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,11 +70,11 @@ class Signals:
         if now - self._times.setdefault(number, now) > SAME:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        if not self.received and distributed.current().rank == 0:
+        if not self.first and distributed.current().rank == 0:
             name = signal.Signals(number).name
             message = "checkpointing after this step, then exiting; send again to exit now"
             os.write(2, f"{name} received: {message}\n".encode())
-        self.received = self.received or number
+        self.first = self.first or number
 
 
 class Vote:

@@ -87,7 +87,7 @@ class Hooks:
         """Log, save and evaluate as is due, and stop if ranks agreed to."""
         state, train = self._state, self._state.config.train
         self._losses.end_step(state.step)
-        signal, save_step = self._vote.exchange(self._signals.received, self._next_save())
+        signal, save_step = self._vote.exchange(self._signals.first, self._next_save())
         signal = signal if state.step < state.steps else 0  # nothing is left to stop
         epoch_ends = state.step % state.steps_per_epoch == 0
         if self._is_logged(state.step):

@@ -22,7 +22,7 @@ BIASED = "scenes(count=14, size=32, background_bias=0.9)"
 
 def test_scenes_have_the_backgrounds_of_training_or_others(tmp_path: Path):
     found = reliance.variants(helpers_trained.settings(tmp_path, data__train=BIASED))
-    same, swapped = (open_source(found[name].place) for name in (SAME, SWAPPED))
+    same, swapped = (open_source(found[name].data) for name in (SAME, SWAPPED))
     assert same.name == "scenes(count=6, seed=1, background_bias=0.9, size=32)"
     assert swapped.name == "scenes(count=6, seed=1, swap_backgrounds=True, size=32)"
     assert found[ALONE].place == found[SAME].place
@@ -49,7 +49,7 @@ def test_other_data_is_cut_out_by_its_masks(tmp_path: Path):
     config = helpers_trained.settings(tmp_path)
     config.data.test = "photos"
     found = reliance.variants(config)
-    assert {it.place for it in found.values()} == {"photos"}
+    assert {test_set.data for test_set in found.values()} == {"photos"}
     pastes = [found[name].recipe.views[0].paste for name in (SAME, SWAPPED, ALONE)]
     assert pastes == [None, CopyPaste(1.0, "images", 0.0), CopyPaste(1.0, "grey", 0.0)]
 

@@ -98,11 +98,11 @@ run_command(main)
 def test_the_first_signal_is_kept_and_handlers_are_restored():
     before = signal.getsignal(signal.SIGUSR1)
     with signals.Signals() as received:
-        assert not received.received
+        assert not received.first
         for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1):  # in less than a second
             os.kill(os.getpid(), number)
-        assert received.received == signal.SIGUSR1
-        assert signals.Vote().exchange(received.received, 7) == (signal.SIGUSR1, 7)
+        assert received.first == signal.SIGUSR1
+        assert signals.Vote().exchange(received.first, 7) == (signal.SIGUSR1, 7)
     assert signal.getsignal(signal.SIGUSR1) is before
 
 
@@ -113,7 +113,7 @@ def test_the_same_signal_again_ends_the_process(tmp_path: Path):
         signals.SAME = 0.0
         with signals.Signals() as received:
             os.kill(os.getpid(), signal.SIGTERM)
-            print(int(received.received), flush=True)
+            print(int(received.first), flush=True)
             time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)
