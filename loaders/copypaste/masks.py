@@ -35,7 +35,7 @@ from patchmill.loaders.common.errors import MillError
 
 if TYPE_CHECKING:
     from patchmill.loaders.copypaste.mask_file import MaskFile
-    from patchmill.loaders.sources import Masked, Source
+    from patchmill.loaders.sources import MaskedSource, Source
 
 log = logging.getLogger("patchmill")
 
@@ -82,7 +82,7 @@ class Masks:
         self,
         name: str,
         fingerprint: str,
-        store: Masked | MaskFile,
+        store: MaskedSource | MaskFile,
         estimator: Mapping[str, Any] | None = None,
     ) -> None:
         from patchmill.loaders.copypaste.mask_file import MaskFile
@@ -143,7 +143,7 @@ class Masks:
 
 
 def _cached_foreground(
-    compute: Callable[[int], float | None], store: Masked | MaskFile
+    compute: Callable[[int], float | None], store: MaskedSource | MaskFile
 ) -> Callable[[int], float | None]:
     """Memoise `compute`: in 4 bytes per sample, or the latest samples of a stream."""
     if not hasattr(store, "__len__"):
@@ -183,7 +183,7 @@ def source_masks(source: Source, method: str | None = None) -> Masks | None:
     """Masks stored in the data itself."""
     if not getattr(source, "masked", False):
         return None
-    masked: Masked = source  # type: ignore[assignment]  # `masked` says that it is one
+    masked: MaskedSource = source  # type: ignore[assignment]  # `masked` says that it is one
     masks = Masks(source.name, source.fingerprint, masked, _recorded_estimator(source))
     _warn_of_other_estimator(masks, method)
     return masks

@@ -74,7 +74,7 @@ class Source(SimpleSource, Protocol):
         ...
 
 
-class Masked(Source, Protocol):
+class MaskedSource(Source, Protocol):
     """A source with foreground masks."""
 
     def mask(self, index: int) -> np.ndarray | None:

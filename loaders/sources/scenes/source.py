@@ -127,7 +127,7 @@ def _check(
             raise MillError(f"scenes: {problem}")
 
 
-# ------------------------------------------------------------------------------------- the parts
+# --------------------------------------------------------------------------------- the cached parts
 
 
 def _open_parts(folder: Path, count: int, settings: SceneSettings) -> list[columns.Columns]:
