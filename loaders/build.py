@@ -110,7 +110,7 @@ def build(
         source=source,
         ledger=opened_ledger,
         seed=seed,
-        laws=draw.laws(recipe),
+        laws=draw.law_table(recipe),
         targets=draw.targets(recipe),
         device=device,
         dtype=dtype,

@@ -154,7 +154,7 @@ class Views:
 
     def __init__(self, recipe: Recipe) -> None:
         targets = draw.targets(recipe)
-        self._laws = draw.laws(recipe)
+        self._laws = draw.law_table(recipe)
         self._rows = np.zeros(len(self._laws), ROW)
         self._slots = render.slots(targets, _KEPT_SAMPLES, as_bytes=False)
         self._largest = max(target.size for target in targets)

@@ -35,11 +35,11 @@ ROW = np.dtype(
         ("solarise", "i4"),
         ("fallback", "i4"),  # 1 where rejection sampling of the crop gave up and used its fallback
         ("paste", "i4"),  # kind of background: PASTE_NEVER, ON_GREY, ON_TEXTURE or ON_IMAGE
-        ("ground", "i4"),  # the background's grey level, 0 to 254, or its texture's seed
-        ("soft", "f4"),  # blur sigma of the mask in source pixels; 0 for none
+        ("background", "i4"),  # the background's grey level, 0 to 254, or its texture's seed
+        ("mask_sigma", "f4"),  # blur sigma of the mask in source pixels; 0 for none
         # Position of the image on a background image: fraction of the free room, 0 to 0.5.
-        ("ground_y", "f4"),
-        ("ground_x", "f4"),
+        ("background_y", "f4"),
+        ("background_x", "f4"),
     ]
 )
 

@@ -52,10 +52,10 @@ def paste(
             return view
         background = resample_background(background_image, row, y_axis, x_axis)
     elif kind == decisions.ON_TEXTURE:
-        background = texture(int(row["ground"]), y_axis.pixel, x_axis.pixel)
+        background = texture(int(row["background"]), y_axis.pixel, x_axis.pixel)
     else:
-        background = torch.tensor(row["ground"] / 255, dtype=torch.float32)
-    alpha = background_alpha(mask, float(row["soft"]), y_axis, x_axis)
+        background = torch.tensor(row["background"] / 255, dtype=torch.float32)
+    alpha = background_alpha(mask, float(row["mask_sigma"]), y_axis, x_axis)
     return alpha * background + (1 - alpha) * view
 
 
@@ -81,14 +81,14 @@ def resample_background(image: np.ndarray, row: np.void, y_axis: Axis, x_axis: A
     """Resample a background image [h, w, 3] at the view's pixels.
 
     It is enlarged until it covers the pasted image, whose corner then lies at a fraction
-    (ground_y, ground_x), 0 to 0.5, of the room that is left.
+    (background_y, background_x), 0 to 0.5, of the room that is left.
     """
     height, width = image.shape[:2]
     zoom = max(y_axis.length / height, x_axis.length / width, 1.0)
     matrices = []
     for axis, length, fraction in (
-        (y_axis, height, float(row["ground_y"])),
-        (x_axis, width, float(row["ground_x"])),
+        (y_axis, height, float(row["background_y"])),
+        (x_axis, width, float(row["background_x"])),
     ):
         corner = fraction * (zoom * length - axis.length)
         matrices.append(weights(length, (corner + axis.centre) / zoom, axis.step / zoom, 0.0))

@@ -1,8 +1,8 @@
-"""Every random decision about every view, drawn before a pixel is touched.
+"""Draw the plan of a batch: every random decision about every view, as decision rows.
 
-A draw is a pure function of (seed, epoch, sample id, view, operation): Philox under the seed, at
-the counter (id low, id high, epoch, view << 16 | operation << 8 | attempt). So batches, workers,
-ranks, devices and the order of work cannot change it. The laws are torchvision's.
+A draw is a pure function of (seed, epoch, sample id, view, operation): Philox with the seed as key
+and (id low, id high, epoch, view << 16 | operation << 8 | attempt) as counter. Batches, workers,
+ranks, devices and the order of work cannot change it. The distributions are torchvision's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from patchmill.kernels.common.jit import jit_ieee
 from patchmill.kernels.views.decisions import GREY_NEVER, NO_JITTER, ON_GREY, PASTE_NEVER, ROW
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.plan import philox
-from patchmill.loaders.plan.laws import AUTO_RADIUS, CROP, SHIFT, SQUARE, WINDOW, laws, targets
+from patchmill.loaders.plan.laws import AUTO_RADIUS, CROP, SHIFT, SQUARE, WINDOW, law_table, targets
 from patchmill.loaders.recipe import Recipe
 
 __all__ = [
@@ -28,21 +28,21 @@ __all__ = [
     "background_id",
     "draw",
     "draw_into",
-    "laws",
+    "law_table",
     "targets",
 ]
 
 MAX_SIDE = 131_071  # keeps side * short_side within int32
 
-# Operations, as they stand in the counter: changing one changes every draw.
-_TRY = 0  # to 9: torchvision's ten tries at a crop; the attempt counts redraws for want of overlap
-_CORNER = 10  # of the crop whose redraws all failed
-_PLACE = 16  # flip, turns, corner of a window
+# Operations, part of the counter: changing one changes every draw.
+_CROP = 0  # to 9: torchvision's ten tries at a crop; the attempt counts redraws for overlap
+_CORNER = 10  # corner of a crop whose redraws all failed
+_PLACEMENT = 16  # flip, turns, corner of a window
 _COLOUR = 17  # whether to jitter, in which order, whether to turn grey
 _FACTORS = 18  # brightness, contrast, saturation, hue
-_FINISH = 19  # whether to blur, sigma, whether to solarise
-_PASTE = 20  # whether to paste, the background's level or seed, whether to soften the mask
-_GROUND = 21  # where the image lies on its background
+_BLUR = 19  # whether to blur, sigma, whether to solarise
+_PASTE = 20  # whether to paste, the background's level or seed, whether to blur the mask
+_BACKGROUND_POSITION = 21  # position of the image on a background image
 _BACKGROUND = 22  # which images may be the background, for all views alike
 
 Stream = tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]
@@ -56,9 +56,9 @@ _ORDERS = np.array(
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The decisions for a batch of images."""
+    """The decision rows of a batch of images."""
 
-    rows: np.ndarray  # [N, V] of ROW: groups in recipe order, view after view, cells row by row
+    rows: np.ndarray  # [N, V] of ROW: groups in recipe order, view by view, cells row by row
     recipe: Recipe
     shapes: np.ndarray  # [N, 2] int32: height and width of the images
 
@@ -79,10 +79,10 @@ def draw(
     ids: Sequence[int] | np.ndarray,
     shapes: Sequence[tuple[int, int]] | np.ndarray,
 ) -> Plan:
-    """The plan for the samples `ids`, whose images have the given (height, width) shapes."""
+    """The plan for samples `ids` whose images have these (height, width) shapes."""
     ids, shapes = np.asarray(ids), np.asarray(shapes)
     _check(seed, epoch, ids, shapes)
-    table = laws(recipe)
+    table = law_table(recipe)
     rows = np.empty((len(ids), len(table)), ROW)
     shapes = np.ascontiguousarray(shapes.reshape(-1, 2), np.int32)
     _draw(table, np.uint64(seed), np.uint64(epoch), ids.astype(np.int64), shapes, rows)
@@ -106,8 +106,8 @@ def _check(seed: int, epoch: int, ids: np.ndarray, shapes: np.ndarray) -> None:
         ("sample ids", ids, 0, 2**62),
         ("the height and width of an image", shapes, 1, MAX_SIDE),
     ):
-        whole = values.dtype.kind in "iu"
-        for wrong in values[(values < low) | (values > high)] if whole else values.ravel():
+        integers = values.dtype.kind in "iu"
+        for wrong in values[(values < low) | (values > high)] if integers else values.ravel():
             raise MillError(f"{name} must be whole numbers from {low} to {high}, not {wrong}")
 
 
@@ -121,10 +121,9 @@ def draw_into(
     width: int,
     rows: np.ndarray,
 ) -> None:
-    """Draw the views of one image: `rows` [V] of ROW, `laws` [V] from `laws(recipe)`.
+    """Draw the decision rows of one image into `rows` [V]; `laws` is `law_table(recipe)`.
 
-    For threads that have just decoded the image: nothing is checked and nothing is allocated. Pass
-    the seed as np.uint64, for Numba takes a Python int to be signed.
+    Checks and allocates nothing. Pass the seed as np.uint64: Numba takes a Python int as signed.
     """
     stream = _stream(np.uint64(seed), np.uint64(epoch), np.int64(id))
     _draw_image(laws, stream, np.int64(height), np.int64(width), rows)
@@ -166,7 +165,7 @@ def _draw(
 
 @jit_ieee
 def _stream(seed: np.uint64, epoch: np.uint64, id: int) -> Stream:
-    """All of a draw's counter and key that is common to an image."""
+    """The part of counter and key that is common to all draws of an image."""
     id_low, id_high = philox.halves(id)
     seed_low, seed_high = philox.halves(seed)
     return id_low, id_high, epoch, seed_low, seed_high
@@ -178,12 +177,12 @@ def _draw_image(
 ) -> None:
     for view in range(laws.size):
         if laws[view].lead == view:
-            _place(stream, laws[view], view, height, width, rows)
+            _placement(stream, laws[view], view, height, width, rows)
             _paste(stream, laws[view], view, rows[view])
         else:
-            _place_cell(laws[view], rows[laws[view].lead], rows[view])
+            _placement_of_cell(laws[view], rows[laws[view].lead], rows[view])
         _colour(stream, laws[view], view, rows[view])
-        _finish(stream, laws[view], view, rows[view])
+        _blur_and_solarise(stream, laws[view], view, rows[view])
 
 
 @jit_ieee
@@ -199,10 +198,12 @@ def _happens(word: np.uint64, chance: float) -> bool:
 
 
 @jit_ieee
-def _place(stream: Stream, law: Any, view: int, height: int, width: int, rows: np.ndarray) -> None:
-    """Box, virtual resize, window, flip and turns of a view that is not a later cell of a grid."""
+def _placement(
+    stream: Stream, law: Any, view: int, height: int, width: int, rows: np.ndarray
+) -> None:
+    """Draw box, virtual resize, window, flip and turns; of a grid, for its first cell."""
     row = rows[view]
-    flip, turns, y, x = _words(stream, view, _PLACE, 0)
+    flip, turns, y, x = _words(stream, view, _PLACEMENT, 0)
     row.flip = _happens(flip, law.flip)
     row.turns = philox.below(turns, 4) if law.turns else 0
     row.fallback = 0
@@ -236,42 +237,45 @@ def _place(stream: Stream, law: Any, view: int, height: int, width: int, rows: n
 
 
 @jit_ieee
-def _place_cell(law: Any, lead: Any, row: Any) -> None:
-    """A cell of the grid that begins at `lead`. A flip mirrors the grid: columns run backwards."""
+def _placement_of_cell(law: Any, lead: Any, row: Any) -> None:
+    """Placement of a grid's cell from its first cell `lead`; a flip reverses the columns."""
     row.flip, row.turns, row.fallback = lead.flip, lead.turns, lead.fallback
     row.box_y, row.box_x, row.box_h, row.box_w = lead.box_y, lead.box_x, lead.box_h, lead.box_w
     row.full_h, row.full_w = lead.full_h, lead.full_w
     row.win_y = lead.win_y + law.cell_y
     row.win_x = lead.win_x + (-law.cell_x if lead.flip else law.cell_x)
-    row.paste, row.ground, row.soft = lead.paste, lead.ground, lead.soft
-    row.ground_y, row.ground_x = lead.ground_y, lead.ground_x
+    row.paste, row.background, row.mask_sigma = lead.paste, lead.background, lead.mask_sigma
+    row.background_y, row.background_x = lead.background_y, lead.background_x
 
 
 @jit_ieee
 def _paste(stream: Stream, law: Any, view: int, row: Any) -> None:
-    row.paste, row.ground, row.soft = PASTE_NEVER, 0, 0.0
-    row.ground_y, row.ground_x = 0.0, 0.0
+    row.paste, row.background, row.mask_sigma = PASTE_NEVER, 0, 0.0
+    row.background_y, row.background_x = 0.0, 0.0
     if law.paste == 0:
         return
-    paste, ground, soften, _ = _words(stream, view, _PASTE, 0)
+    paste, background, mask_blur, _ = _words(stream, view, _PASTE, 0)
     if _happens(paste, law.paste):
-        row.paste = law.ground
-        row.ground = philox.below(ground, 255 if law.ground == ON_GREY else 2**31)
-        row.soft = law.soft if _happens(soften, law.soften) else 0.0
-        y, x, _, _ = _words(stream, view, _GROUND, 0)
-        row.ground_y, row.ground_x = philox.uniform(y, 0.0, 0.5), philox.uniform(x, 0.0, 0.5)
+        row.paste = law.background
+        row.background = philox.below(background, 255 if law.background == ON_GREY else 2**31)
+        row.mask_sigma = law.mask_sigma if _happens(mask_blur, law.mask_blur) else 0.0
+        y, x, _, _ = _words(stream, view, _BACKGROUND_POSITION, 0)
+        row.background_y, row.background_x = (
+            philox.uniform(y, 0.0, 0.5),
+            philox.uniform(x, 0.0, 0.5),
+        )
 
 
 @jit_ieee
 def _crop(stream: Stream, law: Any, view: int, height: int, width: int, rows: np.ndarray) -> None:
     row = rows[view]
-    need = law.overlap * (height * width)
+    least = law.overlap * (height * width)
     for redraw in range(_REDRAWS + 1):
         y, x, h, w, fallback = _resized_crop(stream, law, view, redraw, height, width)
-        if _overlaps(y, x, h, w, rows, law.anchors, need):
+        if _overlaps(y, x, h, w, rows, law.anchors, least):
             break
     else:
-        y, x = _overlapping_corner(stream, view, h, w, height, width, rows, law.anchors, need)
+        y, x = _overlapping_corner(stream, view, h, w, height, width, rows, law.anchors, least)
         fallback = 1
     row.box_y, row.box_x, row.box_h, row.box_w, row.fallback = y, x, h, w, fallback
 
@@ -280,9 +284,9 @@ def _crop(stream: Stream, law: Any, view: int, height: int, width: int, rows: np
 def _resized_crop(
     stream: Stream, law: Any, view: int, redraw: int, height: int, width: int
 ) -> tuple[int, int, int, int, int]:
-    """torchvision.transforms.RandomResizedCrop.get_params: y, x, h, w, and 1 for its fallback."""
+    """torchvision's RandomResizedCrop.get_params: y, x, h, w, and 1 if it used its fallback."""
     for attempt in range(_TRIES):
-        area, ratio, y, x = _words(stream, view, _TRY + attempt, redraw)
+        area, ratio, y, x = _words(stream, view, _CROP + attempt, redraw)
         target = height * width * philox.uniform(area, law.area[0], law.area[1])
         aspect = math.exp(philox.uniform(ratio, law.log_ratio[0], law.log_ratio[1]))
         w = int(np.rint(math.sqrt(target * aspect)))
@@ -298,13 +302,13 @@ def _resized_crop(
 
 
 @jit_ieee
-def _overlaps(y: int, x: int, h: int, w: int, rows: np.ndarray, anchors: int, need: float) -> bool:
-    """Whether the box has more than `need` pixels in common with each of the first rows' boxes."""
+def _overlaps(y: int, x: int, h: int, w: int, rows: np.ndarray, anchors: int, least: float) -> bool:
+    """True if the box shares more than `least` pixels with each of the first `anchors` boxes."""
     for i in range(anchors):
         a = rows[i]
         tall = min(y + h, a.box_y + a.box_h) - max(y, a.box_y)
         wide = min(x + w, a.box_x + a.box_w) - max(x, a.box_x)
-        if tall <= 0 or wide <= 0 or tall * wide <= need:
+        if tall <= 0 or wide <= 0 or tall * wide <= least:
             return False
     return True
 
@@ -319,12 +323,12 @@ def _overlapping_corner(
     width: int,
     rows: np.ndarray,
     anchors: int,
-    need: float,
+    least: float,
 ) -> tuple[int, int]:
-    """A corner drawn from a window of corners at which an h x w box overlaps every anchor enough.
+    """Draw a corner such that an h x w box overlaps every anchor enough.
 
-    The overlap asked for is split evenly between the two axes. An axis on which no corner will do
-    puts the box half way between the anchors instead.
+    The required overlap is split evenly between the axes. On an axis without such a corner, the box
+    is centred between the anchors.
     """
     word_y, word_x, _, _ = _words(stream, view, _CORNER, 0)
     top, bottom, left, right = 0, height - h, 0, width - w
@@ -332,7 +336,7 @@ def _overlapping_corner(
     for i in range(anchors):
         a = rows[i]
         tall, wide = min(h, a.box_h), min(w, a.box_w)
-        share = math.sqrt(need / (tall * wide))
+        share = math.sqrt(least / (tall * wide))
         dy, dx = min(int(share * tall) + 1, tall), min(int(share * wide) + 1, wide)
         top, bottom = max(top, a.box_y + dy - h), min(bottom, a.box_y + a.box_h - dy)
         left, right = max(left, a.box_x + dx - w), min(right, a.box_x + a.box_w - dx)
@@ -363,8 +367,8 @@ def _colour(stream: Stream, law: Any, view: int, row: Any) -> None:
 
 
 @jit_ieee
-def _finish(stream: Stream, law: Any, view: int, row: Any) -> None:
-    blur, sigma, solarise, _ = _words(stream, view, _FINISH, 0)
+def _blur_and_solarise(stream: Stream, law: Any, view: int, row: Any) -> None:
+    blur, sigma, solarise, _ = _words(stream, view, _BLUR, 0)
     row.solarise = _happens(solarise, law.solarise)
     row.sigma, row.radius = 0.0, 0
     if _happens(blur, law.blur):

@@ -1,6 +1,7 @@
-"""A recipe as a table that code compiled by numba can read: one law for each view of an image.
+"""Compile a recipe to a law table for Numba: one LAW per view, the distributions to draw from.
 
-Here knobs become numbers: ranges from strengths, logarithms of ratios, one probability per view.
+Settings become numbers: strengths become ranges, ratios logarithms, and every view gets its own
+probabilities.
 """
 
 from __future__ import annotations
@@ -35,52 +36,52 @@ from patchmill.loaders.recipe import (
 )
 
 CROP, WINDOW, SHIFT, FIXED, SQUARE = range(5)
-AUTO_RADIUS = -1  # the blur reaches as far as three sigma
-GROUNDS = {"grey": ON_GREY, "texture": ON_TEXTURE, "images": ON_IMAGE}
+AUTO_RADIUS = -1  # of a blur whose taps reach three sigma
+BACKGROUND_KINDS = {"grey": ON_GREY, "texture": ON_TEXTURE, "images": ON_IMAGE}
 
 LAW = np.dtype(
     [
         ("kind", "i4"),
-        ("lead", "i4"),  # the view whose placement this one shares: itself, or cell 0 of its grid
-        ("cell_y", "i4"),  # offset of the cell within its grid's view, in output pixels
+        ("lead", "i4"),  # index of the view that draws the placement: itself, or cell 0 of its grid
+        ("cell_y", "i4"),  # offset of the cell in the view that its grid cuts, in output pixels
         ("cell_x", "i4"),
-        ("last_x", "i4"),  # offset of the rightmost column
-        ("view_h", "i4"),  # the view, or the view that a grid cuts into cells
+        ("last_x", "i4"),  # offset of the grid's rightmost column
+        ("view_h", "i4"),  # size of the view, or of the view that a grid cuts into cells
         ("view_w", "i4"),
         ("short_side", "i4"),
         ("pad", "i4"),
-        ("at_y", "f8"),  # of FIXED and SQUARE: where the window lies, as a share of the room
+        ("at_y", "f8"),  # of FIXED and SQUARE: position, as a fraction of the free room
         ("at_x", "f8"),
-        ("anchors", "i4"),  # the crop must overlap with that many rows at the head of the table
-        ("overlap", "f8"),  # in more than this share of the image's area
-        ("area", "f8", 2),  # share of the image
+        ("anchors", "i4"),  # number of views, from the first, that the crop must overlap
+        ("overlap", "f8"),  # least overlap, as a share of the image's area
+        ("area", "f8", 2),  # range of the share of the image
         ("ratio", "f8", 2),
         ("log_ratio", "f8", 2),
-        ("flip", "f8"),  # probabilities
+        ("flip", "f8"),  # probability, as are the fields to mask_blur
         ("jitter", "f8"),
         ("grey", "f8"),
         ("blur", "f8"),
         ("solarise", "f8"),
         ("paste", "f8"),
-        ("soften", "f8"),
-        ("brightness", "f8", 2),
+        ("mask_blur", "f8"),
+        ("brightness", "f8", 2),  # range, as are the fields to sigma
         ("contrast", "f8", 2),
         ("saturation", "f8", 2),
         ("hue", "f8", 2),
         ("sigma", "f8", 2),
-        ("soft", "f8"),  # sigma of a softened mask, in source pixels
-        ("radius", "i4"),
-        ("turns", "i4"),  # whether the view is turned
-        ("grey_when", "i4"),
-        ("ground", "i4"),  # what is behind a paste
+        ("mask_sigma", "f8"),  # of the mask's blur, in source pixels
+        ("radius", "i4"),  # taps of the blur on either side, or AUTO_RADIUS
+        ("turns", "i4"),  # 1 to draw a number of quarter turns
+        ("grey_when", "i4"),  # GREY_FIRST or GREY_LAST
+        ("background", "i4"),  # of a paste: ON_GREY, ON_TEXTURE or ON_IMAGE
     ],
     align=True,
 )
 
 
 @functools.lru_cache(maxsize=256)
-def laws(recipe: Recipe) -> np.ndarray:
-    """The recipe's law table, one LAW for each view in the order of a batch; read-only."""
+def law_table(recipe: Recipe) -> np.ndarray:
+    """The recipe's law table [V] of LAW, read-only: views in the order of a batch."""
     table = np.zeros(recipe.total, LAW)
     start = 0
     for group in recipe.views:
@@ -94,7 +95,7 @@ def laws(recipe: Recipe) -> np.ndarray:
 
 
 def targets(recipe: Recipe) -> tuple[Target, ...]:
-    """The tensors that a batch of this recipe fills, in recipe order."""
+    """The output tensors of a batch, one for each view group, in recipe order."""
     return tuple(
         Target(v.name, v.total, v.size, v.interpolation == "bicubic", v.mean, v.std)
         for v in recipe.views
@@ -166,5 +167,6 @@ def _fill_blur(law: np.ndarray, blur: Blur, view: int) -> None:
 
 
 def _fill_paste(law: np.ndarray, paste: CopyPaste, view: int) -> None:
-    law["paste"], law["ground"] = chance_of(paste.p, view), GROUNDS[paste.background]
-    law["soften"], law["soft"] = paste.blur_p, paste.blur_sigma
+    law["paste"] = chance_of(paste.p, view)
+    law["background"] = BACKGROUND_KINDS[paste.background]
+    law["mask_blur"], law["mask_sigma"] = paste.blur_p, paste.blur_sigma

@@ -93,7 +93,7 @@ def composite(image: np.ndarray, rows: np.ndarray, pasting: Pasting) -> np.ndarr
     row["box_h"], row["box_w"] = image.shape[:2]
     row["full_h"] = row["full_w"] = _SIDE
     row["order"], row["grey"] = NO_JITTER, GREY_NEVER
-    for name in ("paste", "ground", "soft", "ground_y", "ground_x"):
+    for name in ("paste", "background", "mask_sigma", "background_y", "background_x"):
         row[name] = pasted[0][name]
     target = Target("whole", 1, _SIDE, False, (0, 0, 0), (1, 1, 1))
     planes, grounds = [pasting.mask.usable], [pasting.companion]

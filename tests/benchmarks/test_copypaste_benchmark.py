@@ -16,7 +16,7 @@ from patchmill.loaders import presets
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources import open_source
 
-FIELDS = {"paste", "ground", "soft", "ground_y", "ground_x"}
+FIELDS = {"paste", "background", "mask_sigma", "background_y", "background_x"}
 
 
 @pytest.fixture(autouse=True)

@@ -75,7 +75,7 @@ def paste(height, width, mask, background, row, size, reverse_x, reverse_y, plan
     minus_alpha = raw.view(np.int16)
     mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_alpha, scratch)
     if kind == ON_GREY:
-        composite_level(np.int16(row.ground * LEVEL), minus_alpha, size, planes)
+        composite_level(np.int16(row.background * LEVEL), minus_alpha, size, planes)
         return
     raw, scratch = carve(scratch, 2 * 3 * pixels)
     pasted = raw.view(np.int16)
@@ -128,11 +128,11 @@ def mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_al
     raw, scratch = carve(scratch, 4 * 2 * size)
     workspace = raw.view(np.float32)
     weight_y, scratch = mask_taps(
-        mask.shape[0], height, row.box_y, row.box_h, row.full_h, row.win_y, size, row.soft,
+        mask.shape[0], height, row.box_y, row.box_h, row.full_h, row.win_y, size, row.mask_sigma,
         reverse_y, begin_y, count_y, workspace, scratch,
     )  # fmt: skip
     weight_x, scratch = mask_taps(
-        mask.shape[1], width, row.box_x, row.box_w, row.full_w, row.win_x, size, row.soft,
+        mask.shape[1], width, row.box_x, row.box_w, row.full_w, row.win_x, size, row.mask_sigma,
         reverse_x, begin_x, count_x, workspace, scratch,
     )  # fmt: skip
     start, stop = source_range(begin_x, count_x)
@@ -177,7 +177,7 @@ def mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_al
 
 @jit
 def mask_taps(
-    length, side, box, box_side, full, first, size, soft, reverse,
+    length, side, box, box_side, full, first, size, mask_sigma, reverse,
     begins, counts, workspace, scratch,
 ):  # fmt: skip
     """Taps along a mask side of `length` that covers an image side of `side`; allocates weights.
@@ -187,8 +187,8 @@ def mask_taps(
     ratio = length / side
     step = box_side / full * ratio
     unit, kernel = max(step, 1.0), BILINEAR
-    if soft > 0:
-        unit, kernel = np.sqrt(3.0 * (soft * ratio) ** 2 + 0.5 * unit * unit), SPLINE
+    if mask_sigma > 0:
+        unit, kernel = np.sqrt(3.0 * (mask_sigma * ratio) ** 2 + 0.5 * unit * unit), SPLINE
     raw, scratch = carve(scratch, 4 * size * min(max_taps(unit, kernel), length))
     weights = raw.view(np.float32)
     filter_taps(
@@ -206,8 +206,8 @@ def resample_background(height, width, image, row, size, reverse_x, reverse_y, p
     """Resample the part of the background image behind the view, enlarged to cover the image."""
     background_height, background_width = image.shape[0], image.shape[1]
     zoom = max(max(height / background_height, width / background_width), 1.0)
-    y = (row.box_y + row.ground_y * (zoom * background_height - height)) / zoom
-    x = (row.box_x + row.ground_x * (zoom * background_width - width)) / zoom
+    y = (row.box_y + row.background_y * (zoom * background_height - height)) / zoom
+    x = (row.box_x + row.background_x * (zoom * background_width - width)) / zoom
     step_y, step_x = row.box_h / row.full_h / zoom, row.box_w / row.full_w / zoom
     resample(
         image, BILINEAR, size, pasted, scratch,
@@ -219,7 +219,7 @@ def resample_background(height, width, image, row, size, reverse_x, reverse_y, p
 @jit
 def texture(row, size, reverse_x, reverse_y, pasted, scratch):
     """Fill `pasted` with `reference_paste.texture`, in wrapping int16 arithmetic."""
-    first_colour, last_colour = hash32(row.ground, 4), hash32(row.ground, 5)
+    first_colour, last_colour = hash32(row.background, 4), hash32(row.background, 5)
     zoom, pitch = first_colour >> 24 & 3, plane_pitch(size)
     raw, scratch = carve(scratch, 2 * 4 * pitch)
     ramps = raw.view(np.int16)  # phase of each of the four waves along a row
@@ -227,7 +227,7 @@ def texture(row, size, reverse_x, reverse_y, pasted, scratch):
     parameters = raw.view(np.int16)
     start, slope, bend = parameters[:4], parameters[4:8], parameters[8:12]
     for octave in range(4):
-        bits = hash32(row.ground, octave)
+        bits = hash32(row.background, octave)
         octave_shift = octave + zoom
         start[octave], bend[octave] = (bits >> 20 & 255) << 8, bits >> 28
         slope[octave] = ((bits >> 10 & 1023) - 512) << octave_shift

@@ -26,8 +26,8 @@ FLIP, TURNS, GREY, SOLARISE = _field("flip"), _field("turns"), _field("grey"), _
 ORDER, BRIGHTNESS, CONTRAST = _field("order"), _field("brightness"), _field("contrast")
 SATURATION, HUE = _field("saturation"), _field("hue")
 BLUR_SIGMA, BLUR_RADIUS = _field("sigma"), _field("radius")
-PASTE, BACKGROUND, MASK_SIGMA = _field("paste"), _field("ground"), _field("soft")
-BACKGROUND_Y, BACKGROUND_X = _field("ground_y"), _field("ground_x")
+PASTE, BACKGROUND, MASK_SIGMA = _field("paste"), _field("background"), _field("mask_sigma")
+BACKGROUND_Y, BACKGROUND_X = _field("background_y"), _field("background_x")
 
 SLOT_WORDS = tl.constexpr(SLOT.itemsize // 8)
 GROUP_FIELDS = tl.constexpr(3)

@@ -54,7 +54,7 @@ class MultiView(ViewDecoder):
         ledger: str | Path | None = None,
     ) -> None:
         recipe = load_recipe(recipe)
-        laws, targets = draw.laws(recipe), draw.targets(recipe)
+        laws, targets = draw.law_table(recipe), draw.targets(recipe)
         super().__init__(laws, targets, seed, dtype, channels_last, source)
         self.epoch = -1  # FFCV asks for memory once when it compiles, and then for each epoch
         self._ledger = ledger

@@ -59,9 +59,9 @@ def test_poses_and_windows(kind: int):
     image, background = make_image("photo", 40, 60), make_image("photo", 50, 44, 1)
     poses = [(i & 1, i >> 1) for i in range(8)]
     window = {"full_h": 50, "full_w": 70, "win_y": 20, "win_x": -9}
-    paste = {"paste": kind, "ground": 200, "ground_y": 0.4, "ground_x": 0.1}
+    paste = {"paste": kind, "background": 200, "background_y": 0.4, "background_x": 0.1}
     rows = [
-        make_row(image, 34, flip=flip, turns=turns, soft=turns, **paste, **window)
+        make_row(image, 34, flip=flip, turns=turns, mask_sigma=turns, **paste, **window)
         for flip, turns in poses
     ]
     mask = make_mask("disc", 19, 23)
@@ -72,7 +72,9 @@ def test_poses_and_windows(kind: int):
 def test_masks_and_backgrounds_of_any_shape(shape: tuple[int, int]):
     image, background = make_image("photo", 75, 100), make_image("noise", *shape)
     rows = [
-        make_row(image, 20, paste=kind, ground=9, soft=soft, ground_y=0.5, ground_x=0.3)
+        make_row(
+            image, 20, paste=kind, background=9, mask_sigma=soft, background_y=0.5, background_x=0.3
+        )
         for kind in (ON_GREY, ON_IMAGE)
         for soft in (0.0, 5.0)
     ]
@@ -97,9 +99,9 @@ def test_a_ragged_batch_with_and_without_masks(background: str):
 
 def looks(kind: int) -> list[dict]:
     jitter = {"order": order_of(2, 0, 3, 1), "brightness": 1.3, "contrast": 0.7, "hue": 0.1}
-    paste = {"paste": kind, "ground": 90, "ground_y": 0.2}
+    paste = {"paste": kind, "background": 90, "background_y": 0.2}
     after = [{}, {"flip": 1, "turns": 1, **jitter}, {"sigma": 1.1, "radius": 4, "win_y": 3}]
-    return [paste | {"soft": 5.0 * (i % 2)} | rest for i, rest in enumerate(after)]
+    return [paste | {"mask_sigma": 5.0 * (i % 2)} | rest for i, rest in enumerate(after)]
 
 
 @pytest.mark.parametrize("kind", BACKGROUNDS)
@@ -121,7 +123,7 @@ def test_a_full_mask_changes_no_bit(dtype: torch.dtype, kind: int):
 @pytest.mark.parametrize("soft", [0.0, 5.0])
 def test_an_empty_mask_leaves_nothing_but_the_grey(soft: float):
     image = make_image("noise", 60, 70)
-    row = make_row(image, 34, paste=ON_GREY, ground=201, soft=soft, flip=1, turns=3)
+    row = make_row(image, 34, paste=ON_GREY, background=201, mask_sigma=soft, flip=1, turns=3)
     its = [replace(target(34), mean=(0.0,) * 3, std=(1 / 255,) * 3)]
     made = render([image], np.array([[row]]), its, masks=[np.zeros((37, 29), np.uint8)])["view"]
     torch.testing.assert_close(made, torch.full_like(made, 201), atol=1e-3, rtol=0)
@@ -130,8 +132,8 @@ def test_an_empty_mask_leaves_nothing_but_the_grey(soft: float):
 def test_textures_are_those_of_the_cpu():
     image, mask = make_image("flat", 20, 20), [np.zeros((1, 1), np.uint8)]
     its = [target(16, False, 6)]
-    rows = [make_row(image, 16, paste=ON_TEXTURE, ground=seed, win_x=2) for seed in range(5)]
-    rows.append(make_row(image, 16, paste=ON_TEXTURE, ground=2**31 - 1, full_h=40, win_y=20))
+    rows = [make_row(image, 16, paste=ON_TEXTURE, background=seed, win_x=2) for seed in range(5)]
+    rows.append(make_row(image, 16, paste=ON_TEXTURE, background=2**31 - 1, full_h=40, win_y=20))
     rows = np.array([rows])
     ours = render([image], rows, its, dtype=torch.uint8, masks=mask)["view"]
     theirs = cpu.render([image], rows, its, dtype=torch.uint8, masks=mask)["view"]
@@ -142,7 +144,9 @@ def test_only_masks_and_backgrounds_are_read():
     """At any alignment and row pitch, surrounded by other values."""
     image, mask = make_image("photo", 40, 50), make_mask("noise", 13, 21)
     background = make_image("photo", 30, 31, 2)
-    rows = np.array([[make_row(image, 18, paste=kind, ground=5, soft=3) for kind in BACKGROUNDS]])
+    rows = np.array(
+        [[make_row(image, 18, paste=kind, background=5, mask_sigma=3) for kind in BACKGROUNDS]]
+    )
     its = [target(18, False, 3)]
     expected = render([image], rows, its, masks=[mask], backgrounds=[background])["view"]
     for start, pad in ((1, 0), (3, 5)):

@@ -77,9 +77,9 @@ def render_one(rng: np.random.Generator, shrunk: bool) -> None:
         render.render_image(pixels, rows, table, 0, half, channels_last, out, scratch.bytes)
         return
 
-    rows["paste"], rows["ground"] = rng.integers(1, 4), rng.integers(255)
-    rows["soft"] = rng.uniform(0.1, 50) * rng.integers(2)
-    rows["ground_y"], rows["ground_x"] = rng.uniform(0, 0.5, 2)
+    rows["paste"], rows["background"] = rng.integers(1, 4), rng.integers(255)
+    rows["mask_sigma"] = rng.uniform(0.1, 50) * rng.integers(2)
+    rows["background_y"], rows["background_x"] = rng.uniform(0, 0.5, 2)
     (mask_h, mask_w), (back_h, back_w) = (SIDES[i] for i in rng.integers(len(SIDES), size=2))
     plane = make_mask(MASKS[rng.integers(len(MASKS))], mask_h, mask_w)
     other = make_image(KINDS[rng.integers(len(KINDS))], back_h, back_w)

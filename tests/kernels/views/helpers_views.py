@@ -205,10 +205,10 @@ def pastes(draw: st.DrawFn) -> dict[str, float]:
     share = st.floats(0, 0.5, width=32)
     return {
         "paste": kind,
-        "ground": draw(st.integers(0, 254 if kind == ON_GREY else 2**31 - 1)),
-        "soft": draw(st.sampled_from([0.0, 5.0]) | st.floats(0.125, 50, width=32)),
-        "ground_y": draw(share),
-        "ground_x": draw(share),
+        "background": draw(st.integers(0, 254 if kind == ON_GREY else 2**31 - 1)),
+        "mask_sigma": draw(st.sampled_from([0.0, 5.0]) | st.floats(0.125, 50, width=32)),
+        "background_y": draw(share),
+        "background_x": draw(share),
     }
 
 

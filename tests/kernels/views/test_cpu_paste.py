@@ -61,10 +61,10 @@ def test_any_paste_of_any_view(case: PasteCase):
 def test_every_pose_of_plain_and_partly_black_views(size: int, turns: int, flip: int, kind: int):
     image, background = make_image("photo", 50, 71), make_image("photo", 40, 90, 1)
     wide = {"full_h": 2 * size, "full_w": 3 * size, "win_y": size + 2, "win_x": -size // 2}
-    paste = {"paste": kind, "ground": 77, "ground_y": 0.4, "ground_x": 0.1}
+    paste = {"paste": kind, "background": 77, "background_y": 0.4, "background_x": 0.1}
     for window in ({}, {"win_y": -3, "win_x": 2}, wide):
         for soft in (0.0, 5.0):
-            row = make_row(image, size, flip=flip, turns=turns, soft=soft, **paste, **window)
+            row = make_row(image, size, flip=flip, turns=turns, mask_sigma=soft, **paste, **window)
             mask = make_mask("disc", 19, 23)
             assert_same([image], np.array([[row]]), [target(size)], [mask], [background])
 
@@ -74,7 +74,15 @@ def test_every_pose_of_plain_and_partly_black_views(size: int, turns: int, flip:
 def test_masks_and_backgrounds_of_any_shape(shape: tuple[int, int], kind: int):
     image, background = make_image("photo", 375, 500), make_image("noise", *shape)
     for soft in (0.0, 5.0, 50.0):
-        row = make_row(image, 64, paste=kind, ground=200, soft=soft, ground_y=0.5, ground_x=0.3)
+        row = make_row(
+            image,
+            64,
+            paste=kind,
+            background=200,
+            mask_sigma=soft,
+            background_y=0.5,
+            background_x=0.3,
+        )
         for mask in (make_mask("noise", *shape), make_mask("checks", *shape)):
             assert_same([image], np.array([[row]]), [target(64, True)], [mask], [background])
 
@@ -104,7 +112,7 @@ def looks() -> list[dict]:
     jitter = {"order": order_of(2, 0, 3, 1), "brightness": 1.3, "contrast": 0.7, "hue": 0.1}
     after = [{}, {"flip": 1, "turns": 1}, jitter, {"sigma": 1.1, "radius": 4, "win_y": 3}]
     return [
-        {"paste": kind, "ground": 90, "soft": soft, "ground_y": 0.2, **rest}
+        {"paste": kind, "background": 90, "mask_sigma": soft, "background_y": 0.2, **rest}
         for kind in BACKGROUNDS
         for soft in (0.0, 5.0)
         for rest in after
@@ -144,7 +152,7 @@ def test_without_a_mask_nothing_changes():
 @pytest.mark.parametrize("level", [0, 1, 128, 254])
 def test_an_empty_mask_leaves_nothing_but_the_grey(level: int, soft: float):
     image = make_image("noise", 90, 120)
-    row = make_row(image, 45, paste=ON_GREY, ground=level, soft=soft, flip=1, turns=3)
+    row = make_row(image, 45, paste=ON_GREY, background=level, mask_sigma=soft, flip=1, turns=3)
     its = [replace(target(45), mean=(0.0,) * 3, std=(1 / 255,) * 3)]
     for shape in ((1, 1), (9, 7), (192, 256)):
         empty = [np.zeros(shape, np.uint8)]
@@ -155,7 +163,7 @@ def test_an_empty_mask_leaves_nothing_but_the_grey(level: int, soft: float):
 
 def test_padding_stays_black():
     image, empty = make_image("noise", 40, 40), [np.zeros((8, 8), np.uint8)]
-    row = make_row(image, 32, paste=ON_GREY, ground=100, win_y=-4, win_x=3)
+    row = make_row(image, 32, paste=ON_GREY, background=100, win_y=-4, win_x=3)
     made = render.render([image], np.array([[row]]), [target(32)], dtype=torch.uint8, masks=empty)
     made = made["view"][0, 0]
     assert not made[:, :4].any() and not made[:, :, -3:].any()

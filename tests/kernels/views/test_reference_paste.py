@@ -16,9 +16,9 @@ from patchmill.kernels.views.decisions import ON_GREY, ON_IMAGE, ON_TEXTURE
 SIZE = 48
 
 
-def view(image: np.ndarray, mask: np.ndarray | None, background=None, **fields) -> torch.Tensor:
+def view(image: np.ndarray, mask: np.ndarray | None, behind=None, **fields) -> torch.Tensor:
     row = make_row(image, SIZE, **fields)
-    return 255 * reference.render_view(image, row, target(SIZE), mask, background)
+    return 255 * reference.render_view(image, row, target(SIZE), mask, behind)
 
 
 def as_dilo(image: np.ndarray, mask: np.ndarray, behind: np.ndarray, soft: float) -> np.ndarray:
@@ -41,7 +41,7 @@ def as_dilo(image: np.ndarray, mask: np.ndarray, behind: np.ndarray, soft: float
 def test_pasting_before_the_crop_is_the_same_up_to_resampling(box: dict, soft: float):
     image, mask = make_image("photo", 240, 320), make_mask("disc", 240, 320)
     before = view(as_dilo(image, mask, np.full_like(image, 87), soft), None, **box)
-    after = view(image, mask, paste=ON_GREY, ground=87, soft=soft, **box)
+    after = view(image, mask, paste=ON_GREY, background=87, mask_sigma=soft, **box)
     assert (before - after).abs().max() < 8
     assert (before - after).abs().mean() < 0.5
 
@@ -61,7 +61,7 @@ def test_a_small_mask_covers_the_image_corner_to_corner():
 @pytest.mark.parametrize("soft", [0.0, 5.0])
 def test_a_full_mask_changes_nothing_and_an_empty_one_leaves_the_background(kind, soft):
     image, other = make_image("noise", 70, 90), np.full((20, 30, 3), 33, np.uint8)
-    looks = {"paste": kind, "ground": 33, "soft": soft, "turns": 1, "flip": 1}
+    looks = {"paste": kind, "background": 33, "mask_sigma": soft, "turns": 1, "flip": 1}
     full, empty = np.full((9, 13), 255, np.uint8), np.zeros((9, 13), np.uint8)
     plain = view(image, None, turns=1, flip=1)
     assert torch.equal(view(image, full, other, **looks), plain)
@@ -81,7 +81,7 @@ def test_an_image_without_a_background_stays_as_it_is():
 
 def test_padding_stays_black():
     image, empty = make_image("noise", 70, 90), np.zeros((9, 13), np.uint8)
-    made = view(image, empty, paste=ON_GREY, ground=100, win_y=-3, win_x=2)
+    made = view(image, empty, paste=ON_GREY, background=100, win_y=-3, win_x=2)
     assert not made[:, :3].any() and not made[:, :, -2:].any()
     torch.testing.assert_close(made[:, 3:, :-2], torch.full((3, 45, 46), 100.0))
 
@@ -97,7 +97,9 @@ def test_a_background_is_enlarged_until_it_covers_the_image(tall: int, wide: int
     )
     left, top = x * (large.width - 140), y * (large.height - 100)
     behind = large.transform((140, 100), Image.Transform.AFFINE, (1, 0, left, 0, 1, top), 2)
-    made = view(image, np.zeros((5, 5), np.uint8), other, paste=ON_IMAGE, ground_y=y, ground_x=x)
+    made = view(
+        image, np.zeros((5, 5), np.uint8), other, paste=ON_IMAGE, background_y=y, background_x=x
+    )
     error = (made - view(np.asarray(behind), None)).abs()
     assert error.mean() < 2 and error.max() < 40
 

@@ -134,7 +134,7 @@ def test_only_samples_of_batches_in_the_making_are_held(urls: list[str]) -> None
     for _ in range(2):
         for _ in loader:
             assert len(loader.source._held) <= 2 * 4
-            assert len(loader._schedule._marks) <= 2 + 2
+            assert len(loader._schedule._positions) <= 2 + 2
     assert not loader.source._held
     assert not mill_threads()
 

@@ -73,7 +73,7 @@ def test_threads_draw_what_batches_draw(name, seed):
     for id, expected in zip([9, 2**62], whole, strict=True):
         rows = np.empty(recipe.total, ROW)
         rows.view(np.uint8)[:] = 0xAB  # every field is written, nothing is read
-        draw.draw_into(draw.laws(recipe), np.uint64(seed), 5, id, 300, 200, rows)
+        draw.draw_into(draw.law_table(recipe), np.uint64(seed), 5, id, 300, 200, rows)
         assert rows.tobytes() == expected.tobytes()
 
 
@@ -141,9 +141,9 @@ def test_no_samples_make_an_empty_plan():
 
 
 def test_law_tables_are_made_once_and_cannot_be_written():
-    assert draw.laws(presets.dino()) is draw.laws(presets.dino())
+    assert draw.law_table(presets.dino()) is draw.law_table(presets.dino())
     with pytest.raises(ValueError):
-        draw.laws(DINO)["flip"] = 0
+        draw.law_table(DINO)["flip"] = 0
 
 
 @pytest.mark.parametrize(

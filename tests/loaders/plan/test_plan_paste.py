@@ -11,7 +11,7 @@ from patchmill.loaders import presets
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import CopyPaste, Grid, Recipe, Views
 
-FIELDS = ["paste", "ground", "soft", "ground_y", "ground_x"]
+FIELDS = ["paste", "background", "mask_sigma", "background_y", "background_x"]
 
 
 def rows_of(recipe: Recipe, count: int = 20_000) -> np.ndarray:
@@ -24,15 +24,15 @@ def test_the_rates_are_dilos():
     assert rows.size == 100_000 and np.all(pasted | (rows["paste"] == PASTE_NEVER))
     assert abs(pasted.mean() - 0.3) < 0.005
     assert abs(np.mean(pasted.any(1)) - 0.51) < 0.01
-    assert abs(np.mean(rows["soft"][pasted] > 0) - 0.5) < 0.01
-    assert set(np.unique(rows["soft"])) == {0, 5}
+    assert abs(np.mean(rows["mask_sigma"][pasted] > 0) - 0.5) < 0.01
+    assert set(np.unique(rows["mask_sigma"])) == {0, 5}
     for name in FIELDS:
         assert not rows[name][~pasted].any()
 
 
 def test_levels_are_uniform_from_0_to_254():
     rows = rows_of(presets.dilo(paste=1))
-    counts = np.bincount(rows["ground"].ravel())
+    counts = np.bincount(rows["background"].ravel())
     assert counts.size == 255 and stats.chisquare(counts).pvalue > 0.01
 
 
@@ -41,7 +41,7 @@ def test_views_decide_for_themselves():
     both = np.histogram2d(*(rows["paste"].T > 0), bins=2)[0]
     assert stats.chi2_contingency(both).pvalue > 0.001
     pasted = rows[(rows["paste"] > 0).all(1)]
-    for name in ("ground", "soft", "ground_y"):
+    for name in ("background", "mask_sigma", "background_y"):
         assert abs(np.corrcoef(pasted[name].T)[0, 1]) < 5 / len(pasted) ** 0.5
     first = Views("a", 2, 32, paste=CopyPaste((1.0, 0.0)))
     rows = rows_of(Recipe((first,)), 100)
@@ -50,11 +50,11 @@ def test_views_decide_for_themselves():
 
 def test_textures_have_seeds_and_images_have_places():
     rows = rows_of(presets.dilo(paste=1, background="texture"))
-    assert np.all(rows["paste"] == ON_TEXTURE) and np.all(rows["ground"] >= 0)
-    assert len(np.unique(rows["ground"])) > 0.999 * rows.size
+    assert np.all(rows["paste"] == ON_TEXTURE) and np.all(rows["background"] >= 0)
+    assert len(np.unique(rows["background"])) > 0.999 * rows.size
     rows = rows_of(presets.dilo(paste=1, background="images"))
     assert np.all(rows["paste"] == ON_IMAGE)
-    for name in ("ground_y", "ground_x"):
+    for name in ("background_y", "background_x"):
         assert stats.kstest(rows[name][:, 0], "uniform", (0, 0.5)).pvalue > 0.01
 
 

@@ -162,11 +162,11 @@ def test_the_composite_is_the_whole_image_on_its_background() -> None:
     plane = np.zeros((30, 50), np.uint8)
     plane[:, :25] = 255
     rows = draw.draw(dilo(1.0), 5, 0, [0], [(30, 50)]).rows[0]
-    rows["soft"] = 0
+    rows["mask_sigma"] = 0
     whole = preview_paste.composite(image, rows, Pasting(Mask(plane)))
     assert whole is not None and whole.shape == (256, 256, 3)
     assert (whole[:, :120] == 200).all()
-    assert np.abs(whole[:, 136:].astype(int) - int(rows[0]["ground"])).max() <= 1
+    assert np.abs(whole[:, 136:].astype(int) - int(rows[0]["background"])).max() <= 1
 
 
 def test_a_recipe_with_copy_paste_can_be_seen_before_masks_are_made(tmp_path: Path) -> None:
