@@ -147,9 +147,9 @@ def test_reading_resumes_after_failures(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        ("pipe:exit 7", r"cannot read the shard pipe:exit 7: it .*exit 7.* again 3 times"),
+        ("pipe:exit 7", r"cannot read the shard pipe:exit 7: it .*exit 7.* after 3 retries"),
         ("pipe:cat {0}; exit 7", r"cannot read the shard .*exit 7"),
-        ("pipe:head -c 5000 {0}", r"it is truncated: .* again 3 times"),
+        ("pipe:head -c 5000 {0}", r"it is truncated: .* after 3 retries"),
         ("pipe:true", r"it is empty, also when"),
         ("file:///nowhere/x.tar", r"cannot be opened or read \(No such file"),
         ("pipe:gzip -c {0}", r"compressed with gzip: decompress it, or stream it as 'pipe:gzip"),
