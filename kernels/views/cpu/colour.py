@@ -185,6 +185,7 @@ def rotate_hue(planes, at, plane, size, shift):
 
 @jit
 def clamp_unit(x):
+    """min(max(x, 0), 1)."""
     return min(max(x, ZERO), ONE)
 
 
@@ -196,6 +197,7 @@ MARGIN = LANES  # elements on either side of a row for its reflected ends; above
 
 @jit
 def blur_bytes(size, radius):
+    """Scratch bytes that `blur` needs for a view of `size` and radii up to `radius`."""
     return (
         2 * 3 * size * (plane_pitch(size) + 2 * MARGIN)
         + 2 * (radius + 1)
@@ -218,6 +220,7 @@ def blur(row, size, planes, scratch):
     row_offsets = raw.view(np.int64)
     raw, scratch = carve(scratch, 2 * 3 * size * padded_pitch)
     buffer = raw.view(np.int16)
+    # Across rows, into a buffer whose rows have reflected margins.
     for x in range(size):
         for k in range(2 * radius + 1):
             row_offsets[k] = reflect(x + k - radius, size) * pitch
@@ -229,6 +232,7 @@ def blur(row, size, planes, scratch):
             for i in range(1, radius + 1):
                 buffer[to - i] = buffer[to + reflect(-i, size)]
                 buffer[to + size - 1 + i] = buffer[to + reflect(size - 1 + i, size)]
+    # Along rows, back into the planes.
     for x in range(3 * size):
         blur_along(buffer, x * padded_pitch + MARGIN, size, radius, weights, planes, x * pitch)
 

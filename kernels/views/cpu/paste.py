@@ -121,6 +121,7 @@ def mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_al
 
     The mask is resampled at the view's pixels, and blurred where the row says so.
     """
+    # Filter tables of both axes.
     raw, scratch = carve(scratch, 4 * 4 * size)
     index = raw.view(np.int32)
     begin_y, count_y = index[:size], index[size : 2 * size]
@@ -135,6 +136,7 @@ def mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_al
         mask.shape[1], width, row.box_x, row.box_w, row.full_w, row.win_x, size, row.mask_sigma,
         reverse_x, begin_x, count_x, workspace, scratch,
     )  # fmt: skip
+    # Crop to the columns that the window needs.
     start, stop = source_range(begin_x, count_x)
     for j in range(size):
         begin_x[j] -= start
@@ -150,6 +152,7 @@ def mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_al
     transposed = raw.view(np.float32)
     raw, scratch = carve(scratch, 4 * transposed_pitch)
     line = raw.view(np.float32)
+    # Vertical pass and transpose, as in `resize.filter_separable`.
     for first in range(0, size, STRIP):
         for i in range(first, min(first + STRIP, size)):
             combine_rows(
@@ -157,6 +160,7 @@ def mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_al
                 0, 0, strip, (i - first) * strip_pitch,
             )  # fmt: skip
         transpose_strip(strip, strip_pitch, transposed, transposed_pitch, first)
+    # Horizontal pass, and conversion to -alpha.
     for i in range(size):
         alpha_row = minus_alpha[i * transposed_pitch : (i + 1) * transposed_pitch]
         if count_x[i] == 0:
@@ -164,11 +168,11 @@ def mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_al
             continue
         zero = splat(ZERO)
         for y in range(0, size, LANES):
-            total, p, v = zero, begin_x[i] * transposed_pitch + y, i
+            total, source, tap = zero, begin_x[i] * transposed_pitch + y, i
             for _ in range(count_x[i]):
-                total = multiply_add(total, load(transposed, p, zero), splat(weight_x[v]))
-                p += transposed_pitch
-                v += size
+                total = multiply_add(total, load(transposed, source, zero), splat(weight_x[tap]))
+                source += transposed_pitch
+                tap += size
             store(line, y, total)
         for y in range(size):
             value = np.int32(line[y] * FROM_FILTER + HALF)
@@ -226,6 +230,7 @@ def texture(row, size, reverse_x, reverse_y, pasted, scratch):
     raw, scratch = carve(scratch, 2 * 4 * 3)
     parameters = raw.view(np.int16)
     start, slope, bend = parameters[:4], parameters[4:8], parameters[8:12]
+    # Parameters of the four waves, and their phases along a row.
     for octave in range(4):
         bits = hash32(row.background, octave)
         octave_shift = octave + zoom
@@ -234,6 +239,7 @@ def texture(row, size, reverse_x, reverse_y, pasted, scratch):
         for y in range(size):
             pixel_y = row.win_y + (size - 1 - y if reverse_y else y)
             ramps[octave * pitch + y] = (((bits & 1023) - 512) << octave_shift) * pixel_y
+    # Sum of the waves, then a colour between the two.
     zero, middle, half = splat(ZERO_16), splat(np.int16(7680)), splat(np.int16(32767))
     for x in range(size):
         pixel_x = row.win_x + (size - 1 - x if reverse_x else x)

@@ -71,7 +71,11 @@ def resample(
     top, height, origin_y, step_y, full_y, first_y, reverse_y,
     left, width, origin_x, step_x, full_x, first_x, reverse_x,
 ):  # fmt: skip
-    """Fill `planes` with filtered samples of a part of the image; see `filter_taps`."""
+    """Fill `planes` with filtered samples of the box at (top, left) of the image.
+
+    Per axis, view pixel i is centred at origin + (i + 1/2) step in the box; see `filter_taps`.
+    """
+    # Filter tables of both axes.
     raw, scratch = carve(scratch, 4 * 4 * size)
     index = raw.view(np.int32)
     begin_y, count_y = index[:size], index[size : 2 * size]
@@ -91,6 +95,7 @@ def resample(
         width, origin_x, step_x, full_x, first_x, size, kernel, filter_scale_x, reverse_x,
         begin_x, count_x, float_x, workspace,
     )  # fmt: skip
+    # Crop to the columns that the window needs.
     start, stop = source_range(begin_x, count_x)
     for j in range(size):
         begin_x[j] -= start
@@ -102,6 +107,7 @@ def resample(
         pixels, pitch, offset, length = wide_rows, CHUNK, 0, CHUNK
     strip_pitch = padded_length(length)
 
+    # Both passes, in int16 if the taps are few enough, else in float32.
     if max(max_taps_y, max_taps_x) <= MAX_FIXED_TAPS:
         raw, scratch = carve(scratch, 2 * size * max_taps_y)
         fixed_y = raw.view(np.int16)
@@ -175,22 +181,26 @@ def padded_length(length):
 
 @jit
 def combine_rows(
-    pixels, at, pitch, length, count, weights, w, step, weight_shift, pass_shift, strip, to
-):
-    """Weighted sum of `count` rows of bytes, starting at offset `at`."""
+    pixels, start, pitch, length, count, weights, first_tap, step, weight_shift, pass_shift,
+    strip, to,
+):  # fmt: skip
+    """Weighted sum of `count` rows of bytes from offset `start`, written to `strip[to:]`.
+
+    Row k has weight weights[first_tap + k * step].
+    """
     bias = splat(weights.dtype.type(pass_shift * count // 2))
     pairs = length // (2 * CHUNK) * (2 * CHUNK)
     for x in range(0, pairs, 2 * CHUNK):
         a, b, c, d = bias, bias, bias, bias
-        p, v = at + x, w
+        source, tap = start + x, first_tap
         for _ in range(count):
-            weight = splat(weights[v])
-            a = multiply_add(a, load(pixels, p, bias), weight)
-            b = multiply_add(b, load(pixels, p + LANES, bias), weight)
-            c = multiply_add(c, load(pixels, p + 2 * LANES, bias), weight)
-            d = multiply_add(d, load(pixels, p + 3 * LANES, bias), weight)
-            p += pitch
-            v += step
+            weight = splat(weights[tap])
+            a = multiply_add(a, load(pixels, source, bias), weight)
+            b = multiply_add(b, load(pixels, source + LANES, bias), weight)
+            c = multiply_add(c, load(pixels, source + 2 * LANES, bias), weight)
+            d = multiply_add(d, load(pixels, source + 3 * LANES, bias), weight)
+            source += pitch
+            tap += step
         store(strip, to + x, shift_left(a, weight_shift))
         store(strip, to + x + LANES, shift_left(b, weight_shift))
         store(strip, to + x + 2 * LANES, shift_left(c, weight_shift))
@@ -198,13 +208,13 @@ def combine_rows(
     for chunk in range(pairs, length, CHUNK):
         x = min(chunk, length - CHUNK)  # overlaps the previous chunk: no reads past the box
         a, b = bias, bias
-        p, v = at + x, w
+        source, tap = start + x, first_tap
         for _ in range(count):
-            weight = splat(weights[v])
-            a = multiply_add(a, load(pixels, p, bias), weight)
-            b = multiply_add(b, load(pixels, p + LANES, bias), weight)
-            p += pitch
-            v += step
+            weight = splat(weights[tap])
+            a = multiply_add(a, load(pixels, source, bias), weight)
+            b = multiply_add(b, load(pixels, source + LANES, bias), weight)
+            source += pitch
+            tap += step
         store(strip, to + x, shift_left(a, weight_shift))
         store(strip, to + x + LANES, shift_left(b, weight_shift))
 
@@ -220,26 +230,30 @@ def transpose_strip(strip, pitch, transposed, transposed_pitch, first):
 
 @jit
 def combine_columns(
-    transposed, at, pitch, size, count, weights, w, weight_shift, pass_shift, planes, to, unit
-):
-    """One column of the view in all three planes, clamped to [0, unit]."""
+    transposed, start, pitch, size, count, weights, first_tap, weight_shift, pass_shift,
+    planes, to, unit,
+):  # fmt: skip
+    """One column of the view in all three planes, clamped to [0, unit], written to `planes[to:]`.
+
+    Sums `count` transposed columns from offset `start`; see `combine_rows`.
+    """
     bias, top = splat(weights.dtype.type(pass_shift * count // 2)), splat(unit)
     # Planes have twice the scale that two int16 passes leave.
     plane, shift = size * pitch, weight_shift + pass_shift
     for y in range(0, size, LANES):
         r, g, b = bias, bias, bias
-        p, v = at + y, w
+        source, tap = start + y, first_tap
         for _ in range(count):
-            weight = splat(weights[v])
-            r = multiply_add(r, load(transposed, p, bias), weight)
-            g = multiply_add(g, load(transposed, p + pitch, bias), weight)
-            b = multiply_add(b, load(transposed, p + 2 * pitch, bias), weight)
-            p += 3 * pitch
-            v += size
-        q = to + y
-        store(planes, q, clamp(shift_left(r, shift), top))
-        store(planes, q + plane, clamp(shift_left(g, shift), top))
-        store(planes, q + 2 * plane, clamp(shift_left(b, shift), top))
+            weight = splat(weights[tap])
+            r = multiply_add(r, load(transposed, source, bias), weight)
+            g = multiply_add(g, load(transposed, source + pitch, bias), weight)
+            b = multiply_add(b, load(transposed, source + 2 * pitch, bias), weight)
+            source += 3 * pitch
+            tap += size
+        target = to + y
+        store(planes, target, clamp(shift_left(r, shift), top))
+        store(planes, target + plane, clamp(shift_left(g, shift), top))
+        store(planes, target + 2 * plane, clamp(shift_left(b, shift), top))
 
 
 # ------------------------------------------------------------------------------------ filter taps
@@ -266,6 +280,7 @@ def filter_taps(
     nearest, total = workspace[:size], workspace[size : 2 * size]
     support = (1.0 if kernel == BILINEAR else 2.0) * unit
     most = 0
+    # Range of taps of each pixel, and the distance of the first to its centre.
     for j in range(size):
         i = first + (size - 1 - j if reverse else j)
         centre = origin + (i + 0.5) * scale
@@ -275,6 +290,7 @@ def filter_taps(
         begins[j], counts[j] = (begin, end - begin) if inside else (0, 0)
         nearest[j], total[j] = (begin - centre + 0.5) / unit, 0
         most = max(most, counts[j])
+    # Weights, tap by tap, and their sums.
     step = np.float32(1.0 / unit)
     for k in range(most):
         row, shift, position = weights[k * size : (k + 1) * size], np.float32(k) * step, np.int32(k)
@@ -293,6 +309,7 @@ def filter_taps(
                 value = triangle(nearest[j] + shift)
                 row[j] = value if position < counts[j] else np.float32(0)
                 total[j] += row[j]
+    # Normalise.
     for j in range(size):
         total[j] = np.float32(1) / total[j] if counts[j] > 0 else np.float32(0)
     for k in range(most):

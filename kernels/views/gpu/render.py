@@ -45,7 +45,7 @@ def render(
         raise ValueError("no images and no out: cannot tell on which device to render; pass out")
     device = images[0].device if out is None else out.device
     inputs = [*images, *(masks or ()), *(backgrounds or ())]
-    if stray := [it.device for it in inputs if it is not None and it.device != device]:
+    if stray := [one.device for one in inputs if one is not None and one.device != device]:
         raise ValueError(f"images and views must be on one device, not on {device} and {stray[0]}")
     with torch.cuda.stream(stream) if stream else contextlib.nullcontext():
         if out is None:
