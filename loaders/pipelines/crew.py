@@ -115,8 +115,8 @@ class Crew:
             raise iteration_over()
         if os.getpid() != self._process:
             raise MillError(
-                "this process was forked from the one that iterates over the loader, whose threads "
-                "did not come along: build a loader in each process"
+                "this process was forked from the one that iterates over the loader, and threads "
+                "do not survive a fork: build a loader in each process"
             )
 
     def dismiss(self) -> None:
@@ -141,4 +141,4 @@ def _stop_threads(
         if thread.ident is not None and thread is not threading.current_thread():
             thread.join(max(deadline - time.monotonic(), 0))
     if busy := sum(thread.is_alive() for thread in threads):
-        log.warning("%d threads still wait for a sample or a GPU; they end when it has come", busy)
+        log.warning("%d threads still wait for a sample or a GPU; they end when it arrives", busy)

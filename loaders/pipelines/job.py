@@ -90,6 +90,6 @@ def clear_package_frames(error: BaseException) -> None:
 
 def iteration_over() -> MillError:
     return MillError(
-        "this iteration is over, because its loader was closed, took a state or began another "
-        "iteration: build a second loader to iterate twice at the same time"
+        "this iteration is over: its loader was closed, loaded a state or started another "
+        "iteration; build a second loader to iterate twice at the same time"
     )

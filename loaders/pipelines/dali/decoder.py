@@ -146,7 +146,7 @@ class BatchDecoder:
         self._in_flight = deque()
 
     def abandon(self) -> None:
-        """Close without waiting, in a forked process: DALI's threads did not come along."""
+        """Close without waiting, in a forked process, which has none of DALI's threads."""
         _abandoned.append(self._pipeline)
         self.close()
 

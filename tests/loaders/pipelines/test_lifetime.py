@@ -129,7 +129,7 @@ def test_a_new_iteration_ends_the_one_before() -> None:
     epochs = [[batch.ids.tolist() for batch in other] for _ in range(2)]
     assert next(first).ids.tolist() == epochs[0][0]
     assert next(second).ids.tolist() == epochs[1][0]
-    with pytest.raises(MillError, match="began another iteration"):
+    with pytest.raises(MillError, match="started another iteration"):
         next(first)
     assert [batch.ids.tolist() for batch in second] == epochs[1][1:]
     assert loader.epoch == 2

@@ -1,6 +1,6 @@
 """The pipelines of a GPU, run on a CPU: Triton's interpreter runs their kernels.
 
-    TRITON_INTERPRET=1 python -m pytest tests/loaders/pipelines/pipelines_interpreted.py
+    TRITON_INTERPRET=1 python -m pytest tests/loaders/pipelines/gpu/pipelines_interpreted.py
 
 Everything but streams and events is as on a GPU: packing, addresses, labels, errors, memory.
 """

@@ -1,10 +1,8 @@
-"""Arenas, block pools and the side stream: no overlap, aligned, returned when unused."""
+"""Arenas: allocations do not overlap, are aligned, and return when nothing uses them."""
 
 from __future__ import annotations
 
-import gc
 import itertools
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,9 +15,7 @@ from hypothesis import strategies as st
 from patchmill.loaders.decode.decoder import BadImage, decode
 from patchmill.loaders.pipelines.gpu import arena as arenas
 from patchmill.loaders.pipelines.gpu.arena import Allocation, Arena, decode_into
-from patchmill.loaders.pipelines.gpu.side_stream import SideStream
 from patchmill.loaders.pipelines.memory import BlockPool
-from patchmill.loaders.stats import Counters
 
 BLOCK = 4096  # in these tests
 
@@ -32,9 +28,6 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def new(count: int = 1) -> list[Arena]:
     pool = BlockPool(BLOCK, torch.uint8)
     return [Arena(pool) for _ in range(count)]
-
-
-# ------------------------------------------------------------------------------------------- arenas
 
 
 @settings(max_examples=60, deadline=None)
@@ -124,113 +117,3 @@ def test_a_false_header_allocates_at_most_a_block() -> None:
         with pytest.raises(BadImage):
             decode_into(arena, with_size(jpeg(), 5000, 5000)[:-60])
     assert sum(map(len, arena.memory)) <= BLOCK
-
-
-# ------------------------------------------------------------------------------------------- blocks
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.uint8]),
-    st.integers(1, 300),
-    st.lists(st.booleans(), max_size=30),
-)
-def test_blocks_are_lent_to_one_at_a_time(
-    dtype: torch.dtype, elements: int, steps: list[bool]
-) -> None:
-    """In any order of acquiring and dropping, live blocks keep their values, memory is reused."""
-    pool, alive, addresses = BlockPool(elements, dtype), [], set()
-    for number, take in enumerate(steps):
-        if take or not alive:
-            block = pool.acquire()
-            assert (block.dtype, block.shape) == (dtype, (elements,))
-            assert block.data_ptr() % 64 == 0
-            addresses.add(block.data_ptr())
-            alive.append((number, block.fill_(number)))
-        else:
-            alive.pop(len(alive) // 2)
-            block = None
-    assert all((block == number).all() for number, block in alive)
-    most = alive_at_once(steps)
-    assert len(addresses) <= most
-
-
-def alive_at_once(steps: list[bool]) -> int:
-    alive = most = 0
-    for take in steps:
-        alive += 1 if take or not alive else -1
-        most = max(most, alive)
-    return most
-
-
-def test_any_view_of_a_block_keeps_it_lent() -> None:
-    pool = BlockPool(60, torch.float32)
-    part = pool.acquire()[:48].view(4, 12)[2, 3:5].numpy()[1:]
-    gc.collect()
-    assert len(pool._free) == 0
-    del part
-    assert len(pool._free) == 1
-    pool.clear()
-    assert len(pool._free) == 0
-
-
-def test_lent_blocks_outlive_their_pool() -> None:
-    pool = BlockPool(60, torch.float32)
-    block = pool.acquire().fill_(3)
-    del pool
-    gc.collect()
-    assert (block == 3).all()
-
-
-# ---------------------------------------------------------------------------- side stream, on a CPU
-
-
-def test_on_the_cpu_work_is_done_when_it_is_queued() -> None:
-    counters = Counters(("upload", "render"))
-    side = SideStream(torch.device("cpu"), counters, max_queued=1)
-    assert side.stream is None
-    for items in (3, 4):
-        with side.queue(items) as queued:
-            queued.keep_alive(object())
-            queued.end_stage("upload")
-            queued.end_stage("render")
-        assert queued.event is None
-        assert queued.is_done()
-        queued.wait()
-    assert counters.items == {"upload": 7, "render": 7}
-    assert all(nanoseconds > 0 for nanoseconds in counters.nanoseconds.values())
-    side.synchronize()
-    assert not side._queue
-
-
-def test_failed_work_is_not_counted_and_the_next_is_queued() -> None:
-    counters = Counters(("upload", "render"))
-    side = SideStream(torch.device("cpu"), counters, max_queued=2)
-    with pytest.raises(ZeroDivisionError), side.queue(3) as queued:
-        queued.end_stage("upload")
-        raise ZeroDivisionError
-    with side.queue(2) as queued:
-        queued.end_stage("upload")
-        queued.end_stage("render")
-    assert counters.items == {"upload": 2, "render": 2}
-
-
-def test_a_late_thread_and_its_successor_take_turns() -> None:
-    counters = Counters(("render",))
-    side, inside = SideStream(torch.device("cpu"), counters, max_queued=2), []
-
-    def work() -> None:
-        for _ in range(200):
-            with side.queue(1) as queued:
-                inside.append(1)
-                assert len(inside) == 1
-                queued.end_stage("render")
-                inside.pop()
-            side.synchronize()
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert counters.items == {"render": 600}
