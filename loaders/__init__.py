@@ -1,4 +1,4 @@
-"""Every view of every image, from one seed: `build` a loader from data and a recipe.
+"""High-throughput loaders of augmented views: `build` one from data and a recipe.
 
 Importing this is quick: torch, Numba and the decoders are imported when a loader is built.
 """

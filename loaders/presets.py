@@ -1,8 +1,8 @@
-"""The view recipes of published methods, with the knobs their users know.
+"""Presets: the view recipes of published methods, as functions of the usual settings.
 
-Each says where its numbers come from, and which of them could not be checked there. Groups are
-named `global` and `local` where crops have two sizes, `views` where there are two views alike,
-`patches` where there are many, `image` for evaluation.
+Each names the source of its numbers, and those that could not be verified there. Groups are named
+`global` and `local` for crops of two sizes, `views` for two equal views, `patches` for many views,
+`image` for evaluation.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ ALL: dict[str, Callable[..., Recipe]] = {}
 P = ParamSpec("P")
 
 
-def preset(make: Callable[P, Recipe]) -> Callable[P, Recipe]:
-    """List a recipe under its function's name, and check its knobs against their annotations."""
-    build: Callable[..., Recipe] = make
+def preset(function: Callable[P, Recipe]) -> Callable[P, Recipe]:
+    """Register a preset under its function's name; its arguments are checked by annotation."""
+    build: Callable[..., Recipe] = function
 
-    @functools.wraps(make)
+    @functools.wraps(function)
     def checked(*values: P.args, **knobs: P.kwargs) -> Recipe:
-        given = inspect.signature(make).bind(*values, **knobs).arguments
-        return build(**settings.checked_arguments(make, given))
+        arguments = inspect.signature(function).bind(*values, **knobs).arguments
+        return build(**settings.checked_arguments(function, arguments))
 
-    ALL[make.__name__] = checked
+    ALL[function.__name__] = checked
     return checked
 
 
@@ -62,7 +62,7 @@ def dino(
     global_size: int = 224,
     local_size: int = 96,
 ) -> Recipe:
-    """Two global crops, each treated in its own way, and many local ones.
+    """Two global crops, blurred and solarised with different probabilities, and many local ones.
 
     local_crops: how many local crops, 0 for none
     global_scale: range of the share of the image's area that a global crop covers
@@ -112,7 +112,7 @@ def dinov2(
     local_scale: the same for a local crop
     global_size: side of a global crop in pixels
     local_size: side of a local crop in pixels
-    as_trained: blur as often as the released code does, not as often as it says
+    as_trained: blur as often as the released code does, not as its settings say
     """
     crops, *local = dino(local_crops, global_scale, local_scale, global_size, local_size).views
     chances = (0.0, 0.9) if as_trained else (1.0, 0.1)
@@ -136,7 +136,7 @@ def swav(
     global_size: int = 224,
     local_size: int = 96,
 ) -> Recipe:
-    """Two large and many small crops, all treated alike.
+    """Two large and many small crops, all augmented alike.
 
     local_crops: how many small crops, 0 for none
     global_scale: range of the share of the image's area that a large crop covers
@@ -158,7 +158,7 @@ def swav(
 
 @preset
 def moco_v1(size: int = 224, scale: Range = (0.2, 1.0)) -> Recipe:
-    """Two views, sometimes grey, then always jittered.
+    """Two views, sometimes greyscale, then always jittered.
 
     size: side of a view in pixels
     scale: range of the share of the image's area that a view covers
@@ -190,7 +190,7 @@ def moco_v2(size: int = 224, scale: Range = (0.2, 1.0)) -> Recipe:
 def dilo_v1(
     size: int = 224, scale: Range = (0.2, 1.0), paste: float = 0.3, background: str = "grey"
 ) -> Recipe:
-    """MoCo v1's views, some of them with the salient part on another background.
+    """MoCo v1's views, some of them with the foreground on another background.
 
     size: side of a view in pixels
     scale: range of the share of the image's area that a view covers
@@ -205,7 +205,7 @@ def dilo_v1(
 def dilo(
     size: int = 224, scale: Range = (0.2, 1.0), paste: float = 0.3, background: str = "grey"
 ) -> Recipe:
-    """MoCo v2's views, some of them with the salient part on another background.
+    """MoCo v2's views, some of them with the foreground on another background.
 
     size: side of a view in pixels
     scale: range of the share of the image's area that a view covers
@@ -232,7 +232,7 @@ def simclr(
     size: side of a view in pixels
     scale: range of the share of the image's area that a view covers
     strength: of the colour jitter
-    blur: probability of blurring, which is 0 for images as small as CIFAR's
+    blur: probability of blurring; use 0 for images as small as CIFAR's
     """
     colour = Colour(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
     taps = min(2 * (size // 10 // 2) + 1, 61)
@@ -247,7 +247,7 @@ def simclr(
 
 @preset
 def vicreg(size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
-    """Two views: one always blurred, the other seldom blurred and sometimes solarised.
+    """Two views: one always blurred, the other rarely blurred and sometimes solarised.
 
     size: side of a view in pixels
     scale: range of the share of the image's area that a view covers
@@ -268,7 +268,7 @@ def gtsa(
     global_size: int = 224,
     local_size: int = 96,
 ) -> Recipe:
-    """Crops that overlap every global crop; turned by quarter turns, never mirrored.
+    """Crops that overlap every global crop; rotated by quarter turns, never flipped.
 
     local_crops: how many local crops, 0 for none
     global_scale: range of the share of the image's area that a global crop covers
@@ -309,12 +309,12 @@ def bagssl(
     short_side: int | None = None,
     solarise: float = 0.0,
 ) -> Recipe:
-    """Square patches of one fixed scale, each augmented by itself.
+    """Square patches of one fixed scale, augmented independently.
 
     patches: how many patches of each image
     size: side of a patch in pixels
     scale: share of the image's area that a patch covers
-    short_side: for photos: cut patches unscaled from the image resized to this, not by scale
+    short_side: for photos: cut patches from the image resized to this, instead of by scale
     solarise: probability of solarising a patch, 0.1 in solo-learn's VICReg for CIFAR
     """
     views = Views("patches", patches, size, Crop((scale, scale), (1.0, 1.0)), solarise=solarise)
@@ -322,8 +322,8 @@ def bagssl(
         colour = Colour(0.4, 0.4, 0.4, 0.1)
         views = replace(views, colour=colour, mean=CIFAR_MEAN, std=CIFAR_STD)
     else:
-        turn_about = tuple((1.0, 0.1)[i % 2] for i in range(patches))
-        views = replace(views, crop=Window(short_side), colour=MILD, blur=Blur(turn_about))
+        alternating = tuple((1.0, 0.1)[i % 2] for i in range(patches))
+        views = replace(views, crop=Window(short_side), colour=MILD, blur=Blur(alternating))
     return Recipe(
         (views,),
         "bagssl",
@@ -336,10 +336,10 @@ def bagssl(
 
 @preset
 def emp_ssl(patches: int = 20, size: int = 32, scale: float = 0.25) -> Recipe:
-    """Many patches of one fixed scale, each augmented by itself.
+    """Many patches of one fixed scale, augmented independently.
 
     patches: how many patches of each image
-    size: side of a patch in pixels; above 32, crops are as for ImageNet: not square, and bicubic
+    size: side of a patch in pixels; above 32, crops are those for ImageNet: not square, bicubic
     scale: share of the image's area that a patch covers
     """
     views = Views(
@@ -364,7 +364,7 @@ def emp_ssl(patches: int = 20, size: int = 32, scale: float = 0.25) -> Recipe:
 def selfie(size: int = 32, patch: int | None = None) -> Recipe:
     """One image cut into a grid of patches.
 
-    size: side of the image in pixels; up to 64 it is shifted as CIFAR's are, above it is cropped
+    size: side of the image in pixels; up to 64 it is shifted, as for CIFAR, above it is cropped
     patch: side of a patch in pixels; 8 for images up to 64 pixels and 32 above, unless given
     """
     small = size <= 64
@@ -384,7 +384,7 @@ def selfie(size: int = 32, patch: int | None = None) -> Recipe:
 
 @preset
 def eval(size: int = 224, short_side: int = 256, interpolation: str = "bilinear") -> Recipe:
-    """The image's centre, nothing drawn at random.
+    """Centre crop for evaluation; nothing is random.
 
     size: side of the crop in pixels
     short_side: the image is first resized until its shorter side has this many pixels

@@ -80,12 +80,12 @@ class Recipe:
 
     @property
     def pixels(self) -> int:
-        """Output pixels for one image."""
+        """Output pixels per image."""
         return sum(group.total * group.size**2 for group in self.views)
 
     @property
     def pastes_images(self) -> bool:
-        """Whether any view may have another image behind it."""
+        """True if a view may be pasted on another image."""
         return any(group.paste and group.paste.background == "images" for group in self.views)
 
     def group(self, name: str) -> Views:
@@ -95,7 +95,7 @@ class Recipe:
         raise MillError(f"the recipe {self.name} has no view group {name!r}")
 
     def fingerprint(self) -> str:
-        """Equal for recipes that make equal views; goes into loader states and checkpoints."""
+        """Hash, equal for recipes that make equal views; part of loader states and checkpoints."""
         return _fingerprint(self)
 
     def to_dict(self) -> dict[str, Any]:

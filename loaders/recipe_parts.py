@@ -15,7 +15,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Range = tuple[float, float]
 Chance = float | tuple[float, ...]  # one probability, or one for each view of the group
 
-BACKGROUNDS = ("grey", "texture", "images")  # of a copy-paste
+BACKGROUNDS = ("grey", "texture", "images")  # of copy-paste
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Crop:
     kind: ClassVar[str] = "crop"
     scale: Range = (0.08, 1.0)
     ratio: Range = (3 / 4, 4 / 3)
-    # Share of the image's area that the crop must have in common with every view of the recipe's
-    # first group drawn before it (GTSA); rejected crops are drawn again, at most 50 times.
+    # Least overlap with every earlier view of the recipe's first group (GTSA), as a share of the
+    # image's area; rejected crops are drawn again, at most 50 times.
     min_overlap: float = 0.0
 
 
@@ -59,7 +59,7 @@ Law = Crop | Window | Shift | Centre
 
 @dataclass(frozen=True)
 class Grid:
-    """The view drawn by `of`, cut into rows x columns cells; each cell is one view, row by row."""
+    """The view drawn by `of`, cut into rows x columns cells; every cell is a view, row by row."""
 
     kind: ClassVar[str] = "grid"
     rows: int = 7
@@ -69,10 +69,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class Spread:
-    """Rows x columns windows of one scale, at even steps from edge to edge of the whole image.
+    """Rows x columns windows of one scale, evenly spaced from edge to edge of the whole image.
 
-    Nothing is drawn: the windows to evaluate what was trained on `Window` or on square `Crop`s of
-    one scale. One row or column alone is in the middle.
+    Nothing is random: made to evaluate networks that were trained on `Window` or on square `Crop`s
+    of one scale. A single row or column is centred.
     """
 
     kind: ClassVar[str] = "spread"
@@ -84,7 +84,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Colour:
-    """Colour jitter (applied whole with chance `p`, its four operations in random order) and grey.
+    """Colour jitter (with probability `p`, four operations in random order), and greyscale.
 
     Factors are uniform in [max(0, 1-x), 1+x], the hue shift in [-hue, hue] turns.
     """
@@ -95,12 +95,12 @@ class Colour:
     hue: float = 0.0
     p: Chance = 0.8
     grey: Chance = 0.2
-    grey_first: bool = False  # MoCo v1 turns grey before it jitters
+    grey_first: bool = False  # greyscale before jitter, as in MoCo v1
 
 
 @dataclass(frozen=True)
 class Blur:
-    """Gaussian blur, reflecting at the border; `kernel` None means all taps within 3 sigma."""
+    """Gaussian blur with reflected borders; without `kernel`, all taps within 3 sigma."""
 
     p: Chance = 0.5
     sigma: Range = (0.1, 2.0)
@@ -109,27 +109,28 @@ class Blur:
 
 @dataclass(frozen=True)
 class CopyPaste:
-    """The image's salient part on another background (DiLo), by a mask that comes with the image.
+    """Copy-paste (DiLo): the image's foreground, by its mask, composited on another background.
 
-    As if the whole image had been pasted before it is cropped; padding stays black. Each view
-    decides for itself, the cells of a grid together. Images without a usable mask stay as they are.
+    The result is as if the whole image had been composited before it is cropped; padding stays
+    black. Views are pasted independently, the cells of a grid together. Images without a usable
+    mask stay as they are.
     """
 
     FORMER_NAMES: ClassVar[dict[str, str]] = {"blur_radius": "blur_sigma"}
     p: Chance = 0.3
-    # grey: one level, uniform over 0 to 254; texture: made from a seed; images: another sample of
-    # the data, that of 8 with least foreground, or an image of the loader's `backgrounds`; enlarged
-    # until it covers the image, of which a part is seen.
+    # grey: one level, uniform over 0 to 254; texture: procedural, from a seed; images: the one of 8
+    # random samples with the least foreground, or an image of the loader's `backgrounds`, enlarged
+    # until it covers the image.
     background: str = "grey"
-    blur_p: float = 0.5  # of softening the mask first, where there is a paste
-    blur_sigma: float = 5.0  # of that blur, in pixels of the stored image
+    blur_p: float = 0.5  # probability of blurring the mask
+    blur_sigma: float = 5.0  # of the mask, in pixels of the stored image
 
 
 @dataclass(frozen=True)
 class Views:
-    """One group of views: `count` tensors of one `size` made by the same laws.
+    """A view group: `count` views of one `size`, drawn from the same distributions.
 
-    A grid's `size` is that of one cell, and its `count` the number of grids; so of a spread.
+    For a Grid or Spread, `size` is that of one cell or window, and `count` the number of grids.
     """
 
     name: str
@@ -137,10 +138,10 @@ class Views:
     size: int
     crop: Crop | Window | Shift | Centre | Grid | Spread = Crop()
     flip: Chance = 0.5
-    turns: bool = False  # a random number of counter-clockwise quarter turns
+    turns: bool = False  # rotate by a random number of quarter turns
     colour: Colour | None = None
     blur: Blur | None = None
-    solarise: Chance = 0.0  # inverts values >= 128/255
+    solarise: Chance = 0.0  # invert values >= 128/255
     interpolation: str = "bilinear"  # or "bicubic"; both antialiased
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -148,7 +149,7 @@ class Views:
 
     @property
     def total(self) -> int:
-        """How many views the group holds: cells are views."""
+        """Number of views in the group; every cell of a grid counts."""
         grid = self.crop
         return self.count * (grid.rows * grid.columns if isinstance(grid, Grid | Spread) else 1)
 

@@ -1,4 +1,4 @@
-"""The folder where indexes and generated data are kept between runs."""
+"""The cache folder: indexes and generated data that later runs reuse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def root() -> Path:
 
 
 def folder(name: str) -> Path:
-    """A sub-folder of the cache, made if need be."""
+    """A sub-folder of the cache, created if it is missing."""
     path = root() / name
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def folder(name: str) -> Path:
 
 
 def unusable(path: Path, error: OSError) -> MillError:
-    """The sentence for a cache that cannot be written: full, read-only, not a folder."""
+    """Error for a cache that cannot be written: full, read-only, not a folder."""
     return MillError(
         f"cannot write to the cache {path}: {error.strerror or error}; "
         "make room or point PATCHMILL_CACHE to another folder"
@@ -39,9 +39,10 @@ def unusable(path: Path, error: OSError) -> MillError:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Held by one process at a time, so that a node's ranks do not all make the same file.
+    """Hold a file lock, so that a node's ranks do not all generate the same file.
 
-    Where file locks do not work every process goes ahead: files are renamed whole, so that is safe.
+    Where file locks do not work, every process proceeds: files are written atomically, so that is
+    safe.
     """
     try:
         file = open(path, "w")

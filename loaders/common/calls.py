@@ -1,4 +1,4 @@
-"""Reads `name(key=value, ...)` from a command line: calls as data, never evaluated."""
+"""Parse calls such as `name(key=value, ...)` from a command line, without evaluating them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def call(text: str, choices: Mapping[str, Callable[..., Any]], kind: str) -> Any:
-    """Call the named choice; unknown names and arguments are errors that name the nearest one."""
+    """Parse `text` and call the named choice; MillErrors suggest the nearest name or setting."""
     name, arguments = parse(text)
     if name not in choices:
         raise MillError(f"there is no {kind} {name!r}{nearest(name, choices)}")
-    known = inspect.signature(choices[name]).parameters
+    parameters = inspect.signature(choices[name]).parameters
     for key in arguments:
-        if key not in known:
-            raise MillError(f"{kind} {name} has no setting {key!r}{nearest(key, known)}")
+        if key not in parameters:
+            raise MillError(f"{kind} {name} has no setting {key!r}{nearest(key, parameters)}")
     try:
         return choices[name](**arguments)
     except TypeError as error:
@@ -45,7 +45,7 @@ def call(text: str, choices: Mapping[str, Callable[..., Any]], kind: str) -> Any
 
 
 def nearest(word: str, choices: Mapping[str, Any]) -> str:
-    """`"; did you mean X?"`, or the list of what there is."""
+    """Suffix of an error message: `; did you mean 'X'?`, or the list of choices."""
     close = difflib.get_close_matches(word, list(choices), n=1)
     if close:
         return f"; did you mean {close[0]!r}?"

@@ -1,9 +1,9 @@
-"""Tables in one memory-mapped file: named numpy columns behind a small JSON header.
+"""Column files: named numpy arrays in one memory-mapped file with a JSON header.
 
-Opening costs the same whatever the size, the pages are shared by all processes of a machine, and
-nothing is ever unpickled. Layout, little-endian: 8 bytes of magic, the header's length (u4) and
-CRC-32 (u4), the header, then each column at a multiple of 64 bytes. The header holds the size of
-the columns, so a truncated file is noticed without reading it.
+Opening takes constant time, pages are shared by all processes of a machine, and nothing is ever
+unpickled. Layout, little-endian: 8 bytes of magic, the header's length (u4) and CRC-32 (u4), the
+header, then each column at a multiple of 64 bytes. The header holds the total size of the columns,
+so that truncation is detected without reading them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CHUNK = 1 << 26  # items written at a time, so that a column may itself be a me
 
 @dataclass(frozen=True)
 class Columns:
-    """An open file: its `meta` data and its read-only columns."""
+    """An open column file: its metadata and its read-only columns."""
 
     meta: dict[str, Any]
     columns: dict[str, np.ndarray]
@@ -44,10 +44,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class Parts:
-    """A column in one dimension that comes piece by piece, so that it need not be in memory."""
+    """A one-dimensional column written piece by piece, so that it need not fit into memory."""
 
     dtype: np.dtype
-    count: int  # items of all pieces together
+    count: int  # items, summed over the pieces
     pieces: Iterable[np.ndarray]
 
     @property
@@ -80,7 +80,7 @@ def write(
 
 
 def read(path: Path, kind: str) -> Columns:
-    """Map the file; a missing, truncated or foreign one is a MillError."""
+    """Map a column file; a MillError if it is missing, truncated or of another kind."""
     problem = "it is not a file of this program"
     try:
         with open(path, "rb") as file:
@@ -106,7 +106,7 @@ def read(path: Path, kind: str) -> Columns:
 
 
 def find(path: Path, kind: str) -> Columns | None:
-    """`read` for caches: None where the file is missing or unusable and has to be made again."""
+    """Like `read`, but None for a file that is missing or unusable, as caches need it."""
     try:
         return read(path, kind)
     except MillError:
@@ -114,14 +114,14 @@ def find(path: Path, kind: str) -> Columns | None:
 
 
 def join(items: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Byte strings as two columns: all bytes, and (n + 1 long) where each item starts."""
+    """n byte strings as two columns: all bytes, and the n + 1 offsets where items start."""
     starts = np.zeros(len(items) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, items), np.int64, len(items)), out=starts[1:])
     return np.frombuffer(b"".join(items), np.uint8), starts
 
 
 def item(data: np.ndarray, starts: np.ndarray, index: int) -> bytes:
-    """One of the byte strings that `join` put together."""
+    """One of the byte strings of `join`."""
     return data[starts[index] : starts[index + 1]].tobytes()
 
 

@@ -1,4 +1,4 @@
-"""The exception for what a user can put right: one sentence, what, where and what to do."""
+"""MillError, for mistakes a user can fix: one sentence on what is wrong, where, what to do."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ def write_atomic(
         partial.write_bytes(data)
 
 
-def hold(file: int, path: Path) -> None:
-    """Lock an open file, which says who writes an output; the lock goes with its process."""
+def lock_output(file: int, path: Path) -> None:
+    """Lock an open file for the process that writes an output; released when it ends."""
     try:
         import fcntl
     except ImportError:
@@ -56,17 +56,17 @@ def hold(file: int, path: Path) -> None:
         raise MillError(
             f"another process is writing this output now (it holds {path}): wait for it, or end it"
         ) from None
-    except OSError:  # where file locks do not work, as on some network disks, nobody is held up
+    except OSError:  # file locks do not work on some network disks: proceed without
         return
 
 
 @contextlib.contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Where an OSError can only be the output's."""
+def output_errors(out: Path) -> Iterator[None]:
+    """Turn an OSError in the body, which writes `out`, into a MillError."""
     try:
         yield
     except OSError as error:
         raise MillError(
-            f"cannot write {out}: {error.strerror or error}; make room or mend that, then run the "
+            f"cannot write {out}: {error.strerror or error}; make room or fix that, then run the "
             "same command again: it continues where it stopped"
         ) from None

@@ -1,4 +1,4 @@
-"""How long work shows that it is alive: a bar on a terminal, log lines elsewhere."""
+"""Progress of long work: a bar on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ _LOG_SECONDS = 10.0
 
 @contextlib.contextmanager
 def track(what: str, total: int | None = None, done: int = 0, unit: str = "") -> Iterator[Advance]:
-    """Yields `advance(n)`, which any thread may call: `with track("listing", 100) as advance`.
+    """Yield `advance(n)`, which any thread may call: `with track("listing", 100) as advance`.
 
-    `done` of the total was done before, in another run; a `unit` has its rate shown.
+    `done` items of the total were done in an earlier run; with a `unit`, the rate is shown.
     """
     with (_bar if sys.stderr.isatty() else _lines)(what, total, done, unit) as advance:
         yield advance
 
 
 class _Pace:
-    """Counts, and knows how fast it goes and how long it will take."""
+    """Item counter with rate and remaining time."""
 
     def __init__(self, total: int | None, done: int, unit: str) -> None:
-        self.done = self._before = done
-        self._total, self._unit, self._began = total, unit, time.monotonic()
+        self.done = self._done_before = done
+        self._total, self._unit, self._started = total, unit, time.monotonic()
 
     def rate(self) -> str:
         """`2,100 images/s`; empty without a unit."""
         return f"{self._per_second():,.0f} {self._unit}/s" if self._unit else ""
 
     def time_left(self) -> str:
-        """`0:12:30 left`; empty where nobody knows."""
+        """`0:12:30 left`; empty if unknown."""
         rate = self._per_second()
         if self._total is None or not rate:
             return ""
         return f"{timedelta(seconds=round((self._total - self.done) / rate))} left"
 
     def _per_second(self) -> float:
-        return (self.done - self._before) / max(time.monotonic() - self._began, 1e-9)
+        return (self.done - self._done_before) / max(time.monotonic() - self._started, 1e-9)
 
 
 @contextlib.contextmanager
@@ -93,8 +93,8 @@ def _lines(what: str, total: int | None, done: int, unit: str) -> Iterator[Advan
             pace.done += n
             if time.monotonic() > due:
                 due = time.monotonic() + _LOG_SECONDS
-                counted = f"{pace.done:,}" + (f" of {total:,}" if total else "")
-                told = (counted, pace.rate(), pace.time_left() if unit else "")
-                log.info("%s: %s", what, ", ".join(filter(None, told)))
+                count = f"{pace.done:,}" + (f" of {total:,}" if total else "")
+                parts = (count, pace.rate(), pace.time_left() if unit else "")
+                log.info("%s: %s", what, ", ".join(filter(None, parts)))
 
     yield advance

@@ -1,7 +1,7 @@
-"""Which sample comes when: one global permutation per epoch, any slice of it computed on the fly.
+"""Sample order: one global permutation per epoch, of which any slice is computed on the fly.
 
-A step consumes the same slice of the epoch's order however many ranks share it, so the state of an
-epoch is one number: how many samples have been consumed.
+A step consumes the same slice of the epoch's order however many ranks share it, so an epoch's state
+is one number: how many samples have been consumed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from patchmill.loaders.plan import philox
 MOST_SUBSTITUTES = 100  # draws of a sample to replace an unreadable one
 
 _ROUNDS = 4
-_SMALLEST_SIDE = 64  # a few samples walk in a domain of thousands, or the shuffle would show
-_SUBSTITUTE = np.uint64(0xFF00)  # stands where plans have view and operation: none has 255
-_TAG = np.uint64(0xFFFFFFFF)  # stands where plans have the high word of an id, which is smaller
+_SMALLEST_SIDE = 64  # with a smaller domain, orders of few samples would not look random
+_SUBSTITUTE = np.uint64(0xFF00)  # in the place of view and operation: no operation is 255
+_TAG = np.uint64(0xFFFFFFFF)  # in the place of an id's high word, which is smaller
 
 
 @dataclass(frozen=True)
 class Order:
-    """The shuffled orders of `count` samples, a permutation for each epoch, held in no memory."""
+    """Shuffled orders of `count` samples: a permutation per epoch that takes no memory."""
 
     count: int
     seed: int
@@ -37,7 +37,7 @@ class Order:
             raise MillError(f"the seed must be 0 to 2**64 - 1, not {self.seed}")
 
     def ids(self, epoch: int, start: int, stop: int) -> np.ndarray:
-        """The int64 sample ids at positions start..stop-1 of the epoch's order."""
+        """int64 sample ids at positions start..stop-1 of the epoch's order."""
         if not 0 <= start <= stop <= self.count:
             raise MillError(f"an order of {self.count} samples has no positions {start} to {stop}")
         if not 0 <= epoch < 2**32:
@@ -50,15 +50,15 @@ class Order:
 
 
 def steps(count: int, global_batch: int, drop_last: bool) -> int:
-    """How many steps an epoch of `count` samples has."""
+    """Number of steps in an epoch of `count` samples."""
     return count // global_batch if drop_last else -(-count // global_batch)
 
 
 def share(count: int, global_batch: int, step: int, rank: int, world_size: int) -> tuple[int, int]:
-    """The positions [start, stop) of the epoch's order that one rank consumes at one step.
+    """Positions [start, stop) of the epoch's order that one rank consumes at one step.
 
-    Step n consumes [n * global_batch, (n + 1) * global_batch), cut into one contiguous piece for
-    each rank. A last, incomplete batch is cut as evenly as it can be: sizes differ by at most one.
+    Step n consumes [n * global_batch, (n + 1) * global_batch), split into one contiguous piece per
+    rank. An incomplete last batch is split evenly: sizes differ by at most one.
     """
     first = min(step * global_batch, count)
     size = min(global_batch, count - first)
@@ -66,7 +66,7 @@ def share(count: int, global_batch: int, step: int, rank: int, world_size: int) 
 
 
 def substitute(seed: int, epoch: int, id: int, attempt: int, count: int) -> int:
-    """The sample that stands in for a bad one: the same for every pipeline, rank and resume."""
+    """The substitute for an unreadable sample: the same for every pipeline, rank and resume."""
     return int(_substitute(np.uint64(seed), np.uint64(epoch), id, attempt, count))
 
 
@@ -96,16 +96,16 @@ def _permute(
         keys[2 * i], keys[2 * i + 1] = a << np.uint64(32) | b, c << np.uint64(32) | d
     for i in range(ids.size):
         position = _feistel(keys, rows, columns, np.int64(start + i))
-        while position >= count:  # walk the cycle until it comes back
+        while position >= count:  # cycle walking
             position = _feistel(keys, rows, columns, position)
         ids[i] = position
 
 
 @jit_ieee
 def _feistel(keys: np.ndarray, rows: int, columns: int, position: int) -> int:
-    """A keyed bijection of the rows x columns cells of a table.
+    """Feistel network: a keyed bijection of the rows x columns cells of a table.
 
-    Each round shifts one coordinate by a hash of the other, which can be undone: no two cells meet.
+    Each round shifts one coordinate by a hash of the other, which is invertible.
     """
     row, column = position // columns, position % columns
     for i in range(_ROUNDS):

@@ -1,7 +1,7 @@
-"""Philox4x32-10: random bits as a function of (key, counter), with no state to carry or to lose.
+"""Philox4x32-10: counter-based random numbers, a pure function of (key, counter).
 
 Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Words are
-32 bits wide but travel as uint64, which is what Numba computes with.
+32 bits wide but held as uint64, which is what Numba computes with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ULP = 2.0**-32
 def block(
     c0: np.uint64, c1: np.uint64, c2: np.uint64, c3: np.uint64, k0: np.uint64, k1: np.uint64
 ) -> Words:
-    """Four random words for a counter of four words under a key of two, all uint64 below 2**32."""
+    """Four random words from a counter of four words and a key of two, all uint64 below 2**32."""
     for _ in range(10):
         p0, p2 = _MULTIPLY_0 * c0, _MULTIPLY_2 * c2
         c0, c1, c2, c3 = (p2 >> _WORD) ^ c1 ^ k0, p2 & _LOW, (p0 >> _WORD) ^ c3 ^ k1, p0 & _LOW
@@ -45,5 +45,5 @@ def uniform(word: np.uint64, low: float, high: float) -> float:
 
 @jit_ieee
 def below(word: np.uint64, n: int) -> np.int64:
-    """An integer in 0..n-1, n up to 2**32; no value is likelier than another by over n / 2**32."""
+    """An integer in 0..n-1, n up to 2**32, by multiply and shift: bias is at most n / 2**32."""
     return np.int64((word * np.uint64(n)) >> _WORD)

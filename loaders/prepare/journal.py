@@ -145,7 +145,7 @@ class Journal:
         self.path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            files.hold(self._file, path)
+            files.lock_output(self._file, path)
             state = read(path)
             self.segments = state.segments if state else []
             self.done = bool(state and state.done)

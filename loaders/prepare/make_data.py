@@ -112,7 +112,7 @@ def make(
     paths = output.choose_paths(out, options.format)
     masks = source_masks.open_masks(source)
     identity = identity_of(source, options, masks.fingerprint if masks else "")
-    with files.writing(out):
+    with files.output_errors(out):
         if output.claim(paths, _source_folder(source), identity, overwrite):
             return None
         journal = Journal(paths.journal(options.rank), identity)

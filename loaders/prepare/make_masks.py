@@ -98,7 +98,7 @@ def make(
         raise MillError(f"--overwrite would remove what other ranks write: remove {out} yourself")
     estimate = estimator(options.method)
     identity = _identity(source, options, estimate)
-    with files.writing(out):
+    with files.output_errors(out):
         _check_folder(out)
         if _claim(out, identity, overwrite):
             return None
@@ -319,7 +319,7 @@ def _try_lock(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        files.hold(file, path)
+        files.lock_output(file, path)
         locked = True
     except MillError:
         locked = False

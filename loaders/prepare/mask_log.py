@@ -59,7 +59,7 @@ class MaskLog:
         self._buffer = bytearray()
         self._unsynced = 0  # bytes written since the last fsync
         try:
-            files.hold(self._file, path)
+            files.lock_output(self._file, path)
             self.count = self.missing = 0
             self.done = False
             with open(path, "rb") as file:

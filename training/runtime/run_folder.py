@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import hold, write_atomic
+from patchmill.loaders.common.files import lock_output, write_atomic
 
 STATUS, LOCK = "status.json", ".lock"
 STOPPED = 75  # exit code of a run that can be resumed; EX_TEMPFAIL of sysexits.h: try again
@@ -30,7 +30,7 @@ def lock(folder: Path) -> Iterator[None]:
             f"cannot write the run's folder {folder}: {error.strerror}; choose another, as out=DIR"
         ) from None
     try:
-        hold(file, folder / LOCK)
+        lock_output(file, folder / LOCK)
         yield
     finally:
         os.close(file)
