@@ -135,7 +135,7 @@ class Stream:
                     reason = _reason(error)
                     if failures == len(_RETRY_DELAYS_S):
                         raise MillError(
-                            f"cannot read the shard {url}: it {reason}, after {failures} "
+                            f"cannot read the shard {url}: it {reason}, even after {failures} "
                             f"retries; check the URL and the network"
                         ) from None
                     log.warning("the shard %s %s; retrying from byte %d", url, reason, offset)
