@@ -1,8 +1,8 @@
-"""A turn of training: so many steps of the engine's own loop on a feed, and where their time went.
+"""A turn of training: some steps of the engine's own loop on a feed, and the time of each part.
 
-What happens when is seen through the eyes that the loop has anyway: it asks for a batch, shows what
-it made of it, and tells when a step is over. On a GPU, moments are those at which the GPU comes
-past them, so that waiting for a batch is what the GPU waits.
+Parts are timed in the hooks that the loop calls anyway: before and after it takes a batch, after
+the backward pass, and after the optimiser's step. On a GPU, times are those at which the GPU passes
+these points, so that waiting for a batch is the time the GPU waits.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def take(state: State, stacks: StackDump, feed: Feed, warm_up: int, steps: int) 
 
 
 class Watch(Hooks):
-    """Looks after training as on ranks that write nothing, for so many steps, and on the clock."""
+    """Hooks of a rank without outputs, for a given number of steps, that time each part."""
 
     def __init__(self, state: State, stacks: StackDump, steps: int) -> None:
         super().__init__(state, Signals(), stacks, outputs=None)

@@ -25,7 +25,7 @@ def test_scenes_have_the_backgrounds_of_training_or_others(tmp_path: Path):
     same, swapped = (open_source(found[name].data) for name in (SAME, SWAPPED))
     assert same.name == "scenes(count=6, seed=1, background_bias=0.9, size=32)"
     assert swapped.name == "scenes(count=6, seed=1, swap_backgrounds=True, size=32)"
-    assert found[ALONE].place == found[SAME].place
+    assert found[ALONE].data == found[SAME].data
     assert found[SAME].recipe.views[0].paste is None
     for index in range(6):  # the same things at the same places
         assert (same.mask(index) == swapped.mask(index)).all()
