@@ -1,1 +1,1 @@
-"""Contact sheets: what a recipe makes of some images, drawn as for training."""
+"""Contact sheets of views, and of masks; the command is `python -m patchmill.loaders.preview`."""

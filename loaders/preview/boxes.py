@@ -1,4 +1,4 @@
-"""The original of a contact sheet: the image, fitted into a panel, with the box of every view."""
+"""Draw the panel with an original image and the box of every view."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw
 
-from patchmill.loaders.preview.text import Rgb, font, width
+from patchmill.loaders.preview.text import Rgb, font, text_width
 
 Corners = tuple[float, float, float, float]  # left, top, right, bottom
 
 PANEL, OUTSIDE, WHITE = (240, 242, 244), (24, 26, 28), (255, 255, 255)
 
-_FEW = 12  # so many boxes are drawn with thick lines
-_FINE = 4  # lines are drawn that many times larger, for smooth edges
-_NUMBER = 11.0
+_MANY_BOXES = 12  # more than these are drawn with thin lines
+_OVERSAMPLE = 4  # lines are drawn larger by this factor, then reduced: antialiasing
+_NUMBER_SIZE = 11.0
 _DASH, _GAP = 7.0, 5.0
-_UP = 5.0  # half the length of the mark on the side that is up
+_MARK_HALF = 5.0  # half the length of the mark on the side that is up
 
 
 @dataclass(frozen=True)
 class Box:
-    """Where a view, or a grid of rows x columns views, lies in its image."""
+    """The box of a view, or of a grid of rows x columns views, in its image."""
 
     corners: Corners  # in source pixels
     number: int
@@ -34,8 +34,8 @@ class Box:
     grid: tuple[int, int] = (1, 1)
 
 
-def with_boxes(image: np.ndarray, boxes: Sequence[Box], size: tuple[int, int]) -> Image.Image:
-    """The image with its boxes in a panel of `size`; what views show beyond the image is black."""
+def draw_boxes(image: np.ndarray, boxes: Sequence[Box], size: tuple[int, int]) -> Image.Image:
+    """Draw an image and its boxes into a panel of `size`; views may reach beyond the image."""
     height, width, _ = image.shape
     corners = np.array([(0, 0, width, height), *(box.corners for box in boxes)], float)
     low, high = corners[:, :2].min(0), corners[:, 2:].max(0)
@@ -49,35 +49,35 @@ def with_boxes(image: np.ndarray, boxes: Sequence[Box], size: tuple[int, int]) -
     shown = Image.fromarray(image).resize((right - left, bottom - top), Image.Resampling.LANCZOS)
     panel.paste(shown, (left, top))
     fitted = [replace(b, corners=tuple(c)) for b, c in zip(boxes, corners[1:], strict=True)]
-    panel.paste(*_drawing(fitted, size, numbers=True))
+    panel.paste(*_overlay(fitted, size, numbers=True))
     return panel
 
 
 def _pixels(corners: np.ndarray) -> tuple[int, int, int, int]:
-    """Whole pixels, at least one of them."""
+    """Round to pixels, with a width and height of at least 1."""
     left, top, right, bottom = (round(c) for c in corners)
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
-def sign(colour: Rgb, flip: bool = False, turns: int = 0) -> Image.Image:
-    """A small box, for a legend."""
+def legend_box(colour: Rgb, flip: bool = False, turns: int = 0) -> Image.Image:
+    """A small box for the legend."""
     image = Image.new("RGB", (30, 16), WHITE)
-    image.paste(*_drawing([Box((0, 0, 30, 16), 0, colour, flip, turns)], image.size, numbers=False))
+    image.paste(*_overlay([Box((0, 0, 30, 16), 0, colour, flip, turns)], image.size, numbers=False))
     return image
 
 
-def _drawing(
+def _overlay(
     boxes: Sequence[Box], size: tuple[int, int], numbers: bool
 ) -> tuple[Image.Image, tuple[int, int], Image.Image]:
-    """The boxes on a transparent ground: large ones below, numbers above all."""
-    fine = Image.new("RGBA", (size[0] * _FINE, size[1] * _FINE))
+    """Draw boxes, large ones first, then numbers; return arguments for `Image.paste`."""
+    fine = Image.new("RGBA", (size[0] * _OVERSAMPLE, size[1] * _OVERSAMPLE))
     pen = ImageDraw.Draw(fine)
     for box in sorted(boxes, key=_area, reverse=True):
-        _outline(pen, box, 2.0 if len(boxes) <= _FEW else 1.0)
-    boxes, taken = sorted(boxes, key=_area), _Taken(size)
-    _marks(pen, boxes, taken)
+        _outline(pen, box, 2.0 if len(boxes) <= _MANY_BOXES else 1.0)
+    boxes, occupied = sorted(boxes, key=_area), _Occupied(size)
+    _draw_up_marks(pen, boxes, occupied)
     if numbers:
-        _numbers(pen, boxes, taken)
+        _draw_numbers(pen, boxes, occupied)
     drawing = fine.resize(size, Image.Resampling.BOX)
     return drawing.convert("RGB"), (0, 0), drawing.getchannel("A")
 
@@ -91,10 +91,10 @@ def _area(box: Box) -> float:
 
 
 def _outline(pen: ImageDraw.ImageDraw, box: Box, thick: float) -> None:
-    """The box's sides, dashed where the view is flipped."""
-    for cut in _cuts(box):
+    """Draw the box's sides, dashed if the view is flipped, and the lines of its grid."""
+    for cut in _grid_lines(box):
         _line(pen, cut, box.colour, 1.0)
-    sides = _sides(box.corners, thick / 2)
+    sides = _side_lines(box.corners, thick / 2)
     for side in sides:
         _line(pen, side, WHITE, thick + (1.2 if thick > 1 else 0.8))
     for side in sides:
@@ -103,14 +103,14 @@ def _outline(pen: ImageDraw.ImageDraw, box: Box, thick: float) -> None:
 
 
 def _line(pen: ImageDraw.ImageDraw, ends: Corners, colour: Rgb, thick: float) -> None:
-    """A level or upright line with square ends."""
+    """Draw a horizontal or vertical line with square ends."""
     left, top, right, bottom = ends
     half = thick / 2
-    ground = left - half, top - half, right + half, bottom + half
-    pen.rectangle([round(c * _FINE) for c in ground], (*colour, 255))
+    rectangle = left - half, top - half, right + half, bottom + half
+    pen.rectangle([round(c * _OVERSAMPLE) for c in rectangle], (*colour, 255))
 
 
-def _sides(corners: Corners, inset: float) -> list[Corners]:
+def _side_lines(corners: Corners, inset: float) -> list[Corners]:
     left, top, right, bottom = corners
     left, top = left + inset, top + inset
     right, bottom = max(left, right - inset), max(top, bottom - inset)
@@ -123,7 +123,7 @@ def _sides(corners: Corners, inset: float) -> list[Corners]:
 
 
 def _dashes(x1: float, y1: float, x2: float, y2: float) -> Iterator[Corners]:
-    """The side cut into dashes, beginning and ending with one."""
+    """Split a side into dashes, with one at each end."""
     length = max(abs(x2 - x1), abs(y2 - y1))
     if length == 0:
         return
@@ -134,8 +134,8 @@ def _dashes(x1: float, y1: float, x2: float, y2: float) -> Iterator[Corners]:
         yield x1 + a * (x2 - x1), y1 + a * (y2 - y1), x1 + b * (x2 - x1), y1 + b * (y2 - y1)
 
 
-def _cuts(box: Box) -> Iterator[Corners]:
-    """The lines between a grid's cells."""
+def _grid_lines(box: Box) -> Iterator[Corners]:
+    """The lines between the cells of a grid."""
     (rows, columns), (left, top, right, bottom) = box.grid, box.corners
     for i in range(1, columns):
         x = left + (right - left) * i / columns
@@ -148,39 +148,39 @@ def _cuts(box: Box) -> Iterator[Corners]:
 # ------------------------------------------------------------------------------- marks and numbers
 
 
-class _Taken:
-    """Where marks and numbers are, so that none hides another."""
+class _Occupied:
+    """Areas of marks and numbers, so that none covers another."""
 
     def __init__(self, size: tuple[int, int]) -> None:
-        self._size, self._places = size, list[Corners]()
+        self._size, self._areas = size, list[Corners]()
 
-    def take(self, places: Iterable[Corners]) -> Corners | None:
-        """The first place that is free, if any is."""
-        for place in places:
-            if self._within(place) and not any(_meet(place, other) for other in self._places):
-                self._places.append(place)
-                return place
+    def place(self, candidates: Iterable[Corners]) -> Corners | None:
+        """Occupy the first candidate that is free; None if none is."""
+        for area in candidates:
+            if self._is_inside(area) and not any(_overlap(area, other) for other in self._areas):
+                self._areas.append(area)
+                return area
         return None
 
-    def _within(self, place: Corners) -> bool:
-        return min(place) >= 0 and place[2] <= self._size[0] and place[3] <= self._size[1]
+    def _is_inside(self, area: Corners) -> bool:
+        return min(area) >= 0 and area[2] <= self._size[0] and area[3] <= self._size[1]
 
 
-def _meet(a: Corners, b: Corners) -> bool:
+def _overlap(a: Corners, b: Corners) -> bool:
     return a[0] < b[2] + 1 and b[0] < a[2] + 1 and a[1] < b[3] + 1 and b[1] < a[3] + 1
 
 
-def _marks(pen: ImageDraw.ImageDraw, boxes: Sequence[Box], taken: _Taken) -> None:
-    """A triangle within the side that has become its view's upper one, pointing outwards."""
+def _draw_up_marks(pen: ImageDraw.ImageDraw, boxes: Sequence[Box], occupied: _Occupied) -> None:
+    """Draw a triangle inside the side that is up in the view, pointing outwards."""
     for box in boxes:
         if not box.turns:
             continue
         side = up_side(box.flip, box.turns)
-        places = list(_along(box.corners, side))
-        left, top, right, bottom = taken.take(places) or places[0]
+        places = list(_mark_positions(box.corners, side))
+        left, top, right, bottom = occupied.place(places) or places[0]
         x, y = (left + right) / 2, (top + bottom) / 2
         dx, dy = ((0, -1), (1, 0), (0, 1), (-1, 0))[side]
-        for colour, half in ((WHITE, _UP + 1.7), (box.colour, _UP)):
+        for colour, half in ((WHITE, _MARK_HALF + 1.7), (box.colour, _MARK_HALF)):
             tip, base = (x + dx * half, y + dy * half), (x - dx * half, y - dy * half)
             wide = half * 1.15
             points = [
@@ -188,40 +188,40 @@ def _marks(pen: ImageDraw.ImageDraw, boxes: Sequence[Box], taken: _Taken) -> Non
                 (base[0] + dy * wide, base[1] + dx * wide),
                 (base[0] - dy * wide, base[1] - dx * wide),
             ]
-            pen.polygon([(a * _FINE, b * _FINE) for a, b in points], (*colour, 255))
+            pen.polygon([(a * _OVERSAMPLE, b * _OVERSAMPLE) for a, b in points], (*colour, 255))
 
 
 def up_side(flip: bool, turns: int) -> int:
-    """Which side of its box is up in the view: 0 the top, 1 the right, 2 the bottom, 3 the left.
+    """The side of the box that is up in the view: 0 top, 1 right, 2 bottom, 3 left.
 
-    Counter-clockwise turns bring up the right side first; of a flipped view, that was the left one.
+    Counter-clockwise turns bring up the right side first; in a flipped view, the left one.
     """
     return -turns % 4 if flip else turns
 
 
-def _along(corners: Corners, side: int) -> Iterator[Corners]:
-    """Places for a mark within the top, right, bottom or left side: its middle first."""
+def _mark_positions(corners: Corners, side: int) -> Iterator[Corners]:
+    """Candidates for a mark inside a side, its middle first."""
     left, top, right, bottom = corners
     for share in (0.5, 0.35, 0.65, 0.2, 0.8):
         x, y = [
-            (left + share * (right - left), top + _UP),
-            (right - _UP, top + share * (bottom - top)),
-            (left + share * (right - left), bottom - _UP),
-            (left + _UP, top + share * (bottom - top)),
+            (left + share * (right - left), top + _MARK_HALF),
+            (right - _MARK_HALF, top + share * (bottom - top)),
+            (left + share * (right - left), bottom - _MARK_HALF),
+            (left + _MARK_HALF, top + share * (bottom - top)),
         ][side]
-        yield x - _UP, y - _UP, x + _UP, y + _UP
+        yield x - _MARK_HALF, y - _MARK_HALF, x + _MARK_HALF, y + _MARK_HALF
 
 
-def _numbers(pen: ImageDraw.ImageDraw, boxes: Sequence[Box], taken: _Taken) -> None:
-    """Each box's number in one of its corners, or elsewhere in it, where there is room."""
+def _draw_numbers(pen: ImageDraw.ImageDraw, boxes: Sequence[Box], occupied: _Occupied) -> None:
+    """Draw each box's number in one of its corners, or elsewhere inside it, if there is room."""
     for box in boxes:
-        place = taken.take(_corners_first(box.corners, *_badge_size(box.number)))
+        place = occupied.place(_badge_positions(box.corners, *_badge_size(box.number)))
         if place:
-            _number(pen, box, place)
+            _draw_number(pen, box, place)
 
 
-def _corners_first(corners: Corners, wide: float, tall: float) -> Iterator[Corners]:
-    """Places for a badge: the box's corners, then its sides, then its inside."""
+def _badge_positions(corners: Corners, wide: float, tall: float) -> Iterator[Corners]:
+    """Candidates for a badge: the box's corners, then its sides, then its inside."""
     left, top, right, bottom = corners
     right, bottom = max(left, right - wide), max(top, bottom - tall)
     xs, ys = np.arange(left, right, 5.0), np.arange(top, bottom, 5.0)
@@ -234,21 +234,22 @@ def _corners_first(corners: Corners, wide: float, tall: float) -> Iterator[Corne
         yield x, y, x + wide, y + tall
 
 
-def badge(number: int, colour: Rgb) -> Image.Image:
-    """A number on a rounded ground, with transparent corners."""
+def number_badge(number: int, colour: Rgb) -> Image.Image:
+    """A number on a rounded rectangle, with transparent corners."""
     wide, tall = (round(side) for side in _badge_size(number))
-    fine = Image.new("RGBA", (wide * _FINE, tall * _FINE), (*colour, 0))
+    fine = Image.new("RGBA", (wide * _OVERSAMPLE, tall * _OVERSAMPLE), (*colour, 0))
     box = Box((0, 0, 0, 0), number, colour)
-    _number(ImageDraw.Draw(fine), box, (0, 0, wide - 1 / _FINE, tall - 1 / _FINE))
+    _draw_number(ImageDraw.Draw(fine), box, (0, 0, wide - 1 / _OVERSAMPLE, tall - 1 / _OVERSAMPLE))
     return fine.resize((wide, tall), Image.Resampling.BOX)
 
 
 def _badge_size(number: int) -> tuple[float, float]:
-    return max(width(str(number), _NUMBER) + 0.7 * _NUMBER, 1.45 * _NUMBER), 1.45 * _NUMBER
+    height = 1.45 * _NUMBER_SIZE
+    return max(text_width(str(number), _NUMBER_SIZE) + 0.7 * _NUMBER_SIZE, height), height
 
 
-def _number(pen: ImageDraw.ImageDraw, box: Box, place: Corners) -> None:
-    left, top, right, bottom = (round(c * _FINE) for c in place)
+def _draw_number(pen: ImageDraw.ImageDraw, box: Box, place: Corners) -> None:
+    left, top, right, bottom = (round(c * _OVERSAMPLE) for c in place)
     pen.rounded_rectangle((left, top, right, bottom), (bottom - top) * 0.3, (*box.colour, 255))
     middle = (left + right) / 2, (top + bottom) / 2
-    pen.text(middle, str(box.number), WHITE, font(_NUMBER * _FINE), anchor="mm")
+    pen.text(middle, str(box.number), WHITE, font(_NUMBER_SIZE * _OVERSAMPLE), anchor="mm")

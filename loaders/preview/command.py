@@ -1,4 +1,4 @@
-"""Contact sheets: what a recipe makes of some images, drawn and rendered as for training.
+"""Draw contact sheets: views of some images as a recipe makes them for training, or masks.
 
 python -m patchmill.loaders.preview DATA --recipe 'dino(local_crops=6)' --out sheet.png
 python -m patchmill.loaders.preview DATA --masks --method rbd --out sheet.png
@@ -7,7 +7,6 @@ python -m patchmill.loaders.preview DATA --masks --method rbd --out sheet.png
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.files import atomic_path
 from patchmill.loaders.recipe_load import load_recipe
 
 if TYPE_CHECKING:
@@ -24,28 +24,27 @@ if TYPE_CHECKING:
 
     from patchmill.loaders.batch import ViewBatch
     from patchmill.loaders.plan.draw import Plan
-    from patchmill.loaders.preview.paste import Paste, Pasting
-    from patchmill.loaders.preview.sheet import Sample
+    from patchmill.loaders.preview.paste import FindInputs, PasteInputs
+    from patchmill.loaders.preview.view_sheet import SheetSample
     from patchmill.loaders.sources import Source
 
 FORMATS = (".png", ".jpg", ".jpeg")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    given = _parser().parse_args(arguments)
-    _check_out(given.out)
-    which = {"seed": given.seed, "epoch": given.epoch, "ids": _numbers(given.ids)}
-    masked = given.masks or given.method
-    count = (12 if masked else 4) if given.count is None else given.count
-    if masked:
-        from patchmill.loaders.preview.masks import mask_sheet
+    args = _parser().parse_args(arguments)
+    _check_out(args.out)
+    options = {"seed": args.seed, "epoch": args.epoch, "ids": _parse_ids(args.ids)}
+    show_masks = args.masks or args.method
+    options["count"] = (12 if show_masks else 4) if args.count is None else args.count
+    if show_masks:
+        from patchmill.loaders.preview.mask_sheet import mask_sheet
 
-        image = mask_sheet(given.data, given.method, count=count, **which)
+        image = mask_sheet(args.data, args.method, **options)
     else:
-        which["backgrounds"] = given.backgrounds
-        image = contact_sheet(given.data, given.recipe, count=count, **which)
-    _save(image, given.out)
-    print(f"{given.out}: {image.width} x {image.height} px")
+        image = contact_sheet(args.data, args.recipe, backgrounds=args.backgrounds, **options)
+    _save(image, args.out)
+    print(f"{args.out}: {image.width} x {image.height} px")
 
 
 def contact_sheet(
@@ -59,48 +58,54 @@ def contact_sheet(
     backgrounds: str | Path | Source | None = None,
     masks: str | Path | None = None,
 ) -> Image:
-    """The originals with the boxes of their views, and the views, as loaders.build would make them.
+    """Draw originals with the boxes of their views, and the views as loaders.build makes them.
 
     Shows the samples `ids`, or else the first `count` in the order of that epoch. `backgrounds` and
     `masks` are what `build` takes.
     """
-    from patchmill.loaders.preview.paste import paster
-    from patchmill.loaders.preview.samples import chosen
-    from patchmill.loaders.preview.sheet import sheet
+    from patchmill.loaders.preview.paste import inputs_finder
+    from patchmill.loaders.preview.samples import choose_ids
+    from patchmill.loaders.preview.view_sheet import draw_view_sheet
     from patchmill.loaders.sources import open_source
 
     title = recipe.name if isinstance(recipe, recipes.Recipe) else str(recipe)
     recipe, source = load_recipe(recipe), open_source(data)
-    ids = chosen(source, count, seed, epoch, ids)
-    paste = paster(source, recipe, backgrounds, seed, epoch, masks)
+    ids = choose_ids(source, count, seed, epoch, ids)
+    find_paste_inputs = inputs_finder(source, recipe, backgrounds, seed, epoch, masks)
     _compile(recipe)
-    samples = [_sample(source, paste, recipe, seed, epoch, id) for id in ids]
-    return sheet(samples, recipe, title, f"{source.name} · seed {seed} · epoch {epoch}")
+    samples = [_sample(source, find_paste_inputs, recipe, seed, epoch, id) for id in ids]
+    return draw_view_sheet(samples, recipe, title, f"{source.name} · seed {seed} · epoch {epoch}")
 
 
 def _sample(
-    source: Source, paste: Paste | None, recipe: recipes.Recipe, seed: int, epoch: int, id: int
-) -> Sample:
+    source: Source,
+    find_paste_inputs: FindInputs | None,
+    recipe: recipes.Recipe,
+    seed: int,
+    epoch: int,
+    id: int,
+) -> SheetSample:
     from patchmill.loaders.plan import draw
     from patchmill.loaders.preview.paste import composite
-    from patchmill.loaders.preview.samples import image_of, label_of
-    from patchmill.loaders.preview.sheet import Sample
+    from patchmill.loaders.preview.samples import class_name, decode_sample
+    from patchmill.loaders.preview.view_sheet import SheetSample
 
-    label, (image, problem) = label_of(source, id), image_of(source, id)
+    label, (image, problem) = class_name(source, id), decode_sample(source, id)
     if image is None:
-        return Sample(id, label, problem=problem)
-    drawn = draw.draw(recipe, seed, epoch, [id], [image.shape[:2]])
-    if paste is None:
-        return Sample(id, label, image, _views(id, image, recipe, drawn))
-    by = paste(id, image, drawn.rows)
-    views, whole = _views(id, image, recipe, drawn, by), composite(image, drawn.rows[0], by)
-    return Sample(id, label, image, views, mask=by.mask, composite=whole)
+        return SheetSample(id, label, problem=problem)
+    plan = draw.draw(recipe, seed, epoch, [id], [image.shape[:2]])
+    if find_paste_inputs is None:
+        return SheetSample(id, label, image, _render(id, image, recipe, plan))
+    paste = find_paste_inputs(id, image, plan.rows)
+    views = _render(id, image, recipe, plan, paste)
+    pasted = composite(image, plan.rows[0], paste)
+    return SheetSample(id, label, image, views, mask=paste.mask, composite=pasted)
 
 
-def _views(
-    id: int, image: np.ndarray, recipe: recipes.Recipe, drawn: Plan, by: Pasting | None = None
+def _render(
+    id: int, image: np.ndarray, recipe: recipes.Recipe, plan: Plan, paste: PasteInputs | None = None
 ) -> ViewBatch:
-    """A batch of one sample. Its views are uint8, which are not normalised: they can be shown."""
+    """Render one sample as a batch; its views are uint8, without normalisation."""
     import torch
 
     from patchmill.kernels.views.cpu import render
@@ -110,30 +115,30 @@ def _views(
     targets = draw.targets(recipe)
     views = render.render(
         [image],
-        drawn.rows,
+        plan.rows,
         targets,
         dtype=torch.uint8,
-        masks=[by.mask.usable if by else None],
-        backgrounds=[by.companion if by else None],
+        masks=[paste.mask.usable if paste else None],
+        backgrounds=[paste.background if paste else None],
     )
-    return ViewBatch(views, torch.tensor([id]), None, drawn.rows, drawn.shapes, targets)
+    return ViewBatch(views, torch.tensor([id]), None, plan.rows, plan.shapes, targets)
 
 
 def _compile(recipe: recipes.Recipe) -> None:
-    """Compile the kernels, with a notice; what is imported first takes its time as well."""
+    """Compile the kernels, and announce it; slow imports come before the announcement."""
     import torch  # noqa: F401
 
     from patchmill.kernels.common.jit import announce_compilation
     from patchmill.kernels.views.cpu import render  # noqa: F401
     from patchmill.loaders.plan import draw
-    from patchmill.loaders.preview.paste import Pasting
+    from patchmill.loaders.preview.paste import PasteInputs
     from patchmill.loaders.preview.samples import Mask
 
     dot = np.zeros((1, 1, 3), np.uint8)
     pastes = any(group.paste for group in recipe.views)
     with announce_compilation():
-        by = Pasting(Mask(dot[..., 0])) if pastes else None
-        _views(0, dot, recipe, draw.draw(recipe, 0, 0, [0], [(1, 1)]), by)
+        paste = PasteInputs(Mask(dot[..., 0])) if pastes else None
+        _render(0, dot, recipe, draw.draw(recipe, 0, 0, [0], [(1, 1)]), paste)
 
 
 # ------------------------------------------------------------------------------------ command line
@@ -151,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipe",
         default="dino",
-        help="a preset, with its knobs if you like, as in 'dino(local_crops=6)'; or a YAML file "
+        help="a preset, optionally with its knobs, as in 'dino(local_crops=6)'; or a YAML file "
         "(default: %(default)s)",
     )
     parser.add_argument(
@@ -170,21 +175,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ids",
         metavar="3,7",
-        help="show these samples, not the first of the epoch",
+        help="show these samples instead of the first of the epoch",
     )
     parser.add_argument(
-        "--backgrounds", metavar="DIR", help="paste on these images, not on those of the data"
+        "--backgrounds", metavar="DIR", help="paste on these images instead of those of the data"
     )
     parser.add_argument(
-        "--masks", action="store_true", help="show masks instead, as copy-paste would use them"
+        "--masks",
+        action="store_true",
+        help="show masks as copy-paste would use them",
     )
     parser.add_argument(
-        "--method", help="show masks made now: rbd, gs, mc, or 'learned(weights=\"FILE\")'"
+        "--method", help="show masks computed now: rbd, gs, mc, or 'learned(weights=\"FILE\")'"
     )
     return parser
 
 
-def _numbers(text: str | None) -> list[int] | None:
+def _parse_ids(text: str | None) -> list[int] | None:
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
@@ -201,13 +208,9 @@ def _check_out(path: Path) -> None:
 
 
 def _save(image: Image, path: Path) -> None:
-    """Written under another name first, so that no half-written sheet is ever seen."""
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = f".{os.getpid()}-{path.name}"  # PIL chooses the format by the suffix
     try:
-        image.save(partial, optimize=True, quality=92)
-        os.replace(partial, path)
+        with atomic_path(path, temporary) as partial:
+            image.save(partial, optimize=True, quality=92)
     except OSError as error:
         raise MillError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

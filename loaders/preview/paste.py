@@ -1,4 +1,4 @@
-"""What copy-paste does to a sample: its mask, and the whole image as the first such view has it."""
+"""Copy-paste of a sample: its mask, its background, and a composite of the whole image."""
 
 from __future__ import annotations
 
@@ -19,69 +19,80 @@ from patchmill.kernels.views.decisions import (
 from patchmill.loaders.copypaste import backgrounds
 from patchmill.loaders.order.permutation import substitute
 from patchmill.loaders.plan import draw
-from patchmill.loaders.preview.samples import Mask, image_of, masker
+from patchmill.loaders.preview.samples import Mask, decode_sample, open_mask_source
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sources import Source
 
-_SIDE = 256  # of the square that the composite is rendered in
-_TRIES = 16
+_SIDE = 256  # of the composite
+_MAX_TRIES = 16  # substitutes of an unreadable background
 
-Ground = Callable[[int], np.ndarray | None]  # the image behind a sample's pasted views
-Paste = Callable[[int, np.ndarray, np.ndarray], "Pasting"]  # of a sample, its image and its rows
+FindBackground = Callable[[int], np.ndarray | None]  # by the id of the pasted sample
+FindInputs = Callable[[int, np.ndarray, np.ndarray], "PasteInputs"]  # by id, image and rows
 
 
 @dataclass(frozen=True)
-class Pasting:
-    """What a sample is pasted by, and on."""
+class PasteInputs:
+    """Mask and background image of a sample."""
 
     mask: Mask
-    companion: np.ndarray | None = None  # the image behind it, where one is wanted
+    background: np.ndarray | None = None  # None unless a view is pasted on an image
 
 
-def paster(
+def inputs_finder(
     source: Source,
     recipe: Recipe,
-    apart: backgrounds.BackgroundData | None,
+    background_data: backgrounds.BackgroundData | None,
     seed: int,
     epoch: int,
     masks: str | Path | None = None,
-) -> Paste | None:
-    """What pastes as training does; None where the recipe does not paste."""
-    there = backgrounds.open_backgrounds(apart, recipe)
+) -> FindInputs | None:
+    """Return a function that finds masks and backgrounds as training does.
+
+    None if the recipe does not paste.
+    """
+    separate = backgrounds.open_backgrounds(background_data, recipe)
     if not any(group.paste for group in recipe.views):
         return None
-    maker = masker(source, path=masks)
+    mask_source = open_mask_source(source, path=masks)
 
-    def ground(id: int) -> np.ndarray | None:
-        if there is not None:
-            chosen = int(draw.background_id(np.uint64(seed), epoch, id, len(there)))
-            return _readable(there, chosen, seed, epoch)
-        drawn = backgrounds.candidates(seed, epoch, id, len(source))
-        return _readable(source, backgrounds.least_foreground(id, drawn, maker.share), seed, epoch)
+    def find_background(id: int) -> np.ndarray | None:
+        if separate is not None:
+            background = int(draw.background_id(np.uint64(seed), epoch, id, len(separate)))
+            return _decode_or_substitute(separate, background, seed, epoch)
+        candidates = backgrounds.candidates(seed, epoch, id, len(source))
+        background = backgrounds.least_foreground(id, candidates, mask_source.foreground)
+        return _decode_or_substitute(source, background, seed, epoch)
 
-    return lambda id, image, rows: pasting(maker.look(id, image), rows, ground, id)
+    return lambda id, image, rows: find_inputs(
+        mask_source.get(id, image), rows, find_background, id
+    )
 
 
-def pasting(mask: Mask, rows: np.ndarray, ground: Ground, id: int) -> Pasting:
-    """For a sample's rows [1, views], which are not pasted where its mask cannot be used."""
+def find_inputs(
+    mask: Mask, rows: np.ndarray, find_background: FindBackground, id: int
+) -> PasteInputs:
+    """Inputs for a sample's rows [1, views]; turns pasting off in them if the mask is unusable."""
     if mask.usable is None:
         rows["paste"] = PASTE_NEVER
-    return Pasting(mask, ground(id) if (rows["paste"] == ON_IMAGE).any() else None)
+    return PasteInputs(mask, find_background(id) if (rows["paste"] == ON_IMAGE).any() else None)
 
 
-def _readable(source: Source, wanted: int, seed: int, epoch: int) -> np.ndarray | None:
-    """The image; of a bad one the substitute, as in training."""
-    other = wanted
-    for attempt in range(_TRIES):
-        image, _ = image_of(source, other)
+def _decode_or_substitute(source: Source, id: int, seed: int, epoch: int) -> np.ndarray | None:
+    """Decode a sample; of a bad one the substitute, as in training."""
+    candidate = id
+    for attempt in range(_MAX_TRIES):
+        image, _ = decode_sample(source, candidate)
         if image is not None:
             return image
-        other = substitute(seed, epoch, wanted, attempt, len(source))
+        candidate = substitute(seed, epoch, id, attempt, len(source))
     return None
 
 
-def composite(image: np.ndarray, rows: np.ndarray, pasting: Pasting) -> np.ndarray | None:
-    """uint8 [256, 256, 3], whatever the image's aspect; None where no view was pasted."""
+def composite(image: np.ndarray, rows: np.ndarray, inputs: PasteInputs) -> np.ndarray | None:
+    """Render the whole image on its background, as in the first pasted view.
+
+    uint8 [256, 256, 3], whatever the image's aspect; None if no view is pasted.
+    """
     import torch
 
     from patchmill.kernels.views.cpu import render
@@ -95,9 +106,12 @@ def composite(image: np.ndarray, rows: np.ndarray, pasting: Pasting) -> np.ndarr
     row["order"], row["grey"] = NO_JITTER, GREY_NEVER
     for name in ("paste", "background", "mask_sigma", "background_y", "background_x"):
         row[name] = pasted[0][name]
-    target = Target("whole", 1, _SIDE, False, (0, 0, 0), (1, 1, 1))
-    planes, grounds = [pasting.mask.usable], [pasting.companion]
-    made = render.render(
-        [image], row[None], [target], dtype=torch.uint8, masks=planes, backgrounds=grounds
+    views = render.render(
+        [image],
+        row[None],
+        [Target("whole", 1, _SIDE, False, (0, 0, 0), (1, 1, 1))],
+        dtype=torch.uint8,
+        masks=[inputs.mask.usable],
+        backgrounds=[inputs.background],
     )
-    return made["whole"][0, 0].permute(1, 2, 0).numpy()
+    return views["whole"][0, 0].permute(1, 2, 0).numpy()

@@ -1,4 +1,4 @@
-"""What a sheet is made of: which samples, with their names and images."""
+"""Choose the samples of a sheet, and load their class names, images and masks."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from patchmill.loaders.order.permutation import Order
 from patchmill.loaders.plan.draw import MAX_SIDE
 from patchmill.loaders.sources import Source
 
-MASK_SIDE = 256  # of masks that are made for a sheet, as `prepare masks` makes them
+MASK_SIDE = 256  # of masks made for a sheet, the default of `prepare masks`
 
 
 @dataclass(frozen=True)
 class Mask:
-    """What of an image is foreground, or why that is not known."""
+    """A sample's mask, or the reason why there is none."""
 
-    plane: np.ndarray | None  # there may be one that training would not use
-    foreground: float = 0.0
-    confidence: float | None = None  # where it is known
-    why: str = ""  # training would not use it
+    plane: np.ndarray | None  # may be a degenerate one
+    foreground: float = 0.0  # share of the pixels
+    confidence: float | None = None  # if known
+    why: str = ""  # training would not use it; empty if it would
 
     @property
     def usable(self) -> np.ndarray | None:
@@ -34,19 +34,19 @@ class Mask:
 
 
 @dataclass(frozen=True)
-class Masker:
-    """Where the masks of a sheet come from."""
+class MaskSource:
+    """Masks from a file, from the data, or computed for the sheet."""
 
     title: str
     name: str
-    look: Callable[[int, np.ndarray], Mask]  # of a sample and its image
-    share: Callable[[int], float | None]  # of a sample's foreground; None: its mask is of no use
+    get: Callable[[int, np.ndarray], Mask]  # by a sample's id and image
+    foreground: Callable[[int], float | None]  # by id; None if the mask is not usable
 
 
-def chosen(
+def choose_ids(
     source: Source, count: int, seed: int, epoch: int, ids: Sequence[int] | None
 ) -> Sequence[int]:
-    """The ids, or the first of the epoch; a MillError where there are no such samples."""
+    """Return `ids`, or the first of the epoch; raise a MillError if a sample does not exist."""
     if count < 1:
         raise MillError(f"count must be at least 1, not {count}")
     if ids is None:
@@ -57,15 +57,15 @@ def chosen(
     return ids
 
 
-def label_of(source: Source, id: int) -> str:
-    """The name of its class; empty where it has none."""
+def class_name(source: Source, id: int) -> str:
+    """The name of the sample's class; empty if it has none."""
     if source.labels is None or not source.classes:
         return ""
     return source.classes[int(source.labels[id])]
 
 
-def image_of(source: Source, id: int) -> tuple[np.ndarray | None, str]:
-    """The image, or what is wrong with it."""
+def decode_sample(source: Source, id: int) -> tuple[np.ndarray | None, str]:
+    """Decode a sample: the image, or None and what is wrong with it."""
     try:
         image = decode(source.read(id))
         if max(image.shape) > MAX_SIDE:
@@ -75,39 +75,43 @@ def image_of(source: Source, id: int) -> tuple[np.ndarray | None, str]:
         return None, getattr(error, "strerror", None) or str(error)
 
 
-def masker(source: Source, method: str | None = None, path: str | Path | None = None) -> Masker:
-    """The masks that a loader would find, or made here by the method: RBD if there are none.
+def open_mask_source(
+    source: Source, method: str | None = None, path: str | Path | None = None
+) -> MaskSource:
+    """Open the masks of file `path`, or those that a loader would find; else compute them.
 
-    Those of the file `path`, where one is named.
+    They are always computed if `method` is given; its default is RBD.
     """
-    found = None if method else masks.open_masks(source, path)
-    if found is None:
-        return _maker(source, method or "rbd")
+    existing = None if method else masks.open_masks(source, path)
+    if existing is None:
+        return _computed_masks(source, method or "rbd")
 
-    def look(id: int, image: np.ndarray) -> Mask:
-        seen = found.lookup(id)
-        confidence = float(found.file.confidences[id]) if found.file else None
-        return Mask(seen.plane, seen.foreground, confidence, seen.why)
+    def get(id: int, image: np.ndarray) -> Mask:
+        mask = existing.lookup(id)
+        confidence = float(existing.file.confidences[id]) if existing.file else None
+        return Mask(mask.plane, mask.foreground, confidence, mask.why)
 
-    title = masks.describe_estimator(found.estimator) if found.estimator else "the data's own"
-    return Masker(title, found.name, look, found.foreground)
+    estimator = existing.estimator
+    title = masks.describe_estimator(estimator) if estimator else "the data's own"
+    return MaskSource(title, existing.name, get, existing.foreground)
 
 
-def _maker(source: Source, method: str) -> Masker:
+def _computed_masks(source: Source, method: str) -> MaskSource:
     from patchmill.loaders.copypaste.mask_png import decode_mask, encode_mask
     from patchmill.loaders.saliency import estimator
 
     estimate = estimator(method)
 
-    def look(id: int, image: np.ndarray) -> Mask:
+    def get(id: int, image: np.ndarray) -> Mask:
         with announce_compilation():
-            made = estimate(image, MASK_SIDE)
-        plane = decode_mask(encode_mask(made.plane, bits=4), lambda: source.where(id))
-        return Mask(plane, made.foreground, made.confidence, made.why)
+            saliency = estimate(image, MASK_SIDE)
+        # The 16 levels of a file of masks.
+        plane = decode_mask(encode_mask(saliency.plane, bits=4), lambda: source.where(id))
+        return Mask(plane, saliency.foreground, saliency.confidence, saliency.why)
 
-    def share(id: int) -> float | None:
-        image, _ = image_of(source, id)
-        mask = Mask(None) if image is None else look(id, image)
+    def foreground(id: int) -> float | None:
+        image, _ = decode_sample(source, id)
+        mask = Mask(None) if image is None else get(id, image)
         return None if mask.usable is None else float(np.float32(mask.foreground))  # as in a file
 
-    return Masker(masks.describe_estimator(estimate.metadata()), source.name, look, share)
+    return MaskSource(masks.describe_estimator(estimate.metadata()), source.name, get, foreground)

@@ -50,7 +50,7 @@ def write_views(
     `masks` is the file of masks, as loaders.build takes it.
     """
     from patchmill.loaders.preview.command import contact_sheet
-    from patchmill.loaders.preview.masks import mask_sheet
+    from patchmill.loaders.preview.mask_sheet import mask_sheet
 
     if any(group.paste for group in load_recipe(recipe).views):
         sheet = mask_sheet(source, count=MASK_IMAGES, seed=seed, masks=masks)

@@ -24,8 +24,8 @@ from patchmill.loaders.preview import boxes as preview_boxes
 from patchmill.loaders.preview import command as preview
 from patchmill.loaders.preview import text
 from patchmill.loaders.preview.command import contact_sheet
-from patchmill.loaders.preview.layout import GAP, Layout, layout_of
-from patchmill.loaders.preview.pictures import zoom_of
+from patchmill.loaders.preview.layout import TILE_GAP, Layout, layout_of
+from patchmill.loaders.preview.tiles import zoom_factor
 from patchmill.loaders.recipe_load import load_recipe
 
 SMALL_DINO = "dino(local_crops=3, global_size=64, local_size=32)"
@@ -58,7 +58,7 @@ def views_on(pixels: np.ndarray, layout: Layout, top: int) -> dict[str, np.ndarr
     for block, left in zip(layout.blocks, layout.lefts, strict=True):
         side = block.group.size
         assert block.columns == block.group.count, "one row of pictures"
-        lefts = [left + i * (block.cell + GAP) for i in range(block.group.count)]
+        lefts = [left + i * (block.cell + TILE_GAP) for i in range(block.group.count)]
         found[block.group.name] = np.stack([pixels[top:, x:][:side, :side] for x in lefts])
     return found
 
@@ -70,8 +70,8 @@ def test_the_views_are_those_of_the_loader(photos: Path, epoch: int) -> None:
     loader.load_state_dict({**loader.state_dict(), "epoch": epoch})
     batch = next(iter(loader))
     sheet = contact_sheet(photos, chosen, seed=7, epoch=epoch, count=1)
-    layout = layout_of(chosen, zoom_of(chosen))
-    assert zoom_of(chosen) == 1 and not layout.stacked
+    layout = layout_of(chosen, zoom_factor(chosen))
+    assert zoom_factor(chosen) == 1 and not layout.stacked
     views = batch.views["global"][0].permute(0, 2, 3, 1).numpy()
     top = find_row(np.asarray(sheet), views[0], layout.lefts[0])
     shown = views_on(np.asarray(sheet), layout, top)
@@ -178,20 +178,20 @@ def row(**values: float) -> np.ndarray:
 
 def test_captions_say_what_was_drawn() -> None:
     everything = row(flip=1, turns=3, order=27, grey=1, sigma=1.26, solarise=1)
-    words = text.drawn(everything)
+    words = text.describe_draws(everything)
     assert words == ["flip", "turn 270°", "jitter", "grey", "blur 1.3", "solarise"]
-    assert text.shortened(words) == ["F", "T270", "J", "G", "B1.3", "S"]
-    assert text.drawn(row()) == []
+    assert text.abbreviate(words) == ["F", "T270", "J", "G", "B1.3", "S"]
+    assert text.describe_draws(row()) == []
     grid = np.concatenate([row(flip=1), row(flip=1, sigma=1.0), row(flip=1)])
-    assert text.drawn(grid) == ["flip", "blur 1/3"]
-    assert text.shortened(["flip", "blur 1/3"]) == ["F", "B1/3"]
+    assert text.describe_draws(grid) == ["flip", "blur 1/3"]
+    assert text.abbreviate(["flip", "blur 1/3"]) == ["F", "B1/3"]
 
 
 @given(st.lists(st.text("abcm .", min_size=1, max_size=12), max_size=12), st.integers(40, 300))
 def test_wrapped_text_fits_and_elided_text_too(pieces: list[str], room: int) -> None:
-    lines = text.wrapped(pieces, 13, room, " · ")
-    assert all(text.width(line, 13) <= room for line in lines)
-    if all(text.width(piece, 13) <= room for piece in pieces):
+    lines = text.wrap(pieces, 13, room, " · ")
+    assert all(text.text_width(line, 13) <= room for line in lines)
+    if all(text.text_width(piece, 13) <= room for piece in pieces):
         assert " · ".join(lines) == " · ".join(pieces)
 
 
@@ -203,8 +203,8 @@ box = st.tuples(corner, corner, corner, corner).map(
 
 @given(st.lists(box, max_size=24))
 def test_no_number_hides_another(boxes: list[preview_boxes.Corners]) -> None:
-    taken = preview_boxes._Taken((300, 300))
-    places = [taken.take(preview_boxes._corners_first(box, 17, 16)) for box in boxes]
+    occupied = preview_boxes._Occupied((300, 300))
+    places = [occupied.place(preview_boxes._badge_positions(box, 17, 16)) for box in boxes]
     for (l1, t1, r1, b1), (l2, t2, r2, b2) in itertools.combinations(filter(None, places), 2):
         assert r1 < l2 or r2 < l1 or b1 < t2 or b2 < t1
     assert all(0 <= min(p) and max(p) <= 300 for p in places if p)

@@ -21,14 +21,20 @@ from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.plan import draw
 from patchmill.loaders.prepare import make_masks
 from patchmill.loaders.preview import command
-from patchmill.loaders.preview import masks as preview_masks
+from patchmill.loaders.preview import mask_sheet as preview_masks
 from patchmill.loaders.preview import paste as preview_paste
 from patchmill.loaders.preview.command import contact_sheet
-from patchmill.loaders.preview.layout import GAP, layout_of
-from patchmill.loaders.preview.masks import ALARM, WIDTH, Masked, mask_sheet, sheet
-from patchmill.loaders.preview.paste import Pasting
-from patchmill.loaders.preview.pictures import zoom_of
-from patchmill.loaders.preview.samples import Mask, masker
+from patchmill.loaders.preview.layout import TILE_GAP, layout_of
+from patchmill.loaders.preview.mask_sheet import (
+    ALARM,
+    WIDTH,
+    MaskedSample,
+    draw_mask_sheet,
+    mask_sheet,
+)
+from patchmill.loaders.preview.paste import PasteInputs
+from patchmill.loaders.preview.samples import Mask, open_mask_source
+from patchmill.loaders.preview.tiles import zoom_factor
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
 
@@ -51,19 +57,19 @@ def test_the_masks_are_those_that_training_would_find(tmp_path: Path) -> None:
     folder = making.photos(tmp_path / "src", 4)
     source = open_source(folder)
     image = decode(source.read(0))
-    made = masker(source)
+    made = open_mask_source(source)
     assert made.title.startswith("rbd, version 1") and made.name == source.name
-    look = made.look(0, image)
-    assert look.plane is not None and look.confidence is not None
-    assert set(np.unique(look.plane) % 17) == {0}, "as in a file: 16 levels"
+    mask = made.get(0, image)
+    assert mask.plane is not None and mask.confidence is not None
+    assert set(np.unique(mask.plane) % 17) == {0}, "as in a file: 16 levels"
 
     path = masks.default_mask_path(source)
     make_masks.make(source, path, make_masks.MaskOptions("gs", 32), 2)
-    found = masker(source)
+    found = open_mask_source(source)
     assert found.title.startswith("gs, version 1") and found.name == str(path)
-    assert masker(source, "mc").title.startswith("mc, version 1")
-    own = masker(open_source(SCENES))
-    assert own.title == "the data's own" and own.look(0, image).confidence is None
+    assert open_mask_source(source, "mc").title.startswith("mc, version 1")
+    own = open_mask_source(open_source(SCENES))
+    assert own.title == "the data's own" and own.get(0, image).confidence is None
 
 
 def test_the_sheet_of_a_data_set(tmp_path: Path) -> None:
@@ -102,14 +108,16 @@ def test_any_shapes_fit(shapes: list[tuple[int, int, bool, str]]) -> None:
         image = np.full((height, width, 3), 40 * i, np.uint8)
         plane = np.eye(width, height, dtype=np.uint8) * np.uint8(255) if masked else None
         mask = Mask(plane, 0.5, None if i % 2 else 0.5, why)
-        shown.append(Masked(i, "ant" * (i % 3), None if i == 5 else image, mask))
-    made = sheet(shown, "title", "about")
+        shown.append(MaskedSample(i, "ant" * (i % 3), None if i == 5 else image, mask))
+    made = draw_mask_sheet(shown, "title", "about")
     assert made.width == WIDTH
     rows = list(preview_masks._rows(shown))
     assert [one for row, _ in rows for one in row] == shown
     for row, height in rows:
         cards = [preview_masks._card(one, height) for one in row]
-        wide = sum(card.width + preview_masks.BETWEEN for card in cards) - preview_masks.BETWEEN
+        wide = (
+            sum(card.width + preview_masks.SAMPLE_GAP for card in cards) - preview_masks.SAMPLE_GAP
+        )
         alone = len(row) == 1
         assert wide <= WIDTH - 2 * preview_masks.MARGIN + 12 or alone
 
@@ -133,13 +141,13 @@ def test_the_cut_out_keeps_the_foreground_only() -> None:
 def test_pasted_views_are_those_of_the_loader(tmp_path: Path, background: str) -> None:
     chosen = dilo(0.7, background)
     batch = next(iter(loaders.build(SCENES, chosen, 6, seed=3, dtype=torch.uint8)))
-    layout, pasted = layout_of(chosen, zoom_of(chosen)), 0
+    layout, pasted = layout_of(chosen, zoom_factor(chosen)), 0
     for at, id in enumerate(batch.ids.tolist()):
         made = np.asarray(contact_sheet(SCENES, chosen, seed=3, ids=[id]))
-        side = chosen.views[0].size * int(zoom_of(chosen))
+        side = chosen.views[0].size * int(zoom_factor(chosen))
         for i, view in enumerate(batch.views["views"][at].permute(0, 2, 3, 1).numpy()):
             wanted = view.repeat(side // view.shape[0], 0).repeat(side // view.shape[0], 1)
-            left = layout.lefts[0] + i * (layout.blocks[0].cell + GAP)
+            left = layout.lefts[0] + i * (layout.blocks[0].cell + TILE_GAP)
             rows = (made[:, left : left + side] == wanted[0]).all((1, 2))
             top = int(np.argmax(rows))
             np.testing.assert_array_equal(made[top : top + side, left : left + side], wanted)
@@ -152,9 +160,9 @@ def test_a_mask_that_cannot_be_used_pastes_nothing() -> None:
     for mask in (Mask(None, why="there is none"), Mask(np.zeros((4, 4), np.uint8), why="flat")):
         rows = draw.draw(chosen, 0, 0, [0], [(64, 64)]).rows
         assert (rows["paste"] != PASTE_NEVER).all()
-        by = preview_paste.pasting(mask, rows, lambda _: None, 0)
-        assert by.companion is None and (rows["paste"] == PASTE_NEVER).all()
-        assert preview_paste.composite(decode(source.read(0)), rows[0], by) is None
+        inputs = preview_paste.find_inputs(mask, rows, lambda _: None, 0)
+        assert inputs.background is None and (rows["paste"] == PASTE_NEVER).all()
+        assert preview_paste.composite(decode(source.read(0)), rows[0], inputs) is None
 
 
 def test_the_composite_is_the_whole_image_on_its_background() -> None:
@@ -163,7 +171,7 @@ def test_the_composite_is_the_whole_image_on_its_background() -> None:
     plane[:, :25] = 255
     rows = draw.draw(dilo(1.0), 5, 0, [0], [(30, 50)]).rows[0]
     rows["mask_sigma"] = 0
-    whole = preview_paste.composite(image, rows, Pasting(Mask(plane)))
+    whole = preview_paste.composite(image, rows, PasteInputs(Mask(plane)))
     assert whole is not None and whole.shape == (256, 256, 3)
     assert (whole[:, :120] == 200).all()
     assert np.abs(whole[:, 136:].astype(int) - int(rows[0]["background"])).max() <= 1
@@ -183,12 +191,12 @@ def test_backgrounds_apart_are_those_of_the_loader(tmp_path: Path) -> None:
     batch = next(
         iter(loaders.build(SCENES, chosen, 6, seed=3, dtype=torch.uint8, backgrounds=folder))
     )
-    paste = preview_paste.paster(source, chosen, folder, 3, 0)
+    paste = preview_paste.inputs_finder(source, chosen, folder, 3, 0)
     assert paste is not None
     for at, id in enumerate(batch.ids.tolist()):
         image = decode(source.read(id))
         drawn = draw.draw(chosen, 3, 0, [id], [image.shape[:2]])
-        views = command._views(id, image, chosen, drawn, paste(id, image, drawn.rows)).views
+        views = command._render(id, image, chosen, drawn, paste(id, image, drawn.rows)).views
         assert torch.equal(views["views"][0], batch.views["views"][at])
     with pytest.raises(MillError, match="backgrounds are for copy-paste on images"):
         contact_sheet(SCENES, dilo(1.0), backgrounds=folder)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.preview.command import contact_sheet
-from patchmill.loaders.preview.masks import mask_sheet
+from patchmill.loaders.preview.mask_sheet import mask_sheet
 from patchmill.training.runtime import pictures
 
 SCENES = "scenes(count=20, size=32)"
