@@ -32,6 +32,7 @@ from patchmill.loaders.prepare import images, make_data
 from patchmill.loaders.prepare.options import Options
 from patchmill.loaders.sources import Source, open_source
 from patchmill.loaders.sources.folder import Folder
+from patchmill.loaders.sources.numbered import NumberedSource
 
 REENCODED = 400  # images, at most, in a turn
 
@@ -99,7 +100,7 @@ def measure(source: Folder, folder: Path, rounds: int, max_side: int) -> dict[st
     return {"rows": rows, "ratios": shown, "max_side": max_side}
 
 
-class _First:
+class _First(NumberedSource):
     """The first images of a source."""
 
     labels: np.ndarray | None = None
