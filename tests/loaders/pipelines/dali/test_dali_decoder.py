@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import subprocess
 import sys
 import threading
@@ -14,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers_dali_jpegs import BAD, PLAIN, as_array, jpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 pytest.importorskip("nvidia.dali", reason="needs DALI")
 
@@ -31,77 +30,6 @@ from patchmill.loaders.pipelines.dali.decoder import (
 
 CPU = torch.device("cpu")
 MOST = 48  # more than DALI parses in one thread
-
-
-def jpeg(
-    seed: int = 0, height: int = 67, width: int = 93, mode: str = "RGB", **options
-) -> np.ndarray:
-    """A noisy gradient, so that chroma upsampling and rounding show."""
-    y, x = np.mgrid[:height, :width]
-    noise = np.random.default_rng(seed).integers(0, 60, (height, width, 3))
-    picture = np.clip(np.stack([2 * x, 3 * y, x + y], -1) + noise, 0, 255).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(picture).convert(mode).save(file, "JPEG", **options)
-    return np.frombuffer(file.getvalue(), np.uint8)
-
-
-def rotated_exif() -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif
-
-
-def as_array(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, np.uint8)
-
-
-def with_frame(marker: bytes) -> np.ndarray:
-    """A JPEG with another start-of-frame segment."""
-    return as_array(jpeg().tobytes().replace(b"\xff\xc0\x00\x11\x08", marker))
-
-
-def too_large() -> np.ndarray:
-    data = bytearray(jpeg().tobytes())
-    size = data.find(b"\xff\xc0") + 5
-    data[size : size + 4] = b"\x7f\xff\x7f\xff"
-    return as_array(bytes(data))
-
-
-def png() -> np.ndarray:
-    file = io.BytesIO()
-    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(file, "PNG")
-    return as_array(file.getvalue())
-
-
-PLAIN = {
-    "4:4:4": jpeg(subsampling=0),
-    "4:2:2": jpeg(subsampling=1),
-    "4:2:0": jpeg(subsampling=2),
-    "low quality": jpeg(quality=10),
-    "progressive": jpeg(progressive=True),
-    "progressive 4:2:0": jpeg(progressive=True, subsampling=2, quality=40),
-    "grey": jpeg(mode="L"),
-    "stored as RGB": jpeg(keep_rgb=True),
-    "restart markers": jpeg(restart_marker_blocks=2),
-    "EXIF rotation": jpeg(exif=rotated_exif()),
-    "long comment": jpeg(comment=b"x" * 60_000),
-    "one pixel": jpeg(height=1, width=1),
-    "large": jpeg(height=1200, width=1600),
-}
-BAD = {
-    "truncated": jpeg()[:1500],
-    "without its end": jpeg()[:-40],
-    "header only": jpeg()[:620],
-    "half a header": jpeg()[:100],
-    "GIF": as_array(b"GIF89a" + bytes(100)),
-    "PNG": png(),
-    "CMYK": jpeg(mode="CMYK"),
-    "two bytes": jpeg()[:2],
-    "empty": as_array(b""),
-    "text": as_array(b"not an image at all"),
-    "too large": too_large(),
-    "12 bits": with_frame(b"\xff\xc1\x00\x11\x0c"),
-}
 
 
 @pytest.fixture
@@ -415,99 +343,3 @@ data = numpy.frombuffer({PLAIN["4:2:0"].tobytes()!r}, numpy.uint8)
         stdout=subprocess.PIPE,
         text=True,
     ).stdout
-
-
-# ------------------------------------------------------------------------------------- on a GPU
-
-
-def pixels(batch, device: torch.device) -> list[np.ndarray]:
-    """The images of a batch on a GPU, by their addresses."""
-
-    class Raw:
-        def __init__(self, pointer: int, shape: tuple[int, ...]) -> None:
-            self.__cuda_array_interface__ = {
-                "data": (pointer, True),
-                "shape": shape,
-                "typestr": "|u1",
-                "version": 3,
-            }
-
-    table = zip(batch.images.pointers.tolist(), batch.images.shapes.tolist(), strict=True)
-    raw = [Raw(pointer, (*shape, 3)) for pointer, shape in table]
-    return [torch.as_tensor(one, device=device).cpu().numpy() for one in raw]
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("hardware", [0.0, 0.5, 1.0, None])
-@pytest.mark.parametrize("synchronous", [True, False])
-def test_a_gpu_decodes_nearly_the_same(hardware: float | None, synchronous: bool) -> None:
-    device = torch.device("cuda")
-    decoder = BatchDecoder(MOST, device=device, threads=2, ahead=2, hardware=hardware)
-    names = [name for name in PLAIN if name != "low quality"]
-    encoded = [PLAIN[name] for name in names] * 3
-    for _ in range(2):
-        decoder.submit(encoded)
-    for _ in range(2):
-        stream = torch.cuda.Stream(device)
-        with torch.cuda.stream(stream):
-            batch = decoder.take(None if synchronous else stream)
-            found = pixels(batch, device)
-        for name, one, image in zip(names * 3, encoded, found, strict=True):
-            expected = decode(one.tobytes()).astype(int)
-            assert image.shape == expected.shape
-            exact = name in ("4:4:4", "grey", "stored as RGB", "one pixel")
-            assert np.abs(image - expected).mean() < (1 if exact else 3), name
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_failures_stay_with_their_batch() -> None:
-    device = torch.device("cuda")
-    decoder = BatchDecoder(MOST, device=device, threads=2, ahead=3)
-    good = [jpeg(seed) for seed in range(MOST)]
-    bad = list(good)
-    bad[7] = BAD["half a header"]
-    for encoded in (good, bad, good):
-        decoder.submit(encoded)
-    first = pixels(decoder.take(), device)
-    with pytest.raises(Refused):
-        decoder.take()
-    for one, again in zip(first, pixels(decoder.take(), device), strict=True):
-        np.testing.assert_array_equal(one, again)
-    assert find_undecodable(bad, device, 2) == [7]
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_held_batches_share_no_memory_with_later_ones() -> None:
-    """On a stream kept busy, as by a training step."""
-    device = torch.device("cuda")
-    decoder = BatchDecoder(8, device=device, threads=2, ahead=2)
-    batches = [[jpeg(10 * k + i, 50 + k, 60 + i) for i in range(8)] for k in range(5)]
-    stream, held, expected = torch.cuda.Stream(device), [], []
-    for encoded in batches:
-        decoder.submit(encoded)
-        batch = decoder.take(stream)
-        with torch.cuda.stream(stream):
-            expected.append(pixels(batch, device))
-            torch.cuda._sleep(10_000_000)
-        held.append(batch)
-    for _ in range(20):
-        decoder.submit(batches[0][::-1])
-        decoder.take(stream)
-    with torch.cuda.stream(stream):
-        for batch, images in zip(held, expected, strict=True):
-            for one, again in zip(images, pixels(batch, device), strict=True):
-                np.testing.assert_array_equal(one, again)
-
-
-@pytest.mark.gpu
-def test_gpu_memory_does_not_grow() -> None:
-    device = torch.device("cuda")
-    decoder = BatchDecoder(16, device=device, threads=2, ahead=2)
-    encoded = [jpeg(i, 300 + 20 * i, 400) for i in range(16)]
-    free = []
-    for turn in range(300):
-        decoder.submit(encoded[: 1 + turn % 16])
-        decoder.take(torch.cuda.current_stream(device))
-        free.append(torch.cuda.mem_get_info(device)[0])
-    torch.cuda.synchronize(device)
-    assert free[-1] > free[100] - (64 << 20)
