@@ -71,7 +71,8 @@ def from_plain(cls: Any, data: Any, prefix: str = "") -> Any:
 
 def checked_fields(value: Any) -> dict[str, Any]:
     """A dataclass's fields as their annotations want them, so that equal values look equal."""
-    return {k: checked(t, getattr(value, k), k) for k, t in field_annotations(type(value)).items()}
+    cls: Any = type(value)
+    return {k: checked(t, getattr(value, k), k) for k, t in field_annotations(cls).items()}
 
 
 def checked_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_fingerprints_differ():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_knob_is_documented_and_turns_something(name):
+def test_every_setting_is_documented_and_has_an_effect(name):
     preset = presets.ALL[name]
     for knob, parameter in inspect.signature(preset).parameters.items():
         assert f"    {knob}: " in preset.__doc__
@@ -114,13 +114,13 @@ def test_dinov2_blurs_as_trained_or_as_written():
     assert presets.dinov2().views[1].crop.scale == (0.05, 0.32)
 
 
-def test_swav_s_std_is_its_own():
+def test_swav_has_a_std_of_its_own():
     for group in presets.swav().views:
         assert group.std == (0.228, 0.224, 0.225) and group.mean == IMAGENET_MEAN
         assert group.interpolation == "bilinear" and group.blur == Blur(0.5)
 
 
-def test_moco_v1_turns_grey_first_and_always_jitters():
+def test_moco_v1_converts_to_grey_first_and_always_jitters():
     colour = presets.moco_v1().views[0].colour
     assert colour.grey_first and colour.p == 1.0 and colour.hue == 0.4
     assert presets.moco_v1().views[0].blur is None
@@ -140,12 +140,12 @@ def test_simclr_s_blur_takes_a_tenth_of_the_side():
     assert presets.simclr(strength=0.5).views[0].colour.hue == 0.1
 
 
-def test_vicreg_treats_its_views_differently():
+def test_vicreg_augments_its_views_differently():
     (group,) = presets.vicreg().views
     assert group.blur.p == (1.0, 0.1) and group.solarise == (0.0, 0.2)
 
 
-def test_gtsa_never_mirrors_and_always_turns():
+def test_gtsa_never_flips_and_always_turns():
     large, small = presets.gtsa().views
     assert (large.crop, small.crop) == (
         Crop((0.3, 1), min_overlap=0.02),

@@ -48,7 +48,7 @@ def test_equal_numbers_make_equal_recipes():
     assert Recipe([Views("a", 1, 8)]).views == (Views("a", 1, 8),)
 
 
-def test_fingerprints_see_every_setting_but_not_names():
+def test_fingerprints_depend_on_every_setting_except_names():
     base = views(crop=Grid(2, 2, Shift(3)), colour=Colour(), blur=Blur())
     group = base.views[0]
     changes = {
@@ -105,7 +105,7 @@ def test_totals_and_groups():
         made.group("c")
 
 
-def test_chances_are_for_all_views_or_for_each():
+def test_probabilities_are_for_all_views_or_per_view():
     assert chance_of(0.3, 5) == 0.3
     assert chance_of((0.1, 0.9), 1) == 0.9
 
@@ -205,7 +205,7 @@ def test_a_former_name_of_a_setting_is_read():
         ({"count": 65_537}, "65 536 views at most, this one has 65537"),
     ],
 )
-def test_nonsense_is_refused_by_the_setting_s_name(settings, complaint):
+def test_invalid_settings_are_refused_by_name(settings, complaint):
     with pytest.raises(MillError, match=complaint):
         views(**settings)
 
@@ -263,7 +263,7 @@ def test_groups_need_crops_to_overlap_with_and_names_of_their_own():
         ("!!python/object/apply:os.system [echo]", "the recipe is not valid YAML"),
     ],
 )
-def test_yaml_nonsense_is_refused_by_the_setting_s_name(text, complaint):
+def test_invalid_yaml_is_refused_by_the_setting_s_name(text, complaint):
     with pytest.raises(MillError, match=complaint):
         Recipe.from_yaml(text)
 
@@ -295,7 +295,7 @@ def test_yaml_nonsense_is_refused_by_the_setting_s_name(text, complaint):
         ("missing.yaml", "cannot read the recipe missing.yaml: No such file"),
     ],
 )
-def test_what_cannot_be_loaded_is_refused(text, complaint):
+def test_recipes_that_cannot_be_loaded_are_refused(text, complaint):
     with pytest.raises(MillError, match=complaint.replace("(", r"\(").replace("?", r"\?")):
         load_recipe(text)
 

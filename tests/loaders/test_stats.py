@@ -1,4 +1,4 @@
-"""Where the time went, and what to speed up."""
+"""Statistics of stages, and the bottleneck they name."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ STAGES = ("read", "decode", "plan", "render")
 
 
 def counters(*milliseconds: int, items: int, stages: tuple[str, ...] = STAGES) -> Counters:
-    """A lane that made `items` samples at so many milliseconds a stage for each."""
-    its = Counters(stages)
+    """Counters of a lane with `items` samples, each of so many milliseconds per stage."""
+    lane = Counters(stages)
     for _ in range(items):
         for stage, length in zip(stages, milliseconds, strict=True):
-            its.add(stage, length * 1_000_000)
-    return its
+            lane.add(stage, length * 1_000_000)
+    return lane
 
 
 def stats_of(crews: dict[str, list[Counters]], waited: float, bad: int = 0) -> Stats:
@@ -46,7 +46,7 @@ def test_the_bottleneck_is_the_slowest_stage_where_training_waits(slowest: int):
     assert stats_of(crews, 0.01).bottleneck == "training loop"
 
 
-def test_the_bottleneck_is_in_the_crew_that_has_the_least_time_left():
+def test_the_bottleneck_is_in_the_busiest_crew():
     """One decoder at 60 % holds up more than two workers at 40 %, of whom one stage is 35 %."""
     workers = [counters(35, 1, 1, 3, items=10) for _ in range(2)]
     decoder = [counters(60, items=10, stages=("decode",))]
@@ -65,7 +65,7 @@ def test_batches_are_counted_by_their_samples():
     assert (stage.items, stage.seconds, stage.occupancy) == (64, 0.005, 0.0025)
 
 
-def test_nothing_done_is_no_division_by_zero():
+def test_without_items_nothing_is_divided_by_zero():
     stats = Stats(collect({"workers": [Counters(STAGES)]}, 0.0), 1, 0.0, 0.0, 0)
     assert all(stage.items_per_s == stage.occupancy == 0 for stage in stats.stages.values())
     assert "0 bad samples" in str(stats)

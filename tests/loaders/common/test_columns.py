@@ -1,4 +1,4 @@
-"""The column file: what is written is what is mapped, and nothing else is ever taken for one."""
+"""Column files: round trips, memory mapping, damage."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_byte_strings(items: list[bytes]) -> None:
 @pytest.mark.parametrize(
     "damage", ["missing", "foreign", "short", "cut", "header", "kind", "empty"]
 )
-def test_damage_is_one_sentence(tmp_path: Path, damage: str) -> None:
+def test_damage_is_a_one_line_error(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "file"
     columns.write(path, "test", {"x": np.arange(1000)}, {})
     whole = path.read_bytes()

@@ -1,4 +1,4 @@
-"""What long work says while it goes on."""
+"""Progress bars and log lines of long work."""
 
 import logging
 import sys

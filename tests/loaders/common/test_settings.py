@@ -64,12 +64,12 @@ def test_values_take_the_type_of_their_field(given: dict[str, Any], field: str, 
         ({"name": 1}, "name must be text or none, not 1"),
     ],
 )
-def test_a_value_of_another_type_is_a_sentence(given: dict[str, Any], message: str):
+def test_a_value_of_another_type_is_refused(given: dict[str, Any], message: str):
     with pytest.raises(MillError, match=message):
         typed.from_plain(Outer, given)
 
 
-def test_there_and_back():
+def test_plain_data_round_trip():
     made = typed.from_plain(Outer, {"pair": [3, 4], "widths": [1], "inner": {"rate": 0.5}})
     assert typed.to_plain(made)["pair"] == [3.0, 4.0]
     assert typed.from_plain(Outer, typed.to_plain(made)) == made

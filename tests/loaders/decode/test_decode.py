@@ -1,4 +1,4 @@
-"""Decoding gives PIL's pixels for every odd file, and BadImage, nothing else, for bad ones."""
+"""Decoding: PIL's pixels for unusual files, BadImage and nothing else for bad ones."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_files_say_why(name: str) -> None:
+def test_errors_of_bad_files_say_why(name: str) -> None:
     data, reason = BAD[name]
     with pytest.raises(BadImage, match=reason) as caught:
         decode(data)
@@ -202,7 +202,7 @@ def test_corruption_is_an_image_or_a_bad_image(
 # ------------------------------------------------------------------------------- memory and threads
 
 
-def test_a_buffer_is_used_where_it_suffices() -> None:
+def test_a_buffer_is_used_if_it_is_large_enough() -> None:
     data = ODD["baseline"]
     assert buffer_size(data) == HEIGHT * WIDTH * 3
     fits, small = np.empty(buffer_size(data), np.uint8), np.empty(buffer_size(data) - 1, np.uint8)

@@ -34,7 +34,7 @@ def test_slices_of_huge_orders_hold_distinct_ids_from_everywhere():
 
 @settings(max_examples=50, deadline=None)
 @given(st.data(), st.integers(1, 3000), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
-def test_slices_are_slices_of_the_whole(data, count, seed, epoch):
+def test_slices_agree_with_the_complete_order(data, count, seed, epoch):
     start = data.draw(st.integers(0, count))
     stop = data.draw(st.integers(start, count))
     order = Order(count, seed)
@@ -63,7 +63,7 @@ def test_samples_land_everywhere_equally_often(count, seed):
     assert 0.001 < stats.chi2.sf(chi_square, (count - 1) ** 2) < 0.999
 
 
-def test_neighbours_are_torn_apart():
+def test_neighbours_do_not_stay_together():
     ids = Order(20_000, 4).ids(0, 0, 20_000)
     for lag in (1, 2, 3, 100):
         steps_between = np.histogram((ids[lag:] - ids[:-lag]) % 20_000, 100, (0, 20_000))[0]
@@ -103,7 +103,7 @@ def test_ranks_share_each_step_s_slice_in_order(world):
 
 
 @given(st.integers(0, 500), st.integers(1, 64), st.integers(1, 9))
-def test_an_epoch_is_consumed_whole_and_evenly(count, batch, world):
+def test_an_epoch_is_consumed_completely_and_evenly(count, batch, world):
     taken = []
     for step in range(steps(count, batch * world, drop_last=False)):
         shares = [share(count, batch * world, step, rank, world) for rank in range(world)]
@@ -144,6 +144,6 @@ def test_the_last_incomplete_step_is_dropped_or_kept():
         (lambda: Order(10, 0).ids(2**32, 0, 3), "the epoch must be"),
     ],
 )
-def test_nonsense_is_refused(attempt, complaint):
+def test_invalid_arguments_are_refused(attempt, complaint):
     with pytest.raises(MillError, match=complaint):
         attempt()

@@ -1,4 +1,4 @@
-"""Flips, turns, colour, blur and solarise follow their laws."""
+"""Distributions of flips, turns, colour, blur and solarise."""
 
 import itertools
 
@@ -22,7 +22,7 @@ def happens(events: np.ndarray, chance: float) -> bool:
     return stats.binomtest(int(events.sum()), events.size, chance).pvalue > 0.001
 
 
-def test_flips_and_solarise_have_their_chance_for_each_view():
+def test_flips_and_solarise_have_a_probability_per_view():
     rows = rows_of(count=3, flip=(0.0, 0.3, 1.0), solarise=(1.0, 0.2, 0.0))
     assert not rows["flip"][:, 0].any() and rows["flip"][:, 2].all()
     assert happens(rows["flip"][:, 1], 0.3)
@@ -30,13 +30,13 @@ def test_flips_and_solarise_have_their_chance_for_each_view():
     assert happens(rows["solarise"][:, 1], 0.2)
 
 
-def test_turns_are_uniform_where_asked_for():
+def test_turns_are_uniform_if_enabled():
     counts = np.bincount(rows_of(turns=True)["turns"].ravel())
     assert counts.size == 4 and stats.chisquare(counts).pvalue > 0.01
     assert not rows_of(turns=False)["turns"].any()
 
 
-def test_jitter_happens_as_a_whole_and_is_the_identity_otherwise():
+def test_jitter_applies_all_operations_or_none():
     rows = rows_of(colour=Colour(0.4, 0.4, 0.2, 0.1, p=0.8))[:, 0]
     jittered = rows["order"] != NO_JITTER
     assert happens(jittered, 0.8)
@@ -71,13 +71,13 @@ def test_all_24_orders_are_equally_likely():
 
 
 @pytest.mark.parametrize(("first", "value"), [(False, GREY_LAST), (True, GREY_FIRST)])
-def test_grey_has_its_chance_and_its_moment(first, value):
+def test_grey_has_its_probability_and_position(first, value):
     grey = rows_of(colour=Colour(hue=0.1, grey=0.2, grey_first=first))["grey"]
     assert set(np.unique(grey)) == {GREY_NEVER, value}
     assert happens(grey == value, 0.2)
 
 
-def test_blur_has_its_chance_and_a_uniform_sigma():
+def test_blur_has_its_probability_and_a_uniform_sigma():
     rows = rows_of(count=2, blur=Blur((1.0, 0.1), (0.1, 2.0)))
     assert np.all(rows["sigma"][:, 0] > 0) and happens(rows["sigma"][:, 1] > 0, 0.1)
     assert stats.kstest(rows["sigma"][:, 0], "uniform", (0.1, 1.9)).pvalue > 0.01
@@ -91,7 +91,7 @@ def test_blur_reaches_three_sigma_or_as_far_as_its_kernel():
     assert np.all(rows_of(blur=Blur(1.0, kernel=9))["radius"] == 4)
 
 
-def test_without_laws_nothing_happens():
+def test_without_augmentations_rows_are_neutral():
     row = rows_of(flip=0.0)[0, 0]
     for name in ("flip", "turns", "grey", "sigma", "radius", "solarise", "fallback"):
         assert row[name] == 0

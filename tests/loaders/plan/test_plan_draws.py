@@ -1,4 +1,4 @@
-"""Draws are pure, independent, within bounds, and refuse what makes no sense."""
+"""Draws are pure, independent and within bounds; invalid arguments are refused."""
 
 import itertools
 
@@ -140,7 +140,7 @@ def test_no_samples_make_an_empty_plan():
     assert draw.draw(DINO, 0, 0, [], []).rows.shape == (0, 10)
 
 
-def test_law_tables_are_made_once_and_cannot_be_written():
+def test_law_tables_are_cached_and_read_only():
     assert draw.law_table(presets.dino()) is draw.law_table(presets.dino())
     with pytest.raises(ValueError):
         draw.law_table(DINO)["flip"] = 0
@@ -166,7 +166,7 @@ def test_law_tables_are_made_once_and_cannot_be_written():
         ({"shapes": []}, "2 samples need as many"),
     ],
 )
-def test_nonsense_is_refused(arguments, complaint):
+def test_invalid_arguments_are_refused(arguments, complaint):
     given = {"seed": 0, "epoch": 0, "ids": [0, 1], "shapes": [(10, 10), (10, 10)]} | arguments
     with pytest.raises(MillError, match=complaint):
         draw.draw(DINO, **given)

@@ -1,4 +1,4 @@
-"""Draws never change by accident: rows of four presets, as they were when they were written down.
+"""Golden file of decision rows: the draws of four presets never change by accident.
 
 After a change that is meant to alter draws, raise LAWS_VERSION and run this file as a program.
 """
@@ -44,7 +44,7 @@ def drawn() -> list[list[str]]:
     return lines
 
 
-def test_draws_are_what_they_were():
+def test_draws_match_the_golden_file():
     with TABLE.open(newline="") as file:
         header, *golden = csv.reader(file)
     assert [FORMER_NAMES.get(name, name) for name in header[7:]] == list(ROW.names)

@@ -60,7 +60,7 @@ def test_a_grid_s_view_is_drawn_as_any_other_of_its_size():
     assert set(np.unique(grid["win_x"])) == {0, 8, 16}
 
 
-def test_cells_have_colours_of_their_own():
+def test_cells_have_independent_colours():
     colour = Colour(0.4, 0.4, 0.4, 0.1, p=1.0)
     views = Views("a", 1, 8, Grid(2, 2), colour=colour, blur=Blur(0.5), solarise=0.5)
     rows = draw.draw(Recipe((views,)), 0, 0, np.arange(4000), [(50, 60)] * 4000).rows
@@ -69,7 +69,7 @@ def test_cells_have_colours_of_their_own():
         assert np.abs(correlation).max() < 5 / 4000**0.5, name
 
 
-def test_chances_count_grids_not_cells():
+def test_probabilities_are_per_grid_not_per_cell():
     views = Views("a", 2, 8, Grid(1, 3), flip=(0.0, 1.0), solarise=(1.0, 0.0))
     rows = draw.draw(Recipe((views,)), 0, 0, [0], [(50, 60)]).rows[0]
     assert rows["flip"].tolist() == [0, 0, 0, 1, 1, 1]

@@ -76,7 +76,7 @@ def test_crops_that_hardly_ever_overlap_enough_are_placed_where_they_do():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (33, 500), (3, 2)])
-def test_odd_images_stall_nothing(shape):
+def test_extreme_shapes_end_quickly(shape):
     shapes = np.tile(shape, (300, 1))
     rows = draw.draw(presets.gtsa(), 0, 0, np.arange(300), shapes).rows
     assert np.all((rows["box_y"] >= 0) & (rows["box_y"] + rows["box_h"] <= shape[0]))
@@ -85,7 +85,7 @@ def test_odd_images_stall_nothing(shape):
         assert overlaps(rows[:, 9], rows[:, 0], shapes).min() > 0.01
 
 
-def test_anchors_that_lie_apart_get_a_crop_between_them():
+def test_anchors_far_apart_get_a_crop_between_them():
     far = Crop((0.05, 0.05), (1.0, 1.0))
     near = Crop((0.02, 0.02), (1.0, 1.0), min_overlap=0.015)
     recipe = Recipe((Views("a", 2, 32, far), Views("b", 1, 32, near)))

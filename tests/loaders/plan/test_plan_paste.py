@@ -1,4 +1,4 @@
-"""Copy-paste is drawn at DiLo's rates, for each view by itself, and disturbs no other draw."""
+"""Copy-paste: DiLo's rates, independent views, and no effect on other draws."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def test_levels_are_uniform_from_0_to_254():
     assert counts.size == 255 and stats.chisquare(counts).pvalue > 0.01
 
 
-def test_views_decide_for_themselves():
+def test_views_are_pasted_independently():
     rows = rows_of(presets.dilo(paste=0.5))
     both = np.histogram2d(*(rows["paste"].T > 0), bins=2)[0]
     assert stats.chi2_contingency(both).pvalue > 0.001
@@ -48,7 +48,7 @@ def test_views_decide_for_themselves():
     assert rows["paste"][:, 0].all() and not rows["paste"][:, 1].any()
 
 
-def test_textures_have_seeds_and_images_have_places():
+def test_textures_have_seeds_and_images_have_positions():
     rows = rows_of(presets.dilo(paste=1, background="texture"))
     assert np.all(rows["paste"] == ON_TEXTURE) and np.all(rows["background"] >= 0)
     assert len(np.unique(rows["background"])) > 0.999 * rows.size
@@ -77,7 +77,7 @@ def test_cells_of_a_grid_share_their_background():
     assert np.any(rows["paste"][:, 0] != rows["paste"][:, 4])
 
 
-def test_background_candidates_are_other_samples_all_equally_likely():
+def test_background_candidates_are_uniform_over_the_other_samples():
     seed, count = np.uint64(2**64 - 1), 7
     found = np.array([[draw.background_candidate(seed, epoch, 3, count) for epoch in range(6000)]])
     counts = np.bincount(found.ravel(), minlength=count)
@@ -94,7 +94,7 @@ def test_background_candidates_are_other_samples_all_equally_likely():
     )
 
 
-def test_backgrounds_apart_are_all_equally_likely():
+def test_backgrounds_from_another_data_set_are_uniform():
     found = [draw.background_id(np.uint64(3), epoch, 3, 7) for epoch in range(6000)]
     assert stats.chisquare(np.bincount(found, minlength=7)).pvalue > 0.01
     assert draw.background_id(np.uint64(3), 0, 0, 1) == 0

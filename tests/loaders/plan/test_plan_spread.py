@@ -38,7 +38,7 @@ def test_windows_of_a_resized_image():
 
 
 @pytest.mark.parametrize("shape", [(375, 500), (224, 223), (40, 9)])
-def test_a_window_alone_is_in_the_middle(shape):
+def test_a_single_window_is_centred(shape):
     (row,) = rows_of(Spread(1, 1, short_side=24), shape, size=20)
     assert row == rows_of(Centre(24), shape, size=20)[0]
     (row,) = rows_of(Spread(1, 1, 0.1), shape)
