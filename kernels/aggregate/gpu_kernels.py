@@ -1,4 +1,4 @@
-"""Triton kernels of segmented reduction: `forward_split` and `reduce_splits` make segment means,
+"""Triton kernels of segmented reduction: `forward_split` and `reduce_splits` compute segment means,
 `backward_split` their gradients.
 """
 

@@ -1,8 +1,8 @@
 """Compiled loops of the bag loss on the CPU.
 
 With S the sum of a bag's rows normalised to unit length and m their mean, the bag's cosines add up
-to S . m/|m|. So one pass over a bag's rows makes its loss, and the gradient of each row needs two
-vectors of the bag: the mean's unit vector and the gradient through the mean.
+to S . m/|m|. So one pass over a bag's rows computes its loss, and the gradient of each row needs
+two vectors of the bag: the mean's unit vector and the gradient through the mean.
 """
 
 from __future__ import annotations

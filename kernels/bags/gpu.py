@@ -16,7 +16,7 @@ from patchmill.kernels.bags import gpu_kernels as kernels
 from patchmill.kernels.common.dispatch import device_guard, multiprocessors
 
 PROGRAMS_EACH = 4  # a multiprocessor's
-LEAST_SPAN = 16  # rows of a split: more is read than the 8 d bytes that are written for it
+LEAST_SPLIT = 16  # rows of a split: more is read than the 8 d bytes that are written for it
 TILE = 4096  # numbers
 INTERPRETED_MULTIPROCESSORS = 4
 COMPILER = {"enable_fp_fusion": True}
@@ -49,8 +49,8 @@ def bag_loss(z: torch.Tensor, saved: torch.Tensor) -> torch.Tensor:
     losses = torch.empty(bags, dtype=torch.float32, device=z.device)
     scale, save = -1 / (views * bags), len(saved) > 0
     shape = {"D": d, "BLOCK_D": block_d, "num_warps": num_warps, **COMPILER}
-    span = split_rows(views, bags, LEAST_SPAN, z.device)
-    splits = -(-views // span)
+    split_size = split_rows(views, bags, LEAST_SPLIT, z.device)
+    splits = -(-views // split_size)
     with device_guard(z):
         if splits == 1:
             kernels.forward_bag[(bags,)](
@@ -59,7 +59,7 @@ def bag_loss(z: torch.Tensor, saved: torch.Tensor) -> torch.Tensor:
         else:
             partial = torch.empty(splits, bags, 2, d, dtype=torch.float32, device=z.device)
             kernels.forward_split[(bags, splits)](
-                z, partial, *z.stride()[:2], views, span, BLOCK_ROWS=rows, **shape
+                z, partial, *z.stride()[:2], views, split_size, BLOCK_ROWS=rows, **shape
             )
             kernels.reduce_splits[(bags,)](
                 partial, saved, losses, views, splits, scale, SAVE=save, **shape
@@ -74,11 +74,11 @@ def bag_loss_backward(
     views, bags, d = z.shape
     block_d, rows, num_warps = blocks(views, d)
     out, has_saved = torch.empty_like(z), len(saved) > 0
-    span = split_rows(views, bags, rows, z.device) if has_saved else views
+    split_size = split_rows(views, bags, rows, z.device) if has_saved else views
     strides = (*z.stride()[:2], *out.stride()[:2])
     with device_guard(z):
-        kernels.backward_split[(bags, -(-views // span))](
-            z, saved, grad_loss, out, *strides, views, span, -1 / (views * bags),
+        kernels.backward_split[(bags, -(-views // split_size))](
+            z, saved, grad_loss, out, *strides, views, split_size, -1 / (views * bags),
             D=d, BLOCK_D=block_d, BLOCK_ROWS=rows, SAVED=has_saved,
             num_warps=num_warps, **COMPILER,
         )  # fmt: skip

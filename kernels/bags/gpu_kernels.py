@@ -1,4 +1,4 @@
-"""Triton kernels: `forward_bag`, or `forward_split` and `reduce_splits`, make the bag loss and
+"""Triton kernels: `forward_bag`, or `forward_split` and `reduce_splits`, compute the bag loss and
 `backward_split` its gradient.
 
 A bag is `views` rows of D contiguous numbers, `view_stride` apart. With S the sum of its rows
@@ -44,14 +44,14 @@ def forward_bag(
         _store_pair(saved + bag * 2 * D, unit_mean, mean_grad, D, BLOCK_D)
 
 
-@triton.jit(do_not_specialize=["views", "span"])
+@triton.jit(do_not_specialize=["views", "split_size"])
 def forward_split(
     z,  # [views, bags, D], any dtype
     partial,  # [splits, bags, 2, D] float32, written
     view_stride,
     bag_stride,
     views,
-    span,  # rows of a split
+    split_size,  # rows of a split
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,  # at least D
     BLOCK_ROWS: tl.constexpr,
@@ -62,8 +62,8 @@ def forward_split(
     operations a number.
     """
     bag, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    first = split * span
-    last = tl.minimum(first + span, views)
+    first = split * split_size
+    last = tl.minimum(first + split_size, views)
     rows = z + bag * bag_stride
     sums, unit_sums = _sum_rows(rows, view_stride, first, last, D, BLOCK_D, BLOCK_ROWS)
     slot = split * tl.num_programs(0).to(tl.int64) + bag
@@ -101,7 +101,7 @@ def reduce_splits(
         _store_pair(saved + bag * 2 * D, unit_mean, mean_grad, D, BLOCK_D)
 
 
-@triton.jit(do_not_specialize=["views", "span"])
+@triton.jit(do_not_specialize=["views", "split_size"])
 def backward_split(
     z,  # [views, bags, D], any dtype
     saved,  # [bags, 2, D] float32, read if SAVED
@@ -112,7 +112,7 @@ def backward_split(
     out_view_stride,
     out_bag_stride,
     views,
-    span,  # rows of a split
+    split_size,  # rows of a split
     scale,  # -1 / (views * bags)
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,  # at least D
@@ -124,8 +124,8 @@ def backward_split(
     Unless SAVED, the split is the whole bag, which is read once more before to recompute its
     vectors: a few rows, in the cache the second time. 10 operations a number, and then 17.
     """
-    bag, first = tl.program_id(0).to(tl.int64), tl.program_id(1) * span
-    last = tl.minimum(first + span, views)
+    bag, first = tl.program_id(0).to(tl.int64), tl.program_id(1) * split_size
+    last = tl.minimum(first + split_size, views)
     z += bag * bag_stride
     # The bag's vectors.
     if SAVED:

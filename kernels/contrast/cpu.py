@@ -1,8 +1,8 @@
 """CPU backend: block products by the BLAS and an online softmax over blocks of logits.
 
-A block of logits is made, used and overwritten in one processor's cache. The gradient of a
+A block of logits is computed, used and overwritten in one processor's cache. The gradient of a
 log-sum-exp by its query is the softmax-weighted mean of the keys, as attention would compute with
-the keys for values: so one pass makes the loss and its gradient by the queries.
+the keys for values: so one pass computes the loss and its gradient by the queries.
 """
 
 from __future__ import annotations

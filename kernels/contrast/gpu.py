@@ -1,8 +1,8 @@
 """GPU backend: the keys are split over programs (split-K), which are reduced in a fixed order.
 
 Splits keep all multiprocessors busy where the queries are few. Up to MAX_FUSED numbers a row, one
-pass over the keys makes the loss and its gradient by the queries; beyond that the gradient takes a
-second pass. Two runs on one kind of GPU are equal to the bit.
+pass over the keys computes the loss and its gradient by the queries; beyond that the gradient takes
+a second pass. Two runs on one kind of GPU are equal to the bit.
 
 Extra memory: 4 bytes for each number of the queries, and of those keys that require a gradient, for
 each split; keys are split only until there are BLOCKS_EACH blocks a multiprocessor, which are 17 MB
@@ -116,7 +116,7 @@ def _forward_splits(
     fused: bool,
 ) -> Partial:
     n, d = queries.shape
-    layout = [split_size(len(keys), n, sizes, queries.device) for keys, _ in sets]
+    layout = [split_layout(len(keys), n, sizes, queries.device) for keys, _ in sets]
     splits = sum(count for _, count in layout)
     row_maxima = queries.new_empty(splits, n, dtype=torch.float32)
     row_sums = torch.empty_like(row_maxima)
@@ -124,10 +124,10 @@ def _forward_splits(
     if fused:
         weighted = queries.new_empty(splits, n, d, dtype=torch.float32)
     first = 0
-    for (keys, excludes_self), (span, count) in zip(sets, layout, strict=True):
+    for (keys, excludes_self), (split_size, count) in zip(sets, layout, strict=True):
         kernels.forward_split[(triton.cdiv(n, sizes.m), count)](
             queries, keys, row_maxima, row_sums, weighted,
-            n, len(keys), span, first, LOG2_E / temperature,
+            n, len(keys), split_size, first, LOG2_E / temperature,
             pairing.local, pairing.total, pairing.offset,
             D=d, BLOCK_K=sizes.k, BLOCK_D=sizes.d, BLOCK_M=sizes.m, BLOCK_N=sizes.n,
             EXCLUDE_SELF=excludes_self, WITH_GRAD=fused, PRECISION=PRECISION,
@@ -174,11 +174,11 @@ def _backward_splits(
 ) -> torch.Tensor:
     """[splits, rows, d] float32; a log-sum-exp belongs to whichever of the two are queries."""
     n, d = rows.shape
-    span, splits = split_size(len(columns), n, sizes, rows.device)
+    split_size, splits = split_layout(len(columns), n, sizes, rows.device)
     out = rows.new_empty(splits, n, d, dtype=torch.float32)
     kernels.backward_split[(triton.cdiv(n, sizes.m), splits, triton.cdiv(d, sizes.d))](
         rows, columns, row_lse, column_lse, out,
-        n, len(columns), span, LOG2_E / temperature,
+        n, len(columns), split_size, LOG2_E / temperature,
         pairing.local, pairing.total, pairing.offset,
         D=d, BLOCK_K=sizes.k, BLOCK_D=sizes.d, BLOCK_M=sizes.m, BLOCK_N=sizes.n,
         ROW_QUERIES=row_lse is not None, COLUMN_QUERIES=column_lse is not None,
@@ -235,12 +235,12 @@ def _reduce_grad_keys(
     return out
 
 
-def split_size(count: int, rows: int, sizes: Blocks, device: torch.device) -> tuple[int, int]:
-    """Columns of a split, in whole blocks, and splits of `count` columns: one wave of blocks."""
+def split_layout(count: int, rows: int, sizes: Blocks, device: torch.device) -> tuple[int, int]:
+    """Columns of a split, in whole blocks, and number of splits: one wave of blocks."""
     processors = multiprocessors(device, INTERPRETED_MULTIPROCESSORS)
     wanted = BLOCKS_EACH * processors // triton.cdiv(rows, sizes.m)
-    span = triton.cdiv(triton.cdiv(count, max(wanted, 1)), sizes.n) * sizes.n
-    return span, triton.cdiv(count, span)
+    split_size = triton.cdiv(triton.cdiv(count, max(wanted, 1)), sizes.n) * sizes.n
+    return split_size, triton.cdiv(count, split_size)
 
 
 class RowBlock(NamedTuple):

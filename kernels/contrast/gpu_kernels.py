@@ -1,4 +1,4 @@
-"""Triton kernels: `forward_split` and `reduce_splits` make the loss, `backward_split` and
+"""Triton kernels: `forward_split` and `reduce_splits` compute the loss, `backward_split` and
 `reduce_gradient` its gradients.
 
 The long dimension of every softmax or sum is split over programs (split-K) and the partial results
@@ -24,7 +24,15 @@ LOWEST = tl.constexpr(-1e38)  # below every logit, yet finite: LOWEST - LOWEST i
 
 
 @triton.jit(
-    do_not_specialize=["n_queries", "n_keys", "span", "first_split", "local", "total", "offset"]
+    do_not_specialize=[
+        "n_queries",
+        "n_keys",
+        "split_size",
+        "first_split",
+        "local",
+        "total",
+        "offset",
+    ]
 )
 def forward_split(
     queries,  # [n_queries, D], inputs' dtype
@@ -34,7 +42,7 @@ def forward_split(
     weighted_keys,  # [splits, n_queries, D] float32, written if WITH_GRAD
     n_queries,
     n_keys,
-    span,  # keys of a split
+    split_size,  # keys of a split
     first_split,  # where this set of keys begins among all splits
     scale,  # log2(e) / temperature
     local,
@@ -60,8 +68,8 @@ def forward_split(
     first_row, split = tl.program_id(0) * BLOCK_M, tl.program_id(1)
     row = first_row + tl.arange(0, BLOCK_M)
     self_column = row // local * total + offset + row % local
-    first = split * span
-    last = tl.minimum(first + span, n_keys)
+    first = split * split_size
+    last = tl.minimum(first + split_size, n_keys)
     # Whole query rows stay in registers if they fit.
     if BLOCK_K >= D:
         query_tile = load_tile(queries, first_row, n_queries, 0, D, BLOCK_K, BLOCK_M)
@@ -179,7 +187,7 @@ def reduce_splits(
         tl.store(target, (mean / row_sum - positive) * grad_scale, mask=inner < D)
 
 
-@triton.jit(do_not_specialize=["n_rows", "n_columns", "span", "local", "total", "offset"])
+@triton.jit(do_not_specialize=["n_rows", "n_columns", "split_size", "local", "total", "offset"])
 def backward_split(
     rows,  # [n_rows, D], inputs' dtype: what the gradient is by
     columns,  # [n_columns, D], inputs' dtype
@@ -188,7 +196,7 @@ def backward_split(
     out,  # [splits, n_rows, D] float32, written
     n_rows,
     n_columns,
-    span,  # columns of a split
+    split_size,  # columns of a split
     scale,  # log2(e) / temperature
     local,
     total,
@@ -216,8 +224,8 @@ def backward_split(
     left = tl.program_id(2) * BLOCK_D
     row = first_row + tl.arange(0, BLOCK_M)
     row_key = row // local * total + offset + row % local if ROW_QUERIES else row
-    first = split * span
-    last = tl.minimum(first + span, n_columns)
+    first = split * split_size
+    last = tl.minimum(first + split_size, n_columns)
     # What stays in registers: log-sum-exp of the rows, whole rows if they fit.
     if ROW_QUERIES:
         row_level = tl.load(row_lse + row, mask=row < n_rows, other=0.0) * LOG2_E - SHIFT

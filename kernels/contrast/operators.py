@@ -105,7 +105,7 @@ def _backward(ctx: Any, grad_loss: torch.Tensor | None, *_: Any) -> tuple[Any, .
 
     by_queries = by_batch_keys = by_queue = None
     if needs_grad[0]:
-        if len(grad_queries):  # made by the forward pass
+        if len(grad_queries):  # computed in the forward pass
             by_queries = (grad_queries * grad_loss).to(queries.dtype)
         else:
             by_queries = by_keys(None, True)

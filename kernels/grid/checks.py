@@ -23,7 +23,7 @@ def check_images(
     if size < 1 or stride < 1:
         raise ValueError(f"grid takes a size and a stride of 1 or more, not {size} and {stride}")
     if dtype not in FLOATS:
-        raise ValueError(f"grid makes patches of float32, float16 or bfloat16, not {dtype}")
+        raise ValueError(f"grid returns patches of float32, float16 or bfloat16, not {dtype}")
     if isinstance(images, torch.Tensor):
         shapes, channels = _check_batch(images)
     else:

@@ -1,4 +1,4 @@
-"""Triton kernels: `unfold` makes patches of images, `fold` the gradient by the images."""
+"""Triton kernels: `unfold` cuts images into patches, `fold` computes the gradient by the images."""
 
 from __future__ import annotations
 

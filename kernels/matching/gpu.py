@@ -1,6 +1,6 @@
 """GPU backend: a tile of cosines lives in registers, and only its maxima leave them.
 
-One pass: a program makes the final matches of its tokens of a and, for those of b, the best among
+One pass: a program finds the final matches of its tokens of a and, for those of b, the best among
 its tokens of a, which a second kernel reduces over the tiles. A second pass with a and b exchanged
 would need no partial results, but multiply everything twice to save 8 bytes for each token of b and
 tile: a 32nd or 64th of the cosines. Two runs on one kind of GPU are equal to the bit.

@@ -1,5 +1,5 @@
 """Triton kernels: `inverse_norms`, `match_tile` and `reduce_tiles` find best matches, `top_k_loss`
-keeps the best of them, `backward_token` makes the gradient.
+keeps the best of them, `backward_token` computes the gradient.
 
 Maps are contiguous, [count, tokens, D]. NaN is ranked as infinity, which no cosine reaches. A pair
 whose map does not exist reads map 0, and its cosines are NaN.

@@ -1,4 +1,4 @@
-"""Triton kernels of RoI-align: `bin_weights` makes interpolation weights, the others apply them.
+"""Triton kernels of RoI-align: `bin_weights` computes interpolation weights, the others apply them.
 
 Maps are [N, H, W, C] and grids of bins [R, K, K, C], contiguous. RoI-align is separable: `weights`
 is [R, 2, K, SIDE] float32, for rows and for columns, with SIDE = max(H, W), and `extents` is

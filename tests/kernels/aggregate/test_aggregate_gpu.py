@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers_aggregate import FLOATS, NORMALISE, assert_right, make, results
+from helpers_gpu_memory import peak_extra_memory
 
 from patchmill.kernels.aggregate import Aggregator, aggregate
 
@@ -61,18 +62,6 @@ def test_bad_input_raises():
         aggregate(rows, index=torch.arange(5).cuda(), images=4)
     with pytest.raises(ValueError, match="on cuda"):
         aggregate(rows, index=torch.arange(5), images=5)
-
-
-def peak_extra_memory(function: Any) -> int:
-    """Peak bytes of GPU memory above what was allocated before."""
-    function()  # compiles
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    kept = function()
-    torch.cuda.synchronize()
-    del kept
-    return torch.cuda.max_memory_allocated() - before
 
 
 def test_means_make_no_copy_of_the_embeddings():

@@ -51,8 +51,10 @@ def test_16_bit_dtypes(shape: tuple[int, ...], dtype: torch.dtype):
 
 def test_which_bags_are_split():
     device = torch.device("cpu")
-    spans = [gpu.split_rows(views, bags, gpu.LEAST_SPAN, device) for views, bags, _ in SHAPES]
-    whole = [span == views for span, (views, _, _) in zip(spans, SHAPES, strict=True)]
+    split_sizes = [
+        gpu.split_rows(views, bags, gpu.LEAST_SPLIT, device) for views, bags, _ in SHAPES
+    ]
+    whole = [size == views for size, (views, _, _) in zip(split_sizes, SHAPES, strict=True)]
     assert whole == [True] * 5 + [False] * 2
 
 

@@ -70,7 +70,7 @@ def test_any_shape(views: int, count: int, d: int, dtype: torch.dtype, seed: int
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_halves_in_many_parts(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+def test_16_bit_dtypes_in_many_parts(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
     z = make(6, 11, 40, dtype=dtype)
     at_once = value_and_grad(bags.bag_loss, z)
     monkeypatch.setattr(cpu, "CONVERTED", 3 * 6 * 40)

@@ -65,7 +65,7 @@ def test_products_on_the_cpu(allowed: str, with_out: bool, precision: None):
 
 
 @pytest.mark.parametrize("allowed", ["high", "medium"])
-def test_rates_do_not_change_with_what_is_allowed(allowed: str, precision: None):
+def test_rates_where_rounding_is_allowed(allowed: str, precision: None):
     z = units(3, 20, 30)
     expected = value_and_grad(bags.coding_rate, z)
     torch.set_float32_matmul_precision(allowed)

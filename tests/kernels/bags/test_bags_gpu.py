@@ -25,7 +25,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_bags_are_the_references(shape: tuple[int, ...], dtype: torch.dtype):
+def test_bag_loss_against_reference(shape: tuple[int, ...], dtype: torch.dtype):
     z = make(*shape, dtype=dtype)
     found, truth = (
         value_and_grad(bags.bag_loss, z.cuda()),
@@ -89,7 +89,7 @@ def test_rows_and_means_of_zeros():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(20, 100, 1024), (2, 1024, 128), (2, 512, 512), (3, 1, 9)])
-def test_rates_are_the_references(shape: tuple[int, ...], dtype: torch.dtype):
+def test_coding_rate_against_reference(shape: tuple[int, ...], dtype: torch.dtype):
     z = units(*shape, dtype=dtype)
     before = torch.get_float32_matmul_precision()
     truth = value_and_grad(bags.coding_rate, z.double())

@@ -24,7 +24,7 @@ def test_the_loss_number_by_number():
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 5), (20, 4, 33)])
-def test_the_loss_is_of_torchs_cosine(shape: tuple[int, ...]):
+def test_loss_by_cosine_similarity(shape: tuple[int, ...]):
     z = make(*shape).double()
     z[0, 0] = 0
     cosine = torch.nn.functional.cosine_similarity(z, z.mean(0), dim=-1)
@@ -43,7 +43,7 @@ def test_gradients_of_the_loss():
 
 
 @pytest.mark.parametrize(("images", "d"), [(1, 1), (5, 3), (3, 5), (4, 4)])
-def test_the_rate_is_of_singular_values(images: int, d: int):
+def test_rate_by_singular_values(images: int, d: int):
     z, eps = make(3, images, d).double(), 0.2
     values = torch.linalg.svdvals(z)
     rates = (1 + d / (images * eps) * values**2).log().sum(1) / 2

@@ -159,7 +159,7 @@ def test_zeros_have_no_rate_and_no_gradient():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
-def test_autocast_changes_nothing(dtype: torch.dtype):
+def test_autocast_has_no_effect(dtype: torch.dtype):
     z = units(3, 20, 30, dtype=dtype)
     expected = value_and_grad(bags.coding_rate, z)
     with torch.autocast("cpu", dtype=torch.bfloat16):

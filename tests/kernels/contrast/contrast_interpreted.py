@@ -99,7 +99,7 @@ def check(case: str, d: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("shape", [(2, 9), (3, 1)])
-def test_views_that_are_their_own_companions(shape: tuple[int, int], d: int, dtype: torch.dtype):
+def test_queries_that_are_their_own_batch_keys(shape: tuple[int, int], d: int, dtype: torch.dtype):
     pairing = Pairing(VIEWS, *shape, shape[1], 0)
     rows = unit(*shape, d, dtype=dtype).flatten(0, 1)
     _, lse, _ = cpu.forward(rows, rows, None, TEMPERATURE, pairing, False)

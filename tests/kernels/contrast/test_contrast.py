@@ -152,7 +152,7 @@ def test_gradients_only_where_wanted():
 
 @pytest.mark.parametrize("loss_name", ["queue", "views"])
 @pytest.mark.parametrize("many", [False, True])
-def test_threads_do_not_change_a_bit(loss_name: str, many: bool):
+def test_any_number_of_threads(loss_name: str, many: bool):
     if loss_name == "queue":
         batch = 1025 if many else 40
         rows = [unit(batch, 200), unit(batch, 200, seed=1), unit(5000, 200)]

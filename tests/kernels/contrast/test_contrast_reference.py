@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from patchmill.kernels.contrast import reference
 
 
-def test_info_nce_is_moco_s():
+def test_info_nce_by_moco_formula():
     """As in its repository: the positive's logit in front, the label 0."""
     q, p, k = unit(7, 5), unit(7, 5, seed=1), unit(11, 5)
     logits = torch.cat([torch.einsum("nc,nc->n", q, p)[:, None], q @ k.T], dim=1) / 0.07
@@ -26,7 +26,7 @@ def test_other_positives_as_keys():
     torch.testing.assert_close(reference.info_nce(q, p, k, 0.2, in_batch=True), expected)
 
 
-def test_nt_xent_of_two_views_is_simclr_s():
+def test_nt_xent_by_simclr_formula():
     """As in its pseudo-code: l(i, j) over 2 N rows, each with the other one of its pair."""
     z = unit(2, 6, 5).double()
     rows = [*z[0].tolist(), *z[1].tolist()]
@@ -38,7 +38,7 @@ def test_nt_xent_of_two_views_is_simclr_s():
     assert float(reference.nt_xent(z, 0.1)) == pytest.approx(total / 12, rel=1e-12)
 
 
-def test_nt_xent_of_more_views_is_supcon_s():
+def test_nt_xent_of_more_views_by_supcon_formula():
     """SupCon's L_out (mean over positives outside the logarithm), one class per image."""
     z = unit(3, 4, 5).double()
     rows, classes = z.flatten(0, 1), torch.arange(12) % 4
@@ -52,7 +52,7 @@ def test_nt_xent_of_more_views_is_supcon_s():
     assert float(reference.nt_xent(z, 0.5)) == pytest.approx(total / 12, rel=1e-12)
 
 
-def test_gathered_parts_make_the_whole():
+def test_ranks_add_up_to_one_process():
     """Over processes the mean of losses, and the sum of gradients, are those of one process."""
     z = unit(2, 9, 4).double().requires_grad_()
     whole = reference.nt_xent(z, 0.2)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import pytest
 import torch
 from helpers_aggregate import FLOATS
+from helpers_gpu_memory import peak_extra_memory
 
 from patchmill.kernels.aggregate import aggregate
 from patchmill.kernels.grid import grid
@@ -54,18 +54,6 @@ def test_gradients_of_grids(size: int, stride: int):
         patches = grid(leaf, size, stride, mean=MEAN, std=STD).patches
         grads.append(torch.autograd.grad(patches.square().sum(), leaf)[0].cpu())
     torch.testing.assert_close(grads[1], grads[0], rtol=1e-4, atol=1e-3)
-
-
-def peak_extra_memory(function: Any) -> int:
-    """Peak bytes of GPU memory above what was allocated before."""
-    function()  # compiles
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    kept = function()
-    torch.cuda.synchronize()
-    del kept
-    return torch.cuda.max_memory_allocated() - before
 
 
 def test_memory_of_a_grid():

@@ -137,7 +137,7 @@ def test_equals_in_other_blocks(monkeypatch: pytest.MonkeyPatch):
     assert found.index_b[0].tolist() == [1, 2] * 100
 
 
-def test_the_lowest_of_two_equals_wherever_they_are():
+def test_lowest_of_two_equals_anywhere():
     other = torch.eye(1, 4)
     for places in ([10, 67], [3, 67], [67, 68], [0, 129], [64, 128]):
         tokens = torch.zeros(130, 4)
@@ -217,7 +217,7 @@ def test_any_strides(dtype: torch.dtype):
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=40), st.integers(1, 5)
 )  # fmt: skip
-def test_runs_are_the_pairs_in_their_order(pairs: list[tuple[int, int]], most: int):
+def test_pair_runs_keep_the_order(pairs: list[tuple[int, int]], most: int):
     sides = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).unbind(1)
     assert list(unrolled(sides, most)) == pairs
 
@@ -230,9 +230,7 @@ def test_runs_are_the_pairs_in_their_order(pairs: list[tuple[int, int]], most: i
         ([(0, 1), (1, 0), (2, 3), (3, 2)], 16, [1, 2, 1]),
     ],
 )
-def test_even_pairs_are_multiplied_together(
-    pairs: list[tuple[int, int]], most: int, lengths: list[int]
-):
+def test_even_pairs_form_runs(pairs: list[tuple[int, int]], most: int, lengths: list[int]):
     a_index, b_index = torch.tensor(pairs).unbind(1)
     found = [run.pairs.stop - run.pairs.start for run in cpu.pair_runs(a_index, b_index, most)]
     assert found == lengths
@@ -309,7 +307,7 @@ def test_compiles_without_graph_breaks(paired: bool):
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
 
 
-def test_autocast_changes_nothing():
+def test_autocast_has_no_effect():
     case = CASES[2]
     inputs = case.make(torch.float32)
     plain = loss_and_gradient(matching.correspond, case, inputs)

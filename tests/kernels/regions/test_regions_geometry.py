@@ -189,7 +189,7 @@ def test_compiles_without_graph_breaks():
         ({"box_g": torch.zeros(3, 1, 4), "turns_g": torch.zeros(3, 1).long()}, "same images"),
     ],
 )
-def test_mistakes_are_one_sentence(change: dict, message: str):
+def test_bad_input_raises_one_sentence(change: dict, message: str):
     given = {
         "box_g": torch.zeros(2, 1, 4), "turns_g": torch.zeros(2, 1).long(), "size_g": 224,
         "box_v": torch.zeros(2, 3, 4), "turns_v": torch.zeros(2, 3).long(), "size_v": 96,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_gpu_memory import peak_extra_memory
 from helpers_regions import TOLERANCES, Case, case, expected, expected_losses, ramp
 
 from patchmill.kernels import regions
@@ -115,7 +116,7 @@ def test_huge_boxes_terminate():
     assert found.flatten(1).isnan().all(1).tolist()[:2] == [True, True]
 
 
-def test_the_loss_keeps_no_grids():
+def test_memory_of_the_loss():
     """Extra memory: a small part of the grids forward, the student's grids backward."""
     near = cuda(case((64, 768, 6, 6), 4, 2048, 1), torch.bfloat16)
     far = cuda(case((16, 768, 14, 14), 4, 2048, 2), torch.bfloat16)
@@ -123,24 +124,14 @@ def test_the_loss_keeps_no_grids():
         it._replace(features=channels_last(it.features)) for it in (near, far)
     )  # fmt: skip
     grids = 2048 * 16 * 768 * 2
-    assert peak(lambda: losses(near, far)) < grids / 10
+    assert peak_extra_memory(lambda: losses(near, far)) < grids / 10
     step: Any = lambda: torch.autograd.grad(losses(near, far).sum(), near.features)  # noqa: E731
-    assert peak(step) < 1.2 * grids + 3 * near.features.numel() * 2
+    assert peak_extra_memory(step) < 1.2 * grids + 3 * near.features.numel() * 2
 
 
 def channels_last(features: torch.Tensor) -> torch.Tensor:
     plain = features.detach().contiguous(memory_format=torch.channels_last)
     return plain.requires_grad_()
-
-
-def peak(step: Any) -> int:
-    step()
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
 
 
 def test_compiles_without_graph_breaks():
