@@ -19,8 +19,9 @@ from patchmill.kernels.contrast.cpu_loops import exp_rows, softmax_weights
 from patchmill.kernels.contrast.pairing import QUEUE, Pairing
 
 ROWS, COLUMNS = 128, 1024  # of a block of logits, at most: half a MiB
-DENSE_ROWS = 192  # with up to so many rows, all logits are in memory; also the longest such row,
-# since sums of that length come out the same whatever the number of threads
+# Up to so many rows, and numbers a row, all logits are in memory at once: torch's sums of that
+# length are the same whatever the number of threads.
+DENSE_ROWS = 192
 TASKS = 16  # at least, if there are as many blocks: keys are split in groups when queries are few
 LOWEST = -1e38  # below every logit, yet finite: LOWEST - LOWEST is 0
 
