@@ -1,4 +1,4 @@
-"""Dispatch by device: a folder's `cpu` or `gpu` module, the current GPU, its multiprocessors."""
+"""Dispatch by device: `cpu` or `gpu` module, current GPU, multiprocessors; contiguous tensors."""
 
 from __future__ import annotations
 
@@ -28,3 +28,8 @@ def multiprocessors(device: torch.device, interpreted: int) -> int:
     if device.type != "cuda":
         return interpreted
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def contiguous(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The tensors, copied where they are not contiguous."""
+    return tuple(tensor.contiguous() for tensor in tensors)

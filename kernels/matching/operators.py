@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from patchmill.kernels.common.dispatch import backend
+from patchmill.kernels.common.dispatch import backend, contiguous
 from patchmill.kernels.matching.saved import Saved
 
 
@@ -15,7 +15,7 @@ def best_matches(
     a: torch.Tensor, b: torch.Tensor, a_index: torch.Tensor, b_index: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Similarity and argmax for the tokens of a, [R, A], and for those of b, [R, B]."""
-    args = _contiguous(a, b, a_index, b_index)
+    args = contiguous(a, b, a_index, b_index)
     return backend(__package__, a).best_matches(*args)  # type: ignore[no-any-return]
 
 
@@ -48,7 +48,7 @@ def correspond(
     torch.Tensor,
 ]:
     """Losses [R], and all of `Saved`."""
-    args = _contiguous(student, teacher, student_index, teacher_index)
+    args = contiguous(student, teacher, student_index, teacher_index)
     losses, saved = backend(__package__, student).correspond(*args, keep)
     return losses, *saved
 
@@ -82,7 +82,7 @@ def correspond_backward(
     saved: list[torch.Tensor],
 ) -> torch.Tensor:
     """Gradient by the student, from the gradients [R] by the losses."""
-    args = _contiguous(student, teacher, student_index, teacher_index)
+    args = contiguous(student, teacher, student_index, teacher_index)
     weight = grad_losses.float() * (-0.5 / keep)
     grad = backend(__package__, student).correspond_backward(weight, *args, Saved(*saved))
     return grad  # type: ignore[no-any-return]
@@ -111,7 +111,3 @@ def _backward(ctx: Any, grad_losses: torch.Tensor | None, *_: Any) -> tuple[Any,
 
 
 correspond.register_autograd(_backward, setup_context=_setup_context)
-
-
-def _contiguous(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return tuple(tensor.contiguous() for tensor in tensors)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from patchmill.kernels.common.dispatch import backend
+from patchmill.kernels.common.dispatch import backend, contiguous
 from patchmill.kernels.regions.pairs import RegionPairs
 
 # ---------------------------------------------------------------------------------------- pooling
@@ -21,7 +21,7 @@ def pool(
     maps: torch.Tensor, boxes: torch.Tensor, index: torch.Tensor, pose: torch.Tensor, size: int
 ) -> torch.Tensor:
     """Pooled regions [R, size, size, C], in the dtype of the maps."""
-    args = _contiguous(maps, boxes, index, pose)
+    args = contiguous(maps, boxes, index, pose)
     return backend(__package__, maps).pool(*args, size)  # type: ignore[no-any-return]
 
 
@@ -43,7 +43,7 @@ def pool_backward(
     width: int,
 ) -> torch.Tensor:
     """Gradient by the `count` maps."""
-    args = _contiguous(grad_pooled, boxes, index, pose)
+    args = contiguous(grad_pooled, boxes, index, pose)
     shape = count, height, width
     grad = backend(__package__, grad_pooled).pool_backward(*args, shape)
     return grad  # type: ignore[no-any-return]
@@ -94,7 +94,7 @@ def crop_loss(
     The gradient of a bin's cosine by the student's channels s is  scale_t t - scale_s s.
     """
     pairs = RegionPairs(
-        *_contiguous(
+        *contiguous(
             student, teacher, student_boxes, teacher_boxes, student_index, teacher_index, pose
         )
     )
@@ -127,7 +127,7 @@ def crop_loss_backward(
     """Gradient by the student, from the gradients [R] by the losses."""
     weight = grad_losses.float() / -(size * size)
     pairs = RegionPairs(
-        *_contiguous(
+        *contiguous(
             student, teacher, student_boxes, teacher_boxes, student_index, teacher_index, pose
         )
     )
@@ -154,7 +154,3 @@ def _backward_crop_loss(ctx: Any, grad_losses: torch.Tensor | None, *_: Any) -> 
 
 
 crop_loss.register_autograd(_backward_crop_loss, setup_context=_setup_crop_loss)
-
-
-def _contiguous(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return tuple(tensor.contiguous() for tensor in tensors)
