@@ -286,7 +286,7 @@ def test_a_late_feeder_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     loader = make_loader(jpegs(24), prefetch=1)
     with monkeypatch.context() as patch:
         patch.setattr(BatchDecoder, "take", take)
-        run = loader._begin()
+        run = loader._start()
         for job in islice(run._upcoming, 2):
             run._start(job)
         assert waiting.wait(60)
