@@ -1,4 +1,4 @@
-"""What installing patchmill gives: every package, nothing else, and an import that is light."""
+"""Installing patchmill gives every package, nothing else, and an import that is light."""
 
 import os
 import shutil
@@ -98,7 +98,7 @@ def test_importing_the_loaders_does_not_import_torch():
 
 
 def run_python(code: str, path: Path) -> str:
-    """What `code` prints in a fresh interpreter that looks for packages in `path` first."""
+    """Return what `code` prints in a fresh interpreter that looks for packages in `path` first."""
     environment = {**os.environ, "PYTHONPATH": str(path)}
     command = [sys.executable, "-c", code]
     return subprocess.run(

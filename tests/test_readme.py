@@ -1,4 +1,4 @@
-"""What the README says is so: its snippets run, its figures are those of the committed results."""
+"""The README holds: its snippets run, its figures are those of the committed results."""
 
 import json
 import re

@@ -68,7 +68,7 @@ def somebody_cancels(run: Path) -> None:
 
 
 def a_rank_is_killed(run: Path) -> None:
-    """As the kernel does when memory is short."""
+    """SIGKILL, as the kernel sends it when memory is short."""
     until_step(run, 2)
     os.kill(ranks(run)[1], signal.SIGKILL)
     until_over(run)

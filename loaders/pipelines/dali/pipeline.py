@@ -66,7 +66,7 @@ class DaliPipeline(StagedPipeline):
 
 
 class Backend(PooledMemory, Protocol):
-    """Where decoded images become views: on the GPU, or on the CPU's worker threads."""
+    """Backend that renders decoded images: on the GPU, or on the CPU's worker threads."""
 
     table: stages.StageTable
     stream: torch.cuda.Stream | None  # the stream that images are wanted on

@@ -13,7 +13,7 @@ from patchmill.kernels.contrast import reference
 
 
 def test_info_nce_by_moco_formula():
-    """As in its repository: the positive's logit in front, the label 0."""
+    """MoCo's repository: the positive's logit in front, the label 0."""
     q, p, k = unit(7, 5), unit(7, 5, seed=1), unit(11, 5)
     logits = torch.cat([torch.einsum("nc,nc->n", q, p)[:, None], q @ k.T], dim=1) / 0.07
     expected = cross_entropy(logits, torch.zeros(7, dtype=torch.long))
@@ -27,7 +27,7 @@ def test_other_positives_as_keys():
 
 
 def test_nt_xent_by_simclr_formula():
-    """As in its pseudo-code: l(i, j) over 2 N rows, each with the other one of its pair."""
+    """SimCLR's pseudo-code: l(i, j) over 2 N rows, each with the other one of its pair."""
     z = unit(2, 6, 5).double()
     rows = [*z[0].tolist(), *z[1].tolist()]
     total = 0.0

@@ -41,7 +41,7 @@ CASES = [
 
 
 def correspond(a: Any, b: Any, keep: int, pairs: Any) -> torch.Tensor:
-    """As the custom operator does on a GPU."""
+    """Call the GPU code as the custom operator does."""
     return Interpreted.apply(a, b, keep, *pairs)  # type: ignore[no-any-return, no-untyped-call]
 
 

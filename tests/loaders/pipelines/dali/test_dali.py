@@ -195,7 +195,7 @@ def test_batches_in_which_all_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_refused_bad_image_is_replaced_while_the_next_batches_are_in_flight(
     tmp_path: Path,
 ) -> None:
-    """Its end marker is there, so that DALI gets it."""
+    """A damaged JPEG with its end marker, so that DALI gets it."""
     source, wanted = jpegs(24), permutation.Order(24, 0).ids(0, 0, 24).tolist()
     broken = {wanted[k] for k in (0, 5, 6, 9, 23)}
     for id in broken:

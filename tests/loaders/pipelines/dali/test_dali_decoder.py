@@ -199,7 +199,7 @@ def test_close_drops_batches_in_flight_and_ends_the_threads() -> None:
 
 
 def test_arrays_live_as_long_as_dali_may_read_them() -> None:
-    """Its pipeline may outlive the decoder, as in an exception's traceback."""
+    """The DALI pipeline may outlive the decoder, as in an exception's traceback."""
     decoder = BatchDecoder(4, device=CPU, threads=1, ahead=2)
     encoded = PLAIN["large"].copy()
     alive, holder = weakref.ref(encoded), decoder._pipeline

@@ -237,7 +237,7 @@ def test_images_larger_than_a_block_of_the_arena(
 
 
 def test_memory_is_reused_and_bounded(on_gpu: Callable[..., Any]) -> None:
-    """Of arenas and batches, over two epochs and one that is left early."""
+    """Arenas and batches, over two epochs and one that is left early."""
     loader = on_gpu(12, DOT, 1, prefetch=2)
     views, made = views_of(loader), {"arena": 0, "batch": 0}
 
