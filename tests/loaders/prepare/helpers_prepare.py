@@ -1,4 +1,4 @@
-"""Folders of images to prepare, and what became of them."""
+"""Make folders of images, prepare them, and read the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes in comes out: bytes, labels, order; and what cannot be done is one sentence."""
+"""Prepared data has the bytes, labels and order of its source; mistakes are one sentence."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("out", ["shards", "all.beton"])
-def test_samples_and_labels_come_back_in_the_seeds_order(tmp_path: Path, out: str):
+def test_samples_and_labels_are_written_in_the_order_of_the_seed(tmp_path: Path, out: str):
     source = Folder(making.photos(tmp_path / "src"))
     making.prepare(source, tmp_path / out, "beton" if "." in out else "shards", seed=7)
     made = open_source(tmp_path / out)
@@ -71,7 +71,7 @@ def test_scenes_can_be_prepared(tmp_path: Path):
 
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.integers(100, 400_000), min_size=1, max_size=30), st.integers(1, 3))
-def test_the_number_of_workers_shows_in_no_byte(
+def test_the_output_does_not_depend_on_the_number_of_workers(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], workers: int
 ):
     folder = tmp_path_factory.mktemp("sizes")
@@ -205,7 +205,7 @@ def test_too_many_bad_images_stop_the_run(tmp_path: Path):
         ({"verify": True}, "--verify off, not on"),
     ],
 )
-def test_other_options_need_overwrite(tmp_path: Path, changed: dict, named: str):
+def test_changed_options_need_overwrite(tmp_path: Path, changed: dict, named: str):
     source = Folder(making.photos(tmp_path / "src", 6))
     making.prepare(source, tmp_path / "out")
     before = making.content(tmp_path / "out")
@@ -218,7 +218,7 @@ def test_other_options_need_overwrite(tmp_path: Path, changed: dict, named: str)
 
 
 @pytest.mark.parametrize("out", ["shards", "all.beton"])
-def test_what_is_complete_is_left_alone(tmp_path: Path, out: str):
+def test_a_complete_output_is_not_written_again(tmp_path: Path, out: str):
     source = Folder(making.photos(tmp_path / "src", 6))
     format = "beton" if "." in out else "shards"
     making.prepare(source, tmp_path / out, format)
@@ -233,7 +233,7 @@ def test_a_changed_source_is_refused(tmp_path: Path):
         making.prepare(tmp_path / "src", tmp_path / "out")
 
 
-def test_folders_with_something_else_are_not_written_to(tmp_path: Path):
+def test_folders_with_foreign_files_are_refused(tmp_path: Path):
     making.photos(tmp_path / "src", 3)
     making.write_folder(tmp_path / "out", {"precious.txt": b"mine"})
     for overwrite in (False, True):
@@ -250,7 +250,7 @@ def test_a_beton_of_unknown_origin_is_not_overwritten(tmp_path: Path):
     assert (tmp_path / "x.beton").read_bytes() == b"mine"
 
 
-def test_the_output_must_not_lie_in_the_source(tmp_path: Path):
+def test_an_output_inside_the_source_is_refused(tmp_path: Path):
     making.photos(tmp_path / "src", 3)
     for out in ("src", "src/out", "src/class0/../out"):
         with pytest.raises(MillError, match="lies inside the source"):
@@ -266,7 +266,7 @@ def test_shards_are_not_prepared_into_their_own_folder(tmp_path: Path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_no_permission_is_one_sentence(tmp_path: Path):
+def test_missing_permission_is_reported_in_one_sentence(tmp_path: Path):
     making.photos(tmp_path / "src", 3)
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(MillError, match=r"cannot write .*Permission denied"):
@@ -275,10 +275,10 @@ def test_no_permission_is_one_sentence(tmp_path: Path):
 
 @pytest.mark.parametrize("format", ["shards", "beton"])
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_a_full_disk_is_one_sentence_and_no_output(
+def test_a_full_disk_is_reported_in_one_sentence_and_leaves_no_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
 ):
-    """The real error, of a real device, after the first writes have gone through."""
+    """The error of a real device, /dev/full, after the first writes have succeeded."""
     making.write_folder(tmp_path / "src", {f"{i}.jpg": making.bulky(i, 300_000) for i in range(12)})
     out = tmp_path / ("x.beton" if format == "beton" else "out")
     fsync, calls = os.fsync, []
@@ -336,7 +336,9 @@ def test_the_command_reports_and_inspects(tmp_path: Path, capsys: pytest.Capture
         (["--rank", "0", "--world-size", "2", "--overwrite"], "remove OUT yourself"),
     ],
 )
-def test_wrong_arguments_are_one_sentence(tmp_path: Path, arguments: list[str], sentence: str):
+def test_wrong_arguments_are_reported_in_one_sentence(
+    tmp_path: Path, arguments: list[str], sentence: str
+):
     making.photos(tmp_path / "src", 3)
     with pytest.raises(MillError, match=re.escape(sentence)):
         command.main([str(tmp_path / "src"), str(tmp_path / "out"), *arguments])

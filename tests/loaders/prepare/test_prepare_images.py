@@ -1,4 +1,4 @@
-"""What a look at an image says, against what PIL says."""
+"""Image infos compared with PIL's, and conversion of single images."""
 
 import io
 
@@ -45,7 +45,7 @@ def rotated(orientation: int, order: str = "") -> bytes:
         (b"nonsense", "jpg", ("other",), False),
     ],
 )
-def test_looks(data: bytes, extension: str, traits: tuple[str, ...], intact: bool):
+def test_image_info(data: bytes, extension: str, traits: tuple[str, ...], intact: bool):
     info = images.read_info(data)
     assert (info.extension, info.traits, info.intact) == (extension, traits, intact)
     if extension in ("jpg", "png") and data[:8] and "other" not in traits:
@@ -53,7 +53,7 @@ def test_looks(data: bytes, extension: str, traits: tuple[str, ...], intact: boo
 
 
 @given(st.binary(max_size=200))
-def test_exif_of_any_bytes_is_looked_at(junk: bytes):
+def test_any_bytes_may_follow_an_exif_marker(junk: bytes):
     whole = making.by_pil(RGB, "JPEG")
     segment = b"Exif\0\0" + junk
     length = (len(segment) + 2).to_bytes(2, "big")
@@ -64,7 +64,7 @@ def test_exif_of_any_bytes_is_looked_at(junk: bytes):
 @given(
     st.binary(max_size=100), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"P6"])
 )
-def test_nonsense_is_refused_and_nothing_worse(junk: bytes, start: bytes):
+def test_random_bytes_raise_bad_image_only(junk: bytes, start: bytes):
     with pytest.raises(BadImage):
         images.convert(start + junk, VERIFY)
 
@@ -77,7 +77,7 @@ def test_cut_images_are_bad_wherever_they_are_cut(missing: int):
         images.convert(cut, KEEP)
 
 
-def test_kept_bytes_are_the_same_bytes():
+def test_kept_images_have_the_same_bytes():
     for data in (rotated(6), making.by_pil(RGB, "WEBP"), making.by_pil(DEEP, "PNG")):
         for options in (KEEP, VERIFY, Options("shards", max_side=50)):
             prepared = images.convert(data, options)
@@ -95,7 +95,7 @@ def test_sizes_keep_their_ratio(height: int, width: int, side: int):
 
 
 @pytest.mark.parametrize("shape", [(700, 1000), (1900, 300), (256, 257)])
-def test_a_smaller_image_shows_what_the_large_one_does(shape: tuple[int, int]):
+def test_a_shrunk_image_shows_the_same_content(shape: tuple[int, int]):
     """Also where the JPEG is decoded at a fraction of its size."""
     prepared = images.convert(making.jpeg(5, *shape), Options("shards", max_side=100, quality=95))
     made = Image.open(io.BytesIO(prepared.data))

@@ -1,4 +1,4 @@
-"""One changed byte anywhere is found, and named."""
+"""Inspection finds and names one changed byte anywhere."""
 
 import os
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_any_changed_byte_of_a_shard(prepared: Path, place: float, change: int):
     assert problems[0].startswith("data-000000.tar")
 
 
-def test_the_image_is_named(prepared: Path):
+def test_the_damaged_image_is_named(prepared: Path):
     with changed(prepared / "shards" / "data-000000.tar", 0.5, 1):
         text, problems = inspect_data.inspect(prepared / "shards")
     assert problems[0].startswith("data-000000.tar: the checksum of 0000000")
@@ -55,7 +55,7 @@ def test_any_changed_image_of_a_beton(prepared: Path):
 
 
 class changed:
-    """One byte of the file is another one for a while; its times are as they were."""
+    """Change one byte of a file for a while, and keep its times."""
 
     def __init__(self, path: Path, place: float, change: int) -> None:
         self._path, self._place, self._change = path, place, change
@@ -89,7 +89,7 @@ def test_missing_truncated_and_foreign_shards(tmp_path: Path, monkeypatch: pytes
     assert sorted(named) == sorted([*names[:3], "data-000009.tar"])
 
 
-def test_the_exit_status_says_so(prepared: Path, capsys: pytest.CaptureFixture):
+def test_the_exit_status_is_1_after_a_problem(prepared: Path, capsys: pytest.CaptureFixture):
     given = ["inspect", str(prepared / "shards")]
     command.main(given)
     with changed(prepared / "shards" / "data-000000.tar", 0.5, 1):
@@ -99,7 +99,7 @@ def test_the_exit_status_says_so(prepared: Path, capsys: pytest.CaptureFixture):
     assert "1 problems" in capsys.readouterr().out
 
 
-def test_shards_of_others_are_described(tmp_path: Path):
+def test_foreign_shards_are_described(tmp_path: Path):
     import webdataset
 
     (tmp_path / "theirs").mkdir()
@@ -113,6 +113,6 @@ def test_shards_of_others_are_described(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["nothing", "nothing.beton"])
-def test_nothing_there_is_one_sentence(tmp_path: Path, name: str):
+def test_a_missing_output_is_reported_in_one_sentence(tmp_path: Path, name: str):
     with pytest.raises(MillError, match="check the path"):
         inspect_data.inspect(tmp_path / name)

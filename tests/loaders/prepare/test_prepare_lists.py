@@ -86,7 +86,7 @@ def test_lists_that_differ_have_other_fingerprints(tmp_path: Path):
         ("path,label\na,99999999999999999999\n", "more than 64 bits"),
     ],
 )
-def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, text: str, sentence: str):
+def test_unreadable_lists_are_reported_in_one_sentence(tmp_path: Path, text: str, sentence: str):
     with pytest.raises(MillError, match=sentence):
         PathList(write(tmp_path / "list.csv", text))
 

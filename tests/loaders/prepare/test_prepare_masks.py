@@ -1,4 +1,4 @@
-"""`prepare masks`: the same file however it came about; masks travel with the data."""
+"""`prepare masks`: the same file whatever interrupts or shares the work; masks follow the data."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def make(data: Path, out: Path, workers: int = 2, overwrite: bool = False, **opt
 # ------------------------------------------------------------------------------------ what is made
 
 
-def test_each_mask_is_the_estimators(photos: Path, tmp_path: Path) -> None:
+def test_masks_equal_those_of_the_estimator(photos: Path, tmp_path: Path) -> None:
     result = make(photos, tmp_path / "x.masks")
     assert isinstance(result, MasksResult) and result.images == COUNT
     source, file = open_source(photos), MaskFile(tmp_path / "x.masks")
@@ -108,7 +108,7 @@ def test_inspect_names_a_damaged_mask(photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("world_size", [1, 2, 5, 30])
-def test_neither_threads_nor_ranks_show(
+def test_the_file_does_not_depend_on_threads_or_ranks(
     photos: Path, tmp_path: Path, workers: int, world_size: int
 ) -> None:
     make(photos, tmp_path / "alone.masks")
@@ -201,7 +201,7 @@ def test_killed_at_any_write_and_run_again(photos: Path, tmp_path: Path) -> None
         assert making.content(tmp_path / "killed" / calls) == {"some.masks": expected}, calls
 
 
-def test_what_was_made_before_is_not_made_again(photos: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_is_resumed(photos: Path, tmp_path: Path) -> None:
     out, read = tmp_path / "x.masks", []
 
     class Cut(Folder):
@@ -222,7 +222,7 @@ def test_what_was_made_before_is_not_made_again(photos: Path, tmp_path: Path) ->
     assert out.read_bytes() == (tmp_path / "y.masks").read_bytes()
 
 
-def test_damage_in_a_log_costs_what_follows_it_only(photos: Path, tmp_path: Path) -> None:
+def test_damage_in_a_log_costs_only_the_rows_behind_it(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.masks"
     make(photos, out, rank=0, world_size=2)
     log = tmp_path / ".x.masks.0000.part"
@@ -278,7 +278,7 @@ def test_changed_data_needs_overwrite(photos: Path, tmp_path: Path) -> None:
     assert len(MaskFile(out)) == COUNT + 1
 
 
-def test_strangers_are_left_alone(photos: Path, tmp_path: Path) -> None:
+def test_foreign_files_are_not_overwritten(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "x.masks").write_text("dear diary")
     for overwrite in (False, True):
         with pytest.raises(MillError, match=r"cannot use .*x\.masks"):
@@ -286,7 +286,7 @@ def test_strangers_are_left_alone(photos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "x.masks").read_text() == "dear diary"
 
 
-def test_two_at_once_is_refused(photos: Path, tmp_path: Path) -> None:
+def test_a_second_process_is_refused(photos: Path, tmp_path: Path) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow(Folder):
@@ -333,7 +333,7 @@ def test_a_source_that_is_mostly_unreadable_stops(tmp_path: Path) -> None:
         (["--rank", "0", "--world-size", "2", "--overwrite"], "remove what other ranks write"),
     ],
 )
-def test_mistakes_are_one_sentence(photos: Path, given: list[str], told: str) -> None:
+def test_mistakes_are_reported_in_one_sentence(photos: Path, given: list[str], told: str) -> None:
     with pytest.raises(MillError, match=told) as error:
         command.main(["masks", str(photos), *given])
     assert "\n" not in str(error.value)
@@ -346,7 +346,7 @@ def test_mistakes_are_one_sentence(photos: Path, given: list[str], told: str) ->
 @pytest.mark.parametrize("out", ["shards", "all.beton"])
 @pytest.mark.parametrize("own", [True, False])
 def test_prepare_carries_masks_along(tmp_path: Path, out: str, own: bool) -> None:
-    """Those of use: from the data itself, or from the file that was found."""
+    """Usable masks, from the data itself or from a file."""
     source = open_source("scenes(count=12, size=48)")
     if not own:
         make_masks.make(source, masks.default_mask_path(source), MaskOptions("rbd", 32), 2)
@@ -391,7 +391,9 @@ def test_a_mask_with_colours_stops_prepare(tmp_path: Path) -> None:
     assert len(problems) == 1 and "has 3 channels" in problems[0]
 
 
-def test_interrupted_it_says_how_to_go_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_says_how_to_continue(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -1,4 +1,4 @@
-"""Killed at any moment and run again, it ends with the same bytes; ranks share the work."""
+"""Killed at any moment and run again, prepare writes the same bytes; ranks share the work."""
 
 import json
 import os
@@ -68,7 +68,7 @@ while killed:
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Four megabytes, of which a few files are no images."""
+    """Four megabytes of images, and a few files that are none."""
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
     files = {f"c{i % 2}/{i}.jpg": making.bulky(i, 60_000 + 999 * i) for i in range(50)}
     files |= {f"c0/bad{i}.jpg": b"no image" for i in range(BAD)}
@@ -123,7 +123,7 @@ def test_killed_at_random_moments(photos: Path, tmp_path: Path, out: str):
     assert making.content(tmp_path / "killed") == making.content(tmp_path / "whole")
 
 
-def test_what_is_begun_is_not_taken_for_whole(photos: Path, tmp_path: Path):
+def test_an_incomplete_output_is_reported_as_such(photos: Path, tmp_path: Path):
     interrupt(tmp_path / "out", photos, after_fsyncs=8)
     assert not (tmp_path / "out" / "dataset.json").exists()
     text, problems = inspect_data.inspect(tmp_path / "out")
@@ -137,7 +137,7 @@ def test_what_is_begun_is_not_taken_for_whole(photos: Path, tmp_path: Path):
         inspect_data.inspect(tmp_path / "x.beton")
 
 
-def test_begun_work_is_not_continued_with_other_options(photos: Path, tmp_path: Path):
+def test_an_incomplete_output_is_not_resumed_with_other_options(photos: Path, tmp_path: Path):
     interrupt(tmp_path / "out", photos, after_fsyncs=8)
     with pytest.raises(MillError, match="--seed 0, not 5"):
         making.prepare(photos, tmp_path / "out", shard_size=1_000_000, seed=5)
@@ -146,7 +146,7 @@ def test_begun_work_is_not_continued_with_other_options(photos: Path, tmp_path: 
     assert making.content(tmp_path / "out") == making.content(tmp_path / "anew")
 
 
-def test_a_shard_lost_since_is_written_again(photos: Path, tmp_path: Path):
+def test_a_deleted_shard_is_written_again(photos: Path, tmp_path: Path):
     making.prepare(photos, tmp_path / "whole", shard_size=1_000_000)
     interrupt(tmp_path / "out", photos, after_fsyncs=12)
     (tmp_path / "out" / "data-000001.tar").unlink()
@@ -155,7 +155,7 @@ def test_a_shard_lost_since_is_written_again(photos: Path, tmp_path: Path):
 
 
 def interrupt(out: Path, source: Path, after_fsyncs: int) -> None:
-    """As Ctrl-C does."""
+    """Interrupt as Ctrl-C does."""
     fsync, calls = os.fsync, []
 
     def counted(file: int) -> None:
@@ -171,7 +171,7 @@ def interrupt(out: Path, source: Path, after_fsyncs: int) -> None:
             making.prepare(source, out, format, shard_size=1_000_000)
 
 
-def test_two_at_once_is_refused(photos: Path, tmp_path: Path):
+def test_a_second_process_is_refused(photos: Path, tmp_path: Path):
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow(Folder):
@@ -196,7 +196,7 @@ def test_two_at_once_is_refused(photos: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_make_together_what_one_makes(photos: Path, tmp_path: Path, world_size: int):
+def test_ranks_together_write_the_samples_of_one(photos: Path, tmp_path: Path, world_size: int):
     """The same samples in the same order; only where shards end is different."""
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     making.prepare(photos, alone, shard_size=1_000_000)
@@ -215,7 +215,7 @@ def test_ranks_make_together_what_one_makes(photos: Path, tmp_path: Path, world_
     assert left == {"dataset.json", "bad.jsonl"} | shards | {f"{name}.index" for name in shards}
 
 
-def test_ranks_at_once_end_as_ranks_in_turn(photos: Path, tmp_path: Path):
+def test_concurrent_ranks_write_the_same_as_consecutive_ones(photos: Path, tmp_path: Path):
     for rank in range(4):
         making.prepare(photos, tmp_path / "turns", rank=rank, world_size=4)
     threads = [
@@ -233,7 +233,7 @@ def test_ranks_at_once_end_as_ranks_in_turn(photos: Path, tmp_path: Path):
     assert making.content(tmp_path / "once") == making.content(tmp_path / "turns")
 
 
-def test_a_rank_may_come_again(photos: Path, tmp_path: Path):
+def test_a_rank_may_run_again(photos: Path, tmp_path: Path):
     making.prepare(photos, tmp_path / "out", rank=0, world_size=2)
     result = making.prepare(photos, tmp_path / "out", rank=0, world_size=2)
     assert result is not None and (result.images, result.unfinished_ranks) == (0, [1])

@@ -1,4 +1,4 @@
-"""Shards as others read them: webdataset, DALI, Python's tarfile."""
+"""Shards read by webdataset, DALI and Python's tarfile."""
 
 import io
 import json
@@ -85,7 +85,7 @@ def test_dali_reads_them(prepared: tuple[Folder, list[Path]]):
 def test_pythons_tarfile_reads_them(
     tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[int, int, int | None, str, str]]
 ):
-    """Also what tells the writer how much room a sample takes is right."""
+    """And the writer's size of a sample is exact."""
     folder = tmp_path_factory.mktemp("tar")
     expected: dict[str, bytes] = {}
     output, room = write_shards.ShardOutput(folder, "data", 10**9, ()), 0
@@ -114,7 +114,7 @@ def test_pythons_tarfile_reads_them(
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
-def test_members_are_called_what_their_bytes_are(
+def test_members_are_named_by_the_type_of_their_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
 ):
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))

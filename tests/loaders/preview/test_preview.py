@@ -1,4 +1,4 @@
-"""Contact sheets show what is trained on, whatever the recipe and the images are like."""
+"""Contact sheets show the views of training, for all recipes and shapes of images."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def views_on(pixels: np.ndarray, layout: Layout, top: int) -> dict[str, np.ndarr
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
-def test_the_views_are_those_of_the_loader(photos: Path, epoch: int) -> None:
+def test_views_equal_those_of_the_loader(photos: Path, epoch: int) -> None:
     chosen = load_recipe("dino(local_crops=2, global_size=200, local_size=150)")
     loader = loaders.build(photos, chosen, 1, seed=7, dtype=torch.uint8)
     loader.load_state_dict({**loader.state_dict(), "epoch": epoch})
@@ -86,7 +86,7 @@ def find_row(sheet: np.ndarray, view: np.ndarray, left: int) -> int:
     return int(np.argmax(rows))
 
 
-def test_without_ids_it_shows_the_beginning_of_the_epoch(photos: Path) -> None:
+def test_without_ids_the_first_samples_of_the_epoch_are_shown(photos: Path) -> None:
     ids = Order(6, 3).ids(2, 0, 2).tolist()
     told = contact_sheet(photos, SMALL_DINO, seed=3, epoch=2, ids=ids)
     assert told == contact_sheet(photos, SMALL_DINO, seed=3, epoch=2, count=2)
@@ -95,7 +95,7 @@ def test_without_ids_it_shows_the_beginning_of_the_epoch(photos: Path) -> None:
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("turns", range(4))
-def test_the_side_said_to_be_up_is_up_in_the_view(flip: bool, turns: int) -> None:
+def test_the_marked_side_is_up_in_the_view(flip: bool, turns: int) -> None:
     image = np.zeros((32, 32, 3), np.uint8)
     sides = np.s_[:8, 8:24], np.s_[8:24, 24:], np.s_[24:, 8:24], np.s_[8:24, :8]
     for side, at in enumerate(sides):
@@ -137,7 +137,7 @@ STACKED = recipe.Recipe(
     ],
     ids=str,
 )
-def test_every_recipe_gives_a_sheet_of_a_handy_size(
+def test_every_recipe_gives_a_sheet_of_reasonable_size(
     photos: Path, chosen: str | recipe.Recipe
 ) -> None:
     sheet = contact_sheet(photos, chosen, count=6)
@@ -176,7 +176,7 @@ def row(**values: float) -> np.ndarray:
     return one
 
 
-def test_captions_say_what_was_drawn() -> None:
+def test_captions_list_the_drawn_augmentations() -> None:
     everything = row(flip=1, turns=3, order=27, grey=1, sigma=1.26, solarise=1)
     words = text.describe_draws(everything)
     assert words == ["flip", "turn 270°", "jitter", "grey", "blur 1.3", "solarise"]
@@ -202,7 +202,7 @@ box = st.tuples(corner, corner, corner, corner).map(
 
 
 @given(st.lists(box, max_size=24))
-def test_no_number_hides_another(boxes: list[preview_boxes.Corners]) -> None:
+def test_numbers_do_not_overlap(boxes: list[preview_boxes.Corners]) -> None:
     occupied = preview_boxes._Occupied((300, 300))
     places = [occupied.place(preview_boxes._badge_positions(box, 17, 16)) for box in boxes]
     for (l1, t1, r1, b1), (l2, t2, r2, b2) in itertools.combinations(filter(None, places), 2):
@@ -236,7 +236,9 @@ def test_the_command_writes_one_file(photos: Path, tmp_path: Path) -> None:
         (["--epoch", "-1"], "epoch must be 0 to"),
     ],
 )
-def test_mistakes_are_one_sentence(photos: Path, arguments: list[str], complaint: str) -> None:
+def test_mistakes_are_reported_in_one_sentence(
+    photos: Path, arguments: list[str], complaint: str
+) -> None:
     with pytest.raises(MillError, match=complaint) as error:
         preview.main([str(photos), *arguments])
     assert "\n" not in str(error.value)

@@ -53,7 +53,7 @@ def dilo(p: float, background: str = "grey") -> recipe.Recipe:
 # ---------------------------------------------------------------------------------- whose masks
 
 
-def test_the_masks_are_those_that_training_would_find(tmp_path: Path) -> None:
+def test_masks_are_those_that_a_loader_finds(tmp_path: Path) -> None:
     folder = making.photos(tmp_path / "src", 4)
     source = open_source(folder)
     image = decode(source.read(0))
@@ -78,7 +78,7 @@ def test_the_sheet_of_a_data_set(tmp_path: Path) -> None:
     assert mask_sheet(SCENES, count=3) == own
 
 
-def test_what_cannot_be_read_is_on_the_sheet(tmp_path: Path) -> None:
+def test_unreadable_samples_are_on_the_sheet(tmp_path: Path) -> None:
     folder = making.write_folder(tmp_path / "src", {"a.jpg": b"no image", "b.jpg": making.jpeg(1)})
     shown = np.asarray(mask_sheet(folder, ids=[0, 1]))
     assert (shown == ALARM).all(2).any(), "in red"
@@ -138,7 +138,7 @@ def test_the_cut_out_keeps_the_foreground_only() -> None:
 
 
 @pytest.mark.parametrize("background", ["grey", "texture", "images"])
-def test_pasted_views_are_those_of_the_loader(tmp_path: Path, background: str) -> None:
+def test_pasted_views_equal_those_of_the_loader(tmp_path: Path, background: str) -> None:
     chosen = dilo(0.7, background)
     batch = next(iter(loaders.build(SCENES, chosen, 6, seed=3, dtype=torch.uint8)))
     layout, pasted = layout_of(chosen, zoom_factor(chosen)), 0
@@ -155,7 +155,7 @@ def test_pasted_views_are_those_of_the_loader(tmp_path: Path, background: str) -
     assert pasted > 3
 
 
-def test_a_mask_that_cannot_be_used_pastes_nothing() -> None:
+def test_an_unusable_mask_pastes_nothing() -> None:
     source, chosen = open_source(SCENES), dilo(1.0, "images")
     for mask in (Mask(None, why="there is none"), Mask(np.zeros((4, 4), np.uint8), why="flat")):
         rows = draw.draw(chosen, 0, 0, [0], [(64, 64)]).rows
@@ -184,7 +184,7 @@ def test_a_recipe_with_copy_paste_can_be_seen_before_masks_are_made(tmp_path: Pa
     assert made.height > plain.height
 
 
-def test_backgrounds_apart_are_those_of_the_loader(tmp_path: Path) -> None:
+def test_separate_backgrounds_equal_those_of_the_loader(tmp_path: Path) -> None:
     folder = making.photos(tmp_path / "grounds", 5)
     chosen = dilo(1.0, "images")
     source = open_source(SCENES)
@@ -202,7 +202,7 @@ def test_backgrounds_apart_are_those_of_the_loader(tmp_path: Path) -> None:
         contact_sheet(SCENES, dilo(1.0), backgrounds=folder)
 
 
-def test_masks_that_are_made_for_a_sheet_choose_the_backgrounds_that_a_file_does(
+def test_computed_masks_choose_the_same_backgrounds_as_a_file(
     tmp_path: Path,
 ) -> None:
     folder = making.photos(tmp_path / "src", 12)
