@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.threads import available_cores
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.recipe_load import load_recipe
 
@@ -138,9 +139,8 @@ def build(
 
 def default_workers() -> int:
     """This rank's share of the cores that the process may run on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "")  # set by torchrun: ranks on this machine
-    share = (cores or 1) // (int(ranks) if ranks.isdecimal() and int(ranks) else 1)
+    share = available_cores() // (int(ranks) if ranks.isdecimal() and int(ranks) else 1)
     return min(max(share, 1), MOST_WORKERS)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import patchmill
+from patchmill.loaders.common.threads import available_cores
 
 # Whatever a benchmark may have used; those that are not installed are left out.
 LIBRARIES = (
@@ -70,10 +71,8 @@ def cpu() -> str:
 
 
 def cores() -> int:
-    """How many this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Number of cores that this process may run on."""
+    return available_cores()
 
 
 def gpus() -> list[str]:

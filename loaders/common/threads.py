@@ -1,7 +1,8 @@
-"""Work in background threads: results in order, bounded read-ahead, iterators read ahead."""
+"""Background threads: map in order, with bounded read-ahead; iterators read ahead; core count."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -13,6 +14,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _JOIN_SECONDS = 1.0  # for a thread that may be waiting for the network
+
+
+def available_cores() -> int:
+    """Number of CPU cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def map_in_threads(

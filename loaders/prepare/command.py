@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.threads import available_cores
 
 if TYPE_CHECKING:
     from patchmill.loaders.prepare.make_masks import MaskOptions
@@ -175,7 +176,7 @@ def _interruption_as_error() -> Iterator[None]:
 def _workers(count: int | None) -> int:
     if count is not None and count < 1:
         raise MillError(f"--workers must be at least 1, not {count}")
-    return count or len(os.sched_getaffinity(0))
+    return count or available_cores()
 
 
 def _rank(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import torch
 
 import patchmill
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.threads import available_cores
 
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Train
@@ -48,7 +48,7 @@ def _gpus(world: World) -> str:
 
 
 def _processor() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = available_cores()
     return f"{_model()}, {cores} core{'s' if cores != 1 else ''}"
 
 

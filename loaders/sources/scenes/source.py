@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 from dataclasses import asdict, astuple
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from patchmill.loaders.common import cache, columns
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
-from patchmill.loaders.common.threads import map_in_threads
+from patchmill.loaders.common.threads import available_cores, map_in_threads
 from patchmill.loaders.sources.numbered import NumberedSource
 
 if TYPE_CHECKING:
@@ -170,7 +169,7 @@ def _render_part(
     from patchmill.loaders.sources.scenes.scene import make_scene
 
     scenes: list[Scene] = []
-    for scene in map_in_threads(partial(make_scene, settings), range(*span), _available_cores()):
+    for scene in map_in_threads(partial(make_scene, settings), range(*span), available_cores()):
         scenes.append(scene)
         advance(1)
     jpegs, jpeg_starts = columns.join([scene.jpeg for scene in scenes])
@@ -185,7 +184,3 @@ def _render_part(
         "backgrounds": np.array([scene.background for scene in scenes], np.int64),
     }
     columns.write(_path(folder, *span), _KIND, content, {"settings": astuple(settings)})
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
