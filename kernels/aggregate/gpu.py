@@ -28,7 +28,7 @@ class Tile(NamedTuple):
 
 
 def tile(d: int) -> Tile:
-    """32 numbers a thread, or fewer where rows are short."""
+    """32 numbers a thread, or fewer where rows are short: more than 32 rows would spill."""
     width = triton.next_power_of_2(d)
     if width > MAX_D:
         raise ValueError(
@@ -37,7 +37,7 @@ def tile(d: int) -> Tile:
         )
     if width > 4096:
         return Tile(width, 1, width // 1024)
-    return Tile(width, min(4096 // width, 64), 4)
+    return Tile(width, min(4096 // width, 32), 4)
 
 
 def stages(d: int) -> int:

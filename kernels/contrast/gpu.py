@@ -44,10 +44,10 @@ def blocks(d: int, rows: int, dtype: torch.dtype) -> Blocks:
     """Block sizes that fit in registers, for rows of d numbers; `Blocks.d` >= d up to MAX_FUSED."""
     width = min(max(16, triton.next_power_of_2(d)), MAX_FUSED)
     if dtype == torch.float32:  # `PRECISION` splits each operand in two: larger blocks would spill
-        columns, num_warps = (16, 8) if width > 128 else (32, 4)
-        return Blocks(64, columns, min(width, columns), width, num_warps, 3)
+        rows, num_warps = (32, 8) if width > 128 else (64, 4)
+        return Blocks(rows, 32, min(width, 32), width, num_warps, 3)
     if d <= MAX_FUSED and width == MAX_FUSED:
-        return Blocks(64, 64, width, width, 4, 2)
+        return Blocks(64, 64, width, width, 8, 2)
     rows, num_warps = (64, 4) if rows <= 64 and d <= MAX_FUSED else (128, 8)
     return Blocks(rows, 64, width if d <= MAX_FUSED else 64, width, num_warps, 3)
 

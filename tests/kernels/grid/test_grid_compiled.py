@@ -40,4 +40,5 @@ def test_grids(size: int, ragged: bool, capability: int, tmp_path: Path):
             types["images"] = "*i64"
         used = {k: v for k, v in (constants | more).items() if k in kernel.arg_names}
         found = resource_usage(kernel, types, used, {"num_warps": 4}, capability, tmp_path)
-        assert found.spilled <= 16 and found.registers <= 96 and found.shared == 0
+        assert found.spilled <= 16 and found.registers <= 96
+        assert found.shared <= 2 * 1024, "sixteen programs must leave an A100 its L1 cache"

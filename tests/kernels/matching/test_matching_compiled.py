@@ -21,7 +21,7 @@ from patchmill.kernels.matching import gpu
 from patchmill.kernels.matching import gpu_kernels as kernels
 
 MOST_SPILLED = 32  # bytes a thread: a few values that live outside of the loops
-MOST_SHARED = 96 * 1024
+MOST_SHARED = {80: 81 * 1024, 90: 113 * 1024, 100: 113 * 1024}  # fits twice
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 INPUTS = ("a", "b", "rows", "student", "teacher", "out")  # of the caller's dtype
 INT64 = ("a_index", "b_index", "teacher_index", "order", "offsets")
@@ -86,7 +86,7 @@ def assert_match_fits(sizes: Any, capability: int, folder: Path) -> None:
     options = {"num_warps": block.num_warps, "num_stages": block.num_stages, **gpu.COMPILER}
     types = typed(kernels.match_tile, dtype)
     found = resource_usage(kernels.match_tile, types, constants, options, capability, folder)
-    assert found.spilled <= MOST_SPILLED and found.shared <= MOST_SHARED, found
+    assert found.spilled <= MOST_SPILLED and found.shared <= MOST_SHARED[capability], found
 
 
 def typed(kernel: Any, dtype: torch.dtype) -> dict[str, str]:
