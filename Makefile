@@ -13,7 +13,7 @@ SYSTEM_PACKAGES := g++ python3-dev pkg-config libturbojpeg0-dev libopencv-dev \
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types bench clean
+.PHONY: help demo test test-all lint types bench compile-matrix clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -43,6 +43,9 @@ types: ## link the packages where type checkers and editors find them
 bench: $(VENV)/.base $(VENV)/.dali ## measure beside torchvision and DALI, into build/throughput.json
 	@mkdir -p build
 	$(BIN)/python benchmarks/throughput.py --peers torchvision,dali --json build/throughput.json
+
+compile-matrix: $(VENV)/.dev ## compile all kernels by every Triton that is supported; needs no GPU
+	$(BIN)/python benchmarks/compile_matrix.py --json benchmarks/results/compile-matrix.json
 
 clean: ## remove all that was built here, but not .venv (rm -r .venv to start afresh)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,7 +1,13 @@
-"""Compile Triton kernels to machine code without a GPU and read its resource usage."""
+"""Compile Triton kernels to machine code without a GPU and read its resource usage.
+
+The architectures are an A100 and an H100, or those of PATCHMILL_ARCHITECTURES ("90 100"). The file
+named by PATCHMILL_COMPILED gets a line of JSON for each kernel; benchmarks/compile_matrix.py sets
+both variables.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-ARCHITECTURES = (80, 90)  # A100, H100
+ARCHITECTURES = [int(name) for name in os.environ.get("PATCHMILL_ARCHITECTURES", "80 90").split()]
 
 
 class Usage(NamedTuple):
@@ -47,7 +53,12 @@ def resource_usage(
     source = ASTSource(fn=kernel, signature=signature, constexprs=dict(constants), attrs=aligned)
     target = GPUTarget("cuda", capability, 32)
     compiled = triton.compile(source, target=target, options=dict(options))
-    return Usage(*_registers_and_stack(compiled.asm["cubin"], folder), compiled.metadata.shared)
+    usage = Usage(*_registers_and_stack(compiled.asm["cubin"], folder), compiled.metadata.shared)
+    assert usage.registers > 8, "only a trap is left of the kernel: the compiler gave up silently"
+    if file := os.environ.get("PATCHMILL_COMPILED"):
+        with open(file, "a") as lines:
+            lines.write(json.dumps({"kernel": kernel.__name__, **usage._asdict()}) + "\n")
+    return usage
 
 
 def _registers_and_stack(machine_code: bytes, folder: Path) -> tuple[int, int]:

@@ -1,0 +1,115 @@
+"""What all kernels need of a GPU, by each supported Triton for each architecture; needs no GPU.
+
+    python benchmarks/compile_matrix.py [3.4 3.6 3.8 newest] [--architectures 80 90] [--json FILE]
+
+Each Triton is downloaded into a folder of its own under build/, once, and put before the installed
+one while `pytest tests/kernels -k compiled` compiles every kernel and holds it to its budgets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from patchmill.benchmarks.lib import report
+from patchmill.loaders.common.errors import MillError, run_command
+
+ROOT = Path(__file__).resolve().parents[1]
+NEWEST = "newest"
+TRITONS = ("3.4", "3.6", "3.8", NEWEST)
+ARCHITECTURES = (80, 90, 100)  # A100, H100, B200
+NEEDS = ("registers", "spilled", "shared")  # of a thread, bytes of a thread, bytes of a block
+
+
+def main() -> None:
+    settings = _settings()
+    report.check_writable(settings.json)
+    tritons = [fetch(name) for name in settings.tritons]
+    rows = []
+    print(f"{'':24}", *(f"{name:>9}" for name in ("variants", *NEEDS, "failures")))
+    for folder in tritons:
+        for architecture in settings.architectures:
+            name = f"Triton {version(folder)}, sm_{architecture}"
+            found = compiled(folder, architecture)
+            rows.append({"name": name, **found})
+            cells = *(found[it] for it in ("variants", *NEEDS)), len(found["failures"])
+            print(f"{name:24}", *(f"{cell:9}" for cell in cells), flush=True)
+    if settings.json:
+        report.write_json(settings.json, {"rows": rows})
+    if failed := sum(len(row["failures"]) for row in rows):
+        raise MillError(f"{failed} tests failed: the result names them")
+
+
+def fetch(name: str) -> Path:
+    """Where that Triton now lies."""
+    folder = ROOT / "build" / f"triton-{name}"
+    if not folder.exists():
+        wanted = "triton" if name == NEWEST else f"triton=={name}.*"
+        half = folder.with_suffix(".part")
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
+        if subprocess.run([*pip, "--target", half, wanted]).returncode:
+            raise MillError(f"cannot install {wanted} into {half}: pip says why above")
+        half.rename(folder)
+    return folder
+
+
+def version(folder: Path) -> str:
+    return next(folder.glob("triton-*.dist-info")).name.split("-")[1].removesuffix(".dist")
+
+
+def compiled(triton: Path, architecture: int) -> dict[str, Any]:
+    """How many variants of kernels were compiled, the most that one needs, which tests failed."""
+    with tempfile.TemporaryDirectory() as temporary:
+        needs, outcomes = Path(temporary, "needs.jsonl"), Path(temporary, "outcomes.xml")
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, (triton, ROOT))),
+            "PATCHMILL_ARCHITECTURES": str(architecture),
+            "PATCHMILL_COMPILED": str(needs),
+        }
+        command = [
+            "-m",
+            "pytest",
+            "tests/kernels",
+            "-k",
+            "compiled",
+            "-q",
+            f"--junitxml={outcomes}",
+        ]
+        run = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        if run.returncode not in (0, 1) or not needs.exists():
+            raise MillError(f"the tests could not be run with {triton}:\n{run.stdout}{run.stderr}")
+        return summary(needs.read_text(), outcomes.read_text())
+
+
+def summary(needs: str, outcomes: str) -> dict[str, Any]:
+    """`needs` is JSON by the line, of `compiling.needs`; `outcomes` is pytest's XML."""
+    found = [json.loads(line) for line in needs.splitlines()]
+    failed = [
+        f"{case.get('classname')}::{case.get('name')}"
+        for case in ElementTree.fromstring(outcomes).iter("testcase")
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+    most = {name: max(each[name] for each in found) for name in NEEDS}
+    return {"variants": len(found), **most, "failures": failed}
+
+
+def _settings() -> argparse.Namespace:
+    parser = report.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("tritons", nargs="*", default=TRITONS, help="3.4 3.6 3.8 newest")
+    parser.add_argument("--architectures", nargs="+", type=int, default=ARCHITECTURES)
+    parser.add_argument("--json", metavar="FILE")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_command(main)
