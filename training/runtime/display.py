@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -79,7 +79,7 @@ class Display:
 
 
 def summary(folder: Path) -> str:
-    """First and last loss and kNN accuracy of a finished run, in one line."""
+    """First and last loss and kNN accuracy of a finished run; below, how the accuracy rose."""
     losses = [loss for loss in records.read(folder).get("loss", []) if loss is not None]
     knn_rows = [row for row in records.evaluations(folder) if "knn" in row]
     parts = []
@@ -88,7 +88,18 @@ def summary(folder: Path) -> str:
     if len(knn_rows) > 1 and knn_rows[0]["step"] == 0:
         before, after = knn_rows[0]["knn"], knn_rows[-1]["knn"]
         parts.append(f"kNN accuracy {before:.1%} untrained, {after:.1%} trained")
-    return "; ".join(parts)
+    return "\n".join(["; ".join(parts), *_knn_chart(knn_rows)])
+
+
+def _knn_chart(rows: Sequence[Mapping[str, float]], width: int = 40) -> list[str]:
+    """One bar for each evaluation; none where there are fewer than three."""
+    if len(rows) < 3:
+        return []
+    scale = width / max(max(row["knn"] for row in rows), 1e-9)
+    return [
+        f"  epoch {row['epoch']:4.0f}  kNN {row['knn']:6.1%}  {'█' * round(row['knn'] * scale)}"
+        for row in rows
+    ]
 
 
 def _bar() -> Any:

@@ -79,3 +79,17 @@ def test_the_summary_of_a_run_that_was_never_evaluated_is_shorter(tmp_path: Path
     recorder.scalars(10, {"loss": 5.5})
     recorder.scalars(20, {"loss": 4.0})
     assert display.summary(tmp_path) == "loss 5.500 at first, 4.000 at last"
+
+
+def test_the_rise_of_the_accuracy_is_drawn(tmp_path: Path):
+    recorder = Recorder(tmp_path, {}, tensorboard=False)
+    for epoch, accuracy in enumerate((0.2, 0.3, 0.4)):
+        recorder.evaluation(10 * epoch, epoch, {"knn": accuracy})
+    lines = display.summary(tmp_path).splitlines()
+    assert lines[0] == "kNN accuracy 20.0% untrained, 40.0% trained"
+    assert [line.split()[:4] for line in lines[1:]] == [
+        ["epoch", "0", "kNN", "20.0%"],
+        ["epoch", "1", "kNN", "30.0%"],
+        ["epoch", "2", "kNN", "40.0%"],
+    ]
+    assert [line.count("█") for line in lines[1:]] == [20, 30, 40]
