@@ -69,9 +69,9 @@ def layout_of(recipe: Recipe, zoom: float) -> Layout:
         tile = tile_size(group, zoom)
         cell = max(tile[0], MIN_CELL)
         blocks.append(Block(group, group_colour(recipe, group), tile, cell, group.count))
-    beside = Layout(tuple(_as_high_as(blocks[0], block) for block in blocks), False, zoom)
-    if beside.width <= MARGIN + PANEL_WIDTH + GROUP_GAP + VIEWS_WIDTH + MARGIN:
-        return beside
+    in_a_row = Layout(tuple(_as_high_as(blocks[0], block) for block in blocks), False, zoom)
+    if in_a_row.width <= MARGIN + PANEL_WIDTH + GROUP_GAP + VIEWS_WIDTH + MARGIN:
+        return in_a_row
     return Layout(tuple(_filling(block) for block in blocks), len(blocks) > 1, zoom)
 
 

@@ -96,7 +96,7 @@ def test_sizes_keep_their_ratio(height: int, width: int, side: int):
 
 @pytest.mark.parametrize("shape", [(700, 1000), (1900, 300), (256, 257)])
 def test_a_shrunk_image_shows_the_same_content(shape: tuple[int, int]):
-    """Also where the JPEG is decoded at a fraction of its size."""
+    """Including JPEGs that are decoded at a fraction of their size."""
     prepared = images.convert(making.jpeg(5, *shape), Options("shards", max_side=100, quality=95))
     made = Image.open(io.BytesIO(prepared.data))
     assert max(made.size) == 100

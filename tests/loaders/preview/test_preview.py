@@ -80,7 +80,7 @@ def test_views_equal_those_of_the_loader(photos: Path, epoch: int) -> None:
 
 
 def find_row(sheet: np.ndarray, view: np.ndarray, left: int) -> int:
-    """Where the view's first row of pixels stands on the sheet."""
+    """Find the view's first row of pixels on the sheet."""
     rows = (sheet[:, left : left + view.shape[1]] == view[0]).all((1, 2))
     assert rows.any(), "the view is not on the sheet"
     return int(np.argmax(rows))
