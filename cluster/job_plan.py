@@ -11,6 +11,7 @@ from pathlib import Path
 from patchmill.cluster.resources import Resources, limit_minutes
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources import open_data
+from patchmill.loaders.sources.stream.source import StreamSource
 from patchmill.training import data
 from patchmill.training.config.settings import Config
 from patchmill.training.optim import schedules
@@ -127,7 +128,7 @@ class JobPlan:
         """Settings that work, but perhaps not as intended."""
         warnings = []
         source, needs = open_data(self.config.data.train), self.needs
-        if hasattr(source, "stream") and (rest := len(source.stream.urls) % self.ranks):
+        if isinstance(source, StreamSource) and (rest := len(source.stream.urls) % self.ranks):
             few = len(source.stream.urls) // self.ranks
             warnings.append(
                 f"{len(source.stream.urls)} streamed shards do not divide among {self.ranks} "

@@ -1,1 +1,1 @@
-"""Helpers every loader module shares: errors, settings, files, progress, the cache folder."""
+"""Shared helpers: errors, typed settings, calls, files, column files, threads, progress, cache."""
