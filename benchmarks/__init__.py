@@ -1,1 +1,1 @@
-"""What is fast and what is not: measured, beside what others use."""
+"""Benchmarks of the loaders, kernels and training, next to other libraries."""

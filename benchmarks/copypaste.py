@@ -1,16 +1,16 @@
-"""What copy-paste costs the renderer: the same views without it, and on each kind of background.
+"""Cost of copy-paste in the renderer: the same views without it, and on each kind of background.
 
     python benchmarks/copypaste.py [--data DIR] [--paste 0.3] [--device cpu|cuda] [--count 64]
         [--dtype float32] [--rounds 15] [--json FILE]
 
-The views are those of `moco_v2`, and of `dilo` on a level of grey, a texture or another image. All
-are made of the same decoded images by the same rows, to which copy-paste adds and in which it
-changes nothing, and take turns; the first round is not counted. On a CPU that is one thread, by the
-time that it had a core, on a GPU the launches, by the GPU's clock. Masks have 256 pixels at most:
-the data's own, or RBD's.
+Compares the views of `moco_v2` with those of `dilo` on grey, on a texture and on another image. All
+are rendered in turns from the same decoded images by the same decision rows, to which copy-paste
+adds its fields and changes no other; the first round is a warm-up. The CPU renderer runs in one
+thread and is timed by its CPU time; on a GPU the kernels are timed by CUDA events. Masks have 256
+pixels a side at most: the data's own, or RBD's.
 
-What the workers of a loader do besides stands below, compared with the views as well: they decode
-all images, the masks of those that are pasted and, where other images are the backgrounds, those.
+The additional rows time what a loader's workers do besides: decoding all images, the masks of the
+pasted ones and, where backgrounds are images, those.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ import torch
 from rich.console import Console
 
 from patchmill.benchmarks.lib import machine, report, timing
-from patchmill.benchmarks.lib.paste_cases import Case, Pictures, case, gathered
+from patchmill.benchmarks.lib.paste_inputs import (
+    PasteImages,
+    RenderCase,
+    load_images,
+    make_case,
+)
 from patchmill.benchmarks.lib.sample import describe
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu import render
@@ -40,16 +45,17 @@ from patchmill.loaders.recipe import BACKGROUNDS
 from patchmill.loaders.sources import open_source
 
 PLAIN = "moco_v2"
-IMAGES, MASKS, BEHIND = (f"decode the {what}" for what in ("images", "masks", "images behind"))
+DECODE_IMAGES, DECODE_MASKS = "decode the images", "decode the masks"
+DECODE_BACKGROUNDS = "decode the images behind"  # as committed results name it
 DTYPES = ("float32", "float16", "bfloat16", "uint8")
 
-Turn = Callable[[], float]  # seconds that one round took
+Turn = Callable[[], float]  # returns its seconds
 
 
 @dataclass(frozen=True)
-class Row:
+class RenderRow:
     name: str
-    seconds: timing.Summary  # of a round
+    seconds: timing.Summary  # of a turn
     ratio: timing.Summary  # to the views without copy-paste, round by round
 
     def as_json(self, count: int) -> dict[str, Any]:
@@ -64,40 +70,40 @@ class Row:
 
 
 def main() -> None:
-    asked = _settings()
-    report.check_writable(asked.json)
+    arguments = _arguments()
+    report.check_writable(arguments.json)
     torch.set_num_threads(1)
-    device, dtype = _device(asked.device), getattr(torch, asked.dtype)
-    source = open_source(asked.data or f"scenes:{asked.count}")
-    pictures = gathered(source, asked.count)
+    device, dtype = _device(arguments.device), getattr(torch, arguments.dtype)
+    source = open_source(arguments.data or f"scenes:{arguments.count}")
+    images = load_images(source, arguments.count)
     recipes = {PLAIN: presets.moco_v2()} | {
-        kind: presets.dilo(paste=asked.paste, background=kind) for kind in BACKGROUNDS
+        kind: presets.dilo(paste=arguments.paste, background=kind) for kind in BACKGROUNDS
     }
-    cases = {name: case(views, pictures) for name, views in recipes.items()}
+    cases = {name: make_case(recipe, images) for name, recipe in recipes.items()}
     on_cuda = device.type == "cuda"
-    turns = (on_gpu if on_cuda else on_cpu)(pictures, cases, device, dtype)
-    rows = measure(turns, asked.rounds)
+    turns = (on_gpu if on_cuda else on_cpu)(images, cases, device, dtype)
+    rows = measure(turns, arguments.rounds)
     pasted = cases[BACKGROUNDS[0]].rows["paste"] != PASTE_NEVER
     about = {
         "source": source.name,
-        **describe(pictures.encoded),
-        "masked": sum(plane is not None for plane in pictures.planes),
+        **describe(images.encoded),
+        "masked": sum(plane is not None for plane in images.planes),
         "pasted_views": round(float(pasted.mean()), 3),
         "pasted_images": round(float(pasted.any(1).mean()), 3),
     }
-    _show(rows, about, machine.gpu(asked.device) if on_cuda else machine.cpu())
-    if asked.json:
-        settings = {name: value for name, value in vars(asked).items() if name != "json"}
-        found = [row.as_json(len(pictures)) for row in rows]
-        report.write_json(asked.json, {**settings, "images": about, "rows": found})
+    _show(rows, about, machine.gpu(arguments.device) if on_cuda else machine.cpu())
+    if arguments.json:
+        settings = {name: value for name, value in vars(arguments).items() if name != "json"}
+        json_rows = [row.as_json(len(images)) for row in rows]
+        report.write_json(arguments.json, {**settings, "images": about, "rows": json_rows})
 
 
-def measure(turns: dict[str, Turn], rounds: int) -> list[Row]:
-    timing.interleave(turns, 1)  # what is compiled, and memory touched
+def measure(turns: dict[str, Turn], rounds: int) -> list[RenderRow]:
+    timing.interleave(turns, 1)  # warm-up: compiles, and touches memory
     seconds = timing.interleave(turns, rounds)
     return [
-        Row(name, timing.summary(taken), timing.ratio(taken, seconds[PLAIN]))
-        for name, taken in seconds.items()
+        RenderRow(name, timing.summary(values), timing.ratio(values, seconds[PLAIN]))
+        for name, values in seconds.items()
     ]
 
 
@@ -105,78 +111,80 @@ def measure(turns: dict[str, Turn], rounds: int) -> list[Row]:
 
 
 def on_cpu(
-    pictures: Pictures, cases: dict[str, Case], device: torch.device, dtype: torch.dtype
+    images: PasteImages, cases: dict[str, RenderCase], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Turn]:
-    """Views go into the memory of a whole batch, as in a loader, which all share."""
-    numbers = layout.elements(cases[PLAIN].targets, len(pictures))
-    memory, scratch = torch.zeros(numbers, dtype=dtype, device=device), render.Scratch()
+    """Turns of the CPU renderer, which share the memory of one batch, and of decoding."""
+    elements = layout.elements(cases[PLAIN].targets, len(images))
+    out, scratch = torch.zeros(elements, dtype=dtype, device=device), render.Scratch()
     turns: dict[str, Turn] = {
-        name: partial(_render, pictures.images, case, memory, scratch)
-        for name, case in cases.items()
+        name: partial(_render, images.images, case, out, scratch) for name, case in cases.items()
     }
+    on_images = cases["images"]
     return turns | {
-        IMAGES: partial(_decode, pictures.encoded),
-        MASKS: partial(_decode_masks, pictures, cases["images"]),
-        BEHIND: partial(_decode, _behind(pictures, cases["images"])),
+        DECODE_IMAGES: partial(_decode, images.encoded),
+        DECODE_MASKS: partial(_decode_masks, images, on_images),
+        DECODE_BACKGROUNDS: partial(_decode, _encoded_backgrounds(images, on_images)),
     }
 
 
 def _render(
-    images: list[np.ndarray], case: Case, flat: torch.Tensor, scratch: render.Scratch
+    images: list[np.ndarray], case: RenderCase, out: torch.Tensor, scratch: render.Scratch
 ) -> float:
-    memory, half = render.flat_numpy(flat)
-    slots = render.slots(case.targets, len(images), flat.dtype == torch.uint8)
+    flat, half = render.flat_numpy(out)
+    slots = render.slots(case.targets, len(images), out.dtype == torch.uint8)
     largest = max(target.size for target in case.targets)
-    began = time.thread_time()
-    for i, (image, plane, ground) in enumerate(zip(images, case.planes, case.grounds, strict=True)):
+    start = time.thread_time()
+    inputs = zip(images, case.planes, case.backgrounds, strict=True)
+    for i, (image, plane, background_image) in enumerate(inputs):
         mask = render.NO_MASK if plane is None else plane
-        behind = render.NO_IMAGE if ground is None else ground
+        background = render.NO_IMAGE if background_image is None else background_image
         height, width, _ = image.shape
-        pool = scratch.reserve(height, width, largest, mask.shape, behind.shape)
-        ending = (case.rows[i], slots, i, half, False, memory, pool)
+        pool = scratch.reserve(height, width, largest, mask.shape, background.shape)
+        common = (case.rows[i], slots, i, half, False, flat, pool)
         if plane is None:
-            render.render_image(image, *ending)
+            render.render_image(image, *common)
         else:
-            render.render_pasted(image, mask, behind, *ending)
-    return time.thread_time() - began
+            render.render_pasted(image, mask, background, *common)
+    return time.thread_time() - start
 
 
-def _decode_masks(pictures: Pictures, case: Case) -> float:
-    pngs = [png for png, p in zip(pictures.pngs, case.planes, strict=True) if p is not None and png]
-    began = time.thread_time()
+def _decode_masks(images: PasteImages, case: RenderCase) -> float:
+    pairs = zip(images.mask_pngs, case.planes, strict=True)
+    pngs = [png for png, plane in pairs if plane is not None and png]
+    start = time.thread_time()
     for png in pngs:
         decode_mask(png, str)
-    return time.thread_time() - began
+    return time.thread_time() - start
 
 
-def _behind(pictures: Pictures, case: Case) -> list[bytes]:
-    behind = [pictures.behind[i] for i, ground in enumerate(case.grounds) if ground is not None]
-    return [pictures.encoded[other] for other in behind]
+def _encoded_backgrounds(images: PasteImages, case: RenderCase) -> list[bytes]:
+    pairs = zip(images.background_indices, case.backgrounds, strict=True)
+    return [images.encoded[index] for index, background in pairs if background is not None]
 
 
 def _decode(encoded: Sequence[bytes]) -> float:
-    began = time.thread_time()
+    start = time.thread_time()
     for data in encoded:
         decode(data)
-    return time.thread_time() - began
+    return time.thread_time() - start
 
 
 # --------------------------------------------------------------------------------------- on a GPU
 
 
 def on_gpu(
-    pictures: Pictures, cases: dict[str, Case], device: torch.device, dtype: torch.dtype
+    images: PasteImages, cases: dict[str, RenderCase], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Turn]:
-    """Everything is uploaded, and the tables are made, before the clock starts."""
+    """Turns of the GPU renderer; uploads and tables are made before the clock starts."""
     from patchmill.kernels.views.gpu import launch as gpu_launch
     from patchmill.kernels.views.gpu.tables import Images, OptionalTensors
 
-    def there(pictures: Sequence[np.ndarray | None]) -> list[torch.Tensor | None]:
-        return [None if it is None else torch.from_numpy(it).to(device) for it in pictures]
+    def upload(arrays: Sequence[np.ndarray | None]) -> list[torch.Tensor | None]:
+        return [None if array is None else torch.from_numpy(array).to(device) for array in arrays]
 
     def turn(name: str) -> float:
-        given = Images.of(images, *beside[name])
-        launches = gpu_launch.launches(out, given, cases[name].rows, targets, False)
+        inputs = Images.of(uploaded, *paste_inputs[name])
+        launches = gpu_launch.launches(out, inputs, cases[name].rows, targets, False)
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
         torch.cuda._sleep(2_000_000)  # the launches are queued before the first begins
@@ -189,10 +197,10 @@ def on_gpu(
 
     torch.cuda.set_device(device.index or 0)
     targets = cases[PLAIN].targets
-    out = torch.empty(layout.elements(targets, len(pictures)), dtype=dtype, device=device)
-    images = [torch.from_numpy(image).to(device) for image in pictures.images]
-    beside: dict[str, tuple[OptionalTensors, ...]] = {PLAIN: ()} | {
-        kind: (there(cases[kind].planes), there(cases[kind].grounds)) for kind in BACKGROUNDS
+    out = torch.empty(layout.elements(targets, len(images)), dtype=dtype, device=device)
+    uploaded = [torch.from_numpy(image).to(device) for image in images.images]
+    paste_inputs: dict[str, tuple[OptionalTensors, ...]] = {PLAIN: ()} | {
+        kind: (upload(cases[kind].planes), upload(cases[kind].backgrounds)) for kind in BACKGROUNDS
     }
     return {name: partial(turn, name) for name in cases}
 
@@ -200,20 +208,21 @@ def on_gpu(
 # --------------------------------------------------------------------------------------- the report
 
 
-def _show(rows: list[Row], about: dict[str, Any], device: str) -> None:
+def _show(rows: list[RenderRow], about: dict[str, Any], device: str) -> None:
     count = about["count"]
     print(
-        f"{device}: {count} images of {about['source']}, {about['masked']} with masks; pasted are "
-        f"{about['pasted_views']:.0%} of the views, of {about['pasted_images']:.0%} of the images"
+        f"{device}: {count} images of {about['source']}, {about['masked']} with masks; "
+        f"{about['pasted_views']:.0%} of the views are pasted, of {about['pasted_images']:.0%} of "
+        "the images"
     )
     table = report.new_table("", "µs an image", "spread", "to moco_v2", "low to high")
     for row in rows:
-        found = row.as_json(count)
+        entries = row.as_json(count)
         low_to_high = f"{row.ratio.low:.3f} to {row.ratio.high:.3f}"
         table.add_row(
             row.name,
-            f"{found['us_per_image']:,.0f}",
-            f"{found['spread']:.1%}",
+            f"{entries['us_per_image']:,.0f}",
+            f"{entries['spread']:.1%}",
             f"[bold]{row.ratio.median:.3f}[/]",
             low_to_high,
         )
@@ -229,19 +238,19 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _settings() -> argparse.Namespace:
+def _arguments() -> argparse.Namespace:
     parser = report.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="a folder of images, or scenes (the default)")
-    parser.add_argument("--paste", type=float, default=0.3, help="chance of a view (%(default)s)")
+    parser.add_argument("--paste", type=float, default=0.3, help="chance per view (%(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
     parser.add_argument("--count", type=int, default=64, help="images at most (%(default)s)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    settings = parser.parse_args()
-    if not settings.rounds > 0 or not settings.count > 1:
+    arguments = parser.parse_args()
+    if not arguments.rounds > 0 or not arguments.count > 1:
         raise MillError("--rounds must be above 0, and --count above 1")
-    return settings
+    return arguments
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Which library decodes JPEGs fastest on this CPU, and whether it gives PIL's pixels.
+"""Compare the speed of JPEG decoders on this CPU, and their pixels with PIL's.
 
     python benchmarks/decoders.py [--data DIR] [--workers 1] [--json FILE]
 
-Every library decodes the same encoded images, held in memory, to RGB. The libraries take turns,
-each round beginning with another, so that a change of the machine's speed meets all of them; the
-first round is not counted.
+Every library decodes the same encoded images, held in memory, to RGB. The libraries are measured in
+turns, in rotating order, so that changes of the machine's speed affect all of them alike; the first
+round is a warm-up.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.decode.decoder import Decoder
 from patchmill.loaders.sources import open_source
 
-Decode = Callable[[bytes], Any]  # to whatever the library returns
-AsRgb = Callable[[Any], np.ndarray]  # that, as uint8 [height, width, 3] RGB
+Decode = Callable[[bytes], Any]  # returns the library's own image type
+AsRgb = Callable[[Any], np.ndarray]  # converts that to uint8 [height, width, 3] RGB
 
 
 @dataclass(frozen=True)
-class Opened:
+class Library:
     decode: Decode
     as_rgb: AsRgb
     version: str
 
 
 @dataclass(frozen=True)
-class Row:
-    """One library's figures, as they are written to JSON."""
+class DecoderRow:
+    """One library's results, with the keys of its JSON row."""
 
     name: str
     stage: str
     images_per_s: float  # the median of the rounds
-    spread: float  # of the middle half of the rounds, as a share of the median
+    spread: float  # interquartile range as a share of the median
     workers: int
     version: str
     ms_per_image: float
     megabytes_per_s: float  # of encoded data
-    as_pil: float  # share of the images whose pixels are PIL's
+    as_pil: float  # share of images with the same pixels as PIL's
 
 
 def main() -> None:
@@ -71,8 +71,8 @@ def main() -> None:
         report.write_json(arguments.json, {"images": about, "rows": list(map(asdict, rows))})
 
 
-def measure(images: list[bytes], rounds: int, workers: int) -> list[Row]:
-    """Rates of all installed libraries, fastest first."""
+def measure(images: list[bytes], rounds: int, workers: int) -> list[DecoderRow]:
+    """Rows of all installed libraries, fastest first."""
     pixels = list(map(_by_pil, images))
     pools = {name: pool for name, open in LIBRARIES.items() if (pool := _pool(name, open, workers))}
     turns = {name: partial(pool.rate, images) for name, pool in pools.items()}
@@ -85,48 +85,49 @@ def measure(images: list[bytes], rounds: int, workers: int) -> list[Row]:
     return sorted(rows, key=lambda row: -row.images_per_s)
 
 
-def _pool(name: str, open: Callable[[], Opened], workers: int) -> Pool | None:
+def _pool(name: str, open: Callable[[], Library], workers: int) -> DecoderPool | None:
     try:
-        return Pool(open, workers)
+        return DecoderPool(open, workers)
     except Exception as error:  # not installed, or no system library
         print(f"{name} is left out: {str(error).splitlines()[0]}")
         return None
 
 
-class Pool:
-    """Threads that have each opened the library for themselves."""
+class DecoderPool:
+    """Threads with a decoder each."""
 
-    def __init__(self, open: Callable[[], Opened], workers: int) -> None:
-        self._opened = [open() for _ in range(workers)]
+    def __init__(self, open: Callable[[], Library], workers: int) -> None:
+        self._decoders = [open() for _ in range(workers)]
         self._threads = ThreadPoolExecutor(workers)
-        self.library = self._opened[0]
+        self.library = self._decoders[0]
 
     def rate(self, images: list[bytes]) -> float:
-        """Images per second, when they are divided evenly."""
+        """Images per second of all threads, each with an equal share of the images."""
         start = time.perf_counter()
-        workers = len(self._opened)
-        calls = [opened.decode for opened in self._opened]
-        list(self._threads.map(_decode_all, calls, (images[i::workers] for i in range(workers))))
+        workers = len(self._decoders)
+        functions = [decoder.decode for decoder in self._decoders]
+        shares = (images[i::workers] for i in range(workers))
+        list(self._threads.map(_decode_all, functions, shares))
         return len(images) / (time.perf_counter() - start)
 
 
-def _decode_all(call: Decode, images: list[bytes]) -> None:
+def _decode_all(decode: Decode, images: list[bytes]) -> None:
     for data in images:
-        call(data)
+        decode(data)
 
 
 def _row(
     name: str,
-    library: Opened,
+    library: Library,
     images: list[bytes],
     pixels: list[np.ndarray],
     rates: list[float],
     workers: int,
-) -> Row:
+) -> DecoderRow:
     rate = timing.summary(rates)
     pairs = zip(images, pixels, strict=True)
     same = [np.array_equal(library.as_rgb(library.decode(data)), rgb) for data, rgb in pairs]
-    return Row(
+    return DecoderRow(
         name=name,
         stage="decode",
         images_per_s=round(rate.median, 1),
@@ -146,19 +147,19 @@ def _by_pil(data: bytes) -> np.ndarray:
 # ------------------------------------------------------------------------------------ the libraries
 
 
-def _patchmill() -> Opened:
-    return Opened(Decoder(), np.asarray, patchmill.__version__)
+def _patchmill() -> Library:
+    return Library(Decoder(), np.asarray, patchmill.__version__)
 
 
-def _simplejpeg() -> Opened:
+def _simplejpeg() -> Library:
     import simplejpeg
 
-    return Opened(
+    return Library(
         lambda data: simplejpeg.decode_jpeg(data, "RGB"), np.asarray, simplejpeg.__version__
     )
 
 
-def _nvimagecodec() -> Opened:
+def _nvimagecodec() -> Library:
     from nvidia import nvimgcodec as codec
 
     decoder = codec.Decoder(
@@ -167,53 +168,53 @@ def _nvimagecodec() -> Opened:
         backends=[codec.Backend(codec.CPU_ONLY)],
     )
     parameters = codec.DecodeParams(apply_exif_orientation=False)
-    return Opened(
+    return Library(
         lambda data: decoder.decode(data, params=parameters), np.asarray, codec.__version__
     )
 
 
-def _torchcodec() -> Opened:
+def _torchcodec() -> Library:
     import torch
     import torchcodec
     from torchcodec.decoders import decode_jpeg
 
     torch.set_num_threads(1)
-    return Opened(lambda data: decode_jpeg(_tensor(data)), _channels_last, torchcodec.__version__)
+    return Library(lambda data: decode_jpeg(_tensor(data)), _channels_last, torchcodec.__version__)
 
 
-def _torchvision() -> Opened:
+def _torchvision() -> Library:
     import torch
     import torchvision
 
     torch.set_num_threads(1)
     rgb = torchvision.io.ImageReadMode.RGB
-    return Opened(
+    return Library(
         lambda data: torchvision.io.decode_jpeg(_tensor(data), mode=rgb),
         _channels_last,
         torchvision.__version__,
     )
 
 
-def _pyturbojpeg() -> Opened:
+def _pyturbojpeg() -> Library:
     import turbojpeg
 
     decoder = turbojpeg.TurboJPEG()
     version = importlib.metadata.version("PyTurboJPEG")
-    return Opened(lambda data: decoder.decode(data, turbojpeg.TJPF_RGB), np.asarray, version)
+    return Library(lambda data: decoder.decode(data, turbojpeg.TJPF_RGB), np.asarray, version)
 
 
-def _opencv() -> Opened:
+def _opencv() -> Library:
     import cv2
 
     cv2.setNumThreads(1)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    return Opened(
+    return Library(
         lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), flags), np.asarray, cv2.__version__
     )
 
 
-def _pil() -> Opened:
-    return Opened(_by_pil, np.asarray, PIL.__version__)
+def _pil() -> Library:
+    return Library(_by_pil, np.asarray, PIL.__version__)
 
 
 def _tensor(data: bytes) -> Any:
@@ -226,7 +227,7 @@ def _channels_last(image: Any) -> np.ndarray:
     return image.permute(1, 2, 0).numpy()
 
 
-LIBRARIES: dict[str, Callable[[], Opened]] = {
+LIBRARIES: dict[str, Callable[[], Library]] = {
     "patchmill": _patchmill,
     "simplejpeg": _simplejpeg,
     "nvImageCodec on CPU": _nvimagecodec,
@@ -241,7 +242,7 @@ LIBRARIES: dict[str, Callable[[], Opened]] = {
 # --------------------------------------------------------------------------------------- the report
 
 
-def _table(rows: list[Row], about: dict[str, Any]) -> str:
+def _table(rows: list[DecoderRow], about: dict[str, Any]) -> str:
     head = "{count} images, on average {kilobytes} kB and {kilopixels} kpx".format(**about)
     lines = [head, f"{'library':<22}{'images/s':>10}{'spread':>8}{'ms':>8}{'MB/s':>8}{'as PIL':>8}"]
     for row in rows:
@@ -255,10 +256,10 @@ def _table(rows: list[Row], about: dict[str, Any]) -> str:
 def _arguments() -> argparse.Namespace:
     parser = report.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="a folder of JPEGs, or scenes (the default)")
-    parser.add_argument("--count", type=int, default=200, help="images at most")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--workers", type=int, default=1, help="threads for each library")
-    parser.add_argument("--json", help="write the table here too")
+    parser.add_argument("--count", type=int, default=200, help="images at most (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="(%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="threads per library (%(default)s)")
+    parser.add_argument("--json", help="write the results here too")
     return parser.parse_args()
 
 

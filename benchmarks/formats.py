@@ -1,13 +1,13 @@
-"""The same images as files, as shards and as a .beton: how fast the loader is on each, and FFCV.
+"""Compare the loader's speed on a folder, on shards and on a .beton, and with FFCV's own loader.
 
     python benchmarks/formats.py [--data DIR|scenes:N] [--copies N] [--recipe 'dino(local_crops=6)']
         [--workers N] [--rounds N] [--json FILE]
 
-A turn is one whole epoch of a loader that is built already, and everybody has one in every round.
-Warm, all files are in the page cache; cold, they are dropped from it first and the loader is built
-anew. FFCV's own operations work on the same .beton: with a pipeline for each view of the recipe,
-which decodes once for each, as FFCV-SSL does it; and for one plain view, where it decodes as often
-as we do.
+A turn is one epoch of a loader that is built already; every contender has one turn per round. Warm:
+all files are in the page cache. Cold: they are dropped from it before the turn, and the loader is
+rebuilt. FFCV's own operations run on the same .beton in two ways: one pipeline per view of the
+recipe, which decodes once per view, as FFCV-SSL does; and one plain view, where it decodes as often
+as our loader.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FORMATS = ("folder", "shards", "beton")
 PLAIN = Recipe((Views("view", 1, 224, Crop((0.08, 1.0)), flip=0.5),), name="one plain view")
 VIEWS_BY_FFCV, PLAIN_BY_FFCV = "ffcv's own, a decoding for each view", "plain: ffcv's own"
 
-Turn = Callable[[], float]  # an epoch; its images per second
+Turn = Callable[[], float]  # loads an epoch; returns images per second
 
 
 @dataclass(frozen=True)
@@ -59,27 +59,27 @@ class Settings:
 def main() -> None:
     settings = _settings()
     report.check_writable(settings.json)
-    views = load_recipe(settings.recipe)
+    recipe = load_recipe(settings.recipe)
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
-        places = write(settings, Path(folder))
-        rates, notes = measure(places, views, settings)
-    rows = {name: timing.summary(turns) for name, turns in rates.items()}
+        paths = write_formats(settings, Path(folder))
+        rates, notes = measure(paths, recipe, settings)
+    rows = {name: timing.summary(values) for name, values in rates.items()}
     ratios = {f"{a} / {b}": timing.ratio(rates[a], rates[b]) for a, b in _pairs(rates)}
     _show(rows, ratios, notes, settings)
     if settings.json:
-        asked = {k: v for k, v in asdict(settings).items() if k != "json"}
-        found = {
+        options = {k: v for k, v in asdict(settings).items() if k != "json"}
+        results = {
             "images_per_s": {name: _rounded(row) for name, row in rows.items()},
             "ratios": {name: _rounded(ratio) for name, ratio in ratios.items()},
         }
-        report.write_json(settings.json, {**asked, **found, "notes": notes})
+        report.write_json(settings.json, {**options, **results, "notes": notes})
 
 
-# ------------------------------------------------------------------------------------ the measuring
+# ---------------------------------------------------------------------------------------- measuring
 
 
-def write(settings: Settings, folder: Path) -> dict[str, str]:
-    """The images in every format; only the copies make them different files."""
+def write_formats(settings: Settings, folder: Path) -> dict[str, str]:
+    """Write the images in every format, each of them `copies` times; return format -> path."""
     source = open_source(settings.data)
     files = folder / "folder"
     with track("writing files", len(source) * settings.copies) as advance:
@@ -88,69 +88,71 @@ def write(settings: Settings, folder: Path) -> dict[str, str]:
             for id in range(len(source)):
                 (files / f"copy{copy:04d}" / f"{id:08d}.jpg").write_bytes(source.read(id))
                 advance(1)
-    made = {"folder": str(files), "shards": str(folder / "shards"), "beton": f"{folder}/all.beton"}
+    paths = {"folder": str(files), "shards": str(folder / "shards"), "beton": f"{folder}/all.beton"}
     for name in ("shards", "beton"):
-        make_data.make(open_source(files), Path(made[name]), Options(format=name), settings.workers)
-    return made
+        make_data.make(
+            open_source(files), Path(paths[name]), Options(format=name), settings.workers
+        )
+    return paths
 
 
 def measure(
-    places: dict[str, str], views: Recipe, settings: Settings
+    paths: dict[str, str], recipe: Recipe, settings: Settings
 ) -> tuple[dict[str, list[float]], list[str]]:
-    """Images per second in every round, and why somebody is left out."""
+    """Images per second by contender and round, and notes on contenders that are left out."""
     notes: list[str] = []
     with contextlib.ExitStack() as opened:
-        ours = partial(_ours, opened, settings)
-        turns: dict[str, Turn] = {name: ours(places[name], views) for name in FORMATS}
+        warm = partial(_warm_turn, opened, settings)
+        turns: dict[str, Turn] = {name: warm(paths[name], recipe) for name in FORMATS}
         turns |= {
-            f"{name}, cold": partial(_cold, places[name], views, settings) for name in FORMATS
+            f"{name}, cold": partial(_cold_epoch, paths[name], recipe, settings) for name in FORMATS
         }
-        turns["plain: threads"] = ours(places["beton"], PLAIN)
+        turns["plain: threads"] = warm(paths["beton"], PLAIN)
         try:
-            turns["beton by ffcv"] = ours(places["beton"], views, pipeline="ffcv")
-            turns["plain: ffcv"] = ours(places["beton"], PLAIN, pipeline="ffcv")
-            turns |= _ffcvs_own(places["beton"], views, settings)
+            turns["beton by ffcv"] = warm(paths["beton"], recipe, pipeline="ffcv")
+            turns["plain: ffcv"] = warm(paths["beton"], PLAIN, pipeline="ffcv")
+            turns |= _ffcv_turns(paths["beton"], recipe, settings)
         except MillError as error:
             notes.append(f"FFCV is left out: {error}")
         with track("measuring", len(turns) * (1 + settings.rounds)) as advance:
-            told = {name: partial(_told, turn, advance) for name, turn in turns.items()}
-            timing.interleave(told, 1)
-            return timing.interleave(told, settings.rounds), notes
+            tracked = {name: partial(_tracked, turn, advance) for name, turn in turns.items()}
+            timing.interleave(tracked, 1)  # warm-up
+            return timing.interleave(tracked, settings.rounds), notes
 
 
-def _told(turn: Turn, advance: Callable[[int], None]) -> float:
-    timing.wait_until_quiet()
+def _tracked(turn: Turn, advance: Callable[[int], None]) -> float:
+    timing.wait_until_idle()
     rate = turn()
     advance(1)
     return rate
 
 
-def _ours(
+def _warm_turn(
     opened: contextlib.ExitStack,
     settings: Settings,
-    place: str,
-    views: Recipe,
+    path: str,
+    recipe: Recipe,
     pipeline: str = "threads",
 ) -> Turn:
-    loader = _build(place, views, settings, pipeline)
+    loader = _build(path, recipe, settings, pipeline)
     opened.callback(loader.close)
     return lambda: _rate(map(len, loader))
 
 
-def _cold(place: str, views: Recipe, settings: Settings) -> float:
-    _drop_from_cache(Path(place))
-    loader = _build(place, views, settings, "threads")
+def _cold_epoch(path: str, recipe: Recipe, settings: Settings) -> float:
+    _drop_from_page_cache(Path(path))
+    loader = _build(path, recipe, settings, "threads")
     try:
         return _rate(map(len, loader))
     finally:
         loader.close()
 
 
-def _build(place: str, views: Recipe, settings: Settings, pipeline: str) -> Loader:
-    ledger = f"{place}.bad.jsonl"
+def _build(path: str, recipe: Recipe, settings: Settings, pipeline: str) -> Loader:
+    ledger = f"{path}.bad.jsonl"
     return build(
-        place,
-        views,
+        path,
+        recipe,
         settings.batch_size,
         pipeline=pipeline,
         workers=settings.workers,
@@ -159,18 +161,18 @@ def _build(place: str, views: Recipe, settings: Settings, pipeline: str) -> Load
     )
 
 
-def _ffcvs_own(beton: str, views: Recipe, settings: Settings) -> dict[str, Turn]:
+def _ffcv_turns(beton: str, recipe: Recipe, settings: Settings) -> dict[str, Turn]:
     ffcv: Any = peers.load("ffcv")
     if reason := ffcv.available():
         raise MillError(reason)
 
     def turn(loader: Any) -> Turn:
-        return lambda: _rate(len(batch[0]) for batch in ffcv.epoch_of(loader))
+        return lambda: _rate(len(batch[0]) for batch in ffcv.one_epoch(loader))
 
     workers, batch = settings.workers, settings.batch_size
     return {
-        name: turn(ffcv.loader_of(beton, wanted, workers, batch, drop_last=False))
-        for name, wanted in ((VIEWS_BY_FFCV, views), (PLAIN_BY_FFCV, PLAIN))
+        name: turn(ffcv.make_loader(beton, ffcv_recipe, workers, batch, drop_last=False))
+        for name, ffcv_recipe in ((VIEWS_BY_FFCV, recipe), (PLAIN_BY_FFCV, PLAIN))
     }
 
 
@@ -180,8 +182,8 @@ def _rate(sizes: Iterator[int]) -> float:
     return images / (time.perf_counter() - began)
 
 
-def _drop_from_cache(place: Path) -> None:
-    files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+def _drop_from_page_cache(root: Path) -> None:
+    files = [root] if root.is_file() else [path for path in root.rglob("*") if path.is_file()]
     for path in files:
         file = os.open(path, os.O_RDONLY)
         try:
@@ -192,7 +194,7 @@ def _drop_from_cache(place: Path) -> None:
 
 
 def _pairs(rates: dict[str, list[float]]) -> list[tuple[str, str]]:
-    wanted = [
+    pairs = [
         ("shards", "folder"),
         ("beton", "folder"),
         ("shards, cold", "folder, cold"),
@@ -203,7 +205,7 @@ def _pairs(rates: dict[str, list[float]]) -> list[tuple[str, str]]:
         ("beton by ffcv", VIEWS_BY_FFCV),
         ("beton", VIEWS_BY_FFCV),
     ]
-    return [pair for pair in wanted if all(name in rates for name in pair)]
+    return [pair for pair in pairs if all(name in rates for name in pair)]
 
 
 # --------------------------------------------------------------------------------------- the report
@@ -215,17 +217,17 @@ def _show(
     console = Console(highlight=False)
     plural = "" if settings.workers == 1 else "s"
     console.print(
-        f"{machine.cpu()}, {machine.cores()} cores; {settings.workers} worker{plural} each; "
-        f"{settings.recipe}, and one plain view of 224 pixels\n"
-        f"{settings.copies} copies of {settings.data}; medians of {settings.rounds} epochs each\n",
+        f"{machine.cpu()}, {machine.cores()} cores; {settings.workers} worker{plural} "
+        f"per contender; {settings.recipe}, and one plain view of 224 pixels\n"
+        f"{settings.copies} copies of {settings.data}; medians of {settings.rounds} epochs\n",
         style="dim",
         markup=False,
     )
-    for title, found, form in (("images/s", rows, ",.0f"), ("ratios", ratios, ".3f")):
+    for title, summaries, form in (("images/s", rows, ",.0f"), ("ratios", ratios, ".3f")):
         table = report.new_table(title, "median", "low to high")
-        for name, one in found.items():
-            spread = f"{one.low:{form}} to {one.high:{form}}"
-            table.add_row(name, f"[bold]{one.median:{form}}[/]", spread)
+        for name, one in summaries.items():
+            quartiles = f"{one.low:{form}} to {one.high:{form}}"
+            table.add_row(name, f"[bold]{one.median:{form}}[/]", quartiles)
         console.print(table)
         console.print()
     for note in notes:
@@ -239,19 +241,21 @@ def _rounded(summary: Summary) -> dict[str, float]:
 def _settings() -> Settings:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="scenes:256", help="a folder, or scenes:N (%(default)s)")
-    parser.add_argument("--copies", type=int, default=4, help="of each image (%(default)s)")
+    parser.add_argument("--copies", type=int, default=4, help="per image (%(default)s)")
     parser.add_argument("--recipe", default="dino", help="a preset with its knobs, or a YAML file")
-    parser.add_argument("--workers", type=int, default=machine.cores(), help="(all cores)")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=machine.cores(), help="default: all cores")
+    parser.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    given = vars(parser.parse_args())
+    arguments = vars(parser.parse_args())
     for name in ("copies", "workers", "batch_size", "rounds"):
-        if not given[name] > 0:
-            raise MillError(f"--{name.replace('_', '-')} must be above 0, not {given[name]}")
+        if not arguments[name] > 0:
+            raise MillError(f"--{name.replace('_', '-')} must be above 0, not {arguments[name]}")
     if shutil.disk_usage(tempfile.gettempdir()).free < 1 << 30:
-        raise MillError("less than 1 GiB is free for temporary files: point TMPDIR elsewhere")
-    return Settings(**given)
+        raise MillError(
+            "less than 1 GiB is free for temporary files: point TMPDIR to another folder"
+        )
+    return Settings(**arguments)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How fast a huge data set of shards opens, and in how much memory an epoch of it is ordered.
+"""Measure how fast a huge sharded data set opens, and the memory of walking through an epoch.
 
     python benchmarks/index.py [--samples 100000000] [--shards 10000] [--json FILE]
 
-The shards are sparse files that share one made-up index with checksums, labels and masks; the index
-of the data set is real, 40 bytes a sample, written to a temporary folder (4 GB for 100 million
-samples) and in the page cache when it is opened. Every start is a new process. The walk goes
-through all steps of an epoch, with ids and labels; then some samples are looked up.
+The shards are sparse files that share one synthetic index with checksums, labels and masks. The
+index of the data set is real: 40 bytes per sample, written to a temporary folder (4 GB for 100
+million samples), and in the page cache when it is opened. Every opening is a new process. The walk
+goes through all steps of an epoch, with ids and labels, and then looks up some samples.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from patchmill.loaders.common.progress import track
 from patchmill.loaders.sources.shards import index as shard_index
 
 GLOBAL_BATCH = 4096
-MEAN_BYTES = 110_000  # of an image
+MEAN_BYTES = 110_000  # per image
 ROUNDS = 5
-HOURS_AGO_NS = 1_600_000_000 * 10**9
+OLD_MTIME_NS = 1_600_000_000 * 10**9
 
 OPEN = """
 import json, sys, time
@@ -43,20 +43,20 @@ print(json.dumps({"seconds": time.perf_counter() - began, "samples": len(source)
 WALK = """
 import json, sys, time
 import numpy as np
-from patchmill.loaders import order
+from patchmill.loaders.order import permutation
 from patchmill.loaders.sources.shards.source import Shards
 def memory(kind):
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) // 1024 for line in file if line.startswith(kind))
 source, batch = Shards(sys.argv[1]), int(sys.argv[2])
-whole = order.Order(len(source), 0)
-whole.ids(0, 0, 1)
+epoch_order = permutation.Order(len(source), 0)
+epoch_order.ids(0, 0, 1)
 before, seen, began = memory("VmRSS"), 0, time.perf_counter()
-for step in range(order.steps(len(source), batch, False)):
-    ids = whole.ids(0, *order.share(len(source), batch, step, 0, 1))
+for step in range(permutation.steps(len(source), batch, False)):
+    ids = epoch_order.ids(0, *permutation.share(len(source), batch, step, 0, 1))
     seen += len(source.labels[ids])
 walked, peak, own = time.perf_counter() - began, memory("VmHWM"), memory("RssAnon")
-some = whole.ids(1, 0, min(len(source), 100_000)).tolist()
+some = epoch_order.ids(1, 0, min(len(source), 100_000)).tolist()
 began = time.perf_counter()
 for id in some:
     source.locate(id)
@@ -69,26 +69,27 @@ print(json.dumps({"seconds": walked, "samples": seen, "before_mib": before, "pea
 def main() -> None:
     arguments = _arguments()
     report.check_writable(arguments.json)
-    with tempfile.TemporaryDirectory(prefix="patchmill-") as place:
-        found = measure(Path(place), arguments.samples, arguments.shards)
+    with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
+        results = measure(Path(folder), arguments.samples, arguments.shards)
     print(f"{machine.cpu()}, {machine.cores()} cores")
     print(f"{arguments.samples:,} samples in {arguments.shards:,} shards")
-    for name, value in found.items():
+    for name, value in results.items():
         print(f"{name:<44}{value:>10,.2f}")
     if arguments.json:
-        asked = {"samples": arguments.samples, "shards": arguments.shards}
-        rounded = {name: round(value, 3) for name, value in found.items()}
-        report.write_json(arguments.json, asked | {"results": rounded})
+        options = {"samples": arguments.samples, "shards": arguments.shards}
+        rounded = {name: round(value, 3) for name, value in results.items()}
+        report.write_json(arguments.json, options | {"results": rounded})
 
 
-def measure(place: Path, samples: int, shards: int) -> dict[str, float]:
-    folder = _make_shards(place / "shards", samples // shards, shards)
-    first = _run(OPEN, place, folder)
-    (index,) = (place / "cache" / "shards").glob("*.set")
-    later = timing.summary([_run(OPEN, place, folder)["seconds"] for _ in range(ROUNDS)])
-    walk = _run(WALK, place, folder, str(GLOBAL_BATCH))
+def measure(folder: Path, samples: int, shards: int) -> dict[str, float]:
+    """All results by name, from shards made in `folder`."""
+    data = _make_shards(folder / "shards", samples // shards, shards)
+    first = _run(OPEN, folder, data)
+    (index,) = (folder / "cache" / "shards").glob("*.set")
+    later = timing.summary([_run(OPEN, folder, data)["seconds"] for _ in range(ROUNDS)])
+    walk = _run(WALK, folder, data, str(GLOBAL_BATCH))
     if walk["samples"] != first["samples"]:
-        raise MillError(f"the walk met {walk['samples']} of {first['samples']} samples")
+        raise MillError(f"the walk visited {walk['samples']} of {first['samples']} samples")
     return {
         "index, bytes a sample": index.stat().st_size / first["samples"],
         "first opening, s": first["seconds"],
@@ -103,7 +104,7 @@ def measure(place: Path, samples: int, shards: int) -> dict[str, float]:
 
 
 def _make_shards(folder: Path, samples: int, shards: int) -> Path:
-    """Sparse files of one size, each with a hard link to the one index."""
+    """Make sparse files of one size, each with a hard link to the same index."""
     folder.mkdir()
     index = folder / "index"
     size = _write_index(index, samples)
@@ -112,30 +113,30 @@ def _make_shards(folder: Path, samples: int, shards: int) -> Path:
             shard = folder / f"data-{number:06d}.tar"
             shard.touch()
             os.truncate(shard, size)
-            os.utime(shard, ns=(HOURS_AGO_NS, HOURS_AGO_NS))
+            os.utime(shard, ns=(OLD_MTIME_NS, OLD_MTIME_NS))
             os.link(index, shard_index.index_path(shard))
             advance(1)
     return folder
 
 
 def _write_index(path: Path, samples: int) -> int:
-    """Rows as a shard's index has them; returns the bytes of the shard they would be of."""
-    rows = np.random.default_rng(0)
-    sizes = rows.integers(MEAN_BYTES // 2, MEAN_BYTES * 3 // 2, samples)
+    """Write the index of a synthetic shard; returns the bytes that the shard would have."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(MEAN_BYTES // 2, MEAN_BYTES * 3 // 2, samples)
     ends = np.cumsum(sizes + 4096)
     values = {
         "offsets": ends - sizes,
         "sizes": sizes,
-        "checksums": rows.integers(0, 2**32, samples),
-        "labels": rows.integers(0, 1000, samples),
+        "checksums": rng.integers(0, 2**32, samples),
+        "labels": rng.integers(0, 1000, samples),
         "mask_offsets": ends - sizes - 2048,
-        "mask_sizes": rows.integers(100, 1000, samples),
-        "mask_checksums": rows.integers(0, 2**32, samples),
+        "mask_sizes": rng.integers(100, 1000, samples),
+        "mask_checksums": rng.integers(0, 2**32, samples),
     }
     content = {name: values[name].astype(dtype) for name, dtype in shard_index.DTYPES.items()}
     meta = {
         "tar_bytes": int(ends[-1]),
-        "tar_mtime_ns": HOURS_AGO_NS,
+        "tar_mtime_ns": OLD_MTIME_NS,
         "members": 3 * samples,
         "classes": [],
         "fingerprint": "made up",
@@ -146,9 +147,9 @@ def _write_index(path: Path, samples: int) -> int:
     return int(ends[-1])
 
 
-def _run(program: str, place: Path, *arguments: str | Path) -> dict[str, Any]:
-    """What a new Python prints."""
-    environment = os.environ | {"PATCHMILL_CACHE": str(place / "cache")}
+def _run(program: str, folder: Path, *arguments: str | Path) -> dict[str, Any]:
+    """Run a program in a new Python process; returns the JSON that it prints."""
+    environment = os.environ | {"PATCHMILL_CACHE": str(folder / "cache")}
     command = [sys.executable, "-c", program, *map(str, arguments)]
     done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE)
     return json.loads(done.stdout)
@@ -156,13 +157,15 @@ def _run(program: str, place: Path, *arguments: str | Path) -> dict[str, Any]:
 
 def _arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, default=100_000_000, help="40 bytes of disk each")
-    parser.add_argument("--shards", type=int, default=10_000)
+    parser.add_argument(
+        "--samples", type=int, default=100_000_000, help="need 40 bytes of disk each (%(default)s)"
+    )
+    parser.add_argument("--shards", type=int, default=10_000, help="(%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    given = parser.parse_args()
-    if not given.samples >= given.shards >= 1:
+    arguments = parser.parse_args()
+    if not arguments.samples >= arguments.shards >= 1:
         raise MillError("--shards must be at least 1, and --samples at least as many")
-    return given
+    return arguments
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How fast data is prepared on one core, against copying it and against bare re-encoding.
+"""Compare the speed of preparing data on one core with copying it and with bare re-encoding.
 
     python benchmarks/prepare.py [--data DIR] [--megabytes 400] [--max-side 256] [--json FILE]
 
-Kept as they are, images go to shards and to a .beton, beside `tar` (then fsync, as prepare does)
-and `cp -r` (without); all read the same folder from the page cache. Made smaller, they are compared
-with a loop that decodes, resizes and encodes what lies in memory, at full size and as prepare does.
-Everything runs on one core, threads and all; the contenders take turns.
+Kept unchanged, images go to shards and to a .beton, compared with `tar` (followed by fsync, as in
+prepare) and with `cp -r` (without); all read the same folder from the page cache. Made smaller,
+they are compared with a loop that decodes, resizes and encodes images in memory: at full size, and
+as prepare does it. All contenders, with all their threads, run on one core, in turns.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ from patchmill.loaders.sources import Source, open_source
 from patchmill.loaders.sources.folder import Folder
 from patchmill.loaders.sources.numbered import NumberedSource
 
-REENCODED = 400  # images, at most, in a turn
+REENCODED = 400  # images in a turn, at most
 
 
 def main() -> None:
     arguments = _arguments()
     report.check_writable(arguments.json)
     if not shutil.which("tar") or not shutil.which("cp"):
-        raise MillError("this compares with tar and cp: install both")
-    chosen = Sample(open_source(arguments.data or "scenes:200"), 200)
+        raise MillError("this benchmark compares with tar and cp: install both")
+    selected = Sample(open_source(arguments.data or "scenes:200"), 200)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         os.environ["PATCHMILL_CACHE"] = f"{folder}/cache"
-        source = _write(Path(folder, "source"), chosen, arguments.megabytes * 10**6)
+        source = _write(Path(folder, "source"), selected, arguments.megabytes * 10**6)
         result = measure(source, Path(folder), arguments.rounds, arguments.max_side)
-    result["images"] = sample.describe(chosen.encoded)
+    result["images"] = sample.describe(selected.encoded)
     _show(result)
     if arguments.json:
         report.write_json(arguments.json, result)
 
 
 def measure(source: Folder, folder: Path, rounds: int, max_side: int) -> dict[str, Any]:
-    """Rates of all contenders, and how they compare round by round."""
-    permutation.Order(10, 0).ids(0, 0, 10)  # compiled
+    """Rates of all contenders, and ratios round by round."""
+    permutation.Order(10, 0).ids(0, 0, 10)  # compiles
     out = folder / "out"
-    some = _First(source, REENCODED)
-    encoded = [some.read(i) for i in range(len(some))]
+    first = _FirstImages(source, REENCODED)
+    encoded = [first.read(i) for i in range(len(first))]
     smaller = Options("shards", max_side=max_side)
     turns: dict[str, tuple[int, Callable[[], object]]] = {
         "tar, then fsync": (len(source), lambda: _tar(source.name, out)),
@@ -70,15 +70,15 @@ def measure(source: Folder, folder: Path, rounds: int, max_side: int) -> dict[st
             len(source),
             lambda: make_data.make(source, out.with_suffix(".beton"), Options("beton"), 1),
         ),
-        "bare decode, resize, encode": (len(some), lambda: _bare(encoded, max_side)),
-        "prepare's own of it": (len(some), lambda: [images.convert(d, smaller) for d in encoded]),
-        "make smaller, to shards": (len(some), lambda: make_data.make(some, out, smaller, 1)),
+        "bare decode, resize, encode": (len(first), lambda: _reencode(encoded, max_side)),
+        "prepare's own of it": (len(first), lambda: [images.convert(d, smaller) for d in encoded]),
+        "make smaller, to shards": (len(first), lambda: make_data.make(first, out, smaller, 1)),
     }
-    timed = {name: _timed(work, folder) for name, (_, work) in turns.items()}
-    timing.interleave(timed, 1)
+    timed = {name: _timed(run, folder) for name, (_, run) in turns.items()}
+    timing.interleave(timed, 1)  # warm-up
     seconds = timing.interleave(timed, rounds)
-    megabytes = sum(map(len, encoded)) / len(encoded) / 1e6  # of an image
-    rates = {name: [turns[name][0] / s for s in all_] for name, all_ in seconds.items()}
+    megabytes = sum(map(len, encoded)) / len(encoded) / 1e6  # per image
+    rates = {name: [turns[name][0] / s for s in values] for name, values in seconds.items()}
     rows = []
     for name, rate in ((name, timing.summary(values)) for name, values in rates.items()):
         rows.append(
@@ -96,11 +96,11 @@ def measure(source: Folder, folder: Path, rounds: int, max_side: int) -> dict[st
         "smaller / its own": ("make smaller, to shards", "prepare's own of it"),
     }
     ratios = {name: timing.ratio(rates[a], rates[b]) for name, (a, b) in pairs.items()}
-    shown = {name: [round(v, 3) for v in (r.median, r.low, r.high)] for name, r in ratios.items()}
-    return {"rows": rows, "ratios": shown, "max_side": max_side}
+    rounded = {name: [round(v, 3) for v in (r.median, r.low, r.high)] for name, r in ratios.items()}
+    return {"rows": rows, "ratios": rounded, "max_side": max_side}
 
 
-class _First(NumberedSource):
+class _FirstImages(NumberedSource):
     """The first images of a source."""
 
     labels: np.ndarray | None = None
@@ -115,25 +115,25 @@ class _First(NumberedSource):
         return self._count
 
 
-def _write(folder: Path, chosen: Sample, wanted: int) -> Folder:
-    """The images over and over, in classes, until there are as many bytes."""
+def _write(folder: Path, selected: Sample, total_bytes: int) -> Folder:
+    """Write the images again and again, in ten classes, until the folder has so many bytes."""
     written = 0
-    for number, data in enumerate(itertools.cycle(chosen.encoded)):
-        if written >= wanted:
+    for number, data in enumerate(itertools.cycle(selected.encoded)):
+        if written >= total_bytes:
             break
-        path = folder / f"class{number // len(chosen.encoded) % 10}" / f"{number:06d}.jpg"
+        path = folder / f"class{number // len(selected.encoded) % 10}" / f"{number:06d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         written += len(data)
     return Folder(folder)
 
 
-def _timed(work: Callable[[], object], folder: Path) -> Callable[[], float]:
+def _timed(run: Callable[[], object], folder: Path) -> Callable[[], float]:
     def turn() -> float:
         os.sync()
-        began = time.perf_counter()
-        work()
-        seconds = time.perf_counter() - began
+        start = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - start
         for path in folder.glob("out*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         return seconds
@@ -147,8 +147,8 @@ def _tar(folder: str, out: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _bare(encoded: list[bytes], side: int) -> None:
-    """As anybody would: at full size."""
+def _reencode(encoded: list[bytes], side: int) -> None:
+    """Decode at full size, resize, encode."""
     for data in encoded:
         pixels = decode(data)
         if max(pixels.shape) > side:
@@ -167,12 +167,16 @@ def _show(result: dict[str, Any]) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = report.Parser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", help="images (default: scenes)")
-    parser.add_argument("--folder", help="where to write (default: the system's for such files)")
-    parser.add_argument("--megabytes", type=int, default=400, help="to prepare in a turn")
-    parser.add_argument("--max-side", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", help="write the figures here too")
+    parser.add_argument("--data", help="a folder of images, or scenes (the default)")
+    parser.add_argument("--folder", help="for temporary files (default: the system's)")
+    parser.add_argument(
+        "--megabytes", type=int, default=400, help="to prepare in a turn (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-side", type=int, default=256, help="of images made smaller (%(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--json", help="write the results here too")
     return parser.parse_args()
 
 

@@ -1,10 +1,10 @@
-"""How fast saliency maps are made, and how well they find what is in made scenes.
+"""Measure the speed of saliency methods, and their quality on synthetic scenes.
 
     python benchmarks/saliency.py [--data DIR] [--workers 1] [--weights FILE] [--json FILE]
 
-All methods make maps of the same decoded images, 500x375 (or upright), and take turns; the first
-round is not counted. Beside them stands RBD as one writes it with scikit-image's superpixels and
-NumPy. Quality is measured on scenes, whose foregrounds are known.
+All methods process the same decoded images of 500x375 pixels (or upright) in turns; the first round
+is a warm-up. The peer is RBD written with scikit-image's superpixels and NumPy. Quality is measured
+on scenes, whose foreground masks are known.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ from patchmill.loaders.sources.scenes.source import Scenes
 PEER = "scikit-image + NumPy: rbd"
 LONG, SHORT = 500, 375
 
-Plane = Callable[[np.ndarray], np.ndarray]  # uint8 [h, w, 3] to uint8 [h, w]
+Method = Callable[[np.ndarray], np.ndarray]  # uint8 [h, w, 3] to uint8 [h, w]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One method's figures, as they are written to JSON."""
+class SaliencyRow:
+    """One method's results, with the keys of its JSON row."""
 
     name: str
     stage: str
     images_per_s: float  # the median of the rounds
-    spread: float  # of the middle half of the rounds, as a share of the median
+    spread: float  # interquartile range as a share of the median
     workers: int
     ms_per_image: float  # of one worker
-    separation: float  # mean saliency of the foreground less that of the background
-    f_measure: float  # beta^2 = 0.3, of the map above twice its mean
+    separation: float  # mean saliency of the foreground minus that of the rest
+    f_measure: float  # beta^2 = 0.3, of the map thresholded at twice its mean
     mae: float
-    degenerate: int  # scenes whose map is marked as not to be used
+    degenerate: int  # scenes whose map is marked as unusable
 
 
 def main() -> None:
     arguments = _arguments()
     report.check_writable(arguments.json)
     source = open_source(arguments.data or f"scenes:{arguments.count}")
-    images = [_fitted(decode(data)) for data in Sample(source, arguments.count).encoded]
+    images = [_resized(decode(data)) for data in Sample(source, arguments.count).encoded]
     methods = _methods(arguments.weights)
     rates = measure(methods, images, arguments.rounds, arguments.workers)
     scenes = Scenes(arguments.scenes, seed=arguments.seed)
@@ -71,49 +71,49 @@ def main() -> None:
 
 
 def measure(
-    methods: dict[str, Plane], images: list[np.ndarray], rounds: int, workers: int
+    methods: dict[str, Method], images: list[np.ndarray], rounds: int, workers: int
 ) -> dict[str, list[float]]:
     """Images per second of each method in each round."""
     with ThreadPoolExecutor(workers) as pool:
         turns = {name: partial(_rate, pool, method, images) for name, method in methods.items()}
-        timing.interleave(turns, 1)
+        timing.interleave(turns, 1)  # warm-up
         return timing.interleave(turns, rounds)
 
 
-def _rate(pool: ThreadPoolExecutor, method: Plane, images: list[np.ndarray]) -> float:
+def _rate(pool: ThreadPoolExecutor, method: Method, images: list[np.ndarray]) -> float:
     start = time.perf_counter()
     for _ in pool.map(method, images):
         pass
     return len(images) / (time.perf_counter() - start)
 
 
-def quality(method: Plane, scenes: Scenes) -> tuple[float, float, float, int]:
-    """Means over the scenes of separation, F-measure and MAE, and how many maps are degenerate."""
+def quality(method: Method, scenes: Scenes) -> tuple[float, float, float, int]:
+    """Mean separation, F-measure and MAE over the scenes, and the number of degenerate maps."""
 
-    def judge(index: int) -> tuple[float, float, float, int]:
+    def scores(index: int) -> tuple[float, float, float, int]:
         plane, mask = method(decode(scenes.read(index))), scenes.mask(index) > 0
-        apart = (plane[mask].mean() - plane[~mask].mean()) / 255
-        doubtful = assess_map(plane, None).degenerate
-        return apart, f_measure(plane, mask), abs(plane / 255 - mask).mean(), doubtful
+        separation = (plane[mask].mean() - plane[~mask].mean()) / 255
+        degenerate = assess_map(plane, None).degenerate
+        return separation, f_measure(plane, mask), abs(plane / 255 - mask).mean(), degenerate
 
-    found = np.array(list(map_in_threads(judge, range(len(scenes)), 2)), float)
-    return (*found[:, :3].mean(axis=0), int(found[:, 3].sum()))
+    by_scene = np.array(list(map_in_threads(scores, range(len(scenes)), 2)), float)
+    return (*by_scene[:, :3].mean(axis=0), int(by_scene[:, 3].sum()))
 
 
 def f_measure(plane: np.ndarray, mask: np.ndarray, beta2: float = 0.3) -> float:
-    chosen = plane >= max(min(2 * plane.mean(), 255), 1)
-    hit = (chosen & mask).sum()
+    salient = plane >= max(min(2 * plane.mean(), 255), 1)
+    hit = (salient & mask).sum()
     if not hit:
         return 0.0
-    precision, recall = hit / chosen.sum(), hit / mask.sum()
+    precision, recall = hit / salient.sum(), hit / mask.sum()
     return float((1 + beta2) * precision * recall / (beta2 * precision + recall))
 
 
-def _methods(weights: str | None) -> dict[str, Plane]:
+def _methods(weights: str | None) -> dict[str, Method]:
     texts = {name: name for name in ("gs", "mc", "rbd")}
     if weights:
         texts["learned"] = f"learned(weights={weights!r}, size=96)"
-    methods = {name: _plane_of(saliency.estimator(text)) for name, text in texts.items()}
+    methods = {name: _method(saliency.estimator(text)) for name, text in texts.items()}
     try:
         from patchmill.benchmarks.peers.saliency import rbd
     except ImportError:
@@ -122,11 +122,11 @@ def _methods(weights: str | None) -> dict[str, Plane]:
     return methods | {PEER: rbd}
 
 
-def _plane_of(estimator: saliency.Estimator) -> Plane:
+def _method(estimator: saliency.Estimator) -> Method:
     return lambda image: estimator(image).plane
 
 
-def _fitted(image: np.ndarray) -> np.ndarray:
+def _resized(image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     return resize(image, *((SHORT, LONG) if width >= height else (LONG, SHORT)))
 
@@ -142,9 +142,9 @@ def _row(
     f: float,
     mae: float,
     degenerate: int,
-) -> Row:
+) -> SaliencyRow:
     rate = timing.summary(rates)
-    return Row(
+    return SaliencyRow(
         name=name,
         stage="saliency",
         images_per_s=round(rate.median, 2),
@@ -158,7 +158,7 @@ def _row(
     )
 
 
-def _table(rows: list[Row], count: int, scenes: str) -> str:
+def _table(rows: list[SaliencyRow], count: int, scenes: str) -> str:
     lines = [
         f"{count} images of {LONG}x{SHORT}; quality on {scenes}",
         f"{'method':<27}{'images/s':>10}{'spread':>8}{'ms':>8}{'fg - bg':>9}{'F':>7}{'MAE':>7}"
@@ -175,13 +175,17 @@ def _table(rows: list[Row], count: int, scenes: str) -> str:
 def _arguments() -> argparse.Namespace:
     parser = report.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="a folder of images, or scenes (the default)")
-    parser.add_argument("--count", type=int, default=24, help="images at most")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=1, help="threads for each method")
-    parser.add_argument("--scenes", type=int, default=100, help="scenes to measure quality on")
-    parser.add_argument("--seed", type=int, default=5, help="of those scenes")
-    parser.add_argument("--weights", help="also this network, which sees 96x96 pixels")
-    parser.add_argument("--json", help="write the table here too")
+    parser.add_argument("--count", type=int, default=24, help="images at most (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="threads per method (%(default)s)")
+    parser.add_argument(
+        "--scenes", type=int, default=100, help="scenes for the quality (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=5, help="of the scenes (%(default)s)")
+    parser.add_argument(
+        "--weights", help="weights of a learned method of 96x96 pixels, to be measured too"
+    )
+    parser.add_argument("--json", help="write the results here too")
     return parser.parse_args()
 
 

@@ -1,10 +1,10 @@
-"""How long it takes until loading can begin: imports, and the index of a large folder.
+"""Measure the time until loading can begin: imports, and the index of a large folder.
 
     python benchmarks/startup.py [--files 1281167] [--folders 1000] [--json FILE]
 
-The files are empty and made for this, so the system still has their names in memory: a first start
-on a disk that has not been read takes longer. Every import and every start is a new process, and
-what Python itself needs to start is taken off.
+The files are empty and just made, so that their names are still in memory: a first start from a
+cold disk takes longer. Every import and every start is a new process; the start-up time of Python
+itself is subtracted.
 """
 
 from __future__ import annotations
@@ -43,18 +43,19 @@ def main() -> None:
 
 
 def imports() -> dict[str, float]:
+    """Seconds of each import statement."""
     turns = {program: partial(_run, program) for program in (PYTHON, *IMPORTS)}
-    timing.interleave(turns, 1)
-    rounds = timing.interleave(turns, ROUNDS)
-    bare = timing.summary(rounds[PYTHON]).median
-    return {program: timing.summary(rounds[program]).median - bare for program in IMPORTS}
+    timing.interleave(turns, 1)  # warm-up
+    seconds = timing.interleave(turns, ROUNDS)
+    bare = timing.summary(seconds[PYTHON]).median
+    return {program: timing.summary(seconds[program]).median - bare for program in IMPORTS}
 
 
 def index(files: int, folders: int) -> dict[str, float]:
-    """With everything that a program must import for it."""
-    with tempfile.TemporaryDirectory(prefix="patchmill-") as place:
-        _make_files(Path(place, "images"), files, folders)
-        start = partial(_run, START, Path(place, "images"), cache=Path(place, "cache"))
+    """Seconds of the first start, which writes the index, and of later ones; imports included."""
+    with tempfile.TemporaryDirectory(prefix="patchmill-") as root:
+        _make_files(Path(root, "images"), files, folders)
+        start = partial(_run, START, Path(root, "images"), cache=Path(root, "cache"))
         first, *later = [start() for _ in range(1 + ROUNDS)]
     bare = timing.summary([_run(PYTHON) for _ in range(ROUNDS)]).median
     return {
@@ -68,30 +69,32 @@ def _make_files(root: Path, files: int, folders: int) -> None:
         for number in range(folders):
             folder = root / f"class{number:05d}"
             folder.mkdir(parents=True)
-            mine = range(number, files, folders)
-            for i in mine:
+            indices = range(number, files, folders)
+            for i in indices:
                 os.close(os.open(f"{folder}/{i:08d}.JPEG", os.O_CREAT | os.O_WRONLY))
-            advance(len(mine))
+            advance(len(indices))
 
 
 def _run(program: str, *arguments: Path, cache: Path | None = None) -> float:
-    """Seconds that a new Python takes for it."""
+    """Wall seconds of a program in a new Python process."""
     environment = os.environ | ({"PATCHMILL_CACHE": str(cache)} if cache else {})
-    began = time.perf_counter()
+    start = time.perf_counter()
     command = [sys.executable, "-c", program, *map(str, arguments)]
     subprocess.run(command, check=True, env=environment)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def _arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=1_281_167, help="as many as ImageNet's")
-    parser.add_argument("--folders", type=int, default=1000)
+    parser.add_argument(
+        "--files", type=int, default=1_281_167, help="default: as many as in ImageNet"
+    )
+    parser.add_argument("--folders", type=int, default=1000, help="(%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    given = parser.parse_args()
-    if not given.files >= given.folders >= 1:
+    arguments = parser.parse_args()
+    if not arguments.files >= arguments.folders >= 1:
         raise MillError("--folders must be at least 1, and --files at least as many")
-    return given
+    return arguments
 
 
 if __name__ == "__main__":

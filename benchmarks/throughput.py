@@ -1,13 +1,13 @@
-"""How many images a second: bare decoding, decoding and views, the whole loader, and its peers.
+"""Measure images per second of bare decoding, decoding and views, the loader, and its peers.
 
     python benchmarks/throughput.py [--data DIR|scenes:N] [--recipe 'dino(local_crops=6)']
         [--device cpu|cuda] [--pipeline auto|threads|dali] [--workers N]
         [--peers torchvision,dali,...|all] [--json FILE] [--plot FILE.png]
 
-All contenders work on the same real images, in turns, for several rounds; nobody works in another's
-turn. Compilation, the start of workers and what lay ready in queues are not counted. On a GPU, bare
-decoding is the fastest decoder that there is for it, the views alone are made of images that are on
-it already, and all views come out as bfloat16, channels first.
+All contenders process the same real images, in turns, for several rounds; during a turn everyone
+else is idle. Compilation, the start of workers and batches queued beforehand are not counted. On a
+GPU, bare decoding is the fastest GPU decoder that is installed, `views alone` renders images that
+are on the GPU already, and all views are bfloat16, channels first.
 """
 
 from __future__ import annotations
@@ -21,10 +21,17 @@ from typing import Any
 import torch
 
 from patchmill.benchmarks import peers
-from patchmill.benchmarks.lib import contenders, digest, lineup, machine, report, results
-from patchmill.benchmarks.lib.contenders import Contender, OurLoader, Raced, Threads
-from patchmill.benchmarks.lib.report import BARE, Parser, Result
-from patchmill.benchmarks.lib.sample import Sample, describe, is_plain
+from patchmill.benchmarks.lib import machine, report
+from patchmill.benchmarks.lib.report import BARE_DECODE, Parser
+from patchmill.benchmarks.lib.sample import Sample, describe, is_plain_jpeg
+from patchmill.benchmarks.lib.throughput import contenders, digest, results, table, upper_bounds
+from patchmill.benchmarks.lib.throughput.contenders import (
+    Contender,
+    LoaderContender,
+    Measurements,
+    ThreadedContender,
+)
+from patchmill.benchmarks.lib.throughput.results import ThroughputResult
 from patchmill.loaders import build
 from patchmill.loaders.common import calls
 from patchmill.loaders.common.errors import MillError, run_command
@@ -32,9 +39,9 @@ from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
 
-MOST_IMAGES = 1000
-LONG_TURN = 4.0  # seconds
-FEWEST_ROUNDS, MOST_ROUNDS = 3, 9
+MAX_IMAGES = 1000
+TURN_SECONDS = 4.0  # when this leaves time for enough rounds
+MIN_ROUNDS, MAX_ROUNDS = 3, 9
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,10 @@ class Settings:
 
     @property
     def rounds(self) -> int:
-        return min(max(int(self.seconds / LONG_TURN), FEWEST_ROUNDS), MOST_ROUNDS)
+        return min(max(int(self.seconds / TURN_SECONDS), MIN_ROUNDS), MAX_ROUNDS)
 
     @property
-    def turn(self) -> float:
+    def turn_seconds(self) -> float:
         return self.seconds / self.rounds
 
 
@@ -72,45 +79,51 @@ def main() -> None:
     report.check_writable(settings.json, settings.plot)
     if settings.plot:
         report.check_chart()
-    views = load_recipe(settings.recipe)
-    images = Sample(open_source(settings.data), MOST_IMAGES, plain=settings.on_gpu)
+    recipe = load_recipe(settings.recipe)
+    images = Sample(open_source(settings.data), MAX_IMAGES, plain=settings.on_gpu)
     about = describe(images.encoded)
-    result = measure(images, views, settings)
-    report.show(result, _headline(images, about, views, settings), about["kilobytes"] / 1e3)
+    result = measure(images, recipe, settings)
+    table.show(result, _headline(images, about, recipe, settings), about["kilobytes"] / 1e3)
     if settings.json:
         report.write_json(settings.json, _as_json(result, about, settings))
     if settings.plot:
-        title = f"{views.name}: {_sizes(views)}; {_workers(settings.workers)}; {machine.cpu()}"
+        title = f"{recipe.name}: {_sizes(recipe)}; {_workers(settings.workers)}; {machine.cpu()}"
         report.draw_chart(settings.plot, result.rows, title)
 
 
-# ------------------------------------------------------------------------------------ the measuring
+# ---------------------------------------------------------------------------------------- measuring
 
 
-def measure(images: Sample, views: Recipe, settings: Settings) -> Result:
-    torch.set_num_threads(1)  # for everybody: it is the workers that run in parallel
+def measure(images: Sample, recipe: Recipe, settings: Settings) -> ThroughputResult:
+    torch.set_num_threads(1)  # for all contenders: their workers run in parallel
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
-        loader = _loader(images, views, settings, Path(folder), settings.dtype)
+        loader = _loader(images, recipe, settings, Path(folder), settings.dtype)
         if settings.on_gpu:
             torch.cuda.set_device(torch.device(settings.device).index or 0)
             torch.cuda.reset_peak_memory_stats()
-        floors, decoders = _floors(images, views, settings)
-        theirs = _theirs(images, views, settings, Path(folder))
-        sure = [x for x in floors if isinstance(x, Threads)]
-        others = [x for x in floors if x not in sure]  # may be missing here, like a peer
-        raced = contenders.race([*sure, loader], [*theirs, *others], settings.rounds, settings.turn)
-        memory = _gpu_memory(raced) if settings.on_gpu else None
-        first = digest.of(_loader(images, views, settings, Path(folder), torch.float32).loader)
-    found = results.Race(floors, loader, theirs, raced)
-    return results.result(found, decoders, views, first, memory)
+        bounds, decoders = _upper_bounds(images, recipe, settings)
+        peer_loaders = _peer_contenders(images, recipe, settings, Path(folder))
+        required = [x for x in bounds if isinstance(x, ThreadedContender)]
+        optional = [x for x in bounds if x not in required]  # their library may be missing
+        measurements = contenders.measure_in_turns(
+            [*required, loader],
+            [*peer_loaders, *optional],
+            settings.rounds,
+            settings.turn_seconds,
+        )
+        memory = _gpu_memory(measurements) if settings.on_gpu else None
+        float_loader = _loader(images, recipe, settings, Path(folder), torch.float32).loader
+        first = digest.first_batches(float_loader)
+    run = results.ThroughputRun(bounds, loader, peer_loaders, measurements)
+    return results.summarise(run, decoders, recipe, first, memory)
 
 
 def _loader(
-    images: Sample, views: Recipe, settings: Settings, folder: Path, dtype: torch.dtype
-) -> OurLoader:
+    images: Sample, recipe: Recipe, settings: Settings, folder: Path, dtype: torch.dtype
+) -> LoaderContender:
     loader = build(
         images,
-        views,
+        recipe,
         settings.batch_size,
         device=settings.device,
         pipeline=settings.pipeline,
@@ -118,39 +131,41 @@ def _loader(
         workers=settings.workers,
         ledger=folder / "bad.jsonl",
     )
-    return OurLoader(loader, settings.batch_size, settings.workers)
+    return LoaderContender(loader, settings.batch_size, settings.workers)
 
 
-def _floors(
-    images: Sample, views: Recipe, settings: Settings
+def _upper_bounds(
+    images: Sample, recipe: Recipe, settings: Settings
 ) -> tuple[list[Contender], Sequence[str]]:
-    """What a loader could reach at best, and which of them may be called the bare decode."""
+    """Bounds of the loader's rate, and the names of those that may be called the bare decode."""
     encoded, workers, batch = images.encoded, settings.workers, settings.batch_size
     device = torch.device(settings.device)
     if settings.on_gpu:
-        floors = lineup.on_gpu(encoded, views, workers, batch, device, settings.dtype)
-        return floors, lineup.GPU_DECODERS
-    floors = lineup.on_cpu(encoded, views, workers)
+        bounds = upper_bounds.on_gpu(encoded, recipe, workers, batch, device, settings.dtype)
+        return bounds, upper_bounds.GPU_DECODERS
+    bounds = upper_bounds.on_cpu(encoded, recipe, workers)
     if settings.pipeline.startswith("dali"):
-        plain = [data for data in encoded if is_plain(data)]
-        floors.insert(1, lineup.by_dali(plain, workers, batch, device))
-    return floors, [BARE]
+        plain = [data for data in encoded if is_plain_jpeg(data)]
+        bounds.insert(1, upper_bounds.dali_decode(plain, workers, batch, device))
+    return bounds, [BARE_DECODE]
 
 
-def _theirs(images: Sample, views: Recipe, settings: Settings, folder: Path) -> list[Contender]:
+def _peer_contenders(
+    images: Sample, recipe: Recipe, settings: Settings, folder: Path
+) -> list[Contender]:
     paths = images.write_files(folder) if settings.peers else []
     batch, workers, device = settings.batch_size, settings.workers, settings.device
     return [
-        contenders.their_loader(name, paths, views, batch, workers, device)
+        contenders.peer_contender(name, paths, recipe, batch, workers, device)
         for name in settings.peers
     ]
 
 
-def _gpu_memory(raced: Raced) -> dict[str, int]:
-    """In MiB: of torch's at most, and by whomever on this GPU when all had had their turns."""
+def _gpu_memory(measurements: Measurements) -> dict[str, int]:
+    """In MiB: torch's peak, and what all processes use on this GPU after the last turn."""
     return {
         "reserved_by_torch_at_most": torch.cuda.max_memory_reserved() >> 20,
-        "taken_on_the_device": raced.taken >> 20,
+        "taken_on_the_device": measurements.gpu_bytes_total >> 20,
     }
 
 
@@ -158,39 +173,40 @@ def _gpu_memory(raced: Raced) -> dict[str, int]:
 
 
 def _headline(
-    images: Sample, about: dict[str, Any], views: Recipe, settings: Settings
+    images: Sample, about: dict[str, Any], recipe: Recipe, settings: Settings
 ) -> list[str]:
-    where = [machine.gpu(settings.device)] if settings.on_gpu else []
+    gpu = [machine.gpu(settings.device)] if settings.on_gpu else []
     kind = "JPEGs" if about["jpegs"] == about["count"] else f"images ({about['jpegs']} JPEGs)"
-    why = "are no plain JPEGs" if settings.on_gpu else "cannot be decoded"
-    left_out = [f"{images.bad} that {why} are left out"] if images.bad else []
+    why = "are not plain JPEGs" if settings.on_gpu else "cannot be decoded"
+    left_out = [f"{images.skipped} that {why} are left out"] if images.skipped else []
     return [
-        *where,
-        f"{machine.cpu()}, {machine.cores()} cores; {_workers(settings.workers)} for each",
+        *gpu,
+        f"{machine.cpu()}, {machine.cores()} cores; {_workers(settings.workers)} per contender",
         f"{about['count']} real {kind} of {images.name}, warm in the page cache",
         "on average {width} x {height} pixels and {kilobytes:.0f} kB".format(**about),
         *left_out,
-        f"{views.name}: {_sizes(views)}; batches of {settings.batch_size}",
-        f"in turns: medians and middle halves of {settings.rounds} rounds of {settings.turn:.1f} s",
-        "not counted: compilation, start-up, and what lay ready in queues",
+        f"{recipe.name}: {_sizes(recipe)}; batches of {settings.batch_size}",
+        f"medians and quartiles of {settings.rounds} interleaved rounds of "
+        f"{settings.turn_seconds:.1f} s",
+        "not counted: compilation, start-up, and batches queued beforehand",
     ]
 
 
-def _sizes(views: Recipe) -> str:
-    return " + ".join(f"{group.total} x {group.size}" for group in views.views)
+def _sizes(recipe: Recipe) -> str:
+    return " + ".join(f"{group.total} x {group.size}" for group in recipe.views)
 
 
 def _workers(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
 
 
-def _as_json(result: Result, about: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    asked = ("data", "recipe", "device", "batch_size")
+def _as_json(result: ThroughputResult, about: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    quoted = ("data", "recipe", "device", "batch_size")
     return {
-        **{name: value for name, value in asdict(settings).items() if name in asked},
+        **{name: value for name, value in asdict(settings).items() if name in quoted},
         "images": about,
         "rounds": settings.rounds,
-        "seconds_per_round": round(settings.turn, 2),
+        "seconds_per_round": round(settings.turn_seconds, 2),
         "rows": [row.as_json() for row in (*result.rows, *result.stages)],
         "ratios": {name: round(ratio.median, 3) for name, ratio in result.ratios.items()},
         "bottleneck": result.bottleneck.stage,
@@ -209,35 +225,38 @@ def _settings() -> Settings:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--pipeline", default="auto", help="the loader's: auto, threads or dali")
     parser.add_argument(
-        "--workers", type=int, default=machine.cores(), help="for each contender (all cores)"
+        "--workers",
+        type=int,
+        default=machine.cores(),
+        help="of each contender (default: all cores)",
     )
     parser.add_argument(
-        "--seconds", type=float, default=12.0, help="of measuring each contender (%(default)s)"
+        "--seconds", type=float, default=12.0, help="to measure each contender (%(default)s)"
     )
     parser.add_argument("--batch-size", type=int, help="64 on a CPU, 256 on a GPU")
     parser.add_argument("--peers", default="", help=f"{', '.join(peers.NAMES)}, or all")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the results as bars")
-    given = vars(parser.parse_args())
-    if given["batch_size"] is None:
-        given["batch_size"] = 256 if given["device"].startswith("cuda") else 64
+    arguments = vars(parser.parse_args())
+    if arguments["batch_size"] is None:
+        arguments["batch_size"] = 256 if arguments["device"].startswith("cuda") else 64
     for name in ("workers", "seconds", "batch_size"):
-        if not given[name] > 0:
-            raise MillError(f"--{name.replace('_', '-')} must be above 0, not {given[name]}")
-    return Settings(**given | {"peers": _peers(given["peers"])})
+        if not arguments[name] > 0:
+            raise MillError(f"--{name.replace('_', '-')} must be above 0, not {arguments[name]}")
+    return Settings(**arguments | {"peers": _peers(arguments["peers"])})
 
 
 def _peers(text: str) -> list[str]:
-    """In the order of `peers.NAMES`: torchvision forks, so it starts before there are threads."""
-    wanted = [name.strip() for name in text.split(",") if name.strip()]
-    if wanted == ["all"]:
+    """Chosen peers in the order of `peers.NAMES`: torchvision forks, so it comes before threads."""
+    chosen = [name.strip() for name in text.split(",") if name.strip()]
+    if chosen == ["all"]:
         return list(peers.NAMES)
-    for name in wanted:
+    for name in chosen:
         if name not in peers.NAMES:
             raise MillError(
                 f"there is no peer {name!r}{calls.nearest(name, dict.fromkeys(peers.NAMES))}"
             )
-    return [name for name in peers.NAMES if name in wanted]
+    return [name for name in peers.NAMES if name in chosen]
 
 
 if __name__ == "__main__":

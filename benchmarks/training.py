@@ -1,13 +1,13 @@
-"""How fast training is from end to end, and how much of it waits for data.
+"""Measure end-to-end training throughput, and the share of time spent waiting for data.
 
     python benchmarks/training.py [method=M data=D key=value ...] [--peers torchvision] [--steps N]
         [--rounds N] [--json FILE] [--plot FILE.png]
 
-Settings are those of training/run.py; without any, a small network learns from made-up scenes. The
-same networks take the same steps of training's own loop on three feeds in turns: batches that lie
-in memory, made once (the ceiling); the project's loader; and torchvision's transforms in a
-DataLoader of as many workers. Not counted: compilation, start-up, what lay ready in queues,
-checkpoints and evaluation.
+Settings are those of training/run.py; the default is a small network on synthetic scenes. The same
+networks train with the training engine on three feeds in turns: a few cached batches (the ceiling:
+throughput if data were free); our loader; and torchvision's transforms in a DataLoader with as many
+workers. Compilation, start-up, batches queued beforehand, checkpoints and evaluation are not
+counted.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from patchmill.script import idle_threads_sleep
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Config
 
-USUAL = ("method=moco", "scale=demo", "size=64", "data.train=scenes:1024")
+DEFAULTS = ("method=moco", "scale=demo", "size=64", "data.train=scenes:1024")
 PEERS = ("torchvision",)
 
 
 @dataclass(frozen=True)
-class Asked:
-    words: list[str]  # settings of training
+class Options:
+    words: list[str]  # settings of training, as key=value
     peers: list[str]
     steps: int
     rounds: int
@@ -40,55 +40,57 @@ def main() -> None:
     from patchmill.benchmarks.lib.training import measure, table
     from patchmill.training.config import compose
 
-    asked = _asked()
-    report.check_writable(asked.json, asked.plot)
-    if asked.plot:
+    options = _options()
+    report.check_writable(options.json, options.plot)
+    if options.plot:
         report.check_chart()
-    config = compose.compose(asked.words)
-    result = measure.run(config, asked.peers, asked.steps, asked.rounds)
-    table.show(result, _headline(config, asked))
-    if asked.json:
-        about = {"settings": asked.words, "batch_size": config.train.batch_size}
-        report.write_json(asked.json, about | result.as_json())
-    if asked.plot:
-        report.draw_chart(asked.plot, result.bars(), _what(config))
+    config = compose.compose(options.words)
+    result = measure.run(config, options.peers, options.steps, options.rounds)
+    table.show(result, _headline(config, options))
+    if options.json:
+        about = {"settings": options.words, "batch_size": config.train.batch_size}
+        report.write_json(options.json, about | result.as_json())
+    if options.plot:
+        report.draw_chart(options.plot, result.chart_rows(), _description(config))
 
 
-def _headline(config: Config, asked: Asked) -> list[str]:
+def _headline(config: Config, options: Options) -> list[str]:
     return [
-        _what(config),
-        f"settings: {' '.join(asked.words)}",
-        f"in turns: medians and middle halves of {asked.rounds} rounds",
+        _description(config),
+        f"settings: {' '.join(options.words)}",
+        f"medians and quartiles of {options.rounds} interleaved rounds",
     ]
 
 
-def _what(config: Config) -> str:
+def _description(config: Config) -> str:
     batch, model = config.train.batch_size, config.model.name
     return f"{config.method_name}, {model}, {config.size} pixels, batches of {batch}"
 
 
-def _asked() -> Asked:
+def _options() -> Options:
     from patchmill.benchmarks.lib.report import Parser
     from patchmill.loaders.common.calls import nearest
 
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("words", nargs="*", metavar="key=value", help=f"or else {' '.join(USUAL)}")
+    parser.add_argument(
+        "words", nargs="*", metavar="key=value", help=f"default: {' '.join(DEFAULTS)}"
+    )
     parser.add_argument(
         "--peers", default=",".join(PEERS), help="'' to leave torchvision out (%(default)s)"
     )
-    parser.add_argument("--steps", type=int, default=10, help="in a turn (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="of turns (%(default)s)")
+    parser.add_argument("--steps", type=int, default=10, help="per round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the results as bars")
-    given = vars(parser.parse_intermixed_args())
+    arguments = vars(parser.parse_intermixed_args())
     for name in ("steps", "rounds"):
-        if given[name] < 1:
-            raise MillError(f"--{name} must be 1 or more, not {given[name]}")
-    given["peers"] = [name.strip() for name in given["peers"].split(",") if name.strip()]
-    for name in given["peers"]:
+        if arguments[name] < 1:
+            raise MillError(f"--{name} must be 1 or more, not {arguments[name]}")
+    arguments["peers"] = [name.strip() for name in arguments["peers"].split(",") if name.strip()]
+    for name in arguments["peers"]:
         if name not in PEERS:
             raise MillError(f"there is no peer {name!r}{nearest(name, dict.fromkeys(PEERS))}")
-    return Asked(**given | {"words": given["words"] or list(USUAL)})
+    return Options(**arguments | {"words": arguments["words"] or list(DEFAULTS)})
 
 
 if __name__ == "__main__":

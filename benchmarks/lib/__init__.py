@@ -1,1 +1,1 @@
-"""What the benchmark commands share: contenders, timing, samples, reports."""
+"""Shared by the benchmark commands: timing, image samples, machine description, reports."""

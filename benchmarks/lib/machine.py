@@ -1,4 +1,4 @@
-"""What a reader needs to know to place a number: the machine, and the versions of what ran."""
+"""Description of the machine and library versions for reports; memory and CPU counters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import patchmill
 from patchmill.loaders.common.threads import available_cores
 
-# Whatever a benchmark may have used; those that are not installed are left out.
+# Reported when installed.
 LIBRARIES = (
     "torch",
     "torchvision",
@@ -35,8 +35,7 @@ LIBRARIES = (
     "ffcv",
 )
 
-
-# Of nvidia-smi, and what they are called here; clocks are the highest that the GPU may take.
+# Query field of nvidia-smi -> key of the report; clocks are the maximum clocks.
 _GPU_FACTS = {
     "name": "name",
     "driver_version": "driver",
@@ -48,6 +47,7 @@ _GPU_FACTS = {
 
 
 def describe() -> dict[str, Any]:
+    """The `machine` entry of every JSON result."""
     about = {
         "cpu": cpu(),
         "cores": cores(),
@@ -82,6 +82,7 @@ def gpus() -> list[str]:
 
 
 def gpu(device: str) -> str:
+    """Name and memory of a GPU, for headlines."""
     import torch
 
     about = torch.cuda.get_device_properties(torch.device(device))
@@ -89,22 +90,22 @@ def gpu(device: str) -> str:
 
 
 def gpu_facts() -> dict[str, Any]:
-    """Of the current GPU; without nvidia-smi only what torch knows."""
+    """CUDA version of the current GPU; its driver, clocks and power limit if nvidia-smi runs."""
     import torch
 
     facts: dict[str, Any] = {"cuda": torch.version.cuda}
     uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
-    which, asked = f"--id=GPU-{uuid}", f"--query-gpu={','.join(_GPU_FACTS)}"
-    command = ["nvidia-smi", which, asked, "--format=csv,noheader,nounits"]
+    query = f"--query-gpu={','.join(_GPU_FACTS)}"
+    command = ["nvidia-smi", f"--id=GPU-{uuid}", query, "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        output = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return facts
-    return facts | parse_gpu_facts(told.stdout)
+    return facts | parse_gpu_facts(output.stdout)
 
 
 def parse_gpu_facts(line: str) -> dict[str, Any]:
-    """What nvidia-smi says, as numbers where they are numbers."""
+    """Parse a line of nvidia-smi's CSV; numeric fields become floats."""
     cells = [cell.strip() for cell in line.strip().split(",")]
     return {
         name: float(cell) if re.fullmatch(r"[\d.]+", cell) and cell.count(".") < 2 else cell
@@ -112,8 +113,8 @@ def parse_gpu_facts(line: str) -> dict[str, Any]:
     }
 
 
-def gpu_taken() -> int:
-    """Bytes of the current GPU's memory that are taken, by whomever; 0 where no GPU is in use."""
+def gpu_memory_used() -> int:
+    """Bytes of the current GPU's memory in use by any process; 0 if CUDA is not initialised."""
     import torch
 
     if not torch.cuda.is_initialized():
@@ -123,7 +124,7 @@ def gpu_taken() -> int:
 
 
 def free_gpu_cache() -> None:
-    """So that what is taken next shows, rather than coming from memory that torch has kept."""
+    """Return torch's cached GPU memory, so that later allocations show up as used memory."""
     import torch
 
     if torch.cuda.is_initialized():
@@ -132,17 +133,17 @@ def free_gpu_cache() -> None:
 
 
 def versions() -> dict[str, str]:
-    found = {"patchmill": _own_version()}
+    installed = {"patchmill": _patchmill_version()}
     for name in LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
-def _own_version() -> str:
-    """With the commit, where the project runs from its repository."""
+def _patchmill_version() -> str:
+    """The version, with the commit when running from a repository."""
     folder = Path(patchmill.__file__).parent.parent
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
     try:
@@ -152,37 +153,37 @@ def _own_version() -> str:
     return f"{patchmill.__version__} ({commit.stdout.strip()})"
 
 
-def resident() -> int:
-    """Bytes of memory that this process now has."""
-    return _status("VmRSS") or peak()
+def resident_bytes() -> int:
+    """Resident memory of this process now."""
+    return _status_bytes("VmRSS") or peak_bytes()
 
 
-def peak() -> int:
-    """The most bytes of memory that this process has had at once."""
+def peak_bytes() -> int:
+    """Peak resident memory of this process so far."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return _status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _status(field: str) -> int | None:
+def _status_bytes(field: str) -> int | None:
     try:
-        found = re.search(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        match = re.search(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())
     except OSError:
         return None
-    return int(found[1]) * 1024 if found else None
+    return int(match[1]) * 1024 if match else None
 
 
-def proportional(pid: int | None) -> int:
-    """Bytes of memory that a process has, its part of what it shares with others; 0 if unknown."""
+def proportional_bytes(pid: int | None) -> int:
+    """Proportional set size of a process: shared pages divided by their users; 0 if unknown."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
         return 0
-    found = re.search(r"^Pss:\s*(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
+    match = re.search(r"^Pss:\s*(\d+) kB", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else 0
 
 
-def busy_seconds() -> float:
-    """Of all cores' time, what anybody has worked in; 0 where the system does not tell."""
+def busy_core_seconds() -> float:
+    """CPU time of all processes on all cores since boot; 0 without /proc/stat."""
     try:
         fields = Path("/proc/stat").read_text().split(maxsplit=9)
     except OSError:

@@ -1,4 +1,4 @@
-"""The images that a benchmark runs on: some of a data set, whole ones only, over and over."""
+"""The images that a benchmark runs on: a sample of a data set, repeated endlessly."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.decode.decoder import BadImage, decode
 from patchmill.loaders.sources import Source
 
-ENDLESS = 10**8  # samples: no epoch's end empties a pipeline while it is measured
+LENGTH = 10**8  # samples: no measurement reaches the end of an epoch, which would drain pipelines
 
 JPEG = b"\xff\xd8"
 
 
 class Sample:
-    """Up to `count` images from all over `source`, as a source that never ends."""
+    """Up to `count` decodable images, evenly spaced over `source`, as a source without an end."""
 
     classes: list[str]
     labels: np.ndarray | None = None
 
     def __init__(self, source: Source, count: int, plain: bool = False) -> None:
-        """`plain`: only what every JPEG decoder can decode."""
+        """`plain`: only JPEGs that every decoder can decode."""
         self.name, self.fingerprint = source.name, f"{source.fingerprint}-sample{count}"
         self.classes = []
         self._source = source
         wanted = range(0, len(source), max(1, len(source) // count))[:count]
-        read = map_in_threads(lambda id: _whole(source, id), wanted, default_workers())
-        found = {
+        contents = map_in_threads(lambda id: _read_decodable(source, id), wanted, default_workers())
+        usable = {
             id: data
-            for id, data in zip(wanted, read, strict=True)
-            if data and (is_plain(data) or not plain)
+            for id, data in zip(wanted, contents, strict=True)
+            if data and (is_plain_jpeg(data) or not plain)
         }
-        if not found:
+        if not usable:
             what = "is a plain JPEG" if plain else "can be decoded"
             raise MillError(f"none of {len(wanted)} images of {source.name!r} {what}")
-        self.ids = list(found)
-        self.encoded = list(found.values())
-        self.bad = len(wanted) - len(found)
+        self.ids = list(usable)
+        self.encoded = list(usable.values())
+        self.skipped = len(wanted) - len(usable)
 
     def __len__(self) -> int:
-        return len(self.ids) * (ENDLESS // len(self.ids))
+        return len(self.ids) * (LENGTH // len(self.ids))
 
     def read(self, index: int) -> bytes:
         return self._source.read(self.ids[index % len(self.ids)])
@@ -57,7 +57,7 @@ class Sample:
         return self._source.where(self.ids[index % len(self.ids)])
 
     def write_files(self, folder: Path) -> list[str]:
-        """The images as files, for libraries that read nothing else."""
+        """Write the images as files, for libraries that read nothing else; returns their paths."""
         paths = [folder / f"{number:06d}.jpg" for number in range(len(self.encoded))]
         try:
             for path, data in zip(paths, self.encoded, strict=True):
@@ -70,8 +70,8 @@ class Sample:
         return list(map(str, paths))
 
 
-def is_plain(data: bytes) -> bool:
-    """A JPEG, grey or of three components."""
+def is_plain_jpeg(data: bytes) -> bool:
+    """True for a JPEG in grey or with three components."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.format == "JPEG" and image.mode in ("L", "RGB")
@@ -80,6 +80,7 @@ def is_plain(data: bytes) -> bool:
 
 
 def describe(images: Sequence[bytes]) -> dict[str, Any]:
+    """Count, mean size and mean bytes of encoded images, for the report."""
     shapes = list(map_in_threads(lambda data: decode(data).shape, images, default_workers()))
     return {
         "count": len(images),
@@ -91,7 +92,7 @@ def describe(images: Sequence[bytes]) -> dict[str, Any]:
     }
 
 
-def _whole(source: Source, id: int) -> bytes | None:
+def _read_decodable(source: Source, id: int) -> bytes | None:
     try:
         data = source.read(id)
         decode(data)

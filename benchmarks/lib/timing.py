@@ -1,4 +1,7 @@
-"""Contenders take turns, so that whatever else the machine does meets all of them alike."""
+"""Interleaved measurements, their summaries, and waiting for an idle process.
+
+Contenders are measured in turns, so that other load on the machine affects all of them alike.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_LOOK = 0.1  # seconds between two looks at the processor's clock
-_QUIET = 0.15  # of one core, over one look
-_PATIENCE = 30.0  # seconds
+_POLL_SECONDS = 0.1
+_IDLE_LOAD = 0.15  # of one core, over one poll
+_TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Of one contender's rounds: the median, and the middle half of them (all, if only three)."""
+    """Median and quartiles of one contender's rounds (minimum and maximum of up to three)."""
 
     median: float
     low: float
@@ -26,18 +29,19 @@ class Summary:
 
     @property
     def spread(self) -> float:
+        """Interquartile range as a share of the median."""
         return (self.high - self.low) / self.median if self.median else 0.0
 
 
 def interleave(turns: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """One measurement of each in every round; each round begins with another one."""
+    """Measure everyone once per round; the starting contender rotates from round to round."""
     names = list(turns)
-    found: dict[str, list[float]] = {name: [] for name in names}
+    values: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            found[name].append(turns[name]())
-    return found
+            values[name].append(turns[name]())
+    return values
 
 
 def summary(values: Sequence[float]) -> Summary:
@@ -48,37 +52,38 @@ def summary(values: Sequence[float]) -> Summary:
     return Summary(median, min(max(low, min(values)), median), max(min(high, max(values)), median))
 
 
-def ratio(above: Sequence[float], below: Sequence[float]) -> Summary:
-    """Round by round, so that a machine that slows down for a while changes nothing."""
-    return summary([a / b for a, b in zip(above, below, strict=True)])
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Summary:
+    """Ratios round by round, which a machine that slows down for a while does not change."""
+    return summary([a / b for a, b in zip(numerators, denominators, strict=True)])
 
 
-def wait_until_quiet() -> None:
-    """Return when this process and its workers have nothing left to do ahead of being asked."""
-    give_up = time.monotonic() + _PATIENCE
-    quiet = 0
-    while quiet < 2 and time.monotonic() < give_up:
-        before = processor_seconds()
-        time.sleep(_LOOK)
-        quiet = quiet + 1 if processor_seconds() - before < _QUIET * _LOOK else 0
+def wait_until_idle() -> None:
+    """Wait until this process and its workers have filled their queues and use no CPU."""
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    idle_polls = 0
+    while idle_polls < 2 and time.monotonic() < deadline:
+        before = cpu_seconds()
+        time.sleep(_POLL_SECONDS)
+        idle = cpu_seconds() - before < _IDLE_LOAD * _POLL_SECONDS
+        idle_polls = idle_polls + 1 if idle else 0
 
 
-def processor_seconds() -> float:
-    """Of this process and its workers, where the system tells of them (Linux)."""
+def cpu_seconds() -> float:
+    """CPU time of this process and, on Linux, of its worker processes."""
     workers = [process.pid for process in multiprocessing.active_children()]
-    return time.process_time() + sum(map(_ticks, workers)) / os.sysconf("SC_CLK_TCK")
+    return time.process_time() + sum(map(_clock_ticks, workers)) / os.sysconf("SC_CLK_TCK")
 
 
-def _ticks(pid: int | None) -> int:
+def _clock_ticks(pid: int | None) -> int:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0
-    return int(fields[11]) + int(fields[12])  # in the program and in the kernel for it
+    return int(fields[11]) + int(fields[12])  # utime and stime
 
 
-def finish_gpu() -> None:
-    """Wait until the current GPU has done all that it was asked for, and every GPU copy."""
+def synchronize_gpu() -> None:
+    """Wait for all queued work of the current GPU, if CUDA is in use."""
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_initialized():
         torch.cuda.synchronize()

@@ -1,8 +1,7 @@
-"""The same views made with other people's libraries, as their users write it.
+"""Peers: the views of a recipe made with other libraries, as their users would write them.
 
-Each peer is a module that turns a recipe into what its library's own users would write for it, with
-all augmentations on, and makes every view for real: normalised and channels first, float32 on a CPU
-and 16 bits wide on a GPU.
+Each peer is a module with the attributes of `Peer`. It applies all augmentations and delivers every
+view normalised and channels first, as float32 on a CPU and in 16 bits on a GPU.
 """
 
 from __future__ import annotations
@@ -17,38 +16,38 @@ from patchmill.loaders.recipe import Crop, Grid, Recipe, Views
 NAMES = ("torchvision", "torchvision-gpu", "kornia", "dali", "ffcv")
 
 Batches = Generator[Any, None, None]
-"""Endless batches of exactly `batch_size` images, reshuffled each time round; `close()` ends it."""
+"""Endless batches of exactly `batch_size` images, reshuffled every epoch; `close()` ends them."""
 
 
 class Peer(Protocol):
-    NOTE: str  # what it does differently from what the recipe says; "" where nothing is known
-    DEVICES: dict[str, str]  # cpu and cuda: why nobody would use it there; "" where people do
+    NOTE: str  # how its views deviate from every recipe; "" if they do not
+    DEVICES: dict[str, str]  # cpu and cuda: why it is not used there; "" where it is
 
     def available(self) -> str | None:
-        """None where the peer can run, else a sentence saying why it cannot."""
+        """None if the peer is installed, else a sentence on how to install it."""
         ...
 
     def open(
         self, paths: list[str], recipe: Recipe, workers: int, batch_size: int, device: str = "cpu"
     ) -> Batches:
-        """Batches of views of the image files on `device`, made with the help of `workers` cores.
+        """Start making batches of views on `device` from image files, with `workers` CPU workers.
 
-        A recipe that the library cannot make is a MillError.
+        Raises MillError if the library cannot make the recipe.
         """
         ...
 
 
 def load(name: str) -> Peer:
     if name not in NAMES:
-        raise MillError(f"there is no peer {name!r}; there are: {', '.join(NAMES)}")
+        raise MillError(f"there is no peer {name!r}; choose from: {', '.join(NAMES)}")
     return cast(Peer, importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))
 
 
 def note(name: str, recipe: Recipe) -> str:
-    """What the peer does differently from what this recipe says."""
+    """Deviations of a peer's views from this recipe; "" if there are none."""
     overlaps = any(_crop(group).min_overlap > 0 for group in recipe.views)
-    again = "does not draw crops again that overlap too little" if overlaps else ""
-    return "; it ".join(filter(None, (load(name).NOTE, again)))
+    overlap_note = "does not draw crops again that overlap too little" if overlaps else ""
+    return "; it ".join(filter(None, (load(name).NOTE, overlap_note)))
 
 
 def _crop(group: Views) -> Crop:

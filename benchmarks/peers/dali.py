@@ -1,9 +1,9 @@
-"""NVIDIA DALI's stock operators, one decode for all views.
+"""NVIDIA DALI's stock operators, with one decode for all views.
 
-Written for speed as DALI allows it: conditionals, so that an operation runs only on the samples
-whose coin says so, and a blur as wide as each sample's three sigma (DALI's default, and what our
-own views have). Ports of self-supervised methods that compute both sides of every coin, or blur
-with one fixed wide window, are slower than this.
+Written for speed: conditionals run an operation only on the samples that need it, and the blur's
+window is three sigma of each sample (DALI's default, and that of our own views). Ports of
+self-supervised methods that compute both branches for every sample, or blur with one fixed wide
+window, are slower than this.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def available() -> str | None:
 def open(
     paths: list[str], recipe: Recipe, workers: int, batch_size: int, device: str = "cpu"
 ) -> Batches:
-    """On a GPU it decodes with nvJPEG and makes the views there; `workers` threads help."""
+    """On a GPU, decode with nvJPEG and make the views there, helped by `workers` threads."""
     for group in recipe.views:
         if not isinstance(group.crop, Crop | Window | Centre) or group.turns:
             raise MillError(f"the dali peer cannot make view group {group.name!r} of {recipe.name}")
@@ -55,28 +55,30 @@ def _batches(
     import torch
     from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
-    place = torch.device(device)
+    torch_device = torch.device(device)
     define = pipeline_def(_views, enable_conditionals=True)
-    device_id = None if place.type == "cpu" else place.index or 0
+    device_id = None if torch_device.type == "cpu" else torch_device.index or 0
     decoder = (
-        {"device": "cpu"} if place.type == "cpu" else _mixed(paths, place, workers, batch_size)
+        {"device": "cpu"}
+        if torch_device.type == "cpu"
+        else _mixed_decoder(paths, torch_device, workers, batch_size)
     )
     pipeline = define(
         paths, recipe, decoder, batch_size=batch_size, num_threads=workers, device_id=device_id
     )
     names = [f"view{number}" for number in range(recipe.total)]
-    for (views,) in DALIGenericIterator(pipeline, names):  # tensors of DALI's memory, not copied
+    for (views,) in DALIGenericIterator(pipeline, names):  # tensors in DALI's memory, not copied
         yield views
 
 
-def _mixed(paths: list[str], device: Any, threads: int, batch_size: int) -> dict[str, Any]:
-    """On a GPU, with the same share for its JPEG unit as our own pipeline."""
+def _mixed_decoder(paths: list[str], device: Any, threads: int, batch_size: int) -> dict[str, Any]:
+    """Decode on a GPU, with the same share of the hardware JPEG unit as our own pipeline."""
     import numpy as np
 
     from patchmill.loaders.pipelines.dali.hardware_share import hardware_share
 
-    some = [np.fromfile(path, np.uint8) for path in paths[:batch_size]]
-    return {"device": "mixed", "hw_decoder_load": hardware_share(device, threads, some)}
+    probe = [np.fromfile(path, np.uint8) for path in paths[:batch_size]]
+    return {"device": "mixed", "hw_decoder_load": hardware_share(device, threads, probe)}
 
 
 def _views(paths: list[str], recipe: Recipe, decoder: dict[str, Any]) -> tuple[Any, ...]:
@@ -93,10 +95,10 @@ def _view(images: Any, group: Views, view: int, dtype: Any) -> Any:
     if group.colour:
         pixels = _colour(pixels, group.colour, view)
     if group.blur:
-        if _coin(chance_of(group.blur.p, view)):
+        if _bernoulli(chance_of(group.blur.p, view)):
             pixels = _blur(pixels, group.blur)
     if chance_of(group.solarise, view) > 0:
-        if _coin(chance_of(group.solarise, view)):
+        if _bernoulli(chance_of(group.solarise, view)):
             pixels = math.min(pixels, types.Constant(255).uint8() - pixels)
     return fn.crop_mirror_normalize(
         pixels,
@@ -123,19 +125,19 @@ def _crop(images: Any, group: Views) -> Any:
     resized = fn.resize(images, resize_shorter=law.short_side, interp_type=interp)
     if isinstance(law, Centre):
         return fn.crop(resized, crop=side)
-    return fn.crop(resized, crop=side, crop_pos_x=_between(0, 1), crop_pos_y=_between(0, 1))
+    return fn.crop(resized, crop=side, crop_pos_x=_uniform(0, 1), crop_pos_y=_uniform(0, 1))
 
 
 def _colour(pixels: Any, colour: Colour, view: int) -> Any:
     if colour.grey_first:
         pixels = _grey(pixels, chance_of(colour.grey, view))
-    if _coin(chance_of(colour.p, view)):
+    if _bernoulli(chance_of(colour.p, view)):
         pixels = fn.color_twist(
             pixels,
             brightness=_factor(colour.brightness),
             contrast=_factor(colour.contrast),
             saturation=_factor(colour.saturation),
-            hue=_between(-360 * colour.hue, 360 * colour.hue),
+            hue=_uniform(-360 * colour.hue, 360 * colour.hue),
         )
     if not colour.grey_first:
         pixels = _grey(pixels, chance_of(colour.grey, view))
@@ -143,23 +145,23 @@ def _colour(pixels: Any, colour: Colour, view: int) -> Any:
 
 
 def _grey(pixels: Any, chance: float) -> Any:
-    if _coin(chance):
+    if _bernoulli(chance):
         pixels = fn.saturation(pixels, saturation=0.0)
     return pixels
 
 
 def _blur(pixels: Any, blur: Blur) -> Any:
     window = {"window_size": blur.kernel} if blur.kernel else {}
-    return fn.gaussian_blur(pixels, sigma=_between(*blur.sigma), **window)
+    return fn.gaussian_blur(pixels, sigma=_uniform(*blur.sigma), **window)
 
 
-def _coin(chance: float) -> Any:
+def _bernoulli(chance: float) -> Any:
     return fn.random.coin_flip(probability=chance, dtype=types.BOOL)
 
 
 def _factor(strength: float) -> Any:
-    return _between(max(0.0, 1 - strength), 1 + strength)
+    return _uniform(max(0.0, 1 - strength), 1 + strength)
 
 
-def _between(low: float, high: float) -> Any:
+def _uniform(low: float, high: float) -> Any:
     return fn.random.uniform(range=[low, high]) if low < high else low

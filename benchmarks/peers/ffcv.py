@@ -1,4 +1,4 @@
-"""FFCV's stock operations: a .beton of JPEGs; each view is a pipeline that decodes once more."""
+"""FFCV's stock operations on a .beton of JPEGs; each view is a pipeline that decodes again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Crop, Recipe, Views, chance_of
 
 with contextlib.suppress(ImportError):
-    from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # before all of FFCV
+    from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # must precede every import of FFCV
 
 try:
     from ffcv import transforms
@@ -36,7 +36,7 @@ NOTE = (
 )
 DEVICES = {"cpu": "", "cuda": "it makes views on a CPU; compare it with --device cpu"}
 
-SHORTEST_EPOCH = 100_000  # images; an epoch's end empties FFCV's queue
+MIN_EPOCH = 100_000  # images: FFCV's queue drains at the end of an epoch
 
 
 def available() -> str | None:
@@ -56,14 +56,16 @@ def _batches(paths: list[str], recipe: Recipe, workers: int, batch_size: int) ->
     with tempfile.TemporaryDirectory() as folder:
         beton = str(Path(folder) / "photos.beton")
         _write(paths, beton)
-        indices = np.tile(np.arange(len(paths)), -(-SHORTEST_EPOCH // len(paths)))
-        loader = loader_of(beton, recipe, workers, batch_size, indices=indices)
+        indices = np.tile(np.arange(len(paths)), -(-MIN_EPOCH // len(paths)))
+        loader = make_loader(beton, recipe, workers, batch_size, indices=indices)
         while True:
-            yield from epoch_of(loader)
+            yield from one_epoch(loader)
 
 
-def loader_of(beton: str, recipe: Recipe, workers: int, batch_size: int, **settings: Any) -> Loader:
-    """FFCV's own, with a pipeline, and so a decoding, for each view."""
+def make_loader(
+    beton: str, recipe: Recipe, workers: int, batch_size: int, **settings: Any
+) -> Loader:
+    """FFCV's loader with a pipeline, and therefore a decode, per view."""
     views = [(group, view) for group in recipe.views for view in range(group.count)]
     return Loader(
         beton,
@@ -76,16 +78,16 @@ def loader_of(beton: str, recipe: Recipe, workers: int, batch_size: int, **setti
     )
 
 
-def epoch_of(loader: Loader) -> Iterator[Any]:
+def one_epoch(loader: Loader) -> Iterator[Any]:
     epoch = iter(loader)
     try:
         yield from epoch
     finally:
-        _end(epoch)
+        _stop_thread(epoch)
 
 
-def _end(epoch: Any) -> None:
-    """Its thread looks for the end only when its queue is full, and must not outlive Python."""
+def _stop_thread(epoch: Any) -> None:
+    """Drain the queue until FFCV's thread notices the end; it must not outlive Python."""
     epoch.iter_ixes = iter(())
     while epoch.is_alive():
         with contextlib.suppress(queue.Empty):
@@ -113,8 +115,8 @@ def _pipeline(group: Views, view: int) -> Any:
     return PipelineSpec("image", decoder, steps)
 
 
-class Pictures:
-    """What FFCV's writer reads: one tuple of fields for each sample."""
+class FieldTuples:
+    """Indexed data set for FFCV's writer: one tuple of fields per sample."""
 
     def __init__(self, paths: list[str]):
         self.paths = paths
@@ -129,4 +131,4 @@ class Pictures:
 def _write(paths: list[str], beton: str) -> None:
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
         writer = DatasetWriter(beton, {"image": RGBImageField("jpg")}, num_workers=1)
-        writer.from_indexed_dataset(Pictures(paths))
+        writer.from_indexed_dataset(FieldTuples(paths))

@@ -1,9 +1,9 @@
-"""kornia's augmentations on a GPU, each for a whole batch, with parameters drawn for each image.
+"""kornia's augmentations on a GPU, a batch at a time, with parameters drawn per image.
 
-kornia takes dense batches only, so that something has to come before it. Resizing all images to one
-shape first would lose what small crops show, and draw other crops; so each image is cropped on the
-GPU by torchvision's RandomResizedCrop, antialiased, which is one resize for each view, and the
-crops are what kornia gets. kornia's own crop, which also goes image by image, has no antialiasing.
+kornia takes dense batches, so that images must be cropped before. Resizing all images to one shape
+first would lose detail in small crops and change the distribution of crops; instead, torchvision's
+antialiased RandomResizedCrop crops image by image on the GPU. kornia's own crop also works image by
+image, but without antialiasing.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from patchmill.benchmarks.peers import Batches, ragged
-from patchmill.benchmarks.peers.torchvision_gpu import Finish, cells, crop
+from patchmill.benchmarks.peers.torchvision_gpu import Normalise, cells, crop
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Blur, Colour, Recipe, Views, chance_of
 
 NOTE = (
-    "gets crops from torchvision, image by image, for it takes dense batches only; it jitters a "
-    "whole batch in one order, and blurs with one width of window"
+    "gets crops from torchvision, image by image, because it takes dense batches only; it jitters "
+    "a whole batch in one order, and blurs with one window size"
 )
 DEVICES = {"cpu": "it is for GPUs", "cuda": ""}
 
@@ -40,19 +40,23 @@ def open(
 ) -> Batches:
     for group in recipe.views:
         if group.turns:
-            raise MillError(f"the kornia peer cannot turn view group {group.name!r}")
-    makers = [Maker(group, view, device) for group in recipe.views for view in range(group.count)]
-    return _batches(ragged.batches(paths, workers, batch_size, device), makers)
+            raise MillError(
+                f"the kornia peer has no quarter turns, which view group {group.name!r} needs"
+            )
+    transforms = [
+        BatchTransform(group, view, device) for group in recipe.views for view in range(group.count)
+    ]
+    return _batches(ragged.batches(paths, workers, batch_size, device), transforms)
 
 
-def _batches(decoded: Iterator[list[Tensor]], makers: list[Maker]) -> Batches:
+def _batches(decoded: Iterator[list[Tensor]], transforms: list[BatchTransform]) -> Batches:
     for images in decoded:
         floats = [image.float().div_(255) for image in images]
-        yield [view for maker in makers for view in maker(floats)]
+        yield [view for transform in transforms for view in transform(floats)]
 
 
-class Maker:
-    """One view of a group, or the cells of one grid, of a batch."""
+class BatchTransform:
+    """Make one view of a group, or the cells of one grid, of a batch."""
 
     def __init__(self, group: Views, view: int, device: str) -> None:
         import kornia.augmentation as K
@@ -60,11 +64,11 @@ class Maker:
         self._crop = nn.Sequential(*crop(group))
         self._flip = K.RandomHorizontalFlip(chance_of(group.flip, view))
         self._colour = nn.Sequential(*_colours(group, view))
-        self._cell, self._finish = group.size, Finish(group, device)
+        self._cell, self._normalise = group.size, Normalise(group, device)
 
     def __call__(self, images: list[Tensor]) -> list[Tensor]:
         dense = self._flip(torch.stack([self._crop(image) for image in images]))
-        return [self._finish(self._colour(cell)) for cell in cells(dense, self._cell)]
+        return [self._normalise(self._colour(cell)) for cell in cells(dense, self._cell)]
 
 
 def _colours(group: Views, view: int) -> list[Any]:

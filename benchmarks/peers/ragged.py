@@ -1,4 +1,4 @@
-"""Image files, decoded on the device in one call for each batch: where libraries without begin."""
+"""Decode image files on the device, one call per batch, for libraries without a reader."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from patchmill.loaders.common.errors import MillError
 
 Decode = Callable[[Sequence[Tensor]], list[Tensor]]
-"""Encoded bytes, uint8 on the CPU, to RGB, uint8 [3, height, width] on the device."""
+"""Decodes encoded bytes, uint8 on the CPU, to RGB, uint8 [3, height, width] on the device."""
 
 
 def torchcodec(device: str) -> Decode:
@@ -24,7 +24,7 @@ def torchcodec(device: str) -> Decode:
 
 
 def torchvision(device: str) -> Decode:
-    """Deprecated there in favour of torchcodec, and what there is without it."""
+    """torchvision's decoder: deprecated in favour of torchcodec, for machines without that."""
     from torchvision.io import ImageReadMode, decode_jpeg
 
     warnings.filterwarnings("ignore", "The image decoding and encoding capabilities")
@@ -38,7 +38,7 @@ DECODERS: dict[str, Callable[[str], Decode]] = {
 
 
 def decoder(device: str, probe: Sequence[Tensor]) -> Decode:
-    """The first that is installed and can decode `probe` on this machine."""
+    """The first decoder that is installed and can decode `probe` on this machine."""
     problems = []
     for name, make in DECODERS.items():
         try:
@@ -54,21 +54,21 @@ def decoder(device: str, probe: Sequence[Tensor]) -> Decode:
 def batches(
     paths: Sequence[str], workers: int, batch_size: int, device: str
 ) -> Generator[list[Tensor], None, None]:
-    """Decoded images, endlessly; the next files are read while these are decoded and used."""
+    """Endless batches of decoded images; the next files are read while a batch is in use."""
     decode = decoder(device, [_read(paths[0])])
-    order = _endless(len(paths))
+    order = _shuffled(len(paths))
     with ThreadPoolExecutor(workers) as pool:
 
-        def begin() -> Iterator[Tensor]:
+        def start_reading() -> Iterator[Tensor]:
             return pool.map(_read, [paths[i] for i in itertools.islice(order, batch_size)])
 
-        coming = begin()
+        next_batch = start_reading()
         while True:
-            encoded, coming = list(coming), begin()
+            encoded, next_batch = list(next_batch), start_reading()
             yield decode(encoded)
 
 
-def _endless(count: int) -> Iterator[int]:
+def _shuffled(count: int) -> Iterator[int]:
     while True:
         yield from torch.randperm(count).tolist()
 

@@ -1,4 +1,4 @@
-"""RBD as one writes it with libraries: scikit-image's superpixels, and the formulas in NumPy."""
+"""RBD saliency written with libraries: scikit-image's superpixels, and the formulas in NumPy."""
 
 from __future__ import annotations
 
@@ -9,62 +9,68 @@ from skimage.segmentation import slic
 
 
 def rbd(image: np.ndarray) -> np.ndarray:
-    """uint8 [h, w] of a uint8 [h, w, 3]; the same constants and steps as ours, but no frame is
-    looked for."""
+    """Saliency map, uint8 [h, w], of an image, uint8 [h, w, 3].
+
+    Same constants and steps as ours, without the detection of a frame.
+    """
     height, width = image.shape[:2]
     segments = round(height * width / 600)
     labels = slic(image, segments, compactness=20, max_num_iter=10, start_label=0)
     labels = np.unique(labels, return_inverse=True)[1].reshape(height, width)
-    colour, place, near = _graph(image, labels)
-    near = near | np.eye(len(near), dtype=bool)
+    colour, position, adjacent = _graph(image, labels)
+    adjacent = adjacent | np.eye(len(adjacent), dtype=bool)
     inner = labels[8:-8, 8:-8]
     counts = np.bincount(labels.ravel())
     boundary = counts > np.bincount(inner.ravel(), minlength=len(counts))
     linked = np.outer(boundary, boundary)
-    hops = near.astype(np.float32) @ near.astype(np.float32) > 0
-    clip, geodesic, neighbour = _scales(colour, near, hops)
+    two_hops = adjacent.astype(np.float32) @ adjacent.astype(np.float32) > 0
+    clip, geodesic, neighbour = _scales(colour, adjacent, two_hops)
 
-    paths = np.where(near | linked, np.maximum(colour - clip, 0), np.inf)
+    paths = np.where(adjacent | linked, np.maximum(colour - clip, 0), np.inf)
     np.fill_diagonal(paths, 0)
     for k in range(len(paths)):
         np.minimum(paths, paths[:, k, None] + paths[k], out=paths)
-    span = _gaussian(paths, geodesic)
-    connectivity = span[:, boundary].sum(1) / np.sqrt(span.sum(1))
+    area = _gaussian(paths, geodesic)  # spanning areas
+    connectivity = area[:, boundary].sum(1) / np.sqrt(area.sum(1))
     background = 1 - np.exp(-(connectivity**2) / 2)
-    contrast = _normalised((colour * _gaussian(place, 0.4)) @ background)
+    contrast = _normalised((colour * _gaussian(position, 0.4)) @ background)
     contrast[contrast < threshold_otsu(contrast)] = 0
 
-    ties = np.where(hops | linked, _gaussian(colour, neighbour), 0) + 0.1 * near
-    pull = 5 * np.where(connectivity > 3, 1000, background) + contrast
-    found = np.linalg.solve(np.diag(ties.sum(1) + pull) - ties, contrast)
-    return np.rint(255 * _normalised(found)).astype(np.uint8)[labels]
+    smoothness = np.where(two_hops | linked, _gaussian(colour, neighbour), 0) + 0.1 * adjacent
+    weight = 5 * np.where(connectivity > 3, 1000, background) + contrast
+    laplacian = np.diag(smoothness.sum(1) + weight) - smoothness
+    saliency = np.linalg.solve(laplacian, contrast)
+    return np.rint(255 * _normalised(saliency)).astype(np.uint8)[labels]
 
 
 def _graph(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distances of colour and place, and which superpixels touch."""
+    """Distances in colour and in position between superpixels, and their adjacency."""
     flat, area = labels.ravel(), np.bincount(labels.ravel())
     rgb = np.stack([np.bincount(flat, image[..., c].ravel()) / area for c in range(3)], -1)
     ys, xs = np.mgrid[: labels.shape[0], : labels.shape[1]]
-    places = [
+    positions = [
         np.bincount(flat, v.ravel()) / area / n for v, n in zip((ys, xs), labels.shape, strict=True)
     ]
-    near = np.zeros((len(area), len(area)), bool)
+    adjacent = np.zeros((len(area), len(area)), bool)
     for a, b in ((labels[:-1], labels[1:]), (labels[:, :-1], labels[:, 1:])):
-        near[a, b] = near[b, a] = True
-    return _distances(rgb2lab(rgb / 255)), _distances(np.stack(places, -1)), near
+        adjacent[a, b] = adjacent[b, a] = True
+    return _distances(rgb2lab(rgb / 255)), _distances(np.stack(positions, -1)), adjacent
 
 
 def _distances(points: np.ndarray) -> np.ndarray:
     return np.linalg.norm(points[:, None] - points[None], axis=-1)
 
 
-def _scales(colour: np.ndarray, near: np.ndarray, hops: np.ndarray) -> tuple[float, float, float]:
-    apart = ~np.eye(len(near), dtype=bool)
-    least = np.where(near & apart, colour, np.inf).min(1).mean()
-    clip = np.where(hops & apart, colour, np.inf).min(1).mean()
-    edges = np.sort(colour[near & apart])
+def _scales(
+    colour: np.ndarray, adjacent: np.ndarray, two_hops: np.ndarray
+) -> tuple[float, float, float]:
+    """Clipping distance, and sigmas of geodesic and neighbour distances."""
+    others = ~np.eye(len(adjacent), dtype=bool)
+    nearest = np.where(adjacent & others, colour, np.inf).min(1).mean()
+    clip = np.where(two_hops & others, colour, np.inf).min(1).mean()
+    edges = np.sort(colour[adjacent & others])
     top = edges[-max(1, round(len(edges) / 100)) :].mean()
-    return clip, max(5, min(10, 3 * least, top / 10)), min(3 * least, 0.2 * top, 20)
+    return clip, max(5, min(10, 3 * nearest, top / 10)), min(3 * nearest, 0.2 * top, 20)
 
 
 def _gaussian(distance: np.ndarray, sigma: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""torchvision on PIL images in DataLoader workers, step for step as in DINO's main_dino.py."""
+"""torchvision on PIL images in DataLoader workers, as in DINO's main_dino.py."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def available() -> str | None:
 def open(
     paths: list[str], recipe: Recipe, workers: int, batch_size: int, device: str = "cpu"
 ) -> Batches:
-    """For a GPU, views are made by the same workers; pinned and copied while others are made."""
+    """For a GPU, the same workers make the views, which are pinned and uploaded meanwhile."""
     on_cpu = device == "cpu"
     loader = DataLoader(
-        Images(paths, recipe),
+        ViewDataset(paths, recipe),
         batch_size=batch_size,
-        sampler=Endless(len(paths)),
+        sampler=EndlessSampler(len(paths)),
         num_workers=workers,
         pin_memory=not on_cpu,
     )
@@ -57,20 +57,22 @@ def _upload(batch: list[Tensor], device: str) -> list[Tensor]:
     return [views.to(device, non_blocking=True).bfloat16() for views in batch]
 
 
-class Images(Dataset[list[Tensor]]):
-    """All views of the images, as one list each; the default collate makes a list of batches."""
+class ViewDataset(Dataset[list[Tensor]]):
+    """The list of all views of each image; the default collate makes a list of batches."""
 
     def __init__(self, paths: list[str], recipe: Recipe):
         self.paths = paths
-        self.views = [Cut(group, view) for group in recipe.views for view in range(group.count)]
+        self.transforms = [
+            ViewTransform(group, view) for group in recipe.views for view in range(group.count)
+        ]
 
     def __getitem__(self, index: int) -> list[Tensor]:
         image = Image.open(self.paths[index]).convert("RGB")
-        return [view for cut in self.views for view in cut(image)]
+        return [view for transform in self.transforms for view in transform(image)]
 
 
-class Endless(Sampler[int]):
-    """One permutation after the other, so that no epoch's end empties the pipeline."""
+class EndlessSampler(Sampler[int]):
+    """One permutation after the other: no end of an epoch, which would drain the workers."""
 
     def __init__(self, count: int):
         self.count = count
@@ -80,15 +82,15 @@ class Endless(Sampler[int]):
             yield from torch.randperm(self.count).tolist()
 
 
-class Cut:
-    """One view of a group, or the cells of one grid."""
+class ViewTransform:
+    """Make one view of a group, or the cells of one grid."""
 
     def __init__(self, group: Views, view: int):
         self.cell = group.size
         flip = transforms.RandomHorizontalFlip(chance_of(group.flip, view))
         turns = [QuarterTurns()] if group.turns else []
-        self.place = transforms.Compose([*geometry(group, transforms), flip, *turns])
-        self.finish = transforms.Compose(
+        self.geometry = transforms.Compose([*geometry(group, transforms), flip, *turns])
+        self.colour = transforms.Compose(
             [
                 *_colours(group, view),
                 transforms.ToTensor(),
@@ -97,19 +99,21 @@ class Cut:
         )
 
     def __call__(self, image: Image.Image) -> list[Tensor]:
-        view = self.place(image)
+        view = self.geometry(image)
         cells = [
             view.crop((x, y, x + self.cell, y + self.cell))
             for y in range(0, view.height, self.cell)
             for x in range(0, view.width, self.cell)
         ]
-        return [self.finish(cell) for cell in (cells if len(cells) > 1 else [view])]
+        return [self.colour(cell) for cell in (cells if len(cells) > 1 else [view])]
 
 
 def geometry(group: Views, transforms: Any) -> list[Any]:
-    """The crop, without its flip, as steps of torchvision's first or second transforms."""
+    """Steps of the crop, without the flip, for torchvision's v1 or v2 `transforms`."""
     if isinstance(group.crop, Spread):
-        raise MillError(f"torchvision has no windows at even steps, which {group.name} is made of")
+        raise MillError(
+            f"torchvision has no evenly spaced windows, which view group {group.name!r} needs"
+        )
     grid = group.crop if isinstance(group.crop, Grid) else Grid(1, 1, group.crop)
     law = grid.of
     shape = (group.size * grid.rows, group.size * grid.columns)
@@ -124,11 +128,11 @@ def geometry(group: Views, transforms: Any) -> list[Any]:
 
 
 def jitter(colour: Colour, view: int, transforms: Any) -> list[Any]:
-    """The jitter and the grey, in their order."""
+    """Steps of the colour jitter and greyscale, in the recipe's order."""
     strengths = colour.brightness, colour.contrast, colour.saturation, colour.hue
-    shaken = transforms.ColorJitter(*strengths)
+    colour_jitter = transforms.ColorJitter(*strengths)
     steps = [
-        transforms.RandomApply([shaken], chance_of(colour.p, view)),
+        transforms.RandomApply([colour_jitter], chance_of(colour.p, view)),
         transforms.RandomGrayscale(chance_of(colour.grey, view)),
     ]
     return steps[::-1] if colour.grey_first else steps
@@ -144,7 +148,7 @@ def _colours(group: Views, view: int) -> list[Transform]:
 
 
 def _blur(blur: Blur) -> Transform:
-    """PIL's blur as in DINO, or torchvision's with its kernel as in DINOv2."""
+    """PIL's blur, as in DINO; or torchvision's, if the recipe sets a kernel, as in DINOv2."""
     return transforms.GaussianBlur(blur.kernel, blur.sigma) if blur.kernel else PilBlur(blur.sigma)
 
 

@@ -1,7 +1,7 @@
-"""torchvision's v2 transforms on a GPU: a batch is decoded at once, its images treated one by one.
+"""torchvision's v2 transforms on a GPU, image by image, after decoding the batch in one call.
 
-One by one, because a transform draws once for all that it is called with. The pixels of an image
-become floats once, which is faster than bytes for every transform but the crop's reading.
+A transform draws one set of parameters per call, so that a call per image is needed. Images are
+converted to float once: all transforms but the crop are faster on floats than on bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from patchmill.benchmarks.peers.torchvision import geometry, jitter
 from patchmill.loaders.recipe import Blur, Recipe, Views, chance_of
 
 NOTE = ""
-DEVICES = {"cpu": "it is for GPUs; on a CPU take torchvision", "cuda": ""}
+DEVICES = {"cpu": "it is for GPUs; use torchvision on a CPU", "cuda": ""}
 
 
 def available() -> str | None:
@@ -29,41 +29,45 @@ def available() -> str | None:
 def open(
     paths: list[str], recipe: Recipe, workers: int, batch_size: int, device: str = "cpu"
 ) -> Batches:
-    finishes = [Finish(group, device) for group in recipe.views]
-    cuts = [[Cut(group, view) for view in range(group.count)] for group in recipe.views]
+    normalise = [Normalise(group, device) for group in recipe.views]
+    transforms = [
+        [ImageTransform(group, view) for view in range(group.count)] for group in recipe.views
+    ]
     decoded = ragged.batches(paths, workers, batch_size, device)
-    return _batches(decoded, cuts, finishes)
+    return _batches(decoded, transforms, normalise)
 
 
 def _batches(
-    decoded: Iterator[list[Tensor]], cuts: Sequence[Sequence[Cut]], finishes: Sequence[Finish]
+    decoded: Iterator[list[Tensor]],
+    transforms: Sequence[Sequence[ImageTransform]],
+    normalise: Sequence[Normalise],
 ) -> Batches:
     for images in decoded:
         floats = [image.float().div_(255) for image in images]
         yield [
-            finish(torch.stack(same))
-            for group, finish in zip(cuts, finishes, strict=True)
-            for cut in group
-            for same in zip(*map(cut, floats), strict=True)
+            group_normalise(torch.stack(view))
+            for group, group_normalise in zip(transforms, normalise, strict=True)
+            for transform in group
+            for view in zip(*map(transform, floats), strict=True)
         ]
 
 
-class Cut:
-    """One view of a group, or the cells of one grid, of one image."""
+class ImageTransform:
+    """Make one view of a group, or the cells of one grid, of one image."""
 
     def __init__(self, group: Views, view: int) -> None:
         flip = v2.RandomHorizontalFlip(chance_of(group.flip, view))
         turns = [QuarterTurns()] if group.turns else []
-        self._place = v2.Compose([*crop(group), flip, *turns])
+        self._geometry = v2.Compose([*crop(group), flip, *turns])
         self._colour = v2.Compose([nn.Identity(), *_colours(group, view)])
         self._cell = group.size
 
     def __call__(self, image: Tensor) -> list[Tensor]:
-        return [self._colour(cell) for cell in cells(self._place(image), self._cell)]
+        return [self._colour(cell) for cell in cells(self._geometry(image), self._cell)]
 
 
-class Finish:
-    """What needs no draw, for a whole batch of views: normalised, and as wide as on this device."""
+class Normalise:
+    """Normalise a batch of views, and convert them to the output type of the device."""
 
     def __init__(self, group: Views, device: str) -> None:
         self._mean = torch.tensor(group.mean, device=device).view(3, 1, 1)
@@ -75,7 +79,7 @@ class Finish:
 
 
 def cells(view: Tensor, side: int) -> list[Tensor]:
-    """Row by row; a view that is no grid is its only cell."""
+    """The cells of a view row by row; a view that is no grid is its only cell."""
     height, width = view.shape[-2:]
     return [
         view[..., y : y + side, x : x + side]
@@ -85,7 +89,7 @@ def cells(view: Tensor, side: int) -> list[Tensor]:
 
 
 def crop(group: Views) -> list[nn.Module]:
-    """Of one float image, without its flip."""
+    """Steps of the crop of a float image, without the flip."""
     first, *others = geometry(group, v2)
     return [first, *([Clamp()] if group.interpolation == "bicubic" else []), *others]
 
@@ -100,11 +104,11 @@ def _colours(group: Views, view: int) -> list[nn.Module]:
 
 
 def _blur(blur: Blur) -> nn.Module:
-    return v2.GaussianBlur(blur.kernel, blur.sigma) if blur.kernel else WideBlur(blur.sigma)
+    return v2.GaussianBlur(blur.kernel, blur.sigma) if blur.kernel else ThreeSigmaBlur(blur.sigma)
 
 
-class WideBlur(nn.Module):
-    """As wide as three times the sigma that it draws."""
+class ThreeSigmaBlur(nn.Module):
+    """Gaussian blur whose window reaches three times the drawn sigma."""
 
     def __init__(self, sigma: tuple[float, float]) -> None:
         super().__init__()
@@ -116,7 +120,7 @@ class WideBlur(nn.Module):
 
 
 class Clamp(nn.Module):
-    """Bicubic filters overshoot."""
+    """Clamp to 0..1: bicubic filters overshoot."""
 
     def forward(self, image: Tensor) -> Tensor:
         return image.clamp_(0, 1)

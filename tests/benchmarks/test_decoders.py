@@ -1,4 +1,4 @@
-"""The decoder benchmark runs, compares pixels with PIL's, and reports what the others report."""
+"""The decoder benchmark measures every installed library and compares its pixels with PIL's."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import pytest
 from patchmill.benchmarks import decoders
 
 
-def test_it_reports_every_installed_library(
+def test_every_installed_library_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path))

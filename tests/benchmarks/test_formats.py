@@ -1,4 +1,4 @@
-"""The same images in every format: what is compared, and that it is told."""
+"""The benchmark of formats: contenders, ratios and notes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from patchmill.loaders.common.errors import MillError
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def temporary_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-def ask(monkeypatch: pytest.MonkeyPatch, *asked: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["formats.py", *asked])
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["formats.py", *arguments])
     formats.main()
 
 
@@ -29,25 +29,25 @@ def test_all_formats_in_one_run(
 ) -> None:
     out = tmp_path / "out.json"
     small = "dino(local_crops=1, global_size=32, local_size=16)"
-    ask(
+    run(
         monkeypatch, "--data", "scenes(count=6, size=64)", "--copies", "2", "--recipe", small,
         "--batch-size", "4", "--rounds", "1", "--workers", "1", "--json", str(out),
     )  # fmt: skip
-    found = json.loads(out.read_text())
+    content = json.loads(out.read_text())
     ours = {"folder", "shards", "beton", "folder, cold", "shards, cold", "beton, cold"}
-    assert ours <= set(found["images_per_s"])
-    assert all(row["median"] > 0 for row in found["images_per_s"].values())
+    assert ours <= set(content["images_per_s"])
+    assert all(row["median"] > 0 for row in content["images_per_s"].values())
     for pair in ("shards / folder", "beton / folder"):
         above, below = pair.split(" / ")
-        rates = found["images_per_s"]
+        rates = content["images_per_s"]
         ratio = rates[above]["median"] / rates[below]["median"]
-        assert found["ratios"][pair]["median"] == pytest.approx(ratio, rel=0.01)
-    left_out = any("FFCV is left out" in note for note in found["notes"])
-    assert left_out != (formats.VIEWS_BY_FFCV in found["images_per_s"])
+        assert content["ratios"][pair]["median"] == pytest.approx(ratio, rel=0.01)
+    left_out = any("FFCV is left out" in note for note in content["notes"])
+    assert left_out != (formats.VIEWS_BY_FFCV in content["images_per_s"])
     assert "shards, cold / folder, cold" in capsys.readouterr().out
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("patchmill-")]
 
 
-def test_mistakes_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MillError, match="--copies must be above 0"):
-        ask(monkeypatch, "--copies", "0")
+        run(monkeypatch, "--copies", "0")

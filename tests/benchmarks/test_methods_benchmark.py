@@ -1,4 +1,4 @@
-"""The benchmark of methods trains them, and reports what their runs say."""
+"""The benchmark of methods reports the results of its runs."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     benchmark.main()
 
 
-def test_it_reports_what_the_runs_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, found = tmp_path / "runs", tmp_path / "out.json"
-    words = ["--methods", "tcr", "--out", str(out), "--json", str(found)]
+def test_rows_hold_the_results_of_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, json_file = tmp_path / "runs", tmp_path / "out.json"
+    words = ["--methods", "tcr", "--out", str(out), "--json", str(json_file)]
     run(monkeypatch, *words, *SMALL)
-    rows = {row["name"]: row for row in json.loads(found.read_text())["rows"]}
+    rows = {row["name"]: row for row in json.loads(json_file.read_text())["rows"]}
     assert list(rows) == ["tcr"]
     for name, row in rows.items():
         folder = out / f"{name}-0"
         losses = records.read(folder)["loss"]
-        looked = [it["knn"] for it in records.evaluations(folder)]
+        accuracies = [entry["knn"] for entry in records.evaluations(folder)]
         assert row["loss_first"] == pytest.approx(losses[0], abs=1e-4)
         assert row["loss_last"] == pytest.approx(losses[-1], abs=1e-4)
-        assert (row["knn_untrained"], row["knn_trained"]) == (looked[0], looked[-1])
+        assert (row["knn_untrained"], row["knn_trained"]) == (accuracies[0], accuracies[-1])
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--methods", "mocco"], "there is no method mocco: choose among bagssl"),
+        (["--methods", "mocco"], "there is no method mocco: choose from bagssl"),
         (["--seeds", "0"], "--seeds must be at least 1"),
-        (["--methods", "tcr", "train.epoch=2"], "tcr does not run: .*train.epochs"),
+        (["--methods", "tcr", "train.epoch=2"], "tcr failed: .*train.epochs"),
     ],
 )
-def test_mistakes_are_sentences(
+def test_errors_are_one_sentence(
     words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(MillError, match=message):

@@ -1,4 +1,4 @@
-"""Every peer that is installed makes the views it is asked for; others are skipped, saying why."""
+"""Every installed peer makes the views of a recipe; the others are skipped with a reason."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ ALL_BUT_FFCV = [name for name in peers.NAMES if name != "ffcv"]
 
 @pytest.fixture(params=[*ALL_BUT_FFCV, pytest.param("ffcv", marks=pytest.mark.slow)])
 def peer(request) -> peers.Peer:
-    found = peers.load(request.param)
-    if reason := found.available():
+    module = peers.load(request.param)
+    if reason := module.available():
         pytest.skip(reason)
-    return found
+    return module
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_views_are_float32_normalised_and_endless(peer, photos):
 
 
 def test_views_are_those_of_the_reference(peer, photos):
-    """With nothing left to chance; FFCV does less, so it is held to the plain resize."""
+    """Without random choices; FFCV lacks operations, so that only its resize is compared."""
     plain = peer.NOTE.startswith("does less")
     group = Views("view", count=1, size=40, crop=Crop((1.0, 1.0), (1.0, 1.0)), flip=1.0)
     if not plain:
@@ -113,7 +113,7 @@ def _reference(photos: list[str], group: Views) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ALL_BUT_FFCV)
-def test_their_work_is_ours(photos, name):
+def test_view_statistics_match_ours(photos, name):
     """Each view's mean and standard deviation over many draws, at the strengths of DINO."""
     peer = peers.load(name)
     if reason := peer.available():
@@ -135,7 +135,7 @@ def _statistics(views: list[Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("crop", [Window(48), Shift(4), Centre(48), Grid(2, 2), Grid(1, 3)])
 @pytest.mark.parametrize("name", ["torchvision", "torchvision-gpu", "kornia"])
-def test_every_law_is_followed(photos, name, crop):
+def test_every_crop_has_its_shape(photos, name, crop):
     peer = peers.load(name)
     if reason := peer.available():
         pytest.skip(reason)
@@ -146,12 +146,12 @@ def test_every_law_is_followed(photos, name, crop):
 
 
 def test_a_grid_is_cut_row_by_row(photos):
-    """Cells of the same place, one after the other, put together again: the view that was cut."""
-    whole = Views("view", count=1, size=40, crop=Crop((1.0, 1.0), (1.0, 1.0)), flip=0.0)
-    cut = replace(whole, size=20, crop=Grid(2, 2, Crop((1.0, 1.0), (1.0, 1.0))))
+    """The cells of a grid, put together, are the uncut view."""
+    uncut = Views("view", count=1, size=40, crop=Crop((1.0, 1.0), (1.0, 1.0)), flip=0.0)
+    cut = replace(uncut, size=20, crop=Grid(2, 2, Crop((1.0, 1.0), (1.0, 1.0))))
     for name in ("torchvision", "torchvision-gpu"):
         peer = peers.load(name)
-        with closing(peer.open(photos[:1], Recipe((whole,)), 1, 1)) as batches:
+        with closing(peer.open(photos[:1], Recipe((uncut,)), 1, 1)) as batches:
             view = next(batches)[0][0]
         with closing(peer.open(photos[:1], Recipe((cut,)), 1, 1)) as batches:
             a, b, c, d = (cell[0] for cell in next(batches))
@@ -161,7 +161,7 @@ def test_a_grid_is_cut_row_by_row(photos):
 
 @pytest.mark.parametrize("name", ["torchvision", "torchvision-gpu"])
 def test_torchvision_turns(photos, name):
-    """A quarter of all views lies each way."""
+    """All four quarter turns occur."""
     group = Views("view", count=1, size=20, crop=Centre(20), flip=0.0, turns=True)
     torch.manual_seed(0)
     random.seed(0)
@@ -180,13 +180,13 @@ def test_a_recipe_that_a_library_cannot_make_is_refused(photos, name):
         peer.open(photos, turned, 1, 2)
 
 
-def test_every_peer_says_where_it_is_used():
+def test_every_peer_names_its_devices():
     for name in peers.NAMES:
         assert set(peers.load(name).DEVICES) == {"cpu", "cuda"}
         assert not all(peers.load(name).DEVICES.values())
 
 
-def test_what_a_recipe_asks_for_in_vain_is_said():
+def test_deviations_from_a_recipe_are_noted():
     assert peers.note("torchvision", DINO) == ""
     overlapping = Recipe((Views("a", 2, 16), Views("b", 1, 16, Crop((0.3, 1.0), min_overlap=0.1))))
     assert peers.note("torchvision", overlapping).startswith("does not draw crops again")
@@ -195,7 +195,7 @@ def test_what_a_recipe_asks_for_in_vain_is_said():
     )
 
 
-def test_an_unknown_peer_is_an_error_that_lists_the_known():
+def test_the_error_for_an_unknown_peer_lists_all_peers():
     with pytest.raises(MillError, match="torchvision, torchvision-gpu, kornia, dali, ffcv"):
         peers.load("spdl")
 
@@ -212,7 +212,7 @@ def test_decoders_give_the_pixels(photos, name):
         assert torch.equal(image.permute(1, 2, 0), wanted)
 
 
-def test_the_next_best_decoder_is_taken(monkeypatch):
+def test_the_first_working_decoder_is_used(monkeypatch):
     def broken(device):
         raise ImportError("no FFmpeg\nmore lines")
 

@@ -1,4 +1,4 @@
-"""The saliency benchmark measures every method, and its peer finds what ours finds."""
+"""The saliency benchmark measures every method; the maps of its peer resemble ours."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from patchmill.benchmarks import saliency as benchmark
 from patchmill.loaders import saliency
 
 
-def test_it_reports_speed_and_quality(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speed_and_quality_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path))
     command = ["saliency.py", "--data", "scenes(count=2, size=64)", "--rounds", "1"]
     out = str(tmp_path / "out.json")
@@ -25,7 +25,7 @@ def test_it_reports_speed_and_quality(tmp_path: Path, monkeypatch: pytest.Monkey
         assert row["images_per_s"] > 0 and 0 <= row["mae"] <= 1 and 0 <= row["f_measure"] <= 1
 
 
-def test_the_peer_finds_what_ours_finds() -> None:
+def test_the_map_of_the_peer_resembles_ours() -> None:
     pytest.importorskip("skimage")
     from patchmill.benchmarks.peers.saliency import rbd
 

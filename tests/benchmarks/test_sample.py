@@ -1,4 +1,4 @@
-"""Benchmarks run on whole images only, and never come to an end of them."""
+"""`Sample`: decodable images only, repeated endlessly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from patchmill.loaders.sources.folder import Folder
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Six files: four JPEGs, a PNG, and one that is none."""
+    """Six files: four JPEGs, a PNG and a broken JPEG."""
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -26,9 +26,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_what_cannot_be_decoded_is_left_out(photos):
+def test_undecodable_images_are_skipped(photos):
     images = Sample(Folder(photos), 100)
-    assert images.ids == [0, 1, 2, 3, 4] and images.bad == 1
+    assert images.ids == [0, 1, 2, 3, 4] and images.skipped == 1
     about = describe(images.encoded)
     assert about["count"] == 5 and about["jpegs"] == 4
     assert about["width"] == 22 and about["height"] == 10 and about["kilopixels"] == 0.2
@@ -38,14 +38,14 @@ def test_plain_jpegs_only(photos):
     Image.new("CMYK", (24, 10)).save(photos / "6.jpg")
     Image.new("L", (24, 10)).save(photos / "7.jpg")
     images = Sample(Folder(photos), 100, plain=True)
-    assert images.ids == [0, 1, 2, 3, 7] and images.bad == 3
+    assert images.ids == [0, 1, 2, 3, 7] and images.skipped == 3
     for path in photos.glob("[012357].jpg"):
         path.unlink()
     with pytest.raises(MillError, match=r"none of 2 images of .* is a plain JPEG"):
         Sample(Folder(photos), 100, plain=True)
 
 
-def test_it_never_ends(photos):
+def test_a_sample_repeats_endlessly(photos):
     images = Sample(Folder(photos), 100)
     assert len(images) > 10**7 and len(images) % 5 == 0
     assert [images.read(i) for i in range(5, 15)] == images.encoded * 2
@@ -57,7 +57,7 @@ def test_a_small_sample_comes_from_all_over(photos):
     assert images.ids == [0, 2, 4]
 
 
-def test_files_hold_the_same_bytes(photos, tmp_path):
+def test_written_files_hold_the_same_bytes(photos, tmp_path):
     images = Sample(Folder(photos), 100)
     paths = images.write_files(tmp_path)
     assert [Path(path).read_bytes() for path in paths] == images.encoded
@@ -66,7 +66,7 @@ def test_files_hold_the_same_bytes(photos, tmp_path):
         images.write_files(photos)
 
 
-def test_no_image_at_all_is_an_error(photos):
+def test_a_sample_without_images_is_an_error(photos):
     for path in photos.glob("[0-4].*"):
         path.unlink()
     with pytest.raises(MillError, match="none of 1 images"):

@@ -1,4 +1,4 @@
-"""Scaling: formulas against cases by hand, where numbers come from, and the command."""
+"""The scaling benchmark: formulas against hand-computed cases, origins of inputs, the command."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_prediction_by_hand():
     # An exchange of 3 seconds, of which 1 is hidden: a step of 2 seconds, and as much waiting.
     assert four.images_per_s == 160 / 4 and four.waiting == 0.5 and four.of_linear == 0.5
     assert one.fed == 1000 / 4 and four.fed == 4000 / 16
-    assert four.most == {LOADER: 4000, STORE: 4000, COMPUTE: 80, NETWORK: 40}
+    assert four.ceilings == {LOADER: 4000, STORE: 4000, COMPUTE: 80, NETWORK: 40}
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,19 @@ def test_a_prediction_by_hand():
         (COMPUTE, {"network": 75e6, "latency": 0}, 80),
     ],
 )
-def test_what_is_scarce_is_the_limit(limit, change, images_per_s):
-    found = model.predict(replace(CLUSTER, **change), 4)
-    assert found.limit == limit and found.images_per_s == pytest.approx(images_per_s, rel=1e-4)
+def test_the_scarce_resource_is_the_limit(limit, change, images_per_s):
+    prediction = model.predict(replace(CLUSTER, **change), 4)
+    assert prediction.limit == limit and prediction.images_per_s == pytest.approx(
+        images_per_s, rel=1e-4
+    )
 
 
-def test_limits_follow_one_another():
-    """Every node computes 20 images a second, as long as the store has more."""
+def test_the_limit_changes_with_the_nodes():
+    """Every node computes 20 images per second, until the store delivers fewer."""
     cluster = replace(CLUSTER, network=75e6, latency=0, store=2000)
     predicted = [model.predict(cluster, nodes) for nodes in (1, 2, 4, 8, 16, 32)]
-    turns = model.turns(predicted)
-    assert [(it.nodes, it.limit) for it in turns] == [(1, COMPUTE), (16, STORE)]
+    changes = model.limit_changes(predicted)
+    assert [(it.nodes, it.limit) for it in changes] == [(1, COMPUTE), (16, STORE)]
     assert [it.images_per_s for it in predicted] == pytest.approx([20, 40, 80, 160, 200, 200])
 
 
@@ -77,19 +79,19 @@ clusters = st.builds(
 
 @given(clusters, st.integers(2, 1000), st.integers(1, 100))
 def test_more_nodes_are_not_slower(cluster, nodes, more):
-    """Of those that talk to others at all, and as long as a step takes longer than a message."""
+    """From two nodes on, and while a step takes longer than a message."""
     rate = model.rate(cluster, nodes)
     assert model.rate(cluster, nodes + more) >= rate * (1 - 1e-9)
 
 
 @given(clusters, st.integers(1, 1000))
-def test_the_limit_is_what_helps(cluster, nodes):
-    found = model.predict(cluster, nodes)
-    assert found.images_per_s == min(found.most.values())
+def test_doubling_the_limit_helps_most(cluster, nodes):
+    prediction = model.predict(cluster, nodes)
+    assert prediction.images_per_s == min(prediction.ceilings.values())
     gains = {it: model.rate(model._doubled(cluster, it), nodes) for it in LIMITS}
-    assert min(gains.values()) >= found.images_per_s * (1 - 1e-9)
-    assert gains[found.limit] == max(gains.values())
-    assert max(gains.values()) <= 2 * found.images_per_s * (1 + 1e-9)
+    assert min(gains.values()) >= prediction.images_per_s * (1 - 1e-9)
+    assert gains[prediction.limit] == max(gains.values())
+    assert max(gains.values()) <= 2 * prediction.images_per_s * (1 + 1e-9)
 
 
 # -------------------------------------------------------------------------------------- the command
@@ -103,7 +105,7 @@ MEASURED = {
 
 
 @pytest.fixture(autouse=True)
-def nobodys_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def default_cluster_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
@@ -114,14 +116,14 @@ def earlier(tmp_path: Path) -> str:
     return str(path)
 
 
-def refused(*words: str) -> str:
+def error_of(*words: str) -> str:
     with pytest.raises(MillError) as caught:
         scaling.main(words)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_every_number_says_where_it_comes_from(earlier, tmp_path, capsys):
+def test_every_input_has_an_origin(earlier, tmp_path, capsys):
     loads, trains = tmp_path / "loads.json", tmp_path / "trains.json"
     rows = [{"name": "loader", "images_per_s": 60.0, "workers": 3}]
     loads.write_text(json.dumps({"rows": rows, "device": "cpu", "images": {"kilobytes": 110.5}}))
@@ -138,10 +140,10 @@ def test_every_number_says_where_it_comes_from(earlier, tmp_path, capsys):
     more = ["--throughput", str(loads), "--training", str(trains), "--cores", "5", "--network", "3"]
     scaling.main([*words, *more])
     content = json.loads(out.read_text())
-    told = {name: (it["value"], it["origin"]) for name, it in content["inputs"].items()}
-    assert told["loader-rate"] == (100, "loads.json") and told["image"] == (110.5, "loads.json")
-    assert told["step-rate"] == (32, "trains.json") and told["batch"] == (64, "trains.json")
-    assert told["network"] == (3, "--network")
+    pairs = {name: (it["value"], it["origin"]) for name, it in content["inputs"].items()}
+    assert pairs["loader-rate"] == (100, "loads.json") and pairs["image"] == (110.5, "loads.json")
+    assert pairs["step-rate"] == (32, "trains.json") and pairs["batch"] == (64, "trains.json")
+    assert pairs["network"] == (3, "--network")
     one, eight = content["predicted"]
     assert one["most"][COMPUTE] == 8 * 32 and eight["most"][LOADER] == 8 * 8 * 100
     printed = capsys.readouterr().out
@@ -155,28 +157,28 @@ def test_the_chart_is_drawn(earlier, tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_is_refused(earlier, tmp_path):
-    assert "--processes must begin with 1" in refused("--processes", "2,4")
-    assert "cannot read --nodes '1,x'" in refused("--nodes", "1,x")
-    assert "--network must be above 0, not -1" in refused("--network", "-1")
-    assert "--overlap is a share" in refused("--overlap", "2")
-    assert "cannot read" in refused("--measured", str(tmp_path / "nowhere.json"))
+def test_wrong_options_are_one_sentence(earlier, tmp_path):
+    assert "--processes must begin with 1" in error_of("--processes", "2,4")
+    assert "cannot read --nodes '1,x'" in error_of("--nodes", "1,x")
+    assert "--network must be above 0, not -1" in error_of("--network", "-1")
+    assert "--overlap is a share" in error_of("--overlap", "2")
+    assert "cannot read" in error_of("--measured", str(tmp_path / "nowhere.json"))
     empty = tmp_path / "empty.json"
     empty.write_text("{}")
-    assert "holds nothing that was measured" in refused("--measured", str(empty))
+    assert "holds no measurements" in error_of("--measured", str(empty))
     words = ["--measured", earlier]
-    assert "does not hold" in refused(*words, "--training", str(empty))
-    assert "no throughput" in refused(*words, "--throughput", str(empty))
+    assert "is not a result of this benchmark" in error_of(*words, "--training", str(empty))
+    assert "no throughput" in error_of(*words, "--throughput", str(empty))
 
 
-def test_processes_are_measured_together(tmp_path):
+def test_processes_are_measured_at_once(tmp_path):
     small = [
         "method=moco", "scale=demo", "size=32", "data.train=scenes(count=16, size=32)",
         "method.queue=16", "method.split_bn=0", "train.device=cpu",
     ]  # fmt: skip
-    asked = ["--processes", "1,2", "--batch", "4", "--steps", "1", "--rounds", "1"]
+    counts = ["--processes", "1,2", "--batch", "4", "--steps", "1", "--rounds", "1"]
     out = tmp_path / "out.json"
-    scaling.main([*small, *asked, "--seconds", "0.1", "--json", str(out)])
+    scaling.main([*small, *counts, "--seconds", "0.1", "--json", str(out)])
     content = json.loads(out.read_text())
     one, two = content["measured"]
     assert (one["processes"], two["processes"]) == (1, 2)

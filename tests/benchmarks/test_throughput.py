@@ -1,4 +1,4 @@
-"""The throughput benchmark counts what it should, reports it, and explains what is wrong."""
+"""The throughput benchmark: measurements, reports, errors."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ import torch
 from PIL import Image
 
 from patchmill.benchmarks import throughput
-from patchmill.benchmarks.lib import contenders, digest, report, results, timing
-from patchmill.benchmarks.lib.contenders import Batches, Contender, Raced
+from patchmill.benchmarks.lib import report, timing
 from patchmill.benchmarks.lib.sample import Sample
+from patchmill.benchmarks.lib.throughput import contenders, digest, results
+from patchmill.benchmarks.lib.throughput.contenders import (
+    BatchContender,
+    Contender,
+    Measurements,
+)
 from patchmill.kernels.views.cpu import render
 from patchmill.loaders import build
 from patchmill.loaders.common.errors import MillError
@@ -33,7 +38,7 @@ SCENES = "scenes(count=5, size=64)"
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def temporary_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     torch_threads = torch.get_num_threads()
@@ -49,7 +54,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 # ------------------------------------------------------------------------------------ the whole run
 
 
-def test_it_reports_stages_ratios_and_the_bottleneck(tmp_path, monkeypatch, capsys):
+def test_stages_ratios_and_bottleneck_are_reported(tmp_path, monkeypatch, capsys):
     small = ["--data", SCENES, "--recipe", SMALL, "--batch-size", "2", "--workers", "1"]
     out = tmp_path / "out.json"
     before = set(threading.enumerate())
@@ -57,11 +62,11 @@ def test_it_reports_stages_ratios_and_the_bottleneck(tmp_path, monkeypatch, caps
     assert set(threading.enumerate()) <= before and not multiprocessing.active_children()
     assert not list(tmp_path.glob("patchmill-*"))
 
-    found = json.loads(out.read_text())
-    rows = {row["name"]: row for row in found["rows"]}
+    content = json.loads(out.read_text())
+    rows = {row["name"]: row for row in content["rows"]}
     stages = ["read", "decode", "plan", "render"]
-    whole = ["bare decode", "decode + views", "loader", "torchvision"]
-    assert list(rows) == whole + [f"loader: {stage}" for stage in stages]
+    everybody = ["bare decode", "decode + views", "loader", "torchvision"]
+    assert list(rows) == everybody + [f"loader: {stage}" for stage in stages]
     assert [row["stage"] for row in rows.values()] == [
         "decode",
         "decode + views",
@@ -71,15 +76,15 @@ def test_it_reports_stages_ratios_and_the_bottleneck(tmp_path, monkeypatch, caps
     ]
     for row in rows.values():
         assert row["images_per_s"] > 0 and row["spread"] >= 0 and row["workers"] == 1
-    assert all(0 < rows[name]["cores_busy"] for name in whole)
-    assert not any("gpu_mib" in row for row in rows.values()) and "gpu_mib" not in found
-    assert found["pipeline"] == "threads" and found["bare_decode"] == "bare decode"
-    first = found["first_batches"]
+    assert all(0 < rows[name]["cores_busy"] for name in everybody)
+    assert not any("gpu_mib" in row for row in rows.values()) and "gpu_mib" not in content
+    assert content["pipeline"] == "threads" and content["bare_decode"] == "bare decode"
+    first = content["first_batches"]
     assert first["batches"] == 4 and first["batch_size"] == 2
-    assert set(found["ratios"]) == {f"loader / {x}" for x in whole if x != "loader"}
-    assert found["bottleneck"] in stages and found["machine"]["cores"] >= 1
-    assert found["images"]["count"] == found["images"]["jpegs"] == 5
-    assert found["command"].startswith("python throughput.py --data")
+    assert set(content["ratios"]) == {f"loader / {x}" for x in everybody if x != "loader"}
+    assert content["bottleneck"] in stages and content["machine"]["cores"] >= 1
+    assert content["images"]["count"] == content["images"]["jpegs"] == 5
+    assert content["command"].startswith("python throughput.py --data")
 
     printed = capsys.readouterr().out
     for words in ("5 real JPEGs", "2 x 32 + 1 x 16", "bottleneck: ", "loader / torchvision"):
@@ -87,18 +92,18 @@ def test_it_reports_stages_ratios_and_the_bottleneck(tmp_path, monkeypatch, caps
     assert f"first views: ids {first['ids']}, views {first['views']} (4 batches of 2)" in printed
 
 
-def test_both_pipelines_give_the_same(tmp_path, monkeypatch):
+def test_both_pipelines_make_the_same_batches(tmp_path, monkeypatch):
     pytest.importorskip("nvidia.dali")
     pytest.importorskip("nvidia.nvimgcodec")
     small = ["--data", SCENES, "--recipe", SMALL, "--batch-size", "3", "--seconds", "0.1"]
-    found = {}
+    contents = {}
     for pipeline in ("threads", "dali"):
         out = tmp_path / f"{pipeline}.json"
         run(monkeypatch, *small, "--pipeline", pipeline, "--workers", "2", "--json", str(out))
-        found[pipeline] = json.loads(out.read_text())
-        assert found[pipeline]["pipeline"] == pipeline
-    assert found["threads"]["first_batches"] == found["dali"]["first_batches"]
-    names = [[row["name"] for row in found[name]["rows"]] for name in ("threads", "dali")]
+        contents[pipeline] = json.loads(out.read_text())
+        assert contents[pipeline]["pipeline"] == pipeline
+    assert contents["threads"]["first_batches"] == contents["dali"]["first_batches"]
+    names = [[row["name"] for row in contents[name]["rows"]] for name in ("threads", "dali")]
     assert names[1][:4] == ["bare decode", "decode by dali", "decode + views", "loader"]
     assert names[0][:3] == ["bare decode", "decode + views", "loader"]
 
@@ -109,18 +114,18 @@ def test_dali_decodes_what_it_can_of_mixed_images(tmp_path, monkeypatch, capsys)
     (tmp_path / "mixed").mkdir()
     for number, (mode, ending) in enumerate([("RGB", "jpg"), ("RGB", "png"), ("CMYK", "jpg")]):
         Image.new(mode, (64, 48)).save(tmp_path / "mixed" / f"{number}.{ending}")
-    asked = ["--data", str(tmp_path / "mixed"), "--recipe", SMALL, "--batch-size", "2"]
-    run(monkeypatch, *asked, "--pipeline", "dali", "--workers", "1", "--seconds", "0.01")
+    arguments = ["--data", str(tmp_path / "mixed"), "--recipe", SMALL, "--batch-size", "2"]
+    run(monkeypatch, *arguments, "--pipeline", "dali", "--workers", "1", "--seconds", "0.01")
     printed = capsys.readouterr().out
     assert "\ndecode by dali " in printed and "left out" not in printed
 
 
-def test_it_draws_a_chart(tmp_path, monkeypatch):
+def test_a_chart_is_drawn(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    picture = tmp_path / "bars.png"
+    chart = tmp_path / "bars.png"
     small = ["--data", SCENES, "--recipe", SMALL, "--batch-size", "2", "--workers", "2"]
-    run(monkeypatch, *small, "--seconds", "0.01", "--plot", str(picture))
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    run(monkeypatch, *small, "--seconds", "0.01", "--plot", str(chart))
+    assert chart.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -155,45 +160,45 @@ def test_a_chart_without_matplotlib_is_refused_at_once(tmp_path, monkeypatch):
 
 
 class Clock:
-    """A loader in whose world only batches take time: those that lie ready take none."""
+    """A clock that a fake loader advances: batches already queued take no time."""
 
-    def __init__(self, ready: int, at_once: int) -> None:
-        self.now, self.ready, self.at_once, self.given = 0.0, ready, at_once, 0
+    def __init__(self, queued: int, together: int) -> None:
+        self.now, self.queued, self.together, self.taken = 0.0, queued, together, 0
 
     def perf_counter(self) -> float:
         return self.now
 
     def batches(self):
         while True:
-            if self.given >= self.ready and (self.given - self.ready) % self.at_once == 0:
+            if self.taken >= self.queued and (self.taken - self.queued) % self.together == 0:
                 self.now += 1.0
-            self.given += 1
+            self.taken += 1
             yield None
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 3.5])
-def test_only_what_was_made_in_the_turn_counts(monkeypatch, workers, seconds):
-    clock = Clock(ready=1 + 2 * workers, at_once=workers)  # one to open, two for each worker
+def test_only_batches_made_in_the_turn_count(monkeypatch, workers, seconds):
+    clock = Clock(queued=1 + 2 * workers, together=workers)  # one to open, two for each worker
     monkeypatch.setattr(contenders, "time", clock)
-    loader = Batches("x", clock.batches, 10, workers, ahead=2 * workers, together=workers)
+    loader = BatchContender("x", clock.batches, 10, workers, ahead=2 * workers, together=workers)
     loader.open()
     assert loader.measure(seconds) == 10 * workers
-    clock.ready = clock.given + 2 * workers  # the others had their turns meanwhile
+    clock.queued = clock.taken + 2 * workers  # queued during the others' turns
     assert loader.measure(seconds) == 10 * workers
     loader.close()
 
 
 @pytest.mark.parametrize("seconds", [0.5, 7.5])
-def test_the_gpu_is_waited_for_before_a_turn_and_at_its_end(monkeypatch, seconds):
-    clock = Clock(ready=1, at_once=1)
+def test_the_gpu_is_synchronised_before_a_turn_and_at_its_end(monkeypatch, seconds):
+    clock = Clock(queued=1, together=1)
     waits: list[int] = []
     monkeypatch.setattr(contenders, "time", clock)
-    monkeypatch.setattr(contenders.timing, "finish_gpu", lambda: waits.append(clock.given))
-    loader = Batches("x", clock.batches, 10, 1, ahead=0)
+    monkeypatch.setattr(contenders.timing, "synchronize_gpu", lambda: waits.append(clock.taken))
+    loader = BatchContender("x", clock.batches, 10, 1, ahead=0)
     loader.open()
     loader.measure(seconds)
-    assert waits == [2, clock.given]
+    assert waits == [2, clock.taken]
     loader.close()
 
 
@@ -217,32 +222,32 @@ class Fake:
 
 
 def test_all_take_turns_and_are_closed(monkeypatch):
-    monkeypatch.setattr(contenders.timing, "wait_until_quiet", lambda: log.append("quiet"))
+    monkeypatch.setattr(contenders.timing, "wait_until_idle", lambda: log.append("idle"))
     log: list[str] = []
-    ours, theirs = [Fake("a", log), Fake("b", log)], [Fake("c", log)]
-    raced = contenders.race(ours, theirs, rounds=3, seconds=1.0)
-    assert raced.rates == {name: [1.0] * 3 for name in "abc"} and not raced.failed
-    assert all(len(raced.cores[name]) == 3 for name in "abc")
-    assert raced.gpu == {"a": 0, "b": 0, "c": 0}
+    required, optional = [Fake("a", log), Fake("b", log)], [Fake("c", log)]
+    measured = contenders.measure_in_turns(required, optional, rounds=3, seconds=1.0)
+    assert measured.rates == {name: [1.0] * 3 for name in "abc"} and not measured.failures
+    assert all(len(measured.cores[name]) == 3 for name in "abc")
+    assert measured.gpu_bytes == {"a": 0, "b": 0, "c": 0}
     assert log[:3] == ["open c", "open a", "open b"]
     assert [entry for entry in log if len(entry) == 1] == list("abcbcacab")
-    assert all(log[i - 1] == "quiet" for i, entry in enumerate(log) if len(entry) == 1)
+    assert all(log[i - 1] == "idle" for i, entry in enumerate(log) if len(entry) == 1)
     assert sorted(log[-3:]) == ["close a", "close b", "close c"]
 
 
-def test_a_peer_that_cannot_start_is_left_out_and_we_are_not(monkeypatch):
-    monkeypatch.setattr(contenders.timing, "wait_until_quiet", lambda: None)
+def test_only_optional_contenders_may_fail_to_start(monkeypatch):
+    monkeypatch.setattr(contenders.timing, "wait_until_idle", lambda: None)
     good, broken = Fake("good", []), Fake("broken", [], RuntimeError("no shm\nmore lines"))
-    raced = contenders.race([good], [broken], 1, 1.0)
-    assert set(raced.rates) == {"good"} and raced.failed == {"broken": "no shm"}
+    measured = contenders.measure_in_turns([good], [broken], 1, 1.0)
+    assert set(measured.rates) == {"good"} and measured.failures == {"broken": "no shm"}
     with pytest.raises(RuntimeError):
-        contenders.race([broken], [good], 1, 1.0)
+        contenders.measure_in_turns([broken], [good], 1, 1.0)
 
 
-def test_a_peer_that_is_not_installed_says_so(monkeypatch):
+def test_a_peer_that_is_not_installed_is_reported(monkeypatch):
     monkeypatch.setattr(contenders.peers.load("torchvision"), "available", lambda: "get it first")
     with pytest.raises(MillError, match="get it first"):
-        contenders.their_loader("torchvision", [], load_recipe(SMALL), 1, 1).open()
+        contenders.peer_contender("torchvision", [], load_recipe(SMALL), 1, 1).open()
 
 
 @pytest.mark.parametrize(
@@ -251,11 +256,11 @@ def test_a_peer_that_is_not_installed_says_so(monkeypatch):
 )
 def test_a_peer_is_left_out_where_nobody_would_use_it(name, device, words):
     with pytest.raises(MillError, match=words):
-        contenders.their_loader(name, [], load_recipe(SMALL), 1, 1, device).open()
+        contenders.peer_contender(name, [], load_recipe(SMALL), 1, 1, device).open()
 
 
 class Greedy(Fake):
-    """Keeps one core busy, and takes memory of a GPU when it starts and in each turn."""
+    """Uses CPU time in each turn, and allocates GPU memory when it starts and in each turn."""
 
     used: ClassVar[dict[str, float]] = {}
 
@@ -269,22 +274,22 @@ class Greedy(Fake):
         return 1.0
 
 
-def test_what_a_contender_uses_is_its_own(monkeypatch):
+def test_cores_and_memory_are_counted_per_contender(monkeypatch):
     Greedy.used.update(gpu=1000, seconds=0.0, cores=0.0)
-    monkeypatch.setattr(contenders.timing, "wait_until_quiet", lambda: None)
-    monkeypatch.setattr(contenders.timing, "processor_seconds", lambda: Greedy.used["cores"])
+    monkeypatch.setattr(contenders.timing, "wait_until_idle", lambda: None)
+    monkeypatch.setattr(contenders.timing, "cpu_seconds", lambda: Greedy.used["cores"])
     monkeypatch.setattr(contenders.time, "perf_counter", lambda: Greedy.used["seconds"])
-    monkeypatch.setattr(contenders.machine, "gpu_taken", lambda: Greedy.used["gpu"])
-    raced = contenders.race([Greedy("a", []), Greedy("b", [])], [], 2, 1.0)
-    assert raced.cores["a"] == [1.5, 1.5]
-    assert raced.gpu == {"a": 102, "b": 102} and raced.taken == 1204
+    monkeypatch.setattr(contenders.machine, "gpu_memory_used", lambda: Greedy.used["gpu"])
+    measured = contenders.measure_in_turns([Greedy("a", []), Greedy("b", [])], [], 2, 1.0)
+    assert measured.cores["a"] == [1.5, 1.5]
+    assert measured.gpu_bytes == {"a": 102, "b": 102} and measured.gpu_bytes_total == 1204
 
 
 # --------------------------------------------------------------------------------- what is reported
 
 
 class Half:
-    """As much of a contender as a report needs."""
+    """The attributes of a contender that a report reads."""
 
     stage, workers = "decode", 3
 
@@ -294,17 +299,17 @@ class Half:
 
 def test_the_best_decoder_is_the_bare_one():
     rates = {"a": [2.0, 2.0], "b": [5.0, 5.0], "views alone": [50.0, 50.0]}
-    raced = Raced(rates, failed={"c": "it is not there"})
-    assert results._best(raced, ["a", "b", "c"]) == "b"
-    with pytest.raises(MillError, match="decodes these images on the GPU: c: it is not there"):
-        results._best(raced, ["c"])
+    measurements = Measurements(rates, failures={"c": "it is missing"})
+    assert results._fastest(measurements, ["a", "b", "c"]) == "b"
+    with pytest.raises(MillError, match="decodes these images on the GPU: c: it is missing"):
+        results._fastest(measurements, ["c"])
 
 
 def test_views_alone_as_a_share_of_decoding():
-    law = load_recipe(SMALL)  # three views
-    found = results._views({"bare decode": [5.0], "views alone": [50.0]}, law)
-    assert found == {"views_per_s": 150, "share_of_decode_time": 0.1}
-    assert results._views({"bare decode": [5.0]}, law) is None
+    recipe = load_recipe(SMALL)  # three views
+    alone = results._views_alone({"bare decode": [5.0], "views alone": [50.0]}, recipe)
+    assert alone == {"views_per_s": 150, "share_of_decode_time": 0.1}
+    assert results._views_alone({"bare decode": [5.0]}, recipe) is None
 
 
 def test_the_bottleneck_is_the_longest_stage_of_the_busiest_crew():
@@ -314,48 +319,53 @@ def test_the_bottleneck_is_the_longest_stage_of_the_busiest_crew():
     shares = [("read", "threads", 0.3), ("plan", "threads", 0.5), ("render", "gpu", 0.7)]
     rows = [row(*stage) for stage in shares]
     first = digest.Digest(1, 1, "", "")
-    assert report.Result([], rows, {}, [], first, "", "").bottleneck.stage == "plan"
-    assert report.Result([], rows[1:], {}, [], first, "", "").bottleneck.stage == "render"
+    assert results.ThroughputResult([], rows, {}, [], first, "", "").bottleneck.stage == "plan"
+    assert (
+        results.ThroughputResult([], rows[1:], {}, [], first, "", "").bottleneck.stage == "render"
+    )
 
 
 def test_equal_batches_have_equal_digests():
     def first(**different) -> digest.Digest:
         settings = {"seed": 0, "workers": 1} | different
-        return digest.of(build(SCENES, SMALL, 2, **settings), steps=2)
+        return digest.first_batches(build(SCENES, SMALL, 2, **settings), count=2)
 
-    whole = first()
-    assert (whole.batches, whole.batch_size) == (2, 2) and first(workers=2) == whole
+    expected = first()
+    assert (expected.batches, expected.batch_size) == (2, 2) and first(workers=2) == expected
     other = first(seed=1)
-    assert other.ids != whole.ids and other.views != whole.views
+    assert other.ids != expected.ids and other.views != expected.views
 
 
-def test_a_digest_tells_ids_and_views_apart():
-    plain = digest.of(build(SCENES, SMALL, 5))
-    flipped = digest.of(build(SCENES, "dino(local_crops=1, global_size=32, local_size=17)", 5))
+def test_ids_and_views_are_digested_separately():
+    plain = digest.first_batches(build(SCENES, SMALL, 5))
+    flipped = digest.first_batches(
+        build(SCENES, "dino(local_crops=1, global_size=32, local_size=17)", 5)
+    )
     assert plain.ids == flipped.ids and plain.views != flipped.views and plain.batches == 1
 
 
 # -------------------------------------------------------------------------------------- what is run
 
 
-def test_views_are_made_for_real():
-    images, law = Sample(open_source(SCENES), 5), load_recipe(SMALL)
-    work = contenders.Views(law)
+def test_decode_and_render_makes_the_views_of_the_recipe():
+    images, recipe = Sample(open_source(SCENES), 5), load_recipe(SMALL)
+    decode_and_render = contenders.DecodeAndRender(recipe)
     for data in images.encoded:
-        work(data)
+        decode_and_render(data)
     pixels = list(map(decode, images.encoded))
-    rows = draw.draw(law, 0, 0, range(5), [image.shape[:2] for image in pixels]).rows
-    targets, first = draw.targets(law), 0
+    rows = draw.draw(recipe, 0, 0, range(5), [image.shape[:2] for image in pixels]).rows
+    targets, first = draw.targets(recipe), 0
     for group, views in zip(targets, render.render(pixels, rows, targets).values(), strict=True):
         for view in views.unbind(1):  # [5, 3, S, S], where the benchmark keeps 8
-            part = work.out[first : first + view.numel()]
+            part = decode_and_render.out[first : first + view.numel()]
             assert np.array_equal(part, view.flatten().numpy())
             first += 8 * 3 * group.size**2
 
 
-def test_threads_share_the_images_out():
+def test_threads_start_at_different_images():
     done: list[bytes] = []
-    threads = contenders.Threads("x", "decode", lambda: done.append, [b"a", b"b", b"c"], workers=3)
+    images = [b"a", b"b", b"c"]
+    threads = contenders.ThreadedContender("x", "decode", lambda: done.append, images, workers=3)
     threads.open()
     assert done == [b"a"] * 3
     assert threads.measure(0.01) > 0
@@ -363,9 +373,9 @@ def test_threads_share_the_images_out():
     threads.close()
 
 
-def test_contenders_have_what_the_race_needs():
+def test_every_peer_is_a_contender():
     everybody: list[Contender] = [
-        contenders.their_loader(name, [], load_recipe(SMALL), 4, 3)
+        contenders.peer_contender(name, [], load_recipe(SMALL), 4, 3)
         for name in throughput._peers("all")
     ]
     assert [x.name for x in everybody] == list(contenders.peers.NAMES)
@@ -378,13 +388,15 @@ def test_contenders_have_what_the_race_needs():
 def test_on_a_gpu(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out.json"
     small = ["--data", SCENES, "--recipe", SMALL, "--batch-size", "4", "--workers", "2"]
-    asked = ["--device", "cuda", "--peers", "all", "--json", str(out)]
-    run(monkeypatch, *small, *asked, "--seconds", "0.3")
-    found = json.loads(out.read_text())
-    rows = {row["name"]: row for row in found["rows"]}
+    on_gpu = ["--device", "cuda", "--peers", "all", "--json", str(out)]
+    run(monkeypatch, *small, *on_gpu, "--seconds", "0.3")
+    content = json.loads(out.read_text())
+    rows = {row["name"]: row for row in content["rows"]}
     assert {"bare decode", "decode + views", "views alone", "loader"} <= set(rows)
-    assert found["bare_decode"] in rows and rows["loader"]["cores_busy"] > 0
-    assert rows[found["bare_decode"]]["images_per_s"] == rows["bare decode"]["images_per_s"]
-    assert found["views_alone"]["views_per_s"] > 0 and found["gpu_mib"]["taken_on_the_device"] > 0
-    assert found["machine"]["gpu"]["cuda"]
+    assert content["bare_decode"] in rows and rows["loader"]["cores_busy"] > 0
+    assert rows[content["bare_decode"]]["images_per_s"] == rows["bare decode"]["images_per_s"]
+    assert (
+        content["views_alone"]["views_per_s"] > 0 and content["gpu_mib"]["taken_on_the_device"] > 0
+    )
+    assert content["machine"]["gpu"]["cuda"]
     assert "GPU memory" in capsys.readouterr().out

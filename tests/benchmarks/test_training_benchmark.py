@@ -1,4 +1,4 @@
-"""The benchmark of training: what feeds give, what a turn counts, what is reported and refused."""
+"""The training benchmark: feeds, turns, reports and errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ WORDS = [
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def temporary_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
@@ -59,12 +59,12 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_it_reports_all_feeds(device: str, tmp_path, monkeypatch, capsys):
+def test_all_feeds_are_reported(device: str, tmp_path, monkeypatch, capsys):
     out, words = tmp_path / "out.json", [*WORDS, f"train.device={device}"]
     run(monkeypatch, *words, "--steps", "2", "--rounds", "2", "--json", str(out))
-    found = json.loads(out.read_text())
-    rows = {row["name"]: row for row in found["rows"]}
-    assert list(rows) == [feeds.CEILING, feeds.OURS, feeds.THEIRS]
+    result = json.loads(out.read_text())
+    rows = {row["name"]: row for row in result["rows"]}
+    assert list(rows) == [feeds.CEILING, feeds.PATCHMILL, feeds.TORCHVISION]
     assert rows[feeds.CEILING]["of_ceiling"] == 1
     for row in rows.values():
         assert row["images_per_s"] > 0 and row["of_ceiling"] > 0 and 0 <= row["wait"] <= 1
@@ -72,35 +72,35 @@ def test_it_reports_all_feeds(device: str, tmp_path, monkeypatch, capsys):
         assert list(row["step_ms"]) == list(steps.PARTS)
         assert row["step_ms"][steps.PASSES] > 0 and row["step_ms"][steps.OPTIMISER] > 0
         assert ("gpu_mib" in row) == (device == "cuda")
-    assert found["memory_mib"]["process_at_most"] > 0
-    assert found["settings"] == words and found["batch_size"] == 4
-    assert (found["steps"], found["rounds"], found["workers"]) == (2, 2, 1)
-    said = capsys.readouterr().out
-    assert "moco, resnet10t, 32 pixels, batches of 4" in said
-    assert all(name in said for name in rows)
+    assert result["memory_mib"]["process_at_most"] > 0
+    assert result["settings"] == words and result["batch_size"] == 4
+    assert (result["steps"], result["rounds"], result["workers"]) == (2, 2, 1)
+    printed = capsys.readouterr().out
+    assert "moco, resnet10t, 32 pixels, batches of 4" in printed
+    assert all(name in printed for name in rows)
     assert not multiprocessing.active_children()
 
 
-def test_without_the_peer_it_measures_and_draws_the_rest(tmp_path, monkeypatch):
+def test_a_run_without_the_peer(tmp_path, monkeypatch):
     out, plot = tmp_path / "out.json", tmp_path / "out.png"
     small = ["--steps", "1", "--rounds", "1", "--peers", "", "--json", str(out)]
     run(monkeypatch, *WORDS, *small, "method.views=dilo(size=32)", "--plot", str(plot))
-    found = json.loads(out.read_text())
-    assert [row["name"] for row in found["rows"]] == [feeds.CEILING, feeds.OURS]
-    assert found["notes"] == [] and plot.read_bytes().startswith(b"\x89PNG")
+    result = json.loads(out.read_text())
+    assert [row["name"] for row in result["rows"]] == [feeds.CEILING, feeds.PATCHMILL]
+    assert result["notes"] == [] and plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_it_says_what_the_peer_does_otherwise():
-    (note,) = measure.differences(feeds.THEIRS, compose.compose([*WORDS, "method=dilo"]))
+def test_differences_of_the_peer_are_noted():
+    (note,) = measure.differences(feeds.TORCHVISION, compose.compose([*WORDS, "method=dilo"]))
     assert note == "does not paste on other backgrounds"
-    assert measure.differences(feeds.THEIRS, compose.compose(WORDS)) == []
+    assert measure.differences(feeds.TORCHVISION, compose.compose(WORDS)) == []
 
 
 # -------------------------------------------------------------------------------------------- feeds
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_cached_batches_are_made_once_and_kept_as_they_came(last: bool) -> None:
+def test_cached_batches_are_copies_of_the_first_batches(last: bool) -> None:
     class Counted(list):
         taken = 0
 
@@ -111,35 +111,36 @@ def test_cached_batches_are_made_once_and_kept_as_they_came(last: bool) -> None:
 
     loader = _loader(channels_last=last, count=24)
     counted = Counted()
-    feed = feeds.cached(counted)
-    first = [next(feed.batches) for _ in range(feeds.CACHED)]
+    feed = feeds.cached_feed(counted)
+    first = [next(feed.batches) for _ in range(feeds.CACHED_BATCHES)]
     before = [batch.crops()[0].clone() for batch in first]
-    for _ in loader:  # which writes to its own memory again
+    for _ in loader:  # overwrites the loader's memory
         pass
-    again = [next(feed.batches) for _ in range(feeds.CACHED)]
-    assert counted.taken == feeds.CACHED
-    assert len({tuple(batch.ids.tolist()) for batch in first}) == feeds.CACHED
+    again = [next(feed.batches) for _ in range(feeds.CACHED_BATCHES)]
+    assert counted.taken == feeds.CACHED_BATCHES
+    assert len({tuple(batch.ids.tolist()) for batch in first}) == feeds.CACHED_BATCHES
     for one, other, crop in zip(first, again, before, strict=True):
         assert one is other and torch.equal(one.crops()[0], crop)
-    fresh, kept = next(iter(loader)), first[0]
-    assert [it.stride() for it in kept.crops()] == [it.stride() for it in fresh.crops()]
-    assert kept.flat("views").shape == fresh.flat("views").shape
+    fresh, copied = next(iter(loader)), first[0]
+    strides = [crop.stride() for crop in fresh.crops()]
+    assert [crop.stride() for crop in copied.crops()] == strides
+    assert copied.flat("views").shape == fresh.flat("views").shape
 
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("views", ["moco_v2(size=32)", "emp_ssl(patches=3, size=16)"])
-def test_torchvision_gives_what_methods_take_of_our_batches(views: str, last: bool) -> None:
+def test_batches_of_torchvision_look_like_ours(views: str, last: bool) -> None:
     loader = _loader(views, channels_last=last)
-    like = next(iter(loader))
-    feed = feeds.torchvisions(open_source(SCENES), load_recipe(views), like, workers=1)
+    example = next(iter(loader))
+    feed = feeds.torchvision_feed(open_source(SCENES), load_recipe(views), example, workers=1)
     batches = [next(feed.batches) for _ in range(4)]  # an epoch, and the beginning of another
     for batch in batches:
-        assert len(batch) == len(like)
-        assert [it.shape for it in batch.crops()] == [it.shape for it in like.crops()]
-        assert [it.stride() for it in batch.crops()] == [it.stride() for it in like.crops()]
-        assert {it.dtype for it in batch.crops()} == {like.crops()[0].dtype}
+        assert len(batch) == len(example)
+        assert [it.shape for it in batch.crops()] == [it.shape for it in example.crops()]
+        assert [it.stride() for it in batch.crops()] == [it.stride() for it in example.crops()]
+        assert {it.dtype for it in batch.crops()} == {example.crops()[0].dtype}
         (group,) = batch.views
-        assert batch.flat(group).shape == like.flat(group).shape
+        assert batch.flat(group).shape == example.flat(group).shape
         labels = loader.source.labels
         assert labels is not None and batch.labels is not None
         assert batch.labels.tolist() == labels[batch.ids].tolist()
@@ -147,9 +148,9 @@ def test_torchvision_gives_what_methods_take_of_our_batches(views: str, last: bo
     assert sorted(torch.cat([batch.ids for batch in batches[:3]]).tolist()) == list(range(12))
 
 
-def test_what_lay_ready_is_thrown_away() -> None:
+def test_queued_batches_are_dropped() -> None:
     feed = feeds.Feed("numbers", iter(range(9)), ahead=3)  # type: ignore[arg-type]
-    feed.drop_ready()
+    feed.drop_queued()
     assert next(feed.batches) == 3
 
 
@@ -165,22 +166,22 @@ def state(tmp_path: Path) -> Iterator[State]:
     distributed.close()
 
 
-def test_a_turn_is_so_many_steps_of_training(state: State, tmp_path: Path, clock: Any) -> None:
-    asked, batch = [], next(iter(state.loader))
+def test_a_turn_trains_and_times_its_steps(state: State, tmp_path: Path, clock: Any) -> None:
+    requests, batch = [], next(iter(state.loader))
 
     def batches() -> Iterator[ViewBatch]:
         while True:
-            asked.append(state.step)
+            requests.append(state.step)
             clock.now += 3
             yield batch
 
     weights = [it.clone() for it in state.method.parameters()]
     loss = state.model.register_forward_hook(lambda *_: clock.later(1.5))
     stacks = StackDump(tmp_path)
-    turn = steps.take(state, stacks, feeds.Feed("slow", batches()), warm_up=1, steps=3)
+    turn = steps.run_turn(state, stacks, feeds.Feed("slow", batches()), warm_up=1, steps=3)
     stacks.close()
     loss.remove()
-    assert state.step == 4 and asked == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert state.step == 4 and requests == [0, 0, 1, 1, 2, 2, 3, 3]
     assert turn.seconds == {steps.WAIT: 6, steps.PASSES: 3, steps.OPTIMISER: 0, steps.REST: 0}
     assert turn.wait == 6 / 9
     assert turn.images_per_s == pytest.approx(3 * 2 * 2 / 27)
@@ -190,14 +191,14 @@ def test_a_turn_is_so_many_steps_of_training(state: State, tmp_path: Path, clock
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
-    found = SimpleNamespace(now=0.0)
+    fake = SimpleNamespace(now=0.0)
 
     def later(seconds: float) -> None:
-        found.now += seconds
+        fake.now += seconds
 
-    found.later = later
-    monkeypatch.setattr(steps, "time", SimpleNamespace(perf_counter=lambda: found.now))
-    return found
+    fake.later = later
+    monkeypatch.setattr(steps, "time", SimpleNamespace(perf_counter=lambda: fake.now))
+    return fake
 
 
 # ------------------------------------------------------------------------------------------- errors
@@ -209,26 +210,26 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
         (["method=mocco"], "there is no method=mocco; did you mean 'moco'"),
         ([*WORDS, "--peers", "torchvison"], "no peer 'torchvison'; did you mean 'torchvision'"),
         ([*WORDS, "--steps", "0"], "--steps must be 1 or more, not 0"),
-        ([*WORDS, "--json", "nowhere/out.json"], "its folder must be there"),
+        ([*WORDS, "--json", "nowhere/out.json"], "its folder must exist"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(monkeypatch, words: list[str], sentence: str) -> None:
+def test_errors_are_one_sentence(monkeypatch, words: list[str], sentence: str) -> None:
     with pytest.raises(MillError, match=re.escape(sentence)) as error:
         run(monkeypatch, *words)
     assert "\n" not in str(error.value)
 
 
-def test_without_torchvision_it_says_what_to_do(monkeypatch) -> None:
+def test_a_missing_torchvision_is_reported(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "patchmill.benchmarks.peers.torchvision", None)
     sentence = "torchvision is not installed: pip install torchvision; to leave torchvision out: "
     with pytest.raises(MillError, match=f"^{re.escape(sentence)}--peers ''$"):
         run(monkeypatch, *WORDS)
 
 
-def test_views_that_torchvision_has_not_are_one_sentence() -> None:
+def test_views_that_torchvision_cannot_make_are_refused() -> None:
     spread = Recipe((Views("tiles", 1, 16, Spread(2, 2)),))
-    with pytest.raises(MillError, match="torchvision has no windows at even steps"):
-        feeds.Images(open_source(SCENES), spread)
+    with pytest.raises(MillError, match="torchvision has no evenly spaced windows"):
+        feeds.ViewDataset(open_source(SCENES), spread)
 
 
 def _loader(

@@ -1,4 +1,4 @@
-"""Scaling drawn: processes here; nodes as predicted; and what limits faster or slower ranks."""
+"""Chart of scaling: measured processes, predicted nodes, and the limit by compute rate."""
 
 from __future__ import annotations
 
@@ -26,44 +26,45 @@ COLOURS = {
     LOADING: "#a9c5d8", COMPUTING: "#6ea0c0", TRAINING: "#2a6f97",
     LOADER: "#2a6f97", STORE: "#7a9e5f", COMPUTE: "#a0a0a0", NETWORK: "#c8783c",
 }  # fmt: skip
-TOLD = {
-    LOADER: "loaders", STORE: "store", COMPUTE: "computing", NETWORK: "computing and exchange",
+LABELS = {
+    LOADER: "loaders", STORE: "store", COMPUTE: "compute", NETWORK: "compute and exchange",
 }  # fmt: skip
-SLOWEST, FASTEST, ROWS = 1, 5, 160  # powers of ten of images/s a rank computes, and how finely
+MIN_POWER, MAX_POWER, ROWS = 1, 5, 160  # of ten: images/s per rank on the third chart's axis
 
 
 def draw(
     path: str, measured: Sequence[Measured], predicted: Sequence[Prediction], cluster: Cluster
 ) -> None:
+    """Draw all three charts into one file."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(14.5, 4.2), layout="constrained")
-    here, there, limits = figure.subplots(1, 3, width_ratios=(3, 4, 4))
-    _measured(here, measured)
-    _predicted(there, predicted, cluster)
-    _limits(limits, predicted, cluster)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(3, 4, 4))
+    _measured(left, measured)
+    _predicted(middle, predicted, cluster)
+    _limits(right, predicted, cluster)
     for axes, ticks in (
-        (here, [it.processes for it in measured]),
-        (there, [it.nodes for it in predicted]),
-        (limits, [it.nodes for it in predicted]),
+        (left, [result.processes for result in measured]),
+        (middle, [prediction.nodes for prediction in predicted]),
+        (right, [prediction.nodes for prediction in predicted]),
     ):
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        axes.set_xticks(ticks, [str(it) for it in ticks], minor=False)
+        axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     figure.savefig(path, dpi=130)
 
 
 def _measured(axes: Axes, measured: Sequence[Measured]) -> None:
-    counts = [it.processes for it in measured]
+    counts = [result.processes for result in measured]
     for turn in TURNS:
-        rates = [it.rate(turn) for it in measured]
-        middle = [it.median for it in rates]
-        spread = [[it.median - it.low for it in rates], [it.high - it.median for it in rates]]
-        shown: dict[str, Any] = {"color": COLOURS[turn], "marker": "o", "capsize": 3, "label": turn}
-        axes.errorbar(counts, middle, spread, **shown)
-        linear = [middle[0] * count for count in counts]
+        rates = [result.rate(turn) for result in measured]
+        medians = [rate.median for rate in rates]
+        errors = [[r.median - r.low for r in rates], [r.high - r.median for r in rates]]
+        style: dict[str, Any] = {"color": COLOURS[turn], "marker": "o", "capsize": 3, "label": turn}
+        axes.errorbar(counts, medians, errors, **style)
+        linear = [medians[0] * count for count in counts]
         axes.plot(counts, linear, color=COLOURS[turn], linestyle=":", linewidth=1)
     axes.set_title(f"measured: {machine.cpu()}; dotted: linear", loc="left", fontsize=9)
     axes.set_xlabel("processes")
@@ -73,14 +74,14 @@ def _measured(axes: Axes, measured: Sequence[Measured]) -> None:
 
 
 def _predicted(axes: Axes, predicted: Sequence[Prediction], cluster: Cluster) -> None:
-    nodes = [it.nodes for it in predicted]
-    for limit, told in TOLD.items():
-        most = [it.most[limit] for it in predicted]
-        axes.plot(nodes, most, color=COLOURS[limit], linestyle="--", linewidth=1, label=told)
-    reached = [it.images_per_s for it in predicted]
-    axes.plot(nodes, reached, color="black", linewidth=1.8, label="training: the least of them")
+    nodes = [prediction.nodes for prediction in predicted]
+    for limit, label in LABELS.items():
+        ceiling = [prediction.ceilings[limit] for prediction in predicted]
+        axes.plot(nodes, ceiling, color=COLOURS[limit], linestyle="--", linewidth=1, label=label)
+    rates = [prediction.images_per_s for prediction in predicted]
+    axes.plot(nodes, rates, color="black", linewidth=1.8, label="training: the minimum")
     rate = cluster.batch / cluster.step
-    title = f"predicted: nodes of {cluster.ranks} ranks that compute {rate:,.0f} images/s each"
+    title = f"predicted: nodes of {cluster.ranks} ranks, each computing {rate:,.0f} images/s"
     axes.set_title(title, loc="left", fontsize=9)
     axes.set_xlabel("nodes")
     axes.set_ylabel("images/s")
@@ -88,30 +89,30 @@ def _predicted(axes: Axes, predicted: Sequence[Prediction], cluster: Cluster) ->
 
 
 def _limits(axes: Axes, predicted: Sequence[Prediction], cluster: Cluster) -> None:
-    """Regions of what is scarce, for ranks that compute faster or slower than these."""
+    """The limit by number of nodes and by the compute rate of a rank."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
-    nodes = [it.nodes for it in predicted]
-    powers = (SLOWEST + (FASTEST - SLOWEST) * row / (ROWS - 1) for row in range(ROWS))
+    nodes = [prediction.nodes for prediction in predicted]
+    powers = (MIN_POWER + (MAX_POWER - MIN_POWER) * row / (ROWS - 1) for row in range(ROWS))
     rates = [10**power for power in powers]
-    scarce = [
-        [LIMITS.index(model.limit(_as_fast(cluster, rate), count)) for count in nodes]
+    limits = [
+        [LIMITS.index(model.limit(_with_rate(cluster, rate), count)) for count in nodes]
         for rate in rates
     ]
-    colours = ListedColormap([COLOURS[it] for it in LIMITS])
+    colours = ListedColormap([COLOURS[limit] for limit in LIMITS])
     last = len(LIMITS) - 1
-    axes.pcolormesh(nodes, rates, scarce, cmap=colours, vmin=0, vmax=last, alpha=0.75)
+    axes.pcolormesh(nodes, rates, limits, cmap=colours, vmin=0, vmax=last, alpha=0.75)
     axes.axhline(cluster.batch / cluster.step, color="black", linewidth=1)
-    title = f"what is scarce: {cluster.network / 1e9:g} GB/s network, "
+    title = f"limit: {cluster.network / 1e9:g} GB/s network, "
     title += f"{cluster.store / 1e9:g} GB/s store; line: these ranks"
     axes.set_title(title, loc="left", fontsize=9)
     axes.set_xlabel("nodes")
-    axes.set_ylabel("images/s that a rank computes")
-    shown = [it for number, it in enumerate(LIMITS) if any(number in row for row in scarce)]
-    patches = [Patch(color=COLOURS[it], alpha=0.75, label=it) for it in shown]
+    axes.set_ylabel("compute rate of a rank, images/s")
+    present = [limit for i, limit in enumerate(LIMITS) if any(i in row for row in limits)]
+    patches = [Patch(color=COLOURS[limit], alpha=0.75, label=limit) for limit in present]
     axes.legend(handles=patches, fontsize=8, loc="upper left", framealpha=0.9)
 
 
-def _as_fast(cluster: Cluster, rate: float) -> Cluster:
+def _with_rate(cluster: Cluster, rate: float) -> Cluster:
     return replace(cluster, step=cluster.batch / rate)

@@ -1,10 +1,10 @@
-"""What a prediction goes by, and where each number comes from."""
+"""Inputs of the prediction: measured, read from result files, given by options, or assumed."""
 
 from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,115 +12,123 @@ from patchmill.benchmarks.lib.scaling.measure import COMPUTING, LOADING, Measure
 from patchmill.benchmarks.lib.scaling.model import Cluster
 from patchmill.loaders.common.errors import MillError
 
-CACHED = "cached batches"  # the row of training.py's files that waits for no data
+CACHED = "cached batches"  # the row of training.py that never waits for data
 ASSUMPTION = "assumed"
 
-# Option -> its unit, in bytes, seconds or images; and what it says. Measured, unless it is given.
-KNOWN: dict[str, tuple[float, str]] = {
-    "loader-rate": (1.0, "images/s that the loader of a rank makes"),
-    "step-rate": (1.0, "images/s that a rank computes"),
+# Option -> its unit in bytes, seconds or images, and its meaning; measured unless given.
+MEASURED_INPUTS: dict[str, tuple[float, str]] = {
+    "loader-rate": (1.0, "images/s of a rank's loader"),
+    "step-rate": (1.0, "images/s of a rank's compute"),
     "gradient": (1e6, "MB of gradients"),
-    "image": (1e3, "kB of an image in the store"),
+    "image": (1e3, "kB per image in the store"),
 }
-# The same of what cannot be measured here, with what is assumed before all.
-ASSUMED: dict[str, tuple[float, float, str]] = {
+# Option -> default, unit and meaning of inputs that cannot be measured here.
+ASSUMED_INPUTS: dict[str, tuple[float, float, str]] = {
     "network": (25.0, 1e9, "GB/s between a node and the others, each way"),
-    "latency": (5.0, 1e-6, "µs of a message between two nodes"),
+    "latency": (5.0, 1e-6, "µs latency of a message between two nodes"),
     "inside": (100.0, 1e9, "GB/s between two ranks of a node, each way"),
-    "overlap": (0.5, 1.0, "of a step's computing, the share that hides the exchange"),
-    "store": (100.0, 1e9, "GB/s of the store to all nodes"),
-    "link": (10.0, 1e9, "GB/s of the store to one node"),
+    "overlap": (0.5, 1.0, "share of a step's compute that can hide the gradient exchange"),
+    "store": (100.0, 1e9, "GB/s from the store to all nodes"),
+    "link": (10.0, 1e9, "GB/s from the store to one node"),
 }
 
 
-class Known(NamedTuple):
+class Input(NamedTuple):
     value: float  # in the option's unit
     about: str
-    origin: str
+    origin: str  # printed beside the value
 
 
-def found(given: Namespace, alone: Measured) -> dict[str, Known]:
-    """Option -> what holds; `alone` is what was measured of one process."""
-    profile, ranks, cores = _node(given)
-    told = _measured(alone, cores) | _of_files(given, cores)
-    batch, origin = told["batch"] if given.batch is None else (given.batch, "--batch")
-    made = {
-        "ranks": Known(ranks, "ranks of a node", profile["ranks"]),
-        "cores": Known(cores, "cores of a rank, to load", profile["cores"]),
-        "batch": Known(batch, "images of a rank in a step", origin),
+def collect(options: Namespace, alone: Measured) -> dict[str, Input]:
+    """Option -> input; `alone` is the measurement of one process.
+
+    Options override result files, which override measurements.
+    """
+    origins, ranks, cores = _node(options)
+    defaults = _from_measurement(alone, cores) | _from_files(options, cores)
+    batch, origin = defaults["batch"] if options.batch is None else (options.batch, "--batch")
+    inputs = {
+        "ranks": Input(ranks, "ranks per node", origins["ranks"]),
+        "cores": Input(cores, "cores per rank, for its loader", origins["cores"]),
+        "batch": Input(batch, "images per rank and step", origin),
     }
-    for name, (_, about) in KNOWN.items():
-        own = getattr(given, name.replace("-", "_"))
-        value, origin = told[name] if own is None else (own, f"--{name}")
-        made[name] = Known(value, about, origin)
-    for name, (usual, _, about) in ASSUMED.items():
-        own = getattr(given, name)
-        value, origin = (usual, ASSUMPTION) if own is None else (own, f"--{name}")
-        made[name] = Known(value, about, origin)
-    return made
+    for name, (_, about) in MEASURED_INPUTS.items():
+        option = getattr(options, name.replace("-", "_"))
+        value, origin = defaults[name] if option is None else (option, f"--{name}")
+        inputs[name] = Input(value, about, origin)
+    for name, (assumed, _, about) in ASSUMED_INPUTS.items():
+        option = getattr(options, name)
+        value, origin = (assumed, ASSUMPTION) if option is None else (option, f"--{name}")
+        inputs[name] = Input(value, about, origin)
+    return inputs
 
 
-def cluster(inputs: Mapping[str, Known]) -> Cluster:
-    units = {name: it[-2] for name, it in (KNOWN | ASSUMED).items()}  # type: ignore[operator]
-    value = {name: it.value * units.get(name, 1) for name, it in inputs.items()}
+def cluster(inputs: Mapping[str, Input]) -> Cluster:
+    """Convert the inputs to bytes, seconds and images."""
+    units = {name: unit for name, (unit, _) in MEASURED_INPUTS.items()}
+    units |= {name: unit for name, (_, unit, _) in ASSUMED_INPUTS.items()}
+    value = {name: entry.value * units.get(name, 1) for name, entry in inputs.items()}
     ranks, batch = int(value["ranks"]), int(value["batch"])
     return Cluster(
         ranks=ranks,
         loader=ranks * value["loader-rate"],
         batch=batch,
         step=batch / value["step-rate"],
-        **{name: value[name] for name in ("gradient", "image", *ASSUMED)},
+        **{name: value[name] for name in ("gradient", "image", *ASSUMED_INPUTS)},
     )
 
 
-def _node(given: Namespace) -> tuple[dict[str, str], int, int]:
+def _node(options: Namespace) -> tuple[dict[str, str], int, int]:
+    """Origins of ranks and cores, ranks per node, cores per rank."""
     from patchmill.cluster import resources
 
     needs = resources.load({})
-    said = {name: "the cluster's profile" for name in ("ranks", "cores")}
-    said |= {name: f"--{name}" for name in said if getattr(given, name) is not None}
-    return said, given.ranks or needs.tasks, given.cores or needs.cpus_per_task
+    origins = {name: "the cluster's profile" for name in ("ranks", "cores")}
+    origins |= {name: f"--{name}" for name in origins if getattr(options, name) is not None}
+    return origins, options.ranks or needs.tasks, options.cores or needs.cpus_per_task
 
 
-def _measured(alone: Measured, cores: int) -> dict[str, tuple[float, str]]:
-    loads, here = alone.rate(LOADING).median, f"measured on a {alone.device.upper()}"
-    by = here
-    if alone.device == "cpu":  # whose workers decode: more of them decode more
-        loads *= cores / alone.workers
-        by = f"{here}, by {alone.workers} of {cores} cores"
+def _from_measurement(alone: Measured, cores: int) -> dict[str, tuple[float, str]]:
+    loader_rate, origin = alone.rate(LOADING).median, f"measured on a {alone.device.upper()}"
+    loader_origin = origin
+    if alone.device == "cpu":  # workers decode on the CPU, so that the rate grows with the cores
+        loader_rate *= cores / alone.workers
+        loader_origin = f"{origin}, by {alone.workers} of {cores} cores"
     return {
-        "loader-rate": (loads, by),
-        "batch": (alone.batch, here),
-        "step-rate": (alone.rate(COMPUTING).median, here),
-        "gradient": (alone.gradient / 1e6, here),
-        "image": (alone.image / 1e3, here),
+        "loader-rate": (loader_rate, loader_origin),
+        "batch": (alone.batch, origin),
+        "step-rate": (alone.rate(COMPUTING).median, origin),
+        "gradient": (alone.gradient / 1e6, origin),
+        "image": (alone.image / 1e3, origin),
     }
 
 
-def _of_files(given: Namespace, cores: int) -> dict[str, tuple[float, str]]:
+def _from_files(options: Namespace, cores: int) -> dict[str, tuple[float, str]]:
     from patchmill.cluster import job_plan
 
-    told = {}
-    if given.throughput:
-        path = Path(given.throughput)
+    inputs = {}
+    if options.throughput:
+        path = Path(options.throughput)
         rate = job_plan.read_loader_rate(path).of_node(1, cores)
-        told["loader-rate"] = rate, path.name
-        told["image"] = _of(path, lambda it: it["images"]["kilobytes"]), path.name
-    if given.training:
-        path = Path(given.training)
-        told["step-rate"] = _of(path, _cached), path.name
-        told["batch"] = _of(path, lambda it: it["batch_size"]), path.name
-    return told
+        inputs["loader-rate"] = rate, path.name
+        inputs["image"] = _read_number(path, lambda c: c["images"]["kilobytes"]), path.name
+    if options.training:
+        path = Path(options.training)
+        inputs["step-rate"] = _read_number(path, _ceiling_rate), path.name
+        inputs["batch"] = _read_number(path, lambda c: c["batch_size"]), path.name
+    return inputs
 
 
-def _cached(content: dict[str, Any]) -> float:
+def _ceiling_rate(content: dict[str, Any]) -> float:
     return next(row["images_per_s"] for row in content["rows"] if row["name"] == CACHED)
 
 
-def _of(path: Path, look: Any) -> float:
+def _read_number(path: Path, lookup: Callable[[dict[str, Any]], float]) -> float:
     try:
-        return float(look(json.loads(path.read_text())))
+        return float(lookup(json.loads(path.read_text())))
     except OSError as error:
         raise MillError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, StopIteration):
-        raise MillError(f"{path} does not hold what its benchmark writes by --json") from None
+        raise MillError(
+            f"{path} is not a result of this benchmark: write one with its option --json"
+        ) from None

@@ -1,6 +1,6 @@
-"""So many processes of this machine load and train together, on the clock.
+"""Measure loading, computing and training in several processes of this machine at once.
 
-They are started as torchrun does, and each trains by training's own loop, by gloo or NCCL.
+Processes are started as torchrun does, and train with the training engine over gloo or NCCL.
 """
 
 from __future__ import annotations
@@ -29,19 +29,18 @@ if TYPE_CHECKING:
     from patchmill.benchmarks.lib.training.feeds import Feed
     from patchmill.training.runtime.state import State
 
-# Without the others' work beside it, and all together.
 LOADING, COMPUTING, TRAINING = TURNS = ("loading", "computing", "training")
-WARM_UP = 3  # steps of a turn that do not count
-EXCHANGES = 9
-SHARDS = 256  # images of scenes, to be read as shards
+WARM_UP = 3  # uncounted steps of a turn
+ALL_REDUCES = 9
+SIZE_SAMPLE = 256  # images whose encoded size is averaged
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is measured of any number of processes."""
+class Workload:
+    """Work of every process, however many there are."""
 
-    words: list[str]  # settings of training
-    batch: int  # images of each rank in a step
+    words: list[str]  # settings of training, as key=value
+    batch: int  # images per rank and step
     workers: int  # of each rank's loader
     steps: int  # of a turn of computing or training
     seconds: float  # of a turn of loading
@@ -50,17 +49,17 @@ class Asked:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of all ranks together, round by round, images a second; of one rank, the rest."""
+    """Rates are summed over all ranks, by turn and round; the other fields are rank 0's."""
 
     processes: int
-    batch: int  # images of each in a step
-    workers: int  # of each one's loader
-    rates: dict[str, list[float]]  # by turn
-    wait: float  # share of training's time in which rank 0 has no batch
-    exchange: float | None  # seconds in which gradients are added up; None for a process alone
-    latency: float | None  # the same of one number
+    batch: int  # images per rank and step
+    workers: int  # of each rank's loader
+    rates: dict[str, list[float]]  # images per second
+    wait: float  # share of training time spent waiting for a batch
+    exchange: float | None  # seconds of an all-reduce of the gradients; None for one process
+    latency: float | None  # seconds of an all-reduce of one number
     gradient: int  # bytes
-    image: float  # bytes of an encoded image, on average
+    image: float  # mean encoded bytes of an image
     device: str
 
     def rate(self, turn: str) -> Summary:
@@ -70,29 +69,31 @@ class Measured:
         return asdict(self)
 
 
-def run(asked: Asked, counts: Sequence[int]) -> list[Measured]:
+def run(workload: Workload, counts: Sequence[int]) -> list[Measured]:
+    """Measure each number of processes in `counts`."""
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
-        words = [*asked.words, *_fetched(asked.words, Path(folder))]
+        words = [*workload.words, *_scenes_as_shards(workload.words, Path(folder))]
         measured = []
         with track("measuring", sum(counts), unit="processes") as advance:
             for count in counts:
-                measured.append(_together(_with(asked, words, count), count, Path(folder)))
+                sized = _with_settings(workload, words, count)
+                measured.append(_run_processes(sized, count, Path(folder)))
                 advance(count)
         return measured
 
 
-def _with(asked: Asked, words: list[str], count: int) -> Asked:
-    more = [
-        f"train.batch_size={asked.batch * count}",
-        f"train.workers={asked.workers}",
+def _with_settings(workload: Workload, words: list[str], count: int) -> Workload:
+    benchmark_words = [
+        f"train.batch_size={workload.batch * count}",
+        f"train.workers={workload.workers}",
         "evaluate.knn_every=0",
         "resume=never",
     ]
-    return replace(asked, words=[*words, *more])
+    return replace(workload, words=[*words, *benchmark_words])
 
 
-def _fetched(words: list[str], folder: Path) -> list[str]:
-    """Scenes are drawn when they are read, which no store does: they become shards first."""
+def _scenes_as_shards(words: list[str], folder: Path) -> list[str]:
+    """Write scenes to shards: they are drawn when read, which would count as work of the store."""
     from patchmill.loaders.prepare import make_data
     from patchmill.loaders.prepare.options import Options
     from patchmill.training.config import compose
@@ -104,146 +105,150 @@ def _fetched(words: list[str], folder: Path) -> list[str]:
     return [f"data.train={folder / 'shards'}", "data.test=null"]
 
 
-def _together(asked: Asked, count: int, folder: Path) -> Measured:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    spawning = multiprocessing.get_context("spawn")
-    place = folder / str(count)
-    place.mkdir()
+def _run_processes(workload: Workload, count: int, folder: Path) -> Measured:
+    with socket.socket() as free_socket:
+        free_socket.bind(("127.0.0.1", 0))
+        port = free_socket.getsockname()[1]
+    spawn = multiprocessing.get_context("spawn")
+    results_folder = folder / str(count)
+    results_folder.mkdir()
     ranks = [
-        spawning.Process(target=_rank, args=(asked, rank, count, port, place))
+        spawn.Process(target=_rank_main, args=(workload, rank, count, port, results_folder))
         for rank in range(count)
     ]
     try:
         for process in ranks:
             process.start()
-        while any(it.is_alive() for it in ranks) and not any(it.exitcode for it in ranks):
+        while any(p.is_alive() for p in ranks) and not any(p.exitcode for p in ranks):
             ranks[0].join(0.2)
             time.sleep(0.05)
-        if failed := [rank for rank, it in enumerate(ranks) if it.exitcode]:
-            raise MillError(f"process {failed[0]} of {count} failed, as it says above")
+        if failed := [rank for rank, process in enumerate(ranks) if process.exitcode]:
+            raise MillError(f"process {failed[0]} of {count} failed; its error is printed above")
     finally:
         for process in ranks:
             process.terminate()
             process.join()
-    return _summed([json.loads((place / f"{rank}.json").read_text()) for rank in range(count)])
+    results = [json.loads((results_folder / f"{rank}.json").read_text()) for rank in range(count)]
+    return _sum_rates(results)
 
 
-def _summed(found: list[dict[str, Any]]) -> Measured:
-    first = found[0]
+def _sum_rates(results: list[dict[str, Any]]) -> Measured:
     rates = {
-        turn: [sum(rates) for rates in zip(*(it["rates"][turn] for it in found), strict=True)]
+        turn: [sum(by_rank) for by_rank in zip(*(r["rates"][turn] for r in results), strict=True)]
         for turn in TURNS
     }
-    return Measured(**first | {"rates": rates})
+    return Measured(**results[0] | {"rates": rates})
 
 
 # ------------------------------------------------------------------------------- in each process
 
 
-def _rank(asked: Asked, rank: int, size: int, port: int, folder: Path) -> None:
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
-    os.environ.update({name: str(number) for name, number in place.items()})
+def _rank_main(workload: Workload, rank: int, size: int, port: int, folder: Path) -> None:
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    os.environ.update({name: str(number) for name, number in ranks.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     try:
-        found = _measure(asked, folder)
+        result = _measure_rank(workload, folder)
     except MillError as error:
         raise SystemExit(f"error: {error}") from None
-    (folder / f"{rank}.json").write_text(json.dumps(found.as_json()))
+    (folder / f"{rank}.json").write_text(json.dumps(result.as_json()))
 
 
-def _measure(asked: Asked, folder: Path) -> Measured:
+def _measure_rank(workload: Workload, folder: Path) -> Measured:
     from patchmill.benchmarks.lib.training import feeds
     from patchmill.training.config import compose
     from patchmill.training.ranks import distributed
     from patchmill.training.ranks.failures import StackDump
     from patchmill.training.runtime import setup
 
-    config = compose.compose(asked.words)
+    config = compose.compose(workload.words)
     world = distributed.connect(config.train.device)
     with contextlib.ExitStack() as tools:
         state = tools.enter_context(setup.build_run(config, world, folder))
         stacks = tools.enter_context(contextlib.closing(StackDump(folder)))
-        ready, ours = feeds.cached(state.loader), feeds.ours(state.loader)
-        rates, wait = _race(asked, state, stacks, ready, ours)
-        gradient = sum(it.numel() * it.element_size() for it in _learnt(state))
-        found = Measured(
+        cached, loader = feeds.cached_feed(state.loader), feeds.loader_feed(state.loader)
+        rates, wait = _measure_turns(workload, state, stacks, cached, loader)
+        gradient = sum(p.numel() * p.element_size() for p in _trained_parameters(state))
+        result = Measured(
             world.size,
-            asked.batch,
-            asked.workers,
+            workload.batch,
+            workload.workers,
             rates,
             wait,
-            _exchange(gradient // 4, world.device) if world.size > 1 else None,
-            _exchange(1, world.device) if world.size > 1 else None,
+            _all_reduce_seconds(gradient // 4, world.device) if world.size > 1 else None,
+            _all_reduce_seconds(1, world.device) if world.size > 1 else None,
             gradient,
-            _bytes(config.data.train),
+            _mean_image_bytes(config.data.train),
             str(world.device.type),
         )
     distributed.close()
-    return found
+    return result
 
 
-def _race(
-    asked: Asked, state: State, stacks: Any, ready: Feed, ours: Feed
+def _measure_turns(
+    workload: Workload, state: State, stacks: Any, cached: Feed, loader: Feed
 ) -> tuple[dict[str, list[float]], float]:
+    """Images per second of this rank by turn and round, and the median wait of training."""
     from patchmill.benchmarks.lib.training import steps
 
     waits = []
 
-    def training() -> float:
-        turn = steps.take(state, stacks, ours, WARM_UP, asked.steps)
+    def train() -> float:
+        turn = steps.run_turn(state, stacks, loader, WARM_UP, workload.steps)
         waits.append(turn.wait)
         return turn.images_per_s
 
+    def compute() -> float:
+        return steps.run_turn(state, stacks, cached, WARM_UP, workload.steps).images_per_s
+
     turns: dict[str, Callable[[], float]] = {
-        LOADING: lambda: _load(ours, asked.seconds),
-        COMPUTING: lambda: steps.take(state, stacks, ready, WARM_UP, asked.steps).images_per_s,
-        TRAINING: training,
+        LOADING: lambda: _load(loader, workload.seconds),
+        COMPUTING: compute,
+        TRAINING: train,
     }
-    steps.take(state, stacks, ready, 0, WARM_UP)  # compiles
+    steps.run_turn(state, stacks, cached, 0, WARM_UP)  # compiles
     rates: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(asked.rounds):
+    for _ in range(workload.rounds):  # in the same order on all ranks
         for name, turn in turns.items():
             rates[name].append(turn())
     return rates, statistics.median(waits)
 
 
 def _load(feed: Feed, seconds: float) -> float:
-    """Images a second of this rank, while the others load as well."""
+    """Images per second that this rank loads while the others load as well."""
     from patchmill.training.ranks import distributed
 
-    feed.drop_ready()
+    feed.drop_queued()
     distributed.barrier()
-    began, images = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
+    start, images = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
         images += len(next(feed.batches))
-    timing.finish_gpu()
-    return images / (time.perf_counter() - began)
+    timing.synchronize_gpu()
+    return images / (time.perf_counter() - start)
 
 
-def _exchange(numbers: int, device: torch.device) -> float:
-    """Seconds in which all ranks' numbers are added up."""
+def _all_reduce_seconds(numbers: int, device: torch.device) -> float:
+    """Median seconds of an all-reduce of so many float32 numbers."""
     import torch.distributed as dist
 
     seconds, values = [], torch.zeros(numbers, device=device)
-    for _ in range(EXCHANGES):
+    for _ in range(ALL_REDUCES):
         dist.barrier()
-        began = time.perf_counter()
+        start = time.perf_counter()
         dist.all_reduce(values)
-        timing.finish_gpu()
-        seconds.append(time.perf_counter() - began)
+        timing.synchronize_gpu()
+        seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
 
 
-def _learnt(state: State) -> list[torch.nn.Parameter]:
-    return [it for it in state.method.parameters() if it.requires_grad]
+def _trained_parameters(state: State) -> list[torch.nn.Parameter]:
+    return [p for p in state.method.parameters() if p.requires_grad]
 
 
-def _bytes(data: str) -> float:
+def _mean_image_bytes(data: str) -> float:
     from patchmill.loaders.sources import open_source
 
     source = open_source(data)
-    some = range(0, len(source), max(1, len(source) // SHARDS))
-    return statistics.mean(len(source.read(index)) for index in some)
+    indices = range(0, len(source), max(1, len(source) // SIZE_SAMPLE))
+    return statistics.mean(len(source.read(index)) for index in indices)

@@ -1,14 +1,14 @@
-"""How fast a cluster of so many nodes trains, and what it waits for: formulas, nothing measured.
+"""Formulas for the training rate of a cluster and for its bottleneck; nothing is measured here.
 
-A step is over when the slowest of four is done, which work at the same time:
+A step takes as long as the slowest of four resources, which work at the same time:
 
-    the store      sends every image of the step to the node that wants it, once in an epoch
-    the loaders    decode, and make views
-    the ranks      compute; and then wait for the rest of the exchange of gradients, of which
-                   a share of the computing has hidden a part
+    store      sends every image of the step to the node that trains on it
+    loaders    decode, and render views
+    compute    forward, backward and optimiser of the ranks
+    network    compute, plus the part of the gradient exchange that compute does not hide
 
-Gradients are added up as NCCL does: in a ring inside each node, and then between nodes, where a
-tree of messages gives the latency. Each rank has the same batch, however many there are.
+Gradients are reduced as NCCL does: in a ring inside each node, then between nodes, where a tree of
+messages sets the latency. The batch per rank is constant (weak scaling).
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ LOADER, STORE, COMPUTE, NETWORK = LIMITS = ("loader", "store", "compute", "netwo
 
 @dataclass(frozen=True)
 class Cluster:
-    """Sizes in bytes, times in seconds, rates in a second."""
+    """Sizes in bytes, times in seconds, rates per second."""
 
-    ranks: int  # of a node
-    loader: float  # images that the loaders of a node make
-    batch: int  # images of a rank in a step
-    step: float  # that a rank computes
-    overlap: float  # the share of that behind which gradients are exchanged
-    gradient: float  # bytes of a rank's gradients
-    inside: float  # bytes between two ranks of a node, each way
-    network: float  # bytes between a node and the others, each way
+    ranks: int  # per node
+    loader: float  # rate of a node's loaders, in images
+    batch: int  # images per rank and step
+    step: float  # compute time of a step
+    overlap: float  # share of the step that can hide the gradient exchange
+    gradient: float  # size of a rank's gradients
+    inside: float  # bandwidth between two ranks of a node, each way
+    network: float  # bandwidth between a node and the others, each way
     latency: float  # of a message between two nodes
-    store: float  # bytes that the store sends, to all nodes
-    link: float  # bytes that it sends to one node
-    image: float  # bytes of an image
+    store: float  # bandwidth of the store to all nodes
+    link: float  # bandwidth of the store to one node
+    image: float  # encoded size of an image
 
 
 @dataclass(frozen=True)
 class Prediction:
     nodes: int
     images_per_s: float
-    limit: str  # that of which twice as much would help most
-    most: dict[str, float]  # images a second, if there were only this limit
-    fed: float  # images a second that loaders and store have for a rank
-    waiting: float  # share of a step's time in which ranks wait for gradients, if data is there
+    limit: str  # the resource whose doubling would help most
+    ceilings: dict[str, float]  # images per second if this resource were the only limit
+    fed: float  # images per second and rank from loaders and store
+    waiting: float  # share of a step spent waiting for gradients, when data is ready
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -54,76 +54,77 @@ class Prediction:
             "images_per_s": round(self.images_per_s, 1),
             "of_linear": round(self.of_linear, 3),
             "limit": self.limit,
-            "most": {name: round(it, 1) for name, it in self.most.items()},
+            "most": {name: round(rate, 1) for name, rate in self.ceilings.items()},
             "fed": round(self.fed, 1),
             "waiting": round(self.waiting, 3),
         }
 
     @property
     def of_linear(self) -> float:
-        """Of what ranks would do that wait for nothing."""
-        return self.images_per_s / self.most[COMPUTE]
+        """Share of the rate of ranks that never wait."""
+        return self.images_per_s / self.ceilings[COMPUTE]
 
 
 def predict(cluster: Cluster, nodes: int) -> Prediction:
-    rest = unhidden(exchange(cluster, nodes), cluster.step, cluster.overlap)
-    most = _most(cluster, nodes)
+    exposed = exposed_exchange(cluster, nodes)
+    ceilings = _ceilings(cluster, nodes)
     return Prediction(
         nodes,
         rate(cluster, nodes),
         limit(cluster, nodes),
-        most,
-        min(most[LOADER], most[STORE]) / (nodes * cluster.ranks),
-        rest / (cluster.step + rest),
+        ceilings,
+        min(ceilings[LOADER], ceilings[STORE]) / (nodes * cluster.ranks),
+        exposed / (cluster.step + exposed),
     )
 
 
-def unhidden(exchange: float, step: float, overlap: float) -> float:
+def exposed_exchange(cluster: Cluster, nodes: int) -> float:
     """Seconds of a step in which ranks wait for gradients."""
-    return max(0.0, exchange - overlap * step)
+    return max(0.0, exchange(cluster, nodes) - cluster.overlap * cluster.step)
 
 
 def rate(cluster: Cluster, nodes: int) -> float:
-    """Images a second."""
-    return min(_most(cluster, nodes).values())
+    """Images per second."""
+    return min(_ceilings(cluster, nodes).values())
 
 
 def limit(cluster: Cluster, nodes: int) -> str:
-    most = _most(cluster, nodes)
-    return max(LIMITS, key=lambda it: (rate(_doubled(cluster, it), nodes), -most[it]))
+    """The resource whose doubling helps most; among equals, the one with the lowest ceiling."""
+    ceilings = _ceilings(cluster, nodes)
+    return max(LIMITS, key=lambda name: (rate(_doubled(cluster, name), nodes), -ceilings[name]))
 
 
 def exchange(cluster: Cluster, nodes: int) -> float:
-    """Seconds in which the gradients of all ranks become their sum on all ranks."""
+    """Seconds of an all-reduce of the gradients."""
     within = 2 * (cluster.ranks - 1) / cluster.ranks * cluster.gradient / cluster.inside
     between = 2 * (nodes - 1) / nodes * cluster.gradient / cluster.network
     return within + between + 2 * math.log2(nodes) * cluster.latency
 
 
-def turns(predictions: Sequence[Prediction]) -> list[Prediction]:
-    """The first, and each that has another limit than the one before."""
+def limit_changes(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The first prediction, and each whose limit differs from the one before."""
     pairs = zip([None, *predictions], predictions, strict=False)
-    return [now for before, now in pairs if before is None or before.limit != now.limit]
+    return [this for previous, this in pairs if previous is None or previous.limit != this.limit]
 
 
-def _most(cluster: Cluster, nodes: int) -> dict[str, float]:
+def _ceilings(cluster: Cluster, nodes: int) -> dict[str, float]:
     images = nodes * cluster.ranks * cluster.batch
-    rest = unhidden(exchange(cluster, nodes), cluster.step, cluster.overlap)
+    step = cluster.step + exposed_exchange(cluster, nodes)
     return {
         LOADER: nodes * cluster.loader,
         STORE: min(cluster.store, nodes * cluster.link) / cluster.image,
         COMPUTE: images / cluster.step,
-        NETWORK: images / (cluster.step + rest),
+        NETWORK: images / step,
     }
 
 
-def _doubled(cluster: Cluster, what: str) -> Cluster:
-    """With twice as much of one thing."""
-    if what == LOADER:
+def _doubled(cluster: Cluster, limit: str) -> Cluster:
+    """The cluster with twice as much of one resource."""
+    if limit == LOADER:
         return replace(cluster, loader=2 * cluster.loader)
-    if what == STORE:
+    if limit == STORE:
         return replace(cluster, store=2 * cluster.store, link=2 * cluster.link)
-    if what == COMPUTE:
+    if limit == COMPUTE:
         return replace(cluster, step=cluster.step / 2)
     return replace(
         cluster,

@@ -1,4 +1,4 @@
-"""What was measured and predicted of scaling, as tables, and what was assumed."""
+"""Print measurements, inputs and predictions of the scaling benchmark."""
 
 from __future__ import annotations
 
@@ -9,78 +9,78 @@ from rich.table import Table
 
 from patchmill.benchmarks.lib import machine, report
 from patchmill.benchmarks.lib.scaling import model
-from patchmill.benchmarks.lib.scaling.inputs import ASSUMPTION, Known
+from patchmill.benchmarks.lib.scaling.inputs import ASSUMPTION, Input
 from patchmill.benchmarks.lib.scaling.measure import TURNS, Measured
 from patchmill.benchmarks.lib.scaling.model import Prediction
 
-NAMES = """\
-waits: the share of a step in which ranks wait for the exchange of gradients
-fed: images/s that loaders and store have for each rank"""
-SIMPLE = (
-    "and by this: every rank has the same batch, and is as fast as the others;",
-    "gradients are added up in rings, inside a node and then between nodes;",
-    "every image comes from the store, each time; loading takes nothing from computing",
+LEGEND = """\
+waits: share of a step in which ranks wait for the gradient exchange
+fed: images/s per rank that loaders and store deliver"""
+MODEL_ASSUMPTIONS = (
+    "the model assumes that all ranks have the same batch and the same speed;",
+    "that gradients are reduced in rings, inside a node and then between nodes;",
+    "that every image is read from the store in every epoch, and loading does not slow compute",
 )
 
 
 def show(
-    measured: Sequence[Measured], inputs: Mapping[str, Known], predicted: Sequence[Prediction]
+    measured: Sequence[Measured], inputs: Mapping[str, Input], predicted: Sequence[Prediction]
 ) -> None:
     console = Console(highlight=False)
     console.print(f"{machine.cpu()}, {machine.cores()} cores", style="dim", markup=False)
-    console.print("images/s of so many processes, and times that of one:", style="dim")
+    console.print("images/s by number of processes, and speed-up over one:", style="dim")
     console.print(_measured(measured))
-    console.print("\nwhat the prediction goes by:")
-    for known in inputs.values():
-        mark = "bold" if known.origin == ASSUMPTION else "dim"
-        line = f"{known.value:>12,.4g} {known.about} ({known.origin})"
-        console.print(line, style=mark, markup=False)
-    for line in (*SIMPLE, ""):
+    console.print("\ninputs of the prediction:")
+    for entry in inputs.values():
+        style = "bold" if entry.origin == ASSUMPTION else "dim"
+        line = f"{entry.value:>12,.4g} {entry.about} ({entry.origin})"
+        console.print(line, style=style, markup=False)
+    for line in (*MODEL_ASSUMPTIONS, ""):
         console.print(line, style="dim", markup=False)
     console.print(_predicted(predicted))
-    console.print(NAMES, style="dim", markup=False)
-    for it in model.turns(predicted):
-        nodes = f"{it.nodes} node" + "s" * (it.nodes > 1)
-        console.print(f"from {nodes} on, the limit is [bold]{it.limit}[/]")
+    console.print(LEGEND, style="dim", markup=False)
+    for prediction in model.limit_changes(predicted):
+        nodes = f"{prediction.nodes} node" + "s" * (prediction.nodes > 1)
+        console.print(f"from {nodes} on, the limit is [bold]{prediction.limit}[/]")
 
 
 def rows(measured: Sequence[Measured]) -> list[dict[str, str | float]]:
-    """What is measured, to quote: images/s, and times those of one process."""
-    found: list[dict[str, str | float]] = []
-    for it in measured:
-        row: dict[str, str | float] = {"name": str(it.processes)}
+    """Rows that documents quote: images/s, and the speed-up over one process."""
+    json_rows: list[dict[str, str | float]] = []
+    for result in measured:
+        row: dict[str, str | float] = {"name": str(result.processes)}
         for turn in TURNS:
-            rate = it.rate(turn).median
-            row |= {turn: round(rate, 1), f"times_{turn}": round(rate / _alone(measured, turn), 3)}
-        found.append(row)
-    return found
+            rate, speedup = result.rate(turn).median, _speedup(measured, result, turn)
+            row |= {turn: round(rate, 1), f"times_{turn}": round(speedup, 3)}
+        json_rows.append(row)
+    return json_rows
 
 
-def _alone(measured: Sequence[Measured], turn: str) -> float:
-    return measured[0].rate(turn).median
+def _speedup(measured: Sequence[Measured], result: Measured, turn: str) -> float:
+    return result.rate(turn).median / measured[0].rate(turn).median
 
 
 def _measured(measured: Sequence[Measured]) -> Table:
     table = report.new_table("processes", *TURNS, "no batch", "exchange")
-    for it in measured:
+    for result in measured:
         cells = []
         for turn in TURNS:
-            times = it.rate(turn).median / _alone(measured, turn)
-            cells.append(f"[bold]{it.rate(turn).median:,.0f}[/] x{times:.2f}")
-        exchange = "" if it.exchange is None else f"{it.exchange * 1e3:,.1f} ms"
-        table.add_row(str(it.processes), *cells, f"{it.wait:.1%}", exchange)
+            speedup = _speedup(measured, result, turn)
+            cells.append(f"[bold]{result.rate(turn).median:,.0f}[/] x{speedup:.2f}")
+        exchange = "" if result.exchange is None else f"{result.exchange * 1e3:,.1f} ms"
+        table.add_row(str(result.processes), *cells, f"{result.wait:.1%}", exchange)
     return table
 
 
 def _predicted(predicted: Sequence[Prediction]) -> Table:
     table = report.new_table("nodes", "images/s", "of linear", "limit", "waits", "fed")
-    for it in predicted:
+    for prediction in predicted:
         table.add_row(
-            str(it.nodes),
-            f"[bold]{it.images_per_s:,.0f}[/]",
-            f"{it.of_linear:.0%}",
-            it.limit,
-            f"{it.waiting:.0%}",
-            f"{it.fed:,.0f}",
+            str(prediction.nodes),
+            f"[bold]{prediction.images_per_s:,.0f}[/]",
+            f"{prediction.of_linear:.0%}",
+            prediction.limit,
+            f"{prediction.waiting:.0%}",
+            f"{prediction.fed:,.0f}",
         )
     return table

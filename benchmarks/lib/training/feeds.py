@@ -1,8 +1,7 @@
-"""Who gives a training loop its batches: the project's loader, nobody (they are there already), or
-torchvision in a DataLoader.
+"""Sources of batches for a training loop: our loader, cached batches, torchvision in a DataLoader.
 
-A feed stays open from its first turn to its last. What is ready in its queues between turns is
-thrown away at the beginning of one, so that a turn trains on batches that were made in it.
+A feed stays open from its first turn to its last. A turn first discards what is queued, so that it
+trains on batches made during the turn.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sources import Source
 
-CEILING, OURS, THEIRS = "cached batches", "patchmill", "torchvision"
-CACHED = 4  # batches that come again and again
-_QUEUE = 3  # batches that the project's loader has made when nobody takes any
+CEILING, PATCHMILL, TORCHVISION = "cached batches", "patchmill", "torchvision"
+CACHED_BATCHES = 4
+_LOADER_QUEUE = 3  # batches that an idle loader has made in advance
 
 
 @dataclass(frozen=True)
 class Feed:
-    """Batches without end, epoch after epoch; up to `ahead` of them lie ready."""
+    """Endless batches, epoch after epoch, of which up to `ahead` are queued."""
 
     name: str
     batches: Iterator[ViewBatch]
@@ -39,48 +38,52 @@ class Feed:
     def __iter__(self) -> Iterator[ViewBatch]:
         return self.batches
 
-    def drop_ready(self) -> None:
+    def drop_queued(self) -> None:
         for _ in itertools.islice(self.batches, self.ahead):
             pass
 
 
-def ours(batches: Iterable[ViewBatch]) -> Feed:
-    return Feed(OURS, _forever(batches), _QUEUE)
+def loader_feed(loader: Iterable[ViewBatch]) -> Feed:
+    return Feed(PATCHMILL, _endless(loader), _LOADER_QUEUE)
 
 
-def cached(batches: Iterable[ViewBatch]) -> Feed:
-    """The first of them, in memory of their own, laid out as they came."""
-    return Feed(CEILING, itertools.cycle([_copy(it) for it in itertools.islice(batches, CACHED)]))
+def cached_feed(loader: Iterable[ViewBatch]) -> Feed:
+    """Copies of the loader's first batches, with their strides, again and again."""
+    first = itertools.islice(loader, CACHED_BATCHES)
+    return Feed(CEILING, itertools.cycle([_copy(batch) for batch in first]))
 
 
-def torchvisions(source: Source, recipe: Recipe, like: ViewBatch, workers: int) -> Feed:
-    """The same views of the same images, of the type, and where, `like` has them.
+def torchvision_feed(source: Source, recipe: Recipe, example: ViewBatch, workers: int) -> Feed:
+    """The recipe's views by torchvision, with the device, dtype and strides of `example`.
 
-    A MillError where it cannot be had: torchvision is missing, or cannot make the views.
+    Raises MillError if torchvision is missing or cannot make the views.
     """
-    device = like.crops()[0].device
+    device = example.crops()[0].device
     loader = DataLoader(
-        Images(source, recipe),
-        batch_size=len(like),
+        ViewDataset(source, recipe),
+        batch_size=len(example),
         shuffle=True,
         drop_last=True,
         num_workers=workers,
         persistent_workers=True,
         pin_memory=device.type == "cuda",
     )
-    return Feed(THEIRS, (_placed(it, like) for it in _forever(loader)), 2 * workers)
+    batches = (_to_view_batch(collated, example) for collated in _endless(loader))
+    return Feed(TORCHVISION, batches, 2 * workers)
 
 
-class Images(Dataset[tuple[int, int, list[Tensor]]]):
-    """Number, label and all views of an image; the default collate makes batches of each."""
+class ViewDataset(Dataset[tuple[int, int, list[Tensor]]]):
+    """Id, label and all views of each image, for the default collate function."""
 
     def __init__(self, source: Source, recipe: Recipe) -> None:
         try:
-            from patchmill.benchmarks.peers.torchvision import Cut
+            from patchmill.benchmarks.peers.torchvision import ViewTransform
         except ImportError:
             raise MillError("torchvision is not installed: pip install torchvision") from None
         self.source = source
-        self.cuts = [Cut(group, view) for group in recipe.views for view in range(group.count)]
+        self.transforms = [
+            ViewTransform(group, view) for group in recipe.views for view in range(group.count)
+        ]
 
     def __len__(self) -> int:
         return len(self.source)
@@ -90,38 +93,38 @@ class Images(Dataset[tuple[int, int, list[Tensor]]]):
 
         labels = self.source.labels
         image = Image.open(io.BytesIO(self.source.read(index))).convert("RGB")
-        views = [view for cut in self.cuts for view in cut(image)]
+        views = [view for transform in self.transforms for view in transform(image)]
         return index, -1 if labels is None else int(labels[index]), views
 
 
 @dataclass(frozen=True, eq=False)
-class Listed(ViewBatch):
-    """Of which each crop is a tensor of its own, as a DataLoader collates them."""
+class CollatedBatch(ViewBatch):
+    """A batch whose crops are separate tensors, as a DataLoader collates them."""
 
-    listed: Sequence[Tensor] = ()
+    crop_tensors: Sequence[Tensor] = ()
 
     def crops(self) -> list[Tensor]:
-        return list(self.listed)
+        return list(self.crop_tensors)
 
     def flat(self, group: str) -> Tensor:
-        return torch.cat(self.crops())  # there is one group: methods take no more
+        return torch.cat(self.crops())  # methods take recipes of one group only
 
 
-def _placed(batch: Sequence[Any], like: ViewBatch) -> Listed:
-    ids, labels, views = batch
-    (group,), (crop, *_) = like.views, like.crops()
+def _to_view_batch(collated: Sequence[Any], example: ViewBatch) -> CollatedBatch:
+    ids, labels, views = collated
+    (group,), (crop, *_) = example.views, example.crops()
     last = crop.is_contiguous(memory_format=torch.channels_last) and not crop.is_contiguous()
-    kept = torch.channels_last if last else torch.contiguous_format
-    near = [view.to(crop.device, non_blocking=True) for view in views]
-    return Listed(
-        {group: near[0]},
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    on_device = [view.to(crop.device, non_blocking=True) for view in views]
+    return CollatedBatch(
+        {group: on_device[0]},
         ids,
         labels.to(crop.device, non_blocking=True),
-        like.rows,
-        like.shapes,
-        like.targets,
-        # On their device: a conversion on the way there would be the CPU's work.
-        [view.to(crop.dtype, memory_format=kept) for view in near],
+        example.rows,
+        example.shapes,
+        example.targets,
+        # Converted on the device: converting while copying would be done by the CPU.
+        [view.to(crop.dtype, memory_format=memory_format) for view in on_device],
     )
 
 
@@ -136,6 +139,6 @@ def _copy(batch: ViewBatch) -> ViewBatch:
     )
 
 
-def _forever(batches: Iterable[Any]) -> Iterator[Any]:
+def _endless(batches: Iterable[Any]) -> Iterator[Any]:
     while True:
         yield from batches

@@ -1,4 +1,4 @@
-"""The feeds' turns at training the same networks."""
+"""Train the same networks on several feeds in turns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from patchmill.benchmarks import peers
 from patchmill.benchmarks.lib import machine, timing
 from patchmill.benchmarks.lib.training import feeds, steps
-from patchmill.benchmarks.lib.training.table import Result
+from patchmill.benchmarks.lib.training.table import TrainingResult
 from patchmill.loaders.build import default_workers
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from patchmill.training.config.settings import Config
     from patchmill.training.runtime.state import State
 
-FEWEST_WARM_UP = 2  # steps
+MIN_WARM_UP = 2  # steps
 
 
-def run(config: Config, theirs: Sequence[str], count: int, rounds: int) -> Result:
-    """Each takes `count` steps a turn, or a few more."""
+def run(config: Config, peer_names: Sequence[str], count: int, rounds: int) -> TrainingResult:
+    """Measure all feeds in turns of `count` steps, rounded up to a multiple of the workers."""
     workers = config.train.workers or default_workers()
-    # A DataLoader's workers bring a batch each at about the same time: whole rounds of them count.
-    count, warm_up = -(-count // workers) * workers, max(FEWEST_WARM_UP, workers)
+    # The workers of a DataLoader each finish a batch at about the same time.
+    count, warm_up = -(-count // workers) * workers, max(MIN_WARM_UP, workers)
     world = distributed.connect(config.train.device)
     if world.size > 1:
         raise MillError("this benchmark trains in one process: start it without torchrun or srun")
@@ -49,61 +49,69 @@ def run(config: Config, theirs: Sequence[str], count: int, rounds: int) -> Resul
         config = replace(config, resume="never")
         state = tools.enter_context(setup.build_run(config, world, folder))
         stacks = tools.enter_context(contextlib.closing(StackDump(folder)))
-        contenders = _contenders(state, theirs, workers)
-        turns, others = _race(state, stacks, contenders, warm_up, count, rounds)
+        open_feeds = _open_feeds(state, peer_names, workers)
+        turns, other_cores = _measure_in_turns(state, stacks, open_feeds, warm_up, count, rounds)
         memory = _memory()
-        del contenders  # and with them, the workers
+        del open_feeds  # ends the workers of the DataLoader
     distributed.close()
-    notes = [f"{name} {note}" for name in theirs for note in differences(name, config)]
-    return Result(turns, count, rounds, workers, torch.get_num_threads(), others, memory, notes)
+    notes = [f"{name} {note}" for name in peer_names for note in differences(name, config)]
+    threads = torch.get_num_threads()
+    return TrainingResult(turns, count, rounds, workers, threads, other_cores, memory, notes)
 
 
-def _contenders(state: State, theirs: Sequence[str], workers: int) -> list[Feed]:
-    """Theirs start before ours, whose threads a fork would not take along."""
+def _open_feeds(state: State, peer_names: Sequence[str], workers: int) -> list[Feed]:
+    """Open all feeds; torchvision's workers fork before our loader starts threads."""
     loader, config = state.loader, state.config
-    found = [feeds.cached(loader)]
-    if feeds.THEIRS in theirs:
-        like, recipe = next(found[0].batches), training_recipe(config)
+    opened = [feeds.cached_feed(loader)]
+    if feeds.TORCHVISION in peer_names:
+        example, recipe = next(opened[0].batches), training_recipe(config)
         try:
             source = open_source(config.data.train)
-            found.append(feeds.torchvisions(source, recipe, like, workers))
+            opened.append(feeds.torchvision_feed(source, recipe, example, workers))
         except MillError as error:
             raise MillError(f"{error}; to leave torchvision out: --peers ''") from None
-    for feed in found:
+    for feed in opened:
         next(feed.batches)
-    found.insert(1, feeds.ours(loader))
-    return found
+    opened.insert(1, feeds.loader_feed(loader))
+    return opened
 
 
-def _race(
-    state: State, stacks: StackDump, contenders: list[Feed], warm_up: int, count: int, rounds: int
+def _measure_in_turns(
+    state: State, stacks: StackDump, open_feeds: list[Feed], warm_up: int, count: int, rounds: int
 ) -> tuple[dict[str, list[Turn]], float]:
-    """All turns, and how many cores others kept busy meanwhile."""
-    found: dict[str, list[Turn]] = {feed.name: [] for feed in contenders}
+    """All turns by feed, and the mean number of cores that other programs kept busy."""
+    turns: dict[str, list[Turn]] = {feed.name: [] for feed in open_feeds}
 
-    def turn(feed: Feed) -> float:
-        found[feed.name].append(steps.take(state, stacks, feed, warm_up, count))
+    def measure(feed: Feed) -> float:
+        turn = steps.run_turn(state, stacks, feed, warm_up, count)
+        turns[feed.name].append(turn)
         advance(1)
-        return found[feed.name][-1].images_per_s
+        return turn.images_per_s
 
-    with track("training", len(contenders) * (1 + rounds)) as advance:
-        for feed in contenders:  # compilers, and whoever looks for the fastest algorithm
-            steps.take(state, stacks, feed, 0, FEWEST_WARM_UP)
+    with track("training", len(open_feeds) * (1 + rounds)) as advance:
+        for feed in open_feeds:  # warm-up: compilation, and cuDNN's search for algorithms
+            steps.run_turn(state, stacks, feed, 0, MIN_WARM_UP)
             advance(1)
-        began, busy = time.perf_counter(), machine.busy_seconds() - timing.processor_seconds()
-        timing.interleave({feed.name: partial(turn, feed) for feed in contenders}, rounds)
-        busy = machine.busy_seconds() - timing.processor_seconds() - busy
-    return found, max(busy, 0.0) / (time.perf_counter() - began)
+        start, others = time.perf_counter(), _cpu_seconds_of_others()
+        timing.interleave({feed.name: partial(measure, feed) for feed in open_feeds}, rounds)
+        others = _cpu_seconds_of_others() - others
+    return turns, max(others, 0.0) / (time.perf_counter() - start)
+
+
+def _cpu_seconds_of_others() -> float:
+    return machine.busy_core_seconds() - timing.cpu_seconds()
 
 
 def _memory() -> dict[str, int]:
-    """In MiB: what this process has had at most, and what its workers have now."""
-    workers = sum(machine.proportional(it.pid) for it in multiprocessing.active_children())
-    return {"process_at_most": machine.peak() >> 20, "workers": workers >> 20}
+    """In MiB: the peak of this process, and what its workers use now."""
+    children = multiprocessing.active_children()
+    workers = sum(machine.proportional_bytes(child.pid) for child in children)
+    return {"process_at_most": machine.peak_bytes() >> 20, "workers": workers >> 20}
 
 
-def differences(name: str, config: Config) -> list[str]:
+def differences(peer_name: str, config: Config) -> list[str]:
+    """Notes on what a peer does differently from the configured recipe."""
     recipe = training_recipe(config)
     pastes = any(group.paste for group in recipe.views)
-    found = [peers.note(name, recipe), "does not paste on other backgrounds" if pastes else ""]
-    return [note for note in found if note]
+    notes = [peers.note(peer_name, recipe), "does not paste on other backgrounds" if pastes else ""]
+    return [note for note in notes if note]

@@ -1,8 +1,8 @@
-"""A turn of training: some steps of the engine's own loop on a feed, and the time of each part.
+"""One turn: some steps of the training engine on a feed, with the time of each part of a step.
 
-Parts are timed in the hooks that the loop calls anyway: before and after it takes a batch, after
-the backward pass, and after the optimiser's step. On a GPU, times are those at which the GPU passes
-these points, so that waiting for a batch is the time the GPU waits.
+Parts are timed in the engine's hooks: before and after it takes a batch, after the backward pass,
+and after the optimiser's step. On a GPU the times are CUDA events, so that waiting for a batch is
+the time the GPU waits.
 """
 
 from __future__ import annotations
@@ -31,51 +31,52 @@ if TYPE_CHECKING:
 
 WAIT, PASSES, OPTIMISER, REST = "data", "forward and backward", "optimiser", "teacher and log"
 PARTS = (WAIT, PASSES, OPTIMISER, REST)
-ENDLESS = 10**9  # steps in an epoch: what happens at its end is not what is measured
+STEPS_PER_EPOCH = 10**9  # no turn reaches the end of an epoch
 
 
 @dataclass(frozen=True)
 class Turn:
     images_per_s: float
     seconds: dict[str, float]  # of a step, by part
-    cores: float  # that were busy, of whomever's work for this
-    gpu_bytes: int  # of the GPU's memory that torch had given out, at most
+    cores: float  # busy with this process and its workers
+    gpu_bytes: int  # peak GPU memory allocated by torch
 
     @property
     def wait(self) -> float:
-        """The share of the time in which there was no batch."""
+        """Share of the time spent waiting for a batch."""
         return self.seconds[WAIT] / sum(self.seconds.values())
 
 
-def take(state: State, stacks: StackDump, feed: Feed, warm_up: int, steps: int) -> Turn:
-    """The first steps, in which queues come to what they are like in a long run, do not count."""
-    timing.wait_until_quiet()
-    feed.drop_ready()
-    state.loader, state.steps_per_epoch = cast("Loader", feed), ENDLESS
+def run_turn(state: State, stacks: StackDump, feed: Feed, warm_up: int, steps: int) -> Turn:
+    """Train `warm_up` uncounted steps, which bring queues to their steady state, then `steps`."""
+    timing.wait_until_idle()
+    feed.drop_queued()
+    state.loader, state.steps_per_epoch = cast("Loader", feed), STEPS_PER_EPOCH
     if warm_up:
-        engine.train_steps(state, Watch(state, stacks, warm_up))
-    timing.finish_gpu()
+        engine.train_steps(state, PartTimer(state, stacks, warm_up))
+    timing.synchronize_gpu()
     on_gpu = state.world.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(state.world.device)
-    watch = Watch(state, stacks, steps)
-    began, busy = time.perf_counter(), timing.processor_seconds()
-    engine.train_steps(state, watch)
-    timing.finish_gpu()
-    seconds = time.perf_counter() - began
-    busy = timing.processor_seconds() - busy
-    most = torch.cuda.max_memory_allocated(state.world.device) if on_gpu else 0
-    return Turn(watch.images / seconds, watch.seconds(), busy / seconds, most)
+    timer = PartTimer(state, stacks, steps)
+    start, cpu_seconds = time.perf_counter(), timing.cpu_seconds()
+    engine.train_steps(state, timer)
+    timing.synchronize_gpu()
+    seconds = time.perf_counter() - start
+    cpu_seconds = timing.cpu_seconds() - cpu_seconds
+    gpu_bytes = torch.cuda.max_memory_allocated(state.world.device) if on_gpu else 0
+    cores = cpu_seconds / seconds
+    return Turn(timer.images / seconds, timer.part_seconds(), cores, gpu_bytes)
 
 
-class Watch(Hooks):
-    """Hooks of a rank without outputs, for a given number of steps, that time each part."""
+class PartTimer(Hooks):
+    """Hooks that time each part of a step and stop after a given number of steps; no outputs."""
 
     def __init__(self, state: State, stacks: StackDump, steps: int) -> None:
         super().__init__(state, Signals(), stacks, outputs=None)
-        self.images, self._steps, self._to_go = 0, steps, steps
+        self.images, self._steps, self._remaining = 0, steps, steps
         self._on_gpu = state.world.device.type == "cuda"
-        self._moments: list[tuple[str, Any]] = []  # a part of a step, and when it ended
+        self._marks: list[tuple[str, Any]] = []  # a part of a step, and when it ended
         self._mark("")
 
     def next_batch(self, batches: Iterator[ViewBatch]) -> ViewBatch:
@@ -92,22 +93,22 @@ class Watch(Hooks):
     def after_step(self, grad_norm: torch.Tensor | None, lr: float) -> None:
         self._mark(OPTIMISER)
         super().after_step(grad_norm, lr)
-        self._to_go -= 1
-        if not self._to_go:
+        self._remaining -= 1
+        if not self._remaining:
             self._mark(REST)
             self.stopped = 1
 
-    def seconds(self) -> dict[str, float]:
-        """Of a step, by part; on a GPU, when it is through with them all."""
-        found = dict.fromkeys(PARTS, 0.0)
-        for (_, before), (part, now) in itertools.pairwise(self._moments):
-            passed = before.elapsed_time(now) / 1e3 if self._on_gpu else now - before
-            found[part] += passed / self._steps
-        return found
+    def part_seconds(self) -> dict[str, float]:
+        """Mean seconds of a step by part; on a GPU, call it after a synchronisation."""
+        seconds = dict.fromkeys(PARTS, 0.0)
+        for (_, before), (part, now) in itertools.pairwise(self._marks):
+            elapsed = before.elapsed_time(now) / 1e3 if self._on_gpu else now - before
+            seconds[part] += elapsed / self._steps
+        return seconds
 
     def _mark(self, part: str) -> None:
         moment: Any = time.perf_counter()
         if self._on_gpu:
             moment = torch.cuda.Event(enable_timing=True)
             moment.record()
-        self._moments.append((part, moment))
+        self._marks.append((part, moment))

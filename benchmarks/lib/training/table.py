@@ -1,4 +1,4 @@
-"""What the benchmark of training found: a table on the terminal, rows for JSON and for a chart."""
+"""Results of the training benchmark: tables, JSON, and rows of the chart."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from patchmill.benchmarks.lib.training.steps import PARTS, Turn
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     turns: dict[str, list[Turn]]  # of each feed, round by round
-    steps: int  # that count in a turn
+    steps: int  # counted in a turn
     rounds: int
-    workers: int  # that make views, of each feed that does
-    threads: int  # that torch computes with
-    others: float  # cores that other programs kept busy meanwhile
+    workers: int  # of each feed that makes views
+    threads: int  # of torch
+    other_cores: float  # kept busy by other programs
     memory: dict[str, int]  # in MiB
-    notes: list[str]  # what others do otherwise
+    notes: list[str]  # what peers do differently
 
     def rates(self, name: str) -> list[float]:
         return [turn.images_per_s for turn in self.turns[name]]
@@ -42,9 +42,11 @@ class Result:
         return statistics.median(turn.cores for turn in self.turns[name])
 
     def milliseconds(self, name: str) -> dict[str, float]:
-        """Of a step, by part."""
+        """Median milliseconds of a step by part."""
         turns = self.turns[name]
-        return {part: 1e3 * statistics.median(it.seconds[part] for it in turns) for part in PARTS}
+        return {
+            part: 1e3 * statistics.median(turn.seconds[part] for turn in turns) for part in PARTS
+        }
 
     def gpu_mebibytes(self, name: str) -> int:
         return max(turn.gpu_bytes for turn in self.turns[name]) >> 20
@@ -55,7 +57,7 @@ class Result:
             "rounds": self.rounds,
             "workers": self.workers,
             "torch_threads": self.threads,
-            "cores_busy_with_others": round(self.others, 2),
+            "cores_busy_with_others": round(self.other_cores, 2),
             "rows": [self._row(name) for name in self.turns],
             "memory_mib": self.memory,
             "notes": self.notes,
@@ -75,17 +77,18 @@ class Result:
             **({"gpu_mib": gpu} if gpu else {}),
         }
 
-    def bars(self) -> list[report.Row]:
+    def chart_rows(self) -> list[report.Row]:
         return [
             report.Row(name, "training", self.rate(name), self.workers, share.median)
             for name, share in ((name, self.of_ceiling(name)) for name in self.turns)
         ]
 
 
-def show(result: Result, headline: Sequence[str]) -> None:
+def show(result: TrainingResult, headline: Sequence[str]) -> None:
     console = Console(highlight=False)
-    one = "1 worker" if result.workers == 1 else f"{result.workers} workers"
-    for line in (*headline, f"of {result.steps} steps; {one}, {result.threads} threads of torch"):
+    workers = "1 worker" if result.workers == 1 else f"{result.workers} workers"
+    settings = f"{result.steps} steps per round; {workers}, {result.threads} torch threads"
+    for line in (*headline, settings):
         console.print(line, style="dim", markup=False)
     console.print()
     _print_rates(console, result)
@@ -94,12 +97,12 @@ def show(result: Result, headline: Sequence[str]) -> None:
     console.print()
     memory = ", ".join(f"{name.replace('_', ' ')} {mib:,}" for name, mib in result.memory.items())
     console.print(f"memory in MiB: {memory}")
-    console.print(f"other programs kept {result.others:.1f} cores busy meanwhile")
+    console.print(f"other programs kept {result.other_cores:.1f} cores busy")
     for note in result.notes:
         console.print(note, style="dim", markup=False)
 
 
-def _print_rates(console: Console, result: Result) -> None:
+def _print_rates(console: Console, result: TrainingResult) -> None:
     on_gpu = any(map(result.gpu_mebibytes, result.turns))
     columns = ["images/s", "low to high", "of the ceiling", "waits for data", "cores"]
     table = report.new_table("fed by", *columns, *(["GPU MiB"] if on_gpu else []))
@@ -116,7 +119,7 @@ def _print_rates(console: Console, result: Result) -> None:
     console.print(table)
 
 
-def _print_step(console: Console, result: Result) -> None:
+def _print_step(console: Console, result: TrainingResult) -> None:
     table = report.new_table("a step, in ms", *PARTS)
     for name in result.turns:
         table.add_row(name, *(f"{ms:,.1f}" for ms in result.milliseconds(name).values()))

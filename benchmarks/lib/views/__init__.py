@@ -1,1 +1,1 @@
-"""The renderers' stages: their floors, their times, their table."""
+"""`kernels.py views`: roofline floors, stage times, table."""

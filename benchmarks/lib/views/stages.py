@@ -1,4 +1,4 @@
-"""The stages of the renderers, timed one by one on a batch of made-up pictures."""
+"""Time the stages of the GPU and CPU renderers on a batch of random images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from patchmill.benchmarks.lib import timing
 from patchmill.benchmarks.lib.timing import Summary
-from patchmill.benchmarks.lib.views.floors import Floor, floors, total
+from patchmill.benchmarks.lib.views.floors import StageFloor, floors, total
 from patchmill.kernels.common.jit import jit
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu import render
@@ -24,29 +24,29 @@ from patchmill.kernels.views.decisions import Target
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
 
-# Sides of photos as they are common in ImageNet, which has 1.8e5 pixels on average.
+# Common sizes in ImageNet, whose images have 1.8e5 pixels on average.
 SHAPES = [(375, 500), (500, 375), (333, 500), (500, 333), (480, 640), (256, 341), (400, 400)]
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageTime:
     name: str
-    seconds: Summary  # for the batch
-    floor: Floor | None = None
+    seconds: Summary  # per batch
+    floor: StageFloor | None = None
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What a GPU can do at best: per second, by its clocks and widths."""
+class GpuPeaks:
+    """Peak rates of a GPU per second, from its clocks and widths."""
 
     name: str
     bandwidth: float  # bytes
     filter_rate: float  # multiply-adds of float16 on tensor cores
-    other_rate: float  # float32 operations, multiply-adds counted as two
+    other_rate: float  # float32 operations; a multiply-add counts as two
 
 
 @dataclass(frozen=True)
-class Batch:
+class RenderInput:
     images: list[np.ndarray]
     rows: np.ndarray
     targets: Sequence[Target]
@@ -56,39 +56,39 @@ class Batch:
         return np.array([image.shape[:2] for image in self.images])
 
 
-def make_batch(recipe: Recipe, count: int) -> Batch:
-    """Noise: no stage's time depends on what is in a picture."""
+def make_input(recipe: Recipe, count: int) -> RenderInput:
+    """Images of noise, which take as long as photos, and their decision rows."""
     rng = np.random.default_rng(0)
     shapes = [SHAPES[i % len(SHAPES)] for i in range(count)]
     images = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
     rows = draw.draw(recipe, 0, 0, np.arange(count), shapes).rows
-    return Batch(images, rows, draw.targets(recipe))
+    return RenderInput(images, rows, draw.targets(recipe))
 
 
 # --------------------------------------------------------------------------------------- on a GPU
 
 
 def on_gpu(
-    batch: Batch, device: torch.device, dtype: torch.dtype, channels_last: bool, rounds: int
-) -> list[Stage]:
-    """The launches by the GPU's clock, and what the host does for them by its own."""
+    batch: RenderInput, device: torch.device, dtype: torch.dtype, channels_last: bool, rounds: int
+) -> list[StageTime]:
+    """Time the kernels with CUDA events, and the preparation of their tables on the host."""
     from patchmill.kernels.views.gpu import launch as gpu_launch
     from patchmill.kernels.views.gpu.tables import TILES, Images
 
     torch.cuda.set_device(device.index or 0)
-    there = [torch.from_numpy(image).to(device) for image in batch.images]
-    numbers = layout.elements(batch.targets, len(there))
-    out = torch.empty(numbers, dtype=dtype, device=device)
-    images = Images.of(there)
+    uploaded = [torch.from_numpy(image).to(device) for image in batch.images]
+    elements = layout.elements(batch.targets, len(uploaded))
+    out = torch.empty(elements, dtype=dtype, device=device)
+    images = Images.of(uploaded)
 
     def prepare() -> Any:
         return gpu_launch.launches(out, images, batch.rows, batch.targets, channels_last)
 
-    host, on_device, whole = [], [], []
+    host_seconds, launch_seconds, total_seconds = [], [], []
     for number in range(rounds + 3):
-        began = time.perf_counter()
+        start = time.perf_counter()
         launches = prepare()
-        prepared = time.perf_counter() - began
+        prepared = time.perf_counter() - start
         marks = [torch.cuda.Event(enable_timing=True) for _ in range(len(launches) + 1)]
         torch.cuda.synchronize()
         torch.cuda._sleep(2_000_000)  # the launches are queued before the first begins
@@ -97,68 +97,73 @@ def on_gpu(
             launch()
             mark.record()
         torch.cuda.synchronize()
-        if number >= 3:  # compiled, and memory taken, by then
-            host.append(prepared)
+        if number >= 3:  # warm-up: compiles, and allocates memory
+            host_seconds.append(prepared)
             times = [a.elapsed_time(b) / 1e3 for a, b in itertools.pairwise(marks)]
-            on_device.append(times)
-            whole.append(sum(times))
-    least = floors(batch.rows, batch.shapes, batch.targets, out.element_size(), TILES[-1])
+            launch_seconds.append(times)
+            total_seconds.append(sum(times))
+    stage_floors = floors(batch.rows, batch.shapes, batch.targets, out.element_size(), TILES[-1])
     names = [launch.kernel.__name__ for launch in prepare()]
-    found = []
+    stages = []
     for name in dict.fromkeys(names):
-        times = [sum(t for n, t in zip(names, row, strict=True) if n == name) for row in on_device]
-        found.append(Stage(name, timing.summary(times), least[name]))
-    found.append(Stage("all launches", timing.summary(whole), total(least.values())))
-    return [*found, Stage("host: tables and upload", timing.summary(host))]
+        times = [
+            sum(t for n, t in zip(names, row, strict=True) if n == name) for row in launch_seconds
+        ]
+        stages.append(StageTime(name, timing.summary(times), stage_floors[name]))
+    combined = total(stage_floors.values())
+    stages.append(StageTime("all launches", timing.summary(total_seconds), combined))
+    return [*stages, StageTime("host: tables and upload", timing.summary(host_seconds))]
 
 
-def gpu_machine(device: torch.device) -> Machine:
-    """Rates at the clocks that the driver names as the highest."""
+def gpu_peaks(device: torch.device) -> GpuPeaks:
+    """Peak rates at the maximum clocks that the driver reports."""
     from triton.runtime import driver
 
-    about = driver.active.utils.get_device_properties(device.index or 0)
+    properties = driver.active.utils.get_device_properties(device.index or 0)
     major, minor = torch.cuda.get_device_capability(device)
     multipliers = {(8, 0): 1024, (9, 0): 2048, (10, 0): 4096}.get((major, minor), 512)
-    cycles = about["multiprocessor_count"] * about["sm_clock_rate"] * 1e3
-    bandwidth = 2 * about["mem_clock_rate"] * 1e3 * about["mem_bus_width"] / 8
+    cycles = properties["multiprocessor_count"] * properties["sm_clock_rate"] * 1e3
+    bandwidth = 2 * properties["mem_clock_rate"] * 1e3 * properties["mem_bus_width"] / 8
     lanes = 64 if (major, minor) == (8, 0) else 128
     name = torch.cuda.get_device_name(device)
-    return Machine(name, bandwidth, cycles * multipliers, cycles * lanes * 2)
+    return GpuPeaks(name, bandwidth, cycles * multipliers, cycles * lanes * 2)
 
 
 # --------------------------------------------------------------------------------------- on a CPU
 
 
-def on_cpu(batch: Batch, dtype: torch.dtype, channels_last: bool, rounds: int) -> list[Stage]:
-    """The same stages for all views of one image after another, in one thread."""
+def on_cpu(
+    batch: RenderInput, dtype: torch.dtype, channels_last: bool, rounds: int
+) -> list[StageTime]:
+    """Time the stages over all views of one image after another, in one thread."""
     largest = max(target.size for target in batch.targets)
     height, width = batch.shapes.max(0)
     pool = render.Scratch().reserve(height, width, largest)
     slots = render.slots(batch.targets, 1, dtype == torch.uint8)
-    room = 3 * largest * int(plane_pitch(largest))
-    planes = np.zeros((len(slots), room), np.int16)
+    plane_elements = 3 * largest * int(plane_pitch(largest))
+    planes = np.zeros((len(slots), plane_elements), np.int16)
     out, half = render.flat_numpy(torch.empty(layout.elements(batch.targets, 1), dtype=dtype))
 
     stages: dict[str, Callable[[np.ndarray, np.ndarray], None]] = {
         "resize": lambda image, rows: _resize(image, rows, slots, planes, pool),
         "colour": lambda image, rows: _colour(rows, slots, planes),
         "blur": lambda image, rows: _blur(rows, slots, planes, pool),
-        "finish": lambda image, rows: _finish(rows, slots, planes, half, channels_last, out, pool),
+        "finish": lambda image, rows: _encode(rows, slots, planes, half, channels_last, out, pool),
     }
-    found: dict[str, list[float]] = {name: [] for name in stages}
+    seconds: dict[str, list[float]] = {name: [] for name in stages}
     for number in range(rounds + 1):
-        spent = dict.fromkeys(stages, 0.0)
+        round_seconds = dict.fromkeys(stages, 0.0)
         for image, rows in zip(batch.images, batch.rows, strict=True):
             for name, stage in stages.items():
-                began = time.perf_counter()
+                start = time.perf_counter()
                 stage(image, rows)
-                spent[name] += time.perf_counter() - began
-        if number:  # compiled by then
+                round_seconds[name] += time.perf_counter() - start
+        if number:  # the first round compiles
             for name in stages:
-                found[name].append(spent[name])
-    whole = [sum(times) for times in zip(*found.values(), strict=True)]
-    parts = [Stage(name, timing.summary(times)) for name, times in found.items()]
-    return [*parts, Stage("all stages", timing.summary(whole))]
+                seconds[name].append(round_seconds[name])
+    totals = [sum(times) for times in zip(*seconds.values(), strict=True)]
+    parts = [StageTime(name, timing.summary(times)) for name, times in seconds.items()]
+    return [*parts, StageTime("all stages", timing.summary(totals))]
 
 
 @jit
@@ -182,7 +187,7 @@ def _blur(rows, slots, planes, pool):
 
 
 @jit
-def _finish(rows, slots, planes, half, channels_last, out, pool):
+def _encode(rows, slots, planes, half, channels_last, out, pool):
     for v in range(len(rows)):
         slot, turned = slots[v], (rows[v].turns & 1) == 1
         encode_view(

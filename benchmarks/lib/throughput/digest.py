@@ -1,4 +1,4 @@
-"""A short name for what a loader gives first, so that two commands can be seen to give the same."""
+"""Digest of a loader's first batches, to compare what two commands produce."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from patchmill.loaders.loader import Loader
 
-STEPS = 4
+BATCHES = 4
 _DIGITS = 12
 
 
 @dataclass(frozen=True)
 class Digest:
-    """Of the first batches of an epoch, in float32: equal ids in equal order, and equal views."""
+    """Hashes of the ids, in order, and of the float32 views of an epoch's first batches."""
 
     batches: int
     batch_size: int
@@ -24,17 +24,16 @@ class Digest:
     views: str
 
     def __str__(self) -> str:
-        many = f"{self.batches} batches of {self.batch_size}"
-        return f"ids {self.ids}, views {self.views} ({many})"
+        return f"ids {self.ids}, views {self.views} ({self.batches} batches of {self.batch_size})"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def of(loader: Loader, steps: int = STEPS) -> Digest:
-    """Ends the loader's iteration."""
+def first_batches(loader: Loader, count: int = BATCHES) -> Digest:
+    """Digest the first `count` batches; closes the loader."""
     ids, views, batches, size = hashlib.blake2b(), hashlib.blake2b(), 0, 0
-    for batch in itertools.islice(loader, steps):
+    for batch in itertools.islice(loader, count):
         batches, size = batches + 1, len(batch)
         ids.update(batch.ids.numpy().data)
         for group in batch.views.values():

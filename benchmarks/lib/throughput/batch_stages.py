@@ -1,7 +1,7 @@
-"""What is measured a batch at a time, without a loader: decoders that take lists, and the renderer.
+"""Single stages of a loader, a batch at a time: decoders that take lists, and the renderer.
 
-The images are encoded and in the host's memory, or decoded and on the device; batches go over them
-again and again. On a GPU these stand for what a loader could reach at best.
+The images are encoded in host memory, or decoded on the device, and repeat endlessly. On a GPU
+these bound the rate that a loader could reach.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from patchmill.loaders.pipelines.dali.decoder import BatchDecoder, DecodedBatch
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
 
-AHEAD = 3  # batches under way in DALI
-_PLANS = 8  # batches of decisions, drawn beforehand
-QUEUED = 3  # batches of views that a GPU may be behind
+DALI_PREFETCH = 3  # batches in flight in DALI
+RENDER_QUEUE = 3  # batches of views that the GPU may lag behind
+_DECISION_BATCHES = 8  # batches of decision rows, drawn in advance
 
 
-class Places:
-    """The batches' images: numbers of `count` images, over and over."""
+class BatchIndices:
+    """The indices of `count` images, in batches, round and round."""
 
     def __init__(self, count: int, batch_size: int) -> None:
         self._order, self._batch_size = itertools.cycle(range(count)), batch_size
@@ -41,47 +41,51 @@ class Places:
 # ----------------------------------------------------------------------------------------- decoders
 
 
-def by_list(decode: ragged.Decode, images: Sequence[bytes], batch_size: int) -> peers.Batches:
-    """By a library that takes a list and returns one."""
+def decode_lists(decode: ragged.Decode, images: Sequence[bytes], batch_size: int) -> peers.Batches:
+    """Decode with a library function that takes and returns a list."""
     encoded = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in images]
-    places = Places(len(encoded), batch_size)
+    indices = BatchIndices(len(encoded), batch_size)
     while True:
-        decode([encoded[i] for i in places.next()])
+        decode([encoded[i] for i in indices.next()])
         yield None
 
 
-def dali(
+def dali_decoder(
     images: Sequence[bytes], threads: int, batch_size: int, device: torch.device
 ) -> BatchDecoder:
-    """Our own decoder: on a GPU, its JPEG unit gets the share that was measured to be the best."""
+    """Our DALI decoder; on a GPU, the hardware JPEG unit gets the share measured to be fastest."""
     hardware = None
     if device.type == "cuda":
         from patchmill.loaders.pipelines.dali.hardware_share import hardware_share
 
-        some = [np.frombuffer(data, np.uint8) for data in images[:batch_size]]
-        hardware = hardware_share(device, threads, some)
-    return BatchDecoder(batch_size, device=device, threads=threads, ahead=AHEAD, hardware=hardware)
+        probe = [np.frombuffer(data, np.uint8) for data in images[:batch_size]]
+        hardware = hardware_share(device, threads, probe)
+    return BatchDecoder(
+        batch_size, device=device, threads=threads, ahead=DALI_PREFETCH, hardware=hardware
+    )
 
 
-def by_dali(decoder: BatchDecoder, images: Sequence[bytes], batch_size: int) -> peers.Batches:
-    """With batches under way, of which the oldest is waited for."""
-    for batch in _decoded(decoder, images, batch_size, None):
-        del batch  # its memory goes back to DALI
+def decode_with_dali(
+    decoder: BatchDecoder, images: Sequence[bytes], batch_size: int
+) -> peers.Batches:
+    """Decode with several batches in flight, waiting for the oldest."""
+    for batch in _decoded_batches(decoder, images, batch_size, None):
+        del batch  # returns its memory to DALI
         yield None
 
 
-def _decoded(
+def _decoded_batches(
     decoder: BatchDecoder,
     images: Sequence[bytes],
     batch_size: int,
     stream: torch.cuda.Stream | None,
 ) -> Iterator[DecodedBatch]:
     encoded = [np.frombuffer(data, np.uint8) for data in images]
-    places = Places(len(encoded), batch_size)
+    indices = BatchIndices(len(encoded), batch_size)
     try:
         for number in itertools.count():
-            decoder.submit([encoded[i] for i in places.next()])
-            if number >= AHEAD - 1:
+            decoder.submit([encoded[i] for i in indices.next()])
+            if number >= DALI_PREFETCH - 1:
                 yield decoder.take(stream)
     finally:
         decoder.close()
@@ -90,7 +94,7 @@ def _decoded(
 # -------------------------------------------------------------------------------------------- views
 
 
-def decode_and_views(
+def decode_and_render(
     decoder: BatchDecoder,
     images: Sequence[bytes],
     recipe: Recipe,
@@ -98,47 +102,47 @@ def decode_and_views(
     device: torch.device,
     dtype: torch.dtype,
 ) -> peers.Batches:
-    """Decoded by DALI, planned, and rendered where they lie: on one stream, from one thread."""
+    """Decode with DALI, draw decisions, render in place: one stream, one thread."""
     from patchmill.kernels.views.gpu import render
 
     targets = draw.targets(recipe)
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-    queued: deque[tuple[torch.cuda.Event | None, DecodedBatch]] = deque()
-    for number, decoded in enumerate(_decoded(decoder, images, batch_size, stream)):
-        rows = _rows(recipe, number, decoded.images)
+    queue: deque[tuple[torch.cuda.Event | None, DecodedBatch]] = deque()
+    for number, decoded in enumerate(_decoded_batches(decoder, images, batch_size, stream)):
+        rows = _decision_rows(recipe, number, decoded.images)
         with torch.cuda.stream(stream) if stream else nullcontext():
             out = torch.empty(layout.elements(targets, batch_size), dtype=dtype, device=device)
             render.render_into(out, decoded.images, rows, targets)
-        queued.append((stream.record_event() if stream else None, decoded))
-        if len(queued) > QUEUED:  # long done, unless the GPU is the slower of the two
-            if over := queued.popleft()[0]:
-                over.synchronize()
+        queue.append((stream.record_event() if stream else None, decoded))
+        if len(queue) > RENDER_QUEUE:  # long done, unless the GPU is the slower of the two
+            if rendered := queue.popleft()[0]:
+                rendered.synchronize()
         yield out
 
 
-def views_alone(
+def render_alone(
     images: Sequence[bytes],
     recipe: Recipe,
     batch_size: int,
     device: torch.device,
     dtype: torch.dtype,
 ) -> peers.Batches:
-    """Rendered from images on the device, by decisions that are drawn already."""
+    """Render decoded images on the device by decision rows drawn in advance."""
     from patchmill.kernels.views.gpu import render
 
     pixels = [torch.from_numpy(decode(data)).to(device) for data in images]
-    targets, places = draw.targets(recipe), Places(len(images), batch_size)
+    targets, indices = draw.targets(recipe), BatchIndices(len(images), batch_size)
     batches = []
-    for number in range(_PLANS):
-        own = Images.of([pixels[i] for i in places.next()])
-        batches.append((own, _rows(recipe, number, own)))
-    for own, rows in itertools.cycle(batches):
+    for number in range(_DECISION_BATCHES):
+        batch_images = Images.of([pixels[i] for i in indices.next()])
+        batches.append((batch_images, _decision_rows(recipe, number, batch_images)))
+    for batch_images, rows in itertools.cycle(batches):
         out = torch.empty(layout.elements(targets, batch_size), dtype=dtype, device=device)
-        render.render_into(out, own, rows, targets)
+        render.render_into(out, batch_images, rows, targets)
         yield out
 
 
-def _rows(recipe: Recipe, number: int, images: Images) -> np.ndarray:
+def _decision_rows(recipe: Recipe, number: int, images: Images) -> np.ndarray:
     count = len(images.shapes)
     ids = np.arange(number * count, (number + 1) * count)
     return draw.draw(recipe, 0, 0, ids, images.shapes).rows

@@ -1,0 +1,1 @@
+"""`throughput.py`: contenders, upper bounds, result rows and tables."""

@@ -1,0 +1,268 @@
+"""Contenders of the throughput benchmark, and measuring them in turns.
+
+A contender stays open from its first turn to its last, so that it compiles and starts its workers
+once. Between its turns it fills its queues and goes idle; each turn first discards what is already
+queued, so that only images made during the turn count. On a GPU, a turn ends when the GPU has
+finished; nobody synchronises before that unless the library does it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+
+from patchmill.benchmarks import peers
+from patchmill.benchmarks.lib import machine, timing
+from patchmill.kernels.views.cpu import render
+from patchmill.kernels.views.decisions import ROW
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.progress import Advance, track
+from patchmill.loaders.decode.decoder import Decoder
+from patchmill.loaders.plan import draw
+from patchmill.loaders.recipe import Recipe
+from patchmill.loaders.stats import Stage
+
+if TYPE_CHECKING:
+    from patchmill.loaders.loader import Loader
+
+_OUTPUT_SAMPLES = 8  # output memory of so many images is overwritten again and again
+
+ImageFunction = Callable[[bytes], Any]
+Rates = list[float]  # images per second, by round
+
+
+class Contender(Protocol):
+    name: str
+    stage: str
+    workers: int
+
+    def open(self) -> None:
+        """Start workers, compile, and do everything else that is slow only once."""
+        ...
+
+    def measure(self, seconds: float) -> float:
+        """Images per second, over at least so many seconds."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Results by contender; lists are by round."""
+
+    rates: dict[str, Rates]
+    cores: dict[str, list[float]] = field(default_factory=dict)  # CPU cores busy during its turns
+    gpu_bytes: dict[str, int] = field(default_factory=dict)  # GPU memory allocated by it
+    failures: dict[str, str] = field(default_factory=dict)  # why it could not start
+    gpu_bytes_total: int = 0  # GPU memory in use after the last turn
+
+
+def measure_in_turns(
+    required: Sequence[Contender], optional: Sequence[Contender], rounds: int, seconds: float
+) -> Measurements:
+    """Measure every contender for `seconds` in each round; optional ones may fail to start."""
+    results = Measurements({})
+    steps = (len(required) + len(optional)) * (1 + rounds)
+    with ExitStack() as opened, track("measuring", steps) as advance:
+        for contender in (*optional, *required):  # ours start threads, and peers may fork
+            try:
+                opened.callback(contender.close)
+                _open(contender, results)
+            except Exception as error:
+                if contender in required:
+                    raise
+                results.failures[contender.name] = str(error).splitlines()[0]
+            advance(1)
+        running = [x for x in (*required, *optional) if x.name not in results.failures]
+        turns = {x.name: partial(_turn, x, seconds, results, advance) for x in running}
+        results.rates.update(timing.interleave(turns, rounds))
+        return replace(results, gpu_bytes_total=machine.gpu_memory_used())
+
+
+def _open(contender: Contender, results: Measurements) -> None:
+    machine.free_gpu_cache()
+    before = machine.gpu_memory_used()
+    contender.open()
+    timing.synchronize_gpu()
+    results.gpu_bytes[contender.name] = machine.gpu_memory_used() - before
+
+
+def _turn(contender: Contender, seconds: float, results: Measurements, advance: Advance) -> float:
+    timing.wait_until_idle()
+    timing.synchronize_gpu()
+    gpu_bytes, cpu_seconds = machine.gpu_memory_used(), timing.cpu_seconds()
+    start = time.perf_counter()
+    rate = contender.measure(seconds)
+    cores = (timing.cpu_seconds() - cpu_seconds) / (time.perf_counter() - start)
+    results.cores.setdefault(contender.name, []).append(cores)
+    results.gpu_bytes[contender.name] += machine.gpu_memory_used() - gpu_bytes
+    advance(1)
+    return rate
+
+
+# --------------------------------------------------------------------------------- without a loader
+
+
+class ThreadedContender:
+    """Threads that each apply a function of their own to encoded images in memory."""
+
+    def __init__(
+        self,
+        name: str,
+        stage: str,
+        make_function: Callable[[], ImageFunction],
+        images: Sequence[bytes],
+        workers: int,
+    ) -> None:
+        self.name, self.stage, self.workers = name, stage, workers
+        self._images = images
+        self._functions = [make_function() for _ in range(workers)]
+        self._pool = ThreadPoolExecutor(workers)
+
+    def open(self) -> None:
+        for function in self._functions:
+            function(self._images[0])
+
+    def measure(self, seconds: float) -> float:
+        stop = threading.Event()
+        rates = [self._pool.submit(self._run, number, stop) for number in range(self.workers)]
+        try:
+            time.sleep(seconds)
+        finally:
+            stop.set()
+        return sum(rate.result() for rate in rates)
+
+    def _run(self, number: int, stop: threading.Event) -> float:
+        function, images = self._functions[number], self._images
+        first = number * len(images) // self.workers
+        done, start = 0, time.perf_counter()
+        while not (done and stop.is_set()):  # at least one image, however short the turn
+            function(images[(first + done) % len(images)])
+            done += 1
+        return done / (time.perf_counter() - start)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+class DecodeAndRender:
+    """Decode an image and render its views, as one thread of the threads pipeline does."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        targets = draw.targets(recipe)
+        self._laws = draw.law_table(recipe)
+        self._rows = np.zeros(len(self._laws), ROW)
+        self._slots = render.slots(targets, _OUTPUT_SAMPLES, as_bytes=False)
+        self._largest = max(target.size for target in targets)
+        self.out = np.zeros(render.elements(targets, _OUTPUT_SAMPLES), np.float32)
+        self._decode, self._scratch, self._id = Decoder(), render.Scratch(), 0
+
+    def __call__(self, data: bytes) -> None:
+        image = self._decode(data)
+        height, width, _ = image.shape
+        draw.draw_into(self._laws, np.uint64(0), 0, self._id, height, width, self._rows)
+        pool = self._scratch.reserve(height, width, self._largest)
+        sample = self._id % _OUTPUT_SAMPLES
+        render.render_image(image, self._rows, self._slots, sample, False, False, self.out, pool)
+        self._id += 1
+
+
+# ------------------------------------------------------------------------------------------ loaders
+
+
+class BatchContender:
+    """An endless iterator of batches: it queues up to `ahead` and finishes `together` at once."""
+
+    def __init__(
+        self,
+        name: str,
+        start: Callable[[], peers.Batches],
+        batch_size: int,
+        workers: int,
+        *,
+        ahead: int,
+        together: int = 1,
+        stage: str = "loader",
+    ) -> None:
+        self.name, self.stage, self.workers = name, stage, workers
+        self._start, self._batch_size = start, batch_size
+        self._ahead, self._together = ahead, together
+        self._batches: peers.Batches | None = None
+
+    def open(self) -> None:
+        self._batches = self._start()
+        next(self._batches)
+
+    def measure(self, seconds: float) -> float:
+        self._consume(self._ahead + self._together)
+        timing.synchronize_gpu()
+        images, start = 0, time.perf_counter()
+        while not images or time.perf_counter() - start < seconds:
+            self._consume(self._together)  # all: batches made in the measured time must be counted
+            images += self._together * self._batch_size
+        timing.synchronize_gpu()
+        return images / (time.perf_counter() - start)
+
+    def _consume(self, count: int) -> None:
+        for _ in range(count):
+            next(cast(peers.Batches, self._batches))
+
+    def close(self) -> None:
+        if self._batches:
+            self._batches.close()
+
+
+class LoaderContender(BatchContender):
+    """Our loader; also records what each of its stages did in each turn."""
+
+    def __init__(self, loader: Loader, batch_size: int, workers: int) -> None:
+        super().__init__("loader", lambda: _endless(loader), batch_size, workers, ahead=3)
+        self.loader = loader
+        self.stages_by_turn: list[dict[str, Stage]] = []
+
+    def measure(self, seconds: float) -> float:
+        before = self.loader.stats().stages
+        rate = super().measure(seconds)
+        after = self.loader.stats().stages
+        self.stages_by_turn.append({name: _difference(before[name], after[name]) for name in after})
+        return rate
+
+
+def _difference(before: Stage, after: Stage) -> Stage:
+    return replace(after, items=after.items - before.items, seconds=after.seconds - before.seconds)
+
+
+def _endless(loader: Loader) -> peers.Batches:
+    while True:
+        yield from loader
+
+
+# Peer -> with so many workers: batches it queues, and batches it finishes at about the same time.
+_QUEUES: dict[str, Callable[[int], tuple[int, int]]] = {
+    "torchvision": lambda workers: (2 * workers, workers),  # each worker makes whole batches
+    "dali": lambda workers: (3, 1),
+    "ffcv": lambda workers: (5, 1),
+}
+
+
+def peer_contender(
+    name: str, paths: list[str], recipe: Recipe, batch_size: int, workers: int, device: str = "cpu"
+) -> BatchContender:
+    peer = peers.load(name)
+    ahead, together = _QUEUES.get(name, lambda workers: (0, 1))(workers)
+
+    def start() -> peers.Batches:
+        if reason := peer.DEVICES[device.partition(":")[0]] or peer.available():
+            raise MillError(reason)
+        return peer.open(paths, recipe, workers, batch_size, device)
+
+    return BatchContender(name, start, batch_size, workers, ahead=ahead, together=together)

@@ -1,0 +1,149 @@
+"""Result rows, ratios and notes of the throughput benchmark, from its measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from patchmill.benchmarks import peers
+from patchmill.benchmarks.lib import timing
+from patchmill.benchmarks.lib.report import BARE_DECODE, Row
+from patchmill.benchmarks.lib.throughput import upper_bounds
+from patchmill.benchmarks.lib.throughput.contenders import (
+    Contender,
+    LoaderContender,
+    Measurements,
+    Rates,
+)
+from patchmill.benchmarks.lib.throughput.digest import Digest
+from patchmill.benchmarks.lib.timing import Summary
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class ThroughputRun:
+    """All contenders, and their measurements."""
+
+    bounds: Sequence[Contender]
+    loader: LoaderContender
+    peers: Sequence[Contender]
+    measurements: Measurements
+
+
+@dataclass(frozen=True)
+class ThroughputResult:
+    rows: list[Row]  # the contenders
+    stages: list[Row]  # inside the loader
+    ratios: dict[str, Summary]
+    notes: list[str]  # what peers do differently, and why some are left out
+    digest: Digest  # of the loader's first batches
+    pipeline: str  # of the loader
+    bare_decoder: str  # the row whose rate is the bare decode
+    views_alone: dict[str, float] | None = None
+    gpu_mebibytes: dict[str, int] | None = None  # of the whole run
+
+    @property
+    def bottleneck(self) -> Row:
+        """The longest stage of the busiest crew."""
+        busy: dict[str, float] = {}
+        for row in self.stages:
+            busy[row.crew] = busy.get(row.crew, 0.0) + row.share
+        return max(self.stages, key=lambda row: (busy[row.crew], row.share))
+
+    def details(self) -> dict[str, Any]:
+        """JSON entries beside the tables."""
+        entries = {
+            "pipeline": self.pipeline,
+            "bare_decode": self.bare_decoder,
+            "first_batches": self.digest.as_json(),
+            "views_alone": self.views_alone,
+            "gpu_mib": self.gpu_mebibytes,
+        }
+        return {name: value for name, value in entries.items() if value is not None}
+
+
+def summarise(
+    run: ThroughputRun,
+    decoders: Sequence[str],
+    recipe: Recipe,
+    digest: Digest,
+    gpu_mebibytes: dict[str, int] | None,
+) -> ThroughputResult:
+    """Build the result; the fastest of `decoders`, names of bounds, is the bare decode."""
+    fastest = _fastest(run.measurements, decoders)
+    rates = {BARE_DECODE: run.measurements.rates[fastest], **run.measurements.rates}
+    everybody = [*run.bounds, run.loader, *run.peers]
+    rows = [_row(x, rates, run.measurements) for x in everybody if x.name in rates]
+    if fastest != BARE_DECODE:
+        bare = next(row for row in rows if row.name == fastest)
+        rows.insert(0, replace(bare, name=BARE_DECODE))
+    return ThroughputResult(
+        rows,
+        _stage_rows(run.loader, rates["loader"]),
+        _ratios(rates),
+        _notes(run, recipe),
+        digest,
+        run.loader.loader.pipeline.name,
+        fastest,
+        _views_alone(rates, recipe),
+        gpu_mebibytes,
+    )
+
+
+def _fastest(measurements: Measurements, names: Sequence[str]) -> str:
+    rates = measurements.rates
+    medians = {name: timing.summary(rates[name]).median for name in names if name in rates}
+    if not medians:
+        reasons = "; ".join(f"{name}: {measurements.failures[name]}" for name in names)
+        raise MillError(f"no decoder here decodes these images on the GPU: {reasons}")
+    return max(medians, key=lambda name: medians[name])
+
+
+def _row(contender: Contender, rates: dict[str, Rates], measurements: Measurements) -> Row:
+    name = contender.name
+    return Row(
+        name,
+        contender.stage,
+        timing.summary(rates[name]),
+        contender.workers,
+        timing.ratio(rates[name], rates[BARE_DECODE]).median,
+        timing.summary(measurements.cores[name]).median,
+        measurements.gpu_bytes.get(name, 0) / 2**20,
+    )
+
+
+def _stage_rows(loader: LoaderContender, rates: Rates) -> list[Row]:
+    """Each stage's rate if its lanes did nothing else, and its share of their time."""
+    rows = []
+    for name, last in loader.stages_by_turn[-1].items():
+        alone = [turn[name].lanes * turn[name].items_per_s for turn in loader.stages_by_turn]
+        if all(alone):
+            rate, share = timing.summary(alone), timing.ratio(rates, alone).median
+            rows.append(Row(f"loader: {name}", name, rate, last.lanes, share, crew=last.crew))
+    return rows
+
+
+def _ratios(rates: dict[str, Rates]) -> dict[str, Summary]:
+    loader = rates["loader"]
+    others = {name: rate for name, rate in rates.items() if name != "loader"}
+    return {f"loader / {name}": timing.ratio(loader, rate) for name, rate in others.items()}
+
+
+def _views_alone(rates: dict[str, Rates], recipe: Recipe) -> dict[str, float] | None:
+    """Views per second of the renderer alone, and its time as a share of bare decoding's."""
+    if upper_bounds.VIEWS_ALONE not in rates:
+        return None
+    views_per_s = timing.summary(rates[upper_bounds.VIEWS_ALONE]).median * recipe.total
+    share = timing.ratio(rates[BARE_DECODE], rates[upper_bounds.VIEWS_ALONE]).median
+    return {"views_per_s": round(views_per_s), "share_of_decode_time": round(share, 4)}
+
+
+def _notes(run: ThroughputRun, recipe: Recipe) -> list[str]:
+    """Why some contenders are left out, and what the peers do differently."""
+    failures = run.measurements.failures
+    names = [x.name for x in (*run.bounds, *run.peers)]
+    left_out = [f"{name} is left out: {failures[name]}" for name in names if name in failures]
+    ran = {x.name: peers.note(x.name, recipe) for x in run.peers if x.name not in failures}
+    return left_out + [f"{name} {note}" for name, note in ran.items() if note]
