@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
+# The oldest Python that setup.cfg allows, where it is installed.
+OLDEST_PYTHON ?= $(shell python3.10 -c 'print("python3.10")' 2>/dev/null || echo $(PYTHON))
 PACKAGES := loaders kernels training cluster benchmarks
 
 # What FFCV is compiled against, and the SLURM that tests of cluster/ start by themselves.
@@ -13,7 +16,7 @@ SYSTEM_PACKAGES := g++ python3-dev pkg-config libturbojpeg0-dev libopencv-dev \
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types bench compile-matrix clean
+.PHONY: help demo test test-all test-oldest lint types bench compile-matrix clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -28,6 +31,12 @@ test: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv ## run the tests 
 
 test-all: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv ## run them and the slow ones, which take longer forms of the same checks
 	$(BIN)/pytest -n auto --dist loadgroup
+
+test-oldest: $(OLDEST)/.made ## run tests with the oldest of everything that setup.cfg allows
+	$(OLDEST)/bin/pytest tests/kernels -k compiled
+	$(OLDEST)/bin/pytest tests/test_interpreted.py tests/loaders -m 'not slow'
+	$(OLDEST)/bin/python training/run.py method=moco data=scenes scale=demo train.epochs=2 \
+	  out=build name=oldest resume=never
 
 lint: $(VENV)/.dev types ## ruff and mypy
 	$(BIN)/ruff check .
@@ -90,4 +99,15 @@ $(VENV)/.dali $(VENV)/.ffcv: $(VENV)/.%: setup.cfg | $(VENV)/.made
 	@echo "Installing the optional $*"
 	@$(PIP) install --quiet --editable '.[$*]' >$@.log 2>&1 \
 	  || echo "$* cannot be installed ($@.log says why): tests that need it are skipped; to try again, rm $@"
+	@touch $@
+
+# pip has no way to ask for the lowest versions of what setup.cfg names; uv has.
+$(OLDEST)/.made: setup.cfg
+	@echo "Making $(OLDEST) with $(OLDEST_PYTHON) (PyTorch and its CUDA libraries take 7 GB of disk)"
+	@$(OLDEST_PYTHON) -m venv --clear $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install --quiet uv
+	@VIRTUAL_ENV=$(OLDEST) $(OLDEST)/bin/uv pip install --quiet --resolution lowest-direct --editable .
+	@VIRTUAL_ENV=$(OLDEST) $(OLDEST)/bin/uv pip freeze --exclude-editable >$@.txt
+	@VIRTUAL_ENV=$(OLDEST) $(OLDEST)/bin/uv pip install --quiet --constraints $@.txt \
+	  pytest pytest-xdist hypothesis scipy
 	@touch $@
