@@ -22,9 +22,10 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.base ## measure the throughput here, then train DiLo on made-up scenes and report
+demo: $(VENV)/.base ## measure the throughput here, then train DiLo on painted scenes and report
 	$(BIN)/python benchmarks/throughput.py --seconds 3
-	$(BIN)/python training/run.py method=dilo data=biased_scenes scale=demo out=build name=demo
+	$(BIN)/python training/run.py method=dilo data=biased_scenes scale=demo \
+	  train.epochs=16 evaluate.knn_every=4 out=build name=demo
 
 test: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv ## run the tests that this machine can run
 	$(BIN)/pytest -n auto --dist loadgroup -m "not slow"
