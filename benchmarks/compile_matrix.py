@@ -1,9 +1,9 @@
-"""What all kernels need of a GPU, by each supported Triton for each architecture; needs no GPU.
+"""Compile all Triton kernels with every supported Triton for every architecture; needs no GPU.
 
     python benchmarks/compile_matrix.py [3.4 3.6 3.8 newest] [--architectures 80 90] [--json FILE]
 
-Each Triton is downloaded into a folder of its own under build/, once, and put before the installed
-one while `pytest tests/kernels -k compiled` compiles every kernel and holds it to its budgets.
+Each Triton is downloaded once, into a folder of its own under build/, and shadows the installed one
+while `pytest tests/kernels -k compiled` compiles every kernel and checks its budgets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NEWEST = "newest"
 TRITONS = ("3.4", "3.6", "3.8", NEWEST)
 ARCHITECTURES = (80, 90, 100)  # A100, H100, B200
-NEEDS = ("registers", "spilled", "shared")  # of a thread, bytes of a thread, bytes of a block
+USAGE = ("registers", "spilled", "shared")  # per thread, bytes per thread, bytes per block
 
 
 def main() -> None:
@@ -33,13 +33,13 @@ def main() -> None:
     report.check_writable(settings.json)
     tritons = [fetch(name) for name in settings.tritons]
     rows = []
-    print(f"{'':24}", *(f"{name:>9}" for name in ("variants", *NEEDS, "failures")))
+    print(f"{'':24}", *(f"{name:>9}" for name in ("variants", *USAGE, "failures")))
     for folder in tritons:
         for architecture in settings.architectures:
             name = f"Triton {version(folder)}, sm_{architecture}"
-            found = compiled(folder, architecture)
-            rows.append({"name": name, **found})
-            cells = *(found[it] for it in ("variants", *NEEDS)), len(found["failures"])
+            row = run_tests(folder, architecture)
+            rows.append({"name": name, **row})
+            cells = *(row[key] for key in ("variants", *USAGE)), len(row["failures"])
             print(f"{name:24}", *(f"{cell:9}" for cell in cells), flush=True)
     if settings.json:
         report.write_json(settings.json, {"rows": rows})
@@ -48,15 +48,15 @@ def main() -> None:
 
 
 def fetch(name: str) -> Path:
-    """Where that Triton now lies."""
+    """Download a Triton unless it is there; returns its folder."""
     folder = ROOT / "build" / f"triton-{name}"
     if not folder.exists():
         wanted = "triton" if name == NEWEST else f"triton=={name}.*"
-        half = folder.with_suffix(".part")
+        partial = folder.with_suffix(".part")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
-        if subprocess.run([*pip, "--target", half, wanted]).returncode:
-            raise MillError(f"cannot install {wanted} into {half}: pip says why above")
-        half.rename(folder)
+        if subprocess.run([*pip, "--target", partial, wanted]).returncode:
+            raise MillError(f"cannot install {wanted} into {partial}: pip says why above")
+        partial.rename(folder)
     return folder
 
 
@@ -64,15 +64,15 @@ def version(folder: Path) -> str:
     return next(folder.glob("triton-*.dist-info")).name.split("-")[1].removesuffix(".dist")
 
 
-def compiled(triton: Path, architecture: int) -> dict[str, Any]:
-    """How many variants of kernels were compiled, the most that one needs, which tests failed."""
+def run_tests(triton: Path, architecture: int) -> dict[str, Any]:
+    """Run the tests: the number of variants, the most that one uses, and which tests failed."""
     with tempfile.TemporaryDirectory() as temporary:
-        needs, outcomes = Path(temporary, "needs.jsonl"), Path(temporary, "outcomes.xml")
+        usage, outcomes = Path(temporary, "usage.jsonl"), Path(temporary, "outcomes.xml")
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(map(str, (triton, ROOT))),
             "PATCHMILL_ARCHITECTURES": str(architecture),
-            "PATCHMILL_COMPILED": str(needs),
+            "PATCHMILL_COMPILED": str(usage),
         }
         command = [
             "-m",
@@ -86,21 +86,21 @@ def compiled(triton: Path, architecture: int) -> dict[str, Any]:
         run = subprocess.run(
             [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
         )
-        if run.returncode not in (0, 1) or not needs.exists():
+        if run.returncode not in (0, 1) or not usage.exists():
             raise MillError(f"the tests could not be run with {triton}:\n{run.stdout}{run.stderr}")
-        return summary(needs.read_text(), outcomes.read_text())
+        return summary(usage.read_text(), outcomes.read_text())
 
 
-def summary(needs: str, outcomes: str) -> dict[str, Any]:
-    """`needs` is JSON by the line, of `compiling.needs`; `outcomes` is pytest's XML."""
-    found = [json.loads(line) for line in needs.splitlines()]
+def summary(usage: str, outcomes: str) -> dict[str, Any]:
+    """Row of the matrix, from the JSON lines of `helpers_compile` and the XML of pytest."""
+    variants = [json.loads(line) for line in usage.splitlines()]
     failed = [
         f"{case.get('classname')}::{case.get('name')}"
         for case in ElementTree.fromstring(outcomes).iter("testcase")
         if case.find("failure") is not None or case.find("error") is not None
     ]
-    most = {name: max(each[name] for each in found) for name in NEEDS}
-    return {"variants": len(found), **most, "failures": failed}
+    most = {name: max(each[name] for each in variants) for name in USAGE}
+    return {"variants": len(variants), **most, "failures": failed}
 
 
 def _settings() -> argparse.Namespace:
