@@ -25,7 +25,7 @@ from patchmill.benchmarks.lib import report
 from patchmill.benchmarks.lib.scaling import inputs as scaling_inputs
 from patchmill.benchmarks.lib.scaling import model, table
 from patchmill.benchmarks.lib.scaling.inputs import ASSUMED_INPUTS, MEASURED_INPUTS
-from patchmill.benchmarks.lib.scaling.measure import Measured, Workload
+from patchmill.benchmarks.lib.scaling.measure import ScalingResult, Workload
 from patchmill.loaders.common.errors import MillError, run_command
 
 DEFAULTS = ("method=moco", "scale=demo", "size=64", "data.train=scenes(count=256, size=256)")
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chart.draw(options.plot, measured, predicted, cluster)
 
 
-def _measure(options: Namespace) -> list[Measured]:
+def _measure(options: Namespace) -> list[ScalingResult]:
     from patchmill.benchmarks.lib.scaling import measure
 
     batch = options.batch or BATCH
@@ -70,9 +70,9 @@ def _measure(options: Namespace) -> list[Measured]:
     return measure.run(workload, options.processes)
 
 
-def _read(path: Path) -> list[Measured]:
+def _read(path: Path) -> list[ScalingResult]:
     try:
-        return [Measured(**entry) for entry in json.loads(path.read_text())["measured"]]
+        return [ScalingResult(**entry) for entry in json.loads(path.read_text())["measured"]]
     except OSError as error:
         raise MillError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):

@@ -26,7 +26,7 @@ PEERS = ("torchvision",)
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainingOptions:
     words: list[str]  # settings of training, as key=value
     peers: list[str]
     steps: int
@@ -54,7 +54,7 @@ def main() -> None:
         report.draw_chart(options.plot, result.chart_rows(), _description(config))
 
 
-def _headline(config: Config, options: Options) -> list[str]:
+def _headline(config: Config, options: TrainingOptions) -> list[str]:
     return [
         _description(config),
         f"settings: {' '.join(options.words)}",
@@ -67,7 +67,7 @@ def _description(config: Config) -> str:
     return f"{config.method_name}, {model}, {config.size} pixels, batches of {batch}"
 
 
-def _options() -> Options:
+def _options() -> TrainingOptions:
     from patchmill.benchmarks.lib.report import Parser
     from patchmill.loaders.common.calls import nearest
 
@@ -90,7 +90,7 @@ def _options() -> Options:
     for name in arguments["peers"]:
         if name not in PEERS:
             raise MillError(f"there is no peer {name!r}{nearest(name, dict.fromkeys(PEERS))}")
-    return Options(**arguments | {"words": arguments["words"] or list(DEFAULTS)})
+    return TrainingOptions(**arguments | {"words": arguments["words"] or list(DEFAULTS)})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Crop, Recipe, Views, chance_of
 
 with contextlib.suppress(ImportError):
-    from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # must precede every import of FFCV
+    from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # before FFCV
 
 try:
     from ffcv import transforms

@@ -53,9 +53,8 @@ def test_a_prediction_by_hand():
 )
 def test_the_scarce_resource_is_the_limit(limit, change, images_per_s):
     prediction = model.predict(replace(CLUSTER, **change), 4)
-    assert prediction.limit == limit and prediction.images_per_s == pytest.approx(
-        images_per_s, rel=1e-4
-    )
+    assert prediction.limit == limit
+    assert prediction.images_per_s == pytest.approx(images_per_s, rel=1e-4)
 
 
 def test_the_limit_changes_with_the_nodes():
@@ -167,7 +166,7 @@ def test_wrong_options_are_one_sentence(earlier, tmp_path):
     empty.write_text("{}")
     assert "holds no measurements" in error_of("--measured", str(empty))
     words = ["--measured", earlier]
-    assert "is not a result of this benchmark" in error_of(*words, "--training", str(empty))
+    assert "is not a result of benchmarks/training.py" in error_of(*words, "--training", str(empty))
     assert "no throughput" in error_of(*words, "--throughput", str(empty))
 
 

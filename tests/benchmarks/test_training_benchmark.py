@@ -229,7 +229,7 @@ def test_a_missing_torchvision_is_reported(monkeypatch) -> None:
 def test_views_that_torchvision_cannot_make_are_refused() -> None:
     spread = Recipe((Views("tiles", 1, 16, Spread(2, 2)),))
     with pytest.raises(MillError, match="torchvision has no evenly spaced windows"):
-        feeds.ViewDataset(open_source(SCENES), spread)
+        feeds.LabelledViews(open_source(SCENES), spread)
 
 
 def _loader(

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from patchmill.benchmarks.lib import machine
 from patchmill.benchmarks.lib.scaling import model
-from patchmill.benchmarks.lib.scaling.measure import COMPUTING, LOADING, TRAINING, TURNS, Measured
+from patchmill.benchmarks.lib.scaling.measure import (
+    COMPUTING,
+    LOADING,
+    TRAINING,
+    TURNS,
+    ScalingResult,
+)
 from patchmill.benchmarks.lib.scaling.model import (
     COMPUTE,
     LIMITS,
@@ -33,7 +39,7 @@ MIN_POWER, MAX_POWER, ROWS = 1, 5, 160  # of ten: images/s per rank on the third
 
 
 def draw(
-    path: str, measured: Sequence[Measured], predicted: Sequence[Prediction], cluster: Cluster
+    path: str, measured: Sequence[ScalingResult], predicted: Sequence[Prediction], cluster: Cluster
 ) -> None:
     """Draw all three charts into one file."""
     from matplotlib.figure import Figure
@@ -56,7 +62,7 @@ def draw(
     figure.savefig(path, dpi=130)
 
 
-def _measured(axes: Axes, measured: Sequence[Measured]) -> None:
+def _measured(axes: Axes, measured: Sequence[ScalingResult]) -> None:
     counts = [result.processes for result in measured]
     for turn in TURNS:
         rates = [result.rate(turn) for result in measured]

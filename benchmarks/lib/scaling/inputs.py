@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from patchmill.benchmarks.lib.scaling.measure import COMPUTING, LOADING, Measured
+from patchmill.benchmarks.lib.scaling.measure import COMPUTING, LOADING, ScalingResult
 from patchmill.benchmarks.lib.scaling.model import Cluster
 from patchmill.loaders.common.errors import MillError
 
 CACHED = "cached batches"  # the row of training.py that never waits for data
 ASSUMPTION = "assumed"
+THROUGHPUT, TRAINING = "benchmarks/throughput.py", "benchmarks/training.py"
 
 # Option -> its unit in bytes, seconds or images, and its meaning; measured unless given.
 MEASURED_INPUTS: dict[str, tuple[float, str]] = {
@@ -33,13 +34,13 @@ ASSUMED_INPUTS: dict[str, tuple[float, float, str]] = {
 }
 
 
-class Input(NamedTuple):
+class ModelInput(NamedTuple):
     value: float  # in the option's unit
     about: str
     origin: str  # printed beside the value
 
 
-def collect(options: Namespace, alone: Measured) -> dict[str, Input]:
+def collect(options: Namespace, alone: ScalingResult) -> dict[str, ModelInput]:
     """Option -> input; `alone` is the measurement of one process.
 
     Options override result files, which override measurements.
@@ -48,22 +49,22 @@ def collect(options: Namespace, alone: Measured) -> dict[str, Input]:
     defaults = _from_measurement(alone, cores) | _from_files(options, cores)
     batch, origin = defaults["batch"] if options.batch is None else (options.batch, "--batch")
     inputs = {
-        "ranks": Input(ranks, "ranks per node", origins["ranks"]),
-        "cores": Input(cores, "cores per rank, for its loader", origins["cores"]),
-        "batch": Input(batch, "images per rank and step", origin),
+        "ranks": ModelInput(ranks, "ranks per node", origins["ranks"]),
+        "cores": ModelInput(cores, "cores per rank, for its loader", origins["cores"]),
+        "batch": ModelInput(batch, "images per rank and step", origin),
     }
     for name, (_, about) in MEASURED_INPUTS.items():
         option = getattr(options, name.replace("-", "_"))
         value, origin = defaults[name] if option is None else (option, f"--{name}")
-        inputs[name] = Input(value, about, origin)
+        inputs[name] = ModelInput(value, about, origin)
     for name, (assumed, _, about) in ASSUMED_INPUTS.items():
         option = getattr(options, name)
         value, origin = (assumed, ASSUMPTION) if option is None else (option, f"--{name}")
-        inputs[name] = Input(value, about, origin)
+        inputs[name] = ModelInput(value, about, origin)
     return inputs
 
 
-def cluster(inputs: Mapping[str, Input]) -> Cluster:
+def cluster(inputs: Mapping[str, ModelInput]) -> Cluster:
     """Convert the inputs to bytes, seconds and images."""
     units = {name: unit for name, (unit, _) in MEASURED_INPUTS.items()}
     units |= {name: unit for name, (_, unit, _) in ASSUMED_INPUTS.items()}
@@ -88,7 +89,7 @@ def _node(options: Namespace) -> tuple[dict[str, str], int, int]:
     return origins, options.ranks or needs.tasks, options.cores or needs.cpus_per_task
 
 
-def _from_measurement(alone: Measured, cores: int) -> dict[str, tuple[float, str]]:
+def _from_measurement(alone: ScalingResult, cores: int) -> dict[str, tuple[float, str]]:
     loader_rate, origin = alone.rate(LOADING).median, f"measured on a {alone.device.upper()}"
     loader_origin = origin
     if alone.device == "cpu":  # workers decode on the CPU, so that the rate grows with the cores
@@ -111,11 +112,14 @@ def _from_files(options: Namespace, cores: int) -> dict[str, tuple[float, str]]:
         path = Path(options.throughput)
         rate = job_plan.read_loader_rate(path).of_node(1, cores)
         inputs["loader-rate"] = rate, path.name
-        inputs["image"] = _read_number(path, lambda c: c["images"]["kilobytes"]), path.name
+        inputs["image"] = (
+            _read_number(path, THROUGHPUT, lambda c: c["images"]["kilobytes"]),
+            path.name,
+        )
     if options.training:
         path = Path(options.training)
-        inputs["step-rate"] = _read_number(path, _ceiling_rate), path.name
-        inputs["batch"] = _read_number(path, lambda c: c["batch_size"]), path.name
+        inputs["step-rate"] = _read_number(path, TRAINING, _ceiling_rate), path.name
+        inputs["batch"] = _read_number(path, TRAINING, lambda c: c["batch_size"]), path.name
     return inputs
 
 
@@ -123,12 +127,12 @@ def _ceiling_rate(content: dict[str, Any]) -> float:
     return next(row["images_per_s"] for row in content["rows"] if row["name"] == CACHED)
 
 
-def _read_number(path: Path, lookup: Callable[[dict[str, Any]], float]) -> float:
+def _read_number(path: Path, benchmark: str, lookup: Callable[[dict[str, Any]], float]) -> float:
     try:
         return float(lookup(json.loads(path.read_text())))
     except OSError as error:
         raise MillError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, StopIteration):
         raise MillError(
-            f"{path} is not a result of this benchmark: write one with its option --json"
+            f"{path} is not a result of {benchmark}: write one with python {benchmark} --json FILE"
         ) from None

@@ -48,7 +48,7 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ScalingResult:
     """Rates are summed over all ranks, by turn and round; the other fields are rank 0's."""
 
     processes: int
@@ -69,7 +69,7 @@ class Measured:
         return asdict(self)
 
 
-def run(workload: Workload, counts: Sequence[int]) -> list[Measured]:
+def run(workload: Workload, counts: Sequence[int]) -> list[ScalingResult]:
     """Measure each number of processes in `counts`."""
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
         words = [*workload.words, *_scenes_as_shards(workload.words, Path(folder))]
@@ -105,7 +105,7 @@ def _scenes_as_shards(words: list[str], folder: Path) -> list[str]:
     return [f"data.train={folder / 'shards'}", "data.test=null"]
 
 
-def _run_processes(workload: Workload, count: int, folder: Path) -> Measured:
+def _run_processes(workload: Workload, count: int, folder: Path) -> ScalingResult:
     with socket.socket() as free_socket:
         free_socket.bind(("127.0.0.1", 0))
         port = free_socket.getsockname()[1]
@@ -132,12 +132,12 @@ def _run_processes(workload: Workload, count: int, folder: Path) -> Measured:
     return _sum_rates(results)
 
 
-def _sum_rates(results: list[dict[str, Any]]) -> Measured:
+def _sum_rates(results: list[dict[str, Any]]) -> ScalingResult:
     rates = {
         turn: [sum(by_rank) for by_rank in zip(*(r["rates"][turn] for r in results), strict=True)]
         for turn in TURNS
     }
-    return Measured(**results[0] | {"rates": rates})
+    return ScalingResult(**results[0] | {"rates": rates})
 
 
 # ------------------------------------------------------------------------------- in each process
@@ -155,7 +155,7 @@ def _rank_main(workload: Workload, rank: int, size: int, port: int, folder: Path
     (folder / f"{rank}.json").write_text(json.dumps(result.as_json()))
 
 
-def _measure_rank(workload: Workload, folder: Path) -> Measured:
+def _measure_rank(workload: Workload, folder: Path) -> ScalingResult:
     from patchmill.benchmarks.lib.training import feeds
     from patchmill.training.config import compose
     from patchmill.training.ranks import distributed
@@ -170,7 +170,7 @@ def _measure_rank(workload: Workload, folder: Path) -> Measured:
         cached, loader = feeds.cached_feed(state.loader), feeds.loader_feed(state.loader)
         rates, wait = _measure_turns(workload, state, stacks, cached, loader)
         gradient = sum(p.numel() * p.element_size() for p in _trained_parameters(state))
-        result = Measured(
+        result = ScalingResult(
             world.size,
             workload.batch,
             workload.workers,

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from patchmill.benchmarks.lib import machine, report
 from patchmill.benchmarks.lib.scaling import model
-from patchmill.benchmarks.lib.scaling.inputs import ASSUMPTION, Input
-from patchmill.benchmarks.lib.scaling.measure import TURNS, Measured
+from patchmill.benchmarks.lib.scaling.inputs import ASSUMPTION, ModelInput
+from patchmill.benchmarks.lib.scaling.measure import TURNS, ScalingResult
 from patchmill.benchmarks.lib.scaling.model import Prediction
 
 LEGEND = """\
@@ -24,7 +24,9 @@ MODEL_ASSUMPTIONS = (
 
 
 def show(
-    measured: Sequence[Measured], inputs: Mapping[str, Input], predicted: Sequence[Prediction]
+    measured: Sequence[ScalingResult],
+    inputs: Mapping[str, ModelInput],
+    predicted: Sequence[Prediction],
 ) -> None:
     console = Console(highlight=False)
     console.print(f"{machine.cpu()}, {machine.cores()} cores", style="dim", markup=False)
@@ -44,7 +46,7 @@ def show(
         console.print(f"from {nodes} on, the limit is [bold]{prediction.limit}[/]")
 
 
-def rows(measured: Sequence[Measured]) -> list[dict[str, str | float]]:
+def rows(measured: Sequence[ScalingResult]) -> list[dict[str, str | float]]:
     """Rows that documents quote: images/s, and the speed-up over one process."""
     json_rows: list[dict[str, str | float]] = []
     for result in measured:
@@ -56,11 +58,11 @@ def rows(measured: Sequence[Measured]) -> list[dict[str, str | float]]:
     return json_rows
 
 
-def _speedup(measured: Sequence[Measured], result: Measured, turn: str) -> float:
+def _speedup(measured: Sequence[ScalingResult], result: ScalingResult, turn: str) -> float:
     return result.rate(turn).median / measured[0].rate(turn).median
 
 
-def _measured(measured: Sequence[Measured]) -> Table:
+def _measured(measured: Sequence[ScalingResult]) -> Table:
     table = report.new_table("processes", *TURNS, "no batch", "exchange")
     for result in measured:
         cells = []

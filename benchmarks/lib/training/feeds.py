@@ -60,7 +60,7 @@ def torchvision_feed(source: Source, recipe: Recipe, example: ViewBatch, workers
     """
     device = example.crops()[0].device
     loader = DataLoader(
-        ViewDataset(source, recipe),
+        LabelledViews(source, recipe),
         batch_size=len(example),
         shuffle=True,
         drop_last=True,
@@ -72,7 +72,7 @@ def torchvision_feed(source: Source, recipe: Recipe, example: ViewBatch, workers
     return Feed(TORCHVISION, batches, 2 * workers)
 
 
-class ViewDataset(Dataset[tuple[int, int, list[Tensor]]]):
+class LabelledViews(Dataset[tuple[int, int, list[Tensor]]]):
     """Id, label and all views of each image, for the default collate function."""
 
     def __init__(self, source: Source, recipe: Recipe) -> None:

@@ -29,7 +29,7 @@ from patchmill.training.runtime import setup
 
 if TYPE_CHECKING:
     from patchmill.benchmarks.lib.training.feeds import Feed
-    from patchmill.benchmarks.lib.training.steps import Turn
+    from patchmill.benchmarks.lib.training.steps import TurnResult
     from patchmill.training.config.settings import Config
     from patchmill.training.runtime.state import State
 
@@ -78,9 +78,9 @@ def _open_feeds(state: State, peer_names: Sequence[str], workers: int) -> list[F
 
 def _measure_in_turns(
     state: State, stacks: StackDump, open_feeds: list[Feed], warm_up: int, count: int, rounds: int
-) -> tuple[dict[str, list[Turn]], float]:
+) -> tuple[dict[str, list[TurnResult]], float]:
     """All turns by feed, and the mean number of cores that other programs kept busy."""
-    turns: dict[str, list[Turn]] = {feed.name: [] for feed in open_feeds}
+    turns: dict[str, list[TurnResult]] = {feed.name: [] for feed in open_feeds}
 
     def measure(feed: Feed) -> float:
         turn = steps.run_turn(state, stacks, feed, warm_up, count)

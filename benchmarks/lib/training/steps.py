@@ -35,7 +35,7 @@ STEPS_PER_EPOCH = 10**9  # no turn reaches the end of an epoch
 
 
 @dataclass(frozen=True)
-class Turn:
+class TurnResult:
     images_per_s: float
     seconds: dict[str, float]  # of a step, by part
     cores: float  # busy with this process and its workers
@@ -47,7 +47,7 @@ class Turn:
         return self.seconds[WAIT] / sum(self.seconds.values())
 
 
-def run_turn(state: State, stacks: StackDump, feed: Feed, warm_up: int, steps: int) -> Turn:
+def run_turn(state: State, stacks: StackDump, feed: Feed, warm_up: int, steps: int) -> TurnResult:
     """Train `warm_up` uncounted steps, which bring queues to their steady state, then `steps`."""
     timing.wait_until_idle()
     feed.drop_queued()
@@ -66,7 +66,7 @@ def run_turn(state: State, stacks: StackDump, feed: Feed, warm_up: int, steps: i
     cpu_seconds = timing.cpu_seconds() - cpu_seconds
     gpu_bytes = torch.cuda.max_memory_allocated(state.world.device) if on_gpu else 0
     cores = cpu_seconds / seconds
-    return Turn(timer.images / seconds, timer.part_seconds(), cores, gpu_bytes)
+    return TurnResult(timer.images / seconds, timer.part_seconds(), cores, gpu_bytes)
 
 
 class PartTimer(Hooks):

@@ -12,12 +12,12 @@ from rich.console import Console
 from patchmill.benchmarks.lib import report, timing
 from patchmill.benchmarks.lib.timing import Summary
 from patchmill.benchmarks.lib.training.feeds import CEILING
-from patchmill.benchmarks.lib.training.steps import PARTS, Turn
+from patchmill.benchmarks.lib.training.steps import PARTS, TurnResult
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    turns: dict[str, list[Turn]]  # of each feed, round by round
+    turns: dict[str, list[TurnResult]]  # of each feed, round by round
     steps: int  # counted in a turn
     rounds: int
     workers: int  # of each feed that makes views
