@@ -257,7 +257,7 @@ def _arguments() -> argparse.Namespace:
     parser = report.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="a folder of JPEGs, or scenes (the default)")
     parser.add_argument("--count", type=int, default=200, help="images at most (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="measured rounds (%(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="threads per library (%(default)s)")
     parser.add_argument("--json", help="write the results here too")
     return parser.parse_args()

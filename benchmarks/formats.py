@@ -241,11 +241,13 @@ def _rounded(summary: Summary) -> dict[str, float]:
 def _settings() -> Settings:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="scenes:256", help="a folder, or scenes:N (%(default)s)")
-    parser.add_argument("--copies", type=int, default=4, help="per image (%(default)s)")
+    parser.add_argument("--copies", type=int, default=4, help="copies of each image (%(default)s)")
     parser.add_argument("--recipe", default="dino", help="a preset with its knobs, or a YAML file")
-    parser.add_argument("--workers", type=int, default=machine.cores(), help="default: all cores")
+    parser.add_argument(
+        "--workers", type=int, default=machine.cores(), help="per contender (default: all cores)"
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     arguments = vars(parser.parse_args())
     for name in ("copies", "workers", "batch_size", "rounds"):

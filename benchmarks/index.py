@@ -158,7 +158,7 @@ def _run(program: str, folder: Path, *arguments: str | Path) -> dict[str, Any]:
 def _arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--samples", type=int, default=100_000_000, help="need 40 bytes of disk each (%(default)s)"
+        "--samples", type=int, default=100_000_000, help="of 40 bytes of disk each (%(default)s)"
     )
     parser.add_argument("--shards", type=int, default=10_000, help="(%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")

@@ -58,7 +58,7 @@ def _settings() -> argparse.Namespace:
     parser.add_argument(
         "--dtype", choices=DTYPES, help="default: bfloat16 on a GPU, float32 on a CPU"
     )
-    parser.add_argument("--rounds", type=int, help="default: 30 for views, else 7")
+    parser.add_argument("--rounds", type=int, help="measured rounds; default: 30 for views, else 7")
     parser.add_argument(
         "--recipe", default="dino", help="for views: a preset with its knobs, or a YAML file"
     )

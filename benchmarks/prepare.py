@@ -168,14 +168,14 @@ def _show(result: dict[str, Any]) -> None:
 def _arguments() -> argparse.Namespace:
     parser = report.Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", help="a folder of images, or scenes (the default)")
-    parser.add_argument("--folder", help="for temporary files (default: the system's)")
+    parser.add_argument("--folder", help="folder for temporary files (default: the system's)")
     parser.add_argument(
-        "--megabytes", type=int, default=400, help="to prepare in a turn (%(default)s)"
+        "--megabytes", type=int, default=400, help="megabytes of images per turn (%(default)s)"
     )
     parser.add_argument(
-        "--max-side", type=int, default=256, help="of images made smaller (%(default)s)"
+        "--max-side", type=int, default=256, help="longer side of images made smaller (%(default)s)"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
     parser.add_argument("--json", help="write the results here too")
     return parser.parse_args()
 

@@ -176,12 +176,12 @@ def _arguments() -> argparse.Namespace:
     parser = report.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="a folder of images, or scenes (the default)")
     parser.add_argument("--count", type=int, default=24, help="images at most (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="threads per method (%(default)s)")
     parser.add_argument(
         "--scenes", type=int, default=100, help="scenes for the quality (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=5, help="of the scenes (%(default)s)")
+    parser.add_argument("--seed", type=int, default=5, help="seed of the scenes (%(default)s)")
     parser.add_argument(
         "--weights", help="weights of a learned method of 96x96 pixels, to be measured too"
     )

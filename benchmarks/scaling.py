@@ -90,24 +90,29 @@ def _options(arguments: Sequence[str] | None) -> Namespace:
         "words", nargs="*", metavar="key=value", help=f"default: {' '.join(DEFAULTS)}"
     )
     parser.add_argument(
-        "--processes", help="to measure; default: 1, 2, 4, ... up to the number of GPUs or cores"
+        "--processes",
+        help="numbers of processes; default: 1, 2, 4, ... up to the number of GPUs or cores",
     )
     parser.add_argument("--batch", type=int, help="images per rank and step (32)")
-    parser.add_argument("--workers", type=int, default=1, help="per rank (%(default)s)")
-    parser.add_argument("--steps", type=int, default=10, help="per round (%(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=4.0, help="of loading per round (%(default)s)"
+        "--workers", type=int, default=1, help="loader workers per rank (%(default)s)"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--steps", type=int, default=10, help="steps per round (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, help="seconds of loading per round (%(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
     parser.add_argument(
         "--measured", metavar="FILE", help="an earlier --json FILE; nothing is measured"
     )
     parser.add_argument(
-        "--nodes", default=",".join(map(str, NODES)), help="to predict (%(default)s)"
+        "--nodes",
+        default=",".join(map(str, NODES)),
+        help="numbers of nodes to predict (%(default)s)",
     )
-    parser.add_argument("--ranks", type=int, help="per node; default: the cluster's profile")
+    parser.add_argument("--ranks", type=int, help="ranks per node; default: the cluster's profile")
     parser.add_argument(
-        "--cores", type=int, help="per rank, for its loader; default: the cluster's profile"
+        "--cores", type=int, help="cores per rank, for its loader; default: the cluster's profile"
     )
     parser.add_argument(
         "--throughput", metavar="FILE", help="result of throughput.py, for the loader's rate"

@@ -228,10 +228,10 @@ def _settings() -> Settings:
         "--workers",
         type=int,
         default=machine.cores(),
-        help="of each contender (default: all cores)",
+        help="workers per contender (default: all cores)",
     )
     parser.add_argument(
-        "--seconds", type=float, default=12.0, help="to measure each contender (%(default)s)"
+        "--seconds", type=float, default=12.0, help="measured seconds per contender (%(default)s)"
     )
     parser.add_argument("--batch-size", type=int, help="64 on a CPU, 256 on a GPU")
     parser.add_argument("--peers", default="", help=f"{', '.join(peers.NAMES)}, or all")

@@ -78,8 +78,8 @@ def _options() -> TrainingOptions:
     parser.add_argument(
         "--peers", default=",".join(PEERS), help="'' to leave torchvision out (%(default)s)"
     )
-    parser.add_argument("--steps", type=int, default=10, help="per round (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--steps", type=int, default=10, help="steps per round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the results as bars")
     arguments = vars(parser.parse_intermixed_args())
