@@ -27,6 +27,11 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest test first, so that no worker waits for it alone at the end."""
+    items.sort(key=lambda item: "test_interpreted" not in item.nodeid)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, missing in (("gpu", missing_gpu), ("slurm", missing_slurm)):
         if item.get_closest_marker(marker) and (reason := missing()):

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 def test_kernels_under_the_interpreter() -> None:
     pytest.importorskip("triton")
     files = sorted(HERE.rglob("*_interpreted.py"))
-    programs = [file for file in files if not file.name.startswith("helpers_")]
+    programs = [file for file in files if not file.name.startswith(("helpers_", "test_"))]
     workers = ["-n", "2"] if importlib.util.find_spec("xdist") else []
     session = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *programs],
