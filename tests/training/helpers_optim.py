@@ -16,7 +16,7 @@ LIKE: dict[str, dict[str, Any]] = {
         schedule="cosine", per_epoch=True, warmup=0, final=0,
     ),
     "vicreg": dict(
-        name="lars", lars="vicreg", eta=0.001, lars_clip=False, lr=0.2, scaled=True, momentum=0.9,
+        name="lars", lars="vicreg", eta=0.001, lr=0.2, scaled=True, momentum=0.9,
         weight_decay=1e-6, exclude=True, schedule="cosine", warmup=10, final=0.001,
     ),
     "emp_ssl": dict(

@@ -13,7 +13,7 @@ class VicregLars(Lars):
     """LARS of facebookresearch/vicreg: trust ratio eta |w| / |g + wd w|.
 
     timm's Lars has |g| + wd |w| in the denominator. Weight decay is the group's `decay`, so that
-    timm's step adds none.
+    timm's step adds none. The released code never clips the ratio.
     """
 
     @torch.no_grad()

@@ -71,7 +71,7 @@ def _lars(settings: Optim, groups: list[dict[str, Any]]) -> torch.optim.Optimize
         momentum=settings.momentum,
         nesterov=settings.nesterov,
         trust_coeff=settings.eta,
-        trust_clip=settings.lars_clip,
+        trust_clip=settings.lars == "wrapper" and settings.lars_clip,
     )
 
 

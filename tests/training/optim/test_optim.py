@@ -8,6 +8,7 @@ from helpers_optim import like
 from torch import nn
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.training.config import compose, overrides
 from patchmill.training.optim import optimizers
 from patchmill.training.optim.schedules import Rates
 
@@ -25,31 +26,31 @@ def gradients(module: nn.Module, step: int) -> None:
         param.grad = torch.randn(param.shape, generator=generator)
 
 
-def wrapper(params, rates, eta=0.005, momentum=0.9):
-    """solo-learn's and EMP-SSL's LARSWrapper around torch's SGD with Nesterov momentum."""
-    buffers = {}
+def wrapper(params, rates, settings):
+    """solo-learn's, NMCE's and EMP-SSL's LARSWrapper around torch's SGD."""
+    decay, momentum, buffers = settings.weight_decay, settings.momentum, {}
     for step, lr in enumerate(rates):
         for i, param in enumerate(params):
             g = param.grad_of(step)
             if param.value.ndim > 1:
                 p_norm, g_norm = param.value.norm(), g.norm()
-                local = eta * p_norm / (g_norm + p_norm * 1e-4 + 1e-8)
+                local = settings.eta * p_norm / (g_norm + p_norm * decay + 1e-8)
                 local = min(local / lr, torch.tensor(1.0))
-                g = (g + 1e-4 * param.value) * local
+                g = (g + decay * param.value) * local
             buffers[i] = g.clone() if i not in buffers else momentum * buffers[i] + g
-            param.value -= lr * (g + momentum * buffers[i])
+            param.value -= lr * (g + momentum * buffers[i] if settings.nesterov else buffers[i])
 
 
-def vicreg(params, rates, decay=1e-6, eta=0.001, momentum=0.9):
-    """The LARS of facebookresearch/vicreg, main_vicreg.py."""
+def vicreg(params, rates, settings):
+    """The LARS of facebookresearch/vicreg, main_vicreg.py:278-299, which has no clip."""
     buffers = {}
     for step, lr in enumerate(rates):
         for i, param in enumerate(params):
             dp = param.grad_of(step)
             if param.value.ndim > 1:
-                dp = dp + decay * param.value
-                dp = dp * (eta * param.value.norm() / dp.norm())
-            buffers[i] = momentum * buffers.get(i, 0) + dp
+                dp = dp + settings.weight_decay * param.value
+                dp = dp * (settings.eta * param.value.norm() / dp.norm())
+            buffers[i] = settings.momentum * buffers.get(i, 0) + dp
             param.value -= lr * buffers[i]
 
 
@@ -63,21 +64,36 @@ class Tracked:
         return drawn[self._place]
 
 
-@pytest.mark.parametrize(
-    "paper, update, decay", [("emp_ssl", wrapper, 1e-4), ("vicreg", vicreg, 1e-6)]
-)
-def test_lars_is_the_released_one(paper, update, decay):
+LARS = [
+    *((method, "paper", vicreg) for method in ("simclr", "vicreg", "bagssl")),
+    *((method, "paper", wrapper) for method in ("tcr", "emp_ssl")),
+    *((method, "cifar", wrapper) for method in ("simclr", "vicreg", "bagssl", "tcr", "emp_ssl")),
+]
+
+
+@pytest.mark.parametrize(("method", "scale", "update"), LARS)
+def test_lars_of_a_composed_run_is_the_released_one(method, scale, update):
+    """Four steps under the settings that the command line gives, clipped as released or not."""
+    settings = compose.compose([f"method={method}", f"scale={scale}", "size=32"]).optim
     module, lrs = net(), [0.3, 0.2, 0.05, 0.4]
     start = [param.detach().clone() for param in module.parameters()]
     expected = [Tracked(start, i) for i in range(len(start))]
-    update(expected, lrs)
-    optimiser = optimizers.build(like(paper), module)
+    update(expected, lrs, settings)
+    optimiser = optimizers.build(settings, module)
     for step, lr in enumerate(lrs):
         gradients(module, step)
-        optimizers.set_rates(optimiser, Rates(lr, decay))
+        optimizers.set_rates(optimiser, Rates(lr, settings.weight_decay))
         optimiser.step()
     for mine, theirs in zip(module.parameters(), expected, strict=True):
         torch.testing.assert_close(mine.detach(), theirs.value)
+
+
+def test_methods_with_lars_are_all_compared():
+    compared = [(method, scale) for method, scale, _ in LARS]
+    for method in overrides.choices("method"):
+        for scale in ("paper", "cifar"):
+            optim = compose.compose([f"method={method}", f"scale={scale}", "size=32"]).optim
+            assert (optim.name == "lars") == ((method, scale) in compared)
 
 
 def test_biases_and_norms_are_excluded():
