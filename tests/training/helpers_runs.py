@@ -49,7 +49,7 @@ def config(out: Path | str, **words: Any) -> Config:
 
 def train(given: Config, network: type[torch.nn.Module] = Tiny) -> Path:
     before = backbones.build
-    backbones.build = lambda settings, size: network()
+    backbones.build = lambda settings, size, **_: network()
     try:
         return engine.train(given)
     finally:

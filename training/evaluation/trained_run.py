@@ -64,13 +64,15 @@ def load(folder: Path, config: Config, world: World, which: str = "newest") -> T
 
 def untrained(config: Config, world: World) -> Method:
     """The networks as the run initialised them."""
-    needs_labels = methods.METHODS[config.method_name].needs_labels
-    classes = data.count_classes(config) if needs_labels else None
+    chosen = methods.METHODS[config.method_name]
+    classes = data.count_classes(config) if chosen.needs_labels else None
     (view, *_) = training_recipe(config).views
+    zero_init = chosen.zero_init(config.method)
     devices = [world.device] if world.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         seed_generators(config.seed)
-        method = methods.build(config, backbones.build(config.model, view.size), classes)
+        backbone = backbones.build(config.model, view.size, zero_init=zero_init)
+        method = methods.build(config, backbone, classes)
     method.to(world.device)
     if data.channels_last(config, world):
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -30,6 +30,7 @@ from patchmill.training.objectives.byol import byol
 from patchmill.training.objectives.nt_xent import nt_xent
 from patchmill.training.objectives.tcr import agreement, coding_rate
 from patchmill.training.objectives.vicreg import vicreg
+from patchmill.training.optim import schedules
 
 
 @dataclass
@@ -44,7 +45,7 @@ class BagSSLSettings:
     invariance: Amount = 25.0  # vicreg: weight of the invariance term
     variance: Amount = 25.0  # vicreg: weight of the variance term
     covariance: Amount = 1.0  # vicreg: weight of the covariance term
-    momentum: Share = 0.99  # byol: of the teacher
+    momentum: Share = 0.99  # byol: of the teacher at first; it rises to 1
 
 
 class BagSSL(Method):
@@ -60,10 +61,17 @@ class BagSSL(Method):
             self.teacher = Teacher(nn.Sequential(self.backbone, self.projector))
             self.predictor = heads.mlp([settings.dim, settings.hidden[0], settings.dim])
 
+    @classmethod
+    def zero_init(cls, settings: BagSSLSettings) -> bool:
+        """True with VICReg's objective, as for VICReg."""
+        return settings.objective == "vicreg"
+
     def on_step_start(self, progress: Progress) -> None:
         if self.teacher:
             student = nn.Sequential(self.backbone, self.projector)
-            self.teacher.update(student, self.settings.momentum)
+            # solo-learn's, whose first update is by the initial momentum
+            done = max(progress.step - 1, 0) / progress.steps
+            self.teacher.update(student, schedules.cosine(self.settings.momentum, 1.0, done))
 
     def forward(self, batch: ViewBatch) -> Losses:
         z = unflatten_views(self.projector(self.backbone(flatten_views(batch))).float(), batch)

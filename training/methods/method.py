@@ -23,6 +23,7 @@ class Progress(NamedTuple):
 class Losses(NamedTuple):
     loss: torch.Tensor  # float32 scalar
     metrics: dict[str, torch.Tensor]  # scalars without gradient, for the log
+    settled: torch.Tensor | None = None  # bool scalar; False: not to be logged, as it will not last
 
 
 class Method(nn.Module):
@@ -37,6 +38,14 @@ class Method(nn.Module):
     projector: nn.Module | None
     needs_labels = False
     view_counts: tuple[float, float] = (2, float("inf"))  # views of an image: minimum, maximum
+
+    @classmethod
+    def zero_init(cls, settings: Any) -> bool:
+        """True if the last batch norm of each of a ResNet's blocks begins with a weight of 0.
+
+        False is torchvision's default: all begin with 1.
+        """
+        return False
 
     def __init__(self, *args: Any) -> None:
         """Take settings and a backbone, and the number of classes if `needs_labels`."""

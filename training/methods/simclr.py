@@ -26,6 +26,7 @@ class SimCLRSettings:
     views: str = "simclr"  # the recipe: a preset with its knobs, or a YAML file
     hidden: Count = 2048  # width of the projector
     dim: Count = 128  # width of the projector's output
+    norm: bool = True  # batch norm after every layer of the projector, the last included
     temperature: Positive = 0.1  # of the logits
 
 
@@ -37,7 +38,12 @@ class SimCLR(Method):
         super().__init__()
         self.settings, self.backbone = settings, backbone
         widths = [backbone.num_features, settings.hidden, settings.dim]
-        self.projector = heads.mlp(widths, norm=False)
+        self.projector = heads.mlp(widths, norm=settings.norm, last_norm=settings.norm)
+
+    @classmethod
+    def zero_init(cls, settings: SimCLRSettings) -> bool:
+        """True, as in google-research/simclr, resnet.py."""
+        return True
 
     def forward(self, batch: ViewBatch) -> Losses:
         z = self.projector(self.backbone(flatten_views(batch))).float()

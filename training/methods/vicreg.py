@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 from patchmill.loaders.batch import ViewBatch
 from patchmill.training.config.settings import Amount, Count
-from patchmill.training.methods.method import Losses, Method, flatten_views, unflatten_views
+from patchmill.training.methods.method import Losses, Method
 from patchmill.training.nets import heads
 from patchmill.training.nets.backbones import Backbone
 from patchmill.training.objectives.vicreg import vicreg
@@ -32,8 +33,14 @@ class VICReg(Method):
         self.settings, self.backbone = settings, backbone
         self.projector = heads.mlp([backbone.num_features, *settings.expander], last_bias=False)
 
+    @classmethod
+    def zero_init(cls, settings: VICRegSettings) -> bool:
+        """True, as in facebookresearch/vicreg, main_vicreg.py:189-191."""
+        return True
+
     def forward(self, batch: ViewBatch) -> Losses:
-        z = unflatten_views(self.projector(self.backbone(flatten_views(batch))).float(), batch)
+        # One view at a time: batch norm sees the distribution of that view alone.
+        z = torch.stack([self.projector(self.backbone(view)).float() for view in batch.crops()])
         weights, terms = self.settings, vicreg(z)
         loss = (
             weights.invariance * terms.invariance

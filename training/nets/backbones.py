@@ -22,8 +22,12 @@ class Backbone(nn.Module):
     num_features: int
 
 
-def build(settings: Model, size: int) -> Backbone:
-    """Build a backbone for images of size x size; it accepts other sizes, too."""
+def build(settings: Model, size: int, *, zero_init: bool = False) -> Backbone:
+    """Build a backbone for images of size x size; it accepts other sizes, too.
+
+    With `zero_init`, the last batch norm of each of a ResNet's blocks begins with a weight of 0, so
+    that the block begins as the identity; otherwise with 1. No other initial weight differs.
+    """
     import timm
 
     name = settings.name
@@ -43,6 +47,8 @@ def build(settings: Model, size: int) -> Backbone:
         if not is_resnet:
             raise MillError(f"model.stem=cifar is for ResNets, which {name} is not")
         _use_cifar_stem(model)
+    if not zero_init:
+        _ones_in_norms(model)
     return cast(Backbone, model)
 
 
@@ -52,3 +58,12 @@ def _use_cifar_stem(model: nn.Module) -> None:
     model.conv1 = nn.Conv2d(3, norm.num_features, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
+
+
+def _ones_in_norms(model: nn.Module) -> None:
+    """Undo timm's zeros in the last batch norm of each residual block."""
+    for block in model.modules():
+        if hasattr(block, "zero_init_last"):
+            for norm in block.modules():
+                if isinstance(norm, nn.BatchNorm2d):
+                    nn.init.ones_(norm.weight)

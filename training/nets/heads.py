@@ -8,9 +8,19 @@ from collections.abc import Sequence
 from torch import nn
 
 
-def mlp(widths: Sequence[int], *, norm: bool = True, last_bias: bool = True) -> nn.Sequential:
-    """Linear layers from widths[0] to widths[-1], with [batch norm and] ReLU between them."""
+def mlp(
+    widths: Sequence[int], *, norm: bool = True, last_bias: bool = True, last_norm: bool = False
+) -> nn.Sequential:
+    """Linear layers from widths[0] to widths[-1], with [batch norm and] ReLU between them.
+
+    `last_norm` is a batch norm after the last layer, which scales and does not shift; the layer has
+    no bias then.
+    """
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths[:-1]):
         layers += [nn.Linear(before, after), *([nn.BatchNorm1d(after)] if norm else []), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1], bias=last_bias))
+    layers.append(nn.Linear(widths[-2], widths[-1], bias=last_bias and not last_norm))
+    if last_norm:
+        layers.append(nn.BatchNorm1d(widths[-1]))
+        layers[-1].bias.requires_grad_(False)  # type: ignore[union-attr, operator]
+    return nn.Sequential(*layers)

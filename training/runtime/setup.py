@@ -109,9 +109,10 @@ def _steps_per_epoch(loader: Loader, config: Config) -> int:
 
 def _build_method(config: Config, world: World) -> Method:
     (view, *_) = training_recipe(config).views
-    needs_labels = methods.METHODS[config.method_name].needs_labels
-    classes = data.count_classes(config) if needs_labels else None
-    backbone = backbones.build(config.model, view.size)
+    chosen = methods.METHODS[config.method_name]
+    classes = data.count_classes(config) if chosen.needs_labels else None
+    zero_init = chosen.zero_init(config.method)
+    backbone = backbones.build(config.model, view.size, zero_init=zero_init)
     method = methods.build(config, backbone, classes)
     rules.check_batch(config, method, world.size)
     if config.train.sync_bn:

@@ -34,7 +34,7 @@ MOCO = ("method.queue", "method.dim", "method.hidden", "method.views")
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbones, "build", lambda settings, size: Tiny())
+    monkeypatch.setattr(backbones, "build", lambda settings, size, **_: Tiny())
 
 
 def settings(out: Path, **words: Any) -> Config:

@@ -118,7 +118,7 @@ RANKS = """
     from helpers_methods import Tiny
     from patchmill.training.nets import backbones
     from patchmill.training.ranks import distributed
-    backbones.build = lambda settings, size: Tiny()
+    backbones.build = lambda settings, size, **_: Tiny()
     from patchmill.training.evaluation import patch_views, single_view, trained_run
     from patchmill.training.evaluation.patch_means import extract_means
     world = distributed.connect("cpu")

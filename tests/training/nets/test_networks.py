@@ -25,6 +25,22 @@ def test_large_images_have_the_usual_stem():
     assert model.forward_features(torch.zeros(1, 3, 224, 224)).shape == (1, 512, 7, 7)
 
 
+@pytest.mark.parametrize(("name", "last"), [("resnet18", "bn2"), ("resnet50", "bn3")])
+def test_the_last_norm_of_each_block_begins_with_zeros_or_with_ones(name, last):
+    """torchvision's zero_init_residual; nothing else differs."""
+    networks = {}
+    for zero_init in (False, True):
+        torch.manual_seed(0)
+        networks[zero_init] = backbones.build(Model(name=name), 32, zero_init=zero_init)
+    ones, zeros = (networks[zero_init].state_dict() for zero_init in (False, True))
+    for key, value in ones.items():
+        if key.endswith("weight") and value.ndim == 1:
+            assert (value == 1).all()
+            assert (zeros[key] == (0 if f".{last}." in key else 1)).all()
+        else:
+            assert torch.equal(value, zeros[key])
+
+
 def test_transformers_take_crops_of_other_sizes():
     model = backbones.build(Model(name="vit_tiny_patch16_224", drop_path=0.1), 64)
     assert {model(torch.zeros(2, 3, size, size)).shape for size in (64, 32)} == {(2, 192)}
@@ -42,6 +58,9 @@ def test_a_head_is_linear_norm_relu_linear():
     assert layers == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
     assert [type(layer) for layer in heads.mlp([4, 2], norm=False, last_bias=False)] == [nn.Linear]
     assert heads.mlp([4, 8, 2], last_bias=False)[-1].bias is None
+    normed = heads.mlp([4, 8, 2], last_norm=True)
+    assert [type(layer).__name__ for layer in normed[3:]] == ["Linear", "BatchNorm1d"]
+    assert normed[3].bias is None and not normed[4].bias.requires_grad and not normed[4].bias.any()
 
 
 def test_a_teacher_is_updated_with_momentum_and_not_trained():
