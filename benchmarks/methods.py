@@ -58,7 +58,7 @@ def run(out: Path, method: str, seed: int, settings: Sequence[str]) -> dict[str,
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise MillError(f"{method} failed: {lines[-1].removeprefix('error: ')}")
-    losses = records.read(folder)["loss"]
+    losses = [loss for loss in records.read(folder)["loss"] if loss is not None]
     accuracies = [row["knn"] for row in records.evaluations(folder) if "knn" in row]
     return {
         "loss_first": losses[0],

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from patchmill.kernels.views.decisions import ROW, Target
 from patchmill.loaders.batch import ViewBatch
 
 
@@ -26,8 +27,10 @@ class Tiny(nn.Module):
 def noise(count: int, views: int = 2, size: int = 8, seed: int = 0) -> ViewBatch:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randn(views, count, 3, size, size, generator=generator).transpose(0, 1)
-    ids, none = torch.arange(count), np.zeros((count, 2), np.int32)
-    return ViewBatch({"views": pixels}, ids, ids % 3, none, none, ())
+    ids, rows = torch.arange(count), np.zeros((count, views), ROW)
+    target = Target("views", views, size, False, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    shapes = np.full((count, 2), size, np.int32)
+    return ViewBatch({"views": pixels}, ids, ids % 3, rows, shapes, (target,))
 
 
 def step(method: nn.Module, batch: ViewBatch, lr: float = 0.1) -> torch.Tensor:

@@ -61,6 +61,9 @@ def test_a_run_writes_its_files(reference: dict, tmp_path: Path):
     log = records.read(folder)
     assert log["step"] == [*range(2, STEPS, 2), STEPS]
     assert {"loss", "spread", "lr", "images_per_s", "wait", "grad_norm", "epoch"} <= set(log)
+    # Four batches fill the queue: the first loss is that of the fifth step.
+    assert [loss is None for loss in log["loss"]] == [True, True, *[False] * (len(log["loss"]) - 2)]
+    assert list(log)[:3] == ["step", "loss", "spread"]
     assert [path.name for path in checkpoint.find_all(folder)] == [
         f"step-{step:08d}.pt" for step in (5, 10, 15)
     ]
@@ -70,6 +73,22 @@ def test_a_run_writes_its_files(reference: dict, tmp_path: Path):
     for name in ("config.yaml", "views.png"):
         assert (folder / name).is_file()
     assert not list(folder.glob("stacks*"))
+
+
+def test_the_share_of_pasted_views_is_logged(tmp_path: Path):
+    """Scenes all have masks: the rate is the recipe's."""
+    for rate, expected in ((0.0, 0.0), (1.0, 1.0), (0.3, 0.3)):
+        folder = helpers_runs.train(
+            helpers_runs.config(
+                tmp_path,
+                name=f"at-{rate}",
+                method="dilo",
+                method__views=f"dilo(size=16, paste={rate})",
+                train__epochs=6 if rate == 0.3 else 1,
+            )
+        )
+        pasted = records.read(folder)["pasted"]
+        assert sum(pasted) / len(pasted) == pytest.approx(expected, abs=0.05)
 
 
 @pytest.mark.parametrize("number", signals.SIGNALS)

@@ -62,9 +62,10 @@ class MoCo(Method):
         if self.settings.symmetric:
             pairs.append((self._query(second), self._key(first)))
         negatives = self.queue.keys.clone()  # the queue changes below, before the backward pass
+        settled = self.queue.is_full
         losses = [info_nce(q, k, negatives, self.settings.temperature) for q, k in pairs]
         self.queue.push(distributed.gather_no_grad(torch.cat([k for _, k in pairs])))
-        return Losses(torch.stack(losses).sum(), {"spread": embedding_std(pairs[0][0])})
+        return Losses(torch.stack(losses).sum(), {"spread": embedding_std(pairs[0][0])}, settled)
 
     def batch_problem(self, batch: int, ranks: int = 1) -> str | None:
         local, parts = batch // ranks, _local_parts(self.settings, ranks)

@@ -54,7 +54,7 @@ class Display:
         if self._bar:
             self._bar.stop()
 
-    def update(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+    def update(self, step: int, epoch: float, values: Mapping[str, float | None]) -> None:
         """Show the state after `step` steps; `values` is the latest row of log.csv."""
         if self._bar:
             self._bar.update(self._task, completed=step, status=_status_line(epoch, values))
@@ -118,12 +118,13 @@ def _bar() -> Any:
     )
 
 
-def _status_line(epoch: float, values: Mapping[str, float]) -> str:
+def _status_line(epoch: float, values: Mapping[str, float | None]) -> str:
     """`epoch 3.2, loss 6.913, 812 images/s, waits for data 1%`, without values that are missing."""
     forms = {
         "loss": "loss {:.4g}",
         "images_per_s": "{:,.0f} images/s",
         "wait": "waits for data {:.0%}",
     }
-    parts = [form.format(values[name]) for name, form in forms.items() if name in values]
+    known = {name: value for name, value in values.items() if value is not None}
+    parts = [form.format(known[name]) for name, form in forms.items() if name in known]
     return ", ".join([f"epoch {epoch:.1f}", *parts])

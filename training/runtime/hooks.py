@@ -75,7 +75,7 @@ class Hooks:
 
     def after_backward(self, batch: ViewBatch, losses: methods.Losses) -> None:
         """Record one micro-batch."""
-        self._losses.add(batch.ids, {"loss": losses.loss, **losses.metrics})
+        self._losses.add(batch.ids, {"loss": losses.loss, **losses.metrics}, losses.settled)
         self._throughput.add(len(batch) * self._state.world.size)
 
     @property
@@ -111,7 +111,8 @@ class Hooks:
 
     def _log(self, grad_norm: torch.Tensor | None, lr: float) -> None:
         state = self._state
-        values = self._losses.take() | {"lr": lr, **self._throughput.take(), "epoch": state.epoch}
+        speeds = self._throughput.take()
+        values = self._losses.take() | {"lr": lr, **speeds, "epoch": state.epoch}
         self._stacks.reset()
         if not self._outputs:
             return
@@ -122,13 +123,13 @@ class Hooks:
         self._outputs.recorder.scalars(state.step, values)
         self._outputs.display.update(state.step, state.epoch, values)
         images_left = (state.steps - state.step) * state.config.train.batch_size
-        speed = values["images_per_s"]
+        loss = values["loss"]
         self._outputs.status.beat(
             step=state.step,
             epoch=state.epoch,
-            loss=values["loss"],
-            images_per_s=speed,
-            eta_s=images_left / speed,
+            **({} if loss is None else {"loss": loss}),
+            images_per_s=speeds["images_per_s"],
+            eta_s=images_left / speeds["images_per_s"],
             checkpoint_s=self._outputs.writer.seconds,
         )
 

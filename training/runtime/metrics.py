@@ -20,7 +20,7 @@ MOST_IDS = 8  # sample ids that an error names
 class StepValues(NamedTuple):
     step: int
     ids: list[torch.Tensor]  # of the samples of each micro-batch
-    values: torch.Tensor  # the loss and its metrics, on their device
+    values: torch.Tensor  # the loss, its metrics, and the share settled, on their device
 
 
 class LossMeter:
@@ -35,13 +35,18 @@ class LossMeter:
         self._last: StepValues | None = None
         self._checked: list[torch.Tensor] = []  # means over ranks since the last `take`
 
-    def add(self, ids: torch.Tensor, losses: Mapping[str, torch.Tensor]) -> None:
-        """Record one micro-batch."""
+    def add(
+        self,
+        ids: torch.Tensor,
+        losses: Mapping[str, torch.Tensor],
+        settled: torch.Tensor | None = None,
+    ) -> None:
+        """Record one micro-batch; `settled` is that of its Losses."""
         self._names = list(losses)
         self._ids.append(ids)
-        self._micro_values.append(
-            torch.stack([value.detach().float() for value in losses.values()])
-        )
+        values = [value.detach().float() for value in losses.values()]
+        values.append(torch.ones_like(values[0]) if settled is None else settled.float())
+        self._micro_values.append(torch.stack(values))
 
     def end_step(self, step: int) -> None:
         """Average the micro-batches since the last step."""
@@ -59,17 +64,22 @@ class LossMeter:
         finite = values.isfinite().all(1)
         if not finite.all():
             row = int((~finite).nonzero()[0])
-            pairs = zip(self._names, values[row].tolist(), strict=True)
+            pairs = zip(self._names, values[row, :-1].tolist(), strict=True)
             here = not bool(local[row].isfinite().all())
             raise self._diverged(steps[row], ", ".join(f"{n} {v:g}" for n, v in pairs), here)
         self._checked.append(values)
 
-    def take(self) -> dict[str, float]:
-        """Means over ranks and over the steps since the last call."""
+    def take(self) -> dict[str, float | None]:
+        """Means over ranks and over the steps since the last call.
+
+        The loss is averaged over steps whose loss is settled; None if there are none.
+        """
         self.check()
-        means = torch.cat(self._checked).mean(0).tolist()
+        values = torch.cat(self._checked)
         self._checked = []
-        return dict(zip(self._names, means, strict=True))
+        means = dict(zip(self._names, values[:, :-1].mean(0).tolist(), strict=True))
+        settled = values[values[:, -1] == 1, self._names.index("loss")]
+        return means | {"loss": settled.mean().item() if len(settled) else None}
 
     def diverged_weights(self) -> MillError:
         """Error for a step whose loss was finite and whose update was not."""

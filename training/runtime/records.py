@@ -44,7 +44,8 @@ class Recorder:
         if wandb:
             self._sinks.append(_WandB(folder, wandb, config))
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Record a row; a value of None is an empty cell."""
         self._each(lambda sink: sink.scalars(step, values))
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
@@ -87,7 +88,7 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
 class _Sink:
     name = ""
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
         raise NotImplementedError
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
@@ -109,7 +110,7 @@ class _Files(_Sink):
         write_atomic(folder / EVALUATIONS, text, durable=True)
         self._write_all()
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
         if not set(values) <= set(self._names):
             _, self._old_rows = _rows(self._folder / LOG)
             self._names = [
@@ -144,9 +145,10 @@ class _TensorBoard(_Sink):
         purge = start + 1 if start else None
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(f"train/{name}", value, step)
+            if value is not None:
+                self._writer.add_scalar(f"train/{name}", value, step)
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -179,8 +181,9 @@ class _WandB(_Sink):
             config=dict(config),
         )
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log({f"train/{name}": value for name, value in values.items()}, step=step)
+    def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
+        known = {f"train/{name}": value for name, value in values.items() if value is not None}
+        self._run.log(known, step=step)
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         self._run.log({f"evaluate/{name}": value for name, value in values.items()}, step=step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from helpers_methods import Tiny, noise, step
 from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
+from patchmill.kernels.views.decisions import ON_GREY, ON_IMAGE
 from patchmill.loaders import presets
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import methods
@@ -181,7 +183,28 @@ def test_dilo_is_moco_with_another_recipe_and_nothing_else():
     dilo.load_state_dict(moco.state_dict())
     assert torch.equal(moco(noise(16)).loss, dilo(noise(16)).loss)
     assert (MoCo.Settings().views, DiLo.Settings().views) == ("moco_v2", "dilo")
-    assert DiLo.forward is MoCo.forward and DiLo.on_step_start is MoCo.on_step_start
+    assert DiLo.on_step_start is MoCo.on_step_start
+
+
+def test_dilo_logs_the_share_of_views_that_were_pasted():
+    """Rows of images without a usable mask say that nothing was pasted, whatever was planned."""
+    method, batch = DiLo(DiLo.Settings(**SMALL["moco"]), Tiny()), noise(16)
+    batch.rows["paste"][:5, 0] = ON_GREY
+    batch.rows["paste"][3:6, 1] = ON_IMAGE
+    found = method(batch).metrics["pasted"]
+    torch.testing.assert_close(found, torch.tensor(8 / 32))
+    assert found == torch.cat([*batch.pasted.values()]).float().mean()
+
+
+def test_losses_are_settled_once_the_queue_holds_keys_alone():
+    method = make("moco", queue=32)
+    settled = [bool(method(noise(16, seed=step)).settled) for step in range(5)]
+    assert settled == [False, False, True, True, True]  # two batches fill the queue
+    twice = make("moco", queue=32, symmetric=True)
+    assert [bool(twice(noise(16)).settled) for _ in range(3)] == [False, True, True]
+    again = make("moco", seed=1)
+    again.load_state_dict(method.state_dict())
+    assert again(noise(16)).settled and again.queue.keys.shape == (32, 4)
 
 
 def test_split_batch_norm_is_batch_norm_of_each_part():
@@ -227,13 +250,22 @@ def test_emp_ssls_representation_is_the_wide_layers():
     assert h.shape == (4, 10) and (h >= 0).all() and method.backbone.num_features == 10
 
 
-def test_byols_teacher_is_updated():
-    method = BagSSL(BagSSL.Settings(hidden=[8], dim=4, objective="byol", momentum=0.5), Tiny())
-    before = [param.clone() for param in method.teacher.parameters()]
-    step(method, noise(16, views=3))
-    method.on_step_start(NOW)
-    after = list(method.teacher.parameters())
-    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+def test_byols_teacher_slows_down_by_a_cosine_to_a_halt():
+    """solo-learn's MomentumUpdater, utils/momentum.py: an update, then the next momentum."""
+    method = BagSSL(BagSSL.Settings(hidden=[8], dim=4, objective="byol", momentum=0.6), Tiny())
+    student = nn.Sequential(method.backbone, method.projector)
+    expected = [param.clone() for param in method.teacher.parameters()]
+    steps, tau = 8, 0.6
+    for done in range(steps + 1):
+        method.on_step_start(Progress(done, steps, 0.0, 1))
+        if done:
+            for mean, param in zip(expected, student.parameters(), strict=True):
+                mean.copy_(tau * mean + (1 - tau) * param.detach())
+            tau = 1 - (1 - 0.6) * (math.cos(math.pi * done / steps) + 1) / 2
+        for mine, theirs in zip(method.teacher.parameters(), expected, strict=True):
+            torch.testing.assert_close(mine, theirs)
+        step(method, noise(16, views=3, seed=done))
+    assert tau == 1.0
 
 
 # ------------------------------------------------------------------------------------- bad input

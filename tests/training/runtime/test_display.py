@@ -32,6 +32,12 @@ def test_lines_now_and_then(capsys, monkeypatch):
     assert lines[-2].startswith("step 400 of 400: epoch 4.0") and "left" not in lines[-2]
 
 
+def test_a_loss_that_is_not_known_is_left_out(capsys):
+    with Display(4, 0, "dilo") as shown:
+        shown.update(1, 0.5, VALUES | {"loss": None})
+    assert "epoch 0.5, 812 images/s" in capsys.readouterr().err
+
+
 def test_a_bar_on_a_terminal(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -64,6 +64,20 @@ def test_new_names_make_new_columns(tmp_path: Path):
     }  # fmt: skip
 
 
+def test_a_value_that_is_not_known_is_an_empty_cell(tmp_path: Path):
+    """Columns keep their order, and TensorBoard has no point there."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recorder = Recorder(tmp_path, {})
+    recorder.scalars(1, {"loss": None, "lr": 0.1})
+    recorder.scalars(2, {"loss": 2.0, "lr": 0.1})
+    recorder.close()
+    assert (tmp_path / LOG).read_text() == "step,loss,lr\n1,,0.1\n2,2,0.1\n"
+    assert records.read(tmp_path)["loss"] == [None, 2]
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [it.step for it in events.Scalars("train/loss")] == [2]
+
+
 def test_tensorboard_has_every_step_once(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
