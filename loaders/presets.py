@@ -172,17 +172,22 @@ def moco_v1(size: int = 224, scale: Range = (0.2, 1.0)) -> Recipe:
 
 
 @preset
-def moco_v2(size: int = 224, scale: Range = (0.2, 1.0)) -> Recipe:
+def moco_v2(
+    size: int = 224, scale: Range = (0.2, 1.0), blur: float = 0.5, cifar: bool = False
+) -> Recipe:
     """Two views with jitter and blur.
 
     size: side of a view in pixels
     scale: range of the share of the image's area that a view covers
+    blur: probability of blurring, 0 in the CIFAR-10 demo
+    cifar: normalise by CIFAR's mean and std, as the CIFAR-10 demo does, instead of ImageNet's
     """
-    colour = Colour(0.4, 0.4, 0.4, 0.1)
+    views = Views("views", 2, size, Crop(scale), colour=Colour(0.4, 0.4, 0.4, 0.1), blur=Blur(blur))
     return Recipe(
-        (Views("views", 2, size, Crop(scale), colour=colour, blur=Blur(0.5)),),
+        (replace(views, mean=CIFAR_MEAN, std=CIFAR_STD) if cifar else views,),
         "moco_v2",
-        "facebookresearch/moco, main_moco.py with --aug-plus.",
+        "facebookresearch/moco, main_moco.py with --aug-plus; its CIFAR-10 demo, a notebook, has "
+        "scale=(0.08, 1.0), blur=0 and cifar=True.",
     )
 
 
@@ -203,7 +208,12 @@ def dilo_v1(
 
 @preset
 def dilo(
-    size: int = 224, scale: Range = (0.2, 1.0), paste: float = 0.3, background: str = "grey"
+    size: int = 224,
+    scale: Range = (0.2, 1.0),
+    paste: float = 0.3,
+    background: str = "grey",
+    blur: float = 0.5,
+    cifar: bool = False,
 ) -> Recipe:
     """MoCo v2's views, some of them with the foreground on another background.
 
@@ -211,8 +221,10 @@ def dilo(
     scale: range of the share of the image's area that a view covers
     paste: probability that a view has another background
     background: grey, texture or images
+    blur: probability of blurring a view
+    cifar: normalise by CIFAR's mean and std instead of ImageNet's
     """
-    (views,) = moco_v2(size, scale).views
+    (views,) = moco_v2(size, scale, blur, cifar).views
     return Recipe((replace(views, paste=CopyPaste(paste, background)),), "dilo", _DILO)
 
 

@@ -127,7 +127,7 @@ train("stopped")
 with pytest.MonkeyPatch.context() as patch:
     stop_at(patch, 3, signal.SIGUSR2)
     train("moved")
-train("pieces", Blocks, train__parallel="fsdp", evaluate="knn")
+train("pieces", Blocks, train__parallel="fsdp", evaluate="moco")  # kNN in z
 with pytest.MonkeyPatch.context() as patch:
     stop_at(patch, 8, signal.SIGUSR1)
     train("joined", Blocks, train__parallel="fsdp", optim__grad_clip=0.1)

@@ -56,6 +56,7 @@ class Optim:
     gamma: Positive = 0.1  # of steps: factor that lr falls by
     per_epoch: bool = False  # after the warm-up lr changes between epochs only
     warmup: Amount = 0.0  # epochs of linear warm-up from 0
+    warmup_start: Share | None = None  # warm up from this share of the peak, between epochs only
     final: Share = 0.0  # of cosine: final lr, as a fraction of its peak
     grad_clip: Positive | None = None  # maximum norm of the whole gradient
 
@@ -84,6 +85,7 @@ class Evaluate:
     knn_every: Whole = 1  # epochs between kNN evaluations; 0 for never
     k: Count = 20  # neighbours that vote
     temperature: Positive = 0.07  # of their votes
+    space: Literal["h", "z"] = "h"  # the backbone's h, or the projector's z
     images: Count = 50_000  # limit on the training images in the bank
     view: str = "eval(size=224, short_side=256)"  # the recipe of the views that are evaluated
     batch_size: Count = 256  # images at a time, on each rank

@@ -23,19 +23,21 @@ MAX_VOTES = 2**24
 
 
 def online(method: Method, config: Config, world: World) -> dict[str, float]:
-    """Top-1 accuracy of the backbone's h during training, on `data.test` with a training bank.
+    """Top-1 accuracy in `evaluate.space` during training, on `data.test` with a training bank.
 
     The same on all ranks. Networks, generators and the training loader are left as they were.
     """
     from patchmill.training import data
+    from patchmill.training.evaluation.trained_run import network
 
+    embed = network(method, config.evaluate.space)
     bank = data.open_evaluation(config, world, "train")
     tests = data.open_evaluation(config, world, "test")
     limit = config.evaluate.images
     return {
         "knn": accuracy(
-            extract(method.backbone, bank, limit),
-            extract(method.backbone, tests),
+            extract(embed, bank, limit),
+            extract(embed, tests),
             config.evaluate.k,
             config.evaluate.temperature,
         )

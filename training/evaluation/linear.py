@@ -33,8 +33,9 @@ def _sgd(lr: float, decay: float, **schedule: object) -> Optim:
 STEPS = dict(schedule="steps", milestones=(60.0, 80.0), gamma=0.1)
 PROTOCOLS = {
     "moco": Protocol(_sgd(30.0, 0.0, **STEPS), 100, 256),  # facebookresearch/moco, main_lincls.py
-    "vicreg": Protocol(_sgd(0.02, 1e-6), 100, 256),  # facebookresearch/vicreg, README
-    "emp_ssl": Protocol(_sgd(0.03, 5e-5), 100, 100),  # tsb0601/EMP-SSL, evaluate.py
+    # facebookresearch/vicreg, README and evaluate.py
+    "vicreg": Protocol(_sgd(0.02, 1e-6, per_epoch=True), 100, 256),
+    "emp_ssl": Protocol(_sgd(0.03, 5e-5, per_epoch=True), 100, 100),  # tsb0601/EMP-SSL, evaluate.py
     "nmce": Protocol(_sgd(0.1, 5e-5, schedule="constant"), 100, 128),
 }
 

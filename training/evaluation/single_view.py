@@ -34,7 +34,7 @@ PROTOCOLS = {"moco": "moco", "dilo": "moco", "emp_ssl": "emp_ssl", "tcr": "nmce"
 
 @dataclass
 class KNN:
-    space: Space = "h"  # the backbone's h, or the projector's z
+    space: Literal["auto", "h", "z"] = "auto"  # backbone's h, projector's z; auto: evaluate.space
 
 
 @dataclass
@@ -49,31 +49,32 @@ class Linear:
 
 def evaluate_knn(run: TrainedRun, settings: KNN) -> EvaluationResult:
     evaluate = run.config.evaluate
+    space = evaluate.space if settings.space == "auto" else settings.space
     counts: dict[str, int] = {}
     score = partial(_knn, run, counts=counts)
-    trained = score(run.network(settings.space), "the trained network")
+    trained = score(run.network(space), "the trained network")
     untrained = _cached(
         run.folder / UNTRAINED,
-        _conditions(run, settings.space),
+        _conditions(run, space),
         lambda: score(
-            trained_run.network(trained_run.untrained(run.config, run.world), settings.space),
+            trained_run.network(trained_run.untrained(run.config, run.world), space),
             "the untrained network",
         ),
     )
     conditions = {
         "k": evaluate.k,
         "temperature": evaluate.temperature,
-        "space": settings.space,
+        "space": space,
         "patches": 1,
     }
     return EvaluationResult(
         "knn",
-        f"kNN in {settings.space}, k={evaluate.k}, T={evaluate.temperature:g}, one view of each "
+        f"kNN in {space}, k={evaluate.k}, T={evaluate.temperature:g}, one view of each "
         f"image ({evaluate.view}), {counts['bank']:,} in the bank, {counts['tests']:,} tested",
         ["network", "kNN"],
         [["trained", percent(trained)], ["untrained", percent(untrained)]],
         {"knn": trained, "untrained": untrained, "view": evaluate.view, **conditions, **counts},
-        {f"knn_{settings.space}": trained, f"knn_{settings.space}_untrained": untrained},
+        {f"knn_{space}": trained, f"knn_{space}_untrained": untrained},
     )
 
 

@@ -21,6 +21,8 @@ def rates_at(
 
     The learning rate rises linearly from 0 in the first `warmup` epochs, then follows the schedule
     over the rest; with `per_epoch`, its value at the beginning of an epoch holds for all of it.
+    With `warmup_start`, it rises between epochs, from that share of the peak in the first epoch of
+    the warm-up to the peak in the last.
     """
     return Rates(
         peak_lr(settings, global_batch) * _lr_factor(settings, step, steps, steps_per_epoch),
@@ -41,7 +43,10 @@ def _lr_factor(settings: Optim, step: int, steps: int, steps_per_epoch: int) -> 
     """Fraction of the peak learning rate."""
     warmup = round(settings.warmup * steps_per_epoch)
     if step < warmup:
-        return step / warmup
+        if settings.warmup_start is None:
+            return step / warmup
+        done = step // steps_per_epoch / max(settings.warmup - 1, 1)
+        return settings.warmup_start + (1 - settings.warmup_start) * min(done, 1.0)
     if settings.per_epoch:
         step = max(step // steps_per_epoch * steps_per_epoch, warmup)
     if settings.schedule == "cosine":

@@ -110,6 +110,7 @@ def _shard(method: Method, world: distributed.World) -> nn.Module:
             if isinstance(stack, nn.Sequential | nn.ModuleList):
                 for block in stack:
                     fully_shard(block, mesh=mesh)
-    fully_shard(method.backbone, mesh=mesh)  # evaluation calls it on its own
+    for network in filter(None, (method.backbone, method.projector)):
+        fully_shard(network, mesh=mesh)  # evaluation calls them on their own
     fully_shard(method, mesh=mesh)
     return method

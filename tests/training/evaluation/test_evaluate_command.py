@@ -33,11 +33,12 @@ def test_help_lists_evaluations_and_their_settings(capsys: pytest.CaptureFixture
         assert f"\n  {key} " in text
 
 
+@pytest.mark.parametrize("space", ["h", "z"])
 def test_knn_of_the_trained_and_the_untrained_network(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    space: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """evaluate.py gets the accuracies that the engine recorded at the start and the end."""
-    words = {"train__epochs": 1, "evaluate": "knn", "evaluate__knn_every": 1}
+    words = {"train__epochs": 1, "evaluate": "knn", "evaluate__space": space}
     folder = helpers_runs.train(helpers_runs.config(tmp_path, **words))
     start, end = records.evaluations(folder)
     evaluate.main([f"run={folder}", "evaluate=knn"])
@@ -45,9 +46,11 @@ def test_knn_of_the_trained_and_the_untrained_network(
     assert found["untrained"] == pytest.approx(start["knn"])
     assert found["knn"] == pytest.approx(end["knn"])
     conditions = [found[name] for name in ("k", "temperature", "space", "patches")]
-    assert conditions == [20, 0.07, "h", 1]
+    assert conditions == [20, 0.07, space, 1]
     last = records.evaluations(folder)[-1]
-    assert last["knn_h"] == found["knn"] and last["step"] == found["step"] == helpers_runs.EPOCH
+    assert (
+        last[f"knn_{space}"] == found["knn"] and last["step"] == found["step"] == helpers_runs.EPOCH
+    )
     text = capsys.readouterr().out
     assert "untrained" in text and f"written to {folder / 'knn.json'}" in text
     assert (folder / "report.html").exists()
@@ -88,7 +91,7 @@ def test_choice_of_the_checkpoint(tmp_path: Path):
 
 MISTAKES = {
     "evaluate=knm": r"there is no evaluate=knm; did you mean 'knn'\?",
-    "space=x": r"space must be h \| z, not 'x'",
+    "space=x": r"space must be auto \| h \| z, not 'x'",
     "spase=z": r"there is no setting 'spase'; did you mean 'space'\?",
     "counts=[1]": r"there is no setting 'counts'",
     "optim.lr=3": r"there is no setting 'optim.lr'",

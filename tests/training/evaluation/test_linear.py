@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.optim import lr_scheduler
 
 from patchmill.training.evaluation import linear
 from patchmill.training.evaluation.features import Features
@@ -38,13 +39,26 @@ def test_probes_side_by_side_are_independent():
     assert len({found.last for found in together}) > 1
 
 
-def test_a_protocol_is_torchs_sgd(monkeypatch):
-    """MoCo's protocol, written out: steps at 60 and 80 of 100 epochs, no decay."""
-    protocol = linear.PROTOCOLS["moco"]._replace(batch=40)
+@pytest.mark.parametrize(
+    ("name", "lr", "decay", "schedule"),
+    [
+        ("moco", 30.0, 0.0, lambda sgd: lr_scheduler.MultiStepLR(sgd, [60, 80])),
+        ("vicreg", 0.02, 1e-6, lambda sgd: lr_scheduler.CosineAnnealingLR(sgd, 100)),
+        ("emp_ssl", 0.03, 5e-5, lambda sgd: lr_scheduler.CosineAnnealingLR(sgd, 100)),
+        ("nmce", 0.1, 5e-5, lambda sgd: lr_scheduler.ConstantLR(sgd, 1.0)),
+    ],
+)
+def test_a_protocol_is_torchs_sgd_with_a_schedule_by_epoch(name, lr, decay, schedule, monkeypatch):
+    """100 epochs of the released probes, written out: all step their schedule once an epoch."""
+    protocol, made = linear.PROTOCOLS[name]._replace(batch=40), []
+    monkeypatch.setattr(
+        linear, "_layers", lambda *sizes, make=linear._layers: made.append(make(*sizes)) or made[-1]
+    )
     train, tests = clusters(80, 1.0), clusters(60, 1.0, seed=1)
-    (layer,) = linear._layers(6, 3, 1, seed=7)
-    optimiser = torch.optim.SGD(layer.parameters(), lr=30.0, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [60, 80])
+    found = linear.probe(train, tests, protocol, seed=7)[0].last
+    (layer,) = linear._layers(6, 3, 1, 7)
+    optimiser = torch.optim.SGD(layer.parameters(), lr=lr, momentum=0.9, weight_decay=decay)
+    scheduler = schedule(optimiser)
     generator = torch.Generator().manual_seed(7)
     for _ in range(100):
         for batch in torch.randperm(80, generator=generator).split(40):
@@ -52,9 +66,10 @@ def test_a_protocol_is_torchs_sgd(monkeypatch):
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        schedule.step()
+        scheduler.step()
+    torch.testing.assert_close(made[0][0].weight, layer.weight, rtol=1e-4, atol=1e-6)
     expected = (layer(tests.rows).argmax(1) == tests.labels).float().mean().item()
-    assert linear.probe(train, tests, protocol, seed=7)[0].last == pytest.approx(expected)
+    assert found == pytest.approx(expected)
 
 
 def test_published_protocols_are_all_there():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from helpers_optim import like
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patchmill.training.config import compose
 from patchmill.training.optim import schedules
 
 EPOCH = 100  # steps
+TCR = compose.compose(["method=tcr", "scale=cifar", "size=32"]).optim
 
 
 def rates(paper: str, batch: int, step: int, epochs: int, **changes):
@@ -46,6 +49,30 @@ def test_emp_ssl_is_a_cosine_to_zero_by_step():
     found = [rates("emp_ssl", 100, step, 2).lr for step in range(steps)]
     expected = [0.15 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)]
     assert found == pytest.approx(expected)
+
+
+@given(st.integers(0, 10 * EPOCH - 1))
+def test_tcr_warms_up_by_a_tenth_in_each_epoch(step: int):
+    """warmup_lr of NMCE, func.py, on the composed settings."""
+    expected = TCR.lr * min(1.0, (step // EPOCH + 1) / 10)
+    found = schedules.rates_at(TCR, 1024, step, 600 * EPOCH, EPOCH).lr
+    assert found == pytest.approx(expected)
+
+
+def test_tcr_holds_its_rate_for_an_epoch_and_falls_to_zero():
+    steps = 600 * EPOCH
+    found = [schedules.rates_at(TCR, 1024, step, steps, EPOCH).lr for step in range(steps)]
+    by_epoch = [set(found[at : at + EPOCH]) for at in range(0, steps, EPOCH)]
+    assert all(len(values) == 1 for values in by_epoch)
+    assert found[10 * EPOCH] == pytest.approx(TCR.lr) and 0 < found[-1] < 1e-4 * TCR.lr
+
+
+@pytest.mark.parametrize("warmup", [0.5, 1.0, 2.0])
+def test_a_short_warm_up_by_the_epoch_reaches_the_peak(warmup: float):
+    given = replace(TCR, warmup=warmup)
+    assert schedules.rates_at(given, 256, 0, 9 * EPOCH, EPOCH).lr == pytest.approx(0.1 * TCR.lr)
+    after = schedules.rates_at(given, 256, round(warmup * EPOCH), 9 * EPOCH, EPOCH).lr
+    assert after == pytest.approx(TCR.lr)
 
 
 def test_weight_decay_follows_its_own_cosine():
