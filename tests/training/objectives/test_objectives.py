@@ -93,8 +93,10 @@ def test_the_queue_holds_the_last_keys_in_order():
     queue = Queue(12, 3)
     torch.testing.assert_close(queue.keys.norm(dim=1), torch.ones(12))
     keys = torch.arange(20 * 3.0).view(20, 3)
+    full = []
     for batch in keys.split(4):
         queue.push(batch)
+        full.append(bool(queue.is_full))
     # 20 keys of 12 places: the oldest that are left, 8 to 11, lie behind the newest.
     assert torch.equal(queue.keys, torch.cat([keys[12:16], keys[16:20], keys[8:12]]))
-    assert queue.place == 8
+    assert full == [False, False, True, True, True]
