@@ -237,7 +237,11 @@ _DILO = (
 
 @preset
 def simclr(
-    size: int = 224, scale: Range = (0.08, 1.0), strength: float = 1.0, blur: float = 0.5
+    size: int = 224,
+    scale: Range = (0.08, 1.0),
+    strength: float = 1.0,
+    blur: float = 0.5,
+    short_kernel: bool = True,
 ) -> Recipe:
     """Two views with strong jitter and blur.
 
@@ -245,9 +249,10 @@ def simclr(
     scale: range of the share of the image's area that a view covers
     strength: of the colour jitter
     blur: probability of blurring; use 0 for images as small as CIFAR's
+    short_kernel: blur with as many taps as a tenth of the side, instead of all, as solo-learn does
     """
     colour = Colour(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
-    taps = min(2 * (size // 10 // 2) + 1, 61)
+    taps = min(2 * (size // 10 // 2) + 1, 61) if short_kernel else None
     views = Views("views", 2, size, Crop(scale), colour=colour, blur=Blur(blur, kernel=taps))
     return Recipe(
         (replace(views, interpolation="bicubic"),),
@@ -258,17 +263,20 @@ def simclr(
 
 
 @preset
-def vicreg(size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
+def vicreg(size: int = 224, scale: Range = (0.08, 1.0), alike: bool = False) -> Recipe:
     """Two views: one always blurred, the other rarely blurred and sometimes solarised.
 
     size: side of a view in pixels
     scale: range of the share of the image's area that a view covers
+    alike: both views by one law, never blurred and sometimes solarised, as solo-learn's for CIFAR
     """
     views = Views("views", 2, size, Crop(scale), colour=MILD, interpolation="bicubic")
+    two_laws = replace(views, blur=Blur((1.0, 0.1)), solarise=(0.0, 0.2))
     return Recipe(
-        (replace(views, blur=Blur((1.0, 0.1)), solarise=(0.0, 0.2)),),
+        (replace(views, solarise=0.1) if alike else two_laws,),
         "vicreg",
-        "facebookresearch/vicreg, augmentations.py.",
+        "facebookresearch/vicreg, augmentations.py; alike: solo-learn, "
+        "scripts/pretrain/cifar/vicreg.yaml.",
     )
 
 
