@@ -75,7 +75,7 @@ def test_settings_are_those_of_their_sources(method: str, scale: str):
     unnamed = {name for name in found if found[name] != plain[name]} - {
         name for rows in sources.values() for name in rows
     }
-    assert not unnamed, "no source says anything of these settings"
+    assert not unnamed, f"no source says anything of {', '.join(sorted(unnamed))}"
 
 
 @pytest.mark.parametrize(("method", "scale"), SETTINGS)
