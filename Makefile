@@ -25,7 +25,7 @@ help: ## list the targets
 demo: $(VENV)/.base ## measure the throughput here, then train DiLo on painted scenes and report
 	$(BIN)/python benchmarks/throughput.py --seconds 3
 	$(BIN)/python training/run.py method=dilo data=biased_scenes scale=demo \
-	  train.epochs=16 evaluate.knn_every=4 out=build name=demo
+	  train.epochs=20 evaluate.knn_every=4 out=build name=demo
 
 test: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv ## run the tests that this machine can run
 	$(BIN)/pytest -n auto --dist loadgroup -m "not slow"
