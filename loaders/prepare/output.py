@@ -137,7 +137,9 @@ def is_complete(paths: OutputPaths, root: str | None, identity: dict[str, Any]) 
             )
     if paths.metadata.exists():
         return True
-    if not paths.journals() and (existing := list(paths.own_files())):
+    # In this order: another rank may begin meanwhile, and its first file is its journal.
+    existing = list(paths.own_files())
+    if existing and not paths.journals():
         raise MillError(
             f"{existing[0]} exists, and nothing says how it was made: "
             "choose another OUT, or --overwrite it"
