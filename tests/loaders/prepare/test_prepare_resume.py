@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import helpers_prepare as making
 import pytest
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.prepare import command, inspect_data
+from patchmill.loaders.prepare import command, inspect_data, output
 from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.folder import Folder
 
@@ -213,6 +214,20 @@ def test_ranks_together_write_the_samples_of_one(photos: Path, tmp_path: Path, w
     left = {path.name for path in shared.iterdir()}
     shards = {shard["name"] for shard in both[1]["shards"]}
     assert left == {"dataset.json", "bad.jsonl"} | shards | {f"{name}.index" for name in shards}
+
+
+def test_a_rank_that_begins_while_files_are_listed_is_no_stranger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    paths = output.choose_paths(tmp_path, "shards")
+    list_files = output.OutputPaths.own_files
+
+    def another_rank_begins(self: output.OutputPaths) -> Iterator[Path]:
+        self.journal(1).touch()
+        yield from list_files(self)
+
+    monkeypatch.setattr(output.OutputPaths, "own_files", another_rank_begins)
+    assert not output.is_complete(paths, None, {})
 
 
 def test_concurrent_ranks_write_the_same_as_consecutive_ones(photos: Path, tmp_path: Path):
