@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.script import idle_threads_sleep, run_script
@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not words or {"--help", "-h"} & set(words):
         print("\n".join(usage()))
         return
-    texts = _split(words)
+    from patchmill.training.config import command_line
+
+    texts = command_line.split(words)
     command = _command(texts)
     from patchmill.training import report
     from patchmill.training.evaluation import result, trained_run
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     evaluation = EVALUATIONS[command.evaluate]
     folder = Path(command.run)
     config = _override(trained_run.load_config(folder), texts)
-    settings = _parse(evaluation.settings, texts)
+    settings = command_line.parse(evaluation.settings, texts)
     if not command.unfinished:
         trained_run.check_finished(folder)
     world = distributed.connect(config.train.device)
@@ -76,83 +78,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def usage() -> Iterator[str]:
     from patchmill.loaders.common.settings import field_annotations
-    from patchmill.training.config import settings
+    from patchmill.training.config import command_line, settings
     from patchmill.training.evaluation.registry import EVALUATIONS
 
     yield HEAD
-    yield from _describe(Command)
+    yield from command_line.describe(Command)
     for name, evaluation in EVALUATIONS.items():
         yield f"\nevaluate={name}  {evaluation.title}"
-        yield from _describe(evaluation.settings)
+        yield from command_line.describe(evaluation.settings)
     yield "\nsettings of the run that can be overridden here"
     for key in OVERRIDABLE:
         section, _, name = key.partition(".")
         cls = field_annotations(settings.Config)[section]
-        yield from _describe(cls, f"{section}.", [name], "the run's")
-
-
-def _describe(
-    cls: type, prefix: str = "", names: Sequence[str] = (), default: str = ""
-) -> Iterator[str]:
-    """A line of help for each field of a dataclass."""
-    from patchmill.loaders.common.settings import describe_type, field_annotations
-    from patchmill.training.config import usage
-
-    comments, defaults, annotations = usage.comments(cls), cls(), field_annotations(cls)
-    for name in names or annotations:
-        value = default or usage.format_value(getattr(defaults, name))
-        kind = describe_type(annotations[name])
-        yield f"  {prefix + name:<20} {value:<11} {comments[name]} ({kind})"
+        yield from command_line.describe(cls, f"{section}.", [name], "the run's")
 
 
 # --------------------------------------------------------------------------------- the command line
 
 
-def _split(words: Sequence[str]) -> dict[str, str]:
-    texts = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key.replace(".", "_").isidentifier():
-            raise MillError(f"cannot read {word!r}: write key=value, as in run=runs/NAME")
-        texts[key] = text
-    return texts
-
-
 def _command(texts: Mapping[str, str]) -> Command:
     """Parse the command's own keys, and refuse keys that nothing knows."""
     from patchmill.loaders.common.calls import nearest
-    from patchmill.loaders.common.settings import field_annotations
-    from patchmill.training.config import overrides
+    from patchmill.training.config import command_line
     from patchmill.training.evaluation.registry import EVALUATIONS
 
-    command: Command = _parse(Command, texts)
+    command: Command = command_line.parse(Command, texts)
     if command.evaluate not in EVALUATIONS:
         near = nearest(command.evaluate, EVALUATIONS)
         raise MillError(f"there is no evaluate={command.evaluate}{near}")
     if not command.run:
         raise MillError("say which run to evaluate, as run=runs/NAME")
-    annotations = {
-        **field_annotations(Command),
-        **field_annotations(EVALUATIONS[command.evaluate].settings),
-        **dict.fromkeys(OVERRIDABLE),
-    }
-    for key in texts:
-        overrides.annotation(key, annotations)
+    settings = EVALUATIONS[command.evaluate].settings
+    command_line.refuse_unknown(texts, Command, settings, keys=OVERRIDABLE)
     return command
-
-
-def _parse(cls: type, texts: Mapping[str, str]) -> Any:
-    """A dataclass from the words that name its fields; others are left out."""
-    from patchmill.loaders.common.settings import field_annotations, from_plain
-    from patchmill.training.config import overrides
-
-    annotations = field_annotations(cls)
-    values = {
-        key: overrides.value(key, text, annotations[key])
-        for key, text in texts.items()
-        if key in annotations
-    }
-    return from_plain(cls, values)
 
 
 def _override(config: Config, texts: Mapping[str, str]) -> Config:
