@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import simplejpeg
 
 from patchmill.loaders.sources.scenes import backgrounds, compose, shapes
 from patchmill.loaders.sources.scenes import noise as scene_noise
+from patchmill.loaders.sources.scenes import objects as scene_objects
 
 # Image sizes typical of the web: width, height, probability.
 _SIZES = (
@@ -66,18 +66,12 @@ class Scene:
 
     jpeg: bytes
     object_map: np.ndarray  # uint8 [height, width]: object at each pixel; 0 none, 1 the main one
-    label: int
+    object_labels: tuple[int, ...]  # of objects 1, 2, ..., also of those that cannot be seen
     background: int
 
-    def packed_mask(self) -> bytes:
-        """The foreground as compressed bits."""
-        return zlib.compress(np.packbits(self.object_map > 0).tobytes(), 6)
-
-
-def unpack_mask(packed: bytes, height: int, width: int) -> np.ndarray:
-    """uint8 [height, width], 0 or 255, from `Scene.packed_mask`."""
-    bits = np.frombuffer(zlib.decompress(packed), np.uint8)
-    return np.unpackbits(bits, count=height * width).reshape(height, width) * np.uint8(255)
+    @property
+    def label(self) -> int:
+        return self.object_labels[0]
 
 
 def class_name(label: int) -> str:
@@ -106,12 +100,11 @@ def make_scene(settings: SceneSettings, index: int) -> Scene:
     if camera_rng.random() < 0.45 and radius:
         compose.box_blur(canvas, np.empty_like(canvas), radius)
     object_map = np.zeros(canvas.shape[:2], np.uint8)
-    _draw_objects(canvas, object_map, settings, label, object_rng)
+    labels = _draw_objects(canvas, object_map, settings, label, object_rng)
     if factor > 1:
         canvas = compose.downsample(canvas, factor)
-        coverage = (object_map > 0).reshape(height, factor, width, factor).mean((1, 3))
-        object_map = (coverage >= 0.5).astype(np.uint8)
-    return Scene(_photograph(canvas, settings, camera_rng), object_map, label, background)
+        object_map = scene_objects.shrink(object_map, factor)
+    return Scene(_photograph(canvas, settings, camera_rng), object_map, labels, background)
 
 
 def _draw_background(settings: SceneSettings, label: int, rng: np.random.Generator) -> int:
@@ -153,8 +146,11 @@ def _draw_objects(
     settings: SceneSettings,
     label: int,
     rng: np.random.Generator,
-) -> None:
-    """Draw the objects back to front; the main one, which is the label, is last and largest."""
+) -> tuple[int, ...]:
+    """Draw the objects back to front; the main one, which is the label, is last and largest.
+
+    Returns the class of every object, the main one first.
+    """
     height, width = object_map.shape
     short = min(height, width)
     count = int(rng.integers(settings.objects[0], settings.objects[1] + 1))
@@ -162,11 +158,12 @@ def _draw_objects(
     x, y = width * rng.uniform(0.22, 0.78), height * rng.uniform(0.32, 0.72)
     side = 1.0 if rng.random() < 0.5 else -1.0
     light = np.array([side * 0.6, -0.8, rng.uniform(0.35, 0.6), rng.uniform(0.12, 0.3)])
+    labels = [label] * count
     for number in range(count, 0, -1):
         centre, radius, kind = (x, y), main_radius, label
         if number > 1:
             radius = main_radius * rng.uniform(0.26, 0.42)
-            kind = int(rng.integers(settings.classes))
+            labels[number - 1] = kind = int(rng.integers(settings.classes))
             centre = max(
                 (tuple(rng.uniform(0.02, 0.98, 2) * (width, height)) for _ in range(4)),
                 key=lambda p: min(math.hypot(p[0] - x, p[1] - y) / main_radius, 1.5),
@@ -188,6 +185,7 @@ def _draw_objects(
             compose.BEVEL[shape],
             compose.GLOSS[shape],
         )
+    return tuple(labels)
 
 
 def _tint(colours: _Colours, turns: float, rng: np.random.Generator) -> tuple[Any, ...]:

@@ -20,12 +20,15 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import available_cores, map_in_threads
 from patchmill.loaders.sources.numbered import NumberedSource
+from patchmill.loaders.sources.scenes import objects as scene_objects
+from patchmill.loaders.sources.scenes.objects import SceneObject
 
 if TYPE_CHECKING:
     from patchmill.loaders.sources.scenes.scene import Scene, SceneSettings
 
 _PART = 256
-_KIND = "scenes 2"  # raise it whenever the same settings give different scenes
+_DRAWN = "scenes 2"  # raise it whenever the same settings give different scenes
+_KIND = "scenes 3"  # raise it whenever a part stores a scene in another way: it is made again
 
 
 class Scenes(NumberedSource):
@@ -34,7 +37,8 @@ class Scenes(NumberedSource):
     Every class has a background of its own, on which it is shown with probability
     `background_bias`, and otherwise on a random one. With `swap_backgrounds` every class is shown
     on the next class's background, to test how far a model relies on the bias. The objects are the
-    same in all cases. `objects` is the range of the number of objects in a scene; `size` makes all
+    same in all cases. `objects` is the range of the number of objects in a scene: the main one,
+    which is the largest and hidden by none, and smaller ones of random classes. `size` makes all
     images square with that side, instead of photo-sized.
     """
 
@@ -55,7 +59,7 @@ class Scenes(NumberedSource):
         settings = SceneSettings(
             seed, float(background_bias), bool(swap_backgrounds), (low, high), classes, size
         )
-        key = hashlib.sha256(repr((_KIND, *astuple(settings))).encode()).hexdigest()[:16]
+        key = hashlib.sha256(repr((_DRAWN, *astuple(settings))).encode()).hexdigest()[:16]
         self.name = _to_text(count, settings)
         self.fingerprint = f"{key}-{count}"
         self.classes = [class_name(label) for label in range(classes)]
@@ -76,14 +80,26 @@ class Scenes(NumberedSource):
 
     def mask(self, index: int) -> np.ndarray:
         """uint8 [height, width]: 255 on objects, 0 elsewhere."""
-        from patchmill.loaders.sources.scenes.scene import unpack_mask
+        object_map, _ = self._object_map(index)
+        return (object_map > 0) * np.uint8(255)
 
-        part, at = self._locate(index)
-        height, width = part["shapes"][at]
-        return unpack_mask(columns.item(part["masks"], part["mask_starts"], at), height, width)
+    def objects(self, index: int) -> list[SceneObject]:
+        """Label, box and mask of every object that can be seen, nearest first."""
+        return scene_objects.visible(*self._object_map(index))
+
+    def segmentation(self, index: int) -> np.ndarray:
+        """uint8 [height, width]: 1 + the class of the object at each pixel, 0 on the background."""
+        return scene_objects.segmentation(*self._object_map(index))
 
     def where(self, index: int) -> str:
         return f"{self._folder} scene {index}"
+
+    def _object_map(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Object at each pixel, and the class of every object."""
+        part, at = self._locate(index)
+        height, width = part["shapes"][at]
+        packed = columns.item(part["object_maps"], part["object_map_starts"], at)
+        return scene_objects.unpack(packed, height, width), part["object_labels"][at]
 
     def _locate(self, index: int) -> tuple[columns.Columns, int]:
         if not 0 <= index < self._count:
@@ -173,12 +189,18 @@ def _render_part(
         scenes.append(scene)
         advance(1)
     jpegs, jpeg_starts = columns.join([scene.jpeg for scene in scenes])
-    masks, mask_starts = columns.join([scene.packed_mask() for scene in scenes])
+    object_maps, map_starts = columns.join(
+        [scene_objects.pack(scene.object_map) for scene in scenes]
+    )
+    object_labels = np.zeros((len(scenes), settings.objects[1]), np.int64)
+    for labels, scene in zip(object_labels, scenes, strict=True):
+        labels[: len(scene.object_labels)] = scene.object_labels
     content = {
         "jpegs": jpegs,
         "jpeg_starts": jpeg_starts,
-        "masks": masks,
-        "mask_starts": mask_starts,
+        "object_maps": object_maps,
+        "object_map_starts": map_starts,
+        "object_labels": object_labels,
         "shapes": np.array([scene.object_map.shape for scene in scenes], np.int32),
         "labels": np.array([scene.label for scene in scenes], np.int64),
         "backgrounds": np.array([scene.background for scene in scenes], np.int64),

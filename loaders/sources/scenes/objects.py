@@ -1,0 +1,62 @@
+"""Ground truth of a scene's objects, from its object map: boxes, masks and classes of pixels.
+
+An object map, uint8 [height, width], holds the number of the nearest object at each pixel: 0 where
+there is none, 1 for the main one. `labels[n - 1]` is the class of object n.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """The visible part of one object."""
+
+    label: int
+    box: tuple[int, int, int, int]  # x1, y1, x2, y2 of the mask in pixels; x2 and y2 lie outside
+    mask: np.ndarray  # bool [height, width]: pixels of the object that nothing hides
+
+
+def visible(object_map: np.ndarray, labels: Sequence[int]) -> list[SceneObject]:
+    """The objects of which a pixel can be seen, nearest first; their masks are disjoint."""
+    numbers = np.unique(object_map[object_map > 0])
+    masks = [object_map == number for number in numbers]
+    return [
+        SceneObject(int(labels[number - 1]), _box(mask), mask)
+        for number, mask in zip(numbers, masks, strict=True)
+    ]
+
+
+def segmentation(object_map: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """uint8 [height, width]: 1 + the class of the object at each pixel, 0 on the background."""
+    return np.array([0, *(label + 1 for label in labels)], np.uint8)[object_map]
+
+
+def shrink(object_map: np.ndarray, factor: int) -> np.ndarray:
+    """The most frequent object of every factor x factor block, if objects cover half of it."""
+    height, width = object_map.shape[0] // factor, object_map.shape[1] // factor
+    blocks = object_map.reshape(height, factor, width, factor)
+    areas = np.stack([(blocks == n).sum((1, 3)) for n in range(object_map.max() + 1)])
+    covered = 2 * areas[1:].sum(0) >= factor**2
+    if not covered.any():
+        return np.zeros((height, width), np.uint8)
+    return np.where(covered, 1 + areas[1:].argmax(0), 0).astype(np.uint8)
+
+
+def pack(object_map: np.ndarray) -> bytes:
+    return zlib.compress(object_map.tobytes(), 6)
+
+
+def unpack(packed: bytes, height: int, width: int) -> np.ndarray:
+    """The object map from `pack`."""
+    return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, width)
+
+
+def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
