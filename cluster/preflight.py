@@ -22,9 +22,7 @@ from patchmill.cluster.slurm import commands
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import data, methods
 from patchmill.training.config import compose, rules
-from patchmill.training.config.recipes import training_recipe
 from patchmill.training.config.settings import Config
-from patchmill.training.nets import backbones
 from patchmill.training.ranks.distributed import World
 from patchmill.training.runtime import checkpoint
 
@@ -113,10 +111,8 @@ def _check_disk(config: Config, folder: Path, ranks: int) -> None:
 
 def _network_bytes(config: Config, ranks: int) -> int:
     """Bytes of the weights; building the network, on the meta device, also checks its settings."""
-    (view, *_) = training_recipe(config).views
-    needs_labels = methods.METHODS[config.method_name].needs_labels
-    labels = data.count_classes(config) if needs_labels else None
+    classes = data.classes_to_learn(config)
     with torch.device("meta"):
-        method = methods.build(config, backbones.build(config.model, view.size), labels)
+        method = methods.build(config, classes)
     rules.check_batch(config, method, ranks)
     return sum(t.numel() * t.element_size() for t in method.state_dict().values())

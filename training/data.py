@@ -89,6 +89,13 @@ def count_classes(config: Config) -> int | None:
     return source_classes(open_data(config.data.train))
 
 
+def classes_to_learn(config: Config) -> int | None:
+    """`count_classes` for a method that learns from labels, else None."""
+    from patchmill.training.methods import METHODS
+
+    return count_classes(config) if METHODS[config.method_name].needs_labels else None
+
+
 def source_classes(source: Source | StreamSource) -> int | None:
     if source.labels is None:
         return None

@@ -14,7 +14,7 @@ import torch
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.training.methods import Progress
-from patchmill.training.optim import optimizers, schedules
+from patchmill.training.optim import clipping, optimizers, schedules
 from patchmill.training.ranks import distributed, failures, sharding, signals
 from patchmill.training.runtime import checkpoint, run_folder, setup
 from patchmill.training.runtime.hooks import Hooks, open_hooks
@@ -55,7 +55,8 @@ def train_steps(state: State, hooks: Hooks) -> None:
         for _ in range(state.steps_per_epoch - state.step % state.steps_per_epoch):
             rates = _rates(state)
             optimizers.set_rates(state.optimiser, rates)
-            method.on_step_start(Progress(state.step, state.steps, state.epoch, train.epochs))
+            progress = Progress(state.step, state.steps, state.epoch, train.epochs)
+            method.on_step_start(progress)
             for micro_batch in range(1, train.accumulate + 1):
                 batch = hooks.next_batch(batches)
                 with sharding.grad_sync(state.model, enabled=micro_batch == train.accumulate):
@@ -65,8 +66,10 @@ def train_steps(state: State, hooks: Hooks) -> None:
                 hooks.after_backward(batch, losses)
                 del batch, losses  # so that the loader may reuse their memory
             grad_norm = _clip_gradients(state, hooks.wants_grad_norm)
+            method.before_update(progress)
             state.scaler.step(state.optimiser)
             state.scaler.update()
+            method.after_update(progress)
             state.optimiser.zero_grad(set_to_none=True)
             state.step += 1
             if state.step % state.steps_per_epoch == 0:
@@ -88,15 +91,17 @@ def _autocast(state: State) -> AbstractContextManager[None]:
 
 
 def _clip_gradients(state: State, wants_norm: bool) -> torch.Tensor | None:
-    """Clip to optim.grad_clip; returns the norm before clipping, if it was computed."""
-    max_norm = state.config.optim.grad_clip
-    if max_norm is None and not wants_norm:
+    """Clip the gradient as the settings say; returns the norm before clipping, if computed."""
+    optim = state.config.optim
+    if optim.grad_clip is None and optim.clip_each is None and not wants_norm:
         return None
     state.scaler.unscale_(state.optimiser)
     params = [param for param in state.method.parameters() if param.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
-    if max_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(params, max_norm, norm)
+    if optim.grad_clip is not None:
+        torch.nn.utils.clip_grads_with_norm_(params, optim.grad_clip, norm)
+    if optim.clip_each is not None:
+        clipping.clip_each(params, optim.clip_each)
     return sharding.full_norm(norm)
 
 

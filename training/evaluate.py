@@ -31,7 +31,10 @@ On several GPUs: torchrun --nproc-per-node 8 training/evaluate.py ...
 # The run's own settings that may differ for an evaluation.
 OVERRIDABLE = [
     *("data.train", "data.test", "data.bank"),
-    *(f"evaluate.{name}" for name in ("k", "temperature", "images", "view", "batch_size")),
+    *(
+        f"evaluate.{name}"
+        for name in ("k", "temperature", "images", "view", "encoder", "batch_size")
+    ),
     *(f"train.{name}" for name in ("device", "workers", "pipeline", "precision")),
 ]
 

@@ -35,6 +35,10 @@ class Model:
     name: str = "resnet50"  # timm's name of the backbone
     stem: Literal["auto", "imagenet", "cifar"] = "auto"  # of ResNets; auto: cifar up to 64 pixels
     drop_path: Share = 0.0  # stochastic depth, if the backbone supports it
+    patch: Count | Literal["auto"] = "auto"  # side of a ViT's patches; auto: 4 up to 64 pixels
+    depth: Count | None = None  # blocks of a ViT, instead of the model's
+    pool: Literal["token", "mean"] = "token"  # h of a ViT: class token, or mean of the others
+    positions: Literal["timm", "dino"] = "timm"  # resizing of a ViT's position embeddings
 
 
 @dataclass
@@ -57,8 +61,11 @@ class Optim:
     per_epoch: bool = False  # after the warm-up lr changes between epochs only
     warmup: Amount = 0.0  # epochs of linear warm-up from 0
     warmup_start: Share | None = None  # warm up from this share of the peak, between epochs only
+    warmup_end: bool = False  # the last step of the warm-up has the peak rate, not the next
     final: Share = 0.0  # of cosine: final lr, as a fraction of its peak
+    min_lr: Amount | None = None  # of cosine: final lr itself, instead of final
     grad_clip: Positive | None = None  # maximum norm of the whole gradient
+    clip_each: Positive | None = None  # maximum norm of each parameter's gradient
 
 
 @dataclass
@@ -86,6 +93,7 @@ class Evaluate:
     k: Count = 20  # neighbours that vote
     temperature: Positive = 0.07  # of their votes
     space: Literal["h", "z"] = "h"  # the backbone's h, or the projector's z
+    encoder: Literal["auto", "student", "teacher"] = "auto"  # networks; auto: the method's choice
     images: Count = 50_000  # limit on the training images in the bank
     view: str = "eval(size=224, short_side=256)"  # the recipe of the views that are evaluated
     batch_size: Count = 256  # images at a time, on each rank

@@ -30,7 +30,7 @@ def online(method: Method, config: Config, world: World) -> dict[str, float]:
     from patchmill.training import data
     from patchmill.training.evaluation.trained_run import network
 
-    embed = network(method, config.evaluate.space)
+    embed = network(method, config.evaluate.space, config.evaluate.encoder)
     bank = data.open_evaluation(config, world, "train")
     tests = data.open_evaluation(config, world, "test")
     limit = config.evaluate.images

@@ -24,7 +24,7 @@ class PatchMeans:
     """
 
     def __init__(self, run: TrainedRun) -> None:
-        self._backbone, self._projector = run.method.backbone, run.method.projector
+        self._backbone, self._projector = run.backbone, run.projector
         self.widths: list[int] = []  # of h and z, known after the first batch
 
     def __call__(self, batch: ViewBatch) -> torch.Tensor:

@@ -12,15 +12,14 @@ from torch import nn
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import data, methods
 from patchmill.training.config import compose
-from patchmill.training.config.recipes import training_recipe
-from patchmill.training.nets import backbones
 from patchmill.training.ranks.distributed import World
 from patchmill.training.runtime import checkpoint, device, run_folder
 from patchmill.training.runtime.state import seed_generators
 
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Config
-    from patchmill.training.methods import Method
+    from patchmill.training.methods.method import Encoder, Method
+    from patchmill.training.nets.backbones import Backbone
 
 Space = Literal["h", "z"]
 
@@ -37,19 +36,30 @@ class TrainedRun:
 
     def network(self, space: Space = "h") -> nn.Module:
         """Network from images to h, or to the unnormalised z that the loss is on."""
-        return network(self.method, space)
+        return network(self.method, space, self.config.evaluate.encoder)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone that is evaluated: the student's, or a teacher's."""
+        return self.method.encoder(self.config.evaluate.encoder)
+
+    @property
+    def projector(self) -> nn.Module | None:
+        """The projector of that backbone."""
+        return self.method.networks(self.config.evaluate.encoder)[1]
 
     @property
     def spaces(self) -> list[Space]:
-        return ["h"] if self.method.projector is None else ["h", "z"]
+        return ["h"] if self.projector is None else ["h", "z"]
 
 
-def network(method: Method, space: Space) -> nn.Module:
+def network(method: Method, space: Space, encoder: Encoder = "auto") -> nn.Module:
+    backbone, projector = method.networks(encoder)
     if space == "h":
-        return method.backbone
-    if method.projector is None:
+        return backbone
+    if projector is None:
         raise MillError(f"space=z: {type(method).__name__} has no projector, it has h alone")
-    return nn.Sequential(method.backbone, method.projector)
+    return nn.Sequential(backbone, projector)
 
 
 def load(folder: Path, config: Config, world: World, which: str = "newest") -> TrainedRun:
@@ -64,15 +74,11 @@ def load(folder: Path, config: Config, world: World, which: str = "newest") -> T
 
 def untrained(config: Config, world: World) -> Method:
     """The networks as the run initialised them."""
-    chosen = methods.METHODS[config.method_name]
-    classes = data.count_classes(config) if chosen.needs_labels else None
-    (view, *_) = training_recipe(config).views
-    zero_init = chosen.zero_init(config.method)
+    classes = data.classes_to_learn(config)
     devices = [world.device] if world.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         seed_generators(config.seed)
-        backbone = backbones.build(config.model, view.size, zero_init=zero_init)
-        method = methods.build(config, backbone, classes)
+        method = methods.build(config, classes)
     method.to(world.device)
     if data.channels_last(config, world):
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -18,7 +18,6 @@ from patchmill.training.methods.vicreg import VICReg
 
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Config
-    from patchmill.training.nets.backbones import Backbone
 
 __all__ = ["METHODS", "Losses", "Method", "Progress", "build"]
 
@@ -34,14 +33,13 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def build(config: Config, backbone: Backbone, classes: int | None = None) -> Method:
-    """Build the method of a run; `classes` is the number of classes, for methods with labels."""
-    method = METHODS[config.method_name]
-    method.check(config.method, training_recipe(config))
-    if not method.needs_labels:
-        return method(config.method, backbone)
-    if not classes:
+def build(config: Config, classes: int | None = None) -> Method:
+    """Build the networks of a run; `classes` is the number of classes, for methods with labels."""
+    method, recipe = METHODS[config.method_name], training_recipe(config)
+    method.check(config.method, recipe)
+    if method.needs_labels and not classes:
         raise MillError(
             f"method {config.method_name} learns from labels, and {config.data.train} has none"
         )
-    return method(config.method, backbone, classes)
+    backbone = method.make_backbone(config.method, config.model, recipe)
+    return method(config.method, backbone, *([classes] if method.needs_labels else []))

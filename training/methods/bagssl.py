@@ -7,7 +7,7 @@ patches' h, which `evaluate=patches` computes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -72,6 +72,12 @@ class BagSSL(Method):
             # solo-learn's, whose first update is by the initial momentum
             done = max(progress.step - 1, 0) / progress.steps
             self.teacher.update(student, schedules.cosine(self.settings.momentum, 1.0, done))
+
+    def teacher_networks(self) -> tuple[Backbone, nn.Module | None] | None:
+        if self.teacher is None:
+            return None
+        backbone, projector = cast(nn.Sequential, self.teacher.module)
+        return cast(Backbone, backbone), projector
 
     def forward(self, batch: ViewBatch) -> Losses:
         z = unflatten_views(self.projector(self.backbone(flatten_views(batch))).float(), batch)

@@ -62,7 +62,7 @@ class Widened(Backbone):
 
     def __init__(self, backbone: Backbone, width: int) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = backbone  # nets/dense.py takes feature maps from it
         self.widen = nn.Sequential(
             nn.Linear(backbone.num_features, width), nn.BatchNorm1d(width), nn.ReLU()
         )

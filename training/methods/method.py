@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -10,7 +10,14 @@ from torch import nn
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Recipe
+from patchmill.training.nets import backbones
 from patchmill.training.nets.backbones import Backbone
+
+if TYPE_CHECKING:
+    from patchmill.training.config.settings import Model
+
+Encoder = Literal["auto", "student", "teacher"]
+ANY = float("inf")
 
 
 class Progress(NamedTuple):
@@ -29,15 +36,18 @@ class Losses(NamedTuple):
 class Method(nn.Module):
     """A self-supervised (or supervised) learner.
 
-    `backbone` is evaluated and exported: [N, 3, H, W] -> h [N, num_features]. `projector`, if any,
-    maps h to the z that the loss is on.
+    `backbone` is trained: [N, 3, H, W] -> h [N, num_features]. `projector`, if any, maps h to the z
+    that the loss is on. `networks` are the two that are evaluated and exported.
     """
 
     Settings: ClassVar[type]  # dataclass of the method's settings, with a field `views`
     backbone: Backbone
     projector: nn.Module | None
     needs_labels = False
-    view_counts: tuple[float, float] = (2, float("inf"))  # views of an image: minimum, maximum
+    # Views of an image, minimum and maximum, in each view group; a group with minimum 0 may be
+    # missing.
+    view_groups: tuple[tuple[float, float], ...] = ((2, ANY),)
+    evaluated: ClassVar[Literal["student", "teacher"]] = "student"  # by default
 
     @classmethod
     def zero_init(cls, settings: Any) -> bool:
@@ -46,6 +56,12 @@ class Method(nn.Module):
         False is torchvision's default: all begin with 1.
         """
         return False
+
+    @classmethod
+    def make_backbone(cls, settings: Any, model: Model, recipe: Recipe) -> Backbone:
+        """Build the backbone for a recipe's views."""
+        size = recipe.views[0].size
+        return backbones.build(model, size, zero_init=cls.zero_init(settings))
 
     def __init__(self, *args: Any) -> None:
         """Take settings and a backbone, and the number of classes if `needs_labels`."""
@@ -56,7 +72,29 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def on_step_start(self, progress: Progress) -> None:
-        """Called once per optimiser step, before its first forward pass: updates EMA teachers."""
+        """Called once per optimiser step, before its first forward pass."""
+
+    def before_update(self, progress: Progress) -> None:
+        """Called when gradients are complete and clipped, before the optimiser uses them."""
+
+    def after_update(self, progress: Progress) -> None:
+        """Called after the optimiser's update; `progress` is that of the step."""
+
+    def networks(self, encoder: Encoder = "auto") -> tuple[Backbone, nn.Module | None]:
+        """Backbone and projector that are evaluated: the student's, or a teacher's."""
+        if encoder == "student" or (encoder == "auto" and self.evaluated == "student"):
+            return self.backbone, self.projector
+        if (teacher := self.teacher_networks()) is None:
+            raise MillError(f"evaluate.encoder=teacher: {type(self).__name__} has no teacher")
+        return teacher
+
+    def teacher_networks(self) -> tuple[Backbone, nn.Module | None] | None:
+        """The teacher's backbone and projector; None without a teacher."""
+        return None
+
+    def encoder(self, encoder: Encoder = "auto") -> Backbone:
+        """The backbone that is evaluated and exported."""
+        return self.networks(encoder)[0]
 
     def batch_problem(self, batch: int, ranks: int = 1) -> str | None:
         """Sentence on why this global batch size does not work on so many ranks, or None."""
@@ -65,19 +103,22 @@ class Method(nn.Module):
     @classmethod
     def check(cls, settings: Any, recipe: Recipe) -> None:
         """Raise a MillError if the recipe's views do not fit the method."""
-        group, *others = recipe.views
-        if others:
+        groups, most_groups = recipe.views, len(cls.view_groups)
+        if len(groups) > most_groups:
+            expected = "one group" if most_groups == 1 else f"at most {most_groups} groups"
             raise MillError(
-                f"method.views: {cls.__name__} takes one group of views, and {recipe.name} makes "
-                f"{len(recipe.views)}: {', '.join(views.name for views in recipe.views)}"
+                f"method.views: {cls.__name__} takes {expected} of views, and {recipe.name} makes "
+                f"{len(groups)}: {', '.join(views.name for views in groups)}"
             )
-        least, most = cls.view_counts
-        if not least <= group.count <= most:
-            expected = f"{least}" if least == most else f"at least {least}"
-            raise MillError(
-                f"method.views: {cls.__name__} takes {expected} views of an image, and "
-                f"{recipe.name} makes {group.count}"
-            )
+        for index, (least, most) in enumerate(cls.view_groups):
+            count = groups[index].count if index < len(groups) else 0
+            if not least <= count <= most:
+                expected = f"{least}" if least == most else f"at least {least}"
+                name = f"{groups[index].name} " if index < len(groups) and most_groups > 1 else ""
+                raise MillError(
+                    f"method.views: {cls.__name__} takes {expected} {name}views of an image, and "
+                    f"{recipe.name} makes {count}"
+                )
 
 
 def flatten_views(batch: ViewBatch) -> torch.Tensor:

@@ -7,6 +7,7 @@ of earlier batches wait in a queue as negatives.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -39,7 +40,7 @@ class MoCoSettings:
 class MoCo(Method):
     Settings = MoCoSettings
     projector: nn.Sequential
-    view_counts = (2, 2)
+    view_groups = ((2, 2),)
 
     def __init__(self, settings: MoCoSettings, backbone: Backbone) -> None:
         super().__init__()
@@ -55,6 +56,10 @@ class MoCo(Method):
 
     def on_step_start(self, progress: Progress) -> None:
         self.follower.update(self._encoder_q(), self.settings.momentum)
+
+    def teacher_networks(self) -> tuple[Backbone, nn.Module | None]:
+        backbone, projector = cast(nn.Sequential, self.follower.module)
+        return cast(Backbone, backbone), projector
 
     def forward(self, batch: ViewBatch) -> Losses:
         first, second = batch.crops()

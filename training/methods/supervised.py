@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from patchmill.loaders.batch import ViewBatch
 from patchmill.training.config.settings import Share
-from patchmill.training.methods.method import Losses, Method, flatten_views
+from patchmill.training.methods.method import ANY, Losses, Method, flatten_views
 from patchmill.training.nets.backbones import Backbone
 
 
@@ -22,7 +22,7 @@ class SupervisedSettings:
 class Supervised(Method):
     Settings = SupervisedSettings
     needs_labels = True
-    view_counts = (1, float("inf"))
+    view_groups = ((1, ANY),)
 
     def __init__(self, settings: SupervisedSettings, backbone: Backbone, classes: int) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from torch import nn
 
 from patchmill.loaders.common.calls import nearest
 from patchmill.loaders.common.errors import MillError
+from patchmill.training.nets import vits
 
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Model
@@ -35,7 +36,9 @@ def build(settings: Model, size: int, *, zero_init: bool = False) -> Backbone:
         near = nearest(name, dict.fromkeys(timm.list_models()))
         raise MillError(f"model.name: timm knows no model {name!r}{near}")
     is_vit = "vit" in name or "deit" in name
-    options: dict[str, Any] = {"img_size": size, "dynamic_img_size": True} if is_vit else {}
+    if not is_vit and (settings.patch != "auto" or settings.depth is not None):
+        raise MillError(f"model.patch and model.depth are for ViTs, which {name} is not")
+    options: dict[str, Any] = vits.options(settings, size, size <= SMALL) if is_vit else {}
     if settings.drop_path:
         options["drop_path_rate"] = settings.drop_path
     try:
@@ -47,6 +50,7 @@ def build(settings: Model, size: int, *, zero_init: bool = False) -> Backbone:
         if not is_resnet:
             raise MillError(f"model.stem=cifar is for ResNets, which {name} is not")
         _use_cifar_stem(model)
+    vits.finish(model, settings)
     if not zero_init:
         _ones_in_norms(model)
     return cast(Backbone, model)

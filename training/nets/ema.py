@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from timm.layers import DropPath
 from torch import nn
 
 
@@ -12,12 +13,16 @@ class Teacher(nn.Module):
     """A copy of a network, moved towards it by `update`; its forward pass has no gradient.
 
     Batch norms have running statistics of their own: the teacher stays in the mode (train or eval)
-    that it is in, and normalises its own batches, as in MoCo and BYOL.
+    that it is in, and normalises its own batches, as in MoCo and BYOL. Blocks are never dropped
+    (stochastic depth).
     """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = copy.deepcopy(module).requires_grad_(False)
+        for part in self.module.modules():
+            if isinstance(part, DropPath):
+                part.drop_prob = 0.0
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:

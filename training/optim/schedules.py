@@ -22,10 +22,13 @@ def rates_at(
     The learning rate rises linearly from 0 in the first `warmup` epochs, then follows the schedule
     over the rest; with `per_epoch`, its value at the beginning of an epoch holds for all of it.
     With `warmup_start`, it rises between epochs, from that share of the peak in the first epoch of
-    the warm-up to the peak in the last.
+    the warm-up to the peak in the last. With `warmup_end`, the last step of the warm-up has the
+    peak rate; otherwise the first step after it.
     """
+    peak = peak_lr(settings, global_batch)
+    final = settings.final if settings.min_lr is None else settings.min_lr / peak
     return Rates(
-        peak_lr(settings, global_batch) * _lr_factor(settings, step, steps, steps_per_epoch),
+        peak * _lr_factor(settings, final, step, steps, steps_per_epoch),
         _weight_decay(settings, step, steps),
     )
 
@@ -39,18 +42,18 @@ def cosine(start: float, end: float, progress: float) -> float:
     return end + 0.5 * (start - end) * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def _lr_factor(settings: Optim, step: int, steps: int, steps_per_epoch: int) -> float:
-    """Fraction of the peak learning rate."""
+def _lr_factor(settings: Optim, final: float, step: int, steps: int, steps_per_epoch: int) -> float:
+    """Fraction of the peak learning rate; `final` is that at the end of a cosine."""
     warmup = round(settings.warmup * steps_per_epoch)
     if step < warmup:
         if settings.warmup_start is None:
-            return step / warmup
+            return step / max(warmup - settings.warmup_end, 1)
         done = step // steps_per_epoch / max(settings.warmup - 1, 1)
         return settings.warmup_start + (1 - settings.warmup_start) * min(done, 1.0)
     if settings.per_epoch:
         step = max(step // steps_per_epoch * steps_per_epoch, warmup)
     if settings.schedule == "cosine":
-        return cosine(1.0, settings.final, (step - warmup) / max(steps - warmup, 1))
+        return cosine(1.0, final, (step - warmup) / max(steps - warmup, 1))
     if settings.schedule == "steps":
         milestones = sum(step >= epoch * steps_per_epoch for epoch in settings.milestones)
         return settings.gamma**milestones

@@ -75,6 +75,14 @@ def gather(x: torch.Tensor) -> torch.Tensor:
     return x if _world.size == 1 else _Gather.apply(x)  # type: ignore[no-untyped-call]
 
 
+def all_reduce(x: torch.Tensor) -> torch.Tensor:
+    """Element-wise sum over ranks, with gradient: the backward pass sums those of all ranks.
+
+    As for `gather`, DDP's mean over ranks is then the gradient of the mean loss.
+    """
+    return x if _world.size == 1 else _AllReduce.apply(x)  # type: ignore[no-untyped-call]
+
+
 def gather_no_grad(x: torch.Tensor) -> torch.Tensor:
     """`gather` without gradient."""
     return x.detach() if _world.size == 1 else _all_gather(x.detach())
@@ -101,9 +109,7 @@ def mean(values: torch.Tensor) -> torch.Tensor:
     """Element-wise mean over ranks."""
     if _world.size == 1:
         return values
-    total = values.detach().clone()
-    dist.all_reduce(total)
-    return total / _world.size
+    return _total(values.detach()) / _world.size
 
 
 def any_rank(flag: bool) -> bool:
@@ -156,9 +162,23 @@ class _Gather(torch.autograd.Function):
             local_grad = grad.new_empty(len(grad) // _world.size, *grad.shape[1:])
             dist.reduce_scatter_tensor(local_grad, grad.contiguous())
             return local_grad
-        total = grad.clone(memory_format=torch.contiguous_format)  # gloo cannot reduce_scatter
-        dist.all_reduce(total)
-        return _local_chunk(total)
+        return _local_chunk(_total(grad))  # gloo cannot reduce_scatter
+
+
+class _AllReduce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return _total(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return _total(grad)
+
+
+def _total(x: torch.Tensor) -> torch.Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
 
 
 # ----------------------------------------------------------------------------------- process group

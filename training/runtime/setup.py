@@ -13,8 +13,6 @@ import torch
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import data, methods
 from patchmill.training.config import compose, rules
-from patchmill.training.config.recipes import training_recipe
-from patchmill.training.nets import backbones
 from patchmill.training.nets.ema import Teacher
 from patchmill.training.optim import optimizers
 from patchmill.training.ranks import distributed, sharding
@@ -84,7 +82,8 @@ def _checkpoint_to_resume(config: Config, folder: Path) -> Path | None:
 
 def _load_checkpoint(config: Config, path: Path) -> dict[str, Any]:
     saved = checkpoint.load(path)
-    if difference := compose.difference(saved["config"], config):
+    # Settings that are newer than the checkpoint have their defaults.
+    if difference := compose.difference(compose.from_plain(saved["config"]), config):
         raise MillError(
             f"{path} is of another run: {difference}; go on with the same settings, or begin "
             "another run, as name=NAME"
@@ -108,12 +107,7 @@ def _steps_per_epoch(loader: Loader, config: Config) -> int:
 
 
 def _build_method(config: Config, world: World) -> Method:
-    (view, *_) = training_recipe(config).views
-    chosen = methods.METHODS[config.method_name]
-    classes = data.count_classes(config) if chosen.needs_labels else None
-    zero_init = chosen.zero_init(config.method)
-    backbone = backbones.build(config.model, view.size, zero_init=zero_init)
-    method = methods.build(config, backbone, classes)
+    method = methods.build(config, data.classes_to_learn(config))
     rules.check_batch(config, method, world.size)
     if config.train.sync_bn:
         sharding.convert_sync_bn(method, world)

@@ -20,7 +20,7 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "model": (),
     "optim": (),
     "train": ("epochs", "batch_size", "accumulate", "sync_bn"),
-    "evaluate": ("k", "temperature", "space", "view"),
+    "evaluate": ("k", "temperature", "space", "encoder", "view"),
 }
 
 
@@ -30,7 +30,11 @@ def composed(method: str, scale: str) -> Config:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """Flat settings, the fields of the only view group, and where batch norms begin with zeros."""
+    """Flat settings, and where batch norms begin with zeros.
+
+    Fields of a recipe's only view group are `views.size` and so on; of several groups,
+    `global.size` and `local.size`.
+    """
     plain = compose.plain(config)
     flat = {
         f"{section}.{name}": value
@@ -38,20 +42,26 @@ def settings(config: Config) -> dict[str, Any]:
         for name, value in plain[section].items()
         if name != "views" and (not names or name in names)
     }
-    (views,) = training_recipe(config).views
-    zero_init = METHODS[config.method_name].zero_init(config.method)
-    return flat | _fields(views) | {"zero_init": zero_init}
+    groups = training_recipe(config).views
+    for group in groups:
+        flat |= _fields(group, "views" if len(groups) == 1 else group.name)
+    return flat | {"zero_init": METHODS[config.method_name].zero_init(config.method)}
 
 
 def defaults(config: Config) -> dict[str, Any]:
     """Settings of a method of which no YAML file says anything."""
     plain = Config(method_name=config.method_name, method=METHODS[config.method_name].Settings())
-    return settings(plain) | _fields(Views("views", 1, 1)) | {"zero_init": False}
+    flat = settings(plain) | {"zero_init": False}
+    for name in ("views", "global", "local", "patches"):
+        flat |= _fields(Views(name, 1, 1), name)
+    return flat
 
 
-def _fields(views: Views) -> dict[str, Any]:
+def _fields(views: Views, prefix: str) -> dict[str, Any]:
     return {
-        f"views.{it.name}": getattr(views, it.name) for it in fields(views) if it.name != "name"
+        f"{prefix}.{field.name}": getattr(views, field.name)
+        for field in fields(views)
+        if field.name != "name"
     }
 
 

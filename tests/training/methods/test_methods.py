@@ -17,6 +17,7 @@ from patchmill.kernels.views.decisions import ON_GREY, ON_IMAGE
 from patchmill.loaders import presets
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import methods
+from patchmill.training.config.settings import Model
 from patchmill.training.methods import METHODS, Progress
 from patchmill.training.methods.bagssl import BagSSL
 from patchmill.training.methods.dilo import DiLo
@@ -275,7 +276,10 @@ def config(name: str, views: str):
     settings = METHODS[name].Settings(**SMALL[name])
     settings.views = views
     return SimpleNamespace(
-        method_name=name, method=settings, data=SimpleNamespace(train="scenes:20")
+        method_name=name,
+        method=settings,
+        model=Model("resnet10t"),
+        data=SimpleNamespace(train="scenes:20"),
     )
 
 
@@ -289,13 +293,13 @@ def config(name: str, views: str):
 )
 def test_views_that_do_not_fit_are_errors(name, views, said):
     with pytest.raises(MillError, match=said):
-        methods.build(config(name, views), Tiny())
+        methods.build(config(name, views))
 
 
 def test_missing_labels_are_an_error():
     with pytest.raises(MillError, match="learns from labels"):
-        methods.build(config("supervised", "eval"), Tiny())
-    assert methods.build(config("supervised", "eval"), Tiny(), 3).classifier.out_features == 3
+        methods.build(config("supervised", "eval"))
+    assert methods.build(config("supervised", "eval"), 3).classifier.out_features == 3
 
 
 def test_every_methods_own_views_fit_it():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from helpers_optim import like
 from hypothesis import given
 from hypothesis import strategies as st
 
 from patchmill.training.config import compose
+from patchmill.training.config.settings import Optim
 from patchmill.training.optim import schedules
 
 EPOCH = 100  # steps
@@ -87,3 +89,14 @@ def test_rates_stay_between_their_ends(epochs: int, warmup: float):
     for step in range(0, epochs * EPOCH, max(1, epochs * EPOCH // 50)):
         lr = rates("vicreg", 256, step, epochs, warmup=warmup).lr
         assert 0 <= lr <= 0.2 * (1 + 1e-9)
+
+
+def test_a_warm_up_that_ends_at_its_peak_is_dinos():
+    """cosine_scheduler of facebookresearch/dino, utils.py."""
+    base, final, epochs, per_epoch, warmup = 1e-3, 1e-6, 5, 7, 2
+    rising = np.linspace(0, base, warmup * per_epoch)
+    steps = np.arange(epochs * per_epoch - warmup * per_epoch)
+    falling = final + 0.5 * (base - final) * (1 + np.cos(np.pi * steps / len(steps)))
+    settings = Optim(lr=base, warmup=warmup, warmup_end=True, min_lr=final)
+    mine = [schedules.rates_at(settings, 64, step, 35, per_epoch).lr for step in range(35)]
+    np.testing.assert_allclose(mine, np.concatenate((rising, falling)), rtol=1e-12)

@@ -28,6 +28,7 @@ def test_collectives_of_one_process_are_the_identity():
     x = torch.randn(4, 3, requires_grad=True)
     assert distributed.gather(x) is x
     assert not distributed.gather_no_grad(x).requires_grad
+    assert distributed.all_reduce(x) is x
     mixed, order = distributed.shuffle(x)
     assert distributed.unshuffle(mixed, order) is x
     assert distributed.mean(x) is x
@@ -60,6 +61,17 @@ def test_two_ranks(tmp_path):
         for one, other in zip(linear.parameters(), whole.parameters()):
             torch.testing.assert_close(one.grad, other.grad)
         assert not distributed.gather_no_grad(mine).requires_grad
+
+        # The mean over all rows, and gradients as one process has them.
+        for network in (trained, whole):
+            network.zero_grad()
+        mine = trained(everything[3 * world.rank : 3 * world.rank + 3])
+        mean = distributed.all_reduce(mine.cos().sum(0)) / 6
+        torch.testing.assert_close(mean, whole(everything).cos().mean(0))
+        mean.square().sum().backward()
+        whole(everything).cos().mean(0).square().sum().backward()
+        for one, other in zip(linear.parameters(), whole.parameters()):
+            torch.testing.assert_close(one.grad, other.grad)
         x = torch.full((2, 3), float(world.rank), dtype=torch.float64, requires_grad=True)
         weights = torch.arange(12.0, dtype=torch.float64).view(4, 3)
         (distributed.gather(x) * weights * (1 + world.rank)).sum().backward()

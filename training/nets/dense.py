@@ -1,0 +1,104 @@
+"""Feature maps of backbones, for methods and evaluations that look at places of an image.
+
+Built on timm's `forward_intermediates`, which ResNets, ViTs and most other models of timm have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import nn
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.training.nets.backbones import Backbone
+
+MAPS = 4  # feature maps of a pyramid
+
+
+class Layout(NamedTuple):
+    """Channels and strides of the feature maps that `feature_maps` returns."""
+
+    channels: list[int]
+    strides: list[int]  # image pixels a side of one place
+
+
+def feature_map(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
+    """The last feature map, [N, C, h, w].
+
+    Of a ViT the patch tokens after its final norm, of a ResNet the output of its last stage.
+    """
+    network = trunk(backbone)
+    (maps,) = _intermediates(network, images, [_count(network) - 1], norm=True)
+    return maps
+
+
+def feature_maps(
+    backbone: Backbone, images: torch.Tensor, layers: Sequence[int] | None = None
+) -> list[torch.Tensor]:
+    """Feature maps [N, C, h, w] of several depths, without the final norm.
+
+    Of a ViT the outputs of the blocks `layers`, counted from 0; by default four, evenly spaced up
+    to the last. Of a ResNet the outputs of its stages, and `layers` counts those.
+    """
+    network = trunk(backbone)
+    count = _count(network)
+    first = 1 if _is_resnet(network) else 0  # a ResNet's 0 is its stem
+    if layers is None:
+        spaced = [-(-count * (index + 1) // MAPS) - 1 for index in range(MAPS)]
+        layers = range(count - first) if first else spaced
+    outside = [layer for layer in layers if not 0 <= layer < count - first]
+    if outside:
+        raise MillError(
+            f"{type(network).__name__} has {count - first} layers with feature maps, counted from "
+            f"0: there is no layer {outside[0]}"
+        )
+    return _intermediates(network, images, [layer + first for layer in layers], norm=False)
+
+
+@torch.no_grad()
+def layout(backbone: Backbone, size: int, layers: Sequence[int] | None = None) -> Layout:
+    """Layout of `feature_maps` for images of size x size, from one run in evaluation mode."""
+    modes = {module: module.training for module in backbone.modules()}
+    device = next(backbone.parameters()).device
+    backbone.eval()
+    try:
+        maps = feature_maps(backbone, torch.zeros(1, 3, size, size, device=device), layers)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return Layout([m.shape[1] for m in maps], [round(size / m.shape[2]) for m in maps])
+
+
+def trunk(backbone: Backbone) -> nn.Module:
+    """The network that has the feature maps: a backbone, or the one that it wraps."""
+    inner = getattr(backbone, "backbone", None)
+    return trunk(cast(Backbone, inner)) if isinstance(inner, nn.Module) else backbone
+
+
+def _intermediates(
+    network: nn.Module, images: torch.Tensor, indices: list[int], norm: bool
+) -> list[torch.Tensor]:
+    return network.forward_intermediates(  # type: ignore[operator, no-any-return]
+        images, indices=indices, norm=norm, intermediates_only=True
+    )
+
+
+def _is_resnet(network: nn.Module) -> bool:
+    """True if the first intermediate is that of a stem, and not a layer's."""
+    return not hasattr(network, "blocks")
+
+
+def _count(network: nn.Module) -> int:
+    """Number of intermediates: blocks of a ViT, or stages of a ResNet and its stem."""
+    if not hasattr(network, "forward_intermediates"):
+        raise MillError(
+            f"{type(network).__name__} has no feature maps, which dense evaluations and methods "
+            "need: choose a ResNet or a ViT, as model=vit_small"
+        )
+    blocks = getattr(network, "blocks", None)
+    if blocks is not None:
+        return len(blocks)
+    stages = getattr(network, "stages", None)
+    return len(stages) + 1 if stages is not None else 5

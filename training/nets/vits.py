@@ -1,0 +1,64 @@
+"""Vision transformers of timm, with DINO's position embeddings where the settings ask for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torch.nn import functional as F
+
+from patchmill.loaders.common.errors import MillError
+
+if TYPE_CHECKING:
+    from patchmill.training.config.settings import Model
+
+SMALL_PATCH = 4  # pixels a side, of the patches of small images
+
+
+def options(settings: Model, size: int, small: bool) -> dict[str, Any]:
+    """Arguments of timm.create_model for a ViT on images of size x size."""
+    chosen: dict[str, Any] = {"img_size": size, "dynamic_img_size": True}
+    if settings.patch != "auto" or small:
+        chosen["patch_size"] = SMALL_PATCH if settings.patch == "auto" else settings.patch
+    if settings.depth is not None:
+        chosen["depth"] = settings.depth
+    return chosen
+
+
+def finish(model: nn.Module, settings: Model) -> None:
+    """Choose pooling and position embeddings of a model that timm has built."""
+    if not isinstance(model, VisionTransformer):
+        if settings.positions != "timm" or settings.pool != "token":
+            raise MillError(
+                f"model.positions and model.pool are for ViTs, which {settings.name} is not"
+            )
+        return
+    if settings.pool == "mean":
+        model.global_pool = "avg"  # of the patch tokens, after the final norm
+    if settings.positions == "dino":
+        model.__class__ = DinoViT  # timm has no option for it
+        if model.cls_token is not None:
+            nn.init.trunc_normal_(model.cls_token, std=0.02)
+
+
+class DinoViT(VisionTransformer):
+    """A ViT that resizes position embeddings for other image sizes as DINO's released code does.
+
+    facebookresearch/dino, vision_transformer.py: bicubic without antialiasing, at a scale of
+    (new + 0.1) / old.
+    """
+
+    def _pos_embed(self, x: torch.Tensor) -> torch.Tensor:
+        batch, height, width, channels = x.shape
+        rows, columns = self.patch_embed.grid_size
+        prefix, positions = self.pos_embed.split([self.num_prefix_tokens, rows * columns], dim=1)
+        if (height, width) != (rows, columns):
+            maps = positions.float().unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+            scale = ((height + 0.1) / rows, (width + 0.1) / columns)
+            resized = F.interpolate(maps, scale_factor=scale, mode="bicubic")
+            positions = resized.flatten(2).mT.to(positions.dtype)
+        tokens = x.reshape(batch, height * width, channels) + positions
+        first = self.cls_token.expand(batch, -1, -1) + prefix
+        return self.pos_drop(torch.cat([first, tokens], dim=1))

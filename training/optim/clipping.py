@@ -1,0 +1,18 @@
+"""Clipping of each parameter's gradient by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from patchmill.training.ranks import sharding
+
+
+@torch.no_grad()
+def clip_each(params: Sequence[nn.Parameter], max_norm: float) -> None:
+    """Scale down every gradient whose norm exceeds `max_norm` (DINO's clip_gradients)."""
+    grads = [param.grad for param in params if param.grad is not None]
+    for grad, norm in zip(grads, torch._foreach_norm(grads), strict=True):
+        grad.mul_((max_norm / (sharding.full_norm(norm) + 1e-6)).clamp(max=1.0))
