@@ -263,20 +263,61 @@ def simclr(
 
 
 @preset
-def vicreg(size: int = 224, scale: Range = (0.08, 1.0), alike: bool = False) -> Recipe:
+def vicreg(
+    size: int = 224, scale: Range = (0.08, 1.0), alike: bool = False, blur: bool = True
+) -> Recipe:
     """Two views: one always blurred, the other rarely blurred and sometimes solarised.
 
     size: side of a view in pixels
     scale: range of the share of the image's area that a view covers
     alike: both views by one law, never blurred and sometimes solarised, as solo-learn's for CIFAR
+    blur: False blurs no view, as in solo-learn's asymmetric views for CIFAR
     """
     views = Views("views", 2, size, Crop(scale), colour=MILD, interpolation="bicubic")
-    two_laws = replace(views, blur=Blur((1.0, 0.1)), solarise=(0.0, 0.2))
+    chances = Blur((1.0, 0.1)) if blur else None
+    two_laws = replace(views, blur=chances, solarise=(0.0, 0.2))
     return Recipe(
         (replace(views, solarise=0.1) if alike else two_laws,),
         "vicreg",
         "facebookresearch/vicreg, augmentations.py; alike: solo-learn, "
-        "scripts/pretrain/cifar/vicreg.yaml.",
+        "scripts/pretrain/cifar/vicreg.yaml; blur=False: augmentations/asymmetric.yaml there.",
+    )
+
+
+@preset
+def lejepa(
+    local_crops: int = 6,
+    global_scale: Range = (0.3, 1.0),
+    local_scale: Range = (0.05, 0.3),
+    global_size: int = 224,
+    local_size: int = 98,
+    global_crops: int = 2,
+    blur: float = 0.5,
+) -> Recipe:
+    """Global and local crops, all augmented alike.
+
+    local_crops: how many local crops, 0 for none
+    global_scale: range of the share of the image's area that a global crop covers
+    local_scale: the same for a local crop
+    global_size: side of a global crop in pixels
+    local_size: side of a local crop in pixels: seven patches of 14; a ViT/16 needs 96
+    global_crops: how many global crops
+    blur: probability of blurring; use 0 for images as small as CIFAR's
+    """
+    crops = Views(
+        "global",
+        global_crops,
+        global_size,
+        Crop(global_scale),
+        colour=MILD,
+        blur=Blur(blur),
+        solarise=0.2,
+    )
+    local = replace(crops, name="local", count=local_crops, size=local_size, crop=Crop(local_scale))
+    return Recipe(
+        (crops, local) if local_crops else (crops,),
+        "lejepa",
+        "rbalestr-lab/lejepa, README. The blur's radius, which is not given there, is our choice.",
     )
 
 

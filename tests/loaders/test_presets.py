@@ -32,6 +32,7 @@ FINGERPRINTS = {
     "dilo": "71f062f90b64c4ec",
     "simclr": "2aa4abfdce1ae15e",
     "vicreg": "2202d0bf008af0dc",
+    "lejepa": "b18150578ce1009e",
     "gtsa": "048a6c0407a31967",
     "bagssl": "9de7fe8f6b2e077d",
     "emp_ssl": "d9b5da3b87e9308f",
@@ -42,8 +43,8 @@ FINGERPRINTS = {
 
 def test_all_presets_are_there():
     assert NAMES == (
-        "dino dinov2 swav moco_v1 moco_v2 dilo_v1 dilo simclr vicreg gtsa bagssl emp_ssl selfie "
-        "eval".split()
+        "dino dinov2 swav moco_v1 moco_v2 dilo_v1 dilo simclr vicreg lejepa gtsa bagssl emp_ssl "
+        "selfie eval".split()
     )
 
 
@@ -83,7 +84,7 @@ def test_every_setting_is_documented_and_has_an_effect(name):
         assert preset(**knobs) != preset()
 
 
-@pytest.mark.parametrize("name", ["dino", "dinov2", "swav", "gtsa"])
+@pytest.mark.parametrize("name", ["dino", "dinov2", "swav", "lejepa", "gtsa"])
 def test_multi_crop_knobs(name):
     made = presets.ALL[name](3, (0.5, 0.9), (0.1, 0.2), 160, 64)
     large, small = made.views
@@ -143,6 +144,24 @@ def test_simclr_s_blur_takes_a_tenth_of_the_side():
 def test_vicreg_augments_its_views_differently():
     (group,) = presets.vicreg().views
     assert group.blur.p == (1.0, 0.1) and group.solarise == (0.0, 0.2)
+
+
+def test_vicreg_without_blur_still_solarises_one_view():
+    (group,) = presets.vicreg(blur=False).views
+    assert group.blur is None and group.solarise == (0.0, 0.2)
+
+
+def test_lejepa_augments_all_its_crops_alike():
+    large, small = presets.lejepa().views
+    assert (large.count, large.size, large.crop) == (2, 224, Crop((0.3, 1.0)))
+    assert (small.count, small.size, small.crop) == (6, 98, Crop((0.05, 0.3)))
+    assert replace(small, name="global", count=2, size=224, crop=large.crop) == large
+    colour = large.colour
+    assert (colour.brightness, colour.contrast, colour.saturation) == (0.4, 0.4, 0.2)
+    assert (colour.hue, colour.p, colour.grey) == (0.1, 0.8, 0.2)
+    assert (large.blur.p, large.solarise, large.flip) == (0.5, 0.2, 0.5)
+    (four,) = presets.lejepa(local_crops=0, global_crops=4, blur=0.0).views
+    assert (four.name, four.count, four.blur.p) == ("global", 4, 0.0)
 
 
 def test_gtsa_never_flips_and_always_turns():
