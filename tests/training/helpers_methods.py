@@ -25,12 +25,23 @@ class Tiny(nn.Module):
 
 
 def noise(count: int, views: int = 2, size: int = 8, seed: int = 0) -> ViewBatch:
+    return noise_groups(count, {"views": (views, size)}, seed)
+
+
+def noise_groups(count: int, groups: dict[str, tuple[int, int]], seed: int = 0) -> ViewBatch:
+    """A batch with several view groups: their numbers of views, and their sizes."""
     generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randn(views, count, 3, size, size, generator=generator).transpose(0, 1)
-    ids, rows = torch.arange(count), np.zeros((count, views), ROW)
-    target = Target("views", views, size, False, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    shapes = np.full((count, 2), size, np.int32)
-    return ViewBatch({"views": pixels}, ids, ids % 3, rows, shapes, (target,))
+    pixels = {
+        name: torch.randn(views, count, 3, size, size, generator=generator).transpose(0, 1)
+        for name, (views, size) in groups.items()
+    }
+    ids, total = torch.arange(count), sum(views for views, _ in groups.values())
+    targets = tuple(
+        Target(name, views, size, False, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        for name, (views, size) in groups.items()
+    )
+    shapes = np.full((count, 2), max(size for _, size in groups.values()), np.int32)
+    return ViewBatch(pixels, ids, ids % 3, np.zeros((count, total), ROW), shapes, targets)
 
 
 def step(method: nn.Module, batch: ViewBatch, lr: float = 0.1) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from patchmill.loaders.common.settings import Bounds
 
 Count = Annotated[int, Bounds(least=1)]
+Width = Annotated[int, Bounds(least=2)]
 Whole = Annotated[int, Bounds(least=0)]
 Amount = Annotated[float, Bounds(least=0)]
 Positive = Annotated[float, Bounds(above=0)]

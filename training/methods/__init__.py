@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from patchmill.loaders.common.errors import MillError
 from patchmill.training.config.recipes import training_recipe
 from patchmill.training.methods.bagssl import BagSSL
+from patchmill.training.methods.byol import BYOL
 from patchmill.training.methods.dilo import DiLo
 from patchmill.training.methods.emp_ssl import EMPSSL
+from patchmill.training.methods.lejepa import LeJEPA
 from patchmill.training.methods.method import Losses, Method, Progress
 from patchmill.training.methods.moco import MoCo
 from patchmill.training.methods.simclr import SimCLR
@@ -29,6 +31,8 @@ METHODS: dict[str, type[Method]] = {
     "tcr": TCR,
     "bagssl": BagSSL,
     "emp_ssl": EMPSSL,
+    "byol": BYOL,
+    "lejepa": LeJEPA,
     "supervised": Supervised,
 }
 

@@ -7,7 +7,7 @@ patches' h, which `evaluate=patches` computes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from patchmill.training.methods.method import (
     Progress,
     embedding_std,
     flatten_views,
+    parts_of,
     unflatten_views,
 )
 from patchmill.training.nets import heads
@@ -58,7 +59,7 @@ class BagSSL(Method):
         self.projector = heads.mlp([backbone.num_features, *settings.hidden, settings.dim])
         self.teacher = self.predictor = None
         if settings.objective == "byol":
-            self.teacher = Teacher(nn.Sequential(self.backbone, self.projector))
+            self.teacher = Teacher(self._student())
             self.predictor = heads.mlp([settings.dim, settings.hidden[0], settings.dim])
 
     @classmethod
@@ -66,18 +67,14 @@ class BagSSL(Method):
         """True with VICReg's objective, as for VICReg."""
         return settings.objective == "vicreg"
 
-    def on_step_start(self, progress: Progress) -> None:
+    def after_update(self, progress: Progress) -> None:
         if self.teacher:
-            student = nn.Sequential(self.backbone, self.projector)
-            # solo-learn's, whose first update is by the initial momentum
-            done = max(progress.step - 1, 0) / progress.steps
-            self.teacher.update(student, schedules.cosine(self.settings.momentum, 1.0, done))
+            done = progress.step / progress.steps
+            momentum = schedules.cosine(self.settings.momentum, 1.0, done)
+            self.teacher.update(self._student(), momentum)
 
     def teacher_networks(self) -> tuple[Backbone, nn.Module | None] | None:
-        if self.teacher is None:
-            return None
-        backbone, projector = cast(nn.Sequential, self.teacher.module)
-        return cast(Backbone, backbone), projector
+        return parts_of(self.teacher) if self.teacher else None
 
     def forward(self, batch: ViewBatch) -> Losses:
         z = unflatten_views(self.projector(self.backbone(flatten_views(batch))).float(), batch)
@@ -110,3 +107,6 @@ class BagSSL(Method):
         predictions = unflatten_views(self.predictor(z.flatten(0, 1)).float(), batch)
         targets = unflatten_views(self.teacher(flatten_views(batch)).float(), batch)
         return byol(predictions, targets)
+
+    def _student(self) -> nn.Sequential:
+        return nn.Sequential(self.backbone, self.projector)

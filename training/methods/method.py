@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -10,8 +10,9 @@ from torch import nn
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Recipe
-from patchmill.training.nets import backbones
+from patchmill.training.nets import backbones, vits
 from patchmill.training.nets.backbones import Backbone
+from patchmill.training.nets.ema import Teacher
 
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Model
@@ -61,7 +62,10 @@ class Method(nn.Module):
     def make_backbone(cls, settings: Any, model: Model, recipe: Recipe) -> Backbone:
         """Build the backbone for a recipe's views."""
         size = recipe.views[0].size
-        return backbones.build(model, size, zero_init=cls.zero_init(settings))
+        backbone = backbones.build(model, size, zero_init=cls.zero_init(settings))
+        for group in recipe.views:
+            vits.check_size(backbone, group.name, group.size)
+        return backbone
 
     def __init__(self, *args: Any) -> None:
         """Take settings and a backbone, and the number of classes if `needs_labels`."""
@@ -130,6 +134,12 @@ def flatten_views(batch: ViewBatch) -> torch.Tensor:
 def unflatten_views(rows: torch.Tensor, batch: ViewBatch) -> torch.Tensor:
     """[V * B, d] -> [V, B, d]."""
     return rows.unflatten(0, (-1, len(batch)))
+
+
+def parts_of(teacher: Teacher) -> tuple[Backbone, nn.Module]:
+    """Backbone and projector of a teacher of nn.Sequential(backbone, projector)."""
+    backbone, projector = cast(nn.Sequential, teacher.module)
+    return cast(Backbone, backbone), projector
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ of earlier batches wait in a queue as negatives.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import nn
@@ -16,7 +15,7 @@ from torch.nn.functional import normalize
 from patchmill.kernels.contrast import info_nce
 from patchmill.loaders.batch import ViewBatch
 from patchmill.training.config.settings import Count, Positive, Share, Whole
-from patchmill.training.methods.method import Losses, Method, Progress, embedding_std
+from patchmill.training.methods.method import Losses, Method, Progress, embedding_std, parts_of
 from patchmill.training.nets import heads, norms
 from patchmill.training.nets.backbones import Backbone
 from patchmill.training.nets.ema import Teacher
@@ -58,8 +57,7 @@ class MoCo(Method):
         self.follower.update(self._encoder_q(), self.settings.momentum)
 
     def teacher_networks(self) -> tuple[Backbone, nn.Module | None]:
-        backbone, projector = cast(nn.Sequential, self.follower.module)
-        return cast(Backbone, backbone), projector
+        return parts_of(self.follower)
 
     def forward(self, batch: ViewBatch) -> Losses:
         first, second = batch.crops()

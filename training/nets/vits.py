@@ -27,6 +27,17 @@ def options(settings: Model, size: int, small: bool) -> dict[str, Any]:
     return chosen
 
 
+def check_size(model: nn.Module, name: str, size: int) -> None:
+    """Raise a MillError if views of size x size cannot be cut into the patches of a ViT."""
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if patch is None or size % patch[0] == 0:
+        return
+    raise MillError(
+        f"method.views: {name} views of {size} pixels cannot be cut into patches of {patch[0]}: "
+        f"make views of {size // patch[0] * patch[0] or patch[0]} pixels, or change model.patch"
+    )
+
+
 def finish(model: nn.Module, settings: Model) -> None:
     """Choose pooling and position embeddings of a model that timm has built."""
     if not isinstance(model, VisionTransformer):

@@ -19,7 +19,6 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.training import methods
 from patchmill.training.config.settings import Model
 from patchmill.training.methods import METHODS, Progress
-from patchmill.training.methods.bagssl import BagSSL
 from patchmill.training.methods.dilo import DiLo
 from patchmill.training.methods.emp_ssl import EMPSSL
 from patchmill.training.methods.moco import MoCo
@@ -34,6 +33,8 @@ SMALL = {
     "tcr": dict(hidden=8, dim=4),
     "bagssl": dict(hidden=[8], dim=4),
     "emp_ssl": dict(hidden=8, dim=4),
+    "byol": dict(hidden=8, dim=4),
+    "lejepa": dict(hidden=[8], dim=4, directions=16),
     "supervised": dict(),
 }
 
@@ -53,6 +54,7 @@ def test_everything_but_teachers_is_trained_and_the_loss_falls(name):
     for _ in range(12):
         method.on_step_start(NOW)
         losses.append(step(method, batch, lr=0.02))
+        method.after_update(NOW)
     trained = {name for name, param in method.named_parameters() if param.requires_grad}
     assert trained == {name for name, param in method.named_parameters() if param.grad is not None}
     assert not any("follower" in name or "teacher" in name for name in trained)
@@ -251,22 +253,23 @@ def test_emp_ssls_representation_is_the_wide_layers():
     assert h.shape == (4, 10) and (h >= 0).all() and method.backbone.num_features == 10
 
 
-def test_byols_teacher_slows_down_by_a_cosine_to_a_halt():
+@pytest.mark.parametrize("name, views", [("bagssl", 3), ("byol", 2)])
+def test_byols_teacher_slows_down_by_a_cosine_to_a_halt(name, views):
     """solo-learn's MomentumUpdater, utils/momentum.py: an update, then the next momentum."""
-    method = BagSSL(BagSSL.Settings(hidden=[8], dim=4, objective="byol", momentum=0.6), Tiny())
+    method = make(name, momentum=0.6, **({"objective": "byol"} if name == "bagssl" else {}))
     student = nn.Sequential(method.backbone, method.projector)
     expected = [param.clone() for param in method.teacher.parameters()]
     steps, tau = 8, 0.6
     for done in range(steps + 1):
-        method.on_step_start(Progress(done, steps, 0.0, 1))
-        if done:
-            for mean, param in zip(expected, student.parameters(), strict=True):
-                mean.copy_(tau * mean + (1 - tau) * param.detach())
-            tau = 1 - (1 - 0.6) * (math.cos(math.pi * done / steps) + 1) / 2
+        step(method, noise(16, views=views, seed=done))
+        method.after_update(Progress(done, steps, 0.0, 1))
+        for mean, param in zip(expected, student.parameters(), strict=True):
+            mean.copy_(tau * mean + (1 - tau) * param.detach())
         for mine, theirs in zip(method.teacher.parameters(), expected, strict=True):
             torch.testing.assert_close(mine, theirs)
-        step(method, noise(16, views=3, seed=done))
-    assert tau == 1.0
+        tau = 1 - (1 - 0.6) * (math.cos(math.pi * (done + 1) / steps) + 1) / 2
+        if done + 1 == steps:
+            assert tau == 1.0
 
 
 # ------------------------------------------------------------------------------------- bad input
@@ -289,6 +292,11 @@ def config(name: str, views: str):
         ("moco", "bagssl(patches=3)", "MoCo takes 2 views"),
         ("simclr", "dino", "one group of views"),
         ("emp_ssl", "eval", "at least 2"),
+        ("byol", "eval", "BYOL takes 2 views of an image, and eval makes 1"),
+        ("byol", "bagssl(patches=3)", "BYOL takes 2 views of an image, and bagssl makes 3"),
+        ("byol", "lejepa", "one group of views"),
+        ("lejepa", "eval", "LeJEPA takes at least 2 views of an image, and eval makes 1"),
+        ("lejepa", "lejepa(global_crops=1, local_crops=0)", "at least 2 views"),
     ],
 )
 def test_views_that_do_not_fit_are_errors(name, views, said):
