@@ -137,6 +137,30 @@ def test_any_number_of_stops_changes_nothing(reference, tmp_path_factory, stops)
     helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(given)))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        dict(method="byol", method__views="vicreg(size=16)", method__hidden=8),
+        dict(
+            method="lejepa",
+            method__views="lejepa(global_size=16, local_crops=1, local_size=12)",
+            method__hidden="[8]",
+            method__directions=16,
+        ),
+    ],
+    ids=lambda words: words["method"],
+)
+def test_every_kind_of_method_resumes(words, tmp_path: Path, monkeypatch):
+    monkeypatch.delitem(helpers_runs.WORDS, "method.queue")
+    words |= dict(train__epochs=2)
+    whole = helpers_runs.final(helpers_runs.train(helpers_runs.config(tmp_path / "whole", **words)))
+    config = helpers_runs.config(tmp_path / "stopped", **words)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        stop_at(patch, 7, signal.SIGTERM)
+        helpers_runs.train(config)
+    helpers_runs.assert_same(whole, helpers_runs.final(helpers_runs.train(config)))
+
+
 def test_micro_batches_and_leftovers_of_an_epoch(tmp_path: Path, monkeypatch):
     """9 batches in an epoch, 4 in a step: the one left over is in no step."""
     words = dict(method="simclr", method__views="simclr(size=16)", method__dim=4, method__hidden=5)

@@ -37,6 +37,8 @@ def test_gradients_are_those_of_one_process_with_all_images(tmp_path: Path):
             ("vicreg", dict(expander=[8, 8])),
             ("tcr", dict(hidden=8, dim=4)),
             ("emp_ssl", dict(hidden=8, dim=4)),
+            ("byol", dict(hidden=8, dim=4)),
+            ("lejepa", dict(hidden=[8], dim=4, directions=16)),
             *(("bagssl", dict(hidden=[8], dim=4, objective=it)) for it in
               ("tcr", "vicreg", "simclr", "byol")),
         ]
