@@ -366,8 +366,11 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         OURS: {**CIFAR_STEM, **WHOLE, "zero_init": False, "views.blur": NO_BLUR},
     },
     ("lejepa", "demo"): {
-        LEJEPA: {"method.weight": 0.05, **of("global", LEJEPA_COLOUR), **of("local", LEJEPA_COLOUR)},
-        OURS: {**ADAMW},
+        LEJEPA_SCRIPTS: {"method.weight": 0.05},
+        OURS: {
+            **ADAMW, **MILD_VIEWS, "zero_init": False, "train.epochs": 20,
+            "method.hidden": [512], "method.dim": 32, "method.directions": 256,
+        },
     },
     ("supervised", "paper"): {
         OURS: {"zero_init": False, "optim.schedule": "cosine", "views.crop": Grid(1, 1, Crop())},
