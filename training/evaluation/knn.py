@@ -6,42 +6,13 @@ Accuracies are comparable only for the same k, T, space (h or z) and number of p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch.nn.functional import normalize, one_hot
 
-from patchmill.training.evaluation.features import Features, extract
-
-if TYPE_CHECKING:
-    from patchmill.training.config.settings import Config
-    from patchmill.training.methods import Method
-    from patchmill.training.ranks.distributed import World
+from patchmill.training.evaluation.features import Features
 
 MAX_SIMILARITIES = 2**25  # numbers in memory at a time
 MAX_VOTES = 2**24
-
-
-def online(method: Method, config: Config, world: World) -> dict[str, float]:
-    """Top-1 accuracy in `evaluate.space` during training, on `data.test` with a training bank.
-
-    The same on all ranks. Networks, generators and the training loader are left as they were.
-    """
-    from patchmill.training import data
-    from patchmill.training.evaluation.trained_run import network
-
-    embed = network(method, config.evaluate.space, config.evaluate.encoder)
-    bank = data.open_evaluation(config, world, "train")
-    tests = data.open_evaluation(config, world, "test")
-    limit = config.evaluate.images
-    return {
-        "knn": accuracy(
-            extract(embed, bank, limit),
-            extract(embed, tests),
-            config.evaluate.k,
-            config.evaluate.temperature,
-        )
-    }
 
 
 def accuracy(bank: Features, tests: Features, k: int, temperature: float) -> float:

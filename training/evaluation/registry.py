@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from patchmill.training.evaluation import patches, reliance, single_view
+from patchmill.training.evaluation import online, patches, reliance, single_view
 from patchmill.training.evaluation.result import EvaluationResult
 
 
@@ -25,6 +25,11 @@ EVALUATIONS = {
         "a linear probe by a paper's protocol, on cached features",
         single_view.Linear,
         single_view.evaluate_linear,
+    ),
+    "online": Evaluation(
+        "what training measures with kNN: a linear classifier, RankMe and spread",
+        online.Online,
+        online.evaluate_online,
     ),
     "patches": Evaluation(
         "means over 1, 16, 64, 256 patches, in h and z; neighbours of patches",

@@ -20,6 +20,7 @@ TITLES = {
     "probes": "Linear probes",
     "scores": "Accuracy, as backgrounds change",
     "gaps": "Accuracy lost",
+    "figures": "Accuracies, rank and spread",
 }
 
 
@@ -118,7 +119,8 @@ def _is_curve(value: dict[str, Any]) -> bool:
 
 
 def label(name: object) -> str:
-    return {"lr": "learning rate"}.get(str(name), str(name).replace("_", " ").replace("knn", "kNN"))
+    text = str(name).replace("_", " ").replace("knn", "kNN").replace("rankme", "RankMe")
+    return {"lr": "learning rate"}.get(text, text)
 
 
 def title(name: object) -> str:

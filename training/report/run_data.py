@@ -46,7 +46,7 @@ class RunData:
 
     def evaluated(self, name: str) -> list[dict[str, Any]]:
         """Evaluations with that figure, in the order of steps."""
-        rows = [row for row in self.evaluations if _is_number(row.get(name))]
+        rows = [row for row in self.evaluations if is_number(row.get(name))]
         return sorted(rows, key=lambda row: row.get("step") or 0)
 
 
@@ -117,5 +117,5 @@ def _json(path: Path) -> Any:
         return f"{path.name} cannot be read"
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -7,7 +7,7 @@ from typing import Any
 from patchmill.training.report import results
 from patchmill.training.report.curves import ChartStyle, Line, Point, chart
 from patchmill.training.report.markup import folded, grid, picture, section, table, tag, text
-from patchmill.training.report.run_data import RunData
+from patchmill.training.report.run_data import RunData, is_number
 from patchmill.training.report.summary import untrained
 
 # Columns of log.csv that every run has; the others are metrics of its method.
@@ -36,6 +36,9 @@ def learning(run: RunData) -> str:
     curves = grid(
         _curve(run, "loss", "Loss"),
         _knn(run),
+        _evaluated(run, "Online linear classifier", {"linear_online": "h"}, percent=True),
+        _evaluated(run, "RankMe", {"rankme_h": "h", "rankme_z": "z"}, form="{:.1f}"),
+        _evaluated(run, "Spread of directions", {"spread_h": "h", "spread_z": "z"}),
         _curve(run, "lr", "Learning rate", zero=True),
         _curve(run, "grad_norm", "Gradient norm", zero=True),
         *(_curve(run, name, results.title(name)) for name in metrics),
@@ -87,6 +90,27 @@ def _knn(run: RunData) -> str:
         ),
         [Line("", [Point(row[run.x_name], row["knn"]) for row in rows])],
     )
+
+
+def _evaluated(
+    run: RunData,
+    title: str,
+    names: dict[str, str],
+    *,
+    percent: bool = False,
+    form: str = "{:.2f}",
+) -> str:
+    """Chart of what training measured with kNN: a line for each of the figures that there are."""
+    rows = [row for row in run.evaluated("knn") if isinstance(row.get(run.x_name), int | float)]
+    lines = [
+        Line(name, [Point(row[run.x_name], row[key]) for row in rows if is_number(row.get(key))])
+        for key, name in names.items()
+    ]
+    form = "{:.1%}" if percent else form
+    style = ChartStyle(
+        title, run.x_name, percent=percent, zero=True, ends=_ends(run), form=form.format
+    )
+    return chart(style, lines)
 
 
 def _ends(run: RunData) -> tuple[float, float]:
@@ -142,7 +166,7 @@ def _over_time(names: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
     """Table of figures that were measured together, one row per evaluation."""
     heads = ["step", "epoch", *names]
     cells = [[results.format_value(name, row.get(name)) for name in heads] for row in rows]
-    title = "While training" if names == ("knn",) else "From evaluation to evaluation"
+    title = "While training" if "knn" in names else "From evaluation to evaluation"
     figures = table(title, [results.label(name) for name in heads], cells)
     if len(rows) <= LONG and len(names) <= WIDE:
         return figures

@@ -8,6 +8,7 @@ from statistics import median
 
 from patchmill.training.report.markup import NOTHING, card, tag, text
 from patchmill.training.report.run_data import RunData, numbers
+from patchmill.training.runtime import collapse
 
 
 def title(run: RunData) -> str:
@@ -46,6 +47,7 @@ def cards(run: RunData) -> str:
         _data(run),
         _progress(run),
         _knn(run),
+        _collapse(run),
         _loss(run),
         _speed(run),
         _wait(run),
@@ -101,6 +103,13 @@ def untrained(run: RunData) -> float | None:
     """kNN accuracy before the first step."""
     at_start = [row["knn"] for row in run.evaluated("knn") if row.get("step") == 0]
     return at_start[0] if at_start else None
+
+
+def _collapse(run: RunData) -> str:
+    """Card on a collapse that the last evaluation during training saw; empty without one."""
+    rows = run.evaluated("knn")
+    sentence = collapse.sentence(rows[-1]) if rows else ""
+    return card("Collapse", "collapsed", sentence) if sentence else ""
 
 
 def _loss(run: RunData) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from patchmill.training.runtime import records
+from patchmill.training.runtime import collapse, records
 
 LINES_EVERY = 10.0  # seconds, where there is no bar
 REFRESHES_PER_S = 4
@@ -79,7 +79,10 @@ class Display:
 
 
 def summary(folder: Path) -> str:
-    """First and last loss and kNN accuracy of a finished run; below, how the accuracy rose."""
+    """First and last loss and kNN accuracy of a finished run; below, how the accuracy rose.
+
+    A collapse that the last evaluation saw is said, too.
+    """
     losses = [loss for loss in records.read(folder).get("loss", []) if loss is not None]
     knn_rows = [row for row in records.evaluations(folder) if "knn" in row]
     parts = []
@@ -88,6 +91,8 @@ def summary(folder: Path) -> str:
     if len(knn_rows) > 1 and knn_rows[0]["step"] == 0:
         before, after = knn_rows[0]["knn"], knn_rows[-1]["knn"]
         parts.append(f"kNN accuracy {before:.1%} untrained, {after:.1%} trained")
+    if knn_rows and (collapsed := collapse.sentence(knn_rows[-1])):
+        parts.append(collapsed)
     return "\n".join(["; ".join(parts), *_knn_chart(knn_rows)])
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from patchmill.training.config import compose
-from patchmill.training.evaluation import knn
+from patchmill.training.evaluation import online
 from patchmill.training.ranks import distributed, sharding
 from patchmill.training.ranks.failures import StackDump
 from patchmill.training.ranks.signals import Signals, Vote
@@ -164,7 +164,7 @@ class Hooks:
     # ----------------------------------------------------------------------------------- evaluation
 
     def _evaluate(self) -> None:
-        """Measure kNN accuracy at the end of an epoch, and mark the best checkpoint."""
+        """Measure kNN accuracy and the like after an epoch, and mark the best checkpoint."""
         state, settings = self._state, self._state.config.evaluate
         epoch = state.step // state.steps_per_epoch
         if not settings.knn_every or epoch % settings.knn_every or not state.config.data.test:
@@ -173,10 +173,10 @@ class Hooks:
             scores = self._recorded_scores()
             if not scores:
                 distributed.broadcast_from_rank0(state.method.buffers())
-                scores = knn.online(state.method, state.config, state.world)
+                scores = online.measure(state.method, state.config, state.world)
                 if self._outputs:
                     self._outputs.recorder.evaluation(state.step, state.epoch, scores)
-                    self._outputs.display.say(f"epoch {epoch}: kNN {scores['knn']:.1%}")
+                    self._outputs.display.say(f"epoch {epoch}: {online.text(scores)}")
             if state.step and scores["knn"] > state.best.get("knn", -1):
                 state.best = {"knn": scores["knn"], "step": state.step}
                 if self._outputs:

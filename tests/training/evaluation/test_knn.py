@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
-import helpers_runs
 import pytest
 import torch
 from helpers_methods import Tiny
@@ -16,11 +15,8 @@ from torch.nn.functional import cosine_similarity
 
 from patchmill import loaders
 from patchmill.loaders.common.errors import MillError
-from patchmill.training import data
 from patchmill.training.evaluation import knn
 from patchmill.training.evaluation.features import Features, extract
-from patchmill.training.methods.moco import MoCo
-from patchmill.training.ranks.distributed import World
 
 VIEW = "eval(size=16, short_side=16)"
 
@@ -114,18 +110,3 @@ def test_a_stream_is_refused():
     loader.source = SimpleNamespace(name="https://somewhere/train.tar", sample_count=None)
     with pytest.raises(MillError, match=r"train.tar is streamed, which cannot be evaluated"):
         extract(Tiny(), loader)
-
-
-@pytest.mark.parametrize("space", ["h", "z"])
-def test_accuracy_during_training_is_that_in_the_chosen_space(space, tmp_path, monkeypatch):
-    given = helpers_runs.config(tmp_path, evaluate="moco", evaluate__space=space)
-    torch.manual_seed(0)
-    method = MoCo(given.method, Tiny())
-    seen = []
-    monkeypatch.setattr(knn, "accuracy", lambda bank, tests, k, t: seen.extend([bank, k, t]) or 0.5)
-    assert knn.online(method, given, World()) == {"knn": 0.5}
-    bank, *rest = seen
-    assert rest == [200, 0.1]
-    h = extract(method.backbone, data.open_evaluation(given, World(), "train"))
-    expected = h.rows if space == "h" else method.projector(h.rows)
-    torch.testing.assert_close(bank.rows, expected)
