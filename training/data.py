@@ -11,7 +11,7 @@ from patchmill.loaders.build import require_samples
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.recipe_load import load_recipe
-from patchmill.loaders.sources import Source, open_data
+from patchmill.loaders.sources import Source, open_data, open_source
 from patchmill.training.config.recipes import evaluation_recipe, training_recipe
 
 if TYPE_CHECKING:
@@ -74,13 +74,36 @@ def open_evaluation(
         _even_batch_size(source, batch_size or config.evaluate.batch_size, world.size),
         seed=config.seed,
         device=world.device,
-        # FFCV's pipeline reads betons alone, which the images to test on need not be.
-        pipeline="threads" if config.train.pipeline == "ffcv" else config.train.pipeline,
+        pipeline=_any_source(config),
         channels_last=channels_last(config, world),
         rank=world.rank,
         world_size=world.size,
         workers=config.train.workers,
         drop_last=False,
+    )
+
+
+def open_numbered(config: Config, split: Split) -> Source:
+    """Images of a split as a numbered source."""
+    return open_source(_split_data(config, split))
+
+
+def open_finetuning(
+    config: Config, world: World, source: Source, recipe: Recipe, batch_size: int, seed: int
+) -> Loader:
+    """Loader of views to fine-tune on, normalised as in training; batches are whole."""
+    return loaders.build(
+        source,
+        normalised_as_trained(recipe, config),
+        batch_size,
+        seed=seed,
+        device=world.device,
+        pipeline=_any_source(config),
+        dtype=_dtype(config, world),
+        channels_last=channels_last(config, world),
+        rank=world.rank,
+        world_size=world.size,
+        workers=config.train.workers,
     )
 
 
@@ -136,6 +159,11 @@ def _dtype(config: Config, world: World) -> torch.dtype | None:
     from patchmill.training.runtime import device
 
     return device.amp_dtype(config.train, world.device) if world.device.type == "cuda" else None
+
+
+def _any_source(config: Config) -> str:
+    """The run's pipeline, unless it is FFCV's, which reads betons alone."""
+    return "threads" if config.train.pipeline == "ffcv" else config.train.pipeline
 
 
 def _split_data(config: Config, split: Split) -> str:

@@ -36,7 +36,8 @@ class Bounds:
 
     def __str__(self) -> str:
         if math.isfinite(self.above):
-            return f"above {self.above:g}"
+            most = f" and at most {self.most:g}" if math.isfinite(self.most) else ""
+            return f"above {self.above:g}{most}"
         if math.isfinite(self.most):
             return f"from {self.least:g} to {self.most:g}"
         return f"of at least {self.least:g}" if math.isfinite(self.least) else ""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from patchmill.training.evaluation import online, patches, reliance, single_view
+from patchmill.training.evaluation.finetune import evaluation as finetune
 from patchmill.training.evaluation.result import EvaluationResult
 
 
@@ -35,6 +36,11 @@ EVALUATIONS = {
         "means over 1, 16, 64, 256 patches, in h and z; neighbours of patches",
         patches.Settings,
         patches.evaluate,
+    ),
+    "finetune": Evaluation(
+        "the whole network, fine-tuned on few labels, over several subsets",
+        finetune.Settings,
+        finetune.evaluate,
     ),
     "reliance": Evaluation(
         "accuracy with backgrounds swapped, and without any", reliance.Settings, reliance.evaluate

@@ -6,13 +6,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 from torch import nn
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import write_atomic
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.recipe import Crop, Recipe
 from patchmill.training import data
@@ -22,8 +20,8 @@ from patchmill.training.data import Split
 from patchmill.training.evaluation import knn, linear, trained_run
 from patchmill.training.evaluation.features import Features, count_images, extract
 from patchmill.training.evaluation.result import EvaluationResult, percent
+from patchmill.training.evaluation.scores import cached
 from patchmill.training.evaluation.trained_run import Space, TrainedRun
-from patchmill.training.ranks import distributed
 
 UNTRAINED = "untrained.json"
 
@@ -53,7 +51,7 @@ def evaluate_knn(run: TrainedRun, settings: KNN) -> EvaluationResult:
     counts: dict[str, int] = {}
     score = partial(_knn, run, counts=counts)
     trained = score(run.network(space), "the trained network")
-    untrained = _cached(
+    untrained = cached(
         run.folder / UNTRAINED,
         _conditions(run, space),
         lambda: score(
@@ -154,20 +152,3 @@ def _conditions(run: TrainedRun, space: Space) -> str:
             splits.test,
         ]
     )
-
-
-def _cached(path: Path, key: str, compute: Callable[[], float]) -> float:
-    """Value of `compute()`, read from a JSON file of values or added to it."""
-    values = distributed.gather_objects(_read(path))[0]  # rank 0's, so that all do the same
-    if key not in values:
-        values[key] = compute()
-        if distributed.current().rank == 0:
-            write_atomic(path, json.dumps(values, indent=1) + "\n", durable=True)
-    return values[key]
-
-
-def _read(path: Path) -> dict[str, float]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}

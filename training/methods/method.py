@@ -100,6 +100,18 @@ class Method(nn.Module):
         """The backbone that is evaluated and exported."""
         return self.networks(encoder)[0]
 
+    def finetune_network(self, variant: str = "auto") -> Backbone:
+        """Network to fine-tune, beginning with this method's weights.
+
+        A method may offer several, by names of its own; here they are those of `encoder`.
+        """
+        if variant == "auto" or variant == "student" or variant == "teacher":
+            return self.encoder(variant)
+        raise MillError(
+            f"variant={variant}: {type(self).__name__} has one network to fine-tune; leave out "
+            "variant="
+        )
+
     def batch_problem(self, batch: int, ranks: int = 1) -> str | None:
         """Sentence on why this global batch size does not work on so many ranks, or None."""
         return None

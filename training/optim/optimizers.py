@@ -17,15 +17,27 @@ if TYPE_CHECKING:
 
 def build(settings: Optim, module: nn.Module) -> torch.optim.Optimizer:
     """Build the optimiser of all trained parameters; `set_rates` sets the rates of each step."""
-    decayed, excluded = split(module.parameters(), settings.exclude)
-    groups = [
+    return build_groups(settings, groups(module.parameters(), settings.exclude))
+
+
+def build_groups(settings: Optim, parts: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Build the optimiser of parameter groups, as `groups` makes them."""
+    if not parts:
+        raise MillError("this method has no parameters to train")
+    return _BUILDERS[settings.name](settings, parts)
+
+
+def groups(params: Iterable[nn.Parameter], exclude: bool) -> list[dict[str, Any]]:
+    """Groups with and without weight decay.
+
+    A group may also have a `scale`, a factor of its learning rate.
+    """
+    decayed, excluded = split(params, exclude)
+    return [
         {"params": params, "decays": decays}
         for params, decays in ((decayed, True), (excluded, False))
         if params
     ]
-    if not groups:
-        raise MillError("this method has no parameters to train")
-    return _BUILDERS[settings.name](settings, groups)
 
 
 def split(
@@ -40,7 +52,7 @@ def split(
 def set_rates(optimiser: torch.optim.Optimizer, rates: Rates) -> None:
     """Set the learning rate and weight decay of the next step."""
     for group in optimiser.param_groups:
-        group["lr"] = rates.lr
+        group["lr"] = rates.lr * group.get("scale", 1.0)
         group["decay" if "decay" in group else "weight_decay"] = (
             rates.weight_decay if group["decays"] else 0.0
         )

@@ -21,8 +21,13 @@ def wrap(method: Method, parallel: str, world: distributed.World) -> nn.Module:
     """Module whose backward pass averages gradients over ranks; the method itself for one rank."""
     if world.size == 1:
         return method
-    if parallel == "fsdp":
-        return _shard(method, world)
+    return _shard(method, world) if parallel == "fsdp" else replicate(method, world)
+
+
+def replicate(module: nn.Module, world: distributed.World) -> nn.Module:
+    """The module with a full replica on each rank; itself for one rank."""
+    if world.size == 1:
+        return module
     from torch.nn.parallel import DistributedDataParallel
 
     # No buffer broadcast in each step: batch-norm statistics may differ among ranks between
@@ -30,7 +35,7 @@ def wrap(method: Method, parallel: str, world: distributed.World) -> nn.Module:
     parameters = inspect.signature(DistributedDataParallel).parameters
     sync = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     options: dict[str, Any] = {sync: False, "gradient_as_bucket_view": True}
-    return DistributedDataParallel(method, **options)
+    return DistributedDataParallel(module, **options)
 
 
 def convert_sync_bn(method: Method, world: distributed.World) -> Method:

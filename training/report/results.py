@@ -13,7 +13,7 @@ from patchmill.training.report.curves import ChartStyle, Line, Point, chart
 from patchmill.training.report.markup import NOTHING, table, tag, text
 
 ACCURACIES = ("knn", "linear", "accuracy", "untrained", "trained", "last", "best", "top")
-HIDDEN = ("step", "epoch", "recipes", "neighbours")
+HIDDEN = ("step", "epoch", "recipes", "protocols", "neighbours")
 TITLES = {
     "columns": "Accuracy by the mean over patches",
     "curve": "Convergence of the mean over patches",

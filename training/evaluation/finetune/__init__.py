@@ -1,0 +1,1 @@
+"""evaluate=finetune: fine-tuning of the whole network on few labels."""
