@@ -28,7 +28,7 @@ def test_gradients_are_those_of_one_process_with_all_images(tmp_path: Path):
         from dataclasses import replace
         from torch import nn
         from patchmill.training.ranks import sharding
-        from patchmill.training.methods import METHODS, Progress
+        from patchmill.training.methods import METHODS, Progress, selfie
 
         cases = [
             ("moco", dict(dim=4, hidden=5, queue=32)),
@@ -41,8 +41,13 @@ def test_gradients_are_those_of_one_process_with_all_images(tmp_path: Path):
             ("lejepa", dict(hidden=[8], dim=4, directions=16)),
             *(("bagssl", dict(hidden=[8], dim=4, objective=it)) for it in
               ("tcr", "vicreg", "simclr", "byol")),
+            ("selfie", dict(views="selfie(size=16)", masked=0.5, heads=2, dropout=0.0)),
         ]
-        batch = helpers_methods.noise(8)
+        batches = {name: helpers_methods.noise(8, views=4 if name == "selfie" else 2)
+                   for name, _ in cases}
+        orders = torch.rand(8, 4).argsort(1)  # of Selfie's patches, which ranks draw by themselves
+        selfie.permutations = lambda grids, cells, device: orders[rows]
+        rows = slice(None)
         whole = []
         for name, settings in cases:
             torch.manual_seed(0)
@@ -52,12 +57,13 @@ def test_gradients_are_those_of_one_process_with_all_images(tmp_path: Path):
                     module.eval()
             whole.append((method, copy.deepcopy(method)))
             method.on_step_start(Progress(0, 1, 0.0, 1))
-            method(batch).loss.backward()
+            method(batches[name]).loss.backward()
         world = distributed.connect("cpu")
         rows = slice(4 * world.rank, 4 * world.rank + 4)
-        mine = replace(batch, views={"views": batch.views["views"][rows]},
-                       ids=batch.ids[rows], labels=batch.labels[rows])
         for (name, _), (one, both) in zip(cases, whole):
+            batch = batches[name]
+            mine = replace(batch, views={"views": batch.views["views"][rows]},
+                           ids=batch.ids[rows], labels=batch.labels[rows])
             both.on_step_start(Progress(0, 1, 0.0, 1))
             model = sharding.wrap(both, "ddp", world)
             model(mine).loss.backward()

@@ -13,6 +13,7 @@ from patchmill.training.methods.emp_ssl import EMPSSL
 from patchmill.training.methods.lejepa import LeJEPA
 from patchmill.training.methods.method import Losses, Method, Progress
 from patchmill.training.methods.moco import MoCo
+from patchmill.training.methods.selfie import Selfie
 from patchmill.training.methods.simclr import SimCLR
 from patchmill.training.methods.supervised import Supervised
 from patchmill.training.methods.tcr import TCR
@@ -33,6 +34,7 @@ METHODS: dict[str, type[Method]] = {
     "emp_ssl": EMPSSL,
     "byol": BYOL,
     "lejepa": LeJEPA,
+    "selfie": Selfie,
     "supervised": Supervised,
 }
 

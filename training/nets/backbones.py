@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from torch import nn
 
 from patchmill.loaders.common.calls import nearest
@@ -45,7 +45,7 @@ def build(settings: Model, size: int, *, zero_init: bool = False) -> Backbone:
         model = timm.create_model(name, pretrained=False, num_classes=0, **options)
     except TypeError as error:
         raise MillError(f"model {name} cannot be made with these settings: {error}") from None
-    is_resnet = isinstance(getattr(model, "maxpool", None), nn.Module)
+    is_resnet = _is_pre_activation(model) or isinstance(getattr(model, "maxpool", None), nn.Module)
     if settings.stem == "cifar" or (settings.stem == "auto" and size <= SMALL and is_resnet):
         if not is_resnet:
             raise MillError(f"model.stem=cifar is for ResNets, which {name} is not")
@@ -56,12 +56,24 @@ def build(settings: Model, size: int, *, zero_init: bool = False) -> Backbone:
     return cast(Backbone, model)
 
 
-def _use_cifar_stem(model: nn.Module) -> None:
+def _is_pre_activation(model: nn.Module) -> bool:
+    """True for pre-activation ResNets, whose first convolution and pooling are their `stem`."""
+    from timm.models.resnetv2 import ResNetV2
+
+    return isinstance(model, ResNetV2)
+
+
+def _use_cifar_stem(model: Any) -> None:
     """Replace the first convolution by 3 x 3 at stride 1, and remove the pooling after it."""
-    norm: torch.nn.BatchNorm2d = model.bn1  # type: ignore[assignment]
-    model.conv1 = nn.Conv2d(3, norm.num_features, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-    model.maxpool = nn.Identity()
+    pre_activation = _is_pre_activation(model)
+    width = model.feature_info[0]["num_chs"] if pre_activation else model.bn1.num_features
+    convolution = nn.Conv2d(3, width, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    if pre_activation:
+        model.stem = nn.Sequential(OrderedDict(conv=convolution, pool=nn.Identity()))
+        model.stem_feat_idx = 0  # of the convolution, for feature maps
+    else:
+        model.conv1, model.maxpool = convolution, nn.Identity()
 
 
 def _ones_in_norms(model: nn.Module) -> None:

@@ -27,6 +27,8 @@ BYOL_README = "google-deepmind/deepmind-research, byol/README.md"
 LEJEPA = "rbalestr-lab/lejepa, README"
 LEJEPA_MINIMAL = "rbalestr-lab/lejepa, MINIMAL.md"
 LEJEPA_SCRIPTS = "rbalestr-lab/lejepa, the training scripts"
+SELFIE = "arXiv 1906.02940, by way of its abstract and of summaries"
+SELFIE_AGAIN = "an independent re-implementation of Selfie"
 STEM = "3 x 3 at stride 1: MoCo's CIFAR-10 demo, NMCE, EMP-SSL and solo-learn agree"
 OURS = "ours"
 RECALLED = "recalled"
@@ -139,6 +141,16 @@ def of(group: str, rows: dict[str, Any]) -> dict[str, Any]:
     """Rows about a view group."""
     return {f"{group}.{name}": value for name, value in rows.items()}
 
+
+SELFIE_OURS = {
+    "method.positions": "auto", "method.layer_norm": "post", "method.shared_positions": True,
+    "zero_init": False,
+}  # fmt: skip
+SELFIE_RECALLED = [
+    "method.blocks", "method.heads", "method.hidden", "method.dropout", "optim.name",
+    "optim.momentum", "optim.nesterov", "optim.weight_decay", "optim.schedule", "optim.warmup",
+    "train.batch_size",
+]  # fmt: skip
 
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("moco", "paper"): {MOCO: MOCO_V2 | MOCO_VIEWS, TORCHVISION: {"zero_init": False}},
@@ -370,6 +382,35 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         OURS: {
             **ADAMW, **MILD_VIEWS, "zero_init": False, "train.epochs": 20,
             "method.hidden": [512], "method.dim": 32, "method.directions": 256,
+        },
+    },
+    ("selfie", "paper"): {
+        SELFIE: {"model.name": "resnetv2_50", "model.stem": "imagenet", "views.size": 32},
+        SELFIE_AGAIN: {"method.masked": 0.25, "optim.lr": 0.4},
+        OURS: {
+            **SELFIE_OURS, "optim.scaled": False, "optim.exclude": False,
+            "views.crop": Grid(7, 7, Crop()),
+        },
+        RECALLED: [*SELFIE_RECALLED, "train.epochs"],
+    },
+    ("selfie", "cifar"): {
+        SELFIE: {"model.name": "resnetv2_50", "views.size": 8},
+        SELFIE_AGAIN: {
+            "method.masked": 0.25, "optim.lr": 0.4, "train.epochs": 200, "views.flip": 0.5,
+            "views.crop": Grid(4, 4, Shift(4)),
+        },
+        OURS: {
+            **SELFIE_OURS, "model.stem": "cifar", "optim.scaled": False, "optim.exclude": False,
+            "evaluate.view": "eval(size=32, short_side=32)",
+        },
+        RECALLED: [*SELFIE_RECALLED, "views.mean", "views.std"],
+    },
+    ("selfie", "demo"): {
+        OURS: {
+            **SELFIE_OURS, **ADAMW, "optim.nesterov": True, "method.masked": 0.25,
+            "method.blocks": 1, "method.heads": 4, "method.hidden": 256, "method.dropout": 0.1,
+            "train.epochs": 24, "views.size": 8, "views.crop": Grid(4, 4, Shift(4)),
+            "views.mean": CIFAR_MEAN, "views.std": CIFAR_STD,
         },
     },
     ("supervised", "paper"): {

@@ -35,8 +35,10 @@ SMALL = {
     "emp_ssl": dict(hidden=8, dim=4),
     "byol": dict(hidden=8, dim=4),
     "lejepa": dict(hidden=[8], dim=4, directions=16),
+    "selfie": dict(views="selfie(size=16)", masked=0.5, heads=2, blocks=1, hidden=8, dropout=0.0),
     "supervised": dict(),
 }
+VIEWS = {"bagssl": 3, "emp_ssl": 3, "selfie": 4}  # of a batch; of others 2
 
 
 def make(name: str, seed: int = 0, **changes):
@@ -49,7 +51,7 @@ def make(name: str, seed: int = 0, **changes):
 @pytest.mark.parametrize("name", METHODS)
 def test_everything_but_teachers_is_trained_and_the_loss_falls(name):
     method = make(name)
-    batch = noise(16, views=3 if name in ("bagssl", "emp_ssl") else 2)
+    batch = noise(16, views=VIEWS.get(name, 2))
     losses = []
     for _ in range(12):
         method.on_step_start(NOW)

@@ -1,0 +1,48 @@
+"""Patch networks: the first stages of a ResNet, for patches as for whole images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from torch import nn
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.training.nets.backbones import Backbone
+
+
+def first_stages(build: Callable[[], nn.Module], count: int = 3) -> Backbone:
+    """Build one of timm's ResNets, and cut it after `count` stages; global pooling follows.
+
+    A pre-activation ResNet gets a new last norm with ReLU, of the width of its last stage.
+    """
+    from timm.models.resnet import ResNet
+    from timm.models.resnetv2 import ResNetV2
+
+    network: Any = build()
+    if not isinstance(network, ResNet | ResNetV2):
+        raise MillError(
+            f"model.name: a patch network is the first {count} stages of a ResNet, which "
+            f"{type(network).__name__} is not: take resnetv2_50, resnet50 or resnet10t"
+        )
+    width = network.feature_info[count]["num_chs"]
+    if isinstance(network, ResNetV2):
+        network.stages = network.stages[:count]
+        network.norm = type(network.norm)(width)
+    else:
+        for number in range(count + 1, 5):
+            setattr(network, f"layer{number}", nn.Identity())
+    network.num_features = network.head_hidden_size = width
+    network.build_whole = build
+    return cast(Backbone, network)
+
+
+def with_new_stages(patch_network: Backbone) -> Backbone:
+    """A copy of a network cut by `first_stages`, with the missing stages initialised afresh."""
+    if not hasattr(patch_network, "build_whole"):
+        raise MillError(f"{type(patch_network).__name__} is not the first stages of a ResNet")
+    whole: Any = patch_network.build_whole()  # type: ignore[operator]
+    weights = patch_network.state_dict()
+    copied = {key: value for key, value in weights.items() if not key.startswith("norm.")}
+    whole.load_state_dict(copied, strict=False)  # the last norm is of another width
+    return cast(Backbone, whole.to(next(patch_network.parameters()).device))
