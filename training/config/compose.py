@@ -125,6 +125,7 @@ def _hydra_compose(choices: list[str]) -> Any:
     ConfigStore.instance().store(name="schema", node=schema, provider="patchmill")
     OmegaConf.register_new_resolver("resized", _resized, replace=True)
     OmegaConf.register_new_resolver("at_least", max, replace=True)
+    OmegaConf.register_new_resolver("local", _local, replace=True)
     with hydra.initialize_config_dir(str(overrides.FOLDER), version_base="1.3"):
         return hydra.compose("config", choices)
 
@@ -132,6 +133,11 @@ def _hydra_compose(choices: list[str]) -> Any:
 def _resized(size: int) -> int:
     """Short side that photos are resized to before the centre crop: 256 for 224."""
     return round(size * 8 / 7)
+
+
+def _local(size: int) -> int:
+    """Side of local crops beside global ones of `size`: 96 for 224; a multiple of 16."""
+    return max(round(size * 96 / 224 / 16), 1) * 16
 
 
 def _settings_of(method_name: str) -> type:

@@ -36,10 +36,10 @@ class Model:
     name: str = "resnet50"  # timm's name of the backbone
     stem: Literal["auto", "imagenet", "cifar"] = "auto"  # of ResNets; auto: cifar up to 64 pixels
     drop_path: Share = 0.0  # stochastic depth, if the backbone supports it
-    patch: Count | Literal["auto"] = "auto"  # side of a ViT's patches; auto: 4 up to 64 pixels
-    depth: Count | None = None  # blocks of a ViT, instead of the model's
-    pool: Literal["token", "mean"] = "token"  # h of a ViT: class token, or mean of the others
-    positions: Literal["timm", "dino"] = "timm"  # resizing of a ViT's position embeddings
+    patch: Count | Literal["auto"] = "auto"  # of ViTs: side of a patch; auto: 4 up to 64 pixels
+    depth: Count | None = None  # of ViTs: number of blocks, instead of the model's
+    pool: Literal["token", "mean"] = "token"  # of ViTs: h is the class token, or the others' mean
+    positions: Literal["timm", "dino"] = "timm"  # of ViTs: resizing of position embeddings
 
 
 @dataclass

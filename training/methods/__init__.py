@@ -9,7 +9,9 @@ from patchmill.training.config.recipes import training_recipe
 from patchmill.training.methods.bagssl import BagSSL
 from patchmill.training.methods.byol import BYOL
 from patchmill.training.methods.dilo import DiLo
+from patchmill.training.methods.dino import DINO
 from patchmill.training.methods.emp_ssl import EMPSSL
+from patchmill.training.methods.gtsa import GTSA
 from patchmill.training.methods.lejepa import LeJEPA
 from patchmill.training.methods.method import Losses, Method, Progress
 from patchmill.training.methods.moco import MoCo
@@ -35,6 +37,8 @@ METHODS: dict[str, type[Method]] = {
     "byol": BYOL,
     "lejepa": LeJEPA,
     "selfie": Selfie,
+    "dino": DINO,
+    "gtsa": GTSA,
     "supervised": Supervised,
 }
 

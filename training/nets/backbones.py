@@ -36,8 +36,6 @@ def build(settings: Model, size: int, *, zero_init: bool = False) -> Backbone:
         near = nearest(name, dict.fromkeys(timm.list_models()))
         raise MillError(f"model.name: timm knows no model {name!r}{near}")
     is_vit = "vit" in name or "deit" in name
-    if not is_vit and (settings.patch != "auto" or settings.depth is not None):
-        raise MillError(f"model.patch and model.depth are for ViTs, which {name} is not")
     options: dict[str, Any] = vits.options(settings, size, size <= SMALL) if is_vit else {}
     if settings.drop_path:
         options["drop_path_rate"] = settings.drop_path

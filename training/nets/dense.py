@@ -57,6 +57,13 @@ def feature_maps(
     return _intermediates(network, images, [layer + first for layer in layers], norm=False)
 
 
+def map_channels(backbone: Backbone) -> int:
+    """Channels of the last feature map."""
+    network = trunk(backbone)
+    _count(network)  # raises for a backbone without maps
+    return cast(Backbone, network).num_features
+
+
 @torch.no_grad()
 def layout(backbone: Backbone, size: int, layers: Sequence[int] | None = None) -> Layout:
     """Layout of `feature_maps` for images of size x size, from one run in evaluation mode."""

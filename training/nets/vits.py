@@ -9,8 +9,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 
-from patchmill.loaders.common.errors import MillError
-
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Model
 
@@ -39,12 +37,8 @@ def check_size(model: nn.Module, name: str, size: int) -> None:
 
 
 def finish(model: nn.Module, settings: Model) -> None:
-    """Choose pooling and position embeddings of a model that timm has built."""
+    """Choose pooling and position embeddings of a model that timm has built, if it is a ViT."""
     if not isinstance(model, VisionTransformer):
-        if settings.positions != "timm" or settings.pool != "token":
-            raise MillError(
-                f"model.positions and model.pool are for ViTs, which {settings.name} is not"
-            )
         return
     if settings.pool == "mean":
         model.global_pool = "avg"  # of the patch tokens, after the final norm

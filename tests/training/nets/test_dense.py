@@ -109,20 +109,6 @@ def test_a_teacher_drops_no_block():
     torch.testing.assert_close(teacher(images), backbone.eval()(images))
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        (Model("resnet18", patch=8), "model.patch and model.depth are for ViTs"),
-        (Model("resnet18", depth=8), "model.patch and model.depth are for ViTs"),
-        (Model("resnet18", positions="dino"), "model.positions and model.pool are for ViTs"),
-        (Model("resnet18", pool="mean"), "model.positions and model.pool are for ViTs"),
-    ],
-)
-def test_settings_of_vits_are_refused_for_others(settings, said):
-    with pytest.raises(MillError, match=said):
-        backbones.build(settings, 32)
-
-
 def test_small_images_get_small_patches():
     assert backbones.build(VIT, 32).patch_embed.patch_size == (4, 4)
     assert backbones.build(VIT, 96).patch_embed.patch_size == (16, 16)

@@ -1,0 +1,165 @@
+"""GTSA (Kim and Lee, arXiv 2304.08014): geometry-sensitive self-distillation on feature maps.
+
+The student's map of a view is held against the teacher's map of a global view, cut to the region
+that both show and turned as the view is, so that place and rotation must be represented. Patches
+are matched by content as well, and the student tells each view's rotation. There is no softmax,
+temperature, centre or queue: a predictor of the student and the moving average prevent collapse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from patchmill.kernels import matching, regions
+from patchmill.loaders.batch import ViewBatch
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.recipe import Crop, Recipe
+from patchmill.training.config.settings import Amount, Count, Share, Whole
+from patchmill.training.methods.method import ANY, Losses, Method, Progress
+from patchmill.training.nets import dense, map_heads
+from patchmill.training.nets.backbones import Backbone
+from patchmill.training.nets.ema import Teacher
+from patchmill.training.optim import schedules
+
+
+@dataclass
+class GTSASettings:
+    views: str = "gtsa"  # the recipe: a preset with its knobs, or a YAML file
+    dim: Count = 768  # channels of the projected maps
+    first_residual: bool = True  # in the projector's first block; False in the release's ViT-B
+    bins: tuple[Count, Count] = (10, 4)  # a side of a shared region, in global and local views
+    match: Amount = 0.5  # weight of the correspondence loss
+    match_after: Whole = 10  # the last epoch, from 0, without that loss
+    rotation: Amount = 0.5  # weight of the rotation loss
+    momentum: Share = 0.996  # of the teacher at first; it rises to 1
+
+
+class GTSA(Method):
+    Settings = GTSASettings
+    view_groups = ((2, 2), (0, ANY))
+    evaluated = "teacher"
+
+    def __init__(self, settings: GTSASettings, backbone: Backbone) -> None:
+        super().__init__()
+        self.settings, self.backbone = settings, backbone
+        channels = dense.map_channels(backbone)
+        self.map_projector = map_heads.projector(channels, settings.dim, settings.first_residual)
+        self.predictor = map_heads.predictor(settings.dim)
+        self.rotation_head = map_heads.rotation_head(channels)
+        self.teacher = Teacher(self._student())
+        self.match_weight = 0.0
+
+    @classmethod
+    def check(cls, settings: GTSASettings, recipe: Recipe) -> None:
+        super().check(settings, recipe)
+        for group in recipe.views:
+            if not (isinstance(group.crop, Crop) and group.crop.min_overlap > 0 and group.turns):
+                raise MillError(
+                    f"method.views: GTSA needs crops that overlap the global ones and are turned, "
+                    f"and {group.name} of {recipe.name} has no min_overlap or no turns: take gtsa"
+                )
+
+    def on_step_start(self, progress: Progress) -> None:
+        done = progress.step / progress.steps
+        self.teacher.update(self._student(), schedules.cosine(self.settings.momentum, 1.0, done))
+        self.match_weight = (
+            self.settings.match if int(progress.epoch) > self.settings.match_after else 0.0
+        )
+
+    def teacher_networks(self) -> tuple[Backbone, nn.Module | None]:
+        return cast(MapEncoder, self.teacher.module).backbone, None
+
+    def forward(self, batch: ViewBatch) -> Losses:
+        groups = list(batch.views)
+        teacher = self.teacher(batch.flat(groups[0]))
+        crop, match, rotation, correct = [], [], [], []
+        for group, bins in zip(groups, self.settings.bins, strict=False):
+            features = dense.feature_map(self.backbone, batch.flat(group))
+            student = self.predictor(self.map_projector(features))
+            pairs = _pairs(batch, groups[0], group, teacher, student)
+            crop.append(
+                regions.crop_loss(
+                    student,
+                    teacher,
+                    pairs.in_student,
+                    pairs.in_teacher,
+                    (pairs.student, pairs.teacher),
+                    bins,
+                    pairs.turns,
+                    pairs.mirrors,
+                )
+            )
+            if self.match_weight:
+                tokens = [maps.flatten(2).mT for maps in (student, teacher)]
+                half = tokens[0].shape[1] // 2
+                match.append(matching.correspond(*tokens, half, (pairs.student, pairs.teacher)))
+            turns = batch.geometry[group].turns.mT.flatten()
+            logits = self.rotation_head(features.mean((2, 3))).float()
+            rotation.append(cross_entropy(logits, turns, reduction="none"))
+            correct.append(logits.detach().argmax(1) == turns)
+
+        losses = {"crop": torch.cat(crop).mean(), "rotation": torch.cat(rotation).mean()}
+        loss = losses["crop"] + self.settings.rotation * losses["rotation"]
+        # Logged in every epoch, as the columns of a log stay the same.
+        losses["match"] = torch.cat(match).mean() if match else loss.new_zeros(())
+        loss = loss + self.match_weight * losses["match"]
+        metrics = {name: value.detach() for name, value in losses.items()}
+        return Losses(loss, metrics | {"turned": torch.cat(correct).float().mean()})
+
+    def _student(self) -> MapEncoder:
+        return MapEncoder(self.backbone, self.map_projector)
+
+
+class MapEncoder(nn.Module):
+    """Backbone and projector: images [N, 3, H, W] to projected maps [N, dim, h, w]."""
+
+    def __init__(self, backbone: Backbone, projector: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.projector = backbone, projector
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.projector(dense.feature_map(self.backbone, images))
+
+
+class Pairs(NamedTuple):
+    """Regions that a view of the student and a global view of the teacher share; R in all."""
+
+    student: torch.Tensor  # [R] int64: row of the student's maps, view-major
+    teacher: torch.Tensor  # [R] int64
+    in_student: torch.Tensor  # [R, 4]: x1, y1, x2, y2 in pixels of the student's map
+    in_teacher: torch.Tensor  # [R, 4]
+    turns: torch.Tensor  # [R] int64: from the teacher's view to the student's
+    mirrors: torch.Tensor  # [R] bool
+
+
+def _pairs(
+    batch: ViewBatch, of_teacher: str, of_student: str, teacher: torch.Tensor, student: torch.Tensor
+) -> Pairs:
+    """All pairs of a global view q and another view v of the same image, for v of one group."""
+    g, v = batch.geometry[of_teacher], batch.geometry[of_student]
+    sizes = [batch.views[name].shape[-1] for name in (of_teacher, of_student)]
+    region = regions.shared(g.box, g.turns, sizes[0], v.box, v.turns, sizes[1], g.flip, v.flip)
+    views = [
+        (q, view)
+        for q in range(g.turns.shape[1])
+        for view in range(v.turns.shape[1])
+        if of_teacher != of_student or q != view
+    ]
+
+    def select(values: torch.Tensor) -> torch.Tensor:
+        return torch.cat([values[:, q, view] for q, view in views])
+
+    images = torch.arange(len(batch), device=student.device)
+    return Pairs(
+        student=torch.cat([view * len(batch) + images for _, view in views]),
+        teacher=torch.cat([q * len(batch) + images for q, _ in views]),
+        in_student=select(region.in_v) * (student.shape[-1] / sizes[1]),
+        in_teacher=select(region.in_g) * (teacher.shape[-1] / sizes[0]),
+        turns=select(region.turns),
+        mirrors=select(region.mirrors),
+    )
