@@ -1,0 +1,35 @@
+"""Registry of presets, and numbers that several of them share."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import ParamSpec
+
+from patchmill.loaders.common import settings
+from patchmill.loaders.recipe import Colour, Recipe
+
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+SWAV_STD = (0.228, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+
+MILD = Colour(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+STRONG = Colour(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
+
+ALL: dict[str, Callable[..., Recipe]] = {}
+
+P = ParamSpec("P")
+
+
+def preset(function: Callable[P, Recipe]) -> Callable[P, Recipe]:
+    """Register a preset under its function's name; its arguments are checked by annotation."""
+    build: Callable[..., Recipe] = function
+
+    @functools.wraps(function)
+    def checked(*values: P.args, **knobs: P.kwargs) -> Recipe:
+        arguments = inspect.signature(function).bind(*values, **knobs).arguments
+        return build(**settings.checked_arguments(function, arguments))
+
+    ALL[function.__name__] = checked
+    return checked
