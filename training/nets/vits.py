@@ -9,6 +9,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 
+from patchmill.loaders.common.errors import MillError
+
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Model
 
