@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from patchmill.benchmarks.lib import machine, report
+from patchmill.benchmarks.lib import machine, report, runs
 from patchmill.benchmarks.lib.report import Parser
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.progress import track
 from patchmill.training.config import overrides
 from patchmill.training.runtime import records
-
-RUN = Path(__file__).resolve().parents[1] / "training" / "run.py"
 
 
 def main() -> None:
@@ -52,12 +48,7 @@ def main() -> None:
 def run(out: Path, method: str, seed: int, settings: Sequence[str]) -> dict[str, float]:
     """Train one run, or read or resume it; returns its first and last loss and kNN accuracy."""
     folder = out / f"{method}-{seed}"
-    words = [f"method={method}", "data=scenes", "scale=demo", *settings, f"seed={seed}"]
-    command = [sys.executable, str(RUN), *words, f"out={out}", f"name={folder.name}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise MillError(f"{method} failed: {lines[-1].removeprefix('error: ')}")
+    runs.train(folder, f"method={method}", "data=scenes", "scale=demo", *settings, f"seed={seed}")
     losses = [loss for loss in records.read(folder)["loss"] if loss is not None]
     accuracies = [row["knn"] for row in records.evaluations(folder) if "knn" in row]
     return {

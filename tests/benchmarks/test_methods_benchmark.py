@@ -48,7 +48,7 @@ def test_rows_hold_the_results_of_the_runs(tmp_path: Path, monkeypatch: pytest.M
     [
         (["--methods", "mocco"], "there is no method mocco: choose from bagssl"),
         (["--seeds", "0"], "--seeds must be at least 1"),
-        (["--methods", "tcr", "train.epoch=2"], "tcr failed: .*train.epochs"),
+        (["--methods", "tcr", "train.epoch=2"], "tcr-0 failed: .*train.epochs"),
     ],
 )
 def test_errors_are_one_sentence(

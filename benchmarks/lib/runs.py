@@ -1,0 +1,48 @@
+"""Runs of `training/`, trained and evaluated by its commands in processes of their own.
+
+A finished run is read, an unfinished one is resumed, and an evaluation of one is done once.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.files import write_atomic
+from patchmill.training.runtime import run_folder
+
+TRAINING = Path(__file__).resolve().parents[2] / "training"
+EVALUATED = "benchmark.json"  # in a run's folder: results, by the words of their evaluation
+
+
+def train(folder: Path, *words: str) -> None:
+    """Train into `folder` as `training/run.py` does with these words."""
+    _call("run.py", folder.name, *words, f"out={folder.parent}", f"name={folder.name}")
+
+
+def evaluate(folder: Path, evaluation: str, *words: str) -> dict[str, Any]:
+    """Contents of the file that `training/evaluate.py` writes with these words."""
+    step = run_folder.read_status(folder).get("step")
+    key = " ".join([f"evaluate={evaluation}", *words, f"step={step}"])
+    results = _read(folder / EVALUATED)
+    if key not in results:
+        _call("evaluate.py", folder.name, f"run={folder}", f"evaluate={evaluation}", *words)
+        results[key] = json.loads((folder / f"{evaluation}.json").read_text())
+        write_atomic(folder / EVALUATED, json.dumps(results, indent=1) + "\n")
+    return results[key]
+
+
+def _call(script: str, name: str, *words: str) -> None:
+    command = [sys.executable, str(TRAINING / script), *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise MillError(f"{name} failed: {lines[-1].removeprefix('error: ')}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
