@@ -68,9 +68,17 @@ def value(key: str, text: str, annotation: Any) -> Any:
         return None
     if bool in kinds and text.lower() in ("true", "false"):
         return text.lower() == "true"
-    if any(kind is str or typing.get_origin(kind) is Literal for kind in kinds):
+    words = [word for kind in kinds for word in typing.get_args(kind) if _is_literal(kind)]
+    others = [
+        kind for kind in kinds if not _is_literal(kind) and kind not in (bool, types.NoneType)
+    ]
+    if str in kinds or text in words or (words and not others):
         return text
     return _parsed(key, text, annotation)
+
+
+def _is_literal(kind: Any) -> bool:
+    return typing.get_origin(kind) is Literal
 
 
 def _parsed(key: str, text: str, annotation: Any) -> Any:
