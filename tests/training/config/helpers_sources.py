@@ -2,6 +2,7 @@
 
 SETTINGS[method, scale] maps a source to settings and values. OURS is a choice of this project.
 RECALLED settings are from memory or from summaries of a paper: they are listed, and not compared.
+Long lists of a method are in a `helpers_sources_METHOD.py` beside this file.
 """
 
 from __future__ import annotations
@@ -22,11 +23,6 @@ SIMCLR = "google-research/simclr, model_util.py:157-165 for the head, resnet.py 
 NMCE = "zengyi-li/NMCE-release, train_selfsup.py, func.py for the warm-up"
 EMP = "tsb0601/EMP-SSL, main.py, dataset/aug.py for 32 pixels and aug4img.py for 224"
 EMP_README = "tsb0601/EMP-SSL, README"
-BYOL = "google-deepmind/deepmind-research, byol/configs/byol.py for 1000 epochs, and byol/utils"
-BYOL_README = "google-deepmind/deepmind-research, byol/README.md"
-LEJEPA = "rbalestr-lab/lejepa, README"
-LEJEPA_MINIMAL = "rbalestr-lab/lejepa, MINIMAL.md"
-LEJEPA_SCRIPTS = "rbalestr-lab/lejepa, the training scripts"
 SELFIE = "arXiv 1906.02940, by way of its abstract and of summaries"
 SELFIE_AGAIN = "an independent re-implementation of Selfie"
 STEM = "3 x 3 at stride 1: MoCo's CIFAR-10 demo, NMCE, EMP-SSL and solo-learn agree"
@@ -131,17 +127,6 @@ BAGSSL_COLOUR = {
     "views.std": CIFAR_STD,
 }  # fmt: skip
 BAGSSL_TCR = {"method.objective": "tcr", "method.dim": 128}
-LEJEPA_COLOUR = {
-    "colour": Colour(0.4, 0.4, 0.2, 0.1, p=0.8, grey=0.2), "solarise": 0.2, "flip": 0.5,
-}  # fmt: skip
-LEJEPA_VIEWS = LEJEPA_COLOUR | {"blur": Blur(0.5)}
-
-
-def of(group: str, rows: dict[str, Any]) -> dict[str, Any]:
-    """Rows about a view group."""
-    return {f"{group}.{name}": value for name, value in rows.items()}
-
-
 SELFIE_OURS = {
     "method.positions": "auto", "method.layer_norm": "post", "method.shared_positions": True,
     "zero_init": False,
@@ -309,79 +294,6 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         OURS: {
             **ADAMW, "method.hidden": 1024, "method.dim": 256, "optim.nesterov": True,
             "optim.eta": 0.005, "train.epochs": 6, "train.batch_size": 50, "views.count": 8,
-        },
-    },
-    ("byol", "paper"): {
-        BYOL: {
-            "method.hidden": 4096, "method.dim": 256, "method.momentum": 0.996,
-            "optim.name": "lars", "optim.lars": "vicreg", "optim.lr": 0.2, "optim.scaled": True,
-            "optim.momentum": 0.9, "optim.nesterov": False, "optim.weight_decay": 1.5e-6,
-            "optim.exclude": True, "optim.eta": 0.001, "optim.schedule": "cosine",
-            "optim.per_epoch": False, "optim.warmup": 10.0, "optim.final": 0.0,
-            "train.epochs": 1000, "train.sync_bn": True,
-            "views.colour": Colour(0.4, 0.4, 0.2, 0.1, p=0.8, grey=0.2), "views.flip": 0.5,
-            "views.blur": Blur((1.0, 0.1), (0.1, 2.0)), "views.solarise": (0.0, 0.2),
-            "views.count": 2, "views.size": 224, "views.crop": Crop((0.08, 1.0)),
-            "views.interpolation": "bicubic",
-        },
-        BYOL_README: {"zero_init": False, "model.name": "resnet50", "train.batch_size": 4096},
-    },
-    ("byol", "cifar"): {
-        SOLO_LEARN: {
-            **SOLO_LARS, "method.hidden": 4096, "method.dim": 256, "method.momentum": 0.99,
-            "optim.lr": 1.0, "optim.weight_decay": 1e-5, "views.count": 2,
-            "views.crop": Crop((0.08, 1.0)), "views.blur": None, "views.solarise": (0.0, 0.2),
-            "views.colour": Colour(0.4, 0.4, 0.2, 0.1, p=0.8, grey=0.2), "views.flip": 0.5,
-        },
-        BYOL_README: {"zero_init": False},
-        OURS: {**WHOLE, "optim.scaled": True, "views.interpolation": "bicubic"},
-        RECALLED: ["optim.warmup"],
-    },
-    ("byol", "demo"): {
-        BYOL_README: {"zero_init": False},
-        OURS: {
-            **ADAMW, **MILD_VIEWS, "method.hidden": 512, "method.dim": 128, "method.momentum": 0.9,
-            "optim.lars": "vicreg", "optim.eta": 0.001,
-        },
-    },
-    ("lejepa", "paper"): {
-        LEJEPA: {
-            "method.directions": 1024, "optim.name": "adamw", "optim.lr": 5e-4,
-            "optim.scaled": False, "optim.weight_decay": 0.05, "optim.schedule": "cosine",
-            "optim.per_epoch": False, "optim.final": 0.001, "train.epochs": 100,
-            **of("global", {
-                **LEJEPA_VIEWS, "count": 2, "size": 224, "crop": Crop((0.3, 1.0)),
-            }),
-            **of("local", {
-                **LEJEPA_VIEWS, "count": 6, "size": 98, "crop": Crop((0.05, 0.3)),
-            }),
-        },
-        LEJEPA_SCRIPTS: {"method.weight": 0.05},
-        LEJEPA_MINIMAL: {
-            "method.hidden": [2048, 2048], "method.dim": 128, "model.drop_path": 0.1,
-            "optim.exclude": False,
-        },
-        OURS: {"zero_init": False, "optim.warmup": 10.0, "train.batch_size": 512},
-        RECALLED: ["model.name"],
-    },
-    ("lejepa", "cifar"): {
-        LEJEPA_MINIMAL: {
-            "method.hidden": [2048, 2048], "method.dim": 16, "method.weight": 0.02,
-            "method.directions": 256, "optim.name": "adamw", "optim.lr": 2e-3,
-            "optim.exclude": False, "optim.warmup": 1.0, "train.epochs": 800,
-            "train.batch_size": 256, "views.count": 4, "views.crop": Crop((0.08, 1.0)),
-        },
-        LEJEPA: {
-            "optim.weight_decay": 5e-4, "optim.schedule": "cosine", "optim.final": 0.001,
-            **of("views", LEJEPA_COLOUR),
-        },
-        OURS: {**CIFAR_STEM, **WHOLE, "zero_init": False, "views.blur": NO_BLUR},
-    },
-    ("lejepa", "demo"): {
-        LEJEPA_SCRIPTS: {"method.weight": 0.05},
-        OURS: {
-            **ADAMW, **MILD_VIEWS, "zero_init": False, "train.epochs": 20,
-            "method.hidden": [512], "method.dim": 32, "method.directions": 256,
         },
     },
     ("selfie", "paper"): {

@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+import helpers_sources
+import helpers_sources_byol
+import helpers_sources_lejepa
 import pytest
-from helpers_sources import OURS, RECALLED, SETTINGS
+from helpers_sources import OURS, RECALLED
 
 from patchmill.loaders.recipe import Views
 from patchmill.training.config import compose, overrides
 from patchmill.training.config.recipes import training_recipe
 from patchmill.training.config.settings import Config
 from patchmill.training.methods import METHODS
+
+SETTINGS = (
+    helpers_sources.SETTINGS | helpers_sources_byol.SETTINGS | helpers_sources_lejepa.SETTINGS
+)
 
 # Sections, and the settings in them that a source could name; () is all of them.
 COMPARED: dict[str, tuple[str, ...]] = {
