@@ -56,7 +56,7 @@ class Optim:
     eta: Positive = 0.02  # of lars: trust coefficient
     lars: Literal["wrapper", "vicreg"] = "wrapper"  # variant of lars
     lars_clip: bool = True  # of the wrapper variant: scale gradients down, never up
-    schedule: Literal["cosine", "steps", "constant"] = "cosine"  # of the learning rate
+    schedule: Literal["cosine", "steps", "constant", "poly"] = "cosine"  # of the learning rate
     milestones: tuple[Positive, ...] = (120.0, 160.0)  # of steps: epochs at which lr falls
     gamma: Positive = 0.1  # of steps: factor that lr falls by
     per_epoch: bool = False  # after the warm-up lr changes between epochs only

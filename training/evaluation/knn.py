@@ -36,11 +36,24 @@ def classify(
     `chunk` queries are classified at a time, by default as many as bound the memory; results do not
     depend on it. A bank of fewer than k rows votes as a whole.
     """
+    return votes(bank, labels, queries, k, temperature, classes, chunk).argmax(1)
+
+
+def votes(
+    bank: torch.Tensor,
+    labels: torch.Tensor,
+    queries: torch.Tensor,
+    k: int,
+    temperature: float,
+    classes: int,
+    chunk: int | None = None,
+) -> torch.Tensor:
+    """Sum of the k nearest rows' votes for each class, float32 [Q, classes]; see `classify`."""
     bank, k = normalize(bank.float(), dim=1), min(k, len(bank))
     chunk = chunk or max(1, min(MAX_SIMILARITIES // len(bank), MAX_VOTES // (k * classes)))
-    predicted = []
+    parts = []
     for part in normalize(queries.float(), dim=1).split(chunk):
         similarity, nearest = (part @ bank.T).topk(k)
-        votes = (similarity / temperature).exp()[..., None] * one_hot(labels[nearest], classes)
-        predicted.append(votes.sum(1).argmax(1))
-    return torch.cat(predicted)
+        weights = (similarity / temperature).exp()[..., None]
+        parts.append((weights * one_hot(labels[nearest], classes)).sum(1))
+    return torch.cat(parts)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from patchmill.training.evaluation import online, patches, reliance, single_view
 from patchmill.training.evaluation.finetune import evaluation as finetune
 from patchmill.training.evaluation.result import EvaluationResult
+from patchmill.training.evaluation.segment import command as segment
+from patchmill.training.evaluation.segment.settings import Settings as SegmentSettings
 
 
 class Evaluation(NamedTuple):
@@ -44,5 +46,10 @@ EVALUATIONS = {
     ),
     "reliance": Evaluation(
         "accuracy with backgrounds swapped, and without any", reliance.Settings, reliance.evaluate
+    ),
+    "segment": Evaluation(
+        "semantic segmentation: Semantic FPN, a linear probe or kNN, beside an untrained network's",
+        SegmentSettings,
+        segment.evaluate,
     ),
 }

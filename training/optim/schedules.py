@@ -24,6 +24,9 @@ def rates_at(
     With `warmup_start`, it rises between epochs, from that share of the peak in the first epoch of
     the warm-up to the peak in the last. With `warmup_end`, the last step of the warm-up has the
     peak rate; otherwise the first step after it.
+
+    `poly` is mmsegmentation's, with power 1: the rate falls linearly to 0 over all steps, and the
+    warm-up, from `warmup_start` step by step, is a factor of it.
     """
     peak = peak_lr(settings, global_batch)
     final = settings.final if settings.min_lr is None else settings.min_lr / peak
@@ -45,6 +48,10 @@ def cosine(start: float, end: float, progress: float) -> float:
 def _lr_factor(settings: Optim, final: float, step: int, steps: int, steps_per_epoch: int) -> float:
     """Fraction of the peak learning rate; `final` is that at the end of a cosine."""
     warmup = round(settings.warmup * steps_per_epoch)
+    if settings.schedule == "poly":
+        start = settings.warmup_start or 0.0
+        ramp = start + (1 - start) * min(step / max(warmup, 1), 1.0) if warmup else 1.0
+        return ramp * (1 - step / steps)
     if step < warmup:
         if settings.warmup_start is None:
             return step / max(warmup - settings.warmup_end, 1)

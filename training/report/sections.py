@@ -18,13 +18,25 @@ WIDE = 8  # figures of an evaluation, above which they are folded
 CAPTIONS = {
     "views": "Images with the boxes of their views, and the views",
     "masks": "Images, their masks, and their foregrounds",
+    "segment": "Test images, their labels, and the predictions of each network",
     "neighbours": "Patches and their nearest neighbours among the patches of other images",
 }
+SEGMENTATION = ("segment",)
 PATCHES, BACKGROUNDS = ("patches", "neighbours"), ("reliance", "masks", "overlays", "saliency")
+ELSEWHERE = (*PATCHES, *SEGMENTATION, *BACKGROUNDS)  # in sections of their own
 
 
 def everything(run: RunData) -> str:
-    parts = (learning, throughput, views, evaluations, patches, backgrounds, configuration)
+    parts = (
+        learning,
+        throughput,
+        views,
+        evaluations,
+        patches,
+        segmentation,
+        backgrounds,
+        configuration,
+    )
     return "".join(part(run) for part in parts)
 
 
@@ -122,7 +134,7 @@ def _ends(run: RunData) -> tuple[float, float]:
 
 
 def views(run: RunData) -> str:
-    names = [name for name in run.pictures if name not in (*PATCHES, *BACKGROUNDS)]
+    names = [name for name in run.pictures if name not in ELSEWHERE]
     names.sort(key=lambda name: name != "views")
     return section("What training sees", *(_picture(run, name) for name in names))
 
@@ -137,8 +149,7 @@ def _picture(run: RunData, name: str) -> str:
 
 
 def evaluations(run: RunData) -> str:
-    elsewhere = (*PATCHES, *BACKGROUNDS, "untrained")
-    files = [name for name in run.results if name not in elsewhere]
+    files = [name for name in run.results if name not in (*ELSEWHERE, "untrained")]
     kinds: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in run.evaluations:
         kinds.setdefault(tuple(key for key in row if key not in ("step", "epoch")), []).append(row)
@@ -175,6 +186,10 @@ def _over_time(names: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
 
 def patches(run: RunData) -> str:
     return section("Patches", _row(_result(run, "patches")), _picture(run, "neighbours"))
+
+
+def segmentation(run: RunData) -> str:
+    return section("Segmentation", _row(_result(run, "segment")), _picture(run, "segment"))
 
 
 def backgrounds(run: RunData) -> str:

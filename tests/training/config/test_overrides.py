@@ -51,6 +51,7 @@ MISTAKES = {
     "method=moco train.compile=1": "train.compile must be true or false, not 1",
     "method=moco optim.name=sdg": "must be sgd | adamw | lars, not 'sdg'; did you mean 'sgd'?",
     "method=moco train.channels_last=maybe": "must be true or false or auto, not 'maybe'",
+    "method=moco model.patch=atuo": "must be a whole number of at least 1 or auto, not 'atuo'; did",
     "method=moco optim.betas=[0.9]": "optim.betas must be a list of 2 numbers, not [0.9]",
     "method=moco optim.betas=[0.9,2]": "optim.betas[1] must be a number from 0 to 1, not 2",
     "method=vicreg method.expander=[8,x]": "method.expander[1] must be a whole number",
@@ -98,6 +99,8 @@ def test_a_mistake_is_one_sentence(words: str):
         ("train.channels_last=True", True),
         ("train.channels_last=auto", "auto"),
         ("train.compile=true", True),
+        ("model.patch=8", 8),
+        ("model.patch=auto", "auto"),
         ("name=${data.name}-${seed}", "scenes-0"),
     ],
 )  # fmt: skip

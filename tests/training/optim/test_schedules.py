@@ -100,3 +100,13 @@ def test_a_warm_up_that_ends_at_its_peak_is_dinos():
     settings = Optim(lr=base, warmup=warmup, warmup_end=True, min_lr=final)
     mine = [schedules.rates_at(settings, 64, step, 35, per_epoch).lr for step in range(35)]
     np.testing.assert_allclose(mine, np.concatenate((rising, falling)), rtol=1e-12)
+
+
+@given(st.integers(0, 999), st.sampled_from([0, 1, 100]))
+def test_poly_falls_to_zero_over_all_steps_under_its_warm_up(step: int, warmup: int):
+    """PolyLrUpdaterHook with a linear warm-up of mmcv: the warm-up is a factor of the fall."""
+    settings = Optim(lr=0.5, schedule="poly", warmup=warmup, warmup_start=1e-3)
+    regular = 0.5 * (1 - step / 1000)
+    missing = (1 - step / warmup) * (1 - 1e-3) if step < warmup else 0.0
+    found = schedules.rates_at(settings, 256, step, 1000, 1).lr
+    assert found == pytest.approx(regular * (1 - missing))

@@ -1,0 +1,170 @@
+"""Images with a class for each pixel: folders of images and masks, and made-up scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.threads import available_cores, map_in_threads
+from patchmill.loaders.decode.decoder import BadImage, decode
+from patchmill.loaders.sources import open_source
+from patchmill.training.evaluation.segment.pairs import Pairs, find_pairs, open_image_folder
+
+IGNORED = 255  # label of pixels that count neither in training nor in testing
+MOST_CLASSES = 255
+ADE20K_CLASSES = 150
+
+
+class Sample(NamedTuple):
+    image: tv_tensors.Image  # uint8 [3, H, W]
+    mask: tv_tensors.Mask  # uint8 [H, W]: classes from 0 on, or IGNORED
+
+
+class Labelled(Protocol):
+    name: str
+    classes: Sequence[str]  # names, by label
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Sample: ...
+
+
+class Splits(NamedTuple):
+    train: Labelled
+    test: Labelled
+
+
+Zero = bool | Literal["auto"]
+
+
+def open_splits(
+    root: str, train: str, test: str | None, zero: Zero = "auto", classes: int | None = None
+) -> Splits:
+    """Labelled images to train and to test on.
+
+    They are in `root` if there is one, as ADE20K's are: `images/training`, `annotations/training`
+    and the same for `validation`. Otherwise `train` and `test` are made-up scenes, or folders of
+    `images` and `masks`.
+    """
+    if root:
+        places = [open_image_folder(root, "train"), open_image_folder(root, "test")]
+    elif test is None:
+        raise MillError("there are no images to test on: name some, as root=DIR or data.test=DIR")
+    elif is_scenes(train) and is_scenes(test):
+        return Splits(LabelledScenes(train), LabelledScenes(test))
+    else:
+        places = [find_pairs(train, "data.train"), find_pairs(test, "data.test")]
+    reduced = [place.ade20k if zero == "auto" else zero for place in places]
+    count = classes or _count_classes(places[0], reduced[0])
+    return Splits(*(LabelledFolder(*pair, count) for pair in zip(places, reduced, strict=True)))
+
+
+def is_scenes(text: str) -> bool:
+    return text == "scenes" or text.startswith(("scenes:", "scenes("))
+
+
+class LabelledScenes:
+    """Made-up scenes; class 0 is the background, and the others are the objects'."""
+
+    def __init__(self, text: str) -> None:
+        self._source: Any = open_source(text)
+        self.name = self._source.name
+        self.classes = ["background", *self._source.classes]
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, index: int) -> Sample:
+        return _sample(decode(self._source.read(index)), self._source.segmentation(index))
+
+
+class LabelledFolder:
+    """Images with masks of the same names; with `reduced`, a mask's 0 is ignored, and 1 class 0."""
+
+    def __init__(self, pairs: Pairs, reduced: bool, classes: int) -> None:
+        self.name = pairs.name
+        self.classes = [str(label + reduced) for label in range(classes)]
+        self._pairs, self._reduced = pairs.pairs, reduced
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def read(self, index: int) -> Sample:
+        image_path, mask_path = self._pairs[index]
+        image, mask = _read_image(image_path), read_mask(mask_path)
+        if image.shape[:2] != mask.shape:
+            raise MillError(
+                f"{mask_path} has {mask.shape[1]} x {mask.shape[0]} pixels, and {image_path} "
+                f"{image.shape[1]} x {image.shape[0]}: a mask is as large as its image"
+            )
+        labels = reduce_zero(mask) if self._reduced else mask
+        counted = labels[labels != IGNORED]
+        if counted.size and counted.max() >= len(self.classes):
+            most = int(counted.max()) + 1
+            hint = f"set classes={most}" if most <= MOST_CLASSES else "is it a mask of classes?"
+            raise MillError(
+                f"{mask_path} has the label {most - 1 + self._reduced}, but there are "
+                f"{len(self.classes)} classes, from {self.classes[0]} on: {hint}"
+            )
+        return _sample(image, labels)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """int32 [H, W], the numbers in a greyscale image or a palette's indices."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as mask:
+            if mask.mode not in ("1", "L", "P", "I", "I;16"):
+                raise MillError(
+                    f"{path} is an image in {mask.mode}: a mask has one number for each pixel, "
+                    "its class"
+                )
+            return np.asarray(mask).astype(np.int32)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise MillError(f"cannot read the mask {path}: {error}") from None
+
+
+def reduce_zero(mask: np.ndarray) -> np.ndarray:
+    """Labels of ADE20K's masks: 0 and 255 become IGNORED, and the others one less."""
+    return np.where((mask == 0) | (mask == IGNORED), IGNORED, mask - 1)
+
+
+def _read_image(path: Path) -> np.ndarray:
+    try:
+        return decode(path.read_bytes())
+    except (OSError, BadImage) as error:
+        raise MillError(f"cannot read the image {path}: {error}") from None
+
+
+def _sample(image: np.ndarray, labels: np.ndarray) -> Sample:
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    mask = torch.from_numpy(np.ascontiguousarray(labels.astype(np.uint8)))
+    return Sample(tv_tensors.Image(pixels), tv_tensors.Mask(mask))
+
+
+def _count_classes(pairs: Pairs, reduced: bool) -> int:
+    """150 for folders laid out as ADE20K's; otherwise one more than the largest label."""
+    if pairs.ade20k:
+        return ADE20K_CLASSES
+    most = 0
+    with track(f"counting the classes of {pairs.name}", len(pairs.pairs), unit="masks") as advance:
+        for mask in map_in_threads(
+            lambda pair: read_mask(pair.mask), pairs.pairs, available_cores()
+        ):
+            labels = reduce_zero(mask) if reduced else mask
+            most = max(most, int(labels[labels != IGNORED].max(initial=0)))
+            advance(1)
+    if most >= MOST_CLASSES:
+        raise MillError(
+            f"the masks of {pairs.name} have labels up to {most}: there can be {MOST_CLASSES} "
+            "classes, from 0 on"
+        )
+    return most + 1
