@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
 
 from patchmill.kernels.views.decisions import ROW, Target
 from patchmill.loaders.batch import ViewBatch
+from patchmill.loaders.plan import draw, laws
+from patchmill.loaders.recipe_load import load_recipe
 
 
 class Tiny(nn.Module):
@@ -54,3 +58,23 @@ def step(method: nn.Module, batch: ViewBatch, lr: float = 0.1) -> torch.Tensor:
             if param.grad is not None:
                 param -= lr * param.grad
     return loss.detach()
+
+
+class Mapped(Tiny):
+    """Tiny, with feature maps at a stride of 2, as timm's networks give them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+
+    def forward_intermediates(self, x: torch.Tensor, **_: object) -> list[torch.Tensor]:
+        return [self.norm(self.conv(x))]
+
+
+def crops(count: int, text: str, seed: int = 0) -> ViewBatch:
+    """Noise with the decision rows that a recipe draws for photo-sized images."""
+    recipe = load_recipe(text)
+    shapes = np.random.default_rng(seed).integers(200, 600, (count, 2)).astype(np.int32)
+    batch = noise_groups(count, {group.name: (group.total, group.size) for group in recipe.views})
+    rows = draw.draw(recipe, seed, 0, np.arange(count), shapes).rows
+    return replace(batch, rows=rows, shapes=shapes, targets=laws.targets(recipe))

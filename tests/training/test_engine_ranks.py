@@ -39,19 +39,23 @@ def test_gradients_are_those_of_one_process_with_all_images(tmp_path: Path):
             ("emp_ssl", dict(hidden=8, dim=4)),
             ("byol", dict(hidden=8, dim=4)),
             ("lejepa", dict(hidden=[8], dim=4, directions=16)),
+            ("dino", dict(hidden=8, dim=4, prototypes=16)),
+            ("gtsa", dict(dim=4, bins=(3, 2))),
             *(("bagssl", dict(hidden=[8], dim=4, objective=it)) for it in
               ("tcr", "vicreg", "simclr", "byol")),
             ("selfie", dict(views="selfie(size=16)", masked=0.5, heads=2, dropout=0.0)),
         ]
         batches = {name: helpers_methods.noise(8, views=4 if name == "selfie" else 2)
                    for name, _ in cases}
+        batches["gtsa"] = helpers_methods.crops(8, "gtsa(global_size=16, local_size=8)")
         orders = torch.rand(8, 4).argsort(1)  # of Selfie's patches, which ranks draw by themselves
         selfie.permutations = lambda grids, cells, device: orders[rows]
         rows = slice(None)
         whole = []
         for name, settings in cases:
             torch.manual_seed(0)
-            method = METHODS[name](METHODS[name].Settings(**settings), helpers_methods.Tiny())
+            network = helpers_methods.Mapped if name == "gtsa" else helpers_methods.Tiny
+            method = METHODS[name](METHODS[name].Settings(**settings), network())
             for module in method.modules():
                 if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
                     module.eval()
@@ -62,8 +66,9 @@ def test_gradients_are_those_of_one_process_with_all_images(tmp_path: Path):
         rows = slice(4 * world.rank, 4 * world.rank + 4)
         for (name, _), (one, both) in zip(cases, whole):
             batch = batches[name]
-            mine = replace(batch, views={"views": batch.views["views"][rows]},
-                           ids=batch.ids[rows], labels=batch.labels[rows])
+            mine = replace(batch, views={key: views[rows] for key, views in batch.views.items()},
+                           ids=batch.ids[rows], labels=batch.labels[rows],
+                           rows=batch.rows[rows], shapes=batch.shapes[rows])
             both.on_step_start(Progress(0, 1, 0.0, 1))
             model = sharding.wrap(both, "ddp", world)
             model(mine).loss.backward()

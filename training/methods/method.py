@@ -130,7 +130,7 @@ class Method(nn.Module):
             count = groups[index].count if index < len(groups) else 0
             if not least <= count <= most:
                 expected = f"{least}" if least == most else f"at least {least}"
-                name = f"{groups[index].name} " if index < len(groups) and most_groups > 1 else ""
+                name = f"{groups[index].name} " if index < len(groups) > 1 else ""
                 raise MillError(
                     f"method.views: {cls.__name__} takes {expected} {name}views of an image, and "
                     f"{recipe.name} makes {count}"
