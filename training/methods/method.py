@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import nn
@@ -105,8 +105,8 @@ class Method(nn.Module):
 
         A method may offer several, by names of its own; here they are those of `encoder`.
         """
-        if variant == "auto" or variant == "student" or variant == "teacher":
-            return self.encoder(variant)
+        if variant in get_args(Encoder):
+            return self.encoder(cast(Encoder, variant))
         raise MillError(
             f"variant={variant}: {type(self).__name__} has one network to fine-tune; leave out "
             "variant="

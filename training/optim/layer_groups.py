@@ -49,7 +49,7 @@ def _by_layer(backbone: Backbone, layer_decay: float, exclude: bool) -> list[dic
             f"layer_decay={layer_decay:g} is for networks whose layers timm numbers, and not for "
             f"{type(network).__name__}: take layer_decay=1"
         )
-    undecayed = getattr(network, "no_weight_decay", set)()
+    undecayed: set[str] = getattr(network, "no_weight_decay", set)()
     layers = [
         {
             "params": group["params"],

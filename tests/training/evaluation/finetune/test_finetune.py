@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 from helpers_finetune import evaluate
+from helpers_methods import Tiny
 from helpers_trained import tiny  # noqa: F401  (a fixture)
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import evaluate as command
 from patchmill.training.evaluation.finetune import evaluation, protocols, score, train
+from patchmill.training.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -277,3 +279,25 @@ def test_scores_are_in_the_runs_folder(tmp_path):
     evaluate(run)
     (entry,) = json.loads((run.folder / score.FOLDER / score.FILE).read_text()).values()
     assert {"top1", "first_loss", "final_loss"} == set(entry)  # no top-5 among three classes
+
+
+def test_a_method_chooses_the_network_to_fine_tune(tmp_path, monkeypatch):
+    run, asked = helpers_finetune.run(tmp_path), []
+
+    def finetune_network(self, variant="auto"):
+        assert self is not run.method  # what is fine-tuned is a copy's
+        asked.append(variant)
+        return self.backbone
+
+    monkeypatch.setattr(type(run.method), "finetune_network", finetune_network)
+    evaluate(run, variant="deep", epochs=1, baseline=True)
+    evaluate(run, epochs=1)
+    run.config.evaluate.encoder = "student"
+    evaluate(run, epochs=1)
+    assert asked == ["deep", "deep", "auto", "student"]
+
+
+def test_methods_fine_tune_the_network_that_is_evaluated():
+    method = METHODS["byol"](METHODS["byol"].Settings(hidden=8, dim=4), Tiny())
+    for variant in ("auto", "student", "teacher"):
+        assert method.finetune_network(variant) is method.encoder(variant)
