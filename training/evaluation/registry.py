@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from patchmill.training.evaluation import online, patches, reliance, single_view
+from patchmill.training.evaluation.detect import evaluation as detect
 from patchmill.training.evaluation.finetune import evaluation as finetune
 from patchmill.training.evaluation.result import EvaluationResult
 from patchmill.training.evaluation.segment import command as segment
@@ -51,5 +52,10 @@ EVALUATIONS = {
         "semantic segmentation: Semantic FPN, a linear probe or kNN, beside an untrained network's",
         SegmentSettings,
         segment.evaluate,
+    ),
+    "detect": Evaluation(
+        "object detection and instance segmentation, beside an untrained backbone's",
+        detect.Settings,
+        detect.evaluate,
     ),
 }

@@ -13,7 +13,7 @@ from patchmill.training.report.curves import ChartStyle, Line, Point, chart
 from patchmill.training.report.markup import NOTHING, table, tag, text
 
 ACCURACIES = ("knn", "linear", "accuracy", "untrained", "trained", "last", "best", "top")
-HIDDEN = ("step", "epoch", "recipes", "protocols", "neighbours", "per_class")
+HIDDEN = ("step", "epoch", "recipes", "protocols", "neighbours", "per_class", "picture", "loss")
 TITLES = {
     "columns": "Accuracy by the mean over patches",
     "curve": "Convergence of the mean over patches",
@@ -21,6 +21,7 @@ TITLES = {
     "scores": "Accuracy, as backgrounds change",
     "gaps": "Accuracy lost",
     "figures": "Accuracies, rank and spread",
+    "networks": "Average precision",
     "backbones": "Pixels, and means over classes",
 }
 

@@ -19,11 +19,12 @@ CAPTIONS = {
     "views": "Images with the boxes of their views, and the views",
     "masks": "Images, their masks, and their foregrounds",
     "segment": "Test images, their labels, and the predictions of each network",
+    "detect": "Test images, their objects, and the detections of each network",
     "neighbours": "Patches and their nearest neighbours among the patches of other images",
 }
-SEGMENTATION = ("segment",)
+SEGMENTATION, DETECTION = ("segment",), ("detect",)
 PATCHES, BACKGROUNDS = ("patches", "neighbours"), ("reliance", "masks", "overlays", "saliency")
-ELSEWHERE = (*PATCHES, *SEGMENTATION, *BACKGROUNDS)  # in sections of their own
+ELSEWHERE = (*PATCHES, *SEGMENTATION, *DETECTION, *BACKGROUNDS)  # in sections of their own
 
 
 def everything(run: RunData) -> str:
@@ -34,6 +35,7 @@ def everything(run: RunData) -> str:
         evaluations,
         patches,
         segmentation,
+        detection,
         backgrounds,
         configuration,
     )
@@ -190,6 +192,10 @@ def patches(run: RunData) -> str:
 
 def segmentation(run: RunData) -> str:
     return section("Segmentation", _row(_result(run, "segment")), _picture(run, "segment"))
+
+
+def detection(run: RunData) -> str:
+    return section("Detection", _row(_result(run, "detect")), _picture(run, "detect"))
 
 
 def backgrounds(run: RunData) -> str:

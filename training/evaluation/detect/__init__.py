@@ -1,0 +1,1 @@
+"""evaluate=detect: object detection and instance segmentation on a run's backbone."""
