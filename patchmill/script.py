@@ -1,4 +1,4 @@
-"""Start of the scripts that are run by path: training/run.py and training/evaluate.py."""
+"""Start of the scripts that are run by path: run.py, evaluate.py and export.py in training/"""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def check_finished(folder: Path) -> None:
     if {"step", "steps"} <= set(status):
         progress = f" (step {status['step']} of {status['steps']})"
     raise MillError(
-        f"the run in {folder} is not finished{progress}: run its command again, or evaluate it as "
+        f"the run in {folder} is not finished{progress}: run its command again, or take it as "
         "it is, with unfinished=true"
     )
 

@@ -1,0 +1,74 @@
+"""The encoder of a run as exports see it: a network in eval mode, and facts about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from patchmill import __version__
+from patchmill.loaders.common.errors import MillError
+from patchmill.training import data
+from patchmill.training.config.recipes import evaluation_recipe, training_recipe
+from patchmill.training.methods.emp_ssl import Widened
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from patchmill.loaders.recipe import Views
+    from patchmill.training.evaluation.trained_run import TrainedRun
+    from patchmill.training.methods.method import Encoder as Choice
+
+
+@dataclass(frozen=True)
+class Encoder:
+    backbone: nn.Module  # images to h, as evaluations use it
+    name: str  # timm's name of the backbone
+    size: int  # side of the images that it was trained on, in pixels
+    view: Views  # the view that is evaluated, with the mean and std of training
+    facts: dict[str, Any]  # what a file should say about its origin
+
+    def timm_model(self, library: str) -> nn.Module:
+        """The network if timm made it; a MillError that names `library` if not."""
+        network = self.backbone.backbone if isinstance(self.backbone, Widened) else self.backbone
+        if not any(cls.__module__.startswith("timm.") for cls in type(network).__mro__):
+            kind = type(network).__name__
+            raise self.unsupported(library, f"it is a {kind}, and not a model of timm's")
+        return network
+
+    def unsupported(self, library: str, reason: str) -> MillError:
+        others = "to=safetensors" if library == "timm" else "to=timm or to=safetensors"
+        return MillError(f"{library} cannot load this {self.name}: {reason}; try {others}")
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on how the exported network differs from the one that is evaluated."""
+        if isinstance(self.backbone, Widened):
+            return ["h is that before the widening layer, which timm's model does not have"]
+        return []
+
+
+def of_run(run: TrainedRun, choice: Choice = "auto") -> Encoder:
+    """The encoder of a run that its method evaluates, or its student or teacher."""
+    backbone = run.method.encoder(choice).eval()
+    (trained_on, *_) = training_recipe(run.config).views
+    (view, *_) = data.normalised_as_trained(evaluation_recipe(run.config), run.config).views
+    facts = {
+        "architecture": run.config.model.name,
+        "method": run.config.method_name,
+        "encoder": run.method.evaluated if choice == "auto" else choice,
+        "step": run.step,
+        "epoch": run.epoch,
+        "size": trained_on.size,
+        "mean": list(trained_on.mean),
+        "std": list(trained_on.std),
+        "num_features": backbone.num_features,
+        "patchmill": __version__,
+    }
+    return Encoder(backbone, run.config.model.name, trained_on.size, view, facts)
+
+
+def weights(network: nn.Module) -> dict[str, Tensor]:
+    """A network's state dict, contiguous and on the CPU."""
+    return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
