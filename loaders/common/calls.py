@@ -29,6 +29,11 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
         ) from None
 
 
+def text(name: str, arguments: Mapping[str, Any]) -> str:
+    """Inverse of `parse`."""
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+
+
 def call(text: str, choices: Mapping[str, Callable[..., Any]], kind: str) -> Any:
     """Parse `text` and call the named choice; MillErrors suggest the nearest name or setting."""
     name, arguments = parse(text)

@@ -74,8 +74,8 @@ def variants(config: Config) -> dict[str, TestSet]:
             ALONE: TestSet(test, on_grey),
         }
     bias = (scene_settings(config.data.train) or {}).get("background_bias", 0.0)
-    same = _scenes({**scenes, "background_bias": bias, "swap_backgrounds": False})
-    swapped = _scenes({**scenes, "background_bias": 0.0, "swap_backgrounds": True})
+    same = calls.text("scenes", {**scenes, "background_bias": bias, "swap_backgrounds": False})
+    swapped = calls.text("scenes", {**scenes, "background_bias": 0.0, "swap_backgrounds": True})
     return {
         SAME: TestSet(same, view),
         SWAPPED: TestSet(swapped, view),
@@ -88,10 +88,6 @@ def scene_settings(text: str) -> dict[str, Any] | None:
     if text.startswith("scenes:"):
         return {"count": int(text.removeprefix("scenes:"))}
     return calls.parse(text)[1] if text == "scenes" or text.startswith("scenes(") else None
-
-
-def _scenes(arguments: dict[str, Any]) -> str:
-    return f"scenes({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
 
 
 def _pasted(view: Recipe, background: str) -> Recipe:

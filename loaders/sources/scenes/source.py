@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchmill.loaders.common import cache, columns
+from patchmill.loaders.common import cache, calls, columns
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import available_cores, map_in_threads
@@ -111,8 +111,7 @@ def _to_text(count: int, settings: SceneSettings) -> str:
     """The data string that gives these scenes: `scenes:COUNT` or `scenes(count=...)`."""
     parameters = inspect.signature(Scenes).parameters
     changed = {k: v for k, v in asdict(settings).items() if v != parameters[k].default}
-    arguments = ", ".join(f"{name}={value!r}" for name, value in changed.items())
-    return f"scenes(count={count}, {arguments})" if arguments else f"scenes:{count}"
+    return calls.text("scenes", {"count": count, **changed}) if changed else f"scenes:{count}"
 
 
 def _check(
