@@ -38,6 +38,7 @@ class TrainingOptions:
 def main() -> None:
     from patchmill.benchmarks.lib import report
     from patchmill.benchmarks.lib.training import measure, table
+    from patchmill.training import expected_hours
     from patchmill.training.config import compose
 
     options = _options()
@@ -48,7 +49,11 @@ def main() -> None:
     result = measure.run(config, options.peers, options.steps, options.rounds)
     table.show(result, _headline(config, options))
     if options.json:
-        about = {"settings": options.words, "batch_size": config.train.batch_size}
+        about = {
+            "settings": options.words,
+            "batch_size": config.train.batch_size,
+            "conditions": expected_hours.conditions(config, expected_hours.this_device(config)),
+        }
         report.write_json(options.json, about | result.as_json())
     if options.plot:
         report.draw_chart(options.plot, result.chart_rows(), _description(config))

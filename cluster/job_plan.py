@@ -12,8 +12,9 @@ from patchmill.cluster.resources import Resources, limit_minutes
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources import open_data
 from patchmill.loaders.sources.stream.source import StreamSource
-from patchmill.training import data
+from patchmill.training import data, expected_hours
 from patchmill.training.config.settings import Config
+from patchmill.training.expected_hours import Expected
 from patchmill.training.optim import schedules
 
 LOADER_ROW = "loader"  # the row of a throughput file that bounds the speed of training
@@ -52,6 +53,7 @@ class JobPlan:
     steps: int  # in an epoch
     micro_batch: int  # images of one rank in each of train.accumulate parts of a step
     loader_rate: LoaderRate | None
+    expected: Expected
 
     @property
     def ranks(self) -> int:
@@ -79,6 +81,11 @@ class JobPlan:
         """Lower bound of the run's hours, by the loaders' speed."""
         train, rate = self.config.train, self.images_per_s
         return self.steps * train.batch_size * train.epochs / rate / 3600 if rate else None
+
+    @property
+    def most_hours(self) -> float:
+        """The longer of the expected hours and the lower bound; 0 without either."""
+        return max(self.expected.hours or 0, self.hours or 0)
 
     def __str__(self) -> str:
         return "\n".join(f"{name:<16} {text}" for name, text in self.rows())
@@ -113,16 +120,21 @@ class JobPlan:
         return text
 
     def _hours_text(self) -> str:
-        if self.hours is None or self.images_per_s is None:
-            return (
-                "unknown: measure a node's loader with python benchmarks/throughput.py "
-                "--json FILE, then give --throughput FILE"
+        texts = [f"{self.expected}"]
+        if self.hours is not None:
+            texts.append(
+                f"{_short(self.hours)} or more: loading {self.images_per_s:,.0f} images/s is a "
+                f"limit ({self.loader_rate})"
             )
-        text = f"{_short(self.hours)} or more: loading {self.images_per_s:,.0f} images/s is a limit"
-        starts = math.ceil(self.hours * 60 / limit_minutes(self.needs.time))
+        elif self.expected.hours is None:
+            texts.append(
+                "for a lower bound by a node's loader: python benchmarks/throughput.py --json "
+                "FILE, then --throughput FILE"
+            )
+        starts = math.ceil(self.most_hours * 60 / limit_minutes(self.needs.time))
         if starts > 1 and self.needs.requeue:
-            text += f"; {starts} times {self.needs.time}"
-        return f"{text} ({self.loader_rate})"
+            texts.append(f"{starts} times {self.needs.time}")
+        return "; ".join(texts)
 
     def warnings(self) -> list[str]:
         """Settings that work, but perhaps not as intended."""
@@ -140,24 +152,39 @@ class JobPlan:
                 f"train.workers={self.workers} share the {needs.cpus_per_task} cores of a process: "
                 f"ask for more, as --cpus-per-task {self.workers}"
             )
-        if not needs.requeue and self.hours and self.hours * 60 > limit_minutes(needs.time):
+        if not needs.requeue and self.most_hours * 60 > limit_minutes(needs.time):
             warnings.append(
-                f"the run takes {_short(self.hours)} hours or more, but the job ends after "
-                f"{needs.time} and is not requeued: ask for more --time"
+                f"the run takes about {_short(self.most_hours)} hours or more, but the job ends "
+                f"after {needs.time} and is not requeued: ask for more --time"
             )
         return warnings
 
 
-def make(config: Config, needs: Resources, throughput: str | None = None) -> JobPlan:
-    """Plan one run; raise a MillError if its batch does not divide or its data cannot be opened."""
-    train = config.train
+def make(
+    config: Config,
+    needs: Resources,
+    throughput: str | None = None,
+    *,
+    here: bool = False,
+    words: Sequence[str] = (),
+) -> JobPlan:
+    """Plan one run; raise a MillError if its batch does not divide or its data cannot be opened.
+
+    `here` is for a run on this machine; `words` are the settings on the command line.
+    """
     micro_batch = data.local_batch_size(config, needs.nodes * needs.tasks)
     source = open_data(config.data.train)
     samples = source.sample_count
     data.check_sample_count(source, config)
-    steps = _streamed_steps(config) if samples is None else samples // train.batch_size
+    steps = expected_hours.steps_per_epoch(config, samples)
     loader_rate = read_loader_rate(Path(throughput)) if throughput else None
-    return JobPlan(config, needs, samples, steps, micro_batch, loader_rate)
+    if here:
+        device = expected_hours.this_device(config)
+    else:
+        device = expected_hours.A_GPU if needs.gpus_per_node else expected_hours.A_CPU
+    ranks = needs.nodes * needs.tasks
+    expected = expected_hours.expect(config, ranks, device, words)
+    return JobPlan(config, needs, samples, steps, micro_batch, loader_rate, expected)
 
 
 def table(plans: Sequence[JobPlan]) -> str:
@@ -193,16 +220,3 @@ def read_loader_rate(path: Path) -> LoaderRate:
 
 def _short(hours: float) -> str:
     return f"{hours:,.3g}" if hours >= 0.01 else "less than 0.01"
-
-
-def _streamed_steps(config: Config) -> int:
-    if config.data.steps is None:
-        raise MillError(
-            "streamed shards have no known length: set the batches of an epoch, as data.steps=1000"
-        )
-    if steps := config.data.steps // config.train.accumulate:
-        return steps
-    raise MillError(
-        f"an epoch of data.steps={config.data.steps} batches is less than one step of "
-        f"train.accumulate={config.train.accumulate}: accumulate fewer"
-    )

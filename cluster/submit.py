@@ -34,13 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = options.read(words)
     requested = options.resource_options(args)
     needs = resources.load(requested, args.cluster)
-    runs = sweeps.expand(options.training_settings(args), args.sweep)
+    settings = options.training_settings(args)
+    runs = sweeps.expand(settings, args.sweep)
     here = args.local or not (commands.is_available() or args.dry_run)
     if here:
         needs = _of_this_machine(needs, requested)
     plans, refused = [], None
     for config in runs.configs:
-        plans.append(job_plan.make(config, needs, args.throughput))
+        plans.append(job_plan.make(config, needs, args.throughput, here=here, words=settings))
         try:
             preflight.check(config, plans[-1].ranks)
         except MillError as error:

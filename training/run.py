@@ -26,9 +26,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     config = compose.compose(words)
     if "--show" in options:
-        print(compose.to_yaml(config), end="")
+        _show(config, words)
         return
     _train(config)
+
+
+def _show(config: Config, words: Sequence[str]) -> None:
+    """Print the settings as YAML, and the expected hours as a comment below them."""
+    from patchmill.training import expected_hours
+    from patchmill.training.config import compose
+    from patchmill.training.ranks import rendezvous
+
+    print(compose.to_yaml(config), end="", flush=True)
+    rank_info = rendezvous.find()
+    ranks = rank_info.size if rank_info else 1
+    device = expected_hours.this_device(config)
+    print(f"# expected: {expected_hours.expect(config, ranks, device, words)}")
 
 
 def _train(config: Config) -> None:

@@ -16,6 +16,7 @@ from patchmill.cluster import job_plan, resources, submit
 from patchmill.cluster.job import record, snapshot
 from patchmill.cluster.slurm import commands
 from patchmill.loaders.common.errors import MillError
+from patchmill.training import expected_hours
 from patchmill.training.config import compose
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,6 +126,27 @@ def test_hours_come_from_measured_throughput(tmp_path):
     path.write_text("{}")
     with pytest.raises(MillError, match=r"holds no throughput of a loader"):
         job_plan.make(config, needs, str(path))
+
+
+def test_the_plan_expects_the_hours_of_an_earlier_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(expected_hours, "RESULTS", tmp_path / "nowhere")
+    out = dry(capsys, "--nodes", "2")
+    assert "\nhours            unknown: nothing like it was measured on a GPU; to measure it" in out
+    assert "train.batch_size=8 --peers '' --json benchmarks/results/training-dilo-scenes" in out
+    assert "for a lower bound by a node's loader: python benchmarks/throughput.py" in out
+    before = tmp_path / "earlier" / "before"
+    before.mkdir(parents=True)
+    compose.save(compose.compose(WORDS), before)
+    (before / "log.csv").write_text("step,images_per_s\n1,5\n2,5\n3,5\n")
+    (before / "status.json").write_text('{"machine": "4 x NVIDIA H200"}')
+    out = dry(capsys, "--nodes", "2", "--dir", "earlier", "--time", "8", "--no-requeue")
+    hours = 2000 // 128 * 128 * 40 / 20 / 3600
+    (line,) = [line for line in out.splitlines() if line.startswith("hours")]
+    assert line.startswith(f"hours            {hours:.1f} hours: 76,800 images at 20 a second on ")
+    assert "assumed that 16 ranks and its 4 are equally fast each" in line
+    needs = resources.Resources(nodes=2, time="8", requeue=False)
+    (warning,) = job_plan.make(compose.compose([*WORDS, "out=earlier"]), needs).warnings()
+    assert "the run takes about 1.07 hours or more, but the job ends after 8" in warning
 
 
 def test_the_plan_warns_of_settings_that_may_not_be_intended(tmp_path):

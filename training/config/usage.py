@@ -23,7 +23,7 @@ On several GPUs: torchrun --nproc-per-node 8 training/run.py ...
   python training/run.py method=emp_ssl data=cifar10 data.root=/data/cifar10 train.epochs=10
 
   --help   this help; with a method, the defaults are those of its recipe
-  --show   print the settings of the run as YAML, and do not train
+  --show   print the settings of the run as YAML, with its expected hours, and do not train
 """
 
 _TITLES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,15 @@ def describe(world: World) -> dict[str, str]:
         "versions": f"patchmill {patchmill.__version__}, torch {torch.__version__}, "
         f"Python {platform.python_version()}",
     }
+
+
+def parse_machine(machine: str) -> tuple[str, int]:
+    """Device and ranks of a machine as `describe` writes it: `("NVIDIA H200", 8)`."""
+    if match := re.fullmatch(r"(\d+) x (.+)", machine):
+        return match[2], int(match[1])
+    if match := re.fullmatch(r"(.+), (\d+) ranks", machine):
+        return match[1], int(match[2])
+    return machine, 1
 
 
 def _gpus(world: World) -> str:
