@@ -45,7 +45,7 @@ class Encoder:
     def notes(self) -> list[str]:
         """Sentences on how the exported network differs from the one that is evaluated."""
         if isinstance(self.backbone, Widened):
-            return ["h is that before the widening layer, which timm's model does not have"]
+            return ["h is that before the widening layer, which is not exported"]
         return []
 
 
@@ -67,6 +67,18 @@ def of_run(run: TrainedRun, choice: Choice = "auto") -> Encoder:
         "patchmill": __version__,
     }
     return Encoder(backbone, run.config.model.name, trained_on.size, view, facts)
+
+
+def difference(tensors: dict[str, Tensor], plain: dict[str, Tensor]) -> str:
+    """A clause on the first tensor that is missing, additional or of another shape; or empty."""
+    for name in sorted({*tensors, *plain}):
+        if name not in tensors:
+            return f"it has no {name}"
+        if name not in plain:
+            return f"it has {name} besides"
+        if tensors[name].shape != plain[name].shape:
+            return f"its {name} has another shape"
+    return ""
 
 
 def weights(network: nn.Module) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import nn
 from patchmill.loaders.recipe import Views
 from patchmill.loaders.recipe_parts import Centre
 from patchmill.training.exports import resnets, vits
-from patchmill.training.exports.encoder import Encoder, weights
+from patchmill.training.exports.encoder import Encoder, difference, weights
 from patchmill.training.exports.written import Export
 
 
@@ -18,7 +18,7 @@ def export(encoder: Encoder) -> Export:
     network = encoder.timm_model("timm")
     tensors, options = weights(network), _options(network)
     small_stem = resnets.has_cifar_stem(network)
-    _check_builds(encoder, tensors, options, "conv1.weight" if small_stem else "")
+    _check_builds(encoder, tensors, options, small_stem)
     config = {
         "architecture": encoder.name,
         "num_classes": 0,
@@ -80,12 +80,13 @@ def _pretrained_cfg(network: Any, view: Views, size: int) -> dict[str, Any]:
 
 
 def _check_builds(
-    encoder: Encoder, tensors: dict[str, torch.Tensor], options: dict[str, Any], apart_from: str
+    encoder: Encoder, tensors: dict[str, torch.Tensor], options: dict[str, Any], small_stem: bool
 ) -> None:
     """Raise a MillError unless timm, by itself, makes a network that these weights fit."""
     import timm
 
     plain = timm.create_model(encoder.name, num_classes=0, **options).state_dict()
-    for name in sorted({*plain, *tensors} - {apart_from}):
-        if name not in plain or name not in tensors or plain[name].shape != tensors[name].shape:
-            raise encoder.unsupported("timm", f"{name} differs from that of timm's {encoder.name}")
+    if small_stem:
+        plain["conv1.weight"] = tensors["conv1.weight"]
+    if reason := difference(tensors, plain):
+        raise encoder.unsupported("timm", f"{reason}, unlike timm's own")
