@@ -71,6 +71,14 @@ class Mapped(Tiny):
         return [self.norm(self.conv(x))]
 
 
+class Smooth(Mapped):
+    """Mapped without batch norm: images have nothing to do with one another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.Identity()
+
+
 def crops(count: int, text: str, seed: int = 0) -> ViewBatch:
     """Noise with the decision rows that a recipe draws for photo-sized images."""
     recipe = load_recipe(text)

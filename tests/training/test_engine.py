@@ -11,7 +11,7 @@ import helpers_ranks
 import helpers_runs
 import pytest
 import torch
-from helpers_methods import Tiny
+from helpers_methods import Mapped, Tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -147,18 +147,37 @@ def test_any_number_of_stops_changes_nothing(reference, tmp_path_factory, stops)
             method__hidden="[8]",
             method__directions=16,
         ),
+        dict(
+            method="dino",
+            method__views="dino(global_size=16, local_crops=1, local_size=12)",
+            method__hidden=8,
+            method__dim=4,
+            method__prototypes=16,
+            model__drop_path=0.1,
+            optim__clip_each=0.1,
+        ),
+        dict(
+            method="gtsa",
+            method__views="gtsa(global_size=16, local_crops=1, local_size=8)",
+            method__dim=4,
+            method__match_after=0,
+            method__bins="[3,2]",
+        ),
     ],
     ids=lambda words: words["method"],
 )
 def test_every_kind_of_method_resumes(words, tmp_path: Path, monkeypatch):
-    monkeypatch.delitem(helpers_runs.WORDS, "method.queue")
+    for key in [key for key in helpers_runs.WORDS if key.startswith("method.")]:
+        monkeypatch.delitem(helpers_runs.WORDS, key)  # MoCo's
     words |= dict(train__epochs=2)
-    whole = helpers_runs.final(helpers_runs.train(helpers_runs.config(tmp_path / "whole", **words)))
+    network = Mapped if words["method"] == "gtsa" else Tiny
+    whole = helpers_runs.train(helpers_runs.config(tmp_path / "whole", **words), network)
     config = helpers_runs.config(tmp_path / "stopped", **words)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         stop_at(patch, 7, signal.SIGTERM)
-        helpers_runs.train(config)
-    helpers_runs.assert_same(whole, helpers_runs.final(helpers_runs.train(config)))
+        helpers_runs.train(config, network)
+    resumed = helpers_runs.final(helpers_runs.train(config, network))
+    helpers_runs.assert_same(helpers_runs.final(whole), resumed)
 
 
 def test_micro_batches_and_leftovers_of_an_epoch(tmp_path: Path, monkeypatch):

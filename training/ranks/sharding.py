@@ -106,7 +106,7 @@ def _shard_like(param: torch.Tensor, value: Any) -> Any:
 def _shard(method: Method, world: distributed.World) -> nn.Module:
     """Shard with a unit for each block of each network: only active blocks are gathered."""
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(world.device.type, (world.size,))
     teachers = [part.module for part in method.modules() if isinstance(part, Teacher)]
@@ -115,7 +115,11 @@ def _shard(method: Method, world: distributed.World) -> nn.Module:
             if isinstance(stack, nn.Sequential | nn.ModuleList):
                 for block in stack:
                     fully_shard(block, mesh=mesh)
-    for network in filter(None, (method.backbone, method.projector)):
-        fully_shard(network, mesh=mesh)  # evaluation calls them on their own
+    # Evaluation calls these on their own, and dense methods ask them for feature maps.
+    for network in dict.fromkeys((*method.networks("student"), *method.networks())):
+        if network is not None:
+            fully_shard(network, mesh=mesh)
+            if hasattr(network, "forward_intermediates"):
+                register_fsdp_forward_method(network, "forward_intermediates")
     fully_shard(method, mesh=mesh)
     return method

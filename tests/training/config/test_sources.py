@@ -7,6 +7,7 @@ from typing import Any
 
 import helpers_sources
 import helpers_sources_byol
+import helpers_sources_dino
 import helpers_sources_lejepa
 import pytest
 from helpers_sources import OURS, RECALLED
@@ -18,7 +19,10 @@ from patchmill.training.config.settings import Config
 from patchmill.training.methods import METHODS
 
 SETTINGS = (
-    helpers_sources.SETTINGS | helpers_sources_byol.SETTINGS | helpers_sources_lejepa.SETTINGS
+    helpers_sources.SETTINGS
+    | helpers_sources_byol.SETTINGS
+    | helpers_sources_lejepa.SETTINGS
+    | helpers_sources_dino.SETTINGS
 )
 
 # Sections, and the settings in them that a source could name; () is all of them.
