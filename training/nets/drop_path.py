@@ -16,7 +16,7 @@ def set_drop_path(network: nn.Module, rate: float) -> None:
     """
     from timm.layers import DropPath
 
-    blocks = [part for part in network.modules() if any(hasattr(part, it) for it in _NAMES)]
+    blocks = [part for part in network.modules() if any(hasattr(part, name) for name in _NAMES)]
     if not blocks and rate:
         raise MillError(
             f"drop_path={rate:g} is for residual blocks, and {type(network).__name__} has none "

@@ -47,8 +47,8 @@ def test_a_loader_takes_a_subset(scenes):
 
 def test_unreadable_samples_are_replaced_from_the_subset(scenes):
     subset = Subset(scenes, IDS)
-    found = {subset.substitute(0, 0, 1, attempt) for attempt in range(40)}
-    assert found <= set(range(5)) and len(found) > 1
+    result = {subset.substitute(0, 0, 1, attempt) for attempt in range(40)}
+    assert result <= set(range(5)) and len(result) > 1
 
 
 def test_a_sample_that_is_not_there_is_an_error(scenes):

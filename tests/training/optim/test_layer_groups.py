@@ -30,9 +30,9 @@ def test_rates_fall_from_the_head_to_the_first_layer():
     settings = Optim(name="adamw", lr=1e-3, weight_decay=0.05)
     groups = layer_groups.build(settings, vit, head, layer_decay=0.65)
     network = nn.ModuleDict({"backbone": vit, "head": head})
-    found = rates(network, groups)
-    assert len(found) == sum(len(group["params"]) for group in groups)
-    assert found["head.weight"] == (1.0, True) and found["head.bias"] == (1.0, False)
+    result = rates(network, groups)
+    assert len(result) == sum(len(group["params"]) for group in groups)
+    assert result["head.weight"] == (1.0, True) and result["head.bias"] == (1.0, False)
     for name, power, decays in [
         ("blocks.1.mlp.fc1.weight", 1, True),
         ("blocks.1.norm1.weight", 1, False),
@@ -42,7 +42,7 @@ def test_rates_fall_from_the_head_to_the_first_layer():
         ("cls_token", 3, False),
         ("pos_embed", 3, False),
     ]:
-        scale, has_decay = found[f"backbone.{name}"]
+        scale, has_decay = result[f"backbone.{name}"]
         assert scale == pytest.approx(0.65**power) and has_decay is decays, name
 
 
@@ -52,12 +52,12 @@ def test_layers_are_those_of_timms_whole_model(name):
     backbone = timm.create_model(name, num_classes=0)
     whole = timm.create_model(name, num_classes=5)
     head = nn.Linear(backbone.num_features, 5)
-    found = rates(backbone, layer_groups.build(Optim(), backbone, head, layer_decay=0.8))
+    result = rates(backbone, layer_groups.build(Optim(), backbone, head, layer_decay=0.8))
     for group in timm.optim.param_groups_layer_decay(whole, layer_decay=0.8):
         ids = set(map(id, group["params"]))
         for parameter, values in whole.named_parameters():
-            if id(values) in ids and parameter in found:
-                assert found[parameter][0] == pytest.approx(group["lr_scale"]), parameter
+            if id(values) in ids and parameter in result:
+                assert result[parameter][0] == pytest.approx(group["lr_scale"]), parameter
 
 
 def test_a_head_has_its_own_rate_on_the_same_schedule():

@@ -36,8 +36,8 @@ class Protocol:
 
 
 def _sgd(lr: float, **settings: Any) -> Optim:
-    given = {"momentum": 0.9, "weight_decay": 0.0, "exclude": False, **settings}
-    return Optim(name="sgd", lr=lr, **given)
+    options = {"momentum": 0.9, "weight_decay": 0.0, "exclude": False, **settings}
+    return Optim(name="sgd", lr=lr, **options)
 
 
 def _gtsa(lr: float, *, scaled: bool) -> Protocol:

@@ -114,7 +114,7 @@ def _match(source: Source, names: list[str], file: Path) -> list[int]:
         path = _path(source.where(id))
         if (last := _last_part(path)) in wanted:
             places.setdefault(last, []).append((path, id))
-    found: list[int] = []
+    matched: list[int] = []
     missing: list[str] = []
     for name in names:
         fits = [
@@ -128,7 +128,7 @@ def _match(source: Source, names: list[str], file: Path) -> list[int]:
                 "folder, too, as FOLDER/NAME"
             )
         if fits:
-            found.append(fits[0])
+            matched.append(fits[0])
         else:
             missing.append(name)
     if missing:
@@ -137,7 +137,7 @@ def _match(source: Source, names: list[str], file: Path) -> list[int]:
             f"{file} names {len(missing)} images that are not in {source.name}: {shown}"
             f"{', ...' if len(missing) > _MOST_SHOWN else ''}; list files of its training images"
         )
-    return found
+    return matched
 
 
 def _path(where: str) -> str:

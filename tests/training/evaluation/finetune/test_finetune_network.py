@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import helpers_finetune
 import pytest
 import torch
 from helpers_methods import Tiny
@@ -30,7 +31,7 @@ def test_gtsas_head_is_on_the_mean_patch_before_the_final_norm():
     backbone = vit().eval()
     network = Classifier(backbone, 3, protocols.PROTOCOLS["gtsa"].head).eval()
     inputs: list[torch.Tensor] = []
-    backbone.norm.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    backbone.norm.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     backbone(images())
     (tokens,) = inputs  # of the last block, the class token first
     torch.testing.assert_close(network(images()), network.head(tokens[:, 1:].mean(1)))
@@ -71,7 +72,7 @@ def test_stochastic_depth_of_a_built_network_is_timms(model):
     set_drop_path(plain, 0.2)
     model = Model(**{**vars(model), "drop_path": 0.2})
     expected = backbones.build(model, 32)
-    assert [it for it in rates(plain) if it] == pytest.approx([it for it in rates(expected) if it])
+    assert list(filter(None, rates(plain))) == pytest.approx(list(filter(None, rates(expected))))
     plain.load_state_dict(expected.state_dict())
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(plain.eval()(x), expected.eval()(x))
@@ -99,3 +100,14 @@ def test_mixing_keeps_shares_of_classes():
     unchanged = augment.build(protocols.PROTOCOLS["demo"], 3, torch.device("cpu"))
     views, targets = unchanged(images(), labels)
     assert torch.equal(views, images()) and torch.equal(targets, labels)
+
+
+def test_gtsas_protocol_trains_a_vit(tmp_path):
+    words = {"model.name": VIT.name, "model.depth": "2", "model.patch": "8"}
+    run = helpers_finetune.run(tmp_path, **words)
+    settings = {"protocol": "gtsa_base", "lr": 0.01, "epochs": 3, "labels": 1.0}
+    result = helpers_finetune.evaluate(run, **settings)
+    row = result.data["networks"]["fine-tuned on 100 % of the labels"]
+    assert 0 <= row["top1"] <= 1 and row["final_loss"] < row["first_loss"]
+    used = result.data["protocols"]["gtsa_base"]
+    assert (used["layer_decay"], used["drop_path"], used["optim"]["lr"]) == (0.65, 0.1, 0.01)

@@ -42,12 +42,12 @@ distributed.close()
 
 def test_two_ranks_learn_as_one_does(tmp_path: Path):
     here = Path(__file__).parent
-    found = []
+    result = []
     for size in (1, 2):
         (folder := tmp_path / str(size)).mkdir()
         words = {"here": str(here), "above": str(here.parent), "out": str(folder)}
-        found += map(json.loads, helpers_ranks.run_well(PROGRAM.format(**words), folder, size))
-    (one, scores), (first, scores_of_2), second = found
+        result += map(json.loads, helpers_ranks.run_well(PROGRAM.format(**words), folder, size))
+    (one, scores), (first, scores_of_2), second = result
     assert [first, scores_of_2] == second
     assert first == pytest.approx(one, rel=1e-4, abs=1e-5)
     for title, row in scores.items():
