@@ -203,7 +203,7 @@ def test_patches_are_matched_from_the_twelfth_epoch_on():
 
 
 def test_the_teacher_follows_before_its_forward_pass():
-    """It sees the student of the step before, by a momentum that rises from 0.996 to 1."""
+    """The student of the step before, by a momentum that rises from 0.996 to 1."""
     method = make(momentum=0.75)
     teacher = [param.clone() for param in method.teacher.parameters()]
     momenta = 1 + 0.5 * (0.75 - 1) * (1 + np.cos(np.pi * np.arange(20) / 20))
