@@ -27,6 +27,7 @@ TINY = {
     "short_sides": (32,),
     "test_side": 32,
     "channels": 8,
+    "proposals": 50,
     "regions": 8,
 }
 

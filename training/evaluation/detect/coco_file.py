@@ -86,7 +86,12 @@ class CocoFile:
             if x2 <= x1 or y2 <= y1:
                 self.dropped += 1
                 continue
-            self.masked = self.masked and _shape(annotation) is not None
+            shape = _shape(annotation)
+            self.masked = self.masked and shape is not None
+            if isinstance(shape, dict) and not _fits(shape, *sizes[image]):
+                raise MillError(
+                    f"{self.name}: a mask of image {image} is not run lengths (RLE) of its size"
+                )
             self._objects[image].append(annotation)
         if self.dropped:
             log.warning("%s: %d boxes have no area and are left out", self.name, self.dropped)
@@ -94,6 +99,11 @@ class CocoFile:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and abs(value) < float("inf")
+
+
+def _fits(shape: dict[str, Any], width: int, height: int) -> bool:
+    """True for an RLE of an image's size."""
+    return isinstance(shape.get("counts"), list | str) and shape.get("size") == [height, width]
 
 
 def _corners(box: list[float], width: int, height: int) -> tuple[float, float, float, float]:

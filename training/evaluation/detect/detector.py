@@ -38,6 +38,11 @@ def build(
         image_std=list(std),
         size_divisible=pyramid.strides[-1],
         rpn_anchor_generator=anchors(protocol.test_side),
+        # For each map before duplicates are suppressed, and for all maps after it; as in GTSA.
+        rpn_pre_nms_top_n_train=2 * protocol.proposals,
+        rpn_pre_nms_top_n_test=protocol.proposals,
+        rpn_post_nms_top_n_train=protocol.proposals,
+        rpn_post_nms_top_n_test=protocol.proposals,
         box_roi_pool=_pool(pyramid.strides, BOX),
         box_head=TwoMLPHead(channels * BOX**2, 4 * channels),
         box_predictor=FastRCNNPredictor(4 * channels, labels),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from patchmill.loaders.common.files import atomic_path, output_errors
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.settings import to_plain
 from patchmill.loaders.common.threads import available_cores
-from patchmill.training import data, methods
+from patchmill.training import data
 from patchmill.training.config.recipes import training_recipe
 from patchmill.training.evaluation import trained_run
 from patchmill.training.evaluation.detect import (
@@ -35,11 +36,10 @@ from patchmill.training.evaluation.detect.settings import Settings
 from patchmill.training.evaluation.detect.train import Detections, Machine
 from patchmill.training.evaluation.result import EvaluationResult, percent
 from patchmill.training.evaluation.trained_run import TrainedRun
+from patchmill.training.methods import Method
 from patchmill.training.nets import dense
 from patchmill.training.nets.backbones import Backbone
-
-if TYPE_CHECKING:
-    from patchmill.training.config.settings import Config
+from patchmill.training.nets.drop_path import set_drop_path
 
 TEST_BATCH = 4  # images: a Mask R-CNN's masks have the images' full size
 
@@ -66,8 +66,8 @@ def evaluate(run: TrainedRun, settings: Settings) -> EvaluationResult:
     networks: dict[str, dict[str, dict[str, float]]] = {}
     losses: dict[str, dict[str, float]] = {}
     detections: dict[str, list[Detections]] = {}
-    for name, backbone in _backbones(task):
-        curve, detections[name] = _train_and_test(task, name, backbone)
+    for name, method in _methods(task):
+        curve, detections[name] = _train_and_test(task, name, method)
         networks[name] = {"box": scores.score(objects, detections[name], "bbox")._asdict()}
         if task.masked:
             networks[name]["mask"] = scores.score(objects, detections[name], "segm")._asdict()
@@ -106,24 +106,20 @@ def _masked(settings: Settings, images: AnnotatedImages, tests: AnnotatedImages)
     return settings.head == "mask" or (settings.head == "auto" and not without)
 
 
-def _backbones(task: Task) -> Iterator[tuple[str, Backbone]]:
-    """The backbones to compare, by name."""
-    yield "trained", task.run.backbone
+def _methods(task: Task) -> Iterator[tuple[str, Method]]:
+    """The methods whose backbones are compared, by name."""
+    yield "trained", task.run.method
     if task.settings.untrained:
-        config = task.run.config
-        untrained = trained_run.untrained(config, task.run.world)
-        yield "untrained", untrained.encoder(config.evaluate.encoder)
+        yield "untrained", trained_run.untrained(task.run.config, task.run.world)
 
 
-def _train_and_test(
-    task: Task, name: str, backbone: Backbone
-) -> tuple[list[float], list[Detections]]:
-    """Train a detector on a copy of the backbone; returns its losses and its detections."""
+def _train_and_test(task: Task, name: str, method: Method) -> tuple[list[float], list[Detections]]:
+    """Train and run a detector; returns its losses and its detections."""
     run, protocol, seed = task.run, task.protocol, task.settings.seed
     machine = Machine(run.world.device, run.amp)
     threads = run.config.train.workers or available_cores()
     with train.seeded(seed, machine.device):
-        model = _detector(task, backbone)
+        model = _detector(task, method)
         images = protocol.total * protocol.batch
         feed = batches.training(
             task.train, protocol.batch, protocol.total, seed, task.masked, threads
@@ -135,27 +131,20 @@ def _train_and_test(
             return curve, train.detect(model, feed, protocol.test_side, machine, advance)
 
 
-def _detector(task: Task, backbone: Backbone) -> GeneralizedRCNN:
-    """A detector on a copy of the backbone, on the run's device."""
+def _detector(task: Task, method: Method) -> GeneralizedRCNN:
+    """A detector on a copy of the method's backbone, with the protocol's stochastic depth."""
     config, protocol = task.run.config, task.protocol
     (view, *_) = training_recipe(config).views
-    pyramid = Pyramid(_copy(config, backbone, protocol), protocol.channels, protocol.norm)
-    pyramid.backbone.requires_grad_(not task.settings.freeze)
+    backbone = copy.deepcopy(method.finetune_network(config.evaluate.encoder))
+    backbone.requires_grad_(not task.settings.freeze)
+    set_drop_path(backbone, protocol.drop_path)
+    pyramid = Pyramid(backbone, protocol.channels, protocol.norm)
     classes = len(task.train.classes)
     model = detector.build(pyramid, classes, task.masked, protocol, view.mean, view.std)
     model.to(task.run.world.device)
     if data.channels_last(config, task.run.world):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
-
-
-def _copy(config: Config, backbone: Backbone, protocol: Protocol) -> Backbone:
-    """A backbone with the same weights, and the protocol's stochastic depth."""
-    model = replace(config.model, drop_path=protocol.drop_path)
-    method = methods.METHODS[config.method_name]
-    copy = method.make_backbone(config.method, model, training_recipe(config))
-    copy.load_state_dict(backbone.state_dict())
-    return copy
 
 
 def _ends(curve: list[float]) -> dict[str, float]:

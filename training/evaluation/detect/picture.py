@@ -87,7 +87,9 @@ def _panel(image: np.ndarray, drawn: Sequence[Drawn]) -> Image.Image:
     pen = ImageDraw.Draw(panel)
     for instance in drawn:
         x1, y1, x2, y2 = (value * scale for value in instance.box)
-        pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=colour(instance.label), width=2)
+        pen.rectangle(
+            (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour(instance.label), width=2
+        )
         box = pen.textbbox((x1 + 2, y1 + 1), instance.text, font(10))
         pen.rectangle((x1, y1, box[2] + 2, box[3] + 1), fill=colour(instance.label))
         pen.text((x1 + 2, y1 + 1), instance.text, (255, 255, 255), font(10))

@@ -25,6 +25,7 @@ class Protocol:
     long_side: int = 1333
     test_side: int = REFERENCE_SIDE
     channels: int = 256
+    proposals: int = 1000
     regions: int = 512
 
     @property
@@ -93,13 +94,14 @@ PROTOCOLS = {
         long_side=192,
         test_side=128,
         channels=64,
+        proposals=200,
         regions=64,
     ),
 }
 
 _OWN = (
     "iterations", "epochs", "drops", "warmup", "batch", "drop_path", "short_sides", "long_side",
-    "test_side", "channels", "regions",
+    "test_side", "channels", "proposals", "regions",
 )  # fmt: skip
 _OF_OPTIM = {
     "optimiser": "name",
@@ -121,6 +123,8 @@ def resolve(name: str, settings: Settings, images: int) -> Protocol:
     if settings.iterations:
         own["epochs"] = None
     protocol = replace(protocol, **own)
+    if not protocol.short_sides:
+        raise MillError("short_sides=[] has no size for the images to train on: name one")
     total = protocol.iterations or 1
     if protocol.epochs:
         total = max(round(protocol.epochs * images / protocol.batch), 1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from patchmill.loaders.common.settings import Bounds
 from patchmill.training.config.settings import Amount, Count, Positive, Share, Whole
 
 
@@ -18,7 +19,9 @@ class Settings:
     head: Literal["auto", "faster", "mask"] = "auto"  # auto: mask (Mask R-CNN) where masks exist
     freeze: bool = False  # train the pyramid and the heads alone
     untrained: bool = True  # train an untrained backbone, too, with the same budget and seed
-    seed: Whole = 0  # of the heads' weights, the order of images and all that is sampled
+    seed: Annotated[int, Bounds(0, 2**63 - 1)] = (
+        0  # of the heads' weights, the order of images and all that is sampled
+    )
     picture: Whole = 6  # test images in the picture of detections; 0 for none
     iterations: Count | None = None  # steps of training
     epochs: Positive | None = None  # passes over the training images, instead of iterations
@@ -34,4 +37,5 @@ class Settings:
     long_side: Count | None = None  # the most pixels of an image's long side
     test_side: Count | None = None  # short side of test images in pixels
     channels: Count | None = None  # of the pyramid and the mask head
-    regions: Count | None = None  # proposals of each image that the box head trains on
+    proposals: Count | None = None  # of each image, by the region proposal network
+    regions: Count | None = None  # the proposals of each image that the box head trains on

@@ -107,6 +107,11 @@ BOX = helpers.box(3, 5, [1, 1, 4, 4])
         ([{**BOX, "category_id": 4}], {}, "of category 4, which the file does not list"),
         ([{**BOX, "bbox": [1, 2, 3]}], {}, r"\[1, 2, 3\], not \[x, y, width, height\]"),
         (
+            [{**BOX, "segmentation": {"size": [20, 16], "counts": [320]}}],
+            {},
+            r"a mask of image 3 is not run lengths \(RLE\) of its size",
+        ),
+        (
             [BOX],
             {"categories": [{"id": 5, "name": "cat"}, {"id": 6, "name": "cat"}]},
             "two categories have the name 'cat'",

@@ -47,7 +47,7 @@ def test_every_value_can_be_set():
     settings = dict(
         iterations=50, drops=(0.5,), warmup=5, batch=3, optimiser="sgd", lr=0.5, weight_decay=0.25,
         grad_clip=2.0, drop_path=0.5, short_sides=(40,), long_side=90, test_side=48, channels=16,
-        regions=4,
+        regions=4, proposals=30,
     )  # fmt: skip
     assert set(settings) | {"epochs"} == {
         key for key in vars(Settings()) if key not in ("train", "test", "train_images",
@@ -69,5 +69,7 @@ def test_epochs_instead_of_iterations():
     assert resolve("coco", Settings(iterations=7, warmup=0), 25).total == 7
     with pytest.raises(MillError, match="iterations= or epochs=, not both"):
         resolve("demo", Settings(epochs=2, iterations=3), 25)
+    with pytest.raises(MillError, match="has no size for the images to train on"):
+        resolve("demo", Settings(short_sides=()), 25)
     with pytest.raises(MillError, match="warmup=1000 takes all of the 7 iterations"):
         resolve("coco", Settings(iterations=7), 25)
