@@ -6,6 +6,8 @@ Accuracies are comparable only for the same k, T, space (h or z) and number of p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch.nn.functional import normalize, one_hot
 
@@ -36,7 +38,8 @@ def classify(
     `chunk` queries are classified at a time, by default as many as bound the memory; results do not
     depend on it. A bank of fewer than k rows votes as a whole.
     """
-    return votes(bank, labels, queries, k, temperature, classes, chunk).argmax(1)
+    parts = votes(bank, labels, queries, k, temperature, classes, chunk)
+    return torch.cat([part.argmax(1) for part in parts])
 
 
 def votes(
@@ -47,13 +50,11 @@ def votes(
     temperature: float,
     classes: int,
     chunk: int | None = None,
-) -> torch.Tensor:
-    """Sum of the k nearest rows' votes for each class, float32 [Q, classes]; see `classify`."""
+) -> Iterator[torch.Tensor]:
+    """Sums of the k nearest rows' votes by class, float32 [chunk, classes] each; see `classify`."""
     bank, k = normalize(bank.float(), dim=1), min(k, len(bank))
     chunk = chunk or max(1, min(MAX_SIMILARITIES // len(bank), MAX_VOTES // (k * classes)))
-    parts = []
     for part in normalize(queries.float(), dim=1).split(chunk):
         similarity, nearest = (part @ bank.T).topk(k)
         weights = (similarity / temperature).exp()[..., None]
-        parts.append((weights * one_hot(labels[nearest], classes)).sum(1))
-    return torch.cat(parts)
+        yield (weights * one_hot(labels[nearest], classes)).sum(1)

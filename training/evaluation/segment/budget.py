@@ -57,10 +57,10 @@ def paper(head: str) -> Budget:
 def demo(head: str, side: int) -> Budget:
     """Minutes on a CPU; the numbers are ours."""
     side = min(max(side, SMALLEST), LARGEST)
-    rate = 1e-2 if head == "linear" else 1e-3
+    rate = 1e-2 if head == "linear" else 3e-3
     return replace(
         PAPER,
-        iterations=200,
+        iterations=400,
         batch=8,
         size=(side, side),
         lr=rate,

@@ -63,7 +63,8 @@ def open_splits(
         places = [find_pairs(train, "data.train"), find_pairs(test, "data.test")]
     reduced = [place.ade20k if zero == "auto" else zero for place in places]
     count = classes or _count_classes(places[0], reduced[0])
-    return Splits(*(LabelledFolder(*pair, count) for pair in zip(places, reduced, strict=True)))
+    train_set, test_set = map(LabelledFolder, places, reduced, (count, count))
+    return Splits(train_set, test_set)
 
 
 def is_scenes(text: str) -> bool:
@@ -76,7 +77,7 @@ class LabelledScenes:
     def __init__(self, text: str) -> None:
         self._source: Any = open_source(text)
         self.name = self._source.name
-        self.classes = ["background", *self._source.classes]
+        self.classes: Sequence[str] = ["background", *self._source.classes]
 
     def __len__(self) -> int:
         return len(self._source)
@@ -90,7 +91,7 @@ class LabelledFolder:
 
     def __init__(self, pairs: Pairs, reduced: bool, classes: int) -> None:
         self.name = pairs.name
-        self.classes = [str(label + reduced) for label in range(classes)]
+        self.classes: Sequence[str] = [str(label + reduced) for label in range(classes)]
         self._pairs, self._reduced = pairs.pairs, reduced
 
     def __len__(self) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from torch.nn.functional import interpolate, normalize
 
 from patchmill.loaders.common.errors import MillError
@@ -20,6 +19,7 @@ from patchmill.training.evaluation.segment.pixels import Pixels
 from patchmill.training.evaluation.segment.testing import AHEAD
 from patchmill.training.evaluation.segment.views import Size, whole_view
 from patchmill.training.nets import dense
+from patchmill.training.nets.backbones import Backbone
 
 
 class Bank(NamedTuple):
@@ -29,7 +29,7 @@ class Bank(NamedTuple):
 
 @torch.no_grad()
 def collect(
-    backbone: nn.Module,
+    backbone: Backbone,
     data: Labelled,
     size: Size,
     pixels: Pixels,
@@ -82,7 +82,7 @@ class TokenKNN:
     """Images [1, 3, H, W] to the votes of their tokens' neighbours, [1, classes, H, W]."""
 
     def __init__(
-        self, backbone: nn.Module, bank: Bank, classes: int, k: int, temperature: float
+        self, backbone: Backbone, bank: Bank, classes: int, k: int, temperature: float
     ) -> None:
         self._backbone, self._bank, self._classes = backbone, bank, classes
         self._k, self._temperature = k, temperature
@@ -91,8 +91,8 @@ class TokenKNN:
         features = dense.feature_map(self._backbone, images)
         _, channels, height, width = features.shape
         rows = features[0].reshape(channels, -1).T
-        votes = knn.votes(
-            *self._bank, rows, k=self._k, temperature=self._temperature, classes=self._classes
+        votes = torch.cat(
+            list(knn.votes(*self._bank, rows, self._k, self._temperature, self._classes))
         )
         shares = votes / votes.sum(1, keepdim=True)
         maps = shares.T.reshape(1, self._classes, height, width)
