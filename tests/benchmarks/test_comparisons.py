@@ -68,11 +68,12 @@ def result(run: str, evaluation: str) -> dict[str, Any]:
         return {"networks": {name: {"images": 50, "top1": top1 / 100} for name, top1 in scores}}
     knn, linear, miou = (figure / 100 for figure in FROZEN[run])
     other = {"aAcc": 0.9, "mIoU": 0.01, "mAcc": 0.8}
-    return {
+    files: dict[str, dict[str, Any]] = {
         "knn": {"knn": knn, "untrained": 0.1},
         "linear": {"probes": [{"lr": 0.1, "last": linear, "best": linear + 0.05}]},
         "segment": {"backbones": {"trained": other | {"mIoU": miou}, "untrained": other}},
-    }[evaluation]
+    }
+    return files[evaluation]
 
 
 def compare(monkeypatch: pytest.MonkeyPatch, out: Path, *words: str) -> dict[str, dict[str, Any]]:
@@ -134,6 +135,7 @@ def test_gtsa_and_dino_share_network_length_and_views(
         assert getattr(gtsa.model, name) == getattr(dino.model, name)
     views = [[(v.size, v.total) for v in training_recipe(config).views] for config in (gtsa, dino)]
     assert views[0] == views[1]
+    assert gtsa.data.test
     test_words = {words[-1] for words in evaluated}
     assert test_words == {f"data.test={gtsa.data.test.replace('count=300', 'count=50')}"}
     by_run = {name: [w[1:] for w in evaluated if w[0] == f"{name}-0"] for name in ("dino", "gtsa")}

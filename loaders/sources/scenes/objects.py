@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Labels = Sequence[int] | np.ndarray
+
 
 @dataclass(frozen=True)
 class SceneObject:
@@ -22,7 +24,7 @@ class SceneObject:
     mask: np.ndarray  # bool [height, width]: pixels of the object that nothing hides
 
 
-def visible(object_map: np.ndarray, labels: Sequence[int]) -> list[SceneObject]:
+def visible(object_map: np.ndarray, labels: Labels) -> list[SceneObject]:
     """The objects of which a pixel can be seen, nearest first; their masks are disjoint."""
     numbers = np.unique(object_map[object_map > 0])
     masks = [object_map == number for number in numbers]
@@ -32,7 +34,7 @@ def visible(object_map: np.ndarray, labels: Sequence[int]) -> list[SceneObject]:
     ]
 
 
-def segmentation(object_map: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+def segmentation(object_map: np.ndarray, labels: Labels) -> np.ndarray:
     """uint8 [height, width]: 1 + the class of the object at each pixel, 0 on the background."""
     return np.array([0, *(label + 1 for label in labels)], np.uint8)[object_map]
 
