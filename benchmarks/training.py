@@ -38,7 +38,7 @@ class TrainingOptions:
 def main() -> None:
     from patchmill.benchmarks.lib import report
     from patchmill.benchmarks.lib.training import measure, table
-    from patchmill.training import expected_hours
+    from patchmill.training import expected_hours, measurements
     from patchmill.training.config import compose
 
     options = _options()
@@ -52,7 +52,7 @@ def main() -> None:
         about = {
             "settings": options.words,
             "batch_size": config.train.batch_size,
-            "conditions": expected_hours.conditions(config, expected_hours.this_device(config)),
+            "conditions": measurements.conditions(config, expected_hours.this_device(config)),
         }
         report.write_json(options.json, about | result.as_json())
     if options.plot:

@@ -12,7 +12,7 @@ from patchmill.cluster.resources import Resources, limit_minutes
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources import open_data
 from patchmill.loaders.sources.stream.source import StreamSource
-from patchmill.training import data, expected_hours
+from patchmill.training import data, expected_hours, measurements
 from patchmill.training.config.settings import Config
 from patchmill.training.expected_hours import Expected
 from patchmill.training.optim import schedules
@@ -181,7 +181,7 @@ def make(
     if here:
         device = expected_hours.this_device(config)
     else:
-        device = expected_hours.A_GPU if needs.gpus_per_node else expected_hours.A_CPU
+        device = measurements.A_GPU if needs.gpus_per_node else measurements.A_CPU
     ranks = needs.nodes * needs.tasks
     expected = expected_hours.expect(config, ranks, device, words)
     return JobPlan(config, needs, samples, steps, micro_batch, loader_rate, expected)

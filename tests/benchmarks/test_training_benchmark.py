@@ -24,7 +24,7 @@ from patchmill.loaders.loader import Loader
 from patchmill.loaders.recipe import Recipe, Spread, Views
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
-from patchmill.training import expected_hours
+from patchmill.training import measurements
 from patchmill.training.config import compose
 from patchmill.training.ranks import distributed
 from patchmill.training.ranks.failures import StackDump
@@ -77,7 +77,7 @@ def test_all_feeds_are_reported(device: str, tmp_path, monkeypatch, capsys):
     assert result["settings"] == words and result["batch_size"] == 4
     config = compose.compose(words)
     known = result["conditions"]
-    assert known["network"] == expected_hours.network(config, known["device"])
+    assert known["network"] == measurements.network(config, known["device"])
     assert (known["data"], known["batch_size"]) == ("scenes", 4)
     assert (result["steps"], result["rounds"], result["workers"]) == (2, 2, 1)
     printed = capsys.readouterr().out

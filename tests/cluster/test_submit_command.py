@@ -16,7 +16,7 @@ from patchmill.cluster import job_plan, resources, submit
 from patchmill.cluster.job import record, snapshot
 from patchmill.cluster.slurm import commands
 from patchmill.loaders.common.errors import MillError
-from patchmill.training import expected_hours
+from patchmill.training import measurements
 from patchmill.training.config import compose
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +129,7 @@ def test_hours_come_from_measured_throughput(tmp_path):
 
 
 def test_the_plan_expects_the_hours_of_an_earlier_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(expected_hours, "RESULTS", tmp_path / "nowhere")
+    monkeypatch.setattr(measurements, "RESULTS", tmp_path / "nowhere")
     out = dry(capsys, "--nodes", "2")
     assert "\nhours            unknown: nothing like it was measured on a GPU; to measure it" in out
     assert "train.batch_size=8 --peers '' --json benchmarks/results/training-dilo-scenes" in out

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.training import expected_hours, run
+from patchmill.training import expected_hours, measurements, run
 from patchmill.training.config import compose
 from patchmill.training.config.settings import Config
 from patchmill.training.runtime import device
@@ -27,7 +27,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of results, empty; and a known machine."""
     folder = tmp_path / "benchmarks" / "results"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(expected_hours, "RESULTS", folder)
+    monkeypatch.setattr(measurements, "RESULTS", folder)
     monkeypatch.setattr(device, "describe", lambda world: {"machine": CPU})
     return folder
 
@@ -54,7 +54,7 @@ def write_result(folder: Path, speed: float, *words: str, on: str = CPU, **more:
     rows = [{"name": "cached batches", "images_per_s": 9e9}]
     content = {
         "machine": {"date": "2026-11-21"},
-        "conditions": expected_hours.conditions(compose.compose([*WORDS, *words]), on),
+        "conditions": measurements.conditions(compose.compose([*WORDS, *words]), on),
         "rows": [*rows, {"name": "patchmill", "images_per_s": speed}],
     }
     (folder / "training-made-up.json").write_text(json.dumps(content | more))
@@ -103,11 +103,11 @@ def test_settings_that_cost_no_time_may_differ(now, tmp_path: Path):
 
 def test_another_device_is_no_measurement(tmp_path: Path):
     write_run(tmp_path, "before")
-    for other in (GPU, "AMD EPYC, 4 cores", expected_hours.A_GPU):
+    for other in (GPU, "AMD EPYC, 4 cores", measurements.A_GPU):
         assert expected_hours.expect(config(tmp_path), 1, other).hours is None
-    assert expected_hours.expect(config(tmp_path), 1, expected_hours.A_CPU).hours
+    assert expected_hours.expect(config(tmp_path), 1, measurements.A_CPU).hours
     write_run(tmp_path, "gpu", machine=GPU, speeds="1000 1000 1000")
-    for name in (GPU, expected_hours.A_GPU):
+    for name in (GPU, measurements.A_GPU):
         expected = expected_hours.expect(config(tmp_path), 1, name)
         assert expected.hours == pytest.approx(IMAGES / 1000 / 3600)
         assert f"on {GPU}, as in" in expected.why
@@ -223,5 +223,5 @@ def test_machines_are_read_back():
         CPU: (CPU, 1), f"{CPU}, 4 ranks": (CPU, 4), GPU: (GPU, 1), f"8 x {GPU}": (GPU, 8),
     }.items():  # fmt: skip
         assert device.parse_machine(machine) == parts
-    assert expected_hours.is_gpu(GPU) and not expected_hours.is_gpu(CPU)
-    assert not expected_hours.is_gpu("Intel Xeon, 1 core")
+    assert measurements.is_gpu(GPU) and not measurements.is_gpu(CPU)
+    assert not measurements.is_gpu("Intel Xeon, 1 core")

@@ -68,6 +68,7 @@ def figures(
         "linear_online": linear_accuracy(bank, tests),
     }
     for space, rows in spaces.items():
+        rows = spectrum.evenly(rows)  # of a long z, fewer than of h
         rankme, spread = spectrum.rankme(rows), spectrum.spread(rows)
         collapsed = collapse.has_collapsed(rankme, spread, min(rows.shape))
         values |= {
@@ -143,17 +144,20 @@ def evaluate_online(run: TrainedRun, settings: Online) -> EvaluationResult:
     networks = {AFTER: run.method, BEFORE: trained_run.untrained(run.config, run.world)}
     counts: dict[str, int] = {}
     measured = {when: _measure(run, method, when, counts) for when, method in networks.items()}
+    conditions = {"space": evaluate.space, "encoder": evaluate.encoder, "view": evaluate.view}
+    trained = measured[AFTER]
     return EvaluationResult(
         "online",
         f"kNN in {evaluate.space}, k={evaluate.k}, T={evaluate.temperature:g}; one view of each "
         f"image ({evaluate.view}), {counts['bank']:,} in the bank, {counts['tests']:,} tested",
         ["", *measured],
-        [[_label(name), *(_cell(name, values.get(name)) for values in measured.values())]
-         for name in measured[AFTER]],
-        {"figures": measured, "space": evaluate.space, "view": evaluate.view, **counts},
-        {f"knn_{evaluate.space}" if name == "knn" else name: value
-         for name, value in measured[AFTER].items()},
-    )  # fmt: skip
+        [
+            [_label(name), *(_cell(name, values.get(name)) for values in measured.values())]
+            for name in trained
+        ],
+        {"figures": measured, **conditions, **counts},
+        {f"knn_{evaluate.space}" if name == "knn" else name: trained[name] for name in trained},
+    )
 
 
 def _measure(

@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 from patchmill.training.methods.method import embedding_std
 
 MOST_ROWS = 25_600  # the paper's
+MOST_NUMBERS = 2**27  # 1 GiB in float64: fewer rows of features longer than 5,242
 EPS = 1e-7  # the paper's, for float32 features
 
 
@@ -35,7 +36,10 @@ def spread(rows: torch.Tensor) -> float:
     return float(embedding_std(normalize(rows.float(), dim=1)))
 
 
-def evenly(rows: torch.Tensor, most: int = MOST_ROWS) -> torch.Tensor:
-    """At most so many rows, evenly spaced: rows often come class by class."""
-    count = min(len(rows), most)
+def evenly(rows: torch.Tensor) -> torch.Tensor:
+    """At most MOST_ROWS rows, evenly spaced: rows often come class by class.
+
+    No more of them than make MOST_NUMBERS numbers.
+    """
+    count = min(len(rows), MOST_ROWS, max(1, MOST_NUMBERS // rows.shape[1]))
     return rows[torch.arange(count, device=rows.device) * len(rows) // count]

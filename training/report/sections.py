@@ -50,7 +50,7 @@ def learning(run: RunData) -> str:
     curves = grid(
         _curve(run, "loss", "Loss"),
         _knn(run),
-        _evaluated(run, "Online linear classifier", {"linear_online": "h"}, percent=True),
+        _evaluated(run, "Online linear classifier on h", {"linear_online": ""}, percent=True),
         _evaluated(run, "RankMe", {"rankme_h": "h", "rankme_z": "z"}, form="{:.1f}"),
         _evaluated(run, "Spread of directions", {"spread_h": "h", "spread_z": "z"}),
         _curve(run, "lr", "Learning rate", zero=True),

@@ -77,10 +77,13 @@ def test_spread_is_one_for_uniform_directions_and_none_for_one():
     assert spectrum.spread(rows[:1].expand(50, -1) * torch.rand(50, 1)) < 1e-3
 
 
-def test_rows_are_taken_evenly():
-    rows = torch.arange(10.0)[:, None]
-    assert spectrum.evenly(rows, 4).flatten().tolist() == [0, 2, 5, 7]
+def test_rows_are_taken_evenly(monkeypatch):
+    rows = torch.arange(10.0)[:, None].expand(-1, 3)
     assert torch.equal(spectrum.evenly(rows), rows)
+    monkeypatch.setattr(spectrum, "MOST_ROWS", 4)
+    assert spectrum.evenly(rows)[:, 0].tolist() == [0, 2, 5, 7]
+    monkeypatch.setattr(spectrum, "MOST_NUMBERS", 7)
+    assert spectrum.evenly(rows)[:, 0].tolist() == [0, 5]
 
 
 # ------------------------------------------------------------------------------- linear classifier

@@ -226,6 +226,29 @@ def test_many_evaluations_are_folded(tmp_path: Path):
     assert any("100 of kNN" in title for title in page.texts("summary"))
 
 
+def test_figures_beside_knn_have_curves_and_a_collapse_a_card(tmp_path: Path):
+    figures = {"linear_online": 0.5, "rankme_h": 40.5, "spread_h": 0.6, "collapsed_h": 0}
+    rows = [{"step": step, "epoch": step / 30, "knn": 0.5, **figures} for step in (0, 150, 300)]
+    folder = helpers_report.full(tmp_path)
+    text = "".join(f"{json.dumps(row)}\n" for row in [*rows, {"step": 300, "rankme_h": 9.0}])
+    (folder / "evaluations.jsonl").write_text(text)
+    page = Page(report.write(folder))
+    for title in (
+        "Online linear classifier on h. 50",
+        "RankMe. h: 40.5",
+        "Spread of directions. h",
+    ):
+        (curve,) = [it for it in page.charts if it.startswith(title)]
+        assert "at epoch 10; between" in curve
+    assert "Collapse" not in page.texts("dt") and "While training" in page.texts("caption")
+    assert {"RankMe h", "40.5", "50.0%"} <= {*page.texts("th"), *page.texts("td")}
+    fallen = rows[-1] | {"rankme_h": 1.02, "spread_h": 0.001, "collapsed_h": 1}
+    (folder / "evaluations.jsonl").write_text(f"{json.dumps(rows[0])}\n{json.dumps(fallen)}\n")
+    page = Page(report.write(folder))
+    assert "Collapse" in page.texts("dt")
+    assert "h has collapsed: RankMe 1.0, spread 0.001" in page.texts("dd")
+
+
 def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path):
     with pytest.raises(MillError, match="is not the folder of a run"):
         report.write(tmp_path)
