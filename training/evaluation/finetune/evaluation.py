@@ -169,8 +169,7 @@ def _result(
     return EvaluationResult(
         "finetune",
         f"fine-tuning by {names}, {first.protocol.epochs} epochs, tested after the "
-        f"last on one view ({first.run.config.evaluate.view}); mean and standard deviation over "
-        f"{len(settings.seeds)} seeds",
+        f"last on one view ({first.run.config.evaluate.view}); {_over(settings.seeds)}",
         ["network", "images", *(metric.replace("top", "top-") for metric in metrics)],
         [
             [title, f"{row['images']:,}", *(format_mean(row, metric) for metric in metrics)]
@@ -186,6 +185,13 @@ def _result(
         },
         {name: row["top1"] for name, row in zip(keys, networks.values(), strict=True)},
     )
+
+
+def _over(seeds: list[int]) -> str:
+    """`mean and standard deviation over seeds 0, 1, 2`."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]} alone"
+    return f"mean and standard deviation over seeds {', '.join(map(str, seeds))}"
 
 
 def _summary(scores: list[dict[str, float]]) -> dict[str, Any]:

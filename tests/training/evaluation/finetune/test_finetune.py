@@ -102,6 +102,7 @@ def test_mean_and_standard_deviation_over_seeds(tmp_path, monkeypatch):
         ["fine-tuned on 50 % of the labels", "31", "63.3% ± 15.3"],
         ["from scratch on 50 % of the labels", "31", "30.0% ± 0.0"],
     ]
+    assert result.about.endswith("; mean and standard deviation over seeds 0, 1, 2")
     assert result.scalars["finetune_50pct_baseline"] == pytest.approx(0.3)
     assert evaluation.format_mean({"top1": 0.5, "top1_std": None}, "top1") == "50.0%"
 
