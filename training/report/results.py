@@ -20,7 +20,7 @@ TITLES = {
     "probes": "Linear probes",
     "scores": "Accuracy, as backgrounds change",
     "gaps": "Accuracy lost",
-    "networks": "Fine-tuning",
+    "finetuned": "Fine-tuning",
     "figures": "Accuracies, rank and spread",
     "networks": "Average precision",
     "backbones": "Pixels, and means over classes",

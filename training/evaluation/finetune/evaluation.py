@@ -180,7 +180,7 @@ def _result(
             "variant": settings.variant,
             "seeds": settings.seeds,
             "views": str(first.recipe),
-            "networks": networks,
+            "finetuned": networks,
             "protocols": {name: to_plain(protocol) for name, protocol in chosen.items()},
         },
         {name: row["top1"] for name, row in zip(keys, networks.values(), strict=True)},

@@ -52,7 +52,7 @@ def test_the_whole_network_learns(tmp_path, fitted):
     assert torch.equal(before["backbone.conv.weight"], weights["backbone.conv.weight"])
     for name, values in run.method.state_dict().items():
         assert torch.equal(values, weights[name]), name  # the run's own network is as it was
-    row = result.data["networks"]["fine-tuned on 100 % of the labels"]
+    row = result.data["finetuned"]["fine-tuned on 100 % of the labels"]
     assert row["images"] == 60 and row["final_loss"] == losses.last
     assert result.scalars == {"finetune_100pct": row["top1"]}
 
@@ -94,7 +94,7 @@ def test_mean_and_standard_deviation_over_seeds(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "fit", lambda *_: train.Losses(2.0, 1.0))
     monkeypatch.setattr(train, "test", lambda *_: {"top1": next(scores)})
     result = evaluate(helpers_finetune.run(tmp_path), seeds=[0, 1, 2], baseline=True)
-    row = result.data["networks"]["fine-tuned on 50 % of the labels"]
+    row = result.data["finetuned"]["fine-tuned on 50 % of the labels"]
     assert row["top1"] == pytest.approx(1.9 / 3)
     assert row["top1_std"] == pytest.approx(statistics.stdev([0.5, 0.6, 0.8]))
     assert row["top1_of_seeds"] == [0.5, 0.6, 0.8]
@@ -125,7 +125,7 @@ def test_as_a_command(tmp_path, capsys):
     words += ["labels=[0.2,1.0]", "seeds=[0,3]", "baseline=true", f"subsets={shared}"]
     command.main([f"run={folder}", "evaluate=finetune", *words])
     result = json.loads((folder / "finetune.json").read_text())
-    assert list(result["networks"]) == [
+    assert list(result["finetuned"]) == [
         f"{how} on {share} % of the labels"
         for share in (20, 100)
         for how in ("fine-tuned", "from scratch")
@@ -193,7 +193,7 @@ def test_a_list_names_the_images(tmp_path, fitted):
     file = tmp_path / "few.txt"
     file.write_text("\n".join(map(str, ids)))
     result = evaluate(run, labels=None, list=str(file), seeds=[0, 1])
-    row = result.data["networks"]["fine-tuned on the labels listed in few.txt"]
+    row = result.data["finetuned"]["fine-tuned on the labels listed in few.txt"]
     assert row["images"] == 8 and len(row["top1_of_seeds"]) == len(fitted) == 2
     assert list(result.scalars) == ["finetune_list"]
 

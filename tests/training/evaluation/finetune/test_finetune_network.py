@@ -107,7 +107,7 @@ def test_gtsas_protocol_trains_a_vit(tmp_path):
     run = helpers_finetune.run(tmp_path, **words)
     settings = {"protocol": "gtsa_base", "lr": 0.01, "epochs": 3, "labels": 1.0}
     result = helpers_finetune.evaluate(run, **settings)
-    row = result.data["networks"]["fine-tuned on 100 % of the labels"]
+    row = result.data["finetuned"]["fine-tuned on 100 % of the labels"]
     assert 0 <= row["top1"] <= 1 and row["final_loss"] < row["first_loss"]
     used = result.data["protocols"]["gtsa_base"]
     assert (used["layer_decay"], used["drop_path"], used["optim"]["lr"]) == (0.65, 0.1, 0.01)

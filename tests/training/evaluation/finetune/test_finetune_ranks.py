@@ -35,7 +35,7 @@ fit = train.fit
 train.fit = lambda network, *others: networks.append(network) or fit(network, *others)
 result = helpers_finetune.evaluate(run, baseline=True, lr=0.2, layer_decay=1.0)
 weights = [values.sum(dtype=torch.float64).item() for values in networks[0].state_dict().values()]
-print(json.dumps([weights, result.data["networks"]]))
+print(json.dumps([weights, result.data["finetuned"]]))
 distributed.close()
 """
 
