@@ -93,13 +93,13 @@ class Selfie(Method):
         resnet50, which is auto: the whole ResNet, whose last stage is new.
         resnet36_attention: the patch network with the trained attention pooling.
         """
-        if variant in ("auto", "resnet50"):
+        if variant in ("auto", "student", "resnet50"):
             return patch_network.with_new_stages(self.backbone)
         if variant == "resnet36_attention":
             positions = self.context_positions or self.positions
             return copy.deepcopy(Attended(self.backbone, self.pooling, positions, self.grid))
         known = dict.fromkeys(("auto", "resnet50", "resnet36_attention"))
-        raise MillError(f"Selfie has no network {variant!r} to fine-tune{nearest(variant, known)}")
+        raise MillError(f"variant: Selfie has no network {variant!r}{nearest(variant, known)}")
 
     @classmethod
     def check(cls, settings: SelfieSettings, recipe: Recipe) -> None:

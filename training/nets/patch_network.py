@@ -19,22 +19,23 @@ def first_stages(build: Callable[[], nn.Module], count: int = 3) -> Backbone:
     from timm.models.resnet import ResNet
     from timm.models.resnetv2 import ResNetV2
 
-    network: Any = build()
+    network = build()
     if not isinstance(network, ResNet | ResNetV2):
         raise MillError(
             f"model.name: a patch network is the first {count} stages of a ResNet, which "
             f"{type(network).__name__} is not: take resnetv2_50, resnet50 or resnet10t"
         )
-    width = network.feature_info[count]["num_chs"]
+    cut: Any = network
+    width = cut.feature_info[count]["num_chs"]
     if isinstance(network, ResNetV2):
-        network.stages = network.stages[:count]
-        network.norm = type(network.norm)(width)
+        cut.stages = cut.stages[:count]
+        cut.norm = type(cut.norm)(width)
     else:
         for number in range(count + 1, 5):
-            setattr(network, f"layer{number}", nn.Identity())
-    network.num_features = network.head_hidden_size = width
-    network.build_whole = build
-    return cast(Backbone, network)
+            setattr(cut, f"layer{number}", nn.Identity())
+    cut.num_features = cut.head_hidden_size = width
+    cut.build_whole = build
+    return cast(Backbone, cut)
 
 
 def with_new_stages(patch_network: Backbone) -> Backbone:

@@ -23,8 +23,6 @@ SIMCLR = "google-research/simclr, model_util.py:157-165 for the head, resnet.py 
 NMCE = "zengyi-li/NMCE-release, train_selfsup.py, func.py for the warm-up"
 EMP = "tsb0601/EMP-SSL, main.py, dataset/aug.py for 32 pixels and aug4img.py for 224"
 EMP_README = "tsb0601/EMP-SSL, README"
-SELFIE = "arXiv 1906.02940, by way of its abstract and of summaries"
-SELFIE_AGAIN = "an independent re-implementation of Selfie"
 STEM = "3 x 3 at stride 1: MoCo's CIFAR-10 demo, NMCE, EMP-SSL and solo-learn agree"
 OURS = "ours"
 RECALLED = "recalled"
@@ -127,16 +125,6 @@ BAGSSL_COLOUR = {
     "views.std": CIFAR_STD,
 }  # fmt: skip
 BAGSSL_TCR = {"method.objective": "tcr", "method.dim": 128}
-SELFIE_OURS = {
-    "method.positions": "auto", "method.layer_norm": "post", "method.shared_positions": True,
-    "zero_init": False,
-}  # fmt: skip
-SELFIE_RECALLED = [
-    "method.blocks", "method.heads", "method.hidden", "method.dropout", "optim.name",
-    "optim.momentum", "optim.nesterov", "optim.weight_decay", "optim.schedule", "optim.warmup",
-    "train.batch_size",
-]  # fmt: skip
-
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("moco", "paper"): {MOCO: MOCO_V2 | MOCO_VIEWS, TORCHVISION: {"zero_init": False}},
     ("moco", "cifar"): {MOCO_DEMO: MOCO_CIFAR, TORCHVISION: {"zero_init": False}, OURS: WHOLE},
@@ -294,35 +282,6 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         OURS: {
             **ADAMW, "method.hidden": 1024, "method.dim": 256, "optim.nesterov": True,
             "optim.eta": 0.005, "train.epochs": 6, "train.batch_size": 50, "views.count": 8,
-        },
-    },
-    ("selfie", "paper"): {
-        SELFIE: {"model.name": "resnetv2_50", "model.stem": "imagenet", "views.size": 32},
-        SELFIE_AGAIN: {"method.masked": 0.25, "optim.lr": 0.4},
-        OURS: {
-            **SELFIE_OURS, "optim.scaled": False, "optim.exclude": False,
-            "views.crop": Grid(7, 7, Crop()),
-        },
-        RECALLED: [*SELFIE_RECALLED, "train.epochs"],
-    },
-    ("selfie", "cifar"): {
-        SELFIE: {"model.name": "resnetv2_50", "views.size": 8},
-        SELFIE_AGAIN: {
-            "method.masked": 0.25, "optim.lr": 0.4, "train.epochs": 200, "views.flip": 0.5,
-            "views.crop": Grid(4, 4, Shift(4)),
-        },
-        OURS: {
-            **SELFIE_OURS, "model.stem": "cifar", "optim.scaled": False, "optim.exclude": False,
-            "evaluate.view": "eval(size=32, short_side=32)",
-        },
-        RECALLED: [*SELFIE_RECALLED, "views.mean", "views.std"],
-    },
-    ("selfie", "demo"): {
-        OURS: {
-            **SELFIE_OURS, **ADAMW, "optim.nesterov": True, "method.masked": 0.25,
-            "method.blocks": 1, "method.heads": 4, "method.hidden": 256, "method.dropout": 0.1,
-            "train.epochs": 24, "views.size": 8, "views.crop": Grid(4, 4, Shift(4)),
-            "views.mean": CIFAR_MEAN, "views.std": CIFAR_STD,
         },
     },
     ("supervised", "paper"): {

@@ -9,6 +9,7 @@ import helpers_sources
 import helpers_sources_byol
 import helpers_sources_dino
 import helpers_sources_lejepa
+import helpers_sources_selfie
 import pytest
 from helpers_sources import OURS, RECALLED
 
@@ -23,6 +24,7 @@ SETTINGS = (
     | helpers_sources_byol.SETTINGS
     | helpers_sources_lejepa.SETTINGS
     | helpers_sources_dino.SETTINGS
+    | helpers_sources_selfie.SETTINGS
 )
 
 # Sections, and the settings in them that a source could name; () is all of them.
