@@ -109,6 +109,7 @@ MISTAKES = {
     "head=fpm": r"head must be fpn \| linear \| knn, not 'fpm'",
     "data.test=none": r"there are no images to test on: name some, as root=DIR",
     "root=nowhere": r"root=nowhere has no folder images",
+    "evaluate.encoder=teacher": r"evaluate.encoder=teacher: BagSSL has no teacher",
     "classes=300": r"classes must be a whole number from 1 to 255",
 }
 
