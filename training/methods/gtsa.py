@@ -95,9 +95,9 @@ class GTSA(Method):
                 )
             )
             if self.match_weight:
-                tokens = [maps.flatten(2).mT for maps in (student, teacher)]
-                half = tokens[0].shape[1] // 2
-                match.append(matching.correspond(*tokens, half, (pairs.student, pairs.teacher)))
+                tokens, of_teacher = student.flatten(2).mT, teacher.flatten(2).mT
+                half, index = tokens.shape[1] // 2, (pairs.student, pairs.teacher)
+                match.append(matching.correspond(tokens, of_teacher, half, index))
             turns = batch.geometry[group].turns.mT.flatten()
             logits = self.rotation_head(features.mean((2, 3))).float()
             rotation.append(cross_entropy(logits, turns, reduction="none"))

@@ -45,12 +45,16 @@ def finish(model: nn.Module, settings: Model) -> None:
     if settings.pool == "mean":
         model.global_pool = "avg"  # of the patch tokens, after the final norm
     if settings.positions == "dino":
+        if model.pos_embed is None or model.cls_token is None or model.reg_token is not None:
+            raise MillError(
+                f"model.positions=dino is for a ViT with a class token, position embeddings and no "
+                f"registers, which {settings.name} is not: take model.positions=timm"
+            )
         model.__class__ = DinoViT  # timm has no option for it
-        if model.cls_token is not None:
-            nn.init.trunc_normal_(model.cls_token, std=0.02)
+        nn.init.trunc_normal_(model.cls_token, std=0.02)
 
 
-class DinoViT(VisionTransformer):
+class DinoViT(VisionTransformer):  # with a class token and position embeddings
     """A ViT that resizes position embeddings for other image sizes as DINO's released code does.
 
     facebookresearch/dino, vision_transformer.py: bicubic without antialiasing, at a scale of
@@ -59,6 +63,7 @@ class DinoViT(VisionTransformer):
 
     def _pos_embed(self, x: torch.Tensor) -> torch.Tensor:
         batch, height, width, channels = x.shape
+        assert self.pos_embed is not None and self.cls_token is not None
         rows, columns = self.patch_embed.grid_size
         prefix, positions = self.pos_embed.split([self.num_prefix_tokens, rows * columns], dim=1)
         if (height, width) != (rows, columns):

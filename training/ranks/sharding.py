@@ -116,10 +116,10 @@ def _shard(method: Method, world: distributed.World) -> nn.Module:
                 for block in stack:
                     fully_shard(block, mesh=mesh)
     # Evaluation calls these on their own, and dense methods ask them for feature maps.
-    for network in dict.fromkeys((*method.networks("student"), *method.networks())):
-        if network is not None:
-            fully_shard(network, mesh=mesh)
-            if hasattr(network, "forward_intermediates"):
-                register_fsdp_forward_method(network, "forward_intermediates")
+    for part in dict.fromkeys((*method.networks("student"), *method.networks())):
+        if part is not None:
+            fully_shard(part, mesh=mesh)
+            if hasattr(part, "forward_intermediates"):
+                register_fsdp_forward_method(part, "forward_intermediates")
     fully_shard(method, mesh=mesh)
     return method
