@@ -41,8 +41,8 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("byol", "demo"): {
         BYOL_README: {"zero_init": False},
         OURS: {
-            **ADAMW, **MILD_VIEWS, "method.hidden": 512, "method.dim": 128, "method.momentum": 0.9,
-            "optim.lars": "vicreg", "optim.eta": 0.001,
+            **ADAMW, **MILD_VIEWS, "method.hidden": 512, "method.dim": 128, "method.momentum": 0.99,
+            "optim.lr": 5e-4, "optim.lars": "vicreg", "optim.eta": 0.001, "train.epochs": 24,
         },
     },
 }  # fmt: skip
