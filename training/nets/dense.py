@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
+from timm.models.resnet import ResNet
 from torch import nn
 
 from patchmill.loaders.common.errors import MillError
@@ -107,5 +108,7 @@ def _count(network: nn.Module) -> int:
     blocks = getattr(network, "blocks", None)
     if blocks is not None:
         return len(blocks)
+    if isinstance(network, ResNet):
+        return len(network.feature_info)  # fewer than 5 for a patch network
     stages = getattr(network, "stages", None)
     return len(stages) + 1 if stages is not None else 5

@@ -33,6 +33,7 @@ def first_stages(build: Callable[[], nn.Module], count: int = 3) -> Backbone:
     else:
         for number in range(count + 1, 5):
             setattr(cut, f"layer{number}", nn.Identity())
+    cut.feature_info = cut.feature_info[: count + 1]
     cut.num_features = cut.head_hidden_size = width
     cut.build_whole = build
     return cast(Backbone, cut)

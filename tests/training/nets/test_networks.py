@@ -25,6 +25,21 @@ def test_large_images_have_the_usual_stem():
     assert model.forward_features(torch.zeros(1, 3, 224, 224)).shape == (1, 512, 7, 7)
 
 
+def test_small_images_keep_their_resolution_in_a_pre_activation_resnet():
+    for name in ("resnetv2_18", "resnetv2_18d"):
+        model = backbones.build(Model(name, stem="auto"), 32)
+        assert [type(layer) for layer in model.stem] == [nn.Conv2d, nn.Identity]
+        assert model.stem.conv.weight.shape == (64, 3, 3, 3)
+        assert model.forward_features(torch.zeros(1, 3, 32, 32)).shape == (1, 512, 4, 4)
+        assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 512)
+
+
+def test_large_images_have_the_usual_stem_of_a_pre_activation_resnet():
+    model = backbones.build(Model("resnetv2_18", stem="auto"), 224)
+    assert model.stem.conv.weight.shape == (64, 3, 7, 7)
+    assert model.forward_features(torch.zeros(1, 3, 64, 64)).shape == (1, 512, 2, 2)
+
+
 @pytest.mark.parametrize(("name", "last"), [("resnet18", "bn2"), ("resnet50", "bn3")])
 def test_the_last_norm_of_each_block_begins_with_zeros_or_with_ones(name, last):
     """torchvision's zero_init_residual; nothing else differs."""
