@@ -181,7 +181,8 @@ def make(
     if here:
         device = expected_hours.this_device(config)
     else:
-        device = measurements.A_GPU if needs.gpus_per_node else measurements.A_CPU
+        on_gpus = needs.gpus_per_node and config.train.device != "cpu"
+        device = measurements.A_GPU if on_gpus else measurements.A_CPU
     ranks = needs.nodes * needs.tasks
     expected = expected_hours.expect(config, ranks, device, words)
     return JobPlan(config, needs, samples, steps, micro_batch, loader_rate, expected)

@@ -130,7 +130,9 @@ def test_hours_come_from_measured_throughput(tmp_path):
 
 def test_the_plan_expects_the_hours_of_an_earlier_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(measurements, "RESULTS", tmp_path / "nowhere")
-    out = dry(capsys, "--nodes", "2")
+    assert "nothing like it was measured on a CPU" in dry(capsys)  # as train.device=cpu
+    auto = "train.device=auto"
+    out = dry(capsys, "--nodes", "2", auto)
     assert "\nhours            unknown: nothing like it was measured on a GPU; to measure it" in out
     assert "train.batch_size=8 --peers '' --json benchmarks/results/training-dilo-scenes" in out
     assert "for a lower bound by a node's loader: python benchmarks/throughput.py" in out
@@ -139,13 +141,13 @@ def test_the_plan_expects_the_hours_of_an_earlier_run(tmp_path, monkeypatch, cap
     compose.save(compose.compose(WORDS), before)
     (before / "log.csv").write_text("step,images_per_s\n1,5\n2,5\n3,5\n")
     (before / "status.json").write_text('{"machine": "4 x NVIDIA H200"}')
-    out = dry(capsys, "--nodes", "2", "--dir", "earlier", "--time", "8", "--no-requeue")
+    out = dry(capsys, "--nodes", "2", "--dir", "earlier", "--time", "8", "--no-requeue", auto)
     hours = 2000 // 128 * 128 * 40 / 20 / 3600
     (line,) = [line for line in out.splitlines() if line.startswith("hours")]
     assert line.startswith(f"hours            {hours:.1f} hours: 76,800 images at 20 a second on ")
     assert "assumed that 16 ranks and its 4 are equally fast each" in line
     needs = resources.Resources(nodes=2, time="8", requeue=False)
-    (warning,) = job_plan.make(compose.compose([*WORDS, "out=earlier"]), needs).warnings()
+    (warning,) = job_plan.make(compose.compose([*WORDS, "out=earlier", auto]), needs).warnings()
     assert "the run takes about 1.07 hours or more, but the job ends after 8" in warning
 
 
