@@ -67,10 +67,13 @@ def pixels(images: AnnotatedImages, index: int) -> np.ndarray:
 
 def open_pair(config: Config, settings: Settings) -> tuple[AnnotatedImages, AnnotatedImages]:
     """The images to train on and to test on."""
-    defaults = (config.data.train, config.data.test)
     texts = [settings.train, settings.test]
-    if not any(texts) and all(text and is_scenes(text) for text in defaults):
-        texts = [str(text) for text in defaults]
+    if all(is_scenes(text) for text in texts if text):
+        own = (config.data.train, config.data.test or "")
+        texts = [
+            text or (default if is_scenes(default) else "")
+            for text, default in zip(texts, own, strict=True)
+        ]
     for key, text in zip(("train", "test"), texts, strict=True):
         if not text:
             raise MillError(

@@ -12,9 +12,11 @@ import pytest
 import torch
 from helpers_methods import Tiny
 from PIL import Image
+from timm.layers import DropPath
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import evaluate
+from patchmill.training.evaluation.detect import annotated
 from patchmill.training.evaluation.detect import evaluation as detection
 from patchmill.training.evaluation.detect.settings import Settings
 from patchmill.training.evaluation.trained_run import TrainedRun
@@ -68,6 +70,24 @@ def test_the_whole_command(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert again["loss"]["trained"] == result["loss"]["trained"]
 
 
+def test_scenes_of_the_run_are_the_default(run: TrainedRun):
+    images, tests = annotated.open_pair(run.config, Settings(test="scenes(count=2, size=32)"))
+    assert (len(images), len(tests)) == (14, 2)
+
+
+def test_a_teachers_backbone_is_copied_and_trained(tmp_path: Path):
+    words = {"method__objective": "byol", "evaluate__encoder": "teacher", **RESNET}
+    run = helpers_trained.run(tmp_path, **words)
+    task = detection._prepare(run, Settings(drop_path=0.5, **helpers.TINY))
+    copied = detection._detector(task, run.method).backbone.backbone
+    assert all(param.requires_grad for param in copied.parameters())
+    assert not any(param.requires_grad for param in run.backbone.parameters())
+    own = run.backbone.state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in copied.state_dict().items())
+    rates = [part.drop_prob for part in copied.modules() if isinstance(part, DropPath)]
+    assert max(rates) == 0.5
+
+
 def test_a_vit_and_files_of_coco(tmp_path: Path):
     words = {"model__name": "vit_tiny_patch16_224", "model__depth": 2}
     run = helpers_trained.run(tmp_path, **words)
@@ -104,7 +124,7 @@ def test_what_cannot_be_evaluated(run: TrainedRun, tmp_path: Path):
     with pytest.raises(MillError, match="runs on one rank: start it without torchrun"):
         detection.evaluate(replace(run, world=World(0, 2)), Settings())
     with pytest.raises(MillError, match=r"needs images with boxes: name them as test=FILE\.json"):
-        detection.evaluate(run, Settings(train="scenes:4"))
+        detection.evaluate(run, Settings(train="boxes.json"))
     file = str(helpers.voc(tmp_path, {"1": [("dog", 1, 2, 9, 8, 0)]}))
     with pytest.raises(MillError, match="has objects of the class 'dog', which scenes"):
         detection.evaluate(run, Settings(train="scenes(count=2, size=32)", test=file))
