@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from patchmill.loaders.presets.registry import MILD, STRONG, SWAV_STD, preset
-from patchmill.loaders.recipe import Blur, Crop, Range, Recipe, Views
+from patchmill.loaders.recipe import Blur, Colour, Crop, Range, Recipe, Views
 
 
 @preset
@@ -154,6 +154,7 @@ def gtsa(
     local_scale: Range = (0.1, 0.3),
     global_size: int = 224,
     local_size: int = 96,
+    strength: float = 1.0,
 ) -> Recipe:
     """Crops that overlap every global crop; rotated by quarter turns, never flipped.
 
@@ -162,7 +163,9 @@ def gtsa(
     local_scale: the same for a local crop
     global_size: side of a global crop in pixels
     local_size: side of a local crop in pixels
+    strength: of the colour jitter
     """
+    colour = Colour(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
     crops = Views(
         "global",
         2,
@@ -170,7 +173,7 @@ def gtsa(
         Crop(global_scale, min_overlap=0.02),
         flip=0.0,
         turns=True,
-        colour=STRONG,
+        colour=colour,
         blur=Blur(0.2),
     )
     local = replace(
