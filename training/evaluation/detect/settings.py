@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from patchmill.loaders.common.settings import Bounds
 from patchmill.training.config.settings import Amount, Count, Positive, Share, Whole
 
+Seed = Annotated[int, Bounds(0, 2**63 - 1)]
+
 
 @dataclass
 class Settings:
@@ -19,11 +21,9 @@ class Settings:
     head: Literal["auto", "faster", "mask"] = "auto"  # auto: mask (Mask R-CNN) where masks exist
     freeze: bool = False  # train the pyramid and the heads alone
     untrained: bool = True  # train an untrained backbone, too, with the same budget and seed
-    seed: Annotated[int, Bounds(0, 2**63 - 1)] = (
-        0  # of the heads' weights, the order of images and all that is sampled
-    )
+    seed: Seed = 0  # of the heads' weights, the order of images and all that is sampled
     picture: Whole = 6  # test images in the picture of detections; 0 for none
-    iterations: Count | None = None  # steps of training
+    iterations: Count | None = None  # of training; none, here and below: the protocol's
     epochs: Positive | None = None  # passes over the training images, instead of iterations
     drops: tuple[Share, ...] | None = None  # shares of all iterations at which lr falls tenfold
     warmup: Whole | None = None  # iterations in which lr rises from 0
