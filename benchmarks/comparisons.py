@@ -33,7 +33,7 @@ from patchmill.training.config.recipes import training_recipe
 from patchmill.training.evaluation.reliance import scene_settings
 
 LINEAR = ("protocol=vicreg", "rates=[0.1]")
-SEGMENT = ("head=linear", "untrained=false", "size=128", "iterations=400")
+SEGMENT = ("head=linear", "untrained=false", "size=128")
 FINETUNE = ("labels=0.05", "baseline=true", "epochs=100")
 NETWORK = ("name", "stem", "depth", "patch", "drop_path", "positions")  # settings of the model
 
