@@ -15,6 +15,7 @@ def dino(
     local_scale: Range = (0.05, 0.4),
     global_size: int = 224,
     local_size: int = 96,
+    distort: float = 1.0,
 ) -> Recipe:
     """Two global crops, blurred and solarised with different probabilities, and many local ones.
 
@@ -23,6 +24,7 @@ def dino(
     local_scale: the same for a local crop
     global_size: side of a global crop in pixels
     local_size: side of a local crop in pixels
+    distort: factor on the probabilities of blurring and solarising, 0 for small images
     """
     crops = Views(
         "global",
@@ -30,8 +32,8 @@ def dino(
         global_size,
         Crop(global_scale),
         colour=MILD,
-        blur=Blur((1.0, 0.1)),
-        solarise=(0.0, 0.2),
+        blur=Blur((distort, 0.1 * distort)),
+        solarise=(0.0, 0.2 * distort),
         interpolation="bicubic",
     )
     local = replace(
@@ -40,7 +42,7 @@ def dino(
         count=local_crops,
         size=local_size,
         crop=Crop(local_scale),
-        blur=Blur(0.5),
+        blur=Blur(0.5 * distort),
         solarise=0.0,
     )
     return Recipe(
