@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from patchmill.loaders.preview.text import INK, MUTED, font
+from patchmill.loaders.preview.text import INK, MUTED, font, line_height, text_width
 from patchmill.training.evaluation.detect.annotated import AnnotatedImages, pixels
 from patchmill.training.evaluation.detect.batches import mask_of
 from patchmill.training.evaluation.detect.train import Detections
@@ -90,9 +90,13 @@ def _panel(image: np.ndarray, drawn: Sequence[Drawn]) -> Image.Image:
         pen.rectangle(
             (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour(instance.label), width=2
         )
-        box = pen.textbbox((x1 + 2, y1 + 1), instance.text, font(10))
-        pen.rectangle((x1, y1, box[2] + 2, box[3] + 1), fill=colour(instance.label))
-        pen.text((x1 + 2, y1 + 1), instance.text, (255, 255, 255), font(10))
+        width, height = text_width(instance.text, 10) + 4, line_height(10)
+        left = max(min(x1, panel.width - width), 0)  # names stay on the panel
+        top = min(y1, panel.height - height)
+        pen.rectangle((left, top, left + width, top + height), fill=colour(instance.label))
+        pen.text(
+            (left + 2, top + height / 2), instance.text, (255, 255, 255), font(10), anchor="lm"
+        )
     return panel
 
 
