@@ -1,26 +1,35 @@
-"""Train every method at the scale of the demo, and compare its kNN accuracy before and after.
+"""Train every method at the scale of the demo, and compare its network before and after.
 
     python benchmarks/methods.py [--methods moco,simclr] [--seeds 1] [--json FILE] [key=value ...]
 
 Each run is `training/run.py method=METHOD data=scenes scale=demo seed=SEED`, one after the other;
 the settings that follow apply to all runs. Runs are stored in --out: a finished run is read, an
 unfinished one is resumed.
+
+Figures are means over seeds, with their standard deviations: accuracies of kNN in evaluate.space
+and of a linear classifier on h, both on one view of each image, and losses at the first and the
+last logged step.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from patchmill.benchmarks.lib import machine, report, runs
+from patchmill.benchmarks.lib import machine, report, runs, seeds
 from patchmill.benchmarks.lib.report import Parser
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.progress import track
 from patchmill.training.config import overrides
 from patchmill.training.runtime import records
+
+COLUMNS = {
+    "knn_untrained": "kNN untrained",
+    "knn_trained": "trained",
+    "linear_untrained": "linear untr.",
+    "linear_trained": "trained",
+}
 
 
 def main() -> None:
@@ -33,35 +42,31 @@ def main() -> None:
             for seed in range(arguments.seeds):
                 results.append(run(arguments.out, method, seed, arguments.settings))
                 advance(1)
-            rows.append(_row(method, results))
-    print(f"{machine.cpu()}, {machine.cores()} cores; medians of {arguments.seeds} seeds")
-    print(f"{'':<12}{'loss':>10}{'last':>10}{'kNN untrained':>16}{'trained':>10}")
+            rows.append(seeds.row(method, results))
+    print(f"{machine.cpu()}, {machine.cores()} cores; mean ± std of {arguments.seeds} seeds, in %")
+    print(f"{'':<12}{'loss':>10}{'last':>10}" + "".join(f"{t:>14}" for t in COLUMNS.values()))
     for row in rows:
-        print(
-            f"{row['name']:<12}{row['loss_first']:>10.3f}{row['loss_last']:>10.3f}"
-            f"{row['knn_untrained']:>16.1%}{row['knn_trained']:>10.1%}"
-        )
+        accuracies = "".join(f"{seeds.cell(row, column):>14}" for column in COLUMNS)
+        losses = f"{row['loss_first']:>10.3f}{row['loss_last']:>10.3f}"
+        print(f"{row['name']:<12}{losses}{accuracies}")
     if arguments.json:
         report.write_json(arguments.json, {"seeds": arguments.seeds, "rows": rows})
 
 
 def run(out: Path, method: str, seed: int, settings: Sequence[str]) -> dict[str, float]:
-    """Train one run, or read or resume it; returns its first and last loss and kNN accuracy."""
+    """Train one run, or read or resume it; returns its first and last losses and accuracies."""
     folder = out / f"{method}-{seed}"
     runs.train(folder, f"method={method}", "data=scenes", "scale=demo", *settings, f"seed={seed}")
     losses = [loss for loss in records.read(folder)["loss"] if loss is not None]
-    accuracies = [row["knn"] for row in records.evaluations(folder) if "knn" in row]
+    before, *_, after = (row for row in records.evaluations(folder) if "linear_online" in row)
     return {
         "loss_first": losses[0],
         "loss_last": losses[-1],
-        "knn_untrained": accuracies[0],
-        "knn_trained": accuracies[-1],
+        "knn_untrained": before["knn"],
+        "knn_trained": after["knn"],
+        "linear_untrained": before["linear_online"],
+        "linear_trained": after["linear_online"],
     }
-
-
-def _row(method: str, results: Sequence[dict[str, float]]) -> dict[str, Any]:
-    medians = {key: statistics.median(result[key] for result in results) for key in results[0]}
-    return {"name": method} | {key: round(value, 4) for key, value in medians.items()}
 
 
 def _arguments() -> argparse.Namespace:

@@ -37,10 +37,12 @@ def test_rows_hold_the_results_of_the_runs(tmp_path: Path, monkeypatch: pytest.M
     for name, row in rows.items():
         folder = out / f"{name}-0"
         losses = records.read(folder)["loss"]
-        accuracies = [entry["knn"] for entry in records.evaluations(folder)]
+        first, *_, last = records.evaluations(folder)
         assert row["loss_first"] == pytest.approx(losses[0], abs=1e-4)
         assert row["loss_last"] == pytest.approx(losses[-1], abs=1e-4)
-        assert (row["knn_untrained"], row["knn_trained"]) == (accuracies[0], accuracies[-1])
+        for column, key in (("knn", "knn"), ("linear", "linear_online")):
+            assert row[f"{column}_untrained"] == pytest.approx(first[key], abs=1e-4)
+            assert row[f"{column}_trained"] == pytest.approx(last[key], abs=1e-4)
 
 
 @pytest.mark.parametrize(

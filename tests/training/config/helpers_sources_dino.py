@@ -39,6 +39,9 @@ TURNED = {
     "blur": Blur(0.2, (0.1, 2.0)), "solarise": 0.0, "interpolation": "bilinear",
 }  # fmt: skip
 
+MILD = {name: value for name, value in TURNED.items() if name != "colour"}
+MILD_COLOUR = Colour(0.8 * 0.4, 0.8 * 0.4, 0.8 * 0.4, 0.2 * 0.4)
+
 SOLO_DINO = {
     "method.prototypes": 4096, "method.momentum": 0.9995, "optim.name": "lars",
     "optim.lars": "wrapper", "optim.lars_clip": True, "optim.lr": 0.3, "optim.eta": 0.02,
@@ -143,16 +146,17 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         GTSA: {
             **GTSA_LOSSES, "model.positions": "dino", "optim.name": "adamw", "optim.exclude": True,
             "optim.schedule": "cosine", "optim.warmup_end": True, "optim.clip_each": 3.0,
-            **of("global", {**TURNED, "count": 2, "crop": Crop((0.3, 1.0), min_overlap=0.02)}),
-            **of("local", {**TURNED, "crop": Crop((0.1, 0.3), min_overlap=0.01)}),
+            **of("global", {**MILD, "count": 2, "crop": Crop((0.3, 1.0), min_overlap=0.02)}),
+            **of("local", {**MILD, "crop": Crop((0.1, 0.3), min_overlap=0.01)}),
         },
         OURS: {
             "method.dim": 192, "method.bins": [5, 2], "method.match_after": 1,
-            "method.momentum": 0.98, "model.name": "vit_tiny_patch16_224", "model.depth": 3,
+            "method.momentum": 0.95, "model.name": "vit_tiny_patch16_224", "model.depth": 3,
             "model.patch": 8, "model.drop_path": 0.0, "model.pool": "mean", "global.size": 48,
-            "local.size": 24, "local.count": 4, "optim.scaled": False, "optim.lr": 1e-3,
+            "local.size": 24, "local.count": 4, "global.colour": MILD_COLOUR,
+            "local.colour": MILD_COLOUR, "optim.scaled": False, "optim.lr": 2e-3,
             "optim.weight_decay": 0.04, "optim.weight_decay_end": 0.04, "optim.warmup": 1.0,
-            "optim.min_lr": 0.0, "train.epochs": 10, "train.batch_size": 64,
+            "optim.min_lr": 0.0, "train.epochs": 12, "train.batch_size": 64,
             "evaluate.view": "eval(size=32, short_side=32)", "zero_init": False,
         },
     },
