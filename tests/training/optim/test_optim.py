@@ -65,9 +65,10 @@ class Tracked:
 
 
 LARS = [
-    *((method, "paper", vicreg) for method in ("simclr", "vicreg", "bagssl")),
+    *((method, "paper", vicreg) for method in ("simclr", "vicreg", "bagssl", "byol")),
     *((method, "paper", wrapper) for method in ("tcr", "emp_ssl")),
     *((method, "cifar", wrapper) for method in ("simclr", "vicreg", "bagssl", "tcr", "emp_ssl")),
+    *((method, "cifar", wrapper) for method in ("byol", "dino", "dino_resnet")),
 ]
 
 
