@@ -150,7 +150,7 @@ def _measure_selfie(inputs: Inputs) -> dict[str, Figures]:
     """Subset number `seed` of the labels, and Selfie's run of the same seed."""
     folder = inputs.train("selfie")
     tuned = inputs.evaluate(folder, "finetune", *FINETUNE, f"seeds=[{inputs.seed}]")
-    top1 = {title.split(" on ")[0]: scores["top1"] for title, scores in tuned["networks"].items()}
+    top1 = {title.split(" on ")[0]: scores["top1"] for title, scores in tuned["finetuned"].items()}
     return {
         "supervised": {"accuracy": top1["from scratch"]},
         "selfie": {"accuracy": top1["fine-tuned"]},

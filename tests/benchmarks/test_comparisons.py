@@ -65,7 +65,7 @@ def result(run: str, evaluation: str) -> dict[str, Any]:
     if evaluation == "finetune":
         names = "fine-tuned on 5 % of the labels", "from scratch on 5 % of the labels"
         scores = zip(names, TUNED[run], strict=True)
-        return {"networks": {name: {"images": 50, "top1": top1 / 100} for name, top1 in scores}}
+        return {"finetuned": {name: {"images": 50, "top1": top1 / 100} for name, top1 in scores}}
     knn, linear, miou = (figure / 100 for figure in FROZEN[run])
     other = {"aAcc": 0.9, "mIoU": 0.01, "mAcc": 0.8}
     files: dict[str, dict[str, Any]] = {
