@@ -123,7 +123,7 @@ class CopyPaste:
     # until it covers the image.
     background: str = "grey"
     blur_p: float = 0.5  # probability of blurring the mask
-    blur_sigma: float = 5.0  # of the mask, in pixels of the stored image
+    blur_sigma: float = 5.0  # of the mask, in pixels of an image whose longer side is 500
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,16 @@ from patchmill.kernels.common.jit import jit_ieee
 from patchmill.kernels.views.decisions import GREY_NEVER, NO_JITTER, ON_GREY, PASTE_NEVER, ROW
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.plan import philox
-from patchmill.loaders.plan.laws import AUTO_RADIUS, CROP, SHIFT, SQUARE, WINDOW, law_table, targets
+from patchmill.loaders.plan.laws import (
+    AUTO_RADIUS,
+    CROP,
+    PASTE_SIDE,
+    SHIFT,
+    SQUARE,
+    WINDOW,
+    law_table,
+    targets,
+)
 from patchmill.loaders.recipe import Recipe
 
 __all__ = [
@@ -178,7 +187,7 @@ def _draw_image(
     for view in range(laws.size):
         if laws[view].lead == view:
             _placement(stream, laws[view], view, height, width, rows)
-            _paste(stream, laws[view], view, rows[view])
+            _paste(stream, laws[view], view, max(height, width), rows[view])
         else:
             _placement_of_cell(laws[view], rows[laws[view].lead], rows[view])
         _colour(stream, laws[view], view, rows[view])
@@ -249,7 +258,7 @@ def _placement_of_cell(law: Any, lead: Any, row: Any) -> None:
 
 
 @jit_ieee
-def _paste(stream: Stream, law: Any, view: int, row: Any) -> None:
+def _paste(stream: Stream, law: Any, view: int, longer_side: int, row: Any) -> None:
     row.paste, row.background, row.mask_sigma = PASTE_NEVER, 0, 0.0
     row.background_y, row.background_x = 0.0, 0.0
     if law.paste == 0:
@@ -258,7 +267,8 @@ def _paste(stream: Stream, law: Any, view: int, row: Any) -> None:
     if _happens(paste, law.paste):
         row.paste = law.background
         row.background = philox.below(background, 255 if law.background == ON_GREY else 2**31)
-        row.mask_sigma = law.mask_sigma if _happens(mask_blur, law.mask_blur) else 0.0
+        blurred = _happens(mask_blur, law.mask_blur)
+        row.mask_sigma = law.mask_sigma * longer_side / PASTE_SIDE if blurred else 0.0
         y, x, _, _ = _words(stream, view, _BACKGROUND_POSITION, 0)
         row.background_y, row.background_x = (
             philox.uniform(y, 0.0, 0.5),

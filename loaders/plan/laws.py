@@ -37,6 +37,7 @@ from patchmill.loaders.recipe import (
 
 CROP, WINDOW, SHIFT, FIXED, SQUARE = range(5)
 AUTO_RADIUS = -1  # of a blur whose taps reach three sigma
+PASTE_SIDE = 500  # pixels of the longer side that a blur of masks is given for
 BACKGROUND_KINDS = {"grey": ON_GREY, "texture": ON_TEXTURE, "images": ON_IMAGE}
 
 LAW = np.dtype(
@@ -69,7 +70,7 @@ LAW = np.dtype(
         ("saturation", "f8", 2),
         ("hue", "f8", 2),
         ("sigma", "f8", 2),
-        ("mask_sigma", "f8"),  # of the mask's blur, in source pixels
+        ("mask_sigma", "f8"),  # of the mask's blur, for an image whose longer side is PASTE_SIDE
         ("radius", "i4"),  # taps of the blur on either side, or AUTO_RADIUS
         ("turns", "i4"),  # 1 to draw a number of quarter turns
         ("grey_when", "i4"),  # GREY_FIRST or GREY_LAST

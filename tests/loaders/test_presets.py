@@ -23,21 +23,21 @@ NAMES = list(presets.ALL)
 # Fingerprints are in checkpoints: when one changes, so do the views, and LAWS_VERSION or a preset
 # was changed on purpose.
 FINGERPRINTS = {
-    "dino": "bd826f5095219e2c",
-    "dinov2": "bbb4d0f0c0c6af02",
-    "swav": "956192be6da312d6",
-    "moco_v1": "7c23125657d34c4c",
-    "moco_v2": "a29fd98c296d72d0",
-    "dilo_v1": "41e2f2a44f1c737a",
-    "dilo": "71f062f90b64c4ec",
-    "simclr": "2aa4abfdce1ae15e",
-    "vicreg": "2202d0bf008af0dc",
-    "lejepa": "b18150578ce1009e",
-    "gtsa": "048a6c0407a31967",
-    "bagssl": "9de7fe8f6b2e077d",
-    "emp_ssl": "d9b5da3b87e9308f",
-    "selfie": "b79b1ae379d40891",
-    "eval": "54fe08ca6beac66f",
+    "dino": "6c50db14b8cc9368",
+    "dinov2": "3116fe2a1757c00a",
+    "swav": "175a13e705970a9e",
+    "moco_v1": "fdfed40a97e5b34a",
+    "moco_v2": "2a2b676e031ecce0",
+    "dilo_v1": "5e8ac64118c7b7c9",
+    "dilo": "cb908d3d331c1066",
+    "simclr": "217539c6b5b30fba",
+    "vicreg": "3526bc8a22f00f84",
+    "lejepa": "3f4c9d8976c44595",
+    "gtsa": "d576f1bc73c47811",
+    "bagssl": "c9948215d316beac",
+    "emp_ssl": "2c16386ad6716194",
+    "selfie": "06517c7bc919b1d7",
+    "eval": "da4fff3d1d56c31a",
 }
 
 

@@ -25,9 +25,17 @@ def test_the_rates_are_dilos():
     assert abs(pasted.mean() - 0.3) < 0.005
     assert abs(np.mean(pasted.any(1)) - 0.51) < 0.01
     assert abs(np.mean(rows["mask_sigma"][pasted] > 0) - 0.5) < 0.01
-    assert set(np.unique(rows["mask_sigma"])) == {0, 5}
+    np.testing.assert_allclose(np.unique(rows["mask_sigma"]), [0, 5 * 80 / 500])
     for name in FIELDS:
         assert not rows[name][~pasted].any()
+
+
+def test_the_blur_of_a_mask_scales_with_its_image():
+    """5 pixels, as released, for photos whose longer side is 500, and the same view of others."""
+    recipe = presets.dilo(paste=1)
+    for shape, sigma in (((500, 333), 5), ((375, 500), 5), ((32, 32), 0.32), ((3000, 4000), 40)):
+        rows = draw.draw(recipe, 5, 1, np.arange(50), np.tile(shape, (50, 1))).rows
+        np.testing.assert_allclose(np.unique(rows["mask_sigma"]), [0, sigma], rtol=1e-6)
 
 
 def test_levels_are_uniform_from_0_to_254():
