@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ from torch.nn.functional import cross_entropy
 from patchmill.training.config.settings import Optim
 from patchmill.training.evaluation.features import Features
 from patchmill.training.optim import schedules
+
+ProtocolName = Literal["moco", "vicreg", "emp_ssl", "dino", "nmce"]
 
 
 class Protocol(NamedTuple):
@@ -36,6 +38,8 @@ PROTOCOLS = {
     # facebookresearch/vicreg, README and evaluate.py
     "vicreg": Protocol(_sgd(0.02, 1e-6, per_epoch=True), 100, 256),
     "emp_ssl": Protocol(_sgd(0.03, 5e-5, per_epoch=True), 100, 100),  # tsb0601/EMP-SSL, evaluate.py
+    # facebookresearch/dino, eval_linear.py: a rate of 0.001 for a batch of 256
+    "dino": Protocol(_sgd(0.001, 0.0, per_epoch=True), 100, 256),
     "nmce": Protocol(_sgd(0.1, 5e-5, schedule="constant"), 100, 128),
 }
 

@@ -32,7 +32,7 @@ class Settings:
     sampling: Sampling = "grid"  # grid: at even steps; random: drawn as in training
     photometric: bool = False  # random patches with training's colours, as EMP-SSL evaluates
     area: Annotated[float, Bounds(above=0, most=1)] | None = None  # of a patch, if not training's
-    probe: Literal["auto", "none", "moco", "vicreg", "emp_ssl", "nmce"] = "emp_ssl"  # besides kNN
+    probe: Literal["auto", "none", linear.ProtocolName] = "emp_ssl"  # besides kNN
     images: Count | None = None  # at most so many of the training images
     curve: Whole = 128  # test images for the curve of convergence; 0 for none
     neighbours: Whole = 8  # query patches in the picture of nearest neighbours; 0 for none

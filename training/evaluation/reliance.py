@@ -27,7 +27,7 @@ SAME, SWAPPED, ALONE = "as in training", "swapped", "foreground alone"
 
 @dataclass
 class Settings:
-    probe: Literal["auto", "none", "moco", "vicreg", "emp_ssl", "nmce"] = "auto"  # besides kNN
+    probe: Literal["auto", "none", linear.ProtocolName] = "auto"  # besides kNN
     space: Space = "h"  # the backbone's h, or the projector's z
     images: Count | None = None  # at most so many of the training images
     seed: Whole = 0  # of the probe

@@ -22,12 +22,19 @@ from patchmill.training.evaluation.features import Features, count_images, extra
 from patchmill.training.evaluation.result import EvaluationResult, percent
 from patchmill.training.evaluation.scores import cached
 from patchmill.training.evaluation.trained_run import Space, TrainedRun
+from patchmill.training.nets import dense
 
 UNTRAINED = "untrained.json"
 
 # Protocol of each method's paper. For other methods VICReg's, whose rate suits features of any
 # length.
-PROTOCOLS = {"moco": "moco", "dilo": "moco", "emp_ssl": "emp_ssl", "tcr": "nmce"}
+PROTOCOLS = {
+    "moco": "moco",
+    "dilo": "moco",
+    "emp_ssl": "emp_ssl",
+    "tcr": "nmce",
+    "dino": "dino",
+}
 
 
 @dataclass
@@ -37,7 +44,7 @@ class KNN:
 
 @dataclass
 class Linear:
-    protocol: Literal["auto", "moco", "vicreg", "emp_ssl", "nmce"] = "auto"  # auto: the method's
+    protocol: Literal["auto", linear.ProtocolName] = "auto"  # auto: the method's
     rates: list[Positive] = field(default_factory=list)  # learning rates, instead of its own
     space: Space = "h"  # the backbone's h, or the projector's z
     images: Count | None = None  # at most so many of the training images
@@ -79,6 +86,9 @@ def evaluate_knn(run: TrainedRun, settings: KNN) -> EvaluationResult:
 def evaluate_linear(run: TrainedRun, settings: Linear) -> EvaluationResult:
     name = resolve_protocol(run, settings.protocol)
     network = run.network(settings.space)
+    tokens = name == "dino" and settings.space == "h" and dense.has_class_token(run.backbone)
+    if tokens:
+        network = dense.LastClassTokens(run.backbone)
     if settings.augment and settings.images:
         raise MillError("augment=true trains on crops of all images: leave out images=")
     augmented = settings.augment and random_crops(run, network)
@@ -90,7 +100,8 @@ def evaluate_linear(run: TrainedRun, settings: Linear) -> EvaluationResult:
     best = max(probes, key=lambda probe: probe.last)
     return EvaluationResult(
         "linear",
-        f"linear probe of {name} on {settings.space}, trained on "
+        f"linear probe of {name} on "
+        f"{'the class tokens of the last four blocks' if tokens else settings.space}, trained on "
         f"{'other crops in each epoch' if augmented else 'cached features of one view'}, tested on "
         f"one view ({run.config.evaluate.view}) of {len(tests.rows):,} images",
         ["learning rate", "last epoch", "best epoch, chosen on the tests"],

@@ -58,6 +58,29 @@ def feature_maps(
     return _intermediates(network, images, [layer + first for layer in layers], norm=False)
 
 
+class LastClassTokens(nn.Module):
+    """Class tokens of a ViT's last blocks, each after the final norm: [N, blocks * C]."""
+
+    def __init__(self, backbone: Backbone, blocks: int = 4) -> None:
+        super().__init__()
+        self.backbone, self.blocks = backbone, blocks
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        layers = self.backbone.forward_intermediates(  # type: ignore[operator]
+            images,
+            indices=min(self.blocks, len(self.backbone.blocks)),  # type: ignore[arg-type]
+            norm=True,
+            return_prefix_tokens=True,
+            intermediates_only=True,
+        )
+        return torch.cat([prefix[:, 0] for _, prefix in layers], dim=1)
+
+
+def has_class_token(backbone: nn.Module) -> bool:
+    """True for a ViT with a class token."""
+    return hasattr(backbone, "blocks") and getattr(backbone, "cls_token", None) is not None
+
+
 def map_channels(backbone: Backbone) -> int:
     """Channels of the last feature map."""
     network = trunk(backbone)

@@ -45,6 +45,7 @@ def test_probes_side_by_side_are_independent():
         ("moco", 30.0, 0.0, lambda sgd: lr_scheduler.MultiStepLR(sgd, [60, 80])),
         ("vicreg", 0.02, 1e-6, lambda sgd: lr_scheduler.CosineAnnealingLR(sgd, 100)),
         ("emp_ssl", 0.03, 5e-5, lambda sgd: lr_scheduler.CosineAnnealingLR(sgd, 100)),
+        ("dino", 0.001, 0.0, lambda sgd: lr_scheduler.CosineAnnealingLR(sgd, 100)),
         ("nmce", 0.1, 5e-5, lambda sgd: lr_scheduler.ConstantLR(sgd, 1.0)),
     ],
 )
@@ -74,7 +75,7 @@ def test_a_protocol_is_torchs_sgd_with_a_schedule_by_epoch(name, lr, decay, sche
 
 def test_published_protocols_are_all_there():
     rates = {name: protocol.optim.lr for name, protocol in linear.PROTOCOLS.items()}
-    assert rates == {"moco": 30, "vicreg": 0.02, "emp_ssl": 0.03, "nmce": 0.1}
+    assert rates == {"moco": 30, "vicreg": 0.02, "emp_ssl": 0.03, "dino": 0.001, "nmce": 0.1}
 
 
 def test_features_can_be_extracted_again_in_each_epoch():

@@ -63,6 +63,21 @@ def test_maps_of_chosen_blocks_have_no_final_norm():
     torch.testing.assert_close(maps.flatten(2).mT, tokens[:, 1:])
 
 
+def test_class_tokens_of_the_last_blocks_are_those_of_dinos_probe():
+    """get_intermediate_layers of facebookresearch/dino: each after the final norm."""
+    backbone = backbones.build(VIT, 64).eval()
+    images = torch.randn(2, 3, 64, 64)
+    tokens, expected = backbone.norm_pre(backbone._pos_embed(backbone.patch_embed(images))), []
+    for block in backbone.blocks:
+        tokens = block(tokens)
+        expected.append(backbone.norm(tokens)[:, 0])
+    for blocks in (1, 3, 4):
+        features = dense.LastClassTokens(backbone, blocks)(images)
+        torch.testing.assert_close(features, torch.cat(expected[-blocks:], -1))
+    assert dense.has_class_token(backbone)
+    assert not dense.has_class_token(backbones.build(Model("resnet10t"), 64))
+
+
 def test_a_backbone_without_maps_is_an_error():
     with pytest.raises(MillError, match="Tiny has no feature maps"):
         dense.feature_map(Tiny(), torch.zeros(1, 3, 8, 8))
