@@ -2,7 +2,8 @@
 
 Above a table that quotes a result stands
 `<!-- table: benchmarks/results/NAME.json COLUMN ... -->`, and in each of its rows the result's own
-name: `| <!-- NAME --> anything | FIGURE | ... |`.
+name: `| <!-- NAME --> anything | FIGURE | ... |`. A figure may be `MEAN ± STD %`; a result without a
+column has a cell without figures.
 """
 
 from __future__ import annotations
@@ -34,7 +35,18 @@ def test_figures_are_the_committed_ones(document: str, results: str, columns: st
     assert len(quoted) >= 2
     for name, cells in quoted:
         for column, cell in zip(columns.split(), cells.split("|"), strict=True):
-            assert cell.strip(" *") == like(cell.strip(" *"), rows[name][column]), (name, column)
+            values = [rows[name].get(column), rows[name].get(f"{column}_std")]
+            assert is_quoted(cell.strip(" *"), values), (name, column)
+
+
+def is_quoted(cell: str, values: list[float | None]) -> bool:
+    """True if the cell has the value, or has mean and standard deviation, or has none as they."""
+    if values[0] is None:
+        return not re.search(r"\d", cell)
+    mean, plus_minus, std = cell.partition(" ± ")
+    unit = " %" if cell.endswith("%") and plus_minus else ""
+    same = like(mean + unit, values[0]) == mean + unit
+    return same and (not plus_minus or (values[1] is not None and std == like(std, values[1])))
 
 
 def like(cell: str, value: float) -> str:
@@ -51,6 +63,9 @@ def test_a_figure_that_is_another_is_found():
     assert like("1,035 µs", 1035.3) == "1,035 µs"
     assert like("1.08 x", 1.0916) == "1.09 x"
     assert like("-69.0", -68.26) == "-68.3"
+    assert is_quoted("71.2 ± 0.5 %", [0.7123, 0.0049]) and is_quoted("+6.1 ± 3.8 %", [0.061, 0.038])
+    assert not is_quoted("71.2 ± 0.6 %", [0.7123, 0.0049]) and is_quoted("", [None, None])
+    assert not is_quoted("71.2 %", [None, None]) and not is_quoted("71.2 ± 0.5 %", [0.71, None])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
