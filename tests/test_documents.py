@@ -2,8 +2,8 @@
 
 Above a table that quotes a result stands
 `<!-- table: benchmarks/results/NAME.json COLUMN ... -->`, and in each of its rows the result's own
-name: `| <!-- NAME --> anything | FIGURE | ... |`. A figure may be `MEAN ± STD %`; a result without a
-column has a cell without figures.
+name: `| <!-- NAME --> anything | FIGURE | ... |`. A figure may be `MEAN ± STD %`; a result
+without a column has a cell without figures.
 """
 
 from __future__ import annotations
