@@ -58,7 +58,8 @@ def run(out: Path, method: str, seed: int, settings: Sequence[str]) -> dict[str,
     folder = out / f"{method}-{seed}"
     runs.train(folder, f"method={method}", "data=scenes", "scale=demo", *settings, f"seed={seed}")
     losses = [loss for loss in records.read(folder)["loss"] if loss is not None]
-    before, *_, after = (row for row in records.evaluations(folder) if "linear_online" in row)
+    measured = [row for row in records.evaluations(folder) if "linear_online" in row]
+    before, after = measured[0], measured[-1]
     return {
         "loss_first": losses[0],
         "loss_last": losses[-1],
