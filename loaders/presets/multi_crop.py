@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from patchmill.loaders.presets.registry import MILD, STRONG, SWAV_STD, preset
-from patchmill.loaders.recipe import Blur, Colour, Crop, Range, Recipe, Views
+from patchmill.loaders.presets.registry import MILD, STRONG, SWAV_STD, preset, simclr_jitter
+from patchmill.loaders.recipe import Blur, Crop, Range, Recipe, Views
 
 
 @preset
@@ -167,7 +167,6 @@ def gtsa(
     local_size: side of a local crop in pixels
     strength: of the colour jitter
     """
-    colour = Colour(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
     crops = Views(
         "global",
         2,
@@ -175,7 +174,7 @@ def gtsa(
         Crop(global_scale, min_overlap=0.02),
         flip=0.0,
         turns=True,
-        colour=colour,
+        colour=simclr_jitter(strength),
         blur=Blur(0.2),
     )
     local = replace(

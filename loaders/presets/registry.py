@@ -15,7 +15,14 @@ SWAV_STD = (0.228, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 
 MILD = Colour(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
-STRONG = Colour(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
+
+
+def simclr_jitter(strength: float = 1.0) -> Colour:
+    """SimCLR's colour jitter, which SwAV and GTSA took over."""
+    return Colour(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
+
+
+STRONG = simclr_jitter()
 
 ALL: dict[str, Callable[..., Recipe]] = {}
 

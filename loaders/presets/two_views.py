@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from patchmill.loaders.presets.registry import CIFAR_MEAN, CIFAR_STD, MILD, preset
+from patchmill.loaders.presets.registry import CIFAR_MEAN, CIFAR_STD, MILD, preset, simclr_jitter
 from patchmill.loaders.recipe import Blur, Colour, CopyPaste, Crop, Range, Recipe, Views
 
 
@@ -103,7 +103,7 @@ def simclr(
     blur: probability of blurring; use 0 for images as small as CIFAR's
     short_kernel: blur with as many taps as a tenth of the side, instead of all, as solo-learn does
     """
-    colour = Colour(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
+    colour = simclr_jitter(strength)
     taps = min(2 * (size // 10 // 2) + 1, 61) if short_kernel else None
     views = Views("views", 2, size, Crop(scale), colour=colour, blur=Blur(blur, kernel=taps))
     return Recipe(

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from patchmill.training.evaluation import online, patches, reliance, single_view
-from patchmill.training.evaluation.detect import evaluation as detect
+from patchmill.training.evaluation.detect.settings import Settings as DetectSettings
 from patchmill.training.evaluation.finetune import evaluation as finetune
 from patchmill.training.evaluation.result import EvaluationResult
-from patchmill.training.evaluation.segment import command as segment
 from patchmill.training.evaluation.segment.settings import Settings as SegmentSettings
 
 
@@ -17,6 +16,18 @@ class Evaluation(NamedTuple):
     title: str
     settings: type
     evaluate: Callable[[Any, Any], EvaluationResult]
+
+
+def _segment(run: Any, settings: Any) -> EvaluationResult:
+    from patchmill.training.evaluation.segment import command  # loads torchvision
+
+    return command.evaluate(run, settings)
+
+
+def _detect(run: Any, settings: Any) -> EvaluationResult:
+    from patchmill.training.evaluation.detect import evaluation  # loads torchvision
+
+    return evaluation.evaluate(run, settings)
 
 
 EVALUATIONS = {
@@ -51,11 +62,11 @@ EVALUATIONS = {
     "segment": Evaluation(
         "semantic segmentation: Semantic FPN, a linear probe or kNN, beside an untrained network's",
         SegmentSettings,
-        segment.evaluate,
+        _segment,
     ),
     "detect": Evaluation(
         "object detection and instance segmentation, beside an untrained backbone's",
-        detect.Settings,
-        detect.evaluate,
+        DetectSettings,
+        _detect,
     ),
 }

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from patchmill.training.exports.encoder import Encoder, weights
-from patchmill.training.nets.vits import DinoViT
 
 _KEY = re.compile(
     r"cls_token|pos_embed|patch_embed\.proj\.(weight|bias)|norm\.(weight|bias)"
@@ -44,6 +43,8 @@ def is_vit(network: nn.Module) -> bool:
 
 def position_notes(network: nn.Module, size: int) -> list[str]:
     """A sentence where a library resizes position embeddings unlike the network itself."""
+    from patchmill.training.nets.dino_vit import DinoViT
+
     if not isinstance(network, DinoViT):
         return []
     return [

@@ -8,7 +8,6 @@ centred and sharpened, against collapse.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import nn
@@ -17,7 +16,14 @@ from torch.nn.utils import parametrizations
 
 from patchmill.loaders.batch import ViewBatch
 from patchmill.training.config.settings import Amount, Count, Positive, Share, Whole
-from patchmill.training.methods.method import ANY, Losses, Method, Progress, embedding_std
+from patchmill.training.methods.method import (
+    ANY,
+    Losses,
+    Method,
+    Progress,
+    embedding_std,
+    parts_of,
+)
 from patchmill.training.nets import heads
 from patchmill.training.nets.backbones import Backbone
 from patchmill.training.nets.ema import Teacher
@@ -75,8 +81,7 @@ class DINO(Method):
         self.teacher.update(self._student(), momentum)
 
     def teacher_networks(self) -> tuple[Backbone, nn.Module | None]:
-        backbone, projector, _ = cast(nn.Sequential, self.teacher.module)
-        return cast(Backbone, backbone), projector
+        return parts_of(self.teacher)
 
     def forward(self, batch: ViewBatch) -> Losses:
         crops = [batch.flat(group) for group in batch.views]

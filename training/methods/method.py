@@ -149,8 +149,8 @@ def unflatten_views(rows: torch.Tensor, batch: ViewBatch) -> torch.Tensor:
 
 
 def parts_of(teacher: Teacher) -> tuple[Backbone, nn.Module]:
-    """Backbone and projector of a teacher of nn.Sequential(backbone, projector)."""
-    backbone, projector = cast(nn.Sequential, teacher.module)
+    """Backbone and projector of a teacher of nn.Sequential(backbone, projector, ...)."""
+    backbone, projector = cast(nn.Sequential, teacher.module)[:2]
     return cast(Backbone, backbone), projector
 
 

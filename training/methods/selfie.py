@@ -21,7 +21,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Grid, Recipe
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.training.config.settings import Count, Share
-from patchmill.training.methods.method import Losses, Method, flatten_views
+from patchmill.training.methods.method import ANY, Losses, Method, flatten_views
 from patchmill.training.nets import dense, patch_network
 from patchmill.training.nets.attention_pooling import AttentionPooling, GridPositions
 from patchmill.training.nets.backbones import Backbone
@@ -45,7 +45,7 @@ class SelfieSettings:
 
 class Selfie(Method):
     Settings = SelfieSettings
-    view_groups = ((1, float("inf")),)  # grids of patches
+    view_groups = ((1, ANY),)  # grids of patches
 
     def __init__(self, settings: SelfieSettings, backbone: Backbone) -> None:
         super().__init__()

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
-from timm.models.resnet import ResNet
 from torch import nn
 
 from patchmill.loaders.common.errors import MillError
@@ -131,6 +130,8 @@ def _count(network: nn.Module) -> int:
     blocks = getattr(network, "blocks", None)
     if blocks is not None:
         return len(blocks)
+    from timm.models.resnet import ResNet
+
     if isinstance(network, ResNet):
         return len(network.feature_info)  # fewer than 5 for a patch network
     stages = getattr(network, "stages", None)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 
 import torch
-from timm.layers import DropPath
 from torch import nn
+
+from patchmill.training.nets.drop_path import set_drop_path
 
 
 class Teacher(nn.Module):
@@ -20,9 +21,7 @@ class Teacher(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = copy.deepcopy(module).requires_grad_(False)
-        for part in self.module.modules():
-            if isinstance(part, DropPath):
-                part.drop_prob = 0.0
+        set_drop_path(self.module, 0.0)
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:

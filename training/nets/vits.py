@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
-from torch.nn import functional as F
 
 from patchmill.loaders.common.errors import MillError
 
@@ -40,6 +37,10 @@ def check_size(model: nn.Module, name: str, size: int) -> None:
 
 def finish(model: nn.Module, settings: Model) -> None:
     """Choose pooling and position embeddings of a model that timm has built, if it is a ViT."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    from patchmill.training.nets.dino_vit import DinoViT
+
     if not isinstance(model, VisionTransformer):
         return
     if settings.pool == "mean":
@@ -52,25 +53,3 @@ def finish(model: nn.Module, settings: Model) -> None:
             )
         model.__class__ = DinoViT  # timm has no option for it
         nn.init.trunc_normal_(model.cls_token, std=0.02)
-
-
-class DinoViT(VisionTransformer):  # with a class token and position embeddings
-    """A ViT that resizes position embeddings for other image sizes as DINO's released code does.
-
-    facebookresearch/dino, vision_transformer.py: bicubic without antialiasing, at a scale of
-    (new + 0.1) / old.
-    """
-
-    def _pos_embed(self, x: torch.Tensor) -> torch.Tensor:
-        batch, height, width, channels = x.shape
-        assert self.pos_embed is not None and self.cls_token is not None
-        rows, columns = self.patch_embed.grid_size
-        prefix, positions = self.pos_embed.split([self.num_prefix_tokens, rows * columns], dim=1)
-        if (height, width) != (rows, columns):
-            maps = positions.float().unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
-            scale = ((height + 0.1) / rows, (width + 0.1) / columns)
-            resized = F.interpolate(maps, scale_factor=scale, mode="bicubic")
-            positions = resized.flatten(2).mT.to(positions.dtype)
-        tokens = x.reshape(batch, height * width, channels) + positions
-        first = self.cls_token.expand(batch, -1, -1) + prefix
-        return self.pos_drop(torch.cat([first, tokens], dim=1))

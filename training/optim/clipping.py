@@ -14,5 +14,7 @@ from patchmill.training.ranks import sharding
 def clip_each(params: Sequence[nn.Parameter], max_norm: float) -> None:
     """Scale down every gradient whose norm exceeds `max_norm` (DINO's clip_gradients)."""
     grads = [param.grad for param in params if param.grad is not None]
-    for grad, norm in zip(grads, torch._foreach_norm(grads), strict=True):
-        grad.mul_((max_norm / (sharding.full_norm(norm) + 1e-6)).clamp(max=1.0))
+    norms = torch.stack([sharding.full_norm(norm) for norm in torch._foreach_norm(grads)])
+    factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+    for grad, factor in zip(grads, factors.unbind(), strict=True):
+        grad.mul_(factor)

@@ -1,5 +1,7 @@
 """Every method on every data set at every scale gives a complete, checked configuration."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,3 +153,15 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, text: str | None, messa
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path):
     with pytest.raises(MillError, match="cannot write"):
         compose.save(compose.compose(["method=moco"]), tmp_path / "nowhere")
+
+
+def test_composing_a_run_loads_no_networks():
+    """--show, --help and submit.py start without the seconds that timm and torchvision take."""
+    program = (
+        "import sys; from patchmill.training.config import compose; "
+        "from patchmill.training.evaluation import registry; "
+        "compose.compose(['method=gtsa', 'data=scenes']); "
+        "print([name for name in ('timm', 'torchvision') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torchvision import tv_tensors
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
@@ -16,6 +15,9 @@ from patchmill.loaders.common.threads import available_cores, map_in_threads
 from patchmill.loaders.decode.decoder import BadImage, decode
 from patchmill.loaders.sources import open_source
 from patchmill.training.evaluation.segment.pairs import Pairs, find_pairs, open_image_folder
+
+if TYPE_CHECKING:
+    from torchvision import tv_tensors
 
 IGNORED = 255  # label of pixels that count neither in training nor in testing
 MOST_CLASSES = 255
@@ -146,6 +148,8 @@ def _read_image(path: Path) -> np.ndarray:
 
 
 def _sample(image: np.ndarray, labels: np.ndarray) -> Sample:
+    from torchvision import tv_tensors
+
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     mask = torch.from_numpy(np.ascontiguousarray(labels.astype(np.uint8)))
     return Sample(tv_tensors.Image(pixels), tv_tensors.Mask(mask))
