@@ -60,6 +60,8 @@ def _train(config: Config) -> None:
         signals.exit_now()
     if is_rank0 and (summary := display.summary(folder)):
         print(summary)
+    if rank_info:
+        signals.exit_now(0)  # an abort here would fail the whole run in torchrun's eyes
 
 
 def _split(arguments: Sequence[str]) -> tuple[set[str], list[str]]:

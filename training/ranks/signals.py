@@ -36,8 +36,8 @@ class Stopped(SystemExit):
 def exit_now(code: int = STOPPED) -> NoReturn:
     """Exit without interpreter shutdown, once everything is saved.
 
-    Threads inside torch sometimes abort the process while the interpreter shuts down, and the exit
-    code, by which a job is requeued, would be another.
+    Threads inside torch's process group sometimes abort the process while the interpreter shuts
+    down, and the exit code, by which torchrun and SLURM judge a run, would be another.
     """
     sys.stdout.flush()
     sys.stderr.flush()
