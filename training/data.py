@@ -114,9 +114,9 @@ def count_classes(config: Config) -> int | None:
 
 def classes_to_learn(config: Config) -> int | None:
     """`count_classes` for a method that learns from labels, else None."""
-    from patchmill.training.methods import METHODS
+    from patchmill.training.methods import find
 
-    return count_classes(config) if METHODS[config.method_name].needs_labels else None
+    return count_classes(config) if find(config.method_name).needs_labels else None
 
 
 def source_classes(source: Source | StreamSource) -> int | None:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from patchmill.loaders.common import settings as typed
-from patchmill.loaders.common.calls import nearest
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.files import write_atomic
 from patchmill.training import data_paths
-from patchmill.training.config import overrides, rules
+from patchmill.training.config import overrides, own_method, rules
 from patchmill.training.config.changes import Difference, difference
 from patchmill.training.config.settings import Config
 
@@ -41,7 +40,8 @@ def compose(words: Sequence[str]) -> Config:
         names = ", ".join(overrides.choices("method"))
         raise MillError(f"say what to train, as in method=dilo data=scenes; there are: {names}")
     config = from_plain(_resolve(choices, settings))
-    config.name = config.name or f"{choices['method']}-{config.data.name}-{config.scale}"
+    method = own_method.short_name(choices["method"])
+    config.name = config.name or f"{method}-{config.data.name}-{config.scale}"
     rules.check(config)
     return config
 
@@ -119,6 +119,7 @@ def _resolve(choices: Mapping[str, str], settings: Mapping[str, str]) -> dict[st
 def _hydra_compose(choices: list[str]) -> Any:
     import hydra
     from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
     schema = {**plain(Config()), "method": {}}
@@ -126,8 +127,27 @@ def _hydra_compose(choices: list[str]) -> Any:
     OmegaConf.register_new_resolver("resized", _resized, replace=True)
     OmegaConf.register_new_resolver("at_least", max, replace=True)
     OmegaConf.register_new_resolver("local", _local, replace=True)
-    with hydra.initialize_config_dir(str(overrides.FOLDER), version_base="1.3"):
-        return hydra.compose("config", choices)
+    choices = [_own_recipe(choice) for choice in choices]
+    try:
+        with hydra.initialize_config_dir(str(overrides.FOLDER), version_base="1.3"):
+            return hydra.compose("config", choices)
+    except HydraException as error:  # of a user's own recipe: ours are tested
+        raise MillError(f"cannot compose the recipe: {str(error).splitlines()[0]}") from None
+
+
+def _own_recipe(choice: str) -> str:
+    """`method=NAME` for a user's own method, whose recipe Hydra then finds under that name."""
+    from hydra.core.config_store import ConfigStore
+
+    group, _, name = choice.partition("=")
+    if group != "method" or not own_method.is_own(name):
+        return choice
+    stem, scales = own_method.short_name(name), list(overrides.choices("scale"))
+    found = own_method.recipes(name, scales)
+    for part, node in found.items():
+        group = "method" if part == stem else "tuned"
+        ConfigStore.instance().store(f"own_{part}", node, group, "_global_", provider="own")
+    return f"method=own_{stem}"
 
 
 def _resized(size: int) -> int:
@@ -141,8 +161,6 @@ def _local(size: int) -> int:
 
 
 def _settings_of(method_name: str) -> type:
-    from patchmill.training.methods import METHODS
+    from patchmill.training.methods import find
 
-    if method_name not in METHODS:
-        raise MillError(f"there is no method {method_name!r}{nearest(str(method_name), METHODS)}")
-    return METHODS[method_name].Settings  # type: ignore[attr-defined]
+    return find(str(method_name)).Settings

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from patchmill.loaders.common import settings as typed
 from patchmill.loaders.common.calls import nearest
 from patchmill.loaders.common.errors import MillError
+from patchmill.training.config import own_method
 
 FOLDER = Path(__file__).parent
 GROUPS = ("method", "data", "model", "optim", "evaluate", "scale")
@@ -102,7 +103,7 @@ def _parsed(key: str, text: str, annotation: Any) -> Any:
 
 def _check_choice(group: str, choice: str) -> None:
     available = choices(group)
-    if choice in available:
+    if choice in available or (group == "method" and own_method.is_own(choice)):
         return
     hint = "; for images of your own: data=folder data.root=DIR" if group == "data" else ""
     raise MillError(f"there is no {group}={choice}{nearest(choice, available)}{hint}")

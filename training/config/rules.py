@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 def check(config: Config) -> None:
     """Raise a MillError for settings that do not go together."""
-    from patchmill.training.methods import METHODS
+    from patchmill.training.methods import find
 
     recipe = training_recipe(config)
     evaluation_recipe(config)  # raises for a view that cannot be made
-    METHODS[config.method_name].check(config.method, recipe)
+    find(config.method_name).check(config.method, recipe)
     optim, epochs = config.optim, config.train.epochs
     for holds, message in [
         (

@@ -21,6 +21,7 @@ On several GPUs: torchrun --nproc-per-node 8 training/run.py ...
   python training/run.py method=dilo data=scenes
   python training/run.py method=moco data=imagenet data.root=/data/imagenet
   python training/run.py method=emp_ssl data=cifar10 data.root=/data/cifar10 train.epochs=10
+  python training/run.py method=margin:Margin data=scenes      class Margin of your own margin.py
 
   --help   this help; with a method, the defaults are those of its recipe
   --show   print the settings of the run as YAML, with its expected hours, and do not train

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from patchmill.loaders.common.calls import nearest
 from patchmill.loaders.common.errors import MillError
+from patchmill.training.config import own_method
 from patchmill.training.config.recipes import training_recipe
 from patchmill.training.methods.bagssl import BagSSL
 from patchmill.training.methods.byol import BYOL
@@ -24,7 +26,7 @@ from patchmill.training.methods.vicreg import VICReg
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Config
 
-__all__ = ["METHODS", "Losses", "Method", "Progress", "build"]
+__all__ = ["METHODS", "Losses", "Method", "Progress", "build", "find"]
 
 METHODS: dict[str, type[Method]] = {
     "moco": MoCo,
@@ -43,9 +45,18 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
+def find(name: str) -> type[Method]:
+    """The class of a method: a name of METHODS, or `module:Class` of the user's own."""
+    if own_method.is_own(name):
+        return own_method.load(name)
+    if name not in METHODS:
+        raise MillError(f"there is no method {name!r}{nearest(name, METHODS)}")
+    return METHODS[name]
+
+
 def build(config: Config, classes: int | None = None) -> Method:
     """Build the networks of a run; `classes` is the number of classes, for methods with labels."""
-    method, recipe = METHODS[config.method_name], training_recipe(config)
+    method, recipe = find(config.method_name), training_recipe(config)
     method.check(config.method, recipe)
     if method.needs_labels and not classes:
         raise MillError(
