@@ -1,10 +1,15 @@
-"""`ViewBatch`: the views, ids, labels and decisions that a training loop receives."""
+"""`ViewBatch`: the views, ids, labels and decisions that a training loop receives.
+
+It has the forms that other people's loops take batches in: `crops, labels = batch` as a pair,
+`batch["global"]` and `dict(batch)` as a mapping, `batch.to(device)` and `batch.pin_memory()`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +27,12 @@ class Geometry:
     shape: torch.Tensor  # [B, 2] int64: height and width of the image
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class ViewBatch:
     """One batch. `views` maps the recipe's group names to [B, count, 3, size, size] tensors.
 
-    In memory a group is view-major, so that each crop is a contiguous [B, 3, size, size] tensor.
+    In memory a group is view-major: each crop is a contiguous [B, 3, size, size] tensor, and so is
+    `flat(group)`; for `views[group].view(...)`, call `contiguous()` first, which copies.
     """
 
     views: dict[str, torch.Tensor]
@@ -38,6 +44,40 @@ class ViewBatch:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        groups = ", ".join(f"{g.shape[1]} x {g.shape[-1]}px {n}" for n, g in self.views.items())
+        example = next(iter(self.views.values()))
+        kind = f"{str(example.dtype).removeprefix('torch.')} on {example.device}"
+        labels = "without labels" if self.labels is None else "with labels"
+        return f"ViewBatch({len(self)} images: {groups}; {kind}, {labels})"
+
+    def __iter__(self) -> Iterator[Any]:
+        """All crops and the labels, for `crops, labels = batch`."""
+        return iter((self.crops(), self.labels))
+
+    def keys(self) -> list[str]:
+        """The view groups, `ids`, and `labels` if there are any; `dict(batch)` has these."""
+        return [*self.views, "ids", *(["labels"] if self.labels is not None else [])]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.keys()
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        """A view group's tensor, `ids` or `labels`."""
+        if key in self.views:
+            return self.views[key]
+        if key in self:
+            return getattr(self, key)
+        raise KeyError(f"a batch with {', '.join(self.keys())} has no {key!r}")
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ViewBatch:
+        """The batch with its views and labels on a device; ids stay on the CPU."""
+        return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> ViewBatch:
+        """The batch in page-locked memory."""
+        return self._with(lambda tensor: tensor.pin_memory())
 
     def crops(self) -> list[torch.Tensor]:
         """All views as [B, 3, size, size], group by group, as DINO-style code expects them."""
@@ -64,6 +104,12 @@ class ViewBatch:
             )
             for target, rows in self._groups()
         }
+
+    def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> ViewBatch:
+        """The batch with changed views and labels."""
+        views = {name: change(group) for name, group in self.views.items()}
+        labels = None if self.labels is None else change(self.labels)
+        return replace(self, views=views, labels=labels)
 
     def _groups(self) -> Iterator[tuple[Target, np.ndarray]]:
         """Each view group and its decision rows [B, count]."""

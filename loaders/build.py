@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import operator
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.threads import available_cores
 from patchmill.loaders.recipe import Recipe
@@ -38,8 +39,8 @@ def build(
     pipeline: str = "auto",
     dtype: torch.dtype | None = None,
     channels_last: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
+    rank: int | None = None,
+    world_size: int | None = None,
     workers: int | None = None,
     drop_last: bool = True,
     prefetch: int = 2,
@@ -58,6 +59,8 @@ def build(
         device; "dali(hardware=0.5)" sets the share of the GPU's JPEG unit), "ffcv" (run by FFCV,
         from a .beton) or "auto" (DALI for a GPU where it is installed, else threads)
     dtype: of the views: torch.float32 (default), bfloat16, float16, or uint8 (not normalised)
+    rank, world_size: this process's among those that share the data; by default as
+        torch.distributed says once it is initialised, else as torchrun or SLURM started it
     workers: threads; by default this rank's share of the machine's cores
     prefetch: batches prepared ahead
     ledger: file that lists bad samples; by default in the cache
@@ -65,21 +68,24 @@ def build(
     masks: file of masks for copy-paste, if not the one that `prepare masks` wrote for the data
     backgrounds: images (as for `data`) to paste on, if not those of the data itself
     """
+    arguments = dict(locals())
+
     import torch
 
     from patchmill.loaders.ledger import Ledger
     from patchmill.loaders.loader import Loader
     from patchmill.loaders.order.schedule import Schedule, ShuffledSchedule, StreamSchedule
     from patchmill.loaders.pipelines.config import PipelineConfig
-    from patchmill.loaders.pipelines.spec import choose
+    from patchmill.loaders.pipelines.spec import choose, log_once
     from patchmill.loaders.plan import draw
     from patchmill.loaders.sources import open_data
     from patchmill.loaders.sources.stream.source import StreamSource
 
     recipe = load_recipe(recipe)
     batch_size = _checked_int("batch_size", batch_size, 1)
-    world_size = _checked_int("world_size", world_size, 1)
-    rank = _checked_int("rank", rank, 0, world_size - 1)
+    own = _checked_rank(rank, world_size)
+    if own.size > 1 and own.origin != ranks.GIVEN:
+        log_once(f"{own}, as {own.origin} says: reads its share of the data")
     seed = _checked_int("seed", seed, 0, 2**64 - 1)
     prefetch = _checked_int("prefetch", prefetch, 1)
     steps = None if steps is None else _checked_int("steps", steps, 1)
@@ -94,18 +100,18 @@ def build(
     source = open_data(data)
     schedule: Schedule
     if isinstance(source, StreamSource):
-        _check_stream(source, rank, world_size, steps)
+        _check_stream(source, own, steps)
         source.stream.seed = seed
-        schedule = StreamSchedule(source, batch_size, rank, world_size, drop_last, steps)
+        schedule = StreamSchedule(source, batch_size, own.rank, own.size, drop_last, steps)
         max_batch, count = batch_size, 0
     else:
         if steps is not None:
             raise MillError(f"steps is for streamed shards: {source.name} has a known length")
-        _check_size(source, batch_size, world_size, drop_last)
-        schedule = ShuffledSchedule(source, seed, batch_size, rank, world_size, drop_last)
+        _check_size(source, batch_size, own.size, drop_last)
+        schedule = ShuffledSchedule(source, seed, batch_size, own.rank, own.size, drop_last)
         max_batch, count = min(batch_size, len(source)), len(source)
     opened_masks = _open_masks(masks, source, recipe)
-    opened_ledger = Ledger(_ledger_path(ledger, source, rank), count)
+    opened_ledger = Ledger(_ledger_path(ledger, source, own.rank), count)
     opened_backgrounds = _open_backgrounds(backgrounds, recipe, opened_ledger, seed)
     config = PipelineConfig(
         source=source,
@@ -129,9 +135,13 @@ def build(
         schedule,
         choice.open(config),
         seed=seed,
+        batch_size=batch_size,
+        drop_last=drop_last,
+        rank=own,
         workers=workers,
         channels_last=channels_last,
         ledger=opened_ledger,
+        rebuild=functools.partial(build, **arguments),
         masks="" if opened_masks is None else opened_masks.fingerprint,
         backgrounds=background_source.fingerprint if recipe.pastes_images else "",
     )
@@ -139,9 +149,16 @@ def build(
 
 def default_workers() -> int:
     """This rank's share of the cores that the process may run on."""
-    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")  # set by torchrun: ranks on this machine
-    share = available_cores() // (int(ranks) if ranks.isdecimal() and int(ranks) else 1)
-    return min(max(share, 1), MOST_WORKERS)
+    return min(max(available_cores() // ranks.local_size(), 1), MOST_WORKERS)
+
+
+def _checked_rank(rank: Any, world_size: Any) -> ranks.Rank:
+    """The rank given or determined, among as many as there are."""
+    if world_size is not None:
+        world_size = _checked_int("world_size", world_size, 1)
+    if rank is not None:
+        rank = _checked_int("rank", rank, 0, (world_size or ranks.current().size) - 1)
+    return ranks.choose(rank, world_size)
 
 
 def _checked_int(name: str, value: Any, least: int, most: int | None = None) -> int:
@@ -179,11 +196,11 @@ def _check_size(source: Source, batch_size: int, world_size: int, drop_last: boo
         )
 
 
-def _check_stream(source: StreamSource, rank: int, world_size: int, steps: int | None) -> None:
-    source.stream.shards(0, rank, world_size)
-    if world_size > 1 and steps is None:
+def _check_stream(source: StreamSource, own: ranks.Rank, steps: int | None) -> None:
+    source.stream.shards(0, own.rank, own.size)
+    if own.size > 1 and steps is None:
         raise MillError(
-            f"streamed shards such as {source.name} have no known length, and {world_size} ranks "
+            f"streamed shards such as {source.name} have no known length, and {own.size} ranks "
             "need epochs of equal length: set the batches of an epoch, as in steps=1000"
         )
 

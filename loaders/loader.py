@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from patchmill.kernels.views import layout
 from patchmill.loaders.batch import ViewBatch
+from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.order.schedule import Schedule, state_number
 from patchmill.loaders.pipelines import FilledBatch, Pipeline, Run
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
+from patchmill.loaders.sampler import SamplerFace
 from patchmill.loaders.sources import Source
 from patchmill.loaders.sources.stream.source import StreamSource
 from patchmill.loaders.stats import Stats
@@ -27,7 +29,8 @@ class Loader:
     """Yields one epoch of batches per iteration; made by `loaders.build`.
 
     An iteration that is left early counts as its epoch. Only one runs at a time: starting another
-    ends the one in progress.
+    ends the one in progress. A loader can be pickled, for another process to go on: its arguments
+    and its position are.
     """
 
     def __init__(
@@ -38,20 +41,34 @@ class Loader:
         pipeline: Pipeline,
         *,
         seed: int,
+        batch_size: int,
+        drop_last: bool,
+        rank: ranks.Rank,
         workers: int,
         channels_last: bool,
         ledger: Ledger,
+        rebuild: Callable[[], Loader],
         masks: str = "",
         backgrounds: str = "",
     ) -> None:
         self.source, self.recipe, self.pipeline, self.seed = source, recipe, pipeline, seed
+        self.batch_size, self.drop_last = batch_size, drop_last
         self.ledger, self._masks, self._backgrounds = ledger, masks, backgrounds
+        self._rank, self._rebuild = rank, rebuild
         self._schedule, self._steps = schedule, schedule.steps
         self._targets, self._channels_last = draw.targets(recipe), channels_last
         self._workers = workers
         self._run: Run | None = None
         self._epoch, self._step, self._started = 0, 0, False
+        self._next_epoch: int | None = None  # set while an iteration was in progress
         self._seen, self._seconds, self._waited = 0, 0.0, 0.0  # samples; seconds in iterations
+
+    def __repr__(self) -> str:
+        share = f", {self._rank}" if self._rank.size > 1 else ""
+        return (
+            f"Loader({self.source.name}, {self.recipe}, batch_size={self.batch_size}{share}, "
+            f"epoch {self.epoch})"
+        )
 
     def __len__(self) -> int:
         """Steps in an epoch."""
@@ -63,6 +80,27 @@ class Loader:
     def epoch(self) -> int:
         """The epoch in progress, or the next one."""
         return self._position()[0]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration; a position in it that was loaded stays.
+
+        Not needed: without it, epochs follow each other.
+        """
+        if not isinstance(epoch, int) or epoch < 0:
+            raise MillError(f"an epoch is a whole number of at least 0, not {epoch!r}")
+        self._next_epoch = epoch if self._run else None
+        if not self._run and (self._started or epoch != self.epoch):
+            self._epoch, self._step, self._started = epoch, 0, False
+
+    @property
+    def sampler(self) -> SamplerFace:
+        """The loader's order, with the face of torch's DistributedSampler."""
+        return SamplerFace(self, self._rank.rank, self._rank.size)
+
+    @property
+    def dataset(self) -> Source | StreamSource:
+        """The source, under the name that torch's DataLoader has for it."""
+        return self.source
 
     def __iter__(self) -> Iterator[ViewBatch]:
         run = self._start()
@@ -105,8 +143,11 @@ class Loader:
 
     def _start(self) -> Run:
         self._end()
-        if self._started or self._is_over():  # an iteration that was left early counts
-            self._epoch, self._step, self._started = self._epoch + 1, 0, False
+        ranks.check(self._rank)
+        if self._next_epoch is not None:
+            self._epoch, self._step, self._next_epoch = self._next_epoch, 0, None
+        elif self._started or self._is_over():  # an iteration that was left early counts
+            self._epoch, self._step = self._epoch + 1, 0
         self._run = run = self.pipeline.run(self._schedule.batches(self._epoch, self._step))
         self._started = True
         return run
@@ -123,6 +164,9 @@ class Loader:
         )
 
     # ------------------------------------------------------------------------------------ resuming
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self._rebuild, self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the epoch; inside the loop, the current batch counts as consumed."""
@@ -147,7 +191,7 @@ class Loader:
         epoch = state_number(state, "epoch")
         self._end()
         self._epoch, self._step = epoch, self._schedule.load(state)
-        self._started = False
+        self._started, self._next_epoch = False, None
 
     def _position(self) -> tuple[int, int]:
         """Epoch and step; the end of an epoch is step 0 of the next."""
@@ -165,6 +209,12 @@ class Loader:
             **({"backgrounds": self._backgrounds} if self._backgrounds else {}),
             **self._schedule.identity(),
         }
+
+
+def _restored(rebuild: Callable[[], Loader], state: dict[str, Any]) -> Loader:
+    loader = rebuild()
+    loader.load_state_dict(state)
+    return loader
 
 
 _REMEDY = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import threading
@@ -68,7 +69,8 @@ class Crew:
         self._stop_threads = weakref.finalize(
             self, _stop_threads, self._jobs, self._tasks, self._feeder_jobs, self._threads
         )
-        atexit.register(self._stop_threads)  # registered again, so that it runs before DALI's own
+        self._at_exit = functools.partial(_dismiss, weakref.ref(self))
+        atexit.register(self._at_exit)  # registered last, so that it runs before DALI's own
         try:
             for thread in self._threads:
                 thread.start()
@@ -121,9 +123,16 @@ class Crew:
 
     def dismiss(self) -> None:
         """Stop the threads; jobs that are not finished are cancelled."""
-        self._ended = self._ended or time.perf_counter()
+        if self._ended:  # also at exit, when modules are gone and a live iterator is closed
+            return
+        self._ended = time.perf_counter()
         self._stop_threads()
-        atexit.unregister(self._stop_threads)
+        atexit.unregister(self._at_exit)
+
+
+def _dismiss(crew: weakref.ref[Crew]) -> None:
+    if alive := crew():
+        alive.dismiss()
 
 
 def _stop_threads(

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError
 
 PORTS = range(20_000, 60_000)  # one of them for each SLURM job
@@ -22,33 +23,31 @@ class RankInfo(NamedTuple):
 
 def find(environ: Mapping[str, str] = os.environ) -> RankInfo | None:
     """Read the launcher's environment; None for a single process."""
-    if int(environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in environ:
-        return _from_torchrun(environ)
-    # A batch script has these too, but for a step's id: only what srun starts is a rank.
-    if int(environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_ID" in environ:
-        return _from_slurm(environ)
-    return None
+    launched = ranks.launched(environ)
+    if launched is None:
+        return None
+    complete = _from_torchrun if launched.origin == "torchrun" else _from_slurm
+    return complete(launched.rank, launched.size, environ)
 
 
-def _from_torchrun(environ: Mapping[str, str]) -> RankInfo:
+def _from_torchrun(rank: int, size: int, environ: Mapping[str, str]) -> RankInfo:
     return RankInfo(
-        _number(environ, "RANK"),
-        _number(environ, "WORLD_SIZE"),
-        _number(environ, "LOCAL_RANK"),
-        _text(environ, "MASTER_ADDR"),
-        _number(environ, "MASTER_PORT"),
+        rank,
+        size,
+        ranks.number(environ, "LOCAL_RANK"),
+        ranks.text(environ, "MASTER_ADDR"),
+        ranks.number(environ, "MASTER_PORT"),
     )
 
 
-def _from_slurm(environ: Mapping[str, str]) -> RankInfo:
-    job, step = _number(environ, "SLURM_JOB_ID"), _number(environ, "SLURM_STEP_ID")
-    port = environ.get("MASTER_PORT", str(PORTS[(job + 101 * step) % len(PORTS)]))
+def _from_slurm(rank: int, size: int, environ: Mapping[str, str]) -> RankInfo:
+    job, step = (ranks.number(environ, name) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     return RankInfo(
-        _number(environ, "SLURM_PROCID"),
-        _number(environ, "SLURM_NTASKS"),
-        _number(environ, "SLURM_LOCALID"),
-        environ.get("MASTER_ADDR") or _first_host(_text(environ, "SLURM_JOB_NODELIST")),
-        int(port),
+        rank,
+        size,
+        ranks.number(environ, "SLURM_LOCALID"),
+        environ.get("MASTER_ADDR") or _first_host(ranks.text(environ, "SLURM_JOB_NODELIST")),
+        ranks.number(environ, "MASTER_PORT", PORTS[(job + 101 * step) % len(PORTS)]),
     )
 
 
@@ -63,20 +62,3 @@ def _first_host(nodes: str) -> str:
             f"cannot tell the first host of SLURM_JOB_NODELIST={nodes} ({error}): "
             "name it, as MASTER_ADDR=HOST"
         ) from None
-
-
-def _number(environ: Mapping[str, str], name: str) -> int:
-    text = _text(environ, name)
-    try:
-        return int(text)
-    except ValueError:
-        raise MillError(f"{name}={text} in the environment is not a number") from None
-
-
-def _text(environ: Mapping[str, str], name: str) -> str:
-    if text := environ.get(name):
-        return text
-    raise MillError(
-        f"{name} is missing from the environment of a run of several processes: "
-        "start them with torchrun or srun"
-    )

@@ -181,7 +181,7 @@ def test_a_state_of_another_loader_is_refused_by_field() -> None:
         with pytest.raises(MillError, match=f"another {field} ") as error:
             loader.load_state_dict(state)
         assert "\n" not in str(error.value)
-    same = make_loader(batch_size=2, world_size=2, workers=1, prefetch=1, dtype=torch.uint8)
+    same = make_loader(batch_size=2, rank=0, world_size=2, workers=1, prefetch=1, dtype=torch.uint8)
     same.load_state_dict(state)
 
 

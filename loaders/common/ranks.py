@@ -1,0 +1,122 @@
+"""Rank and world size of this process, as torch.distributed, torchrun or SLURM give them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from patchmill.loaders.common.errors import MillError
+
+
+class Rank(NamedTuple):
+    """One process of several that share the samples."""
+
+    rank: int
+    size: int
+    origin: str = ""  # what said so; empty for a single process
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} of {self.size}"
+
+    @property
+    def explained(self) -> str:
+        return f"{self} by {self.origin}" if self.origin else str(self)
+
+
+SINGLE = Rank(0, 1)
+GIVEN = "the arguments"
+
+
+def choose(rank: int | None, world_size: int | None) -> Rank:
+    """The given rank and world size, where they do not contradict the process's own; else those.
+
+    Fewer ranks than there are processes are no contradiction: the ranks of a model-parallel group
+    read the same samples, and in a world of one every process reads all of them.
+    """
+    own = current()
+    if rank is None and world_size is None:
+        return own
+    given = Rank(
+        own.rank if rank is None else rank, own.size if world_size is None else world_size, GIVEN
+    )
+    if None in (rank, world_size) and given[:2] != own[:2]:
+        raise MillError(
+            f"{_names(rank, world_size)} does not fit this process, which is {own.explained}: "
+            "give rank and world_size, or neither"
+        )
+    same_size = given.size == own.size
+    if own.size > 1 and (given.size > own.size or (same_size and given.rank != own.rank)):
+        raise MillError(
+            f"{_names(rank, world_size)} contradicts this process, which is {own.explained}: "
+            "give neither"
+        )
+    return given
+
+
+def check(rank: Rank) -> None:
+    """Raise MillError if a rank that was not given is no longer the process's own."""
+    own = current()
+    if rank.origin != GIVEN and own.size > 1 and own[:2] != rank[:2]:
+        raise MillError(
+            f"the loader was built for {rank}, but this process is {own.explained}: build it "
+            "after the process group has started, or give it rank and world_size"
+        )
+
+
+def current() -> Rank:
+    """This process's rank: torch.distributed's once it is initialised, else the launcher's."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        rank, size = distributed.get_rank(), distributed.get_world_size()
+        return Rank(rank, size, "torch.distributed") if size > 1 else SINGLE
+    return launched() or SINGLE
+
+
+def launched(environ: Mapping[str, str] = os.environ) -> Rank | None:
+    """The rank that torchrun or SLURM gave to this process; None for a single process."""
+    if number(environ, "WORLD_SIZE", 1) > 1 and "RANK" in environ:
+        return Rank(number(environ, "RANK"), number(environ, "WORLD_SIZE"), "torchrun")
+    # A batch script has these too, but for a step's id: only what srun starts is a rank.
+    if number(environ, "SLURM_NTASKS", 1) > 1 and "SLURM_STEP_ID" in environ:
+        return Rank(number(environ, "SLURM_PROCID"), number(environ, "SLURM_NTASKS"), "SLURM")
+    return None
+
+
+def local_size(environ: Mapping[str, str] = os.environ) -> int:
+    """Number of ranks on this machine, or the best guess at it; 1 if SLURM divides the cores."""
+    if environ.get("LOCAL_WORLD_SIZE"):  # set by torchrun
+        return max(number(environ, "LOCAL_WORLD_SIZE"), 1)
+    own = current()
+    if own.size == 1 or own.origin == "SLURM" or "SLURM_STEP_ID" in environ:
+        return 1  # srun binds each task to cores of its own
+    import torch
+
+    return min(own.size, torch.cuda.device_count() or own.size)
+
+
+def text(environ: Mapping[str, str], name: str) -> str:
+    """A variable of the environment that every rank has; MillError if it is missing."""
+    if value := environ.get(name):
+        return value
+    raise MillError(
+        f"{name} is missing from the environment of a run of several processes: "
+        "start them with torchrun or srun"
+    )
+
+
+def number(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
+    """A whole number in the environment; MillError if it is missing or something else."""
+    if default is not None and not environ.get(name):
+        return default
+    value = text(environ, name)
+    try:
+        return int(value)
+    except ValueError:
+        raise MillError(f"{name}={value} in the environment is not a number") from None
+
+
+def _names(rank: int | None, world_size: int | None) -> str:
+    values = {"rank": rank, "world_size": world_size}
+    return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
