@@ -97,7 +97,7 @@ class LabelledViews(Dataset[tuple[int, int, list[Tensor]]]):
         return index, -1 if labels is None else int(labels[index]), views
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class CollatedBatch(ViewBatch):
     """A batch whose crops are separate tensors, as a DataLoader collates them."""
 
