@@ -47,7 +47,7 @@ lint: $(VENV)/.dev types ## ruff and mypy
 # mypy and pyright do not run __path__ code: give them the installed layout as links.
 types: ## link the packages where type checkers and editors find them
 	@mkdir -p build/types/patchmill
-	@ln -sfn ../../../patchmill/__init__.py build/types/patchmill/__init__.py
+	@for file in __init__.py script.py command; do ln -sfn ../../../patchmill/$$file build/types/patchmill/$$file; done
 	@for package in $(PACKAGES); do ln -sfn ../../../$$package build/types/patchmill/$$package; done
 
 bench: $(VENV)/.base $(VENV)/.dali ## measure beside torchvision and DALI, into build/throughput.json

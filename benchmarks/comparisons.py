@@ -75,8 +75,8 @@ class Comparison(NamedTuple):
     measure: Callable[[Inputs], dict[str, Figures]]  # a row's name -> its figures
 
 
-def main() -> None:
-    arguments = _arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = _arguments(words)
     report.check_writable(arguments.json)
     measured: dict[str, list[dict[str, Figures]]] = {name: [] for name in arguments.only}
     with track("comparisons", len(measured) * arguments.seeds, unit="seeds") as advance:
@@ -196,8 +196,8 @@ def lines(comparison: Comparison, table: Sequence[Mapping[str, Any]]) -> Iterato
         yield (f"{row['name']:<20}" + "".join(f"{cell:>15}" for cell in cells)).rstrip()
 
 
-def _arguments() -> argparse.Namespace:
-    parser = Parser(description=__doc__.splitlines()[0])
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser("comparisons", __doc__, "[key=value ...]")
     parser.add_argument("--only", default=",".join(COMPARISONS), help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3, help="runs per method (%(default)s)")
     parser.add_argument("--tests", type=int, default=2000, help="scenes to test on (%(default)s)")
@@ -209,7 +209,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of all runs")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     arguments.only = arguments.only.split(",")
     for name in arguments.only:
         if name not in COMPARISONS:

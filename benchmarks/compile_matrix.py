@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -28,9 +29,11 @@ ARCHITECTURES = (80, 90, 100)  # A100, H100, B200
 USAGE = ("registers", "spilled", "shared")  # per thread, bytes per thread, bytes per block
 
 
-def main() -> None:
-    settings = _settings()
+def main(words: Sequence[str] | None = None) -> None:
+    settings = _settings(words)
     report.check_writable(settings.json)
+    if not (ROOT / "tests" / "kernels").is_dir():
+        raise MillError("this benchmark runs tests: run it in a checkout of the project")
     tritons = [fetch(name) for name in settings.tritons]
     rows = []
     print(f"{'':24}", *(f"{name:>9}" for name in ("variants", *USAGE, "failures")))
@@ -103,12 +106,12 @@ def summary(usage: str, outcomes: str) -> dict[str, Any]:
     return {"variants": len(variants), **most, "failures": failed}
 
 
-def _settings() -> argparse.Namespace:
-    parser = report.Parser(description=__doc__.splitlines()[0])
+def _settings(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = report.Parser("compile-matrix", __doc__, "[TRITON ...]")
     parser.add_argument("tritons", nargs="*", default=TRITONS, help="3.4 3.6 3.8 newest")
     parser.add_argument("--architectures", nargs="+", type=int, default=ARCHITECTURES)
     parser.add_argument("--json", metavar="FILE")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":

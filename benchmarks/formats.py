@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -56,8 +56,8 @@ class Settings:
     json: str | None
 
 
-def main() -> None:
-    settings = _settings()
+def main(words: Sequence[str] | None = None) -> None:
+    settings = _settings(words)
     report.check_writable(settings.json)
     recipe = load_recipe(settings.recipe)
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
@@ -238,8 +238,8 @@ def _rounded(summary: Summary) -> dict[str, float]:
     return {name: round(value, 3) for name, value in asdict(summary).items()}
 
 
-def _settings() -> Settings:
-    parser = Parser(description=__doc__.splitlines()[0])
+def _settings(words: Sequence[str] | None) -> Settings:
+    parser = Parser("formats", __doc__)
     parser.add_argument("--data", default="scenes:256", help="a folder, or scenes:N (%(default)s)")
     parser.add_argument("--copies", type=int, default=4, help="copies of each image (%(default)s)")
     parser.add_argument("--recipe", default="dino", help="a preset with its knobs, or a YAML file")
@@ -249,7 +249,7 @@ def _settings() -> Settings:
     parser.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    arguments = vars(parser.parse_args())
+    arguments = vars(parser.parse_args(words))
     for name in ("copies", "workers", "batch_size", "rounds"):
         if not arguments[name] > 0:
             raise MillError(f"--{name.replace('_', '-')} must be above 0, not {arguments[name]}")

@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ print(json.dumps({"seconds": walked, "samples": seen, "before_mib": before, "pea
 """
 
 
-def main() -> None:
-    arguments = _arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = _arguments(words)
     report.check_writable(arguments.json)
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
         results = measure(Path(folder), arguments.samples, arguments.shards)
@@ -155,14 +156,14 @@ def _run(program: str, folder: Path, *arguments: str | Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = Parser(description=__doc__.splitlines()[0])
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser("index", __doc__)
     parser.add_argument(
         "--samples", type=int, default=100_000_000, help="of 40 bytes of disk each (%(default)s)"
     )
     parser.add_argument("--shards", type=int, default=10_000, help="(%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if not arguments.samples >= arguments.shards >= 1:
         raise MillError("--shards must be at least 1, and --samples at least as many")
     return arguments

@@ -16,6 +16,7 @@ the peak rate. On a CPU it runs in one thread.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import torch
 
@@ -27,8 +28,8 @@ OPERATIONS = ("bags", "contrast", "matching", "patches", "regions")
 DTYPES = ("float32", "float16", "bfloat16", "uint8")
 
 
-def main() -> None:
-    settings = _settings()
+def main(words: Sequence[str] | None = None) -> None:
+    settings = _settings(words)
     report.check_writable(settings.json, settings.plot)
     device, dtype = torch.device(settings.device), getattr(torch, settings.dtype)
     if settings.kernels == ["views"]:
@@ -51,8 +52,8 @@ def main() -> None:
         report.write_json(settings.json, {**options, **results})
 
 
-def _settings() -> argparse.Namespace:
-    parser = report.Parser(description=__doc__.splitlines()[0])
+def _settings(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = report.Parser("kernels", __doc__, "[KERNEL ...]")
     parser.add_argument("kernels", nargs="*", help=f"{', '.join(OPERATIONS)}, or views")
     parser.add_argument("--device", help="cuda, cuda:N or cpu; default: a GPU if there is one")
     parser.add_argument(
@@ -68,7 +69,7 @@ def _settings() -> argparse.Namespace:
     parser.add_argument("--channels-last", action="store_true", help="for views")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE", help="draw them as a PNG or SVG")
-    settings = parser.parse_args()
+    settings = parser.parse_args(words)
     settings.kernels = settings.kernels or list(OPERATIONS)
     _check(settings)
     _set_defaults(settings)

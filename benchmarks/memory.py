@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,8 +43,8 @@ class MemoryUse:
         return self.peak - self.queue
 
 
-def main() -> None:
-    arguments = _arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = _arguments(words)
     report.check_writable(arguments.json)
     recipe = load_recipe(arguments.recipe)
     images = Sample(open_source(arguments.data), MAX_IMAGES)
@@ -85,15 +86,15 @@ def measure(
     )
 
 
-def _arguments() -> argparse.Namespace:
-    parser = Parser(description=__doc__.splitlines()[0])
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser("memory", __doc__)
     parser.add_argument("--data", default="scenes:256", help="a folder, or scenes:N (%(default)s)")
     parser.add_argument("--recipe", default="dino", help="a preset with its knobs, or a YAML file")
     parser.add_argument("--batch-size", type=int, default=256, help="(%(default)s)")
     parser.add_argument("--workers", type=int, default=machine.cores(), help="default: all cores")
     parser.add_argument("--batches", type=int, default=12, help="to load (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ COLUMNS = {
 }
 
 
-def main() -> None:
-    arguments = _arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = _arguments(words)
     report.check_writable(arguments.json)
     rows = []
     with track("runs", len(arguments.methods) * arguments.seeds) as advance:
@@ -70,9 +70,9 @@ def run(out: Path, method: str, seed: int, settings: Sequence[str]) -> dict[str,
     }
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     methods = overrides.choices("method")
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser("methods", __doc__, "[key=value ...]")
     parser.add_argument("--methods", default=",".join(methods), help="default: all")
     parser.add_argument("--seeds", type=int, default=1, help="runs per method (%(default)s)")
     parser.add_argument(
@@ -80,7 +80,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of all runs")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     arguments.methods = arguments.methods.split(",")
     for method in arguments.methods:
         if method not in methods:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -51,8 +51,8 @@ class SaliencyRow:
     degenerate: int  # scenes whose map is marked as unusable
 
 
-def main() -> None:
-    arguments = _arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = _arguments(words)
     report.check_writable(arguments.json)
     source = open_source(arguments.data or f"scenes:{arguments.count}")
     images = [_resized(decode(data)) for data in Sample(source, arguments.count).encoded]
@@ -172,8 +172,8 @@ def _table(rows: list[SaliencyRow], count: int, scenes: str) -> str:
     return "\n".join(lines)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = report.Parser(description=__doc__.splitlines()[0])
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = report.Parser("saliency", __doc__)
     parser.add_argument("--data", help="a folder of images, or scenes (the default)")
     parser.add_argument("--count", type=int, default=24, help="images at most (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
@@ -186,7 +186,7 @@ def _arguments() -> argparse.Namespace:
         "--weights", help="weights of a learned method of 96x96 pixels, to be measured too"
     )
     parser.add_argument("--json", help="write the results here too")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":

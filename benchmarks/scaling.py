@@ -77,7 +77,7 @@ def _read(path: Path) -> list[ScalingResult]:
         raise MillError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
         raise MillError(
-            f"{path} holds no measurements: write it with python benchmarks/scaling.py --json FILE"
+            f"{path} holds no measurements: write it with patchmill bench scaling --json FILE"
         ) from None
 
 
@@ -85,7 +85,7 @@ def _read(path: Path) -> list[ScalingResult]:
 
 
 def _options(arguments: Sequence[str] | None) -> Namespace:
-    parser = report.Parser(description=(__doc__ or "").splitlines()[0])
+    parser = report.Parser("scaling", __doc__, "[key=value ...]")
     parser.add_argument(
         "words", nargs="*", metavar="key=value", help=f"default: {' '.join(DEFAULTS)}"
     )

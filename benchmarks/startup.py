@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,8 +31,8 @@ IMPORTS = ("import torch", "import patchmill.loaders", "import torch, patchmill.
 START = "import sys; from patchmill.loaders.sources import open_source; open_source(sys.argv[1])"
 
 
-def main() -> None:
-    arguments = _arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = _arguments(words)
     report.check_writable(arguments.json)
     seconds = imports() | index(arguments.files, arguments.folders)
     print(f"{machine.cpu()}, {machine.cores()} cores")
@@ -84,14 +85,14 @@ def _run(program: str, *arguments: Path, cache: Path | None = None) -> float:
     return time.perf_counter() - start
 
 
-def _arguments() -> argparse.Namespace:
-    parser = Parser(description=__doc__.splitlines()[0])
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser("startup", __doc__)
     parser.add_argument(
         "--files", type=int, default=1_281_167, help="default: as many as in ImageNet"
     )
     parser.add_argument("--folders", type=int, default=1000, help="(%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if not arguments.files >= arguments.folders >= 1:
         raise MillError("--folders must be at least 1, and --files at least as many")
     return arguments

@@ -74,8 +74,8 @@ class Settings:
         return self.seconds / self.rounds
 
 
-def main() -> None:
-    settings = _settings()
+def main(words: Sequence[str] | None = None) -> None:
+    settings = _settings(words)
     report.check_writable(settings.json, settings.plot)
     if settings.plot:
         report.check_chart()
@@ -218,8 +218,8 @@ def _as_json(result: ThroughputResult, about: dict[str, Any], settings: Settings
 # -------------------------------------------------------------------------------------- the command
 
 
-def _settings() -> Settings:
-    parser = Parser(description=__doc__.splitlines()[0])
+def _settings(words: Sequence[str] | None) -> Settings:
+    parser = Parser("throughput", __doc__)
     parser.add_argument("--data", default="scenes:256", help="a folder, or scenes:N (%(default)s)")
     parser.add_argument("--recipe", default="dino", help="a preset with its knobs, or a YAML file")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
@@ -237,7 +237,7 @@ def _settings() -> Settings:
     parser.add_argument("--peers", default="", help=f"{', '.join(peers.NAMES)}, or all")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the results as bars")
-    arguments = vars(parser.parse_args())
+    arguments = vars(parser.parse_args(words))
     if arguments["batch_size"] is None:
         arguments["batch_size"] = 256 if arguments["device"].startswith("cuda") else 64
     for name in ("workers", "seconds", "batch_size"):

@@ -12,6 +12,7 @@ counted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,13 +36,13 @@ class TrainingOptions:
     plot: str | None
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     from patchmill.benchmarks.lib import report
     from patchmill.benchmarks.lib.training import measure, table
     from patchmill.training import expected_hours, measurements
     from patchmill.training.config import compose
 
-    options = _options()
+    options = _options(words)
     report.check_writable(options.json, options.plot)
     if options.plot:
         report.check_chart()
@@ -72,11 +73,11 @@ def _description(config: Config) -> str:
     return f"{config.method_name}, {model}, {config.size} pixels, batches of {batch}"
 
 
-def _options() -> TrainingOptions:
+def _options(words: Sequence[str] | None) -> TrainingOptions:
     from patchmill.benchmarks.lib.report import Parser
     from patchmill.loaders.common.calls import nearest
 
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser("training", __doc__, "[key=value ...]")
     parser.add_argument(
         "words", nargs="*", metavar="key=value", help=f"default: {' '.join(DEFAULTS)}"
     )
@@ -87,7 +88,7 @@ def _options() -> TrainingOptions:
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the results as bars")
-    arguments = vars(parser.parse_intermixed_args())
+    arguments = vars(parser.parse_intermixed_args(words))
     for name in ("steps", "rounds"):
         if arguments[name] < 1:
             raise MillError(f"--{name} must be 1 or more, not {arguments[name]}")

@@ -128,7 +128,7 @@ class JobPlan:
             )
         elif self.expected.hours is None:
             texts.append(
-                "for a lower bound by a node's loader: python benchmarks/throughput.py --json "
+                "for a lower bound by a node's loader: patchmill bench throughput --json "
                 "FILE, then --throughput FILE"
             )
         starts = math.ceil(self.most_hours * 60 / limit_minutes(self.needs.time))

@@ -1,35 +1,39 @@
-"""The command line of submit.py: options for the job, other words are settings of training."""
+"""Command line of `patchmill submit`: options for the job; other words are training settings."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
+from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError
 
-HELP = """\
-Queues training on SLURM, or runs it here where there is none.
+ABOUT = """\
+Queue training on SLURM, or run it here where there is none.
 
-  python cluster/submit.py --nodes 8 method=dilo data=imagenet data.root=/data/imagenet
-  python cluster/submit.py --nodes 8 --dry-run method=dilo
-  python cluster/submit.py --sweep seed=0,1,2 --sweep optim.lr=0.03,0.06 method=moco data=scenes
-  python cluster/submit.py prepare SRC OUT --tasks 32       (prepare --help says more)
-  python cluster/submit.py masks DATA --tasks 32
+Words without dashes are settings of training, which patchmill train --help lists. Defaults come
+from cluster/profiles/ and ~/.config/patchmill/cluster.yaml. With prepare or masks as the first
+word, data are prepared instead: patchmill submit prepare --help says how."""
+EXAMPLES = (
+    "patchmill submit --nodes 8 method=dilo data=imagenet data.root=/data/imagenet",
+    "patchmill submit --nodes 8 --dry-run method=dilo",
+    "patchmill submit --sweep seed=0,1,2 --sweep optim.lr=0.03,0.06 method=moco data=scenes",
+    "patchmill submit prepare SRC OUT --tasks 32",
+    "patchmill submit masks DATA --tasks 32",
+)
 
-Words without dashes are settings of training: python training/run.py --help lists them. Defaults
-come from cluster/profiles/ and ~/.config/patchmill/cluster.yaml."""
-
-PREPARE_HELP = """\
-Prepares data as an array of tasks on SLURM, or here where there is none. The same command again
+PREPARE_ABOUT = """\
+Prepare data as an array of tasks on SLURM, or here where there is none. The same command again
 makes what is missing.
 
-  python cluster/submit.py prepare SRC OUT --tasks 32 --max-side 512
-  python cluster/submit.py masks DATA --tasks 32 --method rbd
-
-Other options are those of the preparation, listed by
-python -m patchmill.loaders.prepare --help, python -m patchmill.loaders.prepare masks --help."""
-PREPARE_COMMANDS = ("prepare", "masks")
+Other options are those of the preparation, which patchmill prepare --help and patchmill masks
+--help list."""
+PREPARE_EXAMPLES = {
+    "prepare": "patchmill submit prepare SRC OUT --tasks 32 --max-side 512",
+    "masks": "patchmill submit masks DATA --tasks 32 --method rbd",
+}
+PREPARE_COMMANDS = tuple(PREPARE_EXAMPLES)
 TRAINING_ONLY = ("nodes", "tasks-per-node")
 
 # Option -> type, metavar, help; each is a field of Resources.
@@ -50,31 +54,25 @@ RESOURCE_OPTIONS: dict[str, tuple[type, str, str]] = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise MillError(f"{message}; --help lists the options")
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python cluster/submit.py",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    _add_resource_options(parser, list(RESOURCE_OPTIONS))
-    parser.add_argument("--name", help="name of the run's folder")
-    parser.add_argument("--dir", help="folder of all runs")
-    parser.add_argument(
+def parser() -> Parser:
+    options = Parser("patchmill submit", "[key=value ...]", ABOUT, EXAMPLES)
+    _add_resource_options(options, list(RESOURCE_OPTIONS))
+    options.add_argument("--name", help="name of the run's folder")
+    options.add_argument("--dir", help="folder of all runs")
+    options.add_argument(
         "--sweep", "--array", action="append", default=[], metavar="KEY=A,B",
         help="train a run for each value, as one job array; several options make a grid",
     )  # fmt: skip
-    parser.add_argument("--probe", action="store_true", help="test the environment on a node first")
-    parser.add_argument(
-        "--throughput", metavar="JSON", help="file of benchmarks/throughput.py --json, for the plan"
+    options.add_argument(
+        "--probe", action="store_true", help="test the environment on a node first"
     )
-    parser.add_argument("words", nargs="*", metavar="key=value", help="settings of training")
-    return parser
+    options.add_argument(
+        "--throughput",
+        metavar="JSON",
+        help="file of `bench throughput --json`, for the plan",
+    )
+    options.add_argument("words", nargs="*", metavar="key=value", help="settings of training")
+    return options
 
 
 def _add_resource_options(parser: Parser, names: Sequence[str]) -> None:
@@ -96,19 +94,21 @@ def _add_resource_options(parser: Parser, names: Sequence[str]) -> None:
     parser.add_argument("--follow", action="store_true", help="print the logs until the job ends")
 
 
+def preparation_parser(command: str) -> Parser:
+    """Parser of the job's options; the preparation reads the others."""
+    example = PREPARE_EXAMPLES[command]
+    arguments = "SRC OUT" if command == "prepare" else "DATA"
+    options = Parser(f"patchmill submit {command}", arguments, PREPARE_ABOUT, [example])
+    options.add_argument("--tasks", type=_count, metavar="N", help="share the images among N (32)")
+    _add_resource_options(options, [name for name in RESOURCE_OPTIONS if name not in TRAINING_ONLY])
+    options.set_defaults(command=command)
+    return options
+
+
 def read_preparation(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Split into the job's options and the preparation's arguments."""
     command, *rest = arguments
-    parser = Parser(
-        prog=f"python cluster/submit.py {command}",
-        description=PREPARE_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--tasks", type=_count, metavar="N", help="share the images among N (32)")
-    _add_resource_options(parser, [name for name in RESOURCE_OPTIONS if name not in TRAINING_ONLY])
-    parser.set_defaults(command=command)
-    return parser.parse_known_args(rest)
+    return preparation_parser(command).parse_known_args(rest)
 
 
 def _count(text: str) -> int:
@@ -118,7 +118,7 @@ def _count(text: str) -> int:
 
 
 def read(arguments: Sequence[str]) -> argparse.Namespace:
-    return _parser().parse_intermixed_args(list(arguments))
+    return parser().parse_intermixed_args(list(arguments))
 
 
 def resource_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,17 +1,14 @@
-"""Show the state of runs: python cluster/status.py [DIR ...]; --tail RUN, --cancel RUN
-
-DIR is a folder of runs (default: runs) or a run.
-"""
+"""Show the state of runs: patchmill status [DIR ...]; --tail RUN, --cancel RUN"""
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError, run_command
 
 COLUMNS = ("run", "state", "job", "epoch", "images/s", "left", "loss", "restarts")
@@ -22,7 +19,7 @@ TAIL = 40  # lines of a log
 def main(arguments: Sequence[str] | None = None) -> None:
     from patchmill.cluster.slurm import commands
 
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     if args.tail:
         _tail(args.tail, args.follow)
         return
@@ -131,18 +128,26 @@ def _cancel(job: Any) -> None:
     print(f"job {job.id} was told to stop")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python cluster/status.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> Parser:
+    options = Parser(
+        "patchmill status",
+        "[DIR ...]",
+        "Show the state of runs, read their logs, or stop them.",
+        ["patchmill status", "patchmill status --tail runs/dilo-scenes-demo --follow"],
     )
-    parser.add_argument("folders", nargs="*", type=Path, default=[Path("runs")], metavar="DIR")
-    parser.add_argument("--cancel", type=Path, metavar="RUN", help="save a checkpoint and stop")
-    parser.add_argument("--tail", type=Path, metavar="RUN", help="print the end of its log")
-    parser.add_argument("--follow", action="store_true", help="with --tail: until the job ends")
-    parser.add_argument("--json", action="store_true", help="print the table as JSON")
-    return parser
+    options.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        default=[Path("runs")],
+        metavar="DIR",
+        help="a folder of runs, or a run (default: runs)",
+    )
+    options.add_argument("--cancel", type=Path, metavar="RUN", help="save a checkpoint and stop")
+    options.add_argument("--tail", type=Path, metavar="RUN", help="print the end of its log")
+    options.add_argument("--follow", action="store_true", help="with --tail: until the job ends")
+    options.add_argument("--json", action="store_true", help="print the table as JSON")
+    return options
 
 
 if __name__ == "__main__":

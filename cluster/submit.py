@@ -1,4 +1,4 @@
-"""Queue training on SLURM, or run it here: python cluster/submit.py --nodes 8 method=dilo
+"""Queue training on SLURM, or run it here: patchmill submit --nodes 8 method=dilo
 
 --help lists the options.
 """
@@ -22,16 +22,19 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from patchmill.cluster import job_plan, options, preflight, resources, sweeps
-    from patchmill.cluster.slurm import commands
+    from patchmill.cluster import options
 
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in options.PREPARE_COMMANDS:
+        options.read_preparation(words)  # --help, before torch is loaded
         from patchmill.cluster.prepare import submit
 
         submit.main(words)
         return
-    args = options.read(words)
+    args = options.read(words)  # --help, before torch is loaded
+    from patchmill.cluster import job_plan, preflight, resources, sweeps
+    from patchmill.cluster.slurm import commands
+
     requested = options.resource_options(args)
     needs = resources.load(requested, args.cluster)
     settings = options.training_settings(args)
@@ -130,8 +133,8 @@ def _queue(needs: Resources, runs: Runs, words: Sequence[str], follow_logs: bool
             follow.follow(job, lambda: bool(record.state(job)))  # noqa: B023
     else:
         first = _run_folder(runs.configs[0])
-        print(f"{'to watch':<16} python cluster/status.py --tail {first}")
-        print(f"{'to cancel':<16} python cluster/status.py --cancel {first}")
+        print(f"{'to watch':<16} patchmill status --tail {first}")
+        print(f"{'to cancel':<16} patchmill status --cancel {first}")
 
 
 def _run_here(needs: Resources, runs: Runs, words: Sequence[str]) -> int:

@@ -219,7 +219,7 @@ def _open_masks(
     if opened is None:
         raise MillError(
             f"the recipe {recipe.name} pastes by masks, and there are none for {source.name}: "
-            f"make them, with python -m patchmill.loaders.prepare masks {source.name}"
+            f"make them, with patchmill masks {source.name}"
         )
     return opened
 

@@ -1,10 +1,11 @@
-"""Start of the scripts that are run by path: run.py, evaluate.py and export.py in training/"""
+"""Start of commands: scripts that are run by path, the threads of torch, and a command as typed."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,3 +31,11 @@ def idle_threads_sleep() -> None:
     training step of 0.2 s took up to 9 s.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """The command that `argv` of `sys` belongs to, for people to repeat."""
+    script = Path(argv[0])
+    if script.name == "patchmill" or script.parts[-2:] == ("patchmill", "__main__.py"):
+        return shlex.join(["patchmill", *argv[1:]])
+    return shlex.join(["python", *argv])

@@ -1,4 +1,4 @@
-"""Evaluate a run: python training/evaluate.py run=runs/NAME evaluate=knn [key=value ...]
+"""Evaluate a run: patchmill evaluate run=runs/NAME evaluate=knn [key=value ...]
 
 --help lists the evaluations and their settings.
 """
@@ -18,14 +18,19 @@ if TYPE_CHECKING:
     from patchmill.training.config.settings import Config
 
 HEAD = """\
-usage: python training/evaluate.py run=DIR [evaluate=EVALUATION] [key=value ...]
+usage: patchmill evaluate run=DIR [evaluate=EVALUATION] [key=value ...] [options]
 
-Evaluates the networks of a run from a checkpoint: prints a table, writes it to DIR/EVALUATION.json,
-adds a line to DIR/evaluations.jsonl and updates DIR/report.html.
-On several GPUs: torchrun --nproc-per-node 8 training/evaluate.py ...
+Evaluate the networks of a run from a checkpoint: print a table, write it to DIR/EVALUATION.json,
+add a line to DIR/evaluations.jsonl and update DIR/report.html.
+On several GPUs: torchrun --nproc-per-node 8 -m patchmill evaluate ...
 
-  python training/evaluate.py run=runs/moco-scenes-demo evaluate=knn evaluate.k=200
-  python training/evaluate.py run=runs/emp_ssl-cifar10-cifar evaluate=patches counts=[1,16]
+  patchmill evaluate run=runs/moco-scenes-demo evaluate=knn evaluate.k=200
+  patchmill evaluate run=runs/emp_ssl-cifar10-cifar evaluate=patches counts=[1,16]
+
+options:
+  -h, --help  show this help message and exit
+
+settings, with their defaults; written key=value
 """
 
 # The run's own settings that may differ for an evaluation.

@@ -1,4 +1,4 @@
-"""Export a run's backbone to another library: python training/export.py run=DIR to=timm
+"""Export a run's backbone to another library: patchmill export run=DIR to=timm
 
 --help lists the libraries and the settings.
 """
@@ -19,13 +19,18 @@ if TYPE_CHECKING:
     from patchmill.training.exports.written import Export
 
 HEAD = """\
-usage: python training/export.py run=DIR to=LIBRARY [key=value ...]
+usage: patchmill export run=DIR to=LIBRARY [key=value ...] [options]
 
-Writes the backbone of a run, as it is evaluated, in the form that another library loads by its own
-means, with the mean and std of its views, and prints the lines of Python that load it.
+Write the backbone of a run, as it is evaluated, in the form that another library loads by its own
+means, with the mean and std of its views, and print the lines of Python that load it.
 
-  python training/export.py run=runs/moco-imagenet-paper to=torchvision
-  python training/export.py run=runs/dino-scenes-demo to=hf out=models/dino encoder=student
+  patchmill export run=runs/moco-imagenet-paper to=torchvision
+  patchmill export run=runs/dino-scenes-demo to=hf out=models/dino encoder=student
+
+options:
+  -h, --help  show this help message and exit
+
+settings, with their defaults; written key=value
 """
 
 

@@ -1,4 +1,4 @@
-"""Train: python training/run.py method=dilo data=scenes [key=value ...]
+"""Train: patchmill train method=dilo data=scenes [key=value ...]
 
 --help lists methods, data, scales and every setting.
 """

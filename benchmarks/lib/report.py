@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.table import Table
 
+from patchmill import script
 from patchmill.benchmarks.lib import machine
 from patchmill.benchmarks.lib.timing import Summary
-from patchmill.loaders.common import files
+from patchmill.loaders.common import arguments, files
 from patchmill.loaders.common.errors import MillError
 
 BARE_DECODE = "bare decode"
@@ -24,11 +23,13 @@ COLOURS = {BARE_DECODE: "#a9c5d8", "decode + views": "#6ea0c0", "loader": "#2a6f
 PEER_COLOUR = "#c9ccd1"
 
 
-class Parser(argparse.ArgumentParser):
-    """Argument parser that raises a MillError, printed as one sentence, instead of the usage."""
+class Parser(arguments.Parser):
+    """Parser of a benchmark, which its module's docstring describes."""
 
-    def error(self, message: str) -> NoReturn:
-        raise MillError(message)
+    def __init__(self, name: str, docstring: str | None, words: str = "") -> None:
+        paragraphs = (docstring or "").split("\n\n")
+        about = [text for text in paragraphs if not text.startswith("    ")]  # without the usage
+        super().__init__(f"patchmill bench {name}", words, "\n\n".join(about))
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def check_writable(*paths: str | None) -> None:
 
 def write_json(path: str, content: dict[str, Any]) -> None:
     """Write the command, the machine and `content` atomically."""
-    command = shlex.join(["python", *sys.argv])
-    text = json.dumps({"command": command, "machine": machine.describe()} | content, indent=1)
+    about = {"command": script.command_line(sys.argv), "machine": machine.describe()}
+    text = json.dumps(about | content, indent=1)
     files.write_atomic(Path(path), text + "\n", files.unique_name(Path(path)))
 
 

@@ -89,7 +89,7 @@ def check_free(run: Path) -> None:
     if job and (current := state(job)):
         raise MillError(
             f"job {job.id} trains into {run} already ({current}): wait for it, cancel it with "
-            f"python cluster/status.py --cancel {run}, or choose another --name"
+            f"patchmill status --cancel {run}, or choose another --name"
         )
 
 

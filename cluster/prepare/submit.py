@@ -1,7 +1,7 @@
 """Prepare data or masks as an array of SLURM tasks, or share by share on this machine.
 
-    python cluster/submit.py prepare SRC OUT --tasks 32
-    python cluster/submit.py masks DATA --method rbd --tasks 32
+    patchmill submit prepare SRC OUT --tasks 32
+    patchmill submit masks DATA --method rbd --tasks 32
 
 Each task prepares one rank's share of the images. The last one to finish merges the shares; a
 dependent job does so if that task was killed, and names shares that are missing. The same command
@@ -125,7 +125,7 @@ def _check_no_job(preparation: Preparation) -> None:
     if job and (state := record.state(job)):
         raise MillError(
             f"job {job.id} makes {preparation.work.out} already ({state}): wait for it, or cancel "
-            f"it with python cluster/status.py --cancel {folder}"
+            f"it with patchmill status --cancel {folder}"
         )
 
 
@@ -165,8 +165,8 @@ def _queue(
     if follow_logs:
         _follow(jobs)
     else:
-        print(f"{'to watch':<16} python cluster/status.py --tail {jobs_folder}")
-        print(f"{'to cancel':<16} python cluster/status.py --cancel {jobs_folder}")
+        print(f"{'to watch':<16} patchmill status --tail {jobs_folder}")
+        print(f"{'to cancel':<16} patchmill status --cancel {jobs_folder}")
 
 
 def _submit(preparation: Preparation, needs: Resources, folder: Path, commit: str) -> list[Job]:

@@ -36,7 +36,7 @@ def save_code(folder: Path, words: Sequence[str]) -> str:
     from patchmill.cluster.slurm import script
 
     commit = snapshot.take(folder / script.SNAPSHOT)
-    (folder / "command.txt").write_text(f"python cluster/submit.py {shlex.join(words)}\n")
+    (folder / "command.txt").write_text(f"patchmill submit {shlex.join(words)}\n")
     if patch := snapshot.changes():
         (folder / "changes.patch").write_text(patch)
     return commit

@@ -7,7 +7,7 @@
     opened.foreground(3)  # share of foreground pixels, which ranks background candidates
     opened.stats()  # lookups by outcome
 
-`python -m patchmill.loaders.prepare masks DATA` writes the mask file. It is searched for as
+`patchmill masks DATA` writes the mask file. It is searched for as
 `DATA.masks` beside a folder, a .beton, a tar or a list, then in the cache under the data's
 fingerprint. Without one, masks stored in the data are used: .mask.png in shards, the field "mask"
 in betons, and those of scenes.
@@ -201,7 +201,7 @@ def open_mask_file(path: str | Path, source: Source, method: str | None = None) 
         raise MillError(
             f"{path} holds masks of {file.meta['samples']:,} other images than {source.name} has "
             f"now ({len(source):,}): make them again with "
-            f"python -m patchmill.loaders.prepare masks {source.name} --overwrite"
+            f"patchmill masks {source.name} --overwrite"
         )
     digest = hashlib.sha256(file.states.data)
     digest.update(file.checksums.data)

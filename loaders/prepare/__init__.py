@@ -1,4 +1,4 @@
 """Prepare images as WebDataset shards or an FFCV .beton, and make their masks.
 
-The command is `python -m patchmill.loaders.prepare`.
+The commands are `patchmill prepare`, `patchmill masks` and `patchmill inspect`.
 """

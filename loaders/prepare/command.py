@@ -1,8 +1,8 @@
 """Prepare images as WebDataset shards or an FFCV .beton, make masks, and inspect the results.
 
-python -m patchmill.loaders.prepare SRC OUT --format shards
-python -m patchmill.loaders.prepare masks DATA --method rbd
-python -m patchmill.loaders.prepare inspect OUT
+patchmill prepare SRC OUT --format shards
+patchmill masks DATA --method rbd
+patchmill inspect OUT
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
+from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.threads import available_cores
 
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from patchmill.loaders.prepare.make_masks import MaskOptions
     from patchmill.loaders.prepare.options import Options
     from patchmill.loaders.sources import Source
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise MillError(f"{message}; --help lists the options")
 
 
 class RemainingWork(NamedTuple):
@@ -55,13 +51,13 @@ def remaining(arguments: Sequence[str]) -> RemainingWork:
     from patchmill.loaders.prepare import make_data, make_masks
 
     if arguments and arguments[0] == "masks":
-        args = _masks_parser().parse_args(arguments[1:])
+        args = masks_parser().parse_args(arguments[1:])
         mask_options = _mask_options(args)
         source = make_data.open_input(args.data)
         out, world_size = _mask_path(args, source), mask_options.world_size
         ranks = make_masks.unfinished_ranks(source, out, mask_options)
     else:
-        args = _parser().parse_args(arguments)
+        args = parser().parse_args(arguments)
         options = _options(args)
         source = make_data.open_input(args.source)
         out, world_size = args.out, options.world_size
@@ -70,7 +66,7 @@ def remaining(arguments: Sequence[str]) -> RemainingWork:
 
 
 def _make_data(arguments: Sequence[str]) -> None:
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     from patchmill.loaders.prepare import make_data
 
     options = _options(args)
@@ -99,7 +95,7 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def _make_masks(arguments: Sequence[str]) -> None:
-    args = _masks_parser().parse_args(arguments)
+    args = masks_parser().parse_args(arguments)
     from patchmill.loaders.prepare import make_data, make_masks
 
     options = _mask_options(args)
@@ -140,15 +136,7 @@ def _with_weights(method: str, weights: Path | None) -> str:
 
 
 def _inspect(arguments: Sequence[str]) -> None:
-    parser = Parser(
-        prog="python -m patchmill.loaders.prepare inspect",
-        description="Describe prepared data, and verify every checksum: the exit status is 1 if "
-        "anything differs.",
-    )
-    parser.add_argument(
-        "out", metavar="OUT", type=Path, help="a folder of shards, a .beton, or .masks"
-    )
-    args = parser.parse_args(arguments)
+    args = inspect_parser().parse_args(arguments)
     from patchmill.loaders.prepare import inspect_data
 
     text, problems = inspect_data.inspect(args.out)
@@ -198,24 +186,26 @@ def _rank(
     return rank, count
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m patchmill.loaders.prepare",
-        description="Make WebDataset shards or an FFCV .beton of images. The same command again "
-        "continues an interrupted run. Images that cannot be decoded are listed in bad.jsonl and "
-        "left out.",
-        epilog="python -m patchmill.loaders.prepare inspect OUT describes OUT and verifies its "
-        "checksums.",
+def parser() -> Parser:
+    options = Parser(
+        "patchmill prepare",
+        "SRC OUT",
+        "Make WebDataset shards or an FFCV .beton of images. The same command again continues an "
+        "interrupted run. Images that cannot be decoded are listed in bad.jsonl and left out. "
+        "patchmill inspect OUT describes the result and verifies its checksums.",
+        ["patchmill prepare photos shards", "patchmill prepare photos photos.beton --max-side 512"],
     )
-    parser.add_argument(
+    options.add_argument(
         "source",
         metavar="SRC",
         help="a folder, shards, a .beton, scenes:100, or a list with the columns path and label "
         "(.csv, .tsv, .parquet)",
     )
-    parser.add_argument("out", metavar="OUT", type=Path, help="a new folder, or a file NAME.beton")
-    parser.add_argument("--format", choices=("shards", "beton"), help="default: by the name of OUT")
-    size = parser.add_mutually_exclusive_group()
+    options.add_argument("out", metavar="OUT", type=Path, help="a new folder, or a file NAME.beton")
+    options.add_argument(
+        "--format", choices=("shards", "beton"), help="default: by the name of OUT"
+    )
+    size = options.add_mutually_exclusive_group()
     size.add_argument(
         "--max-side",
         type=int,
@@ -223,53 +213,68 @@ def _parser() -> Parser:
         help="shrink larger images to this longer side, as JPEGs; keep smaller ones unchanged",
     )
     size.add_argument("--keep", action="store_true", help="keep all unchanged (default)")
-    parser.add_argument("--quality", type=int, default=90, help="of those JPEGs (%(default)s)")
-    parser.add_argument("--shard-size", default="256MB", help="maximum (%(default)s)")
-    parser.add_argument("--workers", type=int, help="threads (default: one per core)")
-    parser.add_argument(
+    options.add_argument("--quality", type=int, default=90, help="of those JPEGs (%(default)s)")
+    options.add_argument("--shard-size", default="256MB", help="maximum (%(default)s)")
+    options.add_argument("--workers", type=int, help="threads (default: one per core)")
+    options.add_argument(
         "--verify", action="store_true", help="decode unchanged images, too, to find damage"
     )
-    order = parser.add_mutually_exclusive_group()
+    order = options.add_mutually_exclusive_group()
     order.add_argument("--seed", type=int, default=0, help="of the shuffle (%(default)s)")
     order.add_argument(
         "--no-shuffle", dest="seed", action="store_const", const=None, help="keep the order of SRC"
     )
-    _add_share(parser)
-    parser.add_argument("--overwrite", action="store_true", help="remove an earlier output in OUT")
-    return parser
+    _add_share(options)
+    options.add_argument("--overwrite", action="store_true", help="remove an earlier output in OUT")
+    return options
 
 
-def _masks_parser() -> Parser:
-    parser = Parser(
-        prog="python -m patchmill.loaders.prepare masks",
-        description="Make a mask of the foreground of every image, for copy-paste: a file of small "
-        "masks that loaders find by themselves. The same command again continues an interrupted "
-        "run.",
+def masks_parser() -> Parser:
+    options = Parser(
+        "patchmill masks",
+        "DATA",
+        "Make a mask of the foreground of every image, for copy-paste: a file of small masks that "
+        "loaders find by themselves. The same command again continues an interrupted run.",
+        ["patchmill masks photos", "patchmill masks shards --method 'rbd(area=400)'"],
     )
-    parser.add_argument(
+    options.add_argument(
         "data", metavar="DATA", help="a folder, shards, a .beton, scenes:100, or a list of images"
     )
-    parser.add_argument(
+    options.add_argument(
         "--method",
         default="rbd",
         help="rbd, gs, mc or learned, optionally with constants, as in 'rbd(area=400)' "
         "(%(default)s)",
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="network for learned")
-    parser.add_argument(
+    options.add_argument("--weights", type=Path, metavar="FILE", help="network for learned")
+    options.add_argument(
         "--out", type=Path, help="default: DATA.masks, or in the cache if that cannot be written"
     )
-    parser.add_argument(
+    options.add_argument(
         "--max-side",
         type=int,
         default=256,
         metavar="PX",
         help="of a mask (%(default)s)",
     )
-    parser.add_argument("--workers", type=int, help="threads (default: one per core)")
-    _add_share(parser)
-    parser.add_argument("--overwrite", action="store_true", help="remove an earlier file")
-    return parser
+    options.add_argument("--workers", type=int, help="threads (default: one per core)")
+    _add_share(options)
+    options.add_argument("--overwrite", action="store_true", help="remove an earlier file")
+    return options
+
+
+def inspect_parser() -> Parser:
+    options = Parser(
+        "patchmill inspect",
+        "OUT",
+        "Describe prepared data, and verify every checksum: the exit status is 1 if anything "
+        "differs.",
+        ["patchmill inspect shards", "patchmill inspect photos.masks"],
+    )
+    options.add_argument(
+        "out", metavar="OUT", type=Path, help="a folder of shards, a .beton, or .masks"
+    )
+    return options
 
 
 def _add_share(parser: argparse.ArgumentParser) -> None:

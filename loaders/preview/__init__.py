@@ -1,1 +1,1 @@
-"""Contact sheets of views, and of masks; the command is `python -m patchmill.loaders.preview`."""
+"""Contact sheets of views, and of masks; the command is `patchmill preview`."""

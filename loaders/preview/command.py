@@ -1,25 +1,24 @@
 """Draw contact sheets: views of some images as a recipe makes them for training, or masks.
 
-python -m patchmill.loaders.preview DATA --recipe 'dino(local_crops=6)' --out sheet.png
-python -m patchmill.loaders.preview DATA --masks --method rbd --out sheet.png
+patchmill preview DATA --recipe 'dino(local_crops=6)' --out sheet.png
+patchmill preview DATA --masks --method rbd --out sheet.png
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from patchmill.loaders import recipe as recipes
+from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.files import atomic_path
 from patchmill.loaders.recipe_load import load_recipe
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
     from patchmill.loaders.batch import ViewBatch
@@ -32,7 +31,7 @@ FORMATS = (".png", ".jpg", ".jpeg")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     _check_out(args.out)
     options = {"seed": args.seed, "epoch": args.epoch, "ids": _parse_ids(args.ids)}
     show_masks = args.masks or args.method
@@ -126,6 +125,7 @@ def _render(
 
 def _compile(recipe: recipes.Recipe) -> None:
     """Compile the kernels, and announce it; slow imports come before the announcement."""
+    import numpy as np
     import torch  # noqa: F401
 
     from patchmill.kernels.common.jit import announce_compilation
@@ -144,51 +144,56 @@ def _compile(recipe: recipes.Recipe) -> None:
 # ------------------------------------------------------------------------------------ command line
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m patchmill.loaders.preview",
-        description="Draw a contact sheet: some images with the boxes of their views, and the "
-        "views, exactly as a loader makes them for training with the same recipe and seed.",
-        epilog="example: python -m patchmill.loaders.preview scenes:64 --recipe "
-        "'dino(local_crops=6)' --count 3 --out sheet.png",
+def parser() -> Parser:
+    options = Parser(
+        "patchmill preview",
+        "DATA",
+        "Draw a contact sheet: some images with the boxes of their views, and the views, exactly "
+        "as a loader makes them for training with the same recipe and seed.",
+        [
+            "patchmill preview scenes:64 --recipe 'dino(local_crops=6)' --count 3",
+            "patchmill preview photos --masks --out masks.png",
+        ],
     )
-    parser.add_argument("data", metavar="DATA", help="a folder of images, or scenes:64")
-    parser.add_argument(
+    options.add_argument("data", metavar="DATA", help="a folder of images, or scenes:64")
+    options.add_argument(
         "--recipe",
         default="dino",
         help="a preset, optionally with its knobs, as in 'dino(local_crops=6)'; or a YAML file "
         "(default: %(default)s)",
     )
-    parser.add_argument(
+    options.add_argument(
         "--out",
         type=Path,
         default=Path("sheet.png"),
         help=f"where to write the sheet: {', '.join(FORMATS)} (default: %(default)s)",
     )
-    parser.add_argument(
+    options.add_argument(
         "--count", type=int, help="how many samples to show (default: 4, or 12 with their masks)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="as in training (default: %(default)s)")
-    parser.add_argument(
+    options.add_argument(
+        "--seed", type=int, default=0, help="as in training (default: %(default)s)"
+    )
+    options.add_argument(
         "--epoch", type=int, default=0, help="as in training, from 0 (default: %(default)s)"
     )
-    parser.add_argument(
+    options.add_argument(
         "--ids",
         metavar="3,7",
         help="show these samples instead of the first of the epoch",
     )
-    parser.add_argument(
+    options.add_argument(
         "--backgrounds", metavar="DIR", help="paste on these images instead of those of the data"
     )
-    parser.add_argument(
+    options.add_argument(
         "--masks",
         action="store_true",
         help="show masks as copy-paste would use them",
     )
-    parser.add_argument(
+    options.add_argument(
         "--method", help="show masks computed now: rbd, gs, mc, or 'learned(weights=\"FILE\")'"
     )
-    return parser
+    return options
 
 
 def _parse_ids(text: str | None) -> list[int] | None:

@@ -8,7 +8,6 @@ An interrupted run resumes when called with the same arguments. Use the weights 
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.files import atomic_path
 from patchmill.loaders.common.progress import track
@@ -160,8 +160,8 @@ def resume(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", help="scenes:2000, or scenes(...)")
+    parser = Parser("python -m patchmill.loaders.saliency.train", "DATA", __doc__.splitlines()[0])
+    parser.add_argument("data", metavar="DATA", help="scenes:2000, or scenes(...)")
     parser.add_argument("--out", type=Path, required=True, help="weights, as .safetensors")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=8)

@@ -135,7 +135,7 @@ def test_the_plan_expects_the_hours_of_an_earlier_run(tmp_path, monkeypatch, cap
     out = dry(capsys, "--nodes", "2", auto)
     assert "\nhours            unknown: nothing like it was measured on a GPU; to measure it" in out
     assert "train.batch_size=8 --peers '' --json benchmarks/results/training-dilo-scenes" in out
-    assert "for a lower bound by a node's loader: python benchmarks/throughput.py" in out
+    assert "for a lower bound by a node's loader: patchmill bench throughput" in out
     before = tmp_path / "earlier" / "before"
     before.mkdir(parents=True)
     compose.save(compose.compose(WORDS), before)
@@ -278,7 +278,7 @@ def test_without_slurm_it_runs_here_to_a_report(tmp_path):
     assert (run / "report.html").exists() and "[1] " in done.stdout
     job = record.read(run)
     assert job and job.local and job.submitted >= began and not record.state(job)
-    assert "cluster/submit.py --local" in (run / "jobs" / "001" / "command.txt").read_text()
+    assert "patchmill submit --local" in (run / "jobs" / "001" / "command.txt").read_text()
 
 
 def test_scripts_of_this_folder_hide_no_package():

@@ -1,4 +1,4 @@
-"""Text of `run.py --help`, generated from the YAML files, settings classes and their comments."""
+"""Text of `patchmill train --help`, from the YAML files, settings classes and their comments."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from patchmill.training.config import compose, overrides
 from patchmill.training.config.settings import Config
 
 HEAD = """\
-usage: python training/run.py method=METHOD [data=DATA] [scale=SCALE] [key=value ...]
+usage: patchmill train method=METHOD [data=DATA] [scale=SCALE] [key=value ...] [options]
 
-Trains, evaluates every epoch, and writes a report; the same command again resumes the run.
-On several GPUs: torchrun --nproc-per-node 8 training/run.py ...
+Train, evaluate every epoch, and write a report; the same command again resumes the run.
+On several GPUs: torchrun --nproc-per-node 8 -m patchmill train ...
 
-  python training/run.py method=dilo data=scenes
-  python training/run.py method=moco data=imagenet data.root=/data/imagenet
-  python training/run.py method=emp_ssl data=cifar10 data.root=/data/cifar10 train.epochs=10
-  python training/run.py method=margin:Margin data=scenes      class Margin of your own margin.py
+  patchmill train method=dilo data=scenes
+  patchmill train method=moco data=imagenet data.root=/data/imagenet
+  patchmill train method=emp_ssl data=cifar10 data.root=/data/cifar10 train.epochs=10
+  patchmill train method=margin:Margin data=scenes        class Margin of your own margin.py
 
-  --help   this help; with a method, the defaults are those of its recipe
-  --show   print the settings of the run as YAML, with its expected hours, and do not train
+options:
+  -h, --help  show this help message and exit; with a method, its recipe's defaults
+  --show      print the settings of the run as YAML, with its expected hours, and do not train
 """
 
 _TITLES = {

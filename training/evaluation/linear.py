@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -18,8 +18,6 @@ from torch.nn.functional import cross_entropy
 from patchmill.training.config.settings import Optim
 from patchmill.training.evaluation.features import Features
 from patchmill.training.optim import schedules
-
-ProtocolName = Literal["moco", "vicreg", "emp_ssl", "dino", "nmce"]
 
 
 class Protocol(NamedTuple):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +24,7 @@ from patchmill.training import data
 from patchmill.training.evaluation import knn, spectrum, trained_run
 from patchmill.training.evaluation.features import Features, extract
 from patchmill.training.evaluation.result import EvaluationResult, percent
+from patchmill.training.evaluation.settings import Online
 from patchmill.training.evaluation.single_view import features
 from patchmill.training.runtime import collapse
 
@@ -131,11 +131,6 @@ def text(values: Mapping[str, float]) -> str:
 
 
 # ---------------------------------------------------------------------------------- evaluate=online
-
-
-@dataclass
-class Online:
-    """Settings of evaluate=online, which takes the run's alone."""
 
 
 def evaluate_online(run: TrainedRun, settings: Online) -> EvaluationResult:

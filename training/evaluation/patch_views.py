@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Centre, Chance, Crop, Recipe, Spread, Views, Window
 from patchmill.training.config.recipes import evaluation_recipe, training_recipe
 from patchmill.training.config.settings import Config
-
-Sampling = Literal["grid", "random"]
 
 GROUP = "patches"
 

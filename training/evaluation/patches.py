@@ -6,37 +6,21 @@ normalisation; training and test images have the same number and kind of patches
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from torch.nn.functional import cosine_similarity
 
 from patchmill.loaders.common.progress import track
-from patchmill.loaders.common.settings import Bounds
 from patchmill.loaders.recipe import Recipe
-from patchmill.training.config.settings import Count, Whole
 from patchmill.training.evaluation import knn, linear, neighbours, patch_views
 from patchmill.training.evaluation.features import Features
 from patchmill.training.evaluation.patch_means import extract_means
-from patchmill.training.evaluation.patch_views import Sampling
 from patchmill.training.evaluation.result import EvaluationResult, percent
+from patchmill.training.evaluation.settings import Patches as Settings
 from patchmill.training.evaluation.single_view import resolve_protocol
 from patchmill.training.evaluation.trained_run import Space, TrainedRun
 
 CURVE = (1, 4, 9, 16, 36, 64, 144, 256)  # patch counts of the convergence curve, on grids
-
-
-@dataclass
-class Settings:
-    counts: list[Count] = field(default_factory=lambda: [1, 16, 64, 256])  # patches of an image
-    sampling: Sampling = "grid"  # grid: at even steps; random: drawn as in training
-    photometric: bool = False  # random patches with training's colours, as EMP-SSL evaluates
-    area: Annotated[float, Bounds(above=0, most=1)] | None = None  # of a patch, if not training's
-    probe: Literal["auto", "none", linear.ProtocolName] = "emp_ssl"  # besides kNN
-    images: Count | None = None  # at most so many of the training images
-    curve: Whole = 128  # test images for the curve of convergence; 0 for none
-    neighbours: Whole = 8  # query patches in the picture of nearest neighbours; 0 for none
-    seed: Whole = 0  # of the probes
 
 
 def evaluate(run: TrainedRun, settings: Settings) -> EvaluationResult:

@@ -1,72 +1,68 @@
-"""Evaluations that evaluate.py offers: each a settings class and a function."""
+"""Evaluations that evaluate.py offers: a title, settings, and a function that is imported late."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import importlib
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from patchmill.training.evaluation import online, patches, reliance, single_view
-from patchmill.training.evaluation.detect.settings import Settings as DetectSettings
-from patchmill.training.evaluation.finetune import evaluation as finetune
-from patchmill.training.evaluation.result import EvaluationResult
-from patchmill.training.evaluation.segment.settings import Settings as SegmentSettings
+from patchmill.training.evaluation import settings
+from patchmill.training.evaluation.detect.settings import Settings as Detect
+from patchmill.training.evaluation.segment.settings import Settings as Segment
+
+if TYPE_CHECKING:
+    from patchmill.training.evaluation.result import EvaluationResult
 
 
 class Evaluation(NamedTuple):
     title: str
     settings: type
-    evaluate: Callable[[Any, Any], EvaluationResult]
+    function: str  # module in this folder, and name: `single_view.evaluate_knn`
 
-
-def _segment(run: Any, settings: Any) -> EvaluationResult:
-    from patchmill.training.evaluation.segment import command  # loads torchvision
-
-    return command.evaluate(run, settings)
-
-
-def _detect(run: Any, settings: Any) -> EvaluationResult:
-    from patchmill.training.evaluation.detect import evaluation  # loads torchvision
-
-    return evaluation.evaluate(run, settings)
+    def evaluate(self, run: Any, settings: Any) -> EvaluationResult:
+        module, _, name = f"patchmill.training.evaluation.{self.function}".rpartition(".")
+        result: EvaluationResult = getattr(importlib.import_module(module), name)(run, settings)
+        return result
 
 
 EVALUATIONS = {
     "knn": Evaluation(
         "nearest neighbours, beside an untrained network's",
-        single_view.KNN,
-        single_view.evaluate_knn,
+        settings.KNN,
+        "single_view.evaluate_knn",
     ),
     "linear": Evaluation(
         "a linear probe by a paper's protocol, on cached features",
-        single_view.Linear,
-        single_view.evaluate_linear,
+        settings.Linear,
+        "single_view.evaluate_linear",
     ),
     "online": Evaluation(
         "what training measures with kNN: a linear classifier, RankMe and spread",
-        online.Online,
-        online.evaluate_online,
+        settings.Online,
+        "online.evaluate_online",
     ),
     "patches": Evaluation(
         "means over 1, 16, 64, 256 patches, in h and z; neighbours of patches",
-        patches.Settings,
-        patches.evaluate,
+        settings.Patches,
+        "patches.evaluate",
     ),
     "finetune": Evaluation(
         "the whole network, fine-tuned on few labels, over several subsets",
-        finetune.Settings,
-        finetune.evaluate,
+        settings.Finetune,
+        "finetune.evaluation.evaluate",
     ),
     "reliance": Evaluation(
-        "accuracy with backgrounds swapped, and without any", reliance.Settings, reliance.evaluate
+        "accuracy with backgrounds swapped, and without any",
+        settings.Reliance,
+        "reliance.evaluate",
     ),
     "segment": Evaluation(
         "semantic segmentation: Semantic FPN, a linear probe or kNN, beside an untrained network's",
-        SegmentSettings,
-        _segment,
+        Segment,
+        "segment.command.evaluate",
     ),
     "detect": Evaluation(
         "object detection and instance segmentation, beside an untrained backbone's",
-        DetectSettings,
-        _detect,
+        Detect,
+        "detect.evaluation.evaluate",
     ),
 }

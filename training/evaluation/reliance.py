@@ -7,8 +7,8 @@ what is foreground.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from patchmill.loaders.common import calls
 from patchmill.loaders.common.errors import MillError
@@ -16,21 +16,14 @@ from patchmill.loaders.common.progress import track
 from patchmill.loaders.recipe import CopyPaste, Recipe
 from patchmill.training import data
 from patchmill.training.config.recipes import evaluation_recipe
-from patchmill.training.config.settings import Config, Count, Whole
+from patchmill.training.config.settings import Config
 from patchmill.training.evaluation import knn, linear, single_view
 from patchmill.training.evaluation.features import Features, count_images, extract
 from patchmill.training.evaluation.result import EvaluationResult, percent
-from patchmill.training.evaluation.trained_run import Space, TrainedRun
+from patchmill.training.evaluation.settings import Reliance as Settings
+from patchmill.training.evaluation.trained_run import TrainedRun
 
 SAME, SWAPPED, ALONE = "as in training", "swapped", "foreground alone"
-
-
-@dataclass
-class Settings:
-    probe: Literal["auto", "none", linear.ProtocolName] = "auto"  # besides kNN
-    space: Space = "h"  # the backbone's h, or the projector's z
-    images: Count | None = None  # at most so many of the training images
-    seed: Whole = 0  # of the probe
 
 
 class TestSet(NamedTuple):

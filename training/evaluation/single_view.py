@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 from torch import nn
 
@@ -15,13 +14,13 @@ from patchmill.loaders.common.progress import track
 from patchmill.loaders.recipe import Crop, Recipe
 from patchmill.training import data
 from patchmill.training.config.recipes import evaluation_recipe
-from patchmill.training.config.settings import Count, Positive, Whole
 from patchmill.training.data import Split
 from patchmill.training.evaluation import knn, linear, trained_run
 from patchmill.training.evaluation.features import Features, count_images, extract
 from patchmill.training.evaluation.result import EvaluationResult, percent
 from patchmill.training.evaluation.scores import cached
-from patchmill.training.evaluation.trained_run import Space, TrainedRun
+from patchmill.training.evaluation.settings import KNN, Linear, Space
+from patchmill.training.evaluation.trained_run import TrainedRun
 from patchmill.training.nets import dense
 
 UNTRAINED = "untrained.json"
@@ -35,21 +34,6 @@ PROTOCOLS = {
     "tcr": "nmce",
     "dino": "dino",
 }
-
-
-@dataclass
-class KNN:
-    space: Literal["auto", "h", "z"] = "auto"  # backbone's h, projector's z; auto: evaluate.space
-
-
-@dataclass
-class Linear:
-    protocol: Literal["auto", linear.ProtocolName] = "auto"  # auto: the method's
-    rates: list[Positive] = field(default_factory=list)  # learning rates, instead of its own
-    space: Space = "h"  # the backbone's h, or the projector's z
-    images: Count | None = None  # at most so many of the training images
-    augment: bool = False  # other crops in each epoch, for which the network runs anew each time
-    seed: Whole = 0  # of the classifier and of the order of images
 
 
 def evaluate_knn(run: TrainedRun, settings: KNN) -> EvaluationResult:

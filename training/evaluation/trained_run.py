@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import data, methods
 from patchmill.training.config import compose
+from patchmill.training.evaluation.settings import Space
 from patchmill.training.ranks.distributed import World
 from patchmill.training.runtime import checkpoint, device, run_folder
 from patchmill.training.runtime.state import seed_generators
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from patchmill.training.config.settings import Config
     from patchmill.training.methods.method import Encoder, Method
     from patchmill.training.nets.backbones import Backbone
-
-Space = Literal["h", "z"]
 
 
 @dataclass(frozen=True)

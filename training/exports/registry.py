@@ -1,30 +1,29 @@
-"""Libraries that export.py writes for: each a title and a function."""
+"""Libraries that export.py writes for: each a title and a function, imported when it is called."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import importlib
+from typing import TYPE_CHECKING, NamedTuple
 
-from patchmill.training.exports import (
-    to_detectron2,
-    to_hf,
-    to_safetensors,
-    to_timm,
-    to_torchvision,
-)
-from patchmill.training.exports.encoder import Encoder
-from patchmill.training.exports.written import Export
+if TYPE_CHECKING:
+    from patchmill.training.exports.encoder import Encoder
+    from patchmill.training.exports.written import Export
 
 
 class Library(NamedTuple):
     title: str
-    export: Callable[[Encoder], Export]
+    module: str  # in this folder
+
+    def export(self, encoder: Encoder) -> Export:
+        module = importlib.import_module(f"patchmill.training.exports.{self.module}")
+        export: Export = module.export(encoder)
+        return export
 
 
 LIBRARIES = {
-    "timm": Library("timm 1.0.16 or newer, as a local-dir: model", to_timm.export),
-    "torchvision": Library("torchvision's ResNets and VisionTransformer", to_torchvision.export),
-    "hf": Library("transformers' ResNetModel and ViTModel", to_hf.export),
-    "detectron2": Library("detectron2's ResNets, as MODEL.WEIGHTS", to_detectron2.export),
-    "safetensors": Library("the weights alone, of any backbone", to_safetensors.export),
+    "timm": Library("timm 1.0.16 or newer, as a local-dir: model", "to_timm"),
+    "torchvision": Library("torchvision's ResNets and VisionTransformer", "to_torchvision"),
+    "hf": Library("transformers' ResNetModel and ViTModel", "to_hf"),
+    "detectron2": Library("detectron2's ResNets, as MODEL.WEIGHTS", "to_detectron2"),
+    "safetensors": Library("the weights alone, of any backbone", "to_safetensors"),
 }

@@ -1,22 +1,26 @@
-"""Write the report of a run again: python -m patchmill.training.report DIR"""
+"""Write the report of a run again: patchmill report DIR"""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import run_command
-from patchmill.training import report
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m patchmill.training.report",
-        description="Write the report of a run, finished or not, from what its folder holds.",
+    parser = Parser(
+        "patchmill report",
+        "DIR",
+        "Write the report of a run, finished or not, from what its folder holds.",
+        ["patchmill report runs/dilo-scenes-demo"],
     )
     parser.add_argument("folder", metavar="DIR", type=Path, help="the run's folder: runs/NAME")
-    print(report.write(parser.parse_args(arguments).folder))
+    folder = parser.parse_args(arguments).folder
+    from patchmill.training import report
+
+    print(report.write(folder))
 
 
 if __name__ == "__main__":

@@ -7,61 +7,26 @@ baseline is the same network, trained on the same subsets by the same protocol f
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from patchmill.loaders.build import require_samples
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.settings import Bounds, to_plain
+from patchmill.loaders.common.settings import to_plain
 from patchmill.loaders.recipe import Crop, Recipe, Shift
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import Source
 from patchmill.loaders.sources.subset import Subset
 from patchmill.training import data
 from patchmill.training.config.recipes import evaluation_recipe
-from patchmill.training.config.settings import Amount, Count, Positive, Share, Whole
 from patchmill.training.evaluation.finetune import protocols, score, subsets
 from patchmill.training.evaluation.finetune.protocols import Protocol
 from patchmill.training.evaluation.finetune.score import Task
 from patchmill.training.evaluation.finetune.subsets import Few
 from patchmill.training.evaluation.result import EvaluationResult, percent
+from patchmill.training.evaluation.settings import Finetune as Settings
 from patchmill.training.evaluation.trained_run import TrainedRun
-
-Part = Annotated[float, Bounds(above=0, most=1)]
-Parts = list[Part]
-Seeds = list[Whole]
-Name = Literal[
-    "auto", "vicreg", "vicreg_1pct", "vicreg_10pct", "swav", "selfie", "gtsa", "gtsa_base", "demo"
-]
-
-
-@dataclass
-class Settings:
-    labels: Part | Parts | None = None  # shares of the training labels; 0.1 unless list is given
-    list: str | None = None  # a file that names the images to learn from, instead of labels
-    seeds: Seeds = field(default_factory=lambda: [0, 1, 2, 3, 4])  # of subsets and of training
-    baseline: bool = False  # the same network from scratch, too
-    protocol: Name = "auto"  # auto: the method's, or one for the size of images
-    variant: str = "auto"  # the network to fine-tune, where a method has several
-    subsets: str | None = None  # the folder of subsets, if not in the run's
-    views: str | None = None  # the recipe of training views; by default a random crop, flipped
-    epochs: Count | None = None  # this and all below: if not the protocol's
-    batch: Count | None = None  # images in a step, over all ranks
-    optimiser: Literal["sgd", "adamw", "lars"] | None = None  # the optimiser
-    lr: Positive | None = None  # peak learning rate of the backbone
-    head_lr: Positive | None = None  # of the linear head
-    baseline_lr: Positive | None = None  # of backbone and head from scratch
-    schedule: Literal["cosine", "steps", "constant"] | None = None  # of the learning rates
-    warmup: Amount | None = None  # epochs of linear warm-up
-    weight_decay: Amount | None = None  # the optimiser's weight decay
-    layer_decay: Part | None = None  # factor of the rate from each layer to the one below
-    drop_path: Share | None = None  # stochastic depth
-    smoothing: Share | None = None  # of the labels
-    mixup: Amount | None = None  # alpha of mixup; 0 for none
-    cutmix: Amount | None = None  # alpha of cutmix; 0 for none
-    erase: Share | None = None  # probability that a part of a view is erased
-
 
 CHANGES = (
     *("epochs", "batch", "lr", "head_lr", "baseline_lr", "schedule", "warmup", "weight_decay"),

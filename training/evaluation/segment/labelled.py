@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,12 +15,12 @@ from patchmill.loaders.common.threads import available_cores, map_in_threads
 from patchmill.loaders.decode.decoder import BadImage, decode
 from patchmill.loaders.sources import open_source
 from patchmill.training.evaluation.segment.pairs import Pairs, find_pairs, open_image_folder
+from patchmill.training.evaluation.segment.settings import MOST_CLASSES, Zero
 
 if TYPE_CHECKING:
     from torchvision import tv_tensors
 
 IGNORED = 255  # label of pixels that count neither in training nor in testing
-MOST_CLASSES = 255
 ADE20K_CLASSES = 150
 
 
@@ -41,9 +41,6 @@ class Labelled(Protocol):
 class Splits(NamedTuple):
     train: Labelled
     test: Labelled
-
-
-Zero = bool | Literal["auto"]
 
 
 def open_splits(

@@ -10,11 +10,13 @@ from patchmill.loaders.common.settings import Bounds
 from patchmill.training.config.settings import Amount, Count, Positive, Share, Whole
 from patchmill.training.evaluation.segment import budget
 from patchmill.training.evaluation.segment.budget import Budget
-from patchmill.training.evaluation.segment.labelled import MOST_CLASSES, Zero
 
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Config
 
+MOST_CLASSES = 255
+
+Zero = bool | Literal["auto"]
 Side = Annotated[int, Bounds(1, 4096)]
 
 

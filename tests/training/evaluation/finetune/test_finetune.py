@@ -20,6 +20,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources import open_source
 from patchmill.training import evaluate as command
 from patchmill.training.evaluation.finetune import evaluation, protocols, score, train
+from patchmill.training.evaluation.settings import FinetuneName
 from patchmill.training.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -217,7 +218,7 @@ def test_accuracies_among_one_and_five_guesses(tmp_path):
 
 
 def test_protocols_are_those_of_their_sources():
-    assert set(protocols.PROTOCOLS) | {"auto", "vicreg"} == set(evaluation.Name.__args__)
+    assert set(protocols.PROTOCOLS) | {"auto", "vicreg"} == set(FinetuneName.__args__)
     for name, (lr, head_lr) in {"vicreg_1pct": (0.03, 0.08), "vicreg_10pct": (0.01, 0.1)}.items():
         protocol = protocols.PROTOCOLS[name]
         assert (protocol.epochs, protocol.batch, protocol.optim.weight_decay) == (20, 256, 0)

@@ -1,0 +1,67 @@
+"""Benchmarks by name: patchmill bench [NAME] ...; throughput by default."""
+
+from __future__ import annotations
+
+import importlib.util
+import pkgutil
+from collections.abc import Sequence
+
+from patchmill.loaders.common.arguments import describe
+from patchmill.loaders.common.errors import MillError
+from patchmill.script import idle_threads_sleep
+
+DEFAULT = "throughput"
+ABOUT = """\
+Measure this machine: the named benchmark, or throughput. A benchmark's options are listed by
+patchmill bench NAME --help."""
+EXAMPLES = (
+    "patchmill bench --data photos --recipe 'dino(local_crops=6)'",
+    "patchmill bench decoders --json decoders.json",
+    "patchmill bench list",
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    word, *rest = arguments or (DEFAULT,)
+    if word in ("--help", "-h"):
+        print(f"usage: patchmill bench [NAME] [options]\n\n{describe(ABOUT, EXAMPLES)}\n")
+        print("options:\n  -h, --help  show this help message and exit\n\nbenchmarks:")
+        word = "list"
+    if word == "list":
+        print("\n".join(f"  {name:<15} {title(name)}" for name in names()))
+        return
+    if word.startswith("-"):
+        word, rest = DEFAULT, list(arguments)
+    if word.replace("_", "-") not in names():
+        from patchmill.loaders.common.calls import nearest
+
+        raise MillError(f"there is no benchmark {word!r}{nearest(word, dict.fromkeys(names()))}")
+    if word == "training":
+        idle_threads_sleep()
+    importlib.import_module(module(word)).main(rest)
+
+
+def names() -> list[str]:
+    """Names of all benchmarks: the modules of the folder benchmarks/."""
+    from patchmill import benchmarks
+
+    modules = pkgutil.iter_modules(benchmarks.__path__)
+    return sorted(info.name.replace("_", "-") for info in modules if not info.ispkg)
+
+
+def module(name: str) -> str:
+    return f"patchmill.benchmarks.{name.replace('-', '_')}"
+
+
+def title(name: str) -> str:
+    """The first line of the benchmark's docstring, read without importing torch."""
+    line = source(name).partition('"""')[2].partition("\n")[0].rstrip(".")
+    return line[:1].lower() + line[1:]
+
+
+def source(name: str) -> str:
+    """The source of a benchmark."""
+    spec = importlib.util.find_spec(module(name))
+    loader = spec.loader if spec else None
+    text = loader.get_source(module(name)) if hasattr(loader, "get_source") else None
+    return text or ""

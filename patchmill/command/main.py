@@ -1,0 +1,61 @@
+"""The command `patchmill WORD ...`: an overview, help, and the way to each command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import patchmill
+from patchmill.command.table import COMMANDS
+from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.script import idle_threads_sleep
+
+HELP = ("--help", "-h")
+
+
+def main() -> NoReturn:
+    """Entry point of the installed command, and of `python -m patchmill`."""
+    run_command(lambda: run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> None:
+    word, *rest = arguments or HELP
+    if word == "help" and rest:
+        word, *rest = *rest, "--help"
+    if word in (*HELP, "help"):
+        print(overview())
+    elif word == "--version":
+        print(f"patchmill {patchmill.__version__}")
+    elif word in COMMANDS:
+        _run(word, rest)
+    else:
+        raise MillError(_unknown(word))
+
+
+def overview() -> str:
+    lines = [f"  {word:<12} {command.title}" for word, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: patchmill COMMAND ...",
+            "",
+            *lines,
+            "",
+            "patchmill COMMAND --help says more about one; --version prints the version.",
+        ]
+    )
+
+
+def _run(word: str, rest: Sequence[str]) -> None:
+    command = COMMANDS[word]
+    if command.idle_threads_sleep:
+        idle_threads_sleep()  # before anything imports torch
+    command.load()([*command.words, *rest])
+
+
+def _unknown(word: str) -> str:
+    from patchmill.loaders.common.calls import nearest
+
+    if word.startswith("-"):
+        return f"there is no option {word}: a command comes first, and patchmill lists them"
+    return f"there is no command {word!r}{nearest(word, COMMANDS)}"

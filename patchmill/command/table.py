@@ -1,0 +1,38 @@
+"""Commands of `patchmill`: the line that the overview prints, and the function behind each."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+Main = Callable[[Sequence[str]], None]
+
+
+class Command(NamedTuple):
+    title: str
+    entry: str  # module:function, which takes the words behind the command
+    words: tuple[str, ...] = ()  # put before those
+    idle_threads_sleep: bool = False  # while torch runs: see patchmill/script.py
+
+    def load(self) -> Main:
+        module, _, name = self.entry.partition(":")
+        main: Main = getattr(importlib.import_module(f"patchmill.{module}"), name)
+        return main
+
+
+PREPARE = "loaders.prepare.command:main"
+
+COMMANDS = {
+    "train": Command("train a network, or go on with it", "training.run:main", (), True),
+    "evaluate": Command("evaluate a run", "training.evaluate:main", (), True),
+    "export": Command("export a run's backbone to a library", "training.export:main", (), True),
+    "report": Command("write the report of a run again", "training.report.__main__:main"),
+    "submit": Command("queue training on SLURM, or run it here", "cluster.submit:main"),
+    "status": Command("show runs, read their logs, stop them", "cluster.status:main"),
+    "prepare": Command("make shards or a .beton of images", PREPARE),
+    "masks": Command("make foreground masks of images", PREPARE, ("masks",)),
+    "inspect": Command("describe and verify prepared data", PREPARE, ("inspect",)),
+    "preview": Command("draw the views of a recipe", "loaders.preview.command:main"),
+    "bench": Command("measure this machine", "command.bench:main"),
+}
