@@ -25,7 +25,7 @@ def decode_with_pil(data: bytes) -> np.ndarray:
     try:
         with pil.open(io.BytesIO(data), formats=formats) as image:
             check_pixel_count(image.height, image.width)
-            return _to_rgb(image)
+            return to_rgb(image)
     except BadImage:
         raise
     except pil.DecompressionBombError:
@@ -34,7 +34,7 @@ def decode_with_pil(data: bytes) -> np.ndarray:
         raise BadImage(_reason(error)) from None
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def to_rgb(image: Image.Image) -> np.ndarray:
     sixteen_bits = image.mode.startswith("I;16") or (
         image.mode == "I" and image.format in ("PNG", "PPM")
     )

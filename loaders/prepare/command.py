@@ -49,17 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def remaining(arguments: Sequence[str]) -> RemainingWork:
     """Check the arguments as `main` does, and return what it would do; writes nothing."""
     from patchmill.loaders.prepare import make_data, make_masks
+    from patchmill.loaders.sources import open_source
 
     if arguments and arguments[0] == "masks":
         args = masks_parser().parse_args(arguments[1:])
         mask_options = _mask_options(args)
-        source = make_data.open_input(args.data)
+        source = open_source(args.data)
         out, world_size = _mask_path(args, source), mask_options.world_size
         ranks = make_masks.unfinished_ranks(source, out, mask_options)
     else:
         args = parser().parse_args(arguments)
         options = _options(args)
-        source = make_data.open_input(args.source)
+        source = open_source(args.source)
         out, world_size = args.out, options.world_size
         ranks = make_data.unfinished_ranks(source, out, options)
     return RemainingWork(source.name, len(source), out, world_size, ranks)
@@ -68,10 +69,11 @@ def remaining(arguments: Sequence[str]) -> RemainingWork:
 def _make_data(arguments: Sequence[str]) -> None:
     args = parser().parse_args(arguments)
     from patchmill.loaders.prepare import make_data
+    from patchmill.loaders.sources import open_source
 
     options = _options(args)
     workers = _workers(args.workers)
-    source = make_data.open_input(args.source)
+    source = open_source(args.source)
     with _interruption_as_error():
         result = make_data.make(source, args.out, options, workers, args.overwrite)
     print(result or _COMPLETE % args.out)
@@ -96,11 +98,12 @@ def _options(args: argparse.Namespace) -> Options:
 
 def _make_masks(arguments: Sequence[str]) -> None:
     args = masks_parser().parse_args(arguments)
-    from patchmill.loaders.prepare import make_data, make_masks
+    from patchmill.loaders.prepare import make_masks
+    from patchmill.loaders.sources import open_source
 
     options = _mask_options(args)
     workers = _workers(args.workers)
-    source = make_data.open_input(args.data)
+    source = open_source(args.data)
     out = _mask_path(args, source)
     with _interruption_as_error():
         result = make_masks.make(source, out, options, workers, args.overwrite)
@@ -198,8 +201,8 @@ def parser() -> Parser:
     options.add_argument(
         "source",
         metavar="SRC",
-        help="a folder, shards, a .beton, scenes:100, or a list with the columns path and label "
-        "(.csv, .tsv, .parquet)",
+        help="a folder, shards, a .beton, scenes:100, Parquet files with images, or a list with "
+        "the columns path and label (.csv, .tsv, .jsonl, .parquet)",
     )
     options.add_argument("out", metavar="OUT", type=Path, help="a new folder, or a file NAME.beton")
     options.add_argument(
@@ -238,7 +241,9 @@ def masks_parser() -> Parser:
         ["patchmill masks photos", "patchmill masks shards --method 'rbd(area=400)'"],
     )
     options.add_argument(
-        "data", metavar="DATA", help="a folder, shards, a .beton, scenes:100, or a list of images"
+        "data",
+        metavar="DATA",
+        help="a folder, shards, a .beton, scenes:100, Parquet files, or a list of images",
     )
     options.add_argument(
         "--method",

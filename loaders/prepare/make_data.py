@@ -36,7 +36,7 @@ from patchmill.loaders.prepare.journal import (
 from patchmill.loaders.prepare.options import BETON, Options, identity_of
 from patchmill.loaders.prepare.output import OutputPaths
 from patchmill.loaders.prepare.report import format_bytes, format_counts, format_ranks
-from patchmill.loaders.sources import Source, open_source, path_list
+from patchmill.loaders.sources import Source
 from patchmill.loaders.sources.beton.writer import PAGE_SIZE
 from patchmill.loaders.sources.folder import Folder
 
@@ -133,13 +133,6 @@ def unfinished_ranks(source: Source, out: Path, options: Options) -> list[int] |
     if output.is_complete(paths, _source_folder(source), identity):
         return None
     return output.unfinished_ranks(paths, options.world_size)
-
-
-def open_input(data: str) -> Source:
-    """Open anything that a loader reads, or a list of paths."""
-    if data.endswith(path_list.ENDINGS) and not os.path.isdir(data):
-        return path_list.PathList(data)
-    return open_source(data)
 
 
 def _make_share(prep: _Preparation, journal: Journal) -> DataResult:

@@ -96,65 +96,17 @@ def open_source(data: str | Path | Sequence[str | Path] | SimpleSource) -> Sourc
 
 
 def open_data(
-    data: str | Path | Sequence[str | Path] | SimpleSource | Source | StreamSource | Stream,
+    data: str | Path | Sequence[Any] | SimpleSource | Source | StreamSource | Stream | Any,
 ) -> Source | StreamSource:
     """Open what the user names as data.
 
     A folder of images; WebDataset shards, as `train.tar`, `train-{000000..000146}.tar`,
     `train-*.tar`, a folder of tars or a list; URLs of shards, which are streamed; FFCV's
-    `train.beton`; `scenes:10000` or `scenes(count=100, ...)` (write `./scenes` for a folder of that
-    name); or a source object.
+    `train.beton`; Parquet files with images, also as `hf://datasets/OWNER/NAME`; a list of images,
+    as `train.csv`, `.tsv`, `.jsonl` or `.parquet`; `scenes:10000` or `scenes(count=100, ...)`
+    (write `./scenes` for a folder of that name); paths, or pairs of path and label; a data set
+    with `__len__` and `__getitem__`; or a source object.
     """
-    if not isinstance(data, str | Path | list | tuple):
-        return _adapt(data)
-    text = str(data)
-    if isinstance(data, str) and (text == "scenes" or text.startswith(("scenes:", "scenes("))):
-        return _open_scenes(text)
-    if text.endswith(".beton") and isinstance(data, str | Path):
-        from patchmill.loaders.sources.beton.source import Beton
+    from patchmill.loaders.sources import recognise
 
-        return Beton(data)
-    from patchmill.loaders.sources.shards import paths
-
-    if paths.are_shard_urls(data):
-        from patchmill.loaders.sources.stream.stream import Stream
-
-        return _open_stream(Stream(data))  # type: ignore[arg-type]  # no path is a URL
-    if paths.are_shard_paths(data):
-        from patchmill.loaders.sources.shards.source import Shards
-
-        return Shards(data)
-    from patchmill.loaders.sources.folder import Folder
-
-    return Folder(data)  # type: ignore[arg-type]  # a list is shards
-
-
-def _open_stream(stream: Stream) -> StreamSource:
-    from patchmill.loaders.sources.stream.source import StreamSource
-
-    return StreamSource(stream)
-
-
-def _open_scenes(text: str) -> Source:
-    from patchmill.loaders.common import calls
-    from patchmill.loaders.sources.scenes.source import Scenes
-
-    _, colon, count = text.partition(":")
-    if not text.startswith("scenes:"):
-        return calls.call(text, {"scenes": Scenes}, "source")
-    if not (colon and count.isdecimal()):
-        raise MillError(f"cannot read {text!r}: write scenes:10000 for ten thousand scenes")
-    return Scenes(count=int(count))
-
-
-def _adapt(data: Any) -> Source | StreamSource:
-    if hasattr(data, "samples") and hasattr(data, "shards"):
-        return _open_stream(data)
-    if hasattr(data, "read") and hasattr(data, "where") and hasattr(data, "fingerprint"):
-        from patchmill.loaders.sources.numbered import AdaptedSource
-
-        complete = hasattr(data, "sample_count") and hasattr(data, "labels_of")
-        return data if complete else AdaptedSource(data)
-    raise MillError(
-        f"cannot read data from {data!r}: give a folder, shards, 'scenes:1000' or a source"
-    )
+    return recognise.open_any(data)

@@ -96,12 +96,13 @@ def _scenes_as_shards(words: list[str], folder: Path) -> list[str]:
     """Write scenes to shards: they are drawn when read, which would count as work of the store."""
     from patchmill.loaders.prepare import make_data
     from patchmill.loaders.prepare.options import Options
+    from patchmill.loaders.sources import open_source
     from patchmill.training.config import compose
 
     data = compose.compose(words).data.train
     if not data.startswith("scenes"):
         return []
-    make_data.make(make_data.open_input(data), folder / "shards", Options("shards"), 1)
+    make_data.make(open_source(data), folder / "shards", Options("shards"), 1)
     return [f"data.train={folder / 'shards'}", "data.test=null"]
 
 

@@ -94,7 +94,7 @@ def _holds_only_tars(folder: str) -> bool:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if _is_image(entry.name) or entry.is_dir():
+                if is_image(entry.name) or entry.is_dir():
                     return False
                 tars += _is_tar(entry.name)
     except OSError:
@@ -106,5 +106,5 @@ def _is_tar(name: str) -> bool:
     return name.endswith(".tar") and not name.startswith(".")
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
     return name.rpartition(".")[2].lower() in EXTENSIONS

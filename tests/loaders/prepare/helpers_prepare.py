@@ -13,7 +13,7 @@ from PIL import Image
 
 from patchmill.loaders.prepare import make_data
 from patchmill.loaders.prepare.options import Options
-from patchmill.loaders.sources import Source
+from patchmill.loaders.sources import Source, open_source
 
 
 def pixels(number: int, height: int = 40, width: int = 60) -> np.ndarray:
@@ -55,7 +55,7 @@ def photos(root: Path, count: int = 30) -> Path:
 def prepare(
     source: str | Path | Source, out: Path, format: str = "shards", **options: Any
 ) -> make_data.DataResult | None:
-    opened = make_data.open_input(str(source)) if isinstance(source, str | Path) else source
+    opened = open_source(source) if isinstance(source, str | Path) else source
     overwrite, workers = options.pop("overwrite", False), options.pop("workers", 2)
     return make_data.make(opened, out, Options(format, **options), workers, overwrite)
 

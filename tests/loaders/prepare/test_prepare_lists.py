@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources import open_source
-from patchmill.loaders.sources.path_list import PathList
+from patchmill.loaders.sources.lists.path_list import PathList
 
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1)
 

@@ -30,9 +30,10 @@ from pathlib import Path
 from patchmill.loaders.order.permutation import Order
 from patchmill.loaders.prepare import make_data
 from patchmill.loaders.prepare.options import Options
+from patchmill.loaders.sources import open_source
 
 Order(10, 0).ids(0, 0, 10)
-source = make_data.open_input(sys.argv[1])
+source = open_source(sys.argv[1])
 
 def prepare(out):
     format = "beton" if out.endswith(".beton") else "shards"

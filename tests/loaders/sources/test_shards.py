@@ -315,9 +315,11 @@ def test_lists_that_make_no_sense(tmp_path: Path) -> None:
     write_samples(tmp_path / "0.tar", range(3))
     write_samples(tmp_path / "1.tar", range(3), labels=False)
     with pytest.raises(MillError, match="list of shards is empty"):
+        Shards([])
+    with pytest.raises(MillError, match="the list is empty"):
         open_source([])
     with pytest.raises(MillError, match="holds paths, not 7"):
-        open_source([7])  # type: ignore[list-item]
+        open_source([tmp_path / "0.tar", 7])
     with pytest.raises(MillError, match=r"of 1 of 2 shards have no labels, first those of .*1.tar"):
         open_source([tmp_path / "0.tar", tmp_path / "1.tar"])
     with pytest.raises(MillError, match=r"some .* are URLs and some are files"):

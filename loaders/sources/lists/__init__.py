@@ -1,0 +1,1 @@
+"""Lists of image files with labels: in a CSV, TSV, JSONL or Parquet file, or in memory."""

@@ -1,0 +1,153 @@
+"""The index of a set of Parquet files: where each image lies, its label, and the class names.
+
+Built once, in threads, and cached as one memory-mapped file of about 30 bytes per image; later
+starts compare the size and modification time of each file. For files without compression, the
+first start reads a few bytes per image; others are read whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from patchmill.loaders.common import cache, columns
+from patchmill.loaders.common.columns import Columns
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.threads import available_cores, map_in_threads
+from patchmill.loaders.sources.lists import labels as label_numbers
+from patchmill.loaders.sources.parquet import places, schema
+from patchmill.loaders.sources.parquet.schema import Fields
+
+log = logging.getLogger("patchmill")
+
+States = list[tuple[int, int]]  # size and modification time of each file
+
+_KIND = "parquet index 1"
+_MOST_THREADS = 4  # each may hold a compressed page of a hundred megabytes
+_RACY_NS = 2_000_000_000  # a file this young may change again within the same timestamp
+
+
+def open_index(
+    name: str, paths: Sequence[str], states: States, image: str | None, label: str | None
+) -> Columns:
+    """Open or build the index of these files, in this order; MillError for bad files."""
+    key = "\0".join([*paths, "", image or "", label or ""])
+    file = None
+    with contextlib.ExitStack() as stack:
+        try:
+            digest = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
+            file = cache.folder("parquet") / f"{digest}.index"
+            stack.enter_context(cache.lock(file.with_suffix(".lock")))
+            index = columns.find(file, _KIND)
+            if index and np.array_equal(index["states"], np.array(states)):
+                return index
+        except MillError as error:
+            log.warning("cannot cache the index of %s, made again at each start: %s", name, error)
+        content, meta = _build(name, paths, states, image, label)
+        if file:
+            try:
+                columns.write(file, _KIND, content, meta)
+                return columns.read(file, _KIND)
+            except (OSError, MillError) as error:
+                log.warning("cannot cache the index of %s: %s", name, error)
+        return Columns(meta, content)
+
+
+def _build(
+    name: str, paths: Sequence[str], states: States, image: str | None, label: str | None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    started = time.time_ns()
+    opened = [schema.open_file(path) for path in paths]
+    fields = schema.choose(name, opened[0].schema_arrow, image, label)
+    groups = [(i, group) for i, file in enumerate(opened) for group in range(file.num_row_groups)]
+    rows = sum(file.metadata.num_rows for file in opened)
+    threads = min(_MOST_THREADS, available_cores())
+    with track(f"indexing {name}", rows) as advance:
+
+        def locate(task: tuple[int, int]) -> places.Places:
+            located = _locate(opened[task[0]], paths[task[0]], task[1], fields)
+            advance(sum(map(len, located.rows)))
+            return located
+
+        located = list(map_in_threads(locate, groups, threads))
+    content = _joined(located, [i for i, _ in groups])
+    classes, labels = _labels(name, opened, fields)
+    if labels is not None:
+        content["labels"] = labels
+    content["counts"] = np.array([file.metadata.num_rows for file in opened], np.int64)
+    known = np.array(states, np.int64).reshape(-1, 2)
+    known[np.abs(started - known[:, 1]) < _RACY_NS, 1] = -1
+    content["states"] = known
+    return content, {
+        "image": fields.image,
+        "classes": classes,
+        "fingerprint": _fingerprint(paths, states, content, classes),
+    }
+
+
+def _locate(opened: Any, path: str, group: int, fields: Fields) -> places.Places:
+    column = schema.leaf(opened, path, fields)
+    level = opened.schema.column(column).max_definition_level
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return places.locate(file, group, opened.metadata.row_group(group), column, level)
+    finally:
+        os.close(file)
+
+
+def _joined(located: list[places.Places], files: list[int]) -> dict[str, np.ndarray]:
+    chunks, rows, owners, before = [], [], [], 0
+    for file, one in zip(files, located, strict=True):
+        table = np.concatenate([np.empty((0, 3), np.int64), *one.rows])
+        table[:, 0] += before
+        rows.append(table)
+        chunks.append(np.array(one.chunks, np.int64).reshape(-1, 4))
+        owners.append(np.full(len(one.chunks), file, np.int32))
+        before += len(one.chunks)
+    table = np.concatenate([np.empty((0, 3), np.int64), *rows])
+    chunk = np.concatenate([np.empty((0, 4), np.int64), *chunks])
+    return {
+        "row_chunks": table[:, 0].copy(),
+        "row_starts": table[:, 1].copy(),
+        "row_sizes": table[:, 2].copy(),
+        "chunk_offsets": chunk[:, 0].copy(),
+        "chunk_stored": chunk[:, 1].copy(),
+        "chunk_sizes": chunk[:, 2].copy(),
+        "chunk_codecs": chunk[:, 3].astype(np.uint8),
+        "chunk_files": np.concatenate([np.empty(0, np.int32), *owners]),
+    }
+
+
+def _labels(name: str, opened: list[Any], fields: Fields) -> tuple[list[str], np.ndarray | None]:
+    if fields.label is None:
+        return [], None
+    values: list[Any] = []
+    for file in opened:
+        values += file.read(columns=[fields.label]).column(0).to_pylist()
+    if all(value is None or value == -1 for value in values):
+        return [], None
+    if all(value is None or isinstance(value, int) for value in values):
+        numbers = np.array([-1 if value is None else value for value in values], np.int64)
+        return fields.classes or label_numbers.names_of(numbers), numbers
+    if not all(isinstance(value, int | str) for value in values):
+        raise MillError(f"the column {fields.label} of {name} must hold numbers or names as labels")
+    return label_numbers.numbered(name, list(map(str, values)))
+
+
+def _fingerprint(
+    paths: Sequence[str], states: States, content: dict[str, np.ndarray], classes: list[str]
+) -> str:
+    names = [os.path.basename(path) for path in paths]
+    digest = hashlib.sha256(repr((names, [size for size, _ in states], classes)).encode())
+    for column in ("row_starts", "row_sizes", "labels"):
+        if column in content:
+            digest.update(content[column].tobytes())
+    return digest.hexdigest()[:16]

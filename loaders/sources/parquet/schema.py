@@ -1,0 +1,142 @@
+"""The image and label columns of a Parquet file, and the class names in its schema."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.sources.names import IMAGE_NAMES, LABEL_NAMES
+
+log = logging.getLogger("patchmill")
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The columns of a file that matter here."""
+
+    image: str  # path of the column of bytes, such as `image.bytes`
+    label: str | None
+    classes: list[str]
+
+
+def open_file(path: str) -> Any:
+    """pyarrow's ParquetFile; MillError for one that cannot be read, or without pyarrow."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise MillError(
+            f"{path} needs pyarrow: pip install pyarrow, or 'patchmill[parquet]'"
+        ) from None
+    try:
+        return parquet.ParquetFile(path)
+    except OSError as error:
+        raise MillError(f"cannot read {path}: {error.strerror or _one_line(error)}") from None
+    except ArrowException as error:
+        raise MillError(f"cannot read {path}: {_one_line(error)}") from None
+
+
+def holds_images(path: str) -> bool:
+    """True for a file with a column of encoded images, false for a list of paths."""
+    return bool(_image_columns(open_file(path).schema_arrow))
+
+
+def choose(name: str, schema: Any, image: str | None, label: str | None) -> Fields:
+    """The columns to read: those named, else those that the schema's features or names suggest."""
+    features = _features(schema)
+    images = _image_columns(schema)
+    if image is not None and image not in images:
+        listed = _listed(images or schema.names)
+        raise MillError(f"{name} has no column {image!r} of image bytes; it has: {listed}")
+    if not images:
+        raise MillError(
+            f"{name} has no column of image bytes, nor one named path; its columns are: "
+            f"{_listed(schema.names)}"
+        )
+    declared = [one for one in images if features.get(one, {}).get("_type") == "Image"]
+    named = [one for one in IMAGE_NAMES if one in images]
+    chosen = image or (declared or named or images)[0]
+    if image is None and len(images) > 1:
+        log.info("%s: images are in the column %s, of %s", name, chosen, _listed(images))
+    return Fields(images[chosen], *_labels(name, schema, features, label))
+
+
+def class_names(name: str, schema: Any) -> list[str]:
+    """Names of the classes of the label column, where the schema has them."""
+    return _labels(name, schema, _features(schema), None)[1]
+
+
+def _labels(
+    name: str, schema: Any, features: dict[str, Any], label: str | None
+) -> tuple[str | None, list[str]]:
+    label = _label_column(name, schema, features, label)
+    names = features.get(label or "", {}).get("names") or []
+    return label, [str(one) for one in names]
+
+
+def leaf(opened: Any, path: str, fields: Fields) -> int:
+    """The number of the column of bytes among the file's leaves."""
+    for column in range(opened.metadata.num_columns):
+        if opened.schema.column(column).path == fields.image:
+            return column
+    raise MillError(
+        f"{path} has no column {fields.image}, which the first file has: give files of one set"
+    )
+
+
+def _image_columns(schema: Any) -> dict[str, str]:
+    """Columns that hold encoded images: name and path of their bytes."""
+    from pyarrow import types
+
+    found = {}
+    for field in schema:
+        kind = field.type
+        if types.is_struct(kind):
+            names = [kind.field(i).name for i in range(kind.num_fields)]
+            if "bytes" in names and _is_bytes(kind.field(names.index("bytes")).type):
+                found[field.name] = f"{field.name}.bytes"
+        elif _is_bytes(kind):
+            found[field.name] = field.name
+    return found
+
+
+def _is_bytes(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def _label_column(
+    name: str, schema: Any, features: dict[str, Any], label: str | None
+) -> str | None:
+    if label is not None:
+        if label not in schema.names:
+            listed = _listed(schema.names)
+            raise MillError(f"{name} has no column {label!r}; its columns are: {listed}")
+        return label
+    classes = [one for one in schema.names if features.get(one, {}).get("_type") == "ClassLabel"]
+    candidates = [one for one in LABEL_NAMES if one in (classes or schema.names)] or classes
+    if len(classes) > 1:
+        log.info("%s: labels are in the column %s, of %s", name, candidates[0], _listed(classes))
+    return candidates[0] if candidates else None
+
+
+def _features(schema: Any) -> dict[str, Any]:
+    """Hugging Face's description of the columns; empty without one."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: one for name, one in features.items() if isinstance(one, dict)}
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _listed(names: Sequence[str] | dict[str, str]) -> str:
+    names = list(names)
+    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") or "none"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,168 @@
+"""Recognise what the user names as data: one function for each kind, tried in turn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.sources import Source
+
+if TYPE_CHECKING:
+    from patchmill.loaders.sources.stream.source import StreamSource
+    from patchmill.loaders.sources.stream.stream import Stream
+
+Opened = Any  # Source | StreamSource
+
+
+def open_any(data: Any) -> Opened:
+    """The source of `data`; MillError for anything that holds no images."""
+    kinds = BY_NAME if isinstance(data, str | Path) else OBJECTS
+    for kind in kinds:
+        if (source := kind(data)) is not None:
+            return source
+    raise AssertionError("the last kind takes everything")
+
+
+# ------------------------------------------------------------------------------------------ by name
+
+
+def _scenes(data: str | Path) -> Source | None:
+    from patchmill.loaders.common import calls
+
+    text = str(data)
+    is_call = text == "scenes" or text.startswith(("scenes:", "scenes("))
+    if not (isinstance(data, str) and is_call):
+        return None
+    from patchmill.loaders.sources.scenes.source import Scenes
+
+    _, colon, count = text.partition(":")
+    if not text.startswith("scenes:"):
+        return calls.call(text, {"scenes": Scenes}, "source")
+    if not (colon and count.isdecimal()):
+        raise MillError(f"cannot read {text!r}: write scenes:10000 for ten thousand scenes")
+    return Scenes(count=int(count))
+
+
+def _beton(data: str | Path) -> Source | None:
+    if not str(data).endswith(".beton"):
+        return None
+    from patchmill.loaders.sources.beton.source import Beton
+
+    return Beton(data)
+
+
+def _list(data: str | Path) -> Source | None:
+    from patchmill.loaders.sources.lists import path_list
+
+    text = str(data)
+    if not text.endswith(path_list.ENDINGS) or "://" in text or os.path.isdir(data):
+        return None
+    if text.endswith(".parquet"):
+        from patchmill.loaders.sources.parquet import schema
+
+        if not os.path.isfile(os.path.expanduser(text)) or schema.holds_images(text):
+            return None
+    return path_list.open_list(data)
+
+
+def _parquet(data: str | Path) -> Source | None:
+    from patchmill.loaders.sources.parquet import files
+
+    if not files.are_parquet(str(data)):
+        return None
+    from patchmill.loaders.sources.parquet.source import Parquet
+
+    return Parquet(data)
+
+
+def _streamed_shards(data: Any) -> StreamSource | None:
+    from patchmill.loaders.sources.shards import paths
+
+    if not paths.are_shard_urls(data):
+        return None
+    from patchmill.loaders.sources.stream.stream import Stream
+
+    return _open_stream(Stream(data))
+
+
+def _shards(data: Any) -> Source | None:
+    from patchmill.loaders.sources.shards import paths
+
+    if not paths.are_shard_paths(data):
+        return None
+    from patchmill.loaders.sources.shards.source import Shards
+
+    return Shards(data)
+
+
+def _folder(data: str | Path) -> Source:
+    from patchmill.loaders.sources.folder import Folder
+
+    return Folder(data)
+
+
+# ------------------------------------------------------------------------------------------ objects
+
+
+def _source(data: Any) -> Opened | None:
+    if hasattr(data, "samples") and hasattr(data, "shards"):
+        return _open_stream(data)
+    if not (hasattr(data, "read") and hasattr(data, "where") and hasattr(data, "fingerprint")):
+        return None
+    from patchmill.loaders.sources.numbered import AdaptedSource
+
+    complete = hasattr(data, "sample_count") and hasattr(data, "labels_of")
+    return data if complete else AdaptedSource(data)
+
+
+def _paths(data: Any) -> Source | None:
+    """Images in memory by path, or pairs of path and label."""
+    if not isinstance(data, list | tuple):
+        return None
+    if not data:
+        raise MillError("the list is empty: it must name images, shards or pairs of path and label")
+    from patchmill.loaders.sources.lists import path_list
+    from patchmill.loaders.sources.shards import paths
+
+    first = data[0]
+    if isinstance(first, list | tuple) and len(first) == 2 and isinstance(first[0], str | Path):
+        return path_list.open_paths(data)
+    return path_list.open_paths(data) if paths.is_image(str(first)) else None
+
+
+def _listed_shards(data: Any) -> Opened | None:
+    if not isinstance(data, list | tuple) or not isinstance(data[0], str | Path):
+        return None
+    return _streamed_shards(data) or _shards(data)
+
+
+def _data_set(data: Any) -> Source:
+    from patchmill.loaders.sources.objects.open_object import open_object
+
+    return open_object(data)
+
+
+def _open_stream(stream: Stream) -> StreamSource:
+    from patchmill.loaders.sources.stream.source import StreamSource
+
+    return StreamSource(stream)
+
+
+BY_NAME: tuple[Callable[[Any], Opened | None], ...] = (
+    _scenes,
+    _beton,
+    _list,
+    _parquet,
+    _streamed_shards,
+    _shards,
+    _folder,
+)
+OBJECTS: tuple[Callable[[Any], Opened | None], ...] = (
+    _source,
+    _paths,
+    _listed_shards,
+    _data_set,
+)
