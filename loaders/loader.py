@@ -33,6 +33,8 @@ class Loader:
     and its position are.
     """
 
+    batch_sampler = None  # Lightning asks whatever has a sampler for this, too
+
     def __init__(
         self,
         source: Source | StreamSource,
@@ -190,6 +192,7 @@ class Loader:
                 )
         epoch = state_number(state, "epoch")
         self._end()
+        self._run = None  # an iterator may still be alive, and ended
         self._epoch, self._step = epoch, self._schedule.load(state)
         self._started, self._next_epoch = False, None
 

@@ -100,6 +100,18 @@ def test_set_epoch_keeps_a_position_that_was_loaded() -> None:
         assert (all_ids(resumed) == rest) == (epoch == 2)
 
 
+def test_set_epoch_keeps_a_position_that_was_loaded_during_an_iteration() -> None:
+    loader = make_loader()
+    iterator = iter(loader)
+    next(iterator)
+    state, rest = loader.state_dict(), all_ids(iterator)
+    iterator = iter(loader)
+    next(iterator)
+    loader.load_state_dict(state)
+    loader.set_epoch(0)
+    assert all_ids(loader) == rest
+
+
 def test_set_epoch_after_a_break_starts_that_epoch_again() -> None:
     loader = make_loader()
     first = all_ids(make_loader())
