@@ -101,7 +101,8 @@ def open_data(
     """Open what the user names as data.
 
     A folder of images; WebDataset shards, as `train.tar`, `train-{000000..000146}.tar`,
-    `train-*.tar`, a folder of tars or a list; URLs of shards, which are streamed; FFCV's
+    `train-*.tar`, a folder of tars or a list; a tar of class folders or of class tars; `photos.zip`
+    or a folder in it, `photos.zip/train`; `photos.lmdb`; URLs of shards, which are streamed; FFCV's
     `train.beton`; Parquet files with images, also as `hf://datasets/OWNER/NAME`; a list of images,
     as `train.csv`, `.tsv`, `.jsonl` or `.parquet`; `scenes:10000` or `scenes(count=100, ...)`
     (write `./scenes` for a folder of that name); paths, or pairs of path and label; a data set

@@ -29,6 +29,7 @@ log = logging.getLogger("patchmill")
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm")
 
 _EXTENSIONS = frozenset(extension.encode() for extension in EXTENSIONS)
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".lmdb", ".beton", ".parquet")
 _KIND = "folder index 1"
 _THREADS = 16  # directories are listed concurrently: on network disks each costs a round trip
 _STATS_PER_TASK = 64  # directories that a thread checks at a time
@@ -129,7 +130,7 @@ def _build_index(root: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if not listing.paths:
         raise MillError(
             f"there are no images in {root!r} or its sub-folders: "
-            f"looked for files ending in {', '.join(EXTENSIONS)}"
+            f"looked for files ending in {', '.join(EXTENSIONS)}{_archive_in(root)}"
         )
     paths, starts = columns.join(listing.paths)
     directories, directory_starts = columns.join(list(listing.directories))
@@ -148,6 +149,12 @@ def _build_index(root: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "fingerprint": hashlib.sha256(b"\0".join(listing.paths)).hexdigest()[:16],
     }
     return content, meta
+
+
+def _archive_in(root: str) -> str:
+    """Words that name an archive in a folder without images; empty if there is none."""
+    names = sorted(name for name in os.listdir(root) if name.lower().endswith(_ARCHIVES))
+    return f"; to read {names[0]}, name it: {os.path.join(root, names[0])}" if names else ""
 
 
 # -------------------------------------------------------------------------------------- the listing

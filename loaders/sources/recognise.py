@@ -54,6 +54,18 @@ def _beton(data: str | Path) -> Source | None:
     return Beton(data)
 
 
+def _zip(data: str | Path) -> Source | None:
+    from patchmill.loaders.sources.archives import zip_file
+
+    return zip_file.Zip(data) if zip_file.split_path(data) else None
+
+
+def _lmdb(data: str | Path) -> Source | None:
+    from patchmill.loaders.sources.archives import lmdb_file
+
+    return lmdb_file.Lmdb(data) if lmdb_file.is_lmdb(data) else None
+
+
 def _list(data: str | Path) -> Source | None:
     from patchmill.loaders.sources.lists import path_list
 
@@ -154,6 +166,8 @@ def _open_stream(stream: Stream) -> StreamSource:
 BY_NAME: tuple[Callable[[Any], Opened | None], ...] = (
     _scenes,
     _beton,
+    _zip,
+    _lmdb,
     _list,
     _parquet,
     _streamed_shards,

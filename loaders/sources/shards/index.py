@@ -9,6 +9,8 @@ per sample, in the order of their images in the shard:
     labels i8                     present if all samples have a label
     mask_offsets u8, mask_sizes u4, mask_checksums u4
                                   present if any sample has a mask; size 0 for samples without
+    folders u4                    number of the image's folder; present if no sample has a label
+    folder_names, folder_starts   those folders, as `columns.join` writes them; beside `folders`
 
 Metadata: `tar_bytes` and `tar_mtime_ns` of the shard it belongs to, `members` (number of regular
 files), `classes` (names, if known), `fingerprint` (of the images' names, offsets and sizes),
@@ -20,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +31,9 @@ import numpy as np
 from patchmill.loaders.common import columns
 from patchmill.loaders.common.columns import Columns
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.sources import class_folders
+from patchmill.loaders.sources.shards import nested, tar
 from patchmill.loaders.sources.shards import samples as shard_samples
-from patchmill.loaders.sources.shards import tar
 from patchmill.loaders.sources.shards.samples import SampleError
 from patchmill.loaders.sources.shards.tar import FileReader, Member, TarError
 
@@ -136,7 +139,16 @@ def build_index(
         "imageless": len(contents.imageless),
         "first_imageless": os.fsdecode(contents.imageless[0]) if contents.imageless else "",
     }
-    return Columns(meta, {name: np.array(row, DTYPES[name]) for name, row in rows.items()})
+    content = {name: np.array(row, DTYPES[name]) for name, row in rows.items()}
+    return Columns(meta, content | (_folders(samples) if "labels" not in rows else {}))
+
+
+def _folders(samples: Sequence[ShardSample]) -> dict[str, np.ndarray]:
+    folders = [class_folders.folder_of(sample.name) for sample in samples]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(folders))}
+    names, starts = columns.join(list(numbers))
+    rows = np.array([numbers[folder] for folder in folders], "<u4")
+    return {"folders": rows, "folder_names": names, "folder_starts": starts}
 
 
 def list_fingerprint(samples: Sequence[ShardSample]) -> str:
@@ -158,7 +170,7 @@ def scan_shard(shard: str | Path, checksums: bool = False) -> ShardContents:
         raise MillError(f"cannot open the shard {shard}: {error.strerror}") from None
     try:
         reader = FileReader(descriptor)
-        contents = _group_members(str(shard), reader)
+        contents = _list_samples(str(shard), reader)
         return _with_checksums(contents, reader) if checksums else contents
     except TarError as error:
         raise MillError(f"the shard {shard} {error}") from None
@@ -168,11 +180,27 @@ def scan_shard(shard: str | Path, checksums: bool = False) -> ShardContents:
         os.close(descriptor)
 
 
-def _group_members(shard: str, reader: FileReader) -> ShardContents:
+def _list_samples(shard: str, reader: FileReader) -> ShardContents:
+    """Samples of the tar itself, else of the tars in it."""
+    tars: list[Member] = []
+
+    def of_the_tar() -> Iterator[tuple[FileReader, Member]]:
+        for member in tar.members(reader):
+            if nested.is_tar(member.name):
+                tars.append(member)
+            yield reader, member
+
+    contents = _group_members(shard, of_the_tar())
+    if contents.samples or not tars:
+        return contents
+    return _group_members(shard, nested.members(reader, tars))
+
+
+def _group_members(shard: str, members: Iterable[tuple[FileReader, Member]]) -> ShardContents:
     samples_by_key: dict[bytes, dict[str, Member]] = {}  # members by extension
     labels: dict[bytes, int] = {}
     count = 0
-    for member in tar.members(reader):
+    for reader, member in members:
         count += 1
         key_and_extension = shard_samples.split_name(member.name)
         if key_and_extension is None:

@@ -15,6 +15,7 @@ from patchmill.loaders.sources.folder import EXTENSIONS
 ShardPaths = str | Path | Sequence[str | Path]
 
 _TAR = re.compile(r"\.(tar|tgz)\b")
+_IMAGENET = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 _URL = re.compile(r"(pipe:|[a-z][a-z0-9+.-]+://)")
 
 
@@ -58,7 +59,13 @@ def expand_urls(data: str | Sequence[str]) -> list[str]:
 
 def _expand_name(name: str) -> list[str]:
     if os.path.isdir(name):
-        return sorted(os.path.join(name, file) for file in os.listdir(name) if _is_tar(file))
+        tars = sorted(file for file in os.listdir(name) if _is_tar(file))
+        if set(_IMAGENET) <= set(tars):
+            raise MillError(
+                f"{name} holds ImageNet's images for training and for validation: name one of "
+                f"the tars, as {os.path.join(name, _IMAGENET[0])}"
+            )
+        return [os.path.join(name, file) for file in tars]
     if os.path.lexists(name):
         return [name]
     return [path for pattern in _expand_braces(name) for path in _expand_glob(pattern)]

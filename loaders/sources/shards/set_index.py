@@ -14,7 +14,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,15 +26,17 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.sources.shards import index as shard_index
+from patchmill.loaders.sources.shards import label_list, set_labels
+from patchmill.loaders.sources.shards.summary import ShardSummary, summarise
 
 log = logging.getLogger("patchmill")
 
-KIND = "shards index 1"
+KIND = "shards index 2"
+SCANNED = "scanned shard 2"  # a cached `shard index`, with folders
 
 _THREADS = 16  # on network disks each shard costs round trips
 _STATS_PER_TASK = 64  # shards whose status a thread checks at a time
 _RACY_NS = 2_000_000_000  # a tar this young may change again within the same timestamp
-_MAX_CLASSES = 1 << 20
 _NAMED = 3
 
 ShardState = tuple[int, int, int]  # size, mtime, mtime of the index beside it (0: none)
@@ -45,6 +46,9 @@ def open_set_index(paths: Sequence[str]) -> Columns:
     """Open or build the index of these shards, in this order; MillError for bad shards."""
     paths = _resolve_folders(paths)
     states = _states(paths)
+    listed = label_list.find(paths[0]) if len(paths) == 1 else None
+    if listed and (state := _state(str(listed))):
+        states.append(state)
     with contextlib.ExitStack() as stack:
         folder = None
         try:
@@ -60,13 +64,14 @@ def open_set_index(paths: Sequence[str]) -> Columns:
                 "cannot cache the index of the shards, which is built again at each start: %s",
                 error,
             )
-        content, meta = _assemble(paths, states, folder)
+        content, meta = _assemble(paths, states, listed, folder)
         if folder:
             try:
                 columns.write(file, KIND, content, meta)
                 return columns.read(file, KIND)
             except (OSError, MillError) as error:
                 log.warning("cannot cache the index of %d shards: %s", len(paths), error)
+                content, meta = _assemble(paths, states, listed, folder)  # its parts are used up
         joined = {n: c.joined() if isinstance(c, Parts) else c for n, c in content.items()}
         return Columns(meta, joined)
 
@@ -120,52 +125,42 @@ def _state(path: str) -> ShardState | None:
 # -------------------------------------------------------------------------------------- assembling
 
 
-@dataclass(frozen=True)
-class _ShardSummary:
-    """Summary of a shard's index, which is mapped only while it is read: there may be thousands."""
-
-    path: str
-    meta: dict[str, Any]
-    count: int  # samples
-    columns: frozenset[str]  # names of the columns it has
-    labels: tuple[int, int]  # smallest and largest
-    load: Callable[[], Columns]
-
-
 def _assemble(
-    paths: Sequence[str], states: Sequence[ShardState], folder: Path | None
+    paths: Sequence[str], states: Sequence[ShardState], listed: Path | None, folder: Path | None
 ) -> tuple[dict[str, np.ndarray | Parts], dict[str, Any]]:
     started = time.time_ns()
     with track("indexing shards", len(paths)) as advance:
 
-        def summarise(number: int) -> _ShardSummary:
-            shard = _summarise(paths[number], _find_index(paths[number], states[number], folder))
+        def summarised(number: int) -> ShardSummary:
+            shard = summarise(paths[number], _find_index(paths[number], states[number], folder))
             advance(1)
             return shard
 
-        shards = list(map_in_threads(summarise, range(len(paths)), _THREADS))
+        shards = list(map_in_threads(summarised, range(len(paths)), _THREADS))
     counts = [shard.count for shard in shards]
     if not sum(counts):
         raise MillError(f"there are no images in the {len(paths)} shards {paths[0]} ...")
-    _check_labels(shards)
+    classes, labels = set_labels.of_set(shards, listed)
     _warn_of_imageless(shards)
     recorded = [(-1, -1, -1) if started - state[1] < _RACY_NS else state for state in states]
     names, name_starts = columns.join([os.fsencode(path) for path in paths])
     content: dict[str, np.ndarray | Parts] = {
         name: Parts(np.dtype(dtype), sum(counts), _pieces(shards, name, dtype))
         for name, dtype in shard_index.DTYPES.items()
-        if any(name in shard.columns for shard in shards)
+        if name != "labels" and any(name in shard.columns for shard in shards)
     }
+    if labels:
+        content["labels"] = labels
     content |= {
         "starts": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         "checked": np.array(["checksums" in shard.columns for shard in shards], np.uint8),
         "paths": names,
         "path_starts": name_starts,
         "states": np.array(recorded, np.int64),
-        "tar_states": np.array([state[:2] for state in states], np.int64),
+        "tar_states": np.array([state[:2] for state in states[: len(paths)]], np.int64),
     }
     digest = hashlib.sha256("".join(shard.meta["fingerprint"] for shard in shards).encode())
-    return content, {"fingerprint": digest.hexdigest()[:16], "classes": _classes(shards)}
+    return content, {"fingerprint": digest.hexdigest()[:16], "classes": classes}
 
 
 def _find_index(path: str, state: ShardState, folder: Path | None) -> Callable[[], Columns]:
@@ -178,63 +173,28 @@ def _find_index(path: str, state: ShardState, folder: Path | None) -> Callable[[
         except MillError as error:
             log.warning("%s (the shard's headers are read instead)", error)
     file = folder / f"{_key([path])}.shard" if folder else None
-    cached = columns.find(file, shard_index.KIND) if file else None
+    cached = columns.find(file, SCANNED) if file else None
     indexed = (cached.meta["tar_bytes"], cached.meta["tar_mtime_ns"]) if cached else None
     if file and indexed == (tar_bytes, tar_mtime_ns):
-        return partial(columns.read, file, shard_index.KIND)
+        return partial(columns.read, file, SCANNED)
     started = time.time_ns()
     contents = shard_index.scan_shard(path)
     racy = started - tar_mtime_ns < _RACY_NS
     index = shard_index.build_index(path, contents, tar_bytes, -1 if racy else tar_mtime_ns)
     if file:
         with contextlib.suppress(OSError):  # `open_set_index` warns about the cache
-            columns.write(file, shard_index.KIND, index.columns, index.meta)
-            return partial(columns.read, file, shard_index.KIND)
+            columns.write(file, SCANNED, index.columns, index.meta)
+            return partial(columns.read, file, SCANNED)
     return lambda: index
 
 
-def _summarise(path: str, load: Callable[[], Columns]) -> _ShardSummary:
-    index = load()
-    labels = index.columns.get("labels", np.zeros(1, np.int64))
-    extremes = int(labels.min()), int(labels.max())
-    count = len(index["offsets"])
-    return _ShardSummary(path, index.meta, count, frozenset(index.columns), extremes, load)
-
-
-def _pieces(shards: Sequence[_ShardSummary], name: str, dtype: str) -> Iterator[np.ndarray]:
+def _pieces(shards: Sequence[ShardSummary], name: str, dtype: str) -> Iterator[np.ndarray]:
     """One column shard by shard; zeros for shards that lack it."""
     for shard in shards:
         yield shard.load()[name] if name in shard.columns else np.zeros(shard.count, dtype)
 
 
-def _check_labels(shards: Sequence[_ShardSummary]) -> None:
-    nonempty = [shard for shard in shards if shard.count]
-    without = [shard for shard in nonempty if "labels" not in shard.columns]
-    if without and len(without) < len(nonempty):
-        raise MillError(
-            f"the samples of {len(without)} of {len(nonempty)} shards have no labels, first those "
-            f"of {without[0].path}: label all samples, or none"
-        )
-
-
-def _classes(shards: Sequence[_ShardSummary]) -> list[str]:
-    """Class names from the indexes, else the class numbers if they are plausible."""
-    extremes = [shard.labels for shard in shards if "labels" in shard.columns]
-    if not extremes:
-        return []
-    least, most = min(low for low, _ in extremes), max(high for _, high in extremes)
-    named = {tuple(shard.meta["classes"]) for shard in shards} - {()}
-    if len(named) > 1:
-        raise MillError(
-            f"the shards {shards[0].path} ... were made with different lists of classes"
-        )
-    for names in named:
-        if least >= 0 and most < len(names):
-            return list(names)
-    return [str(number) for number in range(most + 1)] if 0 <= most < _MAX_CLASSES else []
-
-
-def _warn_of_imageless(shards: Sequence[_ShardSummary]) -> None:
+def _warn_of_imageless(shards: Sequence[ShardSummary]) -> None:
     if total := sum(shard.meta["imageless"] for shard in shards):
         first = next(shard.meta["first_imageless"] for shard in shards if shard.meta["imageless"])
         log.warning("%d samples without an image are left out, first %r", total, first)

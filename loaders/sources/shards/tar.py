@@ -56,12 +56,19 @@ class Reader(Protocol):
 class FileReader:
     """Reads an open file in small windows, so that skipped content is mostly not read."""
 
-    def __init__(self, descriptor: int, position: int = 0) -> None:
+    def __init__(self, descriptor: int, position: int = 0, end: int | None = None) -> None:
         self.position = position
-        self._descriptor, self._size = descriptor, os.fstat(descriptor).st_size
+        self._descriptor, self._end = descriptor, os.fstat(descriptor).st_size
+        if end is not None:
+            self._end = min(end, self._end)
         self._window, self._window_start = b"", 0
 
+    def inside(self, offset: int, size: int) -> FileReader:
+        """A reader of part of the file, which ends with that part."""
+        return FileReader(self._descriptor, offset, offset + size)
+
     def take(self, count: int) -> bytes:
+        count = min(count, max(self._end - self.position, 0))
         start = self.position - self._window_start
         data = self._window[start : start + count]
         if len(data) < count:
@@ -72,7 +79,7 @@ class FileReader:
         return data
 
     def skip(self, count: int) -> int:
-        count = min(count, max(self._size - self.position, 0))
+        count = min(count, max(self._end - self.position, 0))
         self.position += count
         return count
 

@@ -1,0 +1,1 @@
+"""Archives of images that are read in place: zip files and LMDB databases."""

@@ -1,0 +1,100 @@
+"""Labels of a tar's images from a list beside it, as for ImageNet's validation images.
+
+For `photos.tar` the list is `photos.csv`, `photos.tsv` or `photos.txt`. For
+`ILSVRC2012_img_val.tar` it may also be `val.txt` or `val.csv`, or Kaggle's `LOC_val_solution.csv`.
+A line holds an image's name and its label, by comma, tab or space; words after the label are
+ignored. Labels that are all integers are class numbers, others are numbered in sorted order.
+
+The list of ImageNet's own development kit, `ILSVRC2012_validation_ground_truth.txt`, is not read:
+its numbers are in an order of their own, which is not that of the sorted class names.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.sources.lists import labels as class_labels
+
+log = logging.getLogger("patchmill")
+
+_VALIDATION = "ILSVRC2012_img_val.tar"
+_VALIDATION_LISTS = ("val.txt", "val.csv", "LOC_val_solution.csv")
+_DEVKIT = ("ILSVRC2012_validation_ground_truth.txt", "ILSVRC2012_devkit_t12.tar.gz")
+_ENDINGS = (".csv", ".tsv", ".txt")
+_BETWEEN = re.compile(r"[,\t ]\s*")
+
+
+def find(tar: str) -> Path | None:
+    """Path of the list beside a tar; None without one."""
+    path = Path(tar)
+    names = [path.stem + ending for ending in _ENDINGS]
+    if path.name == _VALIDATION:
+        names += _VALIDATION_LISTS
+    beside = [path.with_name(name) for name in names]
+    return next((file for file in beside if file.is_file()), None)
+
+
+def warn_of_missing(tar: str) -> None:
+    """Say that ImageNet's validation tar holds no labels, and how to add them."""
+    path = Path(tar)
+    if path.name != _VALIDATION:
+        return
+    devkit = next((name for name in _DEVKIT if path.with_name(name).exists()), "")
+    other = f", and {devkit} numbers classes in another order" if devkit else ""
+    log.warning(
+        "%s holds no labels%s: put a list of names and classes beside it, as val.txt with lines "
+        "such as 'ILSVRC2012_val_00000001.JPEG n01751748'",
+        tar,
+        other,
+    )
+
+
+def labels_of(names: Sequence[bytes], file: Path, tar: str) -> tuple[list[str], np.ndarray]:
+    """Class names, and the label of each of these images; MillError unless all have one."""
+    by_name = _read(file)
+    stems = [_stem(os.fsdecode(name)) for name in names]
+    missing = [stem for stem in stems if stem not in by_name]
+    if missing:
+        raise MillError(
+            f"the list {file} has no label for {len(missing)} of the {len(names)} images in {tar}, "
+            f"first {missing[0]!r}: complete the list, or rename it to do without labels"
+        )
+    all_labels = list(by_name.values())  # also of images that the tar lacks, to number alike
+    classes, numbers = class_labels.numbered(str(file), all_labels)
+    number_of = dict(zip(all_labels, numbers.tolist(), strict=True))
+    return classes, np.array([number_of[by_name[stem]] for stem in stems], np.int64)
+
+
+def _read(file: Path) -> dict[str, str]:
+    """Labels by the names of images, without folders and ending."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise MillError(f"cannot read the list {file}: {error.strerror or error}") from None
+    labels: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        words = _BETWEEN.split(line.strip())
+        if not words[0] or (number == 1 and _is_header(words)):
+            continue
+        if len(words) < 2 or not words[1]:
+            raise MillError(
+                f"line {number} of {file} has no label: write a name and a label in each line"
+            )
+        labels[_stem(words[0])] = words[1].strip("\"'")
+    return labels
+
+
+def _is_header(words: Sequence[str]) -> bool:
+    """True unless the first word is the name of an image."""
+    return "." not in words[0] and not any(letter.isdigit() for letter in words[0])
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].partition(".")[0]
