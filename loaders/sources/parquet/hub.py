@@ -62,8 +62,11 @@ def parse(url: str) -> HubPath:
 def _cached(url: str, at: HubPath, options: dict[str, Any], cause: Exception) -> list[str]:
     import huggingface_hub as hub
 
+    patterns = [at.path, f"{at.path}/*{files.ENDING}"] if at.path else [f"*{files.ENDING}"]
     try:
-        folder = hub.snapshot_download(at.repository, local_files_only=True, **options)
+        folder = hub.snapshot_download(
+            at.repository, allow_patterns=patterns, local_files_only=True, **options
+        )
     except Exception:
         raise _refusal(url, cause) from None
     names = glob.glob("**/*", root_dir=folder, recursive=True)
@@ -101,5 +104,5 @@ def _refusal(url: str, error: Exception) -> MillError:
         )
     if status == 404:
         return MillError(f"{url} is not there (404): check the owner, the name and the revision")
-    reason = f"status {status}" if status else " ".join(str(error).split())[:160]
+    reason = f"status {status}" if status else " ".join(str(error).split())[:120]
     return MillError(f"cannot fetch {url}: {reason or type(error).__name__}; try again later")
