@@ -7,7 +7,8 @@ the same stages.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Stats:
         busiest = max(busy, key=lambda crew: busy[crew])
         stages = {name: stage for name, stage in self.stages.items() if stage.crew == busiest}
         return max(stages, key=lambda name: stages[name].seconds)
+
+    def plain(self) -> dict[str, Any]:
+        """All figures as plain data, for files."""
+        return {**asdict(self), "wait_share": self.wait_share, "bottleneck": self.bottleneck}
 
     def __str__(self) -> str:
         lines = [f"{'stage':8} {'items':>9} {'items/s/lane':>15} {'lanes':>6} {'occupancy':>10}"]

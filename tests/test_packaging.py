@@ -68,8 +68,12 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile):
     }
     data_files = {
         f"patchmill/{path.relative_to(ROOT).as_posix()}"
-        for folder in ("training/config", "cluster/profiles")
-        for path in (ROOT / folder).rglob("*.yaml")
+        for folder, names in (
+            ("training/config", "*.yaml"),
+            ("cluster/profiles", "*.yaml"),
+            ("training/watch/page", "*.*"),
+        )
+        for path in (ROOT / folder).rglob(names)
     }
     assert data_files
     assert files == modules | data_files | {"patchmill/py.typed"}

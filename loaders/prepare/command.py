@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.log_lines import StderrLines
 from patchmill.loaders.common.threads import available_cores
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class RemainingWork(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[StderrLines()])
     subcommand = SUBCOMMANDS.get(words[0]) if words else None
     if subcommand:
         subcommand(words[1:])

@@ -62,7 +62,6 @@ def contact_sheet(
     Shows the samples `ids`, or else the first `count` in the order of that epoch. `backgrounds` and
     `masks` are what `build` takes.
     """
-    from patchmill.loaders.preview.paste import inputs_finder
     from patchmill.loaders.preview.samples import choose_ids
     from patchmill.loaders.preview.view_sheet import draw_view_sheet
     from patchmill.loaders.sources import open_source
@@ -70,10 +69,25 @@ def contact_sheet(
     title = recipe.name if isinstance(recipe, recipes.Recipe) else str(recipe)
     recipe, source = load_recipe(recipe), open_source(data)
     ids = choose_ids(source, count, seed, epoch, ids)
+    samples = draw_samples(source, recipe, ids, seed, epoch, backgrounds, masks)
+    return draw_view_sheet(samples, recipe, title, f"{source.name} · seed {seed} · epoch {epoch}")
+
+
+def draw_samples(
+    source: Source,
+    recipe: recipes.Recipe,
+    ids: Sequence[int],
+    seed: int,
+    epoch: int,
+    backgrounds: str | Path | Source | None = None,
+    masks: str | Path | None = None,
+) -> list[SheetSample]:
+    """The samples `ids` with their views of that epoch, as loaders.build makes them."""
+    from patchmill.loaders.preview.paste import inputs_finder
+
     find_paste_inputs = inputs_finder(source, recipe, backgrounds, seed, epoch, masks)
     _compile(recipe)
-    samples = [_sample(source, find_paste_inputs, recipe, seed, epoch, id) for id in ids]
-    return draw_view_sheet(samples, recipe, title, f"{source.name} · seed {seed} · epoch {epoch}")
+    return [_sample(source, find_paste_inputs, recipe, seed, epoch, id) for id in ids]
 
 
 def _sample(

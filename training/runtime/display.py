@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from patchmill.loaders.common.log_lines import StderrLines
 from patchmill.training.runtime import collapse, records
 
 LINES_EVERY = 10.0  # seconds, where there is no bar
@@ -19,7 +20,7 @@ REFRESHES_PER_S = 4
 
 def configure_logging(is_rank0: bool) -> None:
     """Log to standard error: everything from rank 0, warnings alone from the others."""
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", handlers=[StderrLines()])
     logging.getLogger("patchmill").setLevel(logging.INFO if is_rank0 else logging.WARNING)
 
 

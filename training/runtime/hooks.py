@@ -130,6 +130,7 @@ class Hooks:
             **({} if loss is None else {"loss": loss}),
             images_per_s=speeds["images_per_s"],
             eta_s=images_left / speeds["images_per_s"],
+            loader=state.loader.stats().plain(),
             checkpoint_s=self._outputs.writer.seconds,
         )
 

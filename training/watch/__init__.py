@@ -1,0 +1,5 @@
+"""A live page on runs, or on the views of a recipe; the command is `patchmill.training.watch`."""
+
+from patchmill.training.watch.command import main
+
+__all__ = ["main"]

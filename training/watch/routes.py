@@ -1,0 +1,124 @@
+"""Answers to requests: the page itself, events, drawings and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
+from importlib import resources
+from typing import NamedTuple
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.training.watch import run_files, thumbnails
+from patchmill.training.watch.drawings import Drawings, Subject
+from patchmill.training.watch.events import Stream
+from patchmill.training.watch.shelf import Run, Shelf
+
+Words = Mapping[str, Sequence[str]]
+
+KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+FIRST_PAGE = "index.html"
+
+
+class Answer(NamedTuple):
+    kind: str  # media type
+    body: bytes
+
+
+class Refused(Exception):
+    """A request that gets no answer; the text says why."""
+
+    def __init__(self, status: HTTPStatus, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Site:
+    """Everything that a page can ask for: of the runs on a shelf, or of one recipe on some data."""
+
+    def __init__(self, shelf: Shelf | None = None, subject: Subject | None = None) -> None:
+        self._shelf, self._subject = shelf, subject
+        self._drawings = Drawings()
+        self._page = _page_files()
+
+    def answer(self, path: str, words: Words) -> Answer:
+        if path.removeprefix("/") in self._page:
+            return self._page[path.removeprefix("/")]
+        routes = {
+            "/views": self._views,
+            "/picture": self._picture,
+            "/thumbnail": self._thumbnail,
+        }
+        if path not in routes:
+            raise Refused(HTTPStatus.NOT_FOUND, "there is no such page")
+        return routes[path](words)
+
+    def events(self, selected: Sequence[str], wait: Callable[[float], bool]) -> Iterator[str]:
+        if self._shelf is not None:
+            return Stream(self._shelf, selected).events(wait)
+        assert self._subject
+        subject = {"data": self._subject.data, "recipe": self._subject.recipe}
+        return _only(f"event: subject\ndata: {json.dumps(subject)}\n\n", wait)
+
+    def _views(self, words: Words) -> Answer:
+        first = _number(words, "first") or 0
+        try:
+            if self._subject:
+                epoch = _number(words, "epoch") or 0
+                drawn = self._drawings.of_data(self._subject, epoch, first)
+            else:
+                drawn = self._drawings.of_run(self._run(words), _number(words, "step"), first)
+        except MillError as error:
+            drawn = {"problem": str(error)}
+        except OSError as error:
+            drawn = {"problem": f"the data cannot be read here: {error.strerror or error}"}
+        return Answer("application/json", json.dumps(drawn, allow_nan=False).encode())
+
+    def _picture(self, words: Words) -> Answer:
+        run, name = self._run(words), _word(words, "name")
+        if name not in run.pictures:
+            raise Refused(HTTPStatus.NOT_FOUND, "the run has no such picture")
+        try:
+            return Answer("image/png", run_files.read(run.folder / name))
+        except OSError:
+            raise Refused(HTTPStatus.NOT_FOUND, "the picture is gone") from None
+
+    def _thumbnail(self, words: Words) -> Answer:
+        id = _number(words, "id")
+        found = None
+        if id is not None:
+            found = thumbnails.thumbnail(self._drawings, self._run(words), id)
+        return Answer("image/jpeg", found) if found else Answer(KINDS["svg"], thumbnails.NOTHING)
+
+    def _run(self, words: Words) -> Run:
+        runs = self._shelf.runs() if self._shelf else {}
+        name = _word(words, "run")
+        if name not in runs:
+            raise Refused(HTTPStatus.NOT_FOUND, "there is no such run")
+        return runs[name]
+
+
+def _page_files() -> dict[str, Answer]:
+    """Files of the page by their names in addresses, read once."""
+    files = {}
+    for file in resources.files(__package__).joinpath("page").iterdir():
+        kind = KINDS.get(file.name.rpartition(".")[2])
+        if kind:
+            files[file.name] = Answer(kind, file.read_bytes())
+    return files | {"": files[FIRST_PAGE]}
+
+
+def _only(event: str, wait: Callable[[float], bool]) -> Iterator[str]:
+    yield event
+    while not wait(5.0):
+        yield ": still here\n\n"
+
+
+def _word(words: Words, name: str) -> str:
+    return words[name][0] if name in words else ""
+
+
+def _number(words: Words, name: str) -> int | None:
+    """A whole number of up to ten digits; None where there is none."""
+    text = _word(words, name)
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else None

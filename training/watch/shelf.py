@@ -1,0 +1,170 @@
+"""The runs below a folder, found again every few seconds, with what their files say now."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from patchmill.training.watch import run_files
+from patchmill.training.watch.follow import Follower
+
+DEPTH = 3  # folders below the one that is watched: runs/sweep/setting/seed
+MOST_RUNS = 1000
+LIST_EVERY = 3.0  # seconds
+_NOT_RUNS = ("checkpoints", "tensorboard", "exports", "finetune", "wandb")
+_Stamp = tuple[tuple[int, int], ...]
+
+
+class Shelf:
+    """Runs by name, the path below `root`; a `root` that is a run itself is its only one.
+
+    Nothing outside these folders is read, and names from requests are only looked up.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self._lock = threading.Lock()
+        self._listed_at = float("-inf")
+        self._runs: dict[str, Run] = {}
+
+    @property
+    def is_one_run(self) -> bool:
+        return _is_run(self.root)
+
+    def runs(self) -> dict[str, Run]:
+        with self._lock:
+            if time.monotonic() - self._listed_at > LIST_EVERY:
+                names = list(_names(self.root))[:MOST_RUNS]
+                self._runs = {
+                    name: self._runs.get(name) or Run(name, self.root / name) for name in names
+                }
+                self._listed_at = time.monotonic()
+            return self._runs
+
+
+class Run:
+    """One run's folder; its files are read again only when they change."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder, self.log = name, folder, Follower(folder)
+        self._lock = threading.Lock()
+        self._read: dict[str, tuple[_Stamp, Any]] = {}
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return self._get("status", run_files.status, "status.json")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self._get("settings", run_files.settings, "config.yaml")
+
+    @property
+    def evaluations(self) -> list[dict[str, float]]:
+        return self._get("evaluations", run_files.evaluations, "evaluations.jsonl")
+
+    @property
+    def ledger(self) -> list[dict[str, Any]]:
+        return self._get("ledger", run_files.ledger, ".", "ledger-rank0.jsonl")
+
+    @property
+    def pictures(self) -> list[str]:
+        return self._get("pictures", run_files.pictures, ".")
+
+    def line(self) -> dict[str, Any]:
+        """The run in a table of runs."""
+        settings, status = self.settings, self.status
+        scores = [row["knn"] for row in self.evaluations if "knn" in row]
+        return {
+            "id": self.name,
+            "name": self.name if self.name != "." else self.folder.name,
+            "method": settings.get("method_name"),
+            "data": settings.get("data.name"),
+            "scale": settings.get("scale"),
+            "model": settings.get("model.name"),
+            "best": max(scores, default=None),
+            "knn": scores[-1] if scores else None,
+            "batch": settings.get("train.batch_size"),
+            "epochs": settings.get("train.epochs"),
+            **run_files.clean(status),
+        }
+
+    def details(self) -> dict[str, Any]:
+        """What the page shows of a selected run beside its log."""
+        ledger = self.ledger
+        return {
+            "id": self.name,
+            "settings": self.settings,
+            "evaluations": self.evaluations,
+            "pictures": [(name, _modified(self.folder / name)) for name in self.pictures],
+            "bad": len(ledger),
+            "ledger": run_files.clean(ledger[-run_files.MOST_BAD :]),
+        }
+
+    def _get(self, what: str, read: Callable[[Path], Any], *names: str) -> Any:
+        stamp = tuple(_stamp(self.folder / name) for name in names)
+        with self._lock:
+            if what not in self._read or self._read[what][0] != stamp:
+                self._read[what] = stamp, read(self.folder)
+            return self._read[what][1]
+
+
+class _Folder(NamedTuple):
+    path: str
+    depth: int
+
+
+def _names(root: Path) -> Iterator[str]:
+    """Names of the runs at or below `root`, in the order of their paths."""
+    if _is_run(root):
+        yield "."
+        return
+    pending = [_Folder(".", 0)]
+    while pending:
+        folder = pending.pop()
+        if folder.depth and _is_run(root / folder.path):
+            yield folder.path
+        elif folder.depth < DEPTH:
+            pending += [
+                _Folder(os.path.normpath(f"{folder.path}/{name}"), folder.depth + 1)
+                for name in sorted(_folders(root / folder.path), reverse=True)
+            ]
+
+
+def _folders(path: Path) -> list[str]:
+    """Folders in a folder, without links and hidden ones."""
+    try:
+        entries = list(os.scandir(path))
+    except OSError:
+        return []
+    return [
+        entry.name
+        for entry in entries
+        if entry.name[0] != "." and entry.name not in _NOT_RUNS and _is_folder(entry)
+    ]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).is_file() for name in run_files.SIGNS)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat(follow_symlinks=False)
+    except OSError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_size)
+
+
+def _modified(path: Path) -> int:
+    return _stamp(path)[0] // 10**6
