@@ -58,10 +58,12 @@ class _End(NamedTuple):
     error: BaseException | None
 
 
-def read_ahead(items: Generator[Item], ahead: int) -> Iterator[Item]:
+def read_ahead(
+    items: Generator[Item], ahead: int, halt: Callable[[], object] | None = None
+) -> Generator[Item]:
     """The items of a generator run in a thread, at most `ahead` of them waiting.
 
-    Closing this closes `items` too.
+    Closing this closes `items` too; `halt` is called then, to end what `items` may wait for.
     """
     ready: SimpleQueue[Item | _End] = SimpleQueue()
     room, closed = threading.Semaphore(ahead), threading.Event()
@@ -91,4 +93,6 @@ def read_ahead(items: Generator[Item], ahead: int) -> Iterator[Item]:
     finally:
         closed.set()
         room.release()
+        if halt is not None:
+            halt()
         thread.join(_JOIN_SECONDS)

@@ -11,6 +11,7 @@ from typing import Any
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources.folder import EXTENSIONS
+from patchmill.loaders.sources.stream.redact import redact
 
 ShardPaths = str | Path | Sequence[str | Path]
 
@@ -54,6 +55,8 @@ def expand_paths(data: ShardPaths) -> list[str]:
 def expand_urls(data: str | Sequence[str]) -> list[str]:
     """URLs of the shards, with brace ranges expanded."""
     names = [data] if isinstance(data, str) else data
+    if not names:
+        raise MillError("the list of shards is empty")
     return [url for name in names for url in _expand_braces(name)]
 
 
@@ -80,7 +83,7 @@ def _expand_braces(name: str) -> list[str]:
         return list(braceexpand(name))
     except ValueError:
         raise MillError(
-            f"the braces in {name!r} do not match: write data-{{000000..000146}}.tar"
+            f"the braces in {redact(name)!r} do not match: write data-{{000000..000146}}.tar"
         ) from None
 
 

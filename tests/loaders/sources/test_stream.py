@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.threads import read_ahead
+from patchmill.loaders.sources.stream import over_fsspec, patience
 from patchmill.loaders.sources.stream import stream as stream_module
 from patchmill.loaders.sources.stream.stream import Stream, StreamPosition
 
@@ -36,7 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "_RETRY_DELAYS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(patience, "_FIRST_DELAY_S", 0.0)
+    monkeypatch.setenv("PATCHMILL_STREAM_RETRIES", "3")
 
 
 def stream(folder: Path, kind: str = "file", **options: int) -> Stream:
@@ -116,14 +118,14 @@ def test_a_stream_resumes_after_any_sample(
 def test_a_resume_rereads_one_window_at_most(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = stream(folder, window=6)
     whole = list(source.samples(0))
-    read, pieces = stream_module._read_shard, []
+    read, pieces = stream_module.read_shard, []
 
     def counted(*where: object) -> Generator[object]:
         for piece in read(*where):  # type: ignore[arg-type]
             pieces.append(piece)
             yield piece
 
-    monkeypatch.setattr(stream_module, "_read_shard", counted)
+    monkeypatch.setattr(stream_module, "read_shard", counted)
     list(source.samples(0, start=whole[27].after))
     assert len(pieces) == 31 - 24
 
@@ -147,14 +149,19 @@ def test_reading_resumes_after_failures(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        ("pipe:exit 7", r"cannot read the shard pipe:exit 7: it .*exit 7.* after 3 retries"),
+        (
+            "pipe:exit 7",
+            r"cannot read the shard pipe:exit 7: the command fails \(exit 7\), .* 3",
+        ),
+        ("pipe:echo why not >&2; false", r"fails \(exit 1\): why not, even after 3 retries; check"),
+        ("pipe:nonsense", r"the command fails \(exit 127\): .*nonsense.*not found; check the comm"),
         ("pipe:cat {0}; exit 7", r"cannot read the shard .*exit 7"),
         ("pipe:head -c 5000 {0}", r"it is truncated: .* after 3 retries"),
         ("pipe:true", r"it is empty, even after 3 retries"),
         ("file:///nowhere/x.tar", r"cannot be opened or read \(No such file"),
         ("pipe:gzip -c {0}", r"compressed with gzip: decompress it, or stream it as 'pipe:gzip"),
         ("pipe:cat {0} | tr '\\0' '\\1'", r"the shard .* is not a tar"),
-        ("ftp://example.org/x.tar", r"cannot be streamed from 'ftp:.* one of .*https"),
+        ("gopher://example.org/x.tar", r"cannot be streamed from 'gopher:.* one of .*https"),
     ],
 )
 def test_one_sentence(folder: Path, url: str, complaint: str) -> None:
@@ -197,6 +204,7 @@ def test_s3_goes_through_the_aws_command(
     )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(over_fsspec, "is_installed", lambda scheme: False)
     assert len(list(Stream("s3://my bucket/0.tar").samples(0))) == EACH
 
 
