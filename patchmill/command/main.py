@@ -27,6 +27,10 @@ def run(arguments: Sequence[str]) -> None:
         print(overview())
     elif word == "--version":
         print(f"patchmill {patchmill.__version__}")
+    elif word == "__complete":
+        from patchmill.command.completion.words import main as complete
+
+        complete(rest)
     elif word in COMMANDS:
         _run(word, rest)
     else:

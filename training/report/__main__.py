@@ -10,17 +10,21 @@ from patchmill.loaders.common.errors import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = Parser(
+    folder = parser().parse_args(arguments).folder
+    from patchmill.training import report
+
+    print(report.write(folder))
+
+
+def parser() -> Parser:
+    options = Parser(
         "patchmill report",
         "DIR",
         "Write the report of a run, finished or not, from what its folder holds.",
         ["patchmill report runs/dilo-scenes-demo"],
     )
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the run's folder: runs/NAME")
-    folder = parser.parse_args(arguments).folder
-    from patchmill.training import report
-
-    print(report.write(folder))
+    options.add_argument("folder", metavar="DIR", type=Path, help="the run's folder: runs/NAME")
+    return options
 
 
 if __name__ == "__main__":

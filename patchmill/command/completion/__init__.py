@@ -1,0 +1,1 @@
+"""Completion of `patchmill` in bash, zsh and fish: quick, as it loads no torch."""
