@@ -1,11 +1,12 @@
-"""Compare the loader's speed on a folder, on shards and on a .beton, and with FFCV's own loader.
+"""Compare the loader's speed on a folder and on other kinds of data, and with FFCV's own loader.
 
     python benchmarks/formats.py [--data DIR|scenes:N] [--copies N] [--recipe 'dino(local_crops=6)']
         [--workers N] [--rounds N] [--json FILE]
 
 A turn is one epoch of a loader that is built already; every contender has one turn per round. Warm:
 all files are in the page cache. Cold: they are dropped from it before the turn, and the loader is
-rebuilt. FFCV's own operations run on the same .beton in two ways: one pipeline per view of the
+rebuilt. Reads are those of one thread in random order, without decoding, all in the page cache.
+FFCV's own operations run on the same .beton in two ways: one pipeline per view of the
 recipe, which decodes once per view, as FFCV-SSL does; and one plain view, where it decodes as often
 as our loader.
 """
@@ -23,10 +24,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from patchmill.benchmarks import peers
-from patchmill.benchmarks.lib import machine, report, timing
+from patchmill.benchmarks.lib import kinds_of_data, machine, report, timing
 from patchmill.benchmarks.lib.report import Parser
 from patchmill.benchmarks.lib.timing import Summary
 from patchmill.loaders import Crop, Recipe, Views, build
@@ -36,9 +38,10 @@ from patchmill.loaders.loader import Loader
 from patchmill.loaders.prepare import make_data
 from patchmill.loaders.prepare.options import Options
 from patchmill.loaders.recipe_load import load_recipe
-from patchmill.loaders.sources import open_source
+from patchmill.loaders.sources import Source, open_source
 
 FORMATS = ("folder", "shards", "beton")
+PARQUET = ("parquet", "parquet, snappy")
 PLAIN = Recipe((Views("view", 1, 224, Crop((0.08, 1.0)), flip=0.5),), name="one plain view")
 VIEWS_BY_FFCV, PLAIN_BY_FFCV = "ffcv's own, a decoding for each view", "plain: ffcv's own"
 
@@ -63,13 +66,16 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
         paths = write_formats(settings, Path(folder))
         rates, notes = measure(paths, recipe, settings)
+        reads = measure_reads(paths, settings)
     rows = {name: timing.summary(values) for name, values in rates.items()}
     ratios = {f"{a} / {b}": timing.ratio(rates[a], rates[b]) for a, b in _pairs(rates)}
-    _show(rows, ratios, notes, settings)
+    reads_per_s = {name: timing.summary(values) for name, values in reads.items()}
+    _show(rows, reads_per_s, ratios, notes, settings)
     if settings.json:
         options = {k: v for k, v in asdict(settings).items() if k != "json"}
         results = {
             "images_per_s": {name: _rounded(row) for name, row in rows.items()},
+            "reads_per_s": {name: _rounded(row) for name, row in reads_per_s.items()},
             "ratios": {name: _rounded(ratio) for name, ratio in ratios.items()},
         }
         report.write_json(settings.json, {**options, **results, "notes": notes})
@@ -78,8 +84,8 @@ def main(words: Sequence[str] | None = None) -> None:
 # ---------------------------------------------------------------------------------------- measuring
 
 
-def write_formats(settings: Settings, folder: Path) -> dict[str, str]:
-    """Write the images in every format, each of them `copies` times; return format -> path."""
+def write_formats(settings: Settings, folder: Path) -> dict[str, Any]:
+    """Write the images in every format, each of them `copies` times; return format -> data."""
     source = open_source(settings.data)
     files = folder / "folder"
     with track("writing files", len(source) * settings.copies) as advance:
@@ -93,19 +99,21 @@ def write_formats(settings: Settings, folder: Path) -> dict[str, str]:
         make_data.make(
             open_source(files), Path(paths[name]), Options(format=name), settings.workers
         )
-    return paths
+    return paths | kinds_of_data.write(open_source(files), folder / "kinds")
 
 
 def measure(
-    paths: dict[str, str], recipe: Recipe, settings: Settings
+    paths: dict[str, Any], recipe: Recipe, settings: Settings
 ) -> tuple[dict[str, list[float]], list[str]]:
     """Images per second by contender and round, and notes on contenders that are left out."""
     notes: list[str] = []
     with contextlib.ExitStack() as opened:
         warm = partial(_warm_turn, opened, settings)
-        turns: dict[str, Turn] = {name: warm(paths[name], recipe) for name in FORMATS}
+        turns: dict[str, Turn] = {name: warm(data, recipe) for name, data in paths.items()}
         turns |= {
-            f"{name}, cold": partial(_cold_epoch, paths[name], recipe, settings) for name in FORMATS
+            f"{name}, cold": partial(_cold_epoch, paths[name], recipe, settings)
+            for name in (*FORMATS, *PARQUET)
+            if name in paths
         }
         turns["plain: threads"] = warm(paths["beton"], PLAIN)
         try:
@@ -120,6 +128,18 @@ def measure(
             return timing.interleave(tracked, settings.rounds), notes
 
 
+def measure_reads(paths: dict[str, Any], settings: Settings) -> dict[str, list[float]]:
+    """Reads per second of each kind of data, by round."""
+
+    def turn(source: Source) -> Turn:
+        order = np.random.default_rng(0).permutation(len(source)).tolist()
+        return lambda: _rate(1 for index in order if source.read(index))
+
+    turns = {name: turn(open_source(data)) for name, data in paths.items()}
+    timing.interleave(turns, 1)  # warm-up
+    return timing.interleave(turns, settings.rounds)
+
+
 def _tracked(turn: Turn, advance: Callable[[int], None]) -> float:
     timing.wait_until_idle()
     rate = turn()
@@ -130,11 +150,11 @@ def _tracked(turn: Turn, advance: Callable[[int], None]) -> float:
 def _warm_turn(
     opened: contextlib.ExitStack,
     settings: Settings,
-    path: str,
+    data: Any,
     recipe: Recipe,
     pipeline: str = "threads",
 ) -> Turn:
-    loader = _build(path, recipe, settings, pipeline)
+    loader = _build(data, recipe, settings, pipeline)
     opened.callback(loader.close)
     return lambda: _rate(map(len, loader))
 
@@ -148,16 +168,15 @@ def _cold_epoch(path: str, recipe: Recipe, settings: Settings) -> float:
         loader.close()
 
 
-def _build(path: str, recipe: Recipe, settings: Settings, pipeline: str) -> Loader:
-    ledger = f"{path}.bad.jsonl"
+def _build(data: Any, recipe: Recipe, settings: Settings, pipeline: str) -> Loader:
     return build(
-        path,
+        data,
         recipe,
         settings.batch_size,
         pipeline=pipeline,
         workers=settings.workers,
         drop_last=False,
-        ledger=ledger,
+        ledger=f"{data}.bad.jsonl" if isinstance(data, str) else None,
     )
 
 
@@ -199,6 +218,8 @@ def _pairs(rates: dict[str, list[float]]) -> list[tuple[str, str]]:
         ("beton", "folder"),
         ("shards, cold", "folder, cold"),
         ("beton, cold", "folder, cold"),
+        *((name, "folder") for name in (*PARQUET, "csv", "PIL items", "datasets.Dataset")),
+        *((f"{name}, cold", "folder, cold") for name in PARQUET),
         ("beton by ffcv", "beton"),
         ("plain: ffcv", PLAIN_BY_FFCV),
         ("plain: threads", PLAIN_BY_FFCV),
@@ -212,7 +233,11 @@ def _pairs(rates: dict[str, list[float]]) -> list[tuple[str, str]]:
 
 
 def _show(
-    rows: dict[str, Summary], ratios: dict[str, Summary], notes: list[str], settings: Settings
+    rows: dict[str, Summary],
+    reads: dict[str, Summary],
+    ratios: dict[str, Summary],
+    notes: list[str],
+    settings: Settings,
 ) -> None:
     console = Console(highlight=False)
     plural = "" if settings.workers == 1 else "s"
@@ -223,7 +248,8 @@ def _show(
         style="dim",
         markup=False,
     )
-    for title, summaries, form in (("images/s", rows, ",.0f"), ("ratios", ratios, ".3f")):
+    tables = (("images/s", rows, ",.0f"), ("reads/s", reads, ",.0f"), ("ratios", ratios, ".3f"))
+    for title, summaries, form in tables:
         table = report.new_table(title, "median", "low to high")
         for name, one in summaries.items():
             quartiles = f"{one.low:{form}} to {one.high:{form}}"
