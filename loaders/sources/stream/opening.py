@@ -43,7 +43,7 @@ class Shard(Protocol):
         ...
 
     def open(self, offset: int) -> tuple[int, Generator[bytes]]:
-        """Its bytes in chunks, from `offset` or an earlier byte on; and which byte that is."""
+        """The byte at or before `offset` that it can start from, and all from there, in chunks."""
         ...
 
 

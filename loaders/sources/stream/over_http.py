@@ -87,7 +87,7 @@ class HttpShard:
 
 
 class _Version(NamedTuple):
-    """What tells one content of a URL from another."""
+    """Marks that tell one content of a URL from another."""
 
     size: int | None
     etag: str | None

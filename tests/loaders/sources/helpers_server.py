@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Fault:
-    """What goes wrong with one answer."""
+    """Defects of one answer."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)

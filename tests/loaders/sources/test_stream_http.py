@@ -276,7 +276,7 @@ def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     "second", [Fault(silent=True), Fault(stall=0), Fault(503, {"Retry-After": "60"})]
 )
 def test_leaving_ends_every_wait(server: Server, second: Fault) -> None:
-    """Whether it waits for an answer, for a byte or for the next attempt, each for a minute."""
+    """Waits of a minute for an answer, for a byte and for the next attempt."""
     server.faults["/0.tar"] = [Fault(cut=20000), second]
     samples = Stream(f"{server.url}/0.tar", timeout_s=60, window=5).samples(0)
     next(samples)

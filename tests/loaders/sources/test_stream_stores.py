@@ -81,7 +81,7 @@ def test_faults_that_pass(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Answer(Exception):
-    """As the libraries of stores raise them, each with the status in a place of its own."""
+    """An error with a status, such as the libraries of stores raise."""
 
     def __init__(self, status: int, text: str = "") -> None:
         super().__init__(text)
@@ -89,7 +89,7 @@ class Answer(Exception):
 
 
 class DefaultCredentialsError(Exception):
-    """As google.auth raises it."""
+    """An error with the name of one of google.auth."""
 
 
 @pytest.mark.parametrize(
