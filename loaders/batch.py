@@ -37,7 +37,7 @@ class ViewBatch:
 
     views: dict[str, torch.Tensor]
     ids: torch.Tensor  # [B] int64, on the CPU: the samples in the batch, substitutes included
-    labels: torch.Tensor | None  # [B] int64, on the views' device
+    labels: torch.Tensor | None  # [B] int64 on the views' device; float32 [B, classes] if mixed
     rows: np.ndarray  # [B, V] of `kernels.views.decisions.ROW`: the decision rows of all views
     shapes: np.ndarray  # [B, 2] int32: height and width of the images
     targets: Sequence[Target]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.copypaste.masks import Masks
     from patchmill.loaders.ledger import Ledger
     from patchmill.loaders.loader import Loader
+    from patchmill.loaders.operations.mix import Mix
     from patchmill.loaders.sources import SimpleSource, Source
     from patchmill.loaders.sources.stream.source import StreamSource
     from patchmill.loaders.sources.stream.stream import Stream
@@ -48,6 +49,7 @@ def build(
     steps: int | None = None,
     masks: str | Path | None = None,
     backgrounds: BackgroundData | None = None,
+    mix: Mix | None = None,
 ) -> Loader:
     """Build a loader that yields batches of the recipe's views of `data`.
 
@@ -67,6 +69,7 @@ def build(
     steps: batches in an epoch, for streamed shards only
     masks: file of masks for copy-paste, if not the one that `prepare masks` wrote for the data
     backgrounds: images (as for `data`) to paste on, if not those of the data itself
+    mix: mixup and CutMix of each batch, which make its labels soft: operations.Mix(classes=1000)
     """
     arguments = dict(locals())
 
@@ -74,8 +77,10 @@ def build(
 
     from patchmill.loaders.ledger import Ledger
     from patchmill.loaders.loader import Loader
+    from patchmill.loaders.operations.mix import checked_mix
     from patchmill.loaders.order.schedule import Schedule, ShuffledSchedule, StreamSchedule
     from patchmill.loaders.pipelines.config import PipelineConfig
+    from patchmill.loaders.pipelines.extra import open_extra
     from patchmill.loaders.pipelines.spec import choose, log_once
     from patchmill.loaders.plan import draw
     from patchmill.loaders.sources import open_data
@@ -127,6 +132,7 @@ def build(
         max_batch=max_batch,
         masks=opened_masks,
         backgrounds=opened_backgrounds,
+        extra=open_extra(recipe, seed, dtype, device, checked_mix(mix, source)),
     )
     background_source = source if opened_backgrounds is None else opened_backgrounds.source
     return Loader(
@@ -144,6 +150,7 @@ def build(
         rebuild=functools.partial(build, **arguments),
         masks="" if opened_masks is None else opened_masks.fingerprint,
         backgrounds=background_source.fingerprint if recipe.pastes_images else "",
+        mix=mix,
     )
 
 

@@ -13,6 +13,7 @@ from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.ledger import Ledger
+from patchmill.loaders.operations.mix import Mix
 from patchmill.loaders.order.schedule import Schedule, state_number
 from patchmill.loaders.pipelines import FilledBatch, Pipeline, Run
 from patchmill.loaders.plan import draw
@@ -52,6 +53,7 @@ class Loader:
         rebuild: Callable[[], Loader],
         masks: str = "",
         backgrounds: str = "",
+        mix: Mix | None = None,
     ) -> None:
         self.source, self.recipe, self.pipeline, self.seed = source, recipe, pipeline, seed
         self.batch_size, self.drop_last = batch_size, drop_last
@@ -59,7 +61,7 @@ class Loader:
         self._rank, self._rebuild = rank, rebuild
         self._schedule, self._steps = schedule, schedule.steps
         self._targets, self._channels_last = draw.targets(recipe), channels_last
-        self._workers = workers
+        self._workers, self._mix = workers, mix
         self._run: Run | None = None
         self._epoch, self._step, self._started = 0, 0, False
         self._next_epoch: int | None = None  # set while an iteration was in progress
@@ -161,9 +163,14 @@ class Loader:
     def _batch(self, filled: FilledBatch) -> ViewBatch:
         ids, targets = filled.ids, self._targets
         views = layout.views_by_group(filled.flat, targets, len(ids), self._channels_last)
-        return ViewBatch(
-            views, torch.from_numpy(ids), filled.labels, filled.rows, filled.shapes, targets
-        )
+        labels = filled.labels if self._mix is None else self._soft_labels(self._mix, filled)
+        return ViewBatch(views, torch.from_numpy(ids), labels, filled.rows, filled.shapes, targets)
+
+    def _soft_labels(self, mix: Mix, filled: FilledBatch) -> torch.Tensor:
+        if filled.labels is None:
+            raise MillError(f"mix makes soft labels, and {self.source.name} has no labels")
+        mixing = mix.decide(self.seed, self._epoch, filled.ids)
+        return mix.soft_labels(filled.labels, mixing, self._targets[0].size)
 
     # ------------------------------------------------------------------------------------ resuming
 
@@ -210,6 +217,7 @@ class Loader:
             "seed": self.seed,
             **({"masks": self._masks} if self._masks else {}),
             **({"backgrounds": self._backgrounds} if self._backgrounds else {}),
+            **({"mix": repr(self._mix)} if self._mix else {}),
             **self._schedule.identity(),
         }
 
@@ -226,6 +234,7 @@ _REMEDY = {
     "seed": "build the loader with the same seed",
     "masks": "build the loader with the same masks",
     "backgrounds": "build the loader with the same backgrounds",
+    "mix": "build the loader with the same mix",
     "global_batch": "choose batch_size so that batch_size x world_size stays the same",
     "batch_size": "a stream goes on only with the same batch_size",
     "rank": "a stream goes on only from each rank's own state",

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from patchmill.loaders.operation import Operation
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Range = tuple[float, float]
@@ -146,6 +148,7 @@ class Views:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     paste: CopyPaste | None = None
+    extra: tuple[Operation, ...] = ()  # further operations on the finished views, in this order
 
     @property
     def total(self) -> int:

@@ -18,6 +18,7 @@ from patchmill.loaders.recipe_parts import (
 )
 
 _LONGEST_SIDE = 16_384  # of a virtual resize's shorter side; keeps coordinates within int32
+_MOST_OPERATIONS = 64  # of a group's `extra`; keeps their numbers within the random draws' counter
 _MOST_VIEWS = 65_536  # of a recipe; keeps view numbers within the counter of the random draws
 
 
@@ -36,6 +37,7 @@ def check_views(views: Sequence[Views]) -> None:
             *_colour_rules(group),
             *_blur_rules(group),
             *_paste_rules(group),
+            *_extra_rules(group),
         ]:
             if not holds:
                 raise MillError(f"views {group.name!r}: {complaint}")
@@ -156,6 +158,20 @@ def _paste_rules(group: Views) -> Rules:
         (
             0 < paste.blur_sigma <= 50,
             f"paste.blur_sigma must be above 0 and at most 50 pixels, not {paste.blur_sigma}",
+        ),
+    ]
+
+
+def _extra_rules(group: Views) -> Rules:
+    return [
+        (
+            len(group.extra) <= _MOST_OPERATIONS,
+            f"extra may list {_MOST_OPERATIONS} operations at most, not {len(group.extra)}",
+        ),
+        *(
+            rule
+            for i, operation in enumerate(group.extra)
+            for rule in _chance_rules(group, f"extra[{i}].p", operation.p)
         ),
     ]
 

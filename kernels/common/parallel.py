@@ -64,10 +64,10 @@ def parallel_for(work: Callable[[int], object], count: int) -> None:
 @functools.cache
 def _pool(process: int) -> ThreadPoolExecutor:
     """One pool per process id: a forked child does not inherit its parent's threads."""
-    return ThreadPoolExecutor(os.cpu_count() or 1, "kernels", _limit_torch_to_one_thread)
+    return ThreadPoolExecutor(os.cpu_count() or 1, "kernels", limit_torch_to_one_thread)
 
 
-def _limit_torch_to_one_thread() -> None:
+def limit_torch_to_one_thread() -> None:
     """Set torch to one thread in this thread only.
 
     `torch.set_num_threads` also sets the default for threads started later; a helper thread

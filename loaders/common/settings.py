@@ -3,7 +3,8 @@
 Annotations may be scalars, `Literal`, `Annotated[float, Bounds(0, 1)]`, tuples, lists, unions,
 `Any` and further dataclasses. Where a value may be one of several dataclasses, each of them has a
 `kind` (a class variable) that the plain data names. A dataclass may list old names of its fields,
-which plain data may still use, in a class variable `FORMER_NAMES` (old name -> new name).
+which plain data may still use, in a class variable `FORMER_NAMES` (old name -> new name). A class
+with a static method `from_setting` reads its values itself; `setting_type` names them in messages.
 
 Messages name a value by a prefix and its key: `optim.lr`, `views 'global': crop.scale`.
 """
@@ -88,6 +89,9 @@ def checked(annotation: Any, value: Any, name: str) -> Any:
     options = union_members(annotation)
     if dataclasses.is_dataclass(type(value)) and type(value) in options:
         return from_plain(type(value), vars(value), f"{name}.")
+    for option in options:
+        if hasattr(option, "from_setting"):
+            return option.from_setting(value, name)
     kinds = {option.kind: option for option in options if hasattr(option, "kind")}
     if kinds:
         return _of_a_kind(kinds, value, name)
@@ -150,7 +154,7 @@ def _checked_sequence(option: Any, value: Any, name: str) -> Any:
 
 
 def _checked_item(annotation: Any, value: Any, name: str, index: int) -> Any:
-    if not dataclasses.is_dataclass(annotation):
+    if hasattr(annotation, "from_setting") or not dataclasses.is_dataclass(annotation):
         return checked(annotation, value, f"{name}[{index}]")
     title = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", None)
     prefix = f"{name} {title!r}: " if title else f"{name} number {index + 1}: "
@@ -218,6 +222,7 @@ def _describe_option(option: Any) -> str:
         return " | ".join(arguments)
     if origin in (tuple, list):
         items = "mappings" if dataclasses.is_dataclass(arguments[0]) else "numbers"
+        items = getattr(arguments[0], "setting_type", items)
         endless = origin is list or arguments[-1] is Ellipsis
         return f"a list of {items}" if endless else f"a list of {len(arguments)} {items}"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

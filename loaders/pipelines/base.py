@@ -27,7 +27,7 @@ class StagedPipeline:
     def __init__(self, config: PipelineConfig, table: StageTable, lanes: int | None = None) -> None:
         """`lanes` is the number of workers, if it is not `config.workers`."""
         self._config = config
-        self._counters = StageCounters(table, lanes or config.workers, config.masks is not None)
+        self._counters = StageCounters(table, lanes or config.workers, config)
         self._workers = [Worker(config, counters) for counters in self._counters.workers]
 
     def _start(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from patchmill.kernels.views.decisions import Target
     from patchmill.loaders.copypaste.backgrounds import Backgrounds
     from patchmill.loaders.copypaste.masks import Masks
+    from patchmill.loaders.pipelines.extra import Extra
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,7 @@ class PipelineConfig:
     max_batch: int  # samples in a batch
     masks: Masks | None = None  # None: the recipe has no copy-paste
     backgrounds: Backgrounds | None = None  # None: the data themselves serve as backgrounds
+    extra: Extra | None = None  # None: the recipe has no operations of its own
 
     @property
     def views(self) -> int:

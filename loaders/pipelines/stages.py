@@ -1,13 +1,15 @@
 """Stages of every pipeline, by the crew that runs them: what `loader.stats()` reports.
 
 "workers" are the worker threads, one image at a time; "dali" is DALI's decoder and "gpu" the GPU's
-side stream, both a batch at a time. Where the recipe pastes, workers have one more stage, "mask".
+side stream, both a batch at a time. Where the recipe pastes, workers have one more stage, "mask";
+where it lists operations, whoever renders has one more, "extra".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.stats import Counters, Stage, collect
 
 StageTable = Mapping[str, tuple[str, ...]]
@@ -32,10 +34,10 @@ FFCV: StageTable = {"workers": ("decode", "plan", "render")}
 class StageCounters:
     """Counters of a pipeline: one per worker, one for each other crew."""
 
-    def __init__(self, table: StageTable, workers: int, masks: bool) -> None:
+    def __init__(self, table: StageTable, workers: int, config: PipelineConfig) -> None:
         self._by_crew = {
             crew: [
-                Counters((*stages, "mask") if masks and crew == "workers" else stages)
+                Counters((*stages, *_further_stages(crew, stages, config)))
                 for _ in range(workers if crew == "workers" else 1)
             ]
             for crew, stages in table.items()
@@ -55,3 +57,9 @@ class StageCounters:
 
     def unmasked(self) -> int:
         return sum(counters.unmasked for counters in self.workers)
+
+
+def _further_stages(crew: str, stages: tuple[str, ...], config: PipelineConfig) -> list[str]:
+    """Stages that only some recipes have."""
+    masks = ["mask"] if config.masks is not None and crew == "workers" else []
+    return masks + (["extra"] if config.extra is not None and "render" in stages else [])

@@ -47,7 +47,7 @@ def random(
     if area is not None or not isinstance(crop, Window):
         scale = area or trained_area(views)
         crop = Crop((scale, scale), crop.ratio if isinstance(crop, Crop) else (1.0, 1.0))
-    views = replace(views, name=GROUP, count=count, crop=crop, paste=None)
+    views = replace(views, name=GROUP, count=count, crop=crop, paste=None, extra=())
     if not photometric:
         flip = _cycle(views.flip, count)
         return Recipe((replace(views, flip=flip, colour=None, blur=None, solarise=0.0),))

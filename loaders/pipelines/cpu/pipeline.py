@@ -15,7 +15,7 @@ import numpy as np
 from patchmill.loaders.pipelines import BatchIds, stages
 from patchmill.loaders.pipelines.base import StagedPipeline
 from patchmill.loaders.pipelines.config import PipelineConfig
-from patchmill.loaders.pipelines.cpu.views import CpuJob, CpuViews
+from patchmill.loaders.pipelines.cpu.views import CpuJob, CpuViews, apply_extra
 from patchmill.loaders.pipelines.crew import Crew
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.worker import Worker
@@ -34,12 +34,13 @@ class CpuThreadsPipeline(StagedPipeline):
 
     def _job(self, epoch: int, ids: np.ndarray) -> CpuJob:
         job = CpuJob(epoch, ids, self._config.views, Countdown(len(ids)))
-        job.buffer = self._views.buffer(len(ids))
+        self._views.prepare(job)
         return job
 
 
 def make_views(worker: Worker, job: CpuJob, slot: int) -> None:
-    """All stages of one sample: read, decode, plan, render."""
+    """All stages of one sample: read, decode, plan, render, extra."""
     image = worker.load(job, slot, worker.samples.decode, "decode")
     paste = worker.samples.paste_inputs(job, slot, worker.samples.decode_background, "decode")
     worker.render(image, paste, job.rows[slot], job.buffer, slot)
+    apply_extra(worker, job, slot)

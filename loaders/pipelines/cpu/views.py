@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from patchmill.kernels.common.jit import announce_compilation
+from patchmill.kernels.common.parallel import limit_torch_to_one_thread
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import Target
 from patchmill.loaders.order import permutation
 from patchmill.loaders.pipelines import FilledBatch
 from patchmill.loaders.pipelines.config import PipelineConfig
+from patchmill.loaders.pipelines.extra import Extra, Parts
 from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.pipelines.memory import BlockPool
 from patchmill.loaders.pipelines.samples import NO_PASTE, LoadedImage, PasteInputs
@@ -34,6 +37,15 @@ class CpuJob(Job):
     """A batch whose views the workers render into `buffer`."""
 
     buffer: ViewBuffer
+    extra: ExtraWork | None = None  # the recipe's operations, if it has any
+
+
+class ExtraWork:
+    """Work on a batch's finished views: the recipe's operations, part by part."""
+
+    def __init__(self, extra: Extra, buffer: ViewBuffer, config: PipelineConfig, size: int) -> None:
+        self.operations, self.parts = extra, Parts(extra, size)
+        self.views = layout.views_by_group(buffer.flat, config.targets, size, config.channels_last)
 
 
 class CpuViews:
@@ -44,6 +56,12 @@ class CpuViews:
         self._pool = BlockPool(layout.elements(config.targets, config.max_batch), config.dtype)
         with announce_compilation():
             self._compile()
+
+    def prepare(self, job: CpuJob) -> None:
+        """Lend a job the memory of its views."""
+        job.buffer = self.buffer(len(job))
+        if self._config.extra is not None:
+            job.extra = ExtraWork(self._config.extra, job.buffer, self._config, len(job))
 
     def buffer(self, size: int) -> ViewBuffer:
         """Memory for a batch of `size` samples."""
@@ -75,3 +93,19 @@ class CpuViews:
             paste = PasteInputs(np.zeros((1, 1), np.uint8), LoadedImage(1, 1, image))
             worker.render(image, paste, job.rows[0], self.buffer(1), 0)
         permutation.substitute(0, 0, 0, 0, 1)
+
+
+def apply_extra(worker: Worker, job: CpuJob, slot: int) -> None:
+    """Apply the recipe's operations to the part of the batch that this sample completes, if any."""
+    if job.extra is None:
+        return
+    work, part = job.extra, job.extra.parts.completed_by(slot)
+    if part is None:
+        return
+    if torch.get_num_threads() > 1:
+        limit_torch_to_one_thread()  # in this thread: the workers share the cores already
+    began = time.perf_counter_ns()
+    work.operations.apply(work.views, job.epoch, job.ids, part)
+    if work.parts.finish():
+        work.operations.finish(work.views, job.epoch, job.ids)
+    worker.counters.add("extra", time.perf_counter_ns() - began, part.stop - part.start)

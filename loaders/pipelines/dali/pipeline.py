@@ -21,7 +21,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.pipelines import BatchIds, FilledBatch, stages
 from patchmill.loaders.pipelines.base import PooledMemory, StagedPipeline
 from patchmill.loaders.pipelines.config import PipelineConfig
-from patchmill.loaders.pipelines.cpu.views import CpuJob, CpuViews
+from patchmill.loaders.pipelines.cpu.views import CpuJob, CpuViews, apply_extra
 from patchmill.loaders.pipelines.crew import Crew, Jobs, Tasks
 from patchmill.loaders.pipelines.dali.decoder import DecodedBatch
 from patchmill.loaders.pipelines.dali.feeder import DaliFeeder, DaliJob
@@ -117,7 +117,7 @@ class CpuBackend:
     def job(self, epoch: int, ids: np.ndarray) -> DaliCpuJob:
         ready = Countdown(len(ids))
         job = DaliCpuJob(epoch, ids, self._config.views, Arena(self._arena_pool), ready)
-        job.buffer = self._views.buffer(len(ids))
+        self._views.prepare(job)
         return job
 
     def render(self, job: Any, decoded: DecodedBatch | None, tasks: Tasks) -> None:
@@ -155,3 +155,4 @@ def render_views(worker: Worker, job: DaliCpuJob, slot: int) -> None:
     height, width, _ = background.shape
     paste = PasteInputs(mask, LoadedImage(height, width, background)) if mask.size else NO_PASTE
     worker.render(image, paste, job.rows[slot], job.buffer, slot)
+    apply_extra(worker, job, slot)

@@ -27,6 +27,7 @@ from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common import cache
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # before anything of FFCV
 from patchmill.loaders.pipelines.ffcv.view_decoder import BatchArrays, ViewDecoder
@@ -54,6 +55,11 @@ class MultiView(ViewDecoder):
         ledger: str | Path | None = None,
     ) -> None:
         recipe = load_recipe(recipe)
+        if any(group.extra for group in recipe.views):
+            raise MillError(
+                "MultiView does not apply the operations that a recipe lists as extra: take "
+                "loaders.build(..., pipeline='ffcv') or pipeline='threads', which do"
+            )
         laws, targets = draw.law_table(recipe), draw.targets(recipe)
         super().__init__(laws, targets, seed, dtype, channels_last, source)
         self.epoch = -1  # FFCV asks for memory once when it compiles, and then for each epoch

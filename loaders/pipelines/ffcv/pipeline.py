@@ -7,6 +7,7 @@ error or an early end of the iteration, and its batches live in memory that it s
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numba
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from patchmill.kernels.common.jit import announce_compilation
+from patchmill.kernels.common.parallel import parallel_for
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders.common.errors import MillError
@@ -21,6 +23,7 @@ from patchmill.loaders.pipelines import BatchIds, FilledBatch, stages
 from patchmill.loaders.pipelines.base import StagedPipeline
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Crew
+from patchmill.loaders.pipelines.extra import Extra
 from patchmill.loaders.pipelines.ffcv import workarounds  # before all of FFCV
 from patchmill.loaders.pipelines.ffcv.lane import STAGES
 from patchmill.loaders.pipelines.ffcv.view_decoder import BatchArrays, ViewDecoder
@@ -98,6 +101,18 @@ class FfcvPipeline(StagedPipeline):
         for counters, lane in zip(self._counters.workers, times, strict=True):
             for stage, nanoseconds in zip(STAGES, lane[1:], strict=True):
                 counters.add(stage, int(nanoseconds), int(lane[0]))
+        if self._config.extra is not None:
+            self._apply_extra(self._config.extra, worker, job, ids)
+
+    def _apply_extra(self, extra: Extra, worker: Worker, job: FfcvJob, ids: np.ndarray) -> None:
+        """Apply the recipe's operations to the batch, its parts on all cores."""
+        config, began = self._config, time.perf_counter_ns()
+        flat = torch.from_numpy(job.arrays[0]).view(config.dtype).flatten()
+        views = layout.views_by_group(flat, config.targets, len(ids), config.channels_last)
+        parts = extra.parts(len(ids))
+        parallel_for(lambda i: extra.apply(views, job.epoch, ids, parts[i]), len(parts))
+        extra.finish(views, job.epoch, ids)
+        worker.counters.add("extra", time.perf_counter_ns() - began, len(ids))
 
     def _make_batch(self, epoch: int, ids: np.ndarray) -> BatchArrays:
         """Call the compiled code as FFCV's thread would, with memory that FFCV does not reuse."""

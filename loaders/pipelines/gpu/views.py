@@ -19,6 +19,7 @@ from patchmill.kernels.views.gpu import render
 from patchmill.kernels.views.gpu.tables import ImagePointers, Images
 from patchmill.loaders.pipelines import FilledBatch
 from patchmill.loaders.pipelines.config import PipelineConfig
+from patchmill.loaders.pipelines.extra import Extra
 from patchmill.loaders.pipelines.gpu.arena import (
     BLOCK_BYTES,
     NOT_IN_ARENA,
@@ -42,7 +43,7 @@ class GpuViews:
     """Batch memory of a pipeline that renders on the GPU. Building it compiles the kernels."""
 
     def __init__(self, config: PipelineConfig, counters: Counters) -> None:
-        """`counters` have the stages "upload" and "render"."""
+        """`counters` have the stages "upload" and "render", and "extra" for own operations."""
         device, numbers = config.device, layout.elements(config.targets, config.max_batch)
         self.counters = counters
         self._config, self._side = config, SideStream(device, counters, config.prefetch + 2)
@@ -93,7 +94,19 @@ class GpuViews:
             images = _image_table(job, addresses, decoded, config.masks is not None)
             render.render_into(job.flat, images, job.rows, config.targets, config.channels_last)
             queued.end_stage("render")
+            if config.extra is not None:
+                self._apply_extra(config.extra, job)
+                queued.end_stage("extra")
         job.queued = queued
+
+    def _apply_extra(self, extra: Extra, job: ArenaJob) -> None:
+        """Queue the recipe's operations; their memory is the stream's own."""
+        assert job.flat is not None
+        config = self._config
+        views = layout.views_by_group(job.flat, config.targets, len(job), config.channels_last)
+        for part in extra.parts(len(job)):
+            extra.apply(views, job.epoch, job.ids, part)
+        extra.finish(views, job.epoch, job.ids)
 
     def hand_over(self, job: ArenaJob) -> FilledBatch:
         """The batch, for the current stream of the calling thread."""
