@@ -191,7 +191,7 @@ class Loader:
         """Resume from `state`: the next iteration starts with the first batch not consumed."""
         if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
             raise MillError("this is not a loader state of this version of patchmill")
-        for field, value in self._identity().items():
+        for field, value in ({"mix": None} | self._identity()).items():
             if state.get(field) != value:
                 raise MillError(
                     f"the state was saved with another {field} ({state.get(field)}, here {value}): "

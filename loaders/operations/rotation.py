@@ -21,8 +21,8 @@ from patchmill.loaders.recipe_parts import Chance, Range
 class Rotation(Operation):
     """Rotate a view about its centre, as torchvision's RandomRotation and `rotate` do.
 
-    The view keeps its size. `batch.geometry` describes views before they are rotated, and a flip or
-    quarter turn of the group comes first.
+    The view keeps its size. `batch.geometry` describes views before they are rotated. Pixels at the
+    edge are blended with the fill, which torchvision does twice where it is given a fill.
     """
 
     p: Chance = 0.5

@@ -105,6 +105,17 @@ class Extra:
         chances = group.chances(group.views.extra[index])
         return draws.numbers().reshape(len(ids), count) < chances
 
+    def happened(self, epoch: int, id: int) -> dict[str, list[tuple[str, np.ndarray]]]:
+        """Operations of each group for one sample, and the views that they happen to."""
+        ids = np.array([id])
+        return {
+            group.target.name: [
+                (operation.kind, self.happens(group, index, epoch, ids)[0])
+                for index, operation in enumerate(group.views.extra)
+            ]
+            for group in self.groups
+        }
+
     def _change(
         self,
         views: Tensor,

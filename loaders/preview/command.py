@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from patchmill.loaders.batch import ViewBatch
+    from patchmill.loaders.pipelines.extra import Extra
     from patchmill.loaders.plan.draw import Plan
     from patchmill.loaders.preview.paste import FindInputs, PasteInputs
     from patchmill.loaders.preview.view_sheet import SheetSample
@@ -83,17 +85,22 @@ def draw_samples(
     masks: str | Path | None = None,
 ) -> list[SheetSample]:
     """The samples `ids` with their views of that epoch, as loaders.build makes them."""
+    import torch
+
+    from patchmill.loaders.pipelines.extra import open_extra
     from patchmill.loaders.preview.paste import inputs_finder
 
     find_paste_inputs = inputs_finder(source, recipe, backgrounds, seed, epoch, masks)
     _compile(recipe)
-    return [_sample(source, find_paste_inputs, recipe, seed, epoch, id) for id in ids]
+    extra = open_extra(recipe, seed, torch.uint8, torch.device("cpu"))
+    return [_sample(source, find_paste_inputs, recipe, extra, seed, epoch, id) for id in ids]
 
 
 def _sample(
     source: Source,
     find_paste_inputs: FindInputs | None,
     recipe: recipes.Recipe,
+    extra: Extra | None,
     seed: int,
     epoch: int,
     id: int,
@@ -107,12 +114,16 @@ def _sample(
     if image is None:
         return SheetSample(id, label, problem=problem)
     plan = draw.draw(recipe, seed, epoch, [id], [image.shape[:2]])
-    if find_paste_inputs is None:
-        return SheetSample(id, label, image, _render(id, image, recipe, plan))
-    paste = find_paste_inputs(id, image, plan.rows)
+    paste = find_paste_inputs and find_paste_inputs(id, image, plan.rows)
     views = _render(id, image, recipe, plan, paste)
+    sample = SheetSample(id, label, image, views)
+    if extra is not None:
+        extra.apply(views.views, epoch, np.array([id]))
+        sample = replace(sample, extra=extra.happened(epoch, id))
+    if paste is None:
+        return sample
     pasted = composite(image, plan.rows[0], paste)
-    return SheetSample(id, label, image, views, mask=paste.mask, composite=pasted)
+    return replace(sample, mask=paste.mask, composite=pasted)
 
 
 def _render(

@@ -26,6 +26,7 @@ ABBREVIATIONS = {  # for captions of small views
     "solarise": "S",
 }
 
+Happened = Sequence[tuple[str, np.ndarray]]  # operations, and the cells they happened to
 Xy = tuple[float, float]
 Rgb = tuple[int, int, int]
 
@@ -43,7 +44,7 @@ def line_height(size: float) -> int:
     return round(size * 1.3)
 
 
-def describe_draws(rows: np.ndarray) -> list[str]:
+def describe_draws(rows: np.ndarray, extra: Happened = ()) -> list[str]:
     """List the augmentations of a view, or of the cells of a grid, in the order of application.
 
     A count follows where only some cells of a grid have one: `blur 3/16`.
@@ -57,6 +58,7 @@ def describe_draws(rows: np.ndarray) -> list[str]:
         ("grey", rows["grey"] != GREY_NEVER),
         ("blur", rows["sigma"] > 0),
         ("solarise", rows["solarise"] != 0),
+        *extra,
     ):
         if not applied.any():
             continue
@@ -69,7 +71,12 @@ def describe_draws(rows: np.ndarray) -> list[str]:
 def abbreviate(words: Iterable[str]) -> list[str]:
     """`["flip", "turn 90°", "blur 1.3"]` as `["F", "T90", "B1.3"]`."""
     named = (word.partition(" ") for word in words)
-    return [ABBREVIATIONS[name] + figures.removesuffix("°") for name, _, figures in named]
+    return [abbreviation(name) + figures.removesuffix("°") for name, _, figures in named]
+
+
+def abbreviation(name: str) -> str:
+    """`solarise` as S, and an operation such as RandomErasing as RE."""
+    return ABBREVIATIONS.get(name) or "".join(filter(str.isupper, name)) or name[:2]
 
 
 def wrap(pieces: Sequence[str], size: float, room: float, join: str = " ") -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from patchmill.loaders.preview.boxes import WHITE, Box
-from patchmill.loaders.preview.text import Rgb, describe_draws
+from patchmill.loaders.preview.text import Happened, Rgb, describe_draws
 from patchmill.loaders.recipe import Grid, Recipe, Spread, Views
 
 if TYPE_CHECKING:
@@ -70,20 +70,25 @@ def _cell_size(group: Views, zoom: float) -> tuple[int, int]:
     return side, (3 if side >= 16 else 1)
 
 
-def view_tiles(batch: ViewBatch, recipe: Recipe, zoom: float) -> list[list[Tile]]:
-    """Draw the tiles of each group of a batch, which holds one sample rendered as uint8."""
+def view_tiles(
+    batch: ViewBatch, recipe: Recipe, zoom: float, extra: Mapping[str, Happened]
+) -> list[list[Tile]]:
+    """Draw the tiles of each group of a batch, which holds one sample rendered as uint8.
+
+    `extra` has the operations of each group, and the views they happened to.
+    """
     groups, start = [], 0
     for group in recipe.views:
         rows = batch.rows[0, start : start + group.total]
         views = batch.views[group.name][0].permute(0, 2, 3, 1).numpy()
         boxes = _boxes(batch.geometry[group.name], group, group_colour(recipe, group))
         cells = group.total // group.count
-        groups.append(
-            [
-                Tile(_assemble(views[at], group, zoom), box, describe_draws(rows[at]))
-                for box, at in zip(boxes, _slices(group.total, cells), strict=True)
-            ]
-        )
+        tiles = []
+        for box, at in zip(boxes, _slices(group.total, cells), strict=True):
+            happened = [(kind, views_of_it[at]) for kind, views_of_it in extra.get(group.name, ())]
+            words = describe_draws(rows[at], happened)
+            tiles.append(Tile(_assemble(views[at], group, zoom), box, words))
+        groups.append(tiles)
         start += group.total
     return groups
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,10 +27,11 @@ from patchmill.loaders.preview.layout import (
     layout_of,
 )
 from patchmill.loaders.preview.text import (
-    ABBREVIATIONS,
     INK,
     MUTED,
+    Happened,
     abbreviate,
+    abbreviation,
     elide,
     line_height,
     text_width,
@@ -62,6 +63,7 @@ class SheetSample:
     problem: str = ""
     mask: Mask | None = None  # if the recipe pastes
     composite: np.ndarray | None = None  # uint8 [side, side, 3]: the pasted whole image
+    extra: Mapping[str, Happened] = field(default_factory=dict)  # of each group's `extra`
 
 
 def draw_view_sheet(
@@ -69,7 +71,7 @@ def draw_view_sheet(
 ) -> Image.Image:
     """Draw the sheet; `title` is the recipe as written, `about` the data, seed and epoch."""
     zoom = zoom_factor(recipe)
-    tiles = [view_tiles(s.batch, recipe, zoom) if s.batch else [] for s in samples]
+    tiles = [view_tiles(s.batch, recipe, zoom, s.extra) if s.batch else [] for s in samples]
     layout = layout_of(recipe, zoom)
     strips = [_strip(layout, sample, groups) for sample, groups in zip(samples, tiles, strict=True)]
     heading = _heading(layout, _legend(recipe), _abbreviations(layout, tiles), title, about)
@@ -142,10 +144,9 @@ def _abbreviations(layout: Layout, tiles: Sequence[list[list[Tile]]]) -> list[st
     """Explain the letters in captions, if there are any."""
     if all(block.cell >= MIN_WORDS_WIDTH for block in layout.blocks):
         return []
-    used = {
-        words.split()[0] for groups in tiles for g in groups for tile in g for words in tile.words
-    }
-    return [f"{letter} {word}" for word, letter in ABBREVIATIONS.items() if word in used]
+    words = (words for groups in tiles for g in groups for tile in g for words in tile.words)
+    used = dict.fromkeys(name.split()[0] for name in words)
+    return [f"{abbreviation(word)} {word}" for word in used]
 
 
 def _name(pen: ImageDraw.ImageDraw, block: Block, zoom: float, at: tuple[int, int]) -> None:

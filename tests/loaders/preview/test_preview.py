@@ -17,7 +17,7 @@ from PIL import Image
 from patchmill import loaders
 from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import NO_JITTER, ROW, Target
-from patchmill.loaders import recipe
+from patchmill.loaders import operations, recipe
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.order.permutation import Order
 from patchmill.loaders.preview import boxes as preview_boxes
@@ -66,6 +66,7 @@ def views_on(pixels: np.ndarray, layout: Layout, top: int) -> dict[str, np.ndarr
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_views_equal_those_of_the_loader(photos: Path, epoch: int) -> None:
     chosen = load_recipe("dino(local_crops=2, global_size=200, local_size=150)")
+    chosen = operations.add(chosen, operations.GaussianNoise(), operations.Posterise())
     loader = loaders.build(photos, chosen, 1, seed=7, dtype=torch.uint8)
     loader.load_state_dict({**loader.state_dict(), "epoch": epoch})
     batch = next(iter(loader))
@@ -185,6 +186,9 @@ def test_captions_list_the_drawn_augmentations() -> None:
     grid = np.concatenate([row(flip=1), row(flip=1, sigma=1.0), row(flip=1)])
     assert text.describe_draws(grid) == ["flip", "blur 1/3"]
     assert text.abbreviate(["flip", "blur 1/3"]) == ["F", "B1/3"]
+    some = [("RandomErasing", np.array([True, False, True])), ("Gamma", np.zeros(3, bool))]
+    assert text.describe_draws(grid, some) == ["flip", "blur 1/3", "RandomErasing 2/3"]
+    assert text.abbreviate(["RandomErasing 2/3", "Gamma", "own"]) == ["RE2/3", "G", "ow"]
 
 
 @given(st.lists(st.text("abcm .", min_size=1, max_size=12), max_size=12), st.integers(40, 300))

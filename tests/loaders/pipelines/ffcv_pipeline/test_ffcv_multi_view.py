@@ -23,6 +23,7 @@ from ffcv.loader import Loader, OrderOption
 from ffcv.writer import DatasetWriter
 
 from patchmill.kernels.views.cpu import render
+from patchmill.loaders import operations
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import decode
@@ -148,6 +149,12 @@ def test_other_formats_than_jpeg_are_decoded_in_python(path: Path, tmp_path: Pat
     for batch in batches:
         assert_as_planned(batch, Beton(path), 0)
     assert not (tmp_path / "bad.jsonl").exists()
+
+
+def test_operations_of_a_recipe_are_refused() -> None:
+    recipe = operations.add(RECIPE, operations.Posterise())
+    with pytest.raises(MillError, match=r"MultiView does not apply .* as extra: take loaders"):
+        MultiView(recipe)
 
 
 def test_crops_are_not_square(path: Path) -> None:

@@ -14,6 +14,7 @@ from helpers_beton import encode, overwrite_image, write_beton
 pytest.importorskip("ffcv")
 
 from patchmill import loaders
+from patchmill.loaders import operations
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Blur, Colour, Crop, Recipe, Views
@@ -39,9 +40,15 @@ def path(tmp_path: Path) -> Path:
     return write_beton(tmp_path / "some.beton", IMAGES)
 
 
-def build(path: Path, batch_size: int = 4, pipeline: str = "ffcv", **settings: Any) -> Any:
+def build(
+    path: Path,
+    batch_size: int = 4,
+    pipeline: str = "ffcv",
+    recipe: Recipe = RECIPE,
+    **settings: Any,
+) -> Any:
     settings = {"seed": 3, "workers": 2, "drop_last": False} | settings
-    return loaders.build(path, RECIPE, batch_size, pipeline=pipeline, **settings)
+    return loaders.build(path, recipe, batch_size, pipeline=pipeline, **settings)
 
 
 def assert_same(a: ViewBatch, b: ViewBatch) -> None:
@@ -51,6 +58,17 @@ def assert_same(a: ViewBatch, b: ViewBatch) -> None:
     assert (a.rows == b.rows).all() and (a.shapes == b.shapes).all()
     for name, views in a.views.items():
         assert torch.equal(views, b.views[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_operations_and_mixing_equal_those_of_threads(path: Path, dtype: torch.dtype) -> None:
+    recipe = operations.add(RECIPE, operations.GaussianNoise(), operations.RandomErasing())
+    settings = {"recipe": recipe, "dtype": dtype, "mix": operations.Mix(classes=1000)}
+    ffcv, threads = build(path, **settings), build(path, pipeline="threads", **settings)
+    for _ in range(2):
+        for one, other in zip(list(ffcv), threads, strict=True):
+            assert_same(one, other)
+    assert ffcv.stats().stages["extra"].items == 2 * COUNT
 
 
 @pytest.mark.parametrize("workers", [1, 2])

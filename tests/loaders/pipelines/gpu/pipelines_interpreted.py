@@ -24,6 +24,7 @@ if reason := helpers_interpreter.skip_reason():
 
 from patchmill.kernels.views import reference
 from patchmill.kernels.views.gpu import render
+from patchmill.loaders import operations
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.pipelines import memory, spec
@@ -134,6 +135,21 @@ def test_types_and_channels_last(on_gpu: Callable[..., Any], dtype: torch.dtype)
             assert (found - views).abs().max() <= 0.51
         else:
             torch.testing.assert_close(found, views.to(dtype))
+
+
+@pytest.mark.parametrize("mode", ["batch", "element"])
+def test_operations_and_mixing_equal_those_of_the_cpu(
+    on_gpu: Callable[..., Any], mode: Any
+) -> None:
+    extra = (operations.Rotation(), operations.RandomErasing(mode="rand"))
+    recipe = Recipe((replace(DOT.views[0], count=3, size=4, extra=extra),), name="changed")
+    mix = operations.Mix(classes=3, mode=mode)
+    ours, theirs = (make(6, recipe, 3, mix=mix) for make in (on_gpu, make_loader))
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one.labels, other.labels)
+        assert (one.views["dot"] - other.views["dot"]).abs().max() <= 2 * MOST * LEVEL / 0.22
+    assert ours.stats().stages["extra"].items == 6
+    assert ours.stats().stages["extra"].crew == "gpu"
 
 
 def test_epochs_resumes_and_early_ends(on_gpu: Callable[..., Any]) -> None:
