@@ -187,7 +187,7 @@ class Parts:
 
 
 def _checked(changed: Tensor, views: Tensor, group: ExtraGroup, operation: Operation) -> Tensor:
-    """What an operation returned, if it is like the views it got."""
+    """Check that an operation returned views like those it got."""
     wanted = f"{_words(views)}, as it got"
     where = f"views {group.target.name!r}: the operation {operation.kind}"
     if not isinstance(changed, Tensor):
