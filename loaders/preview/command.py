@@ -118,7 +118,7 @@ def _sample(
     views = _render(id, image, recipe, plan, paste)
     sample = SheetSample(id, label, image, views)
     if extra is not None:
-        extra.apply(views.views, epoch, np.array([id]))
+        extra.apply(views.views, epoch, views.ids.numpy())
         sample = replace(sample, extra=extra.happened(epoch, id))
     if paste is None:
         return sample
