@@ -30,6 +30,7 @@ COMMANDS = {
     "report": Command("write the report of a run again", "training.report.__main__:main"),
     "submit": Command("queue training on SLURM, or run it here", "cluster.submit:main"),
     "status": Command("show runs, read their logs, stop them", "cluster.status:main"),
+    "watch": Command("watch runs on a local page", "training.watch.command:main"),
     "prepare": Command("make shards or a .beton of images", PREPARE),
     "masks": Command("make foreground masks of images", PREPARE, ("masks",)),
     "inspect": Command("describe and verify prepared data", PREPARE, ("inspect",)),

@@ -1,7 +1,7 @@
 """Watch runs in a browser, or look at the views of a recipe:
 
-python -m patchmill.training.watch runs
-python -m patchmill.training.watch DATA --recipe 'dino(local_crops=6)'
+patchmill watch runs
+patchmill watch DATA --recipe 'dino(local_crops=6)'
 """
 
 from __future__ import annotations
@@ -11,16 +11,21 @@ import getpass
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError
-from patchmill.training.watch.drawings import Subject
-from patchmill.training.watch.routes import Site
-from patchmill.training.watch.server import ADDRESS, PORT, Server
-from patchmill.training.watch.shelf import Shelf
+from patchmill.training.watch.address import ADDRESS, PORT
+
+if TYPE_CHECKING:
+    from patchmill.training.watch.routes import Site
+    from patchmill.training.watch.server import Server
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
+    from patchmill.training.watch.server import Server
+
     with_port = args.port is not None
     server = Server(_site(args), args.port if with_port else PORT, exact=with_port)
     try:
@@ -33,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _site(args: argparse.Namespace) -> Site:
+    from patchmill.training.watch.drawings import Subject
+    from patchmill.training.watch.routes import Site
+    from patchmill.training.watch.shelf import Shelf
+
     if args.recipe:
         from patchmill.loaders.recipe_load import load_recipe
 
@@ -64,31 +73,32 @@ def _user() -> str:
         return ""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m patchmill.training.watch",
-        description="Serve a live page on a run, or on all runs below a folder: curves, data wait, "
-        "views, unreadable images, and runs side by side. Nobody but you, on this machine or "
-        "through ssh, can open it, and nothing is written.",
-        epilog="example: python -m patchmill.training.watch runs",
+def parser() -> Parser:
+    options = Parser(
+        "patchmill watch",
+        "[RUN|DIR|DATA]",
+        "Serve a live page on a run, or on all runs below a folder: curves, data wait, views, "
+        "unreadable images, and runs side by side. Nobody but you, on this machine or through ssh, "
+        "can open it, and nothing is written.",
+        ["patchmill watch", "patchmill watch photos --recipe 'dino(local_crops=6)'"],
     )
-    parser.add_argument(
+    options.add_argument(
         "what",
         metavar="RUN|DIR|DATA",
         nargs="?",
         default="runs",
         help="the folder of a run or of runs; with --recipe, images (default: %(default)s)",
     )
-    parser.add_argument(
+    options.add_argument(
         "--recipe", help="show the views of this recipe instead, as in 'dino(local_crops=6)'"
     )
-    parser.add_argument(
+    options.add_argument(
         "--seed", type=int, default=0, help="of the recipe's views (default: %(default)s)"
     )
-    parser.add_argument(
+    options.add_argument(
         "--port", type=_port, help=f"the port (default: {PORT}, or the next that is free)"
     )
-    return parser
+    return options
 
 
 def _port(text: str) -> int:

@@ -15,11 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.training.watch.address import ADDRESS, PORT
 from patchmill.training.watch.routes import Answer, Refused, Site
 
 log = logging.getLogger("patchmill")
 
-ADDRESS, PORT = "127.0.0.1", 8421
 TRIES = 50  # ports from the first on
 MOST_CLIENTS = 128  # connections at a time; a page has one or two
 IDLE = 30.0  # seconds after which a silent connection is closed

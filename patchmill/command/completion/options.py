@@ -18,6 +18,7 @@ Choices = Callable[[Sequence[str], str], Iterable[Word]]
 PARSERS = {
     "report": "training.report.__main__:parser",
     "status": "cluster.status:parser",
+    "watch": "training.watch.command:parser",
     "prepare": "loaders.prepare.command:parser",
     "masks": "loaders.prepare.command:masks_parser",
     "inspect": "loaders.prepare.command:inspect_parser",
@@ -30,7 +31,7 @@ WITH_SETTINGS = ("comparisons", "methods", "scaling", "training")  # benchmarks
 def of_command(command: str, before: Sequence[str], typed: str) -> list[Word]:
     if command not in PARSERS:
         return []
-    takes_run = command in ("report", "status")
+    takes_run = command in ("report", "status", "watch")
     return _of_parsers([_parser(command)], before, typed, _runs if takes_run else None)
 
 
