@@ -5,6 +5,7 @@ Credentials and endpoints are what those libraries take from the environment and
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import urllib.parse
@@ -19,6 +20,7 @@ from patchmill.loaders.sources.stream.redact import redact
 
 _BLOCK = 8 << 20
 
+_NO_FILE = os.strerror(errno.ENOENT)
 _AUTHORITY = ("credential", "auth", "token", "profile")  # in names of exceptions
 _PASSING = ("connection", "connect", "disconnected", "protocol")
 
@@ -133,7 +135,8 @@ def fault_of(error: Exception, timeout_s: float) -> StreamFault:
         status = status or 404
     if status is not None and status >= 300:
         known = faults.of_status(status, who="the store")
-        detail = "" if said.strip("'\"").lower() in str(known).lower() else f" ({said})"
+        is_said = said.strip("'\"").lower() in str(known).lower() or said == _NO_FILE
+        detail = "" if is_said else f" ({said})"
         refused = isinstance(error, PermissionError)  # even by 400, as when a token has expired
         remedy = faults.CHECK_CREDENTIALS if refused else known.remedy
         return StreamFault(f"{known}{detail}", remedy, retry=known.retry)

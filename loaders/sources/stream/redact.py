@@ -6,7 +6,7 @@ import re
 
 _HIDDEN = "..."
 _USER = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\s'\"]*)@", re.IGNORECASE)
-_QUERY = re.compile(r"(://[^\s'\"?#]*)\?([^\s'\"#]*)")
+_QUERY = re.compile(r"(://[^\s'\"?#]*)\?([^\s'\"#]*?)(?=\)*(?:[\s'\"#]|$))")
 _HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization|cookie|x-[\w-]+)(\s*:\s*)[^'\"\n]+")
 _SECRET = r"[\w-]*(?:key|token|secret|password|credential|signature)[\w-]*"
 _ASSIGNED = re.compile(rf"(?i)(--{_SECRET}[= ]|{_SECRET}=)[^\s'\"&;|]+")

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from helpers_pipelines import GLANCE, RECIPE, encoded, make_loader, mill_threads
+from helpers_server import Fault, serve
 
 from patchmill.kernels.views.cpu import render
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.plan import draw
+from patchmill.loaders.sources.stream import patience
 from patchmill.loaders.sources.stream.stream import Stream
 
 webdataset = pytest.importorskip("webdataset")
@@ -172,3 +174,35 @@ def test_urls_are_opened_as_they_are(urls: list[str]) -> None:
         [batch.ids.tolist() for batch in make_loader(data, GLANCE)] for data in (urls, Stream(urls))
     )
     assert ours == theirs
+
+
+def test_a_server_that_cuts_changes_no_batch(
+    urls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "_FIRST_DELAY_S", 0.0)
+    expected = [batch.ids.tolist() for batch in make_loader(stream(urls), GLANCE)]
+    with serve(tmp_path) as server:
+        for n in range(4):
+            server.faults[f"/{n}.tar"] = [Fault(cut=7000), Fault(503), Fault(cut=3000)]
+        served = stream([f"{server.url}/{n}.tar" for n in range(4)])
+        assert [batch.ids.tolist() for batch in make_loader(served, GLANCE)] == expected
+        assert not any(server.faults.values())
+
+
+def test_a_missing_shard_comes_up_in_the_loop_of_its_rank(tmp_path: Path, urls: list[str]) -> None:
+    """One of two ranks stops at once; no thread goes on and the other rank is not held up."""
+    with serve(tmp_path) as server:
+        names = [f"{server.url}/{name}.tar" for name in (0, 1, 2, "missing")]
+        ends = []
+        for rank in range(2):
+            loader = make_loader(stream(names), GLANCE, rank=rank, world_size=2, steps=6)
+            try:
+                ends.append(sum(len(batch) for batch in loader))
+            except MillError as error:
+                ends.append(str(error))
+            assert not mill_threads()
+    failure = (
+        f"cannot read the shard {server.url}/missing.tar: the server answers 404 Not Found; "
+        "check the URL"
+    )
+    assert sorted(ends, key=str) == [6 * 4, failure]

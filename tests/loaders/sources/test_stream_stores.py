@@ -96,6 +96,7 @@ class DefaultCredentialsError(Exception):
     ("error", "reason", "remedy", "retry"),
     [
         (FileNotFoundError("a/b"), "the store answers 404 Not Found (a/b)", "check the URL", False),
+        (FileNotFoundError(2, "No such file or directory"), "404 Not Found", "URL", False),
         (Answer(404), "the store answers 404 Not Found", "check the URL", False),
         (Answer(403, "no"), "the store answers 403 Forbidden (no)", "check the cred", False),
         (Answer(500, "x\n y"), "answers 500 Internal Server Error (x y)", "network", True),
@@ -159,6 +160,7 @@ def test_patterns_of_files(tmp_path: Path) -> None:
         ("pipe:curl -H 'Authorization: Bearer secret' h", "pipe:curl -H 'Authorization: ...' h"),
         ("pipe:TOKEN=secret get a.tar", "pipe:TOKEN=... get a.tar"),
         ("pipe:curl 'http://h/a?sig=secret' | cat", "pipe:curl 'http://h/a?...' | cat"),
+        ("(of https://h/b?c=secret)x)", "(of https://h/b?...)"),
         ("could not reach 'http://a:secret@h/b?c=secret'", "could not reach 'http://h/b?...'"),
         ("pipe:cat a.tar | zstd -dc", "pipe:cat a.tar | zstd -dc"),
     ],
