@@ -27,10 +27,10 @@ demo: $(VENV)/.base ## measure the throughput here, then train DiLo on painted s
 	$(BIN)/python training/run.py method=dilo data=biased_scenes scale=demo \
 	  train.epochs=20 evaluate.knn_every=4 out=build name=demo
 
-test: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv $(VENV)/.adapters $(VENV)/.streams ## run the tests that this machine can run
+test: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv $(VENV)/.adapters $(VENV)/.streams $(VENV)/.parquet ## run the tests that this machine can run
 	$(BIN)/pytest -n auto --dist loadgroup -m "not slow"
 
-test-all: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv $(VENV)/.adapters $(VENV)/.streams ## run them and the slow ones, which take longer forms of the same checks
+test-all: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv $(VENV)/.adapters $(VENV)/.streams $(VENV)/.parquet ## run them and the slow ones, which take longer forms of the same checks
 	$(BIN)/pytest -n auto --dist loadgroup
 
 test-oldest: $(OLDEST)/.made ## run tests with the oldest of everything that setup.cfg allows
@@ -96,7 +96,7 @@ $(VENV)/.system: | $(VENV)/.made
 	@touch $@
 
 $(VENV)/.ffcv: | $(VENV)/.system
-$(VENV)/.dali $(VENV)/.ffcv $(VENV)/.adapters $(VENV)/.streams: $(VENV)/.%: setup.cfg | $(VENV)/.made
+$(VENV)/.dali $(VENV)/.ffcv $(VENV)/.adapters $(VENV)/.streams $(VENV)/.parquet: $(VENV)/.%: setup.cfg | $(VENV)/.made
 	@echo "Installing the optional $*"
 	@$(PIP) install --quiet --editable '.[$*]' >$@.log 2>&1 \
 	  || echo "$* cannot be installed ($@.log says why): tests that need it are skipped; to try again, rm $@"

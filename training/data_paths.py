@@ -9,6 +9,11 @@ from typing import Any
 from patchmill.loaders.common.errors import MillError
 
 SPLITS = ("train", "test", "bank")
+_PATTERNS = (
+    *("{}.beton", "{}-*.tar", "{}.tar"),
+    *("{}-*.parquet", "data/{}-*.parquet", "{}.parquet"),
+    *("{}.csv", "{}.tsv", "{}.jsonl"),
+)
 _REQUIRED = ""  # a root that the user has to set
 
 
@@ -37,12 +42,12 @@ def _find(root: Path, names: str | None, split: str) -> str | None:
     if names is None:
         return None
     for name in names.split("|"):
-        for pattern in (name, f"{name}.beton", f"{name}-*.tar", f"{name}.tar"):
+        for pattern in (name, *(pattern.format(name) for pattern in _PATTERNS)):
             if any(root.glob(pattern)) if "*" in pattern else (root / pattern).exists():
                 return str(root / pattern)
     if split != "train" and "|" in names:  # a default, which the user did not ask for
         return None
     raise MillError(
-        f"data.root={root} holds no {names.replace('|', ' or ')}: a folder, {names}.beton or "
-        f"{names}-*.tar"
+        f"data.root={root} holds no {names.replace('|', ' or ')}: a folder, {names}.beton, "
+        f"{names}-*.tar, {names}-*.parquet or a list such as {names}.csv"
     )

@@ -25,6 +25,16 @@ def test_folders_betons_and_shards(tmp_path: Path):
     assert found["bank"] == str(tmp_path / "more-*.tar")
 
 
+def test_parquet_files_and_lists(tmp_path: Path):
+    for name in ("data/train-00000-of-00002.parquet", "test.parquet", "more.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find(tmp_path, bank="more")
+    assert found["train"] == str(tmp_path / "data/train-*.parquet")
+    assert found["test"] == str(tmp_path / "test.parquet")
+    assert found["bank"] == str(tmp_path / "more.csv")
+
+
 def test_the_first_existing_name_is_taken(tmp_path: Path):
     for part in ("train", "val", "test"):
         (tmp_path / part).mkdir()
@@ -41,7 +51,7 @@ def test_default_test_images_may_be_missing(tmp_path: Path):
 
 
 def test_a_root_without_training_images(tmp_path: Path):
-    with pytest.raises(MillError, match=r"holds no train: a folder, train.beton or train-"):
+    with pytest.raises(MillError, match=r"holds no train: a folder, train.beton, train-"):
         find(tmp_path)
 
 
