@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.ledger import Ledger
     from patchmill.loaders.loader import Loader
     from patchmill.loaders.operations.mix import Mix
-    from patchmill.loaders.sources import SimpleSource, Source
+    from patchmill.loaders.sources import DataSet, SimpleSource, Source
     from patchmill.loaders.sources.stream.source import StreamSource
     from patchmill.loaders.sources.stream.stream import Stream
 
@@ -31,7 +31,7 @@ MOST_WORKERS = 1024
 
 
 def build(
-    data: str | Path | Sequence[str | Path] | SimpleSource | StreamSource | Stream,
+    data: str | Path | Sequence[Any] | SimpleSource | StreamSource | Stream | DataSet,
     recipe: Recipe | str | Path,
     batch_size: int,
     *,
@@ -53,7 +53,9 @@ def build(
 ) -> Loader:
     """Build a loader that yields batches of the recipe's views of `data`.
 
-    data: a folder, `scenes:10000`, shards, a .beton, a stream of shards or a source
+    data: a folder, `scenes:10000`, shards, a .beton, a zip, an LMDB, Parquet files, a list of
+        images (a file, paths, or pairs of path and label), a stream of shards, a data set with
+        `__len__` and `__getitem__`, or a source; docs/formats.md has them all
     recipe: a Recipe, a preset such as `dino(local_crops=6)`, or a YAML file
     batch_size: images in a batch, per rank
     device: where views are rendered and batches are delivered

@@ -85,7 +85,15 @@ class MaskedSource(Source, Protocol):
         ...
 
 
-def open_source(data: str | Path | Sequence[str | Path] | SimpleSource) -> Source:
+class DataSet(Protocol):
+    """Any numbered items with images in them: PIL images, arrays, tensors or encoded bytes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def open_source(data: str | Path | Sequence[Any] | SimpleSource | DataSet) -> Source:
     """`open_data` for callers that need numbered samples; MillError for streams."""
     source = open_data(data)
     if source.sample_count is not None:
@@ -96,7 +104,7 @@ def open_source(data: str | Path | Sequence[str | Path] | SimpleSource) -> Sourc
 
 
 def open_data(
-    data: str | Path | Sequence[Any] | SimpleSource | Source | StreamSource | Stream | Any,
+    data: str | Path | Sequence[Any] | SimpleSource | Source | StreamSource | Stream | DataSet,
 ) -> Source | StreamSource:
     """Open what the user names as data.
 
