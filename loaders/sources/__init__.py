@@ -114,7 +114,7 @@ def open_data(
     `train.beton`; Parquet files with images, also as `hf://datasets/OWNER/NAME`; a list of images,
     as `train.csv`, `.tsv`, `.jsonl` or `.parquet`; `scenes:10000` or `scenes(count=100, ...)`
     (write `./scenes` for a folder of that name); paths, or pairs of path and label; a data set
-    with `__len__` and `__getitem__`; or a source object.
+    with `__len__` and `__getitem__`; a source object, or `module:Name(key=value)`, which makes one.
     """
     from patchmill.loaders.sources import recognise
 

@@ -110,6 +110,13 @@ def _shards(data: Any) -> Source | None:
     return Shards(data)
 
 
+def _own(data: str | Path) -> Opened | None:
+    """The source or data set that a class or function of the user's own makes."""
+    from patchmill.loaders.sources import own_source
+
+    return open_any(own_source.make(data)) if own_source.is_own(data) else None
+
+
 def _folder(data: str | Path) -> Source:
     from patchmill.loaders.sources.folder import Folder
 
@@ -171,6 +178,7 @@ BY_NAME: tuple[Callable[[Any], Opened | None], ...] = (
     _list,
     _parquet,
     _streamed_shards,
+    _own,
     _shards,
     _folder,
 )

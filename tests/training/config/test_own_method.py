@@ -83,11 +83,11 @@ def test_a_module_in_a_package_and_one_named_like_a_method(
 WRONG = {
     "nowhere:Mine": "there is no module nowhere in",
     "nowhere.deeper:Mine": "there is no module nowhere.deeper in",
-    "mine_method:": "write module:Class",
+    "mine_method:": "write module:Name",
     "mine_method.py:Mine": "there is no module mine_method.py in",
-    "mine-method:Mine": "write module:Class",
-    "mine_method:Min": "mine_method has no 'Min'; there are: SimCLR, Mine",
-    "mine_method:NoMethod": "NoMethod must be a subclass",
+    "mine-method:Mine": "write module:Name",
+    "mine_method:Min": "the module mine_method has no 'Min'",
+    "mine_method:NoMethod": "must be a subclass",
 }
 
 

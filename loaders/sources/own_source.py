@@ -1,0 +1,27 @@
+"""Data of the user's own by its name: `sqlite_source:SqliteSource(path='photos.sqlite')`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from patchmill.loaders.common import calls, own_code
+from patchmill.loaders.common.errors import MillError
+
+CALL = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<call>[A-Za-z_]\w*\(.*\))", re.DOTALL)
+
+
+def is_own(data: str | Path) -> bool:
+    return isinstance(data, str) and CALL.fullmatch(data) is not None
+
+
+def make(text: str) -> Any:
+    """Call what `module:Name(key=value)` names."""
+    match = CALL.fullmatch(text)
+    assert match
+    name, _ = calls.parse(match["call"])
+    factory = own_code.load(f"{match['module']}:{name}", text)
+    if not callable(factory):
+        raise MillError(f"{text}: {name} is no class or function")
+    return calls.call(match["call"], {name: factory}, "source")

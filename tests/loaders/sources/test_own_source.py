@@ -1,0 +1,69 @@
+"""A source of the user's own can be named where data is named: module:Name(key=value)."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+
+from patchmill.loaders import build
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.sources import open_data
+
+SOURCE = """
+class Few:
+    name, classes, labels = "few", [], None
+
+    def __init__(self, count=3):
+        from patchmill.loaders.sources.scenes.source import Scenes
+        self._scenes = Scenes(count=count, size=32)
+        self.fingerprint = f"few-{count}"
+
+    def __len__(self):
+        return len(self._scenes)
+
+    def read(self, index):
+        return self._scenes.read(index)
+
+    def where(self, index):
+        return f"few {index}"
+
+number = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "few_source.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "few_source", raising=False)
+    importlib.invalidate_caches()
+
+
+def test_it_is_read_like_any_other():
+    loader = build("few_source:Few(count=4)", "simclr(size=16)", 2, workers=1)
+    ids = [batch.ids.tolist() for batch in loader]
+    assert sorted(ids[0] + ids[1]) == [0, 1, 2, 3]
+    copy = pickle.loads(pickle.dumps(build("few_source:Few(count=4)", "simclr(size=16)", 2)))
+    assert [batch.ids.tolist() for batch in copy] == ids
+
+
+WRONG = {
+    "few_source:Many(count=4)": "has no 'Many'",
+    "few_source:Few(4)": "literal keyword arguments",
+    "few_source:Few(cuont=4)": "has no setting 'cuont'; did you mean 'count'",
+    "few_source:number()": "number is no class or function",
+    "no_such_module:Few()": "there is no module no_such_module",
+    "few_source:Few(count=__import__('os'))": "literal keyword arguments",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_mistakes_are_one_sentence(text: str):
+    with pytest.raises(MillError) as raised:
+        open_data(text)
+    assert WRONG[text] in str(raised.value) and "\n" not in str(raised.value)
