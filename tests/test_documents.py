@@ -13,9 +13,10 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers_documents import documents
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = documents()
 FOLDERS = "loaders|kernels|training|cluster|benchmarks|tests|docs|patchmill"
 PATH = re.compile(rf"(?<![\w./:-])(?:{FOLDERS})/[\w./-]*")
 MODULE = re.compile(r"\bpatchmill(?:\.\w+)+")
@@ -23,7 +24,8 @@ TABLE = re.compile(r"<!-- table: (\S+) ([^>]*?) -->\n(.*?)\n(?:\n|$)", re.DOTALL
 ROW = re.compile(r"^\| <!-- (.+?) -->.*?\|(.*)\|$", re.MULTILINE)
 TABLES = [
     (path.name, *found)
-    for path in sorted((ROOT / "docs").glob("*.md"))
+    for path in DOCUMENTS
+    if path.name != "README.md"  # whose table is another, see test_readme.py
     for found in TABLE.findall(path.read_text() + "\n")
 ]
 

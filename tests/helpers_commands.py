@@ -1,0 +1,139 @@
+"""Check command lines in documents without running them: their words are parsed, and no more."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import setuptools.config.setupcfg as setupcfg
+from helpers_documents import ROOT
+
+# Folders of the user's own that commands name: the test gives each train and val.
+PLACEHOLDERS = ("DIR", "DATA", "SRC", "photos", "shards")
+
+
+class Parsed(Exception):
+    """Raised in place of what a command does once it has read its words."""
+
+
+def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail if the command does not exist, or does not take its words."""
+    if re.search(r"\[--|\.\.\.|\b[A-Z]+\|", command):  # a synopsis
+        return
+    _, words = split_variables(shlex.split(re.sub(r"/data/\w+", "DIR", command)))
+    program = words[0].rpartition("/")[2]
+    module, arguments = module_of(words)
+    if program == "make":
+        assert all(re.search(rf"^{word}:", makefile(), re.M) for word in words[1:]), command
+    elif program == "pip":
+        check_extras(command)
+    elif module:
+        check_module(module, arguments, monkeypatch)
+
+
+def split_variables(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """`NAME=value` words before a command, and the command."""
+    variables = {}
+    while words and re.match(r"[A-Z_]+=", words[0]):
+        name, _, value = words[0].partition("=")
+        variables[name] = value
+        words = words[1:]
+    return variables, words
+
+
+def makefile() -> str:
+    return (ROOT / "Makefile").read_text()
+
+
+def check_extras(command: str) -> None:
+    extras = setupcfg.read_configuration(ROOT / "setup.cfg")["options"]["extras_require"]
+    for names in re.findall(r"(?:\.|patchmill)\[([\w,]+)\]", command):
+        assert set(names.split(",")) <= set(extras), command
+
+
+def module_of(words: list[str]) -> tuple[str, list[str]]:
+    """The module of this project that a command runs, and its arguments; nothing for others."""
+    program = words[0].rpartition("/")[2]
+    if program == "patchmill":
+        return of_patchmill(words[1:])
+    if program == "python" and words[1] == "-m":
+        module = words[2]
+        path = ROOT.joinpath(*module.split(".")[1:])
+        if module.startswith("patchmill") and path.is_dir():
+            module += ".command" if (path / "command.py").is_file() else ".__main__"
+        return (module if module.startswith("patchmill") else ""), words[3:]
+    scripts = [i for i, word in enumerate(words) if word.endswith(".py")]
+    if program in ("python", "torchrun") and scripts and "/" in words[scripts[0]]:
+        path = words[scripts[0]]
+        assert (ROOT / path).is_file(), path
+        if path.startswith("examples/"):  # those have tests of their own
+            return "", []
+        module = path.removesuffix(".py").replace("/", ".")
+        return f"patchmill.{module}", words[scripts[0] + 1 :]
+    return "", []
+
+
+def of_patchmill(words: list[str]) -> tuple[str, list[str]]:
+    """The module behind `patchmill WORD ...`, and its arguments."""
+    import patchmill.command.bench as bench
+    from patchmill.command.table import COMMANDS
+
+    word, rest = words[0], words[1:]
+    if word.startswith("--"):
+        return "", []
+    assert word in COMMANDS, word
+    if word == "bench":
+        name = rest.pop(0) if rest and not rest[0].startswith("-") else bench.DEFAULT
+        assert name in bench.names(), name
+        return bench.module(name), rest
+    command = COMMANDS[word]
+    return f"patchmill.{command.entry.partition(':')[0]}", [*command.words, *rest]
+
+
+def run(module: str, words: Sequence[str]) -> None:
+    """Run a command of ours in this process."""
+    try:
+        importlib.import_module(module).main(list(words))
+    except SystemExit as ended:
+        assert not ended.code, f"{module} {' '.join(words)}"
+
+
+def check_module(module: str, words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the module's main up to where it has parsed its words."""
+    from patchmill.training.config import command_line, compose
+
+    if module in ("patchmill.training.evaluate", "patchmill.training.export"):
+        loaded: Any = importlib.import_module(module)
+        is_evaluate = module.endswith("evaluate")
+        loaded._command(command_line.split(words) if is_evaluate else list(words))
+        return
+    if module == "patchmill.training.run":
+        if "--help" not in words:
+            compose.compose([word for word in words if not word.startswith("--")])
+        return
+    for name in ("parse_args", "parse_intermixed_args"):
+        monkeypatch.setattr(argparse.ArgumentParser, name, stop_after(name))
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    try:
+        importlib.import_module(module).main()
+    except Parsed as parsed:
+        if module == "patchmill.cluster.submit" and (words := getattr(parsed.args[0], "words", [])):
+            compose.compose(words)
+    except SystemExit as ended:
+        assert not ended.code, f"{module} {' '.join(words)}"
+
+
+def stop_after(name: str) -> Any:
+    """A method of ArgumentParser that parses, and then ends the command."""
+    original = getattr(argparse.ArgumentParser, name)
+
+    def parse(*arguments: Any, **options: Any) -> None:
+        raise Parsed(original(*arguments, **options))
+
+    return parse
