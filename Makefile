@@ -12,11 +12,14 @@ PACKAGES := loaders kernels training cluster benchmarks
 SYSTEM_PACKAGES := g++ python3-dev pkg-config libturbojpeg0-dev libopencv-dev \
   slurmctld slurmd slurm-client
 
+# Extras of setup.cfg that tests need, and skip without.
+OPTIONAL := $(addprefix $(VENV)/.,dali ffcv adapters streams parquet docs)
+
 # Without setuptools' warning that an editable install is one.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-oldest lint types bench compile-matrix clean
+.PHONY: help demo test test-all test-oldest lint types bench docs compile-matrix clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -27,10 +30,10 @@ demo: $(VENV)/.base ## measure the throughput here, then train DiLo on painted s
 	$(BIN)/python training/run.py method=dilo data=biased_scenes scale=demo \
 	  train.epochs=20 evaluate.knn_every=4 out=build name=demo
 
-test: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv $(VENV)/.adapters $(VENV)/.streams $(VENV)/.parquet ## run the tests that this machine can run
+test: $(VENV)/.dev $(VENV)/.system $(OPTIONAL) ## run the tests that this machine can run
 	$(BIN)/pytest -n auto --dist loadgroup -m "not slow"
 
-test-all: $(VENV)/.dev $(VENV)/.system $(VENV)/.dali $(VENV)/.ffcv $(VENV)/.adapters $(VENV)/.streams $(VENV)/.parquet ## run them and the slow ones, which take longer forms of the same checks
+test-all: $(VENV)/.dev $(VENV)/.system $(OPTIONAL) ## run them and the slow ones, which take longer forms of the same checks
 	$(BIN)/pytest -n auto --dist loadgroup
 
 test-oldest: $(OLDEST)/.made ## run tests with the oldest of everything that setup.cfg allows
@@ -53,6 +56,9 @@ types: ## link the packages where type checkers and editors find them
 bench: $(VENV)/.base $(VENV)/.dali ## measure beside torchvision and DALI, into build/throughput.json
 	@mkdir -p build
 	$(BIN)/python benchmarks/throughput.py --peers torchvision,dali --json build/throughput.json
+
+docs: $(VENV)/.docs ## build the documentation as a site, into build/site
+	$(BIN)/python docs/make_site.py
 
 compile-matrix: $(VENV)/.dev ## compile all kernels by every Triton that is supported; needs no GPU
 	$(BIN)/python benchmarks/compile_matrix.py --json benchmarks/results/compile-matrix.json
@@ -96,7 +102,7 @@ $(VENV)/.system: | $(VENV)/.made
 	@touch $@
 
 $(VENV)/.ffcv: | $(VENV)/.system
-$(VENV)/.dali $(VENV)/.ffcv $(VENV)/.adapters $(VENV)/.streams $(VENV)/.parquet: $(VENV)/.%: setup.cfg | $(VENV)/.made
+$(OPTIONAL): $(VENV)/.%: setup.cfg | $(VENV)/.made
 	@echo "Installing the optional $*"
 	@$(PIP) install --quiet --editable '.[$*]' >$@.log 2>&1 \
 	  || echo "$* cannot be installed ($@.log says why): tests that need it are skipped; to try again, rm $@"
