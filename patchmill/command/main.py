@@ -12,6 +12,7 @@ from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.script import idle_threads_sleep
 
 HELP = ("--help", "-h")
+CARRIED = {"hydra-core": ("omegaconf",)}  # modules of packages that come with a needed one
 
 
 def main() -> NoReturn:
@@ -54,7 +55,24 @@ def _run(word: str, rest: Sequence[str]) -> None:
     command = COMMANDS[word]
     if command.idle_threads_sleep:
         idle_threads_sleep()  # before anything imports torch
-    command.load()([*command.words, *rest])
+    try:
+        command.load()([*command.words, *rest])
+    except ModuleNotFoundError as error:
+        _explain_missing(error.name or "")
+        raise
+
+
+def _explain_missing(module: str) -> None:
+    """Raise a MillError if `module` belongs to a package that patchmill needs."""
+    from patchmill.command.doctor.packages import module_of, parse, requirements
+
+    for requirement in requirements()[""]:
+        package, _ = parse(requirement)
+        if module.partition(".")[0] in (module_of(package), *CARRIED.get(package, ())):
+            raise MillError(
+                f"{package} is not installed, and patchmill needs it: patchmill doctor says what "
+                "else is missing, and names the commands that add it"
+            ) from None
 
 
 def _unknown(word: str) -> str:

@@ -36,5 +36,6 @@ COMMANDS = {
     "inspect": Command("describe and verify prepared data", PREPARE, ("inspect",)),
     "preview": Command("draw the views of a recipe", "loaders.preview.command:main"),
     "bench": Command("measure this machine", "command.bench:main"),
+    "doctor": Command("say what this machine has and lacks", "command.doctor.command:main"),
     "completion": Command("print a script that completes words", "command.completion.command:main"),
 }

@@ -23,6 +23,7 @@ PARSERS = {
     "masks": "loaders.prepare.command:masks_parser",
     "inspect": "loaders.prepare.command:inspect_parser",
     "preview": "loaders.preview.command:parser",
+    "doctor": "command.doctor.command:parser",
     "completion": "command.completion.command:parser",
 }
 WITH_SETTINGS = ("comparisons", "methods", "scaling", "training")  # benchmarks
