@@ -20,7 +20,7 @@ from patchmill.cluster.job.snapshot import ROOT
 from patchmill.cluster.resources import Resources
 from patchmill.cluster.slurm import commands
 from patchmill.loaders.common.errors import MillError
-from patchmill.training import data, methods
+from patchmill.training import data, data_notes, methods
 from patchmill.training.config import compose, rules
 from patchmill.training.config.settings import Config
 from patchmill.training.ranks.distributed import World
@@ -91,10 +91,11 @@ def _check_data(config: Config, ranks: int) -> None:
     here.train.device, here.train.pipeline, here.train.workers = "cpu", "threads", 1
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
         data.open_training(here, World(size=ranks), Path(folder)).close()
-    if config.evaluate.knn_every and config.data.test:
+    if config.evaluate.knn_every and data_notes.measurable(config):
+        labelled = data_notes.labelled(config)
         splits: tuple[data.Split, ...] = ("train", "test")
         for split in splits:
-            data.open_evaluation(here, World(size=ranks), split).close()
+            data.open_evaluation(here, World(size=ranks), split, labelled=labelled).close()
 
 
 def _check_disk(config: Config, folder: Path, ranks: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from patchmill import loaders
 from patchmill.loaders.build import require_samples
@@ -13,6 +13,7 @@ from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import Source, open_data, open_source
 from patchmill.training.config.recipes import evaluation_recipe, training_recipe
+from patchmill.training.data_splits import Split, open_split
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from patchmill.loaders.sources.stream.source import StreamSource
     from patchmill.training.config.settings import Config
     from patchmill.training.ranks.distributed import World
-
-Split = Literal["train", "test"]
 
 
 def open_training(config: Config, world: World, folder: Path) -> Loader:
@@ -62,7 +61,7 @@ def open_evaluation(
     Images come in an epoch's order; `batch.ids` identifies them. Views follow `evaluate.view`,
     or `recipe`, and are normalised as in training.
     """
-    source = open_data(_split_data(config, split))
+    source = open_split(config, split)
     if labelled and source.labels is None:
         raise MillError(
             f"{source.name} has no labels to evaluate with: name images that have some, "
@@ -85,7 +84,7 @@ def open_evaluation(
 
 def open_numbered(config: Config, split: Split) -> Source:
     """Images of a split as a numbered source."""
-    return open_source(_split_data(config, split))
+    return open_source(open_split(config, split))
 
 
 def open_finetuning(
@@ -166,18 +165,12 @@ def _any_source(config: Config) -> str:
     return "threads" if config.train.pipeline == "ffcv" else config.train.pipeline
 
 
-def _split_data(config: Config, split: Split) -> str:
-    data = config.data
-    chosen = data.test if split == "test" else data.bank or data.train
-    if chosen is None:
-        raise MillError(f"data={data.name} has no images to test on: name some, as data.test=DIR")
-    return chosen
-
-
 def check_sample_count(source: Source | StreamSource, config: Config) -> None:
     """Raise a MillError for a data set with less than one batch of training."""
-    batch = config.train.batch_size
-    require_samples(source, batch, f"train.batch_size={batch}", "take a smaller batch")
+    batch, count = config.train.batch_size, source.sample_count or 0
+    smaller = 1 << max((count // 2).bit_length() - 1, 0)  # a power of two, for two steps
+    remedy = f"take a smaller batch, as train.batch_size={smaller}"
+    require_samples(source, batch, f"train.batch_size={batch}", remedy)
 
 
 def _even_batch_size(source: Source | StreamSource, batch: int, ranks: int) -> int:

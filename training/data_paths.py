@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glob
+import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,15 @@ from typing import Any
 from patchmill.loaders.common.errors import MillError
 
 SPLITS = ("train", "test", "bank")
-_PATTERNS = (
-    *("{}.beton", "{}-*.tar", "{}.tar"),
+ALL = "."  # alternative for the training images: all images of the root
+TRAINING = "train"  # last alternative for others: the training images
+_REQUIRED = ""  # a root that the user has to set
+_OWN = "folder"  # name of data that are named by their root instead
+_PATTERNS = (  # of a split, beside a folder of its name
+    *("{}.beton", "{}-*.tar", "{}.tar", "{}.zip", "{}.lmdb", "{}_lmdb"),
     *("{}-*.parquet", "data/{}-*.parquet", "{}.parquet"),
     *("{}.csv", "{}.tsv", "{}.jsonl"),
 )
-_REQUIRED = ""  # a root that the user has to set
 
 
 def resolve(data: dict[str, Any], set_keys: Collection[str]) -> dict[str, Any]:
@@ -28,26 +34,77 @@ def resolve(data: dict[str, Any], set_keys: Collection[str]) -> dict[str, Any]:
         data = {key: None if key in defaults else value for key, value in data.items()}
         data["root"] = None
     if data["root"] == _REQUIRED:
-        names = " and ".join(str(data[split]) for split in SPLITS if data[split])
-        names = names.replace("|", " or ")
-        raise MillError(f"data={data['name']} needs data.root=DIR, the folder that holds {names}")
+        raise MillError(
+            f"data={data['name']} needs data.root=DIR, the folder that holds "
+            + " and ".join(data[split].split("|")[0] for split in SPLITS if data[split])
+            + (", or the images themselves" if ALL in str(data["train"]).split("|") else "")
+        )
     if not data["train"]:
         raise MillError(f"data={data['name']} needs data.train=..., what to train on")
     if data["root"] is None:
         return data
-    return data | {split: _find(Path(data["root"]), data[split], split) for split in SPLITS}
+    root = os.path.expanduser(str(data["root"]))
+    train = _find(root, data["train"], "train", "")
+    splits = {split: _find(root, data[split], split, train) for split in ("test", "bank")}
+    name = _name(root) if data["name"] == _OWN and "data.name" not in set_keys else data["name"]
+    return data | splits | {"train": train, "name": name or data["name"]}
 
 
-def _find(root: Path, names: str | None, split: str) -> str | None:
+def _find(root: str, names: str | None, split: str, train: str) -> str | None:
     if names is None:
         return None
-    for name in names.split("|"):
-        for pattern in (name, *(pattern.format(name) for pattern in _PATTERNS)):
-            if any(root.glob(pattern)) if "*" in pattern else (root / pattern).exists():
-                return str(root / pattern)
-    if split != "train" and "|" in names:  # a default, which the user did not ask for
-        return None
+    alternatives = names.split("|")
+    for name in alternatives:
+        if name == ALL:
+            return _whole(root)
+        if split != "train" and name == TRAINING and len(alternatives) > 1:
+            return train
+        if (path := _inside(root, name)) is not None:
+            return path
+    if os.path.isfile(root):
+        raise MillError(f"data.root={root} holds no {_shown(names)}: set data.{split}=PATH")
+    first = alternatives[0]
     raise MillError(
-        f"data.root={root} holds no {names.replace('|', ' or ')}: a folder, {names}.beton, "
-        f"{names}-*.tar, {names}-*.parquet or a list such as {names}.csv"
+        f"data.root={root} holds no {_shown(names)}: a folder, {first}.beton, {first}-*.tar, "
+        f"{first}.zip, {first}-*.parquet or a list such as {first}.csv"
     )
+
+
+def _inside(root: str, name: str) -> str | None:
+    """Path of a split in a folder or a zip; None where it is not there."""
+    if os.path.isfile(root):
+        return _in_zip(root, name) if root.lower().endswith(".zip") else None
+    folder = Path(root)
+    for pattern in (name, *(pattern.format(name) for pattern in _PATTERNS)):
+        if any(folder.glob(pattern)) if "*" in pattern else (folder / pattern).exists():
+            return str(folder / pattern)
+    return None
+
+
+def _in_zip(root: str, name: str) -> str | None:
+    """Path of a folder that lies in a zip beside other folders of images."""
+    from patchmill.loaders.sources.archives.zip_file import Zip
+
+    archive = Zip(root)
+    return f"{root}/{archive.root}{name}" if name in archive.classes else None
+
+
+def _whole(root: str) -> str:
+    """The root as data itself, unless it is a folder or file that is not there."""
+    is_pattern = glob.has_magic(root) or any(sign in root for sign in ("{", "(", ":"))
+    if not os.path.lexists(root) and not is_pattern:
+        raise MillError(f"there is no data.root={root}: name a folder or an archive of images")
+    return root
+
+
+def _shown(names: str) -> str:
+    """`val or test` of `val|test|train`, which are alternatives."""
+    words = [name for name in names.split("|") if name != ALL]
+    return " or ".join(words[:-1] if len(words) > 1 and words[-1] == TRAINING else words)
+
+
+def _name(root: str) -> str:
+    """A name for the data in a root, fit for a folder: that of its folder or file."""
+    base = os.path.basename(root.rstrip("/"))
+    stem = re.sub(r"\.(zip|tar|beton|lmdb|parquet|csv|tsv|jsonl)$", "", base)
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-.")

@@ -16,7 +16,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.training.methods import Progress
 from patchmill.training.optim import clipping, optimizers, schedules
 from patchmill.training.ranks import distributed, failures, sharding, signals
-from patchmill.training.runtime import checkpoint, run_folder, setup
+from patchmill.training.runtime import checkpoint, records, run_folder, setup
 from patchmill.training.runtime.hooks import Hooks, open_hooks
 from patchmill.training.runtime.state import State
 
@@ -32,6 +32,7 @@ def train(config: Config) -> Path:
 
     Raises signals.Stopped if a signal stopped the run.
     """
+    records.check_wandb(config.log.wandb)
     folder = Path(config.out) / config.name
     world = distributed.connect(config.train.device)
     with failures.shared(), signals.Signals() as received, _lock_folder(folder, world):

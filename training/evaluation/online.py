@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.functional import one_hot
 
-from patchmill.training import data
+from patchmill.training import data, data_notes
 from patchmill.training.evaluation import knn, spectrum, trained_run
 from patchmill.training.evaluation.features import Features, extract
 from patchmill.training.evaluation.result import EvaluationResult, percent
@@ -47,7 +47,11 @@ def measure(method: Method, config: Config, world: World) -> dict[str, float]:
     evaluate = config.evaluate
     trained_run.network(method, evaluate.space, evaluate.encoder)  # raises for a missing space
     backbone, projector = method.networks(evaluate.encoder)
-    bank = extract(backbone, data.open_evaluation(config, world, "train"), evaluate.images)
+    labelled = data_notes.labelled(config)
+    images = data.open_evaluation(config, world, "train", labelled=labelled)
+    bank = extract(backbone, images, evaluate.images)
+    if not labelled:
+        return collapse_figures(bank.rows, projector)
     tests = extract(backbone, data.open_evaluation(config, world, "test"))
     return figures(bank, tests, projector, evaluate)
 
@@ -56,17 +60,24 @@ def figures(
     bank: Features, tests: Features, projector: nn.Module | None, evaluate: Evaluate
 ) -> dict[str, float]:
     """Figures from features in h, and in z behind the projector; without those not finite."""
-    spaces = {"h": spectrum.evenly(bank.rows)}
     knn_bank, knn_tests = bank, tests
-    if projector is not None:
-        spaces["z"] = project(projector, spaces["h"])
-        if evaluate.space == "z":
-            knn_bank = bank._replace(rows=project(projector, bank.rows))
-            knn_tests = tests._replace(rows=project(projector, tests.rows))
+    if projector is not None and evaluate.space == "z":
+        knn_bank = bank._replace(rows=project(projector, bank.rows))
+        knn_tests = tests._replace(rows=project(projector, tests.rows))
     values = {
         "knn": knn.accuracy(knn_bank, knn_tests, evaluate.k, evaluate.temperature),
         "linear_online": linear_accuracy(bank, tests),
+        **collapse_figures(bank.rows, projector),
     }
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def collapse_figures(rows_of_h: torch.Tensor, projector: nn.Module | None) -> dict[str, float]:
+    """Signs of a collapse in h, and in z behind the projector, which need no labels."""
+    spaces = {"h": spectrum.evenly(rows_of_h)}
+    if projector is not None:
+        spaces["z"] = project(projector, spaces["h"])
+    values: dict[str, float] = {}
     for space, rows in spaces.items():
         rows = spectrum.evenly(rows)  # of a long z, fewer than of h
         rankme, spread = spectrum.rankme(rows), spectrum.spread(rows)
@@ -119,7 +130,7 @@ def linear_accuracy(bank: Features, tests: Features) -> float:
 
 def text(values: Mapping[str, float]) -> str:
     """`kNN 51.2%, linear 60.1%, RankMe 45.1 in h and 30.2 in z, spread 0.61 in h and 0.80 in z`."""
-    parts = [f"kNN {values['knn']:.1%}"]
+    parts = [f"kNN {values['knn']:.1%}"] if "knn" in values else []
     if "linear_online" in values:
         parts.append(f"linear {values['linear_online']:.1%}")
     for name, key, form in (("RankMe", "rankme", "{:.1f}"), ("spread", "spread", "{:.2f}")):

@@ -49,6 +49,10 @@ class RunData:
         rows = [row for row in self.evaluations if is_number(row.get(name))]
         return sorted(rows, key=lambda row: row.get("step") or 0)
 
+    def measured(self) -> list[dict[str, Any]]:
+        """Evaluations during training: with kNN accuracy, or, of unlabelled images, without."""
+        return self.evaluated("knn") or self.evaluated("rankme_h")
+
 
 def read(folder: Path) -> RunData:
     """Read a run's folder."""

@@ -114,8 +114,8 @@ def _evaluated(
     percent: bool = False,
     form: str = "{:.2f}",
 ) -> str:
-    """Chart of what training measured with kNN: a line for each of the figures that there are."""
-    rows = [row for row in run.evaluated("knn") if isinstance(row.get(run.x_name), int | float)]
+    """Chart of what training measured: a line for each of the figures that there are."""
+    rows = [row for row in run.measured() if isinstance(row.get(run.x_name), int | float)]
     lines = [
         Line(name, [Point(row[run.x_name], row[key]) for row in rows if is_number(row.get(key))])
         for key, name in names.items()

@@ -107,7 +107,7 @@ def untrained(run: RunData) -> float | None:
 
 def _collapse(run: RunData) -> str:
     """Card on a collapse that the last evaluation during training saw; empty without one."""
-    rows = run.evaluated("knn")
+    rows = run.measured()
     sentence = collapse.sentence(rows[-1]) if rows else ""
     return card("Collapse", "collapsed", sentence) if sentence else ""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from patchmill.training import data_notes
 from patchmill.training.config import compose
 from patchmill.training.evaluation import online
 from patchmill.training.ranks import distributed, sharding
@@ -168,7 +169,9 @@ class Hooks:
         """Measure kNN accuracy and the like after an epoch, and mark the best checkpoint."""
         state, settings = self._state, self._state.config.evaluate
         epoch = state.step // state.steps_per_epoch
-        if not settings.knn_every or epoch % settings.knn_every or not state.config.data.test:
+        if not settings.knn_every or epoch % settings.knn_every:
+            return
+        if not data_notes.measurable(state.config):
             return
         with self._throughput.paused():
             scores = self._recorded_scores()
@@ -178,7 +181,7 @@ class Hooks:
                 if self._outputs:
                     self._outputs.recorder.evaluation(state.step, state.epoch, scores)
                     self._outputs.display.say(f"epoch {epoch}: {online.text(scores)}")
-            if state.step and scores["knn"] > state.best.get("knn", -1):
+            if state.step and scores.get("knn", -1) > state.best.get("knn", -1):
                 state.best = {"knn": scores["knn"], "step": state.step}
                 if self._outputs:
                     self._outputs.writer.mark_best(state.step)
@@ -187,8 +190,13 @@ class Hooks:
     def _recorded_scores(self) -> dict[str, float]:
         """Scores of this step that an earlier start recorded before it was killed."""
         rows = records.evaluations(self._state.folder) if self._outputs else []
-        same_step = [row for row in rows if row["step"] == self._state.step and "knn" in row]
+        same_step = [row for row in rows if row["step"] == self._state.step and _is_measured(row)]
         return distributed.gather_objects(same_step[-1] if same_step else {})[0]
+
+
+def _is_measured(row: Mapping[str, float]) -> bool:
+    """True for a row of training: with accuracies or, without labels, signs of a collapse alone."""
+    return "knn" in row or ("rankme_h" in row and "linear_online" not in row)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ whole or in part, are dropped.
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 import logging
@@ -163,12 +164,8 @@ class _WandB(_Sink):
     name = "Weights & Biases"
 
     def __init__(self, folder: Path, project: str, config: Mapping[str, Any]) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise MillError(
-                f"log.wandb={project} needs wandb, which is not installed: pip install wandb"
-            ) from None
+        import wandb
+
         id_file = folder / "wandb.id"  # restarts of a run continue the same W&B run
         if not id_file.exists():
             write_atomic(id_file, secrets.token_hex(8), durable=True)
@@ -190,6 +187,17 @@ class _WandB(_Sink):
 
     def close(self) -> None:
         self._run.finish()
+
+
+def check_wandb(project: str | None) -> None:
+    """Raise a MillError if a run is to log to Weights & Biases, and its package is missing."""
+    if project is None:
+        return
+    package = importlib.util.find_spec("wandb")
+    if package is None or package.origin is None:  # a folder wandb/ is no package
+        raise MillError(
+            f"log.wandb={project} needs wandb, which is not installed: pip install wandb"
+        )
 
 
 # ---------------------------------------------------------------------------------------------- CSV

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.training import data, methods
+from patchmill.training import data, data_notes, methods
 from patchmill.training.config import compose, rules
 from patchmill.training.nets.ema import Teacher
 from patchmill.training.optim import optimizers
@@ -38,6 +38,10 @@ def build_run(config: Config, world: World, folder: Path) -> Iterator[State]:
         _checkpoint_to_resume(config, folder) if world.rank == 0 else None
     )
     saved = _load_checkpoint(config, path) if path else None
+    if world.rank == 0:
+        for line in data_notes.notes(config):
+            log.info("%s", line)
+    data_notes.check(config)
     amp = device.amp_dtype(config.train, world.device)
     torch.backends.cudnn.benchmark = True  # sizes stay the same: trying out algorithms pays
     with contextlib.closing(data.open_training(config, world, folder)) as loader:

@@ -2,7 +2,8 @@
 
 Columns: `names` and `starts` (of the images, as `columns.join` writes them), `labels` (i8, if the
 archive has class folders), and what the kind of archive adds. Metadata: `state` of the archive
-when it was listed, `classes`, and `fingerprint`, which is that of the unpacked folder.
+when it was listed, `classes`, `root` (the folder above them) and `fingerprint`, which is that of
+the unpacked folder.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ def _index(name: str, listing: Listing, state: list[int]) -> Columns:
     meta = {
         "state": state,
         "classes": classes,
+        "root": os.fsdecode(tree.root + b"/" if tree.root else b""),
         "fingerprint": hashlib.sha256(b"\0".join(paths[i] for i in order)).hexdigest()[:16],
     }
     return Columns(meta, content)

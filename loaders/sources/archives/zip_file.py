@@ -71,6 +71,7 @@ class Zip(NumberedSource):
         self._deflated = index["deflated"]
         self.fingerprint: str = index.meta["fingerprint"]
         self.classes: list[str] = index.meta["classes"]
+        self.root: str = index.meta["root"]  # `data/train/`: the folder above the class folders
         self.labels: np.ndarray | None = index.columns.get("labels")
         self._open_files = OpenFiles(lambda _: os.fsencode(self._path), self._check_unchanged)
 

@@ -41,7 +41,7 @@ def test_every_pair_of_method_data_and_scale(data: str, root: Path):
         scale = SCALES[(i + DATA.index(data)) % 3]
         config = compose.compose([f"method={method}", f"scale={scale}", *words_for(data, root)])
         assert config.scale == scale
-        assert config.name == f"{method}-{data}-{scale}"
+        assert config.name == f"{method}-{root.name if data == 'folder' else data}-{scale}"
         assert isinstance(config.method, METHODS[config.method_name].Settings)
         assert compose.from_plain(compose.plain(config)) == config
 

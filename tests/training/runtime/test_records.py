@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import logging
 import sys
 from pathlib import Path
@@ -110,9 +111,19 @@ def test_a_full_disk_ends_the_records_but_not_the_run(tmp_path: Path, monkeypatc
 
 
 def test_missing_wandb_is_an_error(tmp_path: Path, monkeypatch):
+    records.check_wandb(None)
     monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MillError, match=r"log.wandb=project needs wandb, .*: pip install wandb"):
+        records.check_wandb("project")
+
+
+def test_a_folder_of_logs_is_not_the_package_wandb(tmp_path: Path, monkeypatch):
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if (package := importlib.util.find_spec("wandb")) and package.origin:
+        pytest.skip("wandb is installed")
     with pytest.raises(MillError, match="pip install wandb"):
-        Recorder(tmp_path, {}, wandb="project")
+        records.check_wandb("project")
 
 
 def test_restarts_continue_one_wandb_run(tmp_path: Path, monkeypatch):
