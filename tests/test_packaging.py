@@ -1,14 +1,17 @@
 """Installing patchmill gives every package, nothing else, and an import that is light."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+import yaml
 
 import patchmill
 
@@ -29,16 +32,28 @@ def folders() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Built from a copy, so that nothing stale in build/ gets in and nothing is left behind."""
-    copy = tmp_path_factory.mktemp("checkout")
-    for folder in folders().values():
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    """Built from an sdist, as installers do where there is no wheel."""
+    return zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("build")))
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build from a copy, so that nothing stale in build/ gets in and nothing is left behind."""
+    copy = folder / "checkout"
+    for name in folders().values():
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, copy)
-    build = "from setuptools.build_meta import build_wheel; build_wheel('dist')"
-    made = subprocess.run([sys.executable, "-c", build], cwd=copy, capture_output=True, text=True)
+    run_setuptools("sdist", copy)
+    shutil.unpack_archive(next((copy / "dist").glob("*.tar.gz")), folder)
+    unpacked = folder / f"patchmill-{patchmill.__version__}"
+    run_setuptools("wheel", unpacked)
+    return next((unpacked / "dist").glob("*.whl"))
+
+
+def run_setuptools(kind: str, folder: Path) -> None:
+    build = f"from setuptools.build_meta import build_{kind}; build_{kind}('dist')"
+    made = subprocess.run([sys.executable, "-c", build], cwd=folder, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
-    return zipfile.ZipFile(next((copy / "dist").glob("*.whl")))
 
 
 def test_every_package_is_listed():
@@ -93,6 +108,50 @@ def test_wheel_works_where_there_is_no_checkout(wheel: zipfile.ZipFile, tmp_path
     wheel.extractall(tmp_path)
     where = run_python("from patchmill.loaders import recipe; print(recipe.__file__)", tmp_path)
     assert Path(where) == tmp_path / "patchmill" / "loaders" / "recipe.py"
+
+
+def test_the_wheel_installs_in_an_environment_of_its_own(
+    wheel: zipfile.ZipFile, tmp_path: Path
+) -> None:
+    """With pip, beside the packages that it needs; then the command and a loader work."""
+    venv.create(tmp_path / "env", symlinks=True)
+    binaries = tmp_path / "env" / "bin"
+    (site,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
+    # What patchmill needs is used from here, but for the patchmill that is installed here.
+    (site / "needed.pth").write_text(str(Path(torch_folder()).parent))
+    pip = [sys.executable, "-m", "pip", "--python", str(binaries / "python"), "install", "--quiet"]
+    options = ["--no-deps", "--no-index", "--ignore-installed", "--disable-pip-version-check"]
+    subprocess.run([*pip, *options, str(wheel.filename)], check=True, cwd="/")
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    environment |= {"PATCHMILL_CACHE": str(tmp_path / "cache")}
+    for command, expected in (
+        ([binaries / "patchmill"], "patchmill train"),
+        ([binaries / "python", "-c", INSTALLED], f"{site / 'patchmill'} torch.Size([4, 2, 3, 224"),
+        ([binaries / "patchmill", "train", "--help"], "method="),
+    ):
+        done = subprocess.run(command, env=environment, cwd="/", text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout
+
+
+INSTALLED = """
+from pathlib import Path
+from patchmill import loaders
+batch = next(iter(loaders.build("scenes:4", "moco_v2", 4, workers=1)))
+print(Path(loaders.__file__).parents[1], next(iter(batch.views.values())).shape)
+"""
+
+
+def torch_folder() -> str:
+    spec = importlib.util.find_spec("torch")
+    assert spec and spec.origin
+    return str(Path(spec.origin).parent)
+
+
+def test_the_citation_has_the_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == patchmill.__version__
+    assert citation["license"] == setup_cfg()["metadata"]["license"]
 
 
 def test_importing_the_loaders_does_not_import_torch():

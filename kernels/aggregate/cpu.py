@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from patchmill.kernels.aggregate.cpu_loops import segment_backward, segment_means
+from patchmill.kernels.common.compiling import announce_compilation
 from patchmill.kernels.common.floats16 import as_numpy
-from patchmill.kernels.common.jit import announce_compilation
 from patchmill.kernels.common.memory import allocate, can_stream
 from patchmill.kernels.common.parallel import parallel_ranges
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from patchmill.kernels.aggregate.cpu_loops import counting_sort
-from patchmill.kernels.common.jit import announce_compilation
+from patchmill.kernels.common.compiling import announce_compilation
 
 
 @torch.library.custom_op("patchmill::aggregate_offsets", mutates_args=())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from patchmill.kernels.bags.cpu_loops import bag_cosines, bag_gradients
-from patchmill.kernels.common.jit import announce_compilation
+from patchmill.kernels.common.compiling import announce_compilation
 from patchmill.kernels.common.parallel import parallel_ranges
 
 CONVERTED = 1 << 20  # numbers converted at a time: 4 MB of float32

@@ -13,19 +13,20 @@ import logging
 import pickle
 import re
 import secrets
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import event
 from numba.core.serialize import dumps
 
 import patchmill
+from patchmill.kernels.common.compiling import TURN
 
 log = logging.getLogger("patchmill")
+
+_OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 def jit(function: Callable[..., Any]) -> Any:
@@ -42,38 +43,19 @@ def jit_ieee(function: Callable[..., Any]) -> Any:
     return _compile(function, fastmath=False)
 
 
-NOTICE = "compiling the CPU kernels for this machine: about half a minute, once"
+def jit_inline(function: Callable[..., Any]) -> Any:
+    """`jit` for a function with one caller, and that caller compiled: it becomes part of it.
 
-
-@contextmanager
-def announce_compilation(after_s: float = 1.0) -> Iterator[None]:
-    """Log NOTICE once if functions are compiled, not loaded from the cache, for `after_s`."""
-    timer = threading.Timer(after_s, log.warning, (NOTICE,))
-    timer.daemon = True
-    try:
-        with event.install_listener("numba:compile", _StartTimerOnCompile(timer)):
-            yield
-    finally:
-        timer.cancel()
-
-
-class _StartTimerOnCompile(event.Listener):
-    def __init__(self, timer: threading.Timer) -> None:
-        self._timer = timer
-
-    def on_start(self, event: Any) -> None:
-        with suppress(RuntimeError):  # started by an earlier function
-            self._timer.start()
-
-    def on_end(self, event: Any) -> None:
-        pass
+    Compiling is quicker so, since LLVM optimises every function anew with each one that calls it.
+    """
+    return numba.njit(inline="always", **_OPTIONS, fastmath=True)(function)
 
 
 # -------------------------------------------------------------------------------- on-disk cache
 
 
 def _compile(function: Callable[..., Any], fastmath: bool) -> Any:
-    options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
+    options = {**_OPTIONS, "fastmath": fastmath}
     try:
         compiled = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # neither the installation nor the user's cache folder is writable
@@ -98,8 +80,11 @@ class _VariantFiles:
         self._folder, self._name, self._source_hash = folder, name, source_hash
 
     def load(self, key: Any) -> Any:
+        path = self._path(key)
+        if not path.is_file():
+            TURN.take(self._folder, path.is_file)
         try:
-            return pickle.loads(self._path(key).read_bytes())
+            return pickle.loads(path.read_bytes())
         except Exception:  # missing, or truncated by a crash: compile
             return None
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from patchmill.kernels.common.jit import announce_compilation
+from patchmill.kernels.common.compiling import announce_compilation
 from patchmill.kernels.common.parallel import parallel_for
 from patchmill.kernels.contrast.cpu_loops import exp_rows, softmax_weights
 from patchmill.kernels.contrast.pairing import QUEUE, Pairing

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from patchmill.kernels.common.compiling import announce_compilation
 from patchmill.kernels.common.floats16 import as_numpy
-from patchmill.kernels.common.jit import announce_compilation
 from patchmill.kernels.common.memory import allocate, can_stream, flat_storage
 from patchmill.kernels.common.parallel import parallel_ranges
 from patchmill.kernels.grid.cpu_loops import fold_planes, unfold_planes

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from patchmill.kernels.common import jit
+from patchmill.kernels.common import compiling
 from patchmill.kernels.common.floats16 import as_numpy
 from patchmill.kernels.common.parallel import parallel_for, parallel_ranges
 from patchmill.kernels.matching import cpu_loops as loops
@@ -107,7 +107,7 @@ def search(
                     runs[task], a, b, block_a, block_b, inverse_norm_a, inverse_norm_b, best, memory
                 )
 
-    with jit.announce_compilation():
+    with compiling.announce_compilation():
         parallel_for(work, len(runs))
     for similarity in (best.max_a, best.max_b):  # loops rank NaN as infinity
         similarity.masked_fill_(similarity == torch.inf, torch.nan)
@@ -204,7 +204,7 @@ def correspond_backward(
     offsets = torch.searchsorted(student_index[order], torch.arange(len(student) + 1))
     args = out, student, teacher, weight, teacher_index, order, offsets, *saved
     arrays = [as_numpy(tensor) for tensor in args]
-    with jit.announce_compilation():
+    with compiling.announce_compilation():
         parallel_ranges(
             lambda start, stop: loops.correspond_backward(*arrays, start, stop), len(student)
         )

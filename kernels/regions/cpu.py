@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from patchmill.kernels.common import jit
+from patchmill.kernels.common import compiling
 from patchmill.kernels.common.parallel import parallel_ranges
 from patchmill.kernels.regions import cpu_loops as loops
 from patchmill.kernels.regions.pairs import RegionPairs
@@ -127,7 +127,7 @@ def channel_blocks(maps: torch.Tensor) -> int:
 def run(loop: Any, count: int, *tensors: torch.Tensor) -> None:
     """Run a compiled loop over ranges of [0, count) in all threads."""
     arrays = [tensor.numpy() for tensor in tensors]
-    with jit.announce_compilation():
+    with compiling.announce_compilation():
         parallel_ranges(lambda start, stop: loop(*arrays, start, stop), count)
 
 

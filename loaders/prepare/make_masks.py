@@ -214,7 +214,7 @@ def _log_estimated_time(
     source: Source, estimate: Estimator, options: MaskOptions, workers: int, rest: range
 ) -> None:
     """Time a few images from all over the data, and log how long the rest will take."""
-    from patchmill.kernels.common.jit import announce_compilation
+    from patchmill.kernels.common.compiling import announce_compilation
 
     few = rest[:: max(1, len(rest) // (_TIMED_IMAGES * workers))]
     if len(few) * 2 > len(rest):

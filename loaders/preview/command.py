@@ -153,7 +153,7 @@ def _compile(recipe: recipes.Recipe) -> None:
     import numpy as np
     import torch  # noqa: F401
 
-    from patchmill.kernels.common.jit import announce_compilation
+    from patchmill.kernels.common.compiling import announce_compilation
     from patchmill.kernels.views.cpu import render  # noqa: F401
     from patchmill.loaders.plan import draw
     from patchmill.loaders.preview.paste import PasteInputs

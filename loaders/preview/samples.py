@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from patchmill.kernels.common.jit import announce_compilation
+from patchmill.kernels.common.compiling import announce_compilation
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste import masks
 from patchmill.loaders.decode.decoder import BadImage, decode

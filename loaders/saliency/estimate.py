@@ -91,7 +91,7 @@ def estimator(method: str = "rbd") -> Estimator:
         network = open_network(constants)
         portable = replace(constants, weights="", device="")
         return Estimator(name, constants, fingerprint(portable, network.digest), network)
-    from patchmill.kernels.common.jit import announce_compilation
+    from patchmill.kernels.common.compiling import announce_compilation
 
     compute_map = functools.partial(superpixel_map, constants)
     with announce_compilation():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from patchmill.kernels.common.jit import jit
+from patchmill.kernels.common.jit import jit, jit_inline
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu.colour import blur, blur_bytes, colour
 from patchmill.kernels.views.cpu.encode import encode_bytes, encode_view
@@ -75,7 +75,7 @@ def render_pasted(image, mask, background, rows, slots, sample, half, channels_l
         )
 
 
-@jit
+@jit_inline
 def render_view(image, mask, background, row, slot, sample, half, channels_last, out, scratch):
     size = slot.size
     turns, flip = row.turns & 3, row.flip != 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from patchmill.kernels.common.jit import jit
+from patchmill.kernels.common.jit import jit, jit_inline
 from patchmill.kernels.common.simd import (
     BLOCK_COLUMNS,
     BLOCK_ROWS,
@@ -55,7 +55,7 @@ def resize_bytes(height, width, size):
     return tables + lines + planes + 4096
 
 
-@jit
+@jit_inline
 def resize(image, row, size, bicubic, reverse_x, reverse_y, planes, scratch):
     """Fill `planes` (flat int16) with the view's window of the resized box of `image`."""
     resample(
@@ -142,9 +142,11 @@ def resample(
 def pad_rows(pixels, offset, pitch, length, height, wide_rows):
     """Copy rows shorter than CHUNK, each zero-padded to CHUNK elements."""
     for y in range(height):
-        at = offset + y * pitch
-        wide_rows[y * CHUNK : y * CHUNK + length] = pixels[at : at + length]
-        wide_rows[y * CHUNK + length : (y + 1) * CHUNK] = 0
+        at, to = offset + y * pitch, y * CHUNK
+        for x in range(length):  # not a slice: that compiles error messages, for seconds
+            wide_rows[to + x] = pixels[at + x]
+        for x in range(length, CHUNK):
+            wide_rows[to + x] = 0
 
 
 @jit

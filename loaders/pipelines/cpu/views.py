@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from patchmill.kernels.common.jit import announce_compilation
+from patchmill.kernels.common.compiling import announce_compilation
 from patchmill.kernels.common.parallel import limit_torch_to_one_thread
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu import render

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import torch
 
-from patchmill.kernels.common.jit import announce_compilation
+from patchmill.kernels.common.compiling import announce_compilation
 from patchmill.kernels.common.parallel import parallel_for
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.decisions import ROW

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from numba.core import event as compiling_event
 
 import patchmill
-from patchmill.kernels.common import jit
+from patchmill.kernels.common import compiling, jit
 from patchmill.kernels.views.cpu import render
 from patchmill.loaders.plan import draw
 
@@ -60,7 +61,8 @@ def checkout(tmp_path: Path) -> Path:
     (root / "kernels" / "__init__.py").touch()
     (root / "kernels" / "common").mkdir()
     (root / "kernels" / "common" / "__init__.py").touch()
-    shutil.copy(jit.__file__, root / "kernels" / "common" / "jit.py")
+    for module in (jit, compiling):
+        shutil.copy(module.__file__, root / "kernels" / "common")
     for name, text in MODULES.items():
         lines = [line.removeprefix(" " * 8) for line in text.splitlines()]
         (root / "kernels" / f"{name}.py").write_text("\n".join(lines) + "\n")
@@ -171,6 +173,7 @@ def test_constants_modules_and_compiled_code_count_but_classes_and_plain_functio
         assert names_of(checkout / "kernels" / "top.py") == {
             "top",
             "jit",
+            "compiling",
             "helper",
             "limits",
             "numbers",
@@ -198,12 +201,13 @@ def notice_logged(
     caplog: pytest.LogCaptureFixture, work: Callable[[], object], after_s: float
 ) -> bool:
     caplog.clear()
-    with caplog.at_level(logging.WARNING, "patchmill"), jit.announce_compilation(after_s):
+    compiling.announce.cache_clear()
+    with caplog.at_level(logging.WARNING, "patchmill"), compiling.announce_compilation(after_s):
         work()
         for thread in threading.enumerate():
             if isinstance(thread, threading.Timer) and after_s < 1:
                 thread.join(60)
-    return jit.NOTICE in caplog.text
+    return compiling.NOTICE in caplog.text
 
 
 def test_the_notice_is_logged_for_slow_compilation_only(caplog: pytest.LogCaptureFixture):
@@ -216,3 +220,92 @@ def test_the_notice_is_logged_for_slow_compilation_only(caplog: pytest.LogCaptur
     assert not notice_logged(caplog, lambda: small(1), after_s=1000)
     assert notice_logged(caplog, lambda: small(1.0), after_s=0)
     assert not notice_logged(caplog, lambda: small(2.0), after_s=0)  # compiled already
+
+
+def test_the_notice_is_logged_once_per_process(caplog: pytest.LogCaptureFixture):
+    import numba
+
+    compiling.announce.cache_clear()
+    for value in (1, 1.0, 1j):
+        function = numba.njit(lambda x: x * 2)
+        with caplog.at_level(logging.WARNING, "patchmill"), compiling.announce_compilation(0):
+            function(value)
+            for thread in threading.enumerate():
+                if isinstance(thread, threading.Timer):
+                    thread.join(60)
+    assert caplog.text.count(compiling.NOTICE) == 1
+
+
+# ----------------------------------------------------------------------------- several processes
+
+STARTS = """
+import sys, time
+from numba.core import event
+from pathlib import Path
+
+class Count(event.Listener):
+    def on_start(self, event): print("compiles", event.data["dispatcher"].py_func.__name__)
+    def on_end(self, event): pass
+
+event.register("numba:compile", Count())
+from patchmill.loaders.order import permutation
+Path(sys.argv[1]).touch()
+while len(list(Path(sys.argv[1]).parent.glob("ready-*"))) < 3:
+    time.sleep(0.01)
+permutation.Order(1000, 7).ids(0, 0, 10)
+"""
+
+
+def test_processes_that_start_together_compile_once(tmp_path: Path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba")}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", STARTS, str(tmp_path / f"ready-{number}")],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    printed = [process.communicate(timeout=240)[0].split("\n") for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0]
+    compiled = sorted(line for lines in printed for line in lines if line)
+    assert compiled and len(compiled) == len(set(compiled))
+
+
+def test_a_process_that_is_killed_gives_its_turn_away(tmp_path: Path):
+    holder = [sys.executable, "-c", HOLD, str(tmp_path)]
+    process = subprocess.Popen(holder, stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdout.readline() == "held\n"
+    turn, missing = compiling.Turn(), tmp_path / "function"
+    compiling_event.unregister("numba:compile", turn)
+    taken = threading.Thread(target=turn.take, args=(tmp_path, missing.is_file))
+    taken.start()
+    taken.join(0.3)
+    assert taken.is_alive()
+    process.kill()
+    process.wait()
+    taken.join(60)
+    assert not taken.is_alive() and turn._file is not None
+    os.close(turn._file)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from patchmill.kernels.common.compiling import TURN
+TURN.take(Path(sys.argv[1]), lambda: False)
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_turn_is_not_waited_for_once_the_function_is_there(tmp_path: Path):
+    turns = [compiling.Turn(), compiling.Turn()]
+    for turn in turns:
+        compiling_event.unregister("numba:compile", turn)
+    turns[0].take(tmp_path, lambda: False)
+    answers = iter([False, False, True])
+    turns[1].take(tmp_path, lambda: next(answers))
+    assert turns[0]._file is not None and turns[1]._file is None
+    os.close(turns[0]._file)

@@ -1,0 +1,113 @@
+"""Compilation by one process at a time, announced once.
+
+Ranks of a run, or a preview beside a demo, start with the same kernels. The first process that
+misses one in the on-disk cache compiles it; the others wait, and load what it has saved.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from numba.core import event
+
+try:
+    import fcntl
+except ImportError:  # no POSIX: processes compile side by side
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger("patchmill")
+
+NOTICE = "compiling the CPU kernels for this machine: about half a minute, once"
+LOCK = "compiling.lock"
+LONGEST_WAIT_S = 300.0  # for another process; then this one compiles as well
+POLL_S = 0.05
+
+
+@contextmanager
+def announce_compilation(after_s: float = 1.0) -> Iterator[None]:
+    """Log NOTICE, once per process, if functions are compiled for `after_s`, not loaded."""
+    timer = threading.Timer(after_s, announce)
+    timer.daemon = True
+    try:
+        with event.install_listener("numba:compile", _StartTimerOnCompile(timer)):
+            yield
+    finally:
+        timer.cancel()
+
+
+@functools.cache
+def announce() -> None:
+    log.warning(NOTICE)
+
+
+class _StartTimerOnCompile(event.Listener):
+    def __init__(self, timer: threading.Timer) -> None:
+        self._timer = timer
+
+    def on_start(self, event: Any) -> None:
+        with suppress(RuntimeError):  # started by an earlier function
+            self._timer.start()
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+class Turn(event.Listener):
+    """This process's turn to compile: taken at a miss in the cache, over with the compilation.
+
+    Numba compiles under a lock of its own, so that one thread at a time comes here.
+    """
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+        self._depth = 0  # of functions compiled for the one that was called
+        event.register("numba:compile", self)
+
+    def take(self, folder: Path, is_there: Callable[[], bool]) -> None:
+        """Wait until no other process compiles into the folder, or the function is there."""
+        if self._depth or self._file is not None or fcntl is None:
+            return
+        with suppress(OSError):  # a read-only folder, or a disk without locks
+            file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            if _lock(file, is_there):
+                self._file = file
+            else:
+                os.close(file)
+
+    def on_start(self, event: Any) -> None:
+        self._depth += 1
+
+    def on_end(self, event: Any) -> None:
+        self._depth -= 1
+        if not self._depth and self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _lock(file: int, is_there: Callable[[], bool]) -> bool:
+    """Lock a file; False if the function has come, or after the longest wait."""
+    deadline, waited = time.monotonic() + LONGEST_WAIT_S, False
+    while not is_there():
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            waited = True
+        else:
+            if not waited:
+                return True
+            waited = False  # the turn before ended a moment ago, and may still be saving
+        time.sleep(POLL_S)
+    return False
+
+
+TURN = Turn()
