@@ -125,8 +125,8 @@ def test_the_wheel_installs_in_an_environment_of_its_own(
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environment |= {"PATCHMILL_CACHE": str(tmp_path / "cache")}
     for command, expected in (
-        ([binaries / "patchmill"], "patchmill train"),
-        ([binaries / "python", "-c", INSTALLED], f"{site / 'patchmill'} torch.Size([4, 2, 3, 224"),
+        ([binaries / "patchmill"], "train        train"),
+        ([binaries / "python", "-c", INSTALLED], f"{site / 'patchmill'} 4 batches of dino:"),
         ([binaries / "patchmill", "train", "--help"], "method="),
     ):
         done = subprocess.run(command, env=environment, cwd="/", text=True, capture_output=True)
@@ -137,8 +137,8 @@ def test_the_wheel_installs_in_an_environment_of_its_own(
 INSTALLED = """
 from pathlib import Path
 from patchmill import loaders
-batch = next(iter(loaders.build("scenes:4", "moco_v2", 4, workers=1)))
-print(Path(loaders.__file__).parents[1], next(iter(batch.views.values())).shape)
+loader = loaders.build("scenes:16", "dino", 4, workers=1)
+print(Path(loaders.__file__).parents[1], len(loader), "batches of", loader.recipe)
 """
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchmill import loaders
-from patchmill.kernels.common import jit
+from patchmill.kernels.common import compiling
 from patchmill.loaders.build import default_workers
 from patchmill.loaders.common.errors import MillError
 
@@ -162,5 +162,5 @@ def test_only_the_first_start_warns_that_it_compiles(tmp_path: Path) -> None:
             text=True,
         )
 
-    assert start().communicate(timeout=600) == ("24\n", f"{jit.NOTICE}\n")
+    assert start().communicate(timeout=600) == ("24\n", f"{compiling.NOTICE}\n")
     assert start().communicate(timeout=600) == ("24\n", "")
