@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from patchmill.loaders.stats import Counters, Stats, collect
@@ -56,6 +58,16 @@ def test_the_bottleneck_is_in_the_busiest_crew():
     stages = collect({"workers": workers, "decoder": decoder}, 1.0)
     assert stages["read"].seconds > stages["decode"].seconds
     assert stats_of(crews, 0.5).bottleneck == "decode"
+
+
+def test_figures_are_plain_data_for_files():
+    plain = json.loads(
+        json.dumps(stats_of({"workers": [counters(1, 5, 1, 1, items=5)]}, 0.3).plain())
+    )
+    assert plain["bottleneck"] == STAGES[1] and plain["wait_share"] == 0.3
+    assert plain["stages"][STAGES[1]] == {
+        "items": 5, "seconds": 0.025, "lanes": 1, "occupancy": 0.025, "crew": "workers"
+    }  # fmt: skip
 
 
 def test_batches_are_counted_by_their_samples():

@@ -57,6 +57,8 @@ def test_a_run_writes_its_files(reference: dict, tmp_path: Path):
     helpers_runs.assert_same(reference, helpers_runs.final(folder))  # evaluation changes nothing
     status = run_folder.read_status(folder)
     assert (status["state"], status["step"], status["steps"]) == ("done", STEPS, STEPS)
+    assert status["loader"]["stages"]["decode"]["items"] >= STEPS * 8
+    assert 0 <= status["loader"]["wait_share"] <= 1 and status["loader"]["bad"] == 0
     assert [row["step"] for row in records.evaluations(folder)] == [0, 5, 10, 15]
     log = records.read(folder)
     assert log["step"] == [*range(2, STEPS, 2), STEPS]

@@ -6,8 +6,8 @@ patchmill watch DATA --recipe 'dino(local_crops=6)'
 
 from __future__ import annotations
 
-import argparse
 import getpass
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,52 +15,62 @@ from typing import TYPE_CHECKING
 
 from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError
-from patchmill.training.watch.address import ADDRESS, PORT
 
 if TYPE_CHECKING:
     from patchmill.training.watch.routes import Site
     from patchmill.training.watch.server import Server
 
+PORT = 8421
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parser().parse_args(arguments)
+    site = _site(args.what, args.recipe, args.seed)
+
     from patchmill.training.watch.server import Server
 
     with_port = args.port is not None
-    server = Server(_site(args), args.port if with_port else PORT, exact=with_port)
+    server = Server(site, _checked(args.port) if with_port else PORT, exact=with_port)
     try:
         print(_invitation(args.what, server), flush=True)
         server.serve_forever(poll_interval=0.2)
     except KeyboardInterrupt:  # the usual end
-        print()
+        print(flush=True)
+        os._exit(0)  # at once: a thread may be drawing, and torch takes seconds to leave
     finally:
         server.stop()
 
 
-def _site(args: argparse.Namespace) -> Site:
+def _site(what: str, recipe: str | None, seed: int) -> Site:
     from patchmill.training.watch.drawings import Subject
     from patchmill.training.watch.routes import Site
     from patchmill.training.watch.shelf import Shelf
 
-    if args.recipe:
+    if recipe is not None:
         from patchmill.loaders.recipe_load import load_recipe
 
-        load_recipe(args.recipe)  # says now what is wrong with it
-        return Site(subject=Subject(args.what, args.recipe, args.seed))
-    folder = Path(args.what).expanduser()
+        load_recipe(recipe)  # says now what is wrong with it
+        return Site(subject=Subject(what, recipe, seed))
+    folder = Path(what).expanduser()
     if not folder.is_dir():
         raise MillError(
-            f"there is no folder {args.what}: name that of a run or of runs, or images with "
+            f"there is no folder {what}: name that of a run or of runs, or images with "
             "--recipe NAME"
         )
     return Site(Shelf(folder))
 
 
+def _checked(port: int) -> int:
+    if not 0 <= port < 2**16:
+        raise MillError(f"there is no port {port}: choose one from 1024 to 65535")
+    return port
+
+
 def _invitation(what: str, server: Server) -> str:
-    port = server.port
+    port, address = server.port, server.address
     return (
         f"watching {what}: {server.url}\n"
-        f"from another machine, first: ssh -L {port}:{ADDRESS}:{port} "
+        f"from another machine, first: ssh -L {port}:{address}:{port} "
         f"{_user()}{socket.gethostname()}\n"
         "Ctrl-C ends it"
     )
@@ -77,10 +87,13 @@ def parser() -> Parser:
     options = Parser(
         "patchmill watch",
         "[RUN|DIR|DATA]",
-        "Serve a live page on a run, or on all runs below a folder: curves, data wait, views, "
-        "unreadable images, and runs side by side. Nobody but you, on this machine or through ssh, "
-        "can open it, and nothing is written.",
-        ["patchmill watch", "patchmill watch photos --recipe 'dino(local_crops=6)'"],
+        "Serve a live page on a run, or on all runs below a folder, to a browser on this machine "
+        "or through ssh: curves, data wait, views, unreadable images, runs side by side.",
+        [
+            "patchmill watch",
+            "patchmill watch runs/dilo-scenes-demo --port 9000",
+            "patchmill watch photos --recipe 'dino(local_crops=6)'",
+        ],
     )
     options.add_argument(
         "what",
@@ -96,12 +109,6 @@ def parser() -> Parser:
         "--seed", type=int, default=0, help="of the recipe's views (default: %(default)s)"
     )
     options.add_argument(
-        "--port", type=_port, help=f"the port (default: {PORT}, or the next that is free)"
+        "--port", type=int, help=f"the port (default: {PORT}, or the next that is free)"
     )
     return options
-
-
-def _port(text: str) -> int:
-    if text.isdecimal() and 0 <= int(text) < 2**16:
-        return int(text)
-    raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")

@@ -50,7 +50,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Place:
-    """Where in training images are taken from: `first` images after `start` in an epoch's order."""
+    """Place of images in training: `first` images after `start` in an epoch's order."""
 
     epoch: int
     start: int
@@ -89,7 +89,7 @@ class Drawings:
     def encoded(self, run: Run, id: int) -> bytes:
         """The encoded bytes of a sample of a run's data."""
         with self.turn():
-            source = self._source(_subject(self._config(run)).data)
+            source = self.open(_subject(self._config(run)).data)
         if not 0 <= id < len(source):
             raise MillError(f"{source.name} has no sample {id}")
         return source.read(id)
@@ -104,13 +104,14 @@ class Drawings:
     def _draw(self, subject: Subject, place: Place, count: int) -> dict[str, Any]:
         key = (subject, place)
         if key not in self._done:
-            self._done[key] = _drawn(self._source(subject.data), subject, place, count)
+            self._done[key] = _drawn(self.open(subject.data), subject, place, count)
         self._done.move_to_end(key)
         while len(self._done) > CACHED:
             self._done.popitem(last=False)
         return self._done[key]
 
-    def _source(self, data: str) -> Source:
+    def open(self, data: str) -> Source:
+        """The data, opened once; MillError if that is not possible here."""
         from patchmill.loaders.sources import open_source
 
         if "://" in data or data.startswith("pipe:"):
@@ -177,8 +178,9 @@ def _sample(source: Source, recipe: Recipe, sample: SheetSample) -> dict[str, An
     named = {"id": sample.id, "label": sample.label, "where": source.where(sample.id)}
     if sample.image is None or sample.batch is None:
         return named | {"problem": sample.problem}
-    views = []
-    for number, tiles in enumerate(view_tiles(sample.batch, recipe, min(zoom_factor(recipe), 1.0))):
+    views: list[dict[str, Any]] = []
+    zoom = min(zoom_factor(recipe), 1.0)
+    for number, tiles in enumerate(view_tiles(sample.batch, recipe, zoom, sample.extra)):
         for tile in tiles[: MOST_BOXES - len(views)]:
             views.append(
                 {
@@ -191,7 +193,10 @@ def _sample(source: Source, recipe: Recipe, sample: SheetSample) -> dict[str, An
                     "words": tile.words,
                 }
             )
-    about = {"image": _data_uri(_small(sample.image)), "shape": list(sample.image.shape[:2])}
+    about: dict[str, Any] = {
+        "image": _data_uri(_small(sample.image)),
+        "shape": list(sample.image.shape[:2]),
+    }
     if sample.mask is not None:
         about["mask"] = _data_uri(_small(sample.mask.plane)) if _shows(sample.mask.plane) else None
         about["unused"] = sample.mask.why

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from patchmill.training.watch import run_files, shelf
 from patchmill.training.watch.series import Position
 from patchmill.training.watch.shelf import Run, Shelf
 
-LOOK_EVERY = 1.0  # seconds between looks at the runs' files
 TICK_EVERY = 5.0  # seconds after which a page is written to, if nothing has changed
 MOST_SELECTED = 8
 
@@ -36,24 +36,27 @@ class Stream:
             if time.monotonic() - ticked > TICK_EVERY:
                 ticked = time.monotonic()
                 yield _event("tick", json.dumps({"now": time.time()}))
-            if wait(0.0 if self._more else LOOK_EVERY):
+            if wait(0.0 if self._more else shelf.LOOK_EVERY):
                 return
 
     def news(self) -> Iterator[str]:
         runs = self._shelf.runs()
         table = {
-            "folder": str(self._shelf.root),
+            "folder": self._shelf.title,
             "many": not self._shelf.is_one_run,
-            "runs": [run.line() for run in runs.values()],
+            "runs": self._shelf.table(),
         }
         yield from self._changed("runs", "runs", table)
         self._more = False
         for name in self._selected:
             if run := runs.get(name):
                 yield from self._changed(f"run {name}", "run", run.details())
+                loader = run_files.clean(run.status.get("loader"))
+                yield from self._changed(f"loader {name}", "loader", {"id": name, "loader": loader})
                 yield from self._log(run)
             elif self._positions.pop(name, None):
                 self._sent.pop(f"run {name}", None)
+                self._sent.pop(f"loader {name}", None)
         yield ": looked\n\n"  # a page that has gone is noticed by writing to it
 
     def _log(self, run: Run) -> Iterator[str]:

@@ -39,6 +39,8 @@ class Site:
     def __init__(self, shelf: Shelf | None = None, subject: Subject | None = None) -> None:
         self._shelf, self._subject = shelf, subject
         self._drawings = Drawings()
+        if subject is not None:
+            self._drawings.open(subject.data)
         self._page = _page_files()
 
     def answer(self, path: str, words: Words) -> Answer:

@@ -15,11 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.training.watch.address import ADDRESS, PORT
 from patchmill.training.watch.routes import Answer, Refused, Site
 
 log = logging.getLogger("patchmill")
 
+ADDRESS = "127.0.0.1"
 TRIES = 50  # ports from the first on
 MOST_CLIENTS = 128  # connections at a time; a page has one or two
 IDLE = 30.0  # seconds after which a silent connection is closed
@@ -46,12 +46,13 @@ class Server(ThreadingHTTPServer):
     keeps it as a cookie.
     """
 
+    address = ADDRESS
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
     request_queue_size = 64
 
-    def __init__(self, site: Site, port: int = PORT, exact: bool = False) -> None:
+    def __init__(self, site: Site, port: int, exact: bool = False) -> None:
         self.site, self.key = site, secrets.token_urlsafe(18)
         self.cookie = f"patchmill-{secrets.token_hex(4)}"  # ports share cookies
         self.ends = threading.Event()

@@ -14,7 +14,8 @@ from patchmill.training.watch.follow import Follower
 
 DEPTH = 3  # folders below the one that is watched: runs/sweep/setting/seed
 MOST_RUNS = 1000
-LIST_EVERY = 3.0  # seconds
+LIST_EVERY, LOOK_EVERY = 3.0, 1.0  # seconds between looks for runs, and at their files
+REST = 10  # times as long as a look took, before the next: disks and networks may be slow
 _NOT_RUNS = ("checkpoints", "tensorboard", "exports", "finetune", "wandb")
 _Stamp = tuple[tuple[int, int], ...]
 
@@ -26,10 +27,11 @@ class Shelf:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
-        self._lock = threading.Lock()
-        self._listed_at = float("-inf")
+        self.title, self.root = str(root), root.resolve()
+        self._lock, self._table_lock = threading.Lock(), threading.Lock()
+        self._next_list = self._next_look = float("-inf")
         self._runs: dict[str, Run] = {}
+        self._table: list[dict[str, Any]] = []
 
     @property
     def is_one_run(self) -> bool:
@@ -37,13 +39,24 @@ class Shelf:
 
     def runs(self) -> dict[str, Run]:
         with self._lock:
-            if time.monotonic() - self._listed_at > LIST_EVERY:
+            start = time.monotonic()
+            if start >= self._next_list:
                 names = list(_names(self.root))[:MOST_RUNS]
                 self._runs = {
                     name: self._runs.get(name) or Run(name, self.root / name) for name in names
                 }
-                self._listed_at = time.monotonic()
+                self._next_list = _next(start, LIST_EVERY)
             return self._runs
+
+    def table(self) -> list[dict[str, Any]]:
+        """A line for every run; all pages share one look at their files."""
+        runs = self.runs()
+        with self._table_lock:
+            start = time.monotonic()
+            if start >= self._next_look or len(runs) != len(self._table):
+                self._table = [run.line() for run in runs.values()]
+                self._next_look = _next(start, LOOK_EVERY)
+            return self._table
 
 
 class Run:
@@ -89,11 +102,11 @@ class Run:
             "knn": scores[-1] if scores else None,
             "batch": settings.get("train.batch_size"),
             "epochs": settings.get("train.epochs"),
-            **run_files.clean(status),
+            **{name: value for name, value in run_files.clean(status).items() if name != "loader"},
         }
 
     def details(self) -> dict[str, Any]:
-        """What the page shows of a selected run beside its log."""
+        """The part of a selected run that the page shows beside its log."""
         ledger = self.ledger
         return {
             "id": self.name,
@@ -110,6 +123,11 @@ class Run:
             if what not in self._read or self._read[what][0] != stamp:
                 self._read[what] = stamp, read(self.folder)
             return self._read[what][1]
+
+
+def _next(start: float, every: float) -> float:
+    """Time of the next look, after one that began at `start`."""
+    return max(start + every, start + REST * (time.monotonic() - start))
 
 
 class _Folder(NamedTuple):

@@ -33,7 +33,7 @@ def thumbnail(drawings: Drawings, run: Run, id: int) -> bytes | None:
 
 
 def decode_part(data: bytes) -> bytes | None:
-    """As much of an image as its bytes hold, as a JPEG; None if that is nothing."""
+    """A JPEG of as much of an image as its bytes hold; None if that is nothing."""
     out = io.BytesIO()
     before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
     try:

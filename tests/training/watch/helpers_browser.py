@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
+import io
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 40.0  # seconds; a busy machine needs some
@@ -153,9 +158,25 @@ class Page:
             if event["method"] == "Network.requestWillBeSent"
         ]
 
-    def picture(self) -> str:
-        """The whole page as a PNG, in base64."""
-        return self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+    def picture(self) -> bytes:
+        """A PNG of the window."""
+        return base64.b64decode(self.call("Page.captureScreenshot")["data"])
 
     def _mine(self) -> list[dict[str, Any]]:
         return [e for e in self._browser.events if e.get("sessionId") == self._session]
+
+
+def main() -> None:
+    """Write a picture of a page that has drawn views: ADDRESS FILE WIDTH HEIGHT"""
+    url, out, width, height = sys.argv[1:]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        with browser(Path(folder)) as opened:
+            page = opened.open(url, int(width), int(height))
+            page.until("document.querySelector('.sample .view')")
+            time.sleep(1.0)  # the bars' last movement
+            picture = Image.open(io.BytesIO(page.picture())).convert("RGB")
+            picture.quantize(256, dither=Image.Dither.NONE).save(out, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

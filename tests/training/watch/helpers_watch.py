@@ -14,7 +14,7 @@ from typing import Any
 import helpers_report
 
 from patchmill.training.runtime.records import Recorder
-from patchmill.training.watch import events, shelf
+from patchmill.training.watch import shelf
 from patchmill.training.watch.routes import Site
 from patchmill.training.watch.server import Server
 from patchmill.training.watch.shelf import Shelf
@@ -36,7 +36,8 @@ def serving(what: Path | Site) -> Iterator[Server]:
 def impatient(monkeypatch: Any) -> None:
     """Look at files again at once."""
     monkeypatch.setattr(shelf, "LIST_EVERY", 0.0)
-    monkeypatch.setattr(events, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(shelf, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(shelf, "REST", 0)
 
 
 def ask(

@@ -13,6 +13,8 @@ import pytest
 from helpers_browser import Page
 from helpers_watch import begin, impatient, log, serving
 
+from patchmill.training.watch.drawings import Subject
+from patchmill.training.watch.routes import Site
 from patchmill.training.watch.server import Server
 
 DRAWN = "!!document.querySelector('[data-chart=\"Loss\"] path.curve')"
@@ -125,3 +127,26 @@ def test_the_page_fits(tmp_path: Path, monkeypatch, width: int):
         )
         assert min(small) > 250
         assert page.run("document.getElementById('runs').hidden")
+
+
+def test_views_are_drawn_and_their_shared_regions_outlined(tmp_path: Path):
+    subject = Subject("scenes(count=9, size=48)", "gtsa(global_size=32, local_size=16)")
+    tiles = "document.querySelectorAll('.sample .view')"
+    with (
+        serving(Site(subject=subject)) as server,
+        page_of(server, tmp_path / "profile") as page,
+    ):
+        page.until(f"{tiles}.length === 4 * 10")  # 2 global and 8 local views of 4 images
+        pixels = f"{tiles}[0]?.querySelector('image').href.baseVal.slice(-300)"
+        first = page.run(pixels)
+        page.run(f"{tiles}[0].click()")
+        page.until(f"{tiles}[0].ariaPressed === 'true'")
+        # Crops of GTSA overlap every global crop, and other images are left alone.
+        shared = page.run(f"[...{tiles}].map(tile => tile.querySelectorAll('.region').length)")
+        assert min(shared[1:10]) == 1 and max([shared[0], *shared[10:]]) == 0
+        box = page.run(f"{tiles}[0].querySelector('svg').getBoundingClientRect().toJSON()")
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        page.until("document.querySelectorAll('.original .point').length === 2")
+        page.run("document.querySelector('#views button').click()")  # draw again
+        page.until(f"{pixels} && {pixels} !== {first!r}")

@@ -39,6 +39,8 @@ def test_it_prints_an_address_and_ends_at_once_on_ctrl_c(tmp_path: Path):
     ("words", "problem"),
     [
         (["nowhere"], "there is no folder nowhere: name that of a run or of runs, or images with"),
+        (["nowhere", "--recipe", "dino"], "there is no folder 'nowhere'"),
+        (["https://a.example/b.tar", "--recipe", "dino"], "the page fetches nothing"),
         (["scenes:9", "--recipe", "dinno"], "dinno"),
         (["scenes:9", "--recipe", "dino(local_cropz=3)"], "local_cropz"),
     ],
@@ -49,6 +51,6 @@ def test_mistakes_are_one_sentence(words: list[str], problem: str):
     assert problem in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_port_is_a_number():
-    with pytest.raises(MillError, match="a port is a number from 0 to 65535"):
-        main([".", "--port", "99999"])
+def test_a_port_that_does_not_exist_is_refused(tmp_path: Path):
+    with pytest.raises(MillError, match="there is no port 99999: choose one from 1024 to 65535"):
+        main([str(tmp_path), "--port", "99999"])

@@ -1,4 +1,4 @@
-"""Who may ask the page's server for what: by plain HTTP."""
+"""Requests to the page's server, by plain HTTP: who may ask for what."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ export class Chart {
     }
     if (view.smooth) parts.push(draw("path", { class: `raw ${kind}`, d: this.path(line.x, line.y) }));
     parts.push(draw("path", { class: `curve ${kind}${line.dashed ? " dashed" : ""}`, d: this.path(line.x, line.smooth) }));
-    if (line.x.length <= 40) {
+    if (line.x.length <= 24) {
       line.smooth.forEach((value, i) => {
         if (value !== null) parts.push(draw("circle", { class: kind, cx: this.px(line.x[i]), cy: this.py(value), r: 2.4 }));
       });

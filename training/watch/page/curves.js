@@ -13,9 +13,9 @@ const FROM_ZERO = ["lr", "grad_norm", "images_per_s", "wait", "memory_gb", "knn"
 const charts = new Map();
 
 export function showCurves() {
-  const wanted = new Map();
+  const wanted = new Map(), names = shortened(store.selected.map((id) => store.seen.get(id)?.name ?? id));
   for (const [colour, id] of store.selected.entries()) {
-    const name = store.seen.get(id)?.name ?? id;
+    const name = names[colour];
     fromLog(wanted, id, name, colour);
     fromEvaluations(wanted, id, name, colour);
   }
@@ -39,6 +39,18 @@ export function showCurves() {
   if (wanted.size) empty?.remove();
   find("curves").hidden = !store.selected.length;
   find("throughput").hidden = !find("speed").children.length;
+}
+
+/** Names without the parts between - and / that all begin or end with. */
+function shortened(names) {
+  const parts = names.map((name) => name.split(/(?=[-/])/));
+  const shortest = Math.min(...parts.map((list) => list.length));
+  if (names.length < 2) return names;
+  const same = (at) => parts.every((list) => list.at(at) === parts[0].at(at));
+  let first = 0, last = 0;
+  while (first < shortest - 1 && same(first)) first++;
+  while (last < shortest - 1 - first && same(-1 - last)) last++;
+  return parts.map((list) => list.slice(first, list.length - last).join("").replace(/^[-/]/, ""));
 }
 
 function inOrder(host, wanted) {

@@ -9,7 +9,7 @@ import { ago, listen, select, stateOf, store } from "./store.js";
 import { showViews } from "./views.js";
 
 const EVERY = 250; // milliseconds between drawings
-const WORDS = { live: "live", lost: "connection lost, trying again" };
+const WORDS = { live: "live", lost: "connection lost, trying again", refused: "open the address that patchmill watch printed last" };
 
 if (location.search) history.replaceState(null, "", location.pathname + location.hash); // the key
 
@@ -36,9 +36,8 @@ function show() {
   showSettings();
 }
 
-/** The run whose state, views and ledger are shown: the first selected. */
 function focused() {
-  const id = store.selected[0];
+  const id = store.selected.includes(store.focus) ? store.focus : store.selected[0];
   return id === undefined ? null : store.seen.get(id) ?? null;
 }
 
@@ -103,6 +102,6 @@ function controls() {
 controls();
 listen(redraw, (state) => {
   const element = find("connection");
-  element.className = `connection ${state}`;
+  element.className = `connection ${state === "live" ? "live" : "lost"}`;
   element.textContent = WORDS[state];
 });

@@ -18,6 +18,9 @@ const COLUMNS = [
   ["left", (run) => (run.state === "running" ? run.eta_s ?? null : null), duration],
 ];
 
+const details = make("select");
+const detailsOf = make("label", {}, "details of ", details);
+
 let sorting = { column: null, descending: false }, filter = "";
 
 /** The colour of a run is its place among the selected ones. */
@@ -31,9 +34,13 @@ export function showTable(redraw) {
     const search = make("input", { type: "search", placeholder: "filter", "aria-label": "Filter runs by name" });
     search.addEventListener("input", () => { filter = search.value.toLowerCase(); redraw(); });
     const none = make("button", { type: "button", onclick: () => choose([]) }, "Clear selection");
-    controls.append(search, none);
+    details.addEventListener("change", () => { store.focus = details.value; redraw(); });
+    controls.append(detailsOf, search, none);
   }
   controls.hidden = store.runs.length < 2;
+  detailsOf.hidden = store.selected.length < 2;
+  keep(details, JSON.stringify([store.selected, store.focus]), () => store.selected.map((id) =>
+    make("option", { value: id, selected: id === store.focus }, store.seen.get(id)?.name ?? id)));
   const rows = sorted(store.runs.filter((run) => run.name.toLowerCase().includes(filter)));
   const shown = rows.map((run) => COLUMNS.map(([, value, form]) => cellText(value(run), form)));
   const host = find("runs").querySelector(".table");

@@ -60,7 +60,7 @@ function lastOf(values) {
 
 /** Bars of the loader's stages, as `loader.stats()` has them. */
 export function showStages(run) {
-  const host = find("stages"), loader = run?.loader;
+  const host = find("stages"), loader = store.loaders.get(run?.id);
   host.hidden = !loader?.stages;
   if (!loader?.stages) return;
   keep(host, JSON.stringify(loader), () => {

@@ -6,15 +6,17 @@ export const store = {
   runs: [], // lines of the table
   seen: new Map(), // the last line of every run, of those that are gone too
   details: new Map(), // by run: settings, evaluations, pictures, ledger
+  loaders: new Map(), // by run: figures of its loader, as loader.stats() has them
   logs: new Map(), // by run: {stride, rows, columns: {name: {mean, low, high}}}
   subject: null, // data and recipe, where there are no runs
   selected: [],
+  focus: null, // the selected run whose state, views and ledger are shown; by default the first
   skew: 0, // seconds that the server's clock is ahead
 };
 
 let source = null, changed = () => {}, said = () => {};
 
-/** Call `onChange()` after every event, and `onState("live" | "lost")` as the connection goes. */
+/** Call `onChange()` after every event, and `onState("live" | "lost" | "refused")` as the connection goes. */
 export function listen(onChange, onState) {
   [changed, said] = [onChange, onState];
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : connect()));
@@ -41,6 +43,7 @@ function connect() {
   source.onerror = () => {
     said("lost");
     if (source?.readyState === EventSource.CLOSED) { // refused, as by a server started anew
+      said("refused");
       close();
       setTimeout(() => source || connect(), 3000);
     }
@@ -54,6 +57,7 @@ function connect() {
     for (const run of table.runs) store.seen.set(run.id, run);
   });
   on("run", (details) => store.details.set(details.id, details));
+  on("loader", ({ id, loader }) => store.loaders.set(id, loader));
   on("log", takeLog);
   on("subject", (subject) => (store.subject = subject));
   on("tick", ({ now }) => (store.skew = now - Date.now() / 1000));

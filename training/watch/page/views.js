@@ -1,6 +1,6 @@
 // Images with the boxes of their views, the views, masks, and what two views have in common.
 
-import { draw, find, make, whole } from "./dom.js";
+import { draw, find, keep, make, whole } from "./dom.js";
 import { store } from "./store.js";
 
 let asked = null; // what is shown or on its way: {run, step, first, epoch}
@@ -10,12 +10,13 @@ let drawn = null, shownFor, isWaiting = false;
 export function showViews(run) {
   const subject = run?.id ?? (store.subject ? "" : null);
   find("views").hidden = subject === null;
+  pictures(run);
   if (subject === null || shownFor === subject) return;
   shownFor = subject;
   asked = { run: subject, step: null, first: 0, epoch: 0 };
   buttons();
   find("samples").replaceChildren();
-  pictures(run);
+  drawn = null;
   new IntersectionObserver((entries, watcher) => { // drawing costs seconds at first
     if (!entries.some((entry) => entry.isIntersecting)) return;
     watcher.disconnect();
@@ -59,6 +60,7 @@ function render() {
   if (drawn.problem) {
     about.textContent = `No views can be drawn: ${drawn.problem}`;
     find("samples").replaceChildren();
+    pictures(store.seen.get(asked.run));
     return;
   }
   const place = drawn.step
@@ -69,11 +71,11 @@ function render() {
   find("samples").replaceChildren(...drawn.samples.map((sample) => new Sample(sample, drawn).element));
 }
 
-/** Pictures that the run wrote, newest of each. */
+/** Pictures that the run wrote: those of its first batch only where no views can be drawn. */
 function pictures(run) {
   const list = run ? store.details.get(run.id)?.pictures ?? [] : [];
-  const shown = list.filter(([name]) => name !== "views.png" && name !== "masks.png");
-  find("pictures").replaceChildren(...shown.map(([name, time]) => {
+  const shown = list.filter(([name]) => drawn?.problem || !["views.png", "masks.png"].includes(name));
+  keep(find("pictures"), JSON.stringify([run?.id, shown]), () => shown.map(([name, time]) => {
     const source = `/picture?${new URLSearchParams({ run: run.id, name, t: time })}`;
     return make("figure", {}, make("figcaption", {}, make("strong", {}, name)), make("img", { src: source, alt: `${name} of the run`, loading: "lazy" }));
   }));
