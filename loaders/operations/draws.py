@@ -59,15 +59,15 @@ class Draws:
         """
         count = math.prod(shape)
         half = -(-count // 2)
-        unit = self._unit(2 * half).view(len(self), 2, half)
-        normal = torch.empty_like(unit)
-        # One view at a time on a CPU: equal last bits, however many views there are.
-        rows = range(len(self)) if self.device.type == "cpu" else [slice(None)]
-        for row in rows:
-            u, v = unit[row].unbind(-2)
-            radius, angle = torch.log1p(-u).mul_(-2).sqrt_(), v * (2 * math.pi)
-            normal[row] = torch.stack((radius * angle.cos(), radius * angle.sin()), -2)
-        return normal.view(len(self), -1)[:, :count].reshape(len(self), *shape)
+        numbers = self._unit(2 * half).view(len(self), 2, half)
+        # One view at a time on a CPU: in the cache, and with the same last bits in any company.
+        for row in numbers.split(1 if self.device.type == "cpu" else len(self)):
+            u, v = row.unbind(1)
+            radius = u.neg_().add_(1).log_().mul_(-2).sqrt_()
+            cos = v.mul_(2 * math.pi).cos()
+            v.sin_().mul_(radius)
+            u.mul_(cos)
+        return numbers.view(len(self), -1)[:, :count].reshape(len(self), *shape)
 
     def _unit(self, count: int) -> Tensor:
         if self.device.type == "cpu":

@@ -14,7 +14,7 @@ from torch import Tensor
 from patchmill.loaders.operation import Operation, operation
 from patchmill.loaders.operations.draws import Draws
 from patchmill.loaders.operations.ranges import check_range
-from patchmill.loaders.operations.values import fill_values
+from patchmill.loaders.operations.values import from_normalised
 from patchmill.loaders.recipe_parts import Chance, Range
 
 _TRIES = 10
@@ -49,7 +49,7 @@ class RandomErasing(Operation):
         size, most = views.shape[-1], self.count[1]
         numbers = draws.numbers(1 + 4 * _TRIES * most)
         fills = self._fills(draws, size).to(views.device)
-        fills = fill_values(fills, draws.group, views.dtype)
+        fills = from_normalised(fills, draws.group, views.dtype)
         for view, view_numbers, fill in zip(views, numbers, fills, strict=True):
             for box_number, (top, left, height, width) in self._boxes(view_numbers, size):
                 rows, columns = slice(top, top + height), slice(left, left + width)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -10,10 +12,15 @@ from patchmill.kernels.views.decisions import Target
 
 def to_unit(views: Tensor, group: Target) -> Tensor:
     """Views [..., 3, h, w] of a batch as float32, 0 to 1: before normalisation."""
+    return overwrite_with_unit(views.clone(), group)
+
+
+def overwrite_with_unit(views: Tensor, group: Target) -> Tensor:
+    """`to_unit` of views that are not needed any more: in their memory, where it is float32."""
     if views.dtype == torch.uint8:
         return views.float().div_(255)
     mean, std = channels(group, views.device)
-    return views.float() * std + mean
+    return views.float().mul_(std).add_(mean)
 
 
 def from_unit(unit: Tensor, group: Target, dtype: torch.dtype) -> Tensor:
@@ -21,20 +28,19 @@ def from_unit(unit: Tensor, group: Target, dtype: torch.dtype) -> Tensor:
     if dtype == torch.uint8:
         return (unit * 255).round_().clamp_(0, 255).to(dtype)
     mean, std = channels(group, unit.device)
-    return ((unit - mean) / std).to(dtype)
+    return (unit - mean).div_(std).to(dtype)
 
 
-def fill_values(normal: Tensor, group: Target, dtype: torch.dtype) -> Tensor:
+def from_normalised(values: Tensor, group: Target, dtype: torch.dtype) -> Tensor:
     """Normalised values [..., 3, h, w] as a batch of this dtype holds them."""
     if dtype != torch.uint8:
-        return normal.to(dtype)
-    mean, std = channels(group, normal.device)
-    return from_unit(normal * std + mean, group, dtype)
+        return values.to(dtype)
+    mean, std = channels(group, values.device)
+    return from_unit(values * std + mean, group, dtype)
 
 
+@functools.lru_cache(maxsize=64)
 def channels(group: Target, device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and std of a group as [3, 1, 1]."""
-    mean, std = torch.tensor((group.mean, group.std)).view(2, 3, 1, 1).unbind(0)
-    if device.type == "cuda":  # from pinned memory, so that nothing waits
-        return tuple(x.pin_memory().to(device, non_blocking=True) for x in (mean, std))  # type: ignore[return-value]
+    mean, std = torch.tensor((group.mean, group.std), device=device).view(2, 3, 1, 1).unbind(0)
     return mean, std

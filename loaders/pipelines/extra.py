@@ -15,7 +15,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.operation import Operation
 from patchmill.loaders.operations.draws import Draws, to_device
 from patchmill.loaders.operations.mix import Mix, mix_views
-from patchmill.loaders.operations.values import from_unit, to_unit
+from patchmill.loaders.operations.values import from_unit, overwrite_with_unit
 from patchmill.loaders.plan import streams
 from patchmill.loaders.plan.laws import targets
 from patchmill.loaders.recipe import Recipe, Views, chance_of
@@ -126,11 +126,11 @@ class Extra:
         ids: np.ndarray,
         columns: np.ndarray,
     ) -> Tensor:
-        """The views [N, 3, h, w] of these samples and columns, changed."""
+        """The views [N, 3, h, w] of these samples and columns, changed; `views` is overwritten."""
         draws = self._draws(group, index, epoch, ids, columns, calls=1)
         if operation.normalised:
             return _checked(operation(views, draws), views, group, operation)
-        unit = to_unit(views, group.target)
+        unit = overwrite_with_unit(views, group.target)
         changed = _checked(operation(unit, draws), unit, group, operation)
         return from_unit(changed, group.target, self._dtype)
 

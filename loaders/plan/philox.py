@@ -12,9 +12,9 @@ from patchmill.kernels.common.jit import jit_ieee
 
 Words = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 
-_WORD, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
-_MULTIPLY_0, _MULTIPLY_2 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_WEYL_0, _WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+WORD, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+MULTIPLY_0, MULTIPLY_2 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+WEYL_0, WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _ULP = 2.0**-32
 
 
@@ -24,9 +24,9 @@ def block(
 ) -> Words:
     """Four random words from a counter of four words and a key of two, all uint64 below 2**32."""
     for _ in range(10):
-        p0, p2 = _MULTIPLY_0 * c0, _MULTIPLY_2 * c2
-        c0, c1, c2, c3 = (p2 >> _WORD) ^ c1 ^ k0, p2 & _LOW, (p0 >> _WORD) ^ c3 ^ k1, p0 & _LOW
-        k0, k1 = (k0 + _WEYL_0) & _LOW, (k1 + _WEYL_1) & _LOW
+        p0, p2 = MULTIPLY_0 * c0, MULTIPLY_2 * c2
+        c0, c1, c2, c3 = (p2 >> WORD) ^ c1 ^ k0, p2 & LOW, (p0 >> WORD) ^ c3 ^ k1, p0 & LOW
+        k0, k1 = (k0 + WEYL_0) & LOW, (k1 + WEYL_1) & LOW
     return c0, c1, c2, c3
 
 
@@ -34,7 +34,7 @@ def block(
 def halves(value: int) -> tuple[np.uint64, np.uint64]:
     """The low and the high word of a 64-bit number."""
     bits = np.uint64(value)
-    return bits & _LOW, bits >> _WORD
+    return bits & LOW, bits >> WORD
 
 
 @jit_ieee
@@ -46,4 +46,4 @@ def uniform(word: np.uint64, low: float, high: float) -> float:
 @jit_ieee
 def below(word: np.uint64, n: int) -> np.int64:
     """An integer in 0..n-1, n up to 2**32, by multiply and shift: bias is at most n / 2**32."""
-    return np.int64((word * np.uint64(n)) >> _WORD)
+    return np.int64((word * np.uint64(n)) >> WORD)

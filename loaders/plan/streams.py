@@ -16,6 +16,8 @@ EXTRA = 64  # number of a group's first operation; they are 64 at most
 MIX = 128
 MOST_CALLS = 256  # of an operation for one view
 
+_TOGETHER = 64  # blocks of four numbers
+
 
 @jit_ieee
 def stream_keys(
@@ -40,11 +42,31 @@ def stream_keys(
 @jit_ieee
 def fill(keys: np.ndarray, numbers: np.ndarray) -> None:
     """Write the first numbers [N, count] of N streams: float32, multiples of 2**-24 in [0, 1)."""
-    zero, unit, low = np.uint64(0), np.float32(2.0**-24), np.uint64(8)
-    count = numbers.shape[1]
+    unit, low, count = np.float32(2.0**-24), np.uint64(8), numbers.shape[1]
+    words = np.empty((4, _TOGETHER), np.uint64)
     for i in range(keys.shape[0]):
-        for block in range((count + 3) // 4):
-            words = philox.block(np.uint64(block), zero, zero, zero, keys[i, 0], keys[i, 1])
-            first = 4 * block
-            for j in range(min(4, count - first)):
-                numbers[i, first + j] = np.float32(words[j] >> low) * unit
+        for first in range(0, count, 4 * _TOGETHER):
+            _blocks(keys[i, 0], keys[i, 1], first // 4, words)
+            for j in range(min(_TOGETHER, (count - first) // 4)):
+                for k in range(4):
+                    word = words[k, j] >> low
+                    numbers[i, first + 4 * j + k] = np.float32(np.int32(word)) * unit
+        for rest in range(count % 4):
+            at = count - count % 4 + rest
+            word = words[rest, at // 4 % _TOGETHER] >> low
+            numbers[i, at] = np.float32(np.int32(word)) * unit
+
+
+@jit_ieee
+def _blocks(k0: np.uint64, k1: np.uint64, first: int, words: np.ndarray) -> None:
+    """`philox.block` at the counters (first, 0, 0, 0), (first + 1, 0, 0, 0) ..., in vectors."""
+    for j in range(_TOGETHER):
+        words[0, j] = first + j
+        words[1, j] = words[2, j] = words[3, j] = 0
+    for _ in range(10):
+        for j in range(_TOGETHER):
+            p0, p2 = philox.MULTIPLY_0 * words[0, j], philox.MULTIPLY_2 * words[2, j]
+            c1, c3 = words[1, j], words[3, j]
+            words[0, j], words[1, j] = (p2 >> philox.WORD) ^ c1 ^ k0, p2 & philox.LOW
+            words[2, j], words[3, j] = (p0 >> philox.WORD) ^ c3 ^ k1, p0 & philox.LOW
+        k0, k1 = (k0 + philox.WEYL_0) & philox.LOW, (k1 + philox.WEYL_1) & philox.LOW
