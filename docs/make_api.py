@@ -105,7 +105,7 @@ def _split(arguments: str) -> list[str]:
 def _prose(documented: griffe.Object) -> str:
     """The docstring, with its lines `name: text` as a list."""
     text = documented.docstring.value if documented.docstring else ""
-    return re.sub(r"^(\w+): (?=\S)", r"* `\1`: ", text, flags=re.MULTILINE).replace(
+    return re.sub(r"^(\w+(?:, \w+)*): (?=\S)", r"* `\1`: ", text, flags=re.MULTILINE).replace(
         "\n* ", "\n\n* ", 1
     )
 

@@ -121,7 +121,7 @@ def check_module(module: str, words: Sequence[str], monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(argparse.ArgumentParser, name, stop_after(name))
     monkeypatch.setattr(sys, "argv", [module, *words])
     try:
-        importlib.import_module(module).main()
+        importlib.import_module(module).main(list(words))
     except Parsed as parsed:
         if module == "patchmill.cluster.submit" and (words := getattr(parsed.args[0], "words", [])):
             compose.compose(words)
