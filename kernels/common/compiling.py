@@ -61,7 +61,7 @@ class _StartTimerOnCompile(event.Listener):
 
 
 class Turn(event.Listener):
-    """This process's turn to compile: taken at a miss in the cache, over with the compilation.
+    """This process's turn to compile: taken at a miss in the cache, over once all is saved.
 
     Numba compiles under a lock of its own, so that one thread at a time comes here.
     """
@@ -87,6 +87,11 @@ class Turn(event.Listener):
 
     def on_end(self, event: Any) -> None:
         self._depth -= 1
+        if event.is_failed:
+            self.end()
+
+    def end(self) -> None:
+        """Let other processes compile, unless a function is still being compiled."""
         if not self._depth and self._file is not None:
             os.close(self._file)
             self._file = None
@@ -94,19 +99,16 @@ class Turn(event.Listener):
 
 def _lock(file: int, is_there: Callable[[], bool]) -> bool:
     """Lock a file; False if the function has come, or after the longest wait."""
-    deadline, waited = time.monotonic() + LONGEST_WAIT_S, False
+    deadline = time.monotonic() + LONGEST_WAIT_S
     while not is_there():
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
                 return False
-            waited = True
+            time.sleep(POLL_S)
         else:
-            if not waited:
-                return True
-            waited = False  # the turn before ended a moment ago, and may still be saving
-        time.sleep(POLL_S)
+            return not is_there()
     return False
 
 

@@ -101,6 +101,8 @@ class _VariantFiles:
             _warn_once(f"compiled kernels cannot be cached in {self._folder}: {error.strerror}")
             with suppress(OSError):
                 temporary.unlink()
+        finally:
+            TURN.end()
 
     def _path(self, key: Any) -> Path:
         variant = hashlib.sha256(repr(key).encode()).hexdigest()[:16]

@@ -244,7 +244,9 @@ from numba.core import event
 from pathlib import Path
 
 class Count(event.Listener):
-    def on_start(self, event): print("compiles", event.data["dispatcher"].py_func.__name__)
+    def on_start(self, event):
+        print(event.data["dispatcher"].py_func.__name__, event.data["args"])
+
     def on_end(self, event): pass
 
 event.register("numba:compile", Count())
