@@ -76,6 +76,7 @@ class Turn(event.Listener):
         if self._depth or self._file is not None or fcntl is None:
             return
         with suppress(OSError):  # a read-only folder, or a disk without locks
+            folder.mkdir(parents=True, exist_ok=True)
             file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             if _lock(file, is_there):
                 self._file = file
