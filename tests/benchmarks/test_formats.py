@@ -37,7 +37,7 @@ def test_all_formats_in_one_run(
     ours = {"folder", "shards", "beton", "folder, cold", "shards, cold", "beton, cold"}
     ours |= {"csv", "PIL items"}
     assert ours <= set(content["images_per_s"])
-    assert {"folder", "beton", "csv", "PIL items"} <= set(content["reads_per_s"])
+    assert {"folder", "beton", "csv", "PIL items"} <= set(content["reads_per_cpu_s"])
     assert all(row["median"] > 0 for row in content["images_per_s"].values())
     for pair in ("shards / folder", "beton / folder"):
         above, below = pair.split(" / ")

@@ -19,6 +19,7 @@ CODECS = ("", "", "", "snappy", "gzip", "brotli", "zstd")  # pyarrow's name of e
 STORED, FRAGMENT, ROWS = 0, 1, 2  # compressions without: none, Snappy's fragments, a row group
 
 _PLAIN, _DICTIONARIES = 0, (2, 8)  # encodings of pages
+_UNKNOWN = 1  # size of an image in a row group that pyarrow has to decode
 _HOP_BYTES = 4096  # mean size of values above which a page is not read as a whole
 
 
@@ -47,7 +48,7 @@ def locate(file: int, group: int, metadata: Any, column: int, max_level: int) ->
         except (ValueError, KeyError, IndexError, OSError):
             pass  # pyarrow knows more encodings, or says what is wrong
     rows = np.zeros((count, 3), np.int64)
-    rows[:, 1] = np.arange(count)
+    rows[:, 1], rows[:, 2] = np.arange(count), _UNKNOWN
     return Places([(group, 0, 0, ROWS)], [rows])
 
 
@@ -105,24 +106,24 @@ class _Body:
     def place(self, places: Places, positions: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """Add the page's chunks; int64 [n, 3] of chunk, position in it, and size."""
         page, levels = self._page, self._page.levels
-        chunk, starts = len(places.chunks), positions
+        rows = np.empty((len(positions), 3), np.int64)
+        rows[:, 0], rows[:, 1], rows[:, 2] = len(places.chunks), positions, sizes
         cuts = None
         if CODECS[self._codec] == "snappy":
             cuts = snappy.fragments(self._stored, page.size - levels)
         if self._codec == STORED:
             places.add(page.offset, page.stored, page.size, STORED)
-        elif cuts is None:
+            return rows
+        rows[:, 1] -= levels
+        if cuts is None:
             places.add(page.offset + levels, page.stored - levels, page.size - levels, self._codec)
-            starts = positions - levels
         else:
-            starts = positions - levels
             for i in range(len(cuts) - 1):
                 size = min(snappy.FRAGMENT, page.size - levels - i * snappy.FRAGMENT)
                 offset = page.offset + levels + int(cuts[i])
                 places.add(offset, int(cuts[i + 1] - cuts[i]), size, FRAGMENT)
-            chunk, starts = chunk + starts // snappy.FRAGMENT, starts % snappy.FRAGMENT
-        rows = np.empty((len(positions), 3), np.int64)
-        rows[:, 0], rows[:, 1], rows[:, 2] = chunk, starts, sizes
+            rows[:, 0] += rows[:, 1] // snappy.FRAGMENT
+            rows[:, 1] %= snappy.FRAGMENT
         return rows
 
 

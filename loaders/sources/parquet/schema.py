@@ -58,7 +58,7 @@ def choose(name: str, schema: Any, image: str | None, label: str | None) -> Fiel
         )
     declared = [one for one in images if features.get(one, {}).get("_type") == "Image"]
     named = [one for one in IMAGE_NAMES if one in images]
-    chosen = image or (declared or named or images)[0]
+    chosen = image or (declared or named or list(images))[0]
     if image is None and len(images) > 1:
         log.info("%s: images are in the column %s, of %s", name, chosen, _listed(images))
     return Fields(images[chosen], *_labels(name, schema, features, label))

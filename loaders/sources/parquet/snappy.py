@@ -42,9 +42,11 @@ def stream(data: bytes, size: int) -> bytes:
 
 
 @jit_ieee
-def _fragments(data: Any, at: int, starts: Any) -> int:
+def _fragments(data: Any, at: Any, starts: Any) -> int:
     """Fill in where the fragments begin; return how many there are, or -1."""
-    out, begin, count = 0, -FRAGMENT, 0
+    out: Any = 0
+    begin: Any = -FRAGMENT
+    count: Any = 0
     while at < len(data):
         if out == begin + FRAGMENT:
             if count == len(starts) - 1:
@@ -52,9 +54,10 @@ def _fragments(data: Any, at: int, starts: Any) -> int:
             starts[count] = at
             count += 1
             begin = out
-        tag = np.int64(data[at])
+        tag: Any = np.int64(data[at])
+        length: Any = 0
+        reach: Any = 0
         kind = tag & 3
-        reach = 0
         if kind == 0:
             length = tag >> 2
             at += 1

@@ -57,6 +57,8 @@ class Parquet(NumberedSource):
         size, start = int(self._row_sizes[index]), int(self._row_starts[index])
         if size < 0:
             raise OSError("the row has no image bytes")
+        if not size:
+            return b""
         chunk = int(self._row_chunks[index])
         codec, offset = int(self._index["chunk_codecs"][chunk]), self._offset(chunk)
         if codec == STORED:
