@@ -6,10 +6,9 @@
 A turn is one epoch of a loader that is built already; every contender has one turn per round. Warm:
 all files are in the page cache. Cold: they are dropped from it before the turn, and the loader is
 rebuilt. Reads are those of one thread in random order, by its CPU time, without decoding what is
-encoded, all in the page cache.
-FFCV's own operations run on the same .beton in two ways: one pipeline per view of the
-recipe, which decodes once per view, as FFCV-SSL does; and one plain view, where it decodes as often
-as our loader.
+encoded, all in the page cache. FFCV's own operations run on the same .beton in two ways: one
+pipeline per view of the recipe, which decodes once per view, as FFCV-SSL does; and one plain view,
+where it decodes as often as our loader.
 """
 
 from __future__ import annotations
@@ -252,7 +251,11 @@ def _show(
         style="dim",
         markup=False,
     )
-    tables = (("images/s", rows, ",.0f"), ("reads by CPU second", reads, ",.0f"), ("ratios", ratios, ".3f"))
+    tables = (
+        ("images/s", rows, ",.0f"),
+        ("reads by CPU second", reads, ",.0f"),
+        ("ratios", ratios, ".3f"),
+    )
     for title, summaries, form in tables:
         table = report.new_table(title, "median", "low to high")
         for name, one in summaries.items():
