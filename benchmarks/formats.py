@@ -42,6 +42,8 @@ from patchmill.loaders.sources import Source, open_source
 
 FORMATS = ("folder", "shards", "beton")
 PARQUET = ("parquet", "parquet, snappy")
+ARCHIVES = ("zip", "tar of tars", "lmdb")
+OTHERS = ("csv", "PIL items", "datasets.Dataset", *ARCHIVES)
 PLAIN = Recipe((Views("view", 1, 224, Crop((0.08, 1.0)), flip=0.5),), name="one plain view")
 VIEWS_BY_FFCV, PLAIN_BY_FFCV = "ffcv's own, a decoding for each view", "plain: ffcv's own"
 
@@ -112,7 +114,7 @@ def measure(
         turns: dict[str, Turn] = {name: warm(data, recipe) for name, data in paths.items()}
         turns |= {
             f"{name}, cold": partial(_cold_epoch, paths[name], recipe, settings)
-            for name in (*FORMATS, *PARQUET)
+            for name in (*FORMATS, *PARQUET, *ARCHIVES)
             if name in paths
         }
         turns["plain: threads"] = warm(paths["beton"], PLAIN)
@@ -221,8 +223,8 @@ def _pairs(rates: dict[str, list[float]]) -> list[tuple[str, str]]:
         ("beton", "folder"),
         ("shards, cold", "folder, cold"),
         ("beton, cold", "folder, cold"),
-        *((name, "folder") for name in (*PARQUET, "csv", "PIL items", "datasets.Dataset")),
-        *((f"{name}, cold", "folder, cold") for name in PARQUET),
+        *((name, "folder") for name in (*PARQUET, *OTHERS)),
+        *((f"{name}, cold", "folder, cold") for name in (*PARQUET, *ARCHIVES)),
         ("beton by ffcv", "beton"),
         ("plain: ffcv", PLAIN_BY_FFCV),
         ("plain: threads", PLAIN_BY_FFCV),

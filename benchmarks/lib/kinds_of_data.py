@@ -1,9 +1,14 @@
-"""The same images as other kinds of data than a folder: Parquet files, a list, data sets."""
+"""The same images as other kinds of data than a folder: Parquet files, a list, data sets, archives.
+
+A tar of tars is written as ImageNet's training images come.
+"""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +39,12 @@ def write(files: Source, folder: Path) -> dict[str, Any]:
     paths = [files.where(i) for i in range(len(files))]
     folder.mkdir()
     kinds: dict[str, Any] = {"csv": _list(paths, folder), "PIL items": PilFiles(paths)}
+    kinds |= {
+        "zip": _zip(files, folder / "all.zip"),
+        "tar of tars": _tar(files, folder / "all.tar"),
+    }
+    if importlib.util.find_spec("lmdb"):
+        kinds["lmdb"] = _lmdb(files, folder / "all.lmdb")
     if importlib.util.find_spec("pyarrow"):
         for name, options in (("parquet", {"compression": "none"}), ("parquet, snappy", {})):
             kinds[name] = _parquet(files, folder / f"{name.replace(', ', '-')}.parquet", **options)
@@ -46,6 +57,42 @@ def _list(paths: list[str], folder: Path) -> str:
     with open(folder / "list.csv", "w", newline="") as file:
         csv.writer(file).writerows([["path"], *([path] for path in paths)])
     return str(folder / "list.csv")
+
+
+def _member(files: Source, id: int) -> str:
+    """`copy0001/00000042.jpg`, the path of an image in its class folder."""
+    return "/".join(Path(files.where(id)).parts[-2:])
+
+
+def _zip(files: Source, path: Path) -> str:
+    with zipfile.ZipFile(path, "w") as archive:  # stored: JPEGs do not get smaller
+        for id in range(len(files)):
+            archive.writestr(_member(files, id), files.read(id))
+    return str(path)
+
+
+def _tar(files: Source, path: Path) -> str:
+    """A tar of a tar of each folder of images."""
+    folders = {Path(files.where(id)).parent for id in range(len(files))}
+    with tarfile.open(path, "w") as outer:
+        for folder in sorted(folders):
+            inner = path.with_name(f"{folder.name}.tar")
+            with tarfile.open(inner, "w") as images:
+                for file in sorted(folder.iterdir()):
+                    images.add(file, file.name)
+            outer.add(inner, inner.name)
+            inner.unlink()
+    return str(path)
+
+
+def _lmdb(files: Source, path: Path) -> str:
+    import lmdb
+
+    with lmdb.open(str(path), map_size=1 << 40) as environment:
+        with environment.begin(write=True) as transaction:
+            for id in range(len(files)):
+                transaction.put(_member(files, id).encode(), files.read(id))
+    return str(path)
 
 
 def _parquet(files: Source, path: Path, **options: Any) -> str:

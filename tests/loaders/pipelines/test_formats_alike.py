@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers_archives import tar_of, write_lmdb, write_zip
 from helpers_parquet import write_images
 from helpers_pipelines import RECIPE, encoded, make_loader
+from helpers_shards import write_tar
 from PIL import Image
 
 from patchmill.loaders.prepare import make_data
@@ -42,6 +45,16 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         found["list"] = root / "list.csv"
         lines = ["path,label", *map(",".join, labelled)]
         found["list"].write_text("\n".join(lines))
+        files = {f"{name}/{Path(path).name}": Path(path).read_bytes() for path, name in labelled}
+        found["zip"] = write_zip(root / "all.zip", files)
+        found["tar"] = write_tar(root / "all.tar", files.items())
+        by_class = {
+            f"{name}.tar": tar_of({f: data for f, data in files.items() if f.startswith(name)})
+            for name in folder.classes
+        }
+        found["tar of tars"] = write_tar(root / "tars.tar", by_class.items())
+        if importlib.util.find_spec("lmdb"):
+            found["lmdb"] = write_lmdb(root / "all.lmdb", files)
         if importlib.util.find_spec("pyarrow"):
             images = [folder.read(i) for i in range(COUNT)]
             found["parquet"] = root / "all.parquet"
@@ -77,6 +90,11 @@ WAYS: list[tuple[str, Callable[[], str]]] = [
     ("list", threads),
     ("items", threads),
     ("items", dali),
+    ("zip", threads),
+    ("zip", dali),
+    ("tar", threads),
+    ("tar of tars", threads),
+    ("lmdb", threads),
 ]
 
 
@@ -87,7 +105,7 @@ def test_ids_and_pixels_equal_those_of_the_folder(
     places: dict[str, Any], form: str, pipeline: Callable[[], str]
 ) -> None:
     if form not in places:
-        pytest.skip("pyarrow is not installed")
+        pytest.skip(f"the package that reads {form} is not installed")
     settings: dict[str, Any] = {"recipe": RECIPE, "batch_size": 7, "drop_last": False}
     by_files = make_loader(places["folder"], **settings)
     ours = make_loader(places[form], pipeline=pipeline(), **settings)
