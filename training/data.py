@@ -11,7 +11,8 @@ from patchmill.loaders.build import require_samples
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.recipe_load import load_recipe
-from patchmill.loaders.sources import Source, open_data, open_source
+from patchmill.loaders.sources import Source, open_data
+from patchmill.loaders.sources.stream.source import StreamSource
 from patchmill.training.config.recipes import evaluation_recipe, training_recipe
 from patchmill.training.data_splits import Split, open_split
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import torch
 
     from patchmill.loaders.loader import Loader
-    from patchmill.loaders.sources.stream.source import StreamSource
     from patchmill.training.config.settings import Config
     from patchmill.training.ranks.distributed import World
 
@@ -84,7 +84,10 @@ def open_evaluation(
 
 def open_numbered(config: Config, split: Split) -> Source:
     """Images of a split as a numbered source."""
-    return open_source(open_split(config, split))
+    source = open_split(config, split)
+    if isinstance(source, StreamSource):
+        raise MillError(f"{source.name} is streamed, but numbered images are needed: fetch them")
+    return source
 
 
 def open_finetuning(

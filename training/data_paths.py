@@ -44,13 +44,13 @@ def resolve(data: dict[str, Any], set_keys: Collection[str]) -> dict[str, Any]:
     if data["root"] is None:
         return data
     root = os.path.expanduser(str(data["root"]))
-    train = _find(root, data["train"], "train", "")
+    train = _find(root, data["train"], "train", None)
     splits = {split: _find(root, data[split], split, train) for split in ("test", "bank")}
     name = _name(root) if data["name"] == _OWN and "data.name" not in set_keys else data["name"]
     return data | splits | {"train": train, "name": name or data["name"]}
 
 
-def _find(root: str, names: str | None, split: str, train: str) -> str | None:
+def _find(root: str, names: str | None, split: str, train: str | None) -> str | None:
     if names is None:
         return None
     alternatives = names.split("|")
