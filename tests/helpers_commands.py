@@ -72,7 +72,7 @@ def module_of(words: list[str]) -> tuple[str, list[str]]:
     if program in ("python", "torchrun") and scripts and "/" in words[scripts[0]]:
         path = words[scripts[0]]
         assert (ROOT / path).is_file(), path
-        if path.startswith("examples/"):  # those have tests of their own
+        if path.startswith(("examples/", "tests/")):  # those have tests of their own
             return "", []
         module = path.removesuffix(".py").replace("/", ".")
         return f"patchmill.{module}", words[scripts[0] + 1 :]
