@@ -57,7 +57,7 @@ def open_shard(url: str, patience: Patience, halt: Halt) -> Shard:
     if scheme == "file":
         return FileShard(_path(url))
     if over_fsspec.is_installed(scheme):
-        return over_fsspec.StoreShard(url, patience.timeout_s)
+        return over_fsspec.StoreShard(url, patience.timeout_s, halt)
     if scheme in _COMMANDS:
         command = _COMMANDS[scheme].format(shlex.quote(url))
         remedy = f"check the credentials; {_STORES[scheme]} would say more: {_install(scheme)}"

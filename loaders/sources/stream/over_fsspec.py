@@ -5,6 +5,7 @@ Credentials and endpoints are what those libraries take from the environment and
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import functools
 import os
@@ -16,6 +17,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.threads import read_ahead
 from patchmill.loaders.sources.stream import faults
 from patchmill.loaders.sources.stream.faults import StreamFault
+from patchmill.loaders.sources.stream.patience import Halt
 from patchmill.loaders.sources.stream.redact import redact
 
 _BLOCK = 8 << 20
@@ -30,8 +32,8 @@ class StoreShard:
 
     has_known_end = True
 
-    def __init__(self, url: str, timeout_s: float) -> None:
-        self._url, self._timeout_s = url, timeout_s
+    def __init__(self, url: str, timeout_s: float, halt: Halt) -> None:
+        self._url, self._timeout_s, self._halt = url, timeout_s, halt
         self._size: int | None = None
 
     def open(self, offset: int) -> tuple[int, Generator[bytes]]:
@@ -65,10 +67,10 @@ class StoreShard:
         end = offset + _BLOCK if self._size is None else min(offset + _BLOCK, self._size)
         if not getattr(system, "async_impl", False):
             return system.cat_file(path, start=offset, end=end)
-        from fsspec.asyn import sync
-
-        limits = {"start": offset, "end": end, "timeout": self._timeout_s}
-        return sync(system.loop, system._cat_file, path, **limits)
+        block = asyncio.wait_for(system._cat_file(path, start=offset, end=end), self._timeout_s)
+        future = asyncio.run_coroutine_threadsafe(block, system.loop)
+        self._halt.end_by(future.cancel)
+        return future.result()
 
 
 def is_installed(scheme: str) -> bool:

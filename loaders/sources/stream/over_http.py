@@ -58,7 +58,9 @@ class HttpShard:
             retry_after = error.headers.get("Retry-After")
             raise faults.of_status(error.code, error.reason, retry_after) from None
         except urllib.error.URLError as error:
-            reason = error.reason if isinstance(error.reason, Exception) else error
+            reason = error.reason
+            if not isinstance(reason, Exception):
+                reason = ValueError(reason)
             raise faults.of_network(reason, self._timeout_s) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise faults.of_network(error, self._timeout_s) from None

@@ -120,7 +120,10 @@ def serve(folder: Path) -> Iterator[Server]:
 
 
 class Relay:
-    """Passes connections on to a port; ends those in `cuts` after so many bytes of answer."""
+    """Passes connections on to a port; ends those in `cuts` after so many bytes of answer.
+
+    After a negative number of them, it keeps the connection and sends nothing more.
+    """
 
     def __init__(self, port: int) -> None:
         self._target, self.cuts = port, list[int]()
@@ -144,10 +147,13 @@ class Relay:
 
 
 def _pass_on(source: socket.socket, sink: socket.socket, most: int) -> None:
+    left = abs(most)
     with contextlib.suppress(OSError):
-        while most and (data := source.recv(min(most, 1 << 16))):
+        while left and (data := source.recv(min(left, 1 << 16))):
             sink.sendall(data)
-            most -= len(data)
+            left -= len(data)
+    if most < 0:
+        return
     for end in (source, sink):
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)

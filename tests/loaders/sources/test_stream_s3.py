@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -39,8 +41,8 @@ def store(server: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     over_fsspec._system.cache_clear()
 
 
-def read(urls: str | list[str]) -> list[int]:
-    samples = list(Stream(urls, window=1, timeout_s=2, retries=2).samples(0))
+def read(urls: str | list[str], timeout_s: float = 20) -> list[int]:
+    samples = list(Stream(urls, window=1, timeout_s=timeout_s, retries=2).samples(0))
     numbers = [sample.shard * 100 + (sample.id & 0xFFFFFFFF) for sample in samples]
     assert [sample.data for sample in samples] == [image(number) for number in numbers]
     return numbers
@@ -71,6 +73,27 @@ def test_a_shard_goes_on_after_cuts(
     with caplog.at_level(logging.WARNING, "patchmill"):
         assert read("s3://photos/0.tar") == ALL[:EACH]
     assert "the shard s3://photos/0.tar: " in caplog.text and "retrying from byte" in caplog.text
+
+
+def test_a_shard_goes_on_after_stalls(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    store.relay.cuts[:] = [-20_000]
+    with caplog.at_level(logging.WARNING, "patchmill"):
+        assert read("s3://photos/0.tar", timeout_s=2) == ALL[:EACH]
+    assert "has not sent the next 8 MiB within 2 s; retrying from byte 0" in caplog.text
+
+
+def test_leaving_ends_a_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(over_fsspec, "_BLOCK", 10_000)
+    store.relay.cuts[:] = [-16_000] * 9
+    over_fsspec._system.cache_clear()
+    samples = Stream("s3://photos/0.tar", window=2, timeout_s=60).samples(0)
+    next(samples)
+    samples.close()  # type: ignore[attr-defined]
+    for _ in range(1000):
+        if "patchmill-ahead" not in [thread.name for thread in threading.enumerate()]:
+            return
+        time.sleep(0.01)
+    raise AssertionError("a thread still waits")
 
 
 @pytest.mark.parametrize(
