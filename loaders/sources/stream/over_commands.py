@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -18,6 +19,12 @@ _CHUNK = 1 << 18
 _PATIENCE_S = 1.0  # with a command that was asked to end
 _NEVER_RUN = (126, 127)  # exit statuses of a shell
 _READER_GONE = (141, -13)  # ended by SIGPIPE
+# In what aws, gsutil, curl and cat say where trying again cannot help.
+_FINAL = re.compile(
+    r"(error|status|http)\b\D{0,20}\b40[134]\b|\bcredentials\b|no such file|"
+    r"\((40[134]|NoSuchKey|NoSuchBucket|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch)\)",
+    re.IGNORECASE,
+)
 
 
 class CommandShard:
@@ -54,7 +61,8 @@ class CommandShard:
             if status and status not in _READER_GONE:
                 said = _last_line(errors)
                 reason = f"the command fails (exit {status})" + (f": {said}" if said else "")
-                raise StreamFault(reason, self._remedy, retry=status not in _NEVER_RUN)
+                final = status in _NEVER_RUN or _FINAL.search(said)
+                raise StreamFault(reason, self._remedy, retry=not final)
 
 
 class FileShard:
