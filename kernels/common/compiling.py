@@ -88,8 +88,6 @@ class Turn(event.Listener):
 
     def on_end(self, event: Any) -> None:
         self._depth -= 1
-        if event.is_failed:
-            self.end()
 
     def end(self) -> None:
         """Let other processes compile, unless a function is still being compiled."""
