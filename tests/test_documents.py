@@ -17,7 +17,7 @@ from helpers_documents import documents
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = documents()
-FOLDERS = "loaders|kernels|training|cluster|benchmarks|tests|docs|patchmill"
+FOLDERS = "loaders|kernels|training|cluster|benchmarks|examples|tests|docs|patchmill"
 PATH = re.compile(rf"(?<![\w./:-])(?:{FOLDERS})/[\w./-]*")
 MODULE = re.compile(r"\bpatchmill(?:\.\w+)+")
 TABLE = re.compile(r"<!-- table: (\S+) ([^>]*?) -->\n(.*?)\n(?:\n|$)", re.DOTALL)

@@ -66,6 +66,9 @@ class ViewDataset(Dataset[list[Tensor]]):
             ViewTransform(group, view) for group in recipe.views for view in range(group.count)
         ]
 
+    def __len__(self) -> int:
+        return len(self.paths)
+
     def __getitem__(self, index: int) -> list[Tensor]:
         image = Image.open(self.paths[index]).convert("RGB")
         return [view for transform in self.transforms for view in transform(image)]
