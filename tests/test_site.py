@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import http.server
 import importlib.util
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from helpers_browser import browser
 from helpers_documents import ROOT, documents
 
 pytest.importorskip("griffe", reason="pages about the code need griffe: pip install -e '.[docs]'")
@@ -18,6 +24,9 @@ sys.path.insert(0, str(ROOT / "docs"))
 import make_site
 
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+
+# What Zensical's search has drawn, which is in a shadow root.
+SEARCH = "[...document.querySelectorAll('*')].map(it => it.shadowRoot?.innerHTML ?? '').join('')"
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +65,52 @@ def test_code_pages_have_signatures_docstrings_and_the_code(staged: Path):
     assert "* `grey_first`: greyscale before jitter" in views
 
 
-def test_the_site_builds(staged: Path, tmp_path: Path):
+@pytest.fixture(scope="module")
+def site(staged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the site that Zensical builds."""
     if importlib.util.find_spec("zensical") is None:
         pytest.skip("needs zensical: pip install -e '.[docs]'")
+    folder = tmp_path_factory.mktemp("built")
     settings = (ROOT / "mkdocs.yml").read_text()
     settings = settings.replace("build/docs", "docs").replace("build/site", "site")
-    (tmp_path / "mkdocs.yml").write_text(settings)
-    shutil.copytree(staged, tmp_path / "docs")
+    (folder / "mkdocs.yml").write_text(settings)
+    shutil.copytree(staged, folder / "docs")
     command = [sys.executable, "-m", "zensical", "build", "--strict"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Every view of every image" in (tmp_path / "site/index.html").read_text()
-    assert (tmp_path / "site/docs/guides/start/index.html").is_file()
-    assert (tmp_path / "site/search.json").stat().st_size > 100_000
+    return folder / "site"
+
+
+def test_the_site_builds(site: Path):
+    assert "decodes each image once" in (site / "index.html").read_text()
+    assert (site / "docs/guides/start/index.html").is_file()
+    assert (site / "search.json").stat().st_size > 100_000
+
+
+def test_a_browser_shows_it_and_searches_it(site: Path, tmp_path: Path):
+    with serving(site) as address, browser(tmp_path) as opened:
+        for path in ("", "docs/guides/recipes/", "loaders/build.py/"):
+            page = opened.open(address + path)
+            page.until("document.querySelector('h1')")
+            page.run("document.querySelectorAll('img').forEach(it => it.loading = 'eager')")
+            page.until("[...document.images].every(it => it.complete && it.naturalWidth)")
+            assert page.errors() == []
+            assert all(url.startswith((address, "data:", "blob:")) for url in page.requests())
+        page.run("document.querySelector('.md-search__button').click()")
+        page.until(f"{SEARCH}.includes('combobox')")
+        page.call("Input.insertText", text="load_state_dict")
+        page.until(f"{SEARCH}.includes('patchmill.loaders.loader')")
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Serve a folder on loopback; yields its address."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
