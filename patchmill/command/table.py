@@ -37,5 +37,6 @@ COMMANDS = {
     "preview": Command("draw the views of a recipe", "loaders.preview.command:main"),
     "bench": Command("measure this machine", "command.bench:main"),
     "doctor": Command("say what this machine has and lacks", "command.doctor.command:main"),
+    "bug-report": Command("describe a problem for an issue", "command.bug_report:main"),
     "completion": Command("print a script that completes words", "command.completion.command:main"),
 }

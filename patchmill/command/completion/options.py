@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Callable, Iterable, Sequence
 
 from patchmill.command.completion.runs import folders
-from patchmill.command.completion.settings import presets, training
+from patchmill.command.completion.settings import bug_report, presets, training
 from patchmill.command.completion.word import Word, plain
 from patchmill.loaders.common.arguments import Parser
 
@@ -23,6 +23,7 @@ PARSERS = {
     "masks": "loaders.prepare.command:masks_parser",
     "inspect": "loaders.prepare.command:inspect_parser",
     "preview": "loaders.preview.command:parser",
+    "bug-report": "command.bug_report:parser",
     "doctor": "command.doctor.command:parser",
     "completion": "command.completion.command:parser",
 }
@@ -32,8 +33,7 @@ WITH_SETTINGS = ("comparisons", "methods", "scaling", "training")  # benchmarks
 def of_command(command: str, before: Sequence[str], typed: str) -> list[Word]:
     if command not in PARSERS:
         return []
-    takes_run = command in ("report", "status", "watch")
-    return _of_parsers([_parser(command)], before, typed, _runs if takes_run else None)
+    return _of_parsers([_parser(command)], before, typed, POSITIONAL.get(command))
 
 
 def of_submit(before: Sequence[str], typed: str) -> list[Word]:
@@ -138,6 +138,12 @@ def _profiles(before: Sequence[str], typed: str) -> list[Word]:
     return plain(*sorted(path.stem for path in PROFILES.glob("*.yaml")))
 
 
+POSITIONAL: dict[str, Choices] = {
+    "bug-report": bug_report,
+    "report": _runs,
+    "status": _runs,
+    "watch": _runs,
+}
 VALUES: dict[str, Choices] = {
     "--cancel": _runs,
     "--cluster": _profiles,

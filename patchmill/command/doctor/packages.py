@@ -38,7 +38,7 @@ COSTS = {
     "plot": "benchmarks draw no charts",
     "adapters": "the adapters to these libraries cannot be used",
 }
-TOOLS = ("dev", "streams")
+TOOLS = ("dev", "docs", "streams")
 
 
 def needed() -> Iterator[Finding]:
