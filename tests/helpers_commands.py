@@ -84,9 +84,9 @@ def of_patchmill(words: list[str]) -> tuple[str, list[str]]:
     import patchmill.command.bench as bench
     from patchmill.command.table import COMMANDS
 
-    word, rest = words[0], words[1:]
-    if word.startswith("--"):
+    if not words or words[0].startswith("--") or words[0] == "help":
         return "", []
+    word, rest = words[0], words[1:]
     assert word in COMMANDS, word
     if word == "bench":
         name = rest.pop(0) if rest and not rest[0].startswith("-") else bench.DEFAULT

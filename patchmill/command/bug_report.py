@@ -32,7 +32,7 @@ as a program can know them)
 """
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     args = parser().parse_args(arguments)
     run = _run_folder(args.words)
     out = Path(args.out) if args.out else None

@@ -8,7 +8,7 @@ from patchmill.command.completion.scripts import SCRIPTS
 from patchmill.loaders.common.arguments import Parser
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     shell = parser().parse_args(arguments).shell
     print(SCRIPTS[shell], end="")
 

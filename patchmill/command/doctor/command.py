@@ -16,7 +16,7 @@ Report = Mapping[str, Sequence[Finding]]
 SEVERITY = ("broken", "warning", "absent")
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     args = parser().parse_args(arguments)
     report = examine({DATA: DATA_SECONDS}, args.data) if args.data else examine(GROUPS)
     if args.json:
