@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pkgutil
 from collections.abc import Sequence
+from importlib.abc import InspectLoader
 
 from patchmill.loaders.common.arguments import describe
 from patchmill.loaders.common.errors import MillError
@@ -63,5 +64,5 @@ def source(name: str) -> str:
     """The source of a benchmark."""
     spec = importlib.util.find_spec(module(name))
     loader = spec.loader if spec else None
-    text = loader.get_source(module(name)) if hasattr(loader, "get_source") else None
+    text = loader.get_source(module(name)) if isinstance(loader, InspectLoader) else None
     return text or ""

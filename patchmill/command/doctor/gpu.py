@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from patchmill.command.doctor.finding import Finding, describe
+from patchmill.command.doctor.finding import Finding, State, describe
 
 SECONDS = 30
 HARDWARE = 3  # NVJPEG_BACKEND_HARDWARE
@@ -91,7 +91,7 @@ def jpeg_engines() -> Iterator[Finding]:
 
 def triton() -> Iterator[Finding]:
     has_gpu = bool(_nvidia_smi())
-    state = "warning" if has_gpu else "absent"
+    state: State = "warning" if has_gpu else "absent"
     try:
         import triton
     except ImportError:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from patchmill.command.doctor.finding import Finding, describe
+from patchmill.command.doctor.finding import Finding, State, describe
 
 Probe = Callable[..., Iterator[Finding]]
 
@@ -41,5 +41,5 @@ def run(probes: dict[str, Probe], arguments: Sequence[str]) -> Iterator[Finding]
             yield from probe(*arguments)
         except Exception as error:  # of any library, on any machine
             is_missing = isinstance(error, ImportError)
-            state = "broken" if is_missing else "warning"
+            state: State = "broken" if is_missing else "warning"
             yield Finding(name, state, describe(error), "more cannot be said of it")
