@@ -149,13 +149,24 @@ def _paths(data: Any) -> Source | None:
     first = data[0]
     if isinstance(first, list | tuple) and len(first) == 2 and isinstance(first[0], str | Path):
         return path_list.open_paths(data)
-    return path_list.open_paths(data) if paths.is_image(str(first)) else None
+    named = isinstance(first, str | Path) and paths.is_image(str(first))
+    return path_list.open_paths(data) if named else None
 
 
 def _listed_shards(data: Any) -> Opened | None:
     if not isinstance(data, list | tuple) or not isinstance(data[0], str | Path):
         return None
-    return _streamed_shards(data) or _shards(data)
+    return _listed_parquet(data) or _streamed_shards(data) or _shards(data)
+
+
+def _listed_parquet(data: Any) -> Source | None:
+    from patchmill.loaders.sources.parquet import files
+
+    if not all(isinstance(one, str | Path) and str(one).endswith(files.ENDING) for one in data):
+        return None
+    from patchmill.loaders.sources.parquet.source import Parquet
+
+    return Parquet(data)
 
 
 def _data_set(data: Any) -> Source:

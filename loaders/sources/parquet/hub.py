@@ -77,8 +77,9 @@ def _chosen(url: str, path: str, names: list[str]) -> list[str]:
     parquet = sorted(name for name in names if name.endswith(files.ENDING))
     if not parquet:
         raise MillError(
-            f"{url} has no Parquet files: fetch what it has, and name that; or try the converted "
-            "files, at hf://datasets/OWNER/NAME@refs%2Fconvert%2Fparquet"
+            f"{url} has no Parquet files: name its shards, as .../*.tar, or fetch what it has; for "
+            "many data sets the hub itself makes Parquet files, at "
+            "hf://datasets/OWNER/NAME@refs%2Fconvert%2Fparquet"
         )
     if path in parquet:
         return [path]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,21 +22,28 @@ from patchmill.loaders.sources.parquet import files, schema, snappy
 from patchmill.loaders.sources.parquet.index import open_index
 from patchmill.loaders.sources.parquet.places import CODECS, FRAGMENT, ROWS, STORED
 
+log = logging.getLogger("patchmill")
+
 CACHED_BYTES = 256 << 20  # of decompressed chunks that cannot be read in part
 
 
 class Parquet(NumberedSource):
     """The rows of Parquet files with encoded images, in the order of the files.
 
-    `data` is a file, a glob, a folder or `hf://datasets/OWNER/NAME`. `image` and `label` name the
-    columns if they have other names than usual.
+    `data` is a file, a glob, a folder, `hf://datasets/OWNER/NAME` or a list of these. `image` and
+    `label` name the columns if they have other names than usual.
     """
 
     def __init__(
-        self, data: str | Path, *, image: str | None = None, label: str | None = None
+        self,
+        data: str | Path | Sequence[str | Path],
+        *,
+        image: str | None = None,
+        label: str | None = None,
     ) -> None:
-        self.name = str(data)
-        self._paths = files.expand(self.name)
+        names = [str(data)] if isinstance(data, str | Path) else list(map(str, data))
+        self.name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        self._paths = [path for name in names for path in files.expand(name)]
         states = [_state(path) for path in self._paths]
         index = open_index(self.name, self._paths, states, image, label)
         self.fingerprint: str = index.meta["fingerprint"]
@@ -49,6 +57,13 @@ class Parquet(NumberedSource):
             lambda file: os.fsencode(self._paths[file]), partial(_check_unchanged, states)
         )
         self._chunks = _Chunks(CACHED_BYTES)
+        whole = ~np.isin(index["chunk_codecs"], (STORED, FRAGMENT))
+        if whole.any() and sum(size for size, _ in states) > CACHED_BYTES:
+            log.warning(
+                "%s is compressed in a way that has whole pages decompressed for each image: "
+                "`patchmill prepare` makes shards of it, which are read faster",
+                self.name,
+            )
 
     def __len__(self) -> int:
         return len(self._row_sizes)

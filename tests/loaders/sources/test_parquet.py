@@ -18,6 +18,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.parquet import index as parquet_index
 from patchmill.loaders.sources.parquet import places, snappy
+from patchmill.loaders.sources.parquet import source as parquet_source
 from patchmill.loaders.sources.parquet.source import Parquet
 
 pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -62,6 +63,19 @@ def test_encodings_that_pyarrow_has_to_decode(tmp_path: Path, encoding: str):
     write_images(path, images, use_dictionary=False, column_encoding={"image.bytes": encoding})
     source = Parquet(path)
     assert source._index["chunk_codecs"].tolist() == [places.ROWS] and read_all(source) == images
+
+
+def test_a_compression_that_is_slow_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(parquet_source, "CACHED_BYTES", 20_000)
+    for compression in ("snappy", "zstd"):
+        images, path = noise(12, 9000), tmp_path / f"{compression}.parquet"
+        write_images(path, images, compression=compression, row_group_size=3)
+        source = Parquet(path)
+        assert read_all(source) == images
+        assert source._chunks._used <= 40_000
+    assert [record.args for record in caplog.records] == [(str(tmp_path / "zstd.parquet"),)]
 
 
 @settings(
@@ -169,6 +183,16 @@ def test_a_folder_and_a_glob(tmp_path: Path):
         assert [source.read(i) for i in range(10)] == images
         assert source.labels is not None and source.labels.tolist() == [0] * 5 + [1] * 5
         assert source.where(7).endswith("train-00001-of-00002.parquet, row 2")
+
+
+def test_a_list_of_files_keeps_its_order(tmp_path: Path):
+    images = noise(6, 500)
+    paths = [tmp_path / f"{name}.parquet" for name in "ba"]
+    for path, part in zip(paths, (images[:3], images[3:]), strict=True):
+        write_images(path, part)
+    source = open_source(paths)
+    assert [source.read(i) for i in range(6)] == images
+    assert source.name == f"{paths[0]} and 1 more"
 
 
 def test_splits_are_not_mixed_unnoticed(tmp_path: Path):
