@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from patchmill.loaders.common import settings
+from patchmill.loaders.common import own_code, settings
 from patchmill.loaders.common.calls import nearest
 from patchmill.loaders.common.errors import MillError
 
@@ -51,7 +51,8 @@ class Operation:
                 f"the operation {self.kind} must be a dataclass: put @dataclass(frozen=True) above "
                 "its class, so that its settings are part of the recipe"
             )
-        for name, annotation in settings.field_annotations(type(self)).items():
+        cls: Any = type(self)
+        for name, annotation in settings.field_annotations(cls).items():
             value = settings.checked(annotation, getattr(self, name), f"{self.kind}: {name}")
             object.__setattr__(self, name, value)
 
@@ -95,11 +96,13 @@ def _class_of(kind: Any, name: str) -> type[Operation]:
 
     if isinstance(kind, str) and kind in KINDS:
         return KINDS[kind]
+    if isinstance(kind, str) and ":" in kind:
+        return operation(own_code.load(kind, f"{name}.kind: {kind}"))
     if not isinstance(kind, str):
         raise MillError(f"{name} must be a mapping whose kind is one of: {', '.join(KINDS)}")
     raise MillError(
-        f"{name}: there is no operation {kind!r}{nearest(kind, KINDS)}; one of your own needs "
-        "@operation above its class, and its module imported first"
+        f"{name}: there is no operation {kind!r}{nearest(kind, KINDS)}; one of your own is "
+        "module:Name, or needs @operation above its class and its module imported first"
     )
 
 

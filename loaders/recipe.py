@@ -128,7 +128,7 @@ class Recipe:
 
 # Fingerprints are in checkpoints, so they keep to the settings that were there first: a setting
 # added later counts only where it is used, and a renamed one keeps its old name.
-_ADDED_LATER = [("paste", None), ("extra", [])]
+_ADDED_LATER: list[tuple[str, Any]] = [("paste", None), ("extra", [])]
 
 
 @functools.lru_cache(maxsize=256)

@@ -72,8 +72,8 @@ class RandomErasing(Operation):
         count = low + int(numbers[0] * (high - low + 1))
         tries = numbers[1:].reshape(-1, _TRIES, 4)[:count]
         for number, candidates in enumerate(tries):
-            for candidate in candidates:
-                if (box := self._box(*candidate, size, count)) is not None:
+            for area, ratio, top, left in candidates:
+                if (box := self._box(area, ratio, top, left, size, count)) is not None:
                     yield number, box
                     break
 

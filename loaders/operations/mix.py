@@ -130,7 +130,7 @@ class Mixing:
     def kept(self, size: int) -> np.ndarray:
         """Weight of each sample's own label: for CutMix, the share of the view that is its own."""
         kept = self.weight.copy()
-        for slot in np.flatnonzero(self.cut):
+        for slot in np.flatnonzero(self.cut).tolist():
             rows, columns = self.box(slot, size)
             area = (rows.stop - rows.start) * (columns.stop - columns.start)
             kept[slot] = 1 - area / (size * size)
@@ -159,7 +159,7 @@ def _mix_view(view: Tensor, mixing: Mixing) -> None:
         share = to_device(weight, view.device)[:, None, None, None]
         mixed = view * share + other * (1 - share)
         view.copy_(mixed.round_() if view.dtype == torch.uint8 else mixed)
-    for slot in np.flatnonzero(mixing.cut):
+    for slot in np.flatnonzero(mixing.cut).tolist():
         rows, columns = mixing.box(slot, size)
         view[slot, :, rows, columns] = other[slot, :, rows, columns]
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,7 +82,9 @@ def test_an_operation_of_ones_own_is_read_back_once_registered(kinds: dict[str, 
     made = recipe(Swap(p=0.5, order=[1, 2, 0]))
     assert made.views[0].extra == (Swap(0.5, (1, 2, 0)),)
     text = made.to_yaml()
-    with pytest.raises(MillError, match=r"extra\[0\]: there is no operation 'Swap'.*@operation"):
+    with pytest.raises(
+        MillError, match=r"extra\[0\]: there is no operation 'Swap'.*module:Name, or"
+    ):
         Recipe.from_yaml(text)
     assert operations.operation(Swap) is Swap and kinds["Swap"] is Swap
     assert Recipe.from_yaml(text) == made
@@ -98,6 +101,27 @@ def test_a_class_that_is_defined_again_replaces_itself(kinds: dict[str, type[Ope
 
     first, again = define(), define()
     assert kinds["Own"] is again is not first
+
+
+def test_yaml_names_a_class_by_its_place(
+    kinds: dict[str, type[Operation]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    lines = [
+        "from dataclasses import dataclass",
+        "from patchmill.loaders.operations import Operation",
+    ]
+    lines += ["@dataclass(frozen=True)", "class Halve(Operation):", "    by: float = 0.5"]
+    (tmp_path / "my_operations.py").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = "views: [{name: a, count: 1, size: 8, extra: [{kind: 'my_operations:KIND', by: 0.25}]}]"
+    made = Recipe.from_yaml(text.replace("KIND", "Halve"))
+    assert made.views[0].extra[0].by == 0.25 and kinds["Halve"]
+    assert Recipe.from_yaml(made.to_yaml()) == made
+    with pytest.raises(MillError, match="the module my_operations has no 'Halves'"):
+        Recipe.from_yaml(text.replace("KIND", "Halves"))
+    with pytest.raises(MillError, match="classes derived from Operation"):
+        Recipe.from_yaml(text.replace("KIND", "dataclass"))
 
 
 def test_the_name_of_another_operation_is_refused(kinds: dict[str, type[Operation]]):

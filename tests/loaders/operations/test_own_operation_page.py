@@ -1,4 +1,7 @@
-"""docs/guides/own-operation.md works: its code runs, its fused operation is in all renderers."""
+"""The changes on docs/guides/own-operation.md fuse an operation into all renderers.
+
+Its other code blocks are run as those of every page.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +27,8 @@ def blocks(language: str) -> list[str]:
     return [code for name, code in BLOCKS if name == language]
 
 
-def test_the_code_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(registry, "KINDS", dict(registry.KINDS))
-    script = tmp_path / "page.py"  # a module: dataclasses look for the one of their class
-    script.write_text("\n".join(blocks("python")))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    import page
-
-    assert page.batch.views["global"].shape == (16, 2, 3, 96, 96)
-    assert registry.KINDS["ChannelDrop"] is page.ChannelDrop
-    sys.modules.pop("page")
-
-
 def test_the_recipe_in_yaml_is_read():
-    (text,) = blocks("yaml")
+    text, _ = blocks("yaml")
     extra = Recipe.from_yaml(text).views[0].extra
     assert extra[0] == RandomErasing(p=0.25, mode="pixel") and extra[1].kind == "Posterise"
 
