@@ -35,10 +35,10 @@ class Series:
         """Add rows [n, columns]; NaN where a cell is empty."""
         self.rows += len(rows)
         while len(rows):
-            room = (2 * MOST - len(self._buckets.count)) * self.stride - len(self._rest)
+            room = (2 * MOST - len(self._buckets.counts)) * self.stride - len(self._rest)
             self._append(np.concatenate([self._rest, rows[:room]]))
             rows = rows[room:]
-            if len(self._buckets.count) == 2 * MOST:
+            if len(self._buckets.counts) == 2 * MOST:
                 self._buckets = _merged(self._buckets, 2)
                 self.stride *= 2
                 self._generation += 1
@@ -54,7 +54,7 @@ class Series:
 
         The last bucket may be incomplete: the reader replaces it with those of the next call.
         """
-        complete = len(self._buckets.count)
+        complete = len(self._buckets.counts)
         now = Position(self._generation, complete, self.rows)
         if now == position:
             return None, now
@@ -69,8 +69,8 @@ class Series:
 class _Buckets(NamedTuple):
     """Sums, counts and ranges of finite values, each [buckets, columns]."""
 
-    sum: np.ndarray
-    count: np.ndarray
+    sums: np.ndarray
+    counts: np.ndarray
     low: np.ndarray
     high: np.ndarray
 
@@ -95,8 +95,8 @@ def _joined(one: _Buckets, other: _Buckets) -> _Buckets:
 
 
 def _column(buckets: _Buckets, i: int, stride: int) -> dict[str, list[float | None]]:
-    known = buckets.count[:, i] > 0
-    means = buckets.sum[:, i] / np.maximum(buckets.count[:, i], 1)
+    known = buckets.counts[:, i] > 0
+    means = buckets.sums[:, i] / np.maximum(buckets.counts[:, i], 1)
     lists = {"mean": _numbers(means, known)}
     if stride > 1:
         lists |= {"low": _numbers(buckets.low[:, i], known)}

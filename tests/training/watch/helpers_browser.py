@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE = 40.0  # seconds; a busy machine needs some
+PATIENCE = 60.0  # seconds; a busy machine needs some
 
 
 @contextlib.contextmanager

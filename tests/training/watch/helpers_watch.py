@@ -44,7 +44,7 @@ def ask(
     server: Server, path: str, method: str = "GET", key: bool = True, **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of an answer; header names are written with _ for -."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     if key:
         sent["Cookie"] = f"{server.cookie}={server.key}"
@@ -58,7 +58,7 @@ def ask(
 @contextlib.contextmanager
 def stream(server: Server, *runs: str) -> Iterator[Iterator[tuple[str, Any]]]:
     """Events as they come, as (kind, content)."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
     query = "&".join(f"run={name}" for name in runs)
     cookie = {"Cookie": f"{server.cookie}={server.key}"}
     connection.request("GET", f"/events?{query}", headers=cookie)

@@ -123,7 +123,9 @@ class Sample {
     this.tiles = [];
     return this.drawing.groups.map((group, g) => {
       const tiles = this.views.flatMap((view, i) => (view.group === g ? [this.tile(view, i, group)] : []));
-      return make("div", { class: `group k${g}` }, make("h3", {}, group.name, make("span", {}, ` ${tiles.length} × ${group.size} px`)), make("div", { class: "tiles" }, tiles));
+      const [rows, columns] = this.views.find((view) => view.group === g)?.grid ?? [1, 1];
+      const cells = rows * columns > 1 ? `${rows} × ${columns} cells of ` : "";
+      return make("div", { class: `group k${g}` }, make("h3", {}, group.name, make("span", {}, ` ${tiles.length} × ${cells}${group.size} px`)), make("div", { class: "tiles" }, tiles));
     });
   }
 
@@ -133,8 +135,8 @@ class Sample {
     const svg = draw("svg", { viewBox: `0 0 ${columns} ${rows}` }, draw("image", { href: view.image, width: columns, height: rows, preserveAspectRatio: "none" }), over);
     const words = view.words.join(", ") || "plain";
     const button = make("button", {
-      type: "button", class: `view k${view.group}`, "aria-pressed": "false", "aria-label": `${group.name} view ${i + 1}: ${words}`,
-      style: { "--w": `${Math.min(Math.max(group.size * columns, this.views.length > 12 ? 64 : 104), isGrid ? 224 : 128)}px` },
+      type: "button", class: `view k${view.group}${group.size * columns < 64 ? " small" : ""}`, "aria-pressed": "false", "aria-label": `${group.name} view ${i + 1}: ${words}`,
+      style: { "--w": `${this.width(group, columns)}px` },
       onclick: () => this.pin(i), onfocus: () => this.light(i), onblur: () => this.light(null),
     }, svg, make("span", { class: "words" }, words));
     button.addEventListener("pointerenter", () => this.light(i));
@@ -147,6 +149,12 @@ class Sample {
     }
     this.tiles[i] = { button, over, isGrid, regions: [], marks: [] };
     return button;
+  }
+
+  /** Width of a tile on the page: smaller where there are more. */
+  width({ size }, columns) {
+    if (columns > 1) return Math.min(Math.max(size * columns, 128), 224);
+    return size < 128 && this.views.length > 6 ? 84 : 116;
   }
 
   light(i) {
