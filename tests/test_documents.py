@@ -70,6 +70,13 @@ def test_a_figure_that_is_another_is_found():
     assert not is_quoted("71.2 %", [None, None]) and not is_quoted("71.2 ± 0.5 %", [0.71, None])
 
 
+def test_every_result_is_listed_with_its_command():
+    listed = (ROOT / "docs/results.md").read_text()
+    results = [path.name for path in (ROOT / "benchmarks/results").glob("*.json")]
+    short = {"methods-demo-seeds.json": "[-seeds]", "comparison-selfie.json": "[-selfie]"}
+    assert [name for name in sorted(results) if short.get(name, name) not in listed] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_path_named_exists(document: Path):
     text = document.read_text()
