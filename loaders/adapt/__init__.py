@@ -1,7 +1,8 @@
 """Loaders in the form that other people's training code takes: one file per host.
 
 `as_...` returns the loader with batches of another form; its length, epochs, sampler and state stay
-the loader's. Each host is imported when its adapter is used.
+the loader's. `Adapted(loader, form)` does so for any form. A host is imported when its adapter is
+used.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from patchmill.loaders.adapt.adapted import Adapted
     from patchmill.loaders.adapt.for_lightly import as_lightly
     from patchmill.loaders.adapt.for_lightning import LightningDataModule
     from patchmill.loaders.adapt.for_stable_pretraining import (
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.adapt.forms import as_dicts, as_tuples
 
 __all__ = [
+    "Adapted",
     "LightningDataModule",
     "LoaderTrainer",
     "StablePretrainingDataModule",
@@ -35,6 +38,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Adapted": "adapted",
     "LightningDataModule": "for_lightning",
     "LoaderTrainer": "for_transformers",
     "StablePretrainingDataModule": "for_stable_pretraining",
