@@ -38,6 +38,9 @@ class Operation:
     # False: `views` are float32, 0 to 1, and may leave that range. True: `views` are as batches
     # hold them, in the loader's dtype: normalised, or 0 to 255 as uint8.
     normalised: ClassVar[bool] = False
+    moves: ClassVar[bool] = (
+        False  # True if what a pixel shows moves, of which geometry knows nothing
+    )
 
     p: float | tuple[float, ...] = 1.0  # probability, or one for each view of the group
 

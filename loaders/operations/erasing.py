@@ -48,8 +48,7 @@ class RandomErasing(Operation):
     def __call__(self, views: Tensor, draws: Draws) -> Tensor:
         size, most = views.shape[-1], self.count[1]
         numbers = draws.numbers(1 + 4 * _TRIES * most)
-        fills = self._fills(draws, size).to(views.device)
-        fills = from_normalised(fills, draws.group, views.dtype)
+        fills = from_normalised(self._fills(draws, size), draws.group, views.dtype)
         for view, view_numbers, fill in zip(views, numbers, fills, strict=True):
             for box_number, (top, left, height, width) in self._boxes(view_numbers, size):
                 rows, columns = slice(top, top + height), slice(left, left + width)
@@ -64,7 +63,7 @@ class RandomErasing(Operation):
             return draws.normal(1, 3, size, size)
         if self.mode == "rand":
             return draws.normal(most, 3, 1, 1)
-        return torch.zeros(len(draws), most, 3, 1, 1)
+        return torch.zeros(len(draws), most, 3, 1, 1, device=draws.device)
 
     def _boxes(self, numbers: np.ndarray, size: int) -> Iterator[tuple[int, Box]]:
         """The rectangles of one view that fit, numbered."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class Rotation(Operation):
     edge are blended with the fill, which torchvision does twice where it is given a fill.
     """
 
+    moves: ClassVar[bool] = True
     p: Chance = 0.5
     degrees: Range = (-30.0, 30.0)  # counter-clockwise, uniform
     scale: Range = (1.0, 1.0)  # of the content, uniform: above 1 enlarges

@@ -63,6 +63,12 @@ class GTSA(Method):
                     f"method.views: GTSA needs crops that overlap the global ones and are turned, "
                     f"and {group.name} of {recipe.name} has no min_overlap or no turns: take gtsa"
                 )
+            for operation in group.extra:
+                if operation.moves:
+                    raise MillError(
+                        f"method.views: GTSA must know where views lie, and {operation.kind} in "
+                        f"{group.name}'s extra moves what they show: leave it out"
+                    )
 
     def on_step_start(self, progress: Progress) -> None:
         done = progress.step / progress.steps

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import roi_align
 
-from patchmill.loaders import presets
+from patchmill.loaders import operations, presets
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Recipe
 from patchmill.training.config.settings import Model
@@ -302,6 +302,9 @@ def test_views_without_overlap_or_turns_are_errors():
     with pytest.raises(MillError, match="takes 2 views of an image, and alone makes 8"):
         GTSA.check(GTSA.Settings(), Recipe(presets.gtsa().views[1:], "alone"))
     GTSA.check(GTSA.Settings(), presets.gtsa(local_crops=0))
+    GTSA.check(GTSA.Settings(), operations.add(presets.gtsa(), operations.RandomErasing()))
+    with pytest.raises(MillError, match="Rotation in global's extra moves what they show"):
+        GTSA.check(GTSA.Settings(), operations.add(presets.gtsa(), operations.Rotation()))
 
 
 def test_a_backbone_without_maps_is_an_error():
