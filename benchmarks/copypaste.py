@@ -1,4 +1,4 @@
-"""Cost of copy-paste in the renderer: the same views without it, and on each kind of background.
+"""Measure what copy-paste costs the renderer: views without it, and on each kind of background.
 
     python benchmarks/copypaste.py [--data DIR] [--paste 0.3] [--device cpu|cuda] [--count 64]
         [--dtype float32] [--rounds 15] [--json FILE]

@@ -1,4 +1,4 @@
-"""The data wait of training frameworks: with the views they usually make, and with patchmill's.
+"""Measure the data wait of frameworks: with the views they usually make, and with patchmill's.
 
     python benchmarks/hosts.py [--data DIR] [--hosts dino,timm] [--batch-size 32] [--workers N]
         [--step-ms 50] [--steps 8] [--rounds 3] [--json FILE]
