@@ -91,9 +91,13 @@ def _expand_pattern(url: str, patience: Patience) -> list[str]:
         matches = [f"file://{path}" for path in sorted(glob.glob(_path(pattern)))]
     elif over_fsspec.is_installed(scheme):
         matches = over_fsspec.expand_glob(pattern, patience.timeout_s)
+    elif scheme in _STORES:
+        package = _STORES[scheme]
+        raise MillError(f"{redact(url)} is a pattern, which needs {package}: {_install(scheme)}")
     else:
-        hint = _install(scheme) if scheme in _STORES else "write a range of names"
-        raise MillError(f"{redact(url)} is a pattern, which needs {_STORES.get(scheme)}: {hint}")
+        raise MillError(
+            f"{redact(url)} is a pattern, and {scheme}:// lists no files: write a range"
+        )
     if not matches:
         raise MillError(f"no shard matches {redact(pattern)}: check the pattern")
     return matches

@@ -168,6 +168,6 @@ def _status(error: BaseException) -> int | None:
         getattr(response, "status_code", None),
         *(getattr(error, name, None) for name in ("status_code", "status", "code")),
     ):
-        if str(value).isdecimal() and 100 <= int(value) < 600:
-            return int(value)
+        if value is not None and str(value).isdecimal() and 100 <= int(str(value)) < 600:
+            return int(str(value))
     return None

@@ -134,6 +134,12 @@ def test_what_to_install(url: str, package: str, monkeypatch: pytest.MonkeyPatch
             Stream(url.replace("0", "*"))
 
 
+def test_patterns_where_nothing_lists_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(over_fsspec, "is_installed", lambda scheme: False)
+    with pytest.raises(MillError, match="is a pattern, and scp:// lists no files: write a range"):
+        Stream("scp://host/train-*.tar")
+
+
 def test_patterns_of_files(tmp_path: Path) -> None:
     for number in range(2):
         write_samples(tmp_path / f"{number}.tar", range(number * 100, number * 100 + EACH))
