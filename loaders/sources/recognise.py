@@ -172,7 +172,7 @@ def _listed_parquet(data: Any) -> Source | None:
 def _data_set(data: Any) -> Source:
     from patchmill.loaders.sources.objects.open_object import open_object
 
-    return open_object(data)
+    return open_object(data)  # type: ignore[return-value]  # labels may be a property
 
 
 def _open_stream(stream: Stream) -> StreamSource:

@@ -67,7 +67,8 @@ class PathList(Paths):
     def __init__(self, path: str | Path) -> None:
         name, file = str(path), Path(path).expanduser()
         listed = rows.read(name, file)
-        classes, labels = [], None
+        classes: list[str] = []
+        labels: np.ndarray | None = None
         if listed.labels and listed.names:
             classes, labels = label_numbers.named(name, listed.labels, listed.names)
         elif listed.labels:

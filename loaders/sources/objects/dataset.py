@@ -182,7 +182,7 @@ def _bears_threads(dataset: Any) -> bool:
 def _known_labels(dataset: Any, count: int) -> np.ndarray | None:
     """The labels in an attribute of the data set; None without one that fits."""
     for name in LABEL_ATTRIBUTES:
-        values = getattr(dataset, name, None)
+        values: Any = getattr(dataset, name, None)
         if hasattr(values, "numpy"):
             values = values.numpy()
         if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str | bytes):
