@@ -1,8 +1,11 @@
 """Skips what this machine cannot run, and says why."""
 
 import functools
+import logging
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -36,6 +39,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, missing in (("gpu", missing_gpu), ("slurm", missing_slurm)):
         if item.get_closest_marker(marker) and (reason := missing()):
             pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def logging_stays_as_it_is() -> Iterator[None]:
+    """Undo what stable-pretraining does to logging and to tracebacks once it is imported.
+
+    Lightning's Trainer imports it wherever it is installed.
+    """
+    handlers, level, hook = logging.root.handlers[:], logging.root.level, sys.excepthook
+    yield
+    logging.root.handlers[:], sys.excepthook = handlers, hook
+    logging.root.setLevel(level)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
