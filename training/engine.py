@@ -6,6 +6,7 @@ import contextlib
 import logging
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.training.data import local_batch_size
 from patchmill.training.methods import Progress
 from patchmill.training.optim import clipping, optimizers, schedules
 from patchmill.training.ranks import distributed, failures, sharding, signals
@@ -37,7 +39,8 @@ def train(config: Config) -> Path:
     world = distributed.connect(config.train.device)
     with failures.shared(), signals.Signals() as received, _lock_folder(folder, world):
         with setup.build_run(config, world, folder) as state, open_hooks(state, received) as hooks:
-            train_steps(state, hooks)
+            with _memory_errors(config, world):
+                train_steps(state, hooks)
         if world.rank == 0 and not hooks.stopped:
             _write_report(folder)
     distributed.close()
@@ -107,6 +110,20 @@ def _clip_gradients(state: State, wants_norm: bool) -> torch.Tensor | None:
 
 
 # ------------------------------------------------------------------------------- before and after
+
+
+@contextlib.contextmanager
+def _memory_errors(config: Config, world: World) -> Iterator[None]:
+    """Turn a GPU without memory left into one sentence that says what to set."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        micro_batch = local_batch_size(config, world.size)
+        raise MillError(
+            f"the GPU has too little memory for {micro_batch} images at a time: take "
+            f"train.accumulate={2 * config.train.accumulate}, which halves them and keeps the "
+            "batch, or a smaller train.batch_size, model or size"
+        ) from None
 
 
 def _lock_folder(folder: Path, world: World) -> AbstractContextManager[None]:

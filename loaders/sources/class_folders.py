@@ -60,7 +60,7 @@ def warn_of_images_beside(name: str, folders: Sequence[bytes], tree: ClassFolder
         )
 
 
-def _shared_depth(parts: Sequence[Sequence[bytes]]) -> int:
+def _shared_depth(parts: Sequence[list[bytes]]) -> int:
     """Number of folders that all paths begin with."""
     if not parts:
         return 0

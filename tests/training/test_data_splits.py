@@ -8,10 +8,11 @@ from pathlib import Path
 
 import helpers_runs
 import pytest
+import torch
 from helpers_archives import photo, photos, write_folder, write_zip
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.training import data, data_notes, data_splits
+from patchmill.training import data, data_notes, data_splits, engine
 from patchmill.training.config import compose
 from patchmill.training.config.settings import Config
 from patchmill.training.ranks.distributed import World
@@ -171,3 +172,14 @@ def test_missing_wandb_is_said_before_data_are_opened(
     given = helpers_runs.config(tmp_path, log__wandb="p", data__train=tmp_path / "gone")
     with pytest.raises(MillError, match=r"log.wandb=p needs wandb"):
         helpers_runs.train(given)
+
+
+def test_a_gpu_without_memory_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steps(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+    monkeypatch.setattr(engine, "train_steps", steps)
+    with pytest.raises(MillError, match=r"too little memory for 8 images .* train.accumulate=2,"):
+        helpers_runs.train(helpers_runs.config(tmp_path))

@@ -39,7 +39,7 @@ def build_run(config: Config, world: World, folder: Path) -> Iterator[State]:
     )
     saved = _load_checkpoint(config, path) if path else None
     if world.rank == 0:
-        for line in data_notes.notes(config):
+        for line in (*data_notes.notes(config), *_notes_on_device(config, world)):
             log.info("%s", line)
     data_notes.check(config)
     amp = device.amp_dtype(config.train, world.device)
@@ -64,6 +64,11 @@ def build_run(config: Config, world: World, folder: Path) -> Iterator[State]:
                 checkpoint.set_aside(folder, state.step)
             del saved
         yield state
+
+
+def _notes_on_device(config: Config, world: World) -> Iterator[str]:
+    if config.scale == "paper" and world.device.type == "cpu":
+        yield "scale=paper is for GPUs, and takes days on a CPU; for a first look: scale=demo"
 
 
 def _checkpoint_to_resume(config: Config, folder: Path) -> Path | None:
