@@ -2,7 +2,7 @@
 
 For `photos.tar` the list is `photos.csv`, `photos.tsv` or `photos.txt`. For
 `ILSVRC2012_img_val.tar` it may also be `val.txt` or `val.csv`, or Kaggle's `LOC_val_solution.csv`.
-A line holds an image's name and its label, by comma, tab or space; words after the label are
+A line holds an image's name and its label, between commas, tabs or (`.txt`) spaces; what follows is
 ignored. Labels that are all integers are class numbers, others are numbered in sorted order.
 
 The list of ImageNet's own development kit, `ILSVRC2012_validation_ground_truth.txt`, is not read:
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,17 +23,17 @@ from patchmill.loaders.sources.lists import labels as class_labels
 
 log = logging.getLogger("patchmill")
 
+_KAGGLES = "LOC_val_solution.csv"  # boxes follow the class
 _VALIDATION = "ILSVRC2012_img_val.tar"
-_VALIDATION_LISTS = ("val.txt", "val.csv", "LOC_val_solution.csv")
+_VALIDATION_LISTS = ("val.txt", "val.csv", _KAGGLES)
 _DEVKIT = ("ILSVRC2012_validation_ground_truth.txt", "ILSVRC2012_devkit_t12.tar.gz")
-_ENDINGS = (".csv", ".tsv", ".txt")
-_BETWEEN = re.compile(r"[,\t ]\s*")
+_BETWEEN = {".csv": ",", ".tsv": "\t", ".txt": None}  # None: spaces and tabs
 
 
 def find(tar: str) -> Path | None:
     """Path of the list beside a tar; None without one."""
     path = Path(tar)
-    names = [path.stem + ending for ending in _ENDINGS]
+    names = [path.stem + ending for ending in _BETWEEN]
     if path.name == _VALIDATION:
         names += _VALIDATION_LISTS
     beside = [path.with_name(name) for name in names]
@@ -56,11 +55,17 @@ def warn_of_missing(tar: str) -> None:
     )
 
 
-def labels_of(names: Sequence[bytes], file: Path, tar: str) -> tuple[list[str], np.ndarray]:
-    """Class names, and the label of each of these images; MillError unless all have one."""
+def labels_of(names: Sequence[bytes], file: Path, tar: str) -> tuple[list[str], np.ndarray] | None:
+    """Class names, and the label of each of these images; None if the list names none of them.
+
+    Raises a MillError if it names only some.
+    """
     by_name = _read(file)
     stems = [_stem(os.fsdecode(name)) for name in names]
     missing = [stem for stem in stems if stem not in by_name]
+    if len(missing) == len(stems):
+        log.warning("%s is no list of labels: it names none of the images in %s", file, tar)
+        return None
     if missing:
         raise MillError(
             f"the list {file} has no label for {len(missing)} of the {len(names)} images in {tar}, "
@@ -80,20 +85,16 @@ def _read(file: Path) -> dict[str, str]:
         raise MillError(f"cannot read the list {file}: {error.strerror or error}") from None
     labels: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
-        words = _BETWEEN.split(line.strip())
-        if not words[0] or (number == 1 and _is_header(words)):
+        words = [word.strip(" \"'") for word in line.split(_BETWEEN[file.suffix])]
+        if len(words) < 2 or not all(words[:2]) or (number == 1 and _is_header(words[0])):
             continue
-        if len(words) < 2 or not words[1]:
-            raise MillError(
-                f"line {number} of {file} has no label: write a name and a label in each line"
-            )
-        labels[_stem(words[0])] = words[1].strip("\"'")
+        labels[_stem(words[0])] = words[1].split()[0] if file.name == _KAGGLES else words[1]
     return labels
 
 
-def _is_header(words: Sequence[str]) -> bool:
-    """True unless the first word is the name of an image."""
-    return "." not in words[0] and not any(letter.isdigit() for letter in words[0])
+def _is_header(word: str) -> bool:
+    """True unless the word is the name of an image."""
+    return "." not in word and not any(letter.isdigit() for letter in word)
 
 
 def _stem(name: str) -> str:

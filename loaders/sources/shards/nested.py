@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
+from patchmill.loaders.common.progress import track
 from patchmill.loaders.sources.shards import tar
 from patchmill.loaders.sources.shards.tar import FileReader, Member, TarError
 
@@ -22,11 +23,13 @@ def is_tar(name: bytes) -> bool:
 
 def members(outer: FileReader, tars: Sequence[Member]) -> Iterator[tuple[FileReader, Member]]:
     """Members of these members, `n01440764/1.jpg` in `n01440764.tar`, each with its reader."""
-    for inner in tars:
-        reader = outer.inside(inner.offset, inner.size)
-        folder = inner.name.removesuffix(ENDING)
-        try:
-            for member in tar.members(reader):
-                yield reader, member._replace(name=folder + b"/" + member.name)
-        except TarError as error:
-            raise TarError(f"holds {os.fsdecode(inner.name)!r}, which {error}") from None
+    with track("listing the tars in a tar", len(tars)) as advance:
+        for inner in tars:
+            reader = outer.inside(inner.offset, inner.size)
+            folder = inner.name.removesuffix(ENDING)
+            try:
+                for member in tar.members(reader):
+                    yield reader, member._replace(name=folder + b"/" + member.name)
+            except TarError as error:
+                raise TarError(f"holds {os.fsdecode(inner.name)!r}, which {error}") from None
+            advance(1)

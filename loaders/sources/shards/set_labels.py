@@ -122,7 +122,10 @@ def _imagenet_class(path: str) -> bytes:
 def _by_list(shard: ShardSummary, listed: Path) -> Labelled:
     samples = shard_index.scan_shard(shard.path).samples
     names = [sample.name for sample in sorted(samples, key=lambda sample: sample.offset)]
-    classes, labels = label_list.labels_of(names, listed, shard.path)
+    labelled = label_list.labels_of(names, listed, shard.path)
+    if labelled is None:
+        return [], None
+    classes, labels = labelled
     log.info("the labels of %s are those of the list %s", shard.path, listed)
     return classes, Parts(np.dtype("<i8"), len(labels), iter([labels]))
 

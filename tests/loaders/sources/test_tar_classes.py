@@ -250,6 +250,14 @@ def test_class_numbers_in_a_list(tmp_path: Path) -> None:
     assert source.labels is not None and source.labels.tolist() == [2, 0, 2]
 
 
+def test_names_and_labels_with_spaces(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", [(f"my photo {n}.jpg", photo(n)) for n in range(2)])
+    (tmp_path / "x.csv").write_text(
+        'name,label,by\nmy photo 0.jpg,great owl,me\n"my photo 1.jpg",emu\n'
+    )
+    assert open_source(path).classes == ["emu", "great owl"]
+
+
 def test_a_changed_list_is_read_again(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "photos.tar", [(f"{n}.jpg", photo(n)) for n in range(2)])
     listed = tmp_path / "photos.csv"
@@ -269,7 +277,7 @@ def test_a_changed_list_is_read_again(tmp_path: Path) -> None:
             "0.jpg cat\n",
             r"photos.txt has no label for 1 of the 2 images in .*, first '1': complete",
         ),
-        ("0.jpg cat\n1.jpg\n", r"line 2 of .*photos.txt has no label: write a name and a label"),
+        ("0.jpg cat\n1.jpg\n", r"photos.txt has no label for 1 of the 2 images in .*, first '1': "),
         ("0.jpg 1\n1.jpg 99999999999999999999\n", "more than 64 bits"),
     ],
 )
@@ -278,6 +286,14 @@ def test_bad_lists(tmp_path: Path, lines: str, complaint: str) -> None:
     (tmp_path / "photos.txt").write_text(lines)
     with pytest.raises(MillError, match=complaint):
         open_source(path)
+
+
+def test_a_file_that_is_no_list_of_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_tar(tmp_path / "photos.tar", [(f"{n}.jpg", photo(n)) for n in range(2)])
+    (tmp_path / "photos.txt").write_text("Photos of my garden.\n\nTaken in 2024\n")
+    with caplog.at_level(logging.WARNING, "patchmill"):
+        assert open_source(path).labels is None
+    assert "photos.txt is no list of labels: it names none of the images" in caplog.text
 
 
 def test_the_numbers_of_the_development_kit_are_not_taken(
