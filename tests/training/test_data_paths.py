@@ -101,6 +101,20 @@ def test_splits_in_a_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert found["name"] == "split"
 
 
+def test_imagenets_own_tars(tmp_path: Path):
+    data = {"name": "imagenet", "root": str(tmp_path), "bank": None}
+    data |= {"train": "train|ILSVRC2012_img_train", "test": "val|ILSVRC2012_img_val"}
+    for name in ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"):
+        (tmp_path / name).touch()
+    found = data_paths.resolve(data, set())
+    assert found["train"] == str(tmp_path / "ILSVRC2012_img_train.tar")
+    assert found["test"] == str(tmp_path / "ILSVRC2012_img_val.tar")
+    assert found["name"] == "imagenet"
+    (tmp_path / "ILSVRC2012_img_val.tar").unlink()
+    with pytest.raises(MillError, match="holds no val or ILSVRC2012_img_val: a folder"):
+        data_paths.resolve(data, set())
+
+
 def test_files_of_many_kinds(tmp_path: Path):
     for name in ("train.zip", "val-00000-of-00001.parquet", "more.csv"):
         (tmp_path / name).touch()
