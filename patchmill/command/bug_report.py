@@ -119,7 +119,7 @@ def _run(run: Path) -> Iterator[str]:
 
 
 def _job(run: Path) -> Iterator[str]:
-    """How the last job failed, and the end of its log."""
+    """The failure of the last job, and the end of its log."""
     from patchmill.cluster.job import failures, record
 
     job = record.read(run)

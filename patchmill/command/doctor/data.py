@@ -189,7 +189,7 @@ def _speed(source: Any, trial: Trial) -> Iterator[Finding]:
 
 
 def _advice(source: Any, trial: Trial, data: str) -> Iterator[Finding]:
-    """What would make loading faster."""
+    """Changes that would make loading faster."""
     from pathlib import Path
 
     from patchmill.command.doctor.machine import NETWORK, file_system
