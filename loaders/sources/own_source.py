@@ -16,8 +16,9 @@ def is_own(data: str | Path) -> bool:
     return isinstance(data, str) and CALL.fullmatch(data) is not None
 
 
-def make(text: str) -> Any:
+def make(data: str | Path) -> Any:
     """Call what `module:Name(key=value)` names."""
+    text = str(data)
     match = CALL.fullmatch(text)
     assert match
     name, _ = calls.parse(match["call"])
