@@ -33,6 +33,7 @@ from patchmill.loaders.operations import (
     Gamma,
     GaussianNoise,
     Posterise,
+    RandAugment,
     RandomErasing,
     Rotation,
     Sharpness,
@@ -66,6 +67,7 @@ CONTENDERS: list[tuple[str, Operation, Callable[[Tensor], Tensor]]] = [
     ("Gamma", Gamma(1.0), partial(tv.adjust_gamma, gamma=1.3)),
     ("AutoContrast", AutoContrast(1.0), tv.autocontrast),
     ("Equalise", Equalise(1.0), on_bytes(tv.equalize)),
+    ("RandAugment", RandAugment(), on_bytes(v2.RandAugment())),
 ]
 
 

@@ -18,6 +18,7 @@ from patchmill.loaders.operations.draws import Draws
 from patchmill.loaders.operations.erasing import RandomErasing
 from patchmill.loaders.operations.mix import Mix
 from patchmill.loaders.operations.noise import GaussianNoise
+from patchmill.loaders.operations.rand_augment import RandAugment
 from patchmill.loaders.operations.rotation import Rotation
 from patchmill.loaders.operations.values import from_unit, to_unit
 from patchmill.loaders.recipe import Recipe
@@ -31,6 +32,7 @@ __all__ = [
     "Mix",
     "Operation",
     "Posterise",
+    "RandAugment",
     "RandomErasing",
     "Rotation",
     "Sharpness",

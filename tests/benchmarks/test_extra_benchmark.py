@@ -24,7 +24,7 @@ def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     threads = torch.get_num_threads()
     extra.main(["--picture", str(tmp_path / "operations.png")])
     torch.set_num_threads(threads)
-    assert Image.open(tmp_path / "operations.png").size == (620, 294)
+    assert Image.open(tmp_path / "operations.png").size == (620, 436)
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path):

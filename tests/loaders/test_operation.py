@@ -51,6 +51,7 @@ EVERY_KIND = (
     operations.Gamma(),
     operations.AutoContrast(),
     operations.Equalise(),
+    operations.RandAugment(deviation=1.0),
 )
 
 
