@@ -201,8 +201,8 @@ def _upload(shards: Path, names: list[str], port: int) -> None:
     credential = "AWS4-HMAC-SHA256 Credential=mill/x/us-east-1/s3/aws4_request"
     headers = {"Authorization": credential, "Content-Type": "application/x-tar"}
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    for path, body in [("/photos", b""), *((f"/photos/{n}", shards / n) for n in names)]:
-        content = body.read_bytes() if isinstance(body, Path) else body
+    contents = {"/photos": b""} | {f"/photos/{n}": (shards / n).read_bytes() for n in names}
+    for path, content in contents.items():
         connection.request("PUT", path, content, headers)
         connection.getresponse().read()
     connection.close()
