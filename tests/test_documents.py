@@ -77,6 +77,14 @@ def test_every_result_is_listed_with_its_command():
     assert [name for name in sorted(results) if short.get(name, name) not in listed] == []
 
 
+def test_every_preset_has_a_picture_in_the_guide():
+    from patchmill.loaders import presets
+
+    guide = (ROOT / "docs/guides/recipes.md").read_text()
+    missing = [name for name in presets.ALL if f"(../recipes/{name}.png)" not in guide]
+    assert missing == [], "python docs/make_pictures.py NAME draws one"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_path_named_exists(document: Path):
     text = document.read_text()
