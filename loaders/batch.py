@@ -76,8 +76,8 @@ class ViewBatch:
         return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> ViewBatch:
-        """The batch in page-locked memory."""
-        return self._with(lambda tensor: tensor.pin_memory())
+        """The batch in page-locked memory, unless it is on a GPU already."""
+        return self._with(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
     def crops(self) -> list[torch.Tensor]:
         """All views as [B, 3, size, size], group by group, as DINO-style code expects them."""

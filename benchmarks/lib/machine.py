@@ -33,6 +33,11 @@ LIBRARIES = (
     "nvidia-nvimgcodec-cu13",
     "nvidia-nvimgcodec-cu12",
     "ffcv",
+    "lightning",
+    "lightly",
+    "stable-pretraining",
+    "transformers",
+    "timm",
 )
 
 # Query field of nvidia-smi -> key of the report; clocks are the maximum clocks.

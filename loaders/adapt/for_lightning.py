@@ -21,8 +21,8 @@ def _lightning() -> Any:
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if error.name != name.partition(".")[0]:
-                raise
+            if error.name not in (name, name.partition(".")[0]):
+                raise  # something that Lightning needs
     raise MillError("Lightning is not installed: pip install lightning")
 
 
