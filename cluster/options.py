@@ -34,7 +34,7 @@ PREPARE_EXAMPLES = {
     "masks": "patchmill submit masks DATA --tasks 32 --method rbd",
 }
 PREPARE_COMMANDS = tuple(PREPARE_EXAMPLES)
-TRAINING_ONLY = ("nodes", "tasks-per-node")
+TRAINING_ONLY = ("nodes", "tasks-per-node", "stage")
 
 # Option -> type, metavar, help; each is a field of Resources.
 RESOURCE_OPTIONS: dict[str, tuple[type, str, str]] = {
@@ -50,6 +50,8 @@ RESOURCE_OPTIONS: dict[str, tuple[type, str, str]] = {
     "time": (str, "LIMIT", "minutes, 24:00:00 or 2-00:00:00"),
     "dependency": (str, "WHAT", "as afterok:4711"),
     "comment": (str, "TEXT", ""),
+    "bind": (str, "WHAT", "processes to cores, or to numa nodes (none)"),
+    "stage": (str, "DIR", "copy the training data to this folder on each node's disk"),
     "array-parallelism": (int, "N", "tasks of an array at a time"),
 }
 
@@ -62,6 +64,10 @@ def parser() -> Parser:
     options.add_argument(
         "--sweep", "--array", action="append", default=[], metavar="KEY=A,B",
         help="train a run for each value, as one job array; several options make a grid",
+    )  # fmt: skip
+    options.add_argument(
+        "--after", action="append", default=[], metavar="RUN|JOB",
+        help="start once this run, or job, has ended well",
     )  # fmt: skip
     options.add_argument(
         "--probe", action="store_true", help="test the environment on a node first"

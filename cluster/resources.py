@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from patchmill.cluster.slurm import container
 from patchmill.loaders.common import settings as typed
 from patchmill.loaders.common.calls import nearest
 from patchmill.loaders.common.errors import MillError
@@ -38,6 +39,10 @@ class Resources:
     array_parallelism: Count = 256  # tasks of an array at a time
     env: Any = field(default_factory=dict)  # variables of the job, such as NCCL_SOCKET_IFNAME
     setup: Any = ()  # shell lines before training, such as module load cuda
+    bind: Literal["none", "cores", "numa"] = "none"  # processes to cores, or to NUMA nodes
+    stage: str | None = None  # folder on each node's own disk, to copy the training data to
+    notify: str | None = None  # shell command for what happens to the job; see docs/cluster.md
+    container: Any = field(default_factory=dict)  # image to run in; see cluster/slurm/container.py
     slurm: Any = field(default_factory=dict)  # any other option of sbatch -> its value
 
     @property
@@ -53,7 +58,7 @@ def load(options: Mapping[str, Any], profile: str | None = None) -> Resources:
     user = {key: value for key, value in user.items() if key != "cluster"}
     base = _read(_profile_path(str(profile)))
     merged = {**base, **user, **options}
-    for key in ("env", "slurm"):
+    for key in ("env", "slurm", "container"):
         merged[key] = {**_mapping(base, key), **_mapping(user, key), **options.get(key, {})}
     resources: Resources = typed.from_plain(Resources, merged)
     _check(resources)
@@ -85,6 +90,7 @@ def _check(resources: Resources) -> None:
     lines = resources.setup
     if not isinstance(lines, list | tuple) or not all(isinstance(line, str) for line in lines):
         raise MillError("setup must be a list of shell lines")
+    container.check(resources.container)
     for name in resources.env:
         if not VARIABLE_NAME.fullmatch(str(name)):
             raise MillError(f"env: {name!r} is not a name for an environment variable")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError, run_command
 
-COLUMNS = ("run", "state", "job", "epoch", "images/s", "left", "loss", "restarts")
+COLUMNS: tuple[str, ...] = ("run", "state", "job", "epoch", "images/s", "left", "loss", "restarts")
 DEAD_AFTER = 1800  # seconds without a heartbeat, for a run that is no job
 TAIL = 40  # lines of a log
 
@@ -24,15 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _tail(args.tail, args.follow)
         return
     if args.cancel:
-        _cancel(_job(args.cancel))
+        _cancel(args.cancel)
         return
     runs = find_runs(args.folders)
     queue = commands.states() if commands.is_available() else {}
-    rows = [run_row(run, queue) for run in runs]
+    columns, rows = COLUMNS, [run_row(run, queue) for run in runs]
+    if args.best:
+        columns, rows = with_best(args.best, runs, rows)
     if args.json:
-        print(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows], indent=1))
+        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1))
     else:
-        print("\n".join(table([COLUMNS, *rows])))
+        print("\n".join(table([columns, *rows])))
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -70,6 +73,36 @@ def run_row(run: Path, queue: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
+def with_best(
+    name: str, runs: Sequence[Path], rows: Sequence[tuple[str, ...]]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The columns and rows with each run's highest result of that name, the best run first.
+
+    Runs without one come last. MillError where no run has one.
+    """
+    from patchmill.training.runtime import records
+
+    evaluations = [records.evaluations(run) for run in runs]
+    best = {
+        row: max((float(e[name]), e.get("epoch", 0)) for e in results if _is_number(e.get(name)))
+        for row, results in zip(rows, evaluations, strict=True)
+        if any(_is_number(e.get(name)) for e in results)
+    }
+    if rows and not best:
+        measured = {key for results in evaluations for e in results for key in e}
+        names = sorted(measured - {"step", "epoch", "time"})
+        known = f": there are {', '.join(names)}" if names else ""
+        raise MillError(f"no run has been evaluated by {name}{known}")
+    ordered = sorted(rows, key=lambda row: best[row][0] if row in best else -math.inf, reverse=True)
+    texts = [(f"{best[r][0]:.4g}", f"{best[r][1]:.4g}") if r in best else ("", "") for r in ordered]
+    columns = (*COLUMNS, f"best {name}", "at epoch")
+    return columns, [(*row, *text) for row, text in zip(ordered, texts, strict=True)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
@@ -96,7 +129,7 @@ def _tail(run: Path, follow_log: bool) -> None:
     """Print the failure first, if there is one, then the end of the log."""
     from patchmill.cluster.job import failures, follow, record
 
-    job, reader = _job(run), follow.LogReader()
+    job, reader = record.last_job(run), follow.LogReader()
     state = record.state(job)
     if not state and (failure := failures.describe(job)):
         print(*failure, sep="\n", end="\n\n")
@@ -107,18 +140,11 @@ def _tail(run: Path, follow_log: bool) -> None:
         follow.follow(job, lambda: bool(record.state(job)), reader=reader)
 
 
-def _job(run: Path) -> Any:
-    from patchmill.cluster.job import record
-
-    if job := record.read(run):
-        return job
-    raise MillError(f"{run} was not given to a job: only cluster/submit.py makes such runs")
-
-
-def _cancel(job: Any) -> None:
+def _cancel(run: Path) -> None:
     from patchmill.cluster.job import record
     from patchmill.cluster.slurm import commands
 
+    job = record.last_job(run)
     if not record.state(job):
         raise MillError(f"job {job.id} has ended already")
     if job.local:
@@ -146,6 +172,7 @@ def parser() -> Parser:
     options.add_argument("--cancel", type=Path, metavar="RUN", help="save a checkpoint and stop")
     options.add_argument("--tail", type=Path, metavar="RUN", help="print the end of its log")
     options.add_argument("--follow", action="store_true", help="with --tail: until the job ends")
+    options.add_argument("--best", metavar="NAME", help="best first, by knn or linear_online")
     options.add_argument("--json", action="store_true", help="print the table as JSON")
     return options
 

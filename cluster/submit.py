@@ -33,17 +33,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     args = options.read(words)  # --help, before torch is loaded
     from patchmill.cluster import job_plan, preflight, resources, sweeps
+    from patchmill.cluster.job import stage
     from patchmill.cluster.slurm import commands
 
     requested = options.resource_options(args)
-    needs = resources.load(requested, args.cluster)
+    needs = _after(resources.load(requested, args.cluster), args.after)
     settings = options.training_settings(args)
     runs = sweeps.expand(settings, args.sweep)
     here = args.local or not (commands.is_available() or args.dry_run)
+    if here and args.after:
+        raise MillError("--after is for jobs in SLURM's queue, and this run starts at once here")
     if here:
         needs = _of_this_machine(needs, requested)
     plans, refused = [], None
     for config in runs.configs:
+        if needs.stage:
+            stage.files(config.data.train)
         plans.append(job_plan.make(config, needs, args.throughput, here=here, words=settings))
         try:
             preflight.check(config, plans[-1].ranks)
@@ -62,6 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_run_here(needs, runs, words))
     else:
         _queue(needs, runs, words, args.follow)
+
+
+def _after(needs: Resources, runs: Sequence[str]) -> Resources:
+    """Start after these runs or jobs have ended well, and after what the profile names."""
+    from patchmill.cluster.job import record
+
+    ids = [run if run.isdecimal() else record.last_job(Path(run)).id for run in runs]
+    if not ids:
+        return needs
+    after = "afterok:" + ":".join(ids)
+    dependency = f"{needs.dependency},{after}" if needs.dependency else after
+    return dataclasses.replace(needs, dependency=dependency)
 
 
 def _of_this_machine(needs: Resources, requested: Mapping[str, Any]) -> Resources:
@@ -158,7 +175,8 @@ def _task(config: Config, needs: Resources, commit: str) -> TrainingTask:
     from patchmill.cluster.job.process import TrainingTask
     from patchmill.training.config import compose
 
-    return TrainingTask(compose.plain(config), needs.requeue, str(Path.cwd()), commit)
+    stage = needs.stage and str(needs.stage)
+    return TrainingTask(compose.plain(config), needs.requeue, str(Path.cwd()), commit, stage)
 
 
 def _run_folder(config: Config) -> Path:

@@ -19,6 +19,7 @@ from patchmill.cluster.slurm import commands
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import engine
 from patchmill.training.config import compose
+from patchmill.training.config.settings import Config
 from patchmill.training.ranks import rendezvous, signals
 from patchmill.training.runtime import display
 
@@ -38,6 +39,7 @@ class TrainingTask:
     requeue: bool
     folder: str  # working directory of the submission: relative paths start there
     commit: str  # of the code
+    stage: str | None = None  # folder on the node's own disk, for a copy of the training data
 
     def __call__(self) -> None:
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
@@ -48,6 +50,8 @@ class TrainingTask:
             try:
                 self._print_start()
                 config = compose.from_plain(self.config)
+                if self.stage:
+                    _stage(config, self.stage)
                 restarts.record_start(Path(config.out) / config.name)
                 engine.train(config)
             except signals.Stopped as stopped:
@@ -73,6 +77,21 @@ class TrainingTask:
         if job and self.requeue:
             commands.requeue_if_due(job, stopped.signal)
         signals.exit_now()
+
+
+def _stage(config: Config, folder: str) -> None:
+    """Take the training data from this node's disk; their mask file stays where it is."""
+    from patchmill.cluster.job import stage
+    from patchmill.loaders.copypaste import masks
+    from patchmill.loaders.recipe_load import load_recipe
+    from patchmill.loaders.sources import open_source
+
+    data = config.data
+    if data.masks is None and any(group.paste for group in load_recipe(config.method.views).views):
+        path = masks.find_mask_file(open_source(data.train))
+        data.masks = str(path) if path else None
+    rank_info = rendezvous.find()
+    data.train = stage.stage(data.train, folder, rank_info is None or rank_info.local_rank == 0)
 
 
 def node() -> str:

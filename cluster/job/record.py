@@ -61,6 +61,13 @@ def read(run: Path) -> Job | None:
         return None
 
 
+def last_job(run: Path) -> Job:
+    """The run's last job; MillError if it has none."""
+    if job := read(run):
+        return job
+    raise MillError(f"{run} was not given to a job: only cluster/submit.py makes such runs")
+
+
 def write(run: Path, job: Job) -> None:
     write_atomic(run / FILE, json.dumps(job._asdict(), indent=1) + "\n", durable=True)
 

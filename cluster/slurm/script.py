@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from patchmill.cluster.job.process import CACHES
 from patchmill.cluster.resources import Resources, limit_minutes
+from patchmill.cluster.slurm import container
 from patchmill.training.runtime import run_folder
 
 SNAPSHOT = "code"  # a job's copy of the code, inside its folder
@@ -28,6 +30,13 @@ ENVIRONMENT = {
     "TORCHINDUCTOR_CACHE_DIR": f"${CACHES}/inductor",
 }
 
+# Options of srun. GPUs stay visible to all processes of a node, which choose theirs by local rank.
+BINDINGS = {
+    "none": [],
+    "cores": ["--cpu-bind=cores"],
+    "numa": ["--cpu-bind=ldoms", "--mem-bind=local"],
+}
+
 
 class Executor(SlurmExecutor):
     """An executor that writes scripts even where SLURM is not installed, for dry runs."""
@@ -37,19 +46,22 @@ class Executor(SlurmExecutor):
         return 2
 
 
-def python_command(folder: Path) -> str:
+def python_command(folder: Path, image: Mapping[str, Any] | None = None) -> str:
     """A shell command that starts Python inside the copy of the code in `folder`.
 
     Elsewhere Python would look for modules in the user's working directory first. A signal during
     start-up would kill Python, so SIGUSR2 is ignored until then; SLURM requeues what it preempts.
     """
     start = """trap "" USR2; cd "$0" && exec "$@\""""
-    return shlex.join(["sh", "-c", start, str(folder / SNAPSHOT), sys.executable])
+    python = container.command(image or {}, folder, sys.executable)
+    return shlex.join(["sh", "-c", start, str(folder / SNAPSHOT), *python])
 
 
 def executor(resources: Resources, folder: Path, name: str) -> Executor:
     """An executor whose logs and pickles go to `folder`, where the copy of the code is, too."""
-    slurm = Executor(folder, max_num_timeout=UNLIMITED, python=python_command(folder))
+    slurm = Executor(
+        folder, max_num_timeout=UNLIMITED, python=python_command(folder, resources.container)
+    )
     slurm.update_parameters(**_parameters(resources, folder, name))
     return slurm
 
@@ -84,7 +96,12 @@ def _parameters(resources: Resources, folder: Path, name: str) -> dict[str, Any]
         stderr_to_stdout=True,
         wckey=None,  # clusters without wckeys refuse it
         # By default ranks outlive one that failed, and srun ignores sbatch's --cpus-per-task.
-        srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}"],
+        srun_args=[
+            "--kill-on-bad-exit=1",
+            f"--cpus-per-task={cpus}",
+            *BINDINGS[resources.bind],
+            *container.srun_options(resources.container, folder),
+        ],
         setup=_setup(resources, folder),
         additional_parameters=options | resources.slurm,
     )
@@ -104,7 +121,24 @@ def _setup(resources: Resources, folder: Path) -> list[str]:
     profile = [f"export {name}={shlex.quote(str(text))}" for name, text in resources.env.items()]
     flight = f'export TORCH_NCCL_DEBUG_INFO_TEMP_FILE="{folder}/flight-$SLURM_JOB_ID-rank"'
     code = f"export PYTHONPATH={shlex.quote(str(folder / SNAPSHOT))}"
-    return [*resources.setup, *profile, *defaults, flight, code, *_merge_logs(folder)]
+    told = _notify(resources.notify, folder) if resources.notify else ["notify() { :; }"]
+    return [*resources.setup, *profile, *defaults, flight, code, *told, *_merge_logs(folder)]
+
+
+def _notify(command: str, folder: Path) -> list[str]:
+    """Define `notify EVENT`, which runs the profile's command, and call it for the start.
+
+    A command that fails or hangs does not disturb the job.
+    """
+    run = shlex.quote(str(folder.parents[1]))
+    return [
+        "notify() {",
+        f"  PATCHMILL_EVENT=$1 PATCHMILL_RUN={run} PATCHMILL_JOB=$SLURM_JOB_ID \\",
+        f"    timeout 60 sh -c {shlex.quote(command)} >&2 </dev/null || "
+        'echo "notify: the command failed, for the event $1" >&2',
+        "}",
+        "notify started",
+    ]
 
 
 def _merge_logs(folder: Path) -> list[str]:
@@ -116,6 +150,8 @@ def _merge_logs(folder: Path) -> list[str]:
     return [
         f"exec 9> >(cd {shlex.quote(str(folder / SNAPSHOT))} && exec {start})",
         "merging=$!",
-        """trap 'code=$?; trap "" PIPE; echo $code >&9; exec 9>&-; wait $merging' EXIT""",
+        """trap 'code=$?; trap "" PIPE; echo $code >&9; exec 9>&-; wait $merging; """
+        f"""case $code in 0) notify done;; {run_folder.STOPPED}) notify stopped;; """
+        """*) notify failed;; esac' EXIT""",
         "trap : TERM",
     ]
