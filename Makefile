@@ -57,8 +57,8 @@ bench: $(VENV)/.base $(VENV)/.dali ## measure beside torchvision and DALI, into 
 	@mkdir -p build
 	$(BIN)/python benchmarks/throughput.py --peers torchvision,dali --json build/throughput.json
 
-docs: $(VENV)/.docs ## build the documentation as a site, into build/site
-	$(BIN)/python docs/make_site.py
+docs: $(VENV)/.docs ## build the documentation as a site, into build/site; VERSION=0.2 adds it to others there
+	$(BIN)/python docs/make_site.py $(if $(VERSION),--version $(VERSION))
 
 compile-matrix: $(VENV)/.dev ## compile all kernels by every Triton that is supported; needs no GPU
 	$(BIN)/python benchmarks/compile_matrix.py --json benchmarks/results/compile-matrix.json

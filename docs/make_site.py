@@ -1,13 +1,16 @@
-"""Build the documentation as a site, in build/site: python docs/make_site.py
+"""Build the documentation as a site, in build/site: python docs/make_site.py [--version 0.2]
 
 The pages are plain Markdown that reads as well on GitHub. They are copied to build/docs in the
 repository's own layout, together with every file that they link to, so that no link differs; a link
 to a Python file leads to a page about it, which make_api.py writes from its docstrings. Zensical
-then builds the site as mkdocs.yml says.
+then builds the site as mkdocs.yml says. With a version the site is one of several in build/site,
+among which readers choose: versions that are there already stay.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import re
 import shutil
@@ -24,10 +27,43 @@ TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--version", help="make it one of several versions in build/site")
+    version = parser.parse_args().version
     pages = stage()
     print(f"{len(pages)} pages in {STAGE.relative_to(ROOT)}")
-    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
-    sys.exit(subprocess.run(command, cwd=ROOT).returncode)
+    settings = configure(version)
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "-f", settings]
+    if code := subprocess.run(command, cwd=ROOT).returncode:
+        sys.exit(code)
+    if version:
+        add_version(ROOT / "build/site", version)
+
+
+def configure(version: str | None, build: Path = ROOT / "build") -> Path:
+    """Write Zensical's settings for a build in this folder; their path."""
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").replace("build/", "")
+    if version:
+        text = text.replace("site_dir: site", f"site_dir: site/{version}")
+        text += "extra: {version: {provider: mike}}\n"
+    settings = build / "mkdocs.yml"
+    settings.write_text(text, encoding="utf-8")
+    return settings
+
+
+def add_version(site: Path, version: str) -> None:
+    """List the version where the theme looks for it, and let the site begin with the newest."""
+    path = site / "versions.json"
+    known = json.loads(path.read_text()) if path.is_file() else []
+    entry = {"version": version, "title": version, "aliases": []}
+    versions = [entry, *(other for other in known if other["version"] != version)]
+    versions.sort(key=lambda other: [int(n) for n in re.findall(r"\d+", other["version"])])
+    path.write_text(json.dumps(versions[::-1], indent=1) + "\n")
+    newest = versions[-1]["version"]
+    (site / "index.html").write_text(
+        f'<!doctype html><meta http-equiv="refresh" content="0; url={newest}/">'
+        f'<a href="{newest}/">{newest}</a>\n'
+    )
 
 
 def stage(to: Path = STAGE) -> list[Path]:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import http.server
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -71,9 +72,7 @@ def site(staged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if importlib.util.find_spec("zensical") is None:
         pytest.skip("needs zensical: pip install -e '.[docs]'")
     folder = tmp_path_factory.mktemp("built")
-    settings = (ROOT / "mkdocs.yml").read_text()
-    settings = settings.replace("build/docs", "docs").replace("build/site", "site")
-    (folder / "mkdocs.yml").write_text(settings)
+    make_site.configure(None, folder)
     shutil.copytree(staged, folder / "docs")
     command = [sys.executable, "-m", "zensical", "build", "--strict"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -100,6 +99,16 @@ def test_a_browser_shows_it_and_searches_it(site: Path, tmp_path: Path):
         page.until(f"{SHADOWS}.some(it => it.activeElement?.matches('input'))")
         page.call("Input.insertText", text="load_state_dict")
         page.until(f"{SHADOWS}.some(it => it.textContent.includes('patchmill.loaders.loader'))")
+
+
+def test_versions_lie_side_by_side(tmp_path: Path):
+    settings = make_site.configure("0.10", tmp_path).read_text()
+    assert "site_dir: site/0.10\n" in settings and yaml.safe_load(settings)["extra"]["version"]
+    for version in ("0.9", "0.10", "0.9"):
+        make_site.add_version(tmp_path, version)
+    listed = json.loads((tmp_path / "versions.json").read_text())
+    assert [entry["version"] for entry in listed] == ["0.10", "0.9"]
+    assert 'href="0.10/"' in (tmp_path / "index.html").read_text()
 
 
 @contextlib.contextmanager
