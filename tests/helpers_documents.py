@@ -21,6 +21,7 @@ FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>[\w-]*)\n(?P<code>.*?)^(?P=indent)```$", re.M | re.S
 )
 MARKER = re.compile(r"<!-- (file|run|not run)(?:: (.*?))? -->\s*$")
+TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
 PROGRAMS = ("python", "patchmill", "torchrun", "make", "pip")
 
 
@@ -55,7 +56,7 @@ def program(line: str) -> str:
 def documents() -> list[Path]:
     """All Markdown that users read."""
     docs = ROOT / "docs"
-    return sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *docs.rglob("*.md")])
+    return sorted([*(ROOT / name for name in TOP), *docs.rglob("*.md")])
 
 
 def blocks(document: Path) -> list[Block]:
