@@ -106,5 +106,5 @@ def _shown(names: str) -> str:
 def _name(root: str) -> str:
     """A name for the data in a root, fit for a folder: that of its folder or file."""
     base = os.path.basename(root.rstrip("/"))
-    stem = re.sub(r"\.(zip|tar|beton|lmdb|parquet|csv|tsv|jsonl)$", "", base)
+    stem = re.sub(r"(\.(zip|tar|gz|tgz|beton|lmdb|parquet|csv|tsv|jsonl))+$", "", base)
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.")

@@ -35,7 +35,9 @@ def open_split(config: Config, split: Split) -> Source | StreamSource:
     if tests_on_training(config) and bank.sample_count is not None:
         tested = tested_ids(bank.sample_count)
         rest = np.setdiff1d(np.arange(bank.sample_count), tested)
-        return Subset(bank, tested if split == "test" else rest)  # type: ignore[arg-type]
+        part = Subset(bank, tested if split == "test" else rest)  # type: ignore[arg-type]
+        part.name = bank.name
+        return part
     return bank if split == "train" else numbered_alike(open_data(data.test or ""), bank)
 
 

@@ -165,6 +165,16 @@ def test_a_run_on_unlabelled_images_measures_what_needs_no_labels(
     assert "has no labels: training goes on without kNN" in caplog.text
 
 
+def test_other_images_under_the_name_of_an_earlier_run(tmp_path: Path) -> None:
+    one, two = (
+        helpers_runs.config(tmp_path, data__train=flat(tmp_path / f"of{n}", n), train__epochs=1)
+        for n in (12, 13)
+    )
+    helpers_runs.train(one)
+    with pytest.raises(MillError, match=r"cannot go on from .*: the state was .* as name=NAME"):
+        helpers_runs.train(two)
+
+
 def test_missing_wandb_is_said_before_data_are_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,12 @@ def build_run(config: Config, world: World, folder: Path) -> Iterator[State]:
         )
         seed_generators(config.seed, world)
         if saved:
-            state.load_state_dict(saved)
+            try:
+                state.load_state_dict(saved)
+            except MillError as error:
+                raise MillError(
+                    f"cannot go on from {path}: {error}; or begin another run, as name=NAME"
+                ) from None
             if world.rank == 0:
                 log.info("resuming from %s", path)
                 checkpoint.set_aside(folder, state.step)

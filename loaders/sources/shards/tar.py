@@ -215,7 +215,8 @@ def _check_compression(header: bytes, at: int) -> None:
     for magic, name in _COMPRESSED.items():
         if at == 0 and header.startswith(magic):
             raise TarError(
-                f"is compressed with {name}: decompress it, or stream it as 'pipe:{name} -dc FILE'"
+                f"is compressed with {name}: decompress it ({name} -d FILE) or unpack it to a "
+                f"folder, once, or stream it as 'pipe:{name} -dc FILE'"
             )
 
 

@@ -162,7 +162,7 @@ def test_reading_resumes_after_failures(folder: Path, tmp_path: Path) -> None:
         ("pipe:head -c 5000 {0}", r"it is truncated: .* after 3 retries"),
         ("pipe:true", r"it is empty, even after 3 retries"),
         ("file:///nowhere/x.tar", r"cannot be opened or read \(No such file"),
-        ("pipe:gzip -c {0}", r"compressed with gzip: decompress it, or stream it as 'pipe:gzip"),
+        ("pipe:gzip -c {0}", r"compressed with gzip: decompress it .* or stream it as 'pipe:gzip"),
         ("pipe:cat {0} | tr '\\0' '\\1'", r"the shard .* is not a tar"),
         ("gopher://example.org/x.tar", r"cannot be streamed from 'gopher:.* one of .*https"),
     ],

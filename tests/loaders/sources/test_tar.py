@@ -178,7 +178,7 @@ def test_truncation_is_noticed_at_every_length(length: int) -> None:
     ("data", "complaint"),
     [
         (b"", "is empty"),
-        (b"\x1f\x8b" + bytes(600), "compressed with gzip: decompress it, or stream"),
+        (b"\x1f\x8b" + bytes(600), r"compressed with gzip: decompress it .* or stream"),
         (b"BZh9" + bytes(600), "compressed with bzip2"),
         (b"\x28\xb5\x2f\xfd" + bytes(600), "compressed with zstd"),
         (b"some text " * 100, "not a tar"),
