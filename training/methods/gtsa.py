@@ -19,7 +19,7 @@ from patchmill.kernels import matching, regions
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Crop, Recipe
-from patchmill.training.config.settings import Amount, Count, Share, Whole
+from patchmill.training.config.settings import Amount, Count, Model, Share, Whole
 from patchmill.training.methods.method import ANY, Losses, Method, Progress
 from patchmill.training.nets import dense, map_heads
 from patchmill.training.nets.backbones import Backbone
@@ -43,6 +43,17 @@ class GTSA(Method):
     Settings = GTSASettings
     view_groups = ((2, 2), (0, ANY))
     evaluated = "teacher"
+
+    @classmethod
+    def make_backbone(cls, settings: GTSASettings, model: Model, recipe: Recipe) -> Backbone:
+        backbone = super().make_backbone(settings, model, recipe)
+        for group in recipe.views:
+            if settings.match and dense.count_places(backbone, group.size) < 2:
+                raise MillError(
+                    f"GTSA matches patches within views, and {group.name}'s of {group.size} pixels "
+                    f"have a single one in {model.name}: take a larger size, or method.match=0"
+                )
+        return backbone
 
     def __init__(self, settings: GTSASettings, backbone: Backbone) -> None:
         super().__init__()

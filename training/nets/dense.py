@@ -5,7 +5,8 @@ Built on timm's `forward_intermediates`, which ResNets, ViTs and most other mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -90,15 +91,32 @@ def map_channels(backbone: Backbone) -> int:
 @torch.no_grad()
 def layout(backbone: Backbone, size: int, layers: Sequence[int] | None = None) -> Layout:
     """Layout of `feature_maps` for images of size x size, from one run in evaluation mode."""
-    modes = {module: module.training for module in backbone.modules()}
-    device = next(backbone.parameters()).device
-    backbone.eval()
+    with _evaluating(backbone):
+        maps = feature_maps(backbone, _blank(backbone, size), layers)
+    return Layout([m.shape[1] for m in maps], [round(size / m.shape[2]) for m in maps])
+
+
+@torch.no_grad()
+def count_places(backbone: Backbone, size: int) -> int:
+    """Number of places in the last feature map of an image of size x size."""
+    with _evaluating(backbone):
+        return feature_map(backbone, _blank(backbone, size))[0, 0].numel()
+
+
+def _blank(backbone: Backbone, size: int) -> torch.Tensor:
+    return torch.zeros(1, 3, size, size, device=next(backbone.parameters()).device)
+
+
+@contextlib.contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, so that a run leaves no trace in the statistics of norms."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
     try:
-        maps = feature_maps(backbone, torch.zeros(1, 3, size, size, device=device), layers)
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return Layout([m.shape[1] for m in maps], [round(size / m.shape[2]) for m in maps])
 
 
 def trunk(backbone: Backbone) -> nn.Module:
