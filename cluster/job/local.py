@@ -83,7 +83,10 @@ def _job_environment(folder: Path) -> Iterator[None]:
     before = dict(os.environ)
     defaults = {k: text for k, text in script.ENVIRONMENT.items() if "$" not in text}
     os.environ.update(defaults | before)
-    os.environ["PYTHONPATH"] = str(folder / script.SNAPSHOT)
+    others = before.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(folder / script.SNAPSHOT), others])
+    )
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         os.environ.pop(name, None)
     try:

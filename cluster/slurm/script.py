@@ -120,7 +120,8 @@ def _setup(resources: Resources, folder: Path) -> list[str]:
     defaults = [f'export {name}="${{{name}:-{text}}}"' for name, text in ENVIRONMENT.items()]
     profile = [f"export {name}={shlex.quote(str(text))}" for name, text in resources.env.items()]
     flight = f'export TORCH_NCCL_DEBUG_INFO_TEMP_FILE="{folder}/flight-$SLURM_JOB_ID-rank"'
-    code = f"export PYTHONPATH={shlex.quote(str(folder / SNAPSHOT))}"
+    snapshot = shlex.quote(str(folder / SNAPSHOT))  # before what methods of the user's own are on
+    code = f'export PYTHONPATH={snapshot}"${{PYTHONPATH:+:$PYTHONPATH}}"'
     told = _notify(resources.notify, folder) if resources.notify else ["notify() { :; }"]
     return [*resources.setup, *profile, *defaults, flight, code, *told, *_merge_logs(folder)]
 
