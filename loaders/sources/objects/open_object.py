@@ -107,5 +107,6 @@ def _refusal(data: Any) -> str:
         problem = "has no length and numbered items:"
     else:
         problem = "is no data set:"
-    kind = type(data).__name__
-    return f"cannot read data from an object of type {kind}, which {problem} give {TAKEN}"
+    plain = data is None or isinstance(data, int | float)
+    shown = repr(data) if plain else f"an object of type {type(data).__name__}"
+    return f"cannot read data from {shown}, which {problem} give {TAKEN}"

@@ -320,8 +320,8 @@ class Unsized:
         ((one for one in PIXELS), "type generator, which can be read once and in order only"),
         (iter([1]), "can be read once and in order only: give a folder, shards"),
         ({1, 2}, "type set, which has no length and numbered items"),
-        (7, "type int, which is no data set: give a folder, shards"),
-        (None, "type NoneType, which is no data set"),
+        (7, "from 7, which is no data set: give a folder, shards"),
+        (None, "from None, which is no data set"),
         (b"bytes", "type bytes, which is no data set"),
     ],
 )
