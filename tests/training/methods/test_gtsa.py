@@ -308,8 +308,11 @@ def test_views_without_overlap_or_turns_are_errors():
 
 
 def test_views_of_a_single_place_are_an_error():
-    model, recipe = Model(name="resnet10", stem="cifar"), presets.gtsa(global_size=32, local_size=8)
-    with pytest.raises(MillError, match="local's of 8 pixels have a single one in resnet10: take"):
+    model, recipe = (
+        Model(name="resnet10t", stem="cifar"),
+        presets.gtsa(global_size=32, local_size=8),
+    )
+    with pytest.raises(MillError, match="local's of 8 pixels have a single one in resnet10t: take"):
         GTSA.make_backbone(GTSA.Settings(), model, recipe)
     GTSA.make_backbone(GTSA.Settings(match=0.0), model, recipe)
     GTSA.make_backbone(GTSA.Settings(), model, presets.gtsa(global_size=32, local_size=16))
