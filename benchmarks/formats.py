@@ -19,18 +19,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from patchmill.benchmarks import peers
-from patchmill.benchmarks.lib import kinds_of_data, machine, report, timing
-from patchmill.benchmarks.lib.report import Parser
-from patchmill.benchmarks.lib.timing import Summary
+from patchmill.benchmarks.lib import kinds_of_data, source_rates, timing
+from patchmill.benchmarks.lib.source_rates import Settings, read_settings
 from patchmill.loaders import Crop, Recipe, Views, build
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.progress import track
@@ -50,20 +47,12 @@ VIEWS_BY_FFCV, PLAIN_BY_FFCV = "ffcv's own, a decoding for each view", "plain: f
 Turn = Callable[[], float]  # loads an epoch; returns images per second
 
 
-@dataclass(frozen=True)
-class Settings:
-    data: str
-    copies: int
-    recipe: str
-    workers: int
-    batch_size: int
-    rounds: int
-    json: str | None
-
-
 def main(words: Sequence[str] | None = None) -> None:
-    settings = _settings(words)
-    report.check_writable(settings.json)
+    settings = read_settings("formats", __doc__, words)
+    if shutil.disk_usage(tempfile.gettempdir()).free < 1 << 30:
+        raise MillError(
+            "less than 1 GiB is free for temporary files: point TMPDIR to another folder"
+        )
     recipe = load_recipe(settings.recipe)
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
         paths = write_formats(settings, Path(folder))
@@ -72,15 +61,20 @@ def main(words: Sequence[str] | None = None) -> None:
     rows = {name: timing.summary(values) for name, values in rates.items()}
     ratios = {f"{a} / {b}": timing.ratio(rates[a], rates[b]) for a, b in _pairs(rates)}
     reads_per_s = {name: timing.summary(values) for name, values in reads.items()}
-    _show(rows, reads_per_s, ratios, notes, settings)
-    if settings.json:
-        options = {k: v for k, v in asdict(settings).items() if k != "json"}
-        results = {
-            "images_per_s": {name: _rounded(row) for name, row in rows.items()},
-            "reads_per_cpu_s": {name: _rounded(row) for name, row in reads_per_s.items()},
-            "ratios": {name: _rounded(ratio) for name, ratio in ratios.items()},
-        }
-        report.write_json(settings.json, {**options, **results, "notes": notes})
+    plural = "" if settings.workers == 1 else "s"
+    heading = (
+        f"{settings.workers} worker{plural} per contender; {settings.recipe}, and one plain view "
+        f"of 224 pixels\n{settings.copies} copies of {settings.data}; medians of "
+        f"{settings.rounds} epochs"
+    )
+    tables: list[source_rates.Table] = [
+        ("images/s", rows, ",.0f"),
+        ("reads by CPU second", reads_per_s, ",.0f"),
+        ("ratios", ratios, ".3f"),
+    ]
+    source_rates.show(heading, tables, notes)
+    results = {"images_per_s": rows, "reads_per_cpu_s": reads_per_s, "ratios": ratios}
+    source_rates.write(settings, results, notes)
 
 
 # ---------------------------------------------------------------------------------------- measuring
@@ -88,14 +82,8 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def write_formats(settings: Settings, folder: Path) -> dict[str, Any]:
     """Write the images in every format, each of them `copies` times; return format -> data."""
-    source = open_source(settings.data)
     files = folder / "folder"
-    with track("writing files", len(source) * settings.copies) as advance:
-        for copy in range(settings.copies):
-            (files / f"copy{copy:04d}").mkdir(parents=True)
-            for id in range(len(source)):
-                (files / f"copy{copy:04d}" / f"{id:08d}.jpg").write_bytes(source.read(id))
-                advance(1)
+    source_rates.write_copies(settings, files)
     paths = {"folder": str(files), "shards": str(folder / "shards"), "beton": f"{folder}/all.beton"}
     for name in ("shards", "beton"):
         make_data.make(
@@ -232,67 +220,6 @@ def _pairs(rates: dict[str, list[float]]) -> list[tuple[str, str]]:
         ("beton", VIEWS_BY_FFCV),
     ]
     return [pair for pair in pairs if all(name in rates for name in pair)]
-
-
-# --------------------------------------------------------------------------------------- the report
-
-
-def _show(
-    rows: dict[str, Summary],
-    reads: dict[str, Summary],
-    ratios: dict[str, Summary],
-    notes: list[str],
-    settings: Settings,
-) -> None:
-    console = Console(highlight=False)
-    plural = "" if settings.workers == 1 else "s"
-    console.print(
-        f"{machine.cpu()}, {machine.cores()} cores; {settings.workers} worker{plural} "
-        f"per contender; {settings.recipe}, and one plain view of 224 pixels\n"
-        f"{settings.copies} copies of {settings.data}; medians of {settings.rounds} epochs\n",
-        style="dim",
-        markup=False,
-    )
-    tables = (
-        ("images/s", rows, ",.0f"),
-        ("reads by CPU second", reads, ",.0f"),
-        ("ratios", ratios, ".3f"),
-    )
-    for title, summaries, form in tables:
-        table = report.new_table(title, "median", "low to high")
-        for name, one in summaries.items():
-            quartiles = f"{one.low:{form}} to {one.high:{form}}"
-            table.add_row(name, f"[bold]{one.median:{form}}[/]", quartiles)
-        console.print(table)
-        console.print()
-    for note in notes:
-        console.print(note, style="dim", markup=False)
-
-
-def _rounded(summary: Summary) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in asdict(summary).items()}
-
-
-def _settings(words: Sequence[str] | None) -> Settings:
-    parser = Parser("formats", __doc__)
-    parser.add_argument("--data", default="scenes:256", help="a folder, or scenes:N (%(default)s)")
-    parser.add_argument("--copies", type=int, default=4, help="copies of each image (%(default)s)")
-    parser.add_argument("--recipe", default="dino", help="a preset with its knobs, or a YAML file")
-    parser.add_argument(
-        "--workers", type=int, default=machine.cores(), help="per contender (default: all cores)"
-    )
-    parser.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    arguments = vars(parser.parse_args(words))
-    for name in ("copies", "workers", "batch_size", "rounds"):
-        if not arguments[name] > 0:
-            raise MillError(f"--{name.replace('_', '-')} must be above 0, not {arguments[name]}")
-    if shutil.disk_usage(tempfile.gettempdir()).free < 1 << 30:
-        raise MillError(
-            "less than 1 GiB is free for temporary files: point TMPDIR to another folder"
-        )
-    return Settings(**arguments)
 
 
 if __name__ == "__main__":

@@ -21,16 +21,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from patchmill.benchmarks.lib import machine, report, timing
-from patchmill.benchmarks.lib.report import Parser
-from patchmill.benchmarks.lib.timing import Summary
+from patchmill.benchmarks.lib import source_rates, timing
+from patchmill.benchmarks.lib.source_rates import Settings, read_settings
 from patchmill.loaders import build
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.progress import track
@@ -59,20 +55,8 @@ _S3_SETTINGS = {
 Turn = Callable[[], float]  # returns images, or megabytes, per second
 
 
-@dataclass(frozen=True)
-class Settings:
-    data: str
-    copies: int
-    recipe: str
-    workers: int
-    batch_size: int
-    rounds: int
-    json: str | None
-
-
 def main(words: Sequence[str] | None = None) -> None:
-    settings = _settings(words)
-    report.check_writable(settings.json)
+    settings = read_settings("streams", __doc__, words)
     with tempfile.TemporaryDirectory(prefix="patchmill-") as name, contextlib.ExitStack() as opened:
         folder = Path(name)
         shards = write_shards(settings, folder)
@@ -85,25 +69,24 @@ def main(words: Sequence[str] | None = None) -> None:
         for name, values in images.items()
         if name != LOCAL
     }
-    _show(rates, reads, ratios, notes, settings)
-    if settings.json:
-        options = {k: v for k, v in asdict(settings).items() if k != "json"}
-        results = {
-            "images_per_s": {name: _rounded(row) for name, row in rates.items()},
-            "read_mb_per_s": {name: _rounded(row) for name, row in reads.items()},
-            "share_of_local": {name: _rounded(row) for name, row in ratios.items()},
-        }
-        report.write_json(settings.json, {**options, **results, "notes": notes})
+    heading = (
+        f"their cores are the servers', too; {settings.workers} workers; {settings.recipe}; "
+        f"{settings.copies} copies of {settings.data}; medians of {settings.rounds} rounds"
+    )
+    tables: list[source_rates.Table] = [
+        ("images/s", rates, ",.0f"),
+        ("images/s as a share of local shards", ratios, ".3f"),
+        ("MB/s, reading alone", reads, ",.0f"),
+    ]
+    source_rates.show(heading, tables, notes)
+    results = {"images_per_s": rates, "read_mb_per_s": reads, "share_of_local": ratios}
+    source_rates.write(settings, results, notes)
 
 
 def write_shards(settings: Settings, folder: Path) -> Path:
     """Shards of some MB with the images of the data, each `copies` times."""
-    source = open_source(settings.data)
     files = folder / "files"
-    for copy in range(settings.copies):
-        (files / f"copy{copy:04d}").mkdir(parents=True)
-        for id in range(len(source)):
-            (files / f"copy{copy:04d}" / f"{id:08d}.jpg").write_bytes(source.read(id))
+    source_rates.write_copies(settings, files)
     size = sum(path.stat().st_size for path in files.rglob("*.jpg"))
     options = Options(format="shards", shard_size=max(size // 4, 1 << 20))
     make_data.make(open_source(files), folder / "shards", options, settings.workers)
@@ -206,62 +189,6 @@ def _upload(shards: Path, names: list[str], port: int) -> None:
         connection.request("PUT", path, content, headers)
         connection.getresponse().read()
     connection.close()
-
-
-# --------------------------------------------------------------------------------------- the report
-
-
-def _show(
-    rates: dict[str, Summary],
-    reads: dict[str, Summary],
-    ratios: dict[str, Summary],
-    notes: list[str],
-    settings: Settings,
-) -> None:
-    console = Console(highlight=False)
-    console.print(
-        f"{machine.cpu()}, {machine.cores()} cores with the servers'; {settings.workers} workers; "
-        f"{settings.recipe}; {settings.copies} copies of {settings.data}; medians of "
-        f"{settings.rounds} rounds\n",
-        style="dim",
-        markup=False,
-    )
-    tables = (
-        ("images/s", rates, ",.0f"),
-        ("images/s as a share of local shards", ratios, ".3f"),
-        ("MB/s, reading alone", reads, ",.0f"),
-    )
-    for title, summaries, form in tables:
-        table = report.new_table(title, "median", "low to high")
-        for name, one in summaries.items():
-            quartiles = f"{one.low:{form}} to {one.high:{form}}"
-            table.add_row(name, f"[bold]{one.median:{form}}[/]", quartiles)
-        console.print(table)
-        console.print()
-    for note in notes:
-        console.print(note, style="dim", markup=False)
-
-
-def _rounded(summary: Summary) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in asdict(summary).items()}
-
-
-def _settings(words: Sequence[str] | None) -> Settings:
-    parser = Parser("streams", __doc__)
-    parser.add_argument("--data", default="scenes:256", help="a folder, or scenes:N (%(default)s)")
-    parser.add_argument("--copies", type=int, default=4, help="copies of each image (%(default)s)")
-    parser.add_argument("--recipe", default="dino", help="a preset with its knobs, or a YAML file")
-    parser.add_argument(
-        "--workers", type=int, default=machine.cores(), help="per contender (default: all cores)"
-    )
-    parser.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    arguments = vars(parser.parse_args(words))
-    for name in ("copies", "workers", "batch_size", "rounds"):
-        if not arguments[name] > 0:
-            raise MillError(f"--{name.replace('_', '-')} must be above 0, not {arguments[name]}")
-    return Settings(**arguments)
 
 
 if __name__ == "__main__":
