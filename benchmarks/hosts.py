@@ -6,7 +6,7 @@
 A loop takes batches and, for each, sleeps as long as a step on a GPU would take, during which the
 CPU is free for the loader. The data wait is the time in a step that the loop waits for its batch.
 Before, the framework's usual transforms run in so many worker processes of torch's DataLoader;
-after, patchmill makes as many views of the same size in as many threads. They take turns.
+after, patchmill makes as many views of the same size in as many threads. All hosts take turns.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(Path(folder), arguments.batch_size, arguments.workers)
         write_classes(images, settings.folder)
-        rows = [measure(name, settings, arguments) for name in arguments.hosts]
+        rows = measure(settings, arguments)
     print(_table(rows))
     if arguments.json:
         options = {name: value for name, value in vars(arguments).items() if name != "json"}
@@ -54,32 +54,30 @@ def write_classes(images: Sample, folder: Path) -> None:
         Path(path).rename(folder / "ab"[number % 2] / Path(path).name)
 
 
-def measure(name: str, settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The row of one host."""
-    host = HOSTS[name]
-    try:
-        return _measure(name, host, settings, arguments)
-    except ModuleNotFoundError as error:
-        raise MillError(f"{name} needs {error.name}: pip install 'patchmill[adapters]'") from None
-
-
-def _measure(
-    name: str, host: Host, settings: Settings, arguments: argparse.Namespace
-) -> dict[str, Any]:
+def measure(settings: Settings, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of all hosts, which take turns with each other, too."""
     pace = {"steps": arguments.steps, "step": arguments.step_ms / 1000}
-    turns = {
-        "before": partial(wait, partial(host.before, host.recipe, settings), **pace),
-        "after": partial(wait, partial(after, host, settings), **pace),
-    }
-    turns["after"]()  # compiles what is not in the cache yet
+    turns = {}
+    for name in arguments.hosts:
+        host = HOSTS[name]
+        turns[f"{name} before"] = partial(wait, partial(host.before, host.recipe, settings), **pace)
+        turns[f"{name} after"] = partial(wait, partial(after, host, settings), **pace)
+    try:
+        timing.interleave(turns, 1)  # compiles what is not in the cache yet
+    except ModuleNotFoundError as error:
+        raise MillError(f"{error.name} is missing: pip install 'patchmill[adapters]'") from None
     waits = timing.interleave(turns, arguments.rounds)
+    return [_row(name, waits[f"{name} before"], waits[f"{name} after"]) for name in arguments.hosts]
+
+
+def _row(name: str, before: list[float], after: list[float]) -> dict[str, Any]:
+    host = HOSTS[name]
     row: dict[str, Any] = {"name": name, "before": host.usual, "views": str(host.recipe)}
-    for turn, values in waits.items():
+    for turn, values in (("before", before), ("after", after)):
         summary = timing.summary(values)
-        row |= {f"{turn}_ms": round(1e3 * summary.median, 1)}
-        row |= {
-            f"{turn}_{end}_ms": round(1e3 * getattr(summary, end), 1) for end in ("low", "high")
-        }
+        row[f"{turn}_ms"] = round(1e3 * summary.median, 1)
+        for end in ("low", "high"):
+            row[f"{turn}_{end}_ms"] = round(1e3 * getattr(summary, end), 1)
     return row
 
 

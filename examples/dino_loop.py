@@ -3,7 +3,7 @@
 In main_dino.py, the transform, the ImageFolder, the DistributedSampler and the DataLoader become
 the line that builds `data_loader`; the loop stays as it is.
 
-Data wait in a step: 4158 ms before, 333 ms after, on 2 cores
+Data wait in a step: 1805 ms before, 94 ms after, on 2 cores
 (python benchmarks/hosts.py --hosts dino; benchmarks/results/hosts.json).
 
     python examples/dino_loop.py [DATA]

@@ -3,7 +3,7 @@
 `as_lightly` yields what lightly's datasets do: the list of views, labels and filenames. It takes
 the place of LightlyDataset, SimCLRTransform and DataLoader.
 
-Data wait in a step: 1343 ms before, 229 ms after, on 2 cores
+Data wait in a step: 948 ms before, 114 ms after, on 2 cores
 (python benchmarks/hosts.py --hosts lightly; benchmarks/results/hosts.json).
 
     python examples/with_lightly.py [DATA]

@@ -3,7 +3,7 @@
 `LightningDataModule` takes what `loaders.build` takes. It builds the loader once Lightning has its
 ranks, on the GPU that Lightning trains on; `fit(ckpt_path=...)` goes on in the middle of an epoch.
 
-Data wait in a step: 2601 ms before, 184 ms after, on 2 cores
+Data wait in a step: 1210 ms before, 75 ms after, on 2 cores
 (python benchmarks/hosts.py --hosts torchvision; benchmarks/results/hosts.json).
 
     python examples/with_lightning.py [DATA] [DEVICES]
