@@ -1,7 +1,11 @@
 """High-throughput loaders of augmented views: `build` one from data and a recipe.
 
-Importing this is quick: torch, Numba and the decoders are imported when a loader is built.
+Importing this is quick: torch, Numba and the decoders are imported when a loader is built, and
+`operations` and `adapt` when they are first used.
 """
+
+import importlib
+from types import ModuleType
 
 from patchmill.loaders import presets
 from patchmill.loaders.build import build
@@ -20,6 +24,15 @@ from patchmill.loaders.recipe import (
     Window,
 )
 from patchmill.loaders.recipe_load import load_recipe
+
+_WHEN_USED = ("adapt", "operations")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _WHEN_USED:
+        return importlib.import_module(f"patchmill.loaders.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Blur",

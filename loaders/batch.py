@@ -69,7 +69,8 @@ class ViewBatch:
             return self.views[key]
         if key in self:
             return getattr(self, key)
-        raise KeyError(f"a batch with {', '.join(self.keys())} has no {key!r}")
+        unpack = "" if isinstance(key, str) else ": unpack it, as crops, labels = batch"
+        raise KeyError(f"a batch with {', '.join(self.keys())} has no {key!r}{unpack}")
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ViewBatch:
         """The batch with its views and labels on a device; ids stay on the CPU."""

@@ -85,6 +85,15 @@ class Loader:
         """The epoch in progress, or the next one."""
         return self._position()[0]
 
+    @property
+    def first_step(self) -> int:
+        """The step of its epoch that the next iteration begins with; above 0 after a resume.
+
+        For loops that count: `for step, batch in enumerate(loader, loader.first_step)`.
+        """
+        fresh = self._started or self._next_epoch is not None or self._is_over()
+        return 0 if fresh else self._step
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration; a position in it that was loaded stays.
 
@@ -190,7 +199,10 @@ class Loader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from `state`: the next iteration starts with the first batch not consumed."""
         if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
-            raise MillError("this is not a loader state of this version of patchmill")
+            raise MillError(
+                "this is not a loader state of this version of patchmill: pass what state_dict() "
+                "of a loader returned"
+            )
         for field, value in ({"mix": None} | self._identity()).items():
             if state.get(field) != value:
                 raise MillError(

@@ -14,6 +14,15 @@ def load_recipe(recipe: Recipe | str | Path) -> Recipe:
     """A recipe from a Recipe, a preset with its knobs (`"dino(local_crops=6)"`) or a YAML file."""
     if isinstance(recipe, Recipe):
         return recipe
+    if (name := getattr(recipe, "__name__", None)) in presets.ALL:
+        raise MillError(f"the recipe is a function: call it, as presets.{name}()")
+    if not isinstance(recipe, str | Path):
+        plain = recipe is None or isinstance(recipe, int | float)
+        shown = repr(recipe) if plain else f"a {type(recipe).__name__}"
+        raise MillError(
+            f"a recipe is a Recipe such as Recipe((Views('a', 2, 224),)), a preset such as "
+            f"'dino(local_crops=6)' or a YAML file, not {shown}"
+        )
     text = str(recipe)
     if not text.endswith((".yaml", ".yml")):
         return calls.call(text, presets.ALL, "preset")

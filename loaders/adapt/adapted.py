@@ -47,6 +47,10 @@ class Adapted:
         return self.loader.stats()
 
     @property
+    def first_step(self) -> int:
+        return self.loader.first_step
+
+    @property
     def sampler(self) -> SamplerFace:
         return self.loader.sampler
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from patchmill.loaders.common import settings
+from patchmill.loaders.common.calls import nearest
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Colour, Recipe
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -35,7 +37,12 @@ def preset(function: Callable[P, Recipe]) -> Callable[P, Recipe]:
 
     @functools.wraps(function)
     def checked(*values: P.args, **knobs: P.kwargs) -> Recipe:
-        arguments = inspect.signature(function).bind(*values, **knobs).arguments
+        signature = inspect.signature(function)
+        for key in knobs:
+            if key not in signature.parameters:
+                hint = nearest(key, signature.parameters)
+                raise MillError(f"preset {function.__name__} has no setting {key!r}{hint}")
+        arguments = signature.bind(*values, **knobs).arguments
         return build(**settings.checked_arguments(function, arguments))
 
     ALL[function.__name__] = checked

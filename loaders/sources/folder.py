@@ -29,6 +29,7 @@ log = logging.getLogger("patchmill")
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm")
 
 _EXTENSIONS = frozenset(extension.encode() for extension in EXTENSIONS)
+_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test"))
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".lmdb", ".beton", ".parquet")
 _KIND = "folder index 1"
 _THREADS = 16  # directories are listed concurrently: on network disks each costs a round trip
@@ -53,6 +54,7 @@ class Folder(NumberedSource):
         self.fingerprint: str = index.meta["fingerprint"]
         self.classes: list[str] = index.meta["classes"]
         self.labels: np.ndarray | None = index["labels"] if self.classes else None
+        self._warn_of_splits()
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -71,13 +73,32 @@ class Folder(NumberedSource):
     def where(self, index: int) -> str:
         return os.fsdecode(self._path(index))
 
+    def _warn_of_splits(self) -> None:
+        """Say so if the folders taken as classes are those of training and validation."""
+        splits = self.classes and _SPLITS.issuperset(self.classes)
+        if splits and columns.item(self._paths, self._starts, 0).count(b"/") > 1:
+            log.warning(
+                "the classes of %s are taken from its folders %s; for the class folders in them, "
+                "name one of these",
+                self.name,
+                " and ".join(self.classes),
+            )
+
     def _path(self, index: int) -> bytes:
         return self._root + columns.item(self._paths, self._starts, index)
 
 
 def _check(name: str, root: str) -> None:
     if not name or not os.path.lexists(root):
-        raise MillError(f"there is no folder {name!r}: check the path, or use 'scenes'")
+        if any(character in name for character in "*?["):
+            raise MillError(
+                f"there is no folder {name!r}: patterns name shards and Parquet files; for images "
+                "give their folder, or a list of paths, as of glob.glob"
+            )
+        inside = "" if os.path.isabs(os.path.expanduser(name)) else f" in {os.getcwd()}"
+        raise MillError(
+            f"there is no folder {name!r}{inside}: check the path; painted images are scenes:1000"
+        )
     if not os.path.isdir(root):
         raise MillError(f"{name!r} is a file, not a folder of images")
 

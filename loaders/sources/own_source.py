@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 from patchmill.loaders.common import calls, own_code
 from patchmill.loaders.common.errors import MillError
 
-CALL = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<call>[A-Za-z_]\w*\(.*\))", re.DOTALL)
+CALL = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<call>[A-Za-z_]\w*(\(.*\))?)", re.DOTALL)
 
 
 def is_own(data: str | Path) -> bool:
-    return isinstance(data, str) and CALL.fullmatch(data) is not None
+    """True for `module:Name(...)`, and for `module:Name` unless a file is called so."""
+    if not isinstance(data, str) or not CALL.fullmatch(data):
+        return False
+    return data.endswith(")") or not os.path.lexists(data)
 
 
 def make(data: str | Path) -> Any:

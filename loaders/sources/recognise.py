@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from patchmill.loaders.sources.stream.source import StreamSource
     from patchmill.loaders.sources.stream.stream import Stream
 
+_MEMBERS = ("where", "fingerprint", "name", "labels", "classes")  # of a source, beside read
+
 Opened = Any  # Source | StreamSource
 
 
@@ -129,12 +131,21 @@ def _folder(data: str | Path) -> Source:
 def _source(data: Any) -> Opened | None:
     if hasattr(data, "samples") and hasattr(data, "shards"):
         return _open_stream(data)
-    if not (hasattr(data, "read") and hasattr(data, "where") and hasattr(data, "fingerprint")):
+    if not hasattr(data, "read") or not hasattr(data, "__len__"):
         return None
+    if hasattr(data, "sample_count") and hasattr(data, "labels_of"):
+        return data
+    missing = [name for name in _MEMBERS if not hasattr(data, name)]
+    if missing and hasattr(data, "__getitem__"):
+        return None
+    if missing:
+        raise MillError(
+            f"the source {type(data).__name__} has no {' and no '.join(missing)}: "
+            "docs/guides/own-source.md lists the members of a source"
+        )
     from patchmill.loaders.sources.numbered import AdaptedSource
 
-    complete = hasattr(data, "sample_count") and hasattr(data, "labels_of")
-    return data if complete else AdaptedSource(data)
+    return AdaptedSource(data)
 
 
 def _paths(data: Any) -> Source | None:

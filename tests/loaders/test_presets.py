@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from patchmill.loaders import presets
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -202,3 +203,9 @@ def test_eval_draws_nothing():
     (group,) = presets.eval().views
     assert group.crop == Centre(256) and group.flip == 0 and group.name == "image"
     assert group.colour is None and group.blur is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_that_a_preset_lacks_is_named(name: str):
+    with pytest.raises(MillError, match=f"preset {name} has no setting 'szie'"):
+        presets.ALL[name](szie=3)

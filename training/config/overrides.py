@@ -106,6 +106,8 @@ def _check_choice(group: str, choice: str) -> None:
     if choice in available or (group == "method" and own_method.is_own(choice)):
         return
     hint = "; for images of your own: data=folder data.root=DIR" if group == "data" else ""
+    if group == "method" and "." in choice:
+        hint = "; one of your own is module:Class"
     raise MillError(f"there is no {group}={choice}{nearest(choice, available)}{hint}")
 
 

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources.names import LABEL_NAMES
 
-PATHS = ("path", "file_name", "filename", "filepath", "file_path", "image_path", "image", "img")
+PATHS = (
+    "path",
+    "file_name",
+    "filename",
+    "filepath",
+    "file_path",
+    "image_path",
+    "img_path",
+    "image_file",
+    "image",
+    "img",
+)
 NAMES = ("class_name", "label_name")
 
 _MAX_LINE = 1 << 30  # characters of a CSV value: csv's own limit is 131,072
@@ -33,14 +45,17 @@ def read(name: str, file: Path) -> Rows:
         with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
             if file.suffix == ".jsonl":
                 return _read_objects(name, lines)
-            return _read_rows(name, lines, "\t" if file.suffix == ".tsv" else ",")
+            return _read_rows(name, lines, "\t" if file.suffix == ".tsv" else None)
     except OSError as error:
         raise MillError(f"cannot read the list {name}: {error.strerror or error}") from None
 
 
-def _read_rows(name: str, lines: Iterable[str], delimiter: str) -> Rows:
+def _read_rows(name: str, lines: Iterator[str], delimiter: str | None) -> Rows:
+    """Rows of CSV; without a delimiter, the one that the first line has most of."""
     csv.field_size_limit(max(csv.field_size_limit(), _MAX_LINE))
-    rows = csv.reader(lines, delimiter=delimiter)
+    first = next(lines, "")
+    delimiter = delimiter or max(",;\t", key=first.count)
+    rows = csv.reader(itertools.chain([first], lines), delimiter=delimiter)
     columns: list[list[str]] = []
     try:
         header = [title.strip().lower() for title in next(rows, [])]
@@ -117,7 +132,9 @@ def _find_columns(what: str, header: Sequence[str]) -> list[int]:
     path = next((title for title in PATHS if title in header), None)
     if path is None:
         shown = ", ".join(header[:5]) or "nothing"
-        raise MillError(f"{what} must name a column path, and has: {shown}")
+        raise MillError(
+            f"{what} must name a column path, and has: {shown}; call the columns path and label"
+        )
     label = next((title for title in LABEL_NAMES if title in header), None)
     name = next((title for title in NAMES if title in header), None)
     return [header.index(title) for title in (path, label, name) if title is not None]

@@ -30,6 +30,11 @@ def open_object(data: Any) -> NumberedSource:
         raise _of_splits(data)
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise MillError(_refusal(data))
+    if hasattr(data, "columns") and hasattr(data, "iloc"):
+        raise MillError(
+            f"a {kind.__name__} does not say which columns are paths and labels: give pairs, as "
+            "list(zip(table['path'], table['label']))"
+        )
     if package == "torch" and kind.__name__ == "Subset":
         return _open_subset(data)
     if package == "datasets" and hasattr(data, "features") and hasattr(data, "cast_column"):
@@ -103,6 +108,11 @@ def _refusal(data: Any) -> str:
         problem = "can be read once and in order only:"
     elif type(data).__module__.partition(".")[0] == "datasets":
         problem = "is streamed: load it without streaming=True, or"
+    elif hasattr(data, "batch_sampler") and hasattr(data, "dataset"):
+        return (
+            f"cannot read data from a {type(data).__name__}, which makes batches: give its data "
+            "set, loader.dataset; the recipe takes the place of its transform"
+        )
     elif hasattr(data, "__iter__") and not isinstance(data, bytes | bytearray | memoryview):
         problem = "has no length and numbered items:"
     else:

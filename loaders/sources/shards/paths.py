@@ -57,7 +57,14 @@ def expand_urls(data: str | Sequence[str]) -> list[str]:
     names = [data] if isinstance(data, str) else data
     if not names:
         raise MillError("the list of shards is empty")
-    return [url for name in names for url in _expand_braces(name)]
+    urls = [url for name in names for url in _expand_braces(name)]
+    for url in urls:
+        if is_image(url) and not url.startswith("pipe:"):
+            raise MillError(
+                f"{redact(url)} is an image, and shards are streamed: give tars of many images, "
+                "or a folder of downloaded ones"
+            )
+    return urls
 
 
 def _expand_name(name: str) -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from helpers_pipelines import GLANCE, RECIPE, make_loader
 
 from patchmill import loaders
+from patchmill.loaders.adapt import as_tuples
 from patchmill.loaders.common.errors import MillError
 
 HERE = Path(__file__).parent
@@ -36,6 +37,8 @@ def test_a_batch_is_a_pair_and_a_mapping() -> None:
     assert "labels" in batch and "pixel_values" not in batch
     with pytest.raises(KeyError, match="a batch with global, local, ids, labels has no 'image'"):
         batch["image"]
+    with pytest.raises(KeyError, match="has no 0: unpack it, as crops, labels = batch"):
+        batch[0]
 
 
 def test_a_batch_moves_as_a_whole() -> None:
@@ -110,6 +113,26 @@ def test_set_epoch_keeps_a_position_that_was_loaded_during_an_iteration() -> Non
     loader.load_state_dict(state)
     loader.set_epoch(0)
     assert all_ids(loader) == rest
+
+
+def test_first_step_is_where_the_next_iteration_begins() -> None:
+    loader, resumed = make_loader(), make_loader()
+    assert loader.first_step == 0
+    for batch in loader:
+        ids, state = batch.ids.tolist(), loader.state_dict()
+        break
+    assert loader.first_step == 0  # the next epoch, as this one was left
+    resumed.load_state_dict(state)
+    assert as_tuples(resumed).first_step == resumed.first_step == 1
+    steps = [step for step, _ in enumerate(resumed, resumed.first_step)]
+    assert steps == list(range(1, len(resumed)))
+    assert resumed.first_step == 0
+    resumed.load_state_dict(state)
+    resumed.set_epoch(0)
+    assert resumed.first_step == 1
+    resumed.set_epoch(5)
+    assert resumed.first_step == 0
+    assert next(iter(make_loader())).ids.tolist() == ids
 
 
 def test_set_epoch_after_a_break_starts_that_epoch_again() -> None:

@@ -202,6 +202,20 @@ def test_without_a_cache_it_works_and_warns(
 # --------------------------------------------------------------------------------------- bad input
 
 
+def test_splits_that_are_taken_as_classes_are_said(tmp_path: Path, caplog) -> None:
+    for place in ("set/train/cat", "set/val/cat", "animals/test/cat", "animals/dog/big"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.jpg").touch()
+    for _ in range(2):  # the second time from the cached index
+        caplog.clear()
+        open_source(str(tmp_path / "set"))
+        assert "the classes of" in caplog.text and "folders train and val" in caplog.text
+    caplog.clear()
+    open_source(str(tmp_path / "animals"))
+    open_source(str(tmp_path / "set/train"))
+    assert "the classes of" not in caplog.text
+
+
 def test_missing_file_and_empty(tmp_path: Path) -> None:
     (tmp_path / "file.jpg").touch()
     (tmp_path / "empty").mkdir()

@@ -95,6 +95,16 @@ def test_lines_of_json_and_of_csv_are_the_same_list(
     assert lines.labels is not None and lines.labels.tolist() == [label for _, label in rows]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_first_line_says_what_separates_values(photos: Path, delimiter: str):
+    lines = [["path", "label"], ["images/1.jpg", "a,b;c"], ["images/0.jpg", "d"]]
+    with open(photos / "list.csv", "w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(lines)
+    source = open_source(photos / "list.csv")
+    assert source.labels is not None and source.classes == ["a,b;c", "d"]
+    assert (source.labels.tolist(), source.read(0)) == ([0, 1], making.jpeg(1))
+
+
 def test_missing_files_go_to_the_ledger(photos: Path):
     rows = [{"path": f"images/{i}.jpg"} for i in (0, 1, 99, 2, 3)]
     ledger = photos / "bad.jsonl"
@@ -113,6 +123,7 @@ def test_missing_files_go_to_the_ledger(photos: Path):
         ("l.jsonl", '{"file": "a"}\n', "line 1 of .* must name a column path, and has: file"),
         ("l.jsonl", '{"path": "a"}\n{"label": 1}\n', "line 2 of .* needs a text or a whole number"),
         ("l.jsonl", '{"path": ""}\n', "line 1 of .* needs a text"),
+        ("l.csv", "a.jpg,cat\n", "must name a column path, .*; call the columns path and label"),
         ("l.csv", "path,label,class_name\na,1,x\nb,1,y\n", "names the label 1 both 'x' and 'y'"),
         ("l.csv", "path\nnone/a.jpg\nnone/b.jpg\n", "no image at .*none/a.jpg.* are relative to"),
     ],

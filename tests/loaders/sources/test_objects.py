@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from patchmill import loaders
 from patchmill.loaders.common.errors import MillError
@@ -297,6 +297,15 @@ def raising(index: int) -> Any:
     raise RuntimeError("line one\nline two")
 
 
+class Table(Dataset):
+    """Has the face of a pandas DataFrame."""
+
+    columns, iloc = ("path", "label"), None
+
+    def __init__(self) -> None:
+        super().__init__(raising)
+
+
 class Unsized:
     def __len__(self) -> int:
         raise TypeError("no length here")
@@ -320,6 +329,8 @@ class Unsized:
         ((one for one in PIXELS), "type generator, which can be read once and in order only"),
         (iter([1]), "can be read once and in order only: give a folder, shards"),
         ({1, 2}, "type set, which has no length and numbered items"),
+        (DataLoader([1, 2]), r"from a DataLoader, which makes batches: give .* loader\.dataset"),
+        (Table(), r"a Table does not say which columns .* list\(zip\(table\['path'\]"),
         (7, "from 7, which is no data set: give a folder, shards"),
         (None, "from None, which is no data set"),
         (b"bytes", "type bytes, which is no data set"),

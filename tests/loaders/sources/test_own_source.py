@@ -31,6 +31,12 @@ class Few:
     def where(self, index):
         return f"few {index}"
 
+class Poor:
+    name, fingerprint, classes, read = "poor", "poor", [], None
+
+    def __len__(self):
+        return 3
+
 number = 3
 """
 
@@ -52,7 +58,15 @@ def test_it_is_read_like_any_other():
     assert [batch.ids.tolist() for batch in copy] == ids
 
 
+def test_parentheses_may_be_left_out_unless_a_file_is_called_so(tmp_path: Path):
+    assert len(open_data("few_source:Few")) == 3
+    (tmp_path / "few_source:Few").mkdir()
+    with pytest.raises(MillError, match="there are no images in"):
+        open_data("few_source:Few")
+
+
 WRONG = {
+    "few_source:Poor": "the source Poor has no where and no labels: docs/guides/own-source.md",
     "few_source:Many(count=4)": "has no 'Many'",
     "few_source:Few(4)": "literal keyword arguments",
     "few_source:Few(cuont=4)": "has no setting 'cuont'; did you mean 'count'",
