@@ -79,10 +79,11 @@ def _unlabelled(config: Config) -> Iterator[str]:
     data = config.data
     tests, bank = open_data(data.test or ""), open_data(data.bank or data.train)
     without = tests if tests.labels is None else bank
+    unnamed = {"data.test=DIR": tests, "data.bank=DIR": bank}
+    needed = " ".join(name for name, source in unnamed.items() if source.labels is None)
     yield (
         f"{without.name} has no labels: training goes on without kNN and linear accuracy, with "
-        "signs of a collapse alone; for these, name images with labels, as "
-        + ("data.test=DIR data.bank=DIR" if bank.labels is None else "data.test=DIR")
+        f"signs of a collapse alone; for these, name images with labels, as {needed}"
     )
 
 

@@ -7,12 +7,13 @@ are skipped; whether a file really is an image shows when it is decoded.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm")
 _EXTENSIONS = frozenset(extension.encode() for extension in EXTENSIONS)
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test"))
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".lmdb", ".beton", ".parquet")
-_KIND = "folder index 1"
+_KIND = "folder index 2"
 _THREADS = 16  # directories are listed concurrently: on network disks each costs a round trip
 _STATS_PER_TASK = 64  # directories that a thread checks at a time
 _RACY_NS = 2_000_000_000  # within this, a further change may leave the modification time as it is
@@ -54,7 +55,8 @@ class Folder(NumberedSource):
         self.fingerprint: str = index.meta["fingerprint"]
         self.classes: list[str] = index.meta["classes"]
         self.labels: np.ndarray | None = index["labels"] if self.classes else None
-        self._warn_of_splits()
+        for warning in [*index.meta["left_out"], *self._splits_as_classes()]:
+            _warn_once(warning)
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -73,19 +75,24 @@ class Folder(NumberedSource):
     def where(self, index: int) -> str:
         return os.fsdecode(self._path(index))
 
-    def _warn_of_splits(self) -> None:
-        """Say so if the folders taken as classes are those of training and validation."""
+    def _splits_as_classes(self) -> list[str]:
+        """A warning if the folders taken as classes are those of training and validation."""
         splits = self.classes and _SPLITS.issuperset(self.classes)
-        if splits and columns.item(self._paths, self._starts, 0).count(b"/") > 1:
-            log.warning(
-                "the classes of %s are taken from its folders %s; for the class folders in them, "
-                "name one of these",
-                self.name,
-                " and ".join(self.classes),
-            )
+        if not splits or columns.item(self._paths, self._starts, 0).count(b"/") < 2:
+            return []
+        return [
+            f"the classes of {self.name} are taken from its folders {' and '.join(self.classes)}; "
+            "for the class folders in them, name one of these"
+        ]
 
     def _path(self, index: int) -> bytes:
         return self._root + columns.item(self._paths, self._starts, index)
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """Warn once per process, which may open a folder many times."""
+    log.warning(message)
 
 
 def _check(name: str, root: str) -> None:
@@ -167,6 +174,7 @@ def _build_index(root: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     meta = {
         "root": root,
         "classes": [os.fsdecode(name) for name in listing.classes],
+        "left_out": listing.left_out,
         "fingerprint": hashlib.sha256(b"\0".join(listing.paths)).hexdigest()[:16],
     }
     return content, meta
@@ -189,6 +197,7 @@ class _Listing:
     labels: list[int]
     classes: list[bytes]
     directories: dict[bytes, int]  # every directory listed, with its modification time
+    left_out: list[str] = field(default_factory=list)  # what is not read, in words
 
 
 def _list(root: bytes, advance: Callable[[int], None]) -> _Listing:
@@ -202,20 +211,19 @@ def _list(root: bytes, advance: Callable[[int], None]) -> _Listing:
     if not any(tree.paths for tree in trees):
         return _Listing(sorted(images), [], [], directories)
 
+    left_out = [
+        f"the class folder {os.fsdecode(os.path.join(root, name))} holds no images"
+        for name, tree in zip(classes, trees, strict=True)
+        if not tree.paths
+    ]
     if images:
-        log.warning(
-            "%d images directly in %s are left out: its sub-folders hold the classes",
-            len(images),
-            os.fsdecode(root),
-        )
-    for name, tree in zip(classes, trees, strict=True):
-        if not tree.paths:
-            log.warning(
-                "the class folder %s holds no images", os.fsdecode(os.path.join(root, name))
-            )
+        left_out += [
+            f"{len(images)} images directly in {os.fsdecode(root)} are left out: its sub-folders "
+            "hold the classes"
+        ]
     labelled = sorted((path, label) for label, tree in enumerate(trees) for path in tree.paths)
     paths, labels = map(list, zip(*labelled, strict=True))
-    return _Listing(paths, labels, classes, directories)
+    return _Listing(paths, labels, classes, directories, left_out)
 
 
 def _list_tree(root: bytes, top: bytes, advance: Callable[[int], None]) -> _Listing:

@@ -116,6 +116,8 @@ def test_images_without_labels_are_said(tmp_path: Path) -> None:
     flat(tmp_path / "test")
     said = notes(config(tmp_path))
     assert f"{tmp_path}/test has no labels" in said and said.endswith("as data.test=DIR")
+    said = notes(config(tmp_path, f"data.train={tmp_path}/test", f"data.test={tmp_path}/train"))
+    assert f"{tmp_path}/test has no labels" in said and said.endswith("as data.bank=DIR")
 
 
 def test_one_class_and_no_test_images_are_said(tmp_path: Path) -> None:

@@ -74,6 +74,12 @@ def test_images_beside_class_folders_are_skipped_with_a_warning(
         source = Folder(root)
     assert names(source) == [b"a/1.jpg"] and source.classes == ["a", "empty"]
     assert "1 images directly in" in caplog.text and "empty holds no images" in caplog.text
+    caplog.clear()
+    Folder(root)
+    assert not caplog.text  # said once per process
+    folder._warn_once.cache_clear()
+    Folder(root)  # another process, which has the cached index
+    assert "1 images directly in" in caplog.text and "empty holds no images" in caplog.text
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
@@ -208,6 +214,7 @@ def test_splits_that_are_taken_as_classes_are_said(tmp_path: Path, caplog) -> No
         (tmp_path / place / "a.jpg").touch()
     for _ in range(2):  # the second time from the cached index
         caplog.clear()
+        folder._warn_once.cache_clear()
         open_source(str(tmp_path / "set"))
         assert "the classes of" in caplog.text and "folders train and val" in caplog.text
     caplog.clear()
