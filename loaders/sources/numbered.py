@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from patchmill.loaders.common.errors import MillError
+
 if TYPE_CHECKING:
     from patchmill.loaders.sources import SimpleSource
 
@@ -43,6 +45,28 @@ class NumberedSource:
         return backgrounds.candidates(seed, epoch, id, len(self))
 
 
+def _checked_labels(source: SimpleSource) -> np.ndarray | None:
+    """The labels of a user's own source as int64, one for each sample."""
+    if source.labels is None:
+        return None
+    labels = np.asarray(source.labels)
+    if labels.dtype.kind not in "iu" or labels.shape != (len(source),):
+        raise MillError(
+            f"labels of the source {type(source).__name__} must be None or {len(source):,} whole "
+            f"numbers, one for each sample, not {labels.dtype} of shape {labels.shape}; "
+            "numpy.unique(names, return_inverse=True) numbers names"
+        )
+    return labels.astype(np.int64, copy=False)
+
+
+def _is_encoded(data: Any) -> bool:
+    try:
+        view = memoryview(data)
+    except TypeError:
+        return False
+    return view.ndim == 1 and view.itemsize == 1
+
+
 class AdaptedSource(NumberedSource):
     """Wraps a user's own source and adds the members of `Source` that it lacks."""
 
@@ -52,13 +76,25 @@ class AdaptedSource(NumberedSource):
 
     def __init__(self, source: SimpleSource) -> None:
         self._source = source
-        self.read, self.where = source.read, source.where
+        self.where = source.where
+        self.labels = _checked_labels(source)
         for name in ("prefetch", "masked", "labels_of", "substitute", "background_candidates"):
             if hasattr(source, name):
                 setattr(self, name, getattr(source, name))
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def read(self, index: int) -> bytes:
+        """The encoded bytes of one sample; MillError for anything else."""
+        data = self._source.read(index)
+        if not _is_encoded(data):
+            raise MillError(
+                f"read of the source {type(self._source).__name__} must return encoded bytes, as "
+                f"in an image file, not a {type(data).__name__}; for decoded images, give a data "
+                "set with __len__ and __getitem__"
+            )
+        return data
 
     def __getattr__(self, name: str) -> Any:
         if name == "_source":  # not set yet, while unpickling or copying

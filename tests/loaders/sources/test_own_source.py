@@ -31,6 +31,24 @@ class Few:
     def where(self, index):
         return f"few {index}"
 
+class Named(Few):
+    labels = ["cat", "dog", "cat"]
+
+class Short(Few):
+    labels = [0, 1]
+
+class Numbered(Few):
+    labels, classes = [2, 0, 1], ["a", "b", "c"]
+
+class Decoded(Few):
+    def read(self, index):
+        import numpy
+        return numpy.zeros((8, 8, 3), numpy.uint8)
+
+class Located(Few):
+    def read(self, index):
+        return "a/path.jpg"
+
 class Poor:
     name, fingerprint, classes, read = "poor", "poor", [], None
 
@@ -67,6 +85,8 @@ def test_parentheses_may_be_left_out_unless_a_file_is_called_so(tmp_path: Path):
 
 WRONG = {
     "few_source:Poor": "the source Poor has no where and no labels: docs/guides/own-source.md",
+    "few_source:Named": "labels of the source Named must be None or 3 whole numbers, one for each",
+    "few_source:Short": "not int64 of shape (2,)",
     "few_source:Many(count=4)": "has no 'Many'",
     "few_source:Few(4)": "literal keyword arguments",
     "few_source:Few(cuont=4)": "has no setting 'cuont'; did you mean 'count'",
@@ -81,3 +101,15 @@ def test_mistakes_are_one_sentence(text: str):
     with pytest.raises(MillError) as raised:
         open_data(text)
     assert WRONG[text] in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_labels_may_be_a_list():
+    (batch,) = build("few_source:Numbered", "simclr(size=16)", 3, workers=1)
+    assert batch.labels.tolist() == [[2, 0, 1][id] for id in batch.ids.tolist()]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("Decoded", "ndarray"), ("Located", "str")])
+def test_read_must_return_encoded_bytes(name: str, kind: str):
+    loader = build(f"few_source:{name}", "simclr(size=16)", 3, workers=1)
+    with pytest.raises(MillError, match=f"source {name} must return encoded bytes.* not a {kind};"):
+        next(iter(loader))
