@@ -1,21 +1,24 @@
-"""Measure the time until loading can begin: imports, and the index of a large folder.
+"""Measure the time until loading can begin: imports, compilation, and a large folder's index.
 
     python benchmarks/startup.py [--files 1281167] [--folders 1000] [--json FILE]
 
 The files are empty and just made, so that their names are still in memory: a first start from a
 cold disk takes longer. Every import and every start is a new process; the start-up time of Python
-itself is subtracted.
+itself is subtracted from imports and indexes. A program's first start compiles the CPU kernels
+into an empty cache, its later start loads them; each does as little as it can besides.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -30,17 +33,45 @@ PYTHON = "pass"
 IMPORTS = ("import torch", "import patchmill.loaders", "import torch, patchmill.loaders")
 START = "import sys; from patchmill.loaders.sources import open_source; open_source(sys.argv[1])"
 
+ROOT = Path(__file__).parents[1]
+SCENES = "scenes(count=16, size=64)"
+RECIPE = "dino(local_crops=2)"
+LOADER = """
+from patchmill import loaders
+next(iter(loaders.build("scenes(count=16, size=64)", "dino(local_crops=2)", batch_size=8)))
+"""
+PROGRAMS = {  # words after `python`
+    "a preview": f"-m|patchmill|preview|{SCENES}|--recipe|{RECIPE}|--count|2|--out|sheet.png",
+    "a loader's batch": f"-c|{LOADER}",
+    "two steps of training": (
+        f"{ROOT}/training/run.py|method=dilo|data=biased_scenes|train.epochs=1|train.batch_size=8"
+        f"|data.train={SCENES}|data.test={SCENES}|out=runs"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that a program took."""
+
+    wall: float
+    cpu: float  # of all its threads and processes
+
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = _arguments(words)
     report.check_writable(arguments.json)
     seconds = imports() | index(arguments.files, arguments.folders)
+    costs = compilation()
     print(f"{machine.cpu()}, {machine.cores()} cores")
     for name, value in seconds.items():
         print(f"{name:<40}{value:>8.2f} s")
+    for name, cost in costs.items():
+        print(f"{name:<40}{cost.wall:>8.2f} s{cost.cpu:>8.2f} s of CPU time")
     if arguments.json:
         rounded = {name: round(value, 3) for name, value in seconds.items()}
-        report.write_json(arguments.json, {"seconds": rounded})
+        starts = {name: asdict(cost) for name, cost in costs.items()}
+        report.write_json(arguments.json, {"seconds": rounded, "starts": starts})
 
 
 def imports() -> dict[str, float]:
@@ -63,6 +94,35 @@ def index(files: int, folders: int) -> dict[str, float]:
         f"first start on {files:,} files": first - bare,
         f"later start on {files:,} files": timing.summary(later).median - bare,
     }
+
+
+def compilation() -> dict[str, Cost]:
+    """Seconds of the first start of each program, with nothing compiled, and of its second."""
+    costs = {}
+    for name, words in PROGRAMS.items():
+        with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
+            costs[f"{name}, first start"] = _start(words.split("|"), Path(folder))
+            costs[f"{name}, later start"] = _start(words.split("|"), Path(folder))
+    return costs
+
+
+def _start(words: Sequence[str], folder: Path) -> Cost:
+    """Run Python in a folder, with the caches of kernels and data there."""
+    caches = {"NUMBA_CACHE_DIR": f"{folder}/kernels", "PATCHMILL_CACHE": f"{folder}/data"}
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env=os.environ | caches,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise MillError(f"{words[0]} {words[1]} failed: {done.stdout.strip()[-300:]}")
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(round(wall, 2), round(cpu, 2))
 
 
 def _make_files(root: Path, files: int, folders: int) -> None:

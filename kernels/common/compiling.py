@@ -7,6 +7,7 @@ misses one in the on-disk cache compiles it; the others wait, and load what it h
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import os
 import threading
@@ -27,20 +28,26 @@ log = logging.getLogger("patchmill")
 
 NOTICE = "compiling the CPU kernels for this machine: about half a minute, once"
 LOCK = "compiling.lock"
+SLOW_S = 5.0  # compilation that took longer is reported
 LONGEST_WAIT_S = 300.0  # for another process; then this one compiles as well
 POLL_S = 0.05
+NO_FULL_COLLECTION = 1 << 30  # of younger generations before a collection of the oldest
 
 
 @contextmanager
-def announce_compilation(after_s: float = 1.0) -> Iterator[None]:
-    """Log NOTICE, once per process, if functions are compiled for `after_s`, not loaded."""
-    timer = threading.Timer(after_s, announce)
-    timer.daemon = True
+def announce_compilation(after_s: float = 1.0, slow_s: float = SLOW_S) -> Iterator[None]:
+    """Log NOTICE, once per process, if functions are compiled for `after_s`, not loaded.
+
+    What took longer than `slow_s`, and was saved, is followed by a line that says so.
+    """
+    watch, saved = _Watch(after_s), TURN.saved
     try:
-        with event.install_listener("numba:compile", _StartTimerOnCompile(timer)):
+        with event.install_listener("numba:compile", watch):
             yield
     finally:
-        timer.cancel()
+        watch.timer.cancel()
+    if watch.announced and watch.seconds > slow_s and TURN.saved > saved:
+        log.warning("compiled the CPU kernels in %.0f s; the next start loads them", watch.seconds)
 
 
 @functools.cache
@@ -48,25 +55,40 @@ def announce() -> None:
     log.warning(NOTICE)
 
 
-class _StartTimerOnCompile(event.Listener):
-    def __init__(self, timer: threading.Timer) -> None:
-        self._timer = timer
+class _Watch(event.Listener):
+    """Starts the timer of the notice with the first function; measures until the last one."""
+
+    def __init__(self, after_s: float) -> None:
+        self.timer = threading.Timer(after_s, self._announce)
+        self.timer.daemon = True
+        self.announced, self.seconds = False, 0.0
+        self._began: float | None = None
 
     def on_start(self, event: Any) -> None:
-        with suppress(RuntimeError):  # started by an earlier function
-            self._timer.start()
+        if self._began is None:
+            self._began = time.monotonic()
+            self.timer.start()
 
     def on_end(self, event: Any) -> None:
-        pass
+        if self._began is not None:
+            self.seconds = time.monotonic() - self._began
+
+    def _announce(self) -> None:
+        self.announced = announce.cache_info().currsize == 0
+        announce()
 
 
 class Turn(event.Listener):
     """This process's turn to compile: taken at a miss in the cache, over once all is saved.
 
-    Numba compiles under a lock of its own, so that one thread at a time comes here.
+    Numba compiles under a lock of its own, so that one thread at a time comes here. Meanwhile
+    Python's garbage collector leaves old objects alone: looking through all of torch and Numba
+    again and again takes a seventh of the time.
     """
 
     def __init__(self) -> None:
+        self.saved = 0  # functions, by this process
+        self._thresholds: tuple[int, int, int] | None = None  # of the collector, to restore
         self._file: int | None = None
         self._depth = 0  # of functions compiled for the one that was called
         event.register("numba:compile", self)
@@ -85,9 +107,14 @@ class Turn(event.Listener):
 
     def on_start(self, event: Any) -> None:
         self._depth += 1
+        if self._depth == 1:
+            self._thresholds = gc.get_threshold()
+            gc.set_threshold(*self._thresholds[:2], NO_FULL_COLLECTION)
 
     def on_end(self, event: Any) -> None:
         self._depth -= 1
+        if not self._depth and self._thresholds:
+            gc.set_threshold(*self._thresholds)
 
     def end(self) -> None:
         """Let other processes compile, unless a function is still being compiled."""

@@ -94,6 +94,7 @@ class _VariantFiles:
         try:
             temporary.write_bytes(dumps(data))
             temporary.replace(path)
+            TURN.saved += 1
             for other in self._folder.glob(f"{self._name}.*.nbc"):
                 if not other.name.startswith(f"{self._name}.{self._source_hash}."):
                     other.unlink(missing_ok=True)  # compiled from older sources

@@ -13,7 +13,6 @@ from patchmill.kernels.views.cpu import render
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.pipelines.samples import (
-    NO_PASTE,
     Load,
     LoadedImage,
     PasteInputs,
@@ -82,7 +81,7 @@ class Worker:
         destination = (
             rows, out.slots, slot, out.half, self._config.channels_last, out.memory, pool,
         )  # fmt: skip
-        if paste is NO_PASTE:
+        if self._config.masks is None:
             render.render_image(image, *destination)
         else:
             render.render_pasted(image, mask, background, *destination)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.kernels.common.jit import jit_ieee
+from patchmill.kernels.common.jit import jit_ieee, jit_inline
 from patchmill.kernels.views.decisions import GREY_NEVER, NO_JITTER, ON_GREY, PASTE_NEVER, ROW
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.plan import philox
@@ -94,7 +94,8 @@ def draw(
     table = law_table(recipe)
     rows = np.empty((len(ids), len(table)), ROW)
     shapes = np.ascontiguousarray(shapes.reshape(-1, 2), np.int32)
-    _draw(table, np.uint64(seed), np.uint64(epoch), ids.astype(np.int64), shapes, rows)
+    for i, (height, width) in enumerate(shapes.tolist()):
+        draw_into(table, np.uint64(seed), int(epoch), int(ids[i]), height, width, rows[i])
     return Plan(rows, recipe, shapes)
 
 
@@ -159,20 +160,6 @@ def background_id(seed: np.uint64, epoch: int, id: int, count: int) -> int:
 
 
 @jit_ieee
-def _draw(
-    laws: np.ndarray,
-    seed: np.uint64,
-    epoch: np.uint64,
-    ids: np.ndarray,
-    shapes: np.ndarray,
-    rows: np.ndarray,
-) -> None:
-    for i in range(ids.size):
-        height, width = np.int64(shapes[i, 0]), np.int64(shapes[i, 1])
-        _draw_image(laws, _stream(seed, epoch, ids[i]), height, width, rows[i])
-
-
-@jit_ieee
 def _stream(seed: np.uint64, epoch: np.uint64, id: int) -> Stream:
     """The part of counter and key that is common to all draws of an image."""
     id_low, id_high = philox.halves(id)
@@ -180,7 +167,7 @@ def _stream(seed: np.uint64, epoch: np.uint64, id: int) -> Stream:
     return id_low, id_high, epoch, seed_low, seed_high
 
 
-@jit_ieee
+@jit_inline
 def _draw_image(
     laws: np.ndarray, stream: Stream, height: int, width: int, rows: np.ndarray
 ) -> None:
@@ -194,14 +181,14 @@ def _draw_image(
         _blur_and_solarise(stream, laws[view], view, rows[view])
 
 
-@jit_ieee
+@jit_inline
 def _words(stream: Stream, view: int, op: int, attempt: int) -> philox.Words:
     id_low, id_high, epoch, seed_low, seed_high = stream
     draw = np.uint64(view << 16 | op << 8 | attempt)
     return philox.block(id_low, id_high, epoch, draw, seed_low, seed_high)
 
 
-@jit_ieee
+@jit_inline
 def _happens(word: np.uint64, chance: float) -> bool:
     return philox.uniform(word, 0.0, 1.0) < chance
 

@@ -129,7 +129,10 @@ def _sample(
 def _render(
     id: int, image: np.ndarray, recipe: recipes.Recipe, plan: Plan, paste: PasteInputs | None = None
 ) -> ViewBatch:
-    """Render one sample as a batch; its views are uint8, without normalisation."""
+    """Render one sample as a batch; its views are uint8, without normalisation.
+
+    They are rendered as float32 and rounded, exactly: loaders mostly use the same compiled code.
+    """
     import torch
 
     from patchmill.kernels.views.cpu import render
@@ -140,11 +143,11 @@ def _render(
     views = render.render(
         [image],
         plan.rows,
-        targets,
-        dtype=torch.uint8,
+        [replace(target, mean=(0.0,) * 3, std=(1 / 255,) * 3) for target in targets],
         masks=[paste.mask.usable if paste else None],
         backgrounds=[paste.background if paste else None],
     )
+    views = {name: (view + 0.5).to(torch.uint8) for name, view in views.items()}
     return ViewBatch(views, torch.tensor([id]), None, plan.rows, plan.shapes, targets)
 
 

@@ -109,9 +109,8 @@ def composite(image: np.ndarray, rows: np.ndarray, inputs: PasteInputs) -> np.nd
     views = render.render(
         [image],
         row[None],
-        [Target("whole", 1, _SIDE, False, (0, 0, 0), (1, 1, 1))],
-        dtype=torch.uint8,
+        [Target("whole", 1, _SIDE, False, (0,) * 3, (1 / 255,) * 3)],
         masks=[inputs.mask.usable],
         backgrounds=[inputs.background],
     )
-    return views["whole"][0, 0].permute(1, 2, 0).numpy()
+    return (views["whole"][0, 0] + 0.5).to(torch.uint8).permute(1, 2, 0).numpy()

@@ -35,15 +35,20 @@ def test_memory_beyond_the_queue(tmp_path, monkeypatch, capsys):
 def test_start_up_times(tmp_path, monkeypatch):
     monkeypatch.setattr(startup, "ROUNDS", 1)
     monkeypatch.setattr(startup, "IMPORTS", ("import patchmill.loaders",))
+    load = "from patchmill.loaders.order import permutation; permutation.substitute(0, 0, 0, 0, 1)"
+    monkeypatch.setattr(startup, "PROGRAMS", {"a program": f"-c|{load}"})
     command = ["startup.py", "--files", "7", "--folders", "3", "--json", str(tmp_path / "out.json")]
     monkeypatch.setattr(sys, "argv", command)
     startup.main()
-    seconds = json.loads((tmp_path / "out.json").read_text())["seconds"]
+    content = json.loads((tmp_path / "out.json").read_text())
+    seconds, starts = content["seconds"], content["starts"]
     assert list(seconds) == [
         "import patchmill.loaders",
         "first start on 7 files",
         "later start on 7 files",
     ]
+    assert list(starts) == ["a program, first start", "a program, later start"]
+    assert all(set(cost) == {"wall", "cpu"} for cost in starts.values())
     assert not list(tmp_path.glob("patchmill-*"))
 
 
@@ -51,6 +56,12 @@ def test_files_are_distributed_over_all_folders(tmp_path):
     startup._make_files(tmp_path / "images", files=7, folders=3)
     counts = [len(list(folder.iterdir())) for folder in sorted((tmp_path / "images").iterdir())]
     assert counts == [3, 2, 2]
+
+
+def test_a_program_that_fails_is_named(monkeypatch):
+    monkeypatch.setattr(startup, "PROGRAMS", {"a program": "-c|raise SystemExit('no such thing')"})
+    with pytest.raises(MillError, match="no such thing"):
+        startup.compilation()
 
 
 @pytest.mark.parametrize("arguments", [["--folders", "0"], ["--files", "2", "--folders", "3"]])

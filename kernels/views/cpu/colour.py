@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from patchmill.kernels.common.jit import jit
+from patchmill.kernels.common.array_views import as_type
+from patchmill.kernels.common.jit import jit, jit_inline
 from patchmill.kernels.common.simd import (
     LANES,
     add,
@@ -38,22 +39,24 @@ ZERO_16, UNIT_16, HALF_UNIT = np.int16(0), np.int16(UNIT), np.int16(UNIT // 2)
 FROM_FIXED, TO_FIXED = np.float32(1 / UNIT), np.float32(UNIT)
 
 
-@jit
+@jit_inline
 def colour(row, size, planes):
     """Apply the row's greyscale and jitter, in the row's order, to the planes in place."""
     jitter = row.order != NO_JITTER
-    if not jitter and row.grey == 0:
-        return
     contrast_at = -1
     if jitter and row.contrast != ONE:
         for k in range(4):
             if (row.order >> 2 * k) & 3 == CONTRAST:
                 contrast_at = k
-    if contrast_at >= 0:
-        luma = apply_operations(row, 0, contrast_at, True, ZERO, size, planes)
-        apply_operations(row, contrast_at, 4, False, luma / np.float32(size * size), size, planes)
-    else:
-        apply_operations(row, 0, 4 if jitter else 0, False, ZERO, size, planes)
+    passes = 0
+    if jitter or row.grey != 0:
+        passes = 2 if contrast_at >= 0 else 1
+    first, mean = 0, ZERO
+    for remaining in range(passes, 0, -1):
+        measure = remaining == 2  # the operations before contrast, which needs the mean luma
+        last = contrast_at if measure else (4 if jitter else 0)
+        luma = apply_operations(row, first, last, measure, mean, size, planes)
+        first, mean = last, luma / np.float32(size * size)
 
 
 @jit
@@ -206,20 +209,20 @@ def blur_bytes(size, radius):
     )
 
 
-@jit
+@jit_inline
 def blur(row, size, planes, scratch):
     """Separable Gaussian blur of the planes in place, borders reflected."""
     radius, pitch = row.radius, plane_pitch(size)
     padded_pitch = pitch + 2 * MARGIN
     raw, scratch = carve(scratch, 2 * (radius + 1))
-    weights = raw.view(np.int16)
+    weights = as_type(raw, np.int16)
     gaussian_taps(row.sigma, radius, weights)
     while radius > 0 and weights[radius] == 0:  # drop outer taps that round to zero
         radius -= 1
     raw, scratch = carve(scratch, 8 * (2 * radius + 1))
-    row_offsets = raw.view(np.int64)
+    row_offsets = as_type(raw, np.int64)
     raw, scratch = carve(scratch, 2 * 3 * size * padded_pitch)
-    buffer = raw.view(np.int16)
+    buffer = as_type(raw, np.int16)
     # Across rows, into a buffer whose rows have reflected margins.
     for x in range(size):
         for k in range(2 * radius + 1):

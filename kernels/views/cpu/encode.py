@@ -6,7 +6,8 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from patchmill.kernels.common.jit import jit
+from patchmill.kernels.common.array_views import as_type
+from patchmill.kernels.common.jit import jit, jit_inline
 from patchmill.kernels.common.simd import (
     BLOCK_COLUMNS,
     BLOCK_ROWS,
@@ -30,7 +31,7 @@ def encode_bytes(size):
     return 2 * 3 * BLOCK * (plane_pitch(size) + 64) + 4 * plane_pitch(size) + 1024
 
 
-@jit
+@jit_inline
 def encode_view(
     planes, size, transposed, solarised, scale, shift, half, channels_last, out, at, scratch
 ):  # fmt: skip
@@ -40,9 +41,9 @@ def encode_view(
     """
     pitch, block_pitch = plane_pitch(size), plane_pitch(size) + 32
     raw, scratch = carve(scratch, 2 * 3 * BLOCK * block_pitch)
-    block = raw.view(np.int16)
+    block = as_type(raw, np.int16)
     raw, scratch = carve(scratch, 4 * pitch)
-    line = raw.view(np.float32)[:size]
+    line = as_type(raw, np.float32)[:size]
     for y in range(0, size, BLOCK):
         for channel in range(3):
             gather_rows(
@@ -113,7 +114,7 @@ def _convert_row(values, start, size, gain, bias, line, half, out, to, step):  #
     if out.dtype == types.uint8:
 
         def to_uint8(values, start, size, gain, bias, line, half, out, to, step):
-            source, staging = values[start : start + size], line.view(np.uint8)
+            source, staging = values[start : start + size], as_type(line, np.uint8)
             target = out[to : to + size] if step == 1 else staging[:size]
             for x in range(size):
                 target[x] = np.uint8(np.int32(gain * source[x] + np.float32(0.5)))
@@ -126,7 +127,7 @@ def _convert_row(values, start, size, gain, bias, line, half, out, to, step):  #
         source, normalised = values[start : start + size], line[:size]
         for x in range(size):
             normalised[x] = gain * source[x] + bias
-        bits, staging = normalised.view(np.uint32), normalised.view(np.uint16)
+        bits, staging = as_type(normalised, np.uint32), as_type(normalised, np.uint16)
         target = out[to : to + size] if step == 1 else staging[:size]
         if half:
             for x in range(size):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from patchmill.kernels.common.jit import jit
+from patchmill.kernels.common.array_views import as_type
+from patchmill.kernels.common.jit import jit, jit_inline
 from patchmill.kernels.common.simd import (
     LANES,
     absolute,
@@ -60,7 +61,7 @@ def paste_bytes(mask_height, mask_width, background_height, background_width, si
     return 2 * 4 * size * pitch + max(mask, background) + 4096
 
 
-@jit
+@jit_inline
 def paste(height, width, mask, background, row, size, reverse_x, reverse_y, planes, scratch):
     """Composite the view of a height x width image onto the background that the row names.
 
@@ -72,13 +73,13 @@ def paste(height, width, mask, background, row, size, reverse_x, reverse_y, plan
         return
     pixels = size * plane_pitch(size)
     raw, scratch = carve(scratch, 2 * pixels)
-    minus_alpha = raw.view(np.int16)
+    minus_alpha = as_type(raw, np.int16)
     mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_alpha, scratch)
     if kind == ON_GREY:
         composite_level(np.int16(row.background * LEVEL), minus_alpha, size, planes)
         return
     raw, scratch = carve(scratch, 2 * 3 * pixels)
-    pasted = raw.view(np.int16)
+    pasted = as_type(raw, np.int16)
     if kind == ON_IMAGE:
         resample_background(
             height, width, background, row, size, reverse_x, reverse_y, pasted, scratch
@@ -88,7 +89,7 @@ def paste(height, width, mask, background, row, size, reverse_x, reverse_y, plan
     composite(pasted, minus_alpha, size, planes)
 
 
-@jit
+@jit_inline
 def composite_level(level, minus_alpha, size, planes):
     """Composite the planes onto one grey level, in place."""
     pitch, level = plane_pitch(size), splat(level)
@@ -123,11 +124,11 @@ def mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_al
     """
     # Filter tables of both axes.
     raw, scratch = carve(scratch, 4 * 4 * size)
-    index = raw.view(np.int32)
+    index = as_type(raw, np.int32)
     begin_y, count_y = index[:size], index[size : 2 * size]
     begin_x, count_x = index[2 * size : 3 * size], index[3 * size : 4 * size]
     raw, scratch = carve(scratch, 4 * 2 * size)
-    workspace = raw.view(np.float32)
+    workspace = as_type(raw, np.float32)
     weight_y, scratch = mask_taps(
         mask.shape[0], height, row.box_y, row.box_h, row.full_h, row.win_y, size, row.mask_sigma,
         reverse_y, begin_y, count_y, workspace, scratch,
@@ -147,11 +148,11 @@ def mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_al
         pixels, pitch, offset, length = wide_rows, CHUNK, 0, CHUNK
     strip_pitch, transposed_pitch = padded_length(length), plane_pitch(size)
     raw, scratch = carve(scratch, 4 * STRIP * strip_pitch)
-    strip = raw.view(np.float32)
+    strip = as_type(raw, np.float32)
     raw, scratch = carve(scratch, 4 * strip_pitch * transposed_pitch)
-    transposed = raw.view(np.float32)
+    transposed = as_type(raw, np.float32)
     raw, scratch = carve(scratch, 4 * transposed_pitch)
-    line = raw.view(np.float32)
+    line = as_type(raw, np.float32)
     # Vertical pass and transpose, as in `resize.filter_separable`.
     for first in range(0, size, STRIP):
         for i in range(first, min(first + STRIP, size)):
@@ -194,7 +195,7 @@ def mask_taps(
     if mask_sigma > 0:
         unit, kernel = np.sqrt(3.0 * (mask_sigma * ratio) ** 2 + 0.5 * unit * unit), SPLINE
     raw, scratch = carve(scratch, 4 * size * min(max_taps(unit, kernel), length))
-    weights = raw.view(np.float32)
+    weights = as_type(raw, np.float32)
     filter_taps(
         length, box * ratio, step, full, first, size, kernel, unit, reverse,
         begins, counts, weights, workspace,
@@ -205,7 +206,7 @@ def mask_taps(
 # ------------------------------------------------------------------------------------ backgrounds
 
 
-@jit
+@jit_inline
 def resample_background(height, width, image, row, size, reverse_x, reverse_y, pasted, scratch):
     """Resample the part of the background image behind the view, enlarged to cover the image."""
     background_height, background_width = image.shape[0], image.shape[1]
@@ -226,9 +227,9 @@ def texture(row, size, reverse_x, reverse_y, pasted, scratch):
     first_colour, last_colour = hash32(row.background, 4), hash32(row.background, 5)
     zoom, pitch = first_colour >> 24 & 3, plane_pitch(size)
     raw, scratch = carve(scratch, 2 * 4 * pitch)
-    ramps = raw.view(np.int16)  # phase of each of the four waves along a row
+    ramps = as_type(raw, np.int16)  # phase of each of the four waves along a row
     raw, scratch = carve(scratch, 2 * 4 * 3)
-    parameters = raw.view(np.int16)
+    parameters = as_type(raw, np.int16)
     start, slope, bend = parameters[:4], parameters[4:8], parameters[8:12]
     # Parameters of the four waves, and their phases along a row.
     for octave in range(4):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from patchmill.kernels.common.array_views import as_type
 from patchmill.kernels.common.jit import jit, jit_inline
 from patchmill.kernels.common.simd import (
     BLOCK_COLUMNS,
@@ -65,7 +66,7 @@ def resize(image, row, size, bicubic, reverse_x, reverse_y, planes, scratch):
     )  # fmt: skip
 
 
-@jit
+@jit_inline
 def resample(
     image, kernel, size, planes, scratch,
     top, height, origin_y, step_y, full_y, first_y, reverse_y,
@@ -77,16 +78,16 @@ def resample(
     """
     # Filter tables of both axes.
     raw, scratch = carve(scratch, 4 * 4 * size)
-    index = raw.view(np.int32)
+    index = as_type(raw, np.int32)
     begin_y, count_y = index[:size], index[size : 2 * size]
     begin_x, count_x = index[2 * size : 3 * size], index[3 * size : 4 * size]
     raw, scratch = carve(scratch, 4 * 2 * size)
-    workspace = raw.view(np.float32)
+    workspace = as_type(raw, np.float32)
     filter_scale_y, filter_scale_x = max(step_y, 1.0), max(step_x, 1.0)
     raw, scratch = carve(scratch, 4 * size * max_taps(filter_scale_y, kernel))
-    float_y = raw.view(np.float32)
+    float_y = as_type(raw, np.float32)
     raw, scratch = carve(scratch, 4 * size * max_taps(filter_scale_x, kernel))
-    float_x = raw.view(np.float32)
+    float_x = as_type(raw, np.float32)
     max_taps_y = filter_taps(
         height, origin_y, step_y, full_y, first_y, size, kernel, filter_scale_y, reverse_y,
         begin_y, count_y, float_y, workspace,
@@ -110,28 +111,32 @@ def resample(
     # Both passes, in int16 if the taps are few enough, else in float32.
     if max(max_taps_y, max_taps_x) <= MAX_FIXED_TAPS:
         raw, scratch = carve(scratch, 2 * size * max_taps_y)
-        fixed_y = raw.view(np.int16)
+        fixed_y = as_type(raw, np.int16)
         raw, scratch = carve(scratch, 2 * size * max_taps_x)
-        fixed_x = raw.view(np.int16)
-        shift_y = quantise_weights(float_y, count_y, max_taps_y, fixed_y, workspace.view(np.int32))
-        shift_x = quantise_weights(float_x, count_x, max_taps_x, fixed_x, workspace.view(np.int32))
+        fixed_x = as_type(raw, np.int16)
+        shift_y = quantise_weights(
+            float_y, count_y, max_taps_y, fixed_y, as_type(workspace, np.int32)
+        )
+        shift_x = quantise_weights(
+            float_x, count_x, max_taps_x, fixed_x, as_type(workspace, np.int32)
+        )
         strip, scratch = carve(scratch, 2 * STRIP * strip_pitch)
         transposed, scratch = carve(scratch, 2 * strip_pitch * plane_pitch(size))
         filter_separable(
             pixels, pitch, offset, length, size,
             begin_y, count_y, fixed_y, shift_y, begin_x, count_x, fixed_x, shift_x,
-            strip.view(np.int16), transposed.view(np.int16),
+            as_type(strip, np.int16), as_type(transposed, np.int16),
             planes, np.int16(UNIT), 1,
         )  # fmt: skip
     else:
         strip, scratch = carve(scratch, 4 * STRIP * strip_pitch)
         transposed, scratch = carve(scratch, 4 * strip_pitch * plane_pitch(size))
         raw, scratch = carve(scratch, 4 * 3 * size * plane_pitch(size))
-        float_planes = raw.view(np.float32)
+        float_planes = as_type(raw, np.float32)
         filter_separable(
             pixels, pitch, offset, length, size,
             begin_y, count_y, float_y, 0, begin_x, count_x, float_x, 0,
-            strip.view(np.float32), transposed.view(np.float32),
+            as_type(strip, np.float32), as_type(transposed, np.float32),
             float_planes, np.float32(255 * 128), 0,
         )  # fmt: skip
         for i in range(3 * size * plane_pitch(size)):
@@ -149,7 +154,7 @@ def pad_rows(pixels, offset, pitch, length, height, wide_rows):
             wide_rows[to + x] = 0
 
 
-@jit
+@jit_inline
 def filter_separable(
     pixels, pitch, offset, length, size,
     begin_y, count_y, weight_y, shift_y, begin_x, count_x, weight_x, shift_x,

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from patchmill.kernels.common.jit import jit
+from patchmill.kernels.common.jit import jit, jit_inline
 from patchmill.loaders.sources.scenes.noise import smoothstep
 from patchmill.loaders.sources.scenes.shapes import MAX_RADIUS, signed_distance
 from patchmill.loaders.sources.scenes.textures import texture_colour
@@ -79,7 +79,7 @@ def draw_object(canvas, object_map, number, atlas, kind, pose, colours, light, b
                 object_map[top + j - 1, left + i - 1] = number
 
 
-@jit
+@jit_inline
 def _shade(d, slope_x, slope_y, light, bevel):
     """(diffuse, specular) light on a surface with a quarter-circle bevel along its boundary."""
     inward = 1 - min(max(-d / bevel, 0.0), 1.0)
@@ -101,7 +101,7 @@ def box_blur(canvas, buffer, radius):
         _blur_columns(buffer, canvas, radius)
 
 
-@jit
+@jit_inline
 def _blur_rows(source, target, radius):
     height, width = source.shape[0], source.shape[1]
     weight = np.float32(1 / (2 * radius + 1))
@@ -119,7 +119,7 @@ def _blur_rows(source, target, radius):
             b += row[enters, 2] - row[leaves, 2]
 
 
-@jit
+@jit_inline
 def _blur_columns(source, target, radius):
     height, width = source.shape[0], source.shape[1]
     weight = np.float32(1 / (2 * radius + 1))

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from patchmill.kernels.common.jit import jit
+from patchmill.kernels.common.jit import jit, jit_inline
 
 SIDE = 512  # texels; a power of two
 FINE, SMOOTH, CELL_EDGE, CELL_TONE = 0, 1, 2, 3  # the atlas' layers, all in 0..1
@@ -78,7 +78,7 @@ def _voronoi_noise(edge, tone, cells):
             tone[y, x] = cell_tone
 
 
-@jit
+@jit_inline
 def hash01(x, y, salt):
     """Hash three integers to a pseudo-random number in 0..1."""
     h = np.uint32(x) * np.uint32(0x9E3779B1) ^ np.uint32(y) * np.uint32(0x85EBCA77)

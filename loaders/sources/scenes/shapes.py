@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from patchmill.kernels.common.jit import jit
+from patchmill.kernels.common.jit import jit, jit_inline
 from patchmill.loaders.sources.scenes.noise import fast_atan2, fast_sin, length
 
 SHAPES = (
@@ -28,7 +28,7 @@ SHAPES = (
 MAX_RADIUS = (1.01, 1.13, 1.26, 1.12, 1.05, 1.27, 1.07, 1.01, 1.18, 1.28)
 
 
-@jit
+@jit_inline
 def signed_distance(kind, x, y):
     if kind == 0:
         return length(x, y) - 1.0, 0

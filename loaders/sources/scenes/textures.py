@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from patchmill.kernels.common.jit import jit
+from patchmill.kernels.common.jit import jit, jit_inline
 from patchmill.loaders.sources.scenes.noise import (
     CELL_EDGE,
     CELL_TONE,
@@ -28,7 +28,7 @@ from patchmill.loaders.sources.scenes.noise import (
 ORIGIN = 4096.0  # offset that keeps atlas coordinates positive
 
 
-@jit
+@jit_inline
 def texture_colour(kind, part, x, y, d, c, atlas):
     if kind == 0:
         rgb = _ball(x, y, c)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
@@ -234,6 +235,52 @@ def test_the_notice_is_logged_once_per_process(caplog: pytest.LogCaptureFixture)
                 if isinstance(thread, threading.Timer):
                     thread.join(60)
     assert caplog.text.count(compiling.NOTICE) == 1
+
+
+@pytest.mark.parametrize(("saved", "slow_s", "said"), [(1, 0, True), (0, 0, False), (1, 99, False)])
+def test_slow_compilation_that_is_saved_is_reported_after_the_notice(
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    saved: int,
+    slow_s: float,
+    said: bool,
+):
+    import numba
+
+    monkeypatch.setattr(compiling.TURN, "saved", 0)
+    compiling.announce.cache_clear()
+    with (
+        caplog.at_level(logging.WARNING, "patchmill"),
+        compiling.announce_compilation(after_s=0, slow_s=slow_s),
+    ):
+        numba.njit(lambda x: x * 3)(1.0)
+        compiling.TURN.saved += saved
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer):
+                thread.join(60)
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == compiling.NOTICE
+    assert [message for message in messages if "the next start loads them" in message] == (
+        messages[1:] if said else []
+    )
+    assert len(messages) == 1 + said
+
+
+def test_old_objects_are_not_collected_while_functions_compile():
+    import numba
+
+    before, during = gc.get_threshold(), []
+
+    class Look(compiling_event.Listener):
+        def on_start(self, event: object) -> None:
+            during.append(gc.get_threshold())
+
+        def on_end(self, event: object) -> None: ...
+
+    with compiling_event.install_listener("numba:compile", Look()):
+        numba.njit(lambda x: x * 5)(1.0)
+    assert during[0][:2] == before[:2] and during[0][2] == compiling.NO_FULL_COLLECTION
+    assert gc.get_threshold() == before
 
 
 # ----------------------------------------------------------------------------- several processes

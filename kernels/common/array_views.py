@@ -1,0 +1,38 @@
+"""`as_type`: the memory of a flat array as another dtype, in compiled code.
+
+Numba's `array.view(dtype)` compiles checks with error messages, about 0.1 s for every pair of
+dtypes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core.imputils import impl_ret_borrowed
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+
+
+@intrinsic
+def as_type(typing: Any, array: Any, dtype: Any) -> Any:
+    """`array.view(dtype)` of a flat, contiguous array; spare bytes are left out."""
+    viewed = array.copy(dtype=dtype.dtype)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source = context.make_array(array)(context, builder, arguments[0])
+        target = context.make_array(viewed)(context, builder)
+        size = ir.Constant(source.nitems.type, viewed.dtype.bitwidth // 8)
+        count = builder.udiv(builder.mul(source.nitems, source.itemsize), size)
+        populate_array(
+            target,
+            data=builder.bitcast(source.data, target.data.type),
+            shape=[count],
+            strides=[size],
+            itemsize=size,
+            meminfo=source.meminfo,
+            parent=source.parent,
+        )
+        return impl_ret_borrowed(context, builder, viewed, target._getvalue())
+
+    return viewed(array, dtype), emit
