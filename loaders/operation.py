@@ -6,9 +6,10 @@ Light, as recipes are: the operations themselves are in `loaders/operations/`, w
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_origin
 
 from patchmill.loaders.common import own_code, settings
 from patchmill.loaders.common.calls import nearest
@@ -56,6 +57,12 @@ class Operation:
             )
         cls: Any = type(self)
         for name, annotation in settings.field_annotations(cls).items():
+            if not all(map(_is_plain, settings.union_members(annotation))):
+                shown = inspect.formatannotation(annotation)
+                raise MillError(
+                    f"{self.kind}: {name} is annotated as {shown}, and settings of an operation "
+                    "are numbers, text, or tuples such as tuple[float, ...]"
+                )
             value = settings.checked(annotation, getattr(self, name), f"{self.kind}: {name}")
             object.__setattr__(self, name, value)
 
@@ -74,11 +81,17 @@ class Operation:
             return _hashable(settings.from_plain(cls, fields, f"{name}."), name)
         if isinstance(value, type) and issubclass(value, Operation):
             raise MillError(f"{name} must be an operation, not its class: write {value.kind}()")
-        what = "a function" if callable(value) else repr(value)
+        what = f"a {type(value).__name__}" if callable(value) else repr(value)
         raise MillError(
             f"{name} must be an operation, not {what}: derive a frozen dataclass from Operation, "
             f"whose settings are part of the recipe, as {PAGE} shows"
         )
+
+
+def _is_plain(option: Any) -> bool:
+    """True for types of settings that recipes can hold."""
+    scalars = (int, float, str, bool, type(None), Any)
+    return option in scalars or get_origin(option) in (tuple, Literal, Annotated)
 
 
 def operation(cls: Kind) -> Kind:

@@ -148,6 +148,11 @@ class Listed(Operation):
     table: Any = None
 
 
+@dataclass(frozen=True)
+class Lists(Operation):
+    names: list[str] = ()  # type: ignore[assignment]
+
+
 def undecorated() -> Operation:
     return type("Plain", (Operation,), {})()
 
@@ -173,6 +178,11 @@ def undecorated() -> Operation:
         (lambda: RandomErasing(mode="cubist"), r"mode must be const \| rand \| pixel"),
         (lambda: Rotation(degrees=(0, 400)), r"degrees must satisfy -360 <= low <= high <= 360"),
         (lambda: GaussianNoise(sigma=(-1, 1)), r"sigma must satisfy 0 <= low <= high, not"),
+        (
+            lambda: Lists(),
+            r"Lists: names is annotated as list\[str\], and settings",
+        ),
+        (lambda: recipe(torch.nn.Identity()), r"extra\[0\] must be an operation, not a Identity"),
         (lambda: operations.operation(int), r"@operation is for classes derived from Operation"),
     ],
 )

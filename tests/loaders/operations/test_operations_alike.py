@@ -136,6 +136,8 @@ class Cheat(Operation):
     def __call__(self, views: torch.Tensor, draws: operations.Draws) -> Any:
         if self.how == "mixes":
             return views - views.mean(0)
+        if self.how == "averages":
+            return views - views.mean()
         if self.how == "forgets":
             return views + next(CALLS)
         if self.how == "draws":
@@ -147,6 +149,7 @@ class Cheat(Operation):
     ("how", "complaint"),
     [
         ("mixes", "Cheat gives a view another result in another batch"),
+        ("averages", "Cheat gives a view another result in another batch"),
         ("draws", "Cheat gives a view another result in another batch"),
         ("forgets", "Cheat gives the same views other results each time"),
         ("none", "returned NoneType and must return a float32 tensor of shape"),
