@@ -35,13 +35,27 @@ def decode_with_pil(data: bytes) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
+    """uint8 [height, width, 3]; of 16 bits the upper 8; BadImage where the range is another."""
     sixteen_bits = image.mode.startswith("I;16") or (
         image.mode == "I" and image.format in ("PNG", "PPM")
     )
     if sixteen_bits:
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("F", "I"):
+        _check_range(image)
     return np.array(image.convert("RGB"))
+
+
+def _check_range(image: Image.Image) -> None:
+    """BadImage for 32-bit pixels that `convert` would make black or white: it clips to 0..255."""
+    pixels = np.asarray(image)
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < 0 or high > 255 or (image.mode == "F" and 0 < high <= 1):
+        raise BadImage(
+            f"its 32-bit pixels go from {low:g} to {high:g}, and are read as 0 to 255: save it "
+            "with 8 or 16 bits"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -75,9 +75,13 @@ def _encoded(image: Any) -> bytes:
         with open(image, "rb", buffering=0) as file:
             return file.read()
     if type(image).__module__.partition(".")[0] == "PIL":
+        from patchmill.loaders.decode.bad_image import BadImage
         from patchmill.loaders.decode.with_pil import to_rgb
 
-        return ppm(to_rgb(image))
+        try:
+            return ppm(to_rgb(image))
+        except BadImage as problem:
+            raise OSError(str(problem)) from None
     if _is_tensor(image):
         pixels = _rgb(image.detach().cpu().numpy(), channels_first=True)
     else:

@@ -115,6 +115,34 @@ def test_16_bit_grey_is_scaled_where_pil_clips(kind: str) -> None:
     np.testing.assert_array_equal(image[:, :, 1], grey >> 8)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "high", "complaint"),
+    [
+        (np.float32, 255, None),
+        (np.int32, 255, None),
+        (np.float32, 0, None),
+        (
+            np.float32,
+            1,
+            "its 32-bit pixels go from 0 to 1, and are read as 0 to 255",
+        ),
+        (np.float32, 4000, "go from 0 to 4000"),
+        (np.int32, 65535, "go from 0 to 65535"),
+    ],
+)
+def test_32_bit_grey_is_refused_where_pil_clips(
+    dtype: type, high: int, complaint: str | None
+) -> None:
+    grey = np.linspace(0, high, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(dtype)
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "TIFF")
+    if complaint is None:
+        np.testing.assert_array_equal(decode(file.getvalue()), by_pil(file.getvalue()))
+    else:
+        with pytest.raises(BadImage, match=complaint):
+            decode(file.getvalue())
+
+
 def test_16_bit_netpbm() -> None:
     grey = np.linspace(0, 65535, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(">u2")
     data = b"P5 %d %d 65535\n" % (WIDTH, HEIGHT) + grey.tobytes()
