@@ -126,7 +126,8 @@ def _result(
     conditions = {"k": evaluate.k, "temperature": evaluate.temperature, "probe": probe}
     return EvaluationResult(
         "patches",
-        about + (f"; linear probe of {probe} on cached means, last epoch" if probe else ""),
+        about
+        + (f"; linear probe by {probe}'s protocol on cached means, last epoch" if probe else ""),
         ["views", *(f"{metric} in {space}" for space in run.spaces for metric in metrics)],
         [
             [name, *(percent(scores[m]) for scores in spaces.values() for m in metrics)]

@@ -84,7 +84,7 @@ def evaluate_linear(run: TrainedRun, settings: Linear) -> EvaluationResult:
     best = max(probes, key=lambda probe: probe.last)
     return EvaluationResult(
         "linear",
-        f"linear probe of {name} on "
+        f"linear probe by {name}'s protocol on "
         f"{'the class tokens of the last four blocks' if tokens else settings.space}, trained on "
         f"{'other crops in each epoch' if augmented else 'cached features of one view'}, tested on "
         f"one view ({run.config.evaluate.view}) of {len(tests.rows):,} images",
