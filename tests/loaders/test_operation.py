@@ -72,6 +72,17 @@ def test_yaml_is_read_before_the_operations_are_imported():
     assert run.stdout.startswith("(GaussianNoise(p=0.5"), run.stderr
 
 
+def test_operations_and_adapters_are_there_without_an_import_of_their_own():
+    code = (
+        "import sys; from patchmill import loaders; assert 'torch' not in sys.modules\n"
+        "print(loaders.operations.Mix.__name__, loaders.adapt.as_tuples.__name__)\n"
+        "try: loaders.operation_s\nexcept AttributeError as error: print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    lines = ["Mix as_tuples", "module 'patchmill.loaders' has no attribute 'operation_s'"]
+    assert run.stdout.splitlines() == lines, run.stderr
+
+
 def test_fingerprints_depend_on_the_operations_and_their_order():
     one, other = RandomErasing(), Rotation()
     recipes = [recipe(), recipe(one), recipe(one, other), recipe(other, one), recipe(one, one)]

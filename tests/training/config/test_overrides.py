@@ -17,6 +17,7 @@ from patchmill.training.methods import METHODS
 
 MISTAKES = {
     "optim.lr=1": "say what to train, as in method=dilo",
+    "method=mylab.methods": "vicreg; one of your own is module:Class",
     "method=mocco": "there is no method=mocco; did you mean 'moco'?",
     "method=moco data=scene": "there is no data=scene; did you mean 'scenes'?",
     "method=moco data=/my/photos": "data=folder data.root=DIR",
