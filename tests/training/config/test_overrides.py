@@ -142,7 +142,15 @@ def numbers(kind: type, span: typed.Bounds) -> st.SearchStrategy[Any]:
 
 # Not what stands for something else: an interpolation, an end of the name, none, true and false.
 TEXT = st.text("abz059 =,.:;[]{}()'\"#+-_~&é", min_size=3, max_size=12)
-CHECKED = {"method.views", "evaluate.view", "data.root", "data.train", "optim.warmup"}
+CHECKED = {
+    "method.views",
+    "method.masked",
+    "size",
+    "evaluate.view",
+    "data.root",
+    "data.train",
+    "optim.warmup",
+}
 
 
 def reached(config: Any, key: str) -> Any:
