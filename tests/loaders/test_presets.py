@@ -24,21 +24,21 @@ NAMES = list(presets.ALL)
 # Fingerprints are in checkpoints: when one changes, so do the views, and LAWS_VERSION or a preset
 # was changed on purpose.
 FINGERPRINTS = {
-    "dino": "6c50db14b8cc9368",
-    "dinov2": "3116fe2a1757c00a",
-    "swav": "175a13e705970a9e",
-    "moco_v1": "fdfed40a97e5b34a",
-    "moco_v2": "2a2b676e031ecce0",
-    "dilo_v1": "5e8ac64118c7b7c9",
-    "dilo": "cb908d3d331c1066",
-    "simclr": "217539c6b5b30fba",
-    "vicreg": "3526bc8a22f00f84",
-    "lejepa": "3f4c9d8976c44595",
-    "gtsa": "d576f1bc73c47811",
-    "bagssl": "c9948215d316beac",
-    "emp_ssl": "2c16386ad6716194",
-    "selfie": "06517c7bc919b1d7",
-    "eval": "da4fff3d1d56c31a",
+    "dino": "df89ad74eda577c0",
+    "dinov2": "b5f016a40cb027cf",
+    "swav": "cf63bb7acabb02b1",
+    "moco_v1": "16e75988d9134f30",
+    "moco_v2": "21c06bfb26c10f8d",
+    "dilo_v1": "79971ad8cac1adc8",
+    "dilo": "69d580d30eceef97",
+    "simclr": "97e2ebf238dda615",
+    "vicreg": "0208507e9d4341f2",
+    "lejepa": "8d4c9584697f4ddb",
+    "gtsa": "37a5b98bd19c9b85",
+    "bagssl": "57a1f62bcd4dc4d0",
+    "emp_ssl": "5e452fa76c169276",
+    "selfie": "2ee643f1098f89c9",
+    "eval": "87ccb6a4eb6b1152",
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from patchmill.kernels.common.array_views import as_type
-from patchmill.kernels.common.jit import jit, jit_inline
+from patchmill.kernels.common.jit import jit, jit_ieee, jit_inline
 from patchmill.kernels.common.simd import (
     LANES,
     absolute,
@@ -180,7 +180,7 @@ def mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_al
             alpha_row[y] = min(value, np.int32(OPAQUE)) - OPAQUE if count_y[y] > 0 else 0
 
 
-@jit
+@jit_ieee
 def mask_taps(
     length, side, box, box_side, full, first, size, mask_sigma, reverse,
     begins, counts, workspace, scratch,

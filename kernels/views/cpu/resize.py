@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from patchmill.kernels.common.array_views import as_type
-from patchmill.kernels.common.jit import jit, jit_inline
+from patchmill.kernels.common.jit import jit, jit_ieee, jit_inline
 from patchmill.kernels.common.simd import (
     BLOCK_COLUMNS,
     BLOCK_ROWS,
@@ -272,7 +272,7 @@ def max_taps(unit, kernel):
     return int(2.0 * (1.0 if kernel == BILINEAR else 2.0) * unit) + 2
 
 
-@jit
+@jit_ieee
 def filter_taps(
     length, origin, scale, full, first, size, kernel, unit, reverse,
     begins, counts, weights, workspace,
@@ -282,7 +282,8 @@ def filter_taps(
     The source line has `length` pixels. Output pixel i is centred at origin + (i + 1/2) scale, and
     the kernel is stretched to `unit` source pixels. Weight k of pixel j is weights[k * size + j],
     so that loops over pixels vectorise. Window pixels outside 0 .. full - 1 have no taps.
-    `reverse` builds the table backwards, which mirrors the view at no cost.
+    `reverse` builds the table backwards, which mirrors the view at no cost. Without fastmath, whose
+    rounding depends on the functions that this one is compiled into.
     """
     nearest, total = workspace[:size], workspace[size : 2 * size]
     support = (1.0 if kernel == BILINEAR else 2.0) * unit
@@ -326,12 +327,12 @@ def filter_taps(
     return most
 
 
-@jit
+@jit_ieee
 def triangle(x):
     return max(np.float32(1) - abs(x), np.float32(0))
 
 
-@jit
+@jit_ieee
 def cubic(x):
     """Keys' cubic kernel with a = -0.5, as in PIL and torchvision's antialiased resize."""
     x = abs(np.float32(x))
@@ -340,7 +341,7 @@ def cubic(x):
     return near if x < np.float32(1) else (far if x < np.float32(2) else np.float32(0))
 
 
-@jit
+@jit_ieee
 def spline(x):
     """Cubic B-spline, times six."""
     x = abs(np.float32(x))

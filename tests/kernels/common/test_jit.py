@@ -358,3 +358,26 @@ def test_a_turn_is_not_waited_for_once_the_function_is_there(tmp_path: Path):
     turns[1].take(tmp_path, lambda: next(answers))
     assert turns[0]._file is not None and turns[1]._file is None
     os.close(turns[0]._file)
+
+
+VIEWS = """
+import hashlib
+from patchmill import loaders
+digest = hashlib.sha256()
+for recipe in ("dilo(size=96)", "dino(global_size=96, local_size=48, local_crops=2)"):
+    for batch in loaders.build("scenes:48", recipe, 24, workers=1, seed=5):
+        for crop in batch.crops():
+            digest.update(crop.numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_views_of_code_just_compiled_and_of_code_loaded_are_the_same(tmp_path: Path):
+    """A function may be used in a copy that was compiled into another one: rounding must agree."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba")}
+    run = [sys.executable, "-c", VIEWS]
+    compiled, loaded = (
+        subprocess.run(run, env=environment, stdout=subprocess.PIPE, check=True).stdout
+        for _ in range(2)
+    )
+    assert compiled == loaded
