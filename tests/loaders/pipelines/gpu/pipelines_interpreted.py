@@ -307,19 +307,12 @@ def test_stats_have_the_stages(on_gpu: Callable[..., Any]) -> None:
 def test_warm_up_reads_nothing_from_the_source(on_gpu: Callable[..., Any]) -> None:
     """Labels of a stream are unknown before it is read."""
 
-    class Unread(Pictures):
-        @property  # type: ignore[override]
-        def labels(self) -> None:
-            raise AssertionError
+    def unread(*_: Any) -> None:
+        raise AssertionError
 
-        @labels.setter
-        def labels(self, labels: Any) -> None:
-            pass
-
-        def read(self, index: int) -> bytes:
-            raise AssertionError
-
-    views = views_of(on_gpu(Unread(5), DOT, 5))
+    loader = on_gpu(Pictures(5), DOT, 5)
+    loader.source.read = loader.source.labels_of = unread
+    views = views_of(loader)
     views._warm_up()
     assert views.counters.items == {"upload": 5, "render": 5}
 
