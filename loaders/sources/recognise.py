@@ -131,10 +131,10 @@ def _folder(data: str | Path) -> Source:
 def _source(data: Any) -> Opened | None:
     if hasattr(data, "samples") and hasattr(data, "shards"):
         return _open_stream(data)
+    if hasattr(data, "sample_count") and hasattr(data, "labels_of"):
+        return data  # opened already; a stream's source has no length
     if not hasattr(data, "read") or not hasattr(data, "__len__"):
         return None
-    if hasattr(data, "sample_count") and hasattr(data, "labels_of"):
-        return data
     missing = [name for name in _MEMBERS if not hasattr(data, name)]
     if missing and hasattr(data, "__getitem__"):
         return None

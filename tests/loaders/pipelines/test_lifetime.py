@@ -319,9 +319,13 @@ time.sleep(100)
 
 @pytest.mark.parametrize("script", [IN_THE_LOOP, WAITING])
 def test_ctrl_c_ends_the_threads(script: str) -> None:
-    process = start(script)
-    interrupt(process)
-    status, out, err = ends(process)
+    for _ in range(3):
+        process = start(script)
+        interrupt(process)
+        status, out, err = ends(process)
+        # Python drops an interrupt that comes while a weak reference's callback runs.
+        if "Exception ignored in: <function WeakSet" not in err:
+            break
     assert (status, out) == (0, "threads 0\n"), err
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.threads import read_ahead
+from patchmill.loaders.sources import open_data
 from patchmill.loaders.sources.stream import over_fsspec, patience
 from patchmill.loaders.sources.stream import stream as stream_module
 from patchmill.loaders.sources.stream.stream import Stream, StreamPosition
@@ -262,3 +263,9 @@ def _wait_for(condition: object) -> None:
             return
         time.sleep(0.01)
     raise AssertionError("it never happened")
+
+
+def test_a_stream_that_is_open_is_taken_as_it_is(folder: Path) -> None:
+    """Training opens its data once, and gives them to the loader."""
+    opened = open_data(f"file://{folder}/{{0..1}}.tar")
+    assert open_data(opened) is opened
