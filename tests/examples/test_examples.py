@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers_dino_print import UTILS
 from helpers_examples import EXAMPLES, ROOT, run_python
 
 IN_PROCESS = {
@@ -22,19 +23,6 @@ ELSEWHERE = {"dino_loop", "plain_ddp", "with_lightning"}  # here, and with ranks
 # stable-pretraining's, which inspect the machine for seconds.
 CALLBACKS = "lightning.pytorch.trainer.connectors.callback_connector._load_external_callbacks"
 
-# As in facebookresearch/dino, utils.py; MAE and iBOT have it too.
-UTILS = """
-def setup_for_distributed(is_master):
-    import builtins as __builtin__
-    builtin_print = __builtin__.print
-
-    def print(*args, **kwargs):
-        force = kwargs.pop('force', False)
-        if is_master or force:
-            builtin_print(*args, **kwargs)
-
-    __builtin__.print = print
-"""
 RUN = """
 import runpy, sys, utils
 utils.setup_for_distributed(True)

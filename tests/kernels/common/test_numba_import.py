@@ -6,22 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers_dino_print import UTILS
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# As in facebookresearch/dino utils.py, and in MAE's and iBOT's.
-DINO = """
-def setup_for_distributed(is_master):
-    import builtins as __builtin__
-    builtin_print = __builtin__.print
-
-    def print(*args, **kwargs):
-        force = kwargs.pop('force', False)
-        if is_master or force:
-            builtin_print(*args, **kwargs)
-
-    __builtin__.print = print
-"""
 USES = """
 shown = builtins.print
 from patchmill.kernels.common.jit import jit
@@ -39,7 +27,7 @@ print("printed by", shown.__module__)
     ],
 )
 def test_after_print_was_replaced(tmp_path: Path, replaces: str, module: str):
-    (tmp_path / "utils.py").write_text(DINO)
+    (tmp_path / "utils.py").write_text(UTILS)
     code = f"import builtins, functools\n{replaces}\n{USES}"
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     done = subprocess.run(
