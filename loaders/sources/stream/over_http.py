@@ -169,6 +169,8 @@ class _Https(urllib.request.HTTPSHandler):
 
 
 class _Connection(http.client.HTTPConnection):
+    """A connection whose waits a `Halt` ends."""
+
     def __init__(self, halt: Halt, host: str, **options: Any) -> None:
         super().__init__(host, **options)
         self._halt = halt
@@ -178,14 +180,8 @@ class _Connection(http.client.HTTPConnection):
         self._halt.end_by(functools.partial(_shut, self.sock))
 
 
-class _TlsConnection(http.client.HTTPSConnection):
-    def __init__(self, halt: Halt, host: str, **options: Any) -> None:
-        super().__init__(host, **options)
-        self._halt = halt
-
-    def connect(self) -> None:
-        super().connect()
-        self._halt.end_by(functools.partial(_shut, self.sock))
+class _TlsConnection(_Connection, http.client.HTTPSConnection):
+    """The same over TLS: `connect` goes on to HTTPSConnection's."""
 
 
 def _shut(connection: socket.socket) -> None:

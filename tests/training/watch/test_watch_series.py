@@ -156,7 +156,9 @@ def test_a_long_log_comes_in_chunks(tmp_path: Path, monkeypatch):
 )
 def test_files_that_are_no_log_are_no_error(tmp_path: Path, content: bytes):
     (tmp_path / "log.csv").write_bytes(content)
-    Reader().read_all(Follower(tmp_path))
+    reader = Reader()
+    reader.read_all(Follower(tmp_path))
+    assert "loss" not in reader.columns
 
 
 def test_a_line_without_end_is_passed_over(tmp_path: Path, monkeypatch):

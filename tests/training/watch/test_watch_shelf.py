@@ -64,7 +64,9 @@ def test_broken_files_are_read_as_far_as_they_go(tmp_path: Path, name: str, text
     helpers_report.full(tmp_path / "run")
     (tmp_path / "run" / name).write_text(text)
     run = Shelf(tmp_path).runs()["run"]
-    json.dumps([run.line(), run.details()], allow_nan=False)
+    line, details = run.line(), run.details()
+    assert line["id"] == details["id"] == "run"
+    json.dumps([line, details], allow_nan=False)  # raises for what JSON does not have
 
 
 def test_figures_that_are_not_finite_are_left_out(tmp_path: Path):
