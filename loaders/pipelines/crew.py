@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.pipelines import FilledBatch
+from patchmill.loaders.pipelines import FilledBatch, chunks
 from patchmill.loaders.pipelines.job import Job, clear_package_frames, iteration_over
 from patchmill.loaders.pipelines.worker import Step, Task, Worker
 
@@ -34,9 +34,10 @@ Feeder = Callable[[Jobs, Tasks], None]
 class Crew:
     """Threads that make jobs in order, until they are dismissed or garbage-collected.
 
-    Worker threads run `step` on every sample of a job. A pipeline may add one `feeder` thread: it
-    receives the jobs in order, takes those that are loaded to ready, and may queue further tasks
-    for the workers. At most `ahead` jobs are in the making besides the one that is waited for.
+    Worker threads run `step` on the samples of a job, a chunk at a time. A pipeline may add one
+    `feeder` thread: it receives the jobs in order, takes those that are loaded to ready, and may
+    queue further tasks for the workers. At most `ahead` jobs are in the making besides the one that
+    is waited for.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Crew:
         hand_over: Callable[[Any], FilledBatch],
         feeder: Feeder | None = None,
     ) -> None:
-        self._step, self._upcoming, self._ahead, self._hand_over = step, jobs, ahead, hand_over
+        self._workers, self._step, self._upcoming = workers, step, jobs
+        self._ahead, self._hand_over = ahead, hand_over
         self._jobs: deque[Job] = deque()
         self._tasks: Tasks = SimpleQueue()
         self._feeder_jobs: Jobs = SimpleQueue()
@@ -107,8 +109,9 @@ class Crew:
 
     def _start(self, job: Job) -> None:
         self._jobs.append(job)
-        for slot in range(len(job)):
-            self._tasks.put((job.loaded, self._step, job, slot))
+        job.chunks = chunks.cut(len(job), [worker.counters for worker in self._workers])
+        for slots in job.chunks:
+            self._tasks.put((job.loaded, self._step, job, slots))
         if self._has_feeder:
             self._feeder_jobs.put(job)
 

@@ -164,7 +164,7 @@ def open_extra(
 
 
 class Parts:
-    """Progress of a batch's parts: which of them a finished sample completes."""
+    """Progress of a batch's parts: which of them finished samples complete."""
 
     def __init__(self, extra: Extra, size: int) -> None:
         self._part, self._slices = extra.part, extra.parts(size)
@@ -172,12 +172,16 @@ class Parts:
         self._parts_left = len(self._slices)
         self._lock = threading.Lock()
 
-    def completed_by(self, slot: int) -> slice | None:
-        """The part of this slot, if all of its other samples are finished."""
-        number = slot // self._part
+    def completed_by(self, slots: range) -> list[slice]:
+        """The parts of these slots, now finished, whose other samples are all finished too."""
+        completed = []
         with self._lock:
-            self._left[number] -= 1
-            return None if self._left[number] else self._slices[number]
+            for number in range(slots.start // self._part, (slots.stop - 1) // self._part + 1):
+                part = self._slices[number]
+                self._left[number] -= min(slots.stop, part.stop) - max(slots.start, part.start)
+                if not self._left[number]:
+                    completed.append(part)
+        return completed
 
     def finish(self) -> bool:
         """Report a part whose operations have been applied; True for the last one."""

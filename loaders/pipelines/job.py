@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
@@ -30,12 +31,12 @@ class Countdown:
     def done(self) -> bool:
         return not self._opened.empty()
 
-    def count_down(self, error: BaseException | None = None) -> None:
-        """Report one finished item, or the error that it ended with."""
+    def count_down(self, error: BaseException | None = None, items: int = 1) -> None:
+        """Report finished items, or the error that they ended with."""
         if error is not None:
             clear_package_frames(error)
         with self._lock:
-            self._left -= 1
+            self._left -= items
             self._error = self._error or error
             if self._error or self._left <= 0:
                 self._opened.put(None)
@@ -58,8 +59,11 @@ class Job:
     """One batch in the making: the ids it was asked for, its decision rows and its progress.
 
     `loaded` opens when workers have loaded every sample, `ready` when every view is rendered (on a
-    GPU: queued). Where workers do both in one step, they are the same countdown.
+    GPU: queued). Where workers do both in one step, they are the same countdown. The crew cuts the
+    slots into `chunks`.
     """
+
+    chunks: Sequence[range]
 
     def __init__(self, epoch: int, requested: np.ndarray, views: int, loaded: Countdown) -> None:
         size = len(requested)
@@ -72,6 +76,13 @@ class Job:
 
     def __len__(self) -> int:
         return len(self.requested)
+
+    def until_cancelled(self, slots: range) -> Iterator[int]:
+        """These slots one by one; no more of them once the job is cancelled."""
+        for slot in slots:
+            if self.cancelled:
+                return
+            yield slot
 
     def cancel(self) -> None:
         self.cancelled = True

@@ -24,8 +24,8 @@ from patchmill.loaders.stats import Counters
 if TYPE_CHECKING:
     from patchmill.loaders.pipelines.cpu.views import ViewBuffer
 
-Step = Callable[["Worker", Any, int], None]  # work on one sample (slot) of a job
-Task = tuple[Countdown, Step, Job, int]  # the countdown to report to, the step, job and slot
+Step = Callable[["Worker", Any, range], None]  # work on some samples (slots) of a job
+Task = tuple[Countdown, Step, Job, range]  # the countdown to report to, the step, job and slots
 
 
 class Worker:
@@ -46,13 +46,14 @@ class Worker:
         """Main loop of the thread: run tasks until a None arrives."""
         self.busy = True
         while task := tasks.get():
-            countdown, step, job, slot = task
+            countdown, step, job, slots = task
             if not job.cancelled:
                 try:
-                    step(self, job, slot)
-                    countdown.count_down()
+                    step(self, job, slots)
+                    if not job.cancelled:  # else the step may have left slots out
+                        countdown.count_down(items=len(slots))
                 except BaseException as error:
-                    countdown.count_down(error)
+                    countdown.count_down(error, len(slots))
             # Neither an idle thread nor an error's traceback may keep a batch alive.
             del countdown, step, job, task
         self.busy = False

@@ -38,9 +38,11 @@ class CpuThreadsPipeline(StagedPipeline):
         return job
 
 
-def make_views(worker: Worker, job: CpuJob, slot: int) -> None:
-    """All stages of one sample: read, decode, plan, render, extra."""
-    image = worker.load(job, slot, worker.samples.decode, "decode")
-    paste = worker.samples.paste_inputs(job, slot, worker.samples.decode_background, "decode")
-    worker.render(image, paste, job.rows[slot], job.buffer, slot)
-    apply_extra(worker, job, slot)
+def make_views(worker: Worker, job: CpuJob, slots: range) -> None:
+    """All stages of a chunk, sample by sample: read, decode, plan, render; then extra."""
+    samples = worker.samples
+    for slot in job.until_cancelled(slots):
+        image = worker.load(job, slot, samples.decode, "decode")
+        paste = samples.paste_inputs(job, slot, samples.decode_background, "decode")
+        worker.render(image, paste, job.rows[slot], job.buffer, slot)
+    apply_extra(worker, job, slots)

@@ -95,17 +95,16 @@ class CpuViews:
         permutation.substitute(0, 0, 0, 0, 1)
 
 
-def apply_extra(worker: Worker, job: CpuJob, slot: int) -> None:
-    """Apply the recipe's operations to the part of the batch that this sample completes, if any."""
-    if job.extra is None:
+def apply_extra(worker: Worker, job: CpuJob, slots: range) -> None:
+    """Apply the recipe's operations to the parts of the batch that these samples complete."""
+    if job.extra is None or job.cancelled:  # cancelled: some of the samples may not be made
         return
-    work, part = job.extra, job.extra.parts.completed_by(slot)
-    if part is None:
-        return
-    if torch.get_num_threads() > 1:
-        limit_torch_to_one_thread()  # in this thread: the workers share the cores already
-    began = time.perf_counter_ns()
-    work.operations.apply(work.views, job.epoch, job.ids, part)
-    if work.parts.finish():
-        work.operations.finish(work.views, job.epoch, job.ids)
-    worker.counters.add("extra", time.perf_counter_ns() - began, part.stop - part.start)
+    work = job.extra
+    for part in work.parts.completed_by(slots):
+        if torch.get_num_threads() > 1:
+            limit_torch_to_one_thread()  # in this thread: the workers share the cores already
+        began = time.perf_counter_ns()
+        work.operations.apply(work.views, job.epoch, job.ids, part)
+        if work.parts.finish():
+            work.operations.finish(work.views, job.epoch, job.ids)
+        worker.counters.add("extra", time.perf_counter_ns() - began, part.stop - part.start)

@@ -106,14 +106,16 @@ class DaliFeeder:
 
     # ------------------------------------------------------------------------- in worker threads
 
-    def load(self, worker: Worker, job: DaliJob, slot: int) -> None:
-        """The workers' step: read one sample, and decode it if it is not for DALI."""
-        image = worker.load(job, slot, partial(self._inspect, job.arena), "inspect")
-        if isinstance(image, Allocation):
-            job.locations[slot], job.encoded[slot] = image[:2], None
-        else:
-            job.locations[slot], job.encoded[slot] = NOT_IN_ARENA, image
-        pack_paste_inputs(worker, job, slot, "inspect")
+    def load(self, worker: Worker, job: DaliJob, slots: range) -> None:
+        """The workers' step: read samples, and decode those that are not for DALI."""
+        inspect = partial(self._inspect, job.arena)
+        for slot in job.until_cancelled(slots):
+            image = worker.load(job, slot, inspect, "inspect")
+            if isinstance(image, Allocation):
+                job.locations[slot], job.encoded[slot] = image[:2], None
+            else:
+                job.locations[slot], job.encoded[slot] = NOT_IN_ARENA, image
+            pack_paste_inputs(worker, job, slot, "inspect")
 
     def _inspect(self, arena: Arena, id: int, data: bytes) -> LoadedImage:
         shape = None if id in self._undecodable else plain_jpeg(data)
@@ -220,7 +222,7 @@ class DaliFeeder:
         if job.cancelled:
             reloaded.cancel()
         for slot in slots:
-            tasks.put((reloaded, self.load, job, slot))
+            tasks.put((reloaded, self.load, job, range(slot, slot + 1)))
         if error := reloaded.wait():
             raise error
 

@@ -130,8 +130,8 @@ class CpuBackend:
             else job.arena.image(job.locations[slot], *job.shapes[slot])
             for slot in range(len(job))
         ]
-        for slot in range(len(job)):
-            tasks.put((job.ready, render_views, job, slot))
+        for slots in job.chunks:
+            tasks.put((job.ready, render_views, job, slots))
 
     def synchronize(self) -> None:
         pass
@@ -145,14 +145,11 @@ class DaliCpuJob(CpuJob, DaliJob):
     images: list[np.ndarray]
 
 
-def render_views(worker: Worker, job: DaliCpuJob, slot: int) -> None:
+def render_views(worker: Worker, job: DaliCpuJob, slots: range) -> None:
     """The workers' second step, after DALI has decoded the batch."""
-    image, mask, background = (
-        job.images[slot],
-        job.masks.array(slot),
-        job.backgrounds.array(slot, 3),
-    )
-    height, width, _ = background.shape
-    paste = PasteInputs(mask, LoadedImage(height, width, background)) if mask.size else NO_PASTE
-    worker.render(image, paste, job.rows[slot], job.buffer, slot)
-    apply_extra(worker, job, slot)
+    for slot in job.until_cancelled(slots):
+        mask, background = job.masks.array(slot), job.backgrounds.array(slot, 3)
+        height, width, _ = background.shape
+        paste = PasteInputs(mask, LoadedImage(height, width, background)) if mask.size else NO_PASTE
+        worker.render(job.images[slot], paste, job.rows[slot], job.buffer, slot)
+    apply_extra(worker, job, slots)

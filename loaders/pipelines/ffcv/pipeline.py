@@ -93,7 +93,7 @@ class FfcvPipeline(StagedPipeline):
                 pipelines=pipelines,
             )
 
-    def _run_job(self, worker: Worker, job: FfcvJob, _: int) -> None:
+    def _run_job(self, worker: Worker, job: FfcvJob, _: range) -> None:
         """All stages of a whole batch."""
         job.arrays = self._make_batch(job.epoch, job.requested)
         ids, times = job.arrays[1][:, 0], job.arrays[4]

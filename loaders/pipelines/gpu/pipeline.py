@@ -51,11 +51,12 @@ class GpuThreadsPipeline(StagedPipeline):
         self._views.synchronize()
 
 
-def decode(worker: Worker, job: ArenaJob, slot: int) -> None:
-    """The workers' stages of one sample: read and decode into the batch's arena, and plan."""
+def decode(worker: Worker, job: ArenaJob, slots: range) -> None:
+    """The workers' stages of a chunk: read and decode into the batch's arena, and plan."""
 
     def load(id: int, data: bytes) -> LoadedImage:
         return decode_into(job.arena, data)
 
-    job.locations[slot] = worker.load(job, slot, load, "decode")[:2]
-    pack_paste_inputs(worker, job, slot, "decode")
+    for slot in job.until_cancelled(slots):
+        job.locations[slot] = worker.load(job, slot, load, "decode")[:2]
+        pack_paste_inputs(worker, job, slot, "decode")

@@ -1,0 +1,34 @@
+"""Chunks: the slots of a batch, cut into the ranges that workers take one at a time.
+
+Small images make chunks of many slots, so that queues cost nothing; large ones are taken singly, so
+that all workers are busy until a batch ends. No choice here changes what is in a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from patchmill.loaders.stats import Counters
+
+WORK_NS = 1_000_000  # in a chunk, about
+LEAST_PER_WORKER = 4  # chunks, where a batch has as many samples
+
+
+def cut(size: int, workers: Sequence[Counters]) -> list[range]:
+    """The slots of a batch of `size` samples in chunks, by what workers have counted so far."""
+    chunk = chunk_size(size, len(workers), _sample_ns(workers))
+    return [range(start, min(start + chunk, size)) for start in range(0, size, chunk)]
+
+
+def chunk_size(size: int, workers: int, sample_ns: float) -> int:
+    """Slots in a chunk of a batch of `size` samples that take a worker `sample_ns` each."""
+    most = max(size // (LEAST_PER_WORKER * workers), 1)
+    return most if sample_ns * most <= WORK_NS else max(int(WORK_NS / sample_ns), 1)
+
+
+def _sample_ns(workers: Sequence[Counters]) -> float:
+    """Mean busy time of the workers for a sample; infinite before the first."""
+    samples = sum(counters.items["plan"] for counters in workers)
+    busy = sum(sum(counters.nanoseconds.values()) for counters in workers)
+    return busy / samples if samples else math.inf

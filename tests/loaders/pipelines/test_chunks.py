@@ -1,0 +1,157 @@
+"""Chunks: every slot once, evenly over the workers, and batches that do not depend on them."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers_pipelines import RECIPE, Pictures, make_loader, mill_threads
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.operations import GaussianNoise
+from patchmill.loaders.order import permutation
+from patchmill.loaders.pipelines import chunks
+from patchmill.loaders.pipelines.chunks import LEAST_PER_WORKER, WORK_NS, chunk_size, cut
+from patchmill.loaders.recipe import Crop, Recipe, Views
+from patchmill.loaders.stats import Counters
+
+SIZE = 24
+
+
+def counted(samples: int, sample_ns: int) -> Counters:
+    counters = Counters(("read", "plan"))
+    counters.add("read", samples * sample_ns // 2, samples)
+    counters.add("plan", samples * sample_ns - samples * sample_ns // 2, samples)
+    return counters
+
+
+# -------------------------------------------------------------------------------------- the cutting
+
+
+@given(size=st.integers(0, 3000), workers=st.integers(1, 200), sample_ns=st.integers(0, 10**9))
+def test_every_slot_is_in_one_chunk_and_no_worker_gets_much_more(
+    size: int, workers: int, sample_ns: int
+) -> None:
+    cuts = cut(size, [counted(7, sample_ns)] * workers)
+    assert [slot for slots in cuts for slot in slots] == list(range(size))
+    longest = max(map(len, cuts), default=1)
+    assert longest <= max(size / (LEAST_PER_WORKER * workers), 1)
+    assert longest == 1 or longest * sample_ns <= WORK_NS
+    assert len(cuts) >= min(size, LEAST_PER_WORKER * workers)
+
+
+def test_chunks_are_as_large_as_the_time_for_a_sample_allows() -> None:
+    assert chunk_size(1024, 2, sample_ns=5_000_000) == 1
+    assert chunk_size(1024, 2, sample_ns=100_000) == 10
+    assert chunk_size(1024, 2, sample_ns=1_000) == 1024 // 8
+    assert chunk_size(64, 16, sample_ns=1_000) == 1
+    assert len(cut(64, [Counters(("read", "plan"))])) == 64  # nothing is measured yet
+
+
+# ------------------------------------------------------------------------------------------ batches
+
+
+@pytest.fixture
+def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Make loaders cut batches into chunks of this many slots."""
+    monkeypatch.setattr(chunks, "chunk_size", lambda *_: request.param)
+    return request.param
+
+
+def rendered(loader: Any) -> list[tuple[list[int], dict[str, np.ndarray]]]:
+    return [
+        (batch.ids.tolist(), {n: views.float().numpy() for n, views in batch.views.items()})
+        for batch in loader
+    ]
+
+
+def bad(*ids: int) -> Pictures:
+    def read(index: int) -> None:
+        if index in ids:
+            raise OSError(f"picture {index} is gone")
+
+    return Pictures(60, read)
+
+
+@pytest.mark.usefixtures("pipeline")
+@pytest.mark.parametrize("size", [5, 24, 100])
+def test_batches_do_not_depend_on_chunks(
+    size: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where bad samples lie between others, and with operations on parts of a batch."""
+    noisy = Views("noisy", 2, 12, Crop((0.4, 1.0)), extra=(GaussianNoise(),))
+    recipe = Recipe((*RECIPE.views, noisy), name="noisy")
+    missing = permutation.Order(60, 0).ids(0, 0, 60)[[3, 12, 13, 40]].tolist()
+
+    def run(chunk: int) -> tuple[Any, str]:
+        monkeypatch.setattr(chunks, "chunk_size", lambda *_: chunk)
+        ledger = tmp_path / f"{chunk}.jsonl"
+        loader = make_loader(bad(*missing), recipe, SIZE, ledger=ledger)
+        batches = rendered(loader)
+        stages = loader.stats().stages
+        loader.close()
+        assert stages["plan"].items == 48 and stages["read"].items == 48
+        return batches, "".join(sorted(ledger.read_text().splitlines(keepends=True)))
+
+    (batches, ledger), (others, other_ledger) = run(1), run(size)
+    assert ledger == other_ledger
+    assert len(batches) == len(others) == 2
+    for (ids, views), (other_ids, other_views) in zip(batches, others, strict=True):
+        assert ids == other_ids
+        for name in views:
+            np.testing.assert_array_equal(views[name], other_views[name])
+
+
+@pytest.mark.usefixtures("pipeline", "chunk")
+@pytest.mark.parametrize("chunk", [8], indirect=True)
+def test_an_error_inside_a_chunk_ends_the_iteration() -> None:
+    ids = permutation.Order(48, 0).ids(0, 0, 48).tolist()
+
+    def read(index: int) -> None:
+        if index == ids[SIZE + 11]:
+            raise ZeroDivisionError
+
+    batches = iter(make_loader(Pictures(48, read), batch_size=SIZE))
+    assert next(batches).ids.tolist() == ids[:SIZE]
+    with pytest.raises(ZeroDivisionError):
+        next(batches)
+    assert not mill_threads()
+
+
+@pytest.mark.usefixtures("pipeline", "chunk")
+@pytest.mark.parametrize("chunk", [SIZE], indirect=True)
+def test_a_chunk_ends_at_the_next_slot_when_the_iteration_is_over() -> None:
+    reads: list[int] = []
+    reading, closing = threading.Event(), threading.Event()
+
+    def read(index: int) -> None:
+        reads.append(index)
+        if len(reads) == 3:
+            reading.set()
+            closing.wait(60)
+
+    loader = make_loader(Pictures(SIZE, read), batch_size=SIZE, workers=1, prefetch=1)
+
+    def close() -> None:
+        reading.wait(60)
+        (job,) = loader._run._jobs
+        threading.Thread(target=lambda: wait_for(lambda: job.cancelled) or closing.set()).start()
+        loader.close()
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    with pytest.raises(MillError, match="this iteration is over"):
+        list(loader)
+    closer.join(60)
+    assert len(reads) == 3
+
+
+def wait_for(condition: Any) -> None:
+    pause = threading.Event()
+    while not condition():
+        pause.wait(0.001)
