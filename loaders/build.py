@@ -50,6 +50,7 @@ def build(
     masks: str | Path | None = None,
     backgrounds: BackgroundData | None = None,
     mix: Mix | None = None,
+    cache: str | None = None,
 ) -> Loader:
     """Build a loader that yields batches of the recipe's views of `data`.
 
@@ -72,11 +73,14 @@ def build(
     masks: file of masks for copy-paste, if not the one that `prepare masks` wrote for the data
     backgrounds: images (as for `data`) to paste on, if not those of the data itself
     mix: mixup and CutMix of each batch, which make its labels soft: operations.Mix(classes=1000)
+    cache: where to keep decoded images for later epochs, and how many: "ram:32GB" or
+        "disk:FOLDER:200GB", shared by all processes of this machine that read the same data
     """
     arguments = dict(locals())
 
     import torch
 
+    from patchmill.loaders.decoded.opening import open_store
     from patchmill.loaders.ledger import Ledger
     from patchmill.loaders.loader import Loader
     from patchmill.loaders.operations.mix import checked_mix
@@ -119,6 +123,7 @@ def build(
         max_batch, count = min(batch_size, len(source)), len(source)
     opened_masks = _open_masks(masks, source, recipe)
     opened_ledger = Ledger(_ledger_path(ledger, source, own.rank), count)
+    store = open_store(cache, source)
     opened_backgrounds = _open_backgrounds(backgrounds, recipe, opened_ledger, seed)
     config = PipelineConfig(
         source=source,
@@ -135,6 +140,7 @@ def build(
         masks=opened_masks,
         backgrounds=opened_backgrounds,
         extra=open_extra(recipe, seed, dtype, device, checked_mix(mix, source)),
+        decoded=store,
     )
     background_source = source if opened_backgrounds is None else opened_backgrounds.source
     return Loader(

@@ -151,8 +151,9 @@ class Loader:
         run = self._run
         seconds = self._seconds + (run.seconds if run else 0.0)
         stages = self.pipeline.stages(seconds)
-        unmasked = self.pipeline.unmasked()
-        return Stats(stages, self._workers, seconds, self._waited, len(self.ledger), unmasked)
+        unmasked, cache = self.pipeline.unmasked(), self.pipeline.cache()
+        bad, waited = len(self.ledger), self._waited
+        return Stats(stages, self._workers, seconds, waited, bad, unmasked, cache)
 
     def _start(self) -> Run:
         self._end()

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from patchmill.loaders.decoded.cache_stats import CacheStats
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -37,6 +39,7 @@ class Stats:
     waited: float  # of which the training loop waited for a batch
     bad: int  # samples that could not be read and were replaced
     unmasked: int = 0  # samples to be pasted that had no usable mask
+    cache: CacheStats | None = None  # None: the loader has no decoded cache
 
     @property
     def wait_share(self) -> float:
@@ -71,6 +74,8 @@ class Stats:
             + (f"{self.unmasked} times no usable mask; " if self.unmasked else "")
             + f"bottleneck: {self.bottleneck}"
         )
+        if self.cache is not None:
+            lines.append(str(self.cache))
         return "\n".join(lines)
 
 
@@ -81,6 +86,7 @@ class Counters:
         self.nanoseconds = dict.fromkeys(stages, 0)
         self.items = dict.fromkeys(stages, 0)
         self.unmasked = 0  # samples to be pasted that had no usable mask
+        self.hits = 0  # images that were in the decoded cache
 
     def add(self, stage: str, nanoseconds: int, items: int = 1) -> None:
         self.nanoseconds[stage] += nanoseconds

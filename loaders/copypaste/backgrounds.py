@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from patchmill.loaders.order import permutation
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from patchmill.loaders.decoded.store import Store
 
 CANDIDATES = 8
 _NO_MASK = 2.0  # above any share: images without a usable mask are chosen last
@@ -67,6 +71,7 @@ class Backgrounds:
     source: Source
     ledger: Ledger
     seed: int
+    decoded: Store | None = None  # the decoded cache is for the training data
 
     def background_id(self, epoch: int, id: int) -> int:
         """The background drawn for a sample of the training data."""

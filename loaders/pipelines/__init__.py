@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from patchmill.loaders.decoded.cache_stats import CacheStats
 from patchmill.loaders.stats import Stage
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ class Pipeline(Protocol):
 
     def unmasked(self) -> int:
         """Number of samples that were to be pasted and had no usable mask."""
+        ...
+
+    def cache(self) -> CacheStats | None:
+        """Figures of the decoded cache; None where there is none."""
         ...
 
     def clear(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from patchmill.loaders.decoded.cache_stats import CacheStats
 from patchmill.loaders.pipelines import FilledBatch
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Crew, Feeder
@@ -46,6 +47,10 @@ class StagedPipeline:
 
     def unmasked(self) -> int:
         return self._counters.unmasked()
+
+    def cache(self) -> CacheStats | None:
+        store = self._config.decoded
+        return None if store is None else store.stats(self._counters.hits())
 
     def clear(self) -> None:
         self._memory.clear()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from patchmill.kernels.views.decisions import Target
     from patchmill.loaders.copypaste.backgrounds import Backgrounds
     from patchmill.loaders.copypaste.masks import Masks
+    from patchmill.loaders.decoded.store import Store
     from patchmill.loaders.pipelines.extra import Extra
 
 
@@ -39,6 +40,7 @@ class PipelineConfig:
     masks: Masks | None = None  # None: the recipe has no copy-paste
     backgrounds: Backgrounds | None = None  # None: the data themselves serve as backgrounds
     extra: Extra | None = None  # None: the recipe has no operations of its own
+    decoded: Store | None = None  # None: every image is decoded each time
 
     @property
     def views(self) -> int:

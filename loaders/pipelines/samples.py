@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from patchmill.loaders.sources import Source
 from patchmill.loaders.sources.stream.source import StreamSource
 from patchmill.loaders.stats import Counters
 
+if TYPE_CHECKING:
+    from patchmill.loaders.decoded.store import Store
+
 
 class LoadedImage(NamedTuple):
     """An image after loading: its size, and its pixels in the form that the pipeline chose."""
@@ -28,6 +31,13 @@ class LoadedImage(NamedTuple):
     height: int
     width: int
     data: Any  # an array, an allocation in an arena, or encoded bytes that DALI will decode
+
+    def pixels(self) -> np.ndarray | None:
+        """The image as uint8 [height, width, 3]; None while it is encoded."""
+        memory = getattr(self.data, "memory", self.data)
+        if memory is self.data and memory.ndim == 1:
+            return None
+        return memory.reshape(self.height, self.width, 3)
 
 
 class PasteInputs(NamedTuple):
@@ -39,7 +49,9 @@ class PasteInputs(NamedTuple):
 
 NO_PASTE = PasteInputs(np.empty((0, 0), np.uint8), LoadedImage(0, 0, np.empty((0, 0, 3), np.uint8)))
 
-Load = Callable[[int, bytes], LoadedImage]  # from id and encoded bytes; may raise BadImage
+# From a sample's id and its encoded bytes, or its pixels [height, width, 3] of the decoded cache.
+# May raise BadImage.
+Load = Callable[[int, bytes | np.ndarray], LoadedImage]
 
 
 class SampleSet(Protocol):
@@ -50,6 +62,9 @@ class SampleSet(Protocol):
 
     @property
     def ledger(self) -> Ledger: ...
+
+    @property
+    def decoded(self) -> Store | None: ...
 
     def substitute(self, epoch: int, id: int, attempt: int) -> int: ...
 
@@ -91,26 +106,29 @@ class SampleReader:
         images, background_id = background
         return PasteInputs(mask, self._read(images, job.epoch, background_id, load, stage)[1])
 
-    def decode(self, id: int, data: bytes) -> LoadedImage:
+    def decode(self, id: int, data: bytes | np.ndarray) -> LoadedImage:
         """Decode into this thread's buffer; valid until its next image."""
-        image = self._decoder(data)
+        image = data if isinstance(data, np.ndarray) else self._decoder(data)
         return LoadedImage(image.shape[0], image.shape[1], image)
 
-    def decode_background(self, id: int, data: bytes) -> LoadedImage:
+    def decode_background(self, id: int, data: bytes | np.ndarray) -> LoadedImage:
         """Decode into a second buffer; valid until its next background."""
-        image = self._background_decoder(data)
+        image = data if isinstance(data, np.ndarray) else self._background_decoder(data)
         return LoadedImage(image.shape[0], image.shape[1], image)
 
     def _read(
         self, images: SampleSet, epoch: int, requested: int, load: Load, stage: str
     ) -> tuple[int, LoadedImage]:
-        source, ledger, id = images.source, images.ledger, requested
+        source, ledger, store, id = images.source, images.ledger, images.decoded, requested
         read_ns = load_ns = 0
         for attempt in range(MOST_SUBSTITUTES):
             if id not in ledger:
                 began = read = time.perf_counter_ns()
                 try:
-                    data = source.read(id)
+                    if store is not None and (pixels := store.image(id)) is not None:
+                        self._counters.hits += 1
+                        return id, load(id, pixels)
+                    data, stamp = store.read(id) if store is not None else (source.read(id), 0)
                     read = time.perf_counter_ns()
                     image = load(id, data)
                     reason = None
@@ -122,6 +140,8 @@ class SampleReader:
                     reason = error.strerror or str(error) or type(error).__name__
                 read_ns, load_ns = read_ns + read - began, load_ns + time.perf_counter_ns() - read
                 if reason is None:
+                    if store is not None and (decoded := image.pixels()) is not None:
+                        store.offer(id, decoded, stamp)
                     self._counters.add("read", read_ns)
                     self._counters.add(stage, load_ns)
                     return id, image

@@ -58,6 +58,9 @@ class StageCounters:
     def unmasked(self) -> int:
         return sum(counters.unmasked for counters in self.workers)
 
+    def hits(self) -> int:
+        return sum(counters.hits for counters in self.workers)
+
 
 def _further_stages(crew: str, stages: tuple[str, ...], config: PipelineConfig) -> list[str]:
     """Stages that only some recipes have."""

@@ -117,7 +117,9 @@ class DaliFeeder:
                 job.locations[slot], job.encoded[slot] = NOT_IN_ARENA, image
             pack_paste_inputs(worker, job, slot, "inspect")
 
-    def _inspect(self, arena: Arena, id: int, data: bytes) -> LoadedImage:
+    def _inspect(self, arena: Arena, id: int, data: bytes | np.ndarray) -> LoadedImage:
+        if isinstance(data, np.ndarray):
+            return decode_into(arena, data)
         shape = None if id in self._undecodable else plain_jpeg(data)
         if shape is None:
             return decode_into(arena, data)

@@ -104,8 +104,12 @@ class ArenaJob(Job):
         self.queued: QueuedWork | None = None
 
 
-def decode_into(arena: Arena, data: bytes) -> LoadedImage:
-    """Decode an image into an arena; raises BadImage like `decode`."""
+def decode_into(arena: Arena, data: bytes | np.ndarray) -> LoadedImage:
+    """Decode an image into an arena, or copy pixels to it; raises BadImage like `decode`."""
+    if isinstance(data, np.ndarray):
+        allocation = arena.allocate(data.nbytes)
+        allocation.memory[:] = data.reshape(-1)
+        return LoadedImage(data.shape[0], data.shape[1], allocation)
     size = buffer_size(
         data
     )  # by the header, which may lie: what is allocated here is not taken back
@@ -120,7 +124,7 @@ def decode_into(arena: Arena, data: bytes) -> LoadedImage:
 def pack_paste_inputs(worker: Worker, job: ArenaJob, slot: int, stage: str) -> None:
     """Copy the mask of a planned sample and decode its background into the batch's arena."""
 
-    def load(id: int, data: bytes) -> LoadedImage:
+    def load(id: int, data: bytes | np.ndarray) -> LoadedImage:
         return decode_into(job.arena, data)
 
     mask, background = worker.samples.paste_inputs(job, slot, load, stage)

@@ -54,7 +54,7 @@ class GpuThreadsPipeline(StagedPipeline):
 def decode(worker: Worker, job: ArenaJob, slots: range) -> None:
     """The workers' stages of a chunk: read and decode into the batch's arena, and plan."""
 
-    def load(id: int, data: bytes) -> LoadedImage:
+    def load(id: int, data: bytes | np.ndarray) -> LoadedImage:
         return decode_into(job.arena, data)
 
     for slot in job.until_cancelled(slots):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from patchmill.command.doctor.finding import Finding
 from patchmill.loaders.common import cache
+from patchmill.loaders.common.room import file_system, memory_limit
 from patchmill.loaders.common.threads import available_cores
 
 GIB = 2**30
@@ -142,28 +143,6 @@ def cpu_limit(root: Path = Path("/sys/fs/cgroup")) -> float | None:
         except (OSError, ValueError, ZeroDivisionError):
             continue
     return None
-
-
-def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes of memory that a container gets; None without a limit."""
-    for file in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            limit = int((root / file).read_text())
-            return limit if limit < 2**60 else None
-        except (OSError, ValueError):
-            continue
-    return None
-
-
-def file_system(path: Path) -> str:
-    """Kind of the file system that holds `path`: ext4, nfs4, overlay, ..."""
-    try:
-        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    except OSError:
-        return "a disk"
-    resolved = path.resolve()
-    holding = [(len(at), kind) for _, at, kind, *_ in mounts if resolved.is_relative_to(at)]
-    return max(holding, default=(0, "a disk"))[1]
 
 
 def _distribution() -> str:

@@ -1,0 +1,102 @@
+"""File locks of stores: who uses one, and who changes its layout now.
+
+A store's users each hold a shared lock on its file, which the system lets go of when their process
+ends, however it ends. So a store that can be locked exclusively has no users left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from patchmill.loaders.common.errors import MillError
+
+
+def beside(path: Path) -> Path:
+    """The file that is locked while a store is opened, extended or removed."""
+    return path.with_suffix(".lock")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file at `path`, which is made if it is missing."""
+    file = _lock_file(path)
+    try:
+        yield
+    finally:
+        _flock(file, "LOCK_UN")  # not by closing alone: a forked child may have a copy
+        os.close(file)
+
+
+def take_share(file: int) -> bool:
+    """Become a user of an open store; True if there is no other. The lock file must be held."""
+    alone = _is_free(file)
+    _flock(file, "LOCK_SH")
+    return alone
+
+
+def is_used(path: Path) -> bool:
+    """Check if any process uses the store at `path`."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not _is_free(file)
+    finally:
+        os.close(file)
+
+
+def remove_unused(path: Path) -> bool:
+    """Remove a store that no process uses; False if one does."""
+    with locked(beside(path)):
+        if is_used(path):
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            beside(path).unlink()
+        return True
+
+
+def _lock_file(path: Path) -> int:
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _flock(file, "LOCK_EX")
+            if os.path.samestat(os.fstat(file), os.stat(path)):
+                return file
+        except FileNotFoundError:
+            pass  # removed while this process waited
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def _is_free(file: int) -> bool:
+    try:
+        _flock(file, "LOCK_EX", "LOCK_NB")
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _flock(file: int, *names: str) -> None:
+    try:
+        import fcntl
+
+        flags = 0
+        for name in names:
+            flags |= getattr(fcntl, name)
+        fcntl.flock(file, flags)
+    except BlockingIOError:
+        raise
+    except (ImportError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MillError(
+            f"the decoded cache needs file locks, which do not work where it is ({reason}): take "
+            "another folder, or cache=None"
+        ) from None

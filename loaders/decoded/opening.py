@@ -1,0 +1,156 @@
+"""Open a loader's decoded cache: choose its file, check the room for it, share it, remove it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decoded import locks, places, records, spec
+from patchmill.loaders.decoded.spec import CacheSpec
+from patchmill.loaders.decoded.store import Store
+
+if TYPE_CHECKING:
+    from patchmill.loaders.sources import Source
+    from patchmill.loaders.sources.stream.source import StreamSource
+
+log = logging.getLogger("patchmill")
+
+SUFFIX = ".decoded"
+
+_DECODING = 1  # raise it where the decoder gives other pixels
+_DECODERS = ("simplejpeg", "pillow")
+_stores: WeakValueDictionary[str, Store] = WeakValueDictionary()  # of this process, by path
+_opening = threading.Lock()
+
+
+def open_store(text: str | None, source: Source | StreamSource) -> Store | None:
+    """The store that `cache=` asks for, shared with everybody who uses it; None without one."""
+    if text is None:
+        return None
+    wanted = spec.parse(text)
+    if source.sample_count is None:
+        raise MillError(
+            f"cache={text!r} keeps numbered images, and {source.name} is streamed: download the "
+            "shards, or take cache=None"
+        )
+    folder = places.folder(wanted)
+    key = store_key(source)  # type: ignore[arg-type]
+    path = folder / f"{key}{places.host_part(folder)}{SUFFIX}"
+    with _opening:
+        with contextlib.suppress(KeyError):
+            store = _stores[_own(path)]
+            if store.capacity >= wanted.capacity:
+                return store
+        remove_left_over(folder, wanted)
+        store = _open(path, source, wanted)  # type: ignore[arg-type]
+        _stores[_own(path)] = store
+    return store
+
+
+def store_key(source: Source) -> str:
+    """Name of a source's store: its samples, where they are, and what decodes them."""
+    parts = [source.fingerprint, str(len(source)), source.where(0), source.where(len(source) - 1)]
+    parts += [f"{name} {metadata.version(name)}" for name in _DECODERS]
+    return hashlib.sha256("\0".join([str(_DECODING), *parts]).encode()).hexdigest()[:16]
+
+
+def remove_left_over(folder: Path, wanted: CacheSpec) -> None:
+    """Remove stores in RAM whose processes have ended without doing so."""
+    if wanted.kind == "ram":
+        for path in stores_in(folder):
+            if locks.remove_unused(path):
+                log.info("removed %s, which a run left behind", path)
+
+
+def stores_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"*{SUFFIX}"))
+
+
+def _own(path: Path) -> str:
+    """Key of a store in this process; a forked child opens its own."""
+    return f"{os.getpid()} {path}"
+
+
+def _open(path: Path, source: Source, wanted: CacheSpec) -> Store:
+    with _errors(path, wanted), locks.locked(locks.beside(path)):
+        file, alone = _open_file(path, source, wanted)
+        try:
+            used = _recovered(file, len(source)) if alone else None
+            places.check_room(wanted, os.fstat(file).st_blocks * 512)
+            size = records.pixels_at(len(source)) + wanted.capacity
+            if os.fstat(file).st_size < size:
+                os.truncate(file, size)
+            if used is not None:
+                os.pwrite(file, used.to_bytes(8, "little"), records.USED_AT)
+            store = Store(path, file, source, wanted.capacity)
+        except BaseException:
+            _close(path, file, wanted.kind == "ram", os.getpid(), held=True)
+            raise
+    weakref.finalize(store, _close, path, file, wanted.kind == "ram", os.getpid())
+    return store
+
+
+def _open_file(path: Path, source: Source, wanted: CacheSpec) -> tuple[int, bool]:
+    """The store's open file, of which this process is a user, and True if it is the only one."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        alone = locks.take_share(file)
+        header = records.read_header(os.pread(file, records.PAGE, 0))
+        if header is not None and header.get("count") == len(source):
+            return file, alone
+        if not alone:
+            os.close(file)
+            raise MillError(
+                f"the decoded cache {path} is used by another version of patchmill now: take "
+                "another folder"
+            )
+        if os.fstat(file).st_size:
+            path.unlink()  # not shortened: a new file cannot be one that somebody has mapped
+            os.close(file)
+            continue
+        os.pwrite(file, records.pack_header(_header(source)), 0)
+        return file, True
+
+
+def _header(source: Source) -> dict[str, Any]:
+    return {"count": len(source), "data": source.name[:1000]}
+
+
+def _recovered(file: int, count: int) -> int:
+    """Bytes of pixels that records of a store without other users point at."""
+    end = records.pixels_at(count)
+    size = os.fstat(file).st_size
+    if size < end:  # new, or cut short
+        return 0
+    data = np.frombuffer(os.pread(file, end - records.PAGE, records.PAGE), records.RECORD, count)
+    held = records.whole(data, np.arange(count), size - end)
+    ends = data["offset"] + data["height"].astype(np.int64) * data["width"] * 3
+    return records.aligned(int(ends[held].max(initial=0)))
+
+
+def _close(path: Path, file: int, temporary: bool, process: int, held: bool = False) -> None:
+    """End the use of a store; one in RAM goes with its last user."""
+    os.close(file)
+    if temporary and os.getpid() == process and not held:
+        with contextlib.suppress(OSError, MillError):
+            locks.remove_unused(path)
+
+
+@contextlib.contextmanager
+def _errors(path: Path, wanted: CacheSpec) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise places.unusable(path.parent, wanted, error) from None

@@ -1,0 +1,73 @@
+"""Where stores of decoded images lie, and how much room there is."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+from pathlib import Path
+
+from patchmill.loaders.common import room
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decoded.spec import FORMS, CacheSpec, size_text
+
+SHARED_MEMORY = Path("/dev/shm")
+_LOCAL = ("ext", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs", "apfs", "ramfs", "bcachefs")
+
+
+def ram_folder() -> Path:
+    """The folder of this user's stores in RAM; it need not exist."""
+    return SHARED_MEMORY / f"patchmill-{os.getuid()}"
+
+
+def folder(wanted: CacheSpec) -> Path:
+    """The folder that a cache's store lies in, created if it is missing."""
+    path = wanted.folder if wanted.folder is not None else ram_folder()
+    if wanted.folder is None and not SHARED_MEMORY.is_dir():
+        raise MillError(
+            f"cache='{wanted}' needs {SHARED_MEMORY}, which is not here: take "
+            f"cache='disk:FOLDER:{size_text(wanted.capacity)}'"
+        )
+    try:
+        path.mkdir(mode=0o700, parents=wanted.folder is not None, exist_ok=True)
+        status = path.lstat()
+    except OSError as error:
+        raise unusable(path, wanted, error) from None
+    if wanted.folder is None and (
+        not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077
+    ):
+        raise MillError(f"{path} is not a folder of yours alone: remove it, or take cache='disk:…'")
+    return path.resolve()
+
+
+def host_part(path: Path) -> str:
+    """A part of the file's name where machines share a disk: their memory maps are not shared."""
+    if room.file_system(path).startswith(_LOCAL):
+        return ""
+    return "-" + re.sub(r"[^\w.-]", "_", socket.gethostname())
+
+
+def check_room(wanted: CacheSpec, stored: int) -> None:
+    """Raise a MillError unless a store that has `stored` bytes already can grow as wanted."""
+    path = folder(wanted)
+    status = os.statvfs(path)
+    free, where = status.f_bavail * status.f_frsize, f"{path} has"
+    if wanted.kind == "ram":
+        memory = room.free_memory()
+        where = f"{SHARED_MEMORY} has"
+        if memory is not None and memory < free:
+            free, where = memory, "this machine, or its container, has"
+    if wanted.capacity > free + stored:
+        smaller = wanted.resized(max((free + stored) * 8 // 10, 1))
+        raise MillError(
+            f"cache='{wanted}' is more than there is room for: {where} {size_text(free + stored)} "
+            f"free; take cache='{smaller}' or less: a part of the images helps, too"
+        )
+
+
+def unusable(path: Path, wanted: CacheSpec, error: OSError) -> MillError:
+    return MillError(
+        f"cannot keep decoded images in {path}: {error.strerror or error}; write {FORMS} with a "
+        "folder that can be written to"
+    )

@@ -1,0 +1,100 @@
+"""Layout of a store's file, and the records and checksums that make it safe to trust.
+
+The file is a page of header, one record for each sample, and the pixels. A record says where an
+image lies and carries a check of itself and a checksum of the pixels. So neither the order in which
+a processor or a kernel makes writes visible matters, nor a process that is killed in between, nor a
+machine that loses power: what does not add up is not there, and is decoded again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+
+PAGE = 4096
+USED_AT = PAGE - 8  # in the header: bytes of pixels handed out so far, as an int64
+ALIGNMENT = 64  # of images in the file
+MAGIC = b"\x89MILLDC1"
+
+RECORD = np.dtype(
+    [
+        ("offset", "<i8"),  # of the image, from the start of the pixels
+        ("stamp", "<u8"),  # what the encoded image was recognised by when it was decoded
+        ("height", "<i4"),
+        ("width", "<i4"),
+        ("checksum", "<u4"),  # of the pixels
+        ("check", "<u4"),  # of the record itself and the sample's id
+    ]
+)
+
+_START = struct.Struct("<8sII")  # magic, and the header's length and checksum
+
+
+def pixels_at(count: int) -> int:
+    """Bytes from the file's start to the pixels of a store for `count` samples."""
+    return PAGE + -(-count * RECORD.itemsize // PAGE) * PAGE
+
+
+def aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def pack_header(content: dict[str, Any]) -> bytes:
+    """The header's page, with no pixels handed out."""
+    text = json.dumps(content).encode()
+    return (_START.pack(MAGIC, len(text), zlib.crc32(text)) + text).ljust(PAGE, b"\0")
+
+
+def read_header(page: bytes) -> dict[str, Any] | None:
+    """The header's content; None if these bytes are none."""
+    if len(page) < PAGE:
+        return None
+    magic, length, checksum = _START.unpack_from(page)
+    text = page[_START.size : _START.size + length]
+    if magic != MAGIC or length > USED_AT - _START.size or zlib.crc32(text) != checksum:
+        return None
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def make_record(id: int, offset: int, image: np.ndarray, stamp: int) -> np.ndarray:
+    """A record [1] of an image, its check included."""
+    height, width, _ = image.shape
+    record = np.array([(offset, stamp, height, width, checksum(image), 0)], RECORD)
+    record["check"] = checks(record, np.array([id], np.int64))
+    return record
+
+
+def checks(records: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The check [n] that each of n records should hold."""
+    mixed = ids.astype(np.uint64)
+    for name in ("offset", "stamp", "height", "width", "checksum"):
+        mixed = (mixed ^ records[name].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    return (mixed >> np.uint64(32)).astype(np.uint32)
+
+
+def whole(records: np.ndarray, ids: np.ndarray, pixels: int) -> np.ndarray:
+    """True [n] for records that are there, complete, and within `pixels` bytes of pixels."""
+    height, width = records["height"].astype(np.int64), records["width"].astype(np.int64)
+    inside = (records["offset"] >= 0) & (records["offset"] <= pixels - height * width * 3)
+    return (height > 0) & (width > 0) & inside & (records["check"] == checks(records, ids))
+
+
+def checksum(image: np.ndarray) -> int:
+    """Checksum of pixels at the speed of memory: pages are summed up, their sums are hashed."""
+    flat = image.reshape(-1)
+    pages = flat.size // PAGE
+    words = flat[: pages * PAGE].view(np.uint64).reshape(pages, PAGE // 8)
+    sums = np.add.reduce(words, axis=1)
+    return zlib.crc32(flat[pages * PAGE :].tobytes(), zlib.crc32(sums.tobytes()))
+
+
+def content_stamp(data: bytes | memoryview) -> int:
+    """Stamp of encoded bytes, never 0."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") or 1

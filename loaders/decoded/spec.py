@@ -1,0 +1,68 @@
+"""Parse a loader's `cache=`: where decoded images are kept, and how many bytes of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchmill.loaders.common.errors import MillError
+
+FORMS = '"ram:32GB" or "disk:FOLDER:200GB"'
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)", re.IGNORECASE)
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """A parsed `cache=`: "ram" or "disk", the disk's folder, and the most bytes of pixels."""
+
+    kind: str
+    capacity: int
+    folder: Path | None = None  # for "disk" only
+
+    def __str__(self) -> str:
+        place = self.kind if self.folder is None else f"{self.kind}:{self.folder}"
+        return f"{place}:{size_text(self.capacity)}"
+
+    def resized(self, capacity: int) -> CacheSpec:
+        return CacheSpec(self.kind, capacity, self.folder)
+
+
+def parse(text: Any) -> CacheSpec:
+    """Parse `"ram:32GB"` or `"disk:FOLDER:200GB"`; a MillError for anything else."""
+    if not isinstance(text, str):
+        raise MillError(f"cache must be text such as {FORMS}, or None, not {text!r}")
+    kind, _, rest = text.strip().partition(":")
+    folder, colon, size = rest.rpartition(":")
+    if kind == "device":
+        raise MillError(f"cache={text!r}: images cannot be kept on a GPU yet; take {FORMS}")
+    if kind not in ("ram", "disk") or not size or (kind == "ram") == bool(colon):
+        raise MillError(f"cache must be {FORMS}, not {text!r}")
+    if kind == "disk" and not folder.strip():
+        raise MillError(f"cache={text!r} names no folder: write {FORMS}")
+    place = Path(folder).expanduser() if colon else None
+    return CacheSpec(kind, parse_size(size, f"cache={text!r}"), place)
+
+
+def parse_size(text: str, setting: str) -> int:
+    """Bytes of a size such as 500MB, 1.5TB or 32GiB; a MillError that calls it `setting`."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise MillError(f"{setting}: {text!r} is no size: write a number and its unit, as in 32GB")
+    unit = match[2].lower()
+    size = int(float(match[1]) * (1024 if "i" in unit else 1000) ** _UNITS[unit.rstrip("ib")])
+    if not 0 < size < 2**60:
+        raise MillError(f"{setting}: {text!r} is no size that images could have")
+    return size
+
+
+def size_text(size: float) -> str:
+    """A size in words that `parse_size` reads, as 32GB or 1.5MB."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g}{unit}"
+        size /= 1000
+    return f"{size:.3g}TB"

@@ -1,0 +1,175 @@
+"""`Store`: decoded images in one memory-mapped file that all processes of a machine share.
+
+Any number of threads and processes read and fill it at once. Space is handed out in extents under
+a short file lock; pixels are written, then the record that says where they are. Space is not used
+twice while anybody uses the store, so that an image which was handed out stays as it is.
+
+Pixels are written with `write`, not through the map: a full disk is then an error that is counted,
+where it would end the process with a bus error.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from patchmill.loaders.decoded import locks, records
+from patchmill.loaders.decoded.cache_stats import CacheStats
+from patchmill.loaders.decoded.images import PLACE, DecodedImages
+
+if TYPE_CHECKING:
+    from patchmill.loaders.sources import Source
+
+log = logging.getLogger("patchmill")
+
+MOST_EXTENT = 16 << 20  # bytes of pixels that a process takes at a time
+
+
+class Store:
+    """The decoded images of one source. `pixels` and `slots` show those that this process trusts.
+
+    A record that another process wrote is looked at when its image is first asked for: the encoded
+    image must be the one that was decoded, and the pixels must have the checksum that the record
+    says. From then on the image is in `slots`, which compiled code may read, too.
+    """
+
+    def __init__(self, path: Path, file: int, source: Source, capacity: int) -> None:
+        self.path, self.capacity = path, capacity
+        self.full = False  # an image did not fit
+        self._file, self._source = file, source
+        self._own_stamp: Callable[[int], int] | None = getattr(source, "stamp", None)
+        count = len(source)
+        self._pixels_at = records.pixels_at(count)
+        size = os.fstat(file).st_size
+        self._map = mmap.mmap(file, size)
+        self.pixels = np.frombuffer(self._map, np.uint8, offset=self._pixels_at)
+        self.slots = np.zeros(count, PLACE)
+        self.images = DecodedImages(self.pixels, self.slots)
+        self._records = np.frombuffer(self._map, records.RECORD, count, records.PAGE)
+        self._published = self._records["height"]
+        self._heights, self._widths = self.slots["height"], self.slots["width"]
+        self._offsets = self.slots["offset"]
+        self._lock, self._process = threading.Lock(), os.getpid()
+        self._next = self._end = 0  # the extent that this process fills
+        self._extent = min(MOST_EXTENT, max(capacity // 64, records.PAGE))
+        self._unfit = 1 << 62  # bytes of the smallest image that did not fit
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def image(self, id: int) -> np.ndarray | None:
+        """The image as uint8 [height, width, 3], not to be written to; None: decode it."""
+        height = self._heights.item(id)
+        if not height:
+            if not self._published.item(id) or not self._adopt(id):
+                return None
+            height = self._heights.item(id)
+        width, start = self._widths.item(id), self._offsets.item(id)
+        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+    def read(self, id: int) -> tuple[bytes, int]:
+        """The encoded bytes of a sample, and the stamp to offer its image with."""
+        stamp = None if self._own_stamp is None else self._own_stamp(id)
+        data = self._source.read(id)  # after its stamp: of a newer image the stamp is then too old
+        return data, records.content_stamp(data) if stamp is None else stamp
+
+    def offer(self, id: int, image: np.ndarray, stamp: int) -> None:
+        """Keep a decoded image if it fits; with a stamp of 0, or if it is there, do nothing."""
+        if image.nbytes >= self._unfit or not stamp or self._heights.item(id):
+            return
+        if os.getpid() != self._process:  # a forked child would fill the same extent
+            return
+        offset = self._reserve(image.nbytes)
+        if offset is None:
+            return
+        record = records.make_record(id, offset, image, stamp)
+        try:
+            _write(self._file, image.reshape(-1).data, self._pixels_at + offset)
+            _write(self._file, record.data.cast("B"), records.PAGE + id * record.nbytes)
+        except OSError as error:
+            self._stop(image.nbytes, error.strerror or str(error))
+            return
+        self._show(id, record)
+
+    def stats(self, hits: int) -> CacheStats:
+        images = int(np.count_nonzero(self._published))
+        used = min(_read_used(self._file), self.capacity)
+        return CacheStats(hits, images, len(self), used, self.capacity, self.full)
+
+    def _adopt(self, id: int) -> bool:
+        """Trust a record if it adds up and its sample is unchanged."""
+        record = self._records[id : id + 1].copy()
+        if not records.whole(record, np.array([id]), self.pixels.size)[0]:
+            return False
+        stamp = record["stamp"].item()
+        try:
+            now = self.read(id)[1] if self._own_stamp is None else self._own_stamp(id)
+        except OSError:
+            return False  # reading the sample will raise the error again, for the ledger
+        if now != stamp:
+            return False
+        start, height, width = (record[name].item() for name in ("offset", "height", "width"))
+        pixels = self.pixels[start : start + height * width * 3]
+        if records.checksum(pixels) != record["checksum"].item():
+            return False
+        self._show(id, record)
+        return True
+
+    def _show(self, id: int, record: np.ndarray) -> None:
+        """Show a record's image to this process, the height last."""
+        with self._lock:
+            if not self._heights.item(id):
+                self._offsets[id] = record["offset"].item()
+                self._widths[id] = record["width"].item()
+                self._heights[id] = record["height"].item()
+
+    def _reserve(self, size: int) -> int | None:
+        """Bytes from the start of the pixels to free space; None if there is not enough."""
+        size = records.aligned(size)
+        with self._lock:
+            if self._next + size > self._end and not self._extend(size):
+                return None
+            self._next += size
+            return self._next - size
+
+    def _extend(self, size: int) -> bool:
+        """Take a new extent that holds `size` bytes."""
+        with locks.locked(locks.beside(self.path)):
+            used = _read_used(self._file)
+            room = min(self.capacity, self.pixels.size) - used
+            if size > room:
+                self._stop(size, "")
+                return False
+            extent = min(max(self._extent, size), room)
+            try:
+                _write(self._file, (used + extent).to_bytes(8, "little"), records.USED_AT)
+            except OSError as error:
+                self._stop(size, error.strerror or str(error))
+                return False
+        self._next, self._end = used, used + extent
+        return True
+
+    def _stop(self, size: int, reason: str) -> None:
+        """Note that an image of `size` bytes did not fit."""
+        self.full, self._unfit = True, min(self._unfit, size)
+        if reason:
+            self._unfit = 0
+            log.warning("the decoded cache %s stays as it is: %s", self.path, reason)
+
+
+def _read_used(file: int) -> int:
+    return int.from_bytes(os.pread(file, 8, records.USED_AT), "little")
+
+
+def _write(file: int, data: bytes | memoryview, offset: int) -> None:
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(file, rest, offset)
+        rest, offset = rest[written:], offset + written
