@@ -1,4 +1,4 @@
-"""Where stores of decoded images lie, and how much room there is."""
+"""Folders of stores of decoded images, and the room that there is for them."""
 
 from __future__ import annotations
 

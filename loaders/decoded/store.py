@@ -47,8 +47,7 @@ class Store:
         self._own_stamp: Callable[[int], int] | None = getattr(source, "stamp", None)
         count = len(source)
         self._pixels_at = records.pixels_at(count)
-        size = os.fstat(file).st_size
-        self._map = mmap.mmap(file, size)
+        self._map = _mapped(path)
         self.pixels = np.frombuffer(self._map, np.uint8, offset=self._pixels_at)
         self.slots = np.zeros(count, PLACE)
         self.images = DecodedImages(self.pixels, self.slots)
@@ -162,6 +161,12 @@ class Store:
         if reason:
             self._unfit = 0
             log.warning("the decoded cache %s stays as it is: %s", self.path, reason)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """A map of the file, with an open file of its own: it does not keep the store in use."""
+    with open(path, "r+b", buffering=0) as file:
+        return mmap.mmap(file.fileno(), 0)
 
 
 def _read_used(file: int) -> int:
