@@ -13,7 +13,7 @@ SYSTEM_PACKAGES := g++ python3-dev pkg-config libturbojpeg0-dev libopencv-dev \
   slurmctld slurmd slurm-client
 
 # Extras of setup.cfg that tests need, and skip without.
-OPTIONAL := $(addprefix $(VENV)/.,dali ffcv adapters streams parquet docs)
+OPTIONAL := $(addprefix $(VENV)/.,dali ffcv peers adapters streams parquet docs)
 
 # Without setuptools' warning that an editable install is one.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
@@ -53,9 +53,9 @@ types: ## link the packages where type checkers and editors find them
 	@for file in __init__.py script.py command; do ln -sfn ../../../patchmill/$$file build/types/patchmill/$$file; done
 	@for package in $(PACKAGES); do ln -sfn ../../../$$package build/types/patchmill/$$package; done
 
-bench: $(VENV)/.base $(VENV)/.dali ## measure beside torchvision and DALI, into build/throughput.json
+bench: $(VENV)/.base $(VENV)/.dali $(VENV)/.peers ## measure beside all peers, into build/throughput.json
 	@mkdir -p build
-	$(BIN)/python benchmarks/throughput.py --peers torchvision,dali --json build/throughput.json
+	$(BIN)/python benchmarks/throughput.py --peers all --json build/throughput.json
 
 docs: $(VENV)/.docs ## build the documentation as a site, into build/site; VERSION=0.2 adds it to others there
 	$(BIN)/python docs/make_site.py $(if $(VERSION),--version $(VERSION))

@@ -2,10 +2,13 @@
 
     python benchmarks/throughput.py [--data DIR|scenes:N] [--recipe 'dino(local_crops=6)']
         [--device cpu|cuda] [--pipeline auto|threads|dali] [--workers N]
-        [--peers torchvision,dali,...|all] [--json FILE] [--plot FILE.png]
+        [--peers torchvision,dali,...|all] [--peer-python albumentationsx=ENV/bin/python]
+        [--cache ram:4GB] [--json FILE] [--plot FILE.png]
 
 All contenders process the same real images, in turns, for several rounds; during a turn everyone
-else is idle. Compilation, the start of workers and batches queued beforehand are not counted. On a
+else is idle. Compilation, the start of workers and batches queued beforehand are not counted. With
+--cache, the loader is measured once more after an epoch that has filled its cache. A peer of
+--peer-python is run by that interpreter, for packages that need an environment of their own. On a
 GPU, bare decoding is the fastest GPU decoder that is installed, `views alone` renders images that
 are on the GPU already, and all views are bfloat16, channels first.
 """
@@ -25,21 +28,26 @@ from patchmill.benchmarks.lib import machine, report
 from patchmill.benchmarks.lib.report import BARE_DECODE, Parser
 from patchmill.benchmarks.lib.sample import Sample, describe, is_plain_jpeg
 from patchmill.benchmarks.lib.throughput import contenders, digest, results, table, upper_bounds
+from patchmill.benchmarks.lib.throughput.batches import peer_contender
 from patchmill.benchmarks.lib.throughput.contenders import (
+    CachedContender,
     Contender,
     LoaderContender,
     Measurements,
     ThreadedContender,
 )
+from patchmill.benchmarks.lib.throughput.peer_process import PeerProcess
 from patchmill.benchmarks.lib.throughput.results import ThroughputResult
 from patchmill.loaders import build
 from patchmill.loaders.common import calls
 from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.loader import Loader
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
 
 MAX_IMAGES = 1000
+CACHED_SAMPLES = 2048  # of an epoch from the cache; images are repeated, each time for themselves
 TURN_SECONDS = 4.0  # when this leaves time for enough rounds
 MIN_ROUNDS, MAX_ROUNDS = 3, 9
 
@@ -54,6 +62,8 @@ class Settings:
     seconds: float
     batch_size: int
     peers: list[str]
+    peer_python: dict[str, str]  # peer -> interpreter
+    cache: str | None
     json: str | None
     plot: str | None
 
@@ -98,6 +108,8 @@ def measure(images: Sample, recipe: Recipe, settings: Settings) -> ThroughputRes
     torch.set_num_threads(1)  # for all contenders: their workers run in parallel
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
         loader = _loader(images, recipe, settings, Path(folder), settings.dtype)
+        loader_contender = LoaderContender(loader, settings.batch_size, settings.workers)
+        cached = _cached(images, recipe, settings, Path(folder)) if settings.cache else None
         if settings.on_gpu:
             torch.cuda.set_device(torch.device(settings.device).index or 0)
             torch.cuda.reset_peak_memory_stats()
@@ -106,22 +118,27 @@ def measure(images: Sample, recipe: Recipe, settings: Settings) -> ThroughputRes
         required = [x for x in bounds if isinstance(x, ThreadedContender)]
         optional = [x for x in bounds if x not in required]  # their library may be missing
         measurements = contenders.measure_in_turns(
-            [*required, loader],
+            [*required, loader_contender, *([cached] if cached else [])],
             [*peer_loaders, *optional],
             settings.rounds,
             settings.turn_seconds,
         )
         memory = _gpu_memory(measurements) if settings.on_gpu else None
-        float_loader = _loader(images, recipe, settings, Path(folder), torch.float32).loader
+        float_loader = _loader(images, recipe, settings, Path(folder), torch.float32)
         first = digest.first_batches(float_loader)
-    run = results.ThroughputRun(bounds, loader, peer_loaders, measurements)
+    run = results.ThroughputRun(bounds, loader_contender, peer_loaders, measurements, cached)
     return results.summarise(run, decoders, recipe, first, memory)
 
 
 def _loader(
-    images: Sample, recipe: Recipe, settings: Settings, folder: Path, dtype: torch.dtype
-) -> LoaderContender:
-    loader = build(
+    images: Sample,
+    recipe: Recipe,
+    settings: Settings,
+    folder: Path,
+    dtype: torch.dtype,
+    **more: Any,
+) -> Loader:
+    return build(
         images,
         recipe,
         settings.batch_size,
@@ -130,8 +147,14 @@ def _loader(
         dtype=dtype,
         workers=settings.workers,
         ledger=folder / "bad.jsonl",
+        **more,
     )
-    return LoaderContender(loader, settings.batch_size, settings.workers)
+
+
+def _cached(images: Sample, recipe: Recipe, settings: Settings, folder: Path) -> CachedContender:
+    samples = images.repeated(CACHED_SAMPLES)
+    loader = _loader(samples, recipe, settings, folder, settings.dtype, cache=settings.cache)
+    return CachedContender(loader, settings.batch_size, settings.workers)
 
 
 def _upper_bounds(
@@ -156,7 +179,9 @@ def _peer_contenders(
     paths = images.write_files(folder) if settings.peers else []
     batch, workers, device = settings.batch_size, settings.workers, settings.device
     return [
-        contenders.peer_contender(name, paths, recipe, batch, workers, device)
+        PeerProcess(name, python, paths, recipe, batch, workers, device)
+        if (python := settings.peer_python.get(name))
+        else peer_contender(name, paths, recipe, batch, workers, device)
         for name in settings.peers
     ]
 
@@ -201,7 +226,7 @@ def _workers(count: int) -> str:
 
 
 def _as_json(result: ThroughputResult, about: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    quoted = ("data", "recipe", "device", "batch_size")
+    quoted = ("data", "recipe", "device", "batch_size", *(["cache"] if settings.cache else []))
     return {
         **{name: value for name, value in asdict(settings).items() if name in quoted},
         "images": about,
@@ -235,6 +260,14 @@ def _settings(words: Sequence[str] | None) -> Settings:
     )
     parser.add_argument("--batch-size", type=int, help="64 on a CPU, 256 on a GPU")
     parser.add_argument("--peers", default="", help=f"{', '.join(peers.NAMES)}, or all")
+    parser.add_argument(
+        "--peer-python",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="run this peer by another Python interpreter; may be repeated",
+    )
+    parser.add_argument("--cache", metavar="SPEC", help="measure a filled cache too, as ram:4GB")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the results as bars")
     arguments = vars(parser.parse_args(words))
@@ -243,16 +276,27 @@ def _settings(words: Sequence[str] | None) -> Settings:
     for name in ("workers", "seconds", "batch_size"):
         if not arguments[name] > 0:
             raise MillError(f"--{name.replace('_', '-')} must be above 0, not {arguments[name]}")
-    return Settings(**arguments | {"peers": _peers(arguments["peers"])})
+    pythons = _peer_pythons(arguments["peer_python"])
+    chosen = ",".join([arguments["peers"], *pythons])
+    return Settings(**arguments | {"peers": _peers(chosen), "peer_python": pythons})
+
+
+def _peer_pythons(words: Sequence[str]) -> dict[str, str]:
+    pythons = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not (name and equals and path):
+            raise MillError(f"--peer-python is NAME=PATH, as albumentationsx=PATH, not {word!r}")
+        pythons[name.strip()] = str(Path(path).expanduser())
+    return pythons
 
 
 def _peers(text: str) -> list[str]:
-    """Chosen peers in the order of `peers.NAMES`: torchvision forks, so it comes before threads."""
+    """Chosen peers, in the order of `peers.NAMES`."""
     chosen = [name.strip() for name in text.split(",") if name.strip()]
-    if chosen == ["all"]:
-        return list(peers.NAMES)
+    chosen = [*chosen, *peers.NAMES] if "all" in chosen else chosen
     for name in chosen:
-        if name not in peers.NAMES:
+        if name not in (*peers.NAMES, "all"):
             raise MillError(
                 f"there is no peer {name!r}{calls.nearest(name, dict.fromkeys(peers.NAMES))}"
             )

@@ -23,6 +23,11 @@ LIBRARIES = (
     "torchcodec",
     "triton",
     "kornia",
+    "albumentations",
+    "albucore",
+    "opencv-python",
+    "opencv-python-headless",
+    "spdl",
     "scikit-image",
     "numpy",
     "numba",
@@ -139,12 +144,15 @@ def free_gpu_cache() -> None:
 
 def versions() -> dict[str, str]:
     installed = {"patchmill": _patchmill_version()}
-    for name in LIBRARIES:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return installed
+    return installed | {name: found for name in LIBRARIES if (found := version(name))}
+
+
+def version(package: str) -> str:
+    """The version that is installed; "" if none is."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _patchmill_version() -> str:

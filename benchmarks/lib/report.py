@@ -44,9 +44,12 @@ class Row:
     cores: float | None = None  # busy during its turns
     gpu_mebibytes: float = 0.0  # GPU memory allocated by it
     crew: str = ""  # of a stage: the lanes that it shares with the crew's other stages
+    decoder: str = ""
+    antialiased: bool | None = None  # None where nothing is resized
+    loader_ratio: float | None = None  # of our loader's rate to this one's
 
     def as_json(self) -> dict[str, Any]:
-        entries = {
+        entries: dict[str, Any] = {
             "name": self.name,
             "stage": self.stage,
             "images_per_s": round(self.rate.median, 1),
@@ -58,6 +61,12 @@ class Row:
             entries["cores_busy"] = round(self.cores, 2)
         if self.gpu_mebibytes > 0:
             entries["gpu_mib"] = round(self.gpu_mebibytes)
+        if self.decoder:
+            entries["decoder"] = self.decoder
+        if self.antialiased is not None:
+            entries["antialiased"] = self.antialiased
+        if self.loader_ratio is not None:
+            entries["loader_ratio"] = round(self.loader_ratio, 3)
         return entries
 
 
@@ -95,21 +104,29 @@ def check_chart() -> None:
         ) from None
 
 
+def _label(row: Row) -> str:
+    """Name of a bar; the second line says what decodes, and whether resizing is antialiased."""
+    resizes = {None: "", True: "antialiased", False: "not antialiased"}[row.antialiased]
+    about = ", ".join(filter(None, (row.decoder, resizes)))
+    return f"{row.name}\n{about}" if about else row.name
+
+
 def draw_chart(path: str, rows: Sequence[Row], title: str) -> None:
     """Horizontal bars of images per second, with error bars from low to high."""
     from matplotlib.figure import Figure
 
     rates = [row.rate for row in rows]
-    figure = Figure(figsize=(8, 1.2 + 0.45 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(8, 1.2 + 0.5 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     bars = axes.barh(
-        [row.name for row in rows],
+        [_label(row) for row in rows],
         [rate.median for rate in rates],
         xerr=[[r.median - r.low for r in rates], [r.high - r.median for r in rates]],
         color=[COLOURS.get(row.name, PEER_COLOUR) for row in rows],
         ecolor="#555555",
         capsize=3,
     )
+    axes.tick_params(axis="y", labelsize=8)
     axes.bar_label(bars, [f"{rate.median:,.0f}" for rate in rates], padding=8)
     axes.invert_yaxis()
     axes.margins(x=0.12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import statistics
 from collections.abc import Sequence
@@ -46,9 +47,17 @@ class Sample:
         self.ids = list(usable)
         self.encoded = list(usable.values())
         self.skipped = len(wanted) - len(usable)
+        self._times = LENGTH // len(usable)
+
+    def repeated(self, length: int) -> Sample:
+        """The same images with an end, which comes after at least `length` samples."""
+        sample = copy.copy(self)
+        sample._times = -(-length // len(self.ids))
+        sample.fingerprint = f"{self.fingerprint}-times{sample._times}"
+        return sample
 
     def __len__(self) -> int:
-        return len(self.ids) * (LENGTH // len(self.ids))
+        return len(self.ids) * self._times
 
     def read(self, index: int) -> bytes:
         return self._source.read(self.ids[index % len(self.ids)])

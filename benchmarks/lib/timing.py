@@ -5,12 +5,11 @@ Contenders are measured in turns, so that other load on the machine affects all 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,12 +68,23 @@ def wait_until_idle() -> None:
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and, on Linux, of its worker processes."""
-    workers = [process.pid for process in multiprocessing.active_children()]
-    return time.process_time() + sum(map(_clock_ticks, workers)) / os.sysconf("SC_CLK_TCK")
+    """CPU time of this process and, on Linux, of the processes that it and they have started."""
+    ticks = sum(map(_clock_ticks, _descendants(os.getpid())))
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _clock_ticks(pid: int | None) -> int:
+def _descendants(pid: int) -> Iterator[int]:
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            pids = [int(word) for word in children.read_text().split()]
+        except OSError:  # a thread that has ended
+            continue
+        for child in pids:
+            yield child
+            yield from _descendants(child)
+
+
+def _clock_ticks(pid: int) -> int:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

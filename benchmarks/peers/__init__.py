@@ -13,7 +13,9 @@ from typing import Any, Protocol, cast
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Crop, Grid, Recipe, Views
 
-NAMES = ("torchvision", "torchvision-gpu", "kornia", "dali", "ffcv")
+FORKING = ("torchvision", "torchvision-v2", "albumentations", "albumentationsx", "opencv")
+NAMES = (*FORKING, "spdl", "torchvision-gpu", "kornia", "dali", "ffcv")
+"""All peers; those whose workers are forked come first, before others start threads."""
 
 Batches = Generator[Any, None, None]
 """Endless batches of exactly `batch_size` images, reshuffled every epoch; `close()` ends them."""
@@ -22,6 +24,8 @@ Batches = Generator[Any, None, None]
 class Peer(Protocol):
     NOTE: str  # how its views deviate from every recipe; "" if they do not
     DEVICES: dict[str, str]  # cpu and cuda: why it is not used there; "" where it is
+    DECODER: str  # of JPEGs
+    ANTIALIASED: bool  # True if images that shrink are filtered first
 
     def available(self) -> str | None:
         """None if the peer is installed, else a sentence on how to install it."""
@@ -48,6 +52,14 @@ def note(name: str, recipe: Recipe) -> str:
     overlaps = any(_crop(group).min_overlap > 0 for group in recipe.views)
     overlap_note = "does not draw crops again that overlap too little" if overlaps else ""
     return "; it ".join(filter(None, (load(name).NOTE, overlap_note)))
+
+
+def check(name: str, recipe: Recipe) -> None:
+    """Raise if the recipe has what no peer makes."""
+    for group in recipe.views:
+        if group.paste or group.extra:
+            what = "copy-paste" if group.paste else "operations on finished views"
+            raise MillError(f"the {name} peer has no {what}, which view group {group.name!r} needs")
 
 
 def _crop(group: Views) -> Crop:

@@ -33,6 +33,7 @@ NOTE = (
     "views on a GPU are float16"
 )
 DEVICES = {"cpu": "", "cuda": ""}
+DECODER, ANTIALIASED = "DALI", True
 
 
 def available() -> str | None:

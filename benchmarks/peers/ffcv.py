@@ -35,6 +35,7 @@ NOTE = (
     "says; its photos were written anew at quality 90"
 )
 DEVICES = {"cpu": "", "cuda": "it makes views on a CPU; compare it with --device cpu"}
+DECODER, ANTIALIASED = "FFCV", True
 
 MIN_EPOCH = 100_000  # images: FFCV's queue drains at the end of an epoch
 

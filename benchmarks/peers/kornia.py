@@ -25,6 +25,7 @@ NOTE = (
     "a whole batch in one order, and blurs with one window size"
 )
 DEVICES = {"cpu": "it is for GPUs", "cuda": ""}
+DECODER, ANTIALIASED = "nvJPEG", True
 
 
 def available() -> str | None:

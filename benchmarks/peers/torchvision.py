@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from patchmill.benchmarks.peers import Batches
+from patchmill.benchmarks.peers.workers import FileViews, endless
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import (
     Blur,
@@ -30,6 +29,7 @@ from patchmill.loaders.recipe import (
 
 NOTE = ""
 DEVICES = {"cpu": "", "cuda": ""}
+DECODER, ANTIALIASED = "Pillow", True
 
 Transform = Callable[[Image.Image], Image.Image]
 
@@ -43,46 +43,24 @@ def open(
 ) -> Batches:
     """For a GPU, the same workers make the views, which are pinned and uploaded meanwhile."""
     on_cpu = device == "cpu"
-    loader = DataLoader(
-        ViewDataset(paths, recipe),
-        batch_size=batch_size,
-        sampler=EndlessSampler(len(paths)),
-        num_workers=workers,
-        pin_memory=not on_cpu,
-    )
-    return (batch if on_cpu else _upload(batch, device) for batch in loader)
+    batches = endless(ViewDataset(paths, recipe), workers, batch_size, pin_memory=not on_cpu)
+    return batches if on_cpu else (_upload(batch, device) for batch in batches)
 
 
 def _upload(batch: list[Tensor], device: str) -> list[Tensor]:
     return [views.to(device, non_blocking=True).bfloat16() for views in batch]
 
 
-class ViewDataset(Dataset[list[Tensor]]):
-    """The list of all views of each image; the default collate makes a list of batches."""
-
+class ViewDataset(FileViews):
     def __init__(self, paths: list[str], recipe: Recipe):
-        self.paths = paths
-        self.transforms = [
+        transforms = [
             ViewTransform(group, view) for group in recipe.views for view in range(group.count)
         ]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> list[Tensor]:
-        image = Image.open(self.paths[index]).convert("RGB")
-        return [view for transform in self.transforms for view in transform(image)]
+        super().__init__(paths, _decode, transforms)
 
 
-class EndlessSampler(Sampler[int]):
-    """One permutation after the other: no end of an epoch, which would drain the workers."""
-
-    def __init__(self, count: int):
-        self.count = count
-
-    def __iter__(self) -> Iterator[int]:
-        while True:
-            yield from torch.randperm(self.count).tolist()
+def _decode(path: str) -> Image.Image:
+    return Image.open(path).convert("RGB")
 
 
 class ViewTransform:

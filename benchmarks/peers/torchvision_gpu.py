@@ -20,6 +20,7 @@ from patchmill.loaders.recipe import Blur, Recipe, Views, chance_of
 
 NOTE = ""
 DEVICES = {"cpu": "it is for GPUs; use torchvision on a CPU", "cuda": ""}
+DECODER, ANTIALIASED = "nvJPEG", True
 
 
 def available() -> str | None:
@@ -97,13 +98,13 @@ def crop(group: Views) -> list[nn.Module]:
 def _colours(group: Views, view: int) -> list[nn.Module]:
     steps = jitter(group.colour, view, v2) if group.colour else []
     if group.blur:
-        steps.append(v2.RandomApply([_blur(group.blur)], chance_of(group.blur.p, view)))
+        steps.append(v2.RandomApply([blur(group.blur)], chance_of(group.blur.p, view)))
     if chance_of(group.solarise, view) > 0:
         steps.append(v2.RandomSolarize(128 / 255, chance_of(group.solarise, view)))
     return steps
 
 
-def _blur(blur: Blur) -> nn.Module:
+def blur(blur: Blur) -> nn.Module:
     return v2.GaussianBlur(blur.kernel, blur.sigma) if blur.kernel else ThreeSigmaBlur(blur.sigma)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,19 @@ from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import GREY_LAST, NO_JITTER, ROW, Target
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.plan import draw
-from patchmill.loaders.recipe import Blur, Centre, Colour, Crop, Grid, Recipe, Shift, Views, Window
+from patchmill.loaders.recipe import (
+    Blur,
+    Centre,
+    Colour,
+    CopyPaste,
+    Crop,
+    Grid,
+    Recipe,
+    Shift,
+    Spread,
+    Views,
+    Window,
+)
 
 JITTER = Colour(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
 DINO = Recipe(
@@ -133,8 +147,11 @@ def _statistics(views: list[Tensor]) -> Tensor:
     return torch.stack([torch.stack([view.mean(), view.std()]) for view in views])
 
 
+ALL_CROPS = ["torchvision", "torchvision-v2", "albumentations", "opencv", "torchvision-gpu"]
+
+
 @pytest.mark.parametrize("crop", [Window(48), Shift(4), Centre(48), Grid(2, 2), Grid(1, 3)])
-@pytest.mark.parametrize("name", ["torchvision", "torchvision-gpu", "kornia"])
+@pytest.mark.parametrize("name", [*ALL_CROPS, "kornia", "spdl"])
 def test_every_crop_has_its_shape(photos, name, crop):
     peer = peers.load(name)
     if reason := peer.available():
@@ -149,8 +166,10 @@ def test_a_grid_is_cut_row_by_row(photos):
     """The cells of a grid, put together, are the uncut view."""
     uncut = Views("view", count=1, size=40, crop=Crop((1.0, 1.0), (1.0, 1.0)), flip=0.0)
     cut = replace(uncut, size=20, crop=Grid(2, 2, Crop((1.0, 1.0), (1.0, 1.0))))
-    for name in ("torchvision", "torchvision-gpu"):
+    for name in ALL_CROPS:
         peer = peers.load(name)
+        if peer.available():
+            continue
         with closing(peer.open(photos[:1], Recipe((uncut,)), 1, 1)) as batches:
             view = next(batches)[0][0]
         with closing(peer.open(photos[:1], Recipe((cut,)), 1, 1)) as batches:
@@ -159,13 +178,15 @@ def test_a_grid_is_cut_row_by_row(photos):
         assert torch.equal(view, together)
 
 
-@pytest.mark.parametrize("name", ["torchvision", "torchvision-gpu"])
-def test_torchvision_turns(photos, name):
-    """All four quarter turns occur."""
+@pytest.mark.parametrize("name", ALL_CROPS)
+def test_all_four_quarter_turns_occur(photos, name):
     group = Views("view", count=1, size=20, crop=Centre(20), flip=0.0, turns=True)
     torch.manual_seed(0)
     random.seed(0)
-    with closing(peers.load(name).open(photos[:1], Recipe((group,)), 1, 64)) as batches:
+    peer = peers.load(name)
+    if reason := peer.available():
+        pytest.skip(reason)
+    with closing(peer.open(photos[:1], Recipe((group,)), 1, 64)) as batches:
         views = next(batches)[0]
     assert len({view.flatten()[:60].sum().item() for view in views}) == 4
 
@@ -180,10 +201,80 @@ def test_a_recipe_that_a_library_cannot_make_is_refused(photos, name):
         peer.open(photos, turned, 1, 2)
 
 
+@pytest.mark.parametrize("name", ["torchvision", "albumentations", "opencv", "spdl"])
+def test_evenly_spaced_windows_are_refused(photos, name):
+    peer = peers.load(name)
+    if reason := peer.available():
+        pytest.skip(reason)
+    with pytest.raises(MillError, match="no evenly spaced windows, which view group 'spread'"):
+        batches = peer.open(photos, Recipe((Views("spread", 1, 8, Spread()),)), 1, 2)
+        next(batches)
+
+
+def test_what_no_peer_makes_is_refused():
+    pasted = Recipe((Views("pasted", 1, 8, paste=CopyPaste()),))
+    with pytest.raises(MillError, match="spdl peer has no copy-paste, which view group 'pasted'"):
+        peers.check("spdl", pasted)
+    peers.check("spdl", DINO)
+
+
+def test_peers_say_truly_whether_they_antialias(peer, tmp_path):
+    """Noise that shrinks to a sixth: a filter averages it, and single pixels keep its contrast."""
+    if peer.DEVICES["cpu"]:
+        pytest.skip(peer.DEVICES["cpu"])
+    noise = np.random.default_rng(0).integers(0, 256, (192, 192), np.uint8)
+    path = str(tmp_path / "noise.jpg")
+    Image.fromarray(noise).convert("RGB").save(path, quality=98)
+    group = Views("view", 1, 32, Crop((1.0, 1.0), (1.0, 1.0)), interpolation="bicubic")
+    with closing(peer.open([path], Recipe((group,)), 1, 1)) as batches:
+        view = views_of(next(batches))[0][0]
+    left = float(view.std()) * 0.225 / (noise.std() / 255)
+    assert (left < 0.35) == peer.ANTIALIASED, left
+
+
+def test_jitter_blur_and_solarise_happen(peer, photos):
+    """Each changes views that are otherwise the same, and none of them changes nothing."""
+    if peer.NOTE.startswith("does less"):
+        pytest.skip("it has no such operations")
+    whole = Views("view", 1, 32, Crop((1.0, 1.0), (1.0, 1.0)), flip=0.0)
+    changes = {
+        "none": {},
+        "brightness": {"colour": Colour(brightness=0.8, p=1.0, grey=0.0)},
+        "contrast": {"colour": Colour(contrast=0.8, p=1.0, grey=0.0)},
+        "saturation": {"colour": Colour(saturation=0.8, p=1.0, grey=0.0)},
+        "hue": {"colour": Colour(hue=0.4, p=1.0, grey=0.0)},
+        "grey": {"colour": Colour(p=0.0, grey=1.0)},
+        "blur": {"blur": Blur(p=1.0, sigma=(2.0, 2.0))},
+        "solarise": {"solarise": 1.0},
+    }
+    groups = tuple(replace(whole, name=name, **change) for name, change in changes.items())
+    with closing(peer.open(photos[:1], Recipe(groups), 1, 8)) as batches:
+        views = dict(zip(changes, views_of(next(batches)), strict=True))
+    plain = views.pop("none")
+    assert torch.allclose(plain, plain[:1].expand_as(plain), atol=0.02)
+    for name, changed in views.items():
+        assert (changed - plain).abs().mean() > 0.02, name
+    pixels = views["grey"] * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    pixels = pixels + torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    assert (pixels - pixels[:, :1]).abs().max() < 0.02
+
+
+def test_the_network_is_not_asked(monkeypatch):
+    """Albumentations looks for its newest version when it is imported, unless told not to."""
+    pytest.importorskip("albumentations")
+    program = (
+        "import socket; from patchmill.benchmarks.peers import albumentations as peer\n"
+        "def refuse(*arguments): raise SystemExit('the network was asked')\n"
+        "socket.getaddrinfo = socket.socket.connect = refuse; peer._library()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_every_peer_names_its_devices():
     for name in peers.NAMES:
         assert set(peers.load(name).DEVICES) == {"cpu", "cuda"}
-        assert not all(peers.load(name).DEVICES.values())
+        assert not all(peers.load(name).DEVICES.values()) and peers.load(name).DECODER
 
 
 def test_deviations_from_a_recipe_are_noted():
@@ -196,8 +287,8 @@ def test_deviations_from_a_recipe_are_noted():
 
 
 def test_the_error_for_an_unknown_peer_lists_all_peers():
-    with pytest.raises(MillError, match="torchvision, torchvision-gpu, kornia, dali, ffcv"):
-        peers.load("spdl")
+    with pytest.raises(MillError, match="torchvision, torchvision-v2, albumentations,"):
+        peers.load("webdataset")
 
 
 # ----------------------------------------------------------------------------------- their decoders

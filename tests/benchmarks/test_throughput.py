@@ -16,15 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
-from patchmill.benchmarks import throughput
+from patchmill.benchmarks import peers, throughput
 from patchmill.benchmarks.lib import report, timing
 from patchmill.benchmarks.lib.sample import Sample
-from patchmill.benchmarks.lib.throughput import contenders, digest, results
-from patchmill.benchmarks.lib.throughput.contenders import (
-    BatchContender,
-    Contender,
-    Measurements,
-)
+from patchmill.benchmarks.lib.throughput import batches, contenders, digest, results
+from patchmill.benchmarks.lib.throughput.batches import BatchContender, Making
+from patchmill.benchmarks.lib.throughput.contenders import Contender, Measurements
 from patchmill.kernels.views.cpu import render
 from patchmill.loaders import build
 from patchmill.loaders.common.errors import MillError
@@ -180,7 +177,7 @@ class Clock:
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 3.5])
 def test_only_batches_made_in_the_turn_count(monkeypatch, workers, seconds):
     clock = Clock(queued=1 + 2 * workers, together=workers)  # one to open, two for each worker
-    monkeypatch.setattr(contenders, "time", clock)
+    monkeypatch.setattr(batches, "time", clock)
     loader = BatchContender("x", clock.batches, 10, workers, ahead=2 * workers, together=workers)
     loader.open()
     assert loader.measure(seconds) == 10 * workers
@@ -193,8 +190,8 @@ def test_only_batches_made_in_the_turn_count(monkeypatch, workers, seconds):
 def test_the_gpu_is_synchronised_before_a_turn_and_at_its_end(monkeypatch, seconds):
     clock = Clock(queued=1, together=1)
     waits: list[int] = []
-    monkeypatch.setattr(contenders, "time", clock)
-    monkeypatch.setattr(contenders.timing, "synchronize_gpu", lambda: waits.append(clock.taken))
+    monkeypatch.setattr(batches, "time", clock)
+    monkeypatch.setattr(batches.timing, "synchronize_gpu", lambda: waits.append(clock.taken))
     loader = BatchContender("x", clock.batches, 10, 1, ahead=0)
     loader.open()
     loader.measure(seconds)
@@ -203,7 +200,7 @@ def test_the_gpu_is_synchronised_before_a_turn_and_at_its_end(monkeypatch, secon
 
 
 class Fake:
-    stage, workers = "loader", 1
+    stage, workers, making = "loader", 1, Making()
 
     def __init__(self, name: str, log: list[str], error: Exception | None = None) -> None:
         self.name, self._log, self._error = name, log, error
@@ -245,9 +242,9 @@ def test_only_optional_contenders_may_fail_to_start(monkeypatch):
 
 
 def test_a_peer_that_is_not_installed_is_reported(monkeypatch):
-    monkeypatch.setattr(contenders.peers.load("torchvision"), "available", lambda: "get it first")
+    monkeypatch.setattr(peers.load("torchvision"), "available", lambda: "get it first")
     with pytest.raises(MillError, match="get it first"):
-        contenders.peer_contender("torchvision", [], load_recipe(SMALL), 1, 1).open()
+        batches.peer_contender("torchvision", [], load_recipe(SMALL), 1, 1).open()
 
 
 @pytest.mark.parametrize(
@@ -256,7 +253,7 @@ def test_a_peer_that_is_not_installed_is_reported(monkeypatch):
 )
 def test_a_peer_is_left_out_where_nobody_would_use_it(name, device, words):
     with pytest.raises(MillError, match=words):
-        contenders.peer_contender(name, [], load_recipe(SMALL), 1, 1, device).open()
+        batches.peer_contender(name, [], load_recipe(SMALL), 1, 1, device).open()
 
 
 class Greedy(Fake):
@@ -291,7 +288,7 @@ def test_cores_and_memory_are_counted_per_contender(monkeypatch):
 class Half:
     """The attributes of a contender that a report reads."""
 
-    stage, workers = "decode", 3
+    stage, workers, making = "decode", 3, Making("a decoder")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -375,12 +372,13 @@ def test_threads_start_at_different_images():
 
 def test_every_peer_is_a_contender():
     everybody: list[Contender] = [
-        contenders.peer_contender(name, [], load_recipe(SMALL), 4, 3)
+        batches.peer_contender(name, [], load_recipe(SMALL), 4, 3)
         for name in throughput._peers("all")
     ]
-    assert [x.name for x in everybody] == list(contenders.peers.NAMES)
+    assert [x.name for x in everybody] == list(peers.NAMES)
     assert all(x.stage == "loader" and x.workers == 3 for x in everybody)
     assert throughput._peers(" dali,torchvision") == ["torchvision", "dali"]
+    assert throughput._peers("all") == throughput._peers("dali,all") == list(peers.NAMES)
 
 
 @pytest.mark.gpu

@@ -15,15 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from patchmill.benchmarks import peers
 from patchmill.benchmarks.lib import machine, timing
+from patchmill.benchmarks.lib.throughput.batches import BatchContender, Making
 from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import ROW
-from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import Advance, track
 from patchmill.loaders.decode.decoder import Decoder
 from patchmill.loaders.plan import draw
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 _OUTPUT_SAMPLES = 8  # output memory of so many images is overwritten again and again
 
+DECODER = "simplejpeg"  # of ours, on a CPU
+BARE = Making(DECODER)
+CACHED = "loader, second epoch from the cache"
+
 ImageFunction = Callable[[bytes], Any]
 Rates = list[float]  # images per second, by round
 
@@ -43,6 +47,7 @@ class Contender(Protocol):
     name: str
     stage: str
     workers: int
+    making: Making
 
     def open(self) -> None:
         """Start workers, compile, and do everything else that is slow only once."""
@@ -122,8 +127,9 @@ class ThreadedContender:
         make_function: Callable[[], ImageFunction],
         images: Sequence[bytes],
         workers: int,
+        making: Making = BARE,
     ) -> None:
-        self.name, self.stage, self.workers = name, stage, workers
+        self.name, self.stage, self.workers, self.making = name, stage, workers, making
         self._images = images
         self._functions = [make_function() for _ in range(workers)]
         self._pool = ThreadPoolExecutor(workers)
@@ -179,53 +185,14 @@ class DecodeAndRender:
 # ------------------------------------------------------------------------------------------ loaders
 
 
-class BatchContender:
-    """An endless iterator of batches: it queues up to `ahead` and finishes `together` at once."""
-
-    def __init__(
-        self,
-        name: str,
-        start: Callable[[], peers.Batches],
-        batch_size: int,
-        workers: int,
-        *,
-        ahead: int,
-        together: int = 1,
-        stage: str = "loader",
-    ) -> None:
-        self.name, self.stage, self.workers = name, stage, workers
-        self._start, self._batch_size = start, batch_size
-        self._ahead, self._together = ahead, together
-        self._batches: peers.Batches | None = None
-
-    def open(self) -> None:
-        self._batches = self._start()
-        next(self._batches)
-
-    def measure(self, seconds: float) -> float:
-        self._consume(self._ahead + self._together)
-        timing.synchronize_gpu()
-        images, start = 0, time.perf_counter()
-        while not images or time.perf_counter() - start < seconds:
-            self._consume(self._together)  # all: batches made in the measured time must be counted
-            images += self._together * self._batch_size
-        timing.synchronize_gpu()
-        return images / (time.perf_counter() - start)
-
-    def _consume(self, count: int) -> None:
-        for _ in range(count):
-            next(cast(peers.Batches, self._batches))
-
-    def close(self) -> None:
-        if self._batches:
-            self._batches.close()
-
-
 class LoaderContender(BatchContender):
     """Our loader; also records what each of its stages did in each turn."""
 
-    def __init__(self, loader: Loader, batch_size: int, workers: int) -> None:
-        super().__init__("loader", lambda: _endless(loader), batch_size, workers, ahead=3)
+    def __init__(self, loader: Loader, batch_size: int, workers: int, name: str = "loader") -> None:
+        making = Making("DALI" if loader.pipeline.name == "dali" else DECODER, antialiased=True)
+        super().__init__(
+            name, lambda: _endless(loader), batch_size, workers, ahead=3, making=making
+        )
         self.loader = loader
         self.stages_by_turn: list[dict[str, Stage]] = []
 
@@ -237,6 +204,19 @@ class LoaderContender(BatchContender):
         return rate
 
 
+class CachedContender(LoaderContender):
+    """Our loader from its second epoch on: the first one has filled its cache."""
+
+    def __init__(self, loader: Loader, batch_size: int, workers: int) -> None:
+        super().__init__(loader, batch_size, workers, CACHED)
+        self.making = Making("none", antialiased=True)
+
+    def open(self) -> None:
+        for _ in self.loader:
+            pass
+        super().open()
+
+
 def _difference(before: Stage, after: Stage) -> Stage:
     return replace(after, items=after.items - before.items, seconds=after.seconds - before.seconds)
 
@@ -244,25 +224,3 @@ def _difference(before: Stage, after: Stage) -> Stage:
 def _endless(loader: Loader) -> peers.Batches:
     while True:
         yield from loader
-
-
-# Peer -> with so many workers: batches it queues, and batches it finishes at about the same time.
-_QUEUES: dict[str, Callable[[int], tuple[int, int]]] = {
-    "torchvision": lambda workers: (2 * workers, workers),  # each worker makes whole batches
-    "dali": lambda workers: (3, 1),
-    "ffcv": lambda workers: (5, 1),
-}
-
-
-def peer_contender(
-    name: str, paths: list[str], recipe: Recipe, batch_size: int, workers: int, device: str = "cpu"
-) -> BatchContender:
-    peer = peers.load(name)
-    ahead, together = _QUEUES.get(name, lambda workers: (0, 1))(workers)
-
-    def start() -> peers.Batches:
-        if reason := peer.DEVICES[device.partition(":")[0]] or peer.available():
-            raise MillError(reason)
-        return peer.open(paths, recipe, workers, batch_size, device)
-
-    return BatchContender(name, start, batch_size, workers, ahead=ahead, together=together)

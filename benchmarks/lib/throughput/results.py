@@ -17,6 +17,7 @@ from patchmill.benchmarks.lib.throughput.contenders import (
     Rates,
 )
 from patchmill.benchmarks.lib.throughput.digest import Digest
+from patchmill.benchmarks.lib.throughput.peer_process import PeerProcess
 from patchmill.benchmarks.lib.timing import Summary
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Recipe
@@ -30,6 +31,11 @@ class ThroughputRun:
     loader: LoaderContender
     peers: Sequence[Contender]
     measurements: Measurements
+    cached: LoaderContender | None = None
+
+    @property
+    def loaders(self) -> list[LoaderContender]:
+        return [self.loader, *([self.cached] if self.cached else [])]
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def summarise(
     """Build the result; the fastest of `decoders`, names of bounds, is the bare decode."""
     fastest = _fastest(run.measurements, decoders)
     rates = {BARE_DECODE: run.measurements.rates[fastest], **run.measurements.rates}
-    everybody = [*run.bounds, run.loader, *run.peers]
+    everybody = [*run.bounds, *run.loaders, *run.peers]
     rows = [_row(x, rates, run.measurements) for x in everybody if x.name in rates]
     if fastest != BARE_DECODE:
         bare = next(row for row in rows if row.name == fastest)
@@ -82,7 +88,7 @@ def summarise(
     return ThroughputResult(
         rows,
         _stage_rows(run.loader, rates["loader"]),
-        _ratios(rates),
+        _ratios(rates, run.cached),
         _notes(run, recipe),
         digest,
         run.loader.loader.pipeline.name,
@@ -111,6 +117,9 @@ def _row(contender: Contender, rates: dict[str, Rates], measurements: Measuremen
         timing.ratio(rates[name], rates[BARE_DECODE]).median,
         timing.summary(measurements.cores[name]).median,
         measurements.gpu_bytes.get(name, 0) / 2**20,
+        decoder=contender.making.decoder,
+        antialiased=contender.making.antialiased,
+        loader_ratio=timing.ratio(rates["loader"], rates[name]).median,
     )
 
 
@@ -125,10 +134,15 @@ def _stage_rows(loader: LoaderContender, rates: Rates) -> list[Row]:
     return rows
 
 
-def _ratios(rates: dict[str, Rates]) -> dict[str, Summary]:
+def _ratios(rates: dict[str, Rates], cached: Contender | None) -> dict[str, Summary]:
     loader = rates["loader"]
-    others = {name: rate for name, rate in rates.items() if name != "loader"}
-    return {f"loader / {name}": timing.ratio(loader, rate) for name, rate in others.items()}
+    skipped = {"loader", cached.name if cached else ""}
+    others = {name: rate for name, rate in rates.items() if name not in skipped}
+    ratios = {f"loader / {name}": timing.ratio(loader, rate) for name, rate in others.items()}
+    if cached:
+        for name in (BARE_DECODE, "loader"):
+            ratios[f"{cached.name} / {name}"] = timing.ratio(rates[cached.name], rates[name])
+    return ratios
 
 
 def _views_alone(rates: dict[str, Rates], recipe: Recipe) -> dict[str, float] | None:
@@ -145,5 +159,7 @@ def _notes(run: ThroughputRun, recipe: Recipe) -> list[str]:
     failures = run.measurements.failures
     names = [x.name for x in (*run.bounds, *run.peers)]
     left_out = [f"{name} is left out: {failures[name]}" for name in names if name in failures]
-    ran = {x.name: peers.note(x.name, recipe) for x in run.peers if x.name not in failures}
-    return left_out + [f"{name} {note}" for name, note in ran.items() if note]
+    ran = [x for x in run.peers if x.name not in failures]
+    notes = {x.name: peers.note(x.name, recipe) for x in ran}
+    remarks = [x.remark for x in ran if isinstance(x, PeerProcess)]
+    return left_out + [f"{name} {note}" for name, note in notes.items() if note] + remarks

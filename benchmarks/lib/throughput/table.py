@@ -23,9 +23,10 @@ def show(result: ThroughputResult, headline: Sequence[str], megabytes: float) ->
     console.print(_stage_table(result))
     slowest = result.bottleneck
     console.print(f"bottleneck: [bold]{slowest.stage}[/], busy {slowest.share:.0%} of the time\n")
+    widest = 2 + max(map(len, result.ratios))
     for name, ratio in result.ratios.items():
         quartiles = f"{ratio.low:.2f} to {ratio.high:.2f}"
-        console.print(f"{name:<24}[bold]{ratio.median:6.2f}[/]   {quartiles}")
+        console.print(f"{name:<{widest}}[bold]{ratio.median:6.2f}[/]   {quartiles}")
     for line in _remarks(result):
         console.print(line, markup=False)
     for note in result.notes:
@@ -33,7 +34,7 @@ def show(result: ThroughputResult, headline: Sequence[str], megabytes: float) ->
 
 
 def _contender_table(rows: Sequence[Row], megabytes: float) -> Table:
-    columns = ["images/s", "low to high", "of bare", "MB/s", "cores"]
+    columns = ["images/s", "low to high", "of bare", "MB/s", "cores", "antialiased", "decoder"]
     on_gpu = any(row.gpu_mebibytes > 0 for row in rows)
     table = report.new_table("", *columns, *(["GPU MiB"] if on_gpu else []))
     for row in rows:
@@ -44,6 +45,8 @@ def _contender_table(rows: Sequence[Row], megabytes: float) -> Table:
             f"{row.share:.0%}",
             f"{rate.median * megabytes:,.1f}",
             "" if row.cores is None else f"{row.cores:.2f}",
+            {None: "", True: "yes", False: "no"}[row.antialiased],
+            row.decoder,
         ]
         table.add_row(row.name, *cells, *([f"{row.gpu_mebibytes:,.0f}"] if on_gpu else []))
     return table

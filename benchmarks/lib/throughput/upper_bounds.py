@@ -9,8 +9,9 @@ import torch
 from patchmill.benchmarks import peers
 from patchmill.benchmarks.lib.report import BARE_DECODE
 from patchmill.benchmarks.lib.throughput import batch_stages
+from patchmill.benchmarks.lib.throughput.batches import BatchContender, Making
 from patchmill.benchmarks.lib.throughput.contenders import (
-    BatchContender,
+    DECODER,
     Contender,
     DecodeAndRender,
     ThreadedContender,
@@ -29,7 +30,14 @@ def on_cpu(images: list[bytes], recipe: Recipe, workers: int) -> list[Contender]
     make_views = partial(DecodeAndRender, recipe)
     return [
         ThreadedContender(BARE_DECODE, "decode", Decoder, images, workers),
-        ThreadedContender(DECODE_AND_VIEWS, "decode + views", make_views, images, workers),
+        ThreadedContender(
+            DECODE_AND_VIEWS,
+            "decode + views",
+            make_views,
+            images,
+            workers,
+            Making(DECODER, antialiased=True),
+        ),
     ]
 
 
@@ -61,8 +69,17 @@ def on_gpu(
             workers,
             ahead=batch_stages.DALI_PREFETCH,
             stage="decode + views",
+            making=Making("DALI", antialiased=True),
         ),
-        BatchContender(VIEWS_ALONE, render_alone, batch_size, 1, ahead=0, stage="views"),
+        BatchContender(
+            VIEWS_ALONE,
+            render_alone,
+            batch_size,
+            1,
+            ahead=0,
+            stage="views",
+            making=Making(antialiased=True),
+        ),
     ]
 
 
@@ -73,8 +90,15 @@ def dali_decode(
         decoder = batch_stages.dali_decoder(images, workers, batch_size, device)
         return batch_stages.decode_with_dali(decoder, images, batch_size)
 
-    ahead = batch_stages.DALI_PREFETCH
-    return BatchContender(DALI_DECODE, start, batch_size, workers, ahead=ahead, stage="decode")
+    return BatchContender(
+        DALI_DECODE,
+        start,
+        batch_size,
+        workers,
+        ahead=batch_stages.DALI_PREFETCH,
+        stage="decode",
+        making=Making("DALI"),
+    )
 
 
 def _list_decode(
@@ -84,4 +108,6 @@ def _list_decode(
         decode = ragged.DECODERS[name](str(device))
         return batch_stages.decode_lists(decode, images, batch_size)
 
-    return BatchContender(f"decode by {name}", start, batch_size, 1, ahead=0, stage="decode")
+    return BatchContender(
+        f"decode by {name}", start, batch_size, 1, ahead=0, stage="decode", making=Making(name)
+    )
