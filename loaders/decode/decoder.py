@@ -11,6 +11,7 @@ becomes its high byte, as PIL itself does with 16-bit colour.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 import simplejpeg
@@ -19,57 +20,63 @@ from patchmill.loaders.decode.bad_image import MAX_PIXELS, BadImage, check_pixel
 from patchmill.loaders.decode.jpeg_header import jpeg_frame
 from patchmill.loaders.decode.with_pil import decode_with_pil
 
-__all__ = ["MAX_PIXELS", "BadImage", "Decoder", "buffer_size", "decode"]
+__all__ = ["MAX_PIXELS", "BadImage", "Decoder", "decode"]
+
+Allocate = Callable[[int], np.ndarray | None]  # so many bytes of memory, or None
 
 _MAX_BUFFER = 64 << 20  # a Decoder keeps no more bytes than this between images
 
 _PPM = re.compile(rb"P6 ([0-9]{1,9}) ([0-9]{1,9}) 255\n")  # as sources hand over raw pixels
 
 
-def decode(data: bytes, buffer: np.ndarray | None = None) -> np.ndarray:
+def decode(data: bytes, allocate: Allocate | None = None) -> np.ndarray:
     """The image as uint8 [height, width, 3] RGB, contiguous and writable.
 
-    A plain JPEG or PPM that fits is decoded into `buffer` (1-D uint8), and the result is a view of
-    it; anything else gets memory of its own. Raises BadImage, and nothing else, for bad bytes.
+    A plain JPEG or PPM is decoded into what `allocate` returns for its size, which its header says
+    and may lie about; anything else gets memory of its own. Raises BadImage, and nothing else, for
+    bad bytes.
     """
     if layout := _ppm_layout(data):
-        return _copy_ppm(data, *layout, buffer)
-    frame = jpeg_frame(data)
-    if frame is not None:
+        return _copy_ppm(data, *layout, allocate)
+    if frame := jpeg_frame(data):
         height, width = frame.height, frame.width
         check_pixel_count(height, width)
         if frame.components in (1, 3):
-            if buffer is not None and buffer.size < height * width * 3:
-                buffer = None
+            memory = allocate(height * width * 3) if allocate else None
             try:
-                return simplejpeg.decode_jpeg(data, "RGB", buffer=buffer, strict=True)
+                return simplejpeg.decode_jpeg(data, "RGB", buffer=memory, strict=True)
             except (ValueError, MemoryError):
                 pass  # PIL knows better, or says what is wrong
     return decode_with_pil(data)
 
 
-def buffer_size(data: bytes) -> int:
-    """Bytes of buffer that `decode` can use for this image; 0 if it would use none."""
-    if layout := _ppm_layout(data):
-        return layout[0] * layout[1] * 3
-    frame = jpeg_frame(data)
-    return frame.height * frame.width * 3 if frame and frame.components in (1, 3) else 0
-
-
 class Decoder:
-    """Decode into a reused buffer, so that images cost no page faults; one for each thread.
-
-    An image is valid until the next one is decoded.
-    """
+    """Decode into reused memory, so that images cost no page faults; one for each thread."""
 
     def __init__(self) -> None:
-        self._buffer = np.empty(1 << 20, np.uint8)
+        self._memory, self._used = np.empty(1 << 20, np.uint8), 0
 
     def __call__(self, data: bytes) -> np.ndarray:
-        size = buffer_size(data)
-        if self._buffer.size < size <= _MAX_BUFFER:
-            self._buffer = np.empty(min(2 * size, _MAX_BUFFER), np.uint8)
-        return decode(data, self._buffer)
+        """Decode an image; all those of before are overwritten."""
+        self.reuse()
+        return self.one_more(data)
+
+    def one_more(self, data: bytes) -> np.ndarray:
+        """Decode an image beside those since the last call of `reuse`."""
+        return decode(data, self._allocate)
+
+    def reuse(self) -> None:
+        """Let the next images overwrite all those of before."""
+        if len(self._memory) < self._used <= _MAX_BUFFER:
+            self._memory = np.empty(min(2 * self._used, _MAX_BUFFER), np.uint8)
+        self._used = 0
+
+    def _allocate(self, size: int) -> np.ndarray | None:
+        """Memory beside the images that are there; None if it is full, until it is reused."""
+        start, self._used = self._used, self._used + size
+        if self._used <= len(self._memory):
+            return self._memory[start : self._used]
+        return None
 
 
 def _ppm_layout(data: bytes) -> tuple[int, int, int] | None:
@@ -83,10 +90,11 @@ def _ppm_layout(data: bytes) -> tuple[int, int, int] | None:
 
 
 def _copy_ppm(
-    data: bytes, height: int, width: int, start: int, buffer: np.ndarray | None
+    data: bytes, height: int, width: int, start: int, allocate: Allocate | None
 ) -> np.ndarray:
     size = height * width * 3
     check_pixel_count(height, width)
-    pixels = np.empty(size, np.uint8) if buffer is None or buffer.size < size else buffer[:size]
+    memory = allocate(size) if allocate else None
+    pixels = np.empty(size, np.uint8) if memory is None else memory
     pixels[:] = np.frombuffer(data, np.uint8, size, start)
     return pixels.reshape(height, width, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from patchmill.kernels.views.decisions import ON_IMAGE, PASTE_NEVER
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste import backgrounds
+from patchmill.loaders.copypaste.masks import Masks
 from patchmill.loaders.decode.decoder import BadImage, Decoder
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.order.permutation import MOST_SUBSTITUTES
@@ -75,22 +76,41 @@ class SampleReader:
     def __init__(self, config: PipelineConfig, counters: Counters) -> None:
         self._config, self._counters = config, counters
         self._decoder, self._background_decoder = Decoder(), Decoder()
+        self._read_ns = self._load_ns = self._loaded = 0  # not yet counted
 
-    def read(self, job: Job, slot: int, load: Load, stage: str) -> tuple[int, LoadedImage]:
-        """Read the sample of a slot, or its substitute: the id that was readable, and its image.
+    def read(
+        self, job: Job, slots: Sequence[int], load: Load, stage: str
+    ) -> tuple[list[int], list[LoadedImage]]:
+        """Read the samples of these slots, or their substitutes: the readable ids and their images.
 
         `load` is timed as `stage`. A sample that cannot be read, or for which `load` raises
-        BadImage, goes into the ledger, and its substitute is tried.
+        BadImage, goes into the ledger, and its substitute is tried. Reading ends early when the job
+        is cancelled.
         """
-        return self._read(self._config, job.epoch, int(job.requested[slot]), load, stage)
+        self._decoder.reuse()
+        ids, images = list[int](), list[LoadedImage]()
+        for slot in job.until_cancelled(slots):
+            id, image = self._read(self._config, job.epoch, job.requested.item(slot), load)
+            ids.append(id)
+            images.append(image)
+        self._count(stage)
+        return ids, images
 
-    def paste_inputs(self, job: Job, slot: int, load: Load, stage: str) -> PasteInputs:
-        """Read the mask and the background of a planned sample, as its decision rows need them.
+    def paste_inputs(
+        self, job: Job, slots: Sequence[int], load: Load, stage: str
+    ) -> list[PasteInputs]:
+        """Read the masks and backgrounds of planned samples, as their decision rows need them."""
+        if self._config.masks is None:
+            return [NO_PASTE] * len(slots)
+        self._background_decoder.reuse()
+        return [self._paste_inputs(self._config.masks, job, slot, load, stage) for slot in slots]
 
-        Without a usable mask the rows are changed to paste nothing.
-        """
-        rows, masks = job.rows[slot], self._config.masks
-        if masks is None or not rows["paste"].any():
+    def _paste_inputs(
+        self, masks: Masks, job: Job, slot: int, load: Load, stage: str
+    ) -> PasteInputs:
+        """The inputs of one sample; without a usable mask its rows are changed to paste nothing."""
+        rows = job.rows[slot]
+        if not rows["paste"].any():
             return NO_PASTE
         began, id = time.perf_counter_ns(), int(job.ids[slot])
         mask, background = masks.plane(id), None
@@ -104,23 +124,30 @@ class SampleReader:
         if background is None:
             return PasteInputs(mask, NO_PASTE.background)
         images, background_id = background
-        return PasteInputs(mask, self._read(images, job.epoch, background_id, load, stage)[1])
+        _, image = self._read(images, job.epoch, background_id, load)
+        self._count(stage)
+        return PasteInputs(mask, image)
 
     def decode(self, id: int, data: bytes | np.ndarray) -> LoadedImage:
-        """Decode into this thread's buffer; valid until its next image."""
-        image = data if isinstance(data, np.ndarray) else self._decoder(data)
+        """Decode into this thread's memory; valid until the next call of `read`."""
+        image = data if isinstance(data, np.ndarray) else self._decoder.one_more(data)
         return LoadedImage(image.shape[0], image.shape[1], image)
 
     def decode_background(self, id: int, data: bytes | np.ndarray) -> LoadedImage:
-        """Decode into a second buffer; valid until its next background."""
-        image = data if isinstance(data, np.ndarray) else self._background_decoder(data)
+        """Decode into other memory; valid until the next call of `paste_inputs`."""
+        image = data if isinstance(data, np.ndarray) else self._background_decoder.one_more(data)
         return LoadedImage(image.shape[0], image.shape[1], image)
 
+    def _count(self, stage: str) -> None:
+        """Count the images loaded since the last call, as "read" and as `stage`."""
+        self._counters.add("read", self._read_ns, self._loaded)
+        self._counters.add(stage, self._load_ns, self._loaded)
+        self._read_ns = self._load_ns = self._loaded = 0
+
     def _read(
-        self, images: SampleSet, epoch: int, requested: int, load: Load, stage: str
+        self, images: SampleSet, epoch: int, requested: int, load: Load
     ) -> tuple[int, LoadedImage]:
         source, ledger, store, id = images.source, images.ledger, images.decoded, requested
-        read_ns = load_ns = 0
         for attempt in range(MOST_SUBSTITUTES):
             if id not in ledger:
                 began = read = time.perf_counter_ns()
@@ -130,20 +157,19 @@ class SampleReader:
                         return id, load(id, pixels)
                     data, stamp = store.read(id) if store is not None else (source.read(id), 0)
                     read = time.perf_counter_ns()
-                    image = load(id, data)
-                    reason = None
+                    image, reason = load(id, data), None
                     if (side := max(image.height, image.width)) > draw.MAX_SIDE:
                         reason = f"a side of {side} pixels is too long"
                 except BadImage as error:
                     reason = str(error)
                 except OSError as error:
                     reason = error.strerror or str(error) or type(error).__name__
-                read_ns, load_ns = read_ns + read - began, load_ns + time.perf_counter_ns() - read
+                self._read_ns += read - began
+                self._load_ns += time.perf_counter_ns() - read
                 if reason is None:
+                    self._loaded += 1
                     if store is not None and (decoded := image.pixels()) is not None:
                         store.offer(id, decoded, stamp)
-                    self._counters.add("read", read_ns)
-                    self._counters.add(stage, load_ns)
                     return id, image
                 ledger.record(id, source.where(id), reason)
             id = images.substitute(epoch, requested, attempt)

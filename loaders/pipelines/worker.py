@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,12 @@ import numpy as np
 from patchmill.kernels.views.cpu import render
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.job import Countdown, Job
-from patchmill.loaders.pipelines.samples import (
-    Load,
-    LoadedImage,
-    PasteInputs,
-    SampleReader,
-)
+from patchmill.loaders.pipelines.samples import Load, PasteInputs, SampleReader
 from patchmill.loaders.plan import draw
 from patchmill.loaders.stats import Counters
 
 if TYPE_CHECKING:
-    from patchmill.loaders.pipelines.cpu.views import ViewBuffer
+    from patchmill.loaders.pipelines.cpu.views import CpuJob
 
 Step = Callable[["Worker", Any, range], None]  # work on some samples (slots) of a job
 Task = tuple[Countdown, Step, Job, range]  # the countdown to report to, the step, job and slots
@@ -58,32 +53,44 @@ class Worker:
             del countdown, step, job, task
         self.busy = False
 
-    def load(self, job: Job, slot: int, load: Load, stage: str) -> Any:
-        """Load the image of a slot by `load`, and draw its decision rows into the job."""
-        id, image = self.samples.read(job, slot, load, stage)
-        self.plan(job, slot, id, image)
-        return image.data
+    def load(self, job: Job, slots: Sequence[int], load: Load, stage: str) -> list[Any]:
+        """Load the images of a chunk by `load`, and draw their decision rows into the job.
 
-    def plan(self, job: Job, slot: int, id: int, image: LoadedImage) -> None:
-        began = time.perf_counter_ns()
-        height, width, _ = image
-        draw.draw_into(self._config.laws, self._seed, job.epoch, id, height, width, job.rows[slot])
-        job.ids[slot], job.shapes[slot] = id, (height, width)
-        self.counters.add("plan", time.perf_counter_ns() - began)
+        There are fewer images than slots if the job is cancelled meanwhile.
+        """
+        ids, images = self.samples.read(job, slots, load, stage)
+        self.plan(job, slots[: len(ids)], ids, [image[:2] for image in images])
+        return [image.data for image in images]
+
+    def plan(
+        self, job: Job, slots: Sequence[int], ids: Sequence[int], shapes: Sequence[tuple[int, int]]
+    ) -> None:
+        """Draw the decision rows of samples with these ids, heights and widths into the job."""
+        began, at = time.perf_counter_ns(), np.array(slots, np.int64)
+        job.ids[at], job.shapes[at] = ids, np.array(shapes, np.int32).reshape(-1, 2)
+        draw.draw_slots(self._config.laws, self._seed, job.epoch, at, job.ids, job.shapes, job.rows)
+        self.counters.add("plan", time.perf_counter_ns() - began, len(at))
 
     def render(
-        self, image: np.ndarray, paste: PasteInputs, rows: np.ndarray, out: ViewBuffer, slot: int
+        self,
+        job: CpuJob,
+        slots: Sequence[int],
+        images: Sequence[np.ndarray],
+        pastes: Sequence[PasteInputs],
     ) -> None:
-        """Render all views of one image into the batch, as its decision rows say."""
-        began = time.perf_counter_ns()
-        height, width, _ = image.shape
-        mask, background = paste.mask, paste.background.data
-        pool = self._scratch.reserve(height, width, self._largest, mask.shape, background.shape)
-        destination = (
-            rows, out.slots, slot, out.half, self._config.channels_last, out.memory, pool,
-        )  # fmt: skip
-        if self._config.masks is None:
-            render.render_image(image, *destination)
-        else:
-            render.render_pasted(image, mask, background, *destination)
-        self.counters.add("render", time.perf_counter_ns() - began)
+        """Render all views of a chunk's images into the batch, as their decision rows say."""
+        began, out = time.perf_counter_ns(), job.buffer
+        channels_last, pasted = self._config.channels_last, self._config.masks is not None
+        for slot, image, (mask, (_, _, background)) in zip(
+            job.until_cancelled(slots), images, pastes, strict=False
+        ):
+            height, width, _ = image.shape
+            pool = self._scratch.reserve(height, width, self._largest, mask.shape, background.shape)
+            destination = (
+                job.rows[slot], out.slots, slot, out.half, channels_last, out.memory, pool,
+            )  # fmt: skip
+            if pasted:
+                render.render_pasted(image, mask, background, *destination)
+            else:
+                render.render_image(image, *destination)
+        self.counters.add("render", time.perf_counter_ns() - began, len(images))

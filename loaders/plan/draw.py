@@ -37,6 +37,7 @@ __all__ = [
     "background_id",
     "draw",
     "draw_into",
+    "draw_slots",
     "law_table",
     "targets",
 ]
@@ -137,6 +138,21 @@ def draw_into(
     """
     stream = _stream(np.uint64(seed), np.uint64(epoch), np.int64(id))
     _draw_image(laws, stream, np.int64(height), np.int64(width), rows)
+
+
+@jit_ieee
+def draw_slots(
+    laws: np.ndarray,
+    seed: np.uint64,
+    epoch: int,
+    slots: np.ndarray,
+    ids: np.ndarray,
+    shapes: np.ndarray,
+    rows: np.ndarray,
+) -> None:
+    """`draw_into` for some slots of a batch, whose ids are [B], shapes [B, 2] and rows [B, V]."""
+    for slot in slots:
+        draw_into(laws, seed, epoch, ids[slot], shapes[slot, 0], shapes[slot, 1], rows[slot])
 
 
 @jit_ieee

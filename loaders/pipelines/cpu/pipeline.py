@@ -1,9 +1,10 @@
 """Pipeline `threads` on a CPU: each worker thread takes an image from its bytes to its views.
 
-There are no worker processes, nothing is pickled and nothing is copied: a thread reads one sample,
-decodes it into its own buffer, draws its decision rows, and renders all its views straight into the
-batch while the image is in cache. All four steps release the interpreter's lock. Batches are handed
-over in order, and their contents do not depend on which thread made which sample.
+There are no worker processes, nothing is pickled and nothing is copied: a thread reads the samples
+of a chunk, decodes them into its own memory, draws their decision rows, and renders all views
+straight into the batch while the images are in cache. All four steps release the interpreter's
+lock. Batches are handed over in order, and their contents do not depend on which thread made which
+sample.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ class CpuThreadsPipeline(StagedPipeline):
 
 
 def make_views(worker: Worker, job: CpuJob, slots: range) -> None:
-    """All stages of a chunk, sample by sample: read, decode, plan, render; then extra."""
+    """All stages of a chunk: read, decode, plan, render, extra."""
     samples = worker.samples
-    for slot in job.until_cancelled(slots):
-        image = worker.load(job, slot, samples.decode, "decode")
-        paste = samples.paste_inputs(job, slot, samples.decode_background, "decode")
-        worker.render(image, paste, job.rows[slot], job.buffer, slot)
+    images = worker.load(job, slots, samples.decode, "decode")
+    made = slots[: len(images)]
+    pastes = samples.paste_inputs(job, made, samples.decode_background, "decode")
+    worker.render(job, made, images, pastes)
     apply_extra(worker, job, slots)

@@ -85,13 +85,14 @@ class CpuViews:
     def _compile(self) -> None:
         """Compile or load everything that workers call, before many of them need it at once."""
         worker = Worker(self._config, Counters(("plan", "render")))
-        job = Job(0, np.zeros(1, np.int64), self._config.views, Countdown(1))
-        worker.plan(job, 0, 0, LoadedImage(1, 1, None))
+        job = CpuJob(0, np.zeros(1, np.int64), self._config.views, Countdown(1))
+        job.buffer = self.buffer(1)
+        worker.plan(job, [0], [0], [(1, 1)])
         image = np.zeros((1, 1, 3), np.uint8)
-        worker.render(image, NO_PASTE, job.rows[0], self.buffer(1), 0)
+        worker.render(job, [0], [image], [NO_PASTE])
         if self._config.masks is not None:
             paste = PasteInputs(np.zeros((1, 1), np.uint8), LoadedImage(1, 1, image))
-            worker.render(image, paste, job.rows[0], self.buffer(1), 0)
+            worker.render(job, [0], [image], [paste])
         permutation.substitute(0, 0, 0, 0, 1)
 
 

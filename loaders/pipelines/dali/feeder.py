@@ -108,14 +108,14 @@ class DaliFeeder:
 
     def load(self, worker: Worker, job: DaliJob, slots: range) -> None:
         """The workers' step: read samples, and decode those that are not for DALI."""
-        inspect = partial(self._inspect, job.arena)
-        for slot in job.until_cancelled(slots):
-            image = worker.load(job, slot, inspect, "inspect")
+        images = worker.load(job, slots, partial(self._inspect, job.arena), "inspect")
+        made = slots[: len(images)]
+        for slot, image in zip(made, images, strict=True):
             if isinstance(image, Allocation):
                 job.locations[slot], job.encoded[slot] = image[:2], None
             else:
                 job.locations[slot], job.encoded[slot] = NOT_IN_ARENA, image
-            pack_paste_inputs(worker, job, slot, "inspect")
+        pack_paste_inputs(worker, job, made, "inspect")
 
     def _inspect(self, arena: Arena, id: int, data: bytes | np.ndarray) -> LoadedImage:
         if isinstance(data, np.ndarray):

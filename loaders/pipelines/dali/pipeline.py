@@ -147,9 +147,12 @@ class DaliCpuJob(CpuJob, DaliJob):
 
 def render_views(worker: Worker, job: DaliCpuJob, slots: range) -> None:
     """The workers' second step, after DALI has decoded the batch."""
-    for slot in job.until_cancelled(slots):
-        mask, background = job.masks.array(slot), job.backgrounds.array(slot, 3)
-        height, width, _ = background.shape
-        paste = PasteInputs(mask, LoadedImage(height, width, background)) if mask.size else NO_PASTE
-        worker.render(job.images[slot], paste, job.rows[slot], job.buffer, slot)
+    images = job.images[slots.start : slots.stop]
+    worker.render(job, slots, images, [_paste_inputs(job, slot) for slot in slots])
     apply_extra(worker, job, slots)
+
+
+def _paste_inputs(job: DaliCpuJob, slot: int) -> PasteInputs:
+    mask, background = job.masks.array(slot), job.backgrounds.array(slot, 3)
+    height, width, _ = background.shape
+    return PasteInputs(mask, LoadedImage(height, width, background)) if mask.size else NO_PASTE

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from patchmill.loaders.decode.decoder import buffer_size, decode
+from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.pipelines.gpu.side_stream import QueuedWork
 from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.pipelines.memory import BlockPool
@@ -106,31 +107,32 @@ class ArenaJob(Job):
 
 def decode_into(arena: Arena, data: bytes | np.ndarray) -> LoadedImage:
     """Decode an image into an arena, or copy pixels to it; raises BadImage like `decode`."""
-    if isinstance(data, np.ndarray):
-        allocation = arena.allocate(data.nbytes)
-        allocation.memory[:] = data.reshape(-1)
-        return LoadedImage(data.shape[0], data.shape[1], allocation)
-    size = buffer_size(
-        data
-    )  # by the header, which may lie: what is allocated here is not taken back
-    allocation = arena.allocate(size) if 0 < size <= BLOCK_BYTES else None
-    image = decode(data, None if allocation is None else allocation.memory)
+    allocation: Allocation | None = None
+
+    def allocate(size: int) -> np.ndarray | None:  # what is allocated here is not taken back
+        nonlocal allocation
+        if size <= BLOCK_BYTES:
+            allocation = arena.allocate(size)
+        return None if allocation is None else allocation.memory
+
+    image = data if isinstance(data, np.ndarray) else decode(data, allocate)
     if allocation is None or not np.may_share_memory(image, allocation.memory):
         allocation = arena.allocate(image.nbytes)
         allocation.memory[:] = image.reshape(-1)
     return LoadedImage(image.shape[0], image.shape[1], allocation)
 
 
-def pack_paste_inputs(worker: Worker, job: ArenaJob, slot: int, stage: str) -> None:
-    """Copy the mask of a planned sample and decode its background into the batch's arena."""
+def pack_paste_inputs(worker: Worker, job: ArenaJob, slots: Sequence[int], stage: str) -> None:
+    """Copy the masks of planned samples and decode their backgrounds into the batch's arena."""
 
     def load(id: int, data: bytes | np.ndarray) -> LoadedImage:
         return decode_into(job.arena, data)
 
-    mask, background = worker.samples.paste_inputs(job, slot, load, stage)
-    allocation = None
-    if mask.size:
-        allocation = job.arena.allocate(mask.size)
-        allocation.memory[:] = mask.reshape(-1)
-    job.masks.put(slot, allocation, *mask.shape)
-    job.backgrounds.put(slot, background.data if background.height else None, *background[:2])
+    pastes = worker.samples.paste_inputs(job, slots, load, stage)
+    for slot, (mask, background) in zip(slots, pastes, strict=True):
+        allocation = None
+        if mask.size:
+            allocation = job.arena.allocate(mask.size)
+            allocation.memory[:] = mask.reshape(-1)
+        job.masks.put(slot, allocation, *mask.shape)
+        job.backgrounds.put(slot, background.data if background.height else None, *background[:2])

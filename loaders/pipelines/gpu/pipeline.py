@@ -57,6 +57,8 @@ def decode(worker: Worker, job: ArenaJob, slots: range) -> None:
     def load(id: int, data: bytes | np.ndarray) -> LoadedImage:
         return decode_into(job.arena, data)
 
-    for slot in job.until_cancelled(slots):
-        job.locations[slot] = worker.load(job, slot, load, "decode")[:2]
-        pack_paste_inputs(worker, job, slot, "decode")
+    images = worker.load(job, slots, load, "decode")
+    made = slots[: len(images)]
+    for slot, image in zip(made, images, strict=True):
+        job.locations[slot] = image[:2]
+    pack_paste_inputs(worker, job, made, "decode")

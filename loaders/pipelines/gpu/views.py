@@ -30,7 +30,6 @@ from patchmill.loaders.pipelines.gpu.arena import (
 )
 from patchmill.loaders.pipelines.gpu.side_stream import SideStream
 from patchmill.loaders.pipelines.memory import BlockPool, DeviceBlockPool, out_of_memory
-from patchmill.loaders.pipelines.samples import LoadedImage
 from patchmill.loaders.pipelines.worker import Worker
 from patchmill.loaders.stats import Counters
 
@@ -149,10 +148,10 @@ class GpuViews:
             image = job.arena.allocate(8 * 8 * 3)
             image.memory[:] = 0
             job.locations[slot] = image[:2]
-            worker.plan(job, slot, slot, LoadedImage(8, 8, None))
             if self._config.masks is not None:
                 job.masks.put(slot, Allocation(image.block, image.offset, image.memory[:64]), 8, 8)
                 job.backgrounds.put(slot, image, 8, 8)
+        worker.plan(job, range(size), range(size), [(8, 8)] * size)
         try:
             self._queue(job, labels=None)
             self.synchronize()

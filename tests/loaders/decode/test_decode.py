@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage, Decoder, buffer_size, decode
+from patchmill.loaders.decode import decoder as decoders
+from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage, Decoder, decode
 
 HEIGHT, WIDTH = 67, 93
 
@@ -81,7 +82,11 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_odd_files_decode_as_pil_does(name: str) -> None:
     data = ODD[name]
-    for image in (decode(data), decode(data, np.empty(1 << 20, np.uint8)), Decoder()(data)):
+    for image in (
+        decode(data),
+        decode(data, lambda size: np.empty(size, np.uint8)),
+        Decoder()(data),
+    ):
         assert image.dtype == np.uint8
         assert image.flags.c_contiguous and image.flags.writeable
         np.testing.assert_array_equal(image, by_pil(data))
@@ -192,7 +197,12 @@ def test_errors_of_bad_files_say_why(name: str) -> None:
 
 def test_a_large_image_below_the_limit_is_no_bomb() -> None:
     assert 10_000 * 10_000 < MAX_PIXELS
-    assert buffer_size(jpeg_of_size(10_000, 10_000)) == 300_000_000
+
+    def allocate(size: int) -> np.ndarray:
+        raise LookupError(size)
+
+    with pytest.raises(LookupError, match="300000000"):
+        decode(jpeg_of_size(10_000, 10_000), allocate)
 
 
 CORRUPTIBLE = [
@@ -219,7 +229,7 @@ def test_corruption_is_an_image_or_a_bad_image(
         if at < len(corrupt):
             corrupt[at] = value
     try:
-        image = decode(bytes(corrupt), np.empty(1 << 16, np.uint8))
+        image = decode(bytes(corrupt), lambda size: np.empty(min(size, 1 << 16), np.uint8))
     except BadImage as error:
         assert str(error)
     else:
@@ -230,13 +240,36 @@ def test_corruption_is_an_image_or_a_bad_image(
 # ------------------------------------------------------------------------------- memory and threads
 
 
-def test_a_buffer_is_used_if_it_is_large_enough() -> None:
-    data = ODD["baseline"]
-    assert buffer_size(data) == HEIGHT * WIDTH * 3
-    fits, small = np.empty(buffer_size(data), np.uint8), np.empty(buffer_size(data) - 1, np.uint8)
-    assert np.shares_memory(decode(data, fits), fits)
-    assert not np.shares_memory(decode(data, small), small)
-    assert buffer_size(ODD["PNG"]) == buffer_size(ODD["CMYK"]) == buffer_size(b"") == 0
+def test_memory_that_is_allocated_is_used() -> None:
+    memory: list[np.ndarray] = []
+
+    def allocate(size: int) -> np.ndarray:
+        memory.append(np.empty(size, np.uint8))
+        return memory[-1]
+
+    image = decode(ODD["baseline"], allocate)
+    assert [part.size for part in memory] == [HEIGHT * WIDTH * 3]
+    assert np.shares_memory(image, memory[0])
+    np.testing.assert_array_equal(decode(ODD["baseline"], lambda size: None), image)
+    for name in ("PNG", "CMYK"):
+        decode(ODD[name], allocate)
+    assert len(memory) == 1
+
+
+@pytest.mark.parametrize("use", ["decode", "Decoder", "decode_into"])
+def test_a_header_is_parsed_once(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from patchmill.loaders.pipelines.gpu.arena import BLOCK_BYTES, Arena, decode_into
+    from patchmill.loaders.pipelines.memory import BlockPool
+
+    parsed, original = list[bytes](), decoders.jpeg_frame
+    monkeypatch.setattr(decoders, "jpeg_frame", lambda data: parsed.append(data) or original(data))
+    if use == "decode_into":
+        decode_into(Arena(BlockPool(BLOCK_BYTES, torch.uint8)), ODD["baseline"])
+    else:
+        (decode if use == "decode" else Decoder())(ODD["baseline"])
+    assert parsed == [ODD["baseline"]]
 
 
 def test_a_decoder_keeps_its_memory_and_grows_it() -> None:
@@ -248,9 +281,21 @@ def test_a_decoder_keeps_its_memory_and_grows_it() -> None:
     decoder = Decoder()
     first = decoder(ODD["baseline"])
     assert np.shares_memory(first, decoder(ODD["4:2:0"]))
+    assert decoder(large(1500)).shape == (1500, 1500, 3)
     big = decoder(large(1500))
-    assert big.shape == (1500, 1500, 3)
     assert np.shares_memory(big, decoder(ODD["baseline"]))
+
+
+def test_a_decoder_decodes_images_beside_each_other() -> None:
+    """However many: those for which there is no room get memory of their own."""
+    decoder, names = Decoder(), ["baseline", "4:2:0", "PNG", "progressive"]
+    decoder._memory = np.empty(2 * HEIGHT * WIDTH * 3, np.uint8)
+    for _ in range(2):
+        decoder.reuse()
+        images = [decoder.one_more(ODD[name]) for name in names]
+        for name, image in zip(names, images, strict=True):
+            np.testing.assert_array_equal(image, decode(ODD[name]))
+    assert np.shares_memory(images[-1], decoder._memory)  # which has grown
 
 
 def test_decoding_lets_other_threads_run() -> None:

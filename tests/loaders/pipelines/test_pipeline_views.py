@@ -92,9 +92,9 @@ def test_no_kind_of_file_triggers_a_compilation() -> None:
     source: Any = Pictures(20)
     source.read = formats
     loader = make_loader(source)
-    compiled = [function.signatures[:] for function in (render.render_image, draw.draw_into)]
+    compiled = [function.signatures[:] for function in (render.render_image, draw.draw_slots)]
     assert sum(len(batch) for batch in loader) == 20
-    assert compiled == [function.signatures for function in (render.render_image, draw.draw_into)]
+    assert compiled == [function.signatures for function in (render.render_image, draw.draw_slots)]
     assert len(loader.ledger) == 0
 
 
