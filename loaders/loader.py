@@ -16,6 +16,7 @@ from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.operations.mix import Mix
 from patchmill.loaders.order.schedule import Schedule, state_number
 from patchmill.loaders.pipelines import FilledBatch, Pipeline, Run
+from patchmill.loaders.pipelines.spec import log_once
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sampler import SamplerFace
@@ -135,6 +136,7 @@ class Loader:
                 del batch
                 run.check()
             self._epoch, self._step, self._started = epoch + 1, 0, False
+            self._report_cache()
         finally:
             run.dismiss()
             self._seconds += run.seconds
@@ -154,6 +156,11 @@ class Loader:
         unmasked, cache = self.pipeline.unmasked(), self.pipeline.cache()
         bad, waited = len(self.ledger), self._waited
         return Stats(stages, self._workers, seconds, waited, bad, unmasked, cache)
+
+    def _report_cache(self) -> None:
+        cache = self.pipeline.cache()
+        if cache is not None and (summary := cache.summary(len(self.ledger))):
+            log_once(summary)
 
     def _start(self) -> Run:
         self._end()

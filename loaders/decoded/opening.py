@@ -75,7 +75,11 @@ def remove_left_over(folder: Path, wanted: CacheSpec) -> None:
 
 
 def stores_in(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"*{SUFFIX}"))
+    """Stores in a folder; also of those that a killed process left nothing but the lock of."""
+    names = {
+        path.with_suffix(SUFFIX) for end in (SUFFIX, ".lock") for path in folder.glob(f"*{end}")
+    }
+    return sorted(names)
 
 
 def _own(path: Path) -> str:
@@ -84,66 +88,73 @@ def _own(path: Path) -> str:
 
 
 def _open(path: Path, source: Source, wanted: CacheSpec) -> Store:
+    places.check_room(wanted, path)
     with _errors(path, wanted), locks.locked(locks.beside(path)):
-        file, alone = _open_file(path, source, wanted)
+        file, used = _open_file(path, source, wanted.capacity)
         try:
-            used = _recovered(file, len(source)) if alone else None
-            places.check_room(wanted, os.fstat(file).st_blocks * 512)
             size = records.pixels_at(len(source)) + wanted.capacity
             if os.fstat(file).st_size < size:
                 os.truncate(file, size)
             if used is not None:
                 os.pwrite(file, used.to_bytes(8, "little"), records.USED_AT)
-            store = Store(path, file, source, wanted.capacity)
+            store = Store(path, file, source, wanted)
         except BaseException:
-            _close(path, file, wanted.kind == "ram", os.getpid(), held=True)
+            os.close(file)
             raise
     weakref.finalize(store, _close, path, file, wanted.kind == "ram", os.getpid())
     return store
 
 
-def _open_file(path: Path, source: Source, wanted: CacheSpec) -> tuple[int, bool]:
-    """The store's open file, of which this process is a user, and True if it is the only one."""
+def _open_file(path: Path, source: Source, capacity: int) -> tuple[int, int | None]:
+    """The store's open file, of which this process is a user now.
+
+    If it is the only one, also the bytes of pixels that are in use, which may differ from what the
+    header says where processes were killed, or the machine lost power.
+    """
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         alone = locks.take_share(file)
         header = records.read_header(os.pread(file, records.PAGE, 0))
-        if header is not None and header.get("count") == len(source):
-            return file, alone
+        readable = header is not None and header.get("count") == len(source)
+        if readable and not alone:
+            return file, None
         if not alone:
             os.close(file)
             raise MillError(
                 f"the decoded cache {path} is used by another version of patchmill now: take "
                 "another folder"
             )
-        if os.fstat(file).st_size:
-            path.unlink()  # not shortened: a new file cannot be one that somebody has mapped
-            os.close(file)
-            continue
-        os.pwrite(file, records.pack_header(_header(source)), 0)
-        return file, True
+        used, dead = _space(file, len(source))
+        if readable and (dead <= used // 2 or used <= capacity // 2):
+            return file, used
+        if not os.fstat(file).st_size:
+            os.pwrite(file, records.pack_header(_header(source)), 0)
+            return file, 0
+        path.unlink()  # not shortened: whoever has it mapped keeps what is there
+        os.close(file)
 
 
 def _header(source: Source) -> dict[str, Any]:
     return {"count": len(source), "data": source.name[:1000]}
 
 
-def _recovered(file: int, count: int) -> int:
-    """Bytes of pixels that records of a store without other users point at."""
+def _space(file: int, count: int) -> tuple[int, int]:
+    """Bytes of pixels up to the last image, and how many of them belong to none."""
     end = records.pixels_at(count)
     size = os.fstat(file).st_size
     if size < end:  # new, or cut short
-        return 0
+        return 0, 0
     data = np.frombuffer(os.pread(file, end - records.PAGE, records.PAGE), records.RECORD, count)
-    held = records.whole(data, np.arange(count), size - end)
-    ends = data["offset"] + data["height"].astype(np.int64) * data["width"] * 3
-    return records.aligned(int(ends[held].max(initial=0)))
+    held = data[records.whole(data, np.arange(count), size - end)]
+    sizes = held["height"].astype(np.int64) * held["width"] * 3
+    used = records.aligned(int((held["offset"] + sizes).max(initial=0)))
+    return used, used - int(sizes.sum())
 
 
-def _close(path: Path, file: int, temporary: bool, process: int, held: bool = False) -> None:
+def _close(path: Path, file: int, temporary: bool, process: int) -> None:
     """End the use of a store; one in RAM goes with its last user."""
     os.close(file)
-    if temporary and os.getpid() == process and not held:
+    if temporary and os.getpid() == process:
         with contextlib.suppress(OSError, MillError):
             locks.remove_unused(path)
 

@@ -48,11 +48,10 @@ def host_part(path: Path) -> str:
     return "-" + re.sub(r"[^\w.-]", "_", socket.gethostname())
 
 
-def check_room(wanted: CacheSpec, stored: int) -> None:
-    """Raise a MillError unless a store that has `stored` bytes already can grow as wanted."""
-    path = folder(wanted)
-    status = os.statvfs(path)
-    free, where = status.f_bavail * status.f_frsize, f"{path} has"
+def check_room(wanted: CacheSpec, path: Path) -> None:
+    """Raise a MillError unless the store at `path`, which may have begun, can grow as wanted."""
+    status, stored = os.statvfs(path.parent), bytes_on_disk(path)
+    free, where = status.f_bavail * status.f_frsize, f"{path.parent} has"
     if wanted.kind == "ram":
         memory = room.free_memory()
         where = f"{SHARED_MEMORY} has"
@@ -64,6 +63,14 @@ def check_room(wanted: CacheSpec, stored: int) -> None:
             f"cache='{wanted}' is more than there is room for: {where} {size_text(free + stored)} "
             f"free; take cache='{smaller}' or less: a part of the images helps, too"
         )
+
+
+def bytes_on_disk(path: Path) -> int:
+    """Bytes that a store takes, which are fewer than its length; 0 if there is none."""
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
 
 
 def unusable(path: Path, wanted: CacheSpec, error: OSError) -> MillError:

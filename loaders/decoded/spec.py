@@ -24,8 +24,12 @@ class CacheSpec:
     folder: Path | None = None  # for "disk" only
 
     def __str__(self) -> str:
-        place = self.kind if self.folder is None else f"{self.kind}:{self.folder}"
-        return f"{place}:{size_text(self.capacity)}"
+        return f"{self.place}:{size_text(self.capacity)}"
+
+    @property
+    def place(self) -> str:
+        """All but the size."""
+        return self.kind if self.folder is None else f"{self.kind}:{self.folder}"
 
     def resized(self, capacity: int) -> CacheSpec:
         return CacheSpec(self.kind, capacity, self.folder)

@@ -10,11 +10,11 @@ where it would end the process with a bus error.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ import numpy as np
 from patchmill.loaders.decoded import locks, records
 from patchmill.loaders.decoded.cache_stats import CacheStats
 from patchmill.loaders.decoded.images import PLACE, DecodedImages
+from patchmill.loaders.decoded.spec import CacheSpec
 
 if TYPE_CHECKING:
     from patchmill.loaders.sources import Source
@@ -40,11 +41,10 @@ class Store:
     says. From then on the image is in `slots`, which compiled code may read, too.
     """
 
-    def __init__(self, path: Path, file: int, source: Source, capacity: int) -> None:
-        self.path, self.capacity = path, capacity
+    def __init__(self, path: Path, file: int, source: Source, wanted: CacheSpec) -> None:
+        self.path, self.place, self.capacity = path, wanted.place, wanted.capacity
         self.full = False  # an image did not fit
         self._file, self._source = file, source
-        self._own_stamp: Callable[[int], int] | None = getattr(source, "stamp", None)
         count = len(source)
         self._pixels_at = records.pixels_at(count)
         self._map = _mapped(path)
@@ -57,7 +57,7 @@ class Store:
         self._offsets = self.slots["offset"]
         self._lock, self._process = threading.Lock(), os.getpid()
         self._next = self._end = 0  # the extent that this process fills
-        self._extent = min(MOST_EXTENT, max(capacity // 64, records.PAGE))
+        self._extent = min(MOST_EXTENT, max(self.capacity // 64, records.PAGE))
         self._unfit = 1 << 62  # bytes of the smallest image that did not fit
 
     def __len__(self) -> int:
@@ -75,15 +75,13 @@ class Store:
 
     def read(self, id: int) -> tuple[bytes, int]:
         """The encoded bytes of a sample, and the stamp to offer its image with."""
-        stamp = None if self._own_stamp is None else self._own_stamp(id)
+        stamp = self._source.stamp(id)
         data = self._source.read(id)  # after its stamp: of a newer image the stamp is then too old
         return data, records.content_stamp(data) if stamp is None else stamp
 
     def offer(self, id: int, image: np.ndarray, stamp: int) -> None:
         """Keep a decoded image if it fits; with a stamp of 0, or if it is there, do nothing."""
-        if image.nbytes >= self._unfit or not stamp or self._heights.item(id):
-            return
-        if os.getpid() != self._process:  # a forked child would fill the same extent
+        if not stamp or self._heights.item(id) or not self.has_room(image.nbytes):
             return
         offset = self._reserve(image.nbytes)
         if offset is None:
@@ -97,10 +95,17 @@ class Store:
             return
         self._show(id, record)
 
+    def has_room(self, size: int) -> bool:
+        """True if this process may still keep an image of `size` bytes.
+
+        A forked child only reads: it would fill the extent that its parent fills.
+        """
+        return size < self._unfit and os.getpid() == self._process
+
     def stats(self, hits: int) -> CacheStats:
         images = int(np.count_nonzero(self._published))
         used = min(_read_used(self._file), self.capacity)
-        return CacheStats(hits, images, len(self), used, self.capacity, self.full)
+        return CacheStats(self.place, hits, images, len(self), used, self.capacity, self.full)
 
     def _adopt(self, id: int) -> bool:
         """Trust a record if it adds up and its sample is unchanged."""
@@ -109,17 +114,25 @@ class Store:
             return False
         stamp = record["stamp"].item()
         try:
-            now = self.read(id)[1] if self._own_stamp is None else self._own_stamp(id)
+            now = self._source.stamp(id)
+            now = self.read(id)[1] if now is None else now
         except OSError:
             return False  # reading the sample will raise the error again, for the ledger
         if now != stamp:
+            self._forget(id, record)
             return False
         start, height, width = (record[name].item() for name in ("offset", "height", "width"))
         pixels = self.pixels[start : start + height * width * 3]
         if records.checksum(pixels) != record["checksum"].item():
+            self._forget(id, record)
             return False
         self._show(id, record)
         return True
+
+    def _forget(self, id: int, record: np.ndarray) -> None:
+        """Take a record out of the store; its pixels are dead, until the store starts again."""
+        with contextlib.suppress(OSError):
+            _write(self._file, bytes(record.nbytes), records.PAGE + id * record.nbytes)
 
     def _show(self, id: int, record: np.ndarray) -> None:
         """Show a record's image to this process, the height last."""

@@ -61,6 +61,14 @@ class Source(SimpleSource, Protocol):
         """Announce samples that will be read soon; does not wait."""
         ...
 
+    def stamp(self, index: int) -> int | None:
+        """A number from 1 to 2**64 - 1 that changes with the sample's bytes, without reading them.
+
+        None where only the bytes would tell, 0 where they are just changing. OSError for a sample
+        that is not there.
+        """
+        ...
+
     def labels_of(self, ids: np.ndarray) -> np.ndarray | None:
         """int64 labels of these samples; None where there are none."""
         ...

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.loaders.common import cache, columns
+from patchmill.loaders.common import cache, columns, stamps
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import map_in_threads
@@ -71,6 +71,9 @@ class Folder(NumberedSource):
             return data
         finally:
             os.close(file)
+
+    def stamp(self, index: int) -> int:
+        return stamps.of_file(os.stat(self._path(index)))
 
     def where(self, index: int) -> str:
         return os.fsdecode(self._path(index))

@@ -28,6 +28,10 @@ class NumberedSource:
     def prefetch(self, ids: np.ndarray) -> None:
         """Announce samples that will be read soon; does not wait."""
 
+    def stamp(self, index: int) -> int | None:
+        """A number that changes with the sample's bytes; None where only the bytes would tell."""
+        return None
+
     def labels_of(self, ids: np.ndarray) -> np.ndarray | None:
         """int64 labels of these samples; None where there are none."""
         return None if self.labels is None else np.asarray(self.labels[ids], np.int64)
@@ -43,6 +47,9 @@ class NumberedSource:
         from patchmill.loaders.copypaste import backgrounds
 
         return backgrounds.candidates(seed, epoch, id, len(self))
+
+
+_OPTIONAL = ("prefetch", "masked", "stamp", "labels_of", "substitute", "background_candidates")
 
 
 def _checked_labels(source: SimpleSource) -> np.ndarray | None:
@@ -78,7 +85,7 @@ class AdaptedSource(NumberedSource):
         self._source = source
         self.where = source.where
         self.labels = _checked_labels(source)
-        for name in ("prefetch", "masked", "labels_of", "substitute", "background_candidates"):
+        for name in _OPTIONAL:
             if hasattr(source, name):
                 setattr(self, name, getattr(source, name))
 

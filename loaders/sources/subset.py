@@ -42,6 +42,9 @@ class Subset(NumberedSource):
     def read(self, index: int) -> bytes:
         return self._source.read(int(self.ids[index]))
 
+    def stamp(self, index: int) -> int | None:
+        return self._source.stamp(int(self.ids[index]))
+
     def where(self, index: int) -> str:
         return self._source.where(int(self.ids[index]))
 

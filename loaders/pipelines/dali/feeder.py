@@ -9,12 +9,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 
+from patchmill.loaders.decode.decoder import BadImage
 from patchmill.loaders.decode.jpeg_header import jpeg_frame, jpeg_segments
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Jobs, Tasks
@@ -123,6 +125,10 @@ class DaliFeeder:
         shape = None if id in self._undecodable else plain_jpeg(data)
         if shape is None:
             return decode_into(arena, data)
+        store = self._config.decoded
+        if store is not None and store.has_room(shape[0] * shape[1] * 3):
+            with suppress(BadImage):  # DALI may read it, and then has the last word
+                return decode_into(arena, data)
         return LoadedImage(*shape, np.frombuffer(data, np.uint8))
 
     # ---------------------------------------------------------------------- in the feeder thread

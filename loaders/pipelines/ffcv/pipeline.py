@@ -57,6 +57,8 @@ class FfcvPipeline(StagedPipeline):
             )
         if config.masks is not None:
             raise MillError("pipeline 'ffcv' does no copy-paste: take pipeline='threads'")
+        if config.decoded is not None:
+            raise MillError("pipeline 'ffcv' has no decoded cache: take pipeline='threads'")
         if config.device.type != "cpu":
             raise MillError("pipeline 'ffcv' makes its views on the CPU: take device='cpu'")
         self._lanes = min(config.workers, numba.config.NUMBA_NUM_THREADS)

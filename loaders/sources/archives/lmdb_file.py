@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from patchmill.loaders.common import columns
+from patchmill.loaders.common import columns, stamps
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.sources.archives.listing import Listing, open_listing
@@ -48,6 +48,7 @@ class Lmdb(NumberedSource):
         self.name = str(data)
         self._path = os.path.realpath(os.path.expanduser(self.name))
         file = os.path.join(self._path, "data.mdb") if os.path.isdir(self._path) else self._path
+        self._file = file
         try:
             status = os.stat(file)
         except OSError as error:
@@ -82,6 +83,9 @@ class Lmdb(NumberedSource):
         if data is None:
             raise OSError("the database has no such key any more: it was changed since it began")
         return data
+
+    def stamp(self, index: int) -> int:
+        return stamps.of_file(os.stat(self._file))
 
     def where(self, index: int) -> str:
         return f"{self._path}: {self._key(index).decode('utf-8', 'backslashreplace')}"

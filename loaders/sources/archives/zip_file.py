@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from patchmill.loaders.common import columns
+from patchmill.loaders.common import columns, stamps
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.open_files import OpenFiles
 from patchmill.loaders.common.progress import track
@@ -92,6 +92,9 @@ class Zip(NumberedSource):
         if len(content) < stored:
             raise OSError(f"the zip ends {stored - len(content)} bytes before the image does")
         return self._unpacked(index, content)
+
+    def stamp(self, index: int) -> int:
+        return stamps.of_numbers(int(self._checksums[index]), int(self._sizes[index]))
 
     def where(self, index: int) -> str:
         return f"{self._path}: {os.fsdecode(columns.item(self._names, self._starts, index))}"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from patchmill.loaders.common import stamps
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources.beton import header, layout
 from patchmill.loaders.sources.numbered import NumberedSource
@@ -80,6 +81,9 @@ class Beton(NumberedSource):
         if os.fstat(self._file).st_size < self._file_size:  # reading the map would raise SIGBUS
             raise OSError("the file has been truncated")
         return self._encoded(self._images[index], index)
+
+    def stamp(self, index: int) -> int:
+        return stamps.of_file(os.fstat(self._file))
 
     def mask(self, index: int) -> np.ndarray | None:
         """uint8 [height, width]; None where the sample has none.

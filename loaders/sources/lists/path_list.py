@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.loaders.common import columns
+from patchmill.loaders.common import columns, stamps
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources.lists import labels as label_numbers
 from patchmill.loaders.sources.lists import rows
@@ -53,6 +53,9 @@ class Paths(NumberedSource):
     def read(self, index: int) -> bytes:
         with open(self._path(index), "rb", buffering=0) as file:
             return file.read()
+
+    def stamp(self, index: int) -> int:
+        return stamps.of_file(os.stat(self._path(index)))
 
     def where(self, index: int) -> str:
         return os.fsdecode(self._path(index))

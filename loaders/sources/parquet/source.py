@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from patchmill.loaders.common import stamps
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.open_files import OpenFiles
 from patchmill.loaders.sources.numbered import NumberedSource
@@ -44,7 +45,7 @@ class Parquet(NumberedSource):
         names = [str(data)] if isinstance(data, str | Path) else list(map(str, data))
         self.name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         self._paths = [path for name in names for path in files.expand(name)]
-        states = [_state(path) for path in self._paths]
+        self._states = states = [_state(path) for path in self._paths]
         index = open_index(self.name, self._paths, states, image, label)
         self.fingerprint: str = index.meta["fingerprint"]
         self.classes: list[str] = index.meta["classes"]
@@ -88,6 +89,10 @@ class Parquet(NumberedSource):
             return image
         page = self._chunks.get(chunk, lambda: self._decompress(chunk, CODECS[codec]))
         return page.slice(start, size).to_pybytes()
+
+    def stamp(self, index: int) -> int:
+        chunk = int(self._row_chunks[index])
+        return stamps.of_numbers(*self._states[int(self._index["chunk_files"][chunk])])
 
     def where(self, index: int) -> str:
         file = bisect.bisect_right(self._starts, index) - 1

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from patchmill.loaders.common import columns
+from patchmill.loaders.common import columns, stamps
 from patchmill.loaders.common.open_files import OpenFiles
 from patchmill.loaders.sources.numbered import NumberedSource
 from patchmill.loaders.sources.shards import paths as shard_paths
@@ -62,6 +62,12 @@ class Shards(NumberedSource):
     def locate(self, index: int) -> tuple[int, int, int]:
         """(shard, offset, size) of the sample's image."""
         return self._shard(index), int(self._offsets[index]), int(self._sizes[index])
+
+    def stamp(self, index: int) -> int:
+        shard, checksums = self._shard(index), self._index.columns.get("checksums")
+        if checksums is not None and self._index["checked"][shard]:  # when it is read
+            return stamps.of_numbers(int(checksums[index]), int(self._sizes[index]))
+        return stamps.of_numbers(*self._index["tar_states"][shard].tolist())
 
     def where(self, index: int) -> str:
         return self._where(index, "offsets")

@@ -1,0 +1,179 @@
+"""Images of a store are those that were put in, whoever else uses it and whatever became of it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers_decoded import Noise, as_another_process, fill, held, only_file
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.decoded import locks, records
+from patchmill.loaders.decoded.opening import open_store
+
+COUNT = 12
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, COUNT - 1)), max_size=40),
+    st.sampled_from(["1KB", "20KB", "1MB"]),
+    st.booleans(),
+)
+def test_processes_share_what_each_of_them_decodes(
+    work: list[tuple[int, int]], size: str, stamped: bool
+) -> None:
+    source = Noise(COUNT, stamped)
+    with tempfile.TemporaryDirectory() as folder:
+        stores = [as_another_process(Path(folder), source, size) for _ in range(3)]
+        for who, id in work:
+            fill(stores[who], [id])
+        seen = [held(store, source) for store in stores]
+        assert seen[0] == seen[1] == seen[2]
+        asked = sorted({id for _, id in work})
+        assert seen[0] == asked if size == "1MB" else set(seen[0]) <= set(asked)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_pages_that_a_dead_machine_did_not_write_cost_only_their_images(
+    data: st.DataObject,
+) -> None:
+    source = Noise(COUNT)
+    with tempfile.TemporaryDirectory() as folder:
+        fill(as_another_process(Path(folder), source, "300KB"), range(COUNT))
+        path = only_file(Path(folder))
+        with open(path, "r+b") as file:
+            pages = path.stat().st_size // records.PAGE
+            for page in data.draw(st.sets(st.integers(0, pages), max_size=12)):
+                file.seek(page * records.PAGE)
+                file.write(bytes(records.PAGE))
+            if data.draw(st.booleans()):
+                file.truncate(data.draw(st.integers(0, path.stat().st_size)))
+        store = as_another_process(Path(folder), source, "300KB")
+        held(store, source)
+        fill(store, range(COUNT))
+        held(store, source)
+        held(as_another_process(Path(folder), source, "300KB"), source)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sets(st.integers(0, COUNT - 1)), max_size=5), st.booleans())
+def test_an_image_that_changed_between_runs_is_decoded_again(
+    changes: list[set[int]], stamped: bool
+) -> None:
+    source = Noise(COUNT, stamped)
+    with tempfile.TemporaryDirectory() as folder:
+        for changed in [set(), *changes]:
+            for id in changed:
+                source.versions[id] += 1
+            store = as_another_process(Path(folder), source)
+            before = held(store, source)
+            assert set(before) == set(range(COUNT)) - changed or not before
+            fill(store, range(COUNT))
+            assert held(store, source) == list(range(COUNT))
+            del store
+
+
+def test_images_that_do_not_fit_are_left_out_and_smaller_ones_still_fit(tmp_path: Path) -> None:
+    source = Noise(40)
+    store = as_another_process(tmp_path, source, "60KB")
+    fill(store, range(40))
+    there = held(store, source)
+    assert store.full and 3 < len(there) < 40
+    assert store.stats(0).bytes <= 60_000
+
+
+def test_a_store_in_which_most_images_have_changed_starts_again(tmp_path: Path) -> None:
+    source = Noise(COUNT)
+    size = sum(records.aligned(decode(source.read(id)).nbytes) for id in range(COUNT))
+    text = f"{int(size * 1.2)}B"
+    fill(as_another_process(tmp_path, source, text), range(COUNT))
+    source.versions = [2] * COUNT
+    assert held(as_another_process(tmp_path, source, text), source) == []
+    store = as_another_process(tmp_path, source, text)
+    fill(store, range(COUNT))
+    assert held(store, source) == list(range(COUNT))
+
+
+def test_a_sample_that_is_just_changing_is_not_kept(tmp_path: Path) -> None:
+    source = Noise(2)
+    source.versions[1] = 0  # a stamp of 0
+    store = as_another_process(tmp_path, source)
+    fill(store, range(2))
+    assert held(store, source) == [0]
+
+
+def test_a_forked_child_reads_and_does_not_fill(tmp_path: Path) -> None:
+    source = Noise(2)
+    store = as_another_process(tmp_path, source)
+    fill(store, [0])
+    child = os.fork()
+    if not child:
+        fill(store, [0, 1])
+        os._exit(0 if held(store, source) == [0] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    fill(store, [1])
+    assert held(store, source) == [0, 1]
+
+
+def test_loaders_of_a_process_share_a_store_and_another_source_gets_its_own(tmp_path: Path) -> None:
+    text, source = f"disk:{tmp_path}:1MB", Noise(COUNT)
+    first, second = open_store(text, source), open_store(text, source)
+    other = open_store(text, Noise(COUNT + 1))
+    assert first is second
+    assert other is not None and first is not None and other.path != first.path
+    fill(first, range(COUNT))
+    assert held(other, Noise(COUNT + 1)) == []
+
+
+def test_a_full_disk_stops_the_filling_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, real = Noise(COUNT), os.pwrite
+    store = as_another_process(tmp_path, source)
+    fill(store, range(4))
+
+    def full(file: int, data: bytes, offset: int) -> int:
+        if len(data) > 100:
+            raise OSError(28, "No space left on device")
+        return real(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    fill(store, range(COUNT))
+    assert held(store, source) == [0, 1, 2, 3] and store.full
+    assert [record.message for record in caplog.records] == [
+        f"the decoded cache {store.path} stays as it is: No space left on device"
+    ]
+
+
+def test_another_format_is_replaced_unless_somebody_uses_it(tmp_path: Path) -> None:
+    source = Noise(COUNT)
+    store = as_another_process(tmp_path, source)
+    fill(store, range(COUNT))
+    with open(store.path, "r+b") as file:
+        file.write(b"another!")
+    with pytest.raises(MillError, match="is used by another version of patchmill now"):
+        as_another_process(tmp_path, source)
+    path = store.path
+    del store
+    assert not locks.is_used(path)
+    assert held(as_another_process(tmp_path, source), source) == []
+
+
+def test_checksums_differ_where_pixels_or_their_places_do() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
+    known = records.checksum(image)
+    for change in ((0, 0, 0), (30, 20, 1), (59, 49, 2)):
+        other = image.copy()
+        other[change] ^= 1
+        assert records.checksum(other) != known
+    flat = image.reshape(-1)
+    swapped = np.concatenate([flat[4096:8192], flat[:4096], flat[8192:]]).reshape(image.shape)
+    assert records.checksum(swapped) != known
