@@ -89,7 +89,7 @@ def test_what_a_store_holds_already_counts_as_room(
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(MillError, match="cannot keep decoded images in .*: Permission denied"):
+    with pytest.raises(MillError, match=r"cannot keep decoded images in .*: Permission denied"):
         open_store(f"disk:{tmp_path}:1MB", Noise(3))
 
 
@@ -102,13 +102,13 @@ def test_a_read_only_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         return real(path, flags, *more)
 
     monkeypatch.setattr(os, "open", read_only)
-    with pytest.raises(MillError, match="cannot keep decoded images in .*: Read-only file system"):
+    with pytest.raises(MillError, match=r"cannot keep decoded images in .*: Read-only file system"):
         open_store(f"disk:{tmp_path}:1MB", Noise(3))
 
 
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(MillError, match="cannot keep decoded images in .*file: "):
+    with pytest.raises(MillError, match=r"cannot keep decoded images in .*file: "):
         open_store(f"disk:{tmp_path / 'file'}:1MB", Noise(3))
 
 
@@ -145,5 +145,5 @@ def test_streams_have_no_numbers_to_keep_images_under(tmp_path: Path) -> None:
     class Streamed:
         name, sample_count = "http://host/a.tar", None
 
-    with pytest.raises(MillError, match="keeps numbered images, and .* is streamed"):
+    with pytest.raises(MillError, match=r"keeps numbered images, and .* is streamed"):
         open_store(f"disk:{tmp_path}:1MB", Streamed())  # type: ignore[arg-type]
