@@ -44,6 +44,7 @@ def open_training(config: Config, world: World, folder: Path) -> Loader:
         steps=config.data.steps,
         masks=config.data.masks,
         backgrounds=config.data.backgrounds,
+        cache=config.data.cache,
     )
 
 

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.decoded import locks, places, records, spec
+from patchmill.loaders.decoded import locks, notes, places, records, spec
 from patchmill.loaders.decoded.spec import CacheSpec
 from patchmill.loaders.decoded.store import Store
 
@@ -35,14 +35,14 @@ _stores: WeakValueDictionary[str, Store] = WeakValueDictionary()  # of this proc
 _opening = threading.Lock()
 
 
-def open_store(text: str | None, source: Source | StreamSource) -> Store | None:
+def open_store(cache: str | CacheSpec | None, source: Source | StreamSource) -> Store | None:
     """The store that `cache=` asks for, shared with everybody who uses it; None without one."""
-    if text is None:
+    if cache is None:
         return None
-    wanted = spec.parse(text)
+    wanted = cache if isinstance(cache, CacheSpec) else spec.parse(cache)
     if source.sample_count is None:
         raise MillError(
-            f"cache={text!r} keeps numbered images, and {source.name} is streamed: download the "
+            f"cache='{wanted}' keeps numbered images, and {source.name} is streamed: download the "
             "shards, or take cache=None"
         )
     folder = places.folder(wanted)
@@ -55,6 +55,7 @@ def open_store(text: str | None, source: Source | StreamSource) -> Store | None:
                 return store
         remove_left_over(folder, wanted)
         store = _open(path, source, wanted)  # type: ignore[arg-type]
+        notes.note(wanted)
         _stores[_own(path)] = store
     return store
 

@@ -50,8 +50,7 @@ def host_part(path: Path) -> str:
 
 def check_room(wanted: CacheSpec, path: Path) -> None:
     """Raise a MillError unless the store at `path`, which may have begun, can grow as wanted."""
-    status, stored = os.statvfs(path.parent), bytes_on_disk(path)
-    free, where = status.f_bavail * status.f_frsize, f"{path.parent} has"
+    free, stored, where = free_bytes(path.parent), bytes_on_disk(path), f"{path.parent} has"
     if wanted.kind == "ram":
         memory = room.free_memory()
         where = f"{SHARED_MEMORY} has"
@@ -63,6 +62,12 @@ def check_room(wanted: CacheSpec, path: Path) -> None:
             f"cache='{wanted}' is more than there is room for: {where} {size_text(free + stored)} "
             f"free; take cache='{smaller}' or less: a part of the images helps, too"
         )
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes of the disk that a folder is on."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
 
 
 def bytes_on_disk(path: Path) -> int:

@@ -1,6 +1,7 @@
 """Prepare images as WebDataset shards or an FFCV .beton, make masks, and inspect the results.
 
 patchmill prepare SRC OUT --format shards
+patchmill prepare SRC FOLDER --format decoded
 patchmill masks DATA --method rbd
 patchmill inspect OUT
 """
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from patchmill.loaders.prepare.make_masks import MaskOptions
     from patchmill.loaders.prepare.options import Options
     from patchmill.loaders.sources import Source
+
+
+DECODED = "decoded"
 
 
 class RemainingWork(NamedTuple):
@@ -60,6 +64,11 @@ def remaining(arguments: Sequence[str]) -> RemainingWork:
         ranks = make_masks.unfinished_ranks(source, out, mask_options)
     else:
         args = parser().parse_args(arguments)
+        if args.format == DECODED:
+            raise MillError(
+                "--format decoded is for the machine that trains on the images: run patchmill "
+                "prepare there, not in a job of its own"
+            )
         options = _options(args)
         source = open_source(args.source)
         out, world_size = args.out, options.world_size
@@ -72,12 +81,34 @@ def _make_data(arguments: Sequence[str]) -> None:
     from patchmill.loaders.prepare import make_data
     from patchmill.loaders.sources import open_source
 
+    if args.format == DECODED:
+        _make_decoded(args)
+        return
+    if args.size is not None:
+        raise MillError("--size is for --format decoded")
     options = _options(args)
     workers = _workers(args.workers)
     source = open_source(args.source)
     with _interruption_as_error():
         result = make_data.make(source, args.out, options, workers, args.overwrite)
     print(result or _COMPLETE % args.out)
+
+
+def _make_decoded(args: argparse.Namespace) -> None:
+    from patchmill.loaders.prepare import make_decoded
+    from patchmill.loaders.sources import open_source
+
+    usual = parser().parse_args([args.source, str(args.out)])
+    for name in ("max_side", "keep", "quality", "shard_size", "verify", "seed", "overwrite"):
+        if getattr(args, name) != getattr(usual, name):
+            option = "no-shuffle" if name == "seed" and args.seed is None else name
+            raise MillError(f"--{option.replace('_', '-')} is not for --format decoded")
+    rank, world_size = _rank(args.rank, args.world_size, os.environ)
+    if not 0 <= rank < world_size:
+        raise MillError(f"--rank must be 0 to {world_size - 1}, not {rank}")
+    workers, source = _workers(args.workers), open_source(args.source)
+    with _interruption_as_error():
+        print(make_decoded.make(source, args.out, args.size, workers, rank, world_size))
 
 
 def _options(args: argparse.Namespace) -> Options:
@@ -196,8 +227,14 @@ def parser() -> Parser:
         "SRC OUT",
         "Make WebDataset shards or an FFCV .beton of images. The same command again continues an "
         "interrupted run. Images that cannot be decoded are listed in bad.jsonl and left out. "
-        "patchmill inspect OUT describes the result and verifies its checksums.",
-        ["patchmill prepare photos shards", "patchmill prepare photos photos.beton --max-side 512"],
+        "patchmill inspect OUT describes the result and verifies its checksums.\n\n"
+        "With --format decoded, keep the images of SRC decoded in the folder OUT, for loaders "
+        "with cache=disk:OUT:SIZE; patchmill cache lists what is there.",
+        [
+            "patchmill prepare photos shards",
+            "patchmill prepare photos photos.beton --max-side 512",
+            "patchmill prepare photos decoded --format decoded --size 200GB",
+        ],
     )
     options.add_argument(
         "source",
@@ -207,7 +244,10 @@ def parser() -> Parser:
     )
     options.add_argument("out", metavar="OUT", type=Path, help="a new folder, or a file NAME.beton")
     options.add_argument(
-        "--format", choices=("shards", "beton"), help="default: by the name of OUT"
+        "--format", choices=("shards", "beton", DECODED), help="default: by the name of OUT"
+    )
+    options.add_argument(
+        "--size", help="most bytes of decoded images (default: nine tenths of what is free)"
     )
     size = options.add_mutually_exclusive_group()
     size.add_argument(

@@ -33,6 +33,7 @@ COMMANDS = {
     "status": Command("show runs, read their logs, stop them", "cluster.status:main"),
     "prepare": Command("make shards or a .beton of images", PREPARE),
     "masks": Command("make foreground masks of images", PREPARE, ("masks",)),
+    "cache": Command("list and remove decoded images", "loaders.decoded.command:main"),
     "inspect": Command("describe and verify prepared data", PREPARE, ("inspect",)),
     "preview": Command("draw the views of a recipe", "loaders.preview.command:main"),
     "bench": Command("measure this machine", "command.bench:main"),

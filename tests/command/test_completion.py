@@ -123,7 +123,7 @@ def test_options_and_their_values():
     assert "--nodes" in texts("submit", "--") and "--tasks" not in texts("submit", "--")
     assert {"prepare", "masks", "method="} <= set(texts("submit", ""))
     assert {"--tasks", "--max-side", "--nodes"} - set(texts("submit", "masks", "--")) == {"--nodes"}
-    assert texts("prepare", "--format", "") == ["shards", "beton"]
+    assert texts("prepare", "--format", "") == ["shards", "beton", "decoded"]
     assert texts("prepare", "photos", "") == texts("prepare", "--max-side", "") == []  # files
     assert texts("completion", "") == list(SCRIPTS)
     assert "torchvision" in texts("bench", "--peers", "")

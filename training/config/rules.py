@@ -18,6 +18,7 @@ def check(config: Config) -> None:
 
     recipe = training_recipe(config)
     evaluation_recipe(config)  # raises for a view that cannot be made
+    _check_cache(config)
     find(config.method_name).check(config.method, recipe)
     optim, epochs = config.optim, config.train.epochs
     for holds, message in [
@@ -38,6 +39,19 @@ def check(config: Config) -> None:
     ]:
         if not holds:
             raise MillError(message)
+
+
+def _check_cache(config: Config) -> None:
+    from patchmill.loaders.decoded import spec
+
+    if config.data.cache is None:
+        return
+    spec.parse(config.data.cache)
+    if config.train.pipeline == "ffcv":
+        raise MillError(
+            "data.cache keeps decoded images, which FFCV's pipeline does not read: take "
+            "train.pipeline=threads, or no data.cache"
+        )
 
 
 def check_batch(config: Config, method: Method, ranks: int) -> None:

@@ -22,6 +22,7 @@ PARSERS = {
     "prepare": "loaders.prepare.command:parser",
     "masks": "loaders.prepare.command:masks_parser",
     "inspect": "loaders.prepare.command:inspect_parser",
+    "cache": "loaders.decoded.command:parser",
     "preview": "loaders.preview.command:parser",
     "bug-report": "command.bug_report:parser",
     "doctor": "command.doctor.command:parser",

@@ -55,7 +55,7 @@ def filled_and_killed(data: Path, cache: str, home: Path, after: float) -> None:
 
 
 def check_all(data: Path, cache: str) -> int:
-    """How many images are there, each of which must be as a fresh decode."""
+    """Number of images that are there, each of which must be as a fresh decode."""
     source = open_source(str(data))
     store = open_store(cache, source)
     assert store is not None

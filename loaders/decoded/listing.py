@@ -1,0 +1,60 @@
+"""Stores of decoded images that this machine has: how full they are, and who uses them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from patchmill.loaders.decoded import locks, places, records
+from patchmill.loaders.decoded.opening import stores_in
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A store as `patchmill cache` shows it."""
+
+    path: Path
+    data: str  # what the user named the images
+    images: int
+    samples: int
+    bytes: int  # on the disk
+    used: bool
+    users: list[int]  # ids of processes; none of those in another container
+
+
+def listed(folders: Sequence[Path]) -> list[Listed]:
+    """The stores in some folders; a folder that is not there has none."""
+    return [entry for folder in folders for path in stores_in(folder) if (entry := _look(path))]
+
+
+def _look(path: Path) -> Listed | None:
+    """A store's entry; None if it is gone, or nothing but a lock was left of it."""
+    try:
+        with open(path, "rb") as file:
+            header = records.read_header(file.read(records.PAGE)) or {}
+            count = int(header.get("count", 0))
+            data = file.read(count * records.RECORD.itemsize)
+            inode = os.fstat(file.fileno()).st_ino
+    except OSError:
+        return None
+    whole = np.frombuffer(data[: len(data) // records.RECORD.itemsize * records.RECORD.itemsize])
+    images = int(np.count_nonzero(whole.view(records.RECORD)["height"]))
+    name = str(header.get("data", "a store of another version of patchmill"))
+    with locks.locked(locks.beside(path)):
+        used = locks.is_used(path)
+    users = _lock_holders(inode) if used else []
+    return Listed(path, name, images, count, places.bytes_on_disk(path), used, users)
+
+
+def _lock_holders(inode: int) -> list[int]:
+    """Processes that hold a lock on a file with this inode, as far as the system says."""
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return []
+    words = [line.split() for line in lines if " FLOCK " in line and f":{inode} " in line]
+    return sorted({int(pid) for _, _, _, _, pid, *_ in words if int(pid) > 0})

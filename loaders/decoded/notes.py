@@ -1,0 +1,34 @@
+"""Folders on disks that have had stores of decoded images, noted for `patchmill cache`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+
+from patchmill.loaders.common import cache, files
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decoded import places
+from patchmill.loaders.decoded.spec import CacheSpec
+
+_FOLDER = "decoded"  # in the cache folder: a file for each, named by a hash of its path
+
+
+def note(wanted: CacheSpec) -> None:
+    """Note a cache's folder on a disk."""
+    if wanted.folder is None:
+        return
+    place = str(wanted.folder.resolve())
+    name = hashlib.sha256(place.encode()).hexdigest()[:16]
+    with contextlib.suppress(OSError, MillError):  # `patchmill cache FOLDER` works without
+        path = cache.folder(_FOLDER) / name
+        if not path.exists():
+            files.write_atomic(path, place, files.unique_name(path))
+
+
+def known_folders() -> list[Path]:
+    """The folder in RAM, and those on disks that were noted."""
+    with contextlib.suppress(OSError, ValueError):
+        paths = sorted((cache.root() / _FOLDER).glob("[0-9a-f]" * 16))
+        return [places.ram_folder(), *(Path(path.read_text()) for path in paths)]
+    return [places.ram_folder()]

@@ -1,0 +1,124 @@
+"""Fill a store of decoded images ahead: `patchmill prepare SRC FOLDER --format decoded`.
+
+Nothing but the store says what is done: images that it has are skipped, so the same command goes on
+after an interruption, and any number of processes may fill it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.threads import map_ahead
+from patchmill.loaders.decode.decoder import BadImage, decode
+from patchmill.loaders.decoded import places
+from patchmill.loaders.decoded.opening import open_store
+from patchmill.loaders.decoded.spec import CacheSpec, parse_size, size_text
+from patchmill.loaders.decoded.store import Store
+from patchmill.loaders.prepare.journal import BadSample
+from patchmill.loaders.sources import Source
+
+_CHUNK = 16  # samples that a thread takes at a time
+_SHOWN = 3  # bad samples in the summary
+_DISK_SHARE = 0.9  # of what is free, unless a size is chosen
+
+
+@dataclass
+class DecodedResult:
+    """Result of one run; `str` is the summary that the command prints."""
+
+    spec: CacheSpec
+    images: int  # in the store
+    samples: int  # of the data
+    bytes: int
+    made: int  # in this run
+    seconds: float
+    full: bool
+    bad: list[BadSample] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{self.images:,} of {self.samples:,} images, {size_text(self.bytes)}"]
+        if self.made:
+            lines.append(f"{self.made / max(self.seconds, 1e-9):,.0f} images/s")
+        if self.bad:
+            shown = "; ".join(f"{bad.where} ({bad.reason})" for bad in self.bad[:_SHOWN])
+            more = ", ..." if len(self.bad) > _SHOWN else ""
+            lines.append(f"left out: {len(self.bad):,}: {shown}{more}")
+        if self.full:
+            lines.append("full: the other images are decoded in training, as without a cache")
+        size = self.spec.capacity if self.full else int(1.05 * self.bytes)
+        lines.append(f"for training: data.cache={self.spec.resized(size)}")
+        return "\n".join(lines)
+
+
+def make(
+    source: Source, folder: Path, size: str | None, workers: int, rank: int, world_size: int
+) -> DecodedResult:
+    """Decode this rank's share of the images into the store of `source` in `folder`."""
+    wanted = CacheSpec("disk", 1, folder)
+    if world_size > 1 and places.host_part(places.folder(wanted)):
+        raise MillError(
+            f"{folder} is on a network disk, where every machine has decoded images of its own: "
+            "prepare them on each machine, without --rank and --world-size"
+        )
+    room = int(places.free_bytes(places.folder(wanted)) * _DISK_SHARE)
+    wanted = wanted.resized(room if size is None else parse_size(size, "--size"))
+    store = open_store(wanted, source)
+    assert store is not None
+    began, ids = time.monotonic(), range(rank, len(source), world_size)
+    chunks = (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK))
+    made, bad = 0, list[BadSample]()
+    with (
+        track(f"decoding to {folder}", len(ids), 0, "images") as advance,
+        contextlib.closing(
+            map_ahead(lambda chunk: _fill(store, source, chunk), chunks, workers, 2 * workers)
+        ) as done,
+    ):
+        for count, chunk, broken in done:
+            made += count
+            bad += broken
+            advance(chunk)
+            if store.full:
+                break
+    figures = store.stats(0)
+    if bad and not figures.images:
+        raise MillError(
+            f"none of the {len(bad):,} images can be decoded, the first {bad[0].where}: "
+            f"{bad[0].reason}"
+        )
+    return DecodedResult(
+        wanted,
+        figures.images,
+        len(source),
+        figures.bytes,
+        made,
+        time.monotonic() - began,
+        figures.full,
+        bad,
+    )
+
+
+def _fill(store: Store, source: Source, ids: range) -> tuple[int, int, list[BadSample]]:
+    """Decode what the store lacks: images decoded, samples looked at, and the bad ones."""
+    from patchmill.loaders.plan.draw import MAX_SIDE  # needs Numba
+
+    made, bad = 0, []
+    for id in ids:
+        try:
+            if store.full or store.image(id) is not None:
+                continue
+            data, stamp = store.read(id)
+            image = decode(data)
+            if (side := max(image.shape)) > MAX_SIDE:
+                raise BadImage(f"a side of {side} pixels is too long")
+        except (BadImage, OSError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            bad.append(BadSample(id, source.where(id), reason))
+            continue
+        store.offer(id, image, stamp)
+        made += 1
+    return made, len(ids), bad
