@@ -74,12 +74,14 @@ def build(
     backgrounds: images (as for `data`) to paste on, if not those of the data itself
     mix: mixup and CutMix of each batch, which make its labels soft: operations.Mix(classes=1000)
     cache: where to keep decoded images for later epochs, and how many: "ram:32GB" or
-        "disk:FOLDER:200GB", shared by all processes of this machine that read the same data
+        "disk:FOLDER:200GB", shared by all processes of this machine that read the same data, or
+        "device:20GB", in this process's GPU, where an image is then uploaded once
     """
     arguments = dict(locals())
 
     import torch
 
+    from patchmill.loaders.decoded.on_device import device_capacity
     from patchmill.loaders.decoded.opening import open_store
     from patchmill.loaders.ledger import Ledger
     from patchmill.loaders.loader import Loader
@@ -141,6 +143,7 @@ def build(
         backgrounds=opened_backgrounds,
         extra=open_extra(recipe, seed, dtype, device, checked_mix(mix, source)),
         decoded=store,
+        device_cache=device_capacity(cache, device),
     )
     background_source = source if opened_backgrounds is None else opened_backgrounds.source
     return Loader(

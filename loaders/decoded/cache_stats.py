@@ -11,7 +11,7 @@ from patchmill.loaders.decoded.spec import size_text
 class CacheStats:
     """The decoded cache: what this loader had of it, and what it holds for all."""
 
-    place: str  # "ram" or "disk:FOLDER"
+    place: str  # "ram", "disk:FOLDER" or "device"
     hits: int  # images that this loader's workers took from it
     images: int
     samples: int  # of the data

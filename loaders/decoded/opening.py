@@ -36,7 +36,10 @@ _opening = threading.Lock()
 
 
 def open_store(cache: str | CacheSpec | None, source: Source | StreamSource) -> Store | None:
-    """The store that `cache=` asks for, shared with everybody who uses it; None without one."""
+    """The store that `cache=` asks for, shared with everybody who uses it; None without one.
+
+    There is none for images that are kept on a GPU either.
+    """
     if cache is None:
         return None
     wanted = cache if isinstance(cache, CacheSpec) else spec.parse(cache)
@@ -45,6 +48,8 @@ def open_store(cache: str | CacheSpec | None, source: Source | StreamSource) -> 
             f"cache='{wanted}' keeps numbered images, and {source.name} is streamed: download the "
             "shards, or take cache=None"
         )
+    if wanted.kind == "device":
+        return None
     folder = places.folder(wanted)
     key = store_key(source)  # type: ignore[arg-type]
     path = folder / f"{key}{places.host_part(folder)}{SUFFIX}"

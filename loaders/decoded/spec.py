@@ -9,7 +9,7 @@ from typing import Any
 
 from patchmill.loaders.common.errors import MillError
 
-FORMS = '"ram:32GB" or "disk:FOLDER:200GB"'
+FORMS = '"ram:32GB", "disk:FOLDER:200GB" or, on a GPU, "device:20GB"'
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)", re.IGNORECASE)
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -17,7 +17,7 @@ _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 @dataclass(frozen=True)
 class CacheSpec:
-    """A parsed `cache=`: "ram" or "disk", the disk's folder, and the most bytes of pixels."""
+    """A parsed `cache=`: "ram", "disk" or "device", the disk's folder, and the most bytes."""
 
     kind: str
     capacity: int
@@ -36,14 +36,12 @@ class CacheSpec:
 
 
 def parse(text: Any) -> CacheSpec:
-    """Parse `"ram:32GB"` or `"disk:FOLDER:200GB"`; a MillError for anything else."""
+    """Parse `"ram:32GB"`, `"disk:FOLDER:200GB"` or `"device:20GB"`; else a MillError."""
     if not isinstance(text, str):
         raise MillError(f"cache must be text such as {FORMS}, or None, not {text!r}")
     kind, _, rest = text.strip().partition(":")
     folder, colon, size = rest.rpartition(":")
-    if kind == "device":
-        raise MillError(f"cache={text!r}: images cannot be kept on a GPU yet; take {FORMS}")
-    if kind not in ("ram", "disk") or not size or (kind == "ram") == bool(colon):
+    if kind not in ("ram", "disk", "device") or not size or (kind != "disk") == bool(colon):
         raise MillError(f"cache must be {FORMS}, not {text!r}")
     if kind == "disk" and not folder.strip():
         raise MillError(f"cache={text!r} names no folder: write {FORMS}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from patchmill.loaders.decoded.cache_stats import CacheStats
 from patchmill.loaders.pipelines import FilledBatch
@@ -12,6 +12,9 @@ from patchmill.loaders.pipelines.crew import Crew, Feeder
 from patchmill.loaders.pipelines.stages import StageCounters, StageTable
 from patchmill.loaders.pipelines.worker import Step, Worker
 from patchmill.loaders.stats import Stage
+
+if TYPE_CHECKING:
+    from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
 
 
 class PooledMemory(Protocol):
@@ -49,8 +52,12 @@ class StagedPipeline:
         return self._counters.unmasked()
 
     def cache(self) -> CacheStats | None:
-        store = self._config.decoded
-        return None if store is None else store.stats(self._counters.hits())
+        held = self._device_cache() or self._config.decoded
+        return None if held is None else held.stats(self._counters.hits())
+
+    def _device_cache(self) -> DeviceCache | None:
+        """The images that are kept on a GPU, if any."""
+        return None
 
     def clear(self) -> None:
         self._memory.clear()

@@ -41,6 +41,7 @@ class PipelineConfig:
     backgrounds: Backgrounds | None = None  # None: the data themselves serve as backgrounds
     extra: Extra | None = None  # None: the recipe has no operations of its own
     decoded: Store | None = None  # None: every image is decoded each time
+    device_cache: int | None = None  # bytes of decoded images to keep on the GPU; None: no cache
 
     @property
     def views(self) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,11 @@ class Job:
     def __len__(self) -> int:
         return len(self.requested)
 
-    def until_cancelled(self, slots: range) -> Iterator[int]:
+    def cached(self, id: int) -> tuple[int, int, Any] | None:
+        """Height, width and data of a sample's image, where the job has it without loading."""
+        return None
+
+    def until_cancelled(self, slots: Iterable[int]) -> Iterator[int]:
         """These slots one by one; no more of them once the job is cancelled."""
         for slot in slots:
             if self.cancelled:

@@ -77,6 +77,7 @@ class SampleReader:
         self._config, self._counters = config, counters
         self._decoder, self._background_decoder = Decoder(), Decoder()
         self._read_ns = self._load_ns = self._loaded = 0  # not yet counted
+        self.pastes = config.masks is not None
 
     def read(
         self, job: Job, slots: Sequence[int], load: Load, stage: str
@@ -90,7 +91,7 @@ class SampleReader:
         self._decoder.reuse()
         ids, images = list[int](), list[LoadedImage]()
         for slot in job.until_cancelled(slots):
-            id, image = self._read(self._config, job.epoch, job.requested.item(slot), load)
+            id, image = self._read(self._config, job, job.requested.item(slot), load)
             ids.append(id)
             images.append(image)
         self._count(stage)
@@ -124,7 +125,7 @@ class SampleReader:
         if background is None:
             return PasteInputs(mask, NO_PASTE.background)
         images, background_id = background
-        _, image = self._read(images, job.epoch, background_id, load)
+        _, image = self._read(images, job, background_id, load)
         self._count(stage)
         return PasteInputs(mask, image)
 
@@ -145,11 +146,14 @@ class SampleReader:
         self._read_ns = self._load_ns = self._loaded = 0
 
     def _read(
-        self, images: SampleSet, epoch: int, requested: int, load: Load
+        self, images: SampleSet, job: Job, requested: int, load: Load
     ) -> tuple[int, LoadedImage]:
         source, ledger, store, id = images.source, images.ledger, images.decoded, requested
         for attempt in range(MOST_SUBSTITUTES):
             if id not in ledger:
+                if images is self._config and (cached := job.cached(id)) is not None:
+                    self._counters.hits += 1
+                    return id, LoadedImage(*cached)
                 began = read = time.perf_counter_ns()
                 try:
                     if store is not None and (pixels := store.image(id)) is not None:
@@ -172,7 +176,7 @@ class SampleReader:
                         store.offer(id, decoded, stamp)
                     return id, image
                 ledger.record(id, source.where(id), reason)
-            id = images.substitute(epoch, requested, attempt)
+            id = images.substitute(job.epoch, requested, attempt)
         raise MillError(
             f"no readable sample was found in {MOST_SUBSTITUTES} draws to replace sample "
             f"{requested}; see {ledger.path}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchmill.kernels.views.cpu import render
+from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.pipelines.samples import Load, PasteInputs, SampleReader
@@ -32,6 +33,10 @@ class Worker:
         self._config = config
         self._seed, self._scratch = np.uint64(config.seed), render.Scratch()
         self._largest = max(target.size for target in config.targets)
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._config.ledger
 
     def usable(self) -> Worker:
         """This worker, or a replacement if a thread of an earlier iteration still uses it."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,11 +30,15 @@ from patchmill.loaders.pipelines.gpu.arena import (
     ArenaJob,
     decode_into,
     pack_paste_inputs,
+    plan_cached,
 )
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.samples import LoadedImage
 from patchmill.loaders.pipelines.worker import Worker
 from patchmill.loaders.stats import Counters
+
+if TYPE_CHECKING:
+    from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
 
 log = logging.getLogger("patchmill")
 
@@ -48,9 +53,15 @@ class DaliJob(ArenaJob):
     """A batch that DALI decodes, except for the images that threads decoded into its arena."""
 
     def __init__(
-        self, epoch: int, requested: np.ndarray, views: int, arena: Arena, ready: Countdown
+        self,
+        epoch: int,
+        requested: np.ndarray,
+        views: int,
+        arena: Arena,
+        ready: Countdown,
+        cache: DeviceCache | None = None,
     ) -> None:
-        super().__init__(epoch, requested, views, arena)
+        super().__init__(epoch, requested, views, arena, cache)
         self.ready = ready
         self.encoded: list[np.ndarray | None] = [None] * len(requested)
 
@@ -109,15 +120,21 @@ class DaliFeeder:
     # ------------------------------------------------------------------------- in worker threads
 
     def load(self, worker: Worker, job: DaliJob, slots: range) -> None:
-        """The workers' step: read samples, and decode those that are not for DALI."""
-        images = worker.load(job, slots, partial(self._inspect, job.arena), "inspect")
-        made = slots[: len(images)]
+        """The workers' step: read samples, and decode those that are not for DALI.
+
+        Samples in the device cache are only planned.
+        """
+        job.encoded[slots.start : slots.stop] = [None] * len(slots)
+        cached, others = plan_cached(worker, job, slots)
+        inspect = partial(self._inspect, job.arena)
+        images = worker.load(job, others, inspect, "inspect") if others else []
+        made = others[: len(images)]
         for slot, image in zip(made, images, strict=True):
             if isinstance(image, Allocation):
-                job.locations[slot], job.encoded[slot] = image[:2], None
+                job.locations[slot] = image[:2]
             else:
                 job.locations[slot], job.encoded[slot] = NOT_IN_ARENA, image
-        pack_paste_inputs(worker, job, made, "inspect")
+        pack_paste_inputs(worker, job, [*cached, *made], "inspect")
 
     def _inspect(self, arena: Arena, id: int, data: bytes | np.ndarray) -> LoadedImage:
         if isinstance(data, np.ndarray):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from patchmill.loaders.pipelines.memory import BlockPool
 from patchmill.loaders.pipelines.samples import NO_PASTE, LoadedImage, PasteInputs
 from patchmill.loaders.pipelines.stages import StageCounters
 from patchmill.loaders.pipelines.worker import Worker
+
+if TYPE_CHECKING:
+    from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
 
 
 class DaliPipeline(StagedPipeline):
@@ -60,6 +63,9 @@ class DaliPipeline(StagedPipeline):
         feed = partial(self._feed, feeder)
         return self._start(feeder.load, jobs, self._backend.hand_over, feed)
 
+    def _device_cache(self) -> DeviceCache | None:
+        return self._backend.cache
+
     def _feed(self, feeder: DaliFeeder, jobs: Jobs, tasks: Tasks) -> None:
         feeder.run(jobs, tasks)
         self._backend.synchronize()
@@ -70,6 +76,11 @@ class Backend(PooledMemory, Protocol):
 
     table: stages.StageTable
     stream: torch.cuda.Stream | None  # the stream that images are wanted on
+
+    @property
+    def cache(self) -> DeviceCache | None:
+        """The images that are kept on the GPU, if any."""
+        ...
 
     def __init__(self, config: PipelineConfig, counters: StageCounters) -> None: ...
 
@@ -97,8 +108,13 @@ class GpuBackend:
         self.hand_over, self.clear = self._views.hand_over, self._views.clear
         self.synchronize = self._views.synchronize
 
+    @property
+    def cache(self) -> DeviceCache | None:
+        return self._views.cache
+
     def job(self, epoch: int, ids: np.ndarray) -> DaliJob:
-        return DaliJob(epoch, ids, self._config.views, self._views.arena(), Countdown(1))
+        arena = self._views.arena()
+        return DaliJob(epoch, ids, self._config.views, arena, Countdown(1), self.cache)
 
     def render(self, job: DaliJob, decoded: DecodedBatch | None, tasks: Tasks) -> None:
         self._views.render(job, decoded.images if decoded else None, decoded)
@@ -106,7 +122,7 @@ class GpuBackend:
 
 
 class CpuBackend:
-    table = stages.DALI_CPU
+    table, cache = stages.DALI_CPU, None
 
     def __init__(self, config: PipelineConfig, counters: StageCounters) -> None:
         self._config, self._views = config, CpuViews(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,14 @@ from patchmill.loaders.pipelines.memory import BlockPool
 from patchmill.loaders.pipelines.samples import LoadedImage
 from patchmill.loaders.pipelines.worker import Worker
 
+if TYPE_CHECKING:
+    from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
+
 BLOCK_BYTES = 32 << 20  # some fifty photos
 NOT_IN_ARENA = -1  # as a block number
+IN_CACHE = -2  # as a block number: the offset is an address in the device cache
 _ALIGNMENT = 16
+_ON_DEVICE = np.empty(0, np.uint8)  # stands for memory that the host cannot see
 
 
 class Allocation(NamedTuple):
@@ -93,16 +98,51 @@ class PackedImages:
 
 
 class ArenaJob(Job):
-    """A batch whose decoded images lie in its arena, or in memory of DALI's."""
+    """A batch whose decoded images lie in its arena, in memory of DALI's, or in the device cache.
 
-    def __init__(self, epoch: int, requested: np.ndarray, views: int, arena: Arena) -> None:
+    A job keeps to the cache that it began with, and the cache's memory alive.
+    """
+
+    def __init__(
+        self,
+        epoch: int,
+        requested: np.ndarray,
+        views: int,
+        arena: Arena,
+        cache: DeviceCache | None = None,
+    ) -> None:
         super().__init__(epoch, requested, views, Countdown(len(requested)))
-        self.arena = arena
+        self.arena, self.cache = arena, cache
         self.locations = np.full((len(requested), 2), NOT_IN_ARENA, np.int64)  # block and offset
         self.masks, self.backgrounds = PackedImages(len(requested)), PackedImages(len(requested))
         self.flat: torch.Tensor | None = None
         self.labels: torch.Tensor | None = None
         self.queued: QueuedWork | None = None
+
+    def cached(self, id: int) -> tuple[int, int, Allocation] | None:
+        if self.cache is None or (place := self.cache.place(id)) is None:
+            return None
+        address, height, width = place
+        return height, width, Allocation(IN_CACHE, address, _ON_DEVICE)
+
+
+def plan_cached(worker: Worker, job: ArenaJob, slots: range) -> tuple[list[int], Sequence[int]]:
+    """Plan those samples of a chunk that the device cache holds, all at once.
+
+    Returns their slots, and the slots of the samples that are to be loaded.
+    """
+    if job.cache is None:
+        return [], slots
+    at = np.arange(slots.start, slots.stop)
+    ids = job.requested[at]
+    addresses, shapes = job.cache.find(ids, worker.ledger)
+    there = shapes[:, 0] > 0
+    cached = at[there]
+    if len(cached):
+        worker.plan(job, cached, ids[there], shapes[there])
+        worker.counters.hits += len(cached)
+        job.locations[cached, 0], job.locations[cached, 1] = IN_CACHE, addresses[there]
+    return cached.tolist(), at[~there].tolist()
 
 
 def decode_into(arena: Arena, data: bytes | np.ndarray) -> LoadedImage:
@@ -124,6 +164,8 @@ def decode_into(arena: Arena, data: bytes | np.ndarray) -> LoadedImage:
 
 def pack_paste_inputs(worker: Worker, job: ArenaJob, slots: Sequence[int], stage: str) -> None:
     """Copy the masks of planned samples and decode their backgrounds into the batch's arena."""
+    if not worker.samples.pastes:
+        return
 
     def load(id: int, data: bytes | np.ndarray) -> LoadedImage:
         return decode_into(job.arena, data)

@@ -14,7 +14,13 @@ from patchmill.loaders.pipelines import BatchIds, stages
 from patchmill.loaders.pipelines.base import StagedPipeline
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Crew, Jobs, Tasks
-from patchmill.loaders.pipelines.gpu.arena import ArenaJob, decode_into, pack_paste_inputs
+from patchmill.loaders.pipelines.gpu.arena import (
+    ArenaJob,
+    decode_into,
+    pack_paste_inputs,
+    plan_cached,
+)
+from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
 from patchmill.loaders.pipelines.gpu.views import GpuViews
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.samples import LoadedImage
@@ -33,9 +39,12 @@ class GpuThreadsPipeline(StagedPipeline):
         return self._start(decode, jobs, self._views.hand_over, self._feed)
 
     def _job(self, epoch: int, ids: np.ndarray) -> ArenaJob:
-        job = ArenaJob(epoch, ids, self._config.views, self._views.arena())
+        job = ArenaJob(epoch, ids, self._config.views, self._views.arena(), self._views.cache)
         job.ready = Countdown(1)
         return job
+
+    def _device_cache(self) -> DeviceCache | None:
+        return self._views.cache
 
     def _feed(self, jobs: Jobs, tasks: Tasks) -> None:
         """Main loop of the feeder thread: queue the views of decoded batches, in order."""
@@ -52,13 +61,17 @@ class GpuThreadsPipeline(StagedPipeline):
 
 
 def decode(worker: Worker, job: ArenaJob, slots: range) -> None:
-    """The workers' stages of a chunk: read and decode into the batch's arena, and plan."""
+    """The workers' stages of a chunk: read and decode into the batch's arena, and plan.
+
+    Samples in the device cache are only planned.
+    """
 
     def load(id: int, data: bytes | np.ndarray) -> LoadedImage:
         return decode_into(job.arena, data)
 
-    images = worker.load(job, slots, load, "decode")
-    made = slots[: len(images)]
+    cached, others = plan_cached(worker, job, slots)
+    images = worker.load(job, others, load, "decode") if others else []
+    made = others[: len(images)]
     for slot, image in zip(made, images, strict=True):
         job.locations[slot] = image[:2]
-    pack_paste_inputs(worker, job, made, "decode")
+    pack_paste_inputs(worker, job, [*cached, *made], "decode")

@@ -3,7 +3,8 @@
 One feeder thread queues everything on a side stream, so that it overlaps with the training step.
 Memory bounds, with at most `prefetch` + 2 batches queued: batch memory is that of the batches made
 ahead and of those that the user keeps; memory of decoded images is that of the one batch being
-rendered, because its successor on the same stream reuses it.
+rendered, because its successor on the same stream reuses it, and the size of the device cache where
+there is one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from patchmill.loaders.pipelines.gpu.arena import (
     ArenaJob,
     PackedImages,
 )
+from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
 from patchmill.loaders.pipelines.gpu.side_stream import SideStream
 from patchmill.loaders.pipelines.memory import BlockPool, DeviceBlockPool, out_of_memory
 from patchmill.loaders.pipelines.worker import Worker
@@ -47,6 +49,7 @@ class GpuViews:
         self.counters = counters
         self._config, self._side = config, SideStream(device, counters, config.prefetch + 2)
         self._batch_bytes = numbers * config.dtype.itemsize
+        self.cache = self._open_cache()
         cuda = device.type == "cuda"
         self._arena_pool = BlockPool(BLOCK_BYTES, torch.uint8, pinned=cuda)
         self._batch_pool: BlockPool | DeviceBlockPool
@@ -87,10 +90,12 @@ class GpuViews:
             ]
             if labels is not None:
                 job.labels = self._upload(torch.from_numpy(labels), len(labels))
-            queued.keep_alive(arena, owner)
-            queued.end_stage("upload")
             addresses = [block.data_ptr() for block in blocks]
             images = _image_table(job, addresses, decoded, config.masks is not None)
+            if job.cache is not None:
+                job.cache.add(job.ids, images)
+            queued.keep_alive(arena, owner, job.cache)
+            queued.end_stage("upload")
             render.render_into(job.flat, images, job.rows, config.targets, config.channels_last)
             queued.end_stage("render")
             if config.extra is not None:
@@ -124,8 +129,15 @@ class GpuViews:
         self._side.synchronize()
 
     def clear(self) -> None:
+        self.cache = self._open_cache()
         self._arena_pool.clear()
         self._batch_pool.clear()
+
+    def _open_cache(self) -> DeviceCache | None:
+        limit, source = self._config.device_cache, self._config.source
+        if limit is None or source.sample_count is None:
+            return None
+        return DeviceCache(limit, source.sample_count, self._config.device)
 
     def _upload(self, memory: torch.Tensor, used: int) -> torch.Tensor:
         """Copy the used part to the device, into a full block: equal sizes suit the allocator."""
@@ -142,7 +154,10 @@ class GpuViews:
         timer.daemon = True
         timer.start()
         size = min(_WARM_UP, self._config.max_batch)
-        job = ArenaJob(0, np.arange(size), self._config.views, self.arena())
+        cache = None
+        if self._config.device_cache is not None:
+            cache = DeviceCache(_WARM_UP * 8 * 8 * 3, size, self._config.device)
+        job = ArenaJob(0, np.arange(size), self._config.views, self.arena(), cache)
         worker = Worker(self._config, Counters(("plan",)))
         for slot in range(size):
             image = job.arena.allocate(8 * 8 * 3)
@@ -161,7 +176,7 @@ class GpuViews:
 
 def _image_table(job: ArenaJob, blocks: list[int], decoded: Images | None, pastes: bool) -> Images:
     """Device addresses of a batch's images: in the uploaded blocks, or in `decoded` by DALI."""
-    addresses = np.array([*blocks, 0], np.int64)  # the last one is that of NOT_IN_ARENA
+    addresses = np.array([*blocks, 0, 0], np.int64)  # the last are IN_CACHE's and NOT_IN_ARENA's
     block, offset = job.locations.T
     pointers = addresses[block] + offset
     pitches = 3 * job.shapes[:, 1].astype(np.int64)

@@ -27,7 +27,9 @@ from triton.runtime import driver
 
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.decisions import ON_GREY, ON_IMAGE, ON_TEXTURE
+from patchmill.kernels.views.gpu import copy
 from patchmill.kernels.views.gpu import launch as gpu_launch
+from patchmill.kernels.views.gpu.copy import copy_parts
 from patchmill.kernels.views.gpu.launch import COMPILER, blur, contrast, resize
 from patchmill.kernels.views.gpu.tables import Images, Pass, Variant
 from patchmill.loaders import presets
@@ -70,6 +72,15 @@ OTHERS = {
 @pytest.mark.parametrize("variant", USUAL, ids=lambda variant: variant[0].__name__)
 def test_usual_variants(variant: Any, capability: int, tmp_path: Path):
     assert_fits(variant, capability, tmp_path)
+
+
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+def test_copies_of_images(capability: int, tmp_path: Path):
+    constants = {"PART": copy.PART}
+    types = {"parts": "*i64"}
+    usage = resource_usage(copy_parts, types, constants, copy.COMPILER, capability, tmp_path)
+    assert usage.registers <= 128
+    assert not usage.spilled
 
 
 @pytest.mark.slow

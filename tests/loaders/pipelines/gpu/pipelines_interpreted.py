@@ -12,77 +12,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import helpers_interpreter
 import numpy as np
 import pytest
 import torch
+from helpers_gpu_pipelines_interpreted import (
+    DOT,
+    LEVEL,
+    MOST,
+    TINY,
+    assert_rendered,
+    views_of,
+)
 from helpers_odd_images import jpeg, picture, saved, write_odd
 from helpers_pipelines import Masked, Pictures, make_loader, mill_threads
 
-if reason := helpers_interpreter.skip_reason():
-    pytest.skip(reason, allow_module_level=True)
-
-from patchmill.kernels.views import reference
 from patchmill.kernels.views.gpu import render
 from patchmill.loaders import operations
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import decode
-from patchmill.loaders.pipelines import memory, spec
+from patchmill.loaders.pipelines import memory
 from patchmill.loaders.pipelines.gpu import arena
 from patchmill.loaders.pipelines.gpu import views as gpu_views
 from patchmill.loaders.plan import draw
-from patchmill.loaders.recipe import Blur, Colour, CopyPaste, Crop, Recipe, Views
-
-LEVEL = 1 / 255
-MOST = 1.2  # levels, as for the renderer by itself
-JITTER = Colour(0.4, 0.4, 0.2, 0.1)
-TINY = Recipe(
-    (
-        Views("global", 1, 16, Crop((0.4, 1.0)), colour=JITTER, blur=Blur((0.5,))),
-        Views("local", 1, 6, Crop((0.05, 0.4)), turns=True),
-    ),
-    name="tiny",
-)
-DOT = Recipe((Views("dot", 1, 2),), name="dot")
-
-
-@pytest.fixture(params=["threads", "dali"])
-def on_gpu(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., Any]:
-    """`make_loader`, with the pipeline that a GPU gets."""
-    if request.param == "dali" and spec.unavailable("nvidia.dali"):
-        pytest.skip("needs DALI")
-
-    def make(*arguments: Any, **settings: Any) -> Any:
-        settings = {"ledger": tmp_path / "gpu", **settings}
-        loader = make_loader(*arguments, pipeline="threads", **settings)
-        config = loader.pipeline._config
-        if request.param == "threads":
-            from patchmill.loaders.pipelines.gpu.pipeline import GpuThreadsPipeline
-
-            loader.pipeline = GpuThreadsPipeline(config)
-        else:
-            from patchmill.loaders.pipelines.dali import pipeline
-
-            monkeypatch.setattr(pipeline, "CpuBackend", pipeline.GpuBackend)
-            loader.pipeline = pipeline.DaliPipeline(config)
-        return loader
-
-    return make
-
-
-def views_of(loader: Any) -> Any:
-    return getattr(loader.pipeline, "_views", None) or loader.pipeline._backend._views
-
-
-def assert_rendered(batch: Any, images: list[np.ndarray], targets: Any) -> None:
-    expected = reference.render(images, batch.rows, targets)
-    for target in targets:
-        error = batch.views[target.name].float() - expected[target.name]
-        error *= torch.tensor(target.std)[:, None, None]
-        assert error.abs().max() <= MOST * LEVEL, target
-
+from patchmill.loaders.recipe import CopyPaste, Recipe
 
 # ------------------------------------------------------------------------------- samples and pixels
 
