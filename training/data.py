@@ -14,7 +14,7 @@ from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import Source, open_data
 from patchmill.loaders.sources.stream.source import StreamSource
 from patchmill.training.config.recipes import evaluation_recipe, training_recipe
-from patchmill.training.data_splits import Split, open_split
+from patchmill.training.data_splits import Split, open_split, tests_on_training
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +63,8 @@ def open_evaluation(
     or `recipe`, and are normalised as in training.
     """
     source = open_split(config, split)
+    data = config.data
+    trained_on = split == "train" and data.bank in (None, data.train)
     if labelled and source.labels is None:
         raise MillError(
             f"{source.name} has no labels to evaluate with: name images that have some, "
@@ -80,6 +82,7 @@ def open_evaluation(
         world_size=world.size,
         workers=config.train.workers,
         drop_last=False,
+        cache=data.cache if trained_on and not tests_on_training(config) else None,
     )
 
 
