@@ -111,6 +111,7 @@ def build(
     dtype = _checked_dtype(torch.float32 if dtype is None else dtype)
     device = _checked_device(device)
     source = open_data(data)
+    store = open_store(cache, source)
     schedule: Schedule
     if isinstance(source, StreamSource):
         _check_stream(source, own, steps)
@@ -121,11 +122,11 @@ def build(
         if steps is not None:
             raise MillError(f"steps is for streamed shards: {source.name} has a known length")
         _check_size(source, batch_size, own.size, drop_last)
-        schedule = ShuffledSchedule(source, seed, batch_size, own.rank, own.size, drop_last)
+        samples = source if store is None else store
+        schedule = ShuffledSchedule(samples, seed, batch_size, own.rank, own.size, drop_last)
         max_batch, count = min(batch_size, len(source)), len(source)
     opened_masks = _open_masks(masks, source, recipe)
     opened_ledger = Ledger(_ledger_path(ledger, source, own.rank), count)
-    store = open_store(cache, source)
     opened_backgrounds = _open_backgrounds(backgrounds, recipe, opened_ledger, seed)
     config = PipelineConfig(
         source=source,

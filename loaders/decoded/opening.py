@@ -48,7 +48,7 @@ def open_store(cache: str | CacheSpec | None, source: Source | StreamSource) -> 
             f"cache='{wanted}' keeps numbered images, and {source.name} is streamed: download the "
             "shards, or take cache=None"
         )
-    if wanted.kind == "device":
+    if wanted.kind == "device" or not source.sample_count:
         return None
     folder = places.folder(wanted)
     key = store_key(source)  # type: ignore[arg-type]

@@ -45,6 +45,7 @@ class Store:
         self.path, self.place, self.capacity = path, wanted.place, wanted.capacity
         self.full = False  # an image did not fit
         self._file, self._source = file, source
+        self._on_disk, self._is_stamped = wanted.kind == "disk", _is_stamped(source)
         count = len(source)
         self._pixels_at = records.pixels_at(count)
         self._map = _mapped(path)
@@ -78,6 +79,18 @@ class Store:
         stamp = self._source.stamp(id)
         data = self._source.read(id)  # after its stamp: of a newer image the stamp is then too old
         return data, records.content_stamp(data) if stamp is None else stamp
+
+    def prefetch(self, ids: np.ndarray) -> None:
+        """Announce samples that will be read soon; does not wait."""
+        there = (self._published if self._is_stamped else self._heights)[ids] > 0
+        self._source.prefetch(ids[~there])
+        if not self._on_disk or not hasattr(os, "posix_fadvise"):
+            return
+        for record in self._records[ids[there]].tolist():
+            offset, _, height, width, *_ = record
+            with contextlib.suppress(OSError):
+                start, size = self._pixels_at + offset, height * width * 3
+                os.posix_fadvise(self._file, start, size, os.POSIX_FADV_WILLNEED)
 
     def offer(self, id: int, image: np.ndarray, stamp: int) -> None:
         """Keep a decoded image if it fits; with a stamp of 0, or if it is there, do nothing."""
@@ -137,10 +150,12 @@ class Store:
     def _show(self, id: int, record: np.ndarray) -> None:
         """Show a record's image to this process, the height last."""
         with self._lock:
-            if not self._heights.item(id):
-                self._offsets[id] = record["offset"].item()
-                self._widths[id] = record["width"].item()
-                self._heights[id] = record["height"].item()
+            if self._heights.item(id):
+                return
+            self._offsets[id] = record["offset"].item()
+            self._widths[id] = record["width"].item()
+        with self._lock:  # on ARM, too: to let go of a lock is to make visible what came before
+            self._heights[id] = record["height"].item()
 
     def _reserve(self, size: int) -> int | None:
         """Bytes from the start of the pixels to free space; None if there is not enough."""
@@ -174,6 +189,14 @@ class Store:
         if reason:
             self._unfit = 0
             log.warning("the decoded cache %s stays as it is: %s", self.path, reason)
+
+
+def _is_stamped(source: Source) -> bool:
+    """True if samples are known to be unchanged without being read."""
+    try:
+        return source.stamp(0) is not None
+    except OSError:
+        return True
 
 
 def _mapped(path: Path) -> mmap.mmap:

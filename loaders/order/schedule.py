@@ -16,7 +16,6 @@ import numpy as np
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.order import permutation
 from patchmill.loaders.pipelines import BatchIds
-from patchmill.loaders.sources import Source
 from patchmill.loaders.sources.stream.source import StreamSource
 from patchmill.loaders.sources.stream.stream import StreamPosition
 
@@ -47,6 +46,13 @@ class Schedule(Protocol):
         ...
 
 
+class Announced(Protocol):
+    """Samples that are told which of them will be read soon: a source, or its decoded cache."""
+
+    def __len__(self) -> int: ...
+    def prefetch(self, ids: np.ndarray) -> None: ...
+
+
 class ShuffledSchedule:
     """A new permutation of all samples in every epoch."""
 
@@ -54,7 +60,7 @@ class ShuffledSchedule:
 
     def __init__(
         self,
-        source: Source,
+        source: Announced,
         seed: int,
         batch_size: int,
         rank: int,

@@ -164,6 +164,8 @@ class SampleReader:
                     image, reason = load(id, data), None
                     if (side := max(image.height, image.width)) > draw.MAX_SIDE:
                         reason = f"a side of {side} pixels is too long"
+                    elif store is not None and (decoded := image.pixels()) is not None:
+                        store.offer(id, decoded, stamp)
                 except BadImage as error:
                     reason = str(error)
                 except OSError as error:
@@ -172,8 +174,6 @@ class SampleReader:
                 self._load_ns += time.perf_counter_ns() - read
                 if reason is None:
                     self._loaded += 1
-                    if store is not None and (decoded := image.pixels()) is not None:
-                        store.offer(id, decoded, stamp)
                     return id, image
                 ledger.record(id, source.where(id), reason)
             id = images.substitute(job.epoch, requested, attempt)

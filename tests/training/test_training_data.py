@@ -141,3 +141,28 @@ def test_channels_last_on_gpus_unless_told_otherwise():
     assert data.channels_last(config(), world(device="cuda"))
     assert data.channels_last(config("train.channels_last=true"), world())
     assert not data.channels_last(config("train.channels_last=false"), world(device="cuda"))
+
+
+def test_decoded_images_are_kept_and_shared_with_an_evaluation_on_them(tmp_path: Path):
+    words = [f"data.cache=disk:{tmp_path}/decoded:1MB"]
+    loader = data.open_training(config(*words), world(), tmp_path)
+    ids = [batch.ids for batch in loader]
+    bank = data.open_evaluation(config(*words), world(), "train")
+    tests = data.open_evaluation(config(*words), world(), "test")
+    assert sum(len(batch) for batch in bank) == 40
+    assert bank.stats().cache.hits == len(torch.cat(ids)) == 40
+    assert tests.stats().cache is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.cache=lots"], "cache must be"),
+        (["data.cache=ram:1MB", "train.pipeline=ffcv"], "FFCV's pipeline does not read"),
+    ],
+)
+def test_a_cache_that_cannot_be_is_refused_before_anything_is_opened(
+    words: list[str], message: str
+):
+    with pytest.raises(MillError, match=message):
+        config(*words)
