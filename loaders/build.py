@@ -7,7 +7,7 @@ import operator
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.sources.stream.stream import Stream
 
 MOST_WORKERS = 1024
+AUTO = "auto"  # workers and prefetch that suit the machine
 
 
 def build(
@@ -42,9 +43,9 @@ def build(
     channels_last: bool = False,
     rank: int | None = None,
     world_size: int | None = None,
-    workers: int | None = None,
+    workers: int | Literal["auto"] | None = None,
     drop_last: bool = True,
-    prefetch: int = 2,
+    prefetch: int | Literal["auto"] = 2,
     ledger: str | Path | None = None,
     steps: int | None = None,
     masks: str | Path | None = None,
@@ -66,8 +67,10 @@ def build(
     dtype: of the views: torch.float32 (default), bfloat16, float16, or uint8 (not normalised)
     rank, world_size: this process's among those that share the data; by default as
         torch.distributed says once it is initialised, else as torchrun or SLURM started it
-    workers: threads; by default this rank's share of the machine's cores
-    prefetch: batches prepared ahead
+    workers: threads; by default this rank's share of the machine's cores; "auto" starts there and
+        settles, within the first seconds, on what makes the loader faster
+    prefetch: batches prepared ahead; "auto" finds out how many, up to 16 and within the memory
+        that loaders/pipelines/tuning.py allows
     ledger: file that lists bad samples; by default in the cache
     steps: batches in an epoch, for streamed shards only
     masks: file of masks for copy-paste, if not the one that `prepare masks` wrote for the data
@@ -100,10 +103,13 @@ def build(
     if own.size > 1 and own.origin != ranks.GIVEN:
         log_once(f"{own}, as {own.origin} says: reads its share of the data")
     seed = _checked_int("seed", seed, 0, 2**64 - 1)
-    prefetch = _checked_int("prefetch", prefetch, 1)
+    auto = frozenset(
+        name for name, value in (("workers", workers), ("prefetch", prefetch)) if value == AUTO
+    )
+    prefetch = 2 if prefetch == AUTO else _checked_int("prefetch", prefetch, 1, or_auto=True)
     steps = None if steps is None else _checked_int("steps", steps, 1)
-    workers = default_workers() if workers is None else workers
-    workers = _checked_int("workers", workers, 1, MOST_WORKERS)
+    workers = default_workers() if workers is None or workers == AUTO else workers
+    workers = _checked_int("workers", workers, 1, MOST_WORKERS, or_auto=True)
     for name, value in (("channels_last", channels_last), ("drop_last", drop_last)):
         if not isinstance(value, bool):
             raise MillError(f"{name} must be True or False, not {value!r}")
@@ -145,6 +151,7 @@ def build(
         extra=open_extra(recipe, seed, dtype, device, checked_mix(mix, source)),
         decoded=store,
         device_cache=device_capacity(cache, device),
+        auto=auto,
     )
     background_source = source if opened_backgrounds is None else opened_backgrounds.source
     return Loader(
@@ -156,7 +163,7 @@ def build(
         batch_size=batch_size,
         drop_last=drop_last,
         rank=own,
-        workers=workers,
+        device=device.type,
         channels_last=channels_last,
         ledger=opened_ledger,
         rebuild=functools.partial(build, **arguments),
@@ -180,9 +187,12 @@ def _checked_rank(rank: Any, world_size: Any) -> ranks.Rank:
     return ranks.choose(rank, world_size)
 
 
-def _checked_int(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """`value`, of any integer type, as an int within bounds."""
+def _checked_int(
+    name: str, value: Any, least: int, most: int | None = None, or_auto: bool = False
+) -> int:
+    """`value`, of any integer type, as an int within bounds; `or_auto` is for the message."""
     bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+    bounds += f", or {AUTO!r}" if or_auto else ""
     try:
         number = operator.index(value)
     except TypeError:

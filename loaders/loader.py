@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from patchmill.kernels.views import layout
+from patchmill.loaders.advice import Facts
 from patchmill.loaders.batch import ViewBatch
-from patchmill.loaders.common import ranks
+from patchmill.loaders.common import ranks, room, threads
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.operations.mix import Mix
@@ -21,6 +23,9 @@ from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sampler import SamplerFace
 from patchmill.loaders.sources import Source
+from patchmill.loaders.sources.folder import Folder
+from patchmill.loaders.sources.lists.path_list import Paths
+from patchmill.loaders.sources.scenes.source import Scenes
 from patchmill.loaders.sources.stream.source import StreamSource
 from patchmill.loaders.stats import Stats
 
@@ -48,7 +53,7 @@ class Loader:
         batch_size: int,
         drop_last: bool,
         rank: ranks.Rank,
-        workers: int,
+        device: str,
         channels_last: bool,
         ledger: Ledger,
         rebuild: Callable[[], Loader],
@@ -62,11 +67,12 @@ class Loader:
         self._rank, self._rebuild = rank, rebuild
         self._schedule, self._steps = schedule, schedule.steps
         self._targets, self._channels_last = draw.targets(recipe), channels_last
-        self._workers, self._mix = workers, mix
+        self._device, self._mix = device, mix
         self._run: Run | None = None
         self._epoch, self._step, self._started = 0, 0, False
         self._next_epoch: int | None = None  # set while an iteration was in progress
         self._seen, self._seconds, self._waited = 0, 0.0, 0.0  # samples; seconds in iterations
+        self._pixels = 0  # of all images seen
 
     def __repr__(self) -> str:
         share = f", {self._rank}" if self._rank.size > 1 else ""
@@ -131,6 +137,7 @@ class Loader:
                 self._step += 1
                 self._schedule.consumed(self._step)
                 self._seen += len(batch)
+                self._pixels += int(batch.shapes.prod(1, dtype=np.int64).sum())
                 self.ledger.allow(self._seen)
                 yield batch
                 del batch
@@ -152,10 +159,33 @@ class Loader:
         """Items, speed and occupancy per stage, time the training loop waited, the bottleneck."""
         run = self._run
         seconds = self._seconds + (run.seconds if run else 0.0)
-        stages = self.pipeline.stages(seconds)
-        unmasked, cache = self.pipeline.unmasked(), self.pipeline.cache()
-        bad, waited = len(self.ledger), self._waited
-        return Stats(stages, self._workers, seconds, waited, bad, unmasked, cache)
+        pipeline = self.pipeline
+        return Stats(
+            pipeline.stages(seconds),
+            pipeline.workers,
+            seconds,
+            self._waited,
+            len(self.ledger),
+            pipeline.unmasked(),
+            pipeline.cache(),
+            pipeline.idle(),
+            self._facts(),
+        )
+
+    def _facts(self) -> Facts:
+        source, pipeline = self.source, self.pipeline
+        return Facts(
+            pipeline.name,
+            self._device,
+            max(round(threads.core_time() / ranks.local_size()), 1),
+            pipeline.prefetch,
+            source.sample_count,
+            3 * self._pixels / max(self._seen, 1),
+            isinstance(source, Folder | Paths),
+            isinstance(source, Scenes),
+            gpu=torch.cuda.is_available(),
+            free_bytes=room.free_memory(),
+        )
 
     def _report_cache(self) -> None:
         cache = self.pipeline.cache()

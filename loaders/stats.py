@@ -7,10 +7,14 @@ the same stages.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from patchmill.loaders import advice
+from patchmill.loaders.advice import Facts
 from patchmill.loaders.decoded.cache_stats import CacheStats
+
+NOTHING_VARIES: Mapping[str, tuple[int, float]] = {}
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Stats:
     bad: int  # samples that could not be read and were replaced
     unmasked: int = 0  # samples to be pasted that had no usable mask
     cache: CacheStats | None = None  # None: the loader has no decoded cache
+    idle: float = 0.0  # share of the workers' time without a task
+    facts: Facts = field(default_factory=Facts)  # what the advice depends on besides
 
     @property
     def wait_share(self) -> float:
@@ -56,6 +62,11 @@ class Stats:
         busiest = max(busy, key=lambda crew: busy[crew])
         stages = {name: stage for name, stage in self.stages.items() if stage.crew == busiest}
         return max(stages, key=lambda name: stages[name].seconds)
+
+    @property
+    def advice(self) -> str:
+        """One sentence: the bottleneck, and the settings that would move it."""
+        return advice.sentence(self)
 
     def plain(self) -> dict[str, Any]:
         """All figures as plain data, for files."""
@@ -76,6 +87,7 @@ class Stats:
         )
         if self.cache is not None:
             lines.append(str(self.cache))
+        lines.append(self.advice)
         return "\n".join(lines)
 
 
@@ -87,19 +99,29 @@ class Counters:
         self.items = dict.fromkeys(stages, 0)
         self.unmasked = 0  # samples to be pasted that had no usable mask
         self.hits = 0  # images that were in the decoded cache
+        self.busy_ns = 0  # in tasks, stages and what is between them
+        self.cpu_ns = 0  # of which on a core; counted only while a loader is tuned
 
     def add(self, stage: str, nanoseconds: int, items: int = 1) -> None:
         self.nanoseconds[stage] += nanoseconds
         self.items[stage] += items
 
 
-def collect(crews: Mapping[str, Sequence[Counters]], seconds: float) -> dict[str, Stage]:
-    """Sum up the stages of all crews; `crews` maps their names to the counters of their lanes."""
+def collect(
+    crews: Mapping[str, Sequence[Counters]],
+    seconds: float,
+    varying: Mapping[str, tuple[int, float]] = NOTHING_VARIES,
+) -> dict[str, Stage]:
+    """Sum up the stages of all crews; `crews` maps their names to the counters of their lanes.
+
+    `varying` has the crews whose lanes come and go: how many there are, and their seconds there.
+    """
     stages = {}
     for crew, lanes in crews.items():
-        total = max(seconds * len(lanes), 1e-9)
+        count, present = varying.get(crew, (len(lanes), seconds * len(lanes)))
+        total = max(present, 1e-9)
         for name in lanes[0].items:
             items = sum(lane.items[name] for lane in lanes)
             busy = sum(lane.nanoseconds[name] for lane in lanes) / 1e9
-            stages[name] = Stage(items, busy, len(lanes), min(busy / total, 1.0), crew)
+            stages[name] = Stage(items, busy, count, min(busy / total, 1.0), crew)
     return stages

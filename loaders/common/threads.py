@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple, TypeVar
 
@@ -21,6 +23,22 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def core_time(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Cores' worth of time that this process gets: less than its cores in some containers."""
+    return min(available_cores(), core_limit(root) or math.inf)
+
+
+def core_limit(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Cores' worth of time that a container gets; None without a limit."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((root / file).read_text() for file in files).split()
+            return int(quota) / int(period) if quota not in ("max", "-1") else None
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+    return None
 
 
 def map_in_threads(

@@ -66,6 +66,20 @@ class Pipeline(Protocol):
         """Items and busy time of every stage over all runs, which took `seconds` together."""
         ...
 
+    @property
+    def workers(self) -> int:
+        """Workers at present."""
+        ...
+
+    @property
+    def prefetch(self) -> int:
+        """Batches made ahead at present."""
+        ...
+
+    def idle(self) -> float:
+        """Share of the workers' time, over all runs, for which they had no task."""
+        ...
+
     def unmasked(self) -> int:
         """Number of samples that were to be pasted and had no usable mask."""
         ...

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from patchmill.loaders.decoded.cache_stats import CacheStats
-from patchmill.loaders.pipelines import FilledBatch
+from patchmill.loaders.pipelines import FilledBatch, Run
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Crew, Feeder
+from patchmill.loaders.pipelines.shift import Presence
 from patchmill.loaders.pipelines.stages import StageCounters, StageTable
+from patchmill.loaders.pipelines.tuning import IN_USE, Tuned, Tuning
 from patchmill.loaders.pipelines.worker import Step, Worker
 from patchmill.loaders.stats import Stage
 
 if TYPE_CHECKING:
     from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
+    from patchmill.loaders.pipelines.gpu.side_stream import SideStream
 
 
 class PooledMemory(Protocol):
@@ -27,12 +30,17 @@ class StagedPipeline:
     """Base of the pipelines: `table` names the stages, subclasses provide the steps."""
 
     _memory: PooledMemory
+    _side: SideStream | None = None  # the GPU's, which queues batches that are ahead
 
     def __init__(self, config: PipelineConfig, table: StageTable, lanes: int | None = None) -> None:
         """`lanes` is the number of workers, if it is not `config.workers`."""
         self._config = config
         self._counters = StageCounters(table, lanes or config.workers, config)
         self._workers = [Worker(config, counters) for counters in self._counters.workers]
+        self._presence = Presence()
+        self._tuning: Tuning | None = None
+        if config.auto:
+            self._tuning = Tuning(config, self._counters, one_thread=lanes is not None)
 
     def _start(
         self,
@@ -40,13 +48,40 @@ class StagedPipeline:
         jobs: Iterator[Any],
         hand_over: Callable[[Any], FilledBatch],
         feeder: Feeder | None = None,
-    ) -> Crew:
+    ) -> Run:
         """Start a crew: `step` on every sample of every job, then `hand_over` of the batch."""
         self._workers = [worker.usable() for worker in self._workers]
-        return Crew(self._workers, step, jobs, self._config.prefetch, hand_over, feeder)
+        crew = Crew(self._workers, step, jobs, self.prefetch, hand_over, feeder, self._presence)
+        return crew if self._tuning is None else Tuned(crew, self._tuning, self._staff)
+
+    def _staff(self, crew: Crew, workers: int, ahead: int, timed: bool) -> None:
+        """Go on with so many workers, and batches ahead."""
+        del self._workers[workers:]
+        for lane in range(len(self._workers), workers):
+            self._workers.append(Worker(self._config, self._counters.worker(lane)))
+        crew.ahead = ahead
+        if self._side is not None:
+            self._side.allow(ahead + IN_USE)
+        crew.staff(self._workers, timed)
+
+    @property
+    def workers(self) -> int:
+        varies = self._tuning is not None and self._tuning.varies_workers
+        return len(self._workers) if varies else self._config.workers
+
+    @property
+    def prefetch(self) -> int:
+        return self._config.prefetch if self._tuning is None else self._tuning.setting.prefetch
 
     def stages(self, seconds: float) -> dict[str, Stage]:
-        return self._counters.collect(seconds)
+        if self._tuning is None or not self._tuning.varies_workers:
+            return self._counters.collect(seconds)
+        return self._counters.collect(seconds, (len(self._workers), self._presence.seconds))
+
+    def idle(self) -> float:
+        busy = sum(lane.busy_ns for lane in self._counters.workers) / 1e9
+        present = self._presence.seconds
+        return max(1 - busy / present, 0.0) if busy else 0.0
 
     def unmasked(self) -> int:
         return self._counters.unmasked()

@@ -42,6 +42,7 @@ class PipelineConfig:
     extra: Extra | None = None  # None: the recipe has no operations of its own
     decoded: Store | None = None  # None: every image is decoded each time
     device_cache: int | None = None  # bytes of decoded images to keep on the GPU; None: no cache
+    auto: frozenset[str] = frozenset()  # of "workers" and "prefetch": those that are tuned
 
     @property
     def views(self) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.pipelines import FilledBatch, chunks
 from patchmill.loaders.pipelines.job import Job, clear_package_frames, iteration_over
+from patchmill.loaders.pipelines.shift import Presence, Shift
 from patchmill.loaders.pipelines.worker import Step, Task, Worker
 
 log = logging.getLogger("patchmill")
@@ -37,7 +38,7 @@ class Crew:
     Worker threads run `step` on the samples of a job, a chunk at a time. A pipeline may add one
     `feeder` thread: it receives the jobs in order, takes those that are loaded to ready, and may
     queue further tasks for the workers. At most `ahead` jobs are in the making besides the one that
-    is waited for.
+    is waited for. Both numbers may change on the way: whoever makes a sample, it is the same.
     """
 
     def __init__(
@@ -48,18 +49,16 @@ class Crew:
         ahead: int,
         hand_over: Callable[[Any], FilledBatch],
         feeder: Feeder | None = None,
+        presence: Presence | None = None,
     ) -> None:
-        self._workers, self._step, self._upcoming = workers, step, jobs
-        self._ahead, self._hand_over = ahead, hand_over
+        self._step, self._upcoming = step, jobs
+        self.ahead, self._hand_over = ahead, hand_over
+        self._presence = presence or Presence()
         self._jobs: deque[Job] = deque()
         self._tasks: Tasks = SimpleQueue()
         self._feeder_jobs: Jobs = SimpleQueue()
-        self._threads = [
-            threading.Thread(
-                target=worker.run, args=(self._tasks,), name=f"patchmill-{i}", daemon=True
-            )
-            for i, worker in enumerate(workers)
-        ]
+        self.shifts: list[Shift] = []
+        self._threads: list[threading.Thread] = []  # all that were ever started
         if feeder:
             arguments = (self._feeder_jobs, self._tasks)
             self._threads.append(
@@ -76,9 +75,11 @@ class Crew:
         try:
             for thread in self._threads:
                 thread.start()
+            self.staff(workers)
         except RuntimeError as error:
             self.dismiss()
-            problem = f"cannot start {len(self._threads)} threads: {error}; take fewer workers"
+            threads = len(workers) + len(self._threads) - len(self.shifts)
+            problem = f"cannot start {threads} threads: {error}; take fewer workers"
             raise MillError(problem) from None
 
     @property
@@ -86,16 +87,41 @@ class Crew:
         """Seconds from the start until now, or until the crew was dismissed."""
         return (self._ended or time.perf_counter()) - self._started
 
-    def next(self) -> FilledBatch | None:
-        """Start jobs up to the prefetch limit and wait for the oldest; None after the last."""
+    def staff(self, workers: Sequence[Worker], timed: bool = False) -> None:
+        """Go on with these workers: let go whoever is beyond their number, start whoever is new.
+
+        A worker that is let go finishes its task, so that no sample is lost. RuntimeError if no
+        more threads can be started.
+        """
+        for shift in self.shifts[len(workers) :]:
+            shift.let_go()
+        del self.shifts[len(workers) :]
+        try:
+            for worker in workers[len(self.shifts) :]:
+                shift = Shift(worker, self._tasks, f"patchmill-{len(self.shifts)}")
+                shift.thread.start()
+                self.shifts.append(shift)
+                self._threads.append(shift.thread)
+        finally:
+            for shift in self.shifts:
+                shift.timed = timed
+            self._presence.change(0 if self._ended else len(self.shifts))
+            for _ in self.shifts if self._ended else ():  # another thread has not seen the new ones
+                self._tasks.put(None)
+
+    def next(self, meanwhile: Callable[[], None] | None = None) -> FilledBatch | None:
+        """Start jobs up to the prefetch limit and wait for the oldest; None after the last.
+
+        `meanwhile` is called now and then while this waits.
+        """
         self.check()
-        for job in islice(self._upcoming, max(self._ahead + 1 - len(self._jobs), 0)):
+        for job in islice(self._upcoming, max(self.ahead + 1 - len(self._jobs), 0)):
             self._start(job)
         job = next(iter(tuple(self._jobs)), None)
         self.check()  # another thread may have dismissed the crew before it could see these jobs
         if job is None:
             return None
-        error = job.ready.wait()
+        error = job.ready.wait(meanwhile)
         if error is None:
             with suppress(IndexError):  # another thread may have dismissed the crew since
                 self._jobs.popleft()  # only now, so that `dismiss` cancels the awaited job too
@@ -109,7 +135,7 @@ class Crew:
 
     def _start(self, job: Job) -> None:
         self._jobs.append(job)
-        job.chunks = chunks.cut(len(job), [worker.counters for worker in self._workers])
+        job.chunks = chunks.cut(len(job), [shift.worker.counters for shift in self.shifts])
         for slots in job.chunks:
             self._tasks.put((job.loaded, self._step, job, slots))
         if self._has_feeder:
@@ -129,6 +155,7 @@ class Crew:
         if self._ended:  # also at exit, when modules are gone and a live iterator is closed
             return
         self._ended = time.perf_counter()
+        self._presence.change(0)
         self._stop_threads()
         atexit.unregister(self._at_exit)
 

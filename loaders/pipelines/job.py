@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -46,12 +46,18 @@ class Countdown:
         self._cancelled = True
         self._opened.put(None)
 
-    def wait(self) -> BaseException | None:
-        """Wait for all items; return the first error, once, or None if there was none."""
+    def wait(self, meanwhile: Callable[[], None] | None = None) -> BaseException | None:
+        """Wait for all items; return the first error, once, or None if there was none.
+
+        `meanwhile` is called every fifth of a second until then.
+        """
         while not self.done:
-            with suppress(Empty):  # poll: Ctrl-C just before the thread sleeps would not wake it
+            try:  # poll: Ctrl-C just before the thread sleeps would not wake it
                 self._opened.get(timeout=_POLL_S)
                 self._opened.put(None)  # stays open for other waiters
+            except Empty:
+                if meanwhile is not None:
+                    meanwhile()
         error, self._error = self._error, None
         return error or (iteration_over() if self._cancelled else None)
 

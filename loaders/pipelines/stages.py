@@ -47,13 +47,20 @@ class StageCounters:
     def workers(self) -> list[Counters]:
         return self._by_crew["workers"]
 
+    def worker(self, lane: int) -> Counters:
+        """The counters of a worker's lane, the next one behind the last if need be."""
+        if lane == len(self.workers):
+            self.workers.append(Counters(tuple(self.workers[0].items)))
+        return self.workers[lane]
+
     def of(self, crew: str) -> Counters:
         """The counters of a crew of one."""
         (counters,) = self._by_crew[crew]
         return counters
 
-    def collect(self, seconds: float) -> dict[str, Stage]:
-        return collect(self._by_crew, seconds)
+    def collect(self, seconds: float, workers: tuple[int, float] | None = None) -> dict[str, Stage]:
+        """All stages; `workers`, if their number varies: that number, and their time there."""
+        return collect(self._by_crew, seconds, {} if workers is None else {"workers": workers})
 
     def unmasked(self) -> int:
         return sum(counters.unmasked for counters in self.workers)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -22,6 +21,12 @@ if TYPE_CHECKING:
 
 Step = Callable[["Worker", Any, range], None]  # work on some samples (slots) of a job
 Task = tuple[Countdown, Step, Job, range]  # the countdown to report to, the step, job and slots
+
+
+class TaskQueue(Protocol):
+    def get(self) -> Task | None:
+        """Wait for the next task; None after the last."""
+        ...
 
 
 class Worker:
@@ -42,7 +47,7 @@ class Worker:
         """This worker, or a replacement if a thread of an earlier iteration still uses it."""
         return Worker(self._config, self.counters) if self.busy else self
 
-    def run(self, tasks: SimpleQueue[Task | None]) -> None:
+    def run(self, tasks: TaskQueue) -> None:
         """Main loop of the thread: run tasks until a None arrives."""
         self.busy = True
         while task := tasks.get():

@@ -175,18 +175,18 @@ def test_every_cost_belongs_to_an_extra():
 
 
 def test_limits_of_containers(tmp_path: Path):
-    assert machine.cpu_limit(tmp_path) is None and machine.memory_limit(tmp_path) is None
+    assert machine.core_limit(tmp_path) is None and machine.memory_limit(tmp_path) is None
     (tmp_path / "cpu.max").write_text("150000 100000\n")
     (tmp_path / "memory.max").write_text("1073741824\n")
-    assert machine.cpu_limit(tmp_path) == 1.5
+    assert machine.core_limit(tmp_path) == 1.5
     assert machine.memory_limit(tmp_path) == 2**30
     (tmp_path / "cpu.max").write_text("max 100000\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine.cpu_limit(tmp_path) is None and machine.memory_limit(tmp_path) is None
+    assert machine.core_limit(tmp_path) is None and machine.memory_limit(tmp_path) is None
 
 
 def test_fewer_cores_than_are_visible_are_a_warning(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(machine, "cpu_limit", lambda: available_cores() - 0.75)
+    monkeypatch.setattr(machine, "core_limit", lambda: available_cores() - 0.75)
     found = {each.name: each for each in machine.cores()}
     assert found["cores"].state == "warning" and "train.workers" in found["cores"].remedy
 

@@ -13,11 +13,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from patchmill.loaders.pipelines import BatchIds, stages
+from patchmill.loaders.pipelines import BatchIds, Run, stages
 from patchmill.loaders.pipelines.base import StagedPipeline
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.cpu.views import CpuJob, CpuViews, apply_extra
-from patchmill.loaders.pipelines.crew import Crew
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.worker import Worker
 
@@ -29,7 +28,7 @@ class CpuThreadsPipeline(StagedPipeline):
         super().__init__(config, stages.THREADS_CPU)
         self._memory = self._views = CpuViews(config)
 
-    def run(self, batches: Iterator[BatchIds]) -> Crew:
+    def run(self, batches: Iterator[BatchIds]) -> Run:
         jobs = (self._job(*ids) for ids in batches)
         return self._start(make_views, jobs, self._views.hand_over)
 

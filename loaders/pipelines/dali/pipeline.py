@@ -18,14 +18,15 @@ import numpy as np
 import torch
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.pipelines import BatchIds, FilledBatch, stages
+from patchmill.loaders.pipelines import BatchIds, FilledBatch, Run, stages
 from patchmill.loaders.pipelines.base import PooledMemory, StagedPipeline
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.cpu.views import CpuJob, CpuViews, apply_extra
-from patchmill.loaders.pipelines.crew import Crew, Jobs, Tasks
+from patchmill.loaders.pipelines.crew import Jobs, Tasks
 from patchmill.loaders.pipelines.dali.decoder import DecodedBatch
 from patchmill.loaders.pipelines.dali.feeder import DaliFeeder, DaliJob
 from patchmill.loaders.pipelines.gpu.arena import BLOCK_BYTES, Arena
+from patchmill.loaders.pipelines.gpu.side_stream import SideStream
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.memory import BlockPool
 from patchmill.loaders.pipelines.samples import NO_PASTE, LoadedImage, PasteInputs
@@ -44,6 +45,7 @@ class DaliPipeline(StagedPipeline):
         backend: type[Backend] = CpuBackend if config.device.type == "cpu" else GpuBackend
         super().__init__(config, backend.table)
         self._memory = self._backend = backend(config, self._counters)
+        self._side = self._backend.side
         self._feeder = DaliFeeder(
             config,
             self._counters.of("dali"),
@@ -52,7 +54,7 @@ class DaliPipeline(StagedPipeline):
             self._backend.stream,
         )
 
-    def run(self, batches: Iterator[BatchIds]) -> Crew:
+    def run(self, batches: Iterator[BatchIds]) -> Run:
         if os.getpid() != self._process:
             raise MillError(
                 "DALI does not work in a process that was forked after the loader was built: "
@@ -76,6 +78,7 @@ class Backend(PooledMemory, Protocol):
 
     table: stages.StageTable
     stream: torch.cuda.Stream | None  # the stream that images are wanted on
+    side: SideStream | None  # the queue on it
 
     @property
     def cache(self) -> DeviceCache | None:
@@ -104,7 +107,7 @@ class GpuBackend:
         from patchmill.loaders.pipelines.gpu.views import GpuViews  # needs Triton
 
         self._config, self._views = config, GpuViews(config, counters.of("gpu"))
-        self.stream = self._views.stream
+        self.stream, self.side = self._views.stream, self._views.side
         self.hand_over, self.clear = self._views.hand_over, self._views.clear
         self.synchronize = self._views.synchronize
 
@@ -127,7 +130,7 @@ class CpuBackend:
     def __init__(self, config: PipelineConfig, counters: StageCounters) -> None:
         self._config, self._views = config, CpuViews(config)
         self._arena_pool = BlockPool(BLOCK_BYTES, torch.uint8)
-        self.stream: torch.cuda.Stream | None = None
+        self.stream, self.side = None, None
         self.hand_over = self._views.hand_over
 
     def job(self, epoch: int, ids: np.ndarray) -> DaliCpuJob:

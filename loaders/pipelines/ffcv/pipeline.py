@@ -19,10 +19,9 @@ from patchmill.kernels.common.parallel import parallel_for
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.pipelines import BatchIds, FilledBatch, stages
+from patchmill.loaders.pipelines import BatchIds, FilledBatch, Run, stages
 from patchmill.loaders.pipelines.base import StagedPipeline
 from patchmill.loaders.pipelines.config import PipelineConfig
-from patchmill.loaders.pipelines.crew import Crew
 from patchmill.loaders.pipelines.extra import Extra
 from patchmill.loaders.pipelines.ffcv import workarounds  # before all of FFCV
 from patchmill.loaders.pipelines.ffcv.lane import STAGES
@@ -78,7 +77,7 @@ class FfcvPipeline(StagedPipeline):
         self._storage = storage.state
         self._make_batch(0, np.empty(0, np.int64))  # compiles
 
-    def run(self, batches: Iterator[BatchIds]) -> Crew:
+    def run(self, batches: Iterator[BatchIds]) -> Run:
         self._decoder.error = None
         jobs = (FfcvJob(epoch, ids, self._config.views, Countdown(1)) for epoch, ids in batches)
         return self._start(self._run_job, jobs, self._hand_over)

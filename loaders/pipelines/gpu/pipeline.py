@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from patchmill.loaders.pipelines import BatchIds, stages
+from patchmill.loaders.pipelines import BatchIds, Run, stages
 from patchmill.loaders.pipelines.base import StagedPipeline
 from patchmill.loaders.pipelines.config import PipelineConfig
-from patchmill.loaders.pipelines.crew import Crew, Jobs, Tasks
+from patchmill.loaders.pipelines.crew import Jobs, Tasks
 from patchmill.loaders.pipelines.gpu.arena import (
     ArenaJob,
     decode_into,
@@ -33,8 +33,9 @@ class GpuThreadsPipeline(StagedPipeline):
     def __init__(self, config: PipelineConfig) -> None:
         super().__init__(config, stages.THREADS_GPU)
         self._memory = self._views = GpuViews(config, self._counters.of("gpu"))
+        self._side = self._views.side
 
-    def run(self, batches: Iterator[BatchIds]) -> Crew:
+    def run(self, batches: Iterator[BatchIds]) -> Run:
         jobs = (self._job(*ids) for ids in batches)
         return self._start(decode, jobs, self._views.hand_over, self._feed)
 

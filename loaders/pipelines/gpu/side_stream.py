@@ -28,6 +28,10 @@ class SideStream:
         self._queue: deque[QueuedWork] = deque()
         self._lock = threading.Lock()  # a late thread of an earlier iteration may queue work too
 
+    def allow(self, max_queued: int) -> None:
+        """Queue up to so many batches from now on."""
+        self._max_queued = max_queued
+
     @contextmanager
     def queue(self, items: int) -> Iterator[QueuedWork]:
         """Queue the work of one batch of `items`; inside, this stream is the current one."""

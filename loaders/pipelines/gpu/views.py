@@ -47,7 +47,7 @@ class GpuViews:
         """`counters` have the stages "upload" and "render", and "extra" for own operations."""
         device, numbers = config.device, layout.elements(config.targets, config.max_batch)
         self.counters = counters
-        self._config, self._side = config, SideStream(device, counters, config.prefetch + 2)
+        self._config, self.side = config, SideStream(device, counters, config.prefetch + 2)
         self._batch_bytes = numbers * config.dtype.itemsize
         self.cache = self._open_cache()
         cuda = device.type == "cuda"
@@ -62,7 +62,7 @@ class GpuViews:
 
     @property
     def stream(self) -> torch.cuda.Stream | None:
-        return self._side.stream
+        return self.side.stream
 
     def arena(self) -> Arena:
         return Arena(self._arena_pool)
@@ -82,7 +82,7 @@ class GpuViews:
         owner: object = None,
     ) -> None:
         config, arena, size = self._config, job.arena, len(job)
-        with self._side.queue(size) as queued:
+        with self.side.queue(size) as queued:
             job.flat = self._batch_pool.acquire()[: layout.elements(config.targets, size)]
             blocks = [
                 self._upload(memory, used)
@@ -126,7 +126,7 @@ class GpuViews:
 
     def synchronize(self) -> None:
         """Wait for all queued work, and release the memory that it kept alive."""
-        self._side.synchronize()
+        self.side.synchronize()
 
     def clear(self) -> None:
         self.cache = self._open_cache()

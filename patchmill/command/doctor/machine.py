@@ -13,7 +13,7 @@ from pathlib import Path
 from patchmill.command.doctor.finding import Finding
 from patchmill.loaders.common import cache
 from patchmill.loaders.common.room import file_system, memory_limit
-from patchmill.loaders.common.threads import available_cores
+from patchmill.loaders.common.threads import available_cores, core_limit
 
 GIB = 2**30
 LEAST_SHARED = 1 * GIB
@@ -28,7 +28,7 @@ def python() -> Iterator[Finding]:
 
 
 def cores() -> Iterator[Finding]:
-    usable, visible, limit = available_cores(), os.cpu_count() or 1, cpu_limit()
+    usable, visible, limit = available_cores(), os.cpu_count() or 1, core_limit()
     text = f"{_cpu()}: {usable} of {visible} cores are this process's"
     if limit is not None and limit < usable - 0.5:
         yield Finding(
@@ -132,17 +132,6 @@ PROBES = {
 
 
 # --------------------------------------------------------------------------- what the system says
-
-
-def cpu_limit(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Cores' worth of time that a container gets; None without a limit."""
-    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        try:
-            quota, period = " ".join((root / file).read_text() for file in files).split()
-            return int(quota) / int(period) if quota not in ("max", "-1") else None
-        except (OSError, ValueError, ZeroDivisionError):
-            continue
-    return None
 
 
 def _distribution() -> str:

@@ -51,7 +51,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"seed": 2**64}, "seed"),
     ({"seed": 1.5}, "seed"),
     ({"seed": None}, "seed"),
-    ({"workers": 0}, "workers must be a whole number from 1 to 1024, not 0"),
+    ({"workers": 0}, "workers must be a whole number from 1 to 1024, or 'auto', not 0"),
     ({"workers": 10**6}, "workers"),
     ({"workers": "all"}, "workers"),
     ({"prefetch": 0}, "prefetch"),

@@ -1,0 +1,164 @@
+"""Autotune: the workers and the batches ahead that suit a machine, by what a run's windows show.
+
+`decide` is a pure function of the windows so far. It starts at one worker a core, which is right
+wherever decoding or rendering limits, and moves only for a reason:
+
+* Reads wait, as for a network disk: while a thread waits its core is free, and cores x (time in
+  tasks / time not waiting in reads) workers fill the cores.
+* Workers idle while the training loop waits: too few batches are in the making to give all workers
+  something to do, or to get over a slow one; twice as many go ahead.
+* Workers neither wait in reads nor get their cores (another program or the interpreter's lock has
+  them): as many as there is time of cores for.
+
+A move is tried for a window, and stays only if the loader became faster by GAIN. Where the training
+loop hardly waits there is nothing to gain: fewer workers would leave no core to it, as the images
+of a step cost the same whoever decodes them. The search ends after MOST_WINDOWS at the latest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+GAIN = 0.08  # a move that brings less is taken back
+ENOUGH = 0.02  # share of the time that a training loop may wait without a need to change anything
+LOOKS = 3  # windows without waiting that settle it: the first steps may be slow ones
+IDLE = 0.1  # share of the workers' time without a task, above which more batches may help
+WORTH = 1.25  # a wish for more workers than so many times the present ones is tried
+STEP = 4  # most that workers are multiplied by at once
+STARVED = 0.6  # share of their cores that workers get at least, if nothing is in their way
+MOST_WINDOWS = 16
+
+
+class Setting(NamedTuple):
+    workers: int
+    prefetch: int  # batches ahead
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The range of each number, ends included; where it is fixed, both ends are equal."""
+
+    cores: int  # this rank's share
+    batch_size: int
+    workers: tuple[int, int]
+    prefetch: tuple[int, int]
+
+    def clip(self, workers: int, prefetch: int) -> Setting:
+        """The nearest setting within the limits, with batches enough for two images a worker."""
+        (fewest, most), (least, deepest) = self.workers, self.prefetch
+        workers = min(max(workers, fewest), most)
+        prefetch = max(prefetch, -(-2 * workers // self.batch_size))
+        return Setting(workers, min(max(prefetch, least), deepest))
+
+
+@dataclass(frozen=True)
+class Window:
+    """Measurements over part of a second at one setting; seconds of workers are summed up."""
+
+    setting: Setting
+    seconds: float
+    samples: int  # that workers finished
+    waited: float  # seconds for which the training loop waited
+    busy: float  # seconds of workers in tasks
+    cpu: float  # of which on a core
+    read: float  # of which in reads
+
+    @property
+    def rate(self) -> float:
+        return self.samples / self.seconds
+
+    @property
+    def wait_share(self) -> float:
+        return self.waited / self.seconds
+
+    @property
+    def idle(self) -> float:
+        """Share of the workers' time without a task."""
+        return max(1 - self.busy / (self.setting.workers * self.seconds), 0.0)
+
+    @property
+    def blocked(self) -> float:
+        """Share of the workers' busy time in reads and off the cores."""
+        return max(min(self.read, self.busy - self.cpu), 0.0) / max(self.busy, 1e-9)
+
+    @property
+    def delivered(self) -> float:
+        """Cores' worth of time that the workers got."""
+        return self.cpu / self.seconds
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The next setting to run; once settled, the last one, with the reason in words."""
+
+    setting: Setting
+    settled: bool = False
+    why: str = ""
+
+
+def decide(windows: Sequence[Window], start: Setting, limits: Limits) -> Decision:
+    """The setting to go on with after these windows of a run that began at `start`."""
+    if not windows:
+        return Decision(limits.clip(*start))
+    last, best = windows[-1], _best(windows)
+    if last.wait_share < ENOUGH:
+        calm = [window.wait_share < ENOUGH for window in windows[-LOOKS:]]
+        settled = len(calm) == LOOKS and all(calm)
+        return Decision(last.setting, settled, f"the training loop waits {last.wait_share:.0%}")
+    if len(windows) < MOST_WINDOWS:
+        tried = {window.setting for window in windows}
+        for setting in _moves(best, limits):
+            if setting not in tried:
+                return Decision(setting)
+    return Decision(best.setting, True, _reason(windows[0], best, limits))
+
+
+def _best(windows: Sequence[Window]) -> Window:
+    """The window of the last move that was worth it."""
+    best = windows[0]
+    for window in windows[1:]:
+        if window.setting == best.setting or window.rate > best.rate * (1 + GAIN):
+            best = window
+    return best
+
+
+def _moves(now: Window, limits: Limits) -> Iterator[Setting]:
+    """Settings to try, the most promising first."""
+    workers, prefetch = now.setting
+    wanted = math.ceil(limits.cores / max(1 - now.blocked, 1e-3))
+    if wanted > WORTH * workers:
+        more = min(wanted, STEP * workers)
+        yield limits.clip(more, prefetch)
+        yield limits.clip(more, 2 * prefetch)  # reads of uneven times: more of them is not enough
+        yield limits.clip(min(wanted, 2 * workers), prefetch)
+    if now.idle > IDLE:
+        yield limits.clip(workers, 2 * prefetch)
+    elif now.blocked < IDLE and now.delivered < STARVED * min(workers, limits.cores):
+        yield limits.clip(math.ceil(now.delivered), prefetch)
+
+
+def _reason(first: Window, best: Window, limits: Limits) -> str:
+    """The reason for the best setting, with the rates that it was chosen by."""
+    rates = f"{best.rate:,.0f} images/s"
+    if best.setting != first.setting:
+        rates += f", and {first.rate:,.0f} with {text(first.setting, limits)}"
+    if best.setting.workers > first.setting.workers:
+        return f"reads waited for {first.blocked:.0%} of a worker's time: {rates}"
+    if best.setting.workers < first.setting.workers:
+        return f"workers got the time of {first.delivered:.1f} cores: {rates}"
+    if best.setting.prefetch > first.setting.prefetch:
+        return f"batches take uneven times: {rates}"
+    if best.blocked > 0.5:
+        return f"reads wait, and more workers at a time make them no faster: {rates}"
+    return f"nothing else made it faster: {rates}"
+
+
+def text(setting: Setting, limits: Limits) -> str:
+    """A setting in words, without what is fixed: `workers=8, prefetch=4`."""
+    ranges = {"workers": limits.workers, "prefetch": limits.prefetch}
+    return ", ".join(
+        f"{name}={getattr(setting, name)}" for name, (low, high) in ranges.items() if low < high
+    )
