@@ -22,7 +22,7 @@ ITEMS = 10_000
 HELPS = "sets the pace; what helps:"
 ALL = 'cache="ram:53GB" for all decoded images'
 FACTS = Facts(cores=4, samples=100_000, image_bytes=500_000, free_bytes=100 * 10**9)
-CACHED = CacheStats(10, 100, 1000, 10**8, 10**9, full=False)
+CACHED = CacheStats("ram", 10, 100, 1000, 10**8, 10**9, full=False)
 
 
 def stats(table: stages.StageTable, slowest: str, crew: str = "workers", **changes: Any) -> Stats:
