@@ -135,7 +135,10 @@ class Crew:
 
     def _start(self, job: Job) -> None:
         self._jobs.append(job)
-        job.chunks = chunks.cut(len(job), [shift.worker.counters for shift in self.shifts])
+        if job.light:
+            job.chunks = [range(len(job))]
+        else:
+            job.chunks = chunks.cut(len(job), [shift.worker.counters for shift in self.shifts])
         for slots in job.chunks:
             self._tasks.put((job.loaded, self._step, job, slots))
         if self._has_feeder:

@@ -71,6 +71,7 @@ class Job:
     """
 
     chunks: Sequence[range]
+    light = False  # its samples are only to be planned: one worker does so at once
 
     def __init__(self, epoch: int, requested: np.ndarray, views: int, loaded: Countdown) -> None:
         size = len(requested)

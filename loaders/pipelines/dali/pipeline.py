@@ -117,7 +117,9 @@ class GpuBackend:
 
     def job(self, epoch: int, ids: np.ndarray) -> DaliJob:
         arena = self._views.arena()
-        return DaliJob(epoch, ids, self._config.views, arena, Countdown(1), self.cache)
+        job = DaliJob(epoch, ids, self._config.views, arena, Countdown(1), self.cache)
+        job.light = self._views.only_plans(ids)
+        return job
 
     def render(self, job: DaliJob, decoded: DecodedBatch | None, tasks: Tasks) -> None:
         self._views.render(job, decoded.images if decoded else None, decoded)

@@ -48,6 +48,10 @@ class DeviceCache:
             places[[id in ledger for id in ids.tolist()]] = 0
         return places["address"], np.stack([places["height"], places["width"]], 1)
 
+    def holds(self, ids: np.ndarray) -> bool:
+        """True if the images of all these samples are here."""
+        return bool((self._places["height"][ids] > 0).all())
+
     def place(self, id: int) -> tuple[int, int, int] | None:
         """Address, height and width of an image; None where it is not here."""
         with self._lock:

@@ -41,7 +41,7 @@ class GpuThreadsPipeline(StagedPipeline):
 
     def _job(self, epoch: int, ids: np.ndarray) -> ArenaJob:
         job = ArenaJob(epoch, ids, self._config.views, self._views.arena(), self._views.cache)
-        job.ready = Countdown(1)
+        job.ready, job.light = Countdown(1), self._views.only_plans(ids)
         return job
 
     def _device_cache(self) -> DeviceCache | None:

@@ -67,6 +67,11 @@ class GpuViews:
     def arena(self) -> Arena:
         return Arena(self._arena_pool)
 
+    def only_plans(self, ids: np.ndarray) -> bool:
+        """True if a batch of these samples takes workers nothing but its plan."""
+        cache = self.cache
+        return cache is not None and self._config.masks is None and cache.holds(ids)
+
     def render(self, job: ArenaJob, decoded: Images | None = None, owner: object = None) -> None:
         """Queue the upload and rendering of a job; `owner` keeps the memory of `decoded` alive."""
         try:
