@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from patchmill import loaders
 from patchmill.loaders.build import require_samples
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decoded import spec
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import Source, open_data
@@ -63,8 +64,6 @@ def open_evaluation(
     or `recipe`, and are normalised as in training.
     """
     source = open_split(config, split)
-    data = config.data
-    trained_on = split == "train" and data.bank in (None, data.train)
     if labelled and source.labels is None:
         raise MillError(
             f"{source.name} has no labels to evaluate with: name images that have some, "
@@ -82,8 +81,17 @@ def open_evaluation(
         world_size=world.size,
         workers=config.train.workers,
         drop_last=False,
-        cache=data.cache if trained_on and not tests_on_training(config) else None,
+        cache=shared_cache(config, split),
     )
+
+
+def shared_cache(config: Config, split: Split) -> str | None:
+    """Training's decoded cache, for a split that is its data; a GPU's belongs to one loader."""
+    data = config.data
+    trained_on = split == "train" and data.bank in (None, data.train)
+    if data.cache is None or not trained_on or tests_on_training(config):
+        return None
+    return None if spec.parse(data.cache).kind == "device" else data.cache
 
 
 def open_numbered(config: Config, split: Split) -> Source:

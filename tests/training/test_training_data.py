@@ -108,6 +108,13 @@ def test_an_evaluation_shows_images_normalised_as_in_training():
     assert view.size == 64  # the magnification of its patches
 
 
+def test_evaluation_shares_a_cache_with_training_but_not_that_of_a_gpu():
+    for cache, shared in (("ram:1MB", "ram:1MB"), ("device:1MB", None)):
+        composed = config(f"data.cache={cache}")
+        assert data.shared_cache(composed, "train") == shared
+        assert data.shared_cache(composed, "test") is None
+
+
 def test_other_views_and_batches_can_be_asked_for():
     recipe = load_recipe("eval(size=16, short_side=16)")
     loader = data.open_evaluation(config(), world(), "train", recipe, 5)

@@ -29,7 +29,7 @@ class Data:
     masks: str | None = None  # the file of masks, if not the one beside the data
     backgrounds: str | None = None  # a folder of images to paste on, instead of the data's own
     steps: Count | None = None  # batches in an epoch, for streamed shards alone
-    cache: str | None = None  # decoded images to keep: ram:32GB or disk:FOLDER:200GB
+    cache: str | None = None  # decoded images to keep: ram:32GB, disk:FOLDER:200GB, device:20GB
 
 
 @dataclass

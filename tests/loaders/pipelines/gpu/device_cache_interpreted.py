@@ -29,6 +29,7 @@ from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.pipelines.gpu import device_cache
 from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
+from patchmill.loaders.pipelines.worker import Worker
 from patchmill.loaders.recipe import CopyPaste, Recipe
 
 CPU = torch.device("cpu")
@@ -106,6 +107,37 @@ def test_batches_are_those_without_a_cache_and_images_are_read_once(
     assert cache_of(ours).bytes == sum(pixels(id).size for id in cached) <= limit
     for id in range(5):
         assert source.reads.count(id) == (1 if id in cached else 3)
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_batch_that_is_cached_as_a_whole_is_planned_in_one_call(
+    on_gpu: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader, sizes, original = on_gpu(12, DOT, 6, device_cache=PLENTY), list[int](), Worker.plan
+
+    def plan(worker: Worker, job: Any, slots: Any, *rest: Any) -> None:
+        sizes.append(len(slots))
+        original(worker, job, slots, *rest)
+
+    epoch(loader)
+    monkeypatch.setattr(Worker, "plan", plan)
+    epoch(loader)
+    assert sizes == [6, 6]
+    stages = loader.stats().stages
+    assert stages["read"].items == 12
+    assert stages["plan"].items == stages["render"].items == 24
+
+
+def test_a_store_in_ram_serves_a_gpu_too(on_gpu: Callable[..., Any], tmp_path: Path) -> None:
+    """Images that another loader decoded are copied into the arena."""
+    cache = f"disk:{tmp_path}/store:1MB"
+    made = epoch(make_loader(5, DOT, 5, cache=cache))
+    ours, theirs = on_gpu(5, DOT, 5, cache=cache), on_gpu(5, DOT, 5)
+    for _ in range(2):
+        assert_same(epoch(ours), epoch(theirs))
+    assert ours.stats().cache.hits == 10
+    assert ours.stats().stages["decode"].items == 0
+    assert len(made) == 1
 
 
 @pytest.mark.usefixtures("unrendered")
