@@ -117,10 +117,12 @@ class Crew:
         self.check()
         for job in islice(self._upcoming, max(self.ahead + 1 - len(self._jobs), 0)):
             self._start(job)
-        job = next(iter(tuple(self._jobs)), None)
-        self.check()  # another thread may have dismissed the crew before it could see these jobs
-        if job is None:
+        oldest = self._jobs.copy()  # another thread may clear them at any moment
+        self.check()  # it may also have dismissed the crew before it could see these jobs
+        if not oldest:
             return None
+        job = oldest[0]
+        del oldest
         error = job.ready.wait(meanwhile)
         if error is None:
             with suppress(IndexError):  # another thread may have dismissed the crew since
@@ -171,7 +173,7 @@ def _dismiss(crew: weakref.ref[Crew]) -> None:
 def _stop_threads(
     jobs: deque[Job], tasks: Tasks, feeder_jobs: Jobs, threads: Sequence[threading.Thread]
 ) -> None:
-    for job in tuple(jobs):
+    for job in jobs.copy():
         job.cancel()
     jobs.clear()
     feeder_jobs.put(None)

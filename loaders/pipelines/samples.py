@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from patchmill.loaders.decoded.store import Store
 
 
+_ENCODED_BYTES = 1 << 20  # of small samples, which are read at once
+
+
 class LoadedImage(NamedTuple):
     """An image after loading: its size, and its pixels in the form that the pipeline chose."""
 
@@ -76,6 +79,7 @@ class SampleReader:
     def __init__(self, config: PipelineConfig, counters: Counters) -> None:
         self._config, self._counters = config, counters
         self._decoder, self._background_decoder = Decoder(), Decoder()
+        self._encoded = np.empty(_ENCODED_BYTES, np.uint8)
         self._read_ns = self._load_ns = self._loaded = 0  # not yet counted
         self.pastes = config.masks is not None
 
@@ -90,8 +94,11 @@ class SampleReader:
         """
         self._decoder.reuse()
         ids, images = list[int](), list[LoadedImage]()
-        for slot in job.until_cancelled(slots):
-            id, image = self._read(self._config, job, job.requested.item(slot), load)
+        requested = job.requested[np.array(slots, np.int64)]
+        encoded = self._read_many(requested)
+        samples = zip(requested.tolist(), encoded, strict=True)
+        for _, (id, data) in zip(job.until_cancelled(slots), samples, strict=False):
+            id, image = self._read(self._config, job, id, load, data)
             ids.append(id)
             images.append(image)
         self._count(stage)
@@ -145,9 +152,19 @@ class SampleReader:
         self._counters.add(stage, self._load_ns, self._loaded)
         self._read_ns = self._load_ns = self._loaded = 0
 
+    def _read_many(self, ids: np.ndarray) -> Sequence[bytes | None]:
+        """The encoded bytes of a chunk's samples, where the source reads many at once."""
+        if len(ids) == 1 or self._config.decoded is not None:
+            return [None] * len(ids)
+        began = time.perf_counter_ns()
+        encoded = self._config.source.read_many(ids, self._encoded)
+        self._read_ns += time.perf_counter_ns() - began
+        return encoded
+
     def _read(
-        self, images: SampleSet, job: Job, requested: int, load: Load
+        self, images: SampleSet, job: Job, requested: int, load: Load, data: bytes | None = None
     ) -> tuple[int, LoadedImage]:
+        """Load a sample, of which `data` may have been read, or the first readable substitute."""
         source, ledger, store, id = images.source, images.ledger, images.decoded, requested
         for attempt in range(MOST_SUBSTITUTES):
             if id not in ledger:
@@ -159,7 +176,10 @@ class SampleReader:
                     if store is not None and (pixels := store.image(id)) is not None:
                         self._counters.hits += 1
                         return id, load(id, pixels)
-                    data, stamp = store.read(id) if store is not None else (source.read(id), 0)
+                    if store is not None:
+                        data, stamp = store.read(id)
+                    elif data is None:
+                        data = source.read(id)
                     read = time.perf_counter_ns()
                     image, reason = load(id, data), None
                     if (side := max(image.height, image.width)) > draw.MAX_SIDE:
@@ -176,7 +196,7 @@ class SampleReader:
                     self._loaded += 1
                     return id, image
                 ledger.record(id, source.where(id), reason)
-            id = images.substitute(job.epoch, requested, attempt)
+            id, data = images.substitute(job.epoch, requested, attempt), None
         raise MillError(
             f"no readable sample was found in {MOST_SUBSTITUTES} draws to replace sample "
             f"{requested}; see {ledger.path}"

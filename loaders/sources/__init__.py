@@ -61,6 +61,13 @@ class Source(SimpleSource, Protocol):
         """Announce samples that will be read soon; does not wait."""
         ...
 
+    def read_many(self, ids: np.ndarray, memory: np.ndarray) -> list[bytes | None]:
+        """Encoded bytes of small samples, read faster than by `read`; None where they were not.
+
+        `memory` (uint8) may be written to. A sample that cannot be read is None, too.
+        """
+        ...
+
     def stamp(self, index: int) -> int | None:
         """A number from 1 to 2**64 - 1 that changes with the sample's bytes, without reading them.
 

@@ -75,6 +75,11 @@ class Folder(NumberedSource):
     def stamp(self, index: int) -> int:
         return stamps.of_file(os.stat(self._path(index)))
 
+    def read_many(self, ids: np.ndarray, memory: np.ndarray) -> list[bytes | None]:
+        from patchmill.loaders.common import whole_files  # needs Numba
+
+        return whole_files.read(self._root, self._paths, self._starts, ids, memory)
+
     def where(self, index: int) -> str:
         return os.fsdecode(self._path(index))
 

@@ -32,6 +32,10 @@ class NumberedSource:
         """A number that changes with the sample's bytes; None where only the bytes would tell."""
         return None
 
+    def read_many(self, ids: np.ndarray, memory: np.ndarray) -> list[bytes | None]:
+        """Encoded bytes of small samples; None for those that `read` must read: here, for all."""
+        return [None] * len(ids)
+
     def labels_of(self, ids: np.ndarray) -> np.ndarray | None:
         """int64 labels of these samples; None where there are none."""
         return None if self.labels is None else np.asarray(self.labels[ids], np.int64)

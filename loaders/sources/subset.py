@@ -45,6 +45,9 @@ class Subset(NumberedSource):
     def stamp(self, index: int) -> int | None:
         return self._source.stamp(int(self.ids[index]))
 
+    def read_many(self, ids: np.ndarray, memory: np.ndarray) -> list[bytes | None]:
+        return self._source.read_many(self.ids[ids], memory)
+
     def where(self, index: int) -> str:
         return self._source.where(int(self.ids[index]))
 
