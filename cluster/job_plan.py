@@ -67,7 +67,7 @@ class JobPlan:
     @property
     def workers(self) -> int:
         """Loading threads of a rank."""
-        return self.config.train.workers or self.needs.cpus_per_task
+        return self.config.train.threads(self.needs.cpus_per_task)
 
     @property
     def images_per_s(self) -> float | None:

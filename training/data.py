@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from patchmill.training.ranks.distributed import World
 
 
+# Settings of `loaders.build` as a run's command line names them.
+SETTINGS = {
+    "workers": "train.workers",
+    "prefetch": "train.prefetch",
+    "pipeline": "train.pipeline",
+    "device": "train.device",
+    "cache": "data.cache",
+}
+
+
 def open_training(config: Config, world: World, folder: Path) -> Loader:
     """Loader of this rank's micro-batches; `train.accumulate` of them make a step."""
     source = open_data(config.data.train)
@@ -41,6 +51,7 @@ def open_training(config: Config, world: World, folder: Path) -> Loader:
         rank=world.rank,
         world_size=world.size,
         workers=config.train.workers,
+        prefetch=config.train.prefetch,
         ledger=Path(folder) / f"ledger-rank{world.rank}.jsonl",
         steps=config.data.steps,
         masks=config.data.masks,
@@ -80,6 +91,7 @@ def open_evaluation(
         rank=world.rank,
         world_size=world.size,
         workers=config.train.workers,
+        prefetch=config.train.prefetch,
         drop_last=False,
         cache=shared_cache(config, split),
     )
@@ -118,6 +130,7 @@ def open_finetuning(
         rank=world.rank,
         world_size=world.size,
         workers=config.train.workers,
+        prefetch=config.train.prefetch,
     )
 
 

@@ -52,6 +52,24 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
     monkeypatch.setattr(hooks.Hooks, "after_backward", saw_and_signal)
 
 
+def test_a_tuned_loader_teaches_the_same(reference: dict, tmp_path: Path):
+    words = {"train__workers": "auto", "train__prefetch": "auto"}
+    folder = helpers_runs.train(helpers_runs.config(tmp_path, **words))
+    helpers_runs.assert_same(reference, helpers_runs.final(folder))
+
+
+def test_what_holds_the_loader_up_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    sentences = iter(["decoding sets the pace"] * 9)
+    monkeypatch.setattr(hooks.advice, "sentence", lambda *arguments: next(sentences))
+    monkeypatch.setattr(hooks, "WAITING", 0.0)
+    folder = helpers_runs.train(helpers_runs.config(tmp_path, train__log_every=10))
+    said = [line for line in capsys.readouterr().err.splitlines() if "training waits" in line]
+    assert len(said) == 1 and said[0].endswith("% of the time: decoding sets the pace")
+    assert run_folder.read_status(folder)["loader"]["advice"] == "decoding sets the pace"
+
+
 def test_a_run_writes_its_files(reference: dict, tmp_path: Path):
     folder = helpers_runs.train(helpers_runs.config(tmp_path, evaluate="knn"))
     helpers_runs.assert_same(reference, helpers_runs.final(folder))  # evaluation changes nothing

@@ -1,5 +1,6 @@
 """Data loaders of a run: local batches, all images of an evaluation, labels."""
 
+import inspect
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from patchmill import loaders
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.training import data
-from patchmill.training.config import compose
+from patchmill.training.config import changes, compose
 from patchmill.training.config.settings import Config
 
 SCENES = ["data.train=scenes(count=40, size=32)", "data.test=scenes(count=11, seed=1, size=32)"]
@@ -41,6 +43,32 @@ def test_each_rank_gets_its_share_of_each_batch(tmp_path: Path):
         seen.append([batch.ids for batch in loader])
     assert [len(ids) for ids in seen[0]] == [2] * 10
     assert sorted(torch.cat(seen[0] + seen[1]).tolist()) == list(range(40))
+
+
+def test_workers_and_prefetch_are_the_loaders(tmp_path: Path):
+    words = ("train.workers=auto", "train.prefetch=auto")
+    for given, workers, prefetch in ((words, "auto", "auto"), (["train.prefetch=5"], 1, 5)):
+        train = config(*given).train
+        assert (train.workers, train.prefetch) == (workers, prefetch)
+        loader = data.open_training(config(*given), world(), tmp_path)
+        assert loader._rebuild.keywords["workers"] == workers
+        assert loader._rebuild.keywords["prefetch"] == prefetch
+    assert config(*words).train.threads(7) == 7 and config().train.threads(7) == 1
+
+
+@pytest.mark.parametrize("words", ["train.workers=all", "train.prefetch=many", "train.prefetch=0"])
+def test_other_words_for_them_are_one_sentence(words: str):
+    with pytest.raises(MillError, match=r"must be a whole number of at least 1 or auto") as error:
+        config(words)
+    assert "\n" not in str(error.value)
+
+
+def test_advice_names_settings_that_exist():
+    build = inspect.signature(loaders.build).parameters
+    for name, setting in data.SETTINGS.items():
+        section, _, key = setting.partition(".")
+        assert name in build and hasattr(getattr(config(), section), key)
+    assert set(changes.MAY_CHANGE) >= {"train.workers", "train.prefetch"}
 
 
 def test_objects_are_pasted_on_the_images_of_a_folder(tmp_path: Path):

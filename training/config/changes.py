@@ -32,6 +32,7 @@ MAY_CHANGE = (
     "train.precision",
     "train.pipeline",
     "train.workers",
+    "train.prefetch",
     "train.compile",
     "train.channels_last",
     "train.parallel",

@@ -17,6 +17,7 @@ Whole = Annotated[int, Bounds(least=0)]
 Amount = Annotated[float, Bounds(least=0)]
 Positive = Annotated[float, Bounds(above=0)]
 Share = Annotated[float, Bounds(0, 1)]
+Auto = Literal["auto"]
 
 
 @dataclass
@@ -82,11 +83,16 @@ class Train:
     parallel: Literal["ddp", "fsdp"] = "ddp"  # fsdp: shards large backbones
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     pipeline: str = "auto"  # threads, dali or ffcv, as loaders.build takes it
-    workers: Count | None = None  # loading threads of a rank; by default its share of the cores
+    workers: Count | Auto | None = None  # loading threads of a rank; by default its share of cores
+    prefetch: Count | Auto = 2  # batches prepared ahead; auto, for both: what makes loading faster
     log_every: Count = 10  # steps between rows of log.csv
     checkpoint_minutes: Positive = 10.0  # between checkpoints, besides one at the end of each epoch
     checkpoint_every: Count | None = None  # steps between checkpoints, instead of minutes
     keep: Count = 3  # number of last checkpoints to keep, besides the best
+
+    def threads(self, share: int) -> int:
+        """`workers` where it is a number, else this share of the cores."""
+        return self.workers if isinstance(self.workers, int) else share
 
 
 @dataclass

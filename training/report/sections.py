@@ -61,14 +61,21 @@ def learning(run: RunData) -> str:
 
 
 def throughput(run: RunData) -> str:
-    return section(
-        "Throughput",
-        grid(
-            _curve(run, "images_per_s", "Images per second", zero=True, form="{:,.0f}"),
-            _curve(run, "wait", "Share of time waiting for data", zero=True, percent=True),
-            _curve(run, "memory_gb", "GPU memory, GB", zero=True),
-        ),
+    curves = grid(
+        _curve(run, "images_per_s", "Images per second", zero=True, form="{:,.0f}"),
+        _curve(run, "wait", "Share of time waiting for data", zero=True, percent=True),
+        _curve(run, "memory_gb", "GPU memory, GB", zero=True),
     )
+    return section("Throughput", curves, _advice(run))
+
+
+def _advice(run: RunData) -> str:
+    """The sentence on what holds the loader up, as the run wrote it last."""
+    loader = run.status.get("loader")
+    sentence = loader.get("advice") if isinstance(loader, dict) else None
+    if not isinstance(sentence, str) or not sentence:
+        return ""
+    return tag("p", text(f"Loader of rank 0: {sentence}."), class_="about")
 
 
 def _curve(

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from patchmill.loaders import advice
 from patchmill.training import data_notes
 from patchmill.training.config import compose
+from patchmill.training.data import SETTINGS
 from patchmill.training.evaluation import online
 from patchmill.training.ranks import distributed, sharding
 from patchmill.training.ranks.failures import StackDump
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from patchmill.loaders.batch import ViewBatch
     from patchmill.training import methods
     from patchmill.training.runtime.state import State
+
+
+WAITING = 0.05  # share of the time that training may wait for data without a word
 
 
 class Outputs(NamedTuple):
@@ -57,7 +62,7 @@ class Hooks:
     ) -> None:
         self._state, self._signals, self._stacks, self._outputs = state, signals, stacks, outputs
         self._losses, self._throughput = LossMeter(self._last_good), ThroughputMeter()
-        self._vote = Vote()
+        self._vote, self._advised = Vote(), ""
         self._saved_at, self._save_step = time.monotonic(), 0
 
     # ------------------------------------------------------------------------- called by the engine
@@ -99,6 +104,8 @@ class Hooks:
         if epoch_ends and not signal:
             self._evaluate()
         if self._outputs:
+            if epoch_ends:
+                self._advise(self._outputs)
             self._outputs.writer.check()
         self.stopped = signal
 
@@ -124,16 +131,24 @@ class Hooks:
         self._outputs.recorder.scalars(state.step, values)
         self._outputs.display.update(state.step, state.epoch, values)
         images_left = (state.steps - state.step) * state.config.train.batch_size
-        loss = values["loss"]
+        loss, stats = values["loss"], state.loader.stats()
         self._outputs.status.beat(
             step=state.step,
             epoch=state.epoch,
             **({} if loss is None else {"loss": loss}),
             images_per_s=speeds["images_per_s"],
             eta_s=images_left / speeds["images_per_s"],
-            loader=state.loader.stats().plain(),
+            loader=stats.plain() | {"advice": advice.sentence(stats, SETTINGS)},
             checkpoint_s=self._outputs.writer.seconds,
         )
+
+    def _advise(self, outputs: Outputs) -> None:
+        """Say what holds the loader up, where training waits for it and it was not said yet."""
+        stats = self._state.loader.stats()
+        sentence = advice.sentence(stats, SETTINGS)
+        if stats.wait_share >= WAITING and sentence != self._advised:
+            self._advised = sentence
+            outputs.display.say(f"training waits {stats.wait_share:.0%} of the time: {sentence}")
 
     # -------------------------------------------------------------------------------- checkpointing
 

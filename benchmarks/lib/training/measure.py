@@ -38,7 +38,7 @@ MIN_WARM_UP = 2  # steps
 
 def run(config: Config, peer_names: Sequence[str], count: int, rounds: int) -> TrainingResult:
     """Measure all feeds in turns of `count` steps, rounded up to a multiple of the workers."""
-    workers = config.train.workers or default_workers()
+    workers = config.train.threads(default_workers())
     # The workers of a DataLoader each finish a batch at about the same time.
     count, warm_up = -(-count // workers) * workers, max(MIN_WARM_UP, workers)
     world = distributed.connect(config.train.device)

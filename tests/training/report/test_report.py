@@ -198,6 +198,16 @@ def test_a_run_under_way_says_how_far_it_is(tmp_path: Path):
     assert "1.5 of 10" in told and "step 45 of 300" in told
 
 
+def test_what_holds_the_loader_up_is_said_with_its_curves(tmp_path: Path):
+    sentence = "decoding sets the pace; what helps: data.cache=ram:53GB <for all>, or more cores"
+    for loader in ({"advice": sentence}, {"advice": 3}, "none", None):
+        helpers_report.write(tmp_path, status={"state": "running", "loader": loader})
+        texts = Page(report.write(tmp_path)).texts("section")
+        said = [text for text in texts if "Loader of rank 0" in text]
+        whole = isinstance(loader, dict) and loader["advice"] == sentence
+        assert said == ([f"Loader of rank 0: {sentence}."] if whole else [])
+
+
 def test_damaged_files_are_reported(tmp_path: Path):
     folder = helpers_report.full(tmp_path)
     (folder / "patches.json").write_text('{"columns": {"cen')

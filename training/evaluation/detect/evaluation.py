@@ -117,7 +117,7 @@ def _train_and_test(task: Task, name: str, method: Method) -> tuple[list[float],
     """Train and run a detector; returns its losses and its detections."""
     run, protocol, seed = task.run, task.protocol, task.settings.seed
     machine = Machine(run.world.device, run.amp)
-    threads = run.config.train.workers or available_cores()
+    threads = run.config.train.threads(available_cores())
     with train.seeded(seed, machine.device):
         model = _detector(task, method)
         images = protocol.total * protocol.batch

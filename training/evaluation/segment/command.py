@@ -79,7 +79,7 @@ def _prepare(run: TrainedRun, settings: Settings) -> Task:
         settings.root, data.train, data.test, settings.reduce_zero_label, settings.classes
     )
     pixels = Pixels.of(run, multiple)
-    threads = run.config.train.workers or available_cores()
+    threads = run.config.train.threads(available_cores())
     return Task(run, settings, budget, splits, layout, pixels, threads)
 
 

@@ -77,7 +77,8 @@ export function showStages(run) {
 function sentence(loader) {
   const crews = new Map(Object.values(loader.stages).map((stage) => [stage.crew, stage.lanes]));
   const lanes = [...crews].map(([crew, count]) => `${crew}: ${count} lane${count === 1 ? "" : "s"}`).join(", ");
-  const limit = loader.bottleneck === "training loop" ? "Data is ready in time: the training loop sets the pace."
+  const limit = loader.advice ? `${loader.advice[0].toUpperCase()}${loader.advice.slice(1)}.`
+    : loader.bottleneck === "training loop" ? "Data is ready in time: the training loop sets the pace."
     : `The loader sets the pace, by ${loader.bottleneck}.`;
   return `${limit} Shares of the lanes' time since this start, on rank 0 (${lanes}).`;
 }
