@@ -17,6 +17,7 @@ MOST_WORKERS = 64
 LARGE_SIDE = 640  # pixels, from which smaller files are worth advising
 SPARE = 1.05  # of a cache, for images larger than those seen
 ROOM = 0.8  # share of the free memory that a cache of all images may take
+DEVICE_ROOM = 0.5  # the same of a GPU, which the network needs as well
 
 Names = Mapping[str, str]  # of settings, where they are not called as in `loaders.build`
 
@@ -35,6 +36,7 @@ class Facts:
     painted: bool = False  # reads compute, as of scenes
     gpu: bool = False  # the machine has one
     free_bytes: int | None = None  # memory; None: not known
+    device_bytes: int | None = None  # free memory of the GPU that makes the views, if one does
 
 
 def sentence(stats: Stats, names: Names | None = None) -> str:
@@ -99,7 +101,10 @@ def _for_gpu_render(stats: Stats, setting: _Settings) -> list[str]:
 
 
 def _for_upload(stats: Stats, setting: _Settings) -> list[str]:
-    return [_on_gpu(stats, setting, "dali"), _smaller(stats) or "smaller images"]
+    cache = stats.cache
+    elsewhere = cache is None or cache.place != "device"
+    kept = _cache(stats, setting, "device") if elsewhere and _fits_device(stats.facts) else ""
+    return [kept, _on_gpu(stats, setting, "dali"), _smaller(stats) or "smaller images"]
 
 
 def _for_extra(stats: Stats, setting: _Settings) -> list[str]:
@@ -175,9 +180,20 @@ def _cached(stats: Stats, setting: _Settings) -> str:
         return "the next epoch, which finds these images in the cache" if filling else ""
     if not facts.samples or not facts.image_bytes:
         return ""
-    needed = facts.samples * facts.image_bytes
-    size = _size(needed * SPARE)
-    place = "ram" if needed <= ROOM * (facts.free_bytes or 0) else "disk:FOLDER"
+    if _fits_device(facts):
+        return _cache(stats, setting, "device")
+    fits = facts.samples * facts.image_bytes <= ROOM * (facts.free_bytes or 0)
+    return _cache(stats, setting, "ram" if fits else "disk:FOLDER")
+
+
+def _fits_device(facts: Facts) -> bool:
+    """True if all decoded images fit on the GPU that makes the views."""
+    needed = (facts.samples or 0) * facts.image_bytes
+    return 0 < needed <= DEVICE_ROOM * (facts.device_bytes or 0)
+
+
+def _cache(stats: Stats, setting: _Settings, place: str) -> str:
+    size = _size((stats.facts.samples or 0) * stats.facts.image_bytes * SPARE)
     return f"{setting('cache', f'{place}:{size}')} for all decoded images"
 
 

@@ -14,6 +14,7 @@ from patchmill.loaders.advice import Facts
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common import ranks, room, threads
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decoded.on_device import free_bytes
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.operations.mix import Mix
 from patchmill.loaders.order.schedule import Schedule, state_number
@@ -185,6 +186,7 @@ class Loader:
             isinstance(source, Scenes),
             gpu=torch.cuda.is_available(),
             free_bytes=room.free_memory(),
+            device_bytes=None if self._device == "cpu" else free_bytes(torch.device(self._device)),
         )
 
     def _report_cache(self) -> None:

@@ -47,6 +47,8 @@ def facts(**changes: Any) -> Facts:
 CPU, GPU, DALI_GPU = stages.THREADS_CPU, stages.THREADS_GPU, stages.DALI_GPU
 FILES, ON_GPU = facts(single_files=True), facts(device="cuda", gpu=True)
 LARGE = facts(image_bytes=4e6, gpu=True)
+ROOMY = facts(device="cuda", gpu=True, device_bytes=110 * 10**9)
+FULL_DEVICE = CacheStats("device", 10, 100, 1000, 10**8, 10**9, full=True)
 WITH_DALI = facts(pipeline="dali", device="cuda", gpu=True)
 
 TABLE = {
@@ -111,6 +113,23 @@ TABLE = {
     "upload": (
         stats(GPU, "upload", "gpu", facts=ON_GPU),
         f'the upload of images {HELPS} pipeline="dali", or smaller images',
+    ),
+    "upload to a GPU with room for the images": (
+        stats(GPU, "upload", "gpu", facts=ROOMY),
+        f'the upload of images {HELPS} cache="device:53GB" for all decoded images, '
+        'pipeline="dali", or smaller images',
+    ),
+    "upload of images in RAM": (
+        stats(GPU, "upload", "gpu", facts=ROOMY, cache=CACHED),
+        f'{HELPS} cache="device:53GB" for all decoded images, ',
+    ),
+    "upload beside a full cache on the GPU": (
+        stats(GPU, "upload", "gpu", facts=ROOMY, cache=FULL_DEVICE),
+        f'the upload of images {HELPS} pipeline="dali", or smaller images',
+    ),
+    "decoding for a GPU with room for the images": (
+        stats(GPU, "decode", facts=ROOMY),
+        f'decoding {HELPS} cache="device:53GB" for all decoded images, ',
     ),
     "idle workers": (
         stats(CPU, "decode", idle=0.8),
