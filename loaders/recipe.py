@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 # Raised whenever a change alters what a (recipe, seed, epoch, id) draws or how it is rendered.
-LAWS_VERSION = 4
+LAWS_VERSION = 5
 
 
 @dataclass(frozen=True)

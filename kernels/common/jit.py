@@ -51,6 +51,14 @@ def jit_inline(function: Callable[..., Any]) -> Any:
     return numba.njit(inline="always", **_OPTIONS, fastmath=True)(function)
 
 
+def jit_lanes(function: Callable[..., Any]) -> Any:
+    """`jit` for a few operations on vectors: machine code of its callers, never a function called.
+
+    A call would pass the vectors through memory.
+    """
+    return numba.njit(forceinline=True, **_OPTIONS, fastmath=True)(function)
+
+
 # -------------------------------------------------------------------------------- on-disk cache
 
 

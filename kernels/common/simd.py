@@ -40,7 +40,7 @@ class VectorModel(PrimitiveModel):
         super().__init__(manager, vector, ir.VectorType(IR_TYPES[vector.element], LANES))
 
 
-VECTORS = {element: Vector(element) for element in (types.int16, types.float32)}
+VECTORS = {element: Vector(element) for element in IR_TYPES}
 
 
 def _constant(kind: ir.Type, value: float) -> ir.Constant:

@@ -24,21 +24,21 @@ NAMES = list(presets.ALL)
 # Fingerprints are in checkpoints: when one changes, so do the views, and LAWS_VERSION or a preset
 # was changed on purpose.
 FINGERPRINTS = {
-    "dino": "df89ad74eda577c0",
-    "dinov2": "b5f016a40cb027cf",
-    "swav": "cf63bb7acabb02b1",
-    "moco_v1": "16e75988d9134f30",
-    "moco_v2": "21c06bfb26c10f8d",
-    "dilo_v1": "79971ad8cac1adc8",
-    "dilo": "69d580d30eceef97",
-    "simclr": "97e2ebf238dda615",
-    "vicreg": "0208507e9d4341f2",
-    "lejepa": "8d4c9584697f4ddb",
-    "gtsa": "37a5b98bd19c9b85",
-    "bagssl": "57a1f62bcd4dc4d0",
-    "emp_ssl": "5e452fa76c169276",
-    "selfie": "2ee643f1098f89c9",
-    "eval": "87ccb6a4eb6b1152",
+    "dino": "0a92b9bf3abc2a09",
+    "dinov2": "88ff3632d1f6842c",
+    "swav": "400e7ba2daa84904",
+    "moco_v1": "fe71685b3fa4319d",
+    "moco_v2": "ec01551299745639",
+    "dilo_v1": "fa2ab8397936113b",
+    "dilo": "dcbc7d0fa4eb3d7f",
+    "simclr": "ecbc2793e5317763",
+    "vicreg": "5b65cc750923945d",
+    "lejepa": "d3ec63ca28b2bdef",
+    "gtsa": "084e1d8dce16afd9",
+    "bagssl": "6d681a193085da8c",
+    "emp_ssl": "dd3d247ce7b85301",
+    "selfie": "0d6f2a997c89e759",
+    "eval": "44b8b86a24cbad2b",
 }
 
 

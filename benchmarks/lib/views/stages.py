@@ -17,7 +17,8 @@ from patchmill.benchmarks.lib.views.floors import StageFloor, floors, total
 from patchmill.kernels.common.jit import jit
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu import render
-from patchmill.kernels.views.cpu.colour import blur, colour
+from patchmill.kernels.views.cpu.blur import blur
+from patchmill.kernels.views.cpu.colour import colour
 from patchmill.kernels.views.cpu.encode import encode_view
 from patchmill.kernels.views.cpu.resize import plane_pitch, resize
 from patchmill.kernels.views.decisions import Target
@@ -146,7 +147,7 @@ def on_cpu(
 
     stages: dict[str, Callable[[np.ndarray, np.ndarray], None]] = {
         "resize": lambda image, rows: _resize(image, rows, slots, planes, pool),
-        "colour": lambda image, rows: _colour(rows, slots, planes),
+        "colour": lambda image, rows: _colour(rows, slots, planes, pool),
         "blur": lambda image, rows: _blur(rows, slots, planes, pool),
         "finish": lambda image, rows: _encode(rows, slots, planes, half, channels_last, out, pool),
     }
@@ -174,9 +175,9 @@ def _resize(image, rows, slots, planes, pool):
 
 
 @jit
-def _colour(rows, slots, planes):
+def _colour(rows, slots, planes, pool):
     for v in range(len(rows)):
-        colour(rows[v], slots[v].size, planes[v])
+        colour(rows[v], slots[v].size, planes[v], pool)
 
 
 @jit
@@ -189,8 +190,7 @@ def _blur(rows, slots, planes, pool):
 @jit
 def _encode(rows, slots, planes, half, channels_last, out, pool):
     for v in range(len(rows)):
-        slot, turned = slots[v], (rows[v].turns & 1) == 1
+        slot, transposed = slots[v], (rows[v].turns & 1 == 0) != (rows[v].sigma > 0)
         encode_view(
-            planes[v], slot.size, not turned, rows[v].solarise != 0, slot.scale, slot.shift,
-            half, channels_last, out, slot.offset, pool,
-        )  # fmt: skip
+            planes[v], transposed, rows[v], slot, half, channels_last, out, slot.offset, pool
+        )

@@ -1,4 +1,8 @@
-"""Write finished views on the CPU: solarise, normalise, convert and store in the batch's layout."""
+"""Write finished views on the CPU: solarise, normalise, convert and store in the batch's layout.
+
+32 values at a time go from the planes to the batch in registers. Planes on their side are turned
+upright first, a block of lines at a time, which stays in the L1 cache.
+"""
 
 from __future__ import annotations
 
@@ -7,164 +11,147 @@ from numba.core import types
 from numba.extending import overload
 
 from patchmill.kernels.common.array_views import as_type
-from patchmill.kernels.common.jit import jit, jit_inline
+from patchmill.kernels.common.jit import jit, jit_inline, jit_lanes
 from patchmill.kernels.common.simd import (
     BLOCK_COLUMNS,
     BLOCK_ROWS,
     LANES,
+    add,
     load,
     multiply_add,
+    shift_right,
     splat,
     store,
+    subtract,
     transpose_block,
+)
+from patchmill.kernels.common.simd_pixels import (
+    store_interleaved,
+    to_bfloat16,
+    to_bytes,
+    to_float32,
+    to_half,
+    where_above,
 )
 from patchmill.kernels.views import decisions
 from patchmill.kernels.views.cpu.resize import UNIT, carve, plane_pitch
 
-SOLARISE_FROM = round(decisions.SOLARISE_FROM * UNIT)
-BLOCK = BLOCK_COLUMNS  # rows of the view gathered at a time
+UNIT_16 = np.int16(UNIT)
+SOLARISE_ABOVE = np.int16(round(decisions.SOLARISE_FROM * UNIT) - 1)
+BLOCK = 2 * BLOCK_COLUMNS  # rows of the view turned upright at a time
+HALF_LEVEL, LEVEL_BITS = np.int16(UNIT // 255 // 2), (UNIT // 255).bit_length() - 1
+BYTES_OF_A_LINE = 3 * LANES * 4
 
 
 @jit
 def encode_bytes(size):
     """Scratch bytes that `encode_view` needs for a view of `size`."""
-    return 2 * 3 * BLOCK * (plane_pitch(size) + 64) + 4 * plane_pitch(size) + 1024
+    return 2 * 3 * BLOCK * (plane_pitch(size) + LANES) + BYTES_OF_A_LINE + 1024
 
 
 @jit_inline
-def encode_view(
-    planes, size, transposed, solarised, scale, shift, half, channels_last, out, at, scratch
-):  # fmt: skip
-    """Write one view at `out[at:]`: normalised value = scale[c] * fixed point + shift[c].
+def encode_view(planes, transposed, row, slot, half, channels_last, out, at, scratch):
+    """Write one view at `out[at:]`, normalised by the slot's scale and shift unless in bytes.
 
     `half`: a 16-bit `out` is float16, not bfloat16.
     """
-    pitch, block_pitch = plane_pitch(size), plane_pitch(size) + 32
-    raw, scratch = carve(scratch, 2 * 3 * BLOCK * block_pitch)
+    size = slot.size
+    raw, scratch = carve(scratch, 2 * 3 * BLOCK * (plane_pitch(size) + LANES))
     block = as_type(raw, np.int16)
-    raw, scratch = carve(scratch, 4 * pitch)
-    line = as_type(raw, np.float32)[:size]
-    for y in range(0, size, BLOCK):
-        for channel in range(3):
-            gather_rows(
-                planes, channel * size * pitch, size, y, transposed, block,
-                channel * BLOCK * block_pitch,
-            )  # fmt: skip
-        for i in range(min(BLOCK, size - y)):
-            for channel in range(3):
-                start = (channel * BLOCK + i) * block_pitch
-                if solarised:
-                    solarise(block[start : start + size])
-                gain, bias = scale[channel], shift[channel]
-                if channels_last:
-                    to, step = at + (y + i) * size * 3 + channel, 3
-                else:
-                    to, step = at + (channel * size + y + i) * size, 1
-                convert_row(block, start, size, gain, bias, line, half, out, to, step)
+    raw, scratch = carve(scratch, BYTES_OF_A_LINE)
+    line = as_type(raw, out.dtype)
+    pitch, plane = plane_pitch(size), size * plane_pitch(size)
+    block_pitch, block_plane = pitch + LANES, BLOCK * (pitch + LANES)
+    for y in range(0, size, BLOCK if transposed else size):
+        if transposed:
+            turn_upright(planes, size, y, block, block_pitch, block_plane)
+        encode_rows(
+            block if transposed else planes, block_pitch if transposed else pitch,
+            block_plane if transposed else plane, y, min(y + BLOCK, size) if transposed else size,
+            row, slot, half, channels_last, out, at, line,
+        )  # fmt: skip
 
 
 @jit
-def gather_rows(planes, at, size, y, transposed, block, to):
-    """Copy rows y .. y + 7 of the view to `block`: columns of a transposed plane, or its rows."""
-    pitch, block_pitch = plane_pitch(size), plane_pitch(size) + 32
-    if transposed:
+def turn_upright(planes, size, y, block, block_pitch, block_plane):
+    """Copy rows y to y + BLOCK - 1 of the view, which are columns of the planes, to `block`."""
+    pitch = plane_pitch(size)
+    for channel in range(3):
+        at, to = channel * size * pitch + y, channel * block_plane
         for x in range(0, size, BLOCK_ROWS):
-            transpose_block(planes, at + x * pitch + y, pitch, block, to + x, block_pitch)
-    else:
-        zero = splat(np.int16(0))
-        for i in range(min(BLOCK, size - y)):
-            for x in range(0, size, LANES):
-                store(block, to + i * block_pitch + x, load(planes, at + (y + i) * pitch + x, zero))
+            for i in range(0, BLOCK, BLOCK_COLUMNS):
+                transpose_block(
+                    planes, at + x * pitch + i, pitch, block, to + i * block_pitch + x, block_pitch
+                )
 
 
 @jit
-def solarise(values):
-    """Invert the values at or above SOLARISE_FROM, in place."""
-    for x in range(len(values)):
-        value = values[x]
-        values[x] = np.int16(UNIT - value) if value >= SOLARISE_FROM else value
+def encode_rows(
+    values, pitch, plane, first, stop, row, slot, half, channels_last, out, at, line
+):  # fmt: skip
+    """Write rows `first` to `stop` - 1 of the view at `out[at:]`, from the rows in `values`."""
+    size, scale, shift = slot.size, slot.scale, slot.shift
+    for y in range(first, stop):
+        start = (y - first) * pitch
+        for chunk in range(0, size, LANES):
+            x = max(min(chunk, size - LANES), 0)  # overlaps the chunk before: never beyond the row
+            p = start + x
+            r = encode(values, p, row, scale[0], shift[0], half, out)
+            g = encode(values, p + plane, row, scale[1], shift[1], half, out)
+            b = encode(values, p + 2 * plane, row, scale[2], shift[2], half, out)
+            if channels_last:
+                if size >= LANES:
+                    store_interleaved(out, at + 3 * (y * size + x), r, g, b)
+                else:
+                    store_interleaved(line, 0, r, g, b)
+                    copy(line, 0, 3 * size, out, at + 3 * y * size)
+            else:
+                to, step = at + y * size + x, size * size
+                if size >= LANES:
+                    store(out, to, r)
+                    store(out, to + step, g)
+                    store(out, to + 2 * step, b)
+                else:
+                    store(line, 0, r)
+                    store(line, LANES, g)
+                    store(line, 2 * LANES, b)
+                    for channel in range(3):
+                        copy(line, channel * LANES, size, out, to + channel * step)
 
 
-# ------------------------------------------------------------- conversion, chosen by out's dtype
+@jit
+def copy(line, start, count, out, to):
+    """Copy `count` elements, which are fewer than a vector."""
+    for i in range(count):
+        out[to + i] = line[start + i]
 
 
-def convert_row(values, start, size, gain, bias, line, half, out, to, step):  # type: ignore[no-untyped-def]
-    """out[to::step] = gain * values + bias, in out's dtype; uint16 is bfloat16 or float16."""
+@jit_lanes
+def encode(values, start, row, gain, bias, half, out):
+    """The 32 values from `start`, with what the row asks for, as elements of `out`."""
+    value = load(values, start, splat(np.int16(0)))
+    if row.solarise != 0:
+        opposite = subtract(splat(UNIT_16), value)
+        value = where_above(value, splat(SOLARISE_ABOVE), opposite, value)
+    return convert(value, gain, bias, half, out)
+
+
+def convert(value, gain, bias, half, out):  # type: ignore[no-untyped-def]
+    """gain * value + bias in out's dtype; uint16 is bfloat16, or float16 with `half`."""
     raise TypeError("only inside compiled code")
 
 
-@overload(convert_row, jit_options={"fastmath": True})
-def _convert_row(values, start, size, gain, bias, line, half, out, to, step):  # type: ignore[no-untyped-def]
-    if out.dtype == types.float32:
+@overload(convert, jit_options={"fastmath": True, "forceinline": True})
+def _convert(value, gain, bias, half, out):  # type: ignore[no-untyped-def]
+    def to_32_bits(value, gain, bias, half, out):
+        return multiply_add(splat(bias), to_float32(value), splat(gain))
 
-        def to_float32(values, start, size, gain, bias, line, half, out, to, step):
-            if step == 1 and size >= LANES:
-                gains, biases = splat(gain), splat(bias)
-                for chunk in range(0, size, LANES):
-                    x = min(chunk, size - LANES)
-                    store(out, to + x, multiply_add(biases, load(values, start + x, biases), gains))
-            else:
-                source, normalised = values[start : start + size], line[:size]
-                for x in range(size):
-                    normalised[x] = gain * source[x] + bias
-                scatter_row(normalised, out, to, step)
-
-        return to_float32
-    # Loops over slices vectorise: their indices cannot be negative.
-    if out.dtype == types.uint8:
-
-        def to_uint8(values, start, size, gain, bias, line, half, out, to, step):
-            source, staging = values[start : start + size], as_type(line, np.uint8)
-            target = out[to : to + size] if step == 1 else staging[:size]
-            for x in range(size):
-                target[x] = np.uint8(np.int32(gain * source[x] + np.float32(0.5)))
-            if step != 1:
-                scatter_row(target, out, to, step)
-
-        return to_uint8
-
-    def to_16_bits(values, start, size, gain, bias, line, half, out, to, step):
-        source, normalised = values[start : start + size], line[:size]
-        for x in range(size):
-            normalised[x] = gain * source[x] + bias
-        bits, staging = as_type(normalised, np.uint32), as_type(normalised, np.uint16)
-        target = out[to : to + size] if step == 1 else staging[:size]
+    def to_16_bits(value, gain, bias, half, out):
         if half:
-            for x in range(size):
-                target[x] = half_bits(bits[x])
-        else:
-            for x in range(size):
-                target[x] = bfloat16_bits(bits[x])
-        if step != 1:
-            scatter_row(target, out, to, step)
+            return to_half(multiply_add(splat(bias), to_float32(value), splat(gain)))
+        return to_bfloat16(value, gain, bias)
 
-    return to_16_bits
+    def to_8_bits(value, gain, bias, half, out):  # levels, which are not normalised
+        return to_bytes(shift_right(add(value, splat(HALF_LEVEL)), LEVEL_BITS))
 
-
-@jit
-def scatter_row(values, out, to, step):
-    """out[to::step] = values."""
-    row = out[to : to + (len(values) - 1) * step + 1]
-    for x in range(len(values)):
-        row[x * step] = values[x]
-
-
-@jit
-def bfloat16_bits(bits):
-    """bfloat16 from float32 bits, rounded to nearest even; finite values only."""
-    return np.uint16(
-        (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    )
-
-
-@jit
-def half_bits(bits):
-    """float16 from float32 bits, rounded to nearest even, for |value| < 65504; branch-free."""
-    sign = (bits >> np.uint32(16)) & np.uint32(0x8000)
-    magnitude = np.uint32(bits & np.uint32(0x7FFFFFFF))
-    odd = (magnitude >> np.uint32(13)) & np.uint32(1)
-    normal = (magnitude - np.uint32(0x38000000) + np.uint32(0x0FFF) + odd) >> np.uint32(13)
-    # Subnormals (below 2**-14): adding 0.5 aligns the float32 mantissa to their unit, 2**-24.
-    shifted = np.float32(magnitude.view(np.float32) + np.float32(0.5))
-    subnormal = shifted.view(np.uint32) - np.uint32(0x3F000000)
-    return np.uint16(sign | (subnormal if magnitude < np.uint32(0x38800000) else normal))
+    return {types.float32: to_32_bits, types.uint16: to_16_bits, types.uint8: to_8_bits}[out.dtype]

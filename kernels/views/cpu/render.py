@@ -14,7 +14,8 @@ import numpy as np
 
 from patchmill.kernels.common.jit import jit, jit_inline
 from patchmill.kernels.views import layout
-from patchmill.kernels.views.cpu.colour import blur, blur_bytes, colour
+from patchmill.kernels.views.cpu.blur import blur, blur_bytes
+from patchmill.kernels.views.cpu.colour import colour
 from patchmill.kernels.views.cpu.encode import encode_bytes, encode_view
 from patchmill.kernels.views.cpu.paste import paste, paste_bytes
 from patchmill.kernels.views.cpu.resize import UNIT, carve, plane_pitch, resize, resize_bytes
@@ -90,14 +91,13 @@ def render_view(image, mask, background, row, slot, sample, half, channels_last,
         paste(
             height, width, mask, background, row, size, reverse_x, reverse_y, planes, scratch_left
         )
-    colour(row, size, planes)
+    colour(row, size, planes, scratch_left)
+    transposed = turns & 1 == 0
     if row.sigma > 0:
         blur(row, size, planes, scratch_left)
+        transposed = not transposed
     offset = slot.offset + sample * slot.stride
-    encode_view(
-        planes, size, turns & 1 == 0, row.solarise != 0, slot.scale, slot.shift,
-        half, channels_last, out, offset, scratch_left,
-    )  # fmt: skip
+    encode_view(planes, transposed, row, slot, half, channels_last, out, offset, scratch_left)
 
 
 class Scratch:
