@@ -53,7 +53,15 @@ class NumberedSource:
         return backgrounds.candidates(seed, epoch, id, len(self))
 
 
-_OPTIONAL = ("prefetch", "masked", "stamp", "labels_of", "substitute", "background_candidates")
+_OPTIONAL = (
+    "prefetch",
+    "read_many",
+    "masked",
+    "stamp",
+    "labels_of",
+    "substitute",
+    "background_candidates",
+)
 
 
 def _checked_labels(source: SimpleSource) -> np.ndarray | None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
-from helpers_pipelines import RECIPE, Pictures, make_loader, mill_threads
+from helpers_pipelines import RECIPE, Pictures, encoded, make_loader, mill_threads
 from hypothesis import given
 from hypothesis import strategies as st
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.operations import GaussianNoise
 from patchmill.loaders.order import permutation
-from patchmill.loaders.pipelines import chunks
+from patchmill.loaders.pipelines import chunks, samples
 from patchmill.loaders.pipelines.chunks import LEAST_PER_WORKER, WORK_NS, chunk_size, cut
 from patchmill.loaders.recipe import Crop, Recipe, Views
+from patchmill.loaders.sources import open_source
 from patchmill.loaders.stats import Counters
 
 SIZE = 24
@@ -105,6 +108,35 @@ def test_batches_do_not_depend_on_chunks(
         assert ids == other_ids
         for name in views:
             np.testing.assert_array_equal(views[name], other_views[name])
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_files_that_are_read_together_are_those_that_are_read_singly(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where one is gone, one is cut short, one is empty, and one is too large for that."""
+    monkeypatch.setattr(samples, "_ENCODED_BYTES", 40_000)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number:02}.jpg").write_bytes(encoded(number) + bytes(50_000 * (number == 7)))
+    source = open_source(folder)
+    (folder / "11.jpg").unlink()
+    (folder / "23.jpg").write_bytes(b"")
+    (folder / "42.jpg").write_bytes(encoded(42)[:90])
+    many = mock.Mock(side_effect=source.read_many)
+    monkeypatch.setattr(source, "read_many", many)
+
+    def run(chunk: int) -> tuple[Any, set[str]]:
+        monkeypatch.setattr(chunks, "chunk_size", lambda *_: chunk)
+        ledger = tmp_path / f"{chunk}.jsonl"
+        with contextlib.closing(make_loader(source, RECIPE, 20, ledger=ledger)) as loader:
+            return rendered(loader), set(ledger.read_text().splitlines())
+
+    (batches, bad), (others, other_bad) = run(1), run(20)
+    assert bad == other_bad and len(bad) == 3
+    assert many.call_count == 3
+    np.testing.assert_equal(batches, others)
 
 
 @pytest.mark.usefixtures("pipeline", "chunk")
