@@ -73,7 +73,11 @@ class Worker:
         return [image.data for image in images]
 
     def plan(
-        self, job: Job, slots: Sequence[int], ids: Sequence[int], shapes: Sequence[tuple[int, int]]
+        self,
+        job: Job,
+        slots: Sequence[int] | np.ndarray,
+        ids: Sequence[int] | np.ndarray,
+        shapes: Sequence[tuple[int, int]] | np.ndarray,
     ) -> None:
         """Draw the decision rows of samples with these ids, heights and widths into the job."""
         began, at = time.perf_counter_ns(), np.array(slots, np.int64)

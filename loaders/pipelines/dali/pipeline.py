@@ -66,7 +66,7 @@ class DaliPipeline(StagedPipeline):
         return self._start(feeder.load, jobs, self._backend.hand_over, feed)
 
     def _device_cache(self) -> DeviceCache | None:
-        return self._backend.cache
+        return self._backend.device_cache()
 
     def _feed(self, feeder: DaliFeeder, jobs: Jobs, tasks: Tasks) -> None:
         feeder.run(jobs, tasks)
@@ -80,8 +80,7 @@ class Backend(PooledMemory, Protocol):
     stream: torch.cuda.Stream | None  # the stream that images are wanted on
     side: SideStream | None  # the queue on it
 
-    @property
-    def cache(self) -> DeviceCache | None:
+    def device_cache(self) -> DeviceCache | None:
         """The images that are kept on the GPU, if any."""
         ...
 
@@ -111,13 +110,12 @@ class GpuBackend:
         self.hand_over, self.clear = self._views.hand_over, self._views.clear
         self.synchronize = self._views.synchronize
 
-    @property
-    def cache(self) -> DeviceCache | None:
+    def device_cache(self) -> DeviceCache | None:
         return self._views.cache
 
     def job(self, epoch: int, ids: np.ndarray) -> DaliJob:
         arena = self._views.arena()
-        job = DaliJob(epoch, ids, self._config.views, arena, Countdown(1), self.cache)
+        job = DaliJob(epoch, ids, self._config.views, arena, Countdown(1), self._views.cache)
         job.light = self._views.only_plans(ids)
         return job
 
@@ -127,7 +125,7 @@ class GpuBackend:
 
 
 class CpuBackend:
-    table, cache = stages.DALI_CPU, None
+    table = stages.DALI_CPU
 
     def __init__(self, config: PipelineConfig, counters: StageCounters) -> None:
         self._config, self._views = config, CpuViews(config)
@@ -153,6 +151,9 @@ class CpuBackend:
         ]
         for slots in job.chunks:
             tasks.put((job.ready, render_views, job, slots))
+
+    def device_cache(self) -> None:
+        return None
 
     def synchronize(self) -> None:
         pass
