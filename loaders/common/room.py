@@ -18,28 +18,45 @@ def memory_limit(root: Path = _CGROUP) -> int | None:
     return None
 
 
-def free_memory(root: Path = _CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Bytes that this process may still take without swapping; None where that is not known."""
-    available = _figure(meminfo, "MemAvailable:", 1024)
-    limit, used = memory_limit(root), _used(root)
-    if limit is None or used is None:
-        return available
-    left = max(limit - used, 0)
-    return left if available is None else min(left, available)
+def free_memory(
+    root: Path = _CGROUP,
+    groups: Path = Path("/proc/self/cgroup"),
+    meminfo: Path = Path("/proc/meminfo"),
+) -> int | None:
+    """Bytes that this process may still take without swapping; None where that is not known.
+
+    The smallest of what the machine has, and what is left to each control group that the process
+    is in: a container's, a job's.
+    """
+    left = [_left(folder) for folder in _own_groups(root, groups)]
+    known = [size for size in (_figure(meminfo, "MemAvailable:", 1024), *left) if size is not None]
+    return min(known, default=None)
 
 
-def _used(root: Path) -> int | None:
-    """Bytes of memory in use in the container, without the files that it only caches."""
-    for usage, stat in (
-        ("memory.current", "memory.stat"),
-        ("memory/memory.usage_in_bytes", "memory/memory.stat"),
+def _own_groups(root: Path, groups: Path) -> list[Path]:
+    """Folders of the control groups of memory that this process is in, of either version."""
+    try:
+        lines = [line.split(":", 2) for line in groups.read_text().splitlines()]
+    except OSError:
+        lines = []
+    paths = {Path("/")} | {Path(path) for _, kinds, path in lines if kinds in ("", "memory")}
+    inside = {parent for path in paths for parent in (path, *path.parents)}
+    return [top / str(path).lstrip("/") for top in (root, root / "memory") for path in inside]
+
+
+def _left(group: Path) -> int | None:
+    """Bytes left to a control group, counting files that it only caches; None without a limit."""
+    for most, usage in (
+        ("memory.max", "memory.current"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         try:
-            used = int((root / usage).read_text())
+            limit, used = int((group / most).read_text()), int((group / usage).read_text())
         except (OSError, ValueError):
             continue
-        cached = (_figure(root / stat, f"{kind}_file ", 1) or 0 for kind in ("inactive", "active"))
-        return used - sum(cached)
+        kinds = ("inactive_file ", "active_file ")
+        cached = sum(_figure(group / "memory.stat", kind, 1) or 0 for kind in kinds)
+        return max(limit - used + cached, 0) if limit < 2**60 else None
     return None
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
+
+_PAUSE = 0.01  # seconds between attempts
 
 
 def beside(path: Path) -> Path:
@@ -20,14 +23,18 @@ def beside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file at `path`, which is made if it is missing."""
-    file = _lock_file(path)
+def locked(path: Path, patience: float | None = None) -> Iterator[bool]:
+    """Hold the lock file at `path`, which is made if it is missing.
+
+    Yields False, without the lock, where it cannot be had within `patience` seconds.
+    """
+    file = _lock_file(path, patience)
     try:
-        yield
+        yield file is not None
     finally:
-        _flock(file, "LOCK_UN")  # not by closing alone: a forked child may have a copy
-        os.close(file)
+        if file is not None:
+            _flock(file, "LOCK_UN")  # not by closing alone: a forked child may have a copy
+            os.close(file)
 
 
 def take_share(file: int) -> bool:
@@ -49,10 +56,14 @@ def is_used(path: Path) -> bool:
         os.close(file)
 
 
-def remove_unused(path: Path) -> bool:
-    """Remove a store that no process uses; False if one does."""
-    with locked(beside(path)):
-        if is_used(path):
+def remove_unused(path: Path, patience: float | None = None) -> bool:
+    """Remove a store that no process uses; False if one does, or opens it for longer than that.
+
+    `patience`, in seconds, is for the garbage collector, which may run in a thread that holds the
+    lock itself.
+    """
+    with locked(beside(path), patience) as held:
+        if not held or is_used(path):
             return False
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -61,11 +72,20 @@ def remove_unused(path: Path) -> bool:
         return True
 
 
-def _lock_file(path: Path) -> int:
+def _lock_file(path: Path, patience: float | None) -> int | None:
+    """The open lock file, locked; None if that takes longer than `patience`."""
+    began = time.monotonic()
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            _flock(file, "LOCK_EX")
+            if patience is None:
+                _flock(file, "LOCK_EX")
+            elif not _is_free(file):
+                os.close(file)
+                if time.monotonic() - began > patience:
+                    return None
+                time.sleep(_PAUSE)
+                continue
             if os.path.samestat(os.fstat(file), os.stat(path)):
                 return file
         except FileNotFoundError:

@@ -29,9 +29,12 @@ log = logging.getLogger("patchmill")
 
 SUFFIX = ".decoded"
 
+_AT_A_TIME = 1 << 20  # records
 _DECODING = 1  # raise it where the decoder gives other pixels
 _DECODERS = ("simplejpeg", "pillow")
-_stores: WeakValueDictionary[str, Store] = WeakValueDictionary()  # of this process, by path
+# Stores of this process. Loaders share one only for the same source: each source knows by itself if
+# samples have changed.
+_stores: WeakValueDictionary[tuple[int, Path, int], Store] = WeakValueDictionary()
 _opening = threading.Lock()
 
 
@@ -53,15 +56,16 @@ def open_store(cache: str | CacheSpec | None, source: Source | StreamSource) -> 
     folder = places.folder(wanted)
     key = store_key(source)  # type: ignore[arg-type]
     path = folder / f"{key}{places.host_part(folder)}{SUFFIX}"
+    own = (os.getpid(), path, id(source))  # a forked child opens its own
     with _opening:
-        with contextlib.suppress(KeyError):
-            store = _stores[_own(path)]
-            if store.capacity >= wanted.capacity:
-                return store
+        store = _stores.get(own)
+        if store is not None and store.capacity >= wanted.capacity:
+            store.recheck()
+            return store
         remove_left_over(folder, wanted)
         store = _open(path, source, wanted)  # type: ignore[arg-type]
         notes.note(wanted)
-        _stores[_own(path)] = store
+        _stores[own] = store
     return store
 
 
@@ -88,11 +92,6 @@ def stores_in(folder: Path) -> list[Path]:
     return sorted(names)
 
 
-def _own(path: Path) -> str:
-    """Key of a store in this process; a forked child opens its own."""
-    return f"{os.getpid()} {path}"
-
-
 def _open(path: Path, source: Source, wanted: CacheSpec) -> Store:
     places.check_room(wanted, path)
     with _errors(path, wanted), locks.locked(locks.beside(path)):
@@ -104,6 +103,11 @@ def _open(path: Path, source: Source, wanted: CacheSpec) -> Store:
             if used is not None:
                 os.pwrite(file, used.to_bytes(8, "little"), records.USED_AT)
             store = Store(path, file, source, wanted)
+            if not store.shows_what_is_written():
+                raise MillError(
+                    f"cannot keep decoded images in {path.parent}: on its disk, memory maps do not "
+                    "show what is written to files; take a folder on another disk"
+                )
         except BaseException:
             os.close(file)
             raise
@@ -146,15 +150,22 @@ def _header(source: Source) -> dict[str, Any]:
 
 def _space(file: int, count: int) -> tuple[int, int]:
     """Bytes of pixels up to the last image, and how many of them belong to none."""
-    end = records.pixels_at(count)
-    size = os.fstat(file).st_size
-    if size < end:  # new, or cut short
+    pixels = os.fstat(file).st_size - records.pixels_at(count)
+    if pixels < 0:  # new, or cut short
         return 0, 0
-    data = np.frombuffer(os.pread(file, end - records.PAGE, records.PAGE), records.RECORD, count)
-    held = data[records.whole(data, np.arange(count), size - end)]
-    sizes = held["height"].astype(np.int64) * held["width"] * 3
-    used = records.aligned(int((held["offset"] + sizes).max(initial=0)))
-    return used, used - int(sizes.sum())
+    used = live = 0
+    for start in range(0, count, _AT_A_TIME):
+        ids = np.arange(start, min(start + _AT_A_TIME, count))
+        size, at = (
+            len(ids) * records.RECORD.itemsize,
+            records.PAGE + start * records.RECORD.itemsize,
+        )
+        data = np.frombuffer(os.pread(file, size, at), records.RECORD)
+        held = data[records.whole(data, ids, pixels)]
+        sizes = held["height"].astype(np.int64) * held["width"] * 3
+        used = max(used, records.aligned(int((held["offset"] + sizes).max(initial=0))))
+        live += int(sizes.sum())
+    return used, used - live
 
 
 def _close(path: Path, file: int, temporary: bool, process: int) -> None:
@@ -162,7 +173,7 @@ def _close(path: Path, file: int, temporary: bool, process: int) -> None:
     os.close(file)
     if temporary and os.getpid() == process:
         with contextlib.suppress(OSError, MillError):
-            locks.remove_unused(path)
+            locks.remove_unused(path, patience=0.2)
 
 
 @contextlib.contextmanager

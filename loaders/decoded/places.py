@@ -51,9 +51,8 @@ def host_part(path: Path) -> str:
 def check_room(wanted: CacheSpec, path: Path) -> None:
     """Raise a MillError unless the store at `path`, which may have begun, can grow as wanted."""
     free, stored, where = free_bytes(path.parent), bytes_on_disk(path), f"{path.parent} has"
-    if wanted.kind == "ram":
+    if wanted.kind == "ram" or room.file_system(path.parent) == "tmpfs":
         memory = room.free_memory()
-        where = f"{SHARED_MEMORY} has"
         if memory is not None and memory < free:
             free, where = memory, "this machine, or its container, has"
     if wanted.capacity > free + stored:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decoded import locks, records
 from patchmill.loaders.decoded.cache_stats import CacheStats
 from patchmill.loaders.decoded.images import PLACE, DecodedImages
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("patchmill")
 
+_LARGEST = 2**64 - 1
 MOST_EXTENT = 16 << 20  # bytes of pixels that a process takes at a time
 
 
@@ -76,7 +78,7 @@ class Store:
 
     def read(self, id: int) -> tuple[bytes, int]:
         """The encoded bytes of a sample, and the stamp to offer its image with."""
-        stamp = self._source.stamp(id)
+        stamp = self._stamp(id)
         data = self._source.read(id)  # after its stamp: of a newer image the stamp is then too old
         return data, records.content_stamp(data) if stamp is None else stamp
 
@@ -96,17 +98,28 @@ class Store:
         """Keep a decoded image if it fits; with a stamp of 0, or if it is there, do nothing."""
         if not stamp or self._heights.item(id) or not self.has_room(image.nbytes):
             return
-        offset = self._reserve(image.nbytes)
-        if offset is None:
-            return
-        record = records.make_record(id, offset, image, stamp)
         try:
+            offset = self._reserve(image.nbytes)
+            if offset is None:
+                return
+            record = records.make_record(id, offset, image, stamp)
             _write(self._file, image.reshape(-1).data, self._pixels_at + offset)
             _write(self._file, record.data.cast("B"), records.PAGE + id * record.nbytes)
-        except OSError as error:
-            self._stop(image.nbytes, error.strerror or str(error))
+        except (OSError, MillError) as error:  # no fault of the sample's
+            self._unfit, self.full = 0, True
+            reason = getattr(error, "strerror", None) or str(error)
+            log.warning("the decoded cache %s stays as it is: %s", self.path, reason)
             return
         self._show(id, record)
+
+    def recheck(self) -> None:
+        """Look at every sample once more before its image is taken again."""
+        self._heights[:] = 0
+
+    def shows_what_is_written(self) -> bool:
+        """True if the map shows the file as it is written."""
+        shown = self._map[records.USED_AT : records.USED_AT + 8]
+        return int.from_bytes(shown, "little") == _read_used(self._file)
 
     def has_room(self, size: int) -> bool:
         """True if this process may still keep an image of `size` bytes.
@@ -127,7 +140,7 @@ class Store:
             return False
         stamp = record["stamp"].item()
         try:
-            now = self._source.stamp(id)
+            now = self._stamp(id)
             now = self.read(id)[1] if now is None else now
         except OSError:
             return False  # reading the sample will raise the error again, for the ledger
@@ -141,6 +154,10 @@ class Store:
             return False
         self._show(id, record)
         return True
+
+    def _stamp(self, id: int) -> int | None:
+        stamp = self._source.stamp(id)
+        return None if stamp is None else int(stamp) & _LARGEST
 
     def _forget(self, id: int, record: np.ndarray) -> None:
         """Take a record out of the store; its pixels are dead, until the store starts again."""
@@ -172,23 +189,12 @@ class Store:
             used = _read_used(self._file)
             room = min(self.capacity, self.pixels.size) - used
             if size > room:
-                self._stop(size, "")
+                self.full, self._unfit = True, min(self._unfit, size)
                 return False
             extent = min(max(self._extent, size), room)
-            try:
-                _write(self._file, (used + extent).to_bytes(8, "little"), records.USED_AT)
-            except OSError as error:
-                self._stop(size, error.strerror or str(error))
-                return False
+            _write(self._file, (used + extent).to_bytes(8, "little"), records.USED_AT)
         self._next, self._end = used, used + extent
         return True
-
-    def _stop(self, size: int, reason: str) -> None:
-        """Note that an image of `size` bytes did not fit."""
-        self.full, self._unfit = True, min(self._unfit, size)
-        if reason:
-            self._unfit = 0
-            log.warning("the decoded cache %s stays as it is: %s", self.path, reason)
 
 
 def _is_stamped(source: Source) -> bool:

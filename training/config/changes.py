@@ -22,6 +22,7 @@ MAY_CHANGE = (
     "data.root",
     "data.train",
     "data.masks",
+    "data.cache",
     "data.test",
     "data.bank",
     "evaluate",  # does not change the network

@@ -48,7 +48,6 @@ class Lmdb(NumberedSource):
         self.name = str(data)
         self._path = os.path.realpath(os.path.expanduser(self.name))
         file = os.path.join(self._path, "data.mdb") if os.path.isdir(self._path) else self._path
-        self._file = file
         try:
             status = os.stat(file)
         except OSError as error:
@@ -68,6 +67,7 @@ class Lmdb(NumberedSource):
         self.classes: list[str] = index.meta["classes"]
         self.labels: np.ndarray | None = index.columns.get("labels")
         self._environment = environment
+        self._stamp = stamps.of_numbers(environment.changed, *state[1:])
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -85,7 +85,7 @@ class Lmdb(NumberedSource):
         return data
 
     def stamp(self, index: int) -> int:
-        return stamps.of_file(os.stat(self._file))
+        return self._stamp
 
     def where(self, index: int) -> str:
         return f"{self._path}: {self._key(index).decode('utf-8', 'backslashreplace')}"
@@ -109,9 +109,11 @@ class _Environment:
     def __init__(self, path: str) -> None:
         import lmdb
 
+        is_folder = os.path.isdir(path)
+        self.changed = os.stat(f"{path}/data.mdb" if is_folder else path).st_mtime_ns
         self._environment = lmdb.open(
             path,
-            subdir=os.path.isdir(path),
+            subdir=is_folder,
             readonly=True,
             create=False,
             lock=False,

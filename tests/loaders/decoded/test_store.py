@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import decode
-from patchmill.loaders.decoded import locks, records
+from patchmill.loaders.decoded import locks, places, records
 from patchmill.loaders.decoded.opening import open_store
+from patchmill.loaders.decoded.store import Store
 
 COUNT = 12
 
@@ -123,14 +125,70 @@ def test_a_forked_child_reads_and_does_not_fill(tmp_path: Path) -> None:
     assert held(store, source) == [0, 1]
 
 
-def test_loaders_of_a_process_share_a_store_and_another_source_gets_its_own(tmp_path: Path) -> None:
+def opened(text: str, source: Noise) -> Store:
+    store = open_store(text, source)
+    assert store is not None
+    return store
+
+
+def test_loaders_of_a_source_share_a_store_and_look_at_its_samples_anew(tmp_path: Path) -> None:
     text, source = f"disk:{tmp_path}:1MB", Noise(COUNT)
-    first, second = open_store(text, source), open_store(text, source)
-    other = open_store(text, Noise(COUNT + 1))
-    assert first is second
-    assert other is not None and first is not None and other.path != first.path
+    first = opened(text, source)
     fill(first, range(COUNT))
-    assert held(other, Noise(COUNT + 1)) == []
+    source.versions[3] = 2
+    second = opened(text, source)
+    assert first is second
+    assert held(second, source) == [id for id in range(COUNT) if id != 3]
+
+
+def test_another_source_has_a_table_of_its_own_and_other_data_a_file(tmp_path: Path) -> None:
+    text, source = f"disk:{tmp_path}:1MB", Noise(COUNT)
+    first = opened(text, source)
+    fill(first, range(COUNT))
+    changed = Noise(COUNT)
+    changed.versions[3] = 2
+    second = opened(text, changed)
+    assert second is not first and second.path == first.path
+    assert held(second, changed) == [id for id in range(COUNT) if id != 3]
+    other = Noise(COUNT + 1)
+    assert opened(text, other).path != first.path and held(opened(text, other), other) == []
+
+
+def test_a_folder_that_is_removed_stops_the_filling_only(tmp_path: Path) -> None:
+    source = Noise(40)
+    store = as_another_process(tmp_path / "store", source, "100KB")
+    fill(store, range(4))
+    shutil.rmtree(tmp_path / "store")
+    fill(store, range(40))
+    assert store.full and {0, 1, 2, 3} <= set(held(store, source))
+
+
+def test_the_garbage_collector_does_not_wait_for_a_lock_of_its_own_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "SHARED_MEMORY", tmp_path)
+    store = opened("ram:1MB", Noise(COUNT))
+    path = store.path
+    with locks.locked(locks.beside(path)):
+        del store
+    assert path.exists() and not locks.is_used(path)
+    assert opened("ram:1MB", Noise(COUNT)).path == path
+
+
+def test_a_disk_whose_maps_lag_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "shows_what_is_written", lambda self: False)
+    with pytest.raises(MillError, match="memory maps do not show what is written to files"):
+        open_store(f"disk:{tmp_path}:1MB", Noise(COUNT))
+    assert not locks.is_used(only_file(tmp_path))
+
+
+def test_only_samples_that_are_not_there_are_announced_to_the_source(tmp_path: Path) -> None:
+    source, announced = Noise(COUNT), list[int]()
+    source.prefetch = lambda ids: announced.extend(ids.tolist())  # type: ignore[method-assign]
+    fill(as_another_process(tmp_path, source), [2, 5])
+    store = as_another_process(tmp_path, source)
+    store.prefetch(np.arange(COUNT))
+    assert announced == [id for id in range(COUNT) if id not in (2, 5)]
 
 
 def test_a_full_disk_stops_the_filling_only(
