@@ -57,6 +57,21 @@ def test_samples_equal_those_of_the_cpu_and_views_those_of_the_renderer(
         assert_rendered(one, images, draw.targets(TINY))
 
 
+@pytest.mark.parametrize("size", ["1MB", "2KB"])
+def test_images_of_a_decoded_cache_are_uploaded_as_those_just_decoded(
+    on_gpu: Callable[..., Any], size: str, tmp_path: Path
+) -> None:
+    cached = on_gpu(8, DOT, 4, cache=f"disk:{tmp_path}/store:{size}")
+    plain = on_gpu(8, DOT, 4)
+    for _ in range(2):
+        expected = list(plain)  # the interpreter runs one loader at a time
+        for one, other in zip(cached, expected, strict=True):
+            assert torch.equal(one.ids, other.ids)
+            assert torch.equal(one.views["dot"], other.views["dot"])
+    figures = cached.stats().cache
+    assert figures.hits == figures.images and (figures.images == 8) == (size == "1MB")
+
+
 @pytest.mark.parametrize("background", ["grey", "images"])
 def test_pasted_views_equal_those_of_the_cpu(on_gpu: Callable[..., Any], background: str) -> None:
     paste = CopyPaste(p=0.8, background=background, blur_sigma=2.0)
