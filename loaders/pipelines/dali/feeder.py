@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -37,9 +36,6 @@ from patchmill.loaders.pipelines.samples import LoadedImage
 from patchmill.loaders.pipelines.worker import Worker
 from patchmill.loaders.stats import Counters
 
-if TYPE_CHECKING:
-    from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
-
 log = logging.getLogger("patchmill")
 
 AHEAD = 2  # batches submitted to DALI and not yet taken
@@ -53,15 +49,9 @@ class DaliJob(ArenaJob):
     """A batch that DALI decodes, except for the images that threads decoded into its arena."""
 
     def __init__(
-        self,
-        epoch: int,
-        requested: np.ndarray,
-        views: int,
-        arena: Arena,
-        ready: Countdown,
-        cache: DeviceCache | None = None,
+        self, epoch: int, requested: np.ndarray, views: int, arena: Arena, ready: Countdown
     ) -> None:
-        super().__init__(epoch, requested, views, arena, cache)
+        super().__init__(epoch, requested, views, arena)
         self.ready = ready
         self.encoded: list[np.ndarray | None] = [None] * len(requested)
 

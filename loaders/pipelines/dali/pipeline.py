@@ -114,9 +114,8 @@ class GpuBackend:
         return self._views.cache
 
     def job(self, epoch: int, ids: np.ndarray) -> DaliJob:
-        arena = self._views.arena()
-        job = DaliJob(epoch, ids, self._config.views, arena, Countdown(1), self._views.cache)
-        job.light = self._views.only_plans(ids)
+        job = DaliJob(epoch, ids, self._config.views, self._views.arena(), Countdown(1))
+        self._views.prepare(job)
         return job
 
     def render(self, job: DaliJob, decoded: DecodedBatch | None, tasks: Tasks) -> None:

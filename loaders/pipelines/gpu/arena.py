@@ -103,16 +103,11 @@ class ArenaJob(Job):
     A job keeps to the cache that it began with, and the cache's memory alive.
     """
 
-    def __init__(
-        self,
-        epoch: int,
-        requested: np.ndarray,
-        views: int,
-        arena: Arena,
-        cache: DeviceCache | None = None,
-    ) -> None:
+    cache: DeviceCache | None = None
+
+    def __init__(self, epoch: int, requested: np.ndarray, views: int, arena: Arena) -> None:
         super().__init__(epoch, requested, views, Countdown(len(requested)))
-        self.arena, self.cache = arena, cache
+        self.arena = arena
         self.locations = np.full((len(requested), 2), NOT_IN_ARENA, np.int64)  # block and offset
         self.masks, self.backgrounds = PackedImages(len(requested)), PackedImages(len(requested))
         self.flat: torch.Tensor | None = None

@@ -40,8 +40,9 @@ class GpuThreadsPipeline(StagedPipeline):
         return self._start(decode, jobs, self._views.hand_over, self._feed)
 
     def _job(self, epoch: int, ids: np.ndarray) -> ArenaJob:
-        job = ArenaJob(epoch, ids, self._config.views, self._views.arena(), self._views.cache)
-        job.ready, job.light = Countdown(1), self._views.only_plans(ids)
+        job = ArenaJob(epoch, ids, self._config.views, self._views.arena())
+        job.ready = Countdown(1)
+        self._views.prepare(job)
         return job
 
     def _device_cache(self) -> DeviceCache | None:

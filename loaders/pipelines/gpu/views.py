@@ -67,10 +67,11 @@ class GpuViews:
     def arena(self) -> Arena:
         return Arena(self._arena_pool)
 
-    def only_plans(self, ids: np.ndarray) -> bool:
-        """True if a batch of these samples takes workers nothing but its plan."""
-        cache = self.cache
-        return cache is not None and self._config.masks is None and cache.holds(ids)
+    def prepare(self, job: ArenaJob) -> None:
+        """Lend a job the device cache."""
+        job.cache = self.cache
+        if job.cache is not None and self._config.masks is None:
+            job.light = job.cache.holds(job.requested)
 
     def render(self, job: ArenaJob, decoded: Images | None = None, owner: object = None) -> None:
         """Queue the upload and rendering of a job; `owner` keeps the memory of `decoded` alive."""
@@ -159,10 +160,9 @@ class GpuViews:
         timer.daemon = True
         timer.start()
         size = min(_WARM_UP, self._config.max_batch)
-        cache = None
-        if self._config.device_cache is not None:
-            cache = DeviceCache(_WARM_UP * 8 * 8 * 3, size, self._config.device)
-        job = ArenaJob(0, np.arange(size), self._config.views, self.arena(), cache)
+        job = ArenaJob(0, np.arange(size), self._config.views, self.arena())
+        if self.cache is not None:
+            job.cache = DeviceCache(_WARM_UP * 8 * 8 * 3, size, self._config.device)
         worker = Worker(self._config, Counters(("plan",)))
         for slot in range(size):
             image = job.arena.allocate(8 * 8 * 3)

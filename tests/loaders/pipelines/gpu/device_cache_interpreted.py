@@ -224,6 +224,15 @@ def test_a_jpeg_that_dali_refuses_is_not_stored(on_gpu: Callable[..., Any]) -> N
     assert cache_of(ours).images == 5
 
 
+def test_warming_up_leaves_the_cache_empty(on_gpu: Callable[..., Any]) -> None:
+    """On a GPU it compiles the copies of images, too."""
+    loader = on_gpu(Counted(6), DOT, 3, device_cache=PLENTY)
+    views_of(loader)._warm_up()
+    assert not loader.source.reads
+    assert cache_of(loader).images == 0
+    assert not cache_of(loader)._blocks
+
+
 @pytest.mark.usefixtures("unrendered")
 def test_stats_say_what_the_cache_holds(on_gpu: Callable[..., Any]) -> None:
     sizes = [pixels(id).size for id in range(8)]
