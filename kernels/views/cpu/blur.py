@@ -25,7 +25,8 @@ from patchmill.kernels.common.simd import (
 )
 from patchmill.kernels.views.cpu.resize import carve, plane_pitch
 
-STRIP = BLOCK_ROWS  # lines that are transposed at a time
+ONE = np.uint64(1)
+STRIP = 2 * BLOCK_ROWS  # lines that are transposed at a time
 
 
 @jit
@@ -67,8 +68,10 @@ def blur(row, size, planes, scratch):
         )
         for channel in range(3):
             for y in range(0, size, BLOCK_COLUMNS):
-                to = channel * plane + y * pitch + first
-                transpose_block(strip, channel * STRIP * pitch + y, pitch, turned, to, pitch)
+                for i in range(0, STRIP, BLOCK_ROWS):
+                    at = (channel * STRIP + i) * pitch + y
+                    to = channel * plane + y * pitch + first + i
+                    transpose_block(strip, at, pitch, turned, to, pitch)
     blur_lines(turned, plane, size, radius, weights, lines, np.int64(0), size, planes, size * pitch)
 
 
@@ -96,13 +99,14 @@ def blur_lines(
     """
     bias, zero, pitch = splat(np.int16((radius + 1) // 2)), splat(np.int16(0)), plane_pitch(size)
     for x in range(first, stop):
+        middle = np.uint64(x + radius)  # unsigned: an index that cannot be negative is not checked
         for y in range(0, size, LANES):
-            at, weight = lines[x + radius] + y, splat(weights[0])
+            at, weight = lines[middle] + y, splat(weights[0])
             r = multiply_add(bias, load(source, at, zero), weight)
             g = multiply_add(bias, load(source, at + plane, zero), weight)
             b = multiply_add(bias, load(source, at + 2 * plane, zero), weight)
-            for k in range(1, radius + 1):
-                i, j = lines[x + radius - k] + y, lines[x + radius + k] + y
+            for k in range(ONE, np.uint64(radius + 1)):
+                i, j = lines[middle - k] + y, lines[middle + k] + y
                 weight = splat(weights[k])
                 r = multiply_add(r, pair(source, i, j, zero), weight)
                 g = multiply_add(g, pair(source, i + plane, j + plane, zero), weight)

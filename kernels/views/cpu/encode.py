@@ -38,7 +38,7 @@ from patchmill.kernels.views.cpu.resize import UNIT, carve, plane_pitch
 
 UNIT_16 = np.int16(UNIT)
 SOLARISE_ABOVE = np.int16(round(decisions.SOLARISE_FROM * UNIT) - 1)
-BLOCK = 2 * BLOCK_COLUMNS  # rows of the view turned upright at a time
+BLOCK = LANES  # rows of the view turned upright at a time: whole cache lines of the planes
 HALF_LEVEL, LEVEL_BITS = np.int16(UNIT // 255 // 2), (UNIT // 255).bit_length() - 1
 BYTES_OF_A_LINE = 3 * LANES * 4
 
@@ -79,7 +79,7 @@ def turn_upright(planes, size, y, block, block_pitch, block_plane):
     for channel in range(3):
         at, to = channel * size * pitch + y, channel * block_plane
         for x in range(0, size, BLOCK_ROWS):
-            for i in range(0, BLOCK, BLOCK_COLUMNS):
+            for i in range(0, min(BLOCK, size - y), BLOCK_COLUMNS):
                 transpose_block(
                     planes, at + x * pitch + i, pitch, block, to + i * block_pitch + x, block_pitch
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
@@ -166,6 +167,31 @@ def test_blur_that_reaches_beyond_the_view(size: int, radius: int):
         for sigma in (0.1, radius / 3, 10.0):
             row = make_row(image, size, sigma=sigma, radius=radius)
             assert_same_view(image, row, target(size))
+
+
+def test_every_order_without_each_operation():
+    """Contrast first, last or not at all; grey before, after or not at all."""
+    image = make_image("photo", 40, 50)
+    strengths = {"brightness": 1.2, "contrast": 0.7, "saturation": 1.3, "hue": 0.08}
+    neutral = {"brightness": 1, "contrast": 1, "saturation": 1, "hue": 0}
+    rows = []
+    for order in itertools.permutations(range(4)):
+        for out in (None, *strengths):
+            factors = strengths | ({out: neutral[out]} if out else {})
+            grey = len(rows) % 3
+            rows.append(make_row(image, 35, order=order_of(*order), grey=grey, **factors))
+    assert_same_views([image], np.array([rows]), [target(35, count=len(rows))])
+
+
+def test_hue_of_extreme_colours():
+    """Black, white, every primary, and their neighbours, rotated by every angle."""
+    levels = np.array([0, 1, 127, 128, 254, 255], np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, 3)
+    image = np.resize(colours, (15, 15, 3))
+    turns = np.linspace(-0.5, 0.5, 121)
+    order = order_of(3, 0, 1, 2)
+    rows = [make_row(image, 15, order=order, hue=hue) for hue in turns]
+    assert_same_views([image], np.array([rows]), [target(15, count=len(rows))], most=0.1)
 
 
 @pytest.mark.parametrize("name", sorted(presets.ALL))
