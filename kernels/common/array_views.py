@@ -1,4 +1,4 @@
-"""`as_type`: the memory of a flat array as another dtype, in compiled code.
+"""Memory of flat arrays seen as other arrays, in compiled code.
 
 Numba's `array.view(dtype)` compiles checks with error messages, about 0.1 s for every pair of
 dtypes.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from numba.core import types
 from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
@@ -36,3 +37,25 @@ def as_type(typing: Any, array: Any, dtype: Any) -> Any:
         return impl_ret_borrowed(context, builder, viewed, target._getvalue())
 
     return viewed(array, dtype), emit
+
+
+@intrinsic
+def image_at(typing: Any, address: Any, height: Any, width: Any) -> Any:
+    """The uint8 [height, width, 3] image at an address, without a reference to who owns it."""
+    image = types.Array(types.uint8, 3, "C")
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address, height, width = arguments
+        target = context.make_array(image)(context, builder)
+        one, three = (ir.Constant(width.type, number) for number in (1, 3))
+        populate_array(
+            target,
+            data=builder.inttoptr(address, target.data.type),
+            shape=[height, width, three],
+            strides=[builder.mul(width, three), three, one],
+            itemsize=one,
+            meminfo=None,
+        )
+        return target._getvalue()
+
+    return image(types.int64, types.int64, types.int64), emit

@@ -113,3 +113,14 @@ def store_fence(typing: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(), emit
+
+
+@intrinsic
+def load_fence(typing: Any) -> Any:
+    """Read what another thread wrote before the value that was read last."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("acquire")
+        return context.get_dummy_value()
+
+    return types.none(), emit

@@ -36,7 +36,7 @@ class Worker:
         self.samples, self.counters = SampleReader(config, counters), counters
         self.busy = False
         self._config = config
-        self._seed, self._scratch = np.uint64(config.seed), render.Scratch()
+        self._seed, self.scratch = np.uint64(config.seed), render.Scratch()
         self._largest = max(target.size for target in config.targets)
 
     @property
@@ -99,7 +99,7 @@ class Worker:
             job.until_cancelled(slots), images, pastes, strict=False
         ):
             height, width, _ = image.shape
-            pool = self._scratch.reserve(height, width, self._largest, mask.shape, background.shape)
+            pool = self.scratch.reserve(height, width, self._largest, mask.shape, background.shape)
             destination = (
                 job.rows[slot], out.slots, slot, out.half, channels_last, out.memory, pool,
             )  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 from patchmill.loaders.common.errors import MillError
 
 if TYPE_CHECKING:
+    from patchmill.loaders.decoded.images import DecodedImages
     from patchmill.loaders.sources.stream.source import StreamSource
     from patchmill.loaders.sources.stream.stream import Stream
 
@@ -78,6 +79,10 @@ class Source(SimpleSource, Protocol):
 
     def labels_of(self, ids: np.ndarray) -> np.ndarray | None:
         """int64 labels of these samples; None where there are none."""
+        ...
+
+    def decoded_images(self) -> DecodedImages | None:
+        """Images that the source holds decoded, always the same; None where it holds none."""
         ...
 
     def substitute(self, seed: int, epoch: int, id: int, attempt: int) -> int:

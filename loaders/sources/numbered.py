@@ -9,6 +9,7 @@ import numpy as np
 from patchmill.loaders.common.errors import MillError
 
 if TYPE_CHECKING:
+    from patchmill.loaders.decoded.images import DecodedImages
     from patchmill.loaders.sources import SimpleSource
 
 
@@ -40,6 +41,10 @@ class NumberedSource:
         """int64 labels of these samples; None where there are none."""
         return None if self.labels is None else np.asarray(self.labels[ids], np.int64)
 
+    def decoded_images(self) -> DecodedImages | None:
+        """Images that the source holds decoded, always the same; None where it holds none."""
+        return None
+
     def substitute(self, seed: int, epoch: int, id: int, attempt: int) -> int:
         """The sample read in place of an unreadable one; the same one after a resume."""
         from patchmill.loaders.order import permutation
@@ -59,6 +64,7 @@ _OPTIONAL = (
     "masked",
     "stamp",
     "labels_of",
+    "decoded_images",
     "substitute",
     "background_candidates",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decoded.images import DecodedImages
 from patchmill.loaders.sources.numbered import NumberedSource
 
 if TYPE_CHECKING:
@@ -53,3 +55,11 @@ class Subset(NumberedSource):
 
     def prefetch(self, ids: np.ndarray) -> None:
         self._source.prefetch(self.ids[ids])
+
+    def decoded_images(self) -> DecodedImages | None:
+        return None if self._source.decoded_images() is None else self._raw_images
+
+    @functools.cached_property
+    def _raw_images(self) -> DecodedImages | None:
+        images = self._source.decoded_images()
+        return None if images is None else DecodedImages(images.pixels, images.places[self.ids])

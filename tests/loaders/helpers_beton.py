@@ -53,3 +53,13 @@ def patch_bytes(path: Path, at: int, value: bytes) -> Path:
         file.seek(at)
         file.write(value)
     return path
+
+
+def damage_record(path: Path, index: int, change: dict[str, int]) -> None:
+    """Change members of an image's record in a beton that `write_beton` wrote without masks."""
+    dtype = layout.table_dtype([layout.IMAGE_TYPE, layout.INT_TYPE])
+    at = layout.HEADER.itemsize + 2 * layout.FIELD.itemsize + index * dtype.itemsize
+    record = np.fromfile(path, dtype, 1, offset=at)
+    for name, value in change.items():
+        record["f0"][name] = value
+    patch_bytes(path, at, record.tobytes())

@@ -116,11 +116,15 @@ class Scratch:
     ) -> np.ndarray:
         """Memory for an image and views of these sides; `mask` and `background` are shapes."""
         if mask[0]:
-            need = pasted_scratch_bytes(height, width, *mask[:2], *background[:2], size) + 64
+            need = pasted_scratch_bytes(height, width, *mask[:2], *background[:2], size)
         else:
-            need = scratch_bytes(height, width, size) + 64
+            need = scratch_bytes(height, width, size)
+        return self.at_least(need)
+
+    def at_least(self, need: int) -> np.ndarray:
+        """Memory of at least `need` bytes, aligned to cache lines."""
         if need > len(self.memory):
-            memory = np.empty(need * 5 // 4, np.uint8)
+            memory = np.empty(need * 5 // 4 + 64, np.uint8)
             self.memory = memory[-memory.ctypes.data % 64 :]
         return self.memory
 

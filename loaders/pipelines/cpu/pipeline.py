@@ -27,22 +27,24 @@ class CpuThreadsPipeline(StagedPipeline):
     def __init__(self, config: PipelineConfig) -> None:
         super().__init__(config, stages.THREADS_CPU)
         self._memory = self._views = CpuViews(config)
+        self._decoded = self._views.decoded_chunks()
 
     def run(self, batches: Iterator[BatchIds]) -> Run:
         jobs = (self._job(*ids) for ids in batches)
-        return self._start(make_views, jobs, self._views.hand_over)
+        return self._start(self._make_views, jobs, self._views.hand_over)
 
     def _job(self, epoch: int, ids: np.ndarray) -> CpuJob:
         job = CpuJob(epoch, ids, self._config.views, Countdown(len(ids)))
         self._views.prepare(job)
         return job
 
-
-def make_views(worker: Worker, job: CpuJob, slots: range) -> None:
-    """All stages of a chunk: read, decode, plan, render, extra."""
-    samples = worker.samples
-    images = worker.load(job, slots, samples.decode, "decode")
-    made = slots[: len(images)]
-    pastes = samples.paste_inputs(job, made, samples.decode_background, "decode")
-    worker.render(job, made, images, pastes)
-    apply_extra(worker, job, slots)
+    def _make_views(self, worker: Worker, job: CpuJob, slots: range) -> None:
+        """All stages of a chunk: at once for images that are decoded, else one after another."""
+        samples = worker.samples
+        rest = self._decoded.make(worker, job, slots) if self._decoded else slots
+        if rest:
+            images = worker.load(job, rest, samples.decode, "decode")
+            made = rest[: len(images)]
+            pastes = samples.paste_inputs(job, made, samples.decode_background, "decode")
+            worker.render(job, made, images, pastes)
+        apply_extra(worker, job, slots)

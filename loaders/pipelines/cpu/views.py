@@ -16,6 +16,7 @@ from patchmill.kernels.views.decisions import Target
 from patchmill.loaders.order import permutation
 from patchmill.loaders.pipelines import FilledBatch
 from patchmill.loaders.pipelines.config import PipelineConfig
+from patchmill.loaders.pipelines.cpu.decoded import DecodedChunks, has_decoded_images
 from patchmill.loaders.pipelines.extra import Extra, Parts
 from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.pipelines.memory import BlockPool
@@ -78,6 +79,16 @@ class CpuViews:
             job.rows,
             job.shapes,
         )
+
+    def decoded_chunks(self) -> DecodedChunks | None:
+        """Compiled calls for samples that are decoded already; None where there are none."""
+        config = self._config
+        if config.masks is not None or not has_decoded_images(config):
+            return None
+        job = CpuJob(0, np.zeros(1, np.int64), config.views, Countdown(1))
+        job.buffer = self.buffer(1)
+        with announce_compilation():
+            return DecodedChunks(config, job)
 
     def clear(self) -> None:
         self._pool.clear()

@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from patchmill.kernels.common.by_address import emit_call
 from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders.order import permutation
@@ -165,13 +166,8 @@ def _call_by_address(function: Any, *example: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         values = [builder.extract_value(values[0], i) for i in range(len(arguments))]
-        result = signature.return_type
-        kind = context.call_conv.get_function_type(result, arguments)
-        pointer = builder.inttoptr(ir.Constant(cgutils.intp_t, address), kind.as_pointer())
-        status, value = context.call_conv.call_function(builder, pointer, result, arguments, values)
-        with cgutils.if_unlikely(builder, status.is_error):
-            context.call_conv.return_status_propagate(builder, status)
-        return value
+        pointer = ir.Constant(cgutils.intp_t, address)
+        return emit_call(context, builder, pointer, signature.return_type, arguments, values)
 
     @intrinsic
     def call(typing_context, values):  # type: ignore[no-untyped-def]

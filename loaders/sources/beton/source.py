@@ -17,6 +17,7 @@ import numpy as np
 
 from patchmill.loaders.common import stamps
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decoded.images import PLACE, DecodedImages
 from patchmill.loaders.sources.beton import header, layout
 from patchmill.loaders.sources.numbered import NumberedSource
 
@@ -46,7 +47,7 @@ class Beton(NumberedSource):
         weakref.finalize(self, os.close, self._file)
         opened = header.parse(self.name, self._file)
         self._count, self._allocations = len(opened.table), opened.allocations
-        self._file_size = len(opened.memory)
+        self._memory, self._file_size = opened.memory, len(opened.memory)
         self._pages_end = int(opened.header["allocations"])
         self.field = opened.choose("image", image, layout.IMAGE_TYPE) or ""
         if not self.field:
@@ -78,12 +79,34 @@ class Beton(NumberedSource):
         return [str(number) for number in range(most + 1)] if are_classes else []
 
     def read(self, index: int) -> bytes:
-        if os.fstat(self._file).st_size < self._file_size:  # reading the map would raise SIGBUS
+        if self._is_truncated():
             raise OSError("the file has been truncated")
         return self._encoded(self._images[index], index)
 
     def stamp(self, index: int) -> int:
         return stamps.of_file(os.fstat(self._file))
+
+    def decoded_images(self) -> DecodedImages | None:
+        """The images in raw mode, in the file's memory map; None where there are none."""
+        return None if self._is_truncated() else self._raw_images
+
+    @functools.cached_property
+    def _raw_images(self) -> DecodedImages | None:
+        records = self._images
+        size = 3 * records["height"].astype(np.int64) * records["width"]
+        stored, pages_end = self._stored_sizes(), np.uint64(self._pages_end)
+        inside = (records["start"] < pages_end) & (size <= pages_end - records["start"])
+        raw = (records["mode"] == layout.RAW) & (size > 0) & (size == stored) & inside
+        if not raw.any():
+            return None
+        places = np.zeros(len(records), PLACE)
+        for ours, theirs in (("offset", "start"), ("height", "height"), ("width", "width")):
+            places[ours] = np.where(raw, records[theirs], 0)
+        return DecodedImages(np.frombuffer(self._memory, np.uint8), places)
+
+    def _is_truncated(self) -> bool:
+        """True if reading the memory map could raise SIGBUS."""
+        return os.fstat(self._file).st_size < self._file_size
 
     def mask(self, index: int) -> np.ndarray | None:
         """uint8 [height, width]; None where the sample has none.
@@ -141,6 +164,12 @@ class Beton(NumberedSource):
         if at == len(starts) or starts[at] != start:
             raise OSError(f"nothing was stored at byte {start}")
         return int(sizes[at])
+
+    def _stored_sizes(self) -> np.ndarray:
+        """Bytes allocated at each image's start; -1 where there are none."""
+        starts, sizes = self._sorted_allocations
+        at = np.searchsorted(starts, self._images["start"]).clip(max=len(starts) - 1)
+        return np.where(starts[at] == self._images["start"], sizes[at].astype(np.int64), -1)
 
     @functools.cached_property
     def _sorted_allocations(self) -> tuple[np.ndarray, np.ndarray]:

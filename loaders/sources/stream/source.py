@@ -82,6 +82,9 @@ class StreamSource:
     def where(self, index: int) -> str:
         return self.stream.where(self._held[index].sample)
 
+    def decoded_images(self) -> None:
+        """Streamed images are encoded."""
+
     def substitute(self, seed: int, epoch: int, id: int, attempt: int) -> int:
         """Another sample of the same batch in place of a bad one; the same one after a resume."""
         ids = self._held[id].batch_ids[epoch]

@@ -1,11 +1,11 @@
-"""`as_type` against `array.view`."""
+"""`as_type` against `array.view`, and images at an address."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from patchmill.kernels.common.array_views import as_type
+from patchmill.kernels.common.array_views import as_type, image_at
 from patchmill.kernels.common.jit import jit
 
 
@@ -34,3 +34,16 @@ def test_bytes_beyond_a_whole_element_are_left_out():
 def test_of_memory_that_nobody_else_holds():
     viewed = as_words(np.full(8, 1, np.uint8))
     assert viewed.tolist() == [257] * 4
+
+
+@jit
+def sums_of_an_image(address, height, width):
+    image = image_at(address, height, width)
+    return image[height - 1, 0].sum(), image.shape, image.size
+
+
+def test_an_image_at_an_address():
+    memory = np.arange(100, dtype=np.uint8)
+    memory.flags.writeable = False
+    last, shape, size = sums_of_an_image(memory.ctypes.data + 4, 3, 5)
+    assert (last, shape, size) == (int(memory[34:37].sum()), (3, 5, 3), 45)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_beton import encode, overwrite_image, patch_bytes, pixels, write_beton
+from helpers_beton import damage_record, encode, overwrite_image, patch_bytes, pixels, write_beton
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -187,13 +187,7 @@ def test_ambiguous_fields_must_be_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_sample_is_an_oserror(path: Path, change: dict[str, int], says: str) -> None:
-    table_at = FIELD_AT + 2 * layout.FIELD.itemsize
-    table = np.fromfile(
-        path, layout.table_dtype([layout.IMAGE_TYPE, layout.INT_TYPE]), 10, offset=table_at
-    )
-    for name, value in change.items():
-        table["f0"][name][6] = value
-    patch_bytes(path, table_at, table.tobytes())
+    damage_record(path, 6, change)
     source = Beton(path)
     assert source.read(5) == IMAGES[5]
     with pytest.raises(OSError, match=says):
