@@ -302,10 +302,10 @@ def slow(index):
     time.sleep(0.01)
 
 try:
-    for batch in make_loader(Pictures(20_000, slow), batch_size=20_000):
+    for batch in make_loader(Pictures(3000, slow), batch_size=3000):
         pass
 except KeyboardInterrupt:
-    assert len(reads) < 20_000
+    assert len(reads) < 3000
     print("threads", threads())
 """
 UNCAUGHT = """
