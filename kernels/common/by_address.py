@@ -57,7 +57,7 @@ def _unbox(kind: CalleeType, callee: Any, c: Any) -> NativeValue:
 @intrinsic
 def call(typing: Any, callee: Any, values: Any) -> Any:
     """Call a Callee with a tuple of arguments of the types that it was compiled for."""
-    if tuple(map(types.unliteral, values)) != callee.arguments:
+    if tuple(map(numba.types.unliteral, values)) != callee.arguments:
         raise TypingError(f"compiled for {callee.arguments}, called with {tuple(values)}")
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -110,13 +110,22 @@ def has_decoded_images(config: PipelineConfig) -> bool:
 
 
 @jit
-def look_up(pixels, places, requested, slots, largest, there, ids, shapes):
+def look_up(
+    pixels: int,
+    places: Any,
+    requested: np.ndarray,
+    slots: np.ndarray,
+    largest: int,
+    there: np.ndarray,
+    ids: np.ndarray,
+    shapes: np.ndarray,
+) -> int:
     """Look the images of these slots up: note id and shape of each that is there, and mark it.
 
     An image must lie within the `pixels` bytes that there are. Returns the scratch bytes that
     rendering views up to `largest` takes; 0 if no image is there.
     """
-    tallest, widest, need = 0, 0, 0
+    tallest, widest, need = np.int64(0), np.int64(0), 0
     for i in range(len(slots)):
         slot = slots[i]
         id = requested[slot]
@@ -135,8 +144,18 @@ def look_up(pixels, places, requested, slots, largest, there, ids, shapes):
 
 @jit
 def render_slots(
-    renderer, address, places, ids, made, rows, slots, half, channels_last, out, scratch
-):  # fmt: skip
+    renderer: Any,
+    address: int,
+    places: Any,
+    ids: np.ndarray,
+    made: np.ndarray,
+    rows: np.ndarray,
+    slots: np.ndarray,
+    half: bool,
+    channels_last: bool,
+    out: np.ndarray,
+    scratch: np.ndarray,
+) -> None:
     """Render the slots `made` of a batch from pixels that begin at `address`."""
     for slot in made:
         place = places[ids[slot]]
