@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.pipelines.cpu.views import CpuJob
     from patchmill.loaders.pipelines.worker import Worker
 
-MAX_SIDE = draw.MAX_SIDE
+MAX_SIDE, ABSENT = draw.MAX_SIDE, -1
 
 
 class DecodedChunks:
@@ -43,8 +43,8 @@ class DecodedChunks:
             buffer.memory, no_bytes,
         )  # fmt: skip
         no_images, no_slots = DecodedImages(no_bytes, np.empty(0, PLACE)), np.empty(0, np.int64)
-        self._look_up(no_images, example, no_slots, np.empty(0, np.bool_))
-        self._render(no_images, example, no_slots, no_bytes)
+        self._look_up(no_images, example, no_slots, no_slots)
+        self._render(no_images, example, no_slots, no_slots, no_bytes)
 
     def make(self, worker: Worker, job: CpuJob, slots: range) -> Sequence[int]:
         """Make the views of samples whose images are there; return the slots of the others."""
@@ -65,16 +65,17 @@ class DecodedChunks:
         self, images: DecodedImages, worker: Worker, job: CpuJob, slots: np.ndarray
     ) -> np.ndarray:
         """Make the views of these slots that `images` has; return the others."""
-        began, there = time.perf_counter_ns(), np.zeros(len(slots), np.bool_)
-        need = self._look_up(images, job, slots, there)
+        began, offsets = time.perf_counter_ns(), np.empty(len(slots), np.int64)
+        need = self._look_up(images, job, slots, offsets)
         if not need:
             return slots
+        there = offsets != ABSENT
         made = slots[there]
         draw.draw_slots(
             self._config.laws, self._seed, job.epoch, made, job.ids, job.shapes, job.rows
         )
         planned = time.perf_counter_ns()
-        self._render(images, job, made, worker.scratch.at_least(need))
+        self._render(images, job, made, offsets[there], worker.scratch.at_least(need))
         worker.counters.add("plan", planned - began, len(made))
         worker.counters.add("render", time.perf_counter_ns() - planned, len(made))
         return slots[~there]
@@ -87,20 +88,25 @@ class DecodedChunks:
         return np.fromiter((id in ledger for id in ids.tolist()), np.bool_, len(ids))
 
     def _look_up(
-        self, images: DecodedImages, job: CpuJob, slots: np.ndarray, there: np.ndarray
+        self, images: DecodedImages, job: CpuJob, slots: np.ndarray, offsets: np.ndarray
     ) -> int:
         return look_up(
-            images.pixels.size, images.places, job.requested, slots, self._largest, there,
+            images.pixels.size, images.places, job.requested, slots, self._largest, offsets,
             job.ids, job.shapes,
         )  # fmt: skip
 
     def _render(
-        self, images: DecodedImages, job: CpuJob, slots: np.ndarray, scratch: np.ndarray
+        self,
+        images: DecodedImages,
+        job: CpuJob,
+        slots: np.ndarray,
+        offsets: np.ndarray,
+        scratch: np.ndarray,
     ) -> None:
-        buffer, address = job.buffer, images.pixels.ctypes.data
+        buffer, addresses = job.buffer, offsets + images.pixels.ctypes.data
         render_slots(
-            self._renderer, address, images.places, job.ids, slots, job.rows, buffer.slots,
-            buffer.half, self._config.channels_last, buffer.memory, scratch,
+            self._renderer, addresses, job.shapes, slots, job.rows, buffer.slots, buffer.half,
+            self._config.channels_last, buffer.memory, scratch,
         )  # fmt: skip
 
 
@@ -116,14 +122,15 @@ def look_up(
     requested: np.ndarray,
     slots: np.ndarray,
     largest: int,
-    there: np.ndarray,
+    offsets: np.ndarray,
     ids: np.ndarray,
     shapes: np.ndarray,
 ) -> int:
-    """Look the images of these slots up: note id and shape of each that is there, and mark it.
+    """Note the offset, id and shape of each slot's image that is there; else the offset ABSENT.
 
     An image must lie within the `pixels` bytes that there are. Returns the scratch bytes that
-    rendering views up to `largest` takes; 0 if no image is there.
+    rendering views up to `largest` takes; 0 if no image is there. A place is read only once: the
+    cache may forget it at any time, though never the pixels.
     """
     tallest, widest, need = np.int64(0), np.int64(0), 0
     for i in range(len(slots)):
@@ -133,8 +140,9 @@ def look_up(
         load_fence()  # the height was written last
         width, offset = np.int64(places[id].width), np.int64(places[id].offset)
         fits = 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE
+        offsets[i] = ABSENT
         if fits and 0 <= offset <= pixels - 3 * height * width:
-            there[i] = True
+            offsets[i] = offset
             ids[slot], shapes[slot, 0], shapes[slot, 1] = id, height, width
             if height > tallest or width > widest:
                 tallest, widest = max(height, tallest), max(width, widest)
@@ -145,9 +153,8 @@ def look_up(
 @jit
 def render_slots(
     renderer: Any,
-    address: int,
-    places: Any,
-    ids: np.ndarray,
+    addresses: np.ndarray,
+    shapes: np.ndarray,
     made: np.ndarray,
     rows: np.ndarray,
     slots: np.ndarray,
@@ -156,9 +163,8 @@ def render_slots(
     out: np.ndarray,
     scratch: np.ndarray,
 ) -> None:
-    """Render the slots `made` of a batch from pixels that begin at `address`."""
-    for slot in made:
-        place = places[ids[slot]]
-        height, width = np.int64(place.height), np.int64(place.width)
-        image = image_at(address + place.offset, height, width)
+    """Render the slots `made` of a batch from pixels at these addresses."""
+    for i in range(len(made)):
+        slot = made[i]
+        image = image_at(addresses[i], np.int64(shapes[slot, 0]), np.int64(shapes[slot, 1]))
         call(renderer, (image, rows[slot], slots, slot, half, channels_last, out, scratch))
