@@ -6,13 +6,11 @@ import contextlib
 import hashlib
 import logging
 import os
-import threading
 import weakref
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -32,14 +30,13 @@ SUFFIX = ".decoded"
 _AT_A_TIME = 1 << 20  # records
 _DECODING = 1  # raise it where the decoder gives other pixels
 _DECODERS = ("simplejpeg", "pillow")
-# Stores of this process. Loaders share one only for the same source: each source knows by itself if
-# samples have changed.
-_stores: WeakValueDictionary[tuple[int, Path, int], Store] = WeakValueDictionary()
-_opening = threading.Lock()
 
 
 def open_store(cache: str | CacheSpec | None, source: Source | StreamSource) -> Store | None:
-    """The store that `cache=` asks for, shared with everybody who uses it; None without one.
+    """The store that `cache=` asks for; None without one.
+
+    Its file is shared with everybody who uses it, the table of what was looked at with nobody: each
+    loader sees by itself which samples have changed.
 
     There is none for images that are kept on a GPU either.
     """
@@ -56,16 +53,9 @@ def open_store(cache: str | CacheSpec | None, source: Source | StreamSource) -> 
     folder = places.folder(wanted)
     key = store_key(source)  # type: ignore[arg-type]
     path = folder / f"{key}{places.host_part(folder)}{SUFFIX}"
-    own = (os.getpid(), path, id(source))  # a forked child opens its own
-    with _opening:
-        store = _stores.get(own)
-        if store is not None and store.capacity >= wanted.capacity:
-            store.recheck()
-            return store
-        remove_left_over(folder, wanted)
-        store = _open(path, source, wanted)  # type: ignore[arg-type]
-        notes.note(wanted)
-        _stores[own] = store
+    remove_left_over(folder, wanted)
+    store = _open(path, source, wanted)  # type: ignore[arg-type]
+    notes.note(wanted)
     return store
 
 

@@ -36,9 +36,9 @@ MOST_EXTENT = 16 << 20  # bytes of pixels that a process takes at a time
 
 
 class Store:
-    """The decoded images of one source. `pixels` and `slots` show those that this process trusts.
+    """The decoded images of one source. `pixels` and `slots` show those that this loader trusts.
 
-    A record that another process wrote is looked at when its image is first asked for: the encoded
+    A record that another loader wrote is looked at when its image is first asked for: the encoded
     image must be the one that was decoded, and the pixels must have the checksum that the record
     says. From then on the image is in `slots`, which compiled code may read, too.
     """
@@ -112,10 +112,6 @@ class Store:
             return
         self._show(id, record)
 
-    def recheck(self) -> None:
-        """Look at every sample once more before its image is taken again."""
-        self._heights[:] = 0
-
     def shows_what_is_written(self) -> bool:
         """True if the map shows the file as it is written."""
         shown = self._map[records.USED_AT : records.USED_AT + 8]
@@ -165,7 +161,7 @@ class Store:
             _write(self._file, bytes(record.nbytes), records.PAGE + id * record.nbytes)
 
     def _show(self, id: int, record: np.ndarray) -> None:
-        """Show a record's image to this process, the height last."""
+        """Show a record's image to this loader, the height last."""
         with self._lock:
             if self._heights.item(id):
                 return

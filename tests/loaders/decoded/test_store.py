@@ -131,17 +131,9 @@ def opened(text: str, source: Noise) -> Store:
     return store
 
 
-def test_loaders_of_a_source_share_a_store_and_look_at_its_samples_anew(tmp_path: Path) -> None:
-    text, source = f"disk:{tmp_path}:1MB", Noise(COUNT)
-    first = opened(text, source)
-    fill(first, range(COUNT))
-    source.versions[3] = 2
-    second = opened(text, source)
-    assert first is second
-    assert held(second, source) == [id for id in range(COUNT) if id != 3]
-
-
-def test_another_source_has_a_table_of_its_own_and_other_data_a_file(tmp_path: Path) -> None:
+def test_every_loader_looks_at_the_samples_anew_and_other_data_have_another_file(
+    tmp_path: Path,
+) -> None:
     text, source = f"disk:{tmp_path}:1MB", Noise(COUNT)
     first = opened(text, source)
     fill(first, range(COUNT))
