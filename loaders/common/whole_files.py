@@ -40,7 +40,14 @@ def read(
 
 
 @jit
-def _read_files(folder, paths, starts, indices, memory, ends):
+def _read_files(
+    folder: np.ndarray,
+    paths: np.ndarray,
+    starts: np.ndarray,
+    indices: np.ndarray,
+    memory: np.ndarray,
+    ends: np.ndarray,
+) -> None:
     """Read files one behind the other; `ends` says where each ends, or is -1."""
     path, at = np.empty(_PATH_BYTES, np.uint8), 0
     path[: len(folder)] = folder
