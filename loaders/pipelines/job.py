@@ -13,6 +13,7 @@ import numpy as np
 
 from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decoded.images import DecodedImages
 
 _POLL_S = 0.2
 
@@ -71,6 +72,7 @@ class Job:
     """
 
     chunks: Sequence[range]
+    raw: DecodedImages | None = None  # pixels that the source holds, to be copied
     light = False  # its samples are only to be planned: one worker does so at once
 
     def __init__(self, epoch: int, requested: np.ndarray, views: int, loaded: Countdown) -> None:

@@ -95,8 +95,7 @@ class SampleReader:
         self._decoder.reuse()
         ids, images = list[int](), list[LoadedImage]()
         requested = job.requested[np.array(slots, np.int64)]
-        encoded = self._read_many(requested)
-        samples = zip(requested.tolist(), encoded, strict=True)
+        samples = zip(requested.tolist(), self._read_many(job, requested), strict=True)
         for _, (id, data) in zip(job.until_cancelled(slots), samples, strict=False):
             id, image = self._read(self._config, job, id, load, data)
             ids.append(id)
@@ -152,8 +151,10 @@ class SampleReader:
         self._counters.add(stage, self._load_ns, self._loaded)
         self._read_ns = self._load_ns = self._loaded = 0
 
-    def _read_many(self, ids: np.ndarray) -> Sequence[bytes | None]:
-        """The encoded bytes of a chunk's samples, where the source reads many at once."""
+    def _read_many(self, job: Job, ids: np.ndarray) -> Sequence[bytes | np.ndarray | None]:
+        """A chunk's samples, where the source has their pixels, or reads many at once."""
+        if job.raw is not None:
+            return [job.raw.image(id) for id in ids.tolist()]
         if len(ids) == 1 or self._config.decoded is not None:
             return [None] * len(ids)
         began = time.perf_counter_ns()
@@ -162,10 +163,16 @@ class SampleReader:
         return encoded
 
     def _read(
-        self, images: SampleSet, job: Job, requested: int, load: Load, data: bytes | None = None
+        self,
+        images: SampleSet,
+        job: Job,
+        requested: int,
+        load: Load,
+        data: bytes | np.ndarray | None = None,
     ) -> tuple[int, LoadedImage]:
         """Load a sample, of which `data` may have been read, or the first readable substitute."""
-        source, ledger, store, id = images.source, images.ledger, images.decoded, requested
+        source, ledger, id = images.source, images.ledger, requested
+        store = images.decoded if data is None else None
         for attempt in range(MOST_SUBSTITUTES):
             if id not in ledger:
                 if images is self._config and (cached := job.cached(id)) is not None:

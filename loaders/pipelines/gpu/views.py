@@ -68,8 +68,8 @@ class GpuViews:
         return Arena(self._arena_pool)
 
     def prepare(self, job: ArenaJob) -> None:
-        """Lend a job the device cache."""
-        job.cache = self.cache
+        """Lend a job the device cache, and what the source holds decoded."""
+        job.cache, job.raw = self.cache, self._config.source.decoded_images()
         if job.cache is not None and self._config.masks is None:
             job.light = job.cache.holds(job.requested)
 

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from patchmill.kernels.views.gpu import render
 from patchmill.kernels.views.gpu.tables import ImagePointers
 from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.decoded.images import PLACE, DecodedImages
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.pipelines.gpu import device_cache
 from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
@@ -138,6 +139,30 @@ def test_a_store_in_ram_serves_a_gpu_too(on_gpu: Callable[..., Any], tmp_path: P
     assert ours.stats().cache.hits == 10
     assert ours.stats().stages["decode"].items == 0
     assert len(made) == 1
+
+
+class Raw(Pictures):
+    """Pictures whose pixels the source holds, but for every third."""
+
+    def decoded_images(self) -> DecodedImages:
+        places, held = np.zeros(len(self), PLACE), list[np.ndarray]()
+        for id in range(len(self)):
+            if id % 3:
+                height, width, _ = pixels(id).shape
+                places[id] = sum(image.size for image in held), height, width
+                held.append(pixels(id).reshape(-1))
+        return DecodedImages(np.concatenate(held), places)
+
+
+@pytest.mark.parametrize("limit", [PLENTY, None])
+def test_raw_images_are_uploaded_as_they_are(on_gpu: Callable[..., Any], limit: int | None) -> None:
+    reads = Counted(5)
+    source = Raw(5, reads._note)
+    ours, theirs = on_gpu(source, DOT, 5, device_cache=limit), on_gpu(5, DOT, 5)
+    for _ in range(2):
+        assert_same(epoch(ours), epoch(theirs))
+    assert sorted(set(reads.reads)) == [0, 3]
+    assert len(reads.reads) == (2 if limit else 4)
 
 
 @pytest.mark.usefixtures("unrendered")
