@@ -18,6 +18,7 @@ import numpy as np
 
 PAGE = 4096
 USED_AT = PAGE - 8  # in the header: bytes of pixels handed out so far, as an int64
+PROBE_AT = USED_AT - 8  # in the header: 8 bytes without a meaning
 ALIGNMENT = 64  # of images in the file
 MAGIC = b"\x89MILLDC1"
 
@@ -56,7 +57,7 @@ def read_header(page: bytes) -> dict[str, Any] | None:
         return None
     magic, length, checksum = _START.unpack_from(page)
     text = page[_START.size : _START.size + length]
-    if magic != MAGIC or length > USED_AT - _START.size or zlib.crc32(text) != checksum:
+    if magic != MAGIC or length > PROBE_AT - _START.size or zlib.crc32(text) != checksum:
         return None
     content: dict[str, Any] = json.loads(text)
     return content

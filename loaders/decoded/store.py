@@ -113,16 +113,17 @@ class Store:
         self._show(id, record)
 
     def shows_what_is_written(self) -> bool:
-        """True if the map shows the file as it is written."""
-        shown = self._map[records.USED_AT : records.USED_AT + 8]
-        return int.from_bytes(shown, "little") == _read_used(self._file)
+        """True if the map shows the file as it is written; the lock file must be held."""
+        probe = os.urandom(8)
+        _write(self._file, probe, records.PROBE_AT)
+        return self._map[records.PROBE_AT : records.PROBE_AT + 8] == probe
 
     def has_room(self, size: int) -> bool:
         """True if this process may still keep an image of `size` bytes.
 
         A forked child only reads: it would fill the extent that its parent fills.
         """
-        return size < self._unfit and os.getpid() == self._process
+        return records.aligned(size) < self._unfit and os.getpid() == self._process
 
     def stats(self, hits: int) -> CacheStats:
         images = int(np.count_nonzero(self._published))
@@ -162,13 +163,14 @@ class Store:
 
     def _show(self, id: int, record: np.ndarray) -> None:
         """Show a record's image to this loader, the height last."""
+        offset = record["offset"].item()
         with self._lock:
             if self._heights.item(id):
                 return
-            self._offsets[id] = record["offset"].item()
-            self._widths[id] = record["width"].item()
+            self._offsets[id], self._widths[id] = offset, record["width"].item()
         with self._lock:  # on ARM, too: to let go of a lock is to make visible what came before
-            self._heights[id] = record["height"].item()
+            if self._offsets.item(id) == offset:  # else another thread is about to show its own
+                self._heights[id] = record["height"].item()
 
     def _reserve(self, size: int) -> int | None:
         """Bytes from the start of the pixels to free space; None if there is not enough."""
@@ -184,12 +186,15 @@ class Store:
         with locks.locked(locks.beside(self.path)):
             used = _read_used(self._file)
             room = min(self.capacity, self.pixels.size) - used
-            if size > room:
+            if used != self._end:  # others have taken extents since
+                self._next = self._end = used
+            need = size - (self._end - self._next)
+            if need > room:
                 self.full, self._unfit = True, min(self._unfit, size)
                 return False
-            extent = min(max(self._extent, size), room)
-            _write(self._file, (used + extent).to_bytes(8, "little"), records.USED_AT)
-        self._next, self._end = used, used + extent
+            end = self._end + min(max(self._extent, need), room)
+            _write(self._file, end.to_bytes(8, "little"), records.USED_AT)
+            self._end = end
         return True
 
 

@@ -227,3 +227,24 @@ def test_checksums_differ_where_pixels_or_their_places_do() -> None:
     flat = image.reshape(-1)
     swapped = np.concatenate([flat[4096:8192], flat[:4096], flat[8192:]]).reshape(image.shape)
     assert records.checksum(swapped) != known
+
+
+def test_a_single_process_fills_its_store_to_the_last_image(tmp_path: Path) -> None:
+    source = Noise(40)
+    sizes = [records.aligned(decode(source.read(id)).nbytes) for id in range(40)]
+    store = as_another_process(tmp_path, source, f"{sum(sizes)}B")
+    fill(store, range(40))
+    assert held(store, source) == list(range(40)) and not store.full
+
+
+def test_a_full_store_does_not_ask_again_for_images_of_the_same_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = as_another_process(tmp_path, Noise(40), "1KB")
+    image, asked = np.zeros((100, 100, 3), np.uint8), list[int]()
+    monkeypatch.setattr(
+        store, "_reserve", lambda size: asked.append(size) or Store._reserve(store, size)
+    )
+    for id in range(5):
+        store.offer(id, image, 1)
+    assert len(asked) == 1 and store.full
