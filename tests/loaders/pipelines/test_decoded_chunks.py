@@ -199,7 +199,7 @@ def test_large_images_after_small_ones_get_the_scratch_that_they_need() -> None:
 
 def test_a_cache_that_fills_while_it_is_used(tmp_path: Path) -> None:
     """The first epoch decodes and stores, the second has hits; the views are those without."""
-    cache = f"disk:{tmp_path}:100KB"
+    cache = f"disk:{tmp_path}:60KB"
     plain = batches_of(make_loader(COUNT, RECIPE, 8), 2)
     loader = make_loader(COUNT, RECIPE, 8, cache=cache)
     assert_same([batch for _ in range(2) for batch in loader], plain)
