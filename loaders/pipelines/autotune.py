@@ -10,7 +10,8 @@ wherever decoding or rendering limits, and moves only for a reason:
 * Workers neither wait in reads nor get their cores (another program or the interpreter's lock has
   them): as many as there is time of cores for.
 
-A move is tried for a window, and stays only if the loader became faster by GAIN. Where the training
+A move is tried for a window, and stays only if the loader became faster by GAIN; unless it is SURE,
+before and after are measured once more, for other programs come and go. Where the training
 loop hardly waits there is nothing to gain: fewer workers would leave no core to it, as the images
 of a step cost the same whoever decodes them. The search ends after MOST_WINDOWS at the latest.
 """
@@ -23,9 +24,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 GAIN = 0.08  # a move that brings less is taken back
+SURE = 2.0  # times as fast as before are no accident
 ENOUGH = 0.02  # share of the time that a training loop may wait without a need to change anything
 LOOKS = 3  # windows without waiting that settle it: the first steps may be slow ones
-IDLE = 0.1  # share of the workers' time without a task, above which more batches may help
+IDLE = 0.1  # share of the workers' time without a task, or waiting in reads, that is worth a move
 WORTH = 1.25  # a wish for more workers than so many times the present ones is tried
 STEP = 4  # most that workers are multiplied by at once
 STARVED = 0.6  # share of their cores that workers get at least, if nothing is in their way
@@ -67,6 +69,11 @@ class Window:
     read: float  # of which in reads
 
     @property
+    def is_calm(self) -> bool:
+        """True where the training loop hardly waited."""
+        return self.wait_share < ENOUGH
+
+    @property
     def rate(self) -> float:
         return self.samples / self.seconds
 
@@ -103,24 +110,42 @@ def decide(windows: Sequence[Window], start: Setting, limits: Limits) -> Decisio
     """The setting to go on with after these windows of a run that began at `start`."""
     if not windows:
         return Decision(limits.clip(*start))
-    last, best = windows[-1], _best(windows)
-    if last.wait_share < ENOUGH:
-        calm = [window.wait_share < ENOUGH for window in windows[-LOOKS:]]
-        settled = len(calm) == LOOKS and all(calm)
-        return Decision(last.setting, settled, f"the training loop waits {last.wait_share:.0%}")
+    last = windows[-1]
+    if last.is_calm:
+        settled = len(windows) >= LOOKS and all(window.is_calm for window in windows[-LOOKS:])
+        return Decision(last.setting, settled, _calm(windows[0], last, limits))
+    measured = _by_setting(windows)
+    first, best = measured[0], _best(measured)
     if len(windows) < MOST_WINDOWS:
-        tried = {window.setting for window in windows}
+        tried = [window.setting for window in windows]
         for setting in _moves(best, limits):
             if setting not in tried:
                 return Decision(setting)
-    return Decision(best.setting, True, _reason(windows[0], best, limits))
+        if best is not first and best.rate < SURE * first.rate:
+            for setting in (first.setting, best.setting):
+                if tried.count(setting) < 2:
+                    return Decision(setting)
+    return Decision(best.setting, True, _reason(first, best, limits))
 
 
-def _best(windows: Sequence[Window]) -> Window:
+def _by_setting(windows: Sequence[Window]) -> list[Window]:
+    """The fastest window of each setting, in the order of trial; calm ones are left out.
+
+    Whatever else runs on a machine makes a window slower, never faster.
+    """
+    fastest: dict[Setting, Window] = {}
+    for window in windows:
+        if not window.is_calm:
+            before = fastest.setdefault(window.setting, window)
+            fastest[window.setting] = max(before, window, key=lambda each: each.rate)
+    return list(fastest.values())
+
+
+def _best(measured: Sequence[Window]) -> Window:
     """The window of the last move that was worth it."""
-    best = windows[0]
-    for window in windows[1:]:
-        if window.setting == best.setting or window.rate > best.rate * (1 + GAIN):
+    best = measured[0]
+    for window in measured[1:]:
+        if window.rate > best.rate * (1 + GAIN):
             best = window
     return best
 
@@ -129,7 +154,7 @@ def _moves(now: Window, limits: Limits) -> Iterator[Setting]:
     """Settings to try, the most promising first."""
     workers, prefetch = now.setting
     wanted = math.ceil(limits.cores / max(1 - now.blocked, 1e-3))
-    if wanted > WORTH * workers:
+    if now.blocked > IDLE and wanted > WORTH * workers:
         more = min(wanted, STEP * workers)
         yield limits.clip(more, prefetch)
         yield limits.clip(more, 2 * prefetch)  # reads of uneven times: more of them is not enough
@@ -138,6 +163,13 @@ def _moves(now: Window, limits: Limits) -> Iterator[Setting]:
         yield limits.clip(workers, 2 * prefetch)
     elif now.blocked < IDLE and now.delivered < STARVED * min(workers, limits.cores):
         yield limits.clip(math.ceil(now.delivered), prefetch)
+
+
+def _calm(first: Window, last: Window, limits: Limits) -> str:
+    reason = f"the training loop waits {last.wait_share:.0%} of the time"
+    if last.setting == first.setting:
+        return reason
+    return f"{reason}, and {first.wait_share:.0%} with {text(first.setting, limits)}"
 
 
 def _reason(first: Window, best: Window, limits: Limits) -> str:

@@ -84,7 +84,13 @@ def test_stages_ratios_and_bottleneck_are_reported(tmp_path, monkeypatch, capsys
     assert content["command"].startswith("python throughput.py --data")
 
     printed = capsys.readouterr().out
-    for words in ("5 real JPEGs", "2 x 32 + 1 x 16", "bottleneck: ", "loader / torchvision"):
+    for words in (
+        "5 real JPEGs",
+        "2 x 32 + 1 x 16",
+        "bottleneck: ",
+        "what helps: ",
+        "loader / torchvision",
+    ):
         assert words in printed
     assert f"first views: ids {first['ids']}, views {first['views']} (4 batches of 2)" in printed
 

@@ -49,6 +49,7 @@ class ThroughputResult:
     bare_decoder: str  # the row whose rate is the bare decode
     views_alone: dict[str, float] | None = None
     gpu_mebibytes: dict[str, int] | None = None  # of the whole run
+    advice: str = ""  # what would make the loader faster
 
     @property
     def bottleneck(self) -> Row:
@@ -95,7 +96,15 @@ def summarise(
         fastest,
         _views_alone(rates, recipe),
         gpu_mebibytes,
+        _advice(run.loader),
     )
+
+
+def _advice(contender: LoaderContender) -> str:
+    """The sentence on the loader, as if it never waited for the turns of others."""
+    stats = contender.loader.stats()
+    endless = replace(stats.facts, samples=None)  # the data repeat: their size is not known
+    return replace(stats, waited=stats.seconds, idle=0.0, facts=endless).advice
 
 
 def _fastest(measurements: Measurements, names: Sequence[str]) -> str:

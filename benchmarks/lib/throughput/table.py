@@ -22,7 +22,10 @@ def show(result: ThroughputResult, headline: Sequence[str], megabytes: float) ->
     console.print()
     console.print(_stage_table(result))
     slowest = result.bottleneck
-    console.print(f"bottleneck: [bold]{slowest.stage}[/], busy {slowest.share:.0%} of the time\n")
+    console.print(f"bottleneck: [bold]{slowest.stage}[/], busy {slowest.share:.0%} of the time")
+    if result.advice:
+        console.print(result.advice, markup=False)
+    console.print()
     widest = 2 + max(map(len, result.ratios))
     for name, ratio in result.ratios.items():
         quartiles = f"{ratio.low:.2f} to {ratio.high:.2f}"

@@ -64,7 +64,7 @@ def test_small_batches_get_enough_ahead_for_all_workers():
 
 def test_a_slow_training_loop_leaves_everything_as_it_was():
     decision = Machine(step=0.2).tune()
-    assert decision == Decision(Setting(2, 2), True, "the training loop waits 0%")
+    assert decision == Decision(Setting(2, 2), True, "the training loop waits 0% of the time")
 
 
 def test_a_slow_first_step_does_not_settle_it():
@@ -84,10 +84,20 @@ def test_workers_that_hinder_each_other_are_let_go(rates: tuple[int, int], best:
         workers = decision.setting.workers
         rate = rates[workers < 16]
         windows.append(Window(decision.setting, 1.0, rate, 1.0, workers * 0.99, 1.3, 0.1))
-    assert windows[1].setting == Setting(2, 2) and len(windows) <= 5
+    assert windows[1].setting == Setting(2, 2) and len(windows) <= 7
     assert decision.setting == Setting(best, 2)
     if best == 2:
         assert "workers got the time of 1.3 cores: 9,000 images/s, and 8,000 w" in decision.why
+
+
+def test_a_gain_that_was_an_accident_is_measured_again():
+    """Another program took the cores in the first window only."""
+    limits, windows = Limits(2, 256, (1, 64), (2, 2)), list[Window]()
+    while not (decision := autotune.decide(windows, Setting(2, 2), limits)).settled:
+        workers, rate = decision.setting.workers, 1000 if windows else 700
+        windows.append(Window(decision.setting, 1.0, rate, 1.0, workers * 0.99, 1.0, 0.8))
+    assert decision.setting == Setting(2, 2)
+    assert [window.setting for window in windows].count(Setting(2, 2)) == 2
 
 
 def test_what_is_fixed_stays_and_is_not_named():

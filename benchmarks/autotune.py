@@ -1,0 +1,162 @@
+"""Compare a tuned loader with one of fixed defaults: on data as they are, and on slow disks.
+
+    python benchmarks/autotune.py [--data DIR|scenes:N] [--recipe 'dino(local_crops=6)']
+        [--batch-size 32] [--seconds 4] [--rounds 5] [--json FILE]
+
+A slow disk is a source that waits before each read; `uneven` waits seldom, and long. The loop takes
+batches as fast as they come. Tuning is over before the turns begin, and how long it took is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from patchmill.benchmarks.lib import machine, report, timing
+from patchmill.benchmarks.lib.sample import Sample
+from patchmill.benchmarks.lib.throughput.contenders import BatchContender
+from patchmill.loaders import build
+from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.common.progress import track
+from patchmill.loaders.loader import Loader
+from patchmill.loaders.sources import open_source
+
+IMAGES, LENGTH = 256, 1_000_000
+WAIT_S, LONG_S, SELDOM = 0.02, 0.5, 100  # one of SELDOM reads is long on an uneven disk
+TIMEOUT_S = 60.0  # for a loader to settle
+DISKS: dict[str, Callable[[int], float]] = {
+    "as it is": lambda index: 0.0,
+    "20 ms a read": lambda index: WAIT_S,
+    "uneven": lambda index: 0.0 if index % SELDOM else LONG_S,
+}
+
+
+class SlowDisk:
+    """A sample whose reads wait first, without a core and without the interpreter's lock."""
+
+    def __init__(self, sample: Sample, name: str) -> None:
+        self._sample, self._wait = sample, DISKS[name]
+        self.name, self.fingerprint = name, f"{sample.fingerprint}-{name}"
+        self.classes, self.labels = list[str](), None
+
+    def __len__(self) -> int:
+        return len(self._sample)
+
+    def read(self, index: int) -> bytes:
+        if wait := self._wait(index):
+            time.sleep(wait)
+        return self._sample.encoded[index % len(self._sample.encoded)]
+
+    def where(self, index: int) -> str:
+        return self._sample.where(index)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    settings = _settings(words)
+    torch.set_num_threads(1)
+    sample = Sample(open_source(settings["data"]), IMAGES).repeated(LENGTH)
+    results = {}
+    with track("measuring", len(DISKS) * settings["rounds"]) as advance:
+        for disk in DISKS:
+            results[disk] = measure(SlowDisk(sample, disk), settings, advance)
+    print(f"{machine.cpu()}, {machine.cores()} cores; {settings['recipe']}; images/s\n")
+    for disk, row in results.items():
+        print(f"{disk:<14}{row['fixed']:>9,.0f} fixed{row['auto']:>9,.0f} auto", end="")
+        print(f"   {row['ratio']:.2f} times, after {row['settled_s']:.1f} s: {row['chosen']}")
+    if settings["json"]:
+        path = settings.pop("json")
+        report.write_json(path, settings | {"disks": results})
+
+
+def measure(
+    source: SlowDisk, settings: dict[str, Any], advance: Callable[[int], None]
+) -> dict[str, Any]:
+    """Rates of a fixed and of a tuned loader in turns; what was chosen, and after how long."""
+    options = (source, settings["recipe"], settings["batch_size"])
+    fixed, tuned = build(*options), build(*options, workers="auto", prefetch="auto")
+    with contextlib.closing(fixed), contextlib.closing(tuned):
+        chosen, seconds = _settle(tuned)
+        contenders = {"fixed": _contender(fixed), "auto": _contender(tuned)}
+        for contender in contenders.values():
+            contender.open()
+
+        def turn(contender: BatchContender) -> float:
+            timing.wait_until_idle()
+            return contender.measure(settings["seconds"])
+
+        turns = {name: lambda one=one: turn(one) for name, one in contenders.items()}
+        rates: dict[str, list[float]] = {name: [] for name in turns}
+        for _ in range(settings["rounds"]):
+            for name, values in timing.interleave(turns, 1).items():
+                rates[name] += values
+            advance(1)
+        for contender in contenders.values():
+            contender.close()
+    ratio = timing.ratio(rates["auto"], rates["fixed"])
+    row: dict[str, Any] = {
+        name: round(timing.summary(each).median, 1) for name, each in rates.items()
+    }
+    row |= {"ratio": round(ratio.median, 3), "ratio_low": round(ratio.low, 3)}
+    return row | {
+        "ratio_high": round(ratio.high, 3),
+        "settled_s": round(seconds, 1),
+        "chosen": chosen,
+    }
+
+
+def _settle(loader: Loader) -> tuple[str, float]:
+    """Take batches until the loader says what it chose: its line, and the seconds until then."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    log = logging.getLogger("patchmill")
+    before = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    began = time.perf_counter()
+    try:
+        for _ in loader:
+            if said := [line for line in lines if ", because " in line and "prefetch=" in line]:
+                return said[0], time.perf_counter() - began
+            if time.perf_counter() - began > TIMEOUT_S:
+                break
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
+    raise MillError("the loader did not settle: is the machine busy with something else?")
+
+
+def _contender(loader: Loader) -> BatchContender:
+    def endless() -> Iterator[Any]:
+        while True:
+            yield from loader
+
+    pipeline = loader.pipeline
+    return BatchContender(
+        "loader", endless, loader.batch_size, pipeline.workers, ahead=pipeline.prefetch + 1
+    )  # type: ignore[arg-type]
+
+
+def _settings(words: Sequence[str] | None) -> dict[str, Any]:
+    parser = report.Parser("autotune", __doc__)
+    parser.add_argument("--data", default=f"scenes:{IMAGES}", help="a folder, or scenes:N")
+    parser.add_argument("--recipe", default="dino(local_crops=6)", help="(%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of a turn (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write the results here too")
+    settings = vars(parser.parse_args(words))
+    for name in ("batch_size", "seconds", "rounds"):
+        if not settings[name] > 0:
+            raise MillError(f"--{name.replace('_', '-')} must be above 0, not {settings[name]}")
+    report.check_writable(settings["json"])
+    return settings
+
+
+if __name__ == "__main__":
+    run_command(main)
