@@ -12,11 +12,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
+from patchmill.benchmarks import peers
 from patchmill.benchmarks.lib import machine, report, timing
 from patchmill.benchmarks.lib.sample import Sample
 from patchmill.benchmarks.lib.throughput.contenders import BatchContender
@@ -27,7 +29,7 @@ from patchmill.loaders.loader import Loader
 from patchmill.loaders.sources import open_source
 
 IMAGES, LENGTH = 256, 1_000_000
-WAIT_S, LONG_S, SELDOM = 0.02, 0.5, 100  # one of SELDOM reads is long on an uneven disk
+WAIT_S, LONG_S, SELDOM = 0.02, 0.1, 20  # one of SELDOM reads is long on an uneven disk
 TIMEOUT_S = 60.0  # for a loader to settle
 DISKS: dict[str, Callable[[int], float]] = {
     "as it is": lambda index: 0.0,
@@ -42,7 +44,8 @@ class SlowDisk:
     def __init__(self, sample: Sample, name: str) -> None:
         self._sample, self._wait = sample, DISKS[name]
         self.name, self.fingerprint = name, f"{sample.fingerprint}-{name}"
-        self.classes, self.labels = list[str](), None
+        self.classes: list[str] = []
+        self.labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self._sample)
@@ -77,8 +80,9 @@ def measure(
     source: SlowDisk, settings: dict[str, Any], advance: Callable[[int], None]
 ) -> dict[str, Any]:
     """Rates of a fixed and of a tuned loader in turns; what was chosen, and after how long."""
-    options = (source, settings["recipe"], settings["batch_size"])
-    fixed, tuned = build(*options), build(*options, workers="auto", prefetch="auto")
+    recipe, batch_size = settings["recipe"], settings["batch_size"]
+    fixed = build(source, recipe, batch_size)
+    tuned = build(source, recipe, batch_size, workers="auto", prefetch="auto")
     with contextlib.closing(fixed), contextlib.closing(tuned):
         chosen, seconds = _settle(tuned)
         contenders = {"fixed": _contender(fixed), "auto": _contender(tuned)}
@@ -132,14 +136,14 @@ def _settle(loader: Loader) -> tuple[str, float]:
 
 
 def _contender(loader: Loader) -> BatchContender:
-    def endless() -> Iterator[Any]:
+    def endless() -> peers.Batches:
         while True:
             yield from loader
 
     pipeline = loader.pipeline
     return BatchContender(
         "loader", endless, loader.batch_size, pipeline.workers, ahead=pipeline.prefetch + 1
-    )  # type: ignore[arg-type]
+    )
 
 
 def _settings(words: Sequence[str] | None) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def sentence(stats: Stats, names: Names | None = None) -> str:
     if not any(each.items for each in stats.stages.values()):
         return "no batch has been made yet"
     crew = stats.stages[stage].crew
+    remedies: Remedies
     if crew == "workers" and stats.idle > IDLE:
         what, remedies = "workers wait for something to do", _for_idle
     elif crew == "workers" and _image_seconds(stats) < SMALL_S and stats.workers > 1:

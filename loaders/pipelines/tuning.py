@@ -204,7 +204,7 @@ class Totals(NamedTuple):
     read: float
 
     def since(self, before: Totals) -> Totals:
-        return Totals(*(now - then for now, then in zip(self, before, strict=True)))
+        return Totals._make(now - then for now, then in zip(self, before, strict=True))
 
 
 def _alike(one: Window, other: Window) -> bool:

@@ -106,7 +106,8 @@ class GpuBackend:
         from patchmill.loaders.pipelines.gpu.views import GpuViews  # needs Triton
 
         self._config, self._views = config, GpuViews(config, counters.of("gpu"))
-        self.stream, self.side = self._views.stream, self._views.side
+        self.stream = self._views.stream
+        self.side: SideStream | None = self._views.side
         self.hand_over, self.clear = self._views.hand_over, self._views.clear
         self.synchronize = self._views.synchronize
 
@@ -129,7 +130,8 @@ class CpuBackend:
     def __init__(self, config: PipelineConfig, counters: StageCounters) -> None:
         self._config, self._views = config, CpuViews(config)
         self._arena_pool = BlockPool(BLOCK_BYTES, torch.uint8)
-        self.stream, self.side = None, None
+        self.stream: torch.cuda.Stream | None = None
+        self.side: SideStream | None = None
         self.hand_over = self._views.hand_over
 
     def job(self, epoch: int, ids: np.ndarray) -> DaliCpuJob:
