@@ -63,17 +63,17 @@ def main(words: Sequence[str] | None = None) -> None:
     settings = _settings(words)
     torch.set_num_threads(1)
     sample = Sample(open_source(settings["data"]), IMAGES).repeated(LENGTH)
-    results = {}
+    rows = []
     with track("measuring", len(DISKS) * settings["rounds"]) as advance:
         for disk in DISKS:
-            results[disk] = measure(SlowDisk(sample, disk), settings, advance)
+            rows.append({"name": disk, **measure(SlowDisk(sample, disk), settings, advance)})
     print(f"{machine.cpu()}, {machine.cores()} cores; {settings['recipe']}; images/s\n")
-    for disk, row in results.items():
-        print(f"{disk:<14}{row['fixed']:>9,.0f} fixed{row['auto']:>9,.0f} auto", end="")
+    for row in rows:
+        print(f"{row['name']:<14}{row['fixed']:>9,.0f} fixed{row['auto']:>9,.0f} auto", end="")
         print(f"   {row['ratio']:.2f} times, after {row['settled_s']:.1f} s: {row['chosen']}")
     if settings["json"]:
         path = settings.pop("json")
-        report.write_json(path, settings | {"disks": results})
+        report.write_json(path, settings | {"rows": rows})
 
 
 def measure(

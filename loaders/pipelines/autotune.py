@@ -125,7 +125,8 @@ def decide(windows: Sequence[Window], start: Setting, limits: Limits) -> Decisio
             for setting in (first.setting, best.setting):
                 if tried.count(setting) < 2:
                     return Decision(setting)
-    return Decision(best.setting, True, _reason(first, best, limits))
+    reason = _untried(first) if len(measured) == 1 else _reason(first, best, limits)
+    return Decision(best.setting, True, reason)
 
 
 def _by_setting(windows: Sequence[Window]) -> list[Window]:
@@ -170,6 +171,11 @@ def _calm(first: Window, last: Window, limits: Limits) -> str:
     if last.setting == first.setting:
         return reason
     return f"{reason}, and {first.wait_share:.0%} with {text(first.setting, limits)}"
+
+
+def _untried(only: Window) -> str:
+    busy = f"workers are busy for {1 - only.idle:.0%} of the time"
+    return f"{busy}, and reads wait for {only.blocked:.0%} of that: {only.rate:,.0f} images/s"
 
 
 def _reason(first: Window, best: Window, limits: Limits) -> str:

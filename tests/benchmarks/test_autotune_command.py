@@ -21,9 +21,9 @@ def test_all_disks_in_one_run(
     out, small = tmp_path / "out.json", "simclr(size=16)"
     words = ["--data", "scenes(count=6, size=48)", "--recipe", small, "--batch-size", "8"]
     autotune.main([*words, "--seconds", "0.1", "--rounds", "1", "--json", str(out)])
-    disks = json.loads(out.read_text())["disks"]
-    assert list(disks) == list(autotune.DISKS)
-    for row in disks.values():
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["name"] for row in rows] == list(autotune.DISKS)
+    for row in rows:
         assert row["fixed"] > 0 and row["auto"] > 0 and row["settled_s"] > 0
         assert "workers=" in row["chosen"] and ", because " in row["chosen"]
     assert "20 ms a read" in capsys.readouterr().out

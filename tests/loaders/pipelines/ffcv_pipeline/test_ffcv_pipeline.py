@@ -16,7 +16,9 @@ pytest.importorskip("ffcv")
 from patchmill import loaders
 from patchmill.loaders import operations
 from patchmill.loaders.batch import ViewBatch
+from patchmill.loaders.build import default_workers
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.pipelines import autotune, tuning
 from patchmill.loaders.recipe import Blur, Colour, Crop, Recipe, Views
 
 COUNT = 22
@@ -173,6 +175,25 @@ def test_stats_count_every_sample(path: Path) -> None:
         "render": COUNT,
     }
     assert all(stage.seconds > 0 and stage.lanes == 2 for stage in stages.values())
+
+
+def test_only_the_batches_ahead_are_tuned(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads of the compiled code are fixed."""
+    for name in ("SETTLING_S", "WINDOW_S", "LONGEST_S"):
+        monkeypatch.setattr(tuning, name, 0.0)
+    seen: list[autotune.Window] = []
+
+    def decide(windows: Any, start: Any, limits: autotune.Limits) -> autotune.Decision:
+        seen.append(windows[-1])
+        return autotune.Decision(limits.clip(9, 1 + len(seen) % 4))
+
+    monkeypatch.setattr(autotune, "decide", decide)
+    tuned, fixed = build(path, 2, workers="auto", prefetch="auto"), build(path, 2)
+    for _ in range(2):
+        for ours, theirs in zip(tuned, fixed, strict=True):
+            assert_same(ours, theirs)
+    assert len(seen) > 2 and {window.setting.workers for window in seen} == {1}
+    assert tuned.stats().workers == default_workers()
 
 
 def test_other_sources_than_betons_are_refused(path: Path) -> None:

@@ -7,6 +7,7 @@ Everything but streams and events is as on a GPU: packing, addresses, labels, er
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,8 @@ from patchmill.kernels.views.gpu import render
 from patchmill.loaders import operations
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import decode
-from patchmill.loaders.pipelines import memory
+from patchmill.loaders.pipelines import autotune, memory, tuning
+from patchmill.loaders.pipelines.autotune import Setting
 from patchmill.loaders.pipelines.gpu import arena
 from patchmill.loaders.pipelines.gpu import views as gpu_views
 from patchmill.loaders.plan import draw
@@ -269,6 +271,23 @@ def test_stats_have_the_stages(on_gpu: Callable[..., Any]) -> None:
         assert stage.items == (4 if by_dali and name == "decode" else 12)
         assert stage.seconds > 0
     assert (stages["render"].lanes, stages["render"].crew) == (1, "gpu")
+
+
+def test_tuned_loaders_give_the_same(
+    on_gpu: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many batches may be queued on the side stream as are ahead, and the two in use."""
+    for name in ("SETTLING_S", "WINDOW_S", "LONGEST_S"):
+        monkeypatch.setattr(tuning, name, 0.0)
+    plan = itertools.cycle([Setting(3, 4), Setting(1, 1), Setting(2, 2)])
+    monkeypatch.setattr(autotune, "decide", lambda *_: autotune.Decision(next(plan)))
+    fixed = list(on_gpu(12, DOT, 2))  # before the other: the interpreter is for one thread
+    tuned = on_gpu(12, DOT, 2, workers="auto", prefetch="auto")
+    for ours, theirs in zip(tuned, fixed, strict=True):
+        assert torch.equal(ours.ids, theirs.ids)
+        assert torch.equal(ours.views["dot"], theirs.views["dot"])
+        assert tuned.pipeline._side._max_queued == tuned.pipeline.prefetch + 2
+    assert tuned.pipeline._tuning.windows
 
 
 def test_warm_up_reads_nothing_from_the_source(on_gpu: Callable[..., Any]) -> None:
