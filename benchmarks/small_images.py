@@ -1,95 +1,208 @@
-"""Measure the loader on small images that are decoded already, with one worker and with more.
+"""Measure small images, of which the loader's work for each counts, not their pixels.
 
-    python benchmarks/small_images.py --data cifar10/train [--workers 1 2] [--batch-size 256]
-        [--cache ram:1GB] [--rounds 9] [--seconds 2] [--json FILE]
+    python benchmarks/small_images.py [--data DIR|scenes:N] [--cache ram:1GB] [--seconds 12]
+        [--json FILE]
 
-Each recipe's loader fills its cache in a first epoch that is not measured. Then all loaders go in
-turns, from the order of the samples to the batch that a training loop gets. Reported are images per
-second of wall time, the CPU cores that were busy meanwhile, and what more workers gain, by round.
+Second epochs from a decoded cache, with one worker and with two: the plain view of an evaluation,
+SimCLR's two views, and EMP-SSL's twenty patches, all of 32 x 32 pixels and float32. Then, without a
+cache, the most images that the loader hands out with 1, 2, 4 and 8 workers when decoding takes no
+time: a stand-in returns the same pixels for every image. All take turns; the filling of caches,
+compilation and batches queued beforehand are not counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
 
+import numpy as np
+import torch
 from rich.console import Console
 
-from patchmill import loaders
 from patchmill.benchmarks.lib import machine, report, timing
-from patchmill.benchmarks.lib.throughput.contenders import CachedContender, measure_in_turns
+from patchmill.benchmarks.lib.report import Parser
+from patchmill.benchmarks.lib.sample import LENGTH, Sample, describe
+from patchmill.benchmarks.lib.throughput import contenders
+from patchmill.benchmarks.lib.throughput.contenders import CachedContender, LoaderContender, Rates
+from patchmill.benchmarks.lib.timing import Summary
+from patchmill.loaders import build
 from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.loader import Loader
+from patchmill.loaders.pipelines import samples
 from patchmill.loaders.sources import open_source
 
-RECIPES = ("eval(size=32, short_side=32)", "simclr(size=32, blur=0)", "emp_ssl")
+SIZE = 32
+RECIPES = {
+    "eval view": f"eval(size={SIZE}, short_side={SIZE})",
+    "simclr 2 x 32": f"simclr(size={SIZE}, blur=0)",
+    "emp_ssl 20 x 32": f"emp_ssl(size={SIZE})",
+}
+STAND_IN = "no decoding"  # the plain view of an evaluation
+CACHED_WORKERS, STAND_IN_WORKERS = (1, 2), (1, 2, 4, 8)
+MAX_IMAGES = 10_000
+EPOCH = 50_000  # samples, as CIFAR has; images are repeated
+BATCH_SIZE = 256
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    data: str
+    cache: str
+    seconds: float
+    json: str | None
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    settings = _parser().parse_args(words)
+    settings = _settings(words)
     report.check_writable(settings.json)
-    if min(*settings.workers, settings.rounds, settings.batch_size) < 1 or settings.seconds <= 0:
-        raise MillError("--workers, --rounds, --batch-size and --seconds must be positive")
-    rows = measure(settings)
-    print(f"{machine.cpu()}, {machine.cores()} cores")
-    table = report.new_table("recipe", "workers", "images/s", "spread", "cores busy", "gain")
-    for row in rows:
-        gain = f"{row['gain']:.2f}" if row["gain"] else ""
-        table.add_row(
-            row["recipe"], str(row["workers"]), f"{row['images_per_s']:,.0f}",
-            f"{row['low']:,.0f} to {row['high']:,.0f}", f"{row['cores']:.2f}", gain,
-        )  # fmt: skip
-    Console(highlight=False).print(table)
+    torch.set_num_threads(1)
+    images = Sample(open_source(settings.data), MAX_IMAGES)
+    about = describe(images.encoded)
+    with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
+        everybody = _contenders(images, settings, Path(folder))
+        turn = settings.seconds / ROUNDS
+        rates = contenders.measure_in_turns(list(everybody.values()), [], ROUNDS, turn).rates
+    summaries = {name: timing.summary(rate) for name, rate in rates.items()}
+    ratios = _ratios(rates)
+    _show(summaries, ratios, about)
     if settings.json:
-        report.write_json(settings.json, {"batch_size": settings.batch_size, "rows": rows})
+        rows = [_row(name, one, everybody[name].workers) for name, one in summaries.items()]
+        content = {
+            "data": settings.data,
+            "cache": settings.cache,
+            "images": about,
+            "batch_size": BATCH_SIZE,
+            "rounds": ROUNDS,
+            "rows": rows,
+            "ratios": {name: round(ratio.median, 3) for name, ratio in ratios.items()},
+        }
+        report.write_json(settings.json, content)
 
 
-def measure(settings: Any) -> list[dict[str, Any]]:
-    """One row for each recipe and number of workers."""
-    source = open_source(settings.data)
-    contenders = []
-    for recipe in RECIPES:
-        for workers in settings.workers:
-            loader = loaders.build(
-                source, recipe, settings.batch_size, workers=workers, cache=settings.cache
+# ----------------------------------------------------------------------------------- the contenders
+
+
+def _contenders(images: Sample, settings: Settings, folder: Path) -> dict[str, LoaderContender]:
+    epoch, ledger = images.repeated(EPOCH), folder / "bad.jsonl"
+    everybody: dict[str, LoaderContender] = {}
+    for label, recipe in RECIPES.items():
+        for workers in CACHED_WORKERS:
+            loader = build(
+                epoch, recipe, BATCH_SIZE, workers=workers, cache=settings.cache, ledger=ledger
             )
-            contenders.append(CachedContender(loader, settings.batch_size, workers))
-            contenders[-1].name = _name(recipe, workers)
-    measured = measure_in_turns(contenders, [], settings.rounds, settings.seconds)
-    rows = []
-    for recipe in RECIPES:
-        first = measured.rates[_name(recipe, settings.workers[0])]
-        for workers in settings.workers:
-            name = _name(recipe, workers)
-            rate = timing.summary(measured.rates[name])
-            gain = timing.ratio(measured.rates[name], first).median
-            rows.append(
-                {
-                    "recipe": recipe,
-                    "workers": workers,
-                    "images_per_s": round(rate.median),
-                    "low": round(rate.low),
-                    "high": round(rate.high),
-                    "cores": round(timing.summary(measured.cores[name]).median, 2),
-                    "gain": None if workers == settings.workers[0] else round(gain, 2),
-                }
-            )
-    return rows
+            cached = CachedContender(loader, BATCH_SIZE, workers)
+            everybody[_name(label, workers)] = cached
+    for workers in STAND_IN_WORKERS:
+        loader = without_decoding(BATCH_SIZE, workers, ledger)
+        everybody[_name(STAND_IN, workers)] = LoaderContender(loader, BATCH_SIZE, workers)
+    for name, contender in everybody.items():
+        contender.name = name
+    return everybody
 
 
-def _name(recipe: str, workers: int) -> str:
-    return f"{recipe}, {workers} workers"
+def _name(label: str, workers: int) -> str:
+    return f"{label}, {workers} worker{'s' * (workers > 1)}"
 
 
-def _parser() -> report.Parser:
-    parser = report.Parser("small_images", __doc__)
-    parser.add_argument("--data", required=True, help="images of about 32 pixels, as CIFAR's")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="(%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=256, help="(%(default)s)")
-    parser.add_argument("--cache", default="ram:1GB", help="(%(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="(%(default)s)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a turn (%(default)s)")
+class StandInSource:
+    """Samples without bytes."""
+
+    name, fingerprint = "stand-in", "stand-in"
+    classes: ClassVar[list[str]] = []
+    labels = None
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def read(self, index: int) -> bytes:
+        return b"\0"
+
+    def where(self, index: int) -> str:
+        return self.name
+
+
+class StandInDecoder:
+    """The decoder of a worker, as `loaders/pipelines/samples.py` uses it, without any decoding."""
+
+    def __init__(self) -> None:
+        self._image = np.full((SIZE, SIZE, 3), 127, np.uint8)
+
+    def reuse(self) -> None:
+        pass
+
+    def one_more(self, data: bytes) -> np.ndarray:
+        return self._image
+
+
+def without_decoding(batch_size: int, workers: int, ledger: Path) -> Loader:
+    """A loader of the stand-in's plain views; its workers get their decoders when it is built."""
+    with mock.patch.object(samples, "Decoder", StandInDecoder):
+        recipe = RECIPES["eval view"]
+        return build(StandInSource(), recipe, batch_size, workers=workers, ledger=ledger)
+
+
+# --------------------------------------------------------------------------------------- the report
+
+
+def _ratios(rates: Mapping[str, Rates]) -> dict[str, Summary]:
+    """Rates of more workers by that of one."""
+    counts = {**dict.fromkeys(RECIPES, CACHED_WORKERS), STAND_IN: STAND_IN_WORKERS}
+    return {
+        f"{label}: {workers} workers / one": timing.ratio(
+            rates[_name(label, workers)], rates[_name(label, 1)]
+        )
+        for label, all_workers in counts.items()
+        for workers in all_workers[1:]
+    }
+
+
+def _row(name: str, one: Summary, workers: int) -> dict[str, Any]:
+    rate, spread = round(one.median), round(one.spread, 3)
+    return {"name": name, "images_per_s": rate, "spread": spread, "workers": workers}
+
+
+def _show(
+    summaries: Mapping[str, Summary], ratios: Mapping[str, Summary], about: Mapping[str, Any]
+) -> None:
+    console = Console(highlight=False)
+    console.print(
+        f"{machine.cpu()}, {machine.cores()} cores; {about['count']} images of "
+        f"{about['width']} x {about['height']} pixels; batches of {BATCH_SIZE}\n",
+        style="dim",
+    )
+    table = report.new_table("", "images/s", "low to high", "µs per image")
+    for name, one in summaries.items():
+        range_of_rounds = f"{one.low:,.0f} to {one.high:,.0f}"
+        table.add_row(
+            name, f"[bold]{one.median:,.0f}[/]", range_of_rounds, f"{1e6 / one.median:.1f}"
+        )
+    console.print(table)
+    console.print()
+    for name, ratio in ratios.items():
+        console.print(
+            f"{name:<34}[bold]{ratio.median:5.2f}[/]   {ratio.low:.2f} to {ratio.high:.2f}"
+        )
+
+
+def _settings(words: Sequence[str] | None) -> Settings:
+    parser = Parser("small-images", __doc__)
+    parser.add_argument(
+        "--data", default=f"scenes(count=2048, size={SIZE})", help="small images (%(default)s)"
+    )
+    parser.add_argument("--cache", default="ram:1GB", help="of decoded images (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=12.0, help="measured seconds per contender (%(default)s)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    return parser
+    arguments = vars(parser.parse_args(words))
+    if not arguments["seconds"] > 0:
+        raise MillError(f"--seconds must be above 0, not {arguments['seconds']}")
+    return Settings(**arguments)
 
 
 if __name__ == "__main__":

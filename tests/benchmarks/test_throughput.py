@@ -55,18 +55,21 @@ def test_stages_ratios_and_bottleneck_are_reported(tmp_path, monkeypatch, capsys
     small = ["--data", SCENES, "--recipe", SMALL, "--batch-size", "2", "--workers", "1"]
     out = tmp_path / "out.json"
     before = set(threading.enumerate())
-    run(monkeypatch, *small, "--seconds", "0.1", "--peers", "torchvision", "--json", str(out))
+    monkeypatch.setattr(throughput, "CACHED_SAMPLES", 16)
+    more = ["--peers", "torchvision", "--cache", "ram:1MB", "--json", str(out)]
+    run(monkeypatch, *small, "--seconds", "0.1", *more)
     assert set(threading.enumerate()) <= before and not multiprocessing.active_children()
     assert not list(tmp_path.glob("patchmill-*"))
 
     content = json.loads(out.read_text())
     rows = {row["name"]: row for row in content["rows"]}
     stages = ["read", "decode", "plan", "render"]
-    everybody = ["bare decode", "decode + views", "loader", "torchvision"]
+    everybody = ["bare decode", "decode + views", "loader", contenders.CACHED, "torchvision"]
     assert list(rows) == everybody + [f"loader: {stage}" for stage in stages]
     assert [row["stage"] for row in rows.values()] == [
         "decode",
         "decode + views",
+        "loader",
         "loader",
         "loader",
         *stages,
@@ -78,7 +81,13 @@ def test_stages_ratios_and_bottleneck_are_reported(tmp_path, monkeypatch, capsys
     assert content["pipeline"] == "threads" and content["bare_decode"] == "bare decode"
     first = content["first_batches"]
     assert first["batches"] == 4 and first["batch_size"] == 2
-    assert set(content["ratios"]) == {f"loader / {x}" for x in everybody if x != "loader"}
+    others = [x for x in everybody if not x.startswith("loader")]
+    cached = [f"{contenders.CACHED} / {x}" for x in ("bare decode", "loader")]
+    assert set(content["ratios"]) == {*(f"loader / {x}" for x in others), *cached}
+    assert [rows[x]["decoder"] for x in everybody] == [*["simplejpeg"] * 3, "none", "Pillow"]
+    assert "antialiased" not in rows["bare decode"] and rows["torchvision"]["antialiased"]
+    assert rows["torchvision"]["loader_ratio"] == content["ratios"]["loader / torchvision"]
+    assert content["cache"] == "ram:1MB"
     assert content["bottleneck"] in stages and content["machine"]["cores"] >= 1
     assert content["images"]["count"] == content["images"]["jpegs"] == 5
     assert content["command"].startswith("python throughput.py --data")
@@ -143,6 +152,7 @@ def test_a_chart_is_drawn(tmp_path, monkeypatch):
         (["--data", "no/such/folder"], "no folder 'no/such/folder'"),
         (["--json", "no/such/folder/out.json"], "cannot write"),
         (["--rounds", "3"], "--rounds"),
+        (["--data", SCENES, "--cache", "ram:lots"], "is no size"),
         (["--data", SCENES, "--pipeline", "magic"], "no pipeline 'magic'"),
         (["--data", SCENES, "--device", "tpu"], "device must be"),
     ],

@@ -216,6 +216,10 @@ class CachedContender(LoaderContender):
             pass
         super().open()
 
+    def close(self) -> None:
+        super().close()
+        self.loader.close()
+
 
 def _difference(before: Stage, after: Stage) -> Stage:
     return replace(after, items=after.items - before.items, seconds=after.seconds - before.seconds)
