@@ -114,7 +114,7 @@ class StandInSource:
 
     name, fingerprint = "stand-in", "stand-in"
     classes: ClassVar[list[str]] = []
-    labels = None
+    labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return LENGTH

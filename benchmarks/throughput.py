@@ -93,7 +93,7 @@ def main(words: Sequence[str] | None = None) -> None:
     images = Sample(open_source(settings.data), MAX_IMAGES, plain=settings.on_gpu)
     about = describe(images.encoded)
     result = measure(images, recipe, settings)
-    table.show(result, _headline(images, about, recipe, settings), about["kilobytes"] / 1e3)
+    table.show(result, _headline(images, about, recipe, settings))
     if settings.json:
         report.write_json(settings.json, _as_json(result, about, settings))
     if settings.plot:
@@ -211,8 +211,8 @@ def _headline(
         "on average {width} x {height} pixels and {kilobytes:.0f} kB".format(**about),
         *left_out,
         f"{recipe.name}: {_sizes(recipe)}; batches of {settings.batch_size}",
-        f"medians and quartiles of {settings.rounds} interleaved rounds of "
-        f"{settings.turn_seconds:.1f} s",
+        f"medians of {settings.rounds} interleaved rounds of {settings.turn_seconds:.1f} s",
+        "spread: between quartiles, as a share of the median",
         "not counted: compilation, start-up, and batches queued beforehand",
     ]
 

@@ -46,7 +46,7 @@ class Row:
     crew: str = ""  # of a stage: the lanes that it shares with the crew's other stages
     decoder: str = ""
     antialiased: bool | None = None  # None where nothing is resized
-    loader_ratio: float | None = None  # of our loader's rate to this one's
+    loader_ratio: float | None = None  # of a peer: our loader's rate by this one's
 
     def as_json(self) -> dict[str, Any]:
         entries: dict[str, Any] = {

@@ -79,7 +79,7 @@ def _library() -> ModuleType:
     return albumentations
 
 
-def _start(views: FileViews) -> None:
+def _start(views: Any) -> None:
     """In each worker: one thread, and random numbers of its own."""
     opencv.start_worker(views)
     for number, transform in enumerate(views.transforms):

@@ -81,7 +81,7 @@ class ViewTransform:
         self._colours = _colours(group, view)
         self._flip, self._turns = chance_of(group.flip, view), group.turns
         self._cell = group.size
-        mean, std = np.float32(group.mean), np.float32(group.std)
+        mean, std = np.array(group.mean, np.float32), np.array(group.std, np.float32)
         self._scale, self._offset = (1 / (255 * std)).tolist(), (mean / std).tolist()
 
     def __call__(self, image: np.ndarray) -> list[Tensor]:
@@ -139,28 +139,35 @@ def _crop(group: Views) -> Step:
     law, height, width = grid.of, group.size * grid.rows, group.size * grid.columns
     kind = interpolation(group)
 
-    def window_of_resized(image: np.ndarray) -> np.ndarray:
-        scale = law.short_side / min(image.shape[:2])
-        size = [max(law.short_side, int(side * scale)) for side in image.shape[1::-1]]
-        return placed(cv2.resize(image, size, interpolation=kind))
-
-    def shifted(image: np.ndarray) -> np.ndarray:
-        resized = cv2.resize(image, (width, height), interpolation=kind)
-        return placed(cv2.copyMakeBorder(resized, *[law.pad] * 4, cv2.BORDER_CONSTANT))
-
-    def placed(image: np.ndarray) -> np.ndarray:
+    def placed(image: np.ndarray, centred: bool = False) -> np.ndarray:
         free = image.shape[0] - height, image.shape[1] - width
-        centred = isinstance(law, Centre)
         y, x = (side // 2 if centred else random.randint(0, side) for side in free)
         return np.ascontiguousarray(image[y : y + height, x : x + width])
+
+    if isinstance(law, Window | Centre):
+        short_side, centred = law.short_side, isinstance(law, Centre)
+
+        def window_of_resized(image: np.ndarray) -> np.ndarray:
+            scale = short_side / min(image.shape[:2])
+            size = [max(short_side, int(side * scale)) for side in image.shape[1::-1]]
+            return placed(cv2.resize(image, size, interpolation=kind), centred)
+
+        return window_of_resized
+
+    if isinstance(law, Shift):
+        pad = law.pad
+
+        def shifted(image: np.ndarray) -> np.ndarray:
+            resized = cv2.resize(image, (width, height), interpolation=kind)
+            return placed(cv2.copyMakeBorder(resized, pad, pad, pad, pad, cv2.BORDER_CONSTANT))
+
+        return shifted
 
     def resized_crop(image: np.ndarray) -> np.ndarray:
         y, x, h, w = _box(image.shape[0], image.shape[1], law)
         return cv2.resize(image[y : y + h, x : x + w], (width, height), interpolation=kind)
 
-    if isinstance(law, Window | Centre):
-        return window_of_resized
-    return shifted if isinstance(law, Shift) else resized_crop
+    return resized_crop
 
 
 def _box(height: int, width: int, law: Crop) -> tuple[int, int, int, int]:

@@ -45,7 +45,7 @@ def endless(
     views: FileViews,
     workers: int,
     batch_size: int,
-    start: Callable[[FileViews], None] | None = None,
+    start: Callable[[Any], None] | None = None,
     **options: Any,
 ) -> Batches:
     """Batches without an end; every worker calls `start` with its copy of `views` first."""
@@ -64,10 +64,9 @@ def endless(
 class Start:
     """Call a function with the worker's own data set."""
 
-    def __init__(self, start: Callable[[FileViews], None]):
+    def __init__(self, start: Callable[[Any], None]):
         self.start = start
 
     def __call__(self, worker: int) -> None:
-        info = get_worker_info()
-        assert info is not None
+        info: Any = get_worker_info()
         self.start(info.dataset)

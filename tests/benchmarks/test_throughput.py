@@ -101,6 +101,7 @@ def test_stages_ratios_and_bottleneck_are_reported(tmp_path, monkeypatch, capsys
         "loader / torchvision",
     ):
         assert words in printed
+    assert "antialiased" in printed and "Pillow" in printed
     assert f"first views: ids {first['ids']}, views {first['views']} (4 batches of 2)" in printed
 
 

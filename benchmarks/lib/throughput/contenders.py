@@ -37,7 +37,7 @@ _OUTPUT_SAMPLES = 8  # output memory of so many images is overwritten again and 
 
 DECODER = "simplejpeg"  # of ours, on a CPU
 BARE = Making(DECODER)
-CACHED = "loader, second epoch from the cache"
+CACHED = "loader, cached"  # from its second epoch on
 
 ImageFunction = Callable[[bytes], Any]
 Rates = list[float]  # images per second, by round

@@ -83,6 +83,8 @@ def summarise(
     rates = {BARE_DECODE: run.measurements.rates[fastest], **run.measurements.rates}
     everybody = [*run.bounds, *run.loaders, *run.peers]
     rows = [_row(x, rates, run.measurements) for x in everybody if x.name in rates]
+    rivals = {x.name for x in run.peers}
+    rows = [replace(x, loader_ratio=_by(rates, x)) if x.name in rivals else x for x in rows]
     if fastest != BARE_DECODE:
         bare = next(row for row in rows if row.name == fastest)
         rows.insert(0, replace(bare, name=BARE_DECODE))
@@ -128,8 +130,12 @@ def _row(contender: Contender, rates: dict[str, Rates], measurements: Measuremen
         measurements.gpu_bytes.get(name, 0) / 2**20,
         decoder=contender.making.decoder,
         antialiased=contender.making.antialiased,
-        loader_ratio=timing.ratio(rates["loader"], rates[name]).median,
     )
+
+
+def _by(rates: dict[str, Rates], row: Row) -> float:
+    """How many times as fast as this one the loader is."""
+    return timing.ratio(rates["loader"], rates[row.name]).median
 
 
 def _stage_rows(loader: LoaderContender, rates: Rates) -> list[Row]:

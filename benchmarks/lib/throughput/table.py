@@ -12,13 +12,13 @@ from patchmill.benchmarks.lib.report import BARE_DECODE, Row
 from patchmill.benchmarks.lib.throughput.results import ThroughputResult
 
 
-def show(result: ThroughputResult, headline: Sequence[str], megabytes: float) -> None:
-    """Print all tables; `megabytes` is the mean size of an encoded image."""
+def show(result: ThroughputResult, headline: Sequence[str]) -> None:
+    """Print all tables."""
     console = Console(highlight=False)
     for line in headline:
         console.print(line, style="dim", markup=False)
     console.print()
-    console.print(_contender_table(result.rows, megabytes))
+    console.print(_contender_table(result.rows))
     console.print()
     console.print(_stage_table(result))
     slowest = result.bottleneck
@@ -36,17 +36,16 @@ def show(result: ThroughputResult, headline: Sequence[str], megabytes: float) ->
         console.print(note, style="dim", markup=False)
 
 
-def _contender_table(rows: Sequence[Row], megabytes: float) -> Table:
-    columns = ["images/s", "low to high", "of bare", "MB/s", "cores", "antialiased", "decoder"]
+def _contender_table(rows: Sequence[Row]) -> Table:
+    columns = ["images/s", "spread", "of bare", "cores", "antialiased", "decoder"]
     on_gpu = any(row.gpu_mebibytes > 0 for row in rows)
     table = report.new_table("", *columns, *(["GPU MiB"] if on_gpu else []))
     for row in rows:
         rate = row.rate
         cells = [
             f"[bold]{rate.median:,.0f}[/]",
-            f"{rate.low:,.0f} to {rate.high:,.0f}",
+            f"{rate.spread:.0%}",
             f"{row.share:.0%}",
-            f"{rate.median * megabytes:,.1f}",
             "" if row.cores is None else f"{row.cores:.2f}",
             {None: "", True: "yes", False: "no"}[row.antialiased],
             row.decoder,
