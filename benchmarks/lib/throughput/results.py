@@ -134,7 +134,7 @@ def _row(contender: Contender, rates: dict[str, Rates], measurements: Measuremen
 
 
 def _by(rates: dict[str, Rates], row: Row) -> float:
-    """How many times as fast as this one the loader is."""
+    """The loader's rate by this one's."""
     return timing.ratio(rates["loader"], rates[row.name]).median
 
 
