@@ -62,6 +62,10 @@ class Sample:
     def read(self, index: int) -> bytes:
         return self._source.read(self.ids[index % len(self.ids)])
 
+    def read_many(self, ids: np.ndarray, memory: np.ndarray) -> list[bytes | None]:
+        """Read samples together, where the source can."""
+        return self._source.read_many(np.array(self.ids)[ids % len(self.ids)], memory)
+
     def where(self, index: int) -> str:
         return self._source.where(self.ids[index % len(self.ids)])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -50,6 +51,15 @@ def test_a_sample_repeats_endlessly(photos):
     assert len(images) > 10**7 and len(images) % 5 == 0
     assert [images.read(i) for i in range(5, 15)] == images.encoded * 2
     assert images.where(len(images) - 1).endswith("4.png")
+    together = images.read_many(np.arange(5, 15), np.empty(1 << 16, np.uint8))
+    assert together == images.encoded * 2
+
+
+def test_a_repeated_sample_ends(photos):
+    images = Sample(Folder(photos), 100)
+    twelve = images.repeated(12)
+    assert len(twelve) == 15 and twelve.read(14) == images.encoded[4]
+    assert twelve.fingerprint != images.fingerprint and len(images) > 10**7
 
 
 def test_a_small_sample_comes_from_all_over(photos):
