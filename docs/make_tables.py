@@ -86,9 +86,9 @@ def _figure(text: str, value: float, std: float | None) -> str:
     mean, plus_minus, deviation = text.partition(" ± ")
     if not plus_minus:
         return like(text, value)
-    if std is None:
-        return like(text.replace(plus_minus + deviation, ""), value)
     unit = " %" if text.endswith("%") else ""
+    if std is None:
+        return like(mean + unit, value)
     return f"{like(mean + unit, value).removesuffix(unit)} ± {like(deviation, std)}"
 
 
