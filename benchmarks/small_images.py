@@ -57,6 +57,23 @@ class Settings:
     json: str | None
 
 
+@dataclass(frozen=True)
+class Row:
+    name: str
+    rate: Summary  # images per second
+    workers: int
+    cores: float  # busy during its turns
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "images_per_s": round(self.rate.median),
+            "spread": round(self.rate.spread, 3),
+            "workers": self.workers,
+            "cores_busy": round(self.cores, 2),
+        }
+
+
 def main(words: Sequence[str] | None = None) -> None:
     settings = _settings(words)
     report.check_writable(settings.json)
@@ -66,19 +83,26 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
         everybody = _contenders(images, settings, Path(folder))
         turn = settings.seconds / ROUNDS
-        rates = contenders.measure_in_turns(list(everybody.values()), [], ROUNDS, turn).rates
-    summaries = {name: timing.summary(rate) for name, rate in rates.items()}
-    ratios = _ratios(rates)
-    _show(summaries, ratios, about)
+        measured = contenders.measure_in_turns(list(everybody.values()), [], ROUNDS, turn)
+    rows = [
+        Row(
+            name,
+            timing.summary(measured.rates[name]),
+            contender.workers,
+            timing.summary(measured.cores[name]).median,
+        )
+        for name, contender in everybody.items()
+    ]
+    ratios = _ratios(measured.rates)
+    _show(rows, ratios, about)
     if settings.json:
-        rows = [_row(name, one, everybody[name].workers) for name, one in summaries.items()]
         content = {
             "data": settings.data,
             "cache": settings.cache,
             "images": about,
             "batch_size": BATCH_SIZE,
             "rounds": ROUNDS,
-            "rows": rows,
+            "rows": [row.as_json() for row in rows],
             "ratios": {name: round(ratio.median, 3) for name, ratio in ratios.items()},
         }
         report.write_json(settings.json, content)
@@ -161,26 +185,18 @@ def _ratios(rates: Mapping[str, Rates]) -> dict[str, Summary]:
     }
 
 
-def _row(name: str, one: Summary, workers: int) -> dict[str, Any]:
-    rate, spread = round(one.median), round(one.spread, 3)
-    return {"name": name, "images_per_s": rate, "spread": spread, "workers": workers}
-
-
-def _show(
-    summaries: Mapping[str, Summary], ratios: Mapping[str, Summary], about: Mapping[str, Any]
-) -> None:
+def _show(rows: Sequence[Row], ratios: Mapping[str, Summary], about: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     console.print(
         f"{machine.cpu()}, {machine.cores()} cores; {about['count']} images of "
         f"{about['width']} x {about['height']} pixels; batches of {BATCH_SIZE}\n",
         style="dim",
     )
-    table = report.new_table("", "images/s", "low to high", "µs per image")
-    for name, one in summaries.items():
-        range_of_rounds = f"{one.low:,.0f} to {one.high:,.0f}"
-        table.add_row(
-            name, f"[bold]{one.median:,.0f}[/]", range_of_rounds, f"{1e6 / one.median:.1f}"
-        )
+    table = report.new_table("", "images/s", "low to high", "µs per image", "cores")
+    for row in rows:
+        one = row.rate
+        median, quartiles = f"[bold]{one.median:,.0f}[/]", f"{one.low:,.0f} to {one.high:,.0f}"
+        table.add_row(row.name, median, quartiles, f"{1e6 / one.median:.1f}", f"{row.cores:.2f}")
     console.print(table)
     console.print()
     for name, ratio in ratios.items():
