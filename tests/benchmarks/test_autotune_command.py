@@ -18,6 +18,7 @@ def test_all_disks_in_one_run(
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
     for name, seconds in (("SETTLING_S", 0.02), ("WINDOW_S", 0.05), ("LONGEST_S", 0.5)):
         monkeypatch.setattr(tuning, name, seconds)
+    monkeypatch.setattr(autotune.timing, "wait_until_idle", lambda: None)
     out, small = tmp_path / "out.json", "simclr(size=16)"
     words = ["--data", "scenes(count=6, size=48)", "--recipe", small, "--batch-size", "8"]
     autotune.main([*words, "--seconds", "0.1", "--rounds", "1", "--json", str(out)])

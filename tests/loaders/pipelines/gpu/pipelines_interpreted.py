@@ -276,7 +276,7 @@ def test_stats_have_the_stages(on_gpu: Callable[..., Any]) -> None:
 def test_tuned_loaders_give_the_same(
     on_gpu: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many batches may be queued on the side stream as are ahead, and the two in use."""
+    """The side stream takes as many batches as are ahead, and the two in use."""
     for name in ("SETTLING_S", "WINDOW_S", "LONGEST_S"):
         monkeypatch.setattr(tuning, name, 0.0)
     plan = itertools.cycle([Setting(3, 4), Setting(1, 1), Setting(2, 2)])
