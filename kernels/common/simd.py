@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.datamodel.models import PrimitiveModel
 from numba.extending import intrinsic, register_model
 
@@ -50,7 +50,8 @@ def _constant(kind: ir.Type, value: float) -> ir.Constant:
 def _broadcast(builder: Any, scalar: Any, vector: Any) -> Any:
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
-    return builder.shuffle_vector(first, undefined, _constant(I32, 0))
+    zeros = ir.Constant(ir.VectorType(I32, vector.count), None)
+    return builder.shuffle_vector(first, undefined, zeros)
 
 
 def _address(
@@ -87,6 +88,53 @@ def load(typing: Any, array: Any, offset: Any, like: Any) -> Any:
 
 
 @intrinsic
+def load_apart(typing: Any, array: Any, offset: Any, like: Any) -> Any:
+    """32 bytes of a flat array as lanes of `like`'s type: the even ones, then the odd ones.
+
+    int16 lanes hold (byte - 128) << 8, which costs three instructions for 32 bytes; lanes in the
+    order of the bytes would have to cross registers. float32 lanes hold byte << 7.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, offset, _ = arguments
+        half = LANES // 2
+        kind = ir.VectorType(ir.IntType(8), LANES)
+        value = _load(context, builder, signature.args[0], array, offset, kind)
+        value = builder.bitcast(value, ir.VectorType(I16, half))
+        numbers = [ir.Constant(value.type, [n] * half) for n in (0x8080, 0xFF00, 8, 7, 0xFF)]
+        signs, upper, eight, seven, lower = numbers
+        if signature.return_type.element == types.int16:
+            value = builder.xor(value, signs)
+            even, odd = builder.shl(value, eight), builder.and_(value, upper)
+        else:
+            even, odd = builder.and_(value, lower), builder.lshr(value, eight)
+            even, odd = builder.shl(even, seven), builder.shl(odd, seven)
+        value = _shuffle(builder, even, odd, list(range(LANES)))
+        if signature.return_type.element == types.int16:
+            return value
+        return builder.sitofp(value, context.get_value_type(signature.return_type))
+
+    return like(array, types.int64, like), emit
+
+
+@intrinsic
+def prefetch(typing: Any, array: Any, offset: Any) -> Any:
+    """Ask for the cache line of `array[offset]`, which need not exist."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, offset = arguments
+        data = context.make_array(signature.args[0])(context, builder, array).data
+        address = builder.bitcast(builder.gep(data, [offset]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [address.type, I32, I32, I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, keep, data_cache = (ir.Constant(I32, n) for n in (0, 3, 1))
+        builder.call(function, [address, read, keep, data_cache])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), emit
+
+
+@intrinsic
 def store(typing: Any, array: Any, offset: Any, vector: Any) -> Any:
     """Write a vector to `array[offset:offset + 32]`; no bounds check."""
 
@@ -108,6 +156,27 @@ def splat(typing: Any, scalar: Any) -> Any:
         return _broadcast(builder, arguments[0], context.get_value_type(vector_type))
 
     return vector_type(scalar), emit
+
+
+@intrinsic
+def splat_at(typing: Any, array: Any, offset: Any) -> Any:
+    """Broadcast a number of a flat array to every lane; no bounds check.
+
+    An int32 stands for two equal int16 lanes: CPUs broadcast 32 bits while they load them, but
+    not 16.
+    """
+    vector_type = VECTORS[types.int16 if array.dtype == types.int32 else array.dtype]
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        scalar = builder.load(builder.gep(data, [arguments[1]]))
+        like = context.get_value_type(vector_type)
+        if array.dtype != types.int32:
+            return _broadcast(builder, scalar, like)
+        pairs = _broadcast(builder, scalar, ir.VectorType(I32, LANES // 2))
+        return builder.bitcast(pairs, like)
+
+    return vector_type(array, types.int64), emit
 
 
 @intrinsic
@@ -216,26 +285,35 @@ BLOCK_ROWS, BLOCK_COLUMNS = 16, 8  # of `transpose_block`
 def transpose_block(
     typing: Any, source: Any, at: Any, pitch: Any, target: Any, to: Any, target_pitch: Any
 ) -> Any:
-    """Transpose the 16 x 8 block at offset `at` of `source` to offset `to` of `target`.
+    """Transpose the 16 x 8 block at offset `at` of `source` to offset `to` of `target`."""
+    return _transposition(source, target, BLOCK_ROWS)
 
-    Rows i and i + 8 share a register, so interleaving within half registers suffices.
+
+@intrinsic
+def transpose_tall_block(
+    typing: Any, source: Any, at: Any, pitch: Any, target: Any, to: Any, target_pitch: Any
+) -> Any:
+    """Transpose a block of 32 x 8, else like `transpose_block`: it writes whole cache lines."""
+    return _transposition(source, target, LANES)
+
+
+def _transposition(source: Any, target: Any, rows: int) -> Any:
+    """Signature and code. Rows i, i + 8, ... share a register, as parts of eight elements each.
+
+    So three perfect shuffles within all parts transpose them.
     """
     signature = types.void(source, types.int64, types.int64, target, types.int64, types.int64)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source, at, pitch, target, to, target_pitch = arguments
         source_type, target_type = signature.args[0], signature.args[3]
-        half = ir.VectorType(IR_TYPES[source_type.dtype], BLOCK_COLUMNS)
-        rows = []
-        for i in range(BLOCK_ROWS):
+        part = ir.VectorType(IR_TYPES[source_type.dtype], BLOCK_COLUMNS)
+        parts = []
+        for i in range(rows):
             offset = builder.add(at, builder.mul(pitch, ir.Constant(pitch.type, i)))
-            rows.append(_load(context, builder, source_type, source, offset, half))
-        both_halves = list(range(BLOCK_ROWS))
-        pairs = [
-            _shuffle(builder, rows[i], rows[i + BLOCK_COLUMNS], both_halves)
-            for i in range(BLOCK_COLUMNS)
-        ]
-        for i, column in enumerate(_transposed(builder, pairs)):
+            parts.append(_load(context, builder, source_type, source, offset, part))
+        registers = [_joined(builder, parts[i::BLOCK_COLUMNS]) for i in range(BLOCK_COLUMNS)]
+        for i, column in enumerate(_transposed(builder, registers)):
             offset = builder.add(to, builder.mul(target_pitch, ir.Constant(pitch.type, i)))
             address = _address(context, builder, target_type, target, offset, column.type)
             builder.store(column, address).align = target_type.dtype.bitwidth // 8
@@ -244,11 +322,21 @@ def transpose_block(
     return signature, emit
 
 
+def _joined(builder: Any, parts: list[Any]) -> Any:
+    """One vector of vectors of equal length, whose number is a power of two."""
+    while len(parts) > 1:
+        picks = list(range(2 * parts[0].type.count))
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [_shuffle(builder, a, b, picks) for a, b in pairs]
+    return parts[0]
+
+
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Transpose two 8x8 blocks, one per half of eight registers: three perfect shuffles."""
+    """Transpose the 8x8 blocks that are side by side in eight registers: three shuffles."""
+    length = rows[0].type.count
     low = [
-        half + j // 2 + BLOCK_ROWS * (j % 2)
-        for half in (0, BLOCK_COLUMNS)
+        part + j // 2 + length * (j % 2)
+        for part in range(0, length, BLOCK_COLUMNS)
         for j in range(BLOCK_COLUMNS)
     ]
     high = [pick + BLOCK_COLUMNS // 2 for pick in low]

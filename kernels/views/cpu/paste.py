@@ -20,6 +20,7 @@ from patchmill.kernels.common.simd import (
     shift_left,
     shift_right,
     splat,
+    splat_at,
     store,
     subtract,
 )
@@ -27,19 +28,18 @@ from patchmill.kernels.views.cpu.resize import (
     BILINEAR,
     CHUNK,
     SPLINE,
-    STRIP,
     UNIT,
+    block_bytes,
     carve,
-    combine_rows,
+    filter_rows,
     filter_taps,
     max_taps,
+    normalise_weights,
     pad_rows,
-    padded_length,
     plane_pitch,
     resample,
     resize_bytes,
     source_range,
-    transpose_strip,
 )
 from patchmill.kernels.views.decisions import ON_GREY, ON_IMAGE, PASTE_NEVER
 
@@ -55,8 +55,8 @@ def paste_bytes(mask_height, mask_width, background_height, background_width, si
     """Scratch bytes that `paste` needs for a mask, a background image and a view of these sizes."""
     pitch = plane_pitch(size)
     tap_bytes = 4 * size * (mask_height + mask_width)  # never more taps than mask pixels
-    mask = 4 * 8 * size + tap_bytes + CHUNK * mask_height
-    mask += 4 * (padded_length(mask_width) + CHUNK) * (STRIP + pitch) + 4 * pitch
+    mask = 4 * 8 * size + tap_bytes + CHUNK * mask_height + block_bytes(mask_height)
+    mask += 4 * LANES * max(mask_width, CHUNK) + 4 * LANES
     background = resize_bytes(background_height, background_width, size)
     return 2 * 4 * size * pitch + max(mask, background) + 4096
 
@@ -125,20 +125,20 @@ def mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_al
     # Filter tables of both axes.
     raw, scratch = carve(scratch, 4 * 4 * size)
     index = as_type(raw, np.int32)
-    begin_y, count_y = index[:size], index[size : 2 * size]
-    begin_x, count_x = index[2 * size : 3 * size], index[3 * size : 4 * size]
+    begin_y, inside_y = index[:size], index[size : 2 * size]
+    begin_x, inside_x = index[2 * size : 3 * size], index[3 * size : 4 * size]
     raw, scratch = carve(scratch, 4 * 2 * size)
     workspace = as_type(raw, np.float32)
-    weight_y, scratch = mask_taps(
+    taps_y, weight_y, scratch = mask_taps(
         mask.shape[0], height, row.box_y, row.box_h, row.full_h, row.win_y, size, row.mask_sigma,
-        reverse_y, begin_y, count_y, workspace, scratch,
+        reverse_y, begin_y, inside_y, workspace, scratch,
     )  # fmt: skip
-    weight_x, scratch = mask_taps(
+    taps_x, weight_x, scratch = mask_taps(
         mask.shape[1], width, row.box_x, row.box_w, row.full_w, row.win_x, size, row.mask_sigma,
-        reverse_x, begin_x, count_x, workspace, scratch,
+        reverse_x, begin_x, inside_x, workspace, scratch,
     )  # fmt: skip
     # Crop to the columns that the window needs.
-    start, stop = source_range(begin_x, count_x)
+    start, stop = source_range(begin_x, taps_x)
     for j in range(size):
         begin_x[j] -= start
     pixels, pitch, offset, length = mask.reshape(mask.size), mask.shape[1], start, stop - start
@@ -146,46 +146,37 @@ def mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_al
         wide_rows, scratch = carve(scratch, CHUNK * mask.shape[0])
         pad_rows(pixels, offset, pitch, length, mask.shape[0], wide_rows)
         pixels, pitch, offset, length = wide_rows, CHUNK, 0, CHUNK
-    strip_pitch, transposed_pitch = padded_length(length), plane_pitch(size)
-    raw, scratch = carve(scratch, 4 * STRIP * strip_pitch)
-    strip = as_type(raw, np.float32)
-    raw, scratch = carve(scratch, 4 * strip_pitch * transposed_pitch)
-    transposed = as_type(raw, np.float32)
-    raw, scratch = carve(scratch, 4 * transposed_pitch)
+    raw, scratch = carve(scratch, 4 * LANES * length)
+    tile = as_type(raw, np.float32)
+    raw, scratch = carve(scratch, 4 * LANES)
     line = as_type(raw, np.float32)
-    # Vertical pass and transpose, as in `resize.filter_separable`.
-    for first in range(0, size, STRIP):
-        for i in range(first, min(first + STRIP, size)):
-            combine_rows(
-                pixels, offset + begin_y[i] * pitch, pitch, length, count_y[i], weight_y, i, size,
-                0, 0, strip, (i - first) * strip_pitch,
-            )  # fmt: skip
-        transpose_strip(strip, strip_pitch, transposed, transposed_pitch, first)
-    # Horizontal pass, and conversion to -alpha.
-    for i in range(size):
-        alpha_row = minus_alpha[i * transposed_pitch : (i + 1) * transposed_pitch]
-        if count_x[i] == 0:
-            alpha_row[:] = 0
-            continue
-        zero = splat(ZERO)
-        for y in range(0, size, LANES):
-            total, source, tap = zero, begin_x[i] * transposed_pitch + y, i
-            for _ in range(count_x[i]):
-                total = multiply_add(total, load(transposed, source, zero), splat(weight_x[tap]))
-                source += transposed_pitch
+    zero, alpha_pitch = splat(ZERO), plane_pitch(size)
+    for first in range(0, size, LANES):
+        filter_rows(
+            pixels, pitch, offset, length, first, size,
+            begin_y, inside_y, taps_y, weight_y, 0, 0, tile, scratch,
+        )  # fmt: skip
+        # Horizontal pass, and conversion to -alpha.
+        for i in range(size):
+            total, source, tap = zero, begin_x[i] * LANES, i
+            for _ in range(taps_x):
+                total = multiply_add(total, load(tile, source, zero), splat_at(weight_x, tap))
+                source += LANES
                 tap += size
-            store(line, y, total)
-        for y in range(size):
-            value = np.int32(line[y] * FROM_FILTER + HALF)
-            alpha_row[y] = min(value, np.int32(OPAQUE)) - OPAQUE if count_y[y] > 0 else 0
+            store(line, 0, total)
+            to = i * alpha_pitch + first
+            for y in range(min(LANES, size - first)):
+                value = np.int32(line[y] * FROM_FILTER + HALF)
+                inside = inside_x[i] != 0 and inside_y[first + y] != 0
+                minus_alpha[to + y] = min(value, np.int32(OPAQUE)) - OPAQUE if inside else 0
 
 
 @jit_ieee
 def mask_taps(
     length, side, box, box_side, full, first, size, mask_sigma, reverse,
-    begins, counts, workspace, scratch,
+    begins, inside, workspace, scratch,
 ):  # fmt: skip
-    """Taps along a mask side of `length` that covers an image side of `side`; allocates weights.
+    """Taps along a mask side of `length` that covers an image side of `side`, and their weights.
 
     See `reference_paste.weights` for the filter.
     """
@@ -196,11 +187,13 @@ def mask_taps(
         unit, kernel = np.sqrt(3.0 * (mask_sigma * ratio) ** 2 + 0.5 * unit * unit), SPLINE
     raw, scratch = carve(scratch, 4 * size * min(max_taps(unit, kernel), length))
     weights = as_type(raw, np.float32)
-    filter_taps(
+    total, nearest = workspace[:size], workspace[size : 2 * size]
+    taps = filter_taps(
         length, box * ratio, step, full, first, size, kernel, unit, reverse,
-        begins, counts, weights, workspace,
+        begins, inside, weights, total, nearest,
     )  # fmt: skip
-    return weights, scratch
+    normalise_weights(weights, total, taps)
+    return taps, weights, scratch
 
 
 # ------------------------------------------------------------------------------------ backgrounds

@@ -1,11 +1,19 @@
 """Crop and antialiased separable resize on the CPU: bytes in, int16 fixed-point planes out.
 
-Both passes run along contiguous memory. The vertical pass combines rows of the image. Its result is
-transposed in registers, a strip at a time, so that the horizontal pass combines contiguous rows
-too. The output planes are therefore transposed: `planes[channel, x, y]`, with UNIT for 1.0.
+Both passes run along contiguous memory, LANES rows of the view at a time. The vertical pass
+combines rows of the image, in chunks of columns whose bytes were widened to lanes once. Its result
+is transposed in registers into a tile, so that the horizontal pass combines contiguous rows too.
+The output planes are therefore transposed: `planes[channel, x, y]`, with UNIT for 1.0. Chunks stay
+in the L1 cache, tiles in the L2 cache.
 
 Reads 3 bytes per pixel of the crop, writes 6 bytes per pixel of the view. Computes, per value and
-direction, 4 (bicubic) or 2 (bilinear) multiply-adds times the downscaling factor.
+direction, 4 (bicubic) or 2 (bilinear) multiply-adds times the downscaling factor, and up to one
+more, since all pixels of an axis have equally many taps. The vertical pass comes first whatever the
+factors are: the other order would save only the difference of two small terms, factor_x - factor_y
+multiply-adds per value, and would transpose twice.
+
+A multiply-add takes one load, one multiplication and one addition per 16 lanes of AVX2, so that the
+L1 cache's two loads per cycle are the limit: 1/32 cycle each, of which the passes reach two thirds.
 """
 
 from __future__ import annotations
@@ -15,21 +23,22 @@ import numpy as np
 from patchmill.kernels.common.array_views import as_type
 from patchmill.kernels.common.jit import jit, jit_ieee, jit_inline
 from patchmill.kernels.common.simd import (
-    BLOCK_COLUMNS,
-    BLOCK_ROWS,
     LANES,
     clamp,
     load,
+    load_apart,
     multiply_add,
+    prefetch,
     shift_left,
     splat,
+    splat_at,
     store,
-    transpose_block,
+    transpose_tall_block,
 )
 
 UNIT = 255 * 64  # 1.0 in the planes' fixed point; the sum of two values still fits int16
-STRIP = 16  # rows filtered before a transpose: a strip stays in the L1 cache
-CHUNK = 2 * LANES  # elements of a row filtered at a time, in registers
+MIDDLE = 128 << 7  # int16 lanes between the passes hold byte * 128 - MIDDLE
+CHUNK = 3 * LANES  # elements of a row filtered at a time, in registers
 BILINEAR, BICUBIC, SPLINE = 0, 1, 2  # filter kernels with a support of 2, 4 and 4 pixels
 MAX_FIXED_TAPS = 32  # with more taps, int16 truncation errors would show: float32 instead
 
@@ -50,10 +59,16 @@ def carve(scratch, size):
 @jit
 def resize_bytes(height, width, size):
     """Scratch bytes that `resize` needs for an image and a view of these sizes."""
-    tables = 8 * 4 * size + 6 * (4 * (height + width) + 12 * size)
-    lines = 4 * (padded_length(3 * width) + CHUNK) * (STRIP + plane_pitch(size)) + CHUNK * height
+    tables = 8 * 4 * size + 8 * (4 * (height + width) + 12 * size)
+    tile = 4 * LANES * max(3 * width, CHUNK) + CHUNK * height + block_bytes(height)
     planes = 4 * 3 * size * plane_pitch(size)
-    return tables + lines + planes + 4096
+    return tables + tile + planes + 4096
+
+
+@jit
+def block_bytes(height):
+    """Scratch bytes that `filter_rows` needs for a crop of this height."""
+    return 4 * CHUNK * (height + LANES) + 128
 
 
 @jit_inline
@@ -79,25 +94,27 @@ def resample(
     # Filter tables of both axes.
     raw, scratch = carve(scratch, 4 * 4 * size)
     index = as_type(raw, np.int32)
-    begin_y, count_y = index[:size], index[size : 2 * size]
-    begin_x, count_x = index[2 * size : 3 * size], index[3 * size : 4 * size]
-    raw, scratch = carve(scratch, 4 * 2 * size)
+    begin_y, inside_y = index[:size], index[size : 2 * size]
+    begin_x, inside_x = index[2 * size : 3 * size], index[3 * size : 4 * size]
+    raw, scratch = carve(scratch, 4 * 3 * size)
     workspace = as_type(raw, np.float32)
+    total_y, total_x = workspace[:size], workspace[size : 2 * size]
+    nearest = workspace[2 * size : 3 * size]
     filter_scale_y, filter_scale_x = max(step_y, 1.0), max(step_x, 1.0)
     raw, scratch = carve(scratch, 4 * size * max_taps(filter_scale_y, kernel))
-    float_y = as_type(raw, np.float32)
+    weight_y = as_type(raw, np.float32)
     raw, scratch = carve(scratch, 4 * size * max_taps(filter_scale_x, kernel))
-    float_x = as_type(raw, np.float32)
-    max_taps_y = filter_taps(
+    weight_x = as_type(raw, np.float32)
+    taps_y = filter_taps(
         height, origin_y, step_y, full_y, first_y, size, kernel, filter_scale_y, reverse_y,
-        begin_y, count_y, float_y, workspace,
+        begin_y, inside_y, weight_y, total_y, nearest,
     )  # fmt: skip
-    max_taps_x = filter_taps(
+    taps_x = filter_taps(
         width, origin_x, step_x, full_x, first_x, size, kernel, filter_scale_x, reverse_x,
-        begin_x, count_x, float_x, workspace,
+        begin_x, inside_x, weight_x, total_x, nearest,
     )  # fmt: skip
     # Crop to the columns that the window needs.
-    start, stop = source_range(begin_x, count_x)
+    start, stop = source_range(begin_x, taps_x)
     for j in range(size):
         begin_x[j] -= start
     pixels, pitch, length = image.reshape(image.size), 3 * image.shape[1], 3 * (stop - start)
@@ -106,38 +123,36 @@ def resample(
         wide_rows, scratch = carve(scratch, CHUNK * height)
         pad_rows(pixels, offset, pitch, length, height, wide_rows)
         pixels, pitch, offset, length = wide_rows, CHUNK, 0, CHUNK
-    strip_pitch = padded_length(length)
 
     # Both passes, in int16 if the taps are few enough, else in float32.
-    if max(max_taps_y, max_taps_x) <= MAX_FIXED_TAPS:
-        raw, scratch = carve(scratch, 2 * size * max_taps_y)
-        fixed_y = as_type(raw, np.int16)
-        raw, scratch = carve(scratch, 2 * size * max_taps_x)
-        fixed_x = as_type(raw, np.int16)
-        shift_y = quantise_weights(
-            float_y, count_y, max_taps_y, fixed_y, as_type(workspace, np.int32)
-        )
-        shift_x = quantise_weights(
-            float_x, count_x, max_taps_x, fixed_x, as_type(workspace, np.int32)
-        )
-        strip, scratch = carve(scratch, 2 * STRIP * strip_pitch)
-        transposed, scratch = carve(scratch, 2 * strip_pitch * plane_pitch(size))
+    if max(taps_y, taps_x) <= MAX_FIXED_TAPS:
+        # Only where bicubic enlarging drops negative taps at a border do weights exceed 1.0.
+        shift_y = 1 if kernel == BICUBIC and step_y < 1 else 0
+        shift_x = 1 if kernel == BICUBIC and step_x < 1 else 0
+        raw, scratch = carve(scratch, 4 * size * taps_y)
+        fixed_y = as_type(raw, np.int32)
+        raw, scratch = carve(scratch, 4 * size * taps_x)
+        fixed_x, rest = as_type(raw, np.int32), as_type(nearest, np.int32)
+        quantise_weights(weight_y, total_y, taps_y, shift_y, fixed_y, rest)
+        quantise_weights(weight_x, total_x, taps_x, shift_x, fixed_x, rest)
+        raw, scratch = carve(scratch, 2 * LANES * length)
         filter_separable(
             pixels, pitch, offset, length, size,
-            begin_y, count_y, fixed_y, shift_y, begin_x, count_x, fixed_x, shift_x,
-            as_type(strip, np.int16), as_type(transposed, np.int16),
-            planes, np.int16(UNIT), 1,
+            begin_y, inside_y, taps_y, fixed_y, shift_y,
+            begin_x, inside_x, taps_x, fixed_x, shift_x,
+            as_type(raw, np.int16), planes, np.int16(UNIT), 1, scratch,
         )  # fmt: skip
     else:
-        strip, scratch = carve(scratch, 4 * STRIP * strip_pitch)
-        transposed, scratch = carve(scratch, 4 * strip_pitch * plane_pitch(size))
+        normalise_weights(weight_y, total_y, taps_y)
+        normalise_weights(weight_x, total_x, taps_x)
+        raw, scratch = carve(scratch, 4 * LANES * length)
+        tile = as_type(raw, np.float32)
         raw, scratch = carve(scratch, 4 * 3 * size * plane_pitch(size))
         float_planes = as_type(raw, np.float32)
         filter_separable(
             pixels, pitch, offset, length, size,
-            begin_y, count_y, float_y, 0, begin_x, count_x, float_x, 0,
-            as_type(strip, np.float32), as_type(transposed, np.float32),
-            float_planes, np.float32(255 * 128), 0,
+            begin_y, inside_y, taps_y, weight_y, 0, begin_x, inside_x, taps_x, weight_x, 0,
+            tile, float_planes, np.float32(255 * 128), 0, scratch,
         )  # fmt: skip
         for i in range(3 * size * plane_pitch(size)):
             planes[i] = np.int16(float_planes[i] * np.float32(UNIT / 255 / 128) + np.float32(0.5))
@@ -157,110 +172,113 @@ def pad_rows(pixels, offset, pitch, length, height, wide_rows):
 @jit_inline
 def filter_separable(
     pixels, pitch, offset, length, size,
-    begin_y, count_y, weight_y, shift_y, begin_x, count_x, weight_x, shift_x,
-    strip, transposed, planes, unit, pass_shift,
+    begin_y, inside_y, taps_y, weight_y, shift_y, begin_x, inside_x, taps_x, weight_x, shift_x,
+    tile, planes, unit, fixed, scratch,
 ):  # fmt: skip
-    """Vertical pass, transpose, horizontal pass, in the dtype of the weights (int16 or float32).
+    """Both passes, LANES rows of the view at a time, in the dtype of the tile.
 
-    `pass_shift` is the bits of scale that a pass loses: 1 for int16, 0 for float32. `shift_y` and
-    `shift_x` restore weights that `quantise_weights` halved. `unit` is 1.0 in the output.
+    `fixed` is 1 for int16, 0 for float32. `shift_y` and `shift_x` restore weights that
+    `quantise_weights` halved. `unit` is 1.0 in the output.
     """
-    strip_pitch, transposed_pitch = padded_length(length), plane_pitch(size)
-    for first in range(0, size, STRIP):
-        for i in range(first, min(first + STRIP, size)):
-            combine_rows(
-                pixels, offset + begin_y[i] * pitch, pitch, length, count_y[i], weight_y, i, size,
-                shift_y, pass_shift, strip, (i - first) * strip_pitch,
-            )  # fmt: skip
-        transpose_strip(strip, strip_pitch, transposed, transposed_pitch, first)
-    for i in range(size):
-        combine_columns(
-            transposed, 3 * begin_x[i] * transposed_pitch, transposed_pitch, size, count_x[i],
-            weight_x, i, shift_x, pass_shift, planes, i * transposed_pitch, unit,
+    for first in range(0, size, LANES):
+        filter_rows(
+            pixels, pitch, offset, length, first, size,
+            begin_y, inside_y, taps_y, weight_y, shift_y, fixed, tile, scratch,
         )  # fmt: skip
+        filter_columns(
+            tile, size, begin_x, inside_x, taps_x, weight_x, shift_x, fixed, planes, first, unit
+        )
 
 
 @jit
-def padded_length(length):
-    """Row length rounded up to whole chunks."""
-    return (length + CHUNK - 1) // CHUNK * CHUNK
+def filter_rows(
+    pixels, pitch, offset, length, first, size, begins, inside, taps, weights, weight_shift, fixed,
+    tile, scratch,
+):  # fmt: skip
+    """Vertical pass of rows `first`, ... `first` + 31 of the view, transposed into `tile`.
+
+    Element x of row i is written to tile[x * LANES + i - first]. `offset` is of the crop's first
+    element. A chunk of its columns at a time, so that all but the tile stays in the L1 cache.
+    Tap k of row i has weight weights[k * size + i]. Rows outside the window are black.
+    """
+    stop = min(first + LANES, size)
+    top, bottom = source_range(begins[first:stop], taps)
+    raw, scratch = carve(scratch, tile.itemsize * CHUNK * LANES)
+    strip = as_type(raw, tile.dtype)
+    block = as_type(scratch[: tile.itemsize * CHUNK * (bottom - top)], tile.dtype)
+    for chunk in range(0, length, CHUNK):
+        x = min(chunk, length - CHUNK)  # overlaps the previous chunk: no reads past the crop
+        widen(pixels, offset + top * pitch + x, pitch, bottom - top, block)
+        combine_rows(
+            block, top, first, stop, size, begins, inside, taps, weights, weight_shift, fixed, strip
+        )
+        for j in range(0, CHUNK, LANES):  # 32 columns: the even ones, then the odd ones
+            to = (x + j) * LANES
+            transpose_tall_block(strip, j, CHUNK, tile, to, 2 * LANES)
+            transpose_tall_block(strip, j + 8, CHUNK, tile, to + 16 * LANES, 2 * LANES)
+            transpose_tall_block(strip, j + 16, CHUNK, tile, to + LANES, 2 * LANES)
+            transpose_tall_block(strip, j + 24, CHUNK, tile, to + 17 * LANES, 2 * LANES)
+
+
+@jit
+def widen(pixels, start, pitch, rows, block):
+    """Copy CHUNK bytes of each row to lanes of the block, as `load_apart` orders them."""
+    like = splat(block.dtype.type(0))
+    for y in range(rows):
+        at, to = start + y * pitch, y * CHUNK
+        prefetch(pixels, at + 2 * CHUNK)
+        for x in range(0, CHUNK, LANES):
+            store(block, to + x, load_apart(pixels, at + x, like))
 
 
 @jit
 def combine_rows(
-    pixels, start, pitch, length, count, weights, first_tap, step, weight_shift, pass_shift,
-    strip, to,
-):  # fmt: skip
-    """Weighted sum of `count` rows of bytes from offset `start`, written to `strip[to:]`.
-
-    Row k has weight weights[first_tap + k * step].
-    """
-    bias = splat(weights.dtype.type(pass_shift * count // 2))
-    pairs = length // (2 * CHUNK) * (2 * CHUNK)
-    for x in range(0, pairs, 2 * CHUNK):
-        a, b, c, d = bias, bias, bias, bias
-        source, tap = start + x, first_tap
-        for _ in range(count):
-            weight = splat(weights[tap])
-            a = multiply_add(a, load(pixels, source, bias), weight)
-            b = multiply_add(b, load(pixels, source + LANES, bias), weight)
-            c = multiply_add(c, load(pixels, source + 2 * LANES, bias), weight)
-            d = multiply_add(d, load(pixels, source + 3 * LANES, bias), weight)
-            source += pitch
-            tap += step
-        store(strip, to + x, shift_left(a, weight_shift))
-        store(strip, to + x + LANES, shift_left(b, weight_shift))
-        store(strip, to + x + 2 * LANES, shift_left(c, weight_shift))
-        store(strip, to + x + 3 * LANES, shift_left(d, weight_shift))
-    for chunk in range(pairs, length, CHUNK):
-        x = min(chunk, length - CHUNK)  # overlaps the previous chunk: no reads past the box
-        a, b = bias, bias
-        source, tap = start + x, first_tap
-        for _ in range(count):
-            weight = splat(weights[tap])
-            a = multiply_add(a, load(pixels, source, bias), weight)
-            b = multiply_add(b, load(pixels, source + LANES, bias), weight)
-            source += pitch
-            tap += step
-        store(strip, to + x, shift_left(a, weight_shift))
-        store(strip, to + x + LANES, shift_left(b, weight_shift))
-
-
-@jit
-def transpose_strip(strip, pitch, transposed, transposed_pitch, first):
-    """Transpose the strip's rows into columns `first`, `first` + 1, ... of `transposed`."""
-    for x in range(0, pitch, BLOCK_COLUMNS):
-        for i in range(0, STRIP, BLOCK_ROWS):
-            to = x * transposed_pitch + first + i
-            transpose_block(strip, i * pitch + x, pitch, transposed, to, transposed_pitch)
-
-
-@jit
-def combine_columns(
-    transposed, start, pitch, size, count, weights, first_tap, weight_shift, pass_shift,
-    planes, to, unit,
-):  # fmt: skip
-    """One column of the view in all three planes, clamped to [0, unit], written to `planes[to:]`.
-
-    Sums `count` transposed columns from offset `start`; see `combine_rows`.
-    """
-    bias, top = splat(weights.dtype.type(pass_shift * count // 2)), splat(unit)
-    # Planes have twice the scale that two int16 passes leave.
-    plane, shift = size * pitch, weight_shift + pass_shift
-    for y in range(0, size, LANES):
-        r, g, b = bias, bias, bias
-        source, tap = start + y, first_tap
-        for _ in range(count):
-            weight = splat(weights[tap])
-            r = multiply_add(r, load(transposed, source, bias), weight)
-            g = multiply_add(g, load(transposed, source + pitch, bias), weight)
-            b = multiply_add(b, load(transposed, source + 2 * pitch, bias), weight)
-            source += 3 * pitch
+    block, top, first, stop, size, begins, inside, taps, weights, weight_shift, fixed, strip
+):
+    """Filtered rows of the block, which starts at row `top` of the crop, to the strip."""
+    for i in range(first, stop):
+        bias = taps // 2 if inside[i] else -(MIDDLE >> weight_shift)
+        a = splat(strip.dtype.type(fixed * bias))
+        b, c, source, tap = a, a, (begins[i] - top) * CHUNK, i
+        for _ in range(taps):
+            weight = splat_at(weights, tap)
+            a = multiply_add(a, load(block, source, a), weight)
+            b = multiply_add(b, load(block, source + LANES, b), weight)
+            c = multiply_add(c, load(block, source + 2 * LANES, c), weight)
+            source += CHUNK
             tap += size
-        target = to + y
-        store(planes, target, clamp(shift_left(r, shift), top))
-        store(planes, target + plane, clamp(shift_left(g, shift), top))
-        store(planes, target + 2 * plane, clamp(shift_left(b, shift), top))
+        to = (i - first) * CHUNK
+        store(strip, to, shift_left(a, weight_shift))
+        store(strip, to + LANES, shift_left(b, weight_shift))
+        store(strip, to + 2 * LANES, shift_left(c, weight_shift))
+
+
+@jit
+def filter_columns(
+    tile, size, begins, inside, taps, weights, weight_shift, fixed, planes, to, unit
+):
+    """Horizontal pass of LANES rows of the view, clamped to [0, unit], in all planes.
+
+    Combines columns of the tile as `filter_rows` does rows. Column i is written to planes[to:],
+    `i` pitches further.
+    """
+    pitch, top = plane_pitch(size), splat(unit)
+    plane = size * pitch
+    for i in range(size):
+        bias = taps // 2 + (MIDDLE // 2 >> weight_shift) if inside[i] else 0
+        r = splat(tile.dtype.type(fixed * bias))
+        g, b, source, tap = r, r, begins[i] * (3 * LANES), i
+        for _ in range(taps):
+            weight = splat_at(weights, tap)
+            r = multiply_add(r, load(tile, source, r), weight)
+            g = multiply_add(g, load(tile, source + LANES, g), weight)
+            b = multiply_add(b, load(tile, source + 2 * LANES, b), weight)
+            source += 3 * LANES
+            tap += size
+        target = to + i * pitch
+        store(planes, target, clamp(shift_left(r, weight_shift), top))
+        store(planes, target + plane, clamp(shift_left(g, weight_shift), top))
+        store(planes, target + 2 * plane, clamp(shift_left(b, weight_shift), top))
 
 
 # ------------------------------------------------------------------------------------ filter taps
@@ -275,56 +293,52 @@ def max_taps(unit, kernel):
 @jit_ieee
 def filter_taps(
     length, origin, scale, full, first, size, kernel, unit, reverse,
-    begins, counts, weights, workspace,
+    begins, inside, weights, total, nearest,
 ):  # fmt: skip
-    """First tap, tap count and normalised weights of each window pixel; returns the largest count.
+    """First tap and weights of each window pixel, and the sums of the weights; returns the taps.
 
     The source line has `length` pixels. Output pixel i is centred at origin + (i + 1/2) scale, and
     the kernel is stretched to `unit` source pixels. Weight k of pixel j is weights[k * size + j],
-    so that loops over pixels vectorise. Window pixels outside 0 .. full - 1 have no taps.
+    so that loops over pixels vectorise. All pixels have equally many taps, some of weight 0: loops
+    over them are predicted. Window pixels outside 0 .. full - 1 have a sum and an `inside` of 0.
     `reverse` builds the table backwards, which mirrors the view at no cost. Without fastmath, whose
     rounding depends on the functions that this one is compiled into.
     """
-    nearest, total = workspace[:size], workspace[size : 2 * size]
     support = (1.0 if kernel == BILINEAR else 2.0) * unit
-    most = 0
-    # Range of taps of each pixel, and the distance of the first to its centre.
+    sign, offset = (-1, first + size - 1) if reverse else (1, first)
+    taps = 1
     for j in range(size):
-        i = first + (size - 1 - j if reverse else j)
+        i = min(max(offset + sign * j, 0), full - 1)
         centre = origin + (i + 0.5) * scale
         begin = max(int(centre - support + 0.5), 0)
-        end = min(int(centre + support + 0.5), length)
-        inside = 0 <= i and i < full
-        begins[j], counts[j] = (begin, end - begin) if inside else (0, 0)
-        nearest[j], total[j] = (begin - centre + 0.5) / unit, 0
-        most = max(most, counts[j])
+        begins[j] = begin
+        taps = max(taps, min(int(centre + support + 0.5), length) - begin)
+    last = length - taps
+    for j in range(size):
+        i = min(max(offset + sign * j, 0), full - 1)
+        centre = origin + (i + 0.5) * scale
+        begins[j] = min(begins[j], last)
+        inside[j] = i == offset + sign * j
+        nearest[j], total[j] = (begins[j] - centre + 0.5) / unit, 0
     # Weights, tap by tap, and their sums.
     step = np.float32(1.0 / unit)
-    for k in range(most):
-        row, shift, position = weights[k * size : (k + 1) * size], np.float32(k) * step, np.int32(k)
+    for k in range(taps):
+        row, shift = weights[k * size : (k + 1) * size], np.float32(k) * step
         if kernel == BICUBIC:
             for j in range(size):
-                value = cubic(nearest[j] + shift)
-                row[j] = value if position < counts[j] else np.float32(0)
+                row[j] = cubic(nearest[j] + shift)
                 total[j] += row[j]
         elif kernel == SPLINE:
             for j in range(size):
-                value = spline(nearest[j] + shift)
-                row[j] = value if position < counts[j] else np.float32(0)
+                row[j] = spline(nearest[j] + shift)
                 total[j] += row[j]
         else:
             for j in range(size):
-                value = triangle(nearest[j] + shift)
-                row[j] = value if position < counts[j] else np.float32(0)
+                row[j] = triangle(nearest[j] + shift)
                 total[j] += row[j]
-    # Normalise.
     for j in range(size):
-        total[j] = np.float32(1) / total[j] if counts[j] > 0 else np.float32(0)
-    for k in range(most):
-        row = weights[k * size : (k + 1) * size]
-        for j in range(size):
-            row[j] *= total[j]
-    return most
+        total[j] *= np.float32(inside[j])
+    return taps
 
 
 @jit_ieee
@@ -350,38 +364,50 @@ def spline(x):
 
 
 @jit
-def quantise_weights(weights, counts, most, fixed, workspace):
-    """Quantise weights to int16 that sum to 1.0 exactly; the middle tap takes the rounding error.
-
-    1.0 is 32768. Where a weight exceeds 1.0 (bicubic upscaling at a border, where negative taps are
-    cut off) 1.0 is 16384, and the result must be shifted left by the returned 1.
-    """
-    size = len(counts)
-    largest = np.float32(0)
-    for i in range(most * size):
-        largest = max(largest, weights[i])
-    weight_shift = 1 if largest > np.float32(1.0001) else 0
-    one = np.int32(32768 >> weight_shift)
-    rest = workspace[:size]
-    rest[:] = one
-    for k in range(most):
-        float_planes, rounded = weights[k * size : (k + 1) * size], fixed[k * size : (k + 1) * size]
-        for j in range(size):
-            weight = np.int32(np.rint(float_planes[j] * np.float32(one)))
-            rounded[j] = min(weight, np.int32(32767))
-            rest[j] -= weight
+def normalise_weights(weights, total, taps):
+    """Divide weights by their sums, in place; to 0 where the sum is 0."""
+    size = len(total)
     for j in range(size):
-        if counts[j] > 0:
-            middle = counts[j] // 2 * size + j
-            fixed[middle] = min(fixed[middle] + rest[j], 32767)
-    return weight_shift
+        total[j] = np.float32(1) / total[j] if total[j] != 0 else np.float32(0)
+    for k in range(taps):
+        row = weights[k * size : (k + 1) * size]
+        for j in range(size):
+            row[j] *= total[j]
 
 
 @jit
-def source_range(begins, counts):
+def quantise_weights(weights, total, taps, weight_shift, fixed, rest):
+    """Quantise weights to int16 that sum to 1.0 exactly; the middle tap takes the rounding error.
+
+    1.0 is 32768, or 16384 if `weight_shift` is 1. `fixed` gets them as `splat_at` wants them.
+    """
+    size, middle = len(total), taps // 2
+    one, last = np.int32(32768 >> weight_shift), fixed[middle * size : (middle + 1) * size]
+    scale = as_type(last, np.float32)
+    for j in range(size):
+        scale[j] = np.float32(one) / total[j] if total[j] != 0 else np.float32(0)
+        rest[j] = one if total[j] != 0 else np.int32(0)
+    for k in range(taps):
+        if k != middle:
+            row, pairs = weights[k * size : (k + 1) * size], fixed[k * size : (k + 1) * size]
+            for j in range(size):
+                weight = min(np.int32(np.rint(row[j] * scale[j])), np.int32(32767))
+                pairs[j] = in_both_halves(weight)
+                rest[j] -= weight
+    for j in range(size):
+        last[j] = in_both_halves(min(rest[j], np.int32(32767)))
+
+
+@jit
+def in_both_halves(weight):
+    """An int16 twice in an int32."""
+    return np.int32((weight << 16) | (weight & 0xFFFF))
+
+
+@jit
+def source_range(begins, taps):
     """Range of source pixels that the window's output pixels need."""
-    start, stop = np.int64(1 << 40), np.int64(0)
+    start, stop = begins[0], begins[0]
     for j in range(len(begins)):
-        if counts[j] > 0:
-            start, stop = min(start, begins[j]), max(stop, begins[j] + counts[j])
-    return min(start, stop), stop
+        start, stop = min(start, begins[j]), max(stop, begins[j])
+    return start, stop + taps
