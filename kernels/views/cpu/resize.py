@@ -23,6 +23,7 @@ import numpy as np
 from patchmill.kernels.common.array_views import as_type
 from patchmill.kernels.common.jit import jit, jit_ieee, jit_inline
 from patchmill.kernels.common.simd import (
+    BLOCK_COLUMNS,
     LANES,
     clamp,
     load,
@@ -212,12 +213,10 @@ def filter_rows(
         combine_rows(
             block, top, first, stop, size, begins, inside, taps, weights, weight_shift, fixed, strip
         )
-        for j in range(0, CHUNK, LANES):  # 32 columns: the even ones, then the odd ones
-            to = (x + j) * LANES
-            transpose_tall_block(strip, j, CHUNK, tile, to, 2 * LANES)
-            transpose_tall_block(strip, j + 8, CHUNK, tile, to + 16 * LANES, 2 * LANES)
-            transpose_tall_block(strip, j + 16, CHUNK, tile, to + LANES, 2 * LANES)
-            transpose_tall_block(strip, j + 24, CHUNK, tile, to + 17 * LANES, 2 * LANES)
+        for j in range(0, CHUNK, BLOCK_COLUMNS):  # of 32 columns, the even ones come first
+            part = j % LANES // BLOCK_COLUMNS
+            column = x + j // LANES * LANES + part % 2 * (LANES // 2) + part // 2
+            transpose_tall_block(strip, j, CHUNK, tile, column * LANES, 2 * LANES)
 
 
 @jit
