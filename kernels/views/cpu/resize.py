@@ -362,7 +362,7 @@ def spline(x):
     return far * far * far - np.float32(4) * near * near * near
 
 
-@jit
+@jit_ieee
 def normalise_weights(weights, total, taps):
     """Divide weights by their sums, in place; to 0 where the sum is 0."""
     size = len(total)
@@ -374,7 +374,7 @@ def normalise_weights(weights, total, taps):
             row[j] *= total[j]
 
 
-@jit
+@jit_ieee
 def quantise_weights(weights, total, taps, weight_shift, fixed, rest):
     """Quantise weights to int16 that sum to 1.0 exactly; the middle tap takes the rounding error.
 
