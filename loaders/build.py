@@ -70,7 +70,7 @@ def build(
     workers: threads; by default this rank's share of the machine's cores; "auto" starts there and
         settles, within the first seconds, on what makes the loader faster
     prefetch: batches prepared ahead; "auto" finds out how many, up to 16 and within the memory
-        that loaders/pipelines/tuning.py allows
+        that loaders/pipelines/tuning/iteration.py allows
     ledger: file that lists bad samples; by default in the cache
     steps: batches in an epoch, for streamed shards only
     masks: file of masks for copy-paste, if not the one that `prepare masks` wrote for the data

@@ -11,7 +11,7 @@ from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Crew, Feeder
 from patchmill.loaders.pipelines.shift import Presence
 from patchmill.loaders.pipelines.stages import StageCounters, StageTable
-from patchmill.loaders.pipelines.tuning import IN_USE, Tuned, Tuning
+from patchmill.loaders.pipelines.tuning.iteration import IN_USE, Tuned, Tuning
 from patchmill.loaders.pipelines.worker import Step, Worker
 from patchmill.loaders.stats import Stage
 

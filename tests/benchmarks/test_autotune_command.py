@@ -9,7 +9,7 @@ import pytest
 
 from patchmill.benchmarks import autotune
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.pipelines import tuning
+from patchmill.loaders.pipelines.tuning import iteration
 
 
 def test_all_disks_in_one_run(
@@ -17,7 +17,7 @@ def test_all_disks_in_one_run(
 ) -> None:
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
     for name, seconds in (("SETTLING_S", 0.02), ("WINDOW_S", 0.05), ("LONGEST_S", 0.5)):
-        monkeypatch.setattr(tuning, name, seconds)
+        monkeypatch.setattr(iteration, name, seconds)
     monkeypatch.setattr(autotune.timing, "wait_until_idle", lambda: None)
     out, small = tmp_path / "out.json", "simclr(size=16)"
     words = ["--data", "scenes(count=6, size=48)", "--recipe", small, "--batch-size", "8"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from patchmill.loaders.pipelines import autotune
-from patchmill.loaders.pipelines.autotune import Decision, Limits, Setting, Window
+from patchmill.loaders.pipelines.tuning import controller
+from patchmill.loaders.pipelines.tuning.controller import Decision, Limits, Setting, Window
 
 WINDOW = 0.5
 
@@ -34,12 +34,12 @@ class Machine:
         return Limits(self.cores, self.batch_size, workers, prefetch)
 
     def tune(self, limits: Limits | None = None, start: Setting | None = None) -> Decision:
-        """Let `autotune.decide` run the machine until it has settled."""
+        """Let `decide` run the machine until it has settled."""
         self.windows = []
         start, limits = start or Setting(self.cores, 2), limits or self.limits()
-        while not (decision := autotune.decide(self.windows, start, limits)).settled:
+        while not (decision := controller.decide(self.windows, start, limits)).settled:
             self.windows.append(self.run(decision.setting))
-            assert len(self.windows) <= autotune.MOST_WINDOWS + autotune.LOOKS
+            assert len(self.windows) <= controller.MOST_WINDOWS + controller.LOOKS
         return decision
 
     def run(self, setting: Setting, seconds: float = WINDOW) -> Window:

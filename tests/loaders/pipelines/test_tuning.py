@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from patchmill import loaders
 from patchmill.loaders.common import threads
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.pipelines import autotune, tuning
-from patchmill.loaders.pipelines.autotune import Decision, Setting
+from patchmill.loaders.pipelines.tuning import controller, iteration
+from patchmill.loaders.pipelines.tuning.controller import Decision, Setting
 
 AUTO = {"workers": "auto", "prefetch": "auto"}
 
@@ -30,7 +30,7 @@ AUTO = {"workers": "auto", "prefetch": "auto"}
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decide at every batch."""
     for name in ("SETTLING_S", "WINDOW_S", "LONGEST_S"):
-        monkeypatch.setattr(tuning, name, 0.0)
+        monkeypatch.setattr(iteration, name, 0.0)
 
 
 def follow(monkeypatch: pytest.MonkeyPatch, plan: Sequence[Setting]) -> list[Setting]:
@@ -41,7 +41,7 @@ def follow(monkeypatch: pytest.MonkeyPatch, plan: Sequence[Setting]) -> list[Set
         tried.append(windows[-1].setting)
         return Decision(plan[len(tried) % len(plan)])
 
-    monkeypatch.setattr(autotune, "decide", decide)
+    monkeypatch.setattr(controller, "decide", decide)
     return tried
 
 
@@ -130,7 +130,7 @@ def test_threads_that_cannot_be_started_are_done_without(monkeypatch: pytest.Mon
     batches = iter(loader)
     seen = len(next(batches))
     with monkeypatch.context() as patch:
-        patch.setattr(tuning.Crew, "staff", no_thread)
+        patch.setattr(iteration.Crew, "staff", no_thread)
         seen += sum(len(batch) for batch in batches)
     assert seen == 48
 
@@ -145,8 +145,8 @@ def no_thread(*arguments: Any) -> None:
 def test_a_slow_disk_is_settled_within_seconds_and_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tuning, "WINDOW_S", 0.1)
-    monkeypatch.setattr(tuning, "SETTLING_S", 0.05)
+    monkeypatch.setattr(iteration, "WINDOW_S", 0.1)
+    monkeypatch.setattr(iteration, "SETTLING_S", 0.05)
     monkeypatch.setattr(threads, "core_time", lambda: 2.0)
     loader = make_loader(Pictures(400, lambda index: time.sleep(0.01)), **AUTO)
     with caplog.at_level(logging.INFO, "patchmill"):
@@ -175,7 +175,7 @@ def test_only_what_is_auto_is_changed() -> None:
 
 
 def bounded(free: int, monkeypatch: pytest.MonkeyPatch, batch_size: int = 4) -> Any:
-    monkeypatch.setattr(tuning.room, "free_memory", lambda: free)
+    monkeypatch.setattr(iteration.room, "free_memory", lambda: free)
     monkeypatch.setattr(threads, "core_time", lambda: 2.0)
     loader = make_loader(24, RECIPE, batch_size, workers="auto", prefetch="auto")
     return loader.pipeline._tuning
@@ -186,15 +186,15 @@ def test_batches_ahead_take_their_share_of_free_memory(monkeypatch: pytest.Monke
     for room_for in (1, 3, 5, 9, 30):
         tuned = bounded(8 * batch * room_for, monkeypatch)
         most = tuned.limits().prefetch[1]
-        assert most == min(max(room_for - tuning.IN_USE, 1), tuning.MOST_PREFETCH)
+        assert most == min(max(room_for - iteration.IN_USE, 1), iteration.MOST_PREFETCH)
         assert tuned.setting.prefetch == min(2, most)
 
 
 def test_large_images_bound_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     tuned = bounded(2**30, monkeypatch)
-    assert tuned.limits().workers == (1, tuning.MOST_WORKERS)
+    assert tuned.limits().workers == (1, iteration.MOST_WORKERS)
     tuned.saw(np.array([[100, 100], [1000, 2000]], np.int32))
-    assert tuned.limits().workers == (1, 2**30 // 8 // (tuning.BUFFERS * 6_000_000))
+    assert tuned.limits().workers == (1, 2**30 // 8 // (iteration.BUFFERS * 6_000_000))
     tuned.saw(np.full((4, 2), 30_000, np.int32))
     assert tuned.limits().workers[1] <= 2  # one a core is what a fixed loader has
 
@@ -202,13 +202,13 @@ def test_large_images_bound_the_workers(monkeypatch: pytest.MonkeyPatch) -> None
 def test_ranks_share_the_memory_and_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "core_time", lambda: 16.0)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    monkeypatch.setattr(tuning.room, "free_memory", lambda: 2**30)
+    monkeypatch.setattr(iteration.room, "free_memory", lambda: 2**30)
     assert make_loader(24, **AUTO).pipeline._tuning.limits().cores == 4
     assert make_loader(24, **AUTO).pipeline._tuning._free == 2**28
 
 
 def test_an_unknown_memory_is_taken_as_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert bounded(0, monkeypatch)._free == tuning.UNKNOWN_MEMORY  # type: ignore[arg-type]
+    assert bounded(0, monkeypatch)._free == iteration.UNKNOWN_MEMORY  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------ bad inputs

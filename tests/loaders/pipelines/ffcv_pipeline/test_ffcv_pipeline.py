@@ -18,7 +18,7 @@ from patchmill.loaders import operations
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.build import default_workers
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.pipelines import autotune, tuning
+from patchmill.loaders.pipelines.tuning import controller, iteration
 from patchmill.loaders.recipe import Blur, Colour, Crop, Recipe, Views
 
 COUNT = 22
@@ -180,14 +180,14 @@ def test_stats_count_every_sample(path: Path) -> None:
 def test_only_the_batches_ahead_are_tuned(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The threads of the compiled code are fixed."""
     for name in ("SETTLING_S", "WINDOW_S", "LONGEST_S"):
-        monkeypatch.setattr(tuning, name, 0.0)
-    seen: list[autotune.Window] = []
+        monkeypatch.setattr(iteration, name, 0.0)
+    seen: list[controller.Window] = []
 
-    def decide(windows: Any, start: Any, limits: autotune.Limits) -> autotune.Decision:
+    def decide(windows: Any, start: Any, limits: controller.Limits) -> controller.Decision:
         seen.append(windows[-1])
-        return autotune.Decision(limits.clip(9, 1 + len(seen) % 4))
+        return controller.Decision(limits.clip(9, 1 + len(seen) % 4))
 
-    monkeypatch.setattr(autotune, "decide", decide)
+    monkeypatch.setattr(controller, "decide", decide)
     tuned, fixed = build(path, 2, workers="auto", prefetch="auto"), build(path, 2)
     for _ in range(2):
         for ours, theirs in zip(tuned, fixed, strict=True):

@@ -31,10 +31,11 @@ from patchmill.kernels.views.gpu import render
 from patchmill.loaders import operations
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import decode
-from patchmill.loaders.pipelines import autotune, memory, tuning
-from patchmill.loaders.pipelines.autotune import Setting
+from patchmill.loaders.pipelines import memory
 from patchmill.loaders.pipelines.gpu import arena
 from patchmill.loaders.pipelines.gpu import views as gpu_views
+from patchmill.loaders.pipelines.tuning import controller, iteration
+from patchmill.loaders.pipelines.tuning.controller import Setting
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import CopyPaste, Recipe
 
@@ -278,9 +279,9 @@ def test_tuned_loaders_give_the_same(
 ) -> None:
     """The side stream takes as many batches as are ahead, and the two in use."""
     for name in ("SETTLING_S", "WINDOW_S", "LONGEST_S"):
-        monkeypatch.setattr(tuning, name, 0.0)
+        monkeypatch.setattr(iteration, name, 0.0)
     plan = itertools.cycle([Setting(3, 4), Setting(1, 1), Setting(2, 2)])
-    monkeypatch.setattr(autotune, "decide", lambda *_: autotune.Decision(next(plan)))
+    monkeypatch.setattr(controller, "decide", lambda *_: controller.Decision(next(plan)))
     fixed = list(on_gpu(12, DOT, 2))  # before the other: the interpreter is for one thread
     tuned = on_gpu(12, DOT, 2, workers="auto", prefetch="auto")
     for ours, theirs in zip(tuned, fixed, strict=True):

@@ -1,6 +1,6 @@
-"""Autotune: the workers and the batches ahead that suit a machine, by what a run's windows show.
+"""`decide`: the workers and the batches ahead that suit a machine, by what a run's windows show.
 
-`decide` is a pure function of the windows so far. It starts at one worker a core, which is right
+It is a pure function of the windows so far. It starts at one worker a core, which is right
 wherever decoding or rendering limits, and moves only for a reason:
 
 * Reads wait, as for a network disk: while a thread waits its core is free, and cores x (time in

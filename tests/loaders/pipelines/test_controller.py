@@ -8,8 +8,8 @@ from helpers_machines import Machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchmill.loaders.pipelines import autotune
-from patchmill.loaders.pipelines.autotune import Decision, Limits, Setting, Window
+from patchmill.loaders.pipelines.tuning import controller
+from patchmill.loaders.pipelines.tuning.controller import Decision, Limits, Setting, Window
 
 
 def sleeps(seconds: float):
@@ -70,9 +70,9 @@ def test_a_slow_training_loop_leaves_everything_as_it_was():
 def test_a_slow_first_step_does_not_settle_it():
     machine = Machine(read=sleeps(0.02))
     compiling = Window(Setting(2, 2), 60.0, 96, 0.1, 2.0, 0.3, 1.8)
-    assert not autotune.decide([compiling], Setting(2, 2), machine.limits()).settled
+    assert not controller.decide([compiling], Setting(2, 2), machine.limits()).settled
     waiting = machine.run(Setting(2, 2))
-    decision = autotune.decide([compiling, waiting], Setting(2, 2), machine.limits())
+    decision = controller.decide([compiling, waiting], Setting(2, 2), machine.limits())
     assert decision.setting.workers == 8 and not decision.settled
 
 
@@ -80,7 +80,7 @@ def test_a_slow_first_step_does_not_settle_it():
 def test_workers_that_hinder_each_other_are_let_go(rates: tuple[int, int], best: int):
     """Threads that fight for a lock: few are tried, and stay if they are faster."""
     limits, windows = Limits(16, 256, (1, 64), (2, 2)), list[Window]()
-    while not (decision := autotune.decide(windows, Setting(16, 2), limits)).settled:
+    while not (decision := controller.decide(windows, Setting(16, 2), limits)).settled:
         workers = decision.setting.workers
         rate = rates[workers < 16]
         windows.append(Window(decision.setting, 1.0, rate, 1.0, workers * 0.99, 1.3, 0.1))
@@ -93,7 +93,7 @@ def test_workers_that_hinder_each_other_are_let_go(rates: tuple[int, int], best:
 def test_a_gain_that_was_an_accident_is_measured_again():
     """Another program took the cores in the first window only."""
     limits, windows = Limits(2, 256, (1, 64), (2, 2)), list[Window]()
-    while not (decision := autotune.decide(windows, Setting(2, 2), limits)).settled:
+    while not (decision := controller.decide(windows, Setting(2, 2), limits)).settled:
         workers, rate = decision.setting.workers, 1000 if windows else 700
         windows.append(Window(decision.setting, 1.0, rate, 1.0, workers * 0.99, 1.0, 0.8))
     assert decision.setting == Setting(2, 2)
@@ -111,7 +111,7 @@ def test_what_is_fixed_stays_and_is_not_named():
 
 def test_limits_are_for_the_start_too():
     limits = Limits(8, 4, (1, 6), (1, 1))
-    assert autotune.decide([], Setting(8, 2), limits) == Decision(Setting(6, 1))
+    assert controller.decide([], Setting(8, 2), limits) == Decision(Setting(6, 1))
 
 
 machines = st.builds(
@@ -145,6 +145,6 @@ def test_any_machine_settles_within_limits_and_is_no_slower(machine, workers: in
 
 def test_hopeless_measurements_divide_nothing_by_zero():
     still = Window(Setting(2, 2), 3.0, 0, 3.0, 0.0, 0.0, 0.0)
-    decision = autotune.decide([still], Setting(2, 2), Limits(2, 4, (1, 64), (1, 16)))
+    decision = controller.decide([still], Setting(2, 2), Limits(2, 4, (1, 64), (1, 16)))
     assert isinstance(decision.setting, Setting)
     assert np.isfinite(still.blocked) and still.idle == 1

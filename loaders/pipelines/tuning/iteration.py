@@ -1,4 +1,4 @@
-"""Tuning of a pipeline's iterations: windows are measured, `autotune.decide` applied and logged.
+"""Tuning of a pipeline's iterations: windows are measured, `decide` applied and logged.
 
 Everything happens in the thread that takes the batches, when it takes one and while it waits. No
 sample depends on it: tasks are made and queued as ever, only more or fewer threads take them.
@@ -20,11 +20,12 @@ import torch
 
 from patchmill.kernels.views import layout
 from patchmill.loaders.common import ranks, room, threads
-from patchmill.loaders.pipelines import FilledBatch, autotune
-from patchmill.loaders.pipelines.autotune import Limits, Setting, Window
+from patchmill.loaders.pipelines import FilledBatch
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Crew
 from patchmill.loaders.pipelines.stages import StageCounters
+from patchmill.loaders.pipelines.tuning import controller
+from patchmill.loaders.pipelines.tuning.controller import Limits, Setting, Window
 
 log = logging.getLogger("patchmill")
 
@@ -114,13 +115,13 @@ class Tuning:
                 return
         self.windows.append(window)
         limits = self.limits()
-        decision = autotune.decide(self.windows, self._start, limits)
+        decision = controller.decide(self.windows, self._start, limits)
         self.setting, self.settled = decision.setting, decision.settled
         if self.settled:
             self._settled_by = next(w for w in self.windows[::-1] if w.setting == self.setting)
             if self._logged != self.setting:
                 self._logged = self.setting
-                log.info("%s, because %s", autotune.text(self.setting, limits), decision.why)
+                log.info("%s, because %s", controller.text(self.setting, limits), decision.why)
 
     def totals(self) -> Totals:
         lanes = self.counters.workers
