@@ -25,20 +25,22 @@ from patchmill.kernels.common.simd import (
     subtract,
 )
 from patchmill.kernels.views.cpu.resize import (
-    BILINEAR,
     CHUNK,
-    SPLINE,
     UNIT,
     block_bytes,
     carve,
     filter_rows,
-    filter_taps,
-    max_taps,
-    normalise_weights,
     pad_rows,
     plane_pitch,
     resample,
     resize_bytes,
+)
+from patchmill.kernels.views.cpu.taps import (
+    BILINEAR,
+    SPLINE,
+    filter_taps,
+    max_taps,
+    normalise_weights,
     source_range,
 )
 from patchmill.kernels.views.decisions import ON_GREY, ON_IMAGE, PASTE_NEVER
