@@ -73,7 +73,7 @@ class Row:
 def new_table(first: str, *others: str) -> Table:
     """A table with a left-aligned first column; the others are right-aligned."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(first, min_width=17)
+    table.add_column(first, min_width=17, no_wrap=True)
     for title in others:
         table.add_column(title, justify="right")
     return table
