@@ -19,7 +19,12 @@ from patchmill.loaders.common import arguments, files
 from patchmill.loaders.common.errors import MillError
 
 BARE_DECODE = "bare decode"
-COLOURS = {BARE_DECODE: "#a9c5d8", "decode + views": "#6ea0c0", "loader": "#2a6f97"}
+COLOURS = {
+    BARE_DECODE: "#a9c5d8",
+    "decode + views": "#6ea0c0",
+    "loader": "#2a6f97",
+    "loader, cached": "#2a6f97",
+}
 PEER_COLOUR = "#c9ccd1"
 
 
@@ -107,7 +112,8 @@ def check_chart() -> None:
 def _label(row: Row) -> str:
     """Name of a bar; the second line says what decodes, and whether resizing is antialiased."""
     resizes = {None: "", True: "antialiased", False: "not antialiased"}[row.antialiased]
-    about = ", ".join(filter(None, (row.decoder, resizes)))
+    decoder = "no decoding" if row.decoder == "none" else row.decoder
+    about = ", ".join(filter(None, (decoder, resizes)))
     return f"{row.name}\n{about}" if about else row.name
 
 
