@@ -76,7 +76,7 @@ class Folder(NumberedSource):
         return stamps.of_file(os.stat(self._path(index)))
 
     def read_many(self, ids: np.ndarray, memory: np.ndarray) -> list[bytes | None]:
-        from patchmill.loaders.common import whole_files  # needs Numba
+        from patchmill.loaders.sources import whole_files  # needs Numba
 
         return whole_files.read(self._root, self._paths, self._starts, ids, memory)
 

@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchmill.loaders.common import columns, whole_files
+from patchmill.loaders.common import columns
+from patchmill.loaders.sources import whole_files
 
 
 @settings(max_examples=25, deadline=None)
