@@ -1,23 +1,30 @@
-"""Compile Triton kernels to machine code without a GPU and read its resource usage.
+"""Compile Triton kernels to machine code without a GPU, read its resource usage, and count it.
 
 The architectures are an A100 and an H100, or those of PATCHMILL_ARCHITECTURES ("90 100"). The file
 named by PATCHMILL_COMPILED gets a line of JSON for each kernel; benchmarks/compile_matrix.py sets
-both variables.
+both variables, compares all counts with `budgets.csv`, and writes that table. Without it, the first
+variant of each kernel there is counted for an H100 and compared: to disassemble takes 0.3 s.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import subprocess
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from patchmill.benchmarks.lib.machine_code import budgets, counting
+
 ARCHITECTURES = [int(name) for name in os.environ.get("PATCHMILL_ARCHITECTURES", "80 90").split()]
+BUDGETS = Path(__file__).with_name("budgets.csv")
+COUNTED = 90  # the architecture whose code is compared in every run
 
 
 class Usage(NamedTuple):
@@ -55,10 +62,49 @@ def resource_usage(
     compiled = triton.compile(source, target=target, options=dict(options))
     usage = Usage(*_registers_and_stack(compiled.asm["cubin"], folder), compiled.metadata.shared)
     assert usage.registers > 8, "only a trap is left of the kernel: the compiler gave up silently"
-    if file := os.environ.get("PATCHMILL_COMPILED"):
-        with open(file, "a") as lines:
-            lines.write(json.dumps({"kernel": kernel.__name__, **usage._asdict()}) + "\n")
+    name = kernel_name(kernel)
+    excess = _count(name, variant_name(signature, constants), compiled, capability)
+    assert not excess, f"{name}'s machine code is beyond its budget: {', '.join(excess)}"
     return usage
+
+
+def kernel_name(kernel: Any) -> str:
+    """folder.name, such as views.resize."""
+    return f"{kernel.__module__.split('.kernels.')[1].split('.')[0]}.{kernel.__name__}"
+
+
+def variant_name(signature: Mapping[str, str], constants: Mapping[str, Any]) -> str:
+    """The constants, and the types of the numbers that are pointed to."""
+    numbers = [of.strip("*") for of in signature.values() if re.match(r"\*(bf|fp|u8)", of)]
+    settings = [f"{name}={value}" for name, value in constants.items()]
+    return " ".join([*sorted(settings), *numbers])
+
+
+def _count(name: str, variant: str, compiled: Any, capability: int) -> list[str]:
+    """What is beyond the budget; empty where nothing is counted."""
+    import triton
+
+    record = os.environ.get("PATCHMILL_COMPILED")
+    table = _table()
+    first = capability == COUNTED and budgets.first_variants(table).get(name) == variant
+    if not (record or first):
+        return []
+    code = counting.read(compiled.asm["cubin"], triton.knobs.nvidia.cuobjdump.path)
+    meta = compiled.metadata
+    counts = budgets.counts(code, capability, meta.shared, meta.num_warps)
+    version = ".".join(triton.__version__.split(".")[:2])
+    if record:
+        line = {"kernel": name, "variant": variant, "triton": version, "architecture": capability}
+        with open(record, "a") as lines:
+            lines.write(json.dumps(line | asdict(counts)) + "\n")
+        return []
+    budget = budgets.budget_of(table, name, variant, version)
+    return budgets.excess(counts, budget) if budget else []
+
+
+@functools.cache
+def _table() -> budgets.Table:
+    return budgets.read(BUDGETS) if BUDGETS.exists() else {}
 
 
 def _registers_and_stack(machine_code: bytes, folder: Path) -> tuple[int, int]:
