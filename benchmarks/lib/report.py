@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from patchmill import script
 from patchmill.benchmarks.lib import machine
+from patchmill.benchmarks.lib.printing import new_table as new_table
 from patchmill.benchmarks.lib.timing import Summary
 from patchmill.loaders.common import arguments, files
 from patchmill.loaders.common.errors import MillError
@@ -73,15 +72,6 @@ class Row:
         if self.loader_ratio is not None:
             entries["loader_ratio"] = round(self.loader_ratio, 3)
         return entries
-
-
-def new_table(first: str, *others: str) -> Table:
-    """A table with a left-aligned first column; the others are right-aligned."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(first, min_width=17, no_wrap=True)
-    for title in others:
-        table.add_column(title, justify="right")
-    return table
 
 
 def check_writable(*paths: str | None) -> None:

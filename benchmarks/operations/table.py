@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
 
-from patchmill.benchmarks.lib import machine, report
+from patchmill.benchmarks.lib import machine, printing, report
 from patchmill.benchmarks.operations.case import COMPILED, EAGER, OURS, Case
 from patchmill.benchmarks.operations.measure import Figure, Rates, measure, rates
 from patchmill.loaders.common.progress import track
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 COLOURS = {OURS: "#2a6f97", EAGER: "#c9ccd1"}
 OTHERS = ("#a9c5d8", "#8a8f98", "#d8c5a9")
@@ -26,7 +28,7 @@ def run(
     """Measure, print, plot; return the results as JSON."""
     peak = rates(device)
     measured, notes = _measured(names, device, dtype, rounds)
-    console = Console(highlight=False)
+    console = printing.console()
     on = torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu()
     bandwidth, products = peak.bandwidth / 1e9, peak.products[dtype] / 1e9
     console.print(

@@ -25,6 +25,7 @@ import patchmill.command.doctor.probe as probe
 import patchmill.command.doctor.slurm as slurm
 from patchmill.command.doctor.finding import Finding
 from patchmill.loaders.common.threads import available_cores
+from patchmill.loaders.decode import jpeg_engines
 
 ROOT = Path(patchmill.__file__).parents[1]
 OPTIONAL = [
@@ -224,6 +225,10 @@ def test_gpus_that_torch_does_not_see(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(gpu, "_library", lambda name: name)
     by_name = {each.name: each for each in gpu.jpeg_engines()}
     assert by_name["JPEG engines"].text == "7, of 4 cores each"
+    monkeypatch.setattr(jpeg_engines, "LIBRARY", str(tmp_path / "libnvcuvid.so.1"))
+    by_name = {each.name: each for each in gpu.jpeg_engines()}
+    assert (by_name["libnvcuvid"].state, by_name["libnvcuvid"].text) == ("warning", "missing")
+    assert "video" in by_name["libnvcuvid"].remedy
 
 
 def test_engines_of_a_machine_without_a_gpu_are_none():

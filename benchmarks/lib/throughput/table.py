@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
-from patchmill.benchmarks.lib import report
+from patchmill.benchmarks.lib import printing, report
 from patchmill.benchmarks.lib.report import BARE_DECODE, Row
 from patchmill.benchmarks.lib.throughput.results import ThroughputResult
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def show(result: ThroughputResult, headline: Sequence[str]) -> None:
     """Print all tables."""
-    console = Console(highlight=False)
+    console = printing.console()
     for line in headline:
         console.print(line, style="dim", markup=False)
     console.print()

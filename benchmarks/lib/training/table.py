@@ -5,14 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from patchmill.benchmarks.lib import report, timing
+from patchmill.benchmarks.lib import printing, report, timing
 from patchmill.benchmarks.lib.timing import Summary
 from patchmill.benchmarks.lib.training.feeds import CEILING
 from patchmill.benchmarks.lib.training.steps import PARTS, TurnResult
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class TrainingResult:
 
 
 def show(result: TrainingResult, headline: Sequence[str]) -> None:
-    console = Console(highlight=False)
+    console = printing.console()
     workers = "1 worker" if result.workers == 1 else f"{result.workers} workers"
     settings = f"{result.steps} steps per round; {workers}, {result.threads} torch threads"
     for line in (*headline, settings):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from patchmill.benchmarks.lib import machine
+from patchmill.benchmarks.lib import machine, printing
 from patchmill.benchmarks.lib.views import stages as view_stages
 from patchmill.benchmarks.lib.views.stages import GpuPeaks, StageTime
 from patchmill.loaders.recipe_load import load_recipe
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def run(
@@ -35,17 +36,14 @@ def run(
     pixels = recipe.pixels * count
     workload = f"{recipe.name}, {count} images, {str(dtype).removeprefix('torch.')}"
     print(f"{peaks.name if peaks else machine.cpu()}: {workload}; medians of {rounds} rounds")
-    Console(highlight=False).print(_table(stages, pixels, peaks))
+    printing.console().print(_table(stages, pixels, peaks))
     return {"pixels": pixels, "stages": [_as_json(stage, pixels, peaks) for stage in stages]}
 
 
 def _table(stages: list[StageTime], pixels: int, peaks: GpuPeaks | None) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("stage")
     columns = ["µs", "low to high", "ps per pixel"]
     columns += ["memory floor µs", "arithmetic floor µs", "floor / time"] if peaks else []
-    for title in columns:
-        table.add_column(title, justify="right")
+    table = printing.new_table("stage", *columns)
     for stage in stages:
         entries = _as_json(stage, pixels, peaks)
         quartiles = f"{1e6 * stage.seconds.low:,.0f} to {1e6 * stage.seconds.high:,.0f}"

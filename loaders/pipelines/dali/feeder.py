@@ -84,6 +84,8 @@ class DaliFeeder:
         render: Render,
         stream: torch.cuda.Stream | None,
     ) -> None:
+        if config.device.type == "cuda":
+            hardware = hardware_share.reachable(hardware)
         if hardware is None and config.device.type == "cuda" and (jpegs := _probe_jpegs(config)):
             hardware = hardware_share.hardware_share(config.device, config.workers, jpegs)
         self.counters = counters

@@ -2,7 +2,7 @@
 
 The best share depends on the number of engines, on the CPU threads that do the CUDA decoder's
 Huffman decoding meanwhile, and on the images, so it cannot be known in advance. On a GPU without an
-engine all shares are equally fast.
+engine all shares are equally fast. Where the engine cannot be reached, its share is 0.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from patchmill.loaders.common import cache, files
+from patchmill.loaders.decode import jpeg_engines
 from patchmill.loaders.pipelines.dali.decoder import BatchDecoder, find_undecodable
 
 log = logging.getLogger("patchmill")
@@ -43,6 +44,8 @@ def hardware_share(
     One process of a machine measures, the others wait for its result. Undecodable samples are left
     out; if no others remain the share is 0, and is not cached.
     """
+    if reachable(None) == 0:
+        return 0.0
     from nvidia import dali
 
     gpu = torch.cuda.get_device_name(device)
@@ -59,6 +62,20 @@ def hardware_share(
             share = best_share(measure or (lambda share: _rate(share, device, threads, good)))
             _save(path, {**key, "share": share})
     return share
+
+
+def reachable(share: float | None) -> float | None:
+    """This share, or 0, with a line in the log, where the JPEG engines cannot be reached."""
+    if share == 0 or not (why := jpeg_engines.unreachable()):
+        return share
+    log.warning(
+        "%s is %s: %s. To use them, %s",
+        jpeg_engines.LIBRARY,
+        why,
+        jpeg_engines.COST,
+        jpeg_engines.REMEDY,
+    )
+    return 0.0
 
 
 def best_share(measure: Measure) -> float:

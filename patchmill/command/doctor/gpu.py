@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from patchmill.command.doctor.finding import Finding, State, describe
+from patchmill.loaders.decode import jpeg_engines as video
 
 SECONDS = 30
 HARDWARE = 3  # NVJPEG_BACKEND_HARDWARE
@@ -64,16 +65,8 @@ def jpeg_engines() -> Iterator[Finding]:
     """Engines of the GPU that decode JPEGs; nvJPEG reaches them through libnvcuvid."""
     if not _nvidia_smi():
         return
-    try:
-        ctypes.CDLL("libnvcuvid.so.1")
-    except OSError:
-        yield Finding(
-            "libnvcuvid",
-            "warning",
-            "missing",
-            "the GPU's JPEG engines cannot be used; its other cores decode instead",
-            "start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility,video",
-        )
+    if problem := video.unreachable():
+        yield Finding("libnvcuvid", "warning", problem, video.COST, video.REMEDY)
     else:
         yield Finding("libnvcuvid", "ok", "loads")
     library = _library("libnvjpeg.so")

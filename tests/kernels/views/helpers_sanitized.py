@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import numpy as np
 import torch
-from helpers_views import make_image
+from helpers_pictures import make_image
 
 from patchmill.kernels import views
 from patchmill.loaders import presets

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_views import make_image, make_mask
+from helpers_pictures import make_image, make_mask
 
 from patchmill.kernels import views
 from patchmill.kernels.views import layout, reference

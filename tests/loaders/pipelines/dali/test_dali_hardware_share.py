@@ -6,6 +6,8 @@ import io
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,11 @@ from PIL import Image
 pytest.importorskip("nvidia.dali", reason="needs DALI")
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decode import jpeg_engines
+from patchmill.loaders.pipelines.dali import feeder
 from patchmill.loaders.pipelines.dali import hardware_share as share_module
 from patchmill.loaders.pipelines.dali.hardware_share import SHARES, best_share, hardware_share
+from patchmill.loaders.stats import Counters
 
 CPU = torch.device("cpu")
 
@@ -47,6 +52,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A GPU with a name that no file can have, and a cache of its own."""
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA X/100 (80 GB)")
+    monkeypatch.setattr(jpeg_engines, "unreachable", lambda: None)
     return tmp_path / "dali"
 
 
@@ -142,6 +148,56 @@ def test_undecodable_samples_are_not_cached(gpu: Path) -> None:
     measure = FakeMeasurement(0.5)
     assert hardware_share(CPU, 1, [np.zeros(50, np.uint8)], measure) == 0
     assert measure.shares == [] and not list(gpu.glob("*.json"))
+
+
+# ---------------------------------------------------------------- engines that cannot be reached
+
+
+class Built(Exception):
+    """A decoder would be built now."""
+
+
+@pytest.mark.parametrize("wanted", [None, 0.0, 0.75])
+@pytest.mark.parametrize("missing", [False, True])
+def test_without_the_video_library_nothing_is_left_to_the_engines(
+    wanted: float | None,
+    missing: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whether a share is given, or none could be measured, as of a stream."""
+    shares = []
+
+    def build(*_: object, hardware: float | None, **__: object) -> None:
+        shares.append(hardware)
+        raise Built
+
+    monkeypatch.setattr(jpeg_engines, "unreachable", lambda: "missing" if missing else None)
+    monkeypatch.setattr(feeder, "BatchDecoder", build)
+    config: Any = SimpleNamespace(
+        device=torch.device("cuda"),
+        source=SimpleNamespace(sample_count=None),
+        max_batch=4,
+        workers=1,
+    )
+    with caplog.at_level(logging.INFO, "patchmill"), pytest.raises(Built):
+        feeder.DaliFeeder(config, Counters(()), wanted, lambda *_: None, None)
+    assert shares == [0.0 if missing else wanted]
+    said = [line for line in caplog.messages if line.startswith("libnvcuvid.so.1 is missing: ")]
+    assert len(said) == (missing and wanted != 0)
+    assert all("NVIDIA_DRIVER_CAPABILITIES" in line for line in said)
+
+
+def test_without_the_video_library_nothing_is_measured_or_kept(
+    gpu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that has it later measures then."""
+    measure = FakeMeasurement(1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(jpeg_engines, "unreachable", lambda: "missing")
+        assert hardware_share(CPU, 4, SAMPLES, measure) == 0
+    assert measure.shares == [] and not list(gpu.glob("*.json"))
+    assert hardware_share(CPU, 4, SAMPLES, measure) == 1
 
 
 @pytest.mark.gpu
