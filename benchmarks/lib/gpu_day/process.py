@@ -1,0 +1,60 @@
+"""One command in a process group of its own, with a time limit; ended as a group."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+GRACE = 5.0  # seconds between asking a group to end and ending it
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int  # of the process; below 0, the signal that ended it
+    seconds: float
+    in_time: bool
+
+
+def run(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path, limit: float
+) -> Ended:
+    """Run until it ends or `limit` seconds have passed; its output is added to the log."""
+    with open(log, "a") as output:
+        output.write(f"$ {shlex.join(command)}\n")
+        output.flush()
+        began = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        in_time = True
+        try:
+            process.wait(limit)
+        except subprocess.TimeoutExpired:
+            in_time = False
+            _signal(process, signal.SIGINT)  # tests and benchmarks say where they are
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+        finally:
+            _signal(process, signal.SIGKILL)  # and whatever the command has started
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)  # a process that waits for a broken GPU cannot be waited for
+    status = process.returncode
+    return Ended(-signal.SIGKILL if status is None else status, time.monotonic() - began, in_time)
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

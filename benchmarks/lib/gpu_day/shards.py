@@ -1,0 +1,32 @@
+"""Run pytest in several processes that share the tests; without pytest-xdist, which may be missing.
+
+python -m patchmill.benchmarks.lib.gpu_day.shards COUNT [pytest's words ...]
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from patchmill.benchmarks.lib.gpu_day.outcomes import SHARD
+
+NOTHING = 5  # pytest's exit status where no test was selected
+
+
+def main(words: Sequence[str]) -> int:
+    """Wait for all processes; their worst exit status, of which `NOTHING` is the least."""
+    count, *arguments = words
+    command = [sys.executable, "-m", "pytest", *arguments]
+    processes = [
+        subprocess.Popen(command, env={**os.environ, SHARD: f"{number}/{count}"})
+        for number in range(int(count))
+    ]
+    ended = [process.wait() for process in processes]
+    some = [status for status in ended if status != NOTHING]
+    return max(map(abs, some), default=NOTHING)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,293 @@
+"""The steps, most valuable first, each a command of Python's with what it needs and takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+GPU_DAY = "patchmill.benchmarks.lib.gpu_day"
+ROOT = Path(__file__).resolve().parents[3]
+
+# Of one core, for a variant of a kernel: 1.3 on average over all that `make compile-matrix` compiles
+# with Triton 3.6 for Hopper, and the C compiler's for the code that launches it.
+SECONDS_A_VARIANT = 1.7
+
+# Modules that the loader cannot do without, beside what the renderer needs.
+LOADER = ("simplejpeg", "PIL", "yaml")
+TRAINING = (*LOADER, "hydra", "omegaconf", "timm", "torchvision", "tensorboard", "safetensors")
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    title: str
+    words: tuple[str, ...]  # of Python's command line; {out}, {name} and {cores} are filled in
+    seconds: float  # beside compiling
+    variants: int = 0  # of kernels, which are compiled first
+    processes: int = 1  # that compile them; of tests, they share the tests, too
+    needs: tuple[str, ...] = ()  # modules, beside torch, Triton, NumPy and Numba
+    program: str = ""  # that starts the command, and is needed
+    gpu: bool = True
+    writes: Literal["json", "tests", ""] = "json"
+    small: (
+        tuple[str, ...] | None
+    ) = ()  # words that make it a rehearsal on a CPU; None: there is none
+
+    def parallel(self, cores: int) -> int:
+        return max(1, min(self.processes, cores))
+
+    def estimate(self, cores: int) -> float:
+        """Seconds that it takes, from the number of variants that it compiles."""
+        return self.seconds + self.variants * SECONDS_A_VARIANT / self.parallel(cores)
+
+    def limit(self, cores: int) -> float:
+        """Seconds after which it is stopped, if there is as much time."""
+        return 2 * self.estimate(cores) + 30
+
+    def command(self, out: Path, cores: int, rehearse: bool = False) -> tuple[str, ...]:
+        """The words after `python`."""
+        words = [*self.words, *((self.small or ()) if rehearse else ())]
+        if self.writes == "tests":
+            count = 1 if rehearse else self.parallel(cores)
+            words = ["-m", f"{GPU_DAY}.shards", str(count), *PYTEST, *words]
+        elif self.writes == "json":
+            words += ["--json", str(self.result(out))]
+        return tuple(word.replace("{cores}", str(1 if rehearse else cores)) for word in words)
+
+    def result(self, out: Path) -> Path:
+        return out / f"{self.name}.{'jsonl' if self.writes == 'tests' else 'json'}"
+
+
+PYTEST = ("-q", "-p", "no:cacheprovider", "-p", f"{GPU_DAY}.plugin",
+          "-o", "faulthandler_timeout=90", "--continue-on-collection-errors")  # fmt: skip
+ON_GPU = ("-m", "gpu and not slow")
+
+
+def _training(*words: str) -> tuple[str, ...]:
+    return (
+        "benchmarks/training.py",
+        *words,
+        "scale=paper",
+        f"data.train={GPU_DAY}.images:RepeatedScenes()",
+        "data.test=null",
+        "evaluate=never",
+        "train.device=cuda",
+        "train.batch_size=256",
+        "--peers",
+        "",
+        "--steps",
+        "10",
+        "--rounds",
+        "3",
+    )
+
+
+_SMALL_TRAINING = (
+    "train.device=cpu",
+    "train.batch_size=4",
+    "train.workers=1",
+    "size=32",
+    f"data.train={GPU_DAY}.images:RepeatedScenes(count=16)",
+    "--steps",
+    "1",
+    "--rounds",
+    "1",
+)
+
+
+def _throughput(*words: str, seconds: int = 6) -> tuple[str, ...]:
+    return (
+        "benchmarks/throughput.py",
+        "--data",
+        "scenes:1024",
+        "--device",
+        "cuda",
+        "--workers",
+        "{cores}",
+        "--seconds",
+        str(seconds),
+        *words,
+    )
+
+
+_SMALL_THROUGHPUT = ("--device", "cpu", "--data", "scenes:16", "--batch-size", "4",
+                     "--seconds", "0.3", "--recipe", "simclr(size=32)", "--peers", "")  # fmt: skip
+
+GPU_PIPELINES = "tests/loaders/pipelines/gpu"
+PIPELINES = (f"{GPU_PIPELINES}/test_gpu_pipelines.py", f"{GPU_PIPELINES}/test_device_cache.py")
+
+
+def _kernel_tests() -> tuple[str, ...]:
+    """All files of tests of kernels on a GPU, but those of the renderer."""
+    found = sorted(ROOT.glob("tests/kernels/*/test_*_gpu.py"))
+    others = [ROOT / "tests/kernels/bags/test_bags_float32_matmul.py"]
+    return tuple(str(path.relative_to(ROOT)) for path in (*found, *others))
+
+
+VIEWS = "tests/kernels/views/test_gpu.py"
+STRESS = "may_be_freed or memory_does_not_grow"
+
+STEPS: Sequence[Step] = (
+    Step(
+        "facts",
+        "facts of the machine",
+        ("-m", f"{GPU_DAY}.facts"),
+        seconds=25,
+        gpu=False,
+    ),
+    Step(
+        "images",
+        "painting the images of the other steps",
+        ("-m", f"{GPU_DAY}.images"),
+        seconds=20,
+        gpu=False,
+        needs=("PIL",),
+        writes="",
+        small=None,
+    ),
+    Step(
+        "renderer-parity",
+        "the renderer beside its definition",
+        (*ON_GPU, VIEWS, "-k", f"not ({STRESS} or out_of_bounds)"),
+        seconds=45,
+        variants=110,
+        processes=6,
+        writes="tests",
+    ),
+    Step(
+        "renderer-time",
+        "the renderer's time by stage, over its floor",
+        ("benchmarks/kernels.py", "views"),
+        seconds=20,
+        variants=8,
+        small=("--device", "cpu", "--batch-size", "2", "--rounds", "1"),
+    ),
+    Step(
+        "training-moco",
+        "training of MoCo, fed by the loader and by cached batches",
+        _training("method=moco"),
+        seconds=50,
+        variants=10,
+        needs=TRAINING,
+        small=(*_SMALL_TRAINING, "model=resnet10", "method.queue=16", "method.hidden=16"),
+    ),
+    Step(
+        "training-vit",
+        "training of ViT-S/16, 2 views of 224 pixels, fed by the loader and by cached batches",
+        _training("method=vicreg", "model=vit_small", "train.sync_bn=false"),
+        seconds=50,
+        variants=4,
+        needs=TRAINING,
+        small=(*_SMALL_TRAINING, "model=vit_tiny", "method.expander=[16, 16, 16]"),
+    ),
+    Step(
+        "threads-parity",
+        "the pipeline of threads beside the CPU's views",
+        (*ON_GPU, *PIPELINES, "-k", "not dali"),
+        seconds=45,
+        variants=20,
+        processes=4,
+        needs=LOADER,
+        writes="tests",
+    ),
+    Step(
+        "threads-rate",
+        "the pipeline of threads: images per second",
+        _throughput("--pipeline", "threads"),
+        seconds=70,
+        needs=LOADER,
+        small=_SMALL_THROUGHPUT,
+    ),
+    Step(
+        "kernels-parity",
+        "the other kernels beside their definitions",
+        (*ON_GPU, *_kernel_tests()),
+        seconds=45,
+        variants=750,
+        processes=64,
+        writes="tests",
+    ),
+    Step(
+        "kernels-time",
+        "the other kernels' times, beside eager and compiled PyTorch",
+        ("benchmarks/kernels.py", "--rounds", "5"),
+        seconds=100,
+        variants=25,
+        small=("patches", "--device", "cpu", "--rounds", "1"),
+    ),
+    Step(
+        "dali-decode",
+        "DALI's decoder on the GPU",
+        (*ON_GPU, "tests/loaders/pipelines/dali"),
+        seconds=40,
+        processes=3,
+        needs=(*LOADER, "nvidia.dali"),
+        writes="tests",
+    ),
+    Step(
+        "dali-parity",
+        "the pipeline of DALI beside the CPU's views",
+        (*ON_GPU, *PIPELINES, "-k", "dali"),
+        seconds=60,
+        processes=4,
+        needs=(*LOADER, "nvidia.dali"),
+        writes="tests",
+    ),
+    Step(
+        "dali-rate",
+        "the pipeline of DALI over bare decoding",
+        _throughput("--pipeline", "dali"),
+        seconds=80,
+        needs=(*LOADER, "nvidia.dali"),
+        small=(*_SMALL_THROUGHPUT, "--pipeline", "dali"),
+    ),
+    Step(
+        "peers",
+        "the loader beside DALI's, torchvision's and kornia's operators on the GPU",
+        _throughput("--peers", "dali,torchvision-gpu,kornia"),
+        seconds=90,
+        needs=LOADER,
+        small=_SMALL_THROUGHPUT,
+    ),
+    Step(
+        "ffcv-parity",
+        "the pipeline of FFCV beside the CPU's views",
+        (*ON_GPU, "tests/loaders/pipelines/ffcv_pipeline"),
+        seconds=40,
+        processes=2,
+        needs=(*LOADER, "ffcv"),
+        writes="tests",
+    ),
+    Step(
+        "stress",
+        "poisoned memory, busy streams, and memory that must not grow",
+        ("-m", "gpu", VIEWS, GPU_PIPELINES, "-k", f"({STRESS} or poisoned or blocks) and not dali"),
+        seconds=90,
+        processes=4,
+        needs=LOADER,
+        writes="tests",
+    ),
+    Step(
+        "sanitizer",
+        "compute-sanitizer on the renderer",
+        ("tests/kernels/views/helpers_sanitized.py",),
+        seconds=100,
+        program="compute-sanitizer",
+        writes="",
+        small=None,
+    ),
+    Step(
+        "compile",
+        "the renderer's kernels for Hopper, compiled and counted without a GPU",
+        ("tests/kernels/views/test_gpu_compiled.py",),
+        seconds=20,
+        variants=40,
+        processes=4,
+        gpu=False,
+        writes="tests",
+        small=("-k", "tiny"),
+    ),
+)
+NAMES = tuple(step.name for step in STEPS)
