@@ -105,7 +105,7 @@ def _one(day: Day, step: Step, left: float, say: Say) -> Entry:
     if left < (0 if day.rehearse else estimate):
         why = f"takes about {estimate:.0f} s, and {max(left, 0):.0f} s were left"
         return Entry("not reached", why, estimate=round(estimate), rehearsed=day.rehearse)
-    limit = min(step.limit(day.here.cores), left)
+    limit = left if day.rehearse else min(step.limit(day.here.cores), left)
     say(f"{'running':<12} {step.name:<16} {step.title}, at most {limit:.0f} s")
     log = day.out / f"{step.name}.log"
     for old in (log, step.result(day.out)):

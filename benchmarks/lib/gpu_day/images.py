@@ -1,9 +1,11 @@
 """Painted scenes, the images of all steps: paint them once, and repeat them without an end.
 
-python -m patchmill.benchmarks.lib.gpu_day.images
+python -m patchmill.benchmarks.lib.gpu_day.images [COUNT]
 """
 
 from __future__ import annotations
+
+import sys
 
 import numpy as np
 
@@ -34,4 +36,5 @@ class RepeatedScenes(NumberedSource):
 
 
 if __name__ == "__main__":
-    print(f"{len(open_source(f'scenes:{COUNT}'))} scenes are painted")
+    count = sys.argv[1] if sys.argv[1:] else COUNT
+    print(f"{len(open_source(f'scenes:{count}'))} scenes are painted")
