@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from patchmill.kernels.common.upload import upload
 from patchmill.kernels.views.decisions import PASTE_NEVER, Target
 
 
@@ -100,8 +101,8 @@ class ViewBatch:
     def pasted(self) -> dict[str, torch.Tensor]:
         """Views pasted on another background, by group: [B, count] bool on the views' device."""
         return {
-            target.name: torch.from_numpy(rows["paste"] != PASTE_NEVER).to(
-                self.views[target.name].device
+            target.name: upload(
+                torch.from_numpy(rows["paste"] != PASTE_NEVER), self.views[target.name].device
             )
             for target, rows in self._groups()
         }
@@ -128,8 +129,8 @@ def _geometry(
     left, top = rows["box_x"] + x * step_x, rows["box_y"] + y * step_y
     box = np.stack([left, top, left + target.size * step_x, top + target.size * step_y], -1)
     return Geometry(
-        box=torch.from_numpy(box.astype(np.float32)).to(device),
-        flip=torch.from_numpy(rows["flip"] != 0).to(device),
-        turns=torch.from_numpy(rows["turns"].astype(np.int64)).to(device),
-        shape=torch.from_numpy(shapes.astype(np.int64)).to(device),
+        box=upload(torch.from_numpy(box.astype(np.float32)), device),
+        flip=upload(torch.from_numpy(rows["flip"] != 0), device),
+        turns=upload(torch.from_numpy(rows["turns"].astype(np.int64)), device),
+        shape=upload(torch.from_numpy(shapes.astype(np.int64)), device),
     )

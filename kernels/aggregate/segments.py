@@ -10,6 +10,7 @@ import torch
 
 from patchmill.kernels.aggregate.cpu_loops import counting_sort
 from patchmill.kernels.common.compiling import announce_compilation
+from patchmill.kernels.common.upload import upload
 
 
 @torch.library.custom_op("patchmill::aggregate_offsets", mutates_args=())
@@ -23,7 +24,7 @@ def offsets_of_counts(counts: torch.Tensor, embeddings: torch.Tensor) -> torch.T
         )
     offsets = counts.new_zeros(len(counts) + 1)
     torch.cumsum(counts, 0, out=offsets[1:])
-    return offsets.to(embeddings.device, non_blocking=embeddings.is_cuda)
+    return offsets if offsets.is_cuda else upload(offsets, embeddings.device)
 
 
 @offsets_of_counts.register_fake

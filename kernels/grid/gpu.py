@@ -9,6 +9,7 @@ import torch
 import triton
 
 from patchmill.kernels.common.dispatch import device_guard
+from patchmill.kernels.common.upload import upload
 from patchmill.kernels.grid import gpu_kernels as kernels
 from patchmill.kernels.grid.windows import windows_along
 
@@ -54,7 +55,7 @@ def unfold_ragged(
     """
     c, device = images[0].shape[2], images[0].device
     entries = torch.tensor([[image.data_ptr(), *image.stride()] for image in images])
-    table = entries.to(device, non_blocking=True)
+    table = upload(entries, device)
     out = torch.empty((len(index), c, size, size), dtype=dtype, device=device)
     unused_geometry = (1, 1, 0, 0, 0, 0, 0)
     scale = scale_and_shift(c, mean, std, 255.0, device)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from patchmill.kernels.common.upload import upload
+
 
 @dataclass(frozen=True)
 class Patches:
@@ -38,7 +40,7 @@ def window_layout(
         counts = torch.full_like(images, len(corners))
         return counts, images.repeat_interleave(len(corners)), corners.repeat(len(shapes), 1)
     sides = [[windows_along(length, size, stride) for length in shape] for shape in shapes]
-    table = torch.tensor(sides).to(device, non_blocking=True)  # no synchronisation with a GPU
+    table = upload(torch.tensor(sides), device)
     rows, columns = table.unbind(1)
     counts = rows * columns
     patches = sum(count_windows(*shape, size, stride) for shape in shapes)

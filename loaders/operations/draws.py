@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from patchmill.kernels.common.upload import upload
 from patchmill.kernels.views.decisions import Target
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.plan import streams
@@ -117,7 +118,4 @@ def _product(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     """Copy a small array to the device without waiting for it."""
-    tensor = torch.from_numpy(array)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    return upload(torch.from_numpy(array), device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,26 @@ from patchmill.kernels.views.decisions import ROW, Target
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.plan import draw, laws
 from patchmill.loaders.recipe_load import load_recipe
+from patchmill.training.methods import METHODS, Progress
+
+NOW = Progress(step=0, steps=10, epoch=0.0, epochs=1)
+SMALL = {
+    "moco": dict(dim=4, hidden=5, queue=32),
+    "dilo": dict(dim=4, hidden=0, queue=32, symmetric=True),
+    "simclr": dict(hidden=5, dim=4),
+    "vicreg": dict(expander=[8, 8]),
+    "tcr": dict(hidden=8, dim=4),
+    "bagssl": dict(hidden=[8], dim=4),
+    "emp_ssl": dict(hidden=8, dim=4),
+    "byol": dict(hidden=8, dim=4),
+    "dino": dict(hidden=8, dim=4, prototypes=16, freeze=0, momentum=1.0, centre_momentum=1.0),
+    "gtsa": dict(dim=4, bins=(3, 2), match_after=-1),
+    "lejepa": dict(hidden=[8], dim=4, directions=16),
+    "selfie": dict(views="selfie(size=16)", masked=0.5, heads=2, blocks=1, hidden=8, dropout=0.0),
+    "supervised": dict(),
+}
+VIEWS = {"bagssl": 3, "emp_ssl": 3, "selfie": 4}  # of a batch; of others 2
+TURNED = "gtsa(global_size=16, local_size=8, local_crops=2)"
 
 
 class Tiny(nn.Module):
@@ -26,6 +47,20 @@ class Tiny(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.norm(self.conv(x)).relu().mean((2, 3))
+
+
+def make(name: str, seed: int = 0, **changes: Any) -> Any:
+    """A method with tiny networks."""
+    torch.manual_seed(seed)
+    method = METHODS[name]
+    settings = method.Settings(**(SMALL[name] | changes))
+    backbone = Mapped() if name == "gtsa" else Tiny()
+    return method(settings, backbone, *([3] if method.needs_labels else []))
+
+
+def example(name: str) -> ViewBatch:
+    """A batch of 16 images for a method that `make` made."""
+    return crops(16, TURNED) if name == "gtsa" else noise(16, views=VIEWS.get(name, 2))
 
 
 def noise(count: int, views: int = 2, size: int = 8, seed: int = 0) -> ViewBatch:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
+from patchmill.kernels.common.upload import upload
 from patchmill.kernels.contrast import info_nce
 from patchmill.loaders.batch import ViewBatch
 from patchmill.training.config.settings import Count, Positive, Share, Whole
@@ -97,12 +98,15 @@ class MoCo(Method):
         """Keys, whose batch norm sees other neighbours than their queries (shuffled BN)."""
         if not self.settings.shuffle_bn:
             return normalize(self.follower(views).float())
-        local_order = torch.randperm(len(views)).to(views.device)  # for the parts of split_bn
-        shuffled, order = distributed.shuffle(
-            views[local_order] if self.settings.split_bn else views
-        )
-        keys = distributed.unshuffle(normalize(self.follower(shuffled).float()), order)
-        return keys[local_order.argsort()] if self.settings.split_bn else keys
+        if not self.settings.split_bn:
+            return self._shuffled_keys(views)
+        order = upload(torch.randperm(len(views)), views.device)  # for the parts of split_bn
+        return self._shuffled_keys(views[order])[order.argsort()]
+
+    def _shuffled_keys(self, views: torch.Tensor) -> torch.Tensor:
+        """Keys that were made on other ranks."""
+        shuffled, order = distributed.shuffle(views)
+        return distributed.unshuffle(normalize(self.follower(shuffled).float()), order)
 
 
 def _local_parts(settings: MoCoSettings, ranks: int) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
+from patchmill.kernels.common.upload import upload
 from patchmill.training.ranks import distributed
 
 KNOTS, LAST_KNOT = 17, 3.0
@@ -33,7 +34,8 @@ def epps_pulley(x: torch.Tensor) -> torch.Tensor:
     t = torch.linspace(0, LAST_KNOT, KNOTS, dtype=x.dtype, device=x.device)[:, None, None]
     phi = torch.exp(-t.square() / 2)
     weights = 2 * LAST_KNOT / (KNOTS - 1) * phi
-    weights[[0, -1]] /= 2
+    for end in (0, -1):  # not one list: torch copies lists, and waits for the copy
+        weights[end] /= 2
     # [V, B, M] of one knot at a time: the backward pass computes its sines and cosines anew.
     sums = [checkpoint(_sums, x, knot, use_reentrant=False, preserve_rng_state=False) for knot in t]
     images = x.shape[1] * distributed.current().size
@@ -50,4 +52,4 @@ def _sums(x: torch.Tensor, knot: torch.Tensor) -> torch.Tensor:
 def draw_directions(width: int, count: int, seed: int, device: torch.device) -> torch.Tensor:
     """Random unit columns [width, count], the same on all ranks and devices for the same seed."""
     generator = torch.Generator().manual_seed(seed)
-    return normalize(torch.randn(width, count, generator=generator), dim=0).to(device)
+    return upload(normalize(torch.randn(width, count, generator=generator), dim=0), device)

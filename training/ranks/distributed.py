@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from patchmill.kernels.common.upload import upload
 from patchmill.loaders.common.errors import MillError
 from patchmill.training.ranks import rendezvous
 
@@ -95,7 +96,7 @@ def shuffle(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     if _world.size == 1:
         return x, torch.arange(len(x))
-    order = torch.randperm(len(x) * _world.size).to(x.device)
+    order = upload(torch.randperm(len(x) * _world.size), x.device)
     dist.broadcast(order, src=0)
     return gather_no_grad(x)[_local_chunk(order)], order
 

@@ -15,6 +15,7 @@ import threading
 import numpy as np
 import torch
 
+from patchmill.kernels.common.upload import upload
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.gpu import render
 from patchmill.kernels.views.gpu.tables import ImagePointers, Images
@@ -95,7 +96,7 @@ class GpuViews:
                 for memory, used in zip(arena.memory, arena.used, strict=True)
             ]
             if labels is not None:
-                job.labels = self._upload(torch.from_numpy(labels), len(labels))
+                job.labels = upload(torch.from_numpy(labels), config.device)
             addresses = [block.data_ptr() for block in blocks]
             images = _image_table(job, addresses, decoded, config.masks is not None)
             if job.cache is not None:

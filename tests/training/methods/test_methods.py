@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers_methods import Mapped, Tiny, crops, noise, step
+from helpers_methods import NOW, SMALL, Tiny, example, make, noise, step
 from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
@@ -24,38 +24,11 @@ from patchmill.training.methods.emp_ssl import EMPSSL
 from patchmill.training.methods.moco import MoCo
 from patchmill.training.nets import norms
 
-NOW = Progress(step=0, steps=10, epoch=0.0, epochs=1)
-SMALL = {
-    "moco": dict(dim=4, hidden=5, queue=32),
-    "dilo": dict(dim=4, hidden=0, queue=32, symmetric=True),
-    "simclr": dict(hidden=5, dim=4),
-    "vicreg": dict(expander=[8, 8]),
-    "tcr": dict(hidden=8, dim=4),
-    "bagssl": dict(hidden=[8], dim=4),
-    "emp_ssl": dict(hidden=8, dim=4),
-    "byol": dict(hidden=8, dim=4),
-    "dino": dict(hidden=8, dim=4, prototypes=16, freeze=0, momentum=1.0, centre_momentum=1.0),
-    "gtsa": dict(dim=4, bins=(3, 2), match_after=-1),
-    "lejepa": dict(hidden=[8], dim=4, directions=16),
-    "selfie": dict(views="selfie(size=16)", masked=0.5, heads=2, blocks=1, hidden=8, dropout=0.0),
-    "supervised": dict(),
-}
-VIEWS = {"bagssl": 3, "emp_ssl": 3, "selfie": 4}  # of a batch; of others 2
-TURNED = "gtsa(global_size=16, local_size=8, local_crops=2)"
-
-
-def make(name: str, seed: int = 0, **changes):
-    torch.manual_seed(seed)
-    method = METHODS[name]
-    settings = method.Settings(**(SMALL[name] | changes))
-    backbone = Mapped() if name == "gtsa" else Tiny()
-    return method(settings, backbone, *([3] if method.needs_labels else []))
-
 
 @pytest.mark.parametrize("name", METHODS)
 def test_everything_but_teachers_is_trained_and_the_loss_falls(name):
     method = make(name)
-    batch = crops(16, TURNED) if name == "gtsa" else noise(16, views=VIEWS.get(name, 2))
+    batch = example(name)
     losses = []
     for _ in range(12):
         method.on_step_start(NOW)
