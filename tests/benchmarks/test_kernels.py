@@ -191,9 +191,9 @@ def test_the_gpu_renderers_stages(tmp_path: Path, monkeypatch):
     out = tmp_path / "out.json"
     run(monkeypatch, "views", "--batch-size", "16", "--rounds", "3", "--json", str(out))
     stages = json.loads(out.read_text())["stages"]
-    names = ["resize", "contrast", "blur", "all launches"]
-    assert [stage["stage"] for stage in stages[:4]] == names
-    assert all(0 < stage["floor_share"] <= 1 for stage in stages[:4])
+    names = ["weigh", "resize", "contrast", "blur", "all launches"]
+    assert [stage["stage"] for stage in stages[:5]] == names
+    assert all(0 < stage["floor_share"] <= 1 for stage in stages[1:5])
 
 
 def test_inputs_are_reproducible():

@@ -110,7 +110,7 @@ def on_gpu(
         times = [
             sum(t for n, t in zip(names, row, strict=True) if n == name) for row in launch_seconds
         ]
-        stages.append(StageTime(name, timing.summary(times), stage_floors[name]))
+        stages.append(StageTime(name, timing.summary(times), stage_floors.get(name)))
     combined = total(stage_floors.values())
     stages.append(StageTime("all launches", timing.summary(total_seconds), combined))
     return [*stages, StageTime("host: tables and upload", timing.summary(host_seconds))]

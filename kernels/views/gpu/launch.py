@@ -15,6 +15,7 @@ from patchmill.kernels.views.decisions import Target
 from patchmill.kernels.views.gpu import tables
 from patchmill.kernels.views.gpu.blur import blur
 from patchmill.kernels.views.gpu.colour import contrast
+from patchmill.kernels.views.gpu.filters import weigh
 from patchmill.kernels.views.gpu.resize import resize
 from patchmill.kernels.views.gpu.tables import Images, Variant
 
@@ -57,6 +58,7 @@ def launches(
             f"bfloat16 or uint8, not {tuple(out.shape)} of {out.dtype}"
         )
     variants = tables.variants(rows, targets, images.masks is not None)
+    filter_table, numbers = tables.filter_table(rows, targets)
     uploaded = iter(
         tables.upload(
             [
@@ -64,15 +66,19 @@ def launches(
                 tables.paste_table(images),
                 tables.slot_table(targets, batch, out.dtype == torch.uint8),
                 np.ascontiguousarray(rows).view(np.int32),
+                filter_table,
                 *(array for variant in variants for array in variant.arrays.values()),
             ],
             out.device,
         )
     )
-    image_table, paste_table, slots, decisions = islice(uploaded, 4)
+    image_table, paste_table, slots, decisions, filters_of_rows = islice(uploaded, 5)
+    weights = torch.empty(numbers, dtype=torch.float16, device=out.device)
     needs_planes = any(variant.contrast.blocks or variant.blur.blocks for variant in variants)
     planes = torch.empty(len(out) if needs_planes else 0, dtype=torch.float16, device=out.device)
-    shared = {"rows": decisions, "slots": slots, "out": out, "planes": planes, "n_views": views}
+    shared = {"rows": decisions, "slots": slots, "n_views": views}
+    target = {"out": out, "planes": planes}
+    filters = {"filter_table": filters_of_rows, "weights": weights}
 
     plan = []
     for variant in variants:
@@ -80,16 +86,14 @@ def launches(
         tiles = batch * views * variant.max_tiles if variant.contrast.blocks else 0
         luma_sums = torch.empty(tiles, dtype=torch.float32, device=out.device)
         luma = {"luma_sums": luma_sums, "max_tiles": variant.max_tiles}
-        blocks_per_image = variant.resize.blocks
-        sources = {
-            "images": image_table,
-            "paste_table": paste_table,
-            "blocks_per_image": blocks_per_image,
-        }
+        weigh_blocks, blocks_per_image = variant.weigh.blocks, variant.resize.blocks
+        sources = {"images": image_table, "paste_table": paste_table, **filters, **target, **luma}
+        contrast_views, blur_views = on_device["contrast_entries"], on_device["blur_entries"]
         for kernel, blocks, arguments in (
-            (resize, batch * blocks_per_image, {**sources, **luma}),
-            (contrast, variant.contrast.blocks, {"entries": on_device["contrast_entries"], **luma}),
-            (blur, variant.blur.blocks, {"entries": on_device["blur_entries"]}),
+            (weigh, batch * weigh_blocks, {**filters, "blocks_per_image": weigh_blocks}),
+            (resize, batch * blocks_per_image, {**sources, "blocks_per_image": blocks_per_image}),
+            (contrast, variant.contrast.blocks, {"entries": contrast_views, **target, **luma}),
+            (blur, variant.blur.blocks, {"entries": blur_views, **target}),
         ):
             arguments |= {
                 "groups": on_device[kernel.__name__],
@@ -103,6 +107,8 @@ def launches(
 
 def constants(kernel: Any, variant: Variant, channels_last: bool) -> dict[str, Any]:
     """Compile-time arguments and options of a kernel."""
+    if kernel is weigh:
+        return {"BICUBIC": variant.bicubic, "TILE": variant.tile, **COMPILER, "num_warps": 1}
     common = {
         "TILE": variant.tile,
         "ALIGNED": variant.aligned,
@@ -112,5 +118,5 @@ def constants(kernel: Any, variant: Variant, channels_last: bool) -> dict[str, A
     if kernel is contrast:
         return common | {"PIXELS": tables.PIXELS, "num_warps": 4}
     if kernel is resize:
-        common |= {"BICUBIC": variant.bicubic, "BACKGROUNDS": variant.backgrounds}
+        common |= {"BACKGROUNDS": variant.backgrounds}
     return common | SHAPES[variant.tile]

@@ -1,8 +1,8 @@
 """`resize` pass on the GPU: crop, antialiased resize, paste, flip, turns, and colour if possible.
 
-A tile of a view is two matrix products on tensor cores, weights_y @ box @ weights_x. The filter
-weights are computed in registers where they are needed; `box` is the tile's footprint in the image,
-whose bytes float16 holds exactly. Each tile reads each byte of its footprint once.
+A tile of a view is two matrix products on tensor cores, weights_y @ box @ weights_x, with weights
+from the `weigh` pass; `box` is the tile's footprint in the image, whose bytes float16 holds
+exactly. Each tile reads each byte of its footprint once.
 """
 
 from __future__ import annotations
@@ -21,15 +21,23 @@ from patchmill.kernels.views.gpu.colour import (
     luma,
 )
 from patchmill.kernels.views.gpu.encode import encode_view, store_planes
-from patchmill.kernels.views.gpu.footprint import FAR, MIN_TOTAL, footprint
+from patchmill.kernels.views.gpu.filters import (
+    HORIZONTAL,
+    VERTICAL,
+    find_record,
+    load_range,
+    load_weights,
+)
 from patchmill.kernels.views.gpu.paste import PASTE_FIELDS, paste
-from patchmill.kernels.views.gpu.pixels import load_rgb
+from patchmill.kernels.views.gpu.pixels import load_words, unpack_rgb, word_pointers
 
 
 @triton.jit(do_not_specialize=["n_groups", "n_views", "blocks_per_image", "max_tiles"])
 def resize(
     images,  # [batch, 2] int64: address, row pitch in bytes
     paste_table,  # [batch, PASTE_FIELDS] int64, or empty
+    filter_table,  # [batch * n_views, FILTER_FIELDS] int32
+    weights,  # float16: records of the `weigh` pass
     rows,  # [batch, n_views, FIELDS] int32
     slots,  # [n_views, SLOT_WORDS] int64
     groups,  # [n_groups, 3] int32
@@ -37,7 +45,7 @@ def resize(
     planes,  # [batch elements] float16, or empty
     luma_sums,  # [batch * n_views, max_tiles] float32, or empty
     n_groups, n_views, blocks_per_image, max_tiles,
-    BICUBIC: tl.constexpr, BACKGROUNDS: tl.constexpr,
+    BACKGROUNDS: tl.constexpr,
     TILE: tl.constexpr, TAPS_Y: tl.constexpr, TAPS_X: tl.constexpr,
     ALIGNED: tl.constexpr, CHANNELS_LAST: tl.constexpr,
 ):  # fmt: skip
@@ -48,8 +56,7 @@ def resize(
     Lower bounds. Traffic: 3 bytes per pixel of the crop in; the view, or 6 bytes per pixel for the
     next pass, out. Compute per value, with filter support r (4 bicubic, 2 bilinear), downscaling
     s >= 1 per axis: r s_y s_x + r s_x multiply-adds, and the colour. Done instead, on tensor cores:
-    TILE multiply-adds per byte, and two per weight; TAPS_Y + TAPS_X weights serve TAPS_Y x TAPS_X
-    bytes.
+    TILE multiply-adds per byte, then TILE per value of the TILE lines made of them.
     """
     # Block to image, view and tile.
     block = tl.program_id(0)
@@ -67,8 +74,10 @@ def resize(
     reverse_x = flip != ((turns == 1) | (turns == 2))
     first_y, first_x = tl.where(transposed, tile_x, tile_y), tl.where(transposed, tile_y, tile_x)
     red, green, blue = _resample_tile(
-        images + 2 * sample, row, first_y, first_x, size, turns >= 2, reverse_x,
-        BICUBIC, TILE, TAPS_Y, TAPS_X,
+        images + 2 * sample, row,
+        find_record(filter_table, weights, index, VERTICAL, first_y // TILE, TILE),
+        find_record(filter_table, weights, index, HORIZONTAL, first_x // TILE, TILE),
+        TILE, TAPS_Y, TAPS_X,
     )  # fmt: skip
     if BACKGROUNDS:
         red, green, blue = paste(
@@ -106,85 +115,53 @@ def resize(
 def _resample_tile(
     image,  # [2] int64: address of uint8 HWC pixels, row pitch in bytes
     row,  # [FIELDS] int32
-    first_y, first_x, size, reverse_y, reverse_x,
-    BICUBIC: tl.constexpr, TILE: tl.constexpr, TAPS_Y: tl.constexpr, TAPS_X: tl.constexpr,
+    record_y, record_x,  # float16, of the tile's rows and columns
+    TILE: tl.constexpr, TAPS_Y: tl.constexpr, TAPS_X: tl.constexpr,
 ):  # fmt: skip
     """A tile of the window of the resized box, 0 to 1; black outside of the box."""
-    # Footprint of the tile in the box.
-    start_y, length_y, centre_y, tap_step_y, inside_y = _box_footprint(
-        tl.load(row + fields.BOX_H), tl.load(row + fields.FULL_H), tl.load(row + fields.WIN_Y),
-        first_y, size, reverse_y, BICUBIC, TILE,
-    )  # fmt: skip
-    start_x, length_x, centre_x, tap_step_x, inside_x = _box_footprint(
-        tl.load(row + fields.BOX_W), tl.load(row + fields.FULL_W), tl.load(row + fields.WIN_X),
-        first_x, size, reverse_x, BICUBIC, TILE,
-    )  # fmt: skip
+    start_y, length_y, scale_y = load_range(record_y, TILE)
+    start_x, length_x, scale_x = load_range(record_x, TILE)
     pitch = tl.load(image + 1)
     corner = tl.load(image)
     corner += (tl.load(row + fields.BOX_Y) + start_y) * pitch
     corner += 3 * (tl.load(row + fields.BOX_X) + start_x)
-    y, x = tl.arange(0, TAPS_Y), tl.arange(0, TAPS_X)
-    ones_y = tl.full([TAPS_Y, 16], 1.0, tl.float16)
-    ones_x = tl.full([16, TAPS_X], 1.0, tl.float16)
+    # The pixels of the first step; a step's words lie `down` after those of the step above it.
+    y = tl.arange(0, TAPS_Y)
+    pointers, shift, spare = word_pointers(corner, pitch, y, length_x, TAPS_X)
+    first, second, third, fourth = load_words(pointers, spare, y < length_y)
+    down, words = (TAPS_Y // 4) * pitch, 0
     red = tl.zeros([TILE, TILE], tl.float32)
     green = tl.zeros([TILE, TILE], tl.float32)
     blue = tl.zeros([TILE, TILE], tl.float32)
-    total_x = tl.zeros([16, TILE], tl.float32)
     for left in range(0, length_x, TAPS_X):
-        # Vertical pass over a strip of TAPS_X columns; the weight sums by a product with ones.
+        # Vertical pass over a strip of TAPS_X columns.
         strip_red = tl.zeros([TILE, TAPS_X], tl.float32)
         strip_green = tl.zeros([TILE, TAPS_X], tl.float32)
         strip_blue = tl.zeros([TILE, TAPS_X], tl.float32)
-        total_y = tl.zeros([TILE, 16], tl.float32)
+        there = tl.zeros_like(pitch) + words
         for top in range(0, length_y, TAPS_Y):
-            tap_y = tl.where(top + y < length_y, (top + y + 0.5) * tap_step_y, FAR)
-            weights_y = _weights(tap_y[None, :], centre_y[:, None], BICUBIC)
-            r, g, b = load_rgb(
-                corner + 3 * left, pitch, top + y, length_y, length_x - left, TAPS_X
+            weights_y = tl.trans(load_weights(record_y, top, TAPS_Y, TILE))
+            r, g, b = unpack_rgb(first, second, third, fourth, shift, 0, TAPS_X)
+            # The next step's pixels, below or at the top of the next strip, arrive meanwhile.
+            next_top, there = top + TAPS_Y, there + down
+            if next_top >= length_y:
+                next_top, words = 0, words + 3 * TAPS_X // 4
+                there = tl.zeros_like(pitch) + words
+            first, second, third, fourth = load_words(
+                pointers + there, spare - words, next_top + y < length_y
             )  # fmt: skip
             strip_red = tl.dot(weights_y, r, strip_red)
             strip_green = tl.dot(weights_y, g, strip_green)
             strip_blue = tl.dot(weights_y, b, strip_blue)
-            total_y = tl.dot(weights_y, ones_y, total_y)
         # Horizontal pass: accumulate the strip, normalised and centred on zero for float16.
-        tap_x = tl.where(left + x < length_x, (left + x + 0.5) * tap_step_x, FAR)
-        weights_x = _weights(tap_x[:, None], centre_x[None, :], BICUBIC)
-        norm = (1 / tl.maximum(tl.max(total_y, 1), MIN_TOTAL))[:, None]
-        red = tl.dot((strip_red * norm - (1024 + 128)).to(tl.float16), weights_x, red)
-        green = tl.dot((strip_green * norm - (1024 + 128)).to(tl.float16), weights_x, green)
-        blue = tl.dot((strip_blue * norm - (1024 + 128)).to(tl.float16), weights_x, blue)
-        total_x = tl.dot(ones_x, weights_x, total_x)
-    # Normalise to 0..1; black outside.
-    norm = (1 / (tl.maximum(tl.max(total_x, 0), MIN_TOTAL) * 255))[None, :]
-    inside = inside_y[:, None] & inside_x[None, :]
-    red = tl.where(inside, tl.clamp(red * norm + 128 / 255, 0.0, 1.0), 0.0)
-    green = tl.where(inside, tl.clamp(green * norm + 128 / 255, 0.0, 1.0), 0.0)
-    blue = tl.where(inside, tl.clamp(blue * norm + 128 / 255, 0.0, 1.0), 0.0)
+        weights_x = load_weights(record_x, left, TAPS_X, TILE)
+        scale = scale_y[:, None]
+        red = tl.dot((strip_red * scale - 128).to(tl.float16), weights_x, red)
+        green = tl.dot((strip_green * scale - 128).to(tl.float16), weights_x, green)
+        blue = tl.dot((strip_blue * scale - 128).to(tl.float16), weights_x, blue)
+    # Bring to 0..1. Rows outside of the box are black already.
+    middle = tl.where(scale_x > 0, 128 / 255, 0.0)[None, :]
+    red = tl.clamp(red * scale_x[None, :] + middle, 0.0, 1.0)
+    green = tl.clamp(green * scale_x[None, :] + middle, 0.0, 1.0)
+    blue = tl.clamp(blue * scale_x[None, :] + middle, 0.0, 1.0)
     return red, green, blue
-
-
-@triton.jit
-def _box_footprint(
-    box, full, window, first, size, reverse, BICUBIC: tl.constexpr, TILE: tl.constexpr
-):  # fmt: skip
-    """`footprint` in the box that is resized to `full` pixels."""
-    scale = box.to(tl.float64) / full.to(tl.float64)
-    unit = tl.maximum(scale, 1.0)
-    reach = (2.0 if BICUBIC else 1.0) * unit
-    return footprint(box, 0.0, scale, unit, reach, full, window, first, size, reverse, TILE)
-
-
-@triton.jit
-def _weights(tap, centre, BICUBIC: tl.constexpr):
-    """Unnormalised filter at distances in filter units: half of Keys' cubic, or the triangle.
-
-    With a = max(2 - x, 0) and b = max(1 - x, 0), half of Keys' kernel (a = -1/2) is, branch-free,
-    a^2 (a - 1) / 4 + b^2 (1/2 - b); the triangle is b.
-    """
-    x = tl.abs(tap - centre)
-    b = tl.maximum(1 - x, 0.0)
-    if BICUBIC:
-        a = tl.maximum(2 - x, 0.0)
-        return (a * a * (a * 0.25 - 0.25) + b * b * (0.5 - b)).to(tl.float16)
-    else:
-        return b.to(tl.float16)

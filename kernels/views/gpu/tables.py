@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from patchmill.kernels.views.decisions import NO_JITTER, PASTE_NEVER, ROW, Targe
 
 PIXELS = 1024  # of a view, per block of the contrast pass
 TILES = (16, 32)  # tile sides: the smallest that holds a view, else the largest
+FILTER_STEP, FILTER_UNIT = 32, 8  # source pixels; float16 numbers, in which records are measured
 _ALIGNMENT = 16  # bytes, of each table in the upload
 
 
@@ -94,7 +96,8 @@ class Variant:
     bicubic: bool
     aligned: bool  # rows of pixels start at multiples of 16 elements
     max_tiles: int  # per view
-    resize: Pass  # for one image; entries are views
+    weigh: Pass  # for one image; entries are views
+    resize: Pass  # likewise
     contrast: Pass
     blur: Pass
     backgrounds: int = 0  # bit set of the kinds of background that its views use
@@ -103,6 +106,7 @@ class Variant:
     def arrays(self) -> dict[str, np.ndarray]:
         """Tables to upload; schedules are named like their kernels."""
         return {
+            "weigh": self.weigh.groups,
             "resize": self.resize.groups,
             "contrast": self.contrast.groups,
             "contrast_entries": self.contrast.entries,
@@ -123,14 +127,16 @@ def variants(rows: np.ndarray, targets: Sequence[Target], masked: bool = False) 
     result = []
     for (tile, bicubic), members in by_variant.items():
         counts, sizes = [targets[i].count for i in members], [targets[i].size for i in members]
-        tiles = [_ceil_div(size, tile) ** 2 for size in sizes]
+        sides = [_ceil_div(size, tile) for size in sizes]
+        tiles = [side**2 for side in sides]
         contrast_entries, blur_entries = [], []
         for i, count in zip(members, tiles, strict=True):
             ends = starts[i : i + 2]
             contrast_entries.append(_entries(has_contrast, *ends) if count > 1 else _NONE)
             blur_entries.append(_entries(has_blur, *ends))
-        resize = _pass([np.zeros(count) for count in counts], tiles)
-        resize.groups[:, 2] = starts[members]
+        every = [np.zeros(count) for count in counts]
+        weigh, resize = _pass(every, [2 * side for side in sides]), _pass(every, tiles)
+        weigh.groups[:, 2] = resize.groups[:, 2] = starts[members]
         contrast = _pass(contrast_entries, [_ceil_div(size**2, PIXELS) for size in sizes])
         aligned = all(size % 16 == 0 for size in sizes)
         blur = _pass(blur_entries, tiles)
@@ -139,7 +145,7 @@ def variants(rows: np.ndarray, targets: Sequence[Target], masked: bool = False) 
             kinds = {int(kind) for i in members for kind in np.unique(paste[:, columns[i]])}
             backgrounds = sum(1 << kind for kind in kinds - {PASTE_NEVER})
         result.append(
-            Variant(tile, bicubic, aligned, max(tiles), resize, contrast, blur, backgrounds)
+            Variant(tile, bicubic, aligned, max(tiles), weigh, resize, contrast, blur, backgrounds)
         )
     return result
 
@@ -166,7 +172,7 @@ def _pass(entries: list[np.ndarray], blocks_per_entry: list[int]) -> Pass:
     return Pass(groups.astype(np.int32), np.concatenate(entries).astype(np.int32), int(blocks[-1]))
 
 
-def _ceil_div(value: int, unit: int) -> int:
+def _ceil_div(value: Any, unit: Any) -> Any:
     return -(-value // unit)
 
 
@@ -192,6 +198,27 @@ def paste_table(images: Images) -> np.ndarray:
     doubles[:, 10] = 1 / zoom
     doubles[:, 11:13] = zoom[:, None] * background.shapes - sides
     return table
+
+
+def filter_table(rows: np.ndarray, targets: Sequence[Target]) -> tuple[np.ndarray, int]:
+    """[N, V, 4] int32, fields as in `gpu.filters`, and the float16 numbers of all records."""
+    counts = [target.count for target in targets]
+    sizes = np.repeat([target.size for target in targets], counts)
+    tiles = np.repeat([tile_of(target.size) for target in targets], counts)
+    reach = np.repeat([4 if target.bicubic else 2 for target in targets], counts)
+    records = _ceil_div(sizes, tiles)
+    size, total = np.zeros((2, *rows.shape), np.int64), np.zeros((2, *rows.shape), np.int64)
+    for axis, (box, full) in enumerate((("box_h", "full_h"), ("box_w", "full_w"))):
+        scale = rows[box] / rows[full]
+        longest = (tiles - 1) * scale + reach * np.maximum(scale, 1) + 3
+        steps = _ceil_div(np.minimum(longest.astype(np.int64), rows[box]), FILTER_STEP)
+        size[axis] = 1 + tiles * (2 + FILTER_STEP * steps) // FILTER_UNIT
+        total[axis] = records * size[axis]
+    stops = np.cumsum(total).reshape(total.shape)
+    table = np.stack([stops - total, size], -1)  # [axis, N, V, 2]
+    return table.transpose(1, 2, 0, 3).reshape(*rows.shape, 4).astype(np.int32), FILTER_UNIT * int(
+        stops[-1, -1, -1]
+    )
 
 
 def slot_table(targets: Sequence[Target], batch: int, as_bytes: bool) -> np.ndarray:

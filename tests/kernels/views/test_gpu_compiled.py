@@ -30,7 +30,7 @@ from patchmill.kernels.views.decisions import ON_GREY, ON_IMAGE, ON_TEXTURE
 from patchmill.kernels.views.gpu import copy
 from patchmill.kernels.views.gpu import launch as gpu_launch
 from patchmill.kernels.views.gpu.copy import copy_parts
-from patchmill.kernels.views.gpu.launch import COMPILER, blur, contrast, resize
+from patchmill.kernels.views.gpu.launch import COMPILER, blur, contrast, resize, weigh
 from patchmill.kernels.views.gpu.tables import Images, Pass, Variant
 from patchmill.loaders import presets
 from patchmill.loaders.plan import draw
@@ -41,11 +41,13 @@ GREY, IMAGES = 1 << ON_GREY, 1 << ON_IMAGE  # BACKGROUNDS
 ALL = GREY | 1 << ON_TEXTURE | IMAGES
 TYPES = {
     "images": "*i64", "paste_table": "*i64", "rows": "*i32", "slots": "*i64", "groups": "*i32",
-    "entries": "*i32", "planes": "*fp16", "luma_sums": "*fp32",
+    "entries": "*i32", "planes": "*fp16", "luma_sums": "*fp32", "filter_table": "*i32",
+    "weights": "*fp16",
 }  # fmt: skip
 
 # Kernel, tile, bicubic, aligned, channels last, dtype of the batch; BACKGROUNDS of `resize`.
 USUAL = [
+    (weigh, 32, True, True, False, "bf16"),
     (resize, 32, True, True, False, "bf16"),
     (resize, 32, False, False, True, "fp32"),
     (resize, 16, True, True, True, "u8"),
@@ -58,7 +60,7 @@ USUAL = [
 ]
 EITHER = (True, False)
 OTHERS = {
-    *itertools.product([resize], [32], EITHER, EITHER, EITHER, ["bf16"]),
+    *itertools.product([resize], [32], [True], EITHER, EITHER, ["bf16"]),
     *itertools.product([resize], [16], [False], EITHER, EITHER, ["bf16"]),
     *itertools.product([resize], [16, 32], [False], EITHER, EITHER, ["bf16"], [GREY, ALL]),
     (resize, 32, False, False, True, "fp32", GREY),
@@ -138,7 +140,7 @@ class NoGPU:
 def assert_fits(variant: Any, capability: int, folder: Path) -> None:
     kernel, tile, bicubic, aligned, channels_last, dtype, *rest = variant
     empty, backgrounds = Pass(*[None] * 3), rest[0] if rest else 0  # type: ignore[arg-type]
-    compiled = Variant(tile, bicubic, aligned, 1, empty, empty, empty, backgrounds)
+    compiled = Variant(tile, bicubic, aligned, 1, *[empty] * 4, backgrounds)
     constants = gpu_launch.constants(kernel, compiled, channels_last)
     options = {name: constants.pop(name) for name in (*COMPILER, "num_warps")}
     types = {name: TYPES.get(name, "i32") for name in kernel.arg_names} | {"out": f"*{dtype}"}
