@@ -1,4 +1,4 @@
-"""Whether a GPU's JPEG engines can be reached: through the video library of NVIDIA's driver.
+"""Access to the JPEG engines of a GPU: through the video library of NVIDIA's driver.
 
 A container has that library only if it was started with the driver's video capability. Without it
 DALI's decoder works, by the GPU's other cores, and nothing says that the engines stay idle.

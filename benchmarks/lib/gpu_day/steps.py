@@ -26,7 +26,7 @@ class Step:
     words: tuple[str, ...]  # of Python's command line; {out}, {name} and {cores} are filled in
     seconds: float  # beside compiling
     variants: int = 0  # of kernels, which are compiled first
-    processes: int = 1  # that compile them; of tests, they share the tests, too
+    processes: int = 1  # that compile and share the tests; 1 where they look at the GPU's memory
     needs: tuple[str, ...] = ()  # modules, beside torch, Triton, NumPy and Numba
     program: str = ""  # that starts the command, and is needed
     gpu: bool = True
@@ -222,7 +222,6 @@ STEPS: Sequence[Step] = (
         "DALI's decoder on the GPU",
         (*ON_GPU, "tests/loaders/pipelines/dali"),
         seconds=40,
-        processes=3,
         needs=(*LOADER, "nvidia.dali"),
         writes="tests",
     ),
@@ -271,8 +270,7 @@ STEPS: Sequence[Step] = (
             "-k",
             f"{STRESS} or test_gpu_memory",
         ),
-        seconds=90,
-        processes=4,
+        seconds=120,
         needs=LOADER,
         writes="tests",
     ),
