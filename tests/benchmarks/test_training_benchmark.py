@@ -7,7 +7,9 @@ import multiprocessing
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +19,7 @@ import torch
 
 from patchmill import loaders
 from patchmill.benchmarks import training
-from patchmill.benchmarks.lib.training import feeds, measure, steps
+from patchmill.benchmarks.lib.training import feeds, gpu_waits, measure, steps, table
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.loader import Loader
@@ -29,6 +31,7 @@ from patchmill.training.config import compose
 from patchmill.training.ranks import distributed
 from patchmill.training.ranks.failures import StackDump
 from patchmill.training.runtime import setup
+from patchmill.training.runtime.metrics import LossMeter
 from patchmill.training.runtime.state import State
 
 SCENES = "scenes(count=12, size=32)"
@@ -192,6 +195,33 @@ def test_a_turn_trains_and_times_its_steps(state: State, tmp_path: Path, clock: 
     assert turn.images_per_s == pytest.approx(3 * 2 * 2 / 27)
     trained = [it for it in state.method.parameters() if it.requires_grad]
     assert trained and not all(map(torch.equal, weights, state.method.parameters()))
+
+
+def test_waits_for_the_gpu_are_counted_by_the_line_that_waits(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a feed that warns as torch does on a GPU; logging would wait, and is left out."""
+    modes, batch = list[str](), next(iter(state.loader))
+
+    def batches() -> Iterator[ViewBatch]:
+        while True:
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+            warnings.warn("something else", stacklevel=1)
+            yield batch
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    monkeypatch.setattr(LossMeter, "take", None)  # of a step that is logged
+    stacks = StackDump(tmp_path)
+    found = gpu_waits.count(state, stacks, feeds.Feed("waiting", batches()))
+    stacks.close()
+    ((line, count),) = found.items()
+    assert line.startswith("tests/benchmarks/test_training_benchmark.py:")
+    assert count == 2 * gpu_waits.STEPS  # a step is of two micro-batches here
+    assert modes == ["warn", "default"]
+    assert state.config.train.log_every < 100
+    result = table.TrainingResult({}, 1, 1, 1, 1, 0.0, {}, [], found)
+    assert result.as_json()["gpu_waits_per_step"] == 2
+    assert "gpu_waits" not in replace(result, gpu_waits=None).as_json()
 
 
 @pytest.fixture

@@ -69,6 +69,7 @@ def _row(rows: list[dict[str, Any]], key: str, name: str) -> dict[str, Any]:
 
 
 ALL, OURS, CEILING = "all launches", "patchmill", "cached batches"
+WAITS = ("gpu_waits_per_step",)
 SHARE, RATE = "{:.0%}", "{:,.0f}"
 
 FIGURES: Sequence[Figure] = (
@@ -108,6 +109,7 @@ FIGURES: Sequence[Figure] = (
     Figure("  images/s, fed by the loader", "training-moco", row(OURS, "images_per_s")),
     Figure("  images/s, cached batches", "training-moco", row(CEILING, "images_per_s")),
     Figure("  waiting for data", "training-moco", row(OURS, "wait"), "{:.1%}"),
+    Figure("  waits for the GPU, a step", "training-moco", entry(*WAITS), "{:.1f}", most=0.0),
     Figure(
         "ViT-S/16, fed by the loader over cached batches",
         "training-vit",
@@ -119,6 +121,7 @@ FIGURES: Sequence[Figure] = (
     Figure("  images/s, fed by the loader", "training-vit", row(OURS, "images_per_s"), RATE, 871),
     Figure("  images/s, cached batches", "training-vit", row(CEILING, "images_per_s")),
     Figure("  waiting for data", "training-vit", row(OURS, "wait"), "{:.1%}"),
+    Figure("  waits for the GPU, a step", "training-vit", entry(*WAITS), "{:.1f}", most=0.0),
     Figure("images/s, pipeline of threads", "threads-rate", row("loader", "images_per_s")),
     Figure("images/s, pipeline of DALI", "dali-rate", row("loader", "images_per_s")),
     Figure("images/s, DALI's bare decoding", "dali-rate", row("decode by dali", "images_per_s")),

@@ -16,7 +16,7 @@ import torch
 
 from patchmill.benchmarks import peers
 from patchmill.benchmarks.lib import machine, timing
-from patchmill.benchmarks.lib.training import feeds, steps
+from patchmill.benchmarks.lib.training import feeds, gpu_waits, steps
 from patchmill.benchmarks.lib.training.table import TrainingResult
 from patchmill.loaders.build import default_workers
 from patchmill.loaders.common.errors import MillError
@@ -52,11 +52,13 @@ def run(config: Config, peer_names: Sequence[str], count: int, rounds: int) -> T
         open_feeds = _open_feeds(state, peer_names, workers)
         turns, other_cores = _measure_in_turns(state, stacks, open_feeds, warm_up, count, rounds)
         memory = _memory()
+        on_gpu = world.device.type == "cuda"
+        waits = gpu_waits.count(state, stacks, open_feeds[1]) if on_gpu else None
         del open_feeds  # ends the workers of the DataLoader
     distributed.close()
     notes = [f"{name} {note}" for name in peer_names for note in differences(name, config)]
     threads = torch.get_num_threads()
-    return TrainingResult(turns, count, rounds, workers, threads, other_cores, memory, notes)
+    return TrainingResult(turns, count, rounds, workers, threads, other_cores, memory, notes, waits)
 
 
 def _open_feeds(state: State, peer_names: Sequence[str], workers: int) -> list[Feed]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchmill.benchmarks.lib import printing, report, timing
 from patchmill.benchmarks.lib.timing import Summary
+from patchmill.benchmarks.lib.training import gpu_waits
 from patchmill.benchmarks.lib.training.feeds import CEILING
 from patchmill.benchmarks.lib.training.steps import PARTS, TurnResult
 
@@ -26,6 +27,11 @@ class TrainingResult:
     other_cores: float  # kept busy by other programs
     memory: dict[str, int]  # in MiB
     notes: list[str]  # what peers do differently
+    gpu_waits: dict[str, int] | None = None  # line of code -> in so many steps; None on a CPU
+
+    @property
+    def gpu_waits_per_step(self) -> float:
+        return sum((self.gpu_waits or {}).values()) / gpu_waits.STEPS
 
     def rates(self, name: str) -> list[float]:
         return [turn.images_per_s for turn in self.turns[name]]
@@ -62,7 +68,13 @@ class TrainingResult:
             "rows": [self._row(name) for name in self.turns],
             "memory_mib": self.memory,
             "notes": self.notes,
+            **self._waits(),
         }
+
+    def _waits(self) -> dict[str, Any]:
+        if self.gpu_waits is None:
+            return {}
+        return {"gpu_waits_per_step": self.gpu_waits_per_step, "gpu_waits": self.gpu_waits}
 
     def _row(self, name: str) -> dict[str, Any]:
         rate, share, gpu = self.rate(name), self.of_ceiling(name), self.gpu_mebibytes(name)
@@ -99,6 +111,9 @@ def show(result: TrainingResult, headline: Sequence[str]) -> None:
     memory = ", ".join(f"{name.replace('_', ' ')} {mib:,}" for name, mib in result.memory.items())
     console.print(f"memory in MiB: {memory}")
     console.print(f"other programs kept {result.other_cores:.1f} cores busy")
+    if result.gpu_waits is not None:
+        count, lines = result.gpu_waits_per_step, ", ".join(result.gpu_waits)
+        console.print(f"calls that wait for the GPU, a step: {count:.1f} {lines}", markup=False)
     for note in result.notes:
         console.print(note, style="dim", markup=False)
 
