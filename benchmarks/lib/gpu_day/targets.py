@@ -75,9 +75,16 @@ SHARE, RATE = "{:.0%}", "{:,.0f}"
 FIGURES: Sequence[Figure] = (
     Figure("renderer: floor over time", "renderer-time", stage(ALL, "floor_share"), SHARE, 0.4),
     Figure("renderer: µs a batch of 256", "renderer-time", stage(ALL, "us")),
-    Figure("  resize: floor over time", "renderer-time", stage("resize", "floor_share"), SHARE),
-    Figure("  contrast: floor over time", "renderer-time", stage("contrast", "floor_share"), SHARE),
-    Figure("  blur: floor over time", "renderer-time", stage("blur", "floor_share"), SHARE),
+    Figure(
+        "renderer, resize: floor over time", "renderer-time", stage("resize", "floor_share"), SHARE
+    ),
+    Figure(
+        "renderer, contrast: floor over time",
+        "renderer-time",
+        stage("contrast", "floor_share"),
+        SHARE,
+    ),
+    Figure("renderer, blur: floor over time", "renderer-time", stage("blur", "floor_share"), SHARE),
     Figure(
         "renderer's time over decoding's, by DALI",
         "dali-rate",
@@ -106,10 +113,16 @@ FIGURES: Sequence[Figure] = (
         SHARE,
         0.95,
     ),
-    Figure("  images/s, fed by the loader", "training-moco", row(OURS, "images_per_s")),
-    Figure("  images/s, cached batches", "training-moco", row(CEILING, "images_per_s")),
-    Figure("  waiting for data", "training-moco", row(OURS, "wait"), "{:.1%}"),
-    Figure("  waits for the GPU, a step", "training-moco", entry(*WAITS), "{:.1f}", most=0.0),
+    Figure("MoCo, images/s, fed by the loader", "training-moco", row(OURS, "images_per_s")),
+    Figure("MoCo, images/s, cached batches", "training-moco", row(CEILING, "images_per_s")),
+    Figure("MoCo, waiting for data", "training-moco", row(OURS, "wait"), "{:.1%}"),
+    Figure(
+        "MoCo, calls of a step that wait for the GPU",
+        "training-moco",
+        entry(*WAITS),
+        "{:.1f}",
+        most=0.0,
+    ),
     Figure(
         "ViT-S/16, fed by the loader over cached batches",
         "training-vit",
@@ -118,10 +131,22 @@ FIGURES: Sequence[Figure] = (
         0.95,
     ),
     # Published, of Barlow Twins with this network, views and batch on one H200, augmented there.
-    Figure("  images/s, fed by the loader", "training-vit", row(OURS, "images_per_s"), RATE, 871),
-    Figure("  images/s, cached batches", "training-vit", row(CEILING, "images_per_s")),
-    Figure("  waiting for data", "training-vit", row(OURS, "wait"), "{:.1%}"),
-    Figure("  waits for the GPU, a step", "training-vit", entry(*WAITS), "{:.1f}", most=0.0),
+    Figure(
+        "ViT-S/16, images/s, fed by the loader",
+        "training-vit",
+        row(OURS, "images_per_s"),
+        RATE,
+        871,
+    ),
+    Figure("ViT-S/16, images/s, cached batches", "training-vit", row(CEILING, "images_per_s")),
+    Figure("ViT-S/16, waiting for data", "training-vit", row(OURS, "wait"), "{:.1%}"),
+    Figure(
+        "ViT-S/16, calls of a step that wait for the GPU",
+        "training-vit",
+        entry(*WAITS),
+        "{:.1f}",
+        most=0.0,
+    ),
     Figure("images/s, pipeline of threads", "threads-rate", row("loader", "images_per_s")),
     Figure("images/s, pipeline of DALI", "dali-rate", row("loader", "images_per_s")),
     Figure("images/s, DALI's bare decoding", "dali-rate", row("decode by dali", "images_per_s")),
