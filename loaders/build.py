@@ -279,11 +279,19 @@ def _checked_device(device: str | torch.device) -> torch.device:
     if parsed.type == "cuda" and not 0 <= (parsed.index or 0) < torch.cuda.device_count():
         raise MillError(
             f"device {str(device)!r} was asked for, but torch sees {torch.cuda.device_count()} "
-            "GPUs: use device='cpu', or install a torch build for your GPU"
+            f"GPUs: {_device_remedy()}"
         )
     if parsed.type == "cuda" and parsed.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return parsed
+
+
+def _device_remedy() -> str:
+    import torch
+
+    if torch.cuda.device_count():
+        return "use device='cuda', the current one"
+    return "use device='cpu', or install a torch build for your GPU"
 
 
 def _checked_dtype(dtype: torch.dtype) -> torch.dtype:

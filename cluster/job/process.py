@@ -16,6 +16,7 @@ import torch
 
 from patchmill.cluster.job import restarts
 from patchmill.cluster.slurm import commands
+from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import engine
 from patchmill.training.config import compose
@@ -100,6 +101,7 @@ def node() -> str:
 
 
 def _device(local: int) -> str:
+    local = ranks.gpu_index(local, torch.cuda.device_count())
     if local >= torch.cuda.device_count():
         return "no GPU"
     try:

@@ -96,6 +96,17 @@ def local_size(environ: Mapping[str, str] = os.environ) -> int:
     return min(own.size, torch.cuda.device_count() or own.size)
 
 
+def gpu_index(local_rank: int, gpus: int, environ: Mapping[str, str] = os.environ) -> int:
+    """Which of the `gpus` that torch sees is a rank's: the one of its local rank.
+
+    SLURM may show each task a single one, as --gpus-per-task=1 asks: then it is that. torchrun
+    shows all of its ranks the same.
+    """
+    chosen = environ.get("CUDA_VISIBLE_DEVICES", "")
+    shared = not chosen or "," in chosen or "TORCHELASTIC_RUN_ID" in environ
+    return 0 if gpus == 1 and not shared else local_rank
+
+
 def text(environ: Mapping[str, str], name: str) -> str:
     """A variable of the environment that every rank has; MillError if it is missing."""
     if value := environ.get(name):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from patchmill.loaders.common import calls
+from patchmill.loaders.common import c_compiler, calls
 from patchmill.loaders.common.errors import MillError
 
 if TYPE_CHECKING:
@@ -115,6 +115,11 @@ def choose(text: str) -> PipelineChoice:
 def _need_triton() -> None:
     if reason := unavailable("triton"):
         raise MillError(f"views are made on a GPU by Triton, {reason}: pip install triton")
+    if not c_compiler.compiler():
+        raise MillError(
+            "views are made on a GPU by Triton, which starts its kernels through a C compiler, and "
+            f"{c_compiler.MISSING}: {c_compiler.compiler_remedy()}"
+        )
 
 
 def unavailable(module: str) -> str | None:

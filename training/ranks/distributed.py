@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from patchmill.kernels.common.upload import upload
+from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError
 from patchmill.training.ranks import rendezvous
 
@@ -224,7 +225,7 @@ def _device(device: str, local_rank: int, size: int) -> torch.device:
         return CPU
     if device not in ("auto", "cuda") and size > 1:
         raise MillError(f"train.device={device} is one device for {size} processes: take cuda")
-    name = f"cuda:{local_rank}" if device in ("auto", "cuda") else device
+    name = f"cuda:{ranks.gpu_index(local_rank, count)}" if device in ("auto", "cuda") else device
     try:
         chosen = torch.device(name)
     except RuntimeError:

@@ -101,3 +101,21 @@ def test_damaged_variables_are_named() -> None:
         ranks.launched({**TORCHRUN, "WORLD_SIZE": "two"})
     with pytest.raises(MillError, match="SLURM_PROCID is missing from the environment"):
         ranks.launched({k: v for k, v in SLURM.items() if k != "SLURM_PROCID"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "gpus", "index"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "0"}, 1, 0),  # as SLURM numbers a task's own
+        ({"CUDA_VISIBLE_DEVICES": "3"}, 1, 0),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-8f2e"}, 1, 0),
+        ({"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, 4, 3),
+        ({}, 4, 3),
+        ({}, 1, 3),  # four ranks of a machine with one GPU
+        ({"CUDA_VISIBLE_DEVICES": "0", "TORCHELASTIC_RUN_ID": "1"}, 1, 3),
+    ],
+)
+def test_a_rank_takes_the_gpu_of_its_local_rank_or_its_only_one(
+    environ: dict[str, str], gpus: int, index: int
+):
+    assert ranks.gpu_index(3, gpus, environ) == index

@@ -179,3 +179,9 @@ def test_only_the_first_start_warns_that_it_compiles(tmp_path: Path) -> None:
     assert (out, notice) == ("24\n", compiling.NOTICE)
     assert len(more) <= 1 and all("the next start loads them" in line for line in more)
     assert start().communicate(timeout=600) == ("24\n", "")
+
+
+def test_a_process_that_sees_one_gpu_is_told_what_it_is_called(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(MillError, match=r"'cuda:1' was asked .* 1 GPUs: use device='cuda'"):
+        make_loader(device="cuda:1")

@@ -95,6 +95,21 @@ def test_no_views_on_a_gpu_without_triton(
     assert not built
 
 
+@pytest.mark.parametrize("pipeline", ["auto", "threads", "dali"])
+def test_no_views_on_a_gpu_without_a_c_compiler(
+    monkeypatch: pytest.MonkeyPatch, built: list[Any], pipeline: str
+) -> None:
+    make_unavailable(monkeypatch)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(MillError, match=r"through a C compiler, and there is neither gcc.* gcc"):
+        spec.choose(pipeline).open(GPU)
+    assert not built
+    monkeypatch.setenv("CC", "/opt/cc")
+    spec.choose(pipeline).open(GPU)
+    assert len(built) == 1
+
+
 def test_dali_on_the_cpu_does_without_triton(
     monkeypatch: pytest.MonkeyPatch, built: list[Any]
 ) -> None:

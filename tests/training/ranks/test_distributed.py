@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from types import SimpleNamespace
 
 import helpers_ranks
 import pytest
 import torch
 
+from patchmill.cluster.job import process
 from patchmill.loaders.common.errors import MillError
 from patchmill.training.ranks import distributed, rendezvous
 
@@ -167,3 +169,20 @@ def test_missing_devices_are_errors():
         distributed.connect("cuda:99")
     with pytest.raises(MillError, match=r"train.device=tpu"):
         distributed.connect("tpu")
+
+
+def test_a_task_that_sees_one_gpu_takes_it(monkeypatch: pytest.MonkeyPatch):
+    """As under srun --gpus-per-task=1, for the second of two tasks."""
+    taken: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(MillError, match="which is cuda:1 here, and torch sees 1 GPUs"):
+        distributed._device("auto", 1, 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert distributed._device("auto", 1, 2) == torch.device("cuda:0")
+    assert taken == [torch.device("cuda:0")]
+    properties = SimpleNamespace(name="NVIDIA H200", uuid="8f2e")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    assert process._device(1) == "GPU 0 (NVIDIA H200, 8f2e)"
