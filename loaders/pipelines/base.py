@@ -11,13 +11,12 @@ from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Crew, Feeder
 from patchmill.loaders.pipelines.shift import Presence
 from patchmill.loaders.pipelines.stages import StageCounters, StageTable
-from patchmill.loaders.pipelines.tuning.iteration import IN_USE, Tuned, Tuning
+from patchmill.loaders.pipelines.tuning.iteration import Tuned, Tuning
 from patchmill.loaders.pipelines.worker import Step, Worker
 from patchmill.loaders.stats import Stage
 
 if TYPE_CHECKING:
     from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
-    from patchmill.loaders.pipelines.gpu.side_stream import SideStream
 
 
 class PooledMemory(Protocol):
@@ -30,7 +29,6 @@ class StagedPipeline:
     """Base of the pipelines: `table` names the stages, subclasses provide the steps."""
 
     _memory: PooledMemory
-    _side: SideStream | None = None  # the GPU's, which queues batches that are ahead
 
     def __init__(self, config: PipelineConfig, table: StageTable, lanes: int | None = None) -> None:
         """`lanes` is the number of workers, if it is not `config.workers`."""
@@ -48,10 +46,23 @@ class StagedPipeline:
         jobs: Iterator[Any],
         hand_over: Callable[[Any], FilledBatch],
         feeder: Feeder | None = None,
+        in_decoder: int = 0,
     ) -> Run:
-        """Start a crew: `step` on every sample of every job, then `hand_over` of the batch."""
+        """Start a crew: `step` on every sample of every job, then `hand_over` of the batch.
+
+        `in_decoder` is the number of jobs that the feeder's decoder holds at a time.
+        """
         self._workers = [worker.usable() for worker in self._workers]
-        crew = Crew(self._workers, step, jobs, self.prefetch, hand_over, feeder, self._presence)
+        crew = Crew(
+            self._workers,
+            step,
+            jobs,
+            self.prefetch,
+            hand_over,
+            feeder,
+            self._presence,
+            in_decoder,
+        )
         return crew if self._tuning is None else Tuned(crew, self._tuning, self._staff)
 
     def _staff(self, crew: Crew, workers: int, ahead: int, timed: bool) -> None:
@@ -60,8 +71,6 @@ class StagedPipeline:
         for lane in range(len(self._workers), workers):
             self._workers.append(Worker(self._config, self._counters.worker(lane)))
         crew.ahead = ahead
-        if self._side is not None:
-            self._side.allow(ahead + IN_USE)
         crew.staff(self._workers, timed)
 
     @property

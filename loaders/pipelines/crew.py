@@ -18,6 +18,7 @@ from typing import Any
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.pipelines import FilledBatch, chunks
+from patchmill.loaders.pipelines.feeder_jobs import FeederJobs
 from patchmill.loaders.pipelines.job import Job, clear_package_frames, iteration_over
 from patchmill.loaders.pipelines.shift import Presence, Shift
 from patchmill.loaders.pipelines.worker import Step, Task, Worker
@@ -27,9 +28,7 @@ log = logging.getLogger("patchmill")
 JOIN_TIMEOUT_S = 3.0  # a read may never return, as from a network disk that has gone away
 
 Tasks = SimpleQueue[Task | None]
-Jobs = SimpleQueue[Any]  # jobs of the pipeline's own class; None ends the feeder
-
-Feeder = Callable[[Jobs, Tasks], None]
+Feeder = Callable[[FeederJobs, Tasks], None]
 
 
 class Crew:
@@ -37,8 +36,9 @@ class Crew:
 
     Worker threads run `step` on the samples of a job, a chunk at a time. A pipeline may add one
     `feeder` thread: it receives the jobs in order, takes those that are loaded to ready, and may
-    queue further tasks for the workers. At most `ahead` jobs are in the making besides the one that
-    is waited for. Both numbers may change on the way: whoever makes a sample, it is the same.
+    queue further tasks for the workers. At most `ahead` batches are made besides the one that is
+    waited for, and `in_decoder` more jobs are gathered or decoded meanwhile. The number of workers
+    and `ahead` may change on the way: whoever makes a sample, it is the same.
     """
 
     def __init__(
@@ -50,13 +50,15 @@ class Crew:
         hand_over: Callable[[Any], FilledBatch],
         feeder: Feeder | None = None,
         presence: Presence | None = None,
+        in_decoder: int = 0,
     ) -> None:
         self._step, self._upcoming = step, jobs
-        self.ahead, self._hand_over = ahead, hand_over
+        self.ahead, self._in_decoder, self._hand_over = ahead, in_decoder, hand_over
+        self._taken = 0  # jobs that were handed over
         self._presence = presence or Presence()
         self._jobs: deque[Job] = deque()
         self._tasks: Tasks = SimpleQueue()
-        self._feeder_jobs: Jobs = SimpleQueue()
+        self._feeder_jobs = FeederJobs()
         self.shifts: list[Shift] = []
         self._threads: list[threading.Thread] = []  # all that were ever started
         if feeder:
@@ -110,13 +112,16 @@ class Crew:
                 self._tasks.put(None)
 
     def next(self, meanwhile: Callable[[], None] | None = None) -> FilledBatch | None:
-        """Start jobs up to the prefetch limit and wait for the oldest; None after the last.
+        """Start jobs up to the limit and wait for the oldest; None after the last.
 
         `meanwhile` is called now and then while this waits.
         """
         self.check()
-        for job in islice(self._upcoming, max(self.ahead + 1 - len(self._jobs), 0)):
+        most = self.ahead + 1 + self._in_decoder
+        for job in islice(self._upcoming, max(most - len(self._jobs), 0)):
             self._start(job)
+        if self._has_feeder:
+            self._feeder_jobs.allow(self._taken + self.ahead + 1)
         oldest = self._jobs.copy()  # another thread may clear them at any moment
         self.check()  # it may also have dismissed the crew before it could see these jobs
         if not oldest:
@@ -127,6 +132,7 @@ class Crew:
         if error is None:
             with suppress(IndexError):  # another thread may have dismissed the crew since
                 self._jobs.popleft()  # only now, so that `dismiss` cancels the awaited job too
+            self._taken += 1
             return self._hand_over(job)
         del job  # the traceback must keep neither the batch nor itself alive
         clear_package_frames(error)
@@ -141,10 +147,10 @@ class Crew:
             job.chunks = [range(len(job))]
         else:
             job.chunks = chunks.cut(len(job), [shift.worker.counters for shift in self.shifts])
-        for slots in job.chunks:
-            self._tasks.put((job.loaded, self._step, job, slots))
         if self._has_feeder:
             self._feeder_jobs.put(job)
+        for slots in job.chunks:
+            self._tasks.put((job.loaded, self._step, job, slots))
 
     def check(self) -> None:
         if self._ended:
@@ -171,12 +177,12 @@ def _dismiss(crew: weakref.ref[Crew]) -> None:
 
 
 def _stop_threads(
-    jobs: deque[Job], tasks: Tasks, feeder_jobs: Jobs, threads: Sequence[threading.Thread]
+    jobs: deque[Job], tasks: Tasks, feeder_jobs: FeederJobs, threads: Sequence[threading.Thread]
 ) -> None:
     for job in jobs.copy():
         job.cancel()
     jobs.clear()
-    feeder_jobs.put(None)
+    feeder_jobs.end()
     for _ in threads:
         tasks.put(None)
     deadline = time.monotonic() + JOIN_TIMEOUT_S

@@ -25,6 +25,7 @@ class Countdown:
     """
 
     def __init__(self, count: int) -> None:
+        self.then: Callable[[], None] | None = None  # called when it opens, unless by `cancel`
         self._left, self._lock = count, threading.Lock()
         self._error: BaseException | None = None
         self._cancelled, self._opened = False, SimpleQueue[None]()
@@ -40,8 +41,11 @@ class Countdown:
         with self._lock:
             self._left -= items
             self._error = self._error or error
-            if self._error or self._left <= 0:
-                self._opened.put(None)
+            if not (self._error or self._left <= 0):
+                return
+            self._opened.put(None)
+        if self.then is not None:
+            self.then()
 
     def cancel(self) -> None:
         self._cancelled = True

@@ -1,6 +1,7 @@
 """The feeder thread of pipeline `dali`: submits encoded batches to DALI and passes on the images.
 
-It alone touches the decoder. Batches overlap: while DALI decodes one, the next is submitted.
+It alone touches the decoder. Batches overlap: while DALI decodes one, the next is submitted, and
+the one before is rendered. A batch is rendered once it is among those that the crew wants ahead.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 
 from patchmill.loaders.decode.decoder import BadImage
 from patchmill.loaders.decode.jpeg_header import jpeg_frame, jpeg_segments
 from patchmill.loaders.pipelines.config import PipelineConfig
-from patchmill.loaders.pipelines.crew import Jobs, Tasks
+from patchmill.loaders.pipelines.crew import Tasks
 from patchmill.loaders.pipelines.dali import decoder, hardware_share
 from patchmill.loaders.pipelines.dali.decoder import BatchDecoder, DecodedBatch, Refused
+from patchmill.loaders.pipelines.feeder_jobs import FeederJobs
 from patchmill.loaders.pipelines.gpu.arena import (
     NOT_IN_ARENA,
     Allocation,
@@ -31,6 +32,7 @@ from patchmill.loaders.pipelines.gpu.arena import (
     pack_paste_inputs,
     plan_cached,
 )
+from patchmill.loaders.pipelines.gpu.side_stream import SideStream
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.samples import LoadedImage
 from patchmill.loaders.pipelines.worker import Worker
@@ -60,6 +62,10 @@ class DaliJob(ArenaJob):
         """Slots that DALI decodes, in the order in which it gets them."""
         return np.flatnonzero(self.locations[:, 0] == NOT_IN_ARENA)
 
+    def forget_images(self) -> None:
+        super().forget_images()
+        self.encoded = []
+
 
 @dataclass(eq=False)
 class InFlight:
@@ -74,7 +80,7 @@ Render = Callable[[DaliJob, DecodedBatch | None, Tasks], None]
 
 
 class DaliFeeder:
-    """Owns DALI's decoder; renders each decoded job by `render`, on `stream` if there is one."""
+    """Owns DALI's decoder; renders each decoded job by `render`, on `side` if there is one."""
 
     def __init__(
         self,
@@ -82,14 +88,14 @@ class DaliFeeder:
         counters: Counters,
         hardware: float | None,
         render: Render,
-        stream: torch.cuda.Stream | None,
+        side: SideStream | None,
     ) -> None:
         if config.device.type == "cuda":
             hardware = hardware_share.reachable(hardware)
         if hardware is None and config.device.type == "cuda" and (jpegs := _probe_jpegs(config)):
             hardware = hardware_share.hardware_share(config.device, config.workers, jpegs)
         self.counters = counters
-        self._config, self._hardware, self._render, self._stream = config, hardware, render, stream
+        self._config, self._hardware, self._render, self._side = config, hardware, render, side
         self._decoder = BatchDecoder(
             config.max_batch,
             device=config.device,
@@ -98,6 +104,7 @@ class DaliFeeder:
             hardware=hardware,
         )
         self._undecodable: set[int] = set()  # ids that DALI refuses; threads decode them
+        self._waiting: deque[DaliJob] = deque()  # to be submitted, perhaps not loaded yet
         self._in_flight: deque[InFlight] = deque()
         self._began, self._busy, self._broken = 0, False, False
 
@@ -105,7 +112,7 @@ class DaliFeeder:
         """This feeder, or a replacement if it failed, or if an earlier iteration still uses it."""
         if not (self._busy or self._broken):
             return self
-        feeder = DaliFeeder(self._config, self.counters, self._hardware, self._render, self._stream)
+        feeder = DaliFeeder(self._config, self.counters, self._hardware, self._render, self._side)
         feeder._undecodable = self._undecodable
         return feeder
 
@@ -142,24 +149,27 @@ class DaliFeeder:
 
     # ---------------------------------------------------------------------- in the feeder thread
 
-    def run(self, jobs: Jobs, tasks: Tasks) -> None:
-        """Main loop of the thread: take jobs from loaded to ready until a None arrives."""
-        self._busy = True
-        waiting: deque[DaliJob] = deque()
+    def run(self, jobs: FeederJobs, tasks: Tasks) -> None:
+        """Main loop of the thread: take jobs from loaded to ready until the iteration is over."""
+        self._busy, made = True, 0
         while True:
-            while not jobs.empty() or not (waiting or self._in_flight):
-                job = jobs.get()
-                if job is None:
-                    self._drain()
-                    self._busy = False
-                    return
-                waiting.append(job)
-                del job
-            has_room = len(self._in_flight) < AHEAD
-            if waiting and has_room and (not self._in_flight or waiting[0].loaded.done):
-                self._submit(waiting.popleft())
+            self._submit_loaded(jobs)
+            if jobs.over:
+                break
+            if self._in_flight and made < jobs.allowed:
+                self._complete_oldest(jobs, tasks)
+                made += 1
             else:
-                self._complete_oldest(tasks)
+                self._waiting.extend(jobs.receive(wait=True))
+        self._drain()
+        self._busy = False
+
+    def _submit_loaded(self, jobs: FeederJobs) -> None:
+        """Submit the jobs that are loaded, in order, as far as the decoder has room."""
+        while arrived := jobs.receive(wait=False):
+            self._waiting += arrived
+        while self._waiting and self._waiting[0].loaded.done and len(self._in_flight) < AHEAD:
+            self._submit(self._waiting.popleft())
 
     def _submit(self, job: DaliJob) -> None:
         if error := job.loaded.wait():
@@ -170,10 +180,11 @@ class DaliFeeder:
         except BaseException as error:
             self._fail(job, error)
 
-    def _complete_oldest(self, tasks: Tasks) -> None:
+    def _complete_oldest(self, jobs: FeederJobs, tasks: Tasks) -> None:
         oldest = self._in_flight.popleft()
         try:
             decoded = self._decoded(oldest, tasks)
+            self._submit_loaded(jobs)  # so that the decoder is busy while this thread renders
             self._render(oldest.job, decoded, tasks)
         except BaseException as error:
             self._fail(oldest.job, error)
@@ -210,9 +221,12 @@ class DaliFeeder:
     def _fetch(self, in_flight: InFlight) -> None:
         if in_flight.fetched:
             return
-        in_flight.fetched = True
+        in_flight.fetched, stream = True, None
+        if self._side is not None:
+            self._side.wait_for_room()  # now, while the decoder still counts this batch
+            stream = self._side.stream
         try:
-            in_flight.result = self._decoder.take(self._stream)
+            in_flight.result = self._decoder.take(stream)
         except Refused as refused:
             in_flight.result = refused
         now = time.perf_counter_ns()
@@ -251,6 +265,7 @@ class DaliFeeder:
         except Exception:
             self._broken = True
         self._in_flight.clear()
+        self._waiting.clear()
 
 
 def plain_jpeg(data: bytes) -> tuple[int, int] | None:

@@ -22,9 +22,10 @@ from patchmill.loaders.pipelines import BatchIds, FilledBatch, Run, stages
 from patchmill.loaders.pipelines.base import PooledMemory, StagedPipeline
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.cpu.views import CpuJob, CpuViews, apply_extra
-from patchmill.loaders.pipelines.crew import Jobs, Tasks
+from patchmill.loaders.pipelines.crew import Tasks
 from patchmill.loaders.pipelines.dali.decoder import DecodedBatch
-from patchmill.loaders.pipelines.dali.feeder import DaliFeeder, DaliJob
+from patchmill.loaders.pipelines.dali.feeder import AHEAD, DaliFeeder, DaliJob
+from patchmill.loaders.pipelines.feeder_jobs import FeederJobs
 from patchmill.loaders.pipelines.gpu.arena import BLOCK_BYTES, Arena
 from patchmill.loaders.pipelines.gpu.side_stream import SideStream
 from patchmill.loaders.pipelines.job import Countdown
@@ -45,13 +46,12 @@ class DaliPipeline(StagedPipeline):
         backend: type[Backend] = CpuBackend if config.device.type == "cpu" else GpuBackend
         super().__init__(config, backend.table)
         self._memory = self._backend = backend(config, self._counters)
-        self._side = self._backend.side
         self._feeder = DaliFeeder(
             config,
             self._counters.of("dali"),
             hardware,
             self._backend.render,
-            self._backend.stream,
+            self._backend.side,
         )
 
     def run(self, batches: Iterator[BatchIds]) -> Run:
@@ -63,12 +63,12 @@ class DaliPipeline(StagedPipeline):
         self._feeder = feeder = self._feeder.usable()
         jobs = (self._backend.job(*ids) for ids in batches)
         feed = partial(self._feed, feeder)
-        return self._start(feeder.load, jobs, self._backend.hand_over, feed)
+        return self._start(feeder.load, jobs, self._backend.hand_over, feed, AHEAD)
 
     def _device_cache(self) -> DeviceCache | None:
         return self._backend.device_cache()
 
-    def _feed(self, feeder: DaliFeeder, jobs: Jobs, tasks: Tasks) -> None:
+    def _feed(self, feeder: DaliFeeder, jobs: FeederJobs, tasks: Tasks) -> None:
         feeder.run(jobs, tasks)
         self._backend.synchronize()
 
@@ -77,8 +77,7 @@ class Backend(PooledMemory, Protocol):
     """Backend that renders decoded images: on the GPU, or on the CPU's worker threads."""
 
     table: stages.StageTable
-    stream: torch.cuda.Stream | None  # the stream that images are wanted on
-    side: SideStream | None  # the queue on it
+    side: SideStream | None  # the stream that images are wanted on
 
     def device_cache(self) -> DeviceCache | None:
         """The images that are kept on the GPU, if any."""
@@ -106,7 +105,6 @@ class GpuBackend:
         from patchmill.loaders.pipelines.gpu.views import GpuViews  # needs Triton
 
         self._config, self._views = config, GpuViews(config, counters.of("gpu"))
-        self.stream = self._views.stream
         self.side: SideStream | None = self._views.side
         self.hand_over, self.clear = self._views.hand_over, self._views.clear
         self.synchronize = self._views.synchronize
@@ -130,17 +128,16 @@ class CpuBackend:
     def __init__(self, config: PipelineConfig, counters: StageCounters) -> None:
         self._config, self._views = config, CpuViews(config)
         self._arena_pool = BlockPool(BLOCK_BYTES, torch.uint8)
-        self.stream: torch.cuda.Stream | None = None
         self.side: SideStream | None = None
         self.hand_over = self._views.hand_over
 
     def job(self, epoch: int, ids: np.ndarray) -> DaliCpuJob:
         ready = Countdown(len(ids))
         job = DaliCpuJob(epoch, ids, self._config.views, Arena(self._arena_pool), ready)
-        self._views.prepare(job)
         return job
 
     def render(self, job: Any, decoded: DecodedBatch | None, tasks: Tasks) -> None:
+        self._views.prepare(job)  # not before, so that jobs in the decoder have no batch memory
         by_dali = {}
         if decoded is not None:
             by_dali = {int(slot): decoded.array(i) for i, slot in enumerate(job.dali_slots)}

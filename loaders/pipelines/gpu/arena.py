@@ -114,6 +114,10 @@ class ArenaJob(Job):
         self.labels: torch.Tensor | None = None
         self.queued: QueuedWork | None = None
 
+    def forget_images(self) -> None:
+        """Let go of the memory of the images, once all work on it is queued and keeps it alive."""
+        del self.arena, self.masks, self.backgrounds
+
     def cached(self, id: int) -> tuple[int, int, Allocation] | None:
         if self.cache is None or (place := self.cache.place(id)) is None:
             return None

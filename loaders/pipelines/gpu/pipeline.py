@@ -13,7 +13,8 @@ import numpy as np
 from patchmill.loaders.pipelines import BatchIds, Run, stages
 from patchmill.loaders.pipelines.base import StagedPipeline
 from patchmill.loaders.pipelines.config import PipelineConfig
-from patchmill.loaders.pipelines.crew import Jobs, Tasks
+from patchmill.loaders.pipelines.crew import Tasks
+from patchmill.loaders.pipelines.feeder_jobs import FeederJobs
 from patchmill.loaders.pipelines.gpu.arena import (
     ArenaJob,
     decode_into,
@@ -33,7 +34,6 @@ class GpuThreadsPipeline(StagedPipeline):
     def __init__(self, config: PipelineConfig) -> None:
         super().__init__(config, stages.THREADS_GPU)
         self._memory = self._views = GpuViews(config, self._counters.of("gpu"))
-        self._side = self._views.side
 
     def run(self, batches: Iterator[BatchIds]) -> Run:
         jobs = (self._job(*ids) for ids in batches)
@@ -48,7 +48,7 @@ class GpuThreadsPipeline(StagedPipeline):
     def _device_cache(self) -> DeviceCache | None:
         return self._views.cache
 
-    def _feed(self, jobs: Jobs, tasks: Tasks) -> None:
+    def _feed(self, jobs: FeederJobs, tasks: Tasks) -> None:
         """Main loop of the feeder thread: queue the views of decoded batches, in order."""
         while job := jobs.get():
             error = job.loaded.wait()

@@ -14,32 +14,34 @@ import torch
 
 from patchmill.loaders.stats import Counters
 
+MOST_QUEUED = 2  # batches: one that the GPU works on, and the next, so that it need not wait
+_PRIORITY = -1  # a high one
+
 
 class SideStream:
     """Queue of batches on a CUDA stream; on the CPU each batch's work is done at once.
 
     The work of a batch is a few named stages. Their times go into `counters` when the GPU is done.
+    At most MOST_QUEUED batches keep memory alive; queueing more waits for the GPU.
+
+    The stream has a high priority: wherever a block of threads of the training step ends, the
+    renderer's short kernels go first. With equal priorities they would wait behind whole kernels of
+    the step, and the next step for them. The sum of the work is the same either way.
     """
 
-    def __init__(self, device: torch.device, counters: Counters, max_queued: int) -> None:
-        """`max_queued` batches may be queued; queueing more waits for the GPU."""
-        self._device, self._counters, self._max_queued = device, counters, max_queued
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    def __init__(self, device: torch.device, counters: Counters) -> None:
+        self._device, self._counters = device, counters
+        self.stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self.stream = torch.cuda.Stream(device, priority=_PRIORITY)
         self._queue: deque[QueuedWork] = deque()
         self._lock = threading.Lock()  # a late thread of an earlier iteration may queue work too
-
-    def allow(self, max_queued: int) -> None:
-        """Queue up to so many batches from now on."""
-        self._max_queued = max_queued
 
     @contextmanager
     def queue(self, items: int) -> Iterator[QueuedWork]:
         """Queue the work of one batch of `items`; inside, this stream is the current one."""
         with self._lock:
-            while len(self._queue) >= self._max_queued:
-                self._queue[0].wait()
-                self._release_finished()
-            self._release_finished()
+            self._make_room()
             if self.stream is None:
                 work = QueuedWork(items, timed=False)
                 yield work
@@ -56,6 +58,11 @@ class SideStream:
             if self.stream is None:
                 self._release_finished()
 
+    def wait_for_room(self) -> None:
+        """Wait until another batch can be queued at once."""
+        with self._lock:
+            self._make_room()
+
     def synchronize(self) -> None:
         """Wait for all queued work; if CUDA has failed, drop it."""
         try:
@@ -67,9 +74,16 @@ class SideStream:
             with self._lock:
                 self._queue.clear()
 
+    def _make_room(self) -> None:
+        self._release_finished()
+        while len(self._queue) >= MOST_QUEUED:
+            self._queue[0].wait()
+            self._release_finished()
+
     def _release_finished(self) -> None:
         while self._queue and self._queue[0].is_done():
             work = self._queue.popleft()
+            work.release()
             for stage, nanoseconds in work.stage_times():
                 self._counters.add(stage, nanoseconds, work.items)
 
@@ -90,6 +104,10 @@ class QueuedWork:
     def keep_alive(self, *objects: Any) -> None:
         """Hold references to memory that the work uses until it is done."""
         self._kept_alive += objects
+
+    def release(self) -> None:
+        """Let go of that memory; whoever knows the batch keeps nothing but its event."""
+        self._kept_alive.clear()
 
     @property
     def event(self) -> torch.cuda.Event | None:

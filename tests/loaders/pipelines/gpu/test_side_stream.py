@@ -13,7 +13,7 @@ from patchmill.loaders.stats import Counters
 
 def test_on_the_cpu_work_is_done_when_it_is_queued() -> None:
     counters = Counters(("upload", "render"))
-    side = SideStream(torch.device("cpu"), counters, max_queued=1)
+    side = SideStream(torch.device("cpu"), counters)
     assert side.stream is None
     for items in (3, 4):
         with side.queue(items) as queued:
@@ -31,7 +31,7 @@ def test_on_the_cpu_work_is_done_when_it_is_queued() -> None:
 
 def test_failed_work_is_not_counted_and_the_next_is_queued() -> None:
     counters = Counters(("upload", "render"))
-    side = SideStream(torch.device("cpu"), counters, max_queued=2)
+    side = SideStream(torch.device("cpu"), counters)
     with pytest.raises(ZeroDivisionError), side.queue(3) as queued:
         queued.end_stage("upload")
         raise ZeroDivisionError
@@ -43,7 +43,7 @@ def test_failed_work_is_not_counted_and_the_next_is_queued() -> None:
 
 def test_a_late_thread_and_its_successor_take_turns() -> None:
     counters = Counters(("render",))
-    side, inside = SideStream(torch.device("cpu"), counters, max_queued=2), []
+    side, inside = SideStream(torch.device("cpu"), counters), []
 
     def work() -> None:
         for _ in range(200):
