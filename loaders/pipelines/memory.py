@@ -53,6 +53,9 @@ class BlockPool:
         return memory[skip : skip + size]
 
 
+_Returned = tuple[torch.Tensor, list[torch.cuda.Event]]  # a block, and the end of what reads it
+
+
 class DeviceBlockPool:
     """GPU memory in blocks of `elements` numbers; queued work may still read a returned block.
 
@@ -64,20 +67,16 @@ class DeviceBlockPool:
 
     def __init__(self, elements: int, dtype: torch.dtype, device: torch.device) -> None:
         self._elements, self._dtype, self._device = elements, dtype, device
-        self._free: deque[tuple[torch.Tensor, list[torch.cuda.Event]]] = deque()
+        self._free: deque[_Returned] = deque()
         self._readers: dict[int, torch.cuda.Stream] = {}  # by address of the block
 
     def acquire(self) -> torch.Tensor:
         """Lend one block as a flat tensor for the current stream; it returns by itself."""
-        try:
-            block, last_reads = self._free.pop()
-        except IndexError:
-            size = self._elements * self._dtype.itemsize
-            try:
-                block = torch.empty(size, dtype=torch.uint8, device=self._device)
-            except torch.cuda.OutOfMemoryError:
-                raise out_of_memory(size) from None
+        returned = self._pop()
+        if returned is None:
+            block = self._allocate(self._elements * self._dtype.itemsize)
         else:
+            block, last_reads = returned
             for event in last_reads:
                 event.wait(torch.cuda.current_stream(self._device))
         loan = _Loan(block)
@@ -91,6 +90,29 @@ class DeviceBlockPool:
     def clear(self) -> None:
         """Free the blocks that are not lent."""
         self._free.clear()
+
+    def _pop(self) -> _Returned | None:
+        """The oldest free block that nothing reads any more, or else the oldest; None without any.
+
+        Work queued on the newest ends last: who took it would wait longest.
+        """
+        read: deque[_Returned] = deque()
+        with suppress(IndexError):  # all are read, or another thread has just freed the rest
+            for _ in range(len(self._free)):
+                returned = self._free.popleft()
+                if all(event.query() for event in returned[1]):
+                    self._free.extendleft(reversed(read))
+                    return returned
+                read.append(returned)
+        oldest = read.popleft() if read else None
+        self._free.extendleft(reversed(read))
+        return oldest
+
+    def _allocate(self, size: int) -> torch.Tensor:
+        try:
+            return torch.empty(size, dtype=torch.uint8, device=self._device)
+        except torch.cuda.OutOfMemoryError:
+            raise out_of_memory(size) from None
 
 
 class _Loan:
@@ -107,7 +129,7 @@ class _Loan:
 
 
 def _give_back(
-    free: deque[tuple[torch.Tensor, list[torch.cuda.Event]]],
+    free: deque[_Returned],
     readers: dict[int, torch.cuda.Stream],
     block: torch.Tensor,
 ) -> None:
