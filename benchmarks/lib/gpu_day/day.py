@@ -110,8 +110,8 @@ def _one(day: Day, step: Step, left: float, say: Say) -> Entry:
     log = day.out / f"{step.name}.log"
     for old in (log, step.result(day.out)):
         old.unlink(missing_ok=True)
-    starts = [day.executable] if not step.program else [step.program, day.executable]
-    command = [*starts, *step.command(day.out, day.here.cores, day.rehearse)]
+    words = step.command(day.out, day.here.cores, day.rehearse)
+    command = [*step.under, day.executable, *words]
     try:
         ended = process.run(command, environment(step, day), ROOT, log, limit)
         entry = record.judge(step, ended, day.out, limit, estimate)

@@ -50,8 +50,8 @@ class Here:
         if missing and step.name != "facts":
             names = dict.fromkeys(PACKAGES.get(name, name) for name in missing)
             return f"not installed: {', '.join(names)}"
-        if step.program and not self.has_program(step.program):
-            return f"{step.program} is not on PATH"
+        if step.under and not self.has_program(step.under[0]):
+            return f"{step.under[0]} is not on PATH"
         return ""
 
 

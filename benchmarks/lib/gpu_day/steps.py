@@ -16,7 +16,7 @@ SECONDS_A_VARIANT = 1.7
 
 # Modules that the loader cannot do without, beside what the renderer needs.
 LOADER = ("simplejpeg", "PIL", "yaml")
-TRAINING = (*LOADER, "hydra", "omegaconf", "timm", "torchvision", "tensorboard", "safetensors")
+TRAINING = (*LOADER, "hydra", "omegaconf", "timm", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Step:
     variants: int = 0  # of kernels, which are compiled first
     processes: int = 1  # that compile and share the tests; 1 where they look at the GPU's memory
     needs: tuple[str, ...] = ()  # modules, beside torch, Triton, NumPy and Numba
-    program: str = ""  # that starts the command, and is needed
+    under: tuple[str, ...] = ()  # the program, with options, that runs the command
     gpu: bool = True
     writes: Literal["json", "tests", ""] = "json"
     small: (
@@ -142,7 +142,6 @@ STEPS: Sequence[Step] = (
         "painting the images of the other steps",
         ("-m", f"{GPU_DAY}.images"),
         seconds=20,
-        gpu=False,
         needs=("PIL",),
         writes="",
         small=("16",),
@@ -212,8 +211,8 @@ STEPS: Sequence[Step] = (
     Step(
         "kernels-time",
         "the other kernels' times, beside eager and compiled PyTorch",
-        ("benchmarks/kernels.py", "--rounds", "5"),
-        seconds=100,
+        ("benchmarks/kernels.py", "--rounds", "3"),
+        seconds=80,
         variants=25,
         small=("patches", "--device", "cpu", "--rounds", "1"),
     ),
@@ -226,6 +225,14 @@ STEPS: Sequence[Step] = (
         writes="tests",
     ),
     Step(
+        "dali-rate",
+        "the pipeline of DALI over bare decoding",
+        _throughput("--pipeline", "dali"),
+        seconds=80,
+        needs=(*LOADER, "nvidia.dali"),
+        small=(*_SMALL_THROUGHPUT, "--pipeline", "dali"),
+    ),
+    Step(
         "dali-parity",
         "the pipeline of DALI beside the CPU's views",
         (*ON_GPU, *PIPELINES, "-k", "dali"),
@@ -233,14 +240,6 @@ STEPS: Sequence[Step] = (
         processes=4,
         needs=(*LOADER, "nvidia.dali"),
         writes="tests",
-    ),
-    Step(
-        "dali-rate",
-        "the pipeline of DALI over bare decoding",
-        _throughput("--pipeline", "dali"),
-        seconds=80,
-        needs=(*LOADER, "nvidia.dali"),
-        small=(*_SMALL_THROUGHPUT, "--pipeline", "dali"),
     ),
     Step(
         "peers",
@@ -279,13 +278,13 @@ STEPS: Sequence[Step] = (
         "compute-sanitizer on the renderer",
         ("tests/kernels/views/helpers_sanitized.py",),
         seconds=100,
-        program="compute-sanitizer",
+        under=("compute-sanitizer", "--error-exitcode", "9"),
         writes="",
         small=None,
     ),
     Step(
         "compile",
-        "the renderer's kernels for Hopper, compiled and counted without a GPU",
+        "the renderer's kernels, compiled for several GPUs and counted, without one",
         ("tests/kernels/views/test_gpu_compiled.py",),
         seconds=20,
         variants=40,
