@@ -15,7 +15,9 @@ from pathlib import Path
 
 _POLL_SECONDS = 0.1
 _IDLE_LOAD = 0.15  # of one core, over one poll
-_TIMEOUT_SECONDS = 30.0
+_TIMEOUT_SECONDS = 30.0  # of one wait
+_TOTAL_SECONDS = 60.0  # of all waits of a process that ended busy
+_in_vain = 0.0  # seconds of those
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,33 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Summary
 
 
 def wait_until_idle() -> None:
-    """Wait until this process and its workers have filled their queues and use no CPU."""
-    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    """Wait until this process and its workers have filled their queues and use no CPU.
+
+    A process that is never idle is waited for only for so long in all, which stderr says once.
+    """
+    global _in_vain
+    began = time.monotonic()
+    deadline = began + min(_TIMEOUT_SECONDS, _TOTAL_SECONDS - _in_vain)
     idle_polls = 0
-    while idle_polls < 2 and time.monotonic() < deadline:
+    while idle_polls < 2:
+        if time.monotonic() >= deadline:
+            _give_up(time.monotonic() - began)
+            return
         before = cpu_seconds()
         time.sleep(_POLL_SECONDS)
         idle = cpu_seconds() - before < _IDLE_LOAD * _POLL_SECONDS
         idle_polls = idle_polls + 1 if idle else 0
+
+
+def _give_up(seconds: float) -> None:
+    global _in_vain
+    before, _in_vain = _in_vain, _in_vain + seconds
+    if before < _TOTAL_SECONDS <= _in_vain:
+        print(
+            f"this process was busy before its turns for {_in_vain:.0f} s: the next ones begin at "
+            "once, and may be measured beside its own work",
+            file=sys.stderr,
+        )
 
 
 def cpu_seconds() -> float:

@@ -13,11 +13,17 @@ import torch
 import triton
 
 from patchmill.kernels.bags import gpu_kernels as kernels
-from patchmill.kernels.common.dispatch import device_guard, multiprocessors
+from patchmill.kernels.common.dispatch import (
+    LEAST_SHARED,
+    device_guard,
+    multiprocessors,
+    shared_memory,
+)
 
 PROGRAMS_EACH = 4  # a multiprocessor's
 LEAST_SPLIT = 16  # rows of a split: more is read than the 8 d bytes that are written for it
 TILE = 4096  # numbers
+SCRATCH = 1024  # bytes of shared memory for sums over warps
 INTERPRETED_MULTIPROCESSORS = 4
 COMPILER = {"enable_fp_fusion": True}
 
@@ -35,6 +41,12 @@ def blocks(views: int, d: int) -> Blocks:
     return Blocks(width, rows, min(16, max(1, rows * width // 1024, width // 512)))
 
 
+def stages(block: Blocks, dtype: torch.dtype, shared: int) -> int:
+    """3, which keeps two tiles in shared memory, where they fit into so many bytes; else 1."""
+    tile = block.rows * block.d * dtype.itemsize
+    return 3 if 2 * tile + SCRATCH <= shared else 1
+
+
 def split_rows(views: int, bags: int, least: int, device: torch.device) -> int:
     """Rows for one program: all of a bag, or fewer where bags are too few to fill the GPU."""
     processors = multiprocessors(device, INTERPRETED_MULTIPROCESSORS)
@@ -45,7 +57,8 @@ def split_rows(views: int, bags: int, least: int, device: torch.device) -> int:
 def bag_loss(z: torch.Tensor, saved: torch.Tensor) -> torch.Tensor:
     """The loss. `saved`, [B, 2, d] or [0, 2, d], is filled for the backward pass."""
     views, bags, d = z.shape
-    block_d, rows, num_warps = blocks(views, d)
+    block_d, rows, num_warps = block = blocks(views, d)
+    loop = {"BLOCK_ROWS": rows, "STAGES": _stages(block, z)}
     losses = torch.empty(bags, dtype=torch.float32, device=z.device)
     scale, save = -1 / (views * bags), len(saved) > 0
     shape = {"D": d, "BLOCK_D": block_d, "num_warps": num_warps, **COMPILER}
@@ -54,12 +67,12 @@ def bag_loss(z: torch.Tensor, saved: torch.Tensor) -> torch.Tensor:
     with device_guard(z):
         if splits == 1:
             kernels.forward_bag[(bags,)](
-                z, saved, losses, *z.stride()[:2], views, scale, BLOCK_ROWS=rows, SAVE=save, **shape
+                z, saved, losses, *z.stride()[:2], views, scale, SAVE=save, **loop, **shape
             )
         else:
             partial = torch.empty(splits, bags, 2, d, dtype=torch.float32, device=z.device)
             kernels.forward_split[(bags, splits)](
-                z, partial, *z.stride()[:2], views, split_size, BLOCK_ROWS=rows, **shape
+                z, partial, *z.stride()[:2], views, split_size, **loop, **shape
             )
             kernels.reduce_splits[(bags,)](
                 partial, saved, losses, views, splits, scale, SAVE=save, **shape
@@ -72,14 +85,18 @@ def bag_loss_backward(
 ) -> torch.Tensor:
     """Gradient by z, in its dtype; the bags' vectors are recomputed unless they were saved."""
     views, bags, d = z.shape
-    block_d, rows, num_warps = blocks(views, d)
+    block_d, rows, num_warps = block = blocks(views, d)
     out, has_saved = torch.empty_like(z), len(saved) > 0
     split_size = split_rows(views, bags, rows, z.device) if has_saved else views
     strides = (*z.stride()[:2], *out.stride()[:2])
     with device_guard(z):
         kernels.backward_split[(bags, -(-views // split_size))](
             z, saved, grad_loss, out, *strides, views, split_size, -1 / (views * bags),
-            D=d, BLOCK_D=block_d, BLOCK_ROWS=rows, SAVED=has_saved,
+            D=d, BLOCK_D=block_d, BLOCK_ROWS=rows, STAGES=_stages(block, z), SAVED=has_saved,
             num_warps=num_warps, **COMPILER,
         )  # fmt: skip
     return out
+
+
+def _stages(block: Blocks, z: torch.Tensor) -> int:
+    return stages(block, z.dtype, shared_memory(z.device, LEAST_SHARED))

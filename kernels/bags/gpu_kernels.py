@@ -15,7 +15,6 @@ import triton.language as tl
 from patchmill.kernels.bags import reference
 
 EPS = tl.constexpr(reference.EPS)
-STAGES = tl.constexpr(3)  # tiles loaded ahead (software pipelining)
 
 
 @triton.jit(do_not_specialize=["views"])
@@ -30,6 +29,7 @@ def forward_bag(
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,  # at least D
     BLOCK_ROWS: tl.constexpr,
+    STAGES: tl.constexpr,  # 3: two tiles are loaded ahead (software pipelining); 1: none
     SAVE: tl.constexpr,
 ):
     """Loss of a whole bag in one program.
@@ -37,7 +37,9 @@ def forward_bag(
     Reads its rows once; writes 4 bytes and, to SAVE its vectors, 8 D. 7 operations a number.
     """
     bag = tl.program_id(0).to(tl.int64)
-    sums, unit_sums = _sum_rows(z + bag * bag_stride, view_stride, 0, views, D, BLOCK_D, BLOCK_ROWS)
+    sums, unit_sums = _sum_rows(
+        z + bag * bag_stride, view_stride, 0, views, D, BLOCK_D, BLOCK_ROWS, STAGES
+    )
     unit_mean, mean_grad, cosines = _bag_vectors(sums, unit_sums, views)
     tl.store(losses + bag, cosines * scale)
     if SAVE:
@@ -55,6 +57,7 @@ def forward_split(
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,  # at least D
     BLOCK_ROWS: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """Sum of one split of a bag's rows, and of the rows as unit vectors (split-K).
 
@@ -65,7 +68,7 @@ def forward_split(
     first = split * split_size
     last = tl.minimum(first + split_size, views)
     rows = z + bag * bag_stride
-    sums, unit_sums = _sum_rows(rows, view_stride, first, last, D, BLOCK_D, BLOCK_ROWS)
+    sums, unit_sums = _sum_rows(rows, view_stride, first, last, D, BLOCK_D, BLOCK_ROWS, STAGES)
     slot = split * tl.num_programs(0).to(tl.int64) + bag
     _store_pair(partial + slot * 2 * D, sums, unit_sums, D, BLOCK_D)
 
@@ -117,6 +120,7 @@ def backward_split(
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,  # at least D
     BLOCK_ROWS: tl.constexpr,
+    STAGES: tl.constexpr,
     SAVED: tl.constexpr,
 ):
     """Gradient by one split of a bag's rows. Reads them once and writes them once.
@@ -131,7 +135,7 @@ def backward_split(
     if SAVED:
         unit_mean, mean_grad = _load_pair(saved + bag * 2 * D, D, BLOCK_D)
     else:
-        sums, unit_sums = _sum_rows(z, view_stride, 0, views, D, BLOCK_D, BLOCK_ROWS)
+        sums, unit_sums = _sum_rows(z, view_stride, 0, views, D, BLOCK_D, BLOCK_ROWS, STAGES)
         unit_mean, mean_grad, _ = _bag_vectors(sums, unit_sums, views)
     scale *= tl.load(grad_loss).to(tl.float32)
     inner = tl.arange(0, BLOCK_D)
@@ -161,6 +165,7 @@ def _sum_rows(
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """Sum of the rows from `first` to `last`, and sum of their unit vectors."""
     sums, unit_sums = tl.zeros([BLOCK_D], tl.float32), tl.zeros([BLOCK_D], tl.float32)

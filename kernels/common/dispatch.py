@@ -1,4 +1,4 @@
-"""Dispatch by device: `cpu` or `gpu` module, current GPU, multiprocessors; contiguous tensors."""
+"""Dispatch by device: `cpu` or `gpu` module, current GPU and what it has; contiguous tensors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 
 import torch
+
+LEAST_SHARED = 99 << 10  # bytes, of the GPUs that Triton supports: sm_86, sm_89 and sm_120
 
 
 def backend(package: str, tensor: torch.Tensor) -> ModuleType:
@@ -28,6 +30,14 @@ def multiprocessors(device: torch.device, interpreted: int) -> int:
     if device.type != "cuda":
         return interpreted
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def shared_memory(device: torch.device, interpreted: int) -> int:
+    """Bytes of a GPU's shared memory that a program may have; `interpreted` as above."""
+    if device.type != "cuda":
+        return interpreted
+    properties = torch.cuda.get_device_properties(device)
+    return getattr(properties, "shared_memory_per_block_optin", LEAST_SHARED)
 
 
 def contiguous(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:

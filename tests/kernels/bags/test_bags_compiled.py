@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 if not importlib.util.find_spec("triton"):
     pytest.skip("needs Triton", allow_module_level=True)
@@ -21,10 +22,13 @@ from helpers_compile import ARCHITECTURES, resource_usage
 
 from patchmill.kernels.bags import MAX_GPU_D, gpu
 from patchmill.kernels.bags import gpu_kernels as kernels
+from patchmill.kernels.common.dispatch import LEAST_SHARED
 
 SHARED = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}  # bytes of a multiprocessor
+OF_A_PROGRAM = {80: 163 << 10, 89: LEAST_SHARED, 90: 227 << 10, 100: 227 << 10}  # bytes, at most
 REGISTERS = 65536  # of a multiprocessor
 LEAST_WARPS = 16
+NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 FLOATS = ("partial", "saved", "losses", "grad_loss")
 
 # Kernel, views, d, type.
@@ -53,21 +57,26 @@ def test_kernels_fit(variant: Any, capability: int, tmp_path: Path):
     assert programs * num_warps >= LEAST_WARPS
 
 
-@pytest.mark.parametrize("capability", ARCHITECTURES)
-@pytest.mark.parametrize("kernel", [kernels.forward_bag, kernels.backward_split])
+@pytest.mark.parametrize("capability", [*ARCHITECTURES, 89])
+@pytest.mark.parametrize(
+    "kernel", [kernels.forward_bag, kernels.forward_split, kernels.backward_split]
+)
 def test_the_longest_rows_fit(kernel: Any, capability: int, tmp_path: Path):
+    """Also on a GPU with the least shared memory, as that of a GeForce or an L40S."""
     found, num_warps = needs_of(kernel, 8, MAX_GPU_D, "fp32", capability, tmp_path)
     assert found.spilled <= 64
-    assert found.shared <= 160 * 1024
+    assert found.shared <= OF_A_PROGRAM[capability]
     assert found.registers * 32 * num_warps <= REGISTERS
 
 
 def needs_of(
     kernel: Any, views: int, d: int, dtype: str, capability: int, folder: Path
 ) -> tuple[Any, int]:
-    block_d, rows, num_warps = gpu.blocks(views, d)
+    block_d, rows, num_warps = block = gpu.blocks(views, d)
     saved = views > 8
-    constants = {"D": d, "BLOCK_D": block_d, "BLOCK_ROWS": rows, "SAVE": saved, "SAVED": saved}
+    stages = gpu.stages(block, getattr(torch, NAMES[dtype]), OF_A_PROGRAM[capability])
+    constants = {"D": d, "BLOCK_D": block_d, "BLOCK_ROWS": rows, "STAGES": stages}
+    constants |= {"SAVE": saved, "SAVED": saved}
     constants = {name: it for name, it in constants.items() if name in kernel.arg_names}
     types = {name: "i32" for name in kernel.arg_names} | {"scale": "fp32"}
     types |= dict.fromkeys(FLOATS, "*fp32") | dict.fromkeys(("z", "out"), f"*{dtype}")
