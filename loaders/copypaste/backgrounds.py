@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.decoded.store import Store
 
 CANDIDATES = 8
-_NO_MASK = 2.0  # above any share: images without a usable mask are chosen last
+NO_MASK = 2.0  # above any share: images without a usable mask are chosen last
 
 ForegroundLookup = Callable[[int], float | None]  # share of a sample's pixels: `Masks.foreground`
 BackgroundData = str | Path | Sequence[str | Path] | Source
@@ -44,7 +44,7 @@ def least_foreground(id: int, candidates: Iterable[int], foreground: ForegroundL
 
     def share(candidate: int) -> float:
         known = foreground(candidate)
-        return _NO_MASK if known is None else known
+        return NO_MASK if known is None else known
 
     return min((other for other in candidates if other != id), key=share, default=id)
 

@@ -26,12 +26,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchmill.loaders.common import columns
+from patchmill.loaders.copypaste import mask_places
+from patchmill.loaders.copypaste.mask_places import MaskPlaces, Shares
 from patchmill.loaders.sources.shards import tar
 
 KIND = "masks 1"
 GOOD, DEGENERATE, MISSING = range(3)
 STATES = ("good", "degenerate", "missing")
 
+_KINDS = np.array([mask_places.USABLE, mask_places.DEGENERATE, mask_places.ABSENT], np.uint8)
 _BITS = 4  # 16 grey levels; 8 bits would double the file to store noise
 
 
@@ -81,6 +84,20 @@ class MaskFile:
     def foreground(self, index: int) -> float | None:
         """Share of foreground pixels of a GOOD mask, without decoding it; None for other states."""
         return float(self.foregrounds[index]) if self.states[index] == GOOD else None
+
+    def mask_places(self) -> MaskPlaces:
+        """Where the PNGs lie."""
+        places = np.zeros(len(self), mask_places.PLACE)
+        places["start"], places["size"] = (
+            self._starts[:-1] + np.uint64(self._pngs),
+            np.diff(self._starts),
+        )
+        places["checksum"], places["kind"] = self.checksums, _KINDS[self.states]
+        return MaskPlaces(self._file, places)
+
+    def shares(self) -> Shares:
+        """`foreground` of all masks."""
+        return Shares(np.where(self.states == GOOD, self.foregrounds, np.float32(-1)), 0.0)
 
     def png(self, index: int) -> bytes | None:
         """The PNG as stored."""

@@ -15,11 +15,11 @@ import numpy as np
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage
 
-_MAGIC = b"\x89PNG\r\n\x1a\n"
+MAGIC = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")
 _HEADER = struct.Struct(">IIBBBBB")  # IHDR: width, height, bit depth, colour type, 3 methods
 _GREYSCALE = {4: (4, 0, 0, 0, 0), 8: (8, 0, 0, 0, 0)}
-_STEP = 17  # between the 16 levels of 4 bits: 0, 17, ..., 255
+GREY_STEP = 17  # between the 16 levels of 4 bits: 0, 17, ..., 255
 _COMPRESSION = 6  # zlib level: higher ones take four times as long to save 2 %
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "PPM")
 _COLOURED = {
@@ -44,7 +44,7 @@ def encode_mask(plane: np.ndarray, bits: int = 8) -> bytes:
         rows[:, 1:] = plane
     head = _HEADER.pack(width, height, *_GREYSCALE[bits])
     packed = zlib.compress(rows.data, _COMPRESSION)
-    return b"".join([_MAGIC, *_chunk(b"IHDR", head), *_chunk(b"IDAT", packed), *_chunk(b"IEND")])
+    return b"".join([MAGIC, *_chunk(b"IHDR", head), *_chunk(b"IDAT", packed), *_chunk(b"IEND")])
 
 
 def decode_mask(data: bytes, where: Callable[[], str]) -> np.ndarray:
@@ -56,7 +56,7 @@ def decode_mask(data: bytes, where: Callable[[], str]) -> np.ndarray:
     return _decode_by_pil(data, where) if plane is None else plane
 
 
-_LEVELS = np.rint(np.arange(256) / _STEP).astype(np.uint8)
+_LEVELS = np.rint(np.arange(256) / GREY_STEP).astype(np.uint8)
 
 
 def _row_bytes(width: int, bits: int) -> int:
@@ -70,8 +70,8 @@ def _chunk(kind: bytes, content: bytes = b"") -> tuple[bytes, bytes, bytes]:
 
 def _decode_png(data: bytes) -> np.ndarray | None:
     """The pixels of a greyscale PNG of 4 or 8 bits; None for other images, BadImage if damaged."""
-    start = len(_MAGIC) + _CHUNK.size
-    if not data.startswith(_MAGIC) or len(data) < start + _HEADER.size:
+    start = len(MAGIC) + _CHUNK.size
+    if not data.startswith(MAGIC) or len(data) < start + _HEADER.size:
         return None
     width, height, *kind = _HEADER.unpack_from(data, start)
     bits = kind[0]
@@ -102,13 +102,13 @@ def _unpack_nibbles(packed: np.ndarray) -> np.ndarray:
     pairs |= pairs << 12
     pairs >>= 4
     pairs &= 0x0F0F
-    pairs *= _STEP
+    pairs *= GREY_STEP
     return pairs.view(np.uint8)
 
 
 def _image_data(data: bytes) -> bytes:
     """The IDAT chunks, joined; struct.error where a chunk is damaged or IEND is missing."""
-    parts, at, kind = [], len(_MAGIC), b""
+    parts, at, kind = [], len(MAGIC), b""
     while kind != b"IEND":
         size, kind = _CHUNK.unpack_from(data, at)
         at += _CHUNK.size

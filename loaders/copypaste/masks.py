@@ -32,6 +32,7 @@ import numpy as np
 
 from patchmill.loaders.common import cache
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.copypaste.mask_places import MaskPlaces, Shares
 
 if TYPE_CHECKING:
     from patchmill.loaders.copypaste.mask_file import MaskFile
@@ -92,8 +93,10 @@ class Masks:
         self.estimator = estimator  # metadata of the estimator that made them, if known
         self.file = store if isinstance(store, MaskFile) else None
         self._store = store
-        self._foreground = (
-            self.file.foreground if self.file else _cached_foreground(self._decode_share, store)
+        self._foreground, self._shares = (
+            (self.file.foreground, None)
+            if self.file
+            else _cached_foreground(self._decode_share, store)
         )
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -133,6 +136,23 @@ class Masks:
         """
         return self._foreground(index)
 
+    def places(self) -> MaskPlaces | None:
+        """Where the masks lie, for compiled code to read them; None where they are not PNGs."""
+        find = getattr(self._store, "mask_places", None)
+        return find() if find else None
+
+    def shares(self) -> Shares:
+        """`foreground` of all masks of `places`, as far as it is known."""
+        if self.file is not None:
+            return self.file.shares()
+        assert self._shares is not None
+        return Shares(self._shares, 1.0)
+
+    def count(self, outcomes: Mapping[str, int]) -> None:
+        """Add to `stats` what others looked up in `places`: numbers by outcome."""
+        with self._lock:
+            self._counts.update(outcomes)
+
     def _decode_share(self, index: int) -> float | None:
         found = self.lookup(index)
         return found.foreground if found.state == USED else None
@@ -144,10 +164,10 @@ class Masks:
 
 def _cached_foreground(
     compute: Callable[[int], float | None], store: MaskedSource | MaskFile
-) -> Callable[[int], float | None]:
-    """Memoise `compute`: in 4 bytes per sample, or the latest samples of a stream."""
+) -> tuple[Callable[[int], float | None], np.ndarray | None]:
+    """Memoise `compute`: in 4 bytes per sample, also returned, or the latest of a stream."""
     if not hasattr(store, "__len__"):
-        return functools.lru_cache(_STREAM_CACHE)(compute)
+        return functools.lru_cache(_STREAM_CACHE)(compute), None
     memo = np.zeros(len(store), np.float32)  # 0: not computed; -1: no usable mask; else 1 + share
 
     def foreground(index: int) -> float | None:
@@ -156,7 +176,7 @@ def _cached_foreground(
             memo[index] = -1 if share is None else 1 + share
         return None if memo[index] < 0 else float(memo[index]) - 1
 
-    return foreground
+    return foreground, memo
 
 
 def degenerate_reason(plane: np.ndarray) -> str:

@@ -12,6 +12,7 @@ import helpers_runs
 import pytest
 import torch
 from helpers_methods import Mapped, Tiny
+from helpers_recipes_alike import beton_of_scenes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -109,6 +110,26 @@ def test_the_share_of_pasted_views_is_logged(tmp_path: Path):
         )
         pasted = records.read(folder)["pasted"]
         assert sum(pasted) / len(pasted) == pytest.approx(expected, abs=0.05)
+
+
+def test_copy_paste_by_ffcv_teaches_the_same(tmp_path: Path):
+    pytest.importorskip("ffcv")
+    beton, losses = beton_of_scenes(tmp_path / "scenes.beton", 16, 32), []
+    for pipeline in ("threads", "ffcv"):
+        folder = helpers_runs.train(
+            helpers_runs.config(
+                tmp_path,
+                name=pipeline,
+                method="dilo",
+                method__views="dilo(size=16, paste=0.7, background='images')",
+                data__train=beton,
+                train__pipeline=pipeline,
+                train__epochs=2,
+                train__log_every=1,
+            )
+        )
+        losses.append(records.read(folder)["loss"])
+    assert len(losses[0]) == 4 and losses[0] == losses[1]
 
 
 @pytest.mark.parametrize("number", signals.SIGNALS)

@@ -20,16 +20,17 @@ _COLOUR_SPACES = 2  # TJCS_RGB, TJCS_YCbCr and TJCS_GRAY are below 3; CMYK and Y
 _POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_ulong
 
 
-def _function(name: str, result: Any, *arguments: Any) -> Any:
+def c_function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of FFCV's libraries, or of those that they use, for compiled code."""
     function = lib[name]  # a new object, unlike lib.name, which FFCV may declare otherwise
     function.restype, function.argtypes = result, arguments
     return function
 
 
-_init = _function("tjInitDecompress", _POINTER)
-_destroy = _function("tjDestroy", _INT, _POINTER)
-_header = _function("tjDecompressHeader3", _INT, *[_POINTER] * 2, _LONG, *[_POINTER] * 4)
-_decompress = _function("tjDecompress2", _INT, *[_POINTER] * 2, _LONG, _POINTER, *[_INT] * 5)
+_init = c_function("tjInitDecompress", _POINTER)
+_destroy = c_function("tjDestroy", _INT, _POINTER)
+_header = c_function("tjDecompressHeader3", _INT, *[_POINTER] * 2, _LONG, *[_POINTER] * 4)
+_decompress = c_function("tjDecompress2", _INT, *[_POINTER] * 2, _LONG, _POINTER, *[_INT] * 5)
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -60,6 +61,18 @@ def decode(data: np.ndarray, buffer: np.ndarray, header: np.ndarray) -> bool:
 def pixels(address: int, height: int, width: int) -> np.ndarray:
     """The uint8 [height, width, 3] image at an address."""
     return numba.carray(_pointer(address), (height, width, 3))
+
+
+@numba.njit(nogil=True)
+def plane(address: int, height: int, width: int) -> np.ndarray:
+    """The uint8 [height, width] plane at an address."""
+    return numba.carray(_pointer(address), (height, width))
+
+
+@numba.njit(nogil=True)
+def bytes_at(address: int, size: int) -> np.ndarray:
+    """The bytes at an address."""
+    return numba.carray(_pointer(address), (size,))
 
 
 @intrinsic

@@ -10,26 +10,27 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-from patchmill.kernels.common.by_address import emit_call
 from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders.order import permutation
 from patchmill.loaders.order.permutation import MOST_SUBSTITUTES
 from patchmill.loaders.pipelines import stages
-from patchmill.loaders.pipelines.ffcv import jpeg
+from patchmill.loaders.pipelines.ffcv import jpeg, paste
+from patchmill.loaders.pipelines.ffcv.calls import by_address
 from patchmill.loaders.plan import draw
 from patchmill.loaders.sources.beton.layout import JPG
 
-STAGES = stages.FFCV["workers"]  # a lane counts images, and the nanoseconds of each of these
+DECODE, PLAN, RENDER, MASK = range(4)
+STAGES = (*stages.FFCV["workers"], "mask")  # a lane counts items and nanoseconds of each of these
+OUTCOMES = 2 * len(STAGES)  # behind them it counts what came of its searches for masks
+COUNTED = OUTCOMES + paste.FAILED + 1
 UNREADABLE, FAILED = 0, -1  # returned by a fallback decoder in place of an address
 
-# (id, address and size of the bytes, address of int32 height and width) -> address of the pixels
+# (id, address and size of the bytes, address of int32 height and width, 1 for a background and 0
+# for a sample) -> address of the pixels
 FALLBACK = ctypes.CFUNCTYPE(
-    ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
+    ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64
 )
 
 
@@ -48,53 +49,103 @@ class LaneConstants:
     scratch_bytes: int  # that the renderer is likely to need
     read: Callable[..., np.ndarray]  # FFCV's: the bytes stored at an address
     fallback: Any  # a FALLBACK: Python's decoder, for what compiled code cannot decode
+    pasting: paste.PasteConstants | None  # None: the recipe has no copy-paste
 
 
 def compile_lane(constants: LaneConstants) -> Any:
     """Compile the loop that takes slots of the batch from `counter` until none are left."""
     obtain, laws, slots = _compile_obtain(constants), constants.laws, constants.slots
-    seed, half, channels_last = np.uint64(constants.seed), constants.half, constants.channels_last
-    largest_view = constants.largest_view
+    seed = np.uint64(constants.seed)
     image_bytes, scratch_bytes = constants.image_bytes, constants.scratch_bytes
-    draw_into, render_image = _draw_into(constants), _render_image(constants)
-    needed_bytes, take_number, pixels_at = render.scratch_bytes, jpeg.take_number, jpeg.pixels
-    nanoseconds = _nanoseconds
+    draw_into, make_views = _draw_into(constants), _compile_make_views(constants)
+    take_number, pixels_at = jpeg.take_number, jpeg.pixels
+    paste_inputs = paste.compile_paste_inputs(constants.pasting, obtain)
+    encoded_bytes, other_bytes = 0, 0
+    if constants.pasting is not None:
+        encoded_bytes, other_bytes = constants.pasting.encoded_bytes, image_bytes
 
     @numba.njit(nogil=True, error_model="numpy")
-    def lane(counter, indices, metadata, storage, epoch, pixels, ids, shapes, rows, times):  # type: ignore
+    def lane(counter, indices, metadata, storage, epoch, pixels, ids, shapes, rows, counts):  # type: ignore
         my_laws, my_slots = laws.copy(), slots.copy()  # as constants they are of another type
         for v in range(len(my_slots)):
             my_slots[v].offset *= len(indices)
         buffer, header = np.empty(image_bytes, np.uint8), np.empty(4, np.int32)
         pool, clock = np.empty(scratch_bytes, np.uint8), np.empty(2, np.int64)
+        encoded, masks = np.empty(encoded_bytes, np.uint8), np.empty(0, np.uint8)
+        other, inputs = np.empty(other_bytes, np.uint8), np.zeros(paste.INPUT_NUMBERS, np.int64)
         out = pixels.reshape(pixels.size)
         began = nanoseconds(clock)
         slot = take_number(counter)
         while slot < len(indices):
-            id, address = obtain(indices[slot], metadata, storage, epoch, buffer, header)
+            id, address = obtain(indices[slot], metadata, storage, epoch, buffer, header, 0)
             ids[slot, 0] = id
-            decoded = nanoseconds(clock)
-            times[0] += 1
-            times[1] += decoded - began
-            began = decoded
+            began = count_item(counts, DECODE, began, nanoseconds(clock))
             if id >= 0:
                 height, width = np.int64(header[0]), np.int64(header[1])
                 shapes[slot, 0], shapes[slot, 1] = height, width
                 row = rows[slot].view(ROW)
                 draw_into(my_laws, seed, epoch, id, height, width, row)
-                planned = nanoseconds(clock)
-                need = needed_bytes(height, width, largest_view) + 64
-                if pool.size < need:
-                    pool = np.empty(need, np.uint8)
-                aligned = pool[64 - np.int64(pool.ctypes.data) % 64 :]
+                began = count_item(counts, PLAN, began, nanoseconds(clock))
+                outcome, masks = paste_inputs(
+                    id, epoch, row, metadata, storage, encoded, masks, other, header, inputs
+                )
+                if outcome != paste.NOTHING:
+                    began = count_item(counts, MASK, began, nanoseconds(clock))
+                    counts[OUTCOMES + outcome] += 1
+                    counts[2 * DECODE] += np.int64(inputs[paste.BACKGROUND_HEIGHT] != 0)
+                if outcome == paste.FAILED:
+                    ids[slot, 0] = -1
                 image = pixels_at(address, height, width)
-                render_image(image, row, my_slots, slot, half, channels_last, out, aligned)
-                began = nanoseconds(clock)
-                times[2] += planned - decoded
-                times[3] += began - planned
+                pool = make_views(image, inputs, row, my_slots, slot, out, pool)
+                began = count_item(counts, RENDER, began, nanoseconds(clock))
             slot = take_number(counter)
 
     return lane
+
+
+@numba.njit(nogil=True)
+def count_item(counts, stage, began, now):  # type: ignore[no-untyped-def]
+    """Count an item of a stage that began then, and return the time that it is now."""
+    counts[2 * stage] += 1
+    counts[2 * stage + 1] += now - began
+    return now
+
+
+def _compile_make_views(constants: LaneConstants) -> Any:
+    """Compile the rendering of an image with scratch memory, or with more: returns that memory."""
+    half, channels_last, largest = constants.half, constants.channels_last, constants.largest_view
+    render_image, needed_bytes = _render_image(constants), render.scratch_bytes
+    if constants.pasting is None:
+
+        @numba.njit(nogil=True, error_model="numpy")
+        def make_views(image, inputs, row, slots, slot, out, pool):  # type: ignore[no-untyped-def]
+            need = needed_bytes(image.shape[0], image.shape[1], largest) + 64
+            if pool.size < need:
+                pool = np.empty(need, np.uint8)
+            aligned = pool[64 - np.int64(pool.ctypes.data) % 64 :]
+            render_image(image, row, slots, slot, half, channels_last, out, aligned)
+            return pool
+
+        return make_views
+
+    render_pasted, pasted_bytes = _render_pasted(constants), render.pasted_scratch_bytes
+    pixels_at, plane_at = jpeg.pixels, jpeg.plane
+
+    @numba.njit(nogil=True, error_model="numpy")
+    def make_pasted_views(image, inputs, row, slots, slot, out, pool):  # type: ignore[no-untyped-def]
+        height, width, _ = image.shape
+        need = pasted_bytes(
+            height, width, inputs[1], inputs[2], inputs[4], inputs[5], largest
+        ) + 64  # fmt: skip
+        if pool.size < need:
+            pool = np.empty(need, np.uint8)
+        aligned = pool[64 - np.int64(pool.ctypes.data) % 64 :]
+        mask = plane_at(inputs[0], inputs[1], inputs[2])
+        background = pixels_at(inputs[3], inputs[4], inputs[5])
+        render_pasted(image, mask, background, row, slots, slot, half, channels_last, out, aligned)
+        return pool
+
+    return make_pasted_views
 
 
 _clock = ctypes.CDLL(None).clock_gettime
@@ -103,21 +154,30 @@ _MONOTONIC = time.CLOCK_MONOTONIC
 
 
 @numba.njit(nogil=True)
-def _nanoseconds(clock):  # type: ignore[no-untyped-def]
+def nanoseconds(clock):  # type: ignore[no-untyped-def]
     _clock(_MONOTONIC, clock.ctypes.data)
     return clock[0] * 1_000_000_000 + clock[1]
 
 
 def _draw_into(constants: LaneConstants) -> Any:
     row = np.empty(len(constants.laws), ROW)
-    return _call_by_address(draw.draw_into, constants.laws, np.uint64(0), 0, 0, 1, 1, row)
+    return by_address(draw.draw_into, constants.laws, np.uint64(0), 0, 0, 1, 1, row)
 
 
 def _render_image(constants: LaneConstants) -> Any:
     row, image = np.empty(len(constants.laws), ROW), np.empty((1, 1, 3), np.uint8)
     out, pool = np.empty(0, constants.number), np.empty(0, np.uint8)
-    return _call_by_address(
+    return by_address(
         render.render_image, image, row, constants.slots, 0, constants.half,
+        constants.channels_last, out, pool,
+    )  # fmt: skip
+
+
+def _render_pasted(constants: LaneConstants) -> Any:
+    row, image = np.empty(len(constants.laws), ROW), np.empty((1, 1, 3), np.uint8)
+    out, pool = np.empty(0, constants.number), np.empty(0, np.uint8)
+    return by_address(
+        render.render_pasted, image, render.NO_MASK, image, row, constants.slots, 0, constants.half,
         constants.channels_last, out, pool,
     )  # fmt: skip
 
@@ -128,7 +188,7 @@ def _compile_obtain(constants: LaneConstants) -> Any:
     decode, substitute = jpeg.decode, permutation._substitute
 
     @numba.njit(nogil=True, error_model="numpy")
-    def obtain(index, metadata, storage, epoch, buffer, header):  # type: ignore
+    def obtain(index, metadata, storage, epoch, buffer, header, role):  # type: ignore
         requested = np.int64(index)
         id = requested
         for attempt in range(MOST_SUBSTITUTES):
@@ -141,7 +201,7 @@ def _compile_obtain(constants: LaneConstants) -> Any:
                     return id, np.uint64(buffer.ctypes.data)
             elif data.size == 3 * height * width and 3 * height * width > 0:
                 return id, np.uint64(data.ctypes.data)
-            address = fallback(id, data.ctypes.data, data.size, header.ctypes.data)
+            address = fallback(id, data.ctypes.data, data.size, header.ctypes.data, role)
             if address == FAILED:
                 break
             if address != UNREADABLE:
@@ -150,31 +210,3 @@ def _compile_obtain(constants: LaneConstants) -> Any:
         return np.int64(-1), np.uint64(0)
 
     return obtain
-
-
-def _call_by_address(function: Any, *example: Any) -> Any:
-    """Make a jitted function callable from compiled code by its address, for types of `example`.
-
-    Numba otherwise compiles a callee once more into each caller: every FFCV loader would take a
-    quarter of a minute to start.
-    """
-    arguments = tuple(map(numba.typeof, example))
-    function.compile(arguments)  # or load it
-    compiled = function.overloads[arguments]
-    address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    signature = compiled.signature
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        values = [builder.extract_value(values[0], i) for i in range(len(arguments))]
-        pointer = ir.Constant(cgutils.intp_t, address)
-        return emit_call(context, builder, pointer, signature.return_type, arguments, values)
-
-    @intrinsic
-    def call(typing_context, values):  # type: ignore[no-untyped-def]
-        return signature.return_type(numba.types.Tuple(arguments)), generate
-
-    @numba.njit(nogil=True)
-    def called(*values):  # type: ignore[no-untyped-def]
-        return call(values)
-
-    return called

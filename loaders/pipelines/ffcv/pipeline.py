@@ -1,8 +1,6 @@
-"""Pipeline `ffcv`: FFCV compiles and runs the work of a batch; the source is a .beton file.
+"""Pipeline `ffcv` on a CPU: FFCV compiles and runs the work of a batch of a .beton file.
 
-FFCV's loader opens the file and compiles. A worker thread calls the compiled code, one batch after
-another in the loader's order. FFCV's own thread is not used, because it waits for ever after an
-error or an early end of the iteration, and its batches live in memory that it soon writes again.
+A worker thread calls the compiled code, one batch after another in the loader's order.
 """
 
 from __future__ import annotations
@@ -10,29 +8,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import numba
 import numpy as np
 import torch
 
-from patchmill.kernels.common.compiling import announce_compilation
 from patchmill.kernels.common.parallel import parallel_for
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.decisions import ROW
-from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.pipelines import BatchIds, FilledBatch, Run, stages
 from patchmill.loaders.pipelines.base import StagedPipeline
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.extra import Extra
-from patchmill.loaders.pipelines.ffcv import workarounds  # before all of FFCV
-from patchmill.loaders.pipelines.ffcv.lane import STAGES
+from patchmill.loaders.pipelines.ffcv.compiled import CompiledFile, checked_source, lanes_of
+from patchmill.loaders.pipelines.ffcv.lane import OUTCOMES, STAGES
+from patchmill.loaders.pipelines.ffcv.paste import ABSENT, FAILED
+from patchmill.loaders.pipelines.ffcv.pasting import Pasting
 from patchmill.loaders.pipelines.ffcv.view_decoder import BatchArrays, ViewDecoder
 from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.pipelines.memory import BlockPool
 from patchmill.loaders.pipelines.worker import Worker
-from patchmill.loaders.sources.beton.source import Beton
-
-with workarounds.preserve_thread_counts():
-    from ffcv.loader import Loader, OrderOption
 
 
 class FfcvJob(Job):
@@ -48,62 +41,46 @@ class FfcvPipeline(StagedPipeline):
     name = "ffcv"
 
     def __init__(self, config: PipelineConfig) -> None:
-        source = config.source
-        if not isinstance(source, Beton):
-            raise MillError(
-                f"pipeline 'ffcv' reads .beton files, which {source.name} is not: write one, or "
-                "take pipeline='threads'"
-            )
-        if config.masks is not None:
-            raise MillError("pipeline 'ffcv' does no copy-paste: take pipeline='threads'")
-        if config.decoded is not None:
-            raise MillError("pipeline 'ffcv' has no decoded cache: take pipeline='threads'")
-        if config.device.type != "cpu":
-            raise MillError("pipeline 'ffcv' makes its views on the CPU: take device='cpu'")
-        self._lanes = min(config.workers, numba.config.NUMBA_NUM_THREADS)
-        super().__init__(config, stages.FFCV, lanes=self._lanes)
+        source, lanes = checked_source(config), lanes_of(config)
+        super().__init__(config, stages.FFCV, lanes)
         del self._workers[1:]  # one thread calls the compiled code, whose threads are the lanes
         self._memory = self._pool = BlockPool(
             layout.elements(config.targets, config.max_batch), config.dtype
         )
+        self._pasting = None if config.masks is None else Pasting(config)
         self._decoder = ViewDecoder(
-            config.laws, config.targets, config.seed, config.dtype, config.channels_last, source
-        )
+            config.laws, config.targets, config.seed, config.dtype, config.channels_last, source,
+            self._pasting,
+        )  # fmt: skip
         self._decoder.ledger = config.ledger
-        with announce_compilation():  # our kernels; FFCV compiles its own for each loader
-            self._loader = self._compile(source)
-        storage = self._loader.memory_manager.schedule_epoch([])
-        storage.__enter__()  # maps the file
-        self._storage = storage.state
+        self._file = CompiledFile(source, self._decoder, config.max_batch, lanes)
         self._make_batch(0, np.empty(0, np.int64))  # compiles
 
     def run(self, batches: Iterator[BatchIds]) -> Run:
         self._decoder.error = None
+        if self._pasting is not None:
+            self._pasting.error = None
         jobs = (FfcvJob(epoch, ids, self._config.views, Countdown(1)) for epoch, ids in batches)
         return self._start(self._run_job, jobs, self._hand_over)
-
-    def _compile(self, source: Beton) -> Loader:
-        pipelines = dict.fromkeys(source.fields) | {source.field: [self._decoder]}
-        with workarounds.preserve_thread_counts():
-            return Loader(
-                source.path,
-                self._config.max_batch,
-                num_workers=self._lanes,
-                os_cache=True,
-                order=OrderOption.SEQUENTIAL,
-                pipelines=pipelines,
-            )
 
     def _run_job(self, worker: Worker, job: FfcvJob, _: range) -> None:
         """All stages of a whole batch."""
         job.arrays = self._make_batch(job.epoch, job.requested)
-        ids, times = job.arrays[1][:, 0], job.arrays[4]
+        ids = job.arrays[1][:, 0]
         self._decoder.check(ids)
-        for counters, lane in zip(self._counters.workers, times, strict=True):
-            for stage, nanoseconds in zip(STAGES, lane[1:], strict=True):
-                counters.add(stage, int(nanoseconds), int(lane[0]))
+        self._count(job.arrays[4])
         if self._config.extra is not None:
             self._apply_extra(self._config.extra, worker, job, ids)
+
+    def _count(self, counts: np.ndarray) -> None:
+        """Add up what the lanes have counted in a batch."""
+        for counters, lane in zip(self._counters.workers, counts, strict=True):
+            for stage, items, nanoseconds in zip(STAGES, lane[0::2], lane[1::2], strict=False):
+                if stage in counters.items:
+                    counters.add(stage, int(nanoseconds), int(items))
+            counters.unmasked += int(lane[OUTCOMES + ABSENT : OUTCOMES + FAILED].sum())
+        if self._pasting is not None:
+            self._pasting.count(counts[:, OUTCOMES:].sum(0))
 
     def _apply_extra(self, extra: Extra, worker: Worker, job: FfcvJob, ids: np.ndarray) -> None:
         """Apply the recipe's operations to the batch, its parts on all cores."""
@@ -116,23 +93,13 @@ class FfcvPipeline(StagedPipeline):
         worker.counters.add("extra", time.perf_counter_ns() - began, len(ids))
 
     def _make_batch(self, epoch: int, ids: np.ndarray) -> BatchArrays:
-        """Call the compiled code as FFCV's thread would, with memory that FFCV does not reuse."""
-        numba.set_num_threads(self._lanes)
+        """Make the views of these samples, in memory of the pool."""
         (pixels, _), *others = self._decoder.memory(epoch)
         flat = self._pool.acquire()[: len(ids) * pixels[0]].view(len(ids), *pixels)
         two_bytes = flat.dtype in (torch.bfloat16, torch.float16)
         memory = [(flat.view(torch.uint16) if two_bytes else flat).numpy()]
         memory += [np.empty((len(ids), *shape), dtype) for shape, dtype in others]
-        loader = self._loader
-        (node,) = (node.id for node in loader.graph.root_nodes)
-        (compiled, _), *_ = loader.code[0]
-        (arrays,) = compiled(
-            batch_indices=ids,
-            metadata=loader.reader.metadata,
-            storage_state=self._storage,
-            **{f"memory_{node}": tuple(memory), f"shared_memory_{node}": None},
-        )
-        return arrays
+        return self._file(ids, tuple(memory))
 
     def _hand_over(self, job: FfcvJob) -> FilledBatch:
         pixels, ids, shapes, rows, _ = job.arrays

@@ -23,13 +23,14 @@ from patchmill.loaders.decode.decoder import BadImage, decode
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.order.permutation import MOST_SUBSTITUTES
 from patchmill.loaders.pipelines.ffcv import lane as lanes
+from patchmill.loaders.pipelines.ffcv.pasting import Pasting
 from patchmill.loaders.plan import draw
 from patchmill.loaders.sources import Source
 
 MAX_IMAGE_BYTES = 64 << 20  # of a lane's decode buffer; larger images are decoded in Python
 
 Array = np.ndarray
-BatchArrays = tuple[Array, Array, Array, Array, Array]  # pixels, ids, shapes, rows, lane times
+BatchArrays = tuple[Array, Array, Array, Array, Array]  # pixels, ids, shapes, rows, lane counts
 
 
 class ViewDecoder(SimpleRGBImageDecoder):
@@ -48,19 +49,22 @@ class ViewDecoder(SimpleRGBImageDecoder):
         dtype: torch.dtype,
         channels_last: bool,
         source: Source | None,
+        pasting: Pasting | None = None,
     ) -> None:
         super().__init__()
         self.laws, self.targets, self.seed = laws, targets, seed
         self.dtype, self.channels_last = dtype, channels_last
         self.error: BaseException | None = None  # raised in the fallback; ends the batch
-        self._source = source
-        self._decoded: dict[int, np.ndarray] = {}  # by thread: its last image decoded in Python
+        self._source, self._pasting = source, pasting
+        self._decoded: dict[tuple[int, int], np.ndarray] = {}  # by thread and role: what Python did
         self._fallback = lanes.FALLBACK(self._decode)
 
     def check(self, ids: np.ndarray) -> None:
         """Raise the error that ended the batch; a negative id marks a sample that was not made."""
+        if error := self.error or (self._pasting and self._pasting.error):
+            raise error
         if (ids < 0).any():
-            raise self.error or MillError(
+            raise MillError(
                 f"no readable sample was found in {MOST_SUBSTITUTES} draws to replace one; "
                 f"see {self.ledger.path}"
             )
@@ -92,12 +96,12 @@ class ViewDecoder(SimpleRGBImageDecoder):
         def make_batch(indices, memory, metadata, storage):  # type: ignore[no-untyped-def]
             pixels, ids, shapes, rows, empty = memory
             counter, epoch = np.zeros(1, np.int64), empty.shape[2]
-            times = np.zeros((count, 1 + len(lanes.STAGES)), np.int64)
+            counts = np.zeros((count, lanes.COUNTED), np.int64)
             for i in each(count):
                 lane(
-                    counter, indices, metadata, storage, epoch, pixels, ids, shapes, rows, times[i]
+                    counter, indices, metadata, storage, epoch, pixels, ids, shapes, rows, counts[i]
                 )
-            return pixels, ids, shapes, rows, times
+            return pixels, ids, shapes, rows, counts
 
         make_batch.is_parallel = True  # type: ignore[attr-defined]
         return make_batch
@@ -121,10 +125,11 @@ class ViewDecoder(SimpleRGBImageDecoder):
                 scratch_bytes=int(render.scratch_bytes(int(tall), int(wide), largest)) + 64,
                 read=self.memory_read,
                 fallback=self._fallback,
+                pasting=None if self._pasting is None else self._pasting.constants,
             )
         )
 
-    def _decode(self, id: int, address: int, size: int, shape: int) -> int:
+    def _decode(self, id: int, address: int, size: int, shape: int, role: int) -> int:
         """Decode in Python what compiled code cannot; see `lanes.FALLBACK` for the arguments."""
         try:
             if self.error is not None:
@@ -141,7 +146,7 @@ class ViewDecoder(SimpleRGBImageDecoder):
                 self.ledger.record(id, self._where(id), reason)
                 return lanes.UNREADABLE
             (ctypes.c_int32 * 2).from_address(shape)[:] = list(image.shape[:2])
-            self._decoded[threading.get_ident()] = image
+            self._decoded[threading.get_ident(), role] = image
             return image.ctypes.data
         except BaseException as error:  # nothing can be raised through compiled code
             self.error = error

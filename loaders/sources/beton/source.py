@@ -17,6 +17,8 @@ import numpy as np
 
 from patchmill.loaders.common import stamps
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.copypaste import mask_places
+from patchmill.loaders.copypaste.mask_places import MaskPlaces
 from patchmill.loaders.decoded.images import PLACE, DecodedImages
 from patchmill.loaders.sources.beton import header, layout
 from patchmill.loaders.sources.numbered import NumberedSource
@@ -126,6 +128,19 @@ class Beton(NumberedSource):
         from patchmill.loaders.copypaste.mask_png import decode_mask
 
         return decode_mask(data, lambda: f"the mask of {self.where(index)}")
+
+    def mask_places(self) -> MaskPlaces | None:
+        """Where the masks lie; None unless they are stored as bytes."""
+        records = self._masks
+        if records is None or records.dtype != layout.BYTES_RECORD:
+            return None
+        places = np.zeros(len(records), mask_places.PLACE)
+        inside = records["start"] + records["size"] <= self._pages_end
+        small = records["size"] < 1 << 31
+        places["start"], places["size"] = records["start"], np.where(small, records["size"], 0)
+        kinds = np.where(inside & small, mask_places.USABLE, mask_places.ODD)
+        places["kind"] = np.where(records["size"] == 0, mask_places.ABSENT, kinds)
+        return MaskPlaces(self._file, places)
 
     def where(self, index: int) -> str:
         return f"{self.path}, sample {index} at byte {self._images['start'][index]}"

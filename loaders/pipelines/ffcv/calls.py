@@ -1,0 +1,40 @@
+"""Calls by address from code that is compiled for each loader."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from patchmill.kernels.common.by_address import emit_call
+
+
+def by_address(function: Any, *example: Any) -> Any:
+    """Make a jitted function callable from compiled code by its address, for types of `example`.
+
+    Numba otherwise compiles a callee once more into each caller: every FFCV loader would take a
+    quarter of a minute to start.
+    """
+    arguments = tuple(map(numba.typeof, example))
+    function.compile(arguments)  # or load it
+    compiled = function.overloads[arguments]
+    address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    signature = compiled.signature
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        values = [builder.extract_value(values[0], i) for i in range(len(arguments))]
+        pointer = ir.Constant(cgutils.intp_t, address)
+        return emit_call(context, builder, pointer, signature.return_type, arguments, values)
+
+    @intrinsic
+    def call(typing_context, values):  # type: ignore[no-untyped-def]
+        return signature.return_type(numba.types.Tuple(arguments)), generate
+
+    @numba.njit(nogil=True)
+    def called(*values):  # type: ignore[no-untyped-def]
+        return call(values)
+
+    return called

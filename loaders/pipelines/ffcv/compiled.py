@@ -1,0 +1,75 @@
+"""`CompiledFile`: FFCV's loader of a .beton, whose compiled code is called without its thread.
+
+FFCV's loader opens the file and compiles. FFCV's own thread is not used, because it waits for ever
+after an error or an early end of the iteration, and its batches live in memory that it soon writes
+again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from patchmill.kernels.common.compiling import announce_compilation
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.pipelines.config import PipelineConfig
+from patchmill.loaders.pipelines.ffcv import workarounds  # before all of FFCV
+from patchmill.loaders.sources.beton.source import Beton
+
+with workarounds.preserve_thread_counts():
+    from ffcv.loader import Loader, OrderOption
+
+
+def checked_source(config: PipelineConfig) -> Beton:
+    """The source; MillError for one that FFCV cannot read, and for a decoded cache."""
+    source = config.source
+    if not isinstance(source, Beton):
+        raise MillError(
+            f"pipeline 'ffcv' reads .beton files, which {source.name} is not: write one, or take "
+            "pipeline='threads'"
+        )
+    if config.decoded is not None:
+        raise MillError("pipeline 'ffcv' has no decoded cache: take pipeline='threads'")
+    return source
+
+
+def lanes_of(config: PipelineConfig) -> int:
+    """Threads of the compiled code."""
+    return min(config.workers, numba.config.NUMBA_NUM_THREADS)
+
+
+class CompiledFile:
+    """The images of a .beton through an FFCV operation, a batch at a time, into given memory."""
+
+    def __init__(self, source: Beton, operation: Any, max_batch: int, lanes: int) -> None:
+        self._lanes = lanes
+        pipelines: dict[str, Any] = dict.fromkeys(source.fields) | {source.field: [operation]}
+        with announce_compilation(), workarounds.preserve_thread_counts():
+            self._loader = Loader(
+                source.path,
+                max_batch,
+                num_workers=lanes,
+                os_cache=True,
+                order=OrderOption.SEQUENTIAL,
+                pipelines=pipelines,
+            )
+        self.records = self._loader.reader.metadata[f"f{source.fields.index(source.field)}"]
+        storage = self._loader.memory_manager.schedule_epoch([])
+        storage.__enter__()  # maps the file
+        self._storage = storage.state
+
+    def __call__(self, ids: np.ndarray, memory: tuple[np.ndarray, ...]) -> Any:
+        """Call the compiled code as FFCV's thread would; one thread at a time may."""
+        numba.set_num_threads(self._lanes)
+        loader = self._loader
+        (node,) = (node.id for node in loader.graph.root_nodes)
+        (compiled, _), *_ = loader.code[0]
+        (arrays,) = compiled(
+            batch_indices=ids,
+            metadata=loader.reader.metadata,
+            storage_state=self._storage,
+            **{f"memory_{node}": memory, f"shared_memory_{node}": None},
+        )
+        return arrays
