@@ -68,6 +68,11 @@ class FfcvChoice:
     def open(self, config: PipelineConfig) -> Pipeline:
         if reason := unavailable("patchmill.loaders.pipelines.ffcv.pipeline"):
             raise MillError(f"pipeline 'ffcv' needs FFCV, {reason}: pip install 'patchmill[ffcv]'")
+        if config.device.type != "cpu":
+            _need_triton()
+            from patchmill.loaders.pipelines.ffcv.gpu_pipeline import FfcvGpuPipeline
+
+            return FfcvGpuPipeline(config)
         from patchmill.loaders.pipelines.ffcv.pipeline import FfcvPipeline
 
         return FfcvPipeline(config)

@@ -29,6 +29,10 @@ DALI_GPU: StageTable = {
     "gpu": ("upload", "render"),
 }
 FFCV: StageTable = {"workers": ("decode", "plan", "render")}
+FFCV_GPU: StageTable = {
+    "workers": ("read", "decode", "plan"),  # "read" is of what Python decodes
+    "gpu": ("upload", "render"),
+}
 
 
 class StageCounters:

@@ -25,14 +25,20 @@ from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
 from patchmill.loaders.pipelines.gpu.views import GpuViews
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.samples import LoadedImage
+from patchmill.loaders.pipelines.stages import StageTable
 from patchmill.loaders.pipelines.worker import Worker
 
 
 class GpuThreadsPipeline(StagedPipeline):
     name = "threads"
 
-    def __init__(self, config: PipelineConfig) -> None:
-        super().__init__(config, stages.THREADS_GPU)
+    def __init__(
+        self,
+        config: PipelineConfig,
+        table: StageTable = stages.THREADS_GPU,
+        lanes: int | None = None,
+    ) -> None:
+        super().__init__(config, table, lanes)
         self._memory = self._views = GpuViews(config, self._counters.of("gpu"))
 
     def run(self, batches: Iterator[BatchIds]) -> Run:

@@ -43,6 +43,10 @@ def gpu_loaders(pipeline: str, ledger: Path, monkeypatch: pytest.MonkeyPatch) ->
             from patchmill.loaders.pipelines.gpu.pipeline import GpuThreadsPipeline
 
             loader.pipeline = GpuThreadsPipeline(config)
+        elif pipeline == "ffcv":
+            from patchmill.loaders.pipelines.ffcv.gpu_pipeline import FfcvGpuPipeline
+
+            loader.pipeline = FfcvGpuPipeline(config)
         else:
             from patchmill.loaders.pipelines.dali.pipeline import DaliPipeline, GpuBackend
 

@@ -1,0 +1,81 @@
+"""Pipeline `ffcv` on a GPU: FFCV's threads decode into pinned memory, the GPU makes the views.
+
+A raw image is copied there from the file's memory map. What compiled code cannot decode, and masks
+and backgrounds, take the way that they take in pipeline `threads`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from patchmill.kernels.common.parallel import parallel_ranges
+from patchmill.kernels.views.decisions import ROW
+from patchmill.loaders.pipelines import BatchIds, Run, stages
+from patchmill.loaders.pipelines.config import PipelineConfig
+from patchmill.loaders.pipelines.ffcv.compiled import CompiledFile, checked_source, lanes_of
+from patchmill.loaders.pipelines.ffcv.ragged import RaggedDecoder, lay_out, shapes_of
+from patchmill.loaders.pipelines.gpu.arena import ArenaJob, pack_paste_inputs, plan_cached
+from patchmill.loaders.pipelines.gpu.pipeline import GpuThreadsPipeline, decode
+from patchmill.loaders.pipelines.worker import Worker
+
+
+class FfcvGpuPipeline(GpuThreadsPipeline):
+    """The pipeline of threads, whose workers decode a batch of a .beton at once."""
+
+    name = "ffcv"
+
+    def __init__(self, config: PipelineConfig) -> None:
+        source, lanes = checked_source(config), lanes_of(config)
+        super().__init__(config, stages.FFCV_GPU, lanes)
+        self._decoder = RaggedDecoder(config.laws, config.seed)
+        self._file = CompiledFile(source, self._decoder, config.max_batch, lanes)
+        self._helpers = self._workers  # each packs a part of a batch's masks and backgrounds
+        self._workers = self._workers[:1]  # one thread calls the compiled code
+        self._decode(ArenaJob(0, np.empty(0, np.int64), config.views, self._views.arena()), [])
+
+    def run(self, batches: Iterator[BatchIds]) -> Run:
+        jobs = (self._job(*ids) for ids in batches)
+        return self._start(self._load, jobs, self._views.hand_over, self._feed)
+
+    def _job(self, epoch: int, ids: np.ndarray) -> ArenaJob:
+        job = super()._job(epoch, ids)
+        job.light = True  # a single task
+        return job
+
+    def _load(self, worker: Worker, job: ArenaJob, slots: range) -> None:
+        """The workers' stages of a whole batch."""
+        cached, others = plan_cached(worker, job, slots)
+        made, left = self._decode(job, others) if len(others) else ([], [])
+        for slot in left:
+            decode(worker, job, range(slot, slot + 1))
+        if worker.samples.pastes:
+            self._pack([*cached, *made], job)
+
+    def _decode(self, job: ArenaJob, slots: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Decode and plan these samples in compiled code; the slots done, and those left."""
+        at = np.array(slots, np.int64)
+        ids, (_, *needs) = job.requested[at], self._decoder.memory(job.epoch)
+        shapes = shapes_of(self._file.records, ids)
+        locations, addresses = lay_out(job.arena, 3 * shapes.astype(np.int64).prod(1))
+        places = np.concatenate([addresses[:, None], shapes], 1)
+        memory = [np.empty((len(ids), *shape), dtype) for shape, dtype in needs]
+        decoded, rows, counts = self._file(ids, (places, *memory))
+        done = decoded.astype(bool)
+        made = at[done]
+        job.locations[made], job.shapes[made] = locations[done], shapes[done]
+        job.rows[made] = rows.view(ROW)[done]
+        for counters, lane in zip(self._counters.workers, counts, strict=True):
+            counters.add("decode", int(lane[1]), int(lane[0]))
+            counters.add("plan", int(lane[3]), int(lane[2]))
+        return made.tolist(), at[~done].tolist()
+
+    def _pack(self, slots: Sequence[int], job: ArenaJob) -> None:
+        """Pack the masks and backgrounds of these samples, in a few threads."""
+        helpers = iter(self._helpers)
+
+        def pack(start: int, stop: int) -> None:
+            pack_paste_inputs(next(helpers), job, slots[start:stop], "decode")
+
+        parallel_ranges(pack, len(slots), -(-len(slots) // len(self._helpers)))

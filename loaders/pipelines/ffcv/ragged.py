@@ -1,0 +1,152 @@
+"""FFCV operation that decodes a batch of images of any sizes to places in memory, and plans them.
+
+The places are known before anything is decoded, from the file's table of heights and widths: so
+every image is decoded, or copied if it is stored raw, straight to where it is uploaded from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numba
+import numpy as np
+from ffcv.fields.rgb_image import SimpleRGBImageDecoder
+from ffcv.pipeline.allocation_query import AllocationQuery
+from ffcv.pipeline.compiler import Compiler
+from ffcv.pipeline.state import State
+
+from patchmill.kernels.views.decisions import ROW
+from patchmill.loaders.pipelines.ffcv import jpeg
+from patchmill.loaders.pipelines.ffcv.calls import by_address
+from patchmill.loaders.pipelines.ffcv.lane import count_item, nanoseconds
+from patchmill.loaders.pipelines.gpu.arena import BLOCK_BYTES, NOT_IN_ARENA, Arena
+from patchmill.loaders.plan import draw
+from patchmill.loaders.sources.beton.layout import JPG
+
+DECODE, PLAN = 0, 1  # stages, whose items and nanoseconds a lane counts
+MAX_IMAGE_BYTES = 64 << 20  # larger images are decoded in Python
+_ALIGNMENT = 16
+
+RaggedArrays = tuple[np.ndarray, np.ndarray, np.ndarray]  # decoded or not, rows, lane counts
+
+
+class RaggedDecoder(SimpleRGBImageDecoder):
+    """Decodes the images of a batch to given addresses; `memory` says what it takes and gives."""
+
+    def __init__(self, laws: np.ndarray, seed: int) -> None:
+        super().__init__()
+        self.laws, self.seed = laws, seed
+
+    def memory(self, epoch: int) -> list[tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of a sample's arrays.
+
+        Its place (address, height and width; 0: do not decode), 1 if it was decoded there, its
+        rows, and no bytes, whose shape carries the epoch.
+        """
+        return [
+            ((3,), np.dtype("i8")),
+            ((), np.dtype("u1")),
+            ((len(self.laws) * ROW.itemsize,), np.dtype("u1")),
+            ((0, epoch), np.dtype("u1")),
+        ]
+
+    def declare_state_and_memory(
+        self, previous_state: State
+    ) -> tuple[State, tuple[AllocationQuery, ...]]:
+        needs = self.memory(0)
+        state = replace(previous_state, jit_mode=True, shape=needs[0][0], dtype=needs[0][1])
+        return state, tuple(AllocationQuery(shape, dtype) for shape, dtype in needs)
+
+    def generate_code(self) -> Callable[..., RaggedArrays]:
+        lane = _compile_lane(self.laws, self.seed, self.memory_read)
+        count, each = Compiler.num_threads, Compiler.get_iterator()
+
+        def make_batch(indices, memory, metadata, storage):  # type: ignore[no-untyped-def]
+            places, decoded, rows, empty = memory
+            counter, epoch = np.zeros(1, np.int64), empty.shape[2]
+            counts = np.zeros((count, 4), np.int64)
+            for i in each(count):
+                lane(counter, indices, metadata, storage, epoch, places, decoded, rows, counts[i])
+            return decoded, rows, counts
+
+        make_batch.is_parallel = True  # type: ignore[attr-defined]
+        return make_batch
+
+
+def lay_out(arena: Arena, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Allocate memory for images of these sizes: blocks and offsets [N, 2], and addresses [N].
+
+    Images of a size of 0 get none. As many as fit are allocated together.
+    """
+    locations = np.full((len(sizes), 2), NOT_IN_ARENA, np.int64)
+    addresses = np.zeros(len(sizes), np.int64)
+    aligned = -(-sizes // _ALIGNMENT) * _ALIGNMENT
+    small = np.flatnonzero((sizes > 0) & (aligned <= BLOCK_BYTES))
+    ends, runs, first = np.cumsum(aligned[small]), list[np.ndarray](), 0
+    while first < len(small):
+        start = ends[first] - aligned[small[first]]
+        stop = int(np.searchsorted(ends, start + BLOCK_BYTES, "right"))
+        runs.append(small[first:stop])
+        first = stop
+    runs += list(np.flatnonzero(aligned > BLOCK_BYTES)[:, None])
+    for run in runs:
+        offsets = np.cumsum(aligned[run]) - aligned[run]
+        memory = arena.allocate(int(aligned[run].sum()))
+        locations[run, 0], locations[run, 1] = memory.block, memory.offset + offsets
+        addresses[run] = memory.memory.ctypes.data + offsets
+    return locations, addresses
+
+
+def shapes_of(metadata: np.ndarray, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Heights and widths of these samples, as the table says: int32 [N, 2]; 0 for large ones."""
+    records = metadata[ids]
+    shapes = np.stack([records["height"], records["width"]], 1).astype(np.int32)
+    shapes[3 * shapes.astype(np.int64).prod(1) > MAX_IMAGE_BYTES] = 0
+    return shapes
+
+
+def _compile_lane(laws: np.ndarray, seed: int, read: Any) -> Any:
+    """Compile the loop that takes slots of the batch from `counter` until none are left."""
+    key, decode, copy_pixels = np.uint64(seed), jpeg.decode, by_address(_copy, 0, 0, 0)
+    take_number, bytes_at = jpeg.take_number, jpeg.bytes_at
+    row = np.empty(len(laws), ROW)
+    draw_into = by_address(draw.draw_into, laws, np.uint64(0), 0, 0, 1, 1, row)
+
+    @numba.njit(nogil=True, error_model="numpy")
+    def load(field, storage, address, height, width, header):  # type: ignore[no-untyped-def]
+        """Bring an image to its place; False if it is not what the table says."""
+        data, size = read(field["data_ptr"], storage), 3 * height * width
+        if size == 0:
+            return False
+        if field["mode"] == JPG:
+            fits = decode(data, bytes_at(address, size), header)
+            return fits and header[0] == height and header[1] == width
+        if data.size == size:
+            copy_pixels(data.ctypes.data, address, size)
+        return data.size == size
+
+    @numba.njit(nogil=True, error_model="numpy")
+    def lane(counter, indices, metadata, storage, epoch, places, decoded, rows, counts):  # type: ignore[no-untyped-def]
+        my_laws, header = laws.copy(), np.empty(4, np.int32)
+        clock = np.empty(2, np.int64)
+        began = nanoseconds(clock)
+        slot = take_number(counter)
+        while slot < len(indices):
+            id, place = np.int64(indices[slot]), places[slot]
+            found = load(metadata[id], storage, place[0], place[1], place[2], header)
+            decoded[slot] = found
+            if found:
+                began = count_item(counts, DECODE, began, nanoseconds(clock))
+                drawn = rows[slot].view(ROW)
+                draw_into(my_laws, key, epoch, id, place[1], place[2], drawn)
+                began = count_item(counts, PLAN, began, nanoseconds(clock))
+            slot = take_number(counter)
+
+    return lane
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _copy(source: int, target: int, size: int) -> None:
+    jpeg.bytes_at(target, size)[:] = jpeg.bytes_at(source, size)

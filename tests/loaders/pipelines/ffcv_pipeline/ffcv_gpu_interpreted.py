@@ -1,0 +1,90 @@
+"""Pipeline `ffcv` of a GPU, run on a CPU: Triton's interpreter runs its kernels.
+
+TRITON_INTERPRET=1 python -m pytest tests/loaders/pipelines/ffcv_pipeline/ffcv_gpu_interpreted.py
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers_beton import encode, overwrite_image
+from helpers_gpu_pipelines_interpreted import gpu_loaders
+from helpers_masked_beton import pasting, write_masked
+from helpers_pipelines import mill_threads
+
+pytest.importorskip("ffcv")
+
+from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.pipelines.ffcv import ragged
+from patchmill.loaders.pipelines.gpu import arena, views
+from patchmill.loaders.recipe import Recipe
+from patchmill.loaders.sources.beton.source import Beton
+
+COUNT = 14
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """JPEGs, raw images, every kind of mask; an image that is bad, and one of another type."""
+    path = write_masked(tmp_path / "masked.beton", COUNT)
+    overwrite_image(path, 2 * 3, b"no picture")
+    overwrite_image(path, 2 * 4, encode(0, "WEBP", quality=1))
+    return path
+
+
+def small(recipe: Recipe) -> Recipe:
+    return replace(recipe, views=tuple(replace(v, size=4, count=1) for v in recipe.views))
+
+
+def test_batches_equal_those_of_threads_on_a_gpu(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same renderer of the same pixels; images lie in many blocks, or in the device cache."""
+    for module in (arena, views, ragged):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 12_000)
+    settings: dict[str, Any] = {"recipe": small(pasting("grey", "images")), "batch_size": 5}
+    theirs, ours = (
+        gpu_loaders(name, tmp_path / name, monkeypatch)(
+            path, drop_last=False, device_cache=1 << 15, **settings
+        )
+        for name in ("threads", "ffcv")
+    )
+    for _ in range(2):
+        expected = list(theirs)  # the interpreter runs one loader at a time
+        for one, other in zip(ours, expected, strict=True):
+            assert torch.equal(one.ids, other.ids) and torch.equal(one.labels, other.labels)
+            assert (one.rows == other.rows).all() and (one.shapes == other.shapes).all()
+            for name, group in other.views.items():
+                assert torch.equal(one.views[name], group)
+    mine, other = ours.stats(), theirs.stats()
+    assert mine.unmasked == other.unmasked > 3
+    assert mine.cache.hits > 3 and mine.cache.images == other.cache.images
+    assert mine.stages["decode"].items == other.stages["decode"].items
+    assert mine.stages["plan"].items == other.stages["plan"].items == 2 * COUNT
+    assert mine.stages["render"].crew == "gpu"
+    listed = [(tmp_path / name).read_text() for name in ("ffcv", "threads")]
+    assert listed[0] == listed[1] and '"id": 3' in listed[0]
+    assert mill_threads() == set()
+
+
+def test_images_are_where_they_are_uploaded_from(
+    path: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Raw pixels and decoded JPEGs, bit for bit; what compiled code leaves is Python's work."""
+    loader = gpu_loaders("ffcv", tmp_path / "gpu", monkeypatch)(path, small(pasting("grey")), 7)
+    pipeline, source = loader.pipeline, Beton(path)
+    job = pipeline._job(0, np.arange(COUNT))
+    done, left = pipeline._decode(job, range(COUNT))
+    assert left == [3, 4] and done + left != list(range(COUNT))
+    for slot in done:
+        height, width = job.shapes[slot].tolist()
+        image = decode(source.read(slot))
+        assert image.shape == (height, width, 3)
+        assert (job.arena.image(tuple(job.locations[slot]), height, width) == image).all()
+    blocks = sum(job.arena.used)
+    assert blocks < sum(3 * job.shapes[done].astype(int).prod(1)) + 16 * COUNT + 2 * 3 * 60 * 60
