@@ -66,6 +66,9 @@ class Sample:
         """Read samples together, where the source can."""
         return self._source.read_many(np.array(self.ids)[ids % len(self.ids)], memory)
 
+    def read_into(self, ids: np.ndarray, memory: np.ndarray) -> np.ndarray | None:
+        return self._source.read_into(np.array(self.ids)[ids % len(self.ids)], memory)
+
     def where(self, index: int) -> str:
         return self._source.where(self.ids[index % len(self.ids)])
 

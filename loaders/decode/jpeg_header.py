@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 FRAME_MARKERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF0 to SOF15
+_ADOBE = 0xEE  # the APP14 marker, whose colour transform is 0 for images stored as RGB
+_TAIL = 4096  # bytes at the end of a complete JPEG that hold its end marker
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a length
 
 
@@ -32,6 +34,21 @@ def parse_frame(data: bytes, marker: int, at: int) -> JpegFrame:
     """The frame header in a segment of `jpeg_segments`; height or width may be 0."""
     height, width = data[at + 3] << 8 | data[at + 4], data[at + 5] << 8 | data[at + 6]
     return JpegFrame(height, width, data[at + 7], data[at + 2], marker)
+
+
+def plain_jpeg(data: bytes) -> tuple[int, int] | None:
+    """Height and width of a JPEG that all decoders decode alike; None for anything else.
+
+    Excluded are JPEGs of four components, those stored as RGB, and those without an end marker.
+    """
+    if data.rfind(b"\xff\xd9", max(len(data) - _TAIL, 0)) < 0:
+        return None
+    for marker, at in jpeg_segments(data):
+        adobe = marker == _ADOBE and data[at : at + 7] == b"\x00\x0eAdobe"
+        if adobe and data[at + 13 : at + 14] == b"\0":
+            return None
+    frame = jpeg_frame(data)
+    return frame[:2] if frame and frame.components in (1, 3) else None
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:

@@ -15,15 +15,18 @@ WORK_NS = 1_000_000  # in a chunk, about
 LEAST_PER_WORKER = 4  # chunks, where a batch has as many samples
 
 
-def cut(size: int, workers: Sequence[Counters]) -> list[range]:
-    """The slots of a batch of `size` samples in chunks, by what workers have counted so far."""
-    chunk = chunk_size(size, len(workers), _sample_ns(workers))
+def cut(size: int, workers: Sequence[Counters], least: int = 1) -> list[range]:
+    """The slots of a batch of `size` samples in chunks, by what workers have counted so far.
+
+    Chunks are of `least` slots or more, where that many are not too much work.
+    """
+    chunk = chunk_size(size, len(workers), _sample_ns(workers), least)
     return [range(start, min(start + chunk, size)) for start in range(0, size, chunk)]
 
 
-def chunk_size(size: int, workers: int, sample_ns: float) -> int:
+def chunk_size(size: int, workers: int, sample_ns: float, least: int = 1) -> int:
     """Slots in a chunk of a batch of `size` samples that take a worker `sample_ns` each."""
-    most = max(size // (LEAST_PER_WORKER * workers), 1)
+    most = max(size // (LEAST_PER_WORKER * workers), least)
     return most if sample_ns * most <= WORK_NS else max(int(WORK_NS / sample_ns), 1)
 
 

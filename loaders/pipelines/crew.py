@@ -146,7 +146,8 @@ class Crew:
         if job.light:
             job.chunks = [range(len(job))]
         else:
-            job.chunks = chunks.cut(len(job), [shift.worker.counters for shift in self.shifts])
+            counters = [shift.worker.counters for shift in self.shifts]
+            job.chunks = chunks.cut(len(job), counters, job.least_chunk)
         if self._has_feeder:
             self._feeder_jobs.put(job)
         for slots in job.chunks:

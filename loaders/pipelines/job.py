@@ -77,6 +77,7 @@ class Job:
 
     chunks: Sequence[range]
     raw: DecodedImages | None = None  # pixels that the source holds, to be copied
+    least_chunk = 1  # slots in a chunk, at least, if they are little work
     light = False  # its samples are only to be planned: one worker does so at once
 
     def __init__(self, epoch: int, requested: np.ndarray, views: int, loaded: Countdown) -> None:

@@ -84,18 +84,25 @@ class SampleReader:
         self.pastes = config.masks is not None
 
     def read(
-        self, job: Job, slots: Sequence[int], load: Load, stage: str
+        self,
+        job: Job,
+        slots: Sequence[int],
+        load: Load,
+        stage: str,
+        encoded: Sequence[bytes | np.ndarray | None] | None = None,
     ) -> tuple[list[int], list[LoadedImage]]:
         """Read the samples of these slots, or their substitutes: the readable ids and their images.
 
-        `load` is timed as `stage`. A sample that cannot be read, or for which `load` raises
-        BadImage, goes into the ledger, and its substitute is tried. Reading ends early when the job
-        is cancelled.
+        What has been read of them is given as `encoded`. `load` is timed as `stage`. A sample that
+        cannot be read, or for which `load` raises BadImage, goes into the ledger, and its
+        substitute is tried. Reading ends early when the job is cancelled.
         """
         self._decoder.reuse()
         ids, images = list[int](), list[LoadedImage]()
         requested = job.requested[np.array(slots, np.int64)]
-        samples = zip(requested.tolist(), self._read_many(job, requested), strict=True)
+        if encoded is None:
+            encoded = self._read_many(job, requested)
+        samples = zip(requested.tolist(), encoded, strict=True)
         for _, (id, data) in zip(job.until_cancelled(slots), samples, strict=False):
             id, image = self._read(self._config, job, id, load, data)
             ids.append(id)

@@ -63,12 +63,20 @@ class Worker:
             del countdown, step, job, task
         self.busy = False
 
-    def load(self, job: Job, slots: Sequence[int], load: Load, stage: str) -> list[Any]:
+    def load(
+        self,
+        job: Job,
+        slots: Sequence[int],
+        load: Load,
+        stage: str,
+        encoded: Sequence[bytes | np.ndarray | None] | None = None,
+    ) -> list[Any]:
         """Load the images of a chunk by `load`, and draw their decision rows into the job.
 
-        There are fewer images than slots if the job is cancelled meanwhile.
+        `encoded` has what was read of them already. There are fewer images than slots if the job is
+        cancelled meanwhile.
         """
-        ids, images = self.samples.read(job, slots, load, stage)
+        ids, images = self.samples.read(job, slots, load, stage, encoded)
         self.plan(job, slots[: len(ids)], ids, [image[:2] for image in images])
         return [image.data for image in images]
 

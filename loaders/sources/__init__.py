@@ -69,6 +69,14 @@ class Source(SimpleSource, Protocol):
         """
         ...
 
+    def read_into(self, ids: np.ndarray, memory: np.ndarray) -> np.ndarray | None:
+        """Read samples into `memory` (uint8), without a Python object for each.
+
+        Returns int64 [N, 2]: where each begins and ends there, or -1 for those that `read` is to
+        read. None if the source cannot do so.
+        """
+        ...
+
     def stamp(self, index: int) -> int | None:
         """A number from 1 to 2**64 - 1 that changes with the sample's bytes, without reading them.
 

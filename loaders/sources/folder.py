@@ -80,6 +80,11 @@ class Folder(NumberedSource):
 
         return whole_files.read(self._root, self._paths, self._starts, ids, memory)
 
+    def read_into(self, ids: np.ndarray, memory: np.ndarray) -> np.ndarray:
+        from patchmill.loaders.sources import whole_files  # needs Numba
+
+        return whole_files.read_into(self._root, self._paths, self._starts, ids, memory)
+
     def where(self, index: int) -> str:
         return os.fsdecode(self._path(index))
 

@@ -37,6 +37,10 @@ class NumberedSource:
         """Encoded bytes of small samples; None for those that `read` must read: here, for all."""
         return [None] * len(ids)
 
+    def read_into(self, ids: np.ndarray, memory: np.ndarray) -> np.ndarray | None:
+        """Read samples into `memory`, and return where each is: here None, for it cannot."""
+        return None
+
     def labels_of(self, ids: np.ndarray) -> np.ndarray | None:
         """int64 labels of these samples; None where there are none."""
         return None if self.labels is None else np.asarray(self.labels[ids], np.int64)
@@ -61,6 +65,7 @@ class NumberedSource:
 _OPTIONAL = (
     "prefetch",
     "read_many",
+    "read_into",
     "masked",
     "stamp",
     "labels_of",

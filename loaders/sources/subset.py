@@ -50,6 +50,9 @@ class Subset(NumberedSource):
     def read_many(self, ids: np.ndarray, memory: np.ndarray) -> list[bytes | None]:
         return self._source.read_many(self.ids[ids], memory)
 
+    def read_into(self, ids: np.ndarray, memory: np.ndarray) -> np.ndarray | None:
+        return self._source.read_into(self.ids[ids], memory)
+
     def where(self, index: int) -> str:
         return self._source.where(int(self.ids[index]))
 

@@ -29,14 +29,17 @@ def read(
     They are read into `memory` (uint8) first. None for a file that cannot be read, or that memory
     has no room for.
     """
-    ends = np.empty(len(indices), np.int64)
-    _read_files(np.frombuffer(folder, np.uint8), paths, starts, indices, memory, ends)
-    contents: list[bytes | None] = []
-    start, view = 0, memory.data
-    for end in ends.tolist():
-        contents.append(bytes(view[start:end]) if end >= 0 else None)
-        start = max(start, end)
-    return contents
+    spans, view = read_into(folder, paths, starts, indices, memory), memory.data
+    return [bytes(view[start:end]) if start >= 0 else None for start, end in spans.tolist()]
+
+
+def read_into(
+    folder: bytes, paths: np.ndarray, starts: np.ndarray, indices: np.ndarray, memory: np.ndarray
+) -> np.ndarray:
+    """Read such files into `memory`; [N, 2]: where each begins and ends there, or -1 and -1."""
+    spans = np.empty((len(indices), 2), np.int64)
+    _read_files(np.frombuffer(folder, np.uint8), paths, starts, indices, memory, spans)
+    return spans
 
 
 @jit
@@ -46,15 +49,15 @@ def _read_files(
     starts: np.ndarray,
     indices: np.ndarray,
     memory: np.ndarray,
-    ends: np.ndarray,
+    spans: np.ndarray,
 ) -> None:
-    """Read files one behind the other; `ends` says where each ends, or is -1."""
+    """Read files one behind the other; `spans` says where each begins and ends, or is -1."""
     path, at = np.empty(_PATH_BYTES, np.uint8), 0
     path[: len(folder)] = folder
     for i in range(len(indices)):
         first, last = starts[indices[i]], starts[indices[i] + 1]
         length = len(folder) + last - first
-        ends[i] = -1
+        spans[i] = -1
         if length >= _PATH_BYTES:
             continue
         path[len(folder) : length] = paths[first:last]
@@ -68,4 +71,5 @@ def _read_files(
             end += max(size, 0)
         _close(file)
         if size == 0:  # the file's end
-            ends[i] = at = end
+            spans[i, 0], spans[i, 1] = at, end
+            at = end

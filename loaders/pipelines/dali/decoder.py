@@ -91,7 +91,10 @@ class BatchDecoder:
         threads: int,
         ahead: int,
         hardware: float | None = None,
+        checked: bool = False,
     ) -> None:
+        """`checked`: only images with a decodable header are submitted."""
+        self._checked = checked
         self._max_batch, self._ahead = max_batch, ahead
         self._pipeline: Any = _build_pipeline(max_batch, device, threads, hardware)
         self._in_flight: deque[_SubmittedBatch] = deque()
@@ -107,10 +110,11 @@ class BatchDecoder:
             raise ValueError(f"{self._ahead} batches are in flight: take one first")
         if self._pipeline is None:
             raise ValueError("this decoder is closed")
-        batch = _SubmittedBatch(encoded, all(map(has_decodable_header, encoded)))
+        scheduled = self._checked or all(map(has_decodable_header, encoded))
+        batch = _SubmittedBatch(encoded, scheduled)
         if batch.scheduled:
             try:
-                self._pipeline.feed_input(_INPUT, _tensors(encoded))
+                self._pipeline.feed_input(_INPUT, _tensor_list(encoded))
                 self._pipeline.schedule_run()
             except BaseException:
                 self.close()  # a batch that was fed but not run would come out as the next one
@@ -246,16 +250,20 @@ def _index(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index
 
 
-def _tensors(encoded: Sequence[np.ndarray]) -> list[Any]:
+def _tensor_list(encoded: Sequence[np.ndarray]) -> Any:
     """Wrap the arrays as DALI would, but faster."""
-    from nvidia.dali.tensors import TensorCPU
+    from nvidia.dali.tensors import TensorCPU, TensorListCPU
 
-    return [TensorCPU(one) for one in encoded]
+    return TensorListCPU([TensorCPU(one) for one in encoded], contiguous=False)
 
 
 def _image_table(tensors: Any) -> Images:
     shapes = np.array(tensors.shape(), np.int64)
-    pointers = np.array([tensors[i].data_ptr() for i in range(len(shapes))], np.int64)
+    try:
+        ends = tensors.data_ptr() + shapes.prod(1).cumsum()  # one image right behind the other
+        pointers = np.concatenate([[tensors.data_ptr()], ends[:-1]])
+    except RuntimeError:  # they are not
+        pointers = np.array([tensors[i].data_ptr() for i in range(len(shapes))], np.int64)
     return Images(pointers, shapes[:, :2], 3 * shapes[:, 1])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +17,17 @@ from functools import partial
 import numpy as np
 
 from patchmill.loaders.decode.decoder import BadImage
-from patchmill.loaders.decode.jpeg_header import jpeg_frame, jpeg_segments
+from patchmill.loaders.decode.jpeg_header import plain_jpeg
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Tasks
 from patchmill.loaders.pipelines.dali import decoder, hardware_share
-from patchmill.loaders.pipelines.dali.decoder import BatchDecoder, DecodedBatch, Refused
+from patchmill.loaders.pipelines.dali.decoder import (
+    BatchDecoder,
+    DecodedBatch,
+    Refused,
+    has_decodable_header,
+)
+from patchmill.loaders.pipelines.dali.gather import Gatherer
 from patchmill.loaders.pipelines.feeder_jobs import FeederJobs
 from patchmill.loaders.pipelines.gpu.arena import (
     NOT_IN_ARENA,
@@ -41,14 +47,14 @@ from patchmill.loaders.stats import Counters
 log = logging.getLogger("patchmill")
 
 AHEAD = 2  # batches submitted to DALI and not yet taken
-_STAGE = "decode"
+_STAGE, _INSPECT = "decode", "inspect"
 _PROBE_IMAGES = 128  # for measuring how much the GPU's JPEG unit should get
-_ADOBE = 0xEE  # the APP14 marker, whose colour transform is 0 for images stored as RGB
-_TAIL = 4096  # bytes at the end of a complete JPEG that hold its end marker
 
 
 class DaliJob(ArenaJob):
     """A batch that DALI decodes, except for the images that threads decoded into its arena."""
+
+    least_chunk = 32  # what a chunk costs the interpreter is then little for each image
 
     def __init__(
         self, epoch: int, requested: np.ndarray, views: int, arena: Arena, ready: Countdown
@@ -102,7 +108,9 @@ class DaliFeeder:
             threads=config.workers,
             ahead=AHEAD,
             hardware=hardware,
+            checked=True,
         )
+        self._gatherer = Gatherer(config, _INSPECT)
         self._undecodable: set[int] = set()  # ids that DALI refuses; threads decode them
         self._waiting: deque[DaliJob] = deque()  # to be submitted, perhaps not loaded yet
         self._in_flight: deque[InFlight] = deque()
@@ -113,7 +121,7 @@ class DaliFeeder:
         if not (self._busy or self._broken):
             return self
         feeder = DaliFeeder(self._config, self.counters, self._hardware, self._render, self._side)
-        feeder._undecodable = self._undecodable
+        feeder._undecodable, feeder._gatherer = self._undecodable, self._gatherer
         return feeder
 
     # ------------------------------------------------------------------------- in worker threads
@@ -125,27 +133,36 @@ class DaliFeeder:
         """
         job.encoded[slots.start : slots.stop] = [None] * len(slots)
         cached, others = plan_cached(worker, job, slots)
-        inspect = partial(self._inspect, job.arena)
-        images = worker.load(job, others, inspect, "inspect") if others else []
-        made = others[: len(images)]
-        for slot, image in zip(made, images, strict=True):
-            if isinstance(image, Allocation):
-                job.locations[slot] = image[:2]
-            else:
-                job.locations[slot], job.encoded[slot] = NOT_IN_ARENA, image
-        pack_paste_inputs(worker, job, [*cached, *made], "inspect")
+        gathered, left, encoded = self._gatherer.gather(worker, job, others, self._undecodable)
+        made: Sequence[int] = []
+        if left:
+            inspect = partial(self._inspect, job.arena)
+            images = worker.load(job, left, inspect, _INSPECT, encoded)
+            made = left[: len(images)]
+            for slot, image in zip(made, images, strict=True):
+                if isinstance(image, Allocation):
+                    job.locations[slot] = image[:2]
+                else:
+                    job.locations[slot], job.encoded[slot] = NOT_IN_ARENA, image
+        if worker.samples.pastes:
+            pack_paste_inputs(worker, job, [*cached, *gathered, *made], _INSPECT)
 
     def _inspect(self, arena: Arena, id: int, data: bytes | np.ndarray) -> LoadedImage:
         if isinstance(data, np.ndarray):
             return decode_into(arena, data)
         shape = None if id in self._undecodable else plain_jpeg(data)
-        if shape is None:
+        encoded = np.frombuffer(data, np.uint8)
+        if shape is None or not has_decodable_header(encoded):
             return decode_into(arena, data)
         store = self._config.decoded
         if store is not None and store.has_room(shape[0] * shape[1] * 3):
             with suppress(BadImage):  # DALI may read it, and then has the last word
                 return decode_into(arena, data)
-        return LoadedImage(*shape, np.frombuffer(data, np.uint8))
+        return LoadedImage(*shape, encoded)
+
+    def clear(self) -> None:
+        """Free the memory that no encoded image is in."""
+        self._gatherer.clear()
 
     # ---------------------------------------------------------------------- in the feeder thread
 
@@ -266,20 +283,6 @@ class DaliFeeder:
             self._broken = True
         self._in_flight.clear()
         self._waiting.clear()
-
-
-def plain_jpeg(data: bytes) -> tuple[int, int] | None:
-    """Height and width of a JPEG that all decoders decode alike; None for anything else.
-
-    Excluded are JPEGs of four components, those stored as RGB, and those without an end marker.
-    """
-    if data.rfind(b"\xff\xd9", max(len(data) - _TAIL, 0)) < 0:
-        return None
-    for marker, at in jpeg_segments(data):
-        if marker == _ADOBE and data[at : at + 7] == b"\x00\x0eAdobe" and not data[at + 13]:
-            return None
-    frame = jpeg_frame(data)
-    return frame[:2] if frame and frame.components in (1, 3) else None
 
 
 def _probe_jpegs(config: PipelineConfig) -> list[np.ndarray]:

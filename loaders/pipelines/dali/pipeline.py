@@ -68,6 +68,10 @@ class DaliPipeline(StagedPipeline):
     def _device_cache(self) -> DeviceCache | None:
         return self._backend.device_cache()
 
+    def clear(self) -> None:
+        super().clear()
+        self._feeder.clear()
+
     def _feed(self, feeder: DaliFeeder, jobs: FeederJobs, tasks: Tasks) -> None:
         feeder.run(jobs, tasks)
         self._backend.synchronize()

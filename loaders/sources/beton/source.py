@@ -85,6 +85,15 @@ class Beton(NumberedSource):
             raise OSError("the file has been truncated")
         return self._encoded(self._images[index], index)
 
+    def read_into(self, ids: np.ndarray, memory: np.ndarray) -> np.ndarray | None:
+        if self._is_truncated():
+            return None
+        from patchmill.loaders.sources import ranges  # needs Numba
+
+        sizes, records = self._jpeg_sizes[ids], self._images[ids]
+        files = np.full(len(ids), self._file, np.int32)
+        return ranges.read_into(files, records["start"].astype(np.int64), sizes, memory)
+
     def stamp(self, index: int) -> int:
         return stamps.of_file(os.fstat(self._file))
 
@@ -185,6 +194,14 @@ class Beton(NumberedSource):
         starts, sizes = self._sorted_allocations
         at = np.searchsorted(starts, self._images["start"]).clip(max=len(starts) - 1)
         return np.where(starts[at] == self._images["start"], sizes[at].astype(np.int64), -1)
+
+    @functools.cached_property
+    def _jpeg_sizes(self) -> np.ndarray:
+        """Bytes of each image that is stored as a JPEG, and lies within the pages; else -1."""
+        records, sizes = self._images, self._stored_sizes()
+        start, pages_end = records["start"], np.uint64(self._pages_end)
+        inside = (start < pages_end) & (sizes.astype(np.uint64) <= pages_end - start)
+        return np.where((records["mode"] == layout.JPG) & (sizes > 0) & inside, sizes, -1)
 
     @functools.cached_property
     def _sorted_allocations(self) -> tuple[np.ndarray, np.ndarray]:

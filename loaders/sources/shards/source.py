@@ -43,6 +43,26 @@ class Shards(NumberedSource):
         checksums = self._index.columns.get("checksums")
         return self._read(index, self._offsets, self._sizes, checksums)
 
+    def read_into(self, ids: np.ndarray, memory: np.ndarray) -> np.ndarray:
+        from patchmill.loaders.sources import ranges  # needs Numba
+
+        shards = [self._shard(index) for index in ids.tolist()]
+        opened = {}  # files that stay open as long as they are here
+        for shard in set(shards):
+            with contextlib.suppress(OSError):  # reading its samples one by one will raise it again
+                opened[shard] = self._open_files.get(shard)
+        numbers = [opened[shard].number if shard in opened else -1 for shard in shards]
+        files = np.array(numbers, np.int32)
+        sizes = self._sizes[ids].astype(np.int64)
+        spans = ranges.read_into(files, self._offsets[ids].astype(np.int64), sizes, memory)
+        checksums = self._index.columns.get("checksums")
+        if checksums is not None:
+            checked = self._index["checked"][shards].astype(bool) & (spans[:, 0] >= 0)
+            found = [zlib.crc32(memory[start:end]) for start, end in spans[checked].tolist()]
+            differ = np.array(found, np.uint32) != checksums[ids[checked]]
+            spans[np.flatnonzero(checked)[differ]] = -1
+        return spans
+
     def read_mask(self, index: int) -> bytes | None:
         """The encoded .mask.png of a sample; None where it has none."""
         offsets, sizes = (self._index.columns.get(f"mask_{name}") for name in ("offsets", "sizes"))

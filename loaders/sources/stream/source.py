@@ -67,6 +67,10 @@ class StreamSource:
         """None for each: samples are in memory already."""
         return [None] * len(ids)
 
+    def read_into(self, ids: np.ndarray, memory: np.ndarray) -> None:
+        """None: samples are in memory already."""
+        return None
+
     def read(self, index: int) -> bytes:
         return self._held[index].sample.data
 

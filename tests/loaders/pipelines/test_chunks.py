@@ -6,7 +6,6 @@ import contextlib
 import threading
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from patchmill.loaders.operations import GaussianNoise
 from patchmill.loaders.order import permutation
 from patchmill.loaders.pipelines import chunks, samples
 from patchmill.loaders.pipelines.chunks import LEAST_PER_WORKER, WORK_NS, chunk_size, cut
+from patchmill.loaders.pipelines.dali import gather
 from patchmill.loaders.recipe import Crop, Recipe, Views
 from patchmill.loaders.sources import open_source
 from patchmill.loaders.stats import Counters
@@ -53,6 +53,8 @@ def test_chunks_are_as_large_as_the_time_for_a_sample_allows() -> None:
     assert chunk_size(1024, 2, sample_ns=100_000) == 10
     assert chunk_size(1024, 2, sample_ns=1_000) == 1024 // 8
     assert chunk_size(64, 16, sample_ns=1_000) == 1
+    assert chunk_size(64, 16, sample_ns=1_000, least=32) == 32
+    assert chunk_size(64, 16, sample_ns=100_000, least=32) == 10
     assert len(cut(64, [Counters(("read", "plan"))])) == 64  # nothing is measured yet
 
 
@@ -124,8 +126,14 @@ def test_files_that_are_read_together_are_those_that_are_read_singly(
     (folder / "11.jpg").unlink()
     (folder / "23.jpg").write_bytes(b"")
     (folder / "42.jpg").write_bytes(encoded(42)[:90])
-    many = mock.Mock(side_effect=source.read_many)
-    monkeypatch.setattr(source, "read_many", many)
+    monkeypatch.setattr(gather, "BLOCK_BYTES", 40_000)
+    chunk_sizes = []
+
+    def watched(read: Any) -> Any:
+        return lambda ids, memory: chunk_sizes.append(len(ids)) or read(ids, memory)
+
+    for name in ("read_many", "read_into"):  # the latter for DALI
+        monkeypatch.setattr(source, name, watched(getattr(source, name)))
 
     def run(chunk: int) -> tuple[Any, set[str]]:
         monkeypatch.setattr(chunks, "chunk_size", lambda *_: chunk)
@@ -135,7 +143,7 @@ def test_files_that_are_read_together_are_those_that_are_read_singly(
 
     (batches, bad), (others, other_bad) = run(1), run(20)
     assert bad == other_bad and len(bad) == 3
-    assert many.call_count == 3
+    assert chunk_sizes.count(20) == 3
     np.testing.assert_equal(batches, others)
 
 

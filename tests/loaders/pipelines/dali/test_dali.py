@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_odd_images import jpeg, odd, picture, saved, write_odd
+from helpers_odd_images import jpeg, odd, picture, rotated, saved, write_odd
 from helpers_pipelines import RECIPE, Pictures, make_loader, mill_threads
 
 pytest.importorskip("nvidia.dali", reason="needs DALI")
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decode.jpeg_header import plain_jpeg
 from patchmill.loaders.order import permutation
 from patchmill.loaders.pipelines import crew, spec
 from patchmill.loaders.pipelines.dali import decoder as dali_decoder
-from patchmill.loaders.pipelines.dali import feeder
+from patchmill.loaders.pipelines.dali import feeder, gather
 from patchmill.loaders.pipelines.dali.decoder import BatchDecoder, Refused
-from patchmill.loaders.pipelines.dali.feeder import plain_jpeg
 
 ROOT = Path(__file__).parents[4]
 
@@ -107,6 +107,33 @@ def test_plain_jpegs_go_to_dali() -> None:
     threads |= {"gif", "webp", "sixteen bits", "empty", "text", "truncated"}
     assert {name for name, data in odd().items() if plain_jpeg(data) is None} == threads
     assert plain_jpeg(odd()["plain"]) == plain_jpeg(odd()["exif"]) == (57, 83)
+
+
+def test_dalis_parser_is_asked_once_about_a_header_with_exif_and_never_about_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of the file's header is noticed."""
+    asked = []
+
+    def ask(encoded: np.ndarray) -> bool:
+        asked.append(encoded.tobytes())
+        return dali_decoder.has_decodable_header(encoded)
+
+    monkeypatch.setattr(gather, "has_decodable_header", ask)
+    files = [jpeg(n, **({"exif": rotated()} if n % 2 else {})) for n in range(12)]
+    for number, data in enumerate(files):
+        (tmp_path / f"{number:02}.jpg").write_bytes(data)
+    loader = make_loader(str(tmp_path), RECIPE, ledger=tmp_path / "ledger")
+    for _ in range(2):
+        for _ in loader:
+            pass
+    assert sorted(asked) == sorted(files[1::2])
+    del asked[:]
+    changed = (tmp_path / "03.jpg").read_bytes().replace(b"Exif\0\0", b"Exif\0\1")
+    (tmp_path / "03.jpg").write_bytes(changed)
+    for _ in loader:
+        pass
+    assert asked == [changed]
 
 
 def test_batches_without_a_plain_jpeg(tmp_path: Path) -> None:

@@ -1,0 +1,160 @@
+"""Look at the headers of many JPEGs in one compiled call, without the interpreter's lock.
+
+`jpeg_header` says the same of one JPEG in Python, and is easier to read; tests hold this to it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from patchmill.kernels.common.jit import jit
+from patchmill.loaders.decode.bad_image import MAX_PIXELS
+
+# OTHER: not for every decoder. PLAIN: all decode it alike, but nvImageCodec's parser is to be asked
+# whether it can read the header. SURE: it can.
+OTHER, PLAIN, SURE = 0, 1, 2
+
+_TAIL = 4096  # bytes at the end of a complete JPEG that hold its end marker
+
+
+@jit
+def scan(
+    memory: np.ndarray,
+    spans: np.ndarray,
+    slots: np.ndarray,
+    requested: np.ndarray,
+    known: np.ndarray,
+    kinds: np.ndarray,
+    hashes: np.ndarray,
+    ids: np.ndarray,
+    shapes: np.ndarray,
+) -> int:
+    """Look at the JPEGs of some slots of a batch; return how many of them are SURE.
+
+    JPEG i lies in `memory` (uint8) from spans[i, 0] to spans[i, 1]; a span that starts below 0 is
+    none. `kinds` (uint8) gets its kind, `hashes` (uint32) a hash of what nvImageCodec's parser
+    reads where it must be asked and will say the same of all such headers, else 0. For what is not
+    OTHER, `ids` and `shapes` of the batch get the `requested` id, height and width. `known`, by
+    id, has the hashes that the parser is known to read; it may be short.
+    """
+    sure = 0
+    for i in range(len(slots)):
+        start, stop, slot = spans[i, 0], spans[i, 1], slots[i]
+        id = requested[slot]
+        kinds[i], hashes[i] = OTHER, 0
+        if start < 0 or not _ends(memory, start, stop):
+            continue
+        height, width, components, frame = _frame(memory, start, stop)
+        if height == 0 or width == 0 or (components != 1 and components != 3):
+            continue
+        kinds[i] = PLAIN
+        ids[slot], shapes[slot, 0], shapes[slot, 1] = id, height, width
+        read, unusual = _read_by_parser(memory, start, stop)
+        if read == 0 or memory[frame + 2] != 8 or height * width > MAX_PIXELS:
+            continue
+        if unusual:
+            hashes[i] = hashed = _hash(memory, start, read)
+            if not (0 <= id < len(known)) or known[id] != hashed:
+                continue
+        kinds[i] = SURE
+        sure += 1
+    return sure
+
+
+@jit
+def _ends(memory: np.ndarray, start: int, stop: int) -> bool:
+    """True if an end marker is among the last bytes."""
+    for at in range(stop - 2, max(stop - _TAIL, start) - 1, -1):
+        if memory[at] == 0xFF and memory[at + 1] == 0xD9:
+            return True
+    return False
+
+
+@jit
+def _frame(memory: np.ndarray, start: int, stop: int) -> tuple[int, int, int, int]:
+    """Height, width, components and place of a frame header that is not of stored RGB; or zeros."""
+    if stop - start < 2 or memory[start] != 0xFF or memory[start + 1] != 0xD8:
+        return 0, 0, 0, 0
+    at, end = start + 2, stop - 9
+    while at < end and memory[at] == 0xFF:
+        marker = memory[at + 1]
+        if marker == 0xFF:
+            at += 1
+        elif _is_bare(marker):
+            at += 2
+        else:
+            field = at + 2
+            if _is_frame(marker):
+                height = np.int64(memory[field + 3]) << 8 | memory[field + 4]
+                width = np.int64(memory[field + 5]) << 8 | memory[field + 6]
+                return height, width, np.int64(memory[field + 7]), field
+            if marker == 0xEE and _is_stored_rgb(memory, field, stop):
+                return 0, 0, 0, 0
+            at += 2 + (np.int64(memory[field]) << 8 | memory[field + 1])
+    return 0, 0, 0, 0
+
+
+@jit
+def _is_frame(marker: int) -> bool:
+    return 0xC0 <= marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC
+
+
+@jit
+def _is_bare(marker: int) -> bool:
+    """True for markers without a length."""
+    return marker == 0x01 or 0xD0 <= marker <= 0xD9
+
+
+@jit
+def _is_stored_rgb(memory: np.ndarray, field: int, stop: int) -> bool:
+    """True for Adobe's segment with the colour transform 0."""
+    if field + 13 >= stop or memory[field] != 0 or memory[field + 1] != 14:
+        return False
+    letters = (
+        memory[field + 2] == 0x41  # A
+        and memory[field + 3] == 0x64  # d
+        and memory[field + 4] == 0x6F  # o
+        and memory[field + 5] == 0x62  # b
+        and memory[field + 6] == 0x65  # e
+    )
+    return letters and memory[field + 13] == 0
+
+
+@jit
+def _read_by_parser(memory: np.ndarray, start: int, stop: int) -> tuple[int, bool]:
+    """Bytes that nvImageCodec's parser reads at most, and whether it must be asked about them.
+
+    They end with the marker of the scan (SOS). It must be asked about EXIF data and fill bytes. 0
+    bytes where it must be asked each time: a marker without a length, a second frame, a segment
+    that is too short or goes beyond the end.
+    """
+    at, frames, unusual = start + 2, 0, False
+    while at + 20 <= stop:
+        if memory[at] != 0xFF:
+            return 0, False
+        marker = memory[at + 1]
+        if marker == 0xFF:
+            unusual = True
+            at += 1
+            continue
+        if marker == 0xDA:
+            return (at + 2 - start if frames == 1 else 0), unusual
+        size = np.int64(memory[at + 2]) << 8 | memory[at + 3]
+        if marker == 0 or size < 2 or _is_bare(marker):
+            return 0, False
+        if _is_frame(marker):
+            frames += 1
+            if size < 8 + 3 * np.int64(memory[at + 9]):
+                return 0, False
+        unusual = unusual or marker == 0xE1
+        at += 2 + size
+    return 0, False
+
+
+@jit
+def _hash(memory: np.ndarray, start: int, size: int) -> np.uint32:
+    """FNV-1a, never 0."""
+    value = np.uint32(2166136261)
+    for at in range(start, start + size):
+        value = np.uint32((value ^ np.uint32(memory[at])) * np.uint32(16777619))
+    return np.uint32(value | np.uint32(1))
