@@ -180,10 +180,12 @@ class Parts:
 
 
 class Finite:
-    """The feeder's queue of some jobs: its end comes when nothing is left to be done."""
+    """The feeder's queue of jobs that are loaded; it is over when nothing is left to be done."""
+
+    allowed = 1 << 30  # jobs to finish by now
 
     def __init__(self, jobs: list[Any]) -> None:
-        self._jobs = jobs
+        self._jobs, self.over = jobs, False
 
     def empty(self) -> bool:
         return not self._jobs
@@ -191,11 +193,15 @@ class Finite:
     def get(self) -> Any:
         return self._jobs.pop(0) if self._jobs else None
 
+    def receive(self, wait: bool) -> list[Any]:
+        self.over = wait and self.empty()
+        return [] if self.empty() else [self.get()]
+
 
 def _parts(pipeline: Any, batches: Sequence[tuple[int, np.ndarray]]) -> Parts:
     """The parts of an iteration that is not started."""
 
-    def keep(step: Any, jobs: Any, hand_over: Any, feeder: Any) -> Parts:
+    def keep(step: Any, jobs: Any, hand_over: Any, feeder: Any, *_: Any) -> Parts:
         return Parts(step, jobs, feeder)
 
     with mock.patch.object(pipeline, "_start", keep):
