@@ -327,7 +327,7 @@ def test_a_view_is_written_to_its_own_place_only(
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mprotect")
 def test_nothing_is_read_or_written_beyond_the_end_of_any_buffer():
-    """In a process of its own, which would die; see helpers_guarded.py."""
+    """In a process of its own, which would die; see helpers_guarded_views.py."""
     assert rendered_in_a_process_of_its_own("any", 400) == 400
 
 
@@ -343,7 +343,7 @@ def rendered_in_a_process_of_its_own(rows: str, count: int) -> int:
             sys.executable,
             "-X",
             "faulthandler",
-            str(Path(__file__).parent / "helpers_guarded.py"),
+            str(Path(__file__).parent / "helpers_guarded_views.py"),
             rows,
             str(count),
         ],

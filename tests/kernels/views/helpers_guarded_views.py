@@ -1,6 +1,6 @@
 """Render with every buffer placed against a protected page; run as a program by a test.
 
-    python tests/kernels/views/helpers_guarded.py any|shrunk COUNT
+    python tests/kernels/views/helpers_guarded_views.py any|shrunk COUNT
 
 Reading or writing beyond the end of the image, the scratch or the batch is a segmentation fault
 here, after the case has been printed.
@@ -8,11 +8,13 @@ here, after the case has been printed.
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import sys
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from helpers_guarded import Guarded
 from helpers_views import KINDS, MASKS, make_image, make_mask, make_row, order_of, target
 
 from patchmill.kernels.views.cpu import render
@@ -20,31 +22,6 @@ from patchmill.kernels.views.cpu import render
 SIZES = (1, 2, 5, 7, 8, 16, 31, 32, 33, 64, 96, 98, 225)
 FORMATS = ((np.float32, False), (np.uint16, False), (np.uint16, True), (np.uint8, False))
 SIDES = ((1, 1), (1, 20), (20, 1), (3, 700), (700, 3), (21, 22), (64, 64), (333, 500), (900, 40))
-FORBIDDEN, READ_ONLY = 0, mmap.PROT_READ
-
-
-class Guarded:
-    """Memory that starts or ends at a protected page."""
-
-    def __init__(self, size: int, at_end: bool) -> None:
-        room = -(-max(size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._map = mmap.mmap(-1, room + 2 * mmap.PAGESIZE)
-        self._start = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        self._room = room
-        everything = np.frombuffer(self._map, np.uint8)
-        first = mmap.PAGESIZE + (room - size if at_end else 0)
-        self.bytes = everything[first : first + size]
-        self._protect(0, mmap.PAGESIZE, FORBIDDEN)
-        self._protect(mmap.PAGESIZE + room, mmap.PAGESIZE, FORBIDDEN)
-
-    def freeze(self) -> None:
-        self._protect(mmap.PAGESIZE, self._room, READ_ONLY)
-
-    def _protect(self, offset: int, length: int, how: int) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        start = ctypes.c_void_p(self._start + offset)
-        if libc.mprotect(start, ctypes.c_size_t(length), how):
-            raise OSError(ctypes.get_errno(), "mprotect")
 
 
 def main(rows: str, count: int) -> None:

@@ -1,0 +1,121 @@
+"""Guarded tensors for tests of what kernels read and write, and processes that may die of it.
+
+The kernels run in `GuardedMemory`, and that in `trouble`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO
+
+import torch
+from helpers_guarded import Guarded
+from hypothesis import Verbosity, settings
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+ENDS = (False, True)  # of the memory: which of them is a tensor's
+POISON = 0xFF  # of every byte: NaN in floats, -1 in integers
+FRESH = ("aten::lift_fresh",)  # what torch.tensor ends with: its result is nobody else's yet
+
+
+class GuardedMemory(TorchDispatchMode):
+    """Every tensor made in its context is guarded; what torch leaves unwritten is poisoned.
+
+    `given` are read-only copies for the kernels to read.
+    """
+
+    def __init__(self, at_end: bool) -> None:
+        super().__init__()
+        self._at_end = at_end
+
+    def given(self, *tensors: torch.Tensor | None) -> list[Any]:
+        return [None if it is None else self._copy(it, freeze=True) for it in tensors]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        results = func(*args, **(kwargs or {}))
+        leaves, _ = tree_flatten((args, kwargs))
+        known = {_storage(it) for it in leaves if isinstance(it, torch.Tensor)}
+        fresh = func.name().startswith(FRESH)
+
+        def guard(result: torch.Tensor) -> torch.Tensor:
+            if _storage(result) in known and not fresh:
+                return result
+            return self._copy(result, poison="empty" in func.name())
+
+        return tree_map_only(torch.Tensor, guard, results)
+
+    def _copy(
+        self, tensor: torch.Tensor, freeze: bool = False, poison: bool = False
+    ) -> torch.Tensor:
+        """The same numbers and strides, guarded; gaps between them are poison."""
+        if not tensor.numel():
+            return tensor
+        sides = zip(tensor.shape, tensor.stride(), strict=True)
+        elements = 1 + sum((length - 1) * stride for length, stride in sides)
+        memory = Guarded(elements * tensor.element_size(), self._at_end)
+        memory.bytes[:] = POISON
+        flat = torch.from_numpy(memory.bytes).view(tensor.dtype)
+        copy = flat.as_strided(tensor.shape, tensor.stride())
+        if not poison:
+            once = tuple(slice(1 if stride == 0 else None) for stride in tensor.stride())
+            copy[once] = tensor[once]
+        if freeze:
+            memory.freeze()
+        return copy
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def trouble(check: Callable[[], None]) -> str | None:
+    """What is wrong with `check`, which runs in a fork of this process: its exception, or what it
+    printed last and where a segmentation fault ended it.
+    """
+    with tempfile.TemporaryFile("w+", buffering=1) as report:
+        child = os.fork()
+        if not child:
+            _run(check, report)
+        _, status = os.waitpid(child, 0)
+        report.seek(0)
+        text = report.read()
+    if os.WIFSIGNALED(status):
+        printed, _, where = text.partition("Fatal Python error")
+        return f"{signal.Signals(os.WTERMSIG(status)).name}\n{printed[-500:]}{where[:2000]}"
+    return text[-5000:] if os.waitstatus_to_exitcode(status) else None
+
+
+def _run(check: Callable[[], None], report: TextIO) -> None:
+    """In the fork, whose other threads are gone; never returns."""
+    code = 1
+    try:
+        torch.set_num_threads(1)
+        faulthandler.enable(report, all_threads=False)
+        with contextlib.redirect_stdout(report):
+            check()
+        code = 0
+    except BaseException:
+        traceback.print_exc(file=report)
+    finally:
+        os._exit(code)
+
+
+def random_cases(count: int = 8) -> settings:
+    """The same cases each time, each printed before it runs."""
+    return settings(
+        max_examples=count, deadline=None, derandomize=True, database=None,
+        verbosity=Verbosity.verbose,
+    )  # fmt: skip
+
+
+with GuardedMemory(True):  # imports a good deal, once here rather than in every fork
+    torch.empty(1)
