@@ -437,3 +437,37 @@ def test_reports_are_printed_without_rich(
         "all launches      1    44%",
     ]
     assert lines[3] == "in [brackets], kept"
+
+
+def test_a_rehearsal_of_tests_finds_what_cannot_work_anywhere(tmp_path: Path) -> None:
+    """Where "cuda" means the CPU; another outcome there is no failure, and other cases are left."""
+    (tmp_path / "test_some.py").write_text(
+        "import pytest, torch\n"
+        "from torch import cuda\n"
+        "def test_fine():\n"
+        "    a = torch.ones(3, device='cuda').cuda().to('cuda', torch.float16)\n"
+        "    cuda.synchronize()\n"
+        "    assert a.to(torch.device('cuda', 0)).sum() == 3 and cuda.is_available()\n"
+        "    with cuda.stream(cuda.Stream()) as stream:\n"
+        "        cuda.Event().record()\n"
+        "@pytest.mark.parametrize('case', [1, 2])\n"
+        "def test_typo(case): torch.ones(3, device='cuda').summ()\n"
+        "def test_other(): assert torch.ones(3, device='cuda').is_cuda\n"
+        "def test_raises():\n"
+        "    with pytest.raises(ValueError): torch.ones(3)\n"
+    )
+    file = tmp_path / "out.jsonl"
+    words = replace(BY_NAME["kernels-parity"], words=()).command(tmp_path, 1, rehearse=True)
+    environment = {**os.environ, outcomes.FILE: str(file), "PYTHONPATH": str(ROOT)}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    command = [sys.executable, *words, str(tmp_path)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    found = {each["test"].rpartition("::")[2]: each for each in outcomes.read(file)}
+    assert {name: each["outcome"] for name, each in found.items()} == {
+        "test_fine": "passed",
+        "test_typo[1]": "failed",
+        "test_other": "skipped",
+        "test_raises": "skipped",
+    }, done.stdout
+    assert "has no attribute 'summ'" in found["test_typo[1]"]["reason"]
+    assert found["test_other"]["reason"].startswith("another outcome on a CPU: AssertionError")

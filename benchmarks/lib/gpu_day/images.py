@@ -23,10 +23,11 @@ class RepeatedScenes(NumberedSource):
         self.name = f"{self._scenes.name}, repeated"
         self.fingerprint = f"{self._scenes.fingerprint}-{times}-times"
         self.classes = self._scenes.classes
+        self._count = count * times
         self.labels = np.tile(np.asarray(self._scenes.labels), times)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self._count
 
     def read(self, index: int) -> bytes:
         return self._scenes.read(index % len(self._scenes))

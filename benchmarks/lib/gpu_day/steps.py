@@ -207,6 +207,7 @@ STEPS: Sequence[Step] = (
         variants=750,
         processes=64,
         writes="tests",
+        small=("-p", f"{GPU_DAY}.as_cpu"),
     ),
     Step(
         "kernels-time",
