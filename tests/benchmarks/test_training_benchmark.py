@@ -7,6 +7,7 @@ import multiprocessing
 import re
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -203,10 +204,16 @@ def test_waits_for_the_gpu_are_counted_by_the_line_that_waits(
     """With a feed that warns as torch does on a GPU; logging would wait, and is left out."""
     modes, batch = list[str](), next(iter(state.loader))
 
+    def wait() -> None:
+        warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+
     def batches() -> Iterator[ViewBatch]:
         while True:
-            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+            wait()
             warnings.warn("something else", stacklevel=1)
+            line = threading.Thread(target=wait, name="patchmill-line")
+            line.start()
+            line.join()
             yield batch
 
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
