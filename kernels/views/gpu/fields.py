@@ -40,10 +40,12 @@ def locate_block(
     block,
 ):  # fmt: skip
     """The entry that a block works on, the block's index within it, and blocks per entry."""
-    # Linear search: the last group whose first block is not beyond this one.
+    # The last group whose first block is not beyond this one: count those after the first.
     group = 0
-    for other in range(1, n_groups):
-        group += (block >= tl.load(groups + other * GROUP_FIELDS)).to(tl.int32)
+    for first in range(1, n_groups, 32):
+        other = first + tl.arange(0, 32)
+        begin = tl.load(groups + other * GROUP_FIELDS, other < n_groups, 0x7FFFFFFF)
+        group += tl.sum((begin <= block).to(tl.int32))
     entry = groups + group * GROUP_FIELDS
     blocks = tl.load(entry + 1)
     block -= tl.load(entry)

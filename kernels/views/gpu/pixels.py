@@ -45,7 +45,9 @@ def word_pointers(
     words = (rows[:, None] - misalignment).to(tl.pointer_type(tl.uint32))
     word = (3 * tl.arange(0, WIDTH // 4))[None, :]
     spare = ((misalignment + 3 * length_x - 1) >> 2) - word
-    return words + word, 8 * misalignment, spare
+    # Lanes are to follow the rows: older compilers need a hint that they lie side by side. It can
+    # do no more: the addresses' alignment is not known, so that words are loaded singly.
+    return tl.max_contiguous(words + word, [1, 2]), 8 * misalignment, spare
 
 
 @triton.jit

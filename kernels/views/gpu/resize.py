@@ -121,6 +121,8 @@ def _resample_tile(
     """A tile of the window of the resized box, 0 to 1; black outside of the box."""
     start_y, length_y, scale_y = load_range(record_y, TILE)
     start_x, length_x, scale_x = load_range(record_x, TILE)
+    tl.assume(length_y > 0)
+    tl.assume(length_x > 0)
     pitch = tl.load(image + 1)
     corner = tl.load(image)
     corner += (tl.load(row + fields.BOX_Y) + start_y) * pitch
