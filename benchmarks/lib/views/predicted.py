@@ -27,7 +27,9 @@ from patchmill.loaders.common.errors import run_command
 CLOCK, MULTIPROCESSORS, BANDWIDTH = 1.98e9, 132, 4.3e12  # of an H200
 STEP = 16, 32  # source rows and columns of a step
 STALL = 400  # cycles a step; an assumption
-JITTER = 1 / 3  # of the jitter's loop, by one operation on average: hue is most of it, blends little
+JITTER = (
+    1 / 3
+)  # of the jitter's loop, by one operation on average: hue is most of it, blends little
 CONTRAST = 0.8 * 1.5  # operations before a contrast, in DINO's recipe
 
 

@@ -16,6 +16,7 @@ from patchmill.kernels.views.gpu.footprint import FAR, MIN_TOTAL, footprint
 from patchmill.kernels.views.gpu.pixels import BYTE_UNIT
 
 STEP = tl.constexpr(32)  # records hold weights for a multiple of these source pixels
+ROWS = tl.constexpr(16)  # vertical weights of so many source rows lie together, pixel by pixel
 UNIT = tl.constexpr(8)  # float16 numbers, in which records are measured
 HEADER = tl.constexpr(8)  # float16 numbers, in place of the range: two int32 and padding
 
@@ -53,14 +54,14 @@ def weigh(
         _weigh_tile(
             find_record(filter_table, weights, index, VERTICAL, tile, TILE),
             tl.load(row + fields.BOX_H), tl.load(row + fields.FULL_H), tl.load(row + fields.WIN_Y),
-            tile * TILE, size, turns >= 2, 1 / BYTE_UNIT, BICUBIC, TILE,
+            tile * TILE, size, turns >= 2, VERTICAL, BICUBIC, TILE,
         )  # fmt: skip
     else:
         tile -= bands
         _weigh_tile(
             find_record(filter_table, weights, index, HORIZONTAL, tile, TILE),
             tl.load(row + fields.BOX_W), tl.load(row + fields.FULL_W), tl.load(row + fields.WIN_X),
-            tile * TILE, size, flip != ((turns == 1) | (turns == 2)), 1 / 255, BICUBIC, TILE,
+            tile * TILE, size, flip != ((turns == 1) | (turns == 2)), HORIZONTAL, BICUBIC, TILE,
         )  # fmt: skip
 
 
@@ -95,25 +96,33 @@ def load_range(
 def load_weights(
     record,  # float16
     first,
-    TAPS: tl.constexpr, TILE: tl.constexpr,
+    axis: tl.constexpr, TAPS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """[TAPS, TILE] float16 for the source pixels from `first` on; 0 beyond the range."""
+    """For TAPS source pixels from `first` on: [TILE, TAPS] if vertical, [TAPS, TILE] if horizontal.
+
+    0 beyond the range. Vertical weights are read ROWS at a time.
+    """
+    tap, pixel = tl.arange(0, TAPS), tl.arange(0, TILE)
     start = record + (HEADER + 2 * TILE) + first * TILE
-    return tl.load(start + TILE * tl.arange(0, TAPS)[:, None] + tl.arange(0, TILE)[None, :])
+    if axis == VERTICAL:
+        tl.static_assert(TAPS == ROWS)
+        return tl.load(start + pixel[:, None] * ROWS + tap[None, :])
+    else:
+        return tl.load(start + tap[:, None] * TILE + pixel[None, :])
 
 
 @triton.jit
 def _weigh_tile(
     record,  # float16
     box, full, window, first, size, reverse,
-    unit_sum: tl.constexpr, BICUBIC: tl.constexpr, TILE: tl.constexpr,
+    axis: tl.constexpr, BICUBIC: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Write the record of TILE pixels from `first` on; scales make weights sum to `unit_sum`."""
+    """Write the record of TILE pixels from `first` on."""
     scale = box.to(tl.float64) / full.to(tl.float64)
-    unit = tl.maximum(scale, 1.0)
-    reach = (2.0 if BICUBIC else 1.0) * unit
+    stretch = tl.maximum(scale, 1.0)
+    reach = (2.0 if BICUBIC else 1.0) * stretch
     start, length, centre, tap_step, inside = footprint(
-        box, 0.0, scale, unit, reach, full, window, first, size, reverse, TILE
+        box, 0.0, scale, stretch, reach, full, window, first, size, reverse, TILE
     )  # fmt: skip
     header = record.to(tl.pointer_type(tl.int32))
     tl.store(header, start)
@@ -124,10 +133,16 @@ def _weigh_tile(
         tap = tl.where(top + step < length, (top + step + 0.5) * tap_step, FAR)
         weight = _filter(tap[:, None] - centre[None, :], BICUBIC).to(tl.float16)
         total += tl.sum(weight.to(tl.float32), 0)
-        target = record + (HEADER + 2 * TILE) + (top + step)[:, None] * TILE + pixel[None, :]
+        target = record + (HEADER + 2 * TILE) + top * TILE
+        if axis == VERTICAL:
+            target += (step // ROWS * ROWS * TILE + step % ROWS)[:, None] + pixel[None, :] * ROWS
+        else:
+            target += step[:, None] * TILE + pixel[None, :]
         tl.store(target, weight)
+    # Scales turn sums of bytes into levels, and sums of levels into 0..1.
+    unit = 1 / BYTE_UNIT if axis == VERTICAL else 1 / 255
     scales = (record + HEADER).to(tl.pointer_type(tl.float32))
-    tl.store(scales + pixel, tl.where(inside, unit_sum / tl.maximum(total, MIN_TOTAL), 0.0))
+    tl.store(scales + pixel, tl.where(inside, unit / tl.maximum(total, MIN_TOTAL), 0.0))
 
 
 @triton.jit

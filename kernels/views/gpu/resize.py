@@ -142,7 +142,7 @@ def _resample_tile(
         strip_blue = tl.zeros([TILE, TAPS_X], tl.float32)
         there = tl.zeros_like(pitch) + words
         for top in range(0, length_y, TAPS_Y):
-            weights_y = tl.trans(load_weights(record_y, top, TAPS_Y, TILE))
+            weights_y = load_weights(record_y, top, VERTICAL, TAPS_Y, TILE)
             r, g, b = unpack_rgb(first, second, third, fourth, shift, 0, TAPS_X)
             # The next step's pixels, below or at the top of the next strip, arrive meanwhile.
             next_top, there = top + TAPS_Y, there + down
@@ -156,7 +156,7 @@ def _resample_tile(
             strip_green = tl.dot(weights_y, g, strip_green)
             strip_blue = tl.dot(weights_y, b, strip_blue)
         # Horizontal pass: accumulate the strip, normalised and centred on zero for float16.
-        weights_x = load_weights(record_x, left, TAPS_X, TILE)
+        weights_x = load_weights(record_x, left, HORIZONTAL, TAPS_X, TILE)
         scale = scale_y[:, None]
         red = tl.dot((strip_red * scale - 128).to(tl.float16), weights_x, red)
         green = tl.dot((strip_green * scale - 128).to(tl.float16), weights_x, green)
