@@ -27,6 +27,7 @@ from patchmill.loaders.stats import Counters
 
 BLOCK, STEP = 64, 256  # bytes of an arena's blocks, and of a step of the device cache
 SAMPLES, MOST_BATCH = 6, 2
+STEPS = 32  # of a schedule
 TARGETS = draw.targets(Recipe((Views("a", 1, 2),), name="speck"))
 _LABELS = np.arange(SAMPLES)
 _WITH_TORCH = (memory, side_stream, gpu_views, device_cache)
@@ -65,7 +66,7 @@ def seeds(count: int) -> Iterator[int]:
 class Schedule:
     """One iteration of a loader whose threads and GPU take turns by chance, until a race."""
 
-    def __init__(self, seed: int, steps: int = 40) -> None:
+    def __init__(self, seed: int) -> None:
         self.gpu = gpu = Gpu(seed)
         self.random = random.Random(seed)
         self.dali = Dali(gpu)
@@ -102,11 +103,11 @@ class Schedule:
         self.held: list[tuple[Any, Stream]] = []  # batches, and the stream that they are for
         self.taken = self.made = self.most_kept = 0
         self._turns = [self._start, self._gather, self._feed, self._take, self._read, self._drop]
-        self._run(steps)
+        self._run()
 
-    def _run(self, steps: int) -> None:
+    def _run(self) -> None:
         weights = [self.random.random() + 0.1 for _ in self._turns]
-        for turn in self.random.choices(self._turns, weights, k=steps):
+        for turn in self.random.choices(self._turns, weights, k=STEPS):
             turn()
             self.most_kept = max(self.most_kept, self.dali.lent - len(self.feeder._in_flight))
             if self.gpu.races:
@@ -139,8 +140,7 @@ class Schedule:
             if self.random.random() < self.plain:
                 job.encoded[slot] = encoded_image(self.gpu, height, width)
                 continue
-            pixels = np.zeros((height, width, 3), np.uint8)
-            allocation = arena.decode_into(job.arena, pixels).data
+            allocation = job.arena.allocate(height * width * 3)
             self.gpu.host_writes(job.arena.memory[allocation.block].data_ptr())
             job.locations[slot] = allocation[:2]
         job.loaded.count_down(items=len(job))

@@ -36,7 +36,7 @@ def test_no_schedule_has_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
         made += schedule.made
         most_lent = max(most_lent, schedule.dali.most_lent)
         most_kept = max(most_kept, schedule.most_kept)
-    assert made > taken > SCHEDULES
+    assert made > taken > SCHEDULES / 2
     assert most_kept == MOST_QUEUED
     assert most_lent == AHEAD + MOST_QUEUED  # decoded batches on the GPU, at any time
 
