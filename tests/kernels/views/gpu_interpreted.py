@@ -20,7 +20,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from patchmill.kernels.views import layout, reference
 from patchmill.kernels.views.decisions import GREY_FIRST, GREY_LAST, NO_JITTER, Target
+from patchmill.kernels.views.gpu import launch as gpu_launch
 from patchmill.kernels.views.gpu import render as gpu
+from patchmill.kernels.views.gpu import tables
+from patchmill.kernels.views.gpu.tables import Images
 from patchmill.loaders import presets
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Grid, Recipe
@@ -301,3 +304,53 @@ def test_wrong_arguments_are_refused():
     ]:
         with pytest.raises(ValueError, match=complaint):
             wrong()
+
+
+# ------------------------------------------------------------------------------------- weights
+
+
+@pytest.mark.parametrize("bicubic", [True, False])
+def test_weights_are_those_of_the_reference_and_lie_in_their_records(bicubic: bool):
+    """Shrunk, enlarged, mirrored and cut off; nothing else is written."""
+    image, its = make_image("flat", 70, 200), target(40, bicubic, 4)
+    rows = [
+        make_row(image, 40),
+        make_row(image, 40, box_y=7, box_h=9, box_w=150, turns=2),
+        make_row(image, 40, full_h=90, win_y=30, full_w=1000, win_x=970, flip=1),
+        make_row(image, 40, full_h=33, win_y=-3, box_w=1, turns=1),
+    ]
+    weigh, *_ = gpu_launch.launches(
+        torch.zeros(layout.elements([its], 1)),
+        Images.of([torch.from_numpy(image)]),
+        np.array([rows]),
+        [its],
+    )
+    memory = weigh.arguments["weights"].fill_(torch.nan)
+    weigh()
+    written = torch.zeros(len(memory), dtype=torch.bool)
+    table, _ = tables.filter_table(np.array([rows]), [its])
+    for row, fields in zip(rows, table[0], strict=True):
+        for axis, side in enumerate("hw"):
+            expected = reference.resize_weights(row[f"box_{side}"], row[f"full_{side}"], bicubic)
+            first, size = 8 * fields[2 * axis], 8 * fields[2 * axis + 1]
+            for tile in range(2):
+                begin = first + tile * size
+                start, length = memory[begin : begin + 4].view(torch.int32).tolist()
+                room = -(-length // 32) * 32
+                assert 8 + 2 * 32 + 32 * room <= size
+                scale = memory[begin + 8 : begin + 72].view(torch.float32)
+                found = memory[begin + 72 : begin + 72 + 32 * room].float()
+                if axis == 0:
+                    found = found.view(room // 16, 32, 16).permute(0, 2, 1)
+                found = found.reshape(room, 32) * scale * (2.0**-24 if axis == 0 else 255)
+                flipped = (row["turns"] >= 2) if axis == 0 else row["flip"] != (row["turns"] > 0)
+                for pixel in range(32 * tile, min(32 * tile + 32, 40)):
+                    at = row[f"win_{'yx'[axis]}"] + (39 - pixel if flipped else pixel)
+                    line = torch.zeros(room)
+                    if 0 <= at < len(expected):
+                        line[:length] = expected[at, start : start + length]
+                        assert line.sum() == pytest.approx(1, abs=1e-5)
+                    torch.testing.assert_close(found[:, pixel % 32], line, atol=6e-4, rtol=0)
+                written[begin : begin + 4] = True
+                written[begin + 8 : begin + 72 + 32 * room] = True
+    assert memory[~written].isnan().all()
