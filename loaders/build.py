@@ -115,7 +115,7 @@ def build(
             raise MillError(f"{name} must be True or False, not {value!r}")
     choice = choose(pipeline)
     dtype = _checked_dtype(torch.float32 if dtype is None else dtype)
-    device = _checked_device(device)
+    device = checked_device(device)
     source = open_data(data)
     store = open_store(cache, source)
     schedule: Schedule
@@ -131,9 +131,9 @@ def build(
         samples = source if store is None else store
         schedule = ShuffledSchedule(samples, seed, batch_size, own.rank, own.size, drop_last)
         max_batch, count = min(batch_size, len(source)), len(source)
-    opened_masks = _open_masks(masks, source, recipe)
-    opened_ledger = Ledger(_ledger_path(ledger, source, own.rank), count)
-    opened_backgrounds = _open_backgrounds(backgrounds, recipe, opened_ledger, seed)
+    opened_masks = masks_for(masks, source, recipe)
+    opened_ledger = Ledger(ledger_path(ledger, source, own.rank), count)
+    opened_backgrounds = backgrounds_for(backgrounds, recipe, opened_ledger, seed)
     config = PipelineConfig(
         source=source,
         ledger=opened_ledger,
@@ -234,7 +234,7 @@ def _check_stream(source: StreamSource, own: ranks.Rank, steps: int | None) -> N
         )
 
 
-def _open_masks(
+def masks_for(
     path: str | Path | None, source: Source | StreamSource, recipe: Recipe
 ) -> Masks | None:
     """The masks for the recipe's copy-paste; None for a recipe without."""
@@ -253,7 +253,7 @@ def _open_masks(
     return opened
 
 
-def _open_backgrounds(
+def backgrounds_for(
     data: BackgroundData | None, recipe: Recipe, ledger: Ledger, seed: int
 ) -> Backgrounds | None:
     """The data set of backgrounds; None where backgrounds are not images, or from the data."""
@@ -267,7 +267,7 @@ def _open_backgrounds(
     return Backgrounds(source, Ledger(path, len(source)), seed)
 
 
-def _checked_device(device: str | torch.device) -> torch.device:
+def checked_device(device: str | torch.device) -> torch.device:
     import torch
 
     try:
@@ -303,7 +303,7 @@ def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def _ledger_path(ledger: str | Path | None, source: Source | StreamSource, rank: int) -> Path:
+def ledger_path(ledger: str | Path | None, source: Source | StreamSource, rank: int) -> Path:
     from patchmill.loaders.common import cache
 
     if ledger is None:

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from patchmill.kernels.common.parallel import parallel_ranges
-from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders.pipelines import BatchIds, Run, stages
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.ffcv.compiled import CompiledFile, checked_source, lanes_of
-from patchmill.loaders.pipelines.ffcv.ragged import RaggedDecoder, lay_out, shapes_of
+from patchmill.loaders.pipelines.ffcv.ragged import RaggedBatch, RaggedDecoder
 from patchmill.loaders.pipelines.gpu.arena import ArenaJob, pack_paste_inputs, plan_cached
 from patchmill.loaders.pipelines.gpu.pipeline import GpuThreadsPipeline, decode
 from patchmill.loaders.pipelines.worker import Worker
@@ -55,21 +54,14 @@ class FfcvGpuPipeline(GpuThreadsPipeline):
 
     def _decode(self, job: ArenaJob, slots: Sequence[int]) -> tuple[list[int], list[int]]:
         """Decode and plan these samples in compiled code; the slots done, and those left."""
-        at = np.array(slots, np.int64)
-        ids, (_, *needs) = job.requested[at], self._decoder.memory(job.epoch)
-        shapes = shapes_of(self._file.records, ids)
-        locations, addresses = lay_out(job.arena, 3 * shapes.astype(np.int64).prod(1))
-        places = np.concatenate([addresses[:, None], shapes], 1)
-        memory = [np.empty((len(ids), *shape), dtype) for shape, dtype in needs]
-        decoded, rows, counts = self._file(ids, (places, *memory))
-        done = decoded.astype(bool)
-        made = at[done]
-        job.locations[made], job.shapes[made] = locations[done], shapes[done]
-        job.rows[made] = rows.view(ROW)[done]
+        batch = RaggedBatch(job, slots, self._file.records)
+        _, *needs = self._decoder.memory(job.epoch)
+        memory = [np.empty((len(batch.ids), *shape), dtype) for shape, dtype in needs]
+        _, decoded, rows, counts = self._file(batch.ids, (batch.places, *memory))
         for counters, lane in zip(self._counters.workers, counts, strict=True):
             counters.add("decode", int(lane[1]), int(lane[0]))
             counters.add("plan", int(lane[3]), int(lane[2]))
-        return made.tolist(), at[~done].tolist()
+        return batch.finish(decoded, rows)
 
     def _pack(self, slots: Sequence[int], job: ArenaJob) -> None:
         """Pack the masks and backgrounds of these samples, in a few threads."""

@@ -122,7 +122,7 @@ def _unpack(packed: np.ndarray, bits: int, out: np.ndarray) -> None:
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def _number(data: np.ndarray, at: int) -> int:
+def _number(data: np.ndarray, at: int) -> np.int64:
     """The big-endian 32-bit number there."""
     return (
         (np.int64(data[at]) << 24)

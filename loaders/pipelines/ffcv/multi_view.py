@@ -26,10 +26,15 @@ from patchmill.kernels.views import layout
 from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.batch import ViewBatch
+from patchmill.loaders.build import backgrounds_for, masks_for
 from patchmill.loaders.common import cache
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.copypaste.backgrounds import BackgroundData
+from patchmill.loaders.copypaste.masks import Masks
 from patchmill.loaders.ledger import Ledger
+from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # before anything of FFCV
+from patchmill.loaders.pipelines.ffcv.pasting import Pasting
 from patchmill.loaders.pipelines.ffcv.view_decoder import BatchArrays, ViewDecoder
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe_load import load_recipe
@@ -41,7 +46,8 @@ class MultiView(ViewDecoder):
 
     Each iteration of the loader is the next epoch; set `epoch` before an iteration to choose which,
     as after a restart. With `source`, the Beton of the same file, the ledger says where in the
-    file bad samples lie.
+    file bad samples lie; a recipe with copy-paste needs it, and finds the masks as `loaders.build`
+    does: in the file `masks`, beside the .beton, or in it.
     """
 
     def __init__(
@@ -53,17 +59,15 @@ class MultiView(ViewDecoder):
         channels_last: bool = False,
         source: Source | None = None,
         ledger: str | Path | None = None,
+        masks: str | Path | None = None,
+        backgrounds: BackgroundData | None = None,
     ) -> None:
-        recipe = load_recipe(recipe)
-        if any(group.extra for group in recipe.views):
-            raise MillError(
-                "MultiView does not apply the operations that a recipe lists as extra: take "
-                "loaders.build(..., pipeline='ffcv') or pipeline='threads', which do"
-            )
+        recipe = own_recipe(recipe)
         laws, targets = draw.law_table(recipe), draw.targets(recipe)
         super().__init__(laws, targets, seed, dtype, channels_last, source)
         self.epoch = -1  # FFCV asks for memory once when it compiles, and then for each epoch
-        self._ledger = ledger
+        self._recipe, self._ledger, self._backgrounds = recipe, ledger, backgrounds
+        self._masks = own_masks(masks, source, recipe)
 
     def batch(
         self, arrays: BatchArrays, labels: np.ndarray | torch.Tensor | None = None
@@ -88,9 +92,76 @@ class MultiView(ViewDecoder):
 
     def accept_globals(self, metadata: np.ndarray, memory_read: Any) -> None:
         super().accept_globals(metadata, memory_read)
-        if not hasattr(self, "ledger"):
-            path = _default_ledger(metadata) if self._ledger is None else Path(self._ledger)
-            self.ledger = Ledger(path, len(metadata))
+        if hasattr(self, "ledger"):
+            return
+        self.ledger = own_ledger(self._ledger, metadata)
+        if self._masks is not None:
+            self.pasting = Pasting(self._config())
+
+    def _config(self) -> PipelineConfig:
+        """What copy-paste takes of a pipeline's configuration."""
+        return own_config(
+            self._recipe, self.seed, self.dtype, self.channels_last, torch.device("cpu"),
+            self._source, self.ledger, self._masks, self._backgrounds,
+        )  # fmt: skip
+
+
+def own_recipe(recipe: recipes.Recipe | str | Path) -> recipes.Recipe:
+    """The recipe; MillError for one with operations of its own."""
+    recipe = load_recipe(recipe)
+    if any(group.extra for group in recipe.views):
+        raise MillError(
+            "MultiView does not apply the operations that a recipe lists as extra: take "
+            "loaders.build(..., pipeline='ffcv') or pipeline='threads', which do"
+        )
+    return recipe
+
+
+def own_masks(
+    masks: str | Path | None, source: Source | None, recipe: recipes.Recipe
+) -> Masks | None:
+    """The masks for the recipe's copy-paste; None for a recipe without."""
+    if source is None and any(group.paste for group in recipe.views):
+        raise MillError(
+            f"the recipe {recipe.name} pastes by masks, which MultiView finds by the file's name: "
+            "give it the same file as source=Beton(path)"
+        )
+    return None if source is None else masks_for(masks, source, recipe)
+
+
+def own_ledger(path: str | Path | None, metadata: np.ndarray) -> Ledger:
+    """The ledger at this path, or in the cache under the file's fingerprint."""
+    return Ledger(_default_ledger(metadata) if path is None else Path(path), len(metadata))
+
+
+def own_config(
+    recipe: recipes.Recipe,
+    seed: int,
+    dtype: torch.dtype,
+    channels_last: bool,
+    device: torch.device,
+    source: Source | None,
+    ledger: Ledger,
+    masks: Masks | None,
+    backgrounds: BackgroundData | None,
+) -> PipelineConfig:
+    """A pipeline's configuration for a loader of FFCV's."""
+    assert source is not None
+    return PipelineConfig(
+        source=source,
+        ledger=ledger,
+        seed=seed,
+        laws=draw.law_table(recipe),
+        targets=draw.targets(recipe),
+        device=device,
+        dtype=dtype,
+        channels_last=channels_last,
+        workers=1,
+        prefetch=1,
+        max_batch=1,
+        masks=masks,
+        backgrounds=backgrounds_for(backgrounds, recipe, ledger, seed),
+    )
 
 
 def _default_ledger(metadata: np.ndarray) -> Path:

@@ -64,7 +64,7 @@ class Pasting:
             reader = self._inputs[thread][0] if thread in self._inputs else self._reader()
             job = Job(epoch, np.array([id]), views, Countdown(1))
             memory = (ctypes.c_uint8 * (views * ROW.itemsize)).from_address(rows)
-            job.rows = np.frombuffer(memory, ROW).reshape(1, views)
+            job.rows = np.ctypeslib.as_array(memory).view(ROW).reshape(1, views)
             (found,) = reader.paste_inputs(job, [0], reader.decode_background, "decode")
             self._inputs[thread] = reader, found
             mask, (height, width, pixels) = found

@@ -21,7 +21,7 @@ from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders.pipelines.ffcv import jpeg
 from patchmill.loaders.pipelines.ffcv.calls import by_address
 from patchmill.loaders.pipelines.ffcv.lane import count_item, nanoseconds
-from patchmill.loaders.pipelines.gpu.arena import BLOCK_BYTES, NOT_IN_ARENA, Arena
+from patchmill.loaders.pipelines.gpu.arena import BLOCK_BYTES, NOT_IN_ARENA, Arena, ArenaJob
 from patchmill.loaders.plan import draw
 from patchmill.loaders.sources.beton.layout import JPG
 
@@ -29,7 +29,8 @@ DECODE, PLAN = 0, 1  # stages, whose items and nanoseconds a lane counts
 MAX_IMAGE_BYTES = 64 << 20  # larger images are decoded in Python
 _ALIGNMENT = 16
 
-RaggedArrays = tuple[np.ndarray, np.ndarray, np.ndarray]  # decoded or not, rows, lane counts
+# What `begin` returned, samples that were decoded, their rows, and lane counts.
+RaggedArrays = tuple[int, np.ndarray, np.ndarray, np.ndarray]
 
 
 class RaggedDecoder(SimpleRGBImageDecoder):
@@ -47,7 +48,7 @@ class RaggedDecoder(SimpleRGBImageDecoder):
         """
         return [
             ((3,), np.dtype("i8")),
-            ((), np.dtype("u1")),
+            ((1,), np.dtype("u1")),
             ((len(self.laws) * ROW.itemsize,), np.dtype("u1")),
             ((0, epoch), np.dtype("u1")),
         ]
@@ -55,21 +56,30 @@ class RaggedDecoder(SimpleRGBImageDecoder):
     def declare_state_and_memory(
         self, previous_state: State
     ) -> tuple[State, tuple[AllocationQuery, ...]]:
-        needs = self.memory(0)
+        needs = self.memory(self.next_epoch())
         state = replace(previous_state, jit_mode=True, shape=needs[0][0], dtype=needs[0][1])
         return state, tuple(AllocationQuery(shape, dtype) for shape, dtype in needs)
 
+    def next_epoch(self) -> int:
+        """The epoch that FFCV is asking memory for."""
+        return 0
+
+    def compile_begin(self) -> Any:
+        """Compile what is called with ids, epoch and places before a batch is decoded."""
+        return _nothing
+
     def generate_code(self) -> Callable[..., RaggedArrays]:
-        lane = _compile_lane(self.laws, self.seed, self.memory_read)
+        begin, lane = self.compile_begin(), _compile_lane(self.laws, self.seed, self.memory_read)
         count, each = Compiler.num_threads, Compiler.get_iterator()
 
         def make_batch(indices, memory, metadata, storage):  # type: ignore[no-untyped-def]
             places, decoded, rows, empty = memory
             counter, epoch = np.zeros(1, np.int64), empty.shape[2]
             counts = np.zeros((count, 4), np.int64)
+            begun = begin(indices, epoch, places)
             for i in each(count):
                 lane(counter, indices, metadata, storage, epoch, places, decoded, rows, counts[i])
-            return decoded, rows, counts
+            return begun, decoded, rows, counts
 
         make_batch.is_parallel = True  # type: ignore[attr-defined]
         return make_batch
@@ -99,12 +109,26 @@ def lay_out(arena: Arena, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return locations, addresses
 
 
-def shapes_of(metadata: np.ndarray, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Heights and widths of these samples, as the table says: int32 [N, 2]; 0 for large ones."""
-    records = metadata[ids]
-    shapes = np.stack([records["height"], records["width"]], 1).astype(np.int32)
-    shapes[3 * shapes.astype(np.int64).prod(1) > MAX_IMAGE_BYTES] = 0
-    return shapes
+class RaggedBatch:
+    """The samples of a job that compiled code is to decode and plan, and their places."""
+
+    def __init__(self, job: ArenaJob, slots: Sequence[int], records: np.ndarray) -> None:
+        """Lay out the images of these slots, which are as large as the file's records say."""
+        self._job, self._slots = job, np.array(slots, np.int64)
+        self.ids = job.requested[self._slots]
+        sides = [records[side][self.ids].astype(np.int64) for side in ("height", "width")]
+        self._shapes = np.stack(sides, 1)
+        self._shapes[3 * self._shapes.prod(1) > MAX_IMAGE_BYTES] = 0
+        self._locations, addresses = lay_out(job.arena, 3 * self._shapes.prod(1))
+        self.places = np.concatenate([addresses[:, None], self._shapes], 1)
+
+    def finish(self, decoded: np.ndarray, rows: np.ndarray) -> tuple[list[int], list[int]]:
+        """Note what compiled code did in the job: the slots that are done, and those left."""
+        done = decoded[:, 0].astype(bool)
+        made = self._slots[done]
+        self._job.locations[made] = self._locations[done]
+        self._job.shapes[made], self._job.rows[made] = self._shapes[done], rows.view(ROW)[done]
+        return made.tolist(), self._slots[~done].tolist()
 
 
 def _compile_lane(laws: np.ndarray, seed: int, read: Any) -> Any:
@@ -136,7 +160,7 @@ def _compile_lane(laws: np.ndarray, seed: int, read: Any) -> Any:
         while slot < len(indices):
             id, place = np.int64(indices[slot]), places[slot]
             found = load(metadata[id], storage, place[0], place[1], place[2], header)
-            decoded[slot] = found
+            decoded[slot, 0] = found
             if found:
                 began = count_item(counts, DECODE, began, nanoseconds(clock))
                 drawn = rows[slot].view(ROW)
@@ -150,3 +174,8 @@ def _compile_lane(laws: np.ndarray, seed: int, read: Any) -> Any:
 @numba.njit(nogil=True, error_model="numpy")
 def _copy(source: int, target: int, size: int) -> None:
     jpeg.bytes_at(target, size)[:] = jpeg.bytes_at(source, size)
+
+
+@numba.njit(nogil=True)
+def _nothing(ids: np.ndarray, epoch: int, places: np.ndarray) -> int:
+    return 0

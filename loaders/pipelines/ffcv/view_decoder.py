@@ -55,13 +55,13 @@ class ViewDecoder(SimpleRGBImageDecoder):
         self.laws, self.targets, self.seed = laws, targets, seed
         self.dtype, self.channels_last = dtype, channels_last
         self.error: BaseException | None = None  # raised in the fallback; ends the batch
-        self._source, self._pasting = source, pasting
+        self._source, self.pasting = source, pasting
         self._decoded: dict[tuple[int, int], np.ndarray] = {}  # by thread and role: what Python did
         self._fallback = lanes.FALLBACK(self._decode)
 
     def check(self, ids: np.ndarray) -> None:
         """Raise the error that ended the batch; a negative id marks a sample that was not made."""
-        if error := self.error or (self._pasting and self._pasting.error):
+        if error := self.error or (self.pasting and self.pasting.error):
             raise error
         if (ids < 0).any():
             raise MillError(
@@ -125,7 +125,7 @@ class ViewDecoder(SimpleRGBImageDecoder):
                 scratch_bytes=int(render.scratch_bytes(int(tall), int(wide), largest)) + 64,
                 read=self.memory_read,
                 fallback=self._fallback,
-                pasting=None if self._pasting is None else self._pasting.constants,
+                pasting=None if self.pasting is None else self.pasting.constants,
             )
         )
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers_beton import encode, overwrite_image, pixels, write_beton
+from helpers_masked_beton import pasting, write_masked
 
 pytest.importorskip("ffcv")
 
@@ -22,6 +23,7 @@ from ffcv.fields.decoders import RandomResizedCropRGBImageDecoder
 from ffcv.loader import Loader, OrderOption
 from ffcv.writer import DatasetWriter
 
+from patchmill import loaders
 from patchmill.kernels.views.cpu import render
 from patchmill.loaders import operations
 from patchmill.loaders.batch import ViewBatch
@@ -55,7 +57,7 @@ def path(tmp_path: Path) -> Path:
 
 def loader_of(path: Path, views: MultiView, **settings: Any) -> Loader:
     settings = {"num_workers": 2, "order": OrderOption.RANDOM, "drop_last": False} | settings
-    pipelines = {"image": [views], "label": None}
+    pipelines = {**dict.fromkeys(Beton(path).fields), "image": [views]}
     return Loader(str(path), BATCH, pipelines=pipelines, **settings)
 
 
@@ -149,6 +151,25 @@ def test_other_formats_than_jpeg_are_decoded_in_python(path: Path, tmp_path: Pat
     for batch in batches:
         assert_as_planned(batch, Beton(path), 0)
     assert not (tmp_path / "bad.jsonl").exists()
+
+
+def test_views_are_pasted_by_masks_and_on_backgrounds(tmp_path: Path) -> None:
+    path, recipe = write_masked(tmp_path / "masked.beton", COUNT), pasting("texture", "images")
+    with pytest.raises(MillError, match=r"pastes by masks, .* give it the same file as source="):
+        MultiView(recipe)
+    views = MultiView(recipe, SEED, source=Beton(path))
+    made = epoch_of(loader_of(path, views), views)
+    threads = loaders.build(path, recipe, COUNT, seed=SEED, pipeline="threads", workers=1)
+    (expected,) = threads
+    slots = {id: slot for slot, id in enumerate(expected.ids.tolist())}
+    assert sum(len(batch) for batch in made) == COUNT
+    for batch in made:
+        at = [slots[id] for id in batch.ids.tolist()]
+        assert (batch.rows == expected.rows[at]).all()
+        for name, group in expected.views.items():
+            assert torch.equal(batch.views[name], group[at])
+            assert torch.equal(batch.pasted[name], expected.pasted[name][at])
+    assert expected.pasted["images"].any()
 
 
 def test_operations_of_a_recipe_are_refused() -> None:

@@ -26,8 +26,8 @@ RECIPE = together(
 @pytest.fixture(scope="module")
 def batches(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A beton, and the batches that a CPU makes of it."""
-    path = beton_of_scenes(tmp_path_factory.mktemp("alike") / "scenes.beton", 6, 40)
-    return path, list(make_loader(path, RECIPE, 3, pipeline="threads"))
+    path = beton_of_scenes(tmp_path_factory.mktemp("alike") / "scenes.beton", 4, 40)
+    return path, list(make_loader(path, RECIPE, 2, pipeline="threads"))
 
 
 @pytest.mark.parametrize("pipeline", ["threads", "dali", "ffcv"])
@@ -39,7 +39,7 @@ def test_recipes_of_patches_and_of_copy_paste(
     path, theirs = batches
     make = gpu_loaders(pipeline, tmp_path / "gpu", monkeypatch)
     pasted = 0
-    for one, other in zip(list(make(path, RECIPE, 3)), theirs, strict=True):
+    for one, other in zip(list(make(path, RECIPE, 2)), theirs, strict=True):
         assert torch.equal(one.ids, other.ids) and torch.equal(one.labels, other.labels)
         assert (one.rows == other.rows).all() and (one.shapes == other.shapes).all()
         for target in other.targets:
@@ -48,4 +48,4 @@ def test_recipes_of_patches_and_of_copy_paste(
             pasted += int(one.pasted[target.name].sum())
             error = (views - expected).abs() * torch.tensor(target.std)[:, None, None]
             assert error.max() <= 2 * MOST * LEVEL, target.name
-    assert pasted > 2
+    assert pasted > 0

@@ -1,0 +1,185 @@
+"""`GpuMultiView`: operations that make all views of a recipe on a GPU inside FFCV's own loader.
+
+    views = GpuMultiView("dino", seed=0, source=Beton("train.beton"), device="cuda:0")
+    loader = Loader("train.beton", 256, num_workers=16, order=OrderOption.RANDOM,
+                    pipelines={"image": views.operations, "label": None})
+    for (made,) in loader:
+        batch = views.batch(made)  # on the GPU, with labels
+
+The first operation decodes a batch into pinned memory, which it lays out by the file's table. The
+second queues the upload and the rendering on a stream beside the training's, as many batches ahead
+as FFCV works. Samples, views and ledger are those of every other pipeline.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # isort: skip  # before FFCV
+from ffcv.pipeline.operation import Operation
+from ffcv.pipeline.state import State
+
+from patchmill.kernels.views import layout
+from patchmill.loaders import recipe as recipes
+from patchmill.loaders.batch import ViewBatch
+from patchmill.loaders.build import checked_device, ledger_path
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.copypaste.backgrounds import BackgroundData
+from patchmill.loaders.ledger import Ledger
+from patchmill.loaders.pipelines.ffcv.multi_view import (
+    own_config,
+    own_masks,
+    own_recipe,
+)
+from patchmill.loaders.pipelines.ffcv.ragged import RaggedArrays, RaggedBatch, RaggedDecoder
+from patchmill.loaders.pipelines.gpu.arena import ArenaJob, pack_paste_inputs
+from patchmill.loaders.pipelines.gpu.pipeline import decode
+from patchmill.loaders.pipelines.gpu.views import GpuViews
+from patchmill.loaders.pipelines.worker import Worker
+from patchmill.loaders.plan import draw
+from patchmill.loaders.sources.beton.source import Beton
+from patchmill.loaders.stats import Counters
+
+# (address of int64 ids, their number, epoch, address of their places) -> number of the batch
+_BEGIN = ctypes.CFUNCTYPE(
+    ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
+)
+_FAILED = -1
+
+
+class GpuMultiView(RaggedDecoder):
+    """`operations` are those of an RGBImageField; epochs are counted as `MultiView` does."""
+
+    def __init__(
+        self,
+        recipe: recipes.Recipe | str | Path,
+        seed: int = 0,
+        *,
+        source: Beton,
+        device: str | torch.device = "cuda",
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        ledger: str | Path | None = None,
+        masks: str | Path | None = None,
+        backgrounds: BackgroundData | None = None,
+    ) -> None:
+        recipe, gpu = own_recipe(recipe), _checked_gpu(device)
+        super().__init__(draw.law_table(recipe), seed)
+        path = ledger_path(ledger, source, int(os.environ.get("RANK", 0)))
+        self.recipe, self.ledger, self.epoch = recipe, Ledger(path, len(source)), -1
+        self._config = own_config(
+            recipe, seed, dtype, channels_last, gpu, source, self.ledger,
+            own_masks(masks, source, recipe), backgrounds,
+        )  # fmt: skip
+        self.operations: list[Operation] = [self, _MakeViews(self)]
+        self.error: BaseException | None = None
+        self._views: GpuViews | None = None  # made for the first batch, which is the largest
+        self._worker = Worker(self._config, Counters(("read", "decode", "plan", "mask")))
+        self._batches: dict[int, tuple[ArenaJob, RaggedBatch]] = {}
+        self._numbers, self._lock = itertools.count(), threading.Lock()
+        self._begin = _BEGIN(self._lay_out)
+
+    def batch(self, made: ArenaJob | None) -> ViewBatch:
+        """What FFCV's loader gave for the field, for the current stream; its memory is our own.
+
+        An error while the batch was made, such as too many bad samples, is raised here.
+        """
+        if made is None or self._views is None:
+            raise self.error or MillError(
+                "the batch was not made: give batch() what FFCV's loader gave"
+            )
+        filled, config = self._views.hand_over(made), self._config
+        views = layout.views_by_group(
+            filled.flat, config.targets, len(filled.ids), config.channels_last
+        )
+        return ViewBatch(
+            views, torch.from_numpy(filled.ids), filled.labels, filled.rows, filled.shapes,
+            config.targets,
+        )  # fmt: skip
+
+    def make_views(self, arrays: RaggedArrays) -> ArenaJob | None:
+        """Queue the views of a batch that is decoded; None where that fails, which `batch` raises.
+
+        FFCV's thread would end without a word if this raised anything.
+        """
+        number, decoded, rows, _ = arrays
+        try:
+            job, batch = self._batches.pop(number)
+            made, left = batch.finish(decoded, rows)
+            with self._lock:
+                for slot in left:
+                    decode(self._worker, job, range(slot, slot + 1))
+                pack_paste_inputs(self._worker, job, made, "decode")
+            assert self._views is not None
+            self._views.render(job)
+        except BaseException as error:
+            self.error = self.error or error
+            return None
+        return job
+
+    def next_epoch(self) -> int:
+        epoch, self.epoch = max(self.epoch, 0), self.epoch + 1
+        return epoch
+
+    def compile_begin(self) -> Any:
+        begin = self._begin
+
+        @numba.njit(nogil=True)
+        def lay_out(ids, epoch, places):  # type: ignore[no-untyped-def]
+            copied = ids.astype(np.int64)
+            return begin(copied.ctypes.data, len(copied), epoch, places.ctypes.data)
+
+        return lay_out
+
+    def _lay_out(self, ids: int, count: int, epoch: int, places: int) -> int:
+        """Give each image of a batch a place in pinned memory; see `_BEGIN`."""
+        try:
+            requested = np.array((ctypes.c_int64 * count).from_address(ids), np.int64)
+            if self._views is None:
+                config = replace(self._config, max_batch=count)
+                self._views = GpuViews(config, Counters(("upload", "render")))
+            job = ArenaJob(epoch, requested, self._config.views, self._views.arena())
+            self._views.prepare(job)
+            batch, number = RaggedBatch(job, range(count), self.metadata), next(self._numbers)
+            ctypes.memmove(places, batch.places.ctypes.data, batch.places.nbytes)
+            self._batches[number] = job, batch
+            return number
+        except BaseException as error:
+            self.error = error
+            ctypes.memset(places, 0, count * 3 * 8)
+            return _FAILED
+
+
+class _MakeViews(Operation):
+    """The operation after `GpuMultiView`, which FFCV runs in Python."""
+
+    def __init__(self, views: GpuMultiView) -> None:
+        super().__init__()
+        self._views = views
+
+    def generate_code(self) -> Callable[..., ArenaJob | None]:
+        def make_views(arrays: RaggedArrays, memory: None) -> ArenaJob | None:
+            return self._views.make_views(arrays)
+
+        return make_views
+
+    def declare_state_and_memory(self, previous_state: State) -> tuple[State, None]:
+        return replace(previous_state, jit_mode=False), None
+
+
+def _checked_gpu(device: str | torch.device) -> torch.device:
+    checked = checked_device(device)
+    if checked.type != "cuda":
+        raise MillError("GpuMultiView makes views on a GPU: take MultiView for the CPU")
+    return checked
