@@ -68,4 +68,5 @@ def means_and_gradients(
 
 @pytest.mark.parametrize("check", [means_and_gradients])
 def test_nothing_is_touched_beyond_a_tensor_and_all_of_a_result_is_written(check: Any):
-    assert trouble(check) is None
+    problem = trouble(check)
+    assert problem is None, problem

@@ -46,4 +46,5 @@ def losses_and_gradients(views: int, bags: int, d: int, layout: str, save: bool)
 
 @pytest.mark.parametrize("check", [losses_and_gradients])
 def test_nothing_is_touched_beyond_a_tensor_and_all_of_a_result_is_written(check: Any):
-    assert trouble(check) is None
+    problem = trouble(check)
+    assert problem is None, problem

@@ -76,4 +76,5 @@ def folds(count: int, size: int, stride: int, taller: int, wider: int):
 
 @pytest.mark.parametrize("check", [grids, ragged_grids, folds])
 def test_nothing_is_touched_beyond_a_tensor_and_all_of_a_result_is_written(check: Any):
-    assert trouble(check) is None
+    problem = trouble(check)
+    assert problem is None, problem

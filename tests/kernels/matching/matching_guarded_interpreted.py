@@ -49,4 +49,5 @@ def matches_losses_and_gradients(case: Case):
 
 @pytest.mark.parametrize("check", [matches_losses_and_gradients])
 def test_nothing_is_touched_beyond_a_tensor_and_all_of_a_result_is_written(check: Any):
-    assert trouble(check) is None
+    problem = trouble(check)
+    assert problem is None, problem

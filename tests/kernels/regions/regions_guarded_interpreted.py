@@ -72,4 +72,5 @@ def losses(
 
 @pytest.mark.parametrize("check", [pooling, losses])
 def test_nothing_is_touched_beyond_a_tensor_and_all_of_a_result_is_written(check: Any):
-    assert trouble(check) is None
+    problem = trouble(check)
+    assert problem is None, problem
