@@ -65,15 +65,29 @@ def settings(name: str, *words: str) -> Config:
     return compose.compose([f"method={name}", "data=scenes", "optim.clip_each=3.0", *words])
 
 
-def train(config: Config, method: Any, batch: ViewBatch, folder: Path) -> State:
+class StrictSteps(FewSteps):
+    """After the first step, which tries out algorithms, torch raises an error for what waits."""
+
+    def after_step(self, grad_norm: torch.Tensor | None, lr: float) -> None:
+        super().after_step(grad_norm, lr)
+        torch.cuda.set_sync_debug_mode("error")
+
+
+def train_fake(config: Config, method: Any, batch: ViewBatch, folder: Path) -> State:
+    """`train` on the fake GPU; in `fake_cuda`."""
+    return train(config, move(method), batch_on_gpu(batch), folder)
+
+
+def train(
+    config: Config, method: Any, batch: ViewBatch, folder: Path, kind: type[FewSteps] = FewSteps
+) -> State:
     """Train for STEPS steps of an epoch of ten, in bfloat16, by the engine's own loop."""
-    move(method)
     optimiser = optimizers.build(config.optim, method)
     scaler = torch.amp.GradScaler("cuda", enabled=config.train.precision == "fp16")
     amp = torch.float16 if scaler.is_enabled() else torch.bfloat16
-    world, feed = World(device=CUDA), Feed(batch_on_gpu(batch))
+    world, feed = World(device=CUDA), Feed(batch)
     state = State(config, world, folder, method, method, optimiser, scaler, feed, amp, 10)
-    engine.train_steps(state, FewSteps(state))
+    engine.train_steps(state, kind(state))
     return state
 
 
@@ -82,7 +96,7 @@ def test_a_step_waits_for_nothing(name: str, tmp_path: Path):
     config = settings(name, "optim.grad_clip=1.0", "train.log_every=100")
     method, batch = make(name), example(name)
     with fake_cuda() as cuda:
-        state = train(config, method, batch, tmp_path)
+        state = train_fake(config, method, batch, tmp_path)
     assert not cuda.waits
     assert state.step == STEPS and state.optimiser.state
 
@@ -116,7 +130,7 @@ def test_one_of_two_ranks_waits_for_nothing(
         example(name),
     )
     with fake_cuda() as cuda:
-        assert train(config, method, batch, tmp_path).step == STEPS
+        assert train_fake(config, method, batch, tmp_path).step == STEPS
     assert not cuda.waits
 
 
@@ -136,7 +150,7 @@ def test_networks_of_timm_wait_for_nothing(
     method = methods.build(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = noise_groups(8, groups)
     with fake_cuda() as cuda:
-        train(config, method, batch, tmp_path)
+        train_fake(config, method, batch, tmp_path)
     assert not cuda.waits
 
 
@@ -147,7 +161,7 @@ def test_a_logged_step_waits_where_it_reads_what_it_logs(
     config = settings("moco", f"train.log_every={STEPS}")
     method, batch = make("moco"), example("moco")
     with fake_cuda() as cuda:
-        train(config, method, batch, tmp_path)
+        train_fake(config, method, batch, tmp_path)
     assert {tuple(wait) for wait in cuda.waits} == LOGGING
 
 
@@ -155,7 +169,7 @@ def test_fp16_waits_once_a_step_to_see_whether_gradients_overflowed(tmp_path: Pa
     config = settings("simclr", "train.precision=fp16", "train.log_every=100")
     method, batch = make("simclr"), example("simclr")
     with fake_cuda() as cuda:
-        train(config, method, batch, tmp_path)
+        train_fake(config, method, batch, tmp_path)
     assert [tuple(wait) for wait in cuda.waits] == [SCALER] * STEPS
 
 
@@ -165,6 +179,18 @@ def test_where_views_lie_and_which_were_pasted_is_not_waited_for():
         tensors = [*batch.pasted.values(), *vars(batch.geometry["local"]).values()]
         assert all(tensor.is_cuda for tensor in tensors) and len(tensors) == 6
     assert not cuda.waits
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", METHODS)
+def test_torch_finds_no_wait_on_a_gpu_either(name: str, tmp_path: Path):
+    config = settings(name, "optim.grad_clip=1.0", "train.log_every=100")
+    method, batch = make(name).to(CUDA), example(name).to(CUDA)
+    try:
+        state = train(config, method, batch, tmp_path, StrictSteps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert state.step == STEPS
 
 
 # ----------------------------------------------------------------------------- the fake GPU itself
