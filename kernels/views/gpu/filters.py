@@ -84,12 +84,20 @@ def find_record(
 @triton.jit
 def load_range(
     record,  # float16
+):  # fmt: skip
+    """First source pixel and number of source pixels."""
+    header = record.to(tl.pointer_type(tl.int32))
+    return tl.load(header), tl.load(header + 1)
+
+
+@triton.jit
+def load_scales(
+    record,  # float16
     TILE: tl.constexpr,
 ):  # fmt: skip
-    """First source pixel, number of source pixels, and the scale of each pixel: 0 outside."""
-    header = record.to(tl.pointer_type(tl.int32))
+    """The scale of each pixel: 0 outside of the resized box."""
     scales = (record + HEADER).to(tl.pointer_type(tl.float32))
-    return tl.load(header), tl.load(header + 1), tl.load(scales + tl.arange(0, TILE))
+    return tl.load(scales + tl.arange(0, TILE))
 
 
 @triton.jit

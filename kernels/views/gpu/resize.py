@@ -26,6 +26,7 @@ from patchmill.kernels.views.gpu.filters import (
     VERTICAL,
     find_record,
     load_range,
+    load_scales,
     load_weights,
 )
 from patchmill.kernels.views.gpu.paste import PASTE_FIELDS, paste
@@ -119,8 +120,8 @@ def _resample_tile(
     TILE: tl.constexpr, TAPS_Y: tl.constexpr, TAPS_X: tl.constexpr,
 ):  # fmt: skip
     """A tile of the window of the resized box, 0 to 1; black outside of the box."""
-    start_y, length_y, scale_y = load_range(record_y, TILE)
-    start_x, length_x, scale_x = load_range(record_x, TILE)
+    start_y, length_y = load_range(record_y)
+    start_x, length_x = load_range(record_x)
     tl.assume(length_y > 0)
     tl.assume(length_x > 0)
     pitch = tl.load(image + 1)
@@ -157,11 +158,12 @@ def _resample_tile(
             strip_blue = tl.dot(weights_y, b, strip_blue)
         # Horizontal pass: accumulate the strip, normalised and centred on zero for float16.
         weights_x = load_weights(record_x, left, HORIZONTAL, TAPS_X, TILE)
-        scale = scale_y[:, None]
+        scale = load_scales(record_y, TILE)[:, None]
         red = tl.dot((strip_red * scale - 128).to(tl.float16), weights_x, red)
         green = tl.dot((strip_green * scale - 128).to(tl.float16), weights_x, green)
         blue = tl.dot((strip_blue * scale - 128).to(tl.float16), weights_x, blue)
     # Bring to 0..1. Rows outside of the box are black already.
+    scale_x = load_scales(record_x, TILE)
     middle = tl.where(scale_x > 0, 128 / 255, 0.0)[None, :]
     red = tl.clamp(red * scale_x[None, :] + middle, 0.0, 1.0)
     green = tl.clamp(green * scale_x[None, :] + middle, 0.0, 1.0)
