@@ -34,7 +34,7 @@ def new_table(first: str, *others: str) -> Table:
 
 
 class PlainConsole:
-    """What reports use of rich's Console."""
+    """The part of rich's Console that reports use."""
 
     def print(self, content: object = "", *, markup: bool = True, **_: Any) -> None:
         text = str(content)
@@ -42,7 +42,7 @@ class PlainConsole:
 
 
 class PlainTable:
-    """What reports use of rich's Table."""
+    """The part of rich's Table that reports use."""
 
     def __init__(self, *titles: str) -> None:
         self._rows = [titles]

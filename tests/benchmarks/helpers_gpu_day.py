@@ -1,4 +1,4 @@
-"""What pytest steps of gpu_day.py select, as JSON; in a process of its own, which hides modules.
+"""Count what steps of tests select, as JSON; in a process of its own, which hides modules.
 
 python tests/benchmarks/helpers_gpu_day.py HIDDEN[,HIDDEN ...] STEP ...
 """

@@ -93,7 +93,7 @@ def test_every_step_of_tests_selects_some(hidden: str, names: list[str]) -> None
 
 
 def test_the_renderer_is_timed_on_a_bare_machine(tmp_path: Path) -> None:
-    """That is, whatever it imports is there, and its table is printed without rich."""
+    """Everything that it imports is there, and its table is printed without rich."""
     out = tmp_path / "out.json"
     words = ["views", "--device", "cpu", "--batch-size", "1", "--rounds", "1", "--json", str(out)]
     folders = [str(ROOT), str(Path(__file__).parent)]
@@ -441,7 +441,7 @@ def test_reports_are_printed_without_rich(
 
 
 def test_a_rehearsal_of_tests_finds_what_cannot_work_anywhere(tmp_path: Path) -> None:
-    """Where "cuda" means the CPU; another outcome there is no failure, and other cases are left."""
+    """With "cuda" for the CPU; another outcome there is no failure, and other cases are left."""
     (tmp_path / "test_some.py").write_text(
         "import pytest, torch\n"
         "from torch import cuda\n"

@@ -45,7 +45,7 @@ class Day:
 
 
 def plan(day: Day) -> list[tuple[Step, Entry]]:
-    """What a run would do: `held` is a step that would be run, within its limit."""
+    """Plan of a run: `held` is a step that would be run, within its limit."""
     left, planned = 60 * day.minutes - LAST, []
     for step in day.steps:
         estimate = step.estimate(day.here.cores)

@@ -1,4 +1,4 @@
-"""What this machine has for the steps: cores, modules, programs, and a GPU that torch can use."""
+"""This machine as the steps need it: cores, modules, programs, and a GPU that torch can use."""
 
 from __future__ import annotations
 

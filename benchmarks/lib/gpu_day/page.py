@@ -61,7 +61,7 @@ def _headline(about: Mapping[str, Any], out: Path) -> str:
 
 
 def _warnings(out: Path) -> Iterator[str]:
-    """What `patchmill doctor` found broken, or worse than it could be, about the GPU."""
+    """Findings of `patchmill doctor` on the GPU that are broken, or worse than they could be."""
     found = _facts(out).get("findings", {}).get("GPU", [])
     noted = [each for each in found if each["state"] in ("broken", "warning")]
     if noted:

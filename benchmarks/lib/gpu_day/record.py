@@ -23,7 +23,7 @@ REASONS = 5  # failed tests that are named
 
 @dataclass(frozen=True)
 class Entry:
-    """How a step ended, and why."""
+    """The end of a step, and its reason."""
 
     state: State
     why: str = ""
@@ -56,7 +56,7 @@ def write(out: Path, entries: Mapping[str, Entry], about: Mapping[str, Any]) -> 
 
 
 def judge(step: Step, ended: Ended, out: Path, limit: float, estimate: float) -> Entry:
-    """What a step's end and its results say."""
+    """Judge a step by its end and its results."""
     found = outcomes.read(step.result(out)) if step.writes == "tests" else []
     counts = outcomes.counts(found)
     failures = [

@@ -165,7 +165,7 @@ def test_without_the_video_library_nothing_is_left_to_the_engines(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whether a share is given, or none could be measured, as of a stream."""
+    """Both where a share is given and where none could be measured, as of a stream."""
     shares = []
 
     def build(*_: object, hardware: float | None, **__: object) -> None:
