@@ -11,6 +11,6 @@ def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     It goes through page-locked memory: from other memory, CUDA copies when the stream is idle, and
     the program waits for that. torch takes the page-locked memory back when the copy is over.
     """
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    if device.type == "cuda" and not torch.compiler.is_compiling():  # which cannot lock pages
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -195,6 +195,9 @@ def _init_process_group(info: rendezvous.RankInfo, device: torch.device) -> dist
         )
         # torchrun's store outlives a restart of its ranks: keys of different attempts must differ.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        if device.type == "cuda":
+            gpu = str(torch.cuda.get_device_properties(device).uuid)
+            _check_gpus(dist.PrefixStore(f"gpus{attempt}", store), gpu, rank, size)
         dist.init_process_group(
             # With GPUs, CPU tensors still go by gloo: ranks agree on flags without waiting for the
             # GPU's work.
@@ -212,6 +215,18 @@ def _init_process_group(info: rendezvous.RankInfo, device: torch.device) -> dist
             "MASTER_PORT a port of it that is free, and all ranks must start"
         ) from None
     return dist.PrefixStore(f"notes{attempt}", store)
+
+
+def _check_gpus(store: dist.Store, gpu: str, rank: int, size: int) -> None:
+    """Raise a MillError if another rank has this rank's GPU, which NCCL cannot share."""
+    store.set(str(rank), gpu)
+    for other in range(size):
+        if other != rank and store.get(str(other)).decode() == gpu:
+            raise MillError(
+                f"ranks {min(rank, other)} and {max(rank, other)} have the same GPU: start as many "
+                "processes on a machine as it has GPUs, and give each its own, as "
+                "srun --gpus-per-task=1 does"
+            )
 
 
 def _hosts_store(rank: int) -> bool:

@@ -186,3 +186,12 @@ def test_a_task_that_sees_one_gpu_takes_it(monkeypatch: pytest.MonkeyPatch):
     properties = SimpleNamespace(name="NVIDIA H200", uuid="8f2e")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
     assert process._device(1) == "GPU 0 (NVIDIA H200, 8f2e)"
+
+
+def test_two_ranks_with_one_gpu_are_an_error():
+    store = torch.distributed.HashStore()
+    store.set("0", "8f2e")
+    store.set("2", "91aa")
+    with pytest.raises(MillError, match="ranks 1 and 2 have the same GPU"):
+        distributed._check_gpus(store, "91aa", 1, 3)
+    distributed._check_gpus(store, "c3d0", 1, 3)
