@@ -106,7 +106,7 @@ def test_launches_are_what_is_compiled_here():
         ]:
             compiled = launch.kernel.warmup(grid=(launch.blocks,), **launch.arguments)
             types = {name: of for name, of in compiled.src.signature.items() if of != "constexpr"}
-            expected = {name: TYPES.get(name, "i32") for name in types} | {"out": "*bf16"}
+            expected = {name: (TYPES | {"out": "*bf16"}).get(name, "i32") for name in types}
             assert types == expected
             assert compiled.metadata.maxnreg == launch.arguments["maxnreg"]
             assert compiled.metadata.enable_fp_fusion
