@@ -2,6 +2,7 @@
 
     python benchmarks/kernels.py [contrast ...] [--device cuda|cpu] [--json FILE] [--plot FILE]
     python benchmarks/kernels.py views [--recipe dino] [--batch-size 256] [--channels-last]
+    python benchmarks/kernels.py views --predict
 
 Forward and backward together, contenders in turns. Reported are the time, the peak memory beyond
 inputs and results, and the share of the roofline floor in the time: the bytes that must be moved at
@@ -10,7 +11,8 @@ slower.
 
 `views` times the renderer stage by stage. On a GPU each kernel is timed by CUDA events and compared
 with two floors: the bytes that must be moved at the full memory bandwidth, and the arithmetic at
-the peak rate. On a CPU it runs in one thread.
+the peak rate. On a CPU it runs in one thread. --predict compiles them for an H200 and prints the
+times that a model gives, without a GPU: lib/views/predict.py has its assumptions.
 """
 
 from __future__ import annotations
@@ -32,7 +34,11 @@ def main(words: Sequence[str] | None = None) -> None:
     settings = _settings(words)
     report.check_writable(settings.json, settings.plot)
     device, dtype = torch.device(settings.device), getattr(torch, settings.dtype)
-    if settings.kernels == ["views"]:
+    if settings.predict:
+        results = view_table.predict(
+            settings.recipe, settings.batch_size, dtype, settings.channels_last
+        )
+    elif settings.kernels == ["views"]:
         results = view_table.run(
             device,
             settings.recipe,
@@ -67,6 +73,9 @@ def _settings(words: Sequence[str] | None) -> argparse.Namespace:
         "--batch-size", type=int, help="for views; default: 256 on a GPU, 16 on a CPU"
     )
     parser.add_argument("--channels-last", action="store_true", help="for views")
+    parser.add_argument(
+        "--predict", action="store_true", help="views' times on an H200, by a model"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE", help="draw them as a PNG or SVG")
     settings = parser.parse_args(words)
@@ -81,6 +90,8 @@ def _check(settings: argparse.Namespace) -> None:
         raise MillError(f"there is no kernel {unknown[0]!r}: choose from {', '.join(OPERATIONS)}")
     if "views" in settings.kernels and len(settings.kernels) > 1:
         raise MillError("views are measured by themselves: run the other kernels separately")
+    if settings.predict and settings.kernels != ["views"]:
+        raise MillError("--predict is only for views")
     if settings.plot:
         report.check_chart()
         if settings.kernels == ["views"]:
@@ -97,7 +108,7 @@ def _set_defaults(settings: argparse.Namespace) -> None:
         raise MillError("there is no CUDA device here: use --device cpu to measure the CPU kernels")
     settings.dtype = settings.dtype or ("bfloat16" if on_gpu or views else "float32")
     settings.rounds = settings.rounds or (30 if views else 7)
-    settings.batch_size = settings.batch_size or (256 if on_gpu else 16)
+    settings.batch_size = settings.batch_size or (256 if on_gpu or settings.predict else 16)
     if settings.dtype == "uint8" and not views:
         raise MillError("--dtype uint8 is only for views")
 

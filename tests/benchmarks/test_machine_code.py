@@ -41,7 +41,8 @@ def test_a_listing_is_counted():
     code = counting.parse(LISTING)
     assert (code.registers, code.spilled) == (168, 24)
     assert len(code.instructions) == 13, "neither the code words nor the padding"
-    assert [len(body) for body in code.by_depth()] == [4, 6, 3]
+    assert [len(body) for body in code.nest] == [4, 6, 3]
+    assert not code.other_loops
     assert counting.kinds(code.within(code.hottest)) == {"shared": 1, "tensor": 1, "other": 1}
     assert counting.widths(code.instructions, "load") == {16: 1, 2: 1}
     assert counting.widths(code.instructions, "store") == {8: 1}

@@ -156,11 +156,9 @@ def _line(row: dict[str, Any]) -> Line:
 
 
 def budget_of(table: Table, kernel: str, variant: str, triton: str) -> Counts | None:
-    """A variant's budget; with a Triton that the table does not name, the worst of the others."""
+    """A variant's budget; with a Triton that has none, the worst of the others."""
     if line := table.get((kernel, variant, triton)):
         return line.counts
-    if any(line.triton == triton for line in table.values()):
-        return None
     others = [
         line.counts for line in table.values() if (line.kernel, line.variant) == (kernel, variant)
     ]

@@ -58,6 +58,9 @@ class Loop:
     last: int
     depth: int
 
+    def has(self, at: Instruction) -> bool:
+        return self.first <= at.address <= self.last
+
     def holds(self, other: Loop) -> bool:
         return self.first <= other.first and other.last <= self.last and self != other
 
@@ -89,16 +92,37 @@ class MachineCode:
         """The loop's instructions; all without one."""
         if loop is None:
             return list(self.instructions)
-        return [at for at in self.instructions if loop.first <= at.address <= loop.last]
+        return [at for at in self.instructions if loop.has(at)]
 
     def by_depth(self) -> list[list[Instruction]]:
         """Instructions outside of loops, in one loop, in two loops ..., those in more left out."""
         depths = max((loop.depth for loop in self.loops), default=0)
         bodies: list[list[Instruction]] = [[] for _ in range(depths + 1)]
         for at in self.instructions:
-            inside = [it.depth for it in self.loops if it.first <= at.address <= it.last]
-            bodies[max(inside, default=0)].append(at)
+            bodies[max((it.depth for it in self.loops if it.has(at)), default=0)].append(at)
         return bodies
+
+    @cached_property
+    def nest(self) -> list[list[Instruction]]:
+        """Outside of loops, then in each loop that holds the hottest, from the outermost on.
+
+        Each without those of the loops that it holds.
+        """
+        hottest = self.hottest
+        around = [it for it in self.loops if hottest in (it, None) or it.holds(hottest)]
+        around.sort(key=lambda loop: loop.depth)
+        bodies: list[list[Instruction]] = [[] for _ in range(len(around) + 1)]
+        for at in self.instructions:
+            depth = sum(loop.has(at) for loop in around)
+            if sum(loop.has(at) for loop in self.loops) == depth:
+                bodies[depth].append(at)
+        return bodies
+
+    @cached_property
+    def other_loops(self) -> list[Instruction]:
+        """In loops that neither hold the hottest nor are it."""
+        nested = {at.address for body in self.nest for at in body}
+        return [at for at in self.instructions if at.address not in nested]
 
 
 def read(cubin: bytes, tool: str) -> MachineCode:

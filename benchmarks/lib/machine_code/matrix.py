@@ -6,9 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 
-from rich.console import Console
-
-from patchmill.benchmarks.lib import report
+from patchmill.benchmarks.lib import printing
 from patchmill.benchmarks.lib.machine_code import budgets
 from patchmill.benchmarks.lib.machine_code.budgets import Counts, Line, Table
 
@@ -90,7 +88,7 @@ def accepted(found: Table, table: Table, everything: bool) -> Table:
 def show(found: Table, table: Table) -> None:
     """Print the counts, with those of the budgets before them where they differ."""
     names = [field.name for field in fields(Counts)]
-    shown = report.new_table("kernel", "Triton", *(name.replace("_", " ") for name in names))
+    shown = printing.new_table("kernel", "Triton", *(name.replace("_", " ") for name in names))
     for key, line in sorted(found.items()):
         budget = budgets.budget_of(table, *key)
         cells = []
@@ -99,4 +97,4 @@ def show(found: Table, table: Table) -> None:
             before = after if budget is None else str(getattr(budget, name))
             cells.append(after if before == after else f"{before} → {after}")
         shown.add_row(f"{line.kernel} {line.variant}", line.triton, *cells)
-    Console(highlight=False, width=250).print(shown)
+    printing.console().print(shown)

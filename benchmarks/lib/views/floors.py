@@ -57,7 +57,7 @@ def floors(
     `rows` is [N, views], `shapes` is [N, 2]; the output's elements have `number_bytes` each.
     """
     resize, contrast, blur = StageFloor(), StageFloor(), StageFloor()
-    resize.bytes += 3 * _visible_pixels(rows, shapes, targets)
+    resize.bytes += 3 * visible_pixels(rows, shapes, targets)
     first = 0
     for target in targets:
         group = rows[:, first : first + target.count]
@@ -94,7 +94,7 @@ def total(parts: Iterable[StageFloor]) -> StageFloor:
     return combined
 
 
-def _visible_pixels(rows: np.ndarray, shapes: np.ndarray, targets: Sequence[Target]) -> int:
+def visible_pixels(rows: np.ndarray, shapes: np.ndarray, targets: Sequence[Target]) -> int:
     """Pixels of all images that at least one view shows."""
     sizes = np.repeat([target.size for target in targets], [target.count for target in targets])
     top, bottom = _visible_range(rows["box_y"], rows["box_h"], rows["full_h"], rows["win_y"], sizes)

@@ -14,6 +14,8 @@ import torch
 from patchmill.benchmarks.lib import timing
 from patchmill.benchmarks.lib.timing import Summary
 from patchmill.benchmarks.lib.views.floors import StageFloor, floors, total
+from patchmill.benchmarks.lib.views.predict import HOPPER, Chip, Prediction, combined, predict
+from patchmill.benchmarks.lib.views.work import work
 from patchmill.kernels.common.jit import jit
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu import render
@@ -128,6 +130,40 @@ def gpu_peaks(device: torch.device) -> GpuPeaks:
     lanes = 64 if (major, minor) == (8, 0) else 128
     name = torch.cuda.get_device_name(device)
     return GpuPeaks(name, bandwidth, cycles * multipliers, cycles * lanes * 2)
+
+
+# ---------------------------------------------------------------------------------- without a GPU
+
+
+def predicted(
+    recipe: Recipe, count: int, dtype: torch.dtype, channels_last: bool, chip: Chip = HOPPER
+) -> list[tuple[Prediction, StageFloor | None]]:
+    """The stages' times by `predict`'s model, from code compiled here, and their floors."""
+    from patchmill.benchmarks.lib.machine_code.compiling import compile_launch
+    from patchmill.kernels.views.gpu import launch as gpu_launch
+    from patchmill.kernels.views.gpu.tables import TILES, Images
+
+    shapes = np.array([SHAPES[i % len(SHAPES)] for i in range(count)])
+    rows = draw.draw(recipe, 0, 0, np.arange(count), shapes.tolist()).rows
+    targets = draw.targets(recipe)
+    out = torch.empty(layout.elements(targets, count), dtype=dtype)
+    images = Images(np.zeros(count, np.int64), shapes, 3 * shapes[:, 1])
+    launches = gpu_launch.launches(out, images, rows, targets, channels_last)
+    by_stage: dict[str, list[Any]] = {}
+    for launch in launches:
+        by_stage.setdefault(launch.kernel.__name__, []).append(launch)
+    constants = {name: several[0].arguments for name, several in by_stage.items()}
+    works = work(rows, shapes, targets, out.element_size(), constants)
+    stage_floors = floors(rows, shapes, targets, out.element_size(), TILES[-1])
+    found: list[tuple[Prediction, StageFloor | None]] = []
+    for name, several in by_stage.items():
+        first = several[0]
+        code, metadata = compile_launch(first.kernel, first.arguments, chip.capability)
+        sizes = metadata.shared, metadata.num_warps
+        prediction = predict(name, len(several), code, *sizes, works[name], chip)
+        found.append((prediction, stage_floors.get(name)))
+    everything = combined([prediction for prediction, _ in found])
+    return [*found, (everything, total(stage_floors.values()))]
 
 
 # --------------------------------------------------------------------------------------- on a CPU

@@ -8,6 +8,8 @@ import torch
 
 from patchmill.benchmarks.lib import machine, printing
 from patchmill.benchmarks.lib.views import stages as view_stages
+from patchmill.benchmarks.lib.views.floors import StageFloor
+from patchmill.benchmarks.lib.views.predict import HOPPER, Prediction
 from patchmill.benchmarks.lib.views.stages import GpuPeaks, StageTime
 from patchmill.loaders.recipe_load import load_recipe
 
@@ -38,6 +40,46 @@ def run(
     print(f"{peaks.name if peaks else machine.cpu()}: {workload}; medians of {rounds} rounds")
     printing.console().print(_table(stages, pixels, peaks))
     return {"pixels": pixels, "stages": [_as_json(stage, pixels, peaks) for stage in stages]}
+
+
+def predict(name: str, count: int, dtype: torch.dtype, channels_last: bool) -> dict[str, Any]:
+    """Print what the model of `predict` says of a GPU that is not here; return it as JSON."""
+    recipe = load_recipe(name)
+    rows = [
+        _predicted(prediction, floor)
+        for prediction, floor in view_stages.predicted(recipe, count, dtype, channels_last)
+    ]
+    workload = f"{recipe.name}, {count} images, {str(dtype).removeprefix('torch.')}"
+    print(f"{HOPPER.name}, predicted from machine code, not measured: {workload}; microseconds")
+    table = printing.new_table(
+        "stage", *(key.replace("_", " ") for key in rows[0] if key != "stage")
+    )
+    for row in rows:
+        table.add_row(
+            *(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row.values())
+        )
+    printing.console().print(table)
+    return {"chip": HOPPER.name, "pixels": recipe.pixels * count, "predicted": rows}
+
+
+def _predicted(prediction: Prediction, floor: StageFloor | None) -> dict[str, Any]:
+    micros = {name: round(1e6 * seconds) for name, seconds in prediction.parts.items()}
+    entries = {
+        "stage": prediction.stage,
+        "launches": prediction.launches,
+        "warps": prediction.warps,
+        "million_instructions": round(prediction.instructions / 1e6),
+        **micros,
+        "predicted": round(1e6 * prediction.seconds),
+        "limit": prediction.limit,
+    }
+    if floor is None:
+        return entries | {"floor": "", "floor_share": ""}
+    least = floor.seconds(HOPPER.memory, HOPPER.filter_rate, HOPPER.other_rate)
+    return entries | {
+        "floor": round(1e6 * least),
+        "floor_share": round(least / prediction.seconds, 2),
+    }
 
 
 def _table(stages: list[StageTime], pixels: int, peaks: GpuPeaks | None) -> Table:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 import triton
 import triton.language as tl
 
 from patchmill.kernels.views.gpu import fields
 from patchmill.kernels.views.gpu.encode import encode_view
 
-LOG2_E = tl.constexpr(1.4426950408889634)
+UNIT = tl.constexpr(math.sqrt(math.log2(math.e) / 2))  # exp(-x^2 / 2) is 2 ** -(UNIT x)^2
+MIN_TOTAL = tl.constexpr(0.1)  # only pixels outside, or whose weights come later, fall below it
+FAR = tl.constexpr(1 << 20)  # beyond every radius
 
 
-@triton.jit(do_not_specialize=["n_groups", "n_views"])
+@triton.jit(do_not_specialize=["n_groups", "n_views", "chunk", "first_sample"])
 def blur(
     rows,  # [batch, n_views, FIELDS] int32
     slots,  # [n_views, SLOT_WORDS] int64
-    groups,  # [n_groups, 3] int32
+    groups,  # [chunks, n_groups, 3] int32
     entries,  # [views in this pass] int32: sample * n_views + view
     out,  # [batch elements], dtype of the batch
-    planes,  # [batch elements] float16
-    n_groups, n_views,
+    planes,  # [elements of a chunk] float16
+    n_groups, n_views, chunk, first_sample,
     TILE: tl.constexpr, TAPS_Y: tl.constexpr, TAPS_X: tl.constexpr, ALIGNED: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
 ):  # fmt: skip
@@ -29,14 +33,17 @@ def blur(
     blur's radius, and writes the view. Computes TILE multiply-adds on tensor cores per value read.
     """
     # Block to view and tile.
+    groups += chunk * n_groups * fields.GROUP_FIELDS
     entry, tile, _ = fields.locate_block(groups, n_groups, tl.program_id(0))
     index = tl.load(entries + entry)
     row = rows + index * fields.FIELDS
-    offset, size, scales = fields.load_slot(slots, index % n_views, index // n_views, ALIGNED)
+    offset, in_planes, size, scales = fields.load_slot(
+        slots, index % n_views, index // n_views, first_sample, ALIGNED
+    )  # fmt: skip
     side, area = tl.cdiv(size, TILE), size * size
     tile_y, tile_x = tile // side * TILE, tile % side * TILE
     red, green, blue = _blur_tile(
-        planes + offset, row, tile_y, tile_x, size, area, TILE, TAPS_Y, TAPS_X
+        planes + in_planes, row, tile_y, tile_x, size, area, TILE, TAPS_Y, TAPS_X
     )  # fmt: skip
 
     # Write to the batch.
@@ -55,44 +62,60 @@ def _blur_tile(
     tile_y, tile_x, size, area,
     TILE: tl.constexpr, TAPS_Y: tl.constexpr, TAPS_X: tl.constexpr,
 ):  # fmt: skip
-    """weights_y @ planes @ weights_x; weights are normalised after each product."""
+    """weights_y @ planes @ weights_x; weights are normalised after each product.
+
+    Pixels are read in the order of memory: a weight is the sum of those of a pixel and of its
+    reflections. TAPS_Y rows hold all that a tile needs, unless the radius is larger than usual.
+    """
     radius = tl.load(row + fields.BLUR_RADIUS)
     sigma = fields.load_float(row, fields.BLUR_SIGMA)
-    falloff = -0.5 * LOG2_E / (sigma * sigma)
-    step = tl.arange(0, TILE)
-    length_y = tl.minimum(size - tile_y, TILE) + 2 * radius
-    length_x = tl.minimum(size - tile_x, TILE) + 2 * radius
-    ones_y = tl.full([TAPS_Y, 16], 1.0, tl.float16)
-    ones_x = tl.full([16, TAPS_X], 1.0, tl.float16)
+    unit = UNIT / sigma
+    top, bottom = tl.maximum(tile_y - radius, 0), tl.minimum(tile_y + TILE + radius, size)
+    left, right = tl.maximum(tile_x - radius, 0), tl.minimum(tile_x + TILE + radius, size)
+    left = left // 8 * 8  # for loads of 16 bytes
+    period, mirrors_y, lowest, repeats = _reflections(tile_y, size, radius, TILE)
+    period, mirrors_x, lowest, repeats = _reflections(tile_x, size, radius, TILE)
+    y, x = tl.arange(0, TAPS_Y), tl.arange(0, TAPS_X)
+    # Sums of weights by products with ones, whose elements lie where those to be divided do.
+    ones_y = tl.full([TAPS_Y, TAPS_X], 1.0, tl.float16)
+    ones_x = tl.full([TAPS_X, 16], 1.0, tl.float16)
     red = tl.zeros([TILE, TILE], tl.float32)
     green = tl.zeros([TILE, TILE], tl.float32)
     blue = tl.zeros([TILE, TILE], tl.float32)
-    total_x = tl.zeros([16, TILE], tl.float32)
-    for left in range(0, length_x, TAPS_X):
-        x = left - radius + tl.arange(0, TAPS_X)
-        source_x = _reflect(tile_x + x, size, radius)
-        # Vertical pass over a strip of TAPS_X columns; the weight sums by a product with ones.
-        strip_red = tl.zeros([TILE, TAPS_X], tl.float32)
-        strip_green = tl.zeros([TILE, TAPS_X], tl.float32)
-        strip_blue = tl.zeros([TILE, TAPS_X], tl.float32)
-        total_y = tl.zeros([TILE, 16], tl.float32)
-        for top in range(0, length_y, TAPS_Y):
-            y = top - radius + tl.arange(0, TAPS_Y)
-            weights_y = _weights(y[None, :], step[:, None], radius, falloff)
-            pixel = (_reflect(tile_y + y, size, radius) * size)[:, None] + source_x[None, :]
-            strip_red = tl.dot(weights_y, tl.load(planes + pixel), strip_red)
-            strip_green = tl.dot(weights_y, tl.load(planes + area + pixel), strip_green)
-            strip_blue = tl.dot(weights_y, tl.load(planes + 2 * area + pixel), strip_blue)
-            total_y = tl.dot(weights_y, ones_y, total_y)
-        # Horizontal pass: accumulate the normalised strip.
-        weights_x = _weights(x[:, None], step[None, :], radius, falloff)
-        norm = (1 / tl.maximum(tl.max(total_y, 1), 1.0))[:, None]
-        red = tl.dot((strip_red * norm).to(tl.float16), weights_x, red)
-        green = tl.dot((strip_green * norm).to(tl.float16), weights_x, green)
-        blue = tl.dot((strip_blue * norm).to(tl.float16), weights_x, blue)
-        total_x = tl.dot(ones_x, weights_x, total_x)
+    total_x = tl.zeros([TILE, 16], tl.float32)
+    total_y = tl.zeros([TILE, TAPS_X], tl.float32)
+    steps_y = tl.cdiv(bottom - top, TAPS_Y)
+    for step_y in range(0, steps_y * repeats):
+        source_y = top + step_y % steps_y * TAPS_Y + y
+        shift = (lowest + step_y // steps_y) * period - tile_y
+        weights_y = _weights(source_y, shift, mirrors_y, size, period, radius, unit, TILE)
+        before = total_y
+        total_y = tl.dot(weights_y, ones_y, total_y)
+        if step_y > 0:
+            # What earlier rows gave was divided by their weights alone.
+            earlier = tl.max(before, 1) / tl.maximum(tl.max(total_y, 1), MIN_TOTAL)
+            earlier = earlier[:, None]
+            red, green, blue = red * earlier, green * earlier, blue * earlier
+        norm = 1 / tl.maximum(total_y, MIN_TOTAL)
+        rows = planes + (tl.minimum(source_y, size - 1) * size)[:, None]
+        for repeat in range(lowest, lowest + repeats):
+            for first_x in range(left, right, TAPS_X):
+                # Vertical pass over a strip of TAPS_X columns; what it gives to the horizontal one.
+                source_x = first_x + x
+                shift = repeat * period - tile_x
+                across = _weights(source_x, shift, mirrors_x, size, period, radius, unit, TILE)
+                weights_x = tl.trans(across)
+                pixel = rows + source_x[None, :]
+                mask = (source_y < bottom)[:, None] & (source_x < size)[None, :]
+                strip = tl.dot(weights_y, tl.load(pixel, mask, 0.0))
+                red = tl.dot((strip * norm).to(tl.float16), weights_x, red)
+                strip = tl.dot(weights_y, tl.load(pixel + area, mask, 0.0))
+                green = tl.dot((strip * norm).to(tl.float16), weights_x, green)
+                strip = tl.dot(weights_y, tl.load(pixel + 2 * area, mask, 0.0))
+                blue = tl.dot((strip * norm).to(tl.float16), weights_x, blue)
+                total_x = tl.dot(across, ones_x, total_x)
     # Normalise and undo the planes' offset of 0.5.
-    norm = (1 / tl.maximum(tl.max(total_x, 0), 1.0))[None, :]
+    norm = (steps_y * repeats / tl.maximum(tl.max(total_x, 1), MIN_TOTAL))[None, :]
     red = tl.clamp(red * norm + 0.5, 0.0, 1.0)
     green = tl.clamp(green * norm + 0.5, 0.0, 1.0)
     blue = tl.clamp(blue * norm + 0.5, 0.0, 1.0)
@@ -100,19 +123,39 @@ def _blur_tile(
 
 
 @triton.jit
-def _weights(tap, centre, radius, falloff):
-    """Unnormalised Gaussian within the radius; the centre weighs 1, so sums are at least 1."""
-    distance = tap.to(tl.float32) - centre.to(tl.float32)
-    weight = tl.exp2(distance * distance * falloff)
-    return tl.where(tl.abs(distance) <= radius, weight, 0.0).to(tl.float16)
+def _reflections(tile, size, radius, TILE: tl.constexpr):
+    """Where the pixels that a tile needs lie again on a line reflected at its first and last pixel.
+
+    Pixel j lies at j + n period and, unless it is the first or last, mirrored at -j + n period.
+    Returns the period, whether any is needed mirrored, the lowest n, and the number of them.
+    """
+    period = tl.maximum(2 * size - 2, 1)
+    mirrors = (tile < radius) | (tile + TILE + radius > size)
+    lowest, repeats = 0, 1
+    if 2 * radius + 2 >= size:  # beyond the mirror image at the nearer end
+        lowest = -((size + radius) // period + 1)
+        repeats = 2 - 2 * lowest
+    return period, mirrors, lowest, repeats
 
 
 @triton.jit
-def _reflect(index, size, radius):
-    """Index >= -radius into a row reflected at its first and last pixel."""
-    period = tl.maximum(2 * size - 2, 1)
-    index = tl.minimum(index, size - 1 + radius)
-    if radius >= size:  # reflected more than once
-        index = (index + period * (radius // period + 1)) % period
-    index = tl.abs(index)
-    return tl.minimum(index, period - index)
+def _weights(tap, shift, mirrors, size, period, radius, unit, TILE: tl.constexpr):
+    """[TILE, taps] unnormalised weights of pixels `tap`, also mirrored at the nearer end.
+
+    `shift` is what to add to a pixel's place to be relative to the tile.
+    """
+    weights = _gaussian(tl.where(tap < size, tap + shift, FAR), radius, unit, TILE)
+    if mirrors:
+        there = tl.where(2 * tap < size, shift - tap, shift + period - tap)
+        there = tl.where((tap > 0) & (tap < size - 1), there, FAR)
+        weights += _gaussian(there, radius, unit, TILE)
+    return weights.to(tl.float16)
+
+
+@triton.jit
+def _gaussian(tap, radius, unit, TILE: tl.constexpr):
+    """[TILE, taps] Gaussian of the distances from 0 .. TILE - 1, 0 beyond the radius."""
+    centre = tl.arange(0, TILE).to(tl.float32) * unit
+    distance = (tap.to(tl.float32) * unit)[None, :] - centre[:, None]
+    inside = tl.abs(distance) < (radius + 0.5) * unit
+    return tl.where(inside, tl.exp2(-distance * distance), 0.0)

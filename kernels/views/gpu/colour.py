@@ -21,28 +21,32 @@ GREY_FIRST, GREY_LAST = tl.constexpr(decisions.GREY_FIRST), tl.constexpr(decisio
 RED, GREEN, BLUE = map(tl.constexpr, decisions.LUMA)
 
 
-@triton.jit(do_not_specialize=["n_groups", "n_views", "max_tiles"])
+@triton.jit(do_not_specialize=["n_groups", "n_views", "max_tiles", "chunk", "first_sample"])
 def contrast(
     rows,  # [batch, n_views, FIELDS] int32
     slots,  # [n_views, SLOT_WORDS] int64
-    groups,  # [n_groups, 3] int32
+    groups,  # [chunks, n_groups, 3] int32
     entries,  # [views in this pass] int32: sample * n_views + view
     out,  # [batch elements], dtype of the batch
-    planes,  # [batch elements] float16
+    planes,  # [elements of a chunk] float16
     luma_sums,  # [batch * n_views, max_tiles] float32
-    n_groups, n_views, max_tiles,
-    PIXELS: tl.constexpr, TILE: tl.constexpr, ALIGNED: tl.constexpr, CHANNELS_LAST: tl.constexpr,
+    n_groups, n_views, max_tiles, chunk, first_sample,
+    PIXELS: tl.constexpr, STEP: tl.constexpr, TILE: tl.constexpr, ALIGNED: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
 ):  # fmt: skip
-    """Contrast and the rest of the jitter, PIXELS pixels of a view per block.
+    """Contrast and the rest of the jitter, PIXELS pixels of a view per block, STEP at a time.
 
     Moves 6 bytes per pixel in and those of the view out. Computes about 12 operations per value for
     each jitter operation that is left, 20 for hue.
     """
     # Block to view.
+    groups += chunk * n_groups * fields.GROUP_FIELDS
     entry, block, _ = fields.locate_block(groups, n_groups, tl.program_id(0))
     index = tl.load(entries + entry)
     row = rows + index * fields.FIELDS
-    offset, size, scales = fields.load_slot(slots, index % n_views, index // n_views, ALIGNED)
+    offset, in_planes, size, scales = fields.load_slot(
+        slots, index % n_views, index // n_views, first_sample, ALIGNED
+    )  # fmt: skip
     area = size * size
 
     # Mean luma: reduce the tiles' sums.
@@ -55,22 +59,22 @@ def contrast(
         total += tl.sum(tl.load(tile_sums, tile < tiles, 0.0))
     mean = total / area
 
-    # The operations from contrast on.
-    pixel = (block * PIXELS + tl.arange(0, PIXELS))[None, :]
-    mask = pixel < area
-    red, green, blue = load_planes(planes, offset, pixel, mask, area)
-    red, green, blue = jitter(
-        red, green, blue, row, contrast_position(row), 4, mean, mask, area, False
-    )
-    red, green, blue = grey(red, green, blue, tl.load(row + fields.GREY) == GREY_LAST)
-
-    # On to the blur pass, or to the batch.
-    if fields.load_float(row, fields.BLUR_SIGMA) > 0:
-        store_planes(red, green, blue, planes, offset, pixel, mask, area)
-    else:
-        encode_view(
-            red, green, blue, row, scales, out, offset, pixel, mask, area, CHANNELS_LAST
-        )  # fmt: skip
+    # The operations from contrast on; then on to the blur pass, or to the batch.
+    first = contrast_position(row)
+    grey_last = tl.load(row + fields.GREY) == GREY_LAST
+    blurred = fields.load_float(row, fields.BLUR_SIGMA) > 0
+    for start in range(block * PIXELS, tl.minimum((block + 1) * PIXELS, area), STEP):
+        pixel = (start + tl.arange(0, STEP))[None, :]
+        mask = pixel < area
+        red, green, blue = load_planes(planes, in_planes, pixel, mask, area)
+        red, green, blue = jitter(red, green, blue, row, first, 4, mean, mask, area, False)
+        red, green, blue = grey(red, green, blue, grey_last)
+        if blurred:
+            store_planes(red, green, blue, planes, in_planes, pixel, mask, area)
+        else:
+            encode_view(
+                red, green, blue, row, scales, out, offset, pixel, mask, area, CHANNELS_LAST
+            )  # fmt: skip
 
 
 @triton.jit
@@ -102,26 +106,33 @@ def jitter(
     saturation = fields.load_float(row, fields.SATURATION)
     hue = fields.load_float(row, fields.HUE)
     for position in range(first, last):
+        # All but hue blend: clamp(factor x + (1 - factor) y), y = 0, the mean luma or the pixel's.
         operation = (order >> (2 * position)) & 3
-        if operation == HUE:
-            red, green, blue = rotate_hue(red, green, blue, hue)
+        if operation == BRIGHTNESS:
+            red = tl.clamp(brightness * red, 0.0, 1.0)
+            green = tl.clamp(brightness * green, 0.0, 1.0)
+            blue = tl.clamp(brightness * blue, 0.0, 1.0)
+        elif operation == CONTRAST:
+            if WHOLE_VIEW:
+                total = tl.sum(tl.where(mask, luma(red, green, blue), 0.0))
+                red, green, blue = _blend(red, green, blue, contrast_factor, total / area)
+            else:
+                red, green, blue = _blend(red, green, blue, contrast_factor, mean)
+        elif operation == SATURATION:
+            red, green, blue = _blend(red, green, blue, saturation, luma(red, green, blue))
         else:
-            # Blend: clamp(factor x + (1 - factor) y), y = 0, the mean luma, or the pixel's luma.
-            pixel_luma = luma(red, green, blue)
-            factor, other = brightness, tl.zeros_like(pixel_luma)
-            if operation == CONTRAST:
-                factor = contrast_factor
-                if WHOLE_VIEW:
-                    other += tl.sum(tl.where(mask, pixel_luma, 0.0)) / area
-                else:
-                    other += mean
-            if operation == SATURATION:
-                factor, other = saturation, pixel_luma
-            other *= 1 - factor
-            red = tl.clamp(factor * red + other, 0.0, 1.0)
-            green = tl.clamp(factor * green + other, 0.0, 1.0)
-            blue = tl.clamp(factor * blue + other, 0.0, 1.0)
+            red, green, blue = rotate_hue(red, green, blue, hue)
     return red, green, blue
+
+
+@triton.jit
+def _blend(red, green, blue, factor, other):
+    other *= 1 - factor
+    return (
+        tl.clamp(factor * red + other, 0.0, 1.0),
+        tl.clamp(factor * green + other, 0.0, 1.0),
+        tl.clamp(factor * blue + other, 0.0, 1.0),
+    )
 
 
 @triton.jit
@@ -145,15 +156,17 @@ def rotate_hue(red, green, blue, shift):
     The hue in sixths of a turn times the chroma (max - min of the channels) needs no division.
     """
     top = tl.maximum(tl.maximum(red, green), blue)
-    chroma = top - tl.minimum(tl.minimum(red, green), blue)
+    low = tl.minimum(tl.minimum(red, green), blue)
+    chroma = top - low
     is_red, is_green = top == red, top == green
     rise = tl.where(is_red, green - blue, tl.where(is_green, blue - red, red - green))
     turn = 6 * (shift - tl.floor(shift + 0.5))
     hue = rise + chroma * tl.where(is_red, turn, tl.where(is_green, 2 + turn, 4 + turn))
     hue = tl.where(hue > 3 * chroma, hue - 6 * chroma, hue)
     hue = tl.where(hue < -3 * chroma, hue + 6 * chroma, hue)
+    beyond = low - chroma
     return (
-        top - tl.clamp(tl.abs(hue) - chroma, 0.0, chroma),
-        top - tl.clamp(2 * chroma - tl.abs(hue + chroma), 0.0, chroma),
-        top - tl.clamp(2 * chroma - tl.abs(hue - chroma), 0.0, chroma),
+        tl.clamp(top + chroma - tl.abs(hue), low, top),
+        tl.clamp(beyond + tl.abs(hue + chroma), low, top),
+        tl.clamp(beyond + tl.abs(hue - chroma), low, top),
     )

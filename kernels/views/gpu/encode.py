@@ -1,7 +1,7 @@
 """End of a pass on the GPU: write a finished view, or its planes for the next pass.
 
 Finished views are solarised, normalised, converted and stored in the batch's layout. Planes lie in
-a workspace at the view's offset in the batch, 6 bytes per pixel, as float16 around zero, where its
+a workspace of one chunk of images, 6 bytes per pixel, as float16 around zero, where its
 resolution is finest.
 """
 
@@ -64,7 +64,7 @@ def _convert(
 @triton.jit
 def store_planes(
     red, green, blue,  # [rows, columns] float32
-    planes,  # [batch elements] float16
+    planes,  # [elements of a chunk] float16
     offset, pixel, mask, area,
 ):  # fmt: skip
     """Store part of a view for the next pass."""
@@ -76,7 +76,7 @@ def store_planes(
 
 @triton.jit
 def load_planes(
-    planes,  # [batch elements] float16
+    planes,  # [elements of a chunk] float16
     offset, pixel, mask, area,
 ):  # fmt: skip
     """Load what `store_planes` stored, as float32."""

@@ -2,6 +2,7 @@
 
 One launch covers views of several groups. Its `groups` table [n_groups, 3] holds, per group, the
 first block, the blocks per view, and the first entry (a view, or an index into a list of views).
+The passes after `resize` have such a table for each chunk of images.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ BLUR_SIGMA, BLUR_RADIUS = _field("sigma"), _field("radius")
 PASTE, BACKGROUND, MASK_SIGMA = _field("paste"), _field("background"), _field("mask_sigma")
 BACKGROUND_Y, BACKGROUND_X = _field("background_y"), _field("background_x")
 
-SLOT_WORDS = tl.constexpr(SLOT.itemsize // 8)
+PLANES_WORD = tl.constexpr(SLOT.itemsize // 8)  # after the SLOT: where a chunk keeps its planes
+SLOT_WORDS = tl.constexpr(SLOT.itemsize // 8 + 1)
 GROUP_FIELDS = tl.constexpr(3)
 
 
@@ -55,16 +57,22 @@ def locate_block(
 @triton.jit
 def load_slot(
     slots,  # [n_views, SLOT_WORDS] int64
-    view, sample,
+    view, sample, first_sample,
     ALIGNED: tl.constexpr,
 ):  # fmt: skip
-    """A view's offset in the flat batch, its side, and the address of its scales and shifts."""
+    """A view's offsets in the flat batch and in the planes of the chunk from `first_sample` on.
+
+    Then its side, and the address of its scales and shifts.
+    """
     slot = slots + view * SLOT_WORDS
-    offset = tl.load(slot) + tl.load(slot + 1) * sample
+    stride = tl.load(slot + 1)
+    offset = tl.load(slot) + stride * sample
+    in_planes = tl.load(slot + PLANES_WORD) + stride * (sample - first_sample)
     size = tl.load(slot + 2).to(tl.int32)
     if ALIGNED:
         offset, size = tl.multiple_of(offset, 16), tl.multiple_of(size, 16)
-    return offset, size, (slot + 4).to(tl.pointer_type(tl.float32))
+        in_planes = tl.multiple_of(in_planes, 16)
+    return offset, in_planes, size, (slot + 4).to(tl.pointer_type(tl.float32))
 
 
 @triton.jit

@@ -46,7 +46,7 @@ def weigh(
     view, tile, _ = fields.locate_block(groups, n_groups, block % blocks_per_image)
     index = sample * n_views + view
     row = rows + index * fields.FIELDS
-    _, size, _ = fields.load_slot(slots, view, sample, False)
+    _, _, size, _ = fields.load_slot(slots, view, sample, 0, False)
     flip, turns = tl.load(row + fields.FLIP) != 0, tl.load(row + fields.TURNS) & 3
     # Reversed as `resize` needs it.
     bands = tl.cdiv(size, TILE)

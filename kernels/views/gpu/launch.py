@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
 from patchmill.kernels.views import layout
-from patchmill.kernels.views.decisions import Target
+from patchmill.kernels.views.decisions import NO_JITTER, Target
 from patchmill.kernels.views.gpu import tables
 from patchmill.kernels.views.gpu.blur import blur
 from patchmill.kernels.views.gpu.colour import contrast
@@ -26,6 +26,15 @@ SHAPES = {
     16: {"num_warps": 1, "TAPS_Y": 16, "TAPS_X": 32},
     32: {"num_warps": 2, "TAPS_Y": 16, "TAPS_X": 32},
 }
+# Of blur, whose usual radii need a single step of rows; narrow loads need more registers for it.
+BLUR_SHAPES = {
+    16: {"num_warps": 1, "TAPS_Y": 16, "TAPS_X": 16},
+    32: {"num_warps": 2, "TAPS_Y": 32, "TAPS_X": 16},
+}
+ALIGNED_BLUR = {32: {"TAPS_Y": 64, "num_stages": 2, "maxnreg": 128}}
+# Bytes of planes that pass from kernel to kernel within the second-level cache: H100s have 50 MB,
+# whose halves may both hold what is read, beside the images and the batch on their way.
+CACHED_PLANES = 32 << 20
 # With more registers, too few warps fit on a multiprocessor to hide memory latency.
 COMPILER = {"num_stages": 1, "maxnreg": 168, "enable_fp_fusion": True}
 # Four warps on each scheduler instead of three; the rest of the code needs more registers.
@@ -59,14 +68,15 @@ def launches(
             f"the batch needs {layout.elements(targets, batch)} elements of float32, float16, "
             f"bfloat16 or uint8, not {tuple(out.shape)} of {out.dtype}"
         )
-    variants = tables.variants(rows, targets, images.masks is not None)
+    chunk = chunk_images(rows, targets)
+    variants = tables.variants(rows, targets, images.masks is not None, chunk)
     filter_table, numbers = tables.filter_table(rows, targets)
     uploaded = iter(
         tables.upload(
             [
                 tables.image_table(images),
                 tables.paste_table(images),
-                tables.slot_table(targets, batch, out.dtype == torch.uint8),
+                tables.slot_table(targets, batch, chunk, out.dtype == torch.uint8),
                 np.ascontiguousarray(rows).view(np.int32),
                 filter_table,
                 *(array for variant in variants for array in variant.arrays.values()),
@@ -74,37 +84,61 @@ def launches(
             out.device,
         )
     )
-    image_table, paste_table, slots, decisions, filters_of_rows = islice(uploaded, 5)
+    image_table, paste_table, slots, decisions, filters_of_rows = itertools.islice(uploaded, 5)
     weights = torch.empty(numbers, dtype=torch.float16, device=out.device)
-    needs_planes = any(variant.contrast.blocks or variant.blur.blocks for variant in variants)
-    planes = torch.empty(len(out) if needs_planes else 0, dtype=torch.float16, device=out.device)
+    needs_planes = any(any(variant.contrast.blocks + variant.blur.blocks) for variant in variants)
+    elements = layout.elements(targets, chunk) if needs_planes else 0
+    planes = torch.empty(elements, dtype=torch.float16, device=out.device)
     shared = {"rows": decisions, "slots": slots, "n_views": views}
     target = {"out": out, "planes": planes}
     filters = {"filter_table": filters_of_rows, "weights": weights}
 
-    plan = []
+    first: list[Launch] = []
+    chunks: list[list[Launch]] = [[] for _ in range(0, batch, chunk)]
     for variant in variants:
         on_device = dict(zip(variant.arrays, uploaded, strict=False))
-        tiles = batch * views * variant.max_tiles if variant.contrast.blocks else 0
+        tiles = batch * views * variant.max_tiles if any(variant.contrast.blocks) else 0
         luma_sums = torch.empty(tiles, dtype=torch.float32, device=out.device)
         luma = {"luma_sums": luma_sums, "max_tiles": variant.max_tiles}
-        weigh_blocks, blocks_per_image = variant.weigh.blocks, variant.resize.blocks
+        (weigh_blocks,), (blocks_per_image,) = variant.weigh.blocks, variant.resize.blocks
         sources = {"images": image_table, "paste_table": paste_table, **filters, **target, **luma}
         contrast_views, blur_views = on_device["contrast_entries"], on_device["blur_entries"]
-        for kernel, blocks, arguments in (
-            (weigh, batch * weigh_blocks, {**filters, "blocks_per_image": weigh_blocks}),
-            (resize, batch * blocks_per_image, {**sources, "blocks_per_image": blocks_per_image}),
-            (contrast, variant.contrast.blocks, {"entries": contrast_views, **target, **luma}),
-            (blur, variant.blur.blocks, {"entries": blur_views, **target}),
-        ):
-            arguments |= {
-                "groups": on_device[kernel.__name__],
-                "n_groups": len(variant.resize.groups),
-            }
-            if blocks:
-                compiled = constants(kernel, variant, channels_last)
-                plan.append(Launch(kernel, blocks, shared | arguments | compiled))
-    return plan
+        common = {
+            kernel: shared
+            | {"groups": on_device[kernel.__name__], "n_groups": variant.resize.groups.shape[1]}
+            | arguments
+            | constants(kernel, variant, channels_last)
+            for kernel, arguments in (
+                (weigh, {**filters, "blocks_per_image": weigh_blocks}),
+                (resize, {**sources, "blocks_per_image": blocks_per_image}),
+                (contrast, {"entries": contrast_views, **target, **luma}),
+                (blur, {"entries": blur_views, **target}),
+            )
+        }
+        first.append(Launch(weigh, batch * weigh_blocks, common[weigh]))
+        for number, plan in enumerate(chunks):
+            place = {"first_sample": number * chunk}
+            count = min(chunk, batch - number * chunk)
+            plan.append(Launch(resize, count * blocks_per_image, common[resize] | place))
+            for kernel, later in ((contrast, variant.contrast), (blur, variant.blur)):
+                if later.blocks[number]:
+                    arguments = common[kernel] | place | {"chunk": number}
+                    plan.append(Launch(kernel, later.blocks[number], arguments))
+    return [*first, *itertools.chain.from_iterable(chunks)]
+
+
+def chunk_images(rows: np.ndarray, targets: Sequence[Target]) -> int:
+    """Images of a chunk, whose planes stay in the second-level cache from pass to pass.
+
+    All, where no view has planes. Chunks are as even as they can be.
+    """
+    batch = max(len(rows), 1)
+    sizes = np.repeat([target.size for target in targets], [target.count for target in targets])
+    has_contrast = (rows["contrast"] != 1) & (rows["order"] != NO_JITTER)
+    if not ((rows["sigma"] > 0) | has_contrast & (sizes > tables.TILES[-1])).any():
+        return batch
+    most = max(CACHED_PLANES // (2 * layout.elements(targets, 1)), 1)
+    return -(-batch // -(-batch // most))
 
 
 def constants(kernel: Any, variant: Variant, channels_last: bool) -> dict[str, Any]:
@@ -118,8 +152,11 @@ def constants(kernel: Any, variant: Variant, channels_last: bool) -> dict[str, A
         **COMPILER,
     }
     if kernel is contrast:
-        return common | {"PIXELS": tables.PIXELS, "num_warps": 4}
+        return common | {"PIXELS": tables.PIXELS, "STEP": 1024, "num_warps": 4}
     if kernel is resize:
         plain = variant.aligned and not variant.backgrounds
         common |= {"BACKGROUNDS": variant.backgrounds, **(PLAIN_RESIZE if plain else {})}
+    if kernel is blur:
+        aligned = ALIGNED_BLUR.get(variant.tile, {}) if variant.aligned else {}
+        return common | BLUR_SHAPES[variant.tile] | aligned
     return common | SHAPES[variant.tile]

@@ -1,13 +1,16 @@
 """GPU renderer: views of a ragged batch of uint8 images, written straight into the batch's memory.
 
-At most four launches, however many groups: `weigh` makes the filters' weights, `resize` finishes
-views that need nothing else, `contrast` continues those that need their mean luma, `blur` is last.
-(Four per kernel variant, where a recipe mixes bicubic and bilinear groups, or views of at most 16
-pixels and larger ones.) One upload holds all tables. Nothing waits for the GPU; runs are
-bit-identical.
+`weigh` makes the filters' weights. Then three launches, however many groups, for each chunk of
+images: `resize` finishes views that need nothing else, `contrast` continues those that need their
+mean luma, `blur` is last. (As many per kernel variant, where a recipe mixes bicubic and bilinear
+groups, or views of at most 16 pixels and larger ones.) What passes from kernel to kernel, planes,
+lies in memory that chunk after chunk reuses, small enough to stay in the second-level cache; the
+order of launches on one stream keeps it right. Without planes the batch is one chunk. One upload
+holds all tables. Nothing waits for the GPU; runs are bit-identical.
 
-Memory beside the batch: 2 bytes per element if any view has contrast or blur, and 4 bytes per tile
-of 32 x 32 pixels, where every view counts as the largest. For the weights, 64 bytes per row and
+Memory beside the batch: 2 bytes per element of a chunk if any view has contrast or blur, 32 MiB at
+most (or one image's), and 4 bytes per tile of 32 x 32 pixels, where every view counts as the
+largest. For the weights, 64 bytes per row and
 column of source pixels of each row and column of tiles: about 0.35 MB an image for DINO's views.
 """
 

@@ -33,7 +33,9 @@ from patchmill.kernels.views.gpu.paste import PASTE_FIELDS, paste
 from patchmill.kernels.views.gpu.pixels import load_words, unpack_rgb, word_pointers
 
 
-@triton.jit(do_not_specialize=["n_groups", "n_views", "blocks_per_image", "max_tiles"])
+@triton.jit(
+    do_not_specialize=["n_groups", "n_views", "blocks_per_image", "max_tiles", "first_sample"]
+)
 def resize(
     images,  # [batch, 2] int64: address, row pitch in bytes
     paste_table,  # [batch, PASTE_FIELDS] int64, or empty
@@ -43,9 +45,9 @@ def resize(
     slots,  # [n_views, SLOT_WORDS] int64
     groups,  # [n_groups, 3] int32
     out,  # [batch elements], dtype of the batch
-    planes,  # [batch elements] float16, or empty
+    planes,  # [elements of a chunk] float16, or empty
     luma_sums,  # [batch * n_views, max_tiles] float32, or empty
-    n_groups, n_views, blocks_per_image, max_tiles,
+    n_groups, n_views, blocks_per_image, max_tiles, first_sample,
     BACKGROUNDS: tl.constexpr,
     TILE: tl.constexpr, TAPS_Y: tl.constexpr, TAPS_X: tl.constexpr,
     ALIGNED: tl.constexpr, CHANNELS_LAST: tl.constexpr,
@@ -61,11 +63,11 @@ def resize(
     """
     # Block to image, view and tile.
     block = tl.program_id(0)
-    sample = block // blocks_per_image
+    sample = first_sample + block // blocks_per_image
     view, tile, tiles = fields.locate_block(groups, n_groups, block % blocks_per_image)
     index = sample * n_views + view
     row = rows + index * fields.FIELDS
-    offset, size, scales = fields.load_slot(slots, view, sample, ALIGNED)
+    offset, in_planes, size, scales = fields.load_slot(slots, view, sample, first_sample, ALIGNED)
     side = tl.cdiv(size, TILE)
     tile_y, tile_x = tile // side * TILE, tile % side * TILE
 
@@ -105,7 +107,7 @@ def resize(
         total = tl.sum(tl.where(mask, luma(red, green, blue), 0.0))
         tl.store(luma_sums + index.to(tl.int64) * max_tiles + tile, total)
     if needs_mean | (fields.load_float(row, fields.BLUR_SIGMA) > 0):
-        store_planes(red, green, blue, planes, offset, pixel, mask, area)
+        store_planes(red, green, blue, planes, in_planes, pixel, mask, area)
     else:
         encode_view(
             red, green, blue, row, scales, out, offset, pixel, mask, area, CHANNELS_LAST

@@ -17,7 +17,7 @@ import torch
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.decisions import NO_JITTER, PASTE_NEVER, ROW, Target
 
-PIXELS = 1024  # of a view, per block of the contrast pass
+PIXELS = 2048  # of a view, per block of the contrast pass
 TILES = (16, 32)  # tile sides: the smallest that holds a view, else the largest
 FILTER_STEP, FILTER_UNIT = 32, 8  # source pixels; float16 numbers, in which records are measured
 _ALIGNMENT = 16  # bytes, of each table in the upload
@@ -83,9 +83,9 @@ def _pointers(tensors: OptionalTensors, name: str, channels: int) -> ImagePointe
 class Pass:
     """Block schedule of one pass, as `fields.locate_block` reads it."""
 
-    groups: np.ndarray  # [groups, 3] int32: first block, blocks per view, first entry
+    groups: np.ndarray  # [chunks, groups, 3] int32: first block, blocks per view, first entry
     entries: np.ndarray  # int32: the row of each entry, image * views + view
-    blocks: int
+    blocks: Sequence[int]  # of each chunk
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Variant:
     bicubic: bool
     aligned: bool  # rows of pixels start at multiples of 16 elements
     max_tiles: int  # per view
-    weigh: Pass  # for one image; entries are views
+    weigh: Pass  # for one image instead of chunks; entries are views
     resize: Pass  # likewise
     contrast: Pass
     blur: Pass
@@ -115,12 +115,18 @@ class Variant:
         }
 
 
-def variants(rows: np.ndarray, targets: Sequence[Target], masked: bool = False) -> list[Variant]:
-    """Group the targets by compiled variant and schedule their passes for `rows` [N, V]."""
+def variants(
+    rows: np.ndarray, targets: Sequence[Target], masked: bool, chunk: int
+) -> list[Variant]:
+    """Group the targets by compiled variant and schedule their passes for `rows` [N, V].
+
+    The passes after `resize` are scheduled for chunks of that many images.
+    """
     starts = np.cumsum([0, *(target.count for target in targets)])
     has_contrast = (rows["order"] != NO_JITTER) & (rows["contrast"] != 1)
     has_blur, paste = rows["sigma"] > 0, rows["paste"]
     columns = [slice(*ends) for ends in itertools.pairwise(starts)]
+    bounds = np.arange(chunk, len(rows), chunk) * rows.shape[1]
     by_variant: dict[tuple[int, bool], list[int]] = {}
     for i, target in enumerate(targets):
         by_variant.setdefault((tile_of(target.size), target.bicubic), []).append(i)
@@ -135,11 +141,13 @@ def variants(rows: np.ndarray, targets: Sequence[Target], masked: bool = False) 
             contrast_entries.append(_entries(has_contrast, *ends) if count > 1 else _NONE)
             blur_entries.append(_entries(has_blur, *ends))
         every = [np.zeros(count) for count in counts]
-        weigh, resize = _pass(every, [2 * side for side in sides]), _pass(every, tiles)
-        weigh.groups[:, 2] = resize.groups[:, 2] = starts[members]
-        contrast = _pass(contrast_entries, [_ceil_div(size**2, PIXELS) for size in sizes])
+        weigh = _pass(every, [2 * side for side in sides], _NONE)
+        resize = _pass(every, tiles, _NONE)
+        weigh.groups[..., 2] = resize.groups[..., 2] = starts[members]
+        blocks = [_ceil_div(size**2, PIXELS) for size in sizes]
+        contrast = _pass(contrast_entries, blocks, bounds)
         aligned = all(size % 16 == 0 for size in sizes)
-        blur = _pass(blur_entries, tiles)
+        blur = _pass(blur_entries, tiles, bounds)
         backgrounds = 0
         if masked:
             kinds = {int(kind) for i in members for kind in np.unique(paste[:, columns[i]])}
@@ -163,13 +171,16 @@ def _entries(needed: np.ndarray, first: int, stop: int) -> np.ndarray:
     return (image * needed.shape[1] + view + first).astype(np.int32)
 
 
-def _pass(entries: list[np.ndarray], blocks_per_entry: list[int]) -> Pass:
-    """The schedule of one list of entries per group."""
-    counts = np.array([len(group) for group in entries])
-    blocks = np.cumsum([0, *(counts * blocks_per_entry)])
-    first = np.cumsum([0, *counts])
-    groups = np.stack([blocks[:-1], np.array(blocks_per_entry), first[:-1]], 1)
-    return Pass(groups.astype(np.int32), np.concatenate(entries).astype(np.int32), int(blocks[-1]))
+def _pass(entries: list[np.ndarray], blocks_per_entry: list[int], bounds: np.ndarray) -> Pass:
+    """The schedule of one list of entries per group, in chunks that end at these `bounds`."""
+    ends = [[0, *np.searchsorted(group, bounds), len(group)] for group in entries]
+    counts = np.diff(ends).T  # [chunks, groups]
+    starts = np.cumsum([0, *(len(group) for group in entries)])[:-1]
+    stops = (counts * blocks_per_entry).cumsum(1)
+    groups = np.empty((*counts.shape, 3), np.int32)
+    groups[..., 0], groups[..., 1] = stops - counts * blocks_per_entry, blocks_per_entry
+    groups[..., 2] = starts + np.array(ends).T[:-1]
+    return Pass(groups, np.concatenate(entries).astype(np.int32), stops[:, -1].tolist())
 
 
 def _ceil_div(value: Any, unit: Any) -> Any:
@@ -221,9 +232,11 @@ def filter_table(rows: np.ndarray, targets: Sequence[Target]) -> tuple[np.ndarra
     )
 
 
-def slot_table(targets: Sequence[Target], batch: int, as_bytes: bool) -> np.ndarray:
-    """SLOTs as int64 words."""
-    return layout.slots(targets, batch, as_bytes).view(np.int64)
+def slot_table(targets: Sequence[Target], batch: int, chunk: int, as_bytes: bool) -> np.ndarray:
+    """SLOTs as int64 words, and each view's offset in the planes of a chunk of images."""
+    slots = layout.slots(targets, batch, as_bytes)
+    in_planes = layout.slots(targets, chunk, as_bytes)["offset"]
+    return np.column_stack([slots.view(np.int64).reshape(len(slots), -1), in_planes])
 
 
 def check(images: Images, rows: np.ndarray, targets: Sequence[Target]) -> None:

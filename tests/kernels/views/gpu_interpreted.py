@@ -175,7 +175,7 @@ def test_white_stays_white():
     )
     row = make_row(image, 34, sigma=2.0, radius=6, order=order_of(1, 2, 3, 0), contrast=1.4)
     assert_flat = render([image], np.array([[row]]), [its])["view"]
-    torch.testing.assert_close(assert_flat, torch.ones(1, 1, 3, 34, 34), atol=1e-6, rtol=0)
+    torch.testing.assert_close(assert_flat, torch.ones(1, 1, 3, 34, 34), atol=2e-5, rtol=0)
 
 
 # ------------------------------------------------------------------- layout, types and memory
@@ -232,10 +232,16 @@ def test_types_and_channels_last(dtype: torch.dtype):
             torch.testing.assert_close(planar[its.name], exact[its.name].to(dtype))
 
 
-def test_results_do_not_depend_on_earlier_runs_or_other_images():
-    """Bit-identical when repeated, and alone."""
-    images, rows, targets = mixture()
-    first, again = render(images, rows, targets), render(images, rows, targets)
+def test_results_do_not_depend_on_earlier_runs_other_images_or_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Bit-identical when repeated, in two chunks of unequal size, and alone."""
+    images, rows, targets = mixture(3)
+    first = render(images, rows, targets)
+    assert gpu_launch.chunk_images(rows, targets) == 3
+    monkeypatch.setattr(gpu_launch, "CACHED_PLANES", 5 * layout.elements(targets, 1))
+    assert gpu_launch.chunk_images(rows, targets) == 2
+    again = render(images, rows, targets)
     for name in first:
         assert torch.equal(first[name], again[name])
     alone = render(images[1:], rows[1:], targets)

@@ -108,7 +108,7 @@ def test_launches_are_what_is_compiled_here():
             types = {name: of for name, of in compiled.src.signature.items() if of != "constexpr"}
             expected = {name: (TYPES | {"out": "*bf16"}).get(name, "i32") for name in types}
             assert types == expected
-            assert compiled.metadata.maxnreg == launch.arguments["maxnreg"]
+            assert compiled.metadata.maxnreg == launch.arguments["maxnreg"] <= COMPILER["maxnreg"]
             assert compiled.metadata.enable_fp_fusion
     finally:
         with contextlib.suppress(RuntimeError):  # where there is no driver to return to
