@@ -156,9 +156,10 @@ def test_every_tile_of_every_view_is_written_once_and_within_the_batch(batch: in
     rows = np.array([[make_row(image, 224, contrast=0.5, order=0, sigma=1)] * views] * batch)
     slots = layout.slots(targets, batch, False)
     written = np.zeros(layout.elements(targets, batch), np.int8)
-    for variant in tables.variants(rows, targets):
-        for sample, block in itertools.product(range(batch), range(variant.resize.blocks)):
-            view, tile = locate(variant.resize.groups, block)
+    for variant in tables.variants(rows, targets, False, batch):
+        (blocks,), (groups,) = variant.resize.blocks, variant.resize.groups
+        for sample, block in itertools.product(range(batch), range(blocks)):
+            view, tile = locate(groups, block)
             offset, stride, size = (int(slots[name][view]) for name in ("offset", "stride", "size"))
             begin = offset + stride * sample
             plane = written[begin : begin + 3 * size**2].reshape(3, size, size)
@@ -166,6 +167,37 @@ def test_every_tile_of_every_view_is_written_once_and_within_the_batch(batch: in
             y, x = (variant.tile * it for it in divmod(tile, across))
             plane[:, y : y + variant.tile, x : x + variant.tile] += 1
     assert (written == 1).all()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5])
+def test_chunks_hold_each_blurred_view_once_and_their_planes_lie_apart(chunk: int):
+    targets = [target(64, True, 2, "a"), target(33, True, 1, "b"), target(8, False, 3, "c")]
+    sizes = np.repeat([it.size for it in targets], [it.count for it in targets])
+    image, rng = np.zeros((64, 64, 3), np.uint8), np.random.default_rng(chunk)
+    rows = np.array([[make_row(image, 64)] * len(sizes)] * 5)
+    rows["sigma"] = rng.random(rows.shape) < 0.6
+    slots = tables.slot_table(targets, 5, chunk, False)
+    found = []
+    for variant in tables.variants(rows, targets, False, chunk):
+        assert len(variant.blur.blocks) == -(-5 // chunk)
+        for number, blocks in enumerate(variant.blur.blocks):
+            for block in range(blocks):
+                entry, tile = locate(variant.blur.groups[number], block)
+                sample, view = divmod(int(variant.blur.entries[entry]), len(sizes))
+                found.append((sample, view, tile))
+                assert sample // chunk == number
+    expected = [
+        (sample, view, tile)
+        for sample, view in np.argwhere(rows["sigma"] > 0).tolist()
+        for tile in range((-(-int(sizes[view]) // tables.tile_of(sizes[view]))) ** 2)
+    ]
+    assert sorted(found) == sorted(expected)
+    # Planes of a chunk fill its memory without overlap.
+    begin = (slots[:, -1, None] + slots[:, 1, None] * np.arange(chunk)).ravel()
+    end = begin + np.repeat(3 * sizes**2, chunk)
+    order = begin.argsort()
+    assert begin.min() == 0 and end.max() == layout.elements(targets, chunk)
+    assert (end[order][:-1] == begin[order][1:]).all()
 
 
 def locate(groups: np.ndarray, block: int) -> tuple[int, int]:
