@@ -182,16 +182,6 @@ STEPS: Sequence[Step] = (
         small=(*_SMALL_TRAINING, "model=vit_tiny", "method.expander=[16, 16, 16]"),
     ),
     Step(
-        "training-waits",
-        "steps of every method, which wait for nothing",
-        (*ON_GPU, "tests/training/test_engine_waits.py"),
-        seconds=20,
-        variants=25,
-        processes=4,
-        needs=TRAINING,
-        writes="tests",
-    ),
-    Step(
         "threads-parity",
         "the pipeline of threads beside the CPU's views",
         (*ON_GPU, *PIPELINES, "-k", "not dali"),
@@ -242,6 +232,16 @@ STEPS: Sequence[Step] = (
         seconds=80,
         needs=(*LOADER, "nvidia.dali"),
         small=(*_SMALL_THROUGHPUT, "--pipeline", "dali"),
+    ),
+    Step(
+        "training-waits",
+        "steps of every method, which wait for nothing",
+        (*ON_GPU, "tests/training/test_engine_waits.py"),
+        seconds=20,
+        variants=25,
+        processes=4,
+        needs=TRAINING,
+        writes="tests",
     ),
     Step(
         "dali-parity",
