@@ -1,7 +1,9 @@
-"""Calls by address from code that is compiled for each loader."""
+"""Calls from code that is compiled for each loader: of functions by address, and of a clock."""
 
 from __future__ import annotations
 
+import ctypes
+import time
 from typing import Any
 
 import numba
@@ -38,3 +40,14 @@ def by_address(function: Any, *example: Any) -> Any:
         return call(values)
 
     return called
+
+
+_clock = ctypes.CDLL(None).clock_gettime
+_clock.argtypes = [ctypes.c_int, ctypes.c_void_p]
+_MONOTONIC = time.CLOCK_MONOTONIC
+
+
+@numba.njit(nogil=True)
+def nanoseconds(clock):  # type: ignore[no-untyped-def]
+    _clock(_MONOTONIC, clock.ctypes.data)
+    return clock[0] * 1_000_000_000 + clock[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from patchmill.loaders.order import permutation
 from patchmill.loaders.order.permutation import MOST_SUBSTITUTES
 from patchmill.loaders.pipelines import stages
 from patchmill.loaders.pipelines.ffcv import jpeg, paste
-from patchmill.loaders.pipelines.ffcv.calls import by_address
+from patchmill.loaders.pipelines.ffcv.calls import by_address, nanoseconds
 from patchmill.loaders.plan import draw
 from patchmill.loaders.sources.beton.layout import JPG
 
@@ -87,12 +86,14 @@ def compile_lane(constants: LaneConstants) -> Any:
                 draw_into(my_laws, seed, epoch, id, height, width, row)
                 began = count_item(counts, PLAN, began, nanoseconds(clock))
                 outcome, masks = paste_inputs(
-                    id, epoch, row, metadata, storage, encoded, masks, other, header, inputs
+                    id, epoch, row, metadata, storage, encoded, masks, other, header, inputs, clock
                 )
                 if outcome != paste.NOTHING:
                     began = count_item(counts, MASK, began, nanoseconds(clock))
                     counts[OUTCOMES + outcome] += 1
                     counts[2 * DECODE] += np.int64(inputs[paste.BACKGROUND_HEIGHT] != 0)
+                    counts[2 * DECODE + 1] += inputs[paste.DECODE_NS]
+                    counts[2 * MASK + 1] -= inputs[paste.DECODE_NS]
                 if outcome == paste.FAILED:
                     ids[slot, 0] = -1
                 image = pixels_at(address, height, width)
@@ -146,17 +147,6 @@ def _compile_make_views(constants: LaneConstants) -> Any:
         return pool
 
     return make_pasted_views
-
-
-_clock = ctypes.CDLL(None).clock_gettime
-_clock.argtypes = [ctypes.c_int, ctypes.c_void_p]
-_MONOTONIC = time.CLOCK_MONOTONIC
-
-
-@numba.njit(nogil=True)
-def nanoseconds(clock):  # type: ignore[no-untyped-def]
-    _clock(_MONOTONIC, clock.ctypes.data)
-    return clock[0] * 1_000_000_000 + clock[1]
 
 
 def _draw_into(constants: LaneConstants) -> Any:

@@ -18,7 +18,7 @@ from patchmill.loaders.copypaste import mask_places
 from patchmill.loaders.copypaste.backgrounds import CANDIDATES, NO_MASK
 from patchmill.loaders.copypaste.mask_places import MaskPlaces, Shares
 from patchmill.loaders.pipelines.ffcv import jpeg, mask
-from patchmill.loaders.pipelines.ffcv.calls import by_address
+from patchmill.loaders.pipelines.ffcv.calls import by_address, nanoseconds
 from patchmill.loaders.plan import draw
 
 # What `paste_inputs` returns: nothing is pasted; all is there, or Python has read it; the mask is
@@ -31,8 +31,9 @@ PASTE = ctypes.CFUNCTYPE(
 )
 SHARE = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)  # id -> share of foreground; NO_MASK
 
-# `inputs`: address, height and width of a mask and of a background; 0 where there is none
-BACKGROUND_HEIGHT, INPUT_NUMBERS = 4, 6
+# `inputs`: address, height and width of a mask and of a background, 0 where there is none; and the
+# nanoseconds that decoding the background took
+BACKGROUND_HEIGHT, DECODE_NS, INPUT_NUMBERS = 4, 6, 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,9 @@ def compile_paste_inputs(constants: PasteConstants | None, obtain: Any) -> Any:
     if constants is None:
 
         @numba.njit(nogil=True, error_model="numpy")
-        def no_inputs(id, epoch, row, metadata, storage, encoded, masks, other, header, inputs):  # type: ignore[no-untyped-def]
+        def no_inputs(
+            id, epoch, row, metadata, storage, encoded, masks, other, header, inputs, clock
+        ):  # type: ignore[no-untyped-def]
             return NOTHING, masks
 
         return no_inputs
@@ -71,7 +74,9 @@ def compile_paste_inputs(constants: PasteConstants | None, obtain: Any) -> Any:
     if places is None or shares is None:
 
         @numba.njit(nogil=True, error_model="numpy")
-        def by_python(id, epoch, row, metadata, storage, encoded, masks, other, header, inputs):  # type: ignore[no-untyped-def]
+        def by_python(
+            id, epoch, row, metadata, storage, encoded, masks, other, header, inputs, clock
+        ):  # type: ignore[no-untyped-def]
             inputs[:] = 0
             if not pastes(row):
                 return NOTHING, masks
@@ -127,7 +132,9 @@ def compile_paste_inputs(constants: PasteConstants | None, obtain: Any) -> Any:
         return best, masks
 
     @numba.njit(nogil=True, error_model="numpy")
-    def paste_inputs(id, epoch, row, metadata, storage, encoded, masks, other, header, inputs):  # type: ignore[no-untyped-def]
+    def paste_inputs(
+        id, epoch, row, metadata, storage, encoded, masks, other, header, inputs, clock
+    ):  # type: ignore[no-untyped-def]
         inputs[:] = 0
         if not pastes(row):
             return NOTHING, masks
@@ -151,10 +158,12 @@ def compile_paste_inputs(constants: PasteConstants | None, obtain: Any) -> Any:
             return DEGENERATE, masks
         inputs[0], inputs[1], inputs[2] = masks.ctypes.data, height, width
         if on_image:
+            began = nanoseconds(clock)
             found, address = obtain(background, metadata, storage, epoch, other, header, 1)
             if found < 0:
                 return FAILED, masks
             inputs[3], inputs[4], inputs[5] = address, header[0], header[1]
+            inputs[DECODE_NS] = nanoseconds(clock) - began
         return INPUTS, masks
 
     return paste_inputs

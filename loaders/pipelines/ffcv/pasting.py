@@ -70,7 +70,7 @@ class Pasting:
             mask, (height, width, pixels) = found
             if not mask.size:
                 return paste.UNMASKED
-            (ctypes.c_int64 * paste.INPUT_NUMBERS).from_address(inputs)[:] = [
+            (ctypes.c_int64 * paste.DECODE_NS).from_address(inputs)[:] = [
                 mask.ctypes.data, *mask.shape, pixels.ctypes.data, height, width,
             ]  # fmt: skip
             return paste.READ_IN_PYTHON

@@ -19,8 +19,8 @@ from ffcv.pipeline.state import State
 
 from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders.pipelines.ffcv import jpeg
-from patchmill.loaders.pipelines.ffcv.calls import by_address
-from patchmill.loaders.pipelines.ffcv.lane import count_item, nanoseconds
+from patchmill.loaders.pipelines.ffcv.calls import by_address, nanoseconds
+from patchmill.loaders.pipelines.ffcv.lane import count_item
 from patchmill.loaders.pipelines.gpu.arena import BLOCK_BYTES, NOT_IN_ARENA, Arena, ArenaJob
 from patchmill.loaders.plan import draw
 from patchmill.loaders.sources.beton.layout import JPG
