@@ -42,7 +42,7 @@ class VirtualClock:
 
 
 class VirtualQueue:
-    """What `queue.SimpleQueue` does, in the time of `clock`."""
+    """A `queue.SimpleQueue` in the time of `clock`."""
 
     clock: VirtualClock
 

@@ -253,7 +253,7 @@ class Borrowed:
 
 
 class Torch:
-    """What stands for the module `torch` in the code that is checked."""
+    """Stand-in for the module `torch` in the code that is checked."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
