@@ -137,11 +137,18 @@ def read(file: Path) -> Table:
 
 
 def write(file: Path, table: Table) -> None:
+    """By kernel, variants in the order of the table, by Triton."""
+    place: dict[tuple[str, str], int] = {}
+    for line in table.values():
+        place.setdefault((line.kernel, line.variant), len(place))
     with file.open("w", newline="") as lines:
         names = ["kernel", "variant", "triton", *(field.name for field in fields(Counts))]
         writer = csv.DictWriter(lines, names, lineterminator="\n")
         writer.writeheader()
-        for line in sorted(table.values(), key=lambda line: line.key):
+        for line in sorted(
+            table.values(),
+            key=lambda line: (line.kernel, place[line.kernel, line.variant], line.triton),
+        ):
             row = {"kernel": line.kernel, "variant": line.variant, "triton": line.triton}
             writer.writerow(row | asdict(line.counts))
 
