@@ -12,7 +12,6 @@ import helpers_runs
 import pytest
 import torch
 from helpers_methods import Mapped, Tiny
-from helpers_recipes_alike import beton_of_scenes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -114,6 +113,8 @@ def test_the_share_of_pasted_views_is_logged(tmp_path: Path):
 
 def test_copy_paste_by_ffcv_teaches_the_same(tmp_path: Path):
     pytest.importorskip("ffcv")
+    from helpers_recipes_alike import beton_of_scenes  # which ranks of other tests do not find
+
     beton, losses = beton_of_scenes(tmp_path / "scenes.beton", 16, 32), []
     for pipeline in ("threads", "ffcv"):
         folder = helpers_runs.train(
