@@ -28,7 +28,7 @@ numbers_of_views = st.one_of(st.integers(1, 20), st.sampled_from([33, 67]))
 widths = st.one_of(st.integers(1, 40), st.sampled_from([64, 1025]))
 
 
-@random_cases(8)
+@random_cases(6)
 @given(numbers_of_views, st.integers(1, 3), widths, st.sampled_from(sorted(LAYOUTS)), st.booleans())
 def losses_and_gradients(views: int, bags: int, d: int, layout: str, save: bool):
     z = LAYOUTS[layout](views, bags, d)

@@ -51,13 +51,13 @@ def views_are_right(
         assert error.max() <= MOST, error.max()
 
 
-@random_cases(8)
+@random_cases(5)
 @given(cases(), st.booleans())
 def views(case: Case, channels_last: bool):
     views_are_right(case, channels_last)
 
 
-@random_cases(5)
+@random_cases(3)
 @given(paste_cases(LARGEST))
 def pasted_views(case: PasteCase):
     views_are_right(case, False, case.mask, case.background)

@@ -20,7 +20,7 @@ from helpers_views import make_row, target
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.gpu import filters, footprint, paste, tables
 
-CASES = 60_000
+CASES = 30_000
 SIDES = np.array([1, 2, 3, 5, 17, 31, 32, 33, 64, 333, 1000, 4096, 8191, 8192])
 SIZES = np.array([1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 96, 98, 224, 225, 512])
 
