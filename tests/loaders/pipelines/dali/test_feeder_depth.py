@@ -67,6 +67,7 @@ class Simulation:
         for module in (crews, jobs, feeder_jobs):
             patch.setattr(module, "SimpleQueue", clock.queue())
         patch.setattr(feeders, "BatchDecoder", lambda *_, **__: self.decoder)
+        patch.setattr(feeders, "Gatherer", lambda *_: None)
         config: Any = SimpleNamespace(max_batch=1, device=torch.device("cpu"), workers=1)
         feeder = feeders.DaliFeeder(config, Counters(("decode",)), 0.0, self._render, None)
 

@@ -16,6 +16,7 @@ from helpers_streams import Dali, Gpu, Stream, encoded_image
 from patchmill.kernels.views import layout
 from patchmill.loaders.pipelines import memory
 from patchmill.loaders.pipelines.dali import decoder as dali_decoder
+from patchmill.loaders.pipelines.dali import feeder
 from patchmill.loaders.pipelines.dali.feeder import AHEAD, DaliFeeder, DaliJob
 from patchmill.loaders.pipelines.dali.pipeline import GpuBackend
 from patchmill.loaders.pipelines.feeder_jobs import FeederJobs
@@ -44,8 +45,8 @@ def prepare(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gpu_views, "render", SimpleNamespace())
     patch.setattr(gpu_views, "upload", None)
     patch.setattr(gpu_views.GpuViews, "_warm_up", lambda views: None)
-    patch.setattr(dali_decoder, "has_decodable_header", lambda encoded: True)
-    patch.setattr(dali_decoder, "_tensors", list)
+    patch.setattr(feeder, "Gatherer", lambda *_: None)
+    patch.setattr(dali_decoder, "_tensor_list", list)
     patch.setattr(dali_decoder, "_build_pipeline", None)
 
 
