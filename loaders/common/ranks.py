@@ -97,7 +97,7 @@ def local_size(environ: Mapping[str, str] = os.environ) -> int:
 
 
 def gpu_index(local_rank: int, gpus: int, environ: Mapping[str, str] = os.environ) -> int:
-    """Which of the `gpus` that torch sees is a rank's: the one of its local rank.
+    """Number of a rank's GPU among the `gpus` that torch sees: its local rank.
 
     SLURM may show each task a single one, as --gpus-per-task=1 asks: then it is that. torchrun
     shows all of its ranks the same.

@@ -172,7 +172,7 @@ def test_missing_devices_are_errors():
 
 
 def test_a_task_that_sees_one_gpu_takes_it(monkeypatch: pytest.MonkeyPatch):
-    """As under srun --gpus-per-task=1, for the second of two tasks."""
+    """The second of two tasks, as under srun --gpus-per-task=1."""
     taken: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
