@@ -155,7 +155,7 @@ def write(file: Path, table: Table) -> None:
 
 def _line(row: dict[str, Any]) -> Line:
     texts = ("loads", "stores")
-    named = {
+    named: dict[str, Any] = {
         field.name: row[field.name] if field.name in texts else int(row[field.name])
         for field in fields(Counts)
     }

@@ -130,7 +130,7 @@ def read(cubin: bytes, tool: str) -> MachineCode:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "kernel.cubin")
         file.write_bytes(cubin)
-        command = [tool, "-res-usage", "-sass", file]
+        command = [tool, "-res-usage", "-sass", str(file)]
         return parse(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
