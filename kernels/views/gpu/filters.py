@@ -136,17 +136,20 @@ def _weigh_tile(
     tl.store(header, start)
     tl.store(header + 1, length)
     pixel, step = tl.arange(0, TILE), tl.arange(0, STEP)
-    total = tl.zeros([TILE], tl.float32)
+    totals = tl.zeros([STEP, TILE], tl.float32)
     for top in range(0, length, STEP):
         tap = tl.where(top + step < length, (top + step + 0.5) * tap_step, FAR)
         weight = _filter(tap[:, None] - centre[None, :], BICUBIC).to(tl.float16)
-        total += tl.sum(weight.to(tl.float32), 0)
         target = record + (HEADER + 2 * TILE) + top * TILE
         if axis == VERTICAL:
             target += (step // ROWS * ROWS * TILE + step % ROWS)[:, None] + pixel[None, :] * ROWS
         else:
             target += step[:, None] * TILE + pixel[None, :]
         tl.store(target, weight)
+        # Read back: the compiler would compute weights twice, as they are stored and as summed.
+        tl.debug_barrier()
+        totals += tl.load(target).to(tl.float32)
+    total = tl.sum(totals, 0)
     # Scales turn sums of bytes into levels, and sums of levels into 0..1.
     unit = 1 / BYTE_UNIT if axis == VERTICAL else 1 / 255
     scales = (record + HEADER).to(tl.pointer_type(tl.float32))

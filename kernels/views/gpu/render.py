@@ -10,8 +10,8 @@ holds all tables. Nothing waits for the GPU; runs are bit-identical.
 
 Memory beside the batch: 2 bytes per element of a chunk if any view has contrast or blur, 32 MiB at
 most (or one image's), and 4 bytes per tile of 32 x 32 pixels, where every view counts as the
-largest. For the weights, 64 bytes per row and
-column of source pixels of each row and column of tiles: about 0.35 MB an image for DINO's views.
+largest. For the weights, 64 bytes per row and column of source pixels of each row and column of
+tiles: about 0.4 MB an image for DINO's views.
 """
 
 from __future__ import annotations
