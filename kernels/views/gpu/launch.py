@@ -37,8 +37,8 @@ ALIGNED_BLUR = {32: {"TAPS_Y": 64, "num_stages": 2, "maxnreg": 128}}
 CACHED_PLANES = 32 << 20
 # With more registers, too few warps fit on a multiprocessor to hide memory latency.
 COMPILER = {"num_stages": 1, "maxnreg": 168, "enable_fp_fusion": True}
-# Four warps on each scheduler instead of three; the rest of the code needs more registers.
-PLAIN_RESIZE = {"maxnreg": 128}
+# Four warps on each scheduler instead of three, of kernels that need few registers.
+FOUR_WARPS = {"maxnreg": 128}
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,8 @@ def chunk_images(rows: np.ndarray, targets: Sequence[Target]) -> int:
 def constants(kernel: Any, variant: Variant, channels_last: bool) -> dict[str, Any]:
     """Compile-time arguments and options of a kernel."""
     if kernel is weigh:
-        return {"BICUBIC": variant.bicubic, "TILE": variant.tile, **COMPILER, "num_warps": 1}
+        filters = {"BICUBIC": variant.bicubic, "TILE": variant.tile}
+        return filters | COMPILER | FOUR_WARPS | {"num_warps": 1}
     common = {
         "TILE": variant.tile,
         "ALIGNED": variant.aligned,
@@ -155,7 +156,7 @@ def constants(kernel: Any, variant: Variant, channels_last: bool) -> dict[str, A
         return common | {"PIXELS": tables.PIXELS, "STEP": 1024, "num_warps": 4}
     if kernel is resize:
         plain = variant.aligned and not variant.backgrounds
-        common |= {"BACKGROUNDS": variant.backgrounds, **(PLAIN_RESIZE if plain else {})}
+        common |= {"BACKGROUNDS": variant.backgrounds, **(FOUR_WARPS if plain else {})}
     if kernel is blur:
         aligned = ALIGNED_BLUR.get(variant.tile, {}) if variant.aligned else {}
         return common | BLUR_SHAPES[variant.tile] | aligned
