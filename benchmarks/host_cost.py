@@ -194,7 +194,7 @@ class Finite:
         return self._jobs.pop(0) if self._jobs else None
 
     def receive(self, wait: bool) -> list[Any]:
-        self.over = wait and self.empty()
+        self.over |= wait and self.empty()
         return [] if self.empty() else [self.get()]
 
 
