@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import zlib
+
 import numpy as np
+from llvmlite import binding
 from numba import types
 
 from patchmill.kernels.common.jit import jit
@@ -10,6 +15,8 @@ from patchmill.kernels.common.jit import jit
 _pread = types.ExternalFunction(
     "pread", types.intp(types.int32, types.intp, types.intp, types.int64)
 )
+_CRC = "patchmill_zlib_crc32"
+_crc32 = types.ExternalFunction(_CRC, types.uintp(types.uintp, types.intp, types.uint32))
 
 
 def read_into(
@@ -46,3 +53,34 @@ def _read_ranges(
         if done == sizes[i]:
             spans[i, 0], spans[i, 1] = at, at + done
             at += done
+
+
+def crc32(memory: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """CRC-32 of each span of `memory`, as zlib computes it; of spans below 0 it is 0."""
+    found = np.zeros(len(spans), np.uint32)
+    if _has_crc32():
+        _crc32_of_all(memory, spans, found)
+    else:
+        there = spans[:, 0] >= 0
+        found[there] = [zlib.crc32(memory[start:end]) for start, end in spans[there].tolist()]
+    return found
+
+
+@jit
+def _crc32_of_all(memory: np.ndarray, spans: np.ndarray, found: np.ndarray) -> None:
+    for i in range(len(spans)):
+        start, end = spans[i, 0], spans[i, 1]
+        if start >= 0:
+            found[i] = _crc32(0, memory.ctypes.data + start, end - start)
+
+
+@functools.cache
+def _has_crc32() -> bool:
+    """Let compiled code find zlib's function; False where Python has zlib built in."""
+    try:
+        function = ctypes.CDLL(zlib.__file__).crc32
+    except (AttributeError, OSError):
+        return False
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    binding.add_symbol(_CRC, address)
+    return address is not None

@@ -6,6 +6,7 @@ views that need it.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.decisions import NO_JITTER, PASTE_NEVER, ROW, Target
+from patchmill.kernels.views.gpu import row_loops
 
 PIXELS = 2048  # of a view, per block of the contrast pass
 TILES = (16, 32)  # tile sides: the smallest that holds a view, else the largest
@@ -213,30 +215,31 @@ def paste_table(images: Images) -> np.ndarray:
 
 def filter_table(rows: np.ndarray, targets: Sequence[Target]) -> tuple[np.ndarray, int]:
     """[N, V, 4] int32, fields as in `gpu.filters`, and the float16 numbers of all records."""
+    table = np.empty((*rows.shape, 4), np.int32)
+    units = row_loops.lay_out_filters(
+        np.ascontiguousarray(rows), *_sides(tuple(targets)), FILTER_STEP, FILTER_UNIT, table
+    )
+    return table, FILTER_UNIT * units
+
+
+@functools.lru_cache(maxsize=64)
+def _sides(targets: tuple[Target, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each view: the pixels of a tile's side, the tiles of its side, the reach of its filter."""
     counts = [target.count for target in targets]
     sizes = np.repeat([target.size for target in targets], counts)
     tiles = np.repeat([tile_of(target.size) for target in targets], counts)
     reach = np.repeat([4 if target.bicubic else 2 for target in targets], counts)
-    records = _ceil_div(sizes, tiles)
-    size, total = np.zeros((2, *rows.shape), np.int64), np.zeros((2, *rows.shape), np.int64)
-    for axis, (box, full) in enumerate((("box_h", "full_h"), ("box_w", "full_w"))):
-        scale = rows[box] / rows[full]
-        longest = (tiles - 1) * scale + reach * np.maximum(scale, 1) + 3
-        steps = _ceil_div(np.minimum(longest.astype(np.int64), rows[box]), FILTER_STEP)
-        size[axis] = 1 + tiles * (2 + FILTER_STEP * steps) // FILTER_UNIT
-        total[axis] = records * size[axis]
-    stops = np.cumsum(total).reshape(total.shape)
-    table = np.stack([stops - total, size], -1)  # [axis, N, V, 2]
-    return table.transpose(1, 2, 0, 3).reshape(*rows.shape, 4).astype(np.int32), FILTER_UNIT * int(
-        stops[-1, -1, -1]
-    )
+    return tiles, _ceil_div(sizes, tiles), reach
 
 
-def slot_table(targets: Sequence[Target], batch: int, chunk: int, as_bytes: bool) -> np.ndarray:
-    """SLOTs as int64 words, and each view's offset in the planes of a chunk of images."""
-    slots = layout.slots(targets, batch, as_bytes)
-    in_planes = layout.slots(targets, chunk, as_bytes)["offset"]
-    return np.column_stack([slots.view(np.int64).reshape(len(slots), -1), in_planes])
+def slot_table(targets: Sequence[Target], batch: int, as_bytes: bool) -> np.ndarray:
+    """SLOTs as int64 words."""
+    return _slot_table(tuple(targets), batch, as_bytes)
+
+
+@functools.lru_cache(maxsize=64)
+def _slot_table(targets: tuple[Target, ...], batch: int, as_bytes: bool) -> np.ndarray:
+    return layout.slots(targets, batch, as_bytes).view(np.int64)
 
 
 def check(images: Images, rows: np.ndarray, targets: Sequence[Target]) -> None:
@@ -253,12 +256,10 @@ def check(images: Images, rows: np.ndarray, targets: Sequence[Target]) -> None:
                 f"{len(images.pointers)} images need as many {name}, each of them one or None, "
                 f"not {len(extra.pointers)}"
             )
-    height, width = images.shapes[:, 0, None], images.shapes[:, 1, None]
-    y, x, h, w = (rows[name] for name in ("box_y", "box_x", "box_h", "box_w"))
-    inside = (y >= 0) & (x >= 0) & (h > 0) & (w > 0) & (y + h <= height) & (x + w <= width)
-    if not inside.all():
-        image, view = np.argwhere(~inside)[0]
-        box, shape = [int(side[image, view]) for side in (y, x, h, w)], images.shapes[image]
+    place = row_loops.first_outside(np.ascontiguousarray(rows), images.shapes)
+    if place >= 0:
+        (image, view), fields = divmod(place, count), ("box_y", "box_x", "box_h", "box_w")
+        box, shape = [int(rows[field][image, view]) for field in fields], images.shapes[image]
         raise ValueError(
             f"view {view} of image {image} is cut from the box (y, x, height, width) {box}, "
             f"which is not inside of the image of {shape[0]} x {shape[1]} pixels"

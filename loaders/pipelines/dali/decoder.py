@@ -27,6 +27,7 @@ Which engine that is depends on its place in the batch: where that must not matt
 
 from __future__ import annotations
 
+import itertools
 import os
 import weakref
 from collections import deque
@@ -258,7 +259,8 @@ def _tensor_list(encoded: Sequence[np.ndarray]) -> Any:
 
 
 def _image_table(tensors: Any) -> Images:
-    shapes = np.array(tensors.shape(), np.int64)
+    numbers = itertools.chain.from_iterable(tensors.shape())
+    shapes = np.fromiter(numbers, np.int64).reshape(-1, 3)
     try:
         ends = tensors.data_ptr() + shapes.prod(1).cumsum()  # one image right behind the other
         pointers = np.concatenate([[tensors.data_ptr()], ends[:-1]])

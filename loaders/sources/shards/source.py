@@ -57,10 +57,9 @@ class Shards(NumberedSource):
         spans = ranges.read_into(files, self._offsets[ids].astype(np.int64), sizes, memory)
         checksums = self._index.columns.get("checksums")
         if checksums is not None:
-            checked = self._index["checked"][shards].astype(bool) & (spans[:, 0] >= 0)
-            found = [zlib.crc32(memory[start:end]) for start, end in spans[checked].tolist()]
-            differ = np.array(found, np.uint32) != checksums[ids[checked]]
-            spans[np.flatnonzero(checked)[differ]] = -1
+            checked = (self._index["checked"][shards] > 0) & (spans[:, 0] >= 0)
+            differs = ranges.crc32(memory, spans) != checksums[ids]
+            spans[checked & differs] = -1
         return spans
 
     def read_mask(self, index: int) -> bytes | None:

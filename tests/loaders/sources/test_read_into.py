@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from patchmill.loaders.prepare import make_data
 from patchmill.loaders.prepare.options import Options
-from patchmill.loaders.sources import Source, open_source
+from patchmill.loaders.sources import Source, open_source, ranges
 from patchmill.loaders.sources.subset import Subset
 
 COUNT = 12
@@ -84,3 +85,13 @@ def test_raw_images_of_a_beton_are_left_to_the_single_read(tmp_path: Path) -> No
     beton = open_source(write_beton(tmp_path / "all.beton", files))
     spans = beton.read_into(np.arange(3), np.zeros(1 << 20, np.uint8))
     assert spans is not None and (spans[:, 0] < 0).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_checksums_are_those_of_zlib(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        monkeypatch.setattr(ranges, "_has_crc32", lambda: False)
+    memory = np.frombuffer(jpeg(1), np.uint8).copy()
+    spans = np.array([[0, 700], [-1, -1], [3, 3], [5, len(memory)]])
+    expected = [zlib.crc32(memory[:700]), 0, 0, zlib.crc32(memory[5:])]
+    assert ranges.crc32(memory, spans).tolist() == expected
