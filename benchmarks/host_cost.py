@@ -7,7 +7,7 @@ However many threads a loader has, one at a time runs Python, so that a million 
 microseconds is the most images per second that it can reach. Workers gather: they read images, look
 at their headers (or decode them) and plan. The feeder takes each batch through DALI and prepares
 the renderer's launches. Both run here one after the other, in one thread, with everything in the
-page cache, in the chunks that the crew of so many workers would cut. Gathering is a chunk's time,
+page cache, in the chunks that the crew of so many workers cuts on an idle machine. Gathering is a chunk's time,
 less that in calls which let go of the lock: reads, checksums, decoding, compiled code; of the
 fastest tenth of the chunks, since other programs only add to it. Feeding is the CPU time of its
 thread, DALI's calls in full. A stand-in takes the decoder's place: it gives black images of the
@@ -45,6 +45,7 @@ from patchmill.loaders.sources import Source, open_source
 
 FORMATS = ("folder", "shards", "beton")
 PIPELINES = ("dali", "threads")
+SAMPLE_NS = 50_000  # that a sample takes a worker, by which batches are cut
 FASTEST = 0.1  # of the chunks
 FIRST, LATER, FEEDING, TOTAL = "gathering, first epoch", "gathering", "feeding", "in all"
 
@@ -212,7 +213,8 @@ def _gather(parts: Parts, released: Released, worker: Any, job: Any, workers: in
     """µs for each image under the lock, by chunk."""
     least = getattr(job, "least_chunk", 1)
     more = {"least": least} if least > 1 else {}
-    job.chunks = chunks.cut(len(job), [worker.counters] * workers, **more)
+    chunk = chunks.chunk_size(len(job), workers, SAMPLE_NS, **more)
+    job.chunks = [range(at, min(at + chunk, len(job))) for at in range(0, len(job), chunk)]
     found = []
     for slots in job.chunks:
         released.nanoseconds, began = 0, time.perf_counter_ns()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from patchmill.loaders.stats import Counters
 
 WORK_NS = 1_000_000  # in a chunk, about
+MOST_NS = 8 * WORK_NS  # in a chunk of the least size that its batch allows
 LEAST_PER_WORKER = 4  # chunks, where a batch has as many samples
 
 
@@ -26,8 +27,9 @@ def cut(size: int, workers: Sequence[Counters], least: int = 1) -> list[range]:
 
 def chunk_size(size: int, workers: int, sample_ns: float, least: int = 1) -> int:
     """Slots in a chunk of a batch of `size` samples that take a worker `sample_ns` each."""
-    most = max(size // (LEAST_PER_WORKER * workers), least)
-    return most if sample_ns * most <= WORK_NS else max(int(WORK_NS / sample_ns), 1)
+    most = max(size // (LEAST_PER_WORKER * workers), 1)
+    chunk = most if sample_ns * most <= WORK_NS else max(int(WORK_NS / sample_ns), 1)
+    return least if chunk < least and sample_ns * least <= MOST_NS else chunk
 
 
 def _sample_ns(workers: Sequence[Counters]) -> float:

@@ -54,7 +54,9 @@ def test_chunks_are_as_large_as_the_time_for_a_sample_allows() -> None:
     assert chunk_size(1024, 2, sample_ns=1_000) == 1024 // 8
     assert chunk_size(64, 16, sample_ns=1_000) == 1
     assert chunk_size(64, 16, sample_ns=1_000, least=32) == 32
-    assert chunk_size(64, 16, sample_ns=100_000, least=32) == 10
+    assert chunk_size(64, 16, sample_ns=100_000, least=32) == 32
+    assert chunk_size(64, 16, sample_ns=1_000_000, least=32) == 1
+    assert chunk_size(1024, 2, sample_ns=1_000, least=32) == 1024 // 8
     assert len(cut(64, [Counters(("read", "plan"))])) == 64  # nothing is measured yet
 
 
