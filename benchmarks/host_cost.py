@@ -7,11 +7,11 @@ However many threads a loader has, one at a time runs Python, so that a million 
 microseconds is the most images per second that it can reach. Workers gather: they read images, look
 at their headers (or decode them) and plan. The feeder takes each batch through DALI and prepares
 the renderer's launches. Both run here one after the other, in one thread, with everything in the
-page cache, in the chunks that the crew of so many workers cuts on an idle machine. Gathering is a chunk's time,
-less that in calls which let go of the lock: reads, checksums, decoding, compiled code; of the
-fastest tenth of the chunks, since other programs only add to it. Feeding is the CPU time of its
-thread, DALI's calls in full. A stand-in takes the decoder's place: it gives black images of the
-right sizes, in host memory. Launches are prepared, not made.
+page cache, in the chunks that the crew of so many workers cuts on an idle machine. Gathering is a
+chunk's time, less that in calls which let go of the lock: reads, checksums, decoding, compiled
+code; of the fastest tenth of the chunks, since other programs only add to it. Feeding is the CPU
+time of its thread, DALI's calls in full. A stand-in takes the decoder's place: it gives black
+images of the right sizes, in host memory. Launches are prepared, not made.
 """
 
 from __future__ import annotations
