@@ -232,14 +232,16 @@ def _sides(targets: tuple[Target, ...]) -> tuple[np.ndarray, np.ndarray, np.ndar
     return tiles, _ceil_div(sizes, tiles), reach
 
 
-def slot_table(targets: Sequence[Target], batch: int, as_bytes: bool) -> np.ndarray:
-    """SLOTs as int64 words."""
-    return _slot_table(tuple(targets), batch, as_bytes)
+def slot_table(targets: Sequence[Target], batch: int, chunk: int, as_bytes: bool) -> np.ndarray:
+    """SLOTs as int64 words, and each view's offset in the planes of a chunk of images."""
+    return _slot_table(tuple(targets), batch, chunk, as_bytes)
 
 
 @functools.lru_cache(maxsize=64)
-def _slot_table(targets: tuple[Target, ...], batch: int, as_bytes: bool) -> np.ndarray:
-    return layout.slots(targets, batch, as_bytes).view(np.int64)
+def _slot_table(targets: tuple[Target, ...], batch: int, chunk: int, as_bytes: bool) -> np.ndarray:
+    slots = layout.slots(targets, batch, as_bytes)
+    in_planes = layout.slots(targets, chunk, as_bytes)["offset"]
+    return np.column_stack([slots.view(np.int64).reshape(len(slots), -1), in_planes])
 
 
 def check(images: Images, rows: np.ndarray, targets: Sequence[Target]) -> None:
