@@ -86,7 +86,7 @@ class MaskFile:
         return float(self.foregrounds[index]) if self.states[index] == GOOD else None
 
     def mask_places(self) -> MaskPlaces:
-        """Where the PNGs lie."""
+        """Places of the PNGs."""
         places = np.zeros(len(self), mask_places.PLACE)
         places["start"], places["size"] = (
             self._starts[:-1] + np.uint64(self._pngs),

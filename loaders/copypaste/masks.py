@@ -137,7 +137,7 @@ class Masks:
         return self._foreground(index)
 
     def places(self) -> MaskPlaces | None:
-        """Where the masks lie, for compiled code to read them; None where they are not PNGs."""
+        """Places of the masks, for compiled code to read them; None where they are not PNGs."""
         find = getattr(self._store, "mask_places", None)
         return find() if find else None
 

@@ -91,7 +91,7 @@ class GpuMultiView(RaggedDecoder):
         self._begin = _BEGIN(self._lay_out)
 
     def batch(self, made: ArenaJob | None) -> ViewBatch:
-        """What FFCV's loader gave for the field, for the current stream; its memory is our own.
+        """The batch of what FFCV's loader gave, for the current stream, in memory of our own.
 
         An error while the batch was made, such as too many bad samples, is raised here.
         """

@@ -99,7 +99,7 @@ class MultiView(ViewDecoder):
             self.pasting = Pasting(self._config())
 
     def _config(self) -> PipelineConfig:
-        """What copy-paste takes of a pipeline's configuration."""
+        """The part of a pipeline's configuration that copy-paste takes."""
         return own_config(
             self._recipe, self.seed, self.dtype, self.channels_last, torch.device("cpu"),
             self._source, self.ledger, self._masks, self._backgrounds,

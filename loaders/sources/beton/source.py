@@ -139,7 +139,7 @@ class Beton(NumberedSource):
         return decode_mask(data, lambda: f"the mask of {self.where(index)}")
 
     def mask_places(self) -> MaskPlaces | None:
-        """Where the masks lie; None unless they are stored as bytes."""
+        """Places of the masks; None unless they are stored as bytes."""
         records = self._masks
         if records is None or records.dtype != layout.BYTES_RECORD:
             return None

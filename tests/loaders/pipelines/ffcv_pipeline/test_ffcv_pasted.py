@@ -77,7 +77,7 @@ def test_masks_in_a_beton(path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_masks_of_a_mask_file(path: Path, tmp_path: Path) -> None:
-    """Its table says which masks are usable, and their shares of foreground."""
+    """The file's table says which masks are usable, and their shares of foreground."""
 
     def row(index: int) -> mask_file.MaskRow:
         kind = index % KINDS
