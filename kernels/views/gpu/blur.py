@@ -124,7 +124,7 @@ def _blur_tile(
 
 @triton.jit
 def _reflections(tile, size, radius, TILE: tl.constexpr):
-    """Where the pixels that a tile needs lie again on a line reflected at its first and last pixel.
+    """Repeats, on a line reflected at its first and last pixel, of the pixels that a tile needs.
 
     Pixel j lies at j + n period and, unless it is the first or last, mirrored at -j + n period.
     Returns the period, whether any is needed mirrored, the lowest n, and the number of them.
