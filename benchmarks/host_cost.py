@@ -173,7 +173,7 @@ def _epoch(
 
 @dataclass(frozen=True)
 class Parts:
-    """What a pipeline gives its crew."""
+    """The parts that a pipeline gives its crew."""
 
     step: Callable[[Any, Any, range], None]
     jobs: Iterator[Any]

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from patchmill.kernels.common.jit import jit
@@ -71,7 +73,7 @@ def _ends(memory: np.ndarray, start: int, stop: int) -> bool:
 
 
 @jit
-def _frame(memory: np.ndarray, start: int, stop: int) -> tuple[int, int, int, int]:
+def _frame(memory: np.ndarray, start: int, stop: int) -> tuple[Any, Any, Any, Any]:
     """Height, width, components and place of a frame header that is not of stored RGB; or zeros."""
     if stop - start < 2 or memory[start] != 0xFF or memory[start + 1] != 0xD8:
         return 0, 0, 0, 0

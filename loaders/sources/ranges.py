@@ -62,7 +62,7 @@ def crc32(memory: np.ndarray, spans: np.ndarray) -> np.ndarray:
         _crc32_of_all(memory, spans, found)
     else:
         there = spans[:, 0] >= 0
-        found[there] = [zlib.crc32(memory[start:end]) for start, end in spans[there].tolist()]
+        found[there] = [zlib.crc32(memory[start:end].data) for start, end in spans[there].tolist()]
     return found
 
 

@@ -81,7 +81,7 @@ def variant_name(signature: Mapping[str, str], constants: Mapping[str, Any]) -> 
 
 
 def _count(name: str, variant: str, compiled: Any, capability: int) -> list[str]:
-    """What is beyond the budget; empty where nothing is counted."""
+    """List what is beyond the budget; empty where nothing is counted."""
     import triton
 
     record = os.environ.get("PATCHMILL_COMPILED")

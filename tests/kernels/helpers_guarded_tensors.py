@@ -78,8 +78,9 @@ def _storage(tensor: torch.Tensor) -> int:
 
 
 def trouble(check: Callable[[], None]) -> str | None:
-    """What is wrong with `check`, which runs in a fork of this process: its exception, or what it
-    printed last and where a segmentation fault ended it.
+    """Run `check` in a fork of this process: its exception, or where a segmentation fault ended it.
+
+    With a fault comes what was printed last; None if nothing is wrong.
     """
     with tempfile.TemporaryFile("w+", buffering=1) as report:
         child = os.fork()

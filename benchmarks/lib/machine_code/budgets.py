@@ -21,7 +21,7 @@ SLACK = 1.05  # of instructions
 
 @dataclass(frozen=True)
 class Counts:
-    """What a variant of a kernel costs; instructions are those of one warp."""
+    """The costs of a kernel's variant; instructions are those of one warp."""
 
     instructions: int
     loop: int  # of them in the hottest loop

@@ -135,7 +135,7 @@ def read(cubin: bytes, tool: str) -> MachineCode:
 
 
 def parse(listing: str) -> MachineCode:
-    """What cuobjdump prints of one kernel."""
+    """Read cuobjdump's lines on one kernel."""
     usage = _USAGE.search(listing)
     if usage is None:
         raise ValueError(f"no resource usage in this listing: {listing[:200]!r}")

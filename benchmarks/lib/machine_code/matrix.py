@@ -53,7 +53,7 @@ def _text(counts: Counts) -> str:
 
 
 def beyond(several: Sequence[Compiled], table: Table, everything: bool) -> list[str]:
-    """What is worse than its budget and, if everything was compiled, budgets of nothing."""
+    """List what is worse than its budget and, if everything was compiled, budgets of nothing."""
     found = []
     for each in several:
         line = each.line

@@ -43,7 +43,7 @@ class Chip:
     cache: float  # bytes, second level
 
     def seconds(self, cycles: float) -> float:
-        """Of so many cycles in all, spread over the multiprocessors."""
+        """Seconds of so many cycles in all, spread over the multiprocessors."""
         return cycles / (self.processors * self.clock)
 
     @property

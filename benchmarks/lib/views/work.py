@@ -18,7 +18,7 @@ JITTER_SHARE = 0.25  # of its loop's instructions run in a trip: one of four ope
 
 @dataclass(frozen=True)
 class Work:
-    """What the blocks of a stage's launches do, summed over all of them."""
+    """The work of all blocks of a stage's launches, summed over all of them."""
 
     blocks: float
     trips: Sequence[float]  # of the loops around the hottest and of itself, outermost first
@@ -122,7 +122,7 @@ def _blur(rows: np.ndarray, target: Target, view: float, constants: Mapping[str,
 def _passes(
     rows: np.ndarray, target: Target, tile: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which views have a contrast pass, which are blurred, and where in the order contrast is."""
+    """Find the views with a contrast pass, the blurred ones, and contrast's place in the order."""
     own_pass = (rows["order"] != NO_JITTER) & (rows["contrast"] != 1) & (target.size > tile)
     position = sum(
         i * (((rows["order"] >> (2 * i)) & 3) == CONTRAST).astype(int) for i in range(1, 4)

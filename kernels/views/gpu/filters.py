@@ -74,7 +74,7 @@ def find_record(
     tile,
     TILE: tl.constexpr,
 ):  # fmt: skip
-    """Where the record of a tile lies, the `tile`-th of a view along an axis."""
+    """The place of a tile's record, the `tile`-th of a view along an axis."""
     entry = filter_table + index * FILTER_FIELDS + axis
     size = tl.load(entry + 1)
     record = weights + (tl.load(entry) + tile * size).to(tl.int64) * UNIT

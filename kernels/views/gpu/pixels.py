@@ -35,7 +35,7 @@ def word_pointers(
     pitch, y, length_x,
     WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Where the words of each four of WIDTH pixels begin, [rows, WIDTH / 4].
+    """The first word of each four of WIDTH pixels, [rows, WIDTH / 4].
 
     Also by how many bits the pixels are shifted in them, [rows, 1], and how many more words of the
     row hold some of its pixels. Four columns on, and four rows on, the shift is the same.

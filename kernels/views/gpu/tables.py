@@ -87,7 +87,7 @@ class Pass:
 
     groups: np.ndarray  # [chunks, groups, 3] int32: first block, blocks per view, first entry
     entries: np.ndarray  # int32: the row of each entry, image * views + view
-    blocks: Sequence[int]  # of each chunk
+    blocks: list[int]  # of each chunk
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def filter_table(rows: np.ndarray, targets: Sequence[Target]) -> tuple[np.ndarra
 
 @functools.lru_cache(maxsize=64)
 def _sides(targets: tuple[Target, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each view: the pixels of a tile's side, the tiles of its side, the reach of its filter."""
+    """Pixels of a tile's side, tiles of its side, and the reach of its filter, of each view."""
     counts = [target.count for target in targets]
     sizes = np.repeat([target.size for target in targets], counts)
     tiles = np.repeat([tile_of(target.size) for target in targets], counts)

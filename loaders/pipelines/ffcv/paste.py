@@ -63,9 +63,9 @@ def compile_paste_inputs(constants: PasteConstants | None, obtain: Any) -> Any:
     if constants is None:
 
         @numba.njit(nogil=True, error_model="numpy")
-        def no_inputs(
+        def no_inputs(  # type: ignore[no-untyped-def]
             id, epoch, row, metadata, storage, encoded, masks, other, header, inputs, clock
-        ):  # type: ignore[no-untyped-def]
+        ):
             return NOTHING, masks
 
         return no_inputs
@@ -74,9 +74,9 @@ def compile_paste_inputs(constants: PasteConstants | None, obtain: Any) -> Any:
     if places is None or shares is None:
 
         @numba.njit(nogil=True, error_model="numpy")
-        def by_python(
+        def by_python(  # type: ignore[no-untyped-def]
             id, epoch, row, metadata, storage, encoded, masks, other, header, inputs, clock
-        ):  # type: ignore[no-untyped-def]
+        ):
             inputs[:] = 0
             if not pastes(row):
                 return NOTHING, masks
@@ -132,9 +132,9 @@ def compile_paste_inputs(constants: PasteConstants | None, obtain: Any) -> Any:
         return best, masks
 
     @numba.njit(nogil=True, error_model="numpy")
-    def paste_inputs(
+    def paste_inputs(  # type: ignore[no-untyped-def]
         id, epoch, row, metadata, storage, encoded, masks, other, header, inputs, clock
-    ):  # type: ignore[no-untyped-def]
+    ):
         inputs[:] = 0
         if not pastes(row):
             return NOTHING, masks

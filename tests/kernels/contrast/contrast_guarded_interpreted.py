@@ -24,7 +24,7 @@ TEMPERATURE = 0.1
 
 
 def small_blocks(d: int, *_: object) -> gpu.Blocks:
-    """Of 16 x 16 logits, so that few rows are many; rows beyond 32 numbers are in parts."""
+    """Blocks of 16 x 16 logits, so that few rows are many; rows beyond 32 numbers are in parts."""
     width = 16 if d <= 16 else 32
     return gpu.Blocks(16, 16, width if d <= width else 16, width, 4, 1)
 

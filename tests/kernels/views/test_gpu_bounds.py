@@ -127,7 +127,7 @@ def test_a_tile_reads_within_its_mask(sigma: float):
 
 
 def test_a_tile_reads_within_its_background():
-    """Which is enlarged to cover its image, and lies by a fraction of the room that is left."""
+    """Enlarged to cover its image, it lies by a fraction of the room that is left."""
     it, rng = cases(3, 32), np.random.default_rng(2)
     length, fraction = numbers(rng.choice(SIDES, CASES)), numbers(rng.uniform(0, 0.5, CASES))
     fraction = fraction.to(np.float32).to(np.float64)

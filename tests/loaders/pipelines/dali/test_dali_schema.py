@@ -38,7 +38,7 @@ PYTHON: dict[Any, tuple[type, ...]] = {
 
 
 def mistakes(operator: str, arguments: dict[str, Any]) -> list[str]:
-    """What an operator's schema says against a call with these arguments."""
+    """List what an operator's schema says against a call with these arguments."""
     schema, found = backend.GetSchema(operator), []
     arguments = {name: it for name, it in arguments.items() if name != "name"}
     device = arguments.pop("device", "cpu")

@@ -115,7 +115,7 @@ def test_the_decoder_is_not_starved(
 
 @pytest.mark.parametrize("prefetch", [1, 2, 5])
 def test_batches_ahead_are_no_more_for_that(monkeypatch: pytest.MonkeyPatch, prefetch: int) -> None:
-    """Where the user is slow: what waits in the decoder is not made into views before its turn."""
+    """With a slow user, what waits in the decoder is not made into views before its turn."""
     simulation = Simulation(monkeypatch, DECODE_S, prefetch)
     clock, crew = simulation.clock, simulation.crew
     for taken in range(BATCHES):

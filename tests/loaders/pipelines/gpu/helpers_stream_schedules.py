@@ -170,7 +170,7 @@ class Schedule:
         self.held.append((batch, stream))
 
     def _read(self) -> None:
-        """It reads a batch again, perhaps on another stream that waits, and is waited for."""
+        """Read a batch again, perhaps on another stream that waits, and is waited for."""
         if not self.held:
             return
         batch, stream = self.random.choice(self.held)
@@ -181,7 +181,7 @@ class Schedule:
         stream.wait_event(other.record_event())
 
     def _drop(self) -> None:
-        """It lets go of a batch, whatever stream is current."""
+        """Let go of a batch, whatever stream is current."""
         if self.held:
             with self.gpu.on(self.random.choice(self.users)):
                 del self.held[self.random.randrange(len(self.held))]

@@ -111,7 +111,7 @@ class Gpu:
         self._regions.setdefault(address, Region(name))
 
     def allocate(self, size: int, name: str) -> Tensor:
-        """As torch's allocator: memory freed on a stream is used again on it, without waiting."""
+        """Allocate as torch does: memory freed on a stream is used again on it, without waiting."""
         for entry in self._pending[:]:
             events, stream, size_freed, address = entry
             if all(event.query() for event in events):

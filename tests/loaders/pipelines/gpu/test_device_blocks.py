@@ -41,7 +41,7 @@ def returned(gpu: Gpu, blocks: DeviceBlockPool, readers: list[Stream]) -> list[i
 
 
 def test_the_block_that_was_returned_first_is_lent_first(gpu: Gpu) -> None:
-    """What is queued on it ends first: the training step that reads the newest has just begun."""
+    """The work queued on it ends first: the training step that reads the newest has just begun."""
     blocks = DeviceBlockPool(8, torch.float32, CUDA)
     places = returned(gpu, blocks, [Stream(gpu)] * 3)
     assert [blocks.acquire().data_ptr() for _ in range(3)] == places
