@@ -193,7 +193,10 @@ def test_decoded_images_are_kept_and_shared_with_an_evaluation_on_them(tmp_path:
     ("words", "message"),
     [
         (["data.cache=lots"], "cache must be"),
-        (["data.cache=ram:1MB", "train.pipeline=ffcv"], "FFCV's pipeline does not read"),
+        (
+            ["data.cache=ram:1MB", "train.pipeline=ffcv"],
+            "a cache of a GPU's memory",
+        ),
     ],
 )
 def test_a_cache_that_cannot_be_is_refused_before_anything_is_opened(
@@ -201,3 +204,11 @@ def test_a_cache_that_cannot_be_is_refused_before_anything_is_opened(
 ):
     with pytest.raises(MillError, match=message):
         config(*words)
+
+
+def test_ffcvs_pipeline_may_keep_images_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`loaders.build`, which knows the run's device, is told to."""
+    wanted = config("data.cache=device:1MB", "train.pipeline=ffcv")
+    monkeypatch.setattr(data.loaders, "build", lambda *_, **settings: settings)
+    told: Any = data.open_training(wanted, world(), tmp_path)
+    assert (told["cache"], told["pipeline"]) == ("device:1MB", "ffcv")

@@ -46,11 +46,12 @@ def _check_cache(config: Config) -> None:
 
     if config.data.cache is None:
         return
-    spec.parse(config.data.cache)
-    if config.train.pipeline == "ffcv":
+    kind = spec.parse(config.data.cache).kind
+    if config.train.pipeline == "ffcv" and kind != "device":
         raise MillError(
-            "data.cache keeps decoded images, which FFCV's pipeline does not read: take "
-            "train.pipeline=threads, or no data.cache"
+            f"data.cache={config.data.cache} keeps decoded images, which FFCV's pipeline does not "
+            "read: take train.pipeline=threads, a cache of a GPU's memory (device:SIZE), or no "
+            "data.cache"
         )
 
 
