@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from patchmill.kernels.views import layout
-from patchmill.kernels.views.decisions import NO_JITTER, Target
+from patchmill.kernels.views.decisions import Target
 from patchmill.kernels.views.gpu import tables
 from patchmill.kernels.views.gpu.blur import blur
 from patchmill.kernels.views.gpu.colour import contrast
@@ -41,8 +40,7 @@ COMPILER = {"num_stages": 1, "maxnreg": 168, "enable_fp_fusion": True}
 FOUR_WARPS = {"maxnreg": 128}
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """One kernel with its arguments; call it to launch on the current stream."""
 
     kernel: Any
@@ -102,28 +100,32 @@ def launches(
         luma = {"luma_sums": luma_sums, "max_tiles": variant.max_tiles}
         (weigh_blocks,), (blocks_per_image,) = variant.weigh.blocks, variant.resize.blocks
         sources = {"images": image_table, "paste_table": paste_table, **filters, **target, **luma}
-        contrast_views, blur_views = on_device["contrast_entries"], on_device["blur_entries"]
-        common = {
-            kernel: shared
-            | {"groups": on_device[kernel.__name__], "n_groups": variant.resize.groups.shape[1]}
-            | arguments
-            | constants(kernel, variant, channels_last)
+        entries = {of: on_device[f"{of}_entries"] for of in ("contrast", "blur")}
+        weigh_with, resize_with, contrast_with, blur_with = (
+            {
+                **shared,
+                "groups": on_device[kernel.__name__],
+                "n_groups": variant.resize.groups.shape[1],
+                **arguments,
+                **constants(kernel, variant, channels_last),
+            }
             for kernel, arguments in (
                 (weigh, {**filters, "blocks_per_image": weigh_blocks}),
                 (resize, {**sources, "blocks_per_image": blocks_per_image}),
-                (contrast, {"entries": contrast_views, **target, **luma}),
-                (blur, {"entries": blur_views, **target}),
+                (contrast, {"entries": entries["contrast"], **target, **luma}),
+                (blur, {"entries": entries["blur"], **target}),
             )
-        }
-        first.append(Launch(weigh, batch * weigh_blocks, common[weigh]))
+        )
+        first.append(Launch(weigh, batch * weigh_blocks, weigh_with))
         for number, plan in enumerate(chunks):
             place = {"first_sample": number * chunk}
             count = min(chunk, batch - number * chunk)
-            plan.append(Launch(resize, count * blocks_per_image, common[resize] | place))
-            for kernel, later in ((contrast, variant.contrast), (blur, variant.blur)):
-                if later.blocks[number]:
-                    arguments = common[kernel] | place | {"chunk": number}
-                    plan.append(Launch(kernel, later.blocks[number], arguments))
+            plan.append(Launch(resize, count * blocks_per_image, resize_with | place))
+            place["chunk"] = number
+            if blocks := variant.contrast.blocks[number]:
+                plan.append(Launch(contrast, blocks, contrast_with | place))
+            if blocks := variant.blur.blocks[number]:
+                plan.append(Launch(blur, blocks, blur_with | place))
     return [*first, *itertools.chain.from_iterable(chunks)]
 
 
@@ -133,9 +135,7 @@ def chunk_images(rows: np.ndarray, targets: Sequence[Target]) -> int:
     All, where no view has planes. Chunks are as even as they can be.
     """
     batch = max(len(rows), 1)
-    sizes = np.repeat([target.size for target in targets], [target.count for target in targets])
-    has_contrast = (rows["contrast"] != 1) & (rows["order"] != NO_JITTER)
-    if not ((rows["sigma"] > 0) | has_contrast & (sizes > tables.TILES[-1])).any():
+    if not tables.needs_planes(rows, targets):
         return batch
     most = max(CACHED_PLANES // (2 * layout.elements(targets, 1)), 1)
     return -(-batch // -(-batch // most))

@@ -8,6 +8,18 @@ from __future__ import annotations
 import numpy as np
 
 from patchmill.kernels.common.jit import jit_ieee
+from patchmill.kernels.views.decisions import NO_JITTER
+
+# The views of a target, one of those that share a compiled variant.
+MEMBER = np.dtype(
+    [
+        ("first", "i8"),
+        ("stop", "i8"),
+        ("large", "i8"),  # True where they have several tiles, and contrast is a pass of its own
+        ("contrast_blocks", "i8"),  # per view
+        ("tiles", "i8"),  # per view
+    ]
+)
 
 
 @jit_ieee
@@ -25,6 +37,60 @@ def first_outside(rows: np.ndarray, shapes: np.ndarray) -> int:
             if y < 0 or x < 0 or h <= 0 or w <= 0 or y + h > height or x + w > width:
                 return image * rows.shape[1] + view
     return -1
+
+
+@jit_ieee
+def any_planes(rows: np.ndarray, members: np.ndarray) -> bool:
+    """Whether a view of these MEMBERs needs a contrast or blur pass."""
+    for image in range(rows.shape[0]):
+        for group in range(len(members)):
+            for view in range(members[group].first, members[group].stop):
+                row = rows[image, view]
+                if row.sigma > 0:
+                    return True
+                if members[group].large and row.order != NO_JITTER and row.contrast != 1:
+                    return True
+    return False
+
+
+@jit_ieee
+def sort_rows(
+    rows: np.ndarray,
+    chunk: int,
+    members: np.ndarray,
+    entries: np.ndarray,
+    groups: np.ndarray,
+    blocks: np.ndarray,
+) -> tuple[int, int, int]:
+    """Schedule the passes of MEMBERs after `resize`: contrast first, then blur, as `tables.Pass`.
+
+    Fill entries [2, N * V], groups [2, chunks, members, 3], and blocks [2, chunks], which are zeros
+    before. Return the entries of each, and the bit set of the kinds of background.
+    """
+    n_contrast, n_blur, kinds = 0, 0, 0
+    for group in range(len(members)):
+        member = members[group]
+        for number in range(blocks.shape[1]):
+            first_contrast, first_blur = n_contrast, n_blur
+            for image in range(number * chunk, min((number + 1) * chunk, rows.shape[0])):
+                for view in range(member.first, member.stop):
+                    row, place = rows[image, view], image * rows.shape[1] + view
+                    kinds |= 1 << np.int64(row.paste)
+                    if member.large and row.order != NO_JITTER and row.contrast != 1:
+                        entries[0, n_contrast] = place
+                        n_contrast += 1
+                    if row.sigma > 0:
+                        entries[1, n_blur] = place
+                        n_blur += 1
+            for of, per_view, first, end in (
+                (0, member.contrast_blocks, first_contrast, n_contrast),
+                (1, member.tiles, first_blur, n_blur),
+            ):
+                groups[of, number, group, 0] = blocks[of, number]
+                groups[of, number, group, 1] = per_view
+                groups[of, number, group, 2] = first
+                blocks[of, number] += per_view * (end - first)
+    return n_contrast, n_blur, kinds
 
 
 @jit_ieee

@@ -7,16 +7,15 @@ views that need it.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from patchmill.kernels.views import layout
-from patchmill.kernels.views.decisions import NO_JITTER, PASTE_NEVER, ROW, Target
+from patchmill.kernels.views.decisions import PASTE_NEVER, ROW, Target
 from patchmill.kernels.views.gpu import row_loops
 
 PIXELS = 2048  # of a view, per block of the contrast pass
@@ -124,65 +123,66 @@ def variants(
 
     The passes after `resize` are scheduled for chunks of that many images.
     """
+    rows, chunks = np.ascontiguousarray(rows), max(_ceil_div(len(rows), chunk), 1)
+    result = []
+    for variant, members in _without_rows(tuple(targets)):
+        groups = np.empty((2, chunks, len(members), 3), np.int32)
+        entries, blocks = np.empty((2, rows.size), np.int32), np.zeros((2, chunks), np.int64)
+        *ends, kinds = row_loops.sort_rows(rows, chunk, members, entries, groups, blocks)
+        contrast, blur = (
+            Pass(groups[of], entries[of, :end], blocks[of].tolist()) for of, end in enumerate(ends)
+        )
+        backgrounds = kinds & ~(1 << PASTE_NEVER) if masked else 0
+        result.append(replace(variant, contrast=contrast, blur=blur, backgrounds=backgrounds))
+    return result
+
+
+def needs_planes(rows: np.ndarray, targets: Sequence[Target]) -> bool:
+    """Whether a view has a pass after `resize`."""
+    rows = np.ascontiguousarray(rows)
+    return any(row_loops.any_planes(rows, members) for _, members in _without_rows(tuple(targets)))
+
+
+@functools.lru_cache(maxsize=64)
+def _without_rows(targets: tuple[Target, ...]) -> list[tuple[Variant, np.ndarray]]:
+    """Variants whose passes after `resize` are empty, each with its MEMBERs."""
     starts = np.cumsum([0, *(target.count for target in targets)])
-    has_contrast = (rows["order"] != NO_JITTER) & (rows["contrast"] != 1)
-    has_blur, paste = rows["sigma"] > 0, rows["paste"]
-    columns = [slice(*ends) for ends in itertools.pairwise(starts)]
-    bounds = np.arange(chunk, len(rows), chunk) * rows.shape[1]
     by_variant: dict[tuple[int, bool], list[int]] = {}
     for i, target in enumerate(targets):
         by_variant.setdefault((tile_of(target.size), target.bicubic), []).append(i)
     result = []
-    for (tile, bicubic), members in by_variant.items():
-        counts, sizes = [targets[i].count for i in members], [targets[i].size for i in members]
-        sides = [_ceil_div(size, tile) for size in sizes]
-        tiles = [side**2 for side in sides]
-        contrast_entries, blur_entries = [], []
-        for i, count in zip(members, tiles, strict=True):
-            ends = starts[i : i + 2]
-            contrast_entries.append(_entries(has_contrast, *ends) if count > 1 else _NONE)
-            blur_entries.append(_entries(has_blur, *ends))
-        every = [np.zeros(count) for count in counts]
-        weigh = _pass(every, [2 * side for side in sides], _NONE)
-        resize = _pass(every, tiles, _NONE)
-        weigh.groups[..., 2] = resize.groups[..., 2] = starts[members]
-        blocks = [_ceil_div(size**2, PIXELS) for size in sizes]
-        contrast = _pass(contrast_entries, blocks, bounds)
-        aligned = all(size % 16 == 0 for size in sizes)
-        blur = _pass(blur_entries, tiles, bounds)
-        backgrounds = 0
-        if masked:
-            kinds = {int(kind) for i in members for kind in np.unique(paste[:, columns[i]])}
-            backgrounds = sum(1 << kind for kind in kinds - {PASTE_NEVER})
-        result.append(
-            Variant(tile, bicubic, aligned, max(tiles), weigh, resize, contrast, blur, backgrounds)
+    for (tile, bicubic), places in by_variant.items():
+        sizes = np.array([targets[i].size for i in places])
+        sides = _ceil_div(sizes, tile)
+        members = np.zeros(len(places), row_loops.MEMBER)
+        members["first"], members["stop"] = starts[places], starts[np.array(places) + 1]
+        members["large"], members["tiles"] = sides > 1, sides**2
+        members["contrast_blocks"] = _ceil_div(sizes**2, PIXELS)
+        empty = Pass(np.zeros((1, len(places), 3), np.int32), np.zeros(0, np.int32), [0])
+        variant = Variant(
+            tile=tile,
+            bicubic=bicubic,
+            aligned=bool((sizes % 16 == 0).all()),
+            max_tiles=int(sides.max() ** 2),
+            weigh=_pass_of_all(members, 2 * sides),
+            resize=_pass_of_all(members, sides**2),
+            contrast=empty,
+            blur=empty,
         )
+        result.append((variant, members))
     return result
 
 
-_NONE = np.zeros(0, np.int32)
+def _pass_of_all(members: np.ndarray, blocks_per_view: np.ndarray) -> Pass:
+    """The schedule of one image's views, all of them."""
+    stops = ((members["stop"] - members["first"]) * blocks_per_view).cumsum()
+    begins = [0, *stops[:-1]]
+    groups = np.stack([begins, blocks_per_view, members["first"]], 1).astype(np.int32)
+    return Pass(groups[None], np.zeros(0, np.int32), [int(stops[-1])])
 
 
 def tile_of(size: int) -> int:
     return next((tile for tile in TILES if size <= tile), TILES[-1])
-
-
-def _entries(needed: np.ndarray, first: int, stop: int) -> np.ndarray:
-    """Row indices where `needed` [N, V] holds, of the views `first` to `stop` - 1, by image."""
-    image, view = np.nonzero(needed[:, first:stop])
-    return (image * needed.shape[1] + view + first).astype(np.int32)
-
-
-def _pass(entries: list[np.ndarray], blocks_per_entry: list[int], bounds: np.ndarray) -> Pass:
-    """The schedule of one list of entries per group, in chunks that end at these `bounds`."""
-    ends = [[0, *np.searchsorted(group, bounds), len(group)] for group in entries]
-    counts = np.diff(ends).T  # [chunks, groups]
-    starts = np.cumsum([0, *(len(group) for group in entries)])[:-1]
-    stops = (counts * blocks_per_entry).cumsum(1)
-    groups = np.empty((*counts.shape, 3), np.int32)
-    groups[..., 0], groups[..., 1] = stops - counts * blocks_per_entry, blocks_per_entry
-    groups[..., 2] = starts + np.array(ends).T[:-1]
-    return Pass(groups, np.concatenate(entries).astype(np.int32), stops[:, -1].tolist())
 
 
 def _ceil_div(value: Any, unit: Any) -> Any:
@@ -269,20 +269,19 @@ def check(images: Images, rows: np.ndarray, targets: Sequence[Target]) -> None:
 
 
 def upload(arrays: Sequence[np.ndarray], device: torch.device) -> list[torch.Tensor]:
-    """Copy the arrays to the device, flat, in one asynchronous copy."""
-    flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
-    sizes = [_ceil_div(array.nbytes, _ALIGNMENT) * _ALIGNMENT for array in flat]
-    offsets = np.cumsum([0, *sizes])
-    cuda = device.type == "cuda"
-    host = torch.empty(int(offsets[-1]), dtype=torch.uint8, pin_memory=cuda)
+    """Copy arrays of int32 or int64 to the device, flat, in one asynchronous copy."""
+    flat = [array.reshape(-1) for array in arrays]
+    offsets = [0]
+    for array in flat:
+        offsets.append(offsets[-1] + _ceil_div(array.nbytes, _ALIGNMENT) * _ALIGNMENT)
+    host = torch.empty(offsets[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
     memory = host.numpy()
     for array, offset in zip(flat, offsets, strict=False):
         memory[offset : offset + array.nbytes] = array.view(np.uint8)
     uploaded = host.to(device, non_blocking=True)
-    return [
-        uploaded[offset : offset + array.nbytes].view(_TYPES[array.dtype.name])
-        for array, offset in zip(flat, offsets, strict=False)
-    ]
-
-
-_TYPES = {"int32": torch.int32, "int64": torch.int64}
+    typed = {size: uploaded.view(of) for size, of in ((4, torch.int32), (8, torch.int64))}
+    tensors = []
+    for array, offset in zip(flat, offsets, strict=False):
+        begin = offset // array.itemsize
+        tensors.append(typed[array.itemsize][begin : begin + array.size])
+    return tensors

@@ -7,17 +7,21 @@ NumPy: so do the host's tables, which say how much room a tile has for what it w
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 
-from helpers_views import make_row, target
+from helpers_views import make_row, seeds, target
 
 from patchmill.kernels.views import layout
+from patchmill.kernels.views.decisions import NO_JITTER, ON_GREY, ON_IMAGE, PASTE_NEVER, Target
 from patchmill.kernels.views.gpu import filters, footprint, paste, tables
 
 CASES = 30_000
@@ -198,6 +202,83 @@ def test_chunks_hold_each_blurred_view_once_and_their_planes_lie_apart(chunk: in
     order = begin.argsort()
     assert begin.min() == 0 and end.max() == layout.elements(targets, chunk)
     assert (end[order][:-1] == begin[order][1:]).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    its=st.lists(
+        st.tuples(st.sampled_from([7, 16, 32, 33, 64, 224]), st.booleans(), st.integers(1, 3)),
+        min_size=1,
+        max_size=5,
+    ),
+    batch=st.integers(1, 9),
+    chunk=st.integers(1, 9),
+    likely=st.sampled_from([0.0, 0.1, 0.6, 1.0]),
+    seed=seeds,
+)
+def test_compiled_schedules_are_those_of_numpy(
+    its: list[tuple[int, bool, int]], batch: int, chunk: int, likely: float, seed: int
+):
+    """Any targets, chunks that split unevenly, rows of every kind."""
+    targets = [target(*it, str(number)) for number, it in enumerate(its)]
+    views, rng = sum(it.count for it in targets), np.random.default_rng(seed)
+    rows = np.array([[make_row(np.zeros((64, 64, 3)), 64)] * views] * batch)
+    rows["sigma"] = rng.random(rows.shape) < likely
+    rows["contrast"] = np.where(rng.random(rows.shape) < likely, 0.5, 1)
+    rows["order"] = rng.choice([NO_JITTER, 0], rows.shape)
+    rows["paste"] = rng.choice([PASTE_NEVER, ON_IMAGE, ON_GREY], rows.shape)
+    variants = tables.variants(rows, targets, True, chunk)
+    contrast = (rows["order"] != NO_JITTER) & (rows["contrast"] != 1)
+    starts, any_later = np.cumsum([0, *(it.count for it in targets)]), False
+    for variant in variants:
+        members = [i for i, it in enumerate(targets) if kind_of(it) == kind_of(variant)]
+        sizes = np.array([targets[i].size for i in members])
+        tiles = (-(-sizes // variant.tile)) ** 2
+        blocks = {"contrast": -(-(sizes**2) // tables.PIXELS), "blur": tiles}
+        needed = {
+            "contrast": [contrast & (it > 1) for it in tiles],
+            "blur": [rows["sigma"] > 0] * len(members),
+        }
+        for name in ("contrast", "blur"):
+            found: tables.Pass = getattr(variant, name)
+            listed = zip(members, needed[name], strict=True)
+            expected = schedule(listed, starts, chunk, blocks[name])
+            for field in ("groups", "entries", "blocks"):
+                np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+            assert found.groups.dtype == found.entries.dtype == np.int32
+            any_later |= len(found.entries) > 0
+        of_members = [view for i in members for view in range(*starts[i : i + 2])]
+        kinds = {int(kind) for kind in np.unique(rows["paste"][:, of_members])} - {PASTE_NEVER}
+        assert variant.backgrounds == sum(1 << kind for kind in kinds)
+    assert sum(len(variant.resize.groups[0]) for variant in variants) == len(targets)
+    assert tables.needs_planes(rows, targets) == any_later
+
+
+def kind_of(it: Target | tables.Variant) -> tuple[int, bool]:
+    return (tables.tile_of(it.size) if isinstance(it, Target) else it.tile), it.bicubic
+
+
+def schedule(
+    listed: Iterable[tuple[int, np.ndarray]], starts: np.ndarray, chunk: int, blocks: np.ndarray
+) -> tables.Pass:
+    """The pass over views that need it, of targets each with who needs it [N, V], in NumPy."""
+    entries, counts = [], []
+    for member, needed in listed:
+        image, view = np.nonzero(needed[:, starts[member] : starts[member + 1]])
+        entries.append(image * needed.shape[1] + starts[member] + view)
+        counts.append(np.bincount(image // chunk, minlength=-(-len(needed) // chunk)))
+    per_chunk = np.array(counts).T  # [chunks, groups]
+    stops = (per_chunk * blocks).cumsum(1)
+    begins = np.cumsum([0, *(len(group) for group in entries)])[:-1]
+    groups = np.stack(
+        [
+            stops - per_chunk * blocks,
+            np.broadcast_to(blocks, per_chunk.shape),
+            begins + per_chunk.cumsum(0) - per_chunk,
+        ],
+        2,
+    )
+    return tables.Pass(groups, np.concatenate(entries), stops[:, -1].tolist())
 
 
 def locate(groups: np.ndarray, block: int) -> tuple[int, int]:
