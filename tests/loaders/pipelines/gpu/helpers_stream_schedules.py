@@ -57,7 +57,7 @@ def seeds(count: int) -> Iterator[int]:
     try:
         for seed in range(count):
             yield seed
-            if seed % 500 == 499:
+            if seed % 2000 == 1999:
                 gc.collect()
     finally:
         gc.enable()
@@ -103,18 +103,28 @@ class Schedule:
         self.users = [gpu.default, Stream(gpu), Stream(gpu)]
         self.held: list[tuple[Any, Stream]] = []  # batches, and the stream that they are for
         self.taken = self.made = self.most_kept = 0
-        self._turns = [self._start, self._gather, self._feed, self._take, self._read, self._drop]
         self._run()
+        self.races = self.gpu.races.copy()
+        self._end()
 
     def _run(self) -> None:
-        weights = [self.random.random() + 0.1 for _ in self._turns]
-        for turn in self.random.choices(self._turns, weights, k=STEPS):
+        turns = (self._start, self._gather, self._feed, self._take, self._read, self._drop)
+        weights = [self.random.random() + 0.1 for _ in turns]
+        for turn in self.random.choices(turns, weights, k=STEPS):
             turn()
             self.most_kept = max(self.most_kept, self.dali.lent - len(self.feeder._in_flight))
             if self.gpu.races:
                 return
             if self.random.random() < 0.01:
                 self.views.clear()
+
+    def _end(self) -> None:
+        """Let go of everything, without the garbage collector; races do not count any more."""
+        self.dali.end()
+        del self.feeder, self.backend, self.views, self.feeder_jobs
+        self.started.clear()
+        self.held.clear()
+        self.gpu.end()
 
     # ------------------------------------------------------------------------------ what may happen
 

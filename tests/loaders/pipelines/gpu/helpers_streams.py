@@ -132,6 +132,13 @@ class Gpu:
         else:
             self._free[storage.stream, storage.size].append(storage.address)
 
+    def end(self) -> None:
+        """Break the cycles of references."""
+        del self.torch, self.default, self.current
+        self._regions.clear()
+        self._free.clear()
+        self._pending.clear()
+
     @contextmanager
     def on(self, stream: Stream) -> Iterator[None]:
         before, self.current = self.current, stream
@@ -328,6 +335,10 @@ class Dali:
         tensors, done = self._runs.pop(0)
         (done.synchronize if cuda_stream is None else lambda: cuda_stream.wait_event(done))()
         return (tensors,)
+
+    def end(self) -> None:
+        """Let go of what was not taken, which else keeps itself alive."""
+        self._runs.clear()
 
     def give_back(self, places: list[int]) -> None:
         self.lent -= 1

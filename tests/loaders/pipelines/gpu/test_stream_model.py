@@ -31,7 +31,7 @@ def test_no_schedule_has_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = made = most_lent = most_kept = 0
     for seed in schedules.seeds(SCHEDULES):
         schedule = schedules.Schedule(seed)
-        assert not schedule.gpu.races, f"seed {seed}"
+        assert not schedule.races, f"seed {seed}"
         taken += schedule.taken
         made += schedule.made
         most_lent = max(most_lent, schedule.dali.most_lent)
@@ -154,5 +154,5 @@ def test_a_missing_wait_is_found(
     """The model sees what it is there for, within a part of its schedules."""
     schedules.prepare(monkeypatch)
     broken(monkeypatch)
-    races = (schedules.Schedule(seed).gpu.races for seed in schedules.seeds(SCHEDULES // 10))
+    races = (schedules.Schedule(seed).races for seed in schedules.seeds(SCHEDULES // 10))
     assert any(race in found for each in races for found in each)
