@@ -129,16 +129,16 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _write(settings: Settings, folder: Path) -> dict[str, Source]:
-    """The images in every format, each of them `copies` times."""
+    """The images in every one of FORMATS, each of them `copies` times."""
     source, files = open_source(settings.data), folder / "folder"
     for copy in range(settings.copies):
         (files / f"copy{copy:04d}").mkdir(parents=True)
         for id in range(len(source)):
             (files / f"copy{copy:04d}" / f"{id:08d}.jpg").write_bytes(source.read(id))
     paths = {"folder": files, "shards": folder / "shards", "beton": folder / "all.beton"}
-    for name in ("shards", "beton"):
+    for name in {"shards", "beton"}.intersection(FORMATS):
         make_data.make(open_source(files), paths[name], Options(format=name), machine.cores())
-    return {name: open_source(path) for name, path in paths.items()}
+    return {name: open_source(paths[name]) for name in FORMATS}
 
 
 def _turn(settings: Settings, released: Released, source: Source, ledger: Path) -> dict[str, float]:

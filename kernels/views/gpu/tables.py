@@ -1,4 +1,4 @@
-"""Host-side tables of a batch: built from its rows in NumPy, uploaded in one copy.
+"""Host-side tables of a batch: built from its rows in NumPy and `row_loops`, uploaded in one copy.
 
 Views are sorted into passes here, on the host, where the rows are: a pass launches blocks only for
 views that need it.
