@@ -16,13 +16,15 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def test_kernels_under_the_interpreter() -> None:
+def test_kernels_under_the_interpreter(request: pytest.FixtureRequest) -> None:
     pytest.importorskip("triton")
     files = sorted(HERE.rglob("*_interpreted.py"))
     programs = [file for file in files if not file.name.startswith(("helpers_", "test_"))]
     workers = ["-n", "2"] if importlib.util.find_spec("xdist") else []
+    marked = ["-m", request.config.option.markexpr]  # such as "not slow"
+    words = ["-q", "-p", "no:cacheprovider", *marked, *workers, *programs]
     session = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *programs],
+        [sys.executable, "-m", "pytest", *words],
         cwd=HERE.parent,
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,

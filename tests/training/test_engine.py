@@ -111,6 +111,7 @@ def test_the_share_of_pasted_views_is_logged(tmp_path: Path):
         assert sum(pasted) / len(pasted) == pytest.approx(expected, abs=0.05)
 
 
+@pytest.mark.xdist_group("ffcv")
 def test_copy_paste_by_ffcv_teaches_the_same(tmp_path: Path):
     pytest.importorskip("ffcv")
     from helpers_recipes_alike import beton_of_scenes  # which ranks of other tests do not find

@@ -21,25 +21,48 @@ def by_address(function: Any, *example: Any) -> Any:
     quarter of a minute to start.
     """
     arguments = tuple(map(numba.typeof, example))
-    function.compile(arguments)  # or load it
-    compiled = function.overloads[arguments]
-    address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    signature = compiled.signature
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        values = [builder.extract_value(values[0], i) for i in range(len(arguments))]
-        pointer = ir.Constant(cgutils.intp_t, address)
-        return emit_call(context, builder, pointer, signature.return_type, arguments, values)
+    result, generate = _call_of(function, arguments)
 
     @intrinsic
     def call(typing_context, values):  # type: ignore[no-untyped-def]
-        return signature.return_type(numba.types.Tuple(arguments)), generate
+        return result(numba.types.Tuple(arguments)), generate
 
     @numba.njit(nogil=True)
     def called(*values):  # type: ignore[no-untyped-def]
         return call(values)
 
     return called
+
+
+def compiled_once(function: Any) -> Any:
+    """`by_address`, for the types that the function is called with, whatever these are."""
+
+    @intrinsic
+    def call(typing_context, values):  # type: ignore[no-untyped-def]
+        arguments = tuple(map(numba.types.unliteral, values))
+        result, generate = _call_of(function, arguments)
+        return result(numba.types.Tuple(arguments)), generate
+
+    @numba.njit(nogil=True)
+    def called(*values):  # type: ignore[no-untyped-def]
+        return call(values)
+
+    return called
+
+
+def _call_of(function: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+    """The type of a function's result, and what emits a call of it with a tuple of arguments."""
+    function.compile(arguments)  # or load it
+    compiled = function.overloads[arguments]
+    address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    result = compiled.signature.return_type
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        values = [builder.extract_value(values[0], i) for i in range(len(arguments))]
+        pointer = ir.Constant(cgutils.intp_t, address)
+        return emit_call(context, builder, pointer, result, arguments, values)
+
+    return result, generate
 
 
 _clock = ctypes.CDLL(None).clock_gettime

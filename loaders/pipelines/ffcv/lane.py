@@ -16,7 +16,7 @@ from patchmill.loaders.order import permutation
 from patchmill.loaders.order.permutation import MOST_SUBSTITUTES
 from patchmill.loaders.pipelines import stages
 from patchmill.loaders.pipelines.ffcv import jpeg, paste
-from patchmill.loaders.pipelines.ffcv.calls import by_address, nanoseconds
+from patchmill.loaders.pipelines.ffcv.calls import by_address, compiled_once, nanoseconds
 from patchmill.loaders.plan import draw
 from patchmill.loaders.sources.beton.layout import JPG
 
@@ -101,7 +101,7 @@ def compile_lane(constants: LaneConstants) -> Any:
                 began = count_item(counts, RENDER, began, nanoseconds(clock))
             slot = take_number(counter)
 
-    return lane
+    return compiled_once(lane)
 
 
 @numba.njit(nogil=True)
@@ -199,4 +199,4 @@ def _compile_obtain(constants: LaneConstants) -> Any:
             id = substitute(seed, np.uint64(epoch), requested, attempt, len(metadata))
         return np.int64(-1), np.uint64(0)
 
-    return obtain
+    return compiled_once(obtain)

@@ -18,7 +18,7 @@ from patchmill.loaders.copypaste import mask_places
 from patchmill.loaders.copypaste.backgrounds import CANDIDATES, NO_MASK
 from patchmill.loaders.copypaste.mask_places import MaskPlaces, Shares
 from patchmill.loaders.pipelines.ffcv import jpeg, mask
-from patchmill.loaders.pipelines.ffcv.calls import by_address, nanoseconds
+from patchmill.loaders.pipelines.ffcv.calls import by_address, compiled_once, nanoseconds
 from patchmill.loaders.plan import draw
 
 # What `paste_inputs` returns: nothing is pasted; all is there, or Python has read it; the mask is
@@ -107,6 +107,8 @@ def compile_paste_inputs(constants: PasteConstants | None, obtain: Any) -> Any:
             outcome = read(file, start, size, checksum, encoded, masks, header)
         return outcome, masks
 
+    decode = compiled_once(decode)
+
     @numba.njit(nogil=True, error_model="numpy")
     def choose(id, epoch, encoded, masks, header):  # type: ignore[no-untyped-def]
         """The candidate with the least foreground, as `backgrounds.least_foreground` finds it."""
@@ -166,7 +168,7 @@ def compile_paste_inputs(constants: PasteConstants | None, obtain: Any) -> Any:
             inputs[DECODE_NS] = nanoseconds(clock) - began
         return INPUTS, masks
 
-    return paste_inputs
+    return compiled_once(paste_inputs)
 
 
 @numba.njit(nogil=True)

@@ -19,7 +19,7 @@ from ffcv.pipeline.state import State
 
 from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders.pipelines.ffcv import jpeg
-from patchmill.loaders.pipelines.ffcv.calls import by_address, nanoseconds
+from patchmill.loaders.pipelines.ffcv.calls import by_address, compiled_once, nanoseconds
 from patchmill.loaders.pipelines.ffcv.lane import count_item
 from patchmill.loaders.pipelines.gpu.arena import BLOCK_BYTES, NOT_IN_ARENA, Arena, ArenaJob
 from patchmill.loaders.plan import draw
@@ -168,7 +168,7 @@ def _compile_lane(laws: np.ndarray, seed: int, read: Any) -> Any:
                 began = count_item(counts, PLAN, began, nanoseconds(clock))
             slot = take_number(counter)
 
-    return lane
+    return compiled_once(lane)
 
 
 @numba.njit(nogil=True, error_model="numpy")

@@ -24,7 +24,9 @@ def beton(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return beton_of_scenes(tmp_path_factory.mktemp("alike") / "scenes.beton", 18, 64)
 
 
-@pytest.mark.parametrize("pipeline", ["dali", "ffcv"])
+@pytest.mark.parametrize(
+    "pipeline", ["dali", pytest.param("ffcv", marks=pytest.mark.xdist_group("ffcv"))]
+)
 def test_recipes_of_patches_and_of_copy_paste(beton: Path, pipeline: str) -> None:
     pytest.importorskip("nvidia.dali" if pipeline == "dali" else "ffcv")
     settings: dict[str, Any] = {"recipe": RECIPE, "batch_size": 5, "drop_last": False}

@@ -153,10 +153,14 @@ def test_other_formats_than_jpeg_are_decoded_in_python(path: Path, tmp_path: Pat
     assert not (tmp_path / "bad.jsonl").exists()
 
 
+def test_copy_paste_without_the_source_is_refused() -> None:
+    with pytest.raises(MillError, match=r"pastes by masks, .* give it the same file as source="):
+        MultiView(pasting("texture"))
+
+
+@pytest.mark.slow
 def test_views_are_pasted_by_masks_and_on_backgrounds(tmp_path: Path) -> None:
     path, recipe = write_masked(tmp_path / "masked.beton", COUNT), pasting("texture", "images")
-    with pytest.raises(MillError, match=r"pastes by masks, .* give it the same file as source="):
-        MultiView(recipe)
     views = MultiView(recipe, SEED, source=Beton(path))
     made = epoch_of(loader_of(path, views), views)
     threads = loaders.build(path, recipe, COUNT, seed=SEED, pipeline="threads", workers=1)

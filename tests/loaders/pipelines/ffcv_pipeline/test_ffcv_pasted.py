@@ -21,6 +21,7 @@ from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sources.beton.source import Beton
 
 COUNT, BATCH = 30, 7
+pytestmark = pytest.mark.xdist_group("ffcv")  # compiles some functions once for a process
 
 
 @pytest.fixture
@@ -75,6 +76,13 @@ def test_masks_in_a_beton(path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert {json.loads(line)["id"] for line in listed(tmp_path / "ffcv")} == {8, 21}
     assert {id % KINDS for id in in_python} == {2, 3}  # masks with filters, and damaged ones
 
+    def broken(*_: Any) -> None:
+        raise MillError("a mask is grey")
+
+    monkeypatch.setattr(masks_of(ours), "plane", broken)
+    with pytest.raises(MillError, match="a mask is grey"):
+        list(ours)
+
 
 def test_masks_of_a_mask_file(path: Path, tmp_path: Path) -> None:
     """The file's table says which masks are usable, and their shares of foreground."""
@@ -97,6 +105,7 @@ def test_masks_of_a_mask_file(path: Path, tmp_path: Path) -> None:
     assert masks_of(ours).stats().degenerate > 0 < masks_of(ours).stats().missing
 
 
+@pytest.mark.slow
 def test_what_compiled_code_cannot_look_up(path: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Backgrounds of another data set, and masks that are not where compiled code could read."""
     monkeypatch.setattr(Beton, "mask_places", lambda _: None)
@@ -110,10 +119,3 @@ def test_what_compiled_code_cannot_look_up(path: Path, tmp_path: Path, monkeypat
     assert ours.stats().unmasked == theirs.stats().unmasked > 5
     lists = [listed(tmp_path / f"{name}-backgrounds") for name in ("ffcv", "threads")]
     assert lists[0] == lists[1] and len(lists[0]) == 2
-
-    def broken(*_: Any) -> None:
-        raise MillError("a mask is grey")
-
-    monkeypatch.setattr(masks_of(ours), "plane", broken)
-    with pytest.raises(MillError, match="a mask is grey"):
-        list(ours)

@@ -30,7 +30,9 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return path, list(make_loader(path, RECIPE, 2, pipeline="threads"))
 
 
-@pytest.mark.parametrize("pipeline", ["threads", "dali", "ffcv"])
+@pytest.mark.parametrize(
+    "pipeline", ["threads", "dali", pytest.param("ffcv", marks=pytest.mark.slow)]
+)
 def test_recipes_of_patches_and_of_copy_paste(
     batches: Any, pipeline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
