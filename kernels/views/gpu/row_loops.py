@@ -75,7 +75,7 @@ def sort_rows(
             for image in range(number * chunk, min((number + 1) * chunk, rows.shape[0])):
                 for view in range(member.first, member.stop):
                     row, place = rows[image, view], image * rows.shape[1] + view
-                    kinds |= 1 << np.int64(row.paste)
+                    kinds |= 1 << int(row.paste)
                     if member.large and row.order != NO_JITTER and row.contrast != 1:
                         entries[0, n_contrast] = place
                         n_contrast += 1
