@@ -7,6 +7,7 @@ torch, not patchmill: this copy's folder is appended to its path, behind the pac
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -110,7 +111,8 @@ class PeerProcess:
             except (OSError, subprocess.TimeoutExpired):
                 self._process.kill()
                 self._process.wait()
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # of what it did not read before it ended
+                self._process.stdin.close()
             self._process.stdout.close()
         if self._errors:
             self._errors.close()

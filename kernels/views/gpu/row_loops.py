@@ -41,7 +41,7 @@ def first_outside(rows: np.ndarray, shapes: np.ndarray) -> int:
 
 @jit_ieee
 def any_planes(rows: np.ndarray, members: np.ndarray) -> bool:
-    """Whether a view of these MEMBERs needs a contrast or blur pass."""
+    """True if a view of these MEMBERs needs a contrast or blur pass."""
     for image in range(rows.shape[0]):
         for group in range(len(members)):
             for view in range(members[group].first, members[group].stop):

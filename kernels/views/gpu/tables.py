@@ -138,7 +138,7 @@ def variants(
 
 
 def needs_planes(rows: np.ndarray, targets: Sequence[Target]) -> bool:
-    """Whether a view has a pass after `resize`."""
+    """True if a view has a pass after `resize`."""
     rows = np.ascontiguousarray(rows)
     return any(row_loops.any_planes(rows, members) for _, members in _without_rows(tuple(targets)))
 

@@ -246,23 +246,24 @@ def test_a_loader_can_be_iterated_again_after_an_error() -> None:
 
 
 def test_a_kept_error_keeps_no_batch_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-    monkeypatch.setattr(memory.BlockPool, "allocate", counting(memory.BlockPool.allocate, made))
+    made: list[memory.BlockPool] = []
+    monkeypatch.setattr(memory.BlockPool, "allocate", noting(memory.BlockPool.allocate, made))
     loader = make_loader(Pictures(24, stumble), workers=3)
     try:
         next(iter(loader))
     except BrokenError as error:
         kept = error
     assert kept.__traceback__ is not None
-    assert len(batch_pool(loader)._free) == len(made) > 0
+    pool = batch_pool(loader)
+    assert len(pool._free) == made.count(pool) > 0
 
 
-def counting(function: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
-    def counted(*arguments: Any) -> Any:
-        calls.append(1)
-        return function(*arguments)
+def noting(method: Callable[..., Any], owners: list[Any]) -> Callable[..., Any]:
+    def noted(self: Any, *arguments: Any) -> Any:
+        owners.append(self)
+        return method(self, *arguments)
 
-    return counted
+    return noted
 
 
 def test_system_exit_in_a_source_is_raised() -> None:

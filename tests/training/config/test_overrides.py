@@ -144,6 +144,7 @@ def numbers(kind: type, span: typed.Bounds) -> st.SearchStrategy[Any]:
 TEXT = st.text("abz059 =,.:;[]{}()'\"#+-_~&é", min_size=3, max_size=12)
 CHECKED = {
     "method.views",
+    "data.cache",
     "method.masked",
     "size",
     "evaluate.view",
