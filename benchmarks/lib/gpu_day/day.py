@@ -15,7 +15,8 @@ from patchmill.benchmarks.lib.gpu_day import process, record
 from patchmill.benchmarks.lib.gpu_day.here import Here
 from patchmill.benchmarks.lib.gpu_day.outcomes import FILE
 from patchmill.benchmarks.lib.gpu_day.record import Entry
-from patchmill.benchmarks.lib.gpu_day.steps import ROOT, Step
+from patchmill.benchmarks.lib.gpu_day.step import Step
+from patchmill.benchmarks.lib.gpu_day.steps import ROOT
 
 Say = Callable[[str], None]
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from patchmill.benchmarks.lib.gpu_day.steps import Step
+from patchmill.benchmarks.lib.gpu_day.step import Step
 from patchmill.loaders.common.threads import available_cores
 
 BASE = ("torch", "triton", "numpy", "numba")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmill.benchmarks.lib.gpu_day.record import Entry
-from patchmill.benchmarks.lib.gpu_day.steps import Step
+from patchmill.benchmarks.lib.gpu_day.step import Step
 from patchmill.benchmarks.lib.gpu_day.targets import FIGURES
 
 FILE = "gpu-day.md"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from patchmill.benchmarks.lib.gpu_day import outcomes
 from patchmill.benchmarks.lib.gpu_day.process import Ended
-from patchmill.benchmarks.lib.gpu_day.steps import Step
+from patchmill.benchmarks.lib.gpu_day.step import Step
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.files import write_atomic
 

@@ -1,6 +1,8 @@
-"""Count what steps of tests select, as JSON; in a process of its own, which hides modules.
+"""Count what steps of tests select, as JSON: on a machine without these modules, and on this one.
 
-python tests/benchmarks/helpers_gpu_day.py HIDDEN[,HIDDEN ...] STEP ...
+python tests/benchmarks/gpu_day/helpers_gpu_day.py OUT HIDDEN,... STEP,... STEP,...
+
+The renderer is timed without the modules, too, into OUT.
 """
 
 from __future__ import annotations
@@ -8,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 sys.path[0] = str(ROOT)
 
 
@@ -41,11 +44,30 @@ class Selected:
             self.problems.append(f"{report.nodeid}: {str(report.longrepr)[-300:]}")
 
 
-def main(hidden: str, *names: str) -> None:
-    sys.meta_path.insert(0, Hidden(set(filter(None, hidden.split(",")))))  # type: ignore[arg-type]
+def main(out: str, hidden: str, bare: str, whole: str) -> None:
+    """Two processes, which share what they have imported before one hides modules."""
+    import pytest  # noqa: F401
+    import torch  # noqa: F401
+
+    if child := os.fork():
+        _, status = os.waitpid(child, 0)
+        if status:
+            sys.exit("the bare machine's steps failed")
+        print(json.dumps(select(whole.split(","))))
+        return
+    sys.meta_path.insert(0, Hidden(set(hidden.split(","))))  # type: ignore[arg-type]
+    print(json.dumps(select(bare.split(","))))
+    from patchmill.benchmarks import kernels
+
+    words = ["views", "--device", "cpu", "--batch-size", "1", "--rounds", "1", "--json", out]
+    kernels.main(words)
+
+
+def select(names: list[str]) -> dict[str, Any]:
     import pytest
 
-    from patchmill.benchmarks.lib.gpu_day.steps import PYTEST, STEPS
+    from patchmill.benchmarks.lib.gpu_day.step import PYTEST
+    from patchmill.benchmarks.lib.gpu_day.steps import STEPS
 
     found = {}
     for step in (step for step in STEPS if step.name in names):
@@ -53,7 +75,7 @@ def main(hidden: str, *names: str) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             pytest.main(words, plugins=[selected])
         found[step.name] = {"count": selected.count, "problems": selected.problems}
-    print(json.dumps(found))
+    return found
 
 
 if __name__ == "__main__":

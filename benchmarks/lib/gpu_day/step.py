@@ -1,0 +1,56 @@
+"""`Step`: a command of Python's, with what it needs and takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+GPU_DAY = "patchmill.benchmarks.lib.gpu_day"
+PYTEST = ("-q", "-p", "no:cacheprovider", "-p", f"{GPU_DAY}.plugin",
+          "-o", "faulthandler_timeout=90", "--continue-on-collection-errors")  # fmt: skip
+
+# Of one core: compiling what `make compile-matrix` compiles takes 1.3 on average, with Triton 3.6
+# for Hopper; the C compiler, for the code that launches a kernel, has the rest.
+SECONDS_A_VARIANT = 1.7
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    title: str
+    words: tuple[str, ...]  # of Python's command line; {cores} is filled in
+    seconds: float  # beside compiling
+    variants: int = 0  # of kernels, which are compiled first
+    processes: int = 1  # that compile and share the tests; 1 where they look at the GPU's memory
+    needs: tuple[str, ...] = ()  # modules, beside torch, Triton, NumPy and Numba
+    under: tuple[str, ...] = ()  # the program, with options, that runs the command
+    gpu: bool = True
+    writes: Literal["json", "tests", ""] = "json"
+    small: (
+        tuple[str, ...] | None
+    ) = ()  # words that make it a rehearsal on a CPU; None: there is none
+
+    def parallel(self, cores: int) -> int:
+        return max(1, min(self.processes, cores))
+
+    def estimate(self, cores: int) -> float:
+        """Seconds that it takes, from the number of variants that it compiles."""
+        return self.seconds + self.variants * SECONDS_A_VARIANT / self.parallel(cores)
+
+    def limit(self, cores: int) -> float:
+        """Seconds after which it is stopped, if there is as much time."""
+        return 2 * self.estimate(cores) + 30
+
+    def command(self, out: Path, cores: int, rehearse: bool = False) -> tuple[str, ...]:
+        """The words after `python`."""
+        words = [*self.words, *((self.small or ()) if rehearse else ())]
+        if self.writes == "tests":
+            count = 1 if rehearse else self.parallel(cores)
+            words = ["-m", f"{GPU_DAY}.shards", str(count), *PYTEST, *words]
+        elif self.writes == "json":
+            words += ["--json", str(self.result(out))]
+        return tuple(word.replace("{cores}", str(1 if rehearse else cores)) for word in words)
+
+    def result(self, out: Path) -> Path:
+        return out / f"{self.name}.{'jsonl' if self.writes == 'tests' else 'json'}"
