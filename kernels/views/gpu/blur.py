@@ -93,8 +93,8 @@ def _blur_tile(
         total_y = tl.dot(weights_y, ones_y, total_y)
         if step_y > 0:
             # What earlier rows gave was divided by their weights alone.
-            earlier = tl.max(before, 1) / tl.maximum(tl.max(total_y, 1), MIN_TOTAL)
-            earlier = earlier[:, None]
+            divisor = tl.maximum(tl.max(before, 1), MIN_TOTAL)
+            earlier = (divisor / tl.maximum(tl.max(total_y, 1), MIN_TOTAL))[:, None]
             red, green, blue = red * earlier, green * earlier, blue * earlier
         norm = 1 / tl.maximum(total_y, MIN_TOTAL)
         rows = planes + (tl.minimum(source_y, size - 1) * size)[:, None]
