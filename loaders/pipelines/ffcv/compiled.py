@@ -1,4 +1,4 @@
-"""`CompiledFile`: FFCV's loader of a .beton, whose compiled code is called without its thread.
+"""FFCV's loader of a .beton, whose compiled code is called without its thread, and its operations.
 
 FFCV's loader opens the file and compiles. FFCV's own thread is not used, because it waits for ever
 after an error or an early end of the iteration, and its batches live in memory that it soon writes
@@ -7,6 +7,8 @@ again.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import numba
@@ -19,7 +21,12 @@ from patchmill.loaders.pipelines.ffcv import workarounds  # before all of FFCV
 from patchmill.loaders.sources.beton.source import Beton
 
 with workarounds.preserve_thread_counts():
+    from ffcv.fields.rgb_image import SimpleRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
+    from ffcv.pipeline.allocation_query import AllocationQuery
+    from ffcv.pipeline.state import State
+
+Memory = list[tuple[tuple[int, ...], np.dtype]]  # shape and dtype of a sample in each array
 
 
 def checked_source(config: PipelineConfig) -> Beton:
@@ -38,6 +45,24 @@ def checked_source(config: PipelineConfig) -> Beton:
 def lanes_of(config: PipelineConfig) -> int:
     """Threads of the compiled code."""
     return min(config.workers, numba.config.NUMBA_NUM_THREADS)
+
+
+class EpochOperation(SimpleRGBImageDecoder):
+    """Base of operations on encoded images, among whose arrays one carries the epoch's number."""
+
+    @abstractmethod
+    def memory(self, epoch: int) -> Memory: ...
+
+    def next_epoch(self) -> int:
+        """The epoch that FFCV is asking memory for."""
+        return 0
+
+    def declare_state_and_memory(
+        self, previous_state: State
+    ) -> tuple[State, tuple[AllocationQuery, ...]]:
+        needs = self.memory(self.next_epoch())
+        state = replace(previous_state, jit_mode=True, shape=needs[0][0], dtype=needs[0][1])
+        return state, tuple(AllocationQuery(shape, dtype) for shape, dtype in needs)
 
 
 class CompiledFile:

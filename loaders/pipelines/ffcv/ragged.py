@@ -7,19 +7,16 @@ every image is decoded, or copied if it is stored raw, straight to where it is u
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numba
 import numpy as np
-from ffcv.fields.rgb_image import SimpleRGBImageDecoder
-from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.compiler import Compiler
-from ffcv.pipeline.state import State
 
 from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders.pipelines.ffcv import jpeg
 from patchmill.loaders.pipelines.ffcv.calls import by_address, compiled_once, nanoseconds
+from patchmill.loaders.pipelines.ffcv.compiled import EpochOperation, Memory
 from patchmill.loaders.pipelines.ffcv.lane import count_item
 from patchmill.loaders.pipelines.gpu.arena import BLOCK_BYTES, NOT_IN_ARENA, Arena, ArenaJob
 from patchmill.loaders.plan import draw
@@ -33,14 +30,14 @@ _ALIGNMENT = 16
 RaggedArrays = tuple[int, np.ndarray, np.ndarray, np.ndarray]
 
 
-class RaggedDecoder(SimpleRGBImageDecoder):
+class RaggedDecoder(EpochOperation):
     """Decodes the images of a batch to given addresses; `memory` says what it takes and gives."""
 
     def __init__(self, laws: np.ndarray, seed: int) -> None:
         super().__init__()
         self.laws, self.seed = laws, seed
 
-    def memory(self, epoch: int) -> list[tuple[tuple[int, ...], np.dtype]]:
+    def memory(self, epoch: int) -> Memory:
         """Shape and dtype of a sample's arrays.
 
         Its place (address, height and width; 0: do not decode), 1 if it was decoded there, its
@@ -52,17 +49,6 @@ class RaggedDecoder(SimpleRGBImageDecoder):
             ((len(self.laws) * ROW.itemsize,), np.dtype("u1")),
             ((0, epoch), np.dtype("u1")),
         ]
-
-    def declare_state_and_memory(
-        self, previous_state: State
-    ) -> tuple[State, tuple[AllocationQuery, ...]]:
-        needs = self.memory(self.next_epoch())
-        state = replace(previous_state, jit_mode=True, shape=needs[0][0], dtype=needs[0][1])
-        return state, tuple(AllocationQuery(shape, dtype) for shape, dtype in needs)
-
-    def next_epoch(self) -> int:
-        """The epoch that FFCV is asking memory for."""
-        return 0
 
     def compile_begin(self) -> Any:
         """Compile what is called with ids, epoch and places before a batch is decoded."""

@@ -5,15 +5,11 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from ffcv.fields.rgb_image import SimpleRGBImageDecoder
-from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.compiler import Compiler
-from ffcv.pipeline.state import State
 
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu import render
@@ -23,6 +19,7 @@ from patchmill.loaders.decode.decoder import BadImage, decode
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.order.permutation import MOST_SUBSTITUTES
 from patchmill.loaders.pipelines.ffcv import lane as lanes
+from patchmill.loaders.pipelines.ffcv.compiled import EpochOperation, Memory
 from patchmill.loaders.pipelines.ffcv.pasting import Pasting
 from patchmill.loaders.plan import draw
 from patchmill.loaders.sources import Source
@@ -33,7 +30,7 @@ Array = np.ndarray
 BatchArrays = tuple[Array, Array, Array, Array, Array]  # pixels, ids, shapes, rows, lane counts
 
 
-class ViewDecoder(SimpleRGBImageDecoder):
+class ViewDecoder(EpochOperation):
     """Base of `MultiView`, and the operation of pipeline `ffcv`.
 
     The epoch's number travels with its memory, so that epochs that overlap do not mix.
@@ -69,7 +66,7 @@ class ViewDecoder(SimpleRGBImageDecoder):
                 f"see {self.ledger.path}"
             )
 
-    def memory(self, epoch: int) -> list[tuple[tuple[int, ...], np.dtype]]:
+    def memory(self, epoch: int) -> Memory:
         """Shape and dtype of a sample's arrays: pixels, id, shape, rows, and the epoch."""
         return [
             ((layout.elements(self.targets, 1),), _number(self.dtype)),
@@ -78,17 +75,6 @@ class ViewDecoder(SimpleRGBImageDecoder):
             ((len(self.laws) * ROW.itemsize,), np.dtype("u1")),
             ((0, epoch), np.dtype("u1")),  # no bytes: the shape carries the epoch
         ]
-
-    def declare_state_and_memory(
-        self, previous_state: State
-    ) -> tuple[State, tuple[AllocationQuery, ...]]:
-        needs = self.memory(self.next_epoch())
-        state = replace(previous_state, jit_mode=True, shape=needs[0][0], dtype=needs[0][1])
-        return state, tuple(AllocationQuery(shape, dtype) for shape, dtype in needs)
-
-    def next_epoch(self) -> int:
-        """The epoch that FFCV is asking memory for."""
-        return 0
 
     def generate_code(self) -> Callable[..., BatchArrays]:
         lane, count, each = self._lane(), Compiler.num_threads, Compiler.get_iterator()

@@ -80,7 +80,7 @@ def test_the_renderer_is_timed_on_a_bare_machine(found: Any) -> None:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What steps of tests select, on a bare machine and here, and the renderer's times there."""
+    """Tests that steps select, on a bare machine and here, and the renderer's times there."""
     names = [name for name in SELECTING if not Here("a GPU").lacks(BY_NAME[name])]
     bare = ["renderer-parity", "kernels-parity"]
     whole = [name for name in names if name not in bare]
