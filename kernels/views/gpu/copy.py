@@ -11,7 +11,7 @@ from patchmill.kernels.common.dispatch import device_guard
 from patchmill.kernels.views.gpu.tables import upload
 
 PART = 4096  # bytes, per block
-COMPILER = {"num_warps": 4}
+COMPILER = {"num_warps": 8}
 
 
 def copy_images(
