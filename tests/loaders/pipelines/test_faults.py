@@ -279,7 +279,7 @@ def test_a_read_that_does_not_return_does_not_block_the_end(
 ) -> None:
     from patchmill.loaders.pipelines import crew
 
-    monkeypatch.setattr(crew, "JOIN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(crew, "JOIN_TIMEOUT_S", 1.0)
     ids, stuck = permutation.Order(24, 0).ids(0, 0, 24).tolist(), threading.Event()
     source = Pictures(24, lambda index: stuck.wait() if index == ids[8] else None)
     loader = make_loader(source, workers=2)
