@@ -302,7 +302,7 @@ def test_a_failure_of_the_decoder_is_raised_and_the_next_iteration_gets_another(
 
 def test_a_late_feeder_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """A feeder that still waits for DALI when its iteration is dismissed."""
-    monkeypatch.setattr(crew, "JOIN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(crew, "JOIN_TIMEOUT_S", 1.0)
     gate, waiting, original = threading.Event(), threading.Event(), BatchDecoder.take
 
     def take(decoder: BatchDecoder, stream: Any = None) -> Any:
