@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import simplejpeg
 
-from patchmill.loaders.sources.scenes import backgrounds, compose, shapes
+from patchmill.loaders.sources.scenes import backgrounds, compose, palettes, shapes
 from patchmill.loaders.sources.scenes import noise as scene_noise
 from patchmill.loaders.sources.scenes import objects as scene_objects
 
@@ -31,22 +29,6 @@ _SIZES = (
 _ENCODINGS = (("444", 0.74), ("420", 0.19), ("422", 0.02), ("grey", 0.03), ("progressive", 0.02))
 _MIN_RENDER_SIDE = 256  # smaller images are rendered at a multiple of their size
 
-_COLOURS = (
-    [(0.86, 0.16, 0.14), (0.15, 0.4, 0.8), (0.98, 0.8, 0.18), (0.2, 0.62, 0.35)],  # ball
-    [(0.88, 0.36, 0.14), (0.97, 0.58, 0.25), (0.99, 0.84, 0.58), (0.6, 0.2, 0.1)],  # starfish
-    [(0.95, 0.55, 0.12), (0.99, 0.8, 0.45), (0.75, 0.25, 0.1), (0.97, 0.96, 0.92)],  # fish
-    [(0.82, 0.12, 0.1), (0.66, 0.06, 0.07), (0.9, 0.85, 0.7), (0.62, 0.52, 0.38)],  # mushroom
-    [(0.88, 0.35, 0.62), (0.62, 0.12, 0.42), (0.99, 0.8, 0.2), (0.65, 0.38, 0.08)],  # flower
-    [(0.96, 0.56, 0.1), (0.99, 0.78, 0.25), (0.35, 0.55, 0.9), (0.4, 0.2, 0.1)],  # butterfly
-    [(0.2, 0.5, 0.62), (0.97, 0.88, 0.65), (0.88, 0.4, 0.25), (0.4, 0.22, 0.12)],  # mug
-    [(0.95, 0.52, 0.68), (0.35, 0.75, 0.85), (0.78, 0.52, 0.26), (0.6, 0.36, 0.15)],  # doughnut
-    [(0.62, 0.5, 0.38), (0.85, 0.76, 0.64), (0.25, 0.19, 0.15), (0.55, 0.72, 0.3)],  # cat
-    [(0.8, 0.1, 0.08), (0.93, 0.25, 0.1), (0.4, 0.38, 0.4), (0.2, 0.2, 0.2)],  # beetle
-)
-_WHITE_AND_INK = ((0.95, 0.94, 0.9), (0.06, 0.05, 0.06))
-
-_Colours = Sequence[tuple[float, float, float]]
-
 
 @dataclass(frozen=True)
 class SceneSettings:
@@ -54,6 +36,7 @@ class SceneSettings:
 
     seed: int
     background_bias: float
+    colour_bias: float
     swap_backgrounds: bool
     objects: tuple[int, int]
     classes: int
@@ -83,12 +66,12 @@ def class_name(label: int) -> str:
 def make_scene(settings: SceneSettings, index: int) -> Scene:
     """Render scene `index`.
 
-    Objects, background and camera have random streams of their own, so settings that concern the
-    background leave the objects unchanged.
+    Objects, their colours, background and camera have random streams of their own, so a setting
+    of one leaves the others unchanged.
     """
-    object_rng, background_rng, camera_rng = (
-        np.random.Generator(np.random.Philox(key=[settings.seed, 3 * index + stream]))
-        for stream in range(3)
+    object_rng, colour_rng, background_rng, camera_rng = (
+        np.random.Generator(np.random.Philox(key=[settings.seed, 4 * index + stream]))
+        for stream in range(4)
     )
     label = int(object_rng.integers(settings.classes))
     background = _draw_background(settings, label, background_rng)
@@ -100,7 +83,7 @@ def make_scene(settings: SceneSettings, index: int) -> Scene:
     if camera_rng.random() < 0.45 and radius:
         compose.box_blur(canvas, np.empty_like(canvas), radius)
     object_map = np.zeros(canvas.shape[:2], np.uint8)
-    labels = _draw_objects(canvas, object_map, settings, label, object_rng)
+    labels = _draw_objects(canvas, object_map, settings, label, object_rng, colour_rng)
     if factor > 1:
         canvas = compose.downsample(canvas, factor)
         object_map = scene_objects.shrink(object_map, factor)
@@ -128,8 +111,9 @@ def _paint_background(canvas: np.ndarray, background: int, rng: np.random.Genera
     height, width = canvas.shape[:2]
     name, paint, outdoors = backgrounds.PAINTERS[background % len(backgrounds.PAINTERS)]
     hue_shift = 0.137 * (background // len(backgrounds.PAINTERS)) + rng.uniform(-0.03, 0.03)
-    palette = _tint(backgrounds.PALETTES[name], hue_shift, rng)
-    sky = _tint(backgrounds.PALETTES["sky"], rng.uniform(-0.02, 0.02), rng)
+    palette = palettes.tint(backgrounds.PALETTES[name], hue_shift, rng.uniform(0.85, 1.15))
+    sky_shift = rng.uniform(-0.02, 0.02)
+    sky = palettes.tint(backgrounds.PALETTES["sky"], sky_shift, rng.uniform(0.85, 1.15))
     scale = 400 / min(height, width) * rng.uniform(0.75, 1.35)
     # Far from zero: atlas coordinates must not become negative.
     ox, oy = 16384 + 512 * rng.random(2)
@@ -146,6 +130,7 @@ def _draw_objects(
     settings: SceneSettings,
     label: int,
     rng: np.random.Generator,
+    colour_rng: np.random.Generator,
 ) -> tuple[int, ...]:
     """Draw the objects back to front; the main one, which is the label, is last and largest.
 
@@ -171,8 +156,6 @@ def _draw_objects(
         shape = kind % len(shapes.SHAPES)
         rotation = rng.normal() * (0.35 if shape in (3, 6, 8) else 1.2)
         mirror, squash = (1.0 if rng.random() < 0.5 else -1.0), rng.uniform(0.86, 1.12)
-        hue_shift = 0.381 * (kind // len(shapes.SHAPES)) + rng.uniform(-0.035, 0.035)
-        colours = _tint(_COLOURS[shape], hue_shift, rng)
         compose.draw_object(
             canvas,
             object_map,
@@ -180,21 +163,12 @@ def _draw_objects(
             scene_noise.atlas(),
             shape,
             (centre[0], centre[1], radius, rotation, mirror, squash),
-            colours + _WHITE_AND_INK,
+            palettes.draw(kind, settings.colour_bias, colour_rng),
             light,
             compose.BEVEL[shape],
             compose.GLOSS[shape],
         )
     return tuple(labels)
-
-
-def _tint(colours: _Colours, turns: float, rng: np.random.Generator) -> tuple[Any, ...]:
-    """Rotate hues by `turns` around the grey axis, with a random brightness."""
-    c, s = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns) / math.sqrt(3)
-    d = (1 - c) / 3
-    matrix = np.array([[c + d, d - s, d + s], [d + s, c + d, d - s], [d - s, d + s, c + d]])
-    tinted = np.clip(np.array(colours) @ matrix.T * rng.uniform(0.85, 1.15), 0.01, 1.0)
-    return tuple(map(tuple, tinted.tolist()))
 
 
 # -------------------------------------------------------------------------------------- the camera

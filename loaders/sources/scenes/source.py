@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.sources.scenes.scene import Scene, SceneSettings
 
 _PART = 256
-_DRAWN = "scenes 2"  # raise it whenever the same settings give different scenes
+_DRAWN = "scenes 3"  # raise it whenever the same settings give different scenes
 _KIND = "scenes 3"  # raise it whenever a part stores a scene in another way: it is made again
 
 
@@ -36,10 +36,12 @@ class Scenes(NumberedSource):
 
     Every class has a background of its own, on which it is shown with probability
     `background_bias`, and otherwise on a random one. With `swap_backgrounds` every class is shown
-    on the next class's background, to test how far a model relies on the bias. The objects are the
-    same in all cases. `objects` is the range of the number of objects in a scene: the main one,
-    which is the largest and hidden by none, and smaller ones of random classes. `size` makes all
-    images square with that side, instead of photo-sized.
+    on the next class's background, to test how far a model relies on the bias. An object has its
+    class's own palette with probability `colour_bias`, and otherwise one that says nothing of the
+    class, so that at 0 only shapes, parts and textures tell the classes. The objects' shapes and
+    places are the same in all cases. `objects` is the range of the number of objects in a scene:
+    the main one, which is the largest and hidden by none, and smaller ones of random classes.
+    `size` makes all images square with that side, instead of photo-sized.
     """
 
     def __init__(
@@ -47,17 +49,25 @@ class Scenes(NumberedSource):
         count: int = 1000,
         seed: int = 0,
         background_bias: float = 0.0,
+        colour_bias: float = 0.0,
         swap_backgrounds: bool = False,
         objects: tuple[int, int] = (1, 3),
         classes: int = 10,
         size: int | None = None,
     ) -> None:
-        _check(count, seed, background_bias, swap_backgrounds, objects, classes, size)
+        biases = {"background_bias": background_bias, "colour_bias": colour_bias}
+        _check(count, seed, biases, swap_backgrounds, objects, classes, size)
         from patchmill.loaders.sources.scenes.scene import SceneSettings, class_name
 
         low, high = objects
         settings = SceneSettings(
-            seed, float(background_bias), bool(swap_backgrounds), (low, high), classes, size
+            seed,
+            float(background_bias),
+            float(colour_bias),
+            bool(swap_backgrounds),
+            (low, high),
+            classes,
+            size,
         )
         key = hashlib.sha256(repr((_DRAWN, *astuple(settings))).encode()).hexdigest()[:16]
         self.name = _to_text(count, settings)
@@ -115,18 +125,30 @@ def _to_text(count: int, settings: SceneSettings) -> str:
 
 
 def _check(
-    count: Any, seed: Any, bias: Any, swap: Any, objects: Any, classes: Any, size: Any
+    count: Any,
+    seed: Any,
+    biases: dict[str, Any],
+    swap: Any,
+    objects: Any,
+    classes: Any,
+    size: Any,
 ) -> None:
     def is_int(value: Any, low: int, high: int) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
     is_pair = isinstance(objects, tuple | list) and len(objects) == 2
     is_range = is_pair and is_int(objects[0], 1, 9) and is_int(objects[1], objects[0], 9)
-    is_probability = isinstance(bias, int | float) and not isinstance(bias, bool) and 0 <= bias <= 1
+
+    def is_probability(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
     rules = [
         (is_int(count, 1, 10**8), f"count must be 1 to 100 000 000, not {count!r}"),
         (is_int(seed, 0, 2**63 - 1), f"seed must be a whole number from 0 on, not {seed!r}"),
-        (is_probability, f"background_bias must be a probability, 0 to 1, not {bias!r}"),
+        *(
+            (is_probability(bias), f"{name} must be a probability, 0 to 1, not {bias!r}")
+            for name, bias in biases.items()
+        ),
         (isinstance(swap, bool), f"swap_backgrounds must be True or False, not {swap!r}"),
         (
             is_range,

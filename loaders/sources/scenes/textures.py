@@ -1,8 +1,8 @@
 """Procedural textures of the objects, one per class.
 
 `texture_colour(kind, part, x, y, d, c, atlas)` is the unlit RGB colour at a point in object
-coordinates; `d` is the signed distance there, and `c` holds six colours: four of the class, white
-and ink.
+coordinates; `d` is the signed distance there, and `c` is a palette of six colours: four, a light
+one and a dark one.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def _cat(part, x, y, c, atlas):
     muzzle = length(side - 0.15, 1.15 * (y - 0.5)) + 0.06 * fur
     rgb = mix(rgb, c[4], 0.85 * smoothstep(0.27, 0.2, muzzle))
     if part == 1:
-        rgb = mix(rgb, (0.85, 0.55, 0.52), 0.7)
+        rgb = mix(rgb, c[3], 0.6)
     eye = length(side - 0.36, 1.15 * (y - 0.02))
     rgb = mix(rgb, c[5], smoothstep(0.2, 0.18, eye))
     rgb = mix(rgb, c[3], smoothstep(0.17, 0.15, eye))
@@ -230,7 +230,7 @@ def _cat(part, x, y, c, atlas):
         rgb, c[4], smoothstep(0.045, 0.03, length(x - 0.05 - (0.36 if x > 0 else -0.36), y + 0.06))
     )
     nose = max(abs(x) + 0.8 * (y - 0.4), 0.3 - y) * 1.0
-    rgb = mix(rgb, (0.75, 0.36, 0.38), smoothstep(0.1, 0.08, nose))
+    rgb = mix(rgb, c[2], smoothstep(0.1, 0.08, nose))
     mouth = abs(y - 0.5 - 0.07 * fast_sin(9 * side))
     rgb = mix(rgb, c[5], 0.7 * smoothstep(0.025, 0.01, mouth) * smoothstep(0.3, 0.26, side))
     return rgb

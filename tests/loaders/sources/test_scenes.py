@@ -17,7 +17,7 @@ from patchmill.loaders.sources.scenes import source as scenes
 from patchmill.loaders.sources.scenes.scene import SceneSettings, make_scene
 from patchmill.loaders.sources.scenes.source import Scenes
 
-PLAIN = SceneSettings(0, 0.0, False, (1, 3), 10, None)
+PLAIN = SceneSettings(0, 0.0, 0.0, False, (1, 3), 10, None)
 
 
 def settings_with(**changes: object) -> SceneSettings:
@@ -207,6 +207,8 @@ def test_scenes_by_name() -> None:
         ("scenes(seed=-1)", "seed must be"),
         ("scenes(background_bias=2)", "background_bias must be"),
         ("scenes(background_bias='high')", "background_bias must be"),
+        ("scenes(colour_bias=-0.1)", "colour_bias must be"),
+        ("scenes(colour_bias=True)", "colour_bias must be"),
         ("scenes(swap_backgrounds=1)", "swap_backgrounds must be"),
         ("scenes(objects=3)", "objects must be"),
         ("scenes(objects=(3, 1))", "objects must be"),
