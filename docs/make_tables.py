@@ -3,8 +3,9 @@
 Above a table that quotes results stands
 `<!-- table: benchmarks/results/NAME.json COLUMN ... -->`, or several files with their columns, and
 in each of its rows the results' own name: `| <!-- NAME --> anything | FIGURE | ... |`. A figure is
-written as the cell had it before: with so many decimals, in percent, bold, as `MEAN ± STD %`. Where
-a result has no such row or column, there is a dash or nothing; a truth is yes or no.
+written as the cell had it before: with so many decimals, in percent, bold, signed, as `MEAN ± STD
+%`; a COLUMN/interval has the 95 % interval of the mean there. Where a result has no such row or
+column, there is a dash or nothing; a truth is yes or no. Claims of a result are rows of it, too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLE = re.compile(r"(<!-- table: ([^>]*?) -->\n)(.*?)(?=\n\n|\n*\Z)", re.DOTALL)
 ROW = re.compile(r"^(\| <!-- (.+?) -->.*?\|)(.*)\|$", re.MULTILINE)
 CELL = re.compile(r"( *\**)(.*?)(\** *)")
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?")
+SIGNED = re.compile(r"^[ *]*[+]")
 NONE = "\N{EN DASH}"
 
 Row = Mapping[str, Any]
@@ -45,7 +47,7 @@ def columns(words: str) -> list[tuple[dict[str, Row], str]]:
     for word in words.split():
         if word.endswith(".json"):
             content = json.loads((ROOT / word).read_text())
-            rows = {row["name"]: row for row in content["rows"]}
+            rows = {row["name"]: row for row in (*content["rows"], *content.get("claims", ()))}
         else:
             listed.append((rows, word))
     return listed
@@ -58,9 +60,11 @@ def _table(listed: Sequence[tuple[dict[str, Row], str]], table: str) -> str:
     def row(found: re.Match[str]) -> str:
         name, cells = found[2], found[3].split("|")
         new = []
-        for cell, form, (rows, column) in zip(cells, forms, listed, strict=True):
+        for cell, form, (rows, word) in zip(cells, forms, listed, strict=True):
             one = rows.get(name, {})
-            new.append(written(cell, one.get(column), one.get(f"{column}_std"), form))
+            column, _, spread = word.partition("/")
+            width = one.get(f"{column}_{spread or 'std'}")
+            new.append(written(cell, one.get(column), width, form))
         return f"{found[1]}{'|'.join(new)}|"
 
     return ROW.sub(row, table)
@@ -93,12 +97,13 @@ def _figure(text: str, value: float, std: float | None) -> str:
 
 
 def like(cell: str, value: float) -> str:
-    """The value as the cell writes its own: with so many decimals, in %, as a ratio."""
+    """The value as the cell writes its own: with so many decimals, in %, as a ratio, signed."""
     number = NUMBER.search(cell)
     assert number, cell
     decimals = len(number[0].partition(".")[2])
     scaled = value * 100 if "%" in cell else value
-    return cell.replace(number[0], f"{scaled:,.{decimals}f}")
+    sign = "+" if SIGNED.search(cell) else ""
+    return cell.replace(number[0], f"{scaled:{sign},.{decimals}f}")
 
 
 if __name__ == "__main__":

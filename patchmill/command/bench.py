@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.abc import InspectLoader
 
 from patchmill.loaders.common.arguments import describe
@@ -43,21 +43,29 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def names() -> list[str]:
-    """Names of all benchmarks: the modules of the folder benchmarks/."""
+    """Names of all benchmarks: the modules of the folder benchmarks/, then those of its papers/."""
     from patchmill import benchmarks
+    from patchmill.benchmarks import papers
 
-    modules = pkgutil.iter_modules(benchmarks.__path__)
+    return [
+        *_modules(benchmarks.__path__),
+        *(f"papers/{name}" for name in _modules(papers.__path__)),
+    ]
+
+
+def _modules(folders: Iterable[str]) -> list[str]:
+    modules = pkgutil.iter_modules(folders)
     return sorted(info.name.replace("_", "-") for info in modules if not info.ispkg)
 
 
 def module(name: str) -> str:
-    return f"patchmill.benchmarks.{name.replace('-', '_')}"
+    return f"patchmill.benchmarks.{name.replace('-', '_').replace('/', '.')}"
 
 
 def title(name: str) -> str:
     """The first line of the benchmark's docstring, read without importing torch."""
     line = source(name).partition('"""')[2].partition("\n")[0].rstrip(".")
-    return line[:1].lower() + line[1:]
+    return line[:1].lower() + line[1:] if line.split(" ")[0].istitle() else line
 
 
 def source(name: str) -> str:

@@ -1,0 +1,73 @@
+"""Runs of one paper's experiment: where they are, how they are trained, evaluated and listed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchmill.benchmarks.lib import runs, untrained
+from patchmill.benchmarks.lib.papers.paper import Budget, Paper
+from patchmill.loaders.common import calls
+from patchmill.loaders.common.errors import MillError
+from patchmill.training import expected_hours
+from patchmill.training.config import compose
+from patchmill.training.evaluation.reliance import scene_settings
+
+
+@dataclass(frozen=True)
+class Experiment:
+    paper: Paper
+    budget: Budget
+    out: Path  # the folder of the runs
+    settings: Sequence[str] = ()  # key=value of all trainings, from the command line
+
+    def trainings(self, seed: int) -> dict[str, list[str]]:
+        """Words of every training of a seed, by the name of its run."""
+        trainings = self.paper.trainings(self.budget, seed)
+        return {
+            name: [*self.budget.words, *words, *self.settings, f"seed={seed}"]
+            for name, words in trainings.items()
+        }
+
+    def train(self, seed: int, name: str) -> None:
+        """Train the run, resume it, or leave it as it is if it is finished."""
+        runs.train(self.folder(name, seed), *self.trainings(seed)[name])
+
+    def folder(self, name: str, seed: int) -> Path:
+        return self.out / f"{name}-{seed}"
+
+    def untrained(self, name: str, seed: int, like: Path) -> Path:
+        """Folder of a run of no steps: the networks that the run `like` began with."""
+        folder = self.folder(name, seed)
+        untrained.store(folder, like)
+        return folder
+
+    def evaluate(self, folder: Path, evaluation: str, *words: str) -> dict[str, Any]:
+        """Contents of the evaluation's file, on as many test scenes as the budget says."""
+        if (test := self.test_data(folder)) and not any(w.startswith("data.test=") for w in words):
+            words = (*words, f"data.test={test}")
+        return runs.evaluate(folder, evaluation, *words)
+
+    def test_data(self, folder: Path) -> str | None:
+        """The run's own test data, with the number of scenes that the budget says."""
+        test = compose.load(folder).data.test
+        scenes = scene_settings(test or "")
+        if self.budget.tests is None:
+            return test
+        if scenes is None:
+            raise MillError(f"--tests is a number of scenes, and the test data is {test}")
+        return calls.text("scenes", {**scenes, "count": self.budget.tests})
+
+    def plan(self) -> Iterator[str]:
+        """Lines that say how every training of the first seed is run, and how long it takes."""
+        for name, words in self.trainings(0).items():
+            yield f"\n{name}\n  python training/run.py {shlex.join(words)}"
+            try:
+                config = compose.compose(words)
+                device = expected_hours.this_device(config)
+                yield f"  {expected_hours.expect(config, 1, device, words)}"
+            except MillError as error:
+                yield f"  {error}"

@@ -1,0 +1,1 @@
+"""Each paper's claims in small: one script per paper, at three budgets."""
