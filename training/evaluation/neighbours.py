@@ -1,7 +1,8 @@
-"""Picture of query patches and their nearest patches of other images, in h and in z."""
+"""Nearest patches of query patches, in h and in z: a picture, and where they come from."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -28,12 +29,13 @@ SIDE, GAP, HEAD = 48, 4, 24  # pixels: a patch, the gap between two, the row of 
 class EmbeddedPatches(NamedTuple):
     pixels: np.ndarray  # [P, SIDE, SIDE, 3] uint8
     images: torch.Tensor  # [P] id of the image of each
+    cells: torch.Tensor  # [P] number of each on its image's grid, row by row
+    labels: torch.Tensor | None  # [P] class of the image of each
     embeddings: dict[Space, torch.Tensor]  # [P, d] each
 
 
-def draw(run: TrainedRun, recipe: Recipe, queries: int) -> Image.Image:
+def draw(patches: EmbeddedPatches, queries: int) -> Image.Image:
     """One row per query: the patch, its nearest in h and, if there is a projector, in z."""
-    patches = collect(run, recipe)
     chosen = torch.linspace(0, len(patches.images) - 1, queries).round().long()
     spaces = list(patches.embeddings)
     block = NEAREST * (SIDE + GAP)
@@ -67,12 +69,42 @@ def nearest(
     return cosine.topk(min(count, others)).indices
 
 
+def locality(patches: EmbeddedPatches) -> dict[Space, dict[str, float]]:
+    """Origins of the patches nearest to each patch, by space.
+
+    place: 1 if the NEAREST of other images lie where the patch does in its own, 0 if anywhere
+    own: share of the patch's own image among as many nearest patches as it has others
+    class: share of the patch's class among the NEAREST of other images
+    """
+    side = math.isqrt(int(patches.cells.max()) + 1)
+    places = torch.stack([patches.cells // side, patches.cells % side], 1).float()
+    chance = torch.cdist(places, places).mean()
+    own = patches.images[:, None] == patches.images
+    others = int(own.sum(1).min()) - 1
+    every = torch.arange(len(places))
+    found: dict[Space, dict[str, float]] = {}
+    for space, embeddings in patches.embeddings.items():
+        near = nearest(embeddings, patches.images, every, NEAREST)
+        distance = (places[:, None] - places[near]).norm(dim=2).mean()
+        rows = normalize(embeddings, dim=1)
+        closest = (rows @ rows.T).fill_diagonal_(-torch.inf).topk(others).indices
+        found[space] = {
+            "place": (1 - distance / chance).item(),
+            "own": own.gather(1, closest).float().mean().item(),
+        }
+        if patches.labels is not None:
+            alike = patches.labels[:, None] == patches.labels[near]
+            found[space]["class"] = alike.float().mean().item()
+    return found
+
+
 @torch.no_grad()
 def collect(run: TrainedRun, recipe: Recipe) -> EmbeddedPatches:
     """Embed the patches of some test images, on this rank alone."""
     one_rank = World(device=run.world.device)
     loader = data.open_evaluation(run.config, one_rank, "test", recipe, 16, labelled=False)
-    means, pixels, images, embedded = PatchMeans(run), [], [], []
+    means, embedded = PatchMeans(run), []
+    pixels, images, cells, labels = [], [], [], []
     with (
         evaluating(run.method, loader),
         track("patches for the picture of neighbours", IMAGES, unit="images") as advance,
@@ -83,13 +115,23 @@ def collect(run: TrainedRun, recipe: Recipe) -> EmbeddedPatches:
             with torch.autocast(views.device.type, run.amp, enabled=run.amp is not None):
                 embedded.append([rows.cpu() for rows in means.embed(views)])
             pixels.append(_to_bytes(views, loader.recipe))
-            images.append(batch.ids.repeat(views.shape[0] // len(batch)))
+            per_image = views.shape[0] // len(batch)
+            images.append(batch.ids.repeat(per_image))
+            cells.append(torch.arange(per_image).repeat_interleave(len(batch)))
+            if batch.labels is not None:
+                labels.append(batch.labels.cpu().repeat(per_image))
             advance(len(batch))
             if sum(map(len, images)) >= IMAGES * PER_IMAGE:
                 break
     spaces = zip(run.spaces, zip(*embedded, strict=True), strict=True)
     embeddings = {space: torch.cat(list(rows)) for space, rows in spaces}
-    return EmbeddedPatches(np.concatenate(pixels), torch.cat(images), embeddings)
+    return EmbeddedPatches(
+        np.concatenate(pixels),
+        torch.cat(images),
+        torch.cat(cells),
+        torch.cat(labels) if labels else None,
+        embeddings,
+    )
 
 
 def _to_bytes(views: torch.Tensor, recipe: Recipe) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from patchmill.kernels.aggregate import Aggregator
@@ -20,27 +22,35 @@ RENDERED = 2**26  # numbers in the views of a batch, at most
 class PatchMeans:
     """Embeds a batch as the means over each image's patches: of h and, beside it, of z.
 
-    Each patch has its own z = g(h); nothing is normalised.
+    Each patch has its own z = g(h); nothing is normalised. With `counts`, the means over the first
+    so many patches of each image stand one beside the other.
     """
 
-    def __init__(self, run: TrainedRun) -> None:
+    def __init__(self, run: TrainedRun, counts: Sequence[int] = ()) -> None:
         self._backbone, self._projector = run.backbone, run.projector
+        self._counts = sorted(set(counts))
         self.widths: list[int] = []  # of h and z, known after the first batch
 
     def __call__(self, batch: ViewBatch) -> torch.Tensor:
         (group,) = batch.views
-        views = batch.flat(group)
-        image = torch.arange(len(views), device=views.device) % len(batch)
+        views = batch.flat(group)  # the first patch of each image, then the second, ...
+        images = len(batch)
         sums: list[Aggregator] = []
-        size = max(1, FORWARD // views[0].numel())
-        for part, index in zip(views.split(size), image.split(size), strict=True):
-            embeddings = self.embed(part)
-            if not sums:
-                sums = [Aggregator(len(batch), e.shape[1], "none", e.device) for e in embeddings]
-            for total, rows in zip(sums, embeddings, strict=True):
-                total.add(rows, index)
-        self.widths = [total.mean().shape[1] for total in sums]
-        return torch.cat([total.mean() for total in sums], 1)
+        means: list[torch.Tensor] = []
+        size, start = max(1, FORWARD // views[0].numel()), 0
+        for count in self._counts or [len(views) // images]:
+            stop = count * images
+            for part in views[start:stop].split(size):
+                embeddings = self.embed(part)
+                if not sums:
+                    sums = [Aggregator(images, e.shape[1], "none", e.device) for e in embeddings]
+                index = torch.arange(start, start + len(part), device=views.device) % images
+                for total, rows in zip(sums, embeddings, strict=True):
+                    total.add(rows, index)
+                start += len(part)
+            means += [total.mean() for total in sums]
+        self.widths = [rows.shape[1] for rows in means[: len(sums)]]
+        return torch.cat(means, 1)
 
     def embed(self, views: torch.Tensor) -> list[torch.Tensor]:
         """h of each view, and z if there is a projector."""
@@ -53,14 +63,30 @@ def extract_means(
 ) -> dict[Space, Features]:
     """Means over the patches that the recipe makes of each image, by space."""
     (views,) = recipe.views
+    return extract_first(run, recipe, [views.total], split, limit, title)[views.total]
+
+
+def extract_first(
+    run: TrainedRun,
+    recipe: Recipe,
+    counts: Sequence[int],
+    split: Split,
+    limit: int | None = None,
+    title: str = "",
+) -> dict[int, dict[Space, Features]]:
+    """Means over the first so many patches of each image, by their number and by space."""
+    (views,) = recipe.views
+    counts = sorted(set(counts))
+    if counts[-1] > views.total:
+        raise ValueError(f"the recipe makes {views.total} patches, fewer than {counts[-1]}")
     most_images = max(1, RENDERED // (views.total * 3 * views.size**2))
     batch_size = min(run.config.evaluate.batch_size, most_images)
     loader = data.open_evaluation(run.config, run.world, split, recipe, batch_size)
-    embed, title = PatchMeans(run), title or f"{split}ing images"
+    embed, title = PatchMeans(run, counts), title or f"{split}ing images"
     with track(title, count_images(loader, limit), unit="images") as advance:
         rows, labels, ids = extract_with(embed, run.method, loader, limit, run.amp, advance)
-    parts = rows.split(embed.widths, 1)
+    parts = iter(rows.split(embed.widths * len(counts), 1))
     return {
-        space: Features(part.contiguous(), labels, ids)
-        for space, part in zip(run.spaces, parts, strict=True)
+        count: {space: Features(next(parts).contiguous(), labels, ids) for space in run.spaces}
+        for count in counts
     }

@@ -25,6 +25,16 @@ def central(config: Config) -> Recipe:
     return _without_augmentation(views, 1, Centre(max(views.size, round(views.size * margin))))
 
 
+def enlarged(config: Config, area: float | None = None) -> Recipe:
+    """One view of the whole image, magnified as the patches are; networks must take its size."""
+    views = training_views(config)
+    if area is None and isinstance(views.crop, Window):
+        size = views.crop.short_side
+    else:
+        size = round(views.size / math.sqrt(area or trained_area(views)))
+    return _without_augmentation(replace(views, size=size), 1, Centre(size))
+
+
 def grid(config: Config, count: int, area: float | None = None) -> Recipe:
     """`count` patches on a square grid of even steps; a single one is in the middle."""
     side, views = math.isqrt(count), training_views(config)

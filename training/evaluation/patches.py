@@ -1,20 +1,25 @@
 """evaluate=patches: images as means over 1, 16, 64, 256 patches' embeddings, as in BagSSL's tables.
 
 Patches have the scale of training. The mean is over h, or over each patch's z = g(h), before any
-normalisation; training and test images have the same number and kind of patches.
+normalisation; training and test images have the same number and kind of patches. On a grid, each
+number of patches is a grid of its own, and a single patch is in the middle, where objects are.
+Drawn by chance, 4 patches are the first of 16.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from torch.nn.functional import cosine_similarity
+import torch
+from torch.nn.functional import cosine_similarity, normalize
 
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.recipe import Recipe
-from patchmill.training.evaluation import knn, linear, neighbours, patch_views
+from patchmill.training.data import Split
+from patchmill.training.evaluation import knn, linear, neighbours, patch_views, trained_run
 from patchmill.training.evaluation.features import Features
-from patchmill.training.evaluation.patch_means import extract_means
+from patchmill.training.evaluation.patch_means import extract_first, extract_means
 from patchmill.training.evaluation.result import EvaluationResult, percent
 from patchmill.training.evaluation.settings import Patches as Settings
 from patchmill.training.evaluation.single_view import resolve_protocol
@@ -22,38 +27,88 @@ from patchmill.training.evaluation.trained_run import Space, TrainedRun
 
 CURVE = (1, 4, 9, 16, 36, 64, 144, 256)  # patch counts of the convergence curve, on grids
 
+Means = dict[Space, Features]
+Curve = list[float | None]
+
 
 def evaluate(run: TrainedRun, settings: Settings) -> EvaluationResult:
-    columns = _recipes(run, settings)
+    recipes = _recipes(run, settings)
     probe = None if settings.probe == "none" else resolve_protocol(run, settings.probe)
-    table = {}
-    for name, recipe in columns.items():
-        train = extract_means(run, recipe, "train", settings.images, f"{name}: training images")
-        tests = extract_means(run, recipe, "test", None, f"{name}: test images")
-        table[name] = {
+    train = _means_by_row(run, settings, recipes, "train")
+    tests = _means_by_row(run, settings, recipes, "test")
+    table = {
+        name: {
             space: _scores(
-                run, train[space], tests[space], probe, settings.seed, f"{name}, {space}"
+                run,
+                train[name][space],
+                tests[name][space],
+                probe,
+                settings.seed,
+                f"{name}, {space}",
             )
             for space in run.spaces
         }
-    curve = _convergence(run, settings) if settings.curve else {}
-    picture = _draw_neighbours(run, settings)
-    return _result(run, settings, columns, table, probe, curve, picture)
+        for name in recipes
+    }
+    curves = {"curve": _convergence(run, settings)} if settings.curve else {}
+    if settings.curve and settings.untrained:
+        blank = replace(run, method=trained_run.untrained(run.config, run.world))
+        curves["untrained_curve"] = _convergence(blank, settings)
+    picture, locality = _neighbours(run, settings)
+    return _result(run, settings, recipes, table, probe, curves, picture, locality)
 
 
 def _recipes(run: TrainedRun, settings: Settings) -> dict[str, Recipe]:
     """Recipe of each row of the table, by its name."""
-    names = {1: "1 patch"}
-    return {"central": patch_views.central(run.config)} | {
-        names.get(count, f"{count} patches"): _patches(run, settings, count)
-        for count in sorted(set(settings.counts))
+    whole = {"central": patch_views.central(run.config)}
+    if settings.enlarged:
+        whole["enlarged"] = patch_views.enlarged(run.config, settings.area)
+    return whole | {
+        _row(count): _patches(run, settings, count) for count in sorted(set(settings.counts))
     }
+
+
+def _row(count: int) -> str:
+    return "1 patch" if count == 1 else f"{count} patches"
 
 
 def _patches(run: TrainedRun, settings: Settings, count: int) -> Recipe:
     if settings.sampling == "grid":
         return patch_views.grid(run.config, count, settings.area)
     return patch_views.random(run.config, count, settings.photometric, settings.area)
+
+
+def _means_by_row(
+    run: TrainedRun, settings: Settings, recipes: dict[str, Recipe], split: Split
+) -> dict[str, Means]:
+    limit = settings.images if split == "train" else None
+    title = f"{split}{'ing' if split == 'train' else ''} images"
+    of_patches = _means_by_count(run, settings, settings.counts, split, limit, title)
+    rows = {_row(count): means for count, means in of_patches.items()}
+    return {
+        name: rows.get(name) or extract_means(run, recipe, split, limit, f"{name}: {title}")
+        for name, recipe in recipes.items()
+    }
+
+
+def _means_by_count(
+    run: TrainedRun,
+    settings: Settings,
+    counts: list[int],
+    split: Split,
+    limit: int | None,
+    title: str,
+) -> dict[int, Means]:
+    """Means over each number of patches: of grids of their own, or of the first that are drawn."""
+    if settings.sampling == "random":
+        recipe = _patches(run, settings, max(counts))
+        return extract_first(run, recipe, counts, split, limit, f"{max(counts)} patches: {title}")
+    return {
+        count: extract_means(
+            run, _patches(run, settings, count), split, limit, f"{_row(count)}: {title}"
+        )
+        for count in sorted(set(counts))
+    }
 
 
 def _scores(
@@ -69,40 +124,63 @@ def _scores(
     return scores
 
 
-def _convergence(run: TrainedRun, settings: Settings) -> dict[str, list[float]]:
-    """Cosine between means over few patches and the mean over the most, or the central view."""
+def _convergence(run: TrainedRun, settings: Settings) -> dict[str, Curve]:
+    """Cosine between means over few patches and the mean over the most, or the central view.
+
+    Beside the cosine with the image's own central view stand the one with other images' and the
+    share of images whose own is the nearest of all.
+    """
     most = max(settings.counts)
-    counts = [n for n in CURVE if n < most] if settings.sampling == "grid" else _powers_of_2(most)
-
-    def means_of(recipe: Recipe, title: str) -> dict[Space, Features]:
-        return extract_means(run, recipe, "test", settings.curve, f"curve: {title}")
-
-    of_most = means_of(_patches(run, settings, most), f"{most} patches")
-    central = means_of(patch_views.central(run.config), "central")
-    curve: dict[str, list[float]] = {"patches": [*counts, most]}
-    for count in curve["patches"]:
-        means = of_most
-        if count < most:
-            means = means_of(_patches(run, settings, int(count)), f"{count} patches")
+    fewer = [n for n in CURVE if n < most] if settings.sampling == "grid" else _powers_of_2(most)
+    counts = [*fewer, most]
+    means = _means_by_count(run, settings, counts, "test", settings.curve, "curve")
+    recipe = patch_views.central(run.config)
+    central = extract_means(run, recipe, "test", settings.curve, "curve: central")
+    curve: dict[str, Curve] = {"patches": list(counts)}
+    for count in counts:
         for space in run.spaces:
-            for name, other in (("most", of_most), ("central", central)):
-                cosine = cosine_similarity(means[space].rows, other[space].rows).mean().item()
-                curve.setdefault(f"{space}_to_{name}", []).append(cosine)
+            rows, whole = means[count][space].rows, central[space].rows
+            to_most = cosine_similarity(rows, means[most][space].rows).mean().item()
+            same, other, found = _likeness(rows, whole)
+            for name, value in (
+                ("to_most", to_most),
+                ("to_central", same),
+                ("to_others", other),
+                ("found", found),
+            ):
+                curve.setdefault(f"{space}_{name}", []).append(value)
     return curve
+
+
+def _likeness(rows: torch.Tensor, whole: torch.Tensor) -> tuple[float, float | None, float]:
+    """Mean cosine of rows with their own in `whole`, with the others; share nearest to their own.
+
+    A single row has no others: their cosine is None.
+    """
+    cosine = normalize(rows) @ normalize(whole).T
+    count, own = len(rows), cosine.diagonal()
+    others = None
+    if count > 1:
+        others = ((cosine.sum() - own.sum()) / (count * (count - 1))).item()
+    nearest = (cosine.argmax(1) == torch.arange(count, device=cosine.device)).float()
+    return own.mean().item(), others, nearest.mean().item()
 
 
 def _powers_of_2(below: int) -> list[int]:
     return [2**i for i in range(below.bit_length()) if 2**i < below]
 
 
-def _draw_neighbours(run: TrainedRun, settings: Settings) -> str | None:
-    """Draw the picture on rank 0; returns the file's name."""
+def _neighbours(
+    run: TrainedRun, settings: Settings
+) -> tuple[str | None, dict[Space, dict[str, float]]]:
+    """Draw the picture and measure locality on rank 0; returns the file's name and the measures."""
     if not settings.neighbours or run.world.rank:
-        return None
+        return None, {}
     recipe = patch_views.grid(run.config, neighbours.PER_IMAGE, settings.area)
+    patches = neighbours.collect(run, recipe)
     path = run.folder / neighbours.FILE
-    neighbours.draw(run, recipe, settings.neighbours).save(path)
-    return path.name
+    neighbours.draw(patches, settings.neighbours).save(path)
+    return path.name, neighbours.locality(patches)
 
 
 def _result(
@@ -111,8 +189,9 @@ def _result(
     columns: dict[str, Recipe],
     table: dict[str, dict[Space, dict[str, float]]],
     probe: str | None,
-    curve: dict[str, list[float]],
+    curves: dict[str, dict[str, Curve]],
     picture: str | None,
+    locality: dict[Space, dict[str, float]],
 ) -> EvaluationResult:
     evaluate, metrics = run.config.evaluate, ["knn", *(["linear"] if probe else [])]
     sampling = settings.sampling + (" with training's colours" if settings.photometric else "")
@@ -139,8 +218,9 @@ def _result(
             "photometric": settings.photometric,
             "recipes": {name: _view_settings(recipe) for name, recipe in columns.items()},
             "columns": table,
-            "curve": curve,
+            **curves,
             "neighbours": picture,
+            "locality": locality,
         },
         scalars,
     )

@@ -44,7 +44,9 @@ class Patches:
     area: Annotated[float, Bounds(above=0, most=1)] | None = None  # of a patch, if not training's
     probe: Literal["auto", "none", ProtocolName] = "emp_ssl"  # besides kNN
     images: Count | None = None  # at most so many of the training images
+    enlarged: bool = False  # a row for the whole image, magnified as the patches are
     curve: Whole = 128  # test images for the curve of convergence; 0 for none
+    untrained: bool = True  # the curve of the untrained network, too
     neighbours: Whole = 8  # query patches in the picture of nearest neighbours; 0 for none
     seed: Whole = 0  # of the probes
 

@@ -17,6 +17,8 @@ HIDDEN = ("step", "epoch", "recipes", "protocols", "neighbours", "per_class", "p
 TITLES = {
     "columns": "Accuracy by the mean over patches",
     "curve": "Convergence of the mean over patches",
+    "untrained_curve": "Convergence of the untrained network's",
+    "locality": "Where the nearest patches are from",
     "probes": "Linear probes",
     "scores": "Accuracy, as backgrounds change",
     "gaps": "Accuracy lost",

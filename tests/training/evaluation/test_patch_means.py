@@ -6,16 +6,17 @@ from pathlib import Path
 
 import helpers_ranks
 import helpers_trained
+import numpy as np
 import pytest
 import torch
 from helpers_trained import tiny  # noqa: F401  (a fixture)
 from torch.nn.functional import cosine_similarity
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.recipe import Crop, Spread, Window
+from patchmill.loaders.recipe import Centre, Crop, Spread, Window
 from patchmill.training import data
 from patchmill.training.evaluation import linear, neighbours, patch_means, patch_views, patches
-from patchmill.training.evaluation.patch_means import extract_means
+from patchmill.training.evaluation.patch_means import extract_first, extract_means
 from patchmill.training.evaluation.patches import Settings
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -62,6 +63,43 @@ def test_chunk_sizes_do_not_change_the_means(
         torch.testing.assert_close(found[space].rows, expected[space].rows)
 
 
+def test_means_of_the_first_patches_come_with_those_of_all(tmp_path: Path):
+    run = helpers_trained.run(tmp_path)
+    recipe = patch_views.grid(run.config, 9)
+    means, each = extract_first(run, recipe, [4, 1, 9], "test"), embedded(run, recipe)
+    assert list(means) == [1, 4, 9]
+    for count, spaces in means.items():
+        for at, image in enumerate(spaces["h"].ids.tolist()):
+            for space, rows in zip("hz", each[image], strict=True):
+                torch.testing.assert_close(spaces[space].rows[at], rows[:count].mean(0))
+
+
+def test_random_patches_are_the_first_of_more(tmp_path: Path):
+    run = helpers_trained.run(tmp_path)
+    chosen = Settings(counts=[1, 4], probe="none", sampling="random", curve=4, neighbours=0)
+    curve = patches.evaluate(run, chosen).data["curve"]
+    drawn = extract_first(run, patch_views.random(run.config, 4), [2, 4], "test", 4)
+    cosine = cosine_similarity(drawn[2]["h"].rows, drawn[4]["h"].rows).mean().item()
+    assert curve["patches"] == [1, 2, 4] and curve["h_to_most"][1] == pytest.approx(cosine)
+
+
+def test_the_enlarged_image_is_magnified_as_the_patches_are(tmp_path: Path):
+    by_area, windows = (
+        helpers_trained.settings(tmp_path, method__views=f"bagssl(size=16, {more})")
+        for more in ("scale=0.25", "short_side=24")
+    )
+    for config, side in ((by_area, 32), (windows, 24)):
+        (view,) = patch_views.enlarged(config).views
+        assert (view.size, view.crop) == (side, Centre(side))
+    chosen = Settings(counts=[1], probe="none", curve=0, neighbours=0, enlarged=True)
+    run = helpers_trained.run(tmp_path)
+    assert [row[0] for row in patches.evaluate(run, chosen).rows] == [
+        "central",
+        "enlarged",
+        "1 patch",
+    ]
+
+
 def test_one_patch_of_the_whole_image_is_the_central_view(tmp_path: Path):
     run = helpers_trained.run(tmp_path)
     one = extract_means(run, patch_views.grid(run.config, 1, area=1.0), "test")
@@ -84,7 +122,14 @@ def test_the_result_has_a_row_for_each_count_and_a_curve_that_ends_at_one(tmp_pa
     most = extract_means(run, patch_views.grid(run.config, 16), "test", 4)["z"].rows
     cosine = cosine_similarity(central, most).mean().item()
     assert curve["z_to_central"][-1] == pytest.approx(cosine)
+    whole, rows = (torch.nn.functional.normalize(it, dim=1) for it in (central, most))
+    matrix = rows @ whole.T
+    others = [matrix[a, b].item() for a in range(4) for b in range(4) if a != b]
+    assert curve["z_to_others"][-1] == pytest.approx(sum(others) / 12)
+    assert curve["z_found"][-1] == (matrix.argmax(1) == torch.arange(4)).float().mean().item()
+    assert found.data["untrained_curve"]["h_to_central"] != curve["h_to_central"]
     assert (run.folder / found.data["neighbours"]).exists()
+    assert set(found.data["locality"]) == {"h", "z"}
     assert set(found.scalars) == {
         f"{name}_{space}_knn" for name in ("central", "1_patch", "16_patches") for space in "hz"
     }
@@ -120,7 +165,7 @@ RANKS = """
     from patchmill.training.ranks import distributed
     backbones.build = lambda settings, size, **_: Tiny()
     from patchmill.training.evaluation import patch_views, single_view, trained_run
-    from patchmill.training.evaluation.patch_means import extract_means
+    from patchmill.training.evaluation.patch_means import extract_first, extract_means
     world = distributed.connect("cpu")
     config = trained_run.load_config(Path({folder!r}))
     run = trained_run.load(Path({folder!r}), config, world)
@@ -182,8 +227,26 @@ def test_neighbours_are_of_other_images_and_the_nearest_first():
     assert found.tolist() == [[5, 2, 3], [3, 2, 1]]
 
 
+def test_locality_is_one_for_embeddings_of_places_and_own_for_those_of_images():
+    images, cells = torch.arange(20).repeat_interleave(4), torch.arange(4).repeat(20)
+    of_place, of_image = torch.eye(4)[cells], torch.eye(20)[images]
+    of_class = torch.eye(2)[images % 2]
+    patches = neighbours.EmbeddedPatches(
+        np.zeros((80, 1, 1, 3), np.uint8),
+        images,
+        cells,
+        images % 2,
+        {"h": torch.cat([of_place, 0.1 * of_image], 1), "z": torch.cat([of_image, of_class], 1)},
+    )
+    found = neighbours.locality(patches)
+    assert found["h"]["place"] == pytest.approx(1) and found["h"]["own"] == 0
+    assert found["z"]["own"] == 1 and found["z"]["class"] == 1
+    assert found["z"]["place"] < 0.5 and found["h"]["class"] < 0.9
+
+
 def test_the_picture_has_a_row_for_each_query(tmp_path: Path):
     run = helpers_trained.run(tmp_path)
     recipe = patch_views.grid(run.config, neighbours.PER_IMAGE)
-    three, five = (neighbours.draw(run, recipe, count) for count in (3, 5))
+    patches = neighbours.collect(run, recipe)
+    three, five = (neighbours.draw(patches, count) for count in (3, 5))
     assert five.height - three.height == 2 * (neighbours.SIDE + neighbours.GAP)
