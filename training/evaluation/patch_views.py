@@ -51,12 +51,16 @@ def grid(config: Config, count: int, area: float | None = None) -> Recipe:
 def random(
     config: Config, count: int, photometric: bool = False, area: float | None = None
 ) -> Recipe:
-    """`count` patches drawn and flipped as in training; `photometric` adds its colour changes."""
+    """`count` patches drawn and flipped as in training; `photometric` adds its colour changes.
+
+    They are square for networks that did not learn from patches of one scale.
+    """
     views = training_views(config)
     crop = views.crop
     if area is not None or not isinstance(crop, Window):
         scale = area or trained_area(views)
-        crop = Crop((scale, scale), crop.ratio if isinstance(crop, Crop) else (1.0, 1.0))
+        of_one_scale = isinstance(crop, Crop) and crop.scale[0] == crop.scale[1]
+        crop = Crop((scale, scale), crop.ratio if of_one_scale else (1.0, 1.0))
     views = replace(views, name=GROUP, count=count, crop=crop, paste=None, extra=())
     if not photometric:
         flip = _cycle(views.flip, count)
