@@ -14,6 +14,12 @@ HOLDS, OPEN, REVERSED = "holds", "does not show", "is reversed"
 NO_DIFFERENCE, DIFFERENCE = "no difference shows", "a difference shows"
 
 
+def measured(claim: Claim, result: Mapping[str, Figures]) -> bool:
+    """False where a budget has no such rows or columns."""
+    other = claim.other_column or claim.column
+    return claim.column in result.get(claim.better, {}) and other in result.get(claim.than, {})
+
+
 def judge(claim: Claim, results: Sequence[Mapping[str, Figures]]) -> dict[str, Any]:
     """The difference over seeds, its standard error and 95 % interval, and what they say."""
     other = claim.other_column or claim.column

@@ -31,7 +31,7 @@ def run(paper: Paper, words: Sequence[str] | None = None) -> None:
         return
     results = _results(experiment)
     rows = table(results)
-    judged = [claims.judge(claim, results) for claim in paper.claims]
+    judged = [claims.judge(c, results) for c in paper.claims if claims.measured(c, results[0])]
     print("\n".join(_lines(paper, experiment, rows)))
     if judged:
         print("\nDifferences seed by seed, with 95 % intervals:")
@@ -52,6 +52,8 @@ def table(results: Sequence[Mapping[str, Figures]]) -> list[dict[str, Any]]:
 
 def _results(experiment: Experiment) -> list[Mapping[str, Figures]]:
     paper, all_seeds = experiment.paper, range(experiment.budget.seeds)
+    if paper.prepare:
+        paper.prepare(experiment)
     trainings = [(seed, name) for seed in all_seeds for name in experiment.trainings(seed)]
     with track(f"{paper.name}: trainings", len(trainings), unit="runs") as advance:
         for seed, name in trainings:

@@ -50,3 +50,4 @@ class Paper:
     columns: Mapping[str, str]  # titles of the table's columns
     claims: Sequence[Claim] = ()
     plot: Callable[[Path, Rows], None] | None = None  # None: bars of the columns
+    prepare: Callable[[Experiment], None] | None = None  # makes what the trainings read
