@@ -33,6 +33,7 @@ class GTSASettings:
     dim: Count = 768  # channels of the projected maps
     first_residual: bool = True  # in the projector's first block; False in the release's ViT-B
     bins: tuple[Count, Count] = (10, 4)  # a side of a shared region, in global and local views
+    crop: Amount = 1.0  # weight of the loss of shared regions, which tells place and rotation
     match: Amount = 0.5  # weight of the correspondence loss
     match_after: Whole = 10  # the last epoch, from 0, without that loss
     rotation: Amount = 0.5  # weight of the rotation loss
@@ -68,6 +69,11 @@ class GTSA(Method):
     @classmethod
     def check(cls, settings: GTSASettings, recipe: Recipe) -> None:
         super().check(settings, recipe)
+        if not (settings.crop or settings.match or settings.rotation):
+            raise MillError(
+                "method.crop, method.match and method.rotation are all 0, so that GTSA has no loss "
+                "to learn from: give one of them a weight"
+            )
         for group in recipe.views:
             if not (isinstance(group.crop, Crop) and group.crop.min_overlap > 0 and group.turns):
                 raise MillError(
@@ -121,7 +127,8 @@ class GTSA(Method):
             correct.append(logits.detach().argmax(1) == turns)
 
         losses = {"crop": torch.cat(crop).mean(), "rotation": torch.cat(rotation).mean()}
-        loss = losses["crop"] + self.settings.rotation * losses["rotation"]
+        # A weight of 0 keeps its loss in the graph: every parameter has a gradient on every rank.
+        loss = self.settings.crop * losses["crop"] + self.settings.rotation * losses["rotation"]
         # Logged in every epoch, as the columns of a log stay the same.
         losses["match"] = torch.cat(match).mean() if match else loss.new_zeros(())
         loss = loss + self.match_weight * losses["match"]

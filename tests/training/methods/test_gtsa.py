@@ -188,6 +188,26 @@ def test_losses_and_gradients_are_the_official_ones():
             assert mine.grad is None and name.startswith("teacher")
 
 
+@pytest.mark.parametrize("only", ["crop", "match", "rotation"])
+def test_a_weight_of_zero_takes_a_loss_out(only):
+    weights = {name: float(name == only) for name in ("crop", "match", "rotation")}
+    method = make(**weights)
+    method.on_step_start(at(7))
+    losses = method(crops(4, TEXT))
+    torch.testing.assert_close(losses.loss.detach(), losses.metrics[only])
+    losses.loss.backward()
+    reached = {
+        "map_projector": only != "rotation",
+        "predictor": only != "rotation",
+        "rotation_head": only == "rotation",
+        "backbone": True,
+    }
+    for part, expected in reached.items():
+        gradients = [param.grad for param in getattr(method, part).parameters()]
+        assert all(gradient is not None for gradient in gradients)
+        assert any(gradient.any() for gradient in gradients) == expected
+
+
 def test_patches_are_matched_from_the_twelfth_epoch_on():
     method = make(match_after=10)
     for epoch, weight in ((0, 0.0), (10, 0.0), (11, 0.5), (99, 0.5)):
@@ -305,6 +325,12 @@ def test_views_without_overlap_or_turns_are_errors():
     GTSA.check(GTSA.Settings(), operations.add(presets.gtsa(), operations.RandomErasing()))
     with pytest.raises(MillError, match="Rotation in global's extra moves what they show"):
         GTSA.check(GTSA.Settings(), operations.add(presets.gtsa(), operations.Rotation()))
+
+
+def test_a_run_without_losses_is_an_error():
+    weights = dict(crop=0.0, match=0.0, rotation=0.0)
+    with pytest.raises(MillError, match="GTSA has no loss to learn from: give one of them"):
+        GTSA.check(GTSA.Settings(**weights), presets.gtsa())
 
 
 def test_views_of_a_single_place_are_an_error():
