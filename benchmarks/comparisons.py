@@ -1,10 +1,6 @@
 """Compare methods as their papers do, on made-up scenes and over several seeds.
 
-    python benchmarks/comparisons.py [--only gtsa] [--seeds 3] [--json FILE] [key=value ...]
-
-gtsa: GTSA and DINO, with the same network, epochs and number of views, on scenes of several
-objects. Their frozen encoders, and that of an untrained network, are scored by kNN and a linear
-probe of the main object's class, and by a linear segmentation of all objects.
+    python benchmarks/comparisons.py [--only selfie] [--seeds 3] [--json FILE] [key=value ...]
 
 selfie: Selfie is trained without labels, then fine-tuned on 5 % of them. The same network learns
 the same subsets by the same schedule from scratch.
@@ -22,20 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from patchmill.benchmarks.lib import colours, machine, report, runs, seeds, untrained
+from patchmill.benchmarks.lib import machine, report, runs, seeds
 from patchmill.benchmarks.lib.report import Parser
 from patchmill.benchmarks.lib.seeds import Figures
 from patchmill.loaders.common import calls
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.progress import track
 from patchmill.training.config import compose
-from patchmill.training.config.recipes import training_recipe
 from patchmill.training.evaluation.reliance import scene_settings
 
-LINEAR = ("protocol=vicreg", "rates=[0.1]")
-SEGMENT = ("head=linear", "untrained=false", "size=128")
 FINETUNE = ("labels=0.05", "baseline=true", "epochs=100")
-NETWORK = ("name", "stem", "depth", "patch", "drop_path", "positions")  # settings of the model
 
 
 @dataclass(frozen=True)
@@ -100,52 +92,6 @@ def main(words: Sequence[str] | None = None) -> None:
 # --------------------------------------------------------------------------------- the comparisons
 
 
-def _measure_gtsa(inputs: Inputs) -> dict[str, Figures]:
-    gtsa = inputs.train("gtsa")
-    dino = inputs.train("dino", *_as_gtsa(inputs))
-    blank = gtsa.with_name(f"untrained-{inputs.seed}")
-    untrained.store(blank, gtsa)
-    return {
-        "colours": {"knn": _knn_of_colours(inputs, gtsa)},
-        "untrained": _frozen(inputs, blank),
-        "dino": _frozen(inputs, dino),
-        "gtsa": _frozen(inputs, gtsa),
-    }
-
-
-def _as_gtsa(inputs: Inputs) -> Iterator[str]:
-    """Words that give DINO the network of GTSA's run, its length, and the number of its views."""
-    gtsa, dino = (compose.compose(inputs.words(method)) for method in ("gtsa", "dino"))
-    large, small = training_recipe(gtsa).views
-    preset, arguments = calls.parse(dino.method.views)
-    sizes = {"global_size": large.size, "local_size": small.size, "local_crops": small.total}
-    yield f"method.views={calls.text(preset, {**arguments, **sizes})}"
-    yield f"size={gtsa.size}"
-    for name in NETWORK:
-        value = getattr(gtsa.model, name)
-        yield f"model.{name}={'null' if value is None else value}"
-    yield f"train.epochs={gtsa.train.epochs}"
-    yield f"train.batch_size={gtsa.train.batch_size}"
-
-
-def _frozen(inputs: Inputs, folder: Path) -> Figures:
-    """Figures of a run's frozen encoder."""
-    knn = inputs.evaluate(folder, "knn", "space=h")
-    linear = inputs.evaluate(folder, "linear", *LINEAR)
-    segment = inputs.evaluate(folder, "segment", *SEGMENT)
-    return {
-        "knn": knn["knn"],
-        "linear": linear["probes"][0]["last"],
-        "miou": segment["backbones"]["trained"]["mIoU"],
-    }
-
-
-def _knn_of_colours(inputs: Inputs, folder: Path) -> float:
-    config = compose.load(folder)
-    k, temperature = config.evaluate.k, config.evaluate.temperature
-    return colours.knn_accuracy(config.data.train, inputs.test_data(folder), k, temperature)
-
-
 def _measure_selfie(inputs: Inputs) -> dict[str, Figures]:
     """Subset number `seed` of the labels, and Selfie's run of the same seed."""
     folder = inputs.train("selfie")
@@ -158,13 +104,6 @@ def _measure_selfie(inputs: Inputs) -> dict[str, Figures]:
 
 
 COMPARISONS = {
-    "gtsa": Comparison(
-        "GTSA against DINO: frozen encoders on scenes of several objects",
-        "data=many_scenes",
-        {"knn": "kNN", "linear": "linear", "miou": "mIoU"},
-        ("gtsa", "dino"),
-        _measure_gtsa,
-    ),
     "selfie": Comparison(
         "Selfie, fine-tuned, against learning from scratch: 5 % of the labels of scenes",
         "data=scenes",
