@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,28 @@ def test_every_run_is_trained_and_the_results_are_stored(
     ]
     assert chart.read_bytes().startswith(b"\x89PNG")
     assert "new over old: holds (+10.0 ± " in capsys.readouterr().out
+
+
+def test_what_trainings_read_is_made_before_them(
+    tmp_path: Path, trained: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = []
+    paper = replace(PAPER, prepare=lambda experiment: before.append(len(trained)))
+    command.run(paper, ["--plan"])
+    assert not before
+    command.run(paper, ["--seeds", "1"])
+    assert before == [0] and len(trained) == 2
+
+
+def test_claims_on_rows_that_a_budget_lacks_are_left_out(
+    tmp_path: Path, trained: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    missing = (Claim("no row", "newest", "old", "knn"), Claim("no column", "old", "new", "linear"))
+    command.run(replace(PAPER, claims=(*missing, CLAIMS[0])), ["--json", "out.json"])
+    (claim,) = json.loads(Path("out.json").read_text())["claims"]
+    assert claim["name"] == CLAIMS[0].text
 
 
 def test_differences_are_judged_by_their_interval() -> None:
