@@ -53,7 +53,8 @@ class Patches:
 
 @dataclass
 class Reliance:
-    probe: Literal["auto", "none", ProtocolName] = "auto"  # besides kNN
+    probe: Literal["auto", "none", "ridge", ProtocolName] = "auto"  # besides kNN; ridge: online's
+    untrained: bool = False  # the networks before training, too
     space: Space = "h"  # the backbone's h, or the projector's z
     images: Count | None = None  # at most so many of the training images
     seed: Whole = 0  # of the probe
