@@ -1,10 +1,11 @@
-"""Selfie: which of an image's masked patches belongs where, and what that is worth with few labels.
+"""Selfie against learning from scratch, by the share of the labels.
 
     python benchmarks/papers/selfie.py [--budget cpu] [--json FILE] [--plot FILE] [key=value ...]
 
-The paper (Trinh, Luong, Le 2019) trains a patch network without labels, fine-tunes a ResNet whose
-first three stages are that network on 5, 10, 20 and 100 % of the labels, and finds it more accurate
-than the same ResNet from scratch, most with few labels, and less spread over five seeds.
+The paper (Trinh, Luong, Le 2019): a patch network learns without labels which of an image's masked
+patches belongs where. A ResNet that begins with it is then fine-tuned on 5, 10, 20 and 100 % of the
+labels, and is more accurate than the same ResNet from scratch, most so with few labels, and less
+spread over five seeds.
 
 Each seed trains Selfie on all images without labels, and then draws a subset of the labels, on
 which both networks learn by the same schedule. `placed` is the share of masked patches that Selfie
@@ -20,8 +21,9 @@ CIFAR-10, instead.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from patchmill.benchmarks.lib.papers import Budget, Claim, Experiment, Paper, Rows, run
 from patchmill.benchmarks.lib.seeds import Figures
@@ -32,17 +34,39 @@ from patchmill.training.runtime import records
 
 SHARES = {5: 0.05, 10: 0.1, 20: 0.2, 100: 1.0}  # of the labels, by their percentages
 NETWORKS = {"supervised": "from scratch", "selfie": "fine-tuned"}  # as evaluate=finetune names them
-# Instead of the paper's protocol, at scale=demo
-SHORT = ("optimiser=sgd", "steps=600", "batch=32", "lr=0.05", "warmup=1")
 LAST = 5  # rows of the log that `placed` is the mean of
 
-CPU = ("data=scenes", "scale=demo", "data.train=scenes(count=2000, size=64)")
-FAST = ("train.precision=bf16", "train.channels_last=true")
-GPU = (
-    *("data=scenes", "scale=demo", "data.train=scenes(count=20000, size=64)"),
-    *("data.cache=device:2GB", "model.name=resnet18", "method.heads=8", "method.hidden=512"),
-    *("train.batch_size=256", "train.epochs=40", "evaluate.knn_every=0"),
-)
+
+@dataclass(frozen=True)
+class Size(Budget):
+    """A budget with the words of its fine-tuning."""
+
+    finetune: tuple[str, ...] = ()
+
+
+BUDGETS = {
+    "cpu": Size(
+        seeds=5,
+        tests=2000,
+        words=(
+            *("data=scenes", "scale=demo", "data.train=scenes(count=2000, size=64)"),
+            *("train.precision=bf16", "train.channels_last=true", "evaluate.knn_every=0"),
+        ),
+        finetune=("steps=600", "batch=32", "lr=0.05"),
+    ),
+    "gpu": Size(
+        seeds=5,
+        tests=5000,
+        words=(
+            *("data=scenes", "scale=demo", "data.train=scenes(count=20000, size=64)"),
+            *("data.cache=device:2GB", "model.name=resnet18", "method.heads=8"),
+            *("method.hidden=512", "train.batch_size=256", "train.epochs=40"),
+            "evaluate.knn_every=0",
+        ),
+        finetune=("steps=1000", "batch=128", "lr=0.05"),
+    ),
+    "paper": Size(seeds=5, words=("data=imagenet",), finetune=("protocol=selfie",)),
+}
 
 
 def trainings(budget: Budget, seed: int) -> dict[str, list[str]]:
@@ -52,11 +76,10 @@ def trainings(budget: Budget, seed: int) -> dict[str, list[str]]:
 def measure(experiment: Experiment, seed: int) -> dict[str, Figures]:
     """Accuracies on each share of the labels, of Selfie's run and from scratch."""
     folder = experiment.folder("selfie", seed)
-    config = compose.load(folder)
-    short = SHORT if config.scale == "demo" else ()
     labels = ",".join(map(str, SHARES.values()))
+    words = cast(Size, experiment.budget).finetune
     tuned = experiment.evaluate(
-        folder, "finetune", f"labels=[{labels}]", f"seeds=[{seed}]", "baseline=true", *short
+        folder, "finetune", f"labels=[{labels}]", f"seeds=[{seed}]", "baseline=true", *words
     )
     rows: dict[str, dict[str, float]] = {
         name: {
@@ -66,7 +89,7 @@ def measure(experiment: Experiment, seed: int) -> dict[str, Figures]:
         for name, title in NETWORKS.items()
     }
     rows["selfie"]["placed"] = _placed(folder)
-    rows["guessing"] = {"placed": 1 / masked_patches(config.method)}
+    rows["guessing"] = {"placed": 1 / masked_patches(compose.load(folder).method)}
     return rows
 
 
@@ -105,11 +128,7 @@ def draw(path: Path, rows: Rows) -> None:
 PAPER = Paper(
     name="selfie",
     title="Selfie, fine-tuned, against the same network from scratch",
-    budgets={
-        "cpu": Budget((*CPU, *FAST), seeds=5, tests=2000),
-        "gpu": Budget(GPU, seeds=5, tests=5000),
-        "paper": Budget(("data=imagenet",), seeds=5),
-    },
+    budgets=BUDGETS,
     trainings=trainings,
     measure=measure,
     columns={**{f"at_{percent}": f"at {percent} %" for percent in SHARES}, "placed": "placed"},
@@ -123,5 +142,10 @@ PAPER = Paper(
     plot=draw,
 )
 
+
+def main(words: Sequence[str] | None = None) -> None:
+    run(PAPER, words)
+
+
 if __name__ == "__main__":
-    run_command(partial(run, PAPER))
+    run_command(main)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from patchmill.benchmarks.lib import runs
-from patchmill.benchmarks.lib.papers import Budget, Experiment, claims, command
+from patchmill.benchmarks.lib.papers import Experiment, claims, command
 from patchmill.benchmarks.papers import selfie
 from patchmill.loaders.recipe import Grid
 from patchmill.training.config import command_line, compose
@@ -53,7 +54,7 @@ def experiment(
         }
 
     monkeypatch.setattr(runs, "evaluate", evaluate)
-    return Experiment(selfie.PAPER, Budget((), tests=50), tmp_path)
+    return Experiment(selfie.PAPER, replace(selfie.BUDGETS["cpu"], tests=50), tmp_path)
 
 
 def test_both_networks_are_measured_on_every_share(experiment: Experiment) -> None:
@@ -85,6 +86,13 @@ def test_claims_are_of_each_share(experiment: Experiment, tmp_path: Path) -> Non
     chart = tmp_path / "chart.png"
     selfie.draw(chart, command.table(results))
     assert chart.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("budget", ["cpu", "gpu", "paper"])
+def test_words_of_fine_tuning_are_settings_of_it(budget: str) -> None:
+    texts = command_line.split([*selfie.BUDGETS[budget].finetune])
+    settings = command_line.parse(EVALUATIONS["finetune"].settings, texts)
+    assert texts and set(texts) <= set(vars(settings))
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def _few(run: TrainedRun, settings: Settings, source: Source) -> list[list[Few]]
 
 
 def _epochs(settings: Settings, images: int, batch: int) -> int:
-    """As many whole epochs as make `steps` steps."""
+    """Fewest whole epochs that make `steps` steps."""
     if settings.epochs is not None:
         raise MillError("epochs= and steps= both say how long to train: give one of the two")
     assert settings.steps is not None
