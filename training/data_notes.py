@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources import Source, open_data
 from patchmill.training import data_splits
 
@@ -126,6 +127,11 @@ def _one_class(source: Source | StreamSource) -> Iterator[str]:
 
 
 def check(config: Config) -> None:
-    """Raise a MillError for evaluations that would fail after the first epoch."""
+    """Raise a MillError for evaluations that would fail after the first epoch, or never be made."""
     if config.evaluate.knn_every and measurable(config) and labelled(config):
         data_splits.open_split(config, "test")
+    elif config.evaluate.stop_at is not None:
+        raise MillError(
+            f"evaluate.stop_at={config.evaluate.stop_at:g} needs an accuracy, which is not "
+            f"measured on these data: {_NAME_OTHERS}"
+        )

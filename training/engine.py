@@ -52,9 +52,9 @@ def train(config: Config) -> Path:
 
 
 def train_steps(state: State, hooks: Hooks) -> None:
-    """Train until the last step, or until all ranks agree to stop."""
+    """Train until the last step, until all ranks agree to stop, or to evaluate.stop_at."""
     train, method = state.config.train, state.method
-    while state.step < state.steps and not hooks.stopped:
+    while state.step < state.steps and not hooks.ended:
         batches = iter(state.loader)
         for _ in range(state.steps_per_epoch - state.step % state.steps_per_epoch):
             rates = _rates(state)
@@ -80,7 +80,7 @@ def train_steps(state: State, hooks: Hooks) -> None:
                 for _ in batches:  # leftovers of the epoch, fewer than a step needs
                     pass
             hooks.after_step(grad_norm, rates.lr)
-            if hooks.stopped:
+            if hooks.ended:
                 break
 
 

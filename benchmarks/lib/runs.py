@@ -6,8 +6,10 @@ A finished run is read, an unfinished one is resumed, and an evaluation of one i
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,13 @@ TRAINING = Path(__file__).resolve().parents[2] / "training"
 EVALUATED = "benchmark.json"  # in a run's folder: results, by the words of their evaluation
 
 
-def train(folder: Path, *words: str) -> None:
-    """Train into `folder` as `training/run.py` does with these words."""
-    _call("run.py", folder.name, *words, f"out={folder.parent}", f"name={folder.name}")
+def train(folder: Path, *words: str, environment: Mapping[str, str] | None = None) -> None:
+    """Train into `folder` as `training/run.py` does with these words; Ctrl-C ends it, too.
+
+    `environment` is set for the run, beside that of this process.
+    """
+    where = (f"out={folder.parent}", f"name={folder.name}")
+    _call("run.py", folder.name, *words, *where, environment=environment)
 
 
 def evaluate(folder: Path, evaluation: str, *words: str) -> dict[str, Any]:
@@ -36,9 +42,12 @@ def evaluate(folder: Path, evaluation: str, *words: str) -> dict[str, Any]:
     return results[key]
 
 
-def _call(script: str, name: str, *words: str) -> None:
+def _call(
+    script: str, name: str, *words: str, environment: Mapping[str, str] | None = None
+) -> None:
     command = [sys.executable, str(TRAINING / script), *words]
-    done = subprocess.run(command, capture_output=True, text=True)
+    variables = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise MillError(f"{name} failed: {lines[-1].removeprefix('error: ')}")

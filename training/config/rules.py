@@ -36,6 +36,10 @@ def check(config: Config) -> None:
             f"name must be the name of a folder, not {config.name!r}: the folder it lies in is "
             "out=DIR",
         ),
+        (
+            config.evaluate.stop_at is None or config.evaluate.knn_every > 0,
+            "evaluate.stop_at needs evaluations during training: set evaluate.knn_every=1",
+        ),
     ]:
         if not holds:
             raise MillError(message)

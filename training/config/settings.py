@@ -105,6 +105,8 @@ class Evaluate:
     images: Count = 50_000  # limit on the training images in the bank
     view: str = "eval(size=224, short_side=256)"  # the recipe of the views that are evaluated
     batch_size: Count = 256  # images at a time, on each rank
+    stop_at: Share | None = None  # end the run at the first evaluation with this accuracy
+    stop_metric: Literal["knn", "linear_online"] = "knn"  # the accuracy that stop_at is of
 
 
 @dataclass

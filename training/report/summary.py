@@ -80,6 +80,8 @@ def _progress(run: RunData) -> str:
     note = f"{steps:,} steps" if steps is not None else ""
     if steps is not None and isinstance(all_steps, int) and steps != all_steps:
         note = f"step {steps:,} of {all_steps:,}"
+    if run.status.get("reached"):
+        note += f"; ended by evaluate.stop_at={run.setting('evaluate.stop_at')}"
     value = f"{done:.4g}" if isinstance(done, int | float) else NOTHING
     value += f" of {epochs}" if epochs else ""
     return card("Epochs", value, note)

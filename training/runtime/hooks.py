@@ -17,7 +17,14 @@ from patchmill.training.evaluation import online
 from patchmill.training.ranks import distributed, sharding
 from patchmill.training.ranks.failures import StackDump
 from patchmill.training.ranks.signals import Signals, Vote
-from patchmill.training.runtime import checkpoint, device, pictures, records, run_folder
+from patchmill.training.runtime import (
+    checkpoint,
+    device,
+    pictures,
+    records,
+    run_folder,
+    threshold,
+)
 from patchmill.training.runtime.display import Display
 from patchmill.training.runtime.metrics import LossMeter, ThroughputMeter
 
@@ -51,11 +58,12 @@ def open_hooks(state: State, signals: Signals) -> Iterator[Hooks]:
         hooks.after_training()
     if outputs:
         ended = "stopped" if hooks.stopped else "done"
-        outputs.status.end(ended, step=state.step, epoch=state.epoch)
+        outputs.status.end(ended, step=state.step, epoch=state.epoch, **hooks.measured)
 
 
 class Hooks:
     stopped = 0  # number of the signal that all ranks agreed to stop for
+    reached = 0.0  # time of the evaluation with the accuracy of evaluate.stop_at
 
     def __init__(
         self, state: State, signals: Signals, stacks: StackDump, outputs: Outputs | None
@@ -64,8 +72,20 @@ class Hooks:
         self._losses, self._throughput = LossMeter(self._last_good), ThroughputMeter()
         self._vote, self._advised = Vote(), ""
         self._saved_at, self._save_step = time.monotonic(), 0
+        self._evaluation_s = 0.0
 
     # ------------------------------------------------------------------------- called by the engine
+
+    @property
+    def ended(self) -> bool:
+        """True if the run is to end here, before its last step."""
+        return bool(self.stopped or self.reached)
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """Seconds of evaluations, and the time at which one reached evaluate.stop_at, if any."""
+        times = {"evaluation_s": self._evaluation_s}
+        return times | ({"reached": self.reached} if self.reached else {})
 
     def before_training(self) -> None:
         """Evaluate the untrained network, or the one that a run stopped at."""
@@ -188,6 +208,7 @@ class Hooks:
             return
         if not data_notes.measurable(state.config):
             return
+        began = time.monotonic()
         with self._throughput.paused():
             scores = self._recorded_scores()
             if not scores:
@@ -201,6 +222,12 @@ class Hooks:
                 if self._outputs:
                     self._outputs.writer.mark_best(state.step)
             self._stacks.reset()
+        self._evaluation_s += time.monotonic() - began
+        if state.step and distributed.any_rank(threshold.reached(settings, scores)):
+            self.reached = time.time()
+            if self._outputs:
+                epochs = state.config.train.epochs
+                self._outputs.display.say(threshold.sentence(settings, epoch, epochs))
 
     def _recorded_scores(self) -> dict[str, float]:
         """Scores of this step that an earlier start recorded before it was killed."""
@@ -220,6 +247,7 @@ def _open_outputs(state: State) -> Iterator[Outputs]:
     config, folder = state.config, state.folder
     status = run_folder.Status(
         folder,
+        began=time.time(),
         step=state.step,
         steps=state.steps,
         epoch=state.epoch,

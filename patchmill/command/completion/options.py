@@ -28,7 +28,7 @@ PARSERS = {
     "doctor": "command.doctor.command:parser",
     "completion": "command.completion.command:parser",
 }
-WITH_SETTINGS = ("methods", "scaling", "training")  # benchmarks
+WITH_SETTINGS = ("comparisons", "methods", "scaling", "speedrun", "training")  # benchmarks
 
 
 def of_command(command: str, before: Sequence[str], typed: str) -> list[Word]:

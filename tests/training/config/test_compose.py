@@ -64,8 +64,8 @@ def test_dilo_is_moco_with_other_views_and_nothing_else():
 
 @pytest.mark.parametrize(
     ("data", "scale", "size"), [("scenes", "demo", 32), ("cifar10", "cifar", 32),
-     ("cifar100", "cifar", 32), ("stl10", "cifar", 96), ("imagenet", "paper", 224),
-     ("folder", "paper", 224)]
+     ("cifar100", "cifar", 32), ("stl10", "cifar", 96), ("imagenette", "cifar", 128),
+     ("imagenet", "paper", 224), ("folder", "paper", 224)]
 )  # fmt: skip
 def test_data_brings_a_scale_and_a_size_of_its_own(data: str, scale: str, size: int, root: Path):
     config = compose.compose(["method=moco", *words_for(data, root)])
