@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from patchmill.benchmarks.lib import colours
+from patchmill.benchmarks.lib import floors
 from patchmill.benchmarks.lib.papers import Budget, Claim, Experiment, Paper, Rows, run
 from patchmill.benchmarks.lib.seeds import Figures
 from patchmill.loaders.common import calls
@@ -176,9 +176,9 @@ def _floors(experiment: Experiment, seed: int) -> dict[str, Figures]:
     if experiment.budget.tests is None:
         return {}
     config = compose.load(experiment.folder("gtsa", seed))
-    k, temperature = config.evaluate.k, config.evaluate.temperature
     test = config.data.test or ""
-    return {"histogram": {"knn": colours.knn_accuracy(config.data.train, test, k, temperature)}}
+    accuracies = floors.knn_accuracies(config.data.train, test, config.evaluate.k)
+    return {"histogram": {"knn": accuracies["histogram"]}}
 
 
 # ------------------------------------------------------------------------------------- the report

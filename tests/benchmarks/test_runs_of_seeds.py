@@ -7,12 +7,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from patchmill.benchmarks.lib import colours, runs, seeds, untrained
+from patchmill.benchmarks.lib import runs, seeds, untrained
 from patchmill.loaders.common.errors import MillError
 from patchmill.training.config import compose
 from patchmill.training.evaluation import trained_run
@@ -97,28 +95,6 @@ def test_an_untrained_network_is_a_finished_run(tmp_path: Path) -> None:
     written = path.stat().st_mtime_ns
     untrained.store(folder, tmp_path / "run")
     assert path.stat().st_mtime_ns == written
-
-
-# ----------------------------------------------------------------------------------------- colours
-
-
-def test_histograms_count_colours(tmp_path: Path) -> None:
-    for name, left in (("a", (0, 130, 255)), ("b", (63, 64, 191))):
-        image = np.zeros((8, 12, 3), np.uint8)
-        image[:, :9] = left
-        (tmp_path / name).mkdir()
-        Image.fromarray(image).save(tmp_path / name / "image.png")
-    features = colours.histograms(str(tmp_path))
-    assert features.rows.shape == (2, 64) and features.labels.tolist() == [0, 1]
-    expected = torch.zeros(2, 64)
-    expected[:, 0] = 0.25
-    expected[0, 0 * 16 + 2 * 4 + 3] = expected[1, 0 * 16 + 1 * 4 + 2] = 0.75
-    torch.testing.assert_close(features.rows, expected)
-
-
-def test_colours_tell_classes_of_scenes_apart() -> None:
-    train, test = "scenes(count=150, size=16)", "scenes(count=60, seed=1, size=16)"
-    assert colours.knn_accuracy(train, test, 5, 0.07) > 0.4  # of ten classes
 
 
 # ----------------------------------------------------------------------------------------- figures

@@ -8,7 +8,7 @@ vectors in every epoch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -62,8 +62,41 @@ def probe(
     `train` is a function, it returns the features of each epoch.
     """
     rates = list(rates) or [protocol.optim.lr]
+    curves = []
+    for layers in _epochs(train, protocol, rates, seed, int(tests.labels.max()) + 1):
+        curves.append([_accuracy(layer, tests) for layer in layers])
+        advance(1)
+    return [
+        Probe(lr, accuracies[-1], max(accuracies))
+        for lr, accuracies in zip(rates, zip(*curves, strict=True), strict=True)
+    ]
+
+
+def accuracies(
+    train: Features,
+    tests: Mapping[str, Features],
+    protocol: Protocol,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda epochs: None,
+) -> dict[str, float]:
+    """Accuracy of one classifier, trained by the protocol, on each of several test sets."""
+    classes = max(int(features.labels.max()) for features in tests.values()) + 1
+    for layers in _epochs(train, protocol, [protocol.optim.lr], seed, classes):
+        (layer,) = layers
+        advance(1)
+    return {name: _accuracy(layer, features) for name, features in tests.items()}
+
+
+def _epochs(
+    train: Features | Callable[[], Features],
+    protocol: Protocol,
+    rates: Sequence[float],
+    seed: int,
+    classes: int,
+) -> Iterator[nn.ModuleList]:
+    """The classifiers, one per rate and of at least so many classes, after each epoch."""
     features = train() if callable(train) else train
-    classes = int(torch.maximum(features.labels.max(), tests.labels.max())) + 1
+    classes = max(int(features.labels.max()) + 1, classes)
     layers = _layers(features.rows.shape[1], classes, len(rates), seed).to(features.rows.device)
     optimiser = torch.optim.SGD(
         [{"params": layer.parameters(), "lr": 0.0} for layer in layers],
@@ -71,18 +104,12 @@ def probe(
         weight_decay=protocol.optim.weight_decay,
     )
     generator = torch.Generator().manual_seed(seed)
-    curves = []
     for epoch in range(protocol.epochs):
         if callable(train) and epoch:
             features = train()
         order = torch.randperm(len(features.rows), generator=generator).to(features.rows.device)
         _train_epoch(layers, optimiser, features, order, protocol, rates, epoch)
-        curves.append([_accuracy(layer, tests) for layer in layers])
-        advance(1)
-    return [
-        Probe(lr, accuracies[-1], max(accuracies))
-        for lr, accuracies in zip(rates, zip(*curves, strict=True), strict=True)
-    ]
+        yield layers
 
 
 def _layers(width: int, classes: int, count: int, seed: int) -> nn.ModuleList:

@@ -13,7 +13,7 @@ Training computes them with every kNN evaluation, evaluate=online for a finished
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -102,30 +102,44 @@ def project(projector: nn.Module, rows: torch.Tensor) -> torch.Tensor:
             module.training = mode
 
 
-@torch.no_grad()
 def linear_accuracy(bank: Features, tests: Features) -> float:
-    """Accuracy on `tests` of ridge regression from standardised features to one-hot labels.
+    """Accuracy on `tests` of the classifier that is fitted to the bank in closed form."""
+    return linear_accuracies(bank, {"": tests})[""]
+
+
+@torch.no_grad()
+def linear_accuracies(bank: Features, tests: Mapping[str, Features]) -> dict[str, float]:
+    """Accuracy of ridge regression from standardised features to one-hot labels, by test set.
 
     No step depends on chance. It costs about N d (d + classes) multiplications and a solution of d
     linear equations.
     """
     mean, std = bank.rows.mean(0), bank.rows.std(0, correction=0)
     std = torch.where(std > 1e-5 * std.mean(), std, torch.ones_like(std))  # of constants: 1
-    classes = int(torch.maximum(bank.labels.max(), tests.labels.max())) + 1
+    classes = max(int(features.labels.max()) for features in (bank, *tests.values())) + 1
     frequencies = torch.bincount(bank.labels, minlength=classes) / len(bank.rows)
     width = bank.rows.shape[1]
     gram, target = bank.rows.new_zeros(width, width), bank.rows.new_zeros(width, classes)
-    for rows, labels in zip(bank.rows.split(CHUNK), bank.labels.split(CHUNK), strict=True):
+    for rows, labels in _chunks(bank):
         x = (rows - mean) / std
         gram += x.T @ x
         target += x.T @ (one_hot(labels, classes) - frequencies)
     gram.diagonal().add_(RIDGE * len(bank.rows))
     weights = torch.linalg.solve(gram, target)
-    correct = [
-        (((rows - mean) / std @ weights + frequencies).argmax(1) == labels).sum()
-        for rows, labels in zip(tests.rows.split(CHUNK), tests.labels.split(CHUNK), strict=True)
-    ]
-    return (torch.stack(correct).sum() / len(tests.rows)).item()
+
+    def accuracy(features: Features) -> float:
+        correct = [
+            (((rows - mean) / std @ weights + frequencies).argmax(1) == labels).sum()
+            for rows, labels in _chunks(features)
+        ]
+        return (torch.stack(correct).sum() / len(features.rows)).item()
+
+    return {name: accuracy(features) for name, features in tests.items()}
+
+
+def _chunks(features: Features) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Rows and labels, CHUNK at a time."""
+    return zip(features.rows.split(CHUNK), features.labels.split(CHUNK), strict=True)
 
 
 def text(values: Mapping[str, float]) -> str:

@@ -51,7 +51,7 @@ EVALUATIONS = {
         "finetune.evaluation.evaluate",
     ),
     "reliance": Evaluation(
-        "accuracy with backgrounds swapped, and without any",
+        "accuracy with backgrounds swapped or without any, in grey, and under random hues",
         settings.Reliance,
         "reliance.evaluate",
     ),

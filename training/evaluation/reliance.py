@@ -1,8 +1,8 @@
-"""evaluate=reliance: accuracy with backgrounds as in training, swapped, and removed.
+"""evaluate=reliance: accuracy as backgrounds and colours of the test images change.
 
-The same foregrounds are tested three times: with backgrounds as in training, with other
-backgrounds, and on plain grey. Made-up scenes are drawn again for that; for other data, masks say
-what is foreground.
+The same foregrounds are tested five times: with backgrounds as in training, with other backgrounds,
+on plain grey, all in grey, and with hues rotated at random. Made-up scenes are drawn again for
+other backgrounds; for other data, masks say what is foreground.
 """
 
 from __future__ import annotations
@@ -10,20 +10,25 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from torch import nn
+
 from patchmill.loaders.common import calls
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
-from patchmill.loaders.recipe import CopyPaste, Recipe
+from patchmill.loaders.recipe import Colour, CopyPaste, Recipe
 from patchmill.training import data
 from patchmill.training.config.recipes import evaluation_recipe
 from patchmill.training.config.settings import Config
-from patchmill.training.evaluation import knn, linear, single_view
+from patchmill.training.evaluation import knn, linear, online, single_view, trained_run
 from patchmill.training.evaluation.features import Features, count_images, extract
 from patchmill.training.evaluation.result import EvaluationResult, percent
 from patchmill.training.evaluation.settings import Reliance as Settings
 from patchmill.training.evaluation.trained_run import TrainedRun
 
 SAME, SWAPPED, ALONE = "as in training", "swapped", "foreground alone"
+GREY, HUE = "grey", "random hue"
+
+Scores = dict[str, dict[str, float]]  # classifier -> test set -> accuracy
 
 
 class TestSet(NamedTuple):
@@ -32,47 +37,39 @@ class TestSet(NamedTuple):
 
 
 def evaluate(run: TrainedRun, settings: Settings) -> EvaluationResult:
-    evaluate, network = run.config.evaluate, run.network(settings.space)
     test_sets = variants(run.config)
-    train = single_view.features(run, network, "train", settings.images or evaluate.images)
-    tests = {name: _features(run, settings, name, test_set) for name, test_set in test_sets.items()}
-    scores = {
-        "knn": {
-            name: knn.accuracy(train, features, evaluate.k, evaluate.temperature)
-            for name, features in tests.items()
-        }
-    }
-    if settings.probe != "none":
-        scores["linear"] = _linear_scores(run, settings, train, tests)
-    gaps = {
-        metric: {name: by_name[SAME] - by_name[name] for name in (SWAPPED, ALONE)}
-        for metric, by_name in scores.items()
-    }
-    return _result(settings, test_sets, scores, gaps)
+    scores = _scores(run, run.network(settings.space), settings, test_sets)
+    untrained = None
+    if settings.untrained:
+        method = trained_run.untrained(run.config, run.world)
+        network = trained_run.network(method, settings.space, run.config.evaluate.encoder)
+        untrained = _scores(run, network, settings, test_sets)
+    return _result(settings, test_sets, scores, untrained)
 
 
 def variants(config: Config) -> dict[str, TestSet]:
-    """Test images with each kind of background."""
+    """Test images with each kind of background, and of colours."""
     view, test = evaluation_recipe(config), config.data.test
     if test is None:
         raise MillError(
             f"data={config.data.name} has no images to test on: name some, as data.test=DIR"
         )
-    on_grey = _pasted(view, "grey")
     scenes = scene_settings(test)
     if scenes is None:
-        return {
-            SAME: TestSet(test, view),
-            SWAPPED: TestSet(test, _pasted(view, "images")),
-            ALONE: TestSet(test, on_grey),
-        }
+        return _sets(test, view, TestSet(test, _pasted(view, "images")))
     bias = (scene_settings(config.data.train) or {}).get("background_bias", 0.0)
     same = calls.text("scenes", {**scenes, "background_bias": bias, "swap_backgrounds": False})
     swapped = calls.text("scenes", {**scenes, "background_bias": 0.0, "swap_backgrounds": True})
+    return _sets(same, view, TestSet(swapped, view))
+
+
+def _sets(same: str, view: Recipe, swapped: TestSet) -> dict[str, TestSet]:
     return {
         SAME: TestSet(same, view),
-        SWAPPED: TestSet(swapped, view),
-        ALONE: TestSet(same, on_grey),
+        SWAPPED: swapped,
+        ALONE: TestSet(same, _pasted(view, "grey")),
+        GREY: TestSet(same, _coloured(view, Colour(p=0.0, grey=1.0))),
+        HUE: TestSet(same, _coloured(view, Colour(hue=0.5, p=1.0, grey=0.0))),
     }
 
 
@@ -89,52 +86,73 @@ def _pasted(view: Recipe, background: str) -> Recipe:
     return replace(view, views=tuple(replace(group, paste=paste) for group in view.views))
 
 
-def _features(run: TrainedRun, settings: Settings, name: str, test_set: TestSet) -> Features:
-    config = replace(run.config, data=replace(run.config.data, test=test_set.data))
-    loader = data.open_evaluation(config, run.world, "test", test_set.recipe)
-    with track(f"tests: {name}", count_images(loader), unit="images") as advance:
-        return extract(run.network(settings.space), loader, None, run.amp, advance)
+def _coloured(view: Recipe, colour: Colour) -> Recipe:
+    """The view with other colours."""
+    return replace(view, views=tuple(replace(group, colour=colour) for group in view.views))
 
 
-def _linear_scores(
-    run: TrainedRun, settings: Settings, train: Features, tests: dict[str, Features]
-) -> dict[str, float]:
-    protocol = linear.PROTOCOLS[single_view.resolve_protocol(run, settings.probe)]
-    scores = {}
-    for name, features in tests.items():  # the same classifier each time: it sees no test images
-        with track(f"linear probe: {name}", protocol.epochs, unit="epochs") as advance:
-            (fit,) = linear.probe(train, features, protocol, seed=settings.seed, advance=advance)
-        scores[name] = fit.last
+def _scores(
+    run: TrainedRun, network: nn.Module, settings: Settings, test_sets: dict[str, TestSet]
+) -> Scores:
+    """Accuracies of a network's features; each classifier is fitted once."""
+    evaluate = run.config.evaluate
+    train = single_view.features(run, network, "train", settings.images or evaluate.images)
+    tests = {name: _features(run, network, name, found) for name, found in test_sets.items()}
+    scores = {
+        "knn": {
+            name: knn.accuracy(train, features, evaluate.k, evaluate.temperature)
+            for name, features in tests.items()
+        }
+    }
+    if settings.probe == "ridge":
+        scores["ridge"] = online.linear_accuracies(train, tests)
+    elif settings.probe != "none":
+        protocol = linear.PROTOCOLS[single_view.resolve_protocol(run, settings.probe)]
+        with track("linear probe", protocol.epochs, unit="epochs") as advance:
+            scores["linear"] = linear.accuracies(train, tests, protocol, settings.seed, advance)
     return scores
 
 
+def _features(run: TrainedRun, network: nn.Module, name: str, test_set: TestSet) -> Features:
+    config = replace(run.config, data=replace(run.config.data, test=test_set.data))
+    loader = data.open_evaluation(config, run.world, "test", test_set.recipe)
+    with track(f"tests: {name}", count_images(loader), unit="images") as advance:
+        return extract(network, loader, None, run.amp, advance)
+
+
 def _result(
-    settings: Settings,
-    tests: dict[str, TestSet],
-    scores: dict[str, dict[str, float]],
-    gaps: dict[str, dict[str, float]],
+    settings: Settings, tests: dict[str, TestSet], scores: Scores, untrained: Scores | None
 ) -> EvaluationResult:
-    rows = [[name, *(percent(by_name[name]) for by_name in scores.values())] for name in tests]
+    gaps = {
+        metric: {name: by_name[SAME] - value for name, value in by_name.items() if name != SAME}
+        for metric, by_name in scores.items()
+    }
+    columns = {metric: (by_name, gaps[metric]) for metric, by_name in scores.items()}
+    for metric, by_name in (untrained or {}).items():
+        columns[f"{metric}, untrained"] = (by_name, {})
+    rows = [[name, *(percent(values[name]) for values, _ in columns.values())] for name in tests]
     rows += [
-        [f"gap: {name}", *(percent(gap[name]) for gap in gaps.values())]
-        for name in (SWAPPED, ALONE)
+        [f"gap: {name}", *(percent(gap[name]) if gap else "" for _, gap in columns.values())]
+        for name in tests
+        if name != SAME
     ]
     scalars = {
         f"{kind}_{name.replace(' ', '_')}_{metric}": value
-        for kind, table in (("background", scores), ("gap", gaps))
+        for kind, table in (("tests", scores), ("gap", gaps))
         for metric, values in table.items()
         for name, value in values.items()
     }
+    content = {
+        "space": settings.space,
+        "tests": {name: test_set.data for name, test_set in tests.items()},
+        "scores": scores,
+        "gaps": gaps,
+    }
     return EvaluationResult(
         "reliance",
-        f"accuracy in {settings.space} as backgrounds change; a gap is accuracy lost",
-        ["backgrounds", *scores],
+        f"accuracy in {settings.space} as backgrounds and colours change; a gap is accuracy lost",
+        ["test images", *columns],
         rows,
-        {
-            "space": settings.space,
-            "tests": {name: test_set.data for name, test_set in tests.items()},
-            "scores": scores,
-            "gaps": gaps,
-        },
+        content if untrained is None else content | {"untrained": untrained},
         scalars,
     )

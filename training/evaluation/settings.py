@@ -53,7 +53,8 @@ class Patches:
 
 @dataclass
 class Reliance:
-    probe: Literal["auto", "none", ProtocolName] = "auto"  # besides kNN
+    probe: Literal["auto", "none", "ridge", ProtocolName] = "auto"  # besides kNN; ridge: online's
+    untrained: bool = False  # the networks before training, too
     space: Space = "h"  # the backbone's h, or the projector's z
     images: Count | None = None  # at most so many of the training images
     seed: Whole = 0  # of the probe
@@ -77,6 +78,7 @@ class Finetune:
     variant: str = "auto"  # the network to fine-tune, where a method has several
     subsets: str | None = None  # the folder of subsets, if not in the run's
     views: str | None = None  # the recipe of training views; by default a random crop, flipped
+    steps: Count | None = None  # instead of epochs: as many whole epochs as make so many steps
     epochs: Count | None = None  # this and all below: if not the protocol's
     batch: Count | None = None  # images in a step, over all ranks
     optimiser: Literal["sgd", "adamw", "lars"] | None = None  # the optimiser

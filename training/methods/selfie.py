@@ -139,6 +139,11 @@ def _take(vectors: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
     return vectors.take_along_dim(cells[..., None], dim=1)
 
 
+def masked_patches(settings: SelfieSettings) -> int:
+    """Number of patches that are masked in each image."""
+    return _count_masked(settings, _grid_of(load_recipe(settings.views)))
+
+
 def _grid_of(recipe: Recipe) -> Grid:
     crop = recipe.views[0].crop
     if isinstance(crop, Grid):

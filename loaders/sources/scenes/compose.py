@@ -17,18 +17,23 @@ from patchmill.loaders.sources.scenes.textures import texture_colour
 # Bevel width of each class, from its boundary inwards: 1 is a sphere, near 0 is flat.
 BEVEL = (1.0, 0.34, 0.45, 0.55, 0.2, 0.07, 0.3, 0.36, 0.6, 0.55)
 GLOSS = (0.5, 0.08, 0.35, 0.3, 0.05, 0.05, 0.5, 0.35, 0.03, 0.7)
+# Contrast of each class's texture, which makes brightness vary alike over objects of all classes.
+CONTRAST = (0.8, 1.4, 1.0, 1.0, 1.28, 1.0, 1.04, 1.2, 1.0, 0.9)
 
 SHADOW_BLUR = 0.1  # distance over which a shadow fades out beyond its object's boundary
 
 
 @jit
-def draw_object(canvas, object_map, number, atlas, kind, pose, colours, light, bevel, gloss):
+def draw_object(canvas, object_map, number, atlas, kind, pattern, pose, colours, light, finish):
     """Draw one object and its shadow; sets `object_map` to `number` where coverage is >= 0.5.
 
     pose: centre x, y and radius in pixels, rotation in radians, mirror (-1 or 1), height / width.
     light: direction x, y to the light (y downwards), shadow strength, shadow length in radii.
+    finish: bevel, gloss and contrast.
     """
+    bevel, gloss, contrast = finish
     height, width = object_map.shape
+    middle = _mean(colours)
     cx, cy, radius, turn, mirror, squash = pose
     cos, sin = math.cos(turn), math.sin(turn)
     bound = (MAX_RADIUS[kind] + SHADOW_BLUR) * max(squash, 1.0)
@@ -67,16 +72,25 @@ def draw_object(canvas, object_map, number, atlas, kind, pose, colours, light, b
             if coverage > 0.0:
                 px, py = (left + i - 1 - cx) / radius, (top + j - 1 - cy) / radius
                 x, y = (cos * px + sin * py) * mirror, (cos * py - sin * px) / squash
-                colour = texture_colour(kind, part[j, i], x, y, d, colours, atlas)
+                colour = texture_colour(kind, pattern, part[j, i], x, y, d, colours, atlas)
                 slope_x = 0.5 * radius * (distance[j, i + 1] - distance[j, i - 1])
                 slope_y = 0.5 * radius * (distance[j + 1, i] - distance[j - 1, i])
                 diffuse, specular = _shade(d, slope_x, slope_y, light, bevel)
                 for k in range(3):
                     at = canvas[top + j - 1, left + i - 1, k]
-                    lit = colour[k] * diffuse + gloss * specular
+                    tone = max(middle[k] + contrast * (colour[k] - middle[k]), 0.01)
+                    lit = tone * diffuse + gloss * specular
                     canvas[top + j - 1, left + i - 1, k] = at + (lit - at) * coverage
             if coverage >= 0.5:
                 object_map[top + j - 1, left + i - 1] = number
+
+
+@jit_inline
+def _mean(c):
+    red, green, blue = 0.0, 0.0, 0.0
+    for colour in c:
+        red, green, blue = red + colour[0], green + colour[1], blue + colour[2]
+    return red / len(c), green / len(c), blue / len(c)
 
 
 @jit_inline

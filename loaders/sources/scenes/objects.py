@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from patchmill.kernels.common.jit import jit
+
 Labels = Sequence[int] | np.ndarray
 
 
@@ -41,13 +43,29 @@ def segmentation(object_map: np.ndarray, labels: Labels) -> np.ndarray:
 
 def shrink(object_map: np.ndarray, factor: int) -> np.ndarray:
     """The most frequent object of every factor x factor block, if objects cover half of it."""
+    if factor == 1:
+        return object_map
+    return _shrink(object_map, factor, int(object_map.max()) + 1)
+
+
+@jit
+def _shrink(object_map, factor, numbers):
     height, width = object_map.shape[0] // factor, object_map.shape[1] // factor
-    blocks = object_map.reshape(height, factor, width, factor)
-    areas = np.stack([(blocks == n).sum((1, 3)) for n in range(object_map.max() + 1)])
-    covered = 2 * areas[1:].sum(0) >= factor**2
-    if not covered.any():
-        return np.zeros((height, width), np.uint8)
-    return np.where(covered, 1 + areas[1:].argmax(0), 0).astype(np.uint8)
+    small = np.zeros((height, width), np.uint8)
+    areas = np.zeros(numbers, np.int64)
+    for y in range(height):
+        for x in range(width):
+            areas[:] = 0
+            for j in range(y * factor, (y + 1) * factor):
+                for i in range(x * factor, (x + 1) * factor):
+                    areas[object_map[j, i]] += 1
+            if 2 * (factor * factor - areas[0]) >= factor * factor:
+                best = 1
+                for number in range(2, numbers):
+                    if areas[number] > areas[best]:
+                        best = number
+                small[y, x] = best
+    return small
 
 
 def pack(object_map: np.ndarray) -> bytes:

@@ -55,8 +55,8 @@ def draw(kind: int, bias: float, rng: np.random.Generator) -> Palette:
     anyones = _anyones(rng)
     if not is_own:
         return anyones
-    variant, shape = divmod(kind, len(OWN))
-    return (*tint(OWN[shape], 0.381 * variant + turns, light), LIGHT, DARK)
+    pattern, shape = divmod(kind, len(OWN))
+    return (*tint(OWN[shape], 0.381 * pattern + turns, light), LIGHT, DARK)
 
 
 def _anyones(rng: np.random.Generator) -> Palette:

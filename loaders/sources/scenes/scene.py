@@ -13,6 +13,7 @@ import simplejpeg
 from patchmill.loaders.sources.scenes import backgrounds, compose, palettes, shapes
 from patchmill.loaders.sources.scenes import noise as scene_noise
 from patchmill.loaders.sources.scenes import objects as scene_objects
+from patchmill.loaders.sources.scenes.textures import PATTERNS
 
 # Image sizes typical of the web: width, height, probability.
 _SIZES = (
@@ -27,7 +28,10 @@ _SIZES = (
     (1024, 768, 0.02),
 )
 _ENCODINGS = (("444", 0.74), ("420", 0.19), ("422", 0.02), ("grey", 0.03), ("progressive", 0.02))
-_MIN_RENDER_SIDE = 256  # smaller images are rendered at a multiple of their size
+_MIN_RENDER_SIDE = 128  # smaller images are rendered at a multiple of their size
+
+# Of each shape, times the radius that an object is drawn for: objects of all shapes are as large.
+_RADIUS = tuple(math.sqrt(2.2 / area) for area in shapes.AREA)
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,13 @@ class Scene:
 
 
 def class_name(label: int) -> str:
-    """Classes beyond the ten shapes are the same shapes in other colours."""
-    shape, variant = label % len(shapes.SHAPES), label // len(shapes.SHAPES)
-    return shapes.SHAPES[shape] + (f"-{variant + 1}" if variant else "")
+    """Name of a class: its shape, after its pattern, such as `striped-cat`.
+
+    The first ten classes are the shapes; the next ten are the same shapes in stripes, and so on.
+    """
+    pattern, shape = divmod(label, len(shapes.SHAPES))
+    prefix = f"{PATTERNS[pattern]}-" if pattern else ""
+    return prefix + shapes.SHAPES[shape]
 
 
 def make_scene(settings: SceneSettings, index: int) -> Scene:
@@ -76,7 +84,7 @@ def make_scene(settings: SceneSettings, index: int) -> Scene:
     label = int(object_rng.integers(settings.classes))
     background = _draw_background(settings, label, background_rng)
     width, height = _draw_size(settings, camera_rng)
-    factor = max(1, round(_MIN_RENDER_SIDE / min(width, height)))
+    factor = math.ceil(_MIN_RENDER_SIDE / min(width, height))
     canvas = np.zeros((height * factor, width * factor, 3), np.float32)
     _paint_background(canvas, background, background_rng)
     radius = int(camera_rng.integers(1, 4)) * min(canvas.shape[:2]) // 400
@@ -153,8 +161,9 @@ def _draw_objects(
                 (tuple(rng.uniform(0.02, 0.98, 2) * (width, height)) for _ in range(4)),
                 key=lambda p: min(math.hypot(p[0] - x, p[1] - y) / main_radius, 1.5),
             )
-        shape = kind % len(shapes.SHAPES)
+        pattern, shape = divmod(kind, len(shapes.SHAPES))
         rotation = rng.normal() * (0.35 if shape in (3, 6, 8) else 1.2)
+        contrast = rng.uniform(0.75, 1.2)
         mirror, squash = (1.0 if rng.random() < 0.5 else -1.0), rng.uniform(0.86, 1.12)
         compose.draw_object(
             canvas,
@@ -162,11 +171,11 @@ def _draw_objects(
             number,
             scene_noise.atlas(),
             shape,
-            (centre[0], centre[1], radius, rotation, mirror, squash),
+            pattern,
+            (*centre, radius * _RADIUS[shape], rotation, mirror, squash),
             palettes.draw(kind, settings.colour_bias, colour_rng),
             light,
-            compose.BEVEL[shape],
-            compose.GLOSS[shape],
+            (compose.BEVEL[shape], compose.GLOSS[shape], compose.CONTRAST[shape] * contrast),
         )
     return tuple(labels)
 

@@ -26,6 +26,8 @@ SHAPES = (
 )
 # Bounding radius of each class.
 MAX_RADIUS = (1.01, 1.13, 1.26, 1.12, 1.05, 1.27, 1.07, 1.01, 1.18, 1.28)
+# Area of each class, in object coordinates.
+AREA = (3.14, 1.86, 1.64, 2.14, 2.32, 2.58, 2.1, 2.85, 2.33, 2.06)
 
 
 @jit_inline

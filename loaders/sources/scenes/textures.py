@@ -1,8 +1,8 @@
-"""Procedural textures of the objects, one per class.
+"""Procedural textures of the objects, one per shape, and patterns that lie over them.
 
-`texture_colour(kind, part, x, y, d, c, atlas)` is the unlit RGB colour at a point in object
-coordinates; `d` is the signed distance there, and `c` is a palette of six colours: four, a light
-one and a dark one.
+`texture_colour(kind, pattern, part, x, y, d, c, atlas)` is the unlit RGB colour at a point in
+object coordinates; `d` is the signed distance there, and `c` is a palette of six colours: four, a
+light one and a dark one.
 """
 
 from __future__ import annotations
@@ -26,10 +26,22 @@ from patchmill.loaders.sources.scenes.noise import (
 )
 
 ORIGIN = 4096.0  # offset that keeps atlas coordinates positive
+PATTERNS = (
+    "plain",
+    "striped",
+    "dotted",
+    "checked",
+    "ringed",
+    "zigzag",
+    "rayed",
+    "netted",
+    "banded",
+    "starry",
+)
 
 
 @jit_inline
-def texture_colour(kind, part, x, y, d, c, atlas):
+def texture_colour(kind, pattern, part, x, y, d, c, atlas):
     if kind == 0:
         rgb = _ball(x, y, c)
     elif kind == 1:
@@ -50,6 +62,10 @@ def texture_colour(kind, part, x, y, d, c, atlas):
         rgb = _cat(part, x, y, c, atlas)
     else:
         rgb = _beetle(part, x, y, c, atlas)
+    if pattern > 0:
+        inside = _pattern(pattern, x, y)
+        rgb = mix(rgb, c[5], 0.85 * smoothstep(-0.06, -0.03, inside))
+        rgb = mix(rgb, c[4], 0.95 * smoothstep(-0.01, 0.02, inside))
     grain = bilinear(atlas, FINE, ORIGIN + 210 * x, ORIGIN + 210 * y)
     light = 0.84 + 0.32 * grain
     return rgb[0] * light, rgb[1] * light, rgb[2] * light
@@ -64,7 +80,11 @@ def _ball(x, y, c):
     turn = fast_atan2(pz, px) / math.pi * 3 + 3
     segment = math.floor(turn) % 6
     seam = min(turn - math.floor(turn), 1 - turn + math.floor(turn))
-    rgb = mix(c[0], c[4], 0.9) if segment % 2 else (c[1] if segment // 2 % 2 else c[2])
+    rgb = c[0]
+    if segment % 2:
+        rgb = mix(c[3], c[4], 0.5)
+    elif segment:
+        rgb = c[1] if segment == 2 else c[2]
     rgb = mix(rgb, c[5], 0.35 * smoothstep(0.03, 0.01, seam * math.sqrt(max(1 - py * py, 0.0))))
     rgb = mix(rgb, c[4], 0.9 * smoothstep(0.935, 0.945, abs(py)))
     return rgb
@@ -121,7 +141,7 @@ def _mushroom(part, x, y, c, atlas):
     )
     rgb = mix(c[0], c[1], 0.6 * bilinear(atlas, SMOOTH, ORIGIN + 110 * x, ORIGIN + 110 * y))
     rgb = mix(rgb, c[5], 0.45 * smoothstep(-0.12, 0.12, y))
-    rgb = mix(rgb, c[4], spot * 0.92)
+    rgb = mix(rgb, mix(c[2], c[4], 0.4), spot * 0.92)
     return rgb
 
 
@@ -153,7 +173,7 @@ def _butterfly(part, x, y, d, c, atlas):
     rgb = mix(c[0] if part == 0 else c[1], c[1], smoothstep(0.7, 0.2, radius) * 0.7)
     rgb = mix(rgb, c[5], 0.8 * smoothstep(0.16, 0.05, vein))
     margin = -0.1 - 0.05 * fast_sin(26 * around) - 0.04 * dust
-    rgb = mix(rgb, c[5], 0.92 * smoothstep(margin - 0.02, margin + 0.02, d))
+    rgb = mix(rgb, c[5], 0.8 * smoothstep(margin - 0.02, margin + 0.02, d))
     dots = fast_sin(26 * around) * smoothstep(-0.02, -0.05, d) * smoothstep(-0.13, -0.1, d)
     rgb = mix(rgb, c[4], 0.9 * smoothstep(0.6, 0.8, dots))
     spot = length(side - 0.66, y + (0.44 if part == 0 else -0.5))
@@ -240,10 +260,10 @@ def _cat(part, x, y, c, atlas):
 def _beetle(part, x, y, c, atlas):
     gloss = bilinear(atlas, SMOOTH, ORIGIN + 120 * x, ORIGIN + 120 * y)
     if part == 2:
-        rgb = mix(c[5], c[2], 0.12)
+        rgb = mix(c[3], c[5], 0.5)
         return rgb
     if part == 1:
-        rgb = mix(c[5], c[2], 0.2 * gloss)
+        rgb = mix(c[3], c[2], 0.1 + 0.5 * gloss)
         cheek = length(abs(x) - 0.26, y + 0.66)
         rgb = mix(rgb, c[4], 0.85 * smoothstep(0.11, 0.09, cheek))
         return rgb
@@ -254,5 +274,39 @@ def _beetle(part, x, y, c, atlas):
         min(length(side - 0.3, y + 0.2), length(side - 0.36, y - 0.28)),
         length(side - 0.2, y - 0.62),
     )
-    rgb = mix(rgb, c[5], 0.95 * smoothstep(0.15, 0.13, spots + 0.02 * gloss))
+    rgb = mix(rgb, c[3], 0.95 * smoothstep(0.15, 0.13, spots + 0.02 * gloss))
     return rgb
+
+
+@jit
+def _pattern(pattern, x, y):
+    """Signed distance from the edge of the pattern, about to scale: positive on it."""
+    radius = length(x, y)
+    if pattern == 1:
+        return 0.1 - abs(_wave(y + 0.1, 0.4))
+    if pattern == 2:
+        row = math.floor(y / 0.36)
+        return 0.125 - length(_wave(x + 0.18 * (row % 2), 0.42), y - 0.36 * (row + 0.5))
+    if pattern == 3:
+        across, down = _wave(x, 0.72), _wave(y, 0.72)
+        edge = min(abs(abs(across) - 0.18), abs(abs(down) - 0.18))
+        return edge if (abs(across) < 0.18) == (abs(down) < 0.18) else -edge
+    if pattern == 4:
+        return 0.1 - abs(_wave(radius + 0.12, 0.4))
+    if pattern == 5:
+        return 0.09 - abs(_wave(y + 0.6 * abs(_wave(x, 0.6)), 0.42))
+    if pattern == 6:
+        sector = math.pi / 5
+        return radius * (0.26 * sector - abs(_wave(fast_atan2(y, x), sector)))
+    if pattern == 7:
+        return 0.07 - min(abs(_wave(x + y, 0.5)), abs(_wave(x - y, 0.5))) * 0.7
+    if pattern == 8:
+        return 0.28 - abs(x + 0.1)
+    u, v = _wave(x, 0.62), _wave(y, 0.62)
+    return 0.15 - 0.62 * (math.sqrt(abs(u)) + math.sqrt(abs(v))) ** 2
+
+
+@jit_inline
+def _wave(x, period):
+    """Offset from the nearest multiple of the period."""
+    return x - period * math.floor(x / period + 0.5)

@@ -109,7 +109,7 @@ def experiment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Experimen
         }
 
     monkeypatch.setattr(runs, "evaluate", evaluate)
-    monkeypatch.setattr(gtsa.colours, "knn_accuracy", lambda *_: 0.11)
+    monkeypatch.setattr(gtsa.floors, "knn_accuracies", lambda *_: {"histogram": 0.11})
     return made, asked
 
 

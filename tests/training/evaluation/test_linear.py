@@ -39,6 +39,14 @@ def test_probes_side_by_side_are_independent():
     assert len({found.last for found in together}) > 1
 
 
+def test_one_classifier_is_scored_on_several_test_sets():
+    train = clusters(90, 1.0)
+    tests = {"few": clusters(30, 1.0, seed=1), "many": clusters(60, 1.0, seed=2)}
+    found = linear.accuracies(train, tests, SHORT, seed=4)
+    alone = {name: linear.probe(train, test, SHORT, seed=4)[0].last for name, test in tests.items()}
+    assert found == alone and len(set(found.values())) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "lr", "decay", "schedule"),
     [

@@ -6,6 +6,7 @@ baseline is the same network, trained on the same subsets by the same protocol f
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,9 @@ def evaluate(run: TrainedRun, settings: Settings) -> EvaluationResult:
         share = len(few[0].ids) / len(source)
         name, protocol = protocols.resolve(run.config, settings.protocol, share)
         changes = {name: getattr(settings, name) for name in CHANGES} | {"name": settings.optimiser}
+        if settings.steps is not None:
+            batch = settings.batch or protocol.batch
+            changes["epochs"] = _epochs(settings, len(few[0].ids), batch)
         protocol = protocols.override(
             protocol, {name: value for name, value in changes.items() if value is not None}
         )
@@ -74,6 +78,14 @@ def _few(run: TrainedRun, settings: Settings, source: Source) -> list[list[Few]]
         [subsets.stored(source, share, seed, folder) for seed in settings.seeds]
         for share in sorted(set(shares))
     ]
+
+
+def _epochs(settings: Settings, images: int, batch: int) -> int:
+    """Fewest whole epochs that make `steps` steps."""
+    if settings.epochs is not None:
+        raise MillError("epochs= and steps= both say how long to train: give one of the two")
+    assert settings.steps is not None
+    return math.ceil(settings.steps / max(images // batch, 1))
 
 
 def _recipe(run: TrainedRun, settings: Settings) -> Recipe:
@@ -122,18 +134,20 @@ def _result(
     names = " and ".join(chosen)
     per_task = 1 + settings.baseline
     images = [len(task.few[0].ids) for task in tasks for _ in range(per_task)]
+    epochs = [task.protocol.epochs for task in tasks for _ in range(per_task)]
     networks = {
-        title: {"images": count, **_summary(scores)}
-        for (title, scores), count in zip(table.items(), images, strict=True)
+        title: {"images": count, "epochs": long, **_summary(scores)}
+        for (title, scores), count, long in zip(table.items(), images, epochs, strict=True)
     }
     metrics = [name for name in ("top1", "top5") if name in next(iter(networks.values()))]
     keys = [
         f"finetune_{task.few[0].key}{end}" for task in tasks for end in ("", "_baseline")[:per_task]
     ]
     first = tasks[0]
+    length = " to ".join(map(str, sorted({min(epochs), max(epochs)})))
     return EvaluationResult(
         "finetune",
-        f"fine-tuning by {names}, {first.protocol.epochs} epochs, tested after the "
+        f"fine-tuning by {names}, {length} epochs, tested after the "
         f"last on one view ({first.run.config.evaluate.view}); {_over(settings.seeds)}",
         ["network", "images", *(metric.replace("top", "top-") for metric in metrics)],
         [

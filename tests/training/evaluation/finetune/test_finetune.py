@@ -188,6 +188,17 @@ def test_a_run_without_labels_is_an_error(tmp_path):
         evaluate(run)
 
 
+def test_few_labels_may_take_as_many_steps_as_many(tmp_path, fitted):
+    run = helpers_finetune.run(tmp_path)
+    result = evaluate(run, labels=[0.3, 1.0], epochs=None, steps=15)  # of 8 images each
+    few, all_labels = result.data["finetuned"].values()
+    assert (few["images"], few["epochs"]) == (18, 8)  # 2 steps each
+    assert (all_labels["images"], all_labels["epochs"]) == (60, 3)  # 7 steps each
+    assert "3 to 8 epochs" in result.about
+    with pytest.raises(MillError, match="epochs= and steps= both say how long"):
+        evaluate(run, epochs=2, steps=15)
+
+
 def test_a_list_names_the_images(tmp_path, fitted):
     run = helpers_finetune.run(tmp_path)
     ids = [1, 4, 7, 11, 20, 23, 31, 50]
