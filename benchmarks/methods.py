@@ -1,80 +1,257 @@
-"""Train every method at the scale of the demo, and compare its network before and after.
+"""Train every method at the scale of the demo, and compare its network with what knows less.
 
-    python benchmarks/methods.py [--methods moco,simclr] [--seeds 1] [--json FILE] [key=value ...]
+    python benchmarks/methods.py [--methods moco,simclr] [--seeds 3] [--jobs 2] [--json FILE]
+                                 [key=value ...]
 
-Each run is `training/run.py method=METHOD data=scenes scale=demo seed=SEED`, one after the other;
-the settings that follow apply to all runs. Runs are stored in --out: a finished run is read, an
-unfinished one is resumed.
+Each run is `training/run.py method=METHOD data=scenes scale=demo seed=SEED`; the settings that
+follow apply to all runs. --jobs runs are trained side by side, on one thread each. Runs are stored
+in --out: a finished run is read, an unfinished one is resumed.
 
-Figures are means over seeds, with their standard deviations: accuracies of kNN in evaluate.space
-and of a linear classifier on h, both on one view of each image, and losses at the first and the
-last logged step.
+Accuracies are of kNN and of a linear classifier, fitted in closed form, on h of one view of each
+image. The linear one is tested on grey images, on images whose hues are rotated at random and on
+other backgrounds, too. Beside them stand floors: the networks before training, and numbers that
+know nothing of shapes (`benchmarks/lib/floors.py`).
+
+The gain is the difference from the run's own network before training. The share is
+(accuracy - floor) / (supervised - floor), where the floor is the highest of all and `supervised`
+the run of the same seed. Figures are means over seeds with half of their 95 % interval, by
+Student's t; gains and shares are taken seed by seed.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
-from patchmill.benchmarks.lib import machine, report, runs, seeds
+import torch
+
+from patchmill.benchmarks.lib import floors, machine, report, runs, seeds
 from patchmill.benchmarks.lib.report import Parser
+from patchmill.benchmarks.lib.seeds import Figures
+from patchmill.loaders.common import calls
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.progress import track
-from patchmill.training.config import overrides
+from patchmill.loaders.common.threads import available_cores
+from patchmill.training.config import compose, overrides
+from patchmill.training.evaluation import online, reliance
+from patchmill.training.evaluation.features import Features
 from patchmill.training.runtime import records
 
-COLUMNS = {
-    "knn_untrained": "kNN untrained",
-    "knn_trained": "trained",
-    "linear_untrained": "linear untr.",
-    "linear_trained": "trained",
+# The same networks as moco and dino, with a head of one layer and with a ResNet
+LEFT_OUT = ("moco_v1", "dino_resnet")
+SUPERVISED = "supervised"
+WORDS = ("evaluate.knn_every=0", "log.tensorboard=false")  # the evaluation comes after training
+CLASSIFIERS = {"knn": "kNN", "linear": "linear"}
+TESTS = {
+    "": reliance.SAME,
+    "_grey": reliance.GREY,
+    "_hue": reliance.HUE,
+    "_swapped": reliance.SWAPPED,
+    "_alone": reliance.ALONE,
 }
+ACCURACIES = {
+    "knn": "kNN",
+    "linear": "linear",
+    "linear_grey": "grey",
+    "linear_hue": "random hue",
+    "linear_swapped": "swapped",
+}
+GAINS = {
+    "knn_gain": "kNN gain",
+    "knn_share": "share",
+    "linear_gain": "linear gain",
+    "linear_share": "share",
+}
+
+Results = Sequence[Figures]  # one per seed
 
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = _arguments(words)
     report.check_writable(arguments.json)
-    rows = []
-    with track("runs", len(arguments.methods) * arguments.seeds) as advance:
-        for method in arguments.methods:
-            results = []
-            for seed in range(arguments.seeds):
-                results.append(run(arguments.out, method, seed, arguments.settings))
-                advance(1)
-            rows.append(seeds.row(method, results))
-    print(f"{machine.cpu()}, {machine.cores()} cores; mean ± std of {arguments.seeds} seeds, in %")
-    print(f"{'':<12}{'loss':>10}{'last':>10}" + "".join(f"{t:>14}" for t in COLUMNS.values()))
-    for row in rows:
-        accuracies = "".join(f"{seeds.cell(row, column):>14}" for column in COLUMNS)
-        losses = f"{row['loss_first']:>10.3f}{row['loss_last']:>10.3f}"
-        print(f"{row['name']:<12}{losses}{accuracies}")
+    measured = measure(arguments)
+    folders = {method: arguments.out / f"{method}-0" for method in measured}
+    networks = {method: compose.load(folder).model.name for method, folder in folders.items()}
+    heights = floor_figures(next(iter(folders.values())), arguments.tests)
+    rows = table(measured, networks, heights)
+    print(f"{machine.cpu()}, {machine.cores()} cores; {arguments.seeds} seeds, in %\n")
+    print("\n".join(lines(rows)))
     if arguments.json:
-        report.write_json(arguments.json, {"seeds": arguments.seeds, "rows": rows})
+        about = {"seeds": arguments.seeds, "tests": arguments.tests}
+        report.write_json(arguments.json, {**about, "rows": rows})
 
 
-def run(out: Path, method: str, seed: int, settings: Sequence[str]) -> dict[str, float]:
-    """Train one run, or read or resume it; returns its first and last losses and accuracies."""
-    folder = out / f"{method}-{seed}"
-    runs.train(folder, f"method={method}", "data=scenes", "scale=demo", *settings, f"seed={seed}")
-    losses = [loss for loss in records.read(folder)["loss"] if loss is not None]
-    measured = [row for row in records.evaluations(folder) if "linear_online" in row]
-    before, after = measured[0], measured[-1]
+# -------------------------------------------------------------------------------------- the figures
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, list[Figures]]:
+    """Figures of every seed by method, from runs that are trained side by side."""
+    tasks = [(method, seed) for seed in range(arguments.seeds) for method in arguments.methods]
+    if arguments.jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with (
+        track("runs", len(tasks), unit="runs") as advance,
+        ThreadPoolExecutor(arguments.jobs) as pool,
+    ):
+        futures = {task: pool.submit(run, arguments, *task) for task in tasks}
+        for future in futures.values():
+            future.add_done_callback(lambda done: advance(1))
+        try:
+            wait(futures.values(), return_when=FIRST_EXCEPTION)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # those that have not begun
+    for future in futures.values():
+        if not future.cancelled():
+            future.result()
     return {
-        "loss_first": losses[0],
-        "loss_last": losses[-1],
-        "knn_untrained": before["knn"],
-        "knn_trained": after["knn"],
-        "linear_untrained": before["linear_online"],
-        "linear_trained": after["linear_online"],
+        method: [futures[method, seed].result() for seed in range(arguments.seeds)]
+        for method in arguments.methods
     }
+
+
+def run(arguments: argparse.Namespace, method: str, seed: int) -> Figures:
+    """Train and evaluate one run, or read or resume it."""
+    folder = arguments.out / f"{method}-{seed}"
+    words = (f"method={method}", "data=scenes", "scale=demo", *WORDS)
+    runs.train(folder, *words, *arguments.settings, f"seed={seed}")
+    losses = [loss for loss in records.read(folder)["loss"] if loss is not None]
+    words = ("probe=ridge", "untrained=true", f"data.test={test_data(folder, arguments.tests)}")
+    found = runs.evaluate(folder, "reliance", *words)
+    return {"loss_first": losses[0], "loss_last": losses[-1]} | {
+        f"{classifier}{suffix}{when}": scores[name][test]
+        for when, scores in (("", found["scores"]), ("_untrained", found["untrained"]))
+        for classifier, name in (("knn", "knn"), ("linear", "ridge"))
+        for suffix, test in TESTS.items()
+    }
+
+
+def test_data(folder: Path, tests: int) -> str | None:
+    """The run's own, with so many of them if they are made-up scenes."""
+    test = compose.load(folder).data.test
+    scenes = reliance.scene_settings(test or "")
+    return test if scenes is None else calls.text("scenes", {**scenes, "count": tests})
+
+
+def floor_figures(folder: Path, tests: int) -> dict[str, Figures]:
+    """Accuracies of numbers that know nothing of shapes, on the data of a run."""
+    config = compose.load(folder)
+    test = test_data(folder, tests)
+    assert test is not None, "the run was evaluated"
+    by_knn = floors.knn_accuracies(config.data.train, test, config.evaluate.k)
+    (bank, labels), (queries, expected) = (floors.describe(d) for d in (config.data.train, test))
+    return {
+        name.replace("_", " "): {
+            "knn": accuracy,
+            "linear": online.linear_accuracy(
+                _features(bank[name], labels), _features(queries[name], expected)
+            ),
+        }
+        for name, accuracy in by_knn.items()
+    }
+
+
+def _features(rows: torch.Tensor, labels: torch.Tensor) -> Features:
+    return Features(rows, labels, torch.arange(len(rows)))
+
+
+# ---------------------------------------------------------------------------------------- the table
+
+
+def table(
+    measured: Mapping[str, Results], networks: Mapping[str, str], floors: Mapping[str, Figures]
+) -> list[dict[str, Any]]:
+    """Rows of the floors, of every network before training, and of the methods.
+
+    `networks` has the name of each method's network; an untrained one is read from the first
+    method that has it.
+    """
+    first = {network: method for method, network in reversed(networks.items())}
+    return [
+        *(seeds.row(name, [figures]) for name, figures in floors.items()),
+        *(
+            seeds.row(f"untrained {network}", [_untrained(one) for one in measured[method]])
+            for network, method in reversed(first.items())
+        ),
+        *(_method_row(method, results, measured, floors) for method, results in measured.items()),
+    ]
+
+
+def _untrained(figures: Figures) -> Figures:
+    return {
+        f"{classifier}{suffix}": figures[f"{classifier}{suffix}_untrained"]
+        for classifier in CLASSIFIERS
+        for suffix in TESTS
+    }
+
+
+def _method_row(
+    method: str,
+    results: Results,
+    measured: Mapping[str, Results],
+    floors: Mapping[str, Figures],
+) -> dict[str, Any]:
+    rows = [dict(figures) for figures in results]
+    names = {}
+    for classifier in CLASSIFIERS:
+        name, heights = _floor(classifier, results, floors)
+        names[f"{classifier}_floor"] = name
+        for row, height, best in zip(rows, heights, measured.get(SUPERVISED, rows), strict=True):
+            row[f"{classifier}_gain"] = row[classifier] - row[f"{classifier}_untrained"]
+            if SUPERVISED in measured:
+                rise = best[classifier] - height
+                row[f"{classifier}_share"] = (row[classifier] - height) / rise
+    return {**seeds.row(method, rows), **names}
+
+
+def _floor(
+    classifier: str, results: Results, floors: Mapping[str, Figures]
+) -> tuple[str, list[float]]:
+    """The highest floor by its mean over seeds: its name, and its figure of every seed."""
+    heights = {name: [figures[classifier]] * len(results) for name, figures in floors.items()}
+    heights["untrained"] = [figures[f"{classifier}_untrained"] for figures in results]
+    return max(heights.items(), key=lambda item: statistics.mean(item[1]))
+
+
+def lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Accuracies of all rows, then what the methods gain."""
+    wide = max(len(row["name"]) for row in rows) + 2
+    yield "accuracy of kNN and of a linear classifier in closed form; of that one on other tests"
+    yield _line("", ACCURACIES.values(), wide)
+    for row in rows:
+        yield _line(row["name"], (_cell(row, column) for column in ACCURACIES), wide)
+    yield "\ngain over the network before training, and share of supervised's gain over the floor"
+    yield _line("", ("loss", "last", *GAINS.values()), wide)
+    for row in rows:
+        if "loss_first" in row:
+            losses = (f"{row[column]:.3f}" for column in ("loss_first", "loss_last"))
+            gains = (_cell(row, column, signed=column.endswith("gain")) for column in GAINS)
+            floors = ", ".join(sorted({row[f"{classifier}_floor"] for classifier in CLASSIFIERS}))
+            yield _line(row["name"], (*losses, *gains), wide) + f"  floor: {floors}"
+
+
+def _line(name: str, cells: Iterable[str], wide: int) -> str:
+    return (f"{name:<{wide}}" + "".join(f"{cell:>14}" for cell in cells)).rstrip()
+
+
+def _cell(row: Mapping[str, Any], column: str, signed: bool = False) -> str:
+    return seeds.cell(row, column, signed, spread="interval")
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     methods = overrides.choices("method")
+    usual = [method for method in methods if method not in LEFT_OUT]
     parser = Parser("methods", __doc__, "[key=value ...]")
-    parser.add_argument("--methods", default=",".join(methods), help="default: all")
-    parser.add_argument("--seeds", type=int, default=1, help="runs per method (%(default)s)")
+    parser.add_argument("--methods", default=",".join(usual), help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=3, help="runs per method (%(default)s)")
+    parser.add_argument("--tests", type=int, default=2000, help="scenes to test on (%(default)s)")
+    parser.add_argument(
+        "--jobs", type=int, help="runs side by side; by default one per core, or one on a GPU"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("runs/methods"), help="folder of the runs (%(default)s)"
     )
@@ -85,8 +262,11 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     for method in arguments.methods:
         if method not in methods:
             raise MillError(f"there is no method {method}: choose from {', '.join(methods)}")
-    if arguments.seeds < 1:
-        raise MillError("--seeds must be at least 1")
+    if arguments.jobs is None:
+        arguments.jobs = 1 if torch.cuda.is_available() else available_cores()
+    for name in ("seeds", "tests", "jobs"):
+        if getattr(arguments, name) < 1:
+            raise MillError(f"--{name} must be at least 1")
     return arguments
 
 
