@@ -28,7 +28,7 @@ PARSERS = {
     "doctor": "command.doctor.command:parser",
     "completion": "command.completion.command:parser",
 }
-WITH_SETTINGS = ("methods", "scaling", "speedrun", "training")  # benchmarks
+WITH_SETTINGS = ("methods", "scaling", "scenes", "speedrun", "training")  # benchmarks
 
 
 def of_command(command: str, before: Sequence[str], typed: str) -> list[Word]:

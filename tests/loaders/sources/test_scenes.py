@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources import open_source
+from patchmill.loaders.sources.scenes import palettes, shapes
 from patchmill.loaders.sources.scenes import scene as scene_draw
-from patchmill.loaders.sources.scenes import shapes
 from patchmill.loaders.sources.scenes import source as scenes
 from patchmill.loaders.sources.scenes.scene import SceneSettings, make_scene
 from patchmill.loaders.sources.scenes.source import Scenes
@@ -223,3 +226,117 @@ def test_bad_arguments_are_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(MillError, match=sentence) as caught:
         open_source(text)
     assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------- the biases
+
+
+def drawn_with(settings: SceneSettings, index: int) -> tuple[scene_draw.Scene, list[tuple]]:
+    """The scene, and for each object, the last one first: its shape, pattern, pose and colours."""
+    drawn = []
+    draw = scene_draw.compose.draw_object
+
+    def recorded(canvas, object_map, number, atlas, shape, pattern, pose, colours, *rest):
+        drawn.append(((number, shape, pattern, pose, *rest), colours))
+        draw(canvas, object_map, number, atlas, shape, pattern, pose, colours, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene_draw.compose, "draw_object", recorded)
+        return make_scene(settings, index), drawn
+
+
+def without_colours(drawn: list[tuple]) -> str:
+    return repr([form for form, _ in drawn])
+
+
+@given(
+    seed=st.integers(0, 2**63 - 1),
+    index=st.integers(0, 10**8),
+    colour_bias=st.floats(0, 1),
+    background_bias=st.floats(0, 1),
+    objects=st.sampled_from([(1, 1), (1, 3), (3, 6)]),
+    classes=st.integers(2, 100),
+)
+@example(0, 0, 1.0, 1.0, (1, 3), 10)
+@settings(max_examples=12, deadline=None)
+def test_biases_change_what_they_say_alone(
+    seed: int,
+    index: int,
+    colour_bias: float,
+    background_bias: float,
+    objects: tuple[int, int],
+    classes: int,
+) -> None:
+    plain = settings_with(seed=seed, objects=objects, classes=classes, size=32)
+    first, first_drawn = drawn_with(plain, index)
+    assert make_scene(plain, index).jpeg == first.jpeg
+    for bias in ({"colour_bias": colour_bias}, {"background_bias": background_bias}):
+        other, other_drawn = drawn_with(replace(plain, **bias), index)
+        np.testing.assert_array_equal(other.object_map, first.object_map)
+        assert other.object_labels == first.object_labels
+        assert without_colours(other_drawn) == without_colours(first_drawn)
+        if "background_bias" in bias:
+            assert repr(other_drawn) == repr(first_drawn)
+            assert other.background in (first.background, first.label)
+        else:
+            assert other.background == first.background
+
+
+@given(seed=st.integers(0, 2**63 - 1), kinds=st.tuples(*[st.integers(0, 99)] * 2))
+def test_palettes_are_independent_of_the_class_without_a_bias(
+    seed: int, kinds: tuple[int, int]
+) -> None:
+    def draw(kind: int, bias: float) -> list[palettes.Palette]:
+        random = np.random.default_rng(seed)
+        return [palettes.draw(kind, bias, random) for _ in range(3)]
+
+    first, second = (draw(kind, 0.0) for kind in kinds)
+    assert first == second and len(set(first)) == 3
+    assert all(0 <= value <= 1 for palette in first for colour in palette for value in colour)
+    assert (draw(kinds[0], 1.0) == draw(kinds[1], 1.0)) == (kinds[0] == kinds[1])
+
+
+@pytest.mark.parametrize("kind", range(10))
+def test_palettes_with_full_bias_are_the_class_s_own(kind: int) -> None:
+    random = np.random.default_rng(kind)
+    drawn = np.array([palettes.draw(kind, 1.0, random) for _ in range(20)])
+    own = np.array([*palettes.OWN[kind], palettes.LIGHT, palettes.DARK])
+    assert np.abs(drawn - own).max() < 0.4  # their brightness and hues vary a little
+    assert np.abs(drawn.mean(0) - own).max() < 0.1
+
+
+def test_palettes_are_the_class_s_own_as_often_as_the_bias_says() -> None:
+    def hits(bias: float) -> int:
+        random, again = np.random.default_rng(0), np.random.default_rng(0)
+        return sum(
+            palettes.draw(3, bias, random) == palettes.draw(3, 1.0, again) for _ in range(400)
+        )
+
+    assert hits(0.0) == 0 and hits(1.0) == 400
+    assert 80 < hits(0.25) < 120
+
+
+def test_patterns_tell_classes_of_the_same_shape_apart() -> None:
+    names = Scenes(count=1, size=16, classes=100).classes
+    assert len(set(names)) == 100 and names[:10] == list(shapes.SHAPES)
+    assert names[18] == "striped-cat" and names[99] == "starry-beetle"
+    images = []
+    for pattern in range(10):
+        canvas, object_map = np.zeros((64, 64, 3), np.float32), np.zeros((64, 64), np.uint8)
+        scene_draw.compose.draw_object(
+            canvas,
+            object_map,
+            1,
+            scene_draw.scene_noise.atlas(),
+            8,
+            pattern,
+            (32.0, 32.0, 24.0, 0.3, 1.0, 1.0),
+            (*palettes.OWN[8], palettes.LIGHT, palettes.DARK),
+            np.array([0.6, -0.8, 0.5, 0.2]),
+            (0.6, 0.1, 1.0),
+        )
+        images.append(canvas[object_map > 0])
+    for number, image in enumerate(images):
+        assert len(image) == len(images[0]) > 500
+        for other in images[:number]:
+            assert np.abs(image - other).mean() > 0.05
