@@ -59,7 +59,6 @@ from patchmill.loaders.common.threads import available_cores, map_in_threads
 from patchmill.loaders.copypaste import mask_file, masks
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.prepare import make_masks
-from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.saliency.resample import resize
 from patchmill.loaders.sources import Source, open_source
 from patchmill.loaders.sources.scenes.scene import SceneSettings, make_scene
@@ -68,8 +67,7 @@ from patchmill.training import data
 from patchmill.training.config import compose
 from patchmill.training.config.recipes import evaluation_recipe
 from patchmill.training.config.settings import Config
-from patchmill.training.data import Split
-from patchmill.training.evaluation import knn, online, reliance, trained_run
+from patchmill.training.evaluation import knn, online, reliance, single_view, trained_run
 from patchmill.training.evaluation.features import Features, extract
 from patchmill.training.evaluation.reliance import ALONE, SAME, SWAPPED, TestSet
 from patchmill.training.evaluation.scores import cached
@@ -311,21 +309,20 @@ def test_sets(experiment: Experiment, config: Config) -> dict[str, TestSet]:
 
 def _figures(folder: Path, config: Config, tests: Mapping[str, TestSet]) -> dict[str, float]:
     trained = trained_run.load(folder, config, distributed.connect(config.train.device))
-    network = trained.network("h")
+    network, evaluate = trained.network("h"), config.evaluate
 
-    def features(split: Split, recipe: Recipe, test: str | None) -> Features:
-        settings = replace(config, data=replace(config.data, test=test))
-        loader = data.open_evaluation(settings, trained.world, split, recipe)
-        return extract(network, loader, config.evaluate.images, trained.amp)
+    def features(test: TestSet) -> Features:
+        settings = replace(config, data=replace(config.data, test=test.data))
+        loader = data.open_evaluation(settings, trained.world, "test", test.recipe)
+        return extract(network, loader, None, trained.amp)
 
-    bank = features("train", evaluation_recipe(config), config.data.test)
-    found: dict[str, float] = {}
-    for column, test in tests.items():
-        rows = features("test", test.recipe, test.data)
-        evaluate = config.evaluate
-        found[f"{column}_knn"] = knn.accuracy(bank, rows, evaluate.k, evaluate.temperature)
-        found[f"{column}_linear"] = online.linear_accuracy(bank, rows)
-    if MIXED[0] in tests:
+    bank = single_view.features(trained, network, "train", evaluate.images)
+    rows = {column: features(test) for column, test in tests.items()}
+    linear = online.linear_accuracies(bank, rows)
+    found = {f"{column}_linear": accuracy for column, accuracy in linear.items()}
+    for column, tested in rows.items():
+        found[f"{column}_knn"] = knn.accuracy(bank, tested, evaluate.k, evaluate.temperature)
+    if MIXED[0] in rows:
         for metric in METRICS:
             same, rand = (found[f"{column}_{metric}"] for column in MIXED)
             found[f"gap_{metric}"] = same - rand
