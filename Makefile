@@ -28,7 +28,7 @@ help: ## list the targets
 demo: $(VENV)/.base ## measure the throughput here, then train DiLo on painted scenes and report
 	$(BIN)/python benchmarks/throughput.py --seconds 3
 	$(BIN)/python training/run.py method=dilo data=biased_scenes scale=demo \
-	  train.epochs=20 evaluate.knn_every=4 out=build name=demo
+	  train.epochs=5 evaluate.knn_every=1 out=build name=demo
 
 test: $(VENV)/.dev $(VENV)/.system $(OPTIONAL) ## run the tests that this machine can run
 	$(BIN)/pytest -n auto --dist loadgroup -m "not slow"
@@ -39,7 +39,7 @@ test-all: $(VENV)/.dev $(VENV)/.system $(OPTIONAL) ## run them and the slow ones
 test-oldest: $(OLDEST)/.made ## run tests with the oldest of everything that setup.cfg allows
 	$(OLDEST)/bin/pytest tests/kernels -k compiled
 	$(OLDEST)/bin/pytest tests/test_interpreted.py tests/loaders -m 'not slow'
-	$(OLDEST)/bin/python training/run.py method=moco data=scenes scale=demo train.epochs=2 \
+	$(OLDEST)/bin/python training/run.py method=moco data=scenes scale=demo train.epochs=1 \
 	  out=build name=oldest resume=never
 
 lint: $(VENV)/.dev types ## ruff and mypy

@@ -43,7 +43,7 @@ def draw(
         image = pixels(images, index)
         columns = [_objects(images, classes, index)]
         columns += [_confident(classes, each[index], image.shape) for each in detections.values()]
-        rows.append([_panel(image, drawn) for drawn in columns])
+        rows.append([panel(image, drawn) for drawn in columns])
     titles = ["objects", *(f"{name}, score at least {CONFIDENT:g}" for name in detections)]
     return _sheet(titles, rows)
 
@@ -74,7 +74,7 @@ def _confident(classes: Sequence[str], detected: Detections, shape: tuple[int, .
     ]
 
 
-def _panel(image: np.ndarray, drawn: Sequence[Drawn]) -> Image.Image:
+def panel(image: np.ndarray, drawn: Sequence[Drawn]) -> Image.Image:
     """The image at its height on the sheet, with boxes, names and masks."""
     tinted = image.astype(np.float32)
     for instance in drawn:
