@@ -34,13 +34,13 @@ NO_BLUR = Blur(0.0)
 CIFAR_STEM = {"model.name": "resnet18", "model.stem": "cifar"}
 WHOLE = {"evaluate.view": "eval(size=32, short_side=32)", "views.size": 32}
 DEMO = {
-    "model.name": "resnet10t", "model.stem": "imagenet", "optim.warmup": 1.0,
+    "model.name": "resnet10t", "model.stem": "imagenet", "optim.warmup": 0.25,
     "train.sync_bn": False, **WHOLE,
 }  # fmt: skip
 ADAMW = {
     **DEMO, "optim.name": "adamw", "optim.lr": 1e-3, "optim.scaled": False,
     "optim.weight_decay": 0.01, "optim.exclude": True, "optim.per_epoch": False,
-    "optim.warmup_start": None, "optim.final": 0.0, "train.epochs": 12, "train.batch_size": 64,
+    "optim.warmup_start": None, "optim.final": 0.0, "train.epochs": 3, "train.batch_size": 64,
 }  # fmt: skip
 MILD_VIEWS = {
     "views.count": 2, "views.crop": Crop((0.2, 1.0)), "views.blur": Blur(0.0, kernel=3),
@@ -79,7 +79,7 @@ MOCO_CIFAR = {
 MOCO_SMALL = {
     **ADAMW, "method.hidden": 512, "method.queue": 256, "method.momentum": 0.99,
     "method.temperature": 0.2, "method.split_bn": 4, "optim.lr": 0.0015, "optim.per_epoch": True,
-    "train.epochs": 40, "train.batch_size": 128,
+    "train.epochs": 10, "train.batch_size": 128,
     **MOCO_VIEWS, "views.size": 32,
 }  # fmt: skip
 V1_COLOUR = {"views.colour": Colour(0.4, 0.4, 0.4, 0.4, p=1.0, grey=0.2, grey_first=True)}
@@ -141,7 +141,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("moco_v1", "demo"): {
         OURS: {
             **MOCO_SMALL, **V1_COLOUR, "method.hidden": 0, "method.temperature": 0.1,
-            "train.epochs": 24, "views.blur": None,
+            "train.epochs": 6, "views.blur": None,
         },
     },
     ("dilo", "paper"): {DILO: PASTE, MOCO: MOCO_V2 | MOCO_VIEWS, TORCHVISION: {"zero_init": False}},
@@ -281,7 +281,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         TORCHVISION: {"zero_init": False},
         OURS: {
             **ADAMW, "method.hidden": 1024, "method.dim": 256, "optim.nesterov": True,
-            "optim.eta": 0.005, "train.epochs": 6, "train.batch_size": 50, "views.count": 8,
+            "optim.eta": 0.005, "train.epochs": 2, "train.batch_size": 50, "views.count": 8,
         },
     },
     ("supervised", "paper"): {

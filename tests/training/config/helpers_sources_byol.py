@@ -42,7 +42,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         BYOL_README: {"zero_init": False},
         OURS: {
             **ADAMW, **MILD_VIEWS, "method.hidden": 512, "method.dim": 128, "method.momentum": 0.99,
-            "optim.lr": 5e-4, "optim.lars": "vicreg", "optim.eta": 0.001, "train.epochs": 24,
+            "optim.lr": 5e-4, "optim.lars": "vicreg", "optim.eta": 0.001, "train.epochs": 6,
         },
     },
 }  # fmt: skip

@@ -60,7 +60,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("lejepa", "demo"): {
         LEJEPA_SCRIPTS: {"method.weight": 0.05},
         OURS: {
-            **ADAMW, **MILD_VIEWS, "zero_init": False, "train.epochs": 20,
+            **ADAMW, **MILD_VIEWS, "zero_init": False, "train.epochs": 5,
             "method.hidden": [512], "method.dim": 32, "method.directions": 256,
         },
     },
