@@ -32,7 +32,7 @@ def main(names: list[str]) -> None:
             draw, width, colours = PICTURES[name]
             _save(draw(), DOCS / f"{name}.png", width, colours)
         else:
-            sheet = contact_sheet(DATA, WRITTEN.get(name, name), count=1, ids=[2])
+            sheet = contact_sheet(DATA, WRITTEN.get(name, name), count=1, ids=[43])
             _save(sheet, DOCS / "recipes" / f"{name}.png", WIDTH, COLOURS)
 
 
@@ -91,12 +91,12 @@ def draw_masks() -> Image:
 
 SCENES = (43, 12, 46, 45, 13, 48, 58, 16, 24, 49, 56, 18)
 OBJECTS = (6, 4, 8, 11, 19)
-VIEWS = range(3)
-MASKS = range(10)
+VIEWS = (58, 18, 56)
+MASKS = (44, 18, 58, 13, 49, 53, 25, 24, 22, 63)
 PICTURES = {
     "scenes": (draw_scenes, 1000, 256),
     "objects": (draw_objects, 1000, 256),
-    "views": (draw_views, 1188, 128),
+    "views": (draw_views, 1188, 256),
     "masks": (draw_masks, 1440, 128),
 }
 
