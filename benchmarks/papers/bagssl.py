@@ -51,6 +51,7 @@ BUDGETS = {
             "data.test=scenes(count=1000, seed=1, size=64)",
             "train.epochs=16",
             "train.precision=bf16",
+            "train.channels_last=true",  # a third faster in bf16 on CPUs, too
             "evaluate.knn_every=0",
         ),
         tests=1000,

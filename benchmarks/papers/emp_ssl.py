@@ -51,7 +51,8 @@ class Run(NamedTuple):
 
 FEW, LONG, MANY = Run(2, 1), Run(2, 10), Run(20, 1)
 SMALL_NETWORK = (
-    *("model=resnet10", "method.hidden=1024", "method.dim=256", "train.precision=bf16"),
+    *("model=resnet10", "method.hidden=1024", "method.dim=256"),
+    *("train.precision=bf16", "train.channels_last=true"),
     *("optim=adamw", "optim.lr=0.001", "optim.weight_decay=0.01", "train.batch_size=25"),
 )
 BUDGETS = {

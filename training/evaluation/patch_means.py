@@ -15,7 +15,8 @@ from patchmill.training.data import Split
 from patchmill.training.evaluation.features import Features, count_images, extract_with
 from patchmill.training.evaluation.trained_run import Space, TrainedRun
 
-FORWARD = 2**23  # numbers in the views of one forward pass, at most
+# Numbers in the views of one forward pass, at most: on a CPU, what its caches hold
+FORWARD = {"cpu": 2**20, "cuda": 2**23}
 RENDERED = 2**26  # numbers in the views of a batch, at most
 
 
@@ -37,7 +38,7 @@ class PatchMeans:
         images = len(batch)
         sums: list[Aggregator] = []
         means: list[torch.Tensor] = []
-        size, start = max(1, FORWARD // views[0].numel()), 0
+        size, start = max(1, FORWARD[views.device.type] // views[0].numel()), 0
         for count in self._counts or [len(views) // images]:
             stop = count * images
             for part in views[start:stop].split(size):

@@ -56,7 +56,7 @@ def test_chunk_sizes_do_not_change_the_means(
     run = helpers_trained.run(tmp_path)
     recipe = patch_views.grid(run.config, 9)
     expected = extract_means(run, recipe, "test")
-    monkeypatch.setattr(patch_means, "FORWARD", forward)
+    monkeypatch.setitem(patch_means.FORWARD, "cpu", forward)
     monkeypatch.setattr(patch_means, "RENDERED", rendered)
     found = extract_means(run, recipe, "test")
     for space in ("h", "z"):
