@@ -60,10 +60,10 @@ BUDGETS = {
         words=(
             *("data=scenes", "scale=demo", "data.train=scenes(count=20000, size=64)"),
             *("data.cache=device:2GB", "model.name=resnet18", "method.heads=8"),
-            *("method.hidden=512", "train.batch_size=256", "train.epochs=40"),
+            *("method.hidden=512", "train.batch_size=256", "train.epochs=25"),
             "evaluate.knn_every=0",
         ),
-        finetune=("steps=1000", "batch=128", "lr=0.05"),
+        finetune=("steps=600", "batch=128", "lr=0.05"),
     ),
     "paper": Size(seeds=5, words=("data=imagenet",), finetune=("protocol=selfie",)),
 }
