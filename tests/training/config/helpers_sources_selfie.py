@@ -47,8 +47,8 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         OURS: {
             **CHOSEN, **ADAMW, "optim.lr": 0.002, "optim.nesterov": True, "method.masked": 0.25,
             "method.blocks": 1, "method.heads": 4, "method.hidden": 256, "method.dropout": 0.1,
-            "model.name": "test_resnet", "model.stem": "cifar", "train.epochs": 6,
-            "views.size": 8, "views.crop": Grid(4, 4, Shift(4)), "views.mean": CIFAR_MEAN,
+            "model.name": "test_resnet", "model.stem": "imagenet", "train.epochs": 6,
+            "views.size": 16, "views.crop": Grid(4, 4, Shift(4)), "views.mean": CIFAR_MEAN,
             "views.std": CIFAR_STD,
         },
     },
