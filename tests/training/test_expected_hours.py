@@ -17,7 +17,10 @@ from patchmill.training.config.settings import Config
 from patchmill.training.runtime import device
 
 CPU, GPU = "AMD EPYC, 2 cores", "NVIDIA H200"
-WORDS = ["method=moco", "data=scenes", "data.train=scenes(count=1000, size=64)"]
+WORDS = [
+    *("method=moco", "data=scenes", "data.train=scenes(count=1000, size=64)"),
+    "train.epochs=40",
+]
 EPOCHS, BATCH = 40, 128
 IMAGES = 1000 // BATCH * BATCH * EPOCHS
 
@@ -176,7 +179,8 @@ def test_without_a_measurement_the_command_for_one(tmp_path: Path):
     assert str(expected_hours.expect(config(tmp_path), 4, GPU, words)) == (
         f"unknown: nothing like it was measured on {GPU}; to measure it, in minutes: python "
         "benchmarks/training.py method=moco data=scenes 'data.train=scenes(count=1000, size=64)' "
-        "train.batch_size=32 --peers '' --json benchmarks/results/training-moco-scenes.json"
+        "train.epochs=40 train.batch_size=32 --peers '' "
+        "--json benchmarks/results/training-moco-scenes.json"
     )
 
 
