@@ -13,9 +13,9 @@ puts in their places at the end of its training, beside that of guessing.
 
 --budget cpu: 2000 made-up scenes of 64 pixels, patches of 16 pixels, and a small ResNet that is
 fine-tuned in as many steps for each share of the labels. The paper has photos, ResNet-50 and
-120,000 steps, and tunes rates for each share. --budget gpu: 20,000 scenes and a ResNet-18.
---budget paper: ImageNet as published, with data.root=DIR; data=cifar10 data.root=DIR takes
-CIFAR-10, instead.
+120,000 steps, and tunes rates for each share. --budget gpu: 10,000 scenes of 128 pixels, and a
+ResNet-18. --budget paper: ImageNet as published, with data.root=DIR; data=cifar10 data.root=DIR
+takes CIFAR-10, instead.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ BUDGETS = {
         seeds=5,
         tests=5000,
         words=(
-            *("data=scenes", "scale=demo", "data.train=scenes(count=20000, size=64)"),
-            *("data.cache=device:2GB", "model.name=resnet18", "method.heads=8"),
-            *("method.hidden=512", "train.batch_size=256", "train.epochs=25"),
-            "evaluate.knn_every=0",
+            *("data=scenes", "scale=demo", "size=128", "method.views=selfie(size=128, patch=32)"),
+            *("data.train=scenes(count=10000, size=128)", "data.cache=device:2GB"),
+            *("model.name=resnet18", "method.heads=8", "method.hidden=512", "evaluate.knn_every=0"),
+            *("train.batch_size=256", "train.epochs=20", "optim.warmup=1"),
         ),
-        finetune=("steps=600", "batch=128", "lr=0.05"),
+        finetune=("steps=300", "batch=128", "lr=0.05"),
     ),
     "paper": Size(seeds=5, words=("data=imagenet",), finetune=("protocol=selfie",)),
 }

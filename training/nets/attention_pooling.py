@@ -16,7 +16,9 @@ TABLE = 16  # cells of a grid up to which "auto" means a position of its own for
 class AttentionPooling(nn.Module):
     """A transformer's output at u0, a learnt token before the set: [N, T, width] -> [N, width].
 
-    Without positions in the vectors, their order makes no difference.
+    Without positions in the vectors, their order makes no difference. The output begins with a
+    length of 1, so that scores begin near 1. With one of the square root of the width they are so
+    far apart that the vectors learn to be alike first, and lose most of their dimensions.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class AttentionPooling(nn.Module):
             for _ in range(blocks)
         ]
         self.layers = nn.Sequential(*layers, *([nn.LayerNorm(width)] if pre_norm else []))
+        last = self.layers[-1] if pre_norm else self.layers[-1].norm2
+        nn.init.constant_(last.weight, width**-0.5)
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         u0 = self.u0.expand(len(vectors), -1, -1)

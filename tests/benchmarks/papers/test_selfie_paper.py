@@ -99,7 +99,7 @@ def test_words_of_fine_tuning_are_settings_of_it(budget: str) -> None:
     ("budget", "data", "grid", "patch"),
     [
         ("cpu", "scenes", 4, 16),
-        ("gpu", "scenes", 4, 16),
+        ("gpu", "scenes", 4, 32),
         ("paper", "imagenet", 7, 32),
         ("paper", "cifar10", 4, 8),
     ],

@@ -24,6 +24,7 @@ from patchmill.training.config.settings import Model
 from patchmill.training.methods import selfie
 from patchmill.training.methods.selfie import Selfie
 from patchmill.training.nets import dense, patch_network
+from patchmill.training.nets.attention_pooling import AttentionPooling
 from patchmill.training.runtime import records
 
 SMALL = dict(heads=2, blocks=2, hidden=8, dropout=0.0)  # 4 of 16 patches are masked
@@ -33,6 +34,8 @@ MASKED = 4
 def make(network: nn.Module | None = None, **changes) -> Selfie:
     torch.manual_seed(0)
     method = Selfie(Selfie.Settings(**(SMALL | changes)), network or Tiny())
+    last = method.pooling.layers[-1]
+    nn.init.ones_((last.norm2 if hasattr(last, "norm2") else last).weight)  # summaries that matter
     with torch.no_grad():  # positions that matter
         for positions in filter(None, (method.positions, method.context_positions)):
             for part in positions.parts:
@@ -98,6 +101,20 @@ def test_without_summary_and_positions_the_loss_is_ln_of_the_masked(masked):
     nn.init.zeros_(last.weight), nn.init.zeros_(last.bias)  # u = 0
     losses = method(noise(8, views=16))
     assert losses.loss.item() == pytest.approx(math.log(16 * masked), abs=1e-6)
+
+
+@pytest.mark.parametrize("layer_norm", ["post", "pre"])
+def test_scores_begin_near_one(layer_norm):
+    """Scores of a network as wide as a ResNet's begin with the loss of guessing, not far above."""
+    pooling = AttentionPooling(
+        1024, blocks=1, heads=8, hidden=64, dropout=0.0, pre_norm=layer_norm == "pre"
+    )
+    h = torch.randn(64, 16, 1024, generator=torch.Generator().manual_seed(0)).relu()
+    u = pooling(h[:, MASKED:])
+    torch.testing.assert_close(u.norm(dim=1), torch.ones(64), atol=1e-3, rtol=0)
+    scores = (u[:, None] @ h[:, :MASKED].mT)[:, 0]
+    guessing = torch.nn.functional.cross_entropy(scores, torch.zeros(64, dtype=torch.long))
+    assert guessing < math.log(MASKED) + 0.5
 
 
 def test_an_untrained_network_is_right_by_chance():
