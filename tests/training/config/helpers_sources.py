@@ -42,10 +42,14 @@ ADAMW = {
     "optim.weight_decay": 0.01, "optim.exclude": True, "optim.per_epoch": False,
     "optim.warmup_start": None, "optim.final": 0.0, "train.epochs": 3, "train.batch_size": 64,
 }  # fmt: skip
-MILD_VIEWS = {
-    "views.count": 2, "views.crop": Crop((0.2, 1.0)), "views.blur": Blur(0.0, kernel=3),
-    "views.colour": Colour(0.8 * 0.4, 0.8 * 0.4, 0.8 * 0.4, 0.2 * 0.4),
-    "views.interpolation": "bicubic",
+SMALL = {
+    **ADAMW, "model.name": "test_resnet", "optim.lr": 3e-3, "train.epochs": 8,
+    "train.batch_size": 128,
+}  # fmt: skip
+V1_COLOUR = {"views.colour": Colour(0.4, 0.4, 0.4, 0.4, p=1.0, grey=0.2, grey_first=True)}
+HUE_VIEWS = {
+    "views.count": 2, "views.crop": Crop((0.4, 1.0)), "views.blur": None, **V1_COLOUR,
+    "views.interpolation": "bilinear", "views.flip": 0.5,
 }  # fmt: skip
 
 MOCO_VIEWS = {
@@ -77,12 +81,10 @@ MOCO_CIFAR = {
     "evaluate.k": 200, "evaluate.temperature": 0.1, "evaluate.space": "z",
 }  # fmt: skip
 MOCO_SMALL = {
-    **ADAMW, "method.hidden": 512, "method.queue": 256, "method.momentum": 0.99,
-    "method.temperature": 0.2, "method.split_bn": 4, "optim.lr": 0.0015, "optim.per_epoch": True,
-    "train.epochs": 10, "train.batch_size": 128,
-    **MOCO_VIEWS, "views.size": 32,
+    **SMALL, "method.hidden": 512, "method.queue": 1024, "method.momentum": 0.95,
+    "method.temperature": 0.1, "method.split_bn": 4, "optim.per_epoch": True, "train.epochs": 10,
+    **HUE_VIEWS,
 }  # fmt: skip
-V1_COLOUR = {"views.colour": Colour(0.4, 0.4, 0.4, 0.4, p=1.0, grey=0.2, grey_first=True)}
 PASTE = {"views.paste": CopyPaste(p=0.3, background="grey", blur_p=0.5, blur_sigma=5.0)}
 
 VICREG_LARS = {
@@ -140,8 +142,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("moco_v1", "cifar"): {MOCO_DEMO: MOCO_CIFAR, TORCHVISION: {"zero_init": False}, OURS: WHOLE},
     ("moco_v1", "demo"): {
         OURS: {
-            **MOCO_SMALL, **V1_COLOUR, "method.hidden": 0, "method.temperature": 0.1,
-            "train.epochs": 6, "views.blur": None,
+            **MOCO_SMALL, "method.hidden": 0, "train.epochs": 6,
         },
     },
     ("dilo", "paper"): {DILO: PASTE, MOCO: MOCO_V2 | MOCO_VIEWS, TORCHVISION: {"zero_init": False}},
@@ -171,7 +172,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("simclr", "demo"): {
         SIMCLR: {"method.norm": True, "zero_init": True},
         OURS: {
-            **ADAMW, **MILD_VIEWS, "method.hidden": 512, "method.temperature": 0.2,
+            **SMALL, **HUE_VIEWS, "method.hidden": 512, "method.temperature": 0.2,
             "optim.lars": "vicreg", "optim.eta": 0.001,
         },
     },
@@ -203,7 +204,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("vicreg", "demo"): {
         VICREG_INIT: {"zero_init": True},
         OURS: {
-            **ADAMW, **MILD_VIEWS, **VICREG_WEIGHTS, "method.expander": [1024, 1024, 1024],
+            **SMALL, **HUE_VIEWS, **VICREG_WEIGHTS, "method.expander": [512, 512, 512],
             "optim.lars": "vicreg", "optim.eta": 0.001,
         },
     },
@@ -221,7 +222,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("tcr", "demo"): {
         NMCE: {"method.dim": 128, "method.eps": 0.2, "method.weight": 30.0},
-        OURS: {**ADAMW, **MILD_VIEWS, "zero_init": False, "method.hidden": 1024},
+        OURS: {**SMALL, **HUE_VIEWS, "zero_init": False, "method.hidden": 512},
     },
     ("bagssl", "paper"): {
         VICREG: {
@@ -301,9 +302,10 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("supervised", "demo"): {
         OURS: {
-            **DEMO, "zero_init": False, "optim.lr": 0.1, "optim.scaled": False,
-            "optim.nesterov": True, "optim.weight_decay": 5e-4, "optim.exclude": False,
-            "train.epochs": 12, "train.batch_size": 64, "views.crop": Grid(1, 1, Shift(4)),
+            **DEMO, "model.name": "test_resnet", "zero_init": False, "optim.lr": 0.1,
+            "optim.scaled": False, "optim.nesterov": True, "optim.weight_decay": 5e-4,
+            "optim.exclude": False, "train.epochs": 12, "train.batch_size": 64,
+            "views.crop": Grid(1, 1, Shift(4)),
             "views.mean": CIFAR_MEAN, "views.std": CIFAR_STD,
         },
     },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from helpers_sources import ADAMW, MILD_VIEWS, OURS, RECALLED, SOLO_LARS, SOLO_LEARN, WHOLE
+from helpers_sources import HUE_VIEWS, OURS, RECALLED, SMALL, SOLO_LARS, SOLO_LEARN, WHOLE
 
 from patchmill.loaders.recipe import Blur, Colour, Crop
 
@@ -41,8 +41,8 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("byol", "demo"): {
         BYOL_README: {"zero_init": False},
         OURS: {
-            **ADAMW, **MILD_VIEWS, "method.hidden": 512, "method.dim": 128, "method.momentum": 0.99,
-            "optim.lr": 5e-4, "optim.lars": "vicreg", "optim.eta": 0.001, "train.epochs": 6,
+            **SMALL, **HUE_VIEWS, "method.hidden": 512, "method.dim": 128, "method.momentum": 0.99,
+            "optim.lars": "vicreg", "optim.eta": 0.001,
         },
     },
 }  # fmt: skip

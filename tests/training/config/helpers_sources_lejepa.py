@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from helpers_sources import ADAMW, CIFAR_STEM, MILD_VIEWS, NO_BLUR, OURS, RECALLED, WHOLE
+from helpers_sources import CIFAR_STEM, HUE_VIEWS, NO_BLUR, OURS, RECALLED, SMALL, WHOLE
 
 from patchmill.loaders.recipe import Blur, Colour, Crop
 
@@ -60,7 +60,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("lejepa", "demo"): {
         LEJEPA_SCRIPTS: {"method.weight": 0.05},
         OURS: {
-            **ADAMW, **MILD_VIEWS, "zero_init": False, "train.epochs": 5,
+            **SMALL, **HUE_VIEWS, "zero_init": False,
             "method.hidden": [512], "method.dim": 32, "method.directions": 256,
         },
     },

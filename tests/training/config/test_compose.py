@@ -82,7 +82,7 @@ def test_a_scale_that_is_asked_for_wins_over_that_of_the_data():
 
 def test_size_reaches_all_that_name_it():
     config = compose.compose(["method=dilo", "size=48"])
-    assert config.method.views == "dilo(size=48)"
+    assert config.method.views == "dilo_v1(size=48, scale=(0.4, 1.0))"
     assert config.data.train == "scenes(count=4000, size=64)"
     assert config.evaluate.view == "eval(size=48, short_side=48)"
     paper = compose.compose(["method=dilo", "scale=paper", "size=160"])
