@@ -105,6 +105,16 @@ BACKGROUNDS = 1000  # to paste on
 JUDGED_MASKS = 500
 HISTOGRAMS = ("histogram", "centre_histogram")
 
+# The views of the papers' MoCo, and settings that go with them: the demos' change hues much more
+VIEWS = {MOCO: "method.views=moco_v2(size=${size})", DILO: "method.views=dilo(size=${size})"}
+LEARNING = (
+    "method.queue=256",
+    "method.momentum=0.99",
+    "method.temperature=0.2",
+    "optim.lr=0.0015",
+    "train.log_every=7",
+)
+
 BUDGETS = {
     "cpu": Budget(
         (
@@ -117,6 +127,7 @@ BUDGETS = {
             "train.channels_last=true",  # a third faster in bf16 on CPUs, too
             "train.epochs=8",
             "evaluate.knn_every=0",
+            *LEARNING,
         ),
         tests=2000,
     ),
@@ -132,6 +143,7 @@ BUDGETS = {
             "train.epochs=20",
             "train.batch_size=256",
             "evaluate.knn_every=0",
+            *LEARNING,
         ),
         tests=2000,
     ),
@@ -174,12 +186,14 @@ CLAIMS = tuple(
 def trainings(budget: Budget, seed: int) -> dict[str, list[str]]:
     if budget.tests is None:  # ImageNet, which has no masks of its own
         files = {name: f"imagenet-{name}.masks" for name in ("rbd", "learned")}
+        moco, dilo = ["method=moco"], ["method=dilo"]
         own: dict[str, list[str]] = {}
     else:
         files = {name: str(mask_path(budget, name)) for name in (*ESTIMATED, OTHERS)}
-        own = {DILO: ["method=dilo"]}
-    pasted = {name_of(name): ["method=dilo", f"data.masks={path}"] for name, path in files.items()}
-    return {MOCO: ["method=moco"], **own, **pasted}
+        moco, dilo = ([f"method={name}", VIEWS[name]] for name in (MOCO, DILO))
+        own = {DILO: dilo}
+    pasted = {name_of(name): [*dilo, f"data.masks={path}"] for name, path in files.items()}
+    return {MOCO: moco, **own, **pasted}
 
 
 # ----------------------------------------------------------------------------------- masks to train
