@@ -69,11 +69,12 @@ def emp_ssl(patches: int = 20, size: int = 32, scale: float = 0.25) -> Recipe:
 
 
 @preset
-def selfie(size: int = 32, patch: int | None = None) -> Recipe:
+def selfie(size: int = 32, patch: int | None = None, jitter: float = 0.0) -> Recipe:
     """One image cut into a grid of patches.
 
     size: side of the image in pixels; up to 64 it is shifted, as for CIFAR, above it is cropped
     patch: side of a patch in pixels; 8 for images up to 64 pixels and 32 above, unless given
+    jitter: strength of changes to the colours of each patch by itself, up to 1; not in the paper
     """
     small = size <= 64
     patch = patch or (8 if small else 32)
@@ -81,10 +82,14 @@ def selfie(size: int = 32, patch: int | None = None) -> Recipe:
         raise MillError(f"selfie: patch must divide size, but {patch} does not divide {size}")
     cells = size // patch
     views = Views("patches", 1, patch, Grid(cells, cells, Shift(4) if small else Crop()))
+    if jitter:
+        change = 0.8 * jitter
+        views = replace(views, colour=Colour(change, change, change, 0.5 * jitter, p=1.0))
     return Recipe(
         (replace(views, mean=CIFAR_MEAN, std=CIFAR_STD) if small else views,),
         "selfie",
         "Grids of 8-pixel and 32-pixel patches: the paper, arXiv 1906.02940, by way of summaries. "
         "Flips and shifts by 4 for CIFAR are an independent re-implementation's. The paper's "
-        "augmentation for photos is not known to us: random resized crops are our choice.",
+        "augmentation for photos is not known to us: random resized crops are our choice. So are "
+        "jittered colours.",
     )

@@ -10,6 +10,7 @@ from patchmill.loaders.recipe import (
     IMAGENET_STD,
     Blur,
     Centre,
+    Colour,
     CopyPaste,
     Crop,
     Grid,
@@ -197,6 +198,8 @@ def test_selfie_s_grids():
     assert presets.selfie(size=224).views[0].crop == Grid(7, 7, Crop())
     assert presets.selfie(size=224).views[0].size == 32
     assert presets.selfie(size=96, patch=16).total == 36
+    assert presets.selfie().views[0].colour is None
+    assert presets.selfie(jitter=0.5).views[0].colour == Colour(0.4, 0.4, 0.4, 0.25, p=1.0)
 
 
 def test_eval_draws_nothing():
