@@ -45,7 +45,9 @@ def result(run: str, words: tuple[str, ...]) -> dict[str, Any]:
     texts = command_line.split(words)
     counts = [int(count) for count in texts["counts"].strip("[]").split(",")]
     base = 0.3 + 0.1 * ("untrained" not in run)
-    accuracies = {"central": base, "enlarged": base + 0.02}
+    accuracies = {"central": base}
+    if "enlarged=true" in words:
+        accuracies["enlarged"] = base + 0.02
     accuracies |= {f"{count} patch{'es' * (count > 1)}": base + count / 1000 for count in counts}
     table = {
         name: {
