@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.presets.registry import CIFAR_MEAN, CIFAR_STD, HALF, MILD, preset
+from patchmill.loaders.presets.registry import (
+    CIFAR_MEAN,
+    CIFAR_STD,
+    HALF,
+    MILD,
+    preset,
+    simclr_jitter,
+)
 from patchmill.loaders.recipe import Blur, Colour, Crop, Grid, Recipe, Shift, Views, Window
 
 
@@ -16,6 +23,7 @@ def bagssl(
     scale: float = 0.2,
     short_side: int | None = None,
     solarise: float = 0.0,
+    strength: float = 0.5,
 ) -> Recipe:
     """Square patches of one fixed scale, augmented independently.
 
@@ -24,11 +32,11 @@ def bagssl(
     scale: share of the image's area that a patch covers
     short_side: for photos: cut patches from the image resized to this, instead of by scale
     solarise: probability of solarising a patch, 0.1 in solo-learn's VICReg for CIFAR
+    strength: of the colour jitter where patches are cut by scale, 1 for SimCLR's
     """
     views = Views("patches", patches, size, Crop((scale, scale), (1.0, 1.0)), solarise=solarise)
     if short_side is None:
-        colour = Colour(0.4, 0.4, 0.4, 0.1)
-        views = replace(views, colour=colour, mean=CIFAR_MEAN, std=CIFAR_STD)
+        views = replace(views, colour=simclr_jitter(strength), mean=CIFAR_MEAN, std=CIFAR_STD)
     else:
         alternating = tuple((1.0, 0.1)[i % 2] for i in range(patches))
         views = replace(views, crop=Window(short_side), colour=MILD, blur=Blur(alternating))
