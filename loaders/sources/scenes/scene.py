@@ -147,8 +147,8 @@ def _draw_objects(
     height, width = object_map.shape
     short = min(height, width)
     count = int(rng.integers(settings.objects[0], settings.objects[1] + 1))
-    main_radius = short * rng.uniform(0.24, 0.46)
-    x, y = width * rng.uniform(0.22, 0.78), height * rng.uniform(0.32, 0.72)
+    main_radius = short * rng.uniform(0.3, 0.46)
+    x, y = width * rng.uniform(0.34, 0.66), height * rng.uniform(0.38, 0.64)
     side = 1.0 if rng.random() < 0.5 else -1.0
     light = np.array([side * 0.6, -0.8, rng.uniform(0.35, 0.6), rng.uniform(0.12, 0.3)])
     labels = [label] * count
@@ -162,8 +162,8 @@ def _draw_objects(
                 key=lambda p: min(math.hypot(p[0] - x, p[1] - y) / main_radius, 1.5),
             )
         pattern, shape = divmod(kind, len(shapes.SHAPES))
-        rotation = rng.normal() * (0.35 if shape in (3, 6, 8) else 1.2)
-        contrast = rng.uniform(0.75, 1.2)
+        rotation = rng.normal() * (0.25 if shape in (3, 6, 8) else 0.4)
+        contrast = rng.uniform(0.6, 1.3)
         mirror, squash = (1.0 if rng.random() < 0.5 else -1.0), rng.uniform(0.86, 1.12)
         compose.draw_object(
             canvas,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.sources.scenes.scene import Scene, SceneSettings
 
 _PART = 256
-_DRAWN = "scenes 4"  # raise it whenever the same settings give different scenes
+_DRAWN = "scenes 5"  # raise it whenever the same settings give different scenes
 _KIND = "scenes 3"  # raise it whenever a part stores a scene in another way: it is made again
 
 
