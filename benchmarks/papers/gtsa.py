@@ -62,12 +62,15 @@ BUDGETS = {
         seeds=3,
         tests=2000,
         words=(
-            *("data=many_scenes", "scale=demo", "size=48", "train.precision=bf16"),
-            *("model.name=vit_tiny_patch16_224", "model.depth=3", "model.patch=8", *NETWORK),
-            *(f"data.train={scenes(2000, 0, 128)}", "train.epochs=3", "train.batch_size=64"),
-            ONCE,
+            *("data=many_scenes", "scale=demo", "size=64", "train.precision=bf16"),
+            *("model.name=test_resnet", "model.stem=imagenet", "model.drop_path=0.0"),
+            *(f"data.train={scenes(2000, 0, 128)}", "train.epochs=2", "train.batch_size=32"),
+            *("optim.warmup=0.5", ONCE),
         ),
-        dino=("method.views=dino(global_size=48, local_size=24, local_crops=4, distort=0.0)",),
+        dino=(
+            "method.views=dino(global_size=64, local_size=48, local_crops=2, distort=0.0)",
+            *("method.freeze=0", "method.momentum=0.98", "optim.lr=0.003"),
+        ),
         segment=("head=linear", "iterations=200", "size=96", f"data.test={scenes(500, 1, 128)}"),
         detect=(
             *("freeze=true", "iterations=150", "short_sides=[96]", "test_side=96", "picture=0"),

@@ -81,7 +81,8 @@ DINO_DEMO: dict[str, Any] = {
     RECALLED: ["model.positions"],
 }  # fmt: skip
 GTSA_LOSSES = {
-    "method.match": 0.5, "method.rotation": 0.5, "method.first_residual": True,
+    "method.crop": 1.0, "method.match": 0.5, "method.rotation": 0.5,
+    "method.first_residual": True,
 }  # fmt: skip
 
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
@@ -151,13 +152,13 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
             **of("local", {**MILD, "crop": Crop((0.1, 0.3), min_overlap=0.01)}),
         },
         OURS: {
-            "method.dim": 192, "method.bins": [5, 2], "method.match_after": 0,
-            "method.momentum": 0.95, "model.name": "vit_tiny_patch16_224", "model.depth": 3,
-            "model.patch": 8, "model.drop_path": 0.0, "model.pool": "mean", "global.size": 48,
-            "local.size": 24, "local.count": 4, "global.colour": MILD_COLOUR,
-            "local.colour": MILD_COLOUR, "optim.scaled": False, "optim.lr": 2e-3,
-            "optim.weight_decay": 0.04, "optim.weight_decay_end": 0.04, "optim.warmup": 0.25,
-            "optim.min_lr": 0.0, "train.epochs": 3, "train.batch_size": 64,
+            "method.dim": 128, "method.bins": [2, 2], "method.match_after": 0,
+            "method.momentum": 0.95, "model.name": "test_resnet", "model.stem": "imagenet",
+            "model.drop_path": 0.0, "model.pool": "mean", "global.size": 64, "local.size": 48,
+            "local.count": 2, "global.colour": MILD_COLOUR, "local.colour": MILD_COLOUR,
+            "optim.scaled": False, "optim.lr": 3e-3, "optim.weight_decay": 0.04,
+            "optim.weight_decay_end": 0.04, "optim.warmup": 0.25, "optim.min_lr": 0.0,
+            "train.epochs": 3, "train.batch_size": 32,
             "evaluate.view": "eval(size=32, short_side=32)", "zero_init": False,
         },
     },
