@@ -26,7 +26,6 @@ import os
 import resource
 import shlex
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -136,7 +135,7 @@ def main(words: Sequence[str] | None = None) -> None:
                 folder = arguments.out / f"{name}-{seed}"
                 results.append(run(folder, [*given, f"seed={seed}"], arguments.warm_caches))
                 advance(1)
-            rows.append(summary(name, given, results))
+            rows.append(summary(name, _composed(given), arguments.settings, results))
     print("\n".join(lines(rows, arguments)))
     if arguments.json:
         conditions = {"threads": _threads(), "warm_caches": arguments.warm_caches}
@@ -285,16 +284,15 @@ def _threads() -> int:
 
 
 def summary(
-    name: str, words: Sequence[str], results: Sequence[Mapping[str, Any]]
+    name: str, config: Config, settings: Sequence[str], results: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """A row of the table: figures of the seeds that got there, and every seed as it was."""
-    config = _composed(words)
     reached = [result for result in results if result["reached"]]
     row: dict[str, Any] = {
         "name": name,
         "target": _target(config),
         "network": _about(config),
-        "words": list(words),
+        "words": row_words(ROWS[name], "DIR", settings),
         "started": len(results),
         "reached": len(reached),
         "most_epochs": config.train.epochs,
@@ -306,15 +304,15 @@ def summary(
             *("seconds", "start_up_s", "evaluation_s", "cpu_s"),
             *("epochs", "untrained", "accuracy"),
         )
-        row |= seeds.row(name, [{column: run[column] for column in columns} for run in reached])
+        row |= seeds.row(name, [{c: result[c] for c in columns} for result in reached])
         seconds = [result["seconds"] for result in reached]
         row |= {"fastest": min(seconds), "slowest": max(seconds)}
-        row["median"] = round(statistics.median(seconds), 2)
-    return row | {"runs": [dict(result) for result in results]}
+    asked = ("words", "warm_caches")  # which all seeds share
+    figures = [{k: v for k, v in result.items() if k not in asked} for result in results]
+    return row | {"runs": figures}
 
 
 def lines(rows: Sequence[Mapping[str, Any]], arguments: argparse.Namespace) -> Iterator[str]:
-    gpus = machine.gpus()
     hardware = f"{machine.cpu()}, {machine.cores()} cores, {_threads()} threads for the network"
     yield (
         ", ".join(gpus) if gpus and any("cuda" in " ".join(r["words"]) for r in rows) else hardware
