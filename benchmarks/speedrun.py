@@ -314,9 +314,8 @@ def summary(
 
 def lines(rows: Sequence[Mapping[str, Any]], arguments: argparse.Namespace) -> Iterator[str]:
     hardware = f"{machine.cpu()}, {machine.cores()} cores, {_threads()} threads for the network"
-    yield (
-        ", ".join(gpus) if gpus and any("cuda" in " ".join(r["words"]) for r in rows) else hardware
-    )
+    on_gpu = any(ROWS[row["name"]].device == "cuda" for row in rows)
+    yield ", ".join([hardware, *(machine.gpus() if on_gpu else [])])
     caches = "caches as they were" if arguments.warm_caches else "empty caches"
     yield f"seconds from the process's start, with {caches}; mean ± std (fastest to slowest seed)"
     titles = ("epochs", "seconds", "start-up", "evaluating", "of CPU", "untrained", "reached")
