@@ -105,8 +105,9 @@ BACKGROUNDS = 1000  # to paste on
 JUDGED_MASKS = 500
 HISTOGRAMS = ("histogram", "centre_histogram")
 
-# The views of the papers' MoCo, and settings that go with them: the demos' change hues much more
-VIEWS = {MOCO: "method.views=moco_v2(size=${size})", DILO: "method.views=dilo(size=${size})"}
+# Views that keep colours, and settings that go with them: the demos' change hues much more
+SEEN = "(size=${size}, scale=(0.4, 1.0))"
+VIEWS = {MOCO: f"method.views=moco_v2{SEEN}", DILO: f"method.views=dilo{SEEN}"}
 LEARNING = (
     "method.queue=256",
     "method.momentum=0.99",
@@ -122,7 +123,6 @@ BUDGETS = {
             "data.train=scenes(count=4000,size=64,background_bias=0.9,colour_bias=1.0)",
             "data.test=scenes(count=2000,seed=1,size=64,colour_bias=1.0)",
             "scale=demo",
-            "model.name=test_resnet",
             "train.precision=bf16",
             "train.channels_last=true",  # a third faster in bf16 on CPUs, too
             "train.epochs=6",
