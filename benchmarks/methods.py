@@ -117,8 +117,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[Figures]]:
 def run(arguments: argparse.Namespace, method: str, seed: int) -> Figures:
     """Train and evaluate one run, or read or resume it."""
     folder = arguments.out / f"{method}-{seed}"
-    words = (f"method={method}", "data=scenes", "scale=demo", *WORDS)
-    runs.train(folder, *words, *arguments.settings, f"seed={seed}")
+    settings = (*WORDS, *arguments.settings, f"seed={seed}")
+    runs.train(folder, f"method={method}", "data=scenes", "scale=demo", *settings)
     losses = [loss for loss in records.read(folder)["loss"] if loss is not None]
     words = ("probe=ridge", "untrained=true", f"data.test={test_data(folder, arguments.tests)}")
     found = runs.evaluate(folder, "reliance", *words)
@@ -170,12 +170,12 @@ def table(
     `networks` has the name of each method's network; an untrained one is read from the first
     method that has it.
     """
-    first = {network: method for method, network in reversed(networks.items())}
+    first = {network: method for method, network in reversed([*networks.items()])}
     return [
         *(seeds.row(name, [figures]) for name, figures in floors.items()),
         *(
             seeds.row(f"untrained {network}", [_untrained(one) for one in measured[method]])
-            for network, method in reversed(first.items())
+            for network, method in reversed([*first.items()])
         ),
         *(_method_row(method, results, measured, floors) for method, results in measured.items()),
     ]

@@ -59,8 +59,10 @@ def random(
     crop = views.crop
     if area is not None or not isinstance(crop, Window):
         scale = area or trained_area(views)
-        of_one_scale = isinstance(crop, Crop) and crop.scale[0] == crop.scale[1]
-        crop = Crop((scale, scale), crop.ratio if of_one_scale else (1.0, 1.0))
+        ratio = (1.0, 1.0)
+        if isinstance(crop, Crop) and crop.scale[0] == crop.scale[1]:
+            ratio = crop.ratio
+        crop = Crop((scale, scale), ratio)
     views = replace(views, name=GROUP, count=count, crop=crop, paste=None, extra=())
     if not photometric:
         flip = _cycle(views.flip, count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -38,8 +38,8 @@ class AttentionPooling(nn.Module):
             for _ in range(blocks)
         ]
         self.layers = nn.Sequential(*layers, *([nn.LayerNorm(width)] if pre_norm else []))
-        last = self.layers[-1] if pre_norm else self.layers[-1].norm2
-        nn.init.constant_(last.weight, width**-0.5)
+        last: Any = self.layers[-1]
+        nn.init.constant_((last if pre_norm else last.norm2).weight, width**-0.5)
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         u0 = self.u0.expand(len(vectors), -1, -1)
