@@ -206,8 +206,10 @@ def test_threads_of_torch_sleep(word: str, monkeypatch: pytest.MonkeyPatch):
 
 def test_benchmarks_are_all_listed(capsys: pytest.CaptureFixture[str]):
     text = output(capsys, "bench", "list")
-    files = (ROOT / "benchmarks").glob("[a-z]*.py")
-    assert {path.stem.replace("_", "-") for path in files} == set(names())
+    root = ROOT / "benchmarks"
+    files = [*root.glob("[a-z]*.py"), *(root / "papers").glob("[a-z]*.py")]
+    words = {path.relative_to(root).with_suffix("").as_posix() for path in files}
+    assert {word.replace("_", "-") for word in words} == set(names())
     for name in names():
         assert f"  {name:<15} {title(name)}" in text and title(name)
 
