@@ -416,5 +416,8 @@ PAPER = Paper(
 )
 
 
+main = partial(run, PAPER)
+
+
 if __name__ == "__main__":
-    run_command(partial(run, PAPER))
+    run_command(main)

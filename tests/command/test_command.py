@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 import patchmill
 from patchmill import script
-from patchmill.command.bench import names, title
+from patchmill.command.bench import names, source, title
 from patchmill.command.main import run
 from patchmill.command.table import COMMANDS
 from patchmill.loaders.common.errors import MillError
@@ -210,6 +211,7 @@ def test_benchmarks_are_all_listed(capsys: pytest.CaptureFixture[str]):
     files = [*root.glob("[a-z]*.py"), *(root / "papers").glob("[a-z]*.py")]
     words = {path.relative_to(root).with_suffix("").as_posix() for path in files}
     assert {word.replace("_", "-") for word in words} == set(names())
+    assert [name for name in names() if not re.search(r"^(def )?main\b", source(name), re.M)] == []
     for name in names():
         assert f"  {name:<15} {title(name)}" in text and title(name)
 
