@@ -12,11 +12,12 @@ of 8 to 100 %. Both, and the untrained network, embed images as the whole, as th
 the patches' magnification, and as the mean over random patches of a fifth, 1 to 16 (64 on a GPU),
 in h and in z.
 
-Accuracies are kNN's and a linear probe's on these. `own` and `others` are cosines of the mean over
-patches with the whole of its own and of other images; `closer` is (own - others) / (1 - others),
-and `found` the share of images whose own whole is the nearest of 256. `place` says whether the
-nearest patches of other images lie where a patch lies (1: always, 0: as by chance), `same` which
-share of the nearest patches of all are of its own image.
+Accuracies are kNN's and a linear probe's on these; `told` is kNN's on scenes whose backgrounds tell
+the class, which shows how much of an embedding is about the background. `own` and `others` are
+cosines of the mean over patches with the whole of its own and of other images; `closer` is
+(own - others) / (1 - others), and `found` the share of images whose own whole is the nearest of
+256. `place` says whether the nearest patches of other images lie where a patch lies (1: always, 0:
+as by chance), `same` which share of the nearest patches of all are of its own image.
 
 --budget cpu: made-up scenes of 64 pixels, a ResNet-10, SimCLR's objective with its strong changes
 of colour (patches of a scene share colours that say nothing of its class), a minute of training;
@@ -35,6 +36,7 @@ from patchmill.benchmarks.lib.papers import Budget, Claim, Experiment, Paper, Ro
 from patchmill.benchmarks.lib.seeds import Figures
 from patchmill.loaders.common.errors import run_command
 
+MEAN = 16  # patches, at all budgets
 AREA = "area=0.2"  # of a patch for networks that were not trained on patches of one scale
 PATCHES, MULTI, UNTRAINED = "patch-trained", "multi-scale", "untrained"
 VIEWS = {"central": "whole image", "enlarged": "enlarged image"}
@@ -93,6 +95,11 @@ def measure(experiment: Experiment, seed: int) -> dict[str, Figures]:
     ):
         found = experiment.evaluate(folder, "patches", *_words(experiment), *area)
         rows |= dict(figures(name, found))
+        if _data(experiment.budget) == SCENES:
+            told = experiment.evaluate(folder, "patches", *_told(experiment), *area)
+            for space, scores in told["columns"][f"{MEAN} patches"].items():
+                row = name_of(name, f"{MEAN} patches", space)
+                rows[row] = {**rows[row], "told": scores["knn"]}
     return rows
 
 
@@ -104,6 +111,14 @@ def _words(experiment: Experiment) -> list[str]:
         *(f"counts=[{counts}]", "sampling=random", "enlarged=true", "untrained=false"),
         *("curve=256", "neighbours=6", *limits),
     ]
+
+
+def _told(experiment: Experiment) -> Iterator[str]:
+    """Words of an evaluation on scenes whose backgrounds tell their classes."""
+    yield from (f"counts=[{MEAN}]", "sampling=random", "probe=none", "curve=0", "neighbours=0")
+    yield f"data.train=scenes(count={IMAGES[SCENES]}, size=64, background_bias=1.0)"
+    tests = experiment.budget.tests
+    yield f"data.test=scenes(count={tests}, seed=1, size=64, background_bias=1.0)"
 
 
 def figures(network: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Figures]]:
@@ -230,6 +245,13 @@ CLAIMS = (
         _of(PATCHES, NEAR),
         "same",
     ),
+    Claim(
+        "16 patches, patch-trained, kNN: backgrounds that tell the class over those that do not",
+        _of(PATCHES, MEAN),
+        _of(PATCHES, MEAN),
+        "told",
+        "knn",
+    ),
 )
 
 
@@ -296,6 +318,7 @@ PAPER = Paper(
     columns={
         "knn": "kNN",
         "linear": "linear",
+        "told": "kNN, told",
         "own": "own",
         "others": "others",
         "closer": "closer",

@@ -154,6 +154,12 @@ CLAIMS = (
         "linear",
         other_column="linear_z",
     ),
+    Claim(
+        "20 patches: ten epochs over one",
+        row_name("20 patches, 10 epochs", MEAN),
+        row_name(MANY.name, MEAN),
+        "linear",
+    ),
 )
 
 

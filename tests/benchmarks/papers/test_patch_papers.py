@@ -68,7 +68,7 @@ def result(run: str, words: tuple[str, ...]) -> dict[str, Any]:
 def judged(paper: Any, size: str, tmp_path: Path) -> tuple[dict[str, Figures], dict[str, Any]]:
     experiment = Evaluated(paper, paper.budgets[size], tmp_path)
     rows = [paper.measure(experiment, seed) for seed in range(2)]
-    found = [claims.judge(claim, rows) for claim in paper.claims]
+    found = [claims.judge(claim, rows) for claim in paper.claims if claims.measured(claim, rows[0])]
     return dict(rows[0]), {row["name"]: row["difference"] for row in found}
 
 
@@ -93,9 +93,12 @@ def test_bagssl_has_a_row_for_every_claim(size: str, tmp_path: Path) -> None:
     assert ("multi-scale: 64 patches in h" in rows) == (size != "cpu")
     assert differences["Patch-trained: 16 patches over 1, linear"] == pytest.approx(0.015)
     assert differences["16 patches, patch-trained: h over z, linear"] == pytest.approx(0.01)
+    made = {words[0]: words for words in Evaluated.made if "enlarged=true" in words}
+    assert "area=0.2" in made["multi-1"] and "area=0.2" not in made["patches-1"]
+    assert ("images=1000" in made["multi-1"]) == (size == "cpu")
     last = Evaluated.made[-1]
-    assert last[0] == "multi-1" and "area=0.2" in last
-    assert ("images=1000" in last) == (size == "cpu")
+    assert any("background_bias=1.0" in word for word in last) == (size == "cpu")
+    assert ("told" in own) == (size == "cpu")
 
 
 def test_bagssl_s_chart_shows_every_network(tmp_path: Path) -> None:
