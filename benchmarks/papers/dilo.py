@@ -7,8 +7,8 @@ another background. Features then depend less on backgrounds; most saliency meth
 MoCo, and better masks improve it more.
 
 Here both learn from made-up scenes whose backgrounds tell the class in nine of ten images, with the
-same settings but for the views. At --budget cpu every class has colours of its own: a small network
-learns no shapes in half a minute, and the question is where it looks. Masks are the scenes' own;
+same settings but for the views. Every class has colours of its own: a small network learns no
+shapes in half a minute, and the question is where it looks. Masks are the scenes' own;
 those of GS, MC and RBD, as in the paper; those of a small U2-Net, which learns from exact masks of
 other scenes but from no class (the paper's networks learn from DUTS); and, as a control, exact
 masks of other images, from which no gain is expected. The frozen h is scored by kNN and by ridge
@@ -134,8 +134,8 @@ BUDGETS = {
     "gpu": Budget(
         (
             "data=biased_scenes",
-            "data.train=scenes(count=20000,size=128,background_bias=0.9)",
-            "data.test=scenes(count=2000,seed=1,size=128)",
+            "data.train=scenes(count=20000,size=128,background_bias=0.9,colour_bias=1.0)",
+            "data.test=scenes(count=2000,seed=1,size=128,colour_bias=1.0)",
             "scale=demo",
             "size=96",
             "model=resnet18",
