@@ -218,9 +218,10 @@ def prepare(experiment: Experiment) -> None:
     source = open_source(train)
     for masks_by in (*ESTIMATED, OTHERS):
         path = mask_path(experiment.budget, masks_by)
-        if path.exists():
-            masks.open_mask_file(path, source)  # an error where it belongs to other images
-        elif masks_by == OTHERS:
+        if path.exists() and mask_file.MaskFile(path).meta["source"] == source.fingerprint:
+            continue
+        path.unlink(missing_ok=True)
+        if masks_by == OTHERS:
             write_shuffled(source, path)
         else:
             method = masks_by if masks_by != "learned" else learned(train, folder)
