@@ -16,6 +16,7 @@ regression. Their training images are the biased ones, too, and the test images 
 objects
 
     as in training      on backgrounds as in training
+    random              on any class's background
     swapped             on the background of the next class
     foreground alone    on plain grey
     Mixed-Same          cut out and pasted on another scene's background, of the own class's kind
@@ -86,6 +87,7 @@ MIXED = ("mixed_same", "mixed_rand")
 METRICS = ("knn", "linear")
 TITLES = {
     "same": "as trained",
+    "drawn": "random",
     "swapped": "swapped",
     "alone": "alone",
     "mixed_same": "M-Same",
@@ -160,6 +162,7 @@ CLAIMS = tuple(
     claim
     for metric in METRICS
     for claim in (
+        Claim(f"random, {metric}: dilo over moco", DILO, MOCO, f"drawn_{metric}"),
         Claim(f"swapped, {metric}: dilo over moco", DILO, MOCO, f"swapped_{metric}"),
         Claim(f"foreground alone, {metric}: dilo over moco", DILO, MOCO, f"alone_{metric}"),
         Claim(f"Mixed-Rand, {metric}: dilo over moco", DILO, MOCO, f"mixed_rand_{metric}"),
@@ -269,7 +272,7 @@ def mixed_tests(folder: Path, test: str) -> dict[str, str]:
     """Data strings of the Mixed images, made of scenes and kept in a folder, by column."""
     made = {}
     for column in MIXED:
-        path = folder / f"{column}-{digest(test)}.zip"
+        path = folder / f"{column}-{digest(test + open_source(test).fingerprint)}.zip"
         if not path.exists():
             write_mixed(test, column == MIXED[0], path)
         made[column] = str(path)
@@ -333,8 +336,9 @@ def histogram_floors(experiment: Experiment, folder: Path) -> dict[str, Figures]
     config = compose.load(folder)
     config.data.test = experiment.test_data(folder)
     found: dict[str, dict[str, float]] = {name: {} for name in HISTOGRAMS}
-    for column in ("same", "swapped"):
-        test = reliance.variants(config)[KINDS[column]].data
+    kinds = reliance.variants(config)
+    tests = {column: kinds[KINDS[column]].data for column in ("same", "swapped")}
+    for column, test in {**tests, "drawn": str(config.data.test)}.items():
         key = json.dumps([config.data.train, test, config.evaluate.k])
         score = partial(floors.knn_accuracies, config.data.train, test, config.evaluate.k)
         accuracies = cached(experiment.out / "floors.json", key, score)
@@ -375,6 +379,7 @@ def test_sets(experiment: Experiment, config: Config) -> dict[str, TestSet]:
     same = tests["same"].data
     if reliance.scene_settings(same) is not None:
         view = evaluation_recipe(config)
+        tests["drawn"] = TestSet(str(config.data.test), view)
         for column, data in mixed_tests(experiment.out, same).items():
             tests[column] = TestSet(data, view)
     return tests
