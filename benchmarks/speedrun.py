@@ -61,23 +61,23 @@ class Row:
 
 # On a CPU: timm's smallest ResNet, in bf16, for which a CPU should have AVX-512 BF16 or AMX.
 SMALL = (
-    *("method=simclr", "scale=demo", "model.name=test_resnet", "method.temperature=0.1"),
-    *("optim.lr=0.004", "optim.warmup=0.5", "train.batch_size=128", "train.precision=bf16"),
+    *("method=simclr", "scale=demo", "method.views=moco_v1(size=32, scale=(0.4, 1.0))"),
+    *("model.name=test_resnet", "train.batch_size=128", "train.precision=bf16"),
     *("train.channels_last=true", "data.cache=ram:1GB", "evaluate.knn_every=2"),
 )
 ROWS = {
     "scenes": Row(
         (
-            *("data=scenes", *SMALL, "method.views=moco_v1(size=32, scale=(0.4, 1.0))"),
-            *("train.epochs=12", "evaluate.stop_at=0.3"),
+            *("data=scenes", *SMALL, "method.temperature=0.2", "optim.lr=0.003"),
+            *("optim.warmup=1", "train.epochs=12", "evaluate.stop_at=0.3"),
         ),
         "cpu",
         root=False,
     ),
     "cifar10-5000": Row(
         (
-            *("data=cifar10", *SMALL, "train.epochs=8", "evaluate.stop_at=0.4"),
-            "method.views=simclr(size=32, scale=(0.2, 1.0), strength=0.4, blur=0.0)",
+            *("data=cifar10", *SMALL, "method.temperature=0.1", "optim.lr=0.004"),
+            *("optim.warmup=0.5", "train.epochs=8", "evaluate.stop_at=0.4"),
             "evaluate.images=5000",
         ),
         "cpu",
