@@ -10,8 +10,8 @@ on iNaturalist, 30.6 against 27.3 mIoU on ADE20K, 35.8 against 32.4 AP on COCO.
 Here GTSA, DINO, and GTSA without its loss of shared regions (crop), of matched patches (match) or
 of rotations learn from scenes of three to six objects, whose colours tell nothing of the classes.
 Network, epochs, batches, and the number and sizes of views are the same for all. Frozen teachers
-are scored by kNN and a linear classifier of the main object's class on one view, by a linear
-segmentation of all objects and, for GTSA and DINO, by a detector of them. Beside them stand the
+are scored by kNN and a linear classifier of the main object's class on one view, by a pyramid that
+segments all objects and, for GTSA and DINO, by one that detects them. Beside them stand the
 untrained network and a histogram of colours.
 
 Other than in the paper, images are made up, the network is small, training takes minutes, and the
@@ -71,10 +71,13 @@ BUDGETS = {
             "method.views=dino(global_size=64, local_size=48, local_crops=2, distort=0.0)",
             *("method.freeze=0", "method.momentum=0.98", "optim.lr=0.003"),
         ),
-        segment=("head=linear", "iterations=200", "size=96", f"data.test={scenes(500, 1, 128)}"),
+        segment=(
+            *("head=fpn", "freeze=true", "iterations=150", "size=96"),
+            f"data.test={scenes(500, 1, 128)}",
+        ),
         detect=(
-            *("freeze=true", "iterations=150", "short_sides=[96]", "test_side=96", "picture=0"),
-            f"test={scenes(200, 1, 128)}",
+            *("freeze=true", "head=faster", "iterations=150", "short_sides=[96]", "test_side=96"),
+            *("picture=0", f"test={scenes(200, 1, 128)}"),
         ),
     ),
     "gpu": Size(
@@ -91,8 +94,8 @@ BUDGETS = {
             *("method.bins=[8, 4]", "method.dim=384"),
         ),
         dino=("method.views=dino(global_size=96, local_size=48, local_crops=4, distort=0.0)",),
-        segment=("head=linear", "size=128", f"data.test={scenes(500, 1, 192)}"),
-        detect=("freeze=true", "picture=0", f"test={scenes(300, 1, 192)}"),
+        segment=("head=fpn", "freeze=true", "size=128", f"data.test={scenes(500, 1, 192)}"),
+        detect=("freeze=true", "head=faster", "picture=0", f"test={scenes(300, 1, 192)}"),
     ),
     "paper": Size(
         seeds=1,
