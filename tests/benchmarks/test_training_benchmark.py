@@ -85,7 +85,7 @@ def test_all_feeds_are_reported(device: str, tmp_path, monkeypatch, capsys):
     assert (known["data"], known["batch_size"]) == ("scenes", 4)
     assert (result["steps"], result["rounds"], result["workers"]) == (2, 2, 1)
     printed = capsys.readouterr().out
-    assert "moco, resnet10t, 32 pixels, batches of 4" in printed
+    assert "moco, test_resnet, 32 pixels, batches of 4" in printed
     assert all(name in printed for name in rows)
     assert not multiprocessing.active_children()
 
