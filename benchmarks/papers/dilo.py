@@ -8,12 +8,12 @@ MoCo, and better masks improve it more.
 
 Here both learn from made-up scenes whose backgrounds tell the class in nine of ten images, with the
 same settings but for the views. Every class has colours of its own: a small network learns no
-shapes in half a minute, and the question is where it looks. Masks are the scenes' own;
-those of GS, MC and RBD, as in the paper; those of a small U2-Net, which learns from exact masks of
-other scenes but from no class (the paper's networks learn from DUTS); and, as a control, exact
-masks of other images, from which no gain is expected. The frozen h is scored by kNN and by ridge
-regression. Their training images are the biased ones, too, and the test images show the same
-objects
+shapes in half a minute, and the question is where it looks. Masks are the scenes' own; those of GS,
+MC and RBD, as in the paper; those of a small U2-Net, which learns from exact masks of other scenes
+but from no class (the paper's networks learn from DUTS); and as controls, of which no gain is
+expected, exact masks of other images ("random"), and these moved to random places ("shifted").
+The frozen h is scored by kNN and by ridge regression. Their training images are the biased ones,
+too, and the test images show the same objects
 
     as in training      on backgrounds as in training
     random              on any class's background
@@ -80,7 +80,7 @@ from patchmill.training.ranks import distributed
 from patchmill.training.runtime import run_folder
 
 UNTRAINED, MOCO, DILO = "untrained", "moco", "dilo"
-ESTIMATED, OTHERS = ("gs", "mc", "rbd", "learned"), "random"  # masks besides the scenes' own
+ESTIMATED, CONTROLS = ("gs", "mc", "rbd", "learned"), ("random", "shifted")  # kinds of masks
 
 KINDS = {"same": SAME, "swapped": SWAPPED, "alone": ALONE}  # of `evaluate=reliance`, by column
 MIXED = ("mixed_same", "mixed_rand")
@@ -174,12 +174,13 @@ CLAIMS = tuple(
         ),
         *(
             Claim(
-                f"{kind}, {metric}: masks of other images bring no gain over moco",
-                name_of(OTHERS),
+                f"{kind}, {metric}: {name} brings no gain over moco",
+                name,
                 MOCO,
                 f"{column}_{metric}",
                 equal=True,
             )
+            for name in map(name_of, CONTROLS)
             for column, kind in (("swapped", SWAPPED), ("alone", ALONE))
         ),
     )
@@ -192,7 +193,7 @@ def trainings(budget: Budget, seed: int) -> dict[str, list[str]]:
         moco, dilo = ["method=moco"], ["method=dilo"]
         own: dict[str, list[str]] = {}
     else:
-        files = {name: str(mask_path(budget, name)) for name in (*ESTIMATED, OTHERS)}
+        files = {name: str(mask_path(budget, name)) for name in (*ESTIMATED, *CONTROLS)}
         moco, dilo = ([f"method={name}", VIEWS[name]] for name in (MOCO, DILO))
         own = {DILO: dilo}
     pasted = {name_of(name): [*dilo, f"data.masks={path}"] for name, path in files.items()}
@@ -219,13 +220,13 @@ def prepare(experiment: Experiment) -> None:
     folder = cache.folder("paper-masks")
     train = compose.compose(experiment.trainings(0)[MOCO]).data.train
     source = open_source(train)
-    for masks_by in (*ESTIMATED, OTHERS):
+    for masks_by in (*ESTIMATED, *CONTROLS):
         path = mask_path(experiment.budget, masks_by)
         if path.exists() and mask_file.MaskFile(path).meta["source"] == source.fingerprint:
             continue
         path.unlink(missing_ok=True)
-        if masks_by == OTHERS:
-            write_shuffled(source, path)
+        if masks_by in CONTROLS:
+            write_shuffled(source, path, anywhere=masks_by == "shifted")
         else:
             method = masks_by if masks_by != "learned" else learned(train, folder)
             make_masks.make(source, path, make_masks.MaskOptions(method), available_cores())
@@ -245,21 +246,29 @@ def learned(train: str, folder: Path) -> str:
     return f"learned(weights={str(weights)!r}, size={settings.size})"
 
 
-def write_shuffled(source: Source, path: Path, seed: int = 0) -> None:
-    """Write the masks of a source so that each belongs to another image."""
+def write_shuffled(source: Source, path: Path, anywhere: bool = False, seed: int = 0) -> None:
+    """Write the masks of a source so that each belongs to another image.
+
+    With `anywhere` each is shifted by a random offset, too, around the image's edges: objects are
+    near the centre, and so are their masks.
+    """
     opened, count = masks.source_masks(source), len(source)
     assert opened is not None, f"{source.name} has no masks"
-    order = np.random.default_rng(seed).permutation(count)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(count)
     other = np.empty(count, np.int64)
     other[order] = np.roll(order, 1)  # one cycle: no image keeps its own
+    offsets = rng.random((count, 2)) if anywhere else np.zeros((count, 2))
 
     def rows() -> Iterator[mask_file.MaskRow]:
-        for index in other.tolist():
+        for index, offset in zip(other.tolist(), offsets, strict=True):
             found = opened.lookup(index)
             if found.plane is None:
                 yield mask_file.missing_row(found.why)
             else:
-                yield mask_file.mask_row(found.plane, found.foreground, 1.0, found.why)
+                shift = (offset * found.plane.shape).astype(int).tolist()
+                plane = np.ascontiguousarray(np.roll(found.plane, shift, axis=(0, 1)))
+                yield mask_file.mask_row(plane, found.foreground, 1.0, found.why)
 
     meta = {"source": source.fingerprint, "samples": count, "estimator": None, "made_by": "shuffle"}
     mask_file.write_mask_file(path, rows, count, meta)
@@ -352,7 +361,7 @@ def mask_quality(experiment: Experiment) -> dict[str, float]:
     train = compose.compose(experiment.trainings(0)[MOCO]).data.train
     source: Any = open_source(train)
     found = {DILO: 1.0}
-    for masks_by in (*ESTIMATED, OTHERS):
+    for masks_by in (*ESTIMATED, *CONTROLS):
         opened = masks.open_mask_file(mask_path(experiment.budget, masks_by), source)
         planes = ((opened.plane(index), source.mask(index)) for index in range(JUDGED_MASKS))
         scores = [

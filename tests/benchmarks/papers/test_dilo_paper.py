@@ -57,6 +57,14 @@ def test_a_control_pastes_by_masks_of_other_images(
     assert sorted(planes) == sorted(own)
     assert all(plane != mask for plane, mask in zip(planes, own, strict=True))
     assert {look.state for look in found} == {masks.USED}
+    dilo.write_shuffled(source, tmp_path / "shifted.masks", anywhere=True)
+    shifted = masks.open_masks(source, tmp_path / "shifted.masks")
+    assert shifted is not None
+    shares = [shifted.foreground(index) for index in range(len(source))]
+    assert shares == [pytest.approx(look.foreground) for look in found]
+    moved = [shifted.lookup(index).plane for index in range(len(source))]
+    changed = [(a != b.plane).any() for a, b in zip(moved, found, strict=True)]
+    assert sum(changed) > 35
 
 
 @pytest.mark.parametrize("same", [True, False])
