@@ -25,10 +25,15 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# As in benchmarks/papers/dilo.py: objects have colours of their class, and views keep colours.
+DEMO = 'data.train=scenes(count=4000, size=64, background_bias=0.9, colour_bias=1)' \
+  'data.test=scenes(count=2000, seed=1, size=64, colour_bias=1)' \
+  'method.views=dilo(size=32, scale=(0.4, 1.0))' method.queue=256 method.momentum=0.99 \
+  method.temperature=0.2 optim.lr=0.0015 train.log_every=7
 demo: $(VENV)/.base ## measure the throughput here, then train DiLo on painted scenes and report
 	$(BIN)/python benchmarks/throughput.py --seconds 3
-	$(BIN)/python training/run.py method=dilo data=biased_scenes scale=demo \
-	  train.epochs=5 evaluate.knn_every=1 out=build name=demo
+	$(BIN)/python training/run.py method=dilo data=biased_scenes scale=demo $(DEMO) \
+	  train.epochs=6 evaluate.knn_every=2 out=build name=demo
 
 test: $(VENV)/.dev $(VENV)/.system $(OPTIONAL) ## run the tests that this machine can run
 	$(BIN)/pytest -n auto --dist loadgroup -m "not slow"
