@@ -114,6 +114,7 @@ LEARNING = (
     "method.queue=256",
     "method.momentum=0.99",
     "method.temperature=0.2",
+    "method.symmetric=false",
     "optim.lr=0.0015",
     "train.log_every=7",
 )

@@ -43,7 +43,7 @@ ADAMW = {
     "optim.warmup_start": None, "optim.final": 0.0, "train.epochs": 3, "train.batch_size": 64,
 }  # fmt: skip
 SMALL = {
-    **ADAMW, "model.name": "test_resnet", "optim.lr": 3e-3, "train.epochs": 8,
+    **ADAMW, "model.name": "test_resnet", "optim.lr": 3e-3, "train.epochs": 6,
     "train.batch_size": 128,
 }  # fmt: skip
 V1_COLOUR = {"views.colour": Colour(0.4, 0.4, 0.4, 0.4, p=1.0, grey=0.2, grey_first=True)}
@@ -81,8 +81,9 @@ MOCO_CIFAR = {
     "evaluate.k": 200, "evaluate.temperature": 0.1, "evaluate.space": "z",
 }  # fmt: skip
 MOCO_SMALL = {
-    **SMALL, "method.hidden": 512, "method.queue": 1024, "method.momentum": 0.95,
-    "method.temperature": 0.1, "method.split_bn": 4, "optim.per_epoch": True, "train.epochs": 10,
+    **SMALL, "method.hidden": 512, "method.queue": 1024, "method.momentum": 0.99,
+    "method.temperature": 0.2, "method.split_bn": 4, "method.symmetric": True,
+    "optim.per_epoch": True,
     **HUE_VIEWS,
 }  # fmt: skip
 PASTE = {"views.paste": CopyPaste(p=0.3, background="grey", blur_p=0.5, blur_sigma=5.0)}
@@ -142,7 +143,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("moco_v1", "cifar"): {MOCO_DEMO: MOCO_CIFAR, TORCHVISION: {"zero_init": False}, OURS: WHOLE},
     ("moco_v1", "demo"): {
         OURS: {
-            **MOCO_SMALL, "method.hidden": 0, "train.epochs": 6,
+            **MOCO_SMALL, "method.hidden": 0,
         },
     },
     ("dilo", "paper"): {DILO: PASTE, MOCO: MOCO_V2 | MOCO_VIEWS, TORCHVISION: {"zero_init": False}},
