@@ -73,6 +73,7 @@ BUDGETS = {
 COUNTS = {SCENES: (1, 4, 16), CIFAR: (1, 4, 16, 64), PHOTOS: (1, 4, 16, 64)}
 # Training images that kNN and probes learn from, by the data; all of ImageNet's
 IMAGES = {SCENES: 1000, CIFAR: 10_000}
+TOLD = 500  # scenes, to learn from and to test on, whose backgrounds tell their classes
 
 
 def trainings(budget: Budget, seed: int) -> dict[str, list[str]]:
@@ -96,7 +97,7 @@ def measure(experiment: Experiment, seed: int) -> dict[str, Figures]:
         found = experiment.evaluate(folder, "patches", *_words(experiment), *area)
         rows |= dict(figures(name, found))
         if _data(experiment.budget) == SCENES:
-            told = experiment.evaluate(folder, "patches", *_told(experiment), *area)
+            told = experiment.evaluate(folder, "patches", *_told(), *area)
             for space, scores in told["columns"][f"{MEAN} patches"].items():
                 row = name_of(name, f"{MEAN} patches", space)
                 rows[row] = {**rows[row], "told": scores["knn"]}
@@ -113,12 +114,11 @@ def _words(experiment: Experiment) -> list[str]:
     ]
 
 
-def _told(experiment: Experiment) -> Iterator[str]:
+def _told() -> Iterator[str]:
     """Words of an evaluation on scenes whose backgrounds tell their classes."""
     yield from (f"counts=[{MEAN}]", "sampling=random", "probe=none", "curve=0", "neighbours=0")
-    yield f"data.train=scenes(count={IMAGES[SCENES]}, size=64, background_bias=1.0)"
-    tests = experiment.budget.tests
-    yield f"data.test=scenes(count={tests}, seed=1, size=64, background_bias=1.0)"
+    for split, seed in (("train", 0), ("test", 1)):
+        yield f"data.{split}=scenes(count={TOLD}, seed={seed}, size=64, background_bias=1.0)"
 
 
 def figures(network: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Figures]]:
@@ -283,6 +283,7 @@ def draw(path: Path, rows: Rows) -> None:
     for axes in (accuracy, likeness, nearest):
         axes.set_xscale("log", base=4)
         axes.set_xticks(counts, list(map(str, counts)))
+        axes.minorticks_off()
         axes.set_xlabel("patches")
         axes.spines[["top", "right"]].set_visible(False)
     accuracy.set_ylabel("%")
