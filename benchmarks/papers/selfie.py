@@ -53,7 +53,7 @@ BUDGETS = {
         tests=2000,
         words=(
             *("data=scenes", "scale=demo", "data.train=scenes(count=4000, size=64)"),
-            *("train.epochs=4", "train.precision=bf16", "train.channels_last=true"),
+            *("train.epochs=3", "train.precision=bf16", "train.channels_last=true"),
             "evaluate.knn_every=0",
         ),
         finetune=("steps=250", "batch=32", "lr=0.05", "warmup=0"),
