@@ -29,7 +29,7 @@ help: ## list the targets
 DEMO = 'data.train=scenes(count=4000, size=64, background_bias=0.9, colour_bias=1)' \
   'data.test=scenes(count=2000, seed=1, size=64, colour_bias=1)' \
   'method.views=dilo(size=32, scale=(0.4, 1.0))' method.queue=256 method.momentum=0.99 \
-  method.temperature=0.2 optim.lr=0.0015 train.log_every=7
+  method.temperature=0.2 method.symmetric=false optim.lr=0.0015 train.log_every=7
 demo: $(VENV)/.base ## measure the throughput here, then train DiLo on painted scenes and report
 	$(BIN)/python benchmarks/throughput.py --seconds 3
 	$(BIN)/python training/run.py method=dilo data=biased_scenes scale=demo $(DEMO) \

@@ -58,8 +58,7 @@ def test_a_figure_that_is_another_is_written_anew():
 def test_every_result_is_listed_with_its_command():
     listed = (ROOT / "docs/results.md").read_text()
     results = [path.name for path in (ROOT / "benchmarks/results").glob("*.json")]
-    short = {"methods-demo-seeds.json": "[-seeds]"}
-    assert [name for name in sorted(results) if short.get(name, name) not in listed] == []
+    assert [name for name in sorted(results) if name not in listed] == []
 
 
 def test_every_preset_has_a_picture_in_the_guide():
