@@ -13,6 +13,7 @@ import torch
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import data, data_notes, methods
 from patchmill.training.config import compose, rules
+from patchmill.training.nets import single_places
 from patchmill.training.nets.ema import Teacher
 from patchmill.training.optim import optimizers
 from patchmill.training.ranks import distributed, sharding
@@ -48,6 +49,8 @@ def build_run(config: Config, world: World, folder: Path) -> Iterator[State]:
         steps_per_epoch = _steps_per_epoch(loader, config)
         seed_generators(config.seed)  # all ranks begin with the same weights
         method = _build_method(config, world)
+        if world.device.type == "cpu" and amp is torch.bfloat16:
+            single_places.keep_in_float32(method)
         if saved:
             checkpoint.load_networks(method, saved, path)
         model = sharding.wrap(method, config.train.parallel, world)

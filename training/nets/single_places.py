@@ -1,0 +1,28 @@
+"""Convolutions that torch differentiates wrongly in bf16 on CPUs, kept in float32.
+
+Of a convolution with a stride that sees a map of a single place, in bf16 on a CPU, torch 2.14.1
+leaves parts of the weights' gradient unwritten: whatever was in that memory. A ResNet has such maps
+for views of 16 pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class Float32AtSinglePlaces(nn.Conv2d):
+    """A convolution that computes maps of a single place in float32, whatever autocast says."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[-2:] != (1, 1):
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+def keep_in_float32(network: nn.Module) -> None:
+    """Make the network's convolutions with a stride `Float32AtSinglePlaces`."""
+    for module in network.modules():
+        if type(module) is nn.Conv2d and max(module.stride) > 1:
+            module.__class__ = Float32AtSinglePlaces
