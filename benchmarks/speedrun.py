@@ -313,7 +313,7 @@ def summary(
 
 
 def lines(rows: Sequence[Mapping[str, Any]], arguments: argparse.Namespace) -> Iterator[str]:
-    hardware = f"{machine.cpu()}, {machine.cores()} cores, {_threads()} threads for the network"
+    hardware = f"{machine.cpu()}, {machine.cores()} cores, threads of the network: {_threads()}"
     on_gpu = any(ROWS[row["name"]].device == "cuda" for row in rows)
     yield ", ".join([hardware, *(machine.gpus() if on_gpu else [])])
     caches = "caches as they were" if arguments.warm_caches else "empty caches"
