@@ -47,13 +47,13 @@ def test_rows_hold_the_results_of_the_runs(tmp_path: Path, monkeypatch: pytest.M
     words = ["--methods", "tcr", "--seeds", "1", "--tests", "24", "--jobs", "1"]
     run(monkeypatch, *words, "--out", str(out), "--json", str(json_file), *SMALL)
     rows = {row["name"]: row for row in json.loads(json_file.read_text())["rows"]}
-    assert {"histogram", "six numbers", "untrained resnet10t", "tcr"} < set(rows)
+    assert {"histogram", "six numbers", "untrained test_resnet", "tcr"} < set(rows)
     losses = records.read(out / "tcr-0")["loss"]
     assert rows["tcr"]["loss_first"] == pytest.approx(losses[0], abs=1e-4)
     assert rows["tcr"]["loss_last"] == pytest.approx(losses[-1], abs=1e-4)
     evaluated = json.loads((out / "tcr-0" / "reliance.json").read_text())
     assert evaluated["tests"][reliance.SAME].startswith("scenes(count=24, ")
-    for row, scores in (("tcr", "scores"), ("untrained resnet10t", "untrained")):
+    for row, scores in (("tcr", "scores"), ("untrained test_resnet", "untrained")):
         for column, metric, test in (
             ("knn", "knn", reliance.SAME),
             ("linear", "ridge", reliance.SAME),
@@ -72,10 +72,10 @@ def test_gains_and_shares_are_of_equal_seeds() -> None:
     networks = {"moco": "resnet10t", "supervised": "resnet10t"}
     table = benchmark.table(measured, networks, FLOORS)
     rows = {row["name"]: row for row in table}
-    assert list(rows) == [*FLOORS, "untrained resnet10t", "moco", "supervised"]
+    assert list(rows) == [*FLOORS, "untrained test_resnet", "moco", "supervised"]
     moco = rows["moco"]
     assert moco["seeds"]["knn_gain"] == [0.2, 0.2] and moco["knn_gain_interval"] == 0
-    assert rows["untrained resnet10t"]["seeds"]["knn"] == [0.1, 0.3]  # moco's
+    assert rows["untrained test_resnet"]["seeds"]["knn"] == [0.1, 0.3]  # moco's
     # The mean of untrained is 0.2 for kNN, as the histogram's, and 0.3 for linear, as six numbers'
     assert moco["knn_floor"] == "histogram" and rows["supervised"]["linear_floor"] == "six numbers"
     assert moco["seeds"]["knn_share"] == pytest.approx([0.1 / 0.6, 0.3 / 0.7], abs=1e-4)
