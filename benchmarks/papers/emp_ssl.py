@@ -18,9 +18,8 @@ optimiser, and ten epochs, too; paper: 200 patches and 30 epochs, too.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,37 +189,14 @@ def draw(path: Path, rows: Rows) -> None:
     figure.savefig(path, dpi=100)
 
 
-COLOURS = ("#a0a0a0", "#d4b04c", "#c8783c", "#2a6f97", "#6ea0c0", "#7a9e5f", "#8d6a9f", "#555555")
-
-PAPER = Paper(
-    name="emp_ssl",
-    title="EMP-SSL on CIFAR-10: many patches and one epoch, few patches and many epochs",
-    budgets=BUDGETS,
-    trainings=trainings,
-    measure=measure,
-    columns={"knn": "kNN", "linear": "linear", "knn_z": "kNN, z", "linear_z": "linear, z"},
-    claims=CLAIMS,
-    plot=draw,
-)
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Run the experiment; at the budget of a CPU, on a part of the data."""
-    words = list(sys.argv[1:] if words is None else words)
-    run(PAPER, [*words, *part_of_cifar(words)])
-
-
-def part_of_cifar(words: Sequence[str]) -> Iterator[str]:
+def part_of_cifar(budget: str, given: Sequence[str]) -> Iterator[str]:
     """Settings of the part that the cpu budget takes of data.root; none at other budgets."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--budget", default="cpu")
-    settings = dict(word.split("=", 1) for word in words if "=" in word)
-    if parser.parse_known_args(words)[0].budget != "cpu" or "data.train" in settings:
+    settings = dict(word.split("=", 1) for word in given if "=" in word)
+    if budget != "cpu" or "data.train" in settings or "data.root" not in settings:
         return
-    if "data.root" in settings:
-        root = Path(settings["data.root"]).expanduser()
-        for split, count in TAKEN.items():
-            yield f"data.{split}={list_part(root, split, count)}"
+    root = Path(settings["data.root"]).expanduser()
+    for split, count in TAKEN.items():
+        yield f"data.{split}={list_part(root, split, count)}"
 
 
 def list_part(root: Path, split: str, count: int) -> Path:
@@ -240,6 +216,23 @@ def list_part(root: Path, split: str, count: int) -> Path:
     target = cache.folder("lists") / f"{split}-{count}.csv"
     write_atomic(target, "\n".join(lines) + "\n")
     return target
+
+
+COLOURS = ("#a0a0a0", "#d4b04c", "#c8783c", "#2a6f97", "#6ea0c0", "#7a9e5f", "#8d6a9f", "#555555")
+
+PAPER = Paper(
+    name="emp_ssl",
+    title="EMP-SSL on CIFAR-10: many patches and one epoch, few patches and many epochs",
+    budgets=BUDGETS,
+    trainings=trainings,
+    measure=measure,
+    columns={"knn": "kNN", "linear": "linear", "knn_z": "kNN, z", "linear_z": "linear, z"},
+    claims=CLAIMS,
+    plot=draw,
+    added=part_of_cifar,
+)
+
+main = partial(run, PAPER)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from patchmill.cluster.slurm import commands, script
 from patchmill.loaders.common.errors import MillError
 
 WORDS = ["method=moco", "data=scenes", "scale=demo", "method.split_bn=0", "train.batch_size=64"]
-WORDS += ["data.train=scenes(count=200, size=32)", "method.queue=64"]
+WORDS += ["data.train=scenes(count=200, size=32)", "method.queue=128"]
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ from patchmill.training.config import compose
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["method=dilo", "data=scenes", "train.device=cpu", "train.batch_size=128"]
 WORDS += ["data.train=scenes(count=2000, size=64)", "optim.lr=0.06", "method.split_bn=0"]
+WORDS += ["train.epochs=40", "optim.warmup=1"]
 
 
 @pytest.fixture(autouse=True)

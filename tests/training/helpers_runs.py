@@ -18,6 +18,7 @@ WORDS = {
     "method": "moco",
     "method.views": "moco_v2(size=16)",
     "method.queue": "32",
+    "method.symmetric": "false",
     "method.dim": "4",
     "method.hidden": "5",
     "scale": "demo",

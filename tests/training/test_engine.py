@@ -228,7 +228,7 @@ def test_micro_batches_and_leftovers_of_an_epoch(tmp_path: Path, monkeypatch):
     words = dict(method="simclr", method__views="simclr(size=16)", method__dim=4, method__hidden=5)
     words = {**words, "data.train": "scenes(count=38, size=32)"}
     given = dict(train__batch_size=16, train__accumulate=4, train__epochs=2)
-    for key in ("method.queue",):
+    for key in ("method.queue", "method.symmetric"):
         monkeypatch.delitem(helpers_runs.WORDS, key)
     whole = helpers_runs.final(
         helpers_runs.train(helpers_runs.config(tmp_path / "whole", **words, **given))
@@ -244,8 +244,7 @@ def test_micro_batches_and_leftovers_of_an_epoch(tmp_path: Path, monkeypatch):
 
 def test_micro_batches_add_up_to_the_whole_gradient(tmp_path: Path, monkeypatch):
     """For a loss that is a mean over images, and a network without batch norm."""
-    monkeypatch.delitem(helpers_runs.WORDS, "method.queue")
-    for name in ("method.dim", "method.hidden"):
+    for name in ("method.queue", "method.symmetric", "method.dim", "method.hidden"):
         monkeypatch.delitem(helpers_runs.WORDS, name)
     words = dict(method="supervised", method__views="moco_v1(size=16)", train__epochs=1)
     one = helpers_runs.final(

@@ -85,7 +85,10 @@ def _experiment(paper: Paper, arguments: argparse.Namespace) -> Experiment:
                 raise MillError(f"--{name} must be at least 1")
             budget = replace(budget, **{name: count})
     out = arguments.out or Path("runs", "papers", f"{paper.name}-{arguments.budget}")
-    return Experiment(paper, budget, out, arguments.settings)
+    settings = list(arguments.settings)
+    if paper.added:
+        settings += paper.added(arguments.budget, arguments.settings)
+    return Experiment(paper, budget, out, settings)
 
 
 def _arguments(paper: Paper, words: Sequence[str] | None) -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,3 +51,5 @@ class Paper:
     claims: Sequence[Claim] = ()
     plot: Callable[[Path, Rows], None] | None = None  # None: bars of the columns
     prepare: Callable[[Experiment], None] | None = None  # makes what the trainings read
+    # Settings of all runs that follow from a budget's name and the settings that are given
+    added: Callable[[str, Sequence[str]], Iterable[str]] | None = None

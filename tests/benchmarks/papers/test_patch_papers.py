@@ -130,13 +130,13 @@ def test_the_cpu_budget_takes_a_part_of_every_class(
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(bytes([number]))
     root = f"data.root={tmp_path}"
-    words = dict(word.split("=", 1) for word in emp_ssl.part_of_cifar([root, "--json", "a.json"]))
+    words = dict(word.split("=", 1) for word in emp_ssl.part_of_cifar("cpu", [root]))
     lines = Path(words["data.train"]).read_text().splitlines()
     assert lines[0] == "path,label" and [line.split(",")[1] for line in lines[1:]] == list("aabb")
     assert lines[2].startswith(f"{tmp_path}/train/a/2.jpg,")
     assert len(Path(words["data.test"]).read_text().splitlines()) == 3
-    assert not list(emp_ssl.part_of_cifar([root, "--budget", "gpu"]))
-    assert not list(emp_ssl.part_of_cifar([root, "data.train=mine.csv"]))
+    assert not list(emp_ssl.part_of_cifar("gpu", [root]))
+    assert not list(emp_ssl.part_of_cifar("cpu", [root, "data.train=mine.csv"]))
     monkeypatch.setattr(emp_ssl, "TAKEN", {"train": 3})
     with pytest.raises(MillError, match=r"3 images of each class from .*train: unpack CIFAR-10"):
-        list(emp_ssl.part_of_cifar([root]))
+        list(emp_ssl.part_of_cifar("cpu", [root]))

@@ -29,7 +29,7 @@ BAG = {
     "evaluate": "knn",
     "evaluate.batch_size": "4",
 }
-MOCO = ("method.queue", "method.dim", "method.hidden", "method.views")
+MOCO = ("method.queue", "method.symmetric", "method.dim", "method.hidden", "method.views")
 
 
 @pytest.fixture

@@ -79,7 +79,8 @@ def test_vicreg_normalises_each_view_by_itself():
 )
 def test_blocks_begin_as_the_identity_where_the_released_ones_do(words, zeros):
     """Both that build networks ask the method: training, and the evaluation of untrained ones."""
-    config = compose.compose([*words.split(), "data.train=scenes(count=128, size=64)"])
+    model = ("model=resnet10", "data.train=scenes(count=128, size=64)")
+    config = compose.compose([*words.split(), *model])
     world = distributed.World()
     for method in (setup._build_method(config, world), trained_run.untrained(config, world)):
         norms = [
