@@ -28,7 +28,8 @@ objectives: method.objective=tcr, vicreg, simclr or byol.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -331,9 +332,7 @@ PAPER = Paper(
     plot=draw,
 )
 
-
-def main(words: Sequence[str] | None = None) -> None:
-    run(PAPER, words)
+main = partial(run, PAPER)
 
 
 if __name__ == "__main__":

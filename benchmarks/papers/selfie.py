@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -163,9 +164,7 @@ PAPER = Paper(
     plot=draw,
 )
 
-
-def main(words: Sequence[str] | None = None) -> None:
-    run(PAPER, words)
+main = partial(run, PAPER)
 
 
 if __name__ == "__main__":

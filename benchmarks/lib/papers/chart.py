@@ -7,7 +7,10 @@ from pathlib import Path
 
 from patchmill.benchmarks.lib.papers.paper import Rows
 
-COLOURS = ("#a0a0a0", "#a9c5d8", "#6ea0c0", "#2a6f97", "#7a9e5f", "#c8783c", "#8d6a9f", "#d4b04c")
+COLOURS = (
+    *("#a0a0a0", "#a9c5d8", "#6ea0c0", "#2a6f97", "#7a9e5f"),
+    *("#c8783c", "#8d6a9f", "#d4b04c", "#3f3f3f", "#b5656b"),
+)
 
 
 def draw(path: Path, rows: Rows, columns: Mapping[str, str], title: str) -> None:
