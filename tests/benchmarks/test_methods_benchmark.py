@@ -69,7 +69,7 @@ def test_gains_and_shares_are_of_equal_seeds() -> None:
         "moco": [figures(0.3, 0.5, (0.1, 0.2)), figures(0.5, 0.7, (0.3, 0.4))],
         "supervised": [figures(0.8, 0.9, (0.1, 0.2)), figures(0.9, 0.9, (0.1, 0.2))],
     }
-    networks = {"moco": "resnet10t", "supervised": "resnet10t"}
+    networks = {"moco": "test_resnet", "supervised": "test_resnet"}
     table = benchmark.table(measured, networks, FLOORS)
     rows = {row["name"]: row for row in table}
     assert list(rows) == [*FLOORS, "untrained test_resnet", "moco", "supervised"]

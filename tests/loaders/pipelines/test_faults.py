@@ -280,12 +280,20 @@ def test_a_read_that_does_not_return_does_not_block_the_end(
     from patchmill.loaders.pipelines import crew
 
     monkeypatch.setattr(crew, "JOIN_TIMEOUT_S", 1.0)
-    ids, stuck = permutation.Order(24, 0).ids(0, 0, 24).tolist(), threading.Event()
-    source = Pictures(24, lambda index: stuck.wait() if index == ids[8] else None)
+    ids = permutation.Order(24, 0).ids(0, 0, 24).tolist()
+    reached, stuck = threading.Event(), threading.Event()
+
+    def wait_once_stuck(index: int) -> None:
+        if index == ids[8]:
+            reached.set()
+            stuck.wait()
+
+    source = Pictures(24, wait_once_stuck)
     loader = make_loader(source, workers=2)
     iterator = iter(loader)
     next(iterator)
     next(iterator)
+    assert reached.wait(60)
     iterator.close()
     assert "1 threads still wait for a sample" in caplog.text
     source.on_read = None
