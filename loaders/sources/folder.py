@@ -2,7 +2,8 @@
 
 The first start lists the folder and caches an index; later starts map that index and only compare
 the modification times of the listed directories. Hidden files and those without an image extension
-are skipped; whether a file really is an image shows when it is decoded.
+are skipped; whether a file really is an image shows when it is decoded, and whether it is a file at
+all, and no pipe or a link to nowhere, when it is read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from patchmill.loaders.common import cache, columns, stamps
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.regular_files import read_file
 from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.sources.numbered import NumberedSource
 
@@ -62,15 +64,7 @@ class Folder(NumberedSource):
         return len(self._starts) - 1
 
     def read(self, index: int) -> bytes:
-        file = os.open(self._path(index), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            size = os.fstat(file).st_size
-            data = os.read(file, size)
-            while len(data) < size and (more := os.read(file, size - len(data))):
-                data += more
-            return data
-        finally:
-            os.close(file)
+        return read_file(self._path(index))
 
     def stamp(self, index: int) -> int:
         return stamps.of_file(os.stat(self._path(index)))
@@ -215,16 +209,17 @@ class _Listing:
 
 def _list(root: bytes, advance: Callable[[int], None]) -> _Listing:
     directories = {b"": os.stat(root).st_mtime_ns}
-    names, subfolders = _entries(root, b"")
+    names, subfolders, left_out = _entries(root, b"")
     images = [name for name in names if _is_image(name)]
     classes = sorted(subfolders)
     trees = list(map_in_threads(lambda name: _list_tree(root, name, advance), classes, _THREADS))
     for tree in trees:
         directories |= tree.directories
+        left_out += tree.left_out
     if not any(tree.paths for tree in trees):
-        return _Listing(sorted(images), [], [], directories)
+        return _Listing(sorted(images), [], [], directories, left_out)
 
-    left_out = [
+    left_out += [
         f"the class folder {os.fsdecode(os.path.join(root, name))} holds no images"
         for name, tree in zip(classes, trees, strict=True)
         if not tree.paths
@@ -254,7 +249,8 @@ def _list_tree(root: bytes, top: bytes, advance: Callable[[int], None]) -> _List
             continue
         seen.add(_identity(status))
         listing.directories[directory] = status.st_mtime_ns
-        names, subfolders = _entries(path, directory + b"/")
+        names, subfolders, left_out = _entries(path, directory + b"/")
+        listing.left_out += left_out
         images = [name for name in names if _is_image(name)]
         listing.paths += images
         pending += sorted(subfolders)
@@ -262,18 +258,29 @@ def _list_tree(root: bytes, top: bytes, advance: Callable[[int], None]) -> _List
     return listing
 
 
-def _entries(directory: bytes, prefix: bytes) -> tuple[list[bytes], list[bytes]]:
-    """(files, sub-folders) that are not hidden, with `prefix` before each name."""
+def _entries(directory: bytes, prefix: bytes) -> tuple[list[bytes], list[bytes], list[str]]:
+    """(files, sub-folders) that are not hidden, with `prefix` before each name; what is left out.
+
+    A link that leads nowhere counts as a file if it is named like an image.
+    """
     files: list[bytes] = []
     folders: list[bytes] = []
+    left_out: list[str] = []
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
-                if not entry.name.startswith(b"."):
-                    (folders if entry.is_dir() else files).append(prefix + entry.name)
+                if entry.name.startswith(b"."):
+                    continue
+                try:
+                    is_folder = entry.is_dir()
+                except OSError as error:  # of a link
+                    is_folder = False
+                    if not _is_image(entry.name):
+                        left_out.append(f"{os.fsdecode(entry.path)} is left out: {error.strerror}")
+                (folders if is_folder else files).append(prefix + entry.name)
     except OSError as error:
         raise _unreadable(directory, error) from None
-    return files, folders
+    return files, folders, sorted(left_out)
 
 
 def _is_image(path: bytes) -> bool:

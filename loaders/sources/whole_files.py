@@ -6,18 +6,19 @@ reading.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 from numba import types
 
 from patchmill.kernels.common.jit import jit
+from patchmill.loaders.common.regular_files import FLAGS
 
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 _PATH_BYTES = 4096  # with the zero at its end
 
 _open = types.ExternalFunction("open", types.int32(types.intp, types.int32))
-_read = types.ExternalFunction("read", types.intp(types.int32, types.intp, types.intp))
+# Not `read`: it fails for a pipe, which whoever reads it may wait at.
+_read = types.ExternalFunction(
+    "pread", types.intp(types.int32, types.intp, types.intp, types.int64)
+)
 _close = types.ExternalFunction("close", types.int32(types.int32))
 
 
@@ -62,12 +63,12 @@ def _read_files(
             continue
         path[len(folder) : length] = paths[first:last]
         path[length] = 0
-        file = _open(path.ctypes.data, _FLAGS)
+        file = _open(path.ctypes.data, FLAGS)
         if file < 0:
             continue
         size, end = 1, at
         while size > 0 and end < len(memory):
-            size = _read(file, memory.ctypes.data + end, len(memory) - end)
+            size = _read(file, memory.ctypes.data + end, len(memory) - end, end - at)
             end += max(size, 0)
         _close(file)
         if size == 0:  # the file's end

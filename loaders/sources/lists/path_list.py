@@ -17,6 +17,7 @@ import numpy as np
 
 from patchmill.loaders.common import columns, stamps
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.regular_files import read_file
 from patchmill.loaders.sources.lists import labels as label_numbers
 from patchmill.loaders.sources.lists import rows
 from patchmill.loaders.sources.numbered import NumberedSource
@@ -51,8 +52,7 @@ class Paths(NumberedSource):
         return len(self._starts) - 1
 
     def read(self, index: int) -> bytes:
-        with open(self._path(index), "rb", buffering=0) as file:
-            return file.read()
+        return read_file(self._path(index))
 
     def stamp(self, index: int) -> int:
         return stamps.of_file(os.stat(self._path(index)))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from patchmill.loaders.common.regular_files import read_file
 from patchmill.loaders.sources.names import IMAGE_NAMES, LABEL_NAMES
 
 _CHANNELS = (1, 3, 4)
@@ -72,8 +73,7 @@ def _encoded(image: Any) -> bytes:
         if image is None:
             raise OSError("the row has neither bytes nor a path")
     if isinstance(image, str | os.PathLike):
-        with open(image, "rb", buffering=0) as file:
-            return file.read()
+        return read_file(image)
     if type(image).__module__.partition(".")[0] == "PIL":
         from patchmill.loaders.decode.bad_image import BadImage
         from patchmill.loaders.decode.with_pil import to_rgb

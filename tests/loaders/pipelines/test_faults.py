@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers_odd_entries import REASONS, add_odd_entries, soon
 from helpers_pipelines import RECIPE, Pictures, batch_pool, encoded, make_loader, mill_threads
 
 from patchmill.loaders.common.errors import MillError
@@ -61,6 +62,17 @@ def test_bad_files_are_listed_with_path_and_reason(folder: Path, tmp_path: Path)
     assert set(seen) == set(range(26)) - bad
     assert len(seen) == 26
     assert loader.stats().bad == len(loader.ledger) == 6
+
+
+def test_what_is_no_file_is_listed_and_nobody_waits_for_it(folder: Path, tmp_path: Path) -> None:
+    for name in DAMAGE:
+        (folder / name).unlink()
+    add_odd_entries(folder)
+    loader = make_loader(folder, drop_last=False, ledger=tmp_path / "bad.jsonl")
+    batches = soon(lambda: [batch.ids.tolist() for batch in loader], folder / "pipe.jpg")
+    assert sum(map(len, batches)) == 20 + len(REASONS)
+    listed = entries(tmp_path / "bad.jsonl")
+    assert {Path(entry["where"]).name: entry["reason"] for entry in listed} == REASONS
 
 
 def test_batches_keep_their_size_and_labels_follow_the_substitute(folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.regular_files import read_file
 from patchmill.training.evaluation.detect.annotated import Instance
 
 log = logging.getLogger("patchmill")
@@ -58,7 +59,7 @@ class CocoFile:
         ]
 
     def read(self, index: int) -> bytes:
-        return self._path(index).read_bytes()
+        return read_file(self._path(index))
 
     def where(self, index: int) -> str:
         return str(self._path(index))

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.regular_files import read_file
 from patchmill.training.evaluation.detect.annotated import Instance
 
 log = logging.getLogger("patchmill")
@@ -66,7 +67,7 @@ class VocLists:
         ]
 
     def read(self, index: int) -> bytes:
-        return self._images[index].path.read_bytes()
+        return read_file(self._images[index].path)
 
     def where(self, index: int) -> str:
         return str(self._images[index].path)

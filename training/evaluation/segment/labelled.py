@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -11,6 +12,7 @@ import torch
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.regular_files import read_file
 from patchmill.loaders.common.threads import available_cores, map_in_threads
 from patchmill.loaders.decode.decoder import BadImage, decode
 from patchmill.loaders.sources import open_source
@@ -121,7 +123,7 @@ def read_mask(path: Path) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as mask:
+        with Image.open(io.BytesIO(read_file(path))) as mask:
             if mask.mode not in ("1", "L", "P", "I", "I;16"):
                 raise MillError(
                     f"{path} is an image in {mask.mode}: a mask has one number for each pixel, "
@@ -139,7 +141,7 @@ def reduce_zero(mask: np.ndarray) -> np.ndarray:
 
 def _read_image(path: Path) -> np.ndarray:
     try:
-        return decode(path.read_bytes())
+        return decode(read_file(path))
     except (OSError, BadImage) as error:
         raise MillError(f"cannot read the image {path}: {error}") from None
 
