@@ -19,7 +19,7 @@ OPTIONAL := $(addprefix $(VENV)/.,dali ffcv peers adapters streams parquet docs)
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-oldest lint types bench gpu docs compile-matrix clean
+.PHONY: help demo test test-all test-oldest lint types bench trust gpu docs compile-matrix clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -65,6 +65,9 @@ bench: $(VENV)/.base $(VENV)/.dali $(VENV)/.peers ## measure beside all peers, i
 # With the environment as it is, if torch is there: a machine with a GPU may have no network.
 gpu: ## check and measure all that a GPU is for in 13 minutes, into build/gpu-day; ARGS="--dry-run" and others
 	@python=$(PYTHON); [ ! -x $(BIN)/python ] || python=$(BIN)/python; $$python benchmarks/gpu_day.py $(ARGS)
+
+trust: $(VENV)/.dev $(OPTIONAL) ## kill, damage, fill up and flood it for half an hour, into build/trust; ARGS="--form long"
+	$(BIN)/python tests/trust $(ARGS)
 
 docs: $(VENV)/.docs ## build the documentation as a site, into build/site; VERSION=0.2 adds it to others there
 	$(BIN)/python docs/make_site.py $(if $(VERSION),--version $(VERSION))

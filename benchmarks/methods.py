@@ -257,7 +257,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of all runs")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_intermixed_args(words)
     arguments.methods = arguments.methods.split(",")
     for method in arguments.methods:
         if method not in methods:

@@ -358,7 +358,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--dry-run", action="store_true", help="print the rows, and run nothing")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of all runs")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_intermixed_args(words)
     arguments.data = [name for name in arguments.data.split(",") if name]
     for name in arguments.data:
         if name not in ROWS:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from patchmill.benchmarks.lib.gpu_day import process, record
+from patchmill.benchmarks.lib import process_group
+from patchmill.benchmarks.lib.gpu_day import record
 from patchmill.benchmarks.lib.gpu_day.here import Here
 from patchmill.benchmarks.lib.gpu_day.outcomes import FILE
 from patchmill.benchmarks.lib.gpu_day.record import Entry
@@ -114,7 +115,7 @@ def _one(day: Day, step: Step, left: float, say: Say) -> Entry:
     words = step.command(day.out, day.here.cores, day.rehearse)
     command = [*step.under, day.executable, *words]
     try:
-        ended = process.run(command, environment(step, day), ROOT, log, limit)
+        ended = process_group.run(command, environment(step, day), ROOT, log, limit)
         entry = record.judge(step, ended, day.out, limit, estimate)
     except OSError as error:
         entry = Entry("failed", f"cannot be started: {error}", estimate=round(estimate))

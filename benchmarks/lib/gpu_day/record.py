@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from patchmill.benchmarks.lib.gpu_day import outcomes
-from patchmill.benchmarks.lib.gpu_day.process import Ended
 from patchmill.benchmarks.lib.gpu_day.step import Step
+from patchmill.benchmarks.lib.process_group import Ended
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.files import write_atomic
 

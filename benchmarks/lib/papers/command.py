@@ -109,4 +109,4 @@ def _arguments(paper: Paper, words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE", help="draw them here; needs matplotlib")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of all runs")
-    return parser.parse_args(words)
+    return parser.parse_intermixed_args(words)

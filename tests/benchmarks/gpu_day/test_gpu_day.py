@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from patchmill.benchmarks import gpu_day
+from patchmill.benchmarks.lib import process_group
 from patchmill.benchmarks.lib.gpu_day import day as days
-from patchmill.benchmarks.lib.gpu_day import here, page, process, record
+from patchmill.benchmarks.lib.gpu_day import here, page, record
 from patchmill.benchmarks.lib.gpu_day.day import Day
 from patchmill.benchmarks.lib.gpu_day.here import Here
 from patchmill.benchmarks.lib.gpu_day.record import Entry
@@ -128,9 +129,9 @@ except KeyboardInterrupt:
 def test_a_step_beyond_its_limit_is_ended_with_all_it_has_started(
     then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "GRACE", 0.5)
+    monkeypatch.setattr(process_group, "GRACE", 0.5)
     log, command = tmp_path / "log", [sys.executable, "-c", SLOW.format(then=then)]
-    ended = process.run(command, os.environ, tmp_path, log, limit=1.5)
+    ended = process_group.run(command, os.environ, tmp_path, log, limit=1.5)
     assert not ended.in_time and ended.status
     lines = log.read_text().splitlines()
     pid = int(next(line for line in lines if line.isdigit()))
@@ -154,10 +155,10 @@ def test_tests_that_ran_before_the_limit_are_counted(tmp_path: Path) -> None:
     rows.append({"test": "x/a.py::c", "outcome": "failed", "seconds": 1, "reason": "off by 9"})
     lines = "\n".join(map(json.dumps, rows))
     tests.result(tmp_path).write_text(f'{lines}\n{{"test": "cut o')
-    entry = record.judge(tests, process.Ended(-2, 61.0, False), tmp_path, 60, 30)
+    entry = record.judge(tests, process_group.Ended(-2, 61.0, False), tmp_path, 60, 30)
     assert (entry.state, entry.why) == ("out of time", "stopped after 61 s; 1 failed, 3 passed")
     assert entry.failures == ["a.py::c: off by 9"]
-    entry = record.judge(tests, process.Ended(1, 9.0, True), tmp_path, 60, 30)
+    entry = record.judge(tests, process_group.Ended(1, 9.0, True), tmp_path, 60, 30)
     assert (entry.state, entry.why) == ("failed", "1 failed, 3 passed")
 
 
@@ -234,7 +235,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(process, "run", interrupt)
+    monkeypatch.setattr(process_group, "run", interrupt)
     with pytest.raises(MillError, match=r"gpu_day\.py --resume --out \S+ --minutes 13$"):
         gpu_day.main(["--out", str(tmp_path / "day")])
     assert "interrupted" in (tmp_path / "day" / page.FILE).read_text()

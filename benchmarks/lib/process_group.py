@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,17 @@ class Ended:
 
 
 def run(
-    command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path, limit: float
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    log: Path,
+    limit: float,
+    stop: threading.Event | None = None,
 ) -> Ended:
-    """Run until it ends or `limit` seconds have passed; its output is added to the log."""
+    """Run until it ends, `limit` seconds have passed, or another thread has set `stop`.
+
+    The command's output is added to the log.
+    """
     with open(log, "a") as output:
         output.write(f"$ {shlex.join(command)}\n")
         output.flush()
@@ -41,7 +50,7 @@ def run(
         )
         in_time = True
         try:
-            process.wait(limit)
+            _wait(process, limit, stop)
         except subprocess.TimeoutExpired:
             in_time = False
             _signal(process, signal.SIGINT)  # tests and benchmarks say where they are
@@ -53,6 +62,16 @@ def run(
                 process.wait(GRACE)  # a process that waits for a broken GPU cannot be waited for
     status = process.returncode
     return Ended(-signal.SIGKILL if status is None else status, time.monotonic() - began, in_time)
+
+
+def _wait(process: subprocess.Popen[bytes], limit: float, stop: threading.Event | None) -> None:
+    if stop is None:
+        process.wait(limit)
+        return
+    end = time.monotonic() + limit
+    while process.poll() is None:
+        if stop.wait(0.1) or time.monotonic() > end:
+            raise subprocess.TimeoutExpired(process.args, limit)
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:

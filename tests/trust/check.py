@@ -1,0 +1,95 @@
+"""`Check`: inputs or moments that must do no harm, and the `Outcome` of trying them."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Form = Literal["short", "standard", "long"]
+FORMS: tuple[Form, ...] = ("short", "standard", "long")
+SHOWN = 20  # failures whose texts are kept
+
+
+@dataclass(frozen=True)
+class Task:
+    """A number of tries, in a folder of their own."""
+
+    name: str
+    tries: int
+    folder: Path
+    seed: int = 0
+    note: Callable[[str], None] = lambda text: None  # shows progress
+
+    def random(self, index: int) -> random.Random:
+        """The random numbers of one try: the same ones whenever it is repeated."""
+        return random.Random(f"{self.name}/{self.seed}/{index}")
+
+
+@dataclass
+class Outcome:
+    """Counts of a check: a try survives unless it `failed`."""
+
+    tries: int = 0
+    failures: int = 0
+    lost: int = 0  # samples or steps
+    repeated: int = 0
+    ends: Counter[str] = field(default_factory=Counter)  # of tries, "ledger" and the like
+    figures: dict[str, Any] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)  # of failures
+
+    @property
+    def survived(self) -> int:
+        return self.tries - self.failures
+
+    @property
+    def sound(self) -> bool:
+        return self.tries > 0 and not (self.failures or self.lost or self.repeated)
+
+    def tried(self, end: str = "") -> None:
+        """Count a try, and what came of it."""
+        self.tries += 1
+        if end:
+            self.ends[end] += 1
+
+    def failed(self, text: str) -> None:
+        """Take back that a counted try survived; `text` says what happened, with which input."""
+        self.failures += 1
+        if len(self.texts) < SHOWN:
+            self.texts.append(text)
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    title: str  # what is done
+    run: Callable[[Task], Outcome]
+    short: int  # tries in `make test`
+    standard: int  # in `make trust`
+    long: int
+    seconds: float  # that the standard form takes on one core
+    needs: tuple[str, ...] = ()  # modules
+    alone: bool = False  # not beside another check
+
+    @property
+    def part(self) -> str:
+        """The folder that it lies in: fuzz, faults and so on."""
+        return self.run.__module__.split(".")[1]
+
+    def tries(self, form: Form) -> int:
+        return {"short": self.short, "standard": self.standard, "long": self.long}[form]
+
+    def estimate(self, form: Form) -> float:
+        return self.seconds * self.tries(form) / self.standard
+
+    def limit(self, form: Form) -> float:
+        """Seconds after which it counts as hanging."""
+        return 5 * self.estimate(form) + 120
+
+    def lacks(self) -> str:
+        """The modules that it needs and this Python has not."""
+        return ", ".join(name for name in self.needs if not importlib.util.find_spec(name))

@@ -1,0 +1,1 @@
+"""Any number of ranks, workers, formats and stops, against one process."""

@@ -1,0 +1,1 @@
+"""Mutated bytes from outside: through every parser of them."""

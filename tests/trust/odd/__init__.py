@@ -1,0 +1,1 @@
+"""Rare, broken and hostile images."""

@@ -1,0 +1,1 @@
+"""Long runs: memory, descriptors, threads, rate and ledger."""

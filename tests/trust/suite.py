@@ -1,0 +1,20 @@
+"""All checks, in the order in which they run."""
+
+from __future__ import annotations
+
+import importlib
+
+from trust.check import Check
+
+# Modules with a tuple CHECKS.
+MODULES: tuple[str, ...] = ()
+
+
+def checks() -> dict[str, Check]:
+    found: dict[str, Check] = {}
+    for module in MODULES:
+        for check in importlib.import_module(module).CHECKS:
+            if check.name in found:
+                raise ValueError(f"two checks are named {check.name}")
+            found[check.name] = check
+    return found

@@ -1,0 +1,1 @@
+"""Hostile archives, settings, names and caches, and what is installed."""

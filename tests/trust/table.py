@@ -1,0 +1,39 @@
+"""The table of results, and a line for all that is not sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from patchmill.benchmarks.lib.printing import console, new_table
+from trust.result import Result
+
+
+def show(results: Sequence[Result]) -> None:
+    table = new_table("fault", "tries", "survived", "lost", "repeated")
+    for result in results:
+        table.add_row(*_cells(result))
+    console().print(table)
+    for line in remarks(results):
+        print(line)
+
+
+def remarks(results: Iterable[Result]) -> list[str]:
+    """What is not sound, and why; what was left out."""
+    lines = []
+    for result in results:
+        if result.state != "sound":
+            lines.append(f"{result.name}: {result.state}" + (f": {result.why}" * bool(result.why)))
+        lines += [f"  {text}" for text in result.failures]
+    return lines
+
+
+def line(result: Result) -> str:
+    """One result, as it is shown when it comes."""
+    counts = f"{result.survived:,} of {result.tries:,} survived"
+    return f"{result.state:<9} {result.name}: {result.why or counts} ({result.seconds:.0f} s)"
+
+
+def _cells(result: Result) -> list[str]:
+    counts = (result.tries, result.survived, result.lost, result.repeated)
+    shown = [f"{count:,}" for count in counts] if result.tries else [result.state, "", "", ""]
+    return [f"{result.name}: {result.title}", *shown]

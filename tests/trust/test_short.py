@@ -1,0 +1,19 @@
+"""Short forms of all checks of trust."""
+
+from pathlib import Path
+
+import pytest
+
+from trust import suite
+from trust.check import Check, Task
+
+CHECKS = suite.checks()
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_no_harm_is_done(check: Check, tmp_path: Path) -> None:
+    if lacking := check.lacks():
+        pytest.skip(f"needs {lacking}")
+    outcome = check.run(Task(check.name, check.short, tmp_path))
+    assert outcome.tries and not outcome.failures, outcome.texts
+    assert (outcome.lost, outcome.repeated) == (0, 0)
