@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
-if __name__ == "__main__":  # this checkout, with the helpers of its tests
-    helpers = {str(path.parent) for path in (ROOT / "tests").rglob("helpers_*.py")}
-    sys.path[0:1] = [str(ROOT), str(ROOT / "tests"), *sorted(helpers)]
+if __name__ == "__main__":  # this checkout is what is run
+    sys.path[0] = str(ROOT)
+    sys.path.insert(1, str(ROOT / "tests"))
 
 from patchmill.benchmarks.lib import report
 from patchmill.loaders.common.errors import MillError, run_command
@@ -30,109 +30,6 @@ from trust import runner, suite, table
 from trust.check import FORMS, Check, Task
 from trust.result import Result
 from trust.runner import Plan
-
-OUT = "build/trust"
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    all_checks = suite.checks()
-    settings = _settings(words, all_checks)
-    out = Path(settings.out).resolve()
-    if settings.only:
-        check, folder = all_checks[settings.only], out / settings.only
-        folder.mkdir(parents=True, exist_ok=True)
-        task = Task(check.name, check.tries(settings.form), folder, settings.seed, _note)
-        path = out / f"{check.name}.json"
-        runner.in_this_process(check, task, settings.form, path)
-        return
-    checks = [check for check in all_checks.values() if _chosen(check, settings.part)]
-    plan = Plan(checks, settings.form, settings.seed, out, settings.jobs)
-    if settings.dry_run:
-        _show_plan(plan)
-        return
-    with output_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        results = _run(plan, settings)
-    if any(result.state not in ("sound", "left out") for result in results):
-        raise MillError(f"not all is sound; logs and inputs lie in {out}")
-
-
-def _run(plan: Plan, settings: Any) -> list[Result]:
-    """Run what is to be run; print the table, and write the results, of all that ended."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    found: dict[str, Result] = {}
-    interrupted = False
-    try:
-        for result in runner.run(plan, settings.resume, _note):
-            found[result.name] = result
-            _note(table.line(result))
-    except KeyboardInterrupt:
-        interrupted = True
-    results = [found[check.name] for check in plan.checks if check.name in found]
-    table.show(results)
-    if settings.json and results:
-        rows = [result.as_row() for result in results]
-        about = {"form": plan.form, "seed": plan.seed, "seconds": sum(r.seconds for r in results)}
-        report.write_json(settings.json, {**about, "rows": rows})
-    if interrupted:
-        raise MillError("interrupted; the same command with --resume goes on")
-    return results
-
-
-def _show_plan(plan: Plan) -> None:
-    for check in plan.checks:
-        lacking = check.lacks()
-        about = f"left out: needs {lacking}" if lacking else f"{check.estimate(plan.form):6,.0f} s"
-        print(f"{check.name:<28} {check.tries(plan.form):>9,} tries  {about}")
-    seconds = sum(check.estimate(plan.form) for check in plan.checks if not check.lacks())
-    print(f"about {seconds / 60 / plan.jobs:.0f} minutes, {plan.jobs} at a time")
-
-
-def _settings(words: Sequence[str] | None, checks: dict[str, Check]) -> Any:
-    parts = sorted({check.part for check in checks.values()})
-    parser = report.Parser("trust", __doc__)
-    parser.prog, parser.usage = "tests/trust", "python tests/trust [options]"
-    parser.add_argument("--form", choices=FORMS, default="standard", help="how much is tried")
-    parser.add_argument(
-        "--part",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help=f"a check, or all of {', '.join(parts)}; may be repeated",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of what is tried (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=available_cores(), help="checks at a time")
-    parser.add_argument("--out", default=OUT, metavar="DIR", help="of logs (%(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    parser.add_argument("--resume", action="store_true", help="run what has no result in DIR yet")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan, and run nothing")
-    parser.add_argument("--only", choices=checks, help="run this one in this process, as all are")
-    settings = parser.parse_args(words)
-    for name in settings.part:
-        if name not in (*checks, *parts):
-            raise MillError(f"there is no check {name}: choose from {', '.join(checks)}")
-    if settings.jobs < 1:
-        raise MillError("--jobs must be at least 1")
-    report.check_writable(settings.json)
-    return settings
-
-
-def _chosen(check: Check, parts: Sequence[str]) -> bool:
-    return not parts or check.name in parts or check.part in parts
-
-
-def _note(text: str) -> None:
-    print(text, flush=True)
-
-
-def _as_interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-if __name__ == "__main__":  # this checkout, with the helpers of its tests
-    helpers = {str(path.parent) for path in (ROOT / "tests").rglob("helpers_*.py")}
-    sys.path[0:1] = [str(ROOT), str(ROOT / "tests"), *sorted(helpers)]
-
 
 OUT = "build/trust"
 
