@@ -17,10 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":  # this checkout is what is run
-    sys.path[0] = str(ROOT)
-    sys.path.insert(1, str(ROOT / "tests"))
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from patchmill.benchmarks.lib import report
 from patchmill.loaders.common.errors import MillError, run_command
@@ -59,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _run(plan: Plan, settings: Any) -> list[Result]:
     """Run what is to be run; print the table, and write the results, of all that ended."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    before = signal.signal(signal.SIGTERM, _as_interrupt)
     found: dict[str, Result] = {}
     interrupted = False
     try:
@@ -68,6 +67,8 @@ def _run(plan: Plan, settings: Any) -> list[Result]:
             _note(table.line(result))
     except KeyboardInterrupt:
         interrupted = True
+    finally:
+        signal.signal(signal.SIGTERM, before)
     results = [found[check.name] for check in plan.checks if check.name in found]
     table.show(results)
     if settings.json and results:
