@@ -18,7 +18,7 @@ def show(results: Sequence[Result]) -> None:
 
 
 def remarks(results: Iterable[Result]) -> list[str]:
-    """What is not sound, and why; what was left out."""
+    """Lines on checks that are not sound or were left out, and why."""
     lines = []
     for result in results:
         if result.state != "sound":
