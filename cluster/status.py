@@ -11,6 +11,7 @@ from typing import Any
 
 from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError, run_command
+from patchmill.loaders.common.printed import say
 
 COLUMNS: tuple[str, ...] = ("run", "state", "job", "epoch", "images/s", "left", "loss", "restarts")
 DEAD_AFTER = 1800  # seconds without a heartbeat, for a run that is no job
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.json:
         print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1))
     else:
-        print("\n".join(table([columns, *rows])))
+        say("\n".join(table([columns, *rows])))
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -132,7 +133,7 @@ def _tail(run: Path, follow_log: bool) -> None:
     job, reader = record.last_job(run), follow.LogReader()
     state = record.state(job)
     if not state and (failure := failures.describe(job)):
-        print(*failure, sep="\n", end="\n\n")
+        say("\n".join([*failure, ""]))
     if not job.merged_logs():
         print(f"job {job.id} has logged nothing yet: {state}" if state else "there is no log")
     follow.print_new(job, reader, TAIL)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.files import unique_name, write_atomic
+from patchmill.loaders.common.printed import printable
 
 log = logging.getLogger("patchmill")
 
@@ -43,6 +44,7 @@ class Ledger:
             self._bad[id] = {"id": id, "where": where, "reason": reason}
             self._write()
             bad = len(self._bad)
+        where, reason = printable(where), printable(reason)
         log.warning("sample %d is replaced: %s: %s (listed in %s)", id, where, reason, self.path)
         if bad > self.limit:
             raise MillError(

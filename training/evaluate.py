@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import say
 from patchmill.script import idle_threads_sleep, run_script
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if world.rank == 0:
         result.print_table(evaluated)
         path = result.write(evaluated, folder, run.step, run.epoch)
-        print(f"written to {path}, and into {report.write(folder)}")
+        say(f"written to {path}, and into {report.write(folder)}")
     distributed.close()
 
 

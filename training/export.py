@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import say
 from patchmill.script import idle_threads_sleep, run_script
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     export = LIBRARIES[command.to].export(exported)
     out = Path(command.out) if command.out else folder / "exports" / command.to
     written.write(export, out, command.force)
-    print("\n".join(_summary(exported, export, out)))
+    say("\n".join(_summary(exported, export, out)))
 
 
 def usage() -> Iterator[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import say
 from patchmill.script import idle_threads_sleep, run_script
 
 if TYPE_CHECKING:
@@ -53,13 +54,13 @@ def _train(config: Config) -> None:
     is_rank0 = rank_info is None or rank_info.rank == 0
     display.configure_logging(is_rank0)
     if is_rank0:
-        print(f"the run is in {Path(config.out) / config.name}", flush=True)
+        say(f"the run is in {Path(config.out) / config.name}")
     try:
         folder = engine.train(config)
     except signals.Stopped:
         signals.exit_now()
     if is_rank0 and (summary := display.summary(folder)):
-        print(summary)
+        say(summary)
     if rank_info:
         signals.exit_now(0)  # an abort here would fail the whole run in torchrun's eyes
 

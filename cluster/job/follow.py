@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 from patchmill.cluster.job.record import Job
+from patchmill.loaders.common.printed import say
 
 READ_EVERY = 0.5  # seconds
 POLL_EVERY = 5.0  # seconds between questions to SLURM, whose controller many users share
@@ -58,5 +58,4 @@ def print_new(job: Job, reader: LogReader, last: int | None = None) -> None:
     for path in paths:
         array_task = f"[{path.stem.rpartition('_')[2]}] " if len(paths) > 1 else ""
         for line in deque(reader.new_lines(path), last):
-            print(f"{array_task}{line}")
-    sys.stdout.flush()
+            say(f"{array_task}{line}")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import os
 import sys
+
+from patchmill.loaders.common.printed import printable
 
 
 class StderrLines(logging.Handler):
@@ -14,6 +18,19 @@ class StderrLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            print(self.format(record), file=sys.stderr, flush=True)
+            text = self.format(_with_shown_arguments(record))
+            print(printable(text, lines=True), file=sys.stderr, flush=True)
         except Exception:
             self.handleError(record)
+
+
+def _with_shown_arguments(record: logging.LogRecord) -> logging.LogRecord:
+    """The record with names and errors on one line each; line ends of the message itself stay."""
+    if not isinstance(record.args, tuple):
+        return record
+    shown = copy.copy(record)
+    shown.args = tuple(
+        printable(value) if isinstance(value, str | os.PathLike | BaseException) else value
+        for value in record.args
+    )
+    return shown

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
+from patchmill.loaders.common.printed import printable
+
 log = logging.getLogger("patchmill")
 
 Advance = Callable[[int], None]
@@ -24,7 +26,7 @@ def track(what: str, total: int | None = None, done: int = 0, unit: str = "") ->
 
     `done` items of the total were done in an earlier run; with a `unit`, the rate is shown.
     """
-    with (_bar if sys.stderr.isatty() else _lines)(what, total, done, unit) as advance:
+    with (_bar if sys.stderr.isatty() else _lines)(printable(what), total, done, unit) as advance:
         yield advance
 
 
@@ -56,7 +58,7 @@ def _bar(what: str, total: int | None, done: int, unit: str) -> Iterator[Advance
     from rich.console import Console
 
     bar = progress.Progress(
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),  # names may look like it
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TextColumn("{task.fields[rate]}"),

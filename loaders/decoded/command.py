@@ -14,6 +14,7 @@ from pathlib import Path
 from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.log_lines import StderrLines
+from patchmill.loaders.common.printed import say
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not folder.is_dir():
             raise MillError(f"there is no folder {str(folder)!r}")
     folders = args.folders or known_folders()
-    print("\n".join(clean(folders) if args.clean else show(folders)))
+    say("\n".join(clean(folders) if args.clean else show(folders)))
 
 
 def show(folders: Sequence[Path]) -> list[str]:

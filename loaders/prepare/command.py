@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.log_lines import StderrLines
+from patchmill.loaders.common.printed import say
 from patchmill.loaders.common.threads import available_cores
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _make_data(arguments: Sequence[str]) -> None:
     source = open_source(args.source)
     with _interruption_as_error():
         result = make_data.make(source, args.out, options, workers, args.overwrite)
-    print(result or _COMPLETE % args.out)
+    say(result or _COMPLETE % args.out)
 
 
 def _make_decoded(args: argparse.Namespace) -> None:
@@ -108,7 +109,7 @@ def _make_decoded(args: argparse.Namespace) -> None:
         raise MillError(f"--rank must be 0 to {world_size - 1}, not {rank}")
     workers, source = _workers(args.workers), open_source(args.source)
     with _interruption_as_error():
-        print(make_decoded.make(source, args.out, args.size, workers, rank, world_size))
+        say(make_decoded.make(source, args.out, args.size, workers, rank, world_size))
 
 
 def _options(args: argparse.Namespace) -> Options:
@@ -139,7 +140,7 @@ def _make_masks(arguments: Sequence[str]) -> None:
     out = _mask_path(args, source)
     with _interruption_as_error():
         result = make_masks.make(source, out, options, workers, args.overwrite)
-    print(result or _COMPLETE % out)
+    say(result or _COMPLETE % out)
 
 
 def _mask_options(args: argparse.Namespace) -> MaskOptions:
@@ -175,7 +176,7 @@ def _inspect(arguments: Sequence[str]) -> None:
     from patchmill.loaders.prepare import inspect_data
 
     text, problems = inspect_data.inspect(args.out)
-    print(text)
+    say(text)
     if problems:
         sys.exit("\n".join(["", *problems]))
 

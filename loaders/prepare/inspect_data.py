@@ -13,6 +13,7 @@ import numpy as np
 
 from patchmill.loaders.common.columns import Columns
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import printable
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.copypaste.masks import SUFFIX as MASKS
@@ -110,7 +111,7 @@ def _shards(
 
 
 def _verify_shard(shard: _Shard, advance: Any) -> FileReport:
-    report, name = FileReport(), shard.path.name
+    report, name = FileReport(), printable(shard.path.name)
     try:
         index = _index(shard)
         report.labels = index.columns.get("labels")
@@ -150,7 +151,7 @@ def _verify_images(name: str, file: int, index: Columns, report: FileReport) -> 
         if checksums is not None:
             report.checked += 1
             if zlib.crc32(data) != int(checksums[i]):
-                member = os.fsdecode(tar.name_before(file, offset))
+                member = printable(os.fsdecode(tar.name_before(file, offset)))
                 report.problems.append(f"{name}: the checksum of {member} differs")
         report.sizes.append(_image_size(data))
     while rest := os.pread(file, 1 << 20, position):

@@ -16,6 +16,7 @@ from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.files import atomic_path
+from patchmill.loaders.common.printed import say
 from patchmill.loaders.recipe_load import load_recipe
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         image = contact_sheet(args.data, args.recipe, backgrounds=args.backgrounds, **options)
     _save(image, args.out)
-    print(f"{args.out}: {image.width} x {image.height} px")
+    say(f"{args.out}: {image.width} x {image.height} px")
 
 
 def contact_sheet(

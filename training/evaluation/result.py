@@ -10,6 +10,7 @@ from typing import Any
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.common.printed import printable
 from patchmill.training.runtime import records
 
 
@@ -40,6 +41,7 @@ def write(result: EvaluationResult, folder: Path, step: int, epoch: float) -> Pa
 def print_table(result: EvaluationResult) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     first, *others = result.columns
@@ -47,9 +49,9 @@ def print_table(result: EvaluationResult) -> None:
     for column in others:
         table.add_column(column, justify="right")
     for row in result.rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console = Console()
-    console.print(result.about, highlight=False, markup=False)
+    console.print(printable(result.about, lines=True), highlight=False, markup=False)
     console.print(table)
 
 

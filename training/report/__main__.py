@@ -7,13 +7,14 @@ from pathlib import Path
 
 from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import run_command
+from patchmill.loaders.common.printed import say
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     folder = parser().parse_args(arguments).folder
     from patchmill.training import report
 
-    print(report.write(folder))
+    say(report.write(folder))
 
 
 def parser() -> Parser:

@@ -10,13 +10,15 @@ from pathlib import Path
 
 from PIL import Image
 
+from patchmill.loaders.common.printed import printable
+
 NOTHING = "\N{EN DASH}"
 LONG = 16  # letters in a card, above which they are set smaller
 LARGE = 2**20  # bytes of a PNG, above which it is embedded as a JPEG
 
 
 def text(content: object) -> str:
-    return escape(str(content), quote=True)
+    return escape(printable(content, lines=True), quote=True)
 
 
 def tag(name: str, *inside: str, **attributes: object) -> str:

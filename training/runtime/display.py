@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from patchmill.loaders.common.log_lines import StderrLines
+from patchmill.loaders.common.printed import printable
 from patchmill.training.runtime import collapse, records
 
 LINES_EVERY = 10.0  # seconds, where there is no bar
@@ -31,7 +32,7 @@ class Display:
     """
 
     def __init__(self, steps: int, start: int, title: str) -> None:
-        self._steps, self._start, self._title = steps, start, title
+        self._steps, self._start, self._title = steps, start, printable(title)
         self._began = self._next_line = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -66,6 +67,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
+        text = printable(text, lines=True)
         if self._bar:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
@@ -113,7 +115,7 @@ def _bar() -> Any:
     from rich.console import Console
 
     return progress.Progress(
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(bar_width=None),
         progress.MofNCompleteColumn(),
         progress.TextColumn("{task.fields[status]}"),

@@ -10,6 +10,7 @@ import patchmill
 from patchmill.command.doctor.examine import DATA, DATA_SECONDS, GROUPS, examine
 from patchmill.command.doctor.finding import MARKS, Finding
 from patchmill.loaders.common.arguments import Parser
+from patchmill.loaders.common.printed import say
 
 Report = Mapping[str, Sequence[Finding]]
 
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.json:
         print(json.dumps(as_json(report), indent=1))
     else:
-        print("\n".join(text(report)))
+        say("\n".join(text(report)))
     if any(finding.state == "broken" for finding in findings(report)):
         sys.exit(1)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from patchmill.command.doctor.finding import Finding
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.log_lines import StderrLines
 
 MOST = 64  # images that are read
 SECONDS = 5.0  # of reading, and of decoding
@@ -56,7 +57,7 @@ class Trial(NamedTuple):
 def check(data: str) -> Iterator[Finding]:
     from patchmill.loaders.sources import open_data
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[StderrLines()])
     began = time.perf_counter()
     try:
         source: Any = open_data(data)

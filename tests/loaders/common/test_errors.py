@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -16,11 +17,15 @@ run_command(main)
 
 def run(body: str, reader: str = "cat") -> tuple[int, str, str]:
     program = [sys.executable, "-c", PROGRAM.format(body=body)]
-    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered
+    )
     assert process.stdout and process.stderr
     with process:
-        if reader == "head":
-            process.stdout.readline()
+        if reader != "cat":
+            if reader == "head":
+                process.stdout.readline()
             process.stdout.close()
             return process.wait(), "", process.stderr.read()
         out, errors = process.communicate()
@@ -30,6 +35,20 @@ def run(body: str, reader: str = "cat") -> tuple[int, str, str]:
 def test_a_reader_that_stops_early_is_no_error():
     assert run("print('line\\n' * 100_000)", "head") == (1, "", "")
     assert run("print('line')") == (0, "line\n", "")
+
+
+def test_a_command_that_fails_behind_a_reader_that_has_gone_says_why_alone():
+    late = "import time; time.sleep(0.3); print('line'); "
+    assert run(f"{late} sys.exit('2 problems')", "nobody") == (1, "", "2 problems\n")
+    assert run(f"{late} raise MillError('no')", "nobody") == (1, "", "error: no\n")
+
+
+def test_names_from_outside_do_not_steer_the_terminal():
+    assert run(r"raise MillError('cannot read \x1b[2J\udce9.jpg')")[2] == (
+        "error: cannot read \\x1b[2J\\xe9.jpg\n"
+    )
+    assert run(r"sys.exit('\x1b[2J differs')")[2] == "\\x1b[2J differs\n"
+    assert run(r"print('\udce9.jpg')")[:2] == (0, "\\udce9.jpg\n")
 
 
 def test_another_broken_pipe_is_a_bug():
