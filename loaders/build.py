@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.threads import available_cores
+from patchmill.loaders.decode.bad_image import MAX_PIXELS, MOST_PIXELS
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.recipe_load import load_recipe
 
@@ -52,6 +53,7 @@ def build(
     backgrounds: BackgroundData | None = None,
     mix: Mix | None = None,
     cache: str | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Loader:
     """Build a loader that yields batches of the recipe's views of `data`.
 
@@ -79,6 +81,7 @@ def build(
     cache: where to keep decoded images for later epochs, and how many: "ram:32GB" or
         "disk:FOLDER:200GB", shared by all processes of this machine that read the same data, or
         "device:20GB", in this process's GPU, where an image is then uploaded once
+    max_pixels: of an image; a larger one is a bad sample, which the ledger lists
     """
     arguments = dict(locals())
 
@@ -113,6 +116,7 @@ def build(
     for name, value in (("channels_last", channels_last), ("drop_last", drop_last)):
         if not isinstance(value, bool):
             raise MillError(f"{name} must be True or False, not {value!r}")
+    max_pixels = checked_max_pixels(max_pixels)
     choice = choose(pipeline)
     dtype = _checked_dtype(torch.float32 if dtype is None else dtype)
     device = checked_device(device)
@@ -146,6 +150,7 @@ def build(
         workers=workers,
         prefetch=prefetch,
         max_batch=max_batch,
+        max_pixels=max_pixels,
         masks=opened_masks,
         backgrounds=opened_backgrounds,
         extra=open_extra(recipe, seed, dtype, device, checked_mix(mix, source)),
@@ -170,6 +175,7 @@ def build(
         masks="" if opened_masks is None else opened_masks.fingerprint,
         backgrounds=background_source.fingerprint if recipe.pastes_images else "",
         mix=mix,
+        max_pixels=max_pixels,
     )
 
 
@@ -200,6 +206,10 @@ def _checked_int(
     if isinstance(value, bool) or number < least or (most is not None and number > most):
         raise MillError(f"{name} must be a whole number {bounds}, not {value!r}")
     return number
+
+
+def checked_max_pixels(max_pixels: Any) -> int:
+    return _checked_int("max_pixels", max_pixels, 1, MOST_PIXELS)
 
 
 def require_samples(source: Source | StreamSource, least: int, batch: str, remedy: str) -> None:

@@ -14,6 +14,7 @@ from patchmill.loaders.advice import Facts
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common import ranks, room, threads
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decode.bad_image import MAX_PIXELS
 from patchmill.loaders.decoded.on_device import free_bytes
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.operations.mix import Mix
@@ -61,6 +62,7 @@ class Loader:
         masks: str = "",
         backgrounds: str = "",
         mix: Mix | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.source, self.recipe, self.pipeline, self.seed = source, recipe, pipeline, seed
         self.batch_size, self.drop_last = batch_size, drop_last
@@ -68,7 +70,7 @@ class Loader:
         self._rank, self._rebuild = rank, rebuild
         self._schedule, self._steps = schedule, schedule.steps
         self._targets, self._channels_last = draw.targets(recipe), channels_last
-        self._device, self._mix = device, mix
+        self._device, self._mix, self._max_pixels = device, mix, max_pixels
         self._run: Run | None = None
         self._epoch, self._step, self._started = 0, 0, False
         self._next_epoch: int | None = None  # set while an iteration was in progress
@@ -243,7 +245,7 @@ class Loader:
                 "this is not a loader state of this version of patchmill: pass what state_dict() "
                 "of a loader returned"
             )
-        for field, value in ({"mix": None} | self._identity()).items():
+        for field, value in ({"mix": None, "max_pixels": None} | self._identity()).items():
             if state.get(field) != value:
                 raise MillError(
                     f"the state was saved with another {field} ({state.get(field)}, here {value}): "
@@ -270,6 +272,7 @@ class Loader:
             **({"masks": self._masks} if self._masks else {}),
             **({"backgrounds": self._backgrounds} if self._backgrounds else {}),
             **({"mix": repr(self._mix)} if self._mix else {}),
+            **({"max_pixels": self._max_pixels} if self._max_pixels != MAX_PIXELS else {}),
             **self._schedule.identity(),
         }
 
@@ -287,6 +290,7 @@ _REMEDY = {
     "masks": "build the loader with the same masks",
     "backgrounds": "build the loader with the same backgrounds",
     "mix": "build the loader with the same mix",
+    "max_pixels": f"build the loader with the same max_pixels ({MAX_PIXELS} for None)",
     "global_batch": "choose batch_size so that batch_size x world_size stays the same",
     "batch_size": "a stream goes on only with the same batch_size",
     "rank": "a stream goes on only from each rank's own state",

@@ -57,6 +57,7 @@ def open_training(config: Config, world: World, folder: Path) -> Loader:
         masks=config.data.masks,
         backgrounds=config.data.backgrounds,
         cache=config.data.cache,
+        max_pixels=config.data.max_pixels,
     )
 
 
@@ -94,6 +95,7 @@ def open_evaluation(
         prefetch=config.train.prefetch,
         drop_last=False,
         cache=shared_cache(config, split),
+        max_pixels=config.data.max_pixels,
     )
 
 
@@ -131,6 +133,7 @@ def open_finetuning(
         world_size=world.size,
         workers=config.train.workers,
         prefetch=config.train.prefetch,
+        max_pixels=config.data.max_pixels,
     )
 
 

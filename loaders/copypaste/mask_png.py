@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage
+from patchmill.loaders.decode.decoder import MOST_PIXELS, BadImage
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")
@@ -76,7 +76,7 @@ def _decode_png(data: bytes) -> np.ndarray | None:
     width, height, *kind = _HEADER.unpack_from(data, start)
     bits = kind[0]
     size = height * (1 + _row_bytes(width, bits))
-    if tuple(kind) != _GREYSCALE.get(bits) or not 0 < width * height <= MAX_PIXELS:
+    if tuple(kind) != _GREYSCALE.get(bits) or not 0 < width * height <= MOST_PIXELS:
         return None
     unpack = zlib.decompressobj()
     try:
@@ -127,7 +127,7 @@ def _decode_by_pil(data: bytes, where: Callable[[], str]) -> np.ndarray:
 
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        if image.width * image.height > MAX_PIXELS:
+        if image.width * image.height > MOST_PIXELS:
             raise BadImage(f"its mask has {image.width} x {image.height} pixels: too many")
         if channels := _COLOURED.get(image.mode):
             raise MillError(

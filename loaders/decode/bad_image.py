@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-MAX_PIXELS = 178_956_970  # PIL's limit too: a larger image is an attack or an accident
+MAX_PIXELS = 1 << 26  # of an image, where a loader's max_pixels says nothing else
+MOST_PIXELS = 178_956_970  # for max_pixels: PIL opens no larger image
 
 
 class BadImage(Exception):
     """The bytes are not an image that can be decoded; the message says why."""
 
 
-def check_pixel_count(height: int, width: int) -> None:
+def check_pixel_count(height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
     """Raise BadImage for a decompression bomb."""
-    if height * width > MAX_PIXELS:
-        raise BadImage(f"{width} x {height} pixels are more than the {MAX_PIXELS} that are allowed")
+    if height * width > max_pixels:
+        raise BadImage(
+            f"{width} x {height} pixels are more than the {max_pixels} that max_pixels allows"
+        )

@@ -16,11 +16,16 @@ from collections.abc import Callable
 import numpy as np
 import simplejpeg
 
-from patchmill.loaders.decode.bad_image import MAX_PIXELS, BadImage, check_pixel_count
-from patchmill.loaders.decode.jpeg_header import jpeg_frame
+from patchmill.loaders.decode.bad_image import (
+    MAX_PIXELS,
+    MOST_PIXELS,
+    BadImage,
+    check_pixel_count,
+)
+from patchmill.loaders.decode.jpeg_header import jpeg_frame, lies_about_size
 from patchmill.loaders.decode.with_pil import decode_with_pil
 
-__all__ = ["MAX_PIXELS", "BadImage", "Decoder", "decode"]
+__all__ = ["MAX_PIXELS", "MOST_PIXELS", "BadImage", "Decoder", "decode"]
 
 Allocate = Callable[[int], np.ndarray | None]  # so many bytes of memory, or None
 
@@ -29,31 +34,37 @@ _MAX_BUFFER = 64 << 20  # a Decoder keeps no more bytes than this between images
 _PPM = re.compile(rb"P6 ([0-9]{1,9}) ([0-9]{1,9}) 255\n")  # as sources hand over raw pixels
 
 
-def decode(data: bytes, allocate: Allocate | None = None) -> np.ndarray:
+def decode(
+    data: bytes, allocate: Allocate | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """The image as uint8 [height, width, 3] RGB, contiguous and writable.
 
     A plain JPEG or PPM is decoded into what `allocate` returns for its size, which its header says
     and may lie about; anything else gets memory of its own. Raises BadImage, and nothing else, for
-    bad bytes.
+    bad bytes and for images of more than `max_pixels`, at most MOST_PIXELS.
     """
     if layout := _ppm_layout(data):
+        check_pixel_count(*layout[:2], max_pixels)
         return _copy_ppm(data, *layout, allocate)
     if frame := jpeg_frame(data):
         height, width = frame.height, frame.width
-        check_pixel_count(height, width)
+        check_pixel_count(height, width, max_pixels)
+        if lies_about_size(data, frame):
+            raise BadImage(f"its {len(data)} bytes are too few for {width} x {height} pixels")
         if frame.components in (1, 3):
             memory = allocate(height * width * 3) if allocate else None
             try:
                 return simplejpeg.decode_jpeg(data, "RGB", buffer=memory, strict=True)
             except (ValueError, MemoryError):
                 pass  # PIL knows better, or says what is wrong
-    return decode_with_pil(data)
+    return decode_with_pil(data, max_pixels)
 
 
 class Decoder:
     """Decode into reused memory, so that images cost no page faults; one for each thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
+        self._max_pixels = max_pixels
         self._memory, self._used = np.empty(1 << 20, np.uint8), 0
 
     def __call__(self, data: bytes) -> np.ndarray:
@@ -63,7 +74,7 @@ class Decoder:
 
     def one_more(self, data: bytes) -> np.ndarray:
         """Decode an image beside those since the last call of `reuse`."""
-        return decode(data, self._allocate)
+        return decode(data, self._allocate, self._max_pixels)
 
     def reuse(self) -> None:
         """Let the next images overwrite all those of before."""
@@ -93,7 +104,6 @@ def _copy_ppm(
     data: bytes, height: int, width: int, start: int, allocate: Allocate | None
 ) -> np.ndarray:
     size = height * width * 3
-    check_pixel_count(height, width)
     memory = allocate(size) if allocate else None
     pixels = np.empty(size, np.uint8) if memory is None else memory
     pixels[:] = np.frombuffer(data, np.uint8, size, start)

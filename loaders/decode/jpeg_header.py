@@ -1,4 +1,11 @@
-"""Parse a JPEG's header: its marker segments and its frame (start of frame, SOFn)."""
+"""Parse a JPEG's header: its marker segments and its frame (start of frame, SOFn).
+
+A header may announce any size. `lies_about_size` tells those that the data cannot hold, so that
+nobody takes gigabytes for the sake of a few hundred bytes. An image is coded in blocks of 8 x 8
+samples, each of which takes a Huffman code of one bit or more for its mean, and unless the JPEG is
+progressive another that ends it. Only the component with the fewest blocks counts, so that a JPEG
+with one complete scan is never refused. Arithmetic coding takes next to nothing for a block.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +15,8 @@ from typing import NamedTuple
 FRAME_MARKERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF0 to SOF15
 _ADOBE = 0xEE  # the APP14 marker, whose colour transform is 0 for images stored as RGB
 _TAIL = 4096  # bytes at the end of a complete JPEG that hold its end marker
+_BLOCK = 8  # samples along a side
+_SEQUENTIAL, _ARITHMETIC = (0xC0, 0xC1), 0xC9  # markers: of frames, and the first of such frames
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a length
 
 
@@ -39,7 +48,8 @@ def parse_frame(data: bytes, marker: int, at: int) -> JpegFrame:
 def plain_jpeg(data: bytes) -> tuple[int, int] | None:
     """Height and width of a JPEG that all decoders decode alike; None for anything else.
 
-    Excluded are JPEGs of four components, those stored as RGB, and those without an end marker.
+    Excluded are JPEGs of four components, those stored as RGB, those without an end marker, and
+    those with too few bytes for their size.
     """
     if data.rfind(b"\xff\xd9", max(len(data) - _TAIL, 0)) < 0:
         return None
@@ -48,7 +58,34 @@ def plain_jpeg(data: bytes) -> tuple[int, int] | None:
         if adobe and data[at + 13 : at + 14] == b"\0":
             return None
     frame = jpeg_frame(data)
-    return frame[:2] if frame and frame.components in (1, 3) else None
+    if frame is None or frame.components not in (1, 3) or lies_about_size(data, frame):
+        return None
+    return frame[:2]
+
+
+def lies_about_size(data: bytes, frame: JpegFrame) -> bool:
+    """True if a JPEG's bytes are too few for the size in its frame header."""
+    height, width, components, _, marker = frame
+    block_bits, room = (2 if marker in _SEQUENTIAL else 1), 8 * len(data)
+    if block_bits * _blocks(height) * _blocks(width) <= room or marker >= _ARITHMETIC:
+        return False
+    if components <= 1:  # whose sampling factors mean nothing
+        return components == 1
+    at = next(at for marker, at in jpeg_segments(data) if marker in FRAME_MARKERS)
+    factors = data[at + 9 : at + 9 + 3 * components : 3]
+    if len(factors) < components:
+        return False  # not readable at all
+    across, down = max(factor >> 4 for factor in factors), max(factor & 15 for factor in factors)
+    fewest = min(
+        _blocks(-(-width * (factor >> 4) // max(across, 1)))
+        * _blocks(-(-height * (factor & 15) // max(down, 1)))
+        for factor in factors
+    )
+    return block_bits * fewest > room
+
+
+def _blocks(samples: int) -> int:
+    return -(-samples // _BLOCK)
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:

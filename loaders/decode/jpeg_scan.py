@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from patchmill.kernels.common.jit import jit
-from patchmill.loaders.decode.bad_image import MAX_PIXELS
 
 # OTHER: not for every decoder. PLAIN: all decode it alike, but nvImageCodec's parser is to be asked
 # whether it can read the header. SURE: it can.
@@ -30,6 +29,7 @@ def scan(
     hashes: np.ndarray,
     ids: np.ndarray,
     shapes: np.ndarray,
+    max_pixels: int,
 ) -> int:
     """Look at the JPEGs of some slots of a batch; return how many of them are SURE.
 
@@ -37,7 +37,8 @@ def scan(
     none. `kinds` (uint8) gets its kind, `hashes` (uint32) a hash of what nvImageCodec's parser
     reads where it must be asked and will say the same of all such headers, else 0. For what is not
     OTHER, `ids` and `shapes` of the batch get the `requested` id, height and width. `known`, by
-    id, has the hashes that the parser is known to read; it may be short.
+    id, has the hashes that the parser is known to read; it may be short. None of more than
+    `max_pixels` is SURE.
     """
     sure = 0
     for i in range(len(slots)):
@@ -49,10 +50,12 @@ def scan(
         height, width, components, frame = _frame(memory, start, stop)
         if height == 0 or width == 0 or (components != 1 and components != 3):
             continue
+        if _lies_about_size(memory, start, frame, stop):
+            continue
         kinds[i] = PLAIN
         ids[slot], shapes[slot, 0], shapes[slot, 1] = id, height, width
         read, unusual = _read_by_parser(memory, start, stop)
-        if read == 0 or memory[frame + 2] != 8 or height * width > MAX_PIXELS:
+        if read == 0 or memory[frame + 2] != 8 or height * width > max_pixels:
             continue
         if unusual:
             hashes[i] = hashed = _hash(memory, start, read)
@@ -94,6 +97,39 @@ def _frame(memory: np.ndarray, start: int, stop: int) -> tuple[Any, Any, Any, An
                 return 0, 0, 0, 0
             at += 2 + (np.int64(memory[field]) << 8 | memory[field + 1])
     return 0, 0, 0, 0
+
+
+@jit
+def _lies_about_size(memory: np.ndarray, start: int, frame: int, stop: int) -> bool:
+    """True if a JPEG's bytes are too few for the size in its header at `frame`."""
+    marker, block_bits, room = memory[frame - 1], 1, 8 * (stop - start)
+    if marker == 0xC0 or marker == 0xC1:
+        block_bits = 2
+    height = np.int64(memory[frame + 3]) << 8 | memory[frame + 4]
+    width = np.int64(memory[frame + 5]) << 8 | memory[frame + 6]
+    fewest = _blocks(height) * _blocks(width)
+    if block_bits * fewest <= room or marker >= 0xC9:
+        return False
+    components = np.int64(memory[frame + 7])
+    if components == 1:
+        return True
+    if frame + 7 + 3 * components > stop:
+        return False
+    across, down = np.int64(1), np.int64(1)
+    for i in range(components):
+        factor = np.int64(memory[frame + 9 + 3 * i])
+        across, down = max(across, factor >> 4), max(down, factor & 15)
+    for i in range(components):
+        factor = np.int64(memory[frame + 9 + 3 * i])
+        columns = (width * (factor >> 4) + across - 1) // across
+        lines = (height * (factor & 15) + down - 1) // down
+        fewest = min(fewest, _blocks(columns) * _blocks(lines))
+    return block_bits * fewest > room
+
+
+@jit
+def _blocks(samples: int) -> int:
+    return (samples + 7) // 8
 
 
 @jit

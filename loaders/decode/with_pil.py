@@ -8,28 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchmill.loaders.decode.bad_image import MAX_PIXELS, BadImage, check_pixel_count
+from patchmill.loaders.decode.bad_image import MAX_PIXELS, MOST_PIXELS, BadImage, check_pixel_count
 
 if TYPE_CHECKING:
     from PIL import Image
 
 # Only decoders that run in this process and execute nothing: PIL would start Ghostscript for EPS.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+_BAND_PIXELS = 1 << 22  # that are copied at a time
 
 
-def decode_with_pil(data: bytes) -> np.ndarray:
+def decode_with_pil(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The image as uint8 [height, width, 3] RGB in memory of its own; BadImage for bad bytes."""
     if not data:
         raise BadImage("the file is empty")
     pil, formats = _pil()
     try:
         with pil.open(io.BytesIO(data), formats=formats) as image:
-            check_pixel_count(image.height, image.width)
+            check_pixel_count(image.height, image.width, max_pixels)
             return to_rgb(image)
     except BadImage:
         raise
     except pil.DecompressionBombError:
-        raise BadImage(f"it has more than the {MAX_PIXELS} pixels that are allowed") from None
+        most = f"the {MOST_PIXELS} pixels that max_pixels may allow"
+        raise BadImage(f"it has more than {most}") from None
+    except MemoryError:
+        raise BadImage("there is no memory for its pixels") from None
     except Exception as error:  # PIL's plugins raise whatever they stumble over
         raise BadImage(_reason(error)) from None
 
@@ -44,7 +48,19 @@ def to_rgb(image: Image.Image) -> np.ndarray:
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("F", "I"):
         _check_range(image)
-    return np.array(image.convert("RGB"))
+    image.load()
+    return _copied(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _copied(image: Image.Image) -> np.ndarray:
+    """The pixels of an RGB image, copied in bands: PIL would copy a large one twice."""
+    width, height = image.size
+    pixels, lines = np.empty((height, width, 3), np.uint8), max(_BAND_PIXELS // max(width, 1), 1)
+    for top in range(0, height, lines):
+        bottom = min(top + lines, height)
+        band = image if height <= lines else image.crop((0, top, width, bottom))
+        pixels[top:bottom] = np.asarray(band)
+    return pixels
 
 
 def _check_range(image: Image.Image) -> None:

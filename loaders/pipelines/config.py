@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patchmill.loaders.decode.bad_image import MAX_PIXELS
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.sources import Source
 from patchmill.loaders.sources.stream.source import StreamSource
@@ -37,6 +38,7 @@ class PipelineConfig:
     workers: int
     prefetch: int  # batches made ahead
     max_batch: int  # samples in a batch
+    max_pixels: int = MAX_PIXELS  # of an image; a larger one is a bad sample
     masks: Masks | None = None  # None: the recipe has no copy-paste
     backgrounds: Backgrounds | None = None  # None: the data themselves serve as backgrounds
     extra: Extra | None = None  # None: the recipe has no operations of its own

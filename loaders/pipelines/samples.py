@@ -12,6 +12,7 @@ from patchmill.kernels.views.decisions import ON_IMAGE, PASTE_NEVER
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste import backgrounds
 from patchmill.loaders.copypaste.masks import Masks
+from patchmill.loaders.decode.bad_image import check_pixel_count
 from patchmill.loaders.decode.decoder import BadImage, Decoder
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.order.permutation import MOST_SUBSTITUTES
@@ -78,7 +79,8 @@ class SampleReader:
 
     def __init__(self, config: PipelineConfig, counters: Counters) -> None:
         self._config, self._counters = config, counters
-        self._decoder, self._background_decoder = Decoder(), Decoder()
+        self._decoder = Decoder(config.max_pixels)
+        self._background_decoder = Decoder(config.max_pixels)
         self._encoded = np.empty(_ENCODED_BYTES, np.uint8)
         self._read_ns = self._load_ns = self._loaded = 0  # not yet counted
         self.pastes = config.masks is not None
@@ -188,6 +190,7 @@ class SampleReader:
                 began = read = time.perf_counter_ns()
                 try:
                     if store is not None and (pixels := store.image(id)) is not None:
+                        check_pixel_count(*pixels.shape[:2], self._config.max_pixels)
                         self._counters.hits += 1
                         return id, load(id, pixels)
                     if store is not None:
@@ -196,6 +199,7 @@ class SampleReader:
                         data = source.read(id)
                     read = time.perf_counter_ns()
                     image, reason = load(id, data), None
+                    check_pixel_count(image.height, image.width, self._config.max_pixels)
                     if (side := max(image.height, image.width)) > draw.MAX_SIDE:
                         reason = f"a side of {side} pixels is too long"
                     elif store is not None and (decoded := image.pixels()) is not None:

@@ -43,6 +43,10 @@ class Worker:
     def ledger(self) -> Ledger:
         return self._config.ledger
 
+    @property
+    def max_pixels(self) -> int:
+        return self._config.max_pixels
+
     def usable(self) -> Worker:
         """This worker, or a replacement if a thread of an earlier iteration still uses it."""
         return Worker(self._config, self.counters) if self.busy else self

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage, Decoder
+from patchmill.loaders.decode.decoder import MOST_PIXELS, BadImage, Decoder
 from patchmill.loaders.decode.jpeg_header import FRAME_MARKERS, jpeg_segments, parse_frame
 from patchmill.loaders.prepare.options import BETON, Options
 from patchmill.loaders.sources.beton.writer import PAGE_SIZE
@@ -142,7 +142,7 @@ def _orientation(segment: bytes) -> int:
 def decode_rgb(data: bytes) -> np.ndarray:
     """Decode into this thread's buffer: valid until the thread's next call."""
     if not hasattr(_threads, "decode"):
-        _threads.decode = Decoder()
+        _threads.decode = Decoder(MOST_PIXELS)
     return _threads.decode(data)
 
 
@@ -152,7 +152,7 @@ def _decode_reduced(
     """Decode a JPEG at its smallest DCT scale of at least `_MIN_SCALE` times `wanted`."""
     import simplejpeg
 
-    if size[0] * size[1] > MAX_PIXELS:
+    if size[0] * size[1] > MOST_PIXELS:
         return decode_rgb(data)  # raises BadImage
     height, width = _MIN_SCALE * wanted[0], _MIN_SCALE * wanted[1]
     try:

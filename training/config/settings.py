@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from patchmill.loaders.common.settings import Bounds
+from patchmill.loaders.decode.bad_image import MAX_PIXELS, MOST_PIXELS
 
 Count = Annotated[int, Bounds(least=1)]
 Width = Annotated[int, Bounds(least=2)]
+Pixels = Annotated[int, Bounds(1, MOST_PIXELS)]
 Whole = Annotated[int, Bounds(least=0)]
 Amount = Annotated[float, Bounds(least=0)]
 Positive = Annotated[float, Bounds(above=0)]
@@ -31,6 +33,7 @@ class Data:
     backgrounds: str | None = None  # a folder of images to paste on, instead of the data's own
     steps: Count | None = None  # batches in an epoch, for streamed shards alone
     cache: str | None = None  # decoded images to keep: ram:32GB, disk:FOLDER:200GB, device:20GB
+    max_pixels: Pixels = MAX_PIXELS  # of an image; a larger one is a bad sample
 
 
 @dataclass

@@ -92,7 +92,7 @@ class DecodedChunks:
     ) -> int:
         return look_up(
             images.pixels.size, images.places, job.requested, slots, self._largest, offsets,
-            job.ids, job.shapes,
+            job.ids, job.shapes, self._config.max_pixels,
         )  # fmt: skip
 
     def _render(
@@ -125,12 +125,13 @@ def look_up(
     offsets: np.ndarray,
     ids: np.ndarray,
     shapes: np.ndarray,
+    max_pixels: int,
 ) -> int:
     """Note the offset, id and shape of each slot's image that is there; else the offset ABSENT.
 
-    An image must lie within the `pixels` bytes that there are. Returns the scratch bytes that
-    rendering views up to `largest` takes; 0 if no image is there. A place is read only once: the
-    cache may forget it at any time, though never the pixels.
+    An image must lie within the `pixels` bytes that there are, and have at most `max_pixels`.
+    Returns the scratch bytes that rendering views up to `largest` takes; 0 if no image is there. A
+    place is read only once: the cache may forget it at any time, though never the pixels.
     """
     tallest, widest, need = np.int64(0), np.int64(0), 0
     for i in range(len(slots)):
@@ -139,7 +140,7 @@ def look_up(
         height = np.int64(places[id].height)
         load_fence()  # the height was written last
         width, offset = np.int64(places[id].width), np.int64(places[id].offset)
-        fits = 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE
+        fits = 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and height * width <= max_pixels
         offsets[i] = ABSENT
         if fits and 0 <= offset <= pixels - 3 * height * width:
             offsets[i] = offset

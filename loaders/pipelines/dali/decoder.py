@@ -40,7 +40,7 @@ import torch
 
 from patchmill.kernels.views.gpu.tables import Images
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.decode.decoder import MAX_PIXELS
+from patchmill.loaders.decode.decoder import MOST_PIXELS
 
 _INPUT = "encoded"
 _CHUNK = 32  # images that `find_undecodable` decodes at a time, so that it needs little memory
@@ -168,7 +168,7 @@ def _abandon_all() -> None:
 os.register_at_fork(after_in_child=_abandon_all)
 
 
-def has_decodable_header(encoded: np.ndarray) -> bool:
+def has_decodable_header(encoded: np.ndarray, max_pixels: int = MOST_PIXELS) -> bool:
     """Check that the bytes begin as a JPEG of one or three components that DALI can decode."""
     from nvidia import nvimgcodec
 
@@ -178,7 +178,7 @@ def has_decodable_header(encoded: np.ndarray) -> bool:
             stream.codec_name == "jpeg"
             and stream.num_channels in (1, 3)
             and stream.precision == 8
-            and stream.height * stream.width <= MAX_PIXELS
+            and stream.height * stream.width <= max_pixels
         )
     except RuntimeError:
         return False

@@ -148,16 +148,17 @@ class DaliFeeder:
             pack_paste_inputs(worker, job, [*cached, *gathered, *made], _INSPECT)
 
     def _inspect(self, arena: Arena, id: int, data: bytes | np.ndarray) -> LoadedImage:
+        max_pixels = self._config.max_pixels
         if isinstance(data, np.ndarray):
-            return decode_into(arena, data)
+            return decode_into(arena, data, max_pixels)
         shape = None if id in self._undecodable else plain_jpeg(data)
         encoded = np.frombuffer(data, np.uint8)
-        if shape is None or not has_decodable_header(encoded):
-            return decode_into(arena, data)
+        if shape is None or not has_decodable_header(encoded, max_pixels):
+            return decode_into(arena, data, max_pixels)
         store = self._config.decoded
         if store is not None and store.has_room(shape[0] * shape[1] * 3):
             with suppress(BadImage):  # DALI may read it, and then has the last word
-                return decode_into(arena, data)
+                return decode_into(arena, data, max_pixels)
         return LoadedImage(*shape, encoded)
 
     def clear(self) -> None:

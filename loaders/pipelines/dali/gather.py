@@ -106,13 +106,13 @@ class Gatherer:
     ) -> int:
         return jpeg_scan.scan(
             memory.free, spans, slots, job.requested, self._known, memory.kinds, memory.hashes,
-            job.ids, job.shapes,
+            job.ids, job.shapes, self._config.max_pixels,
         )  # fmt: skip
 
     def _ask(self, images: Sequence[np.ndarray], ids: np.ndarray, memory: EncodedMemory) -> None:
         """Ask DALI's parser about headers that it may not read; remember those it does."""
         for i in np.flatnonzero(memory.kinds[: len(ids)] == PLAIN).tolist():
-            if has_decodable_header(images[i]):
+            if has_decodable_header(images[i], self._config.max_pixels):
                 memory.kinds[i] = SURE
                 if memory.hashes[i] and ids[i] < len(self._known):
                     self._known[ids[i]] = memory.hashes[i]

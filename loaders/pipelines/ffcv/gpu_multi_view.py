@@ -33,9 +33,10 @@ from ffcv.pipeline.state import State
 from patchmill.kernels.views import layout
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.batch import ViewBatch
-from patchmill.loaders.build import checked_device, ledger_path
+from patchmill.loaders.build import checked_device, checked_max_pixels, ledger_path
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste.backgrounds import BackgroundData
+from patchmill.loaders.decode.bad_image import MAX_PIXELS
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.pipelines.ffcv.multi_view import (
     own_config,
@@ -73,6 +74,7 @@ class GpuMultiView(RaggedDecoder):
         ledger: str | Path | None = None,
         masks: str | Path | None = None,
         backgrounds: BackgroundData | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         recipe, gpu = own_recipe(recipe), _checked_gpu(device)
         super().__init__(draw.law_table(recipe), seed)
@@ -80,7 +82,7 @@ class GpuMultiView(RaggedDecoder):
         self.recipe, self.ledger, self.epoch = recipe, Ledger(path, len(source)), -1
         self._config = own_config(
             recipe, seed, dtype, channels_last, gpu, source, self.ledger,
-            own_masks(masks, source, recipe), backgrounds,
+            own_masks(masks, source, recipe), backgrounds, checked_max_pixels(max_pixels),
         )  # fmt: skip
         self.operations: list[Operation] = [self, _MakeViews(self)]
         self.error: BaseException | None = None
@@ -151,7 +153,7 @@ class GpuMultiView(RaggedDecoder):
                 self._views = GpuViews(config, Counters(("upload", "render")))
             job = ArenaJob(epoch, requested, self._config.views, self._views.arena())
             self._views.prepare(job)
-            batch, number = RaggedBatch(job, range(count), self.metadata), next(self._numbers)
+            batch, number = self._laid_out(job, count), next(self._numbers)
             ctypes.memmove(places, batch.places.ctypes.data, batch.places.nbytes)
             self._batches[number] = job, batch
             return number
@@ -159,6 +161,9 @@ class GpuMultiView(RaggedDecoder):
             self.error = error
             ctypes.memset(places, 0, count * 3 * 8)
             return _FAILED
+
+    def _laid_out(self, job: ArenaJob, count: int) -> RaggedBatch:
+        return RaggedBatch(job, range(count), self.metadata, self._config.max_pixels)
 
 
 class _MakeViews(Operation):

@@ -54,7 +54,7 @@ class FfcvGpuPipeline(GpuThreadsPipeline):
 
     def _decode(self, job: ArenaJob, slots: Sequence[int]) -> tuple[list[int], list[int]]:
         """Decode and plan these samples in compiled code; the slots done, and those left."""
-        batch = RaggedBatch(job, slots, self._file.records)
+        batch = RaggedBatch(job, slots, self._file.records, self._config.max_pixels)
         _, *needs = self._decoder.memory(job.epoch)
         memory = [np.empty((len(batch.ids), *shape), dtype) for shape, dtype in needs]
         _, decoded, rows, counts = self._file(batch.ids, (batch.places, *memory))

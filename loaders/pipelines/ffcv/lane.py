@@ -43,6 +43,7 @@ class LaneConstants:
     number: np.dtype  # of the pixels
     half: bool
     channels_last: bool
+    max_pixels: int  # of an image
     largest_view: int  # in pixels
     image_bytes: int  # of a lane's decode buffer
     scratch_bytes: int  # that the renderer is likely to need
@@ -176,6 +177,7 @@ def _compile_obtain(constants: LaneConstants) -> Any:
     """Compile the search for a readable sample: its id and the address of its pixels."""
     read, fallback, seed = constants.read, constants.fallback, np.uint64(constants.seed)
     decode, substitute = jpeg.decode, permutation._substitute
+    most_bytes = 3 * constants.max_pixels
 
     @numba.njit(nogil=True, error_model="numpy")
     def obtain(index, metadata, storage, epoch, buffer, header, role):  # type: ignore
@@ -189,7 +191,7 @@ def _compile_obtain(constants: LaneConstants) -> Any:
             if field["mode"] == JPG:
                 if decode(data, buffer, header):
                     return id, np.uint64(buffer.ctypes.data)
-            elif data.size == 3 * height * width and 3 * height * width > 0:
+            elif data.size == 3 * height * width and 0 < 3 * height * width <= most_bytes:
                 return id, np.uint64(data.ctypes.data)
             address = fallback(id, data.ctypes.data, data.size, header.ctypes.data, role)
             if address == FAILED:

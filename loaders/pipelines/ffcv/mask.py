@@ -13,7 +13,7 @@ import numpy as np
 
 from patchmill.loaders.copypaste.mask_png import GREY_STEP, MAGIC
 from patchmill.loaders.copypaste.masks import FOREGROUND_LEVEL
-from patchmill.loaders.decode.bad_image import MAX_PIXELS
+from patchmill.loaders.decode.bad_image import MOST_PIXELS
 from patchmill.loaders.pipelines.ffcv.jpeg import c_function
 
 DECODED, LARGER, OTHER = range(3)  # in a plane; needs more memory; Python's work
@@ -59,7 +59,7 @@ def read(
     width, height, bits = _number(encoded, 16), _number(encoded, 20), np.int64(encoded[24])
     if (bits != 4 and bits != 8) or encoded[25] != _GREY or encoded[26] or encoded[27]:
         return OTHER
-    if encoded[28] or width * height <= 0 or width * height > MAX_PIXELS:
+    if encoded[28] or width * height <= 0 or width * height > MOST_PIXELS:
         return OTHER
     row = 1 + (width * bits + 7) // 8
     shape[0], shape[1] = height, width

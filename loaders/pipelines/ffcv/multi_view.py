@@ -26,11 +26,12 @@ from patchmill.kernels.views import layout
 from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.batch import ViewBatch
-from patchmill.loaders.build import backgrounds_for, masks_for
+from patchmill.loaders.build import backgrounds_for, checked_max_pixels, masks_for
 from patchmill.loaders.common import cache
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste.backgrounds import BackgroundData
 from patchmill.loaders.copypaste.masks import Masks
+from patchmill.loaders.decode.bad_image import MAX_PIXELS
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # before anything of FFCV
@@ -61,10 +62,19 @@ class MultiView(ViewDecoder):
         ledger: str | Path | None = None,
         masks: str | Path | None = None,
         backgrounds: BackgroundData | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         recipe = own_recipe(recipe)
         laws, targets = draw.law_table(recipe), draw.targets(recipe)
-        super().__init__(laws, targets, seed, dtype, channels_last, source)
+        super().__init__(
+            laws,
+            targets,
+            seed,
+            dtype,
+            channels_last,
+            source,
+            max_pixels=checked_max_pixels(max_pixels),
+        )
         self.epoch = -1  # FFCV asks for memory once when it compiles, and then for each epoch
         self._recipe, self._ledger, self._backgrounds = recipe, ledger, backgrounds
         self._masks = own_masks(masks, source, recipe)
@@ -102,7 +112,7 @@ class MultiView(ViewDecoder):
         """The part of a pipeline's configuration that copy-paste takes."""
         return own_config(
             self._recipe, self.seed, self.dtype, self.channels_last, torch.device("cpu"),
-            self._source, self.ledger, self._masks, self._backgrounds,
+            self._source, self.ledger, self._masks, self._backgrounds, self.max_pixels,
         )  # fmt: skip
 
 
@@ -144,6 +154,7 @@ def own_config(
     ledger: Ledger,
     masks: Masks | None,
     backgrounds: BackgroundData | None,
+    max_pixels: int,
 ) -> PipelineConfig:
     """A pipeline's configuration for a loader of FFCV's."""
     assert source is not None
@@ -159,6 +170,7 @@ def own_config(
         workers=1,
         prefetch=1,
         max_batch=1,
+        max_pixels=max_pixels,
         masks=masks,
         backgrounds=backgrounds_for(backgrounds, recipe, ledger, seed),
     )

@@ -50,7 +50,7 @@ class FfcvPipeline(StagedPipeline):
         self._pasting = None if config.masks is None else Pasting(config)
         self._decoder = ViewDecoder(
             config.laws, config.targets, config.seed, config.dtype, config.channels_last, source,
-            self._pasting,
+            self._pasting, config.max_pixels,
         )  # fmt: skip
         self._decoder.ledger = config.ledger
         self._file = CompiledFile(source, self._decoder, config.max_batch, lanes)

@@ -14,6 +14,7 @@ import numpy as np
 from ffcv.pipeline.compiler import Compiler
 
 from patchmill.kernels.views.decisions import ROW
+from patchmill.loaders.decode.bad_image import MAX_PIXELS
 from patchmill.loaders.pipelines.ffcv import jpeg
 from patchmill.loaders.pipelines.ffcv.calls import by_address, compiled_once, nanoseconds
 from patchmill.loaders.pipelines.ffcv.compiled import EpochOperation, Memory
@@ -98,13 +99,16 @@ def lay_out(arena: Arena, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class RaggedBatch:
     """The samples of a job that compiled code is to decode and plan, and their places."""
 
-    def __init__(self, job: ArenaJob, slots: Sequence[int], records: np.ndarray) -> None:
+    def __init__(
+        self, job: ArenaJob, slots: Sequence[int], records: np.ndarray, max_pixels: int = MAX_PIXELS
+    ) -> None:
         """Lay out the images of these slots, which are as large as the file's records say."""
         self._job, self._slots = job, np.array(slots, np.int64)
         self.ids = job.requested[self._slots]
         sides = [records[side][self.ids].astype(np.int64) for side in ("height", "width")]
         self._shapes = np.stack(sides, 1)
-        self._shapes[3 * self._shapes.prod(1) > MAX_IMAGE_BYTES] = 0
+        most = min(MAX_IMAGE_BYTES // 3, max_pixels)
+        self._shapes[self._shapes.prod(1) > most] = 0
         self._locations, addresses = lay_out(job.arena, 3 * self._shapes.prod(1))
         self.places = np.concatenate([addresses[:, None], self._shapes], 1)
 

@@ -15,7 +15,7 @@ from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import ROW, Target
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.decode.decoder import BadImage, decode
+from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage, decode
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.order.permutation import MOST_SUBSTITUTES
 from patchmill.loaders.pipelines.ffcv import lane as lanes
@@ -47,10 +47,11 @@ class ViewDecoder(EpochOperation):
         channels_last: bool,
         source: Source | None,
         pasting: Pasting | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__()
         self.laws, self.targets, self.seed = laws, targets, seed
-        self.dtype, self.channels_last = dtype, channels_last
+        self.dtype, self.channels_last, self.max_pixels = dtype, channels_last, max_pixels
         self.error: BaseException | None = None  # raised in the fallback; ends the batch
         self._source, self.pasting = source, pasting
         self._decoded: dict[tuple[int, int], np.ndarray] = {}  # by thread and role: what Python did
@@ -95,7 +96,7 @@ class ViewDecoder(EpochOperation):
     def _lane(self) -> Any:
         height, width = (self.metadata[side].astype(np.int64) for side in ("height", "width"))
         sizes = 3 * height * width
-        fits = sizes <= MAX_IMAGE_BYTES
+        fits = sizes <= min(MAX_IMAGE_BYTES, 3 * self.max_pixels)
         largest = max(target.size for target in self.targets)
         tall, wide = height.max(where=fits, initial=1), width.max(where=fits, initial=1)
         return lanes.compile_lane(
@@ -106,6 +107,7 @@ class ViewDecoder(EpochOperation):
                 number=_number(self.dtype),
                 half=self.dtype == torch.float16,
                 channels_last=self.channels_last,
+                max_pixels=self.max_pixels,
                 largest_view=largest,
                 image_bytes=int(sizes.max(where=fits, initial=3)),
                 scratch_bytes=int(render.scratch_bytes(int(tall), int(wide), largest)) + 64,
@@ -124,7 +126,7 @@ class ViewDecoder(EpochOperation):
                 return lanes.UNREADABLE
             try:
                 data = self._source.read(id) if self._source else ctypes.string_at(address, size)
-                image = decode(data)
+                image = decode(data, max_pixels=self.max_pixels)
                 if (side := max(image.shape)) > draw.MAX_SIDE:
                     raise BadImage(f"a side of {side} pixels is too long")
             except (BadImage, OSError) as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.decode.decoder import MAX_PIXELS, decode
 from patchmill.loaders.pipelines.gpu.side_stream import QueuedWork
 from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.pipelines.memory import BlockPool
@@ -144,7 +144,9 @@ def plan_cached(worker: Worker, job: ArenaJob, slots: range) -> tuple[list[int],
     return cached.tolist(), at[~there].tolist()
 
 
-def decode_into(arena: Arena, data: bytes | np.ndarray) -> LoadedImage:
+def decode_into(
+    arena: Arena, data: bytes | np.ndarray, max_pixels: int = MAX_PIXELS
+) -> LoadedImage:
     """Decode an image into an arena, or copy pixels to it; raises BadImage like `decode`."""
     allocation: Allocation | None = None
 
@@ -154,7 +156,7 @@ def decode_into(arena: Arena, data: bytes | np.ndarray) -> LoadedImage:
             allocation = arena.allocate(size)
         return None if allocation is None else allocation.memory
 
-    image = data if isinstance(data, np.ndarray) else decode(data, allocate)
+    image = data if isinstance(data, np.ndarray) else decode(data, allocate, max_pixels)
     if allocation is None or not np.may_share_memory(image, allocation.memory):
         allocation = arena.allocate(image.nbytes)
         allocation.memory[:] = image.reshape(-1)
@@ -167,7 +169,7 @@ def pack_paste_inputs(worker: Worker, job: ArenaJob, slots: Sequence[int], stage
         return
 
     def load(id: int, data: bytes | np.ndarray) -> LoadedImage:
-        return decode_into(job.arena, data)
+        return decode_into(job.arena, data, worker.max_pixels)
 
     pastes = worker.samples.paste_inputs(job, slots, load, stage)
     for slot, (mask, background) in zip(slots, pastes, strict=True):

@@ -75,7 +75,7 @@ def decode(worker: Worker, job: ArenaJob, slots: range) -> None:
     """
 
     def load(id: int, data: bytes | np.ndarray) -> LoadedImage:
-        return decode_into(job.arena, data)
+        return decode_into(job.arena, data, worker.max_pixels)
 
     cached, others = plan_cached(worker, job, slots)
     images = worker.load(job, others, load, "decode") if others else []

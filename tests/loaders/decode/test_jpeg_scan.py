@@ -5,16 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers_dali_jpegs import BAD, PLAIN
-from helpers_odd_images import jpeg, odd
+from helpers_odd_images import jpeg, odd, with_size
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchmill.loaders.decode import jpeg_scan
+from patchmill.loaders.decode.bad_image import MAX_PIXELS
 from patchmill.loaders.decode.jpeg_header import plain_jpeg
 from patchmill.loaders.decode.jpeg_scan import OTHER, SURE
 
 SMALL = 70_000  # bytes
 JPEGS = [*(one.tobytes() for one in (*PLAIN.values(), *BAD.values())), *odd().values()]
+JPEGS += [
+    with_size(jpeg(6, subsampling=s), 1000 + 400 * s, 1000) for s in (0, 1, 2)
+]  # about to lie
 JPEGS = [data for data in JPEGS if 4 < len(data) < SMALL]
 HEADER = 700  # bytes in which changes are most likely to matter
 
@@ -74,7 +78,9 @@ def scan(files: list[bytes], known: np.ndarray | None = None) -> tuple[np.ndarra
     known = np.zeros(0, np.uint32) if known is None else known
     spans = np.stack([ends[:-1], ends[1:]], 1)
     slots = np.arange(count)
-    sure = jpeg_scan.scan(memory, spans, slots, requested, known, kinds, hashes, ids, shapes)
+    sure = jpeg_scan.scan(
+        memory, spans, slots, requested, known, kinds, hashes, ids, shapes, MAX_PIXELS
+    )
     assert sure == np.count_nonzero(kinds == SURE)
     return kinds, hashes, ids, shapes
 
@@ -121,5 +127,5 @@ def test_a_span_below_zero_is_no_image() -> None:
     memory = np.frombuffer(jpeg(1), np.uint8).copy()
     shapes = np.zeros((1, 2), np.int32)
     known = hashes = np.zeros(1, np.uint32)
-    assert jpeg_scan.scan(memory, spans, one, one, known, kinds, hashes, one, shapes) == 0
+    assert jpeg_scan.scan(memory, spans, one, one, known, kinds, hashes, one, shapes, 9) == 0
     assert kinds.tolist() == [OTHER]

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 from helpers_odd_entries import REASONS, add_odd_entries, soon
-from helpers_pipelines import RECIPE, Pictures, batch_pool, encoded, make_loader, mill_threads
+from helpers_pipelines import (
+    RECIPE,
+    Pictures,
+    batch_pool,
+    encoded,
+    make_loader,
+    mill_threads,
+    pixels,
+)
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.order import permutation
@@ -73,6 +81,25 @@ def test_what_is_no_file_is_listed_and_nobody_waits_for_it(folder: Path, tmp_pat
     assert sum(map(len, batches)) == 20 + len(REASONS)
     listed = entries(tmp_path / "bad.jsonl")
     assert {Path(entry["where"]).name: entry["reason"] for entry in listed} == REASONS
+
+
+def test_an_image_of_more_pixels_than_the_loader_allows_is_a_bad_sample(tmp_path: Path) -> None:
+    """However it is encoded; a loader resumes only with the same limit."""
+    source, most = Pictures(24), 1000
+    areas = [pixels(index).size // 3 for index in range(24)]
+    loader = make_loader(source, max_pixels=most, ledger=tmp_path / "bad.jsonl", drop_last=False)
+    shapes = [shape for batch in loader for shape in batch.shapes.tolist()]
+    assert len(shapes) == 24 and max(height * width for height, width in shapes) <= most
+    listed = entries(tmp_path / "bad.jsonl")
+    assert {entry["id"] for entry in listed} == {i for i in range(24) if areas[i] > most}
+    assert 0 < len(listed) < 10
+    assert all(
+        "pixels are more than the 1000 that max_pixels allows" in e["reason"] for e in listed
+    )
+    with pytest.raises(MillError, match=r"another max_pixels \(1000, here None\)"):
+        make_loader(source).load_state_dict(loader.state_dict())
+    with pytest.raises(MillError, match="max_pixels must be a whole number from 1 to 178956970"):
+        make_loader(source, max_pixels=1 << 30)
 
 
 def test_batches_keep_their_size_and_labels_follow_the_substitute(folder: Path) -> None:

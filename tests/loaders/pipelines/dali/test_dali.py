@@ -104,7 +104,7 @@ def test_damage_that_only_pil_detects(tmp_path: Path) -> None:
 def test_plain_jpegs_go_to_dali() -> None:
     """Everything that decoders decode differently is left to the threads."""
     threads = {"cmyk", "adobe rgb", "much garbage behind", "no end", "png", "alpha", "palette"}
-    threads |= {"gif", "webp", "sixteen bits", "empty", "text", "truncated"}
+    threads |= {"gif", "webp", "sixteen bits", "empty", "text", "truncated", "larger than allowed"}
     assert {name for name, data in odd().items() if plain_jpeg(data) is None} == threads
     assert plain_jpeg(odd()["plain"]) == plain_jpeg(odd()["exif"]) == (57, 83)
 
@@ -115,9 +115,9 @@ def test_dalis_parser_is_asked_once_about_a_header_with_exif_and_never_about_oth
     """A change of the file's header is noticed."""
     asked = []
 
-    def ask(encoded: np.ndarray) -> bool:
+    def ask(encoded: np.ndarray, max_pixels: int) -> bool:
         asked.append(encoded.tobytes())
-        return dali_decoder.has_decodable_header(encoded)
+        return dali_decoder.has_decodable_header(encoded, max_pixels)
 
     monkeypatch.setattr(gather, "has_decodable_header", ask)
     files = [jpeg(n, **({"exif": rotated()} if n % 2 else {})) for n in range(12)]

@@ -84,13 +84,19 @@ def test_batches_equal_those_of_threads(path: Path, workers: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float16])
-def test_dtypes(path: Path, dtype: torch.dtype) -> None:
-    settings = {"dtype": dtype, "channels_last": True}
-    for mine, theirs in zip(
-        build(path, **settings), build(path, pipeline="threads", **settings), strict=True
-    ):
+def test_dtypes_and_the_limit_of_pixels(path: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    """An image of more pixels is a bad sample, whether it is a JPEG or raw."""
+    settings = {"dtype": dtype, "channels_last": True, "max_pixels": 1500}
+    names = ("ffcv", "threads")
+    made = [build(path, pipeline=name, ledger=tmp_path / name, **settings) for name in names]
+    for mine, theirs in zip(*made, strict=True):
         assert mine.views["local"].dtype == dtype
         assert_same(mine, theirs)
+    bad, wanted = (
+        {entry["id"]: entry["reason"] for entry in map(json.loads, (tmp_path / name).open())}
+        for name in names
+    )
+    assert bad == wanted and {id % 5 == 0 for id in bad} == {True, False}
 
 
 def test_resumes_from_the_state_of_another_pipeline_and_world_size(path: Path) -> None:
