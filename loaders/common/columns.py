@@ -1,44 +1,60 @@
-"""Column files: named numpy arrays in one memory-mapped file with a JSON header.
+"""Column files: named numpy arrays in one file with a JSON header, every byte under a checksum.
 
-Opening takes constant time, pages are shared by all processes of a machine, and nothing is ever
-unpickled. Layout, little-endian: 8 bytes of magic, the header's length (u4) and CRC-32 (u4), the
-header, then each column at a multiple of 64 bytes. The header holds the total size of the columns,
-so that truncation is detected without reading them.
+A column is read into memory and compared with its checksums when the file is opened, or a piece at
+a time when it is first used (`column_pieces`). Nothing is mapped, so that a file that is truncated
+or changed later is an error at most, and nothing is ever unpickled.
+
+Layout, little-endian: 8 bytes of magic, the header's length (u4) and CRC-32 (u4), the header, then
+each column at a multiple of 64 bytes. The header holds the total size of the columns, by which
+truncation is detected without reading them, and the CRC-32 of each 1 MiB of each column. Files of
+the first version, which have no checksums of columns, can still be read.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import secrets
+import stat
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from patchmill.loaders.common.column_pieces import (
+    PIECE_BYTES,
+    ColumnFile,
+    Pieces,
+    Place,
+    Stored,
+    read_whole,
+)
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.files import atomic_path
 
-_MAGIC = b"\x89MILL1\r\n"
+_MAGIC, _UNCHECKED_MAGIC = b"\x89MILL2\r\n", b"\x89MILL1\r\n"
 _START = struct.Struct("<8sII")
 _ALIGN = 64
 _CHUNK = 1 << 26  # items written at a time, so that a column may itself be a memory map
+_MAX_HEADER_BYTES = 1 << 28
+_LARGE_BYTES = 16 << 20  # of a column that is read a piece at a time, where that is wanted
+_MAX_DIMENSIONS = 8
 
 
 @dataclass(frozen=True)
 class Columns:
-    """An open column file: its metadata and its read-only columns."""
+    """A column file: its metadata and its read-only columns."""
 
     meta: dict[str, Any]
-    columns: dict[str, np.ndarray]
+    columns: dict[str, Any]  # np.ndarray; Pieces or Stored, where they were asked for
     places: dict[str, int] = field(default_factory=dict)  # bytes from the file's start to a column
+    checked: bool = True  # False: the file has no checksums of its columns
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> Any:
         return self.columns[name]
 
 
@@ -66,49 +82,72 @@ def write(
     path: Path, kind: str, columns: Mapping[str, np.ndarray | Parts], meta: Mapping[str, Any]
 ) -> None:
     """Write the file atomically; raises OSError."""
-    layout, offset = {}, 0
+    layout: dict[str, dict[str, Any]] = {}
+    offset = 0
     for name, column in columns.items():
         layout[name] = {"dtype": column.dtype.str, "shape": column.shape, "offset": offset}
+        layout[name]["checksums"] = "0" * 8 * -(-column.nbytes // PIECE_BYTES)
         offset += -(-column.nbytes // _ALIGN) * _ALIGN
-    header = json.dumps({"kind": kind, "meta": meta, "columns": layout, "bytes": offset}).encode()
+    content = {"kind": kind, "meta": meta, "columns": layout, "bytes": offset}
     temporary = f"{path.name}.{secrets.token_hex(4)}.tmp"
     with atomic_path(path, temporary, durable=True) as partial, open(partial, "wb") as file:
-        file.write(_START.pack(_MAGIC, len(header), zlib.crc32(header)) + header)
-        file.write(bytes(_body_start(len(header)) - file.tell()))
-        for column in columns.values():
-            _write_column(file, column)
+        _write_header(file, content)
+        for name, column in columns.items():
+            layout[name]["checksums"] = _write_column(file, column)
+        file.seek(0)
+        _write_header(file, content)  # of the same length
 
 
-def read(path: Path, kind: str) -> Columns:
-    """Map a column file; a MillError if it is missing, truncated or of another kind."""
-    problem = "it is not a file of this program"
+def read(
+    path: Path,
+    kind: str,
+    *,
+    only: Collection[str] | None = None,
+    stored: Collection[str] = (),
+    lazily: bool = False,
+) -> Columns:
+    """Read a column file; a MillError if it is missing, truncated, damaged or of another kind.
+
+    `only` names the columns to read, if not all. Those in `stored` become `Stored`, and with
+    `lazily` large ones become `Pieces`: these raise an OSError where they are damaged.
+    """
     try:
-        with open(path, "rb") as file:
-            magic, length, crc = _START.unpack(file.read(_START.size))
-            header = file.read(length) if magic == _MAGIC else b""
-            if magic == _MAGIC and zlib.crc32(header) == crc:
-                content = json.loads(header)
-                start = _body_start(length)
-                if content["kind"] != kind:
-                    problem = f"it holds {content['kind']!r}, not {kind!r}"
-                elif os.fstat(file.fileno()).st_size != start + content["bytes"]:
-                    problem = "it is truncated"
-                else:
-                    body = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                    layout = content["columns"]
-                    places = {name: start + at["offset"] for name, at in layout.items()}
-                    return Columns(content["meta"], _map(body, start, layout), places)
+        file = ColumnFile(path)
+        start, content = _read_header(file, kind)
+        checked = content["magic"] == _MAGIC
+        layout = {
+            name: _place(name, at, start, content["bytes"], checked)
+            for name, at in content["columns"].items()
+        }
+        columns: dict[str, Any] = {}
+        for name, place in layout.items():
+            if only is not None and name not in only:
+                continue
+            if name in stored:
+                columns[name] = Stored(file, place)
+            elif lazily and place.nbytes > _LARGE_BYTES and Pieces.can_hold(place):
+                columns[name] = Pieces(file, place)
+            else:
+                columns[name] = read_whole(file, place)
+        places = {name: place.start for name, place in layout.items()}
+        return Columns(content["meta"], columns, places, checked)
+    except _Unusable as error:
+        problem = str(error)
     except OSError as error:
         problem = error.strerror or str(error)
-    except (struct.error, ValueError, KeyError, TypeError):
-        pass
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
+        problem = "its header is damaged"
     raise MillError(f"cannot use {path}: {problem}; make it again")
 
 
-def find(path: Path, kind: str) -> Columns | None:
-    """Like `read`, but None for a file that is missing or unusable, as caches need it."""
+def find(path: Path, kind: str, **how: Any) -> Columns | None:
+    """Like `read`, but None for a file that is missing, unusable or without checksums.
+
+    Caches need it, which are made again.
+    """
     try:
-        return read(path, kind)
+        found = read(path, kind, **how)
+        return found if found.checked else None
     except MillError:
         return None
 
@@ -120,33 +159,87 @@ def join(items: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(b"".join(items), np.uint8), starts
 
 
-def item(data: np.ndarray, starts: np.ndarray, index: int) -> bytes:
+def item(data: np.ndarray | Stored, starts: np.ndarray, index: int) -> bytes:
     """One of the byte strings of `join`."""
     return data[starts[index] : starts[index + 1]].tobytes()
+
+
+class _Unusable(Exception):
+    pass
+
+
+def _read_header(file: ColumnFile, kind: str) -> tuple[int, dict[str, Any]]:
+    """Where columns begin, and the header with the magic in front of it."""
+    status = os.fstat(file.number)
+    if not stat.S_ISREG(status.st_mode):
+        raise _Unusable("it is not a regular file")
+    foreign = _Unusable("it is not a file of this program")
+    if status.st_size < _START.size:
+        raise foreign
+    magic, length, checksum = _START.unpack(file.read(_START.size, 0))
+    if magic not in (_MAGIC, _UNCHECKED_MAGIC):
+        raise foreign
+    if _START.size + length > status.st_size or length > _MAX_HEADER_BYTES:
+        raise _Unusable("it is truncated")
+    header = file.read(length, _START.size)
+    if zlib.crc32(header) != checksum:
+        raise _Unusable("its header is damaged")
+    content = json.loads(header) | {"magic": magic}
+    if content["kind"] != kind:
+        raise _Unusable(f"it holds {content['kind']!r}, not {kind!r}")
+    start = _body_start(length)
+    if status.st_size != start + content["bytes"]:
+        raise _Unusable("it is truncated")
+    if not isinstance(content["meta"], dict):
+        raise TypeError
+    return start, content
+
+
+def _place(name: str, at: Mapping[str, Any], start: int, size: int, checked: bool) -> Place:
+    """The place of a column; ValueError or TypeError for what no writer writes."""
+    dtype, shape, offset = np.dtype(str(at["dtype"])), tuple(at["shape"]), at["offset"]
+    numbers = [*shape, offset]
+    if dtype.kind not in "buif" or len(shape) > _MAX_DIMENSIONS:
+        raise ValueError
+    if any(type(number) is not int or number < 0 for number in numbers):
+        raise TypeError
+    place = Place(name, start + offset, dtype, shape, None)
+    if offset + place.nbytes > size:
+        raise ValueError
+    if not checked:
+        return place
+    checksums = np.frombuffer(bytes.fromhex(at["checksums"]), ">u4")
+    if len(checksums) != place.pieces:
+        raise ValueError
+    return place._replace(checksums=checksums)
 
 
 def _body_start(header_length: int) -> int:
     return -(-(_START.size + header_length) // _ALIGN) * _ALIGN
 
 
-def _write_column(file: Any, column: np.ndarray | Parts) -> None:
-    written = 0
+def _write_header(file: Any, content: Mapping[str, Any]) -> None:
+    header = json.dumps(content).encode()
+    file.write(_START.pack(_MAGIC, len(header), zlib.crc32(header)) + header)
+    file.write(bytes(_body_start(len(header)) - file.tell()))
+
+
+def _write_column(file: Any, column: np.ndarray | Parts) -> str:
+    """Write a column; return its checksums in hexadecimal."""
+    written, checksums, room = 0, [0], PIECE_BYTES
     for piece in column.pieces if isinstance(column, Parts) else [column]:
         flat = piece.reshape(-1)
         for start in range(0, flat.size, _CHUNK):
-            file.write(np.ascontiguousarray(flat[start : start + _CHUNK]).data)
+            data = memoryview(np.ascontiguousarray(flat[start : start + _CHUNK])).cast("B")
+            file.write(data)
+            while data:
+                if not room:
+                    checksums.append(0)
+                    room = PIECE_BYTES
+                checksums[-1] = zlib.crc32(data[:room], checksums[-1])
+                data, room = data[room:], max(room - len(data), 0)
         written += piece.nbytes
     if written != column.nbytes:
         raise OSError("a piece of it was changed at the same time")
     file.write(bytes(-column.nbytes % _ALIGN))
-
-
-def _map(body: mmap.mmap, start: int, layout: dict[str, Any]) -> dict[str, np.ndarray]:
-    columns = {}
-    for name, at in layout.items():
-        dtype, shape = np.dtype(at["dtype"]), tuple(at["shape"])
-        count = int(np.prod(shape, dtype=np.int64))
-        offset = start + at["offset"]
-        flat = np.frombuffer(body if count else b"", dtype, count, offset if count else 0)
-        columns[name] = flat.reshape(shape)
-    return columns
+    return "".join(f"{checksum:08x}" for checksum in checksums) if written else ""

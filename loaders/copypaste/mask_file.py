@@ -1,4 +1,4 @@
-"""The mask file: masks of a data set as small PNGs with their statistics, memory-mapped.
+"""The mask file: masks of a data set as small PNGs with their statistics.
 
 A `columns` file with one row per sample:
 
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchmill.loaders.common import columns
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste import mask_places
 from patchmill.loaders.copypaste.mask_places import MaskPlaces, Shares
 from patchmill.loaders.sources.shards import tar
@@ -52,11 +53,15 @@ class MaskRow(NamedTuple):
 
 
 class MaskFile:
-    """An open mask file; MillError where it is missing, damaged or of another kind."""
+    """An open mask file; MillError where it is missing, damaged or of another kind.
+
+    Each PNG is read when it is asked for, and checked by its own checksum.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._columns = columns.read(path, KIND)
+        self._columns = columns.read(path, KIND, only=_DTYPES)
+        _check(path, self._columns)
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
         self._pngs = self._columns.places["pngs"]
@@ -103,7 +108,7 @@ class MaskFile:
         """The PNG as stored."""
         if self.states[index] == MISSING:
             return None
-        start, stop = map(int, self._starts[index : index + 2])
+        start, stop = self._starts[index : index + 2].tolist()
         data = tar.read_at(self._file, stop - start, self._pngs + start)  # releases the GIL
         if zlib.crc32(data) != int(self.checksums[index]):
             raise OSError("its mask was damaged: the checksum differs")
@@ -111,7 +116,8 @@ class MaskFile:
 
     def why(self, index: int) -> str:
         """The reason why the mask is not GOOD; empty if it is."""
-        return columns.item(self._columns["whys"], self._columns["why_starts"], index).decode()
+        why = columns.item(self._columns["whys"], self._columns["why_starts"], index)
+        return why.decode(errors="replace")
 
 
 def mask_row(plane: np.ndarray, foreground: float, confidence: float, why: str) -> MaskRow:
@@ -166,8 +172,43 @@ _TABLE = np.dtype(
     ]
 )
 _TABLE_FIELDS = 6  # the leading fields of a row, which the table holds
+_DTYPES = {  # of the columns that are kept in memory
+    **{f"{name}s": _TABLE[name].str for name in _TABLE.names or ()},
+    "starts": "<u8",
+    "whys": "|u1",
+    "why_starts": "<u8",
+}
 
 
 def _pngs(rows: Iterable[MaskRow]) -> Iterator[np.ndarray]:
     for row in rows:
         yield np.frombuffer(row.png, np.uint8)
+
+
+def _check(path: Path, found: columns.Columns) -> None:
+    """MillError for columns that do not fit each other, as they may in a file without checksums."""
+    tables = found.columns
+    try:
+        size = os.path.getsize(path) - found.places["pngs"]
+        sound = (
+            all(tables[name].dtype.str == dtype for name, dtype in _DTYPES.items())
+            and len({len(tables[f"{name}s"]) for name in _TABLE.names or ()}) == 1
+            and all(tables[name].ndim == 1 for name in _DTYPES)
+            and bool((tables["states"] < len(STATES)).all())
+            and _rise(tables["starts"], len(tables["states"]), size)
+            and _rise(tables["why_starts"], len(tables["states"]), len(tables["whys"]))
+        )
+    except (KeyError, OSError):
+        sound = False
+    if not sound:
+        raise MillError(
+            f"cannot use {path}: it is damaged, for its columns do not fit each other; make it "
+            "again"
+        )
+
+
+def _rise(starts: np.ndarray, count: int, end: int) -> bool:
+    """True if these are the starts of `count` items, one behind the other, before `end`."""
+    if len(starts) != count + 1:
+        return False
+    return bool((starts[1:] >= starts[:-1]).all() and starts[0] == 0 and starts[-1] <= end)

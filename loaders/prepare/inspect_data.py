@@ -122,6 +122,8 @@ def _verify_shard(shard: _Shard, advance: Any) -> FileReport:
             os.close(file)
         if shard.entry and f"{checksum:08x}" != shard.entry["crc32"] and not report.problems:
             report.problems.append(f"{name}: its bytes differ from those written, between images")
+        if not report.problems:
+            report.problems += _compare_with_tar(shard.path, index)
     except (MillError, OSError) as error:
         report.problems.append(f"{name}: {getattr(error, 'strerror', None) or error}")
     advance(1)
@@ -135,6 +137,23 @@ def _index(shard: _Shard) -> Columns:
     status = shard.path.stat()
     contents = shard_index.scan_shard(shard.path)
     return shard_index.build_index(str(shard.path), contents, status.st_size, status.st_mtime_ns)
+
+
+def _compare_with_tar(path: Path, index: Columns) -> list[str]:
+    """Differences of an index from what the tar's own headers and labels say."""
+    contents = shard_index.scan_shard(path)
+    found = shard_index.build_index(
+        str(path), contents, index.meta["tar_bytes"], index.meta["tar_mtime_ns"]
+    )
+    differing = [
+        name
+        for name, column in found.columns.items()
+        if name in index.columns and not np.array_equal(column, index[name])
+    ]
+    if found.meta["fingerprint"] != index.meta["fingerprint"] and not differing:
+        differing = ["fingerprint"]
+    index_name = Path(shard_index.index_path(path)).name
+    return [f"{index_name}: its {', '.join(differing)} differ from the tar"] if differing else []
 
 
 def _verify_images(name: str, file: int, index: Columns, report: FileReport) -> int:

@@ -269,7 +269,7 @@ def _labels(paths: OutputPaths, segments: Sequence[Segment]) -> list[np.ndarray]
         return [] if labels is None else [labels]
     names = [segment.output["name"] for segment in segments if segment.output]
     indexes = (Path(index.index_path(paths.out / name)) for name in names)
-    return [columns.read(path, index.KIND)["labels"] for path in indexes]
+    return [columns.read(path, index.KIND, only=["labels"])["labels"] for path in indexes]
 
 
 def beton_table_checksum(path: Path) -> int:

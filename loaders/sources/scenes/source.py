@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _PART = 256
 _DRAWN = "scenes 5"  # raise it whenever the same settings give different scenes
+_STORED = ("jpegs", "object_maps")  # columns that are not kept in memory
 _KIND = "scenes 3"  # raise it whenever a part stores a scene in another way: it is made again
 
 
@@ -167,7 +168,7 @@ def _check(
 
 
 def _open_parts(folder: Path, count: int, settings: SceneSettings) -> list[columns.Columns]:
-    """Map all parts, rendering the missing ones first."""
+    """Open all parts, rendering the missing ones first."""
     spans = [(start, min(start + _PART, count)) for start in range(0, count, _PART)]
     parts = [_find(folder, *span) for span in spans]
     if all(parts):
@@ -185,7 +186,7 @@ def _open_parts(folder: Path, count: int, settings: SceneSettings) -> list[colum
     except OSError as error:
         raise cache.unusable(folder, error) from None
     return [
-        part or columns.read(_path(folder, *span), _KIND)
+        part or columns.read(_path(folder, *span), _KIND, stored=_STORED)
         for span, part in zip(spans, parts, strict=True)
     ]
 
@@ -196,8 +197,8 @@ def _path(folder: Path, start: int, stop: int) -> Path:
 
 def _find(folder: Path, start: int, stop: int) -> columns.Columns | None:
     """The part, or the full part of a larger set that begins with the same scenes."""
-    full = columns.find(_path(folder, start, start + _PART), _KIND)
-    return full or columns.find(_path(folder, start, stop), _KIND)
+    full = columns.find(_path(folder, start, start + _PART), _KIND, stored=_STORED)
+    return full or columns.find(_path(folder, start, stop), _KIND, stored=_STORED)
 
 
 def _render_part(

@@ -32,22 +32,14 @@ from patchmill.loaders.common import columns
 from patchmill.loaders.common.columns import Columns
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources import class_folders
-from patchmill.loaders.sources.shards import nested, tar
+from patchmill.loaders.sources.shards import index_checks, nested, tar
 from patchmill.loaders.sources.shards import samples as shard_samples
 from patchmill.loaders.sources.shards.samples import SampleError
 from patchmill.loaders.sources.shards.tar import FileReader, Member, TarError
 
 KIND = "shard index 1"
 
-DTYPES = {
-    "offsets": "<u8",
-    "sizes": "<u4",
-    "checksums": "<u4",
-    "labels": "<i8",
-    "mask_offsets": "<u8",
-    "mask_sizes": "<u4",
-    "mask_checksums": "<u4",
-}
+DTYPES = index_checks.DTYPES
 
 _MAX_MEMBER_BYTES = 2**32 - 1
 _MAX_LABEL_BYTES = 1 << 24
@@ -91,7 +83,7 @@ def write_index(shard: str | Path, contents: ShardContents, classes: Sequence[st
 def read_index(shard: str | Path) -> Columns:
     """Read the index beside the shard; MillError if missing, damaged or of another tar."""
     path, status = Path(index_path(shard)), os.stat(shard)
-    index = columns.read(path, KIND)
+    index = index_checks.read(path, KIND)
     if index.meta["tar_bytes"] != status.st_size:
         raise _foreign_index(path)
     if index.meta["tar_mtime_ns"] != status.st_mtime_ns:  # a copy, or another tar of this size

@@ -1,9 +1,10 @@
-"""The index of a shard set: one memory-mapped file, concatenated from the indexes of its shards.
+"""The index of a shard set: one file, concatenated from the indexes of its shards.
 
-Built at the first start and cached; later starts map it and only compare the size and modification
+Built at the first start and cached; later starts open it and only compare the size and modification
 time of each shard. An index beside a shard is used if there is one; other shards are scanned once.
-The columns are those of `index`, concatenated over the shards; `starts` holds the first row of each
-shard, and `checked` whether its rows have checksums.
+The columns are those of `index`, concatenated over the shards, with labels of as many bytes as they
+need; `starts` holds the first row of each shard, and `checked` whether its rows have checksums.
+Large columns are read a piece at a time, as samples are looked up.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.sources.shards import index as shard_index
 from patchmill.loaders.sources.shards import label_list, set_labels
-from patchmill.loaders.sources.shards.summary import ShardSummary, summarise
+from patchmill.loaders.sources.shards.summary import Load, ShardSummary, summarise
 
 log = logging.getLogger("patchmill")
 
-KIND = "shards index 2"
+KIND = "shards index 3"
 SCANNED = "scanned shard 2"  # a cached `shard index`, with folders
 
 _THREADS = 16  # on network disks each shard costs round trips
@@ -68,7 +69,7 @@ def open_set_index(paths: Sequence[str]) -> Columns:
         if folder:
             try:
                 columns.write(file, KIND, content, meta)
-                return columns.read(file, KIND)
+                return columns.read(file, KIND, lazily=True)
             except (OSError, MillError) as error:
                 log.warning("cannot cache the index of %d shards: %s", len(paths), error)
                 content, meta = _assemble(paths, states, listed, folder)  # its parts are used up
@@ -88,7 +89,7 @@ def _key(paths: Sequence[str]) -> str:
 
 
 def _find(file: Path, states: Sequence[ShardState]) -> Columns | None:
-    index = columns.find(file, KIND)
+    index = columns.find(file, KIND, lazily=True)
     return index if index and np.array_equal(index["states"], np.array(states)) else None
 
 
@@ -132,7 +133,8 @@ def _assemble(
     with track("indexing shards", len(paths)) as advance:
 
         def summarised(number: int) -> ShardSummary:
-            shard = summarise(paths[number], _find_index(paths[number], states[number], folder))
+            found = _find_index(paths[number], states[number], folder)
+            shard = summarise(paths[number], *found)
             advance(1)
             return shard
 
@@ -163,20 +165,20 @@ def _assemble(
     return content, {"fingerprint": digest.hexdigest()[:16], "classes": classes}
 
 
-def _find_index(path: str, state: ShardState, folder: Path | None) -> Callable[[], Columns]:
-    """A function that maps the shard's index: that beside it, a cached one, or a new one."""
+def _find_index(path: str, state: ShardState, folder: Path | None) -> tuple[Columns, Load]:
+    """The shard's index, and how to read it again: that beside it, a cached one, or a new one."""
     tar_bytes, tar_mtime_ns, has_beside = state
     if has_beside:
         try:
-            shard_index.read_index(path)
-            return partial(columns.read, Path(shard_index.index_path(path)), shard_index.KIND)
+            beside = shard_index.read_index(path)
+            return beside, partial(_read, Path(shard_index.index_path(path)), shard_index.KIND)
         except MillError as error:
             log.warning("%s (the shard's headers are read instead)", error)
     file = folder / f"{_key([path])}.shard" if folder else None
     cached = columns.find(file, SCANNED) if file else None
     indexed = (cached.meta["tar_bytes"], cached.meta["tar_mtime_ns"]) if cached else None
-    if file and indexed == (tar_bytes, tar_mtime_ns):
-        return partial(columns.read, file, SCANNED)
+    if cached and file and indexed == (tar_bytes, tar_mtime_ns):
+        return cached, partial(_read, file, SCANNED)
     started = time.time_ns()
     contents = shard_index.scan_shard(path)
     racy = started - tar_mtime_ns < _RACY_NS
@@ -184,14 +186,18 @@ def _find_index(path: str, state: ShardState, folder: Path | None) -> Callable[[
     if file:
         with contextlib.suppress(OSError):  # `open_set_index` warns about the cache
             columns.write(file, SCANNED, index.columns, index.meta)
-            return partial(columns.read, file, SCANNED)
-    return lambda: index
+            return index, partial(_read, file, SCANNED)
+    return index, lambda name: index[name]
+
+
+def _read(path: Path, kind: str, name: str) -> np.ndarray:
+    return columns.read(path, kind, only=(name,))[name]
 
 
 def _pieces(shards: Sequence[ShardSummary], name: str, dtype: str) -> Iterator[np.ndarray]:
     """One column shard by shard; zeros for shards that lack it."""
     for shard in shards:
-        yield shard.load()[name] if name in shard.columns else np.zeros(shard.count, dtype)
+        yield shard.load(name) if name in shard.columns else np.zeros(shard.count, dtype)
 
 
 def _warn_of_imageless(shards: Sequence[ShardSummary]) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from patchmill.loaders.common import columns
-from patchmill.loaders.common.columns import Columns, Parts
+from patchmill.loaders.common.columns import Parts
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources import class_folders
 from patchmill.loaders.sources.shards import index as shard_index
@@ -26,6 +26,7 @@ from patchmill.loaders.sources.shards.summary import ShardSummary
 log = logging.getLogger("patchmill")
 
 _MAX_CLASSES = 1 << 20
+_DTYPES = [np.dtype(name) for name in ("<i2", "<i4", "<i8")]
 _IMAGENET_CLASS = re.compile(r"n\d{8}")
 
 Labelled = tuple[list[str], Parts | None]  # classes, and labels shard by shard
@@ -41,14 +42,22 @@ def of_set(shards: Sequence[ShardSummary], listed: Path | None) -> Labelled:
             f"of {without[0].path}: label all samples, or none"
         )
     if not without:
-        pieces = (shard.load()["labels"] for shard in nonempty)
-        return _classes(nonempty), Parts(np.dtype("<i8"), _count(nonempty), pieces)
+        pieces = (shard.load("labels") for shard in nonempty)
+        least = min(shard.labels[0] for shard in nonempty)
+        most = max(shard.labels[1] for shard in nonempty)
+        return _classes(nonempty), _parts(_count(nonempty), pieces, least, most)
     labelled = _by_folders(nonempty)
     if labelled[1] is None and listed:
         return _by_list(nonempty[0], listed)
     if labelled[1] is None:
         label_list.warn_of_missing(nonempty[0].path)
     return labelled
+
+
+def _parts(count: int, pieces: Iterable[np.ndarray], least: int, most: int) -> Parts:
+    """Labels in the smallest type that holds them: there may be a hundred million."""
+    dtype = next(d for d in _DTYPES if np.iinfo(d).min <= least and most <= np.iinfo(d).max)
+    return Parts(dtype, count, (piece.astype(dtype) for piece in pieces))
 
 
 def _count(shards: Sequence[ShardSummary]) -> int:
@@ -81,7 +90,7 @@ def _by_folders(shards: Sequence[ShardSummary]) -> Labelled:
     folders = [
         b"/".join(filter(None, (top if by_tar else b"", folder)))
         for shard, top in zip(shards, tops, strict=True)
-        for folder in _folders(shard.load())
+        for folder in _folders(shard)
     ]
     tree = class_folders.find(folders)
     class_folders.warn_of_images_beside(_named(shards), folders, tree)
@@ -94,19 +103,19 @@ def _by_folders(shards: Sequence[ShardSummary]) -> Labelled:
         _named(shards),
     )
     classes = [os.fsdecode(name) for name in tree.names]
-    return classes, Parts(np.dtype("<i8"), _count(shards), _folder_labels(shards, tree.labels))
+    labels = _folder_labels(shards, tree.labels)
+    return classes, _parts(_count(shards), labels, -1, len(classes))
 
 
 def _folder_labels(shards: Sequence[ShardSummary], labels: np.ndarray) -> Iterator[np.ndarray]:
     first = 0
     for shard in shards:
-        index = shard.load()
-        yield labels[first + index["folders"].astype(np.int64)]
-        first += len(index["folder_starts"]) - 1
+        yield labels[first + shard.load("folders").astype(np.int64)]
+        first += len(shard.load("folder_starts")) - 1
 
 
-def _folders(index: Columns) -> list[bytes]:
-    names, starts = index["folder_names"], index["folder_starts"]
+def _folders(shard: ShardSummary) -> list[bytes]:
+    names, starts = shard.load("folder_names"), shard.load("folder_starts")
     return [columns.item(names, starts, number) for number in range(len(starts) - 1)]
 
 
@@ -127,7 +136,7 @@ def _by_list(shard: ShardSummary, listed: Path) -> Labelled:
         return [], None
     classes, labels = labelled
     log.info("the labels of %s are those of the list %s", shard.path, listed)
-    return classes, Parts(np.dtype("<i8"), len(labels), iter([labels]))
+    return classes, _parts(len(labels), [labels], int(labels.min()), int(labels.max()))
 
 
 def _named(shards: Sequence[ShardSummary]) -> str:

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 import os
 import zlib
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 
-from patchmill.loaders.common import columns, stamps
+from patchmill.loaders.common import column_pieces, columns, stamps
+from patchmill.loaders.common.column_pieces import Pieces
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.open_files import OpenFiles
 from patchmill.loaders.sources.numbered import NumberedSource
 from patchmill.loaders.sources.shards import paths as shard_paths
 from patchmill.loaders.sources.shards import set_index, tar
+
+Column = np.ndarray | Pieces
 
 
 class Shards(NumberedSource):
@@ -30,7 +36,6 @@ class Shards(NumberedSource):
         index = set_index.open_set_index(paths)
         self.fingerprint: str = index.meta["fingerprint"]
         self.classes: list[str] = index.meta["classes"]
-        self.labels: np.ndarray | None = index.columns.get("labels")
         self._index, self._starts = index, index["starts"].tolist()
         self._offsets, self._sizes = index["offsets"], index["sizes"]
         self.masked = "mask_sizes" in index.columns
@@ -38,6 +43,18 @@ class Shards(NumberedSource):
 
     def __len__(self) -> int:
         return self._starts[-1]
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray | None:  # type: ignore[override]
+        """All labels as int64; they are read whole for this, which `labels_of` does not need."""
+        column = self._index.columns.get("labels")
+        with _labels_error(self.name):
+            return None if column is None else column_pieces.whole(column).astype(np.int64)
+
+    def labels_of(self, ids: np.ndarray) -> np.ndarray | None:
+        column = self._index.columns.get("labels")
+        with _labels_error(self.name):
+            return None if column is None else np.asarray(column[ids], np.int64)
 
     def read(self, index: int) -> bytes:
         checksums = self._index.columns.get("checksums")
@@ -53,12 +70,16 @@ class Shards(NumberedSource):
                 opened[shard] = self._open_files.get(shard)
         numbers = [opened[shard].number if shard in opened else -1 for shard in shards]
         files = np.array(numbers, np.int32)
-        sizes = self._sizes[ids].astype(np.int64)
-        spans = ranges.read_into(files, self._offsets[ids].astype(np.int64), sizes, memory)
         checksums = self._index.columns.get("checksums")
-        if checksums is not None:
+        try:
+            offsets, sizes = self._offsets[ids].astype(np.int64), self._sizes[ids].astype(np.int64)
+            expected = None if checksums is None else checksums[ids]
+        except OSError:
+            return np.full((len(ids), 2), -1, np.int64)
+        spans = ranges.read_into(files, offsets, sizes, memory)
+        if expected is not None:
             checked = (self._index["checked"][shards] > 0) & (spans[:, 0] >= 0)
-            differs = ranges.crc32(memory, spans) != checksums[ids]
+            differs = ranges.crc32(memory, spans) != expected
             spans[checked & differs] = -1
         return spans
 
@@ -102,15 +123,18 @@ class Shards(NumberedSource):
                 os.posix_fadvise(file.number, offset, size, os.POSIX_FADV_WILLNEED)
 
     def _where(self, index: int, column: str) -> str:
-        shard, offset = self._shard(index), int(self._index[column][index])
+        shard = self._shard(index)
+        path = os.fsdecode(_path(self._index, shard))
+        try:
+            offset = int(self._index[column][index])
+        except OSError:
+            return f"{path}: sample {index}"
         name = ""
         with contextlib.suppress(OSError):
             name = " " + os.fsdecode(tar.name_before(self._open_files.get(shard).number, offset))
-        return f"{os.fsdecode(_path(self._index, shard))}:{name} at byte {offset}"
+        return f"{path}:{name} at byte {offset}"
 
-    def _read(
-        self, index: int, offsets: np.ndarray, sizes: np.ndarray, checksums: np.ndarray | None
-    ) -> bytes:
+    def _read(self, index: int, offsets: Column, sizes: Column, checksums: Column | None) -> bytes:
         shard = self._shard(index)
         file = self._open_files.get(shard)
         size = int(sizes[index])
@@ -132,6 +156,15 @@ class Shards(NumberedSource):
 
 def _path(index: columns.Columns, shard: int) -> bytes:
     return columns.item(index["paths"], index["path_starts"], shard)
+
+
+@contextlib.contextmanager
+def _labels_error(name: str) -> Iterator[None]:
+    """A MillError for labels that cannot be read: no other sample could take their place."""
+    try:
+        yield
+    except OSError as error:
+        raise MillError(f"cannot read the labels of {name}: {error}") from None
 
 
 def _check_unchanged(index: columns.Columns, shard: int, status: os.stat_result) -> None:

@@ -10,22 +10,23 @@ import numpy as np
 
 from patchmill.loaders.common.columns import Columns
 
+Load = Callable[[str], np.ndarray]  # reads a column, by its name
+
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """Summary of a shard's index, which is mapped only while it is read: there may be thousands."""
+    """Summary of a shard's index, whose columns are read one at a time: there may be thousands."""
 
     path: str
     meta: dict[str, Any]
     count: int  # samples
     columns: frozenset[str]  # names of the columns it has
     labels: tuple[int, int]  # smallest and largest
-    load: Callable[[], Columns]
+    load: Load
 
 
-def summarise(path: str, load: Callable[[], Columns]) -> ShardSummary:
-    index = load()
-    labels = index.columns.get("labels", np.zeros(1, np.int64))
-    extremes = int(labels.min()), int(labels.max())
+def summarise(path: str, index: Columns, load: Load) -> ShardSummary:
     count = len(index["offsets"])
+    labels = index["labels"] if count and "labels" in index.columns else np.zeros(1, np.int64)
+    extremes = int(labels.min()), int(labels.max())
     return ShardSummary(path, index.meta, count, frozenset(index.columns), extremes, load)

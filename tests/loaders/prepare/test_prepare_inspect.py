@@ -1,6 +1,7 @@
 """Inspection finds and names one changed byte anywhere."""
 
 import os
+import zlib
 from pathlib import Path
 
 import helpers_prepare as making
@@ -8,8 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from patchmill.loaders.common import columns
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.prepare import command, inspect_data
+from patchmill.loaders.sources import open_source
+from patchmill.loaders.sources.shards import index as shard_index
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +76,47 @@ class changed:
     def _write(self, data: bytes) -> None:
         self._path.write_bytes(data)
         os.utime(self._path, ns=(self._status.st_atime_ns, self._status.st_mtime_ns))
+
+
+COLUMNS = ("labels", "offsets", "sizes", "checksums")
+
+
+def labelled(data: Path) -> list[tuple[int, int]]:
+    """Checksum and label of every sample."""
+    source = open_source(data)
+    assert source.labels is not None
+    labels = source.labels.tolist()
+    return [(zlib.crc32(source.read(i)), labels[i]) for i in range(len(source))]
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_flipped_bit_of_an_index_gives_no_wrong_sample(prepared: Path, name: str):
+    path = prepared / "shards" / "data-000000.tar.index"
+    index, expected = columns.read(path, shard_index.KIND), labelled(prepared / "shards")
+    for row, bit in ((0, 0), (3, 0), (5, 8 * index[name].itemsize - 1)):
+        at = index.places[name] + row * index[name].itemsize + bit // 8
+        with changed(path, (at + 0.5) / path.stat().st_size, 1 << bit % 8):
+            os.utime(path)  # seen as another index than that of the cached set
+            assert labelled(prepared / "shards") == expected
+            _, problems = inspect_data.inspect(prepared / "shards")
+        assert len(problems) == 1
+        assert f"data-000000.tar.index: its column '{name}' differs" in problems[0]
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_inspect_compares_an_index_without_checksums_with_its_tar(prepared: Path, name: str):
+    path = prepared / "shards" / "data-000000.tar.index"
+    index = columns.read(path, shard_index.KIND)
+    content = {key: column.copy() for key, column in index.columns.items()}
+    content[name][3] ^= 1
+    kept = path.read_bytes()
+    columns.write(path, shard_index.KIND, content, index.meta)
+    try:
+        _, problems = inspect_data.inspect(prepared / "shards")
+    finally:
+        path.write_bytes(kept)
+    assert len(problems) >= 1
+    assert "data-000000.tar" in problems[0]
 
 
 def test_missing_truncated_and_foreign_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

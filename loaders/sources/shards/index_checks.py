@@ -1,0 +1,81 @@
+"""Reads a shard's index and checks that its columns fit each other and the tar.
+
+The checksums of an index show accidents. What it says is checked as well, because an index comes
+with downloaded data, and those of earlier versions have no checksums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchmill.loaders.common import columns
+from patchmill.loaders.common.columns import Columns
+from patchmill.loaders.common.errors import MillError
+
+DTYPES = {
+    "offsets": "<u8",
+    "sizes": "<u4",
+    "checksums": "<u4",
+    "labels": "<i8",
+    "mask_offsets": "<u8",
+    "mask_sizes": "<u4",
+    "mask_checksums": "<u4",
+}
+_FOLDER_DTYPES = {"folders": "<u4", "folder_names": "|u1", "folder_starts": "<i8"}
+_META = {
+    "tar_bytes": int,
+    "tar_mtime_ns": int,
+    "members": int,
+    "classes": list,
+    "fingerprint": str,
+    "imageless": int,
+    "first_imageless": str,
+}
+
+
+def read(path: Path, kind: str) -> Columns:
+    """Read an index; MillError if it is damaged, or says what cannot be of any tar."""
+    index = columns.read(path, kind)
+    if not _is_sound(index.meta, index.columns):
+        raise MillError(
+            f"cannot use {path}: it is damaged, for its places do not lie in the tar; delete it, "
+            "or make it again"
+        )
+    return index
+
+
+def _is_sound(meta: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> bool:
+    if any(type(meta.get(name)) is not kind for name, kind in _META.items()):
+        return False
+    if not all(isinstance(name, str) for name in meta["classes"]):
+        return False
+    if not 0 <= meta["tar_bytes"] < 1 << 63:
+        return False
+    expected = DTYPES | _FOLDER_DTYPES
+    if any(c.dtype.str != expected.get(n) or c.ndim != 1 for n, c in found.items()):
+        return False
+    rows = {len(column) for name, column in found.items() if not name.startswith("folder_")}
+    pairs = [("offsets", "sizes")]
+    if any(name.startswith("mask_") for name in found):
+        pairs.append(("mask_offsets", "mask_sizes"))
+    if len(rows) != 1 or not all(name in found for pair in pairs for name in pair):
+        return False
+    inside = all(_lie_in(meta["tar_bytes"], found[a], found[b]) for a, b in pairs)
+    return inside and ("folders" not in found or _folders_are_sound(found))
+
+
+def _lie_in(size: int, offsets: np.ndarray, sizes: np.ndarray) -> bool:
+    return bool(((offsets <= size) & (sizes <= size - offsets.clip(max=size))).all())
+
+
+def _folders_are_sound(found: Mapping[str, np.ndarray]) -> bool:
+    if not all(name in found for name in _FOLDER_DTYPES):
+        return False
+    starts, names = found["folder_starts"], found["folder_names"]
+    if not len(starts) or starts[0] != 0 or starts[-1] != len(names):
+        return False
+    return bool((np.diff(starts) >= 0).all() and (found["folders"] < len(starts) - 1).all())
