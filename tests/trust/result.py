@@ -34,7 +34,8 @@ class Result:
     seconds: float = 0.0
 
     def as_row(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if key not in ("form", "seed")}
+        row = {key: value for key, value in asdict(self).items() if key not in ("form", "seed")}
+        return row | {"ends": ", ".join(f"{end} {count:,}" for end, count in self.ends.items())}
 
 
 def of_outcome(check: Check, form: Form, seed: int, outcome: Outcome) -> Result:

@@ -63,7 +63,7 @@ def test_results_are_written_shown_and_not_run_twice(
     drawn = Task("even", 4, tmp_path, seed=7).random(1).random()
     assert f"1 is odd, and drew {drawn:.3f}" in shown
     even, fine = json.loads((tmp_path / "all.json").read_text())["rows"]
-    assert (even["state"], even["ends"], even["part"]) == ("broken", {"even": 2, "odd": 2}, "odd")
+    assert (even["state"], even["ends"], even["part"]) == ("broken", "even 2, odd 2", "odd")
     assert (fine["state"], fine["tries"], fine["survived"]) == ("sound", 3, 3)
     assert not (tmp_path / "out" / "fine").exists() and (tmp_path / "out" / "even").is_dir()
     with pytest.raises(MillError, match="not all is sound"):
