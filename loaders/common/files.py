@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
+
+_TOKEN = re.compile(r"\.[0-9a-f]{8}(?=\.(part|tmp)$)")  # in the temporary name of one of several
 
 
 @contextlib.contextmanager
@@ -17,21 +21,27 @@ def atomic_path(path: Path, temporary: str | None = None, durable: bool = False)
 
     Readers see the old file or the new one, never part of one. `durable` flushes to the disk before
     the rename. The default temporary name, `.NAME.part`, is for files with one writer: its
-    successor overwrites what a killed process leaves. Several writers take `unique_name(path)`.
+    successor overwrites what a killed process leaves. Several writers take `unique_name(path)`, and
+    the next one removes it.
     """
     partial = path.with_name(temporary or f".{path.name}.part")
+    several = _TOKEN.search(partial.name)
+    if several:
+        _remove_left_over(partial, several)
     try:
-        yield partial
-        if durable:
-            with open(partial, "rb") as file:
-                os.fsync(file.fileno())
-        os.replace(partial, path)
+        with _held(partial) if several else contextlib.nullcontext():
+            yield partial
+            if durable:
+                with open(partial, "rb") as file:
+                    os.fsync(file.fileno())
+            os.replace(partial, path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
 
 
 def unique_name(path: Path) -> str:
+    """A temporary name for one of several processes that may write a file at once."""
     return f".{path.name}.{secrets.token_hex(4)}.part"
 
 
@@ -42,6 +52,47 @@ def write_atomic(
     data = content.encode() if isinstance(content, str) else content
     with atomic_path(path, temporary, durable) as partial:
         partial.write_bytes(data)
+
+
+@contextlib.contextmanager
+def _held(partial: Path) -> Iterator[None]:
+    """Make a temporary file, and hold a lock on it: that of a killed process has none."""
+    while True:
+        file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            with contextlib.suppress(ImportError, OSError):
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(file, partial):  # removed before it was locked
+                continue
+            yield
+            return
+        finally:
+            os.close(file)
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _remove_left_over(partial: Path, token: re.Match[str]) -> None:
+    """Remove what killed writers of the same file left under names with other tokens."""
+    before, after = partial.name[: token.start()], partial.name[token.end() :]
+    name = f"{glob.escape(before)}.{'[0-9a-f]' * 8}{after}"
+    for path in partial.parent.glob(name):
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(file)
 
 
 def lock_output(file: int, path: Path) -> None:
