@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchmill.benchmarks.lib import machine, report, runs, seeds
 from patchmill.benchmarks.lib.report import Parser
+from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.files import write_atomic
 from patchmill.loaders.common.progress import track
@@ -277,7 +278,7 @@ def _about(config: Config) -> str:
 
 def _threads() -> int:
     """Threads of the network on a CPU."""
-    return int(os.environ.get("OMP_NUM_THREADS", machine.cores()))
+    return ranks.number(os.environ, "OMP_NUM_THREADS", machine.cores())
 
 
 # --------------------------------------------------------------------------------------- the report

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from patchmill.cluster.slurm import container
+from patchmill.loaders.common import plain_yaml
 from patchmill.loaders.common import settings as typed
 from patchmill.loaders.common.calls import nearest
 from patchmill.loaders.common.errors import MillError
@@ -122,14 +123,12 @@ def _profile_path(name: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        data = plain_yaml.load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise MillError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MillError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except (plain_yaml.NotYaml, UnicodeDecodeError) as error:
+        raise MillError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise MillError(f"{path} must be a mapping, as in partition: gpu")
     return data

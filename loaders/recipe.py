@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from patchmill.loaders.common import settings
+from patchmill.loaders.common import plain_yaml, settings
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe_parts import (
     BACKGROUNDS,
@@ -112,13 +112,10 @@ class Recipe:
 
     @staticmethod
     def from_yaml(text: str) -> Recipe:
-        import yaml
-
         try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            problem = " ".join(str(error).split())
-            raise MillError(f"the recipe is not valid YAML: {problem}") from None
+            data = plain_yaml.load(text)
+        except plain_yaml.NotYaml as error:
+            raise MillError(f"the recipe is not valid YAML: {error}") from None
         return Recipe.from_dict(data)
 
     def __str__(self) -> str:

@@ -113,10 +113,10 @@ def _device(local: int) -> str:
 
 def _torchrun_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """torchrun's variables for processes that submitit started on this machine."""
-    size = int(environ.get("SUBMITIT_LOCAL_NTASKS", 1))
+    size = ranks.number(environ, "SUBMITIT_LOCAL_NTASKS", 1)
     if environ.get("SUBMITIT_EXECUTOR") != "local" or size == 1:
         return {}
-    rank, job = environ["SUBMITIT_LOCAL_GLOBALID"], int(environ["SUBMITIT_LOCAL_JOB_ID"])
+    rank, job = environ["SUBMITIT_LOCAL_GLOBALID"], ranks.number(environ, "SUBMITIT_LOCAL_JOB_ID")
     return {
         "RANK": rank,
         "LOCAL_RANK": rank,

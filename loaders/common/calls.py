@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import brief
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
@@ -24,7 +25,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
         return node.func.id, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise MillError(
-            f"cannot read {text!r}: write a name, or a name with literal keyword arguments "
+            f"cannot read {brief(text)}: write a name, or a name with literal keyword arguments "
             "such as dino(local_crops=6)"
         ) from None
 
@@ -38,15 +39,15 @@ def call(text: str, choices: Mapping[str, Callable[..., Any]], kind: str) -> Any
     """Parse `text` and call the named choice; MillErrors suggest the nearest name or setting."""
     name, arguments = parse(text)
     if name not in choices:
-        raise MillError(f"there is no {kind} {name!r}{nearest(name, choices)}")
+        raise MillError(f"there is no {kind} {brief(name)}{nearest(name, choices)}")
     parameters = inspect.signature(choices[name]).parameters
     for key in arguments:
         if key not in parameters:
-            raise MillError(f"{kind} {name} has no setting {key!r}{nearest(key, parameters)}")
+            raise MillError(f"{kind} {name} has no setting {brief(key)}{nearest(key, parameters)}")
     try:
         return choices[name](**arguments)
     except TypeError as error:
-        raise MillError(f"{kind} {text!r} cannot be made: {error}") from None
+        raise MillError(f"{kind} {brief(text)} cannot be made: {error}") from None
 
 
 def nearest(word: str, choices: Mapping[str, Any]) -> str:

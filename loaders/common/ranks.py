@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import brief
 
 
 class Rank(NamedTuple):
@@ -27,6 +28,7 @@ class Rank(NamedTuple):
 
 SINGLE = Rank(0, 1)
 GIVEN = "the arguments"
+_DIGITS = 19  # fewer than these are within 64 bits
 
 
 def choose(rank: int | None, world_size: int | None) -> Rank:
@@ -76,12 +78,22 @@ def current() -> Rank:
 
 def launched(environ: Mapping[str, str] = os.environ) -> Rank | None:
     """The rank that torchrun or SLURM gave to this process; None for a single process."""
-    if number(environ, "WORLD_SIZE", 1) > 1 and "RANK" in environ:
-        return Rank(number(environ, "RANK"), number(environ, "WORLD_SIZE"), "torchrun")
+    if "RANK" in environ and number(environ, "WORLD_SIZE", 1) > 1:
+        return _rank(environ, "RANK", "WORLD_SIZE", "torchrun")
     # A batch script has these too, but for a step's id: only what srun starts is a rank.
-    if number(environ, "SLURM_NTASKS", 1) > 1 and "SLURM_STEP_ID" in environ:
-        return Rank(number(environ, "SLURM_PROCID"), number(environ, "SLURM_NTASKS"), "SLURM")
+    if "SLURM_STEP_ID" in environ and number(environ, "SLURM_NTASKS", 1) > 1:
+        return _rank(environ, "SLURM_PROCID", "SLURM_NTASKS", "SLURM")
     return None
+
+
+def _rank(environ: Mapping[str, str], rank_name: str, size_name: str, origin: str) -> Rank:
+    rank, size = number(environ, rank_name), number(environ, size_name)
+    if rank >= size:
+        raise MillError(
+            f"{rank_name}={rank} in the environment must be below {size_name}={size}: start the "
+            "processes with torchrun or srun, or unset both"
+        )
+    return Rank(rank, size, origin)
 
 
 def local_size(environ: Mapping[str, str] = os.environ) -> int:
@@ -118,14 +130,16 @@ def text(environ: Mapping[str, str], name: str) -> str:
 
 
 def number(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
-    """A whole number in the environment; MillError if it is missing or something else."""
+    """A whole number, from 0 on, in the environment; MillError for anything else."""
     if default is not None and not environ.get(name):
         return default
     value = text(environ, name)
-    try:
-        return int(value)
-    except ValueError:
-        raise MillError(f"{name}={value} in the environment is not a number") from None
+    if not (value.isascii() and value.isdigit() and len(value) < _DIGITS):
+        raise MillError(
+            f"{name}={brief(value)[1:-1]} in the environment is not a whole number: "
+            "correct it, or unset it"
+        )
+    return int(value)
 
 
 def _names(rank: int | None, world_size: int | None) -> str:

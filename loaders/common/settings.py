@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from patchmill.loaders.common.calls import nearest
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import LONGEST, brief, printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +57,14 @@ def from_plain(cls: Any, data: Any, prefix: str = "") -> Any:
     """The dataclass `cls` that `data` describes; messages put `prefix` before its keys."""
     if not isinstance(data, Mapping):
         raise MillError(
-            f"{prefix.rstrip('.: ') or 'this'} must be a mapping of settings, not {data!r}"
+            f"{prefix.rstrip('.: ') or 'this'} must be a mapping of settings, not {brief(data)}"
         )
     annotations, former_names = field_annotations(cls), getattr(cls, "FORMER_NAMES", {})
     data = {former_names.get(key, key): value for key, value in data.items()}
     item, section = _split(prefix)
     for key in data:
         if key not in annotations:
-            name = f"{section}{key}"
+            name = f"{section}{printable(key)[:LONGEST]}"
             raise MillError(f"{item}there is no setting {name}{nearest(str(key), annotations)}")
     missing = [section + name for name in _required(cls) if name not in data]
     if missing:
@@ -100,7 +101,7 @@ def checked(annotation: Any, value: Any, name: str) -> Any:
         if result is not _REFUSED:
             return result
     hint = _nearest_literal(options, value)
-    raise MillError(f"{name} must be {describe_type(annotation)}, not {value!r}{hint}")
+    raise MillError(f"{name} must be {describe_type(annotation)}, not {brief(value)}{hint}")
 
 
 @functools.lru_cache(maxsize=64)
@@ -123,6 +124,7 @@ def describe_type(annotation: Any) -> str:
 
 # ------------------------------------------------------------------------------------------ values
 
+_BEYOND = 2**64  # no whole number is as large; one of 5,000 digits could not even be printed
 _REFUSED = object()  # the value is not of that type
 
 
@@ -157,7 +159,7 @@ def _checked_item(annotation: Any, value: Any, name: str, index: int) -> Any:
     if hasattr(annotation, "from_setting") or not dataclasses.is_dataclass(annotation):
         return checked(annotation, value, f"{name}[{index}]")
     title = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", None)
-    prefix = f"{name} {title!r}: " if title else f"{name} number {index + 1}: "
+    prefix = f"{name} {brief(title)}: " if title else f"{name} number {index + 1}: "
     fields = vars(value) if type(value) is annotation else value
     return from_plain(annotation, fields, prefix)
 
@@ -167,10 +169,8 @@ def _checked_scalar(option: Any, value: Any) -> Any:
         return value
     if option is bool or isinstance(value, bool):
         return value if option is bool and isinstance(value, bool) else _REFUSED
-    if option is int and (
-        isinstance(value, numbers.Integral) or (isinstance(value, float) and value % 1 == 0)
-    ):
-        return int(value)
+    if option is int and isinstance(value, numbers.Integral | float) and value % 1 == 0:
+        return int(value) if -_BEYOND < value < _BEYOND else _REFUSED
     if option is float and isinstance(value, numbers.Real) and _is_finite(value):
         return float(value)
     return value if option is str and isinstance(value, str) else _REFUSED

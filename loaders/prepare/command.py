@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from patchmill.loaders.common import ranks
 from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.log_lines import StderrLines
@@ -62,7 +63,7 @@ def remaining(arguments: Sequence[str]) -> RemainingWork:
         mask_options = _mask_options(args)
         source = open_source(args.data)
         out, world_size = _mask_path(args, source), mask_options.world_size
-        ranks = make_masks.unfinished_ranks(source, out, mask_options)
+        unfinished = make_masks.unfinished_ranks(source, out, mask_options)
     else:
         args = parser().parse_args(arguments)
         if args.format == DECODED:
@@ -73,8 +74,8 @@ def remaining(arguments: Sequence[str]) -> RemainingWork:
         options = _options(args)
         source = open_source(args.source)
         out, world_size = args.out, options.world_size
-        ranks = make_data.unfinished_ranks(source, out, options)
-    return RemainingWork(source.name, len(source), out, world_size, ranks)
+        unfinished = make_data.unfinished_ranks(source, out, options)
+    return RemainingWork(source.name, len(source), out, world_size, unfinished)
 
 
 def _make_data(arguments: Sequence[str]) -> None:
@@ -186,6 +187,7 @@ SUBCOMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "masks": _make_masks,
 }
 
+_ARRAY = "SLURM_ARRAY_TASK_"  # its variables begin so
 _COMPLETE = "%s is complete already: nothing to do"
 
 
@@ -211,13 +213,11 @@ def _rank(
         raise MillError("--rank and --world-size belong together: give both, or neither")
     if rank is not None and world_size is not None:
         return rank, world_size
-    try:
-        task, count = (int(environment[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "COUNT"))
-        first = int(environment.get("SLURM_ARRAY_TASK_MIN", 0))
-        step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))
-    except (KeyError, ValueError):
+    if not {f"{_ARRAY}ID", f"{_ARRAY}COUNT"} <= environment.keys():
         return 0, 1
-    rank = (task - first) // step
+    task, count = (ranks.number(environment, _ARRAY + name) for name in ("ID", "COUNT"))
+    first = ranks.number(environment, f"{_ARRAY}MIN", 0)
+    rank = (task - first) // max(ranks.number(environment, f"{_ARRAY}STEP", 1), 1)
     logging.getLogger("patchmill").info("rank %d of %d, from the SLURM array", rank, count)
     return rank, count
 

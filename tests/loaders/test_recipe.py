@@ -225,6 +225,12 @@ def test_groups_need_crops_to_overlap_with_and_names_of_their_own():
         Recipe(local)
 
 
+# Nine lines, each a list of ten times the one before.
+BILLION = "\n".join(
+    ["a0: &a0 x"] + [f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]" for n in range(9)]
+)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -261,11 +267,28 @@ def test_groups_need_crops_to_overlap_with_and_names_of_their_own():
         ("views: [{name: a, count: 1, size: 8, colour: [1]}]", "colour must be a mapping"),
         ("views: [", "the recipe is not valid YAML"),
         ("!!python/object/apply:os.system [echo]", "the recipe is not valid YAML"),
+        ("!!float 'x'", "not valid YAML: could not convert string to float: 'x'"),
+        ("views: !!int 'x'", "not valid YAML: invalid literal for int"),
+        ("views: 2001-99-99", "not valid YAML: month must be in 1..12"),
+        ("views: !!binary 'a'", "not valid YAML"),
+        ("[" * 20_000, "the recipe is not valid YAML"),
+        ("[" * 100 + "]" * 100, "nested more than 64 deep"),
+        ("- " * 900, "nested more than 64 deep"),
+        ("views: &a [*a]", "an alias stands inside what it names"),
+        ("views: &a {<<: *a}", "an alias stands inside what it names"),
+        (BILLION, "the recipe is not valid YAML: it holds more than 100,000 values"),
+        (
+            "views: [{name: a, size: 8, count: 0x" + "f" * 5000 + "}]",
+            "count must be a whole number, not a",
+        ),
+        ("views: " + "x" * 10**6, "views must be a list of mappings, not 'xxx"),
+        ('"a\\nb\\e[2J": 1', r"there is no setting a\\x0ab\\x1b\[2J; there are"),
     ],
 )
 def test_invalid_yaml_is_refused_by_the_setting_s_name(text, complaint):
-    with pytest.raises(MillError, match=complaint):
+    with pytest.raises(MillError, match=complaint) as raised:
         Recipe.from_yaml(text)
+    assert len(str(raised.value)) < 500
 
 
 @pytest.mark.parametrize(

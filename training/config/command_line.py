@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import brief
 from patchmill.loaders.common.settings import describe_type, field_annotations, from_plain
 from patchmill.training.config import overrides, usage
 
@@ -16,7 +17,7 @@ def split(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key.replace(".", "_").isidentifier():
-            raise MillError(f"cannot read {word!r}: write key=value, as in run=runs/NAME")
+            raise MillError(f"cannot read {brief(word)}: write key=value, as in run=runs/NAME")
         texts[key] = text
     return texts
 

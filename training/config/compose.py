@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from patchmill.loaders.common import plain_yaml
 from patchmill.loaders.common import settings as typed
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.common.printed import brief
 from patchmill.training import data_paths
 from patchmill.training.config import overrides, own_method, rules
 from patchmill.training.config.changes import Difference, difference
@@ -63,17 +65,15 @@ def to_yaml(config: Config) -> str:
 
 def load(folder: Path) -> Config:
     """Load the configuration of the run in `folder`."""
-    import yaml
-
     path = Path(folder) / FILE
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = plain_yaml.load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MillError(
             f"cannot read {path}: {error.strerror}; is {folder} the folder of a run?"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MillError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except (plain_yaml.NotYaml, UnicodeDecodeError) as error:
+        raise MillError(f"{path} is not valid YAML: {error}") from None
     return from_plain(data)
 
 
@@ -85,7 +85,7 @@ def plain(config: Config) -> dict[str, Any]:
 def from_plain(data: Any) -> Config:
     """Inverse of `plain`, with every value checked."""
     if not isinstance(data, Mapping):
-        raise MillError(f"this is not the configuration of a run: {data!r}")
+        raise MillError(f"this is not the configuration of a run: {brief(data)}")
     config: Config = typed.from_plain(Config, data)
     config.method = typed.from_plain(_settings_of(config.method_name), config.method, "method.")
     return config

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from patchmill.loaders.common import settings as typed
 from patchmill.loaders.common.calls import nearest
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import brief
 from patchmill.training.config import own_method
 
 FOLDER = Path(__file__).parent
@@ -29,7 +30,7 @@ def split(words: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key.replace(".", "_").isidentifier():
-            raise MillError(f"cannot read {word!r}: write key=value, as in optim.lr=0.1")
+            raise MillError(f"cannot read {brief(word)}: write key=value, as in optim.lr=0.1")
         (chosen if key in GROUPS else settings)[key] = text
     for group, choice in chosen.items():
         _check_choice(group, choice)
@@ -47,7 +48,7 @@ def annotation(key: str, annotations: Mapping[str, Any]) -> Any:
     hint = f"; did you mean {' or '.join(map(repr, same))}?" if same else nearest(key, annotations)
     if "there are" in hint:
         hint = "; --help lists them all"
-    raise MillError(f"there is no setting {key!r}{hint}")
+    raise MillError(f"there is no setting {brief(key)}{hint}")
 
 
 def keys(cls: type, prefix: str = "") -> dict[str, Any]:
@@ -88,13 +89,13 @@ def _parsed(key: str, text: str, annotation: Any) -> Any:
     from hydra.core.override_parser.types import QuotedString
     from hydra.errors import HydraException
 
-    type_error = MillError(f"{key} must be {typed.describe_type(annotation)}, not {text!r}")
+    type_error = MillError(f"{key} must be {typed.describe_type(annotation)}, not {brief(text)}")
     try:
         override = OverridesParser.create().parse_override(f"{key}={text}")
     except HydraException:
         raise type_error from None
     if override.is_sweep_override():
-        raise MillError(f"{key} takes one value here, not {text!r}; lists are written [1,2]")
+        raise MillError(f"{key} takes one value here, not {brief(text)}; lists are written [1,2]")
     parsed = override.value()
     if isinstance(parsed, QuotedString | dict):
         raise type_error

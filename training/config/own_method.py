@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchmill.loaders.common import own_code
+from patchmill.loaders.common import own_code, plain_yaml
 from patchmill.loaders.common.errors import MillError
 
 if TYPE_CHECKING:
@@ -48,14 +48,12 @@ def recipes(name: str, scales: list[str]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
     if not path.is_file():
         return {}
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MillError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+        content = plain_yaml.load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, plain_yaml.NotYaml) as error:
+        raise MillError(f"cannot read {path}: {error}") from None
     if not isinstance(content, dict):
         raise MillError(f"{path} must hold settings, such as 'train: {{epochs: 10}}'")
     return content

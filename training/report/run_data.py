@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from patchmill.loaders.common import plain_yaml
 from patchmill.loaders.common.errors import MillError
 from patchmill.training.report.curves import Point
 from patchmill.training.runtime import records, run_folder
@@ -105,11 +106,9 @@ def _text(path: Path) -> str:
 
 
 def _yaml(text: str) -> dict[str, Any]:
-    import yaml
-
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError:
+        content = plain_yaml.load(text)
+    except plain_yaml.NotYaml:
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from patchmill.loaders.common import plain_yaml
 from patchmill.loaders.common.errors import MillError
 from patchmill.training.config import compose
 from patchmill.training.watch import run_files
@@ -121,8 +122,6 @@ class Drawings:
         return self._sources[data]
 
     def _config(self, run: Run) -> Config:
-        import yaml
-
         try:
             text = run_files.read(run.folder / compose.FILE)
         except OSError:
@@ -130,8 +129,8 @@ class Drawings:
         key = (run.name, text)
         if key not in self._configs:
             try:
-                self._configs[key] = compose.from_plain(yaml.safe_load(text))
-            except (yaml.YAMLError, UnicodeDecodeError):
+                self._configs[key] = compose.from_plain(plain_yaml.load(text))
+            except plain_yaml.NotYaml:
                 raise MillError(f"{compose.FILE} of {run.name} is not valid YAML") from None
         return self._configs[key]
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from patchmill.loaders.common import plain_yaml
 from patchmill.training.config import compose
 from patchmill.training.runtime import records, run_folder
 
@@ -55,11 +56,9 @@ def status(folder: Path) -> dict[str, Any]:
 
 def settings(folder: Path) -> dict[str, Any]:
     """The run's settings by dotted names: `{"optim.lr": 0.03}`; empty if they cannot be read."""
-    import yaml
-
     try:
-        content = yaml.load(text(folder / compose.FILE), _loader())
-    except (yaml.YAMLError, RecursionError, ValueError):
+        content = plain_yaml.load(text(folder / compose.FILE))
+    except plain_yaml.NotYaml:
         return {}
     return dict(_flat(content, "")) if isinstance(content, dict) else {}
 
@@ -135,9 +134,3 @@ def _flat(content: Mapping[Any, Any], prefix: str) -> Any:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", clean(value)
-
-
-def _loader() -> Any:
-    import yaml
-
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -34,6 +34,7 @@ from patchmill.kernels.views import layout
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.build import checked_device, checked_max_pixels, ledger_path
+from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste.backgrounds import BackgroundData
 from patchmill.loaders.decode.bad_image import MAX_PIXELS
@@ -78,7 +79,7 @@ class GpuMultiView(RaggedDecoder):
     ) -> None:
         recipe, gpu = own_recipe(recipe), _checked_gpu(device)
         super().__init__(draw.law_table(recipe), seed)
-        path = ledger_path(ledger, source, int(os.environ.get("RANK", 0)))
+        path = ledger_path(ledger, source, ranks.number(os.environ, "RANK", 0))
         self.recipe, self.ledger, self.epoch = recipe, Ledger(path, len(source)), -1
         self._config = own_config(
             recipe, seed, dtype, channels_last, gpu, source, self.ledger,

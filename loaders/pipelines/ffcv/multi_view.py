@@ -27,7 +27,7 @@ from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.build import backgrounds_for, checked_max_pixels, masks_for
-from patchmill.loaders.common import cache
+from patchmill.loaders.common import cache, ranks
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste.backgrounds import BackgroundData
 from patchmill.loaders.copypaste.masks import Masks
@@ -177,5 +177,6 @@ def own_config(
 
 
 def _default_ledger(metadata: np.ndarray) -> Path:
-    name = f"ffcv-{zlib.crc32(metadata.tobytes()):08x}-rank{os.environ.get('RANK', 0)}.jsonl"
+    rank = ranks.number(os.environ, "RANK", 0)
+    name = f"ffcv-{zlib.crc32(metadata.tobytes()):08x}-rank{rank}.jsonl"
     return cache.root() / "ledgers" / name

@@ -54,6 +54,7 @@ def test_launchers_give_the_rank(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_batch_script_is_no_rank() -> None:
     assert ranks.launched({k: v for k, v in SLURM.items() if k != "SLURM_STEP_ID"}) is None
     assert ranks.launched({**TORCHRUN, "WORLD_SIZE": "1"}) is None
+    assert ranks.launched({"SLURM_NTASKS": "2(x2)", "WORLD_SIZE": "abc"}) is None
 
 
 def test_the_process_group_comes_before_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,8 +98,11 @@ def test_a_rank_taken_too_early_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_damaged_variables_are_named() -> None:
-    with pytest.raises(MillError, match="WORLD_SIZE=two in the environment is not a number"):
-        ranks.launched({**TORCHRUN, "WORLD_SIZE": "two"})
+    for text in ("two", "2(x2)", "-2", "1_0", "9" * 5000):
+        with pytest.raises(MillError, match=r"WORLD_SIZE=.* in the environment is not a whole num"):
+            ranks.launched({**TORCHRUN, "WORLD_SIZE": text})
+    with pytest.raises(MillError, match="RANK=8 in the environment must be below WORLD_SIZE=8"):
+        ranks.launched({**TORCHRUN, "RANK": "8"})
     with pytest.raises(MillError, match="SLURM_PROCID is missing from the environment"):
         ranks.launched({k: v for k, v in SLURM.items() if k != "SLURM_PROCID"})
 
