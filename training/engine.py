@@ -38,11 +38,15 @@ def train(config: Config) -> Path:
     folder = Path(config.out) / config.name
     world = distributed.connect(config.train.device)
     with failures.shared(), signals.Signals() as received, _lock_folder(folder, world):
-        with setup.build_run(config, world, folder) as state, open_hooks(state, received) as hooks:
+        with contextlib.ExitStack() as stack:
+            with received.may_end():
+                state = stack.enter_context(setup.build_run(config, world, folder))
+                hooks = stack.enter_context(open_hooks(state, received))
             with _memory_errors(config, world):
                 train_steps(state, hooks)
         if world.rank == 0 and not hooks.stopped:
-            _write_report(folder)
+            with received.may_end():
+                _write_report(folder)
     distributed.close()
     if hooks.stopped:
         if world.rank == 0:

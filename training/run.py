@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ def _show(config: Config, words: Sequence[str]) -> None:
 def _train(config: Config) -> None:
     from patchmill.training import engine
     from patchmill.training.ranks import rendezvous, signals
+    from patchmill.training.ranks.prompt_end import prompt_end
     from patchmill.training.runtime import display
 
     rank_info = rendezvous.find()
@@ -56,7 +58,8 @@ def _train(config: Config) -> None:
     if is_rank0:
         say(f"the run is in {Path(config.out) / config.name}")
     try:
-        folder = engine.train(config)
+        with contextlib.nullcontext() if rank_info else prompt_end():
+            folder = engine.train(config)
     except signals.Stopped:
         signals.exit_now()
     if is_rank0 and (summary := display.summary(folder)):

@@ -32,8 +32,8 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 def jit(function: Callable[..., Any]) -> Any:
     """Compile on first call: nopython, nogil, fastmath, cached on disk.
 
-    Fastmath lets the compiler fuse and reorder float operations; the same binary on the same
-    machine still gives bit-identical results.
+    Fastmath lets the compiler fuse and reorder float operations, as the CPU's instructions suggest;
+    the same binary on the same machine still gives bit-identical results.
     """
     return _compile(function, fastmath=True)
 
@@ -47,16 +47,17 @@ def jit_inline(function: Callable[..., Any]) -> Any:
     """`jit` for a function with one caller, and that caller compiled: it becomes part of it.
 
     Compiling is quicker so, since LLVM optimises every function anew with each one that calls it.
+    Its arithmetic is its caller's, fast or not.
     """
-    return numba.njit(inline="always", **_OPTIONS, fastmath=True)(function)
+    return numba.njit(inline="always", **_OPTIONS)(function)
 
 
 def jit_lanes(function: Callable[..., Any]) -> Any:
     """`jit` for a few operations on vectors: machine code of its callers, never a function called.
 
-    A call would pass the vectors through memory.
+    A call would pass the vectors through memory. Without fastmath, like `jit_ieee`.
     """
-    return numba.njit(forceinline=True, **_OPTIONS, fastmath=True)(function)
+    return numba.njit(forceinline=True, **_OPTIONS)(function)
 
 
 # -------------------------------------------------------------------------------- on-disk cache

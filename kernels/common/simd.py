@@ -181,13 +181,15 @@ def splat_at(typing: Any, array: Any, offset: Any) -> Any:
 
 @intrinsic
 def multiply_add(typing: Any, total: Any, value: Any, weight: Any) -> Any:
-    """total + value * weight: fused for float32, the high half of the product for int16."""
+    """total + value * weight: the high half of the product for int16.
+
+    float32 products are rounded before they are added: not every CPU can do both at once.
+    """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         total, value, weight = arguments
         if signature.return_type.element == types.float32:
-            product = builder.fmul(value, weight, flags=["fast"])
-            return builder.fadd(total, product, flags=["fast"])
+            return builder.fadd(total, builder.fmul(value, weight))
         wide = ir.VectorType(I32, LANES)
         product = builder.mul(builder.sext(value, wide), builder.sext(weight, wide))
         return builder.add(

@@ -191,8 +191,8 @@ def to_bfloat16(typing: Any, value: Any, gain: Any, bias: Any) -> Any:
         gains, biases = _splat(builder, gain, floats), _splat(builder, bias, floats)
 
         def rounded(words: Any) -> Any:
-            product = builder.fmul(builder.sitofp(words, floats), gains, flags=["fast"])
-            bits = builder.bitcast(builder.fadd(product, biases, flags=["fast"]), PAIRS)
+            product = builder.fmul(builder.sitofp(words, floats), gains)
+            bits = builder.bitcast(builder.fadd(product, biases), PAIRS)
             odd = builder.and_(builder.lshr(bits, sixteen), ir.Constant(PAIRS, [1] * SOME))
             return builder.add(builder.add(bits, ir.Constant(PAIRS, [0x7FFF] * SOME)), odd)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,7 +17,7 @@ from typing import NamedTuple, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_JOIN_SECONDS = 1.0  # for a thread that may be waiting for the network
+_JOIN_SECONDS = 0.8  # for threads that may wait for the network or the compiler
 
 
 def available_cores() -> int:
@@ -46,13 +48,41 @@ def map_in_threads(
 ) -> Iterator[Result]:
     """Results in the order of the items; an error or Ctrl-C cancels what has not begun.
 
-    All items are taken at once: for more than fit into memory see `map_ahead`.
+    Work in progress is waited for, but not for long: a compiler cannot be interrupted. All items
+    are taken at once: for more than fit into memory see `map_ahead`.
     """
-    pool = ThreadPoolExecutor(threads)
+    tasks: SimpleQueue[tuple[Future[Result], Item] | None] = SimpleQueue()
+
+    def run() -> None:
+        while task := tasks.get():
+            future, item = task
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work(item))
+                except BaseException as error:
+                    future.set_exception(error)
+            del task, future, item  # results are the caller's alone
+
+    pending: deque[Future[Result]] = deque()
+    for item in items:
+        pending.append(Future())
+        tasks.put((pending[-1], item))
+    # Daemons: the interpreter's exit would wait for others.
+    workers = [
+        threading.Thread(target=run, name="patchmill-map", daemon=True)
+        for _ in range(min(threads, len(pending)))
+    ]
     try:
-        yield from pool.map(work, items)
+        for worker in workers:
+            worker.start()
+        while pending:
+            yield pending.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        for future in pending:
+            future.cancel()
+        for _ in workers:
+            tasks.put(None)
+        _join([worker for worker in workers if worker.ident is not None])
 
 
 def map_ahead(
@@ -113,4 +143,12 @@ def read_ahead(
         room.release()
         if halt is not None:
             halt()
-        thread.join(_JOIN_SECONDS)
+        _join([thread])
+
+
+def _join(threads: Sequence[threading.Thread]) -> None:
+    """Wait for daemon threads to end, but not for long; at exit they are frozen, and no more."""
+    deadline = time.monotonic() + _JOIN_SECONDS
+    for thread in threads:
+        if not sys.is_finalizing():
+            thread.join(max(deadline - time.monotonic(), 0))

@@ -6,6 +6,7 @@ import atexit
 import functools
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -25,7 +26,7 @@ from patchmill.loaders.pipelines.worker import Step, Task, Worker
 
 log = logging.getLogger("patchmill")
 
-JOIN_TIMEOUT_S = 3.0  # a read may never return, as from a network disk that has gone away
+JOIN_TIMEOUT_S = 0.8  # a read may never return; a program that is interrupted ends in a second
 
 Tasks = SimpleQueue[Task | None]
 Feeder = Callable[[FeederJobs, Tasks], None]
@@ -68,6 +69,7 @@ class Crew:
             )
         self._has_feeder = feeder is not None
         self._process, self._started, self._ended = os.getpid(), time.perf_counter(), 0.0
+        self._exiting = False
         # Runs before the interpreter is torn down, when joining a thread would block for ever.
         self._stop_threads = weakref.finalize(
             self, _stop_threads, self._jobs, self._tasks, self._feeder_jobs, self._threads
@@ -135,6 +137,7 @@ class Crew:
             self._taken += 1
             return self._hand_over(job)
         del job  # the traceback must keep neither the batch nor itself alive
+        self._end_of_program()
         clear_package_frames(error)
         try:
             raise error
@@ -155,6 +158,7 @@ class Crew:
 
     def check(self) -> None:
         if self._ended:
+            self._end_of_program()
             raise iteration_over()
         if os.getpid() != self._process:
             raise MillError(
@@ -162,9 +166,17 @@ class Crew:
                 "do not survive a fork: build a loader in each process"
             )
 
-    def dismiss(self) -> None:
+    def _end_of_program(self) -> None:
+        """End a daemon thread that iterates while the program exits: quietly, as others end."""
+        if self._exiting:
+            raise SystemExit
+
+    def dismiss(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         """Stop the threads; jobs that are not finished are cancelled."""
-        if self._ended:  # also at exit, when modules are gone and a live iterator is closed
+        if self._ended:
+            return
+        if is_finalizing():  # modules may be gone, and the threads are
+            self._ended = self._started
             return
         self._ended = time.perf_counter()
         self._presence.change(0)
@@ -173,7 +185,9 @@ class Crew:
 
 
 def _dismiss(crew: weakref.ref[Crew]) -> None:
+    """Dismiss the crew of an iteration that is in progress while the program exits."""
     if alive := crew():
+        alive._exiting = True
         alive.dismiss()
 
 

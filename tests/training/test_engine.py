@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import report
+from patchmill.training.evaluation import online
 from patchmill.training.ranks import signals
-from patchmill.training.runtime import checkpoint, hooks, records, run_folder
+from patchmill.training.runtime import checkpoint, hooks, records, run_folder, setup
 
 STEPS = 3 * helpers_runs.EPOCH
 
@@ -157,11 +158,59 @@ def test_a_signal_saves_and_the_next_start_resumes(number, reference, tmp_path, 
     assert records.read(folder)["step"] == [*range(2, STEPS, 2), STEPS]
 
 
-def test_a_signal_in_the_last_step_changes_nothing(reference, tmp_path, monkeypatch):
-    stop_at(monkeypatch, STEPS, signal.SIGTERM)
-    folder = helpers_runs.train(helpers_runs.config(tmp_path))
+def test_a_signal_in_the_last_step_leaves_the_evaluation_to_the_next_start(
+    reference, tmp_path, monkeypatch
+):
+    given = helpers_runs.config(tmp_path, evaluate="knn")
+    with monkeypatch.context() as patch, pytest.raises(signals.Stopped):
+        stop_at(patch, STEPS, signal.SIGTERM)
+        helpers_runs.train(given)
+    folder = tmp_path / "run"
+    assert run_folder.read_status(folder)["state"] == "stopped"
+    assert [row["step"] for row in records.evaluations(folder)] == [0, 5, 10]
+    helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(given)))
     assert run_folder.read_status(folder)["state"] == "done"
-    helpers_runs.assert_same(reference, helpers_runs.final(folder))
+    assert [row["step"] for row in records.evaluations(folder)] == [0, 5, 10, 15]
+
+
+def test_a_signal_during_set_up_ends_the_run_before_its_first_step(
+    tmp_path, monkeypatch, capfd: pytest.CaptureFixture[str]
+):
+    def build(config, world):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("set-up goes on")
+
+    monkeypatch.setattr(setup, "_build_method", build)
+    with pytest.raises(signals.Stopped) as end:
+        helpers_runs.train(helpers_runs.config(tmp_path))
+    assert (end.value.code, end.value.signal) == (75, signal.SIGINT)
+    assert checkpoint.find_all(tmp_path / "run") == []
+    assert "SIGINT received: exiting, since nothing is to be saved" in capfd.readouterr().err
+
+
+def test_a_signal_during_an_evaluation_ends_the_run_with_what_was_saved(
+    reference, tmp_path, monkeypatch
+):
+    """The next start repeats the evaluation."""
+    measure, measured = online.measure, []
+
+    def measure_and_signal(*arguments):
+        measured.append(measure(*arguments))
+        if len(measured) == 2:  # the untrained network's was the first
+            os.kill(os.getpid(), signal.SIGTERM)
+        return measured[-1]
+
+    given = helpers_runs.config(tmp_path, evaluate="knn")
+    with monkeypatch.context() as patch, pytest.raises(signals.Stopped):
+        patch.setattr(online, "measure", measure_and_signal)
+        helpers_runs.train(given)
+    folder = tmp_path / "run"
+    status = run_folder.read_status(folder)
+    assert (status["state"], status["step"]) == ("stopped", 5)
+    assert helpers_runs.final(folder)["step"] == 5
+    assert [row["step"] for row in records.evaluations(folder)] == [0]
+    helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(given)))
+    assert [row["step"] for row in records.evaluations(folder)] == [0, 5, 10, 15]
 
 
 @settings(

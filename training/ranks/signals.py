@@ -1,17 +1,20 @@
 """Graceful stop: a signal sets a flag, all ranks agree on it, the engine checkpoints and exits.
 
 After SIGTERM, SIGINT (Ctrl-C), SIGUSR1 or SIGUSR2 a run saves a checkpoint and exits with STOPPED:
-the same command resumes it. The same signal again, a second or more later, ends the process at
-once.
+the same command resumes it. Where nothing has been learnt since the last checkpoint, as during
+set-up and evaluations, a run of one process exits at once. The same signal again, a second or more
+later, ends the process at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -45,12 +48,19 @@ def exit_now(code: int = STOPPED) -> NoReturn:
 
 
 class Signals:
-    """Context in which signals only set `first`.
+    """Context in which signals only set `first`, but inside `may_end`, where they raise Stopped.
 
     A signal that an enclosing Signals received, and nobody has acted on, counts here too.
     """
 
-    first = 0  # number of the first signal received; 0 for none
+    active: Signals | None = None  # the innermost
+
+    def __init__(self) -> None:
+        self.first = 0  # number of the first signal received; 0 for none
+        self.saves = True  # before it can end, the run has to save a checkpoint
+        self.writing: Callable[[], bool] = lambda: False  # a checkpoint is on its way to the disk
+        self.abandon: Callable[[], None] = lambda: None  # note in the run's folder that it stopped
+        self._announced = threading.Lock()
 
     def __enter__(self) -> Signals:
         self._times: dict[int, float] = {}
@@ -59,22 +69,56 @@ class Signals:
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
             outer = getattr(self._before[SIGNALS[0]], "__self__", None)
             self.first = outer.first if isinstance(outer, Signals) else 0
+        self._outer, Signals.active = Signals.active, self
         return self
 
     def __exit__(self, *_: object) -> None:
+        Signals.active = self._outer
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def may_end(self) -> Iterator[None]:
+        """Context of work that is repeated, not lost, if a signal ends the run of one process."""
+        if distributed.current().size > 1:  # ranks agree on when they end
+            yield
+            return
+        before, self.saves = self.saves, False
+        self._end_if_told()
+        yield
+        self._end_if_told()  # Python drops an exception that a handler raises in a destructor
+        self.saves = before
+
+    def saved(self) -> None:
+        """Note that the run's checkpoint is made, and that the run ends now."""
+        self.saves = distributed.current().size > 1
+
+    def announce(self, number: int) -> None:
+        """Say once that the signal was received, and what is waited for."""
+        if not self._announced.acquire(blocking=False) or distributed.current().rank:
+            return
+        if self.saves:
+            what = "checkpointing after this step, then exiting; send again to exit now"
+        elif self.writing():
+            what = "exiting when the checkpoint is written; send again to exit now"
+        else:
+            what = "exiting, since nothing is to be saved; the same command goes on"
+        os.write(2, f"{signal.Signals(number).name} received: {what}\n".encode())
+
+    def _end_if_told(self) -> None:
+        if self.first:
+            raise Stopped(self.first)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if now - self._times.setdefault(number, now) > SAME:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        if not self.first and distributed.current().rank == 0:
-            name = signal.Signals(number).name
-            message = "checkpointing after this step, then exiting; send again to exit now"
-            os.write(2, f"{name} received: {message}\n".encode())
-        self.first = self.first or number
+        self.announce(number)
+        if not self.first:
+            self.first = number
+            if not self.saves:
+                raise Stopped(number)
 
 
 class Vote:

@@ -130,6 +130,10 @@ class Writer:
             error, self._error = self._error, None
             raise error
 
+    @property
+    def busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
     def wait(self) -> None:
         """Wait until everything is on disk."""
         if self._thread:

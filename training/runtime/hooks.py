@@ -16,7 +16,7 @@ from patchmill.training.data import SETTINGS
 from patchmill.training.evaluation import online
 from patchmill.training.ranks import distributed, sharding
 from patchmill.training.ranks.failures import StackDump
-from patchmill.training.ranks.signals import Signals, Vote
+from patchmill.training.ranks.signals import Signals, Stopped, Vote
 from patchmill.training.runtime import (
     checkpoint,
     device,
@@ -50,7 +50,11 @@ class Outputs(NamedTuple):
 def open_hooks(state: State, signals: Signals) -> Iterator[Hooks]:
     """Hooks of a run, on every rank; rank 0's open its outputs and report how the run ended."""
     with contextlib.ExitStack() as stack:
-        outputs = stack.enter_context(_open_outputs(state)) if state.world.rank == 0 else None
+        outputs = None
+        if state.world.rank == 0:
+            outputs = stack.enter_context(_open_outputs(state))
+            signals.writing = lambda: outputs.writer.busy
+            signals.abandon = lambda: outputs.status.end("stopped")
         stacks = stack.enter_context(contextlib.closing(StackDump(state.folder)))
         hooks = Hooks(state, signals, stacks, outputs)
         hooks.before_training()
@@ -114,13 +118,14 @@ class Hooks:
         state, train = self._state, self._state.config.train
         self._losses.end_step(state.step)
         signal, save_step = self._vote.exchange(self._signals.first, self._next_save())
-        signal = signal if state.step < state.steps else 0  # nothing is left to stop
         epoch_ends = state.step % state.steps_per_epoch == 0
         if self._is_logged(state.step):
             self._log(grad_norm, lr)
         every = train.checkpoint_every
         if epoch_ends or signal or state.step == save_step or (every and state.step % every == 0):
             self._save()
+        if signal:
+            self._signals.saved()
         if epoch_ends and not signal:
             self._evaluate()
         if self._outputs:
@@ -208,6 +213,11 @@ class Hooks:
             return
         if not data_notes.measurable(state.config):
             return
+        with self._signals.may_end():  # the checkpoint of this step is saved
+            self._measure(epoch)
+
+    def _measure(self, epoch: int) -> None:
+        state, settings = self._state, self._state.config.evaluate
         began = time.monotonic()
         with self._throughput.paused():
             scores = self._recorded_scores()
@@ -263,6 +273,9 @@ def _open_outputs(state: State) -> Iterator[Outputs]:
             title = f"{config.method_name} on {config.data.name}"
             display = stack.enter_context(Display(state.steps, state.step, title))
             yield Outputs(writer, recorder, status, display)
+    except Stopped:
+        status.end("stopped", step=state.step, epoch=state.epoch)
+        raise
     except BaseException:
         status.end("failed")
         raise

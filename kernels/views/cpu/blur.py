@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from patchmill.kernels.common.array_views import as_type
-from patchmill.kernels.common.jit import jit, jit_inline, jit_lanes
+from patchmill.kernels.common.jit import jit_ieee, jit_inline, jit_lanes
 from patchmill.kernels.common.simd import (
     BLOCK_COLUMNS,
     BLOCK_ROWS,
@@ -29,7 +29,7 @@ ONE = np.uint64(1)
 STRIP = 2 * BLOCK_ROWS  # lines that are transposed at a time
 
 
-@jit
+@jit_ieee
 def blur_bytes(size, radius):
     """Scratch bytes that `blur` needs for a view of `size` and radii up to `radius`."""
     pitch = plane_pitch(size)
@@ -37,7 +37,7 @@ def blur_bytes(size, radius):
     return tables + 2 * 3 * STRIP * pitch + 2 * 3 * padded_lines(size) * pitch + 1024
 
 
-@jit
+@jit_ieee
 def padded_lines(size):
     """Lines of a transposed plane: whole blocks."""
     return (size + BLOCK_COLUMNS - 1) // BLOCK_COLUMNS * BLOCK_COLUMNS
@@ -75,7 +75,7 @@ def blur(row, size, planes, scratch):
     blur_lines(turned, plane, size, radius, weights, lines, np.int64(0), size, planes, size * pitch)
 
 
-@jit
+@jit_ieee
 def gaussian_taps(sigma, radius, weights):
     """Centre tap and one side of the symmetric taps, as int16 that sum to 1.0 = 32768."""
     total = 1.0
@@ -89,7 +89,7 @@ def gaussian_taps(sigma, radius, weights):
     weights[0] = min(rest, 32767)
 
 
-@jit
+@jit_ieee
 def blur_lines(
     source, plane, size, radius, weights, lines, first, stop, target, target_plane
 ):  # fmt: skip
@@ -123,7 +123,7 @@ def pair(source, i, j, like):
     return add(load(source, i, like), load(source, j, like))
 
 
-@jit
+@jit_ieee
 def reflect(i, size):
     """Index i of a row reflected at its first and last pixel (edge pixels not repeated)."""
     if 0 <= i < size:

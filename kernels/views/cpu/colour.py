@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from patchmill.kernels.common.array_views import as_type
-from patchmill.kernels.common.jit import jit, jit_inline, jit_lanes
+from patchmill.kernels.common.jit import jit_ieee, jit_inline, jit_lanes
 from patchmill.kernels.common.simd import (
     LANES,
     add,
@@ -95,7 +95,7 @@ def colour(row, size, planes, scratch):
         length -= count
 
 
-@jit
+@jit_ieee
 def fill_weights(row, mean, weights):
     """Fill `weights` with vectors of one number each, which the operations load as they need them.
 
@@ -115,14 +115,14 @@ def fill_weights(row, mean, weights):
         set_weight(weights, FROM_RED + channel, sixths * (FIXED / np.float32(2)))
 
 
-@jit
+@jit_ieee
 def set_weight(weights, which, value):
     """Fill one vector with a number of at most 16 bits, rounded."""
     number = np.int32(np.rint(min(value, np.float32(65535))))
     store(weights, which * LANES, splat(np.int16(number)))
 
 
-@jit
+@jit_ieee
 def apply_operations(program, length, measure, weights, size, planes):
     """Apply the first `length` operations of the program, and with `measure` sum up the luma."""
     pitch = plane_pitch(size)

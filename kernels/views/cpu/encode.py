@@ -11,7 +11,7 @@ from numba.core import types
 from numba.extending import overload
 
 from patchmill.kernels.common.array_views import as_type
-from patchmill.kernels.common.jit import jit, jit_inline, jit_lanes
+from patchmill.kernels.common.jit import jit_ieee, jit_inline, jit_lanes
 from patchmill.kernels.common.simd import (
     BLOCK_COLUMNS,
     BLOCK_ROWS,
@@ -43,7 +43,7 @@ HALF_LEVEL, LEVEL_BITS = np.int16(UNIT // 255 // 2), (UNIT // 255).bit_length() 
 BYTES_OF_A_LINE = 3 * LANES * 4
 
 
-@jit
+@jit_ieee
 def encode_bytes(size):
     """Scratch bytes that `encode_view` needs for a view of `size`."""
     return 2 * 3 * BLOCK * (plane_pitch(size) + LANES) + BYTES_OF_A_LINE + 1024
@@ -72,7 +72,7 @@ def encode_view(planes, transposed, row, slot, half, channels_last, out, at, scr
         )  # fmt: skip
 
 
-@jit
+@jit_ieee
 def turn_upright(planes, size, y, block, block_pitch, block_plane):
     """Copy rows y to y + BLOCK - 1 of the view, which are columns of the planes, to `block`."""
     pitch = plane_pitch(size)
@@ -85,7 +85,7 @@ def turn_upright(planes, size, y, block, block_pitch, block_plane):
                 )
 
 
-@jit
+@jit_ieee
 def encode_rows(
     values, pitch, plane, first, stop, row, slot, half, channels_last, out, at, line
 ):  # fmt: skip
@@ -119,7 +119,7 @@ def encode_rows(
                         copy(line, channel * LANES, size, out, to + channel * step)
 
 
-@jit
+@jit_ieee
 def copy(line, start, count, out, to):
     """Copy `count` elements, which are fewer than a vector."""
     for i in range(count):
@@ -141,7 +141,7 @@ def convert(value, gain, bias, half, out):  # type: ignore[no-untyped-def]
     raise TypeError("only inside compiled code")
 
 
-@overload(convert, jit_options={"fastmath": True, "forceinline": True})
+@overload(convert, jit_options={"forceinline": True})
 def _convert(value, gain, bias, half, out):  # type: ignore[no-untyped-def]
     def to_32_bits(value, gain, bias, half, out):
         return multiply_add(splat(bias), to_float32(value), splat(gain))

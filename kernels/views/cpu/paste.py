@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from patchmill.kernels.common.array_views import as_type
-from patchmill.kernels.common.jit import jit, jit_ieee, jit_inline
+from patchmill.kernels.common.jit import jit_ieee, jit_inline
 from patchmill.kernels.common.simd import (
     LANES,
     absolute,
@@ -52,7 +52,7 @@ WORD = np.uint64(0xFFFFFFFF)
 ZERO_16, ZERO, HALF = np.int16(0), np.float32(0), np.float32(0.5)
 
 
-@jit
+@jit_ieee
 def paste_bytes(mask_height, mask_width, background_height, background_width, size):
     """Scratch bytes that `paste` needs for a mask, a background image and a view of these sizes."""
     pitch = plane_pitch(size)
@@ -103,7 +103,7 @@ def composite_level(level, minus_alpha, size, planes):
             store(planes, at + x, multiply_add(front, difference, load(minus_alpha, x, level)))
 
 
-@jit
+@jit_ieee
 def composite(pasted, minus_alpha, size, planes):
     """Composite the planes onto the planes `pasted`, in place."""
     pitch, like = plane_pitch(size), splat(ZERO_16)
@@ -118,7 +118,7 @@ def composite(pasted, minus_alpha, size, planes):
 # ------------------------------------------------------------------------------------------ mask
 
 
-@jit
+@jit_ieee
 def mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_alpha, scratch):
     """Fill `minus_alpha` with -alpha of the background per pixel (OPAQUE is 1.0), 0 off the image.
 
@@ -216,7 +216,7 @@ def resample_background(height, width, image, row, size, reverse_x, reverse_y, p
     )  # fmt: skip
 
 
-@jit
+@jit_ieee
 def texture(row, size, reverse_x, reverse_y, pasted, scratch):
     """Fill `pasted` with `reference_paste.texture`, in wrapping int16 arithmetic."""
     first_colour, last_colour = hash32(row.background, 4), hash32(row.background, 5)
@@ -257,7 +257,7 @@ def texture(row, size, reverse_x, reverse_y, pasted, scratch):
                 store(pasted, (channel * size + x) * pitch + y, shift_left(colour, 1))
 
 
-@jit
+@jit_ieee
 def hash32(seed, index):
     """`reference_paste.hash32`, as an int64."""
     bits = (np.uint64(seed) + np.uint64(0x9E3779B9) * np.uint64(index + 1)) & WORD

@@ -3,6 +3,9 @@
 `render_image` and `render_pasted` are what a pipeline's threads call, one image at a time while it
 is in their cache; they hold no lock and allocate nothing. `render` does a list of images at once,
 for tests and for users with a loader of their own.
+
+All of it is compiled without fastmath, and multiplies and adds in two steps: pixels are the same
+whatever vectors and fused instructions a CPU has.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from patchmill.kernels.common.jit import jit, jit_inline
+from patchmill.kernels.common.jit import jit_ieee, jit_inline
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu.blur import blur, blur_bytes
 from patchmill.kernels.views.cpu.colour import colour
@@ -36,7 +39,7 @@ def slots(targets: Sequence[Target], batch: int, as_bytes: bool) -> np.ndarray:
     return layout.slots(targets, batch, as_bytes, UNIT)
 
 
-@jit
+@jit_ieee
 def scratch_bytes(height, width, size):
     """Scratch bytes of `render_image` for an image of these sides and views up to `size`."""
     stage = resize_bytes(height, width, size)
@@ -44,7 +47,7 @@ def scratch_bytes(height, width, size):
     return stage + 2 * 3 * size * plane_pitch(size) + 4096
 
 
-@jit
+@jit_ieee
 def pasted_scratch_bytes(
     height, width, mask_height, mask_width, background_height, background_width, size
 ):  # fmt: skip
@@ -54,7 +57,7 @@ def pasted_scratch_bytes(
     return max(scratch_bytes(height, width, size), pasting)
 
 
-@jit
+@jit_ieee
 def render_image(image, rows, slots, sample, half, channels_last, out, scratch):
     """Render the views of `image` (uint8 HWC) that `rows` describe into the flat `out`.
 
@@ -64,7 +67,7 @@ def render_image(image, rows, slots, sample, half, channels_last, out, scratch):
         render_view(image, None, None, rows[v], slots[v], sample, half, channels_last, out, scratch)
 
 
-@jit
+@jit_ieee
 def render_pasted(image, mask, background, rows, slots, sample, half, channels_last, out, scratch):
     """`render_image` with copy-paste: by `mask` (uint8 HW), onto `background` (uint8 HWC).
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from patchmill.kernels.common.array_views import as_type
-from patchmill.kernels.common.jit import jit, jit_inline
+from patchmill.kernels.common.jit import jit_ieee, jit_inline
 from patchmill.kernels.common.simd import (
     BLOCK_COLUMNS,
     LANES,
@@ -52,20 +52,20 @@ CHUNK = 3 * LANES  # elements of a row filtered at a time, in registers
 MAX_FIXED_TAPS = 32  # with more taps, int16 truncation errors would show: float32 instead
 
 
-@jit
+@jit_ieee
 def plane_pitch(size):
     """Row pitch of a plane in elements: a multiple of 32, the lanes of a vector."""
     return (size + 31) // 32 * 32
 
 
-@jit
+@jit_ieee
 def carve(scratch, size):
     """Split off the first `size` bytes of the scratch, rounded up to cache lines."""
     size = (size + 63) // 64 * 64
     return scratch[:size], scratch[size:]
 
 
-@jit
+@jit_ieee
 def resize_bytes(height, width, size):
     """Scratch bytes that `resize` needs for an image and a view of these sizes."""
     tables = 8 * 4 * size + 8 * (4 * (height + width) + 12 * size)
@@ -74,7 +74,7 @@ def resize_bytes(height, width, size):
     return tables + tile + planes + 4096
 
 
-@jit
+@jit_ieee
 def block_bytes(height):
     """Scratch bytes that `filter_rows` needs for a crop of this height."""
     return 4 * CHUNK * (height + LANES) + 128
@@ -167,7 +167,7 @@ def resample(
             planes[i] = np.int16(float_planes[i] * np.float32(UNIT / 255 / 128) + np.float32(0.5))
 
 
-@jit
+@jit_ieee
 def pad_rows(pixels, offset, pitch, length, height, wide_rows):
     """Copy rows shorter than CHUNK, each zero-padded to CHUNK elements."""
     for y in range(height):
@@ -199,7 +199,7 @@ def filter_separable(
         )
 
 
-@jit
+@jit_ieee
 def filter_rows(
     pixels, pitch, offset, length, first, size, begins, inside, taps, weights, weight_shift, fixed,
     tile, scratch,
@@ -227,7 +227,7 @@ def filter_rows(
             transpose_tall_block(strip, j, CHUNK, tile, column * LANES, 2 * LANES)
 
 
-@jit
+@jit_ieee
 def widen(pixels, start, pitch, rows, block):
     """Copy CHUNK bytes of each row to lanes of the block, as `load_apart` orders them."""
     like = splat(block.dtype.type(0))
@@ -238,7 +238,7 @@ def widen(pixels, start, pitch, rows, block):
             store(block, to + x, load_apart(pixels, at + x, like))
 
 
-@jit
+@jit_ieee
 def combine_rows(
     block, top, first, stop, size, begins, inside, taps, weights, weight_shift, fixed, strip
 ):
@@ -260,7 +260,7 @@ def combine_rows(
         store(strip, to + 2 * LANES, shift_left(c, weight_shift))
 
 
-@jit
+@jit_ieee
 def filter_columns(
     tile, size, begins, inside, taps, weights, weight_shift, fixed, planes, to, unit
 ):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from patchmill.kernels.common.array_views import as_type
-from patchmill.kernels.common.jit import jit, jit_ieee
+from patchmill.kernels.common.jit import jit_ieee
 
 BILINEAR, BICUBIC, SPLINE = 0, 1, 2  # filter kernels with a support of 2, 4 and 4 pixels
 
 
-@jit
+@jit_ieee
 def max_taps(unit, kernel):
     """Upper bound on the taps of one output pixel."""
     return int(2.0 * (1.0 if kernel == BILINEAR else 2.0) * unit) + 2
@@ -124,13 +124,13 @@ def quantise_weights(weights, total, taps, weight_shift, fixed, rest):
         last[j] = in_both_halves(min(rest[j], np.int32(32767)))
 
 
-@jit
+@jit_ieee
 def in_both_halves(weight):
     """An int16 twice in an int32."""
     return np.int32((weight << 16) | (weight & 0xFFFF))
 
 
-@jit
+@jit_ieee
 def source_range(begins, taps):
     """Range of source pixels that the window's output pixels need."""
     start, stop = begins[0], begins[0]

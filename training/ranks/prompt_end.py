@@ -1,0 +1,71 @@
+"""Prompt end of a command that was told to stop, even inside a call that cannot be interrupted.
+
+Python runs signal handlers between its own instructions. Inside a compiler, a convolution or a read
+it comes to none, for seconds; so a thread watches for signals, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+from patchmill.training.ranks.signals import SIGNALS, Signals
+from patchmill.training.runtime.run_folder import STOPPED
+
+LONGEST_S = 0.8  # for a run that has nothing to save to end by itself
+AGAIN_S = 0.3  # after which a signal is another one: `timeout` sends each twice
+POLL_S = 0.05
+
+
+@contextlib.contextmanager
+def prompt_end() -> Iterator[None]:
+    """Context of a run's only process, in its main thread: signals end it as promised.
+
+    A second signal ends it at once; a first one after LONGEST_S with nothing to save.
+    """
+    news, tell = os.pipe()
+    os.set_blocking(tell, False)
+    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    watch = threading.Thread(target=_watch, args=(news,), name="patchmill-signals", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(tell)
+        watch.join()
+
+
+def _watch(news: int) -> None:
+    """End the process as its signals ask for, until the other end of the pipe is closed."""
+    first, times, idle_since = 0, dict[int, float](), 0.0
+    while True:
+        ready, _, _ = select.select([news], [], [], POLL_S if first else None)
+        now = time.monotonic()
+        if ready:
+            numbers = os.read(news, 64)
+            if not numbers:
+                os.close(news)
+                return
+            for number in filter(SIGNALS.__contains__, numbers):
+                if now - times.setdefault(number, now) > AGAIN_S:
+                    os._exit(128 + number)
+                first = first or number
+        if not first:
+            continue
+        run = Signals.active
+        if run is not None:
+            run.announce(first)
+        if run is not None and (run.saves or run.writing()):
+            idle_since = 0.0
+            continue
+        idle_since = idle_since or now
+        if now - idle_since > LONGEST_S:
+            if run is not None:
+                run.abandon()
+            os._exit(STOPPED)
