@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from patchmill.loaders.common.arguments import Parser
+from patchmill.loaders.common.arguments import Parser, refuse_options, whole_number
 from patchmill.loaders.common.errors import MillError
 
 ABOUT = """\
@@ -54,6 +54,13 @@ RESOURCE_OPTIONS: dict[str, tuple[type, str, str]] = {
     "stage": (str, "DIR", "copy the training data to this folder on each node's disk"),
     "array-parallelism": (int, "N", "tasks of an array at a time"),
 }
+
+
+# Options of a queue, which a machine without one has no use for.
+SLURM_ONLY = (
+    *("mem", "partition", "account", "qos", "constraint", "time", "dependency", "comment"),
+    *("array-parallelism", "slurm", "probe"),
+)
 
 
 def parser() -> Parser:
@@ -118,13 +125,23 @@ def read_preparation(arguments: Sequence[str]) -> tuple[argparse.Namespace, list
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
+    number = whole_number(text)
+    if not number:
         raise MillError(f"--tasks must be a number above 0, not {text}")
-    return int(text)
+    return number
 
 
 def read(arguments: Sequence[str]) -> argparse.Namespace:
     return parser().parse_intermixed_args(list(arguments))
+
+
+def refuse_without_effect(args: argparse.Namespace, words: Sequence[str]) -> None:
+    """Raise a MillError for options that do nothing beside others."""
+    if args.local:
+        names = [f"--{name}" for name in SLURM_ONLY]
+        refuse_options(words, names, "is for SLURM, and --local runs here without it")
+    if args.dry_run:
+        refuse_options(words, ["--follow"], "has no logs to print with --dry-run")
 
 
 def resource_options(args: argparse.Namespace) -> dict[str, Any]:

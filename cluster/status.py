@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from patchmill.loaders.common.arguments import Parser
+from patchmill.loaders.common.arguments import Parser, refuse_options
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.printed import say
 
@@ -21,11 +22,15 @@ TAIL = 40  # lines of a log
 def main(arguments: Sequence[str] | None = None) -> None:
     from patchmill.cluster.slurm import commands
 
-    args = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    args = parser().parse_args(words)
     if args.tail:
+        refuse_options(words, ["--cancel", "--best", "--json"], "does not go with --tail")
         _tail(args.tail, args.follow)
         return
+    refuse_options(words, ["--follow"], "is of a log: add --tail RUN")
     if args.cancel:
+        refuse_options(words, ["--best", "--json"], "is for the table of runs, not for --cancel")
         _cancel(args.cancel)
         return
     runs = find_runs(args.folders)

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         submit.main(words)
         return
     args = options.read(words)  # --help, before torch is loaded
+    options.refuse_without_effect(args, words)
     from patchmill.cluster import job_plan, preflight, resources, sweeps
     from patchmill.cluster.job import stage
     from patchmill.cluster.slurm import commands

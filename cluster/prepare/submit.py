@@ -70,6 +70,7 @@ class Preparation:
 
 def main(arguments: Sequence[str]) -> None:
     args, words = options.read_preparation(arguments)
+    options.refuse_without_effect(args, arguments)
     needs = resources.load(DEFAULTS | options.resource_options(args), args.cluster)
     here = args.local or not (commands.is_available() or args.dry_run)
     preparation = _preparation(args, words, needs, here)

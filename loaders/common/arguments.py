@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from patchmill.loaders.common.errors import MillError
@@ -32,6 +32,23 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise MillError(f"{message}; --help lists the options")
+
+
+def refuse_options(words: Sequence[str], names: Iterable[str], why: str) -> None:
+    """Raise a MillError if one of these options is among the words: it would have no effect."""
+    refused = set(names)
+    for word in words:
+        if word == "--":
+            return
+        if (name := word.partition("=")[0]) in refused:
+            raise MillError(f"{name} {why}")
+
+
+def whole_number(text: str, most: int = 2**63 - 1) -> int | None:
+    """The number that the digits of a text are; None for another text, or a larger number."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        return None
+    return int(text) if int(text) <= most else None
 
 
 def describe(about: str, examples: Sequence[str] = ()) -> str:

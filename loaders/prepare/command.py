@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from patchmill.loaders.common import ranks
-from patchmill.loaders.common.arguments import Parser
+from patchmill.loaders.common.arguments import Parser, refuse_options
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.log_lines import StderrLines
 from patchmill.loaders.common.printed import say
@@ -71,7 +71,7 @@ def remaining(arguments: Sequence[str]) -> RemainingWork:
                 "--format decoded is for the machine that trains on the images: run patchmill "
                 "prepare there, not in a job of its own"
             )
-        options = _options(args)
+        options = _options(args, arguments)
         source = open_source(args.source)
         out, world_size = args.out, options.world_size
         unfinished = make_data.unfinished_ranks(source, out, options)
@@ -84,11 +84,10 @@ def _make_data(arguments: Sequence[str]) -> None:
     from patchmill.loaders.sources import open_source
 
     if args.format == DECODED:
+        refuse_options(arguments, _NOT_DECODED, "is not for --format decoded")
         _make_decoded(args)
         return
-    if args.size is not None:
-        raise MillError("--size is for --format decoded")
-    options = _options(args)
+    options = _options(args, arguments)
     workers = _workers(args.workers)
     source = open_source(args.source)
     with _interruption_as_error():
@@ -100,11 +99,6 @@ def _make_decoded(args: argparse.Namespace) -> None:
     from patchmill.loaders.prepare import make_decoded
     from patchmill.loaders.sources import open_source
 
-    usual = parser().parse_args([args.source, str(args.out)])
-    for name in ("max_side", "keep", "quality", "shard_size", "verify", "seed", "overwrite"):
-        if getattr(args, name) != getattr(usual, name):
-            option = "no-shuffle" if name == "seed" and args.seed is None else name
-            raise MillError(f"--{option.replace('_', '-')} is not for --format decoded")
     rank, world_size = _rank(args.rank, args.world_size, os.environ)
     if not 0 <= rank < world_size:
         raise MillError(f"--rank must be 0 to {world_size - 1}, not {rank}")
@@ -113,13 +107,27 @@ def _make_decoded(args: argparse.Namespace) -> None:
         say(make_decoded.make(source, args.out, args.size, workers, rank, world_size))
 
 
-def _options(args: argparse.Namespace) -> Options:
+_NOT_DECODED = (
+    *("--max-side", "--keep", "--quality", "--shard-size", "--verify", "--seed", "--no-shuffle"),
+    "--overwrite",
+)
+
+
+def _options(args: argparse.Namespace, words: Sequence[str]) -> Options:
+    """Options of shards or a .beton; MillError for one of `words` that has no effect on them."""
     from patchmill.loaders.prepare import output
-    from patchmill.loaders.prepare.options import Options, parse_bytes
+    from patchmill.loaders.prepare.options import BETON, Options, parse_bytes
 
     rank, world_size = _rank(args.rank, args.world_size, os.environ)
+    format = output.choose_paths(args.out, args.format).format
+    refuse_options(words, ["--size"], "is for --format decoded")
+    if args.max_side is None:
+        why = "is of images that --max-side shrinks; without it, all are kept as they are"
+        refuse_options(words, ["--quality"], why)
+    if format == BETON:
+        refuse_options(words, ["--shard-size"], "is for shards, and a .beton is one file")
     return Options(
-        format=output.choose_paths(args.out, args.format).format,
+        format=format,
         max_side=args.max_side,
         quality=args.quality,
         shard_size=parse_bytes(args.shard_size),

@@ -7,16 +7,17 @@ patchmill preview DATA --masks --method rbd --out sheet.png
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchmill.loaders import recipe as recipes
-from patchmill.loaders.common.arguments import Parser
+from patchmill.loaders.common.arguments import Parser, refuse_options, whole_number
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.files import atomic_path
-from patchmill.loaders.common.printed import say
+from patchmill.loaders.common.printed import brief, say
 from patchmill.loaders.recipe_load import load_recipe
 
 if TYPE_CHECKING:
@@ -34,8 +35,13 @@ FORMATS = (".png", ".jpg", ".jpeg")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    args = parser().parse_args(words)
     _check_out(args.out)
+    if args.masks or args.method:
+        refuse_options(words, ["--recipe", "--backgrounds"], "is of views, and masks are shown")
+    if args.ids is not None:
+        refuse_options(words, ["--count"], "chooses the first samples, and --ids names others")
     options = {"seed": args.seed, "epoch": args.epoch, "ids": _parse_ids(args.ids)}
     show_masks = args.masks or args.method
     options["count"] = (12 if show_masks else 4) if args.count is None else args.count
@@ -229,9 +235,12 @@ def _parse_ids(text: str | None) -> list[int] | None:
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise MillError(f"cannot read --ids {text!r}: write sample numbers with commas, as in 3,7")
-    return [int(part) for part in parts]
+    numbers = [number for part in parts if (number := whole_number(part)) is not None]
+    if len(numbers) < len(parts):
+        raise MillError(
+            f"cannot read --ids {brief(text)}: write sample numbers with commas, as in 3,7"
+        )
+    return numbers
 
 
 def _check_out(path: Path) -> None:

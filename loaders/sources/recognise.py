@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patchmill.loaders.common.arguments import whole_number
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import brief
 from patchmill.loaders.sources import Source
 
 if TYPE_CHECKING:
@@ -43,9 +45,10 @@ def _scenes(data: str | Path) -> Source | None:
     _, colon, count = text.partition(":")
     if not text.startswith("scenes:"):
         return calls.call(text, {"scenes": Scenes}, "source")
-    if not (colon and count.isdecimal()):
-        raise MillError(f"cannot read {text!r}: write scenes:10000 for ten thousand scenes")
-    return Scenes(count=int(count))
+    number = whole_number(count)
+    if not colon or number is None:
+        raise MillError(f"cannot read {brief(text)}: write scenes:10000 for ten thousand scenes")
+    return Scenes(count=number)
 
 
 def _beton(data: str | Path) -> Source | None:

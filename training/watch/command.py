@@ -9,12 +9,14 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchmill.loaders.common.arguments import Parser
+from patchmill.loaders.common.arguments import Parser, refuse_options
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import say
 
 if TYPE_CHECKING:
     from patchmill.training.watch.routes import Site
@@ -24,7 +26,10 @@ PORT = 8421
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    args = parser().parse_args(words)
+    if args.recipe is None:
+        refuse_options(words, ["--seed"], "is of the views that --recipe shows: add --recipe NAME")
     site = _site(args.what, args.recipe, args.seed)
 
     from patchmill.training.watch.server import Server
@@ -32,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with_port = args.port is not None
     server = Server(site, _checked(args.port) if with_port else PORT, exact=with_port)
     try:
-        print(_invitation(args.what, server), flush=True)
+        say(_invitation(args.what, server))
         server.serve_forever(poll_interval=0.2)
     except KeyboardInterrupt:  # the usual end
         print(flush=True)

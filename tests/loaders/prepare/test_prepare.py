@@ -328,7 +328,7 @@ def test_the_command_reports_and_inspects(tmp_path: Path, capsys: pytest.Capture
         (["--format", "beton"], "the name of a .beton must end in .beton"),
         (["--shard-size", "big"], "cannot read the size 'big'"),
         (["--shard-size", "10kB"], "--shard-size must be at least 1MB"),
-        (["--quality", "0"], "--quality must be 1 to 100"),
+        (["--quality", "0", "--max-side", "99"], "--quality must be 1 to 100"),
         (["--max-side", "0"], "--max-side must be 1 to 65535"),
         (["--workers", "-1"], "--workers must be at least 1"),
         (["--rank", "1"], "--rank and --world-size belong together"),
