@@ -69,8 +69,10 @@ BUDGETS = {
             *("optim.warmup=0.5", ONCE),
         ),
         dino=(
-            "method.views=dino(global_size=64, local_size=48, local_crops=2, distort=0.0)",
-            *("method.freeze=0", "method.momentum=0.98", "optim.lr=0.003"),
+            # As strong changes of colour as GTSA's, and crops of its sizes: DINO's own did no better
+            "method.views=swav(global_size=64, local_size=48, local_crops=2, "
+            "global_scale=(0.3, 1.0), local_scale=(0.1, 0.3))",
+            *("method.freeze=0", "method.momentum=0.95", "optim.lr=0.003"),
         ),
         segment=(
             *("head=fpn", "freeze=true", "iterations=150", "size=96"),
