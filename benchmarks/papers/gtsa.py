@@ -69,7 +69,7 @@ BUDGETS = {
             *("optim.warmup=0.5", ONCE),
         ),
         dino=(
-            # As strong changes of colour as GTSA's, and crops of its sizes: DINO's own did no better
+            # Changes of colour as strong as GTSA's, and crops of its sizes: DINO's did no better
             "method.views=swav(global_size=64, local_size=48, local_crops=2, "
             "global_scale=(0.3, 1.0), local_scale=(0.1, 0.3))",
             *("method.freeze=0", "method.momentum=0.95", "optim.lr=0.003"),
