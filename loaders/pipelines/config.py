@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from patchmill.loaders.pipelines.extra import Extra
 
 
+LARGEST_IMAGES, MEAN_PIXELS = 4, 1 << 20  # that a batch may hold decoded: so many, or of this mean
+
+
 @dataclass(frozen=True, eq=False)
 class PipelineConfig:
     """Everything that a pipeline needs, checked by `loaders.build`."""
@@ -45,6 +48,11 @@ class PipelineConfig:
     decoded: Store | None = None  # None: every image is decoded each time
     device_cache: int | None = None  # bytes of decoded images to keep on the GPU; None: no cache
     auto: frozenset[str] = frozenset()  # of "workers" and "prefetch": those that are tuned
+
+    @property
+    def batch_pixels(self) -> int:
+        """Pixels of a batch that may be decoded at a time."""
+        return max(LARGEST_IMAGES * self.max_pixels, MEAN_PIXELS * self.max_batch)
 
     @property
     def views(self) -> int:

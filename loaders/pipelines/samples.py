@@ -16,6 +16,7 @@ from patchmill.loaders.decode.bad_image import check_pixel_count
 from patchmill.loaders.decode.decoder import BadImage, Decoder
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.order.permutation import MOST_SUBSTITUTES
+from patchmill.loaders.pipelines.budget import PixelBudget
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.job import Job
 from patchmill.loaders.plan import draw
@@ -92,12 +93,13 @@ class SampleReader:
         load: Load,
         stage: str,
         encoded: Sequence[bytes | np.ndarray | None] | None = None,
+        budget: PixelBudget | None = None,
     ) -> tuple[list[int], list[LoadedImage]]:
         """Read the samples of these slots, or their substitutes: the readable ids and their images.
 
         What has been read of them is given as `encoded`. `load` is timed as `stage`. A sample that
         cannot be read, or for which `load` raises BadImage, goes into the ledger, and its
-        substitute is tried. Reading ends early when the job is cancelled.
+        substitute is tried. Reading ends early when the budget is spent or the job is cancelled.
         """
         self._decoder.reuse()
         ids, images = list[int](), list[LoadedImage]()
@@ -106,20 +108,40 @@ class SampleReader:
             encoded = self._read_many(job, requested)
         samples = zip(requested.tolist(), encoded, strict=True)
         for _, (id, data) in zip(job.until_cancelled(slots), samples, strict=False):
+            if budget is not None and budget.spent:
+                break
             id, image = self._read(self._config, job, id, load, data)
+            if budget is not None:
+                budget.take(image.height * image.width)
             ids.append(id)
             images.append(image)
         self._count(stage)
         return ids, images
 
     def paste_inputs(
-        self, job: Job, slots: Sequence[int], load: Load, stage: str
+        self,
+        job: Job,
+        slots: Sequence[int],
+        load: Load,
+        stage: str,
+        budget: PixelBudget | None = None,
     ) -> list[PasteInputs]:
-        """Read the masks and backgrounds of planned samples, as their decision rows need them."""
+        """Read the masks and backgrounds of planned samples, as their decision rows need them.
+
+        They are fewer than the slots if the budget is spent.
+        """
         if self._config.masks is None:
             return [NO_PASTE] * len(slots)
         self._background_decoder.reuse()
-        return [self._paste_inputs(self._config.masks, job, slot, load, stage) for slot in slots]
+        pastes = list[PasteInputs]()
+        for slot in slots:
+            if budget is not None and budget.spent:
+                break
+            inputs = self._paste_inputs(self._config.masks, job, slot, load, stage)
+            pastes.append(inputs)
+            if budget is not None:
+                budget.take(inputs.background.height * inputs.background.width)
+        return pastes
 
     def _paste_inputs(
         self, masks: Masks, job: Job, slot: int, load: Load, stage: str

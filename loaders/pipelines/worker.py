@@ -10,6 +10,7 @@ import numpy as np
 
 from patchmill.kernels.views.cpu import render
 from patchmill.loaders.ledger import Ledger
+from patchmill.loaders.pipelines.budget import PixelBudget
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.pipelines.samples import Load, PasteInputs, SampleReader
@@ -74,13 +75,14 @@ class Worker:
         load: Load,
         stage: str,
         encoded: Sequence[bytes | np.ndarray | None] | None = None,
+        budget: PixelBudget | None = None,
     ) -> list[Any]:
         """Load the images of a chunk by `load`, and draw their decision rows into the job.
 
-        `encoded` has what was read of them already. There are fewer images than slots if the job is
-        cancelled meanwhile.
+        `encoded` has what was read of them already. There are fewer images than slots if the budget
+        is spent, or the job is cancelled meanwhile.
         """
-        ids, images = self.samples.read(job, slots, load, stage, encoded)
+        ids, images = self.samples.read(job, slots, load, stage, encoded, budget)
         self.plan(job, slots[: len(ids)], ids, [image[:2] for image in images])
         return [image.data for image in images]
 

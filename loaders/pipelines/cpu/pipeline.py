@@ -16,7 +16,7 @@ import numpy as np
 from patchmill.loaders.pipelines import BatchIds, Run, stages
 from patchmill.loaders.pipelines.base import StagedPipeline
 from patchmill.loaders.pipelines.config import PipelineConfig
-from patchmill.loaders.pipelines.cpu.views import CpuJob, CpuViews, apply_extra
+from patchmill.loaders.pipelines.cpu.views import CpuJob, CpuViews, apply_extra, make_views
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.worker import Worker
 
@@ -40,11 +40,6 @@ class CpuThreadsPipeline(StagedPipeline):
 
     def _make_views(self, worker: Worker, job: CpuJob, slots: range) -> None:
         """All stages of a chunk: at once for images that are decoded, else one after another."""
-        samples = worker.samples
         rest = self._decoded.make(worker, job, slots) if self._decoded else slots
-        if rest:
-            images = worker.load(job, rest, samples.decode, "decode")
-            made = rest[: len(images)]
-            pastes = samples.paste_inputs(job, made, samples.decode_background, "decode")
-            worker.render(job, made, images, pastes)
+        make_views(worker, job, rest, "decode")
         apply_extra(worker, job, slots)

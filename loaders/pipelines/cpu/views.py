@@ -15,6 +15,7 @@ from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import Target
 from patchmill.loaders.order import permutation
 from patchmill.loaders.pipelines import FilledBatch
+from patchmill.loaders.pipelines.budget import PixelBudget
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.cpu.decoded import DecodedChunks, has_decoded_images
 from patchmill.loaders.pipelines.extra import Extra, Parts
@@ -105,6 +106,23 @@ class CpuViews:
             paste = PasteInputs(np.zeros((1, 1), np.uint8), LoadedImage(1, 1, image))
             worker.render(job, [0], [image], [paste])
         permutation.substitute(0, 0, 0, 0, 1)
+
+
+def make_views(worker: Worker, job: CpuJob, slots: Sequence[int], stage: str) -> None:
+    """Read, decode (in `stage`), plan and render: as many samples at a time as pixels allow."""
+    samples = worker.samples
+    while slots:
+        images = worker.load(
+            job, slots, samples.decode, stage, budget=PixelBudget(worker.max_pixels)
+        )
+        pastes = samples.paste_inputs(
+            job, slots[: len(images)], samples.decode_background, stage,
+            PixelBudget(worker.max_pixels),
+        )  # fmt: skip
+        if not pastes:  # the job is cancelled
+            return
+        made, slots = slots[: len(pastes)], slots[len(pastes) :]
+        worker.render(job, made, images[: len(made)], pastes)
 
 
 def apply_extra(worker: Worker, job: CpuJob, slots: range) -> None:

@@ -11,11 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from patchmill.kernels.views.gpu.tables import Images
 from patchmill.loaders.decode.decoder import BadImage
 from patchmill.loaders.decode.jpeg_header import plain_jpeg
 from patchmill.loaders.pipelines.config import PipelineConfig
@@ -28,12 +29,12 @@ from patchmill.loaders.pipelines.dali.decoder import (
     has_decodable_header,
 )
 from patchmill.loaders.pipelines.dali.gather import Gatherer
+from patchmill.loaders.pipelines.dali.job import DaliJob, InFlight
 from patchmill.loaders.pipelines.feeder_jobs import FeederJobs
 from patchmill.loaders.pipelines.gpu.arena import (
     NOT_IN_ARENA,
     Allocation,
     Arena,
-    ArenaJob,
     decode_into,
     pack_paste_inputs,
     plan_cached,
@@ -47,42 +48,12 @@ from patchmill.loaders.stats import Counters
 log = logging.getLogger("patchmill")
 
 AHEAD = 2  # batches submitted to DALI and not yet taken
-_STAGE, _INSPECT = "decode", "inspect"
+_STAGE, INSPECT = "decode", "inspect"
 _PROBE_IMAGES = 128  # for measuring how much the GPU's JPEG unit should get
 
 
-class DaliJob(ArenaJob):
-    """A batch that DALI decodes, except for the images that threads decoded into its arena."""
-
-    least_chunk = 32  # what a chunk costs the interpreter is then little for each image
-
-    def __init__(
-        self, epoch: int, requested: np.ndarray, views: int, arena: Arena, ready: Countdown
-    ) -> None:
-        super().__init__(epoch, requested, views, arena)
-        self.ready = ready
-        self.encoded: list[np.ndarray | None] = [None] * len(requested)
-
-    @property
-    def dali_slots(self) -> np.ndarray:
-        """Slots that DALI decodes, in the order in which it gets them."""
-        return np.flatnonzero(self.locations[:, 0] == NOT_IN_ARENA)
-
-    def forget_images(self) -> None:
-        super().forget_images()
-        self.encoded = []
-
-
-@dataclass(eq=False)
-class InFlight:
-    """A job whose encoded images, if it has any, were submitted to DALI."""
-
-    job: DaliJob
-    result: DecodedBatch | Refused | None = None
-    fetched: bool = False
-
-
 Render = Callable[[DaliJob, DecodedBatch | None, Tasks], None]
+RenderInParts = Callable[[DaliJob, Callable[[Any], Any]], None]  # a job, and how to load a part
 
 
 class DaliFeeder:
@@ -95,13 +66,16 @@ class DaliFeeder:
         hardware: float | None,
         render: Render,
         side: SideStream | None,
+        render_in_parts: RenderInParts | None = None,
     ) -> None:
+        """Without `render_in_parts`, `render` makes what is late in a job, too."""
         if config.device.type == "cuda":
             hardware = hardware_share.reachable(hardware)
         if hardware is None and config.device.type == "cuda" and (jpegs := _probe_jpegs(config)):
             hardware = hardware_share.hardware_share(config.device, config.workers, jpegs)
         self.counters = counters
         self._config, self._hardware, self._render, self._side = config, hardware, render, side
+        self._render_in_parts = render_in_parts
         self._decoder = BatchDecoder(
             config.max_batch,
             device=config.device,
@@ -110,7 +84,7 @@ class DaliFeeder:
             hardware=hardware,
             checked=True,
         )
-        self._gatherer = Gatherer(config, _INSPECT)
+        self._gatherer = Gatherer(config, INSPECT)
         self._undecodable: set[int] = set()  # ids that DALI refuses; threads decode them
         self._waiting: deque[DaliJob] = deque()  # to be submitted, perhaps not loaded yet
         self._in_flight: deque[InFlight] = deque()
@@ -120,7 +94,10 @@ class DaliFeeder:
         """This feeder, or a replacement if it failed, or if an earlier iteration still uses it."""
         if not (self._busy or self._broken):
             return self
-        feeder = DaliFeeder(self._config, self.counters, self._hardware, self._render, self._side)
+        feeder = DaliFeeder(
+            self._config, self.counters, self._hardware, self._render, self._side,
+            self._render_in_parts,
+        )  # fmt: skip
         feeder._undecodable, feeder._gatherer = self._undecodable, self._gatherer
         return feeder
 
@@ -137,15 +114,16 @@ class DaliFeeder:
         made: Sequence[int] = []
         if left:
             inspect = partial(self._inspect, job.arena)
-            images = worker.load(job, left, inspect, _INSPECT, encoded)
+            images = worker.load(job, left, inspect, INSPECT, encoded, job.budget)
             made = left[: len(images)]
+            job.postpone(left[len(images) :])
             for slot, image in zip(made, images, strict=True):
                 if isinstance(image, Allocation):
                     job.locations[slot] = image[:2]
                 else:
                     job.locations[slot], job.encoded[slot] = NOT_IN_ARENA, image
         if worker.samples.pastes:
-            pack_paste_inputs(worker, job, [*cached, *gathered, *made], _INSPECT)
+            pack_paste_inputs(worker, job, [*cached, *gathered, *made], INSPECT)
 
     def _inspect(self, arena: Arena, id: int, data: bytes | np.ndarray) -> LoadedImage:
         max_pixels = self._config.max_pixels
@@ -202,10 +180,25 @@ class DaliFeeder:
         oldest = self._in_flight.popleft()
         try:
             decoded = self._decoded(oldest, tasks)
+            if self._render_in_parts is not None and oldest.job.is_late.any():
+                oldest.result = decoded = None
+                self._render_in_parts(oldest.job, partial(self._load_part, tasks))
+                return
             self._submit_loaded(jobs)  # so that the decoder is busy while this thread renders
             self._render(oldest.job, decoded, tasks)
         except BaseException as error:
             self._fail(oldest.job, error)
+
+    def _load_part(self, tasks: Tasks, part: DaliJob) -> tuple[Images | None, DecodedBatch | None]:
+        """Load and decode a part of a job, while nothing else is in the decoder."""
+        for slot in range(len(part)):
+            tasks.put((part.loaded, self.load, part, range(slot, slot + 1)))
+        if error := part.loaded.wait():
+            raise error
+        for later in self._in_flight:
+            self._fetch(later)
+        decoded = self._decoded(self._submit_to_dali(part), tasks)
+        return (None, None) if decoded is None else (decoded.images, decoded)
 
     def _fail(self, job: DaliJob, error: BaseException) -> None:
         """Fail this job and all in flight: the decoder may be closed, and their batches lost."""

@@ -24,7 +24,7 @@ from patchmill.loaders.pipelines.worker import Worker
 from patchmill.loaders.plan import draw
 
 if TYPE_CHECKING:
-    from patchmill.loaders.pipelines.dali.feeder import DaliJob
+    from patchmill.loaders.pipelines.dali.job import DaliJob
 
 BLOCK_BYTES = 32 << 20  # of encoded images
 _SPARE = 1.5  # room for a chunk, by what images have taken
@@ -79,6 +79,12 @@ class Gatherer:
                 for i in np.flatnonzero(~is_made).tolist()
             ]
             images = [images[i] for i in np.flatnonzero(is_made).tolist()]
+        if job.budget is not None:
+            shapes = job.shapes[made]
+            taken = job.budget.take_first(shapes[:, 0].astype(np.int64) * shapes[:, 1])
+            if taken < len(made):
+                job.postpone(made[taken:].tolist())
+                made, images = made[:taken], images[:taken]
         for slot, image in zip(made.tolist(), images, strict=True):
             job.encoded[slot] = image
         job.locations[made] = NOT_IN_ARENA

@@ -10,7 +10,7 @@ every pipeline has the same samples in its batches.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,11 +21,13 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.pipelines import BatchIds, FilledBatch, Run, stages
 from patchmill.loaders.pipelines.base import PooledMemory, StagedPipeline
 from patchmill.loaders.pipelines.config import PipelineConfig
-from patchmill.loaders.pipelines.cpu.views import CpuJob, CpuViews, apply_extra
+from patchmill.loaders.pipelines.cpu.views import CpuJob, CpuViews, apply_extra, make_views
 from patchmill.loaders.pipelines.crew import Tasks
 from patchmill.loaders.pipelines.dali.decoder import DecodedBatch
-from patchmill.loaders.pipelines.dali.feeder import AHEAD, DaliFeeder, DaliJob
+from patchmill.loaders.pipelines.dali.feeder import AHEAD, INSPECT, DaliFeeder, RenderInParts
+from patchmill.loaders.pipelines.dali.job import DaliJob
 from patchmill.loaders.pipelines.feeder_jobs import FeederJobs
+from patchmill.loaders.pipelines.gpu import parts
 from patchmill.loaders.pipelines.gpu.arena import BLOCK_BYTES, Arena
 from patchmill.loaders.pipelines.gpu.side_stream import SideStream
 from patchmill.loaders.pipelines.job import Countdown
@@ -52,6 +54,7 @@ class DaliPipeline(StagedPipeline):
             hardware,
             self._backend.render,
             self._backend.side,
+            self._backend.render_in_parts,
         )
 
     def run(self, batches: Iterator[BatchIds]) -> Run:
@@ -82,6 +85,7 @@ class Backend(PooledMemory, Protocol):
 
     table: stages.StageTable
     side: SideStream | None  # the stream that images are wanted on
+    render_in_parts: RenderInParts | None  # None: `render` makes what is late, too
 
     def device_cache(self) -> DeviceCache | None:
         """The images that are kept on the GPU, if any."""
@@ -110,6 +114,7 @@ class GpuBackend:
 
         self._config, self._views = config, GpuViews(config, counters.of("gpu"))
         self.side: SideStream | None = self._views.side
+        self.render_in_parts: RenderInParts | None = self._render_in_parts
         self.hand_over, self.clear = self._views.hand_over, self._views.clear
         self.synchronize = self._views.synchronize
 
@@ -117,12 +122,17 @@ class GpuBackend:
         return self._views.cache
 
     def job(self, epoch: int, ids: np.ndarray) -> DaliJob:
-        job = DaliJob(epoch, ids, self._config.views, self._views.arena(), Countdown(1))
+        config, arena = self._config, self._views.arena()
+        job = DaliJob(epoch, ids, config.views, arena, Countdown(1), config.batch_pixels)
         self._views.prepare(job)
         return job
 
     def render(self, job: DaliJob, decoded: DecodedBatch | None, tasks: Tasks) -> None:
         self._views.render(job, decoded.images if decoded else None, decoded)
+        job.ready.count_down()
+
+    def _render_in_parts(self, job: DaliJob, load: Callable[[Any], parts.Decoded]) -> None:
+        parts.render_in_parts(self._views, job, partial(self.job, job.epoch), load)
         job.ready.count_down()
 
 
@@ -133,21 +143,24 @@ class CpuBackend:
         self._config, self._views = config, CpuViews(config)
         self._arena_pool = BlockPool(BLOCK_BYTES, torch.uint8)
         self.side: SideStream | None = None
+        self.render_in_parts: RenderInParts | None = None
         self.hand_over = self._views.hand_over
 
     def job(self, epoch: int, ids: np.ndarray) -> DaliCpuJob:
-        ready = Countdown(len(ids))
-        job = DaliCpuJob(epoch, ids, self._config.views, Arena(self._arena_pool), ready)
-        return job
+        config, arena, ready = self._config, Arena(self._arena_pool), Countdown(len(ids))
+        return DaliCpuJob(epoch, ids, config.views, arena, ready, config.batch_pixels)
 
     def render(self, job: Any, decoded: DecodedBatch | None, tasks: Tasks) -> None:
         self._views.prepare(job)  # not before, so that jobs in the decoder have no batch memory
         by_dali = {}
         if decoded is not None:
             by_dali = {int(slot): decoded.array(i) for i, slot in enumerate(job.dali_slots)}
+        is_late = job.is_late.tolist()
         job.images = [
             by_dali[slot]
             if slot in by_dali
+            else None
+            if is_late[slot]
             else job.arena.image(job.locations[slot], *job.shapes[slot])
             for slot in range(len(job))
         ]
@@ -166,13 +179,20 @@ class CpuBackend:
 
 
 class DaliCpuJob(CpuJob, DaliJob):
-    images: list[np.ndarray]
+    images: list[np.ndarray | None]  # None: it is late
 
 
 def render_views(worker: Worker, job: DaliCpuJob, slots: range) -> None:
-    """The workers' second step, after DALI has decoded the batch."""
-    images = job.images[slots.start : slots.stop]
-    worker.render(job, slots, images, [_paste_inputs(job, slot) for slot in slots])
+    """The workers' second step, after DALI has decoded the batch: also what it left for later."""
+    there, images, late = list[int](), list[np.ndarray](), list[int]()
+    for slot in slots:
+        if (image := job.images[slot]) is None:
+            late.append(slot)
+        else:
+            there.append(slot)
+            images.append(image)
+    worker.render(job, there, images, [_paste_inputs(job, slot) for slot in there])
+    make_views(worker, job, late, INSPECT)
     apply_extra(worker, job, slots)
 
 

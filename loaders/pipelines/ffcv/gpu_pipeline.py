@@ -46,11 +46,25 @@ class FfcvGpuPipeline(GpuThreadsPipeline):
     def _load(self, worker: Worker, job: ArenaJob, slots: range) -> None:
         """The workers' stages of a whole batch."""
         cached, others = plan_cached(worker, job, slots)
+        others = self._within_budget(job, others)
         made, left = self._decode(job, others) if len(others) else ([], [])
         for slot in left:
             decode(worker, job, range(slot, slot + 1))
         if worker.samples.pastes:
             self._pack([*cached, *made], job)
+
+    def _within_budget(self, job: ArenaJob, slots: Sequence[int]) -> Sequence[int]:
+        """The first of these slots, as many as their sizes in the file's table allow."""
+        if job.budget is None or not len(slots):
+            return slots
+        records = self._file.records[job.requested[np.array(slots, np.int64)]]
+        pixels = records["height"].astype(np.int64) * records["width"]
+        taken = job.budget.take_first(np.where(pixels > self._config.max_pixels, 0, pixels))
+        job.postpone(slots[taken:])
+        return slots[:taken]
+
+    def _parts_of(self, job: ArenaJob) -> list[range]:
+        return [range(len(job))]
 
     def _decode(self, job: ArenaJob, slots: Sequence[int]) -> tuple[list[int], list[int]]:
         """Decode and plan these samples in compiled code; the slots done, and those left."""

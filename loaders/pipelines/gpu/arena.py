@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from patchmill.loaders.decode.decoder import MAX_PIXELS, decode
+from patchmill.loaders.pipelines.budget import PixelBudget
 from patchmill.loaders.pipelines.gpu.side_stream import QueuedWork
 from patchmill.loaders.pipelines.job import Countdown, Job
 from patchmill.loaders.pipelines.memory import BlockPool
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 32 << 20  # some fifty photos
 NOT_IN_ARENA = -1  # as a block number
 IN_CACHE = -2  # as a block number: the offset is an address in the device cache
+LATE = -3  # as a block number: beyond the batch's budget of pixels, and to be made later
 _ALIGNMENT = 16
 _ON_DEVICE = np.empty(0, np.uint8)  # stands for memory that the host cannot see
 
@@ -90,6 +92,11 @@ class PackedImages:
         self.shapes[slot] = height, width
         self._memory[slot] = None if allocation is None else allocation.memory
 
+    def keep(self, slots: np.ndarray) -> None:
+        """Keep these slots, and forget the others."""
+        self.locations, self.shapes = self.locations[slots], self.shapes[slots]
+        self._memory = [self._memory[slot] for slot in slots.tolist()]
+
     def array(self, slot: int, *channels: int) -> np.ndarray:
         """The image of a slot; empty where there is none."""
         memory = self._memory[slot]
@@ -105,14 +112,53 @@ class ArenaJob(Job):
 
     cache: DeviceCache | None = None
 
-    def __init__(self, epoch: int, requested: np.ndarray, views: int, arena: Arena) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        requested: np.ndarray,
+        views: int,
+        arena: Arena,
+        most_pixels: int | None = None,
+    ) -> None:
         super().__init__(epoch, requested, views, Countdown(len(requested)))
         self.arena = arena
+        limited = most_pixels is not None
+        self.budget = PixelBudget(most_pixels) if limited else None  # of images
+        self.background_budget = PixelBudget(most_pixels) if limited else None
         self.locations = np.full((len(requested), 2), NOT_IN_ARENA, np.int64)  # block and offset
         self.masks, self.backgrounds = PackedImages(len(requested)), PackedImages(len(requested))
         self.flat: torch.Tensor | None = None
         self.labels: torch.Tensor | None = None
         self.queued: QueuedWork | None = None
+        self._part: ArenaJob | None = None
+
+    @property
+    def is_late(self) -> np.ndarray:
+        """True for each slot that is beyond the budget."""
+        return self.locations[:, 0] == LATE
+
+    def postpone(self, slots: Sequence[int]) -> None:
+        """Leave these slots for later."""
+        self.locations[np.array(slots, np.int64), 0] = LATE
+
+    def keep(self, slots: np.ndarray) -> None:
+        """Keep these slots of a loaded job, and forget the others."""
+        self.requested, self.ids = self.requested[slots], self.ids[slots]
+        self.rows, self.shapes = self.rows[slots], self.shapes[slots]
+        self.locations = self.locations[slots]
+        self.masks.keep(slots)
+        self.backgrounds.keep(slots)
+
+    def have_part(self, part: ArenaJob) -> None:
+        """Cancel a job that makes a part of this one when this one is cancelled."""
+        self._part = part
+        if self.cancelled:
+            part.cancel()
+
+    def cancel(self) -> None:
+        super().cancel()
+        if (part := self._part) is not None:
+            part.cancel()
 
     def forget_images(self) -> None:
         """Let go of the memory of the images, once all work on it is queued and keeps it alive."""
@@ -171,8 +217,9 @@ def pack_paste_inputs(worker: Worker, job: ArenaJob, slots: Sequence[int], stage
     def load(id: int, data: bytes | np.ndarray) -> LoadedImage:
         return decode_into(job.arena, data, worker.max_pixels)
 
-    pastes = worker.samples.paste_inputs(job, slots, load, stage)
-    for slot, (mask, background) in zip(slots, pastes, strict=True):
+    pastes = worker.samples.paste_inputs(job, slots, load, stage, job.background_budget)
+    job.postpone(slots[len(pastes) :])
+    for slot, (mask, background) in zip(slots, pastes, strict=False):
         allocation = None
         if mask.size:
             allocation = job.arena.allocate(mask.size)

@@ -7,6 +7,7 @@ views that are made of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from patchmill.loaders.pipelines.gpu.arena import (
     plan_cached,
 )
 from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
+from patchmill.loaders.pipelines.gpu.parts import Decoded, render_in_parts
 from patchmill.loaders.pipelines.gpu.views import GpuViews
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.samples import LoadedImage
@@ -43,10 +45,11 @@ class GpuThreadsPipeline(StagedPipeline):
 
     def run(self, batches: Iterator[BatchIds]) -> Run:
         jobs = (self._job(*ids) for ids in batches)
-        return self._start(decode, jobs, self._views.hand_over, self._feed)
+        return self._start(self._load, jobs, self._views.hand_over, self._feed)
 
     def _job(self, epoch: int, ids: np.ndarray) -> ArenaJob:
-        job = ArenaJob(epoch, ids, self._config.views, self._views.arena())
+        config = self._config
+        job = ArenaJob(epoch, ids, config.views, self._views.arena(), config.batch_pixels)
         job.ready = Countdown(1)
         self._views.prepare(job)
         return job
@@ -60,12 +63,32 @@ class GpuThreadsPipeline(StagedPipeline):
             error = job.loaded.wait()
             if error is None:
                 try:
-                    self._views.render(job)
+                    if job.is_late.any():
+                        self._render_in_parts(job, tasks)
+                    else:
+                        self._views.render(job)
                 except BaseException as problem:
                     error = problem
             job.ready.count_down(error)
             del job, error
         self._views.synchronize()
+
+    def _render_in_parts(self, job: ArenaJob, tasks: Tasks) -> None:
+        def load(part: ArenaJob) -> Decoded:
+            for slots in self._parts_of(part):
+                tasks.put((part.loaded, self._load, part, slots))
+            if error := part.loaded.wait():
+                raise error
+            return None, None
+
+        render_in_parts(self._views, job, partial(self._job, job.epoch), load)
+
+    def _load(self, worker: Worker, job: ArenaJob, slots: range) -> None:
+        decode(worker, job, slots)
+
+    def _parts_of(self, job: ArenaJob) -> list[range]:
+        """Tasks that a job's samples are loaded in."""
+        return [range(slot, slot + 1) for slot in range(len(job))]
 
 
 def decode(worker: Worker, job: ArenaJob, slots: range) -> None:
@@ -78,8 +101,9 @@ def decode(worker: Worker, job: ArenaJob, slots: range) -> None:
         return decode_into(job.arena, data, worker.max_pixels)
 
     cached, others = plan_cached(worker, job, slots)
-    images = worker.load(job, others, load, "decode") if others else []
+    images = worker.load(job, others, load, "decode", budget=job.budget) if others else []
     made = others[: len(images)]
+    job.postpone(others[len(images) :])
     for slot, image in zip(made, images, strict=True):
         job.locations[slot] = image[:2]
     pack_paste_inputs(worker, job, [*cached, *made], "decode")

@@ -31,7 +31,7 @@ from patchmill.loaders.pipelines.gpu.arena import (
     PackedImages,
 )
 from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
-from patchmill.loaders.pipelines.gpu.side_stream import SideStream
+from patchmill.loaders.pipelines.gpu.side_stream import QueuedWork, SideStream
 from patchmill.loaders.pipelines.memory import BlockPool, DeviceBlockPool, out_of_memory
 from patchmill.loaders.pipelines.worker import Worker
 from patchmill.loaders.stats import Counters
@@ -84,37 +84,96 @@ class GpuViews:
         decoded: Images | None = None,
         owner: object = None,
     ) -> None:
-        config, arena, size = self._config, job.arena, len(job)
-        with self.side.queue(size) as queued:
-            job.flat = self._batch_pool.acquire()[: layout.elements(config.targets, size)]
-            blocks = [
-                self._upload(memory, used)
-                for memory, used in zip(arena.memory, arena.used, strict=True)
-            ]
-            if labels is not None:
-                job.labels = upload(torch.from_numpy(labels), config.device)
-            addresses = [block.data_ptr() for block in blocks]
-            images = _image_table(job, addresses, decoded, config.masks is not None)
-            if job.cache is not None:
-                job.cache.add(job.ids, images)
-            queued.keep_alive(arena, owner, job.cache)
-            queued.end_stage("upload")
-            render.render_into(job.flat, images, job.rows, config.targets, config.channels_last)
-            queued.end_stage("render")
-            if config.extra is not None:
-                self._apply_extra(config.extra, job)
-                queued.end_stage("extra")
-        job.queued = queued
+        with self.side.queue(len(job)) as queued:
+            job.flat = self._acquire(job)
+            self._upload_labels(job, labels)
+            self._render(job, job.flat, queued, decoded, owner)
+            self._complete(job, queued)
         job.forget_images()
+
+    def render_part(
+        self,
+        job: ArenaJob,
+        slots: np.ndarray,
+        part: ArenaJob,
+        decoded: Images | None = None,
+        owner: object = None,
+    ) -> None:
+        """Render some slots of a job, which `part` holds, and wait until that is done."""
+        config = self._config
+        try:
+            with self.side.queue(len(part)) as queued:
+                job.flat = self._acquire(job) if job.flat is None else job.flat
+                elements = layout.elements(config.targets, len(part))
+                flat = torch.empty(elements, dtype=config.dtype, device=config.device)
+                self._render(part, flat, queued, decoded, owner)
+                at = upload(torch.from_numpy(slots), config.device)
+                mine = layout.views_by_group(flat, config.targets, len(part), config.channels_last)
+                for name, views in self._views_of(job).items():
+                    views.index_copy_(0, at, mine[name])
+                queued.keep_alive(flat, at)
+        except torch.cuda.OutOfMemoryError:
+            raise out_of_memory(self._batch_bytes) from None
+        job.ids[slots], job.shapes[slots], job.rows[slots] = part.ids, part.shapes, part.rows
+        self.side.synchronize()
+
+    def finish(self, job: ArenaJob) -> None:
+        """Complete a job whose views were rendered in parts."""
+        labels = self._config.labels(job.ids)
+        with self.side.queue(len(job)) as queued:
+            self._upload_labels(job, labels)
+            queued.end_stage("upload")
+            self._complete(job, queued)
+
+    def _acquire(self, job: ArenaJob) -> torch.Tensor:
+        """Memory for a job's views."""
+        return self._batch_pool.acquire()[: layout.elements(self._config.targets, len(job))]
+
+    def _render(
+        self,
+        job: ArenaJob,
+        flat: torch.Tensor,
+        queued: QueuedWork,
+        decoded: Images | None,
+        owner: object,
+    ) -> None:
+        """Queue the upload of a job's images and the rendering of its views into `flat`."""
+        config, arena = self._config, job.arena
+        blocks = [
+            self._upload(memory, used)
+            for memory, used in zip(arena.memory, arena.used, strict=True)
+        ]
+        addresses = [block.data_ptr() for block in blocks]
+        images = _image_table(job, addresses, decoded, config.masks is not None)
+        if job.cache is not None:
+            job.cache.add(job.ids, images)
+        queued.keep_alive(arena, owner, job.cache)
+        queued.end_stage("upload")
+        render.render_into(flat, images, job.rows, config.targets, config.channels_last)
+        queued.end_stage("render")
+
+    def _upload_labels(self, job: ArenaJob, labels: np.ndarray | None) -> None:
+        if labels is not None:
+            job.labels = upload(torch.from_numpy(labels), self._config.device)
+
+    def _complete(self, job: ArenaJob, queued: QueuedWork) -> None:
+        """Queue all that is left to do once a job's views are rendered."""
+        if self._config.extra is not None:
+            self._apply_extra(self._config.extra, job)
+            queued.end_stage("extra")
+        job.queued = queued
 
     def _apply_extra(self, extra: Extra, job: ArenaJob) -> None:
         """Queue the recipe's operations; their memory is the stream's own."""
-        assert job.flat is not None
-        config = self._config
-        views = layout.views_by_group(job.flat, config.targets, len(job), config.channels_last)
+        views = self._views_of(job)
         for part in extra.parts(len(job)):
             extra.apply(views, job.epoch, job.ids, part)
         extra.finish(views, job.epoch, job.ids)
+
+    def _views_of(self, job: ArenaJob) -> dict[str, torch.Tensor]:
+        assert job.flat is not None
+        config = self._config
+        return layout.views_by_group(job.flat, config.targets, len(job), config.channels_last)
 
     def hand_over(self, job: ArenaJob) -> FilledBatch:
         """The batch, for the current stream of the calling thread."""

@@ -90,6 +90,34 @@ def test_pasted_views_equal_those_of_the_cpu(on_gpu: Callable[..., Any], backgro
     assert ours.stats().stages["mask"].items == theirs.stats().stages["mask"].items > 4
 
 
+def test_batches_beyond_the_budget_are_made_in_parts(
+    on_gpu: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Views, labels and operations are those of a batch made at once, also of pasted views."""
+    from patchmill.loaders.pipelines import config
+
+    paste = CopyPaste(p=1, background="images")
+    view = replace(DOT.views[0], paste=paste, extra=(operations.RandomErasing(mode="rand"),))
+    made = []
+
+    def render_part(views: Any, job: Any, slots: Any, *others: Any) -> None:
+        made.append(len(slots))
+        original(views, job, slots, *others)
+
+    original = gpu_views.GpuViews.render_part
+    monkeypatch.setattr(gpu_views.GpuViews, "render_part", render_part)
+    settings = {"batch_size": 4, "mix": operations.Mix(classes=3)}
+    (expected,) = on_gpu(Masked(4), Recipe((view,), name="pasting"), **settings)
+    assert not made
+    monkeypatch.setattr(config, "MEAN_PIXELS", 100)
+    monkeypatch.setattr(config, "LARGEST_IMAGES", 0)
+    (found,) = on_gpu(Masked(4), Recipe((view,), name="pasting"), **settings)
+    assert sum(made) == 4 and len(made) > 1
+    assert torch.equal(found.ids, expected.ids) and torch.equal(found.labels, expected.labels)
+    assert (found.rows == expected.rows).all() and (found.shapes == expected.shapes).all()
+    assert torch.equal(found.views["dot"], expected.views["dot"])
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.uint8])
 def test_types_and_channels_last(on_gpu: Callable[..., Any], dtype: torch.dtype) -> None:
     exact = next(iter(on_gpu(3, DOT, 3)))
