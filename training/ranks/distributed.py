@@ -14,7 +14,9 @@ import torch.distributed as dist
 from patchmill.kernels.common.upload import upload
 from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import brief
 from patchmill.training.ranks import rendezvous
+from patchmill.training.ranks.reasons import reason
 
 JOIN_TIMEOUT = datetime.timedelta(minutes=10)  # for the last rank to start
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=15)  # before a rank gives up on the others
@@ -211,7 +213,7 @@ def _init_process_group(info: rendezvous.RankInfo, device: torch.device) -> dist
     except (RuntimeError, OSError) as error:  # torch's network errors are RuntimeErrors
         raise MillError(
             f"rank {rank} of {size} could not join the others at {host}:{port} "
-            f"({str(error).splitlines()[0]}): MASTER_ADDR must name a host that all reach, "
+            f"({reason(error)}): MASTER_ADDR must name a host that all reach, "
             "MASTER_PORT a port of it that is free, and all ranks must start"
         ) from None
     return dist.PrefixStore(f"notes{attempt}", store)
@@ -235,20 +237,24 @@ def _hosts_store(rank: int) -> bool:
 
 
 def _device(device: str, local_rank: int, size: int) -> torch.device:
+    number = device.removeprefix("cuda:")
+    is_number = number.isascii() and number.isdigit() and len(number) < 9
+    if device not in ("auto", "cpu", "cuda") and (number == device or not is_number):
+        raise MillError(
+            f"train.device must be auto, cpu, cuda or cuda:N, not {brief(device)}: a GPU is cuda"
+        )
     count = torch.cuda.device_count()
     if device == "cpu" or (device == "auto" and not count):
         return CPU
     if device not in ("auto", "cuda") and size > 1:
         raise MillError(f"train.device={device} is one device for {size} processes: take cuda")
     name = f"cuda:{ranks.gpu_index(local_rank, count)}" if device in ("auto", "cuda") else device
-    try:
-        chosen = torch.device(name)
-    except RuntimeError:
-        chosen = CPU
-    if chosen.type != "cuda" or (chosen.index or 0) >= count:
+    if int(name.removeprefix("cuda:")) >= count:
+        wanted = f", which is {name} for this rank" if device == "cuda" else ""
         raise MillError(
-            f"train.device={device} was asked for, which is {name} here, and torch sees {count} "
-            "GPUs: take auto, cpu, cuda or cuda:N"
+            f"train.device={device}{wanted} was asked for, and torch sees {count} GPUs: "
+            + ("take cuda, or another number" if count else "take cpu, or a torch for your GPU")
         )
+    chosen = torch.device(name)
     torch.cuda.set_device(chosen)
     return chosen

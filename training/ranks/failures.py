@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.training.ranks import distributed
+from patchmill.training.ranks.reasons import reason
 
 ERROR_KEY, SEEN_KEY = "failed", "heard"
 POLL = 1.0  # seconds between looks at the error store
@@ -120,12 +121,11 @@ def _explain(error: Exception) -> Exception:
     if isinstance(error, MillError) or not is_communication:
         return error
     return MillError(
-        f"rank {distributed.current().rank} lost the others ({_message(error)}): one was killed or "
+        f"rank {distributed.current().rank} lost the others ({reason(error)}): one was killed or "
         "hangs; look at the end of its log, and for stacks-rank*.txt in the run's folder"
     )
 
 
 def _message(error: Exception) -> str:
-    lines = str(error).splitlines()
-    text = lines[0] if lines else ""
+    text = reason(error)
     return text if isinstance(error, MillError) else f"{type(error).__name__}: {text}"

@@ -39,6 +39,10 @@ def build_run(config: Config, world: World, folder: Path) -> Iterator[State]:
         _checkpoint_to_resume(config, folder) if world.rank == 0 else None
     )
     saved = _load_checkpoint(config, path) if path else None
+    # Settings that do not fit together are said before data are listed, painted or downloaded.
+    data.local_batch_size(config, world.size)
+    seed_generators(config.seed)  # all ranks begin with the same weights
+    method = _build_method(config, world)
     if world.rank == 0:
         for line in (*data_notes.notes(config), *_notes_on_device(config, world)):
             log.info("%s", line)
@@ -47,8 +51,6 @@ def build_run(config: Config, world: World, folder: Path) -> Iterator[State]:
     torch.backends.cudnn.benchmark = True  # sizes stay the same: trying out algorithms pays
     with contextlib.closing(data.open_training(config, world, folder)) as loader:
         steps_per_epoch = _steps_per_epoch(loader, config)
-        seed_generators(config.seed)  # all ranks begin with the same weights
-        method = _build_method(config, world)
         if world.device.type == "cpu" and amp is torch.bfloat16:
             single_places.keep_in_float32(method)
         if saved:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from types import SimpleNamespace
 
@@ -167,8 +168,25 @@ def test_missing_devices_are_errors():
             distributed.connect("cuda")
     with pytest.raises(MillError, match=r"train.device=cuda:99"):
         distributed.connect("cuda:99")
-    with pytest.raises(MillError, match=r"train.device=tpu"):
-        distributed.connect("tpu")
+    for name in ("gpu", "tpu", "cuda:", "cuda:-1", "cuda:x", "", "mps"):
+        sentence = f"train.device must be auto, cpu, cuda or cuda:N, not {name!r}: a GPU is cuda"
+        with pytest.raises(MillError, match=re.escape(sentence)):
+            distributed.connect(name)
+
+
+def test_what_gloo_says_is_told_in_a_few_words():
+    said = (
+        "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer "
+        "[127.0.0.1]:25311. This is typically caused by a remote worker crashing. Check the logs "
+        "of the remote worker before reporting an error. GLHF! \N{CAMPING}\ufe0f"
+    )
+    assert reason(RuntimeError(said)) == "Connection closed by peer [127.0.0.1]:25311"
+    told = str(failures._explain(RuntimeError(said)))
+    assert told.startswith("rank 0 lost the others (Connection closed by peer [127.0.0.1]:25311): ")
+    assert reason(RuntimeError("[c10d] The client socket has failed\nException raised from a")) == (
+        "[c10d] The client socket has failed"
+    )
+    assert reason(RuntimeError("")) == ""
 
 
 def test_a_task_that_sees_one_gpu_takes_it(monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,36 @@
+"""Settings that do not fit together are said before any data are opened or painted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import helpers_runs
+import pytest
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.sources import recognise
+from patchmill.training.ranks.distributed import World
+from patchmill.training.runtime import setup
+
+
+@pytest.mark.parametrize(
+    ("words", "ranks", "sentence"),
+    [
+        ({"train__batch_size": 12}, 1, "the queue of 32 keys is not a whole number of batches"),
+        ({"train__batch_size": 16}, 3, "train.batch_size=16 cannot be shared out among 3 ranks"),
+        ({"method__split_bn": 3}, 1, "method.split_bn=3 cannot make 3 equal parts"),
+        ({"model": "resnet50", "model__name": "resnet5"}, 1, "resnet5"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_said_first(
+    words: dict[str, object], ranks: int, sentence: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    def opened(data: object) -> None:
+        raise AssertionError(f"{data} was opened")
+
+    monkeypatch.setattr(recognise, "open_any", opened)
+    config = helpers_runs.config(tmp_path, **words)
+    with pytest.raises(MillError, match=sentence):
+        with setup.build_run(config, World(size=ranks), tmp_path / "run"):
+            pass
