@@ -13,7 +13,8 @@ import torch
 
 from patchmill.cluster.job import process
 from patchmill.loaders.common.errors import MillError
-from patchmill.training.ranks import distributed, rendezvous
+from patchmill.training.ranks import distributed, failures, rendezvous
+from patchmill.training.ranks.reasons import reason
 
 SLURM = dict(
     SLURM_NTASKS="4",
