@@ -27,7 +27,7 @@ def atomic_path(path: Path, temporary: str | None = None, durable: bool = False)
     partial = path.with_name(temporary or f".{path.name}.part")
     several = _TOKEN.search(partial.name)
     if several:
-        _remove_left_over(partial, several)
+        _remove_dead(partial, several)
     try:
         with _held(partial) if several else contextlib.nullcontext():
             yield partial
@@ -79,8 +79,16 @@ def _is_at(file: int, path: Path) -> bool:
         return False
 
 
-def _remove_left_over(partial: Path, token: re.Match[str]) -> None:
-    """Remove what killed writers of the same file left under names with other tokens."""
+def remove_left_over(path: Path) -> None:
+    """Remove what killed writers of a file left under names by `unique_name`."""
+    name = unique_name(path)
+    token = _TOKEN.search(name)
+    assert token is not None
+    _remove_dead(path.with_name(name), token)
+
+
+def _remove_dead(partial: Path, token: re.Match[str]) -> None:
+    """Remove files that are named like `partial` but for the token, and that nobody holds."""
     before, after = partial.name[: token.start()], partial.name[token.end() :]
     name = f"{glob.escape(before)}.{'[0-9a-f]' * 8}{after}"
     for path in partial.parent.glob(name):

@@ -108,9 +108,9 @@ def total(segments: Iterable[Segment]) -> Tally:
     return tally
 
 
-def write_bad_list(path: Path, bad: Iterable[BadSample], rank: int) -> None:
+def write_bad_list(path: Path, bad: Iterable[BadSample]) -> None:
     text = "".join(json.dumps(sample._asdict()) + "\n" for sample in bad)
-    files.write_atomic(path, text, f".{path.name}.{rank}.part", durable=True)
+    files.write_atomic(path, text, files.unique_name(path), durable=True)
 
 
 def read(path: Path) -> JournalState | None:

@@ -138,7 +138,7 @@ def unfinished_ranks(source: Source, out: Path, options: Options) -> list[int] |
 def _make_share(prep: _Preparation, journal: Journal) -> DataResult:
     paths, (start, stop) = prep.paths, _share(len(prep.source), prep.options)
     began = time.monotonic()
-    if not journal.done and not _beton_was_renamed(paths, journal, stop):
+    if not _beton_is_written(paths, journal, stop):
         with contextlib.closing(_open_writer(prep, stop - start)) as writer:
             journal.truncate(writer.restore([segment.output for segment in journal.segments]))
             first = journal.segments[-1].stop if journal.segments else start
@@ -166,10 +166,11 @@ def _write(prep: _Preparation, journal: Journal, writer: Writer, positions: rang
 
     def commit() -> None:
         nonlocal tally, segment_start
-        journal.append(Segment(position, tally, writer.commit()))
+        written = writer.commit()
         so_far.add(tally)
-        if tally.bad:
-            write_bad_list(paths.bad_list_of(options), so_far.bad, options.rank)
+        if tally.bad:  # before the journal: who goes on behind a segment does not list it again
+            write_bad_list(paths.bad_list_of(options), so_far.bad)
+        journal.append(Segment(position, tally, written))
         tally, segment_start = Tally(), position
 
     start, stop = _share(len(prep.source), options)
@@ -182,7 +183,7 @@ def _write(prep: _Preparation, journal: Journal, writer: Writer, positions: rang
             for sample in chunk:
                 if isinstance(sample, BadSample):
                     tally.bad.append(sample)
-                    _check_bad_ratio(paths.bad_list_of(options), so_far, tally, options.rank)
+                    _check_bad_ratio(paths.bad_list_of(options), so_far, tally)
                 else:
                     if not writer.has_room(sample):
                         commit()
@@ -283,8 +284,8 @@ def _open_writer(prep: _Preparation, most: int) -> Writer:
     return write_shards.ShardOutput(paths.out, prefix, options.shard_size, classes)
 
 
-def _beton_was_renamed(paths: OutputPaths, journal: Journal, stop: int) -> bool:
-    """True if an earlier run was killed between renaming its .beton and marking its journal."""
+def _beton_is_written(paths: OutputPaths, journal: Journal, stop: int) -> bool:
+    """True if an earlier run has renamed its .beton, whether or not it marked its journal."""
     all_written = bool(journal.segments) and journal.segments[-1].stop == stop
     return paths.format == BETON and all_written and paths.out.exists()
 
@@ -295,11 +296,11 @@ def _share(count: int, options: Options) -> tuple[int, int]:
     return count * rank // world_size, count * (rank + 1) // world_size
 
 
-def _check_bad_ratio(bad_list: Path, so_far: Tally, tally: Tally, rank: int) -> None:
+def _check_bad_ratio(bad_list: Path, so_far: Tally, tally: Tally) -> None:
     bad = len(so_far.bad) + len(tally.bad)
     seen = so_far.samples + tally.samples + bad
     if bad > max(_BAD_MINIMUM, seen // _BAD_RATIO):
-        write_bad_list(bad_list, [*so_far.bad, *tally.bad], rank)
+        write_bad_list(bad_list, [*so_far.bad, *tally.bad])
         last = tally.bad[-1]
         raise MillError(
             f"{bad} of the first {seen} images cannot be used, the latest {last.where} "

@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -118,8 +118,7 @@ def unfinished_ranks(source: Source, out: Path, options: MaskOptions) -> list[in
     _check_folder(out)
     if _is_complete(out, _identity(source, options, estimator(options.method))):
         return None
-    ranks = range(options.world_size)
-    return [rank for rank in ranks if not mask_log.is_done(_log_path(out, rank))]
+    return _not_done(out, len(source), options)
 
 
 # ------------------------------------------------------------------------------------------- claims
@@ -282,7 +281,7 @@ def _check_bad_ratio(source: Source, id: int, row: MaskRow, rank_log: MaskLog) -
 def _merge_logs(source: Source, estimate: Estimator, out: Path, options: MaskOptions) -> list[int]:
     """Merge all ranks' logs into the file and remove them; return the ranks that are not done."""
     logs = [_log_path(out, rank) for rank in range(options.world_size)]
-    unfinished = [rank for rank, path in enumerate(logs) if not mask_log.is_done(path)]
+    unfinished = _not_done(out, len(source), options)
     if out.exists():
         return []  # another rank was faster
     if unfinished:
@@ -304,6 +303,17 @@ def _merge_logs(source: Source, estimate: Estimator, out: Path, options: MaskOpt
             for path in logs:
                 path.unlink(missing_ok=True)
     return []
+
+
+def _not_done(out: Path, count: int, options: MaskOptions) -> list[int]:
+    """Ranks whose logs have no mark of being done; where all have it, those whose logs lack rows.
+
+    A machine that loses power may have saved a mark and not the rows before it.
+    """
+    ranks = [replace(options, rank=rank) for rank in range(options.world_size)]
+    logs = [(_log_path(out, rank.rank), len(rank.share(count))) for rank in ranks]
+    unmarked = [rank for rank, (path, _) in enumerate(logs) if not mask_log.is_done(path)]
+    return unmarked or [rank for rank, log in enumerate(logs) if not mask_log.is_whole(*log)]
 
 
 def _all_rows(logs: list[Path]) -> Iterator[MaskRow]:

@@ -44,6 +44,14 @@ def is_done(path: Path) -> bool:
         return False
 
 
+def is_whole(path: Path, count: int) -> bool:
+    """True if the log has so many complete rows; reads all of it."""
+    try:
+        return sum(1 for _ in rows(path)) == count
+    except OSError:
+        return False
+
+
 def rows(path: Path) -> Iterator[MaskRow]:
     """All complete rows, in order."""
     with open(path, "rb") as file:
@@ -67,7 +75,8 @@ class MaskLog:
             os.ftruncate(self._file, size)
             os.lseek(self._file, size, os.SEEK_SET)
             if not size:
-                self._write(json.dumps(dict(identity)).encode() + b"\n")
+                self._buffer += json.dumps(dict(identity)).encode() + b"\n"
+                self.flush()
         except BaseException:
             os.close(self._file)
             raise
@@ -82,9 +91,10 @@ class MaskLog:
 
     def flush(self) -> None:
         """Write the buffer, and sync it to the disk now and then."""
-        self._write(self._buffer)
-        self._unsynced += len(self._buffer)
-        self._buffer = bytearray()
+        while self._buffer:  # what was written is out of it, also where the next write fails
+            written = os.write(self._file, self._buffer)
+            del self._buffer[:written]
+            self._unsynced += written
         if self._unsynced >= _SYNC_BYTES:
             self.sync()
 
@@ -112,11 +122,6 @@ class MaskLog:
         file.seek(end)
         self.done = file.read() == _DONE
         return end + self.done * len(_DONE)
-
-    def _write(self, data: bytes | bytearray) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
 
 
 def _read_identity(file: BinaryIO) -> dict[str, Any] | None:

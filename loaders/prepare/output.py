@@ -22,10 +22,10 @@ import numpy as np
 import patchmill
 from patchmill.loaders.common import columns
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.common.files import remove_left_over, unique_name, write_atomic
 from patchmill.loaders.copypaste.masks import Masks
-from patchmill.loaders.prepare import journal, write_beton
-from patchmill.loaders.prepare.journal import Segment, Tally
+from patchmill.loaders.prepare import journal, write_beton, write_shards
+from patchmill.loaders.prepare.journal import JournalState, Segment, Tally
 from patchmill.loaders.prepare.options import BETON, SHARDS, Options, difference
 from patchmill.loaders.sources import Source
 from patchmill.loaders.sources.beton import header, layout
@@ -36,7 +36,7 @@ FORMAT_TITLES = {SHARDS: "WebDataset shards", BETON: "FFCV .beton"}
 _SHARD = r"data-(\d{4}-)?\d{6}\.tar"
 _OWN_FILES = re.compile(
     rf"{_SHARD}(\.index)?(\.\w+\.tmp)?|\.{_SHARD}\.part"
-    r"|\.prepare-\d{4}\.journal|dataset\.json|bad(-\d{4})?\.jsonl|\.[\w.-]+\.\d+\.part"
+    r"|\.prepare-\d{4}\.journal|dataset\.json|bad(-\d{4})?\.jsonl|\.[\w.-]+\.[0-9a-f]+\.part"
 )
 
 
@@ -193,6 +193,8 @@ def _check_foreign_files(paths: OutputPaths) -> None:
 def _remove_temporary_files(paths: OutputPaths) -> None:
     for path in paths.temporary_files():
         path.unlink(missing_ok=True)  # another rank may be doing the same
+    for path in (paths.metadata, paths.bad_list):
+        remove_left_over(path)
 
 
 # --------------------------------------------------------------------------------------- completion
@@ -200,7 +202,15 @@ def _remove_temporary_files(paths: OutputPaths) -> None:
 
 def unfinished_ranks(paths: OutputPaths, world_size: int) -> list[int]:
     states = (journal.read(paths.journal(rank)) for rank in range(world_size))
-    return [rank for rank, state in enumerate(states) if state is None or not state.done]
+    return [rank for rank, state in enumerate(states) if not _is_done(paths, state)]
+
+
+def _is_done(paths: OutputPaths, state: JournalState | None) -> bool:
+    """True if a rank has written its share, and all of it is still there."""
+    if state is None or not state.done:
+        return False
+    shards = [segment.output for segment in state.segments] if paths.format == SHARDS else []
+    return all(write_shards.is_there(paths.out, shard) for shard in shards)
 
 
 def complete(
@@ -216,19 +226,19 @@ def complete(
         state = journal.read(paths.journal(rank))
         if state is None and paths.metadata.exists():
             return True  # another rank was faster
-        if state is None or not state.done:
+        if state is None or not _is_done(paths, state):
             return False
         segments += state.segments
     tally = journal.total(segments)
     if not tally.samples:
         raise MillError(f"none of the {len(tally.bad)} images can be used: see {paths.bad_list}")
     if tally.bad:
-        journal.write_bad_list(paths.bad_list, tally.bad, options.rank)
+        journal.write_bad_list(paths.bad_list, tally.bad)
     metadata = _metadata(paths, source, identity, segments, tally)
     if masks:
         metadata["masks"] |= {"from": masks.name, "estimator": masks.estimator}
-    temporary = f".{paths.metadata.name}.{options.rank}.part"
-    write_atomic(paths.metadata, json.dumps(metadata, indent=1) + "\n", temporary, durable=True)
+    text = json.dumps(metadata, indent=1) + "\n"
+    write_atomic(paths.metadata, text, unique_name(paths.metadata), durable=True)
     _remove_temporary_files(paths)
     return True
 

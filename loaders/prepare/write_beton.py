@@ -109,9 +109,12 @@ class _ResumableWriter(BetonWriter):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            super().__exit__(None, None, None)
-        else:
+        """Finish; the partial file stays where that fails, as on a full disk."""
+        try:
+            if kind is None:
+                with self._writing():
+                    self._finish()
+        finally:
             self.pause()
 
     def _restore(self, state: dict[str, Any]) -> None:

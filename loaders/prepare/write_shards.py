@@ -49,7 +49,7 @@ class ShardOutput:
         """Resume behind the segments whose shards exist; return their number."""
         restored = 0
         for shard in segments:
-            if shard and not self._exists(shard):
+            if not is_there(self._folder, shard):
                 break
             restored += 1
             self._number += bool(shard)
@@ -110,13 +110,17 @@ class ShardOutput:
         if self._tar is not None:
             self._tar.discard()
 
-    def _exists(self, shard: dict[str, Any]) -> bool:
-        path = self._folder / shard["name"]
-        try:
-            complete = path.stat().st_size == shard["bytes"]
-            return complete and os.path.exists(index.index_path(path))
-        except OSError:
-            return False
+
+def is_there(folder: Path, shard: dict[str, Any]) -> bool:
+    """True if the shard of a segment, and its index, lie in a folder; a segment may have none."""
+    if not shard:
+        return True
+    path = folder / shard["name"]
+    try:
+        complete = path.stat().st_size == shard["bytes"]
+        return complete and os.path.exists(index.index_path(path))
+    except OSError:
+        return False
 
 
 class _Discarded(Exception):

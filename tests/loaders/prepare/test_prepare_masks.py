@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -238,6 +239,57 @@ def test_damage_in_a_log_costs_only_the_rows_behind_it(photos: Path, tmp_path: P
     make(photos, out, rank=1, world_size=2)
     make(photos, tmp_path / "y.masks")
     assert out.read_bytes() == (tmp_path / "y.masks").read_bytes()
+
+
+def test_a_damaged_log_is_not_merged(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.masks"
+    make(photos, out, rank=0, world_size=2)
+    log = tmp_path / ".x.masks.0000.part"
+    data = bytearray(log.read_bytes())
+    data[len(data) // 2] ^= 1
+    log.write_bytes(bytes(data))  # with the mark of one that is done
+    result = make(photos, out, rank=1, world_size=2)
+    assert result is not None and result.unfinished_ranks == [0] and not out.exists()
+    given = MaskOptions("gs", 24, 1, 2)
+    assert make_masks.unfinished_ranks(open_source(photos), out, given) == [0]
+    make(photos, out, rank=0, world_size=2)
+    make(photos, tmp_path / "y.masks")
+    assert out.read_bytes() == (tmp_path / "y.masks").read_bytes()
+
+
+def test_a_disk_that_is_full_for_a_moment_repeats_no_row(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(photos, tmp_path / "y.masks")
+    out, write, left = tmp_path / "x.masks", os.write, [2]
+
+    def in_part(file: int, data: memoryview) -> int:
+        """Write the first of the rows, then nothing once, then all."""
+        left[0] -= 1
+        if left[0] == 0:
+            rows = [len(row) for row in packed(bytes(data))]
+            return write(file, data[: rows[0]])
+        if left[0] == -1:
+            raise OSError(28, os.strerror(28))
+        return write(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mask_log, "_WRITE_BYTES", 400)
+        patch.setattr(mask_log.os, "write", in_part)
+        with pytest.raises(MillError, match="No space left on device"):
+            make(photos, out)
+    make(photos, out)
+    assert out.read_bytes() == (tmp_path / "y.masks").read_bytes()
+
+
+def packed(data: bytes) -> list[bytes]:
+    """The rows of a log, as bytes."""
+    rows, file = [], io.BytesIO(data)
+    start = 0
+    for _ in mask_log._rows(file):
+        rows.append(data[start : file.tell()])
+        start = file.tell()
+    return rows
 
 
 # ----------------------------------------------------------------------------------------- mistakes

@@ -1,5 +1,6 @@
 """Killed at any moment and run again, prepare writes the same bytes; ranks share the work."""
 
+import errno
 import json
 import os
 import random
@@ -15,7 +16,7 @@ import helpers_prepare as making
 import pytest
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.prepare import command, inspect_data, output
+from patchmill.loaders.prepare import command, inspect_data, output, write_beton
 from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.folder import Folder
 
@@ -280,3 +281,64 @@ def test_the_slurm_array_says_which_rank(
     for rank in range(3):
         making.prepare(photos, tmp_path / "ranks", rank=rank, world_size=3)
     assert making.content(tmp_path / "array") == making.content(tmp_path / "ranks")
+
+
+def test_a_rank_that_is_done_writes_a_lost_shard_again(photos: Path, tmp_path: Path):
+    for rank in range(2):
+        making.prepare(photos, tmp_path / "whole", rank=rank, world_size=2)
+    making.prepare(photos, tmp_path / "out", rank=0, world_size=2)
+    (tmp_path / "out" / "data-0000-000000.tar").unlink()  # as after a power failure
+    result = making.prepare(photos, tmp_path / "out", rank=1, world_size=2)
+    assert result is not None and result.unfinished_ranks == [0]
+    making.prepare(photos, tmp_path / "out", rank=0, world_size=2)
+    assert making.content(tmp_path / "out") == making.content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("moment", [3, 5])
+def test_a_killed_rank_leaves_no_file_that_no_other_removes(
+    photos: Path, tmp_path: Path, moment: int
+):
+    for rank in range(2):
+        making.prepare(photos, tmp_path / "whole", rank=rank, world_size=2)
+    for rank in range(2):
+        killed_at_replace(tmp_path / "out", photos, moment, rank)
+        making.prepare(photos, tmp_path / "out", rank=rank, world_size=2)
+        making.prepare(photos, tmp_path / "out", rank=rank, world_size=2)
+    assert making.content(tmp_path / "out") == making.content(tmp_path / "whole")
+
+
+def killed_at_replace(out: Path, source: Path, number: int, rank: int) -> None:
+    """Kill a rank in a process of its own before it renames a file for the nth time."""
+    replace, names = os.replace, []
+
+    def counted(*names_: Path) -> None:
+        names.append(names_)
+        if len(names) > number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(*names_)
+
+    child = os.fork()
+    if not child:
+        os.replace = counted  # type: ignore[assignment]
+        making.prepare(source, out, rank=rank, world_size=2)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def test_a_beton_that_is_finished_on_a_full_disk_keeps_its_samples(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "whole").mkdir()
+    making.prepare(photos, tmp_path / "whole" / "x.beton", "beton")
+    (tmp_path / "out").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(write_beton._ResumableWriter, "_finish", full_disk)
+        with pytest.raises(MillError, match="No space left on device"):
+            making.prepare(photos, tmp_path / "out" / "x.beton", "beton")
+    result = making.prepare(photos, tmp_path / "out" / "x.beton", "beton")
+    assert result is not None and result.images == 0  # all are there
+    assert making.content(tmp_path / "out") == making.content(tmp_path / "whole")
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
