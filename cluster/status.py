@@ -121,7 +121,7 @@ def _state(status: Mapping[str, Any], job_state: str, is_job: bool) -> str:
         return "running" if run_state == "running" else "starting"
     if job_state:
         return job_state.lower()
-    if run_state == "running" and (is_job or time.time() - status["time"] > DEAD_AFTER):
+    if run_state == "running" and (is_job or time.time() - status.get("time", 0) > DEAD_AFTER):
         return "killed"
     return run_state or "killed"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import re
@@ -119,6 +120,12 @@ def lock_output(file: int, path: Path) -> None:
         return
 
 
+def reason(error: OSError) -> str:
+    """The words of a sentence for an error of the disk: a full disk is called that."""
+    known = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+    return known.get(error.errno or 0) or error.strerror or str(error)
+
+
 @contextlib.contextmanager
 def output_errors(out: Path) -> Iterator[None]:
     """Turn an OSError in the body, which writes `out`, into a MillError."""
@@ -126,6 +133,6 @@ def output_errors(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise MillError(
-            f"cannot write {out}: {error.strerror or error}; make room or fix that, then run the "
+            f"cannot write {out}: {reason(error)}; make room or fix that, then run the "
             "same command again: it continues where it stopped"
         ) from None

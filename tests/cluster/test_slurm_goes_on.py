@@ -111,7 +111,7 @@ def assert_same_learning(run: Path, other: Path) -> None:
     mine, its = records.read(run), records.read(other)
     for column in ("step", "loss", "lr"):
         assert mine[column] == its[column]
-    networks = [checkpoint.load(checkpoint.newest(it))["method"] for it in (run, other)]
+    networks = [checkpoint.load_newest(it).saved["method"] for it in (run, other)]
     for name, tensor in networks[0].items():
         assert torch.equal(tensor, networks[1][name]), name
 

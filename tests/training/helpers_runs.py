@@ -12,7 +12,7 @@ from patchmill.training import engine
 from patchmill.training.config import compose
 from patchmill.training.config.settings import Config
 from patchmill.training.nets import backbones
-from patchmill.training.runtime import checkpoint
+from patchmill.training.runtime import checkpoint, records
 
 WORDS = {
     "method": "moco",
@@ -58,9 +58,15 @@ def train(given: Config, network: type[torch.nn.Module] = Tiny) -> Path:
 
 
 def final(folder: Path) -> dict[str, Any]:
-    path = checkpoint.newest(folder)
-    assert path is not None
-    return checkpoint.load(path)
+    found = checkpoint.load_newest(folder)
+    assert found is not None
+    return found.saved
+
+
+def logged(folder: Path) -> dict[str, list[float | None]]:
+    """Columns of log.csv that do not depend on the machine."""
+    measured = ("images_per_s", "wait", "memory_gb")
+    return {name: it for name, it in records.read(folder).items() if name not in measured}
 
 
 def assert_same(one: Any, other: Any, where: str = "") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 from pathlib import Path
 
 import helpers_ranks
@@ -31,14 +32,18 @@ def no_report(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """Final state of an undisturbed run."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an undisturbed run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "write", lambda folder: folder / "report.html", raising=False)
         torch.set_num_threads(1)
-        return helpers_runs.final(
-            helpers_runs.train(helpers_runs.config(tmp_path_factory.mktemp("reference")))
-        )
+        return helpers_runs.train(helpers_runs.config(tmp_path_factory.mktemp("reference")))
+
+
+@pytest.fixture(scope="module")
+def reference(undisturbed: Path) -> dict:
+    """Final state of an undisturbed run."""
+    return helpers_runs.final(undisturbed)
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
@@ -220,13 +225,16 @@ def test_a_signal_during_an_evaluation_ends_the_run_with_what_was_saved(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.integers(1, STEPS - 1), min_size=1, max_size=3, unique=True))
-def test_any_number_of_stops_changes_nothing(reference, tmp_path_factory, stops):
+def test_any_number_of_stops_changes_nothing(reference, undisturbed, tmp_path_factory, stops):
+    """Neither the final state nor a row of log.csv, but for what is measured in seconds."""
     given = helpers_runs.config(tmp_path_factory.mktemp("stops"))
     for step in sorted(stops):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
             stop_at(patch, step, signal.SIGTERM)
             helpers_runs.train(given)
-    helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(given)))
+    folder = helpers_runs.train(given)
+    helpers_runs.assert_same(reference, helpers_runs.final(folder))
+    assert helpers_runs.logged(folder) == helpers_runs.logged(undisturbed)
 
 
 @pytest.mark.parametrize(
@@ -435,11 +443,40 @@ def test_a_full_disk_ends_the_run_and_the_next_start_resumes(reference, tmp_path
     with monkeypatch.context() as patch, pytest.raises(MillError) as caught:
         patch.setattr(torch, "save", full)
         helpers_runs.train(helpers_runs.config(tmp_path))
-    assert "step-00000010.pt (No space left on device): make room, then" in str(caught.value)
+    assert "step-00000010.pt (the disk is full): make room, then" in str(caught.value)
     assert run_folder.read_status(tmp_path / "run")["state"] == "failed"
     helpers_runs.assert_same(
         reference, helpers_runs.final(helpers_runs.train(helpers_runs.config(tmp_path)))
     )
+
+
+@pytest.mark.parametrize("name", [".config.yaml.part", "checkpoints", ".log.csv.part", "stacks"])
+def test_a_disk_that_is_full_at_the_start(name, tmp_path: Path, monkeypatch):
+    """One sentence, wherever the disk fills; the next start begins anew."""
+
+    def full(event: str, arguments: tuple) -> None:
+        if failing and event in ("open", "os.mkdir") and name in str(arguments[0]):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    failing = True
+    sys.addaudithook(full)
+    try:
+        with pytest.raises(MillError, match=r"^cannot write .*/run.*: the disk is full; make "):
+            helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1))
+    finally:
+        failing = False
+    assert run_folder.read_status(tmp_path / "run")["state"] == "failed"
+    helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1))
+
+
+@pytest.mark.parametrize(
+    "content", [b"[1]", b"\xff", b'{"restarts": "two", "step": [], "time": {}}', b"[" * 9000]
+)
+def test_a_status_of_another_shape_is_written_anew(content: bytes, tmp_path: Path):
+    (tmp_path / run_folder.STATUS).write_bytes(content)
+    assert run_folder.read_status(tmp_path) == {}
+    run_folder.Status(tmp_path, step=3)
+    assert run_folder.read_status(tmp_path)["restarts"] == 0
 
 
 def test_a_run_of_other_settings_is_not_resumed(tmp_path: Path):

@@ -52,8 +52,8 @@ def test_it_ends_a_run(
     assert status["state"] == "done" and status["steps"] == 3 * helpers_runs.EPOCH
     assert status["step"] == (epochs or 3) * helpers_runs.EPOCH
     assert [row["step"] for row in records.evaluations(folder)][-1] == status["step"]
-    newest = checkpoint.newest(folder)
-    assert newest is not None and newest.name == f"step-{status['step']:08d}.pt"
+    newest = checkpoint.load_newest(folder)
+    assert newest is not None and newest.path.name == f"step-{status['step']:08d}.pt"
     assert (folder / "report.html").exists()
     assert status["evaluation_s"] > 0
     if epochs is None:

@@ -13,7 +13,7 @@ from typing import Any
 from patchmill.loaders.common import plain_yaml
 from patchmill.loaders.common import settings as typed
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.common.files import reason, write_atomic
 from patchmill.loaders.common.printed import brief
 from patchmill.training import data_paths
 from patchmill.training.config import overrides, own_method, rules
@@ -54,7 +54,10 @@ def save(config: Config, folder: Path) -> None:
     try:
         write_atomic(path, to_yaml(config), durable=True)
     except OSError as error:
-        raise MillError(f"cannot write {path}: {error.strerror or error}") from None
+        raise MillError(
+            f"cannot write {path}: {reason(error)}; make room or mend that, then run the same "
+            "command again"
+        ) from None
 
 
 def to_yaml(config: Config) -> str:

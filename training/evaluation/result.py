@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.common.files import reason, write_atomic
 from patchmill.loaders.common.printed import printable
 from patchmill.training.runtime import records
 
@@ -34,7 +34,7 @@ def write(result: EvaluationResult, folder: Path, step: int, epoch: float) -> Pa
         with open(folder / records.EVALUATIONS, "a", encoding="utf-8") as file:
             file.write(line)
     except OSError as error:
-        raise MillError(f"cannot write {path}: {error.strerror or error}") from None
+        raise MillError(f"cannot write {path}: {reason(error)}") from None
     return path
 
 

@@ -63,8 +63,7 @@ def network(method: Method, space: Space, encoder: Encoder = "auto") -> nn.Modul
 
 def load(folder: Path, config: Config, world: World, which: str = "newest") -> TrainedRun:
     """Load a run with the weights of a checkpoint: newest, best, or a path."""
-    path = find_checkpoint(folder, which)
-    saved = checkpoint.load(path)
+    path, saved = load_checkpoint(folder, which)
     method = untrained(config, world)
     checkpoint.load_networks(method, saved, path)
     amp = device.amp_dtype(config.train, world.device)
@@ -84,15 +83,18 @@ def untrained(config: Config, world: World) -> Method:
     return method
 
 
-def find_checkpoint(folder: Path, which: str) -> Path:
-    """Path of a checkpoint: newest, best, or a path."""
+def load_checkpoint(folder: Path, which: str) -> checkpoint.Found:
+    """A checkpoint with its contents: newest, best, or a path."""
     if which not in ("newest", "best"):
-        return Path(which)
-    best = folder / checkpoint.FOLDER / checkpoint.BEST
-    path = checkpoint.newest(folder) if which == "newest" else best
-    if path is None or not path.exists():
+        return checkpoint.Found(Path(which), checkpoint.load(which))
+    if which == "newest":
+        found = checkpoint.load_newest(folder)
+    else:
+        best = folder / checkpoint.FOLDER / checkpoint.BEST
+        found = checkpoint.Found(best, checkpoint.load(best)) if best.exists() else None
+    if found is None:
         raise MillError(f"the run in {folder} has no {which} checkpoint yet: train it first")
-    return path
+    return found
 
 
 def check_finished(folder: Path) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from patchmill.loaders.common import plain_yaml
 from patchmill.loaders.common.errors import MillError
 from patchmill.training.report.curves import Point
 from patchmill.training.runtime import records, run_folder
+from patchmill.training.runtime.record_files import is_number
 
-Records = TypeVar("Records")
+__all__ = ["CONFIG", "RunData", "is_number", "numbers", "read"]
 
 CONFIG = "config.yaml"
 
@@ -68,8 +69,8 @@ def read(folder: Path) -> RunData:
         _yaml(text),
         text,
         run_folder.read_status(folder),
-        _read_records(records.read, folder, records.LOG),
-        _read_records(records.evaluations, folder, records.EVALUATIONS),
+        records.read(folder),
+        records.evaluations(folder),
         {
             path.stem: _json(path)
             for path in _files(folder, "json")
@@ -81,16 +82,6 @@ def read(folder: Path) -> RunData:
 
 def numbers(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
-
-
-def _read_records(reader: Callable[[Path], Records], folder: Path, name: str) -> Records:
-    try:
-        return reader(folder)
-    except ValueError as error:
-        raise MillError(
-            f"{folder / name} is not as training wrote it ({error}): mend it, or remove it to have "
-            "a report without"
-        ) from None
 
 
 def _files(folder: Path, ending: str) -> list[Path]:
@@ -116,9 +107,5 @@ def _yaml(text: str) -> dict[str, Any]:
 def _json(path: Path) -> Any:
     try:
         return json.loads(_text(path))
-    except ValueError:
+    except (ValueError, RecursionError):
         return f"{path.name} cannot be read"
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,6 +1,6 @@
 """Checkpoints on disk: written atomically in a thread; the last few and the best are kept.
 
-A file holds State.state_dict(), read without unpickling anything but tensors.
+A file holds State.state_dict(), and a checksum of itself (checkpoint_file.py).
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import os
 import shutil
 import threading
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import atomic_path
+from patchmill.loaders.common.files import atomic_path, output_errors, reason
+from patchmill.training.runtime import checkpoint_file
+from patchmill.training.runtime.checkpoint_file import Unreadable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +29,15 @@ log = logging.getLogger("patchmill")
 
 VERSION = 1
 FOLDER, BEST = "checkpoints", "best.pt"
+
+
+# Parts that every reader of a checkpoint uses; State.load_state_dict checks the others.
+PARTS: dict[str, type | tuple[type, ...]] = {"step": int, "epoch": (int, float), "method": dict}
+
+
+class Found(NamedTuple):
+    path: Path
+    saved: dict[str, Any]
 
 
 def path_at(folder: Path, step: int) -> Path:
@@ -39,35 +49,49 @@ def find_all(folder: Path) -> list[Path]:
     return sorted((folder / FOLDER).glob("step-*.pt"))
 
 
-def newest(folder: Path) -> Path | None:
-    """The newest intact checkpoint; None where there is none."""
-    damaged: list[str] = []
+def load_newest(folder: Path) -> Found | None:
+    """The newest checkpoint that can be read, with its contents; None where there is none."""
+    unreadable: list[str] = []
     for path in reversed(find_all(folder)):
-        if _is_intact(path):
-            if damaged:
-                log.warning("%s is damaged: going on from %s", " and ".join(damaged), path)
-            return path
-        damaged.append(str(path))
-    if damaged:
+        try:
+            saved = _read(path)
+        except Unreadable as error:
+            unreadable.append(f"{path} {error}")
+            continue
+        if unreadable:
+            log.warning("%s: going on from %s", " and ".join(unreadable), path)
+        return Found(path, saved)
+    if unreadable:
         raise MillError(
-            f"no checkpoint in {folder / FOLDER} can be read, they are damaged: remove "
-            f"{' and '.join(damaged)} to begin anew"
+            f"no checkpoint in {folder / FOLDER} can be read: {' and '.join(unreadable)}; remove "
+            "them to begin anew"
         )
     return None
 
 
 def load(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     """Read and check a checkpoint."""
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise MillError(f"there is no checkpoint {path}")
-    if not _is_intact(Path(path)):
-        raise MillError(f"{path} is damaged, or not a checkpoint: go on from another")
     try:
-        saved = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # torch raises what its unpickler meets
-        raise MillError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
-    if not isinstance(saved, dict) or saved.get("version") != VERSION:
+        return _read(path, map_location)
+    except Unreadable as error:
+        raise MillError(f"{path} {error}: go on from another") from None
+
+
+def _read(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """Contents of a checkpoint; Unreadable if it is damaged, MillError if it is of other code."""
+    saved = checkpoint_file.read(path, map_location)
+    if not isinstance(saved, dict) or not isinstance(saved.get("version"), int):
+        raise Unreadable("is not a checkpoint")
+    if saved["version"] != VERSION:
         raise MillError(f"{path} is not a checkpoint of this version of patchmill")
+    for name, kind in PARTS.items():
+        if not isinstance(saved.get(name), kind):
+            raise Unreadable(f"is not a checkpoint (its {name} is missing)")
+    if not all(isinstance(value, torch.Tensor) for value in saved["method"].values()):
+        raise Unreadable("is not a checkpoint (its networks are not tensors)")
     return saved
 
 
@@ -94,15 +118,6 @@ def set_aside(folder: Path, step: int) -> None:
             path.rename(path.with_suffix(".pt.aside"))
 
 
-def _is_intact(path: Path) -> bool:
-    """Compare the checksums in the file, which torch.load does not."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return False
-
-
 class Writer:
     """Writes checkpoints in a thread, one at a time; an error is raised by the next call."""
 
@@ -110,10 +125,11 @@ class Writer:
         self._folder, self._keep = folder, keep
         self.seconds = 0.0  # duration of the last save
         self._thread: threading.Thread | None = None
-        self._error: MillError | None = None
-        (folder / FOLDER).mkdir(exist_ok=True)
-        for partial in (folder / FOLDER).glob(".*.part"):
-            partial.unlink()
+        self._error: BaseException | None = None
+        with output_errors(folder / FOLDER):
+            (folder / FOLDER).mkdir(exist_ok=True)
+            for partial in (folder / FOLDER).glob(".*.part"):
+                partial.unlink()
 
     def save(self, saved: dict[str, Any]) -> None:
         """Start writing `saved`, which is on the CPU and which nobody changes any more."""
@@ -125,7 +141,7 @@ class Writer:
         self._start(lambda: _link(path_at(self._folder, step), best), f"{best}")
 
     def check(self) -> None:
-        """Raise the MillError of the last write, if it failed."""
+        """Raise the error of the last write, if it failed."""
         if self._error:
             error, self._error = self._error, None
             raise error
@@ -149,23 +165,25 @@ class Writer:
         try:
             write()
         except (OSError, RuntimeError) as error:  # the latter of torch's writer
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            why = reason(error) if isinstance(error, OSError) else str(error).splitlines()[0]
             paths = find_all(self._folder)
             resumes = f"it goes on from {paths[-1].name}" if paths else "it begins anew"
             self._error = MillError(
-                f"cannot write {what} ({reason}): make room, then run the same command again, "
+                f"cannot write {what} ({why}): make room, then run the same command again, "
                 f"and {resumes}"
             )
+        except BaseException as error:  # a thread's own would only be printed
+            self._error = error
 
     def _save(self, saved: dict[str, Any]) -> None:
         start = time.monotonic()
         path = path_at(self._folder, saved["step"])
         with atomic_path(path, durable=True) as partial, open(partial, "wb") as file:
-            torch.save(saved, file)
+            checkpoint_file.write(saved, file)
         _sync_folder(path.parent)
         self.seconds = time.monotonic() - start
         for old in find_all(self._folder)[: -self._keep]:
-            old.unlink()
+            old.unlink(missing_ok=True)
 
 
 def _link(path: Path, name: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from patchmill.loaders import advice
+from patchmill.loaders.common.files import output_errors
 from patchmill.training import data_notes
 from patchmill.training.config import compose
 from patchmill.training.data import SETTINGS
@@ -55,7 +56,9 @@ def open_hooks(state: State, signals: Signals) -> Iterator[Hooks]:
             outputs = stack.enter_context(_open_outputs(state))
             signals.writing = lambda: outputs.writer.busy
             signals.abandon = lambda: outputs.status.end("stopped")
-        stacks = stack.enter_context(contextlib.closing(StackDump(state.folder)))
+        with output_errors(state.folder):
+            dump = StackDump(state.folder)
+        stacks = stack.enter_context(contextlib.closing(dump))
         hooks = Hooks(state, signals, stacks, outputs)
         hooks.before_training()
         yield hooks
@@ -73,7 +76,8 @@ class Hooks:
         self, state: State, signals: Signals, stacks: StackDump, outputs: Outputs | None
     ) -> None:
         self._state, self._signals, self._stacks, self._outputs = state, signals, stacks, outputs
-        self._losses, self._throughput = LossMeter(self._last_good), ThroughputMeter()
+        self._losses = LossMeter(self._last_good, state.unlogged)
+        self._throughput = ThroughputMeter()
         self._vote, self._advised = Vote(), ""
         self._saved_at, self._save_step = time.monotonic(), 0
         self._evaluation_s = 0.0
@@ -188,7 +192,7 @@ class Hooks:
     def _save(self) -> None:
         """Save a checkpoint, unless the loss or the weights are not finite."""
         with self._throughput.paused():
-            self._losses.check()
+            self._state.unlogged = self._losses.unlogged()
             saved = self._state.state_dict()
             diverged = bool(self._outputs) and not checkpoint.weights_are_finite(saved)
             if distributed.any_rank(diverged):
@@ -269,7 +273,9 @@ def _open_outputs(state: State) -> Iterator[Outputs]:
         with contextlib.ExitStack() as stack:
             writer = checkpoint.Writer(folder, config.train.keep)
             stack.callback(writer.wait)
-            recorder = stack.enter_context(contextlib.closing(_recorder(state)))
+            with output_errors(folder):
+                opened = _recorder(state)
+            recorder = stack.enter_context(contextlib.closing(opened))
             title = f"{config.method_name} on {config.data.name}"
             display = stack.enter_context(Display(state.steps, state.step, title))
             yield Outputs(writer, recorder, status, display)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -24,9 +24,14 @@ class StepValues(NamedTuple):
 
 
 class LossMeter:
-    """Mean losses between logged steps; only `check` and `take` wait for the device."""
+    """Mean losses between logged steps; only `check` and `take` wait for the device.
 
-    def __init__(self, last_good: Callable[[], str]) -> None:
+    A run that resumes between two of them passes `unlogged` what the method of that name returned.
+    """
+
+    def __init__(
+        self, last_good: Callable[[], str], unlogged: Mapping[str, Any] | None = None
+    ) -> None:
         self._last_good = last_good  # names the checkpoint to return to after divergence
         self._names: list[str] = []
         self._ids: list[torch.Tensor] = []  # of the step under way, by micro-batch
@@ -34,6 +39,8 @@ class LossMeter:
         self._unchecked: list[StepValues] = []
         self._last: StepValues | None = None
         self._checked: list[torch.Tensor] = []  # means over ranks since the last `take`
+        if unlogged:
+            self._names, self._checked = list(unlogged["names"]), [unlogged["values"].double()]
 
     def add(
         self,
@@ -42,7 +49,8 @@ class LossMeter:
         settled: torch.Tensor | None = None,
     ) -> None:
         """Record one micro-batch; `settled` is that of its Losses."""
-        self._names = list(losses)
+        if list(losses) != self._names:  # at first, or where another version logged others before
+            self._names, self._checked = list(losses), []
         self._ids.append(ids)
         values = [value.detach().float() for value in losses.values()]
         values.append(torch.ones_like(values[0]) if settled is None else settled.float())
@@ -68,6 +76,15 @@ class LossMeter:
             here = not bool(local[row].isfinite().all())
             raise self._diverged(steps[row], ", ".join(f"{n} {v:g}" for n, v in pairs), here)
         self._checked.append(values)
+
+    def unlogged(self) -> dict[str, Any]:
+        """Losses of every step since the last `take`, for a checkpoint; the same on all ranks."""
+        self.check()
+        width = len(self._names) + 1
+        return {
+            "names": self._names,
+            "values": torch.cat([torch.zeros(0, width, dtype=torch.double), *self._checked]),
+        }
 
     def take(self) -> dict[str, float | None]:
         """Means over ranks and over the steps since the last call.

@@ -6,22 +6,23 @@ whole or in part, are dropped.
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import io
-import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.common.files import reason, write_atomic
+from patchmill.training.runtime import event_files, record_files
+from patchmill.training.runtime.record_files import EVALUATIONS, LOG
+
+__all__ = ["EVALUATIONS", "LOG", "Recorder", "check_wandb", "evaluations", "read"]
 
 log = logging.getLogger("patchmill")
 
-LOG, EVALUATIONS = "log.csv", "evaluations.jsonl"
+Lines = TypeVar("Lines", record_files.Log, record_files.Evaluations)
 
 
 class Recorder:
@@ -66,21 +67,39 @@ class Recorder:
                 log.warning(
                     "cannot write %s any more (%s): the run goes on without it",
                     sink.name,
-                    error.strerror or error,
+                    reason(error),
                 )
 
 
 def read(folder: Path) -> dict[str, list[float | None]]:
-    """Columns of log.csv, with None for empty cells; an incomplete last line is left out."""
-    names, rows = _rows(Path(folder) / LOG)
-    return {name: [_number(row[i]) for row in rows] for i, name in enumerate(names)}
+    """Columns of log.csv, with None for empty cells, without lines that cannot be read."""
+    found = _read(record_files.read_log, Path(folder) / LOG)
+    names, rows = (found.names, found.rows) if found else ([], [])
+    return {name: [record_files.number(row[i]) for row in rows] for i, name in enumerate(names)}
 
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Rows of evaluations.jsonl; an incomplete last line is left out."""
-    path = Path(folder) / EVALUATIONS
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+    """Rows of evaluations.jsonl, without lines that cannot be read.
+
+    Each has a step, an epoch and figures, all of them finite numbers.
+    """
+    found = _read(record_files.read_evaluations, Path(folder) / EVALUATIONS)
+    return found.rows if found else []
+
+
+def _read(reader: Callable[[Path], Lines], path: Path) -> Lines | None:
+    """What `reader` finds in a file; says what is left out, which may be all of it."""
+    try:
+        found = reader(path)
+    except OSError as error:
+        log.warning("cannot read %s (%s): it is left out", path, reason(error))
+        return None
+    if found.bad:
+        lines = (
+            "1 line that cannot be read is" if found.bad == 1 else f"{found.bad:,} bad lines are"
+        )
+        log.warning("%s: %s left out", path, lines)
+    return found
 
 
 # -------------------------------------------------------------------------------------------- sinks
@@ -103,61 +122,34 @@ class _Files(_Sink):
     name = f"{LOG} and {EVALUATIONS}"
 
     def __init__(self, folder: Path, start: int) -> None:
-        self._folder = folder
-        self._names, rows = _rows(folder / LOG)
-        self._old_rows = [row for row in rows if int(row[0]) <= start]
-        before = [row for row in evaluations(folder) if row.get("step", 0) <= start]
-        text = "".join(json.dumps(row) + "\n" for row in before)
-        write_atomic(folder / EVALUATIONS, text, durable=True)
-        self._write_all()
+        self._files = record_files.RecordFiles(folder, start)
 
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
-        if not set(values) <= set(self._names):
-            _, self._old_rows = _rows(self._folder / LOG)
-            self._names = [
-                *(self._names or ["step"]),
-                *(name for name in values if name not in self._names),
-            ]
-            self._write_all()
-        row = [str(step), *(_text(values.get(name)) for name in self._names[1:])]
-        with open(self._folder / LOG, "a", newline="") as file:
-            file.write(_line(row))
+        self._files.scalars(step, values)
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        with open(self._folder / EVALUATIONS, "a") as file:
-            file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
+        self._files.evaluation(step, epoch, values)
 
     def close(self) -> None:
         pass
-
-    def _write_all(self) -> None:
-        padded = [row + [""] * (len(self._names) - len(row)) for row in self._old_rows]
-        lines = map(_line, [self._names, *padded]) if self._names else ()
-        write_atomic(self._folder / LOG, "".join(lines), durable=True)
-        self._old_rows = []
 
 
 class _TensorBoard(_Sink):
     name = "tensorboard"
 
     def __init__(self, folder: Path, start: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         purge = start + 1 if start else None
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+        self._file = event_files.EventFile(folder / "tensorboard", purge)
 
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
-        for name, value in values.items():
-            if value is not None:
-                self._writer.add_scalar(f"train/{name}", value, step)
+        known = {f"train/{name}": value for name, value in values.items() if value is not None}
+        self._file.add(step, known)
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(f"evaluate/{name}", value, step)
-        self._writer.flush()
+        self._file.add(step, {f"evaluate/{name}": value for name, value in values.items()})
 
     def close(self) -> None:
-        self._writer.close()
+        self._file.close()
 
 
 class _WandB(_Sink):
@@ -198,31 +190,3 @@ def check_wandb(project: str | None) -> None:
         raise MillError(
             f"log.wandb={project} needs wandb, which is not installed: pip install wandb"
         )
-
-
-# ---------------------------------------------------------------------------------------------- CSV
-
-
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, without an incomplete last line."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    complete = text[: text.rfind("\n") + 1]
-    lines = list(csv.reader(io.StringIO(complete)))
-    if not lines:
-        return [], []
-    names, *rows = lines
-    return names, [row for row in rows if len(row) == len(names)]
-
-
-def _line(row: Sequence[str]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow(row)
-    return out.getvalue()
-
-
-def _text(value: float | None) -> str:
-    return "" if value is None else f"{value:.8g}"
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None

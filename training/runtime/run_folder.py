@@ -12,9 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import lock_output, write_atomic
+from patchmill.loaders.common.files import lock_output, reason, write_atomic
+from patchmill.training.runtime import record_files
+from patchmill.training.runtime.record_files import is_number
 
 STATUS, LOCK = "status.json", ".lock"
+TEXTS = ("state", "host", "machine", "versions")  # fields of status.json, by kinds
+COUNTS = ("step", "steps", "restarts", "pid")
+NUMBERS = (
+    "began",
+    "checkpoint_s",
+    "epoch",
+    "eta_s",
+    "evaluation_s",
+    "images_per_s",
+    "loss",
+    "reached",
+    "time",
+)
 STOPPED = 75  # exit code of a run that can be resumed; EX_TEMPFAIL of sysexits.h: try again
 BEAT = 5.0  # seconds between heartbeats
 
@@ -27,7 +42,8 @@ def lock(folder: Path) -> Iterator[None]:
         file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise MillError(
-            f"cannot write the run's folder {folder}: {error.strerror}; choose another, as out=DIR"
+            f"cannot write the run's folder {folder}: {reason(error)}; mend that, or choose "
+            "another, as out=DIR"
         ) from None
     try:
         lock_output(file, folder / LOCK)
@@ -71,9 +87,28 @@ class Status:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """Contents of status.json; empty where there is none."""
+    """Contents of status.json, without fields of another kind than here; empty if it is none."""
     try:
-        status = json.loads((folder / STATUS).read_text())
-    except (OSError, ValueError):
+        content = record_files.content(folder / STATUS)
+    except OSError:
         return {}
-    return status if isinstance(status, dict) else {}
+    return parse_status(content)
+
+
+def parse_status(content: bytes) -> dict[str, Any]:
+    """Fields of the text of a status.json that are of their kind."""
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(fields, dict):
+        return {}
+    return {name: value for name, value in fields.items() if _is_sound(name, value)}
+
+
+def _is_sound(name: str, value: Any) -> bool:
+    if name in TEXTS:
+        return isinstance(value, str)
+    if name in COUNTS:
+        return isinstance(value, int) and is_number(value)
+    return is_number(value) if name in NUMBERS else True

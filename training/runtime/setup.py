@@ -35,10 +35,13 @@ def build_run(config: Config, world: World, folder: Path) -> Iterator[State]:
 
     Rank 0 chooses the checkpoint for all ranks.
     """
-    (path, *_) = distributed.gather_objects(
-        _checkpoint_to_resume(config, folder) if world.rank == 0 else None
-    )
-    saved = _load_checkpoint(config, path) if path else None
+    found = _checkpoint_to_resume(config, folder) if world.rank == 0 else None
+    (path, *_) = distributed.gather_objects(found.path if found else None)
+    saved = None
+    if path:
+        saved = found.saved if found else checkpoint.load(path)
+        _check_settings(config, saved, path)
+    del found
     # Settings that do not fit together are said before data are listed, painted or downloaded.
     data.local_batch_size(config, world.size)
     seed_generators(config.seed)  # all ranks begin with the same weights
@@ -69,6 +72,11 @@ def build_run(config: Config, world: World, folder: Path) -> Iterator[State]:
                 raise MillError(
                     f"cannot go on from {path}: {error}; or begin another run, as name=NAME"
                 ) from None
+            except Exception as error:  # torch raises whatever it met
+                raise MillError(
+                    f"cannot go on from {path}, a part of it is missing or is of another kind "
+                    f"({type(error).__name__}): name another, as resume=PATH"
+                ) from None
             if world.rank == 0:
                 log.info("resuming from %s", path)
                 checkpoint.set_aside(folder, state.step)
@@ -81,10 +89,10 @@ def _notes_on_device(config: Config, world: World) -> Iterator[str]:
         yield "scale=paper is for GPUs, and takes days on a CPU; for a first look: scale=demo"
 
 
-def _checkpoint_to_resume(config: Config, folder: Path) -> Path | None:
+def _checkpoint_to_resume(config: Config, folder: Path) -> checkpoint.Found | None:
     """Checkpoint that config.resume asks for; None to start from scratch."""
     if config.resume == "auto":
-        return checkpoint.newest(folder)
+        return checkpoint.load_newest(folder)
     if config.resume == "never":
         if checkpoint.find_all(folder):
             raise MillError(
@@ -92,22 +100,24 @@ def _checkpoint_to_resume(config: Config, folder: Path) -> Path | None:
                 "that folder, or go on with resume=auto"
             )
         return None
-    requested, latest = Path(config.resume), checkpoint.newest(folder)
-    if latest and latest.parent.resolve() != requested.parent.resolve():
+    requested, own = Path(config.resume), folder / checkpoint.FOLDER
+    if requested.parent.resolve() != own.resolve() and (latest := checkpoint.load_newest(folder)):
         log.info("this run has started from %s before", requested)
         return latest
-    return requested
+    return checkpoint.Found(requested, checkpoint.load(requested))
 
 
-def _load_checkpoint(config: Config, path: Path) -> dict[str, Any]:
-    saved = checkpoint.load(path)
-    # Settings that are newer than the checkpoint have their defaults.
-    if difference := compose.difference(compose.from_plain(saved["config"]), config):
+def _check_settings(config: Config, saved: dict[str, Any], path: Path) -> None:
+    """Refuse a checkpoint of other settings; those newer than it have their defaults."""
+    try:
+        before = compose.from_plain(saved.get("config"))
+    except MillError as error:
+        raise MillError(f"cannot go on from {path}: {error}") from None
+    if difference := compose.difference(before, config):
         raise MillError(
             f"{path} is of another run: {difference}; go on with the same settings, or begin "
             "another run, as name=NAME"
         )
-    return saved
 
 
 def _steps_per_epoch(loader: Loader, config: Config) -> int:

@@ -34,6 +34,7 @@ class State:
     steps_per_epoch: int
     step: int = 0  # steps completed
     best: dict[str, float] = field(default_factory=dict)  # the best evaluation, and its step
+    unlogged: dict[str, Any] = field(default_factory=dict)  # LossMeter.unlogged, as it was saved
 
     @property
     def steps(self) -> int:
@@ -61,6 +62,7 @@ class State:
             "loader": [rank["loader"] for rank in per_rank],
             "config": compose.plain(self.config),
             "best": self.best,
+            "unlogged": self.unlogged,
             "world_size": self.world.size,
         }
 
@@ -71,6 +73,11 @@ class State:
         if saved["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(saved["scaler"])
         self.step, self.best = saved["step"], saved["best"]
+        self.unlogged = saved.get("unlogged", {})  # which older checkpoints do not have
+        if self.unlogged and self.unlogged["values"].shape[1:] != (
+            len(self.unlogged["names"]) + 1,
+        ):
+            raise ValueError("the losses that are not logged yet have another shape")
         same_ranks = saved["world_size"] == world.size
         self.loader.load_state_dict(saved["loader"][world.rank if same_ranks else 0])
         if same_ranks:

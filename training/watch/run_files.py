@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from patchmill.loaders.common import plain_yaml
 from patchmill.training.config import compose
 from patchmill.training.runtime import records, run_folder
+from patchmill.training.runtime.record_files import is_number
 
 LARGEST = 32 * 2**20  # bytes of a file that is read whole
 MOST_EVALUATIONS = 2000
@@ -50,8 +51,7 @@ def text(path: Path) -> str:
 
 
 def status(folder: Path) -> dict[str, Any]:
-    content = _json(text(folder / run_folder.STATUS))
-    return content if isinstance(content, dict) else {}
+    return run_folder.parse_status(text(folder / run_folder.STATUS).encode())
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -95,12 +95,6 @@ def pictures(folder: Path) -> list[str]:
     """Names of the PNG files in the folder itself, without hidden ones, which are half written."""
     names = [name for name in _names(folder) if name.endswith(".png") and name[0] != "."]
     return sorted(names, key=lambda name: (name != "views.png", name))
-
-
-def is_number(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def clean(value: Any) -> Any:

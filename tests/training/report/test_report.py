@@ -218,13 +218,27 @@ def test_damaged_files_are_reported(tmp_path: Path):
     assert page.texts("h1") == [tmp_path.name]
 
 
-@pytest.mark.parametrize(
-    ("name", "line"), [("log.csv", "step,loss\n1,low\n"), ("evaluations.jsonl", "{knn}\n")]
-)
-def test_records_that_somebody_changed(tmp_path: Path, name: str, line: str):
-    (helpers_report.full(tmp_path) / name).write_text(line)
-    with pytest.raises(MillError, match=f"{name} is not as training wrote it"):
-        report.write(tmp_path)
+def test_lines_that_cannot_be_read_are_left_out(tmp_path: Path, caplog):
+    folder = helpers_report.full(tmp_path)
+    lines = (folder / "log.csv").read_bytes().splitlines(keepends=True)
+    lines[7:9] = [b"8,\xff\xfe,low\n", b"\x00" * 40 + b"\n"]
+    (folder / "log.csv").write_bytes(b"".join(lines))
+    with open(folder / "evaluations.jsonl", "a") as file:
+        file.write('{knn}\n["knn"]\n{"step": "5", "knn": 0.1}\n{"step": 6, "knn": "high"}\n')
+    page = Page(report.write(folder))
+    told = dict(itertools.pairwise(page.texts("dl")))
+    assert (told["kNN"], told["Loss"]) == ("70.0%", "4.151")
+    assert "log.csv: 2 lines are left out" in caplog.text
+    assert "evaluations.jsonl: 3 lines are left out" in caplog.text
+
+
+def test_records_that_are_no_records(tmp_path: Path, caplog):
+    folder = helpers_report.full(tmp_path)
+    (folder / "log.csv").write_bytes(b"\xff\x00\n1\n")
+    (folder / "evaluations.jsonl").unlink()
+    (folder / "evaluations.jsonl").mkdir()
+    assert "Nothing is logged yet." in Page(report.write(folder)).texts("p")
+    assert "evaluations.jsonl (it is a folder, not a file)" in caplog.text
 
 
 def test_many_evaluations_are_folded(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.util
 import logging
@@ -52,6 +53,62 @@ def test_rows_after_the_checkpoint_of_a_killed_run_are_dropped(
     record(tmp_path, range(start + 1, 36), start=start)
     assert records.read(tmp_path)["step"] == list(range(1, 36))
     assert [it["step"] for it in records.evaluations(tmp_path)] == list(range(5, 36, 5))
+
+
+def test_a_line_that_was_cut_is_said(tmp_path: Path, caplog):
+    record(tmp_path, range(1, 6))
+    with open(tmp_path / LOG, "a") as file:
+        file.write("6,0.1")
+    with caplog.at_level(logging.INFO, "patchmill"):
+        record(tmp_path, range(6, 7), start=5)
+    (said,) = caplog.messages
+    assert said.endswith("log.csv ends in half a line, which is cut")
+
+
+DAMAGE = {
+    "no UTF-8": (b"\n3,", b"\n\xff3,"),
+    "no number": (b"\n3,", b"\n3,low"),
+    "zeros": (b"\n3,", b"\n" + b"\x00" * 99 + b"3,"),
+    "a cell more": (b"\n3,", b"\n3,1,"),
+    "no step": (b"\n3,", b"\n-3,"),
+}
+
+
+@pytest.mark.parametrize("old, new", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_log_loses_its_bad_lines_alone(old, new, tmp_path: Path, caplog):
+    record(tmp_path, range(1, 6))
+    damaged = (tmp_path / LOG).read_bytes().replace(old, new)
+    (tmp_path / LOG).write_bytes(damaged)
+    assert records.read(tmp_path)["step"] == [1, 2, 4, 5]
+    record(tmp_path, range(6, 8), start=5)
+    assert (tmp_path / "log.csv.damaged").read_bytes() == damaged
+    assert "has a line that cannot be read, which is left out" in caplog.text
+    caplog.clear()
+    assert records.read(tmp_path)["step"] == [1, 2, 4, 5, 6, 7] and not caplog.messages
+
+
+def test_a_damaged_header_makes_a_new_log(tmp_path: Path, caplog):
+    record(tmp_path, range(1, 4))
+    (tmp_path / LOG).write_bytes(b"\xfe" + (tmp_path / LOG).read_bytes())
+    record(tmp_path, range(4, 5), start=3)
+    assert records.read(tmp_path)["step"] == [4]
+    assert "4 lines that cannot be read" in caplog.text
+    assert len((tmp_path / "log.csv.damaged").read_bytes().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"step": 5, "knn": \xff}', b'["step"]', b'{"step": "5"}', b"[" * 9000, b"7"]
+)
+def test_damaged_evaluations_lose_their_bad_lines_alone(line, tmp_path: Path, caplog):
+    record(tmp_path, range(1, 11))
+    path = tmp_path / EVALUATIONS
+    first, second = path.read_bytes().splitlines()
+    path.write_bytes(first + b"\n" + line + b"\n" + second + b"\n")
+    assert [row["knn"] for row in records.evaluations(tmp_path)] == [0.05, 0.1]
+    record(tmp_path, range(11, 16), start=10)
+    assert [row["step"] for row in records.evaluations(tmp_path)] == [5, 10, 15]
+    assert path.read_bytes().startswith(first + b"\n" + second + b"\n")
+    assert line in (tmp_path / "evaluations.jsonl.damaged").read_bytes()
 
 
 def test_new_names_make_new_columns(tmp_path: Path):
@@ -106,8 +163,25 @@ def test_a_full_disk_ends_the_records_but_not_the_run(tmp_path: Path, monkeypatc
         recorder.scalars(3, {"loss": 1.0})
     monkeypatch.undo()
     (warning,) = caplog.messages
-    assert "log.csv" in warning and "No space left on device" in warning
+    assert "log.csv" in warning and "the disk is full" in warning
     assert records.read(tmp_path)["step"] == [1]
+
+
+def test_a_full_disk_stops_tensorboard_with_a_sentence(tmp_path: Path, monkeypatch, caplog):
+    """Its writer has no thread, which would print a traceback."""
+    recorder = Recorder(tmp_path, {})
+    recorder.scalars(1, {"loss": 1.0})
+    ((_, tensorboard),) = [recorder._sinks]
+    with open("/dev/full", "wb") as full:
+        monkeypatch.setattr(tensorboard._file._writer, "_writer", full)
+        recorder.scalars(2, {"loss": 1.0})
+        recorder.scalars(3, {"loss": 1.0})
+        with contextlib.suppress(OSError):
+            full.close()
+    assert caplog.messages == [
+        "cannot write tensorboard any more (the disk is full): the run goes on without it"
+    ]
+    assert records.read(tmp_path)["step"] == [1, 2, 3]
 
 
 def test_missing_wandb_is_an_error(tmp_path: Path, monkeypatch):

@@ -1,0 +1,196 @@
+"""log.csv and evaluations.jsonl: written line by line, read as far as they are whole.
+
+Lines are left out that a killed process wrote in part, or that damage has made unreadable.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.common.regular_files import open_regular
+
+log = logging.getLogger("patchmill")
+
+LOG, EVALUATIONS = "log.csv", "evaluations.jsonl"
+DAMAGED = ".damaged"  # ending of a copy of a file that lost lines
+
+
+class Log(NamedTuple):
+    """Lines of log.csv: names of columns, rows, lines that cannot be read, half a line at the end.
+
+    The first column is the step.
+    """
+
+    names: list[str]
+    rows: list[list[str]]
+    bad: int
+    is_torn: bool
+
+
+class Evaluations(NamedTuple):
+    """Rows of evaluations.jsonl with the lines that they are from, and the same of the others."""
+
+    rows: list[dict[str, Any]]
+    lines: list[bytes]
+    bad: int
+    is_torn: bool
+
+
+def read_log(path: Path) -> Log:
+    lines, is_torn = _lines(path)
+    names = _header(lines[0]) if lines else []
+    rows = [row for line in lines[1:] if (row := _row(line, len(names)))]
+    return Log(names, rows, len(lines) - bool(names) - len(rows), is_torn)
+
+
+def read_evaluations(path: Path) -> Evaluations:
+    lines, is_torn = _lines(path)
+    found = [(row, line) for line in lines if (row := _evaluation(line))]
+    rows, kept = [row for row, _ in found], [line for _, line in found]
+    return Evaluations(rows, kept, len(lines) - len(rows), is_torn)
+
+
+def content(path: Path) -> bytes:
+    """All of a regular file; empty where there is none."""
+    try:
+        file, _ = open_regular(path)
+    except FileNotFoundError:
+        return b""
+    with os.fdopen(file, "rb") as opened:
+        return opened.read()
+
+
+def number(cell: str) -> float | None:
+    return float(cell) if cell else None
+
+
+class RecordFiles:
+    """Writes both files. A run that resumes goes on after its step `start`: later rows are cut.
+
+    Where lines cannot be read, the file as it was is kept beside the new one.
+    """
+
+    def __init__(self, folder: Path, start: int) -> None:
+        self._folder = folder
+        found, evaluated = read_log(folder / LOG), read_evaluations(folder / EVALUATIONS)
+        _say_what_is_cut(folder / EVALUATIONS, evaluated.bad, evaluated.is_torn)
+        _say_what_is_cut(folder / LOG, found.bad, found.is_torn)
+        pairs = zip(evaluated.rows, evaluated.lines, strict=True)
+        kept = [line + b"\n" for row, line in pairs if row["step"] <= start]
+        write_atomic(folder / EVALUATIONS, b"".join(kept), durable=True)
+        self._names = found.names
+        self._write_all([row for row in found.rows if int(row[0]) <= start])
+
+    def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
+        if not set(values) <= set(self._names):
+            rows = read_log(self._folder / LOG).rows
+            self._names = [
+                *(self._names or ["step"]),
+                *(name for name in values if name not in self._names),
+            ]
+            self._write_all(rows)
+        row = [str(step), *(_cell(values.get(name)) for name in self._names[1:])]
+        _append(self._folder / LOG, _line(row))
+
+    def evaluation(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        line = json.dumps({"step": step, "epoch": epoch, **values}) + "\n"
+        _append(self._folder / EVALUATIONS, line)
+
+    def _write_all(self, rows: Sequence[Sequence[str]]) -> None:
+        padded = [[*row, *[""] * (len(self._names) - len(row))] for row in rows]
+        lines = map(_line, [self._names, *padded]) if self._names else ()
+        write_atomic(self._folder / LOG, "".join(lines), durable=True)
+
+
+def _append(path: Path, line: str) -> None:
+    with open(path, "ab") as file:
+        file.write(line.encode())
+
+
+def _say_what_is_cut(path: Path, bad: int, is_torn: bool) -> None:
+    if bad:
+        copy = path.with_name(path.name + DAMAGED)
+        write_atomic(copy, content(path), durable=True)
+        log.warning(
+            "%s has %s, which %s left out from now on: the file as it was is %s",
+            path,
+            "a line that cannot be read" if bad == 1 else f"{bad:,} lines that cannot be read",
+            "is" if bad == 1 else "are",
+            copy,
+        )
+    elif is_torn:
+        log.info("%s ends in half a line, which is cut", path)
+
+
+# ------------------------------------------------------------------------------------------- lines
+
+
+def _lines(path: Path) -> tuple[list[bytes], bool]:
+    """Whole lines of a file that are not empty, and whether half a line follows."""
+    whole, newline, rest = content(path).rpartition(b"\n")
+    return [line for line in (whole + newline).splitlines() if line], bool(rest)
+
+
+def _header(line: bytes) -> list[str]:
+    """Names of columns; empty if these are none."""
+    try:
+        (names,) = csv.reader([line.decode()])
+    except (UnicodeDecodeError, ValueError, csv.Error):
+        return []
+    sound = names[0] == "step" and all(names) and len(set(names)) == len(names)
+    return names if sound else []
+
+
+def _row(line: bytes, width: int) -> list[str]:
+    """Cells of a row; empty if they are not `width` numbers, of which the first is whole."""
+    try:
+        cells = line.decode("ascii").split(",")
+        if len(cells) != width or int(cells[0]) < 0:
+            return []
+        for cell in cells:
+            number(cell)
+    except ValueError:  # UnicodeDecodeError is one, too
+        return []
+    return cells
+
+
+def _evaluation(line: bytes) -> dict[str, Any]:
+    """The numbers of a row, at a step; empty if the line has none."""
+    try:
+        decoded = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    row = decoded if isinstance(decoded, dict) else {}
+    figures = {name: value for name, value in row.items() if is_number(value)}
+    if not isinstance(figures.get("step"), int):
+        return {}
+    return {"epoch": 0.0, **figures}
+
+
+def is_number(value: object) -> bool:
+    """True for numbers that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _line(row: Sequence[str]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow(row)
+    return out.getvalue()
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.8g}"
