@@ -122,8 +122,9 @@ def lock_output(file: int, path: Path) -> None:
 
 def reason(error: OSError) -> str:
     """The words of a sentence for an error of the disk: a full disk is called that."""
-    known = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
-    return known.get(error.errno or 0) or error.strerror or str(error)
+    full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+    words = error.strerror or str(error)
+    return f"{full[error.errno]} ({words})" if error.errno in full else words
 
 
 @contextlib.contextmanager

@@ -443,7 +443,9 @@ def test_a_full_disk_ends_the_run_and_the_next_start_resumes(reference, tmp_path
     with monkeypatch.context() as patch, pytest.raises(MillError) as caught:
         patch.setattr(torch, "save", full)
         helpers_runs.train(helpers_runs.config(tmp_path))
-    assert "step-00000010.pt (the disk is full): make room, then" in str(caught.value)
+    assert "step-00000010.pt: the disk is full (No space left on device); make room, then" in str(
+        caught.value
+    )
     assert run_folder.read_status(tmp_path / "run")["state"] == "failed"
     helpers_runs.assert_same(
         reference, helpers_runs.final(helpers_runs.train(helpers_runs.config(tmp_path)))
@@ -461,7 +463,7 @@ def test_a_disk_that_is_full_at_the_start(name, tmp_path: Path, monkeypatch):
     failing = True
     sys.addaudithook(full)
     try:
-        with pytest.raises(MillError, match=r"^cannot write .*/run.*: the disk is full; make "):
+        with pytest.raises(MillError, match=r"^cannot write .*/run.*: the disk is full .*; make "):
             helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1))
     finally:
         failing = False

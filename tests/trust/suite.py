@@ -7,7 +7,12 @@ import importlib
 from trust.check import Check
 
 # Modules with a tuple CHECKS.
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = (
+    "trust.fuzz.checkpoints",
+    "trust.fuzz.run_folders",
+    "trust.fuzz.states",
+    "trust.faults.training",
+)
 
 
 def checks() -> dict[str, Check]:

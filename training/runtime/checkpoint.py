@@ -169,8 +169,8 @@ class Writer:
             paths = find_all(self._folder)
             resumes = f"it goes on from {paths[-1].name}" if paths else "it begins anew"
             self._error = MillError(
-                f"cannot write {what} ({why}): make room, then run the same command again, "
-                f"and {resumes}"
+                f"cannot write {what}: {why}; make room, then run the same command again, and "
+                f"{resumes}"
             )
         except BaseException as error:  # a thread's own would only be printed
             self._error = error

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,33 +87,58 @@ class RecordFiles:
         pairs = zip(evaluated.rows, evaluated.lines, strict=True)
         kept = [line + b"\n" for row, line in pairs if row["step"] <= start]
         write_atomic(folder / EVALUATIONS, b"".join(kept), durable=True)
-        self._names = found.names
-        self._write_all([row for row in found.rows if int(row[0]) <= start])
+        self._unwritten: list[Callable[[], None]] = []  # after an error
+        self._torn = ""  # name of a file that may end in half a line
+        self._names: list[str] = []
+        self._write_all(found.names, [row for row in found.rows if int(row[0]) <= start])
 
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
-        if not set(values) <= set(self._names):
-            rows = read_log(self._folder / LOG).rows
-            self._names = [
-                *(self._names or ["step"]),
-                *(name for name in values if name not in self._names),
-            ]
-            self._write_all(rows)
-        row = [str(step), *(_cell(values.get(name)) for name in self._names[1:])]
-        _append(self._folder / LOG, _line(row))
+        self._unwritten.append(lambda: self._write_row(step, values))
+        self.flush()
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         line = json.dumps({"step": step, "epoch": epoch, **values}) + "\n"
-        _append(self._folder / EVALUATIONS, line)
+        self._unwritten.append(lambda: self._append(EVALUATIONS, line))
+        self.flush()
 
-    def _write_all(self, rows: Sequence[Sequence[str]]) -> None:
-        padded = [[*row, *[""] * (len(self._names) - len(row))] for row in rows]
-        lines = map(_line, [self._names, *padded]) if self._names else ()
+    def flush(self) -> None:
+        """Write all rows; after an error, such as a full disk, the next call tries again."""
+        if self._torn:
+            self._mend(self._torn)
+            self._torn = ""
+        while self._unwritten:
+            self._unwritten[0]()
+            del self._unwritten[0]
+
+    def _mend(self, name: str) -> None:
+        """Cut off the part of a line that there was room for."""
+        whole, newline, _ = content(self._folder / name).rpartition(b"\n")
+        write_atomic(self._folder / name, whole + newline, durable=True)
+
+    def _write_row(self, step: int, values: Mapping[str, float | None]) -> None:
+        if not set(values) <= set(self._names):
+            rows = read_log(self._folder / LOG).rows
+            names = [
+                *(self._names or ["step"]),
+                *(name for name in values if name not in self._names),
+            ]
+            self._write_all(names, rows)
+        row = [str(step), *(_cell(values.get(name)) for name in self._names[1:])]
+        self._append(LOG, _line(row))
+
+    def _append(self, name: str, line: str) -> None:
+        try:
+            with open(self._folder / name, "ab") as file:
+                file.write(line.encode())
+        except OSError:
+            self._torn = name
+            raise
+
+    def _write_all(self, names: list[str], rows: Sequence[Sequence[str]]) -> None:
+        padded = [[*row, *[""] * (len(names) - len(row))] for row in rows]
+        lines = map(_line, [names, *padded]) if names else ()
         write_atomic(self._folder / LOG, "".join(lines), durable=True)
-
-
-def _append(path: Path, line: str) -> None:
-    with open(path, "ab") as file:
-        file.write(line.encode())
+        self._names = names
 
 
 def _say_what_is_cut(path: Path, bad: int, is_torn: bool) -> None:

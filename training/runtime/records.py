@@ -40,6 +40,7 @@ class Recorder:
         tensorboard: bool = True,
         wandb: str | None = None,
     ) -> None:
+        self._failed: list[_Sink] = []  # in the last call
         self._sinks: list[_Sink] = [_Files(folder, start)]
         if tensorboard:
             self._sinks.append(_TensorBoard(folder, start))
@@ -58,17 +59,21 @@ class Recorder:
         self._sinks = []
 
     def _each(self, call: Callable[[_Sink], None]) -> None:
-        """Call every sink; drop one that cannot write, as the run goes on without records."""
+        """Call every sink; the run goes on if one cannot write."""
         for sink in list(self._sinks):
             try:
                 call(sink)
             except OSError as error:
-                self._sinks.remove(sink)
-                log.warning(
-                    "cannot write %s any more (%s): the run goes on without it",
-                    sink.name,
-                    reason(error),
-                )
+                if not sink.tries_again:
+                    self._sinks.remove(sink)
+                if sink not in self._failed:
+                    self._failed.append(sink)
+                    then = "rows wait for room" if sink.tries_again else "the run goes on without"
+                    log.warning("cannot write %s: %s; %s", sink.name, reason(error), then)
+            else:
+                if sink in self._failed:
+                    self._failed.remove(sink)
+                    log.info("%s can be written again", sink.name)
 
 
 def read(folder: Path) -> dict[str, list[float | None]]:
@@ -95,10 +100,8 @@ def _read(reader: Callable[[Path], Lines], path: Path) -> Lines | None:
         log.warning("cannot read %s (%s): it is left out", path, reason(error))
         return None
     if found.bad:
-        lines = (
-            "1 line that cannot be read is" if found.bad == 1 else f"{found.bad:,} bad lines are"
-        )
-        log.warning("%s: %s left out", path, lines)
+        lines = "1 line is" if found.bad == 1 else f"{found.bad:,} lines are"
+        log.warning("%s: %s left out, which cannot be read", path, lines)
     return found
 
 
@@ -107,6 +110,7 @@ def _read(reader: Callable[[Path], Lines], path: Path) -> Lines | None:
 
 class _Sink:
     name = ""
+    tries_again = False  # after an error, when it is called next
 
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
         raise NotImplementedError
@@ -120,6 +124,7 @@ class _Sink:
 
 class _Files(_Sink):
     name = f"{LOG} and {EVALUATIONS}"
+    tries_again = True
 
     def __init__(self, folder: Path, start: int) -> None:
         self._files = record_files.RecordFiles(folder, start)
@@ -131,7 +136,7 @@ class _Files(_Sink):
         self._files.evaluation(step, epoch, values)
 
     def close(self) -> None:
-        pass
+        self._files.flush()
 
 
 class _TensorBoard(_Sink):

@@ -66,22 +66,27 @@ def build_run(config: Config, world: World, folder: Path) -> Iterator[State]:
         )
         seed_generators(config.seed, world)
         if saved:
-            try:
-                state.load_state_dict(saved)
-            except MillError as error:
-                raise MillError(
-                    f"cannot go on from {path}: {error}; or begin another run, as name=NAME"
-                ) from None
-            except Exception as error:  # torch raises whatever it met
-                raise MillError(
-                    f"cannot go on from {path}, a part of it is missing or is of another kind "
-                    f"({type(error).__name__}): name another, as resume=PATH"
-                ) from None
+            restore(state, saved, path)
             if world.rank == 0:
                 log.info("resuming from %s", path)
                 checkpoint.set_aside(folder, state.step)
             del saved
         yield state
+
+
+def restore(state: State, saved: dict[str, Any], path: Path) -> None:
+    """Restore the state of a checkpoint; MillError for one that does not fit."""
+    try:
+        state.load_state_dict(saved)
+    except MillError as error:
+        raise MillError(
+            f"cannot go on from {path}: {error}; or begin another run, as name=NAME"
+        ) from None
+    except Exception as error:  # torch raises whatever it met
+        raise MillError(
+            f"cannot go on from {path}, a part of it is missing or is of another kind "
+            f"({type(error).__name__}): name another, as resume=PATH"
+        ) from None
 
 
 def _notes_on_device(config: Config, world: World) -> Iterator[str]:

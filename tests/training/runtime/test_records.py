@@ -150,21 +150,30 @@ def test_tensorboard_has_every_step_once(tmp_path: Path):
     assert [it.step for it in events.Scalars("evaluate/knn")] == [14]
 
 
-def test_a_full_disk_ends_the_records_but_not_the_run(tmp_path: Path, monkeypatch, caplog):
+def test_rows_wait_for_room_on_a_full_disk(tmp_path: Path, monkeypatch, caplog):
+    """Half of a row was written when the disk was full."""
     recorder = Recorder(tmp_path, {}, tensorboard=False)
     recorder.scalars(1, {"loss": 1.0})
+    with open(tmp_path / LOG, "a") as file:
+        file.write("2,0.")
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("builtins.open", full)
-    with caplog.at_level(logging.WARNING, "patchmill"):
+    with caplog.at_level(logging.INFO, "patchmill"):
         recorder.scalars(2, {"loss": 1.0})
         recorder.scalars(3, {"loss": 1.0})
-    monkeypatch.undo()
-    (warning,) = caplog.messages
-    assert "log.csv" in warning and "the disk is full" in warning
-    assert records.read(tmp_path)["step"] == [1]
+        monkeypatch.undo()
+        assert records.read(tmp_path)["step"] == [1]
+        recorder.evaluation(3, 0.5, {"knn": 0.5})
+    assert caplog.messages == [
+        "cannot write log.csv and evaluations.jsonl: the disk is full (No space left on device); "
+        "rows wait for room",
+        "log.csv and evaluations.jsonl can be written again",
+    ]
+    assert records.read(tmp_path)["step"] == [1, 2, 3]
+    assert [row["step"] for row in records.evaluations(tmp_path)] == [3]
 
 
 def test_a_full_disk_stops_tensorboard_with_a_sentence(tmp_path: Path, monkeypatch, caplog):
@@ -179,7 +188,8 @@ def test_a_full_disk_stops_tensorboard_with_a_sentence(tmp_path: Path, monkeypat
         with contextlib.suppress(OSError):
             full.close()
     assert caplog.messages == [
-        "cannot write tensorboard any more (the disk is full): the run goes on without it"
+        "cannot write tensorboard: the disk is full (No space left on device); the run goes on "
+        "without"
     ]
     assert records.read(tmp_path)["step"] == [1, 2, 3]
 

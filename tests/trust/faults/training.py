@@ -1,0 +1,156 @@
+"""Training, killed or on a full disk at any moment, then run again: weights and rows stay same."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import helpers_runs
+
+from patchmill.training.runtime import checkpoint, records
+from trust.check import Check, Outcome, Task
+from trust.faults import training_process
+from trust.faults.training_process import Ended, Runs
+
+
+class Undisturbed(NamedTuple):
+    """A run without a fault."""
+
+    calls: int  # to the disk
+    seconds: float
+    final: dict[str, Any]
+    log: dict[str, list[float | None]]
+    evaluations: list[dict[str, Any]]
+    files: set[str]
+
+
+def kill(task: Task) -> Outcome:
+    """Kill training in a call to the disk or at any time, half of the times once more."""
+    return _each(task, _killed)
+
+
+def fill_disk(task: Task) -> Outcome:
+    """Let the disk be full from a call on, or for that call alone; then there is room again."""
+    return _each(task, _without_room)
+
+
+def _each(task: Task, disturb: Callable[[Runs, Task, int, Undisturbed, Path], str]) -> Outcome:
+    outcome = Outcome()
+    with training_process.opened(task.folder) as runs:
+        if runs is None:
+            outcome.figures["left out"] = "needs a C compiler"
+            outcome.tried("left out")
+            return outcome
+        whole = _undisturbed(runs, task.folder / "whole")
+        outcome.figures["calls to the disk"] = whole.calls
+        for index in range(task.tries):
+            out = task.folder / "tried"
+            shutil.rmtree(out, ignore_errors=True)
+            outcome.tried()
+            if problem := disturb(runs, task, index, whole, out) or _torn(out / "run"):
+                outcome.failed(f"try {index}: {problem}")
+                continue
+            ended = runs.train(out)
+            if ended.code:
+                outcome.failed(f"try {index}: it does not go on: {ended.err[-500:]}")
+                continue
+            _compare(outcome, index, whole, out / "run")
+            task.note(f"{index + 1} disturbed runs, {outcome.failures} failures")
+    return outcome
+
+
+def _undisturbed(runs: Runs, out: Path) -> Undisturbed:
+    start = time.monotonic()
+    ended = runs.train(out)
+    if ended.code:
+        raise RuntimeError(f"training fails without a fault: {ended.err}")
+    folder, seconds = out / "run", time.monotonic() - start
+    return Undisturbed(
+        ended.calls,
+        seconds,
+        helpers_runs.final(folder),
+        helpers_runs.logged(folder),
+        records.evaluations(folder),
+        _files(folder),
+    )
+
+
+def _killed(runs: Runs, task: Task, index: int, whole: Undisturbed, out: Path) -> str:
+    draw = task.random(index)
+    if index % 4 == 3:
+        ended = runs.train(out, after=draw.uniform(0.02, 1) * whole.seconds)
+    else:
+        ended = runs.train(out, "kill", _moment(index, task, whole))
+    if index % 2 and not (problem := _not_killed(ended) or _torn(out / "run")):
+        ended = runs.train(out, "kill", draw.randrange(1, whole.calls))
+    elif index % 2:
+        return problem
+    return _not_killed(ended)
+
+
+def _not_killed(ended: Ended) -> str:
+    """What is wrong if it failed by itself; it may have finished before the moment."""
+    return f"it ends with {ended.code}: {ended.err[-500:]}" if ended.code not in (0, -9) else ""
+
+
+def _without_room(runs: Runs, task: Task, index: int, whole: Undisturbed, out: Path) -> str:
+    fault = "full once" if index % 4 == 3 else "full"
+    ended = runs.train(out, fault, _moment(index, task, whole))
+    if "Traceback" in ended.err or ended.code not in (0, 1):
+        return f"it ends with {ended.code}: {ended.err[-1500:]}"
+    told = ended.err.splitlines()[-1] if ended.code else ""
+    if ended.code and not (told.startswith("error: ") and "the disk is full" in told):
+        return f"it does not say that the disk is full: {told}"
+    return ""
+
+
+def _moment(index: int, task: Task, whole: Undisturbed) -> int:
+    """A call to the disk; those of all tries are spread over the run."""
+    part = whole.calls / task.tries
+    return 1 + int((index + task.random(index).random()) * part)
+
+
+def _torn(folder: Path) -> str:
+    """Checkpoints under their final names that cannot be read."""
+    for path in checkpoint.find_all(folder) if folder.exists() else ():
+        try:
+            checkpoint.load(path)
+        except Exception as error:
+            return f"{path.name}: {type(error).__name__} ({error})"
+    return ""
+
+
+def _compare(outcome: Outcome, index: int, whole: Undisturbed, folder: Path) -> None:
+    """Compare what a disturbed run has in the end with what an undisturbed one has."""
+    try:
+        helpers_runs.assert_same(whole.final, helpers_runs.final(folder))
+    except AssertionError as error:
+        outcome.failed(f"try {index}: other weights: {error}")
+        return
+    log, steps = helpers_runs.logged(folder), records.read(folder)["step"]
+    outcome.lost += len(set(whole.log["step"]) - set(steps))
+    outcome.repeated += len(steps) - len(set(steps))
+    problem = ""
+    if log != whole.log:
+        problem = f"another log: {log['step']}, not {whole.log['step']}"
+    elif (found := records.evaluations(folder)) != whole.evaluations:
+        problem = f"other evaluations: {found}, not {whole.evaluations}"
+    elif (files := _files(folder)) != whole.files:
+        problem = f"other files: {sorted(files ^ whole.files)}"
+    if problem:
+        outcome.failed(f"try {index}: {problem}")
+
+
+def _files(folder: Path) -> set[str]:
+    """Names of all files, but for TensorBoard's, which every start adds to."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {str(path) for path in paths if path.parts[0] != "tensorboard"}
+
+
+CHECKS = (
+    Check("kill-training", "training killed at any moment", kill, 2, 60, 400, 90),
+    Check("full-disk-training", "training on a disk that fills", fill_disk, 3, 60, 400, 90),
+)

@@ -1,0 +1,151 @@
+"""Train again and again in forked children of a process that is preloaded with faults of the disk.
+
+The children of one process import torch once. Each line of standard input is a task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from patchmill.loaders.common import c_compiler
+
+SOURCE = Path(__file__).with_name("disk.c")
+MODES = {"": 0, "kill": 1, "full": 2, "full once": 3}
+PATIENCE = 300  # seconds that a child may take
+WORDS = {
+    "train__epochs": 2,
+    "train__checkpoint_every": 3,
+    "evaluate": "knn",
+    "log__tensorboard": True,
+}
+
+
+class Ended(NamedTuple):
+    code: int  # of exit; negative if a signal ended it
+    calls: int  # to the disk
+    err: str
+
+
+class Runs:
+    """Trains in folders, with faults."""
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+        self._process, self._log = process, folder / "stderr.txt"
+
+    def train(self, out: Path, fault: str = "", at: int = 0, after: float = 0.0) -> Ended:
+        """Train into `out`, with a fault at a call to the disk, or killed after seconds."""
+        task = dict(out=str(out), mode=MODES[fault], at=at, after=after, log=str(self._log))
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(task) + "\n")
+        self._process.stdin.flush()
+        code, calls = json.loads(self._process.stdout.readline())
+        return Ended(code, calls, self._log.read_text(errors="replace"))
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Runs | None]:
+    """The process that forks; None without a compiler for the library."""
+    library = folder / "disk.so"
+    if not _build(library):
+        yield None
+        return
+    environ = os.environ | {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
+    environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__, str(library)],
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        yield Runs(process, folder)
+    finally:
+        assert process.stdin
+        process.stdin.close()
+        process.wait()
+
+
+def _build(library: Path) -> bool:
+    compiler = c_compiler.compiler()
+    if not compiler:
+        return False
+    words = [*compiler.split(), "-shared", "-fPIC", "-O1", str(SOURCE), "-o", str(library), "-ldl"]
+    return subprocess.run(words, capture_output=True).returncode == 0
+
+
+# ------------------------------------------------------------------------------ in the process
+
+
+def serve(library: ctypes.CDLL) -> None:
+    """Train once here, so that the children have all code loaded; then fork one for each task."""
+    import helpers_runs
+    import torch
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        helpers_runs.train(helpers_runs.config(folder, **WORDS | {"train__epochs": 1}))
+    for line in sys.stdin:
+        print(json.dumps(_forked(json.loads(line), library)), flush=True)
+
+
+def _forked(task: dict[str, Any], library: ctypes.CDLL) -> tuple[int, int]:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        _train(task, library, writing)
+    os.close(writing)
+    killer = threading.Timer(task["after"] or PATIENCE, os.kill, (child, signal.SIGKILL))
+    killer.start()
+    with open(reading) as file:
+        calls = file.read()
+    status = os.waitpid(child, 0)[1]
+    killer.cancel()
+    killer.join()
+    return os.waitstatus_to_exitcode(status), int(calls or 0)
+
+
+def _train(task: dict[str, Any], library: ctypes.CDLL, pipe: int) -> None:
+    import helpers_runs
+
+    from patchmill.loaders.common.errors import MillError
+    from patchmill.training.runtime import display
+
+    null, log = os.open(os.devnull, os.O_RDWR), os.open(task["log"], os.O_CREAT | os.O_WRONLY)
+    os.ftruncate(log, 0)
+    for number, file in ((0, null), (1, null), (2, log)):
+        os.dup2(file, number)
+    code = 0
+    display.configure_logging(True)
+    library.trust_arm(task["out"].encode(), task["mode"], ctypes.c_long(task["at"]))
+    try:
+        helpers_runs.train(helpers_runs.config(task["out"], **WORDS))
+    except MillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    except BaseException:
+        traceback.print_exc()
+        code = 2
+    library.trust_count.restype = ctypes.c_long
+    os.write(pipe, str(library.trust_count()).encode())
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    serve(ctypes.CDLL(sys.argv[1]))
