@@ -71,7 +71,7 @@ def select(names: list[str]) -> dict[str, Any]:
 
     found = {}
     for step in (step for step in STEPS if step.name in names):
-        selected, words = Selected(), [*PYTEST, "--collect-only", *step.words]
+        selected, words = Selected(), [*PYTEST, "--collect-only", "--assert=plain", *step.words]
         with contextlib.redirect_stdout(io.StringIO()):
             pytest.main(words, plugins=[selected])
         found[step.name] = {"count": selected.count, "problems": selected.problems}

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import helpers_ffcv  # noqa: F401  # skips without FFCV
 import pytest
 import torch
 from helpers_beton import overwrite_image
 from helpers_gpu_pipelines import SLEEP, assert_equal, copies, on_gpu, synchronised_batches
 from helpers_masked_beton import pasting, write_masked
-
-pytest.importorskip("ffcv")
 
 pytestmark = pytest.mark.gpu
 

@@ -6,22 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import helpers_ffcv as ffcv
 import pytest
 import torch
 from helpers_beton import overwrite_image
 from helpers_masked_beton import KINDS, pasting, plane, write_masked
 from helpers_pipelines import Pictures, make_loader
 
-pytest.importorskip("ffcv")
-
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste import mask_file
-from patchmill.loaders.pipelines.ffcv.pasting import Pasting
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.sources.beton.source import Beton
 
 COUNT, BATCH = 30, 7
-pytestmark = pytest.mark.xdist_group("ffcv")  # compiles some functions once for a process
 
 
 @pytest.fixture
@@ -58,13 +55,13 @@ def test_masks_in_a_beton(path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     for id in (8, 21):
         overwrite_image(path, 2 * id, b"no picture")  # between two images lies a mask
     in_python: list[int] = []
-    original = Pasting._read
+    original = ffcv.Pasting._read
 
-    def read(self: Pasting, id: int, *rest: int) -> int:
+    def read(self: Any, id: int, *rest: int) -> int:
         in_python.append(id)
         return original(self, id, *rest)
 
-    monkeypatch.setattr(Pasting, "_read", read)
+    monkeypatch.setattr(ffcv.Pasting, "_read", read)
     recipe = pasting("grey", "texture", "images")
     ours, theirs = assert_alike(path, tmp_path, recipe)
     mine, other = ours.stats(), theirs.stats()

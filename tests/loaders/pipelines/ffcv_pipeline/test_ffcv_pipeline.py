@@ -7,11 +7,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import helpers_ffcv  # noqa: F401  # skips without FFCV
 import pytest
 import torch
 from helpers_beton import encode, overwrite_image, write_beton
-
-pytest.importorskip("ffcv")
 
 from patchmill import loaders
 from patchmill.loaders import operations
@@ -53,6 +52,24 @@ def build(
     return loaders.build(path, recipe, batch_size, pipeline=pipeline, **settings)
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A loader, which takes seconds to compile, of a file that nobody damages."""
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATCHMILL_CACHE", str(folder / "cache"))
+        loader = build(write_beton(folder / "some.beton", IMAGES))
+        return loader, loader.state_dict()
+
+
+@pytest.fixture
+def ffcv(compiled: Any) -> Any:
+    """The loader of `compiled`, from its start."""
+    loader, start = compiled
+    loader.load_state_dict(start)
+    return loader
+
+
 def assert_same(a: ViewBatch, b: ViewBatch) -> None:
     assert a.ids.tolist() == b.ids.tolist()
     assert a.labels is not None and b.labels is not None
@@ -62,7 +79,9 @@ def assert_same(a: ViewBatch, b: ViewBatch) -> None:
         assert torch.equal(views, b.views[name])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16]
+)
 def test_operations_and_mixing_equal_those_of_threads(path: Path, dtype: torch.dtype) -> None:
     recipe = operations.add(RECIPE, operations.GaussianNoise(), operations.RandomErasing())
     settings = {"recipe": recipe, "dtype": dtype, "mix": operations.Mix(classes=1000)}
@@ -73,9 +92,17 @@ def test_operations_and_mixing_equal_those_of_threads(path: Path, dtype: torch.d
     assert ffcv.stats().stages["extra"].items == 2 * COUNT
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_batches_equal_those_of_threads(path: Path, workers: int) -> None:
-    ffcv, threads = build(path, workers=workers), build(path, pipeline="threads")
+def test_batches_equal_those_of_threads(path: Path, ffcv: Any) -> None:
+    assert_equal_epochs(ffcv, build(path, pipeline="threads"))
+
+
+def test_one_worker_makes_the_same_and_torch_keeps_its_threads(path: Path) -> None:
+    torch.set_num_threads(2)
+    assert_equal_epochs(build(path, workers=1), build(path, pipeline="threads"))
+    assert torch.get_num_threads() == 2
+
+
+def assert_equal_epochs(ffcv: Any, threads: Any) -> None:
     for _ in range(2):
         batches = list(ffcv)
         assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 2]
@@ -83,7 +110,10 @@ def test_batches_equal_those_of_threads(path: Path, workers: int) -> None:
             assert_same(mine, theirs)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.uint8, pytest.param(torch.bfloat16, marks=pytest.mark.slow), torch.float16],
+)
 def test_dtypes_and_the_limit_of_pixels(path: Path, tmp_path: Path, dtype: torch.dtype) -> None:
     """An image of more pixels is a bad sample, whether it is a JPEG or raw."""
     settings = {"dtype": dtype, "channels_last": True, "max_pixels": 1500}
@@ -99,17 +129,16 @@ def test_dtypes_and_the_limit_of_pixels(path: Path, tmp_path: Path, dtype: torch
     assert bad == wanted and {id % 5 == 0 for id in bad} == {True, False}
 
 
-def test_resumes_from_the_state_of_another_pipeline_and_world_size(path: Path) -> None:
-    whole = list(build(path))
+def test_resumes_from_the_state_of_another_pipeline_and_world_size(path: Path, ffcv: Any) -> None:
+    whole = list(ffcv)
     half = build(path, batch_size=2, pipeline="threads", rank=1, world_size=2)
     batches = iter(half)
     for _ in range(3):
         next(batches)
     state = half.state_dict()
     batches.close()
-    resumed = build(path)
-    resumed.load_state_dict(state)
-    rest = list(resumed)
+    ffcv.load_state_dict(state)
+    rest = list(ffcv)
     assert len(rest) == 3
     for mine, wanted in zip(rest, whole[3:], strict=True):
         assert_same(mine, wanted)
@@ -117,14 +146,17 @@ def test_resumes_from_the_state_of_another_pipeline_and_world_size(path: Path) -
 
 def test_ranks_share_the_epoch(path: Path) -> None:
     ids = [
-        [id for batch in build(path, rank=rank, world_size=2) for id in batch.ids.tolist()]
-        for rank in range(2)
+        [
+            id
+            for batch in build(path, pipeline=pipeline, rank=rank, world_size=2)
+            for id in batch.ids.tolist()
+        ]
+        for rank, pipeline in enumerate(("threads", "ffcv"))
     ]
     assert sorted(ids[0] + ids[1]) == list(range(COUNT))
 
 
-def test_kept_batches_are_never_overwritten(path: Path) -> None:
-    ffcv = build(path)
+def test_kept_batches_are_never_overwritten(ffcv: Any) -> None:
     first, *_ = batches = list(ffcv)
     copies = {name: views.clone() for name, views in first.views.items()}
     list(ffcv)
@@ -132,7 +164,9 @@ def test_kept_batches_are_never_overwritten(path: Path) -> None:
     assert all(torch.equal(views, copies[name]) for name, views in first.views.items())
 
 
-def test_bad_samples_equal_those_of_threads(path: Path, tmp_path: Path) -> None:
+def test_bad_samples_equal_those_of_threads_and_too_many_end_the_run(
+    path: Path, tmp_path: Path
+) -> None:
     for id in (1, 7, 13):
         overwrite_image(path, id, IMAGES[id][: len(IMAGES[id]) // 2])
     overwrite_image(path, 4, b"no picture")
@@ -143,23 +177,19 @@ def test_bad_samples_equal_those_of_threads(path: Path, tmp_path: Path) -> None:
             assert_same(mine, theirs)
     listed = [sorted(map(json.dumps, entries(ledger))) for ledger in ledgers.values()]
     assert len(listed[0]) == 4 and listed[0] == listed[1]
+    for id in range(COUNT):
+        overwrite_image(path, id, b"no picture")
+    with pytest.raises(MillError, match="more than the 10 that are tolerated"):
+        list(ffcv)
+    assert mill_threads() == []
 
 
 def entries(ledger: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ledger.read_text().splitlines()]
 
 
-def test_too_many_bad_samples_end_the_run(path: Path) -> None:
-    for id in range(COUNT):
-        overwrite_image(path, id, b"no picture")
-    ffcv = build(path)
-    with pytest.raises(MillError, match="more than the 10 that are tolerated"):
-        list(ffcv)
-    assert mill_threads() == []
-
-
-def test_no_thread_is_left_after_an_early_end(path: Path) -> None:
-    ffcv, before = build(path), threading.active_count()
+def test_no_thread_is_left_after_an_early_end(ffcv: Any) -> None:
+    before = threading.active_count()
     for _ in range(3):
         for _ in ffcv:
             break
@@ -171,11 +201,11 @@ def mill_threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("patchmill")]
 
 
-def test_stats_count_every_sample(path: Path) -> None:
-    ffcv = build(path)
+def test_stats_count_every_sample(ffcv: Any) -> None:
+    before = {name: stage.items for name, stage in ffcv.stats().stages.items()}
     list(ffcv)
     stages = ffcv.stats().stages
-    assert {name: stage.items for name, stage in stages.items()} == {
+    assert {name: stage.items - before[name] for name, stage in stages.items()} == {
         "decode": COUNT,
         "plan": COUNT,
         "render": COUNT,
@@ -194,7 +224,10 @@ def test_only_the_batches_ahead_are_tuned(path: Path, monkeypatch: pytest.Monkey
         return controller.Decision(limits.clip(9, 1 + len(seen) % 4))
 
     monkeypatch.setattr(controller, "decide", decide)
-    tuned, fixed = build(path, 2, workers="auto", prefetch="auto"), build(path, 2)
+    tuned, fixed = (
+        build(path, 2, workers="auto", prefetch="auto"),
+        build(path, 2, pipeline="threads"),
+    )
     for _ in range(2):
         for ours, theirs in zip(tuned, fixed, strict=True):
             assert_same(ours, theirs)
@@ -205,9 +238,3 @@ def test_only_the_batches_ahead_are_tuned(path: Path, monkeypatch: pytest.Monkey
 def test_other_sources_than_betons_are_refused(path: Path) -> None:
     with pytest.raises(MillError, match=r"'ffcv' reads \.beton files"):
         loaders.build("scenes:8", RECIPE, 4, pipeline="ffcv")
-
-
-def test_torch_keeps_its_threads(path: Path) -> None:
-    torch.set_num_threads(2)
-    list(build(path, workers=1))
-    assert torch.get_num_threads() == 2

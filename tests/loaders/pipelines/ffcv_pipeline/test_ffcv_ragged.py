@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import helpers_ffcv  # noqa: F401  # skips without FFCV
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("ffcv")
-
-from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # isort: skip
-from patchmill.loaders.pipelines.ffcv import ragged
 from patchmill.loaders.pipelines.gpu import arena
 from patchmill.loaders.pipelines.memory import BlockPool
 
@@ -22,6 +19,9 @@ BLOCK = 256
 
 @given(st.lists(st.integers(0, 400), max_size=40))
 def test_images_lie_side_by_side_in_as_few_blocks_as_one_by_one(sizes: list[int]) -> None:
+    from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # isort: skip
+    from patchmill.loaders.pipelines.ffcv import ragged
+
     with pytest.MonkeyPatch.context() as patch:
         for module in (arena, ragged):
             patch.setattr(module, "BLOCK_BYTES", BLOCK)
