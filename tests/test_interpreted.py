@@ -1,6 +1,7 @@
 """Run every `*_interpreted.py` under Triton's interpreter, in one process tree of its own.
 
-The interpreter is on or off for a whole process. One for all files: each start costs seconds.
+The interpreter is on or off for a whole process. One for all files: each start costs seconds, and
+a second worker as many again, which a machine of few cores has work for.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+FEW_CORES = 4
 
 
 def test_kernels_under_the_interpreter(request: pytest.FixtureRequest) -> None:
     pytest.importorskip("triton")
     files = sorted(HERE.rglob("*_interpreted.py"))
     programs = [file for file in files if not file.name.startswith(("helpers_", "test_"))]
-    workers = ["-n", "2"] if importlib.util.find_spec("xdist") else []
+    many = (os.cpu_count() or 1) > FEW_CORES and importlib.util.find_spec("xdist")
+    workers = ["-n", "2"] if many else []
     marked = ["-m", request.config.option.markexpr]  # such as "not slow"
     words = ["-q", "-p", "no:cacheprovider", *marked, *workers, *programs]
     session = subprocess.run(

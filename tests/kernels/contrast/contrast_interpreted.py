@@ -5,6 +5,7 @@ Not in bfloat16, whose bits the interpreter's tl.dot takes for integers.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import helpers_interpreter
@@ -36,6 +37,7 @@ DEPTHS = {
     "products in parts": (31, 16, 32),
     "sums in parts": (37, 16, 32),
 }
+MOST = "sums in parts"  # the one that splits both
 TEMPERATURE = 0.1
 
 
@@ -47,7 +49,17 @@ def d(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     return length
 
 
-@pytest.mark.parametrize("case", CASES)
+SOME = ("queue", "batch", "views of some")
+
+
+@pytest.mark.parametrize(
+    ("case", "d"),
+    [
+        pytest.param(case, depth, marks=[] if case in SOME or depth == MOST else pytest.mark.slow)
+        for case, depth in itertools.product(CASES, DEPTHS)
+    ],
+    indirect=["d"],
+)
 def test_losses_and_gradients(case: str, d: int):
     check(case, d, torch.float32)
 

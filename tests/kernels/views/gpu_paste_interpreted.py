@@ -5,6 +5,7 @@ TRITON_INTERPRET=1 python -m pytest tests/kernels/views/gpu_paste_interpreted.py
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -53,19 +54,25 @@ def test_any_paste_of_any_view(case: PasteCase):
     assert_alike([case.image], rows, [case.target], [case.mask], [case.background], mean=0.2)
 
 
-@pytest.mark.parametrize("kind", BACKGROUNDS)
-def test_poses_and_windows(kind: int):
-    """All eight poses; whole views, and windows with black at their borders, of four tiles."""
+SHORT = [(ON_GREY, 18), (ON_TEXTURE, 18), (ON_IMAGE, 34)]
+LONG = [(ON_GREY, 34), (ON_TEXTURE, 34)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [*SHORT, *(pytest.param(*it, marks=pytest.mark.slow) for it in LONG)]
+)
+def test_poses_and_windows(kind: int, size: int):
+    """All eight poses of windows with black at their borders: of a tile, and of four."""
     image, background = make_image("photo", 40, 60), make_image("photo", 50, 44, 1)
     poses = [(i & 1, i >> 1) for i in range(8)]
     window = {"full_h": 50, "full_w": 70, "win_y": 20, "win_x": -9}
     paste = {"paste": kind, "background": 200, "background_y": 0.4, "background_x": 0.1}
     rows = [
-        make_row(image, 34, flip=flip, turns=turns, mask_sigma=turns, **paste, **window)
+        make_row(image, size, flip=flip, turns=turns, mask_sigma=turns, **paste, **window)
         for flip, turns in poses
     ]
     mask = make_mask("disc", 19, 23)
-    assert_alike([image], np.array([rows]), [target(34, False, 8)], [mask], [background])
+    assert_alike([image], np.array([rows]), [target(size, False, 8)], [mask], [background])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 90), (90, 1), (70, 90)])
@@ -83,10 +90,10 @@ def test_masks_and_backgrounds_of_any_shape(shape: tuple[int, int]):
         assert_alike([image], np.array([rows]), [target(20, True, 4)], [mask], [background])
 
 
-@pytest.mark.parametrize("background", ["grey", "texture", "images"])
-def test_a_ragged_batch_with_and_without_masks(background: str):
+@pytest.mark.parametrize(("background", "size"), [("grey", 18), ("texture", 18), ("images", 34)])
+def test_a_ragged_batch_with_and_without_masks(background: str, size: int):
     """Jitter, blur and copy-paste after each other; three images of which one has no mask."""
-    views = replace(presets.dilo(paste=0.7, background=background).views[0], size=34)
+    views = replace(presets.dilo(paste=0.7, background=background).views[0], size=size)
     grid = replace(presets.selfie().views[0], crop=Grid(2, 2, Shift(2)), size=9, paste=views.paste)
     recipe = Recipe((views, grid))
     shapes = [(61, 83), (40, 30), (33, 50)]
@@ -104,8 +111,15 @@ def looks(kind: int) -> list[dict]:
     return [paste | {"mask_sigma": 5.0 * (i % 2)} | rest for i, rest in enumerate(after)]
 
 
-@pytest.mark.parametrize("kind", BACKGROUNDS)
-@pytest.mark.parametrize("dtype", DTYPES)
+# Each dtype, and each background; all pairs take the interpreter half a minute.
+USUAL = {*zip(DTYPES, itertools.cycle(BACKGROUNDS), strict=False)}
+PAIRS = [
+    pytest.param(*pair, marks=[] if pair in USUAL else pytest.mark.slow)
+    for pair in itertools.product(DTYPES, BACKGROUNDS)
+]
+
+
+@pytest.mark.parametrize(("dtype", "kind"), PAIRS)
 def test_a_full_mask_changes_no_bit(dtype: torch.dtype, kind: int):
     image, background = make_image("noise", 60, 70), make_image("photo", 50, 80)
     rows = np.array([[make_row(image, 20, **look) for look in looks(kind)]])

@@ -50,7 +50,7 @@ def test_batches_equal_those_of_threads_on_a_gpu(
     """The same renderer of the same pixels; images lie in many blocks, or in the device cache."""
     for module in (arena, views, ragged):
         monkeypatch.setattr(module, "BLOCK_BYTES", 12_000)
-    settings: dict[str, Any] = {"recipe": small(pasting("grey", "images")), "batch_size": 5}
+    settings: dict[str, Any] = {"recipe": small(pasting("images")), "batch_size": 5}
     theirs, ours = (
         gpu_loaders(name, tmp_path / name, monkeypatch)(
             path, drop_last=False, device_cache=1 << 15, **settings
