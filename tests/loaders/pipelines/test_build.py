@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchmill import loaders
-from patchmill.kernels.common import compiling
 from patchmill.loaders.build import default_workers
 from patchmill.loaders.common.errors import MillError
-
-ROOT = Path(__file__).parents[3]
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
@@ -156,29 +149,6 @@ def test_workers_share_the_machine_with_the_other_ranks(monkeypatch: pytest.Monk
     for ranks, expected in (("2", max(cores // 2, 1)), ("100000", 1), ("0", cores), ("", cores)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
         assert default_workers() == expected
-
-
-def test_only_the_first_start_warns_that_it_compiles(tmp_path: Path) -> None:
-    script = "from helpers_pipelines import *; print(sum(len(batch) for batch in make_loader(24)))"
-    environment = {
-        "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
-    }
-
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", script],
-            env=os.environ | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    out, errors = start().communicate(timeout=600)
-    notice, *more = errors.splitlines()  # one more line where it took longer than a few seconds
-    assert (out, notice) == ("24\n", compiling.NOTICE)
-    assert len(more) <= 1 and all("the next start loads them" in line for line in more)
-    assert start().communicate(timeout=600) == ("24\n", "")
 
 
 def test_a_process_that_sees_one_gpu_is_told_what_it_is_called(monkeypatch: pytest.MonkeyPatch):
