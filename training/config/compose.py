@@ -6,6 +6,8 @@ settings.py and in each method's Settings, are checked here once, on the result.
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,14 @@ def _resolve(choices: Mapping[str, str], settings: Mapping[str, str]) -> dict[st
 
 
 def _hydra_compose(choices: list[str]) -> Any:
+    """The tree of these choices, which the caller may change."""
+    recipes = [_own_recipe(choice) for choice in choices]
+    if recipes != choices:
+        return _merged(*recipes)  # a user's own files may have changed
+    return copy.deepcopy(_merged_once(*choices))
+
+
+def _merged(*choices: str) -> Any:
     import hydra
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
@@ -130,12 +140,14 @@ def _hydra_compose(choices: list[str]) -> Any:
     OmegaConf.register_new_resolver("resized", _resized, replace=True)
     OmegaConf.register_new_resolver("at_least", max, replace=True)
     OmegaConf.register_new_resolver("local", _local, replace=True)
-    choices = [_own_recipe(choice) for choice in choices]
     try:
         with hydra.initialize_config_dir(str(overrides.FOLDER), version_base="1.3"):
-            return hydra.compose("config", choices)
+            return hydra.compose("config", [*choices])
     except HydraException as error:  # of a user's own recipe: ours are tested
         raise MillError(f"cannot compose the recipe: {str(error).splitlines()[0]}") from None
+
+
+_merged_once = functools.lru_cache(maxsize=64)(_merged)  # Hydra takes a tenth of a second
 
 
 def _own_recipe(choice: str) -> str:
