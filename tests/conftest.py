@@ -13,11 +13,13 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 NO_GPU = "needs a CUDA device"
+# Words in the names of tests that one process runs: what they need is made once.
+SHARING = ("ffcv", "slurm", "gpu_day", "test_site", "test_packaging")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Tests on SLURM share one that a single process starts.
+    """Tests that share something costly run in one process, which starts with them.
 
     By their names: xdist's groups are without effect from pytest 9.2 on (pytest-xdist#1386).
     """
@@ -25,14 +27,17 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduling(LoadGroupScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "slurm" if "slurm" in nodeid else super()._split_scope(nodeid)
+            shared = next((word for word in SHARING if word in nodeid), None)
+            return shared or super()._split_scope(nodeid)
 
+    config.option.loadscopereorder = False  # in the order of the next function
     return Scheduling(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the longest test first, so that no worker waits for it alone at the end."""
-    items.sort(key=lambda item: "test_interpreted" not in item.nodeid)
+    """Start what takes longest first, so that no worker is left alone with it at the end."""
+    first = ("test_interpreted", *SHARING)
+    items.sort(key=lambda item: next((i for i, it in enumerate(first) if it in item.nodeid), 99))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -24,9 +24,16 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     formats.main()
 
 
+# FFCV compiles a pipeline for each of its four contenders, which takes it many seconds.
+@pytest.mark.parametrize("with_ffcv", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_all_formats_in_one_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    with_ffcv: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if not with_ffcv:
+        monkeypatch.setitem(sys.modules, "ffcv", None)
     out = tmp_path / "out.json"
     small = "dino(local_crops=1, global_size=32, local_size=16)"
     run(
@@ -46,6 +53,7 @@ def test_all_formats_in_one_run(
         assert content["ratios"][pair]["median"] == pytest.approx(ratio, rel=0.01)
     left_out = any("FFCV is left out" in note for note in content["notes"])
     assert left_out != (formats.VIEWS_BY_FFCV in content["images_per_s"])
+    assert left_out or with_ffcv
     assert "shards, cold / folder, cold" in capsys.readouterr().out
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("patchmill-")]
 
