@@ -13,10 +13,16 @@ SYSTEM_PACKAGES := g++ python3-dev pkg-config libturbojpeg0-dev libopencv-dev \
   slurmctld slurmd slurm-client
 
 # Extras of setup.cfg that tests need, and skip without.
-OPTIONAL := $(addprefix $(VENV)/.,dali ffcv peers adapters streams parquet docs)
+EXTRAS := dali ffcv peers adapters streams parquet docs
+OPTIONAL := $(addprefix $(VENV)/.,$(EXTRAS))
+comma := ,
+all_of = $(subst $() ,$(comma),$(strip $(1)))
 
 # Without setuptools' warning that an editable install is one.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
+
+# Bytecode is kept: tests start a hundred processes.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-oldest lint types bench trust gpu docs compile-matrix clean
@@ -35,11 +41,11 @@ demo: $(VENV)/.base ## measure the throughput here, then train DiLo on painted s
 	$(BIN)/python training/run.py method=dilo data=biased_scenes scale=demo $(DEMO) \
 	  train.epochs=6 evaluate.knn_every=2 out=build name=demo
 
-test: $(VENV)/.dev $(VENV)/.system $(OPTIONAL) ## run the tests that this machine can run
-	$(BIN)/pytest -n auto --dist loadgroup -m "not slow"
+test: $(VENV)/.dev $(VENV)/.system $(VENV)/.optional ## run the tests that this machine can run
+	$(PYTEST) -n auto --dist loadgroup -m "not slow"
 
-test-all: $(VENV)/.dev $(VENV)/.system $(OPTIONAL) ## run them and the slow ones, which take longer forms of the same checks
-	$(BIN)/pytest -n auto --dist loadgroup
+test-all: $(VENV)/.dev $(VENV)/.system $(VENV)/.optional ## run them and the slow ones, which take longer forms of the same checks
+	$(PYTEST) -n auto --dist loadgroup
 
 test-oldest: $(OLDEST)/.made ## run tests with the oldest of everything that setup.cfg allows
 	$(OLDEST)/bin/pytest tests/kernels -k compiled
@@ -66,7 +72,7 @@ bench: $(VENV)/.base $(VENV)/.dali $(VENV)/.peers ## measure beside all peers, i
 gpu: ## check and measure all that a GPU is for in 13 minutes, into build/gpu-day; ARGS="--dry-run" and others
 	@python=$(PYTHON); [ ! -x $(BIN)/python ] || python=$(BIN)/python; $$python benchmarks/gpu_day.py $(ARGS)
 
-trust: $(VENV)/.dev $(OPTIONAL) ## kill, damage, fill up and flood it for half an hour, into build/trust; ARGS="--form long"
+trust: $(VENV)/.dev $(VENV)/.optional ## kill, damage, fill up and flood it for half an hour, into build/trust; ARGS="--form long"
 	$(BIN)/python tests/trust $(ARGS)
 
 docs: $(VENV)/.docs ## build the documentation as a site, into build/site; VERSION=0.2 adds it to others there
@@ -111,6 +117,13 @@ $(VENV)/.system: | $(VENV)/.made
 	  { apt-get update && apt-get install --yes --no-install-recommends $(SYSTEM_PACKAGES); } >$@.log 2>&1 </dev/null \
 	    || echo "apt-get failed, FFCV and SLURM may be missing ($@.log says why)"; \
 	fi
+	@touch $@
+
+# All in one go, which saves half a minute; where that fails, one by one.
+$(VENV)/.optional: setup.cfg | $(VENV)/.system
+	@echo "Installing what is optional: $(EXTRAS)"
+	@$(PIP) install --quiet --editable '.[$(call all_of,$(EXTRAS))]' >$@.log 2>&1 \
+	  && touch $(OPTIONAL) || $(MAKE) --no-print-directory $(OPTIONAL)
 	@touch $@
 
 $(VENV)/.ffcv: | $(VENV)/.system
