@@ -317,7 +317,16 @@ time.sleep(100)
 """
 
 
-@pytest.mark.parametrize("script", [IN_THE_LOOP, WAITING])
+def each_by_one(first: str, second: str) -> pytest.MarkDecorator:
+    """A script for each pipeline: a process takes seconds to start. Slow tests are the others."""
+    usual = [("threads", first), ("dali", second)]
+    slow = [
+        pytest.param(*it, marks=pytest.mark.slow) for it in (("threads", second), ("dali", first))
+    ]
+    return pytest.mark.parametrize(("pipeline", "script"), [*usual, *slow], indirect=["pipeline"])
+
+
+@each_by_one(WAITING, IN_THE_LOOP)
 def test_ctrl_c_ends_the_threads(script: str) -> None:
     for _ in range(3):
         process = start(script)
@@ -354,7 +363,7 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("script", [LEFT_OPEN, BUSY_AT_THE_END])
+@each_by_one(BUSY_AT_THE_END, LEFT_OPEN)
 def test_a_program_may_exit_in_the_middle_of_an_epoch(script: str) -> None:
     status, out, err = ends(start(script))
     assert (status, out, err) == (0, "done\n", "")
