@@ -76,7 +76,7 @@ BUDGETS = {
         ),
         segment=("head=knn", "size=128", f"data.test={scenes(500, 1, 128)}"),
         detect=(
-            *("freeze=true", "head=faster", "iterations=150", "short_sides=[96]", "test_side=96"),
+            *("freeze=true", "head=faster", "iterations=400", "short_sides=[128]", "test_side=128"),
             *("picture=0", f"test={scenes(200, 1, 128)}"),
         ),
     ),
