@@ -16,6 +16,7 @@ import torch
 
 from patchmill.cluster.job import restarts
 from patchmill.cluster.slurm import commands
+from patchmill.kernels import compiled_code
 from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import engine
@@ -48,6 +49,7 @@ class TrainingTask:
         os.chdir(self.folder)
         with signals.Signals():
             os.environ.update(_torchrun_variables(os.environ))
+            _make_caches()
             try:
                 self._print_start()
                 config = compose.from_plain(self.config)
@@ -126,6 +128,20 @@ def _torchrun_variables(environ: Mapping[str, str]) -> dict[str, str]:
             "MASTER_PORT", str(rendezvous.PORTS[job % len(rendezvous.PORTS)])
         ),
     }
+
+
+def _make_caches() -> None:
+    """Make the job's folder for compiled code on the node's disk, where others may make it first.
+
+    Its name can be guessed, and what lies there is run.
+    """
+    if folder := os.environ.get(CACHES):
+        before = folder
+        compiled_code.keep_private(CACHES, Path(folder), make=True)
+        for variable in (compiled_code.TRITON, compiled_code.INDUCTOR):
+            inside = os.environ.get(variable, "")
+            if inside.startswith(f"{before}/"):
+                os.environ[variable] = os.environ[CACHES] + inside[len(before) :]
 
 
 def _remove_caches() -> None:

@@ -31,6 +31,7 @@ LOCK = "compiling.lock"
 SLOW_S = 5.0  # compilation that took longer is reported
 LONGEST_WAIT_S = 300.0  # for another process; then this one compiles as well
 POLL_S = 0.05
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 NO_FULL_COLLECTION = 1 << 30  # of younger generations before a collection of the oldest
 
 
@@ -98,8 +99,8 @@ class Turn(event.Listener):
         if self._depth or self._file is not None or fcntl is None:
             return
         with suppress(OSError):  # a read-only folder, or a disk without locks
-            folder.mkdir(parents=True, exist_ok=True)
-            file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = os.open(folder / LOCK, _LOCK_FLAGS, 0o600)
             if _lock(file, is_there):
                 self._file = file
             else:

@@ -9,6 +9,11 @@ from types import ModuleType
 
 import torch
 
+from patchmill.kernels import compiled_code
+
+# Triton runs what lies in its cache.
+compiled_code.keep_private(compiled_code.TRITON, compiled_code.triton_default())
+
 LEAST_SHARED = 99 << 10  # bytes, of the GPUs that Triton supports: sm_86, sm_89 and sm_120
 
 

@@ -22,6 +22,7 @@ import numba
 from numba.core.serialize import dumps
 
 import patchmill
+from patchmill.kernels import compiled_code
 from patchmill.kernels.common.compiling import TURN
 
 log = logging.getLogger("patchmill")
@@ -70,11 +71,13 @@ def _compile(function: Callable[..., Any], fastmath: bool) -> Any:
     except RuntimeError:  # neither the installation nor the user's cache folder is writable
         _warn_once("compiled kernels cannot be cached: set NUMBA_CACHE_DIR to a writable folder")
         return numba.njit(**options)(function)
-    cache = compiled._cache
+    source, cache = Path(function.__code__.co_filename), compiled._cache
+    folder = compiled_code.folder(Path(cache._cache_path), source)
+    if folder is None:
+        return numba.njit(**options)(function)
     if hasattr(cache, "_cache_file"):  # private in Numba; without it, Numba's own cache is used
-        folder, name = cache._cache_path, cache._impl.filename_base
-        key = _source_hash(Path(function.__code__.co_filename))
-        cache._cache_file = _VariantFiles(Path(folder), name, key)
+        name, is_own = cache._impl.filename_base, folder == source.parent / "__pycache__"
+        cache._cache_file = _VariantFiles(folder, name, _source_hash(source), is_own)
     return compiled
 
 
@@ -85,23 +88,24 @@ class _VariantFiles:
     share a disk, can leave an index that points at each other's machine code.
     """
 
-    def __init__(self, folder: Path, name: str, source_hash: str) -> None:
+    def __init__(self, folder: Path, name: str, source_hash: str, beside_source: bool) -> None:
         self._folder, self._name, self._source_hash = folder, name, source_hash
+        self._problem = _none if beside_source else compiled_code.problem
 
     def load(self, key: Any) -> Any:
         path = self._path(key)
         if not path.is_file():
             TURN.take(self._folder, path.is_file)
         try:
-            return pickle.loads(path.read_bytes())
-        except Exception:  # missing, or truncated by a crash: compile
+            return pickle.loads(compiled_code.read(path, self._problem))
+        except Exception:  # missing, another user's, or truncated by a crash: compile
             return None
 
     def save(self, key: Any, data: Any) -> None:
         path = self._path(key)
         temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
         try:
-            temporary.write_bytes(dumps(data))
+            compiled_code.write_new(temporary, dumps(data))
             temporary.replace(path)
             TURN.saved += 1
             for other in self._folder.glob(f"{self._name}.*.nbc"):
@@ -117,6 +121,10 @@ class _VariantFiles:
     def _path(self, key: Any) -> Path:
         variant = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
         return self._folder / f"{self._name}.{self._source_hash}.{variant}.nbc"
+
+
+def _none(status: object) -> None:
+    """No problem, whoever owns the file."""
 
 
 @functools.cache

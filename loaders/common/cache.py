@@ -7,22 +7,19 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from patchmill.kernels.compiled_code import root
 from patchmill.loaders.common.errors import MillError
 
+__all__ = ["folder", "lock", "root", "unusable"]
 
-def root() -> Path:
-    """`$PATCHMILL_CACHE`, else `patchmill` in the user's cache folder."""
-    if chosen := os.environ.get("PATCHMILL_CACHE"):
-        return Path(chosen)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared) / "patchmill"
-    return Path("~/.cache/patchmill").expanduser()
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def folder(name: str) -> Path:
-    """A sub-folder of the cache, created if it is missing."""
+    """A sub-folder of the cache; where that is missing, one for this user alone is made."""
     path = root() / name
     try:
+        root().mkdir(mode=0o700, parents=True, exist_ok=True)
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unusable(path, error) from None
@@ -42,12 +39,12 @@ def lock(path: Path) -> Iterator[None]:
     """Hold a file lock, so that a node's ranks do not all generate the same file.
 
     Where file locks do not work, every process proceeds: files are written atomically, so that is
-    safe.
+    safe. Nothing is written to the file, and a link in its place is not followed.
     """
     try:
-        file = open(path, "w")
+        file = open(os.open(path, _LOCK_FLAGS, 0o666))
     except OSError as error:
-        raise unusable(path.parent, error) from None
+        raise unusable(path, error) from None
     with file:
         with contextlib.suppress(ImportError, OSError):
             import fcntl

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
 
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _TOKEN = re.compile(r"\.[0-9a-f]{8}(?=\.(part|tmp)$)")  # in the temporary name of one of several
 
 
@@ -26,6 +27,8 @@ def atomic_path(path: Path, temporary: str | None = None, durable: bool = False)
     the next one removes it.
     """
     partial = path.with_name(temporary or f".{path.name}.part")
+    if partial.is_symlink():  # to a file of somebody else's choice
+        partial.unlink()
     several = _TOKEN.search(partial.name)
     if several:
         _remove_dead(partial, several)
@@ -59,7 +62,7 @@ def write_atomic(
 def _held(partial: Path) -> Iterator[None]:
     """Make a temporary file, and hold a lock on it: that of a killed process has none."""
     while True:
-        file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        file = os.open(partial, _FLAGS, 0o666)
         try:
             with contextlib.suppress(ImportError, OSError):
                 import fcntl
@@ -96,7 +99,7 @@ def _remove_dead(partial: Path, token: re.Match[str]) -> None:
         with contextlib.suppress(ImportError, OSError):
             import fcntl
 
-            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
 
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PAUSE = 0.01  # seconds between attempts
 
 
@@ -47,7 +48,7 @@ def take_share(file: int) -> bool:
 def is_used(path: Path) -> bool:
     """Check if any process uses the store at `path`."""
     try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:
@@ -76,7 +77,7 @@ def _lock_file(path: Path, patience: float | None) -> int | None:
     """The open lock file, locked; None if that takes longer than `patience`."""
     began = time.monotonic()
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(path, FLAGS, 0o600)
         try:
             if patience is None:
                 _flock(file, "LOCK_EX")

@@ -112,7 +112,7 @@ def _open_file(path: Path, source: Source, capacity: int) -> tuple[int, int | No
     header says where processes were killed, or the machine lost power.
     """
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(path, locks.FLAGS, 0o600)
         alone = locks.take_share(file)
         header = records.read_header(os.pread(file, records.PAGE, 0))
         readable = header is not None and header.get("count") == len(source)

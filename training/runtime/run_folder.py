@@ -30,6 +30,7 @@ NUMBERS = (
     "reached",
     "time",
 )
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 STOPPED = 75  # exit code of a run that can be resumed; EX_TEMPFAIL of sysexits.h: try again
 BEAT = 5.0  # seconds between heartbeats
 
@@ -39,7 +40,7 @@ def lock(folder: Path) -> Iterator[None]:
     """Make the folder, and keep other processes from training into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        file = os.open(folder / LOCK, _LOCK_FLAGS, 0o644)
     except OSError as error:
         raise MillError(
             f"cannot write the run's folder {folder}: {reason(error)}; mend that, or choose "

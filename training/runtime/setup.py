@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from patchmill.kernels import compiled_code
 from patchmill.loaders.common.errors import MillError
 from patchmill.training import data, data_notes, methods
 from patchmill.training.config import compose, rules
@@ -149,6 +150,9 @@ def _build_method(config: Config, world: World) -> Method:
     if data.channels_last(config, world):
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.train.compile:
+        compiled_code.keep_private(
+            compiled_code.INDUCTOR, compiled_code.inductor_default(), make=True
+        )
         teachers = [module for module in method.modules() if isinstance(module, Teacher)]
         for network in (method.backbone, *teachers):
             network.compile()

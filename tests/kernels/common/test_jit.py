@@ -16,6 +16,7 @@ import pytest
 from numba.core import event as compiling_event
 
 import patchmill
+from patchmill.kernels import compiled_code
 from patchmill.kernels.common import compiling, jit
 from patchmill.kernels.views.cpu import render
 from patchmill.loaders.plan import draw
@@ -64,6 +65,7 @@ def checkout(tmp_path: Path) -> Path:
     (root / "kernels" / "common" / "__init__.py").touch()
     for module in (jit, compiling):
         shutil.copy(module.__file__, root / "kernels" / "common")
+    shutil.copy(compiled_code.__file__, root / "kernels")
     for name, text in MODULES.items():
         lines = [line.removeprefix(" " * 8) for line in text.splitlines()]
         (root / "kernels" / f"{name}.py").write_text("\n".join(lines) + "\n")
