@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_JOIN_SECONDS = 0.8  # for threads that may wait for the network or the compiler
+_JOIN_SECONDS = 0.5  # for threads that may wait for the network or the compiler
 
 
 def available_cores() -> int:

@@ -26,7 +26,7 @@ from patchmill.loaders.pipelines.worker import Step, Task, Worker
 
 log = logging.getLogger("patchmill")
 
-JOIN_TIMEOUT_S = 0.8  # a read may never return; a program that is interrupted ends in a second
+JOIN_TIMEOUT_S = 0.5  # a read may never return; a program that is interrupted ends in a second
 
 Tasks = SimpleQueue[Task | None]
 Feeder = Callable[[FeederJobs, Tasks], None]
@@ -82,7 +82,7 @@ class Crew:
             self.staff(workers)
         except RuntimeError as error:
             self.dismiss()
-            threads = len(workers) + len(self._threads) - len(self.shifts)
+            threads = len(workers) + self._has_feeder
             problem = f"cannot start {threads} threads: {error}; take fewer workers"
             raise MillError(problem) from None
 
@@ -103,9 +103,9 @@ class Crew:
         try:
             for worker in workers[len(self.shifts) :]:
                 shift = Shift(worker, self._tasks, f"patchmill-{len(self.shifts)}")
+                self._threads.append(shift.thread)  # first: Ctrl-C may come between any two lines
                 shift.thread.start()
                 self.shifts.append(shift)
-                self._threads.append(shift.thread)
         finally:
             for shift in self.shifts:
                 shift.timed = timed
@@ -155,6 +155,8 @@ class Crew:
             self._feeder_jobs.put(job)
         for slots in job.chunks:
             self._tasks.put((job.loaded, self._step, job, slots))
+        if self._ended:  # another thread has dismissed the crew, and may not have seen this job
+            job.cancel()
 
     def check(self) -> None:
         if self._ended:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from patchmill.training.ranks.signals import SIGNALS, Signals
 from patchmill.training.runtime.run_folder import STOPPED
 
-LONGEST_S = 0.8  # for a run that has nothing to save to end by itself
+LONGEST_S = 0.5  # for a run that has nothing to save to end by itself
 AGAIN_S = 0.3  # after which a signal is another one: `timeout` sends each twice
 POLL_S = 0.05
 
