@@ -12,6 +12,7 @@ MODULES: tuple[str, ...] = (
     "trust.fuzz.run_folders",
     "trust.fuzz.states",
     "trust.faults.training",
+    "trust.concurrency.crew",
 )
 
 
