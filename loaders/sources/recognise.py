@@ -122,6 +122,21 @@ def _own(data: str | Path) -> Opened | None:
     return open_any(own_source.make(data)) if own_source.is_own(data) else None
 
 
+def _unknown_file(data: str | Path) -> None:
+    """MillError for a file that none of the other kinds is."""
+    if not os.path.isfile(os.path.expanduser(data)):
+        return
+    from patchmill.loaders.sources.shards import paths
+
+    hint = ""
+    if paths.is_image(str(data)):
+        hint = "; for a few images, give a list of their paths, as loaders.build([...]), or a .csv"
+    raise MillError(
+        f"{brief(str(data))} is one file, and of none of the kinds that hold many images: shards "
+        f"(.tar), a .beton, .zip, .lmdb, .parquet, or a list (.csv, .tsv, .jsonl){hint}"
+    )
+
+
 def _folder(data: str | Path) -> Source:
     from patchmill.loaders.sources.folder import Folder
 
@@ -134,11 +149,12 @@ def _folder(data: str | Path) -> Source:
 def _source(data: Any) -> Opened | None:
     if hasattr(data, "samples") and hasattr(data, "shards"):
         return _open_stream(data)
-    if hasattr(data, "sample_count") and hasattr(data, "labels_of"):
-        return data  # opened already; a stream's source has no length
-    if not hasattr(data, "read") or not hasattr(data, "__len__"):
+    complete = hasattr(data, "sample_count") and hasattr(data, "labels_of")
+    if not complete and not (hasattr(data, "read") and hasattr(data, "__len__")):
         return None
-    missing = [name for name in _MEMBERS if not hasattr(data, name)]
+    missing = [name for name in _MEMBERS if not _has(data, name)]
+    if complete and not missing:
+        return data  # opened already; a stream's source has no length
     if missing and hasattr(data, "__getitem__"):
         return None
     if missing:
@@ -149,6 +165,12 @@ def _source(data: Any) -> Opened | None:
     from patchmill.loaders.sources.numbered import AdaptedSource
 
     return AdaptedSource(data)
+
+
+def _has(data: Any, name: str) -> bool:
+    """True for a member; properties, which may read all labels, are not asked for their value."""
+    in_class = getattr(type(data), name, None) is not None or name in vars(type(data))
+    return in_class or hasattr(data, name)
 
 
 def _paths(data: Any) -> Source | None:
@@ -205,6 +227,7 @@ BY_NAME: tuple[Callable[[Any], Opened | None], ...] = (
     _streamed_shards,
     _own,
     _shards,
+    _unknown_file,
     _folder,
 )
 OBJECTS: tuple[Callable[[Any], Opened | None], ...] = (

@@ -23,6 +23,7 @@ from patchmill.loaders.common.progress import track
 from patchmill.loaders.sources.archives.listing import Listing, open_listing
 from patchmill.loaders.sources.lists import labels as class_labels
 from patchmill.loaders.sources.numbered import NumberedSource
+from patchmill.loaders.sources.reopened import Reopened
 
 _KIND = "lmdb index 1"
 _RACY_NS = 2_000_000_000
@@ -41,7 +42,7 @@ def is_lmdb(data: str | Path) -> bool:
     return path.endswith((".lmdb", ".mdb"))
 
 
-class Lmdb(NumberedSource):
+class Lmdb(Reopened, NumberedSource):
     """All images of a database, a folder with `data.mdb` or a file, in the order of their keys."""
 
     def __init__(self, data: str | Path) -> None:

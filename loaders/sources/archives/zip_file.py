@@ -23,6 +23,7 @@ from patchmill.loaders.common.progress import track
 from patchmill.loaders.sources.archives.listing import Listing, is_image, open_listing
 from patchmill.loaders.sources.folder import EXTENSIONS
 from patchmill.loaders.sources.numbered import NumberedSource
+from patchmill.loaders.sources.reopened import Reopened
 from patchmill.loaders.sources.shards.tar import read_at
 
 _KIND = "zip index 1"
@@ -45,7 +46,7 @@ def split_path(data: str | Path) -> tuple[str, str] | None:
     return (zip_path, inner.strip("/")) if ending and os.path.isfile(zip_path) else None
 
 
-class Zip(NumberedSource):
+class Zip(Reopened, NumberedSource):
     """All images of a zip, or of a folder in it, in the byte order of their paths."""
 
     def __init__(self, data: str | Path) -> None:

@@ -22,13 +22,14 @@ from patchmill.loaders.copypaste.mask_places import MaskPlaces
 from patchmill.loaders.decoded.images import PLACE, DecodedImages
 from patchmill.loaders.sources.beton import header, layout
 from patchmill.loaders.sources.numbered import NumberedSource
+from patchmill.loaders.sources.reopened import Reopened
 
 _HASHED_BYTES = 64 << 20  # tables up to this size (two million samples) are hashed whole
 _PIECES = 1024  # evenly spaced, of larger tables
 _MAX_CLASSES = 1 << 20  # a field with larger values does not hold classes
 
 
-class Beton(NumberedSource):
+class Beton(Reopened, NumberedSource):
     """The images of a .beton that was written in FFCV's jpg, raw or smart mode.
 
     `image`, `label` and `mask` name the fields if they have other names. A raw image is returned

@@ -22,13 +22,14 @@ from patchmill.loaders.sources.numbered import NumberedSource
 from patchmill.loaders.sources.parquet import files, schema, snappy
 from patchmill.loaders.sources.parquet.index import open_index
 from patchmill.loaders.sources.parquet.places import CODECS, FRAGMENT, ROWS, STORED
+from patchmill.loaders.sources.reopened import Reopened
 
 log = logging.getLogger("patchmill")
 
 CACHED_BYTES = 256 << 20  # of decompressed chunks that cannot be read in part
 
 
-class Parquet(NumberedSource):
+class Parquet(Reopened, NumberedSource):
     """The rows of Parquet files with encoded images, in the order of the files.
 
     `data` is a file, a glob, a folder, `hf://datasets/OWNER/NAME` or a list of these. `image` and

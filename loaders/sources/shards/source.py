@@ -21,13 +21,14 @@ from patchmill.loaders.common.column_pieces import Pieces
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.open_files import OpenFiles
 from patchmill.loaders.sources.numbered import NumberedSource
+from patchmill.loaders.sources.reopened import Reopened
 from patchmill.loaders.sources.shards import paths as shard_paths
 from patchmill.loaders.sources.shards import set_index, tar
 
 Column = np.ndarray | Pieces
 
 
-class Shards(NumberedSource):
+class Shards(Reopened, NumberedSource):
     """All images of a shard set: a tar, a brace range, a glob, a folder of tars or a list."""
 
     def __init__(self, data: shard_paths.ShardPaths) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from patchmill.loaders.copypaste.backgrounds import CANDIDATES
 from patchmill.loaders.order import permutation
+from patchmill.loaders.sources.reopened import Reopened
 from patchmill.loaders.sources.stream.stream import Stream, StreamSample
 
 # Background candidates use the draws after those of substitutes.
@@ -23,7 +24,7 @@ class _HeldSample:
     references: int = 1
 
 
-class StreamSource:
+class StreamSource(Reopened):
     """Access by id to the samples of the batches being made; bad ones are replaced within a batch.
 
     `hold` adds a batch's samples, `release` drops them once the batch is made.

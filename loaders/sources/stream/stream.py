@@ -26,6 +26,7 @@ import numpy as np
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.threads import read_ahead
 from patchmill.loaders.order import permutation
+from patchmill.loaders.sources.reopened import Reopened
 from patchmill.loaders.sources.shards.tar import TarError, Truncated
 from patchmill.loaders.sources.stream import opening, patience
 from patchmill.loaders.sources.stream.faults import StreamFault
@@ -65,7 +66,7 @@ class StreamSample:
     after: StreamPosition
 
 
-class Stream:
+class Stream(Reopened):
     """A shard set that can only be read sequentially.
 
     timeout_s: without a byte, after which a connection counts as broken (30)

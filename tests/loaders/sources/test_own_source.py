@@ -55,6 +55,15 @@ class Poor:
     def __len__(self):
         return 3
 
+from patchmill.loaders.sources.numbered import NumberedSource
+
+class Derived(NumberedSource):
+    name, fingerprint, classes = "derived", "derived", []
+    where = read = None
+
+    def __len__(self):
+        return 3
+
 number = 3
 """
 
@@ -85,6 +94,7 @@ def test_parentheses_may_be_left_out_unless_a_file_is_called_so(tmp_path: Path):
 
 WRONG = {
     "few_source:Poor": "the source Poor has no where and no labels: docs/guides/own-source.md",
+    "few_source:Derived": "the source Derived has no labels: docs/guides/own-source.md",
     "few_source:Named": "labels of the source Named must be None or 3 whole numbers, one for each",
     "few_source:Short": "not int64 of shape (2,)",
     "few_source:Many(count=4)": "has no 'Many'",

@@ -1,0 +1,21 @@
+"""`Reopened`: sources of open files, which another process opens again when it unpickles them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+
+class Reopened:
+    """Base of what is pickled as the call that made it, without open files, maps and locks."""
+
+    _made_by: Callable[[], Any]
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Any:
+        made = super().__new__(cls)
+        made._made_by = functools.partial(cls, *arguments, **options)
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._made_by, ()
