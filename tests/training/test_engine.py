@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
+import io
 import os
 import signal
-import sys
 from pathlib import Path
 
 import helpers_ranks
@@ -456,17 +457,19 @@ def test_a_full_disk_ends_the_run_and_the_next_start_resumes(reference, tmp_path
 def test_a_disk_that_is_full_at_the_start(name, tmp_path: Path, monkeypatch):
     """One sentence, wherever the disk fills; the next start begins anew."""
 
-    def full(event: str, arguments: tuple) -> None:
-        if failing and event in ("open", "os.mkdir") and name in str(arguments[0]):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def full(call):
+        def checked(path, *rest, **options):
+            if name in str(path):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return call(path, *rest, **options)
 
-    failing = True
-    sys.addaudithook(full)
-    try:
+        return checked
+
+    with monkeypatch.context() as patch:
+        for module, function in ((builtins, "open"), (io, "open"), (os, "mkdir")):
+            patch.setattr(module, function, full(getattr(module, function)))
         with pytest.raises(MillError, match=r"^cannot write .*/run.*: the disk is full .*; make "):
             helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1))
-    finally:
-        failing = False
     assert run_folder.read_status(tmp_path / "run")["state"] == "failed"
     helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1))
 
