@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from patchmill.loaders.advice import Facts
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.common import ranks, room, threads
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import brief
 from patchmill.loaders.decode.bad_image import MAX_PIXELS
 from patchmill.loaders.decoded.on_device import free_bytes
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.operations.mix import Mix
-from patchmill.loaders.order.schedule import Schedule, state_number
+from patchmill.loaders.order.schedule import MOST_EPOCHS, Schedule, state_number
 from patchmill.loaders.pipelines import FilledBatch, Pipeline, Run
 from patchmill.loaders.pipelines.spec import log_once
 from patchmill.loaders.plan import draw
@@ -240,18 +242,19 @@ class Loader:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from `state`: the next iteration starts with the first batch not consumed."""
-        if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
+        if not isinstance(state, dict) or not _is(state.get("version"), STATE_VERSION):
             raise MillError(
                 "this is not a loader state of this version of patchmill: pass what state_dict() "
                 "of a loader returned"
             )
         for field, value in ({"mix": None, "max_pixels": None} | self._identity()).items():
-            if state.get(field) != value:
+            if not _is(saved := state.get(field), value):
+                told = saved if isinstance(saved, str | int | None) else brief(saved)
                 raise MillError(
-                    f"the state was saved with another {field} ({state.get(field)}, here {value}): "
+                    f"the state was saved with another {field} ({told}, here {value}): "
                     f"{_REMEDY[field]}"
                 )
-        epoch = state_number(state, "epoch")
+        epoch = state_number(state, "epoch", below=MOST_EPOCHS)
         self._end()
         self._run = None  # an iterator may still be alive, and ended
         self._epoch, self._step = epoch, self._schedule.load(state)
@@ -275,6 +278,11 @@ class Loader:
             **({"max_pixels": self._max_pixels} if self._max_pixels != MAX_PIXELS else {}),
             **self._schedule.identity(),
         }
+
+
+def _is(saved: object, value: object) -> bool:
+    """Compare with a value of a saved state, which may be anything."""
+    return isinstance(saved, str | Number | None) and saved == value
 
 
 def _restored(rebuild: Callable[[], Loader], state: dict[str, Any]) -> Loader:

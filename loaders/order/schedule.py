@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import brief
 from patchmill.loaders.order import permutation
 from patchmill.loaders.pipelines import BatchIds
 from patchmill.loaders.sources.stream.source import StreamSource
@@ -173,13 +174,16 @@ class StreamSchedule:
         return step
 
 
+MOST_EPOCHS = 1 << 24
 _START = (0, StreamPosition())
-_ROUND_BITS = 24  # epochs are below 2**24; a round's decisions are drawn for an epoch of its own
+_ROUND_BITS = 24  # as MOST_EPOCHS says; a round's decisions are drawn for an epoch of its own
 
 
-def state_number(state: dict[str, Any], field: str, multiple_of: int = 1) -> int:
+def state_number(
+    state: dict[str, Any], field: str, multiple_of: int = 1, below: int = 1 << 48
+) -> int:
     """A whole number of a saved state; a MillError where it is missing or damaged."""
     number = state.get(field)
-    if not isinstance(number, int) or number < 0 or number % multiple_of:
-        raise MillError(f"the state is damaged: its {field} is {number!r}")
+    if not isinstance(number, int) or not 0 <= number < below or number % multiple_of:
+        raise MillError(f"the state is damaged: its {field} is {brief(number)}")
     return number

@@ -126,7 +126,10 @@ def _train(task: dict[str, Any], library: ctypes.CDLL, pipe: int) -> None:
     from patchmill.loaders.common.errors import MillError
     from patchmill.training.runtime import display
 
-    null, log = os.open(os.devnull, os.O_RDWR), os.open(task["log"], os.O_CREAT | os.O_WRONLY)
+    null, log = (
+        os.open(os.devnull, os.O_RDWR),
+        os.open(task["log"], os.O_CREAT | os.O_WRONLY, 0o600),
+    )
     os.ftruncate(log, 0)
     for number, file in ((0, null), (1, null), (2, log)):
         os.dup2(file, number)

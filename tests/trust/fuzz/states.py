@@ -67,7 +67,7 @@ def fuzz_loaders(task: Task) -> Outcome:
         try:
             loader.load_state_dict(state)
             position = loader.state_dict()
-            well = 0 <= position["consumed"] <= 40 and position["epoch"] >= 0
+            well = 0 <= position["consumed"] <= 40 and len(next(iter(loader))) == 4
             outcome.tried("taken")
             if not well:
                 outcome.failed(f"a position that does not exist: try {index}, {what}")
