@@ -453,7 +453,7 @@ def test_a_full_disk_ends_the_run_and_the_next_start_resumes(reference, tmp_path
     )
 
 
-@pytest.mark.parametrize("name", [".config.yaml.part", "checkpoints", ".log.csv.part", "stacks"])
+@pytest.mark.parametrize("name", ["checkpoints", ".log.csv.part"])
 def test_a_disk_that_is_full_at_the_start(name, tmp_path: Path, monkeypatch):
     """One sentence, wherever the disk fills; the next start begins anew."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import time
 from collections.abc import Callable
@@ -38,32 +39,31 @@ def fill_disk(task: Task) -> Outcome:
 
 
 def _each(task: Task, disturb: Callable[[Runs, Task, int, Undisturbed, Path], str]) -> Outcome:
-    outcome = Outcome()
-    with training_process.opened(task.folder) as runs:
-        if runs is None:
-            outcome.figures["left out"] = "needs a C compiler"
-            outcome.tried("left out")
-            return outcome
-        whole = _undisturbed(runs, task.folder / "whole")
-        outcome.figures["calls to the disk"] = whole.calls
-        for index in range(task.tries):
-            out = task.folder / "tried"
-            shutil.rmtree(out, ignore_errors=True)
-            outcome.tried()
-            if problem := disturb(runs, task, index, whole, out) or _torn(out / "run"):
-                outcome.failed(f"try {index}: {problem}")
-                continue
-            ended = runs.train(out)
-            if ended.code:
-                outcome.failed(f"try {index}: it does not go on: {ended.err[-500:]}")
-                continue
-            _compare(outcome, index, whole, out / "run")
-            task.note(f"{index + 1} disturbed runs, {outcome.failures} failures")
+    outcome, runs = Outcome(), training_process.start()
+    if runs is None:
+        outcome.tried("left out, for want of a C compiler")
+        return outcome
+    whole = _undisturbed(runs)
+    outcome.figures["calls to the disk"] = whole.calls
+    out = task.folder / "tried"
+    for index in range(task.tries):
+        shutil.rmtree(out, ignore_errors=True)
+        outcome.tried()
+        if problem := disturb(runs, task, index, whole, out) or _torn(out / "run"):
+            outcome.failed(f"try {index}: {problem}")
+            continue
+        ended = runs.train(out)
+        if ended.code:
+            outcome.failed(f"try {index}: it does not go on: {ended.err[-500:]}")
+            continue
+        _compare(outcome, index, whole, out / "run")
+        task.note(f"{index + 1} disturbed runs, {outcome.failures} failures")
     return outcome
 
 
-def _undisturbed(runs: Runs, out: Path) -> Undisturbed:
-    start = time.monotonic()
+@functools.cache
+def _undisturbed(runs: Runs) -> Undisturbed:
+    start, out = time.monotonic(), runs.folder / "whole"
     ended = runs.train(out)
     if ended.code:
         raise RuntimeError(f"training fails without a fault: {ended.err}")
@@ -151,6 +151,6 @@ def _files(folder: Path) -> set[str]:
 
 
 CHECKS = (
-    Check("kill-training", "training killed at any moment", kill, 2, 60, 400, 90),
-    Check("full-disk-training", "training on a disk that fills", fill_disk, 3, 60, 400, 90),
+    Check("kill-training", "training killed at any moment", kill, 1, 50, 200, 130),
+    Check("full-disk-training", "training on a disk that fills", fill_disk, 1, 50, 200, 100),
 )

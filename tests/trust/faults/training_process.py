@@ -5,18 +5,19 @@ The children of one process import torch once. Each line of standard input is a 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,9 +41,10 @@ class Ended(NamedTuple):
 
 
 class Runs:
-    """Trains in folders, with faults."""
+    """Trains in folders, with faults; `folder` is its own."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+        self.folder = folder
         self._process, self._log = process, folder / "stderr.txt"
 
     def train(self, out: Path, fault: str = "", at: int = 0, after: float = 0.0) -> Ended:
@@ -54,14 +56,21 @@ class Runs:
         code, calls = json.loads(self._process.stdout.readline())
         return Ended(code, calls, self._log.read_text(errors="replace"))
 
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-@contextmanager
-def opened(folder: Path) -> Iterator[Runs | None]:
-    """The process that forks; None without a compiler for the library."""
+
+@functools.cache
+def start() -> Runs | None:
+    """The process that forks, one for all checks of a process; None without a compiler."""
+    folder = Path(tempfile.mkdtemp(prefix="patchmill-trust-"))
     library = folder / "disk.so"
     if not _build(library):
-        yield None
-        return
+        shutil.rmtree(folder)
+        return None
     environ = os.environ | {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
     environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     process = subprocess.Popen(
@@ -72,12 +81,9 @@ def opened(folder: Path) -> Iterator[Runs | None]:
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    try:
-        yield Runs(process, folder)
-    finally:
-        assert process.stdin
-        process.stdin.close()
-        process.wait()
+    runs = Runs(process, folder)
+    atexit.register(runs.close)
+    return runs
 
 
 def _build(library: Path) -> bool:

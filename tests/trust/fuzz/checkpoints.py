@@ -80,5 +80,5 @@ def _tried(folder: Path, last: Path) -> tuple[str, str]:
 
 
 CHECKS = (
-    Check("fuzz-checkpoints", "damaged checkpoints, resumed from", fuzz, 40, 5000, 50_000, 60),
+    Check("fuzz-checkpoints", "damaged checkpoints, resumed from", fuzz, 40, 8000, 50_000, 30),
 )

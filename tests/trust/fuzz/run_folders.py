@@ -88,4 +88,4 @@ def _resumed(folder: Path, outcome: Outcome, what: str) -> int:
     return len(kept) - sum(row[:width] in kept for row in after.rows[:-1])
 
 
-CHECKS = (Check("fuzz-run-folders", "damaged files of runs", fuzz, 15, 1500, 50_000, 60),)
+CHECKS = (Check("fuzz-run-folders", "damaged files of runs", fuzz, 15, 4000, 50_000, 65),)

@@ -118,6 +118,6 @@ def _changed_states(task: Task, state: State, sound: dict[str, Any]) -> Outcome:
 
 
 CHECKS = (
-    Check("fuzz-states", "changed states of loaders", fuzz_loaders, 100, 20_000, 100_000, 20),
-    Check("fuzz-run-states", "changed states of runs", fuzz_training, 30, 5000, 50_000, 30),
+    Check("fuzz-states", "changed states of loaders", fuzz_loaders, 100, 20_000, 100_000, 15),
+    Check("fuzz-run-states", "changed states of runs", fuzz_training, 30, 5000, 50_000, 27),
 )
