@@ -158,3 +158,4 @@ def _train(task: dict[str, Any], library: ctypes.CDLL, pipe: int) -> None:
 
 if __name__ == "__main__":
     serve(ctypes.CDLL(sys.argv[1]))
+    os._exit(0)
