@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -91,6 +92,7 @@ def _open(path: Path, source: Source, wanted: CacheSpec) -> Store:
             if os.fstat(file).st_size < size:
                 os.truncate(file, size)
             if used is not None:
+                _allocate(file, records.pixels_at(len(source)))
                 os.pwrite(file, used.to_bytes(8, "little"), records.USED_AT)
             store = Store(path, file, source, wanted)
             if not store.shows_what_is_written():
@@ -132,6 +134,19 @@ def _open_file(path: Path, source: Source, capacity: int) -> tuple[int, int | No
             return file, 0
         path.unlink()  # not shortened: whoever has it mapped keeps what is there
         os.close(file)
+
+
+def _allocate(file: int, size: int) -> None:
+    """Have the disk keep room for the header and the records, or raise OSError.
+
+    To read a page of a map that has none would end the process where memory is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # disks that cannot do it
+                raise
 
 
 def _header(source: Source) -> dict[str, Any]:

@@ -13,6 +13,8 @@ MODULES: tuple[str, ...] = (
     "trust.fuzz.states",
     "trust.faults.training",
     "trust.concurrency.crew",
+    "trust.faults.disk",
+    "trust.elastic.matrix",
 )
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers_decoded import Noise, as_another_process, held
 from PIL import Image
+from trust.faults import small_disk
 
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.decoded import places
@@ -101,3 +103,21 @@ def test_a_store_in_ram_goes_with_its_last_user_or_with_the_next_run(
     assert store is not None and not left.exists() and stores_in(places.ram_folder()) != []
     del store
     assert list(places.ram_folder().iterdir()) == []
+
+
+def test_others_may_fill_the_memory_that_a_store_is_in(tmp_path: Path) -> None:
+    """Pages of a table that were never written would end the process when they are read."""
+    if not small_disk.allowed():
+        pytest.skip("this user may not mount")
+
+    def fill_and_read() -> str:
+        source = Noise(5000)
+        store = as_another_process(tmp_path, source, "64KB")
+        ballast = os.open(tmp_path / "ballast", os.O_CREAT | os.O_WRONLY)
+        try:
+            while True:
+                os.write(ballast, bytes(4096))
+        except OSError:
+            return f"{len(held(store, source))} images"
+
+    assert small_disk.run(tmp_path, 100, 100, fill_and_read, lambda: "") == "0 images"

@@ -1,0 +1,134 @@
+"""Killed at any call to the disk, or with a full one, then run again: the same files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from patchmill.loaders.decoded import places
+from trust.check import Check, Outcome, Task
+from trust.faults import disk_faults, disk_work, small_disk
+from trust.faults.disk_faults import FULL, KILL, Ended
+from trust.faults.disk_work import Work
+
+
+class Undisturbed(NamedTuple):
+    """A kind of work, the calls to the disk that it makes, and the files that it leaves."""
+
+    work: Work
+    calls: int
+    files: dict[str, bytes]
+    pages: int  # that they take
+
+
+def kill(task: Task) -> Outcome:
+    """Kill each kind of work in the middle of a call, once or twice, and go on."""
+    return _each_fault(task, lambda one, at, folder: _faulty(one, KILL, at, folder))
+
+
+def fill_disk(task: Task) -> Outcome:
+    """Let the disk be full from a call on, then have room again, and go on."""
+    return _each_fault(task, lambda one, at, folder: _faulty(one, FULL, at, folder))
+
+
+def fill_small_disk(task: Task) -> Outcome:
+    """Work on a disk that has too few pages, then give it enough, and go on."""
+    if not small_disk.allowed():
+        return _each_fault(task, lambda one, at, folder: _faulty(one, FULL, at, folder))
+    return _each_fault(task, _on_small_disk)
+
+
+def _each_fault(task: Task, attempt: Callable[[Undisturbed, int, Path], str]) -> Outcome:
+    """Try faults at moments that are spread over all kinds of work."""
+    outcome = Outcome()
+    works = disk_work.works(disk_work.write_data(task.folder / "data"))
+    for number, work in enumerate(works):
+        share = len(range(number, task.tries, len(works)))
+        if not share:
+            continue
+        one = _undisturbed(work, task.folder)
+        outcome.figures[f"{work.name}, calls to the disk"] = one.calls
+        for index in range(share):
+            at = int((index + task.random(index).random()) * one.calls / share)
+            outcome.tried(work.name)
+            if problem := attempt(one, at, _empty(task.folder)):
+                outcome.failed(f"{work.name}, call {at} of {one.calls}: {problem}")
+        task.note(f"{work.name}: {share} tries, {outcome.failures} failures so far")
+    return outcome
+
+
+def _undisturbed(work: Work, root: Path) -> Undisturbed:
+    folder = _empty(root)
+    ended = disk_faults.run(disk_work.in_folder(work, folder))
+    if ended.failed:
+        raise RuntimeError(f"{work.name} fails without a fault: {ended.told}")
+    blocks = sum(path.stat().st_blocks for path in folder.rglob("*"))
+    pages = blocks * 512 // small_disk.PAGE
+    return Undisturbed(work, ended.calls, disk_faults.listed(folder), pages)
+
+
+def _empty(root: Path) -> Path:
+    """One folder for all, since what is noted in the cache has a name by its path."""
+    folder = root / "tried"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+def _faulty(one: Undisturbed, fault: str, at: int, folder: Path) -> str:
+    """What is wrong after a fault, or after going on; empty if nothing is."""
+    ended = disk_faults.run(disk_work.in_folder(one.work, folder), fault, at)
+    return _problem(one, fault, ended, folder) or _go_on(one, folder)
+
+
+def _problem(one: Undisturbed, fault: str, ended: Ended, folder: Path) -> str:
+    """What is wrong with the end of disturbed work, or with what it left."""
+    if fault == KILL and not ended.killed and ended.failed:
+        return f"it failed before it was killed: {ended.told}"
+    if fault == FULL and ended.failed and not _says_full(ended.told):
+        return f"it does not say in one sentence that the disk is full: {ended.told}"
+    return _judged(one, folder, whole=False)
+
+
+def _says_full(told: str) -> bool:
+    return "\n" not in told and os.strerror(28) in told
+
+
+def _go_on(one: Undisturbed, folder: Path) -> str:
+    ended = disk_faults.run(disk_work.in_folder(one.work, folder))
+    if ended.failed or ended.told:
+        return f"it does not go on: {ended.told}"
+    return _judged(one, folder, whole=True)
+
+
+def _judged(one: Undisturbed, folder: Path, whole: bool) -> str:
+    """The judgement, made in a child of its own: it maps files that change afterwards."""
+    place = folder.with_name("judged")  # has indexes of its own
+    ended = disk_faults.run(lambda: one.work.judge(folder, one.files, whole), cache=place)
+    when = "in the end" if whole else "after the fault"
+    return f"{when}: {ended.told}" if ended.told else ""
+
+
+# ------------------------------------------------------------------------------------- small disks
+
+
+def _on_small_disk(one: Undisturbed, at: int, folder: Path) -> str:
+    """As `_faulty`, on a disk with a part of the pages that the work needs."""
+    few = max(2, one.pages * at // max(one.calls, 1))
+
+    def on_few() -> str:
+        places.check_room = lambda *_: None  # others fill the disk after it was looked at
+        ended = disk_faults.run(disk_work.in_folder(one.work, folder))
+        return _problem(one, FULL, ended, folder)
+
+    return small_disk.run(folder, few, 4 * one.pages + 8192, on_few, lambda: _go_on(one, folder))
+
+
+CHECKS = (
+    Check("kill-writers", "killed in any call to the disk", kill, 6, 240, 3000, 75),
+    Check("full-disk", "a full disk from any call on", fill_disk, 6, 180, 3000, 55),
+    Check("small-disk", "disks of too few pages", fill_small_disk, 2, 90, 600, 30),
+)
