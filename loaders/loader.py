@@ -13,7 +13,7 @@ import torch
 from patchmill.kernels.views import layout
 from patchmill.loaders.advice import Facts
 from patchmill.loaders.batch import ViewBatch
-from patchmill.loaders.common import ranks, room, threads
+from patchmill.loaders.common import mapped, ranks, room, threads
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.printed import brief
 from patchmill.loaders.decode.bad_image import MAX_PIXELS
@@ -214,6 +214,7 @@ class Loader:
             run.dismiss()
 
     def _batch(self, filled: FilledBatch) -> ViewBatch:
+        mapped.check()
         ids, targets = filled.ids, self._targets
         views = layout.views_by_group(filled.flat, targets, len(ids), self._channels_last)
         labels = filled.labels if self._mix is None else self._soft_labels(self._mix, filled)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patchmill.loaders.common import mapped
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decoded import locks, records
 from patchmill.loaders.decoded.cache_stats import CacheStats
@@ -209,7 +210,9 @@ def _is_stamped(source: Source) -> bool:
 def _mapped(path: Path) -> mmap.mmap:
     """A map of the file, with an open file of its own: it does not keep the store in use."""
     with open(path, "r+b", buffering=0) as file:
-        return mmap.mmap(file.fileno(), 0)
+        memory = mmap.mmap(file.fileno(), 0)
+    mapped.guard(memory, str(path))
+    return memory
 
 
 def _read_used(file: int) -> int:

@@ -286,6 +286,9 @@ def beton_table_checksum(path: Path) -> int:
     """CRC-32 of all of a .beton but the images, which have their own checksums."""
     with open(path, "rb") as file:
         beton = header.parse(str(path), file.fileno())
-    top = layout.HEADER.itemsize + len(beton.fields) * layout.FIELD.itemsize + beton.table.nbytes
-    end = int((beton.allocations["start"] + beton.allocations["size"]).max())
-    return zlib.crc32(beton.memory[end:], zlib.crc32(beton.memory[:top]))
+        top = layout.HEADER.itemsize + len(beton.fields) * layout.FIELD.itemsize
+        top += beton.table.nbytes
+        end = int((beton.allocations["start"] + beton.allocations["size"]).max(initial=0))
+        end = min(end, beton.size)
+        rest = beton.bytes_at(end, beton.size - end)
+        return zlib.crc32(rest, zlib.crc32(beton.bytes_at(0, top)))

@@ -34,7 +34,7 @@ from patchmill.kernels.views import layout
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.build import checked_device, checked_max_pixels, ledger_path
-from patchmill.loaders.common import ranks
+from patchmill.loaders.common import mapped, ranks
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste.backgrounds import BackgroundData
 from patchmill.loaders.decode.bad_image import MAX_PIXELS
@@ -98,6 +98,7 @@ class GpuMultiView(RaggedDecoder):
 
         An error while the batch was made, such as too many bad samples, is raised here.
         """
+        mapped.check()
         if made is None or self._views is None:
             raise self.error or MillError(
                 "the batch was not made: give batch() what FFCV's loader gave"

@@ -14,6 +14,7 @@ from ffcv.pipeline.compiler import Compiler
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import ROW, Target
+from patchmill.loaders.common import mapped
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage, decode
 from patchmill.loaders.ledger import Ledger
@@ -59,6 +60,7 @@ class ViewDecoder(EpochOperation):
 
     def check(self, ids: np.ndarray) -> None:
         """Raise the error that ended the batch; a negative id marks a sample that was not made."""
+        mapped.check()
         if error := self.error or (self.pasting and self.pasting.error):
             raise error
         if (ids < 0).any():

@@ -1,9 +1,11 @@
-"""Workarounds for two defects of FFCV 1.0.2. Import this module before anything of FFCV.
+"""Workarounds for three defects of FFCV 1.0.2. Import this module before anything of FFCV.
 
 * *Numba types.* To declare its memory map read-only, FFCV sets `mutable` of `numba.uint8[::1]` to
   False. Numba has one object per type, so this changes the type of everybody's byte arrays, and
   functions already compiled for them are not found again: a KeyError wherever Numba next looks.
   `OSCacheManager.compile_reader` is replaced by one that leaves the types to Numba.
+* *Bus errors.* FFCV maps its file, and reading a map of a file that was truncated ends the process:
+  its maps are guarded.
 * *Thread counts.* Importing FFCV, or making a loader, changes how many threads PyTorch and Numba
   use. `preserve_thread_counts` restores both.
 """
@@ -16,6 +18,8 @@ from contextlib import contextmanager
 import numba
 import numpy as np
 import torch
+
+from patchmill.loaders.common import mapped
 
 
 @contextmanager
@@ -31,6 +35,7 @@ def preserve_thread_counts() -> Iterator[None]:
 
 with preserve_thread_counts():
     from ffcv.memory_managers import OSCacheManager
+    from ffcv.memory_managers.os_cache import OSCacheContext
     from ffcv.pipeline.compiler import Compiler
 
 
@@ -44,4 +49,14 @@ def _compile_reader(self: OSCacheManager) -> Callable[..., np.ndarray]:
     return Compiler.compile(read)
 
 
+_map_file = OSCacheContext.__enter__
+
+
+def _map_guarded(self: OSCacheContext) -> OSCacheContext:
+    entered = _map_file(self)
+    mapped.guard(self.mmap._mmap, self.manager.reader.file_name)
+    return entered
+
+
 OSCacheManager.compile_reader = _compile_reader
+OSCacheContext.__enter__ = _map_guarded

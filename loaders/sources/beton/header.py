@@ -1,24 +1,26 @@
-"""Opens a .beton, checks its structure and maps its tables; MillError where anything is wrong."""
+"""Opens a .beton, checks its structure and reads its tables; MillError where anything is wrong."""
 
 from __future__ import annotations
 
 import json
-import mmap
 import os
+import stat
 from dataclasses import dataclass
 
 import numpy as np
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources.beton import layout
+from patchmill.loaders.sources.shards import tar
 
 
 @dataclass(frozen=True, eq=False)
 class BetonTables:
-    """The memory-mapped tables of a file; no sample data has been read."""
+    """The tables of a file; no sample data has been read."""
 
     name: str
-    memory: mmap.mmap
+    file: int  # open for reading
+    size: int  # bytes
     header: np.void
     fields: dict[str, int]  # name to type, in order
     table: np.ndarray
@@ -45,19 +47,28 @@ class BetonTables:
     def annex(self, image: str) -> tuple[np.ndarray | None, list[str]]:
         """CRC-32 of each image and class names; (None, []) for files of FFCV's own writer."""
         at = layout.HEADER.itemsize + list(self.fields).index(image) * layout.FIELD.itemsize
-        arguments = np.frombuffer(self.memory, layout.FIELD, 1, at)[0]["arguments"]
+        arguments = self.table_at(layout.FIELD, 1, at)[0]["arguments"]
         annex = arguments[: layout.ANNEX.itemsize].view(layout.ANNEX)[0]
         if annex["magic"] != layout.ANNEX_MAGIC:
             return None, []
         try:
             start, count = int(annex["start"]), len(self.table)
-            sums = np.frombuffer(self.memory, layout.CHECKSUM, count, start)
-            names = start + sums.nbytes
-            return sums, json.loads(self.memory[names : names + int(annex["json_bytes"])])
-        except (ValueError, OverflowError):
+            sums = self.table_at(layout.CHECKSUM, count, start)
+            names = json.loads(self.bytes_at(start + sums.nbytes, int(annex["json_bytes"])))
+            if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+                raise ValueError
+            return sums, names
+        except (ValueError, RecursionError):
             raise MillError(
                 f"{self.name} is damaged: its checksums are not where they should be"
             ) from None
+
+    def table_at(self, dtype: np.dtype, count: int, start: int) -> np.ndarray:
+        return _table_at(self.file, self.size, dtype, count, start)
+
+    def bytes_at(self, start: int, count: int) -> bytes:
+        """Bytes of the file; ValueError where it has none."""
+        return _bytes_at(self.file, self.size, start, count)
 
 
 def open_file(name: str, path: str) -> int:
@@ -65,7 +76,7 @@ def open_file(name: str, path: str) -> int:
     try:
         if os.path.isdir(path):
             raise MillError(f"{name!r} is a folder, not a .beton file")
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise MillError(f"there is no file {name!r}: check the path") from None
     except OSError as error:
@@ -73,15 +84,37 @@ def open_file(name: str, path: str) -> int:
 
 
 def parse(name: str, file: int) -> BetonTables:
-    """Map the file and check that its tables lie inside it."""
-    if os.fstat(file).st_size < layout.HEADER.itemsize:
+    """Read the tables, and check that they lie inside the file."""
+    status = os.fstat(file)
+    size = status.st_size
+    if not stat.S_ISREG(status.st_mode):
+        raise MillError(f"{name!r} is not a regular file")
+    if size < layout.HEADER.itemsize:
         raise MillError(f"{name} is too short for a .beton file: write it again")
-    memory = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
-    header = np.frombuffer(memory, layout.HEADER, 1)[0]
-    _check_header(name, header, len(memory))
-    fields = _fields(name, memory, int(header["fields"]))
-    table = _table(name, memory, header, fields)
-    return BetonTables(name, memory, header, fields, table, _allocations(name, memory, header))
+    try:
+        header = _table_at(file, size, layout.HEADER, 1, 0)[0]
+        _check_header(name, header, size)
+        fields = _fields(name, file, size, int(header["fields"]))
+        table = _table(name, file, size, header, fields)
+        return BetonTables(
+            name, file, size, header, fields, table, _allocations(name, file, size, header)
+        )
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or "it was truncated"
+        raise MillError(f"cannot read {name}: {problem}") from None
+
+
+def _table_at(file: int, size: int, dtype: np.dtype, count: int, start: int) -> np.ndarray:
+    return np.frombuffer(_bytes_at(file, size, start, count * dtype.itemsize), dtype)
+
+
+def _bytes_at(file: int, size: int, start: int, count: int) -> bytes:
+    if not 0 <= start <= size or not 0 <= count <= size - start:
+        raise ValueError("outside the file")
+    data = tar.read_at(file, count, start) if count else b""
+    if len(data) < count:
+        raise ValueError("the file was truncated")
+    return data
 
 
 def _check_header(name: str, header: np.void, size: int) -> None:
@@ -99,11 +132,11 @@ def _check_header(name: str, header: np.void, size: int) -> None:
         )
 
 
-def _fields(name: str, memory: mmap.mmap, count: int) -> dict[str, int]:
-    if layout.HEADER.itemsize + count * layout.FIELD.itemsize > len(memory):
+def _fields(name: str, file: int, size: int, count: int) -> dict[str, int]:
+    if layout.HEADER.itemsize + count * layout.FIELD.itemsize > size:
         raise MillError(f"{name} is damaged: there is no room for its {count} fields")
     fields = {}
-    for field in np.frombuffer(memory, layout.FIELD, count, layout.HEADER.itemsize):
+    for field in _table_at(file, size, layout.FIELD, count, layout.HEADER.itemsize):
         title = field["name"].tobytes().split(b"\0")[0].decode("ascii", "replace")
         if int(field["type"]) not in layout.FIELD_TYPES:
             raise MillError(
@@ -116,19 +149,19 @@ def _fields(name: str, memory: mmap.mmap, count: int) -> dict[str, int]:
     return fields
 
 
-def _table(name: str, memory: mmap.mmap, header: np.void, fields: dict[str, int]) -> np.ndarray:
+def _table(name: str, file: int, size: int, header: np.void, fields: dict[str, int]) -> np.ndarray:
     dtype, count = layout.table_dtype(list(fields.values())), int(header["samples"])
     start = layout.HEADER.itemsize + len(fields) * layout.FIELD.itemsize
     if start + count * dtype.itemsize > header["allocations"]:
         raise MillError(f"{name} is damaged: there is no room for its {count} samples")
-    return np.frombuffer(memory, dtype, count, start)
+    return _table_at(file, size, dtype, count, start)
 
 
-def _allocations(name: str, memory: mmap.mmap, header: np.void) -> np.ndarray:
-    size = len(memory) - int(header["allocations"])
-    count = size // layout.ALLOCATION.itemsize
-    if size % layout.ALLOCATION.itemsize or count < header["samples"]:
+def _allocations(name: str, file: int, size: int, header: np.void) -> np.ndarray:
+    start = int(header["allocations"])
+    count, rest = divmod(size - start, layout.ALLOCATION.itemsize)
+    if rest or count < header["samples"]:
         raise MillError(
             f"{name} is truncated: it ends inside its allocation table; copy or write it again"
         )
-    return np.frombuffer(memory, layout.ALLOCATION, count, int(header["allocations"]))
+    return _table_at(file, size, layout.ALLOCATION, count, start)

@@ -1,6 +1,6 @@
 """FFCV's .beton files as a source for every pipeline, read without FFCV.
 
-Opening maps the table and reads no sample. A sample that is not where the table says raises OSError
+Opening reads the tables and no sample. A sample that is not where the table says raises OSError
 when it is read, and goes to the ledger as any unreadable file.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import mmap
 import os
 import weakref
 from pathlib import Path
 
 import numpy as np
 
-from patchmill.loaders.common import stamps
+from patchmill.loaders.common import mapped, stamps
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste import mask_places
 from patchmill.loaders.copypaste.mask_places import MaskPlaces
@@ -50,7 +51,7 @@ class Beton(Reopened, NumberedSource):
         weakref.finalize(self, os.close, self._file)
         opened = header.parse(self.name, self._file)
         self._count, self._allocations = len(opened.table), opened.allocations
-        self._memory, self._file_size = opened.memory, len(opened.memory)
+        self._file_size = opened.size
         self._pages_end = int(opened.header["allocations"])
         self.field = opened.choose("image", image, layout.IMAGE_TYPE) or ""
         if not self.field:
@@ -114,10 +115,15 @@ class Beton(Reopened, NumberedSource):
         places = np.zeros(len(records), PLACE)
         for ours, theirs in (("offset", "start"), ("height", "height"), ("width", "width")):
             places[ours] = np.where(raw, records[theirs], 0)
-        return DecodedImages(np.frombuffer(self._memory, np.uint8), places)
+        try:
+            memory = mmap.mmap(self._file, self._file_size, access=mmap.ACCESS_READ)
+        except ValueError:  # it has been truncated: reading says so
+            return None
+        mapped.guard(memory, self.path)
+        return DecodedImages(np.frombuffer(memory, np.uint8), places)
 
     def _is_truncated(self) -> bool:
-        """True if reading the memory map could raise SIGBUS."""
+        """True if samples may be missing; `mapped` notices it when it happens later."""
         return os.fstat(self._file).st_size < self._file_size
 
     def mask(self, index: int) -> np.ndarray | None:
