@@ -88,7 +88,8 @@ class Pieces:
         self._items = np.empty(place.shape, place.dtype)  # takes memory as pieces come
         self._memory = self._items.view(np.uint8)
         self._items.flags.writeable = False
-        self._there = np.zeros(place.pieces, bool)
+        self._flags = bytearray(place.pieces)  # 1 for those that are there
+        self._there = np.frombuffer(self._flags, bool)
         self._in_piece = PIECE_BYTES // place.dtype.itemsize
         self._lock = threading.Lock()
 
@@ -101,7 +102,10 @@ class Pieces:
 
     def __getitem__(self, index: Any) -> Any:
         pieces = index // self._in_piece
-        if not np.all(self._there[pieces]):
+        if isinstance(pieces, int):
+            if not self._flags[pieces]:
+                self._read(pieces)
+        elif not self._there[pieces].all():
             for piece in np.unique(pieces).tolist():
                 self._read(piece)
         return self._items[index]
@@ -114,9 +118,9 @@ class Pieces:
 
     def _read(self, piece: int) -> None:
         with self._lock:
-            if not self._there[piece]:
+            if not self._flags[piece]:
                 _put(self._memory, piece, _named(self._file, self._place, piece))
-                self._there[piece] = True
+                self._flags[piece] = 1
 
 
 class Stored:

@@ -1,4 +1,4 @@
-"""Column files: named numpy arrays in one file with a JSON header, every byte under a checksum.
+"""Column files: named numpy arrays in one file with a JSON header, all of them under checksums.
 
 A column is read into memory and compared with its checksums when the file is opened, or a piece at
 a time when it is first used (`column_pieces`). Nothing is mapped, so that a file that is truncated
@@ -41,7 +41,7 @@ _START = struct.Struct("<8sII")
 _ALIGN = 64
 _CHUNK = 1 << 26  # items written at a time, so that a column may itself be a memory map
 _MAX_HEADER_BYTES = 1 << 28
-_LARGE_BYTES = 16 << 20  # of a column that is read a piece at a time, where that is wanted
+_LARGE_BYTES = 4 << 20  # of a column that is read a piece at a time, where that is wanted
 _MAX_DIMENSIONS = 8
 
 
@@ -104,12 +104,12 @@ def read(
     *,
     only: Collection[str] | None = None,
     stored: Collection[str] = (),
-    lazily: bool = False,
+    lazily: Collection[str] = (),
 ) -> Columns:
     """Read a column file; a MillError if it is missing, truncated, damaged or of another kind.
 
-    `only` names the columns to read, if not all. Those in `stored` become `Stored`, and with
-    `lazily` large ones become `Pieces`: these raise an OSError where they are damaged.
+    `only` names the columns to read, if not all. Those in `stored` become `Stored`, and large ones
+    in `lazily` become `Pieces`: these raise an OSError where they are damaged.
     """
     try:
         file = ColumnFile(path)
@@ -125,7 +125,7 @@ def read(
                 continue
             if name in stored:
                 columns[name] = Stored(file, place)
-            elif lazily and place.nbytes > _LARGE_BYTES and Pieces.can_hold(place):
+            elif name in lazily and place.nbytes > _LARGE_BYTES and Pieces.can_hold(place):
                 columns[name] = Pieces(file, place)
             else:
                 columns[name] = read_whole(file, place)

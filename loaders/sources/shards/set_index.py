@@ -69,7 +69,7 @@ def open_set_index(paths: Sequence[str]) -> Columns:
         if folder:
             try:
                 columns.write(file, KIND, content, meta)
-                return columns.read(file, KIND, lazily=True)
+                return columns.read(file, KIND, lazily=shard_index.DTYPES)
             except (OSError, MillError) as error:
                 log.warning("cannot cache the index of %d shards: %s", len(paths), error)
                 content, meta = _assemble(paths, states, listed, folder)  # its parts are used up
@@ -89,7 +89,7 @@ def _key(paths: Sequence[str]) -> str:
 
 
 def _find(file: Path, states: Sequence[ShardState]) -> Columns | None:
-    index = columns.find(file, KIND, lazily=True)
+    index = columns.find(file, KIND, lazily=shard_index.DTYPES)
     return index if index and np.array_equal(index["states"], np.array(states)) else None
 
 

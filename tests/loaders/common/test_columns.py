@@ -79,7 +79,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_pieces_are_checked_as_they_are_used(large: Path) -> None:
     flip(large, "x", 2_000_000)  # in the second of three pieces
-    x = columns.read(large, "test", only=["x"], lazily=True)["x"]
+    x = columns.read(large, "test", only=["x"], lazily=["x"])["x"]
     assert (len(x), x[0], x[599_999]) == (600_000, 0, 599_999)
     assert x[np.array([3, 550_000, 4])].tolist() == [3, 550_000, 4]
     for wanted in (500_000, np.array([1, 500_000])):
@@ -92,7 +92,7 @@ def test_pieces_are_checked_as_they_are_used(large: Path) -> None:
 
 
 def test_pieces_of_a_truncated_file_are_errors(large: Path) -> None:
-    file = columns.read(large, "test", stored=["bytes"], lazily=True)
+    file = columns.read(large, "test", stored=["bytes"], lazily=["x"])
     assert file["x"][1] == 1 and columns.item(file["bytes"], np.array([4, 9]), 0) == b"\1\0\0\0\2"
     os.truncate(large, 1 << 20)
     assert file["x"][2] == 2
