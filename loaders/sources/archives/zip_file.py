@@ -31,8 +31,9 @@ _HEADER = struct.Struct("<4s22xHH")  # of a member: signature, lengths of its na
 _MAGIC = b"PK\x03\x04"
 _SLACK = 256  # bytes read for the header in front of a member
 _RACY_NS = 2_000_000_000
-_MAX_BYTES = 2**32 - 1
+_MAX_BYTES = 1 << 30  # of an image
 _ENCRYPTED = 1  # bit of a member's flags
+_SAYING = (zipfile.BadZipFile, NotImplementedError)  # errors whose texts say something
 _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "xz", 99: "AES"}
 
 
@@ -138,19 +139,20 @@ def _list(name: str, path: str, folder: str) -> Listing:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = {member.filename: member for member in archive.infolist()}
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
-            raise MillError(
-                f"{name} is no complete zip: {str(error).rstrip('.')}; fetch or pack it again"
-            ) from None
         except OSError as error:
             raise MillError(f"cannot read {name}: {error.strerror or error}") from None
+        except Exception as error:  # zipfile raises almost anything for a damaged directory
+            problem = str(error).rstrip(".") if isinstance(error, _SAYING) else "it is damaged"
+            raise MillError(
+                f"{name} is no complete zip: {problem}; fetch or pack it again"
+            ) from None
         advance(len(members))
     inside = f"{folder}/" if folder else ""
     images = [
         member
         for member in members.values()
         if member.filename.removeprefix("./").startswith(inside)
-        and not member.is_dir()
+        and not member.filename.endswith("/")
         and is_image(_encoded(member))
         and "__MACOSX" not in member.filename
     ]
@@ -196,4 +198,6 @@ def _check(name: str, images: list[zipfile.ZipInfo]) -> None:
         )
     large = [m for m in images if max(m.file_size, m.compress_size) > _MAX_BYTES]
     if large:
-        raise MillError(f"{large[0].filename!r} in {name} has more than 4 GiB: it is no image")
+        raise MillError(f"{large[0].filename!r} in {name} has more than 1 GiB: it is no image")
+    if any(not 0 <= member.header_offset < 1 << 63 for member in images):
+        raise MillError(f"the directory of {name} is damaged: fetch or pack it again")

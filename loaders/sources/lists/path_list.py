@@ -42,7 +42,10 @@ class Paths(NumberedSource):
         self._folder = os.fsencode(os.path.realpath(folder)) + b"/"
         if not paths:
             raise MillError(f"the list {name} is empty")
-        self._paths, self._starts = columns.join([os.fsencode(path) for path in paths])
+        encoded = [os.fsencode(path) for path in paths]
+        if odd := next((n for n, path in enumerate(encoded, 1) if b"\0" in path), 0):
+            raise MillError(f"path {odd} of the list {name} holds a zero byte, as no path may")
+        self._paths, self._starts = columns.join(encoded)
         digest = hashlib.sha256(self._paths.data)
         for column in (self._starts, self.labels):
             digest.update(b"" if column is None else column.data)

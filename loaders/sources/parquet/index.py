@@ -80,6 +80,9 @@ def _build(
         located = list(map_in_threads(locate, groups, threads))
     content = _joined(located, [i for i, _ in groups])
     classes, labels = _labels(name, opened, fields)
+    found = len(content["row_sizes"])
+    if found != rows or (labels is not None and len(labels) != rows):
+        raise MillError(f"{name} is damaged: it says to have {rows:,} rows, and holds {found:,}")
     if labels is not None:
         content["labels"] = labels
     content["counts"] = np.array([file.metadata.num_rows for file in opened], np.int64)
@@ -129,9 +132,14 @@ def _joined(located: list[places.Places], files: list[int]) -> dict[str, np.ndar
 def _labels(name: str, opened: list[Any], fields: Fields) -> tuple[list[str], np.ndarray | None]:
     if fields.label is None:
         return [], None
+    from pyarrow import ArrowException
+
     values: list[Any] = []
     for file in opened:
-        values += file.read(columns=[fields.label]).column(0).to_pylist()
+        try:
+            values += file.read(columns=[fields.label]).column(0).to_pylist()
+        except (OSError, ArrowException, UnicodeDecodeError) as error:
+            raise schema.unreadable(f"the column {fields.label} of {name}", error) from None
     if all(value is None or value == -1 for value in values):
         return [], None
     if all(value is None or isinstance(value, int) for value in values):

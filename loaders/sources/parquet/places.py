@@ -45,7 +45,7 @@ def locate(file: int, group: int, metadata: Any, column: int, max_level: int) ->
             places = _by_pages(file, count, chunk, codec, max_level)
             if sum(map(len, places.rows)) == count:
                 return places
-        except (ValueError, KeyError, IndexError, OSError):
+        except Exception:  # damaged headers can raise almost anything
             pass  # pyarrow knows more encodings, or says what is wrong
     rows = np.zeros((count, 3), np.int64)
     rows[:, 1], rows[:, 2] = np.arange(count), _UNKNOWN

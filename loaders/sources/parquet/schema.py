@@ -33,10 +33,13 @@ def open_file(path: str) -> Any:
         ) from None
     try:
         return parquet.ParquetFile(path)
-    except OSError as error:
-        raise MillError(f"cannot read {path}: {error.strerror or _one_line(error)}") from None
-    except ArrowException as error:
-        raise MillError(f"cannot read {path}: {_one_line(error)}") from None
+    except (OSError, ArrowException) as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: str, error: Exception) -> MillError:
+    """Error for a file that pyarrow cannot read."""
+    return MillError(f"cannot read {path}: {getattr(error, 'strerror', None) or one_line(error)}")
 
 
 def holds_images(path: str) -> bool:
@@ -138,5 +141,5 @@ def _listed(names: Sequence[str] | dict[str, str]) -> str:
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") or "none"
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]

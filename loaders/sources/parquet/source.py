@@ -71,6 +71,16 @@ class Parquet(Reopened, NumberedSource):
         return len(self._row_sizes)
 
     def read(self, index: int) -> bytes:
+        try:
+            return self._read(index)
+        except MillError:
+            raise
+        except (OSError, ValueError, IndexError, OverflowError, MemoryError) as error:
+            # ArrowInvalid is a ValueError; its texts and those of its OSErrors have many lines
+            problem = getattr(error, "strerror", None) or schema.one_line(error)
+            raise OSError(problem or type(error).__name__) from None
+
+    def _read(self, index: int) -> bytes:
         size, start = int(self._row_sizes[index]), int(self._row_starts[index])
         if size < 0:
             raise OSError("the row has no image bytes")
@@ -137,10 +147,7 @@ class Parquet(Reopened, NumberedSource):
         """A row group's column of bytes, decoded by pyarrow."""
         self._file(chunk)  # refuses a file that was changed
         opened = schema.open_file(self._paths[self._index["chunk_files"][chunk]])
-        try:
-            table = opened.read_row_group(self._offset(chunk), columns=[self._column])
-        except ValueError as error:  # such as pyarrow's ArrowInvalid
-            raise OSError(" ".join(str(error).split())[:200]) from None
+        table = opened.read_row_group(self._offset(chunk), columns=[self._column])
         column = table.column(0).combine_chunks()
         for part in self._column.split(".")[1:]:
             column = column.field(part)

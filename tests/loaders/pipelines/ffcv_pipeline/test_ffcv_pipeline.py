@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,15 @@ def test_bad_samples_equal_those_of_threads_and_too_many_end_the_run(
     with pytest.raises(MillError, match="more than the 10 that are tolerated"):
         list(ffcv)
     assert mill_threads() == []
+
+
+def test_a_file_that_is_truncated_meanwhile_is_an_error(path: Path) -> None:
+    """FFCV maps the file: reading beyond its end would end the process with a bus error."""
+    batches = iter(build(path, prefetch=1))
+    next(batches)
+    os.truncate(path, 20_000)
+    with pytest.raises(MillError, match="was truncated while it was in use"):
+        list(batches)
 
 
 def entries(ledger: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,256 @@
+"""Mutated betons, mask files, zips, Parquet files, lists and stores: opened, and read whole."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from patchmill.loaders.copypaste import mask_file
+from patchmill.loaders.copypaste.mask_file import MaskFile
+from patchmill.loaders.decode.bad_image import BadImage
+from patchmill.loaders.decoded import opening
+from patchmill.loaders.prepare import inspect_masks
+from patchmill.loaders.sources.archives.zip_file import Zip
+from patchmill.loaders.sources.beton.source import Beton
+from patchmill.loaders.sources.beton.writer import BetonWriter
+from patchmill.loaders.sources.lists.path_list import open_list
+from patchmill.loaders.sources.parquet.source import Parquet
+from trust.check import Check, Outcome, Task
+from trust.fuzz.opening import cache_at, fuzz, read_all
+
+_NOWHERE = "/dev/null/cache"  # no cache: an index is made in memory
+_GAP = re.compile(rb"\0{10000,}")
+
+
+def fuzz_betons(task: Task) -> Outcome:
+    """Betons of JPEGs, raw images and masks, with and without an annex of checksums."""
+
+    def open_beton(path: Path) -> str:
+        source = Beton(path)
+        end = read_all(source)
+        _ = source.classes, source.mask_places()
+        decoded = source.decoded_images()
+        for id in range(min(len(source), 50)):
+            with contextlib.suppress(OSError, BadImage):
+                source.mask(id)
+            if decoded is not None and (image := decoded.image(id)) is not None:
+                int(image.sum())
+        return end
+
+    betons = [_Beton(task.folder, masks) for masks in (False, True)]
+    seeds = [beton.data for beton in betons]
+
+    def write(data: bytes, path: Path) -> None:
+        betons[0].write(data, path)
+
+    return _fuzz_files(task, seeds, open_beton, write=write)
+
+
+def fuzz_masks(task: Task) -> Outcome:
+    """Mask files; a mask is the one that was written, or an error."""
+    planes = [np.full((9, 7 + i), 17 * i, np.uint8) for i in range(5)]
+    rows = [mask_file.mask_row(plane, 0.5, 0.5, "why" * (i == 3)) for i, plane in enumerate(planes)]
+    rows.append(mask_file.missing_row("no image"))
+    meta = {"source": "x", "samples": 6, "estimator": {"method": "gs", "version": 1}, "made_by": "this"}
+    seed = task.folder / "seed.masks"
+    mask_file.write_mask_file(seed, lambda: rows, 6, meta | {"max_side": 9})
+
+    def open_masks(path: Path) -> str:
+        file, bad = MaskFile(path), 0
+        for id in range(len(file)):
+            try:
+                mask = file.mask(id)
+            except (OSError, BadImage):
+                bad += 1
+                continue
+            expected = planes[id] if id < 5 else None
+            assert np.array_equal(mask, expected) if mask is not None else expected is None
+            assert file.why(id) == rows[id].why
+        file.mask_places()
+        problems = inspect_masks.inspect_file(path)[1]
+        assert bool(problems) == bool(bad), "inspect and reading differ"
+        return "ledger" if bad else "whole"
+
+    return _fuzz_files(task, [seed.read_bytes()], open_masks)
+
+
+def fuzz_zips(task: Task) -> Outcome:
+    seeds = []
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", method) as archive:
+            for number in range(5):
+                archive.writestr(f"class{number % 2}/{number}.jpg", _jpeg(number))
+        seeds.append(stream.getvalue())
+    return _fuzz_files(task, seeds, lambda path: read_all(Zip(path)), ".zip")
+
+
+def fuzz_parquets(task: Task) -> Outcome:
+    """Parquet files of several encodings; mutated files are for pyarrow's footer and our pages."""
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.table(
+        {
+            "image": [{"bytes": _jpeg(number), "path": f"{number}.jpg"} for number in range(5)],
+            "label": [0, 1, 2, 0, 1],
+        }
+    )
+    seeds = []
+    for options in (
+        {"compression": "none"},
+        {"compression": "snappy"},
+        {"compression": "gzip", "use_dictionary": False},
+        {"compression": "none", "data_page_version": "2.0", "row_group_size": 2},
+    ):
+        stream = io.BytesIO()
+        parquet.write_table(table, stream, **options)
+        seeds.append(stream.getvalue())
+    return _fuzz_files(task, seeds, lambda path: read_all(Parquet(path)), ".parquet")
+
+
+def fuzz_lists(task: Task) -> Outcome:
+    rows = [(f"{number}.jpg", ("cat", "dog")[number % 2]) for number in range(6)]
+    for name, _ in rows:
+        (task.folder / name).write_bytes(b"an image")
+    texts = {}
+    for ending, separator in ((".csv", ","), (".tsv", "\t")):
+        text = io.StringIO()
+        csv.writer(text, delimiter=separator).writerows([("path", "label"), *rows])
+        texts[ending] = [text.getvalue().encode()]
+    objects = "\n".join(json.dumps({"file_name": name, "label": label}) for name, label in rows)
+    texts[".jsonl"] = [objects.encode()]
+    outcome = Outcome()
+    for number, (ending, seeds) in enumerate(texts.items()):
+        part = Task(task.name, -(-task.tries // 3), task.folder, task.seed + number, task.note)
+        _fuzz_files(part, seeds, lambda path: read_all(open_list(path)), ending, outcome)
+    return outcome
+
+
+def fuzz_stores(task: Task) -> Outcome:
+    """Stores of decoded images; an image is the one that was kept, or none."""
+    folder, count = task.folder / "store", 4
+    beton = _Beton(task.folder, False)
+    beton.write(beton.data, task.folder / "seed.beton")
+    source = Beton(task.folder / "seed.beton")
+    images = [np.full((6, 5 + i, 3), 40 * i, np.uint8) for i in range(count)]
+    wanted = f"disk:{folder}:200KB"
+
+    def open_store() -> Any:
+        store = opening.open_store(wanted, source)
+        assert store is not None
+        return store
+
+    store = open_store()
+    for id, image in enumerate(images):
+        store.offer(id, image, store.read(id)[1])
+    path: Path = store.path
+    assert all(np.array_equal(store.image(id), image) for id, image in enumerate(images))
+    del store
+    end = path.read_bytes().rstrip(b"\0")
+
+    def reopen(data: bytes, unused: Path) -> str:
+        path.unlink(missing_ok=True)
+        path.write_bytes(data)
+        opened = open_store()
+        found = [opened.image(id) for id in range(count)]
+        for id, image in enumerate(found):
+            assert image is None or np.array_equal(image, images[id]), f"image {id} is another"
+        return "whole" if all(image is not None for image in found) else "made again"
+
+    outcome = Outcome()
+    fuzz(task, outcome, [end], reopen)
+    return outcome
+
+
+def _fuzz_files(
+    task: Task,
+    seeds: list[bytes],
+    open_file: Callable[[Path], str],
+    ending: str = "",
+    outcome: Outcome | None = None,
+    write: Callable[[bytes, Path], object] = lambda data, path: path.write_bytes(data),
+) -> Outcome:
+    """`fuzz` with each mutated input in a file of its own, which has this ending."""
+    outcome = outcome or Outcome()
+
+    def open_mutated(data: bytes, unused: Path) -> str:
+        path = unused.with_suffix(ending)
+        write(data, path)
+        try:
+            return open_file(path)
+        finally:
+            path.unlink()
+
+    with cache_at(_NOWHERE):
+        fuzz(task, outcome, seeds, open_mutated)
+    return outcome
+
+
+def _jpeg(number: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((10, 12, 3), 40 * number, np.uint8)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def _png(number: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((8, 9), 40 * number, np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+class _Beton:
+    """A small beton, of which every third image is raw, without the megabytes of empty pages."""
+
+    def __init__(self, folder: Path, masks: bool) -> None:
+        path = folder / "made.beton"
+        with BetonWriter(path, 6, ["a", "b"], masks=masks) as writer:
+            for number in range(6):
+                data = _jpeg(number) if number % 3 else _raw(number)
+                writer.add(data, number % 2, _png(number) if masks and number % 2 else b"")
+        data = path.read_bytes()
+        path.unlink()
+        gaps = [found.span() for found in _GAP.finditer(data)]
+        ends = [0, *(place for gap in gaps for place in gap), len(data)]
+        self._parts = list(zip(ends[::2], ends[1::2], strict=True))
+        self.data = b"".join(data[start:end] for start, end in self._parts)
+
+    def write(self, data: bytes, path: Path) -> None:
+        """Write a beton whose parts are in `data`, one behind the other."""
+        with open(path, "wb") as file:
+            for start, end in self._parts[:-1]:
+                file.seek(start)
+                file.write(data[: end - start])
+                data = data[end - start :]
+            file.seek(self._parts[-1][0])
+            file.write(data)
+
+
+def _raw(number: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((7, 5, 3), 40 * number, np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+CHECKS = (
+    Check("fuzz-beton", "mutated betons: opened and read", fuzz_betons, 60, 5000, 50_000, 40),
+    Check("fuzz-masks", "mutated mask files: read, inspected", fuzz_masks, 40, 4000, 50_000, 40),
+    Check("fuzz-zip", "mutated zips: listed and read", fuzz_zips, 60, 5000, 50_000, 30),
+    Check(
+        "fuzz-parquet",
+        "mutated Parquet files: indexed and read",
+        fuzz_parquets, 40, 3000, 50_000, 60, needs=("pyarrow",),
+    ),
+    Check("fuzz-list", "mutated lists of paths: opened, read", fuzz_lists, 60, 5000, 50_000, 20),
+    Check("fuzz-store", "mutated decoded caches: opened, read", fuzz_stores, 40, 3000, 50_000, 40),
+)  # fmt: skip

@@ -1,0 +1,117 @@
+"""Open mutated data as a user would, and tell a fair end from any other."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decode.bad_image import BadImage
+from trust.check import Outcome, Task
+from trust.fuzz.mutations import mutate
+
+_MOST_MEMORY = 2 << 30  # bytes beyond those in use, that a small file may not take
+_STEPS = 20
+
+Sample = tuple[bytes, int | None]
+
+
+def fuzz(
+    task: Task,
+    outcome: Outcome,
+    seeds: list[bytes],
+    open_mutated: Callable[[bytes, Path], str],
+) -> None:
+    """Mutate seeds, and open each with `open_mutated(data, an unused path)`.
+
+    That says how the try ended; it raises an AssertionError for a wrong sample. Anything that it
+    raises but a MillError of one sentence is a failure.
+    """
+    with quietly(), limited_memory():
+        for number in range(task.tries):
+            rng = task.random(number)
+            data = mutate(rng.choice(seeds), rng, rng.choice(seeds))
+            try:
+                end = open_mutated(data, task.folder / f"{number}")
+            except MillError as error:
+                end = "error"
+                if not str(error) or "\n" in str(error):
+                    outcome.failed(f"not one sentence with seed {task.seed}/{number}: {error!r}")
+            except Exception as error:
+                end = "failed"
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                outcome.failed(
+                    f"{type(error).__name__} with seed {task.seed}/{number}: {str(error)[:200]} "
+                    f"({Path(where.filename).name}:{where.lineno})"
+                )
+            outcome.tried(end)
+            if number % max(task.tries // _STEPS, 1) == 0:
+                task.note(f"{number:,} of {task.tries:,}")
+
+
+def read_all(source: Any, expected: list[Sample] | None = None) -> str:
+    """Read all samples; AssertionError for one that is not as `expected`.
+
+    "ledger" if some could not be read, "whole" if all could.
+    """
+    count, bad = len(source), 0
+    labels = source.labels
+    if expected is not None:
+        assert count == len(expected), f"{count} samples, not {len(expected)}"
+    for id in range(min(count, 50)):
+        assert source.where(id)
+        with contextlib.suppress(OSError):
+            source.stamp(id)
+        try:
+            data = bytes(source.read(id))
+        except (OSError, BadImage) as error:
+            assert str(error) and "\n" not in str(error), f"not one sentence: {error!r}"
+            bad += 1
+            continue
+        label = None if labels is None else int(labels[id])
+        if expected is not None:
+            assert (data, label) == expected[id], f"sample {id} is another one"
+    return "ledger" if bad else "whole"
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without warnings, progress, and waits for the disk."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with mock.patch.object(os, "fsync", lambda file: None):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def cache_at(folder: Path | str) -> Iterator[None]:
+    with mock.patch.dict(os.environ, PATCHMILL_CACHE=str(folder)):
+        yield
+
+
+@contextlib.contextmanager
+def limited_memory() -> Iterator[None]:
+    """A MemoryError for whatever takes gigabytes."""
+    try:
+        import resource
+
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError):
+        yield
+        return
+    resource.setrlimit(
+        resource.RLIMIT_AS, (pages * resource.getpagesize() + _MOST_MEMORY, before[1])
+    )
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
