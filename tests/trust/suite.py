@@ -11,6 +11,8 @@ MODULES: tuple[str, ...] = (
     "trust.fuzz.checkpoints",
     "trust.fuzz.run_folders",
     "trust.fuzz.states",
+    "trust.fuzz.indexes",
+    "trust.fuzz.containers",
     "trust.faults.training",
     "trust.concurrency.crew",
     "trust.faults.disk",

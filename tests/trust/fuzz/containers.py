@@ -61,7 +61,12 @@ def fuzz_masks(task: Task) -> Outcome:
     planes = [np.full((9, 7 + i), 17 * i, np.uint8) for i in range(5)]
     rows = [mask_file.mask_row(plane, 0.5, 0.5, "why" * (i == 3)) for i, plane in enumerate(planes)]
     rows.append(mask_file.missing_row("no image"))
-    meta = {"source": "x", "samples": 6, "estimator": {"method": "gs", "version": 1}, "made_by": "this"}
+    meta = {
+        "source": "x",
+        "samples": 6,
+        "estimator": {"method": "gs", "version": 1},
+        "made_by": "this",
+    }
     seed = task.folder / "seed.masks"
     mask_file.write_mask_file(seed, lambda: rows, 6, meta | {"max_side": 9})
 
@@ -243,14 +248,13 @@ def _raw(number: int) -> bytes:
 
 
 CHECKS = (
-    Check("fuzz-beton", "mutated betons: opened and read", fuzz_betons, 60, 5000, 50_000, 40),
-    Check("fuzz-masks", "mutated mask files: read, inspected", fuzz_masks, 40, 4000, 50_000, 40),
-    Check("fuzz-zip", "mutated zips: listed and read", fuzz_zips, 60, 5000, 50_000, 30),
+    Check("fuzz-beton", "mutated betons: opened and read", fuzz_betons, 40, 10_000, 50_000, 20),
+    Check("fuzz-masks", "mutated mask files: read, inspected", fuzz_masks, 40, 10_000, 50_000, 10),
+    Check("fuzz-zip", "mutated zips: listed and read", fuzz_zips, 40, 10_000, 50_000, 15),
     Check(
-        "fuzz-parquet",
-        "mutated Parquet files: indexed and read",
-        fuzz_parquets, 40, 3000, 50_000, 60, needs=("pyarrow",),
+        "fuzz-parquet", "mutated Parquet files: indexed, read",
+        fuzz_parquets, 40, 5000, 50_000, 25, needs=("pyarrow",),
     ),
-    Check("fuzz-list", "mutated lists of paths: opened, read", fuzz_lists, 60, 5000, 50_000, 20),
-    Check("fuzz-store", "mutated decoded caches: opened, read", fuzz_stores, 40, 3000, 50_000, 40),
+    Check("fuzz-list", "mutated lists of paths: opened, read", fuzz_lists, 40, 10_000, 50_000, 10),
+    Check("fuzz-store", "mutated decoded caches: opened, read", fuzz_stores, 20, 5000, 50_000, 25),
 )  # fmt: skip

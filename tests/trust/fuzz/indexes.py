@@ -131,7 +131,7 @@ def _written(folder: Path) -> tuple[Path, list[Sample]]:
 
 
 CHECKS = (
-    Check("fuzz-tar", "mutated tars: listed and read", fuzz_tars, 60, 5000, 50_000, 20),
-    Check("fuzz-index", "mutated indexes: opened, inspected", fuzz_indexes, 40, 4000, 50_000, 40),
-    Check("fuzz-set-index", "mutated set indexes: opened", fuzz_set_indexes, 40, 4000, 50_000, 40),
+    Check("fuzz-tar", "mutated tars: listed and read", fuzz_tars, 40, 10_000, 50_000, 20),
+    Check("fuzz-index", "mutated indexes: opened, inspected", fuzz_indexes, 30, 8000, 50_000, 40),
+    Check("fuzz-set-index", "mutated set indexes: opened", fuzz_set_indexes, 30, 5000, 50_000, 40),
 )
