@@ -131,4 +131,5 @@ def _as_interrupt(*_: object) -> NoReturn:
 
 
 if __name__ == "__main__":
+    sys.path += suite.helper_folders()
     run_command(main)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import os
 import shutil
 import sys
@@ -18,7 +17,6 @@ from trust.check import Check, Form, Task
 from trust.result import Result
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 
 
 @dataclass(frozen=True)
@@ -86,18 +84,10 @@ def _one(check: Check, plan: Plan, say: Callable[[str], None], stop: threading.E
     say(f"running   {check.name}: {check.title}, {check.tries(form):,} tries")
     words = ["--only", check.name, "--form", form, "--seed", str(seed), "--out", str(plan.out)]
     command = [sys.executable, str(HERE), *words]
-    process = process_group.run(command, _environment(), ROOT, log, limit, stop)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    process = process_group.run(command, environment, HERE.parents[1], log, limit, stop)
     ended = result.of_process(check, form, seed, process, path, log)
     result.write(path, ended)
     if ended.state == "sound":
         shutil.rmtree(folder, ignore_errors=True)
     return ended
-
-
-def _environment() -> dict[str, str]:
-    """Helpers of tests can be imported, as in pytest."""
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    folders = [str(ROOT / name) for name in config["tool:pytest"]["pythonpath"].split()]
-    path = os.pathsep.join(filter(None, [*folders, os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib
+from pathlib import Path
 
 from trust.check import Check
 
@@ -28,3 +30,11 @@ def checks() -> dict[str, Check]:
                 raise ValueError(f"two checks are named {check.name}")
             found[check.name] = check
     return found
+
+
+def helper_folders() -> list[str]:
+    """The folders of modules that tests share, as pytest is told them."""
+    root = Path(__file__).resolve().parents[2]
+    config = configparser.ConfigParser()
+    config.read(root / "setup.cfg")
+    return [str(root / name) for name in config["tool:pytest"]["pythonpath"].split()]
