@@ -19,6 +19,7 @@ MODULES: tuple[str, ...] = (
     "trust.concurrency.crew",
     "trust.faults.disk",
     "trust.elastic.matrix",
+    "trust.soak.paced",
 )
 
 
