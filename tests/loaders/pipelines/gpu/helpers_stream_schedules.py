@@ -83,6 +83,7 @@ class Schedule:
             dtype=torch.float32,
             targets=TARGETS,
             max_batch=MOST_BATCH,
+            batch_pixels=None,
             masks=None,
             extra=None,
             views=1,
