@@ -53,7 +53,9 @@ _PROBE_IMAGES = 128  # for measuring how much the GPU's JPEG unit should get
 
 
 Render = Callable[[DaliJob, DecodedBatch | None, Tasks], None]
-RenderInParts = Callable[[DaliJob, Callable[[Any], Any]], None]  # a job, and how to load a part
+RenderInSubBatches = Callable[
+    [DaliJob, Callable[[Any], Any]], None
+]  # a job; how to load a sub-batch
 
 
 class DaliFeeder:
@@ -66,16 +68,16 @@ class DaliFeeder:
         hardware: float | None,
         render: Render,
         side: SideStream | None,
-        render_in_parts: RenderInParts | None = None,
+        render_in_sub_batches: RenderInSubBatches | None = None,
     ) -> None:
-        """Without `render_in_parts`, `render` makes what is late in a job, too."""
+        """Without `render_in_sub_batches`, `render` makes what is late in a job, too."""
         if config.device.type == "cuda":
             hardware = hardware_share.reachable(hardware)
         if hardware is None and config.device.type == "cuda" and (jpegs := _probe_jpegs(config)):
             hardware = hardware_share.hardware_share(config.device, config.workers, jpegs)
         self.counters = counters
         self._config, self._hardware, self._render, self._side = config, hardware, render, side
-        self._render_in_parts = render_in_parts
+        self._render_in_sub_batches = render_in_sub_batches
         self._decoder = BatchDecoder(
             config.max_batch,
             device=config.device,
@@ -96,7 +98,7 @@ class DaliFeeder:
             return self
         feeder = DaliFeeder(
             self._config, self.counters, self._hardware, self._render, self._side,
-            self._render_in_parts,
+            self._render_in_sub_batches,
         )  # fmt: skip
         feeder._undecodable, feeder._gatherer = self._undecodable, self._gatherer
         return feeder
@@ -180,24 +182,26 @@ class DaliFeeder:
         oldest = self._in_flight.popleft()
         try:
             decoded = self._decoded(oldest, tasks)
-            if self._render_in_parts is not None and oldest.job.is_late.any():
+            if self._render_in_sub_batches is not None and oldest.job.is_late.any():
                 oldest.result = decoded = None
-                self._render_in_parts(oldest.job, partial(self._load_part, tasks))
+                self._render_in_sub_batches(oldest.job, partial(self._load_sub_batch, tasks))
                 return
             self._submit_loaded(jobs)  # so that the decoder is busy while this thread renders
             self._render(oldest.job, decoded, tasks)
         except BaseException as error:
             self._fail(oldest.job, error)
 
-    def _load_part(self, tasks: Tasks, part: DaliJob) -> tuple[Images | None, DecodedBatch | None]:
-        """Load and decode a part of a job, while nothing else is in the decoder."""
-        for slot in range(len(part)):
-            tasks.put((part.loaded, self.load, part, range(slot, slot + 1)))
-        if error := part.loaded.wait():
+    def _load_sub_batch(
+        self, tasks: Tasks, sub_batch: DaliJob
+    ) -> tuple[Images | None, DecodedBatch | None]:
+        """Load and decode a sub-batch of a job, while nothing else is in the decoder."""
+        for slot in range(len(sub_batch)):
+            tasks.put((sub_batch.loaded, self.load, sub_batch, range(slot, slot + 1)))
+        if error := sub_batch.loaded.wait():
             raise error
         for later in self._in_flight:
             self._fetch(later)
-        decoded = self._decoded(self._submit_to_dali(part), tasks)
+        decoded = self._decoded(self._submit_to_dali(sub_batch), tasks)
         return (None, None) if decoded is None else (decoded.images, decoded)
 
     def _fail(self, job: DaliJob, error: BaseException) -> None:

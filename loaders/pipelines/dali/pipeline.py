@@ -24,10 +24,10 @@ from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.cpu.views import CpuJob, CpuViews, apply_extra, make_views
 from patchmill.loaders.pipelines.crew import Tasks
 from patchmill.loaders.pipelines.dali.decoder import DecodedBatch
-from patchmill.loaders.pipelines.dali.feeder import AHEAD, INSPECT, DaliFeeder, RenderInParts
+from patchmill.loaders.pipelines.dali.feeder import AHEAD, INSPECT, DaliFeeder, RenderInSubBatches
 from patchmill.loaders.pipelines.dali.job import DaliJob
 from patchmill.loaders.pipelines.feeder_jobs import FeederJobs
-from patchmill.loaders.pipelines.gpu import parts
+from patchmill.loaders.pipelines.gpu import sub_batches
 from patchmill.loaders.pipelines.gpu.arena import BLOCK_BYTES, Arena
 from patchmill.loaders.pipelines.gpu.side_stream import SideStream
 from patchmill.loaders.pipelines.job import Countdown
@@ -54,7 +54,7 @@ class DaliPipeline(StagedPipeline):
             hardware,
             self._backend.render,
             self._backend.side,
-            self._backend.render_in_parts,
+            self._backend.render_in_sub_batches,
         )
 
     def run(self, batches: Iterator[BatchIds]) -> Run:
@@ -85,7 +85,7 @@ class Backend(PooledMemory, Protocol):
 
     table: stages.StageTable
     side: SideStream | None  # the stream that images are wanted on
-    render_in_parts: RenderInParts | None  # None: `render` makes what is late, too
+    render_in_sub_batches: RenderInSubBatches | None  # None: `render` makes what is late, too
 
     def device_cache(self) -> DeviceCache | None:
         """The images that are kept on the GPU, if any."""
@@ -114,7 +114,7 @@ class GpuBackend:
 
         self._config, self._views = config, GpuViews(config, counters.of("gpu"))
         self.side: SideStream | None = self._views.side
-        self.render_in_parts: RenderInParts | None = self._render_in_parts
+        self.render_in_sub_batches: RenderInSubBatches | None = self._render_in_sub_batches
         self.hand_over, self.clear = self._views.hand_over, self._views.clear
         self.synchronize = self._views.synchronize
 
@@ -131,8 +131,10 @@ class GpuBackend:
         self._views.render(job, decoded.images if decoded else None, decoded)
         job.ready.count_down()
 
-    def _render_in_parts(self, job: DaliJob, load: Callable[[Any], parts.Decoded]) -> None:
-        parts.render_in_parts(self._views, job, partial(self.job, job.epoch), load)
+    def _render_in_sub_batches(
+        self, job: DaliJob, load: Callable[[Any], sub_batches.Decoded]
+    ) -> None:
+        sub_batches.render_in_sub_batches(self._views, job, partial(self.job, job.epoch), load)
         job.ready.count_down()
 
 
@@ -143,7 +145,7 @@ class CpuBackend:
         self._config, self._views = config, CpuViews(config)
         self._arena_pool = BlockPool(BLOCK_BYTES, torch.uint8)
         self.side: SideStream | None = None
-        self.render_in_parts: RenderInParts | None = None
+        self.render_in_sub_batches: RenderInSubBatches | None = None
         self.hand_over = self._views.hand_over
 
     def job(self, epoch: int, ids: np.ndarray) -> DaliCpuJob:

@@ -63,7 +63,7 @@ class FfcvGpuPipeline(GpuThreadsPipeline):
         job.postpone(slots[taken:])
         return slots[:taken]
 
-    def _parts_of(self, job: ArenaJob) -> list[range]:
+    def _tasks_of(self, job: ArenaJob) -> list[range]:
         return [range(len(job))]
 
     def _decode(self, job: ArenaJob, slots: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -130,7 +130,7 @@ class ArenaJob(Job):
         self.flat: torch.Tensor | None = None
         self.labels: torch.Tensor | None = None
         self.queued: QueuedWork | None = None
-        self._part: ArenaJob | None = None
+        self._sub_batch: ArenaJob | None = None
 
     @property
     def is_late(self) -> np.ndarray:
@@ -149,16 +149,16 @@ class ArenaJob(Job):
         self.masks.keep(slots)
         self.backgrounds.keep(slots)
 
-    def have_part(self, part: ArenaJob) -> None:
-        """Cancel a job that makes a part of this one when this one is cancelled."""
-        self._part = part
-        if self.cancelled:
-            part.cancel()
+    def have_sub_batch(self, sub_batch: ArenaJob | None) -> None:
+        """Cancel a sub-batch of this job when this one is cancelled."""
+        self._sub_batch = sub_batch
+        if self.cancelled and sub_batch is not None:
+            sub_batch.cancel()
 
     def cancel(self) -> None:
         super().cancel()
-        if (part := self._part) is not None:
-            part.cancel()
+        if (sub_batch := self._sub_batch) is not None:
+            sub_batch.cancel()
 
     def forget_images(self) -> None:
         """Let go of the memory of the images, once all work on it is queued and keeps it alive."""

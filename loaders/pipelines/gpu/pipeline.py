@@ -23,7 +23,7 @@ from patchmill.loaders.pipelines.gpu.arena import (
     plan_cached,
 )
 from patchmill.loaders.pipelines.gpu.device_cache import DeviceCache
-from patchmill.loaders.pipelines.gpu.parts import Decoded, render_in_parts
+from patchmill.loaders.pipelines.gpu.sub_batches import Decoded, render_in_sub_batches
 from patchmill.loaders.pipelines.gpu.views import GpuViews
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.samples import LoadedImage
@@ -64,7 +64,7 @@ class GpuThreadsPipeline(StagedPipeline):
             if error is None:
                 try:
                     if job.is_late.any():
-                        self._render_in_parts(job, tasks)
+                        self._render_in_sub_batches(job, tasks)
                     else:
                         self._views.render(job)
                 except BaseException as problem:
@@ -73,20 +73,20 @@ class GpuThreadsPipeline(StagedPipeline):
             del job, error
         self._views.synchronize()
 
-    def _render_in_parts(self, job: ArenaJob, tasks: Tasks) -> None:
-        def load(part: ArenaJob) -> Decoded:
-            for slots in self._parts_of(part):
-                tasks.put((part.loaded, self._load, part, slots))
-            if error := part.loaded.wait():
+    def _render_in_sub_batches(self, job: ArenaJob, tasks: Tasks) -> None:
+        def load(sub_batch: ArenaJob) -> Decoded:
+            for slots in self._tasks_of(sub_batch):
+                tasks.put((sub_batch.loaded, self._load, sub_batch, slots))
+            if error := sub_batch.loaded.wait():
                 raise error
             return None, None
 
-        render_in_parts(self._views, job, partial(self._job, job.epoch), load)
+        render_in_sub_batches(self._views, job, partial(self._job, job.epoch), load)
 
     def _load(self, worker: Worker, job: ArenaJob, slots: range) -> None:
         decode(worker, job, slots)
 
-    def _parts_of(self, job: ArenaJob) -> list[range]:
+    def _tasks_of(self, job: ArenaJob) -> list[range]:
         """Tasks that a job's samples are loaded in."""
         return [range(slot, slot + 1) for slot in range(len(job))]
 

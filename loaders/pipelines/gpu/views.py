@@ -91,34 +91,40 @@ class GpuViews:
             self._complete(job, queued)
         job.forget_images()
 
-    def render_part(
+    def render_sub_batch(
         self,
         job: ArenaJob,
         slots: np.ndarray,
-        part: ArenaJob,
+        sub_batch: ArenaJob,
         decoded: Images | None = None,
         owner: object = None,
     ) -> None:
-        """Render some slots of a job, which `part` holds, and wait until that is done."""
+        """Render some slots of a job, which `sub_batch` holds, and wait until that is done."""
         config = self._config
         try:
-            with self.side.queue(len(part)) as queued:
+            with self.side.queue(len(sub_batch)) as queued:
                 job.flat = self._acquire(job) if job.flat is None else job.flat
-                elements = layout.elements(config.targets, len(part))
+                elements = layout.elements(config.targets, len(sub_batch))
                 flat = torch.empty(elements, dtype=config.dtype, device=config.device)
-                self._render(part, flat, queued, decoded, owner)
+                self._render(sub_batch, flat, queued, decoded, owner)
                 at = upload(torch.from_numpy(slots), config.device)
-                mine = layout.views_by_group(flat, config.targets, len(part), config.channels_last)
+                mine = layout.views_by_group(
+                    flat, config.targets, len(sub_batch), config.channels_last
+                )
                 for name, views in self._views_of(job).items():
                     views.index_copy_(0, at, mine[name])
                 queued.keep_alive(flat, at)
         except torch.cuda.OutOfMemoryError:
             raise out_of_memory(self._batch_bytes) from None
-        job.ids[slots], job.shapes[slots], job.rows[slots] = part.ids, part.shapes, part.rows
+        job.ids[slots], job.shapes[slots], job.rows[slots] = (
+            sub_batch.ids,
+            sub_batch.shapes,
+            sub_batch.rows,
+        )
         self.side.synchronize()
 
     def finish(self, job: ArenaJob) -> None:
-        """Complete a job whose views were rendered in parts."""
+        """Complete a job whose views were rendered in sub-batches."""
         labels = self._config.labels(job.ids)
         with self.side.queue(len(job)) as queued:
             self._upload_labels(job, labels)

@@ -90,7 +90,7 @@ def test_pasted_views_equal_those_of_the_cpu(on_gpu: Callable[..., Any], backgro
     assert ours.stats().stages["mask"].items == theirs.stats().stages["mask"].items > 4
 
 
-def test_batches_beyond_the_budget_are_made_in_parts(
+def test_batches_beyond_the_budget_are_made_in_sub_batches(
     on_gpu: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Views, labels and operations are those of a batch made at once, also of pasted views."""
@@ -100,12 +100,12 @@ def test_batches_beyond_the_budget_are_made_in_parts(
     view = replace(DOT.views[0], paste=paste, extra=(operations.RandomErasing(mode="rand"),))
     made = []
 
-    def render_part(views: Any, job: Any, slots: Any, *others: Any) -> None:
+    def render_sub_batch(views: Any, job: Any, slots: Any, *others: Any) -> None:
         made.append(len(slots))
         original(views, job, slots, *others)
 
-    original = gpu_views.GpuViews.render_part
-    monkeypatch.setattr(gpu_views.GpuViews, "render_part", render_part)
+    original = gpu_views.GpuViews.render_sub_batch
+    monkeypatch.setattr(gpu_views.GpuViews, "render_sub_batch", render_sub_batch)
     settings = {"batch_size": 4, "mix": operations.Mix(classes=3)}
     (expected,) = on_gpu(Masked(4), Recipe((view,), name="pasting"), **settings)
     assert not made
