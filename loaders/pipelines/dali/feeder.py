@@ -53,9 +53,7 @@ _PROBE_IMAGES = 128  # for measuring how much the GPU's JPEG unit should get
 
 
 Render = Callable[[DaliJob, DecodedBatch | None, Tasks], None]
-RenderInSubBatches = Callable[
-    [DaliJob, Callable[[Any], Any]], None
-]  # a job; how to load a sub-batch
+RenderInSubBatches = Callable[[DaliJob, Callable[[Any], Any]], None]  # how to load a sub-batch
 
 
 class DaliFeeder:
