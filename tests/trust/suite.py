@@ -10,6 +10,10 @@ from trust.check import Check
 
 # Modules with a tuple CHECKS.
 MODULES: tuple[str, ...] = (
+    "trust.fuzz.images",
+    "trust.odd.images",
+    "trust.odd.bombs",
+    "trust.faults.sources",
     "trust.fuzz.checkpoints",
     "trust.fuzz.run_folders",
     "trust.fuzz.states",

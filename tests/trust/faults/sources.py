@@ -16,6 +16,7 @@ from helpers_odd_images import jpeg, picture, saved
 from patchmill import loaders
 from patchmill.loaders.order import permutation
 from patchmill.loaders.order.permutation import MOST_SUBSTITUTES
+from patchmill.loaders.sources import open_source
 from trust.check import Check, Outcome, Task
 from trust.odd.pil import RECIPE, Encoded
 
@@ -174,13 +175,13 @@ def files(random: Random, folder: Path) -> Made:
     def disturb(step: int) -> None:
         path = root / f"{random.randrange(COUNT):02}.jpg"
         what = random.choice(("remove", "cut", "empty", "replace", "swap", "pipe", "link"))
-        if what == "replace":
-            path.write_bytes(random.choice(images))
-        elif what == "swap":  # by renaming
+        if what == "swap":  # by renaming
             (root / "other").write_bytes(random.choice(images))
             os.replace(root / "other", path)
         elif not path.is_file():
             return
+        elif what == "replace":
+            path.write_bytes(random.choice(images))
         elif what in ("cut", "empty"):
             os.truncate(path, path.stat().st_size // 2 if what == "cut" else 0)
         else:
@@ -190,7 +191,7 @@ def files(random: Random, folder: Path) -> Made:
             elif what == "link":
                 path.symlink_to(path.name)
 
-    return str(root), disturb
+    return open_source(root), disturb  # listed once
 
 
 KINDS: dict[str, Callable[[Random, Path], Made]] = {
@@ -200,6 +201,6 @@ KINDS: dict[str, Callable[[Random, Path], Made]] = {
 CHECKS = (
     Check(
         "faults-sources", "failing, slow, cut and changing sources", run,
-        short=8, standard=300, long=2000, seconds=60,
+        short=6, standard=200, long=2000, seconds=80,
     ),
 )  # fmt: skip

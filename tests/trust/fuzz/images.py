@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from collections.abc import Sequence
 
 import numpy as np
-import simplejpeg
 from helpers_beton import encode, overwrite_image, write_beton
 
 from patchmill.loaders.decode.decoder import BadImage, decode
-from patchmill.loaders.decode.jpeg_header import jpeg_frame, lies_about_size, plain_jpeg
+from patchmill.loaders.decode.jpeg_header import jpeg_frame, lies_about_size
 from patchmill.loaders.sources.beton.source import Beton
 from trust.check import Check, Outcome, Task
 from trust.fuzz.image_mutations import mutated
-from trust.odd.pil import Encoded, Epoch, by_pil
+from trust.odd.pil import Encoded, Epoch, by_pil, only_pil_minds
 
 TOGETHER = 250  # images of a loader
 LEAST_FOR_FFCV, MOST_IN_BETON = 1000, 20_000  # images: compiling its pipeline takes some time
@@ -94,28 +92,8 @@ def _compare(
     outcome: Outcome, first: int, files: Sequence[bytes], one: Epoch, other: Epoch
 ) -> None:
     """Decisions and pixels are alike, but for damage that libjpeg warns of and DALI ignores."""
-    excused = functools.cache(lambda id: _only_pil_minds(files[id]))
-    for id in sorted(one.bad.keys() ^ other.bad.keys()):
-        if excused(id):
-            outcome.ends["only PIL minds"] += 1
-        else:
-            side = one if id in one.bad else other
-            outcome.failed(f"image {first + id} is bad in one alone: {side.bad[id]['reason']}")
-    views = {id: row for id, row in zip(other.ids, other.views, strict=True)}
-    for id, row in zip(one.ids, one.views, strict=True):
-        if id in views and not bool((views[id] == row).all()) and not excused(id):
-            outcome.failed(f"image {first + id} has other pixels")
-
-
-def _only_pil_minds(data: bytes) -> bool:
-    """True for a JPEG that DALI gets, and about which libjpeg-turbo so much as warns."""
-    if plain_jpeg(data) is None:
-        return False
-    try:
-        simplejpeg.decode_jpeg(data, "RGB", strict=True)
-    except (ValueError, MemoryError):
-        return True
-    return False
+    for difference in one.differs(other, lambda id: only_pil_minds(files[id])):
+        outcome.failed(f"{difference} (of those from {first} on)")
 
 
 def _lies(data: bytes) -> bool:
