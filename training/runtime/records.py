@@ -93,7 +93,7 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
 
 
 def _read(reader: Callable[[Path], Lines], path: Path) -> Lines | None:
-    """What `reader` finds in a file; says what is left out, which may be all of it."""
+    """Contents of a file as `reader` finds them; says what is left out, perhaps all of it."""
     try:
         found = reader(path)
     except OSError as error:

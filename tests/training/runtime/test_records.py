@@ -177,7 +177,7 @@ def test_rows_wait_for_room_on_a_full_disk(tmp_path: Path, monkeypatch, caplog):
 
 
 def test_a_full_disk_stops_tensorboard_with_a_sentence(tmp_path: Path, monkeypatch, caplog):
-    """Its writer has no thread, which would print a traceback."""
+    """The writer has no thread, which would print a traceback."""
     recorder = Recorder(tmp_path, {})
     recorder.scalars(1, {"loss": 1.0})
     ((_, tensorboard),) = [recorder._sinks]

@@ -92,7 +92,7 @@ def _killed(runs: Runs, task: Task, index: int, whole: Undisturbed, out: Path) -
 
 
 def _not_killed(ended: Ended) -> str:
-    """What is wrong if it failed by itself; it may have finished before the moment."""
+    """Say what is wrong if it failed by itself; it may have finished before the moment."""
     return f"it ends with {ended.code}: {ended.err[-500:]}" if ended.code not in (0, -9) else ""
 
 

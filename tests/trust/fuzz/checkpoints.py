@@ -18,7 +18,7 @@ SUMMED, OLDER = "with a checksum", "of before"
 
 
 def contents(step: int) -> dict[str, Any]:
-    """What a checkpoint of a small network holds."""
+    """Contents like those of a small network's checkpoint."""
     draws = torch.Generator().manual_seed(step)
     weights = {f"layer{i}.weight": torch.randn(4 + i, 3, generator=draws) for i in range(9)}
     states = {i: {"momentum_buffer": tensor.clone()} for i, tensor in enumerate(weights.values())}
@@ -59,7 +59,7 @@ def fuzz(task: Task) -> Outcome:
 
 
 def _tried(folder: Path, last: Path) -> tuple[str, str]:
-    """What became of the damaged checkpoint, and what is wrong with that."""
+    """The end of the damaged checkpoint, and what is wrong with that."""
     try:
         found = checkpoint.load_newest(folder)
         assert found is not None

@@ -47,7 +47,7 @@ def fuzz(task: Task) -> Outcome:
 
 
 def _problems(folder: Path) -> list[str]:
-    """What readers of the folder cannot do."""
+    """A sentence for each reader that cannot read the folder."""
     readers: dict[str, Callable[[], object]] = {
         "report": lambda: page.page(run_data.read(folder)),
         "watch": lambda: list(Stream(Shelf(folder), ["."]).news()),
