@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +16,9 @@ from patchmill.loaders.common.printed import brief
 def parse(text: str) -> tuple[str, dict[str, Any]]:
     """`"dino(local_crops=6)"` -> `("dino", {"local_crops": 6})`; a bare name has no arguments."""
     try:
-        node = ast.parse(text.strip(), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's, of what stands out in code
+            node = ast.parse(text.strip(), mode="eval").body
         if isinstance(node, ast.Name):
             return node.id, {}
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:

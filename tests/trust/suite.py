@@ -15,6 +15,8 @@ MODULES: tuple[str, ...] = (
     "trust.odd.bombs",
     "trust.faults.sources",
     "trust.fuzz.checkpoints",
+    "trust.fuzz.coco",
+    "trust.fuzz.recipes",
     "trust.fuzz.run_folders",
     "trust.fuzz.states",
     "trust.fuzz.indexes",

@@ -92,7 +92,7 @@ def _parsed(key: str, text: str, annotation: Any) -> Any:
     type_error = MillError(f"{key} must be {typed.describe_type(annotation)}, not {brief(text)}")
     try:
         override = OverridesParser.create().parse_override(f"{key}={text}")
-    except HydraException:
+    except (HydraException, ValueError, RecursionError):  # of 5,000 digits, or as many brackets
         raise type_error from None
     if override.is_sweep_override():
         raise MillError(f"{key} takes one value here, not {brief(text)}; lists are written [1,2]")

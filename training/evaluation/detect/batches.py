@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.threads import map_ahead
 from patchmill.loaders.order.permutation import Order
 from patchmill.training.evaluation.detect.annotated import AnnotatedImages, Instance, pixels
+from patchmill.training.evaluation.detect.coco_checks import runs_fit
 
 
 class Example(NamedTuple):
@@ -84,6 +86,8 @@ def mask_of(shape: Any, height: int, width: int) -> np.ndarray:
     """uint8 [height, width] of COCO's polygons or RLE."""
     from pycocotools import mask as rle
 
+    if isinstance(shape, dict) and not runs_fit(shape, width, height):  # it would write beyond it
+        raise MillError(f"a mask's run lengths (RLE) do not fill its image of {width} x {height}")
     if isinstance(shape, list):
         shape = rle.merge(rle.frPyObjects(shape, height, width))
     elif isinstance(shape["counts"], list):

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import brief
 from patchmill.loaders.common.regular_files import read_file
 from patchmill.training.evaluation.detect.annotated import Instance
+from patchmill.training.evaluation.detect.coco_checks import is_mask, is_number, is_side, problems
 
 log = logging.getLogger("patchmill")
-
-_NEEDED = {
-    "images": ("id", "file_name", "width", "height"),
-    "annotations": ("image_id", "category_id", "bbox"),
-    "categories": ("id", "name"),
-}
 
 
 class CocoFile:
@@ -27,10 +22,10 @@ class CocoFile:
     def __init__(self, file: Path, folder: str | None, key: str) -> None:
         content = _read(file)
         self.name = str(file)
-        categories = sorted(content["categories"], key=lambda category: category["id"])
+        categories = sorted(content["categories"], key=_order)
         self.classes = [str(category["name"]) for category in categories]
         if twice := {name for name in self.classes if self.classes.count(name) > 1}:
-            raise MillError(f"{file}: two categories have the name {min(twice)!r}: rename one")
+            raise MillError(f"{file}: two categories have the name {brief(min(twice))}: rename one")
         self._labels = {category["id"]: n for n, category in enumerate(categories)}
         self._images: list[dict[str, Any]] = content["images"]
         _check_images(file, self._images)
@@ -74,37 +69,37 @@ class CocoFile:
         for annotation in annotations:
             image, category = annotation["image_id"], annotation["category_id"]
             if image not in sizes or category not in self._labels:
-                missing = f"image {image}" if image not in sizes else f"category {category}"
+                missing = f"image {brief(image)}"
+                if image in sizes:
+                    missing = f"category {brief(category)}"
                 raise MillError(
                     f"{self.name}: an annotation is of {missing}, which the file does not list"
                 )
             box = annotation["bbox"]
-            if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+            if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
                 raise MillError(
-                    f"{self.name}: a box of image {image} is {box!r}, not [x, y, width, height]"
+                    f"{self.name}: a box of image {brief(image)} is {brief(box)}, not "
+                    "[x, y, width, height]"
                 )
             x1, y1, x2, y2 = _corners(box, *sizes[image])
             if x2 <= x1 or y2 <= y1:
                 self.dropped += 1
                 continue
-            shape = _shape(annotation)
-            self.masked = self.masked and shape is not None
-            if isinstance(shape, dict) and not _fits(shape, *sizes[image]):
+            shape = annotation.get("segmentation") or None
+            if shape is not None and not is_mask(shape, *sizes[image]):
                 raise MillError(
-                    f"{self.name}: a mask of image {image} is not run lengths (RLE) of its size"
+                    f"{self.name}: a mask of image {brief(image)} is neither polygons in it nor "
+                    "run lengths (RLE) of its size"
                 )
+            self.masked = self.masked and _shape(annotation) is not None
             self._objects[image].append(annotation)
         if self.dropped:
             log.warning("%s: %d boxes have no area and are left out", self.name, self.dropped)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < float("inf")
-
-
-def _fits(shape: dict[str, Any], width: int, height: int) -> bool:
-    """True for an RLE of an image's size."""
-    return isinstance(shape.get("counts"), list | str) and shape.get("size") == [height, width]
+def _order(category: dict[str, Any]) -> tuple[bool, Any]:
+    """By ids: numbers, then texts."""
+    return isinstance(category["id"], str), category["id"]
 
 
 def _corners(box: list[float], width: int, height: int) -> tuple[float, float, float, float]:
@@ -129,33 +124,20 @@ def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
         content = json.loads(file.read_bytes())
     except OSError as error:
         raise MillError(f"cannot read {file}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise MillError(f"{file} is not JSON: {error}; fetch it again") from None
-    if problem := next(_problems(content), None):
+    except (ValueError, RecursionError) as error:
+        raise MillError(f"{file} is not JSON: {brief(str(error))}; fetch it again") from None
+    if problem := next(problems(content), None):
         raise MillError(f"{file} is not a COCO annotation file: {problem}")
     return content
-
-
-def _problems(content: Any) -> Iterator[str]:
-    for section, keys in _NEEDED.items():
-        entries = content.get(section) if isinstance(content, dict) else None
-        if not isinstance(entries, list):
-            yield f"it has no list {section!r}"
-            continue
-        for entry in entries:
-            missing = [k for k in keys if not isinstance(entry, dict) or k not in entry]
-            if missing:
-                yield f"one of its {section} has no {missing[0]!r}"
-                break
 
 
 def _check_images(file: Path, images: list[dict[str, Any]]) -> None:
     for image in images:
         for side in ("width", "height"):
-            if not (_is_number(image[side]) and image[side] >= 1):
+            if not is_side(image[side]):
                 raise MillError(
-                    f"{file}: image {image['id']} has the {side} {image[side]!r}, not a number of "
-                    "pixels"
+                    f"{file}: image {brief(image['id'])} has the {side} {brief(image[side])}, not "
+                    "a number of pixels"
                 )
     if len({image["id"] for image in images}) < len(images):
         raise MillError(f"{file}: two images have the same id")
@@ -178,12 +160,18 @@ def _check_files(folder: Path, images: list[dict[str, Any]], key: str) -> None:
     for image in images:
         path = folder / str(image["file_name"])
         if path.parent not in listed:
-            there = path.parent.is_dir()
-            listed[path.parent] = {p.name for p in path.parent.iterdir()} if there else set()
+            listed[path.parent] = _names(path.parent)
         if path.name not in listed[path.parent]:
             missing.append(image["file_name"])
     if missing:
         raise MillError(
             f"{len(missing)} of {len(images)} images are not in {folder}, the first is "
-            f"{missing[0]}: fetch them, or name another folder, as {key}=DIR"
+            f"{brief(missing[0])}: fetch them, or name another folder, as {key}=DIR"
         )
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir()}
+    except OSError:
+        return set()

@@ -109,7 +109,7 @@ BOX = helpers.box(3, 5, [1, 1, 4, 4])
         (
             [{**BOX, "segmentation": {"size": [20, 16], "counts": [320]}}],
             {},
-            r"a mask of image 3 is not run lengths \(RLE\) of its size",
+            r"a mask of image 3 is neither polygons in it nor run",
         ),
         (
             [BOX],

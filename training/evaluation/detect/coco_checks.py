@@ -1,0 +1,113 @@
+"""Checks of what a COCO file says, before anything is made of it; compiled code trusts masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from patchmill.loaders.common.printed import brief
+
+NEEDED = {
+    "images": ("id", "file_name", "width", "height"),
+    "annotations": ("image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+_LONGEST_SIDE = 2**16
+
+
+def problems(content: Any) -> Iterator[str]:
+    """Words on each section of a file that is not as COCO's are."""
+    for section, keys in NEEDED.items():
+        entries = content.get(section) if isinstance(content, dict) else None
+        if not isinstance(entries, list):
+            yield f"it has no list {section!r}"
+            continue
+        for entry in entries:
+            missing = [k for k in keys if not isinstance(entry, dict) or k not in entry]
+            if missing:
+                yield f"one of its {section} has no {missing[0]!r}"
+                break
+            if problem := next(_values(section, entry), None):
+                yield f"one of its {section} has {problem}"
+                break
+
+
+def _values(section: str, entry: dict[str, Any]) -> Iterator[str]:
+    for key in ("id", "image_id", "category_id"):
+        if key in NEEDED[section] and not _is_id(entry[key]):
+            yield f"the {key} {brief(entry[key])}, which is no number or text"
+    for key in ("file_name", "name"):
+        if key in NEEDED[section] and not _is_name(entry[key]):
+            yield f"the {key} {brief(entry[key])}, which is none"
+
+
+def is_side(value: Any) -> bool:
+    """True for a number of pixels that an image may be wide or high."""
+    return is_number(value) and 1 <= value <= _LONGEST_SIDE and value % 1 == 0
+
+
+def is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= 2**53  # false for NaN
+
+
+def is_mask(shape: Any, width: int, height: int) -> bool:
+    """True for polygons near an image, for run lengths that add up to it, and for text of these."""
+    if isinstance(shape, list):
+        return all(_is_polygon(corners, width, height) for corners in shape)
+    if not isinstance(shape, dict) or shape.get("size") != [height, width]:
+        return False
+    counts = shape.get("counts")
+    return _fill(counts, width * height) if isinstance(counts, list) else isinstance(counts, str)
+
+
+def runs_fit(shape: dict[str, Any], width: int, height: int) -> bool:
+    """True if an RLE, as numbers or as text, fills its image exactly."""
+    counts = shape["counts"]
+    return _fill(counts if isinstance(counts, list) else _runs(counts), width * height)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and "\0" not in value
+
+
+def _is_polygon(corners: Any, width: int, height: int) -> bool:
+    """Even numbers of coordinates, no farther outside than the image is large."""
+    return (
+        isinstance(corners, list)
+        and len(corners) % 2 == 0
+        and all(is_number(x) and -width <= x <= 2 * width for x in corners[::2])
+        and all(is_number(y) and -height <= y <= 2 * height for y in corners[1::2])
+    )
+
+
+def _fill(counts: list[Any] | None, pixels: int) -> bool:
+    return (
+        counts is not None
+        and all(isinstance(run, int) and 0 <= run <= pixels for run in counts)
+        and sum(counts) == pixels
+    )
+
+
+def _runs(text: str | bytes) -> list[int] | None:
+    """Run lengths of COCO's text: six bits a letter, from the third run on as differences."""
+    runs: list[int] = []
+    value = shift = 0
+    for letter in text.encode("ascii", "replace") if isinstance(text, str) else text:
+        bits = letter - 48
+        if not 0 <= bits < 64 or shift > 30:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return None if shift else runs
