@@ -68,7 +68,7 @@ class Check:
     name: str
     title: str  # what is done
     run: Callable[[Task], Outcome]
-    short: int  # tries in `make test`
+    short: int  # tries in `make test`; 0: other tests do
     standard: int  # in `make trust`
     long: int
     seconds: float  # that the standard form takes on one core

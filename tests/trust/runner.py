@@ -71,8 +71,10 @@ def in_this_process(check: Check, task: Task, form: Form, path: Path) -> None:
 
 def _one(check: Check, plan: Plan, say: Callable[[str], None], stop: threading.Event) -> Result:
     form, seed, path = plan.form, plan.seed, plan.path(check)
-    if lacking := check.lacks():
-        ended = result.left_out(check, form, seed, f"needs {lacking}")
+    lacking = check.lacks()
+    if lacking or not check.tries(form):
+        why = f"needs {lacking}" if lacking else f"not in the {form} form"
+        ended = result.left_out(check, form, seed, why)
         result.write(path, ended)
         return ended
     folder, log = plan.out / check.name, path.with_suffix(".log")

@@ -26,6 +26,11 @@ MODULES: tuple[str, ...] = (
     "trust.faults.disk",
     "trust.elastic.matrix",
     "trust.soak.paced",
+    "trust.concurrency.shared_cache",
+    "trust.faults.clocks",
+    "trust.faults.no_memory",
+    "trust.faults.ranks",
+    "trust.faults.signal_storms",
 )
 
 

@@ -112,6 +112,6 @@ def _compare(outcome: Outcome, name: str, whole: Path, folder: Path) -> None:
 CHECKS = (
     Check(
         "signals", "a run under storms of signals, then left to finish",
-        run, short=1, standard=15, long=300, seconds=120,
+        run, short=0, standard=15, long=300, seconds=120,
     ),
 )  # fmt: skip
