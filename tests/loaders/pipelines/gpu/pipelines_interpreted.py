@@ -39,6 +39,15 @@ from patchmill.loaders.pipelines.tuning.controller import Setting
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import CopyPaste, Recipe
 
+
+def each_by_one(name: str, first: str, second: str) -> pytest.MarkDecorator:
+    """A value for each pipeline; slow tests are the other pairs."""
+    usual = [("threads", first), ("dali", second)]
+    others = [("threads", second), ("dali", first)]
+    pairs = [*usual, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in others)]
+    return pytest.mark.parametrize(("on_gpu", name), pairs, indirect=["on_gpu"])
+
+
 # ------------------------------------------------------------------------------- samples and pixels
 
 
@@ -60,7 +69,7 @@ def test_samples_equal_those_of_the_cpu_and_views_those_of_the_renderer(
         assert_rendered(one, images, draw.targets(TINY))
 
 
-@pytest.mark.parametrize("size", ["1MB", "2KB"])
+@each_by_one("size", "1MB", "2KB")
 def test_images_of_a_decoded_cache_are_uploaded_as_those_just_decoded(
     on_gpu: Callable[..., Any], size: str, tmp_path: Path
 ) -> None:
@@ -75,7 +84,7 @@ def test_images_of_a_decoded_cache_are_uploaded_as_those_just_decoded(
     assert figures.hits == figures.images and (figures.images == 8) == (size == "1MB")
 
 
-@pytest.mark.parametrize("background", ["grey", "images"])
+@each_by_one("background", "images", "grey")
 def test_pasted_views_equal_those_of_the_cpu(on_gpu: Callable[..., Any], background: str) -> None:
     paste = CopyPaste(p=0.8, background=background, blur_sigma=2.0)
     views = Recipe((replace(TINY.views[0], count=2, blur=None, paste=paste),), name="pasting")
@@ -135,7 +144,7 @@ def test_types_and_channels_last(on_gpu: Callable[..., Any], dtype: torch.dtype)
             torch.testing.assert_close(found, views.to(dtype))
 
 
-@pytest.mark.parametrize("mode", ["batch", "element"])
+@each_by_one("mode", "batch", "element")
 def test_operations_and_mixing_equal_those_of_the_cpu(
     on_gpu: Callable[..., Any], mode: Any
 ) -> None:

@@ -30,9 +30,10 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return path, list(make_loader(path, RECIPE, 2, pipeline="threads"))
 
 
-@pytest.mark.parametrize(
-    "pipeline", ["threads", "dali", pytest.param("ffcv", marks=pytest.mark.slow)]
-)
+SLOW = [pytest.param(pipeline, marks=pytest.mark.slow) for pipeline in ("dali", "ffcv")]
+
+
+@pytest.mark.parametrize("pipeline", ["threads", *SLOW])
 def test_recipes_of_patches_and_of_copy_paste(
     batches: Any, pipeline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
