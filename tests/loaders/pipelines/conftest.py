@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers_pipelines import mill_threads
 
-from patchmill.loaders.pipelines import spec
+from patchmill.loaders.pipelines import crew, spec
 from patchmill.loaders.pipelines.spec import unavailable
 
 
@@ -16,6 +16,12 @@ from patchmill.loaders.pipelines.spec import unavailable
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(autouse=True)
+def threads_have_time_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is busy with other tests, too."""
+    monkeypatch.setattr(crew, "JOIN_TIMEOUT_S", 5.0)
 
 
 @pytest.fixture(autouse=True)

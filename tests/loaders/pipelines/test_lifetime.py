@@ -250,6 +250,9 @@ def test_a_batch_larger_than_the_data_takes_no_more_memory_than_the_data() -> No
 PREAMBLE = """
 import signal, sys, threading, time
 from helpers_pipelines import Pictures, make_loader
+from patchmill.loaders.pipelines import crew
+
+crew.JOIN_TIMEOUT_S = 5.0  # on a busy machine
 
 def threads():
     return sum(thread.name.startswith("patchmill") for thread in threading.enumerate())
@@ -297,7 +300,7 @@ reads = []
 
 def slow(index):
     reads.append(index)
-    if len(reads) == 1:
+    if len(reads) == 100:  # when the other thread has long begun to wait
         print("ready", flush=True)
     time.sleep(0.01)
 
