@@ -10,6 +10,7 @@ import math
 import os
 import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,9 +44,9 @@ class ColumnFile:
         self.path, self.number = path, -1
         self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # at exit, `os` is gone
         if self.number >= 0:
-            os.close(self.number)
+            close(self.number)
 
     def read(self, count: int, offset: int) -> bytes:
         """Read exactly this many bytes; OSError where the file ends before."""
