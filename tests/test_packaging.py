@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import patchmill
+from patchmill.kernels.common import compiling
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -113,7 +114,10 @@ def test_wheel_works_where_there_is_no_checkout(wheel: zipfile.ZipFile, tmp_path
 def test_the_wheel_installs_in_an_environment_of_its_own(
     wheel: zipfile.ZipFile, tmp_path: Path
 ) -> None:
-    """With pip, beside the packages that it needs; then the command and a loader work."""
+    """With pip, beside the packages that it needs; then the command and a loader work.
+
+    Its first start compiles, and says so; the next one makes the same views by code loaded.
+    """
     venv.create(tmp_path / "env", symlinks=True)
     binaries = tmp_path / "env" / "bin"
     (site,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
@@ -124,21 +128,37 @@ def test_the_wheel_installs_in_an_environment_of_its_own(
     subprocess.run([*pip, *options, str(wheel.filename)], check=True, cwd="/")
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environment |= {"PATCHMILL_CACHE": str(tmp_path / "cache")}
+    said = []
     for command, expected in (
         ([binaries / "patchmill"], "train        train"),
-        ([binaries / "python", "-c", INSTALLED], f"{site / 'patchmill'} 4 batches of dino:"),
         ([binaries / "patchmill", "train", "--help"], "method="),
+        ([binaries / "python", "-c", INSTALLED], f"{site / 'patchmill'} 4 batches of dino:"),
+        ([binaries / "python", "-c", INSTALLED], f"{site / 'patchmill'} 4 batches of dino:"),
     ):
         done = subprocess.run(command, env=environment, cwd="/", text=True, capture_output=True)
         assert done.returncode == 0, done.stderr
         assert expected in done.stdout
+        said.append((done.stdout, done.stderr))
+    (compiled, notices), (loaded, nothing) = said[-2:]
+    assert compiled == loaded and nothing == ""
+    notice, *more = notices.splitlines()
+    assert notice == compiling.NOTICE
+    # One more line where it took longer than a few seconds.
+    assert len(more) <= 1 and all("the next start loads them" in line for line in more)
 
 
 INSTALLED = """
+import hashlib
 from pathlib import Path
 from patchmill import loaders
-loader = loaders.build("scenes:16", "dino", 4, workers=1)
+recipe = "dino(global_size=96, local_size=48, local_crops=2)"
+loader = loaders.build("scenes:16", recipe, 4, workers=1, seed=5)
+digest = hashlib.sha256()
+for batch in loader:
+    for crop in batch.crops():
+        digest.update(crop.numpy().tobytes())
 print(Path(loaders.__file__).parents[1], len(loader), "batches of", loader.recipe)
+print(digest.hexdigest())
 """
 
 

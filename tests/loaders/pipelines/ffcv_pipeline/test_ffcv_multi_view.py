@@ -210,7 +210,7 @@ def test_epochs_differ_and_can_be_set(shared: Any) -> None:
     views, loader, _ = shared
 
     def rows() -> np.ndarray:
-        """Of an epoch, in the order of the samples."""
+        """The rows of an epoch, in the order of the samples."""
         batches = epoch_of(loader, views)
         order = np.argsort(np.concatenate([batch.ids.numpy() for batch in batches]))
         return np.concatenate([batch.rows for batch in batches])[order]
