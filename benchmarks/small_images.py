@@ -153,7 +153,7 @@ class StandInSource:
 class StandInDecoder:
     """The decoder of a worker, as `loaders/pipelines/samples.py` uses it, without any decoding."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_pixels: int) -> None:
         self._image = np.full((SIZE, SIZE, 3), 127, np.uint8)
 
     def reuse(self) -> None:
