@@ -169,7 +169,7 @@ class _Unusable(Exception):
 
 
 def _read_header(file: ColumnFile, kind: str) -> tuple[int, dict[str, Any]]:
-    """Where columns begin, and the header with the magic in front of it."""
+    """Places where columns begin, and the header with the magic in front of it."""
     status = os.fstat(file.number)
     if not stat.S_ISREG(status.st_mode):
         raise _Unusable("it is not a regular file")

@@ -55,7 +55,7 @@ def test_an_error_comes_in_its_turn_and_cancels_what_has_not_begun() -> None:
 def test_closing_waits_for_work_in_progress_but_not_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As where a function is compiled, which nothing interrupts."""
+    """A turn like that to compile a function, which nothing interrupts."""
     monkeypatch.setattr(threads, "_JOIN_SECONDS", 0.01)
     begun, gate = threading.Event(), threading.Event()
 

@@ -39,7 +39,7 @@ def add_odd_entries(folder: Path) -> None:
 
 
 def soon(work: Callable[[], Result], pipe: Path, seconds: float = 60) -> Result:
-    """What `work` returns; if it waits for a writer of the pipe, an error."""
+    """The result of `work`; if it waits for a writer of the pipe, an error."""
     results: list[Result] = []
     thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
     thread.start()

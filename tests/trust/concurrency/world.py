@@ -34,7 +34,7 @@ SAMPLES = 3  # in a batch
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens, whoever goes on first."""
+    """Events, whoever goes on first."""
 
     line: str
     end: str
@@ -163,7 +163,7 @@ class World:
         self.scheduler.thread_class()(inject, name="ctrl-c").start()
 
     def interrupted_late(self) -> bool:
-        """Whether the user is already at the end, where there is nothing to interrupt."""
+        """True if the user is already at the end, where there is nothing to interrupt."""
         return self._crew is None or bool(self._crew._ended) or self._taken == self.plan.batches
 
     # ----------------------------------------------------------------------------------- the crew
@@ -217,7 +217,7 @@ class World:
         return step
 
     def _feed(self, feeder_jobs: FeederJobs, tasks: Any) -> None:
-        """As the pipelines of a GPU do."""
+        """Done like the pipelines of a GPU."""
         from patchmill.loaders.pipelines.gpu.pipeline import GpuThreadsPipeline
 
         views = SimpleNamespace(render=lambda job: None, synchronize=lambda: None)

@@ -118,7 +118,7 @@ def _order(epoch: int, count: int, bad: set[int]) -> Iterator[int]:
 
 
 def _steps(folder: Path, formats: dict[str, Path], way: Way) -> Iterator[list[Sample]]:
-    """What all ranks together got at each step, leg after leg."""
+    """Samples that all ranks together got at each step, leg after leg."""
     state = None
     for leg in way.legs:
         crew = [_loader(folder, formats, way, leg, rank) for rank in range(leg.world_size)]

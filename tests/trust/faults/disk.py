@@ -79,13 +79,13 @@ def _empty(root: Path) -> Path:
 
 
 def _faulty(one: Undisturbed, fault: str, at: int, folder: Path) -> str:
-    """What is wrong after a fault, or after going on; empty if nothing is."""
+    """Faults found after a fault, or after going on; empty if nothing is."""
     ended = disk_faults.run(disk_work.in_folder(one.work, folder), fault, at)
     return _problem(one, fault, ended, folder) or _go_on(one, folder)
 
 
 def _problem(one: Undisturbed, fault: str, ended: Ended, folder: Path) -> str:
-    """What is wrong with the end of disturbed work, or with what it left."""
+    """Faults of the end of disturbed work, or with what it left."""
     if fault == KILL and not ended.killed and ended.failed:
         return f"it failed before it was killed: {ended.told}"
     if fault == FULL and ended.failed and not _says_full(ended.told):
@@ -116,7 +116,7 @@ def _judged(one: Undisturbed, folder: Path, whole: bool) -> str:
 
 
 def _on_small_disk(one: Undisturbed, at: int, folder: Path) -> str:
-    """As `_faulty`, on a disk with a part of the pages that the work needs."""
+    """Like `_faulty`, on a disk with a part of the pages that the work needs."""
     few = max(2, one.pages * at // max(one.calls, 1))
 
     def on_few() -> str:

@@ -129,7 +129,7 @@ def _judge_files(folder: Path, expected: dict[str, bytes], whole: bool) -> str:
 
 
 def _taken_for_whole(folder: Path, missing: set[str]) -> str:
-    """What inspect says of an output that lacks something, if it finds nothing wrong."""
+    """Answers of inspect about an output that lacks something, if it finds nothing wrong."""
     for name in ("shards", "x.beton", "x.masks"):
         if (folder / name).exists() and any(path.startswith(name) for path in missing):
             try:

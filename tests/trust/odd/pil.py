@@ -1,4 +1,4 @@
-"""What PIL makes of encoded images: pixels, or nothing; and loaders that are compared with it."""
+"""PIL's outcomes of encoded images: pixels, or nothing; and loaders that are compared with it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Epoch:
         self.views, self.bad = torch.cat(rows), dict(loader.ledger._bad)
 
     def differs(self, other: Epoch, excused: Callable[[int], bool] = lambda id: False) -> list[str]:
-        """How this epoch differs from another of the same samples, `excused` ones aside."""
+        """Differences of this epoch from another of the same samples, `excused` ones aside."""
         found = []
         for id in sorted(self.bad.keys() ^ other.bad.keys()):
             if not excused(id):

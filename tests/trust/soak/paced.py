@@ -38,7 +38,7 @@ ENOUGH = 100_000  # samples, for memory and rates to settle
 
 @dataclass
 class Looks:
-    """What was seen of this process, look after look."""
+    """Figures seen of this process, look after look."""
 
     memory: list[int] = field(default_factory=list)  # bytes
     descriptors: list[int] = field(default_factory=list)
