@@ -230,7 +230,7 @@ def _write_column(file: Any, column: np.ndarray | Parts) -> str:
     for piece in column.pieces if isinstance(column, Parts) else [column]:
         flat = piece.reshape(-1)
         for start in range(0, flat.size, _CHUNK):
-            data = memoryview(np.ascontiguousarray(flat[start : start + _CHUNK])).cast("B")
+            data = np.ascontiguousarray(flat[start : start + _CHUNK]).data.cast("B")
             file.write(data)
             while data:
                 if not room:
