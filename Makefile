@@ -25,7 +25,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-oldest lint types bench trust gpu docs compile-matrix clean
+.PHONY: constraints help demo test test-all test-oldest lint types bench trust gpu docs compile-matrix clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -63,6 +63,9 @@ types: ## link the packages where type checkers and editors find them
 	@mkdir -p build/types/patchmill
 	@for file in __init__.py script.py command; do ln -sfn ../../../patchmill/$$file build/types/patchmill/$$file; done
 	@for package in $(PACKAGES); do ln -sfn ../../../$$package build/types/patchmill/$$package; done
+
+constraints: $(VENV)/.dev ## pin the versions that are installed and tested here, in constraints.txt
+	$(BIN)/python tests/make_constraints.py
 
 bench: $(VENV)/.base $(VENV)/.dali $(VENV)/.peers ## measure beside all peers, into build/throughput.json
 	@mkdir -p build

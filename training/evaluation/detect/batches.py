@@ -86,7 +86,7 @@ def mask_of(shape: Any, height: int, width: int) -> np.ndarray:
     """uint8 [height, width] of COCO's polygons or RLE."""
     from pycocotools import mask as rle
 
-    if isinstance(shape, dict) and not runs_fit(shape, width, height):  # it would write beyond it
+    if isinstance(shape, dict) and not runs_fit(shape, width, height):  # not left to C
         raise MillError(f"a mask's run lengths (RLE) do not fill its image of {width} x {height}")
     if isinstance(shape, list):
         shape = rle.merge(rle.frPyObjects(shape, height, width))

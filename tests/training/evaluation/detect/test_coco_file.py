@@ -78,7 +78,7 @@ def test_folder_of_the_images(tmp_path: Path):
 def test_missing_images_are_counted(tmp_path: Path):
     file = helpers.coco(tmp_path, [helpers.box(3, 5, [1, 1, 4, 4])])
     (tmp_path / "tiny2017" / "a.png").unlink()
-    with pytest.raises(MillError, match=r"1 of 2 images are not in .*the first is a\.png"):
+    with pytest.raises(MillError, match=r"1 of 2 images are not in .*the first is 'a\.png'"):
         read(file)
 
 
