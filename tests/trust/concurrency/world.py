@@ -34,7 +34,7 @@ SAMPLES = 3  # in a batch
 
 @dataclass(frozen=True)
 class Plan:
-    """Events, whoever goes on first."""
+    """An iteration and its end, whoever goes on first."""
 
     line: str
     end: str
@@ -217,7 +217,7 @@ class World:
         return step
 
     def _feed(self, feeder_jobs: FeederJobs, tasks: Any) -> None:
-        """Done like the pipelines of a GPU."""
+        """Feed as the pipelines of a GPU do."""
         from patchmill.loaders.pipelines.gpu.pipeline import GpuThreadsPipeline
 
         views = SimpleNamespace(render=lambda job: None, synchronize=lambda: None)

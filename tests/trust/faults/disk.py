@@ -85,7 +85,7 @@ def _faulty(one: Undisturbed, fault: str, at: int, folder: Path) -> str:
 
 
 def _problem(one: Undisturbed, fault: str, ended: Ended, folder: Path) -> str:
-    """Faults of the end of disturbed work, or with what it left."""
+    """Faults of the end of disturbed work, or of what it left."""
     if fault == KILL and not ended.killed and ended.failed:
         return f"it failed before it was killed: {ended.told}"
     if fault == FULL and ended.failed and not _says_full(ended.told):
