@@ -212,7 +212,8 @@ class SampleReader:
                 began = read = time.perf_counter_ns()
                 try:
                     if store is not None and (pixels := store.image(id)) is not None:
-                        check_pixel_count(*pixels.shape[:2], self._config.max_pixels)
+                        height, width, _ = pixels.shape
+                        check_pixel_count(height, width, self._config.max_pixels)
                         self._counters.hits += 1
                         return id, load(id, pixels)
                     if store is not None:

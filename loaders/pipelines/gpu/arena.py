@@ -122,9 +122,10 @@ class ArenaJob(Job):
     ) -> None:
         super().__init__(epoch, requested, views, Countdown(len(requested)))
         self.arena = arena
-        limited = most_pixels is not None
-        self.budget = PixelBudget(most_pixels) if limited else None  # of images
-        self.background_budget = PixelBudget(most_pixels) if limited else None
+        self.budget: PixelBudget | None = None  # of images
+        self.background_budget: PixelBudget | None = None
+        if most_pixels is not None:
+            self.budget, self.background_budget = PixelBudget(most_pixels), PixelBudget(most_pixels)
         self.locations = np.full((len(requested), 2), NOT_IN_ARENA, np.int64)  # block and offset
         self.masks, self.backgrounds = PackedImages(len(requested)), PackedImages(len(requested))
         self.flat: torch.Tensor | None = None
