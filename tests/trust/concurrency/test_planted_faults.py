@@ -12,6 +12,7 @@ pytest.importorskip("triton", reason="needs Triton")
 from patchmill.loaders.pipelines import crew as crews
 from patchmill.loaders.pipelines.dali.feeder import DaliFeeder
 from patchmill.loaders.pipelines.feeder_jobs import FeederJobs
+from patchmill.loaders.pipelines.gpu.arena import ArenaJob
 from patchmill.loaders.pipelines.job import Countdown
 from patchmill.loaders.pipelines.memory import BlockPool
 from patchmill.loaders.pipelines.shift import Shift
@@ -66,6 +67,7 @@ FAULTS: dict[str, Fault] = {
         "job.loaded.then = self._tell\n    self._news.put(job)",
         "self._news.put(job)\n    then = self._tell",
     ),
+    "a sub-batch is not cancelled": (ArenaJob, "have_sub_batch", "sub_batch.cancel()", "pass"),
     "a refused batch is not waited for": (
         DaliFeeder,
         "_reload",

@@ -11,7 +11,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from patchmill.loaders.pipelines import chunks, crew, feeder_jobs, memory, shift
 from patchmill.loaders.pipelines import job as jobs
 from patchmill.loaders.pipelines.dali import feeder as dali
 from patchmill.loaders.pipelines.feeder_jobs import FeederJobs
+from patchmill.loaders.pipelines.gpu.arena import ArenaJob
 from patchmill.loaders.pipelines.worker import Worker
 from patchmill.loaders.stats import Counters
 from trust.concurrency.scheduler import Scheduler, replaced
@@ -44,6 +45,7 @@ class Plan:
     kept: int  # batches that the user keeps at a time
     staff: tuple[int, ...]  # workers after each batch that the user takes
     at: int  # batch, sample or operation at which the iteration ends
+    late: bool  # on a GPU, a sample of each batch is beyond its budget of pixels
 
     @staticmethod
     def draw(rng: random.Random) -> Plan:
@@ -57,6 +59,7 @@ class Plan:
             rng.randint(0, 2),
             tuple(rng.randint(1, 3) for _ in range(batches)) if rng.random() < 0.4 else (),
             rng.randrange(batches),
+            rng.random() < 0.3,
         )
 
 
@@ -195,16 +198,26 @@ class World:
             else:
                 job = jobs.Job(0, ids, 1, jobs.Countdown(SAMPLES))
                 if self.plan.line == "line":
-                    job.ready = jobs.Countdown(1)
+                    job = self._arena_job(0, ids)
             job.flat = self._pool.acquire()
             job.flat.fill_(-1)
             yield job
+
+    def _arena_job(self, epoch: int, ids: np.ndarray) -> Any:
+        arena: Any = None
+        job = ArenaJob(epoch, ids, 1, arena)
+        job.locations[:] = 0
+        job.ready = jobs.Countdown(1)
+        return job
 
     def _step(self) -> Callable[..., None]:
         def step(worker: Any, job: Any, slots: range) -> None:
             for slot in job.until_cancelled(slots):
                 id = int(job.requested[slot])
                 self.scheduler.point()
+                if self.plan.late and self.plan.line == "line" and slot == 0:
+                    job.postpone([slot])
+                    continue
                 self.made[id] += 1
                 if self.plan.end == "error" and id == SAMPLES * self.plan.at + 1:
                     raise Failed(f"sample {id}")
@@ -220,8 +233,23 @@ class World:
         """Feed as the pipelines of a GPU do."""
         from patchmill.loaders.pipelines.gpu.pipeline import GpuThreadsPipeline
 
-        views = SimpleNamespace(render=lambda job: None, synchronize=lambda: None)
-        pipeline: Any = SimpleNamespace(_views=views)
+        def load(worker: Any, job: Any, slots: range) -> None:
+            for id in job.requested[slots.start : slots.stop].tolist():
+                self.scheduler.point()
+                self._reloaded[id] += 1
+
+        def render(job: Any, slots: np.ndarray, sub_batch: Any, *_: Any) -> None:
+            self.made.update(id for id in job.requested[slots].tolist() if not self.made[id])
+            job.flat[torch.from_numpy(slots)] = torch.from_numpy(sub_batch.requested)
+
+        def done(*_: object) -> None:
+            pass
+
+        views = SimpleNamespace(render=done, synchronize=done, finish=done, render_sub_batch=render)
+        pipeline: Any = SimpleNamespace(_views=views, _load=load, _job=self._arena_job)
+        for name in ("_render_in_sub_batches", "_tasks_of"):
+            method = getattr(GpuThreadsPipeline, name)
+            setattr(pipeline, name, MethodType(method, pipeline))
         GpuThreadsPipeline._feed(pipeline, feeder_jobs, tasks)
 
     def _feed_dali(self, feeder_jobs: FeederJobs, tasks: Any) -> None:
