@@ -31,6 +31,7 @@ MODULES: tuple[str, ...] = (
     "trust.faults.no_memory",
     "trust.faults.ranks",
     "trust.faults.signal_storms",
+    "trust.supply.hostile",
 )
 
 
