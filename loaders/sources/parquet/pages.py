@@ -96,6 +96,7 @@ def _value(kind: int, data: bytes, at: int) -> tuple[Any, int]:
         at += 1
         if count == 15:
             count, at = _varint(data, at)
+        _end(data, at, count)  # an item has a byte at least
         for _ in range(count):
             _, at = (None, at + 1) if item in (_TRUE, _FALSE) else _value(item, data, at)
         return None, at
