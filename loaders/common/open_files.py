@@ -7,6 +7,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
+from patchmill.loaders.common.regular_files import open_regular
+
 _MOST = 4096
 
 
@@ -51,7 +53,7 @@ class OpenFile:
 
     def __init__(self, path: bytes) -> None:
         self.number = -1
-        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.number, _ = open_regular(path)
 
     def __del__(self) -> None:
         if self.number >= 0:

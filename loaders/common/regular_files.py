@@ -33,7 +33,7 @@ def open_regular(path: str | bytes | os.PathLike[str]) -> tuple[int, os.stat_res
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
-            raise _no_file(_KINDS.get(stat.S_IFMT(status.st_mode), "something else"))
+            raise _no_file(kind_of(status))
     except OSError:
         os.close(file)
         raise
@@ -53,6 +53,11 @@ def read_file(path: str | bytes | os.PathLike[str]) -> bytes:
         return data
     finally:
         os.close(file)
+
+
+def kind_of(status: os.stat_result) -> str:
+    """The words for what is no regular file."""
+    return _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
 
 
 def _no_file(kind: str) -> OSError:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patchmill.loaders.common import regular_files
 from patchmill.loaders.common.arguments import whole_number
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.printed import brief
@@ -49,6 +51,17 @@ def _scenes(data: str | Path) -> Source | None:
     if not colon or number is None:
         raise MillError(f"cannot read {brief(text)}: write scenes:10000 for ten thousand scenes")
     return Scenes(count=number)
+
+
+def _odd_file(data: str | Path) -> None:
+    """MillError for a pipe, a socket or a device: whoever opens one may wait for ever."""
+    try:
+        status = os.stat(os.path.expanduser(data))
+    except (OSError, ValueError):  # no path, perhaps: other kinds say what is wrong
+        return
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        kind = regular_files.kind_of(status)
+        raise MillError(f"{brief(str(data))} is {kind}: images are read from files and folders")
 
 
 def _beton(data: str | Path) -> Source | None:
@@ -219,6 +232,7 @@ def _open_stream(stream: Stream) -> StreamSource:
 
 BY_NAME: tuple[Callable[[Any], Opened | None], ...] = (
     _scenes,
+    _odd_file,
     _beton,
     _zip,
     _lmdb,

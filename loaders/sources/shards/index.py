@@ -31,6 +31,7 @@ import numpy as np
 from patchmill.loaders.common import columns
 from patchmill.loaders.common.columns import Columns
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.regular_files import open_regular
 from patchmill.loaders.sources import class_folders
 from patchmill.loaders.sources.shards import index_checks, nested, tar
 from patchmill.loaders.sources.shards import samples as shard_samples
@@ -157,7 +158,7 @@ def list_fingerprint(samples: Sequence[ShardSample]) -> str:
 def scan_shard(shard: str | Path, checksums: bool = False) -> ShardContents:
     """List a tar's samples from its headers; reads the images only if `checksums` are wanted."""
     try:
-        descriptor = os.open(shard, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor, _ = open_regular(shard)
     except OSError as error:
         raise MillError(f"cannot open the shard {shard}: {error.strerror}") from None
     try:

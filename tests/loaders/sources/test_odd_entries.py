@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers_odd_entries import REASONS, add_odd_entries, soon
 
+from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.folder import Folder
 
@@ -70,3 +73,31 @@ def test_a_loop_of_links_among_class_folders_is_named(
             f"{tmp_path / 'data' / link} is left out: Too many levels of symbolic links"
             in caplog.text
         )
+
+
+@pytest.mark.parametrize(
+    "ending", [".tar", ".beton", ".zip", ".parquet", ".csv", ".lmdb", ".masks", ""]
+)
+def test_a_pipe_is_no_data_of_any_kind(ending: str, tmp_path: Path) -> None:
+    pipe = tmp_path / f"data{ending}"
+    os.mkfifo(pipe)
+
+    def message() -> str:
+        with pytest.raises(MillError) as error:
+            open_source(pipe)
+        return str(error.value)
+
+    assert "is a pipe" in soon(message, pipe, 10)
+
+
+def test_a_pipe_among_shards_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "b-0001.tar")
+    with tarfile.open(tmp_path / "a-0000.tar", "w") as tar:
+        tar.add(__file__, "x.jpg")
+
+    def message() -> str:
+        with pytest.raises(MillError) as error:
+            open_source(f"{tmp_path}/*.tar")
+        return str(error.value)
+
+    assert "it is a pipe, not a file" in soon(message, tmp_path / "b-0001.tar", 10)
