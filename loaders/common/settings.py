@@ -170,7 +170,8 @@ def _checked_scalar(option: Any, value: Any) -> Any:
     if option is bool or isinstance(value, bool):
         return value if option is bool and isinstance(value, bool) else _REFUSED
     if option is int and isinstance(value, numbers.Integral | float) and value % 1 == 0:
-        return int(value) if -_BEYOND < value < _BEYOND else _REFUSED
+        number = int(value)
+        return number if -_BEYOND < number < _BEYOND else _REFUSED
     if option is float and isinstance(value, numbers.Real) and _is_finite(value):
         return float(value)
     return value if option is str and isinstance(value, str) else _REFUSED

@@ -125,7 +125,7 @@ def _shards(data: Any) -> Source | None:
         return None
     from patchmill.loaders.sources.shards.source import Shards
 
-    return Shards(data)
+    return Shards(data)  # type: ignore[return-value]  # its labels are read when asked for
 
 
 def _own(data: str | Path) -> Opened | None:
