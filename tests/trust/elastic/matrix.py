@@ -188,5 +188,5 @@ def _difference(found: Steps, expected: Steps) -> str:
 
 
 CHECKS = (
-    Check("elastic-matrix", "ranks, pipelines, formats, caches, stops", run, 4, 150, 5000, 100),
+    Check("elastic-matrix", "ranks, pipelines, formats, caches, stops", run, 4, 120, 5000, 150),
 )
