@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from helpers_methods import Tiny
 
@@ -12,7 +14,7 @@ from patchmill.training import engine
 from patchmill.training.config import compose
 from patchmill.training.config.settings import Config
 from patchmill.training.nets import backbones
-from patchmill.training.runtime import checkpoint, records
+from patchmill.training.runtime import checkpoint, hooks, records
 
 WORDS = {
     "method": "moco",
@@ -84,3 +86,15 @@ def assert_same(one: Any, other: Any, where: str = "") -> None:
             assert_same(a, b, f"{where}.{number}")
     else:
         assert one == other, where
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
+    """Send this process a signal in the middle of a step."""
+    saw = hooks.Hooks.after_backward
+
+    def saw_and_signal(self, batch, losses):
+        saw(self, batch, losses)
+        if self._state.step + 1 == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(hooks.Hooks, "after_backward", saw_and_signal)

@@ -1,62 +1,21 @@
-"""A run is the same however often it is stopped and resumed; failures are reported."""
+"""A run trains, logs and saves as its settings say; failures are reported."""
 
 from __future__ import annotations
 
-import builtins
-import errno
-import io
-import os
 import signal
 from pathlib import Path
 
-import helpers_ranks
 import helpers_runs
 import pytest
 import torch
-from helpers_methods import Mapped, Tiny
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from helpers_methods import Tiny
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.training import report
-from patchmill.training.evaluation import online
-from patchmill.training.ranks import signals
-from patchmill.training.runtime import checkpoint, hooks, records, run_folder, setup
+from patchmill.training.runtime import checkpoint, hooks, records, run_folder
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 STEPS = 3 * helpers_runs.EPOCH
-
-
-@pytest.fixture(autouse=True)
-def no_report(monkeypatch: pytest.MonkeyPatch):
-    torch.set_num_threads(1)
-    monkeypatch.setattr(report, "write", lambda folder: folder / "report.html", raising=False)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of an undisturbed run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "write", lambda folder: folder / "report.html", raising=False)
-        torch.set_num_threads(1)
-        return helpers_runs.train(helpers_runs.config(tmp_path_factory.mktemp("reference")))
-
-
-@pytest.fixture(scope="module")
-def reference(undisturbed: Path) -> dict:
-    """Final state of an undisturbed run."""
-    return helpers_runs.final(undisturbed)
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
-    """Send this process a signal in the middle of a step."""
-    saw = hooks.Hooks.after_backward
-
-    def saw_and_signal(self, batch, losses):
-        saw(self, batch, losses)
-        if self._state.step + 1 == step:
-            os.kill(os.getpid(), number)
-
-    monkeypatch.setattr(hooks.Hooks, "after_backward", saw_and_signal)
 
 
 def test_a_tuned_loader_teaches_the_same(reference: dict, tmp_path: Path):
@@ -141,146 +100,6 @@ def test_copy_paste_by_ffcv_teaches_the_same(tmp_path: Path):
     assert len(losses[0]) == 4 and losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("number", signals.SIGNALS)
-def test_a_signal_saves_and_the_next_start_resumes(number, reference, tmp_path, monkeypatch):
-    step = 7 if number != signal.SIGINT else 10  # in an epoch, and at the end of one
-    given = helpers_runs.config(tmp_path, evaluate="knn")
-    before = signal.getsignal(number)
-    with monkeypatch.context() as patch:
-        stop_at(patch, step, number)
-        with pytest.raises(SystemExit) as end:
-            helpers_runs.train(given)
-    assert end.value.code == signals.STOPPED == 75
-    assert signal.getsignal(number) is before
-    folder = tmp_path / "run"
-    assert helpers_runs.final(folder)["step"] == step
-    assert (run_folder.read_status(folder)["state"], run_folder.read_status(folder)["step"]) == (
-        "stopped",
-        step,
-    )
-    helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(given)))
-    assert run_folder.read_status(folder)["restarts"] == 1
-    assert [row["step"] for row in records.evaluations(folder)] == [0, 5, 10, 15]
-    assert records.read(folder)["step"] == [*range(2, STEPS, 2), STEPS]
-
-
-def test_a_signal_in_the_last_step_leaves_the_evaluation_to_the_next_start(
-    reference, tmp_path, monkeypatch
-):
-    given = helpers_runs.config(tmp_path, evaluate="knn")
-    with monkeypatch.context() as patch, pytest.raises(signals.Stopped):
-        stop_at(patch, STEPS, signal.SIGTERM)
-        helpers_runs.train(given)
-    folder = tmp_path / "run"
-    assert run_folder.read_status(folder)["state"] == "stopped"
-    assert [row["step"] for row in records.evaluations(folder)] == [0, 5, 10]
-    helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(given)))
-    assert run_folder.read_status(folder)["state"] == "done"
-    assert [row["step"] for row in records.evaluations(folder)] == [0, 5, 10, 15]
-
-
-def test_a_signal_during_set_up_ends_the_run_before_its_first_step(
-    tmp_path, monkeypatch, capfd: pytest.CaptureFixture[str]
-):
-    def build(config, world):
-        os.kill(os.getpid(), signal.SIGINT)
-        raise AssertionError("set-up goes on")
-
-    monkeypatch.setattr(setup, "_build_method", build)
-    with pytest.raises(signals.Stopped) as end:
-        helpers_runs.train(helpers_runs.config(tmp_path))
-    assert (end.value.code, end.value.signal) == (75, signal.SIGINT)
-    assert checkpoint.find_all(tmp_path / "run") == []
-    assert "SIGINT received: exiting, since nothing is to be saved" in capfd.readouterr().err
-
-
-def test_a_signal_during_an_evaluation_ends_the_run_with_what_was_saved(
-    reference, tmp_path, monkeypatch
-):
-    """The next start repeats the evaluation."""
-    measure, measured = online.measure, []
-
-    def measure_and_signal(*arguments):
-        measured.append(measure(*arguments))
-        if len(measured) == 2:  # the untrained network's was the first
-            os.kill(os.getpid(), signal.SIGTERM)
-        return measured[-1]
-
-    given = helpers_runs.config(tmp_path, evaluate="knn")
-    with monkeypatch.context() as patch, pytest.raises(signals.Stopped):
-        patch.setattr(online, "measure", measure_and_signal)
-        helpers_runs.train(given)
-    folder = tmp_path / "run"
-    status = run_folder.read_status(folder)
-    assert (status["state"], status["step"]) == ("stopped", 5)
-    assert helpers_runs.final(folder)["step"] == 5
-    assert [row["step"] for row in records.evaluations(folder)] == [0]
-    helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(given)))
-    assert [row["step"] for row in records.evaluations(folder)] == [0, 5, 10, 15]
-
-
-@settings(
-    max_examples=6,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(st.lists(st.integers(1, STEPS - 1), min_size=1, max_size=3, unique=True))
-def test_any_number_of_stops_changes_nothing(reference, undisturbed, tmp_path_factory, stops):
-    """Neither the final state nor a row of log.csv, but for what is measured in seconds."""
-    given = helpers_runs.config(tmp_path_factory.mktemp("stops"))
-    for step in sorted(stops):
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-            stop_at(patch, step, signal.SIGTERM)
-            helpers_runs.train(given)
-    folder = helpers_runs.train(given)
-    helpers_runs.assert_same(reference, helpers_runs.final(folder))
-    assert helpers_runs.logged(folder) == helpers_runs.logged(undisturbed)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        dict(method="byol", method__views="vicreg(size=16)", method__hidden=8),
-        dict(
-            method="lejepa",
-            method__views="lejepa(global_size=16, local_crops=1, local_size=12)",
-            method__hidden="[8]",
-            method__directions=16,
-        ),
-        dict(
-            method="dino",
-            method__views="dino(global_size=16, local_crops=1, local_size=12)",
-            method__hidden=8,
-            method__dim=4,
-            method__prototypes=16,
-            model__drop_path=0.1,
-            optim__clip_each=0.1,
-        ),
-        dict(
-            method="gtsa",
-            method__views="gtsa(global_size=16, local_crops=1, local_size=8)",
-            method__dim=4,
-            method__match_after=0,
-            method__bins="[3,2]",
-        ),
-    ],
-    ids=lambda words: words["method"],
-)
-def test_every_kind_of_method_resumes(words, tmp_path: Path, monkeypatch):
-    for key in [key for key in helpers_runs.WORDS if key.startswith("method.")]:
-        monkeypatch.delitem(helpers_runs.WORDS, key)  # MoCo's
-    words |= dict(train__epochs=2)
-    network = Mapped if words["method"] == "gtsa" else Tiny
-    whole = helpers_runs.train(helpers_runs.config(tmp_path / "whole", **words), network)
-    config = helpers_runs.config(tmp_path / "stopped", **words)
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        stop_at(patch, 7, signal.SIGTERM)
-        helpers_runs.train(config, network)
-    resumed = helpers_runs.final(helpers_runs.train(config, network))
-    helpers_runs.assert_same(helpers_runs.final(whole), resumed)
-
-
 def test_micro_batches_and_leftovers_of_an_epoch(tmp_path: Path, monkeypatch):
     """9 batches in an epoch, 4 in a step: the one left over is in no step."""
     words = dict(method="simclr", method__views="simclr(size=16)", method__dim=4, method__hidden=5)
@@ -295,7 +114,7 @@ def test_micro_batches_and_leftovers_of_an_epoch(tmp_path: Path, monkeypatch):
     for step in (1, 2, 3):
         config = helpers_runs.config(tmp_path / str(step), **words, **given)
         with monkeypatch.context() as patch, pytest.raises(SystemExit):
-            stop_at(patch, step, signal.SIGTERM)
+            helpers_runs.stop_at(patch, step, signal.SIGTERM)
             helpers_runs.train(config)
         helpers_runs.assert_same(whole, helpers_runs.final(helpers_runs.train(config)))
 
@@ -346,7 +165,7 @@ def test_low_precision_trains_and_resumes(precision, tmp_path, monkeypatch):
     assert bool(whole["scaler"]) == (precision == "fp16")
     config = helpers_runs.config(tmp_path / "stopped", **words)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        stop_at(patch, 8, signal.SIGUSR1)
+        helpers_runs.stop_at(patch, 8, signal.SIGUSR1)
         helpers_runs.train(config)
     helpers_runs.assert_same(whole, helpers_runs.final(helpers_runs.train(config)))
 
@@ -432,126 +251,6 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
     assert not checkpoint.find_all(tmp_path / "run")
 
 
-def test_a_full_disk_ends_the_run_and_the_next_start_resumes(reference, tmp_path, monkeypatch):
-    save = torch.save
-
-    def full(saved, file):
-        if saved["step"] == 10:
-            file.write(b"half of it")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        save(saved, file)
-
-    with monkeypatch.context() as patch, pytest.raises(MillError) as caught:
-        patch.setattr(torch, "save", full)
-        helpers_runs.train(helpers_runs.config(tmp_path))
-    assert "step-00000010.pt: the disk is full (No space left on device); make room, then" in str(
-        caught.value
-    )
-    assert run_folder.read_status(tmp_path / "run")["state"] == "failed"
-    helpers_runs.assert_same(
-        reference, helpers_runs.final(helpers_runs.train(helpers_runs.config(tmp_path)))
-    )
-
-
-@pytest.mark.parametrize("name", ["checkpoints", ".log.csv.part"])
-def test_a_disk_that_is_full_at_the_start(name, tmp_path: Path, monkeypatch):
-    """One sentence, wherever the disk fills; the next start begins anew."""
-
-    def full(call):
-        def checked(path, *rest, **options):
-            if Path(str(path)).name == name:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return call(path, *rest, **options)
-
-        return checked
-
-    with monkeypatch.context() as patch:
-        for module, function in ((builtins, "open"), (io, "open"), (os, "mkdir")):
-            patch.setattr(module, function, full(getattr(module, function)))
-        with pytest.raises(MillError, match=r"^cannot write .*/run.*: the disk is full .*; make "):
-            helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1))
-    assert run_folder.read_status(tmp_path / "run")["state"] == "failed"
-    helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1))
-
-
-@pytest.mark.parametrize(
-    "content", [b"[1]", b"\xff", b'{"restarts": "two", "step": [], "time": {}}', b"[" * 9000]
-)
-def test_a_status_of_another_shape_is_written_anew(content: bytes, tmp_path: Path):
-    (tmp_path / run_folder.STATUS).write_bytes(content)
-    assert run_folder.read_status(tmp_path) == {}
-    run_folder.Status(tmp_path, step=3)
-    assert run_folder.read_status(tmp_path)["restarts"] == 0
-
-
-def test_a_run_of_other_settings_is_not_resumed(tmp_path: Path):
-    helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1))
-    with pytest.raises(MillError, match=r"another run: optim.lr was 0.05 and is 0.1 now"):
-        helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1, optim__lr=0.1))
-    other = helpers_runs.config(tmp_path, train__epochs=1, train__workers=2, train__log_every=1)
-    helpers_runs.train(other)  # which is not about what is learnt
-
-
-def test_resume_never_refuses_an_existing_run(tmp_path: Path):
-    helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1, resume="never"))
-    with pytest.raises(MillError, match=r"run holds a run already, and resume=never"):
-        helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1, resume="never"))
-
-
-def test_resuming_from_an_earlier_checkpoint_of_the_run(reference: dict, tmp_path: Path):
-    folder = helpers_runs.train(helpers_runs.config(tmp_path))
-    again = helpers_runs.config(tmp_path, resume=checkpoint.path_at(folder, 5))
-    helpers_runs.assert_same(reference, helpers_runs.final(helpers_runs.train(again)))
-    assert len(list((folder / "checkpoints").glob("*.aside"))) == 2
-
-
-def test_a_run_in_another_folder_resumes_from_a_checkpoint(reference: dict, tmp_path: Path):
-    first = helpers_runs.train(helpers_runs.config(tmp_path))
-    words = dict(name="other", resume=checkpoint.path_at(first, 5))
-    other = helpers_runs.train(helpers_runs.config(tmp_path, **words))
-    helpers_runs.assert_same(reference, helpers_runs.final(other))
-    assert records.read(other)["step"][0] == 6
-    helpers_runs.train(helpers_runs.config(tmp_path, **words))  # started again, it is finished
-    with pytest.raises(MillError, match=r"there is no checkpoint .*nowhere.pt"):
-        helpers_runs.train(helpers_runs.config(tmp_path, name="third", resume="nowhere.pt"))
-
-
 def test_batches_that_do_not_suit_the_method(tmp_path: Path):
     with pytest.raises(MillError, match="queue of 32 keys is not a whole number of batches of 12"):
         helpers_runs.train(helpers_runs.config(tmp_path, train__batch_size=12))
-
-
-def test_two_runs_in_one_folder(tmp_path: Path):
-    with (
-        run_folder.lock(tmp_path / "run"),
-        pytest.raises(MillError, match="another process is writing"),
-    ):
-        helpers_runs.train(helpers_runs.config(tmp_path))
-
-
-# ------------------------------------------------------------------------------------- as a process
-
-
-@pytest.mark.parametrize("rename", [2, 5, 7, 9])
-def test_a_process_that_is_killed_anywhere_resumes(rename, reference, tmp_path: Path):
-    """Killed before the n-th rename: of settings, status, pictures, logs or checkpoints."""
-    (ended,) = helpers_ranks.run(
-        f"""
-        left = [{rename}]
-        replace = os.replace
-        def dies(*names):
-            left[0] -= 1
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            replace(*names)
-        os.replace = dies
-        helpers_runs.train(helpers_runs.config({str(tmp_path)!r}))
-        """,
-        tmp_path,
-        size=1,
-    )
-    assert ended.code == -signal.SIGKILL
-    assert run_folder.read_status(tmp_path / "run").get("state") in (None, "running")
-    helpers_runs.assert_same(
-        reference, helpers_runs.final(helpers_runs.train(helpers_runs.config(tmp_path)))
-    )
