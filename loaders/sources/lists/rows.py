@@ -111,12 +111,13 @@ def _read_objects(name: str, lines: Iterable[str]) -> Rows:
 def _read_parquet(name: str, file: Path) -> Rows:
     from patchmill.loaders.sources.parquet import schema
 
-    opened = schema.open_file(str(file))
+    opened, _ = schema.open_file(str(file))
     header = opened.schema_arrow.names
     places = _find_columns(f"the schema of {name}", header)
     wanted = [header[at] for at in places]
-    table = opened.read(columns=wanted)
-    columns = [table.column(title).to_pylist() for title in wanted]
+    with schema.readable(f"the list {name}"):
+        table = opened.read(columns=wanted)
+        columns = [table.column(title).to_pylist() for title in wanted]
     if any(value is None for column in columns for value in column):
         raise MillError(f"{name} has empty values in its columns {' and '.join(wanted)}: fill them")
     rows = _rows(header, places, [list(map(str, column)) for column in columns])

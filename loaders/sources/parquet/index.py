@@ -24,6 +24,7 @@ from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import available_cores, map_in_threads
 from patchmill.loaders.sources.lists import labels as label_numbers
 from patchmill.loaders.sources.parquet import places, schema
+from patchmill.loaders.sources.parquet.footer import Group
 from patchmill.loaders.sources.parquet.schema import Fields
 
 log = logging.getLogger("patchmill")
@@ -65,27 +66,29 @@ def _build(
     name: str, paths: Sequence[str], states: States, image: str | None, label: str | None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     started = time.time_ns()
-    opened = [schema.open_file(path) for path in paths]
+    files = [schema.open_file(path) for path in paths]
+    opened = [file for file, _ in files]
     fields = schema.choose(name, opened[0].schema_arrow, image, label)
-    groups = [(i, group) for i, file in enumerate(opened) for group in range(file.num_row_groups)]
-    rows = sum(file.metadata.num_rows for file in opened)
+    tasks = [(i, group) for i, (_, groups) in enumerate(files) for group in range(len(groups))]
+    counts = [sum(group.rows for group in groups) for _, groups in files]
+    rows = sum(counts)
     threads = min(_MOST_THREADS, available_cores())
     with track(f"indexing {name}", rows) as advance:
 
         def locate(task: tuple[int, int]) -> places.Places:
-            located = _locate(opened[task[0]], paths[task[0]], task[1], fields)
+            located = _locate(*files[task[0]], paths[task[0]], task[1], fields)
             advance(sum(map(len, located.rows)))
             return located
 
-        located = list(map_in_threads(locate, groups, threads))
-    content = _joined(located, [i for i, _ in groups])
+        located = list(map_in_threads(locate, tasks, threads))
+    content = _joined(located, [i for i, _ in tasks])
     classes, labels = _labels(name, opened, fields)
     found = len(content["row_sizes"])
     if found != rows or (labels is not None and len(labels) != rows):
         raise MillError(f"{name} is damaged: it says to have {rows:,} rows, and holds {found:,}")
     if labels is not None:
         content["labels"] = labels
-    content["counts"] = np.array([file.metadata.num_rows for file in opened], np.int64)
+    content["counts"] = np.array(counts, np.int64)
     known = np.array(states, np.int64).reshape(-1, 2)
     known[np.abs(started - known[:, 1]) < _RACY_NS, 1] = -1
     content["states"] = known
@@ -96,12 +99,14 @@ def _build(
     }
 
 
-def _locate(opened: Any, path: str, group: int, fields: Fields) -> places.Places:
+def _locate(
+    opened: Any, groups: list[Group], path: str, group: int, fields: Fields
+) -> places.Places:
     column = schema.leaf(opened, path, fields)
     level = opened.schema.column(column).max_definition_level
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return places.locate(file, group, opened.metadata.row_group(group), column, level)
+        return places.locate(file, group, groups[group], column, level)
     finally:
         os.close(file)
 
@@ -132,14 +137,10 @@ def _joined(located: list[places.Places], files: list[int]) -> dict[str, np.ndar
 def _labels(name: str, opened: list[Any], fields: Fields) -> tuple[list[str], np.ndarray | None]:
     if fields.label is None:
         return [], None
-    from pyarrow import ArrowException
-
     values: list[Any] = []
     for file in opened:
-        try:
+        with schema.readable(f"the column {fields.label} of {name}"):
             values += file.read(columns=[fields.label]).column(0).to_pylist()
-        except (OSError, ArrowException, UnicodeDecodeError) as error:
-            raise schema.unreadable(f"the column {fields.label} of {name}", error) from None
     if all(value is None or value == -1 for value in values):
         return [], None
     if all(value is None or isinstance(value, int) for value in values):

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from patchmill.loaders.sources.parquet import pages, snappy, values
+from patchmill.loaders.sources.parquet.footer import BYTE_ARRAY, Chunk, Group
 from patchmill.loaders.sources.parquet.pages import Page
 
 CODECS = ("", "", "", "snappy", "gzip", "brotli", "zstd")  # pyarrow's name of each compression
 STORED, FRAGMENT, ROWS = 0, 1, 2  # compressions without: none, Snappy's fragments, a row group
+
+_FORMAT_CODECS = {0: STORED, 1: 3, 2: 4, 4: 5, 6: 6}  # by the numbers that Parquet's format has
 
 _PLAIN, _DICTIONARIES = 0, (2, 8)  # encodings of pages
 _UNKNOWN = 1  # size of an image in a row group that pyarrow has to decode
@@ -35,36 +37,32 @@ class Places:
         return len(self.chunks) - 1
 
 
-def locate(file: int, group: int, metadata: Any, column: int, max_level: int) -> Places:
+def locate(file: int, number: int, group: Group, column: int, max_level: int) -> Places:
     """Places of a row group's images; `max_level` is the definition level of a value."""
-    count, chunk = metadata.num_rows, metadata.column(column)
-    compression = chunk.compression.lower()
-    if chunk.physical_type == "BYTE_ARRAY" and compression in (*CODECS[3:], "uncompressed"):
-        codec = CODECS.index(compression) if compression in CODECS else STORED
+    count, chunk = group.rows, group.chunks[column]
+    if chunk and chunk.type == BYTE_ARRAY and chunk.codec in _FORMAT_CODECS:
         try:
-            places = _by_pages(file, count, chunk, codec, max_level)
+            places = _by_pages(file, count, chunk, _FORMAT_CODECS[chunk.codec], max_level)
             if sum(map(len, places.rows)) == count:
                 return places
         except Exception:  # damaged headers can raise almost anything
             pass  # pyarrow knows more encodings, or says what is wrong
     rows = np.zeros((count, 3), np.int64)
     rows[:, 1], rows[:, 2] = np.arange(count), _UNKNOWN
-    return Places([(group, 0, 0, ROWS)], [rows])
+    return Places([(number, 0, 0, ROWS)], [rows])
 
 
-def _by_pages(file: int, count: int, chunk: Any, codec: int, max_level: int) -> Places:
-    start = chunk.data_page_offset
-    if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-        start = min(start, chunk.dictionary_page_offset)
+def _by_pages(file: int, count: int, chunk: Chunk, codec: int, max_level: int) -> Places:
     places, dictionary = Places(), np.empty((0, 3), np.int64)
-    for page in pages.walk(file, start, start + chunk.total_compressed_size):
+    for page in pages.walk(file, chunk.start, chunk.start + chunk.size):
+        left = count - sum(map(len, places.rows))
+        if page.values > (count if page.kind == pages.DICTIONARY else left):
+            raise ValueError("pages have more values than their row group")
         body = _Body(file, page, codec)
         if page.kind == pages.DICTIONARY:
             found = values.strings(body.read, 0, page.values, page.size)
             dictionary = body.place(places, *found)
             continue
-        if page.values > count:
-            raise ValueError("a page has more values than its row group")
         length = page.levels if page.kind == pages.DATA_V2 else None
         valid, at = values.present(body.read, 0, max_level, page.values, length)
         rows = np.full((page.values, 3), -1, np.int64)
@@ -87,6 +85,8 @@ class _Body:
     def __init__(self, file: int, page: Page, codec: int) -> None:
         self._file, self._page = file, page
         self._codec = codec if page.compressed else STORED
+        if self._codec == STORED and page.size != page.stored:
+            raise ValueError("a page without compression has two sizes")
         self._hops = self._codec == STORED and page.size > _HOP_BYTES * page.values
         stored = b"" if self._hops else _pread(file, page.stored, page.offset)
         self._stored = stored[page.levels :]

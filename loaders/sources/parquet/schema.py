@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources.names import IMAGE_NAMES, LABEL_NAMES
+from patchmill.loaders.sources.parquet import footer
+from patchmill.loaders.sources.parquet.footer import Group
 
 log = logging.getLogger("patchmill")
 
@@ -23,28 +26,49 @@ class Fields:
     classes: list[str]
 
 
-def open_file(path: str) -> Any:
-    """pyarrow's ParquetFile; MillError for one that cannot be read, or without pyarrow."""
+def open_file(path: str) -> tuple[Any, list[Group]]:
+    """pyarrow's ParquetFile and the row groups, checked; MillError if unreadable or no pyarrow."""
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import parquet
     except ImportError:
         raise MillError(
             f"{path} needs pyarrow: pip install pyarrow, or 'patchmill[parquet]'"
         ) from None
+    with readable(path):
+        groups = footer.read(path)
+        opened = parquet.ParquetFile(path)
+        _check_values(opened.schema, groups)
+    return opened, groups
+
+
+def _check_values(schema: Any, groups: list[Group]) -> None:
+    """Raise a ValueError where a column that is no list has not a value for each row."""
+    lists = [schema.column(i).max_repetition_level > 0 for i in range(len(schema))]
+    for number, group in enumerate(groups):
+        if len(group.chunks) != len(lists):
+            raise ValueError(f"its row group {number} has not the columns of the schema")
+        for listed, chunk in zip(lists, group.chunks, strict=True):
+            if chunk and chunk.values != group.rows and not listed:
+                raise ValueError(f"a column of its row group {number} has not a value for each row")
+
+
+@contextlib.contextmanager
+def readable(what: str) -> Iterator[None]:
+    """A MillError of one sentence for all that pyarrow raises where data are damaged."""
+    from pyarrow import ArrowException
+
     try:
-        return parquet.ParquetFile(path)
-    except (OSError, ArrowException) as error:
-        raise unreadable(path, error) from None
-
-
-def unreadable(path: str, error: Exception) -> MillError:
-    """Error for a file that pyarrow cannot read."""
-    return MillError(f"cannot read {path}: {getattr(error, 'strerror', None) or one_line(error)}")
+        yield
+    except (
+        ArrowException, ArithmeticError, LookupError, MemoryError, OSError, ValueError
+    ) as error:  # fmt: skip
+        problem = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
+        raise MillError(f"cannot read {what}: {problem}") from None
 
 
 def holds_images(path: str) -> bool:
     """True for a file with a column of encoded images, false for a list of paths."""
-    return bool(_image_columns(open_file(path).schema_arrow))
+    return bool(_image_columns(open_file(path)[0].schema_arrow))
 
 
 def choose(name: str, schema: Any, image: str | None, label: str | None) -> Fields:

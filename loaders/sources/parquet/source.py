@@ -146,8 +146,15 @@ class Parquet(Reopened, NumberedSource):
     def _read_rows(self, chunk: int) -> tuple[Any, int]:
         """A row group's column of bytes, decoded by pyarrow."""
         self._file(chunk)  # refuses a file that was changed
-        opened = schema.open_file(self._paths[self._index["chunk_files"][chunk]])
-        table = opened.read_row_group(self._offset(chunk), columns=[self._column])
+        import pyarrow
+        from pyarrow import parquet
+
+        path = self._paths[self._index["chunk_files"][chunk]]
+        try:
+            opened = parquet.ParquetFile(path)
+            table = opened.read_row_group(self._offset(chunk), columns=[self._column])
+        except pyarrow.ArrowException as error:
+            raise OSError(schema.one_line(error)) from None
         column = table.column(0).combine_chunks()
         for part in self._column.split(".")[1:]:
             column = column.field(part)

@@ -21,11 +21,11 @@ from patchmill.loaders.copypaste.mask_file import MaskFile
 from patchmill.loaders.decode.bad_image import BadImage
 from patchmill.loaders.decoded import opening
 from patchmill.loaders.prepare import inspect_masks
+from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.archives.zip_file import Zip
 from patchmill.loaders.sources.beton.source import Beton
 from patchmill.loaders.sources.beton.writer import BetonWriter
 from patchmill.loaders.sources.lists.path_list import open_list
-from patchmill.loaders.sources.parquet.source import Parquet
 from trust.check import Check, Outcome, Task
 from trust.fuzz.opening import cache_at, fuzz, read_all
 
@@ -103,7 +103,7 @@ def fuzz_zips(task: Task) -> Outcome:
 
 
 def fuzz_parquets(task: Task) -> Outcome:
-    """Parquet files of several encodings; mutated files are for pyarrow's footer and our pages."""
+    """Parquet files of several encodings, of images and of paths."""
     import pyarrow
     from pyarrow import parquet
 
@@ -113,17 +113,19 @@ def fuzz_parquets(task: Task) -> Outcome:
             "label": [0, 1, 2, 0, 1],
         }
     )
+    paths = pyarrow.table({"path": [f"{number}.jpg" for number in range(6)], "label": ["a"] * 6})
     seeds = []
-    for options in (
-        {"compression": "none"},
-        {"compression": "snappy"},
-        {"compression": "gzip", "use_dictionary": False},
-        {"compression": "none", "data_page_version": "2.0", "row_group_size": 2},
+    for content, options in (
+        (table, {"compression": "none"}),
+        (table, {"compression": "snappy"}),
+        (table, {"compression": "gzip", "use_dictionary": False}),
+        (table, {"compression": "none", "data_page_version": "2.0", "row_group_size": 2}),
+        (paths, {"compression": "snappy"}),
     ):
         stream = io.BytesIO()
-        parquet.write_table(table, stream, **options)
+        parquet.write_table(content, stream, **options)
         seeds.append(stream.getvalue())
-    return _fuzz_files(task, seeds, lambda path: read_all(Parquet(path)), ".parquet")
+    return _fuzz_files(task, seeds, lambda path: read_all(open_source(path)), ".parquet")
 
 
 def fuzz_lists(task: Task) -> Outcome:
