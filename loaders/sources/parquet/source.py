@@ -153,11 +153,13 @@ class Parquet(Reopened, NumberedSource):
         try:
             opened = parquet.ParquetFile(path)
             table = opened.read_row_group(self._offset(chunk), columns=[self._column])
+            column = table.column(0).combine_chunks()
+            for part in self._column.split(".")[1:]:
+                column = column.field(part)
+        except LookupError:
+            raise OSError(f"the row group has not one column {self._column}") from None
         except pyarrow.ArrowException as error:
             raise OSError(schema.one_line(error)) from None
-        column = table.column(0).combine_chunks()
-        for part in self._column.split(".")[1:]:
-            column = column.field(part)
         return column, table.nbytes
 
     def _offset(self, chunk: int) -> int:

@@ -99,6 +99,17 @@ def test_a_file_without_rows_is_not_damaged(tmp_path: Path, dictionary: bool):
     assert len(Parquet(path)) == 0
 
 
+def test_two_fields_of_one_name_are_a_bad_sample(tmp_path: Path):
+    path = write_images(tmp_path / "x.parquet", noise(2, 90), compression="lz4")
+    footer = read_footer(path)
+    schema = footer[2][1][1]
+    assert schema[3][4][1] == b"path"
+    schema[3] = schema[2]
+    path.write_bytes(with_footer(path, write(STRUCT, footer)))
+    with pytest.raises(OSError, match=r"the row group has not one column image\.bytes"):
+        Parquet(path).read(0)
+
+
 def test_a_damaged_list_of_paths_is_one_sentence(tmp_path: Path):
     import pyarrow
     from pyarrow import parquet
