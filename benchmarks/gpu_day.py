@@ -29,7 +29,7 @@ from patchmill.benchmarks.lib.gpu_day.day import Day
 from patchmill.benchmarks.lib.gpu_day.steps import NAMES, ROOT, STEPS
 from patchmill.loaders.common import arguments, calls
 from patchmill.loaders.common.errors import MillError, run_command
-from patchmill.loaders.common.files import output_errors, write_atomic
+from patchmill.loaders.files.writing import output_errors, write_atomic
 
 OUT = "build/gpu-day"
 MINUTES = 13.0

@@ -24,9 +24,9 @@ import numpy as np
 
 from patchmill.benchmarks.lib import machine, report, timing
 from patchmill.benchmarks.lib.report import Parser
-from patchmill.loaders.common import columns
 from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.files import columns
 from patchmill.loaders.sources.shards import index as shard_index
 
 GLOBAL_BATCH = 4096

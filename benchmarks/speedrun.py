@@ -38,8 +38,8 @@ from patchmill.benchmarks.lib import machine, report, runs, seeds
 from patchmill.benchmarks.lib.report import Parser
 from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError, run_command
-from patchmill.loaders.common.files import write_atomic
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.files.writing import write_atomic
 
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Config

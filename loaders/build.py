@@ -314,7 +314,7 @@ def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def ledger_path(ledger: str | Path | None, source: Source | StreamSource, rank: int) -> Path:
-    from patchmill.loaders.common import cache
+    from patchmill.loaders.files import cache
 
     if ledger is None:
         name = re.sub(r"[^\w.-]", "_", source.fingerprint)

@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import unique_name, write_atomic
 from patchmill.loaders.common.printed import printable
+from patchmill.loaders.files.writing import unique_name, write_atomic
 
 log = logging.getLogger("patchmill")
 

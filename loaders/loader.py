@@ -13,11 +13,12 @@ import torch
 from patchmill.kernels.views import layout
 from patchmill.loaders.advice import Facts
 from patchmill.loaders.batch import ViewBatch
-from patchmill.loaders.common import mapped, ranks, room, threads
+from patchmill.loaders.common import ranks, threads
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.printed import brief
 from patchmill.loaders.decode.bad_image import MAX_PIXELS
 from patchmill.loaders.decoded.on_device import free_bytes
+from patchmill.loaders.files import mapped, room
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.operations.mix import Mix
 from patchmill.loaders.order.schedule import MOST_EPOCHS, Schedule, state_number

@@ -14,8 +14,9 @@ from patchmill import script
 from patchmill.benchmarks.lib import machine
 from patchmill.benchmarks.lib.printing import new_table as new_table
 from patchmill.benchmarks.lib.timing import Summary
-from patchmill.loaders.common import arguments, files
+from patchmill.loaders.common import arguments
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.files import writing
 
 BARE_DECODE = "bare decode"
 COLOURS = {
@@ -86,7 +87,7 @@ def write_json(path: str, content: dict[str, Any]) -> None:
     """Write the command, the machine and `content` atomically."""
     about = {"command": script.command_line(sys.argv), "machine": machine.describe()}
     text = json.dumps(about | content, indent=1)
-    files.write_atomic(Path(path), text + "\n", files.unique_name(Path(path)))
+    writing.write_atomic(Path(path), text + "\n", writing.unique_name(Path(path)))
 
 
 def check_chart() -> None:

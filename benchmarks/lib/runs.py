@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.files.writing import write_atomic
 from patchmill.training.runtime import run_folder
 
 TRAINING = Path(__file__).resolve().parents[2] / "training"

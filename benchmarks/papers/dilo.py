@@ -57,12 +57,13 @@ from patchmill.benchmarks.lib import floors
 from patchmill.benchmarks.lib.papers import Budget, Claim, Experiment, Paper, Rows, chart, run
 from patchmill.benchmarks.lib.seeds import Figures
 from patchmill.benchmarks.saliency import f_measure
-from patchmill.loaders.common import cache, calls
+from patchmill.loaders.common import calls
 from patchmill.loaders.common.errors import run_command
-from patchmill.loaders.common.files import atomic_path
 from patchmill.loaders.common.threads import available_cores, map_in_threads
 from patchmill.loaders.copypaste import mask_file, masks
 from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.files import cache
+from patchmill.loaders.files.writing import atomic_path
 from patchmill.loaders.prepare import make_masks
 from patchmill.loaders.saliency.resample import resize
 from patchmill.loaders.sources import Source, open_source

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 from patchmill.benchmarks.lib.papers import Budget, Claim, Experiment, Paper, Rows, run
 from patchmill.benchmarks.lib.seeds import Figures
-from patchmill.loaders.common import cache
 from patchmill.loaders.common.errors import MillError, run_command
-from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.files import cache
+from patchmill.loaders.files.writing import write_atomic
 
 TAKEN = {"train": 150, "test": 100}  # images of each class that the cpu budget takes
 DATA, UNTRAINED = "data=cifar10", "untrained"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from patchmill.cluster.slurm import commands
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.files.writing import write_atomic
 from patchmill.training.runtime import run_folder
 
 FOLDER, FILE = "jobs", "job.json"

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.files.writing import write_atomic
 from patchmill.training.ranks import rendezvous
 from patchmill.training.runtime import checkpoint
 

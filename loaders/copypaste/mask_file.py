@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from patchmill.loaders.common import columns
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste import mask_places
 from patchmill.loaders.copypaste.mask_places import MaskPlaces, Shares
+from patchmill.loaders.files import columns
 from patchmill.loaders.sources.shards import tar
 
 KIND = "masks 1"

@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchmill.loaders.common import cache
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste.mask_places import MaskPlaces, Shares
+from patchmill.loaders.files import cache
 
 if TYPE_CHECKING:
     from patchmill.loaders.copypaste.mask_file import MaskFile

@@ -6,10 +6,10 @@ import contextlib
 import hashlib
 from pathlib import Path
 
-from patchmill.loaders.common import cache, files
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decoded import places
 from patchmill.loaders.decoded.spec import CacheSpec
+from patchmill.loaders.files import cache, writing
 
 _FOLDER = "decoded"  # in the cache folder: a file for each, named by a hash of its path
 
@@ -23,7 +23,7 @@ def note(wanted: CacheSpec) -> None:
     with contextlib.suppress(OSError, MillError):  # `patchmill cache FOLDER` works without
         path = cache.folder(_FOLDER) / name
         if not path.exists():
-            files.write_atomic(path, place, files.unique_name(path))
+            writing.write_atomic(path, place, writing.unique_name(path))
 
 
 def known_folders() -> list[Path]:

@@ -8,9 +8,9 @@ import socket
 import stat
 from pathlib import Path
 
-from patchmill.loaders.common import room
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decoded.spec import FORMS, CacheSpec, size_text
+from patchmill.loaders.files import room
 
 SHARED_MEMORY = Path("/dev/shm")
 _LOCAL = ("ext", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs", "apfs", "ramfs", "bcachefs")

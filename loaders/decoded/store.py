@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from patchmill.loaders.common import mapped
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decoded import locks, records
 from patchmill.loaders.decoded.cache_stats import CacheStats
 from patchmill.loaders.decoded.images import PLACE, DecodedImages
 from patchmill.loaders.decoded.spec import CacheSpec
+from patchmill.loaders.files import mapped
 
 if TYPE_CHECKING:
     from patchmill.loaders.sources import Source

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from patchmill.loaders.common.columns import Columns
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.printed import printable
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.copypaste.masks import SUFFIX as MASKS
 from patchmill.loaders.decode.decoder import BadImage, decode
+from patchmill.loaders.files.columns import Columns
 from patchmill.loaders.prepare import images, inspect_masks, journal, output
 from patchmill.loaders.prepare.output import FORMAT_TITLES, OutputPaths
 from patchmill.loaders.prepare.report import format_bytes, format_counts

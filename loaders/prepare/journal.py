@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from patchmill.loaders.common import files
+from patchmill.loaders.files import writing
 from patchmill.loaders.prepare.images import Image
 
 _COUNTERS = ("traits", "changes", "masks")
@@ -110,7 +110,7 @@ def total(segments: Iterable[Segment]) -> Tally:
 
 def write_bad_list(path: Path, bad: Iterable[BadSample]) -> None:
     text = "".join(json.dumps(sample._asdict()) + "\n" for sample in bad)
-    files.write_atomic(path, text, files.unique_name(path), durable=True)
+    writing.write_atomic(path, text, writing.unique_name(path), durable=True)
 
 
 def read(path: Path) -> JournalState | None:
@@ -145,7 +145,7 @@ class Journal:
         self.path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            files.lock_output(self._file, path)
+            writing.lock_output(self._file, path)
             state = read(path)
             self.segments = state.segments if state else []
             self.done = bool(state and state.done)

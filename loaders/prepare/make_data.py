@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from patchmill.loaders.common import files
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import map_ahead
@@ -23,6 +22,7 @@ from patchmill.loaders.copypaste import masks as source_masks
 from patchmill.loaders.copypaste.mask_png import encode_mask
 from patchmill.loaders.copypaste.masks import Masks
 from patchmill.loaders.decode.decoder import BadImage
+from patchmill.loaders.files import writing
 from patchmill.loaders.prepare import images, output, write_beton, write_shards
 from patchmill.loaders.prepare.journal import (
     BadSample,
@@ -112,7 +112,7 @@ def make(
     paths = output.choose_paths(out, options.format)
     masks = source_masks.open_masks(source)
     identity = identity_of(source, options, masks.fingerprint if masks else "")
-    with files.output_errors(out):
+    with writing.output_errors(out):
         if output.claim(paths, _source_folder(source), identity, overwrite):
             return None
         journal = Journal(paths.journal(options.rank), identity)

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import patchmill
-from patchmill.loaders.common import files
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import map_ahead
 from patchmill.loaders.copypaste import mask_file
 from patchmill.loaders.copypaste.mask_file import MaskFile, MaskRow
 from patchmill.loaders.decode.decoder import BadImage
+from patchmill.loaders.files import writing
 from patchmill.loaders.prepare import images, mask_log
 from patchmill.loaders.prepare.mask_log import MaskLog
 from patchmill.loaders.prepare.options import difference
@@ -98,7 +98,7 @@ def make(
         raise MillError(f"--overwrite would remove what other ranks write: remove {out} yourself")
     estimate = estimator(options.method)
     identity = _identity(source, options, estimate)
-    with files.output_errors(out):
+    with writing.output_errors(out):
         _check_folder(out)
         if _claim(out, identity, overwrite):
             return None
@@ -329,7 +329,7 @@ def _try_lock(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        files.lock_output(file, path)
+        writing.lock_output(file, path)
         locked = True
     except MillError:
         locked = False

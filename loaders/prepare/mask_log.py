@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from patchmill.loaders.common import files
 from patchmill.loaders.copypaste.mask_file import MaskRow
+from patchmill.loaders.files import writing
 
 _HEAD = struct.Struct("<BHHffIII")  # a row up to its checksum, then the sizes of why and PNG
 _SUM = struct.Struct("<I")  # CRC-32 of head and why; the PNG has its own
@@ -67,7 +67,7 @@ class MaskLog:
         self._buffer = bytearray()
         self._unsynced = 0  # bytes written since the last fsync
         try:
-            files.lock_output(self._file, path)
+            writing.lock_output(self._file, path)
             self.count = self.missing = 0
             self.done = False
             with open(path, "rb") as file:

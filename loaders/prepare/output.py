@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 import patchmill
-from patchmill.loaders.common import columns
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import remove_left_over, unique_name, write_atomic
 from patchmill.loaders.copypaste.masks import Masks
+from patchmill.loaders.files import columns
+from patchmill.loaders.files.writing import remove_left_over, unique_name, write_atomic
 from patchmill.loaders.prepare import journal, write_beton, write_shards
 from patchmill.loaders.prepare.journal import JournalState, Segment, Tally
 from patchmill.loaders.prepare.options import BETON, SHARDS, Options, difference

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from patchmill.loaders.common.files import atomic_path
+from patchmill.loaders.files.writing import atomic_path
 from patchmill.loaders.prepare.journal import PreparedSample
 from patchmill.loaders.sources.shards import index
 from patchmill.loaders.sources.shards import samples as shard_samples

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.common.arguments import Parser, refuse_options, whole_number
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import atomic_path
 from patchmill.loaders.common.printed import brief, say
+from patchmill.loaders.files.writing import atomic_path
 from patchmill.loaders.recipe_load import load_recipe
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError, run_command
-from patchmill.loaders.common.files import atomic_path
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.files.writing import atomic_path
 from patchmill.loaders.saliency.learned.network import MEAN, STD
 from patchmill.loaders.saliency.learned.u2net import U2Net
 from patchmill.loaders.saliency.resample import resize

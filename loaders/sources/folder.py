@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.loaders.common import cache, columns, stamps
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
-from patchmill.loaders.common.regular_files import read_file
 from patchmill.loaders.common.threads import map_in_threads
+from patchmill.loaders.files import cache, columns, stamps
+from patchmill.loaders.files.regular_files import read_file
 from patchmill.loaders.sources.numbered import NumberedSource
 
 log = logging.getLogger("patchmill")

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchmill.loaders.common import regular_files
 from patchmill.loaders.common.arguments import whole_number
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.printed import brief
+from patchmill.loaders.files import regular_files
 from patchmill.loaders.sources import Source
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from numba import types
 
 from patchmill.kernels.common.jit import jit
-from patchmill.loaders.common.regular_files import FLAGS
+from patchmill.loaders.files.regular_files import FLAGS
 
 _PATH_BYTES = 4096  # with the zero at its end
 

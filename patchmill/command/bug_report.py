@@ -16,7 +16,7 @@ from patchmill.command.doctor.examine import GROUPS, examine
 from patchmill.command.redact import redact
 from patchmill.loaders.common.arguments import Parser
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.files.writing import write_atomic
 
 LOG_LINES, ROWS, LEDGER_ENTRIES = 60, 5, 5
 # Variables that change how programs run.

@@ -23,8 +23,8 @@ if __name__ == "__main__":  # this checkout is what is run
 
 from patchmill.benchmarks.lib import report
 from patchmill.loaders.common.errors import MillError, run_command
-from patchmill.loaders.common.files import output_errors
 from patchmill.loaders.common.threads import available_cores
+from patchmill.loaders.files.writing import output_errors
 from trust import runner, suite, table
 from trust.check import FORMS, Check, Task
 from trust.result import Result

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from patchmill.benchmarks.lib.process_group import Ended
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.files.writing import write_atomic
 from trust.check import Check, Form, Outcome
 
 State = Literal["sound", "broken", "died", "hangs", "left out"]

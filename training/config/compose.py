@@ -15,8 +15,8 @@ from typing import Any
 from patchmill.loaders.common import plain_yaml
 from patchmill.loaders.common import settings as typed
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import reason, write_atomic
 from patchmill.loaders.common.printed import brief
+from patchmill.loaders.files.writing import reason, write_atomic
 from patchmill.training import data_paths
 from patchmill.training.config import overrides, own_method, rules
 from patchmill.training.config.changes import Difference, difference

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import reason, write_atomic
 from patchmill.loaders.common.printed import printable
+from patchmill.loaders.files.writing import reason, write_atomic
 from patchmill.training.runtime import records
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.files.writing import write_atomic
 from patchmill.training.ranks import distributed
 
 Value = TypeVar("Value")

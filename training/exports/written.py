@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import atomic_path
+from patchmill.loaders.files.writing import atomic_path
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import reason, write_atomic
+from patchmill.loaders.files.writing import reason, write_atomic
 from patchmill.training.report import run_data, sections, summary
 from patchmill.training.report.markup import tag, text
 from patchmill.training.report.run_data import RunData

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import atomic_path, output_errors, reason
+from patchmill.loaders.files.writing import atomic_path, output_errors, reason
 from patchmill.training.runtime import checkpoint_file
 from patchmill.training.runtime.checkpoint_file import Unreadable
 

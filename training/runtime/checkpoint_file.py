@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
-from patchmill.loaders.common.files import reason
-from patchmill.loaders.common.regular_files import open_regular
+from patchmill.loaders.files.regular_files import open_regular
+from patchmill.loaders.files.writing import reason
 
 MARK = b"patchmill crc32 "  # then the checksum, as eight hexadecimal digits
 COMMENT = len(MARK) + 8

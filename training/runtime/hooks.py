@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from patchmill.loaders import advice
-from patchmill.loaders.common.files import output_errors
+from patchmill.loaders.files.writing import output_errors
 from patchmill.training import data_notes
 from patchmill.training.config import compose
 from patchmill.training.data import SETTINGS

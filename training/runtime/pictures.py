@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import atomic_path
+from patchmill.loaders.files.writing import atomic_path
 from patchmill.loaders.recipe import Recipe
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import Source, open_source

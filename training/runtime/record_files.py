@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from patchmill.loaders.common.files import write_atomic
-from patchmill.loaders.common.regular_files import open_regular
+from patchmill.loaders.files.regular_files import open_regular
+from patchmill.loaders.files.writing import write_atomic
 
 log = logging.getLogger("patchmill")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import reason, write_atomic
+from patchmill.loaders.files.writing import reason, write_atomic
 from patchmill.training.runtime import event_files, record_files
 from patchmill.training.runtime.record_files import EVALUATIONS, LOG
 

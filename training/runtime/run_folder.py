@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import lock_output, reason, write_atomic
+from patchmill.loaders.files.writing import lock_output, reason, write_atomic
 from patchmill.training.runtime import record_files
 from patchmill.training.runtime.record_files import is_number
 

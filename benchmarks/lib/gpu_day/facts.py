@@ -16,7 +16,7 @@ from typing import Any
 from patchmill.benchmarks.lib import machine
 from patchmill.command.doctor import command as doctor
 from patchmill.command.doctor.examine import examine
-from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.files.writing import write_atomic
 
 # Groups of probes -> seconds: all that a GPU depends on.
 GROUPS = {"machine": 20.0, "python": 60.0, "GPU": 60.0, "decoding": 60.0}

@@ -12,7 +12,7 @@ from patchmill.benchmarks.lib.gpu_day import outcomes
 from patchmill.benchmarks.lib.gpu_day.step import Step
 from patchmill.benchmarks.lib.process_group import Ended
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.files.writing import write_atomic
 
 FILE = "gpu-day.json"
 

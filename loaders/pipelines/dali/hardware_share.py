@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from patchmill.loaders.common import cache, files
 from patchmill.loaders.decode import jpeg_engines
+from patchmill.loaders.files import cache, writing
 from patchmill.loaders.pipelines.dali.decoder import BatchDecoder, find_undecodable
 
 log = logging.getLogger("patchmill")
@@ -124,6 +124,6 @@ def _load(path: Path, key: Mapping[str, object]) -> float | None:
 
 def _save(path: Path, entry: Mapping[str, object]) -> None:
     try:
-        files.write_atomic(path, json.dumps(entry) + "\n", files.unique_name(path))
+        writing.write_atomic(path, json.dumps(entry) + "\n", writing.unique_name(path))
     except OSError as error:
         raise cache.unusable(path.parent, error) from None

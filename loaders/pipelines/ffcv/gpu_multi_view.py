@@ -34,10 +34,11 @@ from patchmill.kernels.views import layout
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.build import checked_device, checked_max_pixels, ledger_path
-from patchmill.loaders.common import mapped, ranks
+from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste.backgrounds import BackgroundData
 from patchmill.loaders.decode.bad_image import MAX_PIXELS
+from patchmill.loaders.files import mapped
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.pipelines.ffcv.multi_view import (
     own_config,

@@ -27,11 +27,12 @@ from patchmill.kernels.views.decisions import ROW
 from patchmill.loaders import recipe as recipes
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.build import backgrounds_for, checked_max_pixels, masks_for
-from patchmill.loaders.common import cache, ranks
+from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste.backgrounds import BackgroundData
 from patchmill.loaders.copypaste.masks import Masks
 from patchmill.loaders.decode.bad_image import MAX_PIXELS
+from patchmill.loaders.files import cache
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.ffcv import workarounds  # noqa: F401  # before anything of FFCV

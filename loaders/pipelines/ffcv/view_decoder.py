@@ -14,9 +14,9 @@ from ffcv.pipeline.compiler import Compiler
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import ROW, Target
-from patchmill.loaders.common import mapped
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage, decode
+from patchmill.loaders.files import mapped
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.order.permutation import MOST_SUBSTITUTES
 from patchmill.loaders.pipelines.ffcv import lane as lanes

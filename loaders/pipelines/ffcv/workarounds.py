@@ -19,7 +19,7 @@ import numba
 import numpy as np
 import torch
 
-from patchmill.loaders.common import mapped
+from patchmill.loaders.files import mapped
 
 
 @contextmanager

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from patchmill.kernels.views import layout
-from patchmill.loaders.common import ranks, room, threads
+from patchmill.loaders.common import ranks, threads
+from patchmill.loaders.files import room
 from patchmill.loaders.pipelines import FilledBatch
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Crew

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from patchmill.loaders.common import cache, columns
-from patchmill.loaders.common.columns import Columns
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.files import cache, columns
+from patchmill.loaders.files.columns import Columns
 from patchmill.loaders.sources import class_folders
 from patchmill.loaders.sources.folder import EXTENSIONS
 

@@ -17,9 +17,9 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from patchmill.loaders.common import columns, stamps
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.files import columns, stamps
 from patchmill.loaders.sources.archives.listing import Listing, open_listing
 from patchmill.loaders.sources.lists import labels as class_labels
 from patchmill.loaders.sources.numbered import NumberedSource

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from patchmill.loaders.common import columns, stamps
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.open_files import OpenFiles
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.files import columns, stamps
+from patchmill.loaders.files.open_files import OpenFiles
 from patchmill.loaders.sources.archives.listing import Listing, is_image, open_listing
 from patchmill.loaders.sources.folder import EXTENSIONS
 from patchmill.loaders.sources.numbered import NumberedSource

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from patchmill.loaders.common import mapped, stamps
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste import mask_places
 from patchmill.loaders.copypaste.mask_places import MaskPlaces
 from patchmill.loaders.decoded.images import PLACE, DecodedImages
+from patchmill.loaders.files import mapped, stamps
 from patchmill.loaders.sources.beton import header, layout
 from patchmill.loaders.sources.numbered import NumberedSource
 from patchmill.loaders.sources.reopened import Reopened

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.loaders.common import columns, stamps
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.regular_files import read_file
+from patchmill.loaders.files import columns, stamps
+from patchmill.loaders.files.regular_files import read_file
 from patchmill.loaders.sources.lists import labels as label_numbers
 from patchmill.loaders.sources.lists import rows
 from patchmill.loaders.sources.numbered import NumberedSource

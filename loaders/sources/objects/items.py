@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.loaders.common.regular_files import read_file
+from patchmill.loaders.files.regular_files import read_file
 from patchmill.loaders.sources.names import IMAGE_NAMES, LABEL_NAMES
 
 _CHANNELS = (1, 3, 4)

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.loaders.common import cache, columns
-from patchmill.loaders.common.columns import Columns
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import available_cores, map_in_threads
+from patchmill.loaders.files import cache, columns
+from patchmill.loaders.files.columns import Columns
 from patchmill.loaders.sources.lists import labels as label_numbers
 from patchmill.loaders.sources.parquet import places, schema
 from patchmill.loaders.sources.parquet.footer import Group

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.loaders.common import stamps
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.open_files import OpenFiles
+from patchmill.loaders.files import stamps
+from patchmill.loaders.files.open_files import OpenFiles
 from patchmill.loaders.sources.numbered import NumberedSource
 from patchmill.loaders.sources.parquet import files, schema, snappy
 from patchmill.loaders.sources.parquet.index import open_index

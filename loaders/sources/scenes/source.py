@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchmill.loaders.common import cache, calls, columns
+from patchmill.loaders.common import calls
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import available_cores, map_in_threads
+from patchmill.loaders.files import cache, columns
 from patchmill.loaders.sources.numbered import NumberedSource
 from patchmill.loaders.sources.scenes import objects as scene_objects
 from patchmill.loaders.sources.scenes.objects import SceneObject

@@ -28,10 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
-from patchmill.loaders.common import columns
-from patchmill.loaders.common.columns import Columns
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.regular_files import open_regular
+from patchmill.loaders.files import columns
+from patchmill.loaders.files.columns import Columns
+from patchmill.loaders.files.regular_files import open_regular
 from patchmill.loaders.sources import class_folders
 from patchmill.loaders.sources.shards import index_checks, nested, tar
 from patchmill.loaders.sources.shards import samples as shard_samples

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.loaders.common import columns
-from patchmill.loaders.common.columns import Columns
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.files import columns
+from patchmill.loaders.files.columns import Columns
 
 DTYPES = {
     "offsets": "<u8",

@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.loaders.common import cache, columns
-from patchmill.loaders.common.columns import Columns, Parts
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import map_in_threads
+from patchmill.loaders.files import cache, columns
+from patchmill.loaders.files.columns import Columns, Parts
 from patchmill.loaders.sources.shards import index as shard_index
 from patchmill.loaders.sources.shards import label_list, set_labels
 from patchmill.loaders.sources.shards.summary import Load, ShardSummary, summarise

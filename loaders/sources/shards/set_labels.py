@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from patchmill.loaders.common import columns
-from patchmill.loaders.common.columns import Parts
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.files import columns
+from patchmill.loaders.files.columns import Parts
 from patchmill.loaders.sources import class_folders
 from patchmill.loaders.sources.shards import index as shard_index
 from patchmill.loaders.sources.shards import label_list

@@ -16,10 +16,10 @@ from functools import partial
 
 import numpy as np
 
-from patchmill.loaders.common import column_pieces, columns, stamps
-from patchmill.loaders.common.column_pieces import Pieces
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.open_files import OpenFiles
+from patchmill.loaders.files import column_pieces, columns, stamps
+from patchmill.loaders.files.column_pieces import Pieces
+from patchmill.loaders.files.open_files import OpenFiles
 from patchmill.loaders.sources.numbered import NumberedSource
 from patchmill.loaders.sources.reopened import Reopened
 from patchmill.loaders.sources.shards import paths as shard_paths

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.loaders.common.columns import Columns
+from patchmill.loaders.files.columns import Columns
 
 Load = Callable[[str], np.ndarray]  # reads a column, by its name
 

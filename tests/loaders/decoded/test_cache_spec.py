@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from helpers_decoded import Noise
 
-from patchmill.loaders.common import room
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decoded import places, spec
 from patchmill.loaders.decoded.opening import open_store
+from patchmill.loaders.files import room
 
 
 @pytest.mark.parametrize(

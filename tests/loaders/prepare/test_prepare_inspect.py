@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from patchmill.loaders.common import columns
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.files import columns
 from patchmill.loaders.prepare import command, inspect_data
 from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.shards import index as shard_index

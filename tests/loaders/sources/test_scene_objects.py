@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from patchmill.loaders.common import columns
+from patchmill.loaders.files import columns
 from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.scenes import objects as scene_objects
 from patchmill.loaders.sources.scenes import scene as scene_draw

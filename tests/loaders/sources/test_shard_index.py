@@ -13,8 +13,8 @@ from helpers_shards import Files, backdate, image, write_samples, write_tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchmill.loaders.common import columns
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.files import columns
 from patchmill.loaders.sources.shards import index as shard_index
 from patchmill.loaders.sources.shards import samples
 

@@ -20,8 +20,8 @@ from helpers_shards import (
     write_samples,
 )
 
-from patchmill.loaders.common import open_files
-from patchmill.loaders.common.open_files import OpenFiles
+from patchmill.loaders.files import open_files
+from patchmill.loaders.files.open_files import OpenFiles
 from patchmill.loaders.sources.shards.source import Shards
 
 

@@ -15,9 +15,9 @@ from helpers_beton import write_beton
 from helpers_parquet import write_images
 from helpers_shards import add_indexes, write_tar
 
-from patchmill.loaders.common import stamps
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.decoded.opening import open_store
+from patchmill.loaders.files import stamps
 from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.subset import Subset
 

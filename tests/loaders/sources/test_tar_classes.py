@@ -11,8 +11,8 @@ import pytest
 from helpers_archives import CLASSES, EACH, photo, photos, tar_of, write_folder
 from helpers_shards import backdate, image, write_samples, write_tar
 
-from patchmill.loaders.common import columns
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.files import columns
 from patchmill.loaders.sources import open_source
 from patchmill.loaders.sources.folder import Folder
 from patchmill.loaders.sources.shards import index as shard_index

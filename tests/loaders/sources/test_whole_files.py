@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchmill.loaders.common import columns
+from patchmill.loaders.files import columns
 from patchmill.loaders.sources import whole_files
 
 

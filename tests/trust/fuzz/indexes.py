@@ -8,7 +8,7 @@ import random
 import tarfile
 from pathlib import Path
 
-from patchmill.loaders.common import columns
+from patchmill.loaders.files import columns
 from patchmill.loaders.prepare import inspect_data
 from patchmill.loaders.sources.shards import index as shard_index
 from patchmill.loaders.sources.shards.source import Shards

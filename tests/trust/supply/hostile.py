@@ -15,9 +15,9 @@ from PIL import Image
 
 from patchmill.kernels.common import jit
 from patchmill.loaders import build
-from patchmill.loaders.common import cache
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.printed import printable
+from patchmill.loaders.files import cache
 from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_data
 from trust.check import Check, Outcome, Task
@@ -153,7 +153,7 @@ def links(folder: Path, trace: Path) -> None:
             raise AssertionError("a lock followed a link")
     except MillError:
         pass
-    from patchmill.loaders.common.files import write_atomic
+    from patchmill.loaders.files.writing import write_atomic
 
     write_atomic(folder / "new", "new")
     images = folder / "images"

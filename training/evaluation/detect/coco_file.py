@@ -9,7 +9,7 @@ from typing import Any
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.printed import brief
-from patchmill.loaders.common.regular_files import read_file
+from patchmill.loaders.files.regular_files import read_file
 from patchmill.training.evaluation.detect.annotated import Instance
 from patchmill.training.evaluation.detect.coco_checks import is_mask, is_number, is_side, problems
 

@@ -12,10 +12,10 @@ import torch
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import atomic_path, output_errors
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.settings import to_plain
 from patchmill.loaders.common.threads import available_cores
+from patchmill.loaders.files.writing import atomic_path, output_errors
 from patchmill.training import data
 from patchmill.training.config.recipes import training_recipe
 from patchmill.training.evaluation import trained_run

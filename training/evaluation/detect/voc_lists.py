@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
-from patchmill.loaders.common.regular_files import read_file
+from patchmill.loaders.files.regular_files import read_file
 from patchmill.training.evaluation.detect.annotated import Instance
 
 log = logging.getLogger("patchmill")

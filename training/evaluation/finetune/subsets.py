@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import write_atomic
+from patchmill.loaders.files.writing import write_atomic
 from patchmill.loaders.order.permutation import Order
 from patchmill.loaders.sources import Source
 from patchmill.training.evaluation.scores import on_rank_0

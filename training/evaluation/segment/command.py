@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import atomic_path, output_errors
 from patchmill.loaders.common.threads import available_cores
+from patchmill.loaders.files.writing import atomic_path, output_errors
 from patchmill.training.config.recipes import training_recipe
 from patchmill.training.evaluation import trained_run
 from patchmill.training.evaluation.result import EvaluationResult, percent

@@ -12,9 +12,9 @@ import torch
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
-from patchmill.loaders.common.regular_files import read_file
 from patchmill.loaders.common.threads import available_cores, map_in_threads
 from patchmill.loaders.decode.decoder import BadImage, decode
+from patchmill.loaders.files.regular_files import read_file
 from patchmill.loaders.sources import open_source
 from patchmill.training.evaluation.segment.pairs import Pairs, find_pairs, open_image_folder
 from patchmill.training.evaluation.segment.settings import MOST_CLASSES, Zero

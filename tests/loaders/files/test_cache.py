@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from patchmill.loaders.common import cache, files
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decoded import locks
+from patchmill.loaders.files import cache, writing
 from patchmill.training.runtime import run_folder
 
 
@@ -43,7 +43,7 @@ def test_a_lock_empties_nothing(tmp_path: Path):
 def test_a_file_is_written_through_no_link(name: str | None, tmp_path: Path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / (name or ".new.part")).symlink_to(tmp_path / "precious")
-    files.write_atomic(tmp_path / "new", "new", name)
+    writing.write_atomic(tmp_path / "new", "new", name)
     assert (tmp_path / "precious").read_text() == "precious"
     assert (tmp_path / "new").read_text() == "new" and not (tmp_path / "new").is_symlink()
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from patchmill.loaders.common import columns
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.files import columns
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from patchmill.loaders.common import room
+from patchmill.loaders.files import room
 
 GIB = 2**30
 

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from patchmill.loaders.common.regular_files import open_regular
+from patchmill.loaders.files.regular_files import open_regular
 
 _MOST = 4096
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchmill.loaders.common import mapped
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.files import mapped
 
 PROGRAM = """
 import mmap, os, sys, threading
 import numpy as np
-from patchmill.loaders.common import mapped
+from patchmill.loaders.files import mapped
 
 def mapped_file(name):
     with open(name, "w+b") as file:

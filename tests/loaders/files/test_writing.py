@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchmill.loaders.common import columns, files
+from patchmill.loaders.files import columns, writing
 
 
 def write_index(path: Path, content: bytes) -> None:
@@ -18,7 +18,7 @@ def write_index(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: bytes) -> None:
-    files.write_atomic(path, content, files.unique_name(path))
+    writing.write_atomic(path, content, writing.unique_name(path))
 
 
 def killed_in(write: Callable[[Path, bytes], None], path: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_next_writer_removes_what_a_killed_one_left(
 
 def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
     path = tmp_path / "shared"
-    with files.atomic_path(path, files.unique_name(path)) as partial:
+    with writing.atomic_path(path, writing.unique_name(path)) as partial:
         partial.write_bytes(b"first")
         child = os.fork()
         if not child:
@@ -59,6 +59,6 @@ def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
 def test_an_error_of_the_writer_is_raised_and_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "shared"
     with pytest.raises(FileNotFoundError, match="of the writer"):
-        with files.atomic_path(path, files.unique_name(path)):
+        with writing.atomic_path(path, writing.unique_name(path)):
             raise FileNotFoundError("of the writer")
     assert os.listdir(tmp_path) == []

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from patchmill.loaders.common.column_pieces import (
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.files.column_pieces import (
     PIECE_BYTES,
     ColumnFile,
     Pieces,
@@ -33,8 +34,7 @@ from patchmill.loaders.common.column_pieces import (
     Stored,
     read_whole,
 )
-from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.common.files import atomic_path
+from patchmill.loaders.files.writing import atomic_path
 
 _MAGIC, _UNCHECKED_MAGIC = b"\x89MILL2\r\n", b"\x89MILL1\r\n"
 _START = struct.Struct("<8sII")
