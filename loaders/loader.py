@@ -18,7 +18,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.printed import brief
 from patchmill.loaders.decode.bad_image import MAX_PIXELS
 from patchmill.loaders.decoded.on_device import free_bytes
-from patchmill.loaders.files import mapped, room
+from patchmill.loaders.files import room
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.operations.mix import Mix
 from patchmill.loaders.order.schedule import MOST_EPOCHS, Schedule, state_number
@@ -215,7 +215,6 @@ class Loader:
             run.dismiss()
 
     def _batch(self, filled: FilledBatch) -> ViewBatch:
-        mapped.check()
         ids, targets = filled.ids, self._targets
         views = layout.views_by_group(filled.flat, targets, len(ids), self._channels_last)
         labels = filled.labels if self._mix is None else self._soft_labels(self._mix, filled)

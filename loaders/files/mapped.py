@@ -1,8 +1,8 @@
 """Memory maps of files that others may truncate: an error, where it would end the process.
 
 Reading a mapped page beyond the end of its file raises SIGBUS. In maps that are guarded here, a
-handler puts zeros in place of such pages, and notes it; `check`, which the loader calls before it
-gives a batch away, then refuses what was made of them. The handler passes on every other bus error.
+handler puts zeros in place of such pages, and notes it; `check`, which pipelines call before they
+give a batch away, then refuses what was made of them. The handler passes on every other bus error.
 
 Only what is read many times faster through a map is mapped: decoded pixels, and FFCV's file.
 """
@@ -15,6 +15,7 @@ import mmap
 import signal
 import sys
 import weakref
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -69,10 +70,13 @@ def guard(memory: mmap.mmap, path: str) -> None:
     weakref.finalize(memory, _forget, guarded)
 
 
-def check() -> None:
-    """MillError if a file was truncated while it is mapped, and zeros may have been read for it."""
+def check(paths: Container[str] | None = None) -> None:
+    """MillError if one of these files was truncated while it is mapped; None: any file at all.
+
+    Zeros may have been read for it.
+    """
     for guarded in list(_guarded.values()):
-        if guarded.is_truncated():
+        if (paths is None or guarded.path in paths) and guarded.is_truncated():
             raise MillError(
                 f"{guarded.path} was truncated while it was in use: copy or make it again, then "
                 "start again"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from patchmill.loaders.decoded.cache_stats import CacheStats
+from patchmill.loaders.files import mapped
 from patchmill.loaders.pipelines import FilledBatch, Run
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Crew, Feeder
@@ -52,13 +53,18 @@ class StagedPipeline:
 
         `in_decoder` is the number of jobs that the feeder's decoder holds at a time.
         """
+
+        def checked(job: Any) -> FilledBatch:
+            mapped.check(self._config.mapped_files)
+            return hand_over(job)
+
         self._workers = [worker.usable() for worker in self._workers]
         crew = Crew(
             self._workers,
             step,
             jobs,
             self.prefetch,
-            hand_over,
+            checked,
             feeder,
             self._presence,
             in_decoder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -53,6 +54,16 @@ class PipelineConfig:
     def batch_pixels(self) -> int:
         """Pixels of a batch that may be decoded at a time."""
         return max(LARGEST_IMAGES * self.max_pixels, MEAN_PIXELS * self.max_batch)
+
+    @functools.cached_property
+    def mapped_files(self) -> frozenset[str]:
+        """Files that batches may be read from through a map."""
+        paths = {str(self.decoded.path)} if self.decoded else set()
+        for source in (self.source, self.backgrounds and self.backgrounds.source):
+            while source is not None:
+                paths.add(str(getattr(source, "path", "")))
+                source = getattr(source, "_source", None)  # of a subset
+        return frozenset(paths)
 
     @property
     def views(self) -> int:

@@ -250,7 +250,7 @@ def _device(device: str, local_rank: int, size: int) -> torch.device:
         raise MillError(f"train.device={device} is one device for {size} processes: take cuda")
     name = f"cuda:{ranks.gpu_index(local_rank, count)}" if device in ("auto", "cuda") else device
     if int(name.removeprefix("cuda:")) >= count:
-        wanted = f", which is {name} for this rank" if device == "cuda" else ""
+        wanted = "" if device == name else f", which is {name} for this rank,"
         raise MillError(
             f"train.device={device}{wanted} was asked for, and torch sees {count} GPUs: "
             + ("take cuda, or another number" if count else "take cpu, or a torch for your GPU")

@@ -198,7 +198,7 @@ def _evaluation(line: bytes) -> dict[str, Any]:
     figures = {name: value for name, value in row.items() if is_number(value)}
     if not isinstance(figures.get("step"), int):
         return {}
-    return {"epoch": 0.0, **figures}
+    return {"step": figures["step"], "epoch": 0.0, **figures}
 
 
 def is_number(value: object) -> bool:

@@ -99,7 +99,7 @@ class GpuMultiView(RaggedDecoder):
 
         An error while the batch was made, such as too many bad samples, is raised here.
         """
-        mapped.check()
+        mapped.check(self._config.mapped_files)
         if made is None or self._views is None:
             raise self.error or MillError(
                 "the batch was not made: give batch() what FFCV's loader gave"

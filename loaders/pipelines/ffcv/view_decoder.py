@@ -55,12 +55,13 @@ class ViewDecoder(EpochOperation):
         self.dtype, self.channels_last, self.max_pixels = dtype, channels_last, max_pixels
         self.error: BaseException | None = None  # raised in the fallback; ends the batch
         self._source, self.pasting = source, pasting
+        self._files = None if source is None else (str(getattr(source, "path", "")),)
         self._decoded: dict[tuple[int, int], np.ndarray] = {}  # by thread and role: what Python did
         self._fallback = lanes.FALLBACK(self._decode)
 
     def check(self, ids: np.ndarray) -> None:
         """Raise the error that ended the batch; a negative id marks a sample that was not made."""
-        mapped.check()
+        mapped.check(self._files)
         if error := self.error or (self.pasting and self.pasting.error):
             raise error
         if (ids < 0).any():

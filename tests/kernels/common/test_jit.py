@@ -177,6 +177,7 @@ def test_constants_modules_and_compiled_code_count_but_classes_and_plain_functio
             "top",
             "jit",
             "compiling",
+            "compiled_code",
             "helper",
             "limits",
             "numbers",

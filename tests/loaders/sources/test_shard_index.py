@@ -141,7 +141,7 @@ def test_a_truncated_shard_is_named(tmp_path: Path, cut: int) -> None:
 def test_a_missing_shard_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(MillError, match=r"cannot open the shard .*gone.tar: No such file"):
         shard_index.scan_shard(tmp_path / "gone.tar")
-    with pytest.raises(MillError, match=r"cannot read the shard .*: Is a directory"):
+    with pytest.raises(MillError, match=r"cannot open the shard .*: it is a folder"):
         shard_index.scan_shard(tmp_path)
 
 

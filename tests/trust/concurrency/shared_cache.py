@@ -77,7 +77,7 @@ def run(task: Task) -> Outcome:
 def _run(
     task: Task, data: Path, cache: str | None, name: str, processes: int
 ) -> list[list[tuple[int, int, str]]]:
-    """What each process has seen: epoch, id and hash of the views, of two loaders."""
+    """Epochs, ids and hashes of the views that each process has seen, of two loaders."""
     out = task.folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()

@@ -26,7 +26,7 @@ class Allocations:
         self.fails_at, self.count, self._lock = fails_at, 0, threading.Lock()
 
     def another(self) -> bool:
-        """Whether this one fails."""
+        """Decide if this call fails."""
         with self._lock:
             self.count += 1
             return self.count == self.fails_at

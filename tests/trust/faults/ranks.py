@@ -84,7 +84,7 @@ def _train(out: Path, fault: tuple[str, int, int]) -> list[helpers_ranks.Ended]:
 
 
 def _problem(victim: int, ended: list[helpers_ranks.Ended]) -> str:
-    """What is wrong with how the other ranks ended."""
+    """Faults in the ends of the other ranks."""
     for rank, one in enumerate(ended):
         if rank == victim:
             continue
