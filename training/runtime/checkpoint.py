@@ -121,7 +121,8 @@ def set_aside(folder: Path, step: int) -> None:
 class Writer:
     """Writes checkpoints in a thread, one at a time; an error is raised by the next call."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, start: int = 0) -> None:
+        """`start` is the step of the checkpoint that the run goes on from."""
         self._folder, self._keep = folder, keep
         self.seconds = 0.0  # duration of the last save
         self._thread: threading.Thread | None = None
@@ -130,6 +131,8 @@ class Writer:
             (folder / FOLDER).mkdir(exist_ok=True)
             for partial in (folder / FOLDER).glob(".*.part"):
                 partial.unlink()
+            if find_all(folder)[-1:] == [path_at(folder, start)]:
+                self._remove_old()  # a run that was killed before it did
 
     def save(self, saved: dict[str, Any]) -> None:
         """Start writing `saved`, which is on the CPU and which nobody changes any more."""
@@ -182,6 +185,9 @@ class Writer:
             checkpoint_file.write(saved, file)
         _sync_folder(path.parent)
         self.seconds = time.monotonic() - start
+        self._remove_old()
+
+    def _remove_old(self) -> None:
         for old in find_all(self._folder)[: -self._keep]:
             old.unlink(missing_ok=True)
 

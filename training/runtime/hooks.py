@@ -271,7 +271,7 @@ def _open_outputs(state: State) -> Iterator[Outputs]:
         compose.save(config, folder)
         pictures.draw(config, folder)
         with contextlib.ExitStack() as stack:
-            writer = checkpoint.Writer(folder, config.train.keep)
+            writer = checkpoint.Writer(folder, config.train.keep, state.step)
             stack.callback(writer.wait)
             with output_errors(folder):
                 opened = _recorder(state)

@@ -228,3 +228,17 @@ def test_an_error_of_another_kind_is_raised_by_the_next_call(folder):
     with pytest.raises(Exception, match=r"(?i)pickle"):
         writer.wait()
     assert newest(folder) == checkpoint.path_at(folder, 3)
+
+
+def test_what_a_killed_run_had_not_removed_goes_with_the_next_start(tmp_path: Path):
+    for step in (5, 10, 15):
+        path = checkpoint.path_at(tmp_path, step)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    Writer(tmp_path, keep=2, start=10)  # the newest could not be read: all are kept
+    assert len(checkpoint.find_all(tmp_path)) == 3
+    Writer(tmp_path, keep=2, start=15)
+    assert [path.stem for path in checkpoint.find_all(tmp_path)] == [
+        "step-00000010",
+        "step-00000015",
+    ]
