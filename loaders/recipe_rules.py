@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import brief
 from patchmill.loaders.recipe_parts import (
     BACKGROUNDS,
     Centre,
@@ -55,7 +56,7 @@ def _group_rules(group: Views) -> Rules:
         (1 <= group.size <= 8192, f"size must be 1 to 8192 pixels, not {group.size}"),
         (
             group.interpolation in ("bilinear", "bicubic"),
-            f"interpolation must be bilinear or bicubic, not {group.interpolation!r}",
+            f"interpolation must be bilinear or bicubic, not {brief(group.interpolation)}",
         ),
         (all(s > 0 for s in group.std), f"std must be positive, not {group.std}"),
         *_chance_rules(group, "flip", group.flip),
@@ -153,7 +154,7 @@ def _paste_rules(group: Views) -> Rules:
         (
             paste.background in BACKGROUNDS,
             f"paste.background must be {', '.join(BACKGROUNDS[:-1])} or {BACKGROUNDS[-1]}, "
-            f"not {paste.background!r}",
+            f"not {brief(paste.background)}",
         ),
         (
             0 < paste.blur_sigma <= 50,
