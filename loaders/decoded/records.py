@@ -59,8 +59,11 @@ def read_header(page: bytes) -> dict[str, Any] | None:
     text = page[_START.size : _START.size + length]
     if magic != MAGIC or length > PROBE_AT - _START.size or zlib.crc32(text) != checksum:
         return None
-    content: dict[str, Any] = json.loads(text)
-    return content
+    try:
+        content = json.loads(text)
+    except ValueError:  # an empty text has a checksum of zero
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def make_record(id: int, offset: int, image: np.ndarray, stamp: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -249,3 +250,9 @@ def test_a_full_store_does_not_ask_again_for_images_of_the_same_size(
     for id in range(5):
         store.offer(id, image, 1)
     assert len(asked) == 1 and store.full
+
+
+@pytest.mark.parametrize("text", [b"", b"[1]", b"not JSON"])
+def test_a_header_that_is_none_has_a_fitting_checksum(text: bytes) -> None:
+    start = records._START.pack(records.MAGIC, len(text), zlib.crc32(text))
+    assert records.read_header((start + text).ljust(records.PAGE, b"\0")) is None

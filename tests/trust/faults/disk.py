@@ -128,7 +128,7 @@ def _on_small_disk(one: Undisturbed, at: int, folder: Path) -> str:
 
 
 CHECKS = (
-    Check("kill-writers", "killed in any call to the disk", kill, 6, 240, 3000, 75),
-    Check("full-disk", "a full disk from any call on", fill_disk, 6, 180, 3000, 55),
-    Check("small-disk", "disks of too few pages", fill_small_disk, 2, 90, 600, 30),
+    Check("kill-writers", "killed in any call to the disk", kill, 6, 90, 3000, 150),
+    Check("full-disk", "a full disk from any call on", fill_disk, 6, 180, 3000, 70),
+    Check("small-disk", "disks of too few pages", fill_small_disk, 2, 90, 600, 90),
 )
