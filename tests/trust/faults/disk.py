@@ -90,7 +90,8 @@ def _problem(one: Undisturbed, fault: str, ended: Ended, folder: Path) -> str:
         return f"it failed before it was killed: {ended.told}"
     if fault == FULL and ended.failed and not _says_full(ended.told):
         return f"it does not say in one sentence that the disk is full: {ended.told}"
-    return _judged(one, folder, whole=False)
+    told = _judged(one, folder, whole=False)
+    return "" if fault == FULL and _says_full(told) else told  # the disk is still full
 
 
 def _says_full(told: str) -> bool:
