@@ -10,6 +10,8 @@ from trust.result import Result
 
 def show(results: Sequence[Result]) -> None:
     table = new_table("fault", "tries", "survived", "lost", "repeated")
+    for number, column in enumerate(table.columns):
+        column.no_wrap = number > 0  # the title is wrapped, never a count
     for result in results:
         table.add_row(*_cells(result))
     console().print(table)
