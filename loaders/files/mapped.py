@@ -88,12 +88,18 @@ def _forget(guarded: _Guarded) -> None:
         del _guarded[guarded.start]
 
 
-@functools.cache
 def _install() -> None:
-    """Install the handler, once; it is inherited by forked processes."""
+    """Install the handler, unless it is; it is inherited by forked processes.
+
+    Others may have taken its place since the last map, as faulthandler does.
+    """
     if sys.platform != "linux":
         return
-    action = _Action(handler=ctypes.cast(_on_bus_error, ctypes.c_void_p), flags=_SA_SIGINFO)
+    action, current = _Action(flags=_SA_SIGINFO), _Action()
+    action.handler = ctypes.cast(_on_bus_error, ctypes.c_void_p).value
+    _libc().sigaction(signal.SIGBUS, None, ctypes.byref(current))
+    if current.handler == action.handler:
+        return
     _libc().sigaction(signal.SIGBUS, ctypes.byref(action), ctypes.byref(_previous))
 
 

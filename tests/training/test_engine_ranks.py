@@ -87,7 +87,8 @@ def test_gradients_are_those_of_one_process_with_all_images(tmp_path: Path):
 
 
 RUNS = """
-from test_engine import Blocks, Plain, stop_at
+from helpers_runs import stop_at
+from test_engine import Blocks, Plain
 out = {out!r}
 seen = []
 saw = hooks.Hooks.after_backward

@@ -339,7 +339,7 @@ def test_images_that_the_patches_do_not_divide():
 
 def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path, monkeypatch):
     """Masks and dropout go on where they were, bit by bit."""
-    from test_engine import stop_at
+    from helpers_runs import stop_at
 
     torch.set_num_threads(1)
     monkeypatch.setattr(report, "write", lambda folder: folder / "report.html", raising=False)
