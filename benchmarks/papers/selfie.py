@@ -54,6 +54,7 @@ BUDGETS = {
         tests=2000,
         words=(
             *("data=scenes", "scale=demo", "data.train=scenes(count=4000, size=64)"),
+            "method.views=selfie(size=64, patch=16)",
             *("train.epochs=3", "train.precision=bf16", "train.channels_last=true"),
             "evaluate.knn_every=0",
         ),
