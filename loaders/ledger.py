@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import threading
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.printed import printable
-from patchmill.loaders.files.writing import unique_name, write_atomic
+from patchmill.loaders.files.writing import atomic_path, unique_name
 
 log = logging.getLogger("patchmill")
 
 LEAST_LIMIT, LIMIT_SHARE = 10, 1000  # bad samples allowed: 1 in 1000, but at least 10
+_Entry = dict[str, object]
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Ledger:
-    """A run's bad samples, as a file of JSON lines that is rewritten atomically for each."""
+    """A run's bad samples, as a file of JSON lines: the first begins it anew, others are appended.
+
+    A line that a full disk or the end of a machine cut off is followed by a line of its own:
+    readers pass over what is no JSON. Where several loaders share a path, each adds what the file
+    lacks of its own.
+    """
 
     def __init__(self, path: Path, count: int) -> None:
         self.path = path
         self.limit = LEAST_LIMIT
         self.allow(count)
-        self._bad: dict[int, dict[str, object]] = {}
+        self._bad: dict[int, _Entry] = {}
+        self._unwritten: list[_Entry] = []  # those that the file lacks
+        self._begun, self._file = False, -1
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -41,7 +54,8 @@ class Ledger:
         with self._lock:
             if id in self._bad:
                 return
-            self._bad[id] = {"id": id, "where": where, "reason": reason}
+            self._bad[id] = entry = {"id": id, "where": where, "reason": reason}
+            self._unwritten.append(entry)
             self._write()
             bad = len(self._bad)
         where, reason = printable(where), printable(reason)
@@ -53,12 +67,51 @@ class Ledger:
             )
 
     def _write(self) -> None:
-        lines = "".join(json.dumps(entry) + "\n" for entry in self._bad.values())
+        """Write what the file lacks, also where an earlier write failed."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.path, lines, unique_name(self.path))
+            if not self._is_there():
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._open()
+            _append(self._file, self._unwritten)
         except OSError as error:
             raise MillError(
                 f"cannot write the ledger of bad samples {self.path}: {error.strerror}; "
                 "make room or pass another path as ledger="
             ) from None
+        self._unwritten.clear()
+
+    def _is_there(self) -> bool:
+        """True if the file that this appends to still lies at its path."""
+        try:
+            return self._file >= 0 and os.path.samestat(os.fstat(self._file), os.lstat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def _open(self) -> None:
+        """Begin the file anew, or take the one that another loader has put in its place."""
+        if self._begun:
+            self._hold(self.path)
+            return
+        with atomic_path(self.path, unique_name(self.path)) as partial:
+            self._hold(partial)
+        self._begun = True
+
+    def _hold(self, path: Path) -> None:
+        """Append to this file from now on, which has none of the bad samples."""
+        file = os.open(path, _FLAGS, 0o666)
+        if self._file >= 0:
+            self._close()
+        self._file, self._close = file, weakref.finalize(self, os.close, file)
+        self._unwritten = list(self._bad.values())
+
+
+def _append(file: int, entries: Sequence[_Entry]) -> None:
+    """Append lines, behind the end of one that was cut off."""
+    if not entries:
+        return
+    data = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+    size = os.fstat(file).st_size
+    if size and os.pread(file, 1, size - 1) != b"\n":
+        data = b"\n" + data
+    if os.write(file, data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -78,12 +78,16 @@ def evaluations(folder: Path) -> list[dict[str, float]]:
     return [known[round(i * last / (MOST_EVALUATIONS - 1))] for i in range(MOST_EVALUATIONS)]
 
 
+def ledgers(folder: Path) -> list[str]:
+    """Names of the ledgers of all ranks."""
+    names = _names(folder)
+    return sorted(n for n in names if n.startswith("ledger-rank") and n.endswith(".jsonl"))
+
+
 def ledger(folder: Path) -> list[dict[str, Any]]:
     """Samples that no rank could read: `{"id": 3, "where": ..., "reason": ...}`, each once."""
     entries: dict[int, dict[str, Any]] = {}
-    for name in sorted(_names(folder)):
-        if not (name.startswith("ledger-rank") and name.endswith(".jsonl")):
-            continue
+    for name in ledgers(folder):
         for line in text(folder / name).splitlines():
             entry = _json(line)
             if isinstance(entry, dict) and isinstance(entry.get("id"), int):

@@ -81,7 +81,7 @@ class Run:
 
     @property
     def ledger(self) -> list[dict[str, Any]]:
-        return self._get("ledger", run_files.ledger, ".", "ledger-rank0.jsonl")
+        return self._get("ledger", run_files.ledger, *run_files.ledgers(self.folder))
 
     @property
     def pictures(self) -> list[str]:

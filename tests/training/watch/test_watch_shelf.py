@@ -98,6 +98,17 @@ def test_the_ledgers_of_all_ranks_are_one(tmp_path: Path):
     assert details["bad"] == 3 and [entry["id"] for entry in details["ledger"]] == [3, 5, 8]
 
 
+def test_a_ledger_that_grows_is_read_again(tmp_path: Path):
+    begin(tmp_path / "run")
+    for rank in (0, 1):
+        (tmp_path / "run" / f"ledger-rank{rank}.jsonl").write_text("")
+    run = Shelf(tmp_path).runs()["run"]
+    assert run.details()["bad"] == 0
+    with open(tmp_path / "run" / "ledger-rank1.jsonl", "a") as file:
+        file.write(json.dumps({"id": 3, "where": "3.jpg", "reason": "cut"}) + "\n")
+    assert run.details()["bad"] == 1
+
+
 def test_a_stream_sends_what_changes_and_nothing_else(tmp_path: Path):
     recorder = begin(tmp_path / "run")
     log(recorder, range(1, 4))
