@@ -8,15 +8,17 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, TimeoutError
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_POLL_SECONDS = 0.2
 _JOIN_SECONDS = 0.5  # for threads that may wait for the network or the compiler
 
 
@@ -45,15 +47,66 @@ def core_limit(root: Path = Path("/sys/fs/cgroup")) -> float | None:
 
 def map_in_threads(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Results in the order of the items; an error or Ctrl-C cancels what has not begun.
 
     Work in progress is waited for, but not for long: a compiler cannot be interrupted. All items
     are taken at once: for more than fit into memory see `map_ahead`.
     """
-    tasks: SimpleQueue[tuple[Future[Result], Item] | None] = SimpleQueue()
+    return map_ahead(work, items, threads, sys.maxsize)
 
-    def run() -> None:
+
+def map_ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int
+) -> Generator[Result]:
+    """Results in the order of the items, of which at most `ahead` are begun and not yet yielded.
+
+    It ends as `map_in_threads` does: work in progress, such as a read from storage that hangs, is
+    not waited for long.
+    """
+    pool = _Threads(work, threads)
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            if len(pending) == ahead:
+                yield _wait_for(pending.popleft())
+            pending.append(pool.submit(item))
+        while pending:
+            yield _wait_for(pending.popleft())
+    finally:
+        for future in pending:
+            future.cancel()
+        pool.end()
+
+
+class _Threads(Generic[Item, Result]):
+    """Daemon threads, for whose work the interpreter's exit does not wait; started when needed."""
+
+    def __init__(self, work: Callable[[Item], Result], most: int) -> None:
+        self._work, self._most = work, most
+        self._tasks: SimpleQueue[tuple[Future[Result], Item] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def submit(self, item: Item) -> Future[Result]:
+        future: Future[Result] = Future()
+        self._tasks.put((future, item))
+        if len(self._threads) < self._most:
+            run, arguments = self._run, (self._work, self._tasks)
+            thread = threading.Thread(target=run, args=arguments, name="patchmill-map", daemon=True)
+            self._threads.append(thread)  # first: Ctrl-C may come between any two lines
+            thread.start()
+        return future
+
+    def end(self) -> None:
+        """End the threads once they have done what was submitted and is not cancelled."""
+        for _ in self._threads:
+            self._tasks.put(None)
+        _join([thread for thread in self._threads if thread.ident is not None])
+
+    @staticmethod
+    def _run(
+        work: Callable[[Item], Result], tasks: SimpleQueue[tuple[Future[Result], Item] | None]
+    ) -> None:
         while task := tasks.get():
             future, item = task
             if future.set_running_or_notify_cancel():
@@ -63,43 +116,13 @@ def map_in_threads(
                     future.set_exception(error)
             del task, future, item  # results are the caller's alone
 
-    pending: deque[Future[Result]] = deque()
-    for item in items:
-        pending.append(Future())
-        tasks.put((pending[-1], item))
-    # Daemons: the interpreter's exit would wait for others.
-    workers = [
-        threading.Thread(target=run, name="patchmill-map", daemon=True)
-        for _ in range(min(threads, len(pending)))
-    ]
-    try:
-        for worker in workers:
-            worker.start()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
-        for _ in workers:
-            tasks.put(None)
-        _join([worker for worker in workers if worker.ident is not None])
 
-
-def map_ahead(
-    work: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int
-) -> Generator[Result, None, None]:
-    """Results in the order of the items, of which at most `ahead` are begun and not yet yielded."""
-    pool = ThreadPoolExecutor(threads, "patchmill-prepare")
-    pending: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            if len(pending) == ahead:
-                yield pending.popleft().result()
-            pending.append(pool.submit(work, item))
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _wait_for(future: Future[Result]) -> Result:
+    """The result, or the error; polls, since Ctrl-C just before the wait would not end it."""
+    while not future.done():
+        with suppress(TimeoutError):
+            future.exception(_POLL_SECONDS)
+    return future.result()
 
 
 class _End(NamedTuple):
@@ -150,5 +173,6 @@ def _join(threads: Sequence[threading.Thread]) -> None:
     """Wait for daemon threads to end, but not for long; at exit they are frozen, and no more."""
     deadline = time.monotonic() + _JOIN_SECONDS
     for thread in threads:
-        if not sys.is_finalizing():
+        # The garbage collector may end a generator in one of its own threads.
+        if not sys.is_finalizing() and thread is not threading.current_thread():
             thread.join(max(deadline - time.monotonic(), 0))
