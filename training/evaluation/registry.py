@@ -43,7 +43,7 @@ EVALUATIONS = {
     "patches": Evaluation(
         "means over 1, 16, 64, 256 patches, in h and z; neighbours of patches",
         settings.Patches,
-        "patches.evaluate",
+        "patches.evaluation.evaluate",
     ),
     "finetune": Evaluation(
         "the whole network, fine-tuned on few labels, over several subsets",

@@ -15,7 +15,7 @@ from patchmill.loaders.preview.text import INK, MUTED, font
 from patchmill.loaders.recipe import Recipe
 from patchmill.training import data
 from patchmill.training.evaluation.features import evaluating
-from patchmill.training.evaluation.patch_means import PatchMeans
+from patchmill.training.evaluation.patches.patch_means import PatchMeans
 from patchmill.training.evaluation.trained_run import Space, TrainedRun
 from patchmill.training.ranks.distributed import World
 

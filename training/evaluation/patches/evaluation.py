@@ -17,9 +17,10 @@ from torch.nn.functional import cosine_similarity, normalize
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.recipe import Recipe
 from patchmill.training.data import Split
-from patchmill.training.evaluation import knn, linear, neighbours, patch_views, trained_run
+from patchmill.training.evaluation import knn, linear, trained_run
 from patchmill.training.evaluation.features import Features
-from patchmill.training.evaluation.patch_means import extract_first, extract_means
+from patchmill.training.evaluation.patches import neighbours, patch_views
+from patchmill.training.evaluation.patches.patch_means import extract_first, extract_means
 from patchmill.training.evaluation.result import EvaluationResult, percent
 from patchmill.training.evaluation.settings import Patches as Settings
 from patchmill.training.evaluation.single_view import resolve_protocol

@@ -15,9 +15,10 @@ from torch.nn.functional import cosine_similarity
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.recipe import Centre, Crop, Spread, Window
 from patchmill.training import data
-from patchmill.training.evaluation import linear, neighbours, patch_means, patch_views, patches
-from patchmill.training.evaluation.patch_means import extract_first, extract_means
-from patchmill.training.evaluation.patches import Settings
+from patchmill.training.evaluation import linear
+from patchmill.training.evaluation.patches import evaluation, neighbours, patch_means, patch_views
+from patchmill.training.evaluation.patches.evaluation import Settings
+from patchmill.training.evaluation.patches.patch_means import extract_first, extract_means
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -78,7 +79,7 @@ def test_means_of_the_first_patches_come_with_those_of_all(tmp_path: Path):
 def test_random_patches_are_the_first_of_more(tmp_path: Path):
     run = helpers_trained.run(tmp_path)
     chosen = Settings(counts=[1, 4], probe="none", sampling="random", curve=4, neighbours=0)
-    curve = patches.evaluate(run, chosen).data["curve"]
+    curve = evaluation.evaluate(run, chosen).data["curve"]
     drawn = extract_first(run, patch_views.random(run.config, 4), [2, 4], "test", 4)
     cosine = cosine_similarity(drawn[2]["h"].rows, drawn[4]["h"].rows).mean().item()
     assert curve["patches"] == [1, 2, 4] and curve["h_to_most"][1] == pytest.approx(cosine)
@@ -94,7 +95,7 @@ def test_the_enlarged_image_is_magnified_as_the_patches_are(tmp_path: Path):
         assert (view.size, view.crop) == (side, Centre(side))
     chosen = Settings(counts=[1], probe="none", curve=0, neighbours=0, enlarged=True)
     run = helpers_trained.run(tmp_path)
-    assert [row[0] for row in patches.evaluate(run, chosen).rows] == [
+    assert [row[0] for row in evaluation.evaluate(run, chosen).rows] == [
         "central",
         "enlarged",
         "1 patch",
@@ -113,7 +114,7 @@ def test_one_patch_of_the_whole_image_is_the_central_view(tmp_path: Path):
 def test_the_result_has_a_row_for_each_count_and_a_curve_that_ends_at_one(tmp_path: Path):
     run = helpers_trained.run(tmp_path)
     chosen = Settings(counts=[16, 1], probe="none", curve=4, neighbours=2)
-    found = patches.evaluate(run, chosen)
+    found = evaluation.evaluate(run, chosen)
     assert [row[0] for row in found.rows] == ["central", "1 patch", "16 patches"]
     assert found.columns == ["views", "knn in h", "knn in z"]
     curve = found.data["curve"]
@@ -140,7 +141,7 @@ def test_a_probe_stands_beside_knn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     short = linear.PROTOCOLS["emp_ssl"]._replace(epochs=3)
     monkeypatch.setitem(linear.PROTOCOLS, "emp_ssl", short)
     run = helpers_trained.run(tmp_path)
-    found = patches.evaluate(run, Settings(counts=[1], curve=0, neighbours=0, images=8))
+    found = evaluation.evaluate(run, Settings(counts=[1], curve=0, neighbours=0, images=8))
     assert found.columns[1:] == ["knn in h", "linear in h", "knn in z", "linear in z"]
     scores = found.data["columns"]["1 patch"]["h"]
     assert found.rows[1][2] == f"{scores['linear']:.1%}" and scores["linear_best"] <= 1
@@ -153,7 +154,7 @@ def test_evaluation_by_patches_has_no_side_effects(tmp_path: Path):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    patches.evaluate(run, Settings(counts=[1], probe="none", curve=2, neighbours=2))
+    evaluation.evaluate(run, Settings(counts=[1], probe="none", curve=2, neighbours=2))
     assert torch.equal(torch.rand(2), expected) and run.method.training
     for name, value in run.method.state_dict().items():
         assert torch.equal(value, before[name])
@@ -165,8 +166,9 @@ RANKS = """
     from patchmill.training.nets import backbones
     from patchmill.training.ranks import distributed
     backbones.build = lambda settings, size, **_: Tiny()
-    from patchmill.training.evaluation import patch_views, single_view, trained_run
-    from patchmill.training.evaluation.patch_means import extract_first, extract_means
+    from patchmill.training.evaluation import single_view, trained_run
+    from patchmill.training.evaluation.patches import patch_views
+    from patchmill.training.evaluation.patches.patch_means import extract_first, extract_means
     world = distributed.connect("cpu")
     config = trained_run.load_config(Path({folder!r}))
     run = trained_run.load(Path({folder!r}), config, world)

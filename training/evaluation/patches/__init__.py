@@ -1,0 +1,1 @@
+"""evaluate=patches: means over patches of images, and neighbours of patches."""
