@@ -10,8 +10,9 @@ A `columns` file with one row per sample:
     states u1                   GOOD, DEGENERATE (not for training), MISSING (the image is bad)
     whys u1, why_starts u8      the reason where the state is not GOOD, as text
 
-Metadata: `source` (fingerprint of the data set), `samples`, `estimator` (method, version, constants
-and fingerprint), `max_side`, `counts` of the states, `made_by`.
+Metadata (`mask_meta` checks it): `source` (fingerprint of the data set), `samples`, `estimator`
+(method, version, constants and fingerprint), `max_side`, `made` (the options), `made_by`; `counts`
+of the states, for whoever reads the header by other means.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.copypaste import mask_places
+from patchmill.loaders.common.printed import printable
+from patchmill.loaders.copypaste import mask_meta, mask_places
 from patchmill.loaders.copypaste.mask_places import MaskPlaces, Shares
 from patchmill.loaders.files import columns
+from patchmill.loaders.files.sound_columns import has_columns, is_share, rise
 from patchmill.loaders.sources.shards import tar
 
 KIND = "masks 1"
@@ -60,13 +62,13 @@ class MaskFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._columns = columns.read(path, KIND, only=_DTYPES)
-        _check(path, self._columns)
+        self._columns = columns.read(path, KIND, only=_DTYPES, sound=lambda c: _is_sound(path, c))
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
         self._pngs = self._columns.places["pngs"]
-        self.meta: dict[str, Any] = self._columns.meta
         self.states = self._columns["states"]
+        self.meta = mask_meta.complete(self._columns.meta, len(self.states)) or {}
+        self.counts = _counts(self.states)
         self.foregrounds = self._columns["foregrounds"]
         self.confidences = self._columns["confidences"]
         self.checksums, self._starts = self._columns["checksums"], self._columns["starts"]
@@ -117,7 +119,7 @@ class MaskFile:
     def why(self, index: int) -> str:
         """The reason why the mask is not GOOD; empty if it is."""
         why = columns.item(self._columns["whys"], self._columns["why_starts"], index)
-        return why.decode(errors="replace")
+        return printable(why.decode(errors="replace"))
 
 
 def mask_row(plane: np.ndarray, foreground: float, confidence: float, why: str) -> MaskRow:
@@ -149,7 +151,7 @@ def write_mask_file(
         sizes[i + 1], why_sizes[i + 1] = len(row.png), len(why := row.why.encode())
         whys.append(why)
     starts = np.cumsum(sizes, dtype=np.uint64)
-    counts = {name: int((table["state"] == i).sum()) for i, name in enumerate(STATES)}
+    counts = _counts(table["state"])
     content: dict[str, np.ndarray | columns.Parts] = {
         "pngs": columns.Parts(np.dtype(np.uint8), int(starts[-1]), _pngs(rows())),
         "starts": starts,
@@ -185,30 +187,22 @@ def _pngs(rows: Iterable[MaskRow]) -> Iterator[np.ndarray]:
         yield np.frombuffer(row.png, np.uint8)
 
 
-def _check(path: Path, found: columns.Columns) -> None:
-    """MillError for columns that do not fit each other, as they may in a file without checksums."""
+def _counts(states: np.ndarray) -> dict[str, int]:
+    return {name: int((states == i).sum()) for i, name in enumerate(STATES)}
+
+
+def _is_sound(path: Path, found: columns.Columns) -> bool:
+    """True if columns fit each other, and the metadata has the types that it should have."""
     tables = found.columns
-    try:
-        size = os.path.getsize(path) - found.places["pngs"]
-        sound = (
-            all(tables[name].dtype.str == dtype for name, dtype in _DTYPES.items())
-            and len({len(tables[f"{name}s"]) for name in _TABLE.names or ()}) == 1
-            and all(tables[name].ndim == 1 for name in _DTYPES)
-            and bool((tables["states"] < len(STATES)).all())
-            and _rise(tables["starts"], len(tables["states"]), size)
-            and _rise(tables["why_starts"], len(tables["states"]), len(tables["whys"]))
-        )
-    except (KeyError, OSError):
-        sound = False
-    if not sound:
-        raise MillError(
-            f"cannot use {path}: it is damaged, for its columns do not fit each other; make it "
-            "again"
-        )
-
-
-def _rise(starts: np.ndarray, count: int, end: int) -> bool:
-    """True if these are the starts of `count` items, one behind the other, before `end`."""
-    if len(starts) != count + 1:
+    if not has_columns(found, _DTYPES) or "pngs" not in found.places:
         return False
-    return bool((starts[1:] >= starts[:-1]).all() and starts[0] == 0 and starts[-1] <= end)
+    size = os.path.getsize(path) - found.places["pngs"]
+    count = len(tables["states"])
+    return (
+        all(len(tables[f"{name}s"]) == count for name in _TABLE.names or ())
+        and bool((tables["states"] < len(STATES)).all())
+        and all(is_share(tables[name]) for name in ("foregrounds", "confidences"))
+        and rise(tables["starts"], count, size)
+        and rise(tables["why_starts"], count, len(tables["whys"]))
+        and mask_meta.complete(found.meta, count) is not None
+    )

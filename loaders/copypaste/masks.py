@@ -31,8 +31,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.copypaste import mask_meta
 from patchmill.loaders.copypaste.mask_places import MaskPlaces, Shares
 from patchmill.loaders.files import cache
+from patchmill.loaders.files.regular_files import read_file
 
 if TYPE_CHECKING:
     from patchmill.loaders.copypaste.mask_file import MaskFile
@@ -286,24 +288,36 @@ def describe_estimator(estimator: Mapping[str, Any]) -> str:
 
 
 def _recorded_estimator(source: Source) -> dict[str, Any] | None:
-    """The estimator that `prepare` recorded beside the shards or the .beton it wrote."""
+    """The estimator that `prepare` recorded beside the shards or the .beton it wrote, if it did."""
     path = os.path.realpath(os.path.expanduser(source.name))
     record = os.path.join(path, "dataset.json") if os.path.isdir(path) else f"{path}.json"
     try:
-        return json.loads(Path(record).read_bytes())["masks"]["estimator"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = json.loads(read_file(record))["masks"]["estimator"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return found if mask_meta.is_estimator(found) else None
 
 
 def _warn_of_other_estimator(masks: Masks, method: str | None) -> None:
     actual = masks.estimator
     if actual is None:
         return
-    expected = expected_estimator(method or actual["method"])
-    if any(actual[key] != value for key, value in expected.items() if method or key == "version"):
+    expected = expected_estimator(method) if method else _same_estimator_now(actual)
+    keys = expected if method else ("version",)
+    if any(actual.get(key) != expected[key] for key in keys):
         log.warning(
             "the masks of %s were made by %s, not by %s",
             masks.name,
             describe_estimator(actual),
             describe_estimator(expected),
         )
+
+
+def _same_estimator_now(estimator: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of the same method in this version of the program, which may not have it."""
+    from patchmill.loaders.saliency import VERSION
+
+    try:
+        return expected_estimator(estimator["method"])
+    except MillError:
+        return {"method": estimator["method"], "version": VERSION}

@@ -86,8 +86,10 @@ def checks(records: np.ndarray, ids: np.ndarray) -> np.ndarray:
 def whole(records: np.ndarray, ids: np.ndarray, pixels: int) -> np.ndarray:
     """True [n] for records that are there, complete, and within `pixels` bytes of pixels."""
     height, width = records["height"].astype(np.int64), records["width"].astype(np.int64)
-    inside = (records["offset"] >= 0) & (records["offset"] <= pixels - height * width * 3)
-    return (height > 0) & (width > 0) & inside & (records["check"] == checks(records, ids))
+    fits = (height > 0) & (width > 0) & (width <= pixels // (3 * np.maximum(height, 1)))
+    size = np.where(fits, height * width * 3, pixels)  # else the product may be too large
+    inside = (records["offset"] >= 0) & (records["offset"] <= pixels - size)
+    return fits & inside & (records["check"] == checks(records, ids))
 
 
 def checksum(image: np.ndarray) -> int:

@@ -80,8 +80,11 @@ def read_whole(file: ColumnFile, place: Place) -> np.ndarray:
 class Pieces:
     """A large column whose pieces are read into memory, and checked, when first asked for.
 
-    It is asked by an index from 0 on, or by an array of them. OSError for a piece that is damaged.
+    It is asked by an index from 0 on, or by an array of them. A piece that is damaged is asked of
+    `again`, which gives the same column from elsewhere; an OSError without it.
     """
+
+    again: Callable[[str, OSError], np.ndarray | Pieces] | None = None
 
     def __init__(self, file: ColumnFile, place: Place) -> None:
         self._file, self._place = file, place
@@ -120,8 +123,18 @@ class Pieces:
     def _read(self, piece: int) -> None:
         with self._lock:
             if not self._flags[piece]:
-                _put(self._memory, piece, _named(self._file, self._place, piece))
+                _put(self._memory, piece, self._content(piece))
                 self._flags[piece] = 1
+
+    def _content(self, piece: int) -> bytes:
+        if self.again is None:
+            return _named(self._file, self._place, piece)
+        try:
+            return self._file.read_piece(self._place, piece)
+        except OSError as error:
+            column = self.again(self._place.name, error)
+            first = piece * self._in_piece
+            return column[np.arange(first, min(first + self._in_piece, len(self)))].tobytes()
 
 
 class Stored:

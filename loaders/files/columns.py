@@ -18,7 +18,7 @@ import secrets
 import stat
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,11 +105,13 @@ def read(
     only: Collection[str] | None = None,
     stored: Collection[str] = (),
     lazily: Collection[str] = (),
+    sound: Callable[[Columns], bool] | None = None,
 ) -> Columns:
     """Read a column file; a MillError if it is missing, truncated, damaged or of another kind.
 
     `only` names the columns to read, if not all. Those in `stored` become `Stored`, and large ones
-    in `lazily` become `Pieces`: these raise an OSError where they are damaged.
+    in `lazily` become `Pieces`: these raise an OSError where they are damaged. Checksums show
+    accidents; `sound` says if the contents can be of a file of this kind, whoever wrote them.
     """
     try:
         file = ColumnFile(path)
@@ -130,7 +132,10 @@ def read(
             else:
                 columns[name] = read_whole(file, place)
         places = {name: place.start for name, place in layout.items()}
-        return Columns(content["meta"], columns, places, checked)
+        found = Columns(content["meta"], columns, places, checked)
+        if sound is None or sound(found):
+            return found
+        problem = "it is damaged, for what it holds does not fit together"
     except _Unusable as error:
         problem = str(error)
     except OSError as error:

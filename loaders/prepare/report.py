@@ -11,10 +11,14 @@ from patchmill.loaders.copypaste import mask_file, masks
 
 def mask_file_lines(file: mask_file.MaskFile) -> list[str]:
     """Counts, method and size of a file of masks."""
-    counts, made = file.meta["counts"], len(file) - file.meta["counts"]["missing"]
+    counts, made, estimator = (
+        file.counts,
+        len(file) - file.counts["missing"],
+        file.meta["estimator"],
+    )
+    by = f" by {masks.describe_estimator(estimator)}" if estimator else ""
     lines = [
-        f"masks      {made:,} by {masks.describe_estimator(file.meta['estimator'])}, "
-        f"{format_bytes(file.png_bytes / max(made, 1))} each",
+        f"masks      {made:,}{by}, {format_bytes(file.png_bytes / max(made, 1))} each",
         degenerate_line(counts["degenerate"], made),
     ]
     if counts["missing"]:

@@ -13,8 +13,6 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +23,27 @@ from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.files import cache, columns, stamps
 from patchmill.loaders.files.regular_files import read_file
+from patchmill.loaders.files.sound_columns import are_below, has_columns, has_meta, rise
+from patchmill.loaders.sources import folder_listing
+from patchmill.loaders.sources.folder_listing import EXTENSIONS
 from patchmill.loaders.sources.numbered import NumberedSource
 
 log = logging.getLogger("patchmill")
 
-EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm")
-
-_EXTENSIONS = frozenset(extension.encode() for extension in EXTENSIONS)
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test"))
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".lmdb", ".beton", ".parquet")
-_KIND = "folder index 2"
-_THREADS = 16  # directories are listed concurrently: on network disks each costs a round trip
+KIND = "folder index 2"
+_THREADS = 16  # status of directories: on network disks each costs a round trip
 _STATS_PER_TASK = 64  # directories that a thread checks at a time
+_DTYPES = {
+    "paths": "|u1",
+    "starts": "<i8",
+    "labels": "<i8",
+    "directories": "|u1",
+    "directory_starts": "<i8",
+    "directory_times": "<i8",
+}
+_META = {"fingerprint": str, "classes": list, "left_out": list}
 _RACY_NS = 2_000_000_000  # within this, a further change may leave the modification time as it is
 
 
@@ -123,19 +130,36 @@ def _check(name: str, root: str) -> None:
 def _open_index(root: str) -> columns.Columns:
     key = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     path = cache.root() / "folders" / f"{key}.index"
-    index = columns.find(path, _KIND)
+    index = columns.find(path, KIND, sound=_is_sound)
     if index is not None and _is_fresh(os.fsencode(root), index):
         return index
     content, meta = _build_index(root)
     try:
         cache.folder("folders")
-        columns.write(path, _KIND, content, meta)
-        return columns.read(path, _KIND)
+        columns.write(path, KIND, content, meta)
+        return columns.read(path, KIND)
     except (OSError, MillError) as error:
         log.warning(
             "cannot cache the index of %s, which is listed again at each start: %s", root, error
         )
         return columns.Columns(meta, content)
+
+
+def _is_sound(index: columns.Columns) -> bool:
+    if not has_columns(index, _DTYPES) or not has_meta(index, _META):
+        return False
+    count, classes = len(index["starts"]) - 1, len(index.meta["classes"])
+    return (
+        count > 0
+        and rise(index["starts"], count, len(index["paths"]))
+        and index["paths"].all()  # no path has a zero in it
+        and index["directories"].all()
+        and len(index["labels"]) == (count if classes else 0)
+        and are_below(index["labels"], classes)
+        and rise(
+            index["directory_starts"], len(index["directory_times"]), len(index["directories"])
+        )
+    )
 
 
 def _is_fresh(root: bytes, index: columns.Columns) -> bool:
@@ -161,7 +185,7 @@ def _modified(directory: bytes) -> int | None:
 def _build_index(root: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     started = time.time_ns()
     with track(f"listing {root}") as advance:
-        listing = _list(os.fsencode(root), advance)
+        listing = folder_listing.list_images(os.fsencode(root), advance)
     if not listing.paths:
         raise MillError(
             f"there are no images in {root!r} or its sub-folders: "
@@ -191,109 +215,3 @@ def _archive_in(root: str) -> str:
     """Words that name an archive in a folder without images; empty if there is none."""
     names = sorted(name for name in os.listdir(root) if name.lower().endswith(_ARCHIVES))
     return f"; to read {names[0]}, name it: {os.path.join(root, names[0])}" if names else ""
-
-
-# -------------------------------------------------------------------------------------- the listing
-
-
-@dataclass
-class _Listing:
-    """The contents of a directory tree; paths are relative to the data set's root."""
-
-    paths: list[bytes]
-    labels: list[int]
-    classes: list[bytes]
-    directories: dict[bytes, int]  # every directory listed, with its modification time
-    left_out: list[str] = field(default_factory=list)  # what is not read, in words
-
-
-def _list(root: bytes, advance: Callable[[int], None]) -> _Listing:
-    directories = {b"": os.stat(root).st_mtime_ns}
-    names, subfolders, left_out = _entries(root, b"")
-    images = [name for name in names if _is_image(name)]
-    classes = sorted(subfolders)
-    trees = list(map_in_threads(lambda name: _list_tree(root, name, advance), classes, _THREADS))
-    for tree in trees:
-        directories |= tree.directories
-        left_out += tree.left_out
-    if not any(tree.paths for tree in trees):
-        return _Listing(sorted(images), [], [], directories, left_out)
-
-    left_out += [
-        f"the class folder {os.fsdecode(os.path.join(root, name))} holds no images"
-        for name, tree in zip(classes, trees, strict=True)
-        if not tree.paths
-    ]
-    if images:
-        left_out += [
-            f"{len(images)} images directly in {os.fsdecode(root)} are left out: its sub-folders "
-            "hold the classes"
-        ]
-    labelled = sorted((path, label) for label, tree in enumerate(trees) for path in tree.paths)
-    paths, labels = map(list, zip(*labelled, strict=True))
-    return _Listing(paths, labels, classes, directories, left_out)
-
-
-def _list_tree(root: bytes, top: bytes, advance: Callable[[int], None]) -> _Listing:
-    """List everything below `root/top`, each real directory once so that cycles of links end."""
-    listing = _Listing([], [], [], {})
-    seen = {_identity(os.stat(root))}
-    pending = [top]
-    for directory in pending:
-        path = os.path.join(root, directory)
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise _unreadable(path, error) from None
-        if _identity(status) in seen:
-            continue
-        seen.add(_identity(status))
-        listing.directories[directory] = status.st_mtime_ns
-        names, subfolders, left_out = _entries(path, directory + b"/")
-        listing.left_out += left_out
-        images = [name for name in names if _is_image(name)]
-        listing.paths += images
-        pending += sorted(subfolders)
-        advance(len(images))
-    return listing
-
-
-def _entries(directory: bytes, prefix: bytes) -> tuple[list[bytes], list[bytes], list[str]]:
-    """(files, sub-folders) that are not hidden, with `prefix` before each name; what is left out.
-
-    A link that leads nowhere counts as a file if it is named like an image.
-    """
-    files: list[bytes] = []
-    folders: list[bytes] = []
-    left_out: list[str] = []
-    try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.name.startswith(b"."):
-                    continue
-                try:
-                    is_folder = entry.is_dir()
-                except OSError as error:  # of a link
-                    is_folder = False
-                    if not _is_image(entry.name):
-                        left_out.append(f"{os.fsdecode(entry.path)} is left out: {error.strerror}")
-                (folders if is_folder else files).append(prefix + entry.name)
-    except OSError as error:
-        raise _unreadable(directory, error) from None
-    return files, folders, sorted(left_out)
-
-
-def _is_image(path: bytes) -> bool:
-    _, dot, extension = path.rpartition(b".")
-    return bool(dot) and extension.lower() in _EXTENSIONS
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _unreadable(directory: bytes, error: OSError) -> MillError:
-    return MillError(
-        f"cannot list the folder {os.fsdecode(directory)!r}: {error.strerror}; "
-        "make it readable or move it out of the data set"
-    )

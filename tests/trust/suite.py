@@ -21,6 +21,7 @@ MODULES: tuple[str, ...] = (
     "trust.fuzz.states",
     "trust.fuzz.indexes",
     "trust.fuzz.containers",
+    "trust.fuzz.below_checksums",
     "trust.faults.training",
     "trust.concurrency.crew",
     "trust.faults.disk",

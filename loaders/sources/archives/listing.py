@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,13 +20,16 @@ import numpy as np
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.files import cache, columns
 from patchmill.loaders.files.columns import Columns
+from patchmill.loaders.files.sound_columns import has_columns, has_meta, rise
 from patchmill.loaders.sources import class_folders
-from patchmill.loaders.sources.folder import EXTENSIONS
+from patchmill.loaders.sources.folder_listing import EXTENSIONS
 
 log = logging.getLogger("patchmill")
 
 _ENDINGS = tuple(f".{extension}".encode() for extension in EXTENSIONS)
 
+_DTYPES, _LABELS = {"names": "|u1", "starts": "<i8"}, {"labels": "<i8"}
+_META = {"classes": list, "root": str, "fingerprint": str}
 UNSURE = [-1]  # state of an archive so young that it may change again unnoticed
 
 
@@ -38,14 +42,21 @@ class Listing(NamedTuple):
 
 
 def open_listing(
-    name: str, kind: str, key: str, state: list[int], build: Callable[[], Listing], sure: bool
+    name: str,
+    kind: str,
+    key: str,
+    state: list[int],
+    build: Callable[[], Listing],
+    sure: bool,
+    dtypes: Mapping[str, str],
 ) -> Columns:
-    """Map the cached listing of an archive in this state, else build and cache it.
+    """Read the cached listing of an archive in this state, else build and cache it.
 
-    The listing is not trusted later unless `sure` that another state would look different.
+    `dtypes` are those of the columns that this kind of archive adds. The listing is not trusted
+    later unless `sure` that another state would look different.
     """
     file = cache.root() / "archives" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.index"
-    cached = columns.find(file, kind)
+    cached = columns.find(file, kind, sound=partial(_is_sound, dtypes))
     if cached is not None and cached.meta["state"] == state:
         return cached
     made = _index(name, build(), state if sure else UNSURE)
@@ -56,6 +67,18 @@ def open_listing(
     except (OSError, MillError) as error:
         log.warning("cannot cache the listing of %s: %s", name, error)
         return made
+
+
+def _is_sound(dtypes: Mapping[str, str], found: Columns) -> bool:
+    if not has_columns(found, {**_DTYPES, **dtypes}, _LABELS) or not has_meta(found, _META):
+        return False
+    count = len(found["starts"]) - 1
+    rows = [found[name] for name in (*dtypes, *_LABELS) if name in found.columns]
+    return (
+        count > 0
+        and rise(found["starts"], count, len(found["names"]))
+        and all(len(column) == count for column in rows)
+    )
 
 
 def is_image(name: bytes) -> bool:

@@ -62,6 +62,7 @@ class Lmdb(Reopened, NumberedSource):
             state,
             lambda: _list(self.name, environment),
             sure=time.time_ns() - status.st_mtime_ns > _RACY_NS,
+            dtypes={},
         )
         self._keys, self._starts = index["names"], index["starts"]
         self.fingerprint: str = index.meta["fingerprint"]

@@ -12,6 +12,7 @@ import struct
 import time
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,19 @@ from patchmill.loaders.common.progress import track
 from patchmill.loaders.files import columns, stamps
 from patchmill.loaders.files.open_files import OpenFiles
 from patchmill.loaders.sources.archives.listing import Listing, is_image, open_listing
-from patchmill.loaders.sources.folder import EXTENSIONS
+from patchmill.loaders.sources.folder_listing import EXTENSIONS
 from patchmill.loaders.sources.numbered import NumberedSource
 from patchmill.loaders.sources.reopened import Reopened
 from patchmill.loaders.sources.shards.tar import read_at
 
-_KIND = "zip index 1"
+KIND = "zip index 1"
+_DTYPES = {
+    "offsets": "<u8",
+    "stored": "<u4",
+    "sizes": "<u4",
+    "checksums": "<u4",
+    "deflated": "|b1",
+}
 _HEADER = struct.Struct("<4s22xHH")  # of a member: signature, lengths of its name and extra field
 _MAGIC = b"PK\x03\x04"
 _SLACK = 256  # bytes read for the header in front of a member
@@ -35,6 +43,15 @@ _MAX_BYTES = 1 << 30  # of an image
 _ENCRYPTED = 1  # bit of a member's flags
 _SAYING = (zipfile.BadZipFile, NotImplementedError)  # errors whose texts say something
 _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "xz", 99: "AES"}
+
+
+_VALUES: dict[str, Callable[[zipfile.ZipInfo], int]] = {  # of those columns
+    "offsets": lambda member: member.header_offset,
+    "stored": lambda member: member.compress_size,
+    "sizes": lambda member: member.file_size,
+    "checksums": lambda member: member.CRC,
+    "deflated": lambda member: member.compress_type != zipfile.ZIP_STORED,
+}
 
 
 def split_path(data: str | Path) -> tuple[str, str] | None:
@@ -61,11 +78,12 @@ class Zip(Reopened, NumberedSource):
         self._state = [status.st_size, status.st_mtime_ns]
         index = open_listing(
             self.name,
-            _KIND,
+            KIND,
             f"{self._path}\0{folder}",
             self._state,
             lambda: _list(self.name, self._path, folder),
             sure=time.time_ns() - status.st_mtime_ns > _RACY_NS,
+            dtypes=_DTYPES,
         )
         self._names, self._starts = index["names"], index["starts"]
         self._offsets, self._stored = index["offsets"], index["stored"]
@@ -166,11 +184,8 @@ def _list(name: str, path: str, folder: str) -> Listing:
     return Listing(
         [_encoded(member) for member in images],
         {
-            "offsets": np.array([member.header_offset for member in images], "<u8"),
-            "stored": np.array([member.compress_size for member in images], "<u4"),
-            "sizes": np.array([member.file_size for member in images], "<u4"),
-            "checksums": np.array([member.CRC for member in images], "<u4"),
-            "deflated": np.array([member.compress_type != zipfile.ZIP_STORED for member in images]),
+            name: np.array([value(member) for member in images], _DTYPES[name])
+            for name, value in _VALUES.items()
         },
     )
 

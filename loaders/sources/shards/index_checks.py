@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.files import columns
 from patchmill.loaders.files.columns import Columns
+from patchmill.loaders.files.sound_columns import are_below, has_columns, has_meta, rise
 
 DTYPES = {
     "offsets": "<u8",
@@ -39,24 +38,18 @@ _META = {
 
 def read(path: Path, kind: str) -> Columns:
     """Read an index; MillError if it is damaged, or says what cannot be of any tar."""
-    index = columns.read(path, kind)
-    if not _is_sound(index.meta, index.columns):
-        raise MillError(
-            f"cannot use {path}: it is damaged, for its places do not lie in the tar; delete it, "
-            "or make it again"
-        )
-    return index
+    return columns.read(path, kind, sound=is_sound)
 
 
-def _is_sound(meta: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> bool:
-    if any(type(meta.get(name)) is not kind for name, kind in _META.items()):
+def is_sound(index: Columns) -> bool:
+    """True if an index can be of some tar: its columns fit each other, and lie in it."""
+    meta, found = index.meta, index.columns
+    if not has_meta(index, _META) or not 0 <= meta["tar_bytes"] < 1 << 63:
         return False
-    if not all(isinstance(name, str) for name in meta["classes"]):
-        return False
-    if not 0 <= meta["tar_bytes"] < 1 << 63:
+    if not meta["fingerprint"].isascii():
         return False
     expected = DTYPES | _FOLDER_DTYPES
-    if any(c.dtype.str != expected.get(n) or c.ndim != 1 for n, c in found.items()):
+    if not found.keys() <= expected.keys() or not has_columns(index, {}, expected):
         return False
     rows = {len(column) for name, column in found.items() if not name.startswith("folder_")}
     pairs = [("offsets", "sizes")]
@@ -76,6 +69,5 @@ def _folders_are_sound(found: Mapping[str, np.ndarray]) -> bool:
     if not all(name in found for name in _FOLDER_DTYPES):
         return False
     starts, names = found["folder_starts"], found["folder_names"]
-    if not len(starts) or starts[0] != 0 or starts[-1] != len(names):
-        return False
-    return bool((np.diff(starts) >= 0).all() and (found["folders"] < len(starts) - 1).all())
+    count = len(starts) - 1
+    return rise(starts, count, len(names)) and are_below(found["folders"], count)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.sources.folder import EXTENSIONS
+from patchmill.loaders.sources.folder_listing import EXTENSIONS
 from patchmill.loaders.sources.stream.redact import redact
 
 ShardPaths = str | Path | Sequence[str | Path]

@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from patchmill.loaders.sources.folder import EXTENSIONS
+from patchmill.loaders.sources.folder_listing import EXTENSIONS
 
 MASK, CLASS, JSON = "mask.png", "cls", "json"
 

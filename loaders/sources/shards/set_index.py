@@ -4,7 +4,8 @@ Built at the first start and cached; later starts open it and only compare the s
 time of each shard. An index beside a shard is used if there is one; other shards are scanned once.
 The columns are those of `index`, concatenated over the shards, with labels of as many bytes as they
 need; `starts` holds the first row of each shard, and `checked` whether its rows have checksums.
-Large columns are read a piece at a time, as samples are looked up.
+Large columns are read a piece at a time, as samples are looked up; where a piece is damaged the
+index is built again (`repair`).
 """
 
 from __future__ import annotations
@@ -27,12 +28,19 @@ from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.files import cache, columns
 from patchmill.loaders.files.columns import Columns, Parts
 from patchmill.loaders.sources.shards import index as shard_index
-from patchmill.loaders.sources.shards import label_list, set_labels
+from patchmill.loaders.sources.shards import (
+    index_checks,
+    label_list,
+    repair,
+    set_index_checks,
+    set_labels,
+)
 from patchmill.loaders.sources.shards.summary import Load, ShardSummary, summarise
 
 log = logging.getLogger("patchmill")
 
 KIND = "shards index 3"
+_LAZILY = tuple(shard_index.DTYPES)
 SCANNED = "scanned shard 2"  # a cached `shard index`, with folders
 
 _THREADS = 16  # on network disks each shard costs round trips
@@ -46,7 +54,7 @@ ShardState = tuple[int, int, int]  # size, mtime, mtime of the index beside it (
 def open_set_index(paths: Sequence[str]) -> Columns:
     """Open or build the index of these shards, in this order; MillError for bad shards."""
     paths = _resolve_folders(paths)
-    states = _states(paths)
+    again, states = partial(open_set_index, paths), _states(paths)
     listed = label_list.find(paths[0]) if len(paths) == 1 else None
     if listed and (state := _state(str(listed))):
         states.append(state)
@@ -55,10 +63,10 @@ def open_set_index(paths: Sequence[str]) -> Columns:
         try:
             folder = cache.folder("shards")
             file = folder / f"{_key(paths)}.set"
-            if index := _find(file, states):
+            if index := _find(file, paths, states):
                 return index
             stack.enter_context(cache.lock(file.with_suffix(".lock")))
-            if index := _find(file, states):  # built by another process meanwhile
+            if index := _find(file, paths, states):  # built by another process meanwhile
                 return index
         except MillError as error:
             log.warning(
@@ -69,7 +77,7 @@ def open_set_index(paths: Sequence[str]) -> Columns:
         if folder:
             try:
                 columns.write(file, KIND, content, meta)
-                return columns.read(file, KIND, lazily=shard_index.DTYPES)
+                return repair.watched(columns.read(file, KIND, lazily=_LAZILY), file, again)
             except (OSError, MillError) as error:
                 log.warning("cannot cache the index of %d shards: %s", len(paths), error)
                 content, meta = _assemble(paths, states, listed, folder)  # its parts are used up
@@ -88,9 +96,13 @@ def _key(paths: Sequence[str]) -> str:
     return hashlib.sha256(b"\0".join(map(os.fsencode, paths))).hexdigest()[:16]
 
 
-def _find(file: Path, states: Sequence[ShardState]) -> Columns | None:
-    index = columns.find(file, KIND, lazily=shard_index.DTYPES)
-    return index if index and np.array_equal(index["states"], np.array(states)) else None
+def _find(file: Path, paths: Sequence[str], states: Sequence[ShardState]) -> Columns | None:
+    index = columns.find(file, KIND, lazily=_LAZILY, sound=set_index_checks.is_sound)
+    if index is None or not np.array_equal(index["states"], np.array(states)):
+        return None
+    names, starts = columns.join([os.fsencode(path) for path in paths])
+    same = np.array_equal(index["paths"], names) and np.array_equal(index["path_starts"], starts)
+    return repair.watched(index, file, partial(open_set_index, paths)) if same else None
 
 
 def _states(paths: Sequence[str]) -> list[ShardState]:
@@ -175,7 +187,7 @@ def _find_index(path: str, state: ShardState, folder: Path | None) -> tuple[Colu
         except MillError as error:
             log.warning("%s (the shard's headers are read instead)", error)
     file = folder / f"{_key([path])}.shard" if folder else None
-    cached = columns.find(file, SCANNED) if file else None
+    cached = columns.find(file, SCANNED, sound=index_checks.is_sound) if file else None
     indexed = (cached.meta["tar_bytes"], cached.meta["tar_mtime_ns"]) if cached else None
     if cached and file and indexed == (tar_bytes, tar_mtime_ns):
         return cached, partial(_read, file, SCANNED)

@@ -118,7 +118,7 @@ class Shards(Reopened, NumberedSource):
         if not hasattr(os, "posix_fadvise"):
             return
         for index in np.sort(ids).tolist():
-            with contextlib.suppress(OSError):  # reading them will raise the error
+            with contextlib.suppress(OSError, OverflowError):  # reading them will raise the error
                 shard, offset, size = self.locate(index)
                 file = self._open_files.get(shard)
                 os.posix_fadvise(file.number, offset, size, os.POSIX_FADV_WILLNEED)
@@ -138,10 +138,13 @@ class Shards(Reopened, NumberedSource):
     def _read(self, index: int, offsets: Column, sizes: Column, checksums: Column | None) -> bytes:
         shard = self._shard(index)
         file = self._open_files.get(shard)
-        size = int(sizes[index])
-        data = tar.read_at(file.number, size, int(offsets[index]))
-        if len(data) < size:
-            raise OSError(f"the shard ends {size - len(data)} bytes before the sample does")
+        size, offset = int(sizes[index]), int(offsets[index])
+        missing = offset + size - int(self._index["tar_states"][shard, 0])
+        if missing <= 0:
+            data = tar.read_at(file.number, size, offset)
+            missing = size - len(data)
+        if missing > 0:
+            raise OSError(f"the shard ends {missing} bytes before the sample does")
         if checksums is not None and self._index["checked"][shard]:
             found, stored = zlib.crc32(data), int(checksums[index])
             if found != stored:

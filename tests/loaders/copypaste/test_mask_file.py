@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import helpers_prepare as making
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.copypaste import mask_file
+from patchmill.loaders.copypaste import mask_file, masks
 from patchmill.loaders.copypaste.mask_file import DEGENERATE, GOOD, MISSING, MaskFile
+from patchmill.loaders.prepare import inspect_masks
+from patchmill.loaders.sources import open_source
 
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 whys = st.sampled_from(["", "", "only 1.0% of the image is foreground", "ümlaut"])
@@ -91,3 +95,52 @@ def test_open_files_are_closed(tmp_path: Path) -> None:
     file.mask(0)
     del file
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+GS = {"method": "gs", "version": 1}
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"source": 5},
+        {"samples": 4},
+        {"samples": "3"},
+        {"max_side": None},
+        {"made": []},
+        {"made_by": "a\x1b[2J"},
+        {"estimator": []},
+        {"estimator": {"method": "gs"}},
+        {"estimator": GS | {"method": 3}},
+        {"estimator": GS | {"version": "1"}},
+        {"estimator": GS | {"fingerprint": 7}},
+    ],
+    ids=str,
+)
+def test_metadata_of_another_kind_is_one_sentence(tmp_path: Path, meta: dict[str, Any]) -> None:
+    """The file's checksums fit: whoever wrote it made them."""
+    path = tmp_path / "a.masks"
+    rows = [mask_file.mask_row(levels((20, 30)), 0.5, 0.5, "") for _ in range(3)]
+    mask_file.write_mask_file(path, lambda: rows, 3, meta)
+    with pytest.raises(MillError, match=r"a\.masks: it is damaged"):
+        MaskFile(path)
+
+
+@pytest.mark.parametrize("meta", [{}, {"estimator": GS}, {"counts": 5}])
+def test_metadata_that_is_not_there_is_done_without(tmp_path: Path, meta: dict[str, Any]) -> None:
+    source = open_source(making.photos(tmp_path / "src", 3))
+    rows = [mask_file.mask_row(levels((20, 30)), 0.5, 0.5, "") for _ in range(3)]
+    path = tmp_path / "a.masks"
+    mask_file.write_mask_file(path, lambda: rows, 3, {"source": source.fingerprint, **meta})
+    assert masks.open_mask_file(path, source, method="gs").plane(2) is not None
+    text, problems = inspect_masks.inspect_file(path)
+    assert "masks of 3 images" in text and not problems
+
+
+def test_shares_beyond_one_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.masks"
+    for share in (1.5, -0.1, float("nan")):
+        row = mask_file.mask_row(levels((20, 30)), share, 0.5, "")
+        mask_file.write_mask_file(path, lambda row=row: [row], 1, {})
+        with pytest.raises(MillError, match="it is damaged"):
+            MaskFile(path)

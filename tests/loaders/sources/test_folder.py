@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.sources import folder, open_source
+from patchmill.loaders.sources import folder, folder_listing, open_source
 from patchmill.loaders.sources.folder import Folder
 
 HOURS_AGO = 1_600_000_000
@@ -141,7 +141,7 @@ def forbid_listing(monkeypatch: pytest.MonkeyPatch) -> None:
     def listed(*_: object) -> None:
         raise AssertionError("the folder was listed again")
 
-    monkeypatch.setattr(folder, "_list", listed)
+    monkeypatch.setattr(folder_listing, "list_images", listed)
 
 
 def test_an_unchanged_folder_is_not_listed_again(

@@ -34,13 +34,18 @@ def contents(step: int) -> dict[str, Any]:
     }
 
 
-def fuzz(task: Task) -> Outcome:
-    logging.getLogger("patchmill").setLevel(logging.ERROR)
-    writer = checkpoint.Writer(task.folder, keep=2)
+def written(folder: Path) -> Path:
+    """The newer of two checkpoints that are written to a run's folder."""
+    writer = checkpoint.Writer(folder, keep=2)
     for step in (1, 2):
         writer.save(contents(step))
     writer.wait()
-    last = checkpoint.path_at(task.folder, 2)
+    return checkpoint.path_at(folder, 2)
+
+
+def fuzz(task: Task) -> Outcome:
+    logging.getLogger("patchmill").setLevel(logging.ERROR)
+    last = written(task.folder)
     seeds = {SUMMED: last.read_bytes()}
     torch.save(contents(2), last)
     seeds[OLDER] = last.read_bytes()

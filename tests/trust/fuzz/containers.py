@@ -92,14 +92,19 @@ def fuzz_masks(task: Task) -> Outcome:
 
 
 def fuzz_zips(task: Task) -> Outcome:
+    return _fuzz_files(task, zips(), lambda path: read_all(Zip(path)), ".zip")
+
+
+def zips() -> list[bytes]:
+    """A zip of stored members, and one of deflated ones."""
     seeds = []
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         stream = io.BytesIO()
         with zipfile.ZipFile(stream, "w", method) as archive:
             for number in range(5):
-                archive.writestr(f"class{number % 2}/{number}.jpg", _jpeg(number))
+                archive.writestr(f"class{number % 2}/{number}.jpg", jpeg(number))
         seeds.append(stream.getvalue())
-    return _fuzz_files(task, seeds, lambda path: read_all(Zip(path)), ".zip")
+    return seeds
 
 
 def fuzz_parquets(task: Task) -> Outcome:
@@ -109,7 +114,7 @@ def fuzz_parquets(task: Task) -> Outcome:
 
     table = pyarrow.table(
         {
-            "image": [{"bytes": _jpeg(number), "path": f"{number}.jpg"} for number in range(5)],
+            "image": [{"bytes": jpeg(number), "path": f"{number}.jpg"} for number in range(5)],
             "label": [0, 1, 2, 0, 1],
         }
     )
@@ -148,38 +153,18 @@ def fuzz_lists(task: Task) -> Outcome:
 
 def fuzz_stores(task: Task) -> Outcome:
     """Stores of decoded images; an image is the one that was kept, or none."""
-    folder, count = task.folder / "store", 4
-    beton = _Beton(task.folder, False)
-    beton.write(beton.data, task.folder / "seed.beton")
-    os.utime(task.folder / "seed.beton", (_LONG_AGO, _LONG_AGO))  # else it may change unnoticed
-    source = Beton(task.folder / "seed.beton")
-    images = [np.full((6, 5 + i, 3), 40 * i, np.uint8) for i in range(count)]
-    wanted = f"disk:{folder}:200KB"
-
-    def open_store() -> Any:
-        store = opening.open_store(wanted, source)
-        assert store is not None
-        return store
-
-    store = open_store()
-    for id, image in enumerate(images):
-        store.offer(id, image, store.read(id)[1])
-    path: Path = store.path
-    assert all(np.array_equal(store.image(id), image) for id, image in enumerate(images))
-    del store
-    end = path.read_bytes().rstrip(b"\0")
+    store = FilledStore(task.folder)
 
     def reopen(data: bytes, unused: Path) -> str:
-        path.unlink(missing_ok=True)
-        path.write_bytes(data)
-        opened = open_store()
-        found = [opened.image(id) for id in range(count)]
+        found = store.reopened(data)
         for id, image in enumerate(found):
-            assert image is None or np.array_equal(image, images[id]), f"image {id} is another"
+            assert image is None or np.array_equal(image, store.images[id]), (
+                f"image {id} is another"
+            )
         return "whole" if all(image is not None for image in found) else "made again"
 
     outcome = Outcome()
-    fuzz(task, outcome, [end], reopen)
+    fuzz(task, outcome, [store.data], reopen)
     return outcome
 
 
@@ -207,7 +192,7 @@ def _fuzz_files(
     return outcome
 
 
-def _jpeg(number: int) -> bytes:
+def jpeg(number: int) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(np.full((10, 12, 3), 40 * number, np.uint8)).save(stream, "JPEG")
     return stream.getvalue()
@@ -226,7 +211,7 @@ class _Beton:
         path = folder / "made.beton"
         with BetonWriter(path, 6, ["a", "b"], masks=masks) as writer:
             for number in range(6):
-                data = _jpeg(number) if number % 3 else _raw(number)
+                data = jpeg(number) if number % 3 else _raw(number)
                 writer.add(data, number % 2, _png(number) if masks and number % 2 else b"")
         data = path.read_bytes()
         path.unlink()
@@ -244,6 +229,38 @@ class _Beton:
                 data = data[end - start :]
             file.seek(self._parts[-1][0])
             file.write(data)
+
+
+class FilledStore:
+    """A store of decoded images with four in it; `data` is its file."""
+
+    def __init__(self, folder: Path) -> None:
+        beton = _Beton(folder, False)
+        beton.write(beton.data, folder / "seed.beton")
+        os.utime(folder / "seed.beton", (_LONG_AGO, _LONG_AGO))  # else it may change unnoticed
+        self._source = Beton(folder / "seed.beton")
+        self._wanted = f"disk:{folder / 'store'}:200KB"
+        self.images = [np.full((6, 5 + i, 3), 40 * i, np.uint8) for i in range(4)]
+        store = self._open()
+        for id, image in enumerate(self.images):
+            store.offer(id, image, store.read(id)[1])
+        self._path: Path = store.path
+        pairs = enumerate(self.images)
+        assert all(np.array_equal(store.image(id), image) for id, image in pairs)
+        del store
+        self.data = self._path.read_bytes().rstrip(b"\0")
+
+    def reopened(self, data: bytes) -> list[np.ndarray | None]:
+        """The images that a store of these bytes has."""
+        self._path.unlink(missing_ok=True)
+        self._path.write_bytes(data)
+        store = self._open()
+        return [store.image(id) for id in range(len(self.images))]
+
+    def _open(self) -> Any:
+        store = opening.open_store(self._wanted, self._source)
+        assert store is not None
+        return store
 
 
 def _raw(number: int) -> bytes:

@@ -15,8 +15,8 @@ from patchmill.loaders.sources.shards.source import Shards
 from trust.check import Check, Outcome, Task
 from trust.fuzz.opening import Sample, cache_at, fuzz, read_all
 
-_LONG_AGO = 1_600_000_000
-_NOWHERE = "/dev/null/cache"  # no cache: an index is made in memory
+LONG_AGO = 1_600_000_000
+NOWHERE = "/dev/null/cache"  # no cache: an index is made in memory
 
 
 def fuzz_tars(task: Task) -> Outcome:
@@ -30,7 +30,7 @@ def fuzz_tars(task: Task) -> Outcome:
         finally:
             tar.unlink()
 
-    with cache_at(_NOWHERE):
+    with cache_at(NOWHERE):
         fuzz(task, outcome, _tars(), open_tar)
     return outcome
 
@@ -39,7 +39,7 @@ def fuzz_indexes(task: Task) -> Outcome:
     """Indexes beside a sound tar, opened and inspected."""
     outcome, folder = Outcome(), task.folder / "shards"
     folder.mkdir()
-    tar, expected = _written(folder)
+    tar, expected = written(folder)
     index = Path(shard_index.index_path(tar))
     sound = index.read_bytes()
 
@@ -50,7 +50,7 @@ def fuzz_indexes(task: Task) -> Outcome:
         assert problems or _same_columns(data, sound, path), "inspect finds nothing"
         return "found" if problems else end
 
-    with cache_at(_NOWHERE):
+    with cache_at(NOWHERE):
         fuzz(task, outcome, [sound], open_index)
     return outcome
 
@@ -59,7 +59,7 @@ def fuzz_set_indexes(task: Task) -> Outcome:
     """The cached index of a set, which is made again; half of it is read a piece at a time."""
     outcome, folder = Outcome(), task.folder / "shards"
     folder.mkdir()
-    tar, expected = _written(folder)
+    tar, expected = written(folder)
     with cache_at(task.folder / "cache"):
         Shards(str(tar))
         (cached,) = (task.folder / "cache" / "shards").glob("*.set")
@@ -69,7 +69,9 @@ def fuzz_set_indexes(task: Task) -> Outcome:
             cached.write_bytes(data)
             columns._LARGE_BYTES = random.Random(path.name).choice((0, large))
             try:
-                return read_all(Shards(str(tar)), expected)
+                end = read_all(Shards(str(tar)), expected)
+                assert end == "whole", "samples of a sound tar are lost by its cached index"
+                return end
             finally:
                 columns._LARGE_BYTES = large
 
@@ -119,11 +121,11 @@ def _tars() -> list[bytes]:
     ]
 
 
-def _written(folder: Path) -> tuple[Path, list[Sample]]:
+def written(folder: Path) -> tuple[Path, list[Sample]]:
     """A shard with its index, and its samples."""
     tar = folder / "data-000000.tar"
     tar.write_bytes(_tar(_samples()))
-    os.utime(tar, (_LONG_AGO, _LONG_AGO))
+    os.utime(tar, (LONG_AGO, LONG_AGO))
     shard_index.write_index(tar, shard_index.scan_shard(tar, checksums=True))
     files = _samples()
     samples = [(files[f"{n}.jpg"], int(files[f"{n}.cls"])) for n in range(5)]

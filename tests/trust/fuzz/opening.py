@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ _MOST_MEMORY = 32 << 30  # bytes beyond those in use; pools of threads and pyarr
 _STEPS = 20
 
 Sample = tuple[bytes, int | None]
+Change = Callable[[bytes, random.Random, bytes], bytes]  # of a seed, perhaps with parts of another
 
 
 def fuzz(
@@ -27,8 +29,9 @@ def fuzz(
     outcome: Outcome,
     seeds: list[bytes],
     open_mutated: Callable[[bytes, Path], str],
+    change: Change = mutate,
 ) -> None:
-    """Mutate seeds, and open each with `open_mutated(data, an unused path)`.
+    """Change seeds, and open each with `open_mutated(data, an unused path)`.
 
     That says how the try ended; it raises an AssertionError for a wrong sample. Anything that it
     raises but a MillError of one sentence is a failure.
@@ -36,7 +39,7 @@ def fuzz(
     with quietly(), limited_memory():
         for number in range(task.tries):
             rng = task.random(number)
-            data = mutate(rng.choice(seeds), rng, rng.choice(seeds))
+            data = change(rng.choice(seeds), rng, rng.choice(seeds))
             try:
                 end = open_mutated(data, task.folder / f"{number}")
             except MillError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from patchmill.loaders.common.errors import MillError
-from patchmill.loaders.sources.folder import EXTENSIONS
+from patchmill.loaders.sources.folder_listing import EXTENSIONS
 
 IMAGES = "images"
 ADE20K, OTHERS = "annotations", "masks"  # the folder of masks
