@@ -19,6 +19,7 @@ _WINDOW = 4096  # one read covers a small label member and the headers around it
 _REGULAR = (b"0", b"\0", b"7")  # regular, V7 regular, contiguous
 _WITHOUT_CONTENT = b"123456"  # links, devices, folders, pipes, whatever their size field
 _MAX_EXTENSION = 1 << 24  # bytes of a long name or of PAX records
+_MAX_DIGITS = 19  # of a size below 2^63
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zX": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -236,16 +237,19 @@ def _number(field: bytes, at: int) -> int:
 
 
 def _octal(field: bytes) -> int | None:
+    """Digits between spaces, up to a zero; Python's `int` would take signs and underscores, too."""
+    text = field.partition(b"\0")[0].strip(b" ") or b"0"
     try:
-        return int(field.partition(b"\0")[0].strip() or b"0", 8)
+        return int(text, 8) if text.isdigit() else None
     except ValueError:
         return None
 
 
 def _decimal(text: bytes, at: int) -> int:
-    if not text.isdigit():
+    digits = text.lstrip(b"0") or text[-1:]
+    if not digits.isdigit() or len(digits) > _MAX_DIGITS:
         raise TarError(f"is damaged: the header at byte {at} has no size")
-    return int(text)
+    return int(digits)
 
 
 def _records(data: bytes, at: int) -> dict[bytes, bytes]:
