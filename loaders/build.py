@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from patchmill.loaders.common import ranks
-from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.errors import MillError, memory_errors
 from patchmill.loaders.common.threads import available_cores
 from patchmill.loaders.decode.bad_image import MAX_PIXELS, MOST_PIXELS
 from patchmill.loaders.recipe import Recipe
@@ -95,6 +95,7 @@ def build(
     from patchmill.loaders.order.schedule import Schedule, ShuffledSchedule, StreamSchedule
     from patchmill.loaders.pipelines.config import PipelineConfig
     from patchmill.loaders.pipelines.extra import open_extra
+    from patchmill.loaders.pipelines.memory import SMALLER
     from patchmill.loaders.pipelines.spec import choose, log_once
     from patchmill.loaders.plan import draw
     from patchmill.loaders.sources import open_data
@@ -158,12 +159,14 @@ def build(
         device_cache=device_capacity(cache, device),
         auto=auto,
     )
+    with memory_errors("the loader's workers and batches", SMALLER):
+        opened_pipeline = choice.open(config)
     background_source = source if opened_backgrounds is None else opened_backgrounds.source
     return Loader(
         source,
         recipe,
         schedule,
-        choice.open(config),
+        opened_pipeline,
         seed=seed,
         batch_size=batch_size,
         drop_last=drop_last,

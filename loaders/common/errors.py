@@ -7,14 +7,38 @@ import io
 import os
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from patchmill.loaders.common.printed import printable
+from patchmill.loaders.common.shortage import shortage
+
+_LESS = "take smaller batches or fewer workers, or end other programs"
 
 
 class MillError(Exception):
     """A mistake in the input, not in the program; commands print it without a traceback."""
+
+
+def memory_error(error: BaseException, use: str, remedy: str) -> MillError | None:
+    """The sentence for an error by which memory or threads ran out; None for any other error."""
+    words = shortage(error)
+    if words is None:
+        return None
+    lacking = "thread" if "thread" in words else "memory"
+    return MillError(f"there is no {lacking} for {use} ({words}): {remedy}")
+
+
+@contextlib.contextmanager
+def memory_errors(use: str, remedy: str) -> Iterator[None]:
+    """Turn a lack of memory or threads in the body, which is for `use`, into a MillError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        lack = memory_error(error, use, remedy)
+        if lack is None:
+            raise
+        raise lack from None
 
 
 def run_command(main: Callable[[], None]) -> NoReturn:
@@ -49,6 +73,11 @@ def _status(main: Callable[[], None]) -> int | str:
         if not _stdout_is_closed():
             raise  # another pipe
         return 1
+    except (MemoryError, RuntimeError, OSError) as error:
+        lack = memory_error(error, "what this command does", _LESS)
+        if lack is None:
+            raise
+        return printable(f"error: {lack}", lines=True)
     return 0
 
 

@@ -95,14 +95,17 @@ class Store:
                 start, size = self._pixels_at + offset, height * width * 3
                 os.posix_fadvise(self._file, start, size, os.POSIX_FADV_WILLNEED)
 
-    def offer(self, id: int, image: np.ndarray, stamp: int) -> None:
-        """Keep a decoded image if it fits; with a stamp of 0, or if it is there, do nothing."""
+    def offer(self, id: int, image: np.ndarray, stamp: int) -> bool:
+        """Keep a decoded image if it fits; with a stamp of 0, or if it is there, do nothing.
+
+        Returns True if it was kept.
+        """
         if not stamp or self._heights.item(id) or not self.has_room(image.nbytes):
-            return
+            return False
         try:
             offset = self._reserve(image.nbytes)
             if offset is None:
-                return
+                return False
             record = records.make_record(id, offset, image, stamp)
             _write(self._file, image.reshape(-1).data, self._pixels_at + offset)
             _write(self._file, record.data.cast("B"), records.PAGE + id * record.nbytes)
@@ -110,8 +113,9 @@ class Store:
             self._unfit, self.full = 0, True
             reason = getattr(error, "strerror", None) or str(error)
             log.warning("the decoded cache %s stays as it is: %s", self.path, reason)
-            return
+            return False
         self._show(id, record)
+        return True
 
     def shows_what_is_written(self) -> bool:
         """True if the map shows the file as it is written; the lock file must be held."""

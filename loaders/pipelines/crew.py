@@ -17,7 +17,7 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import Any
 
-from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.errors import MillError, memory_error
 from patchmill.loaders.pipelines import FilledBatch, chunks
 from patchmill.loaders.pipelines.feeder_jobs import FeederJobs
 from patchmill.loaders.pipelines.job import Job, clear_package_frames, iteration_over
@@ -116,8 +116,23 @@ class Crew:
     def next(self, meanwhile: Callable[[], None] | None = None) -> FilledBatch | None:
         """Start jobs up to the limit and wait for the oldest; None after the last.
 
-        `meanwhile` is called now and then while this waits.
+        `meanwhile` is called now and then while this waits. An error of a worker or a feeder is
+        raised here; one by which memory has run out, in any of the threads, as a MillError.
         """
+        try:
+            return self._next(meanwhile)
+        except (MemoryError, RuntimeError, OSError) as error:
+            lack = memory_error(error, "another batch", self._remedy())
+            if lack is None:
+                raise
+        raise lack  # here, where the error and what its frames hold are gone
+
+    def _remedy(self) -> str:
+        workers = f"fewer workers ({len(self.shifts)} now), " if len(self.shifts) > 1 else ""
+        ahead = f"prefetch ({self.ahead})" if self.ahead > 1 else "recipe"
+        return f"take {workers}a smaller batch_size, {ahead} or cache, or end other programs"
+
+    def _next(self, meanwhile: Callable[[], None] | None) -> FilledBatch | None:
         self.check()
         most = self.ahead + 1 + self._in_decoder
         for job in islice(self._upcoming, max(most - len(self._jobs), 0)):

@@ -18,6 +18,7 @@ import torch
 from patchmill.loaders.common.errors import MillError
 
 _ALIGNMENT = 64  # bytes, for streaming stores
+SMALLER = "take fewer workers, a smaller batch_size, prefetch, cache or recipe"  # as a remedy
 
 
 class BlockPool:

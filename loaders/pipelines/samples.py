@@ -10,6 +10,7 @@ import numpy as np
 
 from patchmill.kernels.views.decisions import ON_IMAGE, PASTE_NEVER
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.shortage import shortage
 from patchmill.loaders.copypaste import backgrounds
 from patchmill.loaders.copypaste.masks import Masks
 from patchmill.loaders.decode.bad_image import check_pixel_count
@@ -230,6 +231,8 @@ class SampleReader:
                 except BadImage as error:
                     reason = str(error)
                 except OSError as error:
+                    if shortage(error):  # no fault of the sample's
+                        raise
                     reason = error.strerror or str(error) or type(error).__name__
                 self._read_ns += read - began
                 self._load_ns += time.perf_counter_ns() - read

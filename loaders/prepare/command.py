@@ -18,19 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from patchmill.loaders.common import ranks
-from patchmill.loaders.common.arguments import Parser, refuse_options
-from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.arguments import refuse_options
+from patchmill.loaders.common.errors import MillError, memory_errors
 from patchmill.loaders.common.log_lines import StderrLines
 from patchmill.loaders.common.printed import say
 from patchmill.loaders.common.threads import available_cores
+from patchmill.loaders.prepare.parsers import DECODED, inspect_parser, masks_parser, parser
 
 if TYPE_CHECKING:
     from patchmill.loaders.prepare.make_masks import MaskOptions
     from patchmill.loaders.prepare.options import Options
     from patchmill.loaders.sources import Source
-
-
-DECODED = "decoded"
 
 
 class RemainingWork(NamedTuple):
@@ -90,7 +88,7 @@ def _make_data(arguments: Sequence[str]) -> None:
     options = _options(args, arguments)
     workers = _workers(args.workers)
     source = open_source(args.source)
-    with _interruption_as_error():
+    with _ended_in_words(workers):
         result = make_data.make(source, args.out, options, workers, args.overwrite)
     say(result or _COMPLETE % args.out)
 
@@ -103,8 +101,11 @@ def _make_decoded(args: argparse.Namespace) -> None:
     if not 0 <= rank < world_size:
         raise MillError(f"--rank must be 0 to {world_size - 1}, not {rank}")
     workers, source = _workers(args.workers), open_source(args.source)
-    with _interruption_as_error():
-        say(make_decoded.make(source, args.out, args.size, workers, rank, world_size))
+    with _ended_in_words(workers):
+        result = make_decoded.make(
+            source, args.out, args.size, workers, rank, world_size, args.max_pixels
+        )
+    say(result)
 
 
 _NOT_DECODED = (
@@ -133,6 +134,7 @@ def _options(args: argparse.Namespace, words: Sequence[str]) -> Options:
         shard_size=parse_bytes(args.shard_size),
         seed=args.seed,
         verify=args.verify,
+        max_pixels=args.max_pixels,
         rank=rank,
         world_size=world_size,
     )
@@ -147,7 +149,7 @@ def _make_masks(arguments: Sequence[str]) -> None:
     workers = _workers(args.workers)
     source = open_source(args.data)
     out = _mask_path(args, source)
-    with _interruption_as_error():
+    with _ended_in_words(workers):
         result = make_masks.make(source, out, options, workers, args.overwrite)
     say(result or _COMPLETE % out)
 
@@ -156,7 +158,8 @@ def _mask_options(args: argparse.Namespace) -> MaskOptions:
     from patchmill.loaders.prepare.make_masks import MaskOptions
 
     method = _with_weights(args.method, args.weights)
-    return MaskOptions(method, args.max_side, *_rank(args.rank, args.world_size, os.environ))
+    rank, world_size = _rank(args.rank, args.world_size, os.environ)
+    return MaskOptions(method, args.max_side, rank, world_size, args.max_pixels)
 
 
 def _mask_path(args: argparse.Namespace, source: Source) -> Path:
@@ -200,9 +203,12 @@ _COMPLETE = "%s is complete already: nothing to do"
 
 
 @contextlib.contextmanager
-def _interruption_as_error() -> Iterator[None]:
+def _ended_in_words(workers: int) -> Iterator[None]:
+    """Turn Ctrl-C, and memory or threads that run out, into a MillError."""
+    remedy = f"take fewer --workers ({workers} now), or end other programs, and run it again"
     try:
-        yield
+        with memory_errors("another image", f"{remedy}: it continues where it stopped"):
+            yield
     except KeyboardInterrupt:
         raise MillError("interrupted; the same command continues where it stopped") from None
 
@@ -228,110 +234,3 @@ def _rank(
     rank = (task - first) // max(ranks.number(environment, f"{_ARRAY}STEP", 1), 1)
     logging.getLogger("patchmill").info("rank %d of %d, from the SLURM array", rank, count)
     return rank, count
-
-
-def parser() -> Parser:
-    options = Parser(
-        "patchmill prepare",
-        "SRC OUT",
-        "Make WebDataset shards or an FFCV .beton of images. The same command again continues an "
-        "interrupted run. Images that cannot be decoded are listed in bad.jsonl and left out. "
-        "patchmill inspect OUT describes the result and verifies its checksums.\n\n"
-        "With --format decoded, keep the images of SRC decoded in the folder OUT, for loaders "
-        "with cache=disk:OUT:SIZE; patchmill cache lists what is there.",
-        [
-            "patchmill prepare photos shards",
-            "patchmill prepare photos photos.beton --max-side 512",
-            "patchmill prepare photos decoded --format decoded --size 200GB",
-        ],
-    )
-    options.add_argument(
-        "source",
-        metavar="SRC",
-        help="a folder, shards, a .beton, scenes:100, Parquet files with images, or a list with "
-        "the columns path and label (.csv, .tsv, .jsonl, .parquet)",
-    )
-    options.add_argument("out", metavar="OUT", type=Path, help="a new folder, or a file NAME.beton")
-    options.add_argument(
-        "--format", choices=("shards", "beton", DECODED), help="default: by the name of OUT"
-    )
-    options.add_argument(
-        "--size", help="most bytes of decoded images (default: nine tenths of what is free)"
-    )
-    size = options.add_mutually_exclusive_group()
-    size.add_argument(
-        "--max-side",
-        type=int,
-        metavar="PX",
-        help="shrink larger images to this longer side, as JPEGs; keep smaller ones unchanged",
-    )
-    size.add_argument("--keep", action="store_true", help="keep all unchanged (default)")
-    options.add_argument("--quality", type=int, default=90, help="of those JPEGs (%(default)s)")
-    options.add_argument("--shard-size", default="256MB", help="maximum (%(default)s)")
-    options.add_argument("--workers", type=int, help="threads (default: one per core)")
-    options.add_argument(
-        "--verify", action="store_true", help="decode unchanged images, too, to find damage"
-    )
-    order = options.add_mutually_exclusive_group()
-    order.add_argument("--seed", type=int, default=0, help="of the shuffle (%(default)s)")
-    order.add_argument(
-        "--no-shuffle", dest="seed", action="store_const", const=None, help="keep the order of SRC"
-    )
-    _add_share(options)
-    options.add_argument("--overwrite", action="store_true", help="remove an earlier output in OUT")
-    return options
-
-
-def masks_parser() -> Parser:
-    options = Parser(
-        "patchmill masks",
-        "DATA",
-        "Make a mask of the foreground of every image, for copy-paste: a file of small masks that "
-        "loaders find by themselves. The same command again continues an interrupted run.",
-        ["patchmill masks photos", "patchmill masks shards --method 'rbd(area=400)'"],
-    )
-    options.add_argument(
-        "data",
-        metavar="DATA",
-        help="a folder, shards, a .beton, scenes:100, Parquet files, or a list of images",
-    )
-    options.add_argument(
-        "--method",
-        default="rbd",
-        help="rbd, gs, mc or learned, optionally with constants, as in 'rbd(area=400)' "
-        "(%(default)s)",
-    )
-    options.add_argument("--weights", type=Path, metavar="FILE", help="network for learned")
-    options.add_argument(
-        "--out", type=Path, help="default: DATA.masks, or in the cache if that cannot be written"
-    )
-    options.add_argument(
-        "--max-side",
-        type=int,
-        default=256,
-        metavar="PX",
-        help="of a mask (%(default)s)",
-    )
-    options.add_argument("--workers", type=int, help="threads (default: one per core)")
-    _add_share(options)
-    options.add_argument("--overwrite", action="store_true", help="remove an earlier file")
-    return options
-
-
-def inspect_parser() -> Parser:
-    options = Parser(
-        "patchmill inspect",
-        "OUT",
-        "Describe prepared data, and verify every checksum: the exit status is 1 if anything "
-        "differs.",
-        ["patchmill inspect shards", "patchmill inspect photos.masks"],
-    )
-    options.add_argument(
-        "out", metavar="OUT", type=Path, help="a folder of shards, a .beton, or .masks"
-    )
-    return options
-
-
-def _add_share(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rank", type=int, help="of this machine, among those that share the work")
-    parser.add_argument("--world-size", type=int, help="how many (default: SLURM's array)")

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from patchmill.loaders.decode.decoder import MOST_PIXELS, BadImage, Decoder
+from patchmill.loaders.decode.bad_image import check_pixel_count
+from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage, Decoder
 from patchmill.loaders.decode.jpeg_header import FRAME_MARKERS, jpeg_segments, parse_frame
 from patchmill.loaders.prepare.options import BETON, Options
 from patchmill.loaders.sources.beton.writer import PAGE_SIZE
@@ -51,16 +52,18 @@ class Image(NamedTuple):
 
 def convert(data: bytes, options: Options) -> Image:
     """Convert for the output's format and size; raise BadImage if it cannot be decoded."""
-    info = read_info(data)
+    info, most = read_info(data), options.max_pixels
+    if info.size is not None:
+        check_pixel_count(*info.size, most)
     if options.max_side is not None:
-        smaller = shrink_to(data, info, options.max_side)
+        smaller = shrink_to(data, info, options.max_side, most)
         if smaller is not None:
             encoded = encode(smaller, options.quality)
             return Image(encoded, "jpg", info.traits, "made smaller")
     elif options.verify or not info.intact:
-        decode_rgb(data)
+        decode_rgb(data, most)
     kept = Image(data, info.extension, info.traits)
-    return _for_beton(kept) if options.format == BETON else kept
+    return _for_beton(kept, most) if options.format == BETON else kept
 
 
 def read_info(data: bytes) -> ImageInfo:
@@ -77,20 +80,23 @@ def read_info(data: bytes) -> ImageInfo:
     return ImageInfo(kind or "jpg", None, (kind or "other",), False)
 
 
-def shrink_to(data: bytes, info: ImageInfo, side: int) -> np.ndarray | None:
+def shrink_to(
+    data: bytes, info: ImageInfo, side: int, max_pixels: int = MAX_PIXELS
+) -> np.ndarray | None:
     """Pixels resized to a longer side of `side`; None if the image is no larger than that.
 
     uint8 [height, width, 3], or 1 channel for a grey JPEG.
     """
     if info.size is None or info.extension != "jpg" or "cmyk" in info.traits:
-        pixels = decode_rgb(data)
+        pixels = decode_rgb(data, max_pixels)
         size = pixels.shape[0], pixels.shape[1]
     elif max(info.size) <= side:
-        decode_rgb(data)
+        decode_rgb(data, max_pixels)
         return None
     else:
         size = info.size
-        pixels = _decode_reduced(data, size, fit_size(size, side), "grey" in info.traits)
+        wanted = fit_size(size, side)
+        pixels = _decode_reduced(data, size, wanted, "grey" in info.traits, max_pixels)
     return None if max(size) <= side else resize(pixels, fit_size(size, side))
 
 
@@ -139,21 +145,20 @@ def _orientation(segment: bytes) -> int:
     return 1
 
 
-def decode_rgb(data: bytes) -> np.ndarray:
+def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode into this thread's buffer: valid until the thread's next call."""
-    if not hasattr(_threads, "decode"):
-        _threads.decode = Decoder(MOST_PIXELS)
+    if getattr(_threads, "max_pixels", None) != max_pixels:
+        _threads.decode, _threads.max_pixels = Decoder(max_pixels), max_pixels
     return _threads.decode(data)
 
 
 def _decode_reduced(
-    data: bytes, size: tuple[int, int], wanted: tuple[int, int], grey: bool
+    data: bytes, size: tuple[int, int], wanted: tuple[int, int], grey: bool, max_pixels: int
 ) -> np.ndarray:
     """Decode a JPEG at its smallest DCT scale of at least `_MIN_SCALE` times `wanted`."""
     import simplejpeg
 
-    if size[0] * size[1] > MOST_PIXELS:
-        return decode_rgb(data)  # raises BadImage
+    check_pixel_count(*size, max_pixels)
     height, width = _MIN_SCALE * wanted[0], _MIN_SCALE * wanted[1]
     try:
         colours = "GRAY" if grey else "RGB"
@@ -161,7 +166,7 @@ def _decode_reduced(
             data, colours, min_height=height, min_width=width, strict=True
         )
     except (ValueError, MemoryError):
-        return decode_rgb(data)
+        return decode_rgb(data, max_pixels)
 
 
 def fit_size(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -180,10 +185,10 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(resized).reshape(*size, pixels.shape[2])
 
 
-def _for_beton(image: Image) -> Image:
+def _for_beton(image: Image, max_pixels: int) -> Image:
     """Re-encode for a .beton: JPEGs of 1 or 3 components, or raw pixels, that fit a page."""
     if image.extension != "jpg" or {"cmyk", "other"} & set(image.traits):
-        pixels = decode_rgb(image.data)
+        pixels = decode_rgb(image.data, max_pixels)
         height, width = pixels.shape[:2]
         if max(height, width) > _MAX_SIDE:
             raise BadImage(f"{width} x {height} pixels are more than a .beton can hold")

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.shortage import shortage
 from patchmill.loaders.common.threads import map_ahead
 from patchmill.loaders.copypaste import masks as source_masks
 from patchmill.loaders.copypaste.mask_png import encode_mask
@@ -240,6 +241,8 @@ def _read(source: Source, id: int) -> bytes | OSError:
     try:
         return source.read(id)
     except OSError as error:
+        if shortage(error):  # no fault of the sample's
+            raise
         return error
 
 

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.shortage import shortage
 from patchmill.loaders.common.threads import map_ahead
-from patchmill.loaders.decode.decoder import BadImage, decode
+from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage, decode
 from patchmill.loaders.decoded import places
 from patchmill.loaders.decoded.opening import open_store
 from patchmill.loaders.decoded.spec import CacheSpec, parse_size, size_text
 from patchmill.loaders.decoded.store import Store
 from patchmill.loaders.prepare.journal import BadSample
+from patchmill.loaders.prepare.options import check_max_pixels
 from patchmill.loaders.sources import Source
 
 _CHUNK = 16  # samples that a thread takes at a time
@@ -35,7 +37,7 @@ class DecodedResult:
     images: int  # in the store
     samples: int  # of the data
     bytes: int
-    made: int  # in this run
+    made: int  # kept in this run
     seconds: float
     full: bool
     bad: list[BadSample] = field(default_factory=list)
@@ -56,9 +58,16 @@ class DecodedResult:
 
 
 def make(
-    source: Source, folder: Path, size: str | None, workers: int, rank: int, world_size: int
+    source: Source,
+    folder: Path,
+    size: str | None,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    max_pixels: int = MAX_PIXELS,
 ) -> DecodedResult:
     """Decode this rank's share of the images into the store of `source` in `folder`."""
+    check_max_pixels(max_pixels)
     wanted = CacheSpec("disk", 1, folder)
     if world_size > 1 and places.host_part(places.folder(wanted)):
         raise MillError(
@@ -75,7 +84,9 @@ def make(
     with (
         track(f"decoding to {folder}", len(ids), 0, "images") as advance,
         contextlib.closing(
-            map_ahead(lambda chunk: _fill(store, source, chunk), chunks, workers, 2 * workers)
+            map_ahead(
+                lambda chunk: _fill(store, source, chunk, max_pixels), chunks, workers, 2 * workers
+            )
         ) as done,
     ):
         for count, chunk, broken in done:
@@ -102,8 +113,10 @@ def make(
     )
 
 
-def _fill(store: Store, source: Source, ids: range) -> tuple[int, int, list[BadSample]]:
-    """Decode what the store lacks: images decoded, samples looked at, and the bad ones."""
+def _fill(
+    store: Store, source: Source, ids: range, max_pixels: int
+) -> tuple[int, int, list[BadSample]]:
+    """Decode what the store lacks: images kept, samples looked at, and the bad ones."""
     from patchmill.loaders.plan.draw import MAX_SIDE  # needs Numba
 
     made, bad = 0, []
@@ -112,13 +125,14 @@ def _fill(store: Store, source: Source, ids: range) -> tuple[int, int, list[BadS
             if store.full or store.image(id) is not None:
                 continue
             data, stamp = store.read(id)
-            image = decode(data)
+            image = decode(data, max_pixels=max_pixels)
             if (side := max(image.shape)) > MAX_SIDE:
                 raise BadImage(f"a side of {side} pixels is too long")
         except (BadImage, OSError) as error:
+            if shortage(error):  # no fault of the sample's
+                raise
             reason = getattr(error, "strerror", None) or str(error)
             bad.append(BadSample(id, source.where(id), reason))
             continue
-        store.offer(id, image, stamp)
-        made += 1
+        made += store.offer(id, image, stamp)
     return made, len(ids), bad

@@ -22,14 +22,19 @@ from typing import Any
 import patchmill
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.shortage import shortage
 from patchmill.loaders.common.threads import map_ahead
 from patchmill.loaders.copypaste import mask_file
 from patchmill.loaders.copypaste.mask_file import MaskFile, MaskRow
-from patchmill.loaders.decode.decoder import BadImage
+from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage
 from patchmill.loaders.files import writing
 from patchmill.loaders.prepare import images, mask_log
 from patchmill.loaders.prepare.mask_log import MaskLog
-from patchmill.loaders.prepare.options import difference
+from patchmill.loaders.prepare.options import (
+    check_max_pixels,
+    difference,
+    identity_of_max_pixels,
+)
 from patchmill.loaders.prepare.report import format_ranks, mask_file_lines
 from patchmill.loaders.saliency import Estimator, estimator
 from patchmill.loaders.sources import Source
@@ -50,12 +55,14 @@ class MaskOptions:
     max_side: int = 256  # pixels of a mask
     rank: int = 0
     world_size: int = 1
+    max_pixels: int = MAX_PIXELS  # of an image; a larger one has no mask
 
     def __post_init__(self) -> None:
         if not MIN_SIDE <= self.max_side <= MAX_SIDE:
             raise MillError(
                 f"--max-side must be {MIN_SIDE} to {MAX_SIDE} pixels, not {self.max_side}"
             )
+        check_max_pixels(self.max_pixels)
         if not 0 <= self.rank < self.world_size:
             raise MillError(
                 f"--rank must be 0 to {self.world_size - 1} for --world-size {self.world_size}, "
@@ -134,6 +141,7 @@ def _identity(source: Source, options: MaskOptions, estimate: Estimator) -> dict
         "estimator": estimate.fingerprint,
         "max_side": options.max_side,
         "world_size": options.world_size,
+        **identity_of_max_pixels(options.max_pixels),
     }
 
 
@@ -246,13 +254,15 @@ def _rows(
         try:
             return source.read(id)
         except OSError as error:
+            if shortage(error):  # no fault of the sample's
+                raise
             return error
 
     def make_row(data: bytes | OSError) -> MaskRow:
         if isinstance(data, OSError):
             return mask_file.missing_row(data.strerror or str(data))
         try:
-            image = images.decode_rgb(data)
+            image = images.decode_rgb(data, options.max_pixels)
         except BadImage as error:
             return mask_file.missing_row(str(error))
         saliency = estimate(image, options.max_side)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.decode.bad_image import MAX_PIXELS, MOST_PIXELS
 from patchmill.loaders.sources import Source
 
 SHARDS, BETON = "shards", "beton"
@@ -20,6 +21,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "
 _CHANGED = {  # key of an identity -> option, or words for the user
     "format": "--format",
     "max_side": "--max-side",
+    "max_pixels": "--max-pixels",
     "quality": "--quality",
     "shard_size": "--shard-size",
     "seed": "--seed",
@@ -33,6 +35,8 @@ _CHANGED = {  # key of an identity -> option, or words for the user
     "encoder": "another encoder",
 }
 
+_DEFAULTS = {"max_pixels": MAX_PIXELS}  # of what an identity leaves out
+
 
 @dataclass(frozen=True)
 class Options:
@@ -44,12 +48,14 @@ class Options:
     verify: bool = False  # decode unchanged files, too
     rank: int = 0
     world_size: int = 1
+    max_pixels: int = MAX_PIXELS  # of an image; a larger one is left out
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise MillError(f"the format must be {' or '.join(FORMATS)}, not {self.format!r}")
         if self.max_side is not None and not 1 <= self.max_side <= _MAX_SIDE:
             raise MillError(f"--max-side must be 1 to {_MAX_SIDE} pixels, not {self.max_side}")
+        check_max_pixels(self.max_pixels)
         if not 1 <= self.quality <= 100:
             raise MillError(f"--quality must be 1 to 100, not {self.quality}")
         if self.shard_size < _MIN_SHARD_BYTES:
@@ -85,16 +91,27 @@ def identity_of(source: Source, options: Options, masks: str = "") -> dict[str, 
         identity |= {"shard_size": options.shard_size, "world_size": options.world_size}
     if masks:
         identity |= {"masks": masks}
-    return identity
+    return identity | identity_of_max_pixels(options.max_pixels)
+
+
+def identity_of_max_pixels(max_pixels: int) -> dict[str, int]:
+    """The part of an identity that says which images are too large; none for the default."""
+    return {} if max_pixels == MAX_PIXELS else {"max_pixels": max_pixels}
+
+
+def check_max_pixels(max_pixels: int) -> None:
+    if not 1 <= max_pixels <= MOST_PIXELS:
+        raise MillError(f"--max-pixels must be 1 to {MOST_PIXELS}, not {max_pixels}")
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Describe the first difference of two identities; "" if they are equal."""
     for key in [*now, *before]:
-        if before.get(key) != now.get(key):
+        earlier, later = (side.get(key, _DEFAULTS.get(key)) for side in (before, now))
+        if earlier != later:
             changed = _CHANGED.get(key, f"another version of patchmill ({key})")
             if changed.startswith("--"):
-                return f"{changed} {_format(before.get(key))}, not {_format(now.get(key))}"
+                return f"{changed} {_format(earlier)}, not {_format(later)}"
             return changed
     return ""
 

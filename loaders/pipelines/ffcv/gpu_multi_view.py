@@ -35,7 +35,7 @@ from patchmill.loaders import recipe as recipes
 from patchmill.loaders.batch import ViewBatch
 from patchmill.loaders.build import checked_device, checked_max_pixels, ledger_path
 from patchmill.loaders.common import ranks
-from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.errors import MillError, memory_error
 from patchmill.loaders.copypaste.backgrounds import BackgroundData
 from patchmill.loaders.decode.bad_image import MAX_PIXELS
 from patchmill.loaders.files import mapped
@@ -49,6 +49,7 @@ from patchmill.loaders.pipelines.ffcv.ragged import RaggedArrays, RaggedBatch, R
 from patchmill.loaders.pipelines.gpu.arena import ArenaJob, pack_paste_inputs
 from patchmill.loaders.pipelines.gpu.pipeline import decode
 from patchmill.loaders.pipelines.gpu.views import GpuViews
+from patchmill.loaders.pipelines.memory import SMALLER
 from patchmill.loaders.pipelines.worker import Worker
 from patchmill.loaders.plan import draw
 from patchmill.loaders.sources.beton.source import Beton
@@ -101,9 +102,10 @@ class GpuMultiView(RaggedDecoder):
         """
         mapped.check(self._config.mapped_files)
         if made is None or self._views is None:
-            raise self.error or MillError(
+            error = self.error or MillError(
                 "the batch was not made: give batch() what FFCV's loader gave"
             )
+            raise memory_error(error, "another batch", SMALLER) or error
         filled, config = self._views.hand_over(made), self._config
         views = layout.views_by_group(
             filled.flat, config.targets, len(filled.ids), config.channels_last

@@ -14,7 +14,8 @@ from ffcv.pipeline.compiler import Compiler
 from patchmill.kernels.views import layout
 from patchmill.kernels.views.cpu import render
 from patchmill.kernels.views.decisions import ROW, Target
-from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.errors import MillError, memory_error
+from patchmill.loaders.common.shortage import shortage
 from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage, decode
 from patchmill.loaders.files import mapped
 from patchmill.loaders.ledger import Ledger
@@ -22,6 +23,7 @@ from patchmill.loaders.order.permutation import MOST_SUBSTITUTES
 from patchmill.loaders.pipelines.ffcv import lane as lanes
 from patchmill.loaders.pipelines.ffcv.compiled import EpochOperation, Memory
 from patchmill.loaders.pipelines.ffcv.pasting import Pasting
+from patchmill.loaders.pipelines.memory import SMALLER
 from patchmill.loaders.plan import draw
 from patchmill.loaders.sources import Source
 
@@ -63,7 +65,7 @@ class ViewDecoder(EpochOperation):
         """Raise the error that ended the batch; a negative id marks a sample that was not made."""
         mapped.check(self._files)
         if error := self.error or (self.pasting and self.pasting.error):
-            raise error
+            raise memory_error(error, "another batch", SMALLER) or error
         if (ids < 0).any():
             raise MillError(
                 f"no readable sample was found in {MOST_SUBSTITUTES} draws to replace one; "
@@ -133,6 +135,8 @@ class ViewDecoder(EpochOperation):
                 if (side := max(image.shape)) > draw.MAX_SIDE:
                     raise BadImage(f"a side of {side} pixels is too long")
             except (BadImage, OSError) as error:
+                if shortage(error):  # no fault of the sample's
+                    raise
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 self.ledger.record(id, self._where(id), reason)
                 return lanes.UNREADABLE

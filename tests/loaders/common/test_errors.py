@@ -56,5 +56,16 @@ def test_another_broken_pipe_is_a_bug():
     assert code == 1 and "BrokenPipeError: a worker has gone" in errors
 
 
+def test_memory_or_threads_that_run_out_are_one_line():
+    for body, words in {
+        "bytearray(1 << 60)": "no memory for what this command does (an allocation failed): take",
+        "raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')": "2 GiB): take smaller",
+        'raise RuntimeError("can\'t start new thread")': "there is no thread for what this com",
+    }.items():
+        code, out, errors = run(body)
+        assert (code, out, errors.count("\n")) == (1, "", 1) and words in errors
+    assert "Traceback" in run("raise RuntimeError('a bug')")[2]
+
+
 def test_a_mistake_is_one_line():
     assert run("raise MillError('no such folder')") == (1, "", "error: no such folder\n")

@@ -65,11 +65,11 @@ def test_an_interrupted_run_goes_on(
 ) -> None:
     decoded: list[int] = []
 
-    def interrupted(data: bytes) -> np.ndarray:
+    def interrupted(data: bytes, max_pixels: int) -> np.ndarray:
         decoded.append(len(data))
         if len(decoded) == 20:
             raise KeyboardInterrupt
-        return decoder.decode(data)
+        return decoder.decode(data, max_pixels=max_pixels)
 
     monkeypatch.setattr(make_decoded, "decode", interrupted)
     with pytest.raises(MillError, match="interrupted; the same command continues"):
@@ -103,6 +103,16 @@ def test_what_does_not_fit_or_cannot_be_read_is_left_out(
     assert f"left out: 1: {photos / '07.png'} (" in text
     command.main([str(photos), str(tmp_path / "small"), "--format", "decoded", "--size", "20KB"])
     assert "full: the other images are decoded in training" in capsys.readouterr().out
+
+
+def test_images_that_the_store_has_no_room_for_are_not_counted_as_made(
+    photos: Path, tmp_path: Path
+) -> None:
+    """The rest of a chunk, once the store is full."""
+    source = open_source(str(photos))
+    result = make_decoded.make(source, tmp_path / "small", "20KB", workers=1)
+    assert result.full and 0 < result.made == result.images < COUNT
+    assert result.made == len(held(photos, tmp_path / "small"))
 
 
 def test_no_image_that_can_be_decoded(photos: Path, tmp_path: Path) -> None:

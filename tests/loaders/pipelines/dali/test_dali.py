@@ -292,7 +292,7 @@ def test_a_failure_of_the_decoder_is_raised_and_the_next_iteration_gets_another(
 
     monkeypatch.setattr(BatchDecoder, method, fail)
     loader = make_loader(jpegs(24), RECIPE)
-    with pytest.raises(MemoryError, match="no memory at all"):
+    with pytest.raises(MillError, match=r"no memory for another batch \(no memory at all\)"):
         for _ in loader:
             pass
     assert not mill_threads()

@@ -1,0 +1,26 @@
+"""Tell errors by which a machine has run out of memory or threads: libraries raise many kinds."""
+
+from __future__ import annotations
+
+import errno
+import re
+
+_SAID = re.compile(
+    r"can.?t allocate memory|cannot allocate memory|out of memory|bad_alloc|start new thread"
+    r"|not enough memory|allocation failed",
+    re.IGNORECASE,
+)
+_WASTE = re.compile(r"^\[enforce fail at [^]]*\]\s*(err == \d+)? ?\.?\s*")  # in torch's words
+_MOST = 200  # characters of a library's words
+
+
+def shortage(error: BaseException) -> str | None:
+    """What could not be had, in the words of whoever asked for it; None for any other error."""
+    if isinstance(error, OSError):
+        return error.strerror if error.errno == errno.ENOMEM else None
+    words = " ".join(_WASTE.sub("", str(error)).split())[:_MOST]
+    if isinstance(error, MemoryError):
+        return words or "an allocation failed"
+    if isinstance(error, RuntimeError) and _SAID.search(words):
+        return words
+    return None
