@@ -4,7 +4,8 @@ Reading a mapped page beyond the end of its file raises SIGBUS. In maps that are
 handler puts zeros in place of such pages, and notes it; `check`, which pipelines call before they
 give a batch away, then refuses what was made of them. The handler passes on every other bus error.
 
-Only what is read many times faster through a map is mapped: decoded pixels, and FFCV's file.
+Only what is read many times faster through a map is mapped: decoded pixels, and FFCV's file. LMDB
+maps its databases itself.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import os
 import signal
 import sys
 import weakref
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
 import numpy as np
@@ -41,33 +43,68 @@ class _Action(ctypes.Structure):
 
 
 class _Guarded:
-    """A map, by its addresses; `broken` once a page of it was beyond the end of the file."""
+    """Maps of a file, by their addresses; `broken` once a page was beyond the end of the file."""
 
-    def __init__(self, memory: mmap.mmap, path: str, start: int) -> None:
-        self.path, self.start, self.broken = path, start, False
-        self.end = start + -(-len(memory) // _PAGE) * _PAGE
-        self.memory = weakref.ref(memory)
+    def __init__(
+        self, owner: Any, path: str, spans: list[tuple[int, int]], is_short: Callable[[], bool]
+    ) -> None:
+        self.path, self.spans, self.is_short, self.broken = path, spans, is_short, False
+        self.owner = weakref.ref(owner)
 
     def is_truncated(self) -> bool:
-        memory = self.memory()
-        return self.broken or (
-            memory is not None and not memory.closed and memory.size() < len(memory)
-        )
+        return self.broken or self.is_short()
 
 
-_guarded: dict[int, _Guarded] = {}  # by start
+_guarded: dict[int, _Guarded] = {}  # by the id of their owner
 _previous = _Action()
 
 
 def guard(memory: mmap.mmap, path: str) -> None:
     """Guard a map of the file at `path` for as long as it lives."""
     start = np.frombuffer(memory, np.uint8, 1).ctypes.data
-    known = _guarded.get(start)
-    if known is not None and known.memory() is memory:
+    end = start + -(-len(memory) // _PAGE) * _PAGE
+    reference = weakref.ref(memory)
+
+    def is_short() -> bool:
+        memory = reference()
+        return memory is not None and not memory.closed and memory.size() < len(memory)
+
+    _guard(memory, path, [(start, end)], is_short)
+
+
+def guard_library(owner: Any, path: str, file: int, size: int) -> None:
+    """Guard the maps that a library has made of the file at `path`, for as long as `owner` lives.
+
+    `size` is how much of it the library may read, and `file` an open descriptor of the same file,
+    which lives as long.
+    """
+    _guard(owner, path, _spans(file, path), lambda: os.fstat(file).st_size < size)
+
+
+def _guard(
+    owner: Any, path: str, spans: list[tuple[int, int]], is_short: Callable[[], bool]
+) -> None:
+    known = _guarded.get(id(owner))
+    if known is not None and known.owner() is owner:
         return
     _install()
-    _guarded[start] = guarded = _Guarded(memory, path, start)
-    weakref.finalize(memory, _forget, guarded)
+    _guarded[id(owner)] = guarded = _Guarded(owner, path, spans, is_short)
+    weakref.finalize(owner, _forget, id(owner), guarded)
+
+
+def _spans(file: int, path: str) -> list[tuple[int, int]]:
+    """Addresses at which this process has mapped a file; none where the system does not say."""
+    status, spans = os.fstat(file), []
+    try:
+        with open("/proc/self/maps", "rb") as maps:
+            lines = [line.split(maxsplit=5) for line in maps]
+    except OSError:
+        return []
+    for addresses, _, _, _, inode, *name in lines:
+        if int(inode) == status.st_ino and name and name[0].strip() == os.fsencode(path):
+            start, end = addresses.split(b"-")
+            spans.append((int(start, 16), int(end, 16)))
+    return spans
 
 
 def check(paths: Container[str] | None = None) -> None:
@@ -83,9 +120,9 @@ def check(paths: Container[str] | None = None) -> None:
             )
 
 
-def _forget(guarded: _Guarded) -> None:
-    if _guarded.get(guarded.start) is guarded:
-        del _guarded[guarded.start]
+def _forget(owner: int, guarded: _Guarded) -> None:
+    if _guarded.get(owner) is guarded:
+        del _guarded[owner]
 
 
 def _install() -> None:
@@ -126,11 +163,12 @@ def _on_bus_error(number: int, information: int, context: int) -> None:
 
 
 def _put_zeros(guarded: _Guarded, address: int) -> bool:
-    """Put zeros from an address's page to the end of the map; False if it is not in the map."""
-    if not guarded.start <= address < guarded.end:
+    """Put zeros from an address's page to the end of its map; False if it is in none of these."""
+    end = next((end for start, end in guarded.spans if start <= address < end), None)
+    if end is None:
         return False
     guarded.broken = True
     page = address // _PAGE * _PAGE
     access = mmap.PROT_READ | mmap.PROT_WRITE
     kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
-    return _libc().mmap(page, guarded.end - page, access, kind, -1, 0) != _FAILED
+    return _libc().mmap(page, end - page, access, kind, -1, 0) != _FAILED

@@ -8,9 +8,12 @@ pickles, as many scripts of the kind of folder2lmdb write them, are refused.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -19,7 +22,7 @@ import numpy as np
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
-from patchmill.loaders.files import columns, stamps
+from patchmill.loaders.files import columns, mapped, stamps
 from patchmill.loaders.sources.archives.listing import Listing, open_listing
 from patchmill.loaders.sources.lists import labels as class_labels
 from patchmill.loaders.sources.numbered import NumberedSource
@@ -48,13 +51,14 @@ class Lmdb(Reopened, NumberedSource):
     def __init__(self, data: str | Path) -> None:
         self.name = str(data)
         self._path = os.path.realpath(os.path.expanduser(self.name))
-        file = os.path.join(self._path, "data.mdb") if os.path.isdir(self._path) else self._path
+        self.path = _file(self._path)
         try:
-            status = os.stat(file)
+            status = os.stat(self.path)
         except OSError as error:
             raise MillError(f"cannot open {self.name}: {error.strerror}") from None
         environment = _environment(self.name, self._path)
         state = [status.st_mtime_ns, *_check_complete(self.name, environment, status.st_size)]
+        environment.guard()
         index = open_listing(
             self.name,
             _KIND,
@@ -78,7 +82,7 @@ class Lmdb(Reopened, NumberedSource):
         import lmdb
 
         try:
-            with self._environment.begin() as transaction:
+            with self._environment.whole(), self._environment.begin() as transaction:
                 data = transaction.get(self._key(index))
         except lmdb.Error as error:
             raise OSError(f"it cannot be read: {error}") from None
@@ -111,11 +115,13 @@ class _Environment:
     def __init__(self, path: str) -> None:
         import lmdb
 
-        is_folder = os.path.isdir(path)
-        self.changed = os.stat(f"{path}/data.mdb" if is_folder else path).st_mtime_ns
+        self._path = _file(path)
+        self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        weakref.finalize(self, os.close, self._file)
+        self.changed = os.fstat(self._file).st_mtime_ns
         self._environment = lmdb.open(
             path,
-            subdir=is_folder,
+            subdir=self._path != path,
             readonly=True,
             create=False,
             lock=False,
@@ -127,6 +133,26 @@ class _Environment:
             self._environment.stat,
             self._environment.info,
         )
+        info, stat = self.info(), self.stat()
+        self.needed = (info["last_pgno"] + 1) * stat["psize"]  # bytes
+
+    def guard(self) -> None:
+        """Guard the map of a file that is complete now."""
+        mapped.guard_library(self, self._path, self._file, self.needed)
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """MillError if the file is cut off before or while something is read from it."""
+        mapped.check((self._path,))
+        try:
+            yield
+        finally:
+            mapped.check((self._path,))
+
+
+def _file(path: str) -> str:
+    """The file of a database, which may be a folder."""
+    return os.path.join(path, "data.mdb") if os.path.isdir(path) else path
 
 
 def _environment(name: str, path: str) -> Any:
@@ -148,17 +174,13 @@ def _environment(name: str, path: str) -> Any:
 
 
 def _check_complete(name: str, environment: Any, file_bytes: int) -> list[int]:
-    """Number of the last change, entries and bytes; MillError if the file is cut off.
-
-    Reading beyond the end of a mapped file would end the process.
-    """
-    info, stat = environment.info(), environment.stat()
-    needed = (info["last_pgno"] + 1) * stat["psize"]
-    if file_bytes < needed:
+    """Number of the last change, entries and bytes; MillError if the file is cut off."""
+    if file_bytes < environment.needed:
         raise MillError(
-            f"{name} is truncated: it has {file_bytes:,} of {needed:,} bytes; fetch it again"
+            f"{name} is truncated: it has {file_bytes:,} of {environment.needed:,} bytes; fetch it "
+            "again"
         )
-    return [info["last_txnid"], stat["entries"], file_bytes]
+    return [environment.info()["last_txnid"], environment.stat()["entries"], file_bytes]
 
 
 # -------------------------------------------------------------------------------------- the listing
@@ -168,7 +190,7 @@ def _list(name: str, environment: Any) -> Listing:
     import lmdb
 
     try:
-        with environment.begin() as transaction:
+        with environment.whole(), environment.begin() as transaction:
             keys = _read_keys(name, transaction, environment.stat()["entries"])
             images = [key for key in keys if key.startswith(_IMAGE)]
             labelled = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -145,3 +146,46 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "lmdb", None)
     with pytest.raises(MillError, match=r"x.lmdb needs the lmdb package: pip install lmdb"):
         open_source(path)
+
+
+CUT_OFF = """
+import os, sys, threading
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.sources import open_source
+
+path, file, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+source = open_source(path)
+assert len(source.read(0)) > 10_000
+os.truncate(file, size)
+told = set()
+def read(first):
+    for index in range(first, len(source), 3):
+        try:
+            source.read(index)
+            told.add("a sample")
+        except (MillError, OSError) as error:
+            told.add(str(error))
+threads = [threading.Thread(target=read, args=(i,)) for i in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("\\n".join(sorted(told)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the handler is for Linux")
+@pytest.mark.parametrize("subdir", [True, False])
+@pytest.mark.parametrize("size", [0, 8192, 50_001, 100_000])
+def test_a_database_that_is_cut_off_while_it_is_read(
+    tmp_path: Path, size: int, subdir: bool
+) -> None:
+    """Each sample is one sentence: reading what is not there any more would end the process."""
+    entries = {f"{number:03d}.jpg": photo(1) + bytes(10_000) for number in range(40)}
+    path = write_lmdb(tmp_path / "x.lmdb", entries, subdir)
+    file = path / "data.mdb" if subdir else path
+    command = [sys.executable, "-c", CUT_OFF, str(path), str(file), str(size)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    (told,) = done.stdout.splitlines()
+    assert told.startswith(f"{os.path.realpath(file)} was truncated while it was in use: ")
