@@ -25,6 +25,7 @@ MODULES: tuple[str, ...] = (
     "trust.faults.training",
     "trust.concurrency.crew",
     "trust.faults.disk",
+    "trust.faults.kill_caches",
     "trust.elastic.matrix",
     "trust.soak.paced",
     "trust.concurrency.shared_cache",

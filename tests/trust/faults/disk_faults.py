@@ -9,6 +9,7 @@ import itertools
 import os
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any
 
 KILL, FULL = "kill", "full"
 _WRITES = ("write", "writev", "pwrite")
-_GROWING = (*_WRITES, "mkdir", "open", "fsync")  # what needs space
+_GROWING = (*_WRITES, "mkdir", "open", "fsync", "posix_fallocate")  # what needs space
 _CALLS = (*_GROWING, "ftruncate", "truncate", "replace", "rename", "unlink", "utime")
 _PATIENCE = 60  # seconds that a child may take
 
@@ -36,39 +37,61 @@ class Ended:
 def run(
     work: Callable[[], str], fault: str = "", at: int = 1 << 60, cache: Path | None = None
 ) -> Ended:
-    """Do the work in a child of this process, which must have no threads now.
+    """Do the work in a child, and wait for its end; see `Child`."""
+    return Child(work, fault, at, cache).end()
+
+
+class Child:
+    """Work in a child of this process, which must have no threads when it forks.
 
     `cache` is the child's cache folder.
 
     From the call with number `at` on, the disk has the fault. A write is done by half first.
     """
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        if cache is not None:
-            os.environ["PATCHMILL_CACHE"] = str(cache)
-        _work_in_child(work, fault, at, writing)
-    os.close(writing)
-    alarm = threading.Timer(_PATIENCE, os.kill, (child, signal.SIGABRT))
-    alarm.start()
-    with open(reading, encoding="utf-8", errors="replace") as file:
-        words = file.read()
-    status = os.waitpid(child, 0)[1]
-    alarm.cancel()
-    alarm.join()
-    if os.WIFSIGNALED(status):
-        killed = os.WTERMSIG(status) == signal.SIGKILL
-        return Ended(killed, f"signal {os.WTERMSIG(status)}", not killed, at)
-    calls, _, told = words.partition("\n")
-    return Ended(False, told, os.WEXITSTATUS(status) != 0, int(calls))
+
+    def __init__(
+        self,
+        work: Callable[[], str],
+        fault: str = "",
+        at: int = 1 << 60,
+        cache: Path | None = None,
+    ) -> None:
+        self._at, self._said = at, tempfile.TemporaryFile()  # to standard error
+        self._reading, writing = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._reading)
+            if cache is not None:
+                os.environ["PATCHMILL_CACHE"] = str(cache)
+            _work_in_child(work, fault, at, writing, self._said.fileno())
+        os.close(writing)
+
+    def end(self) -> Ended:
+        """Wait for the child; one that hangs is aborted."""
+        alarm = threading.Timer(_PATIENCE, os.kill, (self.pid, signal.SIGABRT))
+        alarm.start()
+        with open(self._reading, encoding="utf-8", errors="replace") as file:
+            words = file.read()
+        status = os.waitpid(self.pid, 0)[1]
+        alarm.cancel()
+        alarm.join()
+        with self._said as file:
+            file.seek(0)
+            said = file.read().decode(errors="replace")[-1500:]
+        if os.WIFSIGNALED(status):
+            killed = os.WTERMSIG(status) == signal.SIGKILL
+            return Ended(killed, f"signal {os.WTERMSIG(status)}\n{said}", not killed, self._at)
+        if not words:
+            return Ended(False, f"status {os.WEXITSTATUS(status)}\n{said}", True, self._at)
+        calls, _, told = words.partition("\n")
+        return Ended(False, told, os.WEXITSTATUS(status) != 0, int(calls))
 
 
-def _work_in_child(work: Callable[[], str], fault: str, at: int, pipe: int) -> None:
+def _work_in_child(work: Callable[[], str], fault: str, at: int, pipe: int, errors: int) -> None:
     from patchmill.loaders.common.errors import MillError
 
-    write, status, quiet = os.write, 1, os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 2)
+    write, status = os.write, 1
+    os.dup2(errors, 2)
     counter = _Counter(fault, at)
     try:
         _put_in(counter)
