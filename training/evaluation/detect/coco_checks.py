@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from patchmill.loaders.common.printed import brief
@@ -66,6 +68,12 @@ def runs_fit(shape: dict[str, Any], width: int, height: int) -> bool:
     """True if an RLE, as numbers or as text, fills its image exactly."""
     counts = shape["counts"]
     return _fill(counts if isinstance(counts, list) else _runs(counts), width * height)
+
+
+def lies_in(folder: Path, name: str) -> bool:
+    """True for the name of a file below a folder, without a look at links; names may be whole."""
+    top = os.path.abspath(folder)
+    return os.path.abspath(os.path.join(top, name)).startswith(os.path.join(top, ""))
 
 
 def _is_id(value: Any) -> bool:

@@ -11,7 +11,13 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.printed import brief
 from patchmill.loaders.files.regular_files import read_file
 from patchmill.training.evaluation.detect.annotated import Instance
-from patchmill.training.evaluation.detect.coco_checks import is_mask, is_number, is_side, problems
+from patchmill.training.evaluation.detect.coco_checks import (
+    is_mask,
+    is_number,
+    is_side,
+    lies_in,
+    problems,
+)
 
 log = logging.getLogger("patchmill")
 
@@ -154,11 +160,17 @@ def _find_folder(file: Path, folder: str | None, key: str) -> Path:
 
 
 def _check_files(folder: Path, images: list[dict[str, Any]], key: str) -> None:
-    """Raise a MillError for images that are not there, from listings of their folders."""
+    """Raise a MillError for images elsewhere, and for those that listings of folders lack."""
     listed: dict[Path, set[str]] = {}
     missing = []
     for image in images:
-        path = folder / str(image["file_name"])
+        name = image["file_name"]
+        if not lies_in(folder, name):
+            raise MillError(
+                f"an image is {brief(name)}, which is not in {folder}: name a folder that holds "
+                f"all images, as {key}=DIR"
+            )
+        path = folder / name
         if path.parent not in listed:
             listed[path.parent] = _names(path.parent)
         if path.name not in listed[path.parent]:

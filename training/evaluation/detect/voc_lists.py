@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.printed import brief
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.files.regular_files import read_file
 from patchmill.training.evaluation.detect.annotated import Instance
+from patchmill.training.evaluation.detect.coco_checks import is_number, lies_in
 
 log = logging.getLogger("patchmill")
 
@@ -96,6 +99,8 @@ def _listed(file: Path) -> list[tuple[Path, str]]:
 
 def _parse(root: Path, name: str) -> _Image:
     file = root / "Annotations" / f"{name}.xml"
+    if "\0" in name or not lies_in(root / "Annotations", f"{name}.xml"):
+        raise MillError(f"a list names the image {brief(name)}, which is not in {root}: remove it")
     try:
         tree = ElementTree.parse(file).getroot()
     except OSError as error:
@@ -120,8 +125,8 @@ def _boxed(element: ElementTree.Element, width: float, height: float, file: Path
 
 def _number(tree: ElementTree.Element, path: str, file: Path) -> float:
     text = tree.findtext(path, "")
-    try:
-        return float(text)
-    except ValueError:
-        missing = path.replace("/", " ")
-        raise MillError(f"{file} has no {missing} that is a number: correct it") from None
+    with contextlib.suppress(ValueError):
+        if is_number(value := float(text)):
+            return value
+    missing = path.replace("/", " ")
+    raise MillError(f"{file} has no {missing} that is a number: correct it")

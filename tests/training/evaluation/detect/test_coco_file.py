@@ -135,6 +135,23 @@ def test_wrong_content(
         read(helpers.coco(tmp_path, boxes, **sections))
 
 
+@pytest.mark.parametrize("name", ["../secret.png", "x/../../secret.png", "{}/secret.png"])
+def test_images_elsewhere_are_refused(name: str, tmp_path: Path):
+    """An annotation file may come from anybody; the folder of its images is the user's choice."""
+    helpers.image(tmp_path / "secret.png")
+    images = [{"id": 3, "file_name": name.format(tmp_path), "width": 20, "height": 16}]
+    file = helpers.coco(tmp_path, [BOX], images=images)
+    with pytest.raises(MillError, match=r"secret\.png', which is not in .*tiny2017: name a folder"):
+        read(file)
+
+
+def test_images_may_be_named_by_whole_paths_in_their_folder(tmp_path: Path):
+    name = str(tmp_path / "tiny2017" / "b.png")
+    images = [{"id": 3, "file_name": name, "width": 20, "height": 16}]
+    file = helpers.coco(tmp_path, [BOX], images=images)
+    assert read(file).where(0) == open_images(str(file), "/", "train_images").where(0) == name
+
+
 def test_files_that_are_none(tmp_path: Path):
     file = tmp_path / "boxes.json"
     with pytest.raises(MillError, match=r"cannot read .*boxes\.json"):

@@ -79,3 +79,20 @@ def test_missing_files(tmp_path: Path):
     alone.write_text("1\n")
     with pytest.raises(MillError, match="is not in a folder of VOC's layout"):
         read(alone)
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/elsewhere", "a\0b"])
+def test_images_elsewhere_are_refused(name: str, tmp_path: Path):
+    file = helpers.voc(tmp_path, {"one": [("cat", 1, 1, 5, 5, 0)]})
+    file.write_text(f"{name}  1\n")
+    with pytest.raises(MillError, match=r"a list names the image .*, which is not in"):
+        open_images(str(file), None, "train_images")
+
+
+@pytest.mark.parametrize("width", ["nan", "inf", "1e300", ""])
+def test_sizes_that_are_none(width: str, tmp_path: Path):
+    file = helpers.voc(tmp_path, {"one": [("cat", 1, 1, 5, 5, 0)]})
+    size = f"<size><width>{width}</width><height>16</height></size>"
+    helpers.annotation(tmp_path, "one", f"<annotation>{size}</annotation>")
+    with pytest.raises(MillError, match="has no size width that is a number"):
+        open_images(str(file), None, "train_images")
