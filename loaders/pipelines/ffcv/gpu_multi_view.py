@@ -8,7 +8,8 @@
 
 The first operation decodes a batch into pinned memory, which it lays out by the file's table. The
 second queues the upload and the rendering on a stream beside the training's, as many batches ahead
-as FFCV works. Samples, views and ledger are those of every other pipeline.
+as FFCV works. Samples, views and ledger are those of every other pipeline. What is beyond the
+batch's budget of pixels is decoded and rendered by the second operation, in sub-batches.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +47,15 @@ from patchmill.loaders.pipelines.ffcv.multi_view import (
     own_masks,
     own_recipe,
 )
-from patchmill.loaders.pipelines.ffcv.ragged import RaggedArrays, RaggedBatch, RaggedDecoder
+from patchmill.loaders.pipelines.ffcv.ragged import (
+    RaggedArrays,
+    RaggedBatch,
+    RaggedDecoder,
+    within_budget,
+)
 from patchmill.loaders.pipelines.gpu.arena import ArenaJob, pack_paste_inputs
 from patchmill.loaders.pipelines.gpu.pipeline import decode
+from patchmill.loaders.pipelines.gpu.sub_batches import Decoded, render_in_sub_batches
 from patchmill.loaders.pipelines.gpu.views import GpuViews
 from patchmill.loaders.pipelines.memory import SMALLER
 from patchmill.loaders.pipelines.worker import Worker
@@ -59,7 +67,7 @@ from patchmill.loaders.stats import Counters
 _BEGIN = ctypes.CFUNCTYPE(
     ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
 )
-_FAILED = -1
+_FAILED, _PLACE_BYTES = -1, 3 * 8
 
 
 class GpuMultiView(RaggedDecoder):
@@ -129,7 +137,11 @@ class GpuMultiView(RaggedDecoder):
                     decode(self._worker, job, range(slot, slot + 1))
                 pack_paste_inputs(self._worker, job, made, "decode")
             assert self._views is not None
-            self._views.render(job)
+            if job.is_late.any():
+                new_sub_batch = partial(self._job, self._views, job.epoch)
+                render_in_sub_batches(self._views, job, new_sub_batch, self._load)
+            else:
+                self._views.render(job)
         except BaseException as error:
             self.error = self.error or error
             return None
@@ -154,21 +166,34 @@ class GpuMultiView(RaggedDecoder):
         try:
             requested = np.array((ctypes.c_int64 * count).from_address(ids), np.int64)
             if self._views is None:
-                config = replace(self._config, max_batch=count)
-                self._views = GpuViews(config, Counters(("upload", "render")))
-            job = ArenaJob(epoch, requested, self._config.views, self._views.arena())
-            self._views.prepare(job)
+                self._config = replace(self._config, max_batch=count)
+                self._views = GpuViews(self._config, Counters(("upload", "render")))
+            job = self._job(self._views, epoch, requested)
             batch, number = self._laid_out(job, count), next(self._numbers)
+            ctypes.memset(places, 0, count * _PLACE_BYTES)
             ctypes.memmove(places, batch.places.ctypes.data, batch.places.nbytes)
             self._batches[number] = job, batch
             return number
         except BaseException as error:
             self.error = error
-            ctypes.memset(places, 0, count * 3 * 8)
+            ctypes.memset(places, 0, count * _PLACE_BYTES)
             return _FAILED
 
+    def _job(self, views: GpuViews, epoch: int, ids: np.ndarray) -> ArenaJob:
+        config = self._config
+        job = ArenaJob(epoch, ids, config.views, views.arena(), config.batch_pixels)
+        views.prepare(job)
+        return job
+
     def _laid_out(self, job: ArenaJob, count: int) -> RaggedBatch:
-        return RaggedBatch(job, range(count), self.metadata, self._config.max_pixels)
+        most = self._config.max_pixels
+        slots = within_budget(job, range(count), self.metadata, most)
+        return RaggedBatch(job, slots, self.metadata, most)
+
+    def _load(self, sub_batch: ArenaJob) -> Decoded:
+        with self._lock:
+            decode(self._worker, sub_batch, range(len(sub_batch)))
+        return None, None
 
 
 class _MakeViews(Operation):

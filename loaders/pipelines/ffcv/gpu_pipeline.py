@@ -14,7 +14,7 @@ from patchmill.kernels.common.parallel import parallel_ranges
 from patchmill.loaders.pipelines import BatchIds, Run, stages
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.ffcv.compiled import CompiledFile, checked_source, lanes_of
-from patchmill.loaders.pipelines.ffcv.ragged import RaggedBatch, RaggedDecoder
+from patchmill.loaders.pipelines.ffcv.ragged import RaggedBatch, RaggedDecoder, within_budget
 from patchmill.loaders.pipelines.gpu.arena import ArenaJob, pack_paste_inputs, plan_cached
 from patchmill.loaders.pipelines.gpu.pipeline import GpuThreadsPipeline, decode
 from patchmill.loaders.pipelines.worker import Worker
@@ -46,22 +46,12 @@ class FfcvGpuPipeline(GpuThreadsPipeline):
     def _load(self, worker: Worker, job: ArenaJob, slots: range) -> None:
         """The workers' stages of a whole batch."""
         cached, others = plan_cached(worker, job, slots)
-        others = self._within_budget(job, others)
+        others = within_budget(job, others, self._file.records, self._config.max_pixels)
         made, left = self._decode(job, others) if len(others) else ([], [])
         for slot in left:
             decode(worker, job, range(slot, slot + 1))
         if worker.samples.pastes:
             self._pack([*cached, *made], job)
-
-    def _within_budget(self, job: ArenaJob, slots: Sequence[int]) -> Sequence[int]:
-        """The first of these slots, as many as their sizes in the file's table allow."""
-        if job.budget is None or not len(slots):
-            return slots
-        records = self._file.records[job.requested[np.array(slots, np.int64)]]
-        pixels = records["height"].astype(np.int64) * records["width"]
-        taken = job.budget.take_first(np.where(pixels > self._config.max_pixels, 0, pixels))
-        job.postpone(slots[taken:])
-        return slots[:taken]
 
     def _tasks_of(self, job: ArenaJob) -> list[range]:
         return [range(len(job))]

@@ -96,6 +96,19 @@ def lay_out(arena: Arena, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return locations, addresses
 
 
+def within_budget(
+    job: ArenaJob, slots: Sequence[int], records: np.ndarray, max_pixels: int
+) -> Sequence[int]:
+    """The first of these slots, as many as the file's records allow; the job postpones the rest."""
+    if job.budget is None or not len(slots):
+        return slots
+    sides = records[job.requested[np.array(slots, np.int64)]]
+    pixels = sides["height"].astype(np.int64) * sides["width"]
+    taken = job.budget.take_first(np.where(pixels > max_pixels, 0, pixels))
+    job.postpone(slots[taken:])
+    return slots[:taken]
+
+
 class RaggedBatch:
     """The samples of a job that compiled code is to decode and plan, and their places."""
 
@@ -113,7 +126,11 @@ class RaggedBatch:
         self.places = np.concatenate([addresses[:, None], self._shapes], 1)
 
     def finish(self, decoded: np.ndarray, rows: np.ndarray) -> tuple[list[int], list[int]]:
-        """Note what compiled code did in the job: the slots that are done, and those left."""
+        """Note what compiled code did in the job: the slots that are done, and those left.
+
+        The arrays may go on with samples that are not of this batch.
+        """
+        decoded, rows = decoded[: len(self.ids)], rows[: len(self.ids)]
         done = decoded[:, 0].astype(bool)
         made = self._slots[done]
         self._job.locations[made] = self._locations[done]

@@ -6,6 +6,7 @@ TRITON_INTERPRET=1 python -m pytest tests/loaders/pipelines/ffcv_pipeline/ffcv_g
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from patchmill.loaders.pipelines.ffcv import gpu_multi_view  # isort: skip  # be
 from ffcv.loader import Loader, OrderOption
 
 from patchmill.loaders.decode.decoder import decode
+from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.ffcv import ragged
 from patchmill.loaders.pipelines.gpu import arena, views
 from patchmill.loaders.recipe import Recipe
@@ -105,9 +107,16 @@ def own(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return views, Loader(str(path), 5, num_workers=2, pipelines=pipelines, **order)
 
 
-def test_ffcvs_own_loader_gives_the_same_batches(own: Any, path: Path) -> None:
-    """Whatever its order; an error is raised by `batch`, in the user's thread."""
+def test_ffcvs_own_loader_gives_the_same_batches(
+    own: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its order and budget of pixels; an error is raised by `batch`, in the user's thread.
+
+    The first batch is made at once, the second, whose budget is a pixel, an image at a time.
+    """
     views, loader = own
+    together, budgets = decoded_together(monkeypatch), chain([1 << 30], repeat(1))
+    monkeypatch.setattr(PipelineConfig, "batch_pixels", property(lambda _: next(budgets)))
     theirs = make_loader(path, views.recipe, COUNT, pipeline="threads", seed=7)
     (expected,) = theirs
     slots = {id: slot for slot, id in enumerate(expected.ids.tolist())}
@@ -124,7 +133,21 @@ def test_ffcvs_own_loader_gives_the_same_batches(own: Any, path: Path) -> None:
             assert error.max() <= 2 * MOST * LEVEL
     assert sorted(seen) == sorted(expected.ids.tolist())
     assert set(views.ledger._bad) == {3}
-    views._views.render = None  # not callable
+    assert together == [5, 1, 1, 1, 1]
+    views._views._render = None  # not callable
     with pytest.raises(TypeError):
         for (made,) in loader:
             views.batch(made)
+
+
+def decoded_together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Images that have memory at a time, in each rendering from now on."""
+    together, original = list[int](), views.GpuViews._render
+
+    def render(made: Any, job: Any, *others: Any) -> None:
+        together.append(len(job))
+        assert sum(job.arena.used) >= 3 * job.shapes.astype(int).prod(1).sum()
+        original(made, job, *others)
+
+    monkeypatch.setattr(views.GpuViews, "_render", render)
+    return together
