@@ -65,6 +65,7 @@ from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.files import cache
 from patchmill.loaders.files.writing import atomic_path
 from patchmill.loaders.prepare import make_masks
+from patchmill.loaders.prepare.options import MaskOptions
 from patchmill.loaders.saliency.resample import resize
 from patchmill.loaders.sources import Source, open_source
 from patchmill.loaders.sources.scenes.scene import SceneSettings, make_scene
@@ -231,7 +232,7 @@ def prepare(experiment: Experiment) -> None:
             write_shuffled(source, path, anywhere=masks_by == "shifted")
         else:
             method = masks_by if masks_by != "learned" else learned(train, folder)
-            make_masks.make(source, path, make_masks.MaskOptions(method), available_cores())
+            make_masks.make(source, path, MaskOptions(method), available_cores())
 
 
 def learned(train: str, folder: Path) -> str:

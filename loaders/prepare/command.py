@@ -26,8 +26,7 @@ from patchmill.loaders.common.threads import available_cores
 from patchmill.loaders.prepare.parsers import DECODED, inspect_parser, masks_parser, parser
 
 if TYPE_CHECKING:
-    from patchmill.loaders.prepare.make_masks import MaskOptions
-    from patchmill.loaders.prepare.options import Options
+    from patchmill.loaders.prepare.options import MaskOptions, Options
     from patchmill.loaders.sources import Source
 
 
@@ -155,7 +154,7 @@ def _make_masks(arguments: Sequence[str]) -> None:
 
 
 def _mask_options(args: argparse.Namespace) -> MaskOptions:
-    from patchmill.loaders.prepare.make_masks import MaskOptions
+    from patchmill.loaders.prepare.options import MaskOptions
 
     method = _with_weights(args.method, args.weights)
     rank, world_size = _rank(args.rank, args.world_size, os.environ)

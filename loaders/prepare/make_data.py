@@ -7,24 +7,18 @@ changes a byte of the output. Each rank has a contiguous share of that order.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-import zlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
-from patchmill.loaders.common.shortage import shortage
-from patchmill.loaders.common.threads import map_ahead
 from patchmill.loaders.copypaste import masks as source_masks
-from patchmill.loaders.copypaste.mask_png import encode_mask
-from patchmill.loaders.copypaste.masks import Masks
-from patchmill.loaders.decode.decoder import BadImage
 from patchmill.loaders.files import writing
-from patchmill.loaders.prepare import images, output, write_beton, write_shards
+from patchmill.loaders.prepare import output, write_beton, write_shards
+from patchmill.loaders.prepare.convert_samples import Conversion, converted_samples, source_folder
 from patchmill.loaders.prepare.journal import (
     BadSample,
     Journal,
@@ -38,12 +32,7 @@ from patchmill.loaders.prepare.options import BETON, Options, identity_of
 from patchmill.loaders.prepare.output import OutputPaths
 from patchmill.loaders.prepare.report import format_bytes, format_counts, format_ranks
 from patchmill.loaders.sources import Source
-from patchmill.loaders.sources.beton.writer import PAGE_SIZE
-from patchmill.loaders.sources.folder import Folder
 
-READERS = 8  # network storage serves many reads at a time, each with a delay
-_CHUNK_SAMPLES, _CHUNK_BYTES = 8, 1 << 20  # size of a chunk between threads, whichever is less
-_ORDER_BLOCK = 4096  # samples whose order is computed at a time
 # Stop if more than 1 in 10 samples are bad, and more than 100.
 _BAD_RATIO, _BAD_MINIMUM = 10, 100
 
@@ -57,15 +46,6 @@ class Writer(Protocol):
     def commit(self) -> dict[str, Any]: ...
     def finish(self) -> None: ...
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class _Preparation:
-    source: Source
-    masks: Masks | None
-    paths: OutputPaths
-    options: Options
-    workers: int
 
 
 @dataclass(frozen=True)
@@ -114,11 +94,11 @@ def make(
     masks = source_masks.open_masks(source)
     identity = identity_of(source, options, masks.fingerprint if masks else "")
     with writing.output_errors(out):
-        if output.claim(paths, _source_folder(source), identity, overwrite):
+        if output.claim(paths, source_folder(source), identity, overwrite):
             return None
         journal = Journal(paths.journal(options.rank), identity)
         try:
-            result = _make_share(_Preparation(source, masks, paths, options, workers), journal)
+            result = _make_share(Conversion(source, masks, options, workers), paths, journal)
         finally:
             journal.close()
         if not output.complete(paths, source, masks, identity, options):
@@ -131,20 +111,20 @@ def unfinished_ranks(source: Source, out: Path, options: Options) -> list[int] |
     paths = output.choose_paths(out, options.format)
     masks = source_masks.open_masks(source)
     identity = identity_of(source, options, masks.fingerprint if masks else "")
-    if output.is_complete(paths, _source_folder(source), identity):
+    if output.is_complete(paths, source_folder(source), identity):
         return None
     return output.unfinished_ranks(paths, options.world_size)
 
 
-def _make_share(prep: _Preparation, journal: Journal) -> DataResult:
-    paths, (start, stop) = prep.paths, _share(len(prep.source), prep.options)
+def _make_share(work: Conversion, paths: OutputPaths, journal: Journal) -> DataResult:
+    start, stop = _share(len(work.source), work.options)
     began = time.monotonic()
     if not _beton_is_written(paths, journal, stop):
-        with contextlib.closing(_open_writer(prep, stop - start)) as writer:
+        with contextlib.closing(_open_writer(work, paths, stop - start)) as writer:
             journal.truncate(writer.restore([segment.output for segment in journal.segments]))
             first = journal.segments[-1].stop if journal.segments else start
             before = total(journal.segments)
-            _write(prep, journal, writer, range(first, stop))
+            _write(work, paths, journal, writer, range(first, stop))
             writer.finish()
     else:
         first, before = stop, total(journal.segments)
@@ -160,8 +140,10 @@ def _make_share(prep: _Preparation, journal: Journal) -> DataResult:
     )
 
 
-def _write(prep: _Preparation, journal: Journal, writer: Writer, positions: range) -> None:
-    paths, options = prep.paths, prep.options
+def _write(
+    work: Conversion, paths: OutputPaths, journal: Journal, writer: Writer, positions: range
+) -> None:
+    options = work.options
     so_far = total(journal.segments)
     tally, segment_start, position = Tally(), positions.start, positions.start
 
@@ -174,10 +156,10 @@ def _write(prep: _Preparation, journal: Journal, writer: Writer, positions: rang
         journal.append(Segment(position, tally, written))
         tally, segment_start = Tally(), position
 
-    start, stop = _share(len(prep.source), options)
+    start, stop = _share(len(work.source), options)
     done = positions.start - start
     with (
-        contextlib.closing(_samples(prep, positions)) as samples,
+        contextlib.closing(converted_samples(work, positions)) as samples,
         track(f"preparing {paths.out}", stop - start, done, "images") as advance,
     ):
         for chunk in samples:
@@ -196,92 +178,11 @@ def _write(prep: _Preparation, journal: Journal, writer: Writer, positions: rang
             commit()
 
 
-def _samples(
-    prep: _Preparation, positions: range
-) -> Generator[list[PreparedSample | BadSample], None, None]:
-    source, workers, prefix = prep.source, prep.workers, _path_prefix(prep.source)
-
-    def read(ids: list[int]) -> list[tuple[int, bytes | OSError]]:
-        return [(id, _read(source, id)) for id in ids]
-
-    def convert(chunk: list[tuple[int, bytes | OSError]]) -> list[PreparedSample | BadSample]:
-        return [_prepare_sample(prep, prefix, id, data) for id, data in chunk]
-
-    chunks = _id_chunks(source, prep.options, positions)
-    with (
-        contextlib.closing(map_ahead(read, chunks, READERS, 2 * READERS)) as encoded,
-        contextlib.closing(map_ahead(convert, encoded, workers, 2 * workers)) as samples,
-    ):
-        yield from samples
-
-
-def _id_chunks(source: Source, options: Options, positions: range) -> Iterator[list[int]]:
-    from patchmill.loaders.order.permutation import Order
-
-    for start in range(positions.start, positions.stop, _ORDER_BLOCK):
-        stop = min(start + _ORDER_BLOCK, positions.stop)
-        if options.seed is None:
-            block = list(range(start, stop))
-        else:
-            block = Order(len(source), options.seed).ids(0, start, stop).tolist()
-        if start == positions.start:
-            size = _chunk_size(source, block)
-        yield from (block[i : i + size] for i in range(0, len(block), size))
-
-
-def _chunk_size(source: Source, ids: list[int]) -> int:
-    """Samples per chunk: fewer of large images, to bound the memory of chunks in flight."""
-    first = (_read(source, id) for id in ids[:_CHUNK_SAMPLES])
-    sizes = [len(data) for data in first if isinstance(data, bytes)]
-    mean = sum(sizes) // max(len(sizes), 1)
-    return max(1, min(_CHUNK_SAMPLES, _CHUNK_BYTES // max(mean, 1)))
-
-
-def _read(source: Source, id: int) -> bytes | OSError:
-    try:
-        return source.read(id)
-    except OSError as error:
-        if shortage(error):  # no fault of the sample's
-            raise
-        return error
-
-
-def _prepare_sample(
-    prep: _Preparation, prefix: str, id: int, data: bytes | OSError
-) -> PreparedSample | BadSample:
-    source = prep.source
-    where = source.where(id)
-    if isinstance(data, OSError):
-        return BadSample(id, where, data.strerror or str(data))
-    try:
-        image = images.convert(data, prep.options)
-    except BadImage as error:
-        return BadSample(id, where, str(error))
-    label = None if source.labels is None else int(source.labels[id])
-    checksum = zlib.crc32(image.data)
-    path = where.removeprefix(prefix)
-    mask, mask_state = _mask(prep, id, image)
-    return PreparedSample(id, label, image, checksum, len(data), path, mask, mask_state)
-
-
-def _mask(prep: _Preparation, id: int, image: images.Image) -> tuple[bytes, str]:
-    """The mask as a PNG, and its state; no bytes if training would not use it."""
-    if prep.masks is None:
-        return b"", ""
-    mask = prep.masks.lookup(id)
-    if mask.plane is None or mask.state != source_masks.USED:
-        return b"", mask.state
-    data = encode_mask(mask.plane)
-    if prep.options.format == BETON and len(image.data) + len(data) > PAGE_SIZE:
-        return b"", source_masks.MISSING
-    return data, mask.state
-
-
-def _open_writer(prep: _Preparation, most: int) -> Writer:
+def _open_writer(work: Conversion, paths: OutputPaths, most: int) -> Writer:
     """A writer for at most `most` samples."""
-    paths, options, classes = prep.paths, prep.options, prep.source.classes
+    options, classes = work.options, work.source.classes
     if options.format == BETON:
-        has_masks = prep.masks is not None
+        has_masks = work.masks is not None
         return write_beton.BetonOutput(paths.out, most, options.shard_size, classes, has_masks)
     prefix = "data" if options.world_size == 1 else f"data-{options.rank:04d}"
     return write_shards.ShardOutput(paths.out, prefix, options.shard_size, classes)
@@ -309,16 +210,3 @@ def _check_bad_ratio(bad_list: Path, so_far: Tally, tally: Tally) -> None:
             f"{bad} of the first {seen} images cannot be used, the latest {last.where} "
             f"({last.reason}): see {bad_list}, and repair the source"
         )
-
-
-def _source_folder(source: Source) -> str | None:
-    """The folder of the source, which must not contain the output; None if it is not a folder."""
-    if not isinstance(source, Folder):
-        return None
-    return os.path.realpath(os.path.expanduser(source.name))
-
-
-def _path_prefix(source: Source) -> str:
-    """The part of samples' paths that depends on where the source is stored."""
-    folder = _source_folder(source) or os.path.dirname(source.where(0))
-    return f"{folder}/" if folder else ""

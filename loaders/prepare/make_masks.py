@@ -8,71 +8,34 @@ interruptions. `copypaste/mask_file.py` describes the format.
 from __future__ import annotations
 
 import contextlib
-import glob
-import itertools
 import logging
-import os
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Generator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-import patchmill
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.shortage import shortage
 from patchmill.loaders.common.threads import map_ahead
 from patchmill.loaders.copypaste import mask_file
 from patchmill.loaders.copypaste.mask_file import MaskFile, MaskRow
-from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage
+from patchmill.loaders.decode.decoder import BadImage
 from patchmill.loaders.files import writing
-from patchmill.loaders.prepare import images, mask_log
+from patchmill.loaders.prepare import images, mask_output
 from patchmill.loaders.prepare.mask_log import MaskLog
-from patchmill.loaders.prepare.options import (
-    check_max_pixels,
-    difference,
-    identity_of_max_pixels,
-)
+from patchmill.loaders.prepare.options import MaskOptions
 from patchmill.loaders.prepare.report import format_ranks, mask_file_lines
 from patchmill.loaders.saliency import Estimator, estimator
 from patchmill.loaders.sources import Source
 
 log = logging.getLogger("patchmill")
 
-LAYOUT_VERSION = 1  # raised when equal options no longer give equal bytes
-MIN_SIDE, MAX_SIDE = 16, 4096
 _READERS = 8  # network storage serves many reads at a time, each with a delay
 _TIMED_IMAGES = 3  # per thread, to estimate the total time
 # Stop if more than 1 in 10 images cannot be read, and more than 100.
 _BAD_RATIO, _BAD_MINIMUM = 10, 100
-
-
-@dataclass(frozen=True)
-class MaskOptions:
-    method: str = "rbd"
-    max_side: int = 256  # pixels of a mask
-    rank: int = 0
-    world_size: int = 1
-    max_pixels: int = MAX_PIXELS  # of an image; a larger one has no mask
-
-    def __post_init__(self) -> None:
-        if not MIN_SIDE <= self.max_side <= MAX_SIDE:
-            raise MillError(
-                f"--max-side must be {MIN_SIDE} to {MAX_SIDE} pixels, not {self.max_side}"
-            )
-        check_max_pixels(self.max_pixels)
-        if not 0 <= self.rank < self.world_size:
-            raise MillError(
-                f"--rank must be 0 to {self.world_size - 1} for --world-size {self.world_size}, "
-                f"not {self.rank}"
-            )
-
-    def share(self, count: int) -> range:
-        """This rank's samples."""
-        bounds = (count * rank // self.world_size for rank in (self.rank, self.rank + 1))
-        return range(*bounds)
 
 
 @dataclass(frozen=True)
@@ -104,94 +67,29 @@ def make(
     if overwrite and options.world_size > 1:
         raise MillError(f"--overwrite would remove what other ranks write: remove {out} yourself")
     estimate = estimator(options.method)
-    identity = _identity(source, options, estimate)
+    identity = mask_output.identity_of(source, options, estimate)
     with writing.output_errors(out):
-        _check_folder(out)
-        if _claim(out, identity, overwrite):
+        mask_output.check_folder(out)
+        if mask_output.claim(out, identity, overwrite):
             return None
         began = time.monotonic()
-        rank_log = MaskLog(_log_path(out, options.rank), identity)
+        rank_log = MaskLog(mask_output.log_path(out, options.rank), identity)
         before = rank_log.count
         try:
             _write_share(source, estimate, options, workers, rank_log)
         finally:
             rank_log.close()
-        unfinished = _merge_logs(source, estimate, out, options)
+        unfinished = mask_output.merge_logs(source, estimate, out, options)
         return MasksResult(out, rank_log.count - before, time.monotonic() - began, unfinished)
 
 
 def unfinished_ranks(source: Source, out: Path, options: MaskOptions) -> list[int] | None:
     """Ranks whose shares are not complete; None if the file is. Writes nothing."""
-    _check_folder(out)
-    if _is_complete(out, _identity(source, options, estimator(options.method))):
+    mask_output.check_folder(out)
+    identity = mask_output.identity_of(source, options, estimator(options.method))
+    if mask_output.is_complete(out, identity):
         return None
-    return _not_done(out, len(source), options)
-
-
-# ------------------------------------------------------------------------------------------- claims
-
-
-def _identity(source: Source, options: MaskOptions, estimate: Estimator) -> dict[str, Any]:
-    """All that the bytes of the logs depend on, as JSON."""
-    return {
-        "layout": LAYOUT_VERSION,
-        "source": source.fingerprint,
-        "samples": len(source),
-        "method": estimate.method,
-        "estimator": estimate.fingerprint,
-        "max_side": options.max_side,
-        "world_size": options.world_size,
-        **identity_of_max_pixels(options.max_pixels),
-    }
-
-
-def _log_path(out: Path, rank: int) -> Path:
-    return out.with_name(f".{out.name}.{rank:04d}.part")
-
-
-def _log_paths(out: Path) -> list[Path]:
-    return sorted(out.parent.glob(f".{glob.escape(out.name)}.????.part"))
-
-
-def _check_folder(out: Path) -> None:
-    if not out.parent.is_dir():
-        raise MillError(f"cannot write {out}: there is no folder {out.parent}")
-
-
-def _claim(out: Path, identity: dict[str, Any], overwrite: bool) -> bool:
-    """True if the file is complete already; a MillError if something else is in its place."""
-    if overwrite:
-        if out.exists():
-            MaskFile(out)  # a MillError for any other file, which must not be removed
-        for path in [*_log_paths(out), *[out][: out.exists()]]:
-            path.unlink()
-    if complete := _is_complete(out, identity):
-        for path in _log_paths(out):
-            path.unlink(missing_ok=True)  # another rank may be doing the same
-    return complete
-
-
-def _is_complete(out: Path, identity: dict[str, Any]) -> bool:
-    """True if the file exists; a MillError if its options differ. Writes nothing."""
-    if out.exists():
-        made = {**MaskFile(out).meta["made"], "world_size": identity["world_size"]}
-        _check_same(out, made, identity)
-        return True
-    for path in _log_paths(out):
-        if earlier := mask_log.read_identity(path):
-            _check_same(out, earlier, identity)
-    return False
-
-
-def _check_same(out: Path, earlier: dict[str, Any], identity: dict[str, Any]) -> None:
-    if changed := difference(earlier, identity):
-        raise MillError(
-            f"{out} was made with {changed}: give the same options to continue, another --out, or "
-            "--overwrite to make it anew"
-        )
-
-
-# ------------------------------------------------------------------------------------ making masks
+    return mask_output.unfinished_ranks(out, len(source), options)
 
 
 def _write_share(
@@ -283,67 +181,3 @@ def _check_bad_ratio(source: Source, id: int, row: MaskRow, rank_log: MaskLog) -
             f"{rank_log.missing} of the first {rank_log.count} images cannot be read, the latest "
             f"{source.where(id)} ({row.why}): repair the source, then start anew with --overwrite"
         )
-
-
-# ------------------------------------------------------------------------------------------ merging
-
-
-def _merge_logs(source: Source, estimate: Estimator, out: Path, options: MaskOptions) -> list[int]:
-    """Merge all ranks' logs into the file and remove them; return the ranks that are not done."""
-    logs = [_log_path(out, rank) for rank in range(options.world_size)]
-    unfinished = _not_done(out, len(source), options)
-    if out.exists():
-        return []  # another rank was faster
-    if unfinished:
-        return unfinished
-    with _try_lock(logs[0]) as locked:
-        if locked and not out.exists():
-            for stale in out.parent.glob(f"{glob.escape(out.name)}.*.tmp"):
-                stale.unlink()
-            identity = _identity(source, options, estimate)
-            meta = {
-                "source": source.fingerprint,
-                "samples": len(source),
-                "estimator": estimate.metadata(),
-                "max_side": options.max_side,
-                "made": {key: value for key, value in identity.items() if key != "world_size"},
-                "made_by": f"patchmill {patchmill.__version__}",
-            }
-            mask_file.write_mask_file(out, lambda: _all_rows(logs), len(source), meta)
-            for path in logs:
-                path.unlink(missing_ok=True)
-    return []
-
-
-def _not_done(out: Path, count: int, options: MaskOptions) -> list[int]:
-    """Ranks whose logs have no mark of being done; where all have it, those whose logs lack rows.
-
-    A machine that loses power may have saved a mark and not the rows before it.
-    """
-    ranks = [replace(options, rank=rank) for rank in range(options.world_size)]
-    logs = [(_log_path(out, rank.rank), len(rank.share(count))) for rank in ranks]
-    unmarked = [rank for rank, (path, _) in enumerate(logs) if not mask_log.is_done(path)]
-    return unmarked or [rank for rank, log in enumerate(logs) if not mask_log.is_whole(*log)]
-
-
-def _all_rows(logs: list[Path]) -> Iterator[MaskRow]:
-    return itertools.chain.from_iterable(map(mask_log.rows, logs))
-
-
-@contextlib.contextmanager
-def _try_lock(path: Path) -> Iterator[bool]:
-    """Yield False if another rank holds the lock, or has merged and removed the log already."""
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
-        writing.lock_output(file, path)
-        locked = True
-    except MillError:
-        locked = False
-    try:
-        yield locked
-    finally:
-        os.close(file)

@@ -17,6 +17,7 @@ FORMATS = (SHARDS, BETON)
 
 LAYOUT_VERSION = 1  # raised when equal options no longer give equal bytes
 _MIN_SHARD_BYTES, _MAX_SIDE = 1_000_000, 65_535
+_MIN_MASK_SIDE, _MAX_MASK_SIDE = 16, 4096
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _CHANGED = {  # key of an identity -> option, or words for the user
     "format": "--format",
@@ -72,6 +73,35 @@ class Options:
                 "a .beton is one file, written by one process: prepare shards with "
                 "--world-size, then make the .beton of them with --no-shuffle"
             )
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """Options of `patchmill masks`."""
+
+    method: str = "rbd"
+    max_side: int = 256  # pixels of a mask
+    rank: int = 0
+    world_size: int = 1
+    max_pixels: int = MAX_PIXELS  # of an image; a larger one has no mask
+
+    def __post_init__(self) -> None:
+        if not _MIN_MASK_SIDE <= self.max_side <= _MAX_MASK_SIDE:
+            raise MillError(
+                f"--max-side must be {_MIN_MASK_SIDE} to {_MAX_MASK_SIDE} pixels, not "
+                f"{self.max_side}"
+            )
+        check_max_pixels(self.max_pixels)
+        if not 0 <= self.rank < self.world_size:
+            raise MillError(
+                f"--rank must be 0 to {self.world_size - 1} for --world-size {self.world_size}, "
+                f"not {self.rank}"
+            )
+
+    def share(self, count: int) -> range:
+        """This rank's samples."""
+        bounds = (count * rank // self.world_size for rank in (self.rank, self.rank + 1))
+        return range(*bounds)
 
 
 def identity_of(source: Source, options: Options, masks: str = "") -> dict[str, Any]:

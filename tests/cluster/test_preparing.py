@@ -189,8 +189,8 @@ def test_a_share_that_slurm_stops_early_is_requeued(cluster, capsys, tmp_path):
     asked = ["--cpus-per-task", "1", "--time", "10", "--slurm", "hold"]
     out = submitted(capsys, "prepare", SCENES, "out", "--tasks", "2", *asked)
     # Slower, so that it can be met at work.
-    slept = "    import time\n\n    time.sleep(0.5)\n    source = prep.source\n    where ="
-    file, quick = "loaders/prepare/make_data.py", "    source = prep.source\n    where ="
+    slept = "    import time\n\n    time.sleep(0.5)\n    source = work.source\n    where ="
+    file, quick = "loaders/prepare/convert_samples.py", "    source = work.source\n    where ="
     helpers_sandbox.alter(tmp_path / "out.jobs", file, quick, slept)
     array, ending = re.findall(r"job +(\d+),", out)
     helpers_sandbox.control("release", array, ending)

@@ -22,6 +22,7 @@ from patchmill.loaders.copypaste import mask_file, masks
 from patchmill.loaders.copypaste.mask_png import encode_mask
 from patchmill.loaders.copypaste.masks import DEGENERATE, MISSING, UNREADABLE, USED, MaskStats
 from patchmill.loaders.prepare import make_masks
+from patchmill.loaders.prepare.options import MaskOptions
 from patchmill.loaders.saliency import estimator
 from patchmill.loaders.sources import Source, open_source
 from patchmill.loaders.sources.beton.source import Beton
@@ -144,7 +145,7 @@ def test_the_first_unreadable_mask_is_logged(
 
 def make_file(source: Source, out: Path | None = None, method: str = "gs") -> Path:
     out = out or masks.default_mask_path(source)
-    make_masks.make(source, out, make_masks.MaskOptions(method, max_side=32), workers=2)
+    make_masks.make(source, out, MaskOptions(method, max_side=32), workers=2)
     return out
 
 

@@ -20,6 +20,7 @@ from patchmill.loaders.copypaste import masks
 from patchmill.loaders.decode.decoder import decode
 from patchmill.loaders.plan import draw
 from patchmill.loaders.prepare import make_masks
+from patchmill.loaders.prepare.options import MaskOptions
 from patchmill.loaders.preview import command
 from patchmill.loaders.preview import mask_sheet as preview_masks
 from patchmill.loaders.preview import paste as preview_paste
@@ -64,7 +65,7 @@ def test_masks_are_those_that_a_loader_finds(tmp_path: Path) -> None:
     assert set(np.unique(mask.plane) % 17) == {0}, "as in a file: 16 levels"
 
     path = masks.default_mask_path(source)
-    make_masks.make(source, path, make_masks.MaskOptions("gs", 32), 2)
+    make_masks.make(source, path, MaskOptions("gs", 32), 2)
     found = open_mask_source(source)
     assert found.title.startswith("gs, version 1") and found.name == str(path)
     assert open_mask_source(source, "mc").title.startswith("mc, version 1")
@@ -208,7 +209,5 @@ def test_computed_masks_choose_the_same_backgrounds_as_a_file(
     folder = making.photos(tmp_path / "src", 12)
     before = np.asarray(contact_sheet(folder, dilo(1.0, "images"), count=3))
     source = open_source(folder)
-    make_masks.make(
-        source, masks.default_mask_path(source), make_masks.MaskOptions("rbd"), workers=1
-    )
+    make_masks.make(source, masks.default_mask_path(source), MaskOptions("rbd"), workers=1)
     np.testing.assert_array_equal(contact_sheet(folder, dilo(1.0, "images"), count=3), before)

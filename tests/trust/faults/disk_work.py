@@ -18,8 +18,7 @@ from patchmill.loaders.decoded.opening import open_store
 from patchmill.loaders.order.permutation import Order
 from patchmill.loaders.plan import draw
 from patchmill.loaders.prepare import inspect_data, make_data, make_decoded, make_masks, mask_log
-from patchmill.loaders.prepare.make_masks import MaskOptions
-from patchmill.loaders.prepare.options import Options
+from patchmill.loaders.prepare.options import MaskOptions, Options
 from patchmill.loaders.saliency import estimate
 from patchmill.loaders.sources import open_source
 from trust.faults.disk_faults import listed
