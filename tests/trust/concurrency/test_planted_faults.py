@@ -36,7 +36,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "the job is forgotten before it is waited for": (
         crews.Crew,
-        "next",
+        "_next",
         "job = oldest[0]",
         "job = self._jobs.popleft()",
     ),
