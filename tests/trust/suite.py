@@ -22,6 +22,7 @@ MODULES: tuple[str, ...] = (
     "trust.fuzz.indexes",
     "trust.fuzz.containers",
     "trust.fuzz.below_checksums",
+    "trust.fuzz.guided",
     "trust.faults.training",
     "trust.concurrency.crew",
     "trust.faults.disk",

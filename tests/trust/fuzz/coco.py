@@ -48,7 +48,7 @@ def fuzz(task: Task) -> Outcome:
         else:
             done, content = "odd value", _json(with_odd_value(json.loads(data), draw))
         file.write_bytes(content)
-        tried(outcome, partial(_use, file), f"try {index}, {done}")
+        tried(outcome, partial(use, file), f"try {index}, {done}")
     return outcome
 
 
@@ -56,7 +56,7 @@ def _json(plain: Any) -> bytes:
     return json.dumps(plain).encode()
 
 
-def _use(file: Path) -> None:
+def use(file: Path) -> None:
     images = open_images(str(file), None, "train_images")
     for index in range(len(images)):
         width, height = images.size(index)

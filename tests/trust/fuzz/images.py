@@ -23,25 +23,29 @@ def decoder(task: Task) -> Outcome:
     """`decode` gives PIL's pixels, or BadImage for what PIL does not read."""
     outcome = Outcome()
     for index in range(task.tries):
-        data = mutated(task.random(index))
-        try:
-            found, said = decode(data), "pixels"
-        except BadImage as problem:
-            found, said = None, str(problem)
-            if not said or "\n" in said:
-                outcome.failed(f"image {index}: no sentence: {said!r}")
-        except BaseException as error:
-            outcome.failed(f"image {index}: {type(error).__name__}: {error}")
-            continue
-        finally:
-            outcome.tried("pixels" if found is not None else "bad image")
-        wanted = None if _lies(data) else by_pil(data)
-        if (found is None) != (wanted is None):
-            pil = "reads" if found is None else "fails"
-            outcome.failed(f"image {index}: {said}, and PIL {pil}")
-        elif found is not None and not np.array_equal(found, wanted):
-            outcome.failed(f"image {index}: other pixels than PIL's")
+        end, problem = judged(mutated(task.random(index)))
+        outcome.tried(end)
+        if problem:
+            outcome.failed(f"image {index}: {problem}")
     return outcome
+
+
+def judged(data: bytes) -> tuple[str, str]:
+    """What came of decoding an image, and what is wrong with that; empty if nothing is."""
+    try:
+        found, said = decode(data), "pixels"
+    except BadImage as problem:
+        found, said = None, str(problem)
+        if not said or "\n" in said:
+            return "bad image", f"no sentence: {said!r}"
+    except BaseException as error:
+        return "bad image", f"{type(error).__name__}: {error}"
+    wanted = None if _lies(data) else by_pil(data)
+    end = "bad image" if found is None else "pixels"
+    if (found is None) != (wanted is None):
+        return end, f"{said}, and PIL {'reads' if found is None else 'fails'}"
+    same = found is None or np.array_equal(found, wanted)
+    return end, "" if same else "other pixels than PIL's"
 
 
 def pipelines(task: Task) -> Outcome:

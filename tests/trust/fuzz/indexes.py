@@ -13,6 +13,7 @@ from patchmill.loaders.prepare import inspect_data
 from patchmill.loaders.sources.shards import index as shard_index
 from patchmill.loaders.sources.shards.source import Shards
 from trust.check import Check, Outcome, Task
+from trust.fuzz import resealed
 from trust.fuzz.opening import Sample, cache_at, fuzz, read_all
 
 LONG_AGO = 1_600_000_000
@@ -31,7 +32,7 @@ def fuzz_tars(task: Task) -> Outcome:
             tar.unlink()
 
     with cache_at(NOWHERE):
-        fuzz(task, outcome, _tars(), open_tar)
+        fuzz(task, outcome, _tars(), open_tar, fit=resealed.tar)
     return outcome
 
 

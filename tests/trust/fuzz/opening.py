@@ -9,7 +9,7 @@ import random
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 from patchmill.loaders.common.errors import MillError
@@ -21,7 +21,21 @@ _MOST_MEMORY = 32 << 30  # bytes beyond those in use; pools of threads and pyarr
 _STEPS = 20
 
 Sample = tuple[bytes, int | None]
+Fit = Callable[[bytes], bytes]
 Change = Callable[[bytes, random.Random, bytes], bytes]  # of a seed, perhaps with parts of another
+
+
+class Changes(NamedTuple):
+    """Ways to change a seed, with parts of another, and to make checksums fit again."""
+
+    change: Change
+    fit: Fit
+
+    def made(self, data: bytes, other: bytes, draw: random.Random) -> bytes:
+        return self.fitted(self.change(data, draw, other), draw)
+
+    def fitted(self, data: bytes, draw: random.Random) -> bytes:
+        return self.fit(data) if draw.random() < 0.5 else data
 
 
 def fuzz(
@@ -30,32 +44,52 @@ def fuzz(
     seeds: list[bytes],
     open_mutated: Callable[[bytes, Path], str],
     change: Change = mutate,
+    fit: Fit = lambda data: data,
 ) -> None:
     """Change seeds, and open each with `open_mutated(data, an unused path)`.
+
+    `fit` makes the checksums of changed data fit, as far as there are any; half of them it gets.
 
     That says how the try ended; it raises an AssertionError for a wrong sample. Anything that it
     raises but a MillError of one sentence is a failure.
     """
+
+    def one(number: int, data: bytes) -> None:
+        try:
+            end = open_mutated(data, task.folder / f"{number}")
+        except MillError as error:
+            end = "error"
+            if not str(error) or "\n" in str(error):
+                outcome.failed(f"not one sentence with seed {task.seed}/{number}: {error!r}")
+        except Exception as error:
+            end = "failed"
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            outcome.failed(
+                f"{type(error).__name__} with seed {task.seed}/{number}: {str(error)[:200]} "
+                f"({Path(where.filename).name}:{where.lineno})"
+            )
+        outcome.tried(end)
+
     with quietly(), limited_memory():
-        for number in range(task.tries):
-            rng = task.random(number)
-            data = change(rng.choice(seeds), rng, rng.choice(seeds))
-            try:
-                end = open_mutated(data, task.folder / f"{number}")
-            except MillError as error:
-                end = "error"
-                if not str(error) or "\n" in str(error):
-                    outcome.failed(f"not one sentence with seed {task.seed}/{number}: {error!r}")
-            except Exception as error:
-                end = "failed"
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                outcome.failed(
-                    f"{type(error).__name__} with seed {task.seed}/{number}: {str(error)[:200]} "
-                    f"({Path(where.filename).name}:{where.lineno})"
-                )
-            outcome.tried(end)
-            if number % max(task.tries // _STEPS, 1) == 0:
-                task.note(f"{number:,} of {task.tries:,}")
+        drive(task, outcome, seeds, Changes(change, fit), one)
+
+
+def _drive(
+    task: Task,
+    outcome: Outcome,
+    seeds: list[bytes],
+    changes: Changes,
+    one: Callable[[int, bytes], None],
+) -> None:
+    """Try changes that chance makes."""
+    for number in range(task.tries):
+        rng = task.random(number)
+        one(number, changes.made(rng.choice(seeds), rng.choice(seeds), rng))
+        if number % max(task.tries // _STEPS, 1) == 0:
+            task.note(f"{number:,} of {task.tries:,}")
+
+
+drive = _drive  # `guided_process` puts atheris in its place
 
 
 def read_all(source: Any, expected: list[Sample] | None = None) -> str:

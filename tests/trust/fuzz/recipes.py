@@ -46,14 +46,14 @@ def yaml(task: Task) -> Outcome:
             done, data = "odd value", b""
         if data:
             path.write_bytes(data)
-            tried(outcome, partial(_read_file, path), f"try {index}, {done}")
+            tried(outcome, partial(read_file, path), f"try {index}, {done}")
         else:
             plain = with_odd_value(draw.choice(seeds).to_dict(), draw)
             tried(outcome, partial(_read_plain, plain), f"try {index}, {done}")
     return outcome
 
 
-def _read_file(path: Path) -> None:
+def read_file(path: Path) -> None:
     _read(load_recipe(path))
 
 
