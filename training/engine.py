@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.errors import MillError, memory_error
 from patchmill.training.data import local_batch_size
 from patchmill.training.methods import Progress
 from patchmill.training.optim import clipping, optimizers, schedules
@@ -118,16 +118,21 @@ def _clip_gradients(state: State, wants_norm: bool) -> torch.Tensor | None:
 
 @contextlib.contextmanager
 def _memory_errors(config: Config, world: World) -> Iterator[None]:
-    """Turn a GPU without memory left into one sentence that says what to set."""
+    """Turn a GPU or a machine without memory left into one sentence that says what to set."""
+    images = f"{local_batch_size(config, world.size)} images at a time"
+    remedy = (
+        f"take train.accumulate={2 * config.train.accumulate}, which halves them and keeps the "
+        "batch, or a smaller train.batch_size, model or size"
+    )
     try:
         yield
     except torch.OutOfMemoryError:
-        micro_batch = local_batch_size(config, world.size)
-        raise MillError(
-            f"the GPU has too little memory for {micro_batch} images at a time: take "
-            f"train.accumulate={2 * config.train.accumulate}, which halves them and keeps the "
-            "batch, or a smaller train.batch_size, model or size"
-        ) from None
+        raise MillError(f"the GPU has too little memory for {images}: {remedy}") from None
+    except (MemoryError, RuntimeError, OSError) as error:
+        lack = memory_error(error, images, remedy)
+        if lack is None:
+            raise
+        raise lack from None
 
 
 def _lock_folder(folder: Path, world: World) -> AbstractContextManager[None]:

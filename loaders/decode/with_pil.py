@@ -16,26 +16,32 @@ if TYPE_CHECKING:
 # Only decoders that run in this process and execute nothing: PIL would start Ghostscript for EPS.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _BAND_PIXELS = 1 << 22  # that are copied at a time
+_PIXEL_BYTES, _OTHER_BYTES = 8, 1 << 24  # of memory that PIL takes, with two copies of an image
 
 
 def decode_with_pil(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The image as uint8 [height, width, 3] RGB in memory of its own; BadImage for bad bytes."""
+    """The image as uint8 [height, width, 3] RGB in memory of its own; BadImage for bad bytes.
+
+    MemoryError where an image of its size finds no memory, which PIL's plugins tell in many ways.
+    """
     if not data:
         raise BadImage("the file is empty")
     pil, formats = _pil()
+    pixels = 0
     try:
         with pil.open(io.BytesIO(data), formats=formats) as image:
             check_pixel_count(image.height, image.width, max_pixels)
+            pixels = image.height * image.width
             return to_rgb(image)
     except BadImage:
         raise
     except pil.DecompressionBombError:
         most = f"the {MOST_PIXELS} pixels that max_pixels may allow"
         raise BadImage(f"it has more than {most}") from None
-    except MemoryError:
-        raise BadImage("there is no memory for its pixels") from None
     except Exception as error:  # PIL's plugins raise whatever they stumble over
-        raise BadImage(_reason(error)) from None
+        np.empty(_PIXEL_BYTES * pixels + _OTHER_BYTES, np.uint8)
+        reason = _reason(error)
+    raise BadImage(reason)
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -76,6 +82,8 @@ def _check_range(image: Image.Image) -> None:
 
 def _reason(error: Exception) -> str:
     name = type(error).__name__
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than an image of its size needs"
     if name == "UnidentifiedImageError":
         return "not an image of a known type"
     return " ".join(str(error).split()) or name

@@ -186,12 +186,25 @@ def test_missing_wandb_is_said_before_data_are_opened(
         helpers_runs.train(given)
 
 
-def test_a_gpu_without_memory_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ..."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory"
+        ),
+        MemoryError(),
+    ],
+    ids=["gpu", "cpu", "numpy"],
+)
+def test_too_little_memory_is_one_sentence(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def steps(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+        raise error
 
     monkeypatch.setattr(engine, "train_steps", steps)
-    with pytest.raises(MillError, match=r"too little memory for 8 images .* train.accumulate=2,"):
+    with pytest.raises(
+        MillError, match=r"memory for 8 images at a time.*: take train.accumulate=2,"
+    ):
         helpers_runs.train(helpers_runs.config(tmp_path))
