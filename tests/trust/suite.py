@@ -32,6 +32,7 @@ MODULES: tuple[str, ...] = (
     "trust.concurrency.shared_cache",
     "trust.faults.clocks",
     "trust.faults.no_memory",
+    "trust.faults.memory_limit",
     "trust.faults.ranks",
     "trust.faults.signal_storms",
     "trust.supply.hostile",

@@ -100,10 +100,9 @@ def ways(draw: DrawFn, forms: list[str], every_pipeline: bool = True) -> Way:
     legs: list[Leg] = []
     while (left := way.steps - sum(leg.steps for leg in legs)) > 0:
         pipeline = draw(st.sampled_from(pipelines(form)[: None if every_pipeline else 1]))
-        caches = ("",) if pipeline == "ffcv" else CACHES
-        sizes = (1, 2) if pipeline == "ffcv" else WORLD_SIZES  # it compiles for each loader
+        caches = ("",) if pipeline == "ffcv" else CACHES  # it has no decoded cache
         leg = Leg(
-            world_size=draw(st.sampled_from(sizes)),
+            world_size=draw(st.sampled_from(WORLD_SIZES)),
             workers=draw(st.integers(1, 3)),
             prefetch=draw(st.integers(1, 3)),
             pipeline=pipeline,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
+import statistics
+import time
 from pathlib import Path
 
 import helpers_ranks
@@ -32,6 +35,8 @@ if {signals} and not os.fork():
         time.sleep(wait)
         if os.getppid() != parent:
             break
+        with open({sent!r}, "a") as file:
+            print(time.monotonic(), file=file)
         os.kill(parent, number)
     os._exit(0)
 
@@ -48,9 +53,9 @@ run_command(main)
 
 def run(task: Task) -> Outcome:
     """Storm a run once or twice, then let it finish; it must be as if nothing had been."""
-    outcome = Outcome()
+    outcome, seconds = Outcome(), list[float]()
     whole = task.folder / "whole"
-    if problem := _train(whole, []):
+    if problem := _train(whole, [], seconds):
         raise RuntimeError(f"training fails without a signal: {problem}")
     for index in range(task.tries):
         rng, out = task.random(index), task.folder / "stormed"
@@ -58,12 +63,19 @@ def run(task: Task) -> Outcome:
         outcome.tried()
         problem = ""
         for _ in range(rng.randint(1, MOST_STORMS)):
-            problem = problem or _train(out, _storm(rng))
-        if problem := problem or _train(out, []):
+            problem = problem or _train(out, _storm(rng), seconds)
+        if problem := problem or _train(out, [], seconds):
             outcome.failed(f"seed {task.seed}, storm {index}: {problem}")
             continue
         _compare(outcome, f"seed {task.seed}, storm {index}", whole / "run", out / "run")
         task.note(f"{index + 1} storms, {outcome.failures} failures")
+    if seconds:
+        outcome.figures["seconds from the first signal to the end"] = {
+            "median": round(statistics.median(seconds), 2),
+            "most": round(max(seconds), 2),
+            "cores": os.cpu_count(),
+            "load": round(os.getloadavg()[0], 1),
+        }
     return outcome
 
 
@@ -75,12 +87,19 @@ def _storm(rng: random.Random) -> list[tuple[float, int]]:
     return [(wait, int(rng.choice(SIGNALS))) for wait in waits]
 
 
-def _train(out: Path, storm: list[tuple[float, int]]) -> str:
-    """Train under a storm; returns what is wrong with how the process ends."""
+def _train(out: Path, storm: list[tuple[float, int]], seconds: list[float]) -> str:
+    """Train under a storm; returns what is wrong with how the process ends.
+
+    `seconds` gets the time that it then took to end.
+    """
     said = out / "said"
     shutil.rmtree(said, ignore_errors=True)
     said.mkdir(parents=True)
-    (ended,) = helpers_ranks.run(PROGRAM.format(signals=storm, out=str(out)), said, size=1)
+    program = PROGRAM.format(signals=storm, out=str(out), sent=str(said / "sent"))
+    (ended,) = helpers_ranks.run(program, said, size=1)
+    if storm and ended.code and (said / "sent").exists():  # else it had done all before
+        first = float((said / "sent").read_text().split()[0])
+        seconds.append(time.monotonic() - first)
     numbers = {number for _, number in storm}
     allowed = {0, *(STOPPED for _ in numbers), *(-n for n in numbers), *(128 + n for n in numbers)}
     if ended.code in allowed and "Traceback" not in ended.err:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ import helpers_runs
 
 from patchmill.training.runtime import checkpoint, records
 from trust.check import Check, Outcome, Task
-from trust.faults import training_process
+from trust.faults import limits, training_process
+from trust.faults.memory_limit import SHARES
 from trust.faults.training_process import Ended, Runs
 
 
@@ -21,6 +23,7 @@ class Undisturbed(NamedTuple):
     """A run without a fault."""
 
     calls: int  # to the disk
+    grown: int  # bytes of address space
     seconds: float
     final: dict[str, Any]
     log: dict[str, list[float | None]]
@@ -36,6 +39,14 @@ def kill(task: Task) -> Outcome:
 def fill_disk(task: Task) -> Outcome:
     """Let the disk be full from a call on, or for that call alone; then there is room again."""
     return _each(task, _without_room)
+
+
+def limit_memory(task: Task) -> Outcome:
+    """Limit the memory to a random part of what the run needs; then there is no limit."""
+    ends = Counter[str]()
+    outcome = _each(task, functools.partial(_with_little_memory, ends))
+    outcome.ends += ends
+    return outcome
 
 
 def _each(task: Task, disturb: Callable[[Runs, Task, int, Undisturbed, Path], str]) -> Outcome:
@@ -70,6 +81,7 @@ def _undisturbed(runs: Runs) -> Undisturbed:
     folder, seconds = out / "run", time.monotonic() - start
     return Undisturbed(
         ended.calls,
+        ended.grown,
         seconds,
         helpers_runs.final(folder),
         helpers_runs.logged(folder),
@@ -104,6 +116,24 @@ def _without_room(runs: Runs, task: Task, index: int, whole: Undisturbed, out: P
     told = ended.err.splitlines()[-1] if ended.code else ""
     if ended.code and not (told.startswith("error: ") and "the disk is full" in told):
         return f"it does not say that the disk is full: {told}"
+    return ""
+
+
+def _with_little_memory(
+    ends: Counter[str], runs: Runs, task: Task, index: int, whole: Undisturbed, out: Path
+) -> str:
+    draw = task.random(index)
+    kind = draw.choice(sorted(SHARES))
+    size = int(draw.uniform(*SHARES[kind]) * whole.grown)
+    ended = runs.train(out, limit=(kind, size))
+    told = ended.err.splitlines()[-1] if ended.code else ""
+    native = bool(ended.code) and limits.is_native(told)
+    ends["a C library" if native else "one sentence" if ended.code else "done"] += 1
+    if native:
+        return ""
+    plain = told.startswith("error: ") and ("memory" in told or "thread" in told)
+    if "Traceback" in ended.err or ended.code not in (0, 1) or (ended.code and not plain):
+        return f"with {size >> 10:,} KiB it ends with {ended.code}: {ended.err[-1500:]}"
     return ""
 
 
@@ -152,5 +182,6 @@ def _files(folder: Path) -> set[str]:
 
 CHECKS = (
     Check("kill-training", "training killed at any moment", kill, 1, 50, 200, 130),
+    Check("memory-limit-training", "training in too little memory", limit_memory, 1, 40, 400, 90),
     Check("full-disk-training", "training on a disk that fills", fill_disk, 1, 50, 200, 100),
 )

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from patchmill.loaders.common import c_compiler
+from trust.faults import limits
 
 SOURCE = Path(__file__).with_name("disk.c")
 MODES = {"": 0, "kill": 1, "full": 2, "full once": 3}
@@ -37,6 +38,7 @@ WORDS = {
 class Ended(NamedTuple):
     code: int  # of exit; negative if a signal ended it
     calls: int  # to the disk
+    grown: int  # bytes of address space that it took
     err: str
 
 
@@ -47,14 +49,25 @@ class Runs:
         self.folder = folder
         self._process, self._log = process, folder / "stderr.txt"
 
-    def train(self, out: Path, fault: str = "", at: int = 0, after: float = 0.0) -> Ended:
-        """Train into `out`, with a fault at a call to the disk, or killed after seconds."""
+    def train(
+        self,
+        out: Path,
+        fault: str = "",
+        at: int = 0,
+        after: float = 0.0,
+        limit: tuple[str, int] | None = None,
+    ) -> Ended:
+        """Train into `out`, with a fault at a call to the disk, or killed after seconds.
+
+        `limit` is one of its memory, as `limits.limited` takes it.
+        """
         task = dict(out=str(out), mode=MODES[fault], at=at, after=after, log=str(self._log))
+        task["limit"] = limit
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(task) + "\n")
         self._process.stdin.flush()
-        code, calls = json.loads(self._process.stdout.readline())
-        return Ended(code, calls, self._log.read_text(errors="replace"))
+        code, calls, grown = json.loads(self._process.stdout.readline())
+        return Ended(code, calls, grown, self._log.read_text(errors="replace"))
 
     def close(self) -> None:
         assert self._process.stdin
@@ -109,7 +122,7 @@ def serve(library: ctypes.CDLL) -> None:
         print(json.dumps(_forked(json.loads(line), library)), flush=True)
 
 
-def _forked(task: dict[str, Any], library: ctypes.CDLL) -> tuple[int, int]:
+def _forked(task: dict[str, Any], library: ctypes.CDLL) -> tuple[int, int, int]:
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -119,17 +132,17 @@ def _forked(task: dict[str, Any], library: ctypes.CDLL) -> tuple[int, int]:
     killer = threading.Timer(task["after"] or PATIENCE, os.kill, (child, signal.SIGKILL))
     killer.start()
     with open(reading) as file:
-        calls = file.read()
+        calls, grown = (file.read() or "0 0").split()
     status = os.waitpid(child, 0)[1]
     killer.cancel()
     killer.join()
-    return os.waitstatus_to_exitcode(status), int(calls or 0)
+    return os.waitstatus_to_exitcode(status), int(calls), int(grown)
 
 
 def _train(task: dict[str, Any], library: ctypes.CDLL, pipe: int) -> None:
     import helpers_runs
 
-    from patchmill.loaders.common.errors import MillError
+    from patchmill.loaders.common.errors import run_command
     from patchmill.training.runtime import display
 
     null, log = (
@@ -139,19 +152,26 @@ def _train(task: dict[str, Any], library: ctypes.CDLL, pipe: int) -> None:
     os.ftruncate(log, 0)
     for number, file in ((0, null), (1, null), (2, log)):
         os.dup2(file, number)
-    code = 0
+    code, limit = 0, task["limit"]
+    limits.give_back()
+    first = limits.used()["VmSize"]
     display.configure_logging(True)
     library.trust_arm(task["out"].encode(), task["mode"], ctypes.c_long(task["at"]))
+
+    def train() -> None:
+        with limits.limited(*limit) if limit else contextlib.nullcontext():
+            helpers_runs.train(helpers_runs.config(task["out"], **WORDS))
+
     try:
-        helpers_runs.train(helpers_runs.config(task["out"], **WORDS))
-    except MillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
+        run_command(train)
+    except SystemExit as ended:
+        code = 1 if isinstance(ended.code, str) else int(ended.code or 0)
+        print(ended.code if isinstance(ended.code, str) else "", file=sys.stderr)
     except BaseException:
         traceback.print_exc()
         code = 2
     library.trust_count.restype = ctypes.c_long
-    os.write(pipe, str(library.trust_count()).encode())
+    os.write(pipe, f"{library.trust_count()} {limits.peak() - first}".encode())
     sys.stderr.flush()
     os._exit(code)
 
