@@ -23,6 +23,7 @@ import numpy as np
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.files import columns, mapped, stamps
+from patchmill.loaders.sources.archives import lmdb_pages
 from patchmill.loaders.sources.archives.listing import Listing, open_listing
 from patchmill.loaders.sources.lists import labels as class_labels
 from patchmill.loaders.sources.numbered import NumberedSource
@@ -119,6 +120,7 @@ class _Environment:
         self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         weakref.finalize(self, os.close, self._file)
         self.changed = os.fstat(self._file).st_mtime_ns
+        lmdb_pages.check_start(self._file)
         self._environment = lmdb.open(
             path,
             subdir=self._path != path,
@@ -135,6 +137,10 @@ class _Environment:
         )
         info, stat = self.info(), self.stat()
         self.needed = (info["last_pgno"] + 1) * stat["psize"]  # bytes
+
+    def check_pages(self) -> None:
+        """Raise lmdb_pages.Damaged where the library could end the process, or read elsewhere."""
+        lmdb_pages.check(self._file)
 
     def guard(self) -> None:
         """Guard the map of a file that is complete now."""
@@ -166,8 +172,10 @@ def _environment(name: str, path: str) -> Any:
         if environment is None:
             try:
                 environment = _Environment(path)
-            except lmdb.Error as error:
-                problem = str(error).removeprefix(f"{path}: ")
+            except lmdb_pages.Damaged as error:
+                raise MillError(f"cannot open {name}: {error}; fetch it again") from None
+            except (lmdb.Error, OSError) as error:
+                problem = getattr(error, "strerror", None) or str(error).removeprefix(f"{path}: ")
                 raise MillError(f"cannot open {name}: {problem}") from None
             _environments[path] = environment
         return environment
@@ -190,6 +198,7 @@ def _list(name: str, environment: Any) -> Listing:
     import lmdb
 
     try:
+        environment.check_pages()
         with environment.whole(), environment.begin() as transaction:
             keys = _read_keys(name, transaction, environment.stat()["entries"])
             images = [key for key in keys if key.startswith(_IMAGE)]
@@ -201,7 +210,9 @@ def _list(name: str, environment: Any) -> Listing:
             if not images:
                 raise MillError(f"there are no images in {name}, which has {len(keys)} keys")
             _check_values(name, transaction, images)
-    except lmdb.Error as error:
+    except lmdb_pages.Damaged as error:
+        raise MillError(f"{name} is damaged: {error}; fetch it again") from None
+    except (lmdb.Error, OSError) as error:
         raise MillError(f"cannot read {name}: {error}") from None
     return Listing(images, {}, labelled)
 

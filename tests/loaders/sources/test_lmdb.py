@@ -189,3 +189,40 @@ def test_a_database_that_is_cut_off_while_it_is_read(
     assert done.returncode == 0, done.stderr
     (told,) = done.stdout.splitlines()
     assert told.startswith(f"{os.path.realpath(file)} was truncated while it was in use: ")
+
+
+DAMAGED = """
+import sys
+from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.sources import open_source
+try:
+    open_source(sys.argv[1])
+except MillError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("at", "changed", "complaint"),
+    [
+        (10, b"\0", "is not one of its tree's"),  # flags: neither a leaf nor a branch
+        (12, b"\xff\xff", "is not one of its tree's"),  # entries up to beyond the page
+        (12, b"\x10\0", "is empty"),
+        (16, b"\xfe\xff", "lies outside"),  # the place of the first entry
+    ],
+)
+def test_damaged_pages_are_one_sentence(
+    tmp_path: Path, at: int, changed: bytes, complaint: str
+) -> None:
+    """The library's own checks end the process, where there are any."""
+    entries = {f"{number:0200d}.jpg": photo(1)[:200] for number in range(60)}
+    path = write_lmdb(tmp_path / "x.lmdb", entries, subdir=False)
+    data = bytearray(path.read_bytes())
+    leaves = [page for page in range(2, len(data) // 4096) if data[page * 4096 + 10] == 2]
+    start = leaves[1] * 4096 + at
+    data[start : start + len(changed)] = changed
+    path.write_bytes(data)
+    command = [sys.executable, "-c", DAMAGED, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    (told,) = done.stdout.splitlines()
+    assert done.returncode == 0 and f"{path} is damaged: " in told and complaint in told

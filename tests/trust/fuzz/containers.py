@@ -22,6 +22,7 @@ from patchmill.loaders.decode.bad_image import BadImage
 from patchmill.loaders.decoded import opening
 from patchmill.loaders.prepare import inspect_masks
 from patchmill.loaders.sources import open_source
+from patchmill.loaders.sources.archives.lmdb_file import Lmdb
 from patchmill.loaders.sources.archives.zip_file import Zip
 from patchmill.loaders.sources.beton.source import Beton
 from patchmill.loaders.sources.beton.writer import BetonWriter
@@ -105,6 +106,19 @@ def zips() -> list[bytes]:
                 archive.writestr(f"class{number % 2}/{number}.jpg", jpeg(number))
         seeds.append(stream.getvalue())
     return seeds
+
+
+def fuzz_lmdbs(task: Task) -> Outcome:
+    """LMDB databases with a tree of two levels, and values in pages of their own."""
+    import lmdb
+
+    path = task.folder / "seed.lmdb"
+    with lmdb.open(str(path), map_size=1 << 20, subdir=False) as environment:
+        with environment.begin(write=True) as transaction:
+            for number in range(40):
+                room = bytes(3000 * (number % 9 == 0))
+                transaction.put(b"%d/%0200d.jpg" % (number % 2, number), jpeg(1)[:200] + room)
+    return _fuzz_files(task, [path.read_bytes()], lambda path: read_all(Lmdb(path)), ".lmdb")
 
 
 def fuzz_parquets(task: Task) -> Outcome:
@@ -272,6 +286,10 @@ def _raw(number: int) -> bytes:
 CHECKS = (
     Check("fuzz-beton", "mutated betons: opened and read", fuzz_betons, 40, 10_000, 50_000, 20),
     Check("fuzz-masks", "mutated mask files: read, inspected", fuzz_masks, 40, 10_000, 50_000, 10),
+    Check(
+        "fuzz-lmdb", "mutated LMDB databases: listed and read",
+        fuzz_lmdbs, 40, 8000, 50_000, 20, needs=("lmdb",),
+    ),
     Check("fuzz-zip", "mutated zips: listed and read", fuzz_zips, 40, 10_000, 50_000, 15),
     Check(
         "fuzz-parquet", "mutated Parquet files: indexed, read",

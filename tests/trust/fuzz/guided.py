@@ -42,6 +42,7 @@ PARSERS = {
     "masks": Parser("trust.fuzz.below_checksums:fuzz_masks", _MASKS),
     "parquet": Parser("trust.fuzz.containers:fuzz_parquets", ("loaders.sources.parquet",)),
     "zip": Parser("trust.fuzz.containers:fuzz_zips", ("loaders.sources.archives", "zipfile")),
+    "lmdb": Parser("trust.fuzz.containers:fuzz_lmdbs", ("loaders.sources.archives",)),
     "list.csv": Parser("trust.fuzz.containers:fuzz_lists", _LISTS),
     "list.tsv": Parser("trust.fuzz.containers:fuzz_lists", _LISTS, 1),
     "list.jsonl": Parser("trust.fuzz.containers:fuzz_lists", _LISTS, 2),
@@ -97,6 +98,7 @@ def _run(name: str, task: Task, tries: int, outcome: Outcome) -> None:
         reached = re.findall(r"cov: (\d+)", text)
         outcome.figures[f"places in code: {name}"] = int(reached[-1]) if reached else 0
         if not reached or reached[-1] == "0":
+            outcome.tried("unseen")
             outcome.failed(f"{name}: none of its code was seen")
         return
     outcome.tried("ended")
@@ -114,6 +116,6 @@ CHECKS = (
         1500 * len(PARSERS),
         50_000 * len(PARSERS),
         60,
-        needs=("atheris",),
+        needs=("atheris", "lmdb"),
     ),
 )
