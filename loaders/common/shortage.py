@@ -15,7 +15,7 @@ _MOST = 200  # characters of a library's words
 
 
 def shortage(error: BaseException) -> str | None:
-    """What could not be had, in the words of whoever asked for it; None for any other error."""
+    """Words of whoever found no memory, or no thread to start; None for any other error."""
     if isinstance(error, OSError):
         return error.strerror if error.errno == errno.ENOMEM else None
     words = " ".join(_WASTE.sub("", str(error)).split())[:_MOST]
