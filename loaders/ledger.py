@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
@@ -37,6 +37,7 @@ class Ledger:
         self._bad: dict[int, _Entry] = {}
         self._unwritten: list[_Entry] = []  # those that the file lacks
         self._begun, self._file = False, -1
+        self._close: Callable[[], object] | None = None
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -99,7 +100,7 @@ class Ledger:
     def _hold(self, path: Path) -> None:
         """Append to this file from now on, which has none of the bad samples."""
         file = os.open(path, _FLAGS, 0o666)
-        if self._file >= 0:
+        if self._close is not None:
             self._close()
         self._file, self._close = file, weakref.finalize(self, os.close, file)
         self._unwritten = list(self._bad.values())
