@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import io
 import os
 import select
@@ -48,6 +50,8 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # names that its encoding does not have
         sys.stdout.reconfigure(errors="backslashreplace")
+    # Collecting all that torch and Numba loaded would keep the process's end waiting for a second
+    atexit.register(gc.freeze)
     status = _status(main)
     try:
         sys.stdout.flush()

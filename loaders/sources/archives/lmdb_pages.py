@@ -69,7 +69,7 @@ def _newest(file: int) -> _Database:
 
 
 def _meta(file: int, at: int, size: int) -> tuple[_Database, int] | None:
-    """What one of the first two pages says, and the number of its transaction."""
+    """The database that one of the first two pages describes, and the number of its transaction."""
     data = os.pread(file, min(size, 4096), at)
     start = _PAGE.size
     if len(data) < start + _META.size + 2 * _DATABASE.size + _TAIL.size:
@@ -126,7 +126,7 @@ def _children(
 
 
 def _end_of_value(database: _Database, data: bytes, start: int, size: int, flags: int) -> int:
-    """Where an entry ends in its page; Damaged if its value ends beyond all pages."""
+    """The end of an entry in its page; Damaged if its value ends beyond all pages."""
     if flags & ~_BIG & ~_SUB_DATABASE or flags & _DUPLICATES:
         raise Damaged("it has an entry of an unknown kind")
     if not flags & _BIG:

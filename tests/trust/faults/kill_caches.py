@@ -84,7 +84,7 @@ def _place(task: Task, kind: str, size: str) -> tuple[Path, str]:
 
 
 def _seen_without_cache(task: Task, data: Path) -> Seen:
-    """What a loader without a cache sees, and one with a cache, too.
+    """Samples that a loader without a cache sees, and one with a cache, too.
 
     They run in this process, so that all code is compiled before it forks.
     """
@@ -152,7 +152,7 @@ def _stores(work: Loading) -> list[Path]:
 
 
 def _judge(work: Loading) -> str:
-    """What is wrong with the store that lies there, between runs of loaders."""
+    """Faults of the store that lies there, between runs of loaders."""
     for path in _stores(work):
         most = records.pixels_at(IMAGES) + spec.parse(work.cache).capacity
         taken = max(path.stat().st_size, places.bytes_on_disk(path))

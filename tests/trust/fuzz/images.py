@@ -31,7 +31,7 @@ def decoder(task: Task) -> Outcome:
 
 
 def judged(data: bytes) -> tuple[str, str]:
-    """What came of decoding an image, and what is wrong with that; empty if nothing is."""
+    """The end of decoding an image, and what is wrong with that; empty if nothing is."""
     try:
         found, said = decode(data), "pixels"
     except BadImage as problem:
