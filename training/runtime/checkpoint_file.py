@@ -20,6 +20,7 @@ from patchmill.loaders.files.writing import reason
 
 MARK = b"patchmill crc32 "  # then the checksum, as eight hexadecimal digits
 COMMENT = len(MARK) + 8
+FOLDER = 0x10  # of a member's attributes
 NO_COMMENT = bytes(2)  # length of the comment, at the end of the archive that torch writes
 CHUNK = 4 * 2**20
 
@@ -95,6 +96,9 @@ def _check(file: BinaryIO, size: int) -> None:
         members = _members(file)
         if members.testzip() is not None:
             raise Unreadable("is damaged (a checksum in it differs)")
+        if any(info.external_attr & FOLDER for info in members.infolist()):
+            # torch would read no bytes of it, and give what memory happens to hold
+            raise Unreadable("is damaged (a tensor in it is called a folder)")
     infos = members.infolist()
     if any(info.compress_type for info in infos) or sum(info.file_size for info in infos) > size:
         raise Unreadable("is not a checkpoint (its contents are larger than the file)")

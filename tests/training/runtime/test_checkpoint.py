@@ -117,6 +117,17 @@ def test_damage_anywhere_is_found_and_the_checkpoint_before_is_taken(summed, fol
     assert passed <= (3 if summed else 80)
 
 
+def test_a_tensor_that_is_called_a_folder_is_damage(folder):
+    """torch reads no bytes of such a member, and gives what memory happened to hold."""
+    last = checkpoint.path_at(folder, 3)
+    torch.save(state(3), last)
+    data = bytearray(last.read_bytes())
+    name = data.rindex(b"/data/0")  # in the archive's directory
+    data[data.rindex(b"PK\x01\x02", 0, name) + 38] |= 0x10  # its attribute as MS-DOS knows it
+    last.write_bytes(data)
+    assert newest(folder) == checkpoint.path_at(folder, 2)
+
+
 def test_a_checkpoint_is_an_archive_that_any_torch_reads(folder):
     path = checkpoint.path_at(folder, 3)
     assert torch.load(path, weights_only=True)["step"] == 3
