@@ -96,7 +96,7 @@ def make(
             if store.full:
                 break
     figures = store.stats(0)
-    if bad and not figures.images:
+    if bad and len(bad) == len(ids):
         raise MillError(
             f"none of the {len(bad):,} images can be decoded, the first {bad[0].where}: "
             f"{bad[0].reason}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
 import helpers_prepare as making
 import pytest
+from helpers_shards import HOURS_AGO
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.copypaste.mask_file import MaskFile
@@ -62,6 +64,8 @@ def test_masks_leave_out_what_is_larger(photos: Path) -> None:
 def test_decoded_images_leave_out_what_is_larger(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
+    for path in photos.rglob("*.*"):
+        os.utime(path, (HOURS_AGO, HOURS_AGO))  # new files are not kept, as they may change
     options = [str(photos), str(tmp_path / "out"), "--format", "decoded", "--size", "1MB"]
     command.main([*options, *LIMIT])
     told = capsys.readouterr().out

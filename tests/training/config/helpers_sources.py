@@ -252,13 +252,17 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         RECALLED: ["model.name", "train.epochs", "train.batch_size", "views.crop"],
     },
     ("bagssl", "demo"): {
-        NMCE: {"method.eps": 0.2, "method.weight": 30.0, **BAGSSL_COLOUR},
-        OURS: {
-            **BAGSSL_TCR, **ADAMW, "zero_init": False, "method.hidden": [1024],
-            "method.temperature": 0.2, "views.count": 2, "optim.lars": "vicreg",
-            "optim.eta": 0.001,
+        NMCE: {
+            "method.eps": 0.2, "method.weight": 30.0, "views.mean": CIFAR_MEAN,
+            "views.std": CIFAR_STD,
         },
-        RECALLED: ["views.crop"],
+        SIMCLR: {"views.colour": Colour(0.8, 0.8, 0.8, 0.2, p=0.8, grey=0.2)},
+        OURS: {
+            **SMALL, "zero_init": False, "method.objective": "simclr", "method.dim": 128,
+            "method.hidden": [512], "method.temperature": 0.2, "views.count": 4,
+            "views.crop": Crop((0.4, 0.4), (1.0, 1.0)), "train.epochs": 4, "train.batch_size": 64,
+            "optim.lars": "vicreg", "optim.eta": 0.001,
+        },
     },
     ("emp_ssl", "paper"): {
         EMP: {
@@ -279,11 +283,12 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         OURS: {"evaluate.view": "eval(size=64, short_side=64)"},
     },
     ("emp_ssl", "demo"): {
-        EMP: {**EMP_VIEWS, **EMP_SQUARE, "method.eps": 0.2, "method.weight": 200.0},
+        EMP: {**EMP_VIEWS, "method.eps": 0.2, "method.weight": 200.0},
         TORCHVISION: {"zero_init": False},
         OURS: {
-            **ADAMW, "method.hidden": 1024, "method.dim": 256, "optim.nesterov": True,
-            "optim.eta": 0.005, "train.epochs": 2, "train.batch_size": 50, "views.count": 8,
+            **SMALL, "method.hidden": 1024, "method.dim": 256, "optim.nesterov": True,
+            "optim.eta": 0.005, "train.epochs": 3, "train.batch_size": 50, "views.count": 8,
+            "views.crop": Crop((0.4, 0.4), (1.0, 1.0)),
         },
     },
     ("supervised", "paper"): {

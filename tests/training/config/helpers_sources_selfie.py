@@ -6,7 +6,7 @@ from typing import Any
 
 from helpers_sources import ADAMW, CIFAR_MEAN, CIFAR_STD, OURS, RECALLED
 
-from patchmill.loaders.recipe import Crop, Grid, Shift
+from patchmill.loaders.recipe import Colour, Crop, Grid, Shift
 
 SELFIE = "arXiv 1906.02940, by way of its abstract and of summaries"
 SELFIE_AGAIN = "an independent re-implementation of Selfie"
@@ -49,7 +49,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
             "method.blocks": 1, "method.heads": 4, "method.hidden": 256, "method.dropout": 0.1,
             "model.name": "test_resnet", "model.stem": "imagenet", "train.epochs": 6,
             "views.size": 16, "views.crop": Grid(4, 4, Shift(4)), "views.mean": CIFAR_MEAN,
-            "views.std": CIFAR_STD,
+            "views.std": CIFAR_STD, "views.colour": Colour(0.8, 0.8, 0.8, 0.5, p=1.0),
         },
     },
 }  # fmt: skip

@@ -9,7 +9,6 @@ import itertools
 import os
 import signal
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -56,14 +55,14 @@ class Child:
         at: int = 1 << 60,
         cache: Path | None = None,
     ) -> None:
-        self._at, self._said = at, tempfile.TemporaryFile()  # to standard error
+        self._at, self._said = at, os.memfd_create("stderr")
         self._reading, writing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._reading)
             if cache is not None:
                 os.environ["PATCHMILL_CACHE"] = str(cache)
-            _work_in_child(work, fault, at, writing, self._said.fileno())
+            _work_in_child(work, fault, at, writing, self._said)
         os.close(writing)
 
     def end(self) -> Ended:
@@ -75,9 +74,8 @@ class Child:
         status = os.waitpid(self.pid, 0)[1]
         alarm.cancel()
         alarm.join()
-        with self._said as file:
-            file.seek(0)
-            said = file.read().decode(errors="replace")[-1500:]
+        said = os.pread(self._said, 1 << 20, 0).decode(errors="replace")[-1500:]
+        os.close(self._said)
         if os.WIFSIGNALED(status):
             killed = os.WTERMSIG(status) == signal.SIGKILL
             return Ended(killed, f"signal {os.WTERMSIG(status)}\n{said}", not killed, self._at)
