@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # What ends a process before Python hears of it: a thread's own data, torch's threads, C++.
-NATIVE = ("memory for thread-local data", "Thread creation failed", "bad_alloc")
+NATIVE = (
+    *("memory for thread-local data", "register TLS destructor: out of memory"),  # glibc
+    *("Thread creation failed", "bad_alloc"),
+)
 KINDS = {"AS": "VmSize", "DATA": "VmData"}  # of setrlimit, and what /proc calls them
 
 
