@@ -27,7 +27,7 @@ def memory_error(error: BaseException, use: str, remedy: str) -> MillError | Non
     words = shortage(error)
     if words is None:
         return None
-    lacking = "thread" if "thread" in words else "memory"
+    lacking = "thread" if "thread" in words or "temporarily" in words else "memory"
     return MillError(f"there is no {lacking} for {use} ({words}): {remedy}")
 
 

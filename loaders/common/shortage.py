@@ -7,7 +7,8 @@ import re
 
 _SAID = re.compile(
     r"can.?t allocate memory|cannot allocate memory|out of memory|bad_alloc|start new thread"
-    r"|not enough memory|allocation failed",
+    r"|not enough memory|allocation failed"
+    r"|resource temporarily unavailable",  # of C++ that could start no thread
     re.IGNORECASE,
 )
 _WASTE = re.compile(r"^\[enforce fail at [^]]*\]\s*(err == \d+)? ?\.?\s*")  # in torch's words

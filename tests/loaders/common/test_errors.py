@@ -61,6 +61,7 @@ def test_memory_or_threads_that_run_out_are_one_line():
         "bytearray(1 << 60)": "no memory for what this command does (an allocation failed): take",
         "raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')": "2 GiB): take smaller",
         'raise RuntimeError("can\'t start new thread")': "there is no thread for what this com",
+        "raise RuntimeError('Resource temporarily unavailable')": "there is no thread for what",
     }.items():
         code, out, errors = run(body)
         assert (code, out, errors.count("\n")) == (1, "", 1) and words in errors
