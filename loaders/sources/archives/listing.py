@@ -57,7 +57,7 @@ def open_listing(
     """
     file = cache.root() / "archives" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.index"
     cached = columns.find(file, kind, sound=partial(_is_sound, dtypes))
-    if cached is not None and cached.meta["state"] == state:
+    if cached is not None and cached.meta.get("state") == state:
         return cached
     made = _index(name, build(), state if sure else UNSURE)
     try:

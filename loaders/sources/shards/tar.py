@@ -7,6 +7,7 @@ ever extracted. Links, folders, devices and sparse files are skipped.
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ _REGULAR = (b"0", b"\0", b"7")  # regular, V7 regular, contiguous
 _WITHOUT_CONTENT = b"123456"  # links, devices, folders, pipes, whatever their size field
 _MAX_EXTENSION = 1 << 24  # bytes of a long name or of PAX records
 _MAX_DIGITS = 19  # of a size below 2^63
+_MAX_OFFSET = 2**63 - 1
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zX": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -272,6 +274,8 @@ def _is_sparse(records: dict[bytes, bytes]) -> bool:
 
 def read_at(descriptor: int, count: int, offset: int) -> bytes:
     """Read `count` bytes at `offset`, repeating short reads; fewer only at the end of the file."""
+    if offset > _MAX_OFFSET - count:
+        raise OSError(errno.EINVAL, "no file is so long")
     data = os.pread(descriptor, count, offset)
     while len(data) < count and (
         more := os.pread(descriptor, count - len(data), offset + len(data))

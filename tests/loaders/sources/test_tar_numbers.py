@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -118,3 +119,11 @@ def test_a_pax_size_is_tarfiles_or_an_error(value: bytes, beside: bytes) -> None
         assert "\n" not in str(error)
         return
     assert found == sizes_by_python(data)
+
+
+@pytest.mark.parametrize("offset", [2**63 - 10, 2**64])
+def test_an_offset_beyond_all_files_cannot_be_read(tmp_path: Path, offset: int) -> None:
+    """An index may name one under checksums that fit."""
+    (tmp_path / "x.tar").write_bytes(archive())
+    with open(tmp_path / "x.tar", "rb") as file, pytest.raises(OSError, match="no file is so long"):
+        tar.read_at(file.fileno(), 40, offset)

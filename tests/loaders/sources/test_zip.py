@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.files import cache, columns
 from patchmill.loaders.sources import open_source
-from patchmill.loaders.sources.archives.zip_file import Zip
+from patchmill.loaders.sources.archives.zip_file import KIND, Zip
 from patchmill.loaders.sources.folder import Folder
 
 
@@ -127,6 +128,17 @@ def test_a_changed_zip_is_listed_again(tmp_path: Path) -> None:
     assert open_source(path).classes == CLASSES[1:]
     with pytest.raises(OSError, match="the zip was changed since it was listed"):
         before.read(0)
+
+
+def test_a_cached_listing_of_no_state_is_made_again(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "photos.zip", photos())
+    backdate(path)
+    before = [open_source(path).where(id) for id in range(len(open_source(path)))]
+    (listing,) = (cache.root() / "archives").iterdir()
+    found = columns.read(listing, KIND)
+    stateless = {key: value for key, value in found.meta.items() if key != "state"}
+    columns.write(listing, KIND, found.columns, stateless)
+    assert [open_source(path).where(id) for id in range(len(before))] == before
 
 
 def test_a_damaged_member_is_a_bad_sample(tmp_path: Path) -> None:
