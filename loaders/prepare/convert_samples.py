@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-from patchmill.loaders.common.shortage import shortage
 from patchmill.loaders.common.threads import map_ahead
 from patchmill.loaders.copypaste import masks as source_masks
 from patchmill.loaders.copypaste.mask_png import encode_mask
@@ -43,7 +42,7 @@ def converted_samples(
     source, workers, prefix = work.source, work.workers, _path_prefix(work.source)
 
     def read(ids: list[int]) -> list[tuple[int, bytes | OSError]]:
-        return [(id, _read(source, id)) for id in ids]
+        return [(id, images.read(source, id)) for id in ids]
 
     def convert(chunk: list[tuple[int, bytes | OSError]]) -> list[PreparedSample | BadSample]:
         return [_prepare_sample(work, prefix, id, data) for id, data in chunk]
@@ -72,19 +71,10 @@ def _id_chunks(source: Source, options: Options, positions: range) -> Iterator[l
 
 def _chunk_size(source: Source, ids: list[int]) -> int:
     """Samples per chunk: fewer of large images, to bound the memory of chunks in flight."""
-    first = (_read(source, id) for id in ids[:_CHUNK_SAMPLES])
+    first = (images.read(source, id) for id in ids[:_CHUNK_SAMPLES])
     sizes = [len(data) for data in first if isinstance(data, bytes)]
     mean = sum(sizes) // max(len(sizes), 1)
     return max(1, min(_CHUNK_SAMPLES, _CHUNK_BYTES // max(mean, 1)))
-
-
-def _read(source: Source, id: int) -> bytes | OSError:
-    try:
-        return source.read(id)
-    except OSError as error:
-        if shortage(error):  # no fault of the sample's
-            raise
-        return error
 
 
 def _prepare_sample(

@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from patchmill.loaders.common.shortage import shortage
 from patchmill.loaders.decode.bad_image import check_pixel_count
 from patchmill.loaders.decode.decoder import MAX_PIXELS, BadImage, Decoder
 from patchmill.loaders.decode.jpeg_header import FRAME_MARKERS, jpeg_segments, parse_frame
 from patchmill.loaders.prepare.options import BETON, Options
+from patchmill.loaders.sources import Source
 from patchmill.loaders.sources.beton.writer import PAGE_SIZE
 
 RAW_QUALITY = 95  # of the JPEG for raw pixels that do not fit into a page of a .beton
@@ -30,6 +32,16 @@ _MIN_SCALE = 2  # JPEGs are decoded to at least this multiple of the target size
 _MAX_SIDE = 65_535  # of an image in a .beton
 
 _threads = threading.local()
+
+
+def read(source: Source, id: int) -> bytes | OSError:
+    """Encoded bytes of a sample, or the error that makes it a bad one."""
+    try:
+        return source.read(id)
+    except OSError as error:
+        if shortage(error):  # no fault of the sample's
+            raise
+        return error
 
 
 class ImageInfo(NamedTuple):

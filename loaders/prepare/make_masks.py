@@ -13,11 +13,11 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
-from patchmill.loaders.common.shortage import shortage
 from patchmill.loaders.common.threads import map_ahead
 from patchmill.loaders.copypaste import mask_file
 from patchmill.loaders.copypaste.mask_file import MaskFile, MaskRow
@@ -148,14 +148,6 @@ def _log_estimated_time(
 def _rows(
     source: Source, estimate: Estimator, options: MaskOptions, workers: int, ids: range
 ) -> Generator[MaskRow, None, None]:
-    def read(id: int) -> bytes | OSError:
-        try:
-            return source.read(id)
-        except OSError as error:
-            if shortage(error):  # no fault of the sample's
-                raise
-            return error
-
     def make_row(data: bytes | OSError) -> MaskRow:
         if isinstance(data, OSError):
             return mask_file.missing_row(data.strerror or str(data))
@@ -169,7 +161,9 @@ def _rows(
         )
 
     with (
-        contextlib.closing(map_ahead(read, ids, _READERS, 2 * workers + _READERS)) as encoded,
+        contextlib.closing(
+            map_ahead(partial(images.read, source), ids, _READERS, 2 * workers + _READERS)
+        ) as encoded,
         contextlib.closing(map_ahead(make_row, encoded, workers, 2 * workers)) as rows,
     ):
         yield from rows
