@@ -46,6 +46,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's cache folder out of the tests, and their files out of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATCHMILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def logging_stays_as_it_is() -> Iterator[None]:
     """Undo what stable-pretraining does to logging and to tracebacks once it is imported.

@@ -17,9 +17,13 @@ from patchmill.loaders.prepare.options import MaskOptions
 from patchmill.loaders.sources import open_source
 
 
-@pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
     return mask_photos(tmp_path / "src")
 
 
