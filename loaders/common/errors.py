@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from patchmill.loaders.common.printed import printable
-from patchmill.loaders.common.shortage import shortage
+from patchmill.loaders.common.shortage import FILES, shortage
 
 _LESS = "take smaller batches or fewer workers, or end other programs"
 
@@ -23,10 +23,13 @@ class MillError(Exception):
 
 
 def memory_error(error: BaseException, use: str, remedy: str) -> MillError | None:
-    """The sentence for an error by which memory or threads ran out; None for any other error."""
+    """The sentence for an error by which memory, threads or files ran out; None for any other."""
     words = shortage(error)
     if words is None:
         return None
+    if isinstance(error, OSError) and error.errno in FILES:
+        problem = f"no more files can be opened for {use} ({words})"
+        return MillError(f"{problem}: raise the limit, ulimit -n, or close files of this program")
     lacking = "thread" if "thread" in words or "temporarily" in words else "memory"
     return MillError(f"there is no {lacking} for {use} ({words}): {remedy}")
 

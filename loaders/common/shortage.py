@@ -1,4 +1,4 @@
-"""Tell errors by which a machine has run out of memory or threads: libraries raise many kinds."""
+"""Errors by which a machine has run out of memory, threads or files: libraries raise many kinds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ _SAID = re.compile(
     r"|resource temporarily unavailable",  # of C++ that could start no thread
     re.IGNORECASE,
 )
+FILES = (errno.EMFILE, errno.ENFILE)
 _WASTE = re.compile(r"^\[enforce fail at [^]]*\]\s*(err == \d+)? ?\.?\s*")  # in torch's words
 _MOST = 200  # characters of a library's words
 
 
 def shortage(error: BaseException) -> str | None:
-    """Words of whoever found no memory, or no thread to start; None for any other error."""
+    """Words of whoever found no memory, thread or descriptor to have; None for any other error."""
     if isinstance(error, OSError):
-        return error.strerror if error.errno == errno.ENOMEM else None
+        return error.strerror if error.errno in (errno.ENOMEM, *FILES) else None
     words = " ".join(_WASTE.sub("", str(error)).split())[:_MOST]
     if isinstance(error, MemoryError):
         return words or "an allocation failed"

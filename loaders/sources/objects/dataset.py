@@ -18,6 +18,7 @@ import numpy as np
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
+from patchmill.loaders.common.shortage import shortage
 from patchmill.loaders.sources.lists.labels import names_of
 from patchmill.loaders.sources.numbered import NumberedSource
 from patchmill.loaders.sources.objects import items
@@ -116,17 +117,19 @@ class Items(NumberedSource):
         assert self._labels is not None
         try:
             self._labels[index] = _label(self._item(index))
-        except OSError:
+        except OSError as error:
+            if shortage(error):  # no fault of the item's
+                raise
             self._labels[index] = -1
 
     def _item(self, index: int) -> Any:
-        """One item; OSError for whatever the data set raises."""
+        """One item; OSError for whatever the data set raises, but for a lack of memory."""
         try:
             with self._lock or contextlib.nullcontext():
                 return self._dataset[index]
-        except OSError:
-            raise
         except Exception as error:
+            if isinstance(error, OSError) or shortage(error):
+                raise
             raise OSError(f"the data set raised {type(error).__name__}: {_line(error)}") from error
 
     def _fingerprint(self, labels: np.ndarray | None) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from patchmill.loaders.common.errors import MillError
+from patchmill.loaders.common.shortage import shortage
 from patchmill.loaders.files import stamps
 from patchmill.loaders.files.open_files import OpenFiles
 from patchmill.loaders.sources.numbered import NumberedSource
@@ -76,6 +77,8 @@ class Parquet(Reopened, NumberedSource):
         except MillError:
             raise
         except (OSError, ValueError, IndexError, OverflowError, MemoryError) as error:
+            if isinstance(error, OSError) and shortage(error):  # no fault of the row's
+                raise
             # ArrowInvalid is a ValueError; its texts and those of its OSErrors have many lines
             problem = getattr(error, "strerror", None) or schema.one_line(error)
             raise OSError(problem or type(error).__name__) from None

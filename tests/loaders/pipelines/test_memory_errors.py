@@ -1,10 +1,12 @@
-"""Memory or threads that run out in any thread of a loader: one sentence, and no sample blamed."""
+"""Memory, threads or files that run out in a loader: one sentence, and no sample blamed."""
 
 from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from helpers_pipelines import RECIPE, Pictures, make_loader, mill_threads
 from patchmill.kernels.views.cpu.render import Scratch
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.pipelines import spec
+from patchmill.loaders.sources import open_source
 
 pytestmark = pytest.mark.usefixtures("pipeline")
 
@@ -69,3 +72,19 @@ def test_a_loader_that_cannot_be_built_is_one_sentence(monkeypatch: pytest.Monke
         MillError, match=r"no memory for the loader's workers and batches .* take f"
     ):
         make_loader(24)
+
+
+def test_files_that_cannot_be_opened_are_no_bad_samples(tmp_path: Path) -> None:
+    for index in range(24):
+        (tmp_path / f"{index}.png").write_bytes(Pictures(24).read(index))
+    loader = make_loader(open_source(tmp_path), workers=2)
+    list(loader)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))
+        with pytest.raises(MillError, match=r"no more files can be opened for .* ulimit -n"):
+            list(loader)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert len(loader.ledger) == 0
+    assert sum(len(batch) for batch in loader) == 24

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import pickle
 import subprocess
@@ -291,6 +292,32 @@ def test_items_that_cannot_be_read_go_to_the_ledger(tmp_path: Path):
     text = ledger.read_text()
     assert "the data set raised KeyError: 'first'" in text
     assert "item 7 of Dataset" in text and "a float64 array [40, 60, 3]" in text
+
+
+@pytest.mark.parametrize(
+    "lack", [MemoryError(), OSError(errno.EMFILE, "Too many open files")], ids=["memory", "files"]
+)
+def test_items_for_which_the_machine_lacks_something_are_not_bad(lack: Exception):
+    lacking = []
+
+    def item(index: int) -> Any:
+        seen.add(index)
+        if lacking and index == max(set(range(100)) - built):
+            raise lack
+        return PIXELS[0], index % 3
+
+    seen: set[int] = set()
+    loader = loaders.build(Dataset(item, 100), EVAL, 100)
+    built = seen.copy()
+    lacking.append(True)
+    with pytest.raises(MillError, match=r"no memory for|no more files can be opened for"):
+        list(loader)
+    with pytest.raises(type(lack)):
+        _ = loader.source.labels
+    lacking.clear()
+    (batch,) = list(loader)
+    assert sorted(batch.ids.tolist()) == list(range(100)) and len(loader.ledger) == 0
+    assert loader.source.labels.tolist() == [i % 3 for i in range(100)]
 
 
 def raising(index: int) -> Any:
