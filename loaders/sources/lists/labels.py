@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from patchmill.loaders.common.errors import MillError
 
 _MAX_CLASSES = 1 << 20  # larger numbers are not classes
+# Python's int also takes "1_2" and the digits of other scripts; it refuses too many digits.
+_is_number = re.compile(r"\s*[-+]?[0-9]{1,4000}\s*").fullmatch
 
 
 def numbered(name: str, labels: Sequence[str]) -> tuple[list[str], np.ndarray]:
@@ -17,10 +20,9 @@ def numbered(name: str, labels: Sequence[str]) -> tuple[list[str], np.ndarray]:
     `name` is that of the list, for messages.
     """
     distinct = sorted(set(labels))
-    try:
-        numbers = {label: int(label) for label in distinct}
-    except ValueError:
+    if not all(_is_number(label) for label in distinct):
         return distinct, _looked_up({label: i for i, label in enumerate(distinct)}, labels)
+    numbers = {label: int(label) for label in distinct}
     least, most = min(numbers.values(), default=0), max(numbers.values(), default=0)
     if not -(2**63) <= least <= most < 2**63:
         raise MillError(f"{name} has a label that has more than 64 bits: {most}")

@@ -161,6 +161,13 @@ def test_pairs_of_path_and_label(photos: Path):
     assert names.fingerprint != numbers.fingerprint
 
 
+@pytest.mark.parametrize("one", ["1_2", "\u0661\u0662", "0x0c", "12e0"])
+def test_texts_that_only_python_calls_numbers_are_names(photos: Path, one: str):
+    source = open_source([(photos / "images/0.jpg", "12"), (photos / "images/1.jpg", one)])
+    assert source.labels is not None and source.labels.tolist() in ([0, 1], [1, 0])
+    assert set(source.classes) == {"12", one}
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(TEXT, st.integers(-3, 9)), min_size=1, max_size=6))
 def test_fingerprints_tell_lists_apart(rows: list[tuple[str, int]]):
