@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import available_cores, map_in_threads
 from patchmill.loaders.files import cache, columns
 from patchmill.loaders.files.columns import Columns
+from patchmill.loaders.files.sound_columns import are_below, has_columns, has_meta
 from patchmill.loaders.sources.lists import labels as label_numbers
 from patchmill.loaders.sources.parquet import places, schema
 from patchmill.loaders.sources.parquet.footer import Group
@@ -31,7 +33,20 @@ log = logging.getLogger("patchmill")
 
 States = list[tuple[int, int]]  # size and modification time of each file
 
-_KIND = "parquet index 1"
+KIND = "parquet index 1"
+_DTYPES = {
+    "row_chunks": "<i8",
+    "row_starts": "<i8",
+    "row_sizes": "<i8",
+    "chunk_offsets": "<i8",
+    "chunk_stored": "<i8",
+    "chunk_sizes": "<i8",
+    "chunk_codecs": "|u1",
+    "chunk_files": "<i4",
+    "counts": "<i8",
+}
+_META = {"image": str, "classes": list, "fingerprint": str}
+_MOST_BYTES = 1 << 31  # of a page: the format counts them in 32 bits
 _MOST_THREADS = 4  # each may hold a compressed page of a hundred megabytes
 _RACY_NS = 2_000_000_000  # a file this young may change again within the same timestamp
 
@@ -47,7 +62,7 @@ def open_index(
             digest = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
             file = cache.folder("parquet") / f"{digest}.index"
             stack.enter_context(cache.lock(file.with_suffix(".lock")))
-            index = columns.find(file, _KIND)
+            index = columns.find(file, KIND, sound=partial(_is_sound, states))
             if index and np.array_equal(index["states"], np.array(states)):
                 return index
         except MillError as error:
@@ -55,11 +70,38 @@ def open_index(
         content, meta = _build(name, paths, states, image, label)
         if file:
             try:
-                columns.write(file, _KIND, content, meta)
-                return columns.read(file, _KIND)
+                columns.write(file, KIND, content, meta)
+                return columns.read(file, KIND)
             except (OSError, MillError) as error:
                 log.warning("cannot cache the index of %s: %s", name, error)
         return Columns(meta, content)
+
+
+def _is_sound(states: States, found: Columns) -> bool:
+    """True if the index has what it takes for so many files: places that can be looked up."""
+    if "states" not in found.columns or not has_columns(found, _DTYPES, {"labels": "<i8"}):
+        return False
+    if not has_meta(found, _META):
+        return False
+    rows = [found[name] for name in ("row_chunks", "row_starts", "row_sizes")]
+    rows += [found["labels"]] if "labels" in found.columns else []
+    chunks = [found[name] for name in _DTYPES if name.startswith("chunk_")]
+    counts, count, known = found["counts"], len(found["row_sizes"]), len(found["chunk_offsets"])
+    return (
+        all(len(column) == count for column in rows)
+        and all(len(column) == known for column in chunks)
+        and len(counts) == len(states)
+        and are_below(counts, count + 1)
+        and int(counts.sum()) == count
+        and are_below(found["row_chunks"] + 1, known + 1)  # -1 without an image
+        and are_below(found["row_sizes"] + 1, _MOST_BYTES)
+        and are_below(found["row_starts"] + 1, 2**62)
+        and are_below(found["chunk_offsets"], 2**62)
+        and are_below(found["chunk_stored"], _MOST_BYTES)
+        and are_below(found["chunk_sizes"], _MOST_BYTES)
+        and are_below(found["chunk_codecs"], len(places.CODECS))
+        and are_below(found["chunk_files"], len(states))
+    )
 
 
 def _build(

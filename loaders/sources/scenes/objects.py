@@ -72,9 +72,16 @@ def pack(object_map: np.ndarray) -> bytes:
     return zlib.compress(object_map.tobytes(), 6)
 
 
-def unpack(packed: bytes, height: int, width: int) -> np.ndarray:
-    """The object map from `pack`."""
-    return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, width)
+def unpack(packed: bytes, height: int, width: int) -> np.ndarray | None:
+    """The object map from `pack`; None if there is none of this size in it."""
+    reader, count = zlib.decompressobj(), height * width
+    try:
+        data = reader.decompress(packed, count + 1)
+    except zlib.error:
+        return None
+    if len(data) != count or not reader.eof:
+        return None
+    return np.frombuffer(data, np.uint8).reshape(height, width)
 
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:

@@ -20,6 +20,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import available_cores, map_in_threads
 from patchmill.loaders.files import cache, columns
+from patchmill.loaders.files.sound_columns import are_below, has_columns, rise
 from patchmill.loaders.sources.numbered import NumberedSource
 from patchmill.loaders.sources.scenes import objects as scene_objects
 from patchmill.loaders.sources.scenes.objects import SceneObject
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from patchmill.loaders.sources.scenes.scene import Scene, SceneSettings
 
 _PART = 256
+_MAX_SIDE = 2048  # of an image in pixels
 _DRAWN = "scenes 5"  # raise it whenever the same settings give different scenes
 _STORED = ("jpegs", "object_maps")  # columns that are not kept in memory
-_KIND = "scenes 3"  # raise it whenever a part stores a scene in another way: it is made again
+KIND = "scenes 3"  # raise it whenever a part stores a scene in another way: it is made again
+_FLAT = {"jpeg_starts": "<i8", "object_map_starts": "<i8", "labels": "<i8"}
 
 
 class Scenes(NumberedSource):
@@ -111,7 +114,11 @@ class Scenes(NumberedSource):
         part, at = self._locate(index)
         height, width = part["shapes"][at]
         packed = columns.item(part["object_maps"], part["object_map_starts"], at)
-        return scene_objects.unpack(packed, height, width), part["object_labels"][at]
+        labels = part["object_labels"][at]
+        object_map = scene_objects.unpack(packed, height, width)
+        if object_map is None or object_map.max(initial=0) > len(labels):
+            raise OSError("its object map is damaged")
+        return object_map, labels
 
     def _locate(self, index: int) -> tuple[columns.Columns, int]:
         if not 0 <= index < self._count:
@@ -158,7 +165,10 @@ def _check(
         ),
         (is_int(classes, 1, 100), f"classes must be 1 to 100, not {classes!r}"),
         (swap is not True or classes != 1, "swap_backgrounds needs at least 2 classes"),
-        (size is None or is_int(size, 16, 2048), f"size must be 16 to 2048 pixels, not {size!r}"),
+        (
+            size is None or is_int(size, 16, _MAX_SIDE),
+            f"size must be 16 to {_MAX_SIDE} pixels, not {size!r}",
+        ),
     ]
     for valid, problem in rules:
         if not valid:
@@ -171,7 +181,7 @@ def _check(
 def _open_parts(folder: Path, count: int, settings: SceneSettings) -> list[columns.Columns]:
     """Open all parts, rendering the missing ones first."""
     spans = [(start, min(start + _PART, count)) for start in range(0, count, _PART)]
-    parts = [_find(folder, *span) for span in spans]
+    parts = [_find(folder, *span, settings) for span in spans]
     if all(parts):
         return [part for part in parts if part]
     try:
@@ -179,7 +189,7 @@ def _open_parts(folder: Path, count: int, settings: SceneSettings) -> list[colum
         with cache.lock(folder / "lock"):
             for leftover in folder.glob("*.tmp"):
                 leftover.unlink()
-            parts = [_find(folder, *span) for span in spans]
+            parts = [_find(folder, *span, settings) for span in spans]
             missing = [span for span, part in zip(spans, parts, strict=True) if part is None]
             with track("painting scenes", sum(stop - start for start, stop in missing)) as advance:
                 for span in missing:
@@ -187,7 +197,7 @@ def _open_parts(folder: Path, count: int, settings: SceneSettings) -> list[colum
     except OSError as error:
         raise cache.unusable(folder, error) from None
     return [
-        part or columns.read(_path(folder, *span), _KIND, stored=_STORED)
+        part or columns.read(_path(folder, *span), KIND, stored=_STORED)
         for span, part in zip(spans, parts, strict=True)
     ]
 
@@ -196,10 +206,30 @@ def _path(folder: Path, start: int, stop: int) -> Path:
     return folder / f"{start:09d}-{stop:09d}.scenes"
 
 
-def _find(folder: Path, start: int, stop: int) -> columns.Columns | None:
+def _find(folder: Path, start: int, stop: int, settings: SceneSettings) -> columns.Columns | None:
     """The part, or the full part of a larger set that begins with the same scenes."""
-    full = columns.find(_path(folder, start, start + _PART), _KIND, stored=_STORED)
-    return full or columns.find(_path(folder, start, stop), _KIND, stored=_STORED)
+    for end in (start + _PART, stop):
+        sound = partial(_is_sound, end - start, settings)
+        if part := columns.find(_path(folder, start, end), KIND, stored=_STORED, sound=sound):
+            return part
+    return None
+
+
+def _is_sound(count: int, settings: SceneSettings, found: columns.Columns) -> bool:
+    """True if a part has what it takes for so many scenes."""
+    others = {*_STORED, "shapes", "object_labels"}
+    if not has_columns(found, _FLAT) or not others <= found.columns.keys():
+        return False
+    shapes, labels, classes = found["shapes"], found["object_labels"], settings.classes
+    return (
+        rise(found["jpeg_starts"], count, len(found["jpegs"]))
+        and rise(found["object_map_starts"], count, len(found["object_maps"]))
+        and (shapes.shape, shapes.dtype.str) == ((count, 2), "<i4")
+        and (labels.shape, labels.dtype.str) == ((count, settings.objects[1]), "<i8")
+        and len(found["labels"]) == count
+        and all(are_below(column, classes) for column in (labels, found["labels"]))
+        and are_below(shapes, _MAX_SIDE + 1)
+    )
 
 
 def _render_part(
@@ -228,4 +258,4 @@ def _render_part(
         "labels": np.array([scene.label for scene in scenes], np.int64),
         "backgrounds": np.array([scene.background for scene in scenes], np.int64),
     }
-    columns.write(_path(folder, *span), _KIND, content, {"settings": astuple(settings)})
+    columns.write(_path(folder, *span), KIND, content, {"settings": astuple(settings)})

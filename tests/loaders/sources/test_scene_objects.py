@@ -154,7 +154,7 @@ def test_parts_of_an_earlier_kind_are_painted_again(
 ) -> None:
     before = content(source)
     (path,) = cache_folder.rglob("*.scenes")
-    part = columns.read(path, scenes._KIND)
+    part = columns.read(path, scenes.KIND)
     earlier = {name: part[name] for name in ("jpegs", "jpeg_starts", "labels", "backgrounds")}
     columns.write(path, "scenes 2", earlier, part.meta)
     again = Scenes(count=24, objects=(3, 6), size=96)

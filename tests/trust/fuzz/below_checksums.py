@@ -6,6 +6,8 @@ shape that it may have, or is an error's sentence. A cache is made again.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import logging
 import os
 import random
@@ -23,6 +25,10 @@ from patchmill.loaders.sources import folder, open_source
 from patchmill.loaders.sources.archives import zip_file
 from patchmill.loaders.sources.archives.zip_file import Zip
 from patchmill.loaders.sources.folder import Folder
+from patchmill.loaders.sources.parquet import index as parquet_index
+from patchmill.loaders.sources.parquet.source import Parquet
+from patchmill.loaders.sources.scenes import source as scenes
+from patchmill.loaders.sources.scenes.source import Scenes
 from patchmill.loaders.sources.shards import index as shard_index
 from patchmill.loaders.sources.shards import set_index
 from patchmill.loaders.sources.shards.source import Shards
@@ -80,7 +86,7 @@ def fuzz_masks(task: Task) -> Outcome:
 
 
 def fuzz_caches(task: Task) -> Outcome:
-    """Cached listings of folders, zips, shards and sets of shards; made again where they differ."""
+    """Cached listings of all kinds of data, and painted scenes; made again where they differ."""
     (shards := task.folder / "shards").mkdir()
     tar, _ = indexes.written(shards)
     Path(shard_index.index_path(tar)).unlink()
@@ -94,7 +100,14 @@ def fuzz_caches(task: Task) -> Outcome:
         ("shards/*.shard", set_index.SCANNED, lambda: Shards(str(tar))),
         ("folders/*.index", folder.KIND, lambda: Folder(images)),
         ("archives/*.index", zip_file.KIND, lambda: Zip(packed)),
+        ("scenes/*/*.scenes", scenes.KIND, lambda: Scenes(4, size=24)),
     ]
+    if importlib.util.find_spec("pyarrow"):
+        tables = [task.folder / f"{number}.parquet" for number in range(4)]
+        for path, data in zip(tables, containers.parquets(), strict=False):
+            path.write_bytes(data)
+            os.utime(path, (indexes.LONG_AGO, indexes.LONG_AGO))
+        openers.append(("parquet/*.index", parquet_index.KIND, lambda: Parquet(tables)))
     with cache_at(task.folder / "cache"):
         for number, (pattern, kind, opened) in enumerate(openers):
             opened()
@@ -105,9 +118,21 @@ def fuzz_caches(task: Task) -> Outcome:
                     for other in cached.parent.glob("*.set"):
                         other.unlink()
                 cached.write_bytes(data)
-                return read_all(opened())
+                source = opened()
+                if isinstance(source, Scenes):
+                    for id in range(len(source)):
+                        with contextlib.suppress(OSError):
+                            assert source.segmentation(id).max(initial=0) <= len(source.classes)
+                            assert len(source.objects(id)) <= 3
+                return read_all(source)
 
-            part = Task(task.name, -(-task.tries // 4), task.folder, task.seed + number, task.note)
+            part = Task(
+                task.name,
+                -(-task.tries // len(openers)),
+                task.folder,
+                task.seed + number,
+                task.note,
+            )
             _fuzz(part, [cached], kind, reopen, outcome)
     return outcome
 

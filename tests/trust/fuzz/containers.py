@@ -123,6 +123,11 @@ def fuzz_lmdbs(task: Task) -> Outcome:
 
 def fuzz_parquets(task: Task) -> Outcome:
     """Parquet files of several encodings, of images and of paths."""
+    return _fuzz_files(task, parquets(), lambda path: read_all(open_source(path)), ".parquet")
+
+
+def parquets() -> list[bytes]:
+    """Sound Parquet files of several encodings: four of images, and one of paths."""
     import pyarrow
     from pyarrow import parquet
 
@@ -144,7 +149,7 @@ def fuzz_parquets(task: Task) -> Outcome:
         stream = io.BytesIO()
         parquet.write_table(content, stream, **options)
         seeds.append(stream.getvalue())
-    return _fuzz_files(task, seeds, lambda path: read_all(open_source(path)), ".parquet")
+    return seeds
 
 
 def fuzz_lists(task: Task) -> Outcome:
