@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from patchmill.loaders.common.printed import printable
-from patchmill.loaders.common.shortage import FILES, shortage
+from patchmill.loaders.common.shortage import OUT_OF_FILES, shortage
 
 _LESS = "take smaller batches or fewer workers, or end other programs"
 
@@ -27,7 +27,7 @@ def memory_error(error: BaseException, use: str, remedy: str) -> MillError | Non
     words = shortage(error)
     if words is None:
         return None
-    if isinstance(error, OSError) and error.errno in FILES:
+    if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
         problem = f"no more files can be opened for {use} ({words})"
         return MillError(f"{problem}: raise the limit, ulimit -n, or close files of this program")
     lacking = "thread" if "thread" in words or "temporarily" in words else "memory"

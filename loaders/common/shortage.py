@@ -11,15 +11,15 @@ _SAID = re.compile(
     r"|resource temporarily unavailable",  # of C++ that could start no thread
     re.IGNORECASE,
 )
-FILES = (errno.EMFILE, errno.ENFILE)
+OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 _WASTE = re.compile(r"^\[enforce fail at [^]]*\]\s*(err == \d+)? ?\.?\s*")  # in torch's words
 _MOST = 200  # characters of a library's words
 
 
 def shortage(error: BaseException) -> str | None:
-    """Words of whoever found no memory, thread or descriptor to have; None for any other error."""
+    """What an error says of memory, threads or files that ran out; None for any other error."""
     if isinstance(error, OSError):
-        return error.strerror if error.errno in (errno.ENOMEM, *FILES) else None
+        return error.strerror if error.errno in (errno.ENOMEM, *OUT_OF_FILES) else None
     words = " ".join(_WASTE.sub("", str(error)).split())[:_MOST]
     if isinstance(error, MemoryError):
         return words or "an allocation failed"
