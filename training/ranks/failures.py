@@ -64,7 +64,10 @@ class StackDump:
 
     def reset(self) -> None:
         seconds = DUMP_AFTER * distributed.COLLECTIVE_TIMEOUT.total_seconds()
-        faulthandler.dump_traceback_later(seconds, file=self._file)
+        with contextlib.suppress(
+            RuntimeError
+        ):  # no memory for its thread: the next reset tries again
+            faulthandler.dump_traceback_later(seconds, file=self._file)
 
     def close(self) -> None:
         faulthandler.cancel_dump_traceback_later()

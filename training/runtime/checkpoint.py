@@ -161,8 +161,9 @@ class Writer:
 
     def _start(self, write: Callable[[], None], what: str) -> None:
         self.wait()
-        self._thread = threading.Thread(target=self._try, args=(write, what))
-        self._thread.start()
+        thread = threading.Thread(target=self._try, args=(write, what))
+        thread.start()  # may find no memory
+        self._thread = thread
 
     def _try(self, write: Callable[[], None], what: str) -> None:
         try:

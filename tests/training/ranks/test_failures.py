@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import helpers_ranks
 import pytest
 
-from patchmill.training.ranks import signals
+from patchmill.training.ranks import failures, signals
 from patchmill.training.runtime import run_folder
 
 BEGIN = """
@@ -90,6 +91,19 @@ run_command(main)
     assert "rank 1 ends because rank 0 failed" in ended[1].err
     assert "lost_in_thought" in (tmp_path / "stacks-rank1.txt").read_text()
     assert "barrier" in (tmp_path / "stacks-rank0.txt").read_text()
+
+
+def test_training_goes_on_without_a_thread_that_would_dump_stacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def no_memory(seconds: float, file: object) -> None:
+        raise RuntimeError("unable to start watchdog thread")
+
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", no_memory)
+    stacks = failures.StackDump(tmp_path)
+    stacks.reset()
+    stacks.close()
+    assert not list(tmp_path.iterdir())
 
 
 # ------------------------------------------------------------------------------------------ signals

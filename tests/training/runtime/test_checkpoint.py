@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,23 @@ def test_the_last_few_and_the_best_are_kept(tmp_path: Path):
     assert names == ["best.pt", "step-00000015.pt", "step-00000020.pt"]
     assert checkpoint.load(tmp_path / "checkpoints" / "best.pt")["step"] == 10
     assert newest(tmp_path) == checkpoint.path_at(tmp_path, 20)
+
+
+def test_a_thread_that_cannot_be_started_leaves_the_writer_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def no_memory(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    writer = Writer(tmp_path, keep=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_memory)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            writer.save(state(5))
+    writer.wait()
+    writer.save(state(6))
+    writer.wait()
+    assert newest(tmp_path) == checkpoint.path_at(tmp_path, 6)
 
 
 def test_no_checkpoint_to_resume_from(tmp_path: Path):
