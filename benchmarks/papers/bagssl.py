@@ -12,6 +12,10 @@ of 8 to 100 %. Both, and the untrained network, embed images as the whole, as th
 the patches' magnification, and as the mean over random patches of a fifth, 1 to 16 (64 on a GPU),
 in h and in z.
 
+At --budget cpu two more networks are to say why: one is trained on patches of half the image, and
+it and the one trained on crops are judged by means over such patches, too; one is trained on
+patches of a fifth whose colours change a quarter as much.
+
 Accuracies are kNN's and a linear probe's on these; `told` is kNN's on scenes whose backgrounds tell
 the class, which shows how much of an embedding is about the background. `own` and `others` are
 cosines of the mean over patches with the whole of its own and of other images; `closer` is
@@ -40,6 +44,8 @@ from patchmill.loaders.common.errors import run_command
 MEAN = 16  # patches, at all budgets
 AREA = "area=0.2"  # of a patch for networks that were not trained on patches of one scale
 PATCHES, MULTI, UNTRAINED = "patch-trained", "multi-scale", "untrained"
+HALVES, MULTI_HALVES = "trained on halves", "multi-scale, halves"
+FAINT = "patch-trained, faint changes of colour"
 VIEWS = {"central": "whole image", "enlarged": "enlarged image"}
 SPACES = ("h", "z")
 
@@ -52,6 +58,10 @@ VIEWS_OF = {
     ),
     CIFAR: ((), ("method.views=moco_v2(size=32, scale=(0.08, 1.0), blur=0.0, cifar=True)",)),
     PHOTOS: ((), ("method.views=vicreg(size=224)", "model.stem=imagenet")),
+}
+CONTROLS = {
+    "halves": "method.views=bagssl(patches=2, size=32, scale=0.5, strength=1.0)",
+    "faint": "method.views=bagssl(patches=2, size=32, scale=0.2, strength=0.25)",
 }
 BUDGETS = {
     "cpu": Budget(
@@ -80,7 +90,10 @@ TOLD = 500  # scenes, to learn from and to test on, whose backgrounds tell their
 
 def trainings(budget: Budget, seed: int) -> dict[str, list[str]]:
     patches, crops = VIEWS_OF[_data(budget)]
-    return {"patches": ["method=bagssl", *patches], "multi": ["method=bagssl", *crops]}
+    words = {"patches": patches, "multi": crops}
+    if _data(budget) == SCENES:
+        words |= {name: (views,) for name, views in CONTROLS.items()}
+    return {name: ["method=bagssl", *views] for name, views in words.items()}
 
 
 def _data(budget: Budget) -> str:
@@ -103,6 +116,15 @@ def measure(experiment: Experiment, seed: int) -> dict[str, Figures]:
             for space, scores in told["columns"][f"{MEAN} patches"].items():
                 row = name_of(name, f"{MEAN} patches", space)
                 rows[row] = {**rows[row], "told": scores["knn"]}
+    if _data(experiment.budget) == SCENES:
+        halves, faint = (experiment.folder(name, seed) for name in CONTROLS)
+        for name, folder, area in (
+            (HALVES, halves, ()),
+            (MULTI_HALVES, multi, ("area=0.5",)),
+            (FAINT, faint, ()),
+        ):
+            found = experiment.evaluate(folder, "patches", *_words(experiment), *area)
+            rows |= dict(figures(name, found))
     return rows
 
 
@@ -253,6 +275,36 @@ CLAIMS = (
         _of(PATCHES, MEAN),
         "told",
         "knn",
+    ),
+    Claim(
+        "16 halves: trained on them over multi-scale, linear",
+        _of(HALVES, 16),
+        _of(MULTI_HALVES, 16),
+        "linear",
+    ),
+    Claim(
+        "16 halves, trained on them, over the whole image, multi-scale, linear",
+        _of(HALVES, 16),
+        _of(MULTI, WHOLE),
+        "linear",
+    ),
+    Claim(
+        "16 patches: trained on halves over trained on fifths, linear",
+        _of(HALVES, 16),
+        _of(PATCHES, 16),
+        "linear",
+    ),
+    Claim(
+        "Nearest patches are of the same image: z over h, faint changes of colour",
+        _of(FAINT, NEAR, "z"),
+        _of(FAINT, NEAR),
+        "same",
+    ),
+    Claim(
+        "Nearest patches in z are of the same image: faint over strong changes of colour",
+        _of(FAINT, NEAR, "z"),
+        _of(PATCHES, NEAR, "z"),
+        "same",
     ),
 )
 

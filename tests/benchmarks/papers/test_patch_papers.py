@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -66,6 +67,7 @@ def result(run: str, words: tuple[str, ...]) -> dict[str, Any]:
 
 
 def judged(paper: Any, size: str, tmp_path: Path) -> tuple[dict[str, Figures], dict[str, Any]]:
+    Evaluated.made.clear()
     experiment = Evaluated(paper, paper.budgets[size], tmp_path)
     rows = [paper.measure(experiment, seed) for seed in range(2)]
     found = [claims.judge(claim, rows) for claim in paper.claims if claims.measured(claim, rows[0])]
@@ -74,7 +76,8 @@ def judged(paper: Any, size: str, tmp_path: Path) -> tuple[dict[str, Figures], d
 
 @pytest.mark.parametrize("size", ["cpu", "gpu", "paper"])
 def test_bagssl_s_two_networks_differ_in_their_views_alone(size: str, tmp_path: Path) -> None:
-    patches, multi = configs(bagssl.PAPER, size, tmp_path).values()
+    found = configs(bagssl.PAPER, size, tmp_path)
+    patches, multi = found["patches"], found["multi"]
     assert patches.method_name == multi.method_name == "bagssl"
     (of_patches,), (of_crops,) = (training_recipe(config).views for config in (patches, multi))
     assert of_crops.crop.scale == (0.08, 1.0)
@@ -83,6 +86,11 @@ def test_bagssl_s_two_networks_differ_in_their_views_alone(size: str, tmp_path: 
         assert of_patches.colour == of_crops.colour
         multi.method.views = patches.method.views
         assert multi == patches
+    assert ({"halves", "faint"} <= found.keys()) == (size == "cpu")
+    if size == "cpu":
+        (halves,), (faint,) = (training_recipe(found[name]).views for name in ("halves", "faint"))
+        assert halves == replace(of_patches, crop=replace(of_patches.crop, scale=(0.5, 0.5)))
+        assert faint == replace(of_patches, colour=faint.colour)
 
 
 @pytest.mark.parametrize("size", ["cpu", "gpu", "paper"])
@@ -93,11 +101,14 @@ def test_bagssl_has_a_row_for_every_claim(size: str, tmp_path: Path) -> None:
     assert ("multi-scale: 64 patches in h" in rows) == (size != "cpu")
     assert differences["Patch-trained: 16 patches over 1, linear"] == pytest.approx(0.015)
     assert differences["16 patches, patch-trained: h over z, linear"] == pytest.approx(0.01)
-    made = {words[0]: words for words in Evaluated.made if "enlarged=true" in words}
+    whole = [words for words in Evaluated.made if "enlarged=true" in words]
+    made = {words[0]: words for words in whole if "area=0.5" not in words}
+    halves = "16 halves: trained on them over multi-scale, linear"
+    assert (halves in differences) == (size == "cpu")
     assert "area=0.2" in made["multi-1"] and "area=0.2" not in made["patches-1"]
     assert ("images=1000" in made["multi-1"]) == (size == "cpu")
-    last = Evaluated.made[-1]
-    assert any("background_bias=1.0" in word for word in last) == (size == "cpu")
+    told = any("background_bias=1.0" in word for words in Evaluated.made for word in words)
+    assert told == (size == "cpu")
     assert ("told" in own) == (size == "cpu")
 
 
