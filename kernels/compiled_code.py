@@ -1,8 +1,8 @@
-"""Folders of compiled code, which is run as it is found there: nobody else may write to them.
+"""Folders of compiled code. It is executed as found, so no other user may write to them.
 
-What Numba, Triton and torch.compile have compiled for this machine is kept in folders, as pickles
-and libraries. A folder that another user owns or may write to is not used: this user's own, in the
-cache folder, takes its place.
+Numba, Triton and torch.compile keep what they compiled for this machine in folders, as pickles and
+libraries. A folder that another user owns or can write to is not used: one of this user's own, in
+the cache folder, replaces it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def root() -> Path:
 
 
 def problem(status: os.stat_result) -> str | None:
-    """Words on who else may write to a file or folder; None for nobody but root."""
+    """Describe who else can write to a file or folder, or None if only its owner and root can."""
     if not hasattr(os, "geteuid"):
         return None
     if status.st_uid not in (os.geteuid(), 0):
@@ -50,42 +50,42 @@ def problem(status: os.stat_result) -> str | None:
 
 @functools.cache
 def folder(path: Path, source: Path) -> Path | None:
-    """`path`, where Numba would keep what is compiled of `source`, or this user's own folder.
+    """Numba's cache folder `path` for code compiled from `source`, or this user's own instead.
 
-    None if there is none to be had. The folder of Python's own compiled modules, beside the source,
-    is as safe as these are.
+    None if neither can be used. Python's own `__pycache__` next to the source is as safe as the
+    modules in it.
     """
     if path == source.parent / "__pycache__":
         return path
     if (why := _folder_problem(path)) is None:
         return path
     own = _own_folder(path)
-    place = f"in {own}" if own else "in memory alone"
-    log.warning("compiled kernels are kept %s: %s %s, and what lies there is run", place, path, why)
+    place = f"in {own}" if own else "only in memory"
+    log.warning("compiled kernels are kept %s: %s %s, and code in it is executed", place, path, why)
     return own
 
 
-def read(path: Path, is_trusted: Callable[[os.stat_result], object] = lambda status: None) -> bytes:
-    """A regular file's bytes; OSError where `is_trusted` names a problem with it."""
+def read(path: Path, problem_of: Callable[[os.stat_result], object] = lambda status: None) -> bytes:
+    """Read a regular file; OSError if `problem_of` reports a problem with it."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(file, "rb") as opened:
         status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode) or is_trusted(status):
+        if not stat.S_ISREG(status.st_mode) or problem_of(status):
             raise OSError(f"{path} is not this user's own file")
         return opened.read()
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file that this user alone can read; OSError if there is one already."""
+    """Write a file that only this user can read; OSError if it exists."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(file, "wb") as opened:
         opened.write(content)
 
 
 def keep_private(variable: str, default: Path, make: bool = False) -> None:
-    """Let a library keep its compiled code elsewhere, if others may write to where it would.
+    """Redirect a library's compiled code if other users can write to its default folder.
 
-    `make` makes the folder where it is missing, so that nobody else can make it first.
+    `make` creates the folder if it is missing, so that no other user can create it first.
     """
     path = Path(os.environ.get(variable) or default)
     with suppress(OSError):
@@ -95,7 +95,7 @@ def keep_private(variable: str, default: Path, make: bool = False) -> None:
         return
     own = _own_folder(path) or _temporary_folder()
     os.environ[variable] = str(own)
-    log.warning("compiled code is kept in %s: %s %s, and what lies there is run", own, path, why)
+    log.warning("compiled code is kept in %s: %s %s, and code in it is executed", own, path, why)
 
 
 def triton_default() -> Path:
@@ -118,11 +118,11 @@ def _folder_problem(path: Path) -> str | None:
         return None
     except OSError as error:
         return f"cannot be opened ({error.strerror})"
-    return problem(status) if stat.S_ISDIR(status.st_mode) else "is no folder"
+    return problem(status) if stat.S_ISDIR(status.st_mode) else "is not a folder"
 
 
 def _own_folder(instead_of: Path) -> Path | None:
-    """This user's own folder for what would be in another one; None where it cannot be."""
+    """This user's own replacement for another folder; None if it cannot be created safely."""
     name = hashlib.sha256(str(instead_of).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     parent = root() / "compiled"
     own = parent / name
@@ -150,7 +150,7 @@ def _user(uid: int) -> str:
 
 
 def _is_alone(status: os.stat_result) -> bool:
-    """True if the file's group is its owner's own, as many systems make one for each user."""
+    """True if the file's group is its owner's private group, with no other member."""
     with suppress(ImportError, KeyError):
         import grp
         import pwd

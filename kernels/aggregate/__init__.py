@@ -1,8 +1,8 @@
-"""Means of patch embeddings by image (segment means), with gradients; `Aggregator` for batches.
+"""Mean patch embedding of each image (segment mean), with gradients; `Aggregator` for batches.
 
-Values are computed in float32, whatever the autocast, and rounded once; float64 runs the reference.
-Results are the same to the bit in every run on one machine, and on a CPU whatever the number of
-threads. There is no normalised copy of the embeddings.
+Values are computed in float32, even under autocast, and rounded once; float64 runs the reference.
+Results are bit-identical from run to run on one machine and, on a CPU, for any number of threads.
+There is no normalised copy of the embeddings.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def aggregate(
 ) -> torch.Tensor:
     """Mean of each image's embeddings: [P, d] to [B, d], float32 (float64 for float64).
 
-    Give either `counts` [B], where the embeddings of an image are consecutive, or `index` [P], the
-    image of each embedding in any order, for so many `images` (by default up to the largest index,
-    which on a GPU synchronises). "each" normalises rows to unit length first, "mean" the result;
-    what is no longer than 1e-12 counts as zeros and gets no gradient. `weights` [P] are relative.
-    An image without patches, or whose weights sum to zero, gives zeros. Gradients flow to
+    Pass either `counts` [B], if the embeddings of an image are consecutive, or `index` [P], the
+    image of each embedding in any order, with the number of `images` (by default the largest index
+    plus one, which synchronises on a GPU). "each" normalises rows to unit length first, "mean" the
+    result; vectors of length up to 1e-12 count as zeros and get no gradient. `weights` [P] are
+    relative. An image without patches, or whose weights sum to zero, gives zeros. Gradients flow to
     embeddings and weights.
 
-    Counts and index are validated on their own device. On a GPU that synchronises: prefer counts on
-    the CPU, which cost no synchronisation.
+    Counts and index are validated on their own device. On a GPU that synchronises, so prefer counts
+    on the CPU.
     """
     check_embeddings(embeddings, normalise, weights)
     if (counts is None) == (index is None):

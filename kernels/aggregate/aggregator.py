@@ -13,8 +13,8 @@ from patchmill.kernels.aggregate.checks import NORMALISE, check_embeddings, chec
 class Aggregator:
     """`aggregate` of everything added, for a fixed number of images and embeddings of size `dim`.
 
-    Sums are kept in float64, [images, dim], so that how the patches were batched matters no more
-    than the rounding of float32. No gradients.
+    Sums are kept in float64, [images, dim], so that batching changes results by no more than
+    float32 rounding. No gradients.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Aggregator:
         return means.mul_(counts[:, None]), counts
 
     def mean(self) -> torch.Tensor:
-        """Means so far, [images, dim] float32; zeros for images without patches. Adding may go on.
+        """Means so far, [images, dim] float32; zeros for images without patches.
 
-        One pass over the sums.
+        More can be added afterwards. One pass over the sums.
         """
         means = torch.empty(self._sums.shape, device=self._sums.device)
         torch.div(self._sums, self.counts.clamp(min=1)[:, None], out=means)

@@ -1,7 +1,7 @@
 """CPU backend of aggregation: one pass over the rows, normalised while they are in the cache.
 
-A segment is summed by one thread, its rows in their order: the same to the bit whatever the number
-of threads.
+A segment is summed by one thread, its rows in order: results are bit-identical for any number of
+threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from patchmill.kernels.common.floats16 import as_numpy
 from patchmill.kernels.common.memory import allocate, can_stream
 from patchmill.kernels.common.parallel import parallel_ranges
 
-LEAST = 1 << 20  # numbers that are worth a thread: 0.2 ms, and to wake one takes half of that
+LEAST = 1 << 20  # elements that justify a thread: 0.2 ms of work, twice the time to wake one
 NO_ORDER, NO_WEIGHTS = np.empty(0, np.int64), np.empty(0, np.float32)
 
 
@@ -53,10 +53,10 @@ def mean_backward(
     by_rows: bool,
     by_weights: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients by rows [P, d], like embeddings, and by weights [P] float32; empty unless wanted.
+    """Gradients w.r.t. rows [P, d], like embeddings, and weights [P] float32; empty unless wanted.
 
-    `grad_sums` [B, d] is the gradient by the segments' weighted sums, `grad_dot_mean` [B] its dot
-    product with the mean.
+    `grad_sums` [B, d] is the gradient w.r.t. the segments' weighted sums, `grad_dot_mean` [B] its
+    dot product with the mean.
     """
     segments, d = grad_sums.shape
     grad_rows = allocate((rows if by_rows else 0, d), embeddings.dtype)
@@ -86,5 +86,5 @@ def _weights_and_order(
 
 
 def _least_segments(numbers: int, segments: int) -> int:
-    """Segments that are worth a thread."""
+    """Fewest segments worth a thread of their own."""
     return max(1, LEAST * segments // max(1, numbers))

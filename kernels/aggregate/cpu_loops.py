@@ -1,8 +1,8 @@
 """Compiled loops of aggregation on the CPU: segment means, their gradient, and a counting sort.
 
-Sums along a row are made in LANES lanes, whatever the processor, so that they are the same
-everywhere. Functions take an array and a row number: passing a row as an array of its own counts
-references, which takes as long as adding up a hundred numbers.
+Sums along a row use LANES lanes on every processor, so that they are the same everywhere.
+Functions take an array and a row index: passing a row as an array of its own would count
+references, which takes as long as adding a hundred numbers.
 """
 
 from __future__ import annotations
@@ -61,19 +61,19 @@ def segment_backward(
     grad_rows,
     grad_weights,
 ):
-    """Gradients by the rows and weights of segments start to stop.
+    """Gradients w.r.t. the rows and weights of segments start to stop.
 
-    By a row it is weight * grad_sums; with `unit_rows` only the part orthogonal to the row, over
-    its length. By its weight it is grad_sums . row (as it is summed) - grad_dot_mean. With `stream`
-    rows are written past the cache.
+    W.r.t. a row it is weight * grad_sums; with `unit_rows` only the part orthogonal to the row,
+    divided by its length. W.r.t. its weight it is grad_sums . row (as summed) - grad_dot_mean. With
+    `stream`, rows are written past the cache.
     """
     rows, grad_sums, grad_rows = borrow(rows), borrow(grad_sums), borrow(grad_rows)
     lanes = np.empty(LANES, np.float32)
     memory = np.empty((1, grad_sums.shape[1]), grad_rows.dtype)
     same_for_all = not unit_rows and len(weights) == 0
     for segment in range(start, stop):
-        # Converted once for all rows of the segment, in the loop so that the memory lives until
-        # the last segment is done.
+        # Converted once for all rows of the segment; borrowed in the loop, so that the memory lives
+        # until the last segment is done.
         converted = borrow(memory)
         if same_for_all:
             store_scaled(grad_sums, segment, ONE, converted, 0)
@@ -117,7 +117,7 @@ def counting_sort(index, offsets, order):  # type: ignore[no-untyped-def]
 
 @jit_ieee
 def add_row(means, segment, rows, row, factor):
-    """means[segment] += factor * rows[row]. One row at a time: several streams take longer."""
+    """means[segment] += factor * rows[row]. One row at a time: several streams are slower."""
     mean, source = means[segment], rows[row]
     for i in range(len(mean)):
         mean[i] += factor * to_float(source[i])

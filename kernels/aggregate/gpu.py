@@ -1,8 +1,8 @@
 """GPU backend of aggregation: each segment's rows are split evenly over programs (split-K).
 
-There are as many splits as keep the GPU busy; they are reduced in their order, so two runs on one
-kind of GPU are equal to the bit. Extra memory: 4 d bytes for each split, of which there are about
-SPLITS_EACH for each multiprocessor, or none where the segments alone are enough.
+There are enough splits to keep the GPU busy; they are reduced in order, so two runs on the same GPU
+model are bit-identical. Extra memory: 4 d bytes per split, with about SPLITS_EACH splits per
+multiprocessor, or none if the segments alone are enough.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import triton
 from patchmill.kernels.aggregate import gpu_kernels as kernels
 from patchmill.kernels.common.dispatch import device_guard, multiprocessors
 
-SPLITS_EACH = 8  # that fit on a multiprocessor at once
-LEAST = 4  # tiles of rows that are worth a split
-MAX_D = 32768  # numbers of a row: 32 for each of 1024 threads
+SPLITS_EACH = 8  # splits resident on a multiprocessor
+LEAST = 4  # tiles of rows that justify a split
+MAX_D = 32768  # elements of a row: 32 for each of 1024 threads
 INTERPRETED_MULTIPROCESSORS = 1
 
 
 class Tile(NamedTuple):
-    d: int  # numbers, one whole row
+    d: int  # elements, one whole row
     rows: int
     num_warps: int
 
 
 def tile(d: int) -> Tile:
-    """32 numbers a thread, or fewer where rows are short: more than 32 rows would spill."""
+    """32 elements per thread, or fewer if rows are short: more than 32 rows would spill."""
     width = triton.next_power_of_2(d)
     if width > MAX_D:
         raise ValueError(
             f"aggregate on a GPU takes embeddings of at most {MAX_D} numbers, not {d}: split them "
-            "by columns, or do it on the CPU"
+            "by columns, or run it on the CPU"
         )
     if width > 4096:
         return Tile(width, 1, width // 1024)
@@ -41,12 +41,12 @@ def tile(d: int) -> Tile:
 
 
 def stages(d: int) -> int:
-    """Tiles loaded ahead (software pipelining): long rows leave shared memory for fewer."""
+    """Software pipelining stages: long rows leave shared memory for fewer tiles."""
     return 3 if d <= 8192 else 1
 
 
 def split_count(segments: int, rows: int, d: int, device: torch.device) -> int:
-    """Splits of each segment, for segments of about equal size."""
+    """Number of splits per segment, for segments of about equal size."""
     processors = multiprocessors(device, INTERPRETED_MULTIPROCESSORS)
     wanted = triton.cdiv(SPLITS_EACH * processors, max(segments, 1))
     most = rows // max(segments, 1) // (LEAST * tile(d).rows)
@@ -61,7 +61,7 @@ def mean(
     unit_rows: bool,
     unit_mean: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Means, sums of weights and lengths; the contract of `cpu.mean`."""
+    """Means, sums of weights and lengths; same contract as `cpu.mean`."""
     segments, (count, d) = len(offsets) - 1, embeddings.shape
     block, splits = tile(d), split_count(segments, count, d, embeddings.device)
     means = torch.empty((segments, d), device=embeddings.device)
@@ -99,7 +99,7 @@ def mean_backward(
     by_rows: bool,
     by_weights: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients by rows and weights; the contract of `cpu.mean_backward`."""
+    """Gradients w.r.t. rows and weights; same contract as `cpu.mean_backward`."""
     segments, d = grad_sums.shape
     grad_rows = embeddings.new_empty((rows if by_rows else 0, d))
     grad_weights = grad_sums.new_empty(rows if by_weights else 0)

@@ -17,7 +17,7 @@ def forward_split(
     rows,  # [P, D], any dtype
     weights,  # [P] float32, or None
     offsets,  # [segments + 1] int64
-    order,  # [P] int64: rows sorted by segment, or None if they are
+    order,  # [P] int64: rows sorted by segment, or None if they already are
     means,  # [segments, D] float32 if ONE_SPLIT, else sums [splits, segments, D]; written
     totals,  # [segments] float32 if ONE_SPLIT, else [splits, segments]; written
     lengths,  # [segments] float32, written if ONE_SPLIT
@@ -34,8 +34,8 @@ def forward_split(
     """Weighted sum of one of `splits` equal parts of a segment's rows (split-K); if it is the only
     one, their mean.
 
-    Reads the rows once, and for each 8 bytes of the order and 4 of its weight. A multiply-add a
-    number, or two for UNIT_ROWS. Writes 4 D bytes.
+    Reads the rows once, plus 8 bytes of the order and 4 of the weight per row. One multiply-add per
+    element, or two for UNIT_ROWS. Writes 4 D bytes.
     """
     segment, split = tl.program_id(0) // splits, tl.program_id(0) % splits
     first, begin, stop = _split_range(offsets, segment, split, splits)
@@ -51,7 +51,7 @@ def forward_split(
         if weights is not None:
             weight = tl.load(weights + row, mask=exists, other=0)
         total += weight
-        # Their weighted sum, kept apart for each row of the tile.
+        # Accumulate their weighted sum, separately for each row of the tile.
         if UNIT_ROWS:
             weight = weight * _inverse_length(tl.sqrt_rn(tl.sum(value * value, 1)))
         sums += value * weight[:, None]
@@ -80,7 +80,7 @@ def reduce_splits(
     BLOCK_D: tl.constexpr,  # at least D
     UNIT_MEAN: tl.constexpr,
 ):
-    """Reduce the splits of one segment in their order (split-K reduction) to its mean."""
+    """Reduce the splits of one segment in order (split-K reduction) to its mean."""
     segment, inner = tl.program_id(0), tl.arange(0, BLOCK_D)
     segment_sum, segment_total = tl.zeros([BLOCK_D], tl.float32), 0.0
     for split in range(0, splits):
@@ -116,7 +116,7 @@ def _store_mean(
 
 @triton.jit(do_not_specialize=["splits"])
 def backward_split(
-    grad_sums,  # [segments, D] float32: gradient by each segment's weighted sum
+    grad_sums,  # [segments, D] float32: gradient w.r.t. each segment's weighted sum
     grad_dot_mean,  # [segments] float32: its dot product with the mean
     rows,  # [P, D], any dtype
     weights,  # [P] float32, or None
@@ -131,10 +131,10 @@ def backward_split(
     STAGES: tl.constexpr,
     UNIT_ROWS: tl.constexpr,
 ):
-    """Gradients by one of `splits` equal parts of a segment's rows, and by their weights.
+    """Gradients w.r.t. one of `splits` equal parts of a segment's rows, and w.r.t. their weights.
 
-    Reads the rows, for UNIT_ROWS and grad_weights, and writes as many bytes; for each row reads 8
-    bytes of the order and 4 of its weight. At most four multiply-adds a number.
+    Reads the rows, for UNIT_ROWS and grad_weights, and writes as many bytes; also reads 8 bytes of
+    the order and 4 of the weight per row. At most four multiply-adds per element.
     """
     segment, split = tl.program_id(0) // splits, tl.program_id(0) % splits
     first, begin, stop = _split_range(offsets, segment, split, splits)
@@ -153,7 +153,7 @@ def backward_split(
         if UNIT_ROWS or grad_weights is not None:
             value = tl.load(rows + place, mask, 0).to(tl.float32)
             projection = tl.sum(value * grad_sum, 1)
-            # Of unit rows only the part orthogonal to the row, over its length.
+            # For unit rows only the part orthogonal to the row, divided by its length.
             if UNIT_ROWS:
                 inverse = _inverse_length(tl.sqrt_rn(tl.sum(value * value, 1)))
                 projection = projection * inverse
@@ -173,7 +173,7 @@ def _split_range(
     split,
     splits,
 ):
-    """The segment's first row, and where among its rows this split begins and stops."""
+    """The segment's first row, and this split's range among the segment's rows."""
     first = tl.load(offsets + segment)
     count = (tl.load(offsets + segment + 1) - first).to(tl.int32)
     length = tl.cdiv(count, splits)
@@ -189,7 +189,7 @@ def _row_numbers(
     stop,
     BLOCK_ROWS: tl.constexpr,
 ):
-    """[BLOCK_ROWS] numbers of a segment's rows from `at`, and which of them exist."""
+    """[BLOCK_ROWS] indices of a segment's rows from `at`, and a mask of those that exist."""
     step = at + tl.arange(0, BLOCK_ROWS)
     exists = step < stop
     row = first + step

@@ -48,9 +48,9 @@ def mean_backward(
     by_rows: bool,
     by_weights: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients by `rows` embeddings and by weights; see `cpu.mean_backward`.
+    """Gradients w.r.t. `rows` embeddings and their weights; see `cpu.mean_backward`.
 
-    Embeddings are read for `unit_rows` and `by_weights` only; otherwise they may be empty.
+    Embeddings are read only for `unit_rows` and `by_weights`; otherwise they may be empty.
     """
     grads = backend(__package__, grad_sums).mean_backward(
         grad_sums.contiguous(), grad_dot_mean.contiguous(), embeddings.contiguous(),
@@ -93,7 +93,7 @@ def _backward(ctx: Any, grad_means: torch.Tensor | None, *_: Any) -> tuple[Any, 
         return None, None, None, None, None, None
     embeddings, weights, offsets, order, means, totals, lengths = ctx.saved_tensors
     grad_sums, factors = grad_means.float(), torch.where(totals == 0, 0, 1 / totals)
-    if ctx.unit_mean:  # tangential part only; a mean without a direction gets no gradient
+    if ctx.unit_mean:  # tangential part only; a mean of length up to EPS gets no gradient
         grad_sums = grad_sums - means * (means * grad_sums).sum(1, keepdim=True)
         factors = torch.where(lengths <= EPS, 0, factors / lengths)
     grad_sums, grad_dot_mean = grad_sums * factors[:, None], torch.zeros_like(totals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-EPS = 1e-12  # rows no longer than this have no direction: they count as zeros
+EPS = 1e-12  # vectors up to this length count as zeros
 
 
 def aggregate(
@@ -16,9 +16,9 @@ def aggregate(
 ) -> torch.Tensor:
     """[P, d] to [B, d]:  m_b = sum over p of image b of w_p e_p  /  sum over the same of w_p.
 
-    e_p is a row, for "each" the row over its length; w_p is 1 without weights; for "mean" the
-    result is m_b over its length. What has no length gives zeros, and so does an image whose
-    weights sum to zero, as those of one without patches do.
+    e_p is a row, for "each" the row divided by its length; w_p is 1 without weights; for "mean" the
+    result is m_b divided by its length. Vectors of length up to EPS give zeros, and so do images
+    whose weights sum to zero, such as those without patches.
     """
     dtype = torch.float64 if embeddings.dtype == torch.float64 else torch.float32
     rows = embeddings.to(dtype)
@@ -32,7 +32,7 @@ def aggregate(
 
 
 def unit_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Rows over their length; zeros, without a gradient, where it is at most EPS."""
+    """Rows divided by their length; zeros, without a gradient, if it is at most EPS."""
     squares = rows.square().sum(1, keepdim=True)
     short = squares.sqrt() <= EPS
     return torch.where(short, 0, rows / torch.where(short, 1, squares).sqrt())

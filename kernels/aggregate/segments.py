@@ -1,6 +1,6 @@
 """Segments of rows: offsets [B + 1] into the rows, or into an order [P] that sorts them by image.
 
-Counts and index are validated on their own device: on a GPU that synchronises. Counts on the CPU
+Counts and index are validated on their own device, which synchronises on a GPU; counts on the CPU
 cost no synchronisation.
 """
 

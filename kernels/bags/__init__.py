@@ -1,7 +1,7 @@
 """Bag loss (EMP-SSL's invariance term) and coding rate (its anti-collapse term).
 
 A bag is the patch embeddings of one image. Inputs are float32, float16 or bfloat16; products and
-sums are accumulated in float32, whatever the autocast, and results are float32. float64 runs the
+sums are accumulated in float32, even under autocast, and results are float32. float64 runs the
 reference.
 """
 
@@ -14,18 +14,18 @@ import torch
 from patchmill.kernels.bags import operators, reference
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-MAX_GPU_D = 16384  # numbers of a row that the GPU kernels hold in registers
+MAX_GPU_D = 16384  # elements of a row that the GPU kernels hold in registers
 
 
 def bag_loss(z: torch.Tensor) -> torch.Tensor:
-    """EMP-SSL's invariance: minus the mean cosine of z_ib and its bag's mean, a float32 scalar.
+    """EMP-SSL's invariance loss: the negative mean cosine of z_ib and its bag's mean.
 
-    z is [V, B, d], patch i of image b; its rows need not be normalised. Gradients flow through the
-    mean. A row or mean shorter than 1e-8 is divided by 1e-8, as in torch's cosine_similarity, and
-    gradients are those of that formula: for a row of zeros they are finite, but as large as
-    1e8 / (V B), which overflows float16. NaN and infinities make the loss NaN, and the gradients of
-    their bags. Extra memory: 8 d bytes for each bag on a GPU, and for each split of a bag where
-    bags are few; a few megabytes on a CPU.
+    z is [V, B, d], patch i of image b; its rows need not be normalised. The loss is a float32
+    scalar. Gradients flow through the mean. A row or mean shorter than 1e-8 is divided by 1e-8, as
+    in torch's cosine_similarity, and gradients are those of that formula: for a row of zeros they
+    are finite, but as large as 1e8 / (V B), which overflows float16. NaN and infinities make the
+    loss NaN, and the gradients of their bags. Extra memory: 8 d bytes per bag on a GPU, and per
+    split of a bag if bags are few; a few megabytes on a CPU.
     """
     _check("bag_loss", z, (3,))
     if z.dtype == torch.float64:
@@ -40,24 +40,24 @@ def bag_loss(z: torch.Tensor) -> torch.Tensor:
 def coding_rate(z: torch.Tensor, eps: float = 0.2) -> torch.Tensor:
     """Coding rate R_i = 1/2 logdet(I + d/(B eps) z_i^T z_i) of z, [V, B, d]: [V] float32.
 
-    For z of [B, d] a scalar. The rows of one matrix are one patch of each image of the batch: two
+    A scalar if z is [B, d]. The rows of one matrix are one patch of each image of the batch: two
     rows of the same image would be driven apart. The determinant is that of the B x B Gram matrix
-    where B <= d, else of the d x d one; the Cholesky factors, V of them, are saved for backward.
+    if B <= d, else of the d x d one; the V Cholesky factors are saved for backward.
 
     With unit rows the matrix has eigenvalues from 1 to 1 + d / eps (5121 for d = 1024, eps = 0.2),
     and float32 suffices. Relative errors against float64, the worst of [B, d] = [100, 1024], [1024,
     128], [512, 512] and [256, 2048]:
 
         unit rows               rate    gradient (its norm)
-        at random               1e-7    2e-6
+        random                  1e-7    2e-6
         0.01 d^(1/2) apart      3e-5    2e-4
-        all the same            5e-5    2e-2, of what is left where nearly all cancels
+        identical               5e-5    2e-2, since nearly all of the gradient cancels
 
     That is as accurate as autograd with the same matrix and, with B < d, up to 60 times as accurate
-    as with the d x d one. Rows may have any length, but where c times the largest eigenvalue of the
+    as with the d x d one. Rows may have any length, but if c times the largest eigenvalue of the
     Gram matrix (c = d / (B eps)) is above 1e7, the factorisation can fail. Then, and for NaN or
     infinities in z_i, R_i and its gradient are NaN, and nothing raises. Products keep float32
-    precision even where the program allows TF32 or bfloat16: see float32_matmul.py.
+    precision even if the program allows TF32 or bfloat16: see float32_matmul.py.
     """
     _check("coding_rate", z, (2, 3))
     if not 0 < eps < math.inf:

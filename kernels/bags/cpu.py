@@ -15,12 +15,12 @@ from patchmill.kernels.bags.cpu_loops import bag_cosines, bag_gradients
 from patchmill.kernels.common.compiling import announce_compilation
 from patchmill.kernels.common.parallel import parallel_ranges
 
-CONVERTED = 1 << 20  # numbers converted at a time: 4 MB of float32
-LEAST = 1 << 15  # numbers that are worth a thread
+CONVERTED = 1 << 20  # elements converted at a time: 4 MB of float32
+LEAST = 1 << 15  # elements that justify a thread
 
 
 def bag_loss(z: torch.Tensor, saved: torch.Tensor) -> torch.Tensor:
-    """The loss; nothing is `saved` on a CPU."""
+    """Compute the loss; nothing is `saved` on a CPU."""
     views, bags, d = z.shape
     cosines = np.empty(bags, np.float32)
     for first, rows in _float32_blocks(z):
@@ -33,7 +33,7 @@ def bag_loss(z: torch.Tensor, saved: torch.Tensor) -> torch.Tensor:
 def bag_loss_backward(
     grad_loss: torch.Tensor, z: torch.Tensor, saved: torch.Tensor
 ) -> torch.Tensor:
-    """Gradient by z, in its dtype; recomputing the means takes no longer than reading them."""
+    """Gradient w.r.t. z, in its dtype; recomputing the means takes no longer than reading them."""
     views, bags, d = z.shape
     scale = np.float32(-grad_loss.item() / (views * bags))
     out = torch.empty_like(z)

@@ -38,7 +38,7 @@ def bag_gradients(
     start,
     stop,
 ):
-    """Gradient by each row, times `scale`; the bag's vectors are recomputed."""
+    """Gradient w.r.t. each row, times `scale`; the bag's vectors are recomputed."""
     unit_mean, mean_grad = np.empty(d, np.float32), np.empty(d, np.float32)
     for bag in range(start, stop):
         sum_rows(flat, bag * bag_stride, view_stride, views, unit_mean, mean_grad)
@@ -72,8 +72,8 @@ def sum_rows(flat, at, view_stride, views, sums, unit_sums):
 def bag_vectors(views, sums, unit_sums):
     """The sum of cosines, unit_sums . unit(mean); overwrites both arguments.
 
-    `sums` becomes the mean's unit vector, `unit_sums` the gradient through the mean. A NaN anywhere
-    spreads to all of the latter.
+    `sums` becomes the mean's unit vector, `unit_sums` the gradient through the mean. A NaN in
+    either spreads to all of the latter.
     """
     d, share = len(sums), ONE / np.float32(views)
     squares = ZERO

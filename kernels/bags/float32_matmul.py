@@ -1,8 +1,8 @@
-"""Batched matrix products in full float32 precision, whatever rounding the program has allowed.
+"""Batched matrix products in full float32 precision, even if the program allows lower precision.
 
 `torch.set_float32_matmul_precision("high")` lets a GPU round the operands to TF32's 11 bits, and
 "medium" lets some CPUs round them to bfloat16's 8. That is meant for a network's layers. It can
-cost I + c Z Z^T its positive definiteness, and then the logarithm of its determinant is NaN.
+cost I + c Z Z^T its positive definiteness, and then its log-determinant is NaN.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ DROPPED_BITS = 13  # of a float32's mantissa in TF32
 def bmm_float32(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
     """a @ b of float32 [n, ., k] and [n, k, .].
 
-    Rounding cannot be switched off here without switching it off for other threads too. So where
-    it is allowed, on a GPU each operand is split in two TF32 numbers, whose products are exact; the
-    product of the small halves, up to 2^-22 of the result, is left out. On a CPU float64 is used.
+    Rounding cannot be switched off here without switching it off for other threads too. So if it
+    is allowed, a GPU splits each operand into two TF32 numbers, whose products are exact; the
+    product of the small halves, up to 2^-22 of the result, is dropped. A CPU uses float64.
     """
     if not _may_round(a.device):
         return torch.bmm(a, b, out=out)
@@ -30,7 +30,7 @@ def bmm_float32(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None = Non
 
 
 def split_tf32(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Float32 numbers as sums of two: rounded to TF32, and the remainder."""
+    """Split float32 numbers into their value rounded to TF32 and the remainder."""
     half = 1 << DROPPED_BITS - 1
     high = ((a.view(torch.int32) + half) & -(1 << DROPPED_BITS)).view(torch.float32)
     return high, a - high

@@ -1,8 +1,7 @@
-"""GPU backend of the bag loss: one program a bag or, where bags are few, several (split-K).
+"""GPU backend of the bag loss: one program per bag or, if bags are few, several (split-K).
 
-Splits are reduced in a fixed order: two runs on one kind of GPU are equal to the bit. Extra memory:
-8 d bytes for each bag and, where bags are few, for each program, of which there are PROGRAMS_EACH a
-multiprocessor.
+Splits are reduced in a fixed order: two runs on the same GPU model are bit-identical. Extra memory:
+8 d bytes per bag and, if bags are few, per program, with PROGRAMS_EACH programs per multiprocessor.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from patchmill.kernels.common.dispatch import (
     shared_memory,
 )
 
-PROGRAMS_EACH = 4  # a multiprocessor's
+PROGRAMS_EACH = 4  # per multiprocessor
 LEAST_SPLIT = 16  # rows of a split: more is read than the 8 d bytes that are written for it
-TILE = 4096  # numbers
+TILE = 4096  # elements
 SCRATCH = 1024  # bytes of shared memory for sums over warps
 INTERPRETED_MULTIPROCESSORS = 4
 COMPILER = {"enable_fp_fusion": True}
@@ -35,27 +34,27 @@ class Blocks(NamedTuple):
 
 
 def blocks(views: int, d: int) -> Blocks:
-    """The tile for rows of d numbers, and its warps: at most 32 numbers of it a thread."""
+    """Tile size and warps for rows of d elements: at most 32 elements per thread."""
     width = triton.next_power_of_2(d)
     rows = min(triton.next_power_of_2(views), max(1, TILE // width))
     return Blocks(width, rows, min(16, max(1, rows * width // 1024, width // 512)))
 
 
 def stages(block: Blocks, dtype: torch.dtype, shared: int) -> int:
-    """3, which keeps two tiles in shared memory, where they fit into so many bytes; else 1."""
+    """3 if two tiles fit into `shared` bytes of shared memory, else 1."""
     tile = block.rows * block.d * dtype.itemsize
     return 3 if 2 * tile + SCRATCH <= shared else 1
 
 
 def split_rows(views: int, bags: int, least: int, device: torch.device) -> int:
-    """Rows for one program: all of a bag, or fewer where bags are too few to fill the GPU."""
+    """Rows per program: a whole bag, or fewer if there are too few bags to fill the GPU."""
     processors = multiprocessors(device, INTERPRETED_MULTIPROCESSORS)
     each = max(1, PROGRAMS_EACH * processors // bags)
     return min(views, max(least, -(-views // each)))
 
 
 def bag_loss(z: torch.Tensor, saved: torch.Tensor) -> torch.Tensor:
-    """The loss. `saved`, [B, 2, d] or [0, 2, d], is filled for the backward pass."""
+    """Compute the loss, and fill `saved`, [B, 2, d] or [0, 2, d], for the backward pass."""
     views, bags, d = z.shape
     block_d, rows, num_warps = block = blocks(views, d)
     loop = {"BLOCK_ROWS": rows, "STAGES": _stages(block, z)}
@@ -83,7 +82,7 @@ def bag_loss(z: torch.Tensor, saved: torch.Tensor) -> torch.Tensor:
 def bag_loss_backward(
     grad_loss: torch.Tensor, z: torch.Tensor, saved: torch.Tensor
 ) -> torch.Tensor:
-    """Gradient by z, in its dtype; the bags' vectors are recomputed unless they were saved."""
+    """Gradient w.r.t. z, in its dtype; the bags' vectors are recomputed unless they were saved."""
     views, bags, d = z.shape
     block_d, rows, num_warps = block = blocks(views, d)
     out, has_saved = torch.empty_like(z), len(saved) > 0

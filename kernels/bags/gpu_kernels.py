@@ -1,7 +1,7 @@
 """Triton kernels: `forward_bag`, or `forward_split` and `reduce_splits`, compute the bag loss and
 `backward_split` its gradient.
 
-A bag is `views` rows of D contiguous numbers, `view_stride` apart. With S the sum of its rows
+A bag is `views` rows of D contiguous elements, `view_stride` apart. With S the sum of its rows
 normalised to unit length and m their mean, its cosines add up to S . m/|m|. So each row is read
 once, and its gradient takes two vectors of its bag: m's unit vector (unit_mean), and the gradient
 through the mean (mean_grad).
@@ -34,7 +34,7 @@ def forward_bag(
 ):
     """Loss of a whole bag in one program.
 
-    Reads its rows once; writes 4 bytes and, to SAVE its vectors, 8 D. 7 operations a number.
+    Reads its rows once; writes 4 bytes and, to SAVE its vectors, 8 D. 7 operations per element.
     """
     bag = tl.program_id(0).to(tl.int64)
     sums, unit_sums = _sum_rows(
@@ -61,8 +61,8 @@ def forward_split(
 ):
     """Sum of one split of a bag's rows, and of the rows as unit vectors (split-K).
 
-    For bags that are too few to keep a GPU busy. Reads the rows once; writes 8 D bytes. 7
-    operations a number.
+    Used if bags are too few to keep a GPU busy. Reads the rows once; writes 8 D bytes. 7 operations
+    per element.
     """
     bag, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
     first = split * split_size
@@ -123,10 +123,10 @@ def backward_split(
     STAGES: tl.constexpr,
     SAVED: tl.constexpr,
 ):
-    """Gradient by one split of a bag's rows. Reads them once and writes them once.
+    """Gradient w.r.t. one split of a bag's rows. Reads them once and writes them once.
 
-    Unless SAVED, the split is the whole bag, which is read once more before to recompute its
-    vectors: a few rows, in the cache the second time. 10 operations a number, and then 17.
+    Unless SAVED, the split is the whole bag, which is first read once more to recompute its
+    vectors: a few rows, cached the second time. 10 operations per element, or 17 unless SAVED.
     """
     bag, first = tl.program_id(0).to(tl.int64), tl.program_id(1) * split_size
     last = tl.minimum(first + split_size, views)
@@ -179,7 +179,7 @@ def _sum_rows(
 
 @triton.jit
 def _bag_vectors(sums, unit_sums, views):
-    """unit_mean, mean_grad and the sum of cosines. A NaN anywhere spreads to all of mean_grad."""
+    """unit_mean, mean_grad and the sum of cosines. Any NaN spreads to all of mean_grad."""
     mean = sums / views
     length = tl.sqrt(tl.sum(mean * mean, 0))
     divisor = tl.maximum(length, EPS)

@@ -18,11 +18,11 @@ import torch
 
 from patchmill.kernels.bags.float32_matmul import bmm_float32
 
-CONVERTED = 1 << 22  # numbers of z converted to float32 at a time
+CONVERTED = 1 << 22  # elements of z converted to float32 at a time
 
 
 def coding_rate(z: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rates [V] of z, [V, B, d], and Cholesky factors; both are NaN where the factor fails."""
+    """Rates [V] of z, [V, B, d], and Cholesky factors; both are NaN if factorisation fails."""
     views, images, d = z.shape
     side = min(images, d)
     with torch.autocast(z.device.type, enabled=False):
@@ -42,7 +42,7 @@ def coding_rate(z: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor
 def coding_rate_backward(
     grad_rates: torch.Tensor, z: torch.Tensor, factors: torch.Tensor, eps: float
 ) -> torch.Tensor:
-    """Gradient by z, in its dtype, from the gradients [V] by the rates."""
+    """Gradient w.r.t. z, in its dtype, from the gradients [V] w.r.t. the rates."""
     _, images, d = z.shape
     out = torch.empty_like(z)
     with torch.autocast(z.device.type, enabled=False):
@@ -59,7 +59,7 @@ def coding_rate_backward(
 
 
 def _parts(z: torch.Tensor) -> Iterator[slice]:
-    """Slices of views, of CONVERTED numbers or one view."""
+    """Slices of views, each of up to CONVERTED elements or one view."""
     views, images, d = z.shape
     step = max(1, CONVERTED // (images * d))
     for first in range(0, views, step):

@@ -9,7 +9,7 @@ import torch
 from patchmill.kernels.bags import gram
 from patchmill.kernels.common.dispatch import backend
 
-RECOMPUTE_VIEWS = 8  # up to so many views a GPU recomputes a bag's mean rather than saves it
+RECOMPUTE_VIEWS = 8  # up to this many views, a GPU recomputes a bag's mean instead of saving it
 
 
 # ------------------------------------------------------------------------------------ bag loss
@@ -19,7 +19,7 @@ RECOMPUTE_VIEWS = 8  # up to so many views a GPU recomputes a bag's mean rather 
 def bag_loss(z: torch.Tensor, save: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss, and the vectors to save for the backward pass: [B, 2, d] or, if none, [0, 2, d].
 
-    Numbers of a row of z, [V, B, d], must be contiguous.
+    Rows of z, [V, B, d], must be contiguous.
     """
     saved = _empty_saved(z, save)
     return backend(__package__, z).bag_loss(z, saved), saved
@@ -40,7 +40,7 @@ def _empty_saved(z: torch.Tensor, save: bool) -> torch.Tensor:
 def bag_loss_backward(
     grad_loss: torch.Tensor, z: torch.Tensor, saved: torch.Tensor
 ) -> torch.Tensor:
-    """Gradient by z."""
+    """Gradient w.r.t. z."""
     grad = backend(__package__, z).bag_loss_backward(grad_loss, z, saved)
     return grad  # type: ignore[no-any-return]
 
@@ -84,7 +84,7 @@ def _(z: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
 def coding_rate_backward(
     grad_rates: torch.Tensor, z: torch.Tensor, factors: torch.Tensor, eps: float
 ) -> torch.Tensor:
-    """Gradient by z, from the gradients [V] by the rates."""
+    """Gradient w.r.t. z, from the gradients [V] w.r.t. the rates."""
     return gram.coding_rate_backward(grad_rates, z, factors, eps)
 
 

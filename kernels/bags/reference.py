@@ -15,8 +15,8 @@ def bag_loss(z: torch.Tensor) -> torch.Tensor:
 
         -(1/(V B)) sum_ib unit(z_ib) . unit(zbar_b),    unit(x) = x / max(|x|, EPS).
 
-    Gradients are those of this formula, also where a row or a mean is shorter than EPS:
-    there unit(x) = x / EPS.
+    Gradients are those of this formula, also if a row or a mean is shorter than EPS: then
+    unit(x) = x / EPS.
     """
     return -(unit(z) * unit(z.mean(0))).sum(-1).mean()
 
@@ -29,7 +29,7 @@ def unit(x: torch.Tensor) -> torch.Tensor:
 def coding_rate(z: torch.Tensor, eps: float) -> torch.Tensor:
     """Nats needed to code the B rows of each z_i, [B, d], up to distortion eps: [V].
 
-    R_i = 1/2 logdet(I_d + d/(B eps) z_i^T z_i). Rows of one matrix are of different images.
+    R_i = 1/2 logdet(I_d + d/(B eps) z_i^T z_i). Rows of one matrix come from different images.
     """
     images, d = z.shape[-2:]
     gram = z.mT @ z * (d / (images * eps))
@@ -38,10 +38,10 @@ def coding_rate(z: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def logdet(matrix: torch.Tensor) -> torch.Tensor:
-    """Log-determinant of symmetric positive definite matrices; NaN where they are not.
+    """Log-determinant of symmetric positive definite matrices; NaN for other matrices.
 
-    torch.logdet factorises by LU, which hangs for batches of matrices from 300 x 300 on with two
-    threads of oneMKL (torch 2.15).
+    torch.logdet factorises by LU, which hangs for batches of matrices of 300 x 300 and up with two
+    oneMKL threads (torch 2.15).
     """
     factor, info = torch.linalg.cholesky_ex(matrix)
     value = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)

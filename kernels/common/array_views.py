@@ -1,6 +1,6 @@
-"""Memory of flat arrays seen as other arrays, in compiled code.
+"""Views of flat arrays as other types and shapes, in compiled code.
 
-Numba's `array.view(dtype)` compiles checks with error messages, about 0.1 s for every pair of
+Numba's `array.view(dtype)` also compiles checks with error messages, about 0.1 s per pair of
 dtypes.
 """
 
@@ -17,7 +17,7 @@ from numba.np.arrayobj import populate_array
 
 @intrinsic
 def as_type(typing: Any, array: Any, dtype: Any) -> Any:
-    """`array.view(dtype)` of a flat, contiguous array; spare bytes are left out."""
+    """`array.view(dtype)` of a flat, contiguous array; spare bytes at the end are dropped."""
     viewed = array.copy(dtype=dtype.dtype)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -41,7 +41,7 @@ def as_type(typing: Any, array: Any, dtype: Any) -> Any:
 
 @intrinsic
 def image_at(typing: Any, address: Any, height: Any, width: Any) -> Any:
-    """The uint8 [height, width, 3] image at an address, without a reference to who owns it."""
+    """The uint8 [height, width, 3] image at an address, without a reference to its owner."""
     image = types.Array(types.uint8, 3, "C")
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

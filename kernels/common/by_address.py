@@ -1,7 +1,7 @@
-"""Calls by address: compiled code calls a function that is compiled already.
+"""Calls by address: compiled code calls a function that has already been compiled.
 
-Numba compiles a callee once more into each of its callers, which takes ten seconds for the
-renderer. A `Callee` is passed to compiled code like any argument, and `call` calls it there.
+Numba recompiles a callee into each of its callers, which takes ten seconds for the renderer. A
+`Callee` is passed to compiled code like any other argument, and `call` calls it there.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _unbox(kind: CalleeType, callee: Any, c: Any) -> NativeValue:
 
 @intrinsic
 def call(typing: Any, callee: Any, values: Any) -> Any:
-    """Call a Callee with a tuple of arguments of the types that it was compiled for."""
+    """Call a Callee with a tuple of arguments of the types it was compiled for."""
     if tuple(map(numba.types.unliteral, values)) != callee.arguments:
         raise TypingError(f"compiled for {callee.arguments}, called with {tuple(values)}")
 
@@ -74,7 +74,7 @@ def call(typing: Any, callee: Any, values: Any) -> Any:
 def emit_call(
     context: Any, builder: Any, address: Any, result: Any, kinds: Sequence[Any], values: Any
 ) -> Any:
-    """Emit a call of the compiled function at an address; its exception becomes the caller's."""
+    """Emit a call to the compiled function at an address; its exception becomes the caller's."""
     kind = context.call_conv.get_function_type(result, kinds)
     pointer = builder.inttoptr(address, kind.as_pointer())
     status, value = context.call_conv.call_function(builder, pointer, result, kinds, values)

@@ -1,7 +1,7 @@
 """Compilation by one process at a time, announced once.
 
-Ranks of a run, or a preview beside a demo, start with the same kernels. The first process that
-misses one in the on-disk cache compiles it; the others wait, and load what it has saved.
+Ranks of a run, or a preview next to a demo, start with the same kernels. The first process with a
+miss in the on-disk cache compiles the kernel; the others wait and load what it has saved.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numba.core import event
 
 try:
     import fcntl
-except ImportError:  # no POSIX: processes compile side by side
+except ImportError:  # not POSIX: processes compile concurrently
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger("patchmill")
@@ -29,17 +29,17 @@ log = logging.getLogger("patchmill")
 NOTICE = "compiling the CPU kernels for this machine: about half a minute, once"
 LOCK = "compiling.lock"
 SLOW_S = 5.0  # compilation that took longer is reported
-LONGEST_WAIT_S = 300.0  # for another process; then this one compiles as well
+LONGEST_WAIT_S = 300.0  # for another process; after that this one compiles too
 POLL_S = 0.05
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-NO_FULL_COLLECTION = 1 << 30  # of younger generations before a collection of the oldest
+NO_FULL_COLLECTION = 1 << 30  # younger-generation collections before one of the oldest
 
 
 @contextmanager
 def announce_compilation(after_s: float = 1.0, slow_s: float = SLOW_S) -> Iterator[None]:
-    """Log NOTICE, once per process, if functions are compiled for `after_s`, not loaded.
+    """Log NOTICE, once per process, if compiling (not loading) functions takes over `after_s`.
 
-    What took longer than `slow_s`, and was saved, is followed by a line that says so.
+    If it took over `slow_s` and the result was saved, log that too at the end.
     """
     watch, saved = _Watch(after_s), TURN.saved
     try:
@@ -57,7 +57,7 @@ def announce() -> None:
 
 
 class _Watch(event.Listener):
-    """Starts the timer of the notice with the first function; measures until the last one."""
+    """Start the notice's timer at the first function; measure the time until the last one."""
 
     def __init__(self, after_s: float) -> None:
         self.timer = threading.Timer(after_s, self._announce)
@@ -80,18 +80,18 @@ class _Watch(event.Listener):
 
 
 class Turn(event.Listener):
-    """This process's turn to compile: taken at a miss in the cache, over once all is saved.
+    """This process's turn to compile: from a cache miss until everything is saved.
 
-    Numba compiles under a lock of its own, so that one thread at a time comes here. Meanwhile
-    Python's garbage collector leaves old objects alone: looking through all of torch and Numba
-    again and again takes a seventh of the time.
+    Numba compiles under its own lock, so only one thread at a time gets here. Full garbage
+    collections are suspended meanwhile: traversing all objects of torch and Numba over and over
+    takes a seventh of the time.
     """
 
     def __init__(self) -> None:
-        self.saved = 0  # functions, by this process
-        self._thresholds: tuple[int, int, int] | None = None  # of the collector, to restore
+        self.saved = 0  # functions that this process has saved
+        self._thresholds: tuple[int, int, int] | None = None  # of the garbage collector, to restore
         self._file: int | None = None
-        self._depth = 0  # of functions compiled for the one that was called
+        self._depth = 0  # nesting of functions compiled for the one that was called
         event.register("numba:compile", self)
 
     def take(self, folder: Path, is_there: Callable[[], bool]) -> None:
@@ -125,7 +125,7 @@ class Turn(event.Listener):
 
 
 def _lock(file: int, is_there: Callable[[], bool]) -> bool:
-    """Lock a file; False if the function has come, or after the longest wait."""
+    """Lock a file; False once another process has saved the function, or after LONGEST_WAIT_S."""
     deadline = time.monotonic() + LONGEST_WAIT_S
     while not is_there():
         try:

@@ -1,4 +1,4 @@
-"""Dispatch by device: `cpu` or `gpu` module, current GPU and what it has; contiguous tensors."""
+"""Dispatch by device: `cpu` or `gpu` module, current GPU and its properties; contiguous tensors."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ import torch
 
 from patchmill.kernels import compiled_code
 
-# Triton runs what lies in its cache.
+# Triton executes the code in its cache.
 compiled_code.keep_private(compiled_code.TRITON, compiled_code.triton_default())
 
-LEAST_SHARED = 99 << 10  # bytes, of the GPUs that Triton supports: sm_86, sm_89 and sm_120
+LEAST_SHARED = 99 << 10  # bytes: minimum among GPUs that Triton supports (sm_86, sm_89, sm_120)
 
 
 def backend(package: str, tensor: torch.Tensor) -> ModuleType:
     """`package`.gpu for a CUDA tensor, else `package`.cpu; pass `__package__`.
 
-    The module is imported on first use: Triton only where a GPU is.
+    The module is imported on first use: Triton only if there is a GPU.
     """
     return importlib.import_module(f"{package}.{'gpu' if tensor.is_cuda else 'cpu'}")
 
 
 def device_guard(tensor: torch.Tensor) -> AbstractContextManager[object]:
-    """Make the tensor's GPU the current one, which Triton launches on; no-op for CPU tensors."""
+    """Make the tensor's GPU current, so that Triton launches on it; no-op for CPU tensors."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
 
 def multiprocessors(device: torch.device, interpreted: int) -> int:
-    """Streaming multiprocessors of a GPU; `interpreted` where Triton interprets on the CPU."""
+    """Streaming multiprocessors of a GPU; `interpreted` if Triton interprets on the CPU."""
     if device.type != "cuda":
         return interpreted
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def shared_memory(device: torch.device, interpreted: int) -> int:
-    """Bytes of a GPU's shared memory that a program may have; `interpreted` as above."""
+    """Bytes of shared memory that a program may use on a GPU; `interpreted` as above."""
     if device.type != "cuda":
         return interpreted
     properties = torch.cuda.get_device_properties(device)
@@ -46,5 +46,5 @@ def shared_memory(device: torch.device, interpreted: int) -> int:
 
 
 def contiguous(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The tensors, copied where they are not contiguous."""
+    """The tensors, copied if they are not contiguous."""
     return tuple(tensor.contiguous() for tensor in tensors)

@@ -33,8 +33,8 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 def jit(function: Callable[..., Any]) -> Any:
     """Compile on first call: nopython, nogil, fastmath, cached on disk.
 
-    Fastmath lets the compiler fuse and reorder float operations, as the CPU's instructions suggest;
-    the same binary on the same machine still gives bit-identical results.
+    Fastmath lets the compiler fuse and reorder float operations to suit the CPU; the same binary on
+    the same machine still gives bit-identical results.
     """
     return _compile(function, fastmath=True)
 
@@ -45,16 +45,16 @@ def jit_ieee(function: Callable[..., Any]) -> Any:
 
 
 def jit_inline(function: Callable[..., Any]) -> Any:
-    """`jit` for a function with one caller, and that caller compiled: it becomes part of it.
+    """`jit` for a function with a single, compiled caller, into which it is inlined.
 
-    Compiling is quicker so, since LLVM optimises every function anew with each one that calls it.
-    Its arithmetic is its caller's, fast or not.
+    This compiles faster, since LLVM optimises every function again with each of its callers. It
+    has fastmath if its caller has.
     """
     return numba.njit(inline="always", **_OPTIONS)(function)
 
 
 def jit_lanes(function: Callable[..., Any]) -> Any:
-    """`jit` for a few operations on vectors: machine code of its callers, never a function called.
+    """`jit` for a few vector operations: always inlined into its callers.
 
     A call would pass the vectors through memory. Without fastmath, like `jit_ieee`.
     """
@@ -98,7 +98,7 @@ class _VariantFiles:
             TURN.take(self._folder, path.is_file)
         try:
             return pickle.loads(compiled_code.read(path, self._problem))
-        except Exception:  # missing, another user's, or truncated by a crash: compile
+        except Exception:  # missing, owned by another user, or truncated by a crash: compile
             return None
 
     def save(self, key: Any, data: Any) -> None:
@@ -124,7 +124,7 @@ class _VariantFiles:
 
 
 def _none(status: object) -> None:
-    """No problem, whoever owns the file."""
+    """Report no problem, whoever owns the file."""
 
 
 @functools.cache
@@ -148,7 +148,7 @@ def _source_hash(path: Path) -> str:
 
 
 def sources(path: Path) -> dict[Path, str]:
-    """Texts of the file and of all patchmill files whose contents may be compiled into it."""
+    """Source texts of the file and of all patchmill files that may be compiled into it."""
     texts = {path: path.read_text(encoding="utf-8")}
     pending = [path]
     for file in pending:
@@ -160,7 +160,7 @@ def sources(path: Path) -> dict[Path, str]:
 
 
 def _imported(text: str) -> Iterator[tuple[Path, str]]:
-    """Imported patchmill modules that compile code or export constants, with their texts.
+    """Yield imported patchmill modules that compile code or export constants, with their texts.
 
     Modules that export only classes and plain functions are skipped: neither can be compiled in.
     """

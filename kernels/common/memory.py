@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-LARGE = 4 << 20  # bytes from which huge pages and streaming stores pay
+LARGE = 4 << 20  # bytes from which huge pages and streaming stores pay off
 STORE_BYTES = 16  # of one streaming store
 
 
@@ -34,7 +34,7 @@ def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
 
 @functools.cache
 def _madvise() -> Callable[..., int] | None:
-    """libc's madvise, or None; its failures are ignored, they cost only time."""
+    """libc's madvise, or None; its failures are ignored, since they only cost time."""
     if sys.platform != "linux" or not hasattr(mmap, "MADV_HUGEPAGE"):
         return None
     return getattr(ctypes.CDLL(None), "madvise", None)
@@ -47,7 +47,7 @@ def can_stream(tensor: torch.Tensor, row: int) -> bool:
 
 
 def flat_storage(tensor: torch.Tensor) -> torch.Tensor:
-    """1-D view from a non-empty tensor's first element to its last, whatever its strides."""
+    """1-D view from a non-empty tensor's first element to its last, for any strides."""
     last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.as_strided((last + 1,), (1,))
 
@@ -60,7 +60,7 @@ def borrow(typing: Any, array: Any) -> Any:
     inside the loop that uses it.
 
     Every slice counts as a reference, and threads that slice one array contend for its atomic
-    counter: hundreds of nanoseconds a row, enough to make two threads slower than one.
+    counter: hundreds of nanoseconds per row, enough to make two threads slower than one.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -75,7 +75,7 @@ def borrow(typing: Any, array: Any) -> Any:
 
 @intrinsic
 def stream_row(typing: Any, source: Any, target: Any) -> Any:
-    """Copy a row with non-temporal stores, which bypass the cache: about half the time.
+    """Copy a row with non-temporal stores, which bypass the cache: takes about half the time.
 
     The target's address and length must be multiples of STORE_BYTES bytes. Call `store_fence`
     after the last row.
@@ -117,7 +117,7 @@ def store_fence(typing: Any) -> Any:
 
 @intrinsic
 def load_fence(typing: Any) -> Any:
-    """Read what another thread wrote before the value that was read last."""
+    """Make visible what another thread wrote before the value that was read last."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         builder.fence("acquire")

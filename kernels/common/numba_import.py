@@ -1,8 +1,8 @@
-"""`import_numba`, whatever the program has put in the place of `print`.
+"""`import_numba`, which works even if the program has replaced `print`.
 
-DINO, MAE and many others replace `builtins.print`, so that only one rank prints. On its import,
-Numba looks up each function that it knows under that function's module and name, where such a
-`print` is not: it fails. So meanwhile one that is there stands in.
+DINO, MAE and many others replace `builtins.print`, so that only one rank prints. On import, Numba
+looks up each function that it knows by its module and name. Such a `print` cannot be found there,
+and the import fails. So a `print` that can be found stands in during the import.
 """
 
 import builtins
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def import_numba() -> None:
-    """Import Numba, unless that was done before."""
+    """Import Numba if it has not been imported yet."""
     replaced = builtins.print
 
     def print(*values: Any, **options: Any) -> None:

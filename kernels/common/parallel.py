@@ -1,8 +1,8 @@
 """Threads for CPU kernels that release the GIL: `parallel_ranges` and `parallel_for`.
 
-Numba's own parallel loops abort the process when two threads enter them at once, which a loader's
-threads, the main thread and autograd's thread do. These run plain functions on one thread pool,
-with as many threads as torch uses.
+Numba's own parallel loops abort the process if two threads enter them concurrently, as a loader's
+threads, the main thread and autograd's thread do. These functions run plain functions on one thread
+pool, with as many threads as torch uses.
 
 `parallel_for` also replaces torch's intra-op threads. Torch wakes and joins all of them for every
 small matrix product, and a product's rounding depends on their number.
@@ -23,7 +23,7 @@ import torch
 def parallel_ranges(work: Callable[[int, int], object], count: int, least: int = 1) -> None:
     """Call `work(start, stop)` for ranges that cover [0, count), each at least `least` long.
 
-    The split depends on the number of threads: for results that do not, an item's result must not
+    The split depends on the number of threads. For results that do not, an item's result must not
     depend on its range.
     """
     threads = max(1, min(torch.get_num_threads(), count // max(least, 1)))
@@ -33,7 +33,7 @@ def parallel_ranges(work: Callable[[int, int], object], count: int, least: int =
     try:
         work(*first)
     finally:
-        for future in futures:  # all must end before the memory that they write to is freed
+        for future in futures:  # all must end before the memory they write to is freed
             future.exception()
     for future in futures:
         future.result()
@@ -68,10 +68,10 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 
 def limit_torch_to_one_thread() -> None:
-    """Set torch to one thread in this thread only.
+    """Limit torch to one thread in this thread only.
 
     `torch.set_num_threads` also sets the default for threads started later; a helper thread
-    restores that.
+    restores it.
     """
     default = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""A 32-lane SIMD vector type for Numba, which the CPU renderer's filters are written in.
+"""A 32-lane SIMD vector type for Numba, used by the CPU renderer's filters.
 
 LLVM auto-vectorises plain loops well, except in two places that matter here: a 16-bit multiply that
 keeps the high half (`pmulhw`, `smulh`) has twice the lanes of a float multiply, and an in-register
@@ -91,8 +91,8 @@ def load(typing: Any, array: Any, offset: Any, like: Any) -> Any:
 def load_apart(typing: Any, array: Any, offset: Any, like: Any) -> Any:
     """32 bytes of a flat array as lanes of `like`'s type: the even ones, then the odd ones.
 
-    int16 lanes hold (byte - 128) << 8, which costs three instructions for 32 bytes; lanes in the
-    order of the bytes would have to cross registers. float32 lanes hold byte << 7.
+    int16 lanes hold (byte - 128) << 8, which takes three instructions per 32 bytes; lanes in byte
+    order would have to cross registers. float32 lanes hold byte << 7.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -119,7 +119,7 @@ def load_apart(typing: Any, array: Any, offset: Any, like: Any) -> Any:
 
 @intrinsic
 def prefetch(typing: Any, array: Any, offset: Any) -> Any:
-    """Ask for the cache line of `array[offset]`, which need not exist."""
+    """Prefetch the cache line of `array[offset]`, which may be out of bounds."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, offset = arguments
@@ -160,10 +160,10 @@ def splat(typing: Any, scalar: Any) -> Any:
 
 @intrinsic
 def splat_at(typing: Any, array: Any, offset: Any) -> Any:
-    """Broadcast a number of a flat array to every lane; no bounds check.
+    """Broadcast an element of a flat array to every lane; no bounds check.
 
-    An int32 stands for two equal int16 lanes: CPUs broadcast 32 bits while they load them, but
-    not 16.
+    An int32 stands for two equal int16 lanes: CPUs can broadcast 32 bits as part of a load, but not
+    16.
     """
     vector_type = VECTORS[types.int16 if array.dtype == types.int32 else array.dtype]
 
@@ -183,7 +183,7 @@ def splat_at(typing: Any, array: Any, offset: Any) -> Any:
 def multiply_add(typing: Any, total: Any, value: Any, weight: Any) -> Any:
     """total + value * weight: the high half of the product for int16.
 
-    float32 products are rounded before they are added: not every CPU can do both at once.
+    float32 products are rounded before they are added: not every CPU has a fused multiply-add.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -295,14 +295,14 @@ def transpose_block(
 def transpose_tall_block(
     typing: Any, source: Any, at: Any, pitch: Any, target: Any, to: Any, target_pitch: Any
 ) -> Any:
-    """Transpose a block of 32 x 8, else like `transpose_block`: it writes whole cache lines."""
+    """Transpose a 32 x 8 block; otherwise like `transpose_block`. Writes whole cache lines."""
     return _transposition(source, target, LANES)
 
 
 def _transposition(source: Any, target: Any, rows: int) -> Any:
     """Signature and code. Rows i, i + 8, ... share a register, as parts of eight elements each.
 
-    So three perfect shuffles within all parts transpose them.
+    Three perfect shuffles within all parts then transpose them.
     """
     signature = types.void(source, types.int64, types.int64, target, types.int64, types.int64)
 
@@ -325,7 +325,7 @@ def _transposition(source: Any, target: Any, rows: int) -> Any:
 
 
 def _joined(builder: Any, parts: list[Any]) -> Any:
-    """One vector of vectors of equal length, whose number is a power of two."""
+    """Concatenate vectors of equal length, whose count is a power of two."""
     while len(parts) > 1:
         picks = list(range(2 * parts[0].type.count))
         pairs = zip(parts[::2], parts[1::2], strict=True)

@@ -1,8 +1,8 @@
-"""Vector operations for pixels: unsigned fixed point, choices per lane, sums, and conversions.
+"""Vector operations for pixels: unsigned fixed point, selection per lane, sums, and conversions.
 
-They extend the vector type of `simd`. Lanes are unsigned 16-bit numbers here unless a function says
-otherwise: `multiply_high` then keeps two bits more than the signed product, and subtraction that
-stops at zero is a clamp for nothing.
+They extend the vector type of `simd`. Lanes are unsigned 16-bit numbers unless a function says
+otherwise: `multiply_high` then keeps two bits more than the signed product, and saturating
+subtraction clamps at zero for free.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def add_pairs(typing: Any, total: Any, value: Any) -> Any:
 
 @intrinsic
 def sum_pairs(typing: Any, total: Any) -> Any:
-    """Sum of what `add_pairs` added up, as an int64; less than 2**32."""
+    """Sum of the 16 sums of `add_pairs`, as an int64; less than 2**32."""
 
     def lanes(builder: Any, total: Any) -> Any:
         sums = builder.bitcast(total, PAIRS)
@@ -179,8 +179,8 @@ def to_float32(typing: Any, value: Any) -> Any:
 def to_bfloat16(typing: Any, value: Any, gain: Any, bias: Any) -> Any:
     """gain * value + bias of signed lanes as bfloat16 bits, rounded to nearest even.
 
-    Even and odd lanes are a vector each, so that none has to change places: a lane in the upper
-    half of 32 bits is an integer 65536 times as large.
+    Even and odd lanes are converted in a vector each, so that no lane has to move: a lane in the
+    upper half of 32 bits is an integer 65536 times as large.
     """
 
     def lanes(builder: Any, value: Any, gain: Any, bias: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Triton functions that the GPU kernels of several folders share."""
+"""Triton functions shared by the GPU kernels of several folders."""
 
 from __future__ import annotations
 

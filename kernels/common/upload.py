@@ -1,4 +1,4 @@
-"""`upload`: a small tensor's way to a GPU that makes nobody wait."""
+"""`upload`: an asynchronous copy of a small tensor to a GPU."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 
 
 def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A CPU tensor on a device; a GPU gets it in the order of its stream, and nothing waits for it.
+    """Copy a CPU tensor to a device; on a GPU the copy is in stream order and does not block.
 
-    It goes through page-locked memory: from other memory, CUDA copies when the stream is idle, and
-    the program waits for that. torch takes the page-locked memory back when the copy is over.
+    It goes through page-locked memory: from pageable memory, CUDA copies once the stream is idle,
+    and the program waits for that. torch reclaims the page-locked memory when the copy is done.
     """
     if device.type == "cuda" and not torch.compiler.is_compiling():  # which cannot lock pages
         tensor = tensor.pin_memory()

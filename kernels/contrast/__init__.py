@@ -1,10 +1,10 @@
 """Contrastive losses (InfoNCE, NT-Xent) that never materialise the matrix of logits.
 
-Rows should be L2-normalised by the caller. Inputs are float32, float16 or bfloat16, all of one
-dtype; products and sums are accumulated in float32, whatever the autocast, and the loss is float32.
-Products of float32 are not rounded to TF32. Extra memory, beside inputs and results: one value for
-each number of the rows, and blocks of logits and partial sums of a fixed size. float64 runs the
-reference, with all logits in memory.
+The caller should L2-normalise the rows. Inputs are float32, float16 or bfloat16, all of one dtype;
+products and sums are accumulated in float32, even under autocast, and the loss is float32. Products
+of float32 are not rounded to TF32. Extra memory, besides inputs and results: one value per element
+of the rows, and blocks of logits and partial sums of a fixed size. float64 runs the reference, with
+all logits in memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def info_nce(
     """MoCo's InfoNCE: cross-entropy of a query's positive against K negatives; float32 scalar.
 
     queries and positives are [B, d], keys [K, d]. With `in_batch`, the positives of the other rows
-    are negatives too. Gradients flow to whichever of the three require them.
+    are negatives too. Gradients flow to those of the three that require them.
     """
     _check_info_nce(queries, positives, keys, temperature, in_batch)
     if queries.dtype == torch.float64:
@@ -49,9 +49,9 @@ def nt_xent(
 ) -> torch.Tensor:
     """SimCLR's NT-Xent over V views: z is [V, B, d], the loss a float32 scalar.
 
-    The loss is the mean over rows and over the V - 1 positives of each, the other views of its
-    image; the softmax of a row runs over every row but itself. In distributed training `gathered`
-    is z of all processes, [V, total, d]; image b of z is its image `offset` + b. Gradients flow to
+    The loss is the mean over rows and over the V - 1 positives of each row, the other views of its
+    image; the softmax of a row runs over all other rows. In distributed training `gathered` is z of
+    all processes, [V, total, d], and image b of z is its image `offset` + b. Gradients flow to
     both, so use a differentiable all-gather.
     """
     _check_nt_xent(z, temperature, gathered, offset)

@@ -1,8 +1,8 @@
 """CPU backend: block products by the BLAS and an online softmax over blocks of logits.
 
-A block of logits is computed, used and overwritten in one processor's cache. The gradient of a
-log-sum-exp by its query is the softmax-weighted mean of the keys, as attention would compute with
-the keys for values: so one pass computes the loss and its gradient by the queries.
+A block of logits is computed, used and overwritten in one core's cache. The gradient of a
+log-sum-exp w.r.t. its query is the softmax-weighted mean of the keys, as in attention with the keys
+as values: so one pass computes the loss and its gradient w.r.t. the queries.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from patchmill.kernels.contrast.cpu_loops import exp_rows, softmax_weights
 from patchmill.kernels.contrast.pairing import QUEUE, Pairing
 
 ROWS, COLUMNS = 128, 1024  # of a block of logits, at most: half a MiB
-# Up to so many rows, and numbers a row, all logits are in memory at once: torch's sums of that
-# length are the same whatever the number of threads.
+# Up to this many rows, and elements per row, all logits are in memory together: torch's sums of
+# that length are the same for any number of threads.
 DENSE_ROWS = 192
-TASKS = 16  # at least, if there are as many blocks: keys are split in groups when queries are few
+TASKS = 16  # at least, if there are as many blocks: keys are split in groups if queries are few
 LOWEST = -1e38  # below every logit, yet finite: LOWEST - LOWEST is 0
 
 Block = tuple[torch.Tensor, slice, bool]  # a set of keys, the rows of it, whether batch keys
@@ -36,9 +36,9 @@ def forward(
     pairing: Pairing,
     with_grad: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Loss, log-sum-exp [N] and, if `with_grad`, the gradient by the queries [N, d] float32.
+    """Loss, log-sum-exp [N] and, if `with_grad`, the gradient w.r.t. the queries [N, d] float32.
 
-    Where the queries are their own batch keys, the gradient is that of both roles.
+    If the queries are their own batch keys, the gradient is that of both roles.
     """
     if with_grad and pairing.excludes_self and batch_keys is queries:
         if max(queries.shape) <= DENSE_ROWS:
@@ -77,14 +77,14 @@ def reduce_groups(
     sums: torch.Tensor,
     weighted: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`forward`'s results from what `online_softmax` gave for each group of keys.
+    """`forward`'s results from those of `online_softmax` for each group of keys.
 
     maxima and sums are [groups, N], weighted [groups, N, d]; positives [N, d] are each query's mean
     positive.
     """
     positive_logits = torch.linalg.vecdot(queries.float(), positives).div_(temperature)
     row_max = maxima.amax(0)
-    if pairing.kind == QUEUE:  # the positive is in the softmax of its query, but in no block
+    if pairing.kind == QUEUE:  # the positive is in the softmax of its query, but not in any block
         row_max = torch.maximum(row_max, positive_logits)
     rescale = maxima.sub_(row_max).exp_()
     positive_exp = (positive_logits - row_max).exp_()
@@ -155,9 +155,9 @@ def backward_keys(
     pairing: Pairing,
     are_batch_keys: bool,
 ) -> torch.Tensor:
-    """Gradient by `keys`, in their dtype: the batch keys (`are_batch_keys`) or the queue.
+    """Gradient w.r.t. `keys`, in their dtype: the batch keys (`are_batch_keys`) or the queue.
 
-    Without `keys` the queries are their own batch keys: the gradient by them, in both roles.
+    Without `keys` the queries are their own batch keys: the gradient w.r.t. them, in both roles.
     """
     both_roles = keys is None
     keys = queries if keys is None else keys
@@ -174,7 +174,7 @@ def grad_keys(
     pairing: Pairing | None,
     both_roles: bool,
 ) -> torch.Tensor:
-    """The loss's gradient by the keys, float32; `both_roles`: keys are the queries too.
+    """The loss's gradient w.r.t. the keys, float32; `both_roles`: keys are the queries too.
 
     `pairing` is that of batch keys, None for a queue.
     """
@@ -208,13 +208,13 @@ def product(left: torch.Tensor, right: torch.Tensor, memory: torch.Tensor) -> to
 
 
 def mask_self(logits: torch.Tensor, pairing: Pairing, queries: slice, batch_keys: slice) -> None:
-    """-inf where a query meets itself among the batch keys."""
+    """Set the logits of queries with themselves among the batch keys to -inf."""
     for square in pairing.self_blocks(queries, batch_keys) if pairing.excludes_self else ():
         logits[square].diagonal().fill_(-torch.inf)
 
 
 def even_slices(count: int, most: int) -> Iterator[slice]:
-    """[0, count) in slices of at most `most`, whose lengths differ by at most one."""
+    """Split [0, count) into slices of at most `most`, whose lengths differ by at most one."""
     pieces = -(-count // most)
     bounds = [count * piece // pieces for piece in range(pieces + 1)] if pieces else [0]
     return (slice(*pair) for pair in itertools.pairwise(bounds))

@@ -1,7 +1,7 @@
 """Exponentials of a block of logits on the CPU, in one pass while the block is in the cache.
 
 torch takes three passes and, for the exponential alone, twice the time. Logits arrive as dot
-products still to be multiplied by a scale (1 / temperature). IEEE arithmetic: NaN stays NaN.
+products that are yet to be multiplied by a scale (1 / temperature). IEEE arithmetic: NaN stays NaN.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def softmax_weights(
     products: Any,  # [rows, columns] float32, overwritten
     scale: Any,  # float32
     column_lse: Any,  # [columns] float32: log-sum-exp of the queries
-    row_lse: Any,  # [rows] float32, or [0] where rows are no queries
+    row_lse: Any,  # [rows] float32, or [0] if rows are not queries
 ) -> None:
-    """products = exp(logit - column_lse), plus exp(logit - row_lse) where rows are queries too."""
+    """products = exp(logit - column_lse), plus exp(logit - row_lse) if rows are queries too."""
     for i in range(len(products)):
         row = products[i]
         if len(row_lse) == 0:
@@ -75,7 +75,7 @@ def softmax_weights(
 def exponential(x):  # type: ignore[no-untyped-def]
     """exp(x) to 2 units in the last place (Cephes' expf); 0 where it would be below 1e-38."""
     n = np.floor(x * LOG2_E + HALF)
-    n = n if n > LEAST else LEAST  # also where x is NaN, which cannot become an integer
+    n = n if n > LEAST else LEAST  # also if x is NaN, which cannot become an integer
     r = (x - n * LN2_HIGH) - n * LN2_LOW
     p = ((((C7 * r + C6) * r + C5) * r + C4) * r + C3) * r + C2
     power = np.int32((np.int32(n) + BIAS) << MANTISSA).view(np.float32)

@@ -1,12 +1,12 @@
-"""GPU backend: the keys are split over programs (split-K), which are reduced in a fixed order.
+"""GPU backend: the keys are split over programs (split-K), and splits are reduced in a fixed order.
 
-Splits keep all multiprocessors busy where the queries are few. Up to MAX_FUSED numbers a row, one
-pass over the keys computes the loss and its gradient by the queries; beyond that the gradient takes
-a second pass. Two runs on one kind of GPU are equal to the bit.
+Splits keep all multiprocessors busy if the queries are few. Up to MAX_FUSED elements per row,
+one pass over the keys computes the loss and its gradient w.r.t. the queries; beyond that the
+gradient takes a second pass. Two runs on the same GPU model are bit-identical.
 
-Extra memory: 4 bytes for each number of the queries, and of those keys that require a gradient, for
-each split; keys are split only until there are BLOCKS_EACH blocks a multiprocessor, which are 17 MB
-on an H100 with 128 numbers a row.
+Extra memory: per split, 4 bytes for each element of the queries and of those keys that require a
+gradient; keys are split only until there are BLOCKS_EACH blocks per multiprocessor, which is 17 MB
+on an H100 with 128 elements per row.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from patchmill.kernels.contrast import gpu_kernels as kernels
 from patchmill.kernels.contrast.pairing import QUEUE, Pairing
 
 LOG2_E = 1.4426950408889634
-BLOCKS_EACH = 2  # a multiprocessor's, at the most: as many as fit at once
+BLOCKS_EACH = 2  # per multiprocessor, at most: as many as are resident together
 INTERPRETED_MULTIPROCESSORS = 4
-MAX_FUSED = 256  # numbers of a row whose gradient is accumulated in registers
-PRECISION = "tf32x3"  # three products of TF32 for one of float32: nearly all of its digits
+MAX_FUSED = 256  # elements of a row whose gradient is accumulated in registers
+PRECISION = "tf32x3"  # three TF32 products for one in float32: nearly all of its digits
 COMPILER = {"enable_fp_fusion": True}
 
-KeySets = list[tuple[torch.Tensor, bool]]  # keys, and whether queries leave themselves out
+KeySets = list[tuple[torch.Tensor, bool]]  # keys, and whether a query's softmax excludes itself
 Partial = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # row maxima, row sums, weighted keys
 
 
 class Blocks(NamedTuple):
     m: int  # rows of a block of logits
     n: int  # its columns
-    k: int  # numbers of a row multiplied at a time
-    d: int  # numbers of a row accumulated at a time
+    k: int  # elements of a row multiplied at a time
+    d: int  # elements of a row accumulated at a time
     num_warps: int
     num_stages: int
 
 
 def blocks(d: int, rows: int, dtype: torch.dtype) -> Blocks:
-    """Block sizes that fit in registers, for rows of d numbers; `Blocks.d` >= d up to MAX_FUSED."""
+    """Block sizes that fit in registers, for rows of d; `Blocks.d` >= d up to MAX_FUSED."""
     width = min(max(16, triton.next_power_of_2(d)), MAX_FUSED)
     if dtype == torch.float32:  # `PRECISION` splits each operand in two: larger blocks would spill
         rows, num_warps = (32, 8) if width > 128 else (64, 4)
@@ -60,7 +60,7 @@ def forward(
     pairing: Pairing,
     with_grad: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Loss, log-sum-exp and gradient by the queries; the contract of `cpu.forward`."""
+    """Loss, log-sum-exp and gradient w.r.t. the queries; same contract as `cpu.forward`."""
     sets = [] if pairing.kind == QUEUE else [(batch_keys, pairing.excludes_self)]
     if queue is not None and len(queue):
         sets.append((queue, False))
@@ -90,7 +90,7 @@ def backward_keys(
     pairing: Pairing,
     are_batch_keys: bool,
 ) -> torch.Tensor:
-    """Gradient by the keys; the contract of `cpu.backward_keys`."""
+    """Gradient w.r.t. the keys; same contract as `cpu.backward_keys`."""
     both_roles = keys is None
     keys = queries if keys is None else keys
     if not len(keys):
@@ -172,7 +172,7 @@ def _backward_splits(
     excludes_self: bool,
     sizes: Blocks,
 ) -> torch.Tensor:
-    """[splits, rows, d] float32; a log-sum-exp belongs to whichever of the two are queries."""
+    """[splits, rows, d] float32; each of the two that are queries has a log-sum-exp."""
     n, d = rows.shape
     split_size, splits = split_layout(len(columns), n, sizes, rows.device)
     out = rows.new_empty(splits, n, d, dtype=torch.float32)
@@ -220,7 +220,7 @@ def _reduce_grad_keys(
     are_batch_keys: bool,
     both_roles: bool,
 ) -> torch.Tensor:
-    """[keys, d]; keys that are queries too (`both_roles`) lose their positives twice."""
+    """[keys, d]; positives are subtracted twice for keys that are queries too (`both_roles`)."""
     out, (n, d) = torch.empty_like(keys), keys.shape
     block = row_block(d, len(sums))
     positive_weight = (2 if both_roles else 1) / pairing.n_positives
@@ -236,7 +236,7 @@ def _reduce_grad_keys(
 
 
 def split_layout(count: int, rows: int, sizes: Blocks, device: torch.device) -> tuple[int, int]:
-    """Columns of a split, in whole blocks, and number of splits: one wave of blocks."""
+    """Columns per split, in whole blocks, and number of splits: one wave of blocks."""
     processors = multiprocessors(device, INTERPRETED_MULTIPROCESSORS)
     wanted = BLOCKS_EACH * processors // triton.cdiv(rows, sizes.m)
     split_size = triton.cdiv(triton.cdiv(count, max(wanted, 1)), sizes.n) * sizes.n

@@ -2,9 +2,9 @@
 `reduce_gradient` its gradients.
 
 The long dimension of every softmax or sum is split over programs (split-K) and the partial results
-are reduced by a second kernel in a fixed order: no atomics, so two runs are equal to the bit.
+are reduced by a second kernel in a fixed order: no atomics, so two runs are bit-identical.
 
-Matrices are contiguous, [count, D]. Exponentials are of base 2: logits are multiplied by log2(e).
+Matrices are contiguous, [count, D]. Exponentials are base 2: logits are multiplied by log2(e).
 Softmax weights are scaled by 2^SHIFT before they are rounded to the inputs' dtype, so that in
 float16 the usual ones, 1 in 65536 keys, keep all their digits.
 """
@@ -59,10 +59,10 @@ def forward_split(
 ):
     """Online softmax of a block of queries over one split of the keys (split-K), unnormalised.
 
-    As flash attention with the keys for values: with WITH_GRAD the softmax-weighted sum of the keys
-    is accumulated too, and rescaled whenever a row's maximum grows. Reads each key once for each
-    block of queries, through the L2 cache; writes 8 bytes a query and split, with WITH_GRAD 4 D
-    more. Computes 2 D operations a logit, with WITH_GRAD 4 D, and one exponential.
+    Like flash attention with the keys as values: with WITH_GRAD the softmax-weighted sum of the
+    keys is accumulated too, and rescaled whenever a row's maximum grows. Reads each key once for
+    each block of queries, through the L2 cache; writes 8 bytes per query and split, with WITH_GRAD
+    4 D more. Computes 2 D operations per logit, with WITH_GRAD 4 D, and one exponential.
     """
     # This program's queries, their own rows among the keys, and its keys.
     first_row, split = tl.program_id(0) * BLOCK_M, tl.program_id(1)
@@ -93,7 +93,7 @@ def forward_split(
         if EXCLUDE_SELF:
             mask = mask & (column[None, :] != self_column[:, None])
         logits = tl.where(mask, logits * scale, float("-inf"))
-        # Online softmax: rescale what was summed to the new maximum.
+        # Online softmax: rescale the sums so far to the new maximum.
         new_max = tl.maximum(row_max, tl.max(logits, 1))
         rescale = tl.exp2(row_max - new_max)
         weights = tl.exp2(logits - (new_max - SHIFT)[:, None])
@@ -146,7 +146,7 @@ def reduce_splits(
     """Reduce the splits of one query (split-K reduction): its loss, log-sum-exp and gradient.
 
     With ADD_POSITIVE the only positive is not among the keys and joins the softmax here. Reads what
-    `forward_split` wrote, and the positives; writes 8 bytes a query and, with WITH_GRAD, 4 D.
+    `forward_split` wrote, and the positives; writes 8 bytes per query and, with WITH_GRAD, 4 D.
     """
     # Mean of the positives, and its logit.
     row = tl.program_id(0)
@@ -172,7 +172,7 @@ def reduce_splits(
     tl.store(losses + row, ((row_max - positive_logit) + tl.log2(row_sum)) * LN_2)
     tl.store(lse + row, (row_max + tl.log2(row_sum)) * LN_2)
 
-    # Gradient by the query: softmax-weighted mean of the keys, less the mean positive.
+    # Gradient w.r.t. the query: softmax-weighted mean of the keys, less the mean positive.
     if WITH_GRAD:
         mean = tl.zeros([BLOCK_D], tl.float32)
         for first in range(0, splits, UNROLL):
@@ -189,7 +189,7 @@ def reduce_splits(
 
 @triton.jit(do_not_specialize=["n_rows", "n_columns", "split_size", "local", "total", "offset"])
 def backward_split(
-    rows,  # [n_rows, D], inputs' dtype: what the gradient is by
+    rows,  # [n_rows, D], inputs' dtype: the gradient is w.r.t. these
     columns,  # [n_columns, D], inputs' dtype
     row_lse,  # [n_rows] float32 if ROW_QUERIES, else None
     column_lse,  # [n_columns] float32 if COLUMN_QUERIES, else None
@@ -202,8 +202,8 @@ def backward_split(
     total,
     offset,  # of `Pairing`, to find a query among the keys
     D: tl.constexpr,
-    BLOCK_K: tl.constexpr,  # numbers of a row multiplied at a time
-    BLOCK_D: tl.constexpr,  # numbers of a row accumulated
+    BLOCK_K: tl.constexpr,  # elements of a row multiplied at a time
+    BLOCK_D: tl.constexpr,  # elements of a row accumulated
     BLOCK_M: tl.constexpr,  # rows
     BLOCK_N: tl.constexpr,  # columns at a time
     ROW_QUERIES: tl.constexpr,
@@ -211,22 +211,22 @@ def backward_split(
     EXCLUDE_SELF: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Softmax-weighted sum of one split of the columns for a block of rows: BLOCK_D numbers of it.
+    """Softmax-weighted sum of one split of the columns for a block of rows: BLOCK_D elements of it.
 
-    Queries are whichever side has a log-sum-exp: the rows (ROW_QUERIES), the columns
-    (COLUMN_QUERIES) or, where queries are their own keys, both. Logits are recomputed, as in flash
-    attention's backward pass, for every BLOCK_D numbers of D. Reads each column once for each block
-    of rows, through the L2 cache; computes 4 D operations a logit and one exponential for each side
-    that are queries.
+    Each side with a log-sum-exp is queries: the rows (ROW_QUERIES), the columns (COLUMN_QUERIES)
+    or, if queries are their own keys, both. Logits are recomputed, as in flash attention's backward
+    pass, for every BLOCK_D of the D elements. Reads each column once for each block
+    of rows, through the L2 cache; computes 4 D operations per logit and one exponential for each
+    side that are queries.
     """
-    # This program's rows, their numbers among the keys, and its columns.
+    # This program's rows, their indices among the keys, and its columns.
     first_row, split = tl.program_id(0) * BLOCK_M, tl.program_id(1)
     left = tl.program_id(2) * BLOCK_D
     row = first_row + tl.arange(0, BLOCK_M)
     row_key = row // local * total + offset + row % local if ROW_QUERIES else row
     first = split * split_size
     last = tl.minimum(first + split_size, n_columns)
-    # What stays in registers: log-sum-exp of the rows, whole rows if they fit.
+    # Kept in registers: log-sum-exp of the rows, whole rows if they fit.
     if ROW_QUERIES:
         row_level = tl.load(row_lse + row, mask=row < n_rows, other=0.0) * LOG2_E - SHIFT
     if BLOCK_K >= D:
@@ -244,7 +244,7 @@ def backward_split(
                 D, BLOCK_K, BLOCK_M, BLOCK_N, PRECISION,
             )  # fmt: skip
             column_tile = load_tile(columns, start, last, left, D, BLOCK_D, BLOCK_N)
-        # Softmax weights, of each side that are queries.
+        # Softmax weights, for each side that is queries.
         weights = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
         if ROW_QUERIES:
             weights += tl.exp2(logits * scale - row_level[:, None])
@@ -279,7 +279,7 @@ def reduce_gradient(
     splits,
     scale,  # log2(e) / temperature
     grad_scale,  # 1 / (queries * temperature)
-    positive_weight,  # what is subtracted for each positive
+    positive_weight,  # subtracted for each positive
     local,
     total,
     offset,  # `rows` are [VIEWS, local] images; image b is image b + offset of the others
@@ -355,8 +355,8 @@ def _sum_same_image(
 ):
     """Sum of the rows of `others` that show the image of `row`, which is one of [VIEWS * local].
 
-    Image b of the rows is image b + offset of the others, if there is one. EXCLUDE_SELF leaves out
-    the view of the row.
+    Image b of the rows is image b + offset of the others, if there is one. EXCLUDE_SELF excludes
+    the row's own view.
     """
     view, image = row // local, row % local + offset
     valid = tl.where((image >= 0) & (image < total), D, 0)
@@ -385,7 +385,7 @@ def _products(
     BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """[BLOCK_M, BLOCK_N]: rows @ columns.T, BLOCK_K numbers of each at a time."""
+    """[BLOCK_M, BLOCK_N]: rows @ columns.T, BLOCK_K elements of each at a time."""
     result = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for left in range(0, D, BLOCK_K):
         row_tile = load_tile(rows, first_row, n_rows, left, D, BLOCK_K, BLOCK_M)

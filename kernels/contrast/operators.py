@@ -27,10 +27,11 @@ def forward(
     offset: int,
     with_grad: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Loss [], log-sum-exp [N], gradient by the queries [N, d] or, unless `with_grad`, [0, d].
+    """Loss [], log-sum-exp [N], gradient w.r.t. the queries [N, d] or, unless `with_grad`, [0, d].
 
-    Queries, batch keys and queue are rows, [., d]. Without `batch_keys` the queries are their own:
-    on a CPU `with_grad` then gives the gradient in both roles; on a GPU use `backward_keys`.
+    Queries, batch keys and queue are rows, [., d]. Without `batch_keys` the queries are their own
+    batch keys: on a CPU `with_grad` then gives the gradient in both roles; on a GPU use
+    `backward_keys`.
     """
     pairing = Pairing(kind, views, len(queries) // views, total, offset)
     queries = queries.contiguous()
@@ -65,7 +66,7 @@ def backward_keys(
     offset: int,
     are_batch_keys: bool,
 ) -> torch.Tensor:
-    """Gradient by the keys, which are the batch keys or the queue; see `cpu.backward_keys`."""
+    """Gradient w.r.t. the keys, which are the batch keys or the queue; see `cpu.backward_keys`."""
     pairing = Pairing(kind, views, len(queries) // views, total, offset)
     queries = queries.contiguous()
     keys = None if keys is None else keys.contiguous()
@@ -127,7 +128,7 @@ def _grad_positives(
     lse: torch.Tensor,
     temperature: float,
 ) -> torch.Tensor:
-    """Gradient by positives that are in the softmax of their own query only (QUEUE)."""
+    """Gradient w.r.t. positives that are in the softmax of their own query only (QUEUE)."""
     rows = queries.float()
     probability = ((rows * positives.float()).sum(1) / temperature - lse).exp()
     factor = (probability - 1) * (grad_loss / (len(rows) * temperature))

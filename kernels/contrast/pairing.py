@@ -1,4 +1,4 @@
-"""`Pairing`: which keys are a query's positives, and which ones its softmax leaves out."""
+"""`Pairing`: which keys are a query's positives, and which ones its softmax excludes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 QUEUE = "queue"  # softmax over a query's own positive and the queue
 BATCH = "batch"  # over all batch keys and the queue
-VIEWS = "views"  # over all batch keys but the query itself; there is no queue
+VIEWS = "views"  # over all batch keys except the query itself; there is no queue
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,7 @@ class Pairing:
     """Queries are [views, local] images, flattened, and batch keys [views, total], flattened.
 
     Image b of the queries is image `offset` + b of the batch keys. The positives of a query are the
-    batch keys that show its image; for VIEWS without the one of its own view, which is the query
-    itself.
+    batch keys that show its image; for VIEWS without that of its own view, the query itself.
     """
 
     kind: str
@@ -41,7 +40,7 @@ class Pairing:
         return self.views - self.excludes_self
 
     def self_blocks(self, queries: slice, batch_keys: slice) -> Iterator[tuple[slice, slice]]:
-        """Sub-blocks of a block of logits on whose diagonals queries meet themselves."""
+        """Sub-blocks of a block of logits whose diagonals pair queries with themselves."""
         for view in range(queries.start // self.local, -(-queries.stop // self.local)):
             shift = view * (self.total - self.local) + self.offset  # batch-key row - query row
             first = max(queries.start, view * self.local, batch_keys.start - shift)
@@ -63,14 +62,14 @@ class Pairing:
     ) -> None:
         """Subtract from a batch key's gradient, [batch keys, d], the queries it is a positive of.
 
-        Queries count `weight` / n_positives each.
+        Each query has weight `weight` / n_positives.
         """
         grad = grad_keys.view(self.views, self.total, -1)
         grad = grad[:, self.offset : self.offset + self.local]
         grad.sub_(self._mean_other_views(queries.view(self.views, self.local, -1)), alpha=weight)
 
     def _mean_other_views(self, rows: torch.Tensor) -> torch.Tensor:
-        """Mean over the other views of [views, local, d]; the rows themselves for one positive."""
+        """Mean over the other views of [views, local, d]; `rows` if self is a positive."""
         if not self.excludes_self:
             return rows
         return (rows.sum(0) - rows).div_(self.n_positives)

@@ -31,7 +31,7 @@ def nt_xent(
     gathered: torch.Tensor | None = None,
     offset: int = 0,
 ) -> torch.Tensor:
-    """SimCLR: z is [V, B, d]; a = (view, image) is an anchor, c runs over all rows but a itself.
+    """SimCLR: z is [V, B, d]; a = (view, image) is an anchor, c runs over all rows except a.
 
     Mean over anchors a and over their positives p, the other V - 1 views of the image of a, of
     -log( exp(z_a.z_p / T) / sum_c exp(z_a.z_c / T) ). With `gathered`, [V, total, d], c and p are

@@ -1,9 +1,9 @@
 """Dense patches of images: normalisation and unfold in one pass, with gradients (fold).
 
-Values are computed in float32, whatever the autocast, and rounded once; float64 runs the reference.
-Results are the same to the bit in every run on one machine, and on a CPU whatever the number of
-threads. Extra memory does not grow with the number of patches: there is no unfolded copy of the
-images beside the patches.
+Values are computed in float32, even under autocast, and rounded once; float64 runs the reference.
+Results are bit-identical from run to run on one machine and, on a CPU, for any number of threads.
+Extra memory does not grow with the number of patches: there is no unfolded copy of the images
+beside the patches.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def grid(
 
     Images are [B, C, H, W], uint8 or float with any strides, or a sequence of uint8 [H, W, C] of
     any heights and widths, as decoders return them. uint8 is scaled to [0, 1]; then (value - mean)
-    / std is applied by channel, if given. Gradients flow to float images: overlapping windows add
+    / std is applied per channel, if given. Gradients flow to float images: overlapping windows add
     up (fold).
     """
     stride = size if stride is None else stride

@@ -32,7 +32,7 @@ def check_images(
         if min(height, width) < size:
             raise ValueError(
                 f"image {number} is {height} x {width}, smaller than a window of {size} x {size}: "
-                "leave it out, enlarge it, or use smaller patches"
+                "skip it, enlarge it, or use smaller patches"
             )
     if (mean is None) != (std is None):
         raise ValueError("grid takes mean and std together: pass both or neither")

@@ -1,7 +1,7 @@
 """CPU backend of grids: a plane of an image is converted in the cache, then its windows are copied.
 
-Each value is converted once, to the dtype of the patches, however many windows show it, and equals
-the reference to the bit. Extra memory: one plane of one image for each thread.
+Each value is converted once, to the dtype of the patches, however many windows contain it, and is
+bit-identical to the reference. Extra memory: one plane of one image per thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from patchmill.kernels.common.parallel import parallel_ranges
 from patchmill.kernels.grid.cpu_loops import fold_planes, unfold_planes
 from patchmill.kernels.grid.windows import count_windows, window_corners, windows_along
 
-LEAST = 1 << 18  # numbers that are worth a thread: 0.1 ms, about the time it takes to wake one
+LEAST = 1 << 18  # elements that justify a thread: 0.1 ms, about the time it takes to wake one
 
 PerChannel = Sequence[float] | None
 
@@ -31,7 +31,7 @@ def unfold(
     std: PerChannel,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Patches [P, C, size, size] of images [B, C, H, W] of any strides."""
+    """Patches [P, C, size, size] of images [B, C, H, W] with any strides."""
     corners = window_corners(images.shape[2], images.shape[3], size, stride)
     return _unfold_stacks([images], [corners], size, mean, std, dtype)
 
@@ -60,7 +60,7 @@ def _unfold_stacks(
     std: PerChannel,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Windows of stacks [N, C, H, W] of any strides, each at its corners [K, 2]."""
+    """Windows of stacks [N, C, H, W] with any strides, each at its corners [K, 2]."""
     channels = stacks[0].shape[1]
     pairs = list(zip(stacks, corners, strict=True))
     first_patch = np.cumsum([0, *(len(stack) * len(at) for stack, at in pairs)])
@@ -96,7 +96,7 @@ def fold(
     std: PerChannel,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Gradient by images [B, C, H, W]: each pixel's sum over the windows that show it."""
+    """Gradient w.r.t. images [B, C, H, W]: each pixel's sum over the windows that contain it."""
     b, c, h, w = shape
     out = allocate(shape, dtype)
     rows, columns = windows_along(h, size, stride), windows_along(w, size, stride)
@@ -116,5 +116,5 @@ def _by_channel(values: PerChannel, channels: int, default: float) -> np.ndarray
 
 
 def _least_planes(patches: torch.Tensor, planes: int) -> int:
-    """Planes that are worth a thread."""
+    """Fewest planes worth a thread of their own."""
     return max(1, LEAST * planes // patches.numel())

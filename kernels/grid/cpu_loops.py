@@ -13,8 +13,8 @@ from patchmill.kernels.common.memory import borrow, store_fence, stream_row
 def unfold_planes(source, shape, strides, corners, mean, std, stream, start, stop, out):  # type: ignore[no-untyped-def]
     """Windows of planes start to stop, counted over images and channels.
 
-    source is the flat memory of images [N, C, H, W] with these shape and strides; corners is
-    [K, 2], out [N * K, C, size, size]. With `stream` rows are written past the cache.
+    source is the flat memory of images [N, C, H, W] with this shape and these strides; corners is
+    [K, 2], out [N * K, C, size, size]. With `stream`, rows are written past the cache.
     """
     source, flat_out = borrow(source), borrow(out).reshape(-1)
     channels, width, size = shape[1], shape[3], out.shape[3]
@@ -38,7 +38,7 @@ def unfold_planes(source, shape, strides, corners, mean, std, stream, start, sto
 def convert_row(source, at, stride, mean, std, packed, line):  # type: ignore[no-untyped-def]
     """line = (row - mean) / std in the output's dtype.
 
-    Values of a strided row are packed first, so that the rest is vectorised.
+    Values of a strided row are packed first, so that the rest vectorises.
     """
     row = packed
     if stride == 1:
@@ -52,7 +52,7 @@ def convert_row(source, at, stride, mean, std, packed, line):  # type: ignore[no
 
 @jit_ieee
 def copy_windows(plane, width, corners, stream, to, step, size, out):  # type: ignore[no-untyped-def]
-    """Copy windows of a flat plane to a flat output, `step` apart from `to` on."""
+    """Copy windows of a flat plane to a flat output, starting at `to` and `step` apart."""
     for k in range(len(corners)):
         at, out_at = corners[k, 0] * width + corners[k, 1], to + k * step
         for _ in range(size):
@@ -67,7 +67,7 @@ def copy_windows(plane, width, corners, stream, to, step, size, out):  # type: i
 
 @jit_ieee
 def fold_planes(grads, stride, std, start, stop, out):  # type: ignore[no-untyped-def]
-    """Planes start to stop of the gradient by images; windows are summed in their order.
+    """Planes start to stop of the gradient w.r.t. images; windows are summed in order.
 
     grads is [N, rows, columns, C, size, size], out [N, C, H, W].
     """

@@ -1,4 +1,4 @@
-"""GPU backend of grids: patches are written straight from the images. Runs are equal to the bit."""
+"""GPU backend of grids: patches are written straight from the images. Runs are bit-identical."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from patchmill.kernels.common.upload import upload
 from patchmill.kernels.grid import gpu_kernels as kernels
 from patchmill.kernels.grid.windows import windows_along
 
-BLOCK = 512  # pixels of patches or of an image, for one program: four a thread
+BLOCK = 512  # pixels of patches or of an image per program: four per thread
 NUM_WARPS = 4
 
 PerChannel = Sequence[float] | None
@@ -27,7 +27,7 @@ def unfold(
     std: PerChannel,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Patches of a batch; the contract of `cpu.unfold`."""
+    """Patches of a batch; same contract as `cpu.unfold`."""
     b, c, h, w = images.shape
     rows, columns = windows_along(h, size, stride), windows_along(w, size, stride)
     geometry = rows * columns, columns, *images.stride(), stride
@@ -48,10 +48,10 @@ def unfold_ragged(
     std: PerChannel,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Patches of uint8 images [H, W, C]; the contract of `cpu.unfold_ragged`.
+    """Patches of uint8 images [H, W, C]; same contract as `cpu.unfold_ragged`.
 
-    Images are passed by address: they must live until the kernel has run, as memory freed on its
-    stream does.
+    Images are passed by address: they must live until the kernel has run, which holds for memory
+    freed on its stream.
     """
     c, device = images[0].shape[2], images[0].device
     entries = torch.tensor([[image.data_ptr(), *image.stride()] for image in images])
@@ -92,7 +92,7 @@ def fold(
     std: PerChannel,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Gradient by the images; the contract of `cpu.fold`."""
+    """Gradient w.r.t. the images; same contract as `cpu.fold`."""
     b, c, h, w = shape
     out = grad_patches.new_empty((b, c, h, w), dtype=dtype)
     tiles = triton.cdiv(h * w, BLOCK)
@@ -109,7 +109,7 @@ def fold(
 def scale_and_shift(
     channels: int, mean: PerChannel, std: PerChannel, one: float, device: torch.device
 ) -> torch.Tensor:
-    """[2, C] float32: factor and term of each channel, where the stored value `one` means 1."""
+    """[2, C] float32: scale and shift of each channel, where the stored value `one` means 1."""
     means, stds = mean or [0.0] * channels, std or [1.0] * channels
     return _uploaded(tuple(means), tuple(stds), one, device)
 
@@ -118,6 +118,6 @@ def scale_and_shift(
 def _uploaded(
     mean: tuple[float, ...], std: tuple[float, ...], one: float, device: torch.device
 ) -> torch.Tensor:
-    """Cached: a run has one mean, and an upload takes longer than many a grid."""
+    """Cached: a run has one mean, and an upload often takes longer than a grid."""
     factors, terms = [1 / (one * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
     return torch.tensor([factors, terms], device=device)

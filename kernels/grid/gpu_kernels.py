@@ -1,4 +1,4 @@
-"""Triton kernels: `unfold` cuts images into patches, `fold` computes the gradient by the images."""
+"""Triton kernels: `unfold` cuts images into patches, `fold` computes the gradient w.r.t. images."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize=["patches", "each_image", "columns"])
 def unfold(
-    images,  # [B, C, H, W] of any strides; if RAGGED a table, [B, 4] int64, see below
+    images,  # [B, C, H, W] with any strides; if RAGGED a table, [B, 4] int64, see below
     index,  # [patches] int64: each patch's image, read if RAGGED
     positions,  # [patches, 2] int64: y and x, read if RAGGED
-    scales,  # [2, CHANNELS] float32: factor and term
+    scales,  # [2, CHANNELS] float32: scale and shift
     out,  # [patches, CHANNELS, SIZE, SIZE], written
     patches,
-    each_image,  # patches of an image
-    columns,  # patches of a row
+    each_image,  # patches per image
+    columns,  # patches per row
     stride_b,
     stride_c,
     stride_y,
@@ -30,8 +30,8 @@ def unfold(
     """BLOCK_PIXELS pixels of BLOCK_PATCHES patches, all their channels.
 
     A row of the RAGGED table is an image's address and its strides along y, x and channels. Reads
-    each pixel once for each window that shows it, mostly from caches, and writes the patches. One
-    multiply-add a number.
+    each pixel once for each window that contains it, mostly from caches, and writes the patches.
+    One multiply-add per element.
     """
     # This program's patches and pixels.
     tiles: tl.constexpr = (SIZE * SIZE + BLOCK_PIXELS - 1) // BLOCK_PIXELS
@@ -65,28 +65,28 @@ def unfold(
 @triton.jit(do_not_specialize=["height", "width", "rows", "columns", "tiles"])
 def fold(
     grad_patches,  # [B * rows * columns, CHANNELS, SIZE, SIZE], any dtype
-    scales,  # [2, CHANNELS] float32, of which the factors are used
+    scales,  # [2, CHANNELS] float32, of which the scales are used
     out,  # [B, CHANNELS, height, width], written
     height,
     width,
     rows,  # of windows of an image
     columns,
-    tiles,  # programs of an image
+    tiles,  # programs per image
     stride,  # pixels between windows
     SIZE: tl.constexpr,
     CHANNELS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
 ):
-    """BLOCK_PIXELS pixels of one image: each gathers the windows that show it, in their order.
+    """BLOCK_PIXELS pixels of one image: each gathers the windows that contain it, in order.
 
-    No atomics. Reads the gradient by the patches once and writes that by the images; one addition a
-    number read.
+    No atomics. Reads the gradient w.r.t. the patches once and writes that w.r.t. images; one
+    addition per element read.
     """
     # This program's pixels.
     image = (tl.program_id(0) // tiles).to(tl.int64)
     pixel = tl.program_id(0) % tiles * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     y, x = pixel // width, pixel % width
-    overlap = (SIZE + stride - 1) // stride  # windows along an axis that may show a pixel
+    overlap = (SIZE + stride - 1) // stride  # windows along an axis that may contain a pixel
     for channel in tl.static_range(CHANNELS):
         # Sum over the windows.
         total = tl.zeros([BLOCK_PIXELS], tl.float32)

@@ -42,7 +42,7 @@ def fold(
     std: Sequence[float] | None,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Gradient by images of `shape`."""
+    """Gradient w.r.t. images of `shape`."""
     grad = backend(__package__, grad_patches).fold(grad_patches, shape, size, stride, std, dtype)
     return grad  # type: ignore[no-any-return]
 

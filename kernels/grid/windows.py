@@ -21,12 +21,12 @@ class Patches:
 
 
 def windows_along(length: int, size: int, stride: int) -> int:
-    """Windows along one axis that lie wholly inside."""
+    """Number of windows along one axis that lie wholly inside."""
     return (length - size) // stride + 1
 
 
 def count_windows(height: int, width: int, size: int, stride: int) -> int:
-    """Windows of one image."""
+    """Number of windows of one image."""
     return windows_along(height, size, stride) * windows_along(width, size, stride)
 
 

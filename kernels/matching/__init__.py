@@ -2,16 +2,16 @@
 
 A map is a set of tokens, and a pair is one map of `a` with one of `b`; many pairs may share a map,
 which is not copied. Tokens are float32, float16 or bfloat16, one dtype for both; products and sums
-are accumulated in float32, whatever the autocast, and similarities and losses are float32. Products
+are accumulated in float32, even under autocast, and similarities and losses are float32. Products
 of float32 are not rounded to TF32. float64 runs the reference, with all similarities in memory.
 
 A similarity is a cosine. A token of norm 0 has a cosine of 0 with every other, and no gradient; one
-with a NaN or an infinity has a cosine of NaN with every other. NaN ranks above every number. Among
-equals the lowest index wins, as a match and in the top-k.
+with a NaN or an infinity has a cosine of NaN with every other. NaN ranks above every number. Ties
+go to the lowest index, as a match and in the top-k.
 
-Extra memory: 4 bytes for each token, and 8 for each token of each pair. On a CPU also blocks of
-cosines and, unless the maps are float32, a few maps. On a GPU also 8 bytes for each token of b in
-each pair and for every 64 or 128 tokens of a. Maps that are not contiguous are copied first.
+Extra memory: 4 bytes per token, and 8 per token of each pair. On a CPU also blocks of cosines and,
+unless the maps are float32, a few maps. On a GPU also 8 bytes per token of b in each pair, for
+every 64 or 128 tokens of a. Non-contiguous maps are copied first.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Matches(NamedTuple):
 def best_matches(a: torch.Tensor, b: torch.Tensor, pairs: Pairs | None = None) -> Matches:
     """Best match in b, [T, B, d], of every token of a, [S, A, d], and vice versa; no gradients.
 
-    Without `pairs` map s is paired with map s. A map that does not exist is a ValueError on a CPU;
-    on a GPU, where checking would synchronise, its pair's similarities are NaN.
+    Without `pairs`, map s is paired with map s. A map index out of range raises ValueError on a
+    CPU; on a GPU, where checking would synchronise, its pair's similarities are NaN.
     """
     a, b = a.detach(), b.detach()
     a_index, b_index = _checked("best_matches", a, b, pairs)
@@ -56,7 +56,7 @@ def correspond(
 ) -> torch.Tensor:
     """GTSA's patch correspondence: one loss for each pair, float32 [R], between -1 and 1.
 
-    Each token is matched with the best one of the other map; of each map the `keep` tokens with the
+    Each token is matched with the best one of the other map; the `keep` tokens of each map with the
     best matches count. student is [S, A, d], teacher [T, B, d]; `pairs` as for `best_matches`. The
     student gets a gradient through the matches that count, the teacher none.
     """
@@ -75,7 +75,7 @@ def correspond(
 
 
 def _checked(function: str, a: torch.Tensor, b: torch.Tensor, pairs: Pairs | None) -> Pairs:
-    """Validated pairs; by default every map of a with the same one of b."""
+    """Validated pairs; by default each map of a with the one of b at the same index."""
     shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
     if a.ndim != 3 or b.ndim != 3 or a.shape[2] != b.shape[2] or 0 in (*a.shape[1:], *b.shape[1:]):
         raise ValueError(
@@ -97,7 +97,7 @@ def _checked(function: str, a: torch.Tensor, b: torch.Tensor, pairs: Pairs | Non
         index = torch.arange(len(a), device=a.device)
         return index, index.clone()
     if len(pairs[0]) and not (len(a) and len(b)):
-        raise ValueError(f"{function} cannot pair maps where there are none, in {shapes}")
+        raise ValueError(f"{function} cannot pair maps of an empty set, in {shapes}")
     return _checked_pairs(function, a.device, *pairs)
 
 

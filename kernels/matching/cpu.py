@@ -1,9 +1,9 @@
 """CPU backend: block products by the BLAS, reduced to best matches while they are in the cache.
 
-Neighbouring pairs are multiplied in one batched product where their maps lie at even strides in
-memory, as for a batch whose pairs are listed image by image or view by view: nothing is gathered.
+Consecutive pairs are multiplied in one batched product if their maps lie at even strides in memory,
+as for a batch whose pairs are listed image by image or view by view: nothing is gathered.
 
-Each block belongs to one thread: results are the same to the bit, whatever the number of threads.
+Each block belongs to one thread: results are bit-identical for any number of threads.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from patchmill.kernels.matching import cpu_loops as loops
 from patchmill.kernels.matching.saved import Saved
 
 ROWS = 256  # tokens of a in a block of products
-NUMBERS = 1 << 16  # in a block, at most
-PAIRS = 8  # in a block, at most
-CONVERTED = 1 << 16  # numbers of maps that a thread converts to float32 at a time
+NUMBERS = 1 << 16  # elements of a block, at most
+PAIRS = 8  # pairs of a block, at most
+CONVERTED = 1 << 16  # elements of maps that a thread converts to float32 at a time
 
 
 def best_matches(
@@ -40,7 +40,7 @@ def correspond(
     teacher_index: torch.Tensor,
     keep: int,
 ) -> tuple[torch.Tensor, Saved]:
-    """Losses [R], and what the backward pass needs."""
+    """Losses [R], and the tensors that the backward pass needs."""
     inverse_norm_a, inverse_norm_b = inverse_norms(student), inverse_norms(teacher)
     best = search(student, teacher, student_index, teacher_index, inverse_norm_a, inverse_norm_b)
     mean_a, match_a = top_k(best.max_a, best.argmax_a, keep)
@@ -60,7 +60,7 @@ def top_k(
 
 
 def inverse_norms(maps: torch.Tensor) -> torch.Tensor:
-    """1 / norm of each token: 0 for a norm of 0, NaN where the norm is not finite."""
+    """1 / norm of each token: 0 for a norm of 0, NaN if the norm is not finite."""
     norms = torch.empty(maps.shape[:2])
     blocks = list(slices(len(maps), max(1, CONVERTED // max(maps[:1].numel(), 1))))
 
@@ -74,7 +74,7 @@ def inverse_norms(maps: torch.Tensor) -> torch.Tensor:
 
 
 class Best(NamedTuple):
-    """Best similarity of each token so far, and the token it is with."""
+    """Best similarity of each token so far, and the index of its match."""
 
     max_a: torch.Tensor  # [R, A] float32
     argmax_a: torch.Tensor  # [R, A] int32
@@ -138,11 +138,11 @@ def search_block(
 
 
 class PairRun(NamedTuple):
-    """Consecutive pairs whose maps lie at even strides in memory, or are the same one."""
+    """Consecutive pairs whose maps lie at even strides in memory, or are all the same map."""
 
     pairs: slice
     first: tuple[int, int]  # the maps of the first pair
-    step: tuple[int, int]  # from one pair's maps to the next one's
+    step: tuple[int, int]  # from one pair's maps to the next pair's
 
     def of_a(self, maps: torch.Tensor) -> torch.Tensor:
         return self._select(maps, 0)
@@ -158,7 +158,7 @@ class PairRun(NamedTuple):
 
 
 def pair_runs(a_index: torch.Tensor, b_index: torch.Tensor, most: int) -> Iterator[PairRun]:
-    """All pairs, in their order, in runs of at most `most`."""
+    """All pairs in order, in runs of at most `most`."""
     pairs = list(zip(a_index.tolist(), b_index.tolist(), strict=True))
     steps = [(a - c, b - d) for (a, b), (c, d) in zip(pairs[1:], pairs[:-1], strict=True)]
     start = 0
@@ -173,7 +173,7 @@ def pair_runs(a_index: torch.Tensor, b_index: torch.Tensor, most: int) -> Iterat
 
 
 def empty_best(pairs: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """-inf and index 0: every cosine is better."""
+    """Initial best: -inf and index 0, which every cosine beats."""
     similarity = torch.full((pairs, tokens), -torch.inf)
     return similarity, torch.zeros((pairs, tokens), dtype=torch.int32)
 
@@ -182,7 +182,7 @@ def check_range(index: torch.Tensor, count: int, which: str) -> None:
     """Raise ValueError if a pair's map does not exist."""
     if len(index) and not 0 <= index.min() <= index.max() < count:
         raise ValueError(
-            f"the {which} of each pair must be the number of a map, 0 to {count - 1}, not "
+            f"the {which} of each pair must be the index of a map, 0 to {count - 1}, not "
             f"{int(index.min())} to {int(index.max())}"
         )
 
@@ -198,7 +198,7 @@ def correspond_backward(
     teacher_index: torch.Tensor,
     saved: Saved,
 ) -> torch.Tensor:
-    """Gradient by the student of sums of kept cosines, each pair's times `weight` [R]."""
+    """Gradient w.r.t. the student of the sum of kept cosines, weighted per pair by `weight` [R]."""
     out = torch.empty_like(student)
     order = student_index.argsort(stable=True)
     offsets = torch.searchsorted(student_index[order], torch.arange(len(student) + 1))
@@ -212,5 +212,5 @@ def correspond_backward(
 
 
 def slices(count: int, length: int) -> Iterator[slice]:
-    """[0, count) in slices of at most `length`."""
+    """Split [0, count) into slices of at most `length`."""
     return (slice(start, min(start + length, count)) for start in range(0, count, max(length, 1)))

@@ -1,6 +1,6 @@
-"""Compiled loops of matching on the CPU: what no torch function does in one pass.
+"""Compiled loops of matching on the CPU, for steps that no torch function does in one pass.
 
-IEEE arithmetic throughout: with fast maths a comparison with NaN may have any result.
+IEEE arithmetic throughout: with fastmath a comparison with NaN may have any result.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def update_best(
 ) -> None:
     """Update row and column maxima of the cosines with one block of products.
 
-    Blocks come in the order of their rows and columns, so a later one must be better to win.
+    Blocks come in order of their rows and columns, so a later one must be strictly better to win.
     """
     lane_max = np.empty(LANES, np.float32)
     lane_left = np.empty(LANES, np.int32)
@@ -52,7 +52,7 @@ def update_best(
                 for lane in range(right - left):
                     cosine = chunk[lane] * scale * scales[lane]
                     cosine = cosine if cosine == cosine else NAN_RANK
-                    # The row's maximum, kept apart for each lane.
+                    # The row's maximum, one per lane.
                     wins = cosine > lane_max[lane]
                     lane_max[lane] = cosine if wins else lane_max[lane]
                     lane_left[lane] = np.int32(left) if wins else lane_left[lane]
@@ -60,7 +60,7 @@ def update_best(
                     wins = cosine > column_max[lane]
                     column_max[lane] = cosine if wins else column_max[lane]
                     column_argmax[lane] = np.int32(first_row + row) if wins else column_argmax[lane]
-            # Reduce the lanes: of equals the first column wins.
+            # Reduce the lanes: ties go to the first column.
             lane = 0
             for other in range(1, min(LANES, columns)):
                 earlier = lane_max[other] == lane_max[lane] and lane_left[other] < lane_left[lane]
@@ -73,10 +73,10 @@ def update_best(
 
 @jit_ieee
 def correspond_backward(
-    out: Any,  # [S, A, d], dtype of the student: the gradient by it, written
+    out: Any,  # [S, A, d], dtype of the student: its gradient, written
     student: Any,  # [S, A, d]
     teacher: Any,  # [T, B, d]
-    weight: Any,  # [R] float32: gradient by the cosine of a match that counts
+    weight: Any,  # [R] float32: gradient w.r.t. the cosine of a match that counts
     teacher_index: Any,  # [R]: the pair's map of the teacher
     order: Any,  # [R]: pairs sorted by the student's map
     offsets: Any,  # [S + 1]: where the pairs of each map begin in `order`
@@ -89,7 +89,7 @@ def correspond_backward(
     start: int,
     stop: int,
 ) -> None:
-    """Gradient by the student's maps start to stop.
+    """Gradient w.r.t. the student's maps start to stop.
 
     d cos(s, t) / ds = (t/|t| - cos s/|s|) / |s|, summed over the matches that count.
     """

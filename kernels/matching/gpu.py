@@ -1,9 +1,9 @@
-"""GPU backend: a tile of cosines lives in registers, and only its maxima leave them.
+"""GPU backend: a tile of cosines lives in registers, and only its maxima are written.
 
 One pass: a program finds the final matches of its tokens of a and, for those of b, the best among
-its tokens of a, which a second kernel reduces over the tiles. A second pass with a and b exchanged
-would need no partial results, but multiply everything twice to save 8 bytes for each token of b and
-tile: a 32nd or 64th of the cosines. Two runs on one kind of GPU are equal to the bit.
+its tokens of a, which a second kernel reduces over the tiles. A second pass with a and b swapped
+would need no partial results, but would multiply everything twice to save 8 bytes per token of b
+and tile: a 32nd or 64th of the cosines. Two runs on the same GPU model are bit-identical.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from patchmill.kernels.matching import gpu_kernels as kernels
 from patchmill.kernels.matching.saved import Saved
 
 COMPILER = {"enable_fp_fusion": True}
-PRECISION = "tf32x3"  # three products of TF32 for one of float32: nearly all of its digits
-NORM_TILE = 4096  # numbers in a tile of `inverse_norms`
+PRECISION = "tf32x3"  # three TF32 products for one in float32: nearly all of its digits
+NORM_TILE = 4096  # elements in a tile of `inverse_norms`
 REDUCE_BLOCK = 1024  # tokens in a block of `reduce_tiles`
-TOP_K_BLOCK = 64  # tokens that `top_k_loss` compares with as many at a time
-SEARCH_BLOCK = 256  # matches that `backward_token` looks through at a time
+TOP_K_BLOCK = 64  # `top_k_loss` compares this many tokens with this many at a time
+SEARCH_BLOCK = 256  # matches that `backward_token` scans at a time
 
 
 class Blocks(NamedTuple):
     m: int  # tokens of a
     n: int  # tokens of b at a time
-    k: int  # numbers of a token multiplied at a time
+    k: int  # elements of a token multiplied at a time
     num_warps: int
     num_stages: int
 
 
-# For `match_tile`, by whether a map of a has more than 64 tokens, and numbers have 4 bytes: the
-# largest that fit in the registers.
+# For `match_tile`, keyed by whether a map of a has more than 64 tokens and whether elements have 4
+# bytes: the largest blocks that fit in registers.
 BLOCKS = {
     (False, False): Blocks(64, 128, 64, 4, 3),
     (False, True): Blocks(64, 64, 32, 4, 3),
@@ -44,7 +44,7 @@ BLOCKS = {
 
 
 def match_blocks(tokens: int, dtype: torch.dtype) -> Blocks:
-    """Block sizes of `match_tile` for maps of a of so many tokens."""
+    """Block sizes of `match_tile` for maps of a with this many tokens."""
     return BLOCKS[tokens > 64, dtype.itemsize == 4]
 
 
@@ -64,7 +64,7 @@ def backward_blocks(d: int) -> dict[str, int]:
 def best_matches(
     a: torch.Tensor, b: torch.Tensor, a_index: torch.Tensor, b_index: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Similarities and argmax; the contract of `cpu.best_matches`."""
+    """Similarities and argmax; same contract as `cpu.best_matches`."""
     with device_guard(a):
         return search(a, b, a_index, b_index, inverse_norms(a), inverse_norms(b), torch.int64)
 
@@ -76,7 +76,7 @@ def correspond(
     teacher_index: torch.Tensor,
     keep: int,
 ) -> tuple[torch.Tensor, Saved]:
-    """Losses, and what backward needs; the contract of `cpu.correspond`."""
+    """Losses, and the tensors that backward needs; same contract as `cpu.correspond`."""
     with device_guard(student):
         norms = inverse_norms(student), inverse_norms(teacher)
         max_a, match_a, max_b, match_b = search(
@@ -93,7 +93,7 @@ def correspond(
 
 
 def inverse_norms(maps: torch.Tensor) -> torch.Tensor:
-    """1 / norm of each token: 0 for a norm of 0, NaN where the norm is not finite."""
+    """1 / norm of each token: 0 for a norm of 0, NaN if the norm is not finite."""
     count, tokens, d = maps.shape
     norms = maps.new_empty((count, tokens), dtype=torch.float32)
     if norms.numel():
@@ -144,7 +144,7 @@ def correspond_backward(
     teacher_index: torch.Tensor,
     saved: Saved,
 ) -> torch.Tensor:
-    """Gradient by the student, one program a token; the contract of `cpu.correspond_backward`."""
+    """Gradient w.r.t. the student, one program per token; contract of `cpu.correspond_backward`."""
     maps, tokens, d = student.shape
     out = torch.empty_like(student)
     if out.numel() == 0:

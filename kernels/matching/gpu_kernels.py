@@ -2,7 +2,7 @@
 keeps the best of them, `backward_token` computes the gradient.
 
 Maps are contiguous, [count, tokens, D]. NaN is ranked as infinity, which no cosine reaches. A pair
-whose map does not exist reads map 0, and its cosines are NaN.
+with a map index out of range reads map 0, and its cosines are NaN.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def inverse_norms(
 ):
     """1 / norm of each row: 0 for a norm of 0, NaN for one that is not finite.
 
-    Reads every row once, writes 4 bytes for each; 2 operations a number.
+    Reads every row once, writes 4 bytes for each; 2 operations per element.
     """
     # Sum of squares.
     first = tl.program_id(0) * BLOCK_ROWS
@@ -34,7 +34,7 @@ def inverse_norms(
     for left in range(0, D, BLOCK_D):
         tile = load_tile(rows, first, count, left, D, BLOCK_D, BLOCK_ROWS).to(tl.float32)
         squares += tile * tile
-    # Inverse square root, rounded as IEEE says.
+    # IEEE-rounded inverse square root.
     norm = tl.sqrt_rn(tl.sum(squares, 1))
     inverse = tl.where(norm == 0, 0.0, tl.where(norm < INF, tl.div_rn(1.0, norm), float("nan")))
     row = first + tl.arange(0, BLOCK_ROWS)
@@ -60,15 +60,15 @@ def match_tile(
     D: tl.constexpr,
     BLOCK_M: tl.constexpr,  # tokens of a
     BLOCK_N: tl.constexpr,  # tokens of b at a time
-    BLOCK_K: tl.constexpr,  # numbers of a token multiplied at a time
+    BLOCK_K: tl.constexpr,  # elements of a token multiplied at a time
     PRECISION: tl.constexpr,
 ):
     """Cosines of a tile of a pair's tokens of a with all of its tokens of b, reduced to maxima.
 
     A matrix product fused with a row and a column argmax. Row maxima are final; column maxima are
     partial, one for each tile, and reduced by `reduce_tiles`. Reads the tile ceil(B / BLOCK_N)
-    times and all of the pair's map of b once, both through the L2 cache when pairs share maps;
-    writes 12 bytes for each token of a and 8 for each of b. 2 BLOCK_M B D operations.
+    times and all of the pair's map of b once, both through the L2 cache if pairs share maps;
+    writes 12 bytes per token of a and 8 per token of b. 2 BLOCK_M B D operations.
     """
     # This program's pair and tile of a.
     tiles: tl.constexpr = (A + BLOCK_M - 1) // BLOCK_M
@@ -96,7 +96,7 @@ def match_tile(
         cosine = tl.where(cosine == cosine, cosine, INF)
         exists = (row < A)[:, None] & (column < B)[None, :]
         cosine = tl.where(exists, cosine, -INF)
-        # Running row maxima; the first of equals wins.
+        # Running row maxima; ties go to the first.
         block_max, block_argmax = tl.max(cosine, 1, return_indices=True)
         row_argmax = tl.where(block_max > row_max, start + block_argmax, row_argmax)
         row_max = tl.maximum(block_max, row_max)
@@ -122,8 +122,8 @@ def reduce_tiles(
 ):
     """Reduce the column maxima of `match_tile` over the tiles, for BLOCK tokens of b.
 
-    The first of equals wins, as tiles are in order. Reads the partial maxima once, writes 12 bytes
-    a token.
+    Ties go to the first, as tiles are in order. Reads the partial maxima once, writes 12 bytes per
+    token.
     """
     token = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = token < count
@@ -142,7 +142,7 @@ def reduce_tiles(
 @triton.jit
 def top_k_loss(
     max_a,  # [pairs, A] float32
-    match_a,  # [pairs, A] int32: argmax, overwritten by -1 where the token does not count
+    match_a,  # [pairs, A] int32: argmax, overwritten with -1 if the token does not count
     max_b,  # [pairs, B] float32
     match_b,  # [pairs, B] int32, likewise
     losses,  # [pairs] float32, written
@@ -153,7 +153,7 @@ def top_k_loss(
 ):
     """Loss of one pair: minus the mean of the KEEP best similarities of each map (top-k).
 
-    Reads 8 and writes 4 bytes for each token; A A + B B comparisons.
+    Reads 8 and writes 4 bytes per token; A A + B B comparisons.
     """
     pair = tl.program_id(0).to(tl.int64)
     total = _top_k_sum(max_a + pair * A, match_a + pair * A, A, KEEP, BLOCK)
@@ -164,7 +164,7 @@ def top_k_loss(
 @triton.jit
 def _top_k_sum(
     similarity,  # [COUNT] float32
-    match,  # [COUNT] int32, overwritten by -1 where the token is not kept
+    match,  # [COUNT] int32, overwritten with -1 if the token is not kept
     COUNT: tl.constexpr,
     KEEP: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -176,7 +176,7 @@ def _top_k_sum(
         mask = token < COUNT
         cosine = tl.load(similarity + token, mask=mask, other=-INF)
         rank = tl.where(cosine == cosine, cosine, INF)
-        # How many tokens are higher, or as high and before it.
+        # Count the tokens that are higher, or equal and earlier.
         before = tl.zeros([BLOCK], tl.int32)
         for left in range(0, COUNT, BLOCK):
             other = left + tl.arange(0, BLOCK)
@@ -200,7 +200,7 @@ def backward_token(
     teacher_index,  # [pairs] int64: each pair's map of the teacher
     order,  # [pairs] int64: pairs sorted by the student's map
     offsets,  # [maps + 1] int64: where the pairs of each map begin in `order`
-    weights,  # [pairs] float32: gradient by the cosine of a match that counts
+    weights,  # [pairs] float32: gradient w.r.t. the cosine of a match that counts
     match_a,  # [pairs, A] int32, -1 where the token does not count
     similarity_a,  # [pairs, A] float32
     match_b,  # [pairs, B] int32
@@ -211,13 +211,13 @@ def backward_token(
     B: tl.constexpr,
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,  # at least D
-    BLOCK: tl.constexpr,  # matches of the teacher looked through at a time
+    BLOCK: tl.constexpr,  # matches of the teacher scanned at a time
 ):
     """Gradient of one token s of the student: sum of weight (t/|t| - cos s/|s|) / |s|.
 
-    Gathers its matches t that count, pair by pair and in a pair by their index: no atomics, so two
-    runs are equal to the bit. Reads each t and, in each pair, the B matches of the teacher's
-    tokens, most of them from the caches; reads and writes its own row once. 2 D operations a match.
+    Gathers its matches t that count, pair by pair and within a pair by index: no atomics, so two
+    runs are bit-identical. Reads each t and, in each pair, the B matches of the teacher's tokens,
+    most of them from the caches; reads and writes its own row once. 2 D operations per match.
     """
     map_a, token = (tl.program_id(0) // A).to(tl.int64), tl.program_id(0) % A
     inner = tl.arange(0, BLOCK_D)
@@ -235,7 +235,7 @@ def backward_token(
             weighted_cosine += weight * tl.load(similarity_a + pair * A + token)
             row = tl.load(others + other * D + inner, mask=mask, other=0.0).to(tl.float32)
             total += weight * tl.load(scales + other) * row
-        # The teacher's tokens whose match it is, in order.
+        # The teacher's tokens that it is the match of, in order.
         for first in range(0, B, BLOCK):
             column = first + tl.arange(0, BLOCK)
             match = tl.load(match_b + pair * B + column, mask=column < B, other=-1)
@@ -261,7 +261,7 @@ def _map_of(
     pair,
     count,
 ):
-    """A pair's map, or 0 where there is no such map, and whether there is none."""
+    """A pair's map, or 0 if the index is out of range, and whether it is."""
     number = tl.load(index + pair)
     invalid = (number < 0) | (number >= count)
     return tl.where(invalid, 0, number), invalid

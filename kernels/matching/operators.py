@@ -81,7 +81,7 @@ def correspond_backward(
     teacher_index: torch.Tensor,
     saved: list[torch.Tensor],
 ) -> torch.Tensor:
-    """Gradient by the student, from the gradients [R] by the losses."""
+    """Gradient w.r.t. the student, from the gradients [R] w.r.t. the losses."""
     args = contiguous(student, teacher, student_index, teacher_index)
     weight = grad_losses.float() * (-0.5 / keep)
     grad = backend(__package__, student).correspond_backward(weight, *args, Saved(*saved))

@@ -10,7 +10,7 @@ def best_matches(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """max and argmax over j, then over i, of s_r[i, j] = cos(a[a_index[r], i], b[b_index[r], j]).
 
-    The first of equals wins; NaN ranks above every number.
+    Ties go to the first; NaN ranks above every number.
     """
     similarity = unit(a)[a_index] @ unit(b)[b_index].mT
     return *similarity.max(2), *similarity.max(1)
@@ -25,7 +25,7 @@ def correspond(
 ) -> torch.Tensor:
     """For pair r  -(mean of the `keep` largest max_j s_r[i, j]  +  those of max_i s_r[i, j]) / 2.
 
-    The first of equals are kept. The teacher is a constant.
+    Ties go to the first. The teacher is a constant.
     """
     of_student, _, of_teacher, _ = best_matches(
         student, teacher.detach(), student_index, teacher_index
@@ -34,11 +34,11 @@ def correspond(
 
 
 def top_k(similarity: torch.Tensor, k: int) -> torch.Tensor:
-    """The k largest of each row; the first of equals (torch.topk does not say which)."""
+    """The k largest of each row; ties go to the first (torch.topk does not specify which)."""
     return similarity.sort(dim=1, descending=True, stable=True).values[:, :k]
 
 
 def unit(tokens: torch.Tensor) -> torch.Tensor:
-    """Tokens divided by their norm; zeros, without a gradient, where the norm is 0."""
+    """Tokens divided by their norm; zeros, without a gradient, if the norm is 0."""
     norm = tokens.norm(dim=2, keepdim=True)
     return tokens / norm.masked_fill(norm == 0, torch.inf)

@@ -1,4 +1,4 @@
-"""`Saved`: tensors of a correspondence that its backward pass needs."""
+"""`Saved`: tensors that the backward pass of `correspond` needs."""
 
 from __future__ import annotations
 

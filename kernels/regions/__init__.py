@@ -2,18 +2,18 @@
 
 `shared` finds them, `pool` pools them, `crop_loss` compares them without keeping the pooled grids.
 
-Maps are float32, float16 or bfloat16; sums are accumulated in float32, whatever the autocast;
-float64 runs the reference. Maps are best stored channels last, as a ViT's tokens are; others are
-copied first. Boxes are x1, y1, x2, y2 in pixels of the map, where pixel centres are at halves: a
-box of the image divided by the patch size. Many regions may share a map, which is not copied.
+Maps are float32, float16 or bfloat16; sums are accumulated in float32, even under autocast; float64
+runs the reference. Maps are best stored channels last, as a ViT's tokens are; others are copied
+first. Boxes are x1, y1, x2, y2 in pixels of the map, with pixel centres at halves: a box of the
+image divided by the patch size. Many regions may share a map, which is not copied.
 
-An empty or inside-out box gives 0 everywhere; one with a NaN or an infinity gives NaN. A NaN in a
-map reaches the bins that touch its pixel, in float64 all of its regions. A map that does not exist
-is a ValueError on a CPU; on a GPU, where checking would synchronise, its regions are NaN.
+An empty or inverted box gives 0 everywhere; one with a NaN or an infinity gives NaN. A NaN in a map
+reaches the bins that touch its pixel; in float64, all regions of the map. A map index out of range
+raises ValueError on a CPU; on a GPU, where checking would synchronise, its regions are NaN.
 
-Extra memory, in bytes: 4 size (H + W) for each region (twice that on a GPU); on a CPU also the maps
-in float32, if they are not. The backward pass of `crop_loss` on a GPU needs the gradient of the
-student's pooled regions for a while.
+Extra memory, in bytes: 4 size (H + W) per region (twice that on a GPU); on a CPU also the maps in
+float32, if they are not. On a GPU the backward pass of `crop_loss` temporarily needs the gradient
+of the student's pooled regions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def pool(
 ) -> torch.Tensor:
     """RoI-align: regions of maps as grids [R, C, size, size], channels last in memory.
 
-    features is [N, C, H, W], boxes [R, 4], index [R] int64: the map of each region. Same as
+    features is [N, C, H, W], boxes [R, 4], index [R] int64: the map of each region. Equivalent to
     torchvision's `roi_align(..., aligned=True)` followed, for each region, by a left-right flip if
     `mirrors` and by `turns` counter-clockwise quarter turns (torch.rot90). Gradients flow to the
     features.
@@ -106,7 +106,7 @@ def _channels_last(features: torch.Tensor) -> torch.Tensor:
 def _pose(
     index: torch.Tensor, turns: torch.Tensor | None, mirrors: torch.Tensor | None
 ) -> torch.Tensor:
-    """Quarter turns, plus 4 for a mirror before them."""
+    """Number of quarter turns, plus 4 for a mirror before them."""
     turns, mirrors = _orientation(index, turns, mirrors)
     return turns % 4 + 4 * mirrors
 
@@ -121,7 +121,7 @@ def _orientation(
 def _check_maps(function: str, features: torch.Tensor) -> None:
     if features.ndim != 4 or 0 in features.shape[1:]:
         raise ValueError(
-            f"{function} takes maps as [N, C, H, W], none of C, H and W 0, not "
+            f"{function} takes maps as [N, C, H, W] with C, H and W above 0, not "
             f"{tuple(features.shape)}: turn tokens into maps by mT.unflatten(2, (H, W))"
         )
     if features.dtype not in DTYPES:
@@ -146,7 +146,7 @@ def _check_regions(
 ) -> None:
     if size < 1:
         raise ValueError(
-            f"{function} cannot pool to {size} x {size} bins: give a size of 1 or more"
+            f"{function} cannot pool to {size} x {size} bins: pass a size of 1 or more"
         )
     regions = indices[0].shape
     for box in boxes:

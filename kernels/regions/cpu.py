@@ -1,6 +1,6 @@
-"""CPU backend: compiled loops over regions, or over maps where regions add to one another.
+"""CPU backend: compiled loops over regions, or over maps if regions are summed.
 
-Sums do not depend on which thread computes what.
+Sums do not depend on how work is assigned to threads.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def pool_backward(
     pose: torch.Tensor,
     shape: tuple[int, int, int],
 ) -> torch.Tensor:
-    """Gradient by maps of `shape`, without channels: [N, H, W, C]."""
+    """Gradient w.r.t. maps of `shape`, without channels: [N, H, W, C]."""
     count, height, width = shape
     weights = bin_weights(boxes, (height, width), grad_pooled.shape[1])
     out = torch.empty(*shape, grad_pooled.shape[3])
@@ -68,7 +68,7 @@ def crop_loss_backward(
     scale_s: torch.Tensor,
     size: int,
 ) -> torch.Tensor:
-    """Gradient by the student, from the gradients `weight` [R] by each cosine of a region."""
+    """Gradient w.r.t. the student, from those w.r.t. each cosine of a region, `weight` [R]."""
     out = torch.empty(pairs.student.shape)
     run(
         loops.crop_loss_backward, channel_blocks(out),
@@ -80,7 +80,7 @@ def crop_loss_backward(
 
 
 def inverse_norm(square: torch.Tensor) -> torch.Tensor:
-    """1 / sqrt(square): 0 for a norm of 0, NaN where the norm is not finite."""
+    """1 / sqrt(square): 0 for a norm of 0, NaN if the norm is not finite."""
     return square.masked_fill(square.isinf(), torch.nan).rsqrt().masked_fill(square < TINY, 0)
 
 
@@ -114,13 +114,13 @@ def weights_of_both(pairs: RegionPairs, size: int) -> tuple[torch.Tensor, ...]:
 
 
 def sort_by_map(index: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Regions sorted by their map, [R], and where those of each map begin, [count + 1]."""
+    """Regions sorted by their map, [R], and the start of each map's regions, [count + 1]."""
     order = index.argsort(stable=True)
     return order, torch.searchsorted(index[order], torch.arange(count + 1))
 
 
 def channel_blocks(maps: torch.Tensor) -> int:
-    """Blocks of `loops.CHANNELS` channels in all maps."""
+    """Number of blocks of `loops.CHANNELS` channels in all maps."""
     return len(maps) * -(-maps.shape[3] // loops.CHANNELS)
 
 
@@ -135,6 +135,6 @@ def check_range(index: torch.Tensor, count: int) -> None:
     """Raise ValueError if a region's map does not exist."""
     if len(index) and not 0 <= index.min() <= index.max() < count:
         raise ValueError(
-            f"a region's map must be the number of one, 0 to {count - 1}, not {int(index.min())} "
+            f"a region's map must be a map index, 0 to {count - 1}, not {int(index.min())} "
             f"to {int(index.max())}"
         )

@@ -1,7 +1,7 @@
 """Compiled loops of RoI-align on the CPU: two separable passes, channels innermost.
 
-A region's grid of bins is made row by row: pixels of the map are summed over rows first, which
-gives one line of pixels, and that line is summed over columns. Channels are taken CHANNELS at a
+A region's grid of bins is computed row by row: pixels of the map are summed over rows first, which
+gives one line of pixels, and that line is summed over columns. CHANNELS channels are processed at a
 time, so that the line stays in the L1 cache.
 
 `rows`, `row_extents`, `columns` and `column_extents` below are the output of `bin_weights` for the
@@ -28,9 +28,9 @@ def bin_weights(
     start: int,
     stop: int,
 ) -> None:
-    """Interpolation weights of pixels along one axis, as `reference.bin_weights`.
+    """Interpolation weights of pixels along one axis, like `reference.bin_weights`.
 
-    IEEE arithmetic, in which torchvision counts samples.
+    IEEE arithmetic, which torchvision uses to count samples.
     """
     size, pixels = weights.shape[1:]
     half, one = np.float32(0.5), np.float32(1)
@@ -107,7 +107,7 @@ def pool_backward(
     start: int,
     stop: int,
 ) -> None:
-    """Gradient by the maps; an item, start to stop, is CHANNELS channels of a map."""
+    """Gradient w.r.t. the maps; an item, start to stop, is CHANNELS channels of a map."""
     blocks = (out.shape[3] + CHANNELS - 1) // CHANNELS
     line = np.empty((out.shape[2], CHANNELS), np.float32)
     for item in range(start, stop):
@@ -172,8 +172,8 @@ def bin_products(
 
 @jit
 def crop_loss_backward(
-    out: Any,  # [S, h, w, C] float32, written: the gradient by the student
-    weight: Any,  # [R] float32: gradient by the cosine of each of a region's bins
+    out: Any,  # [S, h, w, C] float32, written: the gradient w.r.t. the student
+    weight: Any,  # [R] float32: gradient w.r.t. the cosine of each of a region's bins
     scale_t: Any,  # [R, size * size] float32
     scale_s: Any,  # [R, size * size] float32
     student: Any,  # [S, h, w, C] float32
@@ -193,7 +193,7 @@ def crop_loss_backward(
     start: int,
     stop: int,
 ) -> None:
-    """Gradient by the student's maps; an item, start to stop, is CHANNELS channels of a map."""
+    """Gradient w.r.t. the student's maps; an item, start to stop, is CHANNELS channels of a map."""
     size, channels = rows.shape[1], out.shape[3]
     blocks = (channels + CHANNELS - 1) // CHANNELS
     line = np.empty((max(student.shape[2], teacher.shape[2]), CHANNELS), np.float32)
@@ -215,7 +215,7 @@ def crop_loss_backward(
                 teacher_rows[region], teacher_row_extents[region],
                 teacher_columns[region], teacher_column_extents[region], line,
             )  # fmt: skip
-            # Gradient by the student's grid, in its place.
+            # Gradient w.r.t. the student's grid, in place.
             for b in range(size * size):
                 s, t = grid_s[b // size, b % size], grid_t[b // size, b % size]
                 factor_t = weight[region] * scale_t[region, b]
@@ -278,7 +278,7 @@ def _add_region_gradient(
     column_extents: Any,
     line: Any,  # [W, CHANNELS]: scratch memory
 ) -> None:
-    """Add the gradient by one region's map: the transpose of `_pool_region`."""
+    """Add the gradient w.r.t. one region's map: the transpose of `_pool_region`."""
     size = len(rows)
     width = min(CHANNELS, out.shape[2] - left)
     first, last = _total_extent(column_extents)

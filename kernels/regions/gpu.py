@@ -1,8 +1,8 @@
-"""GPU backend: one program for each bin of a grid or, for gradients, for each pixel of a map.
+"""GPU backend: one program per bin of a grid or, for gradients, per pixel of a map.
 
-Every sum has one order and no program adds to another one's output (no atomics): two runs are equal
-to the bit. Gradients are gathered: a pixel looks through all regions of its map, which suits the
-small maps and few regions of a ViT's views. Nothing synchronises with the GPU.
+Every sum has a fixed order and no program adds to another one's output (no atomics): two runs are
+bit-identical. Gradients are gathered: a pixel scans all regions of its map, which suits the small
+maps and few regions of a ViT's views. Nothing synchronises with the GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from patchmill.kernels.regions import gpu_kernels as kernels
 from patchmill.kernels.regions.pairs import RegionPairs
 
 MAX_BLOCK_C = 1024  # channels of a program
-BLOCK_X = 4  # pixels, or bins, of a row that are read at once
+BLOCK_X = 4  # pixels, or bins, of a row read at a time
 MAX_BLOCK_PIXELS = 256  # of a program of `bin_weights`
 COMPILER = {"enable_fp_fusion": True}
 
@@ -25,7 +25,7 @@ Weights = tuple[torch.Tensor, torch.Tensor]  # weights and extents, see gpu_kern
 def pool_blocks(channels: int) -> dict[str, int]:
     """Launch options of the kernels that pool."""
     width = min(triton.next_power_of_2(channels), MAX_BLOCK_C)
-    each = 8  # channels of a thread: 16 bytes at a time
+    each = 8  # channels per thread: 16 bytes at a time
     return {"BLOCK_C": width, "BLOCK_X": BLOCK_X, "num_warps": max(1, width // (32 * each))}
 
 
@@ -40,7 +40,7 @@ def weight_blocks(size: int, side: int) -> dict[str, int]:
 
 
 def block_k(size: int) -> int:
-    """Bins along an axis, as a power of two."""
+    """Bins along an axis, rounded up to a power of two."""
     return triton.next_power_of_2(size)  # type: ignore[no-any-return]
 
 
@@ -51,7 +51,7 @@ def channel_blocks(channels: int) -> int:
 def pool(
     maps: torch.Tensor, boxes: torch.Tensor, index: torch.Tensor, pose: torch.Tensor, size: int
 ) -> torch.Tensor:
-    """RoI-align; the contract of `cpu.pool`."""
+    """RoI-align; same contract as `cpu.pool`."""
     count, height, width, channels = maps.shape
     out = maps.new_empty(len(boxes), size, size, channels)
     if not len(boxes):
@@ -72,14 +72,14 @@ def pool_backward(
     pose: torch.Tensor,
     shape: tuple[int, int, int],
 ) -> torch.Tensor:
-    """Gradient by the maps; the contract of `cpu.pool_backward`."""
+    """Gradient w.r.t. the maps; same contract as `cpu.pool_backward`."""
     with device_guard(grad_pooled):
         weights = bin_weights(boxes, shape[1:], grad_pooled.shape[1])
         return _gather_gradient(grad_pooled, index, pose, weights, shape)
 
 
 def crop_loss(pairs: RegionPairs, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Losses, scale_t and scale_s; the contract of `cpu.crop_loss`."""
+    """Losses, scale_t and scale_s; same contract as `cpu.crop_loss`."""
     regions = len(pairs.pose)
     cosines, scale_t, scale_s = (
         pairs.student.new_empty(regions, size * size, dtype=torch.float32) for _ in range(3)
@@ -102,7 +102,7 @@ def crop_loss_backward(
     scale_s: torch.Tensor,
     size: int,
 ) -> torch.Tensor:
-    """Gradient by the student; the contract of `cpu.crop_loss_backward`."""
+    """Gradient w.r.t. the student; same contract as `cpu.crop_loss_backward`."""
     regions, channels = len(pairs.pose), pairs.student.shape[3]
     grad_grids = pairs.student.new_empty(regions, size, size, channels)
     if not regions:
@@ -125,7 +125,7 @@ def _gather_gradient(
     weights: Weights,
     shape: tuple[int, ...],
 ) -> torch.Tensor:
-    """Gradient by maps of `shape`, from that by the regions' grids."""
+    """Gradient w.r.t. maps of `shape`, from that w.r.t. the regions' grids."""
     (count, height, width), size, channels = shape, grad_pooled.shape[1], grad_pooled.shape[3]
     out = grad_pooled.new_empty(*shape, channels)
     if not count:

@@ -2,8 +2,8 @@
 
 Maps are [N, H, W, C] and grids of bins [R, K, K, C], contiguous. RoI-align is separable: `weights`
 is [R, 2, K, SIDE] float32, for rows and for columns, with SIDE = max(H, W), and `extents` is
-[R, 2, K, 2] int32, the first and the last pixel that a bin touches; a bin that touches none has a
-last one below its first.
+[R, 2, K, 2] int32, the first and the last pixel that a bin touches; for a bin that touches none the
+last is below the first.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def bin_weights(
 ):
     """Interpolation weights of BLOCK_PIXELS pixels in the bins of one axis of one box.
 
-    As `reference.bin_weights`. Reads 8 bytes and writes 4 K for each pixel; about 8 operations for
-    each bin, pixel and sample of a bin, of which there are at most 2 SIDE + 6. Divisions are
-    IEEE-rounded, as in torchvision's count of samples.
+    Like `reference.bin_weights`. Reads 8 bytes and writes 4 K per pixel; about 8 operations per
+    bin, pixel and sample of a bin, with at most 2 SIDE + 6 samples. Divisions are IEEE-rounded, as
+    in torchvision's count of samples.
     """
     # Bins of this axis: their length, samples, and first corner.
     region, axis = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -94,8 +94,8 @@ def pool(
 ):
     """RoI-align: BLOCK_C channels of one bin.
 
-    Reads each pixel that the bin touches, mostly from the caches, as its neighbours touch them too,
-    and writes the bin once; 2 operations for each of those numbers.
+    Reads each pixel that the bin touches, mostly from the caches, as neighbouring bins touch them
+    too, and writes the bin once; 2 operations per element read.
     """
     region, i, j = _bin_of(tl.program_id(0), K)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -129,9 +129,9 @@ def pool_backward(
 ):
     """Gradient of RoI-align: BLOCK_C channels of one pixel, gathered from the bins that touch it.
 
-    Regions and bins are summed in their order. Reads the extents of all regions of the map, 16 K
-    bytes each, and the bins that touch the pixel, mostly from the caches; writes the pixel once. 2
-    operations for each number of a bin.
+    Regions and bins are summed in order. Reads the extents of all regions of the map, 16 K bytes
+    each, and the bins that touch the pixel, mostly from the caches; writes the pixel once. 2
+    operations per element of a bin.
     """
     # This program's pixel.
     x, y = tl.program_id(0) % width, tl.program_id(0) // width % height
@@ -198,8 +198,8 @@ def compare_bins(
 ):
     """Fused RoI-align and cosine of one pair of bins, and the scales of its gradient.
 
-    The gradient of the cosine by the student's channels s is  scale_t t - scale_s s. Reads what
-    `pool` would for both grids, and writes 12 bytes; 6 operations more a channel.
+    The gradient of the cosine w.r.t. the student's channels s is  scale_t t - scale_s s. Reads what
+    `pool` would for both grids, and writes 12 bytes; 6 more operations per channel.
     """
     # This program's bin: (i, j) of the student, (p, q) of the teacher.
     region, i, j = _bin_of(tl.program_id(0), K)
@@ -222,7 +222,7 @@ def compare_bins(
         product += s * t
         square_s += s * s
         square_t += t * t
-    # Cosine, and what the gradient needs.
+    # Cosine, and the scales for the gradient.
     inverse_s, inverse_t = _inverse_norm(tl.sum(square_s, 0)), _inverse_norm(tl.sum(square_t, 0))
     cosine = tl.sum(product, 0) * (inverse_s * inverse_t)
     tl.store(cosines + tl.program_id(0), cosine)
@@ -236,7 +236,7 @@ def compare_bins(
     ]
 )  # fmt: skip
 def grad_bins(
-    region_weight,  # [R] float32: gradient by the cosine of each of a region's bins
+    region_weight,  # [R] float32: gradient w.r.t. the cosine of each of a region's bins
     scale_t,  # [R, K * K] float32
     scale_s,  # [R, K * K] float32
     student,  # [count, height, width, C], any dtype
@@ -262,7 +262,7 @@ def grad_bins(
     BLOCK_C: tl.constexpr,
     BLOCK_X: tl.constexpr,  # pixels of a row at a time
 ):
-    """Gradient by BLOCK_C channels of one bin of the student's grid.
+    """Gradient w.r.t. BLOCK_C channels of one bin of the student's grid.
 
     Recomputes both bins: reads what `pool` would for both grids, and 12 bytes; writes the bin once.
     """
@@ -306,7 +306,7 @@ def _pool_bin(
     BLOCK_C: tl.constexpr,
     BLOCK_X: tl.constexpr,
 ):
-    """[BLOCK_C] float32: bin (p, q) of a region of a map; NaN where there is no such map."""
+    """[BLOCK_C] float32: bin (p, q) of a region of a map; NaN if there is no such map."""
     # Pixels that the bin touches.
     row, column = region * 2 * K + p, region * 2 * K + K + q
     exists = (number >= 0) & (number < count)
@@ -343,7 +343,7 @@ def _bins_at_pixel(
 
 @triton.jit
 def _bin_of(number, K: tl.constexpr):
-    """Region, row and column of a bin, from its number among all."""
+    """Region, row and column of a bin, from its index among all bins."""
     return (number // (K * K)).to(tl.int64), number // K % K, number % K
 
 
@@ -368,6 +368,6 @@ def _upright(i, j, pose, K: tl.constexpr):
 
 @triton.jit
 def _inverse_norm(square):
-    """1 / sqrt(square): 0 for a norm of 0, NaN where the norm is not finite."""
+    """1 / sqrt(square): 0 for a norm of 0, NaN if the norm is not finite."""
     result = tl.where(square < TINY, 0.0, 1 / tl.sqrt(square))
     return tl.where(square == float("inf"), float("nan"), result)

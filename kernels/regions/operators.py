@@ -42,7 +42,7 @@ def pool_backward(
     height: int,
     width: int,
 ) -> torch.Tensor:
-    """Gradient by the `count` maps."""
+    """Gradient w.r.t. the `count` maps."""
     args = contiguous(grad_pooled, boxes, index, pose)
     shape = count, height, width
     grad = backend(__package__, grad_pooled).pool_backward(*args, shape)
@@ -91,7 +91,7 @@ def crop_loss(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Losses [R] and, for each bin, `scale_t` and `scale_s`, [R, size * size]; all float32.
 
-    The gradient of a bin's cosine by the student's channels s is  scale_t t - scale_s s.
+    The gradient of a bin's cosine w.r.t. the student's channels s is  scale_t t - scale_s s.
     """
     pairs = RegionPairs(
         *contiguous(
@@ -124,7 +124,7 @@ def crop_loss_backward(
     scale_s: torch.Tensor,
     size: int,
 ) -> torch.Tensor:
-    """Gradient by the student, from the gradients [R] by the losses."""
+    """Gradient w.r.t. the student, from the gradients [R] w.r.t. the losses."""
     weight = grad_losses.float() / -(size * size)
     pairs = RegionPairs(
         *contiguous(

@@ -31,14 +31,14 @@ def bin_weights(low: torch.Tensor, high: torch.Tensor, pixels: int, size: int) -
 
     A bin is the mean of ceil(its length) evenly spaced samples, each interpolated between the two
     nearest pixels. Samples up to a pixel outside are clamped to the edge, those further away are 0.
-    A box that is empty or inside out has no samples and is 0; one with a NaN or infinity is NaN.
+    An empty or inverted box has no samples and is 0; one with a NaN or infinity is NaN.
     """
     begin = low - 0.5  # the centre of the first pixel is 0
     length = ((high - 0.5) - begin) / size
     count = length.ceil()[:, None, None]
     step = length[:, None, None] / count.clamp(min=1)
     corner = begin[:, None, None] + torch.arange(size).to(low)[:, None] * length[:, None, None]
-    # Where samples are many they are over half a pixel apart: no more than these are inside.
+    # With many samples they are over half a pixel apart, so no more than these are inside.
     first = ((-1 - corner) / step).floor().sub(1).clamp(min=0)
     number = first + torch.arange(2 * pixels + 6).to(low)
     position = corner + (number + 0.5) * step
@@ -60,9 +60,9 @@ def crop_loss(
     turns: torch.Tensor,
     mirrors: torch.Tensor,
 ) -> torch.Tensor:
-    """[R]: -(mean over the bins of cos(s, t)) of pooled channels s and t; 0 where one has norm 0.
+    """[R]: -(mean over the bins of cos(s, t)) of pooled channels s and t; 0 if one has norm 0.
 
-    s is the student's region as it is, t the teacher's, mirrored and turned. t is a constant.
+    s is the student's region, t the teacher's, mirrored and turned. t is a constant.
     """
     no_turns = torch.zeros_like(turns)
     s = pool(student, student_boxes, student_index, size, no_turns, no_turns.bool())
@@ -71,6 +71,6 @@ def crop_loss(
 
 
 def unit(pooled: torch.Tensor) -> torch.Tensor:
-    """Channels divided by their norm; zeros, without a gradient, where the norm is 0."""
+    """Channels divided by their norm; zeros, without a gradient, if the norm is 0."""
     norm = pooled.norm(dim=1, keepdim=True)
     return pooled / norm.masked_fill(norm == 0, torch.inf)

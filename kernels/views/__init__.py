@@ -18,8 +18,9 @@ def render(
 ) -> dict[str, torch.Tensor]:
     """Render views of uint8 HWC images on their device: {group: [N, count, 3, size, size]}.
 
-    `images` are NumPy arrays, CPU tensors or CUDA tensors; `rows` is [N, views]. Options of both
-    renderers: `dtype`, `channels_last`, `masks`, `backgrounds`; of the GPU's also `out`, `stream`.
+    `images` are NumPy arrays, CPU tensors or CUDA tensors; `rows` is [N, views]. Both renderers
+    take the options `dtype`, `channels_last`, `masks` and `backgrounds`; the GPU renderer also
+    takes `out` and `stream`.
     """
     if any(getattr(image, "is_cuda", False) for image in images):
         from patchmill.kernels.views.gpu.render import render as render_on_gpu

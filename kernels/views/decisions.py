@@ -24,20 +24,20 @@ ROW = np.dtype(
         ("win_x", "i4"),
         ("flip", "i4"),  # horizontal
         ("turns", "i4"),  # counter-clockwise quarter turns, after the flip
-        ("order", "i4"),  # of the jitter: four base-4 digits, first operation lowest; or NO_JITTER
+        ("order", "i4"),  # jitter order: four base-4 digits, first operation lowest; or NO_JITTER
         ("brightness", "f4"),
         ("contrast", "f4"),
         ("saturation", "f4"),
         ("hue", "f4"),  # rotation in turns
         ("grey", "i4"),  # GREY_NEVER, GREY_LAST (after the jitter) or GREY_FIRST
-        ("sigma", "f4"),  # of the view's blur in output pixels; 0 for none
-        ("radius", "i4"),  # of the view's blur: taps on either side
+        ("sigma", "f4"),  # blur sigma of the view in output pixels; 0 for none
+        ("radius", "i4"),  # blur radius of the view: taps on either side
         ("solarise", "i4"),
         ("fallback", "i4"),  # 1 where rejection sampling of the crop gave up and used its fallback
         ("paste", "i4"),  # kind of background: PASTE_NEVER, ON_GREY, ON_TEXTURE or ON_IMAGE
         ("background", "i4"),  # the background's grey level, 0 to 254, or its texture's seed
         ("mask_sigma", "f4"),  # blur sigma of the mask in source pixels; 0 for none
-        # Position of the image on a background image: fraction of the free room, 0 to 0.5.
+        # Position of the image on a background image: fraction of the free margin, 0 to 0.5.
         ("background_y", "f4"),
         ("background_x", "f4"),
     ]

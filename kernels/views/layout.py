@@ -30,7 +30,7 @@ SLOT = np.dtype(
 
 
 def slots(targets: Sequence[Target], batch: int, as_bytes: bool, unit: float = 1.0) -> np.ndarray:
-    """One SLOT per view, for renderer values in which `unit` is 1.0; bytes are not normalised."""
+    """One SLOT per view, for renderer values where `unit` means 1.0; bytes are not normalised."""
     table = np.zeros(sum(target.count for target in targets), SLOT)
     offset = view = 0
     for target in targets:

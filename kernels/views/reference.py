@@ -33,8 +33,8 @@ def render(
     """Render all views of all images, normalised: name -> float32 [N, count, 3, size, size].
 
     `images` are N uint8 arrays [height, width, 3]; `rows` is [N, V], where the V views are those of
-    the targets, one target after the other. For copy-paste, `masks` are uint8 planes of any size,
-    stretched over their images, and `backgrounds` are uint8 images; None where an image has none.
+    the targets in order. For copy-paste, `masks` are uint8 planes of any size, stretched over
+    their images, and `backgrounds` are uint8 images; None for an image without one.
     """
     masks = masks or [None] * len(images)
     backgrounds = backgrounds or [None] * len(images)
@@ -112,7 +112,7 @@ def resize_weights(old: int, new: int, bicubic: bool) -> Tensor:
 
         weight[i, j] = f((j + 1/2 - c_i) / max(s, 1)), each row divided by its sum,
 
-    so that downscaling averages all pixels that it covers. Taps beyond the line's ends are dropped.
+    so that downscaling averages all covered pixels. Taps beyond the line's ends are dropped.
     """
     scale = old / new
     centre = (torch.arange(new, dtype=torch.float64) + 0.5) * scale
@@ -131,7 +131,7 @@ def _cubic(x: Tensor) -> Tensor:
 
 
 def _overlap(start: int, size: int, full: int) -> tuple[int, int]:
-    """Intersection of start .. start + size with 0 .. full; empty rather than reversed."""
+    """Intersection of start .. start + size with 0 .. full; never reversed, at most empty."""
     first = min(max(start, 0), full)
     return first, max(min(start + size, full), first)
 

@@ -4,10 +4,10 @@ DiLo pastes the whole image before it is cropped. Here the view is pasted right 
 
     view = alpha * background + (1 - alpha) * view,    alpha = 1 - mask / 255,
 
-with the mask resampled at the view's pixels, which is the same but for resampling at mask edges.
-The mask is a uint8 plane of any size, stretched over the image. A view of an image without a mask
-stays unchanged, as does one without a background image where the row asks for one, and the black
-outside of the image.
+with the mask resampled at the view's pixels, which is the same except for resampling at mask edges.
+The mask is a uint8 plane of any size, stretched over the image. A view stays unchanged if its image
+has no mask, or if its row asks for a background image and there is none; so does the black area
+outside the image.
 
 `weights` defines how masks and background images are sampled.
 """
@@ -67,7 +67,7 @@ def axis_of(row: np.void, name: str, side: str, size: int, length: int) -> Axis:
 
 
 def background_alpha(mask: np.ndarray, blur_sigma: float, y_axis: Axis, x_axis: Axis) -> Tensor:
-    """Alpha of the background at each pixel of the view, 0 to 1; 0 outside of the image."""
+    """Alpha of the background at each pixel of the view, 0 to 1; 0 outside the image."""
     inverted = torch.from_numpy(255 - mask) / 255
     matrices = []
     for axis, length in ((y_axis, mask.shape[0]), (x_axis, mask.shape[1])):
@@ -81,7 +81,7 @@ def resample_background(image: np.ndarray, row: np.void, y_axis: Axis, x_axis: A
     """Resample a background image [h, w, 3] at the view's pixels.
 
     It is enlarged until it covers the pasted image, whose corner then lies at a fraction
-    (background_y, background_x), 0 to 0.5, of the room that is left.
+    (background_y, background_x), 0 to 0.5, of the remaining margin.
     """
     height, width = image.shape[:2]
     zoom = max(y_axis.length / height, x_axis.length / width, 1.0)
@@ -127,8 +127,8 @@ _WORD = 0xFFFFFFFF
 def texture(seed: int, y: Tensor, x: Tensor) -> Tensor:
     """Procedural texture at integer pixels: [3, ys, xs] in 0..1, a pure function of the seed.
 
-    Four waves between two colours, each of twice the frequency of the one before and phase-shifted
-    by it. Integer arithmetic throughout.
+    Four waves between two colours, each at twice the frequency of the previous one and
+    phase-shifted by it. Integer arithmetic throughout.
     """
     first_colour, last_colour = hash32(seed, 4), hash32(seed, 5)
     zoom = first_colour >> 24 & 3

@@ -1,8 +1,8 @@
 """Separable Gaussian blur on the CPU's fixed-point planes.
 
-Both passes combine whole lines of memory, (radius + 1) multiplies per value. Between them the
+Both passes combine whole lines of memory, with (radius + 1) multiplies per value. Between them the
 planes are transposed, a strip of lines at a time while it is in the L1 cache, so that no pass loads
-across cache lines. What comes out lies the other way round from what went in.
+across cache lines. The output is transposed relative to the input.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from patchmill.kernels.common.simd import (
 from patchmill.kernels.views.cpu.resize import carve, plane_pitch
 
 ONE = np.uint64(1)
-STRIP = 2 * BLOCK_ROWS  # lines that are transposed at a time
+STRIP = 2 * BLOCK_ROWS  # lines transposed at a time
 
 
 @jit_ieee
@@ -39,13 +39,13 @@ def blur_bytes(size, radius):
 
 @jit_ieee
 def padded_lines(size):
-    """Lines of a transposed plane: whole blocks."""
+    """Lines of a transposed plane, rounded up to whole blocks."""
     return (size + BLOCK_COLUMNS - 1) // BLOCK_COLUMNS * BLOCK_COLUMNS
 
 
 @jit_inline
 def blur(row, size, planes, scratch):
-    """Blur and transpose the planes in place, borders reflected."""
+    """Blur and transpose the planes in place, with reflected borders."""
     radius, pitch = row.radius, plane_pitch(size)
     raw, scratch = carve(scratch, 2 * (radius + 1))
     weights = as_type(raw, np.int16)
@@ -53,7 +53,7 @@ def blur(row, size, planes, scratch):
     while radius > 0 and weights[radius] == 0:  # drop outer taps that round to zero
         radius -= 1
     raw, scratch = carve(scratch, 8 * (size + 2 * radius))
-    lines = as_type(raw, np.int64)  # offset of the line that stands at each place, from -radius on
+    lines = as_type(raw, np.int64)  # offset of the line at each position, from -radius on
     for i in range(size + 2 * radius):
         lines[i] = reflect(i - radius, size) * pitch
     raw, scratch = carve(scratch, 2 * 3 * STRIP * pitch)
@@ -95,11 +95,11 @@ def blur_lines(
 ):  # fmt: skip
     """Filter lines `first` to `stop` - 1 of three planes across their neighbours.
 
-    Those of line x start at `lines[x:]`. Line `first` is written to the start of `target`.
+    The neighbours of line x start at `lines[x:]`. Line `first` is written to the start of `target`.
     """
     bias, zero, pitch = splat(np.int16((radius + 1) // 2)), splat(np.int16(0)), plane_pitch(size)
     for x in range(first, stop):
-        middle = np.uint64(x + radius)  # unsigned: an index that cannot be negative is not checked
+        middle = np.uint64(x + radius)  # unsigned: skips the check for negative indices
         for y in range(0, size, LANES):
             at, weight = lines[middle] + y, splat(weights[0])
             r = multiply_add(bias, load(source, at, zero), weight)

@@ -1,8 +1,8 @@
 """Colour jitter and greyscale on the CPU's fixed-point planes.
 
 The three channels of 32 pixels are loaded, go through all operations of the row in registers and
-are stored: 12 bytes of traffic per pixel whatever the row asks for. Contrast needs the mean luma:
-the operations before it are then a pass of their own. All lanes are unsigned 16-bit numbers.
+are stored: 12 bytes of traffic per pixel for any row. Contrast needs the mean luma: the operations
+before it are then a separate pass. All lanes are unsigned 16-bit numbers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ ONE_16, UNIT_16 = np.int16(1), np.int16(UNIT)
     FROM_RED, FROM_GREEN, FROM_BLUE,
 ) = range(10)  # fmt: skip
 WEIGHT_BYTES = 10 * 2 * LANES
-BAND = 32  # lines whose luma is added up in 32 bits
+BAND = 32  # lines whose luma is accumulated in 32 bits
 
 
 @jit_inline
@@ -97,9 +97,9 @@ def colour(row, size, planes, scratch):
 
 @jit_ieee
 def fill_weights(row, mean, weights):
-    """Fill `weights` with vectors of one number each, which the operations load as they need them.
+    """Fill `weights` with vectors of one number each, which the operations load when needed.
 
-    Kept in registers, the compiler would keep them in the wrong width.
+    If they stayed in registers, the compiler would keep them in the wrong width.
     """
     constant, turn = (ONE - row.contrast) * mean, SIX * row.hue
     set_weight(weights, BY_BRIGHTNESS, FIXED * row.brightness)
@@ -124,7 +124,7 @@ def set_weight(weights, which, value):
 
 @jit_ieee
 def apply_operations(program, length, measure, weights, size, planes):
-    """Apply the first `length` operations of the program, and with `measure` sum up the luma."""
+    """Apply the first `length` operations of the program; with `measure`, return the luma sum."""
     pitch = plane_pitch(size)
     plane, total = size * pitch, 0
     for band in range(0, size, BAND):
@@ -159,7 +159,7 @@ def apply_operations(program, length, measure, weights, size, planes):
 
 @jit_lanes
 def load_pixels(planes, p, plane, like):
-    """Red, green and blue of the pixels from `p`."""
+    """Load red, green and blue of the pixels from `p`."""
     return load(planes, p, like), load(planes, p + plane, like), load(planes, p + 2 * plane, like)
 
 
@@ -179,7 +179,7 @@ def weight(weights, which):
 
 @jit_lanes
 def luma_of(r, g, b):
-    """Luma of lanes that hold four times their value; below four times UNIT, as they are."""
+    """Luma of lanes that hold four times their value; below four times UNIT, like them."""
     total = add(multiply_high(r, splat(RED_14)), splat(ONE_16))
     total = add(total, multiply_high(g, splat(GREEN_14)))
     return smaller(add(total, multiply_high(b, splat(BLUE_14))), splat(UNIT_16))
@@ -238,11 +238,11 @@ def saturate(r, g, b, weights):
 def rotate_hue(r, g, b, weights):
     """Rotate the HSV hue: torchvision's adjust_hue, without branches and without a division.
 
-    With chroma C = max - min and the new hue h in sixths of a turn, -3 to 3, the channels are
-    max - C clamp(|h| - 1), max - C clamp(2 - |h + 1|), max - C clamp(2 - |h - 1|), where
-    C clamp(x) = clamp(C x, 0, C). The old hue is the difference of two channels over C plus 0, 2 or
-    4 as red, green or blue is the largest. So C (h + 3) is a difference plus C times one of three
-    numbers, which are brought to 1 .. 7. Lanes hold half of it: at most 4 C, just below 2**16.
+    With chroma C = max - min and the new hue h in sixths of a turn, -3 to 3, the channels are max -
+    C clamp(|h| - 1), max - C clamp(2 - |h + 1|), max - C clamp(2 - |h - 1|), where C clamp(x) =
+    clamp(C x, 0, C). The old hue is the difference of two channels over C, plus 0, 2 or 4 if red,
+    green or blue is the largest. So C (h + 3) is a difference plus C times one of three numbers,
+    which are brought to 1 .. 7. Lanes hold half of it: at most 4 C, just below 2**16.
     """
     top = larger(larger(r, g), b)
     chroma = subtract(top, smaller(smaller(r, g), b))

@@ -1,7 +1,7 @@
 """Write finished views on the CPU: solarise, normalise, convert and store in the batch's layout.
 
-32 values at a time go from the planes to the batch in registers. Planes on their side are turned
-upright first, a block of lines at a time, which stays in the L1 cache.
+32 values at a time go from the planes to the batch in registers. Transposed planes are transposed
+back first, a block of lines at a time, which stays in the L1 cache.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from patchmill.kernels.views.cpu.resize import UNIT, carve, plane_pitch
 
 UNIT_16 = np.int16(UNIT)
 SOLARISE_ABOVE = np.int16(round(decisions.SOLARISE_FROM * UNIT) - 1)
-BLOCK = LANES  # rows of the view turned upright at a time: whole cache lines of the planes
+BLOCK = LANES  # rows of the view transposed back at a time: whole cache lines of the planes
 HALF_LEVEL, LEVEL_BITS = np.int16(UNIT // 255 // 2), (UNIT // 255).bit_length() - 1
 BYTES_OF_A_LINE = 3 * LANES * 4
 
@@ -51,7 +51,7 @@ def encode_bytes(size):
 
 @jit_inline
 def encode_view(planes, transposed, row, slot, half, channels_last, out, at, scratch):
-    """Write one view at `out[at:]`, normalised by the slot's scale and shift unless in bytes.
+    """Write one view at `out[at:]`, normalised by the slot's scale and shift unless `out` is bytes.
 
     `half`: a 16-bit `out` is float16, not bfloat16.
     """
@@ -94,7 +94,7 @@ def encode_rows(
     for y in range(first, stop):
         start = (y - first) * pitch
         for chunk in range(0, size, LANES):
-            x = max(min(chunk, size - LANES), 0)  # overlaps the chunk before: never beyond the row
+            x = max(min(chunk, size - LANES), 0)  # overlaps the previous chunk: stays in the row
             p = start + x
             r = encode(values, p, row, scale[0], shift[0], half, out)
             g = encode(values, p + plane, row, scale[1], shift[1], half, out)
@@ -121,14 +121,14 @@ def encode_rows(
 
 @jit_ieee
 def copy(line, start, count, out, to):
-    """Copy `count` elements, which are fewer than a vector."""
+    """Copy `count` elements, fewer than a vector."""
     for i in range(count):
         out[to + i] = line[start + i]
 
 
 @jit_lanes
 def encode(values, start, row, gain, bias, half, out):
-    """The 32 values from `start`, with what the row asks for, as elements of `out`."""
+    """The 32 values from `start`, solarised if the row says so, as elements of `out`."""
     value = load(values, start, splat(np.int16(0)))
     if row.solarise != 0:
         opposite = subtract(splat(UNIT_16), value)

@@ -1,7 +1,7 @@
 """Copy-paste on the CPU: composite the planes onto their background, between resize and colour.
 
-The mask is resampled like an image of one channel, in float32: where it is constant, the
-background's alpha is exactly 0 or 1. Compositing reads 8 bytes per pixel and writes 6.
+The mask is resampled like a one-channel image, in float32: in constant areas the background's alpha
+is exactly 0 or 1. Compositing reads 8 bytes per pixel and writes 6.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def paste_bytes(mask_height, mask_width, background_height, background_width, si
 def paste(height, width, mask, background, row, size, reverse_x, reverse_y, planes, scratch):
     """Composite the view of a height x width image onto the background that the row names.
 
-    `mask` (uint8 HW) and `background` (uint8 HWC) are empty arrays where the image has none; a view
+    `mask` (uint8 HW) and `background` (uint8 HWC) are empty arrays if the image has none; a view
     that would need one stays unchanged.
     """
     kind = row.paste
@@ -120,9 +120,9 @@ def composite(pasted, minus_alpha, size, planes):
 
 @jit_ieee
 def mask_to_alpha(height, width, mask, row, size, reverse_x, reverse_y, minus_alpha, scratch):
-    """Fill `minus_alpha` with -alpha of the background per pixel (OPAQUE is 1.0), 0 off the image.
+    """Fill `minus_alpha` with the background's -alpha per pixel (OPAQUE is 1.0), 0 off the image.
 
-    The mask is resampled at the view's pixels, and blurred where the row says so.
+    The mask is resampled at the view's pixels, and blurred if the row says so.
     """
     # Filter tables of both axes.
     raw, scratch = carve(scratch, 4 * 4 * size)

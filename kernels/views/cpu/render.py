@@ -1,11 +1,11 @@
 """CPU renderer: all views of one image in one call, written straight into the batch's memory.
 
-`render_image` and `render_pasted` are what a pipeline's threads call, one image at a time while it
-is in their cache; they hold no lock and allocate nothing. `render` does a list of images at once,
-for tests and for users with a loader of their own.
+A pipeline's threads call `render_image` and `render_pasted`, one image at a time while it is in
+their cache; both hold no lock and allocate nothing. `render` takes a list of images, for tests and
+for users with their own loader.
 
 All of it is compiled without fastmath, and multiplies and adds in two steps: pixels are the same
-whatever vectors and fused instructions a CPU has.
+for any vector width and with or without fused multiply-add.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def scratch_bytes(height, width, size):
 def pasted_scratch_bytes(
     height, width, mask_height, mask_width, background_height, background_width, size
 ):  # fmt: skip
-    """Scratch bytes of `render_pasted`; sides are 0 where there is no mask or background."""
+    """Scratch bytes of `render_pasted`; sides are 0 if there is no mask or background."""
     pasting = paste_bytes(mask_height, mask_width, background_height, background_width, size)
     pasting += 2 * 3 * size * plane_pitch(size) + 4096
     return max(scratch_bytes(height, width, size), pasting)
@@ -71,7 +71,7 @@ def render_image(image, rows, slots, sample, half, channels_last, out, scratch):
 def render_pasted(image, mask, background, rows, slots, sample, half, channels_last, out, scratch):
     """`render_image` with copy-paste: by `mask` (uint8 HW), onto `background` (uint8 HWC).
 
-    Pass NO_MASK or NO_IMAGE where there is none: views that would need it stay unpasted.
+    Pass NO_MASK or NO_IMAGE if there is none: views that would need it stay unpasted.
     """
     for v in range(len(rows)):
         render_view(
@@ -83,7 +83,7 @@ def render_pasted(image, mask, background, rows, slots, sample, half, channels_l
 def render_view(image, mask, background, row, slot, sample, half, channels_last, out, scratch):
     size = slot.size
     turns, flip = row.turns & 3, row.flip != 0
-    # All 8 poses are free: reversed filter tables mirror the view, and the planes are transposed.
+    # All 8 orientations are free: reversed filter tables mirror the view; planes are transposed.
     reverse_x = flip != (turns == 1 or turns == 2)
     reverse_y = turns >= 2
     raw, scratch_left = carve(scratch, 2 * 3 * size * plane_pitch(size))
@@ -117,7 +117,7 @@ class Scratch:
         mask: tuple[int, ...] = (0, 0),
         background: tuple[int, ...] = (0, 0),
     ) -> np.ndarray:
-        """Memory for an image and views of these sides; `mask` and `background` are shapes."""
+        """Memory for an image and views of these sizes; `mask` and `background` are shapes."""
         if mask[0]:
             need = pasted_scratch_bytes(height, width, *mask[:2], *background[:2], size)
         else:
@@ -125,7 +125,7 @@ class Scratch:
         return self.at_least(need)
 
     def at_least(self, need: int) -> np.ndarray:
-        """Memory of at least `need` bytes, aligned to cache lines."""
+        """At least `need` bytes of memory, aligned to cache lines."""
         if need > len(self.memory):
             memory = np.empty(need * 5 // 4 + 64, np.uint8)
             self.memory = memory[-memory.ctypes.data % 64 :]
@@ -142,7 +142,7 @@ def render(
     masks: OptionalArrays | None = None,
     backgrounds: OptionalArrays | None = None,
 ) -> dict[str, torch.Tensor]:
-    """`reference.render`, fast: uint8 HWC images and rows [N, V] to [N, count, 3, size, size]."""
+    """Fast `reference.render`: uint8 HWC images and rows [N, V] to [N, count, 3, size, size]."""
     import torch
 
     sizes = np.repeat([t.size for t in targets], [t.count for t in targets])

@@ -1,19 +1,19 @@
 """Crop and antialiased separable resize on the CPU: bytes in, int16 fixed-point planes out.
 
 Both passes run along contiguous memory, LANES rows of the view at a time. The vertical pass
-combines rows of the image, in chunks of columns whose bytes were widened to lanes once. Its result
+combines rows of the image, in chunks of columns whose bytes are widened to lanes once. Its result
 is transposed in registers into a tile, so that the horizontal pass combines contiguous rows too.
 The output planes are therefore transposed: `planes[channel, x, y]`, with UNIT for 1.0. Chunks stay
 in the L1 cache, tiles in the L2 cache.
 
 Reads 3 bytes per pixel of the crop, writes 6 bytes per pixel of the view. Computes, per value and
 direction, 4 (bicubic) or 2 (bilinear) multiply-adds times the downscaling factor, and up to one
-more, since all pixels of an axis have equally many taps. The vertical pass comes first whatever the
-factors are: the other order would save only the difference of two small terms, factor_x - factor_y
+more, since all pixels of an axis have the same number of taps. The vertical pass always comes
+first: the other order would save only the difference of two small terms, factor_x - factor_y
 multiply-adds per value, and would transpose twice.
 
-A multiply-add takes one load, one multiplication and one addition per 16 lanes of AVX2, so that the
-L1 cache's two loads per cycle are the limit: 1/32 cycle each. The passes reach 3/5 of it.
+A multiply-add takes one load, one multiplication and one addition per 16 lanes of AVX2, so the L1
+cache's two loads per cycle are the limit: 1/32 cycle each. The passes reach 3/5 of that.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def resample(
 
     # Both passes, in int16 if the taps are few enough, else in float32.
     if max(taps_y, taps_x) <= MAX_FIXED_TAPS:
-        # Only where bicubic enlarging drops negative taps at a border do weights exceed 1.0.
+        # Weights exceed 1.0 only if bicubic upscaling drops negative taps at a border.
         shift_y = 1 if kernel == BICUBIC and step_y < 1 else 0
         shift_x = 1 if kernel == BICUBIC and step_x < 1 else 0
         raw, scratch = carve(scratch, 4 * size * taps_y)
@@ -206,9 +206,10 @@ def filter_rows(
 ):  # fmt: skip
     """Vertical pass of rows `first`, ... `first` + 31 of the view, transposed into `tile`.
 
-    Element x of row i is written to tile[x * LANES + i - first]. `offset` is of the crop's first
-    element. A chunk of its columns at a time, so that all but the tile stays in the L1 cache.
-    Tap k of row i has weight weights[k * size + i]. Rows outside the window are black.
+    Element x of row i is written to tile[x * LANES + i - first]. `offset` is that of the crop's
+    first element. Works on a chunk of columns at a time, so that everything except the tile stays
+    in the L1 cache. Tap k of row i has weight weights[k * size + i]. Rows outside the window are
+    black.
     """
     stop = min(first + LANES, size)
     top, bottom = source_range(begins[first:stop], taps)
@@ -229,7 +230,7 @@ def filter_rows(
 
 @jit_ieee
 def widen(pixels, start, pitch, rows, block):
-    """Copy CHUNK bytes of each row to lanes of the block, as `load_apart` orders them."""
+    """Copy CHUNK bytes of each row to lanes of the block, in the order of `load_apart`."""
     like = splat(block.dtype.type(0))
     for y in range(rows):
         at, to = start + y * pitch, y * CHUNK
@@ -242,7 +243,7 @@ def widen(pixels, start, pitch, rows, block):
 def combine_rows(
     block, top, first, stop, size, begins, inside, taps, weights, weight_shift, fixed, strip
 ):
-    """Filtered rows of the block, which starts at row `top` of the crop, to the strip."""
+    """Write filtered rows of the block, which starts at row `top` of the crop, to the strip."""
     for i in range(first, stop):
         bias = taps // 2 if inside[i] else -(MIDDLE >> weight_shift)
         a = splat(strip.dtype.type(fixed * bias))

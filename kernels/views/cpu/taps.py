@@ -25,10 +25,10 @@ def filter_taps(
 
     The source line has `length` pixels. Output pixel i is centred at origin + (i + 1/2) scale, and
     the kernel is stretched to `unit` source pixels. Weight k of pixel j is weights[k * size + j],
-    so that loops over pixels vectorise. All pixels have equally many taps, some of weight 0: loops
-    over them are predicted. Window pixels outside 0 .. full - 1 have a sum and an `inside` of 0.
+    so that loops over pixels vectorise. All pixels have the same number of taps, some of weight 0,
+    so branch prediction works. Window pixels outside 0 .. full - 1 have a sum and an `inside` of 0.
     `reverse` builds the table backwards, which mirrors the view at no cost. Without fastmath, whose
-    rounding depends on the functions that this one is compiled into.
+    rounding depends on the functions that this one is inlined into.
     """
     support = (1.0 if kernel == BILINEAR else 2.0) * unit
     sign, offset = (-1, first + size - 1) if reverse else (1, first)
@@ -91,7 +91,7 @@ def spline(x):
 
 @jit_ieee
 def normalise_weights(weights, total, taps):
-    """Divide weights by their sums, in place; to 0 where the sum is 0."""
+    """Divide weights by their sums, in place; 0 if the sum is 0."""
     size = len(total)
     for j in range(size):
         total[j] = np.float32(1) / total[j] if total[j] != 0 else np.float32(0)
@@ -105,7 +105,8 @@ def normalise_weights(weights, total, taps):
 def quantise_weights(weights, total, taps, weight_shift, fixed, rest):
     """Quantise weights to int16 that sum to 1.0 exactly; the middle tap takes the rounding error.
 
-    1.0 is 32768, or 16384 if `weight_shift` is 1. `fixed` gets them as `splat_at` wants them.
+    1.0 is 32768, or 16384 if `weight_shift` is 1. They are written to `fixed` as `splat_at`
+    expects.
     """
     size, middle = len(total), taps // 2
     one, last = np.int32(32768 >> weight_shift), fixed[middle * size : (middle + 1) * size]
@@ -126,13 +127,13 @@ def quantise_weights(weights, total, taps, weight_shift, fixed, rest):
 
 @jit_ieee
 def in_both_halves(weight):
-    """An int16 twice in an int32."""
+    """An int16 duplicated in both halves of an int32."""
     return np.int32((weight << 16) | (weight & 0xFFFF))
 
 
 @jit_ieee
 def source_range(begins, taps):
-    """Range of source pixels that the window's output pixels need."""
+    """Range of source pixels that the window's pixels need."""
     start, stop = begins[0], begins[0]
     for j in range(len(begins)):
         start, stop = min(start, begins[j]), max(stop, begins[j])

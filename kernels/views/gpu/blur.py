@@ -12,7 +12,7 @@ from patchmill.kernels.views.gpu.encode import encode_view
 
 UNIT = tl.constexpr(math.sqrt(math.log2(math.e) / 2))  # exp(-x^2 / 2) is 2 ** -(UNIT x)^2
 MIN_TOTAL = tl.constexpr(0.1)  # only pixels outside, or whose weights come later, fall below it
-FAR = tl.constexpr(1 << 20)  # beyond every radius
+FAR = tl.constexpr(1 << 20)  # beyond any radius
 
 
 @triton.jit(do_not_specialize=["n_groups", "n_views", "chunk", "first_sample"])
@@ -64,8 +64,8 @@ def _blur_tile(
 ):  # fmt: skip
     """weights_y @ planes @ weights_x; weights are normalised after each product.
 
-    Pixels are read in the order of memory: a weight is the sum of those of a pixel and of its
-    reflections. TAPS_Y rows hold all that a tile needs, unless the radius is larger than usual.
+    Pixels are read in memory order: a weight is the sum of the weights of a pixel and its
+    reflections. TAPS_Y rows cover a tile's footprint unless the radius is larger than usual.
     """
     radius = tl.load(row + fields.BLUR_RADIUS)
     sigma = fields.load_float(row, fields.BLUR_SIGMA)
@@ -76,7 +76,7 @@ def _blur_tile(
     period, mirrors_y, lowest, repeats = _reflections(tile_y, size, radius, TILE)
     period, mirrors_x, lowest, repeats = _reflections(tile_x, size, radius, TILE)
     y, x = tl.arange(0, TAPS_Y), tl.arange(0, TAPS_X)
-    # Sums of weights by products with ones, whose elements lie where those to be divided do.
+    # Sum weights by products with ones: the sums get the layout of the elements they divide.
     ones_y = tl.full([TAPS_Y, TAPS_X], 1.0, tl.float16)
     ones_x = tl.full([TAPS_X, 16], 1.0, tl.float16)
     red = tl.zeros([TILE, TILE], tl.float32)
@@ -92,7 +92,7 @@ def _blur_tile(
         before = total_y
         total_y = tl.dot(weights_y, ones_y, total_y)
         if step_y > 0:
-            # What earlier rows gave was divided by their weights alone.
+            # Rescale the sums of earlier rows, which were divided by their own weights only.
             divisor = tl.maximum(tl.max(before, 1), MIN_TOTAL)
             earlier = (divisor / tl.maximum(tl.max(total_y, 1), MIN_TOTAL))[:, None]
             red, green, blue = red * earlier, green * earlier, blue * earlier
@@ -100,7 +100,7 @@ def _blur_tile(
         rows = planes + (tl.minimum(source_y, size - 1) * size)[:, None]
         for repeat in range(lowest, lowest + repeats):
             for first_x in range(left, right, TAPS_X):
-                # Vertical pass over a strip of TAPS_X columns; what it gives to the horizontal one.
+                # Vertical pass over a strip of TAPS_X columns, and its part of the horizontal pass.
                 source_x = first_x + x
                 shift = repeat * period - tile_x
                 across = _weights(source_x, shift, mirrors_x, size, period, radius, unit, TILE)
@@ -124,10 +124,10 @@ def _blur_tile(
 
 @triton.jit
 def _reflections(tile, size, radius, TILE: tl.constexpr):
-    """Repeats, on a line reflected at its first and last pixel, of the pixels that a tile needs.
+    """Repeats of the pixels that a tile needs, on a line reflected at its first and last pixel.
 
     Pixel j lies at j + n period and, unless it is the first or last, mirrored at -j + n period.
-    Returns the period, whether any is needed mirrored, the lowest n, and the number of them.
+    Returns the period, whether mirrored pixels are needed, the lowest n, and the number of n.
     """
     period = tl.maximum(2 * size - 2, 1)
     mirrors = (tile < radius) | (tile + TILE + radius > size)
@@ -142,7 +142,7 @@ def _reflections(tile, size, radius, TILE: tl.constexpr):
 def _weights(tap, shift, mirrors, size, period, radius, unit, TILE: tl.constexpr):
     """[TILE, taps] unnormalised weights of pixels `tap`, also mirrored at the nearer end.
 
-    `shift` is what to add to a pixel's place to be relative to the tile.
+    `shift` converts a pixel's position to one relative to the tile.
     """
     weights = _gaussian(tl.where(tap < size, tap + shift, FAR), radius, unit, TILE)
     if mirrors:

@@ -1,8 +1,8 @@
 """Greyscale and colour jitter on the GPU, in registers, and the `contrast` pass.
 
 Contrast needs the mean luma of the whole view. A view with contrast that spans several tiles stops
-before it in the `resize` pass, which leaves one luma sum per tile, and continues in `contrast`. The
-sums are reduced in a fixed order, so that runs are bit-identical.
+before contrast in the `resize` pass, which writes one luma sum per tile, and continues in the
+`contrast` pass. The sums are reduced in a fixed order, so that runs are bit-identical.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def contrast(
 ):  # fmt: skip
     """Contrast and the rest of the jitter, PIXELS pixels of a view per block, STEP at a time.
 
-    Moves 6 bytes per pixel in and those of the view out. Computes about 12 operations per value for
-    each jitter operation that is left, 20 for hue.
+    Reads 6 bytes per pixel and writes the view. Computes about 12 operations per value for each
+    remaining jitter operation, 20 for hue.
     """
     # Block to view.
     groups += chunk * n_groups * fields.GROUP_FIELDS
@@ -59,7 +59,7 @@ def contrast(
         total += tl.sum(tl.load(tile_sums, tile < tiles, 0.0))
     mean = total / area
 
-    # The operations from contrast on; then on to the blur pass, or to the batch.
+    # The operations from contrast on; then write for the blur pass, or to the batch.
     first = contrast_position(row)
     grey_last = tl.load(row + fields.GREY) == GREY_LAST
     blurred = fields.load_float(row, fields.BLUR_SIGMA) > 0

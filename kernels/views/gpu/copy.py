@@ -1,4 +1,4 @@
-"""Copies of whole images within a GPU's memory: any number of them in one launch."""
+"""Copies of whole images within a GPU's memory: any number of images in one launch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def copy_images(
 ) -> None:
     """Queue, on the current stream, copies of `sizes` bytes between device addresses.
 
-    All are int64 [N]. The bytes copied from must stay until the work is done. Moves every byte in
-    and out once, and 24 bytes of table for each PART of them.
+    All are int64 [N]. The source bytes must live until the work is done. Reads and writes every
+    byte once, plus 24 bytes of table per PART bytes.
     """
     parts = parts_of(sources, targets, sizes)
     if not len(parts):
@@ -31,7 +31,7 @@ def copy_images(
 
 
 def parts_of(sources: np.ndarray, targets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The copies cut into parts of at most PART bytes: [parts, 3] of source, target and size."""
+    """The copies split into parts of at most PART bytes: [parts, 3] of source, target and size."""
     counts = -(-sizes // PART)
     copy = np.repeat(np.arange(len(sizes)), counts)
     begin = PART * (np.arange(len(copy)) - np.repeat(np.cumsum(counts) - counts, counts))

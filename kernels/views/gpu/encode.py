@@ -1,7 +1,7 @@
 """End of a pass on the GPU: write a finished view, or its planes for the next pass.
 
 Finished views are solarised, normalised, converted and stored in the batch's layout. Planes lie in
-a workspace of one chunk of images, 6 bytes per pixel, as float16 around zero, where its
+a workspace of one chunk of images, 6 bytes per pixel, as float16 centred on zero, where its
 resolution is finest.
 """
 
@@ -79,7 +79,7 @@ def load_planes(
     planes,  # [elements of a chunk] float16
     offset, pixel, mask, area,
 ):  # fmt: skip
-    """Load what `store_planes` stored, as float32."""
+    """Load planes written by `store_planes`, as float32."""
     planes += offset
     red = tl.load(planes + pixel, mask, 0.0).to(tl.float32) + 0.5
     green = tl.load(planes + (pixel + area), mask, 0.0).to(tl.float32) + 0.5

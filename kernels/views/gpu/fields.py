@@ -30,7 +30,7 @@ BLUR_SIGMA, BLUR_RADIUS = _field("sigma"), _field("radius")
 PASTE, BACKGROUND, MASK_SIGMA = _field("paste"), _field("background"), _field("mask_sigma")
 BACKGROUND_Y, BACKGROUND_X = _field("background_y"), _field("background_x")
 
-PLANES_WORD = tl.constexpr(SLOT.itemsize // 8)  # after the SLOT: where a chunk keeps its planes
+PLANES_WORD = tl.constexpr(SLOT.itemsize // 8)  # after the SLOT: offset of a chunk's planes
 SLOT_WORDS = tl.constexpr(SLOT.itemsize // 8 + 1)
 GROUP_FIELDS = tl.constexpr(3)
 
@@ -42,7 +42,7 @@ def locate_block(
     block,
 ):  # fmt: skip
     """The entry that a block works on, the block's index within it, and blocks per entry."""
-    # The last group whose first block is not beyond this one: count those after the first.
+    # The last group whose first block is not after this one: count those after the first.
     group = 0
     for first in range(1, n_groups, 32):
         other = first + tl.arange(0, 32)
@@ -62,7 +62,7 @@ def load_slot(
 ):  # fmt: skip
     """A view's offsets in the flat batch and in the planes of the chunk from `first_sample` on.
 
-    Then its side, and the address of its scales and shifts.
+    Also its side, and the address of its scales and shifts.
     """
     slot = slots + view * SLOT_WORDS
     stride = tl.load(slot + 1)
@@ -80,5 +80,5 @@ def load_float(
     row,  # [FIELDS] int32
     field,
 ):  # fmt: skip
-    """A float field of a row, stored as its bits."""
+    """Load a float field of a row, stored as its bits."""
     return tl.load(row + field).to(tl.float32, bitcast=True)

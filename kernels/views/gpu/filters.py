@@ -1,9 +1,9 @@
 """`weigh` pass on the GPU: the resize filters' weights, once for all tiles of a row or a column.
 
-Tiles that lie side by side share their vertical weights, tiles above each other their horizontal
-ones. A record in a workspace holds what a tile needs along one axis: the range of source pixels,
-the weights in float16, and the scale of each pixel, by which rounded weights sum to what they must:
-constant images stay constant.
+Tiles in a row share their vertical weights, tiles in a column their horizontal ones. A record in a
+workspace holds what a tile needs along one axis: the range of source pixels, the weights in
+float16, and a scale per pixel that corrects the sum of its rounded weights, so that constant images
+stay constant.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from patchmill.kernels.views.gpu.footprint import FAR, MIN_TOTAL, footprint
 from patchmill.kernels.views.gpu.pixels import BYTE_UNIT
 
 STEP = tl.constexpr(32)  # records hold weights for a multiple of these source pixels
-ROWS = tl.constexpr(16)  # vertical weights of so many source rows lie together, pixel by pixel
-UNIT = tl.constexpr(8)  # float16 numbers, in which records are measured
-HEADER = tl.constexpr(8)  # float16 numbers, in place of the range: two int32 and padding
+ROWS = tl.constexpr(16)  # vertical weights are stored in groups of this many source rows, by pixel
+UNIT = tl.constexpr(8)  # float16 elements: unit of record offsets and sizes
+HEADER = tl.constexpr(8)  # float16 elements that the range takes: two int32 and padding
 
-# Fields of the filter table [rows, FILTER_FIELDS] int32, as `tables.filter_table` makes it: of
-# each axis, the offset of the first record and the size of a record, both in UNITs.
+# Fields of the filter table [rows, FILTER_FIELDS] int32, built by `tables.filter_table`: for each
+# axis, the offset of the first record and the size of a record, both in UNITs.
 FILTER_FIELDS = tl.constexpr(4)
 VERTICAL, HORIZONTAL = tl.constexpr(0), tl.constexpr(2)
 
@@ -38,8 +38,8 @@ def weigh(
 ):  # fmt: skip
     """The weights of TILE rows, or of TILE columns, of a view.
 
-    Writes 2 bytes and computes about 12 operations per weight. For a shrink of s >= 1, the pixels
-    of a tile have up to TILE s + 4 s + 2 weights each, and at most the box's side.
+    Writes 2 bytes and computes about 12 operations per weight. For downscaling by s >= 1, the
+    pixels of a tile have up to TILE s + 4 s + 2 weights each, and at most the box's side.
     """
     block = tl.program_id(0)
     sample = block // blocks_per_image
@@ -74,7 +74,7 @@ def find_record(
     tile,
     TILE: tl.constexpr,
 ):  # fmt: skip
-    """The place of a tile's record, the `tile`-th of a view along an axis."""
+    """Address of a tile's record, the `tile`-th of a view along an axis."""
     entry = filter_table + index * FILTER_FIELDS + axis
     size = tl.load(entry + 1)
     record = weights + (tl.load(entry) + tile * size).to(tl.int64) * UNIT
@@ -95,7 +95,7 @@ def load_scales(
     record,  # float16
     TILE: tl.constexpr,
 ):  # fmt: skip
-    """The scale of each pixel: 0 outside of the resized box."""
+    """The scale of each pixel: 0 outside the resized box."""
     scales = (record + HEADER).to(tl.pointer_type(tl.float32))
     return tl.load(scales + tl.arange(0, TILE))
 
@@ -146,7 +146,7 @@ def _weigh_tile(
         else:
             target += step[:, None] * TILE + pixel[None, :]
         tl.store(target, weight)
-        # Read back: the compiler would compute weights twice, as they are stored and as summed.
+        # Read back: otherwise the compiler computes the weights twice, to store and to sum them.
         tl.debug_barrier()
         totals += tl.load(target).to(tl.float32)
     total = tl.sum(totals, 0)

@@ -17,7 +17,7 @@ def footprint(
 
     The source line has `length` pixels. Output pixel i is centred at origin + (i + 1/2) scale; the
     filter is stretched to `unit` source pixels and reaches `reach` of them to either side. These
-    are float64: far from the origin, float32 cannot tell neighbouring centres apart.
+    are float64: far from the origin, float32 cannot resolve neighbouring centres.
 
     Returns the first source pixel, the number of source pixels, the tile's centres relative to the
     first source pixel and the size of a source pixel (both in filter units), and the mask of

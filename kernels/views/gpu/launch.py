@@ -25,18 +25,18 @@ SHAPES = {
     16: {"num_warps": 1, "TAPS_Y": 16, "TAPS_X": 32},
     32: {"num_warps": 2, "TAPS_Y": 16, "TAPS_X": 32},
 }
-# Of blur, whose usual radii need a single step of rows; narrow loads need more registers for it.
+# For blur, whose usual radii need a single step of rows; narrow loads need more registers for it.
 BLUR_SHAPES = {
     16: {"num_warps": 1, "TAPS_Y": 16, "TAPS_X": 16},
     32: {"num_warps": 2, "TAPS_Y": 32, "TAPS_X": 16},
 }
 ALIGNED_BLUR = {32: {"TAPS_Y": 64, "num_stages": 2, "maxnreg": 128}}
-# Bytes of planes that pass from kernel to kernel within the second-level cache: H100s have 50 MB,
-# whose halves may both hold what is read, beside the images and the batch on their way.
+# Bytes of planes that pass from kernel to kernel within the L2 cache: an H100 has 50 MB, whose two
+# halves may both hold what is read, next to the images and the batch in transit.
 CACHED_PLANES = 32 << 20
 # With more registers, too few warps fit on a multiprocessor to hide memory latency.
 COMPILER = {"num_stages": 1, "maxnreg": 168, "enable_fp_fusion": True}
-# Four warps on each scheduler instead of three, of kernels that need few registers.
+# Four warps per scheduler instead of three, for kernels that need few registers.
 FOUR_WARPS = {"maxnreg": 128}
 
 
@@ -130,9 +130,9 @@ def launches(
 
 
 def chunk_images(rows: np.ndarray, targets: Sequence[Target]) -> int:
-    """Images of a chunk, whose planes stay in the second-level cache from pass to pass.
+    """Images per chunk, such that its planes stay in the L2 cache from pass to pass.
 
-    All, where no view has planes. Chunks are as even as they can be.
+    All images if no view has planes. Chunks are as even as possible.
     """
     batch = max(len(rows), 1)
     if not tables.needs_planes(rows, targets):

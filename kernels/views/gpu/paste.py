@@ -1,8 +1,8 @@
 """Copy-paste on the GPU, inside the `resize` pass: a tile is composited in registers.
 
 A tile of the mask is resampled like one of the image, by two matrix products on tensor cores. A
-background image is resampled one channel at a time, to need few registers beside the tile. Reads
-what the tile needs of the mask once and of the background image three times; grey levels and
+background image is resampled one channel at a time, which needs few registers besides the tile's.
+Reads the tile's footprint once in the mask and three times in the background image; grey levels and
 textures are computed.
 """
 
@@ -28,7 +28,7 @@ MASK, MASK_PITCH, MASK_H, MASK_W = (tl.constexpr(i) for i in range(4))
 MASK_RATIO_Y, MASK_RATIO_X = tl.constexpr(4), tl.constexpr(5)  # mask pixels per image pixel
 IMAGE, IMAGE_PITCH, IMAGE_H, IMAGE_W = (tl.constexpr(i) for i in range(6, 10))  # the background's
 SHRINK = tl.constexpr(10)  # background pixels per image pixel
-ROOM_Y, ROOM_X = tl.constexpr(11), tl.constexpr(12)  # image pixels that the background exceeds by
+ROOM_Y, ROOM_X = tl.constexpr(11), tl.constexpr(12)  # excess of the background, in image pixels
 
 
 @triton.jit
@@ -112,7 +112,7 @@ def _background_alpha(
     first_y, first_x, size, reverse_y, reverse_x,
     TILE: tl.constexpr,
 ):  # fmt: skip
-    """Alpha of the background at each pixel, [TILE, TILE] in 0..1; 0 outside of the image."""
+    """Alpha of the background at each pixel, [TILE, TILE] in 0..1; 0 outside the image."""
     # Footprint of the tile in the mask.
     blur_sigma = fields.load_float(row, fields.MASK_SIGMA).to(tl.float64)
     start_y, length_y, centre_y, tap_step_y, inside_y = _mask_footprint(
@@ -261,7 +261,7 @@ def _paste_on_image(
 
 @triton.jit
 def texture(seed, y, x):
-    """`reference_paste.texture` in int32 arithmetic, of which only the low 16 bits matter."""
+    """`reference_paste.texture` in int32 arithmetic; only the low 16 bits matter."""
     first_colour, last_colour = _hash32(seed, 4), _hash32(seed, 5)
     zoom = (first_colour >> 24) & 3
     wave = tl.zeros_like(y + x)
@@ -285,7 +285,7 @@ def texture(seed, y, x):
 
 @triton.jit
 def _interpolate(first, last, fraction):
-    """Between the low bytes of two colours, 0..1."""
+    """Interpolate between the low bytes of two colours, 0..1."""
     a, b = (first & 255).to(tl.float32) / 255, (last & 255).to(tl.float32) / 255
     return a + (b - a) * fraction
 

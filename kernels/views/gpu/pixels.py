@@ -1,6 +1,6 @@
 """Unaligned uint8 pixels loaded as 32-bit words and unpacked to float16 matrices.
 
-A byte alone is the bit pattern of a subnormal float16, byte * BYTE_UNIT; with BIAS beside it, it is
+A byte alone is the bit pattern of a subnormal float16, byte * BYTE_UNIT; ORed with BIAS, it is
 1024 + byte. Both are exact, and tensor cores multiply both.
 """
 
@@ -21,8 +21,7 @@ def load_rgb(
 ):  # fmt: skip
     """Red, green, blue of WIDTH pixels of rows `y`, each [rows, WIDTH] float16 plus 1024.
 
-    Rows from `length_y` on and columns from
-    `length_x` on hold arbitrary values and need weight 0.
+    Rows from `length_y` on and columns from `length_x` on hold arbitrary values and need weight 0.
     """
     pointers, shift, spare = word_pointers(corner, pitch, y, length_x, WIDTH)
     first, second, third, fourth = load_words(pointers, spare, y < length_y)
@@ -35,24 +34,24 @@ def word_pointers(
     pitch, y, length_x,
     WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """The first word of each four of WIDTH pixels, [rows, WIDTH / 4].
+    """Pointers to the first word of each group of four of WIDTH pixels, [rows, WIDTH / 4].
 
-    Also by how many bits the pixels are shifted in them, [rows, 1], and how many more words of the
-    row hold some of its pixels. Four columns on, and four rows on, the shift is the same.
+    Also the pixels' bit offset in these words, [rows, 1], and how many more words of the row hold
+    some of its pixels. The offset is the same four columns on and four rows on.
     """
     rows = corner + y * pitch
     misalignment = (rows & 3).to(tl.int32)[:, None]
     words = (rows[:, None] - misalignment).to(tl.pointer_type(tl.uint32))
     word = (3 * tl.arange(0, WIDTH // 4))[None, :]
     spare = ((misalignment + 3 * length_x - 1) >> 2) - word
-    # Lanes are to follow the rows: older compilers need a hint that they lie side by side. It can
-    # do no more: the addresses' alignment is not known, so that words are loaded singly.
+    # Lanes should follow the rows: older compilers need a hint that words are contiguous. It can do
+    # no more: the alignment of the addresses is unknown, so words are loaded one by one.
     return tl.max_contiguous(words + word, [1, 2]), 8 * misalignment, spare
 
 
 @triton.jit
 def load_words(pointers, spare, inside):
-    """The words of four pixels, at any alignment; those without any of the pixels are not read."""
+    """Load the words of four pixels, at any alignment; words without any pixel are not read."""
     inside = inside[:, None]
     return (
         tl.load(pointers, (spare >= 0) & inside),
@@ -64,7 +63,7 @@ def load_words(pointers, spare, inside):
 
 @triton.jit
 def unpack_rgb(first, second, third, fourth, shift, bias: tl.constexpr, WIDTH: tl.constexpr):
-    """Red, green, blue, each [rows, WIDTH] float16, of words from `load_words`; BIAS or no bias."""
+    """Red, green, blue, each [rows, WIDTH] float16, of words from `load_words`; bias: BIAS or 0."""
     # Four words, funnel-shifted to the three that hold four pixels.
     first, second = first.to(tl.uint64), second.to(tl.uint64)
     third, fourth = third.to(tl.uint64), fourth.to(tl.uint64)

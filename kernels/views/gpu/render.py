@@ -1,17 +1,17 @@
 """GPU renderer: views of a ragged batch of uint8 images, written straight into the batch's memory.
 
-`weigh` makes the filters' weights. Then three launches, however many groups, for each chunk of
-images: `resize` finishes views that need nothing else, `contrast` continues those that need their
-mean luma, `blur` is last. (As many per kernel variant, where a recipe mixes bicubic and bilinear
-groups, or views of at most 16 pixels and larger ones.) What passes from kernel to kernel, planes,
-lies in memory that chunk after chunk reuses, small enough to stay in the second-level cache; the
-order of launches on one stream keeps it right. Without planes the batch is one chunk. One upload
-holds all tables. Nothing waits for the GPU; runs are bit-identical.
+`weigh` computes the filters' weights. Then each chunk of images takes three launches, for any
+number of groups: `resize` finishes views that need nothing else, `contrast` continues those that
+need their mean luma, `blur` is last. (Three per kernel variant, if a recipe mixes bicubic and
+bilinear groups, or views of at most 16 pixels and larger ones.) Kernels pass planes to each other
+in memory that every chunk reuses, small enough to stay in the L2 cache; launches on one stream are
+ordered, which makes the reuse safe. Without planes the batch is one chunk. One upload holds all
+tables. Nothing waits for the GPU; runs are bit-identical.
 
-Memory beside the batch: 2 bytes per element of a chunk if any view has contrast or blur, 32 MiB at
-most (or one image's), and 4 bytes per tile of 32 x 32 pixels, where every view counts as the
+Memory besides the batch: 2 bytes per element of a chunk if any view has contrast or blur, at most
+32 MiB (or one image's), and 4 bytes per tile of 32 x 32 pixels, with every view counted as the
 largest. For the weights, 64 bytes per row and column of source pixels of each row and column of
-tiles: about 0.4 MB an image for DINO's views.
+tiles: about 0.4 MB per image for DINO's views.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def render(
     masks: OptionalTensors | None = None,
     backgrounds: OptionalTensors | None = None,
 ) -> dict[str, torch.Tensor]:
-    """`reference.render`, fast: uint8 HWC tensors on a GPU to {group: [N, count, 3, size, size]}.
+    """Fast `reference.render`: uint8 HWC tensors on a GPU to {group: [N, count, 3, size, size]}.
 
     Work is queued on `stream`, or the current one; the images must live until it is done. `out` is
     flat memory for the batch, of `layout.elements` elements, and overrides `dtype`.
     """
     if out is None and not images:
-        raise ValueError("no images and no out: cannot tell on which device to render; pass out")
+        raise ValueError("no images and no out: the device to render on is unknown; pass out")
     device = images[0].device if out is None else out.device
     inputs = [*images, *(masks or ()), *(backgrounds or ())]
     if stray := [one.device for one in inputs if one is not None and one.device != device]:
@@ -69,7 +69,8 @@ def render_into(
 ) -> None:
     """Queue, on the current stream, the launches that fill the flat `out` with views of `images`.
 
-    For images that are not tensors, such as a decoder's; `layout.views_by_group` splits `out`.
+    For images that are not tensors, such as those of a decoder; `layout.views_by_group` splits
+    `out`.
     """
     if len(images.pointers) == 0:
         return

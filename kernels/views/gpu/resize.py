@@ -58,8 +58,8 @@ def resize(
 
     Lower bounds. Traffic: 3 bytes per pixel of the crop in; the view, or 6 bytes per pixel for the
     next pass, out. Compute per value, with filter support r (4 bicubic, 2 bilinear), downscaling
-    s >= 1 per axis: r s_y s_x + r s_x multiply-adds, and the colour. Done instead, on tensor cores:
-    TILE multiply-adds per byte, then TILE per value of the TILE lines made of them.
+    s >= 1 per axis: r s_y s_x + r s_x multiply-adds, and the colour. Actual work, on tensor cores:
+    TILE multiply-adds per byte, then TILE per value of the TILE resulting lines.
     """
     # Block to image, view and tile.
     block = tl.program_id(0)
@@ -102,7 +102,7 @@ def resize(
     red, green, blue = jitter(red, green, blue, row, 0, last, 0.0, mask, area, True)
     red, green, blue = grey(red, green, blue, (grey_when == GREY_LAST) & (needs_mean == 0))
 
-    # On to the contrast or blur pass, or to the batch.
+    # Write for the contrast or blur pass, or to the batch.
     if needs_mean:
         total = tl.sum(tl.where(mask, luma(red, green, blue), 0.0))
         tl.store(luma_sums + index.to(tl.int64) * max_tiles + tile, total)
@@ -121,7 +121,7 @@ def _resample_tile(
     record_y, record_x,  # float16, of the tile's rows and columns
     TILE: tl.constexpr, TAPS_Y: tl.constexpr, TAPS_X: tl.constexpr,
 ):  # fmt: skip
-    """A tile of the window of the resized box, 0 to 1; black outside of the box."""
+    """A tile of the window of the resized box, 0 to 1; black outside the box."""
     start_y, length_y = load_range(record_y)
     start_x, length_x = load_range(record_x)
     tl.assume(length_y > 0)
@@ -130,7 +130,7 @@ def _resample_tile(
     corner = tl.load(image)
     corner += (tl.load(row + fields.BOX_Y) + start_y) * pitch
     corner += 3 * (tl.load(row + fields.BOX_X) + start_x)
-    # The pixels of the first step; a step's words lie `down` after those of the step above it.
+    # The pixels of the first step; each step's words lie `down` after those of the step above it.
     y = tl.arange(0, TAPS_Y)
     pointers, shift, spare = word_pointers(corner, pitch, y, length_x, TAPS_X)
     first, second, third, fourth = load_words(pointers, spare, y < length_y)
@@ -147,7 +147,7 @@ def _resample_tile(
         for top in range(0, length_y, TAPS_Y):
             weights_y = load_weights(record_y, top, VERTICAL, TAPS_Y, TILE)
             r, g, b = unpack_rgb(first, second, third, fourth, shift, 0, TAPS_X)
-            # The next step's pixels, below or at the top of the next strip, arrive meanwhile.
+            # Prefetch the next step's pixels, below or at the top of the next strip.
             next_top, there = top + TAPS_Y, there + down
             if next_top >= length_y:
                 next_top, words = 0, words + 3 * TAPS_X // 4
@@ -164,7 +164,7 @@ def _resample_tile(
         red = tl.dot((strip_red * scale - 128).to(tl.float16), weights_x, red)
         green = tl.dot((strip_green * scale - 128).to(tl.float16), weights_x, green)
         blue = tl.dot((strip_blue * scale - 128).to(tl.float16), weights_x, blue)
-    # Bring to 0..1. Rows outside of the box are black already.
+    # Scale to 0..1. Rows outside the box are already black.
     scale_x = load_scales(record_x, TILE)
     middle = tl.where(scale_x > 0, 128 / 255, 0.0)[None, :]
     red = tl.clamp(red * scale_x[None, :] + middle, 0.0, 1.0)

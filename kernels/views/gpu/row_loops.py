@@ -1,6 +1,6 @@
-"""Compiled loops over a batch's decision rows, for its host-side tables: without the interpreter.
+"""Compiled loops over a batch's decision rows, to build host-side tables without the interpreter.
 
-They take rows [N, V] that are contiguous.
+They take contiguous rows [N, V].
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import numpy as np
 from patchmill.kernels.common.jit import jit_ieee
 from patchmill.kernels.views.decisions import NO_JITTER
 
-# The views of a target, one of those that share a compiled variant.
+# The views of a target, among the targets that share a compiled variant.
 MEMBER = np.dtype(
     [
         ("first", "i8"),
         ("stop", "i8"),
-        ("large", "i8"),  # True where they have several tiles, and contrast is a pass of its own
+        ("large", "i8"),  # True if they have several tiles, so that contrast is a separate pass
         ("contrast_blocks", "i8"),  # per view
         ("tiles", "i8"),  # per view
     ]
@@ -24,7 +24,7 @@ MEMBER = np.dtype(
 
 @jit_ieee
 def first_outside(rows: np.ndarray, shapes: np.ndarray) -> int:
-    """Place (image * V + view) of the first box that is not inside of its image; -1 for none.
+    """Position (image * V + view) of the first box that is not inside its image; -1 for none.
 
     `shapes` [N, 2] int64 are heights and widths.
     """
@@ -64,8 +64,8 @@ def sort_rows(
 ) -> tuple[int, int, int]:
     """Schedule the passes of MEMBERs after `resize`: contrast first, then blur, as `tables.Pass`.
 
-    Fill entries [2, N * V], groups [2, chunks, members, 3], and blocks [2, chunks], which are zeros
-    before. Return the entries of each, and the bit set of the kinds of background.
+    Fill entries [2, N * V], groups [2, chunks, members, 3], and blocks [2, chunks], which must be
+    zeros on entry. Return the number of entries of each, and the bit set of background kinds.
     """
     n_contrast, n_blur, kinds = 0, 0, 0
     for group in range(len(members)):
@@ -105,7 +105,7 @@ def lay_out_filters(
 ) -> int:
     """Fill the table [N, V, 4] of `gpu.filters`; return the units of all records.
 
-    Views have `sides` tiles of `tiles` pixels a side, and filters that reach so far.
+    Views have `sides` tiles per side, of `tiles` pixels per side, and filters of this reach.
     """
     total = 0
     for axis in range(2):

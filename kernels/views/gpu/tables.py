@@ -1,7 +1,7 @@
 """Host-side tables of a batch: built from its rows in NumPy and `row_loops`, uploaded in one copy.
 
-Views are sorted into passes here, on the host, where the rows are: a pass launches blocks only for
-views that need it.
+Views are sorted into passes on the host, where the rows are: a pass launches blocks only for views
+that need it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from patchmill.kernels.views.gpu import row_loops
 
 PIXELS = 2048  # of a view, per block of the contrast pass
 TILES = (16, 32)  # tile sides: the smallest that holds a view, else the largest
-FILTER_STEP, FILTER_UNIT = 32, 8  # source pixels; float16 numbers, in which records are measured
+FILTER_STEP, FILTER_UNIT = 32, 8  # source pixels; float16 elements, the unit of record sizes
 _ALIGNMENT = 16  # bytes, of each table in the upload
 
 
@@ -71,7 +71,7 @@ def _pointers(tensors: OptionalTensors, name: str, channels: int) -> ImagePointe
                 f"{name} must be uint8 tensors [{shape}], not {tensor.dtype} {tuple(tensor.shape)}"
             )
         if tensor.stride()[1:] != strides:
-            raise ValueError(f"the pixels of a row of {name} must lie side by side in memory")
+            raise ValueError(f"the pixels of a row of {name} must be contiguous in memory")
     table = ImagePointers(*(np.zeros((len(tensors), *rest), np.int64) for rest in ((), (2,), ())))
     is_present = [tensor is not None for tensor in tensors]
     table.pointers[is_present] = [tensor.data_ptr() for tensor in present]
@@ -101,7 +101,7 @@ class Variant:
     resize: Pass  # likewise
     contrast: Pass
     blur: Pass
-    backgrounds: int = 0  # bit set of the kinds of background that its views use
+    backgrounds: int = 0  # bit set of the background kinds that its views use
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -121,7 +121,7 @@ def variants(
 ) -> list[Variant]:
     """Group the targets by compiled variant and schedule their passes for `rows` [N, V].
 
-    The passes after `resize` are scheduled for chunks of that many images.
+    The passes after `resize` are scheduled for chunks of `chunk` images.
     """
     rows, chunks = np.ascontiguousarray(rows), max(_ceil_div(len(rows), chunk), 1)
     result = []
@@ -195,7 +195,7 @@ def image_table(images: Images) -> np.ndarray:
 
 
 def paste_table(images: Images) -> np.ndarray:
-    """[N, 13] int64, fields as in `gpu.paste`; empty where no image has a mask."""
+    """[N, 13] int64, fields as in `gpu.paste`; empty if no image has a mask."""
     count = len(images.pointers)
     if images.masks is None:
         return np.zeros((0, 13), np.int64)
@@ -214,7 +214,7 @@ def paste_table(images: Images) -> np.ndarray:
 
 
 def filter_table(rows: np.ndarray, targets: Sequence[Target]) -> tuple[np.ndarray, int]:
-    """[N, V, 4] int32, fields as in `gpu.filters`, and the float16 numbers of all records."""
+    """[N, V, 4] int32, fields as in `gpu.filters`, and the float16 elements of all records."""
     table = np.empty((*rows.shape, 4), np.int32)
     units = row_loops.lay_out_filters(
         np.ascontiguousarray(rows), *_sides(tuple(targets)), FILTER_STEP, FILTER_UNIT, table
@@ -224,7 +224,7 @@ def filter_table(rows: np.ndarray, targets: Sequence[Target]) -> tuple[np.ndarra
 
 @functools.lru_cache(maxsize=64)
 def _sides(targets: tuple[Target, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels of a tile's side, tiles of its side, and the reach of its filter, of each view."""
+    """Per view: pixels per tile side, tiles per view side, and the reach of the filter."""
     counts = [target.count for target in targets]
     sizes = np.repeat([target.size for target in targets], counts)
     tiles = np.repeat([tile_of(target.size) for target in targets], counts)
@@ -245,7 +245,7 @@ def _slot_table(targets: tuple[Target, ...], batch: int, chunk: int, as_bytes: b
 
 
 def check(images: Images, rows: np.ndarray, targets: Sequence[Target]) -> None:
-    """Validate shapes and boxes: a box outside of its image would read foreign memory."""
+    """Validate shapes and boxes: a box outside its image would read other memory."""
     count = sum(target.count for target in targets)
     if rows.dtype != ROW or rows.shape != (len(images.pointers), count):
         raise ValueError(
@@ -255,7 +255,7 @@ def check(images: Images, rows: np.ndarray, targets: Sequence[Target]) -> None:
     for name, extra in (("masks", images.masks), ("backgrounds", images.backgrounds)):
         if extra is not None and len(extra.pointers) != len(images.pointers):
             raise ValueError(
-                f"{len(images.pointers)} images need as many {name}, each of them one or None, "
+                f"{len(images.pointers)} images need as many {name}, each an array or None, "
                 f"not {len(extra.pointers)}"
             )
     place = row_loops.first_outside(np.ascontiguousarray(rows), images.shapes)
@@ -264,7 +264,7 @@ def check(images: Images, rows: np.ndarray, targets: Sequence[Target]) -> None:
         box, shape = [int(rows[field][image, view]) for field in fields], images.shapes[image]
         raise ValueError(
             f"view {view} of image {image} is cut from the box (y, x, height, width) {box}, "
-            f"which is not inside of the image of {shape[0]} x {shape[1]} pixels"
+            f"which is not inside the image of {shape[0]} x {shape[1]} pixels"
         )
 
 

@@ -44,7 +44,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(
     assert [stat.S_IMODE(path.stat().st_mode) for path in (own, used.parent, used)] == [0o700] * 3
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert f"{shared} can be written to by others, and what lies there is run" in record.message
+    assert f"{shared} can be written to by others, and code in it is executed" in record.message
 
 
 def test_own_folders_and_the_one_beside_the_source_are_used(tmp_path: Path):

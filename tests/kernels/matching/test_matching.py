@@ -328,8 +328,8 @@ BAD_INPUTS: dict[str, tuple[Any, ...]] = {
     "two int64 tensors": (MAPS, MAPS, (PAIR, PAIR.int())),
     r"int64 \(1,\) and torch.int64 \(2,\)": (MAPS, MAPS, (PAIR, torch.tensor([0, 1]))),
     "on the device of the maps": (MAPS, MAPS, (PAIR, PAIR.to("meta"))),
-    "where there are none": (MAPS[:0], MAPS, (PAIR, PAIR)),
-    "first of each pair must be the number of a map, 0 to 1, not 2 to 2": (
+    "cannot pair maps of an empty set": (MAPS[:0], MAPS, (PAIR, PAIR)),
+    "first of each pair must be the index of a map, 0 to 1, not 2 to 2": (
         MAPS, MAPS, (PAIR + 2, PAIR),
     ),
     "second of each pair must be": (MAPS, MAPS, (PAIR, PAIR - 1)),

@@ -302,9 +302,7 @@ def test_no_images():
 def test_a_box_outside_of_its_image_is_refused(field: str, value: int):
     images, rows, targets = mixture()
     rows[field][1, 2] = value
-    with pytest.raises(
-        ValueError, match=r"view 2 of image 1 .* not inside of the image of 50 x 56"
-    ):
+    with pytest.raises(ValueError, match=r"view 2 of image 1 .* not inside the image of 50 x 56"):
         render(images, rows, targets)
 
 

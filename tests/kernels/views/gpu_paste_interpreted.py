@@ -184,7 +184,7 @@ def test_wrong_masks_are_refused():
     for mask, complaint in [
         (there[0], r"masks must be uint8 tensors \[height, width\], not .* \(40, 50, 3\)"),
         (there[0][..., 0].float(), "masks must be uint8"),
-        (there[0][..., 0], "of masks must lie side by side"),
+        (there[0][..., 0], "of masks must be contiguous"),
     ]:
         with pytest.raises(ValueError, match=complaint):
             gpu.render(there, rows, its, masks=[mask])
