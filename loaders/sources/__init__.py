@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SimpleSource(Protocol):
-    """The minimal interface of a user's own source; reads must be thread-safe.
+    """The minimal interface of a custom source; reads must be thread-safe.
 
     Any other member of `Source` is optional; `numbered.AdaptedSource` adds the missing ones.
     """
@@ -34,7 +34,7 @@ class SimpleSource(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of one sample; OSError if they cannot be read."""
+        """Return the encoded bytes of one sample; raise OSError if they cannot be read."""
         ...
 
     def where(self, index: int) -> str:
@@ -63,38 +63,38 @@ class Source(SimpleSource, Protocol):
         ...
 
     def read_many(self, ids: np.ndarray, memory: np.ndarray) -> list[bytes | None]:
-        """Encoded bytes of small samples, read faster than by `read`; None where they were not.
+        """Read small samples faster than `read` does; None for each sample left to `read`.
 
-        `memory` (uint8) may be written to. A sample that cannot be read is None, too.
+        `memory` (uint8) is scratch space. A sample that cannot be read is None, too.
         """
         ...
 
     def read_into(self, ids: np.ndarray, memory: np.ndarray) -> np.ndarray | None:
         """Read samples into `memory` (uint8), without a Python object for each.
 
-        Returns int64 [N, 2]: where each begins and ends there, or -1 for those that `read` is to
-        read. None if the source cannot do so.
+        Returns int64 [N, 2]: the start and end of each sample there, or -1 for those left to
+        `read`. None if the source does not support this.
         """
         ...
 
     def stamp(self, index: int) -> int | None:
         """A number from 1 to 2**64 - 1 that changes with the sample's bytes, without reading them.
 
-        None where only the bytes would tell, 0 where they are just changing. OSError for a sample
-        that is not there.
+        None if only the bytes themselves can show a change; 0 while they are changing. OSError for
+        a missing sample.
         """
         ...
 
     def labels_of(self, ids: np.ndarray) -> np.ndarray | None:
-        """int64 labels of these samples; None where there are none."""
+        """int64 labels of these samples; None for a source without labels."""
         ...
 
     def decoded_images(self) -> DecodedImages | None:
-        """Images that the source holds decoded, always the same; None where it holds none."""
+        """Images that the source holds decoded (always the same ones); None if it holds none."""
         ...
 
     def substitute(self, seed: int, epoch: int, id: int, attempt: int) -> int:
-        """The sample read in place of an unreadable one; the same one after a resume."""
+        """The sample to read in place of an unreadable one; the same after a resume."""
         ...
 
     def background_candidates(self, seed: int, epoch: int, id: int) -> list[int]:
@@ -127,20 +127,20 @@ def open_source(data: str | Path | Sequence[Any] | SimpleSource | DataSet) -> So
     if source.sample_count is not None:
         return source  # type: ignore[return-value]
     raise MillError(
-        f"{source.name} is streamed, but numbered samples are needed here: download the shards"
+        f"{source.name} is streamed, but random access by index is needed here: download the shards"
     )
 
 
 def open_data(
     data: str | Path | Sequence[Any] | SimpleSource | Source | StreamSource | Stream | DataSet,
 ) -> Source | StreamSource:
-    """Open what the user names as data.
+    """Open data of any supported kind.
 
-    A folder of images; WebDataset shards, as `train.tar`, `train-{000000..000146}.tar`,
+    A folder of images; WebDataset shards as `train.tar`, `train-{000000..000146}.tar`,
     `train-*.tar`, a folder of tars or a list; a tar of class folders or of class tars; `photos.zip`
     or a folder in it, `photos.zip/train`; `photos.lmdb`; URLs of shards, which are streamed; FFCV's
-    `train.beton`; Parquet files with images, also as `hf://datasets/OWNER/NAME`; a list of images,
-    as `train.csv`, `.tsv`, `.jsonl` or `.parquet`; `scenes:10000` or `scenes(count=100, ...)`
+    `train.beton`; Parquet files with images, also as `hf://datasets/OWNER/NAME`; a list of images
+    in `train.csv`, `.tsv`, `.jsonl` or `.parquet`; `scenes:10000` or `scenes(count=100, ...)`
     (write `./scenes` for a folder of that name); paths, or pairs of path and label; a data set
     with `__len__` and `__getitem__`; a source object, or `module:Name(key=value)`, which makes one.
     """

@@ -1,8 +1,8 @@
-"""Classes from the folders inside an archive: those of the unpacked folder.
+"""Classes from the folders inside an archive: the same as those of the unpacked folder.
 
-Folders that all images share are passed over, so that `train/cat/1.jpg`, `./cat/1.jpg` and
-`cat/1.jpg` are alike. The folders below, sorted, are the classes of all images in them. If some
-images lie beside those folders, or if there is only one folder, images have no labels.
+Parent folders that all images share are ignored, so that `train/cat/1.jpg`, `./cat/1.jpg` and
+`cat/1.jpg` are equivalent. The folders below, sorted, are the classes of all images in them. If
+some images lie outside those folders, or if there is only one folder, images have no labels.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ log = logging.getLogger("patchmill")
 
 
 class ClassFolders(NamedTuple):
-    """Classes by the folders of an archive, as numbered for `find`."""
+    """Classes from the folders of an archive, numbered as they were passed to `find`."""
 
     root: bytes  # the folder that all images share
-    names: list[bytes]  # of the classes; empty without any
+    names: list[bytes]  # of the classes; empty if there are none
     labels: np.ndarray  # int64: the class of each folder
-    beside: int | None = None  # number of a folder with images that are in no class
+    beside: int | None = None  # number of a folder whose images are in no class
 
 
 def folder_of(name: bytes) -> bytes:
@@ -35,7 +35,7 @@ def folder_of(name: bytes) -> bytes:
 
 
 def find(folders: Sequence[bytes]) -> ClassFolders:
-    """Classes by the folders that hold images, as `folder_of` names them."""
+    """Classes from the folders that hold images, as `folder_of` names them."""
     parts = [folder.split(b"/") if folder else [] for folder in folders]
     depth = _shared_depth(parts)
     root = b"/".join(parts[0][:depth]) if parts else b""
@@ -50,11 +50,11 @@ def find(folders: Sequence[bytes]) -> ClassFolders:
 
 
 def warn_of_images_beside(name: str, folders: Sequence[bytes], tree: ClassFolders) -> None:
-    """Say why an archive with folders has no labels, if it has images beside them."""
+    """Log why an archive with folders has no labels, if some images lie outside them."""
     if tree.beside is not None:
         place = os.fsdecode(folders[tree.beside])
         log.warning(
-            "the images of %s have no labels: some lie in folders, and others beside these, %s",
+            "the images of %s have no labels: some lie in class folders, and others outside, %s",
             name,
             f"in {place!r}" if place else "in none",
         )
@@ -64,7 +64,7 @@ def _shared_depth(parts: Sequence[list[bytes]]) -> int:
     """Number of folders that all paths begin with."""
     if not parts:
         return 0
-    least, most = min(parts), max(parts)  # all others share what these two share
+    least, most = min(parts), max(parts)  # all others share the prefix that these two share
     depth = 0
     while depth < min(len(least), len(most)) and least[depth] == most[depth]:
         depth += 1

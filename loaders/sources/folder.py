@@ -2,8 +2,8 @@
 
 The first start lists the folder and caches an index; later starts map that index and only compare
 the modification times of the listed directories. Hidden files and those without an image extension
-are skipped; whether a file really is an image shows when it is decoded, and whether it is a file at
-all, and no pipe or a link to nowhere, when it is read.
+are skipped. A file that is not an image is only found when it is decoded; one that is not a regular
+file (a pipe, a broken link), when it is read.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ log = logging.getLogger("patchmill")
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test"))
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".lmdb", ".beton", ".parquet")
 KIND = "folder index 2"
-_THREADS = 16  # status of directories: on network disks each costs a round trip
-_STATS_PER_TASK = 64  # directories that a thread checks at a time
+_THREADS = 16  # to stat directories: on network disks each costs a round trip
+_STATS_PER_TASK = 64  # directories that a thread checks per task
 _DTYPES = {
     "paths": "|u1",
     "starts": "<i8",
@@ -44,13 +44,13 @@ _DTYPES = {
     "directory_times": "<i8",
 }
 _META = {"fingerprint": str, "classes": list, "left_out": list}
-_RACY_NS = 2_000_000_000  # within this, a further change may leave the modification time as it is
+_RACY_NS = 2_000_000_000  # within this, a further change may not show in the modification time
 
 
 class Folder(NumberedSource):
     """All images below `path`, in the byte order of their paths.
 
-    The sub-folders of `path`, sorted, are the classes of all images below them. Where none of them
+    The sub-folders of `path`, sorted, are the classes of all images below them. If none of them
     holds an image, the data set is the images in `path` itself, without labels.
     """
 
@@ -90,7 +90,7 @@ class Folder(NumberedSource):
         return os.fsdecode(self._path(index))
 
     def _splits_as_classes(self) -> list[str]:
-        """A warning if the folders taken as classes are those of training and validation."""
+        """A warning if the class folders are in fact the training and validation splits."""
         splits = self.classes and _SPLITS.issuperset(self.classes)
         if not splits or columns.item(self._paths, self._starts, 0).count(b"/") < 2:
             return []
@@ -114,7 +114,7 @@ def _check(name: str, root: str) -> None:
         if any(character in name for character in "*?["):
             raise MillError(
                 f"there is no folder {name!r}: patterns name shards and Parquet files; for images "
-                "give their folder, or a list of paths, as of glob.glob"
+                "give their folder, or a list of paths, as from glob.glob"
             )
         inside = "" if os.path.isabs(os.path.expanduser(name)) else f" in {os.getcwd()}"
         raise MillError(
@@ -140,7 +140,7 @@ def _open_index(root: str) -> columns.Columns:
         return columns.read(path, KIND)
     except (OSError, MillError) as error:
         log.warning(
-            "cannot cache the index of %s, which is listed again at each start: %s", root, error
+            "cannot cache the index of %s, which will be listed at each start: %s", root, error
         )
         return columns.Columns(meta, content)
 
@@ -152,7 +152,7 @@ def _is_sound(index: columns.Columns) -> bool:
     return (
         count > 0
         and rise(index["starts"], count, len(index["paths"]))
-        and index["paths"].all()  # no path has a zero in it
+        and index["paths"].all()  # no path contains a zero byte
         and index["directories"].all()
         and len(index["labels"]) == (count if classes else 0)
         and are_below(index["labels"], classes)
@@ -205,13 +205,13 @@ def _build_index(root: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     meta = {
         "root": root,
         "classes": [os.fsdecode(name) for name in listing.classes],
-        "left_out": listing.left_out,
+        "left_out": listing.skipped,
         "fingerprint": hashlib.sha256(b"\0".join(listing.paths)).hexdigest()[:16],
     }
     return content, meta
 
 
 def _archive_in(root: str) -> str:
-    """Words that name an archive in a folder without images; empty if there is none."""
+    """A hint that names an archive in a folder without images; empty if there is none."""
     names = sorted(name for name in os.listdir(root) if name.lower().endswith(_ARCHIVES))
     return f"; to read {names[0]}, name it: {os.path.join(root, names[0])}" if names else ""

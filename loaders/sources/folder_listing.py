@@ -1,4 +1,4 @@
-"""Lists a folder of images: which files are its images, and which folders are their classes."""
+"""List a folder of images: the image files in it, and the folders that are their classes."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ class Listing:
     paths: list[bytes]
     labels: list[int]
     classes: list[bytes]
-    directories: dict[bytes, int]  # every directory listed, with its modification time
-    left_out: list[str] = field(default_factory=list)  # what is not read, in words
+    directories: dict[bytes, int]  # modification time of every listed directory
+    skipped: list[str] = field(default_factory=list)  # a message for each thing that is not read
 
 
 def list_images(root: bytes, advance: Callable[[int], None]) -> Listing:
     """List a data set, whose sub-folders are classes if they hold images; MillError if it fails."""
     directories = {b"": os.stat(root).st_mtime_ns}
-    names, subfolders, left_out = _entries(root, b"")
+    names, subfolders, skipped = _entries(root, b"")
     images = [name for name in names if _is_image(name)]
     classes = sorted(subfolders)
     trees = list(map_in_threads(lambda name: _list_tree(root, name, advance), classes, _THREADS))
     for tree in trees:
         directories |= tree.directories
-        left_out += tree.left_out
+        skipped += tree.skipped
     if not any(tree.paths for tree in trees):
-        return Listing(sorted(images), [], [], directories, left_out)
+        return Listing(sorted(images), [], [], directories, skipped)
 
-    left_out += [
+    skipped += [
         f"the class folder {os.fsdecode(os.path.join(root, name))} holds no images"
         for name, tree in zip(classes, trees, strict=True)
         if not tree.paths
     ]
     if images:
-        left_out += [
-            f"{len(images)} images directly in {os.fsdecode(root)} are left out: its sub-folders "
-            "hold the classes"
+        skipped += [
+            f"{len(images)} images directly in {os.fsdecode(root)} are skipped: its sub-folders "
+            "are the classes"
         ]
     labelled = sorted((path, label) for label, tree in enumerate(trees) for path in tree.paths)
     paths, labels = map(list, zip(*labelled, strict=True))
-    return Listing(paths, labels, classes, directories, left_out)
+    return Listing(paths, labels, classes, directories, skipped)
 
 
 def _list_tree(root: bytes, top: bytes, advance: Callable[[int], None]) -> Listing:
@@ -69,8 +69,8 @@ def _list_tree(root: bytes, top: bytes, advance: Callable[[int], None]) -> Listi
             continue
         seen.add(_identity(status))
         listing.directories[directory] = status.st_mtime_ns
-        names, subfolders, left_out = _entries(path, directory + b"/")
-        listing.left_out += left_out
+        names, subfolders, skipped = _entries(path, directory + b"/")
+        listing.skipped += skipped
         images = [name for name in names if _is_image(name)]
         listing.paths += images
         pending += sorted(subfolders)
@@ -79,13 +79,13 @@ def _list_tree(root: bytes, top: bytes, advance: Callable[[int], None]) -> Listi
 
 
 def _entries(directory: bytes, prefix: bytes) -> tuple[list[bytes], list[bytes], list[str]]:
-    """(files, sub-folders) that are not hidden, with `prefix` before each name; what is left out.
+    """(files, sub-folders, messages on what is skipped), hidden ones ignored.
 
-    A link that leads nowhere counts as a file if it is named like an image.
+    Each name gets `prefix`. A broken link counts as a file if it is named like an image.
     """
     files: list[bytes] = []
     folders: list[bytes] = []
-    left_out: list[str] = []
+    skipped: list[str] = []
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
@@ -96,11 +96,11 @@ def _entries(directory: bytes, prefix: bytes) -> tuple[list[bytes], list[bytes],
                 except OSError as error:  # of a link
                     is_folder = False
                     if not _is_image(entry.name):
-                        left_out.append(f"{os.fsdecode(entry.path)} is left out: {error.strerror}")
+                        skipped.append(f"{os.fsdecode(entry.path)} is skipped: {error.strerror}")
                 (folders if is_folder else files).append(prefix + entry.name)
     except OSError as error:
         raise _unreadable(directory, error) from None
-    return files, folders, sorted(left_out)
+    return files, folders, sorted(skipped)
 
 
 def _is_image(path: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Names that columns of images and of labels usually have, the most usual ones first."""
+"""Usual names of image and label columns, the most common first."""
 
 IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "photo", "picture", "bytes", "content")
 LABEL_NAMES = ("label", "labels", "class", "cls", "target", "fine_label", "category")

@@ -1,4 +1,4 @@
-"""Defaults shared by all sources of numbered samples, and an adapter for users' own sources."""
+"""Defaults shared by all sources of numbered samples, and an adapter for custom sources."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ class NumberedSource:
         """Announce samples that will be read soon; does not wait."""
 
     def stamp(self, index: int) -> int | None:
-        """A number that changes with the sample's bytes; None where only the bytes would tell."""
+        """A number that changes with the sample's bytes; None if only these can show a change."""
         return None
 
     def read_many(self, ids: np.ndarray, memory: np.ndarray) -> list[bytes | None]:
-        """Encoded bytes of small samples; None for those that `read` must read: here, for all."""
+        """Encoded bytes of small samples; None for those left to `read`: here, all of them."""
         return [None] * len(ids)
 
     def read_into(self, ids: np.ndarray, memory: np.ndarray) -> np.ndarray | None:
-        """Read samples into `memory`, and return where each is: here None, for it cannot."""
+        """Read samples into `memory` and return their spans; here None: not supported."""
         return None
 
     def labels_of(self, ids: np.ndarray) -> np.ndarray | None:
-        """int64 labels of these samples; None where there are none."""
+        """int64 labels of these samples; None for a source without labels."""
         return None if self.labels is None else np.asarray(self.labels[ids], np.int64)
 
     def decoded_images(self) -> DecodedImages | None:
-        """Images that the source holds decoded, always the same; None where it holds none."""
+        """Images that the source holds decoded (always the same ones); None if it holds none."""
         return None
 
     def substitute(self, seed: int, epoch: int, id: int, attempt: int) -> int:
-        """The sample read in place of an unreadable one; the same one after a resume."""
+        """The sample to read in place of an unreadable one; the same after a resume."""
         from patchmill.loaders.order import permutation
 
         return permutation.substitute(seed, epoch, id, attempt, len(self))
@@ -76,7 +76,7 @@ _OPTIONAL = (
 
 
 def _checked_labels(source: SimpleSource) -> np.ndarray | None:
-    """The labels of a user's own source as int64, one for each sample."""
+    """The labels of a custom source as int64, one for each sample."""
     if source.labels is None:
         return None
     labels = np.asarray(source.labels)
@@ -84,7 +84,7 @@ def _checked_labels(source: SimpleSource) -> np.ndarray | None:
         raise MillError(
             f"labels of the source {type(source).__name__} must be None or {len(source):,} whole "
             f"numbers, one for each sample, not {labels.dtype} of shape {labels.shape}; "
-            "numpy.unique(names, return_inverse=True) numbers names"
+            "to number class names, use numpy.unique(names, return_inverse=True)"
         )
     return labels.astype(np.int64, copy=False)
 
@@ -98,7 +98,7 @@ def _is_encoded(data: Any) -> bool:
 
 
 class AdaptedSource(NumberedSource):
-    """Wraps a user's own source and adds the members of `Source` that it lacks."""
+    """Wraps a custom source and adds the members of `Source` that it lacks."""
 
     name: str
     fingerprint: str
@@ -116,7 +116,7 @@ class AdaptedSource(NumberedSource):
         return len(self._source)
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of one sample; MillError for anything else."""
+        """Return the encoded bytes of one sample; MillError if the source returns anything else."""
         data = self._source.read(index)
         if not _is_encoded(data):
             raise MillError(

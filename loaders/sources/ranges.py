@@ -1,4 +1,4 @@
-"""Read ranges of open files in one compiled call, which does not hold the interpreter's lock."""
+"""Read ranges of open files in one compiled call that releases the GIL."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _crc32 = types.ExternalFunction(_CRC, types.uintp(types.uintp, types.intp, types
 def read_into(
     files: np.ndarray, offsets: np.ndarray, sizes: np.ndarray, memory: np.ndarray
 ) -> np.ndarray:
-    """Read `sizes` bytes at `offsets` of file descriptors, one range behind the other in `memory`.
+    """Read `sizes` bytes at `offsets` of file descriptors, one range after another in `memory`.
 
-    Returns int64 [N, 2]: where each begins and ends there; -1 and -1 for a range that ends beyond
-    its file, has no room, or whose file or size is below 0.
+    Returns int64 [N, 2]: the start and end of each range there; -1 and -1 for a range that ends
+    beyond its file, does not fit, or whose file or size is below 0.
     """
     spans = np.empty((len(files), 2), np.int64)
     _read_ranges(files, offsets, sizes, memory, spans)
@@ -56,7 +56,7 @@ def _read_ranges(
 
 
 def crc32(memory: np.ndarray, spans: np.ndarray) -> np.ndarray:
-    """CRC-32 of each span of `memory`, as zlib computes it; of spans below 0 it is 0."""
+    """CRC-32 of each span of `memory`, as zlib computes it; 0 for negative spans."""
     found = np.zeros(len(spans), np.uint32)
     if _has_crc32():
         _crc32_of_all(memory, spans, found)
@@ -76,7 +76,7 @@ def _crc32_of_all(memory: np.ndarray, spans: np.ndarray, found: np.ndarray) -> N
 
 @functools.cache
 def _has_crc32() -> bool:
-    """Let compiled code find zlib's function; False where Python has zlib built in."""
+    """Let compiled code find zlib's function; False if zlib is built into Python."""
     try:
         function = ctypes.CDLL(zlib.__file__).crc32
     except (AttributeError, OSError):

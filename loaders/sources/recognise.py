@@ -1,4 +1,4 @@
-"""Recognise what the user names as data: one function for each kind, tried in turn."""
+"""Recognise the kind of the user's data: one function for each kind, tried in turn."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from patchmill.loaders.sources.stream.source import StreamSource
     from patchmill.loaders.sources.stream.stream import Stream
 
-_MEMBERS = ("where", "fingerprint", "name", "labels", "classes")  # of a source, beside read
+_MEMBERS = ("where", "fingerprint", "name", "labels", "classes")  # of a source, besides read
 
 Opened = Any  # Source | StreamSource
 
 
 def open_any(data: Any) -> Opened:
-    """The source of `data`; MillError for anything that holds no images."""
+    """Open `data` as a source; MillError for anything that holds no images."""
     kinds = BY_NAME if isinstance(data, str | Path) else OBJECTS
     for kind in kinds:
         if (source := kind(data)) is not None:
             return source
-    raise AssertionError("the last kind takes everything")
+    raise AssertionError("the last kind accepts everything")
 
 
 # ------------------------------------------------------------------------------------------ by name
@@ -49,15 +49,15 @@ def _scenes(data: str | Path) -> Source | None:
         return calls.call(text, {"scenes": Scenes}, "source")
     number = whole_number(count)
     if not colon or number is None:
-        raise MillError(f"cannot read {brief(text)}: write scenes:10000 for ten thousand scenes")
+        raise MillError(f"cannot parse {brief(text)}: write scenes:10000 for ten thousand scenes")
     return Scenes(count=number)
 
 
-def _odd_file(data: str | Path) -> None:
-    """MillError for a pipe, a socket or a device: whoever opens one may wait for ever."""
+def _special_file(data: str | Path) -> None:
+    """MillError for a pipe, a socket or a device: opening one can block for ever."""
     try:
         status = os.stat(os.path.expanduser(data))
-    except (OSError, ValueError):  # no path, perhaps: other kinds say what is wrong
+    except (OSError, ValueError):  # perhaps not a path: other kinds report what is wrong
         return
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         kind = regular_files.kind_of(status)
@@ -125,27 +125,27 @@ def _shards(data: Any) -> Source | None:
         return None
     from patchmill.loaders.sources.shards.source import Shards
 
-    return Shards(data)  # type: ignore[return-value]  # its labels are read when asked for
+    return Shards(data)  # type: ignore[return-value]  # its labels are read on demand
 
 
 def _own(data: str | Path) -> Opened | None:
-    """The source or data set that a class or function of the user's own makes."""
+    """The source or data set made by a class or function that the user names."""
     from patchmill.loaders.sources import own_source
 
     return open_any(own_source.make(data)) if own_source.is_own(data) else None
 
 
 def _unknown_file(data: str | Path) -> None:
-    """MillError for a file that none of the other kinds is."""
+    """MillError for a file of none of the other kinds."""
     if not os.path.isfile(os.path.expanduser(data)):
         return
     from patchmill.loaders.sources.shards import paths
 
     hint = ""
     if paths.is_image(str(data)):
-        hint = "; for a few images, give a list of their paths, as loaders.build([...]), or a .csv"
+        hint = "; for a few images, give a list of paths, as in loaders.build([...]), or a .csv"
     raise MillError(
-        f"{brief(str(data))} is one file, and of none of the kinds that hold many images: shards "
+        f"{brief(str(data))} is a single file of none of the kinds that hold many images: shards "
         f"(.tar), a .beton, .zip, .lmdb, .parquet, or a list (.csv, .tsv, .jsonl){hint}"
     )
 
@@ -167,7 +167,7 @@ def _source(data: Any) -> Opened | None:
         return None
     missing = [name for name in _MEMBERS if not _has(data, name)]
     if complete and not missing:
-        return data  # opened already; a stream's source has no length
+        return data  # already open; a stream's source has no length
     if missing and hasattr(data, "__getitem__"):
         return None
     if missing:
@@ -181,7 +181,7 @@ def _source(data: Any) -> Opened | None:
 
 
 def _has(data: Any, name: str) -> bool:
-    """True for a member; properties, which may read all labels, are not asked for their value."""
+    """True for a member; properties, which may read all labels, are not evaluated."""
     in_class = getattr(type(data), name, None) is not None or name in vars(type(data))
     return in_class or hasattr(data, name)
 
@@ -232,7 +232,7 @@ def _open_stream(stream: Stream) -> StreamSource:
 
 BY_NAME: tuple[Callable[[Any], Opened | None], ...] = (
     _scenes,
-    _odd_file,
+    _special_file,
     _beton,
     _zip,
     _lmdb,

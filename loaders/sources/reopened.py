@@ -1,4 +1,4 @@
-"""`Reopened`: sources of open files, which another process opens again when it unpickles them."""
+"""`Reopened`: sources with open files, which another process reopens when it unpickles them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Reopened:
-    """Base of what is pickled as the call that made it, without open files, maps and locks."""
+    """Base class pickled as the call that created the object, without files, maps and locks."""
 
     _made_by: Callable[[], Any]
 

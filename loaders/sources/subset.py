@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class Subset(NumberedSource):
-    """Samples `ids` of a source, in that order; without its masks.
+    """Samples `ids` of a source, in that order and without masks.
 
-    An unreadable sample is replaced by another one of the subset.
+    An unreadable sample is replaced by another of the subset.
     """
 
     def __init__(self, source: Source, ids: Sequence[int] | np.ndarray) -> None:

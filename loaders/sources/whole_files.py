@@ -1,7 +1,6 @@
-"""Read many small files in one compiled call, which holds the interpreter's lock for none of them.
+"""Read many small files in one compiled call that releases the GIL.
 
-Between small files, threads that read one at a time spend more on passing the lock around than on
-reading.
+Threads that read small files one at a time spend more on handing the GIL around than on reading.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from numba import types
 from patchmill.kernels.common.jit import jit
 from patchmill.loaders.files.regular_files import FLAGS
 
-_PATH_BYTES = 4096  # with the zero at its end
+_PATH_BYTES = 4096  # including the terminating zero
 
 _open = types.ExternalFunction("open", types.int32(types.intp, types.int32))
-# Not `read`: it fails for a pipe, which whoever reads it may wait at.
+# Not `read`, which can block on a pipe; `pread` fails there.
 _read = types.ExternalFunction(
     "pread", types.intp(types.int32, types.intp, types.intp, types.int64)
 )
@@ -25,10 +24,10 @@ _close = types.ExternalFunction("close", types.int32(types.int32))
 def read(
     folder: bytes, paths: np.ndarray, starts: np.ndarray, indices: np.ndarray, memory: np.ndarray
 ) -> list[bytes | None]:
-    """Contents of files below `folder`, whose paths are those columns' items (`columns.join`).
+    """Contents of files below `folder`, whose paths are items of these columns (`columns.join`).
 
-    They are read into `memory` (uint8) first. None for a file that cannot be read, or that memory
-    has no room for.
+    They are read into `memory` (uint8) first. None for a file that cannot be read or does not fit
+    into memory.
     """
     spans, view = read_into(folder, paths, starts, indices, memory), memory.data
     return [bytes(view[start:end]) if start >= 0 else None for start, end in spans.tolist()]
@@ -37,7 +36,7 @@ def read(
 def read_into(
     folder: bytes, paths: np.ndarray, starts: np.ndarray, indices: np.ndarray, memory: np.ndarray
 ) -> np.ndarray:
-    """Read such files into `memory`; [N, 2]: where each begins and ends there, or -1 and -1."""
+    """Read such files into `memory`; return [N, 2]: start and end of each there, or -1 and -1."""
     spans = np.empty((len(indices), 2), np.int64)
     _read_files(np.frombuffer(folder, np.uint8), paths, starts, indices, memory, spans)
     return spans
@@ -52,7 +51,7 @@ def _read_files(
     memory: np.ndarray,
     spans: np.ndarray,
 ) -> None:
-    """Read files one behind the other; `spans` says where each begins and ends, or is -1."""
+    """Read files one after another; `spans` gets the start and end of each, or -1."""
     path, at = np.empty(_PATH_BYTES, np.uint8), 0
     path[: len(folder)] = folder
     for i in range(len(indices)):

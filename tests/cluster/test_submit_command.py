@@ -179,7 +179,7 @@ def test_the_plan_warns_of_settings_that_may_not_be_intended(tmp_path):
         (["data.train=file:///a-{0..9}.tar"], "set the batches of an epoch, as data.steps=1000"),
         (
             ["data.train=file:///a-{0..3}.tar", "data.steps=9"],
-            "4 streamed shards cannot be dealt to 8",
+            "4 streamed shards cannot be distributed to 8",
         ),
         (["data.masks=nowhere.masks"], "nowhere.masks"),
     ],

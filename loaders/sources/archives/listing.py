@@ -1,9 +1,9 @@
 """The listing of an archive: its images in the order of an unpacked folder, cached as columns.
 
 Columns: `names` and `starts` (of the images, as `columns.join` writes them), `labels` (i8, if the
-archive has class folders), and what the kind of archive adds. Metadata: `state` of the archive
-when it was listed, `classes`, `root` (the folder above them) and `fingerprint`, which is that of
-the unpacked folder.
+archive has class folders), and those that the kind of archive adds. Metadata: `state` of the
+archive when it was listed, `classes`, `root` (the folder above them) and `fingerprint`, the same
+as that of the unpacked folder.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _ENDINGS = tuple(f".{extension}".encode() for extension in EXTENSIONS)
 
 _DTYPES, _LABELS = {"names": "|u1", "starts": "<i8"}, {"labels": "<i8"}
 _META = {"classes": list, "root": str, "fingerprint": str}
-UNSURE = [-1]  # state of an archive so young that it may change again unnoticed
+UNSURE = [-1]  # state of an archive so new that a further change may go unnoticed
 
 
 class Listing(NamedTuple):
-    """Images of an archive and what else is known of each."""
+    """Images of an archive, with further columns."""
 
     names: Sequence[bytes]
     columns: Mapping[str, np.ndarray]
-    labelled: tuple[list[str], np.ndarray] | None = None  # classes and labels, if not by folders
+    labelled: tuple[list[str], np.ndarray] | None = None  # classes and labels, if not from folders
 
 
 def open_listing(
@@ -50,10 +50,10 @@ def open_listing(
     sure: bool,
     dtypes: Mapping[str, str],
 ) -> Columns:
-    """Read the cached listing of an archive in this state, else build and cache it.
+    """Read the cached listing of an archive in this state, or build and cache it.
 
-    `dtypes` are those of the columns that this kind of archive adds. The listing is not trusted
-    later unless `sure` that another state would look different.
+    `dtypes` are those of the columns that this kind of archive adds. The cached listing is not
+    reused unless `sure`: any change of the archive would change its state.
     """
     file = cache.root() / "archives" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.index"
     cached = columns.find(file, kind, sound=partial(_is_sound, dtypes))
@@ -82,7 +82,7 @@ def _is_sound(dtypes: Mapping[str, str], found: Columns) -> bool:
 
 
 def is_image(name: bytes) -> bool:
-    """True for the name of an image that is neither hidden nor a Mac's double of one."""
+    """True for the name of an image that is neither hidden nor a macOS resource fork."""
     if not name.lower().endswith(_ENDINGS):
         return False
     return not any(part.startswith(b".") and part not in (b".", b"..") for part in name.split(b"/"))

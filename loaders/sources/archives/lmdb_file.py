@@ -1,9 +1,9 @@
 """An LMDB database of encoded images as a source: key -> the bytes of an image file.
 
-Keys are the names of images, such as `cat/1.jpg`: folders in them are classes, as in an unpacked
-folder; keys without folders, as LSUN has them, mean no labels. Where keys begin with `image-`,
-labels are the numbers or words under `label-`. Nothing is unpickled: databases whose values are
-pickles, as many scripts of the kind of folder2lmdb write them, are refused.
+Keys are image names, such as `cat/1.jpg`: folders in them are classes, as in an unpacked folder;
+keys without folders, as in LSUN, mean no labels. If keys begin with `image-`, labels are the
+numbers or names under `label-`. Nothing is unpickled: databases whose values are pickles, as
+written by many scripts like folder2lmdb, are refused.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from patchmill.loaders.sources.reopened import Reopened
 _KIND = "lmdb index 1"
 _RACY_NS = 2_000_000_000
 _IMAGE, _LABEL = b"image-", b"label-"
-_COUNTS = (b"num-samples", b"num_samples", b"length", b"len")  # keys of no image
-_CHECKED = 16  # values looked at when a database is listed
+_COUNTS = (b"num-samples", b"num_samples", b"length", b"len")  # keys that are not images
+_CHECKED = 16  # values inspected when a database is listed
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P6", b"P5")
 _STEP = 1 << 16  # keys between reports of progress
-_LAYOUTS = "the layouts that are read are in docs/formats.md, and how to convert others"
+_LAYOUTS = "docs/formats.md lists the supported layouts, and how to convert others"
 
 
 def is_lmdb(data: str | Path) -> bool:
@@ -88,7 +88,7 @@ class Lmdb(Reopened, NumberedSource):
         except lmdb.Error as error:
             raise OSError(f"it cannot be read: {error}") from None
         if data is None:
-            raise OSError("the database has no such key any more: it was changed since it began")
+            raise OSError("the database no longer has this key: it was changed since it was opened")
         return data
 
     def stamp(self, index: int) -> int:
@@ -108,9 +108,9 @@ _lock = threading.Lock()
 
 
 class _Environment:
-    """An open database, of which a process may have one for each file.
+    """An open database; a process may have only one for each file.
 
-    Without locks, and mapped for reading only, it may be used after a fork.
+    Without locks and mapped read-only, it can be used after a fork.
     """
 
     def __init__(self, path: str) -> None:
@@ -139,7 +139,7 @@ class _Environment:
         self.needed = (info["last_pgno"] + 1) * stat["psize"]  # bytes
 
     def check_pages(self) -> None:
-        """Raise lmdb_pages.Damaged where the library could end the process, or read elsewhere."""
+        """Raise lmdb_pages.Damaged if the library could crash, or read beyond its map."""
         lmdb_pages.check(self._file)
 
     def guard(self) -> None:
@@ -148,7 +148,7 @@ class _Environment:
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
-        """MillError if the file is cut off before or while something is read from it."""
+        """MillError if the file is truncated before or during a read."""
         mapped.check((self._path,))
         try:
             yield
@@ -157,12 +157,12 @@ class _Environment:
 
 
 def _file(path: str) -> str:
-    """The file of a database, which may be a folder."""
+    """The data file of a database, whose path may be that of a folder."""
     return os.path.join(path, "data.mdb") if os.path.isdir(path) else path
 
 
 def _environment(name: str, path: str) -> Any:
-    """The open database at a path; MillError if it cannot be opened."""
+    """Open the database at a path; MillError if it cannot be opened."""
     try:
         import lmdb
     except ImportError:
@@ -182,7 +182,7 @@ def _environment(name: str, path: str) -> Any:
 
 
 def _check_complete(name: str, environment: Any, file_bytes: int) -> list[int]:
-    """Number of the last change, entries and bytes; MillError if the file is cut off."""
+    """Last transaction number, entries and bytes; MillError if the file is truncated."""
     if file_bytes < environment.needed:
         raise MillError(
             f"{name} is truncated: it has {file_bytes:,} of {environment.needed:,} bytes; fetch it "
@@ -234,13 +234,13 @@ def _is_reserved(key: bytes) -> bool:
 def _read_labels(
     name: str, transaction: Any, images: list[bytes]
 ) -> tuple[list[str], np.ndarray] | None:
-    """Classes and labels by the entries beside `image-000000001`; None where there are none."""
+    """Classes and labels from the `label-` entries; None if there are none."""
     texts = [transaction.get(_LABEL + key.removeprefix(_IMAGE)) for key in images]
     if any(text is None for text in texts):
         return None
     labels = [text.decode("utf-8", "backslashreplace").strip() for text in texts]
     if len(set(labels)) > len(labels) // 2 and not all(map(str.isdecimal, labels)):
-        return None  # words to read, not classes
+        return None  # text to recognise, not classes
     return class_labels.numbered(name, labels)
 
 

@@ -1,7 +1,7 @@
 """A zip of images as a source: read in place, with class folders as labels.
 
-The directory at its end is listed once and cached. Members are stored or deflated, as common
-programs write them; each is checked against the CRC-32 in the directory as it is read.
+The central directory is listed once and cached. Members are stored or deflated, as common
+programs write them; each is checked against the CRC-32 in the directory when it is read.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SLACK = 256  # bytes read for the header in front of a member
 _RACY_NS = 2_000_000_000
 _MAX_BYTES = 1 << 30  # of an image
 _ENCRYPTED = 1  # bit of a member's flags
-_SAYING = (zipfile.BadZipFile, NotImplementedError)  # errors whose texts say something
+_CLEAR = (zipfile.BadZipFile, NotImplementedError)  # errors with an informative message
 _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "xz", 99: "AES"}
 
 
@@ -55,7 +55,7 @@ _VALUES: dict[str, Callable[[zipfile.ZipInfo], int]] = {  # of those columns
 
 
 def split_path(data: str | Path) -> tuple[str, str] | None:
-    """The zip, and the folder in it, of `photos.zip` or `photos.zip/train`; None for other data."""
+    """Zip and folder in it, from `photos.zip` or `photos.zip/train`; None for other data."""
     text = os.path.expanduser(str(data))
     if text.lower().endswith(".zip") and not os.path.isdir(text):
         return text, ""
@@ -135,10 +135,10 @@ class Zip(Reopened, NumberedSource):
             try:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
             except zlib.error as error:
-                raise OSError(f"it cannot be unpacked: {error}") from None
+                raise OSError(f"it cannot be decompressed: {error}") from None
             if len(data) != size:
                 more = " or more" * (len(data) > size)
-                raise OSError(f"it unpacks to {len(data)}{more} bytes, not to {size}")
+                raise OSError(f"it decompresses to {len(data)}{more} bytes, not to {size}")
         actual, expected = zlib.crc32(data), int(self._checksums[index])
         if actual != expected:
             raise OSError(
@@ -160,9 +160,9 @@ def _list(name: str, path: str, folder: str) -> Listing:
         except OSError as error:
             raise MillError(f"cannot read {name}: {error.strerror or error}") from None
         except Exception as error:  # zipfile raises almost anything for a damaged directory
-            problem = str(error).rstrip(".") if isinstance(error, _SAYING) else "it is damaged"
+            problem = str(error).rstrip(".") if isinstance(error, _CLEAR) else "it is damaged"
             raise MillError(
-                f"{name} is no complete zip: {problem}; fetch or pack it again"
+                f"{name} is not a complete zip: {problem}; fetch or pack it again"
             ) from None
         advance(len(members))
     inside = f"{folder}/" if folder else ""
@@ -213,6 +213,6 @@ def _check(name: str, images: list[zipfile.ZipInfo]) -> None:
         )
     large = [m for m in images if max(m.file_size, m.compress_size) > _MAX_BYTES]
     if large:
-        raise MillError(f"{large[0].filename!r} in {name} has more than 1 GiB: it is no image")
+        raise MillError(f"{large[0].filename!r} in {name} has more than 1 GiB: it is not an image")
     if any(not 0 <= member.header_offset < 1 << 63 for member in images):
         raise MillError(f"the directory of {name} is damaged: fetch or pack it again")

@@ -1,4 +1,4 @@
-"""Opens a .beton, checks its structure and reads its tables; MillError where anything is wrong."""
+"""Open a .beton, check its structure and read its tables; MillError if anything is wrong."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BetonTables:
         return self.table[f"f{list(self.fields).index(field)}"]
 
     def choose(self, role: str, wanted: str | None, *kinds: int) -> str | None:
-        """The field `wanted`, else the one named like its role, else the only one that fits."""
+        """The field `wanted`, or else the one named like its role, or else the only candidate."""
         fitting = [field for field, kind in self.fields.items() if kind in kinds]
         if wanted is not None and wanted not in fitting:
             raise MillError(
@@ -40,7 +40,7 @@ class BetonTables:
         if wanted is None and role not in fitting and len(fitting) > 1:
             raise MillError(
                 f"{self.name} has several fields that could be the {role} ({', '.join(fitting)}): "
-                f"say which, as in Beton({self.name!r}, {role}={fitting[0]!r})"
+                f"choose one, as in Beton({self.name!r}, {role}={fitting[0]!r})"
             )
         return wanted or (role if role in fitting else next(iter(fitting), None))
 
@@ -67,7 +67,7 @@ class BetonTables:
         return _table_at(self.file, self.size, dtype, count, start)
 
     def bytes_at(self, start: int, count: int) -> bytes:
-        """Bytes of the file; ValueError where it has none."""
+        """Bytes of the file; ValueError beyond its end."""
         return _bytes_at(self.file, self.size, start, count)
 
 
@@ -124,17 +124,17 @@ def _check_header(name: str, header: np.void, size: int) -> None:
             f"{header['version']}): write it with ffcv 1.x or patchmill"
         )
     if not header["allocations"]:
-        raise MillError(f"{name} was not written to its end: write it again")
+        raise MillError(f"{name} was not written completely: write it again")
     if header["allocations"] > size:
         raise MillError(
-            f"{name} is truncated: it has {size} bytes and ought to have more than "
+            f"{name} is truncated: it has {size} bytes and should have more than "
             f"{header['allocations']}; copy or write it again"
         )
 
 
 def _fields(name: str, file: int, size: int, count: int) -> dict[str, int]:
     if layout.HEADER.itemsize + count * layout.FIELD.itemsize > size:
-        raise MillError(f"{name} is damaged: there is no room for its {count} fields")
+        raise MillError(f"{name} is damaged: its {count} fields do not fit into it")
     fields = {}
     for field in _table_at(file, size, layout.FIELD, count, layout.HEADER.itemsize):
         title = field["name"].tobytes().split(b"\0")[0].decode("ascii", "replace")
@@ -153,7 +153,7 @@ def _table(name: str, file: int, size: int, header: np.void, fields: dict[str, i
     dtype, count = layout.table_dtype(list(fields.values())), int(header["samples"])
     start = layout.HEADER.itemsize + len(fields) * layout.FIELD.itemsize
     if start + count * dtype.itemsize > header["allocations"]:
-        raise MillError(f"{name} is damaged: there is no room for its {count} samples")
+        raise MillError(f"{name} is damaged: its {count} samples do not fit into it")
     return _table_at(file, size, dtype, count, start)
 
 

@@ -4,8 +4,8 @@ In order: a header; a descriptor per field; the table, with a record of all fiel
 pages, which hold variable-length data; and, to the end of the file, the allocation table: the size
 of everything in the pages. FFCV writes the header's pointer to it last.
 
-Files of our writer have an annex between pages and allocation table, which FFCV never reads: a
-CRC-32 of each image and the class names as JSON. Its offset is stored in the image field's
+Files of our writer have an annex between pages and allocation table, which FFCV never reads: the
+CRC-32 of each image, and the class names as JSON. Its offset is stored in the image field's
 arguments, which FFCV does not use.
 """
 

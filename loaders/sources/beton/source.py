@@ -1,7 +1,7 @@
 """FFCV's .beton files as a source for every pipeline, read without FFCV.
 
-Opening reads the tables and no sample. A sample that is not where the table says raises OSError
-when it is read, and goes to the ledger as any unreadable file.
+Opening reads the tables, but no samples. A sample that is not where the table says raises OSError
+when it is read, and goes to the ledger like any unreadable file.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from patchmill.loaders.sources.numbered import NumberedSource
 from patchmill.loaders.sources.reopened import Reopened
 
 _HASHED_BYTES = 64 << 20  # tables up to this size (two million samples) are hashed whole
-_PIECES = 1024  # evenly spaced, of larger tables
+_PIECES = 1024  # number of evenly spaced pieces hashed of larger tables
 _MAX_CLASSES = 1 << 20  # a field with larger values does not hold classes
 
 
 class Beton(Reopened, NumberedSource):
     """The images of a .beton that was written in FFCV's jpg, raw or smart mode.
 
-    `image`, `label` and `mask` name the fields if they have other names. A raw image is returned
-    as a PPM: a line of text, then its pixels.
+    `image`, `label` and `mask` name the fields if their names differ. A raw image is returned as a
+    PPM: a line of text, then its pixels.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Beton(Reopened, NumberedSource):
 
     @functools.cached_property
     def classes(self) -> list[str]:
-        """Class names from our writer; class numbers for files of FFCV's, which has no names."""
+        """Class names from our writer; class numbers for files of FFCV's, which stores no names."""
         if self._classes or self.labels is None or not self._count:
             return self._classes
         least, most = int(self.labels.min()), int(self.labels.max())
@@ -100,7 +100,7 @@ class Beton(Reopened, NumberedSource):
         return stamps.of_file(os.fstat(self._file))
 
     def decoded_images(self) -> DecodedImages | None:
-        """The images in raw mode, in the file's memory map; None where there are none."""
+        """The images in raw mode, in the file's memory map; None if there are none."""
         return None if self._is_truncated() else self._raw_images
 
     @functools.cached_property
@@ -117,17 +117,17 @@ class Beton(Reopened, NumberedSource):
             places[ours] = np.where(raw, records[theirs], 0)
         try:
             memory = mmap.mmap(self._file, self._file_size, access=mmap.ACCESS_READ)
-        except ValueError:  # it has been truncated: reading says so
+        except ValueError:  # it has been truncated, which reading reports
             return None
         mapped.guard(memory, self.path)
         return DecodedImages(np.frombuffer(memory, np.uint8), places)
 
     def _is_truncated(self) -> bool:
-        """True if samples may be missing; `mapped` notices it when it happens later."""
+        """True if samples may be missing; `mapped` notices later truncation."""
         return os.fstat(self._file).st_size < self._file_size
 
     def mask(self, index: int) -> np.ndarray | None:
-        """uint8 [height, width]; None where the sample has none.
+        """uint8 [height, width]; None if the sample has none.
 
         Of a mask stored in one of FFCV's RGB fields, the first channel is used.
         """
@@ -173,7 +173,7 @@ class Beton(Reopened, NumberedSource):
         return b"P6 %d %d 255\n" % (width, height) + data
 
     def _bytes(self, index: int, start: int) -> bytes:
-        """Read by pread, which releases the GIL, as page faults in a memory map would not."""
+        """Read by pread, which releases the GIL, unlike page faults in a memory map."""
         size = self._size(index, start)
         if start + size > self._pages_end:
             raise OSError(f"it would end at byte {start + size}, which is past the pages")
@@ -197,14 +197,14 @@ class Beton(Reopened, NumberedSource):
         return int(sizes[at])
 
     def _stored_sizes(self) -> np.ndarray:
-        """Bytes allocated at each image's start; -1 where there are none."""
+        """Bytes allocated at each image's start; -1 if there are none."""
         starts, sizes = self._sorted_allocations
         at = np.searchsorted(starts, self._images["start"]).clip(max=len(starts) - 1)
         return np.where(starts[at] == self._images["start"], sizes[at].astype(np.int64), -1)
 
     @functools.cached_property
     def _jpeg_sizes(self) -> np.ndarray:
-        """Bytes of each image that is stored as a JPEG, and lies within the pages; else -1."""
+        """Bytes of each image that is stored as a JPEG and lies within the pages, or -1."""
         records, sizes = self._images, self._stored_sizes()
         start, pages_end = records["start"], np.uint64(self._pages_end)
         inside = (start < pages_end) & (sizes.astype(np.uint64) <= pages_end - start)

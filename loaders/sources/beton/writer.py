@@ -1,7 +1,7 @@
-"""Writes FFCV's .beton format with images as they are encoded, plus checksums and class names.
+"""Write FFCV's .beton format with the images as encoded, plus checksums and class names.
 
-The output is deterministic: the same samples give the same bytes. FFCV's own reader can read it, as
-checksums and class names lie in an annex it ignores (see `layout`).
+The output is deterministic: the same samples give the same bytes. FFCV's own reader can read it,
+because checksums and class names lie in an annex that it ignores (see `layout`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class BetonWriter:
     ) -> None:
         if page_size & (page_size - 1) or not _MIN_PAGE <= page_size <= _MAX_PAGE:
             raise MillError(
-                f"a page must be a power of two of bytes from {_MIN_PAGE} to {_MAX_PAGE}, "
+                f"page_size must be a power of two from {_MIN_PAGE} to {_MAX_PAGE} bytes, "
                 f"not {page_size}"
             )
         self._path, self._classes = Path(path), list(classes)
@@ -91,7 +91,7 @@ class BetonWriter:
         formats, are stored as raw pixels.
         """
         if self._count == len(self._table):
-            raise MillError(f"{self._path} was begun for {self._count} samples: there are more")
+            raise MillError(f"{self._path} was opened for {self._count} samples: there are more")
         mode, height, width, data = _to_stored(data)
         parts = [data, mask] if self._masks else [data]
         starts = self._allocate([max(len(part), 1) for part in parts])  # offsets must be distinct
@@ -113,7 +113,7 @@ class BetonWriter:
         if total > page:
             raise MillError(
                 f"sample {self._count} takes {total} bytes, more than a page of {page}: "
-                f"take a page_size of {1 << (total - 1).bit_length()}"
+                f"use a page_size of {1 << (total - 1).bit_length()}"
             )
         if self._at % page + total > page:
             self._at = self._page_after(self._at)

@@ -24,11 +24,11 @@ from patchmill.loaders.sources.numbered import NumberedSource
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 
-_PROBED = 8  # files that are looked for when a list is opened
+_PROBED = 8  # files checked for existence when a list is opened
 
 
 class Paths(NumberedSource):
-    """The images at some paths, in their order."""
+    """The images at the given paths, in their order."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Paths(NumberedSource):
             raise MillError(f"the list {name} is empty")
         encoded = [os.fsencode(path) for path in paths]
         if odd := next((n for n, path in enumerate(encoded, 1) if b"\0" in path), 0):
-            raise MillError(f"path {odd} of the list {name} holds a zero byte, as no path may")
+            raise MillError(f"path {odd} of the list {name} contains a zero byte")
         self._paths, self._starts = columns.join(encoded)
         digest = hashlib.sha256(self._paths.data)
         for column in (self._starts, self.labels):
@@ -83,12 +83,12 @@ class PathList(Paths):
 
 
 def open_list(path: str | Path) -> Paths:
-    """A list file whose images are there; MillError if none of those that are looked for is."""
+    """Open a list file; MillError if none of the images that are probed exists."""
     return _checked(PathList(path))
 
 
 def open_paths(items: Sequence[Any]) -> Paths:
-    """Images in memory as paths, or as pairs of path and label; labels are all numbers or names."""
+    """Open a list of paths, or of pairs of path and label; labels are all numbers or all names."""
     pairs = [item if isinstance(item, list | tuple) else (item, None) for item in items]
     for number, pair in enumerate(pairs):
         if len(pair) != 2 or not isinstance(pair[0], str | os.PathLike):
@@ -122,7 +122,7 @@ def _checked(source: Paths) -> Paths:
     places = [source.where(int(id)) for id in probed]
     if not any(os.path.lexists(place) for place in places):
         raise MillError(
-            f"there is no image at {places[0]}, nor at the other places that were looked at: paths "
+            f"there is no image at {places[0]}, nor at the other paths that were checked: paths "
             f"of {source.name} are relative to {os.fsdecode(source._folder)}"
         )
     return source

@@ -1,4 +1,4 @@
-"""Rows of a list file: CSV and TSV with a first line of column names, JSON lines, Parquet."""
+"""Rows of a list file: CSV and TSV with a header line, JSON lines, or Parquet."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ PATHS = (
 )
 NAMES = ("class_name", "label_name")
 
-_MAX_LINE = 1 << 30  # characters of a CSV value: csv's own limit is 131,072
+_MAX_LINE = 1 << 30  # characters of a CSV value; the csv module's default limit is 131,072
 
 
 class Rows(NamedTuple):
-    """The columns of a list, as text."""
+    """The columns of a list as text."""
 
     paths: list[str]
     labels: list[str] | None
-    names: list[str] | None  # of the labels' classes
+    names: list[str] | None  # class name of each label
 
 
 def read(name: str, file: Path) -> Rows:
-    """The rows of a list, by the ending of its name; MillError for one that cannot be read."""
+    """Read a list by its file extension; MillError if it cannot be read."""
     try:
         if file.suffix == ".parquet":
             return _read_parquet(name, file)
@@ -51,7 +51,7 @@ def read(name: str, file: Path) -> Rows:
 
 
 def _read_rows(name: str, lines: Iterator[str], delimiter: str | None) -> Rows:
-    """Rows of CSV; without a delimiter, the one that the first line has most of."""
+    """Rows of CSV; the default delimiter is the most frequent one in the first line."""
     csv.field_size_limit(max(csv.field_size_limit(), _MAX_LINE))
     first = next(lines, "")
     delimiter = delimiter or max(",;\t", key=first.count)
@@ -100,7 +100,7 @@ def _read_objects(name: str, lines: Iterable[str]) -> Rows:
             value = row.get(header[at])
             if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
                 raise MillError(
-                    f"line {number} of {name} needs a text or a whole number as {header[at]!r}"
+                    f"line {number} of {name} needs a string or a whole number as {header[at]!r}"
                 )
             column.append(str(value))
     if not columns:
@@ -129,12 +129,12 @@ def _read_parquet(name: str, file: Path) -> Rows:
 
 
 def _find_columns(what: str, header: Sequence[str]) -> list[int]:
-    """Positions of the paths and, where they are there, the labels and the class names."""
+    """Indices of the columns of paths and, if there are any, of labels and class names."""
     path = next((title for title in PATHS if title in header), None)
     if path is None:
         shown = ", ".join(header[:5]) or "nothing"
         raise MillError(
-            f"{what} must name a column path, and has: {shown}; call the columns path and label"
+            f"{what} must name a column path, but has: {shown}; name the columns path and label"
         )
     label = next((title for title in LABEL_NAMES if title in header), None)
     name = next((title for title in NAMES if title in header), None)

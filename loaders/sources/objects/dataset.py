@@ -1,8 +1,8 @@
 """Any object with `__len__` and `__getitem__` as a source, item by item.
 
-Items are read by many threads at once where the data set is known to bear that: lists, arrays,
-tensors, torchvision's data sets, and objects with `thread_safe = True`. Others are read by one
-thread at a time; decoding and rendering stay parallel.
+Items are read by many threads at the same time if the data set is known to be thread-safe: lists,
+arrays, tensors, torchvision's data sets, and objects with `thread_safe = True`. Others are read by
+one thread at a time; decoding and rendering stay parallel.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from patchmill.loaders.sources.objects import items
 log = logging.getLogger("patchmill")
 
 LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
-_SAMPLED = 16  # items that the fingerprint is made of
-_TRIED = 8  # items that are read to see that one holds an image
+_SAMPLED = 16  # items hashed for the fingerprint
+_TRIED = 8  # items that are read to check that one holds an image
 _NO_LABEL = -(2**63)  # not read yet
 
 
 class Items(NumberedSource):
-    """The items of a data set: images as pixels or encoded, labels beside them.
+    """The items of a data set: images, as pixels or encoded, and labels.
 
-    Labels come from an attribute such as `targets`; where there is none, they are noted as items
-    are read, and `labels` reads all that are missing.
+    Labels come from an attribute such as `targets`; without one, they are recorded as items are
+    read, and `labels` reads all that are missing.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -45,7 +45,7 @@ class Items(NumberedSource):
         self.name = f"{kind.__name__} of {self._count:,} items"
         if not self._count:
             raise MillError(f"the {kind.__name__} has no items")
-        self._lock = None if _bears_threads(dataset) else threading.Lock()
+        self._lock = None if _is_thread_safe(dataset) else threading.Lock()
         labelled = _check_items(self, dataset)
         known = _known_labels(dataset, self._count)
         self._labels, self._labels_known = known, known is not None or not labelled
@@ -55,8 +55,8 @@ class Items(NumberedSource):
         self.fingerprint = self._fingerprint(known)
         if getattr(dataset, "transform", None) is not None:
             log.warning(
-                "%s applies a transform of its own to each image before the recipe does: build it "
-                "without, unless that is meant",
+                "%s applies its own transform to each image before the recipe: build it without "
+                "one, unless this is intended",
                 kind.__name__,
             )
 
@@ -76,7 +76,7 @@ class Items(NumberedSource):
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes, or their numbers where the data set has no names."""
+        """Names of the classes, or their numbers if the data set has no names."""
         if self._labels is None:
             return []
         if not self._classes:
@@ -118,12 +118,12 @@ class Items(NumberedSource):
         try:
             self._labels[index] = _label(self._item(index))
         except OSError as error:
-            if shortage(error):  # no fault of the item's
+            if shortage(error):  # not the item's fault
                 raise
             self._labels[index] = -1
 
     def _item(self, index: int) -> Any:
-        """One item; OSError for whatever the data set raises, but for a lack of memory."""
+        """One item; OSError for anything that the data set raises, except if memory runs out."""
         try:
             with self._lock or contextlib.nullcontext():
                 return self._dataset[index]
@@ -133,7 +133,7 @@ class Items(NumberedSource):
             raise OSError(f"the data set raised {type(error).__name__}: {_line(error)}") from error
 
     def _fingerprint(self, labels: np.ndarray | None) -> str:
-        """Hash of class, length, labels and a sample of the images: equal in other processes."""
+        """Hash of class, length, labels and some of the images: equal in other processes."""
         kind = type(self._dataset)
         digest = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__} {self._count}".encode())
         digest.update(b"" if labels is None else labels.tobytes())
@@ -167,11 +167,11 @@ def _check_items(source: Items, dataset: Any) -> bool:
 def _length(dataset: Any) -> int:
     try:
         return len(dataset)
-    except TypeError as error:  # as torch's Dataset has no length by itself
+    except TypeError as error:  # torch's Dataset has no length by default
         raise MillError(f"the {type(dataset).__name__} has no length: {_line(error)}") from None
 
 
-def _bears_threads(dataset: Any) -> bool:
+def _is_thread_safe(dataset: Any) -> bool:
     if hasattr(dataset, "thread_safe"):
         return bool(dataset.thread_safe)
     package = ".".join(type(dataset).__module__.split(".")[:2])

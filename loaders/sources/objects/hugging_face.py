@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face's `datasets`: encoded bytes, without decoding them there."""
+"""Data sets of Hugging Face's `datasets`, read as encoded bytes, without decoding them there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from patchmill.loaders.sources.objects.dataset import Items
 
 
 def open_dataset(data: Any) -> Items:
-    """The images of a `datasets.Dataset`; formats and transforms set on it are left out."""
+    """The images of a `datasets.Dataset`; formats and transforms set on it are ignored."""
     plain = data.with_format(None)
     kinds = {name: type(feature).__name__ for name, feature in plain.features.items()}
     images = [name for name, kind in kinds.items() if kind == "Image"]

@@ -1,7 +1,7 @@
 """Images and labels in the items of a data set, and raw pixels as bytes that decoders read.
 
-Raw pixels travel as a PPM: `P6 WIDTH HEIGHT 255`, a line feed, then the RGB bytes. Every pipeline
-copies such pixels instead of decoding them.
+Raw pixels are passed on as a PPM: `P6 WIDTH HEIGHT 255`, a line feed, then the RGB bytes. Every
+pipeline copies such pixels instead of decoding them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def label_of(item: Any) -> int | None:
 
 
 def parts(item: Any) -> tuple[Any, Any]:
-    """An item's image and label: of a mapping by name, of a tuple by place."""
+    """An item's image and label: by name in a mapping, by position in a tuple."""
     if isinstance(item, Mapping):
         if set(item) == {"bytes", "path"}:
             return item, None

@@ -1,4 +1,4 @@
-"""Recognise data sets of other libraries; those that can be are read by path or as bytes."""
+"""Recognise data sets of other libraries, and read them by path or as bytes where possible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TAKEN = (
 
 
 def open_object(data: Any) -> NumberedSource:
-    """A source of a data set's images; MillError for what is none."""
+    """A source of a data set's images; MillError for anything that is not a data set."""
     from patchmill.loaders.sources.objects.dataset import Items
 
     kind = type(data)
@@ -32,7 +32,7 @@ def open_object(data: Any) -> NumberedSource:
         raise MillError(_refusal(data))
     if hasattr(data, "columns") and hasattr(data, "iloc"):
         raise MillError(
-            f"a {kind.__name__} does not say which columns are paths and labels: give pairs, as "
+            f"a {kind.__name__} does not say which columns are paths and labels: give pairs, as in "
             "list(zip(table['path'], table['label']))"
         )
     if package == "torch" and kind.__name__ == "Subset":
@@ -87,7 +87,7 @@ def _image_folder(data: Any, samples: list[tuple[str, int]]) -> NumberedSource:
     from patchmill.loaders.sources.lists.path_list import Paths
 
     if getattr(data, "transform", None) is not None:
-        log.info("the transform of %s is left out: the recipe makes the views", type(data).__name__)
+        log.info("the transform of %s is ignored: the recipe makes the views", type(data).__name__)
     root = os.path.expanduser(str(getattr(data, "root", ".")))
     paths = [os.path.relpath(path, root) for path, _ in samples]
     labels = np.array([label for _, label in samples], np.int64)
@@ -111,12 +111,12 @@ def _refusal(data: Any) -> str:
     elif hasattr(data, "batch_sampler") and hasattr(data, "dataset"):
         return (
             f"cannot read data from a {type(data).__name__}, which makes batches: give its data "
-            "set, loader.dataset; the recipe takes the place of its transform"
+            "set, loader.dataset; the recipe replaces its transform"
         )
     elif hasattr(data, "__iter__") and not isinstance(data, bytes | bytearray | memoryview):
-        problem = "has no length and numbered items:"
+        problem = "has no length and no items by index:"
     else:
-        problem = "is no data set:"
+        problem = "is not a data set:"
     plain = data is None or isinstance(data, int | float)
     shown = repr(data) if plain else f"an object of type {type(data).__name__}"
     return f"cannot read data from {shown}, which {problem} give {TAKEN}"

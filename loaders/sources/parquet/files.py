@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"\d+(-of-\d+)?(-[0-9a-f]{8,})?(?=\.parquet$)")
 
 
 def are_parquet(data: str) -> bool:
-    """True for a name that means Parquet files; folders are looked into."""
+    """True for a name of Parquet files, or of a folder that contains some."""
     if data.startswith("hf://"):
         return not data.endswith((".tar", ".tgz"))
     if os.path.isdir(folder := os.path.expanduser(data)):
@@ -29,15 +29,15 @@ def are_parquet(data: str) -> bool:
 
 
 def expand(data: str) -> list[str]:
-    """Real paths of the files, sorted; those of a data set on the hub are fetched first."""
+    """Real paths of the files, sorted; a data set on the hub is fetched first."""
     if data.startswith("hf://"):
         from patchmill.loaders.sources.parquet import hub
 
         return hub.fetch(data)
     if "://" in data:
         raise MillError(
-            f"cannot read {data}: Parquet files are read from disks and from hf://datasets/..., "
-            "so copy them to a disk first"
+            f"cannot read {data}: Parquet files are read from disks and from hf://datasets/...; "
+            "copy them to a disk first"
         )
     name = os.path.expanduser(data)
     if os.path.isdir(name):
@@ -53,7 +53,7 @@ def expand(data: str) -> list[str]:
 
 
 def require_one_set(data: str, names: Sequence[str]) -> None:
-    """Raise a MillError for files of several splits, which are not to be mixed unnoticed."""
+    """Raise a MillError for files of several splits, which must not be mixed silently."""
     splits = {name: match[1] for name in names if (match := _SPLIT.search(name))}
     if len(set(splits.values())) < 2:
         return

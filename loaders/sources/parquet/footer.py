@@ -1,7 +1,7 @@
-"""The footer of a Parquet file: where the column chunks of its row groups lie, checked.
+"""The footer of a Parquet file: the checked places of the column chunks of its row groups.
 
-pyarrow's own view of a column chunk ends the process where its statistics do not fit the schema,
-and believes any offset and any number of values.
+pyarrow's own view of a column chunk crashes the process if its statistics do not fit the schema,
+and trusts any offset and any number of values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MAGIC = b"PAR1"
 _TAIL_BYTES = 8  # the footer's length and the magic
 _MOST_BYTES = 64 << 20  # of a footer
 _MOST_ROWS = 1 << 20  # in a file of any size: nulls and repeated images take next to no bytes ...
-_ROWS_PER_BYTE = 8  # ... and beyond these, a row takes a bit at least
+_ROWS_PER_BYTE = 8  # ... and beyond these, a row takes at least one bit
 
 
 class Chunk(NamedTuple):
@@ -26,7 +26,7 @@ class Chunk(NamedTuple):
 
     type: int
     codec: int
-    values: int  # nulls included
+    values: int  # including nulls
     start: int  # offset of its first page
     size: int  # bytes in the file
 
@@ -39,13 +39,13 @@ class Group(NamedTuple):
 
 
 def read(path: str) -> list[Group]:
-    """The row groups of a file; ValueError if their footer is damaged, OSError without a file."""
+    """The row groups of a file; ValueError if the footer is damaged, OSError without a file."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         size = os.fstat(file).st_size
         tail = os.pread(file, _TAIL_BYTES, max(size - _TAIL_BYTES, 0))
         if tail[4:] != _MAGIC:
-            raise ValueError("it does not end as a Parquet file does")
+            raise ValueError("it does not end like a Parquet file")
         length = int.from_bytes(tail[:4], "little")
         start = size - _TAIL_BYTES - length
         if start < len(_MAGIC) or length > _MOST_BYTES:
@@ -64,12 +64,12 @@ def read(path: str) -> list[Group]:
 
 
 def _check(groups: list[Group], size: int, end: int) -> None:
-    """Raise a ValueError for chunks that overlap or lie outside, and for too many rows.
+    """Raise a ValueError for chunks that overlap or lie outside the file, and for too many rows.
 
     Chunks without values have no place: pyarrow writes the offset 0 for them.
     """
     if sum(group.rows for group in groups) > _MOST_ROWS + _ROWS_PER_BYTE * size:
-        raise ValueError("its footer says to have more rows than a file of its size can hold")
+        raise ValueError("its footer claims more rows than a file of its size can hold")
     last = len(_MAGIC)
     chunks = (chunk for group in groups for chunk in group.chunks if chunk and chunk.values)
     for start, stored in sorted((chunk.start, chunk.size) for chunk in chunks):
@@ -77,7 +77,7 @@ def _check(groups: list[Group], size: int, end: int) -> None:
             raise ValueError(f"its column at byte {start} overlaps another")
         last = start + stored
     if last > end:
-        raise ValueError("a column does not end before its footer begins")
+        raise ValueError("a column extends into its footer")
 
 
 def _chunk(fields: Fields) -> Chunk | None:

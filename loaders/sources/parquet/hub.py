@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub: their Parquet files, fetched once into the hub's own cache."""
+"""Fetch the Parquet files of a data set on the Hugging Face hub, once, into the hub's own cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fetch(url: str) -> list[str]:
     """Local paths of the Parquet files that `hf://datasets/OWNER/NAME[@REVISION][/PATH]` names.
 
     They are downloaded into the hub's cache, which `datasets` shares, unless they are there.
-    Without a connection, those that are there are used.
+    Without a connection, the cached ones are used.
     """
     at = parse(url)
     try:
@@ -41,7 +41,7 @@ def fetch(url: str) -> list[str]:
             names = hub.HfApi().list_repo_files(at.repository, **options)
         except HfHubHTTPError:
             raise
-        except Exception as error:  # of the http client: no connection, or told to stay offline
+        except Exception as error:  # of the HTTP client: no connection, or offline mode
             return _cached(url, at, options, error)
         chosen = _chosen(url, at.path, names)
         patterns = [glob.escape(name) for name in chosen]
@@ -77,7 +77,7 @@ def _chosen(url: str, path: str, names: list[str]) -> list[str]:
     parquet = sorted(name for name in names if name.endswith(files.ENDING))
     if not parquet:
         raise MillError(
-            f"{url} has no Parquet files: name its shards, as .../*.tar, or fetch what it has; for "
+            f"{url} has no Parquet files: name its shards, as .../*.tar, or download it; for "
             "many data sets the hub itself makes Parquet files, at "
             "hf://datasets/OWNER/NAME@refs%2Fconvert%2Fparquet"
         )
@@ -100,10 +100,10 @@ def _refusal(url: str, error: Exception) -> MillError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if type(error).__name__ == "GatedRepoError" or status in (401, 403):
         return MillError(
-            f"{url} is not open to you, or not there ({status or 401}): check the name, ask for "
-            "access on its page, and log in with `hf auth login`"
+            f"{url} is not open to you, or does not exist ({status or 401}): check the name, ask "
+            "for access on its page, and log in with `hf auth login`"
         )
     if status == 404:
-        return MillError(f"{url} is not there (404): check the owner, the name and the revision")
+        return MillError(f"{url} does not exist (404): check the owner, the name and the revision")
     reason = f"status {status}" if status else " ".join(str(error).split())[:120]
     return MillError(f"cannot fetch {url}: {reason or type(error).__name__}; try again later")

@@ -1,4 +1,4 @@
-"""The index of a set of Parquet files: where each image lies, its label, and the class names.
+"""The index of a set of Parquet files: place and label of each image, and the class names.
 
 Built once, in threads, and cached as one memory-mapped file of about 30 bytes per image; later
 starts compare the size and modification time of each file. For files without compression, the
@@ -46,7 +46,7 @@ _DTYPES = {
     "counts": "<i8",
 }
 _META = {"image": str, "classes": list, "fingerprint": str}
-_MOST_BYTES = 1 << 31  # of a page: the format counts them in 32 bits
+_MOST_BYTES = 1 << 31  # of a page: the format stores sizes in 32 bits
 _MOST_THREADS = 4  # each may hold a compressed page of a hundred megabytes
 _RACY_NS = 2_000_000_000  # a file this young may change again within the same timestamp
 
@@ -66,7 +66,7 @@ def open_index(
             if index and np.array_equal(index["states"], np.array(states)):
                 return index
         except MillError as error:
-            log.warning("cannot cache the index of %s, made again at each start: %s", name, error)
+            log.warning("cannot cache the index of %s, rebuilt at each start: %s", name, error)
         content, meta = _build(name, paths, states, image, label)
         if file:
             try:
@@ -78,7 +78,7 @@ def open_index(
 
 
 def _is_sound(states: States, found: Columns) -> bool:
-    """True if the index has what it takes for so many files: places that can be looked up."""
+    """True if the index is valid for this number of files: every place can be looked up."""
     if "states" not in found.columns or not has_columns(found, _DTYPES, {"labels": "<i8"}):
         return False
     if not has_meta(found, _META):
@@ -127,7 +127,7 @@ def _build(
     classes, labels = _labels(name, opened, fields)
     found = len(content["row_sizes"])
     if found != rows or (labels is not None and len(labels) != rows):
-        raise MillError(f"{name} is damaged: it says to have {rows:,} rows, and holds {found:,}")
+        raise MillError(f"{name} is damaged: it claims {rows:,} rows and holds {found:,}")
     if labels is not None:
         content["labels"] = labels
     content["counts"] = np.array(counts, np.int64)

@@ -1,4 +1,4 @@
-"""The pages of a column chunk, walked by their headers (structs of Thrift)."""
+"""Walk the pages of a column chunk by their headers (Thrift structs)."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _HEADER = Shape({1: None, 2: None, 3: None, 5: _NUMBERS, 7: _NUMBERS, 8: _NUMBER
 
 
 class Page(NamedTuple):
-    """A page: the place of its body in the file, and how to read that."""
+    """A page: the place of its body in the file, and how to read it."""
 
     kind: int
     offset: int
     stored: int  # bytes of the body in the file
     size: int  # bytes when decompressed
-    values: int  # nulls included
+    values: int  # including nulls
     encoding: int
     levels: int  # bytes of levels before the values that are never compressed: version 2 only
     compressed: bool
 
 
 def walk(file: int, start: int, end: int) -> Iterator[Page]:
-    """Pages between two offsets of an open file; ValueError for what is no page header."""
+    """Pages between two offsets of an open file; ValueError for an invalid page header."""
     while start < end:
         header, length = _read_header(file, start)
         offset, stored = start + length, header[3]
         if stored < 0 or offset + stored > end:
-            raise ValueError(f"the page at byte {start} does not end before its column does")
+            raise ValueError(f"the page at byte {start} extends beyond its column")
         if page := _page(header, offset, stored):
             if min(page.size, page.values, page.levels) < 0 or page.levels > stored:
                 raise ValueError(f"the page at byte {start} has a negative size")

@@ -1,7 +1,7 @@
 """Places of the images of a row group: the shortest read that yields each of them.
 
-A *chunk* is the smallest range of a file that can be decompressed alone: a page, a fragment of a
-page compressed by Snappy, or a whole row group, where pyarrow has to decode it.
+A *chunk* is the smallest range of a file that can be decompressed by itself: a page, a fragment of
+a page compressed by Snappy, or a whole row group if pyarrow has to decode it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from patchmill.loaders.sources.parquet.footer import BYTE_ARRAY, Chunk, Group
 from patchmill.loaders.sources.parquet.pages import Page
 
 CODECS = ("", "", "", "snappy", "gzip", "brotli", "zstd")  # pyarrow's name of each compression
-STORED, FRAGMENT, ROWS = 0, 1, 2  # compressions without: none, Snappy's fragments, a row group
+STORED, FRAGMENT, ROWS = 0, 1, 2  # codecs without a name: none, Snappy's fragments, a row group
 
-_FORMAT_CODECS = {0: STORED, 1: 3, 2: 4, 4: 5, 6: 6}  # by the numbers that Parquet's format has
+_FORMAT_CODECS = {0: STORED, 1: 3, 2: 4, 4: 5, 6: 6}  # by their number in the Parquet format
 
 _PLAIN, _DICTIONARIES = 0, (2, 8)  # encodings of pages
 _UNKNOWN = 1  # size of an image in a row group that pyarrow has to decode
-_HOP_BYTES = 4096  # mean size of values above which a page is not read as a whole
+_HOP_BYTES = 4096  # mean value size above which a page is not read as a whole
 
 
 @dataclass
 class Places:
-    """Chunks of a row group, and the chunk, position and size of each row; -1 bytes for a null."""
+    """Chunks of a row group, and the chunk, position and size of each row; size -1 for a null."""
 
     chunks: list[tuple[int, int, int, int]] = field(default_factory=list)
     rows: list[np.ndarray] = field(default_factory=list)  # int64 [n, 3]
@@ -46,7 +46,7 @@ def locate(file: int, number: int, group: Group, column: int, max_level: int) ->
             if sum(map(len, places.rows)) == count:
                 return places
         except Exception:  # damaged headers can raise almost anything
-            pass  # pyarrow knows more encodings, or says what is wrong
+            pass  # pyarrow supports more encodings, or reports what is wrong
     rows = np.zeros((count, 3), np.int64)
     rows[:, 1], rows[:, 2] = np.arange(count), _UNKNOWN
     return Places([(number, 0, 0, ROWS)], [rows])
@@ -80,13 +80,13 @@ def _by_pages(file: int, count: int, chunk: Chunk, codec: int, max_level: int) -
 
 
 class _Body:
-    """The decompressed body of a page, read as a whole or, where it is stored plainly, in parts."""
+    """The decompressed body of a page, read as a whole, or in parts if it is not compressed."""
 
     def __init__(self, file: int, page: Page, codec: int) -> None:
         self._file, self._page = file, page
         self._codec = codec if page.compressed else STORED
         if self._codec == STORED and page.size != page.stored:
-            raise ValueError("a page without compression has two sizes")
+            raise ValueError("an uncompressed page has two different sizes")
         self._hops = self._codec == STORED and page.size > _HOP_BYTES * page.values
         stored = b"" if self._hops else _pread(file, page.stored, page.offset)
         self._stored = stored[page.levels :]
@@ -104,7 +104,7 @@ class _Body:
         return self._data[at : at + size]
 
     def place(self, places: Places, positions: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """Add the page's chunks; int64 [n, 3] of chunk, position in it, and size."""
+        """Add the page's chunks; return int64 [n, 3]: chunk, position in it, and size."""
         page, levels = self._page, self._page.levels
         rows = np.empty((len(positions), 3), np.int64)
         rows[:, 0], rows[:, 1], rows[:, 2] = len(places.chunks), positions, sizes
@@ -132,6 +132,6 @@ def _pread(file: int, size: int, offset: int) -> bytes:
     while len(data) < size:
         more = os.pread(file, size - len(data), offset + len(data))
         if not more:
-            raise ValueError("the file ends before its pages do")
+            raise ValueError("the file ends before the end of its pages")
         data += more
     return data

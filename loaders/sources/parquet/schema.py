@@ -19,15 +19,15 @@ log = logging.getLogger("patchmill")
 
 @dataclass(frozen=True)
 class Fields:
-    """The columns of a file that matter here."""
+    """The columns of a file that are read."""
 
-    image: str  # path of the column of bytes, such as `image.bytes`
+    image: str  # path of the bytes column, such as `image.bytes`
     label: str | None
     classes: list[str]
 
 
 def open_file(path: str) -> tuple[Any, list[Group]]:
-    """pyarrow's ParquetFile and the row groups, checked; MillError if unreadable or no pyarrow."""
+    """pyarrow's ParquetFile and the checked row groups; MillError if unreadable or no pyarrow."""
     try:
         from pyarrow import parquet
     except ImportError:
@@ -42,19 +42,19 @@ def open_file(path: str) -> tuple[Any, list[Group]]:
 
 
 def _check_values(schema: Any, groups: list[Group]) -> None:
-    """Raise a ValueError where a column that is no list has not a value for each row."""
+    """Raise a ValueError if a column that is not a list lacks values for some rows."""
     lists = [schema.column(i).max_repetition_level > 0 for i in range(len(schema))]
     for number, group in enumerate(groups):
         if len(group.chunks) != len(lists):
-            raise ValueError(f"its row group {number} has not the columns of the schema")
+            raise ValueError(f"its row group {number} does not have the columns of the schema")
         for listed, chunk in zip(lists, group.chunks, strict=True):
             if chunk and chunk.values != group.rows and not listed:
-                raise ValueError(f"a column of its row group {number} has not a value for each row")
+                raise ValueError(f"a column of its row group {number} lacks values for some rows")
 
 
 @contextlib.contextmanager
 def readable(what: str) -> Iterator[None]:
-    """A MillError of one sentence for all that pyarrow raises where data are damaged."""
+    """Turn everything that pyarrow raises for damaged data into a MillError of one sentence."""
     from pyarrow import ArrowException
 
     try:
@@ -67,12 +67,12 @@ def readable(what: str) -> Iterator[None]:
 
 
 def holds_images(path: str) -> bool:
-    """True for a file with a column of encoded images, false for a list of paths."""
+    """True for a file with a column of encoded images, False for a list of paths."""
     return bool(_image_columns(open_file(path)[0].schema_arrow))
 
 
 def choose(name: str, schema: Any, image: str | None, label: str | None) -> Fields:
-    """The columns to read: those named, else those that the schema's features or names suggest."""
+    """The columns to read: those given, or those that the schema's features or names suggest."""
     features = _features(schema)
     images = _image_columns(schema)
     if image is not None and image not in images:
@@ -87,12 +87,12 @@ def choose(name: str, schema: Any, image: str | None, label: str | None) -> Fiel
     named = [one for one in IMAGE_NAMES if one in images]
     chosen = image or (declared or named or list(images))[0]
     if image is None and len(images) > 1:
-        log.info("%s: images are in the column %s, of %s", name, chosen, _listed(images))
+        log.info("%s: images from the column %s, of %s", name, chosen, _listed(images))
     return Fields(images[chosen], *_labels(name, schema, features, label))
 
 
 def class_names(name: str, schema: Any) -> list[str]:
-    """Names of the classes of the label column, where the schema has them."""
+    """Names of the classes of the label column, if the schema has them."""
     return _labels(name, schema, _features(schema), None)[1]
 
 
@@ -105,17 +105,17 @@ def _labels(
 
 
 def leaf(opened: Any, path: str, fields: Fields) -> int:
-    """The number of the column of bytes among the file's leaves."""
+    """The index of the bytes column among the file's leaves."""
     for column in range(opened.metadata.num_columns):
         if opened.schema.column(column).path == fields.image:
             return column
     raise MillError(
-        f"{path} has no column {fields.image}, which the first file has: give files of one set"
+        f"{path} has no column {fields.image}, unlike the first file: give files of one data set"
     )
 
 
 def _image_columns(schema: Any) -> dict[str, str]:
-    """Columns that hold encoded images: name and path of their bytes."""
+    """Columns that hold encoded images: name, and path of the bytes column."""
     from pyarrow import types
 
     found = {}
@@ -147,12 +147,12 @@ def _label_column(
     classes = [one for one in schema.names if features.get(one, {}).get("_type") == "ClassLabel"]
     candidates = [one for one in LABEL_NAMES if one in (classes or schema.names)] or classes
     if len(classes) > 1:
-        log.info("%s: labels are in the column %s, of %s", name, candidates[0], _listed(classes))
+        log.info("%s: labels from the column %s, of %s", name, candidates[0], _listed(classes))
     return candidates[0] if candidates else None
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """Hugging Face's description of the columns; empty without one."""
+    """Hugging Face's description of the columns; empty if there is none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {name: one for name, one in features.items() if isinstance(one, dict)}

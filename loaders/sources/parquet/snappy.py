@@ -1,4 +1,4 @@
-"""Fragments of a Snappy stream that can be decompressed alone.
+"""Fragments of a Snappy stream that can be decompressed independently.
 
 Snappy's encoders compress pieces of 64 KiB one by one, and a copy never reaches back into an
 earlier piece. That is not part of the format, so it is checked.
@@ -16,9 +16,9 @@ FRAGMENT = 1 << 16
 
 
 def fragments(data: bytes, size: int) -> np.ndarray | None:
-    """int64 [n + 1] offsets in a valid stream where its fragments begin, and its end.
+    """int64 [n + 1]: offsets of the fragments of a valid stream, and of its end.
 
-    `size` is that of the decompressed data; None if the fragments are not independent.
+    `size` is the size of the decompressed data. None if the fragments are not independent.
     """
     at = 0
     while data[at] >= 128:
@@ -32,7 +32,7 @@ def fragments(data: bytes, size: int) -> np.ndarray | None:
 
 
 def stream(data: bytes, size: int) -> bytes:
-    """Fragments that decompress to `size` bytes, as a stream of their own."""
+    """Fragments that decompress to `size` bytes, as a complete stream."""
     header, rest = bytearray(), size
     while rest >= 128:
         header.append(rest & 127 | 128)
@@ -43,7 +43,7 @@ def stream(data: bytes, size: int) -> bytes:
 
 @jit_ieee
 def _fragments(data: Any, at: Any, starts: Any) -> int:
-    """Fill in where the fragments begin; return how many there are, or -1."""
+    """Fill in the offsets of the fragments; return their number, or -1."""
     out: Any = 0
     begin: Any = -FRAGMENT
     count: Any = 0

@@ -27,14 +27,14 @@ from patchmill.loaders.sources.reopened import Reopened
 
 log = logging.getLogger("patchmill")
 
-CACHED_BYTES = 256 << 20  # of decompressed chunks that cannot be read in part
+CACHED_BYTES = 256 << 20  # of decompressed chunks that cannot be read partially
 
 
 class Parquet(Reopened, NumberedSource):
     """The rows of Parquet files with encoded images, in the order of the files.
 
     `data` is a file, a glob, a folder, `hf://datasets/OWNER/NAME` or a list of these. `image` and
-    `label` name the columns if they have other names than usual.
+    `label` name the columns if their names are not the usual ones.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class Parquet(Reopened, NumberedSource):
         whole = ~np.isin(index["chunk_codecs"], (STORED, FRAGMENT))
         if whole.any() and sum(size for size, _ in states) > CACHED_BYTES:
             log.warning(
-                "%s is compressed in a way that has whole pages decompressed for each image: "
-                "`patchmill prepare` makes shards of it, which are read faster",
+                "%s uses a compression that requires decompressing whole pages for each image: "
+                "`patchmill prepare` converts it to shards, which are read faster",
                 self.name,
             )
 
@@ -77,7 +77,7 @@ class Parquet(Reopened, NumberedSource):
         except MillError:
             raise
         except (OSError, ValueError, IndexError, OverflowError, MemoryError) as error:
-            if isinstance(error, OSError) and shortage(error):  # no fault of the row's
+            if isinstance(error, OSError) and shortage(error):  # not the row's fault
                 raise
             # ArrowInvalid is a ValueError; its texts and those of its OSErrors have many lines
             problem = getattr(error, "strerror", None) or schema.one_line(error)
@@ -148,7 +148,7 @@ class Parquet(Reopened, NumberedSource):
 
     def _read_rows(self, chunk: int) -> tuple[Any, int]:
         """A row group's column of bytes, decoded by pyarrow."""
-        self._file(chunk)  # refuses a file that was changed
+        self._file(chunk)  # raises for a file that was changed
         import pyarrow
         from pyarrow import parquet
 
@@ -160,7 +160,7 @@ class Parquet(Reopened, NumberedSource):
             for part in self._column.split(".")[1:]:
                 column = column.field(part)
         except LookupError:
-            raise OSError(f"the row group has not one column {self._column}") from None
+            raise OSError(f"the row group must have one column {self._column}") from None
         except pyarrow.ArrowException as error:
             raise OSError(schema.one_line(error)) from None
         return column, table.nbytes
@@ -177,13 +177,13 @@ class Parquet(Reopened, NumberedSource):
         while len(data) < size:
             more = os.pread(file.number, size - len(data), offset + len(data))
             if not more:
-                raise OSError("the file ends before the row does")
+                raise OSError("the file ends before the end of the row")
             data += more
         return data
 
 
 class _Chunks:
-    """LRU cache of decompressed chunks, bounded in bytes; any thread may use it."""
+    """Thread-safe LRU cache of decompressed chunks, bounded in bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._used = limit, 0
@@ -191,7 +191,7 @@ class _Chunks:
         self._lock = threading.Lock()
 
     def get(self, chunk: int, load: Callable[[], tuple[Any, int]]) -> Any:
-        """The chunk, loaded if it is not there; `load` returns it with its size in bytes."""
+        """The chunk, loaded on a cache miss; `load` returns it with its size in bytes."""
         with self._lock:
             if cached := self._chunks.get(chunk):
                 self._chunks.move_to_end(chunk)

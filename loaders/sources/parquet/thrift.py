@@ -1,7 +1,7 @@
-"""Structs of Thrift's compact protocol, of which some fields are kept and the others are skipped.
+"""Parse structs of Thrift's compact protocol, keeping some fields and skipping the others.
 
-All that can be damaged is bounded: numbers by their type, lists and strings by the data, depth.
-ValueError for what is no struct, and IndexError for one that goes on after the data.
+Everything that damage could inflate is bounded: numbers by their type, lists and strings by the
+data, and the nesting depth. ValueError for an invalid struct, IndexError for a truncated one.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ Fields = dict[int, Any]
 
 
 class Shape(NamedTuple):
-    """Numbers of the fields to keep, None for a number; with `item`, of the structs of a list."""
+    """Numbers of the fields to keep, None for a number; with `item`, for the structs of a list."""
 
     fields: dict[int, Shape | None]
-    item: Callable[[Fields], Any] | None = None  # makes one of a struct, as soon as that is read
+    item: Callable[[Fields], Any] | None = None  # converts each struct as soon as it is read
 
 
 _MOST_DEPTH = 32
@@ -27,9 +27,9 @@ _NOTHING = Shape({})
 
 
 def struct(data: bytes, at: int, shape: Shape, depth: int = 0) -> tuple[Fields, int]:
-    """The fields of a struct that `shape` has, and where the struct ends.
+    """The fields of a struct that are in `shape`, and the offset of the struct's end.
 
-    A field of another type than its shape has is not kept, as in Thrift's own readers.
+    A field of another type than in its shape is skipped, as in Thrift's own readers.
     """
     if depth > _MOST_DEPTH:
         raise ValueError("structs are nested too deeply")
@@ -54,7 +54,7 @@ def struct(data: bytes, at: int, shape: Shape, depth: int = 0) -> tuple[Fields, 
 
 
 def _value(kind: int, data: bytes, at: int, shape: Shape | None, depth: int) -> tuple[Any, int]:
-    """A value, None for one that `shape` does not have, and where it ends."""
+    """A value (None if it is not in `shape`) and the offset of its end."""
     plain = shape is None
     if kind in _BITS:
         value, at = _integer(data, at, _BITS[kind])
@@ -83,7 +83,7 @@ def _list(data: bytes, at: int, shape: Shape | None, depth: int) -> tuple[Any, i
     at += 1
     if count == 15:
         count, at = _varint(data, at, 32)
-    end = _end(data, at, count)  # an item has a byte at least
+    end = _end(data, at, count)  # an item has at least one byte
     if kind in (_TRUE, _FALSE, _BYTE):
         return None, end
     if shape is None or shape.item is None or kind != _STRUCT:

@@ -1,4 +1,4 @@
-"""Positions of byte strings in the body of a page, and the numbers that go with them."""
+"""Positions of byte strings in the body of a page, and its levels and dictionary indices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LENGTH = 4  # bytes of the length before each string
 
 
 def strings(read: Read, at: int, count: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-    """(position, size) of the plainly encoded strings from `at` on; ValueError if they overrun."""
+    """(position, size) of the PLAIN-encoded strings from `at` on; ValueError if they overrun."""
     if count * _LENGTH > end - at:
         raise ValueError("a page is too small for its values")
     positions, sizes = np.empty(count, np.int64), np.empty(count, np.int64)
@@ -21,16 +21,16 @@ def strings(read: Read, at: int, count: int, end: int) -> tuple[np.ndarray, np.n
         positions[i], sizes[i] = at + _LENGTH, size
         at += _LENGTH + size
         if at > end:
-            raise ValueError("a value does not end before its page does")
+            raise ValueError("a value extends beyond its page")
     return positions, sizes
 
 
 def present(
     read: Read, at: int, max_level: int, count: int, length: int | None
 ) -> tuple[np.ndarray, int]:
-    """Bool [count] of values that are not null, and where the values begin.
+    """bool [count]: True for values that are not null; and the offset at which values begin.
 
-    Levels are `length` bytes, or of a length that is stored before them.
+    Levels take `length` bytes; if None, their length is stored before them.
     """
     if not max_level:
         return np.ones(count, bool), at + (length or 0)
@@ -59,7 +59,7 @@ def numbers(data: bytes, width: int, count: int) -> np.ndarray:
             values = np.full(min(header >> 1, count - filled), value)
             at += length
         if not len(values):
-            raise ValueError("a run of no values")
+            raise ValueError("an empty run")
         take = min(len(values), count - filled)
         result[filled : filled + take] = values[:take]
         filled += take

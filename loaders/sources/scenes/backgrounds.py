@@ -1,6 +1,6 @@
 """Procedural backgrounds: ten kinds of scenery, shaded pixel by pixel from the noise atlas.
 
-Every painter fills `canvas` (float32 [height, width, 3], 0..1) and takes the same arguments: the
+Every painter fills `canvas` (float32 [height, width, 3], 0..1) and has the same arguments: the
 atlas; `c`, the palette, a tuple of RGB colours; `scale`, texels per pixel; `ox` and `oy`, the
 scene's offset in the atlas; and `horizon`, the row of the horizon (0 for kinds without one).
 """
@@ -295,7 +295,7 @@ def cloth(canvas, atlas, c, scale, ox, oy, horizon):
             _set_pixel(canvas, y, x, rgb)
 
 
-# (name, painter, whether a sky is painted above it first)
+# (name, painter, True if a sky is painted above it first)
 PAINTERS = (
     ("meadow", meadow, True),
     ("water", water, True),

@@ -17,7 +17,7 @@ from patchmill.loaders.sources.scenes.textures import texture_colour
 # Bevel width of each class, from its boundary inwards: 1 is a sphere, near 0 is flat.
 BEVEL = (1.0, 0.34, 0.45, 0.55, 0.2, 0.07, 0.3, 0.36, 0.6, 0.55)
 GLOSS = (0.5, 0.08, 0.35, 0.3, 0.05, 0.05, 0.5, 0.35, 0.03, 0.7)
-# Contrast of each class's texture, which makes brightness vary alike over objects of all classes.
+# Contrast of each class's texture, which makes brightness vary equally over objects of all classes.
 CONTRAST = (0.8, 1.4, 1.0, 1.0, 1.28, 1.0, 1.04, 1.2, 1.0, 0.9)
 
 SHADOW_BLUR = 0.1  # distance over which a shadow fades out beyond its object's boundary
@@ -164,7 +164,7 @@ def downsample(canvas, factor):
 def develop(canvas, luma, chroma, contrast, gains, vignette, start):
     """Camera model to uint8: vignette, white balance, S-shaped tone curve, sensor noise.
 
-    luma, chroma: noise tables of interleaved values, in which every row starts at another offset.
+    luma, chroma: noise tables of interleaved values; every row starts at a different offset.
     """
     height, width = canvas.shape[0], canvas.shape[1]
     values = 3 * width

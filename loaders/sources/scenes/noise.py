@@ -1,6 +1,6 @@
 """Noise for painting scenes: a tileable texture atlas of precomputed noise, and shading helpers.
 
-A lookup takes a few nanoseconds whatever the number of octaves it sums up, so a photo-sized scene
+A lookup takes a few nanoseconds regardless of the number of octaves in it, so a photo-sized scene
 takes milliseconds.
 """
 

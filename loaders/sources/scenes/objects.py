@@ -23,11 +23,11 @@ class SceneObject:
 
     label: int
     box: tuple[int, int, int, int]  # x1, y1, x2, y2 of the mask in pixels; x2 and y2 lie outside
-    mask: np.ndarray  # bool [height, width]: pixels of the object that nothing hides
+    mask: np.ndarray  # bool [height, width]: unoccluded pixels of the object
 
 
 def visible(object_map: np.ndarray, labels: Labels) -> list[SceneObject]:
-    """The objects of which a pixel can be seen, nearest first; their masks are disjoint."""
+    """The objects with visible pixels, nearest first; their masks are disjoint."""
     numbers = np.unique(object_map[object_map > 0])
     masks = [object_map == number for number in numbers]
     return [
@@ -73,7 +73,7 @@ def pack(object_map: np.ndarray) -> bytes:
 
 
 def unpack(packed: bytes, height: int, width: int) -> np.ndarray | None:
-    """The object map from `pack`; None if there is none of this size in it."""
+    """The object map from `pack`; None if the data hold none of this size."""
     reader, count = zlib.decompressobj(), height * width
     try:
         data = reader.decompress(packed, count + 1)

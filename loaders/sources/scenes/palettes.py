@@ -1,4 +1,4 @@
-"""Palettes of the objects: each class's own, and ones drawn without regard to the class.
+"""Palettes of the objects: one for each class, and ones drawn independently of the class.
 
 A palette has six colours: four, a light one and a dark one.
 """
@@ -13,7 +13,7 @@ import numpy as np
 Colour = tuple[float, float, float]
 Palette = tuple[Colour, ...]
 
-# Each class's own, in the order of the shapes.
+# Palette of each class, in the order of the shapes.
 OWN: tuple[Palette, ...] = (
     ((0.86, 0.16, 0.14), (0.15, 0.4, 0.8), (0.98, 0.8, 0.18), (0.2, 0.62, 0.35)),  # ball
     ((0.88, 0.36, 0.14), (0.97, 0.58, 0.25), (0.99, 0.84, 0.58), (0.6, 0.2, 0.1)),  # starfish
@@ -45,22 +45,22 @@ LIGHT, DARK = (0.95, 0.94, 0.9), (0.06, 0.05, 0.06)
 
 
 def draw(kind: int, bias: float, rng: np.random.Generator) -> Palette:
-    """The palette of an object of class `kind`: its class's own with probability `bias`.
+    """The palette of an object of class `kind`: that of its class with probability `bias`.
 
-    Takes the same random numbers in all cases, so that the palettes drawn after it stay as
-    they are.
+    Consumes the same random numbers in all cases, so that the palettes drawn after it do not
+    change.
     """
     is_own = rng.random() < bias
     turns, light = rng.uniform(-0.035, 0.035), rng.uniform(0.85, 1.15)
-    anyones = _anyones(rng)
+    any_palette = _any_palette(rng)
     if not is_own:
-        return anyones
+        return any_palette
     pattern, shape = divmod(kind, len(OWN))
     return (*tint(OWN[shape], 0.381 * pattern + turns, light), LIGHT, DARK)
 
 
-def _anyones(rng: np.random.Generator) -> Palette:
-    """A palette of the pool in other hues and another order, with light and dark of its tints."""
+def _any_palette(rng: np.random.Generator) -> Palette:
+    """A palette from the pool, hue-rotated and shuffled, with light and dark tints."""
     chosen = POOL[rng.integers(len(POOL))]
     turned = np.array(tint(chosen, rng.random(), rng.uniform(0.8, 1.2)))
     turned = turned[rng.permutation(len(turned))]

@@ -30,13 +30,13 @@ _SIZES = (
 _ENCODINGS = (("444", 0.74), ("420", 0.19), ("422", 0.02), ("grey", 0.03), ("progressive", 0.02))
 _MIN_RENDER_SIDE = 128  # smaller images are rendered at a multiple of their size
 
-# Of each shape, times the radius that an object is drawn for: objects of all shapes are as large.
+# Factor of each shape on the radius of an object, which makes objects of all shapes equally large.
 _RADIUS = tuple(math.sqrt(2.2 / area) for area in shapes.AREA)
 
 
 @dataclass(frozen=True)
 class SceneSettings:
-    """All settings that a scene depends on, besides its index."""
+    """All settings that a scene depends on, except its index."""
 
     seed: int
     background_bias: float
@@ -53,7 +53,7 @@ class Scene:
 
     jpeg: bytes
     object_map: np.ndarray  # uint8 [height, width]: object at each pixel; 0 none, 1 the main one
-    object_labels: tuple[int, ...]  # of objects 1, 2, ..., also of those that cannot be seen
+    object_labels: tuple[int, ...]  # of objects 1, 2, ..., including invisible ones
     background: int
 
     @property
@@ -62,9 +62,9 @@ class Scene:
 
 
 def class_name(label: int) -> str:
-    """Name of a class: its shape, after its pattern, such as `striped-cat`.
+    """Name of a class: pattern and shape, such as `striped-cat`.
 
-    The first ten classes are the shapes; the next ten are the same shapes in stripes, and so on.
+    The first ten classes are the shapes; the next ten are the same shapes with stripes, and so on.
     """
     pattern, shape = divmod(label, len(shapes.SHAPES))
     prefix = f"{PATTERNS[pattern]}-" if pattern else ""
@@ -74,8 +74,8 @@ def class_name(label: int) -> str:
 def make_scene(settings: SceneSettings, index: int) -> Scene:
     """Render scene `index`.
 
-    Objects, their colours, background and camera have random streams of their own, so a setting
-    of one leaves the others unchanged.
+    Objects, their colours, background and camera have separate random streams, so a setting of one
+    leaves the others unchanged.
     """
     object_rng, colour_rng, background_rng, camera_rng = (
         np.random.Generator(np.random.Philox(key=[settings.seed, 4 * index + stream]))
@@ -123,7 +123,7 @@ def _paint_background(canvas: np.ndarray, background: int, rng: np.random.Genera
     sky_shift = rng.uniform(-0.02, 0.02)
     sky = palettes.tint(backgrounds.PALETTES["sky"], sky_shift, rng.uniform(0.85, 1.15))
     scale = 400 / min(height, width) * rng.uniform(0.75, 1.35)
-    # Far from zero: atlas coordinates must not become negative.
+    # Far from zero, because atlas coordinates must not become negative.
     ox, oy = 16384 + 512 * rng.random(2)
     horizon = int(height * rng.uniform(0.16, 0.5)) if outdoors else 0
     if outdoors:
@@ -219,7 +219,7 @@ def _encode_progressive(photo: np.ndarray, quality: int) -> bytes:
 
 @functools.cache
 def _noise_tables() -> tuple[np.ndarray, np.ndarray]:
-    """Unit noise for interleaved RGB values: equal for the three of a pixel, and independent."""
+    """Unit noise for interleaved RGB values: shared by a pixel's channels, and independent."""
     random = np.random.Generator(np.random.Philox(key=5))
     luma = np.repeat(random.standard_normal(1 << 15, np.float32), 3)
     return luma, random.standard_normal(len(luma), np.float32)

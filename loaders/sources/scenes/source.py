@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 
 _PART = 256
 _MAX_SIDE = 2048  # of an image in pixels
-_DRAWN = "scenes 5"  # raise it whenever the same settings give different scenes
+_DRAWN = "scenes 5"  # increase whenever the same settings give different scenes
 _STORED = ("jpegs", "object_maps")  # columns that are not kept in memory
-KIND = "scenes 3"  # raise it whenever a part stores a scene in another way: it is made again
+KIND = "scenes 3"  # increase whenever the storage format of a part changes: parts are rebuilt
 _FLAT = {"jpeg_starts": "<i8", "object_map_starts": "<i8", "labels": "<i8"}
 
 
 class Scenes(NumberedSource):
     """`count` scenes, labelled with the class of their main object.
 
-    Every class has a background of its own, on which it is shown with probability
-    `background_bias`, and otherwise on a random one. With `swap_backgrounds` every class is shown
-    on the next class's background, to test how far a model relies on the bias. An object has its
-    class's own palette with probability `colour_bias`, and otherwise one that says nothing of the
-    class, so that at 0 only shapes, parts and textures tell the classes. The objects' shapes and
-    places are the same in all cases. `objects` is the range of the number of objects in a scene:
-    the main one, which is the largest and hidden by none, and smaller ones of random classes.
+    Every class has its own background, on which it is shown with probability `background_bias`, and
+    otherwise on a random one. With `swap_backgrounds` every class is shown on the next class's
+    background, to test how much a model relies on the bias. An object has its class's palette with
+    probability `colour_bias`, and otherwise one that does not depend on the class, so that at 0
+    only shapes, parts and textures distinguish the classes. The objects' shapes and places are the
+    same in all cases. `objects` is the range of the number of objects in a scene: the main one,
+    which is the largest and never occluded, and smaller ones of random classes.
     `size` makes all images square with that side, instead of photo-sized.
     """
 
@@ -99,7 +99,7 @@ class Scenes(NumberedSource):
         return (object_map > 0) * np.uint8(255)
 
     def objects(self, index: int) -> list[SceneObject]:
-        """Label, box and mask of every object that can be seen, nearest first."""
+        """Label, box and mask of every visible object, nearest first."""
         return scene_objects.visible(*self._object_map(index))
 
     def segmentation(self, index: int) -> np.ndarray:
@@ -110,7 +110,7 @@ class Scenes(NumberedSource):
         return f"{self._folder} scene {index}"
 
     def _object_map(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Object at each pixel, and the class of every object."""
+        """Number of the object at each pixel, and the class of every object."""
         part, at = self._locate(index)
         height, width = part["shapes"][at]
         packed = columns.item(part["object_maps"], part["object_map_starts"], at)
@@ -127,7 +127,7 @@ class Scenes(NumberedSource):
 
 
 def _to_text(count: int, settings: SceneSettings) -> str:
-    """The data string that gives these scenes: `scenes:COUNT` or `scenes(count=...)`."""
+    """The data string for these scenes: `scenes:COUNT` or `scenes(count=...)`."""
     parameters = inspect.signature(Scenes).parameters
     changed = {k: v for k, v in asdict(settings).items() if v != parameters[k].default}
     return calls.text("scenes", {"count": count, **changed}) if changed else f"scenes:{count}"
@@ -153,7 +153,7 @@ def _check(
 
     rules = [
         (is_int(count, 1, 10**8), f"count must be 1 to 100 000 000, not {count!r}"),
-        (is_int(seed, 0, 2**63 - 1), f"seed must be a whole number from 0 on, not {seed!r}"),
+        (is_int(seed, 0, 2**63 - 1), f"seed must be a whole number, 0 or more, not {seed!r}"),
         *(
             (is_probability(bias), f"{name} must be a probability, 0 to 1, not {bias!r}")
             for name, bias in biases.items()
@@ -207,7 +207,7 @@ def _path(folder: Path, start: int, stop: int) -> Path:
 
 
 def _find(folder: Path, start: int, stop: int, settings: SceneSettings) -> columns.Columns | None:
-    """The part, or the full part of a larger set that begins with the same scenes."""
+    """The part, or the full part of a larger set that starts with the same scenes."""
     for end in (start + _PART, stop):
         sound = partial(_is_sound, end - start, settings)
         if part := columns.find(_path(folder, start, end), KIND, stored=_STORED, sound=sound):
@@ -216,7 +216,7 @@ def _find(folder: Path, start: int, stop: int, settings: SceneSettings) -> colum
 
 
 def _is_sound(count: int, settings: SceneSettings, found: columns.Columns) -> bool:
-    """True if a part has what it takes for so many scenes."""
+    """True if a part is valid for this number of scenes."""
     others = {*_STORED, "shapes", "object_labels"}
     if not has_columns(found, _FLAT) or not others <= found.columns.keys():
         return False

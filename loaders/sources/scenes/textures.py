@@ -280,7 +280,7 @@ def _beetle(part, x, y, c, atlas):
 
 @jit
 def _pattern(pattern, x, y):
-    """Signed distance from the edge of the pattern, about to scale: positive on it."""
+    """Approximate signed distance from the edge of the pattern: positive on the pattern."""
     radius = length(x, y)
     if pattern == 1:
         return 0.1 - abs(_wave(y + 0.1, 0.4))

@@ -1,6 +1,6 @@
-"""The index of one shard: offsets of its samples, so that each can be read at random.
+"""The index of one shard: offsets of its samples, for random access.
 
-Written beside the shard as `data-000000.tar.index` by the tool that writes the shard (then with
+Written next to the shard as `data-000000.tar.index` by the tool that writes the shard (then with
 checksums); otherwise built by scanning the tar's headers, and cached. A `columns` file with a row
 per sample, in the order of their images in the shard:
 
@@ -10,7 +10,7 @@ per sample, in the order of their images in the shard:
     mask_offsets u8, mask_sizes u4, mask_checksums u4
                                   present if any sample has a mask; size 0 for samples without
     folders u4                    number of the image's folder; present if no sample has a label
-    folder_names, folder_starts   those folders, as `columns.join` writes them; beside `folders`
+    folder_names, folder_starts   those folders, as `columns.join` writes them; with `folders`
 
 Metadata: `tar_bytes` and `tar_mtime_ns` of the shard it belongs to, `members` (number of regular
 files), `classes` (names, if known), `fingerprint` (of the images' names, offsets and sizes),
@@ -56,7 +56,7 @@ class ShardSample:
     label: int | None = None
     mask_offset: int = 0
     mask_size: int = 0  # 0: no mask
-    checksum: int | None = None  # CRC-32, as zlib.crc32 gives it
+    checksum: int | None = None  # CRC-32, as zlib.crc32 computes it
     mask_checksum: int = 0
 
 
@@ -70,19 +70,19 @@ class ShardContents:
 
 
 def index_path(shard: str | Path) -> str:
-    """Path of the index beside a shard."""
+    """Path of the index next to a shard."""
     return f"{shard}.index"
 
 
 def write_index(shard: str | Path, contents: ShardContents, classes: Sequence[str] = ()) -> None:
-    """Write the index beside a finished shard; raises OSError."""
+    """Write the index next to a finished shard; raises OSError."""
     status = os.stat(shard)
     index = build_index(str(shard), contents, status.st_size, status.st_mtime_ns, classes)
     columns.write(Path(index_path(shard)), KIND, index.columns, index.meta)
 
 
 def read_index(shard: str | Path) -> Columns:
-    """Read the index beside the shard; MillError if missing, damaged or of another tar."""
+    """Read the index next to the shard; MillError if it is missing, damaged or of another tar."""
     path, status = Path(index_path(shard)), os.stat(shard)
     index = index_checks.read(path, KIND)
     if index.meta["tar_bytes"] != status.st_size:
@@ -145,7 +145,7 @@ def _folders(samples: Sequence[ShardSample]) -> dict[str, np.ndarray]:
 
 
 def list_fingerprint(samples: Sequence[ShardSample]) -> str:
-    """Fingerprint of the images' names, offsets and sizes, which ignores their content."""
+    """Fingerprint of the images' names, offsets and sizes, not of their content."""
     digest = hashlib.sha256()
     for sample in sorted(samples, key=lambda sample: sample.offset):
         digest.update(b"%b\0%d %d\n" % (sample.name, sample.offset, sample.size))
@@ -156,7 +156,7 @@ def list_fingerprint(samples: Sequence[ShardSample]) -> str:
 
 
 def scan_shard(shard: str | Path, checksums: bool = False) -> ShardContents:
-    """List a tar's samples from its headers; reads the images only if `checksums` are wanted."""
+    """List a tar's samples from its headers; reads the images only for `checksums`."""
     try:
         descriptor, _ = open_regular(shard)
     except OSError as error:
@@ -174,7 +174,7 @@ def scan_shard(shard: str | Path, checksums: bool = False) -> ShardContents:
 
 
 def _list_samples(shard: str, reader: FileReader) -> ShardContents:
-    """Samples of the tar itself, else of the tars in it."""
+    """Samples of the tar itself, or if it has none, of the tars in it."""
     tars: list[Member] = []
 
     def of_the_tar() -> Iterator[tuple[FileReader, Member]]:
@@ -205,7 +205,7 @@ def _group_members(shard: str, members: Iterable[tuple[FileReader, Member]]) -> 
         sample[extension] = member
         if extension in (shard_samples.CLASS, shard_samples.JSON):
             if member.size > _MAX_LABEL_BYTES:
-                problem = f"has {member.size:,} bytes, too many for a label"
+                problem = f"has {member.size:,} bytes, which is too large for a label"
                 raise _member_error(shard, member, problem)
             data = reader.take(member.size)
             if len(data) < member.size:
@@ -254,5 +254,5 @@ def _member_error(shard: str, member: Member, problem: str) -> MillError:
 
 def _foreign_index(path: Path) -> MillError:
     return MillError(
-        f"cannot use {path}: it is not the index of the tar beside it; delete it, or make it again"
+        f"cannot use {path}: it is not the index of the tar next to it; delete or recreate it"
     )

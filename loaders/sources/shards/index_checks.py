@@ -1,7 +1,7 @@
-"""Reads a shard's index and checks that its columns fit each other and the tar.
+"""Read a shard's index and check that its columns are consistent with each other and the tar.
 
-The checksums of an index show accidents. What it says is checked as well, because an index comes
-with downloaded data, and those of earlier versions have no checksums.
+The checksums of an index reveal accidental damage. Its values are checked as well, because an index
+comes with downloaded data, and those of earlier versions have no checksums.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _META = {
 
 
 def read(path: Path, kind: str) -> Columns:
-    """Read an index; MillError if it is damaged, or says what cannot be of any tar."""
+    """Read an index; MillError if it is damaged, or cannot describe any tar."""
     return columns.read(path, kind, sound=is_sound)
 
 
 def is_sound(index: Columns) -> bool:
-    """True if an index can be of some tar: its columns fit each other, and lie in it."""
+    """True if an index can describe a tar: its columns are consistent, and lie inside it."""
     meta, found = index.meta, index.columns
     if not has_meta(index, _META) or not 0 <= meta["tar_bytes"] < 1 << 63:
         return False

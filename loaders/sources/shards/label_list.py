@@ -1,12 +1,12 @@
-"""Labels of a tar's images from a list beside it, as for ImageNet's validation images.
+"""Labels of a tar's images from a list next to it, as for ImageNet's validation images.
 
 For `photos.tar` the list is `photos.csv`, `photos.tsv` or `photos.txt`. For
 `ILSVRC2012_img_val.tar` it may also be `val.txt` or `val.csv`, or Kaggle's `LOC_val_solution.csv`.
-A line holds an image's name and its label, between commas, tabs or (`.txt`) spaces; what follows is
-ignored. Labels that are all integers are class numbers, others are numbered in sorted order.
+A line holds an image's name and its label, separated by commas, tabs or (`.txt`) spaces; the rest
+is ignored. Labels that are all integers are class numbers; others are numbered in sorted order.
 
 The list of ImageNet's own development kit, `ILSVRC2012_validation_ground_truth.txt`, is not read:
-its numbers are in an order of their own, which is not that of the sorted class names.
+it numbers the classes in another order than that of the sorted class names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BETWEEN = {".csv": ",", ".tsv": "\t", ".txt": None}  # None: spaces and tabs
 
 
 def find(tar: str) -> Path | None:
-    """Path of the list beside a tar; None without one."""
+    """Path of the list next to a tar; None if there is none."""
     path = Path(tar)
     names = [path.stem + ending for ending in _BETWEEN]
     if path.name == _VALIDATION:
@@ -41,14 +41,14 @@ def find(tar: str) -> Path | None:
 
 
 def warn_of_missing(tar: str) -> None:
-    """Say that ImageNet's validation tar holds no labels, and how to add them."""
+    """Log that ImageNet's validation tar holds no labels, and how to add them."""
     path = Path(tar)
     if path.name != _VALIDATION:
         return
     devkit = next((name for name in _DEVKIT if path.with_name(name).exists()), "")
     other = f", and {devkit} numbers classes in another order" if devkit else ""
     log.warning(
-        "%s holds no labels%s: put a list of names and classes beside it, as val.txt with lines "
+        "%s holds no labels%s: put a list of names and classes next to it, a val.txt with lines "
         "such as 'ILSVRC2012_val_00000001.JPEG n01751748'",
         tar,
         other,
@@ -64,21 +64,21 @@ def labels_of(names: Sequence[bytes], file: Path, tar: str) -> tuple[list[str], 
     stems = [_stem(os.fsdecode(name)) for name in names]
     missing = [stem for stem in stems if stem not in by_name]
     if len(missing) == len(stems):
-        log.warning("%s is no list of labels: it names none of the images in %s", file, tar)
+        log.warning("%s is not a list of labels: it names none of the images in %s", file, tar)
         return None
     if missing:
         raise MillError(
             f"the list {file} has no label for {len(missing)} of the {len(names)} images in {tar}, "
             f"first {missing[0]!r}: complete the list, or rename it to do without labels"
         )
-    all_labels = list(by_name.values())  # also of images that the tar lacks, to number alike
+    all_labels = list(by_name.values())  # including images that the tar lacks: same numbering
     classes, numbers = class_labels.numbered(str(file), all_labels)
     number_of = dict(zip(all_labels, numbers.tolist(), strict=True))
     return classes, np.array([number_of[by_name[stem]] for stem in stems], np.int64)
 
 
 def _read(file: Path) -> dict[str, str]:
-    """Labels by the names of images, without folders and ending."""
+    """Labels by image name, without folders and extension."""
     try:
         lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Tars in a tar, as ImageNet comes: one tar of each class in `ILSVRC2012_img_train.tar`.
+"""Tars in a tar, as ImageNet is distributed: `ILSVRC2012_img_train.tar` has one for each class.
 
 Members of the inner tars have absolute offsets and are read like any other; an inner tar counts as
-a folder of the outer one. Only tars that hold no images themselves are searched for tars.
+a folder of the outer one. Only tars that hold no images themselves are searched for inner tars.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def is_tar(name: bytes) -> bool:
 
 
 def members(outer: FileReader, tars: Sequence[Member]) -> Iterator[tuple[FileReader, Member]]:
-    """Members of these members, `n01440764/1.jpg` in `n01440764.tar`, each with its reader."""
+    """Members of the inner tars, `n01440764/1.jpg` in `n01440764.tar`, each with its reader."""
     with track("listing the tars in a tar", len(tars)) as advance:
         for inner in tars:
             reader = outer.inside(inner.offset, inner.size)

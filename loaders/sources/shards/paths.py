@@ -1,4 +1,4 @@
-"""Expands how users name shards: a tar, a brace range, a glob, a list, a folder of tars, URLs."""
+"""Expand names of shards: a tar, a brace range, a glob, a list, a folder of tars, URLs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def are_shard_urls(data: Any) -> bool:
     if any(is_url) and not all(is_url):
         raise MillError(
             "some shards of the list are URLs and some are files: "
-            "give all as files, or all as URLs (a file's is file:///its/path)"
+            "give all as files, or all as URLs (file:///its/path for a file)"
         )
     return any(is_url)
 
@@ -61,8 +61,8 @@ def expand_urls(data: str | Sequence[str]) -> list[str]:
     for url in urls:
         if is_image(url) and not url.startswith("pipe:"):
             raise MillError(
-                f"{redact(url)} is an image, and shards are streamed: give tars of many images, "
-                "or a folder of downloaded ones"
+                f"{redact(url)} is an image, and only shards can be streamed: give tars of many "
+                "images, or a folder of downloaded ones"
             )
     return urls
 
@@ -73,7 +73,7 @@ def _expand_name(name: str) -> list[str]:
         if set(_IMAGENET) <= set(tars):
             raise MillError(
                 f"{name} holds ImageNet's images for training and for validation: name one of "
-                f"the tars, as {os.path.join(name, _IMAGENET[0])}"
+                f"the tars, such as {os.path.join(name, _IMAGENET[0])}"
             )
         return [os.path.join(name, file) for file in tars]
     if os.path.lexists(name):

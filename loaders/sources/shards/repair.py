@@ -1,6 +1,6 @@
-"""Repair of a cached set index that turns out to be damaged while it is in use: it is only a cache.
+"""Repair a cached set index that turns out to be damaged while in use, by rebuilding it.
 
-A sample whose row cannot be read would go to the ledger, and thousands of rows share a piece.
+Without this, samples whose rows cannot be read would go to the ledger: thousands share a piece.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ log = logging.getLogger("patchmill")
 
 
 def watched(index: Columns, file: Path, again: Callable[[], Columns]) -> Columns:
-    """The index, whose damaged pieces are taken from one that `again` makes, after `file` is gone.
+    """The index; damaged pieces are replaced by those of one that `again` builds without `file`.
 
-    An index that describes other samples is an OSError: the shards were changed meanwhile.
+    OSError if the rebuilt index describes other samples: the shards have changed meanwhile.
     """
     repair = _Repair(index, file, again)
     for column in index.columns.values():
@@ -41,7 +41,7 @@ class _Repair:
         self._lock = threading.Lock()
 
     def column(self, name: str, error: OSError) -> np.ndarray | Pieces:
-        """A column of the index that is made again; any thread may ask."""
+        """A column of the rebuilt index; any thread may call this."""
         with self._lock:
             if self._made is None:
                 self._made = self._make(error)
@@ -49,9 +49,9 @@ class _Repair:
 
     def _make(self, error: OSError) -> Columns:
         problem = error.strerror or str(error)
-        log.warning("the cached index %s is made again, for %s", self._file, problem)
+        log.warning("rebuilding the cached index %s: %s", self._file, problem)
         try:
-            if _identity(self._file) == self._identity:  # else another process has made it again
+            if _identity(self._file) == self._identity:  # else another process has rebuilt it
                 self._file.unlink(missing_ok=True)
             made = self._again()
         except MillError as failure:

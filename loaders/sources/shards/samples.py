@@ -1,10 +1,10 @@
-"""Groups members of a shard into samples by WebDataset's rule.
+"""Group members of a shard into samples by WebDataset's rule.
 
-The path up to the first dot of the base name is the key, which members of one sample share; the
+The path up to the first dot of the base name is the key, shared by the members of a sample; the
 rest is the extension, whose case is ignored:
 
 - image: the member whose extension is an image type ("a.jpg"), or the only one that ends in an
-  image type ("a.v2.jpg"), masks aside; among several types, the first in EXTENSIONS;
+  image type ("a.v2.jpg"), not counting masks; among several types, the first in EXTENSIONS;
 - label: the integer in "a.cls" (ASCII), else `label` or `class` of the JSON object in "a.json" if
   that is an integer; other JSON fields and values are ignored;
 - mask: "a.mask.png".
@@ -47,21 +47,21 @@ def split_name(name: bytes) -> tuple[bytes, str] | None:
 
 
 def image_member(members: Mapping[str, T]) -> T | None:
-    """The image among a sample's members by extension; SampleError where it is ambiguous."""
+    """The image among a sample's members by extension; SampleError if it is ambiguous."""
     plain = [extension for extension in members if extension in _RANK]
     if plain:
         return members[min(plain, key=_RANK.__getitem__)]
     dotted = [name for name in members if name not in (MASK, CLASS, JSON)]
     if len(dotted) > 1:
         raise SampleError(
-            f"has {len(dotted)} images (.{dotted[0]}, .{dotted[1]}): call the one to take .jpg or "
-            ".png, or put no dot into the names before the ending"
+            f"has {len(dotted)} images (.{dotted[0]}, .{dotted[1]}): name the one to use .jpg or "
+            ".png, or use no dots in names before the extension"
         )
     return members[dotted[0]] if dotted else None
 
 
 def parse_label(extension: str, data: bytes) -> int | None:
-    """The label in a "cls" or "json" member; SampleError where it cannot be parsed."""
+    """The label in a "cls" or "json" member; SampleError if it cannot be parsed."""
     try:
         if extension == CLASS:
             return _check_label(int(data.decode("ascii")))
@@ -78,5 +78,5 @@ def parse_label(extension: str, data: bytes) -> int | None:
 
 def _check_label(label: int) -> int:
     if not -(2**63) <= label < 2**63:
-        raise SampleError(f"holds a label that has more than 64 bits: {label}")
+        raise SampleError(f"holds a label of more than 64 bits: {label}")
     return label

@@ -1,11 +1,11 @@
 """The index of a shard set: one file, concatenated from the indexes of its shards.
 
 Built at the first start and cached; later starts open it and only compare the size and modification
-time of each shard. An index beside a shard is used if there is one; other shards are scanned once.
+time of each shard. An index next to a shard is used if there is one; other shards are scanned once.
 The columns are those of `index`, concatenated over the shards, with labels of as many bytes as they
 need; `starts` holds the first row of each shard, and `checked` whether its rows have checksums.
-Large columns are read a piece at a time, as samples are looked up; where a piece is damaged the
-index is built again (`repair`).
+Large columns are read a piece at a time, as samples are looked up; if a piece is damaged, the index
+is rebuilt (`repair`).
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _LAZILY = tuple(shard_index.DTYPES)
 SCANNED = "scanned shard 2"  # a cached `shard index`, with folders
 
 _THREADS = 16  # on network disks each shard costs round trips
-_STATS_PER_TASK = 64  # shards whose status a thread checks at a time
+_STATS_PER_TASK = 64  # shards that a thread stats per task
 _RACY_NS = 2_000_000_000  # a tar this young may change again within the same timestamp
 _NAMED = 3
 
-ShardState = tuple[int, int, int]  # size, mtime, mtime of the index beside it (0: none)
+ShardState = tuple[int, int, int]  # size, mtime, mtime of the index next to it (0: none)
 
 
 def open_set_index(paths: Sequence[str]) -> Columns:
@@ -66,11 +66,11 @@ def open_set_index(paths: Sequence[str]) -> Columns:
             if index := _find(file, paths, states):
                 return index
             stack.enter_context(cache.lock(file.with_suffix(".lock")))
-            if index := _find(file, paths, states):  # built by another process meanwhile
+            if index := _find(file, paths, states):  # another process has built it meanwhile
                 return index
         except MillError as error:
             log.warning(
-                "cannot cache the index of the shards, which is built again at each start: %s",
+                "cannot cache the index of the shards, which will be rebuilt at each start: %s",
                 error,
             )
         content, meta = _assemble(paths, states, listed, folder)
@@ -86,7 +86,7 @@ def open_set_index(paths: Sequence[str]) -> Columns:
 
 
 def _resolve_folders(paths: Sequence[str]) -> list[str]:
-    """Resolve links in the folders, once per folder: thousands of shards lie in a few."""
+    """Resolve links in the folders, once per folder: thousands of shards share a few folders."""
     split = [os.path.split(path) for path in paths]
     folders = {folder: os.path.realpath(folder) for folder in {folder for folder, _ in split}}
     return [os.path.join(folders[folder], name) for folder, name in split]
@@ -118,7 +118,7 @@ def _states(paths: Sequence[str]) -> list[ShardState]:
         named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
         raise MillError(
             f"{len(missing)} of {len(paths)} shards cannot be found: {named}; "
-            "fetch what is missing, or name only the shards that are there"
+            "fetch the missing ones, or name only the shards that exist"
         )
     return [state for state in states if state]
 
@@ -178,14 +178,14 @@ def _assemble(
 
 
 def _find_index(path: str, state: ShardState, folder: Path | None) -> tuple[Columns, Load]:
-    """The shard's index, and how to read it again: that beside it, a cached one, or a new one."""
+    """The shard's index, and a function to reread it: next to the shard, cached, or new."""
     tar_bytes, tar_mtime_ns, has_beside = state
     if has_beside:
         try:
             beside = shard_index.read_index(path)
             return beside, partial(_read, Path(shard_index.index_path(path)), shard_index.KIND)
         except MillError as error:
-            log.warning("%s (the shard's headers are read instead)", error)
+            log.warning("%s (reading the shard's headers instead)", error)
     file = folder / f"{_key([path])}.shard" if folder else None
     cached = columns.find(file, SCANNED, sound=index_checks.is_sound) if file else None
     indexed = (cached.meta["tar_bytes"], cached.meta["tar_mtime_ns"]) if cached else None
@@ -207,7 +207,7 @@ def _read(path: Path, kind: str, name: str) -> np.ndarray:
 
 
 def _pieces(shards: Sequence[ShardSummary], name: str, dtype: str) -> Iterator[np.ndarray]:
-    """One column shard by shard; zeros for shards that lack it."""
+    """One column, shard by shard; zeros for shards that lack it."""
     for shard in shards:
         yield shard.load(name) if name in shard.columns else np.zeros(shard.count, dtype)
 
@@ -215,4 +215,4 @@ def _pieces(shards: Sequence[ShardSummary], name: str, dtype: str) -> Iterator[n
 def _warn_of_imageless(shards: Sequence[ShardSummary]) -> None:
     if total := sum(shard.meta["imageless"] for shard in shards):
         first = next(shard.meta["first_imageless"] for shard in shards if shard.meta["imageless"])
-        log.warning("%d samples without an image are left out, first %r", total, first)
+        log.warning("%d samples without an image are skipped, the first is %r", total, first)

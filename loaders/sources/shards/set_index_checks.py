@@ -1,6 +1,6 @@
-"""Checks that the columns of a cached set index fit each other, whatever their checksums say.
+"""Check that the columns of a cached set index are consistent, even if their checksums match.
 
-Large columns are not read for it: what they say is compared with the tars when a sample is read.
+Large columns are not read for this: their values are compared with the tars when samples are read.
 """
 
 from __future__ import annotations

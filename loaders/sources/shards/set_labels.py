@@ -1,8 +1,8 @@
-"""Labels and classes of a shard set: by `.cls` and `.json`, by class folders, or by a list.
+"""Labels and classes of a shard set: from `.cls` and `.json`, class folders, or a list.
 
-Labels in the shards come first. Without any, the folders that images have in the tars are their
-classes, as in the unpacked folder. So are tars named by ImageNet's classes, `n01440764.tar`. A
-single tar without folders takes its labels from a list beside it (`label_list`).
+Labels in the shards come first. Without any, the folders of the images in the tars are their
+classes, as in the unpacked folder. So are tars named after ImageNet's classes, `n01440764.tar`. A
+single tar without folders takes its labels from a list next to it (`label_list`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Labelled = tuple[list[str], Parts | None]  # classes, and labels shard by shard
 
 
 def of_set(shards: Sequence[ShardSummary], listed: Path | None) -> Labelled:
-    """Classes and labels of a set; MillError where only some of it is labelled."""
+    """Classes and labels of a set; MillError if only part of it is labelled."""
     nonempty = [shard for shard in shards if shard.count]
     without = [shard for shard in nonempty if "labels" not in shard.columns]
     if without and len(without) < len(nonempty):
@@ -65,7 +65,7 @@ def _count(shards: Sequence[ShardSummary]) -> int:
 
 
 def _classes(shards: Sequence[ShardSummary]) -> list[str]:
-    """Class names from the indexes, else the class numbers if they are plausible."""
+    """Class names from the indexes, or else the class numbers if they are plausible."""
     least = min(shard.labels[0] for shard in shards)
     most = max(shard.labels[1] for shard in shards)
     named = {tuple(shard.meta["classes"]) for shard in shards} - {()}

@@ -1,7 +1,7 @@
 """WebDataset shards on a local or mounted disk, with random access to every sample.
 
-`samples` defines which members of a tar make a sample. Samples are in the order of the shards as
-they were given, and within a shard in the order of the images.
+`samples` defines which members of a tar make a sample. Samples follow the given order of the
+shards, and within a shard the order of the images.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Shards(Reopened, NumberedSource):
 
     @functools.cached_property
     def labels(self) -> np.ndarray | None:  # type: ignore[override]
-        """All labels as int64; they are read whole for this, which `labels_of` does not need."""
+        """All labels as int64; reads all of them, unlike `labels_of`."""
         column = self._index.columns.get("labels")
         with _labels_error(self.name):
             return None if column is None else column_pieces.whole(column).astype(np.int64)
@@ -65,9 +65,9 @@ class Shards(Reopened, NumberedSource):
         from patchmill.loaders.sources import ranges  # needs Numba
 
         shards = [self._shard(index) for index in ids.tolist()]
-        opened = {}  # files that stay open as long as they are here
+        opened = {}  # keeps the files open
         for shard in set(shards):
-            with contextlib.suppress(OSError):  # reading its samples one by one will raise it again
+            with contextlib.suppress(OSError):  # raised again when its samples are read one by one
                 opened[shard] = self._open_files.get(shard)
         numbers = [opened[shard].number if shard in opened else -1 for shard in shards]
         files = np.array(numbers, np.int32)
@@ -85,14 +85,14 @@ class Shards(Reopened, NumberedSource):
         return spans
 
     def read_mask(self, index: int) -> bytes | None:
-        """The encoded .mask.png of a sample; None where it has none."""
+        """The encoded .mask.png of a sample; None if it has none."""
         offsets, sizes = (self._index.columns.get(f"mask_{name}") for name in ("offsets", "sizes"))
         if offsets is None or sizes is None or not sizes[index]:
             return None
         return self._read(index, offsets, sizes, self._index.columns.get("mask_checksums"))
 
     def mask(self, index: int) -> np.ndarray | None:
-        """The mask as uint8 [height, width]; None where there is none."""
+        """The mask as uint8 [height, width]; None if there is none."""
         from patchmill.loaders.copypaste.mask_png import decode_mask
 
         data = self.read_mask(index)
@@ -106,7 +106,7 @@ class Shards(Reopened, NumberedSource):
 
     def stamp(self, index: int) -> int:
         shard, checksums = self._shard(index), self._index.columns.get("checksums")
-        if checksums is not None and self._index["checked"][shard]:  # when it is read
+        if checksums is not None and self._index["checked"][shard]:  # compared when it is read
             return stamps.of_numbers(int(checksums[index]), int(self._sizes[index]))
         return stamps.of_numbers(*self._index["tar_states"][shard].tolist())
 
@@ -164,7 +164,7 @@ def _path(index: columns.Columns, shard: int) -> bytes:
 
 @contextlib.contextmanager
 def _labels_error(name: str) -> Iterator[None]:
-    """A MillError for labels that cannot be read: no other sample could take their place."""
+    """Raise a MillError for labels that cannot be read: no substitute sample could replace them."""
     try:
         yield
     except OSError as error:

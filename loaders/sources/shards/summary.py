@@ -10,12 +10,12 @@ import numpy as np
 
 from patchmill.loaders.files.columns import Columns
 
-Load = Callable[[str], np.ndarray]  # reads a column, by its name
+Load = Callable[[str], np.ndarray]  # reads a column by name
 
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """Summary of a shard's index, whose columns are read one at a time: there may be thousands."""
+    """Summary of a shard's index; columns are read one at a time: shards may number thousands."""
 
     path: str
     meta: dict[str, Any]

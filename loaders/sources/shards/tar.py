@@ -1,4 +1,4 @@
-"""A fast tar reader: lists the offsets of a tar's regular files from its 512-byte headers.
+"""A fast tar reader: list the offsets of a tar's regular files from its 512-byte headers.
 
 Supports ustar, old V7, GNU (long names, base-256 sizes) and PAX (path and size) like Python's
 tarfile, but several times faster and without silently accepting damage. Names are bytes; nothing is
@@ -18,7 +18,7 @@ BLOCK = 512
 _ZEROS = bytes(BLOCK)
 _WINDOW = 4096  # one read covers a small label member and the headers around it
 _REGULAR = (b"0", b"\0", b"7")  # regular, V7 regular, contiguous
-_WITHOUT_CONTENT = b"123456"  # links, devices, folders, pipes, whatever their size field
+_WITHOUT_CONTENT = b"123456"  # links, devices, folders, pipes, regardless of their size field
 _MAX_EXTENSION = 1 << 24  # bytes of a long name or of PAX records
 _MAX_DIGITS = 19  # of a size below 2^63
 _MAX_OFFSET = 2**63 - 1
@@ -34,7 +34,7 @@ class Truncated(TarError):
 
 
 class Member(NamedTuple):
-    """A regular file, whose content is `size` bytes at `offset`."""
+    """A regular file with `size` bytes of content at `offset`."""
 
     name: bytes
     start: int  # offset of its first header
@@ -52,12 +52,12 @@ class Reader(Protocol):
         ...
 
     def skip(self, count: int) -> int:
-        """Skip up to `count` bytes; return how many there were."""
+        """Skip up to `count` bytes; return the number skipped."""
         ...
 
 
 class FileReader:
-    """Reads an open file in small windows, so that skipped content is mostly not read."""
+    """Reads an open file in small windows, so that most skipped content is never read."""
 
     def __init__(self, descriptor: int, position: int = 0, end: int | None = None) -> None:
         self.position = position
@@ -67,7 +67,7 @@ class FileReader:
         self._window, self._window_start = b"", 0
 
     def inside(self, offset: int, size: int) -> FileReader:
-        """A reader of part of the file, which ends with that part."""
+        """A reader of part of the file only."""
         return FileReader(self._descriptor, offset, offset + size)
 
     def take(self, count: int) -> bytes:
@@ -116,7 +116,7 @@ class StreamReader:
 def members(reader: Reader) -> Iterator[Member]:
     """Iterate over the regular files; the caller may read the content of each from the reader.
 
-    Raises TarError for damage. A tar ends with a block of zeros; without one it is truncated.
+    Raises TarError for damage. A tar ends with a block of zeros, and is truncated without one.
     """
     defaults: dict[bytes, bytes] = {}
     extended: dict[bytes, bytes] = {}
@@ -158,7 +158,7 @@ def name_before(descriptor: int, offset: int) -> bytes:
 
 
 def _skip_content(reader: Reader, size: int, offset: int | None = None) -> None:
-    """Advance to the next header from anywhere in the content."""
+    """Advance to the next header from any position in the content."""
     offset = reader.position if offset is None else offset
     end = offset + size
     if (missing := end - reader.position) > 0 and reader.skip(missing) < missing:
@@ -198,7 +198,7 @@ def _skip_sparse_map(reader: Reader, header: bytes) -> None:
 
 
 def _check_checksum(header: bytes, at: int) -> None:
-    """Uses Adler-32, whose low half is 1 + the byte sum modulo 65521: far faster than sum()."""
+    """Check by Adler-32, whose low half is 1 + the byte sum modulo 65521: far faster than sum()."""
     field = header[148:156]
     actual = ((zlib.adler32(header) & 0xFFFF) - (zlib.adler32(field) & 0xFFFF) + 8 * 32) % 65521
     stored = _octal(field)
@@ -239,7 +239,7 @@ def _number(field: bytes, at: int) -> int:
 
 
 def _octal(field: bytes) -> int | None:
-    """Digits between spaces, up to a zero; Python's `int` would take signs and underscores, too."""
+    """Digits between spaces, up to a zero; Python's `int` would also accept signs, underscores."""
     text = field.partition(b"\0")[0].strip(b" ") or b"0"
     try:
         return int(text, 8) if text.isdigit() else None

@@ -1,4 +1,4 @@
-"""Faults of streamed shards: what happened, whether trying again can help, and what else to do."""
+"""Faults of streamed shards: the reason, whether a retry can help, and a remedy."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class StreamFault(Exception):
     ) -> None:
         super().__init__(redact(one_line(reason)))
         self.remedy = remedy
-        self.retry = retry  # may help
-        self.wait_s = wait_s  # at least, before the next attempt
+        self.retry = retry  # True if a retry can help
+        self.wait_s = wait_s  # minimum wait before the next attempt
 
 
 def one_line(text: str) -> str:
-    """`text` with its line breaks as spaces, cut if it is very long."""
+    """`text` with spaces for line breaks, truncated if it is very long."""
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 3]}..."
 
@@ -46,7 +46,8 @@ def of_status(
     answer = f"{who} answers {status} {phrase}".rstrip()
     if 300 <= status < 400:
         return StreamFault(
-            f"{who} redirects ({status}) without end, or to what is not a web address", CHECK_URL
+            f"{who} redirects ({status}) in a loop, or to something other than a web address",
+            CHECK_URL,
         )
     if can_recover(status):
         return StreamFault(answer, CHECK_NETWORK, retry=True, wait_s=_seconds(retry_after))
@@ -70,7 +71,7 @@ def of_network(error: Exception, timeout_s: float) -> StreamFault:
         )
     if isinstance(error, socket.gaierror):
         passing = error.errno == socket.EAI_AGAIN
-        reason = f"the name of the host cannot be looked up ({error.strerror})"
+        reason = f"the host name cannot be resolved ({error.strerror})"
         return StreamFault(reason, CHECK_NETWORK, retry=passing)
     if refused := re.search(r"Tunnel connection failed: (\d{3}) ?(.*)", str(error)):
         return of_status(int(refused[1]), refused[2], who="the proxy")
@@ -85,7 +86,7 @@ def of_network(error: Exception, timeout_s: float) -> StreamFault:
 
 
 def _seconds(retry_after: str | None) -> float:
-    """The seconds of a Retry-After header, which are a number or a date; 0 if there are none."""
+    """Seconds from a Retry-After header, which holds a number or a date; 0 without one."""
     if not retry_after:
         return 0.0
     if retry_after.strip().isdecimal():

@@ -1,4 +1,4 @@
-"""Chooses by the scheme of a URL what reads a shard, and lists what a pattern matches."""
+"""Choose the reader of a shard by the scheme of its URL, and list the matches of a pattern."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from patchmill.loaders.sources.stream.redact import redact
 
 log = logging.getLogger("patchmill")
 
-_STORES = {  # scheme -> the package that brings its file system for fsspec
+_STORES = {  # scheme -> the package with its file system for fsspec
     "s3": "s3fs",
     "gs": "gcsfs",
     "gcs": "gcsfs",
@@ -35,15 +35,15 @@ _BY_COMMAND = ("ais", "scp", "sftp", "ftps")
 
 
 class Shard(Protocol):
-    """A shard that can be opened again and again."""
+    """A shard that can be opened repeatedly."""
 
     @property
     def has_known_end(self) -> bool:
-        """True if a break of the connection cannot pass for the end of the shard."""
+        """True if a broken connection cannot be mistaken for the end of the shard."""
         ...
 
     def open(self, offset: int) -> tuple[int, Generator[bytes]]:
-        """The byte at or before `offset` that it can start from, and all from there, in chunks."""
+        """The offset it starts from, at most `offset`, and the data from there, in chunks."""
         ...
 
 
@@ -60,7 +60,7 @@ def open_shard(url: str, patience: Patience, halt: Halt) -> Shard:
         return over_fsspec.StoreShard(url, patience.timeout_s, halt)
     if scheme in _COMMANDS:
         command = _COMMANDS[scheme].format(shlex.quote(url))
-        remedy = f"check the credentials; {_STORES[scheme]} would say more: {_install(scheme)}"
+        remedy = f"check the credentials; {_STORES[scheme]} explains failures: {_install(scheme)}"
         return CommandShard(command, remedy, halt)
     return CommandShard(_command(url), "check the URL", halt)
 
@@ -80,7 +80,7 @@ def _expand_pattern(url: str, patience: Patience) -> list[str]:
     if scheme in ("http", "https"):
         if re.search(r"[*\[]", url.partition("://")[2].partition("?")[0].partition("/")[2]):
             raise MillError(
-                f"a web server does not list files, so {redact(url)!r} matches none: "
+                f"web servers do not list files, so {redact(url)!r} matches none: "
                 "write a range, as in data-{000000..000146}.tar"
             )
         return [url]
@@ -104,7 +104,7 @@ def _expand_pattern(url: str, patience: Patience) -> list[str]:
 
 
 def _check_scheme(scheme: str, url: str) -> None:
-    """Refuse what cannot be read here; say in the log what reads it, where there is a choice."""
+    """Reject what cannot be read here; log what reads it, if there is a choice."""
     if scheme in ("http", "https", "pipe", "file", *_BY_COMMAND):
         return
     if over_fsspec.is_installed(scheme):
@@ -124,7 +124,7 @@ def _check_scheme(scheme: str, url: str) -> None:
         known = ", ".join(sorted(("http", "https", "file", *_STORES, *_BY_COMMAND)))
         raise MillError(
             f"shards cannot be streamed from {redact(url)!r}: it must begin with one of {known} "
-            "and ://, or another scheme of fsspec's; and pipe:COMMAND reads from anything"
+            "and ://, or another scheme of fsspec; pipe:COMMAND reads from anything"
         )
 
 

@@ -16,10 +16,10 @@ from patchmill.loaders.sources.stream.faults import StreamFault
 from patchmill.loaders.sources.stream.patience import Halt
 
 _CHUNK = 1 << 18
-_PATIENCE_S = 1.0  # with a command that was asked to end
-_NEVER_RUN = (126, 127)  # exit statuses of a shell
+_PATIENCE_S = 1.0  # for a command to exit after SIGTERM
+_NEVER_RUN = (126, 127)  # exit statuses of a shell that could not run the command
 _READER_GONE = (141, -13)  # ended by SIGPIPE
-# In what aws, gsutil, curl and cat say where trying again cannot help.
+# In messages of aws, gsutil, curl and cat for errors that a retry cannot fix.
 _FINAL = re.compile(
     r"(error|status|http)\b\D{0,20}\b40[134]\b|\bcredentials\b|no such file|"
     r"\((40[134]|NoSuchKey|NoSuchBucket|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch)\)",
@@ -28,7 +28,7 @@ _FINAL = re.compile(
 
 
 class CommandShard:
-    """The output of a shell command, which is run again from its beginning after a fault."""
+    """The output of a shell command, which is rerun from the beginning after a fault."""
 
     has_known_end = False
 
@@ -45,7 +45,7 @@ class CommandShard:
                 shell=True,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                start_new_session=True,  # to end all of a pipeline
+                start_new_session=True,  # to be able to kill a whole pipeline
             ) as process:
                 self._halt.end_by(functools.partial(_signal, process, signal.SIGKILL))
                 output: Any = process.stdout
@@ -66,7 +66,7 @@ class CommandShard:
 
 
 class FileShard:
-    """A shard in a file that is named by a URL."""
+    """A shard in a file named by a URL."""
 
     has_known_end = True
 
@@ -99,7 +99,7 @@ def _file_fault(error: OSError) -> StreamFault:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a command whose output is not needed any more."""
+    """End a command whose output is no longer needed."""
     _signal(process, signal.SIGTERM)
     try:
         process.wait(_PATIENCE_S)
@@ -114,7 +114,7 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def _last_line(file: BinaryIO) -> str:
-    """The last line that is not empty; of aws, gsutil and curl, it is the one that says why."""
+    """The last non-empty line, in which aws, gsutil and curl give the reason."""
     file.seek(0, 2)
     file.seek(max(file.tell() - 4096, 0))
     lines = file.read().decode(errors="replace").split("\n")

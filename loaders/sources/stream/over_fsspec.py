@@ -1,6 +1,6 @@
 """Shards in object stores, read in blocks by fsspec's file systems: s3fs, gcsfs, adlfs and others.
 
-Credentials and endpoints are what those libraries take from the environment and their own files.
+Credentials and endpoints are those that the libraries find in the environment and their own files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PASSING = ("connection", "connect", "disconnected", "protocol")
 
 
 class StoreShard:
-    """An object of a store; `open` may be called again to go on after a fault."""
+    """An object of a store; `open` may be called again to continue after a fault."""
 
     has_known_end = True
 
@@ -43,7 +43,7 @@ class StoreShard:
         try:
             system, path = open_system(self._url, self._timeout_s)
             while self._size is None or offset < self._size:
-                # Read first: a failed GET says more than a failed HEAD.
+                # Read first: the error of a GET is more informative than that of a HEAD.
                 block = self._read(system, path, offset)
                 if self._size is None:
                     self._size = (
@@ -57,7 +57,7 @@ class StoreShard:
             raise
         except Exception as error:
             if self._size is None and offset == 0 and 416 in map(_status, _causes(error)):
-                return  # it has no first byte: it is empty
+                return  # there is no first byte: the object is empty
             raise fault_of(error, self._timeout_s) from None
         if self._size is not None and offset < self._size:
             reason = f"the store sent {offset:,} of {self._size:,} bytes"
@@ -106,7 +106,7 @@ def open_system(url: str, timeout_s: float) -> tuple[Any, str]:
 
 @functools.lru_cache(maxsize=16)
 def _system(scheme: str, place: str, timeout_s: float, process: int) -> Any:
-    """A file system of our own, whose settings nobody else sees; it does not survive a fork."""
+    """A private file system, whose settings affect no other code; it does not survive a fork."""
     from fsspec.config import conf
     from fsspec.core import url_to_fs
 
@@ -117,7 +117,7 @@ def _system(scheme: str, place: str, timeout_s: float, process: int) -> Any:
         options["config_kwargs"] = {**limits, "retries": {"total_max_attempts": 1}, **chosen}
     system, _ = url_to_fs(f"{scheme}://{place}/", **options)
     if hasattr(system, "retries"):
-        system.retries = 1  # ours are said in the log
+        system.retries = 1  # our retries are logged
     return system
 
 
@@ -125,12 +125,12 @@ def _system(scheme: str, place: str, timeout_s: float, process: int) -> Any:
 
 
 def fault_of(error: Exception, timeout_s: float) -> StreamFault:
-    """The fault behind an exception of a store's library, which may be of any class."""
+    """The fault behind an exception of a store's library, which can be of any class."""
     causes = list(_causes(error))
     names = " ".join(type(cause).__name__ for cause in causes).lower()
     status = next((s for cause in causes if (s := _status(cause)) is not None), None)
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if "payload" in names or "incomplete" in names:  # to which aiohttp gives a status of its own
+    if "payload" in names or "incomplete" in names:  # aiohttp gives these a status of its own
         reason = f"the store closed the connection ({said})"
         return StreamFault(reason, faults.CHECK_NETWORK, retry=True)
     if isinstance(error, FileNotFoundError):

@@ -1,7 +1,7 @@
 """Shards on web servers, read by Python's own HTTP client.
 
-Proxies are those of `http_proxy`, `https_proxy` and `no_proxy`; trusted certificates are the
-system's or those of `SSL_CERT_FILE`. A user and password in a URL are sent to that host alone.
+Proxies are set by `http_proxy`, `https_proxy` and `no_proxy`; trusted certificates are the system's
+or those of `SSL_CERT_FILE`. A user and password in a URL are sent to that host only.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from patchmill.loaders.sources.stream.faults import StreamFault
 from patchmill.loaders.sources.stream.patience import Halt
 
 _CHUNK = 1 << 18
-_SAFE = "%/:?#[]@!$&'()*+,;=~"  # characters of a URL that stand as they are
+_SAFE = "%/:?#[]@!$&'()*+,;=~"  # characters of a URL that are not escaped
 
 
 class HttpShard:
-    """A shard on a web server; `open` may be called again to go on after a fault."""
+    """A shard on a web server; `open` may be called again to continue after a fault."""
 
     def __init__(self, url: str, timeout_s: float, halt: Halt) -> None:
         self._url, self._timeout_s, self._halt = url, timeout_s, halt
         self._version: _Version | None = None
-        self.has_known_end = False  # the server tells the length, so that an early end is noticed
+        self.has_known_end = False  # True if the server reports the length: an early end shows
 
     def open(self, offset: int) -> tuple[int, Generator[bytes]]:
-        """The bytes from `offset` on, or from 0 if the server sends no ranges; and that start."""
+        """The start, `offset` or 0 if the server does not support ranges, and the bytes from it."""
         response = self._request(offset)
         start = _range_start(response, offset)
         length = response.headers.get("Content-Length", "")
@@ -89,28 +89,28 @@ class HttpShard:
 
 
 class _Version(NamedTuple):
-    """Marks that tell one content of a URL from another."""
+    """Validators that distinguish versions of the content of a URL."""
 
     size: int | None
     etag: str | None
     modified: str | None
 
     def equals(self, other: _Version) -> bool:
-        """True unless the length, or both tag and time, differ: mirrors have tags of their own."""
+        """True unless the length, or both tag and time, differ: mirrors use different tags."""
         if None not in (self.size, other.size) and self.size != other.size:
             return False
         return self.etag == other.etag or self.modified == other.modified
 
 
 def _range_start(response: http.client.HTTPResponse, offset: int) -> int:
-    """The offset of the first byte of an answer; 0 where the server ignores ranges."""
+    """The offset of the first byte of a response; 0 if the server ignores ranges."""
     if response.status == 200:
         return 0
     content = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if content and int(content[1]) == offset:
         return offset
     response.close()
-    raise StreamFault("the server answers with another range than it was asked for", "download it")
+    raise StreamFault("the server answers with another range than requested", "download it")
 
 
 # ---------------------------------------------------------------------------------- urllib's parts
@@ -134,7 +134,7 @@ def _opener(halt: Halt) -> urllib.request.OpenerDirector:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Redirects as urllib follows them; 308 too, and with credentials on the same host."""
+    """Redirects as in urllib, but also for 308, and with credentials on the same host."""
 
     http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302
 
@@ -169,7 +169,7 @@ class _Https(urllib.request.HTTPSHandler):
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection whose waits a `Halt` ends."""
+    """A connection whose waits a `Halt` can interrupt."""
 
     def __init__(self, halt: Halt, host: str, **options: Any) -> None:
         super().__init__(host, **options)
@@ -181,9 +181,9 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _TlsConnection(_Connection, http.client.HTTPSConnection):
-    """The same over TLS: `connect` goes on to HTTPSConnection's."""
+    """The same over TLS: `connect` continues with that of HTTPSConnection."""
 
 
 def _shut(connection: socket.socket) -> None:
-    """Wake the thread that waits for the socket; not by SSLSocket's method, which is for itself."""
+    """Wake the thread that waits for the socket; SSLSocket.shutdown is for that thread only."""
     socket.socket.shutdown(connection, socket.SHUT_RDWR)

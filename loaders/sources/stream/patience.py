@@ -18,18 +18,18 @@ _FIRST_DELAY_S, _LONGEST_DELAY_S = 1.0, 60.0
 
 @dataclass(frozen=True)
 class Patience:
-    """Limits of a stream: of waiting for a byte, and of attempts in a row that bring no sample."""
+    """Limits of a stream: the timeout for a byte, and consecutive retries without a sample."""
 
     timeout_s: float = 30.0
     retries: int = 5
 
     def delay_s(self, failures: int, wait_s: float) -> float:
-        """Pause before the next attempt; a server's Retry-After is kept up to a minute."""
+        """Delay before the next attempt; a server's Retry-After is respected up to a minute."""
         return min(max(_FIRST_DELAY_S * 2**failures, wait_s), _LONGEST_DELAY_S)
 
 
 def choose(timeout_s: float | None = None, retries: int | None = None) -> Patience:
-    """The arguments, else the environment's values, else the defaults."""
+    """The arguments, or else the environment's values, or else the defaults."""
     timeout_s = _number("timeout_s", TIMEOUT, timeout_s, Patience.timeout_s)
     times = _number("retries", RETRIES, retries, Patience.retries)
     if not 0 < timeout_s < math.inf:
@@ -48,7 +48,7 @@ def _number(name: str, variable: str, argument: float | None, default: float) ->
 
 
 class Halt:
-    """Ends a thread's waiting from another thread: for bytes, or for the next attempt."""
+    """Lets another thread interrupt a thread that waits for bytes or for the next attempt."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -65,7 +65,7 @@ class Halt:
         self._event.wait(seconds)
 
     def end_by(self, end: Callable[[], object]) -> None:
-        """Set what ends the present wait for bytes: it closes a connection or kills a command."""
+        """Set the callback that ends the current wait: to close a connection or kill a command."""
         self._end = end
         if self:
             self._run_end()

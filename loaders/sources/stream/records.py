@@ -1,4 +1,4 @@
-"""Samples of one shard, read from front to back: runs of adjacent members with the same key."""
+"""Samples of one shard, read sequentially: runs of adjacent members with the same key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("patchmill")
 
 
 class Record(NamedTuple):
-    """A sample as read from the bytes start..stop of its shard."""
+    """A sample, read from the bytes start..stop of its shard."""
 
     turn: int
     start: int
@@ -36,7 +36,7 @@ class Record(NamedTuple):
 def read_shard(shard: Shard, name: str, turn: int, offset: int, position: int) -> Generator[Record]:
     """The samples of a shard from a byte offset at which one begins; `name` is for messages.
 
-    Raises TarError for damage, and the StreamFault of whatever brings the bytes.
+    Raises TarError for damage, and the StreamFaults of the transport.
     """
     start, chunks = shard.open(offset)
     try:
@@ -52,15 +52,15 @@ def read_shard(shard: Shard, name: str, turn: int, offset: int, position: int) -
             yield Record(turn, start, stop, position, *content)
             position += 1
         if imageless:
-            log.warning("%d samples without an image are left out of %s", imageless, name)
+            log.warning("%d samples without an image are skipped in %s", imageless, name)
         if not shard.has_known_end:
-            reader.skip(sys.maxsize)  # to the end, where a command that failed says so
+            reader.skip(sys.maxsize)  # to the end, where a failed command is reported
     finally:
         chunks.close()
 
 
 class _Chunks:
-    """Reads from chunks as from a file."""
+    """File-like reader of chunks."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks, self._rest = chunks, memoryview(b"")

@@ -1,4 +1,4 @@
-"""Hides credentials in URLs and commands, for logs, ledgers and messages."""
+"""Hide credentials in URLs and commands, for logs, ledgers and messages."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _USER_OPTION = re.compile(r"(\s(?:-u|--user)[= ]?)\S+")
 
 
 def redact(text: str) -> str:
-    """Replace user names, passwords, query strings and what looks like a secret by `...`.
+    """Replace user names, passwords, query strings and anything like a secret with `...`.
 
-    A value of a query is kept where it names a tar, as in `get?file=train-0.tar&token=...`.
+    A query value is kept if it names a tar, as in `get?file=train-0.tar&token=...`.
     """
     text = _QUERY.sub(_hide_query, _USER.sub(_hide_user, text))
     text = _ASSIGNED.sub(rf"\1{_HIDDEN}", _HEADER.sub(rf"\1\2{_HIDDEN}", text))

@@ -1,4 +1,4 @@
-"""Adapts a stream to pipelines: a source that holds the samples of the batches being made."""
+"""Adapt a stream to pipelines: a source that holds the samples of the batches being made."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BACKGROUND_ATTEMPTS = permutation.MOST_SUBSTITUTES
 @dataclass
 class _HeldSample:
     sample: StreamSample
-    batch_ids: dict[int, np.ndarray]  # by epoch, as it is in two batches where epochs meet
+    batch_ids: dict[int, np.ndarray]  # by epoch: where epochs meet, it can be in two batches
     references: int = 1
 
 
 class StreamSource(Reopened):
-    """Access by id to the samples of the batches being made; bad ones are replaced within a batch.
+    """Access by id to the samples of the batches being made; bad ones are replaced in their batch.
 
     `hold` adds a batch's samples, `release` drops them once the batch is made.
     """
@@ -41,7 +41,7 @@ class StreamSource(Reopened):
         self._lock = threading.Lock()
 
     def hold(self, batch: Sequence[StreamSample], epoch: int) -> np.ndarray:
-        """Hold the samples of a batch of that epoch until they are released; return their ids."""
+        """Hold the samples of a batch of this epoch until they are released; return their ids."""
         ids = np.array([sample.id for sample in batch], np.int64)
         with self._lock:
             for sample in batch:
@@ -76,7 +76,7 @@ class StreamSource(Reopened):
         return self._held[index].sample.data
 
     def mask(self, index: int) -> np.ndarray | None:
-        """The mask of a held sample as uint8 [height, width]; None where it has none."""
+        """The mask of a held sample as uint8 [height, width]; None if it has none."""
         from patchmill.loaders.copypaste.mask_png import decode_mask
 
         data = self._held[index].sample.mask
@@ -88,10 +88,10 @@ class StreamSource(Reopened):
         return self.stream.where(self._held[index].sample)
 
     def decoded_images(self) -> None:
-        """Streamed images are encoded."""
+        """None: streamed images are encoded."""
 
     def substitute(self, seed: int, epoch: int, id: int, attempt: int) -> int:
-        """Another sample of the same batch in place of a bad one; the same one after a resume."""
+        """Another sample of the same batch in place of a bad one; the same after a resume."""
         ids = self._held[id].batch_ids[epoch]
         return int(ids[permutation.substitute(seed, epoch, id, attempt, len(ids))])
 
@@ -101,6 +101,6 @@ class StreamSource(Reopened):
         return [self.substitute(seed, epoch, id, attempt) for attempt in attempts]
 
     def labels_of(self, ids: np.ndarray) -> np.ndarray | None:
-        """int64 labels of held samples; None where any has none."""
+        """int64 labels of held samples; None if any of them has none."""
         labels = [self._held[id].sample.label for id in ids.tolist()]
         return None if None in labels else np.array(labels, np.int64)

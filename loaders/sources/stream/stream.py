@@ -4,12 +4,12 @@ URLs are `https://host/data-{000000..000146}.tar`, `s3://bucket/data-*.tar` and 
 fsspec's, `file:///...`, and `pipe:COMMAND`, which runs the command in a shell: only use such URLs
 from people you trust. `opening` chooses what reads them.
 
-A read that fails goes on behind the last complete sample, if trying again can help.
+A failed read resumes after the last complete sample, if a retry can help.
 
-Each epoch shuffles the shards and deals them to the ranks; a rank reads its shards in turn, ahead
-of use, and shuffles its samples in windows. The samples of a window and their order depend only on
-the seed, the epoch, the rank and the number of ranks. `shards.samples` defines which members make a
-sample; here they must be adjacent in the tar.
+Each epoch shuffles the shards and distributes them to the ranks; a rank reads its shards in turn,
+ahead of use, and shuffles its samples in windows. The samples of a window and their order depend
+only on the seed, the epoch, the rank and the number of ranks. `shards.samples` defines which
+members make a sample; here they must be adjacent in the tar.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _WINDOW_SEED_STRIDE = 0x9E3779B97F4A7C15  # odd, so that different windows get d
 
 @dataclass(frozen=True)
 class StreamPosition:
-    """A position in a rank's stream: the start of the current window and the samples used of it.
+    """A position in a rank's stream: the start of the current window, and the samples used of it.
 
     Part of the loader's state: the field names must not change.
     """
@@ -69,8 +69,8 @@ class StreamSample:
 class Stream(Reopened):
     """A shard set that can only be read sequentially.
 
-    timeout_s: without a byte, after which a connection counts as broken (30)
-    retries: in a row that bring no sample, before a fault is final (5)
+    timeout_s: seconds without a byte after which a connection counts as broken (30)
+    retries: consecutive retries without a sample before a fault is final (5)
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Stream(Reopened):
         self.seed, self.window = seed, window
         self.patience = patience.choose(timeout_s, retries)
         self.urls = opening.expand(urls, self.patience)
-        names = [redact(url) for url in self.urls]  # a new signature makes no other data
+        names = [redact(url) for url in self.urls]  # a new signature does not mean other data
         self.name = names[0] + (f" and {len(names) - 1} more" if names[1:] else "")
         self.fingerprint = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
@@ -93,7 +93,7 @@ class Stream(Reopened):
         """Numbers of the shards that a rank reads in an epoch, in reading order."""
         if world_size > len(self.urls):
             raise MillError(
-                f"{len(self.urls)} streamed shards cannot be dealt to {world_size} ranks: "
+                f"{len(self.urls)} streamed shards cannot be distributed to {world_size} ranks: "
                 "make more shards, or download them and read them from a disk"
             )
         return permutation.Order(len(self.urls), self.seed).ids(epoch, 0, len(self.urls))[
@@ -110,7 +110,7 @@ class Stream(Reopened):
         """One rank's samples of an epoch.
 
         `start` resumes from the `after` of a sample of the same epoch, rank and number of ranks. It
-        rereads that sample's window, and nothing before it if the shard's stream is seekable.
+        rereads that sample's window, and nothing before it if the shard is seekable.
         """
         start = start or StreamPosition()
         shards = self.shards(epoch, rank, world_size).tolist()
@@ -186,4 +186,4 @@ def _sample(record: Record, shards: list[int], after: StreamPosition) -> StreamS
     )
 
 
-_USED = Record(0, 0, 0, 0, b"", None, None)  # replaces yielded samples, to free their memory
+_USED = Record(0, 0, 0, 0, b"", None, None)  # replaces yielded samples to free their memory

@@ -79,8 +79,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"data": "/no/such/folder"}, "there is no folder '/no/such/folder'"),
     ({"data": "no/such/folder"}, "there is no folder 'no/such/folder' in /.*: check the path"),
     ({"data": "/photos/*/*.jpg"}, "patterns name shards .* or a list of paths"),
-    ({"data": "http://127.0.0.1/a.jpg"}, "is an image, and shards are streamed"),
-    ({"data": "scenes:many"}, "cannot read 'scenes:many'"),
+    ({"data": "http://127.0.0.1/a.jpg"}, "is an image, and only shards can be streamed"),
+    ({"data": "scenes:many"}, "cannot parse 'scenes:many'"),
     ({"data": None}, "cannot read data from None"),
     ({"data": 3.5}, "cannot read data from 3.5"),
 ]

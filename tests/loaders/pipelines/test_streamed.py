@@ -152,7 +152,7 @@ def test_an_early_end_leaves_nothing_running(urls: list[str]) -> None:
 def test_mistakes_are_mill_errors(urls: list[str], tmp_path: Path) -> None:
     with pytest.raises(MillError, match="set the batches of an epoch, as in steps=1000"):
         make_loader(stream(urls), rank=0, world_size=2)
-    with pytest.raises(MillError, match="cannot be dealt to 5 ranks"):
+    with pytest.raises(MillError, match="cannot be distributed to 5 ranks"):
         make_loader(stream(urls), rank=0, world_size=5, steps=1)
     with pytest.raises(MillError, match="steps is for streamed shards"):
         make_loader(24, steps=3)

@@ -77,8 +77,8 @@ def test_lists_that_differ_have_other_fingerprints(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "must name a column path, and has: nothing"),
-        ("file,label\na,1\n", "must name a column path, and has: file, label"),
+        ("", "must name a column path, but has: nothing"),
+        ("file,label\na,1\n", "must name a column path, but has: file, label"),
         ("path\n", r"the list .* is empty"),
         ("path,label\na.jpg\n", "line 2 of .* has 1 values, the first line 2"),
         ("path,label\na,b.jpg,1\n", "line 2 of .* has 3 values"),

@@ -148,8 +148,8 @@ def test_every_cut_is_noticed(path: Path) -> None:
     [
         (0, struct.pack("<H", 3), "version 2"),
         (2, struct.pack("<H", 60_000), "truncated|damaged"),
-        (8, struct.pack("<Q", 2**60), "no room for its"),
-        (16, struct.pack("<Q", 0), "not written to its end"),
+        (8, struct.pack("<Q", 2**60), "do not fit into it"),
+        (16, struct.pack("<Q", 0), "not written completely"),
         (16, struct.pack("<Q", 2**50), "truncated"),
         (FIELD_AT, b"\xff", "custom type"),
         (FIELD_AT, b"\x00", "no images; its fields are: image, label"),
@@ -174,7 +174,7 @@ def test_ambiguous_fields_must_be_named(tmp_path: Path) -> None:
     mask_at = FIELD_AT + 2 * layout.FIELD.itemsize
     patch_bytes(path, mask_at, bytes([layout.INT_TYPE]) + b"age\0")
     patch_bytes(path, mask_at - layout.FIELD.itemsize + 1, b"kind\0\0")
-    with pytest.raises(MillError, match=r"\(kind, age\): say which, as in .*label='kind'"):
+    with pytest.raises(MillError, match=r"\(kind, age\): choose one, as in .*label='kind'"):
         Beton(path)
 
 
@@ -238,7 +238,7 @@ def test_an_exception_leaves_no_file(tmp_path: Path) -> None:
 def test_too_many_too_large_not_writable(tmp_path: Path) -> None:
     big = b"P6 1000 1000 255\n" + bytes(3_000_000)
     with BetonWriter(tmp_path / "a.beton", 1, page_size=1 << 21) as writer:
-        with pytest.raises(MillError, match="take a page_size of 4194304"):
+        with pytest.raises(MillError, match="use a page_size of 4194304"):
             writer.add(big, 0)
         writer.add(IMAGES[0], 0)
         with pytest.raises(MillError, match="there are more"):

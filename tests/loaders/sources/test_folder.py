@@ -228,7 +228,7 @@ def test_missing_file_and_empty(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path, sentence in (
         ("nowhere", "there is no folder"),
-        ("file.jpg", "is one file, and of none of the kinds"),
+        ("file.jpg", "is a single file of none of the kinds"),
         ("empty", "no images in .* jpg, jpeg, png"),
     ):
         with pytest.raises(MillError, match=sentence) as caught:

@@ -115,7 +115,7 @@ def test_pickles_are_refused_and_never_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        ("pixels", r"the values of .* are no image files \(first under '0'\): the layouts"),
+        ("pixels", r"the values of .* are no image files \(first under '0'\): docs"),
         ("no images", r"there are no images in .*, which has 1 keys"),
         ("empty", r"there are no images in .*, which has 0 keys"),
         ("cut", r"x.lmdb is truncated: it has 8,192 of [0-9,]+ bytes; fetch it again"),
@@ -205,8 +205,8 @@ except MillError as error:
 @pytest.mark.parametrize(
     ("at", "changed", "complaint"),
     [
-        (10, b"\0", "is not one of its tree's"),  # flags: neither a leaf nor a branch
-        (12, b"\xff\xff", "is not one of its tree's"),  # entries up to beyond the page
+        (10, b"\0", "does not belong to its tree"),  # flags: neither a leaf nor a branch
+        (12, b"\xff\xff", "does not belong to its tree"),  # entries up to beyond the page
         (12, b"\x10\0", "is empty"),
         (16, b"\xfe\xff", "lies outside"),  # the place of the first entry
     ],

@@ -178,7 +178,7 @@ def test_image_folders_are_read_by_path(tmp_path: Path, caplog: pytest.LogCaptur
     with caplog.at_level("INFO", "patchmill"):
         source = open_source(torchvision.datasets.ImageFolder(str(folder), transform=to_tensor))
     plain = open_source(folder)
-    assert isinstance(source, Paths) and "transform of ImageFolder is left out" in caplog.text
+    assert isinstance(source, Paths) and "transform of ImageFolder is ignored" in caplog.text
     assert [source.read(i) for i in range(6)] == [plain.read(i) for i in range(6)]
     assert source.labels is not None and plain.labels is not None
     assert source.labels.tolist() == plain.labels.tolist() and source.classes == plain.classes
@@ -355,13 +355,13 @@ class Unsized:
         ({"train": [1], "test": [2]}, r"holds several things \('train', 'test'\).*data\['train'\]"),
         ((one for one in PIXELS), "type generator, which can be read once and in order only"),
         (iter([1]), "can be read once and in order only: give a folder, shards"),
-        ({1, 2}, "type set, which has no length and numbered items"),
+        ({1, 2}, "type set, which has no length and no items by index"),
         (DataLoader([1, 2]), r"from a DataLoader, which makes batches: give .* loader\.dataset"),
         ([Image.fromarray(np.eye(8, dtype=np.float32))] * 4, "its 32-bit pixels go from 0 to 1"),
         (Table(), r"a Table does not say which columns .* list\(zip\(table\['path'\]"),
-        (7, "from 7, which is no data set: give a folder, shards"),
-        (None, "from None, which is no data set"),
-        (b"bytes", "type bytes, which is no data set"),
+        (7, "from 7, which is not a data set: give a folder, shards"),
+        (None, "from None, which is not a data set"),
+        (b"bytes", "type bytes, which is not a data set"),
     ],
 )
 def test_one_sentence(data: Any, sentence: str):

@@ -70,7 +70,7 @@ def test_a_loop_of_links_among_class_folders_is_named(
     assert source.classes == ["cat", "dog"] and len(source) == 2
     for link in ("bird", "dog/more"):
         assert (
-            f"{tmp_path / 'data' / link} is left out: Too many levels of symbolic links"
+            f"{tmp_path / 'data' / link} is skipped: Too many levels of symbolic links"
             in caplog.text
         )
 

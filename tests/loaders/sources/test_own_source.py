@@ -100,7 +100,7 @@ WRONG = {
     "few_source:Many(count=4)": "has no 'Many'",
     "few_source:Few(4)": "literal keyword arguments",
     "few_source:Few(cuont=4)": "has no setting 'cuont'; did you mean 'count'",
-    "few_source:number()": "number is no class or function",
+    "few_source:number()": "number is not a class or function",
     "no_such_module:Few()": "there is no module no_such_module",
     "few_source:Few(count=__import__('os'))": "literal keyword arguments",
 }

@@ -305,12 +305,12 @@ def test_one_sentence(tmp_path: Path):
     write_images(tmp_path / "mixed/a.parquet", noise(2, 50))
     parquet.write_table(pyarrow.table({"img": [b"x"]}), tmp_path / "mixed/b.parquet")
     for name, complaint in (
-        ("numbers.parquet", "must name a column path, and has: a, b"),
+        ("numbers.parquet", "must name a column path, but has: a, b"),
         ("text.parquet", "cannot read .*text.parquet"),
         ("cut.parquet", "cannot read .*cut.parquet"),
         ("gone.parquet", "cannot read .*gone.parquet: No such file"),
         ("gone-*.parquet", "no file matches"),
-        ("mixed", "b.parquet has no column image.bytes, which the first file has"),
+        ("mixed", "b.parquet has no column image.bytes, unlike the first file"),
     ):
         with pytest.raises(MillError, match=complaint) as caught:
             open_source(str(tmp_path / name))

@@ -61,9 +61,9 @@ DAMAGES: dict[str, Callable[[Struct], object]] = {
     "negative size": lambda f: chunk(f).update({7: (I64, -1)}),
     "overlaps another": lambda f: chunk(f).update({9: (I64, 5), 11: (I64, 1)}),
     "overlaps": lambda f: chunk(f, 1).update({9: chunk(f)[9], 11: chunk(f)[11]}),
-    "does not end before its footer": lambda f: chunk(f, 1, 2).update({7: (I64, _BEYOND)}),
+    "extends into its footer": lambda f: chunk(f, 1, 2).update({7: (I64, _BEYOND)}),
     "overlaps another ": lambda f: chunk(f).update({7: (I64, 1 << 62)}),
-    "not a value for each row": lambda f: chunk(f, 1, 2).update({5: (I64, 4)}),
+    "lacks values for some rows": lambda f: chunk(f, 1, 2).update({5: (I64, 4)}),
     "more rows": lambda f: group(f).update({3: (I64, _BEYOND)}),
     "no rows": lambda f: group(f).update({3: (I64, -1)}),
     "no field 5": lambda f: chunk(f).pop(5),
@@ -71,7 +71,7 @@ DAMAGES: dict[str, Callable[[Struct], object]] = {
     "no field 9": lambda f: chunk(f).update({9: (LIST, (I64, [7]))}),
     "no row groups": lambda f: f.update({4: (STRUCT, {})}),
     "no rows or columns": lambda f: f.update({4: (LIST, (STRUCT, [{}]))}),
-    "not the columns": lambda f: group(f)[1][1][1].pop(),
+    "not have the columns": lambda f: group(f)[1][1][1].pop(),
     "cut off": lambda f: f.update({4: (LIST, b"\xfc\xff\xff\xff\xff\x07")}),
     "cut off ": lambda f: f.update({9: (LIST, b"\xf1\xff\xff\xff\xff\x07")}),
     "more than 32 bits": lambda f: f.update({9: (LIST, b"\xf1" + b"\xff" * 40)}),
@@ -106,7 +106,7 @@ def test_two_fields_of_one_name_are_a_bad_sample(tmp_path: Path):
     assert schema[3][4][1] == b"path"
     schema[3] = schema[2]
     path.write_bytes(with_footer(path, write(STRUCT, footer)))
-    with pytest.raises(OSError, match=r"the row group has not one column image\.bytes"):
+    with pytest.raises(OSError, match=r"the row group must have one column image\.bytes"):
         Parquet(path).read(0)
 
 

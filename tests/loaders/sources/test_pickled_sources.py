@@ -51,9 +51,9 @@ def test_a_loader_of_an_opened_source_pickles(name: str, data: Path):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("notes.txt", "notes.txt' is one file, and of none of the kinds that hold many images: sh"),
-        ("data-000000", "data-000000' is one file"),
-        ("one.jpg", "for a few images, give a list of their paths"),
+        ("notes.txt", "notes.txt' is a single file of none of the kinds that hold many images"),
+        ("data-000000", "data-000000' is a single file"),
+        ("one.jpg", "for a few images, give a list of paths"),
     ],
 )
 def test_a_file_of_no_kind_is_named_with_the_kinds(name: str, sentence: str, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""The cached index of a set of shards is made again where it is damaged, also while in use."""
+"""The cached index of a set of shards is rebuilt if it is damaged, also while in use."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_damaged_piece_costs_no_sample(
         np.testing.assert_array_equal(source.labels, sound)
     (told,) = [record.message for record in caplog.records]
     assert str(path) in told and f"{column!r} differs from its checksum" in told
-    assert "made again" in told and "\n" not in told
+    assert "rebuilding" in told and "\n" not in told
     caplog.clear()
     check_samples(Shards(shards))
     assert not caplog.records

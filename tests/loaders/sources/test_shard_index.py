@@ -190,7 +190,7 @@ def test_an_index_of_another_tar_is_refused(tmp_path: Path, change: str) -> None
         write_tar(path, [*files, ("c.txt", b"z")])
     if change != "longer":
         os.utime(path)
-    with pytest.raises(MillError, match=r"x.tar.index: it is not the index of the tar beside it"):
+    with pytest.raises(MillError, match=r"x.tar.index: it is not the index of the tar next to it"):
         shard_index.read_index(path)
 
 

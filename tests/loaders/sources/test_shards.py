@@ -106,7 +106,7 @@ def test_labels_masks_and_images_that_are_missing(
     with caplog.at_level(logging.WARNING, "patchmill"):
         source = open_source(tmp_path)
     assert isinstance(source, Shards)
-    assert "1 samples without an image are left out, first 'c'" in caplog.text
+    assert "1 samples without an image are skipped, the first is 'c'" in caplog.text
     assert source.labels is None and source.classes == []
     assert [source.read_mask(i) for i in range(3)] == [None, None, b"m"]
 

@@ -185,7 +185,7 @@ def test_members_that_make_no_sample(tmp_path: Path, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING, "patchmill"):
         found = list(Stream(f"file://{path}", window=1).samples(0))
     assert [(s.id, s.data, s.label) for s in found] == [(0, b"b", None), (1, b"d", None)]
-    assert "2 samples without an image are left out" in caplog.text
+    assert "2 samples without an image are skipped" in caplog.text
     write_tar(path, [("a.jpg", b"x"), ("a.cls", b"cat")])
     with pytest.raises(MillError, match=r"'a.cls' .* is not an integer"):
         list(Stream(f"file://{path}").samples(0))
@@ -195,7 +195,7 @@ def test_members_that_make_no_sample(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_more_ranks_than_shards(folder: Path) -> None:
-    with pytest.raises(MillError, match="5 streamed shards cannot be dealt to 6 ranks"):
+    with pytest.raises(MillError, match="5 streamed shards cannot be distributed to 6 ranks"):
         next(stream(folder).samples(0, 0, 6))
 
 

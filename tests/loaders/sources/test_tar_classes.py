@@ -100,7 +100,7 @@ def test_images_beside_class_folders_are_said_and_stay(
     with caplog.at_level(logging.WARNING, "patchmill"):
         source = open_source(write_tar(tmp_path / "x.tar", files))
     assert source.labels is None and len(source) == 10
-    assert "have no labels: some lie in folders, and others beside these, in none" in caplog.text
+    assert "have no labels: some lie in class folders, and others outside, in none" in caplog.text
 
 
 def test_samples_and_fingerprint_stay_as_they_were_without_labels(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_file_that_is_no_list_of_labels(tmp_path: Path, caplog: pytest.LogCapt
     (tmp_path / "photos.txt").write_text("Photos of my garden.\n\nTaken in 2024\n")
     with caplog.at_level(logging.WARNING, "patchmill"):
         assert open_source(path).labels is None
-    assert "photos.txt is no list of labels: it names none of the images" in caplog.text
+    assert "photos.txt is not a list of labels: it names none of the images" in caplog.text
 
 
 def test_the_numbers_of_the_development_kit_are_not_taken(

@@ -67,7 +67,7 @@ def test_images_beside_class_folders_are_said(
     with caplog.at_level(logging.WARNING, "patchmill"):
         source = open_source(path)
     assert source.labels is None and len(source) == 10
-    assert "have no labels: some lie in folders, and others beside these, in none" in caplog.text
+    assert "have no labels: some lie in class folders, and others outside, in none" in caplog.text
 
 
 def test_zip64_and_bytes_in_front_of_the_zip(tmp_path: Path, folder: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_member_that_cannot_be_inflated_is_a_bad_sample(tmp_path: Path) -> Non
     data[start : start + 4] = b"\xff" * 4
     path.write_bytes(data)
     source = open_source(backdate(path))
-    with pytest.raises(OSError, match=r"it cannot be unpacked: .*invalid"):
+    with pytest.raises(OSError, match=r"it cannot be decompressed: .*invalid"):
         source.read(0)
     assert source.read(1) == b"ok" * 100
 
@@ -173,7 +173,7 @@ def test_sizes_are_limits(tmp_path: Path) -> None:
     at = data.index(b"PK\1\2") + 24  # size in the directory
     data[at : at + 4] = struct.pack("<I", 100)
     path.write_bytes(data)
-    with pytest.raises(OSError, match="unpacks to 101 or more bytes, not to 100"):
+    with pytest.raises(OSError, match="decompresses to 101 or more bytes, not to 100"):
         open_source(backdate(path)).read(0)
 
 
@@ -186,9 +186,12 @@ def _encrypted(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        ("cut", r"photos.zip is no complete zip: File is not a zip file; fetch or pack it again"),
-        ("text", r"is no complete zip"),
-        ("empty file", r"is no complete zip"),
+        (
+            "cut",
+            r"photos.zip is not a complete zip: File is not a zip file; fetch or pack it again",
+        ),
+        ("text", r"is not a complete zip"),
+        ("empty file", r"is not a complete zip"),
         ("no images", r"there are no images in .*photos.zip: looked for files ending in jpg"),
         (
             "bzip2",
