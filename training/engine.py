@@ -30,9 +30,9 @@ log = logging.getLogger("patchmill")
 
 
 def train(config: Config) -> Path:
-    """Build a run, train it to the end, and return its folder; resumes from the last checkpoint.
+    """Build a run, or resume it from its last checkpoint, train it, and return its folder.
 
-    Raises signals.Stopped if a signal stopped the run.
+    Raise signals.Stopped if a signal stopped the run.
     """
     records.check_wandb(config.log.wandb)
     folder = Path(config.out) / config.name
@@ -72,7 +72,7 @@ def train_steps(state: State, hooks: Hooks) -> None:
                         losses = state.model(batch)
                     state.scaler.scale(losses.loss / train.accumulate).backward()
                 hooks.after_backward(batch, losses)
-                del batch, losses  # so that the loader may reuse their memory
+                del batch, losses  # so that the loader can reuse their memory
             grad_norm = _clip_gradients(state, hooks.wants_grad_norm)
             method.before_update(progress)
             state.scaler.step(state.optimiser)
@@ -81,7 +81,7 @@ def train_steps(state: State, hooks: Hooks) -> None:
             state.optimiser.zero_grad(set_to_none=True)
             state.step += 1
             if state.step % state.steps_per_epoch == 0:
-                for _ in batches:  # leftovers of the epoch, fewer than a step needs
+                for _ in batches:  # the epoch's last batches, too few for another step
                     pass
             hooks.after_step(grad_norm, rates.lr)
             if hooks.ended:
@@ -89,7 +89,7 @@ def train_steps(state: State, hooks: Hooks) -> None:
 
 
 def _rates(state: State) -> schedules.Rates:
-    """Learning rate and weight decay of the next step."""
+    """Return the learning rate and weight decay of the next step."""
     settings, batch_size = state.config.optim, state.config.train.batch_size
     return schedules.rates_at(settings, batch_size, state.step, state.steps, state.steps_per_epoch)
 
@@ -99,7 +99,7 @@ def _autocast(state: State) -> AbstractContextManager[None]:
 
 
 def _clip_gradients(state: State, wants_norm: bool) -> torch.Tensor | None:
-    """Clip the gradient as the settings say; returns the norm before clipping, if computed."""
+    """Clip the gradient as configured; return its norm before clipping, if computed."""
     optim = state.config.optim
     if optim.grad_clip is None and optim.clip_each is None and not wants_norm:
         return None
@@ -118,21 +118,21 @@ def _clip_gradients(state: State, wants_norm: bool) -> torch.Tensor | None:
 
 @contextlib.contextmanager
 def _memory_errors(config: Config, world: World) -> Iterator[None]:
-    """Turn a GPU or a machine without memory left into one sentence that says what to set."""
+    """Turn out-of-memory errors of the GPU or the host into a MillError that says what to set."""
     images = f"{local_batch_size(config, world.size)} images at a time"
     remedy = (
-        f"take train.accumulate={2 * config.train.accumulate}, which halves them and keeps the "
-        "batch, or a smaller train.batch_size, model or size"
+        f"set train.accumulate={2 * config.train.accumulate}, which halves them and keeps the "
+        "batch, or use a smaller train.batch_size, model or size"
     )
     try:
         yield
     except torch.OutOfMemoryError:
         raise MillError(f"the GPU has too little memory for {images}: {remedy}") from None
     except (MemoryError, RuntimeError, OSError) as error:
-        lack = memory_error(error, images, remedy)
-        if lack is None:
+        out_of_memory = memory_error(error, images, remedy)
+        if out_of_memory is None:
             raise
-        raise lack from None
+        raise out_of_memory from None
 
 
 def _lock_folder(folder: Path, world: World) -> AbstractContextManager[None]:
@@ -144,13 +144,12 @@ def _write_report(folder: Path) -> None:
 
     try:
         print(f"report: {report.write(folder)}")
-    except MillError as error:  # the run is finished, and no failure
+    except MillError as error:  # the run is finished: not a failure
         log.warning("no report of %s: %s", folder, error)
 
 
 def _stop_message(state: State, number: int) -> str:
     return (
         f"stopped by {signal.Signals(number).name} after step {state.step:,} of {state.steps:,}, "
-        f"saved as {checkpoint.path_at(state.folder, state.step)}: the same command goes on from "
-        "there"
+        f"saved as {checkpoint.path_at(state.folder, state.step)}: run the same command to resume"
     )

@@ -176,7 +176,7 @@ def test_the_plan_warns_of_settings_that_may_not_be_intended(tmp_path):
     ("words", "said"),
     [
         (["data.test=nowhere"], "nowhere"),
-        (["data.train=file:///a-{0..9}.tar"], "set the batches of an epoch, as data.steps=1000"),
+        (["data.train=file:///a-{0..9}.tar"], "set the batches per epoch, as in data.steps=1000"),
         (
             ["data.train=file:///a-{0..3}.tar", "data.steps=9"],
             "4 streamed shards cannot be distributed to 8",
@@ -196,7 +196,7 @@ def test_mistakes_are_refused_in_one_sentence(tmp_path, monkeypatch):
     assert "unrecognized arguments: --node" in refused("--node", "8")
     assert "--nodes 8 needs SLURM" in refused("--nodes", "8")
     assert "has 2000 samples, fewer than" in refused("train.batch_size=4096", "method.queue=4096")
-    assert "not a whole number of batches" in refused("method.queue=100")
+    assert "not a multiple of a batch" in refused("method.queue=100")
     assert "cannot sweep over 'seed=1'" in refused("--sweep", "seed=1")
     assert "time=1 leaves no time to train" in refused("--time", "1", "--dry-run")
     assert "time=soon is not a time limit" in refused("--time", "soon")

@@ -173,7 +173,7 @@ def test_other_images_under_the_name_of_an_earlier_run(tmp_path: Path) -> None:
         for n in (12, 13)
     )
     helpers_runs.train(one)
-    with pytest.raises(MillError, match=r"cannot go on from .*: the state was .* as name=NAME"):
+    with pytest.raises(MillError, match=r"cannot resume from .*: the state was .* with name=NAME"):
         helpers_runs.train(two)
 
 

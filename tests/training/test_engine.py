@@ -252,5 +252,5 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
 
 
 def test_batches_that_do_not_suit_the_method(tmp_path: Path):
-    with pytest.raises(MillError, match="queue of 32 keys is not a whole number of batches of 12"):
+    with pytest.raises(MillError, match="queue of 32 keys is not a multiple of a batch"):
         helpers_runs.train(helpers_runs.config(tmp_path, train__batch_size=12))

@@ -179,8 +179,9 @@ def test_a_full_disk_ends_the_run_and_the_next_start_resumes(reference, tmp_path
     with monkeypatch.context() as patch, pytest.raises(MillError) as caught:
         patch.setattr(torch, "save", full)
         helpers_runs.train(helpers_runs.config(tmp_path))
-    assert "step-00000010.pt: the disk is full (No space left on device); make room, then" in str(
-        caught.value
+    assert (
+        "step-00000010.pt: the disk is full (No space left on device); free some disk space, then"
+        in str(caught.value)
     )
     assert run_folder.read_status(tmp_path / "run")["state"] == "failed"
     helpers_runs.assert_same(
@@ -229,7 +230,7 @@ def test_a_run_of_other_settings_is_not_resumed(tmp_path: Path):
 
 def test_resume_never_refuses_an_existing_run(tmp_path: Path):
     helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1, resume="never"))
-    with pytest.raises(MillError, match=r"run holds a run already, and resume=never"):
+    with pytest.raises(MillError, match=r"run already holds a run, and resume=never"):
         helpers_runs.train(helpers_runs.config(tmp_path, train__epochs=1, resume="never"))
 
 

@@ -42,7 +42,7 @@ def test_help_for_a_method_has_its_settings_and_its_defaults(
     for name in typed.field_annotations(METHODS[method].Settings):
         assert f"  method.{name} " in text
     if method == "vicreg":
-        assert "method.expander            [8192,8192,8192] its layers' widths" in text
+        assert "method.expander            [8192,8192,8192] its layer widths" in text
         assert "train.epochs               1000 " in text
 
 

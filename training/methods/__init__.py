@@ -46,7 +46,7 @@ METHODS: dict[str, type[Method]] = {
 
 
 def find(name: str) -> type[Method]:
-    """The class of a method: a name of METHODS, or `module:Class` of the user's own."""
+    """Return the class of a method, given a name in METHODS or the user's own `module:Class`."""
     if own_method.is_own(name):
         return own_method.load(name)
     if name not in METHODS:
@@ -60,7 +60,7 @@ def build(config: Config, classes: int | None = None) -> Method:
     method.check(config.method, recipe)
     if method.needs_labels and not classes:
         raise MillError(
-            f"method {config.method_name} learns from labels, and {config.data.train} has none"
+            f"method {config.method_name} learns from labels, but {config.data.train} has none"
         )
     backbone = method.make_backbone(config.method, config.model, recipe)
     return method(config.method, backbone, *([classes] if method.needs_labels else []))

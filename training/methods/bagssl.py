@@ -41,12 +41,12 @@ class BagSSLSettings:
     hidden: list[Count] = field(default_factory=lambda: [4096, 4096])  # widths of the projector
     dim: Count = 128  # width of the projector's output
     eps: Positive = 0.2  # tcr: distortion of the coding rate
-    weight: Amount = 30.0  # tcr: of the patches' agreement
-    temperature: Positive = 0.1  # simclr: of the logits
+    weight: Amount = 30.0  # tcr: weight of the patches' agreement
+    temperature: Positive = 0.1  # simclr: temperature of the logits
     invariance: Amount = 25.0  # vicreg: weight of the invariance term
     variance: Amount = 25.0  # vicreg: weight of the variance term
     covariance: Amount = 1.0  # vicreg: weight of the covariance term
-    momentum: Share = 0.99  # byol: of the teacher at first; it rises to 1
+    momentum: Share = 0.99  # byol: the teacher's initial EMA momentum; rises to 1
 
 
 class BagSSL(Method):

@@ -1,6 +1,7 @@
 """BYOL (Grill et al., arXiv 2006.07733): predict a teacher's projection of the other view.
 
-The teacher is a moving average of the student, which slows down to a halt; there are no negatives.
+The teacher is a moving average of the student, with a momentum that rises to 1. There are no
+negatives.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class BYOLSettings:
     views: str = "vicreg"  # the recipe: a preset with its knobs, or a YAML file
     hidden: Count = 4096  # width of the hidden layers of projector and predictor
     dim: Width = 256  # width of projections and predictions
-    momentum: Share = 0.996  # of the teacher at first; it rises to 1
+    momentum: Share = 0.996  # the teacher's initial EMA momentum; rises to 1
 
 
 class BYOL(Method):

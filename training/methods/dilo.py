@@ -1,8 +1,8 @@
 """DiLo (Zhao et al., arXiv 2004.06638): MoCo on views with swapped backgrounds.
 
 In some views the salient foreground is pasted on another background, so that two views of an image
-share the foreground alone. The recipe does all of that; the learner is MoCo's. The share of views
-that were pasted is logged as `pasted`: images without a usable mask keep it below the recipe's p.
+share only the foreground. The recipe does all of that; the learner is MoCo. The share of pasted
+views is logged as `pasted`: images without a usable mask keep it below the recipe's p.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A teacher, the moving average of the student, sees the two global crops; the student learns to give
 every other crop of the image the teacher's distribution over prototypes. The teacher's outputs are
-centred and sharpened, against collapse.
+centred and sharpened to prevent collapse.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from patchmill.training.ranks import distributed
 class DINOSettings:
     views: str = "dino"  # the recipe: a preset with its knobs, or a YAML file
     hidden: Count = 2048  # width of the projector's two hidden layers
-    dim: Count = 256  # of z, which is compared with the prototypes
+    dim: Count = 256  # dimension of z, which is compared with the prototypes
     norm: bool = False  # batch norm in the projector
-    prototypes: Count = 65536  # rows of the last layer
+    prototypes: Count = 65536  # number of prototypes: rows of the last layer
     fixed_gain: bool = True  # keep the norm of every prototype at 1
-    freeze: Amount = 1.0  # epochs during which the prototypes stay as they are
-    temperature: Positive = 0.1  # of the student
-    teacher_temperature: Positive = 0.04  # of the teacher
-    first_temperature: Positive = 0.04  # of the teacher in the first epoch
+    freeze: Amount = 1.0  # epochs during which the prototypes are frozen
+    temperature: Positive = 0.1  # the student's temperature
+    teacher_temperature: Positive = 0.04  # the teacher's temperature after its warmup
+    first_temperature: Positive = 0.04  # the teacher's temperature in the first epoch
     warmup_temperature: Whole = 0  # epochs from the first temperature to the teacher's
-    centre_momentum: Share = 0.9  # of the centre of the teacher's outputs
-    momentum: Share = 0.996  # of the teacher at first; it rises to 1
+    centre_momentum: Share = 0.9  # EMA momentum of the centre of the teacher's outputs
+    momentum: Share = 0.996  # the teacher's initial EMA momentum; rises to 1
 
 
 class DINO(Method):
@@ -92,13 +92,13 @@ class DINO(Method):
 
         targets = softmax((teacher - self.centre) / self.temperature, dim=-1)
         loss = distillation(student / self.settings.temperature, targets)
-        self._move_centre(teacher)
+        self._update_centre(teacher)
         entropy = torch.special.entr(targets).sum(-1).mean()
         spread = embedding_std(normalize(z.detach().float(), dim=-1))
         return Losses(loss, {"entropy": entropy, "spread": spread})
 
     @torch.no_grad()
-    def _move_centre(self, teacher: torch.Tensor) -> None:
+    def _update_centre(self, teacher: torch.Tensor) -> None:
         """Move the centre towards the mean output [V, B, prototypes] of all ranks' teachers."""
         mean = distributed.mean(teacher.mean((0, 1)))
         self.centre.lerp_(mean, 1 - self.settings.centre_momentum)
@@ -108,7 +108,7 @@ class DINO(Method):
 
 
 class Prototypes(nn.Module):
-    """Cosines of z with learnt prototypes: L2 norm, then a linear layer with weight norm."""
+    """Cosine similarity of z to learnt prototypes: L2 norm, then a weight-normed linear layer."""
 
     def __init__(self, dim: int, prototypes: int, fixed_gain: bool) -> None:
         super().__init__()

@@ -30,10 +30,10 @@ from patchmill.training.objectives.tcr import coding_rate
 @dataclass
 class EMPSSLSettings:
     views: str = "emp_ssl"  # the recipe: a preset with its knobs, or a YAML file
-    hidden: Count = 4096  # width of h, which is what is evaluated, and of the projector
-    dim: Count = 1024  # of z
+    hidden: Count = 4096  # width of h, the evaluated representation, and of the projector
+    dim: Count = 1024  # dimension of z
     eps: Positive = 0.2  # distortion of the coding rate
-    weight: Amount = 200.0  # of the patches' agreement with their mean
+    weight: Amount = 200.0  # weight of the patches' agreement with their mean
 
 
 class EMPSSL(Method):

@@ -1,9 +1,10 @@
 """GTSA (Kim and Lee, arXiv 2304.08014): geometry-sensitive self-distillation on feature maps.
 
-The student's map of a view is held against the teacher's map of a global view, cut to the region
-that both show and turned as the view is, so that place and rotation must be represented. Patches
-are matched by content as well, and the student tells each view's rotation. There is no softmax,
-temperature, centre or queue: a predictor of the student and the moving average prevent collapse.
+The student's map of a view is compared with the teacher's map of a global view, cropped to the
+region that both show and rotated like the view, so that position and rotation must be represented.
+Patches are also matched by content, and the student predicts each view's rotation. There is no
+softmax, temperature, centre or queue: the student's predictor and the moving average prevent
+collapse.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ class GTSASettings:
     views: str = "gtsa"  # the recipe: a preset with its knobs, or a YAML file
     dim: Count = 768  # channels of the projected maps
     first_residual: bool = True  # in the projector's first block; False in the release's ViT-B
-    bins: tuple[Count, Count] = (10, 4)  # a side of a shared region, in global and local views
-    crop: Amount = 1.0  # weight of the loss of shared regions, which tells place and rotation
+    bins: tuple[Count, Count] = (10, 4)  # per side of a shared region, in global and local views
+    crop: Amount = 1.0  # weight of the loss on shared regions, sensitive to position and rotation
     match: Amount = 0.5  # weight of the correspondence loss
     match_after: Whole = 10  # the last epoch, from 0, without that loss
     rotation: Amount = 0.5  # weight of the rotation loss
-    momentum: Share = 0.996  # of the teacher at first; it rises to 1
+    momentum: Share = 0.996  # the teacher's initial EMA momentum; rises to 1
 
 
 class GTSA(Method):
@@ -51,8 +52,8 @@ class GTSA(Method):
         for group in recipe.views:
             if settings.match and dense.count_places(backbone, group.size) < 2:
                 raise MillError(
-                    f"GTSA matches patches within views, and {group.name}'s of {group.size} pixels "
-                    f"have a single one in {model.name}: take a larger size, or method.match=0"
+                    f"GTSA matches patches within views, but {model.name} makes a single one of "
+                    f"{group.name}'s {group.size} pixels: use a larger size, or method.match=0"
                 )
         return backbone
 
@@ -71,20 +72,20 @@ class GTSA(Method):
         super().check(settings, recipe)
         if not (settings.crop or settings.match or settings.rotation):
             raise MillError(
-                "method.crop, method.match and method.rotation are all 0, so that GTSA has no loss "
-                "to learn from: give one of them a weight"
+                "method.crop, method.match and method.rotation are 0, which leaves GTSA no loss to "
+                "learn from: give one of them a weight"
             )
         for group in recipe.views:
             if not (isinstance(group.crop, Crop) and group.crop.min_overlap > 0 and group.turns):
                 raise MillError(
                     f"method.views: GTSA needs crops that overlap the global ones and are turned, "
-                    f"and {group.name} of {recipe.name} has no min_overlap or no turns: take gtsa"
+                    f"but {group.name} of {recipe.name} has no min_overlap or no turns: use gtsa"
                 )
             for operation in group.extra:
                 if operation.moves:
                     raise MillError(
-                        f"method.views: GTSA must know where views lie, and {operation.kind} in "
-                        f"{group.name}'s extra moves what they show: leave it out"
+                        f"method.views: GTSA must know where views lie, but {operation.kind} in "
+                        f"{group.name}'s extra moves what they show: remove it"
                     )
 
     def on_step_start(self, progress: Progress) -> None:
@@ -127,9 +128,9 @@ class GTSA(Method):
             correct.append(logits.detach().argmax(1) == turns)
 
         losses = {"crop": torch.cat(crop).mean(), "rotation": torch.cat(rotation).mean()}
-        # A weight of 0 keeps its loss in the graph: every parameter has a gradient on every rank.
+        # A loss with weight 0 stays in the graph: every parameter has a gradient on every rank.
         loss = self.settings.crop * losses["crop"] + self.settings.rotation * losses["rotation"]
-        # Logged in every epoch, as the columns of a log stay the same.
+        # Logged in every epoch, so that the columns of the log stay the same.
         losses["match"] = torch.cat(match).mean() if match else loss.new_zeros(())
         loss = loss + self.match_weight * losses["match"]
         metrics = {name: value.detach() for name, value in losses.items()}
@@ -151,7 +152,7 @@ class MapEncoder(nn.Module):
 
 
 class Pairs(NamedTuple):
-    """Regions that a view of the student and a global view of the teacher share; R in all."""
+    """R regions, each shared by a view of the student and a global view of the teacher."""
 
     student: torch.Tensor  # [R] int64: row of the student's maps, view-major
     teacher: torch.Tensor  # [R] int64
@@ -164,7 +165,7 @@ class Pairs(NamedTuple):
 def _pairs(
     batch: ViewBatch, of_teacher: str, of_student: str, teacher: torch.Tensor, student: torch.Tensor
 ) -> Pairs:
-    """All pairs of a global view q and another view v of the same image, for v of one group."""
+    """Return all pairs of a global view q and another view v of one image, for v in one group."""
     g, v = batch.geometry[of_teacher], batch.geometry[of_student]
     sizes = [batch.views[name].shape[-1] for name in (of_teacher, of_student)]
     region = regions.shared(g.box, g.turns, sizes[0], v.box, v.turns, sizes[1], g.flip, v.flip)

@@ -36,8 +36,8 @@ class LeJEPASettings:
     views: str = "lejepa"  # the recipe: a preset with its knobs, or a YAML file
     hidden: list[Count] = field(default_factory=lambda: [2048, 2048])  # widths of the projector
     dim: Width = 128  # width of the projector's output
-    weight: Share = 0.05  # lambda: of SIGReg; the rest is that of the views' invariance
-    directions: Count = 1024  # that SIGReg projects embeddings on, drawn anew in each step
+    weight: Share = 0.05  # lambda: weight of SIGReg; the views' invariance has 1 - lambda
+    directions: Count = 1024  # random directions that SIGReg projects on, redrawn in each step
 
 
 class LeJEPA(Method):
@@ -77,12 +77,12 @@ class LeJEPA(Method):
         super().check(settings, recipe)
         if recipe.views[0].name == "local":
             raise MillError(
-                f"method.views: LeJEPA compares views with the global ones, and {recipe.name} "
-                "makes local ones alone: begin it with a group of global views"
+                f"method.views: LeJEPA compares views with the global ones, but {recipe.name} "
+                "makes only local ones: start it with a group of global views"
             )
         if recipe.total < 2:
             raise MillError(
-                f"method.views: LeJEPA takes at least 2 views of an image, and {recipe.name} "
+                f"method.views: LeJEPA takes at least 2 views of an image, but {recipe.name} "
                 f"makes {recipe.total}"
             )
 

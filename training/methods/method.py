@@ -31,14 +31,14 @@ class Progress(NamedTuple):
 class Losses(NamedTuple):
     loss: torch.Tensor  # float32 scalar
     metrics: dict[str, torch.Tensor]  # scalars without gradient, for the log
-    settled: torch.Tensor | None = None  # bool scalar; False: not to be logged, as it will not last
+    settled: torch.Tensor | None = None  # bool scalar; if False, this loss is not logged
 
 
 class Method(nn.Module):
     """A self-supervised (or supervised) learner.
 
     `backbone` is trained: [N, 3, H, W] -> h [N, num_features]. `projector`, if any, maps h to the z
-    that the loss is on. `networks` are the two that are evaluated and exported.
+    that the loss is on. `networks` returns the two that are evaluated and exported.
     """
 
     Settings: ClassVar[type]  # dataclass of the method's settings, with a field `views`
@@ -52,9 +52,9 @@ class Method(nn.Module):
 
     @classmethod
     def zero_init(cls, settings: Any) -> bool:
-        """True if the last batch norm of each of a ResNet's blocks begins with a weight of 0.
+        """True if the last batch norm in each block of a ResNet starts with a weight of 0.
 
-        False is torchvision's default: all begin with 1.
+        False is torchvision's default: all start with 1.
         """
         return False
 
@@ -82,10 +82,10 @@ class Method(nn.Module):
         """Called when gradients are complete and clipped, before the optimiser uses them."""
 
     def after_update(self, progress: Progress) -> None:
-        """Called after the optimiser's update; `progress` is that of the step."""
+        """Called after the optimiser's update; `progress` is of that step."""
 
     def networks(self, encoder: Encoder = "auto") -> tuple[Backbone, nn.Module | None]:
-        """Backbone and projector that are evaluated: the student's, or a teacher's."""
+        """Return the backbone and projector to evaluate: the student's, or a teacher's."""
         if encoder == "student" or (encoder == "auto" and self.evaluated == "student"):
             return self.backbone, self.projector
         if (teacher := self.teacher_networks()) is None:
@@ -101,19 +101,18 @@ class Method(nn.Module):
         return self.networks(encoder)[0]
 
     def finetune_network(self, variant: str = "auto") -> Backbone:
-        """Network to fine-tune, beginning with this method's weights.
+        """Return a network to fine-tune, starting from this method's weights.
 
-        A method may offer several, by names of its own; here they are those of `encoder`.
+        A method may offer several, under names of its own; the base class has those of `encoder`.
         """
         if variant in get_args(Encoder):
             return self.encoder(cast(Encoder, variant))
         raise MillError(
-            f"variant={variant}: {type(self).__name__} has one network to fine-tune; leave out "
-            "variant="
+            f"variant={variant}: {type(self).__name__} has one network to fine-tune; omit variant="
         )
 
     def batch_problem(self, batch: int, ranks: int = 1) -> str | None:
-        """Sentence on why this global batch size does not work on so many ranks, or None."""
+        """Explain why this global batch size does not work on so many ranks; None if it does."""
         return None
 
     @classmethod
@@ -123,7 +122,7 @@ class Method(nn.Module):
         if len(groups) > most_groups:
             expected = "one group" if most_groups == 1 else f"at most {most_groups} groups"
             raise MillError(
-                f"method.views: {cls.__name__} takes {expected} of views, and {recipe.name} makes "
+                f"method.views: {cls.__name__} takes {expected} of views, but {recipe.name} makes "
                 f"{len(groups)}: {', '.join(views.name for views in groups)}"
             )
         for index, (least, most) in enumerate(cls.view_groups):
@@ -132,13 +131,13 @@ class Method(nn.Module):
                 expected = f"{least}" if least == most else f"at least {least}"
                 name = f"{groups[index].name} " if index < len(groups) > 1 else ""
                 raise MillError(
-                    f"method.views: {cls.__name__} takes {expected} {name}views of an image, and "
+                    f"method.views: {cls.__name__} takes {expected} {name}views of an image, but "
                     f"{recipe.name} makes {count}"
                 )
 
 
 def flatten_views(batch: ViewBatch) -> torch.Tensor:
-    """All views of the only group, view-major: [V * B, 3, size, size]."""
+    """Return all views of the only group, view-major: [V * B, 3, size, size]."""
     (group,) = batch.views
     return batch.flat(group)
 
@@ -149,7 +148,7 @@ def unflatten_views(rows: torch.Tensor, batch: ViewBatch) -> torch.Tensor:
 
 
 def parts_of(teacher: Teacher) -> tuple[Backbone, nn.Module]:
-    """Backbone and projector of a teacher of nn.Sequential(backbone, projector, ...)."""
+    """Return backbone and projector of a Teacher of nn.Sequential(backbone, projector, ...)."""
     backbone, projector = cast(nn.Sequential, teacher.module)[:2]
     return cast(Backbone, backbone), projector
 

@@ -1,7 +1,7 @@
 """MoCo v1 and v2 (He et al., arXiv 1911.05722; Chen et al., arXiv 2003.04297).
 
 Queries of the trained encoder f_q are contrasted with keys of the momentum encoder f_k, whose keys
-of earlier batches wait in a queue as negatives.
+of earlier batches are kept in a queue as negatives.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from patchmill.training.ranks import distributed
 @dataclass
 class MoCoSettings:
     views: str = "moco_v2"  # the recipe: a preset with its knobs, or a YAML file
-    dim: Count = 128  # of queries and keys
+    dim: Count = 128  # dimension of queries and keys
     hidden: Whole = 2048  # width of the projector's hidden layer; 0: a linear projector, as in v1
-    queue: Count = 65536  # keys that serve as negatives
-    momentum: Share = 0.999  # of the momentum encoder
-    temperature: Positive = 0.2  # of the logits; 0.07 in v1
-    shuffle_bn: bool = True  # shuffle keys over ranks, against leaks through batch norm
+    queue: Count = 65536  # length of the queue of negative keys
+    momentum: Share = 0.999  # EMA momentum of the momentum encoder
+    temperature: Positive = 0.2  # temperature of the logits; 0.07 in v1
+    shuffle_bn: bool = True  # shuffle keys across ranks, against leaks through batch norm
     split_bn: Whole = 0  # parts of a batch with their own batch norm, as if on so many GPUs
     symmetric: bool = False  # use each view as query and as key
 
@@ -75,16 +75,16 @@ class MoCo(Method):
         local, parts = batch // ranks, _local_parts(self.settings, ranks)
         if local % parts or (parts > 1 and local == parts):
             return (
-                f"method.split_bn={self.settings.split_bn} cannot make {parts} equal parts, of two "
-                f"images or more, of the {local} that a rank has at a time: change "
+                f"method.split_bn={self.settings.split_bn} cannot split the {local} images that a "
+                f"rank has at a time into {parts} equal parts of two or more: change "
                 "train.batch_size, or set it to 0"
             )
         keys = batch * (2 if self.settings.symmetric else 1)
         if self.settings.queue % keys == 0:
             return None
         return (
-            f"the queue of {self.settings.queue} keys is not a whole number of batches of {keys} "
-            "keys: change train.batch_size or method.queue"
+            f"the queue of {self.settings.queue} keys is not a multiple of a batch's {keys} keys: "
+            "change train.batch_size or method.queue"
         )
 
     def _encoder_q(self) -> nn.Sequential:
@@ -95,7 +95,7 @@ class MoCo(Method):
 
     @torch.no_grad()
     def _key(self, views: torch.Tensor) -> torch.Tensor:
-        """Keys, whose batch norm sees other neighbours than their queries (shuffled BN)."""
+        """Compute keys whose batch norm sees other images than their queries' (shuffled BN)."""
         if not self.settings.shuffle_bn:
             return normalize(self.follower(views).float())
         if not self.settings.split_bn:
@@ -104,11 +104,11 @@ class MoCo(Method):
         return self._shuffled_keys(views[order])[order.argsort()]
 
     def _shuffled_keys(self, views: torch.Tensor) -> torch.Tensor:
-        """Keys that were made on other ranks."""
+        """Compute keys on other ranks than their queries."""
         shuffled, order = distributed.shuffle(views)
         return distributed.unshuffle(normalize(self.follower(shuffled).float()), order)
 
 
 def _local_parts(settings: MoCoSettings, ranks: int) -> int:
-    """Parts of one rank's batch: each rank has batch norms of its own."""
+    """Return the parts of one rank's batch: each rank has its own batch norms."""
     return max(1, settings.split_bn // ranks)

@@ -1,8 +1,8 @@
-"""Selfie (Trinh et al., arXiv 1906.02940): which of an image's masked patches belongs where.
+"""Selfie (Trinh et al., arXiv 1906.02940): predict which masked patch of an image belongs where.
 
 An image is cut into a grid of patches. Attention pooling summarises the unmasked ones in u. For
-each masked cell m, the query u + e_m, with e_m the cell's position, is to find the patch of that
-cell among all masked patches of the same image.
+each masked cell m, the query u + e_m, with e_m the cell's position embedding, must find the patch
+of that cell among all masked patches of the same image.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 class SelfieSettings:
     views: str = "selfie"  # the recipe: a preset with its knobs, or a YAML file
     masked: Share = 0.25  # share of an image's patches that are masked
-    blocks: Count = 3  # of attention pooling's transformer
-    heads: Count = 32  # of its attention
+    blocks: Count = 3  # blocks of attention pooling's transformer
+    heads: Count = 32  # its attention heads
     hidden: Count = 640  # width of its feed-forward layers
-    dropout: Share = 0.1  # in it
+    dropout: Share = 0.1  # its dropout
     layer_norm: Literal["post", "pre"] = "post"  # after each of its layers, or before
     positions: Literal["auto", "table", "rows_columns"] = "auto"  # auto: table up to 16 patches
-    shared_positions: bool = True  # queries and unmasked patches have the same positions
+    shared_positions: bool = True  # queries and unmasked patches share position embeddings
 
 
 class Selfie(Method):
@@ -69,7 +69,7 @@ class Selfie(Method):
 
     @classmethod
     def make_backbone(cls, settings: SelfieSettings, model: Model, recipe: Recipe) -> Backbone:
-        """The patch network: three stages of a ResNet, which take whole images, too."""
+        """Build the patch network: three stages of a ResNet, which also take whole images."""
         whole = functools.partial(super().make_backbone, settings, model, recipe)
         return patch_network.first_stages(whole)
 
@@ -88,9 +88,9 @@ class Selfie(Method):
         return Losses(loss, {"accuracy": accuracy})
 
     def finetune_network(self, variant: str = "auto") -> Backbone:
-        """Network to fine-tune on whole images, beginning with this method's weights.
+        """Return a network to fine-tune on whole images, starting from this method's weights.
 
-        resnet50, which is auto: the whole ResNet, whose last stage is new.
+        resnet50, the default (auto): the whole ResNet, whose last stage is new.
         resnet36_attention: the patch network with the trained attention pooling.
         """
         if variant in ("auto", "student", "resnet50"):
@@ -107,19 +107,19 @@ class Selfie(Method):
         _count_masked(settings, _grid_of(recipe))
 
     def _patches(self, batch: ViewBatch) -> torch.Tensor:
-        """h of all patches, [grids, cells, width]: batch norm sees them together."""
+        """Compute h of all patches, [grids, cells, width]: batch norm sees them together."""
         h = self.backbone(flatten_views(batch))
         cells = self.grid.rows * self.grid.columns
         return h.unflatten(0, (-1, cells, len(batch))).transpose(1, 2).flatten(0, 1)
 
 
 def permutations(grids: int, cells: int, device: torch.device) -> torch.Tensor:
-    """Random order of the cells of each grid, [grids, cells], from torch's generator."""
+    """Draw a random order of each grid's cells, [grids, cells], from torch's generator."""
     return torch.rand(grids, cells, device=device).argsort(1)
 
 
 class Attended(Backbone):
-    """Attention pooling over whole images, whose feature map is averaged in a grid's cells."""
+    """Attention pooling of whole images, whose feature map is averaged within a grid's cells."""
 
     def __init__(
         self, backbone: Backbone, pooling: AttentionPooling, positions: GridPositions, grid: Grid
@@ -135,7 +135,7 @@ class Attended(Backbone):
 
 
 def _take(vectors: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-    """Vectors [grids, all cells, width] of the cells [grids, some cells]."""
+    """Select the vectors of `cells` [grids, some cells] from [grids, all cells, width]."""
     return vectors.take_along_dim(cells[..., None], dim=1)
 
 
@@ -149,21 +149,21 @@ def _grid_of(recipe: Recipe) -> Grid:
     if isinstance(crop, Grid):
         return crop
     raise MillError(
-        f"method.views: Selfie takes the patches of a grid, and {recipe.name} makes whole views: "
-        "take selfie(size=32, patch=8)"
+        f"method.views: Selfie takes the patches of a grid, but {recipe.name} makes whole views: "
+        "use selfie(size=32, patch=8)"
     )
 
 
 def _count_masked(settings: SelfieSettings, grid: Grid) -> int:
-    """Masked patches of each grid."""
+    """Return the number of masked patches in each grid."""
     cells = grid.rows * grid.columns
     count = round(settings.masked * cells)
     if 2 <= count < cells:
         return count
-    hint = f"take from {2 / cells:.2g} to {1 - 1 / cells:.2g}"
+    hint = f"use a value from {2 / cells:.2g} to {1 - 1 / cells:.2g}"
     if cells < 3:
         hint = "cut images into more patches, as method.views='selfie(size=32, patch=8)'"
     raise MillError(
-        f"method.masked={settings.masked:g} masks {count} of an image's {cells} patches, and "
-        f"Selfie needs two masked ones or more, and one that is not masked: {hint}"
+        f"method.masked={settings.masked:g} masks {count} of an image's {cells} patches, but "
+        f"Selfie needs at least two masked and one unmasked: {hint}"
     )

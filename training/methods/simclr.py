@@ -27,7 +27,7 @@ class SimCLRSettings:
     hidden: Count = 2048  # width of the projector
     dim: Count = 128  # width of the projector's output
     norm: bool = True  # batch norm after every layer of the projector, the last included
-    temperature: Positive = 0.1  # of the logits
+    temperature: Positive = 0.1  # temperature of the logits
 
 
 class SimCLR(Method):

@@ -16,7 +16,7 @@ from patchmill.training.nets.backbones import Backbone
 @dataclass
 class SupervisedSettings:
     views: str = "moco_v1"  # the recipe: a preset with its knobs, or a YAML file
-    smoothing: Share = 0.0  # of the labels
+    smoothing: Share = 0.0  # label smoothing
 
 
 class Supervised(Method):

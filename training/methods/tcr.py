@@ -30,7 +30,7 @@ class TCRSettings:
     hidden: Count = 4096  # width of the projector
     dim: Count = 128  # width of the projector's output
     eps: Positive = 0.2  # distortion of the coding rate
-    weight: Amount = 30.0  # of the views' agreement
+    weight: Amount = 30.0  # weight of the views' agreement
 
 
 class TCR(Method):

@@ -18,7 +18,7 @@ from patchmill.training.objectives.vicreg import vicreg
 @dataclass
 class VICRegSettings:
     views: str = "vicreg"  # the recipe: a preset with its knobs, or a YAML file
-    expander: list[Count] = field(default_factory=lambda: [8192, 8192, 8192])  # its layers' widths
+    expander: list[Count] = field(default_factory=lambda: [8192, 8192, 8192])  # its layer widths
     invariance: Amount = 25.0  # weight of the views' mean squared distance
     variance: Amount = 25.0  # weight of the hinge on each dimension's std
     covariance: Amount = 1.0  # weight of the squared off-diagonal covariances

@@ -1,4 +1,4 @@
-"""Process group and collectives; with a single process every collective is the identity."""
+"""Process group and collectives; with a single process, every collective is the identity."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from patchmill.loaders.common.printed import brief
 from patchmill.training.ranks import rendezvous
 from patchmill.training.ranks.reasons import reason
 
-JOIN_TIMEOUT = datetime.timedelta(minutes=10)  # for the last rank to start
+JOIN_TIMEOUT = datetime.timedelta(minutes=10)  # until the last rank has started
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=15)  # before a rank gives up on the others
 CPU = torch.device("cpu")
 
@@ -59,7 +59,7 @@ def error_store() -> dist.Store | None:
 
 
 def close() -> None:
-    """Destroy the process group, after all ranks have come this far."""
+    """Destroy the process group once all ranks have called this."""
     global _world, _store
     if _world.size > 1:
         barrier()
@@ -73,14 +73,14 @@ def close() -> None:
 def gather(x: torch.Tensor) -> torch.Tensor:
     """All-gather rows [n, ...] of every rank to [world * n, ...], with gradient.
 
-    The backward pass sums the gradients that all ranks' losses give to this rank's rows, so that
-    DDP's mean over ranks is the gradient of the mean loss.
+    The backward pass sums the gradients of all ranks' losses with respect to this rank's rows, so
+    that DDP's mean over ranks is the gradient of the mean loss.
     """
     return x if _world.size == 1 else _Gather.apply(x)  # type: ignore[no-untyped-call]
 
 
 def all_reduce(x: torch.Tensor) -> torch.Tensor:
-    """Element-wise sum over ranks, with gradient: the backward pass sums those of all ranks.
+    """Element-wise sum over ranks, with gradient: the backward pass sums all ranks' gradients.
 
     As for `gather`, DDP's mean over ranks is then the gradient of the mean loss.
     """
@@ -95,7 +95,7 @@ def gather_no_grad(x: torch.Tensor) -> torch.Tensor:
 def shuffle(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Redistribute rows over ranks in a random order: MoCo's shuffled batch norm.
 
-    Returns this rank's rows and the permutation, which `unshuffle` takes.
+    Return this rank's rows and the permutation, to be passed to `unshuffle`.
     """
     if _world.size == 1:
         return x, torch.arange(len(x))
@@ -126,7 +126,7 @@ def any_rank(flag: bool) -> bool:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """One small picklable value per rank, in rank order."""
+    """Gather one small picklable value per rank, in rank order."""
     if _world.size == 1:
         return [value]
     values = [None] * _world.size
@@ -189,7 +189,7 @@ def _total(x: torch.Tensor) -> torch.Tensor:
 
 
 def _init_process_group(info: rendezvous.RankInfo, device: torch.device) -> dist.Store:
-    """Join the other ranks; returns the store for error messages."""
+    """Join the other ranks; return the store for error messages."""
     rank, size, _, host, port = info
     try:
         store = dist.TCPStore(
@@ -201,7 +201,7 @@ def _init_process_group(info: rendezvous.RankInfo, device: torch.device) -> dist
             gpu = str(torch.cuda.get_device_properties(device).uuid)
             _check_gpus(dist.PrefixStore(f"gpus{attempt}", store), gpu, rank, size)
         dist.init_process_group(
-            # With GPUs, CPU tensors still go by gloo: ranks agree on flags without waiting for the
+            # With GPUs, CPU tensors still use gloo: ranks agree on flags without waiting for the
             # GPU's work.
             "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl",
             store=dist.PrefixStore(f"group{attempt}", store),
@@ -213,8 +213,8 @@ def _init_process_group(info: rendezvous.RankInfo, device: torch.device) -> dist
     except (RuntimeError, OSError) as error:  # torch's network errors are RuntimeErrors
         raise MillError(
             f"rank {rank} of {size} could not join the others at {host}:{port} "
-            f"({reason(error)}): MASTER_ADDR must name a host that all reach, "
-            "MASTER_PORT a port of it that is free, and all ranks must start"
+            f"({reason(error)}): MASTER_ADDR must name a host that all ranks can reach, "
+            "MASTER_PORT a free port on it, and all ranks must start"
         ) from None
     return dist.PrefixStore(f"notes{attempt}", store)
 
@@ -225,14 +225,14 @@ def _check_gpus(store: dist.Store, gpu: str, rank: int, size: int) -> None:
     for other in range(size):
         if other != rank and store.get(str(other)).decode() == gpu:
             raise MillError(
-                f"ranks {min(rank, other)} and {max(rank, other)} have the same GPU: start as many "
-                "processes on a machine as it has GPUs, and give each its own, as "
+                f"ranks {min(rank, other)} and {max(rank, other)} have the same GPU: start one "
+                "process per GPU on each machine, and give each its own GPU, as "
                 "srun --gpus-per-task=1 does"
             )
 
 
 def _hosts_store(rank: int) -> bool:
-    """True if this process serves the TCP store; under torchrun its agent does."""
+    """True if this process serves the TCP store; under torchrun, its agent does."""
     return rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
 
 
@@ -241,19 +241,19 @@ def _device(device: str, local_rank: int, size: int) -> torch.device:
     is_number = number.isascii() and number.isdigit() and len(number) < 9
     if device not in ("auto", "cpu", "cuda") and (number == device or not is_number):
         raise MillError(
-            f"train.device must be auto, cpu, cuda or cuda:N, not {brief(device)}: a GPU is cuda"
+            f"train.device must be auto, cpu, cuda or cuda:N, not {brief(device)}; GPUs are cuda"
         )
     count = torch.cuda.device_count()
     if device == "cpu" or (device == "auto" and not count):
         return CPU
     if device not in ("auto", "cuda") and size > 1:
-        raise MillError(f"train.device={device} is one device for {size} processes: take cuda")
+        raise MillError(f"train.device={device} is one device for {size} processes: use cuda")
     name = f"cuda:{ranks.gpu_index(local_rank, count)}" if device in ("auto", "cuda") else device
     if int(name.removeprefix("cuda:")) >= count:
         wanted = "" if device == name else f", which is {name} for this rank,"
         raise MillError(
-            f"train.device={device}{wanted} was asked for, and torch sees {count} GPUs: "
-            + ("take cuda, or another number" if count else "take cpu, or a torch for your GPU")
+            f"train.device={device}{wanted} was requested, but torch sees {count} GPUs: "
+            + ("use cuda, or another number" if count else "use cpu, or install torch for your GPU")
         )
     chosen = torch.device(name)
     torch.cuda.set_device(chosen)

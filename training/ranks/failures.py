@@ -1,4 +1,4 @@
-"""Failure propagation: one rank's error ends the others soon, and they report its message."""
+"""Failure propagation: an error on one rank soon ends the others, which report its message."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from patchmill.training.ranks import distributed
 from patchmill.training.ranks.reasons import reason
 
 ERROR_KEY, SEEN_KEY = "failed", "heard"
-POLL = 1.0  # seconds between looks at the error store
+POLL = 1.0  # seconds between polls of the error store
 GRACE = 5.0  # seconds for a rank to end by itself after another has failed
-DUMP_AFTER = 0.8  # of the collective timeout, without progress, until stacks are dumped
+DUMP_AFTER = 0.8  # share of the collective timeout without progress before stacks are dumped
 
 
 @contextlib.contextmanager
 def shared() -> Iterator[None]:
-    """Share the first error of any rank: every rank ends, and names the rank that failed first."""
+    """Propagate the first error of any rank: all ranks end and name the rank that failed first."""
     store, rank = distributed.error_store(), distributed.current().rank
     if store is None:
         yield
@@ -42,7 +42,7 @@ def shared() -> Iterator[None]:
         if failed_rank == rank:
             _wait_until_seen(store, rank)
             raise _explain(error) from error
-        if message == _message(error):  # all ranks fail alike: one prints it
+        if message == _message(error):  # all ranks fail with the same error: one prints it
             sys.exit(1)
         raise MillError(f"rank {rank} ends because rank {failed_rank} failed: {message}") from None
     finally:
@@ -52,9 +52,9 @@ def shared() -> Iterator[None]:
 
 
 class StackDump:
-    """Dumps the stacks of all threads when training stalls; the file is removed if it never does.
+    """Dumps the stacks of all threads if training stalls; removes the file if it never does.
 
-    `reset` restarts the clock.
+    `reset` restarts the timer.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,9 +64,7 @@ class StackDump:
 
     def reset(self) -> None:
         seconds = DUMP_AFTER * distributed.COLLECTIVE_TIMEOUT.total_seconds()
-        with contextlib.suppress(
-            RuntimeError
-        ):  # no memory for its thread: the next reset tries again
+        with contextlib.suppress(RuntimeError):  # no memory for its thread: the next reset retries
             faulthandler.dump_traceback_later(seconds, file=self._file)
 
     def close(self) -> None:
@@ -77,14 +75,14 @@ class StackDump:
 
 
 def _first_error(store: dist.Store, rank: int, error: Exception) -> tuple[int, str]:
-    """Rank and message of the first failure; this one, if no rank has failed before."""
+    """Return rank and message of the first failure: this one if no other rank has failed."""
     try:
         entry = store.compare_set(ERROR_KEY, "", json.dumps([rank, _message(error)]))
         failed_rank, message = json.loads(entry)
         if failed_rank != rank:
             store.add(SEEN_KEY, 1)
         return failed_rank, message
-    except RuntimeError:  # the store went with rank 0
+    except RuntimeError:  # the store is gone with rank 0
         return rank, _message(error)
 
 
@@ -98,7 +96,7 @@ def _wait_until_seen(store: dist.Store, rank: int) -> None:
 
 
 def _watch(store: dist.Store, rank: int, done: threading.Event) -> None:
-    """End this process if another rank has failed and this one hangs, as in a collective."""
+    """End this process if another rank has failed and this one hangs, e.g. in a collective."""
     while not done.wait(POLL):
         try:
             if not store.check([ERROR_KEY]):
@@ -118,14 +116,14 @@ def _watch(store: dist.Store, rank: int, done: threading.Event) -> None:
 
 
 def _explain(error: Exception) -> Exception:
-    """A communication error as a sentence; any other error unchanged."""
+    """Turn a communication error into a MillError; return any other error unchanged."""
     text = str(error)
     is_communication = isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text
     if isinstance(error, MillError) or not is_communication:
         return error
     return MillError(
         f"rank {distributed.current().rank} lost the others ({reason(error)}): one was killed or "
-        "hangs; look at the end of its log, and for stacks-rank*.txt in the run's folder"
+        "hangs; see the end of its log, and stacks-rank*.txt in the run's folder"
     )
 
 

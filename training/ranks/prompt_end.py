@@ -1,7 +1,7 @@
-"""Prompt end of a command that was told to stop, even inside a call that cannot be interrupted.
+"""Prompt exit of a command that received a signal, even inside a call that cannot be interrupted.
 
-Python runs signal handlers between its own instructions. Inside a compiler, a convolution or a read
-it comes to none, for seconds; so a thread watches for signals, too.
+Python runs signal handlers between bytecode instructions. Inside a compiler, a convolution or a
+read it may reach none for seconds, so a thread watches for signals, too.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from collections.abc import Iterator
 from patchmill.training.ranks.signals import SIGNALS, Signals
 from patchmill.training.runtime.run_folder import STOPPED
 
-LONGEST_S = 0.5  # for a run that has nothing to save to end by itself
-AGAIN_S = 0.3  # after which a signal is another one: `timeout` sends each twice
+LONGEST_S = 0.5  # for a run with nothing to save to end by itself
+AGAIN_S = 0.3  # a repeat after this long is a new signal: `timeout` sends each one twice
 POLL_S = 0.05
 
 
 @contextlib.contextmanager
 def prompt_end() -> Iterator[None]:
-    """Context of a run's only process, in its main thread: signals end it as promised.
+    """Watch for signals in a run of one process; enter in its main thread.
 
-    A second signal ends it at once; a first one after LONGEST_S with nothing to save.
+    A second signal ends the process immediately, a first one after LONGEST_S with nothing to save.
     """
     news, tell = os.pipe()
     os.set_blocking(tell, False)
@@ -42,7 +42,7 @@ def prompt_end() -> Iterator[None]:
 
 
 def _watch(news: int) -> None:
-    """End the process as its signals ask for, until the other end of the pipe is closed."""
+    """End the process as its signals require, until the other end of the pipe is closed."""
     first, times, idle_since = 0, dict[int, float](), 0.0
     while True:
         ready, _, _ = select.select([news], [], [], POLL_S if first else None)

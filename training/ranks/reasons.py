@@ -1,10 +1,10 @@
-"""`reason`: an error's message in a few words, without what torch's libraries put around it."""
+"""`reason`: the essence of an error's message, without the noise of torch's libraries."""
 
 from __future__ import annotations
 
 import re
 
-# The line of their source, and the advice that they append.
+# Their source location, and the advice that they append.
 _SOURCE = re.compile(
     r"^\s*(?:\[(?:enforce fail at )?[^\s\]]*\.(?:cc|cpp|h|hpp|cu):\d+\]\s*\.?\s*)+"
 )
@@ -16,6 +16,6 @@ _ADVICE = re.compile(
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error's message that says something."""
+    """Return the first informative line of an error's message."""
     text = _ADVICE.sub("", _SOURCE.sub("", str(error)))
     return next((line.strip() for line in text.splitlines() if line.strip()), "")

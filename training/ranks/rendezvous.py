@@ -10,7 +10,7 @@ from typing import NamedTuple
 from patchmill.loaders.common import ranks
 from patchmill.loaders.common.errors import MillError
 
-PORTS = range(20_000, 60_000)  # one of them for each SLURM job
+PORTS = range(20_000, 60_000)  # one is chosen for each SLURM job
 
 
 class RankInfo(NamedTuple):
@@ -22,7 +22,7 @@ class RankInfo(NamedTuple):
 
 
 def find(environ: Mapping[str, str] = os.environ) -> RankInfo | None:
-    """Read the launcher's environment; None for a single process."""
+    """Read the launcher's environment variables; None for a single process."""
     launched = ranks.launched(environ)
     if launched is None:
         return None
@@ -59,6 +59,6 @@ def _first_host(nodes: str) -> str:
         return done.stdout.split()[0]
     except (OSError, subprocess.SubprocessError, IndexError) as error:
         raise MillError(
-            f"cannot tell the first host of SLURM_JOB_NODELIST={nodes} ({error}): "
-            "name it, as MASTER_ADDR=HOST"
+            f"cannot determine the first host of SLURM_JOB_NODELIST={nodes} ({error}): "
+            "set MASTER_ADDR=HOST"
         ) from None

@@ -18,20 +18,20 @@ from patchmill.training.ranks import distributed
 
 
 def wrap(method: Method, parallel: str, world: distributed.World) -> nn.Module:
-    """Module whose backward pass averages gradients over ranks; the method itself for one rank."""
+    """Wrap the method to average gradients over ranks; return it unchanged for one rank."""
     if world.size == 1:
         return method
     return _shard(method, world) if parallel == "fsdp" else replicate(method, world)
 
 
 def replicate(module: nn.Module, world: distributed.World) -> nn.Module:
-    """The module with a full replica on each rank; itself for one rank."""
+    """Wrap the module in DDP, a full replica on each rank; return it unchanged for one rank."""
     if world.size == 1:
         return module
     from torch.nn.parallel import DistributedDataParallel
 
-    # No buffer broadcast in each step: batch-norm statistics may differ among ranks between
-    # checkpoints, and queues never do.
+    # No buffer broadcast in each step: batch-norm statistics may differ between ranks until the
+    # next checkpoint; queues never do.
     parameters = inspect.signature(DistributedDataParallel).parameters
     sync = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     options: dict[str, Any] = {sync: False, "gradient_as_bucket_view": True}
@@ -39,11 +39,11 @@ def replicate(module: nn.Module, world: distributed.World) -> nn.Module:
 
 
 def convert_sync_bn(method: Method, world: distributed.World) -> Method:
-    """Replace batch norms by SyncBatchNorm, in place."""
+    """Replace batch norms with SyncBatchNorm, in place."""
     if world.size == 1:
         return method
     if world.device.type != "cuda":
-        raise MillError("train.sync_bn=true needs GPUs: torch has no such batch norm for the CPU")
+        raise MillError("train.sync_bn=true needs GPUs: torch has no SyncBatchNorm for the CPU")
     nn.SyncBatchNorm.convert_sync_batchnorm(method)
     return method
 
@@ -53,13 +53,13 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def full_norm(norm: torch.Tensor) -> torch.Tensor:
-    """Norm over all shards."""
+    """Return the norm over all shards."""
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 @contextlib.contextmanager
 def grad_sync(model: Any, enabled: bool) -> Iterator[None]:
-    """Backward passes in here reduce gradients over ranks, or only accumulate them."""
+    """Let backward passes inside reduce gradients over ranks, or only accumulate them."""
     if is_sharded(model):
         model.set_requires_gradient_sync(enabled)
         yield
@@ -73,7 +73,7 @@ def grad_sync(model: Any, enabled: bool) -> Iterator[None]:
 def full_state(state: Any, keep: bool) -> Any:
     """Copy a state dict to the CPU, with sharded tensors gathered.
 
-    A collective: all ranks call it; those without `keep` get None in place of tensors.
+    A collective: all ranks must call it; those without `keep` get None instead of tensors.
     """
     if isinstance(state, DTensor):
         full = state.full_tensor()
@@ -104,7 +104,7 @@ def _shard_like(param: torch.Tensor, value: Any) -> Any:
 
 
 def _shard(method: Method, world: distributed.World) -> nn.Module:
-    """Shard with a unit for each block of each network: only active blocks are gathered."""
+    """Shard with one FSDP unit per block of each network: only active blocks are gathered."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
@@ -115,7 +115,7 @@ def _shard(method: Method, world: distributed.World) -> nn.Module:
             if isinstance(stack, nn.Sequential | nn.ModuleList):
                 for block in stack:
                     fully_shard(block, mesh=mesh)
-    # Evaluation calls these on their own, and dense methods ask them for feature maps.
+    # Evaluation calls these separately, and dense methods take feature maps from them.
     for part in dict.fromkeys((*method.networks("student"), *method.networks())):
         if part is not None:
             fully_shard(part, mesh=mesh)

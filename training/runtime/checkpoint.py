@@ -1,6 +1,6 @@
 """Checkpoints on disk: written atomically in a thread; the last few and the best are kept.
 
-A file holds State.state_dict(), and a checksum of itself (checkpoint_file.py).
+A file holds State.state_dict() and its own checksum (checkpoint_file.py).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VERSION = 1
 FOLDER, BEST = "checkpoints", "best.pt"
 
 
-# Parts that every reader of a checkpoint uses; State.load_state_dict checks the others.
+# Parts that all readers of a checkpoint use; State.load_state_dict checks the others.
 PARTS: dict[str, type | tuple[type, ...]] = {"step": int, "epoch": (int, float), "method": dict}
 
 
@@ -45,12 +45,12 @@ def path_at(folder: Path, step: int) -> Path:
 
 
 def find_all(folder: Path) -> list[Path]:
-    """All checkpoints in a run's folder, the oldest first."""
+    """Return all checkpoints in a run's folder, oldest first."""
     return sorted((folder / FOLDER).glob("step-*.pt"))
 
 
 def load_newest(folder: Path) -> Found | None:
-    """The newest checkpoint that can be read, with its contents; None where there is none."""
+    """Load the newest readable checkpoint; None if there are no checkpoints."""
     unreadable: list[str] = []
     for path in reversed(find_all(folder)):
         try:
@@ -59,12 +59,12 @@ def load_newest(folder: Path) -> Found | None:
             unreadable.append(f"{path} {error}")
             continue
         if unreadable:
-            log.warning("%s: going on from %s", " and ".join(unreadable), path)
+            log.warning("%s: resuming from %s", " and ".join(unreadable), path)
         return Found(path, saved)
     if unreadable:
         raise MillError(
             f"no checkpoint in {folder / FOLDER} can be read: {' and '.join(unreadable)}; remove "
-            "them to begin anew"
+            "them to start from scratch"
         )
     return None
 
@@ -77,11 +77,11 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str
     try:
         return _read(path, map_location)
     except Unreadable as error:
-        raise MillError(f"{path} {error}: go on from another") from None
+        raise MillError(f"{path} {error}: use another") from None
 
 
 def _read(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Contents of a checkpoint; Unreadable if it is damaged, MillError if it is of other code."""
+    """Read a checkpoint; raise Unreadable if it is damaged, MillError if of another version."""
     saved = checkpoint_file.read(path, map_location)
     if not isinstance(saved, dict) or not isinstance(saved.get("version"), int):
         raise Unreadable("is not a checkpoint")
@@ -106,13 +106,13 @@ def load_networks(method: nn.Module, saved: dict[str, Any], path: Path) -> None:
 
 
 def weights_are_finite(saved: dict[str, Any]) -> bool:
-    """Check the networks for NaN and infinity: a loss shows a bad step only at the next."""
+    """Check the networks for NaN and infinity: a bad update shows only in the next step's loss."""
     tensors = (value for value in saved["method"].values() if value.is_floating_point())
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def set_aside(folder: Path, step: int) -> None:
-    """Rename checkpoints after `step`, so that a run that went back to it does not resume there."""
+    """Rename checkpoints after `step`, so that a run that went back to it ignores them."""
     for path in find_all(folder):
         if path > path_at(folder, step):
             path.rename(path.with_suffix(".pt.aside"))
@@ -122,7 +122,7 @@ class Writer:
     """Writes checkpoints in a thread, one at a time; an error is raised by the next call."""
 
     def __init__(self, folder: Path, keep: int, start: int = 0) -> None:
-        """`start` is the step of the checkpoint that the run goes on from."""
+        """`start` is the step of the checkpoint that the run resumes from."""
         self._folder, self._keep = folder, keep
         self.seconds = 0.0  # duration of the last save
         self._thread: threading.Thread | None = None
@@ -132,14 +132,14 @@ class Writer:
             for partial in (folder / FOLDER).glob(".*.part"):
                 partial.unlink()
             if find_all(folder)[-1:] == [path_at(folder, start)]:
-                self._remove_old()  # a run that was killed before it did
+                self._remove_old()  # left by a run that was killed before it removed them
 
     def save(self, saved: dict[str, Any]) -> None:
-        """Start writing `saved`, which is on the CPU and which nobody changes any more."""
+        """Start writing `saved`, which must be on the CPU and must not be changed afterwards."""
         self._start(lambda: self._save(saved), f"checkpoint {path_at(self._folder, saved['step'])}")
 
     def mark_best(self, step: int) -> None:
-        """Hard-link a checkpoint as best.pt, which remains when the checkpoint is removed."""
+        """Hard-link a checkpoint as best.pt, which stays when the checkpoint is removed."""
         best = self._folder / FOLDER / BEST
         self._start(lambda: _link(path_at(self._folder, step), best), f"{best}")
 
@@ -168,15 +168,15 @@ class Writer:
     def _try(self, write: Callable[[], None], what: str) -> None:
         try:
             write()
-        except (OSError, RuntimeError) as error:  # the latter of torch's writer
+        except (OSError, RuntimeError) as error:  # RuntimeError comes from torch's writer
             why = reason(error) if isinstance(error, OSError) else str(error).splitlines()[0]
             paths = find_all(self._folder)
-            resumes = f"it goes on from {paths[-1].name}" if paths else "it begins anew"
+            then = f"to resume from {paths[-1].name}" if paths else "to start from scratch"
             self._error = MillError(
-                f"cannot write {what}: {why}; make room, then run the same command again, and "
-                f"{resumes}"
+                f"cannot write {what}: {why}; free some disk space, then run the same command "
+                f"again {then}"
             )
-        except BaseException as error:  # a thread's own would only be printed
+        except BaseException as error:  # the thread would only print it
             self._error = error
 
     def _save(self, saved: dict[str, Any]) -> None:
@@ -204,7 +204,7 @@ def _link(path: Path, name: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flush a folder: only then is a rename in it durable."""
+    """Flush a folder: a rename in it is durable only then."""
     with contextlib.suppress(OSError):
         file = os.open(folder, os.O_RDONLY)
         try:

@@ -1,7 +1,7 @@
-"""A checkpoint as a file: what torch.save writes, and a checksum of all of it at the end.
+"""The checkpoint file format: the output of torch.save, followed by a checksum of all of it.
 
 torch.save writes a zip archive. The checksum is the archive's comment, so that any torch.load reads
-the file. Checkpoints of before have none: the checksums of the archive's members are compared.
+the file. Older checkpoints have none: the checksums of the archive's members are compared instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHUNK = 4 * 2**20
 
 
 class Unreadable(Exception):
-    """A checkpoint that cannot be read; the text goes on from its path: "is damaged (...)"."""
+    """A checkpoint that cannot be read; its message follows the path: "is damaged (...)"."""
 
 
 def write(content: Any, file: BinaryIO) -> None:
@@ -35,7 +35,7 @@ def write(content: Any, file: BinaryIO) -> None:
     try:
         torch.save(content, cast(BinaryIO, summed))
     except Exception:
-        if summed.error:  # which torch may have replaced by one of its own
+        if summed.error:  # torch may have replaced it with an error of its own
             raise summed.error from None
         raise
     file.seek(-len(NO_COMMENT), os.SEEK_END)
@@ -43,7 +43,7 @@ def write(content: Any, file: BinaryIO) -> None:
 
 
 def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
-    """Contents of a checkpoint, read without running code of its own; Unreadable otherwise."""
+    """Read a checkpoint without running any code in it; raise Unreadable if that fails."""
     try:
         handle, status = open_regular(path)
         with os.fdopen(handle, "rb") as file:
@@ -53,16 +53,16 @@ def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
         raise
     except pickle.UnpicklingError:
         raise Unreadable(
-            "is not a checkpoint (it holds objects that could run code, and they are not loaded)"
+            "is not a checkpoint (it holds objects that could run code, which are not loaded)"
         ) from None
     except OSError as error:
         raise Unreadable(f"cannot be read ({reason(error)})") from None
-    except Exception as error:  # torch and zipfile raise whatever they meet
-        raise Unreadable(f"is damaged ({type(error).__name__} while it was read)") from None
+    except Exception as error:  # torch and zipfile raise many types
+        raise Unreadable(f"is damaged ({type(error).__name__} while reading it)") from None
 
 
 class _Summed:
-    """The part of a file that torch.save uses; sums up what is written."""
+    """The file interface that torch.save needs, with a running checksum of what is written."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -82,7 +82,7 @@ class _Summed:
 
 
 def _check(file: BinaryIO, size: int) -> None:
-    """Compare the checksums, which torch.load does not; Unreadable if they differ."""
+    """Compare the checksums, which torch.load does not; raise Unreadable if they differ."""
     body = size - len(NO_COMMENT) - COMMENT
     comment = b""
     if body > 0:
@@ -97,8 +97,8 @@ def _check(file: BinaryIO, size: int) -> None:
         if members.testzip() is not None:
             raise Unreadable("is damaged (a checksum in it differs)")
         if any(info.external_attr & FOLDER for info in members.infolist()):
-            # torch would read no bytes of it, and give what memory happens to hold
-            raise Unreadable("is damaged (a tensor in it is called a folder)")
+            # torch would read none of its bytes and return uninitialised memory
+            raise Unreadable("is damaged (a tensor in it is marked as a folder)")
     infos = members.infolist()
     if any(info.compress_type for info in infos) or sum(info.file_size for info in infos) > size:
         raise Unreadable("is not a checkpoint (its contents are larger than the file)")
@@ -112,7 +112,7 @@ def _members(file: BinaryIO) -> zipfile.ZipFile:
 
 
 def _sum(file: BinaryIO, size: int) -> int:
-    """Checksum of the first `size` bytes."""
+    """Compute the checksum of the first `size` bytes."""
     file.seek(0)
     total = 0
     while size:

@@ -1,18 +1,18 @@
-"""Collapse of a network's outputs: when figures of an evaluation show it, and how it is said."""
+"""Collapse of a network's outputs: its detection from an evaluation's metrics, and its message."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Ours: untrained ResNets, whose outputs are alike, have a RankMe of 3 % of the dimension and more,
-# and a spread of 0.08 and more.
+# Our thresholds: untrained ResNets, whose outputs are similar, have a RankMe of at least 3 % of the
+# dimension, and a spread of at least 0.08.
 RANK = 0.01  # RankMe below this share of the largest possible
 DIRECTIONS = 1.1  # or below this, in a space of few dimensions
 SPREAD = 0.02
 
 
 def has_collapsed(rankme: float, spread: float, most: int) -> bool:
-    """True for outputs of few directions, of `most` possible, or of nearly one."""
+    """True if outputs span few of `most` possible directions, or lie nearly in one."""
     return rankme < max(RANK * most, DIRECTIONS) or spread < SPREAD
 
 

@@ -24,7 +24,7 @@ def amp_dtype(settings: Train, device: torch.device) -> torch.dtype | None:
     if settings.precision == "bf16" and not has_bf16:
         raise MillError(
             f"{torch.cuda.get_device_name(device)} does not compute in bf16: "
-            "take train.precision=fp16, fp32 or auto"
+            "use train.precision=fp16, fp32 or auto"
         )
     if settings.precision == "auto":
         return torch.bfloat16 if device.type == "cuda" and has_bf16 else None
@@ -44,7 +44,7 @@ def describe(world: World) -> dict[str, str]:
 
 
 def parse_machine(machine: str) -> tuple[str, int]:
-    """Device and ranks of a machine as `describe` writes it: `("NVIDIA H200", 8)`."""
+    """Parse the device and ranks from `describe`'s machine: `("NVIDIA H200", 8)`."""
     if match := re.fullmatch(r"(\d+) x (.+)", machine):
         return match[2], int(match[1])
     if match := re.fullmatch(r"(.+), (\d+) ranks", machine):

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, a line now and then elsewhere, and a final summary."""
+"""Progress of a run: a bar on a terminal, occasional lines elsewhere, and a final summary."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from patchmill.loaders.common.log_lines import StderrLines
 from patchmill.loaders.common.printed import printable
 from patchmill.training.runtime import collapse, records
 
-LINES_EVERY = 10.0  # seconds, where there is no bar
+LINES_EVERY = 10.0  # seconds between lines, without a bar
 REFRESHES_PER_S = 4
 
 
 def configure_logging(is_rank0: bool) -> None:
-    """Log to standard error: everything from rank 0, warnings alone from the others."""
+    """Log to standard error: everything from rank 0, only warnings from the others."""
     logging.basicConfig(format="%(message)s", handlers=[StderrLines()])
     logging.getLogger("patchmill").setLevel(logging.INFO if is_rank0 else logging.WARNING)
 
@@ -66,7 +66,7 @@ class Display:
             self._print(f"step {step:,} of {self._steps:,}: {_status_line(epoch, values)}{left}")
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line, above the bar if there is one."""
         text = printable(text, lines=True)
         if self._bar:
             self._bar.console.print(text, markup=False, highlight=False)
@@ -82,15 +82,15 @@ class Display:
 
 
 def summary(folder: Path) -> str:
-    """First and last loss and kNN accuracy of a finished run; below, how the accuracy rose.
+    """Summarise a finished run: first and last loss and kNN accuracy, then a chart of the accuracy.
 
-    A collapse that the last evaluation saw is said, too.
+    A collapse found by the last evaluation is reported, too.
     """
     losses = [loss for loss in records.read(folder).get("loss", []) if loss is not None]
     knn_rows = [row for row in records.evaluations(folder) if "knn" in row]
     parts = []
     if len(losses) > 1:
-        parts.append(f"loss {losses[0]:.3f} at first, {losses[-1]:.3f} at last")
+        parts.append(f"loss {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end")
     if len(knn_rows) > 1 and knn_rows[0]["step"] == 0:
         before, after = knn_rows[0]["knn"], knn_rows[-1]["knn"]
         parts.append(f"kNN accuracy {before:.1%} untrained, {after:.1%} trained")
@@ -100,7 +100,7 @@ def summary(folder: Path) -> str:
 
 
 def _knn_chart(rows: Sequence[Mapping[str, float]], width: int = 40) -> list[str]:
-    """One bar for each evaluation; none where there are fewer than three."""
+    """Draw one bar per evaluation; no chart for fewer than three."""
     if len(rows) < 3:
         return []
     scale = width / max(max(row["knn"] for row in rows), 1e-9)
@@ -127,7 +127,7 @@ def _bar() -> Any:
 
 
 def _status_line(epoch: float, values: Mapping[str, float | None]) -> str:
-    """`epoch 3.2, loss 6.913, 812 images/s, waits for data 1%`, without values that are missing."""
+    """Format `epoch 3.2, loss 6.913, 812 images/s, waits for data 1%`, without missing values."""
     forms = {
         "loss": "loss {:.4g}",
         "images_per_s": "{:,.0f} images/s",

@@ -1,6 +1,6 @@
-"""TensorBoard's files of a run, written in the calling thread: an error is raised where it happens.
+"""TensorBoard event files, written in the calling thread, so that errors are raised there.
 
-torch's SummaryWriter writes in a thread, which prints a traceback when the disk is full.
+torch's SummaryWriter writes in a background thread, which prints a traceback when the disk is full.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _NUMBERS = itertools.count()
 
 
 class EventFile:
-    """One file of events, which are on the disk as soon as they are written.
+    """One event file, flushed after each write.
 
-    TensorBoard leaves out the steps from `purge` on that earlier files of the folder hold.
+    TensorBoard ignores steps from `purge` on in earlier files of the folder.
     """
 
     def __init__(self, folder: Path, purge: int | None = None) -> None:
@@ -29,7 +29,7 @@ class EventFile:
 
         self._event, self._log = event_pb2.Event, event_pb2.SessionLog
         folder.mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads files in the order of their names.
+        # TensorBoard reads files in name order.
         name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
         self._file = open(folder / f"events.out.tfevents.{name}", "wb")
         self._writer = RecordWriter(self._file)

@@ -1,4 +1,4 @@
-"""Hooks between training steps: logging, checkpointing, evaluation. None changes what is learnt."""
+"""Hooks between training steps: logging, checkpointing, evaluation. None affects training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from patchmill.training.runtime.state import State
 
 
-WAITING = 0.05  # share of the time that training may wait for data without a word
+WAITING = 0.05  # share of time spent waiting for data above which advice is printed
 
 
 class Outputs(NamedTuple):
@@ -49,7 +49,7 @@ class Outputs(NamedTuple):
 
 @contextlib.contextmanager
 def open_hooks(state: State, signals: Signals) -> Iterator[Hooks]:
-    """Hooks of a run, on every rank; rank 0's open its outputs and report how the run ended."""
+    """Open the hooks of a run, on every rank; rank 0's own its outputs and report its end."""
     with contextlib.ExitStack() as stack:
         outputs = None
         if state.world.rank == 0:
@@ -86,21 +86,21 @@ class Hooks:
 
     @property
     def ended(self) -> bool:
-        """True if the run is to end here, before its last step."""
+        """True if the run must end here, before its last step."""
         return bool(self.stopped or self.reached)
 
     @property
     def measured(self) -> dict[str, float]:
-        """Seconds of evaluations, and the time at which one reached evaluate.stop_at, if any."""
+        """Seconds spent on evaluations, and the time one reached evaluate.stop_at, if any."""
         times = {"evaluation_s": self._evaluation_s}
         return times | ({"reached": self.reached} if self.reached else {})
 
     def before_training(self) -> None:
-        """Evaluate the untrained network, or the one that a run stopped at."""
+        """Evaluate the untrained network, or the one that the run resumes from."""
         state = self._state
         if self._outputs and state.step:
-            self._outputs.display.say(f"going on after step {state.step:,} of {state.steps:,}")
-        # FSDP gathers a backbone alone only after a forward pass of the whole method.
+            self._outputs.display.say(f"resuming after step {state.step:,} of {state.steps:,}")
+        # FSDP can gather the backbone by itself only after a forward pass of the whole method.
         if state.step % state.steps_per_epoch == 0 and not sharding.is_sharded(state.model):
             self._evaluate()
 
@@ -114,11 +114,11 @@ class Hooks:
 
     @property
     def wants_grad_norm(self) -> bool:
-        """True if the step under way will be logged."""
+        """True if the current step will be logged."""
         return self._is_logged(self._state.step + 1)
 
     def after_step(self, grad_norm: torch.Tensor | None, lr: float) -> None:
-        """Log, save and evaluate as is due, and stop if ranks agreed to."""
+        """Log, save and evaluate if due, and stop if the ranks agreed to."""
         state, train = self._state, self._state.config.train
         self._losses.end_step(state.step)
         signal, save_step = self._vote.exchange(self._signals.first, self._next_save())
@@ -172,7 +172,7 @@ class Hooks:
         )
 
     def _advise(self, outputs: Outputs) -> None:
-        """Say what holds the loader up, where training waits for it and it was not said yet."""
+        """Print the loader's bottleneck if training waits for it, once per bottleneck."""
         stats = self._state.loader.stats()
         sentence = advice.sentence(stats, SETTINGS)
         if stats.wait_share >= WAITING and sentence != self._advised:
@@ -182,7 +182,7 @@ class Hooks:
     # -------------------------------------------------------------------------------- checkpointing
 
     def _next_save(self) -> int:
-        """Step to save at by rank 0's clock; 0 while no checkpoint is due."""
+        """Return the step to save at by rank 0's clock; 0 while no checkpoint is due."""
         train = self._state.config.train
         due = time.monotonic() - self._saved_at > 60 * train.checkpoint_minutes
         if self._outputs and due and not train.checkpoint_every and not self._save_step:
@@ -210,7 +210,7 @@ class Hooks:
     # ----------------------------------------------------------------------------------- evaluation
 
     def _evaluate(self) -> None:
-        """Measure kNN accuracy and the like after an epoch, and mark the best checkpoint."""
+        """Measure kNN accuracy and other metrics after an epoch, and mark the best checkpoint."""
         state, settings = self._state, self._state.config.evaluate
         epoch = state.step // state.steps_per_epoch
         if not settings.knn_every or epoch % settings.knn_every:
@@ -244,20 +244,20 @@ class Hooks:
                 self._outputs.display.say(threshold.sentence(settings, epoch, epochs))
 
     def _recorded_scores(self) -> dict[str, float]:
-        """Scores of this step that an earlier start recorded before it was killed."""
+        """Return scores of this step that an earlier start recorded before it was killed."""
         rows = records.evaluations(self._state.folder) if self._outputs else []
         same_step = [row for row in rows if row["step"] == self._state.step and _is_measured(row)]
         return distributed.gather_objects(same_step[-1] if same_step else {})[0]
 
 
 def _is_measured(row: Mapping[str, float]) -> bool:
-    """True for a row of training: with accuracies or, without labels, signs of a collapse alone."""
+    """True for a row written by training: accuracies or, without labels, only collapse metrics."""
     return "knn" in row or ("rankme_h" in row and "linear_online" not in row)
 
 
 @contextlib.contextmanager
 def _open_outputs(state: State) -> Iterator[Outputs]:
-    """Rank 0's outputs. An error ends the status as failed; the caller reports any other end."""
+    """Open rank 0's outputs. On error the status ends as failed; the caller sets any other end."""
     config, folder = state.config, state.folder
     status = run_folder.Status(
         folder,
@@ -292,7 +292,7 @@ def _recorder(state: State) -> records.Recorder:
     return records.Recorder(
         state.folder,
         compose.plain(state.config),
-        start=state.step or -1,  # a new run also drops what another left there for step 0
+        start=state.step or -1,  # a new run also drops rows that another left for step 0
         tensorboard=log.tensorboard,
         wandb=log.wandb,
     )

@@ -14,19 +14,19 @@ from patchmill.training.ranks import distributed
 
 Batch = TypeVar("Batch")
 
-MOST_IDS = 8  # sample ids that an error names
+MOST_IDS = 8  # sample ids listed in an error
 
 
 class StepValues(NamedTuple):
     step: int
     ids: list[torch.Tensor]  # of the samples of each micro-batch
-    values: torch.Tensor  # the loss, its metrics, and the share settled, on their device
+    values: torch.Tensor  # the loss, its metrics, and the settled share, on their device
 
 
 class LossMeter:
     """Mean losses between logged steps; only `check` and `take` wait for the device.
 
-    A run that resumes between two of them passes `unlogged` what the method of that name returned.
+    A run that resumes between two logged steps passes the result of `unlogged` back in.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class LossMeter:
     ) -> None:
         self._last_good = last_good  # names the checkpoint to return to after divergence
         self._names: list[str] = []
-        self._ids: list[torch.Tensor] = []  # of the step under way, by micro-batch
+        self._ids: list[torch.Tensor] = []  # of the current step, by micro-batch
         self._micro_values: list[torch.Tensor] = []
         self._unchecked: list[StepValues] = []
         self._last: StepValues | None = None
@@ -48,8 +48,8 @@ class LossMeter:
         losses: Mapping[str, torch.Tensor],
         settled: torch.Tensor | None = None,
     ) -> None:
-        """Record one micro-batch; `settled` is that of its Losses."""
-        if list(losses) != self._names:  # at first, or where another version logged others before
+        """Record one micro-batch; `settled` is its Losses.settled."""
+        if list(losses) != self._names:  # on the first call, or if another version logged others
             self._names, self._checked = list(losses), []
         self._ids.append(ids)
         values = [value.detach().float() for value in losses.values()]
@@ -78,7 +78,7 @@ class LossMeter:
         self._checked.append(values)
 
     def unlogged(self) -> dict[str, Any]:
-        """Losses of every step since the last `take`, for a checkpoint; the same on all ranks."""
+        """Return the losses since the last `take`, for a checkpoint; the same on all ranks."""
         self.check()
         width = len(self._names) + 1
         return {
@@ -87,9 +87,9 @@ class LossMeter:
         }
 
     def take(self) -> dict[str, float | None]:
-        """Means over ranks and over the steps since the last call.
+        """Return means over ranks and over the steps since the last call.
 
-        The loss is averaged over steps whose loss is settled; None if there are none.
+        The loss is averaged over steps with a settled loss; None if there are none.
         """
         self.check()
         values = torch.cat(self._checked)
@@ -99,18 +99,18 @@ class LossMeter:
         return means | {"loss": settled.mean().item() if len(settled) else None}
 
     def diverged_weights(self) -> MillError:
-        """Error for a step whose loss was finite and whose update was not."""
+        """Return the error for a step with a finite loss and a non-finite update."""
         assert self._last
-        return self._diverged(self._last, "its weights are not numbers any more", True)
+        return self._diverged(self._last, "its weights are no longer finite", True)
 
     def _diverged(self, step: StepValues, what: str, here: bool) -> MillError:
-        """Name the samples of the ranks that diverged; a collective."""
+        """Build the error, with sample ids from the ranks that diverged; a collective."""
         per_rank = distributed.gather_objects(torch.cat(step.ids).tolist() if here else [])
         ids = [str(id) for rank_ids in per_rank for id in rank_ids]
         more = f" and {len(ids) - MOST_IDS} more" if len(ids) > MOST_IDS else ""
         return MillError(
             f"training diverged at step {step.step} ({what}), with samples "
-            f"{', '.join(ids[:MOST_IDS])}{more}: lower optim.lr, lengthen optim.warmup, or look at "
+            f"{', '.join(ids[:MOST_IDS])}{more}: lower optim.lr, lengthen optim.warmup, or inspect "
             f"the samples; the last good state is {self._last_good()}"
         )
 
@@ -122,7 +122,7 @@ class ThroughputMeter:
         self._images, self._waited, self._start = 0, 0.0, time.perf_counter()
 
     def next(self, batches: Iterator[Batch]) -> Batch:
-        """Take the next batch, and count the time as waiting for data."""
+        """Return the next batch, and count the time as waiting for data."""
         start = time.perf_counter()
         batch = next(batches)
         self._waited += time.perf_counter() - start
@@ -133,13 +133,13 @@ class ThroughputMeter:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out time that is not training."""
+        """Exclude time that is not training."""
         start = time.perf_counter()
         yield
         self._start += time.perf_counter() - start
 
     def take(self) -> dict[str, float]:
-        """Rates since the last call."""
+        """Return the rates since the last call."""
         seconds = max(time.perf_counter() - self._start, 1e-9)
         rates = {"images_per_s": self._images / seconds, "wait": min(self._waited / seconds, 1.0)}
         self.__init__()  # type: ignore[misc]

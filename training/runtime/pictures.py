@@ -24,7 +24,7 @@ VIEW_IMAGES, MASK_IMAGES = 3, 8  # images shown on each sheet
 
 
 def draw(config: Config, folder: Path) -> None:
-    """Draw the first images as training sees them; a failure is logged, and no error."""
+    """Draw the first images as training sees them; a failure is only logged."""
     if (folder / VIEWS).exists():
         return
     data = config.data
@@ -45,9 +45,9 @@ def write_views(
     seed: int = 0,
     masks: str | Path | None = None,
 ) -> None:
-    """Draw the views of the first images to `path`, and masks.png beside it if the recipe pastes.
+    """Draw the views of the first images to `path`, and masks.png next to it if the recipe pastes.
 
-    `masks` is the file of masks, as loaders.build takes it.
+    `masks` is the mask file, as for loaders.build.
     """
     from patchmill.loaders.preview.command import contact_sheet
     from patchmill.loaders.preview.mask_sheet import mask_sheet
@@ -59,6 +59,6 @@ def write_views(
 
 
 def _save(image: Image, path: Path) -> None:
-    # The temporary name ends in .png, by which PIL chooses the format.
+    # The temporary name ends in .png: PIL infers the format from it.
     with atomic_path(path, temporary=f".part.{path.name}") as partial:
         image.save(partial, optimize=True)

@@ -1,6 +1,6 @@
-"""log.csv and evaluations.jsonl: written line by line, read as far as they are whole.
+"""log.csv and evaluations.jsonl: written line by line, and read without damaged lines.
 
-Lines are left out that a killed process wrote in part, or that damage has made unreadable.
+Lines that a killed process wrote only in part, or that are damaged, are skipped.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from patchmill.loaders.files.writing import write_atomic
 log = logging.getLogger("patchmill")
 
 LOG, EVALUATIONS = "log.csv", "evaluations.jsonl"
-DAMAGED = ".damaged"  # ending of a copy of a file that lost lines
+DAMAGED = ".damaged"  # suffix for the copy of a file that lost lines
 
 
 class Log(NamedTuple):
-    """Lines of log.csv: names of columns, rows, lines that cannot be read, half a line at the end.
+    """Parsed log.csv: column names, rows, count of unreadable lines, partial last line.
 
     The first column is the step.
     """
@@ -37,7 +37,7 @@ class Log(NamedTuple):
 
 
 class Evaluations(NamedTuple):
-    """Rows of evaluations.jsonl with the lines that they are from, and the same of the others."""
+    """Parsed evaluations.jsonl: rows, their lines, count of unreadable lines, partial last line."""
 
     rows: list[dict[str, Any]]
     lines: list[bytes]
@@ -60,7 +60,7 @@ def read_evaluations(path: Path) -> Evaluations:
 
 
 def content(path: Path) -> bytes:
-    """All of a regular file; empty where there is none."""
+    """Read a regular file; empty if there is none."""
     try:
         file, _ = open_regular(path)
     except FileNotFoundError:
@@ -74,21 +74,21 @@ def number(cell: str) -> float | None:
 
 
 class RecordFiles:
-    """Writes both files. A run that resumes goes on after its step `start`: later rows are cut.
+    """Writes both files. A run that resumes continues after its step `start`: later rows are cut.
 
-    Where lines cannot be read, the file as it was is kept beside the new one.
+    If lines cannot be read, the original file is kept next to the new one.
     """
 
     def __init__(self, folder: Path, start: int) -> None:
         self._folder = folder
         found, evaluated = read_log(folder / LOG), read_evaluations(folder / EVALUATIONS)
-        _say_what_is_cut(folder / EVALUATIONS, evaluated.bad, evaluated.is_torn)
-        _say_what_is_cut(folder / LOG, found.bad, found.is_torn)
+        _report_cut_lines(folder / EVALUATIONS, evaluated.bad, evaluated.is_torn)
+        _report_cut_lines(folder / LOG, found.bad, found.is_torn)
         pairs = zip(evaluated.rows, evaluated.lines, strict=True)
         kept = [line + b"\n" for row, line in pairs if row["step"] <= start]
         write_atomic(folder / EVALUATIONS, b"".join(kept), durable=True)
         self._unwritten: list[Callable[[], None]] = []  # after an error
-        self._torn = ""  # name of a file that may end in half a line
+        self._torn = ""  # name of a file that may end in a partial line
         self._names: list[str] = []
         self._write_all(found.names, [row for row in found.rows if int(row[0]) <= start])
 
@@ -102,16 +102,16 @@ class RecordFiles:
         self.flush()
 
     def flush(self) -> None:
-        """Write all rows; after an error, such as a full disk, the next call tries again."""
+        """Write all rows; after an error, such as a full disk, the next call retries."""
         if self._torn:
-            self._mend(self._torn)
+            self._cut_partial_line(self._torn)
             self._torn = ""
         while self._unwritten:
             self._unwritten[0]()
             del self._unwritten[0]
 
-    def _mend(self, name: str) -> None:
-        """Cut off the part of a line that there was room for."""
+    def _cut_partial_line(self, name: str) -> None:
+        """Remove the part of a line that still fitted on the disk."""
         whole, newline, _ = content(self._folder / name).rpartition(b"\n")
         write_atomic(self._folder / name, whole + newline, durable=True)
 
@@ -141,55 +141,54 @@ class RecordFiles:
         self._names = names
 
 
-def _say_what_is_cut(path: Path, bad: int, is_torn: bool) -> None:
+def _report_cut_lines(path: Path, bad: int, is_torn: bool) -> None:
     if bad:
         copy = path.with_name(path.name + DAMAGED)
         write_atomic(copy, content(path), durable=True)
         log.warning(
-            "%s has %s, which %s left out from now on: the file as it was is %s",
+            "%s has %s, removed from now on: the original file is %s",
             path,
             "a line that cannot be read" if bad == 1 else f"{bad:,} lines that cannot be read",
-            "is" if bad == 1 else "are",
             copy,
         )
     elif is_torn:
-        log.info("%s ends in half a line, which is cut", path)
+        log.info("%s ends in a partial line, which is cut", path)
 
 
 # ------------------------------------------------------------------------------------------- lines
 
 
 def _lines(path: Path) -> tuple[list[bytes], bool]:
-    """Whole lines of a file that are not empty, and whether half a line follows."""
+    """Return the non-empty whole lines of a file, and whether a partial line follows."""
     whole, newline, rest = content(path).rpartition(b"\n")
     return [line for line in (whole + newline).splitlines() if line], bool(rest)
 
 
 def _header(line: bytes) -> list[str]:
-    """Names of columns; empty if these are none."""
+    """Parse the column names; empty if the line is not a valid header."""
     try:
         (names,) = csv.reader([line.decode()])
     except (UnicodeDecodeError, ValueError, csv.Error):
         return []
-    sound = names[0] == "step" and all(names) and len(set(names)) == len(names)
-    return names if sound else []
+    valid = names[0] == "step" and all(names) and len(set(names)) == len(names)
+    return names if valid else []
 
 
 def _row(line: bytes, width: int) -> list[str]:
-    """Cells of a row; empty if they are not `width` numbers, of which the first is whole."""
+    """Parse the cells of a row; empty if they are not `width` numbers, the first an integer."""
     try:
         cells = line.decode("ascii").split(",")
         if len(cells) != width or int(cells[0]) < 0:
             return []
         for cell in cells:
             number(cell)
-    except ValueError:  # UnicodeDecodeError is one, too
+    except ValueError:  # includes UnicodeDecodeError
         return []
     return cells
 
 
 def _evaluation(line: bytes) -> dict[str, Any]:
-    """The numbers of a row, at a step; empty if the line has none."""
+    """Parse the numbers of a row, its step among them; empty if the line has no step."""
     try:
         decoded = json.loads(line)
     except (ValueError, RecursionError):

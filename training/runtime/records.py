@@ -1,7 +1,7 @@
 """Records of a run: log.csv, evaluations.jsonl, TensorBoard and Weights & Biases.
 
-A run that resumes continues them at its checkpoint: rows that a killed process wrote after that,
-whole or in part, are dropped.
+A resumed run continues them from its checkpoint: rows that a killed process wrote after it, whole
+or in part, are dropped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Lines = TypeVar("Lines", record_files.Log, record_files.Evaluations)
 class Recorder:
     """Writes scalars and evaluations to all records, on rank 0.
 
-    `start` is the step that the run resumes after. The step of a row counts completed steps.
+    `start` is the step that the run resumes after. A row's step counts completed steps.
     """
 
     def __init__(
@@ -64,11 +64,15 @@ class Recorder:
             try:
                 call(sink)
             except OSError as error:
-                if not sink.tries_again:
+                if not sink.retries:
                     self._sinks.remove(sink)
                 if sink not in self._failed:
                     self._failed.append(sink)
-                    then = "rows wait for room" if sink.tries_again else "the run goes on without"
+                    then = (
+                        "rows are kept until there is disk space"
+                        if sink.retries
+                        else "the run continues without it"
+                    )
                     log.warning("cannot write %s: %s; %s", sink.name, reason(error), then)
             else:
                 if sink in self._failed:
@@ -77,31 +81,31 @@ class Recorder:
 
 
 def read(folder: Path) -> dict[str, list[float | None]]:
-    """Columns of log.csv, with None for empty cells, without lines that cannot be read."""
+    """Return the columns of log.csv, with None for empty cells; skips unreadable lines."""
     found = _read(record_files.read_log, Path(folder) / LOG)
     names, rows = (found.names, found.rows) if found else ([], [])
     return {name: [record_files.number(row[i]) for row in rows] for i, name in enumerate(names)}
 
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Rows of evaluations.jsonl, without lines that cannot be read.
+    """Return the rows of evaluations.jsonl; skips unreadable lines.
 
-    Each has a step, an epoch and figures, all of them finite numbers.
+    Each has a step, an epoch and metrics, all of them finite numbers.
     """
     found = _read(record_files.read_evaluations, Path(folder) / EVALUATIONS)
     return found.rows if found else []
 
 
 def _read(reader: Callable[[Path], Lines], path: Path) -> Lines | None:
-    """Contents of a file as `reader` finds them; says what is left out, perhaps all of it."""
+    """Parse a file with `reader`; warn about skipped lines or an unreadable file."""
     try:
         found = reader(path)
     except OSError as error:
-        log.warning("cannot read %s (%s): it is left out", path, reason(error))
+        log.warning("cannot read %s (%s): it is skipped", path, reason(error))
         return None
     if found.bad:
-        lines = "1 line is" if found.bad == 1 else f"{found.bad:,} lines are"
-        log.warning("%s: %s left out, which cannot be read", path, lines)
+        lines = "1 line" if found.bad == 1 else f"{found.bad:,} lines"
+        log.warning("%s: skipped %s that cannot be read", path, lines)
     return found
 
 
@@ -110,7 +114,7 @@ def _read(reader: Callable[[Path], Lines], path: Path) -> Lines | None:
 
 class _Sink:
     name = ""
-    tries_again = False  # after an error, when it is called next
+    retries = False  # on the next call after an error
 
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
         raise NotImplementedError
@@ -124,7 +128,7 @@ class _Sink:
 
 class _Files(_Sink):
     name = f"{LOG} and {EVALUATIONS}"
-    tries_again = True
+    retries = True
 
     def __init__(self, folder: Path, start: int) -> None:
         self._files = record_files.RecordFiles(folder, start)
@@ -187,11 +191,11 @@ class _WandB(_Sink):
 
 
 def check_wandb(project: str | None) -> None:
-    """Raise a MillError if a run is to log to Weights & Biases, and its package is missing."""
+    """Raise a MillError if a run should log to Weights & Biases, but its package is missing."""
     if project is None:
         return
     package = importlib.util.find_spec("wandb")
-    if package is None or package.origin is None:  # a folder wandb/ is no package
+    if package is None or package.origin is None:  # a folder wandb/ is not a package
         raise MillError(
             f"log.wandb={project} needs wandb, which is not installed: pip install wandb"
         )

@@ -17,7 +17,7 @@ from patchmill.training.runtime import record_files
 from patchmill.training.runtime.record_files import is_number
 
 STATUS, LOCK = "status.json", ".lock"
-TEXTS = ("state", "host", "machine", "versions")  # fields of status.json, by kinds
+TEXTS = ("state", "host", "machine", "versions")  # fields of status.json, by type
 COUNTS = ("step", "steps", "restarts", "pid")
 NUMBERS = (
     "began",
@@ -31,20 +31,20 @@ NUMBERS = (
     "time",
 )
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-STOPPED = 75  # exit code of a run that can be resumed; EX_TEMPFAIL of sysexits.h: try again
+STOPPED = 75  # exit code of a run that can be resumed: EX_TEMPFAIL of sysexits.h
 BEAT = 5.0  # seconds between heartbeats
 
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Make the folder, and keep other processes from training into it."""
+    """Create the folder, and keep other processes from training into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = os.open(folder / LOCK, _LOCK_FLAGS, 0o644)
     except OSError as error:
         raise MillError(
-            f"cannot write the run's folder {folder}: {reason(error)}; mend that, or choose "
-            "another, as out=DIR"
+            f"cannot write the run's folder {folder}: {reason(error)}; fix that, or choose another "
+            "with out=DIR"
         ) from None
     try:
         lock_output(file, folder / LOCK)
@@ -56,8 +56,8 @@ def lock(folder: Path) -> Iterator[None]:
 class Status:
     """Heartbeat of a run in status.json.
 
-    Its state is running, and at the end done, stopped (by a signal) or failed. A run that was
-    killed stays running, and its heartbeat stops.
+    Its state is running, and at the end done, stopped (by a signal) or failed. A killed run stays
+    "running", with no further heartbeat.
     """
 
     def __init__(self, folder: Path, **fields: Any) -> None:
@@ -72,7 +72,7 @@ class Status:
         self._write()
 
     def beat(self, **fields: Any) -> None:
-        """Update fields, and write them if the last heartbeat is long enough ago."""
+        """Update fields, and write them unless the last heartbeat is too recent."""
         self._fields |= fields
         if time.time() - self._fields["time"] > BEAT:
             self._write()
@@ -83,12 +83,12 @@ class Status:
 
     def _write(self) -> None:
         self._fields["time"] = time.time()
-        with contextlib.suppress(OSError):  # a full disk is for the checkpoint to report
+        with contextlib.suppress(OSError):  # the checkpoint reports a full disk
             write_atomic(self._path, json.dumps(self._fields, indent=1) + "\n")
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """Contents of status.json, without fields of another kind than here; empty if it is none."""
+    """Read status.json without fields of a wrong type; empty if it cannot be read."""
     try:
         content = record_files.content(folder / STATUS)
     except OSError:
@@ -97,17 +97,17 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def parse_status(content: bytes) -> dict[str, Any]:
-    """Fields of the text of a status.json that are of their kind."""
+    """Parse a status.json, and drop fields of a wrong type."""
     try:
         fields = json.loads(content)
     except (ValueError, RecursionError):
         return {}
     if not isinstance(fields, dict):
         return {}
-    return {name: value for name, value in fields.items() if _is_sound(name, value)}
+    return {name: value for name, value in fields.items() if _is_valid(name, value)}
 
 
-def _is_sound(name: str, value: Any) -> bool:
+def _is_valid(name: str, value: Any) -> bool:
     if name in TEXTS:
         return isinstance(value, str)
     if name in COUNTS:

@@ -43,16 +43,16 @@ def build_run(config: Config, world: World, folder: Path) -> Iterator[State]:
         saved = found.saved if found else checkpoint.load(path)
         _check_settings(config, saved, path)
     del found
-    # Settings that do not fit together are said before data are listed, painted or downloaded.
+    # Conflicting settings are reported before data are listed, painted or downloaded.
     data.local_batch_size(config, world.size)
-    seed_generators(config.seed)  # all ranks begin with the same weights
+    seed_generators(config.seed)  # all ranks start with the same weights
     method = _build_method(config, world)
     if world.rank == 0:
         for line in (*data_notes.notes(config), *_notes_on_device(config, world)):
             log.info("%s", line)
     data_notes.check(config)
     amp = device.amp_dtype(config.train, world.device)
-    torch.backends.cudnn.benchmark = True  # sizes stay the same: trying out algorithms pays
+    torch.backends.cudnn.benchmark = True  # sizes are fixed: autotuning pays off
     with contextlib.closing(data.open_training(config, world, folder)) as loader:
         steps_per_epoch = _steps_per_epoch(loader, config)
         if world.device.type == "cpu" and amp is torch.bfloat16:
@@ -76,53 +76,53 @@ def build_run(config: Config, world: World, folder: Path) -> Iterator[State]:
 
 
 def restore(state: State, saved: dict[str, Any], path: Path) -> None:
-    """Restore the state of a checkpoint; MillError for one that does not fit."""
+    """Restore the state of a checkpoint; raise a MillError if it does not fit."""
     try:
         state.load_state_dict(saved)
     except MillError as error:
         raise MillError(
-            f"cannot go on from {path}: {error}; or begin another run, as name=NAME"
+            f"cannot resume from {path}: {error}; or start another run with name=NAME"
         ) from None
-    except Exception as error:  # torch raises whatever it met
+    except Exception as error:  # torch raises many types
         raise MillError(
-            f"cannot go on from {path}, a part of it is missing or is of another kind "
-            f"({type(error).__name__}): name another, as resume=PATH"
+            f"cannot resume from {path}: part of it is missing or has a wrong type "
+            f"({type(error).__name__}); name another with resume=PATH"
         ) from None
 
 
 def _notes_on_device(config: Config, world: World) -> Iterator[str]:
     if config.scale == "paper" and world.device.type == "cpu":
-        yield "scale=paper is for GPUs, and takes days on a CPU; for a first look: scale=demo"
+        yield "scale=paper is for GPUs and takes days on a CPU; for a first look use scale=demo"
 
 
 def _checkpoint_to_resume(config: Config, folder: Path) -> checkpoint.Found | None:
-    """Checkpoint that config.resume asks for; None to start from scratch."""
+    """Find the checkpoint that config.resume asks for; None to start from scratch."""
     if config.resume == "auto":
         return checkpoint.load_newest(folder)
     if config.resume == "never":
         if checkpoint.find_all(folder):
             raise MillError(
-                f"{folder} holds a run already, and resume=never: choose another name=, remove "
-                "that folder, or go on with resume=auto"
+                f"{folder} already holds a run, and resume=never: choose another name=, remove "
+                "that folder, or resume with resume=auto"
             )
         return None
     requested, own = Path(config.resume), folder / checkpoint.FOLDER
     if requested.parent.resolve() != own.resolve() and (latest := checkpoint.load_newest(folder)):
-        log.info("this run has started from %s before", requested)
+        log.info("this run has already started from %s", requested)
         return latest
     return checkpoint.Found(requested, checkpoint.load(requested))
 
 
 def _check_settings(config: Config, saved: dict[str, Any], path: Path) -> None:
-    """Refuse a checkpoint of other settings; those newer than it have their defaults."""
+    """Refuse a checkpoint with other settings; settings newer than it have their defaults."""
     try:
         before = compose.from_plain(saved.get("config"))
     except MillError as error:
-        raise MillError(f"cannot go on from {path}: {error}") from None
+        raise MillError(f"cannot resume from {path}: {error}") from None
     if difference := compose.difference(before, config):
         raise MillError(
-            f"{path} is of another run: {difference}; go on with the same settings, or begin "
-            "another run, as name=NAME"
+            f"{path} belongs to another run: {difference}; resume with the same settings, or start "
+            "another run with name=NAME"
         )
 
 
@@ -131,7 +131,7 @@ def _steps_per_epoch(loader: Loader, config: Config) -> int:
         steps = len(loader) // config.train.accumulate
     except TypeError:
         raise MillError(
-            "streamed shards have no known length: set the batches of an epoch, as data.steps=1000"
+            "streamed shards have no known length: set the batches per epoch, as in data.steps=1000"
         ) from None
     if not steps:
         raise MillError(

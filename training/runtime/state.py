@@ -1,4 +1,4 @@
-"""State of a training run, as checkpoints save and restore it."""
+"""State of a training run that checkpoints save and restore."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class State:
     steps_per_epoch: int
     step: int = 0  # steps completed
     best: dict[str, float] = field(default_factory=dict)  # the best evaluation, and its step
-    unlogged: dict[str, Any] = field(default_factory=dict)  # LossMeter.unlogged, as it was saved
+    unlogged: dict[str, Any] = field(default_factory=dict)  # LossMeter.unlogged, as last saved
 
     @property
     def steps(self) -> int:
@@ -45,7 +45,7 @@ class State:
         return self.step / self.steps_per_epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Contents of a checkpoint, on the CPU. A collective: rank 0 gets the tensors."""
+        """Return a checkpoint's contents, on the CPU. A collective: rank 0 gets the tensors."""
         keep = self.world.rank == 0
         distributed.broadcast_from_rank0(self.method.buffers())
         per_rank = distributed.gather_objects(
@@ -67,7 +67,7 @@ class State:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Restore everything but the method, on as many ranks as saved it or on others."""
+        """Restore everything except the method, on any number of ranks."""
         world = self.world
         sharding.load_optimiser(self.optimiser, saved["optimiser"])
         if saved["scaler"] and self.scaler.is_enabled():
@@ -77,7 +77,7 @@ class State:
         if self.unlogged and self.unlogged["values"].shape[1:] != (
             len(self.unlogged["names"]) + 1,
         ):
-            raise ValueError("the losses that are not logged yet have another shape")
+            raise ValueError("the losses not yet logged have another shape")
         same_ranks = saved["world_size"] == world.size
         self.loader.load_state_dict(saved["loader"][world.rank if same_ranks else 0])
         if same_ranks:
@@ -87,11 +87,11 @@ class State:
 
 
 # ------------------------------------------------------------------------------- torch's generators
-# Dropout and the like draw from these; the loaders' views and orders do not.
+# Used by dropout, for example, but not by the loaders for views and sample order.
 
 
 def seed_generators(seed: int, world: World | None = None, step: int = 0) -> None:
-    """Seed torch. With a world, ranks and steps at which a run resumes get different draws."""
+    """Seed torch; with a world, differently for each rank and each step that a run resumes at."""
     if world is not None:
         seed += 0x9E3779B97F4A7C15 * (1 + world.rank + world.size * step)
     torch.manual_seed(seed % 2**63)

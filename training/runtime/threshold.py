@@ -12,7 +12,7 @@ TITLES = {"knn": "kNN", "linear_online": "the linear classifier on h"}
 
 
 def reached(settings: Evaluate, scores: Mapping[str, float]) -> bool:
-    """True if an evaluation's scores are what evaluate.stop_at asks for."""
+    """True if an evaluation's scores reach evaluate.stop_at."""
     return settings.stop_at is not None and scores.get(settings.stop_metric, -1) >= settings.stop_at
 
 

@@ -150,7 +150,7 @@ def test_the_teacher_is_evaluated_and_gets_no_gradient():
 
 
 def test_views_that_do_not_fit_are_errors():
-    with pytest.raises(MillError, match="DINO takes 2 views of an image, and eval makes 1"):
+    with pytest.raises(MillError, match="DINO takes 2 views of an image, but eval makes 1"):
         DINO.check(DINO.Settings(), presets.eval())
     DINO.check(DINO.Settings(), presets.dino(local_crops=0))
     DINO.check(DINO.Settings(), presets.swav())

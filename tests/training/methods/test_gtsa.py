@@ -317,9 +317,9 @@ def test_no_matrix_of_tokens_and_no_map_of_a_pair_is_held():
 
 
 def test_views_without_overlap_or_turns_are_errors():
-    with pytest.raises(MillError, match="global of dino has no min_overlap or no turns: take gtsa"):
+    with pytest.raises(MillError, match="global of dino has no min_overlap or no turns: use gtsa"):
         GTSA.check(GTSA.Settings(), presets.dino())
-    with pytest.raises(MillError, match="takes 2 views of an image, and alone makes 8"):
+    with pytest.raises(MillError, match="takes 2 views of an image, but alone makes 8"):
         GTSA.check(GTSA.Settings(), Recipe(presets.gtsa().views[1:], "alone"))
     GTSA.check(GTSA.Settings(), presets.gtsa(local_crops=0))
     GTSA.check(GTSA.Settings(), operations.add(presets.gtsa(), operations.RandomErasing()))
@@ -329,7 +329,7 @@ def test_views_without_overlap_or_turns_are_errors():
 
 def test_a_run_without_losses_is_an_error():
     weights = dict(crop=0.0, match=0.0, rotation=0.0)
-    with pytest.raises(MillError, match="GTSA has no loss to learn from: give one of them"):
+    with pytest.raises(MillError, match="leaves GTSA no loss to learn from: give one of them"):
         GTSA.check(GTSA.Settings(**weights), presets.gtsa())
 
 
@@ -338,7 +338,7 @@ def test_views_of_a_single_place_are_an_error():
         Model(name="resnet10t", stem="cifar"),
         presets.gtsa(global_size=32, local_size=8),
     )
-    with pytest.raises(MillError, match="local's of 8 pixels have a single one in resnet10t: take"):
+    with pytest.raises(MillError, match="resnet10t makes a single one of local's 8 pixels: use"):
         GTSA.make_backbone(GTSA.Settings(), model, recipe)
     GTSA.make_backbone(GTSA.Settings(match=0.0), model, recipe)
     GTSA.make_backbone(GTSA.Settings(), model, presets.gtsa(global_size=32, local_size=16))

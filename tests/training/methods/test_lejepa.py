@@ -96,11 +96,11 @@ def test_a_recipe_needs_global_views_and_two_in_all():
     check = LeJEPA.check
     check(None, Recipe((large,), "fine"))
     check(None, presets.lejepa(global_crops=1, local_crops=1))
-    with pytest.raises(MillError, match="tiny makes local ones alone: begin it with"):
+    with pytest.raises(MillError, match="tiny makes only local ones: start it with"):
         check(None, Recipe((small,), "tiny"))
-    with pytest.raises(MillError, match="at least 2 views of an image, and lejepa makes 1"):
+    with pytest.raises(MillError, match="at least 2 views of an image, but lejepa makes 1"):
         check(None, presets.lejepa(global_crops=1, local_crops=0))
-    with pytest.raises(MillError, match="at most 2 groups of views, and three makes 3"):
+    with pytest.raises(MillError, match="at most 2 groups of views, but three makes 3"):
         check(None, Recipe((large, small, presets.eval().views[0]), "three"))
 
 

@@ -150,7 +150,7 @@ def test_a_queue_must_be_a_whole_number_of_batches():
         (16, 2, None),  # two parts of four on each rank
         (16, 4, None),  # which are parts already
         (16, 16, None),
-        (4, 1, "split_bn=4 cannot make 4 equal parts, of two images or more, of the 4 that a rank"),
+        (4, 1, "split_bn=4 cannot split the 4 images that a rank has at a time into 4 equal parts"),
         (4, 2, "cannot make 2 equal parts"),
         (6, 1, "of the 6 that a rank"),
     ],
@@ -271,10 +271,10 @@ def config(name: str, views: str):
         ("moco", "bagssl(patches=3)", "MoCo takes 2 views"),
         ("simclr", "dino", "one group of views"),
         ("emp_ssl", "eval", "at least 2"),
-        ("byol", "eval", "BYOL takes 2 views of an image, and eval makes 1"),
-        ("byol", "bagssl(patches=3)", "BYOL takes 2 views of an image, and bagssl makes 3"),
+        ("byol", "eval", "BYOL takes 2 views of an image, but eval makes 1"),
+        ("byol", "bagssl(patches=3)", "BYOL takes 2 views of an image, but bagssl makes 3"),
         ("byol", "lejepa", "one group of views"),
-        ("lejepa", "eval", "LeJEPA takes at least 2 views of an image, and eval makes 1"),
+        ("lejepa", "eval", "LeJEPA takes at least 2 views of an image, but eval makes 1"),
         ("lejepa", "lejepa(global_crops=1, local_crops=0)", "at least 2 views"),
     ],
 )

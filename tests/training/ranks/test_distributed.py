@@ -170,7 +170,7 @@ def test_missing_devices_are_errors():
     with pytest.raises(MillError, match=r"train.device=cuda:99"):
         distributed.connect("cuda:99")
     for name in ("gpu", "tpu", "cuda:", "cuda:-1", "cuda:x", "", "mps"):
-        sentence = f"train.device must be auto, cpu, cuda or cuda:N, not {name!r}: a GPU is cuda"
+        sentence = f"train.device must be auto, cpu, cuda or cuda:N, not {name!r}; GPUs are cuda"
         with pytest.raises(MillError, match=re.escape(sentence)):
             distributed.connect(name)
 

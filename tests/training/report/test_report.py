@@ -228,8 +228,8 @@ def test_lines_that_cannot_be_read_are_left_out(tmp_path: Path, caplog):
     page = Page(report.write(folder))
     told = dict(itertools.pairwise(page.texts("dl")))
     assert (told["kNN"], told["Loss"]) == ("70.0%", "4.151")
-    assert "log.csv: 2 lines are left out" in caplog.text
-    assert "evaluations.jsonl: 3 lines are left out" in caplog.text
+    assert "log.csv: skipped 2 lines" in caplog.text
+    assert "evaluations.jsonl: skipped 3 lines" in caplog.text
 
 
 def test_records_that_are_no_records(tmp_path: Path, caplog):

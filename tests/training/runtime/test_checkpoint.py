@@ -95,8 +95,8 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(folder, damage, capl
     damage(last)
     assert newest(folder) == checkpoint.path_at(folder, 2)
     assert f"{last} is damaged" in caplog.text
-    assert f": going on from {checkpoint.path_at(folder, 2)}" in caplog.text
-    with pytest.raises(MillError, match=r"step-00000003.pt is damaged.*: go on from another"):
+    assert f": resuming from {checkpoint.path_at(folder, 2)}" in caplog.text
+    with pytest.raises(MillError, match=r"step-00000003.pt is damaged.*: use another"):
         checkpoint.load(last)
 
 
@@ -126,7 +126,7 @@ def test_damage_anywhere_is_found_and_the_checkpoint_before_is_taken(summed, fol
             passed += 1
             assert torch.equal(found.saved["method"]["w"], state(3)["method"]["w"])
             continue
-        assert found.path == before and f": going on from {before}" in caplog.text
+        assert found.path == before and f": resuming from {before}" in caplog.text
         with pytest.raises(MillError) as caught:
             checkpoint.load(last)
         for text in (caplog.text, str(caught.value)):
@@ -175,7 +175,7 @@ def test_contents_of_another_kind(content, folder, caplog):
 def test_a_run_with_only_damaged_checkpoints_does_not_start_over(folder):
     for path in checkpoint.find_all(folder):
         cut(path)
-    with pytest.raises(MillError, match=r"no checkpoint in .* can be read.*to begin anew"):
+    with pytest.raises(MillError, match=r"no checkpoint in .* can be read.*to start from scratch"):
         newest(folder)
 
 
@@ -198,7 +198,7 @@ def test_a_full_disk_is_an_error_and_keeps_older_checkpoints(folder, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         writer.save(state(4))
-        with pytest.raises(MillError, match=r"cannot write .*04\.pt: the disk is full .*make room"):
+        with pytest.raises(MillError, match=r"cannot write .*04\.pt: the disk is full .*free some"):
             writer.wait()
     assert [path.name[-4:-3] for path in checkpoint.find_all(folder)] == ["1", "2", "3"]
     assert not list((folder / "checkpoints").glob(".*"))
@@ -221,7 +221,7 @@ def test_a_disk_that_fills_while_it_is_written_to(folder: Path):
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
     (ended,) = helpers_ranks.run(limit + WRITES.format(folder=str(folder)), folder, size=1)
     assert "MillError: cannot write checkpoint" in ended.err
-    assert "it goes on from step-00000003.pt" in ended.err
+    assert "to resume from step-00000003.pt" in ended.err
     assert newest(folder) == checkpoint.path_at(folder, 3)
     assert not list((folder / "checkpoints").glob(".*"))
 

@@ -75,7 +75,7 @@ def test_the_summary_has_first_and_last_values(tmp_path: Path):
     recorder.evaluation(20, 2.0, {"linear": 0.9})
     recorder.evaluation(20, 2.0, {"knn": 0.5})
     assert display.summary(tmp_path) == (
-        "loss 5.500 at first, 4.250 at last; kNN accuracy 25.0% untrained, 50.0% trained"
+        "loss 5.500 at the start, 4.250 at the end; kNN accuracy 25.0% untrained, 50.0% trained"
     )
 
 
@@ -84,7 +84,7 @@ def test_the_summary_of_a_run_that_was_never_evaluated_is_shorter(tmp_path: Path
     recorder = Recorder(tmp_path, {}, tensorboard=False)
     recorder.scalars(10, {"loss": 5.5})
     recorder.scalars(20, {"loss": 4.0})
-    assert display.summary(tmp_path) == "loss 5.500 at first, 4.000 at last"
+    assert display.summary(tmp_path) == "loss 5.500 at the start, 4.000 at the end"
 
 
 def test_the_rise_of_the_accuracy_is_drawn(tmp_path: Path):

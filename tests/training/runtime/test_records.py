@@ -62,7 +62,7 @@ def test_a_line_that_was_cut_is_said(tmp_path: Path, caplog):
     with caplog.at_level(logging.INFO, "patchmill"):
         record(tmp_path, range(6, 7), start=5)
     (said,) = caplog.messages
-    assert said.endswith("log.csv ends in half a line, which is cut")
+    assert said.endswith("log.csv ends in a partial line, which is cut")
 
 
 DAMAGE = {
@@ -82,7 +82,7 @@ def test_a_damaged_log_loses_its_bad_lines_alone(old, new, tmp_path: Path, caplo
     assert records.read(tmp_path)["step"] == [1, 2, 4, 5]
     record(tmp_path, range(6, 8), start=5)
     assert (tmp_path / "log.csv.damaged").read_bytes() == damaged
-    assert "has a line that cannot be read, which is left out" in caplog.text
+    assert "has a line that cannot be read, removed from now on" in caplog.text
     caplog.clear()
     assert records.read(tmp_path)["step"] == [1, 2, 4, 5, 6, 7] and not caplog.messages
 
@@ -169,7 +169,7 @@ def test_rows_wait_for_room_on_a_full_disk(tmp_path: Path, monkeypatch, caplog):
         recorder.evaluation(3, 0.5, {"knn": 0.5})
     assert caplog.messages == [
         "cannot write log.csv and evaluations.jsonl: the disk is full (No space left on device); "
-        "rows wait for room",
+        "rows are kept until there is disk space",
         "log.csv and evaluations.jsonl can be written again",
     ]
     assert records.read(tmp_path)["step"] == [1, 2, 3]
@@ -188,8 +188,8 @@ def test_a_full_disk_stops_tensorboard_with_a_sentence(tmp_path: Path, monkeypat
         with contextlib.suppress(OSError):
             full.close()
     assert caplog.messages == [
-        "cannot write tensorboard: the disk is full (No space left on device); the run goes on "
-        "without"
+        "cannot write tensorboard: the disk is full (No space left on device); the run continues "
+        "without it"
     ]
     assert records.read(tmp_path)["step"] == [1, 2, 3]
 

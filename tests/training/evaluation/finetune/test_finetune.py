@@ -153,7 +153,7 @@ MISTAKES = {
     "batch=7 mixup=0.8": r"batch=7 is 7 of them on each rank: take batch=8, or mixup=0 cutmix=0",
     "epochs=2 warmup=3": r"warmup=3 epochs are more than epochs=2: shorten the warm-up, too",
     "protocol=moco": r"protocol must be auto \| vicreg",
-    "variant=resnet": r"variant=resnet: BagSSL has one network to fine-tune; leave out variant=",
+    "variant=resnet": r"variant=resnet: BagSSL has one network to fine-tune; omit variant=",
     "views=gtsa": r"views: fine-tuning takes one group of views, and there are gtsa: ",
     "views=": r"views: ",
     "drop_path=0.1": r"drop_path=0.1 is for residual blocks, and Tiny has none",
