@@ -167,7 +167,7 @@ def local_batch_size(config: Config, ranks: int) -> int:
         else f"{ranks} ranks x train.accumulate={micro_batches}"
     )
     raise MillError(
-        f"train.batch_size={batch} cannot be shared out among {among}: take {near}, for example"
+        f"train.batch_size={batch} cannot be divided among {among}: use {near}, for example"
     )
 
 

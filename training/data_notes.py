@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from patchmill.training.config.settings import Config
 
 _NOTABLE = 5  # images left out of an epoch are worth a note from one in so many
-_NAME_OTHERS = "name labelled images to test on, as data.test=DIR"
+_NAME_OTHERS = "name labelled test images with data.test=DIR"
 
 
 def notes(config: Config) -> Iterator[str]:
@@ -28,7 +28,7 @@ def notes(config: Config) -> Iterator[str]:
     if not config.evaluate.knn_every:
         return
     if data.test is None:
-        yield f"nothing is measured during training, for want of test images: {_NAME_OTHERS}"
+        yield f"nothing is measured during training, for lack of test images: {_NAME_OTHERS}"
     elif train.sample_count is None and data.bank is None:
         yield "kNN is not measured: streamed images are no bank; name images, as data.bank=DIR"
     elif not labelled(config):

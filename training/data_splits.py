@@ -30,7 +30,7 @@ def open_split(config: Config, split: Split) -> Source | StreamSource:
     """Images of a split to evaluate with."""
     data = config.data
     if split == "test" and data.test is None:
-        raise MillError(f"data={data.name} has no images to test on: name some, as data.test=DIR")
+        raise MillError(f"data={data.name} has no test images: name some with data.test=DIR")
     bank = open_data(data.bank or data.train)
     if tests_on_training(config) and bank.sample_count is not None:
         tested = tested_ids(bank.sample_count)

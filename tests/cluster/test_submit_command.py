@@ -189,7 +189,7 @@ def test_data_that_training_would_refuse(words, said):
 
 
 def test_mistakes_are_refused_in_one_sentence(tmp_path, monkeypatch):
-    assert "train.batch_size=128 cannot be shared out among 24 ranks: take 120" in refused(
+    assert "train.batch_size=128 cannot be divided among 24 ranks: use 120" in refused(
         "--dry-run", "--nodes", "3"
     )
     assert "there is no setting 'optim.rl'" in refused("optim.rl=1")

@@ -126,8 +126,8 @@ def test_one_class_and_no_test_images_are_said(tmp_path: Path) -> None:
     assert f"all images of {one} are of one class, so that accuracies" in notes(config(one))
     said = notes(config(one, "data.test=none"))
     assert said.endswith(
-        "nothing is measured during training, for want of test images: name labelled images to "
-        "test on, as data.test=DIR"
+        "nothing is measured during training, for lack of test images: name labelled test "
+        "images with data.test=DIR"
     )
 
 

@@ -77,7 +77,7 @@ def test_a_signal_during_set_up_ends_the_run_before_its_first_step(
         helpers_runs.train(helpers_runs.config(tmp_path))
     assert (end.value.code, end.value.signal) == (75, signal.SIGINT)
     assert checkpoint.find_all(tmp_path / "run") == []
-    assert "SIGINT received: exiting, since nothing is to be saved" in capfd.readouterr().err
+    assert "SIGINT received: exiting, as there is nothing to save" in capfd.readouterr().err
 
 
 def test_a_signal_during_an_evaluation_ends_the_run_with_what_was_saved(

@@ -117,7 +117,7 @@ MISTAKES = {
     "checkpoint=gone.pt": "there is no checkpoint gone.pt",
     "force=perhaps": "force must be true or false",
     "timm": "cannot read 'timm': write key=value",
-    "run=none": "there is no run none: name the folder of one",
+    "run=none": "there is no run none: name a run's folder",
     "run=": "say which run to export, as run=runs/NAME",
 }
 

@@ -17,7 +17,7 @@ from patchmill.training.runtime import setup
     ("words", "ranks", "sentence"),
     [
         ({"train__batch_size": 12}, 1, "the queue of 32 keys is not a multiple of a batch"),
-        ({"train__batch_size": 16}, 3, "train.batch_size=16 cannot be shared out among 3 ranks"),
+        ({"train__batch_size": 16}, 3, "train.batch_size=16 cannot be divided among 3 ranks"),
         ({"method__split_bn": 3}, 1, "method.split_bn=3 cannot make 3 equal parts"),
         ({"model": "resnet50", "model__name": "resnet5"}, 1, "resnet5"),
     ],

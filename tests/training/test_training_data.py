@@ -93,7 +93,7 @@ def test_the_ledger_lies_in_the_folder_of_the_run(tmp_path: Path):
 @pytest.mark.parametrize(
     ("batch", "parts", "ranks", "message"),
     [
-        (8, 1, 3, "train.batch_size=8 cannot be shared out among 3 ranks: take 6, for example"),
+        (8, 1, 3, "train.batch_size=8 cannot be divided among 3 ranks: use 6, for example"),
         (8, 3, 2, "among 2 ranks x train.accumulate=3: take 6, for example"),
         (2, 1, 4, "take 4, for example"),
     ],
@@ -161,7 +161,7 @@ def test_images_without_labels_cannot_be_evaluated(unlabelled: Path):
 
 
 def test_missing_test_images_are_an_error_of_evaluation():
-    with pytest.raises(MillError, match=r"data=scenes has no images to test on: .* data.test=DIR"):
+    with pytest.raises(MillError, match=r"data=scenes has no test images: .* data.test=DIR"):
         data.open_evaluation(config("data.test=none"), world(), "test")
 
 

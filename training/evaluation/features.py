@@ -1,4 +1,4 @@
-"""Extract features of every image of a data set, in evaluation mode and without side effects."""
+"""Extract features of all images of a data set, in evaluation mode and without side effects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Features(NamedTuple):
     """One row per image, in the order of ids."""
 
     rows: torch.Tensor  # [N, d] float32
-    labels: torch.Tensor  # [N] int64; -1 where there is none
+    labels: torch.Tensor  # [N] int64; -1 for none
     ids: torch.Tensor  # [N] int64, on the CPU
 
 
@@ -39,7 +39,7 @@ def extract(
     amp: torch.dtype | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Features:
-    """Features of the single view of each image; of `limit` images, drawn by the loader's seed."""
+    """Extract features of one view per image; of `limit` images, drawn with the loader's seed."""
 
     def embed(batch: ViewBatch) -> torch.Tensor:
         (view,) = batch.crops()
@@ -57,9 +57,9 @@ def extract_with(
     amp: torch.dtype | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Features:
-    """`extract` with `embed` applied to each batch, and `network` in evaluation mode.
+    """Extract features with `embed`, applied to each batch, and `network` in evaluation mode.
 
-    Every rank gets the rows of all.
+    Every rank gets all rows.
     """
     count = count_images(loader, limit)
     wanted = np.sort(Order(count_images(loader), loader.seed).ids(0, 0, count))
@@ -80,17 +80,17 @@ def extract_with(
 
 
 def count_images(loader: Loader, limit: int | None = None) -> int:
-    """Number of images that `extract` sees."""
+    """Return the number of images that `extract` sees."""
     source = loader.source
     count = source.sample_count
     if count is None:
-        raise MillError(f"{source.name} is streamed, which cannot be evaluated: fetch the shards")
+        raise MillError(f"{source.name} is streamed and cannot be evaluated: download the shards")
     return min(count, limit or count)
 
 
 @contextmanager
 def evaluating(network: nn.Module, loader: Loader) -> Iterator[None]:
-    """Evaluation mode; afterwards restores modes and random generators, and closes the loader."""
+    """Enter evaluation mode; on exit, restore modes and random generators and close the loader."""
     modes = {module: module.training for module in network.modules()}
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices):
@@ -108,20 +108,20 @@ def batch_device(batch: ViewBatch) -> str:
 
 
 def _batches(loader: Loader, images: int) -> int:
-    """Batches of the loader's epoch that hold so many images, over all ranks."""
+    """Return how many batches of the loader's epoch hold so many images, over all ranks."""
     global_batch = loader.state_dict()["global_batch"]
     return -(-images // global_batch)
 
 
 def _match(ids: np.ndarray, wanted: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """For a batch's ids that are wanted: their rows in the result, and their index in the batch."""
+    """Match a batch's ids with the wanted ones: rows in the result, and indices in the batch."""
     rows = np.searchsorted(wanted, ids).clip(max=len(wanted) - 1)
     chosen = np.flatnonzero(wanted[rows] == ids)
     return torch.from_numpy(rows[chosen]), torch.from_numpy(chosen)
 
 
 def _merge_ranks(rows: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> Features:
-    """Sum over ranks: each row is filled on one of them, and zero on the others."""
+    """Sum over ranks: each row is filled on one rank, and zero on the others."""
     if distributed.current().size > 1:
         dist.all_reduce(rows)
         dist.all_reduce(labels, dist.ReduceOp.MAX)

@@ -13,12 +13,12 @@ from torch.nn.functional import normalize, one_hot
 
 from patchmill.training.evaluation.features import Features
 
-MAX_SIMILARITIES = 2**25  # numbers in memory at a time
+MAX_SIMILARITIES = 2**25  # elements in memory at a time
 MAX_VOTES = 2**24
 
 
 def accuracy(bank: Features, tests: Features, k: int, temperature: float) -> float:
-    """Top-1 accuracy on `tests`."""
+    """Return the top-1 accuracy on `tests`."""
     classes = int(torch.maximum(bank.labels.max(), tests.labels.max())) + 1
     predicted = classify(bank.rows, bank.labels, tests.rows, k, temperature, classes)
     return (predicted == tests.labels).double().mean().item()
@@ -33,10 +33,10 @@ def classify(
     classes: int,
     chunk: int | None = None,
 ) -> torch.Tensor:
-    """Class of each query, int64 [Q], from bank [N, d] with labels [N] and queries [Q, d].
+    """Classify queries [Q, d], giving int64 [Q], from bank [N, d] with labels [N].
 
-    `chunk` queries are classified at a time, by default as many as bound the memory; results do not
-    depend on it. A bank of fewer than k rows votes as a whole.
+    `chunk` queries are classified at a time, by default as many as keep memory bounded; results do
+    not depend on it. With fewer than k rows, the whole bank votes.
     """
     parts = votes(bank, labels, queries, k, temperature, classes, chunk)
     return torch.cat([part.argmax(1) for part in parts])
@@ -51,7 +51,7 @@ def votes(
     classes: int,
     chunk: int | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Sums of the k nearest rows' votes by class, float32 [chunk, classes] each; see `classify`."""
+    """Yield the k nearest rows' votes per class, float32 [chunk, classes] each; see `classify`."""
     bank, k = normalize(bank.float(), dim=1), min(k, len(bank))
     chunk = chunk or max(1, min(MAX_SIMILARITIES // len(bank), MAX_VOTES // (k * classes)))
     for part in normalize(queries.float(), dim=1).split(chunk):

@@ -1,6 +1,6 @@
-"""Linear probes on cached features, by the protocols of the papers.
+"""Linear probes on cached features, with the papers' protocols.
 
-Published ImageNet probes see new random crops in each epoch, for which the network runs again. On
+Published ImageNet probes see new random crops in each epoch, so the network runs in every epoch. On
 cached features, of one view or of a mean over patches, a probe takes seconds and sees the same
 vectors in every epoch.
 """
@@ -36,7 +36,7 @@ PROTOCOLS = {
     # facebookresearch/vicreg, README and evaluate.py
     "vicreg": Protocol(_sgd(0.02, 1e-6, per_epoch=True), 100, 256),
     "emp_ssl": Protocol(_sgd(0.03, 5e-5, per_epoch=True), 100, 100),  # tsb0601/EMP-SSL, evaluate.py
-    # facebookresearch/dino, eval_linear.py: a rate of 0.001 for a batch of 256
+    # facebookresearch/dino, eval_linear.py: a learning rate of 0.001 for a batch size of 256
     "dino": Protocol(_sgd(0.001, 0.0, per_epoch=True), 100, 256),
     "nmce": Protocol(_sgd(0.1, 5e-5, schedule="constant"), 100, 128),
 }
@@ -45,7 +45,7 @@ PROTOCOLS = {
 class Probe(NamedTuple):
     lr: float
     last: float  # accuracy after the last epoch: the one to report
-    best: float  # best epoch, chosen on the test images: to compare with papers that report it
+    best: float  # in the best epoch, chosen on the test images: for papers that report this
 
 
 def probe(
@@ -56,10 +56,10 @@ def probe(
     seed: int = 0,
     advance: Callable[[int], None] = lambda epochs: None,
 ) -> list[Probe]:
-    """Train one linear classifier per learning rate (by default the protocol's), side by side.
+    """Train one linear classifier per learning rate (by default the protocol's), in parallel.
 
     All see the same batches, in an order drawn from the seed, and are independent of each other. If
-    `train` is a function, it returns the features of each epoch.
+    `train` is a function, it is called for the features of each epoch.
     """
     rates = list(rates) or [protocol.optim.lr]
     curves = []
@@ -79,7 +79,7 @@ def accuracies(
     seed: int = 0,
     advance: Callable[[int], None] = lambda epochs: None,
 ) -> dict[str, float]:
-    """Accuracy of one classifier, trained by the protocol, on each of several test sets."""
+    """Train one classifier with the protocol; return its accuracy on each of several test sets."""
     classes = max(int(features.labels.max()) for features in tests.values()) + 1
     for layers in _epochs(train, protocol, [protocol.optim.lr], seed, classes):
         (layer,) = layers
@@ -94,7 +94,7 @@ def _epochs(
     seed: int,
     classes: int,
 ) -> Iterator[nn.ModuleList]:
-    """The classifiers, one per rate and of at least so many classes, after each epoch."""
+    """Yield the classifiers after each epoch, one per rate, with at least so many classes."""
     features = train() if callable(train) else train
     classes = max(int(features.labels.max()) + 1, classes)
     layers = _layers(features.rows.shape[1], classes, len(rates), seed).to(features.rows.device)
@@ -113,7 +113,7 @@ def _epochs(
 
 
 def _layers(width: int, classes: int, count: int, seed: int) -> nn.ModuleList:
-    """Classifiers with equal initial weights: MoCo's, normal with std 0.01, and no bias."""
+    """Build classifiers with equal initial weights: MoCo's, normal with std 0.01, zero bias."""
     layer = nn.Linear(width, classes)
     with torch.no_grad():
         layer.weight.normal_(0, 0.01, generator=torch.Generator().manual_seed(seed))

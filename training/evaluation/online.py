@@ -1,11 +1,11 @@
-"""Figures of a network from one extraction of features: accuracies, and signs of collapse.
+"""Metrics of a network from one extraction of features: accuracies, and signs of collapse.
 
 Training computes them with every kNN evaluation, evaluate=online for a finished run.
 
-    knn            accuracy of the nearest neighbours, in evaluate.space
-    linear_online  accuracy of a linear classifier on h, fitted in closed form; probes by the
-                   papers' protocols are evaluate=linear
-    rankme_h, _z   RankMe of the features of the bank, in each space that there is
+    knn            kNN accuracy, in evaluate.space
+    linear_online  accuracy of a linear classifier on h, fitted in closed form; for probes with
+                   the papers' protocols, see evaluate=linear
+    rankme_h, _z   RankMe of the bank's features, in each available space
     spread_h, _z   spread of their directions
     collapsed_h, _z  1 if these show a collapse, else 0
 """
@@ -40,9 +40,9 @@ AFTER, BEFORE = "after training", "before training"
 
 
 def measure(method: Method, config: Config, world: World) -> dict[str, float]:
-    """Figures during training, on `data.test` with a training bank; the same on all ranks.
+    """Compute metrics during training, on `data.test` with a training bank; the same on all ranks.
 
-    Networks, generators and the training loader are left as they were.
+    Networks, generators and the training loader are left unchanged.
     """
     evaluate = config.evaluate
     trained_run.network(method, evaluate.space, evaluate.encoder)  # raises for a missing space
@@ -59,7 +59,7 @@ def measure(method: Method, config: Config, world: World) -> dict[str, float]:
 def figures(
     bank: Features, tests: Features, projector: nn.Module | None, evaluate: Evaluate
 ) -> dict[str, float]:
-    """Figures from features in h, and in z behind the projector; without those not finite."""
+    """Compute metrics from features in h and, with a projector, in z; only the finite ones."""
     knn_bank, knn_tests = bank, tests
     if projector is not None and evaluate.space == "z":
         knn_bank = bank._replace(rows=project(projector, bank.rows))
@@ -73,13 +73,13 @@ def figures(
 
 
 def collapse_figures(rows_of_h: torch.Tensor, projector: nn.Module | None) -> dict[str, float]:
-    """Signs of a collapse in h, and in z behind the projector, which need no labels."""
+    """Compute collapse metrics in h and, with a projector, in z, which need no labels."""
     spaces = {"h": spectrum.evenly(rows_of_h)}
     if projector is not None:
         spaces["z"] = project(projector, spaces["h"])
     values: dict[str, float] = {}
     for space, rows in spaces.items():
-        rows = spectrum.evenly(rows)  # of a long z, fewer than of h
+        rows = spectrum.evenly(rows)  # fewer of z than of h if z is longer
         rankme, spread = spectrum.rankme(rows), spectrum.spread(rows)
         collapsed = collapse.has_collapsed(rankme, spread, min(rows.shape))
         values |= {
@@ -92,7 +92,7 @@ def collapse_figures(rows_of_h: torch.Tensor, projector: nn.Module | None) -> di
 
 @torch.no_grad()
 def project(projector: nn.Module, rows: torch.Tensor) -> torch.Tensor:
-    """z of rows of h, in evaluation mode, which is undone afterwards."""
+    """Project rows of h to z, in evaluation mode; modes are restored afterwards."""
     modes = {module: module.training for module in projector.modules()}
     projector.eval()
     try:
@@ -103,19 +103,19 @@ def project(projector: nn.Module, rows: torch.Tensor) -> torch.Tensor:
 
 
 def linear_accuracy(bank: Features, tests: Features) -> float:
-    """Accuracy on `tests` of the classifier that is fitted to the bank in closed form."""
+    """Return the accuracy on `tests` of a classifier fitted to the bank in closed form."""
     return linear_accuracies(bank, {"": tests})[""]
 
 
 @torch.no_grad()
 def linear_accuracies(bank: Features, tests: Mapping[str, Features]) -> dict[str, float]:
-    """Accuracy of ridge regression from standardised features to one-hot labels, by test set.
+    """Return the accuracy, by test set, of ridge regression from standardised features to one-hot.
 
-    No step depends on chance. It costs about N d (d + classes) multiplications and a solution of d
-    linear equations.
+    Deterministic. Takes about N d (d + classes) multiplications and the solution of d linear
+    equations.
     """
     mean, std = bank.rows.mean(0), bank.rows.std(0, correction=0)
-    std = torch.where(std > 1e-5 * std.mean(), std, torch.ones_like(std))  # of constants: 1
+    std = torch.where(std > 1e-5 * std.mean(), std, torch.ones_like(std))  # 1 for constant features
     classes = max(int(features.labels.max()) for features in (bank, *tests.values())) + 1
     frequencies = torch.bincount(bank.labels, minlength=classes) / len(bank.rows)
     width = bank.rows.shape[1]
@@ -138,7 +138,7 @@ def linear_accuracies(bank: Features, tests: Mapping[str, Features]) -> dict[str
 
 
 def _chunks(features: Features) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Rows and labels, CHUNK at a time."""
+    """Iterate over rows and labels, CHUNK at a time."""
     return zip(features.rows.split(CHUNK), features.labels.split(CHUNK), strict=True)
 
 
@@ -159,7 +159,7 @@ def text(values: Mapping[str, float]) -> str:
 
 
 def evaluate_online(run: TrainedRun, settings: Online) -> EvaluationResult:
-    """Figures of a finished run, beside those of its networks before training."""
+    """Compare a finished run's metrics with those of its networks before training."""
     evaluate = run.config.evaluate
     networks = {AFTER: run.method, BEFORE: trained_run.untrained(run.config, run.world)}
     counts: dict[str, int] = {}

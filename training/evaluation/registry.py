@@ -1,4 +1,4 @@
-"""Evaluations that evaluate.py offers: a title, settings, and a function that is imported late."""
+"""Evaluations that evaluate.py offers: a title, settings, and a lazily imported function."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ class Evaluation(NamedTuple):
 
 EVALUATIONS = {
     "knn": Evaluation(
-        "nearest neighbours, beside an untrained network's",
+        "kNN accuracy, compared with an untrained network's",
         settings.KNN,
         "single_view.evaluate_knn",
     ),
     "linear": Evaluation(
-        "a linear probe by a paper's protocol, on cached features",
+        "a linear probe with a paper's protocol, on cached features",
         settings.Linear,
         "single_view.evaluate_linear",
     ),
     "online": Evaluation(
-        "what training measures with kNN: a linear classifier, RankMe and spread",
+        "the metrics of training: kNN, a linear classifier, RankMe and spread",
         settings.Online,
         "online.evaluate_online",
     ),
     "patches": Evaluation(
-        "means over 1, 16, 64, 256 patches, in h and z; neighbours of patches",
+        "means over 1, 16, 64, 256 patches, in h and z; nearest neighbours of patches",
         settings.Patches,
         "patches.evaluation.evaluate",
     ),
@@ -51,17 +51,17 @@ EVALUATIONS = {
         "finetune.evaluation.evaluate",
     ),
     "reliance": Evaluation(
-        "accuracy with backgrounds swapped or without any, in grey, and under random hues",
+        "accuracy with swapped or without backgrounds, in greyscale, and under random hues",
         settings.Reliance,
         "reliance.evaluate",
     ),
     "segment": Evaluation(
-        "semantic segmentation: Semantic FPN, a linear probe or kNN, beside an untrained network's",
+        "semantic segmentation (Semantic FPN, linear or kNN), compared with an untrained network",
         Segment,
         "segment.command.evaluate",
     ),
     "detect": Evaluation(
-        "object detection and instance segmentation, beside an untrained backbone's",
+        "object detection and instance segmentation, compared with an untrained backbone",
         Detect,
         "detect.evaluation.evaluate",
     ),

@@ -1,8 +1,8 @@
 """evaluate=reliance: accuracy as backgrounds and colours of the test images change.
 
 The same foregrounds are tested five times: with backgrounds as in training, with other backgrounds,
-on plain grey, all in grey, and with hues rotated at random. Made-up scenes are drawn again for
-other backgrounds; for other data, masks say what is foreground.
+on plain grey, all in greyscale, and with hues rotated at random. Made-up scenes are redrawn with
+other backgrounds; for other data, masks define the foreground.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Scores = dict[str, dict[str, float]]  # classifier -> test set -> accuracy
 
 
 class TestSet(NamedTuple):
-    data: str  # as data.test
+    data: str  # a value of data.test
     recipe: Recipe
 
 
@@ -48,12 +48,10 @@ def evaluate(run: TrainedRun, settings: Settings) -> EvaluationResult:
 
 
 def variants(config: Config) -> dict[str, TestSet]:
-    """Test images with each kind of background, and of colours."""
+    """Return the test images with each kind of background and of colours."""
     view, test = evaluation_recipe(config), config.data.test
     if test is None:
-        raise MillError(
-            f"data={config.data.name} has no images to test on: name some, as data.test=DIR"
-        )
+        raise MillError(f"data={config.data.name} has no test images: name some with data.test=DIR")
     scenes = scene_settings(test)
     if scenes is None:
         return _sets(test, view, TestSet(test, _pasted(view, "images")))
@@ -74,27 +72,27 @@ def _sets(same: str, view: Recipe, swapped: TestSet) -> dict[str, TestSet]:
 
 
 def scene_settings(text: str) -> dict[str, Any] | None:
-    """Arguments of `scenes(...)`; None for other data."""
+    """Parse the arguments of `scenes(...)`; None for other data."""
     if text.startswith("scenes:"):
         return {"count": int(text.removeprefix("scenes:"))}
     return calls.parse(text)[1] if text == "scenes" or text.startswith("scenes(") else None
 
 
 def _pasted(view: Recipe, background: str) -> Recipe:
-    """The view with every foreground pasted on a background, with sharp edges."""
+    """Return the view with every foreground pasted on a background, with sharp edges."""
     paste = CopyPaste(1.0, background, blur_p=0.0)
     return replace(view, views=tuple(replace(group, paste=paste) for group in view.views))
 
 
 def _coloured(view: Recipe, colour: Colour) -> Recipe:
-    """The view with other colours."""
+    """Return the view with other colours."""
     return replace(view, views=tuple(replace(group, colour=colour) for group in view.views))
 
 
 def _scores(
     run: TrainedRun, network: nn.Module, settings: Settings, test_sets: dict[str, TestSet]
 ) -> Scores:
-    """Accuracies of a network's features; each classifier is fitted once."""
+    """Return the accuracies of a network's features; each classifier is fitted once."""
     evaluate = run.config.evaluate
     train = single_view.features(run, network, "train", settings.images or evaluate.images)
     tests = {name: _features(run, network, name, found) for name, found in test_sets.items()}

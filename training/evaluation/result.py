@@ -17,11 +17,11 @@ from patchmill.training.runtime import records
 @dataclass(frozen=True)
 class EvaluationResult:
     name: str  # of the evaluation, and of its file
-    about: str  # one line on the conditions
+    about: str  # one line describing the conditions
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     data: dict[str, Any]  # everything, as JSON
-    scalars: dict[str, float]  # figures to follow from checkpoint to checkpoint
+    scalars: dict[str, float]  # metrics to track across checkpoints
 
 
 def write(result: EvaluationResult, folder: Path, step: int, epoch: float) -> Path:

@@ -1,4 +1,4 @@
-"""Figures that an evaluation has computed before, so that repeating or resuming it is cheap."""
+"""Cache of scores that an evaluation has computed, so that repeating or resuming it is cheap."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Value = TypeVar("Value")
 
 
 def cached(path: Path, key: str, compute: Callable[[], Value]) -> Value:
-    """Value of `compute()`, read from a JSON file of values or added to it.
+    """Return the value of `compute()`, read from a JSON file of values or added to it.
 
-    The key names everything that the value depends on.
+    The key includes everything that the value depends on.
     """
     values = distributed.gather_objects(_read(path))[0]  # rank 0's, so that all do the same
     if key not in values:
@@ -28,7 +28,7 @@ def cached(path: Path, key: str, compute: Callable[[], Value]) -> Value:
 
 
 def on_rank_0(compute: Callable[[], Value]) -> Value:
-    """Value that rank 0 computes, on all ranks; a MillError is raised on all of them."""
+    """Compute a value on rank 0, return it on all ranks; a MillError is raised on all of them."""
     value, message = None, ""
     if distributed.current().rank == 0:
         try:
@@ -38,7 +38,7 @@ def on_rank_0(compute: Callable[[], Value]) -> Value:
     value, message = distributed.gather_objects((value, message))[0]
     if message:
         raise MillError(message)
-    return value  # type: ignore[return-value]  # rank 0's, which is none only if it failed
+    return value  # type: ignore[return-value]  # rank 0's, None only if it failed
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from patchmill.training.nets import dense
 
 UNTRAINED = "untrained.json"
 
-# Protocol of each method's paper. For other methods VICReg's, whose rate suits features of any
-# length.
+# Protocol of each method's paper; for other methods VICReg's, whose learning rate suits features
+# of any norm.
 PROTOCOLS = {
     "moco": "moco",
     "dilo": "moco",
@@ -74,7 +74,7 @@ def evaluate_linear(run: TrainedRun, settings: Linear) -> EvaluationResult:
     if tokens:
         network = dense.LastClassTokens(run.backbone)
     if settings.augment and settings.images:
-        raise MillError("augment=true trains on crops of all images: leave out images=")
+        raise MillError("augment=true trains on crops of all images: omit images=")
     augmented = settings.augment and random_crops(run, network)
     train = augmented or features(run, network, "train", settings.images)
     tests = features(run, network, "test")
@@ -84,9 +84,9 @@ def evaluate_linear(run: TrainedRun, settings: Linear) -> EvaluationResult:
     best = max(probes, key=lambda probe: probe.last)
     return EvaluationResult(
         "linear",
-        f"linear probe by {name}'s protocol on "
+        f"linear probe with {name}'s protocol on "
         f"{'the class tokens of the last four blocks' if tokens else settings.space}, trained on "
-        f"{'other crops in each epoch' if augmented else 'cached features of one view'}, tested on "
+        f"{'new crops in each epoch' if augmented else 'cached features of one view'}, tested on "
         f"one view ({run.config.evaluate.view}) of {len(tests.rows):,} images",
         ["learning rate", "last epoch", "best epoch, chosen on the tests"],
         [[f"{probe.lr:g}", percent(probe.last), percent(probe.best)] for probe in probes],
@@ -102,14 +102,14 @@ def evaluate_linear(run: TrainedRun, settings: Linear) -> EvaluationResult:
 
 
 def resolve_protocol(run: TrainedRun, name: str) -> str:
-    """Name of a probe's protocol, with auto resolved to the method's."""
+    """Return the name of a probe's protocol, with auto resolved to the method's."""
     return PROTOCOLS.get(run.config.method_name, "vicreg") if name == "auto" else name
 
 
 def features(
     run: TrainedRun, network: nn.Module, split: Split, limit: int | None = None, title: str = ""
 ) -> Features:
-    """Features of the evaluation view of each image."""
+    """Extract features of the evaluation view of each image."""
     loader = data.open_evaluation(run.config, run.world, split)
     title = title or f"{split}ing images"
     with track(title, count_images(loader, limit), unit="images") as advance:
@@ -117,7 +117,7 @@ def features(
 
 
 def random_crops(run: TrainedRun, network: nn.Module) -> Callable[[], Features]:
-    """Function that extracts features of all training images, with new random crops each time."""
+    """Return a function that extracts features of all training images, each time from new crops."""
     (view, *_) = evaluation_recipe(run.config).views
     recipe = Recipe((replace(view, crop=Crop(), flip=0.5),))
     loader = data.open_evaluation(run.config, run.world, "train", recipe)
@@ -133,7 +133,7 @@ def _knn(run: TrainedRun, network: nn.Module, title: str, counts: dict[str, int]
 
 
 def _conditions(run: TrainedRun, space: Space) -> str:
-    """Everything that the untrained network's accuracy depends on, as a key of untrained.json."""
+    """Return a key of untrained.json with everything that the untrained accuracy depends on."""
     evaluate, splits = run.config.evaluate, run.config.data
     bank = splits.bank or splits.train
     return json.dumps(

@@ -16,13 +16,13 @@ EPS = 1e-7  # the paper's, for float32 features
 def rankme(rows: torch.Tensor) -> float:
     """Effective rank of features [N, d], at most min(N, d): exp of the entropy of their spectrum.
 
-    The spectrum is the singular values over their sum, plus EPS. Rows are taken as they are,
-    neither centred nor normalised. 0 for rows of zeros, NaN for rows that are not finite.
+    The spectrum is the singular values over their sum, plus EPS. Rows are neither centred nor
+    normalised. 0 for all-zero rows, NaN for rows that are not finite.
     """
     if not rows.isfinite().all():
         return float("nan")
     wide = rows.shape[1] > len(rows)
-    rows = rows.double()  # whose products lose less than EPS
+    rows = rows.double()  # rounding errors of its products are below EPS
     gram = rows @ rows.T if wide else rows.T @ rows
     sigma = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     if not sigma.sum():
@@ -37,9 +37,9 @@ def spread(rows: torch.Tensor) -> float:
 
 
 def evenly(rows: torch.Tensor) -> torch.Tensor:
-    """At most MOST_ROWS rows, evenly spaced: rows often come class by class.
+    """Select at most MOST_ROWS rows, evenly spaced, as rows are often sorted by class.
 
-    No more of them than make MOST_NUMBERS numbers.
+    They hold at most MOST_NUMBERS numbers.
     """
     count = min(len(rows), MOST_ROWS, max(1, MOST_NUMBERS // rows.shape[1]))
     return rows[torch.arange(count, device=rows.device) * len(rows) // count]

@@ -1,4 +1,4 @@
-"""A run loaded from one of its checkpoints, to be evaluated."""
+"""A run loaded from one of its checkpoints for evaluation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TrainedRun:
     epoch: float
 
     def network(self, space: Space = "h") -> nn.Module:
-        """Network from images to h, or to the unnormalised z that the loss is on."""
+        """Return the network from images to h, or to the z that the loss is on, unnormalised."""
         return network(self.method, space, self.config.evaluate.encoder)
 
     @property
@@ -57,7 +57,7 @@ def network(method: Method, space: Space, encoder: Encoder = "auto") -> nn.Modul
     if space == "h":
         return backbone
     if projector is None:
-        raise MillError(f"space=z: {type(method).__name__} has no projector, it has h alone")
+        raise MillError(f"space=z: {type(method).__name__} has no projector, only h")
     return nn.Sequential(backbone, projector)
 
 
@@ -71,7 +71,7 @@ def load(folder: Path, config: Config, world: World, which: str = "newest") -> T
 
 
 def untrained(config: Config, world: World) -> Method:
-    """The networks as the run initialised them."""
+    """Build the networks as the run initialised them."""
     classes = data.classes_to_learn(config)
     devices = [world.device] if world.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
@@ -84,7 +84,7 @@ def untrained(config: Config, world: World) -> Method:
 
 
 def load_checkpoint(folder: Path, which: str) -> checkpoint.Found:
-    """A checkpoint with its contents: newest, best, or a path."""
+    """Load a checkpoint: newest, best, or a path."""
     if which not in ("newest", "best"):
         return checkpoint.Found(Path(which), checkpoint.load(which))
     if which == "newest":
@@ -98,7 +98,7 @@ def load_checkpoint(folder: Path, which: str) -> checkpoint.Found:
 
 
 def check_finished(folder: Path) -> None:
-    """Raise a MillError unless the run is done: partial training says little about a method."""
+    """Raise a MillError unless the run is done: an unfinished run says little about a method."""
     status = run_folder.read_status(folder)
     if status.get("state") == "done":
         return
@@ -106,12 +106,12 @@ def check_finished(folder: Path) -> None:
     if {"step", "steps"} <= set(status):
         progress = f" (step {status['step']} of {status['steps']})"
     raise MillError(
-        f"the run in {folder} is not finished{progress}: run its command again, or take it as "
-        "it is, with unfinished=true"
+        f"the run in {folder} is not finished{progress}: run its command again, or use it as it is "
+        "with unfinished=true"
     )
 
 
 def load_config(folder: Path) -> Config:
     if not folder.is_dir():
-        raise MillError(f"there is no run {folder}: name the folder of one, as run=runs/NAME")
+        raise MillError(f"there is no run {folder}: name a run's folder, as in run=runs/NAME")
     return compose.load(folder)

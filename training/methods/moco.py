@@ -76,7 +76,7 @@ class MoCo(Method):
         if local % parts or (parts > 1 and local == parts):
             return (
                 f"method.split_bn={self.settings.split_bn} cannot split the {local} images that a "
-                f"rank has at a time into {parts} equal parts of two or more: change "
+                f"rank has at a time into {parts} equal parts of at least two: change "
                 "train.batch_size, or set it to 0"
             )
         keys = batch * (2 if self.settings.symmetric else 1)

@@ -1,9 +1,9 @@
 """Graceful stop: a signal sets a flag, all ranks agree on it, the engine checkpoints and exits.
 
 After SIGTERM, SIGINT (Ctrl-C), SIGUSR1 or SIGUSR2 a run saves a checkpoint and exits with STOPPED:
-the same command resumes it. Where nothing has been learnt since the last checkpoint, as during
-set-up and evaluations, a run of one process exits at once. The same signal again, a second or more
-later, ends the process at once.
+the same command resumes it. If nothing has been learnt since the last checkpoint, as during setup
+and evaluations, a run of one process exits immediately. The same signal again, at least a second
+later, ends the process immediately.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Stopped(SystemExit):
 def exit_now(code: int = STOPPED) -> NoReturn:
     """Exit without interpreter shutdown, once everything is saved.
 
-    Threads inside torch's process group sometimes abort the process while the interpreter shuts
-    down, and the exit code, by which torchrun and SLURM judge a run, would be another.
+    Threads inside torch's process group sometimes abort the process during interpreter shutdown,
+    which would change the exit code by which torchrun and SLURM judge a run.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -48,24 +48,24 @@ def exit_now(code: int = STOPPED) -> NoReturn:
 
 
 class Signals:
-    """Context in which signals only set `first`, but inside `may_end`, where they raise Stopped.
+    """Context in which signals only set `first`, except in `may_end`, where they raise Stopped.
 
-    A signal that an enclosing Signals received, and nobody has acted on, counts here too.
+    A signal that an enclosing Signals received, and that was not acted on, counts here too.
     """
 
     active: Signals | None = None  # the innermost
 
     def __init__(self) -> None:
         self.first = 0  # number of the first signal received; 0 for none
-        self.saves = True  # before it can end, the run has to save a checkpoint
-        self.writing: Callable[[], bool] = lambda: False  # a checkpoint is on its way to the disk
+        self.saves = True  # the run has to save a checkpoint before it can end
+        self.writing: Callable[[], bool] = lambda: False  # a checkpoint is being written
         self.abandon: Callable[[], None] = lambda: None  # note in the run's folder that it stopped
         self._announced = threading.Lock()
 
     def __enter__(self) -> Signals:
         self._times: dict[int, float] = {}
         self._before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():  # others may not handle signals
+        if threading.current_thread() is threading.main_thread():  # others cannot handle signals
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
             outer = getattr(self._before[SIGNALS[0]], "__self__", None)
             self.first = outer.first if isinstance(outer, Signals) else 0
@@ -79,7 +79,7 @@ class Signals:
 
     @contextlib.contextmanager
     def may_end(self) -> Iterator[None]:
-        """Context of work that is repeated, not lost, if a signal ends the run of one process."""
+        """Mark work that is repeated, not lost, if a signal ends a run of one process."""
         if distributed.current().size > 1:  # ranks agree on when they end
             yield
             return
@@ -90,11 +90,11 @@ class Signals:
         self.saves = before
 
     def saved(self) -> None:
-        """Note that the run's checkpoint is made, and that the run ends now."""
+        """Note that the run's last checkpoint is taken, and that the run ends now."""
         self.saves = distributed.current().size > 1
 
     def announce(self, number: int) -> None:
-        """Say once that the signal was received, and what is waited for."""
+        """Report once that the signal was received, and what the run still waits for."""
         if not self._announced.acquire(blocking=False) or distributed.current().rank:
             return
         if self.saves:
@@ -102,7 +102,7 @@ class Signals:
         elif self.writing():
             what = "exiting when the checkpoint is written; send again to exit now"
         else:
-            what = "exiting, since nothing is to be saved; the same command goes on"
+            what = "exiting, as there is nothing to save; run the same command to resume"
         os.write(2, f"{signal.Signals(number).name} received: {what}\n".encode())
 
     def _end_if_told(self) -> None:
@@ -124,7 +124,7 @@ class Signals:
 class Vote:
     """Asynchronous agreement of all ranks on a stop signal and on the next step to save at.
 
-    Flags that a rank sets at the end of a step are known to all at the end of the next: the
+    Flags that a rank sets at the end of a step are known to all ranks at the end of the next: the
     all-reduce overlaps with the step in between.
     """
 
@@ -133,7 +133,7 @@ class Vote:
         self._work: dist.Work | None = None
 
     def exchange(self, signal_number: int, save_at: int) -> tuple[int, int]:
-        """Maximum over ranks of both numbers; with several ranks, those of the step before."""
+        """Return the maximum over ranks of both; with several ranks, of the previous step's."""
         if distributed.current().size == 1:
             return signal_number, save_at
         agreed = self.wait()

@@ -97,7 +97,7 @@ MISTAKES = {
     "k=3": r"there is no setting 'k'; did you mean 'evaluate.k'\?",
     "unfinished=perhaps": r"unfinished must be true or false",
     "knn": r"cannot read 'knn': write key=value",
-    "data.test=none": r"has no images to test on: name some, as data.test=DIR",
+    "data.test=none": r"has no test images: name some with data.test=DIR",
     "checkpoint=gone.pt": r"there is no checkpoint gone.pt",
 }
 
@@ -130,7 +130,7 @@ def test_an_unfinished_run_needs_unfinished_true(tmp_path: Path):
 def test_a_missing_run_is_an_error(tmp_path: Path):
     for words, message in (
         (["evaluate=knn"], "say which run to evaluate, as run=runs/NAME"),
-        ([f"run={tmp_path / 'none'}"], "there is no run .*: name the folder of one"),
+        ([f"run={tmp_path / 'none'}"], "there is no run .*: name a run's folder"),
         ([f"run={tmp_path}"], "is .* the folder of a run"),
     ):
         with pytest.raises(MillError, match=message):
@@ -181,6 +181,6 @@ def test_random_crops_differ_between_epochs(tmp_path: Path, monkeypatch):
     short = linear.PROTOCOLS["vicreg"]._replace(epochs=2)
     monkeypatch.setitem(linear.PROTOCOLS, "vicreg", short)
     found = single_view.evaluate_linear(run, single_view.Linear(augment=True))
-    assert "other crops in each epoch" in found.about and found.data["augment"]
-    with pytest.raises(MillError, match="of all images: leave out images="):
+    assert "new crops in each epoch" in found.about and found.data["augment"]
+    with pytest.raises(MillError, match="of all images: omit images="):
         single_view.evaluate_linear(run, single_view.Linear(augment=True, images=5))

@@ -108,5 +108,5 @@ def test_a_bad_image_has_no_row(tmp_path: Path):
 def test_a_stream_is_refused():
     loader = open_scenes()
     loader.source = SimpleNamespace(name="https://somewhere/train.tar", sample_count=None)
-    with pytest.raises(MillError, match=r"train.tar is streamed, which cannot be evaluated"):
+    with pytest.raises(MillError, match=r"train.tar is streamed and cannot be evaluated"):
         extract(Tiny(), loader)

@@ -96,7 +96,7 @@ def test_other_data_is_cut_out_by_its_masks(tmp_path: Path):
 def test_missing_test_images_are_an_error(tmp_path: Path):
     config = helpers_trained.settings(tmp_path)
     config.data.test = None
-    with pytest.raises(MillError, match=r"has no images to test on: name some, as data.test=DIR"):
+    with pytest.raises(MillError, match=r"has no test images: name some with data.test=DIR"):
         reliance.variants(config)
 
 

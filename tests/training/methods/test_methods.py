@@ -151,8 +151,8 @@ def test_a_queue_must_be_a_whole_number_of_batches():
         (16, 4, None),  # which are parts already
         (16, 16, None),
         (4, 1, "split_bn=4 cannot split the 4 images that a rank has at a time into 4 equal parts"),
-        (4, 2, "cannot make 2 equal parts"),
-        (6, 1, "of the 6 that a rank"),
+        (4, 2, "into 2 equal parts"),
+        (6, 1, "split the 6 images that a rank"),
     ],
 )
 def test_parts_of_split_batch_norm_are_equal_and_hold_two_images(batch, ranks, complaint):

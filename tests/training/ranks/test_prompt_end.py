@@ -41,7 +41,8 @@ with prompt_end(), signals.Signals() as received:
     )
     assert (ended.code, ended.out) == (STOPPED, "stopped\n")
     assert ended.err == (
-        f"{number.name} received: exiting, since nothing is to be saved; the same command goes on\n"
+        f"{number.name} received: exiting, as there is nothing to save; run the same "
+        "command to resume\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Changes to a batch of views that mix images, by timm: mixup, cutmix, and erasing."""
+"""Batch augmentation with timm: mixup, cutmix and random erasing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 from patchmill.training.evaluation.finetune.protocols import Protocol
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # views; labels [N], or shares of classes [N, classes]
+Batch = tuple[torch.Tensor, torch.Tensor]  # views; labels [N], or soft labels [N, classes]
 
 
 def build(protocol: Protocol, classes: int, device: torch.device) -> Callable[..., Batch]:
-    """Function from views and labels to those to learn from; it may change the views in place.
+    """Build a function that augments views and labels; it may change the views in place.
 
     It draws from the generators of random, numpy and torch.
     """
@@ -40,7 +40,7 @@ def build(protocol: Protocol, classes: int, device: torch.device) -> Callable[..
 
 @contextmanager
 def seeded(seed: int, rank: int) -> Iterator[None]:
-    """Generators of random and numpy, seeded for a rank; afterwards as they were before."""
+    """Seed the generators of random and numpy for a rank; restore them afterwards."""
     before = random.getstate(), np.random.get_state()  # noqa: NPY002  (timm draws from it)
     random.seed(f"{seed} {rank}")
     np.random.seed((seed * 1_000_003 + rank) % 2**32)  # noqa: NPY002

@@ -1,7 +1,7 @@
-"""evaluate=finetune: the backbone and a fresh classifier learn end to end from few labels.
+"""evaluate=finetune: fine-tune the backbone and a new classifier end to end on few labels.
 
 Subsets are drawn by seed and stored as files, so that all methods learn from the same images. The
-baseline is the same network, trained on the same subsets by the same protocol from scratch.
+baseline is the same network, trained from scratch on the same subsets with the same protocol.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def evaluate(run: TrainedRun, settings: Settings) -> EvaluationResult:
 
 
 def _few(run: TrainedRun, settings: Settings, source: Source) -> list[list[Few]]:
-    """Images to learn from: for each share of the labels, those of each seed."""
+    """Return the images to learn from: for each share of the labels, those of each seed."""
     if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
         raise MillError(f"seeds={settings.seeds} must be one or more different numbers")
     if settings.list is not None:
         if settings.labels is not None:
-            raise MillError("labels= draws subsets and list= names one: give one of the two")
+            raise MillError("labels= draws subsets, list= names one: give only one of the two")
         return [[subsets.listed(source, Path(settings.list))] * len(settings.seeds)]
     labels = 0.1 if settings.labels is None else settings.labels
     shares = labels if isinstance(labels, list) else [labels]
@@ -81,15 +81,15 @@ def _few(run: TrainedRun, settings: Settings, source: Source) -> list[list[Few]]
 
 
 def _epochs(settings: Settings, images: int, batch: int) -> int:
-    """Fewest whole epochs that make `steps` steps."""
+    """Return the fewest whole epochs that make `steps` steps."""
     if settings.epochs is not None:
-        raise MillError("epochs= and steps= both say how long to train: give one of the two")
+        raise MillError("epochs= and steps= both set the length of training: give only one")
     assert settings.steps is not None
     return math.ceil(settings.steps / max(images // batch, 1))
 
 
 def _recipe(run: TrainedRun, settings: Settings) -> Recipe:
-    """Views to train on, by default of the size of evaluation, cropped as for `supervised`."""
+    """Return the training views, by default of the evaluation size, cropped as in `supervised`."""
     if settings.views is None:
         (view, *_) = evaluation_recipe(run.config).views
         law, name = (Shift(), "shifted") if view.size <= protocols.SMALL else (Crop(), "cropped")
@@ -99,27 +99,27 @@ def _recipe(run: TrainedRun, settings: Settings) -> Recipe:
     except MillError as error:
         raise MillError(f"views: {error}") from None
     if len(recipe.views) > 1:
-        raise MillError(f"views: fine-tuning takes one group of views, and there are {recipe}")
+        raise MillError(f"views: fine-tuning takes one group of views, but there are {recipe}")
     return recipe
 
 
 def _check(task: Task) -> None:
-    """Raise a MillError for a batch that does not fit the ranks, the subsets or mixing."""
+    """Raise a MillError if the batch size does not fit the ranks, the subsets or mixing."""
     batch, ranks = task.protocol.batch, task.run.world.size
     if batch % ranks:
         raise MillError(
-            f"batch={batch} cannot be shared out among {ranks} ranks: take "
+            f"batch={batch} cannot be divided among {ranks} ranks: use "
             f"{max(batch // ranks, 1) * ranks}, for example"
         )
     views = batch // ranks * task.recipe.views[0].total
     if task.protocol.mixes and views % 2:
         raise MillError(
-            f"mixup and cutmix mix the views of a batch in pairs, and batch={batch} is {views} of "
-            f"them on each rank: take batch={batch + ranks}, or mixup=0 cutmix=0"
+            f"mixup and cutmix mix the views of a batch in pairs, but batch={batch} makes {views} "
+            f"on each rank: use batch={batch + ranks}, or mixup=0 cutmix=0"
         )
     for few in task.few:
         subset = Subset(task.source, few.ids)
-        require_samples(subset, batch, f"batch={batch}", "take a smaller batch, or more labels")
+        require_samples(subset, batch, f"batch={batch}", "use a smaller batch, or more labels")
 
 
 # ----------------------------------------------------------------------------------------- result
@@ -147,7 +147,7 @@ def _result(
     length = " to ".join(map(str, sorted({min(epochs), max(epochs)})))
     return EvaluationResult(
         "finetune",
-        f"fine-tuning by {names}, {length} epochs, tested after the "
+        f"fine-tuning with {names}, {length} epochs, tested after the "
         f"last on one view ({first.run.config.evaluate.view}); {_over(settings.seeds)}",
         ["network", "images", *(metric.replace("top", "top-") for metric in metrics)],
         [
@@ -167,14 +167,14 @@ def _result(
 
 
 def _over(seeds: list[int]) -> str:
-    """`mean and standard deviation over seeds 0, 1, 2`."""
+    """Format `mean and standard deviation over seeds 0, 1, 2`."""
     if len(seeds) == 1:
-        return f"seed {seeds[0]} alone"
+        return f"only seed {seeds[0]}"
     return f"mean and standard deviation over seeds {', '.join(map(str, seeds))}"
 
 
 def _summary(scores: list[dict[str, float]]) -> dict[str, Any]:
-    """Mean over seeds of every figure, sample standard deviations of accuracies, and each top-1."""
+    """Summarise over seeds: means, sample standard deviations of accuracies, and each top-1."""
     summary: dict[str, Any] = {}
     for name in scores[0]:
         values = [one[name] for one in scores]
@@ -185,6 +185,6 @@ def _summary(scores: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def format_mean(row: dict[str, Any], metric: str) -> str:
-    """`75.9% ± 0.7`; without a deviation for a single seed."""
+    """Format `75.9% ± 0.7`; without a deviation for a single seed."""
     std = row[f"{metric}_std"]
     return percent(row[metric]) + ("" if std is None else f" ± {100 * std:.1f}")

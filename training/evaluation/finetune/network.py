@@ -1,4 +1,4 @@
-"""The network that is fine-tuned: a backbone and a fresh linear classifier."""
+"""The network that is fine-tuned: a backbone and a new linear classifier."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Head:
     # The network's own features, or the mean of the last block's patches without the final norm.
     pool: Literal["network", "patches"] = "network"
     norm: bool = False  # a LayerNorm before the linear layer
-    std: float | None = 0.01  # of initial weights; none: torch's default
+    std: float | None = 0.01  # of initial weights; None: torch's default
 
 
 class Classifier(nn.Module):
-    """[N, 3, H, W] -> logits [N, classes]; all of the network learns."""
+    """[N, 3, H, W] -> logits [N, classes]; the whole network is trained."""
 
     def __init__(self, backbone: Backbone, classes: int, head: Head) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
 
 
 def _freeze_final_norm(backbone: nn.Module) -> None:
-    """Freeze norms after the last block, which are not used: DDP waits for every gradient."""
+    """Freeze unused norms after the last block: DDP waits for the gradient of every parameter."""
     for name in ("norm", "fc_norm"):
         if isinstance(norm := getattr(backbone, name, None), nn.Module):
             norm.requires_grad_(False)

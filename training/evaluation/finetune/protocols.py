@@ -1,4 +1,4 @@
-"""Protocols of fine-tuning: the optimiser, its schedule and what regularises, by their sources."""
+"""Fine-tuning protocols by source: the optimiser, its schedule and the regularisation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from patchmill.training.evaluation.finetune.network import Head
 if TYPE_CHECKING:
     from patchmill.training.config.settings import Config
 
-SMALL = 64  # pixels a side up to which auto takes Selfie's protocol, which was made for CIFAR
+SMALL = 64  # image side, in pixels, up to which auto uses Selfie's protocol, made for CIFAR
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Protocol:
     baseline_lr: float | None = None  # of backbone and head from scratch, if not as above
     layer_decay: float = 1.0
     drop_path: float = 0.0
-    smoothing: float = 0.0  # of the labels
+    smoothing: float = 0.0  # label smoothing
     mixup: float = 0.0  # alpha; 0 for none
     cutmix: float = 0.0  # alpha; 0 for none
-    erase: float = 0.0  # probability that a part of a view is erased
+    erase: float = 0.0  # probability of random erasing
     head: Head = field(default_factory=Head)
 
     @property
@@ -41,7 +41,7 @@ def _sgd(lr: float, **settings: Any) -> Optim:
 
 
 def _gtsa(lr: float, *, scaled: bool) -> Protocol:
-    """GTSA's fine-tuning on iNaturalist 2019, without RandAugment, which the renderer has not."""
+    """GTSA's fine-tuning on iNaturalist 2019, without RandAugment, which the renderer lacks."""
     optim = Optim(name="adamw", lr=lr, scaled=scaled, weight_decay=0.05, warmup=5)
     return Protocol(
         optim,
@@ -73,19 +73,19 @@ PROTOCOLS = {
     "selfie": Protocol(
         _sgd(0.01, nesterov=True, weight_decay=1e-4, warmup=5), 200, 128, baseline_lr=0.2
     ),
-    # bok3948/GTSA: the rate that its script takes, whose default overrides the published command's
+    # bok3948/GTSA: the rate its script uses, whose default overrides the published command's
     "gtsa": _gtsa(1.4e-4, scaled=False),
-    "gtsa_base": _gtsa(5e-4, scaled=True),  # the rate that its published command asks for
+    "gtsa_base": _gtsa(5e-4, scaled=True),  # the rate in its published command
     # ours: seconds to minutes on a CPU
     "demo": Protocol(_sgd(0.02, nesterov=True, weight_decay=1e-4, warmup=1), 20, 16),
 }
 
-# Share of the labels up to which vicreg means its rates for 1 %, and above which those for 10 %
+# Share of the labels up to which vicreg uses its rates for 1 %; above it, those for 10 %
 FEW = 0.03
 
 
 def resolve(config: Config, name: str, share: float) -> tuple[str, Protocol]:
-    """Name and values of a protocol; auto is the method's own, or one for images of that size."""
+    """Return a protocol's name and values; auto is the method's own, or one for the image size."""
     if name == "auto":
         own = {"vicreg": "vicreg", "selfie": "selfie", "gtsa": "gtsa"}
         by_size = "selfie" if config.size <= SMALL else "vicreg"
@@ -96,20 +96,20 @@ def resolve(config: Config, name: str, share: float) -> tuple[str, Protocol]:
 
 
 def override(protocol: Protocol, changes: dict[str, Any]) -> Protocol:
-    """The protocol with other values for some fields of it or of its optimiser."""
+    """Return the protocol with some of its own or its optimiser's fields replaced."""
     own = {name: value for name, value in changes.items() if hasattr(protocol, name)}
     optim = {name: value for name, value in changes.items() if name not in own}
     changed = replace(protocol, **own, optim=replace(protocol.optim, **optim))
     if changed.optim.warmup > changed.epochs:
         raise MillError(
-            f"warmup={changed.optim.warmup:g} epochs are more than epochs={changed.epochs}: "
+            f"warmup={changed.optim.warmup:g} is longer than epochs={changed.epochs}: "
             "shorten the warm-up, too"
         )
     return changed
 
 
 def for_baseline(protocol: Protocol) -> Protocol:
-    """The protocol of the same network from scratch."""
+    """Return the protocol for the same network from scratch."""
     if protocol.baseline_lr is None:
         return protocol
     return replace(protocol, optim=replace(protocol.optim, lr=protocol.baseline_lr), head_lr=None)

@@ -1,4 +1,4 @@
-"""Scores of a network that learns from some labels, each computed once."""
+"""Scores of a network fine-tuned on some labels, each computed once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FILE = "scores.json"
 
 
 class Task(NamedTuple):
-    """Everything but the network and the seed that fine-tuning on some labels depends on."""
+    """Everything that fine-tuning on some labels depends on, except the network and the seed."""
 
     run: TrainedRun
     source: Source
@@ -43,7 +43,7 @@ class Task(NamedTuple):
 
 
 def of_seeds(task: Task, seeds: list[int], weights: str | None) -> list[dict[str, float]]:
-    """Scores of each seed; from scratch without the hash of trained weights."""
+    """Return each seed's scores; from scratch if `weights`, the weights' hash, is None."""
     path = task.run.folder / FOLDER / FILE
     return [
         cached(path, _key(task, few, seed, weights), partial(_score, task, few, seed, weights))
@@ -62,7 +62,7 @@ def _score(task: Task, few: Few, seed: int, weights: str | None) -> dict[str, fl
 
 
 def _network(task: Task, seed: int, scratch: bool) -> Classifier:
-    """The method's network with a head drawn by the seed, which also draws what is from scratch."""
+    """Build the method's network; the seed draws the head, and all weights from scratch."""
     run, world = task.run, task.run.world
     if scratch:
         method = trained_run.untrained(replace(run.config, seed=seed), world)
@@ -70,7 +70,7 @@ def _network(task: Task, seed: int, scratch: bool) -> Classifier:
         method = copy.deepcopy(run.method)
     devices = [world.device] if world.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        seed_generators(seed)  # all ranks begin with the same weights
+        seed_generators(seed)  # all ranks start with the same weights
         backbone = method.finetune_network(task.variant)
         classes = data.source_classes(task.source)
         network = Classifier(backbone, classes or 0, task.protocol.head)
@@ -82,7 +82,7 @@ def _network(task: Task, seed: int, scratch: bool) -> Classifier:
 
 
 def _key(task: Task, few: Few, seed: int, weights: str | None) -> str:
-    """Everything that a score depends on, as a key of scores.json."""
+    """Return a key of scores.json with everything that a score depends on."""
     config, world = task.run.config, task.run.world
     return json.dumps(
         [
@@ -101,7 +101,7 @@ def _key(task: Task, few: Few, seed: int, weights: str | None) -> str:
 
 
 def hash_weights(run: TrainedRun) -> str:
-    """Hash of the trained weights."""
+    """Hash the trained weights."""
     digest = hashlib.sha256()
     for name, values in run.method.state_dict().items():
         digest.update(name.encode())

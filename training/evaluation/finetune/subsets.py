@@ -1,7 +1,7 @@
 """Subsets of the labelled training images, stored as files that all methods share.
 
-A drawn subset has the same share of every class. It depends on the data, the share and the seed
-alone, and for one seed a smaller share lies within a larger one.
+A drawn subset has the same share of every class. It depends only on the data, the share and the
+seed, and for one seed a smaller share is contained in a larger one.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Few(NamedTuple):
     """Labelled images to learn from."""
 
     title: str  # "5 % of the labels"
-    key: str  # the same for names of files and figures: "5pct"
+    key: str  # the same for names of files and metrics: "5pct"
     ids: np.ndarray  # int64, ascending
 
 
 def draw(source: Source, share: float, seed: int) -> np.ndarray:
-    """Ids of that share of every class, rounded to whole images; ascending."""
+    """Draw ids of that share of every class, rounded to whole images; ascending."""
     labels = _labels(source)
     chosen = []
     for number in np.unique(labels[labels >= 0]).tolist():
@@ -43,9 +43,9 @@ def draw(source: Source, share: float, seed: int) -> np.ndarray:
 
 
 def stored(source: Source, share: float, seed: int, folder: Path) -> Few:
-    """The subset in `folder`, where it is drawn and stored on first use."""
+    """Load the subset from `folder`; on first use it is drawn and stored there."""
     path = folder / f"subset-{key_of(share)}-seed{seed}.txt"
-    # Rank 0 reads or draws for all, so that they do the same whatever their disks show.
+    # Rank 0 reads or draws for all ranks, so that they agree even if their file systems do not.
     ids = on_rank_0(
         lambda: read(source, path) if path.exists() else _store(path, source, share, seed)
     )
@@ -53,30 +53,30 @@ def stored(source: Source, share: float, seed: int, folder: Path) -> Few:
 
 
 def listed(source: Source, file: Path) -> Few:
-    """The images that a file names, one in a line: by file name or path, or by number."""
+    """Load the images that a file lists, one per line, by file name, path or number."""
     ids = on_rank_0(lambda: _find(source, file))
     return Few(f"the labels listed in {file.name}", "list", ids)
 
 
 def key_of(share: float) -> str:
-    """`5pct`, `0_5pct` for half a percent."""
+    """Format a share as `5pct`, or `0_5pct` for half a percent."""
     return f"{100 * share:g}pct".replace(".", "_")
 
 
 def read(source: Source, path: Path) -> np.ndarray:
-    """Ids in a stored subset of this source."""
+    """Read the ids of a stored subset of this source."""
     first, *lines = _lines(path) or [""]
     if f"(fingerprint {source.fingerprint})" not in first:
         raise MillError(
-            f"{path} is a subset of other data than {source.name}: name another folder, as "
+            f"{path} is a subset of other data than {source.name}: name another folder with "
             "subsets=DIR"
         )
     try:
         ids = np.array([int(line) for line in lines], np.int64)
     except ValueError:
         raise MillError(
-            f"{path} is damaged, each of its lines must be the number of a sample: remove it, and "
-            "it is drawn again"
+            f"{path} is damaged: each of its lines must be the number of a sample; remove it to "
+            "draw it again"
         ) from None
     return _checked(source, ids, path)
 
@@ -107,7 +107,7 @@ def _find(source: Source, file: Path) -> np.ndarray:
 
 
 def _match(source: Source, names: list[str], file: Path) -> list[int]:
-    """Ids of the samples with these file names; a name may have folders before it."""
+    """Find the ids of the samples with these file names, optionally with folders in front."""
     wanted = {_last_part(name) for name in names}
     places: dict[str, list[tuple[str, int]]] = {}
     for id in range(len(source)):
@@ -124,8 +124,8 @@ def _match(source: Source, names: list[str], file: Path) -> list[int]:
         ]
         if len(fits) > 1:
             raise MillError(
-                f"{file}: {name} is the name of {len(fits)} images of {source.name}: write its "
-                "folder, too, as FOLDER/NAME"
+                f"{file}: {name} is the name of {len(fits)} images of {source.name}: add its "
+                "folder, as in FOLDER/NAME"
             )
         if fits:
             matched.append(fits[0])
@@ -135,13 +135,16 @@ def _match(source: Source, names: list[str], file: Path) -> list[int]:
         shown = ", ".join(missing[:_MOST_SHOWN])
         raise MillError(
             f"{file} names {len(missing)} images that are not in {source.name}: {shown}"
-            f"{', ...' if len(missing) > _MOST_SHOWN else ''}; list files of its training images"
+            f"{', ...' if len(missing) > _MOST_SHOWN else ''}; list only its training images"
         )
     return matched
 
 
 def _path(where: str) -> str:
-    """Path or member name in a sample's location: `a.tar: b/c.jpg at byte 512` as `b/c.jpg`."""
+    """Extract the path or member name from a sample's location.
+
+    `a.tar: b/c.jpg at byte 512` gives `b/c.jpg`.
+    """
     before, at_byte, _ = where.rpartition(" at byte ")
     return before.rpartition(": ")[2] if at_byte else where
 
@@ -154,14 +157,14 @@ def _last_part(path: str) -> str:
 
 
 def _checked(source: Source, ids: np.ndarray, path: Path) -> np.ndarray:
-    """Distinct, labelled ids, ascending."""
+    """Check ids; return them distinct and ascending, all labelled."""
     labels, unique = _labels(source), np.unique(ids)
     if not len(ids):
         raise MillError(f"{path} lists no images")
     if not 0 <= unique[0] <= unique[-1] < len(source):
         raise MillError(
-            f"{path} lists sample {unique[-1]}, and {source.name} has samples 0 to "
-            f"{len(source) - 1}: take a list of this data"
+            f"{path} lists sample {unique[-1]}, but {source.name} has samples 0 to "
+            f"{len(source) - 1}: use a list of this data"
         )
     if (labels[unique] < 0).any():
         raise MillError(f"{path} lists images of {source.name} that have no label: remove them")
@@ -172,8 +175,7 @@ def _labels(source: Source) -> np.ndarray:
     labels = source.labels_of(np.arange(len(source)))
     if labels is None or not (labels >= 0).any():
         raise MillError(
-            f"{source.name} has no labels to learn from: name images that have some, as "
-            "data.bank=DIR"
+            f"{source.name} has no labels to learn from: name labelled images with data.bank=DIR"
         )
     return labels
 
@@ -185,8 +187,8 @@ def _too_small(source: Source, labels: np.ndarray, share: float) -> MillError:
     name = source.classes[number] if number < len(source.classes) else str(number)
     least = math.ceil(5000 / counts[number]) / 10000
     return MillError(
-        f"labels={share:g} is no image of class {name}, which has {counts[number]}: take at least "
-        f"labels={least:g}"
+        f"labels={share:g} selects no image of class {name}, which has {counts[number]}: use at "
+        f"least labels={least:g}"
     )
 
 

@@ -27,7 +27,7 @@ from patchmill.training.optim import layer_groups, optimizers, schedules
 from patchmill.training.ranks import distributed, sharding
 from patchmill.training.runtime.state import seed_generators
 
-TOP = 5  # classes that may hold the right one
+TOP = 5  # for top-5 accuracy
 
 
 class Losses(NamedTuple):
@@ -44,7 +44,7 @@ def fit(
     seed: int,
     title: str,
 ) -> Losses:
-    """Train the network in place; the seed draws the order, the views and what is mixed."""
+    """Train the network in place; the seed draws the order, the views and the mixing."""
     world = run.world
     loader = data.open_finetuning(
         run.config, world, images, recipe, protocol.batch // world.size, seed
@@ -78,7 +78,7 @@ def _train(
             views, targets = change(*_views(batch))
             with torch.autocast(world.device.type, amp, enabled=amp is not None):
                 logits = model(views)
-            # Mixing has smoothed the labels that it mixed.
+            # Mixing has already smoothed the labels.
             smoothing = 0.0 if protocol.mixes else protocol.smoothing
             loss = cross_entropy(logits.float(), targets, label_smoothing=smoothing)
             scaler.scale(loss).backward()
@@ -87,11 +87,11 @@ def _train(
             optimiser.zero_grad(set_to_none=True)
             total += loss.detach()
             advance(protocol.batch)
-            del batch, views, targets  # so that the loader may reuse their memory
+            del batch, views, targets  # so that the loader can reuse their memory
         means.append(distributed.mean(total / per_epoch).item())
         if not math.isfinite(means[-1]):
             raise MillError(
-                f"fine-tuning diverged in epoch {epoch + 1}: its loss is {means[-1]}; take a lower "
+                f"fine-tuning diverged in epoch {epoch + 1}: its loss is {means[-1]}; use a lower "
                 f"rate than lr={optim.lr:g}"
             )
     return Losses(means[0], means[-1])
@@ -116,7 +116,7 @@ def _groups(network: Classifier, protocol: Protocol) -> list[dict]:
 
 @contextlib.contextmanager
 def _seeded(seed: int, run: TrainedRun) -> Iterator[None]:
-    """Generators seeded for this rank; afterwards as they were before."""
+    """Seed the generators for this rank; restore them afterwards."""
     devices = [run.world.device] if run.world.device.type == "cuda" else []
     with torch.random.fork_rng(devices), augment.seeded(seed, run.world.rank):
         seed_generators(seed, run.world)
@@ -127,8 +127,8 @@ def _seeded(seed: int, run: TrainedRun) -> Iterator[None]:
 
 
 def test(network: Classifier, run: TrainedRun, title: str) -> dict[str, float]:
-    """Top-1 accuracy on one view of each test image; top-5, too, among more classes."""
-    distributed.broadcast_from_rank0(network.buffers())  # running statistics differ among ranks
+    """Return top-1 accuracy on one view of each test image, and top-5 with more classes."""
+    distributed.broadcast_from_rank0(network.buffers())  # running statistics differ between ranks
     count = min(TOP, network.classes)
 
     def predict(batch: ViewBatch) -> torch.Tensor:

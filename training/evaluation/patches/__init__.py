@@ -1,1 +1,1 @@
-"""evaluate=patches: means over patches of images, and neighbours of patches."""
+"""evaluate=patches: means over patches of images, and nearest neighbours of patches."""

@@ -1,9 +1,9 @@
 """evaluate=patches: images as means over 1, 16, 64, 256 patches' embeddings, as in BagSSL's tables.
 
 Patches have the scale of training. The mean is over h, or over each patch's z = g(h), before any
-normalisation; training and test images have the same number and kind of patches. On a grid, each
-number of patches is a grid of its own, and a single patch is in the middle, where objects are.
-Drawn by chance, 4 patches are the first of 16.
+normalisation; training and test images have the same number and kind of patches. With
+sampling=grid, each number of patches has a grid of its own, and a single patch is in the centre,
+where objects are. With sampling=random, 4 patches are the first 4 of 16.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def evaluate(run: TrainedRun, settings: Settings) -> EvaluationResult:
 
 
 def _recipes(run: TrainedRun, settings: Settings) -> dict[str, Recipe]:
-    """Recipe of each row of the table, by its name."""
+    """Return the recipe of each row of the table, by its name."""
     whole = {"central": patch_views.central(run.config)}
     if settings.enlarged:
         whole["enlarged"] = patch_views.enlarged(run.config, settings.area)
@@ -100,7 +100,7 @@ def _means_by_count(
     limit: int | None,
     title: str,
 ) -> dict[int, Means]:
-    """Means over each number of patches: of grids of their own, or of the first that are drawn."""
+    """Return means by number of patches: each on its own grid, or over the first patches drawn."""
     if settings.sampling == "random":
         recipe = _patches(run, settings, max(counts))
         return extract_first(run, recipe, counts, split, limit, f"{max(counts)} patches: {title}")
@@ -126,10 +126,10 @@ def _scores(
 
 
 def _convergence(run: TrainedRun, settings: Settings) -> dict[str, Curve]:
-    """Cosine between means over few patches and the mean over the most, or the central view.
+    """Return the cosine of means over few patches to the mean over most, or to the central view.
 
-    Beside the cosine with the image's own central view stand the one with other images' and the
-    share of images whose own is the nearest of all.
+    In addition to the cosine to the image's own central view, return that to other images' and
+    the share of images whose own central view is the nearest of all.
     """
     most = max(settings.counts)
     fewer = [n for n in CURVE if n < most] if settings.sampling == "grid" else _powers_of_2(most)
@@ -142,7 +142,7 @@ def _convergence(run: TrainedRun, settings: Settings) -> dict[str, Curve]:
         for space in run.spaces:
             rows, whole = means[count][space].rows, central[space].rows
             to_most = cosine_similarity(rows, means[most][space].rows).mean().item()
-            same, other, found = _likeness(rows, whole)
+            same, other, found = _similarities(rows, whole)
             for name, value in (
                 ("to_most", to_most),
                 ("to_central", same),
@@ -153,10 +153,10 @@ def _convergence(run: TrainedRun, settings: Settings) -> dict[str, Curve]:
     return curve
 
 
-def _likeness(rows: torch.Tensor, whole: torch.Tensor) -> tuple[float, float | None, float]:
-    """Mean cosine of rows with their own in `whole`, with the others; share nearest to their own.
+def _similarities(rows: torch.Tensor, whole: torch.Tensor) -> tuple[float, float | None, float]:
+    """Return the mean cosine of rows to their own in `whole`, to others; share nearest to own.
 
-    A single row has no others: their cosine is None.
+    The cosine to others is None for a single row.
     """
     cosine = normalize(rows) @ normalize(whole).T
     count, own = len(rows), cosine.diagonal()
@@ -174,7 +174,7 @@ def _powers_of_2(below: int) -> list[int]:
 def _neighbours(
     run: TrainedRun, settings: Settings
 ) -> tuple[str | None, dict[Space, dict[str, float]]]:
-    """Draw the picture and measure locality on rank 0; returns the file's name and the measures."""
+    """Draw the picture and measure locality on rank 0; return the file name and the measures."""
     if not settings.neighbours or run.world.rank:
         return None, {}
     recipe = patch_views.grid(run.config, neighbours.PER_IMAGE, settings.area)
@@ -207,7 +207,7 @@ def _result(
     return EvaluationResult(
         "patches",
         about
-        + (f"; linear probe by {probe}'s protocol on cached means, last epoch" if probe else ""),
+        + (f"; linear probe with {probe}'s protocol on cached means, last epoch" if probe else ""),
         ["views", *(f"{metric} in {space}" for space in run.spaces for metric in metrics)],
         [
             [name, *(percent(scores[m]) for scores in spaces.values() for m in metrics)]

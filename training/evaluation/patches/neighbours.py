@@ -1,4 +1,4 @@
-"""Nearest patches of query patches, in h and in z: a picture, and where they come from."""
+"""Nearest neighbours of query patches, in h and in z: a picture, and where they come from."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from patchmill.training.evaluation.trained_run import Space, TrainedRun
 from patchmill.training.ranks.distributed import World
 
 FILE = "neighbours.png"
-IMAGES = 250  # whose patches are compared
-PER_IMAGE = 16  # patches
+IMAGES = 250  # number of images whose patches are compared
+PER_IMAGE = 16  # patches per image
 NEAREST = 8
 SIDE, GAP, HEAD = 48, 4, 24  # pixels: a patch, the gap between two, the row of titles
 
 
 class EmbeddedPatches(NamedTuple):
     pixels: np.ndarray  # [P, SIDE, SIDE, 3] uint8
-    images: torch.Tensor  # [P] id of the image of each
-    cells: torch.Tensor  # [P] number of each on its image's grid, row by row
-    labels: torch.Tensor | None  # [P] class of the image of each
+    images: torch.Tensor  # [P] id of each patch's image
+    cells: torch.Tensor  # [P] index of each patch on its image's grid, row by row
+    labels: torch.Tensor | None  # [P] class of each patch's image
     embeddings: dict[Space, torch.Tensor]  # [P, d] each
 
 
 def draw(patches: EmbeddedPatches, queries: int) -> Image.Image:
-    """One row per query: the patch, its nearest in h and, if there is a projector, in z."""
+    """Draw one row per query: the patch, its nearest in h and, if there is a projector, in z."""
     chosen = torch.linspace(0, len(patches.images) - 1, queries).round().long()
     spaces = list(patches.embeddings)
     block = NEAREST * (SIDE + GAP)
@@ -61,7 +61,7 @@ def draw(patches: EmbeddedPatches, queries: int) -> Image.Image:
 def nearest(
     embeddings: torch.Tensor, images: torch.Tensor, queries: torch.Tensor, count: int
 ) -> torch.Tensor:
-    """Rows of other images with the largest cosine to the rows `queries`: [Q, count]."""
+    """Return the rows of other images with the largest cosine to the rows `queries`: [Q, count]."""
     rows = normalize(embeddings, dim=1)
     cosine = rows[queries] @ rows.T
     cosine[images[queries][:, None] == images[None]] = -torch.inf
@@ -70,10 +70,11 @@ def nearest(
 
 
 def locality(patches: EmbeddedPatches) -> dict[Space, dict[str, float]]:
-    """Origins of the patches nearest to each patch, by space.
+    """Measure where the patches nearest to each patch come from, by space.
 
-    place: 1 if the NEAREST of other images lie where the patch does in its own, 0 if anywhere
-    own: share of the patch's own image among as many nearest patches as it has others
+    place: 1 if the NEAREST of other images are at the same place as the patch in its own image, 0
+        if anywhere
+    own: share from the patch's own image among its nearest patches, as many as its image has others
     class: share of the patch's class among the NEAREST of other images
     """
     side = math.isqrt(int(patches.cells.max()) + 1)
@@ -100,7 +101,7 @@ def locality(patches: EmbeddedPatches) -> dict[Space, dict[str, float]]:
 
 @torch.no_grad()
 def collect(run: TrainedRun, recipe: Recipe) -> EmbeddedPatches:
-    """Embed the patches of some test images, on this rank alone."""
+    """Embed the patches of some test images, on this rank only."""
     one_rank = World(device=run.world.device)
     loader = data.open_evaluation(run.config, one_rank, "test", recipe, 16, labelled=False)
     means, embedded = PatchMeans(run), []

@@ -15,16 +15,16 @@ from patchmill.training.data import Split
 from patchmill.training.evaluation.features import Features, count_images, extract_with
 from patchmill.training.evaluation.trained_run import Space, TrainedRun
 
-# Numbers in the views of one forward pass, at most: on a CPU, what its caches hold
+# Maximum number of elements in the views of one forward pass: on a CPU, what fits its caches
 FORWARD = {"cpu": 2**20, "cuda": 2**23}
-RENDERED = 2**26  # numbers in the views of a batch, at most
+RENDERED = 2**26  # maximum number of elements in the views of a batch
 
 
 class PatchMeans:
-    """Embeds a batch as the means over each image's patches: of h and, beside it, of z.
+    """Embeds a batch as the means over each image's patches: of h, concatenated with those of z.
 
     Each patch has its own z = g(h); nothing is normalised. With `counts`, the means over the first
-    so many patches of each image stand one beside the other.
+    so many patches of each image are concatenated.
     """
 
     def __init__(self, run: TrainedRun, counts: Sequence[int] = ()) -> None:
@@ -54,7 +54,7 @@ class PatchMeans:
         return torch.cat(means, 1)
 
     def embed(self, views: torch.Tensor) -> list[torch.Tensor]:
-        """h of each view, and z if there is a projector."""
+        """Compute h of each view, and z if there is a projector."""
         h = self._backbone(views)
         return [h.float()] if self._projector is None else [h.float(), self._projector(h).float()]
 
@@ -62,7 +62,7 @@ class PatchMeans:
 def extract_means(
     run: TrainedRun, recipe: Recipe, split: Split, limit: int | None = None, title: str = ""
 ) -> dict[Space, Features]:
-    """Means over the patches that the recipe makes of each image, by space."""
+    """Extract means over the patches that the recipe makes of each image, by space."""
     (views,) = recipe.views
     return extract_first(run, recipe, [views.total], split, limit, title)[views.total]
 
@@ -75,7 +75,7 @@ def extract_first(
     limit: int | None = None,
     title: str = "",
 ) -> dict[int, dict[Space, Features]]:
-    """Means over the first so many patches of each image, by their number and by space."""
+    """Extract means over the first patches of each image, by their number and by space."""
     (views,) = recipe.views
     counts = sorted(set(counts))
     if counts[-1] > views.total:

@@ -16,7 +16,7 @@ GROUP = "patches"
 def central(config: Config) -> Recipe:
     """One view of the whole image, or of a photo's centre, at the size of the training patches.
 
-    Its magnification is smaller than theirs: a network trained on patches has not seen such views.
+    Its scale is smaller than theirs: a network trained on patches has not seen such views.
     """
     views = training_views(config)
     (view, *_) = evaluation_recipe(config).views
@@ -26,7 +26,7 @@ def central(config: Config) -> Recipe:
 
 
 def enlarged(config: Config, area: float | None = None) -> Recipe:
-    """One view of the whole image, magnified as the patches are; networks must take its size."""
+    """One view of the whole image, magnified like the patches; networks must support its size."""
     views = training_views(config)
     if area is None and isinstance(views.crop, Window):
         size = views.crop.short_side
@@ -36,11 +36,11 @@ def enlarged(config: Config, area: float | None = None) -> Recipe:
 
 
 def grid(config: Config, count: int, area: float | None = None) -> Recipe:
-    """`count` patches on a square grid of even steps; a single one is in the middle."""
+    """`count` patches on an evenly spaced square grid; a single one is in the centre."""
     side, views = math.isqrt(count), training_views(config)
     if side**2 != count:
         raise MillError(
-            f"{count} patches are no square grid: take {side**2} or {(side + 1) ** 2}, or "
+            f"{count} patches make no square grid: use {side**2} or {(side + 1) ** 2}, or "
             "sampling=random"
         )
     if area is None and isinstance(views.crop, Window):
@@ -53,7 +53,7 @@ def random(
 ) -> Recipe:
     """`count` patches drawn and flipped as in training; `photometric` adds its colour changes.
 
-    They are square for networks that did not learn from patches of one scale.
+    They are square for networks that were not trained on patches of one scale.
     """
     views = training_views(config)
     crop = views.crop
@@ -82,13 +82,13 @@ def training_views(config: Config) -> Views:
 
 
 def trained_area(views: Views) -> float:
-    """Area of a training patch, as a fraction of its image."""
+    """Return the area of a training patch as a fraction of its image."""
     crop = views.crop
     if isinstance(crop, Crop) and crop.scale[0] == crop.scale[1]:
         return crop.scale[0]
     raise MillError(
-        "this run did not learn from patches of one scale: say which to evaluate, as a share of "
-        "the image, such as area=0.2"
+        "this run was not trained on patches of one scale: give the scale to evaluate as a share "
+        "of the image, such as area=0.2"
     )
 
 
@@ -98,7 +98,7 @@ def _without_augmentation(views: Views, count: int, crop: Centre | Spread) -> Re
 
 
 def _cycle(chance: Chance, count: int) -> Chance:
-    """Probabilities for `count` views: training's, in turn."""
+    """Return probabilities for `count` views, cycling through training's."""
     if not isinstance(chance, tuple):
         return chance
     return tuple(chance[i % len(chance)] for i in range(count))

@@ -1,1 +1,1 @@
-"""evaluate=segment: semantic segmentation by a head on a backbone, or by kNN of its tokens."""
+"""evaluate=segment: semantic segmentation with a head on a backbone, or by kNN of its tokens."""

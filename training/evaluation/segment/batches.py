@@ -1,4 +1,4 @@
-"""Batches of training views, made in threads; the same for a seed, whatever the threads."""
+"""Batches of training views, made in threads; for a seed the same with any number of threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
 
 def training_batches(data: Labelled, budget: Budget, seed: int, threads: int) -> Iterator[Batch]:
-    """`budget.iterations` batches: every epoch passes over all images, in another order."""
+    """Yield `budget.iterations` batches: every epoch covers all images, in a new order."""
     order = Order(len(data), seed)
 
     def view(position: int) -> Sample:

@@ -1,4 +1,4 @@
-"""Budgets of the heads that are trained: a paper's, and one for a CPU."""
+"""Training budgets for the heads: a paper's, and one for a CPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from patchmill.training.config.settings import Optim
 
-SMALLEST, LARGEST = 64, 128  # side of the views of a demo, in pixels
+SMALLEST, LARGEST = 64, 128  # side of a demo's views, in pixels
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Budget:
     weight_decay: float
     warmup: float  # share of the iterations
     photometric: bool
-    channels: int  # of the pyramid; its head has half
+    channels: int  # of the pyramid; its head has half as many
     dropout: float
 
     def optim(self) -> Optim:
-        """Settings for schedules, in which an epoch is one iteration."""
+        """Settings for the schedules, with an epoch of one iteration."""
         return Optim(
             name="adamw",
             lr=self.lr,
@@ -33,7 +33,7 @@ class Budget:
         )
 
 
-# bok3948/GTSA, downstream/mmseg/my_configs, which takes mmsegmentation's ADE20K data and its 40k.
+# bok3948/GTSA, downstream/mmseg/my_configs, with mmsegmentation's ADE20K data and its 40k schedule.
 # 16 images are 8 GPUs with 2 each.
 PAPER = Budget(
     iterations=40_000,
@@ -50,7 +50,7 @@ LINEAR_LR = 1e-3  # recalled: DINOv2's linear head for segmentation
 
 
 def paper(head: str) -> Budget:
-    """GTSA's budget; a linear probe takes the same with a rate of its own."""
+    """GTSA's budget; a linear probe uses the same with its own learning rate."""
     return replace(PAPER, lr=LINEAR_LR) if head == "linear" else PAPER
 
 

@@ -1,4 +1,4 @@
-"""evaluate=segment: semantic segmentation by a head on the backbone, beside an untrained backbone.
+"""evaluate=segment: semantic segmentation, compared with an untrained backbone.
 
 Each backbone gets the same head, with the same initial weights, and the same training views.
 """
@@ -36,7 +36,7 @@ from patchmill.training.runtime.state import seed_generators
 
 METRICS = ("aAcc", "mIoU", "mAcc")
 TITLES = {"fpn": "Semantic FPN", "linear": "a linear probe", "knn": "kNN of tokens"}
-LAYOUT_SIDE = 64  # pixels, at least: smaller images leave some strides unknown
+LAYOUT_SIDE = 64  # minimum, in pixels: smaller images leave some strides unknown
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def _prepare(run: TrainedRun, settings: Settings) -> Task:
     multiple = max(layout.strides)
     if min(budget.size) < multiple:
         raise MillError(
-            f"size={min(budget.size)} is less than one place of the backbone's last map, which is "
-            f"{multiple} pixels a side: take more"
+            f"size={min(budget.size)} is less than the stride of the backbone's last map, "
+            f"{multiple} pixels: use a larger size"
         )
     splits = open_splits(
         settings.root, data.train, data.test, settings.reduce_zero_label, settings.classes
@@ -122,7 +122,7 @@ def _knn(task: Task, name: str, backbone: Backbone) -> Predict:
 
 
 def _trained(task: Task, name: str, backbone: Backbone) -> Predict:
-    """Train a head on a copy of the backbone; every random draw is from the seed."""
+    """Train a head on a copy of the backbone; all random draws come from the seed."""
     settings, budget, device = task.settings, task.budget, task.pixels.device
     classes, channels = len(task.splits.train.classes), task.layout.channels
     linear = settings.head == "linear"
@@ -152,7 +152,7 @@ def _result(task: Task, tested: dict[str, Tested]) -> EvaluationResult:
     prefix = f"segment_{settings.head}" + ("_frozen" if settings.freeze else "")
     return EvaluationResult(
         "segment",
-        f"segmentation by {TITLES[settings.head]} on a {'frozen' if frozen else 'trained'} "
+        f"segmentation with {TITLES[settings.head]} on a {'frozen' if frozen else 'trained'} "
         f"backbone: {_spent(task)}; {len(test_set.classes)} classes, {len(test_set):,} test images",
         ["backbone", *METRICS],
         [[name, *map(percent, scores.values())] for name, scores in figures.items()],
@@ -191,7 +191,7 @@ def _spent(task: Task) -> str:
 
 
 def _conditions(task: Task) -> dict[str, Any]:
-    """The settings that count for the head."""
+    """Return the settings that apply to the head."""
     budget, evaluate = task.budget, task.run.config.evaluate
     if task.settings.head == "knn":
         return {

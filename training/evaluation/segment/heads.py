@@ -1,4 +1,4 @@
-"""Heads from a backbone's maps to scores of classes: Semantic FPN, and a linear one."""
+"""Heads from a backbone's maps to class scores: Semantic FPN and linear."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torchvision.ops import FeaturePyramidNetwork
 class SemanticFPN(nn.Module):
     """Semantic FPN (arXiv 1901.02446) as in mmsegmentation: FPN, and a head that sums its levels.
 
-    Level i is doubled i times, whatever the strides of the maps, and resized to level 0. The four
-    maps of a ViT, all at stride 16, thus pass as if they were at strides 4, 8, 16 and 32, as in
+    Level i is upsampled by 2 i times, whatever the strides of the maps, and resized to level 0. The
+    four maps of a ViT, all at stride 16, are thus treated as if at strides 4, 8, 16 and 32, as in
     GTSA's release.
     """
 
@@ -31,7 +31,7 @@ class SemanticFPN(nn.Module):
         nn.init.zeros_(self.classify.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Maps [N, channels[i], h_i, w_i] to scores [N, classes, h_0, w_0]."""
+        """Map [N, channels[i], h_i, w_i] to scores [N, classes, h_0, w_0]."""
         named = OrderedDict((str(i), x) for i, x in enumerate(maps))
         first, *others = (
             level(x) for level, x in zip(self.levels, self.pyramid(named).values(), strict=True)
@@ -53,7 +53,7 @@ def _level(doublings: int, before: int, width: int) -> nn.Sequential:
 
 
 class Linear(nn.Module):
-    """A linear classifier of each place of the last map, whose channels are normalised first."""
+    """A linear classifier at each position of the last map, after normalising its channels."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -63,5 +63,5 @@ class Linear(nn.Module):
         nn.init.zeros_(self.classify.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The last of maps, [N, channels, h, w], to scores [N, classes, h, w]."""
+        """Map the last of maps, [N, channels, h, w], to scores [N, classes, h, w]."""
         return self.classify(self.norm(maps[-1]))

@@ -22,7 +22,7 @@ from patchmill.training.evaluation.segment.settings import MOST_CLASSES, Zero
 if TYPE_CHECKING:
     from torchvision import tv_tensors
 
-IGNORED = 255  # label of pixels that count neither in training nor in testing
+IGNORED = 255  # label of pixels that are ignored in training and testing
 ADE20K_CLASSES = 150
 
 
@@ -48,16 +48,16 @@ class Splits(NamedTuple):
 def open_splits(
     root: str, train: str, test: str | None, zero: Zero = "auto", classes: int | None = None
 ) -> Splits:
-    """Labelled images to train and to test on.
+    """Open labelled images for training and testing.
 
-    They are in `root` if there is one, as ADE20K's are: `images/training`, `annotations/training`
-    and the same for `validation`. Otherwise `train` and `test` are made-up scenes, or folders of
-    `images` and `masks`.
+    With `root`, they are laid out like ADE20K: `images/training`, `annotations/training` and the
+    same for `validation`. Otherwise `train` and `test` are made-up scenes, or folders of `images`
+    and `masks`.
     """
     if root:
         places = [open_image_folder(root, "train"), open_image_folder(root, "test")]
     elif test is None:
-        raise MillError("there are no images to test on: name some, as root=DIR or data.test=DIR")
+        raise MillError("there are no test images: name some with root=DIR or data.test=DIR")
     elif is_scenes(train) and is_scenes(test):
         return Splits(LabelledScenes(train), LabelledScenes(test))
     else:
@@ -73,7 +73,7 @@ def is_scenes(text: str) -> bool:
 
 
 class LabelledScenes:
-    """Made-up scenes; class 0 is the background, and the others are the objects'."""
+    """Made-up scenes; class 0 is the background, the others are the objects' classes."""
 
     def __init__(self, text: str) -> None:
         self._source: Any = open_source(text)
@@ -88,7 +88,7 @@ class LabelledScenes:
 
 
 class LabelledFolder:
-    """Images with masks of the same names; with `reduced`, a mask's 0 is ignored, and 1 class 0."""
+    """Images with masks of the same names; with `reduced`, 0 in a mask is ignored, 1 is class 0."""
 
     def __init__(self, pairs: Pairs, reduced: bool, classes: int) -> None:
         self.name = pairs.name
@@ -103,8 +103,8 @@ class LabelledFolder:
         image, mask = _read_image(image_path), read_mask(mask_path)
         if image.shape[:2] != mask.shape:
             raise MillError(
-                f"{mask_path} has {mask.shape[1]} x {mask.shape[0]} pixels, and {image_path} "
-                f"{image.shape[1]} x {image.shape[0]}: a mask is as large as its image"
+                f"{mask_path} has {mask.shape[1]} x {mask.shape[0]} pixels, but {image_path} "
+                f"{image.shape[1]} x {image.shape[0]}: a mask must be as large as its image"
             )
         labels = reduce_zero(mask) if self._reduced else mask
         counted = labels[labels != IGNORED]
@@ -119,15 +119,15 @@ class LabelledFolder:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """int32 [H, W], the numbers in a greyscale image or a palette's indices."""
+    """Read int32 [H, W]: the values of a greyscale image, or a palette's indices."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(read_file(path))) as mask:
             if mask.mode not in ("1", "L", "P", "I", "I;16"):
                 raise MillError(
-                    f"{path} is an image in {mask.mode}: a mask has one number for each pixel, "
-                    "its class"
+                    f"{path} is an image in mode {mask.mode}: a mask has one number for each "
+                    "pixel, its class"
                 )
             return np.asarray(mask).astype(np.int32)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
@@ -135,7 +135,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def reduce_zero(mask: np.ndarray) -> np.ndarray:
-    """Labels of ADE20K's masks: 0 and 255 become IGNORED, and the others one less."""
+    """Convert ADE20K's masks to labels: 0 and 255 become IGNORED, the others decrease by one."""
     return np.where((mask == 0) | (mask == IGNORED), IGNORED, mask - 1)
 
 
@@ -155,7 +155,7 @@ def _sample(image: np.ndarray, labels: np.ndarray) -> Sample:
 
 
 def _count_classes(pairs: Pairs, reduced: bool) -> int:
-    """150 for folders laid out as ADE20K's; otherwise one more than the largest label."""
+    """Return 150 for folders laid out like ADE20K, otherwise the largest label plus one."""
     if pairs.ade20k:
         return ADE20K_CLASSES
     most = 0
@@ -168,7 +168,7 @@ def _count_classes(pairs: Pairs, reduced: bool) -> int:
             advance(1)
     if most >= MOST_CLASSES:
         raise MillError(
-            f"the masks of {pairs.name} have labels up to {most}: there can be {MOST_CLASSES} "
-            "classes, from 0 on"
+            f"the masks of {pairs.name} have labels up to {most}: there can be at most "
+            f"{MOST_CLASSES} classes, from 0 on"
         )
     return most + 1

@@ -1,4 +1,4 @@
-"""aAcc, mIoU and mAcc from a confusion matrix, which is summed up on the device."""
+"""aAcc, mIoU and mAcc from a confusion matrix, accumulated on the device."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from patchmill.training.evaluation.segment.labelled import IGNORED
 
 @dataclass(frozen=True)
 class Scores:
-    aAcc: float  # share of the pixels whose class is right
-    mIoU: float  # intersection over union, its mean over classes
-    mAcc: float  # share of a class's pixels that are right, its mean over classes
-    iou: list[float | None]  # of each class; None for one that no test image has
+    aAcc: float  # share of pixels classified correctly
+    mIoU: float  # intersection over union, averaged over classes
+    mAcc: float  # share of a class's pixels classified correctly, averaged over classes
+    iou: list[float | None]  # of each class; None if no test image has it
 
 
 class Confusion:
-    """Pixels by their class and their prediction: int64 [classes, classes]."""
+    """Pixel counts by class and prediction: int64 [classes, classes]."""
 
     def __init__(self, classes: int, device: torch.device) -> None:
         self.matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
@@ -32,7 +32,7 @@ class Confusion:
         self.matrix += torch.bincount(cells, minlength=classes**2).view(classes, classes)
 
     def scores(self) -> Scores:
-        """Means are over the classes that the labels have."""
+        """Compute the scores; means are over the classes present in the labels."""
         matrix = self.matrix.double().cpu()
         right, labelled, predicted = matrix.diag(), matrix.sum(1), matrix.sum(0)
         if not labelled.any():

@@ -13,7 +13,7 @@ from patchmill.loaders.sources.folder_listing import EXTENSIONS
 IMAGES = "images"
 ADE20K, OTHERS = "annotations", "masks"  # the folder of masks
 SPLITS = {"train": ("training", "train"), "test": ("validation", "val", "test")}
-MASK_EXTENSIONS = ("png", "bmp", "tif", "tiff", "gif")  # without loss
+MASK_EXTENSIONS = ("png", "bmp", "tif", "tiff", "gif")  # lossless
 
 
 class Pair(NamedTuple):
@@ -25,14 +25,14 @@ class Pair(NamedTuple):
 class Pairs:
     name: str  # of the folder of images
     pairs: Sequence[Pair]
-    ade20k: bool  # the masks are in `annotations`: a mask's 0 is no class
+    ade20k: bool  # the masks are in `annotations`: 0 in a mask is not a class
 
 
 def open_image_folder(root: str, split: Literal["train", "test"]) -> Pairs:
-    """Pairs of `root/images/training` and `root/annotations/training`, or `validation`."""
+    """Find pairs in `root/images/training` and `root/annotations/training`, or `validation`."""
     images, names = Path(root, IMAGES), SPLITS[split]
     if not images.is_dir():
-        raise MillError(f"root={root} has no folder {IMAGES}: it holds {IMAGES} and {ADE20K}")
+        raise MillError(f"root={root} has no folder {IMAGES}: it must hold {IMAGES} and {ADE20K}")
     masks = _mask_folder(Path(root))
     for name in names:
         if (images / name).is_dir():
@@ -40,18 +40,18 @@ def open_image_folder(root: str, split: Literal["train", "test"]) -> Pairs:
                 raise MillError(f"there are images in {images / name}, but no {masks / name}")
             return _pair(images / name, masks / name)
     raise MillError(
-        f"{images} has no {' or '.join(names)}: for other names, data.train=DIR data.test=DIR, "
+        f"{images} has no {' or '.join(names)}: for other names, use data.train=DIR data.test=DIR, "
         f"each with {IMAGES} and {OTHERS}"
     )
 
 
 def find_pairs(text: str, key: str) -> Pairs:
-    """Pairs of a folder with `images` and `masks`."""
+    """Find pairs in a folder with `images` and `masks`."""
     folder = Path(text)
     if not (folder / IMAGES).is_dir():
         raise MillError(
-            f"{key}={text} has no labels of pixels: name a folder with {IMAGES} and {OTHERS}, or "
-            "ADE20K's as root=DIR, or scenes (streams and shards hold labels of images alone)"
+            f"{key}={text} has no pixel labels: name a folder with {IMAGES} and {OTHERS}, or "
+            "ADE20K's with root=DIR, or scenes (streams and shards have only image labels)"
         )
     return _pair(folder / IMAGES, _mask_folder(folder))
 
@@ -60,7 +60,7 @@ def _mask_folder(folder: Path) -> Path:
     for name in (ADE20K, OTHERS):
         if (folder / name).is_dir():
             return folder / name
-    raise MillError(f"{folder} has {IMAGES}, but no {ADE20K} or {OTHERS} beside them")
+    raise MillError(f"{folder} has {IMAGES}, but no {ADE20K} or {OTHERS} next to them")
 
 
 def _pair(images: Path, masks: Path) -> Pairs:
@@ -80,7 +80,7 @@ def _pair(images: Path, masks: Path) -> Pairs:
 
 
 def _files(folder: Path, extensions: Sequence[str]) -> dict[str, Path]:
-    """Relative path without its extension -> path, for all files below `folder`, sorted."""
+    """Map relative path without extension -> path, for all files below `folder`, sorted."""
     endings = {f".{extension}" for extension in extensions}
     return {
         str(path.relative_to(folder).with_suffix("")): path

@@ -17,17 +17,17 @@ IMAGES = 6
 SIDE, GAP, HEAD = 128, 6, 24  # pixels: a picture, the gap between two, the row of titles
 BACKGROUND = (222, 226, 230)
 UNLABELLED = (255, 255, 255)
-GOLDEN = 0.618034  # share of the circle of hues between one class and the next
+GOLDEN = 0.618034  # hue step from one class to the next, as a share of the circle
 
 
 def choose(data: Labelled) -> list[int]:
-    """Indices of the images to show, at even steps."""
+    """Return the indices of the images to show, evenly spaced."""
     count = min(IMAGES, len(data))
     return [round(i * (len(data) - 1) / max(count - 1, 1)) for i in range(count)]
 
 
 def draw(data: Labelled, predictions: Mapping[str, Mapping[int, torch.Tensor]]) -> Image.Image:
-    """One row per image: the image, its labels, and each network's prediction."""
+    """Draw one row per image: the image, its labels, and each network's prediction."""
     colours, titles = palette(data.classes), ["image", "labels", *predictions]
     indices = list(next(iter(predictions.values())))
     step = SIDE + GAP
@@ -59,6 +59,6 @@ def palette(classes: Sequence[str]) -> np.ndarray:
 
 
 def _enlarged(tile: Image.Image) -> Image.Image:
-    """A small picture in whole multiples of its pixels, up to SIDE."""
+    """Enlarge a small picture by a whole factor, up to SIDE."""
     factor = max(1, SIDE // max(tile.size))
     return tile.resize((tile.width * factor, tile.height * factor), Image.Resampling.NEAREST)

@@ -1,4 +1,4 @@
-"""Decoded pixels to a network's input: normalised as in training, and padded to whole patches."""
+"""Network input from decoded pixels: normalised as in training, and padded to whole patches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Pixels:
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    multiple: int  # of which sides are made multiples: the stride of the last map
+    multiple: int  # sides are padded to multiples of this: the stride of the last map
     device: torch.device
     amp: torch.dtype | None = None
 
@@ -29,7 +29,7 @@ class Pixels:
         return cls(tuple(views.mean), tuple(views.std), multiple, run.world.device, run.amp)
 
     def images(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, 3, H, W] as float32 on the device, padded with the mean colour."""
+        """Convert uint8 [N, 3, H, W] to float32 on the device, padded with the mean colour."""
         mean, std = (
             torch.tensor(values, device=self.device)[:, None, None]
             for values in (self.mean, self.std)
@@ -38,7 +38,7 @@ class Pixels:
         return pad_to_multiple((scaled - mean) / std, self.multiple)
 
     def labels(self, masks: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, H, W] as int64 on the device, padded with IGNORED."""
+        """Convert uint8 [N, H, W] to int64 on the device, padded with IGNORED."""
         labels = masks.as_subclass(torch.Tensor).to(self.device, non_blocking=True)
         return pad_to_multiple(labels, self.multiple, IGNORED).long()
 

@@ -1,4 +1,4 @@
-"""A backbone with a head: images to scores of classes."""
+"""A backbone with a head, from images to class scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from patchmill.training.nets.backbones import Backbone
 
 
 class Segmenter(nn.Module):
-    """Normalised images [N, 3, H, W] to scores [N, classes, H, W], of a copy of a backbone.
+    """Maps normalised images [N, 3, H, W] to scores [N, classes, H, W], with a backbone's copy.
 
     A frozen backbone stays in evaluation mode.
     """

@@ -1,4 +1,4 @@
-"""Predictions for whole test images, at the size of their masks."""
+"""Predictions for whole test images, at the resolution of their masks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from patchmill.training.evaluation.segment.metrics import Confusion, Scores
 from patchmill.training.evaluation.segment.pixels import Pixels
 from patchmill.training.evaluation.segment.views import Size, whole_view
 
-AHEAD = 4  # images that are read ahead, for each thread
+AHEAD = 4  # images read ahead per thread
 
 Predict = Callable[[torch.Tensor], torch.Tensor]  # images [1, 3, H, W] to scores [1, classes, H, W]
 
 
 class Tested(NamedTuple):
     scores: Scores
-    predictions: dict[int, torch.Tensor]  # uint8 [H, W] of the images that were asked for
+    predictions: dict[int, torch.Tensor]  # uint8 [H, W] for each requested image
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def score(
 
 
 def _predict(predict: Predict, sample: Sample, size: Size, pixels: Pixels) -> torch.Tensor:
-    """Classes [H, W] of an image's pixels."""
+    """Predict the classes [H, W] of an image's pixels."""
     view = whole_view(sample, size).image
     height, width = view.shape[-2:]
     with pixels.autocast():

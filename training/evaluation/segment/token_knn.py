@@ -1,6 +1,6 @@
-"""kNN segmentation: the tokens of an image take the class of their nearest training tokens.
+"""kNN segmentation: the tokens of an image get the class of their nearest training tokens.
 
-A token is one place of the last map, and its class that of most pixels of its patch.
+A token is one position of the last map; its class is the most common one among its patch's pixels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from patchmill.training.nets.backbones import Backbone
 
 
 class Bank(NamedTuple):
-    tokens: torch.Tensor  # [N, channels] of length 1
+    tokens: torch.Tensor  # [N, channels], unit vectors
     labels: torch.Tensor  # int64 [N]
 
 
@@ -38,7 +38,7 @@ def collect(
     threads: int,
     title: str = "bank",
 ) -> Bank:
-    """At most `most` labelled tokens: as many from each image, drawn by the seed."""
+    """Collect at most `most` labelled tokens, equally many from each image, drawn by the seed."""
     draws = torch.Generator().manual_seed(seed)
     count = min(len(data), most)
     chosen = torch.randperm(len(data), generator=draws)[:count].sort().values.tolist()
@@ -64,9 +64,9 @@ def collect(
 
 
 def patch_labels(labels: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """The commonest of the labels [1, H, W] in each of the `shape` patches: int64 [h, w].
+    """Return the most common of the labels [1, H, W] in each of the `shape` patches: int64 [h, w].
 
-    The smallest of several that are equally common; IGNORED only where nothing has a class.
+    Ties go to the smallest label; IGNORED only for patches without labelled pixels.
     """
     height, width = shape
     _, rows, columns = labels.shape
@@ -79,7 +79,7 @@ def patch_labels(labels: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 
 class TokenKNN:
-    """Images [1, 3, H, W] to the votes of their tokens' neighbours, [1, classes, H, W]."""
+    """Maps images [1, 3, H, W] to the votes of their tokens' neighbours, [1, classes, H, W]."""
 
     def __init__(
         self, backbone: Backbone, bank: Bank, classes: int, k: int, temperature: float

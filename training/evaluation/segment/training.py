@@ -1,4 +1,4 @@
-"""Training of a head, and of the backbone under it unless that is frozen."""
+"""Training of a head, and of its backbone unless that is frozen."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ NO_DECAY = ("pos_embed", "cls_token")
 def train(
     segmenter: Segmenter, batches: Iterable[Batch], budget: Budget, pixels: Pixels, title: str
 ) -> None:
-    """AdamW with a warm-up and a linear fall to 0, on the mean cross-entropy of all pixels.
+    """Train with AdamW, a warm-up and a linear decay to 0, on the mean cross-entropy of all pixels.
 
-    Pixels without a label add nothing to the mean's sum, as in mmsegmentation.
+    Pixels without a label count in the mean with a loss of 0, as in mmsegmentation.
     """
     optim, optimiser = budget.optim(), torch.optim.AdamW(groups(segmenter), lr=0.0)
     scaler = torch.amp.GradScaler(pixels.device.type, enabled=pixels.amp is torch.float16)
@@ -47,7 +47,7 @@ def train(
             scaler.update()
             if (iteration + 1) % CHECK_EVERY == 0 and not torch.isfinite(loss):
                 raise MillError(
-                    f"the loss of the head is {loss.item()} at iteration {iteration}: take a "
+                    f"the loss of the head is {loss.item()} at iteration {iteration}: use a "
                     f"smaller lr= than {budget.lr:g}"
                 )
             advance(1)
@@ -55,7 +55,7 @@ def train(
 
 
 def groups(segmenter: nn.Module) -> list[dict[str, Any]]:
-    """Parameter groups for `set_rates`: no weight decay of norms, positions and class tokens."""
+    """Group parameters for `set_rates`: no weight decay on norms, positions and class tokens."""
     norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
     undecayed = {
         id(param)

@@ -145,20 +145,20 @@ MISTAKES = {
     "labels=0": r"labels must be a number above 0 and at most 1 or a list of .*, not 0",
     "labels=1.5": r"labels must be a number above 0 and at most 1 or .*, not 1.5",
     "labels=[0.1,2]": r"labels.* must be",
-    "labels=0.01": r"labels=0.01 is no image of class .*: take at least labels=0.0",
+    "labels=0.01": r"labels=0.01 selects no image of class .*: use at least labels=0.0",
     "seeds=[]": r"seeds=\[\] must be one or more different numbers",
     "seeds=[1,1]": r"seeds=\[1, 1\] must be one or more different numbers",
     "list=gone.txt": r"cannot read the list gone.txt",
     "batch=100": r"60 samples of scenes.* has 60 samples, fewer than batch=100: take a smaller",
-    "batch=7 mixup=0.8": r"batch=7 is 7 of them on each rank: take batch=8, or mixup=0 cutmix=0",
-    "epochs=2 warmup=3": r"warmup=3 epochs are more than epochs=2: shorten the warm-up, too",
+    "batch=7 mixup=0.8": r"batch=7 makes 7 on each rank: use batch=8, or mixup=0 cutmix=0",
+    "epochs=2 warmup=3": r"warmup=3 is longer than epochs=2: shorten the warm-up, too",
     "protocol=moco": r"protocol must be auto \| vicreg",
     "variant=resnet": r"variant=resnet: BagSSL has one network to fine-tune; omit variant=",
-    "views=gtsa": r"views: fine-tuning takes one group of views, and there are gtsa: ",
+    "views=gtsa": r"views: fine-tuning takes one group of views, but there are gtsa: ",
     "views=": r"views: ",
     "drop_path=0.1": r"drop_path=0.1 is for residual blocks, and Tiny has none",
     "layer_decay=0.5": r"layer_decay=0.5 is for networks whose layers timm numbers",
-    "lr=1e30 warmup=0": r"fine-tuning diverged in epoch \d: .* take a lower rate than lr=1e\+30",
+    "lr=1e30 warmup=0": r"fine-tuning diverged in epoch \d: .* use a lower rate than lr=1e\+30",
 }
 
 
@@ -175,7 +175,7 @@ def test_mistakes_are_one_sentence(words, tmp_path):
 
 
 def test_labels_and_a_list_are_one_too_many(tmp_path):
-    with pytest.raises(MillError, match="give one of the two"):
+    with pytest.raises(MillError, match="give only one of the two"):
         evaluate(helpers_finetune.run(tmp_path), list="x.txt")
 
 
@@ -195,7 +195,7 @@ def test_few_labels_may_take_as_many_steps_as_many(tmp_path, fitted):
     assert (few["images"], few["epochs"]) == (18, 8)  # 2 steps each
     assert (all_labels["images"], all_labels["epochs"]) == (60, 3)  # 7 steps each
     assert "3 to 8 epochs" in result.about
-    with pytest.raises(MillError, match="epochs= and steps= both say how long"):
+    with pytest.raises(MillError, match="epochs= and steps= both set the length"):
         evaluate(run, epochs=2, steps=15)
 
 

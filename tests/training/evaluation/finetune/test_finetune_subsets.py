@@ -87,7 +87,7 @@ def test_a_stored_subset_of_other_data_is_an_error(tmp_path):
     with pytest.raises(MillError, match="subset of other data than images: name another folder"):
         subsets.read(BALANCED, path)
     path.write_text(path.read_text() + "a cat\n")
-    with pytest.raises(MillError, match="is damaged, each of its lines must be the number"):
+    with pytest.raises(MillError, match="is damaged: each of its lines must be the number"):
         subsets.read(source, path)
 
 
@@ -96,7 +96,7 @@ def test_a_share_without_an_image_of_a_class_names_the_least_share():
     with pytest.raises(MillError) as error:
         subsets.draw(few_owls, 0.05, 0)
     assert str(error.value) == (
-        "labels=0.05 is no image of class owl, which has 8: take at least labels=0.0625"
+        "labels=0.05 selects no image of class owl, which has 8: use at least labels=0.0625"
     )
     assert np.bincount(few_owls.labels[subsets.draw(few_owls, 0.0625, 0)]).tolist()[2] == 1
 
@@ -134,7 +134,7 @@ def test_lists_name_images_by_file_or_number(tmp_path, lines, ids):
     ("lines", "message"),
     [
         ("gone.JPEG\nn01_7.JPEG\n", "names 1 images that are not in images: gone.JPEG; list files"),
-        ("x.JPEG\n", "x.JPEG is the name of 2 images of images: write its folder, too"),
+        ("x.JPEG\n", "x.JPEG is the name of 2 images of images: add its folder"),
         ("7_7.JPEG\n", "not in images: 7_7.JPEG"),
         ("4\n", "lists sample 4, and images has samples 0 to 3"),
         ("\n", "lists no images"),

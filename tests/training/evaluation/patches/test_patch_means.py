@@ -211,10 +211,10 @@ def test_random_patches_have_training_s_colours_only_if_asked(tmp_path: Path):
 
 def test_counts_that_are_no_square_and_unknown_scales_are_errors(tmp_path: Path):
     config = helpers_trained.settings(tmp_path)
-    with pytest.raises(MillError, match=r"20 patches are no square grid: take 16 or 25, or"):
+    with pytest.raises(MillError, match=r"20 patches make no square grid: use 16 or 25, or"):
         patch_views.grid(config, 20)
     config = helpers_trained.settings(tmp_path, method__views="simclr(size=16)")
-    with pytest.raises(MillError, match=r"did not learn from patches of one scale: .* area=0.2"):
+    with pytest.raises(MillError, match=r"was not trained on patches of one scale: .* area=0.2"):
         patch_views.grid(config, 16)
     assert patch_views.grid(config, 16, 0.1).views[0].crop == Spread(4, 4, 0.1)
 

@@ -105,9 +105,9 @@ def test_the_papers_budget_and_what_replaces_it():
 
 
 MISTAKES = {
-    "size=4": r"size=4 is less than one place of the backbone's last map, which is 8 pixels",
+    "size=4": r"size=4 is less than the stride of the backbone's last map, 8 pixels",
     "head=fpm": r"head must be fpn \| linear \| knn, not 'fpm'",
-    "data.test=none": r"there are no images to test on: name some, as root=DIR",
+    "data.test=none": r"there are no test images: name some with root=DIR",
     "root=nowhere": r"root=nowhere has no folder images",
     "evaluate.encoder=teacher": r"evaluate.encoder=teacher: BagSSL has no teacher",
     "classes=300": r"classes must be a whole number from 1 to 255",

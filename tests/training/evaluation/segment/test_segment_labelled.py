@@ -82,7 +82,7 @@ def test_folders_that_are_not_there_are_named(tmp_path: Path):
     with pytest.raises(MillError, match=r"has no folder images: it holds images and annotations"):
         _open(tmp_path)
     (tmp_path / "images").mkdir()
-    with pytest.raises(MillError, match=r"has images, but no annotations or masks beside them"):
+    with pytest.raises(MillError, match=r"has images, but no annotations or masks next to them"):
         _open(tmp_path)
     (tmp_path / "annotations").mkdir()
     with pytest.raises(MillError, match=r"images has no training or train: for other names"):
@@ -131,9 +131,9 @@ def test_a_damaged_image_is_named(tmp_path: Path):
 
 @pytest.mark.parametrize("text", ["https://host/train-{000..146}.tar", "shards/train-000.tar"])
 def test_data_without_labels_of_pixels_is_an_error(text: str):
-    with pytest.raises(MillError, match=r"data\.train=.* has no labels of pixels: name a folder"):
+    with pytest.raises(MillError, match=r"data\.train=.* has no pixel labels: name a folder"):
         open_splits("", text, text)
-    with pytest.raises(MillError, match=r"there are no images to test on"):
+    with pytest.raises(MillError, match=r"there are no test images"):
         open_splits("", text, None)
 
 
