@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from patchmill.training.ranks.distributed import World
 
 
-# Settings of `loaders.build` as a run's command line names them.
+# Parameters of `loaders.build` -> a run's settings.
 SETTINGS = {
     "workers": "train.workers",
     "prefetch": "train.prefetch",
@@ -36,7 +36,7 @@ SETTINGS = {
 
 
 def open_training(config: Config, world: World, folder: Path) -> Loader:
-    """Loader of this rank's micro-batches; `train.accumulate` of them make a step."""
+    """Open the loader of this rank's micro-batches; `train.accumulate` of them make a step."""
     source = open_data(config.data.train)
     check_sample_count(source, config)
     return loaders.build(
@@ -70,16 +70,16 @@ def open_evaluation(
     *,
     labelled: bool = True,
 ) -> Loader:
-    """Loader of all images of a split, each once per epoch and on one rank.
+    """Open a loader of all images of a split, each once per epoch and on one rank.
 
-    Images come in an epoch's order; `batch.ids` identifies them. Views follow `evaluate.view`,
-    or `recipe`, and are normalised as in training.
+    Images come in an epoch's order; `batch.ids` identifies them. Views follow `evaluate.view` or
+    `recipe`, and are normalised as in training.
     """
     source = open_split(config, split)
     if labelled and source.labels is None:
         raise MillError(
-            f"{source.name} has no labels to evaluate with: name images that have some, "
-            f"as data.{'test' if split == 'test' else 'bank'}=DIR"
+            f"{source.name} has no labels to evaluate with: name labelled images with "
+            f"data.{'test' if split == 'test' else 'bank'}=DIR"
         )
     return loaders.build(
         source,
@@ -100,7 +100,7 @@ def open_evaluation(
 
 
 def shared_cache(config: Config, split: Split) -> str | None:
-    """Training's decoded cache, for a split that is its data; a GPU's belongs to one loader."""
+    """Return training's decoded cache if the split is its data; a GPU's belongs to one loader."""
     data = config.data
     trained_on = split == "train" and data.bank in (None, data.train)
     if data.cache is None or not trained_on or tests_on_training(config):
@@ -109,17 +109,17 @@ def shared_cache(config: Config, split: Split) -> str | None:
 
 
 def open_numbered(config: Config, split: Split) -> Source:
-    """Images of a split as a numbered source."""
+    """Open the images of a split as a numbered source."""
     source = open_split(config, split)
     if isinstance(source, StreamSource):
-        raise MillError(f"{source.name} is streamed, but numbered images are needed: fetch them")
+        raise MillError(f"{source.name} is streamed, but numbered images are needed: download them")
     return source
 
 
 def open_finetuning(
     config: Config, world: World, source: Source, recipe: Recipe, batch_size: int, seed: int
 ) -> Loader:
-    """Loader of views to fine-tune on, normalised as in training; batches are whole."""
+    """Open a loader of views for fine-tuning, normalised as in training; batches are whole."""
     return loaders.build(
         source,
         normalised_as_trained(recipe, config),
@@ -138,12 +138,12 @@ def open_finetuning(
 
 
 def count_classes(config: Config) -> int | None:
-    """Number of classes in the training data; None without labels."""
+    """Return the number of classes in the training data; None without labels."""
     return source_classes(open_data(config.data.train))
 
 
 def classes_to_learn(config: Config) -> int | None:
-    """`count_classes` for a method that learns from labels, else None."""
+    """Return `count_classes` for a method that learns from labels, else None."""
     from patchmill.training.methods import find
 
     return count_classes(config) if find(config.method_name).needs_labels else None
@@ -156,7 +156,7 @@ def source_classes(source: Source | StreamSource) -> int | None:
 
 
 def local_batch_size(config: Config, ranks: int) -> int:
-    """Images in one rank's micro-batch."""
+    """Return the number of images in one rank's micro-batch."""
     batch, micro_batches = config.train.batch_size, config.train.accumulate
     if batch % (ranks * micro_batches) == 0:
         return batch // (ranks * micro_batches)
@@ -172,40 +172,40 @@ def local_batch_size(config: Config, ranks: int) -> int:
 
 
 def channels_last(config: Config, world: World) -> bool:
-    """Memory format: on GPUs, convolutions are faster with channels last."""
+    """Choose the memory format: on GPUs, convolutions are faster with channels last."""
     chosen = config.train.channels_last
     return world.device.type == "cuda" if chosen == "auto" else bool(chosen)
 
 
 def normalised_as_trained(recipe: Recipe, config: Config) -> Recipe:
-    """The recipe with the mean and std of the training views."""
+    """Return the recipe with the mean and std of the training views."""
     trained_on = training_recipe(config).views[0]
     views = [replace(group, mean=trained_on.mean, std=trained_on.std) for group in recipe.views]
     return replace(recipe, views=tuple(views))
 
 
 def _dtype(config: Config, world: World) -> torch.dtype | None:
-    """Dtype of views: on GPUs that of autocast, which halves their memory and saves a cast."""
+    """Choose the dtype of views: on GPUs autocast's, which halves their memory and saves a cast."""
     from patchmill.training.runtime import device
 
     return device.amp_dtype(config.train, world.device) if world.device.type == "cuda" else None
 
 
 def _any_source(config: Config) -> str:
-    """The run's pipeline, unless it is FFCV's, which reads betons alone."""
+    """Return the run's pipeline, unless it is FFCV's, which only reads betons."""
     return "threads" if config.train.pipeline == "ffcv" else config.train.pipeline
 
 
 def check_sample_count(source: Source | StreamSource, config: Config) -> None:
-    """Raise a MillError for a data set with less than one batch of training."""
+    """Raise a MillError for a data set with less than one training batch."""
     batch, count = config.train.batch_size, source.sample_count or 0
     smaller = 1 << max((count // 2).bit_length() - 1, 0)  # a power of two, for two steps
-    remedy = f"take a smaller batch, as train.batch_size={smaller}"
+    remedy = f"use a smaller batch, such as train.batch_size={smaller}"
     require_samples(source, batch, f"train.batch_size={batch}", remedy)
 
 
 def _even_batch_size(source: Source | StreamSource, batch: int, ranks: int) -> int:
-    """The largest batch size up to `batch` with which every rank gets part of the last batch."""
+    """Return the largest batch size up to `batch` that gives every rank part of the last batch."""
     count = source.sample_count
     if ranks == 1 or count is None:
         return batch

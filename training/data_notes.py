@@ -1,4 +1,4 @@
-"""Notes on the data of a run, one line each, for the user to read before the first step."""
+"""Notes on a run's data, one line each, printed before the first step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from patchmill.loaders.sources.stream.source import StreamSource
     from patchmill.training.config.settings import Config
 
-_NOTABLE = 5  # images left out of an epoch are worth a note from one in so many
+_NOTABLE = 5  # skipped images are reported if they exceed one in this many of an epoch
 _NAME_OTHERS = "name labelled test images with data.test=DIR"
 
 
 def notes(config: Config) -> Iterator[str]:
-    """Lines on the training images, and on what is measured during training and what cannot be."""
+    """Yield lines on the training images, and on what training can and cannot measure."""
     data = config.data
     train = open_data(data.train)
     yield f"training on {_described(train)}"
@@ -30,7 +30,7 @@ def notes(config: Config) -> Iterator[str]:
     if data.test is None:
         yield f"nothing is measured during training, for lack of test images: {_NAME_OTHERS}"
     elif train.sample_count is None and data.bank is None:
-        yield "kNN is not measured: streamed images are no bank; name images, as data.bank=DIR"
+        yield "kNN is not measured: streamed images cannot be a bank; name one with data.bank=DIR"
     elif not labelled(config):
         yield from _unlabelled(config)
     elif data_splits.tests_on_training(config):
@@ -56,7 +56,7 @@ def measurable(config: Config) -> bool:
 
 
 def _described(source: Source | StreamSource) -> str:
-    """`DIR: 1,234 images in 10 classes`."""
+    """Format `DIR: 1,234 images in 10 classes`."""
     if source.sample_count is None:
         return f"{source.name}, which is streamed"
     count = f"{source.name}: {source.sample_count:,} images"
@@ -67,12 +67,12 @@ def _described(source: Source | StreamSource) -> str:
 
 
 def _small_epoch(train: Source | StreamSource, config: Config) -> Iterator[str]:
-    """A note where much of an epoch does not fill a batch."""
+    """Yield a note if many images of an epoch do not fill a batch."""
     batch, count = config.train.batch_size, train.sample_count
     if count is not None and count >= batch and count % batch > count // _NOTABLE:
         yield (
-            f"an epoch is {count // batch:,} steps of {batch:,} images: the {count % batch:,} "
-            "images that fill no batch, other ones in each epoch, are left out"
+            f"an epoch is {count // batch:,} steps of {batch:,} images: the remaining "
+            f"{count % batch:,} images, different ones in each epoch, are skipped"
         )
 
 
@@ -83,8 +83,8 @@ def _unlabelled(config: Config) -> Iterator[str]:
     unnamed = {"data.test=DIR": tests, "data.bank=DIR": bank}
     needed = " ".join(name for name, source in unnamed.items() if source.labels is None)
     yield (
-        f"{without.name} has no labels: training goes on without kNN and linear accuracy, with "
-        f"signs of a collapse alone; for these, name images with labels, as {needed}"
+        f"{without.name} has no labels: training continues without kNN and linear accuracy, and "
+        f"measures only signs of a collapse; for accuracies, name labelled images with {needed}"
     )
 
 
@@ -95,8 +95,8 @@ def _on_training_images(train: Source | StreamSource, config: Config) -> str:
     tested = len(data_splits.tested_ids(count))
     known = ", labels included," if find(config.method_name).needs_labels else ""
     return (
-        f"there are no test images: accuracies during training are of {tested:,} training images, "
-        f"with the other {count - tested:,} as neighbours; the network learns from all of "
+        f"there are no test images: accuracies during training are measured on {tested:,} training "
+        f"images, with the other {count - tested:,} as neighbours; the network learns from all of "
         f"them{known or ','} so that other images may score lower; {_NAME_OTHERS}"
     )
 
@@ -104,7 +104,7 @@ def _on_training_images(train: Source | StreamSource, config: Config) -> str:
 def _compared(config: Config) -> Iterator[str]:
     data = config.data
     tests, bank = open_data(data.test or ""), open_data(data.bank or data.train)
-    yield f"kNN during training: of {_described(tests)}"
+    yield f"kNN during training: on {_described(tests)}"
     yield from _one_class(tests)
     yield from _one_class(bank)
     beyond = data_splits.classes_beyond(tests, bank)
@@ -113,25 +113,25 @@ def _compared(config: Config) -> Iterator[str]:
             f"{len(beyond)} classes of {tests.name} are not in {bank.name} "
             f"({data_splits.named(beyond)}), and their images are not tested"
         )
-    lacking = [name for name in bank.classes if name not in set(tests.classes)]
-    if beyond is not None and lacking:
+    missing = [name for name in bank.classes if name not in set(tests.classes)]
+    if beyond is not None and missing:
         yield (
-            f"{len(lacking)} classes of {bank.name} are not in {tests.name} "
-            f"({data_splits.named(lacking)})"
+            f"{len(missing)} classes of {bank.name} are not in {tests.name} "
+            f"({data_splits.named(missing)})"
         )
 
 
 def _one_class(source: Source | StreamSource) -> Iterator[str]:
     if source.labels is not None and len(np.unique(source.labels)) < 2:
-        yield f"all images of {source.name} are of one class, so that accuracies mean nothing"
+        yield f"all images of {source.name} belong to one class, so accuracies are meaningless"
 
 
 def check(config: Config) -> None:
-    """Raise a MillError for evaluations that would fail after the first epoch, or never be made."""
+    """Raise a MillError for evaluations that would fail after the first epoch, or never run."""
     if config.evaluate.knn_every and measurable(config) and labelled(config):
         data_splits.open_split(config, "test")
     elif config.evaluate.stop_at is not None:
         raise MillError(
-            f"evaluate.stop_at={config.evaluate.stop_at:g} needs an accuracy, which is not "
-            f"measured on these data: {_NAME_OTHERS}"
+            f"evaluate.stop_at={config.evaluate.stop_at:g} needs an accuracy, but none is "
+            f"measured on this data: {_NAME_OTHERS}"
         )

@@ -1,4 +1,4 @@
-"""Resolve `data.root` and the names of a data set's train, test and bank images to paths."""
+"""Resolve `data.root` and the names of a data set's train, test and bank splits to paths."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SPLITS = ("train", "test", "bank")
 ALL = "."  # alternative for the training images: all images of the root
 TRAINING = "train"  # last alternative for others: the training images
 _REQUIRED = ""  # a root that the user has to set
-_OWN = "folder"  # name of data that are named by their root instead
-_PATTERNS = (  # of a split, beside a folder of its name
+_OWN = "folder"  # data with this name are named after their root instead
+_PATTERNS = (  # files of a split, besides a folder of its name
     *("{}.beton", "{}-*.tar", "{}.tar", "{}.zip", "{}.lmdb", "{}_lmdb"),
     *("{}-*.parquet", "data/{}-*.parquet", "{}.parquet"),
     *("{}.csv", "{}.tsv", "{}.jsonl"),
@@ -24,9 +24,9 @@ _PATTERNS = (  # of a split, beside a folder of its name
 
 
 def resolve(data: dict[str, Any], set_keys: Collection[str]) -> dict[str, Any]:
-    """The `data` settings with each split as a path that loaders.build takes.
+    """Return the `data` settings with each split as a path that loaders.build accepts.
 
-    A split may have alternative names, as in `val|test`: the first that exists is taken.
+    A split may have alternative names, as in `val|test`: the first that exists is used.
     `set_keys` are the keys that the user set: with data.train among them, no root is needed.
     """
     if data["root"] == _REQUIRED and "data.train" in set_keys:
@@ -40,7 +40,7 @@ def resolve(data: dict[str, Any], set_keys: Collection[str]) -> dict[str, Any]:
             + (", or the images themselves" if ALL in str(data["train"]).split("|") else "")
         )
     if not data["train"]:
-        raise MillError(f"data={data['name']} needs data.train=..., what to train on")
+        raise MillError(f"data={data['name']} needs data.train=..., the training images")
     if data["root"] is None:
         return data
     root = os.path.expanduser(str(data["root"]))
@@ -71,7 +71,7 @@ def _find(root: str, names: str | None, split: str, train: str | None) -> str | 
 
 
 def _inside(root: str, name: str) -> str | None:
-    """Path of a split in a folder or a zip; None where it is not there."""
+    """Find the path of a split in a folder or a zip; None if there is none."""
     if os.path.isfile(root):
         return _in_zip(root, name) if root.lower().endswith(".zip") else None
     folder = Path(root)
@@ -82,7 +82,7 @@ def _inside(root: str, name: str) -> str | None:
 
 
 def _in_zip(root: str, name: str) -> str | None:
-    """Path of a folder that lies in a zip beside other folders of images."""
+    """Find a folder in a zip, next to other folders of images."""
     from patchmill.loaders.sources.archives.zip_file import Zip
 
     archive = Zip(root)
@@ -90,7 +90,7 @@ def _in_zip(root: str, name: str) -> str | None:
 
 
 def _whole(root: str) -> str:
-    """The root as data itself, unless it is a folder or file that is not there."""
+    """Return the root as the data itself; raise a MillError if the folder or file is missing."""
     is_pattern = glob.has_magic(root) or any(sign in root for sign in ("{", "(", ":"))
     if not os.path.lexists(root) and not is_pattern:
         raise MillError(f"there is no data.root={root}: name a folder or an archive of images")
@@ -98,13 +98,13 @@ def _whole(root: str) -> str:
 
 
 def _shown(names: str) -> str:
-    """`val or test` of `val|test|train`, which are alternatives."""
-    words = [name for name in names.split("|") if name != ALL]
-    return " or ".join(words[:-1] if len(words) > 1 and words[-1] == TRAINING else words)
+    """Format the alternatives `val|test|train` as `val or test`."""
+    shown = [name for name in names.split("|") if name != ALL]
+    return " or ".join(shown[:-1] if len(shown) > 1 and shown[-1] == TRAINING else shown)
 
 
 def _name(root: str) -> str:
-    """A name for the data in a root, fit for a folder: that of its folder or file."""
+    """Return a name for the data in a root, valid as a folder name: that of its folder or file."""
     base = os.path.basename(root.rstrip("/"))
     stem = re.sub(r"(\.(zip|tar|gz|tgz|beton|lmdb|parquet|csv|tsv|jsonl))+$", "", base)
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.")

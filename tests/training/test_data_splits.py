@@ -96,13 +96,16 @@ def test_what_is_said_of_training_and_test_images(tmp_path: Path) -> None:
         write_folder(tmp_path / split, photos())
     assert notes(config(tmp_path)).splitlines() == [
         f"training on {tmp_path}/train: 9 images in 3 classes",
-        f"kNN during training: of {tmp_path}/val: 9 images in 3 classes",
+        f"kNN during training: on {tmp_path}/val: 9 images in 3 classes",
     ]
 
 
 def test_evaluation_on_training_images_is_said(tmp_path: Path) -> None:
     said = notes(config(write_folder(tmp_path / "photos", photos())))
-    assert "there are no test images: accuracies during training are of 1 training images" in said
+    assert (
+        "there are no test images: accuracies during training are measured on 1 training images"
+        in said
+    )
     assert "with the other 8 as neighbours; the network learns from all of them, so that" in said
     labels_too = notes(config(tmp_path / "photos", "method=supervised"))
     assert "learns from all of them, labels included, so that" in labels_too
@@ -111,19 +114,19 @@ def test_evaluation_on_training_images_is_said(tmp_path: Path) -> None:
 def test_images_without_labels_are_said(tmp_path: Path) -> None:
     said = notes(config(flat(tmp_path / "photos")))
     assert "photos: 9 images without labels" in said
-    assert "training goes on without kNN and linear accuracy, with signs of a collapse" in said
+    assert "training continues without kNN and linear accuracy, and measures only signs of" in said
     write_folder(tmp_path / "train", photos())
     flat(tmp_path / "test")
     said = notes(config(tmp_path))
-    assert f"{tmp_path}/test has no labels" in said and said.endswith("as data.test=DIR")
+    assert f"{tmp_path}/test has no labels" in said and said.endswith("with data.test=DIR")
     said = notes(config(tmp_path, f"data.train={tmp_path}/test", f"data.test={tmp_path}/train"))
-    assert f"{tmp_path}/test has no labels" in said and said.endswith("as data.bank=DIR")
+    assert f"{tmp_path}/test has no labels" in said and said.endswith("with data.bank=DIR")
 
 
 def test_one_class_and_no_test_images_are_said(tmp_path: Path) -> None:
     one = write_folder(tmp_path / "one", {f"cat/{n}.jpg": photo(n) for n in range(9)})
     assert "9 images of one class" in notes(config(one))
-    assert f"all images of {one} are of one class, so that accuracies" in notes(config(one))
+    assert f"all images of {one} belong to one class, so accuracies" in notes(config(one))
     said = notes(config(one, "data.test=none"))
     assert said.endswith(
         "nothing is measured during training, for lack of test images: name labelled test "
@@ -135,19 +138,21 @@ def test_streams_are_no_bank() -> None:
     words = ["method=simclr", "data=folder", "data.root=https://example.org/{0..9}.tar"]
     said = notes(compose.compose([*words, "data.steps=10"]))
     assert "which is streamed" in said
-    assert "kNN is not measured: streamed images are no bank" in said
+    assert "kNN is not measured: streamed images cannot be a bank" in said
 
 
 def test_images_that_fill_no_batch_are_said(tmp_path: Path) -> None:
     photos_of_nine = flat(tmp_path / "photos")
     said = notes(config(photos_of_nine, "train.batch_size=6"))
-    assert "an epoch is 1 steps of 6 images: the 3 images that fill no batch" in said
-    assert "fill no batch" not in notes(config(photos_of_nine))
+    assert "an epoch is 1 steps of 6 images: the remaining 3 images, different" in said
+    assert "the remaining" not in notes(config(photos_of_nine))
 
 
 def test_fewer_images_than_a_batch_name_a_batch_that_fits(tmp_path: Path) -> None:
     given = config(flat(tmp_path / "photos"), "train.batch_size=64")
-    with pytest.raises(MillError, match=r"9 samples, fewer than .*=64: .* as train.batch_size=4"):
+    with pytest.raises(
+        MillError, match=r"9 samples, fewer than .*=64: .* such as train.batch_size=4"
+    ):
         data.open_training(given, World(), tmp_path)
 
 
@@ -164,7 +169,7 @@ def test_a_run_on_unlabelled_images_measures_what_needs_no_labels(
     rows = records.evaluations(folder)
     assert [row["step"] for row in rows] == [0, 1]
     assert all("rankme_h" in row and "knn" not in row for row in rows)
-    assert "has no labels: training goes on without kNN" in caplog.text
+    assert "has no labels: training continues without kNN" in caplog.text
 
 
 def test_other_images_under_the_name_of_an_earlier_run(tmp_path: Path) -> None:

@@ -79,5 +79,5 @@ def test_the_same_command_ends_again_and_another_goes_on(tmp_path: Path) -> None
 def test_it_needs_evaluations_with_labels(tmp_path: Path) -> None:
     with pytest.raises(MillError, match=r"evaluate\.stop_at needs evaluations during training"):
         helpers_runs.config(tmp_path, evaluate__stop_at=0.5)
-    with pytest.raises(MillError, match=r"evaluate\.stop_at=0\.5 needs an accuracy, which is not"):
+    with pytest.raises(MillError, match=r"evaluate\.stop_at=0\.5 needs an accuracy, but none is"):
         helpers_runs.train(config(tmp_path, evaluate__stop_at=0.5, data__test="none"))

@@ -1,1 +1,1 @@
-"""Export of a run's backbone in the forms that other libraries load."""
+"""Export of a run's backbone in the formats of other libraries."""

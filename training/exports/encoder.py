@@ -1,4 +1,4 @@
-"""The encoder of a run as exports see it: a network in eval mode, and facts about it."""
+"""The encoder of a run for exports: a network in eval mode, and metadata about it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 class Encoder:
     backbone: nn.Module  # images to h, as evaluations use it
     name: str  # timm's name of the backbone
-    size: int  # side of the images that it was trained on, in pixels
-    view: Views  # the view that is evaluated, with the mean and std of training
-    facts: dict[str, Any]  # what a file should say about its origin
+    size: int  # side of its training images, in pixels
+    view: Views  # the evaluation view, with the mean and std of training
+    facts: dict[str, Any]  # metadata about its origin
 
     def timm_model(self, library: str) -> nn.Module:
-        """The network if timm made it; a MillError that names `library` if not."""
+        """Return the network if it is timm's; otherwise raise a MillError that names `library`."""
         network = self.backbone.backbone if isinstance(self.backbone, Widened) else self.backbone
         if not any(cls.__module__.startswith("timm.") for cls in type(network).__mro__):
             kind = type(network).__name__
-            raise self.unsupported(library, f"it is a {kind}, and not a model of timm's")
+            raise self.unsupported(library, f"it is a {kind}, not a timm model")
         return network
 
     def unsupported(self, library: str, reason: str) -> MillError:
@@ -43,14 +43,14 @@ class Encoder:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on how the exported network differs from the one that is evaluated."""
+        """Describe how the exported network differs from the evaluated one."""
         if isinstance(self.backbone, Widened):
-            return ["h is that before the widening layer, which is not exported"]
+            return ["h is taken before the widening layer, which is not exported"]
         return []
 
 
 def of_run(run: TrainedRun, choice: Choice = "auto") -> Encoder:
-    """The encoder of a run that its method evaluates, or its student or teacher."""
+    """Return the encoder that a run's method evaluates, or its student or teacher."""
     backbone = run.method.encoder(choice).eval()
     (trained_on, *_) = training_recipe(run.config).views
     (view, *_) = data.normalised_as_trained(evaluation_recipe(run.config), run.config).views
@@ -70,17 +70,17 @@ def of_run(run: TrainedRun, choice: Choice = "auto") -> Encoder:
 
 
 def difference(tensors: dict[str, Tensor], plain: dict[str, Tensor]) -> str:
-    """A clause on the first tensor that is missing, additional or of another shape; or empty."""
+    """Describe the first tensor that is missing, extra or of another shape; empty if none is."""
     for name in sorted({*tensors, *plain}):
         if name not in tensors:
             return f"it has no {name}"
         if name not in plain:
-            return f"it has {name} besides"
+            return f"it has an extra {name}"
         if tensors[name].shape != plain[name].shape:
             return f"its {name} has another shape"
     return ""
 
 
 def weights(network: nn.Module) -> dict[str, Tensor]:
-    """A network's state dict, contiguous and on the CPU."""
+    """Return a network's state dict, contiguous and on the CPU."""
     return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}

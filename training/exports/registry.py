@@ -1,4 +1,4 @@
-"""Libraries that export.py writes for: each a title and a function, imported when it is called."""
+"""Libraries that export.py writes for: each a title and a lazily imported function."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ LIBRARIES = {
     "torchvision": Library("torchvision's ResNets and VisionTransformer", "to_torchvision"),
     "hf": Library("transformers' ResNetModel and ViTModel", "to_hf"),
     "detectron2": Library("detectron2's ResNets, as MODEL.WEIGHTS", "to_detectron2"),
-    "safetensors": Library("the weights alone, of any backbone", "to_safetensors"),
+    "safetensors": Library("only the weights, of any backbone", "to_safetensors"),
 }

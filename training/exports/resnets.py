@@ -1,4 +1,4 @@
-"""Plain ResNets: those that torchvision, transformers and detectron2 have, too."""
+"""Plain ResNets, which torchvision, transformers and detectron2 also have."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _KEY = re.compile(
 
 @dataclass(frozen=True)
 class PlainResNet:
-    depths: list[int]  # blocks of each stage
+    depths: list[int]  # number of blocks in each stage
     channels: list[int]  # of each stage's output
     block: Literal["basic", "bottleneck"]
     inner: int  # width of the first block's convolutions
     groups: int
-    weights: dict[str, torch.Tensor]  # by the names of timm, which are torchvision's
+    weights: dict[str, torch.Tensor]  # by timm's names, which are also torchvision's
 
 
 def read(encoder: Encoder, library: str, *, small_stem: bool = False) -> PlainResNet:
-    """The parts of a ResNet; a MillError for a network that is not a plain one.
+    """Read a ResNet's structure and weights; raise a MillError if it is not a plain one.
 
     With `small_stem`, the stem for small images is allowed.
     """
@@ -49,13 +49,13 @@ def read(encoder: Encoder, library: str, *, small_stem: bool = False) -> PlainRe
 
 
 def has_cifar_stem(network: Any) -> bool:
-    """True for the stem of nets/backbones.py: a 3 x 3 convolution at stride 1, and no pooling."""
+    """True for the small stem of nets/backbones.py: a 3 x 3 convolution at stride 1, no pooling."""
     conv, pool = getattr(network, "conv1", None), getattr(network, "maxpool", None)
     return isinstance(conv, nn.Conv2d) and conv.stride == (1, 1) and isinstance(pool, nn.Identity)
 
 
 def cifar_stem_lines(network: Any) -> list[str]:
-    """Lines of Python that give a ResNet `model` the stem for small images."""
+    """Return lines of Python that give a ResNet `model` the stem for small images."""
     return [
         f"model.conv1 = torch.nn.Conv2d(3, {network.bn1.num_features}, 3, padding=1, bias=False)",
         "model.maxpool = torch.nn.Identity()",
@@ -63,7 +63,7 @@ def cifar_stem_lines(network: Any) -> list[str]:
 
 
 def _difference(network: Any, small_stem: bool) -> str:
-    """A clause on what makes a network no plain ResNet; empty for a plain one."""
+    """Describe how a network differs from a plain ResNet; empty if it does not."""
     from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
     if not isinstance(network, ResNet):
@@ -75,13 +75,13 @@ def _difference(network: Any, small_stem: bool) -> str:
         return "it has fewer than four stages"
     conv, pool, is_small = network.conv1, network.maxpool, has_cifar_stem(network)
     for holds, reason in [
-        (small_stem or not is_small, "it has the stem for small images, as model.stem=cifar"),
+        (small_stem or not is_small, "it has the stem for small images (model.stem=cifar)"),
         (is_small or conv.kernel_size == (7, 7), "its first convolution is not 7 x 7"),
         (is_small or isinstance(pool, nn.MaxPool2d), "it has no max-pooling"),
         (_all_are(network, "downsample", nn.Sequential), "its shortcuts are not convolutions"),
         (_all_are(network, "act1", nn.ReLU), "its activations are not ReLUs"),
         (_all_are(network, "bn1", nn.BatchNorm2d), "its norms are not batch norms"),
-        (_all_are(network, "aa", nn.Identity), "it blurs where it halves its maps"),
+        (_all_are(network, "aa", nn.Identity), "it blurs when downsampling"),
         (network.global_pool.pool_type == "avg", "its h is not the mean of the last map"),
         (
             all(type(block) in (BasicBlock, Bottleneck) for block in stages[0]),
@@ -94,6 +94,6 @@ def _difference(network: Any, small_stem: bool) -> str:
 
 
 def _all_are(network: nn.Module, name: str, kind: type) -> bool:
-    """True if every part of that name is of the kind, or None."""
+    """True if every submodule of that name is of the type, or None."""
     parts = [getattr(module, name, None) for module in network.modules()]
     return all(part is None or isinstance(part, kind) for part in parts)

@@ -1,4 +1,4 @@
-"""Weights by detectron2's names, in a file of tensors that its DetectionCheckpointer reads."""
+"""Weights under detectron2's names, in a file of tensors that its DetectionCheckpointer reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from patchmill.training.exports import resnets
 from patchmill.training.exports.encoder import Encoder
 from patchmill.training.exports.written import Export
 
-# Blocks of each stage -> detectron2's MODEL.RESNETS.DEPTH, by kind of block.
+# Blocks in each stage -> detectron2's MODEL.RESNETS.DEPTH, by type of block.
 DEPTHS: dict[str, dict[tuple[int, ...], int]] = {
     "basic": {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34},
     "bottleneck": {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152},
@@ -51,7 +51,7 @@ def export(encoder: Encoder) -> Export:
 
 
 def key_of(name: str) -> str:
-    """layer1.0.bn2.weight -> res2.0.conv2.norm.weight, as MoCo's conversion for detectron2."""
+    """Rename layer1.0.bn2.weight to res2.0.conv2.norm.weight, like MoCo's detectron2 conversion."""
     for pattern, new in RENAMED:
         name = re.sub(pattern, new, name)
     return name

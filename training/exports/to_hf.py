@@ -1,6 +1,6 @@
 """A folder that transformers loads: config.json, model.safetensors, preprocessor_config.json.
 
-Names of weights are those of the models on the Hub, which all versions of transformers read.
+Weights have the names of the models on the Hub, which all versions of transformers read.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def export(encoder: Encoder) -> Export:
     notes = [*encoder.notes]
     if is_vit:
         notes.append(
-            "for images of another size, give interpolate_pos_encoding=True; transformers resizes "
+            "for images of another size, pass interpolate_pos_encoding=True; transformers resizes "
             "position embeddings in its own way"
         )
     return Export(files, ["from transformers import AutoModel", *lines], notes)
 
 
 def _preprocessor(view: Views) -> dict[str, Any]:
-    """The evaluated view: a resize of the short side, the central window, mean and std."""
+    """Describe the evaluation view: a resize of the short side, a centre crop, mean and std."""
     short_side = view.crop.short_side if isinstance(view.crop, Centre) else view.size
     return {
         "image_processor_type": "BitImageProcessor",
@@ -82,7 +82,7 @@ def _resnet(encoder: Encoder) -> tuple[dict[str, Any], dict[str, torch.Tensor], 
 
 
 def resnet_key(key: str) -> str:
-    """layer1.0.bn2.weight -> encoder.stages.0.layers.0.layer.1.normalization.weight."""
+    """Rename layer1.0.bn2.weight to encoder.stages.0.layers.0.layer.1.normalization.weight."""
     *parts, kind = key.split(".")
     if len(parts) == 1:
         return f"embedder.embedder.{_kind_of_layer(parts[0])}.{kind}"

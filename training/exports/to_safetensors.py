@@ -1,4 +1,4 @@
-"""The evaluated backbone's own weights, whatever network it is."""
+"""The evaluated backbone's own weights, for any network."""
 
 from __future__ import annotations
 

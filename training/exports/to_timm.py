@@ -36,8 +36,8 @@ def export(encoder: Encoder) -> Export:
         notes = [*encoder.notes, *vits.position_notes(network, encoder.size)]
         return Export(files, [*lines, "h = model(images)"], notes)
     note = (
-        "timm's own model begins with a 7 x 7 convolution and pooling, and this one with the stem "
-        "for small images: the lines below change that before they load the weights"
+        "timm's own model starts with a 7 x 7 convolution and pooling, this one with the stem for "
+        "small images: the lines below change that before they load the weights"
     )
     lines = [
         "import timm, torch",
@@ -51,7 +51,7 @@ def export(encoder: Encoder) -> Export:
 
 
 def _options(network: Any) -> dict[str, Any]:
-    """Arguments of timm.create_model that a ViT's name does not imply."""
+    """Return arguments of timm.create_model that a ViT's name does not imply."""
     if not vits.is_vit(network):
         return {}
     (size, _), (patch, _) = network.patch_embed.img_size, network.patch_embed.patch_size
@@ -63,7 +63,7 @@ def _options(network: Any) -> dict[str, Any]:
 
 
 def _pretrained_cfg(network: Any, view: Views, size: int) -> dict[str, Any]:
-    """Preprocessing and names of layers, in the words of timm's configurations."""
+    """Return preprocessing and layer names in the format of timm's pretrained_cfg."""
     names = {k: v for k, v in network.default_cfg.items() if k in ("first_conv", "classifier")}
     crop = view.size / view.crop.short_side if isinstance(view.crop, Centre) else 1.0
     return {
@@ -82,7 +82,7 @@ def _pretrained_cfg(network: Any, view: Views, size: int) -> dict[str, Any]:
 def _check_builds(
     encoder: Encoder, tensors: dict[str, torch.Tensor], options: dict[str, Any], small_stem: bool
 ) -> None:
-    """Raise a MillError unless timm, by itself, makes a network that these weights fit."""
+    """Raise a MillError unless timm by itself builds a network that these weights fit."""
     import timm
 
     plain = timm.create_model(encoder.name, num_classes=0, **options).state_dict()

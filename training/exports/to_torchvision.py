@@ -1,4 +1,4 @@
-"""Weights by torchvision's names, for its ResNets and its VisionTransformer."""
+"""Weights under torchvision's names, for its ResNets and its VisionTransformer."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def _resnet(encoder: Encoder) -> tuple[dict[str, torch.Tensor], list[str]]:
 
 
 def _check_fits(encoder: Encoder, tensors: dict[str, torch.Tensor]) -> None:
-    """Raise a MillError unless torchvision has the network by this name."""
+    """Raise a MillError unless torchvision has this network under this name."""
     from torchvision import models
 
     if encoder.name not in models.list_models(models):
-        raise encoder.unsupported("torchvision", "there is none of that name")
+        raise encoder.unsupported("torchvision", "it has no model of that name")
     with torch.device("meta"):
         expected = models.get_model(encoder.name).state_dict()
     expected = {k: v for k, v in expected.items() if not k.startswith("fc.")}
-    expected["conv1.weight"] = tensors["conv1.weight"]  # which the small stem changes
+    expected["conv1.weight"] = tensors["conv1.weight"]  # changed by the small stem
     if reason := difference(tensors, expected):
         raise encoder.unsupported("torchvision", f"{reason}, unlike torchvision's own")
 
@@ -64,7 +64,7 @@ _BLOCK = {
 def _vit(encoder: Encoder) -> tuple[dict[str, torch.Tensor], list[str]]:
     vit = vits.read(encoder, "torchvision")
     if vit.pool != "token":
-        raise encoder.unsupported("torchvision", "its h is a mean of tokens, model.pool=mean")
+        raise encoder.unsupported("torchvision", "its h is a mean of tokens (model.pool=mean)")
     if vit.eps != _EPS:
         raise encoder.unsupported("torchvision", f"its layer norms have an epsilon of {vit.eps:g}")
     arguments = (

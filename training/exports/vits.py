@@ -1,4 +1,4 @@
-"""Plain ViTs: those that torchvision and transformers have, too."""
+"""Plain ViTs, which torchvision and transformers also have."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def is_vit(network: nn.Module) -> bool:
 
 
 def position_notes(network: nn.Module, size: int) -> list[str]:
-    """A sentence where a library resizes position embeddings unlike the network itself."""
+    """Note if a library resizes position embeddings unlike the network itself."""
     from patchmill.training.nets.dino_vit import DinoViT
 
     if not isinstance(network, DinoViT):
         return []
     return [
-        f"position embeddings of images that are not {size} x {size} are resized in the library's "
-        "own way, not in DINO's"
+        f"for images that are not {size} x {size}, position embeddings are resized in the "
+        "library's own way, not in DINO's"
     ]
 
 
 def read(encoder: Encoder, library: str) -> PlainViT:
-    """The parts of a ViT; a MillError for a network that is not a plain one."""
+    """Read a ViT's structure and weights; raise a MillError if it is not a plain one."""
     network: Any = encoder.timm_model(library)
     if reason := _difference(network):
         raise encoder.unsupported(library, reason)
@@ -76,7 +76,7 @@ def read(encoder: Encoder, library: str) -> PlainViT:
 
 
 def _difference(network: Any) -> str:
-    """A clause on what makes a network no plain ViT; empty for a plain one."""
+    """Describe how a network differs from a plain ViT; empty if it does not."""
     if not is_vit(network):
         return "it is neither a ResNet nor a ViT"
     if other := [key for key in network.state_dict() if not _KEY.fullmatch(key)]:

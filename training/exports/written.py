@@ -1,4 +1,4 @@
-"""An export as files in a folder, and the lines of Python that load them."""
+"""An export: files in a folder, and the lines of Python that load them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from patchmill.loaders.files.writing import atomic_path
 
 @dataclass(frozen=True)
 class Export:
-    files: dict[str, Any]  # name -> tensors or plain data; the suffix says how to write them
+    files: dict[str, Any]  # name -> tensors or plain data; the suffix is the format
     load: list[str]  # lines of Python; {out} stands for the folder
     notes: list[str] = field(default_factory=list)  # sentences for the user
 
@@ -24,14 +24,15 @@ def write(export: Export, out: Path, force: bool) -> None:
     present = [out / name for name in export.files if (out / name).exists()]
     if present and not force:
         raise MillError(
-            f"{present[0]} exists: write to another folder with out=DIR, or over it with force=true"
+            f"{present[0]} exists: write to another folder with out=DIR, or overwrite it with "
+            "force=true"
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in export.files.items():
             with atomic_path(out / name, durable=True) as partial:
                 _WRITERS[Path(name).suffix](content, partial)
-    except (OSError, RuntimeError) as error:  # the latter of torch's writer
+    except (OSError, RuntimeError) as error:  # RuntimeError comes from torch's writer
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise MillError(f"cannot write to {out}: {reason}") from None
 

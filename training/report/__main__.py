@@ -1,4 +1,4 @@
-"""Write the report of a run again: patchmill report DIR"""
+"""Rewrite the report of a run: patchmill report DIR"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parser() -> Parser:
     options = Parser(
         "patchmill report",
         "DIR",
-        "Write the report of a run, finished or not, from what its folder holds.",
+        "Write the report of a run, finished or not, from the contents of its folder.",
         ["patchmill report runs/dilo-scenes-demo"],
     )
     options.add_argument("folder", metavar="DIR", type=Path, help="the run's folder: runs/NAME")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-TICKS = 5  # about so many
+TICKS = 5  # approximate number of ticks
 _ROUND = (1, 2, 5, 10)
 
 
@@ -18,7 +18,7 @@ class Axis:
     log: bool = False
 
     def position(self, value: float) -> float:
-        """Position of a value: 0 at the low end, 1 at the high one."""
+        """Return the position of a value: 0 at the low end, 1 at the high end."""
         low, high, value = (self._scaled(number) for number in (self.low, self.high, value))
         return (value - low) / (high - low)
 
@@ -29,15 +29,15 @@ class Axis:
 def linear(
     values: Sequence[float], *, zero: bool = False, percent: bool = False, tight: bool = False
 ) -> Axis:
-    """Linear axis from tick to tick around all values.
+    """Build a linear axis around all values that starts and ends at ticks.
 
-    With `zero` it includes 0; `tight` ends it at the extreme values instead of ticks.
+    With `zero` it includes 0; with `tight` it ends at the extreme values instead of ticks.
     """
     low, high = min(values), max(values)
     low, high = (min(low, 0.0), max(high, 0.0)) if zero else (low, high)
     if high - low <= 1e-9 * max(abs(low), abs(high)):  # all values are about equal
-        room = abs(high) / 2 or 1.0
-        low, high = (low if zero or tight else low - room), high + room
+        margin = abs(high) / 2 or 1.0
+        low, high = (low if zero or tight else low - margin), high + margin
     step = _step(high - low)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     marks = [number * step for number in range(first, last + 1)]
@@ -49,7 +49,7 @@ def linear(
 
 
 def doubling(values: Sequence[float]) -> Axis:
-    """Log2 axis with the values themselves as ticks."""
+    """Build a log2 axis with the values themselves as ticks."""
     marks = sorted(set(values))
     low, high = marks[0], marks[-1]
     return Axis(
@@ -58,7 +58,7 @@ def doubling(values: Sequence[float]) -> Axis:
 
 
 def _step(span: float) -> float:
-    """Distance of ticks: 1, 2 or 5 times a power of ten, for about TICKS ticks in `span`."""
+    """Return the tick spacing: 1, 2 or 5 times a power of ten, for about TICKS ticks in `span`."""
     rough = span / TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     return power * min(_ROUND, key=lambda factor: abs(math.log(factor * power / rough)))

@@ -47,10 +47,10 @@ class ChartStyle:
     x: str
     y: str = ""  # unit of y
     percent: bool = False
-    zero: bool = False  # y begins at 0
+    zero: bool = False  # y starts at 0
     doubling: bool = False  # x has a logarithmic axis
     level: tuple[str, float] | None = None  # name and value of a horizontal line
-    ends: tuple[float, float] | None = None  # range of x, for charts that share it
+    ends: tuple[float, float] | None = None  # range of x, if charts share it
     form: Callable[[float], str] = field(default=lambda value: f"{value:.4g}")
 
 
@@ -98,7 +98,7 @@ def _caption(style: ChartStyle, lines: Sequence[Line]) -> str:
 
 
 def _summary(style: ChartStyle, line: Line) -> str:
-    """Description of a curve for screen readers."""
+    """Describe a curve for screen readers."""
     first, last = line.points[0], line.points[-1]
     ys = [point.y for point in line.points]
     name = f"{line.name}: " if line.name else ""

@@ -1,4 +1,4 @@
-"""HTML building blocks. Everything that comes from a run is escaped here."""
+"""HTML building blocks. All content of a run is escaped here."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 from patchmill.loaders.common.printed import printable
 
 NOTHING = "\N{EN DASH}"
-LONG = 16  # letters in a card, above which they are set smaller
-LARGE = 2**20  # bytes of a PNG, above which it is embedded as a JPEG
+LONG = 16  # characters on a card; longer text is set smaller
+LARGE = 2**20  # bytes of a PNG; larger ones are embedded as JPEGs
 
 
 def text(content: object) -> str:
@@ -22,7 +22,7 @@ def text(content: object) -> str:
 
 
 def tag(name: str, *inside: str, **attributes: object) -> str:
-    """An element. `inside` is markup; `class_` and `aria_label` become class and aria-label."""
+    """Build an element. `inside` is markup; `class_` and `aria_label` become class, aria-label."""
     escaped = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items()
     )
@@ -30,7 +30,7 @@ def tag(name: str, *inside: str, **attributes: object) -> str:
 
 
 def section(title: str, *inside: str, about: str = "") -> str:
-    """A section; empty if all of `inside` is."""
+    """Build a section; empty if all of `inside` is empty."""
     content = [piece for piece in inside if piece]
     if not content:
         return ""
@@ -54,7 +54,7 @@ def card(name: str, value: str, note: str = "") -> str:
 def table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True
 ) -> str:
-    """A table whose rows begin with a header cell; the others are aligned as `numbers` or words."""
+    """Build a table whose rows start with a header cell; others are aligned as numbers or text."""
     if not rows:
         return ""
     head = tag("tr", *(tag("th", text(column), scope="col") for column in columns))
@@ -81,7 +81,7 @@ def folded(title: str, *inside: str) -> str:
 
 
 def picture(path: Path, alt: str) -> str:
-    """An embedded PNG; empty if it cannot be read."""
+    """Embed a PNG; empty if it cannot be read."""
     try:
         kind, data = _encoded(path)
     except OSError:

@@ -13,12 +13,12 @@ from patchmill.training.report.style import STYLE
 
 NAME = "report.html"
 
-# Whatever names a run brings into the page, the browser fetches nothing.
+# The browser must not fetch anything, whatever names from a run end up in the page.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write(folder: Path) -> Path:
-    """Write the report of the run in `folder`, finished or not; returns its path."""
+    """Write the report of the run in `folder`, finished or not; return its path."""
     path = Path(folder) / NAME
     html = page(run_data.read(Path(folder)))
     try:

@@ -1,6 +1,6 @@
-"""Render the JSON of evaluations as tables and curves, by its shape alone.
+"""Render the JSON of evaluations as tables and curves, based only on its structure.
 
-Scalars are figures or conditions, a list or dict of records is a table, and a dict of number lists
+Scalars are metrics or conditions, a list or dict of records is a table, and a dict of number lists
 of equal length is a curve over the first of them.
 """
 
@@ -30,7 +30,7 @@ TITLES = {
 
 
 def render(heading: str, result: Any) -> list[str]:
-    """Pieces of markup for one file, to stand side by side."""
+    """Build the pieces of markup for one file, to be placed side by side."""
     if not isinstance(result, dict):
         return [_nested(heading, result) if isinstance(result, list) else tag("p", text(result))]
     figures, conditions, pieces = [], [], []
@@ -80,7 +80,7 @@ def _nested(title: str, value: Any) -> str:
 
 
 def _records(title: str, rows: list[tuple[str, dict[str, Any]]]) -> str:
-    """Table of named or nameless records, with a column for each key that any of them has."""
+    """Build a table of named or unnamed records, with a column for each key of any record."""
     keys = list(dict.fromkeys(key for _, row in rows for key in row))
     named = any(name for name, _ in rows)
     body = [
@@ -94,7 +94,7 @@ def _records(title: str, rows: list[tuple[str, dict[str, Any]]]) -> str:
 
 
 def _flatten(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """`{"h": {"knn": 0.5}}` -> `"h knn", 0.5`."""
+    """Flatten `{"h": {"knn": 0.5}}` to `"h knn", 0.5`."""
     for key, value in nested.items():
         name = f"{prefix} {key}".strip()
         if isinstance(value, dict):
@@ -112,7 +112,7 @@ def curve(title: str, columns: dict[str, list[float]]) -> str:
 
 
 def _is_curve(value: dict[str, Any]) -> bool:
-    """True for two or more lists of numbers of equal length."""
+    """True for at least two number lists of equal length."""
     lists = [column for column in value.values() if isinstance(column, list) and column]
     numbers = all(isinstance(item, int | float) for column in lists for item in column)
     return (
@@ -134,7 +134,7 @@ def title(name: object) -> str:
 
 
 def is_accuracy(name: str, value: object) -> bool:
-    """True for a fraction whose name says that it is an accuracy."""
+    """True for a fraction that is an accuracy by its name."""
     parts = str(name).lower().replace("_", " ").split()
     return (
         isinstance(value, float)

@@ -1,4 +1,4 @@
-"""Everything a report shows of a run's folder; any of it may be missing or cut off."""
+"""The contents of a run's folder that a report shows; any of it may be missing or truncated."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class RunData:
     status: dict[str, Any]
     log: dict[str, list[float | None]]  # columns
     evaluations: list[dict[str, Any]]
-    results: dict[str, Any]  # NAME.json, as evaluate.py writes them
+    results: dict[str, Any]  # NAME.json, written by evaluate.py
     pictures: dict[str, Path]  # NAME.png
 
     def setting(self, path: str) -> Any:
-        """Value of a setting such as `train.batch_size`; None where it is missing."""
+        """Return the value of a setting such as `train.batch_size`; None if it is missing."""
         value: Any = self.config
         for key in path.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         return value
 
     def points(self, name: str) -> list[Point]:
-        """A column of the log over epochs, or over steps if epochs were not logged."""
+        """Return a column of the log over epochs, or over steps if epochs were not logged."""
         pairs = zip(self.log.get(self.x_name, []), self.log.get(name, []), strict=False)
         return [Point(x, y) for x, y in pairs if x is not None and y is not None]
 
@@ -47,12 +47,12 @@ class RunData:
         return "epoch" if "epoch" in self.log else "step"
 
     def evaluated(self, name: str) -> list[dict[str, Any]]:
-        """Evaluations with that figure, in the order of steps."""
+        """Return the evaluations with that metric, in order of step."""
         rows = [row for row in self.evaluations if is_number(row.get(name))]
         return sorted(rows, key=lambda row: row.get("step") or 0)
 
     def measured(self) -> list[dict[str, Any]]:
-        """Evaluations during training: with kNN accuracy, or, of unlabelled images, without."""
+        """Return evaluations during training: with kNN accuracy, or without if unlabelled."""
         return self.evaluated("knn") or self.evaluated("rankme_h")
 
 
@@ -61,7 +61,7 @@ def read(folder: Path) -> RunData:
     folder = Path(folder)
     if not any((folder / name).is_file() for name in (CONFIG, records.LOG, run_folder.STATUS)):
         raise MillError(
-            f"{folder} is not the folder of a run: it holds neither {CONFIG} nor {records.LOG}"
+            f"{folder} is not a run's folder: it has neither {CONFIG} nor {records.LOG}"
         )
     text = _text(folder / CONFIG)
     return RunData(
@@ -85,7 +85,7 @@ def numbers(values: Sequence[float | None]) -> list[float]:
 
 
 def _files(folder: Path, ending: str) -> list[Path]:
-    """Files with that ending, without hidden ones, which are half written."""
+    """List files with that extension, without hidden ones, which are partially written."""
     return sorted(path for path in folder.glob(f"*.{ending}") if not path.name.startswith("."))
 
 

@@ -1,4 +1,4 @@
-"""Sections of the page below its head, in order; one without content is left out."""
+"""Sections of the page below its head, in order; empty ones are omitted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from patchmill.training.report.summary import untrained
 
 # Columns of log.csv that every run has; the others are metrics of its method.
 COMMON = ("step", "epoch", "loss", "lr", "images_per_s", "wait", "grad_norm", "memory_gb")
-LONG = 12  # rows of a table, above which it is folded
-WIDE = 8  # figures of an evaluation, above which they are folded
+LONG = 12  # rows; longer tables are collapsed
+WIDE = 8  # metrics of an evaluation; wider tables are collapsed
 
 CAPTIONS = {
     "views": "Images with the boxes of their views, and the views",
@@ -70,7 +70,7 @@ def throughput(run: RunData) -> str:
 
 
 def _advice(run: RunData) -> str:
-    """The sentence on what holds the loader up, as the run wrote it last."""
+    """Show the loader's bottleneck, as last written by the run."""
     loader = run.status.get("loader")
     sentence = loader.get("advice") if isinstance(loader, dict) else None
     if not isinstance(sentence, str) or not sentence:
@@ -121,7 +121,7 @@ def _evaluated(
     percent: bool = False,
     form: str = "{:.2f}",
 ) -> str:
-    """Chart of what training measured: a line for each of the figures that there are."""
+    """Chart metrics measured during training: a line for each one that is present."""
     rows = [row for row in run.measured() if isinstance(row.get(run.x_name), int | float)]
     lines = [
         Line(name, [Point(row[run.x_name], row[key]) for row in rows if is_number(row.get(key))])
@@ -135,7 +135,7 @@ def _evaluated(
 
 
 def _ends(run: RunData) -> tuple[float, float]:
-    """Range of x in all charts: from the start of training to the last row of the log."""
+    """Return the range of x in all charts: from the start of training to the log's last row."""
     return 0.0, max((x for x in run.log.get(run.x_name, []) if x is not None), default=1.0)
 
 
@@ -183,10 +183,10 @@ def _result(run: RunData, name: str) -> list[str]:
 
 
 def _over_time(names: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
-    """Table of figures that were measured together, one row per evaluation."""
+    """Build a table of metrics that were measured together, one row per evaluation."""
     heads = ["step", "epoch", *names]
     cells = [[results.format_value(name, row.get(name)) for name in heads] for row in rows]
-    title = "While training" if "knn" in names else "From evaluation to evaluation"
+    title = "During training" if "knn" in names else "All evaluations"
     figures = table(title, [results.label(name) for name in heads], cells)
     if len(rows) <= LONG and len(names) <= WIDE:
         return figures

@@ -61,7 +61,7 @@ svg text.level { fill: var(--k1); }
 svg polyline { fill: none; stroke: var(--c); stroke-width: 1.8; stroke-linejoin: round; }
 svg polygon.band { fill: var(--c); opacity: .18; }
 svg circle { fill: var(--c); stroke: var(--card); stroke-width: .8; }
-/* Results stand beside one another where there is room. */
+/* Results are placed side by side if they fit. */
 .row { display: flex; flex-wrap: wrap; gap: 1.2rem 2rem; align-items: flex-start; }
 .row > * { max-width: 100%; display: grid; gap: .6rem; grid-template-columns: minmax(0, 1fr); }
 .row .note { max-width: 34rem; }

@@ -1,4 +1,4 @@
-"""Head of the page: title, state, and cards with the main figures."""
+"""Head of the page: title, state, and cards with the main metrics."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ def _knn(run: RunData) -> str:
 
 
 def untrained(run: RunData) -> float | None:
-    """kNN accuracy before the first step."""
+    """Return the kNN accuracy before the first step."""
     at_start = [row["knn"] for row in run.evaluated("knn") if row.get("step") == 0]
     return at_start[0] if at_start else None
 
 
 def _collapse(run: RunData) -> str:
-    """Card on a collapse that the last evaluation during training saw; empty without one."""
+    """Build a card for a collapse found by the last evaluation during training; empty if none."""
     rows = run.measured()
     sentence = collapse.sentence(rows[-1]) if rows else ""
     return card("Collapse", "collapsed", sentence) if sentence else ""
@@ -118,7 +118,7 @@ def _loss(run: RunData) -> str:
     losses = [loss for loss in numbers(run.log.get("loss", [])) if math.isfinite(loss)]
     if not losses:
         return card("Loss", NOTHING)
-    return card("Loss", f"{losses[-1]:.4g}", f"at first: {losses[0]:.4g}")
+    return card("Loss", f"{losses[-1]:.4g}", f"at the start: {losses[0]:.4g}")
 
 
 def _speed(run: RunData) -> str:
@@ -148,7 +148,7 @@ def _time(run: RunData) -> str:
 
 
 def _seconds(run: RunData) -> float:
-    """Training time, from each row's steps and throughput since the row before."""
+    """Return the training time, from each row's steps and throughput since the previous row."""
     batch = run.setting("train.batch_size")
     speeds, steps = run.log.get("images_per_s", []), run.log.get("step", [])
     if not isinstance(batch, int):

@@ -264,7 +264,7 @@ def test_figures_beside_knn_have_curves_and_a_collapse_a_card(tmp_path: Path):
     ):
         (curve,) = [it for it in page.charts if it.startswith(title)]
         assert "at epoch 10; between" in curve
-    assert "Collapse" not in page.texts("dt") and "While training" in page.texts("caption")
+    assert "Collapse" not in page.texts("dt") and "During training" in page.texts("caption")
     assert {"RankMe h", "40.5", "50.0%"} <= {*page.texts("th"), *page.texts("td")}
     fallen = rows[-1] | {"rankme_h": 1.02, "spread_h": 0.001, "collapsed_h": 1}
     (folder / "evaluations.jsonl").write_text(f"{json.dumps(rows[0])}\n{json.dumps(fallen)}\n")
@@ -274,9 +274,9 @@ def test_figures_beside_knn_have_curves_and_a_collapse_a_card(tmp_path: Path):
 
 
 def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path):
-    with pytest.raises(MillError, match="is not the folder of a run"):
+    with pytest.raises(MillError, match="is not a run's folder"):
         report.write(tmp_path)
-    with pytest.raises(MillError, match="is not the folder of a run"):
+    with pytest.raises(MillError, match="is not a run's folder"):
         report.write(tmp_path / "nowhere")
 
 

@@ -1,4 +1,4 @@
-"""Images with the objects in them: what each file format is read into."""
+"""Images with their objects: the common interface of all annotation formats."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ if TYPE_CHECKING:
 class Instance(NamedTuple):
     """One object of an image."""
 
-    label: int  # number of its class, from 0
+    label: int  # index of its class, from 0
     box: tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
     shape: Any = None  # its mask, polygons or RLE as in COCO's files; None without masks
-    crowd: bool = False  # a group: not trained on, and detections within it are not judged
-    difficult: bool = False  # VOC's flag: trained on, and detections of it are not judged
+    crowd: bool = False  # a group: not trained on, and detections within it are not scored
+    difficult: bool = False  # VOC's flag: trained on, but detections of it are not scored
 
 
 class AnnotatedImages(Protocol):
     name: str  # for messages and results
     classes: list[str]
     masked: bool  # True if all objects have masks
-    dropped: int  # objects left out, whose boxes have no area
+    dropped: int  # objects skipped because their boxes have no area
 
     def __len__(self) -> int: ...
 
     def size(self, index: int) -> tuple[int, int]:
-        """Width and height in pixels, by the annotations."""
+        """Return width and height in pixels, according to the annotations."""
         ...
 
     def instances(self, index: int) -> list[Instance]: ...
 
     def read(self, index: int) -> bytes:
-        """The encoded image."""
+        """Return the encoded image."""
         ...
 
     def where(self, index: int) -> str:
-        """Path of an image, for messages."""
+        """Return the path of an image, for messages."""
         ...
 
 
 def pixels(images: AnnotatedImages, index: int) -> np.ndarray:
-    """uint8 [height, width, 3]; a MillError unless the image can be read and has its size."""
+    """Decode to uint8 [height, width, 3]; raise a MillError if unreadable or of another size."""
     try:
         image = decode(images.read(index))
     except (OSError, BadImage) as error:
@@ -59,14 +59,14 @@ def pixels(images: AnnotatedImages, index: int) -> np.ndarray:
     if (width, height) != images.size(index):
         wrong = "{} x {}".format(*images.size(index))
         raise MillError(
-            f"{images.where(index)} has {width} x {height} pixels, and {wrong} by its annotations: "
-            "take the images that the annotations were made for"
+            f"{images.where(index)} has {width} x {height} pixels, but {wrong} in its annotations: "
+            "use the images that the annotations were made for"
         )
     return image
 
 
 def open_pair(config: Config, settings: Settings) -> tuple[AnnotatedImages, AnnotatedImages]:
-    """The images to train on and to test on."""
+    """Open the training and test images."""
     texts = [settings.train, settings.test]
     if all(is_scenes(text) for text in texts if text):
         own = (config.data.train, config.data.test or "")
@@ -77,13 +77,13 @@ def open_pair(config: Config, settings: Settings) -> tuple[AnnotatedImages, Anno
     for key, text in zip(("train", "test"), texts, strict=True):
         if not text:
             raise MillError(
-                f"evaluate=detect needs images with boxes: name them as {key}=FILE.json (COCO), "
+                f"evaluate=detect needs images with boxes: name them with {key}=FILE.json (COCO), "
                 f"{key}=VOC2007/ImageSets/Main/LIST.txt or {key}=scenes:COUNT"
             )
     train = open_images(texts[0], settings.train_images, "train_images")
     test = open_images(texts[1], settings.test_images, "test_images")
     unknown = sorted(
-        {test.classes[label] for label in _labels(test, judged=False)} - set(train.classes)
+        {test.classes[label] for label in _labels(test, scored=False)} - set(train.classes)
     )
     if unknown:
         raise MillError(
@@ -94,7 +94,7 @@ def open_pair(config: Config, settings: Settings) -> tuple[AnnotatedImages, Anno
 
 
 def open_images(text: str, folder: str | None, key: str) -> AnnotatedImages:
-    """Images as the user names them; `key` is the setting that names the folder of a COCO file."""
+    """Open the images named by the user; `key` is the setting for a COCO file's image folder."""
     from patchmill.training.evaluation.detect import coco_file, scene_images, voc_lists
 
     images: AnnotatedImages
@@ -106,11 +106,11 @@ def open_images(text: str, folder: str | None, key: str) -> AnnotatedImages:
         images = voc_lists.VocLists([Path(part) for part in text.split("+")])
     else:
         raise MillError(
-            f"cannot tell what {text!r} is: write COCO's annotations as FILE.json, a list of VOC "
-            "images as VOC2007/ImageSets/Main/LIST.txt, or scenes:COUNT"
+            f"unknown format {text!r}: use FILE.json for COCO annotations, "
+            "VOC2007/ImageSets/Main/LIST.txt for a list of VOC images, or scenes:COUNT"
         )
-    if not _labels(images, judged=True):
-        raise MillError(f"{images.name} has no object to learn from or to test on")
+    if not _labels(images, scored=True):
+        raise MillError(f"{images.name} has no object to train or test on")
     return images
 
 
@@ -118,11 +118,11 @@ def is_scenes(text: str) -> bool:
     return text == "scenes" or text.startswith(("scenes:", "scenes("))
 
 
-def _labels(images: AnnotatedImages, judged: bool) -> set[int]:
-    """Labels of all objects, or of those that detections are judged by."""
+def _labels(images: AnnotatedImages, scored: bool) -> set[int]:
+    """Return the labels of all objects, or only of those that detections are scored on."""
     return {
         instance.label
         for index in range(len(images))
         for instance in images.instances(index)
-        if not (judged and (instance.crowd or instance.difficult))
+        if not (scored and (instance.crowd or instance.difficult))
     }

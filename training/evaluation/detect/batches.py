@@ -1,4 +1,4 @@
-"""Batches of images with their targets, loaded by threads in an order that the seed gives."""
+"""Batches of images with their targets, loaded by threads in an order drawn from the seed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from patchmill.training.evaluation.detect.coco_checks import runs_fit
 
 
 class Example(NamedTuple):
-    """An image, and its targets as torchvision's detectors take them."""
+    """An image, and its targets in the format of torchvision's detectors."""
 
     image: torch.Tensor  # uint8 [3, height, width]
     target: dict[str, torch.Tensor]
 
     def to(self, device: torch.device) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Image in 0 to 1 and targets, on a device."""
+        """Move the image, scaled to [0, 1], and the targets to a device."""
         target = {key: value.to(device) for key, value in self.target.items()}
         return self.image.to(device).float() / 255, target
 
@@ -33,7 +33,7 @@ class Example(NamedTuple):
 def training(
     images: AnnotatedImages, batch: int, steps: int, seed: int, masked: bool, threads: int
 ) -> Iterator[list[Example]]:
-    """`steps` batches; half of the images are mirrored. Epochs follow each other without a gap."""
+    """Yield `steps` batches; half of the images are mirrored. A batch may span two epochs."""
     draws = islice(_draws(len(images), seed), batch * steps)
     work = partial(_load, images, masked)
     with contextlib.closing(map_ahead(work, draws, threads, 2 * batch)) as examples:
@@ -42,7 +42,7 @@ def training(
 
 
 def testing(images: AnnotatedImages, batch: int, threads: int) -> Iterator[list[Example]]:
-    """All images in order, without targets."""
+    """Yield all images in order, without targets."""
 
     def load(index: int) -> Example:
         return Example(_to_tensor(pixels(images, index)), {})
@@ -53,7 +53,7 @@ def testing(images: AnnotatedImages, batch: int, threads: int) -> Iterator[list[
 
 
 def _draws(images: int, seed: int) -> Iterator[tuple[int, bool]]:
-    """Numbers of images, and True where one is mirrored: one permutation after the other."""
+    """Yield image indices and whether to mirror them: one permutation after another."""
     order = Order(images, seed)
     for epoch in count():
         mirrored = np.random.default_rng([seed, epoch]).random(images) < 0.5
@@ -77,16 +77,16 @@ def _load(images: AnnotatedImages, masked: bool, draw: tuple[int, bool]) -> Exam
 
 
 def _masks(instances: list[Instance], height: int, width: int) -> torch.Tensor:
-    """uint8 [objects, height, width], of 0 and 1."""
+    """Return uint8 [objects, height, width], of 0 and 1."""
     masks = [mask_of(instance.shape, height, width) for instance in instances]
     return torch.from_numpy(np.stack(masks) if masks else np.zeros((0, height, width), np.uint8))
 
 
 def mask_of(shape: Any, height: int, width: int) -> np.ndarray:
-    """uint8 [height, width] of COCO's polygons or RLE."""
+    """Decode COCO's polygons or RLE to uint8 [height, width]."""
     from pycocotools import mask as rle
 
-    if isinstance(shape, dict) and not runs_fit(shape, width, height):  # not left to C
+    if isinstance(shape, dict) and not runs_fit(shape, width, height):  # pycocotools does not check
         raise MillError(f"a mask's run lengths (RLE) do not fill its image of {width} x {height}")
     if isinstance(shape, list):
         shape = rle.merge(rle.frPyObjects(shape, height, width))

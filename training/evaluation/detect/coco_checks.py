@@ -1,4 +1,4 @@
-"""Checks of what a COCO file says, before anything is made of it; compiled code trusts masks."""
+"""Checks of a COCO file's contents before they are used: compiled code trusts masks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_SIDE = 2**16
 
 
 def problems(content: Any) -> Iterator[str]:
-    """Words on each section of a file that is not as COCO's are."""
+    """Describe each section of a file that does not follow COCO's format."""
     for section, keys in NEEDED.items():
         entries = content.get(section) if isinstance(content, dict) else None
         if not isinstance(entries, list):
@@ -37,14 +37,14 @@ def problems(content: Any) -> Iterator[str]:
 def _values(section: str, entry: dict[str, Any]) -> Iterator[str]:
     for key in ("id", "image_id", "category_id"):
         if key in NEEDED[section] and not _is_id(entry[key]):
-            yield f"the {key} {brief(entry[key])}, which is no number or text"
+            yield f"the {key} {brief(entry[key])}, which is neither a number nor text"
     for key in ("file_name", "name"):
         if key in NEEDED[section] and not _is_name(entry[key]):
-            yield f"the {key} {brief(entry[key])}, which is none"
+            yield f"the {key} {brief(entry[key])}, which is not a name"
 
 
 def is_side(value: Any) -> bool:
-    """True for a number of pixels that an image may be wide or high."""
+    """True for a valid width or height of an image, in pixels."""
     return is_number(value) and 1 <= value <= _LONGEST_SIDE and value % 1 == 0
 
 
@@ -55,7 +55,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_mask(shape: Any, width: int, height: int) -> bool:
-    """True for polygons near an image, for run lengths that add up to it, and for text of these."""
+    """True for polygons near an image, run lengths that add up to its size, and encoded ones."""
     if isinstance(shape, list):
         return all(_is_polygon(corners, width, height) for corners in shape)
     if not isinstance(shape, dict) or shape.get("size") != [height, width]:
@@ -65,13 +65,13 @@ def is_mask(shape: Any, width: int, height: int) -> bool:
 
 
 def runs_fit(shape: dict[str, Any], width: int, height: int) -> bool:
-    """True if an RLE, as numbers or as text, fills its image exactly."""
+    """True if an RLE, given as numbers or text, fills its image exactly."""
     counts = shape["counts"]
     return _fill(counts if isinstance(counts, list) else _runs(counts), width * height)
 
 
 def lies_in(folder: Path, name: str) -> bool:
-    """True for the name of a file below a folder, without a look at links; names may be whole."""
+    """True if a file name, relative or absolute, is below a folder; links are not resolved."""
     top = os.path.abspath(folder)
     return os.path.abspath(os.path.join(top, name)).startswith(os.path.join(top, ""))
 
@@ -85,7 +85,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _is_polygon(corners: Any, width: int, height: int) -> bool:
-    """Even numbers of coordinates, no farther outside than the image is large."""
+    """True for an even number of coordinates, no farther outside than the image's size."""
     return (
         isinstance(corners, list)
         and len(corners) % 2 == 0
@@ -103,7 +103,7 @@ def _fill(counts: list[Any] | None, pixels: int) -> bool:
 
 
 def _runs(text: str | bytes) -> list[int] | None:
-    """Run lengths of COCO's text: six bits a letter, from the third run on as differences."""
+    """Decode COCO's RLE text: six bits per character, differences from the third run on."""
     runs: list[int] = []
     value = shift = 0
     for letter in text.encode("ascii", "replace") if isinstance(text, str) else text:

@@ -23,7 +23,7 @@ log = logging.getLogger("patchmill")
 
 
 class CocoFile:
-    """A COCO file. Classes are its categories in the order of their ids, which may have holes."""
+    """A COCO file. Classes are its categories in the order of their ids, which may have gaps."""
 
     def __init__(self, file: Path, folder: str | None, key: str) -> None:
         content = _read(file)
@@ -38,7 +38,7 @@ class CocoFile:
         self._folder = _find_folder(file, folder, key)
         _check_files(self._folder, self._images, key)
         self._objects: dict[Any, list[dict[str, Any]]] = {i["id"]: [] for i in self._images}
-        self._sort(content["annotations"])
+        self._group(content["annotations"])
 
     def __len__(self) -> int:
         return len(self._images)
@@ -68,8 +68,8 @@ class CocoFile:
     def _path(self, index: int) -> Path:
         return self._folder / self._images[index]["file_name"]
 
-    def _sort(self, annotations: list[dict[str, Any]]) -> None:
-        """Sort annotations by their images; leave out boxes without area, and count them."""
+    def _group(self, annotations: list[dict[str, Any]]) -> None:
+        """Group annotations by image; skip boxes without area, and count them."""
         sizes = {image["id"]: self.size(index) for index, image in enumerate(self._images)}
         self.dropped, self.masked = 0, True
         for annotation in annotations:
@@ -79,7 +79,7 @@ class CocoFile:
                 if image in sizes:
                     missing = f"category {brief(category)}"
                 raise MillError(
-                    f"{self.name}: an annotation is of {missing}, which the file does not list"
+                    f"{self.name}: an annotation refers to {missing}, which the file does not list"
                 )
             box = annotation["bbox"]
             if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
@@ -94,28 +94,28 @@ class CocoFile:
             shape = annotation.get("segmentation") or None
             if shape is not None and not is_mask(shape, *sizes[image]):
                 raise MillError(
-                    f"{self.name}: a mask of image {brief(image)} is neither polygons in it nor "
-                    "run lengths (RLE) of its size"
+                    f"{self.name}: a mask of image {brief(image)} is neither polygons in the image "
+                    "nor run lengths (RLE) of its size"
                 )
             self.masked = self.masked and _shape(annotation) is not None
             self._objects[image].append(annotation)
         if self.dropped:
-            log.warning("%s: %d boxes have no area and are left out", self.name, self.dropped)
+            log.warning("%s: skipped %d boxes that have no area", self.name, self.dropped)
 
 
 def _order(category: dict[str, Any]) -> tuple[bool, Any]:
-    """By ids: numbers, then texts."""
+    """Sort key by id: numbers first, then text."""
     return isinstance(category["id"], str), category["id"]
 
 
 def _corners(box: list[float], width: int, height: int) -> tuple[float, float, float, float]:
-    """x1, y1, x2, y2 within the image, of x, y, width, height."""
+    """Convert x, y, width, height to x1, y1, x2, y2, clipped to the image."""
     x, y, w, h = box
     return max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
 
 
 def _shape(annotation: dict[str, Any]) -> Any:
-    """The mask: RLE, or those of the polygons that have three corners; None without either."""
+    """Return the mask: RLE, or the polygons with at least three corners; None if there is none."""
     shape = annotation.get("segmentation")
     if isinstance(shape, list):
         return [corners for corners in shape if len(corners) >= 6] or None
@@ -131,7 +131,7 @@ def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
     except OSError as error:
         raise MillError(f"cannot read {file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise MillError(f"{file} is not JSON: {brief(str(error))}; fetch it again") from None
+        raise MillError(f"{file} is not JSON: {brief(str(error))}; download it again") from None
     if problem := next(problems(content), None):
         raise MillError(f"{file} is not a COCO annotation file: {problem}")
     return content
@@ -150,17 +150,17 @@ def _check_images(file: Path, images: list[dict[str, Any]]) -> None:
 
 
 def _find_folder(file: Path, folder: str | None, key: str) -> Path:
-    """The folder of the images: as named, COCO's (beside `annotations`), or that of the file."""
+    """Find the image folder: as named, COCO's (next to `annotations`), or the file's own."""
     name = file.stem.partition("_")[2]  # train2017, of instances_train2017
     usual = file.parent.parent / name if file.parent.name == "annotations" else file.parent
     chosen = Path(folder) if folder else usual
     if not chosen.is_dir():
-        raise MillError(f"there is no folder {chosen} of images: name theirs, as {key}=DIR")
+        raise MillError(f"there is no image folder {chosen}: name it with {key}=DIR")
     return chosen
 
 
 def _check_files(folder: Path, images: list[dict[str, Any]], key: str) -> None:
-    """Raise a MillError for images elsewhere, and for those that listings of folders lack."""
+    """Raise a MillError for images outside the folder or missing from its listings."""
     listed: dict[Path, set[str]] = {}
     missing = []
     for image in images:
@@ -168,7 +168,7 @@ def _check_files(folder: Path, images: list[dict[str, Any]], key: str) -> None:
         if not lies_in(folder, name):
             raise MillError(
                 f"an image is {brief(name)}, which is not in {folder}: name a folder that holds "
-                f"all images, as {key}=DIR"
+                f"all images with {key}=DIR"
             )
         path = folder / name
         if path.parent not in listed:
@@ -178,7 +178,7 @@ def _check_files(folder: Path, images: list[dict[str, Any]], key: str) -> None:
     if missing:
         raise MillError(
             f"{len(missing)} of {len(images)} images are not in {folder}, the first is "
-            f"{brief(missing[0])}: fetch them, or name another folder, as {key}=DIR"
+            f"{brief(missing[0])}: download them, or name another folder with {key}=DIR"
         )
 
 

@@ -1,4 +1,4 @@
-"""torchvision's Faster R-CNN and Mask R-CNN on a pyramid."""
+"""torchvision's Faster R-CNN and Mask R-CNN on a feature pyramid."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def build(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> GeneralizedRCNN:
-    """Detector of uint8-scaled-to-1 images; `mean` and `std` are those of the run's views."""
+    """Build a detector for images in [0, 1]; `mean` and `std` are those of the run's views."""
     channels, labels = protocol.channels, classes + 1  # torchvision's label 0 is no object
     common = dict(
         min_size=protocol.short_sides,
@@ -38,7 +38,7 @@ def build(
         image_std=list(std),
         size_divisible=pyramid.strides[-1],
         rpn_anchor_generator=anchors(protocol.test_side),
-        # For each map before duplicates are suppressed, and for all maps after it; as in GTSA.
+        # Per map before NMS, and for all maps together after it, as in GTSA.
         rpn_pre_nms_top_n_train=2 * protocol.proposals,
         rpn_pre_nms_top_n_test=protocol.proposals,
         rpn_post_nms_top_n_train=protocol.proposals,
@@ -66,9 +66,9 @@ def anchors(test_side: int) -> AnchorGenerator:
 
 
 def _pool(strides: Sequence[int], side: int) -> nn.Module:
-    """RoIAlign on the maps, with their known strides: torchvision infers them from one batch.
+    """Build RoIAlign on the maps with their known strides.
 
-    That is wrong for small images, which have much padding.
+    torchvision infers them from one batch, which is wrong for small images with much padding.
     """
     pool = MultiScaleRoIAlign([str(level) for level in range(len(strides))], side, 2)
     pool.scales = [1 / stride for stride in strides]

@@ -1,4 +1,4 @@
-"""evaluate=detect: Faster or Mask R-CNN on the backbone, beside one on an untrained backbone."""
+"""evaluate=detect: Faster or Mask R-CNN on the backbone, compared with an untrained backbone."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _prepare(run: TrainedRun, settings: Settings) -> Task:
 
 
 def choose_protocol(settings: Settings, images: AnnotatedImages, backbone: Backbone) -> str:
-    """Name of the protocol, with auto resolved by the data and the backbone."""
+    """Return the name of the protocol, with auto resolved by the data and the backbone."""
     if settings.protocol != "auto":
         return settings.protocol
     if annotated.is_scenes(images.name):
@@ -96,25 +96,25 @@ def choose_protocol(settings: Settings, images: AnnotatedImages, backbone: Backb
 
 
 def _masked(settings: Settings, images: AnnotatedImages, tests: AnnotatedImages) -> bool:
-    """True for a Mask R-CNN: as the user says, or where all objects have masks."""
+    """True for a Mask R-CNN: if the user asks for one, or if all objects have masks."""
     without = [data.name for data in (images, tests) if not data.masked]
     if settings.head == "mask" and without:
         raise MillError(
-            f"head=mask needs a mask of each object, and {without[0]} has objects without: take "
+            f"head=mask needs a mask of each object, but {without[0]} has objects without: use "
             "head=faster"
         )
     return settings.head == "mask" or (settings.head == "auto" and not without)
 
 
 def _methods(task: Task) -> Iterator[tuple[str, Method]]:
-    """The methods whose backbones are compared, by name."""
+    """Yield the methods whose backbones are compared, by name."""
     yield "trained", task.run.method
     if task.settings.untrained:
         yield "untrained", trained_run.untrained(task.run.config, task.run.world)
 
 
 def _train_and_test(task: Task, name: str, method: Method) -> tuple[list[float], list[Detections]]:
-    """Train and run a detector; returns its losses and its detections."""
+    """Train and run a detector; return its losses and its detections."""
     run, protocol, seed = task.run, task.protocol, task.settings.seed
     machine = Machine(run.world.device, run.amp)
     threads = run.config.train.threads(available_cores())
@@ -132,7 +132,7 @@ def _train_and_test(task: Task, name: str, method: Method) -> tuple[list[float],
 
 
 def _detector(task: Task, method: Method) -> GeneralizedRCNN:
-    """A detector on a copy of the method's backbone, with the protocol's stochastic depth."""
+    """Build a detector on a copy of the method's backbone, with the protocol's stochastic depth."""
     config, protocol = task.run.config, task.protocol
     (view, *_) = training_recipe(config).views
     backbone = copy.deepcopy(method.finetune_network(config.evaluate.encoder))
@@ -148,18 +148,18 @@ def _detector(task: Task, method: Method) -> GeneralizedRCNN:
 
 
 def _ends(curve: list[float]) -> dict[str, float]:
-    """Mean loss over the first and the last tenth of training."""
+    """Return the mean loss over the first and the last tenth of training."""
     tenth = max(len(curve) // 10, 1)
     return {"first": float(np.mean(curve[:tenth])), "last": float(np.mean(curve[-tenth:]))}
 
 
 def _draw(task: Task, detections: Mapping[str, Sequence[Detections]]) -> str | None:
-    """Draw the picture; returns the file's name."""
+    """Draw the picture; return the file name."""
     if not task.settings.picture:
         return None
     path = task.run.folder / picture.FILE
     sheet = picture.draw(task.test, task.train.classes, detections, task.settings.picture)
-    # The temporary name ends in .png, by which PIL chooses the format.
+    # The temporary name ends in .png: PIL infers the format from it.
     with output_errors(path), atomic_path(path, f".part.{path.name}") as partial:
         sheet.save(partial, optimize=True)
     return path.name
@@ -182,7 +182,7 @@ def _result(
     ]
     return EvaluationResult(
         "detect",
-        f"{head}{frozen} by the protocol {task.name}, {task.protocol.total:,} iterations of "
+        f"{head}{frozen} with the protocol {task.name}, {task.protocol.total:,} iterations of "
         f"{task.protocol.batch} images; average precision by COCOeval on {test['images']:,} images "
         f"with {test['objects']:,} objects",
         ["backbone", *(f"{kind} {metric.upper()}" for kind, metric in figures)],

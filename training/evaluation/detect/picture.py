@@ -15,7 +15,7 @@ from patchmill.training.evaluation.detect.batches import mask_of
 from patchmill.training.evaluation.detect.train import Detections
 
 FILE = "detect.png"
-CONFIDENT = 0.5  # score from which on a detection is drawn
+CONFIDENT = 0.5  # minimum score of a detection to be drawn
 HEIGHT, GAP, HEAD = 180, 6, 24  # pixels: an image, the gap between two, the row of titles
 TINT = 0.45  # opacity of a mask
 
@@ -33,9 +33,9 @@ def draw(
     detections: Mapping[str, Sequence[Detections]],
     count: int,
 ) -> Image.Image:
-    """One row per image, evenly spaced over all: its objects, and the detections of each network.
+    """Draw one row per image, evenly spaced over all: its objects, and each network's detections.
 
-    `classes` are those that the detectors' labels number.
+    `classes` are the names for the detectors' labels.
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, count).round().astype(int)).tolist()
     rows = []
@@ -75,7 +75,7 @@ def _confident(classes: Sequence[str], detected: Detections, shape: tuple[int, .
 
 
 def panel(image: np.ndarray, drawn: Sequence[Drawn]) -> Image.Image:
-    """The image at its height on the sheet, with boxes, names and masks."""
+    """Draw the image at its height on the sheet, with boxes, names and masks."""
     tinted = image.astype(np.float32)
     for instance in drawn:
         if instance.mask is not None:
@@ -101,7 +101,7 @@ def panel(image: np.ndarray, drawn: Sequence[Drawn]) -> Image.Image:
 
 
 def colour(label: int) -> tuple[int, int, int]:
-    """A colour for a class: hues a golden ratio apart, dark enough for white text."""
+    """Return a colour for a class: hues a golden ratio apart, dark enough for white text."""
     red, green, blue = colorsys.hls_to_rgb((0.6 + label * 0.618034) % 1, 0.4, 0.75)
     return round(255 * red), round(255 * green), round(255 * blue)
 

@@ -1,4 +1,4 @@
-"""Protocols of detection by name, each with its source, and what the settings change in them."""
+"""Detection protocols by name, each with its source, and their overrides by the settings."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.training.config.settings import Optim
 from patchmill.training.evaluation.detect.settings import Settings
 
-REFERENCE_SIDE = 800  # short side of test images, which torchvision's anchors are made for
+REFERENCE_SIDE = 800  # short side of test images that torchvision's anchors are designed for
 
 
 @dataclass(frozen=True)
 class Protocol:
     optim: Optim
-    iterations: int | None  # none: as many as `epochs` take
+    iterations: int | None  # None: as many as `epochs` take
     epochs: float | None
-    drops: tuple[float, ...]  # shares of all iterations at which the rate falls tenfold
+    drops: tuple[float, ...]  # shares of all iterations at which lr is divided by 10
     warmup: int  # iterations
     batch: int
     short_sides: tuple[int, ...]
@@ -30,7 +30,7 @@ class Protocol:
 
     @property
     def total(self) -> int:
-        """Iterations, once `resolve` has set them."""
+        """Number of iterations, once `resolve` has set it."""
         assert self.iterations is not None
         return self.iterations
 
@@ -39,13 +39,13 @@ def _sides(low: int) -> tuple[int, ...]:
     return tuple(range(low, 801, 32))
 
 
-# detectron2's defaults: momentum 0.9, decay 1e-4. Its norms have no decay; here, biases neither.
+# detectron2's defaults: momentum 0.9, weight decay 1e-4, none on norms; here none on biases either.
 _MOCO = Optim(name="sgd", lr=0.02, momentum=0.9, weight_decay=1e-4, schedule="steps")
 
 PROTOCOLS = {
-    # bok3948/GTSA, downstream/mmdet and README: Mask R-CNN, 12 epochs on eight GPUs with an image
-    # each. There, half of the images are cropped before they are resized, here none; there, biases
-    # have weight decay and position embeddings none.
+    # bok3948/GTSA, downstream/mmdet and README: Mask R-CNN, 12 epochs on eight GPUs with one image
+    # each. There, half of the images are cropped before resizing, here none; there, biases have
+    # weight decay but position embeddings have none.
     "coco": Protocol(
         Optim(name="adamw", lr=5e-5, weight_decay=0.05, schedule="steps"),
         iterations=None,
@@ -57,9 +57,8 @@ PROTOCOLS = {
         drop_path=0.05,
     ),
     # facebookresearch/moco, detection/configs: pascal_voc_R_50_C4_24k and Base-RCNN-C4-BN. There,
-    # the detector is detectron2's R50-C4 with a batch norm after res5, and statistics of batch
-    # norms are computed anew before the test; here it is torchvision's, with a pyramid that has
-    # batch norms.
+    # the detector is detectron2's R50-C4 with a batch norm after res5, and batch-norm statistics
+    # are recomputed before the test; here it is torchvision's, with batch norms in the pyramid.
     "moco_voc": Protocol(
         _MOCO,
         iterations=24_000,
@@ -112,7 +111,7 @@ _OF_OPTIM = {
 
 
 def resolve(name: str, settings: Settings, images: int) -> Protocol:
-    """The protocol with the values that the user set, for so many training images.
+    """Return the protocol for so many training images, overridden by the user's values.
 
     Its optimiser's warm-up and milestones are in iterations: for `rates_at`, a step is an epoch.
     """
@@ -124,7 +123,7 @@ def resolve(name: str, settings: Settings, images: int) -> Protocol:
         own["epochs"] = None
     protocol = replace(protocol, **own)
     if not protocol.short_sides:
-        raise MillError("short_sides=[] has no size for the images to train on: name one")
+        raise MillError("short_sides=[] has no size for the training images: name one")
     total = protocol.iterations or 1
     if protocol.epochs:
         total = max(round(protocol.epochs * images / protocol.batch), 1)

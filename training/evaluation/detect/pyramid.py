@@ -1,4 +1,4 @@
-"""A backbone with a feature pyramid: from images to maps of equal width at several strides."""
+"""A backbone with a feature pyramid: images to maps of equal width at several strides."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from patchmill.training.nets import dense
 from patchmill.training.nets.backbones import Backbone
 
 # bok3948/GTSA, downstream/mmdet: blocks of a ViT, counted from 1 and for a depth of 12, and the
-# strides that their maps are turned into.
+# strides that their maps are rescaled to.
 BLOCKS, DEPTH, STRIDES = (4, 6, 8, 12), 12, (4, 8, 16, 32)
 
-_PROBE = 64  # pixels a side of the image that shows the maps' sizes
+_PROBE = 64  # side in pixels of the image used to determine the maps' sizes
 
 
 class Pyramid(nn.Module):
     """The four maps of a backbone in a feature pyramid, and a fifth at twice the last stride.
 
     A ResNet's maps are those of its stages. A ViT's maps, all at the stride of its patches, are
-    turned into strides 4 to 32 by transposed convolutions and pooling, without a final norm.
+    rescaled to strides 4 to 32 by transposed convolutions and pooling, without a final norm.
     """
 
     def __init__(self, backbone: Backbone, channels: int, norm: bool) -> None:
@@ -49,7 +49,7 @@ class Pyramid(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """[N, 3, H, W] to the maps "0" to "3" and "pool", [N, channels, h, w] each."""
+        """Map [N, 3, H, W] to the maps "0" to "3" and "pool", [N, channels, h, w] each."""
         maps = dense.feature_maps(self.backbone, images, self._wanted)
         if self.blocks is not None and self._wanted is not None:
             maps = [maps[self._wanted.index(block)] for block in self.blocks]
@@ -58,18 +58,18 @@ class Pyramid(nn.Module):
 
 
 def _patch(network: nn.Module) -> int:
-    """Side of a ViT's patches in pixels."""
+    """Return the side of a ViT's patches in pixels."""
     patch = int(network.patch_embed.patch_size[0])  # type: ignore[union-attr, index]
     if patch & (patch - 1):
         raise MillError(
-            f"evaluate=detect needs a ViT whose patches have a power of two of pixels a side: "
-            f"strides of 4 to 32 cannot be made of {patch}"
+            f"evaluate=detect needs a ViT with a patch size that is a power of two: strides of 4 "
+            f"to 32 cannot be made from {patch}"
         )
     return patch
 
 
 def _to_stride(channels: int, before: int, after: int) -> nn.Module:
-    """Layers from a map of stride `before` to one of stride `after`, both powers of two."""
+    """Build layers from a map of stride `before` to stride `after`, both powers of two."""
     if before <= after:
         return nn.MaxPool2d(after // before) if before < after else nn.Identity()
     layers: list[nn.Module] = []

@@ -19,7 +19,7 @@ class SceneImages:
     def __init__(self, text: str) -> None:
         scenes = open_source(text)
         if not isinstance(scenes, Scenes):
-            raise MillError(f"{text} has no boxes: take scenes:COUNT")
+            raise MillError(f"{text} has no boxes: use scenes:COUNT")
         self._scenes = scenes
         self.name, self.classes = scenes.name, scenes.classes
         self.size = functools.cache(self._size)

@@ -1,4 +1,4 @@
-"""Average precision of detections by pycocotools' COCOeval."""
+"""Average precision of detections with pycocotools' COCOeval."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Kind = Literal["bbox", "segm"]
 
 
 class Scores(NamedTuple):
-    """Average precision, 0 to 1, over 101 levels of recall and the mean over classes."""
+    """Average precision, 0 to 1, over 101 recall levels, averaged over classes."""
 
     ap: float  # mean over IoU thresholds 0.5 to 0.95
     ap50: float
@@ -28,13 +28,13 @@ class Scores(NamedTuple):
 def require_pycocotools() -> None:
     if importlib.util.find_spec("pycocotools") is None:
         raise MillError(
-            "evaluate=detect reads masks and measures average precision by pycocotools, which is "
+            "evaluate=detect reads masks and measures average precision with pycocotools, which is "
             "not installed: pip install 'patchmill[eval]'"
         )
 
 
 def truth(images: AnnotatedImages, classes: Sequence[str]) -> dict[str, Any]:
-    """The objects of all images as a COCO file's content; categories are numbered as `classes`."""
+    """Return all objects as the content of a COCO file; categories are numbered as in `classes`."""
     numbers = {name: number for number, name in enumerate(classes, 1)}
     entries: list[dict[str, Any]] = []
     for index in range(len(images)):
@@ -61,7 +61,7 @@ def truth(images: AnnotatedImages, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def score(objects: dict[str, Any], detections: Sequence[Detections], kind: Kind) -> Scores:
-    """Scores of the boxes or the masks of each image's detections."""
+    """Score the boxes or the masks of each image's detections."""
     from pycocotools.coco import COCO
 
     results = [
@@ -81,7 +81,7 @@ def score(objects: dict[str, Any], detections: Sequence[Detections], kind: Kind)
 
 
 def _results(index: int, detected: Detections, kind: Kind) -> list[dict[str, Any]]:
-    """Detections in COCO's format for results."""
+    """Convert detections to COCO's results format."""
     x1, y1, x2, y2 = np.split(detected.boxes.astype(np.float64), 4, axis=1)
     boxes = np.concatenate([x1, y1, x2 - x1, y2 - y1], axis=1).tolist()
     shapes = boxes if kind == "bbox" else detected.masks
@@ -97,10 +97,10 @@ def _evaluator() -> type:
     from pycocotools.cocoeval import COCOeval
 
     class Evaluator(COCOeval):
-        """COCOeval for VOC's difficult objects, too.
+        """COCOeval that also handles VOC's difficult objects.
 
-        They are ignored like crowds, and so is any number of detections of one; but a detection
-        is of one by their IoU, and not by its share within the object.
+        They are ignored like crowds, and so is any number of detections of one; but detections are
+        matched to them by IoU, not by the share of the detection within the object.
         """
 
         def computeIoU(self, imgId: int, catId: int) -> Any:

@@ -17,11 +17,11 @@ from patchmill.training.evaluation.detect.batches import Example
 from patchmill.training.evaluation.detect.protocols import Protocol
 from patchmill.training.optim import optimizers, schedules
 
-MASK_THRESHOLD = 0.5  # probability from which on a pixel belongs to a mask
+MASK_THRESHOLD = 0.5  # minimum probability of a mask's pixels
 
 
 class Detections(NamedTuple):
-    """Detections in one image, the best first."""
+    """Detections in one image, best first."""
 
     boxes: np.ndarray  # float32 [N, 4]: x1, y1, x2, y2 in pixels
     labels: np.ndarray  # int64 [N], from 0
@@ -36,7 +36,7 @@ class Machine(NamedTuple):
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's generators, seeded; afterwards they are as before."""
+    """Seed torch's generators; restore them afterwards."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
@@ -49,7 +49,7 @@ def train(
     machine: Machine,
     advance: Advance = lambda images: None,
 ) -> list[float]:
-    """Train all parameters that are not frozen; returns the loss of each iteration."""
+    """Train all parameters that are not frozen; return the loss of each iteration."""
     optimiser = optimizers.build(protocol.optim, model)
     scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.amp is torch.float16)
     params = [param for param in model.parameters() if param.requires_grad]
@@ -82,7 +82,7 @@ def detect(
     machine: Machine,
     advance: Advance = lambda images: None,
 ) -> list[Detections]:
-    """Detections in each image, whose short side becomes `side` pixels."""
+    """Run the detector on each image, resized to a short side of `side` pixels."""
     model.eval()
     model.transform.min_size = (side,)
     detections = []
@@ -96,7 +96,7 @@ def detect(
 
 
 def _train_mode(model: nn.Module) -> None:
-    """Training mode, except for modules that are frozen: their batch norms do not move."""
+    """Set training mode, except for frozen modules: their batch-norm statistics stay fixed."""
     model.train()
     for module in model.modules():
         params = list(module.parameters())
@@ -108,7 +108,7 @@ def _finite(loss: float, step: int) -> float:
     if abs(loss) < float("inf"):
         return loss
     raise MillError(
-        f"the detector's loss is {loss} at iteration {step}: take a lower lr=, or a longer warmup="
+        f"the detector's loss is {loss} at iteration {step}: use a lower lr=, or a longer warmup="
     )
 
 

@@ -1,4 +1,4 @@
-"""Images and boxes in the format of PASCAL VOC: lists of images, and an XML file for each."""
+"""Images and boxes in PASCAL VOC's format: lists of images, and an XML file for each image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Image(NamedTuple):
 
 
 class VocLists:
-    """Images that lists ROOT/ImageSets/Main/NAME.txt name; classes in alphabetical order."""
+    """Images in lists ROOT/ImageSets/Main/NAME.txt; classes in alphabetical order."""
 
     masked = False
 
@@ -46,8 +46,8 @@ class VocLists:
                 advance(1)
         if missing := [image.path for image in images if not image.path.exists()]:
             raise MillError(
-                f"{len(missing)} of {len(images)} images are not there, the first is {missing[0]}: "
-                "fetch them"
+                f"{len(missing)} of {len(images)} images are missing, the first is {missing[0]}: "
+                "download them"
             )
         self.classes = sorted({boxed.name for image in images for boxed in image.objects})
         self._labels = {name: label for label, name in enumerate(self.classes)}
@@ -55,7 +55,7 @@ class VocLists:
         self.dropped = sum(len(image.objects) for image in images) - sum(map(len, whole))
         self._images = [image._replace(objects=o) for image, o in zip(images, whole, strict=True)]
         if self.dropped:
-            log.warning("%s: %d boxes have no area and are left out", self.name, self.dropped)
+            log.warning("%s: skipped %d boxes that have no area", self.name, self.dropped)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -82,7 +82,7 @@ def _has_area(boxed: _Boxed) -> bool:
 
 
 def _listed(file: Path) -> list[tuple[Path, str]]:
-    """Root folder and name of each image in a list; further columns are left out."""
+    """Parse the root folder and name of each image in a list; further columns are ignored."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -91,8 +91,8 @@ def _listed(file: Path) -> list[tuple[Path, str]]:
     root = file.resolve().parents[2] if len(file.resolve().parents) > 2 else file.parent
     if not (root / "Annotations").is_dir():
         raise MillError(
-            f"{file} is not in a folder of VOC's layout, ROOT/ImageSets/Main with ROOT/Annotations "
-            "and ROOT/JPEGImages beside it: name a list in one"
+            f"{file} is not in a folder with VOC's layout, ROOT/ImageSets/Main next to "
+            "ROOT/Annotations and ROOT/JPEGImages: name a list in one"
         )
     return [(root, line.split()[0]) for line in lines if line.strip()]
 
@@ -106,7 +106,7 @@ def _parse(root: Path, name: str) -> _Image:
     except OSError as error:
         raise MillError(f"cannot read {file}: {error.strerror or error}") from None
     except ElementTree.ParseError as error:
-        raise MillError(f"{file} is not XML: {error}; fetch it again") from None
+        raise MillError(f"{file} is not XML: {error}; download it again") from None
     width, height = (_number(tree, f"size/{side}", file) for side in ("width", "height"))
     objects = [_boxed(element, width, height, file) for element in tree.findall("object")]
     return _Image(root / "JPEGImages" / f"{name}.jpg", int(width), int(height), objects)
@@ -115,7 +115,7 @@ def _parse(root: Path, name: str) -> _Image:
 def _boxed(element: ElementTree.Element, width: float, height: float, file: Path) -> _Boxed:
     sides = ("xmin", "ymin", "xmax", "ymax")
     x1, y1, x2, y2 = (_number(element, f"bndbox/{side}", file) for side in sides)
-    # Pixels count from 1, and the last one belongs to the box.
+    # Pixels are numbered from 1, and the last one is part of the box.
     corners = max(x1 - 1, 0.0), max(y1 - 1, 0.0), min(x2, width), min(y2, height)
     name = element.findtext("name", "").strip()
     if not name:
@@ -129,4 +129,4 @@ def _number(tree: ElementTree.Element, path: str, file: Path) -> float:
         if is_number(value := float(text)):
             return value
     missing = path.replace("/", " ")
-    raise MillError(f"{file} has no {missing} that is a number: correct it")
+    raise MillError(f"{file} has no numeric {missing}: correct it")

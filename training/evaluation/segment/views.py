@@ -1,7 +1,7 @@
-"""Views of labelled images: mmsegmentation's pipeline for ADE20K, on image and mask alike.
+"""Views of labelled images: mmsegmentation's pipeline for ADE20K, on both image and mask.
 
-In training: a random scale, a random crop that one class does not fill, a flip and distorted
-colours. In testing: the whole image at one scale.
+In training: random scale, random crop not filled by one class, flip and colour distortion. In
+testing: the whole image at one scale.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from patchmill.training.evaluation.segment.labelled import IGNORED, Sample
 Size = tuple[int, int]  # height, width
 
 SCALES = (0.5, 2.0)
-LONG = 4  # the long side is at most so many times the short one: 2048 for 512
-MOST_OF_ONE_CLASS = 0.75  # of a crop; more of it is drawn again, TRIES times
+LONG = 4  # maximum ratio of the long side to the short one: 2048 for 512
+MOST_OF_ONE_CLASS = 0.75  # of a crop; with more, it is redrawn, up to TRIES times
 TRIES = 10
 
 
 def training_view(
     sample: Sample, size: Size, photometric: bool, draws: np.random.Generator
 ) -> Sample:
-    """A random crop of `size`; what lies outside the image is black, and ignored."""
+    """Return a random crop of `size`; outside the image it is black and ignored."""
     scaled = _resize(sample, size, draws.uniform(*SCALES))
     image, mask = _crop(scaled, size, draws)
     if draws.random() < 0.5:
@@ -36,12 +36,12 @@ def training_view(
 
 
 def whole_view(sample: Sample, size: Size) -> Sample:
-    """The whole image, its short side that of `size`."""
+    """Return the whole image, resized to the short side of `size`."""
     return _resize(sample, size, 1.0)
 
 
 def pad_to_multiple(x: torch.Tensor, multiple: int, value: float = 0.0) -> torch.Tensor:
-    """Pad [..., H, W] below and on the right to multiples."""
+    """Pad [..., H, W] at the bottom and right to multiples."""
     height, width = x.shape[-2:]
     return pad(x, (0, -width % multiple, 0, -height % multiple), value=value)
 
@@ -49,7 +49,7 @@ def pad_to_multiple(x: torch.Tensor, multiple: int, value: float = 0.0) -> torch
 def distort(image: tv_tensors.Image, draws: np.random.Generator) -> tv_tensors.Image:
     """PhotoMetricDistortion: brightness, contrast, saturation and hue, each with probability 1/2.
 
-    Contrast is a factor, which comes before saturation and hue or after them.
+    Contrast is a factor, applied before or after saturation and hue.
     """
     pixels: torch.Tensor = image.as_subclass(torch.Tensor)
     if draws.random() < 0.5:
@@ -76,9 +76,9 @@ def _resize(sample: Sample, size: Size, scale: float) -> Sample:
 
 
 def _scaled(shape: torch.Size | Size, size: Size, scale: float) -> Size:
-    """Height and width, in proportion, with which the short side is `scale` times that of `size`.
+    """Return height and width, in proportion, with a short side `scale` times that of `size`.
 
-    A very long image is smaller, so that its long side fits.
+    A very long image is made smaller, so that its long side fits.
     """
     short = scale * min(size)
     factor = min(short / min(shape), LONG * short / max(shape))

@@ -69,7 +69,9 @@ def test_a_polygon_needs_three_corners(tmp_path: Path):
 def test_folder_of_the_images(tmp_path: Path):
     file = helpers.coco(tmp_path, [helpers.box(3, 5, [1, 1, 4, 4])])
     (tmp_path / "tiny2017").rename(tmp_path / "pixels")
-    with pytest.raises(MillError, match=r"there is no folder .*tiny2017 of images.*train_images="):
+    with pytest.raises(
+        MillError, match=r"there is no image folder .*tiny2017: name it with train_images="
+    ):
         read(file)
     images = open_images(str(file), str(tmp_path / "pixels"), "train_images")
     assert annotated.pixels(images, 0).shape == (16, 20, 3)
@@ -98,7 +100,7 @@ BOX = helpers.box(3, 5, [1, 1, 4, 4])
 @pytest.mark.parametrize(
     ("boxes", "sections", "message"),
     [
-        ([], {}, "has no object to learn from or to test on"),
+        ([], {}, "has no object to train or test on"),
         ([{**BOX, "iscrowd": 1}], {}, "has no object to learn from"),
         ([BOX], {"categories": None}, "has no list 'categories'"),
         ([BOX], {"categories": [{"id": 5}]}, "one of its categories has no 'name'"),
@@ -109,7 +111,7 @@ BOX = helpers.box(3, 5, [1, 1, 4, 4])
         (
             [{**BOX, "segmentation": {"size": [20, 16], "counts": [320]}}],
             {},
-            r"a mask of image 3 is neither polygons in it nor run",
+            r"a mask of image 3 is neither polygons in the image nor run",
         ),
         (
             [BOX],
@@ -157,10 +159,10 @@ def test_files_that_are_none(tmp_path: Path):
     with pytest.raises(MillError, match=r"cannot read .*boxes\.json"):
         read(file)
     file.write_text('{"images": [')
-    with pytest.raises(MillError, match=r"boxes\.json is not JSON: .*fetch it again"):
+    with pytest.raises(MillError, match=r"boxes\.json is not JSON: .*download it again"):
         read(file)
     file.write_text(json.dumps([1]))
     with pytest.raises(MillError, match="has no list 'images'"):
         read(file)
-    with pytest.raises(MillError, match=r"cannot tell what 'boxes\.csv' is"):
+    with pytest.raises(MillError, match=r"unknown format 'boxes\.csv'"):
         open_images("boxes.csv", None, "train_images")

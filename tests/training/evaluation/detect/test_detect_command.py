@@ -123,13 +123,15 @@ def test_boxes_alone_train_a_faster_rcnn(run: TrainedRun, tmp_path: Path):
 def test_what_cannot_be_evaluated(run: TrainedRun, tmp_path: Path):
     with pytest.raises(MillError, match="runs on one rank: start it without torchrun"):
         detection.evaluate(replace(run, world=World(0, 2)), Settings())
-    with pytest.raises(MillError, match=r"needs images with boxes: name them as test=FILE\.json"):
+    with pytest.raises(MillError, match=r"needs images with boxes: name them with test=FILE\.json"):
         detection.evaluate(run, Settings(train="boxes.json"))
     file = str(helpers.voc(tmp_path, {"1": [("dog", 1, 2, 9, 8, 0)]}))
     with pytest.raises(MillError, match="has objects of the class 'dog', which scenes"):
         detection.evaluate(run, Settings(train="scenes(count=2, size=32)", test=file))
     other = replace(run.config, data=replace(run.config.data, train="photos"))
-    with pytest.raises(MillError, match=r"needs images with boxes: name them as train=FILE\.json"):
+    with pytest.raises(
+        MillError, match=r"needs images with boxes: name them with train=FILE\.json"
+    ):
         detection.evaluate(replace(run, config=other), Settings())
 
 

@@ -143,5 +143,5 @@ def test_a_loss_that_is_no_number_ends_training(scenes: AnnotatedImages):
     model = helpers.small_detector(plan, 2)
     with torch.no_grad():
         model.roi_heads.box_predictor.cls_score.bias.fill_(float("nan"))
-    with pytest.raises(MillError, match="the detector's loss is nan at iteration 0: take a lower"):
+    with pytest.raises(MillError, match="the detector's loss is nan at iteration 0: use a lower"):
         train.train(model, batches.training(scenes, 2, 2, 0, True, 1), plan, helpers.CPU)

@@ -69,7 +69,7 @@ def test_epochs_instead_of_iterations():
     assert resolve("coco", Settings(iterations=7, warmup=0), 25).total == 7
     with pytest.raises(MillError, match="iterations= or epochs=, not both"):
         resolve("demo", Settings(epochs=2, iterations=3), 25)
-    with pytest.raises(MillError, match="has no size for the images to train on"):
+    with pytest.raises(MillError, match="has no size for the training images"):
         resolve("demo", Settings(short_sides=()), 25)
     with pytest.raises(MillError, match="warmup=1000 takes all of the 7 iterations"):
         resolve("coco", Settings(iterations=7), 25)

@@ -75,5 +75,5 @@ def test_backbones_without_a_pyramid():
     with pytest.raises(MillError, match="Tiny has no feature maps"):
         Pyramid(Tiny(), 8, norm=False)  # type: ignore[arg-type]  # no backbone of timm
     odd = helpers.backbone(name="vit_tiny_patch16_224", stem="auto", depth=1, patch=14)
-    with pytest.raises(MillError, match="strides of 4 to 32 cannot be made of 14"):
+    with pytest.raises(MillError, match="strides of 4 to 32 cannot be made from 14"):
         Pyramid(odd, 8, norm=False)

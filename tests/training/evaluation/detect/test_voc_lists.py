@@ -36,14 +36,14 @@ def test_boxes_without_area_are_left_out(tmp_path: Path):
 
 
 def test_difficult_objects_alone_are_not_enough(tmp_path: Path):
-    with pytest.raises(MillError, match="has no object to learn from or to test on"):
+    with pytest.raises(MillError, match="has no object to train or test on"):
         read(helpers.voc(tmp_path, {"1": [("dog", 1, 2, 6, 8, 1)]}))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("<annotation></annotation>", r"1\.xml has no size width that is a number"),
+        ("<annotation></annotation>", r"1\.xml has no numeric size width"),
         ("<annotation><size>", r"1\.xml is not XML"),
         (
             "<annotation><size><width>2</width><height>2</height></size>"
@@ -67,7 +67,7 @@ def test_wrong_annotations(text: str, message: str, tmp_path: Path):
 def test_missing_files(tmp_path: Path):
     file = helpers.voc(tmp_path, {"1": [("dog", 1, 2, 6, 8, 0)], "2": []})
     (tmp_path / "JPEGImages" / "2.jpg").unlink()
-    with pytest.raises(MillError, match=r"1 of 2 images are not there, the first is .*2\.jpg"):
+    with pytest.raises(MillError, match=r"1 of 2 images are missing, the first is .*2\.jpg"):
         read(file)
     (tmp_path / "Annotations" / "1.xml").unlink()
     with pytest.raises(MillError, match=r"cannot read .*1\.xml"):
@@ -77,7 +77,7 @@ def test_missing_files(tmp_path: Path):
     alone = tmp_path / "a" / "b" / "c" / "list.txt"
     alone.parent.mkdir(parents=True)
     alone.write_text("1\n")
-    with pytest.raises(MillError, match="is not in a folder of VOC's layout"):
+    with pytest.raises(MillError, match="is not in a folder with VOC's layout"):
         read(alone)
 
 
@@ -94,5 +94,5 @@ def test_sizes_that_are_none(width: str, tmp_path: Path):
     file = helpers.voc(tmp_path, {"one": [("cat", 1, 1, 5, 5, 0)]})
     size = f"<size><width>{width}</width><height>16</height></size>"
     helpers.annotation(tmp_path, "one", f"<annotation>{size}</annotation>")
-    with pytest.raises(MillError, match="has no size width that is a number"):
+    with pytest.raises(MillError, match="has no numeric size width"):
         open_images(str(file), None, "train_images")
