@@ -1,4 +1,4 @@
-"""Checks that no fault, input or attacker loses a sample, a checkpoint or a machine.
+"""Checks that no fault, input or attacker causes the loss of a sample, checkpoint or machine.
 
 `make trust` runs them, `make test` their short forms.
 """

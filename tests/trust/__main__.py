@@ -1,12 +1,12 @@
-"""Try what must do no harm: damaged bytes, kills, full disks, hostile input, any number of ranks.
+"""Check that damaged bytes, kills, full disks, hostile input and changed rank counts do no harm.
 
     python tests/trust [--form short|standard|long] [--part NAME ...] [--json FILE] [--out DIR]
         [--resume] [--dry-run]
 
-Every check runs in a process group of its own with a time limit, and its result is written at once.
-All that is tried follows from --seed, so that a failure can be tried again. The standard form takes
-half an hour on two cores; the long one has tens of thousands of inputs for each parser, a hundred
-kills and an hour of full rate, and takes a night; `make test` runs the short one.
+Every check runs in its own process group with a time limit, and its result is written as soon as it
+ends. All inputs are derived from --seed, so that a failure can be reproduced. The standard form
+takes half an hour on two cores; the long one has tens of thousands of inputs per parser, a hundred
+kills and an hour at full rate, and takes a night; `make test` runs the short one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-if __name__ == "__main__":  # this checkout is what is run
+if __name__ == "__main__":  # run this checkout's code
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -53,11 +53,11 @@ def main(words: Sequence[str] | None = None) -> None:
         out.mkdir(parents=True, exist_ok=True)
         results = _run(plan, settings)
     if any(result.state not in ("sound", "left out") for result in results):
-        raise MillError(f"not all is sound; logs and inputs lie in {out}")
+        raise MillError(f"some checks are not sound; logs and inputs are in {out}")
 
 
 def _run(plan: Plan, settings: Any) -> list[Result]:
-    """Run what is to be run; print the table, and write the results, of all that ended."""
+    """Run the planned checks; print the table and write the results of those that ended."""
     before = signal.signal(signal.SIGTERM, _as_interrupt)
     found: dict[str, Result] = {}
     interrupted = False
@@ -76,14 +76,14 @@ def _run(plan: Plan, settings: Any) -> list[Result]:
         about = {"form": plan.form, "seed": plan.seed, "seconds": sum(r.seconds for r in results)}
         report.write_json(settings.json, {**about, "rows": rows})
     if interrupted:
-        raise MillError("interrupted; the same command with --resume goes on")
+        raise MillError("interrupted; the same command with --resume continues")
     return results
 
 
 def _show_plan(plan: Plan) -> None:
     for check in plan.checks:
         lacking = check.lacks()
-        about = f"left out: needs {lacking}" if lacking else f"{check.estimate(plan.form):6,.0f} s"
+        about = f"skipped: needs {lacking}" if lacking else f"{check.estimate(plan.form):6,.0f} s"
         print(f"{check.name:<28} {check.tries(plan.form):>9,} tries  {about}")
     seconds = sum(check.estimate(plan.form) for check in plan.checks if not check.lacks())
     print(f"about {seconds / 60 / plan.jobs:.0f} minutes, {plan.jobs} at a time")
@@ -93,21 +93,21 @@ def _settings(words: Sequence[str] | None, checks: dict[str, Check]) -> Any:
     parts = sorted({check.part for check in checks.values()})
     parser = report.Parser("trust", __doc__)
     parser.prog, parser.usage = "tests/trust", "python tests/trust [options]"
-    parser.add_argument("--form", choices=FORMS, default="standard", help="how much is tried")
+    parser.add_argument("--form", choices=FORMS, default="standard", help="number of tries")
     parser.add_argument(
         "--part",
         action="append",
         default=[],
         metavar="NAME",
-        help=f"a check, or all of {', '.join(parts)}; may be repeated",
+        help=f"a check, or a whole part: {', '.join(parts)}; may be repeated",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of what is tried (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=available_cores(), help="checks at a time")
-    parser.add_argument("--out", default=OUT, metavar="DIR", help="of logs (%(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    parser.add_argument("--resume", action="store_true", help="run what has no result in DIR yet")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan, and run nothing")
-    parser.add_argument("--only", choices=checks, help="run this one in this process, as all are")
+    parser.add_argument("--seed", type=int, default=0, help="of all random draws (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=available_cores(), help="concurrent checks")
+    parser.add_argument("--out", default=OUT, metavar="DIR", help="folder for logs (%(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="also write results here")
+    parser.add_argument("--resume", action="store_true", help="skip checks with a result in DIR")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
+    parser.add_argument("--only", choices=checks, help="run this check in this process")
     settings = parser.parse_args(words)
     for name in settings.part:
         if name not in (*checks, *parts):

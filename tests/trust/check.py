@@ -1,4 +1,4 @@
-"""`Check`: inputs or moments that must do no harm, and the `Outcome` of trying them."""
+"""`Check`: inputs or fault times that must do no harm, and the `Outcome` of trying them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ SHOWN = 20  # failures whose texts are kept
 
 @dataclass(frozen=True)
 class Task:
-    """A number of tries, in a folder of their own."""
+    """A number of tries, in their own folder."""
 
     name: str
     tries: int
     folder: Path
     seed: int = 0
-    note: Callable[[str], None] = lambda text: None  # shows progress
+    note: Callable[[str], None] = lambda text: None  # reports progress
 
     def random(self, index: int) -> random.Random:
-        """The random numbers of one try: the same ones whenever it is repeated."""
+        """Random numbers of one try: the same whenever it is repeated."""
         return random.Random(f"{self.name}/{self.seed}/{index}")
 
 
@@ -38,7 +38,7 @@ class Outcome:
     failures: int = 0
     lost: int = 0  # samples or steps
     repeated: int = 0
-    ends: Counter[str] = field(default_factory=Counter)  # of tries, "ledger" and the like
+    ends: Counter[str] = field(default_factory=Counter)  # of tries, such as "ledger"
     figures: dict[str, Any] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)  # of failures
 
@@ -51,13 +51,13 @@ class Outcome:
         return self.tries > 0 and not (self.failures or self.lost or self.repeated)
 
     def tried(self, end: str = "") -> None:
-        """Count a try, and what came of it."""
+        """Count a try and its outcome."""
         self.tries += 1
         if end:
             self.ends[end] += 1
 
     def failed(self, text: str) -> None:
-        """Take back that a counted try survived; `text` says what happened, with which input."""
+        """Mark a counted try as failed; `text` says what happened and with which input."""
         self.failures += 1
         if len(self.texts) < SHOWN:
             self.texts.append(text)
@@ -66,18 +66,18 @@ class Outcome:
 @dataclass(frozen=True)
 class Check:
     name: str
-    title: str  # what is done
+    title: str  # row label
     run: Callable[[Task], Outcome]
-    short: int  # tries in `make test`; 0: other tests do
+    short: int  # tries in `make test`; 0: covered by other tests
     standard: int  # in `make trust`
     long: int
-    seconds: float  # that the standard form takes on one core
+    seconds: float  # duration of the standard form on one core
     needs: tuple[str, ...] = ()  # modules
-    alone: bool = False  # not beside another check
+    alone: bool = False  # never concurrent with another check
 
     @property
     def part(self) -> str:
-        """The folder that it lies in: fuzz, faults and so on."""
+        """Folder of the check: fuzz, faults and so on."""
         return self.run.__module__.split(".")[1]
 
     def tries(self, form: Form) -> int:
@@ -87,9 +87,9 @@ class Check:
         return self.seconds * self.tries(form) / self.standard
 
     def limit(self, form: Form) -> float:
-        """Seconds after which it counts as hanging."""
+        """Timeout in seconds, after which it counts as hanging."""
         return 5 * self.estimate(form) + 120
 
     def lacks(self) -> str:
-        """The modules that it needs and this Python has not."""
+        """Modules that it needs and that are not installed."""
         return ", ".join(name for name in self.needs if not importlib.util.find_spec(name))

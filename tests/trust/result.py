@@ -1,4 +1,4 @@
-"""`Result`: the end of a check that ran in a process of its own."""
+"""`Result`: the result of a check that ran in its own process."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def of_outcome(check: Check, form: Form, seed: int, outcome: Outcome) -> Result:
 
 
 def of_process(check: Check, form: Form, seed: int, ended: Ended, path: Path, log: Path) -> Result:
-    """Read what the check's process wrote, or say how it ended without writing."""
+    """Read the result that the check's process wrote, or report how it ended without one."""
     seconds = round(ended.seconds, 1)
     if ended.in_time and ended.status == 0 and (written := read(path)):
         return Result(**{**asdict(written), "seconds": seconds})
@@ -73,7 +73,7 @@ def of_process(check: Check, form: Form, seed: int, ended: Ended, path: Path, lo
         form,
         seed,
         "died" if ended.in_time else "hangs",
-        f"{why}; the last words in {log.name}: {said}" if said else why,
+        f"{why}; last line of {log.name}: {said}" if said else why,
         seconds=seconds,
     )
 
@@ -93,7 +93,7 @@ def read(path: Path) -> Result | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise MillError(
-            f"cannot read {path}: {' '.join(str(error).split())}; remove it to run that check anew"
+            f"cannot read {path}: {' '.join(str(error).split())}; remove it to rerun that check"
         ) from None
 
 

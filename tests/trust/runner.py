@@ -1,4 +1,4 @@
-"""Run checks, each in a process group of its own with a limit, several at a time."""
+"""Run checks, several at a time, each in its own process group with a timeout."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Plan:
         return self.out / f"{check.name}.json"
 
     def done(self, check: Check) -> Result | None:
-        """The result of an earlier run of the same inputs, if it need not be run again."""
+        """The result of an earlier run with the same inputs, if there is one to reuse."""
         found = result.read(self.path(check))
         same = found and (found.form, found.seed) == (self.form, self.seed)
         return found if found and same and found.state in ("sound", "broken") else None
 
 
 def run(plan: Plan, resume: bool, say: Callable[[str], None]) -> Iterator[Result]:
-    """Results as they come; those with `alone` run after the others."""
+    """Yield results as they come; checks with `alone` run after the others."""
     waiting = []
     for check in plan.checks:
         if resume and (found := plan.done(check)):
@@ -50,7 +50,7 @@ def run(plan: Plan, resume: bool, say: Callable[[str], None]) -> Iterator[Result
         ([check for check in waiting if not check.alone], plan.jobs),
         ([check for check in waiting if check.alone], 1),
     ):
-        # The longest first, so that none runs by itself at the end
+        # Longest first, so that none runs alone at the end.
         group.sort(key=lambda check: -check.estimate(plan.form))
         with ThreadPoolExecutor(jobs) as pool:
             futures = [pool.submit(_one, check, plan, say, stop) for check in group]
@@ -64,7 +64,7 @@ def run(plan: Plan, resume: bool, say: Callable[[str], None]) -> Iterator[Result
 
 
 def in_this_process(check: Check, task: Task, form: Form, path: Path) -> None:
-    """Run a check and write its result: what the processes of `run` do."""
+    """Run a check and write its result, in a process started by `run`."""
     outcome = check.run(task)
     result.write(path, result.of_outcome(check, form, task.seed, outcome))
 

@@ -50,7 +50,7 @@ def checks() -> dict[str, Check]:
 
 
 def helper_folders() -> list[str]:
-    """The folders of modules that tests share, as pytest is told them."""
+    """Folders of shared test helpers, as configured for pytest."""
     root = Path(__file__).resolve().parents[2]
     config = configparser.ConfigParser()
     config.read(root / "setup.cfg")

@@ -1,4 +1,4 @@
-"""The table of results, and a line for all that is not sound."""
+"""Table of results, and a line for each check that is not sound."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def show(results: Sequence[Result]) -> None:
 
 
 def remarks(results: Iterable[Result]) -> list[str]:
-    """Lines on checks that are not sound or were left out, and why."""
+    """Lines about checks that are not sound or were left out, and why."""
     lines = []
     for result in results:
         if result.state != "sound":
@@ -30,7 +30,7 @@ def remarks(results: Iterable[Result]) -> list[str]:
 
 
 def line(result: Result) -> str:
-    """One result, as it is shown when it comes."""
+    """One result, as shown when it arrives."""
     counts = f"{result.survived:,} of {result.tries:,} survived"
     return f"{result.state:<9} {result.name}: {result.why or counts} ({result.seconds:.0f} s)"
 

@@ -1,4 +1,4 @@
-"""Short forms of all checks of trust."""
+"""Short forms of all trust checks."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The command that runs the checks: results, limits, deaths, resuming."""
+"""The command that runs the checks: results, timeouts, crashes, resuming."""
 
 import json
 import os
@@ -40,7 +40,7 @@ FINE = Check("fine", "nothing", fine, short=1, standard=3, long=9, seconds=2)
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two checks, which run in this process as they would in one of their own."""
+    """Two checks, which run in this process as they would in their own."""
     monkeypatch.setattr(suite, "checks", lambda: {"even": EVEN, "fine": FINE})
 
     def run(words: list[str], *_: object) -> process_group.Ended:
@@ -55,7 +55,7 @@ def test_results_are_written_shown_and_not_run_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "all.json"), "--seed", "7"]
-    with pytest.raises(MillError, match="not all is sound"):
+    with pytest.raises(MillError, match="some checks are not sound"):
         command.main(words)
     shown = capsys.readouterr().out
     (fault,) = [line for line in shown.splitlines() if line.startswith("even: odd numbers")]
@@ -66,7 +66,7 @@ def test_results_are_written_shown_and_not_run_twice(
     assert (even["state"], even["ends"], even["part"]) == ("broken", "even 2, odd 2", "odd")
     assert (fine["state"], fine["tries"], fine["survived"]) == ("sound", 3, 3)
     assert not (tmp_path / "out" / "fine").exists() and (tmp_path / "out" / "even").is_dir()
-    with pytest.raises(MillError, match="not all is sound"):
+    with pytest.raises(MillError, match="some checks are not sound"):
         command.main([*words, "--resume"])
     assert "running" not in capsys.readouterr().out
     command.main([*words[:2], "--seed", "8", "--resume", "--part", "fine"])
@@ -94,13 +94,13 @@ def test_death_and_hanging_are_failures(tmp_path: Path) -> None:
     ):
         found = result.of_process(EVEN, "short", 0, ended, tmp_path / "even.json", log)
         assert (found.state, found.why.split(";")[0]) == (state, why)
-        assert found.why.endswith("the last words in even.log: Fatal Python error: Bus error")
+        assert found.why.endswith("last line of even.log: Fatal Python error: Bus error")
 
 
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     plan = runner.Plan([EVEN], "short", 0, tmp_path, 1)
     (tmp_path / "even.json").write_text('{"name": "even"')
-    with pytest.raises(MillError, match="remove it to run that check anew"):
+    with pytest.raises(MillError, match="remove it to rerun that check"):
         next(runner.run(plan, True, lambda text: None))
 
 

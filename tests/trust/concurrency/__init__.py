@@ -1,1 +1,1 @@
-"""Threads and processes in many orders."""
+"""Threads and processes in many interleavings."""

@@ -12,7 +12,7 @@ EARLY = (0.0, 0.0, 0.01)  # shares of points at which a wait may time out
 
 
 def random_schedules(task: Task) -> Outcome:
-    """Threads switch at random, at operations or also at lines."""
+    """Switch threads at random, at operations or also at lines."""
     outcome = Outcome()
     points = 0
     for index in range(task.tries):
@@ -26,7 +26,7 @@ def random_schedules(task: Task) -> Outcome:
 
 
 def bounded_schedules(task: Task) -> Outcome:
-    """Threads go on in order but for one to three preemptions, at any lines."""
+    """Run threads in order except for one to three preemptions, at any line."""
     outcome, plan, length, points = Outcome(), None, 0, 0
     for index in range(task.tries):
         rng = task.random(index)
@@ -44,7 +44,7 @@ def bounded_schedules(task: Task) -> Outcome:
 
 
 def attempt(plan: Plan, scheduler: Scheduler, name: str, outcome: Outcome) -> int:
-    """Try one schedule; returns the points at which threads might have switched."""
+    """Try one schedule; return the number of points at which threads could have switched."""
     world = World(plan, scheduler)
     outcome.tried(plan.end)
     try:
@@ -61,7 +61,7 @@ def attempt(plan: Plan, scheduler: Scheduler, name: str, outcome: Outcome) -> in
 
 
 def systematic(task: Task) -> Outcome:
-    """Plans with every single preemption, or as many of them as there are tries."""
+    """Try plans with every single preemption, or as many of them as there are tries."""
     outcome, rng, points = Outcome(), task.random(0), 0
     while outcome.tries < task.tries:
         plan = Plan.draw(rng)

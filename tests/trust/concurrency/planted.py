@@ -1,4 +1,4 @@
-"""Faults for a check to find: a line of a function left out, or in another place."""
+"""Faults for a check to find: a line of a function removed, changed or moved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trust.concurrency.scheduler import replaced
 
 @contextmanager
 def planted(owner: Any, name: str, old: str, new: str) -> Iterator[None]:
-    """Context in which a function of a class or module has other lines."""
+    """Context in which lines of a function of a class or module are replaced."""
     function = inspect.unwrap(getattr(owner, name))
     source = textwrap.dedent(inspect.getsource(function))
     if source.count(old) != 1:

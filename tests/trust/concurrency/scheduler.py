@@ -1,8 +1,8 @@
-"""Threads under a deterministic scheduler: one runs at a time, and a policy says who goes on.
+"""Threads under a deterministic scheduler: one runs at a time, and a policy picks the next.
 
 Threads, locks, queues and the clock of chosen modules are replaced. Every operation on them, and
-every line of chosen files, is a point at which another thread may go on; a policy decides by a
-seed, so that each schedule can be repeated. Time passes only when nobody can run.
+every line of chosen files, is a point at which another thread may continue; a seeded policy
+decides, so that each schedule can be repeated. Time passes only when no thread can run.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 
 MOST_TIMEOUTS = 40  # one after another, with nothing done in between, are a deadlock
 MOST_POINTS = 200_000
-PATIENCE_S = 120.0  # for the thread that has its turn
+PATIENCE_S = 120.0  # timeout for the running thread
 
 
 class Stuck(Exception):
-    """No thread can go on, or all of them only poll."""
+    """No thread can continue, or all of them only poll."""
 
 
 class _Abandoned(BaseException):
@@ -35,12 +35,12 @@ Policy = Callable[[int, Sequence["Actor"], "Actor | None"], "Actor"]
 
 
 def continued(point: int, enabled: Sequence[Actor], current: Actor | None) -> Actor:
-    """The policy without preemption: whoever runs goes on; else the oldest thread."""
+    """Policy without preemption: the current thread continues, else the oldest one."""
     return current if current in enabled else enabled[0]  # type: ignore[return-value]
 
 
 def at_random(seed: random.Random, often: float) -> Policy:
-    """Switch to any thread at so many of the points."""
+    """Switch to a random thread at a share `often` of the points."""
 
     def choose(point: int, enabled: Sequence[Actor], current: Actor | None) -> Actor:
         if current in enabled and seed.random() >= often:
@@ -51,7 +51,7 @@ def at_random(seed: random.Random, often: float) -> Policy:
 
 
 def preempting(switches: dict[int, int], otherwise: Callable[[], float]) -> Policy:
-    """Switch only at some points, to the n-th of the others; when one waits, draw who goes on."""
+    """Switch only at given points, to the n-th other thread; if one waits, draw the next."""
 
     def choose(point: int, enabled: Sequence[Actor], current: Actor | None) -> Actor:
         if current in enabled:
@@ -65,7 +65,7 @@ def preempting(switches: dict[int, int], otherwise: Callable[[], float]) -> Poli
 
 
 class Actor:
-    """One thread; `threading.Thread` to the code under test."""
+    """One thread; stands in for `threading.Thread` in the code under test."""
 
     scheduler: Scheduler
 
@@ -123,7 +123,7 @@ class Actor:
 
 
 class Scheduler:
-    """One schedule: `run(body)` runs `body` and every thread that it starts to their ends."""
+    """One schedule: `run(body)` runs `body` and every thread it starts to completion."""
 
     def __init__(
         self, policy: Policy, files: Iterable[str] = (), early: float = 0.0, seed: int = 0
@@ -138,7 +138,7 @@ class Scheduler:
         self._over = threading.Event()
 
     def run(self, body: Callable[[], None]) -> None:
-        """Raise Stuck if not all threads end, and else the first error of any of them."""
+        """Raise Stuck if not all threads end, else the first error of any thread."""
         root = self.thread_class()(body, name="root")
         root.start()
         self.current = root
@@ -156,14 +156,14 @@ class Scheduler:
     # --------------------------------------------------------------------- called by the threads
 
     def point(self) -> None:
-        """Let the policy decide who goes on."""
+        """Let the policy decide which thread continues."""
         self.wait(None)
 
     def wait(self, ready: Callable[[], bool] | None, seconds: float = math.inf) -> None:
-        """Let others go on, at least until `ready` or so many seconds have passed."""
+        """Yield to other threads until `ready`, or until the timeout has passed."""
         me = self.current
         if me is None or threading.current_thread() is not me._thread:
-            return  # before the schedule, or after it
+            return  # before or after the schedule
         if self.stuck:
             raise _Abandoned
         me.ready, me.until = ready, self.now + seconds
@@ -180,7 +180,7 @@ class Scheduler:
             raise error
 
     def pass_on(self) -> None:
-        """The current thread has ended: another one goes on, if there is one."""
+        """Hand over from the current thread, which has ended, to another one, if any."""
         if all(actor.done for actor in self.actors):
             self.current = None
             self._over.set()
@@ -189,7 +189,7 @@ class Scheduler:
         self.current.go()
 
     def trace(self, frame: Any, event: str, argument: Any) -> Any:
-        """Make the lines of `files` points, too."""
+        """Make the lines of `files` switch points too."""
         if frame.f_code.co_filename not in self._files:
             return None
         if event == "line":
@@ -239,7 +239,7 @@ class Scheduler:
         return type("SimpleQueue", (Queue,), {"scheduler": self})
 
     def threading(self) -> Any:
-        """A module `threading` of this schedule's."""
+        """Stand-in for the module `threading` under this schedule."""
         return SimpleNamespace(
             Thread=self.thread_class(),
             Lock=type("Lock", (Lock,), {"scheduler": self}),
@@ -249,7 +249,7 @@ class Scheduler:
         )
 
     def time(self) -> Any:
-        """A module `time` of this schedule's: the clock, with every look at it a tick."""
+        """Stand-in for the module `time`: every reading advances the clock by one tick."""
 
         def seconds() -> float:
             self.now += 1e-6
@@ -340,7 +340,7 @@ class Semaphore:
 
 @contextmanager
 def replaced(*places: tuple[Any, str, Any]) -> Iterator[None]:
-    """Context in which attributes of modules have other values."""
+    """Context in which attributes of modules are replaced."""
     before = [(where, name, getattr(where, name)) for where, name, _ in places]
     for where, name, value in places:
         setattr(where, name, value)

@@ -1,4 +1,4 @@
-"""Loaders that share one decoded cache, in several processes and side by side in each."""
+"""Loaders that share one decoded cache, across several processes and within each."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ print(json.dumps(seen))
 
 
 def run(task: Task) -> Outcome:
-    """Fill and read one cache from everywhere at once; views are as without it."""
+    """Fill and read one cache concurrently; views are the same as without it."""
     outcome, data = Outcome(), task.folder / "data"
     data.mkdir()
     for index in range(IMAGES):
@@ -59,7 +59,7 @@ def run(task: Task) -> Outcome:
     for index in range(task.tries):
         folder = task.folder / "cache"
         shutil.rmtree(folder, ignore_errors=True)
-        # In half of the tries the cache has no room for all.
+        # In half of the tries the cache is too small for all images.
         size = task.random(index).choice(("10MB", "100KB"))
         outcome.tried(size)
         name = f"seed {task.seed}, try {index}"
@@ -67,7 +67,7 @@ def run(task: Task) -> Outcome:
             for seen in _run(task, data, f"disk:{folder}:{size}", name, PROCESSES):
                 outcome.lost += 4 * IMAGES - len(seen)
                 if any(wanted[epoch, id] != views for epoch, id, views in seen):
-                    outcome.failed(f"{name}: other views")
+                    outcome.failed(f"{name}: views differ")
         except RuntimeError as error:
             outcome.failed(f"{name}: {error}")
         task.note(f"{index + 1} tries")

@@ -1,4 +1,4 @@
-"""The checks of the crew see the faults that they are there for."""
+"""Checks of the crew detect the faults they are meant to find."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trust.concurrency.world import Gatherer
 TRIES = 400
 
 Fault = tuple[Any, str, str, str]
-# The owner of a function, its name, a line or two of it, and what stands there instead.
+# Owner and name of a function, a line or two of it, and the replacement.
 FAULTS: dict[str, Fault] = {
     "an end is not told": (Countdown, "cancel", "self._opened.put(None)", "pass"),
     "the last item is not told": (Countdown, "count_down", "self._opened.put(None)", "pass"),

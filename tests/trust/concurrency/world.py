@@ -1,7 +1,7 @@
-"""The real crew, line and memory in one schedule: batches of numbered samples, and a user of them.
+"""The real crew, line and memory in one schedule, with batches of numbered samples and a consumer.
 
 Workers write a sample's number into the batch's block, so that the user sees what was lost,
-repeated or overwritten. `broken` is what they saw; nothing in it is a matter of chance.
+repeated or overwritten. `broken` lists what they saw; it is deterministic.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from patchmill.loaders.pipelines.worker import Worker
 from patchmill.loaders.stats import Counters
 from trust.concurrency.scheduler import Scheduler, replaced
 
-LINES = ("none", "line", "dali")  # what stands between the workers and the user
+LINES = ("none", "line", "dali")  # stage between the workers and the user
 ENDS = ("last", "leave", "close", "interrupt", "error", "collected")  # of an iteration
 FILES = [module.__file__ for module in (crew, feeder_jobs, jobs, memory, shift)]
 SAMPLES = 3  # in a batch
@@ -35,7 +35,7 @@ SAMPLES = 3  # in a batch
 
 @dataclass(frozen=True)
 class Plan:
-    """An iteration and its end, whoever goes on first."""
+    """An iteration and its end, for any thread order."""
 
     line: str
     end: str
@@ -43,9 +43,9 @@ class Plan:
     workers: int
     ahead: int
     kept: int  # batches that the user keeps at a time
-    staff: tuple[int, ...]  # workers after each batch that the user takes
+    staff: tuple[int, ...]  # number of workers after each batch the user takes
     at: int  # batch, sample or operation at which the iteration ends
-    late: bool  # on a GPU, a sample of each batch is beyond its budget of pixels
+    late: bool  # on a GPU, a sample of each batch exceeds its pixel budget
 
     @staticmethod
     def draw(rng: random.Random) -> Plan:
@@ -64,7 +64,7 @@ class Plan:
 
 
 class Failed(Exception):
-    """The error of a sample."""
+    """Error of a sample."""
 
 
 class World:
@@ -76,10 +76,10 @@ class World:
         self._errors: list[BaseException] = []
         self._pool = memory.BlockPool(SAMPLES, torch.int64)
         self._crew: Any = None
-        self._last: Any = None  # the only reference to a crew that is to be collected
+        self._last: Any = None  # the only reference to a crew to be garbage-collected
 
     def run(self) -> None:
-        """Go through the schedule; raise Stuck if it does not end."""
+        """Run the schedule; raise Stuck if it does not end."""
         threading, time = self.scheduler.threading(), self.scheduler.time()
         queue = self.scheduler.queue_class()
         nobody = SimpleNamespace(register=lambda _: None, unregister=lambda _: None)
@@ -96,7 +96,7 @@ class World:
             (dali.decoder, "find_undecodable", lambda *_: [0]),
         ):
             collects = gc.isenabled()
-            gc.disable()  # the collector would run at other moments when a schedule is repeated
+            gc.disable()  # else collections would happen at other points in a repeated schedule
             try:
                 self.scheduler.run(self._use)
             finally:
@@ -166,7 +166,7 @@ class World:
         self.scheduler.thread_class()(inject, name="ctrl-c").start()
 
     def interrupted_late(self) -> bool:
-        """True if the user is already at the end, where there is nothing to interrupt."""
+        """True if the user has already reached the end, with nothing left to interrupt."""
         return self._crew is None or bool(self._crew._ended) or self._taken == self.plan.batches
 
     # ----------------------------------------------------------------------------------- the crew
@@ -230,7 +230,7 @@ class World:
         return step
 
     def _feed(self, feeder_jobs: FeederJobs, tasks: Any) -> None:
-        """Feed as the pipelines of a GPU do."""
+        """Feed like the GPU pipelines."""
         from patchmill.loaders.pipelines.gpu.pipeline import GpuThreadsPipeline
 
         def load(worker: Any, job: Any, slots: range) -> None:
@@ -308,7 +308,7 @@ class World:
 
 
 class Gatherer:
-    """A worker that runs tasks as any does."""
+    """A worker that runs tasks like any other."""
 
     run, busy = Worker.run, False
 
@@ -317,7 +317,7 @@ class Gatherer:
 
 
 class Decoder:
-    """DALI's decoder: at most AHEAD batches in flight, some of which it refuses."""
+    """Stand-in for DALI's decoder: at most AHEAD batches in flight, some of which it rejects."""
 
     def __init__(self, world: World) -> None:
         self._world, self._held, self._submitted = world, deque[bool](), 0

@@ -1,7 +1,7 @@
-"""Whatever the ranks, workers, pipeline, format, cache and stops: the samples of one process.
+"""The same samples as one process, for any ranks, workers, pipeline, format, cache and stops.
 
-Hypothesis draws the ways to load two epochs. Order, labels and the hash of every sample's views are
-those of one process that reads the folder without a stop, whose order follows from the seed.
+Hypothesis draws ways to load two epochs. Order, labels and the hash of every sample's views must
+equal those of one process that reads the folder without stopping, in the order given by the seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trust.check import Check, Outcome, Task
 from trust.elastic.ways import BAD, COUNT, EPOCHS, Leg, Way, pipelines, ways, write_formats
 
 SEED = 5
-FEW = 20  # with fewer tries only threads are drawn: the other pipelines take long to start
+FEW = 20  # with fewer tries only `threads` is drawn: the other pipelines are slow to start
 
 
 class Sample(NamedTuple):
@@ -47,7 +47,7 @@ def run(task: Task) -> Outcome:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without a line in the log for each bad sample of each loader."""
+    """Suppress the log line for each bad sample of each loader."""
     log = logging.getLogger("patchmill")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -59,9 +59,9 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def compiled_once() -> Iterator[None]:
-    """Let loaders with as many threads share FFCV's compiled code, so that eight ranks may have it.
+    """Let loaders with the same number of threads share FFCV's compiled code, across eight ranks.
 
-    Data, recipe and seed, which are compiled in, are the same for all of them.
+    Data, recipe and seed, which are compiled in, are the same for all.
     """
     if "ffcv" not in pipelines("beton"):
         yield
@@ -117,7 +117,7 @@ def _try_ways(task: Task) -> Outcome:
 
 
 def _one_process(folder: Path, formats: dict[str, Path], batch: int, drop_last: bool) -> Steps:
-    """The steps of one process, whose ids are those that the seed says."""
+    """The steps of one process, whose ids must match the seed's order."""
     way = Way("folder", batch, drop_last, ())
     leg = Leg(1, 1, 1, "threads", "", way.steps)
     steps = list(_steps(folder, formats, Way("folder", batch, drop_last, (leg,))))
@@ -135,7 +135,7 @@ def _number(folder: Path, id: int) -> int:
 
 
 def _order(epoch: int, count: int, bad: set[int]) -> Iterator[int]:
-    """The first samples of an epoch, substitutes in the place of bad ones."""
+    """The first samples of an epoch, with substitutes for bad ones."""
     for id in permutation.Order(COUNT, SEED).ids(epoch, 0, count).tolist():
         good, attempt = id, 0
         while good in bad:
@@ -145,7 +145,7 @@ def _order(epoch: int, count: int, bad: set[int]) -> Iterator[int]:
 
 
 def _steps(folder: Path, formats: dict[str, Path], way: Way) -> Iterator[list[Sample]]:
-    """Samples that all ranks together got at each step, leg after leg."""
+    """Yield the samples of all ranks together at each step, leg after leg."""
     state = None
     for leg in way.legs:
         crew = [_loader(folder, formats, way, leg, rank) for rank in range(leg.world_size)]
@@ -200,7 +200,7 @@ def _samples(batch: Any) -> Iterator[Sample]:
 
 
 def _more(one: Steps, other: Steps) -> int:
-    """Samples that one has more often than the other."""
+    """Number of samples that one has more often than the other."""
     counts = [Counter(sample.id for step in steps for sample in step) for steps in (one, other)]
     return (counts[0] - counts[1]).total()
 

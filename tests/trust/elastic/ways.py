@@ -1,4 +1,4 @@
-"""Ways to load one data set: its formats, and the runs that hypothesis draws over them."""
+"""Ways to load one data set: its formats, and the runs that hypothesis draws for them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from patchmill.loaders.sources.beton.writer import BetonWriter
 from patchmill.loaders.sources.folder import Folder
 
 COUNT, EPOCHS = 106, 2  # the last batch has samples for each of 8 ranks
-BAD = (8, 57, 60)  # numbers of pictures that end in the middle
+BAD = (8, 57, 60)  # numbers of truncated images
 WORLD_SIZES = (1, 2, 3, 4, 6, 8)
 GLOBAL_BATCHES = (24, 48)  # every world size has an equal share
-CACHES = ("", "ram:5MB", "ram:60KB", "disk:5MB")  # 60KB hold a part of the images
+CACHES = ("", "ram:5MB", "ram:60KB", "disk:5MB")  # 60KB hold some of the images
 
 
 @dataclass(frozen=True)
 class Leg:
-    """A run from where the last one stopped: on so many ranks, for so many steps."""
+    """A run that continues where the last one stopped, with its number of ranks and steps."""
 
     world_size: int
     workers: int
@@ -54,7 +54,7 @@ class Way:
 
 
 def write_formats(root: Path) -> dict[str, Path]:
-    """The same samples in the same order in each format, by its name."""
+    """Write the same samples in the same order in each format: {format: path}."""
     for number in range(COUNT):
         path = root / "folder" / "ab"[number % 2] / f"{number:03}.{'png' if number % 3 else 'jpg'}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def write_formats(root: Path) -> dict[str, Path]:
 
 
 def pipelines(form: str) -> list[str]:
-    """Those that read a format and are installed here, the usual one first."""
+    """Installed pipelines that read a format, the default one first."""
     found = ["threads"]
     if importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali"):
         found.append("dali")

@@ -1,1 +1,1 @@
-"""Processes that are killed, disks that fill up, sources and ranks that fail."""
+"""Killed processes, full disks, failing sources and ranks."""

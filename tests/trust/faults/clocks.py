@@ -1,4 +1,4 @@
-"""Clocks that jump while a run trains: it learns the same, and says nothing absurd."""
+"""Clocks that jump during training: the weights are the same, and no reported time is absurd."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ YEAR_S = 365 * 24 * 3600.0
 
 
 class Jumping:
-    """A clock that jumps at some of the looks at it."""
+    """A clock that jumps at some of its readings."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng, self._real, self._offset = rng, time.time, 0.0
@@ -31,7 +31,7 @@ class Jumping:
 
 
 def run(task: Task) -> Outcome:
-    """The time of day goes back and forth by up to ten years, at any look at it."""
+    """Let the wall clock jump back and forth by up to ten years, at any reading."""
     outcome, threads = Outcome(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -55,14 +55,14 @@ def _compare(outcome: Outcome, name: str, whole: Path, folder: Path) -> None:
     try:
         helpers_runs.assert_same(helpers_runs.final(whole), helpers_runs.final(folder))
     except AssertionError as error:
-        outcome.failed(f"{name}: other weights: {error}")
+        outcome.failed(f"{name}: weights differ: {error}")
     if records.evaluations(whole) != records.evaluations(folder):
-        outcome.failed(f"{name}: other evaluations")
+        outcome.failed(f"{name}: evaluations differ")
     wanted, steps = records.read(whole)["step"], records.read(folder)["step"]
     outcome.lost += len(set(wanted) - set(steps))
     outcome.repeated += len(steps) - len(set(steps))
     if (state := run_folder.read_status(folder).get("state")) != "done":
-        outcome.failed(f"{name}: it is {state}")
+        outcome.failed(f"{name}: its state is {state}")
 
 
 CHECKS = (

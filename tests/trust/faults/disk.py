@@ -1,4 +1,4 @@
-"""Killed at any call to the disk, or with a full one, then run again: the same files."""
+"""Kills at any call to the disk, or a full disk, then another run: the files are the same."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from trust.faults.disk_work import Work
 
 
 class Undisturbed(NamedTuple):
-    """A kind of work, the calls to the disk that it makes, and the files that it leaves."""
+    """A kind of work without a fault: its calls to the disk, and the files it leaves."""
 
     work: Work
     calls: int
     files: dict[str, bytes]
-    pages: int  # that they take
+    pages: int  # size of the files
 
 
 def kill(task: Task) -> Outcome:
-    """Kill each kind of work in the middle of a call, once or twice, and go on."""
+    """Kill each kind of work in the middle of a call, once or twice, then continue."""
     return _each_fault(task, lambda one, at, folder: _faulty(one, KILL, at, folder))
 
 
 def fill_disk(task: Task) -> Outcome:
-    """Let the disk be full from a call on, then have room again, and go on."""
+    """Let the disk be full from a call on, then free space, and continue."""
     return _each_fault(task, lambda one, at, folder: _faulty(one, FULL, at, folder))
 
 
 def fill_small_disk(task: Task) -> Outcome:
-    """Work on a disk that has too few pages, then give it enough, and go on."""
+    """Work on a disk with too few pages, then enlarge it, and continue."""
     if not small_disk.allowed():
         return _each_fault(task, lambda one, at, folder: _faulty(one, FULL, at, folder))
     return _each_fault(task, _on_small_disk)
 
 
 def _each_fault(task: Task, attempt: Callable[[Undisturbed, int, Path], str]) -> Outcome:
-    """Try faults at moments that are spread over all kinds of work."""
+    """Try faults at times spread over all kinds of work."""
     outcome = Outcome()
     works = disk_work.works(disk_work.write_data(task.folder / "data"))
     for number, work in enumerate(works):
@@ -71,7 +71,7 @@ def _undisturbed(work: Work, root: Path) -> Undisturbed:
 
 
 def _empty(root: Path) -> Path:
-    """One folder for all, since what is noted in the cache has a name by its path."""
+    """The same folder for all, since cache entries are named by path."""
     folder = root / "tried"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -79,17 +79,17 @@ def _empty(root: Path) -> Path:
 
 
 def _faulty(one: Undisturbed, fault: str, at: int, folder: Path) -> str:
-    """Faults found after a fault, or after going on; empty if nothing is."""
+    """Problem found after a fault or after continuing; empty if none."""
     ended = disk_faults.run(disk_work.in_folder(one.work, folder), fault, at)
     return _problem(one, fault, ended, folder) or _go_on(one, folder)
 
 
 def _problem(one: Undisturbed, fault: str, ended: Ended, folder: Path) -> str:
-    """Faults of the end of disturbed work, or of what it left."""
+    """Problem with how disturbed work ended, or with what it left."""
     if fault == KILL and not ended.killed and ended.failed:
         return f"it failed before it was killed: {ended.told}"
     if fault == FULL and ended.failed and not _says_full(ended.told):
-        return f"it does not say in one sentence that the disk is full: {ended.told}"
+        return f"no one-line error about the full disk: {ended.told}"
     told = _judged(one, folder, whole=False)
     return "" if fault == FULL and _says_full(told) else told  # the disk is still full
 
@@ -101,13 +101,13 @@ def _says_full(told: str) -> bool:
 def _go_on(one: Undisturbed, folder: Path) -> str:
     ended = disk_faults.run(disk_work.in_folder(one.work, folder))
     if ended.failed or ended.told:
-        return f"it does not go on: {ended.told}"
+        return f"it does not continue: {ended.told}"
     return _judged(one, folder, whole=True)
 
 
 def _judged(one: Undisturbed, folder: Path, whole: bool) -> str:
-    """The judgement, made in a child of its own: it maps files that change afterwards."""
-    place = folder.with_name("judged")  # has indexes of its own
+    """Judge in a separate child, since judging maps files that change afterwards."""
+    place = folder.with_name("judged")  # with its own indexes
     ended = disk_faults.run(lambda: one.work.judge(folder, one.files, whole), cache=place)
     when = "in the end" if whole else "after the fault"
     return f"{when}: {ended.told}" if ended.told else ""
@@ -117,11 +117,11 @@ def _judged(one: Undisturbed, folder: Path, whole: bool) -> str:
 
 
 def _on_small_disk(one: Undisturbed, at: int, folder: Path) -> str:
-    """Like `_faulty`, on a disk with a part of the pages that the work needs."""
+    """Like `_faulty`, on a disk with only some of the pages that the work needs."""
     few = max(2, one.pages * at // max(one.calls, 1))
 
     def on_few() -> str:
-        places.check_room = lambda *_: None  # others fill the disk after it was looked at
+        places.check_room = lambda *_: None  # as if others fill the disk after the check
         ended = disk_faults.run(disk_work.in_folder(one.work, folder))
         return _problem(one, FULL, ended, folder)
 

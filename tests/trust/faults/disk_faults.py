@@ -1,4 +1,4 @@
-"""Faults of a disk, in a forked child: a kill in the middle of a call, or no space from it on."""
+"""Disk faults in a forked child: a kill in the middle of a call, or no space from a call on."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from typing import Any
 
 KILL, FULL = "kill", "full"
 _WRITES = ("write", "writev", "pwrite")
-_GROWING = (*_WRITES, "mkdir", "open", "fsync", "posix_fallocate")  # what needs space
+_GROWING = (*_WRITES, "mkdir", "open", "fsync", "posix_fallocate")  # calls that need space
 _CALLS = (*_GROWING, "ftruncate", "truncate", "replace", "rename", "unlink", "utime")
-_PATIENCE = 60  # seconds that a child may take
+_PATIENCE = 60  # timeout of a child in seconds
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a child's work."""
+    """Outcome of a child's work."""
 
     killed: bool
-    told: str  # the last thing that it said: an error's text, or the answer
-    failed: bool  # by an error
+    told: str  # its last output: an error message, or the result
+    failed: bool  # with an error
     calls: int  # to the disk
 
 
 def run(
     work: Callable[[], str], fault: str = "", at: int = 1 << 60, cache: Path | None = None
 ) -> Ended:
-    """Do the work in a child, and wait for its end; see `Child`."""
+    """Do the work in a child, and wait for it; see `Child`."""
     return Child(work, fault, at, cache).end()
 
 
@@ -45,7 +45,7 @@ class Child:
 
     `cache` is the child's cache folder.
 
-    From the call with number `at` on, the disk has the fault. A write is done by half first.
+    From call number `at` on, the disk has the fault. A write is half completed first.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ def _work_in_child(work: Callable[[], str], fault: str, at: int, pipe: int, erro
 
 
 class _Counter:
-    """Counts calls to the disk, and lets those from `at` on go wrong."""
+    """Count calls to the disk, and make those from `at` on fail."""
 
     def __init__(self, fault: str, at: int) -> None:
         self.fault, self._at = fault, at
@@ -114,7 +114,7 @@ class _Counter:
         self.calls = 0
 
     def wrong(self, name: str) -> bool:
-        """Count a call; True if it must fail after having done half of it."""
+        """Count a call; True if it must fail half-way."""
         self.calls = max(number := next(self._numbers), self.calls)
         return bool(self.fault) and number >= self._at and (self.fault == KILL or name in _GROWING)
 
@@ -125,7 +125,7 @@ class _Counter:
 
 
 def _put_in(counter: _Counter) -> None:
-    """Count the calls of Python's `os`, and of files that it opens."""
+    """Count calls of Python's `os`, and of files opened by `open`."""
     for name in _CALLS:
         setattr(os, name, _counted(name, getattr(os, name), counter))
     opened = builtins.open
@@ -154,7 +154,7 @@ def _counted(name: str, call: Callable[..., Any], counter: _Counter) -> Callable
                 data = b"".join(map(bytes, half))
                 call(given[0], *_halved(name, data), *given[2:])
             counter.fail()
-        return None if name == "fsync" else call(*given, **settings)  # no power fails here
+        return None if name == "fsync" else call(*given, **settings)  # power does not fail here
 
     return counted
 

@@ -1,4 +1,4 @@
-"""Work that writes to the disk: what does it, and what must lie there in the end."""
+"""Work that writes to the disk: how to do it, and the files that it must leave."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _CACHE = "10MB"
 
 @dataclass(frozen=True)
 class Work:
-    """One kind of work. `judge` looks at what was left, `whole` says if that must be all of it."""
+    """One kind of work. `judge` checks the files left; with `whole` they must be complete."""
 
     name: str
     do: Callable[[Path], str]  # in a folder, from the start or where it stopped
-    judge: Callable[[Path, dict[str, bytes], bool], str]  # what is wrong; empty if nothing is
+    judge: Callable[[Path, dict[str, bytes], bool], str]  # returns the problem; empty if none
 
 
 def write_data(root: Path) -> Path:
-    """Photos of two classes in a folder, tars and a zip; bulky images; some files that are none."""
+    """Write photos of two classes in a folder, tars and a zip; bulky images; some non-images."""
     bad = {f"class0/bad{i}.jpg": b"no image" for i in range(BAD)}
     photos = {f"class{i % 2}/{i:02}.jpg": making.jpeg(i) for i in range(GOOD)} | bad
     making.write_folder(root / "photos", photos)
@@ -54,7 +54,7 @@ def write_data(root: Path) -> Path:
 
 
 def works(data: Path) -> list[Work]:
-    """All kinds of work on the data that `write_data` wrote; what they compile is compiled."""
+    """All kinds of work on the data of `write_data`; compiles their kernels first."""
     assert draw.MAX_SIDE
     estimate(np.zeros((40, 60, 3), np.uint8), "gs", 24)
     Order(10, 0).ids(0, 0, 10)
@@ -74,7 +74,7 @@ def works(data: Path) -> list[Work]:
 
 
 def in_folder(work: Work, folder: Path) -> Callable[[], str]:
-    """The work in a folder that exists, with a cache folder of its own."""
+    """The work in an existing folder, with its own cache folder."""
 
     def do() -> str:
         os.environ["PATCHMILL_CACHE"] = str(folder / "cache")
@@ -100,7 +100,7 @@ def _make_masks(photos: Path, folder: Path) -> str:
 
 
 def _open_all(data: Path) -> str:
-    """Open what gets an index in the cache folder."""
+    """Open the sources that are indexed in the cache folder."""
     counts = [len(open_source(data / name)) for name in ("photos", "tars", "all.zip")]
     return "" if counts == [GOOD + BAD] * 3 else f"there are {counts} samples"
 
@@ -110,17 +110,17 @@ def _decode(photos: Path, folder: Path) -> str:
     return "full" if result.full else ""
 
 
-# ------------------------------------------------------------------------------ what may lie there
+# --------------------------------------------------------------------------------- allowed results
 
 
 def _judge_files(folder: Path, expected: dict[str, bytes], whole: bool) -> str:
-    """Files under their final names are whole, and in the end there are no others."""
+    """Files under their final names must be complete; with `whole` there must be no others."""
     there = listed(folder)
     for name, content in there.items():
         wanted = expected.get(name)
         progressing = name.endswith((".lock", "bad.jsonl")) and not whole
         if wanted is not None and content != wanted and not progressing:
-            return f"{name} has {len(content)} bytes that are not those of an undisturbed run"
+            return f"{name} has {len(content)} bytes that differ from an undisturbed run's"
     if whole and set(there) != set(expected):
         missing, orphans = set(expected) - set(there), set(there) - set(expected)
         return f"{sorted(missing)} are missing and {sorted(orphans)} are left over"
@@ -128,7 +128,7 @@ def _judge_files(folder: Path, expected: dict[str, bytes], whole: bool) -> str:
 
 
 def _taken_for_whole(folder: Path, missing: set[str]) -> str:
-    """Answers of inspect about an output that lacks something, if it finds nothing wrong."""
+    """Problem if inspect finds nothing wrong with an incomplete output."""
     for name in ("shards", "x.beton", "x.masks"):
         if (folder / name).exists() and any(path.startswith(name) for path in missing):
             try:
@@ -141,7 +141,7 @@ def _taken_for_whole(folder: Path, missing: set[str]) -> str:
 
 
 def _judge_store(photos: Path) -> Callable[[Path, dict[str, bytes], bool], str]:
-    """The judge of a store of decoded images: each that is there is as a fresh decode."""
+    """Judge of a store of decoded images: each image in it must equal a fresh decode."""
 
     def judge(folder: Path, expected: dict[str, bytes], whole: bool) -> str:
         names = set(listed(folder)) if whole else set()

@@ -1,7 +1,7 @@
-"""Loaders killed while they fill a decoded cache, alone or two at once, then run again.
+"""Loaders killed while they fill a decoded cache, alone or in pairs, then run again.
 
-What they noted after each batch, as training does, must in the end be what a loader without a
-cache sees.
+The samples that they record after each batch, as training does, must finally equal those of a
+loader without a cache.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from trust.faults.disk_faults import KILL, Child, Ended
 from trust.faults.noted import Loading, Seen
 
 IMAGES, BAD = 40, (7, 21, 33)
-KINDS, SIZES = ("disk", "ram"), ("1MB", "40KB")  # with room for all images, or for a part
-MOST_KILLS = 2  # rounds before the loaders are left to finish
+KINDS, SIZES = ("disk", "ram"), ("1MB", "40KB")  # large enough for all images, or for some
+MOST_KILLS = 2  # rounds before the loaders may finish
 
 
 def run(task: Task) -> Outcome:
-    """Kill loaders in a call to the disk, or at any time, once or twice, and let them finish."""
+    """Kill loaders in a call to the disk, or at any time, once or twice, then let them finish."""
     outcome, data = Outcome(), _write_data(task.folder / "data")
     wanted = _seen_without_cache(task, data)
     moments = {
@@ -76,7 +76,7 @@ def _write_data(root: Path) -> Path:
 
 
 def _place(task: Task, kind: str, size: str) -> tuple[Path, str]:
-    """An empty folder, and `cache=` of a cache in it."""
+    """An empty folder, and the `cache=` value for a cache in it."""
     folder = task.folder / "tried"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -84,9 +84,9 @@ def _place(task: Task, kind: str, size: str) -> tuple[Path, str]:
 
 
 def _seen_without_cache(task: Task, data: Path) -> Seen:
-    """Samples that a loader without a cache sees, and one with a cache, too.
+    """Samples that a loader without a cache sees; a loader with a cache must see the same.
 
-    They run in this process, so that all code is compiled before it forks.
+    Both run in this process, so that all code is compiled before it forks.
     """
     seen = []
     with mock.patch.dict(os.environ), mock.patch.object(places, "SHARED_MEMORY"):
@@ -101,7 +101,7 @@ def _seen_without_cache(task: Task, data: Path) -> Seen:
 
 
 def _undisturbed(task: Task, data: Path, kind: str, size: str) -> tuple[int, float]:
-    """Calls to the disk and seconds of a loader that is not killed."""
+    """Calls to the disk, and seconds, of a loader that is not killed."""
     work, began = Loading(data, *_place(task, kind, size)), time.monotonic()
     ended = disk_faults.run(work.go_on)
     if ended.failed or (problem := _judge(work) or _left_over(work)):
@@ -113,7 +113,7 @@ def _undisturbed(task: Task, data: Path, kind: str, size: str) -> tuple[int, flo
 
 
 def _kill(work: Loading, rng: random.Random, moments: tuple[int, float]) -> str:
-    """Kill all loaders or one of two; what is wrong with how they end."""
+    """Kill all loaders or one of two; return the problem with how they end."""
     calls, seconds = moments
     victims = set(range(work.loaders)) if rng.random() < 0.5 else {rng.randrange(work.loaders)}
     by_call = rng.random() < 0.5
@@ -128,7 +128,7 @@ def _kill(work: Loading, rng: random.Random, moments: tuple[int, float]) -> str:
     if not by_call:
         time.sleep(rng.uniform(0, seconds))
         for number in victims:
-            os.kill(children[number].pid, signal.SIGKILL)  # not yet waited for, so it is there
+            os.kill(children[number].pid, signal.SIGKILL)  # not reaped yet, so the pid is valid
     return _problem([child.end() for child in children], victims)
 
 
@@ -140,7 +140,7 @@ def _finish(work: Loading) -> str:
 def _problem(ended: list[Ended], victims: set[int]) -> str:
     for number, one in enumerate(ended):
         if one.failed or (one.killed and number not in victims):
-            return f"loader {number} ends so: {one.told}"
+            return f"loader {number} ended with: {one.told}"
     return ""
 
 
@@ -152,7 +152,7 @@ def _stores(work: Loading) -> list[Path]:
 
 
 def _judge(work: Loading) -> str:
-    """Faults of the store that lies there, between runs of loaders."""
+    """Problem with the store on disk, between runs of loaders."""
     for path in _stores(work):
         most = records.pixels_at(IMAGES) + spec.parse(work.cache).capacity
         taken = max(path.stat().st_size, places.bytes_on_disk(path))
@@ -181,7 +181,7 @@ def _judge_images(work: Loading) -> str:
 
 
 def _kept(work: Loading) -> int:
-    """Images whose records a store has."""
+    """Number of images that a store has records of."""
     count = 0
     for path in _stores(work):
         data = np.frombuffer(path.read_bytes(), np.uint8)[records.PAGE :]
@@ -190,7 +190,7 @@ def _kept(work: Loading) -> int:
 
 
 def _left_over(work: Loading) -> str:
-    """Files that are there in the end and should not be, or the other way round."""
+    """Files left at the end that should not be there, and missing ones."""
     names = Counter(path.suffix for path in work.folder.rglob("*") if path.is_file())
     for kept in ("", ".index"):  # a note of the cache's folder, and an index of the data
         names.pop(kept, None)

@@ -1,4 +1,4 @@
-"""Real limits on the memory of this process: `limited`."""
+"""`limited`: real limits on the memory of this process."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-# What ends a process before Python hears of it: a thread's own data, torch's threads, C++.
+# Messages of native code that aborts before Python can raise: thread-local data, threads, C++.
 NATIVE = (
     *("memory for thread-local data", "register TLS destructor: out of memory"),  # glibc
     *("Thread creation failed", "bad_alloc"),
 )
-KINDS = {"AS": "VmSize", "DATA": "VmData"}  # of setrlimit, and what /proc calls them
+KINDS = {"AS": "VmSize", "DATA": "VmData"}  # of setrlimit, and their names in /proc
 
 
 @contextlib.contextmanager
 def limited(kind: str, size: int) -> Iterator[None]:
-    """Context in which this process gets as many bytes more than it has now."""
+    """Context in which this process may use `size` bytes more than it uses now."""
     give_back()
     number = getattr(resource, f"RLIMIT_{kind}")
     before = resource.getrlimit(number)
@@ -31,7 +31,7 @@ def limited(kind: str, size: int) -> Iterator[None]:
 
 
 def give_back() -> None:
-    """Give memory that this process has freed back to the system, as if it had just begun."""
+    """Return freed memory to the system, as if this process had just started."""
     gc.collect()
     getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
 
@@ -44,10 +44,10 @@ def used() -> dict[str, int]:
 
 
 def peak() -> int:
-    """The most bytes of address space that this process has had."""
+    """Peak address space of this process in bytes."""
     return used()["VmPeak"]
 
 
 def is_native(told: str) -> bool:
-    """Check if a library in C ended the process for want of memory, and said so."""
+    """Check if a C library ended the process with an out-of-memory message."""
     return any(words in told for words in NATIVE)

@@ -1,8 +1,8 @@
-"""Loaders and commands in processes whose memory is really limited, then run without the limit.
+"""Loaders and commands in processes with a real memory limit, then run without the limit.
 
-A process that has too little memory must say so in one sentence, where a library in C does not end
-it. What it had noted by then, and what comes after it without the limit, are together all that
-there is.
+A process with too little memory must say so in one sentence, unless a C library ends it. The
+samples recorded by then, and those recorded without the limit afterwards, must together be
+complete.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from trust.faults import disk_faults, limits, noted
 from trust.faults.noted import Loading
 
 IMAGES, SIDES = 16, (300, 1200)
-# With less than that, Python waits for ever for a thread that it started.
+# With less than that, Python waits forever for a thread that it started.
 SHARES = {"AS": (0.05, 1.0), "DATA": (0.05, 0.5)}  # of the address space that work needs
 RECIPE = Recipe((Views("view", 2, 64, Crop((0.2, 1.0))),), name="views")
 
 
 class Work(NamedTuple):
-    """Work in a folder, and what it leaves there in the end."""
+    """Work in a folder, and the result it leaves there."""
 
     name: str
     do: Callable[[Path], str]
@@ -51,7 +51,7 @@ def run(task: Task) -> Outcome:
     for number, work in enumerate(works[: task.tries]):
         folder = _empty(task)
         with mock.patch.dict(os.environ), mock.patch.object(places, "SHARED_MEMORY"):
-            work.do(folder)  # so that all code is compiled and imported before this forks
+            work.do(folder)  # so that all code is compiled and imported before the fork
         wanted, needs = work.result(folder), _measure(work, _empty(task))
         for index in range(number, task.tries, len(works)):
             rng, folder = task.random(index), _empty(task)
@@ -67,22 +67,22 @@ def run(task: Task) -> Outcome:
             if isinstance(wanted, list) and isinstance(result, list):
                 noted.compare(outcome, name, wanted, result)
             elif result != wanted:
-                outcome.failed(f"{name}: another result: {result}, not {wanted}")
+                outcome.failed(f"{name}: result is {result}, not {wanted}")
         task.note(f"{work.name}: {outcome.failures} failures so far")
     return outcome
 
 
 def _try(outcome: Outcome, work: Work, folder: Path, limit: str, size: int) -> str:
-    """Do the work under a limit, then without; what is wrong with how the two end."""
+    """Do the work under a limit, then without; return the problem with how either ends."""
     ended = disk_faults.run(lambda: _limited(limit, size, lambda: work.do(folder)))
     native = ended.failed and limits.is_native(ended.told)
     outcome.ends["a C library" if native else "one sentence" if ended.failed else "done"] += 1
     if ended.failed and not native and ("\n" in ended.told or not _says_memory(ended.told)):
-        return f"it does not say in one sentence that memory ran out: {ended.told}"
+        return f"no one-line error about lack of memory: {ended.told}"
     if not ended.failed and ended.told:
         return f"it ends with {ended.told}"
     ended = disk_faults.run(lambda: work.do(folder))
-    return f"without the limit it does not go on: {ended.told}" if ended.told else ""
+    return f"it does not continue without the limit: {ended.told}" if ended.told else ""
 
 
 def _says_memory(told: str) -> bool:
@@ -119,7 +119,7 @@ def _empty(task: Task) -> Path:
 
 
 def _write_data(root: Path) -> Path:
-    """Photos of many sizes, and large files."""
+    """Write photos of many sizes, and large files."""
     sides = random.Random(0)
     for number in range(IMAGES):
         height, width = sides.randint(*SIDES), sides.randint(*SIDES)
@@ -155,7 +155,7 @@ def _loading(name: str, data: Path, cache: str = "", pipeline: str = "threads") 
 
 
 def _command(name: str, do: Callable[[Path], object]) -> Work:
-    """Work that ends as a command does."""
+    """Work that ends like a command."""
 
     def run(folder: Path) -> str:
         try:

@@ -1,4 +1,4 @@
-"""Memory that runs out at any allocation of a loader: one error, no thread left, nothing lost."""
+"""Out of memory at any allocation of a loader: one error, no thread left, nothing lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAMPLES = 24
 
 
 class Allocations:
-    """Counts what a loader allocates; the n-th allocation fails."""
+    """Count a loader's allocations; the n-th one fails."""
 
     def __init__(self, fails_at: int) -> None:
         self.fails_at, self.count, self._lock = fails_at, 0, threading.Lock()
@@ -33,7 +33,7 @@ class Allocations:
 
 
 def run(task: Task) -> Outcome:
-    """Let one allocation fail, of blocks, of scratch memory or of decoded images."""
+    """Let one allocation of a block, scratch memory or decoded image fail."""
     outcome, wanted = Outcome(), _epoch(helpers_pipelines.make_loader(SAMPLES))
     with limited(Allocations(0)) as counted:
         _epoch(helpers_pipelines.make_loader(SAMPLES))
@@ -63,7 +63,7 @@ def run(task: Task) -> Outcome:
             continue
         outcome.lost += len(wanted.keys() - got.keys())
         if got != wanted:
-            outcome.failed(f"{name}: other views")
+            outcome.failed(f"{name}: views differ")
         if left := helpers_pipelines.mill_threads():
             outcome.failed(f"{name}: {len(left)} threads are left")
     return outcome

@@ -1,4 +1,4 @@
-"""Loading that notes, as training does, after each batch what has come and where to go on."""
+"""Loading that records, like training, after each batch which samples came and where to resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Seen = list[list[Any]]  # epoch, id and hash of the views of each sample, in ord
 
 
 class Loading(NamedTuple):
-    """Two epochs of one loader, or of several at once, that note in a folder what they see."""
+    """Two epochs of one or several concurrent loaders, which record in a folder what they see."""
 
     data: Path
     folder: Path
@@ -31,7 +31,7 @@ class Loading(NamedTuple):
     loaders: int = 1
     recipe: Recipe = helpers_pipelines.RECIPE
     batch_size: int = 5
-    settings: tuple[tuple[str, Any], ...] = ()  # further ones of `build`
+    settings: tuple[tuple[str, Any], ...] = ()  # further arguments of `build`
 
     def notes(self, number: int = 0) -> Path:
         return self.folder / f"notes-{number}.json"
@@ -41,12 +41,12 @@ class Loading(NamedTuple):
         return json.loads(path.read_text()) if path.exists() else {"state": None, "seen": []}
 
     def go_on(self, number: int = 0) -> str:
-        """Go on after what was noted, to the end of the last epoch."""
+        """Continue after the last recorded batch, to the end of the last epoch."""
         os.environ["PATCHMILL_CACHE"] = str(self.folder / "home")
-        places.SHARED_MEMORY = self.folder / "memory"  # in place of /dev/shm, which others use
+        places.SHARED_MEMORY = self.folder / "memory"  # instead of /dev/shm, which others use
         places.SHARED_MEMORY.mkdir(parents=True, exist_ok=True)
         self._iterate(number)
-        gc.collect()  # as at a program's end: the last user of a cache in RAM removes it
+        gc.collect()  # as at exit: the last user of a cache in RAM removes it
         return ""
 
     def _iterate(self, number: int) -> None:
@@ -79,9 +79,9 @@ def _samples(batch: Any) -> list[list[Any]]:
 
 
 def compare(outcome: Outcome, name: str, wanted: Seen, seen: Seen) -> None:
-    """Count what was lost and repeated, and fail where anything else was seen."""
+    """Count lost and repeated samples; fail if anything else was seen."""
     want, have = (Counter((epoch, id) for epoch, id, _ in it) for it in (wanted, seen))
     outcome.lost += (want - have).total()
     outcome.repeated += (have - want).total()
     if seen != wanted:
-        outcome.failed(f"{name}: other views, or in another order")
+        outcome.failed(f"{name}: views or their order differ")

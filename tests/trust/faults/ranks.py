@@ -1,4 +1,4 @@
-"""A rank that dies or hangs: the others end soon with one sentence, and the run goes on after."""
+"""A rank that dies or hangs: the others end soon with one sentence, and the run can resume."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ run_command(lambda: helpers_runs.train(helpers_runs.config({out!r}, train__epoch
 
 
 def run(task: Task) -> Outcome:
-    """Disturb a rank at any step; then train to the end with all of them."""
+    """Disturb a rank at any step; then train to the end with all ranks."""
     outcome = Outcome()
     whole = task.folder / "whole"
     ended = _train(whole, ("nothing", 0, 0))
@@ -67,7 +67,7 @@ def run(task: Task) -> Outcome:
                 helpers_runs.final(whole / "run"), helpers_runs.final(out / "run")
             )
         except AssertionError as error:
-            outcome.failed(f"{name}: other weights: {error}")
+            outcome.failed(f"{name}: weights differ: {error}")
             continue
         wanted, found = (records.read(folder / "run")["step"] for folder in (whole, out))
         outcome.lost += len(set(wanted) - set(found))
@@ -84,7 +84,7 @@ def _train(out: Path, fault: tuple[str, int, int]) -> list[helpers_ranks.Ended]:
 
 
 def _problem(victim: int, ended: list[helpers_ranks.Ended]) -> str:
-    """Faults in the ends of the other ranks."""
+    """Problem with how the other ranks end."""
     for rank, one in enumerate(ended):
         if rank == victim:
             continue

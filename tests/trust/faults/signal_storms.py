@@ -1,4 +1,4 @@
-"""Signals of all kinds, at any time and in any number, to a run that is then left to finish."""
+"""Signals of all kinds, at any time and in any number, to a run that is then allowed to finish."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from patchmill.training.runtime import records, run_folder
 from patchmill.training.runtime.run_folder import STOPPED
 from trust.check import Check, Outcome, Task
 
-MOST_STORMS = 2  # before the run is left to finish
-LONGEST_S = 4.0  # of a storm, about what the run takes
+MOST_STORMS = 2  # before the run may finish
+LONGEST_S = 4.0  # of a storm, about the length of the run
 
 PROGRAM = """
 import contextlib, time
@@ -52,7 +52,7 @@ run_command(main)
 
 
 def run(task: Task) -> Outcome:
-    """Storm a run once or twice, then let it finish; it must be as if nothing had been."""
+    """Storm a run once or twice, then let it finish; the result must equal an undisturbed run's."""
     outcome, seconds = Outcome(), list[float]()
     whole = task.folder / "whole"
     if problem := _train(whole, [], seconds):
@@ -88,34 +88,34 @@ def _storm(rng: random.Random) -> list[tuple[float, int]]:
 
 
 def _train(out: Path, storm: list[tuple[float, int]], seconds: list[float]) -> str:
-    """Train under a storm; returns what is wrong with how the process ends.
+    """Train under a storm; return the problem with how the process ends.
 
-    `seconds` gets the time that it then took to end.
+    The time from the first signal to the end is appended to `seconds`.
     """
     said = out / "said"
     shutil.rmtree(said, ignore_errors=True)
     said.mkdir(parents=True)
     program = PROGRAM.format(signals=storm, out=str(out), sent=str(said / "sent"))
     (ended,) = helpers_ranks.run(program, said, size=1)
-    if storm and ended.code and (said / "sent").exists():  # else it had done all before
+    if storm and ended.code and (said / "sent").exists():  # else it had finished before
         first = float((said / "sent").read_text().split()[0])
         seconds.append(time.monotonic() - first)
     numbers = {number for _, number in storm}
     allowed = {0, *(STOPPED for _ in numbers), *(-n for n in numbers), *(128 + n for n in numbers)}
     if ended.code in allowed and "Traceback" not in ended.err:
         return ""
-    # Before training and after it, Ctrl-C finds Python's own handler.
+    # Before and after training, Ctrl-C reaches Python's own handler.
     last = ended.err.rstrip().split("\n")[-1]
     if signal.SIGINT in numbers and last in ("interrupted", "KeyboardInterrupt"):
         return ""
-    return f"{storm} end it with {ended.code}: {ended.err[-500:]}"
+    return f"{storm} ended it with {ended.code}: {ended.err[-500:]}"
 
 
 def _compare(outcome: Outcome, name: str, whole: Path, folder: Path) -> None:
     try:
         helpers_runs.assert_same(helpers_runs.final(whole), helpers_runs.final(folder))
     except AssertionError as error:
-        outcome.failed(f"{name}: other weights: {error}")
+        outcome.failed(f"{name}: weights differ: {error}")
         return
     wanted, steps = records.read(whole)["step"], records.read(folder)["step"]
     outcome.lost += len(set(wanted) - set(steps))
@@ -123,9 +123,9 @@ def _compare(outcome: Outcome, name: str, whole: Path, folder: Path) -> None:
     state = run_folder.read_status(folder).get("state")
     left = [path.name for path in folder.rglob("*.part")]
     if state != "done" or left:
-        outcome.failed(f"{name}: it is {state}, and leaves {left}")
+        outcome.failed(f"{name}: its state is {state}, and it leaves {left}")
     elif records.evaluations(whole) != records.evaluations(folder):
-        outcome.failed(f"{name}: other evaluations")
+        outcome.failed(f"{name}: evaluations differ")
 
 
 CHECKS = (

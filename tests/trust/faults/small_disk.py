@@ -1,4 +1,4 @@
-"""A disk of few pages of memory, mounted for one child and its children, where that is allowed."""
+"""A small in-memory disk, mounted for one child and its children, if that is allowed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _REMOUNT, _PRIVATE, _RECURSIVE = 32, 1 << 18, 1 << 14  # of mount
 
 @functools.cache
 def allowed() -> bool:
-    """True if this user may mount one."""
+    """True if this user may mount such a disk."""
     return not disk_faults.run(lambda: _unshare() or "").failed
 
 
 def run(
     folder: Path, few: int, enough: int, on_few: Callable[[], str], on_enough: Callable[[], str]
 ) -> str:
-    """Do something on a disk of few pages in `folder`, then something on it with enough.
+    """Run one function on a disk of few pages in `folder`, then another with enough pages.
 
-    Each says what is wrong, empty if nothing is; the second is done where the first says nothing.
+    Each returns a problem, or an empty string; the second runs only if the first returns none.
     """
 
     def work() -> str:
@@ -40,7 +40,7 @@ def run(
 
 
 def _unshare() -> None:
-    """Have mounts of one's own from now on."""
+    """Switch to a private mount namespace."""
     user, group = os.getuid(), os.getgid()
     library = ctypes.CDLL(None, use_errno=True)
     if library.unshare(_NEW_MOUNTS) and library.unshare(_NEW_MOUNTS | _NEW_USERS):

@@ -1,4 +1,4 @@
-"""Sources that fail, wait, lie or change while they are read: no sample is lost or repeated."""
+"""Sources that fail, stall, lie or change while being read: no sample is lost or repeated."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _check(
     random: Random,
     folder: Path,
 ) -> None:
-    """Two epochs, the first of which may be left early and resumed by another loader."""
+    """Load two epochs; the first may be left early and resumed by another loader."""
     seed, stop = random.randrange(100), random.randrange(COUNT // BATCH + 1)
 
     def build() -> Any:
@@ -87,7 +87,7 @@ def _check(
         for id, got in zip(wanted, found, strict=False):
             if got != id and not (id in bad and got in _substitutes(seed, epoch, id, count)):
                 outcome.lost += 1
-                outcome.failed(f"{what}: {got} is in the place of {id}, which is not in the ledger")
+                outcome.failed(f"{what}: {got} replaces {id}, which is not in the ledger")
 
 
 def _substitutes(seed: int, epoch: int, id: int, count: int) -> set[int]:
@@ -106,7 +106,7 @@ def _images(count: int = COUNT) -> list[bytes]:
 
 
 class Disturbed(Encoded):
-    """Images in memory; `on_read` may wait, raise, or give other bytes."""
+    """Images in memory; `on_read` may wait, raise, or return other bytes."""
 
     def __init__(self, on_read: Callable[[int, bytes], bytes]) -> None:
         super().__init__("disturbed", _images())
@@ -116,7 +116,7 @@ class Disturbed(Encoded):
         return self.on_read(index, self.files[index])
 
 
-Made = tuple[Any, Callable[[int], None]]  # a source, and what happens to it after each batch
+Made = tuple[Any, Callable[[int], None]]  # a source, and a function called after each batch
 
 
 def _nothing(step: int) -> None:
@@ -124,7 +124,7 @@ def _nothing(step: int) -> None:
 
 
 def failing(random: Random, folder: Path) -> Made:
-    """Some samples fail always, others now and then."""
+    """Some samples always fail, others occasionally."""
     broken = set(random.sample(range(COUNT), 6))
     errors = (
         OSError(5, "Input/output error"),
@@ -149,7 +149,7 @@ def slow(random: Random, folder: Path) -> Made:
 
 
 def cut(random: Random, folder: Path) -> Made:
-    """Reads that end too early, now and then."""
+    """Reads that occasionally end too early."""
 
     def on_read(index: int, data: bytes) -> bytes:
         return data[: random.randrange(len(data))] if random.random() < 0.1 else data
@@ -158,13 +158,13 @@ def cut(random: Random, folder: Path) -> Made:
 
 
 def changing(random: Random, folder: Path) -> Made:
-    """Another image each time that a sample is read."""
+    """A different image on each read of a sample."""
     images = _images()
     return Disturbed(lambda index, data: random.choice(images)), _nothing
 
 
 def files(random: Random, folder: Path) -> Made:
-    """A folder whose files are removed, cut, replaced, emptied and made unreadable meanwhile."""
+    """A folder whose files are removed, cut, replaced, emptied or made unreadable meanwhile."""
     root = folder / "images"
     root.mkdir()
     images = _images()

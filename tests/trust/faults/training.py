@@ -1,4 +1,4 @@
-"""Training, killed or on a full disk at any moment, then run again: weights and rows stay same."""
+"""Training killed or out of disk space at any time, then resumed: weights and rows are the same."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class Undisturbed(NamedTuple):
 
 
 def kill(task: Task) -> Outcome:
-    """Kill training in a call to the disk or at any time, half of the times once more."""
+    """Kill training in a call to the disk or at any time; half of the runs a second time."""
     return _each(task, _killed)
 
 
 def fill_disk(task: Task) -> Outcome:
-    """Let the disk be full from a call on, or for that call alone; then there is room again."""
+    """Let the disk be full from a call on, or for that call only; then free space."""
     return _each(task, _without_room)
 
 
 def limit_memory(task: Task) -> Outcome:
-    """Limit the memory to a random part of what the run needs; then there is no limit."""
+    """Limit the memory to a random part of what the run needs; then remove the limit."""
     ends = Counter[str]()
     outcome = _each(task, functools.partial(_with_little_memory, ends))
     outcome.ends += ends
@@ -65,7 +65,7 @@ def _each(task: Task, disturb: Callable[[Runs, Task, int, Undisturbed, Path], st
             continue
         ended = runs.train(out)
         if ended.code:
-            outcome.failed(f"try {index}: it does not go on: {ended.err[-500:]}")
+            outcome.failed(f"try {index}: it does not continue: {ended.err[-500:]}")
             continue
         _compare(outcome, index, whole, out / "run")
         task.note(f"{index + 1} disturbed runs, {outcome.failures} failures")
@@ -104,7 +104,7 @@ def _killed(runs: Runs, task: Task, index: int, whole: Undisturbed, out: Path) -
 
 
 def _not_killed(ended: Ended) -> str:
-    """Say what is wrong if it failed by itself; it may have finished before the moment."""
+    """Problem if it failed without being killed; it may have finished before the kill."""
     return f"it ends with {ended.code}: {ended.err[-500:]}" if ended.code not in (0, -9) else ""
 
 
@@ -115,7 +115,7 @@ def _without_room(runs: Runs, task: Task, index: int, whole: Undisturbed, out: P
         return f"it ends with {ended.code}: {ended.err[-1500:]}"
     told = ended.err.splitlines()[-1] if ended.code else ""
     if ended.code and not (told.startswith("error: ") and "the disk is full" in told):
-        return f"it does not say that the disk is full: {told}"
+        return f"the error does not mention the full disk: {told}"
     return ""
 
 
@@ -138,7 +138,7 @@ def _with_little_memory(
 
 
 def _moment(index: int, task: Task, whole: Undisturbed) -> int:
-    """A call to the disk; those of all tries are spread over the run."""
+    """A call to the disk at which to fail, spread over the run across all tries."""
     part = whole.calls / task.tries
     return 1 + int((index + task.random(index).random()) * part)
 
@@ -154,28 +154,28 @@ def _torn(folder: Path) -> str:
 
 
 def _compare(outcome: Outcome, index: int, whole: Undisturbed, folder: Path) -> None:
-    """Compare what a disturbed run has in the end with what an undisturbed one has."""
+    """Compare the final state of a disturbed run with an undisturbed one."""
     try:
         helpers_runs.assert_same(whole.final, helpers_runs.final(folder))
     except AssertionError as error:
-        outcome.failed(f"try {index}: other weights: {error}")
+        outcome.failed(f"try {index}: weights differ: {error}")
         return
     log, steps = helpers_runs.logged(folder), records.read(folder)["step"]
     outcome.lost += len(set(whole.log["step"]) - set(steps))
     outcome.repeated += len(steps) - len(set(steps))
     problem = ""
     if log != whole.log:
-        problem = f"another log: {log['step']}, not {whole.log['step']}"
+        problem = f"log differs: {log['step']}, not {whole.log['step']}"
     elif (found := records.evaluations(folder)) != whole.evaluations:
-        problem = f"other evaluations: {found}, not {whole.evaluations}"
+        problem = f"evaluations differ: {found}, not {whole.evaluations}"
     elif (files := _files(folder)) != whole.files:
-        problem = f"other files: {sorted(files ^ whole.files)}"
+        problem = f"files differ: {sorted(files ^ whole.files)}"
     if problem:
         outcome.failed(f"try {index}: {problem}")
 
 
 def _files(folder: Path) -> set[str]:
-    """Names of all files, but for TensorBoard's, which every start adds to."""
+    """Names of all files except TensorBoard's, since every start adds one."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {str(path) for path in paths if path.parts[0] != "tensorboard"}
 

@@ -1,6 +1,6 @@
-"""Train again and again in forked children of a process that is preloaded with faults of the disk.
+"""Train repeatedly in forked children of a process with a preloaded library of disk faults.
 
-The children of one process import torch once. Each line of standard input is a task.
+The process imports torch once for all children. Each line of standard input is a task.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from trust.faults import limits
 
 SOURCE = Path(__file__).with_name("disk.c")
 MODES = {"": 0, "kill": 1, "full": 2, "full once": 3}
-PATIENCE = 300  # seconds that a child may take
+PATIENCE = 300  # timeout of a child in seconds
 WORDS = {
     "train__epochs": 2,
     "train__checkpoint_every": 3,
@@ -36,14 +36,14 @@ WORDS = {
 
 
 class Ended(NamedTuple):
-    code: int  # of exit; negative if a signal ended it
+    code: int  # exit code; negative if a signal ended it
     calls: int  # to the disk
-    grown: int  # bytes of address space that it took
+    grown: int  # address space used, in bytes
     err: str
 
 
 class Runs:
-    """Trains in folders, with faults; `folder` is its own."""
+    """Train in folders, with faults; `folder` is the process's own."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self.folder = folder
@@ -57,9 +57,9 @@ class Runs:
         after: float = 0.0,
         limit: tuple[str, int] | None = None,
     ) -> Ended:
-        """Train into `out`, with a fault at a call to the disk, or killed after seconds.
+        """Train into `out`, with a fault at a call to the disk, or a kill after some seconds.
 
-        `limit` is one of its memory, as `limits.limited` takes it.
+        `limit` is a memory limit, as `limits.limited` takes it.
         """
         task = dict(out=str(out), mode=MODES[fault], at=at, after=after, log=str(self._log))
         task["limit"] = limit
@@ -78,7 +78,7 @@ class Runs:
 
 @functools.cache
 def start() -> Runs | None:
-    """The process that forks, one for all checks of a process; None without a compiler."""
+    """Start the process that forks, one for all checks of a process; None without a compiler."""
     folder = Path(tempfile.mkdtemp(prefix="patchmill-trust-"))
     library = folder / "disk.so"
     if not _build(library):
@@ -111,7 +111,7 @@ def _build(library: Path) -> bool:
 
 
 def serve(library: ctypes.CDLL) -> None:
-    """Train once here, so that the children have all code loaded; then fork one for each task."""
+    """Train once here, so that the children have all code loaded; then fork once per task."""
     import helpers_runs
     import torch
 

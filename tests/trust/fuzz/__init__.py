@@ -1,1 +1,1 @@
-"""Mutated bytes from outside: through every parser of them."""
+"""Mutated external bytes through every parser."""

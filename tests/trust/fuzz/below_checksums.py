@@ -1,7 +1,7 @@
-"""Files of the project's own formats with changed contents under checksums that fit.
+"""Files of the project's own formats with changed contents under matching checksums.
 
-An attacker can choose samples, labels and masks with them, and nothing else: what is read has a
-shape that it may have, or is an error's sentence. A cache is made again.
+An attacker can choose samples, labels and masks with them, and nothing else: reading gives data of
+a valid shape, or a one-sentence error. A cache is rebuilt.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from trust.fuzz.opening import cache_at, fuzz, read_all
 
 
 def fuzz_indexes(task: Task) -> Outcome:
-    """Indexes beside a sound tar, opened and inspected."""
+    """Indexes next to a valid tar, opened and inspected."""
     (shards := task.folder / "shards").mkdir()
     tar, _ = indexes.written(shards)
     index = Path(shard_index.index_path(tar))
@@ -55,7 +55,7 @@ def fuzz_indexes(task: Task) -> Outcome:
 
 
 def fuzz_masks(task: Task) -> Outcome:
-    """Mask files, as training opens them, and inspected."""
+    """Mask files, opened as in training, and inspected."""
     source = open_source(_folder(task.folder / "images"))
     planes = [np.tile(np.uint8([0, 255]), (9, 7 + i)) for i in range(4)]
     rows = [mask_file.mask_row(plane, 0.5, 0.5, "why" * (i == 3)) for i, plane in enumerate(planes)]
@@ -68,7 +68,7 @@ def fuzz_masks(task: Task) -> Outcome:
     def open_masks(data: bytes, unused: Path) -> str:
         path.write_bytes(data)
         opened = masks.open_mask_file(path, source, random.Random(data).choice((None, "gs")))
-        assert len(source) == len(MaskFile(path)), "masks of another number of images"
+        assert len(source) == len(MaskFile(path)), "masks for a different number of images"
         states = set()
         for id in range(5):
             found = opened.lookup(id)
@@ -79,14 +79,14 @@ def fuzz_masks(task: Task) -> Outcome:
         places = opened.places()
         assert places is not None and len(places.places) == 5
         text, _ = inspect_masks.inspect_file(path)
-        assert "\x1b" not in text and text.count("\n") < 6, "text of a file's steers a terminal"
+        assert "\x1b" not in text and text.count("\n") < 6, "a file's text controls the terminal"
         return ", ".join(sorted(states))
 
     return _fuzz(task, [path], mask_file.KIND, open_masks)
 
 
 def fuzz_caches(task: Task) -> Outcome:
-    """Cached listings of all kinds of data, and painted scenes; made again where they differ."""
+    """Cached listings of all kinds of data, and painted scenes; rebuilt if they differ."""
     (shards := task.folder / "shards").mkdir()
     tar, _ = indexes.written(shards)
     Path(shard_index.index_path(tar)).unlink()
@@ -138,7 +138,7 @@ def fuzz_caches(task: Task) -> Outcome:
 
 
 def fuzz_stores(task: Task) -> Outcome:
-    """Stores of decoded images whose records say other things; what is read is an image."""
+    """Stores of decoded images with changed records; reading still gives an image."""
     store = containers.FilledStore(task.folder)
 
     def reopen(data: bytes, unused: Path) -> str:
@@ -157,7 +157,7 @@ def fuzz_stores(task: Task) -> Outcome:
 
 
 def fuzz_checkpoints(task: Task) -> Outcome:
-    """Checkpoints of other contents: taken if they have a checkpoint's parts, or the one before."""
+    """Checkpoints with changed contents: loaded if structurally valid, else the previous one is."""
     logging.getLogger("patchmill").setLevel(logging.ERROR)
     last = checkpoints.written(task.folder)
 
@@ -174,7 +174,7 @@ def fuzz_checkpoints(task: Task) -> Outcome:
         except MillError as error:
             assert "\n" not in str(error) and "weights_only" not in str(error), str(error)
             return "the one before"
-        raise AssertionError("it is loaded when it is named, and passed over when it is not")
+        raise AssertionError("it is loaded when named explicitly, but skipped otherwise")
 
     def change(data: bytes, draw: random.Random, other: bytes) -> bytes:
         return resealed.checkpoint(data, draw)

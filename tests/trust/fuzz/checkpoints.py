@@ -1,4 +1,4 @@
-"""Damaged checkpoints: the one before is taken, and no other contents are ever loaded."""
+"""Damaged checkpoints: the previous one is loaded, and wrong contents never are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUMMED, OLDER = "with a checksum", "of before"
 
 
 def contents(step: int) -> dict[str, Any]:
-    """Contents like those of a small network's checkpoint."""
+    """Contents like a small network's checkpoint."""
     draws = torch.Generator().manual_seed(step)
     weights = {f"layer{i}.weight": torch.randn(4 + i, 3, generator=draws) for i in range(9)}
     states = {i: {"momentum_buffer": tensor.clone()} for i, tensor in enumerate(weights.values())}
@@ -35,7 +35,7 @@ def contents(step: int) -> dict[str, Any]:
 
 
 def written(folder: Path) -> Path:
-    """The newer of two checkpoints that are written to a run's folder."""
+    """Write two checkpoints to a run's folder; return the newer one."""
     writer = checkpoint.Writer(folder, keep=2)
     for step in (1, 2):
         writer.save(contents(step))
@@ -64,7 +64,7 @@ def fuzz(task: Task) -> Outcome:
 
 
 def _tried(folder: Path, last: Path) -> tuple[str, str]:
-    """The end of the damaged checkpoint, and what is wrong with that."""
+    """Outcome of resuming from the damaged checkpoint, and the problem with it, if any."""
     try:
         found = checkpoint.load_newest(folder)
         assert found is not None
@@ -78,10 +78,10 @@ def _tried(folder: Path, last: Path) -> tuple[str, str]:
     except MillError as error:
         told = str(error)
         well = "\n" not in told and "weights_only" not in told
-        return "the one before", "" if well else f"a poor sentence: {told[:200]}"
+        return "the one before", "" if well else f"a bad error message: {told[:200]}"
     except Exception as error:
-        return "", f"{type(error).__name__} when it is named ({str(error)[:200]})"
-    return "", "it is loaded when it is named, and passed over when it is not"
+        return "", f"{type(error).__name__} when named explicitly ({str(error)[:200]})"
+    return "", "it is loaded when named explicitly, but skipped otherwise"
 
 
 CHECKS = (

@@ -1,4 +1,4 @@
-"""Damaged COCO annotations: read, and every mask of them made."""
+"""Damaged COCO annotations: read, with all their masks rendered."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def use(file: Path) -> None:
             assert 0 <= instance.label < len(images.classes), "a label without a class"
             if instance.shape is not None and width * height < 2**22:
                 mask = batches.mask_of(instance.shape, height, width)
-                assert mask.shape == (height, width), "a mask of another size"
+                assert mask.shape == (height, width), "a mask of the wrong size"
         pixels(images, index)
 
 

@@ -1,4 +1,4 @@
-"""Mutated betons, mask files, zips, Parquet files, lists and stores: opened, and read whole."""
+"""Mutated betons, mask files, zips, Parquet files, lists and stores: opened and read entirely."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from patchmill.loaders.sources.lists.path_list import open_list
 from trust.check import Check, Outcome, Task
 from trust.fuzz.opening import cache_at, fuzz, read_all
 
-_NOWHERE = "/dev/null/cache"  # no cache: an index is made in memory
+_NOWHERE = "/dev/null/cache"  # no cache: indexes are built in memory
 _LONG_AGO = 1_600_000_000
 _GAP = re.compile(rb"\0{10000,}")
 
@@ -60,7 +60,7 @@ def fuzz_betons(task: Task) -> Outcome:
 
 
 def fuzz_masks(task: Task) -> Outcome:
-    """Mask files; a mask is the one that was written, or an error."""
+    """Mask files; a mask reads as written, or is an error."""
     planes = [np.full((9, 7 + i), 17 * i, np.uint8) for i in range(5)]
     rows = [mask_file.mask_row(plane, 0.5, 0.5, "why" * (i == 3)) for i, plane in enumerate(planes)]
     rows.append(mask_file.missing_row("no image"))
@@ -97,7 +97,7 @@ def fuzz_zips(task: Task) -> Outcome:
 
 
 def zips() -> list[bytes]:
-    """A zip of stored members, and one of deflated ones."""
+    """A zip with stored members, and one with deflated members."""
     seeds = []
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         stream = io.BytesIO()
@@ -109,7 +109,7 @@ def zips() -> list[bytes]:
 
 
 def fuzz_lmdbs(task: Task) -> Outcome:
-    """LMDB databases with a tree of two levels, and values in pages of their own."""
+    """LMDB databases with a two-level tree, and values in overflow pages."""
     import lmdb
 
     path = task.folder / "seed.lmdb"
@@ -127,7 +127,7 @@ def fuzz_parquets(task: Task) -> Outcome:
 
 
 def parquets() -> list[bytes]:
-    """Sound Parquet files of several encodings: four of images, and one of paths."""
+    """Valid Parquet files of several encodings: four of images, and one of paths."""
     import pyarrow
     from pyarrow import parquet
 
@@ -171,15 +171,13 @@ def fuzz_lists(task: Task) -> Outcome:
 
 
 def fuzz_stores(task: Task) -> Outcome:
-    """Stores of decoded images; an image is the one that was kept, or none."""
+    """Stores of decoded images; an image reads as stored, or is missing."""
     store = FilledStore(task.folder)
 
     def reopen(data: bytes, unused: Path) -> str:
         found = store.reopened(data)
         for id, image in enumerate(found):
-            assert image is None or np.array_equal(image, store.images[id]), (
-                f"image {id} is another"
-            )
+            assert image is None or np.array_equal(image, store.images[id]), f"image {id} differs"
         return "whole" if all(image is not None for image in found) else "made again"
 
     outcome = Outcome()
@@ -195,7 +193,7 @@ def _fuzz_files(
     outcome: Outcome | None = None,
     write: Callable[[bytes, Path], object] = lambda data, path: path.write_bytes(data),
 ) -> Outcome:
-    """`fuzz` with each mutated input in a file of its own, which has this ending."""
+    """`fuzz` with each mutated input in its own file, with this suffix."""
     outcome = outcome or Outcome()
 
     def open_mutated(data: bytes, unused: Path) -> str:
@@ -224,7 +222,7 @@ def _png(number: int) -> bytes:
 
 
 class _Beton:
-    """A small beton, of which every third image is raw, without the megabytes of empty pages."""
+    """A small beton with every third image raw, without the megabytes of empty pages."""
 
     def __init__(self, folder: Path, masks: bool) -> None:
         path = folder / "made.beton"
@@ -240,7 +238,7 @@ class _Beton:
         self.data = b"".join(data[start:end] for start, end in self._parts)
 
     def write(self, data: bytes, path: Path) -> None:
-        """Write a beton whose parts are in `data`, one behind the other."""
+        """Write a beton whose parts are concatenated in `data`."""
         with open(path, "wb") as file:
             for start, end in self._parts[:-1]:
                 file.seek(start)
@@ -251,12 +249,12 @@ class _Beton:
 
 
 class FilledStore:
-    """A store of decoded images with four in it; `data` is its file."""
+    """A store with four decoded images; `data` is its file."""
 
     def __init__(self, folder: Path) -> None:
         beton = _Beton(folder, False)
         beton.write(beton.data, folder / "seed.beton")
-        os.utime(folder / "seed.beton", (_LONG_AGO, _LONG_AGO))  # else it may change unnoticed
+        os.utime(folder / "seed.beton", (_LONG_AGO, _LONG_AGO))  # else it could change unnoticed
         self._source = Beton(folder / "seed.beton")
         self._wanted = f"disk:{folder / 'store'}:200KB"
         self.images = [np.full((6, 5 + i, 3), 40 * i, np.uint8) for i in range(4)]
@@ -270,7 +268,7 @@ class FilledStore:
         self.data = self._path.read_bytes().rstrip(b"\0")
 
     def reopened(self, data: bytes) -> list[np.ndarray | None]:
-        """The images that a store of these bytes has."""
+        """Images in a store with these bytes."""
         self._path.unlink(missing_ok=True)
         self._path.write_bytes(data)
         store = self._open()

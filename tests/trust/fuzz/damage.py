@@ -1,4 +1,4 @@
-"""Damage to bytes: flipped bits, cuts, pieces moved, lengths changed, random blocks."""
+"""Damage to bytes: flipped bits, truncation, moved pieces, changed lengths, random blocks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _NUMBERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 2**63 - 1,
 
 
 def damaged(data: bytes, draw: random.Random) -> tuple[str, bytes]:
-    """A word for what was done, and the damaged bytes; always different from `data`."""
+    """Name of the damage, and the damaged bytes; always different from `data`."""
     while True:
         name = draw.choice(list(_KINDS))
         changed = bytes(_KINDS[name](bytearray(data), draw))
@@ -68,7 +68,7 @@ def _number(data: bytearray, draw: random.Random) -> bytearray:
 
 
 def _place(data: bytearray, draw: random.Random) -> int:
-    """Any byte; one near the ends, where headers and directories lie, half of the times."""
+    """Position of any byte; half of the time near either end, where headers and directories are."""
     near = min(len(data), 600)
     kind = draw.randrange(4)
     if kind == 0:

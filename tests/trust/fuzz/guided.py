@@ -1,8 +1,8 @@
-"""Parsers under atheris: inputs that reach new code are kept and changed further.
+"""Parsers under atheris: inputs that reach new code are kept and mutated further.
 
-Each parser runs in a process of its own (`guided_process`), with the seeds and the judgement of the
-other checks of this folder. atheris comes with a wheel for Python 3.11 to 3.13 on Linux:
-`pip install atheris`.
+Each parser runs in its own process (`guided_process`), with the seeds and pass criteria of the
+other checks in this folder. atheris has wheels for Python 3.11 to 3.13 on Linux: `pip install
+atheris`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from trust.check import Check, Outcome, Task
 
 
 class Parser(NamedTuple):
-    """A check whose `opening.fuzz` atheris takes over, and what is instrumented."""
+    """A check whose `opening.fuzz` atheris drives, and the modules to instrument."""
 
     check: str  # module:function
-    modules: tuple[str, ...]  # of patchmill, with those in them
+    modules: tuple[str, ...]  # of patchmill, with their submodules
     part: int = 0  # which call of `opening.fuzz`
 
 
@@ -60,7 +60,7 @@ PARSERS = {
 }
 
 _PROCESS = Path(__file__).with_name("guided_process.py")
-_MILLISECONDS = 200  # of a run at most, on average
+_MILLISECONDS = 200  # average limit per run
 
 
 def guided(task: Task) -> Outcome:
@@ -72,7 +72,7 @@ def guided(task: Task) -> Outcome:
 
 
 def _run(name: str, task: Task, tries: int, outcome: Outcome) -> None:
-    """Have a process try inputs; those with which it ends are kept in the task's folder."""
+    """Try inputs in a process; inputs that crash it are kept in the task's folder."""
     folder = task.folder / name
     folder.mkdir(parents=True)
     found, log = folder / "outcome.json", folder / "log"
@@ -99,7 +99,7 @@ def _run(name: str, task: Task, tries: int, outcome: Outcome) -> None:
         outcome.figures[f"places in code: {name}"] = int(reached[-1]) if reached else 0
         if not reached or reached[-1] == "0":
             outcome.tried("unseen")
-            outcome.failed(f"{name}: none of its code was seen")
+            outcome.failed(f"{name}: none of its code was covered")
         return
     outcome.tried("ended")
     kept = ", ".join(str(path) for path in folder.glob("crash-*")) or "none was kept"

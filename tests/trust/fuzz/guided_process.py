@@ -1,6 +1,6 @@
 """Run one of `guided.PARSERS` under atheris: PARSER TRIES SEED FOLDER OUTCOME.
 
-The outcome is written after so many tries. A process that ends before has met what ended it.
+The outcome is written after TRIES tries. A process that ends earlier was ended by an input.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import atheris
 from trust.check import SHOWN, Outcome, Task
 from trust.fuzz import guided, opening
 
-_SECONDS = 20  # that an input may take
-_MEGABYTES = 4096  # that the process may have
+_SECONDS = 20  # timeout per input
+_MEGABYTES = 4096  # memory limit of the process
 
 
 def main(name: str, tries: int, seed: int, folder: Path, found: Path) -> None:
@@ -77,13 +77,13 @@ def _fuzz(
             os._exit(0)
 
     def mutated(data: bytes, most: int, number: int) -> bytes:
-        """Changed as without guidance, half of the times: such changes keep formats whole."""
+        """Half of the time mutate as without guidance: such changes keep formats intact."""
         draw = random.Random(number)
         if draw.random() < 0.5:
             return changes.fitted(atheris.Mutate(data, most), draw)[:most]
         try:
             return changes.made(data, draw.choice(seeds), draw)[:most]
-        except Exception:  # of data that are no longer of the format
+        except Exception:  # the data no longer have the format
             return opening.mutate(data, draw, draw.choice(seeds))[:most]
 
     options = [
@@ -96,14 +96,14 @@ def _fuzz(
 
 
 def _instrument(prefix: str) -> None:
-    """Have atheris see the branches and comparisons of modules' own functions.
+    """Instrument branches and comparisons of the modules' own functions for atheris.
 
-    Functions that are compiled are no longer Python's; they stay as they are.
+    Compiled functions are no longer Python; they are left alone.
     """
     name = prefix if prefix in sys.modules else f"patchmill.{prefix}"
     package = importlib.import_module(name)
     for inner in pkgutil.iter_modules(getattr(package, "__path__", ())):
-        with contextlib.suppress(ImportError):  # of what is not installed
+        with contextlib.suppress(ImportError):  # of missing packages
             importlib.import_module(f"{name}.{inner.name}")
     for each in list(sys.modules):
         if each == name or each.startswith(f"{name}."):

@@ -1,4 +1,4 @@
-"""Parsers of bytes for `guided` whose other checks change more than bytes, or other bytes."""
+"""Byte parsers for `guided` whose other checks mutate more than bytes, or different bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trust.fuzz.opening import fuzz
 
 
 def image_headers(task: Task) -> Outcome:
-    """Images of all kinds, against PIL."""
+    """Images of all kinds, compared with PIL."""
 
     def decode(data: bytes, path: Path) -> str:
         end, problem = images.judged(data)
@@ -46,7 +46,7 @@ def mask_pngs(task: Task) -> Outcome:
 
 
 def recipes(task: Task) -> Outcome:
-    """Recipe files, which come back the same."""
+    """Recipe files, which must survive a round trip."""
 
     def read(data: bytes, path: Path) -> str:
         (file := path.with_suffix(".yaml")).write_bytes(data)

@@ -1,4 +1,4 @@
-"""Small images of all kinds, and what chance makes of their bytes."""
+"""Small images of all kinds, and random mutations of their bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from helpers_odd_images import jpeg, odd, picture, saved
 
 @functools.cache
 def seeds() -> list[bytes]:
-    """Encoded images of every kind that is read."""
+    """Encoded images of every supported kind."""
     small = picture(1, 31, 27)
     kinds = [data for data in odd().values() if len(data) > 100]
     kinds += [jpeg(n, 24 + n, 40, subsampling=n % 3, quality=20 * n + 5) for n in range(5)]
@@ -40,7 +40,7 @@ def _byte(data: bytearray, random: Random) -> None:
 
 
 def _number(data: bytearray, random: Random) -> None:
-    """Write an extreme number, as into a size or an offset."""
+    """Write an extreme number, as if into a size or an offset."""
     size, at = random.choice((2, 4)), _place(data, random)
     most, order = 2 ** (8 * size) - 1, random.choice(("big", "little"))
     number = random.choice((0, 1, most, most // 2 + 1, min(random.randrange(70_000), most)))
@@ -75,14 +75,14 @@ def _noise(data: bytearray, random: Random) -> None:
 
 
 def _marker(data: bytearray, random: Random) -> None:
-    """A JPEG's marker becomes another, or one is put somewhere."""
+    """Change a JPEG marker, or insert one anywhere."""
     places = [at for at in range(len(data) - 1) if data[at] == 0xFF and data[at + 1]]
     at = random.choice(places) if places and random.random() < 0.7 else _place(data, random)
     data[at : at + 2] = bytes([0xFF, random.choice((*range(0xC0, 0xE3), 0xEE, 0xFE))])
 
 
 def _place(data: bytearray, random: Random) -> int:
-    """Headers are hit more often than pixels."""
+    """Random position, in headers more often than in pixels."""
     return random.randrange(min(len(data), random.choice((40, 700, 1 << 30))) + 1)
 
 

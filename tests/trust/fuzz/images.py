@@ -1,4 +1,4 @@
-"""Mutated images: through the decoder against PIL, and through pipelines against each other."""
+"""Mutated images: decoder compared with PIL, and pipelines compared with each other."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from trust.check import Check, Outcome, Task
 from trust.fuzz.image_mutations import mutated
 from trust.odd.pil import Encoded, Epoch, by_pil, only_pil_minds
 
-TOGETHER = 250  # images of a loader
+TOGETHER = 250  # images per loader
 LEAST_FOR_FFCV, MOST_IN_BETON = 1000, 20_000  # images: compiling its pipeline takes some time
 
 
 def decoder(task: Task) -> Outcome:
-    """`decode` gives PIL's pixels, or BadImage for what PIL does not read."""
+    """`decode` returns PIL's pixels, or raises BadImage for images that PIL cannot read."""
     outcome = Outcome()
     for index in range(task.tries):
         end, problem = judged(mutated(task.random(index)))
@@ -31,7 +31,7 @@ def decoder(task: Task) -> Outcome:
 
 
 def judged(data: bytes) -> tuple[str, str]:
-    """The end of decoding an image, and what is wrong with that; empty if nothing is."""
+    """Outcome of decoding an image, and the problem with it; empty if none."""
     try:
         found, said = decode(data), "pixels"
     except BadImage as problem:
@@ -45,11 +45,11 @@ def judged(data: bytes) -> tuple[str, str]:
     if (found is None) != (wanted is None):
         return end, f"{said}, and PIL {'reads' if found is None else 'fails'}"
     same = found is None or np.array_equal(found, wanted)
-    return end, "" if same else "other pixels than PIL's"
+    return end, "" if same else "pixels differ from PIL's"
 
 
 def pipelines(task: Task) -> Outcome:
-    """Every sample of an epoch is there, with the views that `threads` makes, or in the ledger."""
+    """Every sample of an epoch has the views of `threads`, or is in the ledger."""
     outcome, names = Outcome(), ["dali"] if importlib.util.find_spec("nvidia.dali") else []
     for first in range(0, task.tries, TOGETHER):
         chosen = range(first, min(first + TOGETHER, task.tries))
@@ -67,7 +67,7 @@ def pipelines(task: Task) -> Outcome:
 
 
 def _through_ffcv(outcome: Outcome, task: Task) -> None:
-    """The same with FFCV's compiled code, which reads a .beton."""
+    """Same for FFCV's compiled code, which reads a .beton."""
     files = [mutated(task.random(index)) for index in range(min(task.tries, MOST_IN_BETON))]
     rooms = [encode(index) + bytes(len(data)) for index, data in enumerate(files)]
     path = write_beton(task.folder / "mutated.beton", rooms)
@@ -81,7 +81,7 @@ def _through_ffcv(outcome: Outcome, task: Task) -> None:
 
 
 def _count(outcome: Outcome, epoch: Epoch, count: int) -> None:
-    """Each sample is there once or in the ledger; substitutes are good ones."""
+    """Check that each sample is there once or in the ledger, and that substitutes are good."""
     outcome.tries += count
     outcome.ends["bad image"] += len(epoch.bad)
     outcome.ends["pixels"] += count - len(epoch.bad)
@@ -95,7 +95,7 @@ def _count(outcome: Outcome, epoch: Epoch, count: int) -> None:
 def _compare(
     outcome: Outcome, first: int, files: Sequence[bytes], one: Epoch, other: Epoch
 ) -> None:
-    """Decisions and pixels are alike, but for damage that libjpeg warns of and DALI ignores."""
+    """Decisions and pixels must match, except for damage that libjpeg warns of and DALI ignores."""
     for difference in one.differs(other, lambda id: only_pil_minds(files[id])):
         outcome.failed(f"{difference} (of those from {first} on)")
 

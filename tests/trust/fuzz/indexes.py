@@ -1,4 +1,4 @@
-"""Mutated tars, indexes of shards and of sets: no wrong sample, no end but an error's sentence."""
+"""Mutated tars, shard indexes and set indexes: no wrong sample, and only one-sentence errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trust.fuzz import resealed
 from trust.fuzz.opening import Sample, cache_at, fuzz, read_all
 
 LONG_AGO = 1_600_000_000
-NOWHERE = "/dev/null/cache"  # no cache: an index is made in memory
+NOWHERE = "/dev/null/cache"  # no cache: indexes are built in memory
 
 
 def fuzz_tars(task: Task) -> Outcome:
@@ -37,7 +37,7 @@ def fuzz_tars(task: Task) -> Outcome:
 
 
 def fuzz_indexes(task: Task) -> Outcome:
-    """Indexes beside a sound tar, opened and inspected."""
+    """Indexes next to a valid tar, opened and inspected."""
     outcome, folder = Outcome(), task.folder / "shards"
     folder.mkdir()
     tar, expected = written(folder)
@@ -57,7 +57,7 @@ def fuzz_indexes(task: Task) -> Outcome:
 
 
 def fuzz_set_indexes(task: Task) -> Outcome:
-    """The cached index of a set, which is made again; half of it is read a piece at a time."""
+    """The cached index of a set, which is rebuilt; half of the tries read it piecewise."""
     outcome, folder = Outcome(), task.folder / "shards"
     folder.mkdir()
     tar, expected = written(folder)
@@ -71,7 +71,7 @@ def fuzz_set_indexes(task: Task) -> Outcome:
             columns._LARGE_BYTES = random.Random(path.name).choice((0, large))
             try:
                 end = read_all(Shards(str(tar)), expected)
-                assert end == "whole", "samples of a sound tar are lost by its cached index"
+                assert end == "whole", "samples of a valid tar are lost due to its cached index"
                 return end
             finally:
                 columns._LARGE_BYTES = large
@@ -81,7 +81,7 @@ def fuzz_set_indexes(task: Task) -> Outcome:
 
 
 def _same_columns(data: bytes, sound: bytes, path: Path) -> bool:
-    """True if only bytes between the columns differ, which nobody reads."""
+    """True if only bytes between the columns differ, which are never read."""
     found = []
     for content in (sound, data):
         path.write_bytes(content)
@@ -123,7 +123,7 @@ def _tars() -> list[bytes]:
 
 
 def written(folder: Path) -> tuple[Path, list[Sample]]:
-    """A shard with its index, and its samples."""
+    """Write a shard with its index; return its path and samples."""
     tar = folder / "data-000000.tar"
     tar.write_bytes(_tar(_samples()))
     os.utime(tar, (LONG_AGO, LONG_AGO))

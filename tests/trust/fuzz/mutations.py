@@ -1,4 +1,4 @@
-"""Damaged copies of bytes, as a disk, a cut connection or an attacker would make them."""
+"""Damaged copies of bytes, as a disk, a dropped connection or an attacker would produce them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NUMBERS = (0, 1, 2, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2*
 
 
 def mutate(data: bytes, rng: random.Random, other: bytes = b"") -> bytes:
-    """One to three changes of `data`; some put in parts of `other`."""
+    """Apply one to three changes to `data`; some insert parts of `other`."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         rng.choice(_CHANGES)(changed, rng, other or data)
@@ -34,7 +34,7 @@ def _put_number(data: bytearray, rng: random.Random, other: bytes) -> None:
 
 
 def _put_digits(data: bytearray, rng: random.Random, other: bytes) -> None:
-    """Another number in text, such as JSON and the headers of tars have."""
+    """Change a number in text, as in JSON and tar headers."""
     places = [at for at in range(len(data)) if 48 <= data[at] < 58]
     if places:
         at = rng.choice(places)

@@ -1,4 +1,4 @@
-"""Open mutated data as a user would, and tell a fair end from any other."""
+"""Open mutated data as a user would, and distinguish allowed outcomes from failures."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from patchmill.loaders.decode.bad_image import BadImage
 from trust.check import Outcome, Task
 from trust.fuzz.mutations import mutate
 
-_MOST_MEMORY = 32 << 30  # bytes beyond those in use; pools of threads and pyarrow reserve many
+_MOST_MEMORY = 32 << 30  # bytes beyond those in use; thread pools and pyarrow reserve many
 _STEPS = 20
 
 Sample = tuple[bytes, int | None]
 Fit = Callable[[bytes], bytes]
-Change = Callable[[bytes, random.Random, bytes], bytes]  # of a seed, perhaps with parts of another
+Change = Callable[[bytes, random.Random, bytes], bytes]  # mutates a seed, with parts of another
 
 
 class Changes(NamedTuple):
-    """Ways to change a seed, with parts of another, and to make checksums fit again."""
+    """Mutate a seed, with parts of another, and update its checksums."""
 
     change: Change
     fit: Fit
@@ -48,10 +48,10 @@ def fuzz(
 ) -> None:
     """Change seeds, and open each with `open_mutated(data, an unused path)`.
 
-    `fit` makes the checksums of changed data fit, as far as there are any; half of them it gets.
+    `fit` updates the checksums of changed data, if any; it is applied to half of the inputs.
 
-    That says how the try ended; it raises an AssertionError for a wrong sample. Anything that it
-    raises but a MillError of one sentence is a failure.
+    `open_mutated` returns the outcome of the try, and raises AssertionError for a wrong sample. Any
+    exception except a one-sentence MillError is a failure.
     """
 
     def one(number: int, data: bytes) -> None:
@@ -81,7 +81,7 @@ def _drive(
     changes: Changes,
     one: Callable[[int, bytes], None],
 ) -> None:
-    """Try changes that chance makes."""
+    """Try random changes."""
     for number in range(task.tries):
         rng = task.random(number)
         one(number, changes.made(rng.choice(seeds), rng.choice(seeds), rng))
@@ -93,7 +93,7 @@ drive = _drive  # `guided_process` puts atheris in its place
 
 
 def read_all(source: Any, expected: list[Sample] | None = None) -> str:
-    """Read all samples; AssertionError for one that is not as `expected`.
+    """Read all samples; AssertionError for one that differs from `expected`.
 
     "ledger" if some could not be read, "whole" if all could.
     """
@@ -113,13 +113,13 @@ def read_all(source: Any, expected: list[Sample] | None = None) -> str:
             continue
         label = None if labels is None else int(labels[id])
         if expected is not None:
-            assert (data, label) == expected[id], f"sample {id} is another one"
+            assert (data, label) == expected[id], f"sample {id} differs"
     return "ledger" if bad else "whole"
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without warnings, progress, and waits for the disk."""
+    """Suppress warnings, progress and fsync."""
     logging.disable(logging.CRITICAL)
     try:
         with mock.patch.object(os, "fsync", lambda file: None):
@@ -136,7 +136,7 @@ def cache_at(folder: Path | str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def limited_memory() -> Iterator[None]:
-    """A MemoryError for whatever takes gigabytes."""
+    """Limit memory, so that huge allocations raise MemoryError."""
     try:
         import resource
 

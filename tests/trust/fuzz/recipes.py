@@ -1,4 +1,4 @@
-"""Damaged recipes, as YAML and as words, and damaged words of a training command."""
+"""Damaged recipes, as YAML and as text, and damaged arguments of a training command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SETTINGS = (
 
 
 def yaml(task: Task) -> Outcome:
-    """Recipe files: damaged bytes, odd words, odd values; what is read comes back the same."""
+    """Recipe files: damaged bytes, odd words, odd values; recipes survive a round trip."""
     outcome, path = Outcome(), task.folder / "recipe.yaml"
     seeds = [load_recipe(call) for call in CALLS]
     texts = [seed.to_yaml() for seed in seeds]
@@ -73,7 +73,7 @@ def _read(recipe: Recipe) -> None:
 
 
 def words(task: Task) -> Outcome:
-    """Recipes as words, and the words of `patchmill train`."""
+    """Recipes as text, and arguments of `patchmill train`."""
     outcome = Outcome()
     knobs = list(presets.ALL)
     for index in range(task.tries):

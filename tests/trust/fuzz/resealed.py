@@ -1,4 +1,4 @@
-"""Changes below the checksums: contents as an attacker would write them, and checksums that fit."""
+"""Changes below the checksums: contents as an attacker would write them, checksums updated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TYPES = ("<u1", "<i8", "<u8", "<f4", "<u2", "|b1")
 
 
 def columns_file(data: bytes, draw: random.Random, kind: str, scratch: Path) -> bytes:
-    """A column file of the same kind with a column, its metadata or its header changed."""
+    """Change a column, the metadata or the header of a column file of this kind."""
     if draw.random() < 0.2:
         return _with_header(data, draw)
     scratch.write_bytes(data)
@@ -84,7 +84,7 @@ def _change_column(content: dict[str, Any], draw: random.Random) -> None:
 
 
 def tar(data: bytes) -> bytes:
-    """The same with checksums that fit in all blocks that look like headers."""
+    """Update the checksums in all blocks that look like tar headers."""
     changed = bytearray(data)
     for at in range(0, len(data) - 511, 512):
         if data[at + 257 : at + 262] == b"ustar":
@@ -94,7 +94,7 @@ def tar(data: bytes) -> bytes:
 
 
 def png(data: bytes) -> bytes:
-    """The same with checksums that fit in all chunks of a PNG."""
+    """Update the checksums of all chunks of a PNG."""
     changed, at = bytearray(data), 8
     while at + 12 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
@@ -106,7 +106,7 @@ def png(data: bytes) -> bytes:
 
 
 def checkpoint(data: bytes, draw: random.Random) -> bytes:
-    """A checkpoint with bytes of its archive, or of a member in it, changed."""
+    """Change bytes of a checkpoint's archive, or of a member in it."""
     if draw.random() < 0.5:
         body = mutate(data[: -checkpoint_file.COMMENT - 2], draw)
     else:
@@ -123,7 +123,7 @@ def checkpoint(data: bytes, draw: random.Random) -> bytes:
 
 
 def store(data: bytes, draw: random.Random, count: int) -> bytes:
-    """A store of decoded images with a record, or its header, changed."""
+    """Change a record, or the header, of a store of decoded images."""
     if draw.random() < 0.2:
         page = records.read_header(data[: records.PAGE])
         text = json.dumps(with_odd_value(page, draw))[: records.PROBE_AT - _START.size].encode()
@@ -145,7 +145,7 @@ def store(data: bytes, draw: random.Random, count: int) -> bytes:
 
 
 def _fit_checksum(found: np.ndarray, id: int, data: bytearray) -> None:
-    """Write the checksum of the bytes that a record says to be pixels, as far as there are some."""
+    """Write the checksum of the bytes that a record claims are pixels, as far as they exist."""
     start, height, width = (int(found[name][id]) for name in ("offset", "height", "width"))
     pixels = np.frombuffer(data, np.uint8)[records.pixels_at(len(found)) :]
     if start >= 0:

@@ -1,4 +1,4 @@
-"""Damaged files of runs: training resumes, and the report, the page and the table show them."""
+"""Damaged files of runs: training resumes, and the report, the page and the table show the run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def fuzz(task: Task) -> Outcome:
 
 
 def _problems(folder: Path) -> list[str]:
-    """A sentence for each reader that cannot read the folder."""
+    """Problems of readers that cannot read the folder."""
     readers: dict[str, Callable[[], object]] = {
         "report": lambda: page.page(run_data.read(folder)),
         "watch": lambda: list(Stream(Shelf(folder), ["."]).news()),
@@ -61,14 +61,14 @@ def _problems(folder: Path) -> list[str]:
             reader()
         except MillError as error:
             if "\n" in str(error):
-                problems.append(f"{name}: a poor sentence: {error}")
+                problems.append(f"{name}: a bad error message: {error}")
         except Exception as error:
             problems.append(f"{name}: {type(error).__name__} ({str(error)[:200]})")
     return problems
 
 
 def _resumed(folder: Path, outcome: Outcome, what: str) -> int:
-    """Go on with the records as training does; the number of whole rows that are lost by it."""
+    """Continue the records like training; return the number of complete rows lost."""
     before = record_files.read_log(folder / LOG)
     kept = [row for row in before.rows if int(row[0]) <= RESUMED]
     try:
@@ -83,7 +83,7 @@ def _resumed(folder: Path, outcome: Outcome, what: str) -> int:
         outcome.failed(f"resume: {type(error).__name__} ({str(error)[:200]}): {what}")
         return 0
     if after.bad or after.is_torn or log["step"][-1] != RESUMED + 1 or last["knn"] != 0.5:
-        outcome.failed(f"resume: the records are not whole: {what}")
+        outcome.failed(f"resume: the records are incomplete: {what}")
     width = len(before.names)
     return len(kept) - sum(row[:width] in kept for row in after.rows[:-1])
 

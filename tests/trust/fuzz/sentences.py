@@ -1,4 +1,4 @@
-"""Outcomes of parsers: something made, or one sentence that can be printed."""
+"""Outcomes of parsers: a result, or one printable sentence."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ ODD_WORDS = (
 
 
 def tried(outcome: Outcome, do: Callable[[], object], told: str) -> None:
-    """Count a try: well if it makes something or ends in one sentence; `told` names the input."""
+    """Count a try: passed if it returns or ends in one sentence; `told` names the input."""
     try:
         do()
     except MillError as error:
         outcome.tried("one sentence")
         text = str(error)
         if "\n" in text or len(text) > 1500 or "Traceback" in text or not text:
-            outcome.failed(f"a poor sentence: {printable(text[:200])}: {told}")
+            outcome.failed(f"a bad error message: {printable(text[:200])}: {told}")
     except Exception as error:
         outcome.tried()
         outcome.failed(f"{type(error).__name__} ({printable(str(error)[:160])}): {told}")
@@ -65,7 +65,7 @@ def tried(outcome: Outcome, do: Callable[[], object], told: str) -> None:
 
 
 def with_odd_word(text: str, draw: random.Random) -> str:
-    """The text with one of its words replaced, doubled or taken out, a few times."""
+    """Replace, double or remove a word of the text, one to four times."""
     for _ in range(draw.choice((1, 1, 2, 4))):
         words = list(re.finditer(r"[\w.]+|[^\w\s]", text))
         if not words:
@@ -77,7 +77,7 @@ def with_odd_word(text: str, draw: random.Random) -> str:
 
 
 def with_odd_value(data: Any, draw: random.Random) -> Any:
-    """Plain data with one of its values replaced, at any depth, or a key taken out or renamed."""
+    """Plain data with one value replaced, at any depth, or a key removed or renamed."""
     if not isinstance(data, dict | list) or not data or draw.random() < 0.15:
         return draw.choice(ODD)
     if isinstance(data, list):

@@ -1,4 +1,4 @@
-"""Saved states with parts of another kind: one sentence, or a position that exists."""
+"""Saved states with missing or wrong parts: one sentence, or a valid position."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OTHERS: tuple[Callable[[], Any], ...] = (
 
 
 def changed(state: Any, draw: random.Random) -> tuple[str, Any]:
-    """A copy with one part removed or of another kind, and the part's name."""
+    """Describe and make a copy with one part removed or of another type."""
     state = copy.deepcopy(state)
     place, path = state, "state"
     while True:
@@ -74,7 +74,7 @@ def fuzz_loaders(task: Task) -> Outcome:
         except MillError as error:
             outcome.tried("one sentence")
             if "\n" in str(error):
-                outcome.failed(f"a poor sentence: try {index}, {what}: {error}")
+                outcome.failed(f"a bad error message: try {index}, {what}: {error}")
         except Exception as error:
             outcome.tried()
             outcome.failed(f"{type(error).__name__} ({str(error)[:200]}): try {index}, {what}")
@@ -83,7 +83,7 @@ def fuzz_loaders(task: Task) -> Outcome:
 
 
 def fuzz_training(task: Task) -> Outcome:
-    """States of training, as checkpoints hold them."""
+    """Training states, as stored in checkpoints."""
     logging.getLogger("patchmill").setLevel(logging.CRITICAL)
     torch.set_num_threads(1)
     before, backbones.build = backbones.build, lambda settings, size, **_: Tiny()
@@ -110,7 +110,7 @@ def _changed_states(task: Task, state: State, sound: dict[str, Any]) -> Outcome:
         except MillError as error:
             outcome.tried("one sentence")
             if "\n" in str(error):
-                outcome.failed(f"a poor sentence: try {index}, {what}: {error}")
+                outcome.failed(f"a bad error message: try {index}, {what}: {error}")
         except Exception as error:
             outcome.tried()
             outcome.failed(f"{type(error).__name__} ({str(error)[:200]}): try {index}, {what}")

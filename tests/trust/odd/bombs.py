@@ -1,8 +1,8 @@
-"""Decompression bombs through pipelines, in processes whose memory is watched.
+"""Decompression bombs through pipelines, in processes whose memory is monitored.
 
-A bomb is a file whose header asks for far more memory than an image of its bytes has. None may cost
-more than the pixels that a loader allows; whole batches of them, and of honest large images, stay
-within the batch's budget.
+A bomb is a file whose header asks for far more memory than an image of its size in bytes has. None
+may cost more than the pixels that a loader allows; whole batches of them, and of genuine large
+images, stay within the batch's budget.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from PIL import Image
 
 from trust.check import Check, Outcome, Task
 
-TOGETHER = 32  # files of a batch
+TOGETHER = 32  # files per batch
 SIDE = 1448  # of the large images: two million pixels
-MOST_MIB = 160  # beside what the process takes without; a batch of large images decoded has 192
+MOST_MIB = 160  # on top of the process's baseline; a decoded batch of large images has 192
 
 PROGRAM = """
 import resource, sys
@@ -42,7 +42,7 @@ for folder in folders:
 
 
 def run(task: Task) -> Outcome:
-    """Batches of large images, and of large images and bombs, in each pipeline."""
+    """Load batches of large images, and of large images and bombs, in each pipeline."""
     outcome, names = Outcome(), ["threads"]
     if importlib.util.find_spec("nvidia.dali"):
         names.append("dali")
@@ -71,7 +71,7 @@ def run(task: Task) -> Outcome:
 
 
 def bombs() -> Iterator[tuple[str, bytes]]:
-    """Small files that announce two million pixels, just below the limit, or many more."""
+    """Small files that claim two million pixels, just below the limit, or many more."""
     for side in (SIDE, 8192, 13_377, 65_535):
         yield f"jpeg {side}", with_size(jpeg(1, 8, 8), side, side)
         yield f"grey jpeg {side}", with_size(jpeg(2, 8, 8, mode="L"), side, side)
@@ -88,7 +88,7 @@ def bombs() -> Iterator[tuple[str, bytes]]:
 
 
 def _write(folder: Path, kinds: dict[str, bytes]) -> list[Path]:
-    """Folders of small images, of large ones, and of large ones and bombs."""
+    """Write folders of small images, of large ones, and of large ones and bombs."""
     small, large = jpeg(1, 8, 8), jpeg(2, SIDE, SIDE, noise=1, quality=30)
     contents = {
         "small": [small] * TOGETHER,

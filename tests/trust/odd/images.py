@@ -1,4 +1,4 @@
-"""Odd images through every pipeline: the pixels that PIL has for them, or the ledger."""
+"""Odd images through every pipeline: PIL's pixels, or an entry in the ledger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trust.check import Check, Outcome, Task
 from trust.odd.pictures import all_pictures
 from trust.odd.pil import Encoded, Epoch, as_pil_sees, only_pil_minds
 
-LEAST_FOR_FFCV = 100  # files: compiling its pipeline takes longer than a hundred
+LEAST_FOR_FFCV = 100  # files: compiling its pipeline takes longer than a hundred files
 
 
 def run(task: Task) -> Outcome:
@@ -46,7 +46,7 @@ def _compare(outcome: Outcome, pipeline: str, names: list[str], differences: lis
 
 
 def _compare_ffcv(folder: Path, outcome: Outcome, names: list[str], files: list[bytes]) -> None:
-    """Odd bytes in the place of JPEGs in a .beton, with zeros behind."""
+    """Odd bytes in place of JPEGs in a .beton, padded with zeros."""
     rooms = [encode(index) + bytes(len(data)) for index, data in enumerate(files)]
     path = write_beton(folder / "odd.beton", rooms)
     for index, data in enumerate(files):
@@ -59,7 +59,7 @@ def _compare_ffcv(folder: Path, outcome: Outcome, names: list[str], files: list[
 
 
 def _lies(names: list[str]) -> list[int]:
-    """JPEGs that PIL reads, and that are refused for what their headers say."""
+    """JPEGs that PIL reads, and that are rejected because of their headers."""
     return [index for index, name in enumerate(names) if name.startswith("lie")]
 
 

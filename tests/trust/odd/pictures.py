@@ -1,4 +1,4 @@
-"""Odd images by name: two hundred files as they turn up in data sets, and worse."""
+"""Odd images by name: two hundred files as found in data sets, and worse."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Named = Iterator[tuple[str, bytes]]
 
 
 def all_pictures() -> dict[str, bytes]:
-    """Every odd image; the names of those that lie about their size begin with `lie`."""
+    """Every odd image; names of images that lie about their size start with `lie`."""
     kinds = (
         jpeg_forms, jpeg_sizes, jpeg_segments, jpeg_scans, jpeg_frames, png_files, gif_files,
         webp_files, tiff_files, other_files, no_images,

@@ -1,4 +1,4 @@
-"""PIL's outcomes of encoded images: pixels, or nothing; and loaders that are compared with it."""
+"""PIL's results for encoded images: pixels or nothing; and loaders to compare with them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RECIPE = Recipe(
 
 
 def by_pil(data: bytes) -> np.ndarray | None:
-    """The pixels of `convert("RGB")`, or of 16 bits the upper 8; None for what is not read."""
+    """The pixels of `convert("RGB")`, or of 16 bits the upper 8; None if PIL cannot read it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -38,7 +38,7 @@ def by_pil(data: bytes) -> np.ndarray | None:
                 if image.mode in ("I", "F") and not _fits_8_bits(np.asarray(image), image.mode):
                     return None
                 return np.asarray(image.convert("RGB"))
-    except Exception:  # its plugins raise whatever they stumble over
+    except Exception:  # its plugins raise anything
         return None
 
 
@@ -67,7 +67,7 @@ class Encoded:
 
 
 def as_pil_sees(files: Sequence[bytes], refused: Sequence[int] = ()) -> Encoded:
-    """The same images as raw pixels; those that PIL does not read, or `refused`, have no bytes."""
+    """The same images as raw pixels; images PIL cannot read, or `refused`, have no bytes."""
     raw = []
     for index, data in enumerate(files):
         pixels = None if index in refused else by_pil(data)
@@ -78,7 +78,7 @@ def as_pil_sees(files: Sequence[bytes], refused: Sequence[int] = ()) -> Encoded:
 
 
 class Epoch:
-    """An epoch of a source, however many of its samples are bad: ids in order, views in rows."""
+    """An epoch of a source with any number of bad samples: ids in order, views in rows."""
 
     def __init__(self, source: Any, pipeline: str, ledger: Path, batch_size: int = 16) -> None:
         loader = loaders.build(
@@ -92,25 +92,25 @@ class Epoch:
         self.views, self.bad = torch.cat(rows), dict(loader.ledger._bad)
 
     def differs(self, other: Epoch, excused: Callable[[int], bool] = lambda id: False) -> list[str]:
-        """Differences of this epoch from another of the same samples, `excused` ones aside."""
+        """Differences from another epoch of the same samples, except `excused` ones."""
         found = []
         for id in sorted(self.bad.keys() ^ other.bad.keys()):
             if not excused(id):
                 entry, here = self.bad.get(id) or other.bad[id], "bad" if id in self.bad else "good"
-                found.append(f"image {id} is {here} here alone: {entry['reason']}")
+                found.append(f"image {id} is {here} only here: {entry['reason']}")
         if self.bad.keys() == other.bad.keys() and self.ids != other.ids:
-            found.append("other samples, or another order")
+            found.append("samples or their order differ")
         views = dict(zip(other.ids, other.views, strict=True))
         for id, row in zip(self.ids, self.views, strict=True):
             if id in views and not bool((views[id] == row).all()) and not excused(id):
-                found.append(f"image {id} has other pixels")
+                found.append(f"image {id}: pixels differ")
         return found
 
 
 def only_pil_minds(data: bytes) -> bool:
-    """True for a JPEG that DALI gets, and about which libjpeg-turbo so much as warns.
+    """True for a JPEG that is passed to DALI and that libjpeg-turbo at least warns about.
 
-    Some kinds of damage are an error to PIL and not to DALI: a deviation that documents name.
+    Some damage is an error in PIL but not in DALI, a documented deviation.
     """
     if plain_jpeg(data) is None:
         return False

@@ -1,4 +1,4 @@
-"""PNGs that PIL does not write: interlaced, of 16 bits, with chunks that are wrong or bombs."""
+"""PNGs that PIL does not write: interlaced, 16-bit, with invalid chunks or bombs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def png(
     before: bytes = b"",
     size: tuple[int, int] | None = None,
 ) -> bytes:
-    """Pixels [height, width, channels] of 8 or 16 bits; `before` are chunks before the data."""
+    """Encode pixels [height, width, channels] of 8 or 16 bits; `before`: chunks before the data."""
     height, width = size or pixels.shape[:2]
     depth = 8 * pixels.dtype.itemsize
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)

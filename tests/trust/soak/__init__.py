@@ -1,1 +1,1 @@
-"""Long runs: memory, descriptors, threads, rate and ledger."""
+"""Long runs: memory, file descriptors, threads, throughput and ledger."""

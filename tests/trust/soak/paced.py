@@ -1,8 +1,8 @@
 """Epoch after epoch at a steady pace: nothing grows, nothing slows down, no sample is missed.
 
-One image in 200 is bad. A consumer takes batches at a pace that the loader can keep; memory (as the
-system counts it), descriptors and threads are looked at a hundred times. On a machine that others
-use, a lower rate says little: it counts only where the process also worked more for each sample.
+One image in 200 is bad. A consumer takes batches at a pace that the loader can sustain; memory (as
+the system counts it), file descriptors and threads are sampled a hundred times. On a shared machine
+a lower rate says little: it counts only if the process also used more CPU time per sample.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from trust.check import Check, Outcome, Task
 from trust.elastic.matrix import quiet
 
 BATCH, SEED = 100, 3
-PACE = 3000  # samples a second
-MOST_SAMPLES, BAD_SHARE = 20_000, 200  # of the data; one in so many is bad
-LOOKS = 100  # at the process; the first fifth is its warm-up
+PACE = 3000  # samples per second
+MOST_SAMPLES, BAD_SHARE = 20_000, 200  # of the data; one sample in BAD_SHARE is bad
+LOOKS = 100  # measurements of the process; the first fifth is warm-up
 MOST_GROWTH, MOST_SLOWING, MOST_WORK = 0.02, 0.05, 0.25
 ENOUGH = 100_000  # samples, for memory and rates to settle
 
 
 @dataclass
 class Looks:
-    """Figures seen of this process, look after look."""
+    """Measurements of this process over time."""
 
     memory: list[int] = field(default_factory=list)  # bytes
     descriptors: list[int] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    work: list[float] = field(default_factory=list)  # seconds of processors
+    work: list[float] = field(default_factory=list)  # CPU seconds
 
     def look(self) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -74,7 +74,7 @@ def _loader(task: Task, data: Path, pipeline: str, count: int) -> Any:
 
 
 def _write_data(folder: Path, count: int, pipeline: str) -> tuple[Path, set[int]]:
-    """Shards, or a .beton for FFCV, and the ids of their bad samples."""
+    """Write shards, or a .beton for FFCV; return the path and the ids of bad samples."""
     images = [_jpeg(number) for number in range(97)]
     bad = set(range(BAD_SHARE // 2, count, BAD_SHARE))
     data = (images[id % 97][:300] if id in bad else images[id % 97] for id in range(count))
@@ -111,7 +111,7 @@ def _consume(
         outcome.lost += lost.total()
         outcome.repeated += more.total()
         if seen != expected:
-            outcome.failed(f"epoch {epoch} has not the order of its seed")
+            outcome.failed(f"epoch {epoch} does not follow the seed's order")
         if epoch % 10 == 9:
             task.note(f"{outcome.tries:,} samples, {looks.memory[-1] / 1e6:.0f} MB")
     loader.close()
@@ -127,7 +127,7 @@ def _order(epoch: int, stop: int, count: int, bad: set[int]) -> Iterator[int]:
 
 
 def _judge_ledger(outcome: Outcome, ledger: Path, bad: set[int]) -> None:
-    """Every bad sample is listed once, and nothing else is."""
+    """Check that every bad sample is listed once, and nothing else is."""
     listed = [json.loads(line)["id"] for line in ledger.read_text().splitlines()]
     if sorted(listed) != sorted(bad):
         outcome.failed(f"the ledger lists {len(listed)} samples, {len(bad)} are bad")
@@ -155,7 +155,7 @@ def _judge_growth(outcome: Outcome, looks: Looks, samples: int) -> None:
     outcome.figures["time of the last tenth"] = f"{slowing:+.1%} against the first's"
     outcome.figures["work of the last tenth"] = f"{work:+.1%} against the first's"
     if slowing > MOST_SLOWING and work > MOST_WORK:
-        outcome.failed(f"a sample takes {slowing:.0%} longer, and {work:.0%} more work")
+        outcome.failed(f"a sample takes {slowing:.0%} longer, and {work:.0%} more CPU time")
 
 
 def _span(times: list[float], start: int, looks: int) -> float:

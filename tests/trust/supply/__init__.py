@@ -1,1 +1,1 @@
-"""Hostile archives, settings, names and caches, and what is installed."""
+"""Hostile archives, settings, names, caches and links."""

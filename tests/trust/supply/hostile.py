@@ -1,4 +1,4 @@
-"""Hostile inputs of the supply chain: each is refused or harmless, and leaves no trace outside."""
+"""Hostile supply-chain inputs: each is rejected or harmless, and leaves no trace outside."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_data
 from trust.check import Check, Outcome, Task
 
-Attack = Callable[[Path, Path], None]  # a folder to work in, and the file that must not appear
+Attack = Callable[[Path, Path], None]  # takes a working folder and a file that must not appear
 
 
 class Evil:
-    """Makes a file when it is unpickled."""
+    """Create a file when unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -42,14 +42,14 @@ def picture() -> bytes:
 
 
 def names(trace: Path) -> Iterator[str]:
-    """Names of members that would leave a folder, or steer a terminal."""
+    """Names of members that would escape a folder, or control a terminal."""
     yield str(trace)
     yield from ("../trace", "a/../../trace", "./../trace", "\x1b]0;x\x07.png", "a\nb.png", "-rf")
     yield from ("con\udce9.png", "x" * 3000, "\u202egnp.png", "$(touch trace).png", "a;touch trace")
 
 
 def tar(folder: Path, trace: Path) -> None:
-    """Members that would leave the folder, links, devices and pipes."""
+    """Members that would escape the folder, links, devices and pipes."""
     path = folder / "evil.tar"
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as file:
         for name in names(trace):
@@ -105,7 +105,7 @@ def yaml(folder: Path, trace: Path) -> None:
 
 
 def words(folder: Path, trace: Path) -> None:
-    """Calls within calls."""
+    """Nested calls in recipes."""
     for text in (
         f"dino(local_crops=__import__('os').system('touch {trace}'))",
         f"eval(open({str(trace)!r}, 'w'))",
@@ -185,7 +185,7 @@ def hostile(task: Task) -> Outcome:
             attack(folder, trace)
         except MillError as error:
             if not printable(str(error), lines=True):
-                outcome.failed(f"{attack.__name__}: no sentence")
+                outcome.failed(f"{attack.__name__}: no one-sentence error")
         except Exception as error:
             outcome.failed(f"{attack.__name__}: {type(error).__name__} ({str(error)[:200]})")
         places = (trace, Path("trace"), task.folder.parent / "trace")
