@@ -1,8 +1,8 @@
 """Plain PyTorch with DistributedDataParallel, on patchmill's views.
 
-The loader takes rank and world size from torch.distributed: there is no DistributedSampler to write
-and none to forget. A checkpoint has `loader.state_dict()`, and training goes on in the middle of an
-epoch, also with another number of ranks (of the same global batch).
+The loader takes rank and world size from torch.distributed: no DistributedSampler to write or to
+forget. Save `loader.state_dict()` in a checkpoint, and training resumes in the middle of an epoch,
+even with another number of ranks (and the same global batch).
 
 Data wait in a step: 1210 ms before, 75 ms after, on 2 cores
 (python benchmarks/hosts.py --hosts torchvision; benchmarks/results/hosts.json).

@@ -1,7 +1,7 @@
 """lightly's SimCLR, with its loss and head, on patchmill's views.
 
-`as_lightly` yields what lightly's datasets do: the list of views, labels and filenames. It takes
-the place of LightlyDataset, SimCLRTransform and DataLoader.
+`as_lightly` yields what lightly's datasets do: the list of views, labels and filenames. It replaces
+LightlyDataset, SimCLRTransform and DataLoader.
 
 Data wait in a step: 948 ms before, 114 ms after, on 2 cores
 (python benchmarks/hosts.py --hosts lightly; benchmarks/results/hosts.json).

@@ -1,8 +1,8 @@
 """stable-pretraining's SimCLR, on patchmill's views.
 
-`StablePretrainingDataModule` takes what `loaders.build` takes, and yields the dicts that
-stable-pretraining's forward functions and callbacks read. It takes the place of spt.data.DataModule
-and of the transforms.
+`StablePretrainingDataModule` takes the arguments of `loaders.build`, and yields the dicts that
+stable-pretraining's forward functions and callbacks read. It replaces spt.data.DataModule and the
+transforms.
 
 Data wait in a step: 818 ms before, 78 ms after, on 2 cores
 (python benchmarks/hosts.py --hosts stable-pretraining; benchmarks/results/hosts.json).

@@ -1,7 +1,7 @@
 """The loop of timm's train.py, with Mixup, on patchmill's views.
 
-`as_timm` has the face of timm's own loader: `(input, target)`, `len`, `sampler.set_epoch`,
-`mixup_enabled`. It takes the place of create_dataset, create_loader and create_transform.
+`as_timm` has the interface of timm's own loader: `(input, target)`, `len`, `sampler.set_epoch`,
+`mixup_enabled`. It replaces create_dataset, create_loader and create_transform.
 
 Data wait in a step: 273 ms before, 46 ms after, on 2 cores
 (python benchmarks/hosts.py --hosts timm; benchmarks/results/hosts.json).

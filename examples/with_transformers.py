@@ -1,7 +1,7 @@
 """Hugging Face's MAE in Hugging Face's Trainer, on patchmill's views.
 
-`LoaderTrainer` is `transformers.Trainer` that takes a loader instead of a dataset: Accelerate does
-not shard it again, and `resume_from_checkpoint` goes on at once, in the middle of an epoch.
+`LoaderTrainer` is a `transformers.Trainer` that takes a loader instead of a dataset: Accelerate
+does not shard it again, and `resume_from_checkpoint` resumes instantly in the middle of an epoch.
 
 Data wait in a step: 150 ms before, 32 ms after, on 2 cores
 (python benchmarks/hosts.py --hosts transformers; benchmarks/results/hosts.json).

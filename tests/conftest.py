@@ -1,4 +1,4 @@
-"""Skips what this machine cannot run, and says why."""
+"""Skips tests that this machine cannot run, with the reason."""
 
 import functools
 import logging
@@ -9,19 +9,19 @@ from collections.abc import Iterator
 
 import pytest
 
-# Before anything imports torch: its threads sleep while they wait (see patchmill/script.py).
+# Before anything imports torch: makes its waiting threads sleep (see patchmill/script.py).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 NO_GPU = "needs a CUDA device"
-# Words in the names of tests that one process runs: what they need is made once.
+# Parts of names of tests that run in one process, so that their shared set-up happens once.
 SHARING = ("ffcv", "slurm", "gpu_day", "test_site", "test_packaging")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Tests that share something costly run in one process, which starts with them.
+    """Run tests that share costly set-up in one process, which starts with them.
 
-    By their names: xdist's groups are without effect from pytest 9.2 on (pytest-xdist#1386).
+    Selected by name: xdist's groups have no effect since pytest 9.2 (pytest-xdist#1386).
     """
     from xdist.scheduler import LoadGroupScheduling
 
@@ -30,12 +30,12 @@ def pytest_xdist_make_scheduler(config, log):
             shared = next((word for word in SHARING if word in nodeid), None)
             return shared or super()._split_scope(nodeid)
 
-    config.option.loadscopereorder = False  # in the order of the next function
+    config.option.loadscopereorder = False  # keep the order of the next function
     return Scheduling(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start what takes longest first, so that no worker is left alone with it at the end."""
+    """Start the longest tests first, so that no worker is left alone with one at the end."""
     first = ("test_interpreted", *SHARING)
     items.sort(key=lambda item: next((i for i, it in enumerate(first) if it in item.nodeid), 99))
 
@@ -48,7 +48,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the user's cache folder out of the tests, and their files out of it."""
+    """Isolate the tests from the user's cache folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATCHMILL_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -56,9 +56,9 @@ def cache_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture(autouse=True)
 def logging_stays_as_it_is() -> Iterator[None]:
-    """Undo what stable-pretraining does to logging and to tracebacks once it is imported.
+    """Undo stable-pretraining's changes to logging and tracebacks on import.
 
-    Lightning's Trainer imports it wherever it is installed.
+    Lightning's Trainer imports it if it is installed.
     """
     handlers, level, hook = logging.root.handlers[:], logging.root.level, sys.excepthook
     yield

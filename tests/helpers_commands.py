@@ -1,4 +1,4 @@
-"""Check command lines in documents without running them: their words are parsed, and no more."""
+"""Check command lines in documents without running them: only their arguments are parsed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import pytest
 import setuptools.config.setupcfg as setupcfg
 from helpers_documents import ROOT
 
-# Folders of the user's own that commands name: the test gives each train and val.
+# User folders that commands name: the test gives each a train and a val folder.
 PLACEHOLDERS = ("DIR", "DATA", "SRC", "photos", "shards")
 
 
 class Parsed(Exception):
-    """Raised in place of what a command does once it has read its words."""
+    """Raised instead of running a command, once it has parsed its arguments."""
 
 
 def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail if the command does not exist, or does not take its words."""
+    """Fail if the command does not exist, or does not accept its arguments."""
     if re.search(r"\[--|\.\.\.|\b[A-Z]+\|", command):  # a synopsis
         return
     _, words = split_variables(shlex.split(re.sub(r"/data/\w+", "DIR", command)))
@@ -38,7 +38,7 @@ def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def split_variables(words: list[str]) -> tuple[dict[str, str], list[str]]:
-    """`NAME=value` words before a command, and the command."""
+    """Split `NAME=value` assignments before a command from the command."""
     variables = {}
     while words and re.match(r"[A-Z_]+=", words[0]):
         name, _, value = words[0].partition("=")
@@ -58,7 +58,7 @@ def check_extras(command: str) -> None:
 
 
 def module_of(words: list[str]) -> tuple[str, list[str]]:
-    """The module of this project that a command runs, and its arguments; nothing for others."""
+    """The module of this project that a command runs, and its arguments; empty for others."""
     program = words[0].rpartition("/")[2]
     if program == "patchmill":
         return of_patchmill(words[1:])
@@ -72,7 +72,7 @@ def module_of(words: list[str]) -> tuple[str, list[str]]:
     if program in ("python", "torchrun") and scripts and "/" in words[scripts[0]]:
         path = words[scripts[0]]
         assert (ROOT / path).is_file(), path
-        if path.startswith(("examples/", "tests/")):  # those have tests of their own
+        if path.startswith(("examples/", "tests/")):  # those have their own tests
             return "", []
         module = path.removesuffix(".py").replace("/", ".")
         return f"patchmill.{module}", words[scripts[0] + 1 :]
@@ -80,7 +80,7 @@ def module_of(words: list[str]) -> tuple[str, list[str]]:
 
 
 def of_patchmill(words: list[str]) -> tuple[str, list[str]]:
-    """The module behind `patchmill WORD ...`, and its arguments."""
+    """The module behind `patchmill COMMAND ...`, and its arguments."""
     import patchmill.command.bench as bench
     from patchmill.command.table import COMMANDS
 
@@ -97,7 +97,7 @@ def of_patchmill(words: list[str]) -> tuple[str, list[str]]:
 
 
 def run(module: str, words: Sequence[str]) -> None:
-    """Run a command of ours in this process."""
+    """Run one of our commands in this process."""
     try:
         importlib.import_module(module).main(list(words))
     except SystemExit as ended:
@@ -105,7 +105,7 @@ def run(module: str, words: Sequence[str]) -> None:
 
 
 def check_module(module: str, words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the module's main up to where it has parsed its words."""
+    """Run the module's main until it has parsed its arguments."""
     from patchmill.training.config import command_line, compose
 
     if module in ("patchmill.training.evaluate", "patchmill.training.export"):
@@ -130,7 +130,7 @@ def check_module(module: str, words: Sequence[str], monkeypatch: pytest.MonkeyPa
 
 
 def stop_after(name: str) -> Any:
-    """A method of ArgumentParser that parses, and then ends the command."""
+    """A method of ArgumentParser that parses and then ends the command."""
     original = getattr(argparse.ArgumentParser, name)
 
     def parse(*arguments: Any, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""The function by which DINO, MAE and iBOT replace `print`, for tests of what trips over that."""
+"""The function with which DINO, MAE and iBOT replace `print`, to test that this works."""
 
 # As in facebookresearch/dino, utils.py.
 UTILS = """

@@ -1,12 +1,12 @@
 """Documents and their code blocks.
 
-A comment on the line above a block says what a test does with it:
+A comment on the line above a block controls what a test does with it:
 
 | | |
 | --- | --- |
-| nothing | Python is run, in order, in one namespace a page; commands are checked, not run |
+| none | Python is run, in order, in one namespace per page; commands are checked, not run |
 | `<!-- file: NAME -->` | written to that file in the page's folder |
-| `<!-- run -->`, `<!-- run: WORDS -->` | commands are run, training with these words in addition |
+| `<!-- run -->`, `<!-- run: ARGUMENTS -->` | commands are run, training with more arguments |
 | `<!-- not run: REASON -->` | Python is parsed and its imports of patchmill are looked up |
 """
 
@@ -31,8 +31,8 @@ class Block:
     line: int
     language: str
     code: str
-    marker: str  # file, run, not run, or nothing
-    words: str  # of the marker
+    marker: str  # file, run, not run, or empty
+    words: str  # text of the marker
 
     @property
     def place(self) -> str:
@@ -40,7 +40,7 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """Lines that start a program that we know, with their continuations and no comments."""
+        """Lines that start a known program, with their continuations and without comments."""
         joined = re.sub(r"\\\n\s*", " ", self.code)
         lines = re.sub(r"\n {4,}(?=\S)", " ", joined).splitlines()
         lines = [re.sub(r"(^|\s+)#\s.*", "", line).strip() for line in lines]
@@ -48,13 +48,13 @@ class Block:
 
 
 def program(line: str) -> str:
-    """The program that a command line starts, after `NAME=value` words."""
+    """The program that a command line starts, after `NAME=value` assignments."""
     words = [word for word in line.split() if not re.match(r"[A-Z_]+=", word)]
     return words[0].rpartition("/")[2] if words else ""
 
 
 def documents() -> list[Path]:
-    """All Markdown that users read."""
+    """All Markdown pages for users."""
     docs = ROOT / "docs"
     return sorted([*(ROOT / name for name in TOP), *docs.rglob("*.md")])
 

@@ -1,6 +1,6 @@
-"""Skip modules whose kernels need Triton's interpreter where it is off or broken.
+"""Skip modules whose kernels need Triton's interpreter if it is off or broken.
 
-The interpreter is on or off for a whole process: tests/test_interpreted.py starts one that has it.
+The interpreter is on or off for a whole process: tests/test_interpreted.py starts one with it on.
 """
 
 from __future__ import annotations

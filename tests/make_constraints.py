@@ -1,4 +1,4 @@
-"""Write constraints.txt: the version of each package that this environment was tested with.
+"""Write constraints.txt: the package versions that this environment was tested with.
 
 python tests/make_constraints.py
 """
@@ -24,7 +24,7 @@ HEAD = """\
 
 
 def required() -> dict[str, list[Requirement]]:
-    """Requirements of setup.cfg by extra; those without one under the empty name."""
+    """Requirements of setup.cfg by extra; those without an extra under the empty name."""
     config = configparser.ConfigParser(interpolation=None)
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     sections = {"": config["options"]["install_requires"], **config["options.extras_require"]}
@@ -38,7 +38,7 @@ def _requirements(text: str) -> Iterator[Requirement]:
 
 
 def installed() -> dict[str, str]:
-    """Name -> version of what setup.cfg names and is installed, and of all that these need."""
+    """Name -> version of installed packages of setup.cfg and all their dependencies."""
     found: dict[str, str] = {}
     pending = [requirement for group in required().values() for requirement in group]
     while pending:

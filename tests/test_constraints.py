@@ -1,4 +1,4 @@
-"""constraints.txt pins what setup.cfg asks for, to versions that it allows."""
+"""constraints.txt pins the requirements of setup.cfg, to versions that it allows."""
 
 from __future__ import annotations
 

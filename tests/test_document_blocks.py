@@ -1,7 +1,7 @@
-"""Code in documents works: Python runs, commands exist and take the arguments that they are given.
+"""Code in documents works: Python runs, commands exist and accept their arguments.
 
-`helpers_documents` describes the comments that change what is done with a block. Every page has a
-folder to itself, with the class folders photos/train and photos/val in it, and photos/flat.
+`helpers_documents` describes the comments that control how a block is tested. Every page has its
+own folder, with the class folders photos/train and photos/val, and photos/flat.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def test_pages_run(page: str, photos: Path, tmp_path: Path, monkeypatch: pytest.
             elif block.language == "python":
                 run_python(block, namespace)
     finally:
-        for name in set(sys.modules) - modules:  # those that the page wrote
+        for name in set(sys.modules) - modules:  # modules that the page wrote
             origin = getattr(sys.modules[name], "__file__", None) or ""
             if origin.startswith(str(tmp_path)):
                 del sys.modules[name]
 
 
 def run_python(block: Block, namespace: dict[str, object]) -> None:
-    """Run a block, unless it needs a package that is not installed, or may not be run."""
+    """Run a block, unless it needs a missing package or must not be run."""
     tree = ast.parse(block.code, block.place)
     check_imports(tree, block)
     if block.marker != "not run" and not missing_packages(tree):
@@ -90,7 +90,7 @@ def missing_packages(tree: ast.AST) -> list[str]:
 
 
 def imports(tree: ast.AST) -> list[tuple[str, list[str]]]:
-    """Modules that are imported, and the names from each."""
+    """Imported modules, and the names imported from each."""
     found: list[tuple[str, list[str]]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -101,7 +101,7 @@ def imports(tree: ast.AST) -> list[tuple[str, list[str]]]:
 
 
 def check_imports(tree: ast.AST, block: Block) -> None:
-    """Look up in the source that imported names are there; nothing is imported."""
+    """Check in the source that imported names exist, without importing them."""
     for module, names in imports(tree):
         if not module.startswith("patchmill"):
             continue
@@ -132,7 +132,7 @@ def names_in(source: str) -> set[str]:
 
 
 def run_command(command: str, block: Block) -> None:
-    """Run a command of the page in its folder: ours in this process, a user's script in another."""
+    """Run a command of the page in its folder: ours in this process, user scripts in another."""
     words = shlex.split(command)
     if not {"train", "patchmill.training.run", "training/run.py"}.isdisjoint(words):
         words += shlex.split(block.words)

@@ -1,6 +1,6 @@
 """Documents quote the committed figures, and name files that exist.
 
-docs/make_tables.py says how tables name their results, and writes their figures.
+docs/make_tables.py documents how tables name their results, and writes their figures.
 """
 
 from __future__ import annotations

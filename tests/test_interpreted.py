@@ -1,7 +1,7 @@
-"""Run every `*_interpreted.py` under Triton's interpreter, in one process tree of its own.
+"""Run every `*_interpreted.py` under Triton's interpreter, in a separate process tree.
 
-The interpreter is on or off for a whole process. One for all files: each start costs seconds, and
-a second worker as many again, which a machine of few cores has work for.
+The interpreter is on or off for a whole process. All files share one: each start costs seconds, and
+a second worker as many again, which a machine with few cores can use better.
 """
 
 from __future__ import annotations

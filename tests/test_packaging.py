@@ -1,4 +1,4 @@
-"""Installing patchmill gives every package, nothing else, and an import that is light."""
+"""Installing patchmill installs every package, nothing else, and importing it is cheap."""
 
 import importlib.util
 import os
@@ -33,12 +33,12 @@ def folders() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Built from an sdist, as installers do where there is no wheel."""
+    """Build from an sdist, as installers do if there is no wheel."""
     return zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("build")))
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build from a copy, so that nothing stale in build/ gets in and nothing is left behind."""
+    """Build from a copy, so that no stale build/ is included and nothing is left behind."""
     copy = folder / "checkout"
     for name in folders().values():
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -114,14 +114,14 @@ def test_wheel_works_where_there_is_no_checkout(wheel: zipfile.ZipFile, tmp_path
 def test_the_wheel_installs_in_an_environment_of_its_own(
     wheel: zipfile.ZipFile, tmp_path: Path
 ) -> None:
-    """With pip, beside the packages that it needs; then the command and a loader work.
+    """Install with pip, next to its dependencies; then the command and a loader work.
 
-    Its first start compiles, and says so; the next one makes the same views by code loaded.
+    The first start compiles, and logs it; the next one renders the same views with loaded code.
     """
     venv.create(tmp_path / "env", symlinks=True)
     binaries = tmp_path / "env" / "bin"
     (site,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
-    # What patchmill needs is used from here, but for the patchmill that is installed here.
+    # Dependencies are used from here, except the patchmill that is installed here.
     (site / "needed.pth").write_text(str(Path(torch_folder()).parent))
     pip = [sys.executable, "-m", "pip", "--python", str(binaries / "python"), "install", "--quiet"]
     options = ["--no-deps", "--no-index", "--ignore-installed", "--disable-pip-version-check"]
@@ -143,7 +143,7 @@ def test_the_wheel_installs_in_an_environment_of_its_own(
     assert compiled == loaded and nothing == ""
     notice, *more = notices.splitlines()
     assert notice == compiling.NOTICE
-    # One more line where it took longer than a few seconds.
+    # One more line if it took longer than a few seconds.
     assert len(more) <= 1 and all("the next start loads them" in line for line in more)
 
 
@@ -181,7 +181,7 @@ def test_importing_the_loaders_does_not_import_torch():
 
 
 def run_python(code: str, path: Path) -> str:
-    """Return what `code` prints in a fresh interpreter that looks for packages in `path` first."""
+    """Return the output of `code` in a fresh interpreter that searches `path` first."""
     environment = {**os.environ, "PYTHONPATH": str(path)}
     command = [sys.executable, "-c", code]
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""The README holds: its snippets run, its links lead somewhere."""
+"""The README is valid: its snippets run, its links work."""
 
 import re
 import subprocess

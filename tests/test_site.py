@@ -1,4 +1,4 @@
-"""The site has every page, with working links, and pages about the code made of docstrings."""
+"""The site has every page, with working links, and API pages built from docstrings."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_code_pages_have_signatures_docstrings_and_the_code(staged: Path):
 
 @pytest.fixture(scope="module")
 def site(staged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the site that Zensical builds."""
+    """Folder of the site built by Zensical."""
     if importlib.util.find_spec("zensical") is None:
         pytest.skip("needs zensical: pip install -e '.[docs]'")
     folder = tmp_path_factory.mktemp("built")
@@ -113,7 +113,7 @@ def test_versions_lie_side_by_side(tmp_path: Path):
 
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """Serve a folder on loopback; yields its address."""
+    """Serve a folder on loopback; yield its address."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)

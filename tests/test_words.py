@@ -1,4 +1,4 @@
-"""Docstrings say what a thing is or does in their first words, not in a riddle."""
+"""Docstrings say what a thing is or does in their first words."""
 
 from __future__ import annotations
 

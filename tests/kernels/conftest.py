@@ -1,1 +1,1 @@
-"""Puts this folder on the path: what the tests of all kernels share lies here."""
+"""Puts this folder, with helpers shared by all kernel tests, on the path."""

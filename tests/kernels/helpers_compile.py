@@ -1,9 +1,9 @@
 """Compile Triton kernels to machine code without a GPU, read its resource usage, and count it.
 
 The architectures are an A100 and an H100, or those of PATCHMILL_ARCHITECTURES ("90 100"). The file
-named by PATCHMILL_COMPILED gets a line of JSON for each kernel; benchmarks/compile_matrix.py sets
-both variables, compares all counts with `budgets.csv`, and writes that table. Without it, the first
-variant of each kernel there is counted for an H100 and compared: to disassemble takes 0.3 s.
+named by PATCHMILL_COMPILED gets a line of JSON per kernel; benchmarks/compile_matrix.py sets both
+variables, compares all counts with `budgets.csv`, and writes that table. Otherwise only the first
+variant of each kernel in it is counted for an H100 and compared: disassembly takes 0.3 s.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from patchmill.benchmarks.lib.machine_code import budgets, counting
 
 ARCHITECTURES = [int(name) for name in os.environ.get("PATCHMILL_ARCHITECTURES", "80 90").split()]
 BUDGETS = Path(__file__).with_name("budgets.csv")
-COUNTED = 90  # the architecture whose code is compared in every run
+COUNTED = 90  # architecture whose code is compared in every run
 
 
 class Usage(NamedTuple):
@@ -37,7 +37,7 @@ def resource_usage(
     kernel: Any, types: Mapping[str, str], constants: Mapping[str, Any], options: Mapping[str, Any],
     capability: int, folder: Path,
 ) -> Usage:  # fmt: skip
-    """Compile for a compute capability; skips without Triton, or where kernels are interpreted.
+    """Compile for a compute capability; skips without Triton, or if kernels are interpreted.
 
     `types` are the arguments' types, such as "*fp32" or "i32"; pointers are assumed 16-byte
     aligned. `constants` are the tl.constexpr arguments, `options` launch options such as num_warps.
@@ -61,10 +61,10 @@ def resource_usage(
     target = GPUTarget("cuda", capability, 32)
     compiled = triton.compile(source, target=target, options=dict(options))
     usage = Usage(*_registers_and_stack(compiled.asm["cubin"], folder), compiled.metadata.shared)
-    assert usage.registers > 8, "only a trap is left of the kernel: the compiler gave up silently"
+    assert usage.registers > 8, "the kernel compiled to a trap: the compiler gave up silently"
     name = kernel_name(kernel)
     excess = _count(name, variant_name(signature, constants), compiled, capability)
-    assert not excess, f"{name}'s machine code is beyond its budget: {', '.join(excess)}"
+    assert not excess, f"{name}'s machine code exceeds its budget: {', '.join(excess)}"
     return usage
 
 
@@ -74,14 +74,14 @@ def kernel_name(kernel: Any) -> str:
 
 
 def variant_name(signature: Mapping[str, str], constants: Mapping[str, Any]) -> str:
-    """The constants, and the types of the numbers that are pointed to."""
+    """The constants, and the element types of the pointers."""
     numbers = [of.strip("*") for of in signature.values() if re.match(r"\*(bf|fp|u8)", of)]
     settings = [f"{name}={value}" for name, value in constants.items()]
     return " ".join([*sorted(settings), *numbers])
 
 
 def _count(name: str, variant: str, compiled: Any, capability: int) -> list[str]:
-    """List what is beyond the budget; empty where nothing is counted."""
+    """List the counts that exceed the budget; empty if nothing is counted."""
     import triton
 
     record = os.environ.get("PATCHMILL_COMPILED")

@@ -8,7 +8,7 @@ import torch
 
 
 def peak_extra_memory(function: Callable[[], object]) -> int:
-    """Peak bytes above what was allocated before, on the second call: the first one compiles."""
+    """Peak bytes above the previous allocation, on the second call: the first one compiles."""
     function()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()

@@ -1,6 +1,6 @@
-"""Guarded tensors for tests of what kernels read and write, and processes that may die of it.
+"""Guarded tensors to test the memory that kernels access, and processes that may crash on it.
 
-The kernels run in `GuardedMemory`, and that in `trouble`.
+Kernels run in `GuardedMemory`, within `trouble`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from hypothesis import Phase, Verbosity, settings
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-ENDS = (False, True)  # of the memory: which of them is a tensor's
-POISON = 0xFF  # of every byte: NaN in floats, -1 in integers
-FRESH = ("aten::lift_fresh",)  # what torch.tensor ends with: its result is nobody else's yet
+ENDS = (False, True)  # end of the memory at which a tensor is placed
+POISON = 0xFF  # every byte: NaN in floats, -1 in integers
+FRESH = ("aten::lift_fresh",)  # last operation of torch.tensor: its result is not shared yet
 
 
 class GuardedMemory(TorchDispatchMode):
-    """Every tensor made in its context is guarded; what torch leaves unwritten is poisoned.
+    """Every tensor created in its context is guarded; uninitialised memory is poisoned.
 
     `given` are read-only copies for the kernels to read.
     """
@@ -56,7 +56,7 @@ class GuardedMemory(TorchDispatchMode):
     def _copy(
         self, tensor: torch.Tensor, freeze: bool = False, poison: bool = False
     ) -> torch.Tensor:
-        """The same numbers and strides, guarded; gaps between them are poison."""
+        """Guarded copy with the same values and strides; gaps between them are poisoned."""
         if not tensor.numel():
             return tensor
         sides = zip(tensor.shape, tensor.stride(), strict=True)
@@ -78,9 +78,9 @@ def _storage(tensor: torch.Tensor) -> int:
 
 
 def trouble(check: Callable[[], None]) -> str | None:
-    """Run `check` in a fork of this process: its exception, or where a segmentation fault ended it.
+    """Run `check` in a fork: return its exception, or where a segmentation fault ended it.
 
-    With a fault comes what was printed last; None if nothing is wrong.
+    A fault comes with the last printed text; None if nothing is wrong.
     """
     with tempfile.TemporaryFile("w+", buffering=1) as report:
         child = os.fork()
@@ -96,7 +96,7 @@ def trouble(check: Callable[[], None]) -> str | None:
 
 
 def _run(check: Callable[[], None], report: TextIO) -> None:
-    """In the fork, whose other threads are gone; never returns."""
+    """Body of the fork, which has no other threads; never returns."""
     code = 1
     try:
         torch.set_num_threads(1)
@@ -119,5 +119,5 @@ def random_cases(count: int = 8) -> settings:
     )  # fmt: skip
 
 
-with GuardedMemory(True):  # imports a good deal, once here rather than in every fork
+with GuardedMemory(True):  # slow imports, done once here instead of in every fork
     torch.empty(1)

@@ -20,7 +20,7 @@ from helpers_guarded_tensors import ENDS, GuardedMemory, random_cases, trouble
 from patchmill.kernels.aggregate import gpu, reference
 
 counts = st.lists(st.integers(0, 40), min_size=1, max_size=4)
-# Long rows are a tile each.
+# Each long row is a tile.
 widths = st.one_of(st.integers(1, 40), st.sampled_from([64, 2049]))
 
 
@@ -44,7 +44,7 @@ def means_and_gradients(
     ones = torch.ones(len(rows)) if weights is None else weights.detach()
     totals = torch.zeros(case.images).index_add(0, case.index, ones)
     lengths = unscaled.norm(dim=1) if unit_mean else torch.ones(case.images)
-    # Gradients by sums are those by means over the totals.
+    # Gradients w.r.t. sums are those w.r.t. means divided by the totals.
     grad_sums = torch.where(totals > 0, 1 / totals, 0)[:, None] * case.gradient
     leaves = [rows] if weights is None else [rows, weights]
     by_leaves = torch.autograd.grad(unscaled, leaves, case.gradient)

@@ -43,7 +43,7 @@ def make(
 def results(
     function: Function, case: Case, working: torch.dtype | None = None
 ) -> list[torch.Tensor]:
-    """The means, and the gradients by the rows and the weights, computed in `working`."""
+    """The means, and the gradients w.r.t. rows and weights, computed in `working`."""
     rows, weights = case.rows.detach(), case.weights
     if working is not None:
         rows = rows.to(working)
@@ -64,7 +64,7 @@ def assert_right(ours: list[torch.Tensor], case: Case, normalise: str) -> None:
         return plain(rows, case, normalise, weights)
 
     truth, theirs = results(function, case, torch.float64), results(function, case)
-    sizes = (1, 1, case.rows.shape[1] ** 0.5)  # by a weight: sums over a row that nearly cancel
+    sizes = (1, 1, case.rows.shape[1] ** 0.5)  # w.r.t. a weight: sums over a row that nearly cancel
     for mine, its, right, size in zip(ours, theirs, truth, sizes, strict=False):
         assert mine.shape == right.shape
         if right.numel():

@@ -1,4 +1,4 @@
-"""Means of embeddings on the CPU, by the function, against the reference in float64."""
+"""Means of embeddings on the CPU, through the public function, against the float64 reference."""
 
 from __future__ import annotations
 

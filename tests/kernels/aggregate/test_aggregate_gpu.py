@@ -91,7 +91,7 @@ def test_aggregator_as_on_the_cpu():
 
 
 def test_more_numbers_than_32_bits_count():
-    """Rows beyond number 2**31 are read where they are."""
+    """Rows beyond element 2**31 are addressed correctly."""
     rows = torch.zeros(2**19 + 4, 4096 + 512, device="cuda", dtype=torch.bfloat16)
     rows[-4:] = 1
     means = aggregate(rows, [2**19, 4])

@@ -1,4 +1,4 @@
-"""Aggregator: adding in parts equals one call of aggregate."""
+"""Aggregator: adding in parts equals one call to aggregate."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ def test_many_small_parts_do_not_drift():
     aggregator = Aggregator(1, 1)
     for _ in range(2000):
         aggregator.add(torch.full((10, 1), 0.1), torch.zeros(10, dtype=torch.int64))
-    assert aggregator.mean().item() == pytest.approx(
-        0.1, rel=2.4e-7
-    )  # as far off as one part's sum
+    assert aggregator.mean().item() == pytest.approx(0.1, rel=2.4e-7)  # error of one part's sum
 
 
 def test_inputs_are_not_kept():

@@ -15,7 +15,7 @@ if reason := helpers_interpreter.skip_reason():
 
 from patchmill.kernels.bags import gpu, reference
 
-# Views, bags, numbers; bags of the last two are split.
+# Views, bags, d; bags of the last two are split.
 SHAPES = [(1, 1, 1), (2, 3, 16), (3, 2, 17), (8, 2, 100), (9, 17, 8), (37, 2, 33), (67, 1, 64)]
 
 
@@ -31,8 +31,8 @@ def assert_right(z: torch.Tensor, save: bool) -> None:
     loss, grad = loss_and_grad(z, save)
     truth, true_grad = value_and_grad(reference.bag_loss, z.double())
     assert relative_error(loss, truth) <= VALUE_NEAR
-    # The interpreter truncates bfloat16 rather than rounds it. The gradient by the row of a bag of
-    # one is nothing but rounding.
+    # The interpreter truncates bfloat16 instead of rounding it. The gradient w.r.t. the row of a
+    # bag of one is pure rounding error.
     near = NEAR[z.dtype] * (2 if z.dtype == torch.bfloat16 else 1)
     assert (grad - true_grad).norm() <= near * true_grad.norm() + 1e-6
 
@@ -85,7 +85,7 @@ def test_rows_and_means_of_zeros(views: int, save: bool):
     z[1:, 2] = 0
     assert_right(z, save)
     z[:, 1] = make(views, 20)
-    z[0, 1] -= z[:, 1].sum(0)  # a mean of nearly nothing
+    z[0, 1] -= z[:, 1].sum(0)  # a mean of nearly zero
     loss, grad = loss_and_grad(z, save)
     assert loss.isfinite() and grad.isfinite().all()
 

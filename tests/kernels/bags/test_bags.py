@@ -1,4 +1,4 @@
-"""The loss of bags on the CPU."""
+"""The bag loss on the CPU."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def plain(z: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_value_and_gradient(shape: tuple[int, ...], dtype: torch.dtype):
     z = make(*shape, dtype=dtype)
-    if 1 in (shape[0], shape[2]):  # the gradient is nothing but rounding
+    if 1 in (shape[0], shape[2]):  # the gradient is pure rounding error
         found, truth = (
             value_and_grad(bags.bag_loss, z),
             value_and_grad(reference.bag_loss, z.double()),
@@ -138,10 +138,10 @@ def test_any_number_of_threads(dtype: torch.dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_and_means_of_zeros(dtype: torch.dtype):
     z = make(5, 4, 12, dtype=dtype)
-    z[:, 0] = 0  # a bag of nothing
+    z[:, 0] = 0  # a bag of zeros
     z[1, 1] = 0
     z[1:, 2] = 0
-    z[1, 3], z[3, 3], z[4, 3] = -z[0, 3], -z[2, 3], 0  # a mean of nothing
+    z[1, 3], z[3, 3], z[4, 3] = -z[0, 3], -z[2, 3], 0  # a mean of zero
     found, truth = value_and_grad(bags.bag_loss, z), value_and_grad(reference.bag_loss, z.double())
     assert relative_error(found[0], truth[0]) <= VALUE_NEAR
     if dtype == torch.float16:  # overflows for a row of zeros

@@ -24,9 +24,9 @@ from patchmill.kernels.bags import MAX_GPU_D, gpu
 from patchmill.kernels.bags import gpu_kernels as kernels
 from patchmill.kernels.common.dispatch import LEAST_SHARED
 
-SHARED = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}  # bytes of a multiprocessor
+SHARED = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}  # bytes per multiprocessor
 OF_A_PROGRAM = {80: 163 << 10, 89: LEAST_SHARED, 90: 227 << 10, 100: 227 << 10}  # bytes, at most
-REGISTERS = 65536  # of a multiprocessor
+REGISTERS = 65536  # per multiprocessor
 LEAST_WARPS = 16
 NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 FLOATS = ("partial", "saved", "losses", "grad_loss")
@@ -62,7 +62,7 @@ def test_kernels_fit(variant: Any, capability: int, tmp_path: Path):
     "kernel", [kernels.forward_bag, kernels.forward_split, kernels.backward_split]
 )
 def test_the_longest_rows_fit(kernel: Any, capability: int, tmp_path: Path):
-    """Also on a GPU with the least shared memory, as that of a GeForce or an L40S."""
+    """Also on a GPU with the least shared memory, such as a GeForce or an L40S."""
     found, num_warps = needs_of(kernel, 8, MAX_GPU_D, "fp32", capability, tmp_path)
     assert found.spilled <= 64
     assert found.shared <= OF_A_PROGRAM[capability]

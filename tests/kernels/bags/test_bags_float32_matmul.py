@@ -1,4 +1,4 @@
-"""Products keep float32 precision where the program allows less."""
+"""Products keep float32 precision even if the program allows less."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_split_of_nan_and_inf():
 
 
 def test_split_products_have_float32s_digits():
-    """Three products of operands truncated to TF32, as a GPU truncates them."""
+    """Three products of operands truncated to TF32, as on a GPU."""
     a, b = make(2, 30, 100), make(2, 100, 20, seed=1)
     pairs = zip(float32_matmul.split_tf32(a), float32_matmul.split_tf32(b), strict=True)
     (a_high, b_high), (a_low, b_low) = ((truncate_tf32(x), truncate_tf32(y)) for x, y in pairs)
@@ -98,4 +98,4 @@ def test_products_on_a_gpu(allowed: str, precision: None):
     if allowed == "high" and torch.cuda.get_device_capability() >= (8, 0):
         assert (
             relative_error(torch.bmm(a, b), exact) > 1e-5
-        )  # else nothing was rounded, and nothing is tested
+        )  # else nothing was rounded, and the test is void

@@ -126,7 +126,7 @@ def test_deterministic(function, shape: tuple[int, ...]):
 
 @pytest.mark.parametrize("views", [2, 200])
 def test_memory_of_a_step(views: int):
-    """Extra memory beside z and its gradient: two vectors for each bag and program."""
+    """Extra memory besides z and its gradient: two vectors per bag and program."""
     count, d = 25_600 // views, 1024
     z = units(views, count, d, dtype=torch.bfloat16).cuda().requires_grad_()
     bags.bag_loss(z).backward()  # compiles
@@ -142,7 +142,7 @@ def test_memory_of_a_step(views: int):
 
 
 def test_more_numbers_than_32_bits_count():
-    """The last row lies beyond 2^31 numbers from the first."""
+    """The last row is over 2^31 elements away from the first."""
     if torch.cuda.get_device_properties(0).total_memory < 24 << 30:
         pytest.skip("needs a GPU with 24 GB")
     flat = torch.zeros((1 << 31) + 4096, dtype=torch.bfloat16, device="cuda")

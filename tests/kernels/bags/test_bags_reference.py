@@ -51,7 +51,7 @@ def test_rate_by_singular_values(images: int, d: int):
 
 
 def test_the_rate_of_orthogonal_rows():
-    """EMP-SSL's numbers: each of 4 unit rows at right angles brings 1/2 log(1 + d / (B eps))."""
+    """EMP-SSL's numbers: each of 4 orthogonal unit rows adds 1/2 log(1 + d / (B eps))."""
     z = torch.eye(4, 6, dtype=torch.float64)
     assert reference.coding_rate(z, 0.2).item() == pytest.approx(2 * math.log(1 + 6 / (4 * 0.2)))
 

@@ -64,7 +64,7 @@ def test_any_shape(views: int, images: int, d: int, eps: float, dtype: torch.dty
 
 @pytest.mark.parametrize(("images", "d"), [(30, 80), (80, 30), (40, 40)])
 def test_closed_form_gradient(images: int, d: int):
-    """c (I + c Z Z^T)^-1 Z, by the operator itself in float32 and by the formula in float64."""
+    """c (I + c Z Z^T)^-1 Z, by the operator in float32 and by the formula in float64."""
     z, c = units(images, d).double(), d / (images * 0.2)
     _, grad = value_and_grad(truth, z)
     formula = 2 * c * torch.linalg.solve(torch.eye(images) + c * z @ z.T, z)

@@ -1,4 +1,4 @@
-"""Calls by address: the callee's result and exceptions, and only with its own types."""
+"""Calls by address: the callee's result and exceptions; other argument types are rejected."""
 
 from __future__ import annotations
 

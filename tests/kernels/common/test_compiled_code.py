@@ -1,4 +1,4 @@
-"""Compiled code is taken from folders that nobody else can write to, and from own files alone."""
+"""Compiled code is loaded only from the user's own files, in folders no other user can write to."""
 
 from __future__ import annotations
 

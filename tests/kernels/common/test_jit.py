@@ -55,7 +55,7 @@ MODULES = {
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A small project with this one's `jit` and import name."""
+    """A small project with this project's `jit` and import name."""
     root = tmp_path / "checkout"
     shutil.copytree(ROOT / "patchmill", root / "patchmill")
     (root / "setup.cfg").touch()
@@ -114,7 +114,7 @@ def test_code_is_cached_until_one_of_its_sources_changes(checkout: Path):
 
 
 def test_code_in_a_package_counts(checkout: Path):
-    """In `__init__.py` itself, and in a module that it re-exports."""
+    """Code in `__init__.py` itself, and in a module that it re-exports."""
     kernels = checkout / "kernels"
     (kernels / "numbers").mkdir()
     (kernels / "numbers.py").rename(kernels / "numbers" / "values.py")
@@ -377,7 +377,7 @@ print(digest.hexdigest())
 
 @pytest.mark.slow  # compiles for most of a minute; tests/test_packaging.py does so for one recipe
 def test_views_of_code_just_compiled_and_of_code_loaded_are_the_same(tmp_path: Path):
-    """A function may be used in a copy that was compiled into another one: rounding must agree."""
+    """A function may be used as a copy compiled into another function: rounding must agree."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba")}
     run = [sys.executable, "-c", VIEWS]
     compiled, loaded = (

@@ -1,4 +1,4 @@
-"""Numba is imported in programs that replace `print`."""
+"""Numba can be imported in programs that replace `print`."""
 
 import os
 import subprocess

@@ -24,7 +24,7 @@ TEMPERATURE = 0.1
 
 
 def small_blocks(d: int, *_: object) -> gpu.Blocks:
-    """Blocks of 16 x 16 logits, so that few rows are many; rows beyond 32 numbers are in parts."""
+    """Blocks of 16 x 16 logits, so that few rows make many blocks; rows over 32 are split."""
     width = 16 if d <= 16 else 32
     return gpu.Blocks(16, 16, width if d <= width else 16, width, 4, 1)
 
@@ -40,7 +40,7 @@ def pairings(draw: Any) -> tuple[Pairing, int]:
 
 
 def right(pairing: Pairing, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """The loss and its gradients by queries, batch keys and queue."""
+    """The loss and its gradients w.r.t. queries, batch keys and queue."""
 
     def info_nce(queries: Any, positives: Any, queue: Any = None) -> torch.Tensor:
         queue = queries[:0] if queue is None else queue

@@ -1,6 +1,6 @@
 """The Triton kernels, interpreted on CPU tensors, against the CPU backend.
 
-Not in bfloat16, whose bits the interpreter's tl.dot takes for integers.
+Not in bfloat16, whose bits the interpreter's tl.dot treats as integers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TEMPERATURE = 0.1
 
 @pytest.fixture(params=DEPTHS)
 def d(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Numbers of a row; blocks are made small, so that few rows are many blocks."""
+    """Elements of a row; blocks are small, so that few rows make many blocks."""
     length, k, block_d = DEPTHS[request.param]
     monkeypatch.setattr(gpu, "blocks", lambda *_: gpu.Blocks(16, 16, k, block_d, 4, 1))
     return length

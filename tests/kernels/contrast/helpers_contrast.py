@@ -23,7 +23,7 @@ def unit(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torc
 def loss_and_grads(
     loss: Loss, tensors: list[torch.Tensor], dtype: torch.dtype | None = None
 ) -> list[torch.Tensor]:
-    """The loss and its gradients by all tensors, converted to `dtype` first."""
+    """The loss and its gradients w.r.t. all tensors, converted to `dtype` first."""
     leaves = [it.detach().to(dtype or it.dtype).requires_grad_() for it in tensors]
     value = loss(*leaves)
     return [value.detach(), *torch.autograd.grad(value * SCALE, leaves)]

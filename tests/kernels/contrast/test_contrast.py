@@ -76,7 +76,7 @@ def test_nt_xent_of_gathered_rows(offset: int, dtype: torch.dtype):
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_sizes(data: st.DataObject):
-    """Blocks of a few logits, so that every kind of border comes up."""
+    """Blocks of a few logits, so that every kind of border occurs."""
     draw = lambda most: data.draw(st.integers(1, most))  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
         for name in ("ROWS", "COLUMNS", "TASKS"):
@@ -189,7 +189,7 @@ def test_nan_and_inf_propagate(place: int, bad: float):
 
 
 def test_zero_rows():
-    """All logits are 0: the loss is the logarithm of how many there are; gradients are finite."""
+    """All logits are 0: the loss is the logarithm of their number; gradients are finite."""
     zeros = torch.zeros(4, 6)
     found = loss_and_grads(lambda *a: contrast.info_nce(*a, 0.2), [zeros, zeros, torch.zeros(9, 6)])
     torch.testing.assert_close(found[0], torch.tensor(10.0).log())
@@ -230,7 +230,7 @@ def test_no_matrix_of_logits(monkeypatch: pytest.MonkeyPatch):
     """Extra memory is at most a tenth of it, forward and backward."""
     queries, keys = unit(512, 4), unit(32768, 4)
     logits = 4 * len(queries) * len(keys)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # other threads' tensors do not show
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # other threads' tensors go unseen
     pairing = Pairing(QUEUE, 1, 512, 512, 0)
     with Largest() as largest:
         _, lse, _ = cpu.forward(queries, queries, keys, 0.2, pairing, True)
@@ -289,7 +289,7 @@ def test_double_backward_raises():
 
 
 def test_no_logits_are_saved_for_backward():
-    """Autograd saves a few numbers a row."""
+    """Autograd saves a few numbers per row."""
     q, k = unit(300, 4).requires_grad_(), unit(9000, 4)
     kept: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(

@@ -26,7 +26,7 @@ from patchmill.kernels.contrast import gpu
 from patchmill.kernels.contrast import gpu_kernels as kernels
 from patchmill.kernels.contrast.pairing import BATCH, QUEUE, VIEWS, Pairing
 
-MOST_SPILLED = 128  # bytes a thread: under 2 % of what a loop does, and with Triton 3.4 only
+MOST_SPILLED = 128  # bytes per thread: under 2 % of what a loop does, and with Triton 3.4 only
 MOST_SHARED = {80: 81 * 1024, 90: 160 * 1024, 100: 160 * 1024}  # fits twice on an A100
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 INPUTS = ("queries", "keys", "batch_keys", "rows", "columns", "others")  # of the caller's dtype
@@ -121,7 +121,7 @@ def test_launches_compile_with_the_arguments_they_get(d: int, monkeypatch: pytes
             gpu.backward_keys(torch.ones(()), queries, batch_keys, lse, 0.2, pairing, False)
         gpu.backward_keys(torch.ones(()), queries, None, lse, 0.2, Pairing(VIEWS, 2, 3, 3, 0), True)
     finally:
-        with contextlib.suppress(RuntimeError):  # where there is no driver to return to
+        with contextlib.suppress(RuntimeError):  # if there is no driver to return to
             driver.reset_active()
     assert seen == {"forward_split", "reduce_splits", "backward_split", "reduce_gradient"}
 

@@ -13,7 +13,7 @@ from patchmill.kernels.contrast import reference
 
 
 def test_info_nce_by_moco_formula():
-    """MoCo's repository: the positive's logit in front, the label 0."""
+    """MoCo's repository: the positive's logit first, label 0."""
     q, p, k = unit(7, 5), unit(7, 5, seed=1), unit(11, 5)
     logits = torch.cat([torch.einsum("nc,nc->n", q, p)[:, None], q @ k.T], dim=1) / 0.07
     expected = cross_entropy(logits, torch.zeros(7, dtype=torch.long))
@@ -53,7 +53,7 @@ def test_nt_xent_of_more_views_by_supcon_formula():
 
 
 def test_ranks_add_up_to_one_process():
-    """Over processes the mean of losses, and the sum of gradients, are those of one process."""
+    """Mean loss and summed gradients over processes equal those of one process."""
     z = unit(2, 9, 4).double().requires_grad_()
     whole = reference.nt_xent(z, 0.2)
     parts = [reference.nt_xent(z[:, at : at + 3], 0.2, z, at) for at in (0, 3, 6)]

@@ -1,4 +1,4 @@
-"""Grids on the CPU, by the function, against the reference."""
+"""Grids on the CPU, through the public function, against the reference."""
 
 from __future__ import annotations
 

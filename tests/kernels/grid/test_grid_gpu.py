@@ -60,7 +60,7 @@ def test_memory_of_a_grid():
     images = bytes_of(64, 3, 224, 224).cuda()
     count = 64 * 13 * 13
     patches = count * 3 * 32 * 32 * 2
-    extra = 64 * count + (1 << 20)  # index, positions, and what they are computed from
+    extra = 64 * count + (1 << 20)  # index, positions, and their intermediates
     assert peak_extra_memory(lambda: grid(images, 32, 16, dtype=torch.bfloat16)) <= patches + extra
 
 
@@ -78,7 +78,7 @@ def test_compiles_without_graph_breaks():
 
 
 def test_more_numbers_than_32_bits_count():
-    """Patches beyond number 2**31 are written where they belong."""
+    """Patches beyond element 2**31 are addressed correctly."""
     images = torch.zeros(800, 3, 960, 960, device="cuda", dtype=torch.uint8)
     images[-1] = 255
     patches = grid(images, 480, dtype=torch.float16).patches

@@ -15,7 +15,7 @@ LAST_PLACES = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
 @dataclass(frozen=True)
 class Case:
-    """`maps` of a with `tokens` each, and of b, and how many pairs of them, at random."""
+    """Number of `maps` and `tokens` of a and of b, and of random pairs of maps."""
 
     maps: tuple[int, int]
     tokens: tuple[int, int]
@@ -55,7 +55,7 @@ CASES = [
 def loss_and_gradient(
     correspond: Any, case: Case, inputs: tuple[torch.Tensor, ...]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`correspond` takes a, b, keep and the pairs; the gradient is of the losses' weighted sum."""
+    """`correspond` takes a, b, keep and the pairs; the gradient is of the weighted loss sum."""
     a, b, *pairs = inputs
     a = a.detach().clone().requires_grad_()
     losses = correspond(a, b, case.keep, tuple(pairs))
@@ -71,7 +71,7 @@ def by_reference(a: torch.Tensor, b: torch.Tensor, keep: int, pairs: Any) -> tor
 def assert_losses(
     ours: torch.Tensor, plain: torch.Tensor, truth: torch.Tensor, within: float = 1e-6
 ) -> None:
-    """Ours accumulates in float32 whatever the dtype; plain PyTorch does not always."""
+    """Ours accumulates in float32 for any dtype; plain PyTorch does not always."""
     assert ours.dtype == torch.float32
     assert error(ours, truth) <= min(2 * error(plain, truth), 10 * within) + within
 
@@ -91,7 +91,7 @@ def assert_gradient(
 
 
 def assert_matches(found: Any, inputs: tuple[torch.Tensor, ...], within: float = 1e-6) -> None:
-    """Similarities are right, and each index has that similarity."""
+    """Similarities are correct, and each index has that similarity."""
     a, b, a_index, b_index = (it.cpu() for it in inputs)
     cosines = reference.unit(a.double())[a_index] @ reference.unit(b.double())[b_index].mT
     for side, (similarity, index) in enumerate((found[:2], found[2:])):
@@ -125,7 +125,7 @@ TIED = {  # of `tied`
     "similarity_b": [0.0, 1, 1, 1, 1, 0],
     "index_b": [0, 0, 0, 1, 0, 0],
 }
-TIED_MATCHES = {  # and which of them are kept, for each number to keep
+TIED_MATCHES = {  # the matches kept, for each number to keep
     1: ([1, -1, -1, -1], [-1, 0, -1, -1, -1, -1]),
     2: ([1, 3, -1, -1], [-1, 0, 0, -1, -1, -1]),
     4: ([1, 3, 1, 0], [-1, 0, 0, 1, 0, -1]),

@@ -18,7 +18,7 @@ from helpers_guarded_tensors import ENDS, GuardedMemory, random_cases, trouble
 
 from patchmill.kernels.matching import gpu
 
-# More than 64 tokens are more than one block.
+# More than 64 tokens make more than one block.
 tokens = st.one_of(st.integers(1, 12), st.sampled_from([65]))
 
 

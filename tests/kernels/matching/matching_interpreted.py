@@ -1,6 +1,6 @@
 """The Triton kernels, interpreted on CPU tensors.
 
-Not in bfloat16, whose bits the interpreter's tl.dot takes for integers.
+Not in bfloat16, whose bits the interpreter's tl.dot treats as integers.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def test_without_pairs_maps_are_matched_in_order():
 
 
 def test_the_pairs_of_a_gtsa_batch():
-    """18 ordered pairs an image: 2 of global views with each other, 16 with local ones."""
+    """18 ordered pairs per image: 2 of global views with each other, 16 with local ones."""
     images, keep = 2, 4
     student, teacher, *_ = Case((8 * images, 2 * images), (9, 16), 12, 1).make(torch.float32)
     image = torch.arange(images)[:, None, None]
@@ -128,7 +128,7 @@ def test_lowest_of_equals_are_kept(keep: int):
 
 
 def test_equals_in_other_blocks(monkeypatch: pytest.MonkeyPatch):
-    """However many blocks of products there are, lanes and blocks agree on the lowest index."""
+    """For any number of blocks of products, lanes and blocks agree on the lowest index."""
     monkeypatch.setattr(cpu, "ROWS", 3)
     monkeypatch.setattr(cpu, "NUMBERS", 3 * 70)
     a, b = torch.eye(4)[[3, 0, 1, 0, 1, 0, 2]], torch.eye(4)[torch.arange(200) % 2]

@@ -20,7 +20,7 @@ from helpers_compile import ARCHITECTURES, resource_usage
 from patchmill.kernels.matching import gpu
 from patchmill.kernels.matching import gpu_kernels as kernels
 
-MOST_SPILLED = 32  # bytes a thread: a few values that live outside of the loops
+MOST_SPILLED = 32  # bytes per thread: a few values that live outside the loops
 MOST_SHARED = {80: 81 * 1024, 90: 113 * 1024, 100: 113 * 1024}  # fits twice
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 INPUTS = ("a", "b", "rows", "student", "teacher", "out")  # of the caller's dtype

@@ -20,7 +20,7 @@ TOLERANCES = {
 
 class Case(NamedTuple):
     features: torch.Tensor  # [N, C, H, W] float64
-    boxes: torch.Tensor  # [R, 4] float64: multiples of 1/64, so that every type counts alike
+    boxes: torch.Tensor  # [R, 4] float64: multiples of 1/64, which every dtype represents exactly
     index: torch.Tensor
     size: int
     turns: torch.Tensor
@@ -34,7 +34,7 @@ class Case(NamedTuple):
 def case(
     maps: tuple[int, int, int, int], size: int, regions: int, seed: int = 0, mirrors: bool = False
 ) -> Case:
-    """Boxes within the map, beyond it, around it, empty, and inside out."""
+    """Boxes within the map, beyond it, around it, empty, and inverted."""
     random = torch.Generator().manual_seed(seed)
     count, _, height, width = maps
     features = torch.randn(maps, generator=random, dtype=torch.float64)
@@ -59,7 +59,7 @@ def case(
 def expected(it: Case, features: torch.Tensor) -> torch.Tensor:
     """torchvision's pooling in the dtype of `features`, then flip and rot90 for each region.
 
-    Boxes that are inside out are made empty: torchvision may raise for them.
+    Inverted boxes are made empty: torchvision may raise for them.
     """
     right = torch.maximum(it.boxes[:, 2:], it.boxes[:, :2])
     rows = torch.cat([it.index[:, None], it.boxes[:, :2], right], 1).to(features)
@@ -72,7 +72,7 @@ def expected(it: Case, features: torch.Tensor) -> torch.Tensor:
 
 
 def expected_losses(near: Case, far: Case) -> torch.Tensor:
-    """`crop_loss` by torchvision and torch.nn.functional; the turns are those of `far`."""
+    """`crop_loss` from torchvision and torch.nn.functional; the turns are those of `far`."""
     still = near._replace(turns=torch.zeros_like(near.turns), mirrors=near.mirrors & False)
     s, t = expected(still, still.features), expected(far, far.features.detach())
     return -torch.nn.functional.cosine_similarity(s, t, dim=1).mean((1, 2))

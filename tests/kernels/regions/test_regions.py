@@ -55,7 +55,7 @@ def test_pooling(shape: tuple[int, int, int, int], size: int, count: int, dtype:
 @pytest.mark.parametrize(("shape", "size", "count"), SHAPES)
 def test_losses(shape: tuple[int, int, int, int], size: int, count: int, dtype: torch.dtype):
     near, far = case(shape, size, count, 1), case((3, shape[1], 9, 8), size, count, 2, mirrors=True)
-    # Numbers of one sign: where they cancel, a gradient of 1 / norm is nothing but rounding errors.
+    # Numbers of one sign: if they cancel, a gradient of 1 / norm is pure rounding error.
     ours, teacher = (leaf(it.features.abs() + 0.5, dtype) for it in (near, far))
     truth = leaf(ours.detach(), torch.float64)
     found, right = losses(near, far, ours, teacher), losses(near, far, truth, teacher.double())

@@ -19,8 +19,8 @@ from helpers_compile import ARCHITECTURES, resource_usage
 from patchmill.kernels.regions import gpu
 from patchmill.kernels.regions import gpu_kernels as kernels
 
-MOST_REGISTERS = 128  # so that 16 warps, 4 blocks of 1024 channels, run at once
-MOST_SPILLED = 32  # bytes a thread: a few values that live outside of the loops
+MOST_REGISTERS = 128  # so that 16 warps, 4 blocks of 1024 channels, are resident
+MOST_SPILLED = 32  # bytes per thread: a few values that live outside the loops
 MOST_SHARED = 16 * 1024
 POINTERS = {
     **dict.fromkeys(("boxes", "weights", "teacher_weights", "region_weight"), "*fp32"),

@@ -1,4 +1,4 @@
-"""Shared boxes: both views show the same points of the image in them, in the same cells."""
+"""Shared boxes: both views show the same points of the image in the same cells."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Crop:
         self.box = torch.tensor([x, y, x + wide, y + high], dtype=torch.float64)
 
     def source(self, points: torch.Tensor, size: int) -> torch.Tensor:
-        """Points of the view, [..., 2] x and y, as points of the image: backwards, step by step."""
+        """Map points of the view, [..., 2] x and y, to points of the image, inverting each step."""
         x, y = (points / size).unbind(-1)
         for _ in range(self.turns):  # undo a counter-clockwise turn
             x, y = 1 - y, x
@@ -46,7 +46,7 @@ def pair(g: Crop, v: Crop) -> Shared:
 
 
 def carried(grid: torch.Tensor, found: Shared) -> torch.Tensor:
-    """From g's orientation to v's; rows and columns come first."""
+    """Convert g's orientation to v's; rows and columns come first."""
     grid = grid.flip(1) if found.mirrors else grid
     return torch.rot90(grid, int(found.turns), (0, 1))
 
@@ -76,9 +76,9 @@ def test_cells_of_both_views_show_the_same_points(one: tuple, other: tuple, size
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(crops, crops)
 def test_pooled_maps_show_the_same_points(one: tuple, other: tuple):
-    """From images to cells: of a plane, which interpolation between pixels leaves as it is.
+    """From images to cells, for a plane, which interpolation between pixels preserves.
 
-    Only the middle of each box, as pixels beyond the edge of a map are those at its edge.
+    Only the middle of each box, as pixels beyond the edge of a map repeat its edge.
     """
     g, v = Crop(one), Crop(other)
     found = pair(g, v)
@@ -105,7 +105,7 @@ def test_pooled_maps_show_the_same_points(one: tuple, other: tuple):
 @pytest.mark.parametrize("turns_v", range(4))
 @pytest.mark.parametrize("turns_g", range(4))
 def test_pixels_of_both_views_are_the_same(turns_g: int, turns_v: int, flips: tuple[bool, bool]):
-    """Crops that are not resized: what they share is equal to the bit."""
+    """Crops that are not resized: their shared pixels are bit-identical."""
     image = torch.arange(30 * 30).view(30, 30)
     boxes, turns = ((3, 5, 19, 21), (9, 2, 21, 14)), (turns_g, turns_v)
     seen = []
@@ -200,6 +200,6 @@ def test_bad_input_raises_one_sentence(change: dict, message: str):
 
 
 def test_turns_are_counter_clockwise():
-    """The one by the eye: a quarter turn brings the right edge of a view to its top."""
+    """A case checked by eye: a quarter turn moves the right edge of a view to its top."""
     right_edge = Crop((0.0, 0.0, 100.0, 100.0, 1, False)).source(torch.tensor([50.0, 0.0]), 100)
     assert right_edge.tolist() == [100, 50]

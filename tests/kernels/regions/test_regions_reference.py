@@ -61,7 +61,7 @@ def test_losses_are_mean_cosines():
 
 
 def test_gradients_of_losses():
-    # Away from boxes without extent, where the cosine jumps.
+    # Avoid boxes without extent, where the cosine is discontinuous.
     near, far = case((2, 3, 4, 4), 2, 4, seed=3), case((2, 3, 5, 4), 2, 4, seed=4)
     inside = torch.tensor([[0.5, 0.25, 3.5, 3.0]], dtype=torch.float64).expand(4, 4)
     near, far = near._replace(boxes=inside), far._replace(boxes=inside + 0.5)

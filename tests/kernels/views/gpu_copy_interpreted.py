@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.sampled_from([1, 3, 48, PART - 1, PART, PART + 1, 3 * PART]), max_size=5))
 def test_every_byte_arrives_and_no_other_changes(sizes: list[int]) -> None:
-    """At addresses of any alignment, with gaps of a byte between the images."""
+    """At addresses of any alignment, with one-byte gaps between the images."""
     rng = np.random.default_rng(len(sizes))
     source = torch.from_numpy(rng.integers(1, 256, sum(sizes) + len(sizes), np.uint8))
     target = torch.zeros(len(source) + 1, dtype=torch.uint8)

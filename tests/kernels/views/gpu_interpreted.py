@@ -46,7 +46,7 @@ def assert_alike(images: list[np.ndarray], rows: np.ndarray, targets: Any, most:
 
 
 def small(recipe: Recipe) -> Recipe:
-    """The same crop laws for fewer and smaller views, with every operation more likely."""
+    """The same crop distributions for fewer and smaller views, with more likely operations."""
     groups = []
     for i, group in enumerate(recipe.views):
         law, size = group.crop, (34 if i == 0 else 18)
@@ -95,7 +95,7 @@ def test_any_row_of_any_image(case: Case):
     ("kind", "bicubic"), [*((kind, True) for kind in KINDS), ("primary", False)]
 )
 def test_extremes(kind: str, bicubic: bool):
-    """Huge shrinks, enlargements of a pixel, strips, windows across and beyond the border."""
+    """Huge downscaling, enlarged single pixels, strips, windows across and beyond the border."""
     image, its = make_image(kind, 40, 150), target(15, bicubic, 6)
     rows = [
         make_row(image, 15),
@@ -109,7 +109,7 @@ def test_extremes(kind: str, bicubic: bool):
 
 
 def test_far_from_the_origin():
-    """Places in a wide picture, and in a far larger virtual resize, keep their fractions."""
+    """Positions in a wide image, and in a far larger virtual resize, keep their fractions."""
     image = make_image("noise", 3, 2001)
     rows = [
         make_row(image, 16, box_x=3, box_w=1998, full_h=3, full_w=777, win_x=750),
@@ -161,7 +161,7 @@ def test_grey(when: int):
 
 
 SIGMAS = (0.2, 1.85, 5.0)
-# Radius beyond the view: for these, the interpreter folds thousands of places one by one.
+# Radius beyond the view: for these, the interpreter folds thousands of positions one by one.
 FAR = [(2, 18), (5, 30), (34, 40)]
 
 
@@ -262,7 +262,7 @@ def test_results_do_not_depend_on_earlier_runs_other_images_or_chunks(
 
 
 def test_only_the_box_is_read_and_only_the_batch_is_written():
-    """Whatever surrounds a box, at any alignment and row pitch."""
+    """Pixels around a box have no effect, at any alignment and row pitch."""
     (image,), rows, targets = mixture(1)
     rows, targets = rows[:, :1], targets[:1]
     expected, numbers = render([image], rows, targets), layout.elements(targets, 1)
@@ -315,7 +315,7 @@ def test_wrong_arguments_are_refused():
         (lambda: gpu.render(tensors, rows, targets, dtype=torch.float64), "float64"),
         (lambda: gpu.render(tensors, rows, targets, out=torch.empty(7)), r"not \(7,\) of"),
         (lambda: gpu.render([t.float() for t in tensors], rows, targets), "uint8"),
-        (lambda: gpu.render([t[:, ::2] for t in tensors], rows, targets), "side by side"),
+        (lambda: gpu.render([t[:, ::2] for t in tensors], rows, targets), "contiguous"),
         (lambda: gpu.render([], rows, targets), "no images"),
     ]:
         with pytest.raises(ValueError, match=complaint):
@@ -327,7 +327,7 @@ def test_wrong_arguments_are_refused():
 
 @pytest.mark.parametrize("bicubic", [True, False])
 def test_weights_are_those_of_the_reference_and_lie_in_their_records(bicubic: bool):
-    """Shrunk, enlarged, mirrored and cut off; nothing else is written."""
+    """Downscaled, enlarged, mirrored and cut off; nothing else is written."""
     image, its = make_image("flat", 70, 200), target(40, bicubic, 4)
     rows = [
         make_row(image, 40),

@@ -50,7 +50,7 @@ def assert_alike(images, rows, targets, masks, backgrounds, mean=MEAN, most=MOST
 @given(paste_cases(largest=40))
 def test_any_paste_of_any_view(case: PasteCase):
     rows = np.array([[case.row]])
-    # Many-fold enlarged noise by bicubic weights in float16 is what costs a mean of 0.1 levels.
+    # The mean of 0.1 levels comes from noise enlarged many times with bicubic float16 weights.
     assert_alike([case.image], rows, [case.target], [case.mask], [case.background], mean=0.2)
 
 
@@ -62,7 +62,7 @@ LONG = [(ON_GREY, 34), (ON_TEXTURE, 34)]
     ("kind", "size"), [*SHORT, *(pytest.param(*it, marks=pytest.mark.slow) for it in LONG)]
 )
 def test_poses_and_windows(kind: int, size: int):
-    """All eight poses of windows with black at their borders: of a tile, and of four."""
+    """All eight poses of windows with black borders, of one tile and of four."""
     image, background = make_image("photo", 40, 60), make_image("photo", 50, 44, 1)
     poses = [(i & 1, i >> 1) for i in range(8)]
     window = {"full_h": 50, "full_w": 70, "win_y": 20, "win_x": -9}
@@ -92,7 +92,7 @@ def test_masks_and_backgrounds_of_any_shape(shape: tuple[int, int]):
 
 @pytest.mark.parametrize(("background", "size"), [("grey", 18), ("texture", 18), ("images", 34)])
 def test_a_ragged_batch_with_and_without_masks(background: str, size: int):
-    """Jitter, blur and copy-paste after each other; three images of which one has no mask."""
+    """Jitter, blur and copy-paste in sequence; three images, one of them without a mask."""
     views = replace(presets.dilo(paste=0.7, background=background).views[0], size=size)
     grid = replace(presets.selfie().views[0], crop=Grid(2, 2, Shift(2)), size=9, paste=views.paste)
     recipe = Recipe((views, grid))
@@ -111,7 +111,7 @@ def looks(kind: int) -> list[dict]:
     return [paste | {"mask_sigma": 5.0 * (i % 2)} | rest for i, rest in enumerate(after)]
 
 
-# Each dtype, and each background; all pairs take the interpreter half a minute.
+# Each dtype, and each background; all pairs would take the interpreter half a minute.
 USUAL = {*zip(DTYPES, itertools.cycle(BACKGROUNDS), strict=False)}
 PAIRS = [
     pytest.param(*pair, marks=[] if pair in USUAL else pytest.mark.slow)

@@ -1,8 +1,8 @@
-"""Measure the differences between our views and those of PIL and torchvision, same decisions.
+"""Measure differences between our views and those of PIL and torchvision for the same decisions.
 
     python tests/kernels/views/helpers_deviations.py [a folder of photos]
 
-prints the table of docs/deviations.md, in 8-bit levels; a test keeps it true on synthetic images.
+prints the table of docs/deviations.md, in 8-bit levels; a test checks it on synthetic images.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python tests/kernels/views/helpers_guarded_views.py any|shrunk COUNT
 
-Reading or writing beyond the end of the image, the scratch or the batch is a segmentation fault
-here, after the case has been printed.
+Reading or writing beyond the end of the image, the scratch memory or the batch causes a
+segmentation fault here, after the case has been printed.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def frozen(array: np.ndarray, at_end: bool) -> Guarded:
 
 
 def any_row(rng: np.random.Generator, image: np.ndarray, size: int) -> np.void:
-    """Any box; the plain crop, or a window as the recipes' laws place it, everything else on."""
+    """Any box; the plain crop, or a window placed as in recipes, with all operations on."""
     fields: dict[str, float] = {}
     for axis, side, length in (("y", "h", image.shape[0]), ("x", "w", image.shape[1])):
         box = int(rng.integers(1, length + 1)) if rng.integers(2) else length

@@ -1,4 +1,4 @@
-"""Images and masks of many kinds, from a seed; without hypothesis, for machines that lack it."""
+"""Images and masks of many kinds, from a seed; for machines without hypothesis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ KINDS = ("photo", "noise", "grey", "flat", "primary", "stripes")
 
 
 def make_image(kind: str, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A uint8 RGB image [height, width, 3]; kinds other than photo and noise go to extremes."""
+    """A uint8 RGB image [height, width, 3]; kinds except photo and noise are extreme."""
     rng = np.random.default_rng(seed)
     if kind == "photo":
         return _photo(rng, height, width)

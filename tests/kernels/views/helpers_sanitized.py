@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"  # every tensor is an allocation of its own
+os.environ["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"  # every tensor is a separate allocation
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import numpy as np
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def on_gpu(image: np.ndarray) -> torch.Tensor:
-    """Upload with room for the rest of the last 32-bit word, which is read whole."""
+    """Upload with padding to the end of the last 32-bit word, which is read entirely."""
     memory = torch.empty(image.size + 3, dtype=torch.uint8, device="cuda")
     there = memory[: image.size].view(image.shape)
     return there.copy_(torch.from_numpy(image))

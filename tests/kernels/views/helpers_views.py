@@ -1,4 +1,4 @@
-"""Images and rows for the tests of the renderers: by hand, and by hypothesis."""
+"""Images and rows for renderer tests: hand-made and drawn by hypothesis."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make_row(image: np.ndarray, size: int, **fields: Any) -> np.void:
 
 
 def order_of(*operations: int) -> int:
-    """The `order` field that applies the operations one after the other."""
+    """The `order` field that applies the operations in this order."""
     return sum(operation << 2 * place for place, operation in enumerate(operations))
 
 
@@ -66,7 +66,7 @@ seeds = st.integers(0, 2**16)
 
 @st.composite
 def images(draw: st.DrawFn) -> np.ndarray:
-    """From a single pixel over 1 x 20 strips to some hundred pixels a side."""
+    """From a single pixel and 1 x 20 strips to a few hundred pixels per side."""
     height, width = draw(
         st.one_of(
             st.tuples(small, small),
@@ -80,7 +80,7 @@ def images(draw: st.DrawFn) -> np.ndarray:
 
 @st.composite
 def boxes(draw: st.DrawFn, image: np.ndarray) -> dict[str, int]:
-    """Any box inside the image, the whole of it included."""
+    """Any box inside the image, up to the whole image."""
     sides = {}
     for axis, length in (("y", image.shape[0]), ("x", image.shape[1])):
         side = draw(st.one_of(st.just(length), st.integers(1, length)))
@@ -93,7 +93,7 @@ def boxes(draw: st.DrawFn, image: np.ndarray) -> dict[str, int]:
 
 @st.composite
 def windows(draw: st.DrawFn, size: int) -> dict[str, int]:
-    """The plain crop mostly; else a window inside, across or wholly beyond another resize."""
+    """Mostly the plain crop; else a window inside, across or wholly outside another resize."""
     if draw(st.booleans()):
         return {"full_h": size, "full_w": size}
     full_h, full_w = draw(st.integers(1, 4 * size)), draw(st.integers(1, 4 * size))
@@ -124,7 +124,7 @@ def colours(draw: st.DrawFn) -> dict[str, float]:
 
 @st.composite
 def blurs(draw: st.DrawFn) -> dict[str, float]:
-    """No blur, or one whose taps may reach far beyond the view."""
+    """No blur, or a blur whose taps may reach far beyond the view."""
     if draw(st.booleans()):
         return {"sigma": 0.0, "radius": 0}
     return {"sigma": draw(st.floats(0.125, 10, width=32)), "radius": draw(st.integers(1, 30))}
@@ -132,7 +132,7 @@ def blurs(draw: st.DrawFn) -> dict[str, float]:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """An image, everything a row can say about one of its views, and the view's target."""
+    """An image, a row with any fields for one of its views, and the view's target."""
     image = draw(images())
     size = draw(st.one_of(st.integers(1, 5), st.integers(1, 64)))
     row = make_row(
@@ -165,7 +165,7 @@ def pastes(draw: st.DrawFn) -> dict[str, float]:
 
 @st.composite
 def paste_cases(draw: st.DrawFn, largest: int = 64) -> PasteCase:
-    """A view on another background, in any pose, of any box and window, without colour."""
+    """A view pasted on another background, in any pose, box and window, without colour."""
     image, background = draw(images()), draw(images())
     sides = st.one_of(small, st.integers(1, 300))
     mask = make_mask(draw(st.sampled_from(MASKS)), draw(sides), draw(sides), draw(seeds))

@@ -1,4 +1,4 @@
-"""CPU renderer against the reference, to the promised precision."""
+"""CPU renderer against the reference, within the documented precision."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ quick = settings(max_examples=100, deadline=None)
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """The reference is many small operations, which torch's threads only slow down."""
+    """The reference runs many small operations, which torch's threads only slow down."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -45,9 +45,9 @@ def one_thread():
 def tolerance(row: np.void) -> tuple[float, float]:
     """Mean and worst difference in 8-bit levels; at a solarise threshold values jump by a level.
 
-    The tight one holds for what recipes draw: strengths to 0.8, sigma to 2. Beyond, the promise of
-    1 and 3 levels. But where all is black, the rounding of the filters lifts it by half a level,
-    a wide blur's by another, and each factor above one multiplies what is there.
+    The tight tolerance holds for values that recipes draw: strengths up to 0.8, sigma up to 2.
+    Beyond that, the documented 1 and 3 levels. But if all is black, the filters' rounding adds half
+    a level, a wide blur's another half, and each factor above one multiplies that.
     """
     gain = 1.0
     if row["order"] >= 0:
@@ -64,7 +64,7 @@ def assert_same_views(
     targets: Sequence[Target],
     most: float = math.inf,
 ) -> None:
-    """`cpu.render` and `reference.render` agree on every view, and to `most` levels in the mean."""
+    """`cpu.render` and `reference.render` agree on every view, within `most` levels on average."""
     ours, theirs = render.render(images, rows, targets), reference.render(images, rows, targets)
     assert list(ours) == list(theirs) == [its.name for its in targets]
     first = 0
@@ -93,7 +93,7 @@ def assert_same_view(image: np.ndarray, row: np.void, its: Target) -> None:
 @given(cases())
 def test_any_row_of_any_image(case: Case):
     full = min(case.row["full_h"], case.row["full_w"])
-    assume(full >= case.target.size)  # as recipes make it; see the last test
+    assume(full >= case.target.size)  # as in recipes; see the last test
     assert_same_view(*case)
 
 
@@ -131,7 +131,7 @@ def test_strong_colour_at_every_size(
 @pytest.mark.parametrize(
     ("height", "width", "size"),
     [
-        (2000, 150, 8),  # beyond the taps that 16-bit weights can carry
+        (2000, 150, 8),  # more taps than 16-bit weights support
         (300, 1200, 9),
         (40, 1600, 33),  # one axis enlarged, the other shrunk
         (3000, 2, 7),
@@ -327,7 +327,7 @@ def test_a_view_is_written_to_its_own_place_only(
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mprotect")
 def test_nothing_is_read_or_written_beyond_the_end_of_any_buffer():
-    """In a process of its own, which would die; see helpers_guarded_views.py."""
+    """In a separate process, which would crash; see helpers_guarded_views.py."""
     assert rendered_in_a_process_of_its_own("any", 400) == 400
 
 

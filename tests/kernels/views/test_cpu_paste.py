@@ -171,7 +171,7 @@ def test_padding_stays_black():
 
 
 def test_cells_of_a_grid_are_cut_from_one_pasted_view():
-    """A grid of views shows what the whole view would."""
+    """A grid of views shows the same as the whole view."""
     paste = presets.dilo(paste=1, background="texture").views[0].paste
     cells = replace(presets.selfie().views[0], crop=Grid(2, 2, Shift(2)), size=16, paste=paste)
     whole = replace(cells, crop=Shift(2), size=32)

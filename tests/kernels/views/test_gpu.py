@@ -115,7 +115,7 @@ def test_runs_are_bit_identical():
 
 
 def test_images_and_tables_may_be_freed_once_the_work_is_queued():
-    """10 000 batches in a row without waiting: images are poisoned and freed, rows overwritten."""
+    """10,000 batches in a row without waiting: images are poisoned and freed, rows overwritten."""
     recipe = presets.dino(2, global_size=40, local_size=24)
     targets = draw.targets(recipe)
     batches = []
@@ -141,20 +141,20 @@ def test_a_busy_default_stream_does_not_block():
     images, rows, targets = batch(presets.dino(), 8)
     there, side = on_gpu(images), torch.cuda.Stream()
     expected = views.render(there, rows, targets)
-    views.render(there, rows, targets, stream=side)  # what is compiled and pinned once
+    views.render(there, rows, targets, stream=side)  # compiles and pins memory once
     torch.cuda.synchronize()
     torch.cuda._sleep(4_000_000_000)
     busy = torch.cuda.Event()
     busy.record()
     found = views.render(there, rows, targets, stream=side)
     side.synchronize()
-    assert not busy.query(), "the default stream was waited for, or the GPU is very fast"
+    assert not busy.query(), "it waited for the default stream, or the GPU is very fast"
     torch.cuda.synchronize()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_memory_does_not_grow():
-    """Over 1000 batches, each of which needs other passes for other views."""
+    """Over 1000 batches, each of which needs different passes for different views."""
     recipe = presets.dino()
     images, _, targets = batch(recipe, 8)
     there, shapes = on_gpu(images), [image.shape[:2] for image in images]

@@ -1,7 +1,7 @@
-"""Bounds of what the GPU renderer reads and writes, swept over boxes, windows and sizes.
+"""Bounds of the GPU renderer's reads and writes, swept over boxes, windows and sizes.
 
-`footprint` says which source pixels a tile reads. The sweep runs its own code on arrays of cases in
-NumPy: so do the host's tables, which say how much room a tile has for what it writes.
+`footprint` computes the source pixels that a tile reads. The sweep runs its code on arrays of cases
+in NumPy, like the host's tables, which compute how much memory a tile has for its output.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ SIZES = np.array([1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 96, 98, 224, 225, 512])
 
 
 class Numbers(np.ndarray):
-    """An array with the methods of Triton's tensors that the kernels' arithmetic uses."""
+    """An array with the Triton tensor methods that the kernels' arithmetic uses."""
 
     def to(self, kind: Any) -> Numbers:
         return self.astype(kind)  # type: ignore[return-value]
 
 
 def numbers(values: Any) -> Numbers:
-    """A column: one row for each case."""
+    """A column: one row per case."""
     return np.asarray(values).reshape(-1, 1).view(Numbers)
 
 
@@ -50,7 +50,7 @@ LANGUAGE = SimpleNamespace(
 
 
 def in_numpy(kernel: Any, **functions: Any) -> Any:
-    """A Triton function, run on arrays; `functions` take the place of those that it calls."""
+    """A Triton function, run on arrays; `functions` replace those that it calls."""
     return FunctionType(kernel.fn.__code__, {"tl": LANGUAGE, **functions})
 
 
@@ -59,7 +59,7 @@ place_in_mask = in_numpy(paste._mask_footprint, footprint=place)
 
 
 def cases(seed: int, tile: int) -> dict[str, Numbers]:
-    """One axis of a tile of a view, one case a row."""
+    """One axis of a tile of a view, one case per row."""
     rng = np.random.default_rng(seed)
     size = rng.choice(SIZES[SIZES <= 16] if tile == 16 else SIZES[SIZES > 16], CASES)
     side = np.where(rng.random(CASES) < 0.5, rng.choice(SIDES, CASES), rng.integers(1, 9000, CASES))
@@ -86,7 +86,7 @@ def tile_of(it: dict[str, Numbers]) -> tuple[Numbers, ...]:
 
 
 def worst(it: dict[str, Numbers], wrong: Any) -> str:
-    """The first case that is wrong."""
+    """Describe the first wrong case."""
     row = int(np.flatnonzero(wrong)[0])
     return str({name: values[row].item() for name, values in it.items()})
 
@@ -131,7 +131,7 @@ def test_a_tile_reads_within_its_mask(sigma: float):
 
 
 def test_a_tile_reads_within_its_background():
-    """Enlarged to cover its image, it lies by a fraction of the room that is left."""
+    """Enlarged to cover its image, it is offset by a fraction of the remaining margin."""
     it, rng = cases(3, 32), np.random.default_rng(2)
     length, fraction = numbers(rng.choice(SIDES, CASES)), numbers(rng.uniform(0, 0.5, CASES))
     fraction = fraction.to(np.float32).to(np.float64)
@@ -148,7 +148,7 @@ def test_a_tile_reads_within_its_background():
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_every_tile_of_every_view_is_written_once_and_within_the_batch(batch: int):
-    """Groups of both tiles' sizes and both filters, as `fields.locate_block` reads them."""
+    """Groups of both tile sizes and both filters, as read by `fields.locate_block`."""
     targets = [
         target(size, bicubic, count, str(number))
         for number, (size, bicubic, count) in enumerate(
@@ -261,7 +261,7 @@ def kind_of(it: Target | tables.Variant) -> tuple[int, bool]:
 def schedule(
     listed: Iterable[tuple[int, np.ndarray]], starts: np.ndarray, chunk: int, blocks: np.ndarray
 ) -> tables.Pass:
-    """The pass over views that need it, of targets each with who needs it [N, V], in NumPy."""
+    """The pass over the views that need it, [N, V] for each target, in NumPy."""
     entries, counts = [], []
     for member, needed in listed:
         image, view = np.nonzero(needed[:, starts[member] : starts[member + 1]])
@@ -282,6 +282,6 @@ def schedule(
 
 
 def locate(groups: np.ndarray, block: int) -> tuple[int, int]:
-    """`fields.locate_block`: the entry of a block, and its number within it."""
+    """`fields.locate_block`: the entry of a block, and the block's index within it."""
     first, blocks, entry = groups[np.flatnonzero(groups[:, 0] <= block)[-1]].tolist()
     return entry + (block - first) // blocks, (block - first) % blocks

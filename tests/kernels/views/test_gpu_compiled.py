@@ -1,7 +1,7 @@
 """GPU renderer kernels compiled for A100 and H100 without a GPU: registers, spills, shared memory.
 
-Kernels must use no more registers than `gpu_launch` allows, so that enough warps run at once, and
-spill next to nothing for it: a few values that live outside of the loops.
+Kernels must use no more registers than `gpu_launch` allows, for sufficient occupancy, and spill
+next to nothing for it: a few values that live outside the loops.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from patchmill.loaders import presets
 from patchmill.loaders.plan import draw
 from patchmill.loaders.recipe import Recipe
 
-MOST_SPILLED = 288  # bytes a thread: by Triton 3.9 for a B200, elsewhere up to 224
+MOST_SPILLED = 288  # bytes per thread: by Triton 3.9 for a B200, elsewhere up to 224
 GREY, IMAGES = 1 << ON_GREY, 1 << ON_IMAGE  # BACKGROUNDS
 ALL = GREY | 1 << ON_TEXTURE | IMAGES
 TYPES = {
@@ -111,7 +111,7 @@ def test_launches_are_what_is_compiled_here():
             assert compiled.metadata.maxnreg == launch.arguments["maxnreg"] <= COMPILER["maxnreg"]
             assert compiled.metadata.enable_fp_fusion
     finally:
-        with contextlib.suppress(RuntimeError):  # where there is no driver to return to
+        with contextlib.suppress(RuntimeError):  # if there is no driver to return to
             driver.reset_active()
 
 
@@ -125,7 +125,7 @@ def launches(recipe: Recipe, images: Images, backgrounds: int) -> list[gpu_launc
 
 
 class NoGPU:
-    """Stub of the driver methods that launching calls before a kernel is compiled."""
+    """Stub of the driver methods that a launch calls before the kernel is compiled."""
 
     def get_current_device(self) -> int:
         return 0

@@ -1,4 +1,4 @@
-"""Views have the same pixels whatever instructions a CPU has: nothing is fused or reordered."""
+"""Views have the same pixels for any CPU instruction set: nothing is fused or reordered."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _encoded(values, gain, bias, out):
 
 
 def test_products_are_rounded_before_they_are_added() -> None:
-    """A fused multiply-add would leave what the product's rounding drops."""
+    """A fused multiply-add would keep the digits that rounding the product drops."""
     factor = np.float32(1 + 2.0**-12)
     product = np.float32(factor * factor)
     assert float(factor) * float(factor) != float(product)

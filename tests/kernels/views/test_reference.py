@@ -44,7 +44,7 @@ from patchmill.kernels.views.decisions import (
     SOLARISE_FROM,
 )
 
-FLOAT_ERROR = 1e-4  # torch computes its resize weights in float32, ours are exact to that
+FLOAT_ERROR = 1e-4  # torch computes its resize weights in float32, ours are exact at that precision
 LUMA_ERROR = 1.1e-4  # torchvision's red weight is 0.2989, ours 0.299
 LEVEL = 1 / 255
 MODES = [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC]
@@ -82,7 +82,7 @@ def test_any_composition_matches_torchvision(case: Case):
     image, row, its = case
     view = floats(image[row["box_y"] :, row["box_x"] :][: row["box_h"], : row["box_w"]])
     view = tv.resize(view, [row["full_h"], row["full_w"]], MODES[its.bicubic]).clamp(0, 1)
-    beyond = its.size + 1  # torchvision's crop wants to meet the image
+    beyond = its.size + 1  # torchvision's crop must overlap the image
     view = tv.pad(view, beyond)
     view = tv.crop(view, row["win_y"] + beyond, row["win_x"] + beyond, its.size, its.size)
     if row["flip"]:

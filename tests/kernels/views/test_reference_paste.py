@@ -47,7 +47,7 @@ def test_pasting_before_the_crop_is_the_same_up_to_resampling(box: dict, soft: f
 
 
 def test_a_small_mask_covers_the_image_corner_to_corner():
-    """Linear between its pixels' centres, which are 50 image pixels apart here."""
+    """Linear between the mask's pixel centres, which are 50 image pixels apart here."""
     image = np.full((200, 300, 3), 255, np.uint8)
     mask = np.zeros((4, 6), np.uint8)
     mask[1:, :3] = 255
@@ -89,7 +89,7 @@ def test_padding_stays_black():
 @pytest.mark.parametrize(("tall", "wide"), [(60, 200), (300, 50), (500, 700)])
 @pytest.mark.parametrize(("y", "x"), [(0.0, 0.0), (0.5, 0.25)])
 def test_a_background_is_enlarged_until_it_covers_the_image(tall: int, wide: int, y, x):
-    """Against PIL: enlarged at its aspect ratio, never shrunk; offset by a share of the room."""
+    """Against PIL: enlarged at its aspect ratio, never shrunk; offset by a share of the margin."""
     image, other = np.zeros((100, 140, 3), np.uint8), make_image("photo", tall, wide, 3)
     zoom = max(100 / tall, 140 / wide, 1)
     large = Image.fromarray(other).resize(
