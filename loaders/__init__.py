@@ -1,7 +1,7 @@
 """High-throughput loaders of augmented views: `build` one from data and a recipe.
 
-Importing this is quick: torch, Numba and the decoders are imported when a loader is built, and
-`operations` and `adapt` when they are first used.
+Importing this package is fast: torch, Numba and the decoders are imported when a loader is built,
+`operations` and `adapt` on first use.
 """
 
 import importlib
@@ -25,11 +25,11 @@ from patchmill.loaders.recipe import (
 )
 from patchmill.loaders.recipe_load import load_recipe
 
-_WHEN_USED = ("adapt", "operations")
+_LAZY = ("adapt", "operations")
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name in _WHEN_USED:
+    if name in _LAZY:
         return importlib.import_module(f"patchmill.loaders.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

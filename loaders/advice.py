@@ -10,37 +10,37 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from patchmill.loaders.stats import Stats
 
-IDLE = 0.5  # share of the workers' time without a task, from which their stages are not to blame
-SMALL_S = 200e-6  # of a worker for an image, below which the interpreter's own work counts
-WORTH = 1.25  # times as many workers, or more, are worth advising
+IDLE = 0.5  # share of the workers' time without a task, above which their stages are not to blame
+SMALL_S = 200e-6  # worker seconds per image, below which the interpreter's overhead dominates
+WORTH = 1.25  # smallest factor of more workers that is worth advising
 MOST_WORKERS = 64
-LARGE_SIDE = 640  # pixels, from which smaller files are worth advising
-SPARE = 1.05  # of a cache, for images larger than those seen
-ROOM = 0.8  # share of the free memory that a cache of all images may take
-DEVICE_ROOM = 0.5  # the same of a GPU, which the network needs as well
+LARGE_SIDE = 640  # pixels, above which smaller files are worth advising
+MARGIN = 1.05  # of a cache's size, for images larger than those seen
+MEMORY_SHARE = 0.8  # of the free memory that a cache of all images may take
+DEVICE_SHARE = 0.5  # of the free memory of a GPU, which the network needs as well
 
-Names = Mapping[str, str]  # of settings, where they are not called as in `loaders.build`
+Names = Mapping[str, str]  # of settings whose names differ from those in `loaders.build`
 
 
 @dataclass(frozen=True)
 class Facts:
-    """The data and settings of a loader, as far as advice depends on them."""
+    """Facts about a loader's data, settings and machine that advice depends on."""
 
     pipeline: str = "threads"
     device: str = "cpu"
     cores: int = 1  # this rank's share
     prefetch: int = 2
     samples: int | None = None  # None: a stream
-    image_bytes: float = 0.0  # of a decoded image, the mean of those seen; 0: none yet
-    single_files: bool = False  # each image is a file
-    painted: bool = False  # reads compute, as of scenes
-    gpu: bool = False  # the machine has one
-    free_bytes: int | None = None  # memory; None: not known
-    device_bytes: int | None = None  # free memory of the GPU that makes the views, if one does
+    image_bytes: float = 0.0  # mean size of the decoded images seen; 0: none yet
+    single_files: bool = False  # each image is a file of its own
+    painted: bool = False  # reading computes the image, as with scenes
+    gpu: bool = False  # the machine has a GPU
+    free_bytes: int | None = None  # of memory; None: unknown
+    device_bytes: int | None = None  # free memory of the GPU that renders the views, if any
 
 
 def sentence(stats: Stats, names: Names | None = None) -> str:
-    """Stage and settings in one sentence; `names` are those of a command line."""
+    """Name the bottleneck and the settings that help; `names` are those of a command line."""
     stage = stats.bottleneck
     if stage == "training loop":
         return "the training loop sets the pace: nothing to gain in the loader"
@@ -51,7 +51,7 @@ def sentence(stats: Stats, names: Names | None = None) -> str:
     if crew == "workers" and stats.idle > IDLE:
         what, remedies = "workers wait for something to do", _for_idle
     elif crew == "workers" and _image_seconds(stats) < SMALL_S and stats.workers > 1:
-        what, remedies = "the interpreter's work for each image sets the pace", _for_small
+        what, remedies = "the interpreter's overhead per image sets the pace", _for_small
     else:
         what, remedies = _STAGES.get((stage, crew)) or _STAGES[stage, ""]
     settings = _Settings(names or {})
@@ -60,7 +60,7 @@ def sentence(stats: Stats, names: Names | None = None) -> str:
 
 
 class _Settings:
-    """Settings as the user writes them: `workers=8`, or `train.workers=8` on a command line."""
+    """Writes settings as the user does: `workers=8`, or `train.workers=8` as an override."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -141,11 +141,11 @@ _STAGES: Mapping[tuple[str, str], tuple[str, Remedies]] = {
     ("decode", ""): ("decoding sets the pace", _for_decode),
     ("decode", "dali"): ("DALI's decoding sets the pace", _for_dali),
     ("inspect", ""): ("decoding what DALI does not sets the pace", _for_inspect),
-    ("mask", ""): ("reading of masks sets the pace", _for_mask),
+    ("mask", ""): ("reading masks sets the pace", _for_mask),
     ("plan", ""): ("planning sets the pace", _for_plan),
     ("render", ""): ("rendering sets the pace", _for_render),
     ("render", "gpu"): ("rendering on the GPU sets the pace", _for_gpu_render),
-    ("upload", ""): ("the upload of images sets the pace", _for_upload),
+    ("upload", ""): ("uploading images sets the pace", _for_upload),
     ("extra", ""): ("the recipe's own operations set the pace", _for_extra),
 }
 
@@ -154,14 +154,14 @@ _STAGES: Mapping[tuple[str, str], tuple[str, Remedies]] = {
 
 
 def _image_seconds(stats: Stats) -> float:
-    """Seconds of a worker for one image, in all of its stages."""
+    """Seconds a worker spends on one image, over all of its stages."""
     stages = [stage for stage in stats.stages.values() if stage.crew == "workers"]
     items = max(stage.items for stage in stages)
     return sum(stage.seconds for stage in stages) / max(items, 1)
 
 
 def _more_workers(stats: Stats, setting: _Settings) -> str:
-    """A number of workers that keeps the cores busy while reads wait, if that is more."""
+    """Advise enough workers to keep the cores busy while reads wait, if that is many more."""
     if stats.facts.pipeline == "ffcv":
         return ""
     stages = [stage for stage in stats.stages.values() if stage.crew == "workers"]
@@ -174,7 +174,7 @@ def _more_workers(stats: Stats, setting: _Settings) -> str:
 
 
 def _cached(stats: Stats, setting: _Settings) -> str:
-    """A cache of all decoded images, with its size where that is known; empty for a stream."""
+    """Advise a cache of all decoded images; empty for a stream, or if its size is unknown."""
     facts, cache = stats.facts, stats.cache
     if cache is not None and not cache.full:
         filling = cache.images < cache.samples
@@ -183,23 +183,23 @@ def _cached(stats: Stats, setting: _Settings) -> str:
         return ""
     if _fits_device(facts):
         return _cache(stats, setting, "device")
-    fits = facts.samples * facts.image_bytes <= ROOM * (facts.free_bytes or 0)
+    fits = facts.samples * facts.image_bytes <= MEMORY_SHARE * (facts.free_bytes or 0)
     return _cache(stats, setting, "ram" if fits else "disk:FOLDER")
 
 
 def _fits_device(facts: Facts) -> bool:
-    """True if all decoded images fit on the GPU that makes the views."""
+    """True if all decoded images fit on the GPU that renders the views."""
     needed = (facts.samples or 0) * facts.image_bytes
-    return 0 < needed <= DEVICE_ROOM * (facts.device_bytes or 0)
+    return 0 < needed <= DEVICE_SHARE * (facts.device_bytes or 0)
 
 
 def _cache(stats: Stats, setting: _Settings, place: str) -> str:
-    size = _size((stats.facts.samples or 0) * stats.facts.image_bytes * SPARE)
+    size = _size((stats.facts.samples or 0) * stats.facts.image_bytes * MARGIN)
     return f"{setting('cache', f'{place}:{size}')} for all decoded images"
 
 
 def _on_gpu(stats: Stats, setting: _Settings, pipeline: str) -> str:
-    """Decoding or rendering on a GPU, where there is one that is not used for it."""
+    """Advise decoding or rendering on a GPU, if there is one that is not used for it."""
     facts = stats.facts
     if facts.device == "cpu":
         return setting("device", "cuda") if facts.gpu else ""
@@ -212,7 +212,7 @@ def _smaller(stats: Stats) -> str:
 
 
 def _size(needed: float) -> str:
-    """A size with two digits, rounded up, as `cache` reads it."""
+    """Format a size for `cache`, rounded up to two digits."""
     for unit, power in (("MB", 6), ("GB", 9), ("TB", 12)):
         number = needed / 10**power
         if number < 1000 or unit == "TB":
@@ -222,6 +222,6 @@ def _size(needed: float) -> str:
     raise AssertionError
 
 
-def _listed(words: list[str]) -> str:
-    *first, last = words
+def _listed(remedies: list[str]) -> str:
+    *first, last = remedies
     return f"{', '.join(first)}, or {last}" if first else last

@@ -1,6 +1,6 @@
 """`ViewBatch`: the views, ids, labels and decisions that a training loop receives.
 
-It has the forms that other people's loops take batches in: `crops, labels = batch` as a pair,
+It supports the access patterns of common training loops: `crops, labels = batch` as a pair,
 `batch["global"]` and `dict(batch)` as a mapping, `batch.to(device)` and `batch.pin_memory()`.
 """
 
@@ -20,7 +20,7 @@ from patchmill.kernels.views.decisions import PASTE_NEVER, Target
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Position of one group's views in their images; tensors on the views' device."""
+    """Geometry of one group's views within their images; tensors on the views' device."""
 
     box: torch.Tensor  # [B, count, 4] float32: x1, y1, x2, y2 of the view in source pixels
     flip: torch.Tensor  # [B, count] bool: flipped left to right
@@ -32,8 +32,9 @@ class Geometry:
 class ViewBatch:
     """One batch. `views` maps the recipe's group names to [B, count, 3, size, size] tensors.
 
-    In memory a group is view-major: each crop is a contiguous [B, 3, size, size] tensor, and so is
-    `flat(group)`; for `views[group].view(...)`, call `contiguous()` first, which copies.
+    In memory, a group is view-major: each crop is a contiguous [B, 3, size, size] tensor, and
+    `flat(group)` is contiguous, too. For `views[group].view(...)`, call `contiguous()` first, which
+    copies.
     """
 
     views: dict[str, torch.Tensor]
@@ -58,7 +59,7 @@ class ViewBatch:
         return iter((self.crops(), self.labels))
 
     def keys(self) -> list[str]:
-        """The view groups, `ids`, and `labels` if there are any; `dict(batch)` has these."""
+        """Keys of `dict(batch)`: the view groups, `ids`, and `labels` if there are any."""
         return [*self.views, "ids", *(["labels"] if self.labels is not None else [])]
 
     def __contains__(self, key: object) -> bool:
@@ -99,7 +100,7 @@ class ViewBatch:
 
     @cached_property
     def pasted(self) -> dict[str, torch.Tensor]:
-        """Views pasted on another background, by group: [B, count] bool on the views' device."""
+        """Bool [B, count] tensors by group: True for views pasted on another background."""
         return {
             target.name: upload(
                 torch.from_numpy(rows["paste"] != PASTE_NEVER), self.views[target.name].device

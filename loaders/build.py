@@ -1,4 +1,4 @@
-"""`build`: make a loader from user input; all arguments are checked before an image is read."""
+"""`build`: make a loader from user input, checking all arguments before reading any image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.sources.stream.stream import Stream
 
 MOST_WORKERS = 1024
-AUTO = "auto"  # workers and prefetch that suit the machine
+AUTO = "auto"  # tune workers or prefetch to the machine
 
 
 def build(
@@ -59,29 +59,29 @@ def build(
 
     data: a folder, `scenes:10000`, shards, a .beton, a zip, an LMDB, Parquet files, a list of
         images (a file, paths, or pairs of path and label), a stream of shards, a data set with
-        `__len__` and `__getitem__`, or a source; docs/formats.md has them all
+        `__len__` and `__getitem__`, or a source; docs/formats.md lists them all
     recipe: a Recipe, a preset such as `dino(local_crops=6)`, or a YAML file
-    batch_size: images in a batch, per rank
-    device: where views are rendered and batches are delivered
+    batch_size: images per batch and rank
+    device: device on which views are rendered and batches are delivered
     pipeline: "threads" (decode in CPU threads), "dali" (decode with DALI, on the GPU if that is the
         device; "dali(hardware=0.5)" sets the share of the GPU's JPEG unit), "ffcv" (run by FFCV,
-        from a .beton) or "auto" (DALI for a GPU where it is installed, else threads)
+        from a .beton) or "auto" (DALI for a GPU if it is installed, else threads)
     dtype: of the views: torch.float32 (default), bfloat16, float16, or uint8 (not normalised)
-    rank, world_size: this process's among those that share the data; by default as
-        torch.distributed says once it is initialised, else as torchrun or SLURM started it
-    workers: threads; by default this rank's share of the machine's cores; "auto" starts there and
-        settles, within the first seconds, on what makes the loader faster
-    prefetch: batches prepared ahead; "auto" finds out how many, up to 16 and within the memory
+    rank, world_size: of this process, among those that share the data; by default taken from
+        torch.distributed if it is initialised, else from torchrun or SLURM
+    workers: number of threads; by default this rank's share of the machine's cores; "auto" starts
+        with that and settles on the fastest number within the first seconds
+    prefetch: batches prepared ahead; "auto" tunes the number, up to 16 and within the memory
         that loaders/pipelines/tuning/iteration.py allows
-    ledger: file that lists bad samples; by default in the cache
-    steps: batches in an epoch, for streamed shards only
+    ledger: file that lists bad samples; by default in patchmill's cache folder
+    steps: batches per epoch, for streamed shards only
     masks: file of masks for copy-paste, if not the one that `prepare masks` wrote for the data
     backgrounds: images (as for `data`) to paste on, if not those of the data itself
     mix: mixup and CutMix of each batch, which make its labels soft: operations.Mix(classes=1000)
-    cache: where to keep decoded images for later epochs, and how many: "ram:32GB" or
-        "disk:FOLDER:200GB", shared by all processes of this machine that read the same data, or
-        "device:20GB", in this process's GPU, where an image is then uploaded once
-    max_pixels: of an image; a larger one is a bad sample, which the ledger lists
+    cache: where to keep decoded images for later epochs, and how large: "ram:32GB" or
+        "disk:FOLDER:200GB", shared by all processes on this machine that read the same data, or
+        "device:20GB", in this process's GPU memory, so that each image is uploaded only once
+    max_pixels: limit for one image; a larger one is a bad sample, which the ledger lists
     """
     arguments = dict(locals())
 
@@ -105,7 +105,7 @@ def build(
     batch_size = _checked_int("batch_size", batch_size, 1)
     own = _checked_rank(rank, world_size)
     if own.size > 1 and own.origin != ranks.GIVEN:
-        log_once(f"{own}, as {own.origin} says: reads its share of the data")
+        log_once(f"{own}, set by {own.origin}: reads its share of the data")
     seed = _checked_int("seed", seed, 0, 2**64 - 1)
     auto = frozenset(
         name for name, value in (("workers", workers), ("prefetch", prefetch)) if value == AUTO
@@ -188,7 +188,7 @@ def default_workers() -> int:
 
 
 def _checked_rank(rank: Any, world_size: Any) -> ranks.Rank:
-    """The rank given or determined, among as many as there are."""
+    """The rank and world size, validated; those not given are detected."""
     if world_size is not None:
         world_size = _checked_int("world_size", world_size, 1)
     if rank is not None:
@@ -199,7 +199,10 @@ def _checked_rank(rank: Any, world_size: Any) -> ranks.Rank:
 def _checked_int(
     name: str, value: Any, least: int, most: int | None = None, or_auto: bool = False
 ) -> int:
-    """`value`, of any integer type, as an int within bounds; `or_auto` is for the message."""
+    """Return `value`, of any integer type, as an int within bounds.
+
+    `or_auto` adds "auto" to the error message.
+    """
     bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
     bounds += f", or {AUTO!r}" if or_auto else ""
     try:
@@ -216,7 +219,7 @@ def checked_max_pixels(max_pixels: Any) -> int:
 
 
 def require_samples(source: Source | StreamSource, least: int, batch: str, remedy: str) -> None:
-    """Raise a MillError for a source with fewer samples than a batch; streams are not counted."""
+    """Raise a MillError if the source has fewer samples than a batch; streams always pass."""
     count = source.sample_count
     if count is not None and count < least:
         raise MillError(f"{source.name} has {count} samples, fewer than {batch}: {remedy}")
@@ -228,13 +231,13 @@ def _check_size(source: Source, batch_size: int, world_size: int, drop_last: boo
         raise MillError(f"{source.name} has no samples")
     share = f"{batch_size} x {world_size} ranks" if world_size > 1 else f"{batch_size}"
     if drop_last:
-        remedy = "take a smaller batch_size, or drop_last=False"
+        remedy = "use a smaller batch_size, or drop_last=False"
         require_samples(source, together, f"one global batch of {share}", remedy)
     rest = count % together
     if not drop_last and 0 < rest < world_size:
         raise MillError(
             f"the last batch of {source.name} has {rest} samples for {world_size} ranks, which "
-            "would leave some without any: take another batch_size, or drop_last=True"
+            "would leave some without any: use another batch_size, or drop_last=True"
         )
 
 
@@ -250,18 +253,18 @@ def _check_stream(source: StreamSource, own: ranks.Rank, steps: int | None) -> N
 def masks_for(
     path: str | Path | None, source: Source | StreamSource, recipe: Recipe
 ) -> Masks | None:
-    """The masks for the recipe's copy-paste; None for a recipe without."""
+    """Open the masks for the recipe's copy-paste; None for a recipe without copy-paste."""
     from patchmill.loaders.copypaste import masks
 
     if not any(group.paste for group in recipe.views):
         if path is not None:
-            raise MillError(f"masks are for copy-paste, which the recipe {recipe.name} has none of")
+            raise MillError(f"masks are for copy-paste: the recipe {recipe.name} has none")
         return None
     opened = masks.open_masks(source, path)  # type: ignore[arg-type]  # a stream has masks, too
     if opened is None:
         raise MillError(
-            f"the recipe {recipe.name} pastes by masks, and there are none for {source.name}: "
-            f"make them, with patchmill masks {source.name}"
+            f"the recipe {recipe.name} needs masks for copy-paste, and there are none for "
+            f"{source.name}: make them with patchmill masks {source.name}"
         )
     return opened
 
@@ -269,7 +272,7 @@ def masks_for(
 def backgrounds_for(
     data: BackgroundData | None, recipe: Recipe, ledger: Ledger, seed: int
 ) -> Backgrounds | None:
-    """The data set of backgrounds; None where backgrounds are not images, or from the data."""
+    """Open the data set of backgrounds; None unless they are images from other data."""
     from patchmill.loaders.copypaste.backgrounds import Backgrounds, open_backgrounds
     from patchmill.loaders.ledger import Ledger
 
@@ -291,7 +294,7 @@ def checked_device(device: str | torch.device) -> torch.device:
         raise MillError(f"device must be 'cpu', 'cuda' or 'cuda:N', not {device!r}")
     if parsed.type == "cuda" and not 0 <= (parsed.index or 0) < torch.cuda.device_count():
         raise MillError(
-            f"device {str(device)!r} was asked for, but torch sees {torch.cuda.device_count()} "
+            f"device {str(device)!r} was requested, but torch sees {torch.cuda.device_count()} "
             f"GPUs: {_device_remedy()}"
         )
     if parsed.type == "cuda" and parsed.index is None:

@@ -1,4 +1,4 @@
-"""The ledger: a run's unreadable samples, which are replaced, recorded and limited in number."""
+"""The ledger of a run's unreadable samples, which are replaced, recorded and limited in number."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | 
 
 
 class Ledger:
-    """A run's bad samples, as a file of JSON lines: the first begins it anew, others are appended.
+    """A run's bad samples, as a file of JSON lines: the first one starts a new file.
 
-    A line that a full disk or the end of a machine cut off is followed by a line of its own:
-    readers pass over what is no JSON. Where several loaders share a path, each adds what the file
-    lacks of its own.
+    A line that a full disk or a crash truncated is terminated before the next one is appended;
+    readers skip lines that are not JSON. If several loaders share a path, each appends those of its
+    own samples that the file lacks.
     """
 
     def __init__(self, path: Path, count: int) -> None:
@@ -35,8 +35,8 @@ class Ledger:
         self.limit = LEAST_LIMIT
         self.allow(count)
         self._bad: dict[int, _Entry] = {}
-        self._unwritten: list[_Entry] = []  # those that the file lacks
-        self._begun, self._file = False, -1
+        self._unwritten: list[_Entry] = []  # not in the file yet
+        self._created, self._file = False, -1
         self._close: Callable[[], object] | None = None
         self._lock = threading.Lock()
 
@@ -51,7 +51,7 @@ class Ledger:
         self.limit = max(self.limit, count // LIMIT_SHARE)
 
     def record(self, id: int, where: str, reason: str) -> None:
-        """Record a bad sample; a MillError once there are more than the limit."""
+        """Record a bad sample; raise a MillError once there are more than the limit."""
         with self._lock:
             if id in self._bad:
                 return
@@ -60,7 +60,7 @@ class Ledger:
             self._write()
             bad = len(self._bad)
         where, reason = printable(where), printable(reason)
-        log.warning("sample %d is replaced: %s: %s (listed in %s)", id, where, reason, self.path)
+        log.warning("sample %d was replaced: %s: %s (listed in %s)", id, where, reason, self.path)
         if bad > self.limit:
             raise MillError(
                 f"{bad} samples could not be read, more than the {self.limit} that are tolerated; "
@@ -68,37 +68,37 @@ class Ledger:
             )
 
     def _write(self) -> None:
-        """Write what the file lacks, also where an earlier write failed."""
+        """Write all entries that the file lacks, including those of an earlier failed write."""
         try:
-            if not self._is_there():
+            if not self._is_current():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._open()
             _append(self._file, self._unwritten)
         except OSError as error:
             raise MillError(
                 f"cannot write the ledger of bad samples {self.path}: {error.strerror}; "
-                "make room or pass another path as ledger="
+                "free some space or pass another path as ledger="
             ) from None
         self._unwritten.clear()
 
-    def _is_there(self) -> bool:
-        """True if the file that this appends to still lies at its path."""
+    def _is_current(self) -> bool:
+        """True if the open file is still the one at the path."""
         try:
             return self._file >= 0 and os.path.samestat(os.fstat(self._file), os.lstat(self.path))
         except FileNotFoundError:
             return False
 
     def _open(self) -> None:
-        """Begin the file anew, or take the one that another loader has put in its place."""
-        if self._begun:
-            self._hold(self.path)
+        """Start a new file; later, open the one that another loader has put in its place."""
+        if self._created:
+            self._switch_to(self.path)
             return
         with atomic_path(self.path, unique_name(self.path)) as partial:
-            self._hold(partial)
-        self._begun = True
+            self._switch_to(partial)
+        self._created = True
 
-    def _hold(self, path: Path) -> None:
-        """Append to this file from now on, which has none of the bad samples."""
+    def _switch_to(self, path: Path) -> None:
+        """Append to this file from now on; it lists none of the bad samples yet."""
         file = os.open(path, _FLAGS, 0o666)
         if self._close is not None:
             self._close()
@@ -107,7 +107,7 @@ class Ledger:
 
 
 def _append(file: int, entries: Sequence[_Entry]) -> None:
-    """Append lines, behind the end of one that was cut off."""
+    """Append lines, after terminating a truncated last line."""
     if not entries:
         return
     data = "".join(json.dumps(entry) + "\n" for entry in entries).encode()

@@ -40,12 +40,12 @@ STATE_VERSION = 1
 class Loader:
     """Yields one epoch of batches per iteration; made by `loaders.build`.
 
-    An iteration that is left early counts as its epoch. Only one runs at a time: starting another
-    ends the one in progress. A loader can be pickled, for another process to go on: its arguments
-    and its position are.
+    An iteration that is left early still counts as an epoch. Only one runs at a time: starting
+    another ends the one in progress. A loader can be pickled, so that another process can continue:
+    the pickle holds its arguments and its position.
     """
 
-    batch_sampler = None  # Lightning asks whatever has a sampler for this, too
+    batch_sampler = None  # Lightning expects this attribute on anything that has a sampler
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Loader:
         self._device, self._mix, self._max_pixels = device, mix, max_pixels
         self._run: Run | None = None
         self._epoch, self._step, self._started = 0, 0, False
-        self._next_epoch: int | None = None  # set while an iteration was in progress
+        self._next_epoch: int | None = None  # from `set_epoch` during an iteration
         self._seen, self._seconds, self._waited = 0, 0.0, 0.0  # samples; seconds in iterations
         self._pixels = 0  # of all images seen
 
@@ -100,17 +100,17 @@ class Loader:
 
     @property
     def first_step(self) -> int:
-        """The step of its epoch that the next iteration begins with; above 0 after a resume.
+        """First step of the next iteration within its epoch; above 0 after a resume.
 
-        For loops that count: `for step, batch in enumerate(loader, loader.first_step)`.
+        For loops that count steps: `for step, batch in enumerate(loader, loader.first_step)`.
         """
         fresh = self._started or self._next_epoch is not None or self._is_over()
         return 0 if fresh else self._step
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration; a position in it that was loaded stays.
+        """Choose the epoch of the next iteration; a position in it that was loaded is kept.
 
-        Not needed: without it, epochs follow each other.
+        Optional: by default, each iteration is the next epoch.
         """
         if not isinstance(epoch, int) or epoch < 0:
             raise MillError(f"an epoch is a whole number of at least 0, not {epoch!r}")
@@ -120,12 +120,12 @@ class Loader:
 
     @property
     def sampler(self) -> SamplerFace:
-        """The loader's order, with the face of torch's DistributedSampler."""
+        """The loader's order, with the interface of torch's DistributedSampler."""
         return SamplerFace(self, self._rank.rank, self._rank.size)
 
     @property
     def dataset(self) -> Source | StreamSource:
-        """The source, under the name that torch's DataLoader has for it."""
+        """The source, under the name that torch's DataLoader uses for it."""
         return self.source
 
     def __iter__(self) -> Iterator[ViewBatch]:
@@ -139,7 +139,7 @@ class Loader:
                 if filled is None:
                     break
                 batch = self._batch(filled)
-                del filled  # a reference here would keep the memory out of the pool
+                del filled  # a reference here would keep the memory from returning to the pool
                 self._step += 1
                 self._schedule.consumed(self._step)
                 self._seen += len(batch)
@@ -162,7 +162,7 @@ class Loader:
         self.pipeline.clear()
 
     def stats(self) -> Stats:
-        """Items, speed and occupancy per stage, time the training loop waited, the bottleneck."""
+        """Items, speed and occupancy per stage, time spent waiting for batches, and the bottleneck."""
         run = self._run
         seconds = self._seconds + (run.seconds if run else 0.0)
         pipeline = self.pipeline
@@ -222,7 +222,7 @@ class Loader:
 
     def _soft_labels(self, mix: Mix, filled: FilledBatch) -> torch.Tensor:
         if filled.labels is None:
-            raise MillError(f"mix makes soft labels, and {self.source.name} has no labels")
+            raise MillError(f"mix makes soft labels, but {self.source.name} has no labels")
         mixing = mix.decide(self.seed, self._epoch, filled.ids)
         return mix.soft_labels(filled.labels, mixing, self._targets[0].size)
 
@@ -242,22 +242,22 @@ class Loader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from `state`: the next iteration starts with the first batch not consumed."""
+        """Resume from `state`: the next iteration starts with the first unconsumed batch."""
         if not isinstance(state, dict) or not _is(state.get("version"), STATE_VERSION):
             raise MillError(
-                "this is not a loader state of this version of patchmill: pass what state_dict() "
-                "of a loader returned"
+                "this is not a loader state of this version of patchmill: pass the result of a "
+                "loader's state_dict()"
             )
         for field, value in ({"mix": None, "max_pixels": None} | self._identity()).items():
             if not _is(saved := state.get(field), value):
-                told = saved if isinstance(saved, str | int | None) else brief(saved)
+                shown = saved if isinstance(saved, str | int | None) else brief(saved)
                 raise MillError(
-                    f"the state was saved with another {field} ({told}, here {value}): "
+                    f"the state was saved with another {field} ({shown}, here {value}): "
                     f"{_REMEDY[field]}"
                 )
         epoch = state_number(state, "epoch", below=MOST_EPOCHS)
         self._end()
-        self._run = None  # an iterator may still be alive, and ended
+        self._run = None  # its iterator may still exist, but has ended
         self._epoch, self._step = epoch, self._schedule.load(state)
         self._started, self._next_epoch = False, None
 
@@ -282,7 +282,7 @@ class Loader:
 
 
 def _is(saved: object, value: object) -> bool:
-    """Compare with a value of a saved state, which may be anything."""
+    """Compare a value of a saved state, which may have any type, with the loader's."""
     return isinstance(saved, str | Number | None) and saved == value
 
 
@@ -301,8 +301,8 @@ _REMEDY = {
     "mix": "build the loader with the same mix",
     "max_pixels": f"build the loader with the same max_pixels ({MAX_PIXELS} for None)",
     "global_batch": "choose batch_size so that batch_size x world_size stays the same",
-    "batch_size": "a stream goes on only with the same batch_size",
-    "rank": "a stream goes on only from each rank's own state",
-    "world_size": "a stream goes on only with the same number of ranks",
+    "batch_size": "a stream can only resume with the same batch_size",
+    "rank": "a stream can only resume from each rank's own state",
+    "world_size": "a stream can only resume with the same number of ranks",
     "steps": "build the loader with the same steps",
 }

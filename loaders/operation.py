@@ -1,6 +1,6 @@
-"""`Operation`: a change of finished views that a recipe lists under `extra`, and its registry.
+"""`Operation`: a change to finished views that a recipe lists under `extra`, and its registry.
 
-Light, as recipes are: the operations themselves are in `loaders/operations/`, which needs torch.
+Imports without torch, like recipes; the operations themselves, in `loaders/operations/`, need it.
 """
 
 from __future__ import annotations
@@ -28,20 +28,18 @@ Kind = TypeVar("Kind", bound="type[Operation]")
 
 @dataclass(frozen=True)
 class Operation:
-    """Base of operations: frozen dataclasses whose fields are numbers, text or tuples of those.
+    """Base class of operations: frozen dataclasses of numbers, text or tuples of those.
 
-    Called on the views of one group that the operation happens to, at any number at once, on the
-    loader's device. A view's result must depend on that view and its draws alone.
+    Called on the loader's device with those views of one group that the operation applies to, any
+    number at a time. A view's result must depend on that view and its draws alone.
     """
 
     kind: ClassVar[str] = "Operation"
     setting_type: ClassVar[str] = "operations"
-    # False: `views` are float32, 0 to 1, and may leave that range. True: `views` are as batches
-    # hold them, in the loader's dtype: normalised, or 0 to 255 as uint8.
+    # False: `views` are float32, 0 to 1, and may leave that range. True: `views` are as in a
+    # batch, in the loader's dtype: normalised, or 0 to 255 as uint8.
     normalised: ClassVar[bool] = False
-    moves: ClassVar[bool] = (
-        False  # True if what a pixel shows moves, of which geometry knows nothing
-    )
+    moves: ClassVar[bool] = False  # True if it moves pixels, which a batch's geometry ignores
 
     p: float | tuple[float, ...] = 1.0  # probability, or one for each view of the group
 
@@ -60,7 +58,7 @@ class Operation:
             if not all(map(_is_plain, settings.union_members(annotation))):
                 shown = inspect.formatannotation(annotation)
                 raise MillError(
-                    f"{self.kind}: {name} is annotated as {shown}, and settings of an operation "
+                    f"{self.kind}: {name} is annotated as {shown}, but settings of an operation "
                     "are numbers, text, or tuples such as tuple[float, ...]"
                 )
             value = settings.checked(annotation, getattr(self, name), f"{self.kind}: {name}")
@@ -72,7 +70,7 @@ class Operation:
 
     @staticmethod
     def from_setting(value: Any, name: str) -> Operation:
-        """The operation that a recipe lists; a MillError that calls it `name` if it is none."""
+        """The operation that a recipe lists; errors refer to the setting as `name`."""
         if isinstance(value, Operation):
             return _hashable(value, name)
         if isinstance(value, Mapping):
@@ -84,18 +82,18 @@ class Operation:
         what = f"a {type(value).__name__}" if callable(value) else repr(value)
         raise MillError(
             f"{name} must be an operation, not {what}: derive a frozen dataclass from Operation, "
-            f"whose settings are part of the recipe, as {PAGE} shows"
+            f"so that its settings are part of the recipe, as {PAGE} shows"
         )
 
 
 def _is_plain(option: Any) -> bool:
-    """True for types of settings that recipes can hold."""
+    """True for setting types that recipes can hold."""
     scalars = (int, float, str, bool, type(None), Any)
     return option in scalars or get_origin(option) in (tuple, Literal, Annotated)
 
 
 def operation(cls: Kind) -> Kind:
-    """Register a class, so that recipes in YAML and plain data may name it as a `kind`."""
+    """Register a class, so that recipes in YAML and plain data can name it as a `kind`."""
     if not (isinstance(cls, type) and issubclass(cls, Operation)):
         raise MillError(f"@operation is for classes derived from Operation, which {cls!r} is not")
     known = KINDS.get(cls.kind)
@@ -103,7 +101,7 @@ def operation(cls: Kind) -> Kind:
         raise MillError(
             f"there is an operation {cls.kind} already, in {known.__module__}: rename this one"
         )
-    KINDS[cls.kind] = cls  # in a notebook, a class that is defined again replaces itself
+    KINDS[cls.kind] = cls  # a class redefined in a notebook replaces itself
     return cls
 
 
@@ -117,8 +115,8 @@ def _class_of(kind: Any, name: str) -> type[Operation]:
     if not isinstance(kind, str):
         raise MillError(f"{name} must be a mapping whose kind is one of: {', '.join(KINDS)}")
     raise MillError(
-        f"{name}: there is no operation {kind!r}{nearest(kind, KINDS)}; one of your own is "
-        "module:Name, or needs @operation above its class and its module imported first"
+        f"{name}: there is no operation {kind!r}{nearest(kind, KINDS)}; write your own as "
+        "module:Name, or put @operation above its class and import its module first"
     )
 
 

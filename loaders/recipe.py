@@ -1,7 +1,7 @@
-"""A recipe: which views to make of every image, as frozen, hashable data with a YAML form.
+"""`Recipe`: the views to make of every image, as frozen, hashable data with a YAML form.
 
-A recipe is a list of view groups (`Views`), whose settings are in `recipe_parts` and importable
-from here. `recipe_load` makes a recipe from a preset's name, a call or a YAML file.
+A recipe is a list of view groups (`Views`), whose settings are in `recipe_parts` and re-exported
+here. `recipe_load` makes a recipe from a preset's name, a call or a YAML file.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ __all__ = [
     "chance_of",
 ]
 
-# Raised whenever a change alters what a (recipe, seed, epoch, id) draws or how it is rendered.
+# Incremented whenever a change alters what a (recipe, seed, epoch, id) draws or how it is rendered.
 LAWS_VERSION = 5
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All view groups of one training recipe, in the order in which a batch lists them."""
+    """All view groups of one training recipe, in the order of a batch."""
 
     views: tuple[Views, ...]
     name: str = field(default="custom", compare=False)
@@ -123,8 +123,8 @@ class Recipe:
         return f"{self.name}: {groups}"
 
 
-# Fingerprints are in checkpoints, so they keep to the settings that were there first: a setting
-# added later counts only where it is used, and a renamed one keeps its old name.
+# Fingerprints are stored in checkpoints, so they must not change: a setting added later counts only
+# if it is used, and a renamed one keeps its old name.
 _ADDED_LATER: list[tuple[str, Any]] = [("paste", None), ("extra", [])]
 
 

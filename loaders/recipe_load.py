@@ -1,4 +1,4 @@
-"""A recipe from what users write: a preset's name or call, or a YAML file."""
+"""Load a recipe from user input: a preset's name or call, or a YAML file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from patchmill.loaders.recipe import Recipe
 
 
 def load_recipe(recipe: Recipe | str | Path) -> Recipe:
-    """A recipe from a Recipe, a preset with its knobs (`"dino(local_crops=6)"`) or a YAML file."""
+    """Load a recipe: a Recipe, a preset with its settings (`"dino(local_crops=6)"`) or YAML."""
     if isinstance(recipe, Recipe):
         return recipe
     if (name := getattr(recipe, "__name__", None)) in presets.ALL:

@@ -1,7 +1,7 @@
 """Settings of a recipe: crop laws, colour, blur, copy-paste, and the view group that holds them.
 
 Every view is *a window of a virtual resize of a box*: a crop law picks the box in source pixels,
-the size that box is resized to, and the window of the result that is the view. Random resized
+the size that box is resized to, and the window of the result that becomes the view. Random resized
 crops, evaluation crops, padded shifts, fixed-scale windows and grid cells all have that form.
 """
 
@@ -22,19 +22,19 @@ BACKGROUNDS = ("grey", "texture", "images")  # of copy-paste
 
 @dataclass(frozen=True)
 class Crop:
-    """Torchvision's random resized crop: area and aspect ratio drawn, ten tries, then centred."""
+    """Torchvision's random resized crop: random area and aspect ratio, centred after ten tries."""
 
     kind: ClassVar[str] = "crop"
     scale: Range = (0.08, 1.0)
     ratio: Range = (3 / 4, 4 / 3)
-    # Least overlap with every earlier view of the recipe's first group (GTSA), as a share of the
-    # image's area; rejected crops are drawn again, at most 50 times.
+    # Smallest overlap with every earlier view of the recipe's first group (GTSA), as a share of the
+    # image's area; rejected crops are redrawn, at most 50 times.
     min_overlap: float = 0.0
 
 
 @dataclass(frozen=True)
 class Window:
-    """A view-sized window, uniformly placed, of the image resized to `short_side`: fixed scale."""
+    """A fixed-scale, view-sized window of the image resized to `short_side`, uniformly placed."""
 
     kind: ClassVar[str] = "window"
     short_side: int = 256
@@ -61,7 +61,7 @@ Law = Crop | Window | Shift | Centre
 
 @dataclass(frozen=True)
 class Grid:
-    """The view drawn by `of`, cut into rows x columns cells; every cell is a view, row by row."""
+    """The view drawn by `of`, cut into rows x columns cells, each of them a view, in row order."""
 
     kind: ClassVar[str] = "grid"
     rows: int = 7
@@ -73,14 +73,14 @@ class Grid:
 class Spread:
     """Rows x columns windows of one scale, evenly spaced from edge to edge of the whole image.
 
-    Nothing is random: made to evaluate networks that were trained on `Window` or on square `Crop`s
-    of one scale. A single row or column is centred.
+    Deterministic, for evaluating networks trained on `Window` or on square `Crop`s of one scale. A
+    single row or column is centred.
     """
 
     kind: ClassVar[str] = "spread"
     rows: int = 4
     columns: int = 4
-    area: float = 0.2  # of a window, as a share of the image's
+    area: float = 0.2  # of a window, as a share of the image's area
     short_side: int | None = None  # or: windows of the view's size, of the image resized to this
 
 
@@ -111,18 +111,18 @@ class Blur:
 
 @dataclass(frozen=True)
 class CopyPaste:
-    """Copy-paste (DiLo): the image's foreground, by its mask, composited on another background.
+    """Copy-paste (DiLo): the image's masked foreground, composited on another background.
 
-    The result is as if the whole image had been composited before it is cropped; padding stays
-    black. Views are pasted independently, the cells of a grid together. Images without a usable
-    mask stay as they are.
+    The result is the same as compositing the whole image before cropping it; padding stays black.
+    Views are pasted independently, the cells of a grid together. Images without a usable mask are
+    left unchanged.
     """
 
     FORMER_NAMES: ClassVar[dict[str, str]] = {"blur_radius": "blur_sigma"}
     p: Chance = 0.3
-    # grey: one level, uniform over 0 to 254; texture: procedural, from a seed; images: the one of 8
-    # random samples with the least foreground, or an image of the loader's `backgrounds`, enlarged
-    # until it covers the image.
+    # grey: one level, uniform over 0 to 254; texture: procedural, seeded; images: the sample with
+    # the least foreground of 8 random ones, or an image of the loader's `backgrounds`, enlarged to
+    # cover the image.
     background: str = "grey"
     blur_p: float = 0.5  # probability of blurring the mask
     blur_sigma: float = 5.0  # of the mask, in pixels of an image whose longer side is 500
@@ -152,7 +152,7 @@ class Views:
 
     @property
     def total(self) -> int:
-        """Number of views in the group; every cell of a grid counts."""
+        """Number of views in the group, counting every cell of a grid."""
         grid = self.crop
         return self.count * (grid.rows * grid.columns if isinstance(grid, Grid | Spread) else 1)
 

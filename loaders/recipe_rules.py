@@ -1,4 +1,4 @@
-"""Checks of a recipe's view groups: ranges of settings, and settings that exclude each other."""
+"""Validate a recipe's view groups: ranges of settings, and settings that exclude each other."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_views(views: Sequence[Views]) -> None:
         raise MillError(f"a recipe may have 65 536 views at most, this one has {total}")
 
 
-Rules = list[tuple[bool, str]]  # each: a condition that must hold, the complaint where it does not
+Rules = list[tuple[bool, str]]  # a condition that must hold, and the complaint if it does not
 
 
 def _group_rules(group: Views) -> Rules:
@@ -92,7 +92,7 @@ def _crop_rules(group: Views, first: Views) -> Rules:
             ),
             (
                 law.min_overlap == 0 or isinstance(first.crop, Crop),
-                f"min_overlap asks for crops to overlap with, but {first.name!r} has none: "
+                f"min_overlap needs crops to overlap with, but {first.name!r} has none: "
                 "set it to 0 or put a group of plain crops first",
             ),
         ]

@@ -1,4 +1,4 @@
-"""`SamplerFace`: a loader's order of samples, as code for torch's DataLoader asks for it."""
+"""`SamplerFace`: a loader's sample order, with the interface of torch's DistributedSampler."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ class SamplerFace:
         self._loader.set_epoch(epoch)
 
     def __len__(self) -> int:
-        """Samples of this rank in an epoch; in a last batch that is not whole, as if it were."""
+        """Samples per epoch of this rank, counting an incomplete last batch as full."""
         return len(self._loader) * self._loader.batch_size

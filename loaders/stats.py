@@ -1,6 +1,6 @@
 """Loader statistics: items and busy time of every stage, and the stage that limits the speed.
 
-A lane does one piece of work at a time: a thread, for example. A crew is a set of lanes that share
+A lane, for example a thread, does one piece of work at a time. A crew is a set of lanes that share
 the same stages.
 """
 
@@ -25,11 +25,11 @@ class Stage:
     seconds: float  # busy time, summed over the lanes
     lanes: int
     occupancy: float  # share of the lanes' time
-    crew: str  # the lanes that the stage shares with the crew's other stages
+    crew: str  # name of the set of lanes, shared with the crew's other stages
 
     @property
     def items_per_s(self) -> float:
-        """Speed of one lane that does nothing else."""
+        """Throughput of one lane that does nothing else."""
         return self.items / self.seconds if self.seconds else 0.0
 
 
@@ -40,12 +40,12 @@ class Stats:
     stages: dict[str, Stage]
     workers: int
     seconds: float  # wall time spent inside iterations
-    waited: float  # of which the training loop waited for a batch
+    waited: float  # of `seconds`, time the training loop waited for a batch
     bad: int  # samples that could not be read and were replaced
     unmasked: int = 0  # samples to be pasted that had no usable mask
     cache: CacheStats | None = None  # None: the loader has no decoded cache
     idle: float = 0.0  # share of the workers' time without a task
-    facts: Facts = field(default_factory=Facts)  # what the advice depends on besides
+    facts: Facts = field(default_factory=Facts)  # further inputs of the advice
 
     @property
     def wait_share(self) -> float:
@@ -53,7 +53,7 @@ class Stats:
 
     @property
     def bottleneck(self) -> str:
-        """The slowest stage of the busiest crew; the training loop where it hardly ever waits."""
+        """The slowest stage of the busiest crew, or the training loop if it hardly ever waits."""
         if self.wait_share < 0.02:
             return "training loop"
         busy: dict[str, float] = {}
@@ -65,7 +65,7 @@ class Stats:
 
     @property
     def advice(self) -> str:
-        """One sentence: the bottleneck, and the settings that would move it."""
+        """One sentence that names the bottleneck and the settings that would move it."""
         return advice.sentence(self)
 
     def plain(self) -> dict[str, Any]:
@@ -99,8 +99,8 @@ class Counters:
         self.items = dict.fromkeys(stages, 0)
         self.unmasked = 0  # samples to be pasted that had no usable mask
         self.hits = 0  # images that were in the decoded cache
-        self.busy_ns = 0  # in tasks, stages and what is between them
-        self.cpu_ns = 0  # of which on a core; counted only while a loader is tuned
+        self.busy_ns = 0  # in tasks: stages and the time between them
+        self.cpu_ns = 0  # CPU time of `busy_ns`; counted only while a loader is being tuned
 
     def add(self, stage: str, nanoseconds: int, items: int = 1) -> None:
         self.nanoseconds[stage] += nanoseconds
@@ -114,7 +114,8 @@ def collect(
 ) -> dict[str, Stage]:
     """Sum up the stages of all crews; `crews` maps their names to the counters of their lanes.
 
-    `varying` has the crews whose lanes come and go: how many there are, and their seconds there.
+    `varying` holds crews whose number of lanes changes: their current number, and their lifetime in
+    seconds, summed over the lanes.
     """
     stages = {}
     for crew, lanes in crews.items():

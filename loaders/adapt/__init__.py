@@ -1,8 +1,8 @@
-"""Loaders in the form that other people's training code takes: one file per host.
+"""Adapters from loaders to the training code of other frameworks: one file per framework.
 
-`as_...` returns the loader with batches of another form; its length, epochs, sampler and state stay
-the loader's. `Adapted(loader, form)` does so for any form. A host is imported when its adapter is
-used.
+`as_...` returns the loader with batches in another form; length, epochs, sampler and state remain
+the loader's. `Adapted(loader, form)` does this for any form. A framework is imported only when its
+adapter is used.
 """
 
 from __future__ import annotations

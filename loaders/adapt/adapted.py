@@ -1,4 +1,4 @@
-"""`Adapted`: a loader whose batches come in another form."""
+"""`Adapted`: a loader that yields its batches in another form."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from patchmill.loaders.stats import Stats
 
 
 class Adapted:
-    """Yields `form(batch)` for every batch of a loader; all else is the loader's own."""
+    """Yields `form(batch)` for every batch of a loader; all else is delegated to the loader."""
 
-    batch_sampler = None  # Lightning asks whatever has a sampler for this, too
+    batch_sampler = None  # Lightning expects this attribute on anything that has a sampler
 
     def __init__(self, loader: Loader, form: Callable[[ViewBatch], Any]) -> None:
         self.loader, self.form = check_loader(loader), form
 
     def __iter__(self) -> Iterator[Any]:
-        return map(self.form, self.loader)  # keeps no batch, so that its memory is used again
+        return map(self.form, self.loader)  # holds no batch, so that its memory can be reused
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -68,18 +68,18 @@ class Adapted:
 
 
 def check_loader(loader: Any) -> Loader:
-    """The loader; MillError for anything else."""
+    """Return the loader; raise a MillError for anything else."""
     if isinstance(loader, Loader):
         return loader
     raise MillError(f"a loader made by loaders.build is needed here, not a {type(loader).__name__}")
 
 
 def only_view(loader: Loader, host: str) -> str:
-    """Name of the view group of a recipe that makes one view of an image; MillError for more."""
+    """Name of the single view's group; MillError if the recipe makes several views per image."""
     recipe = check_loader(loader).recipe
     if recipe.total == 1:
         return recipe.views[0].name
     raise MillError(
-        f"{host} takes one view of an image, and the recipe {recipe} makes {recipe.total}: "
+        f"{host} takes one view per image, but the recipe {recipe} makes {recipe.total}: "
         "build the loader with a recipe of one view, or use as_tuples"
     )

@@ -1,4 +1,4 @@
-"""`as_lightly`: batches as lightly's datasets and transforms give them."""
+"""`as_lightly`: batches in the form of lightly's datasets and transforms."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from patchmill.loaders.sources.stream.source import StreamSource
 def as_lightly(loader: Loader) -> Adapted:
     """Batches as `(views, labels, filenames)`: a list of [B, 3, size, size] tensors, [B], names.
 
-    Labels of images without classes are 0, as in lightly. The name of an image is its path, or its
-    shard and offset; in a stream, its number.
+    Labels of images without classes are 0, as in lightly. An image's name is its path, or its shard
+    and offset; in a stream, its number.
     """
     return Adapted(loader, functools.partial(_triple, source=check_loader(loader).source))
 
@@ -26,5 +26,5 @@ def _triple(
     batch: ViewBatch, source: Source | StreamSource
 ) -> tuple[list[torch.Tensor], torch.Tensor, list[str]]:
     labels = torch.zeros_like(batch.ids) if batch.labels is None else batch.labels
-    name = str if source.sample_count is None else source.where  # a stream drops what it has made
+    name = str if source.sample_count is None else source.where  # a stream drops used samples
     return batch.crops(), labels, [name(id) for id in batch.ids.tolist()]

@@ -1,4 +1,4 @@
-"""`LightningDataModule`: a loader for Lightning's Trainer, built once the trainer has its ranks."""
+"""`LightningDataModule`: a loader for Lightning's Trainer, built once the ranks are known."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from patchmill.loaders.recipe import Recipe
 
 
 def _lightning() -> Any:
-    """Lightning, under the one of its two names that the program uses: their classes differ."""
+    """Import Lightning under whichever of its two names is in use: their classes differ."""
     names = ["lightning.pytorch", "pytorch_lightning"]
     for name in sorted(names, key=lambda name: name not in sys.modules):
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name not in (name, name.partition(".")[0]):
-                raise  # something that Lightning needs
+                raise  # a dependency of Lightning is missing
     raise MillError("Lightning is not installed: pip install lightning")
 
 
 class LightningDataModule(_lightning().LightningDataModule):  # type: ignore[misc]
-    """Trains on what `loaders.build(data, recipe, batch_size, **settings)` yields.
+    """Trains on batches of `loaders.build(data, recipe, batch_size, **settings)`.
 
-    form: adapts the loader, as `as_tuples` does; without it, batches are `ViewBatch`es, of which
-        `crops, labels = batch`
-    validation: settings of `build` for validation, as dict(data="val/", recipe="eval"); what it
-        does not name is as for training, and every image comes once
+    form: adapts the loader, as `as_tuples` does; without it, batches are `ViewBatch`es, which
+        unpack as `crops, labels = batch`
+    validation: settings of `build` for validation, such as dict(data="val/", recipe="eval"); the
+        others are those for training, and every image is seen once
 
     Batches are made on the trainer's device if that is a GPU. Lightning keeps the position in its
-    checkpoints, so that `fit(ckpt_path=...)` goes on in the middle of an epoch.
+    checkpoints, so that `fit(ckpt_path=...)` resumes in the middle of an epoch.
     """
 
     def __init__(
@@ -56,22 +56,22 @@ class LightningDataModule(_lightning().LightningDataModule):  # type: ignore[mis
             if name not in inspect.signature(build).parameters:
                 raise MillError(
                     f"{type(self).__name__} takes the settings of loaders.build, and {name} is "
-                    "none of them"
+                    "not one of them"
                 )
 
     def train_dataloader(self) -> Any:
         trainer = self.trainer
         if trainer is not None and trainer.overfit_batches:
             raise MillError(
-                "overfit_batches changes the sampler of a torch DataLoader, which this data has "
-                "none of: use limit_train_batches"
+                "overfit_batches changes the sampler of a torch DataLoader, which is not used "
+                "here: use limit_train_batches"
             )
         loader = self._open({})
         try:
             len(loader)
         except TypeError:
             raise MillError(
-                "Lightning reads ahead of training where the length of an epoch is unknown, and "
+                "Lightning reads ahead of training if the length of an epoch is unknown, so "
                 "checkpoints would skip batches: set the batches of an epoch, as in steps=1000"
             ) from None
         return loader

@@ -1,4 +1,4 @@
-"""`StablePretrainingDataModule`: batches as stable-pretraining's forward functions take them."""
+"""`StablePretrainingDataModule`: batches for stable-pretraining's forward functions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from patchmill.loaders.recipe import Recipe
 
 
 def as_stable_pretraining(loader: Loader) -> Adapted:
-    """Batches as dicts, by the number of views.
+    """Batches as dicts, whose form depends on the number of views.
 
-    One view: {"image", "label", "sample_idx"}. One view group: {"views": [such dicts]}, as `simclr`
-    and `vicreg` take them. Several: {"views": {"global_1": dict, ..., "local_1": dict, ...}}, as
-    `dino` does. Without labels, there is no "label".
+    One view: {"image", "label", "sample_idx"}. One view group: {"views": [such dicts]}, for its
+    `simclr` and `vicreg`. Several: {"views": {"global_1": dict, ..., "local_1": dict, ...}}, for
+    its `dino`. Without labels, there is no "label".
     """
     return Adapted(loader, _as_dict)
 

@@ -1,4 +1,4 @@
-"""`as_timm`: batches as the loop of timm's train.py takes them."""
+"""`as_timm`: batches for the training loop of timm's train.py."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ Mixup = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]
 
 
 def as_timm(loader: Loader, mixup: Mixup | None = None) -> TimmLoader:
-    """Batches as `(input, target)`: [B, 3, size, size] and [B], of a recipe with one view.
+    """Batches as `(input, target)`: [B, 3, size, size] and [B], for recipes with one view.
 
     mixup: timm's `Mixup`, which draws from NumPy's generator, or any function of both tensors;
-        setting `mixup_enabled = False` ends it, as timm's train.py does after --mixup-off-epoch
+        disabled by `mixup_enabled = False`, as timm's train.py does after --mixup-off-epoch
     """
     return TimmLoader(loader, mixup)
 
 
 class TimmLoader(Adapted):
-    """The face of timm's PrefetchLoader."""
+    """A loader with the interface of timm's PrefetchLoader."""
 
     def __init__(self, loader: Loader, mixup: Mixup | None) -> None:
         self._group = only_view(loader, "timm's loop")
         super().__init__(loader, self._pair)
         if mixup is not None and loader.batch_size % 2:
             raise MillError(
-                f"mixup mixes pairs of images, and batch_size is {loader.batch_size}: "
-                "take an even one"
+                f"mixup mixes pairs of images, but batch_size is {loader.batch_size}: "
+                "use an even one"
             )
         self._mixup, self.mixup_enabled = mixup, mixup is not None
 

@@ -1,8 +1,8 @@
-"""`as_torch_dataset`: a loader as an IterableDataset, for code that insists on torch's DataLoader.
+"""`as_torch_dataset`: a loader as an IterableDataset, for code that requires torch's DataLoader.
 
     DataLoader(as_torch_dataset(loader), batch_size=None)
 
-Also for torchdata's StatefulDataLoader, whose state then is the loader's position.
+Also works with torchdata's StatefulDataLoader, whose state is then the loader's position.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from patchmill.loaders.loader import Loader
 
 
 def as_torch_dataset(loader: Loader | Adapted) -> LoaderDataset:
-    """The batches of a loader, or of one that was adapted, as an IterableDataset of whole batches.
+    """The batches of a loader, adapted or not, as an IterableDataset of whole batches.
 
-    It belongs into a DataLoader with `batch_size=None` and without workers: a loader has threads of
-    its own.
+    Use it in a DataLoader with `batch_size=None` and without workers: a loader has its own threads.
     """
     return LoaderDataset(loader)
 
@@ -37,8 +36,8 @@ class LoaderDataset(IterableDataset):
     def __iter__(self) -> Iterator[Any]:
         if get_worker_info() is not None:
             raise MillError(
-                "a loader of patchmill has threads of its own, and each worker process would make "
-                "every batch once more: use DataLoader(..., batch_size=None, num_workers=0)"
+                "a loader of patchmill has its own threads, and each worker process would make "
+                "every batch again: use DataLoader(..., batch_size=None, num_workers=0)"
             )
         return iter(self.loader)
 
@@ -57,7 +56,7 @@ class LoaderDataset(IterableDataset):
 
 def _refuse(batches: list[ViewBatch], *, collate_fn_map: Any = None) -> NoReturn:
     raise MillError(
-        "a loader of patchmill yields whole batches, which DataLoader would batch once more: "
+        "a loader of patchmill yields whole batches, which DataLoader would batch again: "
         "use DataLoader(..., batch_size=None)"
     )
 

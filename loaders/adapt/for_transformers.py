@@ -27,8 +27,8 @@ def as_transformers(loader: Loader, *, labels: bool = False) -> Adapted:
     groups = check_loader(loader).recipe.views
     if len(groups) > 1:
         raise MillError(
-            f"pixel_values are one tensor, and the recipe {loader.recipe.name} has the view groups "
-            f"{', '.join(group.name for group in groups)}: name a key for each, as in "
+            f"pixel_values are one tensor, but the recipe {loader.recipe.name} has the view groups "
+            f"{', '.join(group.name for group in groups)}: give each a key, as in "
             f"as_dicts(loader, pixel_values={groups[0].name!r}, {groups[1].name}_crops="
             f"{groups[1].name!r})"
         )
@@ -36,11 +36,11 @@ def as_transformers(loader: Loader, *, labels: bool = False) -> Adapted:
 
 
 class LoaderTrainer(transformers.Trainer):
-    """`transformers.Trainer` that trains on a loader, adapted to dicts, in place of a dataset.
+    """`transformers.Trainer` that trains on a loader, adapted to dicts, instead of a dataset.
 
-    Accelerate neither shards nor dispatches its batches again: a loader takes its rank's share. The
-    position is in trainer_state.json, so that `resume_from_checkpoint` goes on at once, in the
-    middle of an epoch.
+    Accelerate neither shards nor dispatches its batches again: a loader already reads its rank's
+    share. The position is in trainer_state.json, so that `resume_from_checkpoint` continues in the
+    middle of an epoch without replaying batches.
     """
 
     def __init__(self, *args: Any, loader: Adapted, **settings: Any) -> None:
@@ -50,10 +50,10 @@ class LoaderTrainer(transformers.Trainer):
                 f"as_dicts, not a {type(loader).__name__}"
             )
         if settings.get("train_dataset") is not None:
-            raise MillError("LoaderTrainer trains on its loader: leave out train_dataset")
+            raise MillError("LoaderTrainer trains on its loader: omit train_dataset")
         super().__init__(*args, **settings)
         self.loader = loader
-        self.args.ignore_data_skip = True  # the loader goes on where it was
+        self.args.ignore_data_skip = True  # the loader restores its own position
         self.add_callback(LoaderPosition(loader))
 
     def get_train_dataloader(self) -> Any:
@@ -61,7 +61,7 @@ class LoaderTrainer(transformers.Trainer):
         if len(self.loader) % together:
             raise MillError(
                 f"an epoch has {len(self.loader)} batches, which gradient_accumulation_steps="
-                f"{together} does not divide: a resumed run would leave some out"
+                f"{together} does not divide: a resumed run would skip some"
             )
         return self.loader
 

@@ -21,9 +21,9 @@ def as_tuples(loader: Loader) -> Adapted:
 def as_dicts(loader: Loader, **keys: str) -> Adapted:
     """Batches as plain dicts.
 
-    keys: what to put under which key, as in `pixel_values="global", labels="labels"`; without any,
-        all view groups, `ids` and (if there are any) `labels` under their own names. Of a group of
-        one view comes that view, [B, 3, size, size]; of others all, [B, count, 3, size, size].
+    keys: key names and their content, as in `pixel_values="global", labels="labels"`; by default,
+        all view groups, `ids` and (if there are any) `labels` under their own names. A group of one
+        view is [B, 3, size, size], any other [B, count, 3, size, size].
     """
     recipe = check_loader(loader).recipe
     known = [*(group.name for group in recipe.views), "labels", "ids"]
@@ -36,11 +36,11 @@ def as_dicts(loader: Loader, **keys: str) -> Adapted:
     return Adapted(loader, functools.partial(_as_dict, keys=keys))
 
 
-def labels_of(batch: ViewBatch, asked_by: str) -> torch.Tensor:
+def labels_of(batch: ViewBatch, user: str) -> torch.Tensor:
     """The batch's labels; MillError if its images have none."""
     if batch.labels is None:
         raise MillError(
-            f"{asked_by} needs labels, and these images have none: name images in class folders"
+            f"{user} needs labels, but these images have none: use images in class folders"
         )
     return batch.labels
 

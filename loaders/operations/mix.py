@@ -91,7 +91,7 @@ def checked_mix(mix: Mix | None, source: Source | StreamSource) -> Mix | None:
         raise MillError(f"mix must be an operations.Mix such as Mix(classes=1000), not {mix!r}")
     labels = source.labels
     if source.sample_count is not None and labels is None:
-        raise MillError(f"mix makes soft labels, and {source.name} has no labels: leave it out")
+        raise MillError(f"mix makes soft labels, but {source.name} has no labels: omit it")
     if labels is not None and len(labels) and int(labels.max()) >= mix.classes:
         raise MillError(
             f"mix has {mix.classes} classes, and {source.name} has the label {int(labels.max())}: "

@@ -1,6 +1,6 @@
-"""Presets: the view recipes of published methods, as functions of the usual settings.
+"""Presets: the view recipes of published methods, as functions of their usual settings.
 
-Each names the source of its numbers, and those that could not be verified there. Groups are named
+Each cites the source of its numbers and marks those that could not be verified. Groups are named
 `global` and `local` for crops of two sizes, `views` for two equal views, `patches` for many views,
 `image` for evaluation.
 """

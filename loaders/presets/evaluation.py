@@ -8,10 +8,10 @@ from patchmill.loaders.recipe import Centre, Recipe, Views
 
 @preset
 def eval(size: int = 224, short_side: int = 256, interpolation: str = "bilinear") -> Recipe:
-    """Centre crop for evaluation; nothing is random.
+    """Deterministic centre crop for evaluation.
 
     size: side of the crop in pixels
-    short_side: the image is first resized until its shorter side has this many pixels
+    short_side: shorter side, in pixels, that the image is first resized to
     interpolation: bilinear or bicubic
     """
     view = Views("image", 1, size, Centre(short_side), flip=0.0, interpolation=interpolation)

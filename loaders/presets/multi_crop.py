@@ -1,4 +1,4 @@
-"""Presets of crops of two sizes."""
+"""Presets with crops of two sizes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def dino(
 ) -> Recipe:
     """Two global crops, blurred and solarised with different probabilities, and many local ones.
 
-    local_crops: how many local crops, 0 for none
-    global_scale: range of the share of the image's area that a global crop covers
+    local_crops: number of local crops, 0 for none
+    global_scale: range of a global crop's area, as a share of the image's
     local_scale: the same for a local crop
     global_size: side of a global crop in pixels
     local_size: side of a local crop in pixels
-    distort: factor on the probabilities of blurring and solarising, 0 for small images
+    distort: factor on the probabilities of blur and solarisation, 0 for small images
     """
     crops = Views(
         "global",
@@ -61,14 +61,14 @@ def dinov2(
     local_size: int = 96,
     as_trained: bool = True,
 ) -> Recipe:
-    """DINO's crops at other scales, blurred with nine taps.
+    """DINO's crops at other scales, blurred with nine-tap kernels.
 
-    local_crops: how many local crops, 0 for none
-    global_scale: range of the share of the image's area that a global crop covers
+    local_crops: number of local crops, 0 for none
+    global_scale: range of a global crop's area, as a share of the image's
     local_scale: the same for a local crop
     global_size: side of a global crop in pixels
     local_size: side of a local crop in pixels
-    as_trained: blur as often as the released code does, not as its settings say
+    as_trained: blur as often as the released code does, rather than as its settings say
     """
     crops, *local = dino(local_crops, global_scale, local_scale, global_size, local_size).views
     chances = (0.0, 0.9) if as_trained else (1.0, 0.1)
@@ -79,7 +79,7 @@ def dinov2(
         ),
         "dinov2",
         "facebookresearch/dinov2, dinov2/data/augmentations.py and transforms.py, and its default "
-        "configuration. Its GaussianBlur takes the probability of blurring for that of not "
+        "configuration. Its GaussianBlur mistakes the probability of blurring for that of not "
         "blurring, so 1.0, 0.1 and 0.5 act as 0.0, 0.9 and 0.5; the released models saw those.",
     )
 
@@ -94,8 +94,8 @@ def swav(
 ) -> Recipe:
     """Two large and many small crops, all augmented alike.
 
-    local_crops: how many small crops, 0 for none
-    global_scale: range of the share of the image's area that a large crop covers
+    local_crops: number of small crops, 0 for none
+    global_scale: range of a large crop's area, as a share of the image's
     local_scale: the same for a small crop
     global_size: side of a large crop in pixels
     local_size: side of a small crop in pixels
@@ -124,12 +124,12 @@ def lejepa(
 ) -> Recipe:
     """Global and local crops, all augmented alike.
 
-    local_crops: how many local crops, 0 for none
-    global_scale: range of the share of the image's area that a global crop covers
+    local_crops: number of local crops, 0 for none
+    global_scale: range of a global crop's area, as a share of the image's
     local_scale: the same for a local crop
     global_size: side of a global crop in pixels
     local_size: side of a local crop in pixels: seven patches of 14; a ViT/16 needs 96
-    global_crops: how many global crops
+    global_crops: number of global crops
     blur: probability of blurring; use 0 for images as small as CIFAR's
     """
     crops = Views(
@@ -145,7 +145,7 @@ def lejepa(
     return Recipe(
         (crops, local) if local_crops else (crops,),
         "lejepa",
-        "rbalestr-lab/lejepa, README. The blur's radius, which is not given there, is our choice.",
+        "rbalestr-lab/lejepa, README, which does not give the blur's radius: ours is a choice.",
     )
 
 
@@ -160,8 +160,8 @@ def gtsa(
 ) -> Recipe:
     """Crops that overlap every global crop; rotated by quarter turns, never flipped.
 
-    local_crops: how many local crops, 0 for none
-    global_scale: range of the share of the image's area that a global crop covers
+    local_crops: number of local crops, 0 for none
+    global_scale: range of a global crop's area, as a share of the image's
     local_scale: the same for a local crop
     global_size: side of a global crop in pixels
     local_size: side of a local crop in pixels
@@ -187,6 +187,6 @@ def gtsa(
     return Recipe(
         (crops, local) if local_crops else (crops,),
         "gtsa",
-        "bok3948/GTSA, the released pre-training code. Ours, not theirs: a crop without enough "
-        "overlap is drawn anew 50 times at most and then placed where it overlaps.",
+        "bok3948/GTSA, the released pre-training code. Ours differs: a crop without enough "
+        "overlap is redrawn at most 50 times and then placed where it overlaps.",
     )

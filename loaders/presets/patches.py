@@ -1,4 +1,4 @@
-"""Presets of patches."""
+"""Presets with patches."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def bagssl(
 ) -> Recipe:
     """Square patches of one fixed scale, augmented independently.
 
-    patches: how many patches of each image
+    patches: number of patches per image
     size: side of a patch in pixels
     scale: share of the image's area that a patch covers
     short_side: for photos: cut patches from the image resized to this, instead of by scale
     solarise: probability of solarising a patch, 0.1 in solo-learn's VICReg for CIFAR
-    strength: of the colour jitter where patches are cut by scale, 1 for SimCLR's
+    strength: of the colour jitter for patches cut by scale, 1 for SimCLR's
     """
     views = Views("patches", patches, size, Crop((scale, scale), (1.0, 1.0)), solarise=solarise)
     if short_side is None:
@@ -45,8 +45,8 @@ def bagssl(
         "bagssl",
         "The scale of 0.2 for CIFAR is recalled from the paper (arXiv 2206.08954) and unverified. "
         "Colour and normalisation for CIFAR are those of the same group's NMCE code. The paper's "
-        "pipeline for photos is not known to us: windows with VICReg's colour, and its two chances "
-        "of blur turn about, are our choice.",
+        "pipeline for photos is unknown to us: windows with VICReg's colour, and its two blur "
+        "probabilities in alternation, are our choice.",
     )
 
 
@@ -54,7 +54,7 @@ def bagssl(
 def emp_ssl(patches: int = 20, size: int = 32, scale: float = 0.25) -> Recipe:
     """Many patches of one fixed scale, augmented independently.
 
-    patches: how many patches of each image
+    patches: number of patches per image
     size: side of a patch in pixels; above 32, crops are those for ImageNet: not square, bicubic
     scale: share of the image's area that a patch covers
     """
@@ -78,11 +78,11 @@ def emp_ssl(patches: int = 20, size: int = 32, scale: float = 0.25) -> Recipe:
 
 @preset
 def selfie(size: int = 32, patch: int | None = None, jitter: float = 0.0) -> Recipe:
-    """One image cut into a grid of patches.
+    """One image, cut into a grid of patches.
 
-    size: side of the image in pixels; up to 64 it is shifted, as for CIFAR, above it is cropped
-    patch: side of a patch in pixels; 8 for images up to 64 pixels and 32 above, unless given
-    jitter: strength of changes to the colours of each patch by itself, up to 1; not in the paper
+    size: side of the image in pixels; up to 64, it is shifted, as for CIFAR; above, it is cropped
+    patch: side of a patch in pixels; by default 8 for images up to 64 pixels, and 32 above
+    jitter: strength of colour jitter, drawn for each patch, up to 1; not in the paper
     """
     small = size <= 64
     patch = patch or (8 if small else 32)
@@ -96,8 +96,8 @@ def selfie(size: int = 32, patch: int | None = None, jitter: float = 0.0) -> Rec
     return Recipe(
         (replace(views, mean=CIFAR_MEAN, std=CIFAR_STD) if small else views,),
         "selfie",
-        "Grids of 8-pixel and 32-pixel patches: the paper, arXiv 1906.02940, by way of summaries. "
+        "Grids of 8-pixel and 32-pixel patches: the paper, arXiv 1906.02940, through summaries. "
         "Flips and shifts by 4 for CIFAR are an independent re-implementation's. The paper's "
-        "augmentation for photos is not known to us: random resized crops are our choice. So are "
+        "augmentation for photos is unknown to us: random resized crops are our choice. So are "
         "jittered colours.",
     )

@@ -1,4 +1,4 @@
-"""Registry of presets, and numbers that several of them share."""
+"""Registry of presets, and constants that several of them share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MILD = Colour(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
 
 
 def simclr_jitter(strength: float = 1.0) -> Colour:
-    """SimCLR's colour jitter, which SwAV and GTSA took over."""
+    """SimCLR's colour jitter, which SwAV and GTSA adopted."""
     return Colour(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
 
 
@@ -32,17 +32,17 @@ P = ParamSpec("P")
 
 
 def preset(function: Callable[P, Recipe]) -> Callable[P, Recipe]:
-    """Register a preset under its function's name; its arguments are checked by annotation."""
+    """Register a preset under its function's name, with arguments checked by annotation."""
     build: Callable[..., Recipe] = function
 
     @functools.wraps(function)
-    def checked(*values: P.args, **knobs: P.kwargs) -> Recipe:
+    def checked(*values: P.args, **keywords: P.kwargs) -> Recipe:
         signature = inspect.signature(function)
-        for key in knobs:
+        for key in keywords:
             if key not in signature.parameters:
                 hint = nearest(key, signature.parameters)
                 raise MillError(f"preset {function.__name__} has no setting {key!r}{hint}")
-        arguments = signature.bind(*values, **knobs).arguments
+        arguments = signature.bind(*values, **keywords).arguments
         return build(**settings.checked_arguments(function, arguments))
 
     ALL[function.__name__] = checked

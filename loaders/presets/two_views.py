@@ -1,4 +1,4 @@
-"""Presets of two equal views."""
+"""Presets with two equal views."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def moco_v1(size: int = 224, scale: Range = (0.2, 1.0)) -> Recipe:
     """Two views, sometimes greyscale, then always jittered.
 
     size: side of a view in pixels
-    scale: range of the share of the image's area that a view covers
+    scale: range of a view's area, as a share of the image's
     """
     colour = Colour(0.4, 0.4, 0.4, 0.4, p=1.0, grey_first=True)
     return Recipe(
@@ -30,7 +30,7 @@ def moco_v2(
     """Two views with jitter and blur.
 
     size: side of a view in pixels
-    scale: range of the share of the image's area that a view covers
+    scale: range of a view's area, as a share of the image's
     blur: probability of blurring, 0 in the CIFAR-10 demo
     cifar: normalise by CIFAR's mean and std, as the CIFAR-10 demo does, instead of ImageNet's
     """
@@ -50,7 +50,7 @@ def dilo_v1(
     """MoCo v1's views, some of them with the foreground on another background.
 
     size: side of a view in pixels
-    scale: range of the share of the image's area that a view covers
+    scale: range of a view's area, as a share of the image's
     paste: probability that a view has another background
     background: grey, texture or images
     """
@@ -70,7 +70,7 @@ def dilo(
     """MoCo v2's views, some of them with the foreground on another background.
 
     size: side of a view in pixels
-    scale: range of the share of the image's area that a view covers
+    scale: range of a view's area, as a share of the image's
     paste: probability that a view has another background
     background: grey, texture or images
     blur: probability of blurring a view
@@ -81,9 +81,10 @@ def dilo(
 
 
 _DILO = (
-    "The example loader released with DiLo (arXiv 2004.06638): chance and level of the background, "
-    "chance and radius of the mask's blur. Views are MoCo's, facebookresearch/moco, main_moco.py. "
-    "Ours, not theirs: the background comes in after the resize, by the mask at the same places."
+    "The example loader released with DiLo (arXiv 2004.06638): probability and level of the "
+    "background, probability and radius of the mask's blur. Views are MoCo's, "
+    "facebookresearch/moco, main_moco.py. Ours differs: the background is composited after the "
+    "resize, by the mask at the same places."
 )
 
 
@@ -98,10 +99,10 @@ def simclr(
     """Two views with strong jitter and blur.
 
     size: side of a view in pixels
-    scale: range of the share of the image's area that a view covers
+    scale: range of a view's area, as a share of the image's
     strength: of the colour jitter
     blur: probability of blurring; use 0 for images as small as CIFAR's
-    short_kernel: blur with as many taps as a tenth of the side, instead of all, as solo-learn does
+    short_kernel: blur with a kernel of a tenth of the side; False uses all taps, as solo-learn does
     """
     colour = simclr_jitter(strength)
     taps = min(2 * (size // 10 // 2) + 1, 61) if short_kernel else None
@@ -109,8 +110,8 @@ def simclr(
     return Recipe(
         (replace(views, interpolation="bicubic"),),
         "simclr",
-        "google-research/simclr, data_util.py. Ours, not theirs: torchvision's law for crops, "
-        "antialiasing, and ImageNet's mean and std, where theirs leaves values between 0 and 1.",
+        "google-research/simclr, data_util.py. Ours differs: torchvision's law for crops, "
+        "antialiasing, and ImageNet's mean and std, while theirs leaves values between 0 and 1.",
     )
 
 
@@ -121,8 +122,8 @@ def vicreg(
     """Two views: one always blurred, the other rarely blurred and sometimes solarised.
 
     size: side of a view in pixels
-    scale: range of the share of the image's area that a view covers
-    alike: both views by one law, never blurred and sometimes solarised, as solo-learn's for CIFAR
+    scale: range of a view's area, as a share of the image's
+    alike: draw both views alike, never blurred and sometimes solarised, as solo-learn for CIFAR
     blur: False blurs no view, as in solo-learn's asymmetric views for CIFAR
     """
     views = Views("views", 2, size, Crop(scale), colour=MILD, interpolation="bicubic")

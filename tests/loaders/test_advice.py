@@ -112,11 +112,11 @@ TABLE = {
     ),
     "upload": (
         stats(GPU, "upload", "gpu", facts=ON_GPU),
-        f'the upload of images {HELPS} pipeline="dali", or smaller images',
+        f'uploading images {HELPS} pipeline="dali", or smaller images',
     ),
     "upload to a GPU with room for the images": (
         stats(GPU, "upload", "gpu", facts=ROOMY),
-        f'the upload of images {HELPS} cache="device:53GB" for all decoded images, '
+        f'uploading images {HELPS} cache="device:53GB" for all decoded images, '
         'pipeline="dali", or smaller images',
     ),
     "upload of images in RAM": (
@@ -125,7 +125,7 @@ TABLE = {
     ),
     "upload beside a full cache on the GPU": (
         stats(GPU, "upload", "gpu", facts=ROOMY, cache=FULL_DEVICE),
-        f'the upload of images {HELPS} pipeline="dali", or smaller images',
+        f'uploading images {HELPS} pipeline="dali", or smaller images',
     ),
     "decoding for a GPU with room for the images": (
         stats(GPU, "decode", facts=ROOMY),
@@ -147,11 +147,11 @@ TABLE = {
                 for name, stage in stats(CPU, "decode").stages.items()
             },
         ),
-        f"the interpreter's work for each image {HELPS} {ALL}, or workers=2",
+        f"the interpreter's overhead per image {HELPS} {ALL}, or workers=2",
     ),
     "masks": (
         stats(CPU, "mask", more=("mask",)),
-        f"reading of masks {HELPS} a file of masks (patchmill masks), or more cores",
+        f"reading masks {HELPS} a file of masks (patchmill masks), or more cores",
     ),
     "own operations": (
         stats(CPU, "extra", more=("extra",)),

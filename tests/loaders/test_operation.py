@@ -191,7 +191,7 @@ def undecorated() -> Operation:
         (lambda: GaussianNoise(sigma=(-1, 1)), r"sigma must satisfy 0 <= low <= high, not"),
         (
             lambda: Lists(),
-            r"Lists: names is annotated as list\[str\], and settings",
+            r"Lists: names is annotated as list\[str\], but settings",
         ),
         (lambda: recipe(torch.nn.Identity()), r"extra\[0\] must be an operation, not a Identity"),
         (lambda: operations.operation(int), r"@operation is for classes derived from Operation"),

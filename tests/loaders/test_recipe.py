@@ -163,7 +163,7 @@ def test_a_former_name_of_a_setting_is_read():
         ({"crop": Crop(min_overlap=-0.1)}, "min_overlap must be 0 or more"),
         (
             {"crop": Grid(2, 2, Crop(min_overlap=0.01))},
-            "min_overlap asks for crops to overlap with",
+            "min_overlap needs crops to overlap with",
         ),
         ({"crop": Window(31)}, "short_side must be at least the view's 32 pixels"),
         ({"crop": Centre(31)}, "short_side must be at least the view's 32 pixels"),

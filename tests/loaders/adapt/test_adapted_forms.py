@@ -101,16 +101,16 @@ WRONG: list[tuple[Any, str]] = [
     ),
     (
         lambda: next(iter(adapt.as_dicts(make_loader(unlabelled()), y="labels"))),
-        r"as_dicts\(y='labels'\) needs labels, and these images have none",
+        r"as_dicts\(y='labels'\) needs labels, but these images have none",
     ),
     (
         lambda: adapt.as_timm(make_loader(recipe=PAIRS)),
-        "timm's loop takes one view of an image, and the recipe pairs: 2 x 8px view makes 2",
+        "timm's loop takes one view per image, but the recipe pairs: 2 x 8px view makes 2",
     ),
     (lambda: next(iter(adapt.as_timm(make_loader(unlabelled())))), "timm's loop needs labels"),
     (
         lambda: adapt.as_timm(make_loader(batch_size=3), mixup=lambda *pair: pair),
-        "mixup mixes pairs of images, and batch_size is 3",
+        "mixup mixes pairs of images, but batch_size is 3",
     ),
 ]
 

@@ -115,9 +115,9 @@ def test_a_loader_itself_is_a_dataloader_for_lightning(tmp_path: Path) -> None:
 
 
 def test_settings_of_torchs_dataloader_are_refused() -> None:
-    with pytest.raises(MillError, match="num_workers is none of them"):
+    with pytest.raises(MillError, match="num_workers is not one of them"):
         module(num_workers=4)
-    with pytest.raises(MillError, match="shuffle is none of them"):
+    with pytest.raises(MillError, match="shuffle is not one of them"):
         module(validation={"shuffle": False})
 
 

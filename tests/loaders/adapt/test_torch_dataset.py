@@ -31,7 +31,7 @@ def test_batches_pass_through_torchs_dataloader() -> None:
 
 def test_worker_processes_are_refused() -> None:
     loader: Any = DataLoader(as_torch_dataset(make_loader()), batch_size=None, num_workers=1)
-    with pytest.raises(MillError, match="each worker process would make every batch once more"):
+    with pytest.raises(MillError, match="each worker process would make every batch again"):
         next(iter(loader))
 
 

@@ -64,7 +64,7 @@ def test_wrong_use_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(MillError, match=r"as_transformers\(loader\), or as_dicts, not a Loader"):
         LoaderTrainer(Model(), arguments, loader=make_loader())
     adapted = as_dicts(make_loader(), pixel_values="view")
-    with pytest.raises(MillError, match="leave out train_dataset"):
+    with pytest.raises(MillError, match="omit train_dataset"):
         LoaderTrainer(Model(), arguments, loader=adapted, train_dataset=[1])
     with pytest.raises(MillError, match="gradient_accumulation_steps=4 does not divide"):
         trainer(tmp_path, gradient_accumulation_steps=4).train()

@@ -25,7 +25,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": None}, "batch_size"),
     (
         {"batch_size": 25},
-        "pictures has 24 samples, fewer than one global batch of 25: take a smaller",
+        "pictures has 24 samples, fewer than one global batch of 25: use a smaller",
     ),
     (
         {"batch_size": 9, "rank": 0, "world_size": 3},
@@ -64,7 +64,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"device": None}, "device"),
     ({"device": b"\x80"}, "device"),
     ({"device": 128}, "device"),
-    ({"device": "cuda:99"}, "device 'cuda:99' was asked for, but torch sees"),
+    ({"device": "cuda:99"}, "device 'cuda:99' was requested, but torch sees"),
     ({"ledger": 5}, "ledger must be the path of a file"),
     ({"ledger": "/"}, "ledger must be the path of a file, not '/'"),
     ({"recipe": "dinno"}, "there is no preset 'dinno'; did you mean 'dino'"),
@@ -153,5 +153,5 @@ def test_workers_share_the_machine_with_the_other_ranks(monkeypatch: pytest.Monk
 
 def test_a_process_that_sees_one_gpu_is_told_what_it_is_called(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(MillError, match=r"'cuda:1' was asked .* 1 GPUs: use device='cuda'"):
+    with pytest.raises(MillError, match=r"'cuda:1' was requested, .* 1 GPUs: use device='cuda'"):
         make_loader(device="cuda:1")

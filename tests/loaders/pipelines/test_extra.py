@@ -266,5 +266,5 @@ def test_mistakes_with_mix_are_one_sentence(mix: Any, complaint: str) -> None:
 def test_data_without_labels_cannot_be_mixed() -> None:
     source = Pictures(8)
     source.labels = None
-    with pytest.raises(MillError, match="mix makes soft labels, and pictures has no labels"):
+    with pytest.raises(MillError, match="mix makes soft labels, but pictures has no labels"):
         make_loader(source, RECIPE, 4, mix=Mix(3))

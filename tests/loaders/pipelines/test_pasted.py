@@ -141,7 +141,7 @@ def test_an_unreadable_background_is_substituted_and_listed() -> None:
 
 
 def test_data_without_masks_is_a_mill_error() -> None:
-    with pytest.raises(MillError, match=r"pastes by masks.*patchmill masks pictures"):
+    with pytest.raises(MillError, match=r"needs masks for copy-paste.*patchmill masks pictures"):
         make_loader(Pictures(SAMPLES), recipe("grey"))
     with pytest.raises(MillError, match="masks are for copy-paste"):
         make_loader(Pictures(SAMPLES), masks="some.masks")
