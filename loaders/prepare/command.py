@@ -1,4 +1,4 @@
-"""Prepare images as WebDataset shards or an FFCV .beton, make masks, and inspect the results.
+"""Convert images to WebDataset shards or an FFCV .beton, make masks, and inspect the results.
 
 patchmill prepare SRC OUT --format shards
 patchmill prepare SRC FOLDER --format decoded
@@ -41,17 +41,17 @@ class RemainingWork(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[StderrLines()])
-    subcommand = SUBCOMMANDS.get(words[0]) if words else None
+    subcommand = SUBCOMMANDS.get(arguments[0]) if arguments else None
     if subcommand:
-        subcommand(words[1:])
+        subcommand(arguments[1:])
     else:
-        _make_data(words)
+        _make_data(arguments)
 
 
 def remaining(arguments: Sequence[str]) -> RemainingWork:
-    """Check the arguments as `main` does, and return what it would do; writes nothing."""
+    """Check the arguments as `main` does, and return the work it would do; writes nothing."""
     from patchmill.loaders.prepare import make_data, make_masks
     from patchmill.loaders.sources import open_source
 
@@ -66,7 +66,7 @@ def remaining(arguments: Sequence[str]) -> RemainingWork:
         if args.format == DECODED:
             raise MillError(
                 "--format decoded is for the machine that trains on the images: run patchmill "
-                "prepare there, not in a job of its own"
+                "prepare there, not in a separate job"
             )
         options = _options(args, arguments)
         source = open_source(args.source)
@@ -87,7 +87,7 @@ def _make_data(arguments: Sequence[str]) -> None:
     options = _options(args, arguments)
     workers = _workers(args.workers)
     source = open_source(args.source)
-    with _ended_in_words(workers):
+    with _readable_errors(workers):
         result = make_data.make(source, args.out, options, workers, args.overwrite)
     say(result or _COMPLETE % args.out)
 
@@ -100,7 +100,7 @@ def _make_decoded(args: argparse.Namespace) -> None:
     if not 0 <= rank < world_size:
         raise MillError(f"--rank must be 0 to {world_size - 1}, not {rank}")
     workers, source = _workers(args.workers), open_source(args.source)
-    with _ended_in_words(workers):
+    with _readable_errors(workers):
         result = make_decoded.make(
             source, args.out, args.size, workers, rank, world_size, args.max_pixels
         )
@@ -113,19 +113,19 @@ _NOT_DECODED = (
 )
 
 
-def _options(args: argparse.Namespace, words: Sequence[str]) -> Options:
-    """Options of shards or a .beton; MillError for one of `words` that has no effect on them."""
+def _options(args: argparse.Namespace, arguments: Sequence[str]) -> Options:
+    """Options for shards or a .beton; MillError if one of `arguments` has no effect on them."""
     from patchmill.loaders.prepare import output
     from patchmill.loaders.prepare.options import BETON, Options, parse_bytes
 
     rank, world_size = _rank(args.rank, args.world_size, os.environ)
     format = output.choose_paths(args.out, args.format).format
-    refuse_options(words, ["--size"], "is for --format decoded")
+    refuse_options(arguments, ["--size"], "is for --format decoded")
     if args.max_side is None:
-        why = "is of images that --max-side shrinks; without it, all are kept as they are"
-        refuse_options(words, ["--quality"], why)
+        why = "is for images that --max-side shrinks; without it, all are kept unchanged"
+        refuse_options(arguments, ["--quality"], why)
     if format == BETON:
-        refuse_options(words, ["--shard-size"], "is for shards, and a .beton is one file")
+        refuse_options(arguments, ["--shard-size"], "is for shards, but a .beton is one file")
     return Options(
         format=format,
         max_side=args.max_side,
@@ -148,7 +148,7 @@ def _make_masks(arguments: Sequence[str]) -> None:
     workers = _workers(args.workers)
     source = open_source(args.data)
     out = _mask_path(args, source)
-    with _ended_in_words(workers):
+    with _readable_errors(workers):
         result = make_masks.make(source, out, options, workers, args.overwrite)
     say(result or _COMPLETE % out)
 
@@ -197,14 +197,14 @@ SUBCOMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "masks": _make_masks,
 }
 
-_ARRAY = "SLURM_ARRAY_TASK_"  # its variables begin so
+_ARRAY = "SLURM_ARRAY_TASK_"  # prefix of SLURM's variables
 _COMPLETE = "%s is complete already: nothing to do"
 
 
 @contextlib.contextmanager
-def _ended_in_words(workers: int) -> Iterator[None]:
-    """Turn Ctrl-C, and memory or threads that run out, into a MillError."""
-    remedy = f"take fewer --workers ({workers} now), or end other programs, and run it again"
+def _readable_errors(workers: int) -> Iterator[None]:
+    """Turn Ctrl-C and a shortage of memory or threads into a MillError."""
+    remedy = f"use fewer --workers ({workers} now), or close other programs, and run it again"
     try:
         with memory_errors("another image", f"{remedy}: it continues where it stopped"):
             yield
@@ -221,7 +221,7 @@ def _workers(count: int | None) -> int:
 def _rank(
     rank: int | None, world_size: int | None, environment: Mapping[str, str]
 ) -> tuple[int, int]:
-    """Rank and world size as given, or those of the SLURM array, or 0 and 1."""
+    """Rank and world size: those given, or those of the SLURM array, or 0 and 1."""
     if (rank is None) != (world_size is None):
         raise MillError("--rank and --world-size belong together: give both, or neither")
     if rank is not None and world_size is not None:

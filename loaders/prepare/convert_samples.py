@@ -1,4 +1,4 @@
-"""Read the samples of a source in the order of the seed, and convert them: threads for each."""
+"""Read the samples of a source in seeded order and convert them, in threads for each step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from patchmill.loaders.sources import Source
 from patchmill.loaders.sources.beton.writer import PAGE_SIZE
 from patchmill.loaders.sources.folder import Folder
 
-READERS = 8  # network storage serves many reads at a time, each with a delay
+READERS = 8  # network storage serves many reads at a time, each with some latency
 _CHUNK_SAMPLES, _CHUNK_BYTES = 8, 1 << 20  # size of a chunk between threads, whichever is less
 _ORDER_BLOCK = 4096  # samples whose order is computed at a time
 
@@ -38,7 +38,7 @@ class Conversion:
 def converted_samples(
     work: Conversion, positions: range
 ) -> Generator[list[PreparedSample | BadSample], None, None]:
-    """The samples at these positions of the order, in chunks; bad ones among them."""
+    """Yield the samples at these positions of the order, in chunks, bad ones included."""
     source, workers, prefix = work.source, work.workers, _path_prefix(work.source)
 
     def read(ids: list[int]) -> list[tuple[int, bytes | OSError]]:

@@ -1,4 +1,4 @@
-"""Convert one encoded image for the output: check it, and shrink or re-encode it where needed.
+"""Convert one encoded image for the output: check it, and shrink or re-encode it if needed.
 
 Checking reads the header and the end marker. An image whose header or end is unusual is decoded;
 if that fails, the image is bad.
@@ -20,7 +20,7 @@ from patchmill.loaders.prepare.options import BETON, Options
 from patchmill.loaders.sources import Source
 from patchmill.loaders.sources.beton.writer import PAGE_SIZE
 
-RAW_QUALITY = 95  # of the JPEG for raw pixels that do not fit into a page of a .beton
+RAW_QUALITY = 95  # JPEG quality for raw pixels that do not fit into a page of a .beton
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _OTHER_MAGIC = {b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif"}
@@ -35,22 +35,22 @@ _threads = threading.local()
 
 
 def read(source: Source, id: int) -> bytes | OSError:
-    """Encoded bytes of a sample, or the error that makes it a bad one."""
+    """Encoded bytes of a sample, or the error that makes it a bad sample."""
     try:
         return source.read(id)
     except OSError as error:
-        if shortage(error):  # no fault of the sample's
+        if shortage(error):  # not the sample's fault
             raise
         return error
 
 
 class ImageInfo(NamedTuple):
-    """Facts from the header and the end of a file."""
+    """Properties read from a file's header and end."""
 
     extension: str  # of a file name, without the dot
     size: tuple[int, int] | None  # height and width in pixels, if cheap to read
     traits: tuple[str, ...]  # unusual properties, for the report
-    intact: bool  # no damage can be seen without decoding
+    intact: bool  # shows no damage without decoding
 
 
 class Image(NamedTuple):
@@ -88,16 +88,16 @@ def read_info(data: bytes) -> ImageInfo:
     kind = next((kind for magic, kind in _OTHER_MAGIC.items() if data.startswith(magic)), None)
     if kind is None and data[:1] == b"P" and data[1:2] in b"123456":
         kind = "ppm"
-    # Unknown types get a JPEG's name; readers go by the bytes.
+    # Unknown types get a JPEG's extension; readers detect the type from the bytes.
     return ImageInfo(kind or "jpg", None, (kind or "other",), False)
 
 
 def shrink_to(
     data: bytes, info: ImageInfo, side: int, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray | None:
-    """Pixels resized to a longer side of `side`; None if the image is no larger than that.
+    """Decode and resize to a longer side of `side`; None if the image is no larger than that.
 
-    uint8 [height, width, 3], or 1 channel for a grey JPEG.
+    Returns uint8 [height, width, 3], or 1 channel for a grey JPEG.
     """
     if info.size is None or info.extension != "jpg" or "cmyk" in info.traits:
         pixels = decode_rgb(data, max_pixels)
@@ -211,7 +211,7 @@ def _for_beton(image: Image, max_pixels: int) -> Image:
         image = Image(encode(pixels, RAW_QUALITY), "jpg", image.traits, change)
     if len(image.data) > PAGE_SIZE:
         raise BadImage(
-            f"its {len(image.data)} bytes do not fit a page of a .beton ({PAGE_SIZE}): "
+            f"its {len(image.data)} bytes do not fit into a page of a .beton ({PAGE_SIZE}): "
             "make shards, or use --max-side"
         )
     return image

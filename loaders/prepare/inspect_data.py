@@ -1,4 +1,4 @@
-"""Describe prepared data, and verify that every byte is as it was written."""
+"""Describe prepared data, and verify that every byte is still as it was written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from patchmill.loaders.sources.shards import index as shard_index
 from patchmill.loaders.sources.shards import paths as shard_paths
 from patchmill.loaders.sources.shards import tar
 
-_THREADS = 2  # one reads while the other computes checksums
+_THREADS = 2  # so that one reads while the other computes checksums
 _SHOWN_CLASSES = 5
 _PERCENTILES = (5, 50, 95)
 
@@ -51,7 +51,7 @@ class FileReport:
 
 
 def inspect(out: Path) -> tuple[str, list[str]]:
-    """Describe an output: text to print, and differences from what was written."""
+    """Describe an output; return the text to print, and the differences from what was written."""
     if out.suffix == MASKS and out.is_file():
         return inspect_masks.inspect_file(out)
     paths = output.choose_paths(out, "shards" if out.is_dir() else None)
@@ -81,7 +81,7 @@ def _incomplete(paths: OutputPaths, metadata: dict[str, Any] | None) -> list[str
         if state := journal.read(path):
             ranks = output.unfinished_ranks(paths, state.identity.get("world_size", 1))
             which = f" by rank {', '.join(map(str, ranks))}" if ranks and ranks != [0] else ""
-            return [f"{paths.out} is not complete: run its prepare command again{which}"]
+            return [f"{paths.out} is incomplete: run its prepare command again{which}"]
     return []
 
 
@@ -121,7 +121,7 @@ def _verify_shard(shard: _Shard, advance: Any) -> FileReport:
         finally:
             os.close(file)
         if shard.entry and f"{checksum:08x}" != shard.entry["crc32"] and not report.problems:
-            report.problems.append(f"{name}: its bytes differ from those written, between images")
+            report.problems.append(f"{name}: bytes between its images differ from those written")
         if not report.problems:
             report.problems += _compare_with_tar(shard.path, index)
     except (MillError, OSError) as error:
@@ -131,7 +131,7 @@ def _verify_shard(shard: _Shard, advance: Any) -> FileReport:
 
 
 def _index(shard: _Shard) -> Columns:
-    """Read the index beside a shard; build one from the tar's headers if there is none."""
+    """Read a shard's index, or build one from the tar's headers if there is none."""
     if shard.entry or os.path.exists(shard_index.index_path(shard.path)):
         return shard_index.read_index(shard.path)
     status = shard.path.stat()
@@ -140,7 +140,7 @@ def _index(shard: _Shard) -> Columns:
 
 
 def _compare_with_tar(path: Path, index: Columns) -> list[str]:
-    """Differences of an index from what the tar's own headers and labels say."""
+    """Differences between an index and the tar's own headers and labels."""
     contents = shard_index.scan_shard(path)
     found = shard_index.build_index(
         str(path), contents, index.meta["tar_bytes"], index.meta["tar_mtime_ns"]
@@ -203,7 +203,7 @@ def _verify_beton(path: Path, metadata: dict[str, Any] | None) -> FileReport:
 
 
 def _stored_bytes(data: bytes) -> bytes:
-    """Raw pixels without the PPM header that the source puts before them."""
+    """Raw pixels without the PPM header that the source prepends."""
     return data[data.index(b"\n") + 1 :] if data.startswith(b"P6 ") else data
 
 
@@ -243,14 +243,14 @@ def _lines(
     yield from masks
     if metadata:
         options = {k: v for k, v in metadata["options"].items() if v is not None and v is not False}
-        yield f"made of    {metadata['source']}"
-        yield "with       " + ", ".join(f"{name} {value}" for name, value in options.items())
+        yield f"source     {metadata['source']}"
+        yield "options    " + ", ".join(f"{name} {value}" for name, value in options.items())
         if metadata["traits"]:
-            yield f"odd ones   {format_counts(metadata['traits'])}"
+            yield f"unusual    {format_counts(metadata['traits'])}"
         if metadata["changes"]:
             yield f"changed    {format_counts(metadata['changes'])}"
         if metadata["bad"]:
-            yield f"left out   {metadata['bad']:,}, listed in {paths.bad_list}"
+            yield f"skipped    {metadata['bad']:,}, listed in {paths.bad_list}"
     checked = sum(report.checked for report in reports)
     verdict = f"{len(problems):,} problems" if problems else "nothing differs"
     yield f"verified   the checksums of {checked:,} images: {verdict}"

@@ -14,12 +14,12 @@ from patchmill.loaders.copypaste.masks import DEGENERATE, MISSING, UNREADABLE, U
 from patchmill.loaders.prepare.report import degenerate_line, mask_file_lines
 from patchmill.loaders.sources import Source
 
-_THREADS = 2  # one reads while the other decodes
+_THREADS = 2  # so that one reads while the other decodes
 _MAX_PROBLEMS = 20  # listed one by one
 
 
 def inspect_file(path: Path) -> tuple[str, list[str]]:
-    """Describe a file of masks: text to print, and differences from what was written."""
+    """Describe a file of masks; return the text to print, and differences from what was written."""
     file = MaskFile(path)
     counts, problems = _verify(Masks(str(path), "", file), range(len(file)))
     verified = len(file) - counts[MISSING]
@@ -27,14 +27,14 @@ def inspect_file(path: Path) -> tuple[str, list[str]]:
     lines = [
         f"format     masks of {len(file):,} images, made by {file.meta['made_by']}",
         *mask_file_lines(file),
-        f"with       at most {file.meta['max_side']} px on the longer side",
+        f"options    at most {file.meta['max_side']} px on the longer side",
         f"verified   the checksums of {verified:,} masks: {verdict}",
     ]
     return "\n".join(lines), problems
 
 
 def inspect_inside(source: Source) -> tuple[list[str], list[str]]:
-    """Describe the masks inside data, if there are any: lines to print, and problems."""
+    """Describe the masks inside data, if there are any; return lines to print, and problems."""
     masks = source_masks.source_masks(source)
     if masks is None:
         return [], []

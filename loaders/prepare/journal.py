@@ -1,8 +1,8 @@
 """The journal of an output: finished segments of its samples, as JSON lines, for resuming.
 
-A line is appended once its segment is on the disk; the first line identifies the output. A line
-that was cut off by a crash does not count. A lock on the file keeps other processes away from the
-same output; it ends with the process.
+A line is appended once its segment is on disk; the first line identifies the output. A line that
+a crash truncated is ignored. A lock on the file keeps other processes away from the same output;
+it ends with the process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PreparedSample(NamedTuple):
 
 
 class BadSample(NamedTuple):
-    """A sample that is left out, in the format of the loaders' ledger."""
+    """A skipped sample, in the format of the loaders' ledger."""
 
     id: int
     where: str
@@ -44,7 +44,7 @@ class BadSample(NamedTuple):
 
 @dataclass
 class Tally:
-    """Counts of the samples in a segment; field names are keys of journals and dataset.json."""
+    """Counts over the samples of a segment; field names are keys of journals and dataset.json."""
 
     samples: int = 0
     bytes: int = 0  # encoded images as stored
@@ -85,11 +85,11 @@ class Tally:
 
 
 class Segment(NamedTuple):
-    """A finished stretch of the output, which starts where the last one stopped."""
+    """A finished part of the output, which starts where the previous one stopped."""
 
-    stop: int  # the first position of the order behind it
+    stop: int  # the first position of the order after it
     tally: Tally
-    output: dict[str, Any]  # what the writer needs to resume behind it
+    output: dict[str, Any]  # the state that the writer needs to resume after it
 
 
 class JournalState(NamedTuple):
@@ -114,7 +114,7 @@ def write_bad_list(path: Path, bad: Iterable[BadSample]) -> None:
 
 
 def read(path: Path) -> JournalState | None:
-    """Read a journal; None if there is no file, or no valid first line in it."""
+    """Read a journal; None if there is no file, or its first line is invalid."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -167,7 +167,7 @@ class Journal:
             self.done = True
 
     def truncate(self, count: int) -> None:
-        """Keep the first `count` segments: the data of the others is gone."""
+        """Keep only the first `count` segments: the data of the others is gone."""
         if count < len(self.segments):
             kept, self.segments, self.done = self.segments[:count], [], False
             first = self.path.read_bytes().splitlines(keepends=True)[0]

@@ -1,7 +1,7 @@
-"""Make shards or a .beton of a source: reader threads, threads that convert, and one writer.
+"""Make shards or a .beton from a source, with reader threads, converter threads and one writer.
 
-Samples reach the writer in the order of the seed, so neither the number of threads nor their timing
-changes a byte of the output. Each rank has a contiguous share of that order.
+Samples reach the writer in seeded order, so neither the number of threads nor their timing changes
+a byte of the output. Each rank has a contiguous share of that order.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BAD_RATIO, _BAD_MINIMUM = 10, 100
 
 
 class Writer(Protocol):
-    """A writer of segments; a crash costs at most the samples added since the last commit."""
+    """Writes segments; a crash costs at most the samples added since the last commit."""
 
     def restore(self, segments: Sequence[dict[str, Any]]) -> int: ...
     def has_room(self, sample: PreparedSample) -> bool: ...
@@ -69,9 +69,9 @@ class DataResult:
         if tally.masks:
             lines.append(f"masks: {format_counts(tally.masks)}")
         if tally.traits:
-            lines.append(f"odd ones: {format_counts(tally.traits)}")
+            lines.append(f"unusual: {format_counts(tally.traits)}")
         if tally.bad:
-            lines.append(f"left out: {len(tally.bad):,}, listed in {self.paths.bad_list}")
+            lines.append(f"skipped: {len(tally.bad):,}, listed in {self.paths.bad_list}")
         if self.images:
             per_second = self.images / max(self.seconds, 1e-9)
             megabytes = self.source_bytes / max(self.seconds, 1e-9) / 1e6
@@ -87,7 +87,7 @@ class DataResult:
 def make(
     source: Source, out: Path, options: Options, workers: int, overwrite: bool = False
 ) -> DataResult | None:
-    """Make this rank's share of the output, or the rest of it; None if all was complete already."""
+    """Make this rank's share of the output, or the rest of it; None if all is complete already."""
     if overwrite and options.world_size > 1:
         raise MillError("--overwrite would remove what other ranks write: remove OUT yourself")
     paths = output.choose_paths(out, options.format)
@@ -151,7 +151,7 @@ def _write(
         nonlocal tally, segment_start
         written = writer.commit()
         so_far.add(tally)
-        if tally.bad:  # before the journal: who goes on behind a segment does not list it again
+        if tally.bad:  # before the journal: a resumed run does not list this segment's again
             write_bad_list(paths.bad_list_of(options), so_far.bad)
         journal.append(Segment(position, tally, written))
         tally, segment_start = Tally(), position
@@ -189,7 +189,7 @@ def _open_writer(work: Conversion, paths: OutputPaths, most: int) -> Writer:
 
 
 def _beton_is_written(paths: OutputPaths, journal: Journal, stop: int) -> bool:
-    """True if an earlier run has renamed its .beton, whether or not it marked its journal."""
+    """True if an earlier run has renamed its .beton, even if it did not mark its journal."""
     all_written = bool(journal.segments) and journal.segments[-1].stop == stop
     return paths.format == BETON and all_written and paths.out.exists()
 
@@ -207,6 +207,6 @@ def _check_bad_ratio(bad_list: Path, so_far: Tally, tally: Tally) -> None:
         write_bad_list(bad_list, [*so_far.bad, *tally.bad])
         last = tally.bad[-1]
         raise MillError(
-            f"{bad} of the first {seen} images cannot be used, the latest {last.where} "
+            f"{bad} of the first {seen} images cannot be used, the latest is {last.where} "
             f"({last.reason}): see {bad_list}, and repair the source"
         )

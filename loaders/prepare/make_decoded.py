@@ -1,7 +1,7 @@
-"""Fill a store of decoded images ahead: `patchmill prepare SRC FOLDER --format decoded`.
+"""Fill a store of decoded images ahead of training: `patchmill prepare ... --format decoded`.
 
-Nothing but the store says what is done: images that it has are skipped, so the same command goes on
-after an interruption, and any number of processes may fill it at once.
+The store itself records what is done: images that it has are skipped, so the same command continues
+after an interruption, and any number of processes can fill it concurrently.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from patchmill.loaders.sources import Source
 
 _CHUNK = 16  # samples that a thread takes at a time
 _SHOWN = 3  # bad samples in the summary
-_DISK_SHARE = 0.9  # of what is free, unless a size is chosen
+_DISK_SHARE = 0.9  # of the free space, unless a size is chosen
 
 
 @dataclass
@@ -49,9 +49,9 @@ class DecodedResult:
         if self.bad:
             shown = "; ".join(f"{bad.where} ({bad.reason})" for bad in self.bad[:_SHOWN])
             more = ", ..." if len(self.bad) > _SHOWN else ""
-            lines.append(f"left out: {len(self.bad):,}: {shown}{more}")
+            lines.append(f"skipped: {len(self.bad):,}: {shown}{more}")
         if self.full:
-            lines.append("full: the other images are decoded in training, as without a cache")
+            lines.append("full: the other images are decoded during training, as without a cache")
         size = self.spec.capacity if self.full else int(1.05 * self.bytes)
         lines.append(f"for training: data.cache={self.spec.resized(size)}")
         return "\n".join(lines)
@@ -71,11 +71,11 @@ def make(
     wanted = CacheSpec("disk", 1, folder)
     if world_size > 1 and places.host_part(places.folder(wanted)):
         raise MillError(
-            f"{folder} is on a network disk, where every machine has decoded images of its own: "
+            f"{folder} is on a network disk, where every machine keeps its own decoded images: "
             "prepare them on each machine, without --rank and --world-size"
         )
-    room = int(places.free_bytes(places.folder(wanted)) * _DISK_SHARE)
-    wanted = wanted.resized(room if size is None else parse_size(size, "--size"))
+    available = int(places.free_bytes(places.folder(wanted)) * _DISK_SHARE)
+    wanted = wanted.resized(available if size is None else parse_size(size, "--size"))
     store = open_store(wanted, source)
     assert store is not None
     began, ids = time.monotonic(), range(rank, len(source), world_size)
@@ -98,7 +98,7 @@ def make(
     figures = store.stats(0)
     if bad and len(bad) == len(ids):
         raise MillError(
-            f"none of the {len(bad):,} images can be decoded, the first {bad[0].where}: "
+            f"none of the {len(bad):,} images can be decoded; the first is {bad[0].where}: "
             f"{bad[0].reason}"
         )
     return DecodedResult(
@@ -116,7 +116,7 @@ def make(
 def _fill(
     store: Store, source: Source, ids: range, max_pixels: int
 ) -> tuple[int, int, list[BadSample]]:
-    """Decode what the store lacks: images kept, samples looked at, and the bad ones."""
+    """Decode images that the store lacks; return images kept, samples visited, and bad ones."""
     from patchmill.loaders.plan.draw import MAX_SIDE  # needs Numba
 
     made, bad = 0, []
@@ -129,7 +129,7 @@ def _fill(
             if (side := max(image.shape)) > MAX_SIDE:
                 raise BadImage(f"a side of {side} pixels is too long")
         except (BadImage, OSError) as error:
-            if shortage(error):  # no fault of the sample's
+            if shortage(error):  # not the sample's fault
                 raise
             reason = getattr(error, "strerror", None) or str(error)
             bad.append(BadSample(id, source.where(id), reason))

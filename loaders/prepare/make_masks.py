@@ -1,7 +1,7 @@
-"""Make masks of every image of a source, in one file beside it.
+"""Make a mask of every image of a source, in one file next to it.
 
-Threads make them in the order of the samples, into a log per rank. When all ranks' logs are done,
-they are merged into the file. So its bytes do not depend on the number of threads or ranks, nor on
+Threads make them in sample order, into one log per rank. When all ranks' logs are done, they are
+merged into the file, whose bytes therefore do not depend on the number of threads or ranks, nor on
 interruptions. `copypaste/mask_file.py` describes the format.
 """
 
@@ -32,7 +32,7 @@ from patchmill.loaders.sources import Source
 
 log = logging.getLogger("patchmill")
 
-_READERS = 8  # network storage serves many reads at a time, each with a delay
+_READERS = 8  # network storage serves many reads at a time, each with some latency
 _TIMED_IMAGES = 3  # per thread, to estimate the total time
 # Stop if more than 1 in 10 images cannot be read, and more than 100.
 _BAD_RATIO, _BAD_MINIMUM = 10, 100
@@ -54,7 +54,7 @@ class MasksResult:
             lines.append(f"{self.images:,} images, {per_second:,.0f} images/s")
         if self.unfinished_ranks:
             ranks = format_ranks(self.unfinished_ranks)
-            lines.append(f"this rank is done; the file is made after ranks {ranks}")
+            lines.append(f"this rank is done; the file will be made after ranks {ranks}")
         elif self.out.exists():
             lines += [*mask_file_lines(MaskFile(self.out)), f"complete: {self.out}"]
         return "\n".join(lines)
@@ -63,7 +63,7 @@ class MasksResult:
 def make(
     source: Source, out: Path, options: MaskOptions, workers: int, overwrite: bool = False
 ) -> MasksResult | None:
-    """Make this rank's share of the masks, or the rest of it; None if all was complete already."""
+    """Make this rank's share of the masks, or the rest of it; None if all is complete already."""
     if overwrite and options.world_size > 1:
         raise MillError(f"--overwrite would remove what other ranks write: remove {out} yourself")
     estimate = estimator(options.method)
@@ -118,7 +118,7 @@ def _write_share(
 def _log_estimated_time(
     source: Source, estimate: Estimator, options: MaskOptions, workers: int, rest: range
 ) -> None:
-    """Time a few images from all over the data, and log how long the rest will take."""
+    """Time a few images spread over the data, and log how long the rest will take."""
     from patchmill.kernels.common.compiling import announce_compilation
 
     few = rest[:: max(1, len(rest) // (_TIMED_IMAGES * workers))]
@@ -173,5 +173,6 @@ def _check_bad_ratio(source: Source, id: int, row: MaskRow, rank_log: MaskLog) -
     if rank_log.missing > max(_BAD_MINIMUM, rank_log.count // _BAD_RATIO):
         raise MillError(
             f"{rank_log.missing} of the first {rank_log.count} images cannot be read, the latest "
-            f"{source.where(id)} ({row.why}): repair the source, then start anew with --overwrite"
+            f"is {source.where(id)} ({row.why}): repair the source, then start over with "
+            "--overwrite"
         )

@@ -1,6 +1,6 @@
 """The log of a rank's masks while they are made: rows with checksums, appended one by one.
 
-The first line holds the identity of the output. A row that a crash cut off ends the log: the next
+The first line holds the identity of the output. A row that a crash truncated ends the log: the next
 run continues from there. A lock on the file keeps other processes away.
 """
 
@@ -26,7 +26,7 @@ _SYNC_BYTES = 1 << 26  # written between calls of fsync
 
 
 def read_identity(path: Path) -> dict[str, Any] | None:
-    """The identity in the first line; None if there is no log, or no complete first line."""
+    """Read the identity in the first line; None if there is no log, or no complete first line."""
     try:
         with open(path, "rb") as file:
             return _read_identity(file)
@@ -45,7 +45,7 @@ def is_done(path: Path) -> bool:
 
 
 def is_whole(path: Path, count: int) -> bool:
-    """True if the log has so many complete rows; reads all of it."""
+    """True if the log has `count` complete rows; reads all of it."""
     try:
         return sum(1 for _ in rows(path)) == count
     except OSError:
@@ -90,8 +90,8 @@ class MaskLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write the buffer, and sync it to the disk now and then."""
-        while self._buffer:  # what was written is out of it, also where the next write fails
+        """Write the buffer, and sync it to disk once in a while."""
+        while self._buffer:  # bytes are removed once written, even if the next write fails
             written = os.write(self._file, self._buffer)
             del self._buffer[:written]
             self._unsynced += written
@@ -113,7 +113,7 @@ class MaskLog:
         os.close(self._file)
 
     def _count_rows(self, file: BinaryIO) -> int:
-        """Count the complete rows; return the offset behind them, and behind a mark."""
+        """Count the complete rows; return the offset after them and the mark, if there is one."""
         end = file.tell()
         for row in _rows(file):
             self.count += 1

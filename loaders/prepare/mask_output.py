@@ -1,4 +1,4 @@
-"""The files of a mask output: a log per rank, which are merged into one file when all are done.
+"""The files of a mask output: one log per rank, all merged into one file when they are done.
 
 Ranks do not communicate: each marks its log, and any rank that finds all logs marked merges them.
 """
@@ -24,11 +24,11 @@ from patchmill.loaders.prepare.options import MaskOptions, difference, identity_
 from patchmill.loaders.saliency import Estimator
 from patchmill.loaders.sources import Source
 
-LAYOUT_VERSION = 1  # raised when equal options no longer give equal bytes
+LAYOUT_VERSION = 1  # incremented when equal options no longer give equal bytes
 
 
 def identity_of(source: Source, options: MaskOptions, estimate: Estimator) -> dict[str, Any]:
-    """All that the bytes of the logs depend on, as JSON."""
+    """Everything that the bytes of the logs depend on, as JSON."""
     return {
         "layout": LAYOUT_VERSION,
         "source": source.fingerprint,
@@ -55,10 +55,10 @@ def check_folder(out: Path) -> None:
 
 
 def claim(out: Path, identity: dict[str, Any], overwrite: bool) -> bool:
-    """True if the file is complete already; a MillError if something else is in its place."""
+    """True if the file is complete already; MillError if something else is in its place."""
     if overwrite:
         if out.exists():
-            MaskFile(out)  # a MillError for any other file, which must not be removed
+            MaskFile(out)  # raises a MillError for any other file, which must not be removed
         for path in [*_log_paths(out), *[out][: out.exists()]]:
             path.unlink()
     if complete := is_complete(out, identity):
@@ -68,7 +68,7 @@ def claim(out: Path, identity: dict[str, Any], overwrite: bool) -> bool:
 
 
 def is_complete(out: Path, identity: dict[str, Any]) -> bool:
-    """True if the file exists; a MillError if its options differ. Writes nothing."""
+    """True if the file exists; MillError if its options differ. Writes nothing."""
     if out.exists():
         made = {**MaskFile(out).meta["made"], "world_size": identity["world_size"]}
         _check_same(out, made, identity)
@@ -83,7 +83,7 @@ def _check_same(out: Path, earlier: dict[str, Any], identity: dict[str, Any]) ->
     if changed := difference(earlier, identity):
         raise MillError(
             f"{out} was made with {changed}: give the same options to continue, another --out, or "
-            "--overwrite to make it anew"
+            "--overwrite to make it again"
         )
 
 
@@ -115,9 +115,9 @@ def merge_logs(source: Source, estimate: Estimator, out: Path, options: MaskOpti
 
 
 def unfinished_ranks(out: Path, count: int, options: MaskOptions) -> list[int]:
-    """Ranks whose logs have no mark of being done; where all have it, those whose logs lack rows.
+    """Ranks whose logs are not marked as done, or if all are, ranks whose logs lack rows.
 
-    A machine that loses power may have saved a mark and not the rows before it.
+    A machine that loses power may have saved a mark but not the rows before it.
     """
     ranks = [replace(options, rank=rank) for rank in range(options.world_size)]
     logs = [(log_path(out, rank.rank), len(rank.share(count))) for rank in ranks]

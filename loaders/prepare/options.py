@@ -1,4 +1,4 @@
-"""Options of a preparation, and the identity of its output, which resumed runs must share."""
+"""Options of a preparation, and the identity of its output, which resumed runs must match."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from patchmill.loaders.sources import Source
 SHARDS, BETON = "shards", "beton"
 FORMATS = (SHARDS, BETON)
 
-LAYOUT_VERSION = 1  # raised when equal options no longer give equal bytes
+LAYOUT_VERSION = 1  # incremented when equal options no longer give equal bytes
 _MIN_SHARD_BYTES, _MAX_SIDE = 1_000_000, 65_535
 _MIN_MASK_SIDE, _MAX_MASK_SIDE = 16, 4096
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_CHANGED = {  # key of an identity -> option, or words for the user
+_CHANGED = {  # key of an identity -> option, or description for the user
     "format": "--format",
     "max_side": "--max-side",
     "max_pixels": "--max-pixels",
@@ -36,11 +36,13 @@ _CHANGED = {  # key of an identity -> option, or words for the user
     "encoder": "another encoder",
 }
 
-_DEFAULTS = {"max_pixels": MAX_PIXELS}  # of what an identity leaves out
+_DEFAULTS = {"max_pixels": MAX_PIXELS}  # of keys that an identity may omit
 
 
 @dataclass(frozen=True)
 class Options:
+    """Options of `patchmill prepare` for shards or a .beton."""
+
     format: str
     max_side: int | None = None  # pixels; None keeps all files unchanged
     quality: int = 90  # of the JPEGs that replace larger images
@@ -49,7 +51,7 @@ class Options:
     verify: bool = False  # decode unchanged files, too
     rank: int = 0
     world_size: int = 1
-    max_pixels: int = MAX_PIXELS  # of an image; a larger one is left out
+    max_pixels: int = MAX_PIXELS  # of an image; a larger one is skipped
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -71,7 +73,7 @@ class Options:
         if self.format == BETON and self.world_size > 1:
             raise MillError(
                 "a .beton is one file, written by one process: prepare shards with "
-                "--world-size, then make the .beton of them with --no-shuffle"
+                "--world-size, then make the .beton from them with --no-shuffle"
             )
 
 
@@ -105,7 +107,7 @@ class MaskOptions:
 
 
 def identity_of(source: Source, options: Options, masks: str = "") -> dict[str, Any]:
-    """All that the bytes of the output depend on, as JSON; `masks` is their fingerprint."""
+    """Everything that the output's bytes depend on, as JSON; `masks` is their fingerprint."""
     identity = {
         "layout": LAYOUT_VERSION,
         "source": source.fingerprint,
@@ -125,7 +127,7 @@ def identity_of(source: Source, options: Options, masks: str = "") -> dict[str, 
 
 
 def identity_of_max_pixels(max_pixels: int) -> dict[str, int]:
-    """The part of an identity that says which images are too large; none for the default."""
+    """The part of an identity that sets which images are too large; empty for the default."""
     return {} if max_pixels == MAX_PIXELS else {"max_pixels": max_pixels}
 
 
@@ -135,7 +137,7 @@ def check_max_pixels(max_pixels: int) -> None:
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describe the first difference of two identities; "" if they are equal."""
+    """Describe the first difference between two identities; "" if they are equal."""
     for key in [*now, *before]:
         earlier, later = (side.get(key, _DEFAULTS.get(key)) for side in (before, now))
         if earlier != later:

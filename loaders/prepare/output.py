@@ -1,8 +1,8 @@
 """The files of an output: their paths, whether they may be written, and the final dataset.json.
 
-dataset.json describes the output and appears when all of it is complete. Ranks do not communicate:
+dataset.json describes the output and appears once all of it is complete. Ranks do not communicate:
 each marks its journal as done, and any rank that finds all journals done writes dataset.json. Two
-ranks that do so at once write the same.
+ranks that do so concurrently write the same content.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _OWN_FILES = re.compile(
 
 @dataclass(frozen=True)
 class OutputPaths:
-    """The paths of one output: a folder of shards, or a .beton with its files beside it."""
+    """The paths of one output: a folder of shards, or a .beton with the files next to it."""
 
     out: Path
     format: str
@@ -53,21 +53,21 @@ class OutputPaths:
     @property
     def metadata(self) -> Path:
         """dataset.json, or OUT.beton.json."""
-        return self.out / "dataset.json" if self.format == SHARDS else self._beside("json")
+        return self.out / "dataset.json" if self.format == SHARDS else self._sibling("json")
 
     @property
     def bad_list(self) -> Path:
-        return self.out / "bad.jsonl" if self.format == SHARDS else self._beside("bad.jsonl")
+        return self.out / "bad.jsonl" if self.format == SHARDS else self._sibling("bad.jsonl")
 
     def bad_list_of(self, options: Options) -> Path:
-        """A rank's own list, until the lists are merged."""
+        """The list of one rank, until the lists are merged."""
         if options.world_size == 1:
             return self.bad_list
         return self.out / f"bad-{options.rank:04d}.jsonl"
 
     def journal(self, rank: int) -> Path:
         if self.format == BETON:
-            return self._beside("journal")
+            return self._sibling("journal")
         return self.out / f".prepare-{rank:04d}.journal"
 
     def journals(self) -> list[Path]:
@@ -90,17 +90,17 @@ class OutputPaths:
         elif self.out.is_dir():
             yield from (path for path in self.out.iterdir() if _OWN_FILES.fullmatch(path.name))
 
-    def _beside(self, suffix: str) -> Path:
+    def _sibling(self, suffix: str) -> Path:
         return self.out.with_name(f"{self.out.name}.{suffix}")
 
 
 def choose_paths(out: Path, format: str | None) -> OutputPaths:
-    """Choose the format by OUT's name if it is None, and check the name."""
+    """Choose the format from OUT's name if it is None, and check the name."""
     format = format or (BETON if out.suffix == ".beton" else SHARDS)
     if format == BETON and out.suffix != ".beton":
         raise MillError(f"the name of a .beton must end in .beton, unlike {str(out)!r}")
     if format == SHARDS and out.suffix in (".beton", ".tar"):
-        raise MillError(f"shards need a folder, and {str(out)!r} looks like a file")
+        raise MillError(f"shards need a folder, but {str(out)!r} looks like a file")
     return OutputPaths(out, format)
 
 
@@ -125,7 +125,7 @@ def claim(paths: OutputPaths, root: str | None, identity: dict[str, Any], overwr
 
 
 def is_complete(paths: OutputPaths, root: str | None, identity: dict[str, Any]) -> bool:
-    """True if all is written; a MillError if anything else is in its place. Writes nothing."""
+    """True if all is written; MillError if anything else is in its place. Writes nothing."""
     out = paths.out
     _check_outside(out, root)
     _check_foreign_files(paths)
@@ -133,7 +133,7 @@ def is_complete(paths: OutputPaths, root: str | None, identity: dict[str, Any]) 
         if changed := difference(earlier, identity):
             raise MillError(
                 f"{out} was made with {changed}: give the same options to continue, another OUT, "
-                "or --overwrite to remove it and start anew"
+                "or --overwrite to remove it and start over"
             )
     if paths.metadata.exists():
         return True
@@ -141,7 +141,7 @@ def is_complete(paths: OutputPaths, root: str | None, identity: dict[str, Any]) 
     existing = list(paths.own_files())
     if existing and not paths.journals():
         raise MillError(
-            f"{existing[0]} exists, and nothing says how it was made: "
+            f"{existing[0]} exists, with no record of how it was made: "
             "choose another OUT, or --overwrite it"
         )
     return False
@@ -154,7 +154,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
             return metadata
     except (OSError, ValueError):
         pass
-    raise MillError(f"cannot read {path}: prepare did not write it, or it was damaged since")
+    raise MillError(f"cannot read {path}: not written by prepare, or damaged since")
 
 
 def _earlier_identities(paths: OutputPaths) -> Iterator[dict[str, Any]]:
@@ -173,7 +173,7 @@ def _check_outside(out: Path, root: str | None) -> None:
     real = os.path.realpath(out)
     if os.path.commonpath([real, root]) == root:
         raise MillError(
-            f"{out} lies inside the source {root}, which would then include it: choose another OUT"
+            f"{out} is inside the source {root}, which would then include it: choose another OUT"
         )
 
 
@@ -185,8 +185,8 @@ def _check_foreign_files(paths: OutputPaths) -> None:
     for name in sorted(os.listdir(paths.out)) if paths.out.exists() else []:
         if not _OWN_FILES.fullmatch(name):
             raise MillError(
-                f"{paths.out} holds {name!r}, which prepare did not write: name a folder that is "
-                "new or empty"
+                f"{paths.out} holds {name!r}, which prepare did not write: use a new or empty "
+                "folder"
             )
 
 
@@ -206,7 +206,7 @@ def unfinished_ranks(paths: OutputPaths, world_size: int) -> list[int]:
 
 
 def _is_done(paths: OutputPaths, state: JournalState | None) -> bool:
-    """True if a rank has written its share, and all of it is still there."""
+    """True if a rank has written its share and all of it still exists."""
     if state is None or not state.done:
         return False
     shards = [segment.output for segment in state.segments] if paths.format == SHARDS else []
@@ -220,7 +220,7 @@ def complete(
     identity: dict[str, Any],
     options: Options,
 ) -> bool:
-    """Write dataset.json and remove temporary files; return False while other ranks are at work."""
+    """Write dataset.json and remove temporary files; return False while other ranks still work."""
     segments: list[Segment] = []
     for rank in range(options.world_size):
         state = journal.read(paths.journal(rank))
@@ -283,7 +283,7 @@ def _labels(paths: OutputPaths, segments: Sequence[Segment]) -> list[np.ndarray]
 
 
 def beton_table_checksum(path: Path) -> int:
-    """CRC-32 of all of a .beton but the images, which have their own checksums."""
+    """CRC-32 of a .beton except the images, which have their own checksums."""
     with open(path, "rb") as file:
         beton = header.parse(str(path), file.fileno())
         top = layout.HEADER.itemsize + len(beton.fields) * layout.FIELD.itemsize

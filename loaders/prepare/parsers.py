@@ -1,4 +1,4 @@
-"""Command lines of `patchmill prepare`, `masks` and `inspect`: their options and help."""
+"""Argument parsers of `patchmill prepare`, `masks` and `inspect`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def parser() -> Parser:
     options = Parser(
         "patchmill prepare",
         "SRC OUT",
-        "Make WebDataset shards or an FFCV .beton of images. The same command again continues an "
-        "interrupted run. Images that cannot be decoded are listed in bad.jsonl and left out. "
+        "Convert images to WebDataset shards or an FFCV .beton. Repeating the command continues an "
+        "interrupted run. Images that cannot be decoded are skipped and listed in bad.jsonl. "
         "patchmill inspect OUT describes the result and verifies its checksums.\n\n"
         "With --format decoded, keep the images of SRC decoded in the folder OUT, for loaders "
-        "with cache=disk:OUT:SIZE; patchmill cache lists what is there.",
+        "with cache=disk:OUT:SIZE; patchmill cache lists what it holds.",
         [
             "patchmill prepare photos shards",
             "patchmill prepare photos photos.beton --max-side 512",
@@ -37,7 +37,7 @@ def parser() -> Parser:
         "--format", choices=("shards", "beton", DECODED), help="default: by the name of OUT"
     )
     options.add_argument(
-        "--size", help="most bytes of decoded images (default: nine tenths of what is free)"
+        "--size", help="maximum size of the decoded images (default: nine tenths of the free space)"
     )
     size = options.add_mutually_exclusive_group()
     size.add_argument(
@@ -51,7 +51,7 @@ def parser() -> Parser:
     options.add_argument("--shard-size", default="256MB", help="maximum (%(default)s)")
     options.add_argument("--workers", type=int, help="threads (default: one per core)")
     options.add_argument(
-        "--verify", action="store_true", help="decode unchanged images, too, to find damage"
+        "--verify", action="store_true", help="also decode unchanged images, to find damage"
     )
     order = options.add_mutually_exclusive_group()
     order.add_argument("--seed", type=int, default=0, help="of the shuffle (%(default)s)")
@@ -68,8 +68,8 @@ def masks_parser() -> Parser:
     options = Parser(
         "patchmill masks",
         "DATA",
-        "Make a mask of the foreground of every image, for copy-paste: a file of small masks that "
-        "loaders find by themselves. The same command again continues an interrupted run.",
+        "Make a foreground mask of every image, for copy-paste, in a file of small masks that "
+        "loaders find automatically. Repeating the command continues an interrupted run.",
         ["patchmill masks photos", "patchmill masks shards --method 'rbd(area=400)'"],
     )
     options.add_argument(
@@ -105,7 +105,7 @@ def inspect_parser() -> Parser:
     options = Parser(
         "patchmill inspect",
         "OUT",
-        "Describe prepared data, and verify every checksum: the exit status is 1 if anything "
+        "Describe prepared data and verify every checksum. The exit status is 1 if anything "
         "differs.",
         ["patchmill inspect shards", "patchmill inspect photos.masks"],
     )
@@ -121,10 +121,10 @@ def _add_max_pixels(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=MAX_PIXELS,
         metavar="N",
-        help="of an image; a larger one is left out, as by loaders (%(default)s)",
+        help="limit for one image; a larger one is skipped, as by loaders (%(default)s)",
     )
 
 
 def _add_share(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rank", type=int, help="of this machine, among those that share the work")
-    parser.add_argument("--world-size", type=int, help="how many (default: SLURM's array)")
+    parser.add_argument("--world-size", type=int, help="number of them (default: SLURM's array)")

@@ -1,4 +1,4 @@
-"""Lines of text shared by the summaries of a preparation and by `inspect`."""
+"""Text formatting shared by the summaries of a preparation and `inspect`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mask_file_lines(file: mask_file.MaskFile) -> list[str]:
     if counts["missing"]:
         first = int(np.argmax(file.states == mask_file.MISSING))
         lines.append(
-            f"missing    {counts['missing']:,}, first that of image {first}: {file.why(first)}"
+            f"missing    {counts['missing']:,}, the first for image {first}: {file.why(first)}"
         )
     return lines
 

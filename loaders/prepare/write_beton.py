@@ -1,7 +1,7 @@
 """Write a .beton that a later run can resume.
 
-A commit syncs the samples so far to the disk and returns the state that the journal keeps of them:
-their rows of the table and of the allocations, and their checksums, about 90 bytes a sample.
+A commit syncs the samples so far to disk and returns their state for the journal: their rows of the
+table and of the allocations, and their checksums, about 90 bytes per sample.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class BetonOutput:
         self._limit, self._uncommitted = segment_bytes, 0  # bytes
 
     def restore(self, segments: Sequence[dict[str, Any]]) -> int:
-        """Resume behind the segments that are in the file; return their number."""
+        """Resume after the segments that are in the file; return their number."""
         return self._writer.restore(segments)
 
     def has_room(self, sample: PreparedSample) -> bool:
@@ -109,7 +109,7 @@ class _ResumableWriter(BetonWriter):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Finish; the partial file stays where that fails, as on a full disk."""
+        """Finish; if that fails, as on a full disk, the partial file stays."""
         try:
             if kind is None:
                 with self._writing():

@@ -1,9 +1,9 @@
-"""Write WebDataset shards, each under a temporary name until it is complete and on the disk.
+"""Write WebDataset shards, each under a temporary name until it is complete and on disk.
 
 A sample is `000000123.jpg` (or .png ..., by its bytes), `000000123.cls` with its class number if it
 has a label, `000000123.json` with its path in the source, and `000000123.mask.png` if it has a
 usable mask; cls and json take a kilobyte each. The number is the sample's index in the source.
-Headers hold neither times nor owners, so equal samples make equal tars; the file's mtime is derived
+Headers hold neither times nor owners, so equal samples give equal tars; the file's mtime is derived
 from its checksum, so that equal tars also have equal indexes.
 """
 
@@ -46,7 +46,7 @@ class ShardOutput:
         self._samples: list[index.ShardSample] = []
 
     def restore(self, segments: Sequence[dict[str, Any]]) -> int:
-        """Resume behind the segments whose shards exist; return their number."""
+        """Resume after the segments whose shards exist; return their number."""
         restored = 0
         for shard in segments:
             if not is_there(self._folder, shard):
@@ -112,7 +112,7 @@ class ShardOutput:
 
 
 def is_there(folder: Path, shard: dict[str, Any]) -> bool:
-    """True if the shard of a segment, and its index, lie in a folder; a segment may have none."""
+    """True if a segment's shard and its index exist in the folder, or if it has no shard."""
     if not shard:
         return True
     path = folder / shard["name"]
@@ -152,7 +152,7 @@ class _TarWriter:
         return offset
 
     def finish(self) -> None:
-        """Sync to the disk, and rename."""
+        """Sync to disk, and rename."""
         self._buffer(_END)
         self._write()
         os.fsync(self._file)
@@ -184,7 +184,7 @@ class _TarWriter:
 
 
 def _tar_bytes(sample: PreparedSample) -> int:
-    """Bytes of a sample in a tar, plus those of the tar's end."""
+    """Bytes of a sample in a tar, plus the end-of-tar blocks."""
     sizes = [len(sample.image.data), len(_metadata(sample))]
     if sample.label is not None:
         sizes.append(1)

@@ -11,8 +11,8 @@ from PIL import Image
 from patchmill.loaders.common.errors import MillError
 
 REFUSED = [
-    ("loaders.prepare", "photos out --quality 80", "--quality is of images that --max-side shrink"),
-    ("loaders.prepare", "photos out --quality=80 --keep", "--quality is of images that"),
+    ("loaders.prepare", "photos out --quality 80", "--quality is for images that --max-side shrink"),
+    ("loaders.prepare", "photos out --quality=80 --keep", "--quality is for images that"),
     ("loaders.prepare", "photos x.beton --shard-size 9MB", "--shard-size is for shards"),
     ("loaders.prepare", "photos out --size 9GB", "--size is for --format decoded"),
     ("loaders.prepare", "photos out --format decoded --quality 90", "--quality is not for --form"),

@@ -253,7 +253,7 @@ def test_a_beton_of_unknown_origin_is_not_overwritten(tmp_path: Path):
 def test_an_output_inside_the_source_is_refused(tmp_path: Path):
     making.photos(tmp_path / "src", 3)
     for out in ("src", "src/out", "src/class0/../out"):
-        with pytest.raises(MillError, match="lies inside the source"):
+        with pytest.raises(MillError, match="is inside the source"):
             making.prepare(tmp_path / "src", tmp_path / out)
 
 
@@ -311,7 +311,7 @@ def test_the_command_reports_and_inspects(tmp_path: Path, capsys: pytest.Capture
     given = [str(tmp_path / "src"), str(tmp_path / "out")]
     command.main([*given, "--shard-size", "1MB", "--workers", "1"])
     told = capsys.readouterr().out
-    for line in ("10 images", "odd ones: 1 png", "left out: 1", "images/s", "complete: "):
+    for line in ("10 images", "unusual: 1 png", "skipped: 1", "images/s", "complete: "):
         assert line in told
     command.main(["inspect", given[1]])
     told = capsys.readouterr().out
@@ -348,5 +348,5 @@ def test_wrong_arguments_are_reported_in_one_sentence(
 def test_a_beton_is_made_by_one_process(tmp_path: Path):
     making.photos(tmp_path / "src", 3)
     given = [str(tmp_path / "src"), str(tmp_path / "x.beton"), "--rank", "0", "--world-size", "2"]
-    with pytest.raises(MillError, match=r"then make the \.beton of them"):
+    with pytest.raises(MillError, match=r"then make the \.beton from them"):
         command.main(given)

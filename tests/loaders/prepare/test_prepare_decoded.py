@@ -100,7 +100,7 @@ def test_what_does_not_fit_or_cannot_be_read_is_left_out(
     run(photos, tmp_path / "out")
     text = capsys.readouterr().out
     assert f"{COUNT - 1} of {COUNT} images" in text
-    assert f"left out: 1: {photos / '07.png'} (" in text
+    assert f"skipped: 1: {photos / '07.png'} (" in text
     command.main([str(photos), str(tmp_path / "small"), "--format", "decoded", "--size", "20KB"])
     assert "full: the other images are decoded in training" in capsys.readouterr().out
 
@@ -118,7 +118,7 @@ def test_images_that_the_store_has_no_room_for_are_not_counted_as_made(
 def test_no_image_that_can_be_decoded(photos: Path, tmp_path: Path) -> None:
     for path in photos.iterdir():
         path.write_bytes(b"no picture")
-    with pytest.raises(MillError, match="none of the 40 images can be decoded, the first "):
+    with pytest.raises(MillError, match="none of the 40 images can be decoded; the first is "):
         run(photos, tmp_path / "out")
 
 

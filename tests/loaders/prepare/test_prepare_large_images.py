@@ -39,7 +39,7 @@ def test_prepare_leaves_out_what_is_larger(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture, out: str, more: list[str]
 ) -> None:
     command.main([str(photos), str(tmp_path / out), *LIMIT, *more])
-    assert f"left out: {LARGE}, listed in " in capsys.readouterr().out
+    assert f"skipped: {LARGE}, listed in " in capsys.readouterr().out
     (listed,) = tmp_path.rglob("*bad.jsonl")
     assert listed.read_text().count(TOLD) == LARGE
     assert len(open_source(tmp_path / out)) == SMALL
@@ -118,7 +118,7 @@ def test_memory_that_runs_out_is_one_sentence_and_no_image_is_left_out(
         with pytest.raises(MillError, match="no memory for another image ") as raised:
             command.main([*given, "--workers", "2"])
     told = str(raised.value)
-    assert "take fewer --workers (2 now)" in told and "continues where it stopped" in told
+    assert "use fewer --workers (2 now)" in told and "continues where it stopped" in told
     command.main(given)
     if made != "masks":
         assert not list(tmp_path.rglob("bad*.jsonl"))

@@ -59,7 +59,7 @@ def test_the_command(
     told = capsys.readouterr().out
     assert f"masks      {COUNT - BAD} by gs, version 1 (constants " in told
     assert re.search(r"degenerate \d+ of them \(\d+\.\d%\)", told)
-    assert f"missing    {BAD}, first that of image " in told
+    assert f"missing    {BAD}, the first for image " in told
     assert f"the checksums of {COUNT - BAD} masks: nothing differs" in told
 
 

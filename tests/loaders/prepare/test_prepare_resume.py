@@ -130,13 +130,13 @@ def test_an_incomplete_output_is_reported_as_such(photos: Path, tmp_path: Path):
     interrupt(tmp_path / "out", photos, after_fsyncs=8)
     assert not (tmp_path / "out" / "dataset.json").exists()
     text, problems = inspect_data.inspect(tmp_path / "out")
-    assert problems == [f"{tmp_path / 'out'} is not complete: run its prepare command again"]
+    assert problems == [f"{tmp_path / 'out'} is incomplete: run its prepare command again"]
     assert "nothing differs" not in text
 
     interrupt(tmp_path / "x.beton", photos, after_fsyncs=6)
     assert not (tmp_path / "x.beton").exists()
     assert (tmp_path / "x.beton.part").exists()
-    with pytest.raises(MillError, match="is not complete: run its prepare command again"):
+    with pytest.raises(MillError, match="is incomplete: run its prepare command again"):
         inspect_data.inspect(tmp_path / "x.beton")
 
 
@@ -256,7 +256,7 @@ def test_a_rank_may_run_again(photos: Path, tmp_path: Path):
     assert result is not None and (result.images, result.unfinished_ranks) == (0, [1])
     _, problems = inspect_data.inspect(tmp_path / "out")
     assert problems == [
-        f"{tmp_path / 'out'} is not complete: run its prepare command again by rank 1"
+        f"{tmp_path / 'out'} is incomplete: run its prepare command again by rank 1"
     ]
     making.prepare(photos, tmp_path / "out", rank=1, world_size=2)
     assert making.prepare(photos, tmp_path / "out", rank=0, world_size=2) is None
