@@ -1,1 +1,1 @@
-"""Shared helpers: errors, typed settings, calls, files, column files, threads, progress, cache."""
+"""Shared helpers: errors, typed settings, calls, ranks, threads, printing, progress."""

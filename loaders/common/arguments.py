@@ -1,4 +1,4 @@
-"""One style of command line: usage, help and mistakes of every command that takes options."""
+"""Argument parsing with uniform usage, help and error messages for every command with options."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ WIDTH = 96  # characters of a line of help
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser of `patchmill prepare` and the like: help in one style, and mistakes as MillErrors.
+    """Argument parser with uniform help, which raises MillErrors for mistakes.
 
-    `arguments` are those without dashes, for the usage line. `about` says in the imperative what
-    the command does, in one paragraph or several; `examples` are shown below it.
+    `arguments` are the positional ones, for the usage line. `about` describes the command in the
+    imperative, in one or more paragraphs; `examples` are shown below it.
     """
 
     def __init__(
@@ -34,25 +34,25 @@ class Parser(argparse.ArgumentParser):
         raise MillError(f"{message}; --help lists the options")
 
 
-def refuse_options(words: Sequence[str], names: Iterable[str], why: str) -> None:
-    """Raise a MillError if one of these options is among the words: it would have no effect."""
+def refuse_options(arguments: Sequence[str], names: Iterable[str], why: str) -> None:
+    """Raise a MillError if the arguments include one of these options: it would have no effect."""
     refused = set(names)
-    for word in words:
-        if word == "--":
+    for argument in arguments:
+        if argument == "--":
             return
-        if (name := word.partition("=")[0]) in refused:
+        if (name := argument.partition("=")[0]) in refused:
             raise MillError(f"{name} {why}")
 
 
 def whole_number(text: str, most: int = 2**63 - 1) -> int | None:
-    """The number that the digits of a text are; None for another text, or a larger number."""
+    """Parse a text of digits; None for any other text, or a number above `most`."""
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         return None
     return int(text) if int(text) <= most else None
 
 
 def describe(about: str, examples: Sequence[str] = ()) -> str:
-    """Paragraphs as lines of help, with examples indented below them."""
+    """Format paragraphs as lines of help, with examples indented below them."""
     paragraphs = (textwrap.fill(" ".join(text.split()), WIDTH) for text in about.split("\n\n"))
     shown = "\n".join(f"  {example}" for example in examples)
     return "\n\n".join(filter(None, (*paragraphs, shown)))

@@ -1,4 +1,4 @@
-"""The C compiler with which Triton builds the code that starts a kernel."""
+"""The C compiler that Triton uses to build kernel launchers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MISSING = "there is neither gcc nor clang on PATH, and CC is not set"
 
 
 def compiler() -> str | None:
-    """The C compiler that Triton takes: CC, else gcc or clang."""
+    """The C compiler that Triton uses: CC, else gcc or clang."""
     chosen = os.environ.get("CC")
     return chosen or next((name for name in ("gcc", "clang") if shutil.which(name)), None)
 
 
 def compiler_problem() -> str | None:
-    """Compile a few lines as Triton does; None if that works."""
+    """Compile a few lines as Triton does; return the problem, or None if it works."""
     if not (name := compiler()):
         return MISSING
     include = sysconfig.get_paths()["include"]
@@ -45,7 +45,7 @@ def compiler_problem() -> str | None:
         return None
     if "Python.h" in done.stderr:
         return f"{name} finds no Python.h in {include}"
-    return f"{name} fails: {(done.stderr.strip().splitlines() or ['without a word'])[0]}"
+    return f"{name} fails: {(done.stderr.strip().splitlines() or ['no error message'])[0]}"
 
 
 def compiler_remedy() -> str:

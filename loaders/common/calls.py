@@ -17,7 +17,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     """`"dino(local_crops=6)"` -> `("dino", {"local_crops": 6})`; a bare name has no arguments."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's, of what stands out in code
+            warnings.simplefilter("ignore")  # Python's own, about unusual code
             node = ast.parse(text.strip(), mode="eval").body
         if isinstance(node, ast.Name):
             return node.id, {}
@@ -54,7 +54,7 @@ def call(text: str, choices: Mapping[str, Callable[..., Any]], kind: str) -> Any
 
 
 def nearest(word: str, choices: Mapping[str, Any]) -> str:
-    """Suffix of an error message: `; did you mean 'X'?`, or the list of choices."""
+    """Suffix for an error message: `; did you mean 'X'?`, or the list of choices."""
     close = difflib.get_close_matches(word, list(choices), n=1)
     if close:
         return f"; did you mean {close[0]!r}?"

@@ -1,4 +1,4 @@
-"""MillError, for mistakes a user can fix: one sentence on what is wrong, where, what to do."""
+"""MillError, for mistakes a user can fix: one sentence on what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from typing import NoReturn
 from patchmill.loaders.common.printed import printable
 from patchmill.loaders.common.shortage import OUT_OF_FILES, shortage
 
-_LESS = "take smaller batches or fewer workers, or end other programs"
+_LESS = "use smaller batches or fewer workers, or close other programs"
 
 
 class MillError(Exception):
-    """A mistake in the input, not in the program; commands print it without a traceback."""
+    """A mistake in the input rather than the program; commands print it without a traceback."""
 
 
 def memory_error(error: BaseException, use: str, remedy: str) -> MillError | None:
-    """The sentence for an error by which memory, threads or files ran out; None for any other."""
-    words = shortage(error)
-    if words is None:
+    """Error message for a shortage of memory, threads or open files; None for any other error."""
+    message = shortage(error)
+    if message is None:
         return None
     if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
-        problem = f"no more files can be opened for {use} ({words})"
+        problem = f"no more files can be opened for {use} ({message})"
         return MillError(f"{problem}: raise the limit, ulimit -n, or close files of this program")
-    lacking = "thread" if "thread" in words or "temporarily" in words else "memory"
-    return MillError(f"there is no {lacking} for {use} ({words}): {remedy}")
+    lacking = "thread" if "thread" in message or "temporarily" in message else "memory"
+    return MillError(f"there is no {lacking} for {use} ({message}): {remedy}")
 
 
 @contextlib.contextmanager
 def memory_errors(use: str, remedy: str) -> Iterator[None]:
-    """Turn a lack of memory or threads in the body, which is for `use`, into a MillError."""
+    """Turn a shortage of memory or threads in the body, which is for `use`, into a MillError."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
@@ -47,13 +47,13 @@ def memory_errors(use: str, remedy: str) -> Iterator[None]:
 
 
 def run_command(main: Callable[[], None]) -> NoReturn:
-    """Run a command line's `main`; a MillError or Ctrl-C ends it with one line on stderr.
+    """Run a command's `main`; a MillError or Ctrl-C ends it with one line on stderr.
 
-    So does, without a word, output that nobody reads any more, as behind `| head`.
+    A closed output pipe, as with `| head`, ends it silently.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names that its encoding does not have
+    if isinstance(sys.stdout, io.TextIOWrapper):  # for names that its encoding cannot represent
         sys.stdout.reconfigure(errors="backslashreplace")
-    # Collecting all that torch and Numba loaded would keep the process's end waiting for a second
+    # Garbage collection of all that torch and Numba loaded would delay the exit by a second
     atexit.register(gc.freeze)
     status = _status(main)
     try:
@@ -81,7 +81,7 @@ def _status(main: Callable[[], None]) -> int | str:
             raise  # another pipe
         return 1
     except (MemoryError, RuntimeError, OSError) as error:
-        lack = memory_error(error, "what this command does", _LESS)
+        lack = memory_error(error, "this command", _LESS)
         if lack is None:
             raise
         return printable(f"error: {lack}", lines=True)
@@ -89,7 +89,7 @@ def _status(main: Callable[[], None]) -> int | str:
 
 
 def _stdout_is_closed() -> bool:
-    """Check if the reader of stdout has gone."""
+    """True if the reader of stdout has closed its end."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -1,4 +1,4 @@
-"""Log lines on standard error, above a bar of progress where there is one."""
+"""Log lines on standard error, printed above a progress bar if there is one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from patchmill.loaders.common.printed import printable
 
 
 class StderrLines(logging.Handler):
-    """Writes to what sys.stderr is at the time: a bar puts itself there and prints lines above it.
+    """Writes to the current sys.stderr, which a progress bar replaces to print lines above itself.
 
-    logging's own handler keeps the stderr of its making, and would write across the bar.
+    logging's own handler keeps the stderr it was created with, and would write across the bar.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -25,7 +25,7 @@ class StderrLines(logging.Handler):
 
 
 def _with_shown_arguments(record: logging.LogRecord) -> logging.LogRecord:
-    """The record with names and errors on one line each; line ends of the message itself stay."""
+    """The record with names and errors on one line each; line breaks of the message itself stay."""
     if not isinstance(record.args, tuple):
         return record
     shown = copy.copy(record)

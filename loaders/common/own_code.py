@@ -1,4 +1,4 @@
-"""The user's own classes, named as `module:Name`; imported as `python -m` would import them."""
+"""Import the user's own classes, named as `module:Name`, as `python -m` would import them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from patchmill.loaders.common.errors import MillError
 
 
 def find_module(name: str, setting: str) -> Path:
-    """The file of the module in `module:Name`; the current folder is on the path from here on.
+    """Find the file of the module in `module:Name`, adding the current folder to the path.
 
-    `setting` is what the user wrote, for messages.
+    `setting` is the user's text, for messages.
     """
     module_name, _, class_name = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
@@ -27,18 +27,18 @@ def find_module(name: str, setting: str) -> Path:
         sys.path.append(os.getcwd())
     try:
         spec = importlib.util.find_spec(module_name)
-    except ImportError:  # of a package that it is in
+    except ImportError:  # of a parent package
         spec = None
     if spec is None or not spec.origin:
         raise MillError(
             f"{setting}: there is no module {module_name} in {os.getcwd()} or on Python's path; "
-            "start from its folder, or set PYTHONPATH"
+            "run the command in its folder, or set PYTHONPATH"
         )
     return Path(spec.origin)
 
 
 def load(name: str, setting: str) -> Any:
-    """The class or function that `module:Name` names."""
+    """Import the class or function named by `module:Name`."""
     find_module(name, setting)
     module_name, _, class_name = name.partition(":")
     try:

@@ -1,34 +1,34 @@
-"""YAML from outside as plain data: mappings, lists and scalars, of bounded depth and size.
+"""Untrusted YAML as plain data: mappings, lists and scalars, of bounded depth and size.
 
-Aliases are few bytes for many values: a list of ten lists, each ten times the one before, is a
-billion values after nine lines. They are counted before they are made.
+Aliases can expand a few bytes to many values: a list of ten lists, each ten times the one before,
+is a billion values after nine lines. Values are therefore counted before they are constructed.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-DEEPEST = 64  # mappings and lists within each other
-MOST_VALUES = 100_000  # with all aliases written out
+DEEPEST = 64  # nested mappings and lists
+MOST_VALUES = 100_000  # with all aliases expanded
 _LONGEST = 300  # characters of a reason
 
 
 class NotYaml(ValueError):
-    """The text is no YAML of plain data; the message says why, on one line."""
+    """The text is not plain YAML data; the message says why, on one line."""
 
 
 class _Extent(NamedTuple):
-    """Height of a node and the number of values in it, aliases written out."""
+    """Height of a node and the number of values in it, with aliases expanded."""
 
     height: int
     values: int
 
 
-_OPEN = _Extent(-1, -1)  # of a node whose parts are being counted
+_OPEN = _Extent(-1, -1)  # for a node whose parts are being counted
 
 
 def load(text: str | bytes) -> Any:
-    """The plain data that a text describes."""
+    """Parse a text to plain data; NotYaml if that fails."""
     import yaml
 
     try:
@@ -42,7 +42,7 @@ def load(text: str | bytes) -> Any:
         raise
     except RecursionError:
         raise NotYaml(_TOO_DEEP) from None
-    except Exception as error:  # a value may be no number or date, whatever its tag says
+    except Exception as error:  # a value may not be the number or date that its tag claims
         reason = " ".join(str(error).split()) or type(error).__name__
         raise NotYaml(reason[:_LONGEST]) from None
 
@@ -51,12 +51,12 @@ _TOO_DEEP = f"mappings and lists are nested more than {DEEPEST} deep"
 
 
 def _measure(node: Any, known: dict[int, _Extent]) -> _Extent:
-    """Height and values of a node; NotYaml where there are too many."""
+    """Height of a node and number of its values; NotYaml if either is too large."""
     import yaml
 
     if extent := known.get(id(node)):
         if extent is _OPEN:
-            raise NotYaml("an alias stands inside what it names")
+            raise NotYaml("an alias refers to a node that contains it")
         return extent
     known[id(node)] = _OPEN
     if isinstance(node, yaml.MappingNode):

@@ -1,7 +1,7 @@
-"""`printable`: names and messages from outside as text that a terminal only shows.
+"""`printable`: untrusted names and messages as text that is safe to print on a terminal.
 
-A file may be called anything but `/` and NUL: with escape sequences in it, its name could move the
-cursor, change the window's title or hide what was printed before.
+A file name may contain any character except `/` and NUL: escape sequences in it could move the
+cursor, change the window's title or hide earlier output.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import reprlib
 
-# Control characters, those that turn the direction of writing, and halves of characters, as which
-# Python reads bytes of a name that are not UTF-8.
+# Control characters, those that change the text direction, and surrogates, which Python uses for
+# bytes of a name that are not UTF-8.
 _STEERING = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 LONGEST = 200  # characters of a value in a message
 _IN_A_LINE = re.compile(f"[{_STEERING}]")
@@ -18,12 +18,15 @@ _IN_LINES = re.compile(f"(?![\n\t])[{_STEERING}]")
 
 
 def printable(text: object, lines: bool = False) -> str:
-    """Show as `\\x1b` what would steer a terminal or cannot be written; `lines` keeps line ends."""
+    """Escape as `\\x1b` what would control a terminal or cannot be encoded.
+
+    `lines` keeps line breaks.
+    """
     return (_IN_LINES if lines else _IN_A_LINE).sub(_escaped, str(text))
 
 
 def brief(value: object) -> str:
-    """The value as in Python, cut where it is long, for a message that must stay a sentence."""
+    """The value's repr, shortened if it is long, for use in a one-sentence message."""
     try:
         text = _REPR.repr(value)
     except Exception:  # such as an integer with more digits than Python writes
@@ -50,5 +53,5 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def say(text: object) -> None:
-    """Print lines that may have names from outside in them."""
+    """Print lines that may contain untrusted names."""
     print(printable(text, lines=True), flush=True)

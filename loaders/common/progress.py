@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, log lines elsewhere."""
+"""Progress of long-running work: a bar on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _bar(what: str, total: int | None, done: int, unit: str) -> Iterator[Advance
     from rich.console import Console
 
     bar = progress.Progress(
-        progress.TextColumn("{task.description}", markup=False),  # names may look like it
+        progress.TextColumn("{task.description}", markup=False),  # names may look like markup
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TextColumn("{task.fields[rate]}"),

@@ -1,4 +1,4 @@
-"""Rank and world size of this process, as torch.distributed, torchrun or SLURM give them."""
+"""Rank and world size of this process, from torch.distributed, torchrun or SLURM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Rank(NamedTuple):
 
     rank: int
     size: int
-    origin: str = ""  # what said so; empty for a single process
+    origin: str = ""  # of these numbers; empty for a single process
 
     def __str__(self) -> str:
         return f"rank {self.rank} of {self.size}"
@@ -28,14 +28,15 @@ class Rank(NamedTuple):
 
 SINGLE = Rank(0, 1)
 GIVEN = "the arguments"
-_DIGITS = 19  # fewer than these are within 64 bits
+_DIGITS = 19  # numbers with fewer digits fit into 64 bits
 
 
 def choose(rank: int | None, world_size: int | None) -> Rank:
-    """The given rank and world size, where they do not contradict the process's own; else those.
+    """The given rank and world size, or the process's own if none are given.
 
-    Fewer ranks than there are processes are no contradiction: the ranks of a model-parallel group
-    read the same samples, and in a world of one every process reads all of them.
+    Raises a MillError if they contradict the process's own. Fewer ranks than processes are no
+    contradiction: the ranks of a model-parallel group read the same samples, and with a world size
+    of one every process reads all of them.
     """
     own = current()
     if rank is None and world_size is None:
@@ -58,7 +59,7 @@ def choose(rank: int | None, world_size: int | None) -> Rank:
 
 
 def check(rank: Rank) -> None:
-    """Raise MillError if a rank that was not given is no longer the process's own."""
+    """Raise a MillError if a rank that was detected is no longer the process's own."""
     own = current()
     if rank.origin != GIVEN and own.size > 1 and own[:2] != rank[:2]:
         raise MillError(
@@ -68,7 +69,7 @@ def check(rank: Rank) -> None:
 
 
 def current() -> Rank:
-    """This process's rank: torch.distributed's once it is initialised, else the launcher's."""
+    """This process's rank: torch.distributed's if it is initialised, else the launcher's."""
     distributed = sys.modules.get("torch.distributed")
     if distributed and distributed.is_available() and distributed.is_initialized():
         rank, size = distributed.get_rank(), distributed.get_world_size()
@@ -77,10 +78,10 @@ def current() -> Rank:
 
 
 def launched(environ: Mapping[str, str] = os.environ) -> Rank | None:
-    """The rank that torchrun or SLURM gave to this process; None for a single process."""
+    """The rank that torchrun or SLURM assigned to this process; None for a single process."""
     if "RANK" in environ and number(environ, "WORLD_SIZE", 1) > 1:
         return _rank(environ, "RANK", "WORLD_SIZE", "torchrun")
-    # A batch script has these too, but for a step's id: only what srun starts is a rank.
+    # A batch script has these, too, except the step id: only processes started by srun are ranks.
     if "SLURM_STEP_ID" in environ and number(environ, "SLURM_NTASKS", 1) > 1:
         return _rank(environ, "SLURM_PROCID", "SLURM_NTASKS", "SLURM")
     return None
@@ -97,22 +98,22 @@ def _rank(environ: Mapping[str, str], rank_name: str, size_name: str, origin: st
 
 
 def local_size(environ: Mapping[str, str] = os.environ) -> int:
-    """Number of ranks on this machine, or the best guess at it; 1 if SLURM divides the cores."""
+    """Number of ranks on this machine, or the best guess; 1 if SLURM divides the cores."""
     if environ.get("LOCAL_WORLD_SIZE"):  # set by torchrun
         return max(number(environ, "LOCAL_WORLD_SIZE"), 1)
     own = current()
     if own.size == 1 or own.origin == "SLURM" or "SLURM_STEP_ID" in environ:
-        return 1  # srun binds each task to cores of its own
+        return 1  # srun binds each task to its own cores
     import torch
 
     return min(own.size, torch.cuda.device_count() or own.size)
 
 
 def gpu_index(local_rank: int, gpus: int, environ: Mapping[str, str] = os.environ) -> int:
-    """Number of a rank's GPU among the `gpus` that torch sees: its local rank.
+    """Index of a rank's GPU among the `gpus` that torch sees: its local rank.
 
-    SLURM may show each task a single one, as --gpus-per-task=1 asks: then it is that. torchrun
-    shows all of its ranks the same.
+    With --gpus-per-task=1, SLURM shows each task only its own GPU, whose index is 0. torchrun shows
+    all of its ranks the same GPUs.
     """
     chosen = environ.get("CUDA_VISIBLE_DEVICES", "")
     shared = not chosen or "," in chosen or "TORCHELASTIC_RUN_ID" in environ
@@ -120,7 +121,7 @@ def gpu_index(local_rank: int, gpus: int, environ: Mapping[str, str] = os.enviro
 
 
 def text(environ: Mapping[str, str], name: str) -> str:
-    """A variable of the environment that every rank has; MillError if it is missing."""
+    """An environment variable that every rank has; MillError if it is missing."""
     if value := environ.get(name):
         return value
     raise MillError(
@@ -130,7 +131,7 @@ def text(environ: Mapping[str, str], name: str) -> str:
 
 
 def number(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
-    """A whole number, from 0 on, in the environment; MillError for anything else."""
+    """A non-negative whole number in the environment; MillError for anything else."""
     if default is not None and not environ.get(name):
         return default
     value = text(environ, name)

@@ -1,12 +1,12 @@
 """Typed settings: dataclasses to plain data and back, each value checked against its annotation.
 
 Annotations may be scalars, `Literal`, `Annotated[float, Bounds(0, 1)]`, tuples, lists, unions,
-`Any` and further dataclasses. Where a value may be one of several dataclasses, each of them has a
+`Any` and further dataclasses. If a value may be one of several dataclasses, each of them has a
 `kind` (a class variable) that the plain data names. A dataclass may list old names of its fields,
 which plain data may still use, in a class variable `FORMER_NAMES` (old name -> new name). A class
-with a static method `from_setting` reads its values itself; `setting_type` names them in messages.
+with a static method `from_setting` parses its values itself; `setting_type` names them in messages.
 
-Messages name a value by a prefix and its key: `optim.lr`, `views 'global': crop.scale`.
+Messages refer to a value by a prefix and its key: `optim.lr`, `views 'global': crop.scale`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from patchmill.loaders.common.printed import LONGEST, brief, printable
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """The range of a number: `Annotated[float, Bounds(0, 1)]`. `least` and `most` are allowed."""
+    """The range of a number: `Annotated[float, Bounds(0, 1)]`. `least` and `most` are inclusive."""
 
     least: float = -math.inf
     most: float = math.inf
@@ -46,7 +46,7 @@ class Bounds:
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses and sequences as mappings, lists and scalars, as YAML and JSON hold them."""
+    """Convert dataclasses and sequences to mappings, lists and scalars, for YAML and JSON."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain = {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"kind": value.kind, **plain} if hasattr(value, "kind") else plain
@@ -54,7 +54,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(cls: Any, data: Any, prefix: str = "") -> Any:
-    """The dataclass `cls` that `data` describes; messages put `prefix` before its keys."""
+    """Build the dataclass `cls` from `data`; messages put `prefix` before its keys."""
     if not isinstance(data, Mapping):
         raise MillError(
             f"{prefix.rstrip('.: ') or 'this'} must be a mapping of settings, not {brief(data)}"
@@ -73,20 +73,20 @@ def from_plain(cls: Any, data: Any, prefix: str = "") -> Any:
 
 
 def checked_fields(value: Any) -> dict[str, Any]:
-    """A dataclass's fields as their annotations want them, so that equal values look equal."""
+    """A dataclass's fields, converted to their annotations, so that equal values look equal."""
     cls: Any = type(value)
     return {k: checked(t, getattr(value, k), k) for k, t in field_annotations(cls).items()}
 
 
 def checked_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A function's arguments as its annotations want them."""
+    """A function's arguments, converted to its annotations."""
     annotations = typing.get_type_hints(function, include_extras=True)
     prefix = f"{function.__name__}: "
     return {k: checked(annotations[k], v, prefix + k) for k, v in arguments.items()}
 
 
 def checked(annotation: Any, value: Any, name: str) -> Any:
-    """`value` as `annotation` wants it; a MillError that calls it `name` if it cannot be."""
+    """Convert `value` to `annotation`, or raise a MillError that refers to it as `name`."""
     options = union_members(annotation)
     if dataclasses.is_dataclass(type(value)) and type(value) in options:
         return from_plain(type(value), vars(value), f"{name}.")
@@ -112,24 +112,24 @@ def field_annotations(cls: Any) -> dict[str, Any]:
 
 
 def union_members(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union; the annotation alone if it is none."""
+    """The members of a union; any other annotation alone."""
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return typing.get_args(annotation) if union else (annotation,)
 
 
 def describe_type(annotation: Any) -> str:
-    """A type in words, for messages and help: `a whole number of at least 1 or none`."""
+    """Describe a type, for messages and help: `a whole number of at least 1 or none`."""
     return " or ".join(map(_describe_option, union_members(annotation)))
 
 
 # ------------------------------------------------------------------------------------------ values
 
-_BEYOND = 2**64  # no whole number is as large; one of 5,000 digits could not even be printed
-_REFUSED = object()  # the value is not of that type
+_BEYOND = 2**64  # whole numbers must be smaller; one of 5,000 digits could not even be printed
+_REFUSED = object()  # the value does not have that type
 
 
 def _checked_option(option: Any, value: Any, name: str) -> Any:
-    """`value` as one member of a union wants it, or _REFUSED."""
+    """Convert `value` to one member of a union; _REFUSED if that fails."""
     origin, arguments = typing.get_origin(option), typing.get_args(option)
     if dataclasses.is_dataclass(option):
         return from_plain(option, value, f"{name}.") if isinstance(value, Mapping) else _REFUSED
@@ -185,7 +185,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _of_a_kind(kinds: Mapping[str, type], value: Any, name: str) -> Any:
-    """One of several dataclasses, which the value's `kind` chooses."""
+    """Build one of several dataclasses, chosen by the value's `kind`."""
     data = dict(value) if isinstance(value, Mapping) else {}
     kind = data.pop("kind", None)
     if not isinstance(kind, str) or kind not in kinds:
@@ -203,13 +203,13 @@ def _required(cls: Any) -> list[str]:
 
 
 def _split(prefix: str) -> tuple[str, str]:
-    """`views 'a': crop.` as `views 'a': ` and `crop.`."""
+    """Split `views 'a': crop.` into `views 'a': ` and `crop.`."""
     item, colon, section = prefix.rpartition(": ")
     return item + colon, section
 
 
 def _nearest_literal(options: Sequence[Any], value: Any) -> str:
-    """`; did you mean 'two'?` where a Literal has a value like that."""
+    """`; did you mean 'two'?` if a Literal has a similar value, else nothing."""
     choices = [c for o in options if typing.get_origin(o) is Literal for c in typing.get_args(o)]
     close = nearest(value, dict.fromkeys(choices)) if isinstance(value, str) and choices else ""
     return close if "did you mean" in close else ""

@@ -1,4 +1,4 @@
-"""Background threads: map in order, with bounded read-ahead; iterators read ahead; core count."""
+"""Background threads: ordered map with bounded read-ahead, iterator read-ahead, core counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _POLL_SECONDS = 0.2
-_JOIN_SECONDS = 0.5  # for threads that may wait for the network or the compiler
+_JOIN_SECONDS = 0.5  # for threads that may be waiting for the network or the compiler
 
 
 def available_cores() -> int:
@@ -30,12 +30,12 @@ def available_cores() -> int:
 
 
 def core_time(root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Cores' worth of time that this process gets: less than its cores in some containers."""
+    """CPU time available to this process, in cores: in some containers, less than its cores."""
     return min(available_cores(), core_limit(root) or math.inf)
 
 
 def core_limit(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Cores' worth of time that a container gets; None without a limit."""
+    """CPU quota of the container, in cores; None without a limit."""
     for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
             quota, period = " ".join((root / file).read_text() for file in files).split()
@@ -48,10 +48,10 @@ def core_limit(root: Path = Path("/sys/fs/cgroup")) -> float | None:
 def map_in_threads(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Generator[Result]:
-    """Results in the order of the items; an error or Ctrl-C cancels what has not begun.
+    """Yield results in the order of the items; an error or Ctrl-C cancels work not yet started.
 
-    Work in progress is waited for, but not for long: a compiler cannot be interrupted. All items
-    are taken at once: for more than fit into memory see `map_ahead`.
+    It waits for work in progress, but not for long: a compiler cannot be interrupted. All items are
+    submitted at once; if they do not fit into memory, use `map_ahead`.
     """
     return map_ahead(work, items, threads, sys.maxsize)
 
@@ -59,10 +59,10 @@ def map_in_threads(
 def map_ahead(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int
 ) -> Generator[Result]:
-    """Results in the order of the items, of which at most `ahead` are begun and not yet yielded.
+    """Yield results in the order of the items, at most `ahead` of them submitted but not yielded.
 
-    It ends as `map_in_threads` does: work in progress, such as a read from storage that hangs, is
-    not waited for long.
+    It ends like `map_in_threads`, without waiting long for work in progress, such as a read from
+    storage that hangs.
     """
     pool = _Threads(work, threads)
     pending: deque[Future[Result]] = deque()
@@ -80,7 +80,7 @@ def map_ahead(
 
 
 class _Threads(Generic[Item, Result]):
-    """Daemon threads, for whose work the interpreter's exit does not wait; started when needed."""
+    """Daemon threads, started on demand, whose work does not delay the interpreter's exit."""
 
     def __init__(self, work: Callable[[Item], Result], most: int) -> None:
         self._work, self._most = work, most
@@ -98,7 +98,7 @@ class _Threads(Generic[Item, Result]):
         return future
 
     def end(self) -> None:
-        """End the threads once they have done what was submitted and is not cancelled."""
+        """End the threads once they have done all submitted work that is not cancelled."""
         for _ in self._threads:
             self._tasks.put(None)
         _join([thread for thread in self._threads if thread.ident is not None])
@@ -114,11 +114,11 @@ class _Threads(Generic[Item, Result]):
                     future.set_result(work(item))
                 except BaseException as error:
                     future.set_exception(error)
-            del task, future, item  # results are the caller's alone
+            del task, future, item  # only the caller may hold results
 
 
 def _wait_for(future: Future[Result]) -> Result:
-    """The result, or the error; polls, since Ctrl-C just before the wait would not end it."""
+    """The result, or the error; polls, since Ctrl-C just before a wait would not interrupt it."""
     while not future.done():
         with suppress(TimeoutError):
             future.exception(_POLL_SECONDS)
@@ -132,18 +132,18 @@ class _End(NamedTuple):
 def read_ahead(
     items: Generator[Item], ahead: int, halt: Callable[[], object] | None = None
 ) -> Generator[Item]:
-    """The items of a generator run in a thread, at most `ahead` of them waiting.
+    """Yield the items of a generator that runs in a thread, at most `ahead` of them buffered.
 
-    Closing this closes `items` too; `halt` is called then, to end what `items` may wait for.
+    Closing this also closes `items`, and calls `halt` to end whatever `items` may be waiting for.
     """
     ready: SimpleQueue[Item | _End] = SimpleQueue()
-    room, closed = threading.Semaphore(ahead), threading.Event()
+    slots, closed = threading.Semaphore(ahead), threading.Event()
 
     def fill() -> None:
         error = None
         try:
             for item in items:
-                room.acquire()
+                slots.acquire()
                 if closed.is_set():
                     return
                 ready.put(item)
@@ -157,20 +157,20 @@ def read_ahead(
     thread.start()
     try:
         while not isinstance(item := ready.get(), _End):
-            room.release()
+            slots.release()
             yield item
         if item.error:
             raise item.error
     finally:
         closed.set()
-        room.release()
+        slots.release()
         if halt is not None:
             halt()
         _join([thread])
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:
-    """Wait for daemon threads to end, but not for long; at exit they are frozen, and no more."""
+    """Wait for daemon threads to end, but not for long, and not at exit, where they are frozen."""
     deadline = time.monotonic() + _JOIN_SECONDS
     for thread in threads:
         # The garbage collector may end a generator in one of its own threads.

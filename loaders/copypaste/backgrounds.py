@@ -1,8 +1,8 @@
 """Backgrounds for copy-paste: of a few random candidates, the image with the least foreground.
 
-DiLo pastes on natural images in which little stands out. How much of a candidate is foreground is
-read from its mask, so choosing costs no decode and only the chosen image is ever read. Given a data
-set of backgrounds (textures, for example), one of its images is drawn at random instead.
+DiLo pastes on natural images in which little stands out. A candidate's share of foreground comes
+from its mask, so choosing costs no decoding, and only the chosen image is read. Given a data set of
+backgrounds (textures, for example), one of its images is drawn at random instead.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ def least_foreground(id: int, candidates: Iterable[int], foreground: ForegroundL
 
 
 def open_backgrounds(data: BackgroundData | None, recipe: Recipe) -> Source | None:
-    """The data set of backgrounds; None where backgrounds come from the training data."""
+    """Open the data set of backgrounds; None if backgrounds come from the training data."""
     if data is None:
         return None
     if not recipe.pastes_images:
         raise MillError(
             "backgrounds are for copy-paste on images, which the recipe "
-            f"{recipe.name} has none of: set its background to 'images'"
+            f"{recipe.name} does not use: set its background to 'images'"
         )
     source = open_source(data)
     if not len(source):
-        raise MillError(f"{source.name} has no images to be backgrounds")
+        raise MillError(f"{source.name} has no images to use as backgrounds")
     return source
 
 
@@ -74,9 +74,9 @@ class Backgrounds:
     decoded: Store | None = None  # the decoded cache is for the training data
 
     def background_id(self, epoch: int, id: int) -> int:
-        """The background drawn for a sample of the training data."""
+        """Draw the background for a sample of the training data."""
         return int(draw.background_id(np.uint64(self.seed), epoch, id, len(self.source)))
 
     def substitute(self, epoch: int, id: int, attempt: int) -> int:
-        """The background tried in place of an unreadable one."""
+        """Draw the background to try instead of an unreadable one."""
         return permutation.substitute(self.seed, epoch, id, attempt, len(self.source))

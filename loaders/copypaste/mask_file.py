@@ -1,18 +1,18 @@
-"""The mask file: masks of a data set as small PNGs with their statistics.
+"""Mask files: the masks of a data set as small PNGs with their statistics.
 
 A `columns` file with one row per sample:
 
     pngs u1, starts u8          all PNGs, concatenated, and their n + 1 offsets
     checksums u4                CRC-32 of each PNG
-    heights u2, widths u2       of the mask in pixels; 0 where there is none
+    heights u2, widths u2       of the mask in pixels; 0 if there is none
     foregrounds f4              share of foreground pixels
     confidences f4              1: all black or white; 0: all mid-grey
     states u1                   GOOD, DEGENERATE (not for training), MISSING (the image is bad)
-    whys u1, why_starts u8      the reason where the state is not GOOD, as text
+    whys u1, why_starts u8      the reason for a state other than GOOD, as text
 
 Metadata (`mask_meta` checks it): `source` (fingerprint of the data set), `samples`, `estimator`
 (method, version, constants and fingerprint), `max_side`, `made` (the options), `made_by`; `counts`
-of the states, for whoever reads the header by other means.
+of the states, for other programs that read the header.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class MaskRow(NamedTuple):
 
 
 class MaskFile:
-    """An open mask file; MillError where it is missing, damaged or of another kind.
+    """An open mask file; MillError if it is missing, damaged or of another kind.
 
-    Each PNG is read when it is asked for, and checked by its own checksum.
+    Each PNG is read on request, and verified by its own checksum.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,7 +82,7 @@ class MaskFile:
         return int(self._starts[-1])
 
     def mask(self, index: int) -> np.ndarray | None:
-        """uint8 [height, width], degenerate masks included; OSError if damaged, None if missing."""
+        """The mask, uint8 [height, width], even if degenerate; OSError if damaged, None if missing."""
         from patchmill.loaders.copypaste.mask_png import decode_mask
 
         data = self.png(index)
@@ -113,17 +113,17 @@ class MaskFile:
         start, stop = self._starts[index : index + 2].tolist()
         data = tar.read_at(self._file, stop - start, self._pngs + start)  # releases the GIL
         if zlib.crc32(data) != int(self.checksums[index]):
-            raise OSError("its mask was damaged: the checksum differs")
+            raise OSError("its mask is damaged: the checksum differs")
         return data
 
     def why(self, index: int) -> str:
-        """The reason why the mask is not GOOD; empty if it is."""
+        """The reason why a mask is not GOOD; empty if it is."""
         why = columns.item(self._columns["whys"], self._columns["why_starts"], index)
         return printable(why.decode(errors="replace"))
 
 
 def mask_row(plane: np.ndarray, foreground: float, confidence: float, why: str) -> MaskRow:
-    """A row for an estimated mask, which a reason in `why` makes DEGENERATE."""
+    """A row for an estimated mask, DEGENERATE if `why` gives a reason."""
     from patchmill.loaders.copypaste.mask_png import encode_mask
 
     height, width = plane.shape
@@ -192,7 +192,7 @@ def _counts(states: np.ndarray) -> dict[str, int]:
 
 
 def _is_sound(path: Path, found: columns.Columns) -> bool:
-    """True if columns fit each other, and the metadata has the types that it should have."""
+    """True if the columns are consistent, and the metadata has the expected types."""
     tables = found.columns
     if not has_columns(found, _DTYPES) or "pngs" not in found.places:
         return False

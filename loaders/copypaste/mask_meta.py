@@ -1,6 +1,6 @@
-"""Metadata of mask files and of the estimators that made masks, with every field of its type.
+"""Validate the metadata of mask files, and of the estimators that made masks.
 
-It comes with downloaded data, where a checksum shows accidents but not what somebody wrote.
+It comes with downloaded data, where a checksum detects accidents but not malicious content.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from patchmill.loaders.common.printed import printable
 
 _LONGEST = 1000  # characters of a text
 
-# What a file that was written by other means may lack, and what stands for it then.
+# Defaults of fields that a file written by another program may lack.
 _DEFAULTS: dict[str, Any] = {
     "source": "",
     "estimator": None,
@@ -23,9 +23,9 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def complete(meta: Mapping[str, Any], count: int) -> dict[str, Any] | None:
-    """The metadata of a file of `count` masks, with all fields; None if one cannot be as it is."""
+    """The metadata of a file of `count` masks, with all fields; None if one is invalid."""
     filled = {**_DEFAULTS, "samples": count, **meta}
-    sound = (
+    valid = (
         is_text(filled["source"])
         and is_text(filled["made_by"])
         and type(filled["samples"]) is int
@@ -34,11 +34,11 @@ def complete(meta: Mapping[str, Any], count: int) -> dict[str, Any] | None:
         and isinstance(filled["made"], dict)
         and (filled["estimator"] is None or is_estimator(filled["estimator"]))
     )
-    return filled if sound else None
+    return filled if valid else None
 
 
 def is_estimator(value: Any) -> bool:
-    """True for what identifies an estimator: a method, its version, and perhaps a fingerprint."""
+    """True for an estimator's identity: a method, its version, and optionally a fingerprint."""
     return (
         isinstance(value, dict)
         and is_text(value.get("method"))
@@ -48,5 +48,5 @@ def is_estimator(value: Any) -> bool:
 
 
 def is_text(value: Any) -> bool:
-    """True for a text of reasonable length that can be shown in a line."""
+    """True for a text of reasonable length that can be printed on one line."""
     return isinstance(value, str) and len(value) <= _LONGEST and printable(value) == value

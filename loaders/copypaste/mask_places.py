@@ -1,4 +1,4 @@
-"""`MaskPlaces`: masks that lie as PNGs in one file, for compiled code that reads them itself."""
+"""`MaskPlaces`: masks stored as PNGs in one file, for compiled code that reads them itself."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-USABLE, ABSENT, DEGENERATE, ODD = range(4)  # ODD: not where it should be; Python finds out why
+USABLE, ABSENT, DEGENERATE, ODD = range(4)  # ODD: not found as expected; Python finds out why
 
-# 17 bytes a sample. `checksum` is the CRC-32 of the PNG, or 0 where none was stored.
+# 17 bytes per sample. `checksum` is the CRC-32 of the PNG, or 0 if none was stored.
 PLACE = np.dtype([("start", "<u8"), ("size", "<u4"), ("checksum", "<u4"), ("kind", "u1")])
 
 
@@ -20,9 +20,9 @@ class MaskPlaces(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """Shares of foreground, float32 [samples]: `base` more than the share, or -1 for no mask.
+    """Shares of foreground, float32 [samples]: `base` plus the share, or -1 without a mask.
 
-    0 is not known yet: whoever computes it writes it there.
+    0 means not computed yet; the code that computes a share stores it.
     """
 
     table: np.ndarray

@@ -1,6 +1,6 @@
-"""Masks as greyscale PNGs of 4 or 8 bits, decoded several times faster than by PIL.
+"""Encode masks as greyscale PNGs of 4 or 8 bits, and decode them several times faster than PIL.
 
-Rows are written without PNG filters: masks of few grey levels gain nothing from them.
+Rows are written without PNG filters: masks with few grey levels gain nothing from them.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def encode_mask(plane: np.ndarray, bits: int = 8) -> bytes:
 
 
 def decode_mask(data: bytes, where: Callable[[], str]) -> np.ndarray:
-    """Decode any greyscale image to uint8 [height, width]; BadImage where that fails.
+    """Decode any greyscale image to uint8 [height, width]; BadImage if that fails.
 
-    An image with colours is no mask: MillError, which names it by `where()`.
+    An image with colours is not a mask: it raises a MillError, which names it by `where()`.
     """
     plane = _decode_png(data)
     return _decode_by_pil(data, where) if plane is None else plane
@@ -69,7 +69,7 @@ def _chunk(kind: bytes, content: bytes = b"") -> tuple[bytes, bytes, bytes]:
 
 
 def _decode_png(data: bytes) -> np.ndarray | None:
-    """The pixels of a greyscale PNG of 4 or 8 bits; None for other images, BadImage if damaged."""
+    """Decode a greyscale PNG of 4 or 8 bits; None for other images, BadImage if damaged."""
     start = len(MAGIC) + _CHUNK.size
     if not data.startswith(MAGIC) or len(data) < start + _HEADER.size:
         return None
@@ -84,12 +84,12 @@ def _decode_png(data: bytes) -> np.ndarray | None:
     except (zlib.error, struct.error) as error:
         raise BadImage(f"its mask cannot be decoded: {error}") from None
     if len(content) != size or not unpack.eof:
-        raise BadImage("its mask cannot be decoded: it has more rows or fewer than it says")
+        raise BadImage("its mask cannot be decoded: its number of rows differs from its header")
     rows = np.frombuffer(content, np.uint8).reshape(height, -1)
     filters, packed = rows[:, 0], rows[:, 1:]
     if filters.any():
         if filters.max() > 4:
-            raise BadImage("its mask cannot be decoded: there is no such filter")
+            raise BadImage("its mask cannot be decoded: unknown row filter")
         from patchmill.loaders.copypaste.png_filters import undo_filters
 
         packed = undo_filters(rows)
@@ -97,7 +97,7 @@ def _decode_png(data: bytes) -> np.ndarray | None:
 
 
 def _unpack_nibbles(packed: np.ndarray) -> np.ndarray:
-    """8-bit pixels from bytes of two 4-bit pixels each, the left one in the upper bits."""
+    """Unpack bytes of two 4-bit pixels, the left one in the upper bits, to 8-bit pixels."""
     pairs = packed.astype("<u2")
     pairs |= pairs << 12
     pairs >>= 4
@@ -107,7 +107,7 @@ def _unpack_nibbles(packed: np.ndarray) -> np.ndarray:
 
 
 def _image_data(data: bytes) -> bytes:
-    """The IDAT chunks, joined; struct.error where a chunk is damaged or IEND is missing."""
+    """The concatenated IDAT chunks; struct.error if a chunk is damaged or IEND is missing."""
     parts, at, kind = [], len(MAGIC), b""
     while kind != b"IEND":
         size, kind = _CHUNK.unpack_from(data, at)
@@ -131,7 +131,7 @@ def _decode_by_pil(data: bytes, where: Callable[[], str]) -> np.ndarray:
             raise BadImage(f"its mask has {image.width} x {image.height} pixels: too many")
         if channels := _COLOURED.get(image.mode):
             raise MillError(
-                f"{where()} has {channels}, and a mask is grey: store it with one channel, "
+                f"{where()} has {channels}, but a mask is grey: store it with one channel, "
                 "0 for background and 255 for foreground"
             )
         if image.mode.startswith("I"):

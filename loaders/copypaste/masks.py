@@ -2,15 +2,14 @@
 
     from patchmill.loaders.copypaste import masks
 
-    opened = masks.open_masks(source)  # None where there are no masks
+    opened = masks.open_masks(source)  # None if there are no masks
     opened.plane(3)  # uint8 [height, width] of any size; None: leave the image unpasted
     opened.foreground(3)  # share of foreground pixels, which ranks background candidates
     opened.stats()  # lookups by outcome
 
-`patchmill masks DATA` writes the mask file. It is searched for as
-`DATA.masks` beside a folder, a .beton, a tar or a list, then in the cache under the data's
-fingerprint. Without one, masks stored in the data are used: .mask.png in shards, the field "mask"
-in betons, and those of scenes.
+`patchmill masks DATA` writes the mask file. It is looked up as `DATA.masks` next to a folder, a
+.beton, a tar or a list, then in the cache under the data's fingerprint. Without one, masks stored
+in the data are used: .mask.png in shards, the field "mask" in betons, and those of scenes.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ SUFFIX = ".masks"
 USED, MISSING, DEGENERATE, UNREADABLE = "used", "missing", "degenerate", "unreadable"
 FOREGROUND_LEVEL = 128  # a pixel of at least this grey level is foreground
 
-_STREAM_CACHE = 4096  # samples of a stream whose foreground is cached: a few batches
+_STREAM_CACHE = 4096  # samples of a stream whose share of foreground is cached: a few batches
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,12 @@ class MaskStats:
 
     @property
     def without(self) -> int:
-        """Images that were not pasted for want of a usable mask."""
+        """Images that were not pasted because they had no usable mask."""
         return self.missing + self.degenerate + self.unreadable
 
 
 class Masks:
-    """The masks of a data set; safe to use from many threads."""
+    """The masks of a data set; thread-safe."""
 
     def __init__(
         self,
@@ -117,7 +116,7 @@ class Masks:
         return found.plane if found.state == USED else None
 
     def lookup(self, index: int) -> MaskLookup:
-        """The mask with its state and the reason for it; not counted in `stats`."""
+        """Look up a mask, its state and the reason for it, without counting it in `stats`."""
         from patchmill.loaders.decode.decoder import BadImage
 
         try:
@@ -132,26 +131,26 @@ class Masks:
         return MaskLookup(DEGENERATE if why else USED, plane, why)
 
     def foreground(self, index: int) -> float | None:
-        """Share of foreground pixels; None where the mask cannot be used.
+        """Share of foreground pixels; None if the mask cannot be used.
 
         Read from the table of a mask file; other masks are decoded, once per sample and run.
         """
         return self._foreground(index)
 
     def places(self) -> MaskPlaces | None:
-        """Places of the masks, for compiled code to read them; None where they are not PNGs."""
+        """Places of the masks, for compiled code that reads them; None if they are not PNGs."""
         find = getattr(self._store, "mask_places", None)
         return find() if find else None
 
     def shares(self) -> Shares:
-        """`foreground` of all masks of `places`, as far as it is known."""
+        """`foreground` of all masks of `places`, as far as known."""
         if self.file is not None:
             return self.file.shares()
         assert self._shares is not None
         return Shares(self._shares, 1.0)
 
     def count(self, outcomes: Mapping[str, int]) -> None:
-        """Add to `stats` what others looked up in `places`: numbers by outcome."""
+        """Add lookups that compiled code made in `places` to `stats`, as numbers by outcome."""
         with self._lock:
             self._counts.update(outcomes)
 
@@ -167,7 +166,10 @@ class Masks:
 def _cached_foreground(
     compute: Callable[[int], float | None], store: MaskedSource | MaskFile
 ) -> tuple[Callable[[int], float | None], np.ndarray | None]:
-    """Memoise `compute`: in 4 bytes per sample, also returned, or the latest of a stream."""
+    """Memoise `compute`, in a table of 4 bytes per sample; for a stream, only the latest ones.
+
+    Returns the function, and the table or None.
+    """
     if not hasattr(store, "__len__"):
         return functools.lru_cache(_STREAM_CACHE)(compute), None
     memo = np.zeros(len(store), np.float32)  # 0: not computed; -1: no usable mask; else 1 + share
@@ -182,7 +184,7 @@ def _cached_foreground(
 
 
 def degenerate_reason(plane: np.ndarray) -> str:
-    """The reason why a mask separates nothing; empty if it does."""
+    """The reason why a mask separates nothing; empty if it separates something."""
     if not plane.size or plane.max() < FOREGROUND_LEVEL:
         return "all of it is background"
     return "all of it is foreground" if plane.min() >= FOREGROUND_LEVEL else ""
@@ -194,7 +196,7 @@ def degenerate_reason(plane: np.ndarray) -> str:
 def open_masks(
     source: Source, path: str | Path | None = None, method: str | None = None
 ) -> Masks | None:
-    """Masks from `path`, else from the data's mask file, else from the data itself; or None."""
+    """Open masks from `path`, the data's mask file, or the data itself; None if there are none."""
     file = Path(path) if path is not None else find_mask_file(source)
     if file is not None:
         return open_mask_file(file, source, method)
@@ -205,14 +207,14 @@ def source_masks(source: Source, method: str | None = None) -> Masks | None:
     """Masks stored in the data itself."""
     if not getattr(source, "masked", False):
         return None
-    masked: MaskedSource = source  # type: ignore[assignment]  # `masked` says that it is one
+    masked: MaskedSource = source  # type: ignore[assignment]  # by its attribute `masked`
     masks = Masks(source.name, source.fingerprint, masked, _recorded_estimator(source))
     _warn_of_other_estimator(masks, method)
     return masks
 
 
 def open_mask_file(path: str | Path, source: Source, method: str | None = None) -> Masks:
-    """The masks in a file; MillError where they belong to other data.
+    """Open a mask file; MillError if its masks belong to other data.
 
     Warns if they were made by a method other than `method`, or by another version of it.
     """
@@ -221,8 +223,8 @@ def open_mask_file(path: str | Path, source: Source, method: str | None = None) 
     file = MaskFile(Path(path))
     if file.meta["source"] != source.fingerprint:
         raise MillError(
-            f"{path} holds masks of {file.meta['samples']:,} other images than {source.name} has "
-            f"now ({len(source):,}): make them again with "
+            f"{path} holds masks of other data ({file.meta['samples']:,} images) than "
+            f"{source.name} ({len(source):,}): make them again with "
             f"patchmill masks {source.name} --overwrite"
         )
     digest = hashlib.sha256(file.states.data)
@@ -236,21 +238,21 @@ def open_mask_file(path: str | Path, source: Source, method: str | None = None) 
 
 
 def find_mask_file(source: Source) -> Path | None:
-    """The data's mask file: beside the data, or in the cache."""
-    paths = (_path_beside(source), _cache_path(source))
+    """Find the data's mask file, next to the data or in the cache."""
+    paths = (_adjacent_path(source), _cache_path(source))
     return next((path for path in paths if path is not None and path.exists()), None)
 
 
 def default_mask_path(source: Source) -> Path:
-    """The path `find_mask_file` checks first that can be written to."""
-    path = _path_beside(source)
+    """The first writable path that `find_mask_file` checks."""
+    path = _adjacent_path(source)
     if path is not None and (path.exists() or os.access(path.parent, os.W_OK)):
         return path
     cache.folder("masks")
     return _cache_path(source)
 
 
-def _path_beside(source: Source) -> Path | None:
+def _adjacent_path(source: Source) -> Path | None:
     """`DATA.masks`; None for data that is not one file or folder."""
     path = os.path.realpath(os.path.expanduser(source.name))
     return Path(path + SUFFIX) if os.path.exists(path) else None
@@ -265,7 +267,7 @@ def _cache_path(source: Source) -> Path:
 
 
 def expected_estimator(method: str) -> dict[str, Any]:
-    """Metadata that masks of this method would carry, without the weights of a learned one."""
+    """Metadata that masks of this method would have, without the weights of a learned one."""
     from patchmill.loaders.common import calls
     from patchmill.loaders.saliency import METHODS, VERSION, Learned
     from patchmill.loaders.saliency.settings import fingerprint
@@ -281,14 +283,14 @@ def expected_estimator(method: str) -> dict[str, Any]:
 
 
 def describe_estimator(estimator: Mapping[str, Any]) -> str:
-    """`rbd, version 1 (constants 1a2b3c4d)`."""
+    """Describe an estimator: `rbd, version 1 (constants 1a2b3c4d)`."""
     text = f"{estimator['method']}, version {estimator['version']}"
     constants = estimator.get("fingerprint")
     return f"{text} (constants {constants[:8]})" if constants else text
 
 
 def _recorded_estimator(source: Source) -> dict[str, Any] | None:
-    """The estimator that `prepare` recorded beside the shards or the .beton it wrote, if it did."""
+    """The estimator that `prepare` recorded next to its shards or .beton; None without a record."""
     path = os.path.realpath(os.path.expanduser(source.name))
     record = os.path.join(path, "dataset.json") if os.path.isdir(path) else f"{path}.json"
     try:
@@ -314,7 +316,7 @@ def _warn_of_other_estimator(masks: Masks, method: str | None) -> None:
 
 
 def _same_estimator_now(estimator: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata of the same method in this version of the program, which may not have it."""
+    """Metadata of the same method in this version of patchmill, which may lack the method."""
     from patchmill.loaders.saliency import VERSION
 
     try:

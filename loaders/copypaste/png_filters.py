@@ -1,4 +1,4 @@
-"""PNG row filters undone, compiled: each filter predicts a byte from its neighbours."""
+"""Undo PNG row filters in compiled code: each filter predicts a byte from its neighbours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from patchmill.kernels.common.jit import jit
 
 @jit
 def undo_filters(rows):
-    """uint8 [height, width] pixels from [height, 1 + width] rows that begin with their filter type:
+    """Pixels, uint8 [height, width], from rows [height, 1 + width] that start with a filter type:
     0 none, 1 sub (left), 2 up, 3 average of both, 4 Paeth."""
     height, width = rows.shape[0], rows.shape[1] - 1
     plane = np.empty((height, width), np.uint8)

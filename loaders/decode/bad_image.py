@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-MAX_PIXELS = 1 << 26  # of an image, where a loader's max_pixels says nothing else
+MAX_PIXELS = 1 << 26  # of an image, unless a loader's max_pixels sets another limit
 MOST_PIXELS = 178_956_970  # for max_pixels: PIL opens no larger image
 
 
 class BadImage(Exception):
-    """The bytes are not an image that can be decoded; the message says why."""
+    """The bytes cannot be decoded as an image; the message says why."""
 
 
 def check_pixel_count(height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:

@@ -1,11 +1,11 @@
 """Decode encoded images to RGB pixels: PIL's pixels, at libjpeg-turbo's speed.
 
 Plain JPEGs (grey or three components, baseline or progressive) go through simplejpeg with the exact
-inverse DCT and smooth chroma upsampling, which gives the pixels of PIL's `convert("RGB")` bit for
-bit; a PPM with a one-line header is copied. Everything else, and every JPEG about which
-libjpeg-turbo so much as warns, goes through PIL itself. The file type is read from the bytes, and
-EXIF rotation is not applied. The one deviation: PIL clips 16-bit greyscale to white, so here it
-becomes its high byte, as PIL itself does with 16-bit colour.
+inverse DCT and smooth chroma upsampling, which matches PIL's `convert("RGB")` bit for bit; a PPM
+with a one-line header is copied. Everything else, and every JPEG that causes even a warning in
+libjpeg-turbo, goes through PIL itself. The file type is detected from the bytes, and EXIF rotation
+is not applied. The one deviation: PIL clips 16-bit greyscale to white, so here it is reduced to its
+high byte, as PIL itself does with 16-bit colour.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from patchmill.loaders.decode.with_pil import decode_with_pil
 
 __all__ = ["MAX_PIXELS", "MOST_PIXELS", "BadImage", "Decoder", "decode"]
 
-Allocate = Callable[[int], np.ndarray | None]  # so many bytes of memory, or None
+Allocate = Callable[[int], np.ndarray | None]  # from a number of bytes to memory, or None
 
 _MAX_BUFFER = 64 << 20  # a Decoder keeps no more bytes than this between images
 
-_PPM = re.compile(rb"P6 ([0-9]{1,9}) ([0-9]{1,9}) 255\n")  # as sources hand over raw pixels
+_PPM = re.compile(rb"P6 ([0-9]{1,9}) ([0-9]{1,9}) 255\n")  # in which sources return raw pixels
 
 
 def decode(
     data: bytes, allocate: Allocate | None = None, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-    """The image as uint8 [height, width, 3] RGB, contiguous and writable.
+    """Decode to uint8 [height, width, 3] RGB, contiguous and writable.
 
-    A plain JPEG or PPM is decoded into what `allocate` returns for its size, which its header says
-    and may lie about; anything else gets memory of its own. Raises BadImage, and nothing else, for
-    bad bytes and for images of more than `max_pixels`, at most MOST_PIXELS.
+    A plain JPEG or PPM is decoded into the memory that `allocate` returns for the size in its
+    header, which may be false; anything else gets its own memory. Raises only BadImage for bad
+    bytes and for images of more than `max_pixels`, at most MOST_PIXELS.
     """
     if layout := _ppm_layout(data):
         check_pixel_count(*layout[:2], max_pixels)
@@ -56,34 +56,34 @@ def decode(
             try:
                 return simplejpeg.decode_jpeg(data, "RGB", buffer=memory, strict=True)
             except (ValueError, MemoryError):
-                pass  # PIL knows better, or says what is wrong
+                pass  # PIL can decode it, or reports the problem
     return decode_with_pil(data, max_pixels)
 
 
 class Decoder:
-    """Decode into reused memory, so that images cost no page faults; one for each thread."""
+    """Decodes into reused memory, which avoids page faults; use one per thread."""
 
     def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
         self._max_pixels = max_pixels
         self._memory, self._used = np.empty(1 << 20, np.uint8), 0
 
     def __call__(self, data: bytes) -> np.ndarray:
-        """Decode an image; all those of before are overwritten."""
+        """Decode an image, overwriting all earlier ones."""
         self.reuse()
         return self.one_more(data)
 
     def one_more(self, data: bytes) -> np.ndarray:
-        """Decode an image beside those since the last call of `reuse`."""
+        """Decode an image, keeping those decoded since the last call of `reuse`."""
         return decode(data, self._allocate, self._max_pixels)
 
     def reuse(self) -> None:
-        """Let the next images overwrite all those of before."""
+        """Let the next images overwrite all earlier ones."""
         if len(self._memory) < self._used <= _MAX_BUFFER:
             self._memory = np.empty(min(2 * self._used, _MAX_BUFFER), np.uint8)
         self._used = 0
 
     def _allocate(self, size: int) -> np.ndarray | None:
-        """Memory beside the images that are there; None if it is full, until it is reused."""
+        """Memory after the images in use; None if it is full, until `reuse` is called."""
         start, self._used = self._used, self._used + size
         if self._used <= len(self._memory):
             return self._memory[start : self._used]
@@ -91,7 +91,7 @@ class Decoder:
 
 
 def _ppm_layout(data: bytes) -> tuple[int, int, int] | None:
-    """(height, width, offset of the pixels) of an 8-bit PPM; None for any other bytes."""
+    """Height, width and pixel offset of an 8-bit PPM; None for any other bytes."""
     header = _PPM.match(data) if data[:2] == b"P6" else None
     if header is None:
         return None

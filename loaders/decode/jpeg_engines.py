@@ -1,7 +1,7 @@
-"""Access to the JPEG engines of a GPU: through the video library of NVIDIA's driver.
+"""Check access to a GPU's JPEG engines, through the video library of NVIDIA's driver.
 
-A container has that library only if it was started with the driver's video capability. Without it
-DALI's decoder works, by the GPU's other cores, and nothing says that the engines stay idle.
+A container has that library only if it was started with the driver's video capability. Without it,
+DALI's decoder still works, on the GPU's other cores, and does not report that the engines are idle.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ REMEDY = "start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility,vi
 
 
 def unreachable() -> str | None:
-    """Why the engines cannot be reached, in a few words; None if the library loads."""
+    """Reason why the engines cannot be reached, in a few words; None if the library loads."""
     try:
         ctypes.CDLL(LIBRARY)
     except OSError as error:

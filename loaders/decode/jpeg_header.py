@@ -1,10 +1,10 @@
 """Parse a JPEG's header: its marker segments and its frame (start of frame, SOFn).
 
-A header may announce any size. `lies_about_size` tells those that the data cannot hold, so that
-nobody takes gigabytes for the sake of a few hundred bytes. An image is coded in blocks of 8 x 8
-samples, each of which takes a Huffman code of one bit or more for its mean, and unless the JPEG is
-progressive another that ends it. Only the component with the fewest blocks counts, so that a JPEG
-with one complete scan is never refused. Arithmetic coding takes next to nothing for a block.
+A header may claim any size. `lies_about_size` detects sizes that the data cannot hold, so that a
+file of a few hundred bytes does not allocate gigabytes. An image is coded in blocks of 8 x 8
+samples, each of which takes a Huffman code of at least one bit for its mean and, unless the JPEG is
+progressive, another one at its end. Only the component with the fewest blocks counts, so that a
+JPEG with one complete scan is never refused. Arithmetic coding needs almost no bits for a block.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FRAME_MARKERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF0 to 
 _ADOBE = 0xEE  # the APP14 marker, whose colour transform is 0 for images stored as RGB
 _TAIL = 4096  # bytes at the end of a complete JPEG that hold its end marker
 _BLOCK = 8  # samples along a side
-_SEQUENTIAL, _ARITHMETIC = (0xC0, 0xC1), 0xC9  # markers: of frames, and the first of such frames
+_SEQUENTIAL, _ARITHMETIC = (0xC0, 0xC1), 0xC9  # frame markers; arithmetic ones start at 0xC9
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a length
 
 
@@ -31,7 +31,7 @@ class JpegFrame(NamedTuple):
 
 
 def jpeg_frame(data: bytes) -> JpegFrame | None:
-    """The frame header of a JPEG; None for bytes that have none, or one without pixels."""
+    """The frame header of a JPEG; None if there is none, or its size is zero."""
     for marker, at in jpeg_segments(data):
         if marker in FRAME_MARKERS:
             frame = parse_frame(data, marker, at)
@@ -48,8 +48,8 @@ def parse_frame(data: bytes, marker: int, at: int) -> JpegFrame:
 def plain_jpeg(data: bytes) -> tuple[int, int] | None:
     """Height and width of a JPEG that all decoders decode alike; None for anything else.
 
-    Excluded are JPEGs of four components, those stored as RGB, those without an end marker, and
-    those with too few bytes for their size.
+    This excludes JPEGs with four components, stored as RGB, without an end marker, or with too few
+    bytes for their size.
     """
     if data.rfind(b"\xff\xd9", max(len(data) - _TAIL, 0)) < 0:
         return None
@@ -66,22 +66,22 @@ def plain_jpeg(data: bytes) -> tuple[int, int] | None:
 def lies_about_size(data: bytes, frame: JpegFrame) -> bool:
     """True if a JPEG's bytes are too few for the size in its frame header."""
     height, width, components, _, marker = frame
-    block_bits, room = (2 if marker in _SEQUENTIAL else 1), 8 * len(data)
-    if block_bits * _blocks(height) * _blocks(width) <= room or marker >= _ARITHMETIC:
+    block_bits, bits = (2 if marker in _SEQUENTIAL else 1), 8 * len(data)
+    if block_bits * _blocks(height) * _blocks(width) <= bits or marker >= _ARITHMETIC:
         return False
-    if components <= 1:  # whose sampling factors mean nothing
+    if components <= 1:  # sampling factors have no meaning
         return components == 1
     at = next(at for marker, at in jpeg_segments(data) if marker in FRAME_MARKERS)
     factors = data[at + 9 : at + 9 + 3 * components : 3]
     if len(factors) < components:
-        return False  # not readable at all
+        return False  # cannot be decoded at all
     across, down = max(factor >> 4 for factor in factors), max(factor & 15 for factor in factors)
     fewest = min(
         _blocks(-(-width * (factor >> 4) // max(across, 1)))
         * _blocks(-(-height * (factor & 15) // max(down, 1)))
         for factor in factors
     )
-    return block_bits * fewest > room
+    return block_bits * fewest > bits
 
 
 def _blocks(samples: int) -> int:
@@ -89,7 +89,7 @@ def _blocks(samples: int) -> int:
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """(marker, offset of the segment's length field) of a JPEG's segments, the frame's the last."""
+    """Yield marker and offset of the length field of a JPEG's segments, up to the frame's."""
     if data[:2] != b"\xff\xd8":
         return
     at, end = 2, len(data) - 9

@@ -1,6 +1,6 @@
-"""Look at the headers of many JPEGs in one compiled call, without the interpreter's lock.
+"""Parse the headers of many JPEGs in one compiled call, without holding the GIL.
 
-`jpeg_header` says the same of one JPEG in Python, and is easier to read; tests hold this to it.
+`jpeg_header` does the same for one JPEG in Python, and is easier to read; tests compare the two.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import numpy as np
 
 from patchmill.kernels.common.jit import jit
 
-# OTHER: not for every decoder. PLAIN: all decode it alike, but nvImageCodec's parser is to be asked
-# whether it can read the header. SURE: it can.
+# OTHER: decoders may differ. PLAIN: all decode it alike, but nvImageCodec's parser must be asked if
+# it can read the header. SURE: it can.
 OTHER, PLAIN, SURE = 0, 1, 2
 
 _TAIL = 4096  # bytes at the end of a complete JPEG that hold its end marker
@@ -31,14 +31,14 @@ def scan(
     shapes: np.ndarray,
     max_pixels: int,
 ) -> int:
-    """Look at the JPEGs of some slots of a batch; return how many of them are SURE.
+    """Parse the JPEGs in some slots of a batch; return how many of them are SURE.
 
-    JPEG i lies in `memory` (uint8) from spans[i, 0] to spans[i, 1]; a span that starts below 0 is
-    none. `kinds` (uint8) gets its kind, `hashes` (uint32) a hash of what nvImageCodec's parser
-    reads where it must be asked and will say the same of all such headers, else 0. For what is not
-    OTHER, `ids` and `shapes` of the batch get the `requested` id, height and width. `known`, by
-    id, has the hashes that the parser is known to read; it may be short. None of more than
-    `max_pixels` is SURE.
+    JPEG i is in `memory` (uint8) from spans[i, 0] to spans[i, 1]; a span that starts below 0 holds
+    none. `kinds` (uint8) receives its kind. `hashes` (uint32) receives a hash of the bytes that
+    nvImageCodec's parser reads, if it must be asked and gives the same answer for equal bytes, else
+    0. Unless it is OTHER, `ids` and `shapes` of the batch receive the `requested` id, height and
+    width. `known`, by id, holds hashes of headers that the parser can read; it may be short. No
+    image of more than `max_pixels` is SURE.
     """
     sure = 0
     for i in range(len(slots)):
@@ -77,7 +77,7 @@ def _ends(memory: np.ndarray, start: int, stop: int) -> bool:
 
 @jit
 def _frame(memory: np.ndarray, start: int, stop: int) -> tuple[Any, Any, Any, Any]:
-    """Height, width, components and place of a frame header that is not of stored RGB; or zeros."""
+    """Height, width, components and offset of the frame header; zeros if none, or stored RGB."""
     if stop - start < 2 or memory[start] != 0xFF or memory[start + 1] != 0xD8:
         return 0, 0, 0, 0
     at, end = start + 2, stop - 9
@@ -102,13 +102,13 @@ def _frame(memory: np.ndarray, start: int, stop: int) -> tuple[Any, Any, Any, An
 @jit
 def _lies_about_size(memory: np.ndarray, start: int, frame: int, stop: int) -> bool:
     """True if a JPEG's bytes are too few for the size in its header at `frame`."""
-    marker, block_bits, room = memory[frame - 1], 1, 8 * (stop - start)
+    marker, block_bits, bits = memory[frame - 1], 1, 8 * (stop - start)
     if marker == 0xC0 or marker == 0xC1:
         block_bits = 2
     height = np.int64(memory[frame + 3]) << 8 | memory[frame + 4]
     width = np.int64(memory[frame + 5]) << 8 | memory[frame + 6]
     fewest = _blocks(height) * _blocks(width)
-    if block_bits * fewest <= room or marker >= 0xC9:
+    if block_bits * fewest <= bits or marker >= 0xC9:
         return False
     components = np.int64(memory[frame + 7])
     if components == 1:
@@ -124,7 +124,7 @@ def _lies_about_size(memory: np.ndarray, start: int, frame: int, stop: int) -> b
         columns = (width * (factor >> 4) + across - 1) // across
         lines = (height * (factor & 15) + down - 1) // down
         fewest = min(fewest, _blocks(columns) * _blocks(lines))
-    return block_bits * fewest > room
+    return block_bits * fewest > bits
 
 
 @jit
@@ -145,7 +145,7 @@ def _is_bare(marker: int) -> bool:
 
 @jit
 def _is_stored_rgb(memory: np.ndarray, field: int, stop: int) -> bool:
-    """True for Adobe's segment with the colour transform 0."""
+    """True for an Adobe segment with colour transform 0."""
     if field + 13 >= stop or memory[field] != 0 or memory[field + 1] != 14:
         return False
     letters = (
@@ -160,11 +160,11 @@ def _is_stored_rgb(memory: np.ndarray, field: int, stop: int) -> bool:
 
 @jit
 def _read_by_parser(memory: np.ndarray, start: int, stop: int) -> tuple[int, bool]:
-    """Bytes that nvImageCodec's parser reads at most, and whether it must be asked about them.
+    """Number of bytes that nvImageCodec's parser reads at most, and True if it must be asked.
 
-    They end with the marker of the scan (SOS). It must be asked about EXIF data and fill bytes. 0
-    bytes where it must be asked each time: a marker without a length, a second frame, a segment
-    that is too short or goes beyond the end.
+    The bytes end with the scan's marker (SOS). The parser must be asked about EXIF data and fill
+    bytes. The number is 0 if it must be asked every time: for a marker without a length, a second
+    frame, or a segment that is too short or extends beyond the end.
     """
     at, frames, unusual = start + 2, 0, False
     while at + 20 <= stop:

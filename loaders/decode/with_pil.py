@@ -1,4 +1,4 @@
-"""Decode any image with PIL: the slow path, for all that is not a plain JPEG or PPM."""
+"""Decode any image with PIL: the slow path, for everything except plain JPEGs and PPMs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 # Only decoders that run in this process and execute nothing: PIL would start Ghostscript for EPS.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-_BAND_PIXELS = 1 << 22  # that are copied at a time
-_PIXEL_BYTES, _OTHER_BYTES = 8, 1 << 24  # of memory that PIL takes, with two copies of an image
+_BAND_PIXELS = 1 << 22  # copied at a time
+_PIXEL_BYTES, _OTHER_BYTES = 8, 1 << 24  # memory that PIL needs, including two copies of an image
 
 
 def decode_with_pil(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The image as uint8 [height, width, 3] RGB in memory of its own; BadImage for bad bytes.
+    """Decode to uint8 [height, width, 3] RGB in newly allocated memory; BadImage for bad bytes.
 
-    MemoryError where an image of its size finds no memory, which PIL's plugins tell in many ways.
+    MemoryError if there is no memory for an image of its size, which PIL's plugins report in many
+    ways.
     """
     if not data:
         raise BadImage("the file is empty")
@@ -38,14 +39,17 @@ def decode_with_pil(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     except pil.DecompressionBombError:
         most = f"the {MOST_PIXELS} pixels that max_pixels may allow"
         raise BadImage(f"it has more than {most}") from None
-    except Exception as error:  # PIL's plugins raise whatever they stumble over
+    except Exception as error:  # PIL's plugins raise almost anything for damaged files
         np.empty(_PIXEL_BYTES * pixels + _OTHER_BYTES, np.uint8)
         reason = _reason(error)
     raise BadImage(reason)
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """uint8 [height, width, 3]; of 16 bits the upper 8; BadImage where the range is another."""
+    """Convert to uint8 [height, width, 3], keeping the upper 8 of 16 bits.
+
+    BadImage if the value range is ambiguous.
+    """
     sixteen_bits = image.mode.startswith("I;16") or (
         image.mode == "I" and image.format in ("PNG", "PPM")
     )
@@ -70,12 +74,12 @@ def _copied(image: Image.Image) -> np.ndarray:
 
 
 def _check_range(image: Image.Image) -> None:
-    """BadImage for 32-bit pixels that `convert` would make black or white: it clips to 0..255."""
+    """Raise BadImage for 32-bit pixels beyond 0..255, which `convert` clips, or floats up to 1."""
     pixels = np.asarray(image)
     low, high = float(pixels.min()), float(pixels.max())
     if low < 0 or high > 255 or (image.mode == "F" and 0 < high <= 1):
         raise BadImage(
-            f"its 32-bit pixels go from {low:g} to {high:g}, and are read as 0 to 255: save it "
+            f"its 32-bit pixels range from {low:g} to {high:g}, but are read as 0 to 255: save it "
             "with 8 or 16 bits"
         )
 
@@ -83,7 +87,7 @@ def _check_range(image: Image.Image) -> None:
 def _reason(error: Exception) -> str:
     name = type(error).__name__
     if isinstance(error, MemoryError):
-        return "it asks for more memory than an image of its size needs"
+        return "it requests more memory than an image of its size needs"
     if name == "UnidentifiedImageError":
         return "not an image of a known type"
     return " ".join(str(error).split()) or name

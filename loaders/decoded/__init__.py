@@ -1,1 +1,1 @@
-"""The decoded cache: images that were decoded once, kept as uint8 and shared by a node's ranks."""
+"""The decoded cache: images decoded once, kept as uint8 and shared by all ranks of a node."""

@@ -1,4 +1,4 @@
-"""Figures of a loader's decoded cache, for `loader.stats()`."""
+"""Statistics of a loader's decoded cache, for `loader.stats()`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from patchmill.loaders.decoded.spec import size_text
 
 @dataclass(frozen=True)
 class CacheStats:
-    """The decoded cache: what this loader had of it, and what it holds for all."""
+    """Statistics of the decoded cache: this loader's hits, and its content for all loaders."""
 
     place: str  # "ram", "disk:FOLDER" or "device"
-    hits: int  # images that this loader's workers took from it
+    hits: int  # images that this loader's workers read from it
     images: int
     samples: int  # of the data
-    bytes: int  # handed out for pixels
+    bytes: int  # allocated for pixels
     capacity: int
     full: bool  # an image did not fit
 
     def summary(self, bad: int) -> str | None:
-        """A sentence on a cache that will hold no more images, `bad` of which cannot be read."""
+        """One sentence if the cache will not gain images; `bad` of them cannot be read."""
         if self.images and self.images + bad >= self.samples:
             return f"the decoded cache holds all images, in {size_text(self.bytes)}"
         if not self.full:

@@ -1,4 +1,4 @@
-"""List the stores of decoded images on this machine, and remove those that nobody uses.
+"""List the stores of decoded images on this machine, and remove unused ones.
 
 patchmill cache
 patchmill cache --clean
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def show(folders: Sequence[Path]) -> list[str]:
-    """A line for each store, and one on what to do with them."""
+    """Lines on each store, and one on how to remove those without users."""
     from patchmill.loaders.decoded.listing import listed
 
     stores = listed(folders)
@@ -45,7 +45,7 @@ def show(folders: Sequence[Path]) -> list[str]:
 
 
 def clean(folders: Sequence[Path]) -> list[str]:
-    """Remove the stores that no process uses; a line for each that was or is there."""
+    """Remove the stores that no process uses; return a line for each store."""
     from patchmill.loaders.decoded import locks
     from patchmill.loaders.decoded.listing import listed
     from patchmill.loaders.decoded.opening import stores_in
@@ -67,15 +67,15 @@ def parser() -> Parser:
     options = Parser(
         "patchmill cache",
         "[FOLDER ...]",
-        "List the decoded images that loaders keep in RAM and on disks (cache= of a loader, "
+        "List the decoded images that loaders keep in RAM and on disk (cache= of a loader, "
         "data.cache= in training): of which data, how many, how large, and which processes use "
-        "them. Without a FOLDER, those in RAM and in all folders that were used here.",
+        "them. Without a FOLDER, list those in RAM and in all folders used on this machine.",
         ["patchmill cache", "patchmill cache /scratch/images --clean"],
     )
     options.add_argument(
-        "folders", metavar="FOLDER", nargs="*", type=Path, help="folders on a disk to look in"
+        "folders", metavar="FOLDER", nargs="*", type=Path, help="folders on disk to search"
     )
-    options.add_argument("--clean", action="store_true", help="remove what no process uses")
+    options.add_argument("--clean", action="store_true", help="remove stores that no process uses")
     return options
 
 

@@ -1,4 +1,4 @@
-"""`DecodedImages`: decoded images that lie in one memory map, with the place of each."""
+"""`DecodedImages`: decoded images in one memory map, with the place of each."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Place of a sample's image in `pixels`. All zero: not there. Where several threads may look, the
-# height is written last, so that a place with a height is complete.
+# Place of a sample's image in `pixels`, all zero if it is missing. The height is written last, so
+# that a place with a height is complete even while other threads write.
 PLACE = np.dtype([("offset", "<i8"), ("height", "<i4"), ("width", "<i4")])
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedImages:
-    """RGB images, [height, width, 3] one after another in `pixels`, and the place of each sample.
+    """RGB images [height, width, 3], concatenated in `pixels`, and the place of each sample.
 
-    `pixels` is mapped writable, and never written: Numba compiles a function once more for arrays
-    that are read-only.
+    `pixels` is mapped writable but never written: Numba would compile functions a second time for
+    read-only arrays.
     """
 
     pixels: np.ndarray  # uint8, flat
-    places: np.ndarray  # PLACE, one for each sample id
+    places: np.ndarray  # PLACE, one per sample id
 
     def image(self, id: int) -> np.ndarray | None:
-        """The image as uint8 [height, width, 3]; None where it is not there."""
+        """The image as uint8 [height, width, 3]; None if it is missing."""
         place = self.places[id]
         height, width = place["height"].item(), place["width"].item()
         if not height:

@@ -1,4 +1,4 @@
-"""Stores of decoded images that this machine has: how full they are, and who uses them."""
+"""List the stores of decoded images on this machine, how full they are, and their users."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ class Listed:
     """A store as `patchmill cache` shows it."""
 
     path: Path
-    data: str  # what the user named the images
+    data: str  # the user's name for the images
     images: int
     samples: int
-    bytes: int  # on the disk
+    bytes: int  # on disk
     used: bool
-    users: list[int]  # ids of processes; none of those in another container
+    users: list[int]  # process ids, except those in other containers
 
 
 def listed(folders: Sequence[Path]) -> list[Listed]:
-    """The stores in some folders; a folder that is not there has none."""
-    return [entry for folder in folders for path in stores_in(folder) if (entry := _look(path))]
+    """The stores in some folders; a missing folder has none."""
+    return [entry for folder in folders for path in stores_in(folder) if (entry := _read(path))]
 
 
-def _look(path: Path) -> Listed | None:
-    """A store's entry; None if it is gone, or nothing but a lock was left of it."""
+def _read(path: Path) -> Listed | None:
+    """Read a store's entry; None if it is gone, or only its lock file is left."""
     try:
         with open(path, "rb") as file:
             header = records.read_header(file.read(records.PAGE)) or {}
@@ -51,10 +51,10 @@ def _look(path: Path) -> Listed | None:
 
 
 def _lock_holders(inode: int) -> list[int]:
-    """Processes that hold a lock on a file with this inode, as far as the system says."""
+    """Processes that hold a lock on a file with this inode, as far as the system reports them."""
     try:
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return []
-    words = [line.split() for line in lines if " FLOCK " in line and f":{inode} " in line]
-    return sorted({int(pid) for _, _, _, _, pid, *_ in words if int(pid) > 0})
+    locks_on_it = [line.split() for line in lines if " FLOCK " in line and f":{inode} " in line]
+    return sorted({int(pid) for _, _, _, _, pid, *_ in locks_on_it if int(pid) > 0})

@@ -1,7 +1,7 @@
-"""File locks of stores: who uses one, and who changes its layout now.
+"""File locks of stores: one marks the processes that use a store, one serialises layout changes.
 
-A store's users each hold a shared lock on its file, which the system lets go of when their process
-ends, however it ends. So a store that can be locked exclusively has no users left.
+Each user of a store holds a shared lock on its file, which the system releases when the process
+ends, for whatever reason. So a store that can be locked exclusively has no users left.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ def beside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path, patience: float | None = None) -> Iterator[bool]:
-    """Hold the lock file at `path`, which is made if it is missing.
+def locked(path: Path, timeout: float | None = None) -> Iterator[bool]:
+    """Hold the lock file at `path`, which is created if it is missing.
 
-    Yields False, without the lock, where it cannot be had within `patience` seconds.
+    Yields False, without the lock, if it cannot be acquired within `timeout` seconds.
     """
-    file = _lock_file(path, patience)
+    file = _lock_file(path, timeout)
     try:
         yield file is not None
     finally:
         if file is not None:
-            _flock(file, "LOCK_UN")  # not by closing alone: a forked child may have a copy
+            _flock(file, "LOCK_UN")  # closing is not enough: a forked child may have a copy
             os.close(file)
 
 
 def take_share(file: int) -> bool:
-    """Become a user of an open store; True if there is no other. The lock file must be held."""
+    """Become a user of an open store; True if it has no other. The lock file must be held."""
     alone = _is_free(file)
     _flock(file, "LOCK_SH")
     return alone
@@ -57,13 +57,13 @@ def is_used(path: Path) -> bool:
         os.close(file)
 
 
-def remove_unused(path: Path, patience: float | None = None) -> bool:
-    """Remove a store that no process uses; False if one does, or opens it for longer than that.
+def remove_unused(path: Path, timeout: float | None = None) -> bool:
+    """Remove a store unless a process uses it; return True if it was removed.
 
-    `patience`, in seconds, is for the garbage collector, which may run in a thread that holds the
-    lock itself.
+    `timeout`, in seconds, limits the wait for the lock: the garbage collector may call this in a
+    thread that holds the lock itself.
     """
-    with locked(beside(path), patience) as held:
+    with locked(beside(path), timeout) as held:
         if not held or is_used(path):
             return False
         with contextlib.suppress(FileNotFoundError):
@@ -73,17 +73,17 @@ def remove_unused(path: Path, patience: float | None = None) -> bool:
         return True
 
 
-def _lock_file(path: Path, patience: float | None) -> int | None:
-    """The open lock file, locked; None if that takes longer than `patience`."""
+def _lock_file(path: Path, timeout: float | None) -> int | None:
+    """The open lock file, locked; None if that takes longer than `timeout`."""
     began = time.monotonic()
     while True:
         file = os.open(path, FLAGS, 0o600)
         try:
-            if patience is None:
+            if timeout is None:
                 _flock(file, "LOCK_EX")
             elif not _is_free(file):
                 os.close(file)
-                if time.monotonic() - began > patience:
+                if time.monotonic() - began > timeout:
                     return None
                 time.sleep(_PAUSE)
                 continue
@@ -118,6 +118,6 @@ def _flock(file: int, *names: str) -> None:
     except (ImportError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise MillError(
-            f"the decoded cache needs file locks, which do not work where it is ({reason}): take "
+            f"the decoded cache needs file locks, which do not work in its folder ({reason}): use "
             "another folder, or cache=None"
         ) from None

@@ -1,4 +1,4 @@
-"""`cache="device:20GB"`: how many bytes of decoded images to keep in a GPU's memory."""
+"""`cache="device:20GB"`: the capacity of a cache of decoded images in GPU memory."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 
 
 def device_capacity(text: Any, device: torch.device) -> int | None:
-    """Bytes that `cache=` asks of the device; None if it asks for another kind of cache, or none.
+    """Bytes of GPU memory that `cache=` requests; None for another kind of cache, or none.
 
-    Raises a MillError if the device is no GPU, or has less memory.
+    Raises a MillError if the device is not a GPU, or has less free memory.
     """
     if text is None or (wanted := spec.parse(text)).kind != "device":
         return None
     if device.type != "cuda":
         raise MillError(
-            f"cache={text!r} keeps images in a GPU's memory, and device is {str(device)!r}: take "
+            f"cache={text!r} keeps images in GPU memory, but device is {str(device)!r}: use "
             f"cache='ram:{size_text(wanted.capacity)}', or device='cuda'"
         )
     free = free_bytes(device)
     if wanted.capacity > free:
         raise MillError(
-            f"cache={text!r} is larger than the {size_text(free)} that {device} has free: take a "
-            "smaller one"
+            f"cache={text!r} is larger than the {size_text(free)} free on {device}: use a smaller "
+            "one"
         )
     return wanted.capacity
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory of a GPU that tensors can still get, with what torch keeps for them."""
+    """GPU memory still available to tensors, including the unused part of torch's pool."""
     import torch
 
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

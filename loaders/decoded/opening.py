@@ -1,4 +1,4 @@
-"""Open a loader's decoded cache: choose its file, check the room for it, share it, remove it."""
+"""Open a loader's decoded cache: choose its file, check for free space, share and remove it."""
 
 from __future__ import annotations
 
@@ -29,25 +29,23 @@ log = logging.getLogger("patchmill")
 SUFFIX = ".decoded"
 
 _AT_A_TIME = 1 << 20  # records
-_DECODING = 1  # raise it where the decoder gives other pixels
+_DECODING = 1  # increment it when the decoder gives different pixels
 _DECODERS = ("simplejpeg", "pillow")
 
 
 def open_store(cache: str | CacheSpec | None, source: Source | StreamSource) -> Store | None:
-    """The store that `cache=` asks for; None without one.
+    """Open the store that `cache=` requests; None without one, and for images kept on a GPU.
 
-    Its file is shared with everybody who uses it, the table of what was looked at with nobody: each
-    loader sees by itself which samples have changed.
-
-    There is none for images that are kept on a GPU either.
+    Its file is shared by all its users, but the table of verified images is not: each loader checks
+    for itself which samples have changed.
     """
     if cache is None:
         return None
     wanted = cache if isinstance(cache, CacheSpec) else spec.parse(cache)
     if source.sample_count is None:
         raise MillError(
-            f"cache='{wanted}' keeps numbered images, and {source.name} is streamed: download the "
-            "shards, or take cache=None"
+            f"cache='{wanted}' keeps numbered images, but {source.name} is streamed: download the "
+            "shards, or use cache=None"
         )
     if wanted.kind == "device" or not source.sample_count:
         return None
@@ -61,22 +59,22 @@ def open_store(cache: str | CacheSpec | None, source: Source | StreamSource) -> 
 
 
 def store_key(source: Source) -> str:
-    """Name of a source's store: its samples, where they are, and what decodes them."""
+    """Name of a source's store, a hash of its samples, their location and the decoders."""
     parts = [source.fingerprint, str(len(source)), source.where(0), source.where(len(source) - 1)]
     parts += [f"{name} {metadata.version(name)}" for name in _DECODERS]
     return hashlib.sha256("\0".join([str(_DECODING), *parts]).encode()).hexdigest()[:16]
 
 
 def remove_left_over(folder: Path, wanted: CacheSpec) -> None:
-    """Remove stores in RAM whose processes have ended without doing so."""
+    """Remove stores in RAM whose processes ended without removing them."""
     if wanted.kind == "ram":
         for path in stores_in(folder):
             if locks.remove_unused(path):
-                log.info("removed %s, which a run left behind", path)
+                log.info("removed %s, left behind by an earlier run", path)
 
 
 def stores_in(folder: Path) -> list[Path]:
-    """Stores in a folder; also of those that a killed process left nothing but the lock of."""
+    """Stores in a folder, including those of which a killed process left only the lock file."""
     names = {
         path.with_suffix(SUFFIX) for end in (SUFFIX, ".lock") for path in folder.glob(f"*{end}")
     }
@@ -84,7 +82,7 @@ def stores_in(folder: Path) -> list[Path]:
 
 
 def _open(path: Path, source: Source, wanted: CacheSpec) -> Store:
-    places.check_room(wanted, path)
+    places.check_free_space(wanted, path)
     with _errors(path, wanted), locks.locked(locks.beside(path)):
         file, used = _open_file(path, source, wanted.capacity)
         try:
@@ -95,10 +93,10 @@ def _open(path: Path, source: Source, wanted: CacheSpec) -> Store:
                 _allocate(file, records.pixels_at(len(source)))
                 os.pwrite(file, used.to_bytes(8, "little"), records.USED_AT)
             store = Store(path, file, source, wanted)
-            if not store.shows_what_is_written():
+            if not store.map_shows_writes():
                 raise MillError(
                     f"cannot keep decoded images in {path.parent}: on its disk, memory maps do not "
-                    "show what is written to files; take a folder on another disk"
+                    "show what is written to files; use a folder on another disk"
                 )
         except BaseException:
             os.close(file)
@@ -108,10 +106,10 @@ def _open(path: Path, source: Source, wanted: CacheSpec) -> Store:
 
 
 def _open_file(path: Path, source: Source, capacity: int) -> tuple[int, int | None]:
-    """The store's open file, of which this process is a user now.
+    """Open the store's file and become its user; also return the bytes of pixels in use.
 
-    If it is the only one, also the bytes of pixels that are in use, which may differ from what the
-    header says where processes were killed, or the machine lost power.
+    These are None if it has other users. They may differ from the header's if processes were
+    killed or the machine lost power.
     """
     while True:
         file = os.open(path, locks.FLAGS, 0o600)
@@ -123,8 +121,8 @@ def _open_file(path: Path, source: Source, capacity: int) -> tuple[int, int | No
         if not alone:
             os.close(file)
             raise MillError(
-                f"the decoded cache {path} is used by another version of patchmill now: take "
-                "another folder"
+                f"the decoded cache {path} is in use by another version of patchmill: use another "
+                "folder"
             )
         used, dead = _space(file, len(source))
         if readable and (dead <= used // 2 or used <= capacity // 2):
@@ -132,20 +130,20 @@ def _open_file(path: Path, source: Source, capacity: int) -> tuple[int, int | No
         if not os.fstat(file).st_size:
             os.pwrite(file, records.pack_header(_header(source)), 0)
             return file, 0
-        path.unlink()  # not shortened: whoever has it mapped keeps what is there
+        path.unlink()  # rather than truncated: processes that have it mapped keep their data
         os.close(file)
 
 
 def _allocate(file: int, size: int) -> None:
-    """Have the disk keep room for the header and the records, or raise OSError.
+    """Reserve disk space for the header and the records, or raise OSError.
 
-    To read a page of a map that has none would end the process where memory is full.
+    Reading an unallocated page of a map would kill the process if memory is full.
     """
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(file, 0, size)
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # disks that cannot do it
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not supported by the disk
                 raise
 
 
@@ -154,9 +152,9 @@ def _header(source: Source) -> dict[str, Any]:
 
 
 def _space(file: int, count: int) -> tuple[int, int]:
-    """Bytes of pixels up to the last image, and how many of them belong to none."""
+    """Bytes of pixels up to the last image's end, and how many of them belong to no image."""
     pixels = os.fstat(file).st_size - records.pixels_at(count)
-    if pixels < 0:  # new, or cut short
+    if pixels < 0:  # new, or truncated
         return 0, 0
     used = live = 0
     for start in range(0, count, _AT_A_TIME):
@@ -174,11 +172,11 @@ def _space(file: int, count: int) -> tuple[int, int]:
 
 
 def _close(path: Path, file: int, temporary: bool, process: int) -> None:
-    """End the use of a store; one in RAM goes with its last user."""
+    """End the use of a store; one in RAM is removed with its last user."""
     os.close(file)
     if temporary and os.getpid() == process:
         with contextlib.suppress(OSError, MillError):
-            locks.remove_unused(path, patience=0.2)
+            locks.remove_unused(path, timeout=0.2)
 
 
 @contextlib.contextmanager

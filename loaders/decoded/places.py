@@ -1,4 +1,4 @@
-"""Folders of stores of decoded images, and the room that there is for them."""
+"""Folders for stores of decoded images, and the space available in them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _LOCAL = ("ext", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs", "apfs", "ram
 
 
 def ram_folder() -> Path:
-    """The folder of this user's stores in RAM; it need not exist."""
+    """The folder of this user's stores in RAM; may not exist."""
     return SHARED_MEMORY / f"patchmill-{os.getuid()}"
 
 
 def folder(wanted: CacheSpec) -> Path:
-    """The folder that a cache's store lies in, created if it is missing."""
+    """The folder of a cache's store, created if it is missing."""
     path = wanted.folder if wanted.folder is not None else ram_folder()
     if wanted.folder is None and not SHARED_MEMORY.is_dir():
         raise MillError(
-            f"cache='{wanted}' needs {SHARED_MEMORY}, which is not here: take "
+            f"cache='{wanted}' needs {SHARED_MEMORY}, which does not exist: use "
             f"cache='disk:FOLDER:{size_text(wanted.capacity)}'"
         )
     try:
@@ -37,19 +37,19 @@ def folder(wanted: CacheSpec) -> Path:
     if wanted.folder is None and (
         not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077
     ):
-        raise MillError(f"{path} is not a folder of yours alone: remove it, or take cache='disk:…'")
+        raise MillError(f"{path} is not private to you: remove it, or use cache='disk:…'")
     return path.resolve()
 
 
 def host_part(path: Path) -> str:
-    """A part of the file's name where machines share a disk: their memory maps are not shared."""
+    """Suffix of the file's name on disks shared by machines, which cannot share a memory map."""
     if room.file_system(path).startswith(_LOCAL):
         return ""
     return "-" + re.sub(r"[^\w.-]", "_", socket.gethostname())
 
 
-def check_room(wanted: CacheSpec, path: Path) -> None:
-    """Raise a MillError unless the store at `path`, which may have begun, can grow as wanted."""
+def check_free_space(wanted: CacheSpec, path: Path) -> None:
+    """Raise a MillError unless the store at `path`, which may exist, can grow to its capacity."""
     free, stored, where = free_bytes(path.parent), bytes_on_disk(path), f"{path.parent} has"
     if wanted.kind == "ram" or room.file_system(path.parent) == "tmpfs":
         memory = room.free_memory()
@@ -58,19 +58,19 @@ def check_room(wanted: CacheSpec, path: Path) -> None:
     if wanted.capacity > free + stored:
         smaller = wanted.resized(max((free + stored) * 8 // 10, 1))
         raise MillError(
-            f"cache='{wanted}' is more than there is room for: {where} {size_text(free + stored)} "
-            f"free; take cache='{smaller}' or less: a part of the images helps, too"
+            f"cache='{wanted}' is larger than the free space: {where} {size_text(free + stored)} "
+            f"free; use cache='{smaller}' or less: caching a part of the images helps, too"
         )
 
 
 def free_bytes(path: Path) -> int:
-    """Free bytes of the disk that a folder is on."""
+    """Free bytes on a folder's disk."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
 
 
 def bytes_on_disk(path: Path) -> int:
-    """Bytes that a store takes, which are fewer than its length; 0 if there is none."""
+    """Bytes that a store occupies, fewer than its file's length; 0 if there is none."""
     try:
         return path.stat().st_blocks * 512
     except OSError:
@@ -80,5 +80,5 @@ def bytes_on_disk(path: Path) -> int:
 def unusable(path: Path, wanted: CacheSpec, error: OSError) -> MillError:
     return MillError(
         f"cannot keep decoded images in {path}: {error.strerror or error}; write {FORMS} with a "
-        "folder that can be written to"
+        "writable folder"
     )

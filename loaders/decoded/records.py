@@ -1,9 +1,9 @@
 """Layout of a store's file, and the records and checksums that make it safe to trust.
 
-The file is a page of header, one record for each sample, and the pixels. A record says where an
-image lies and carries a check of itself and a checksum of the pixels. So neither the order in which
-a processor or a kernel makes writes visible matters, nor a process that is killed in between, nor a
-machine that loses power: what does not add up is not there, and is decoded again.
+The file is a header page, one record per sample, and the pixels. A record locates an image, and
+carries a check of itself and a checksum of the pixels. So it is harmless if a processor or a kernel
+makes writes visible in another order, if a process is killed in between, or if a machine loses
+power: an image whose record or pixels do not match counts as missing, and is decoded again.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 
 PAGE = 4096
-USED_AT = PAGE - 8  # in the header: bytes of pixels handed out so far, as an int64
-PROBE_AT = USED_AT - 8  # in the header: 8 bytes without a meaning
+USED_AT = PAGE - 8  # in the header: bytes of pixels allocated so far, as an int64
+PROBE_AT = USED_AT - 8  # in the header: 8 scratch bytes
 ALIGNMENT = 64  # of images in the file
 MAGIC = b"\x89MILLDC1"
 
 RECORD = np.dtype(
     [
         ("offset", "<i8"),  # of the image, from the start of the pixels
-        ("stamp", "<u8"),  # what the encoded image was recognised by when it was decoded
+        ("stamp", "<u8"),  # of the encoded image when it was decoded
         ("height", "<i4"),
         ("width", "<i4"),
         ("checksum", "<u4"),  # of the pixels
@@ -46,13 +46,13 @@ def aligned(size: int) -> int:
 
 
 def pack_header(content: dict[str, Any]) -> bytes:
-    """The header's page, with no pixels handed out."""
+    """The header page, with no pixels allocated."""
     text = json.dumps(content).encode()
     return (_START.pack(MAGIC, len(text), zlib.crc32(text)) + text).ljust(PAGE, b"\0")
 
 
 def read_header(page: bytes) -> dict[str, Any] | None:
-    """The header's content; None if these bytes are none."""
+    """The header's content; None if these bytes are not a header."""
     if len(page) < PAGE:
         return None
     magic, length, checksum = _START.unpack_from(page)
@@ -67,7 +67,7 @@ def read_header(page: bytes) -> dict[str, Any] | None:
 
 
 def make_record(id: int, offset: int, image: np.ndarray, stamp: int) -> np.ndarray:
-    """A record [1] of an image, its check included."""
+    """A record [1] of an image, including its check."""
     height, width, _ = image.shape
     record = np.array([(offset, stamp, height, width, checksum(image), 0)], RECORD)
     record["check"] = checks(record, np.array([id], np.int64))
@@ -84,16 +84,16 @@ def checks(records: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 def whole(records: np.ndarray, ids: np.ndarray, pixels: int) -> np.ndarray:
-    """True [n] for records that are there, complete, and within `pixels` bytes of pixels."""
+    """True [n] for records that are present, complete, and within `pixels` bytes of pixels."""
     height, width = records["height"].astype(np.int64), records["width"].astype(np.int64)
     fits = (height > 0) & (width > 0) & (width <= pixels // (3 * np.maximum(height, 1)))
-    size = np.where(fits, height * width * 3, pixels)  # else the product may be too large
+    size = np.where(fits, height * width * 3, pixels)  # otherwise the product may overflow
     inside = (records["offset"] >= 0) & (records["offset"] <= pixels - size)
     return fits & inside & (records["check"] == checks(records, ids))
 
 
 def checksum(image: np.ndarray) -> int:
-    """Checksum of pixels at the speed of memory: pages are summed up, their sums are hashed."""
+    """Checksum of pixels at memory speed: pages are summed, and the sums are hashed."""
     flat = image.reshape(-1)
     pages = flat.size // PAGE
     words = flat[: pages * PAGE].view(np.uint64).reshape(pages, PAGE // 8)

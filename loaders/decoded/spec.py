@@ -1,4 +1,4 @@
-"""Parse a loader's `cache=`: where decoded images are kept, and how many bytes of them."""
+"""Parse a loader's `cache=`: the place and the capacity of a cache of decoded images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 @dataclass(frozen=True)
 class CacheSpec:
-    """A parsed `cache=`: "ram", "disk" or "device", the disk's folder, and the most bytes."""
+    """A parsed `cache=`: "ram", "disk" or "device", the capacity in bytes, and the folder."""
 
     kind: str
     capacity: int
@@ -50,19 +50,19 @@ def parse(text: Any) -> CacheSpec:
 
 
 def parse_size(text: str, setting: str) -> int:
-    """Bytes of a size such as 500MB, 1.5TB or 32GiB; a MillError that calls it `setting`."""
+    """Bytes of a size such as 500MB, 1.5TB or 32GiB; errors refer to it as `setting`."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise MillError(f"{setting}: {text!r} is no size: write a number and its unit, as in 32GB")
+        raise MillError(f"{setting}: {text!r} is not a size: write a number and a unit, as in 32GB")
     unit = match[2].lower()
     size = int(float(match[1]) * (1024 if "i" in unit else 1000) ** _UNITS[unit.rstrip("ib")])
     if not 0 < size < 2**60:
-        raise MillError(f"{setting}: {text!r} is no size that images could have")
+        raise MillError(f"{setting}: {text!r} is not a possible size of images")
     return size
 
 
 def size_text(size: float) -> str:
-    """A size in words that `parse_size` reads, as 32GB or 1.5MB."""
+    """Format a size for `parse_size`, as 32GB or 1.5MB."""
     for unit in ("B", "KB", "MB", "GB"):
         if size < 999.5:
             return f"{size:.3g}{unit}"

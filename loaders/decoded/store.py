@@ -1,11 +1,11 @@
 """`Store`: decoded images in one memory-mapped file that all processes of a machine share.
 
-Any number of threads and processes read and fill it at once. Space is handed out in extents under
-a short file lock; pixels are written, then the record that says where they are. Space is not used
-twice while anybody uses the store, so that an image which was handed out stays as it is.
+Any number of threads and processes read and fill it concurrently. Space is allocated in extents
+under a short file lock; pixels are written first, then the record that locates them. Space is not
+reused while the store has users, so that an image in use never changes.
 
-Pixels are written with `write`, not through the map: a full disk is then an error that is counted,
-where it would end the process with a bus error.
+Pixels are written with `write` rather than through the map: a full disk is then an error that can
+be handled, while a write through the map would kill the process with a bus error.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("patchmill")
 
 _LARGEST = 2**64 - 1
-MOST_EXTENT = 16 << 20  # bytes of pixels that a process takes at a time
+MOST_EXTENT = 16 << 20  # bytes of pixels that a process allocates at a time
 
 
 class Store:
     """The decoded images of one source. `pixels` and `slots` show those that this loader trusts.
 
-    A record that another loader wrote is looked at when its image is first asked for: the encoded
-    image must be the one that was decoded, and the pixels must have the checksum that the record
-    says. From then on the image is in `slots`, which compiled code may read, too.
+    A record that another loader wrote is verified when its image is first requested: the encoded
+    image must be unchanged since it was decoded, and the pixels must match the record's checksum.
+    From then on, the image is in `slots`, which compiled code may read, too.
     """
 
     def __init__(self, path: Path, file: int, source: Source, wanted: CacheSpec) -> None:
@@ -68,7 +68,7 @@ class Store:
         return len(self.slots)
 
     def image(self, id: int) -> np.ndarray | None:
-        """The image as uint8 [height, width, 3], not to be written to; None: decode it."""
+        """The image as uint8 [height, width, 3], which must not be written to; None if missing."""
         height = self._heights.item(id)
         if not height:
             if not self._published.item(id) or not self._adopt(id):
@@ -78,13 +78,13 @@ class Store:
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
     def read(self, id: int) -> tuple[bytes, int]:
-        """The encoded bytes of a sample, and the stamp to offer its image with."""
+        """The encoded bytes of a sample, and the stamp to pass to `offer`."""
         stamp = self._stamp(id)
-        data = self._source.read(id)  # after its stamp: of a newer image the stamp is then too old
+        data = self._source.read(id)  # after the stamp, which a newer image then does not match
         return data, records.content_stamp(data) if stamp is None else stamp
 
     def prefetch(self, ids: np.ndarray) -> None:
-        """Announce samples that will be read soon; does not wait."""
+        """Start fetching samples that will be read soon, without waiting."""
         there = (self._published if self._is_stamped else self._heights)[ids] > 0
         self._source.prefetch(ids[~there])
         if not self._on_disk or not hasattr(os, "posix_fadvise"):
@@ -96,11 +96,11 @@ class Store:
                 os.posix_fadvise(self._file, start, size, os.POSIX_FADV_WILLNEED)
 
     def offer(self, id: int, image: np.ndarray, stamp: int) -> bool:
-        """Keep a decoded image if it fits; with a stamp of 0, or if it is there, do nothing.
+        """Keep a decoded image if it fits, unless its stamp is 0 or it is there already.
 
         Returns True if it was kept.
         """
-        if not stamp or self._heights.item(id) or not self.has_room(image.nbytes):
+        if not stamp or self._heights.item(id) or not self.may_keep(image.nbytes):
             return False
         try:
             offset = self._reserve(image.nbytes)
@@ -109,24 +109,24 @@ class Store:
             record = records.make_record(id, offset, image, stamp)
             _write(self._file, image.reshape(-1).data, self._pixels_at + offset)
             _write(self._file, record.data.cast("B"), records.PAGE + id * record.nbytes)
-        except (OSError, MillError) as error:  # no fault of the sample's
+        except (OSError, MillError) as error:  # not the sample's fault
             self._unfit, self.full = 0, True
             reason = getattr(error, "strerror", None) or str(error)
-            log.warning("the decoded cache %s stays as it is: %s", self.path, reason)
+            log.warning("the decoded cache %s stops growing: %s", self.path, reason)
             return False
         self._show(id, record)
         return True
 
-    def shows_what_is_written(self) -> bool:
-        """True if the map shows the file as it is written; the lock file must be held."""
+    def map_shows_writes(self) -> bool:
+        """True if the map shows what is written to the file; the lock file must be held."""
         probe = os.urandom(8)
         _write(self._file, probe, records.PROBE_AT)
         return self._map[records.PROBE_AT : records.PROBE_AT + 8] == probe
 
-    def has_room(self, size: int) -> bool:
+    def may_keep(self, size: int) -> bool:
         """True if this process may still keep an image of `size` bytes.
 
-        A forked child only reads: it would fill the extent that its parent fills.
+        A forked child only reads: it would write to the same extent as its parent.
         """
         return records.aligned(size) < self._unfit and os.getpid() == self._process
 
@@ -136,7 +136,7 @@ class Store:
         return CacheStats(self.place, hits, images, len(self), used, self.capacity, self.full)
 
     def _adopt(self, id: int) -> bool:
-        """Trust a record if it adds up and its sample is unchanged."""
+        """Verify a record, and trust it if it is valid and its sample unchanged."""
         record = self._records[id : id + 1].copy()
         if not records.whole(record, np.array([id]), self.pixels.size)[0]:
             return False
@@ -162,23 +162,23 @@ class Store:
         return None if stamp is None else int(stamp) & _LARGEST
 
     def _forget(self, id: int, record: np.ndarray) -> None:
-        """Take a record out of the store; its pixels are dead, until the store starts again."""
+        """Remove a record from the store; its pixels waste space until the store is recreated."""
         with contextlib.suppress(OSError):
             _write(self._file, bytes(record.nbytes), records.PAGE + id * record.nbytes)
 
     def _show(self, id: int, record: np.ndarray) -> None:
-        """Show a record's image to this loader, the height last."""
+        """Make a record's image visible to this loader, writing the height last."""
         offset = record["offset"].item()
         with self._lock:
             if self._heights.item(id):
                 return
             self._offsets[id], self._widths[id] = offset, record["width"].item()
-        with self._lock:  # on ARM, too: to let go of a lock is to make visible what came before
-            if self._offsets.item(id) == offset:  # else another thread is about to show its own
+        with self._lock:  # for ARM: releasing a lock makes earlier writes visible
+            if self._offsets.item(id) == offset:  # otherwise another thread is showing its own
                 self._heights[id] = record["height"].item()
 
     def _reserve(self, size: int) -> int | None:
-        """Bytes from the start of the pixels to free space; None if there is not enough."""
+        """Allocate space, and return its offset in the pixels; None if there is not enough."""
         size = records.aligned(size)
         with self._lock:
             if self._next + size > self._end and not self._extend(size):
@@ -187,24 +187,24 @@ class Store:
             return self._next - size
 
     def _extend(self, size: int) -> bool:
-        """Take a new extent that holds `size` bytes."""
+        """Allocate a new extent that holds `size` bytes."""
         with locks.locked(locks.beside(self.path)):
             used = _read_used(self._file)
-            room = min(self.capacity, self.pixels.size) - used
-            if used != self._end:  # others have taken extents since
+            free = min(self.capacity, self.pixels.size) - used
+            if used != self._end:  # others have allocated extents since
                 self._next = self._end = used
             need = size - (self._end - self._next)
-            if need > room:
+            if need > free:
                 self.full, self._unfit = True, min(self._unfit, size)
                 return False
-            end = self._end + min(max(self._extent, need), room)
+            end = self._end + min(max(self._extent, need), free)
             _write(self._file, end.to_bytes(8, "little"), records.USED_AT)
             self._end = end
         return True
 
 
 def _is_stamped(source: Source) -> bool:
-    """True if samples are known to be unchanged without being read."""
+    """True if samples can be recognised as unchanged without reading them."""
     try:
         return source.stamp(0) is not None
     except OSError:
@@ -212,7 +212,7 @@ def _is_stamped(source: Source) -> bool:
 
 
 def _mapped(path: Path) -> mmap.mmap:
-    """A map of the file, with an open file of its own: it does not keep the store in use."""
+    """Map the file through a separate descriptor, which does not keep the store in use."""
     with open(path, "r+b", buffering=0) as file:
         memory = mmap.mmap(file.fileno(), 0)
     mapped.guard(memory, str(path))

@@ -153,7 +153,7 @@ def test_a_chart_is_drawn(tmp_path, monkeypatch):
         (["--data", "no/such/folder"], "no folder 'no/such/folder'"),
         (["--json", "no/such/folder/out.json"], "cannot write"),
         (["--rounds", "3"], "--rounds"),
-        (["--data", SCENES, "--cache", "ram:lots"], "is no size"),
+        (["--data", SCENES, "--cache", "ram:lots"], "is not a size"),
         (["--data", SCENES, "--pipeline", "magic"], "no pipeline 'magic'"),
         (["--data", SCENES, "--device", "tpu"], "device must be"),
     ],

@@ -274,8 +274,8 @@ BILLION = "\n".join(
         ("[" * 20_000, "the recipe is not valid YAML"),
         ("[" * 100 + "]" * 100, "nested more than 64 deep"),
         ("- " * 900, "nested more than 64 deep"),
-        ("views: &a [*a]", "an alias stands inside what it names"),
-        ("views: &a {<<: *a}", "an alias stands inside what it names"),
+        ("views: &a [*a]", "an alias refers to a node that contains it"),
+        ("views: &a {<<: *a}", "an alias refers to a node that contains it"),
         (BILLION, "the recipe is not valid YAML: it holds more than 100,000 values"),
         (
             "views: [{name: a, size: 8, count: 0x" + "f" * 5000 + "}]",

@@ -134,7 +134,7 @@ class DaliFeeder:
         if shape is None or not has_decodable_header(encoded, max_pixels):
             return decode_into(arena, data, max_pixels)
         store = self._config.decoded
-        if store is not None and store.has_room(shape[0] * shape[1] * 3):
+        if store is not None and store.may_keep(shape[0] * shape[1] * 3):
             with suppress(BadImage):  # DALI may read it, and then has the last word
                 return decode_into(arena, data, max_pixels)
         return LoadedImage(*shape, encoded)

@@ -58,10 +58,10 @@ def test_another_broken_pipe_is_a_bug():
 
 def test_memory_or_threads_that_run_out_are_one_line():
     for body, words in {
-        "bytearray(1 << 60)": "no memory for what this command does (an allocation failed): take",
-        "raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')": "2 GiB): take smaller",
-        'raise RuntimeError("can\'t start new thread")': "there is no thread for what this com",
-        "raise RuntimeError('Resource temporarily unavailable')": "there is no thread for what",
+        "bytearray(1 << 60)": "no memory for this command (an allocation failed): use",
+        "raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')": "2 GiB): use smaller",
+        'raise RuntimeError("can\'t start new thread")': "there is no thread for this comma",
+        "raise RuntimeError('Resource temporarily unavailable')": "there is no thread for this",
     }.items():
         code, out, errors = run(body)
         assert (code, out, errors.count("\n")) == (1, "", 1) and words in errors

@@ -107,7 +107,7 @@ def test_other_depths_are_brought_to_eight_bits() -> None:
 )
 def test_a_mask_with_colours_is_an_error_that_says_where(mode: str, told: str) -> None:
     data = by_pil(Image.fromarray(noise(9, 9)).convert(mode))
-    with pytest.raises(MillError, match=f"^here has {told}, and a mask is grey"):
+    with pytest.raises(MillError, match=f"^here has {told}, but a mask is grey"):
         decode_mask(data, lambda: "here")
 
 

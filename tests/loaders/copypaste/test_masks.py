@@ -94,7 +94,7 @@ def test_a_mask_of_three_channels_is_an_error_that_names_it(
 ) -> None:
     found = masks.open_masks(make(tmp_path, [encode_mask(half())] * 2 + [colours()]))
     assert found is not None and found.plane(1) is not None
-    with pytest.raises(MillError, match=rf"some.*{name}.* has 3 channels, and a mask is grey"):
+    with pytest.raises(MillError, match=rf"some.*{name}.* has 3 channels, but a mask is grey"):
         found.plane(2)
 
 
@@ -181,7 +181,7 @@ def test_where_nothing_can_be_written_it_goes_to_the_cache(tmp_path: Path) -> No
 def test_other_data_is_refused(tmp_path: Path) -> None:
     path = make_file(open_source(making.photos(tmp_path / "src", 4)))
     (tmp_path / "src" / "class0" / "new.jpg").write_bytes(making.jpeg(9))
-    with pytest.raises(MillError, match=r"masks of 4 other images than .* has now \(5\): make"):
+    with pytest.raises(MillError, match=r"masks of other data \(4 images\) than .* \(5\): make"):
         masks.open_masks(open_source(tmp_path / "src"))
     with pytest.raises(MillError, match=f"cannot use {tmp_path / 'none'}: No such file"):
         masks.open_masks(open_source(tmp_path / "src"), tmp_path / "none")

@@ -129,10 +129,10 @@ def test_16_bit_grey_is_scaled_where_pil_clips(kind: str) -> None:
         (
             np.float32,
             1,
-            "its 32-bit pixels go from 0 to 1, and are read as 0 to 255",
+            "its 32-bit pixels range from 0 to 1, but are read as 0 to 255",
         ),
-        (np.float32, 4000, "go from 0 to 4000"),
-        (np.int32, 65535, "go from 0 to 65535"),
+        (np.float32, 4000, "range from 0 to 4000"),
+        (np.int32, 65535, "range from 0 to 65535"),
     ],
 )
 def test_32_bit_grey_is_refused_where_pil_clips(

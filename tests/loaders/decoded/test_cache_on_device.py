@@ -31,7 +31,7 @@ def test_a_cpu_is_no_such_device() -> None:
     with pytest.raises(MillError) as error:
         make_loader(8, cache="device:20MB")
     assert str(error.value) == (
-        "cache='device:20MB' keeps images in a GPU's memory, and device is 'cpu': take "
+        "cache='device:20MB' keeps images in GPU memory, but device is 'cpu': use "
         "cache='ram:20MB', or device='cuda'"
     )
 
@@ -40,7 +40,7 @@ def test_more_than_the_gpu_has_free() -> None:
     with pytest.raises(MillError) as error:
         device_capacity("device:41GB", GPU)
     assert str(error.value) == (
-        "cache='device:41GB' is larger than the 40GB that cuda:0 has free: take a smaller one"
+        "cache='device:41GB' is larger than the 40GB free on cuda:0: use a smaller one"
     )
 
 

@@ -43,11 +43,11 @@ def test_places_and_sizes(text: str, kind: str, folder: str | None, capacity: in
         ("ram:/folder:32GB", "cache must be"),
         ("disk:32GB", "cache must be"),
         ("disk::32GB", "names no folder"),
-        ("ram:32", "'32' is no size: write a number and its unit"),
-        ("ram:-1GB", "'-1GB' is no size"),
-        ("ram:0GB", "no size that images could have"),
-        ("ram:9999999999TB", "no size that images could have"),
-        ("disk:/a:lots", "'lots' is no size"),
+        ("ram:32", "'32' is not a size: write a number and a unit"),
+        ("ram:-1GB", "'-1GB' is not a size"),
+        ("ram:0GB", "not a possible size of images"),
+        ("ram:9999999999TB", "not a possible size of images"),
+        ("disk:/a:lots", "'lots' is not a size"),
         ("tape:9GB", "cache must be"),
     ],
 )
@@ -62,14 +62,14 @@ def test_sizes_in_words_can_be_read_again(size: int) -> None:
 
 
 def test_more_than_the_disk_has(tmp_path: Path) -> None:
-    with pytest.raises(MillError, match=r"more than there is room for: /.* has .* free; take"):
+    with pytest.raises(MillError, match=r"is larger than the free space: /.* has .* free; use"):
         open_store(f"disk:{tmp_path}:100000TB", Noise(3))
 
 
 def test_more_than_the_memory_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(room, "free_memory", lambda: 10**6)
-    with pytest.raises(MillError, match="this machine, or its container, has 1MB free; take cache"):
+    with pytest.raises(MillError, match="this machine, or its container, has 1MB free; use cache"):
         open_store("ram:2MB", Noise(3))
     assert list(places.ram_folder().iterdir()) == []
     assert open_store("ram:500KB", Noise(3)) is not None
@@ -81,9 +81,9 @@ def test_what_a_store_holds_already_counts_as_room(
     monkeypatch.setattr(room, "free_memory", lambda: 500_000)
     (tmp_path / "store").write_bytes(bytes(600_000))
     wanted = spec.parse("ram:900KB")
-    places.check_room(wanted, tmp_path / "store")
-    with pytest.raises(MillError, match="more than there is room for"):
-        places.check_room(wanted, tmp_path / "none")
+    places.check_free_space(wanted, tmp_path / "store")
+    with pytest.raises(MillError, match="is larger than the free space"):
+        places.check_free_space(wanted, tmp_path / "none")
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write anywhere")
@@ -117,18 +117,18 @@ def test_somebody_elses_folder_in_shared_memory(
 ) -> None:
     monkeypatch.setattr(places, "SHARED_MEMORY", tmp_path)
     places.ram_folder().mkdir(mode=0o755)
-    with pytest.raises(MillError, match="is not a folder of yours alone"):
+    with pytest.raises(MillError, match="is not private to you"):
         open_store("ram:1MB", Noise(3))
     places.ram_folder().rmdir()
     (tmp_path / "elsewhere").mkdir()
     places.ram_folder().symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(MillError, match="is not a folder of yours alone"):
+    with pytest.raises(MillError, match="is not private to you"):
         open_store("ram:1MB", Noise(3))
 
 
 def test_no_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "SHARED_MEMORY", tmp_path / "none")
-    with pytest.raises(MillError, match="which is not here: take cache='disk:FOLDER:1MB'"):
+    with pytest.raises(MillError, match="which does not exist: use cache='disk:FOLDER:1MB'"):
         open_store("ram:1MB", Noise(3))
 
 
@@ -145,5 +145,5 @@ def test_streams_have_no_numbers_to_keep_images_under(tmp_path: Path) -> None:
     class Streamed:
         name, sample_count = "http://host/a.tar", None
 
-    with pytest.raises(MillError, match=r"keeps numbered images, and .* is streamed"):
+    with pytest.raises(MillError, match=r"keeps numbered images, but .* is streamed"):
         open_store(f"disk:{tmp_path}:1MB", Streamed())  # type: ignore[arg-type]

@@ -170,7 +170,7 @@ def test_the_garbage_collector_does_not_wait_for_a_lock_of_its_own_thread(
 
 
 def test_a_disk_whose_maps_lag_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Store, "shows_what_is_written", lambda self: False)
+    monkeypatch.setattr(Store, "map_shows_writes", lambda self: False)
     with pytest.raises(MillError, match="memory maps do not show what is written to files"):
         open_store(f"disk:{tmp_path}:1MB", Noise(COUNT))
     assert not locks.is_used(only_file(tmp_path))
@@ -201,7 +201,7 @@ def test_a_full_disk_stops_the_filling_only(
     fill(store, range(COUNT))
     assert held(store, source) == [0, 1, 2, 3] and store.full
     assert [record.message for record in caplog.records] == [
-        f"the decoded cache {store.path} stays as it is: No space left on device"
+        f"the decoded cache {store.path} stops growing: No space left on device"
     ]
 
 
@@ -211,7 +211,7 @@ def test_another_format_is_replaced_unless_somebody_uses_it(tmp_path: Path) -> N
     fill(store, range(COUNT))
     with open(store.path, "r+b") as file:
         file.write(b"another!")
-    with pytest.raises(MillError, match="is used by another version of patchmill now"):
+    with pytest.raises(MillError, match="is in use by another version of patchmill"):
         as_another_process(tmp_path, source)
     path = store.path
     del store

@@ -209,7 +209,7 @@ def test_a_state_resumes_with_the_same_backgrounds_only(tmp_path: Path) -> None:
         make_loader(Masked(SAMPLES), recipe("grey"), **settings)
     with pytest.raises(MillError, match="there is no folder"):
         make_loader(Masked(SAMPLES), recipe("images"), backgrounds=tmp_path / "none")
-    with pytest.raises(MillError, match="has no images to be backgrounds"):
+    with pytest.raises(MillError, match="has no images to use as backgrounds"):
         make_loader(Masked(SAMPLES), recipe("images"), backgrounds=Pictures(0))
 
 

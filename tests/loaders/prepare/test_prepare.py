@@ -245,7 +245,7 @@ def test_folders_with_foreign_files_are_refused(tmp_path: Path):
 def test_a_beton_of_unknown_origin_is_not_overwritten(tmp_path: Path):
     making.photos(tmp_path / "src", 3)
     (tmp_path / "x.beton").write_bytes(b"mine")
-    with pytest.raises(MillError, match="nothing says how it was made"):
+    with pytest.raises(MillError, match="no record of how it was made"):
         making.prepare(tmp_path / "src", tmp_path / "x.beton", "beton")
     assert (tmp_path / "x.beton").read_bytes() == b"mine"
 

@@ -129,8 +129,8 @@ def test_no_image_that_can_be_decoded(photos: Path, tmp_path: Path) -> None:
         (["--verify"], "--verify is not for --format decoded"),
         (["--no-shuffle"], "--no-shuffle is not for --format decoded"),
         (["--overwrite"], "--overwrite is not for --format decoded"),
-        (["--size", "much"], "--size: 'much' is no size"),
-        (["--size", "9000000GB"], "more than there is room for"),
+        (["--size", "much"], "--size: 'much' is not a size"),
+        (["--size", "9000000GB"], "is larger than the free space"),
         (["--rank", "2", "--world-size", "2"], "--rank must be 0 to 1, not 2"),
     ],
 )

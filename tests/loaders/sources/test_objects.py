@@ -357,7 +357,7 @@ class Unsized:
         (iter([1]), "can be read once and in order only: give a folder, shards"),
         ({1, 2}, "type set, which has no length and no items by index"),
         (DataLoader([1, 2]), r"from a DataLoader, which makes batches: give .* loader\.dataset"),
-        ([Image.fromarray(np.eye(8, dtype=np.float32))] * 4, "its 32-bit pixels go from 0 to 1"),
+        ([Image.fromarray(np.eye(8, dtype=np.float32))] * 4, "its 32-bit pixels range from 0 to 1"),
         (Table(), r"a Table does not say which columns .* list\(zip\(table\['path'\]"),
         (7, "from 7, which is not a data set: give a folder, shards"),
         (None, "from None, which is not a data set"),

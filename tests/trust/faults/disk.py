@@ -121,7 +121,7 @@ def _on_small_disk(one: Undisturbed, at: int, folder: Path) -> str:
     few = max(2, one.pages * at // max(one.calls, 1))
 
     def on_few() -> str:
-        places.check_room = lambda *_: None  # as if others fill the disk after the check
+        places.check_free_space = lambda *_: None  # others fill the disk after the check
         ended = disk_faults.run(disk_work.in_folder(one.work, folder))
         return _problem(one, FULL, ended, folder)
 
