@@ -162,7 +162,7 @@ class Loader:
         self.pipeline.clear()
 
     def stats(self) -> Stats:
-        """Items, speed and occupancy per stage, time spent waiting for batches, and the bottleneck."""
+        """Items, speed and occupancy per stage, the time spent waiting, and the bottleneck."""
         run = self._run
         seconds = self._seconds + (run.seconds if run else 0.0)
         pipeline = self.pipeline

@@ -82,7 +82,7 @@ class MaskFile:
         return int(self._starts[-1])
 
     def mask(self, index: int) -> np.ndarray | None:
-        """The mask, uint8 [height, width], even if degenerate; OSError if damaged, None if missing."""
+        """The mask [height, width], even if degenerate; OSError if damaged, None if missing."""
         from patchmill.loaders.copypaste.mask_png import decode_mask
 
         data = self.png(index)

@@ -11,7 +11,7 @@ from PIL import Image
 from patchmill.loaders.common.errors import MillError
 
 REFUSED = [
-    ("loaders.prepare", "photos out --quality 80", "--quality is for images that --max-side shrink"),
+    ("loaders.prepare", "photos out --quality 80", "--quality is for images that --max-side"),
     ("loaders.prepare", "photos out --quality=80 --keep", "--quality is for images that"),
     ("loaders.prepare", "photos x.beton --shard-size 9MB", "--shard-size is for shards"),
     ("loaders.prepare", "photos out --size 9GB", "--size is for --format decoded"),
