@@ -11,7 +11,7 @@ from patchmill.loaders.recipe import Recipe
 
 
 def load_recipe(recipe: Recipe | str | Path) -> Recipe:
-    """Load a recipe: a Recipe, a preset with its settings (`"dino(local_crops=6)"`) or YAML."""
+    """Load a recipe: a Recipe, a preset with its knobs (`"dino(local_crops=6)"`) or YAML."""
     if isinstance(recipe, Recipe):
         return recipe
     if (name := getattr(recipe, "__name__", None)) in presets.ALL:

@@ -1,1 +1,1 @@
-"""Reading and writing of files that other processes may read, write, cut or replace."""
+"""Read and write files that other processes may read, write, truncate or replace."""

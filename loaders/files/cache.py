@@ -16,7 +16,7 @@ _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOE
 
 
 def folder(name: str) -> Path:
-    """A sub-folder of the cache; where that is missing, one for this user alone is made."""
+    """A sub-folder of the cache; a missing cache is created for this user only."""
     path = root() / name
     try:
         root().mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def unusable(path: Path, error: OSError) -> MillError:
     """Error for a cache that cannot be written: full, read-only, not a folder."""
     return MillError(
         f"cannot write to the cache {path}: {error.strerror or error}; "
-        "make room or point PATCHMILL_CACHE to another folder"
+        "free some space or point PATCHMILL_CACHE to another folder"
     )
 
 
@@ -38,8 +38,8 @@ def unusable(path: Path, error: OSError) -> MillError:
 def lock(path: Path) -> Iterator[None]:
     """Hold a file lock, so that a node's ranks do not all generate the same file.
 
-    Where file locks do not work, every process proceeds: files are written atomically, so that is
-    safe. Nothing is written to the file, and a link in its place is not followed.
+    If file locks do not work, every process proceeds, which is safe because files are written
+    atomically. Nothing is written to the lock file, and a link in its place is not followed.
     """
     try:
         file = open(os.open(path, _LOCK_FLAGS, 0o666))

@@ -1,7 +1,7 @@
-"""Columns of a file that are read and checked whole, or a piece at a time when they are used.
+"""Columns of a file, read and verified as a whole, or piece by piece on first use.
 
-Nothing is mapped: a read beyond the end of a file that was truncated is an OSError, where a memory
-map would end the process.
+Nothing is memory-mapped: reading beyond the end of a truncated file raises an OSError, while a map
+would kill the process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PIECE_BYTES = 1 << 20  # under one checksum
 
 
 class Place(NamedTuple):
-    """A column in a file."""
+    """The location and layout of a column in a file."""
 
     name: str
     start: int  # bytes from the file's start
@@ -49,7 +49,7 @@ class ColumnFile:
             close(self.number)
 
     def read(self, count: int, offset: int) -> bytes:
-        """Read exactly this many bytes; OSError where the file ends before."""
+        """Read exactly this many bytes; OSError if the file ends before."""
         data = os.pread(self.number, count, offset)
         while len(data) < count:
             more = os.pread(self.number, count - len(data), offset + len(data))
@@ -59,7 +59,7 @@ class ColumnFile:
         return data
 
     def read_piece(self, place: Place, piece: int) -> bytes:
-        """Read a piece of a column; OSError if it is not what was written."""
+        """Read a piece of a column; OSError if it differs from its checksum."""
         first = piece * PIECE_BYTES
         data = self.read(min(PIECE_BYTES, place.nbytes - first), place.start + first)
         if place.checksums is not None and zlib.crc32(data) != place.checksums[piece]:
@@ -68,7 +68,7 @@ class ColumnFile:
 
 
 def read_whole(file: ColumnFile, place: Place) -> np.ndarray:
-    """A column in memory, read-only; OSError if it is damaged."""
+    """Read a column into memory, read-only; OSError if it is damaged."""
     column = np.empty(place.shape, place.dtype)
     memory = column.reshape(-1).view(np.uint8)
     for piece in range(place.pieces):
@@ -78,22 +78,22 @@ def read_whole(file: ColumnFile, place: Place) -> np.ndarray:
 
 
 class Pieces:
-    """A large column whose pieces are read into memory, and checked, when first asked for.
+    """A large column whose pieces are read into memory, and verified, on first use.
 
-    It is asked by an index from 0 on, or by an array of them. A piece that is damaged is asked of
-    `again`, which gives the same column from elsewhere; an OSError without it.
+    Indexed by a non-negative integer, or by an array of them. A damaged piece is taken from the
+    column that `fallback` returns, the same column from elsewhere; without it, it is an OSError.
     """
 
-    again: Callable[[str, OSError], np.ndarray | Pieces] | None = None
+    fallback: Callable[[str, OSError], np.ndarray | Pieces] | None = None
 
     def __init__(self, file: ColumnFile, place: Place) -> None:
         self._file, self._place = file, place
         self.dtype, self.shape = place.dtype, place.shape
-        self._items = np.empty(place.shape, place.dtype)  # takes memory as pieces come
+        self._items = np.empty(place.shape, place.dtype)  # takes memory as pieces are read
         self._memory = self._items.view(np.uint8)
         self._items.flags.writeable = False
-        self._flags = bytearray(place.pieces)  # 1 for those that are there
-        self._there = np.frombuffer(self._flags, bool)
+        self._flags = bytearray(place.pieces)  # 1 for pieces that have been read
+        self._loaded = np.frombuffer(self._flags, bool)
         self._in_piece = PIECE_BYTES // place.dtype.itemsize
         self._lock = threading.Lock()
 
@@ -109,14 +109,14 @@ class Pieces:
         if isinstance(pieces, int):
             if not self._flags[pieces]:
                 self._read(pieces)
-        elif not self._there[pieces].all():
+        elif not self._loaded[pieces].all():
             for piece in np.unique(pieces).tolist():
                 self._read(piece)
         return self._items[index]
 
     def whole(self) -> np.ndarray:
         """The whole column."""
-        for piece in np.flatnonzero(~self._there).tolist():
+        for piece in np.flatnonzero(~self._loaded).tolist():
             self._read(piece)
         return self._items
 
@@ -127,18 +127,18 @@ class Pieces:
                 self._flags[piece] = 1
 
     def _content(self, piece: int) -> bytes:
-        if self.again is None:
-            return _named(self._file, self._place, piece)
+        if self.fallback is None:
+            return _read_named(self._file, self._place, piece)
         try:
             return self._file.read_piece(self._place, piece)
         except OSError as error:
-            column = self.again(self._place.name, error)
+            column = self.fallback(self._place.name, error)
             first = piece * self._in_piece
             return column[np.arange(first, min(first + self._in_piece, len(self)))].tobytes()
 
 
 class Stored:
-    """A column of bytes that stays in the file; a piece of it is checked when first asked for."""
+    """A column of bytes that stays in the file, and whose pieces are verified on first use."""
 
     def __init__(self, file: ColumnFile, place: Place) -> None:
         self._file, self._place = file, place
@@ -152,18 +152,19 @@ class Stored:
         start, stop, _ = span.indices(len(self))
         for piece in range(start // PIECE_BYTES, -(-stop // PIECE_BYTES)):
             if not self._checked[piece]:
-                _named(self._file, self._place, piece)
+                _read_named(self._file, self._place, piece)
                 self._checked[piece] = True
         data = self._file.read(max(stop - start, 0), self._place.start + start)
         return np.frombuffer(data, np.uint8)
 
 
 def whole(column: np.ndarray | Pieces) -> np.ndarray:
-    """A whole column as an array."""
+    """The whole column as an array."""
     return column.whole() if isinstance(column, Pieces) else column
 
 
-def _named(file: ColumnFile, place: Place, piece: int) -> bytes:
+def _read_named(file: ColumnFile, place: Place, piece: int) -> bytes:
+    """Read a piece of a column; errors name the file."""
     try:
         return file.read_piece(place, piece)
     except OSError as error:

@@ -1,13 +1,13 @@
-"""Column files: named numpy arrays in one file with a JSON header, all of them under checksums.
+"""Column files: named numpy arrays in one file with a JSON header, all protected by checksums.
 
-A column is read into memory and compared with its checksums when the file is opened, or a piece at
-a time when it is first used (`column_pieces`). Nothing is mapped, so that a file that is truncated
-or changed later is an error at most, and nothing is ever unpickled.
+A column is read into memory and verified when the file is opened, or piece by piece on first use
+(`column_pieces`). Nothing is memory-mapped, so that a file which is later truncated or changed
+causes an error at worst, and nothing is ever unpickled.
 
 Layout, little-endian: 8 bytes of magic, the header's length (u4) and CRC-32 (u4), the header, then
-each column at a multiple of 64 bytes. The header holds the total size of the columns, by which
+each column at a multiple of 64 bytes. The header holds the total size of the columns, so that
 truncation is detected without reading them, and the CRC-32 of each 1 MiB of each column. Files of
-the first version, which have no checksums of columns, can still be read.
+the first version, which have no column checksums, can still be read.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _START = struct.Struct("<8sII")
 _ALIGN = 64
 _CHUNK = 1 << 26  # items written at a time, so that a column may itself be a memory map
 _MAX_HEADER_BYTES = 1 << 28
-_LARGE_BYTES = 4 << 20  # of a column that is read a piece at a time, where that is wanted
+_LARGE_BYTES = 4 << 20  # of a column that is read piece by piece, if requested
 _MAX_DIMENSIONS = 8
 
 
@@ -50,9 +50,9 @@ class Columns:
     """A column file: its metadata and its read-only columns."""
 
     meta: dict[str, Any]
-    columns: dict[str, Any]  # np.ndarray; Pieces or Stored, where they were asked for
+    columns: dict[str, Any]  # np.ndarray; Pieces or Stored, if requested
     places: dict[str, int] = field(default_factory=dict)  # bytes from the file's start to a column
-    checked: bool = True  # False: the file has no checksums of its columns
+    checked: bool = True  # False: the file has no column checksums
 
     def __getitem__(self, name: str) -> Any:
         return self.columns[name]
@@ -60,7 +60,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Parts:
-    """A one-dimensional column written piece by piece, so that it need not fit into memory."""
+    """A one-dimensional column to write piece by piece, so that it need not fit into memory."""
 
     dtype: np.dtype
     count: int  # items, summed over the pieces
@@ -107,11 +107,11 @@ def read(
     lazily: Collection[str] = (),
     sound: Callable[[Columns], bool] | None = None,
 ) -> Columns:
-    """Read a column file; a MillError if it is missing, truncated, damaged or of another kind.
+    """Read a column file; MillError if it is missing, truncated, damaged or of another kind.
 
     `only` names the columns to read, if not all. Those in `stored` become `Stored`, and large ones
-    in `lazily` become `Pieces`: these raise an OSError where they are damaged. Checksums show
-    accidents; `sound` says if the contents can be of a file of this kind, whoever wrote them.
+    in `lazily` become `Pieces`: these raise an OSError on use if they are damaged. Checksums detect
+    accidents; `sound` also validates the contents of a file that someone else may have written.
     """
     try:
         file = ColumnFile(path)
@@ -135,7 +135,7 @@ def read(
         found = Columns(content["meta"], columns, places, checked)
         if sound is None or sound(found):
             return found
-        problem = "it is damaged, for what it holds does not fit together"
+        problem = "it is damaged: its contents are inconsistent"
     except _Unusable as error:
         problem = str(error)
     except OSError as error:
@@ -148,7 +148,7 @@ def read(
 def find(path: Path, kind: str, **how: Any) -> Columns | None:
     """Like `read`, but None for a file that is missing, unusable or without checksums.
 
-    Caches need it, which are made again.
+    Used for caches, which can be rebuilt.
     """
     try:
         found = read(path, kind, **how)
@@ -158,7 +158,7 @@ def find(path: Path, kind: str, **how: Any) -> Columns | None:
 
 
 def join(items: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """n byte strings as two columns: all bytes, and the n + 1 offsets where items start."""
+    """Store n byte strings as two columns: all bytes, and the n + 1 offsets where items start."""
     starts = np.zeros(len(items) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, items), np.int64, len(items)), out=starts[1:])
     return np.frombuffer(b"".join(items), np.uint8), starts
@@ -174,7 +174,7 @@ class _Unusable(Exception):
 
 
 def _read_header(file: ColumnFile, kind: str) -> tuple[int, dict[str, Any]]:
-    """Places where columns begin, and the header with the magic in front of it."""
+    """Read the header, with the magic added; also return the offset where the columns start."""
     status = os.fstat(file.number)
     if not stat.S_ISREG(status.st_mode):
         raise _Unusable("it is not a regular file")
@@ -201,7 +201,7 @@ def _read_header(file: ColumnFile, kind: str) -> tuple[int, dict[str, Any]]:
 
 
 def _place(name: str, at: Mapping[str, Any], start: int, size: int, checked: bool) -> Place:
-    """The place of a column; ValueError or TypeError for what no writer writes."""
+    """Parse the place of a column; ValueError or TypeError if it is invalid."""
     dtype, shape, offset = np.dtype(str(at["dtype"])), tuple(at["shape"]), at["offset"]
     numbers = [*shape, offset]
     if dtype.kind not in "buif" or len(shape) > _MAX_DIMENSIONS:
@@ -231,20 +231,20 @@ def _write_header(file: Any, content: Mapping[str, Any]) -> None:
 
 def _write_column(file: Any, column: np.ndarray | Parts) -> str:
     """Write a column; return its checksums in hexadecimal."""
-    written, checksums, room = 0, [0], PIECE_BYTES
+    written, checksums, left = 0, [0], PIECE_BYTES
     for piece in column.pieces if isinstance(column, Parts) else [column]:
         flat = piece.reshape(-1)
         for start in range(0, flat.size, _CHUNK):
             data = np.ascontiguousarray(flat[start : start + _CHUNK]).data.cast("B")
             file.write(data)
             while data:
-                if not room:
+                if not left:
                     checksums.append(0)
-                    room = PIECE_BYTES
-                checksums[-1] = zlib.crc32(data[:room], checksums[-1])
-                data, room = data[room:], max(room - len(data), 0)
+                    left = PIECE_BYTES
+                checksums[-1] = zlib.crc32(data[:left], checksums[-1])
+                data, left = data[left:], max(left - len(data), 0)
         written += piece.nbytes
     if written != column.nbytes:
-        raise OSError("a piece of it was changed at the same time")
+        raise OSError("a piece of it changed during the write")
     file.write(bytes(-column.nbytes % _ALIGN))
     return "".join(f"{checksum:08x}" for checksum in checksums) if written else ""

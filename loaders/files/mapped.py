@@ -1,10 +1,10 @@
-"""Memory maps of files that others may truncate: an error, where it would end the process.
+"""Guard memory maps of files that others may truncate: an error instead of a killed process.
 
 Reading a mapped page beyond the end of its file raises SIGBUS. In maps that are guarded here, a
-handler puts zeros in place of such pages, and notes it; `check`, which pipelines call before they
-give a batch away, then refuses what was made of them. The handler passes on every other bus error.
+handler replaces such pages by zeros, and records it; `check`, which pipelines call before they
+deliver a batch, then raises an error. The handler passes on every other bus error.
 
-Only what is read many times faster through a map is mapped: decoded pixels, and FFCV's file. LMDB
+Files are mapped only if that makes reading many times faster: decoded pixels, and FFCV's file. LMDB
 maps its databases itself.
 """
 
@@ -43,7 +43,7 @@ class _Action(ctypes.Structure):
 
 
 class _Guarded:
-    """Maps of a file, by their addresses; `broken` once a page was beyond the end of the file."""
+    """Maps of a file, by address; `broken` once a page beyond the end of the file was read."""
 
     def __init__(
         self, owner: Any, path: str, spans: list[tuple[int, int]], is_short: Callable[[], bool]
@@ -75,8 +75,8 @@ def guard(memory: mmap.mmap, path: str) -> None:
 def guard_library(owner: Any, path: str, file: int, size: int) -> None:
     """Guard the maps that a library has made of the file at `path`, for as long as `owner` lives.
 
-    `size` is how much of it the library may read, and `file` an open descriptor of the same file,
-    which lives as long.
+    `size` is the number of bytes that the library may read. `file` is a descriptor of the same
+    file, which stays open as long.
     """
     _guard(owner, path, _spans(file, path), lambda: os.fstat(file).st_size < size)
 
@@ -93,7 +93,7 @@ def _guard(
 
 
 def _spans(file: int, path: str) -> list[tuple[int, int]]:
-    """Addresses at which this process has mapped a file; none where the system does not say."""
+    """Addresses at which this process has mapped a file; none if the system reports none."""
     status, spans = os.fstat(file), []
     try:
         with open("/proc/self/maps", "rb") as maps:
@@ -108,15 +108,15 @@ def _spans(file: int, path: str) -> list[tuple[int, int]]:
 
 
 def check(paths: Container[str] | None = None) -> None:
-    """MillError if one of these files was truncated while it is mapped; None: any file at all.
+    """Raise a MillError if one of these files (None: any file) was truncated while mapped.
 
-    Zeros may have been read for it.
+    Zeros may have been read instead of its content.
     """
     for guarded in list(_guarded.values()):
         if (paths is None or guarded.path in paths) and guarded.is_truncated():
             raise MillError(
                 f"{guarded.path} was truncated while it was in use: copy or make it again, then "
-                "start again"
+                "restart"
             )
 
 
@@ -126,9 +126,9 @@ def _forget(owner: int, guarded: _Guarded) -> None:
 
 
 def _install() -> None:
-    """Install the handler, unless it is; it is inherited by forked processes.
+    """Install the handler, unless it is installed; forked processes inherit it.
 
-    Others may have taken its place since the last map, as faulthandler does.
+    Others, such as faulthandler, may have replaced it since the last map.
     """
     if sys.platform != "linux":
         return
@@ -152,18 +152,18 @@ def _libc() -> Any:
 
 @_HANDLER
 def _on_bus_error(number: int, information: int, context: int) -> None:
-    """Runs in the thread that read the page, in place of the read, which is then tried again."""
+    """Handle SIGBUS, in the thread that read the page, before the read is retried."""
     handled = False
     try:
         address = ctypes.c_size_t.from_address(information + _SIGINFO_ADDRESS).value
         handled = any(_put_zeros(guarded, address) for guarded in list(_guarded.values()))
     finally:
-        if not handled:  # the read raises the signal again, for whoever handled it before
+        if not handled:  # the retried read raises the signal again, for the previous handler
             _libc().sigaction(signal.SIGBUS, ctypes.byref(_previous), None)
 
 
 def _put_zeros(guarded: _Guarded, address: int) -> bool:
-    """Put zeros from an address's page to the end of its map; False if it is in none of these."""
+    """Map zeros from an address's page to the end of its map; False if it is in none of them."""
     end = next((end for start, end in guarded.spans if start <= address < end), None)
     if end is None:
         return False

@@ -15,7 +15,7 @@ _MOST = 4096
 class OpenFiles:
     """LRU cache of open files, by number: `path(file)` names one; any thread may use it.
 
-    `check` receives the status of each file as it is opened, and may refuse it with an OSError.
+    `check` receives the status of each file when it is opened, and may reject it with an OSError.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class OpenFile:
 
 
 def _default_limit() -> int:
-    """Half of the files this process may open."""
+    """Half of the number of files that this process may open."""
     try:
         import resource
 

@@ -1,6 +1,6 @@
-"""Read the files of a data set: regular files only, and nobody is waited for.
+"""Read the files of a data set: regular files only, so that a read never blocks.
 
-Whoever opens a named pipe waits for its writer, perhaps for ever; a device has no end.
+Opening a named pipe blocks until it has a writer, perhaps for ever; a device has no end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _KINDS = {
 
 
 def open_regular(path: str | bytes | os.PathLike[str]) -> tuple[int, os.stat_result]:
-    """An open file, to be closed by the caller, and its status; OSError for what is no file."""
+    """Open a file, which the caller must close; return it and its status, or raise OSError."""
     try:
         file = os.open(path, FLAGS)
     except OSError as error:
@@ -41,7 +41,7 @@ def open_regular(path: str | bytes | os.PathLike[str]) -> tuple[int, os.stat_res
 
 
 def read_file(path: str | bytes | os.PathLike[str]) -> bytes:
-    """The content of an image's file; OSError, whose strerror says why, if it has none."""
+    """Read an image's file; OSError, with the reason as strerror, if that fails."""
     file, status = open_regular(path)
     try:
         size = status.st_size
@@ -56,7 +56,7 @@ def read_file(path: str | bytes | os.PathLike[str]) -> bytes:
 
 
 def kind_of(status: os.stat_result) -> str:
-    """The words for what is no regular file."""
+    """Description of anything but a regular file, for messages."""
     return _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
 
 

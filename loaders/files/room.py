@@ -1,4 +1,4 @@
-"""Free memory, as the machine and its container allow it, and kinds of file systems."""
+"""Memory available on this machine or in its container, and types of file systems."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def memory_limit(root: Path = _CGROUP) -> int | None:
-    """Bytes of memory that a container gets; None without a limit."""
+    """Memory limit of the container in bytes; None without a limit."""
     for file in ("memory.max", "memory/memory.limit_in_bytes"):
         try:
             limit = int((root / file).read_text())
@@ -23,10 +23,10 @@ def free_memory(
     groups: Path = Path("/proc/self/cgroup"),
     meminfo: Path = Path("/proc/meminfo"),
 ) -> int | None:
-    """Bytes that this process may still take without swapping; None where that is not known.
+    """Bytes that this process can still allocate without swapping; None if unknown.
 
-    The smallest of what the machine has, and what is left to each control group that the process
-    is in: a container's, a job's.
+    This is the minimum of the machine's available memory and the memory left in each control group
+    of the process, such as a container's or a job's.
     """
     left = [_left(folder) for folder in _own_groups(root, groups)]
     known = [size for size in (_figure(meminfo, "MemAvailable:", 1024), *left) if size is not None]
@@ -34,7 +34,7 @@ def free_memory(
 
 
 def _own_groups(root: Path, groups: Path) -> list[Path]:
-    """Folders of the control groups of memory that this process is in, of either version."""
+    """Folders of this process's memory control groups, of either version."""
     try:
         lines = [line.split(":", 2) for line in groups.read_text().splitlines()]
     except OSError:
@@ -45,7 +45,7 @@ def _own_groups(root: Path, groups: Path) -> list[Path]:
 
 
 def _left(group: Path) -> int | None:
-    """Bytes left to a control group, counting files that it only caches; None without a limit."""
+    """Bytes left in a control group, counting its page cache as free; None without a limit."""
     for most, usage in (
         ("memory.max", "memory.current"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -70,7 +70,7 @@ def _figure(file: Path, key: str, unit: int) -> int | None:
 
 
 def file_system(path: Path) -> str:
-    """Kind of the file system that holds `path`: ext4, nfs4, overlay, ..."""
+    """Type of the file system that holds `path`: ext4, nfs4, overlay, ..."""
     try:
         mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:

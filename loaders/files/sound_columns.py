@@ -1,4 +1,4 @@
-"""Checks of what column files hold: columns of the types that readers and compiled code expect."""
+"""Validate the contents of column files: the types that readers and compiled code expect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from patchmill.loaders.files.columns import Columns
 def has_columns(
     found: Columns, dtypes: Mapping[str, str], optional: Mapping[str, str] | None = None
 ) -> bool:
-    """True if each of these columns is there, or has its type if it is `optional`; all are flat."""
+    """True if all columns (`optional` ones if present) have these types and one dimension."""
     expected = {**dtypes, **(optional or {})}
     return dtypes.keys() <= found.columns.keys() and all(
         found[name].dtype.str == dtype and len(found[name].shape) == 1
@@ -23,7 +23,7 @@ def has_columns(
 
 
 def has_meta(found: Columns, kinds: Mapping[str, type]) -> bool:
-    """True if each of these fields of the metadata is of its type; lists are of texts."""
+    """True if each of these metadata fields has its type; lists must hold texts."""
     values = {name: found.meta.get(name) for name in kinds}
     return all(
         type(values[name]) is kind and (kind is not list or is_list_of_texts(values[name]))
@@ -36,17 +36,17 @@ def is_list_of_texts(value: Any) -> bool:
 
 
 def rise(starts: np.ndarray, count: int, end: int) -> bool:
-    """True if these are the starts of `count` items, one behind the other, not beyond `end`."""
+    """True if these are the starts of `count` consecutive items that end at `end` or before."""
     if count < 0 or len(starts) != count + 1:
         return False
     return bool((starts[1:] >= starts[:-1]).all() and starts[0] == 0 and starts[-1] <= end)
 
 
 def is_share(numbers: np.ndarray) -> bool:
-    """True if all of these are from 0 to 1."""
+    """True if all numbers are from 0 to 1."""
     return bool(((numbers >= 0) & (numbers <= 1)).all())
 
 
 def are_below(numbers: np.ndarray, count: int) -> bool:
-    """True if all of these are numbers of one of `count` items."""
+    """True if all numbers are valid indices of `count` items."""
     return bool(((numbers >= 0) & (numbers < count)).all())

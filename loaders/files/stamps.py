@@ -1,19 +1,19 @@
-"""Stamps: numbers that show if content has changed since it was last seen, without reading it."""
+"""Stamps: numbers that reveal whether content has changed, without reading it."""
 
 from __future__ import annotations
 
 import os
 import time
 
-UNSURE = 0  # the stamp of content that may change again without a change of its stamp
+UNSURE = 0  # the stamp of content that may still change without a change of its stamp
 
 _FACTOR, _MASK = 0x9E3779B97F4A7C15, 2**64 - 1
-_TICK_NS = 50_000_000  # a file that changes again this soon may keep its modification time
-_COARSE_NS = 2_000_000_000  # the same where times are kept in whole seconds, or two
+_TICK_NS = 50_000_000  # a file that changes again within this may keep its modification time
+_COARSE_NS = 2_000_000_000  # the same on file systems with a resolution of one or two seconds
 
 
 def of_numbers(*numbers: int) -> int:
-    """A stamp of 64 bits, never UNSURE, that differs where any of the numbers does."""
+    """A 64-bit stamp, never UNSURE, that differs if any of the numbers does."""
     mixed = 0
     for number in numbers:
         mixed = ((mixed ^ (number & _MASK)) * _FACTOR) & _MASK

@@ -1,4 +1,4 @@
-"""Write files atomically, lock outputs, and turn a failed write into one sentence."""
+"""Write files atomically, lock outputs, and turn a failed write into a one-sentence error."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from pathlib import Path
 from patchmill.loaders.common.errors import MillError
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_TOKEN = re.compile(r"\.[0-9a-f]{8}(?=\.(part|tmp)$)")  # in the temporary name of one of several
+_TOKEN = re.compile(r"\.[0-9a-f]{8}(?=\.(part|tmp)$)")  # in temporary names by `unique_name`
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path, temporary: str | None = None, durable: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
+    """Yield a temporary path next to `path`; rename it to `path` on success, or remove it.
 
-    Readers see the old file or the new one, never part of one. `durable` flushes to the disk before
-    the rename. The default temporary name, `.NAME.part`, is for files with one writer: its
-    successor overwrites what a killed process leaves. Several writers take `unique_name(path)`, and
-    the next one removes it.
+    Readers see the old file or the new one, never part of one. `durable` flushes to disk before the
+    rename. The default temporary name, `.NAME.part`, is for files with one writer at a time: the
+    next one overwrites a file left by a killed process. Concurrent writers use `unique_name(path)`;
+    the next writer removes files left under such names.
     """
     partial = path.with_name(temporary or f".{path.name}.part")
-    if partial.is_symlink():  # to a file of somebody else's choice
+    if partial.is_symlink():  # which someone else may have pointed to any file
         partial.unlink()
-    several = _TOKEN.search(partial.name)
-    if several:
-        _remove_dead(partial, several)
+    token = _TOKEN.search(partial.name)
+    if token:
+        _remove_dead(partial, token)
     try:
-        with _held(partial) if several else contextlib.nullcontext():
+        with _locked(partial) if token else contextlib.nullcontext():
             yield partial
             if durable:
                 with open(partial, "rb") as file:
@@ -45,7 +45,7 @@ def atomic_path(path: Path, temporary: str | None = None, durable: bool = False)
 
 
 def unique_name(path: Path) -> str:
-    """A temporary name for one of several processes that may write a file at once."""
+    """A temporary name for one of several processes that may write a file concurrently."""
     return f".{path.name}.{secrets.token_hex(4)}.part"
 
 
@@ -59,8 +59,8 @@ def write_atomic(
 
 
 @contextlib.contextmanager
-def _held(partial: Path) -> Iterator[None]:
-    """Make a temporary file, and hold a lock on it: that of a killed process has none."""
+def _locked(partial: Path) -> Iterator[None]:
+    """Create a temporary file and hold a lock on it, which ends if the process is killed."""
     while True:
         file = os.open(partial, _FLAGS, 0o666)
         try:
@@ -84,7 +84,7 @@ def _is_at(file: int, path: Path) -> bool:
 
 
 def remove_left_over(path: Path) -> None:
-    """Remove what killed writers of a file left under names by `unique_name`."""
+    """Remove files that killed writers of `path` left under names by `unique_name`."""
     name = unique_name(path)
     token = _TOKEN.search(name)
     assert token is not None
@@ -92,7 +92,7 @@ def remove_left_over(path: Path) -> None:
 
 
 def _remove_dead(partial: Path, token: re.Match[str]) -> None:
-    """Remove files that are named like `partial` but for the token, and that nobody holds."""
+    """Remove files named like `partial`, except for the token, that no process has locked."""
     before, after = partial.name[: token.start()], partial.name[token.end() :]
     name = f"{glob.escape(before)}.{'[0-9a-f]' * 8}{after}"
     for path in partial.parent.glob(name):
@@ -108,7 +108,7 @@ def _remove_dead(partial: Path, token: re.Match[str]) -> None:
 
 
 def lock_output(file: int, path: Path) -> None:
-    """Lock an open file for the process that writes an output; released when it ends."""
+    """Lock an open file for the process that writes an output, until the process ends."""
     try:
         import fcntl
     except ImportError:
@@ -117,17 +117,17 @@ def lock_output(file: int, path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise MillError(
-            f"another process is writing this output now (it holds {path}): wait for it, or end it"
+            f"another process is writing this output now (it holds {path}): wait for it, or stop it"
         ) from None
     except OSError:  # file locks do not work on some network disks: proceed without
         return
 
 
 def reason(error: OSError) -> str:
-    """The words of a sentence for an error of the disk: a full disk is called that."""
+    """Describe a disk error, for a message: a full disk is reported as such."""
     full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
-    words = error.strerror or str(error)
-    return f"{full[error.errno]} ({words})" if error.errno in full else words
+    text = error.strerror or str(error)
+    return f"{full[error.errno]} ({text})" if error.errno in full else text
 
 
 @contextlib.contextmanager
@@ -137,6 +137,6 @@ def output_errors(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise MillError(
-            f"cannot write {out}: {reason(error)}; make room or fix that, then run the "
+            f"cannot write {out}: {reason(error)}; free some space or fix that, then run the "
             "same command again: it continues where it stopped"
         ) from None

@@ -3,7 +3,7 @@
     Views("global", 2, 224, extra=(RandomErasing(p=0.25), GaussianNoise()))
 
 They are applied after rendering, in this order, by the pipeline's own threads or on the GPU.
-docs/guides/own-operation.md shows them, and how to write one.
+docs/guides/own-operation.md describes them, and how to write your own.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def add(recipe: Recipe, *operations: Operation, group: str | None = None) -> Recipe:
-    """A recipe with further operations, in every view group or in one: for presets.
+    """Add operations to a recipe, such as a preset, in every view group or in one.
 
     add(dino(), RandomErasing(p=0.1), group="global")
     """

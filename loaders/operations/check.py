@@ -1,4 +1,4 @@
-"""`check`: hold an operation to what recipes promise of every view."""
+"""`check`: test that an operation keeps the guarantees of recipes for every view."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from patchmill.loaders.operation import Operation
 from patchmill.loaders.recipe import Recipe, Views
 
 _SAMPLES, _COUNT = 4, 2
-_CLOSE = 1e-3  # of the range 0 to 1: vector units may round the ends of an array otherwise
+_CLOSE = 1e-3  # of the range 0 to 1: SIMD code may round differently at the ends of an array
 
 
 def check(
@@ -22,8 +22,8 @@ def check(
 ) -> None:
     """Raise a MillError unless a view's result depends on the view and its draws alone.
 
-    Applies the operation to a batch of noise, to the batch again, and to each sample of it alone.
-    For the tests of an operation of one's own; `build` tries shapes and dtypes only.
+    Applies the operation to a batch of noise, to the batch again, and to each of its samples alone.
+    Meant for tests of your own operations; `build` only tests shapes and dtypes.
     """
     from patchmill.loaders.pipelines.extra import open_extra
 
@@ -46,12 +46,13 @@ def check(
     close = _CLOSE * 255 if dtype == torch.uint8 else 10 * _CLOSE
     if not torch.allclose(applied(*range(_SAMPLES)), together, rtol=0, atol=close):
         raise MillError(
-            f"the operation {operation.kind} gives the same views other results each time: take "
-            "all random numbers from `draws`, and keep nothing between calls"
+            f"the operation {operation.kind} gives different results for the same views: take "
+            "all random numbers from `draws`, and keep no state between calls"
         )
     for slot in range(_SAMPLES):
         if not torch.allclose(applied(slot)[0], together[slot], rtol=0, atol=close):
             raise MillError(
-                f"the operation {operation.kind} gives a view another result in another batch: let "
-                "it depend on the view and its draws alone, and draw the same whatever comes"
+                f"the operation {operation.kind} gives a view a different result in another "
+                "batch: let it depend on the view and its draws alone, and always draw the same "
+                "numbers"
             )

@@ -1,4 +1,4 @@
-"""Changes of colour and sharpness: posterise, sharpness, gamma, auto-contrast, equalise."""
+"""Operations on colour and sharpness: posterise, sharpness, gamma, auto-contrast, equalise."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Sharpness(Operation):
 @operation
 @dataclass(frozen=True)
 class Gamma(Operation):
-    """Raise values to a power that is drawn uniformly: torchvision's `adjust_gamma`."""
+    """Raise values to a uniformly drawn power: torchvision's `adjust_gamma`."""
 
     p: Chance = 0.5
     gamma: Range = (0.5, 1.5)
@@ -101,5 +101,5 @@ class Equalise(Operation):
 
 
 def to_levels(views: Tensor) -> Tensor:
-    """Values as the nearest of the whole numbers from 0 to 255, in float32."""
+    """Round values to the whole numbers from 0 to 255, in float32."""
     return (views * 255).round_().clamp_(0, 255)

@@ -1,4 +1,4 @@
-"""`Draws`: the random numbers that an operation gets for the views it happens to."""
+"""`Draws`: the random numbers that an operation gets for the views it applies to."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _WORD = 0xFFFFFFFF
 class Draws:
     """Random numbers of N views for one operation: each call draws new ones.
 
-    The numbers of a view follow from seed, epoch, sample id, view, operation and the number of
-    calls made before. So an operation makes the same calls, in the same order, for whatever views
-    it gets. `group` has the name, size, mean and std of the view group.
+    A view's numbers depend only on seed, epoch, sample id, view, operation and the number of
+    earlier calls. So an operation must make the same calls, in the same order, for any views.
+    `group` has the name, size, mean and std of the view group.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Draws:
         device: torch.device,
         calls: int = 0,
     ) -> None:
-        """`views` numbers the views within the recipe; `calls` were made before."""
+        """Draw for `views`, their numbers within the recipe, after `calls` earlier calls."""
         self.group, self.device = group, device
         self._seed, self._epoch, self._ids, self._views = np.uint64(seed), epoch, ids, views
         self._operation, self._calls = operation, calls
@@ -45,7 +45,7 @@ class Draws:
         return len(self._ids)
 
     def numbers(self, count: int = 1) -> np.ndarray:
-        """Uniform in [0, 1): float64 [N, count] in NumPy, for decisions that are made in Python."""
+        """Uniform in [0, 1): float64 [N, count] in NumPy, for decisions made in Python."""
         return self._uniform_numpy(count).astype(np.float64)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -54,14 +54,14 @@ class Draws:
         return unit if (low, high) == (0.0, 1.0) else low + (high - low) * unit
 
     def normal(self, *shape: int) -> Tensor:
-        """Normal, of mean 0 and deviation 1: float32 [N, *shape] on the device of the views.
+        """Standard normal: float32 [N, *shape] on the device of the views.
 
-        Box and Muller's transform: pairs sqrt(-2 ln(1 - u)) (cos, sin)(2 pi v).
+        Box-Muller transform: pairs sqrt(-2 ln(1 - u)) (cos, sin)(2 pi v).
         """
         count = math.prod(shape)
         half = -(-count // 2)
         numbers = self._unit(2 * half).view(len(self), 2, half)
-        # One view at a time on a CPU: in the cache, and with the same last bits in any company.
+        # One view at a time on a CPU: stays in cache, and is bitwise equal in any batch.
         for row in numbers.split(1 if self.device.type == "cpu" else len(self)):
             u, v = row.unbind(1)
             radius = u.neg_().add_(1).log_().mul_(-2).sqrt_()
@@ -81,12 +81,12 @@ class Draws:
         return numbers
 
     def _keys(self) -> np.ndarray:
-        """Keys of the next call's streams."""
+        """Keys of the streams of the next call."""
         call, self._calls = self._calls, self._calls + 1
         if call >= streams.MOST_CALLS:
             raise MillError(
-                f"an operation may draw {streams.MOST_CALLS} times at most: "
-                "draw more numbers at once"
+                f"an operation may draw at most {streams.MOST_CALLS} times: "
+                "draw more numbers per call"
             )
         keys = np.empty((len(self), 2), np.uint64)
         streams.stream_keys(
@@ -111,7 +111,7 @@ def uniform_on_device(keys: Tensor, count: int) -> Tensor:
 
 
 def _product(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """High and low word of a product of two words, in int64, whose overflow wraps around."""
+    """High and low word of the product of two 32-bit words, in int64, which wraps around."""
     product = word * factor
     return (product >> 32) & _WORD, product & _WORD
 

@@ -25,19 +25,19 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 @operation
 @dataclass(frozen=True)
 class RandomErasing(Operation):
-    """Erase rectangles (Zhong et al., 2020), by the law of timm's and torchvision's RandomErasing.
+    """Erase rectangles (Zhong et al., 2020), drawn as in timm's and torchvision's RandomErasing.
 
-    The fill is given in normalised values, as timm's: `const` is the group's mean, `rand` one
-    normal colour for each rectangle, `pixel` normal noise. A rectangle that does not fit is drawn
-    again, ten times at most.
+    The fill is in normalised values, as in timm: `const` is the group's mean, `rand` one normally
+    distributed colour per rectangle, `pixel` normal noise. A rectangle that does not fit is
+    redrawn, for at most ten tries.
     """
 
     normalised: ClassVar[bool] = True
     p: Chance = 0.25
-    area: Range = (0.02, 1 / 3)  # of all rectangles together, as a share of the view
+    area: Range = (0.02, 1 / 3)  # total area of all rectangles, as a share of the view
     ratio: Range = (0.3, 10 / 3)  # height over width; its logarithm is uniform
     mode: Literal["const", "rand", "pixel"] = "const"
-    count: tuple[int, int] = (1, 1)  # least and most rectangles
+    count: tuple[int, int] = (1, 1)  # smallest and largest number of rectangles
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,7 +66,7 @@ class RandomErasing(Operation):
         return torch.zeros(len(draws), most, 3, 1, 1, device=draws.device)
 
     def _boxes(self, numbers: np.ndarray, size: int) -> Iterator[tuple[int, Box]]:
-        """The rectangles of one view that fit, numbered."""
+        """Yield the rectangles of one view that fit, with their numbers."""
         low, high = self.count
         count = low + int(numbers[0] * (high - low + 1))
         tries = numbers[1:].reshape(-1, _TRIES, 4)[:count]

@@ -1,4 +1,4 @@
-"""`Mix`: mixup and CutMix of the images of a batch, with soft labels, by timm's laws."""
+"""`Mix`: mixup and CutMix of the images of a batch, with soft labels, distributed as in timm."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from patchmill.loaders.sources import Source
     from patchmill.loaders.sources.stream.source import StreamSource
 
-_TRIES = 24  # of a gamma variate, of which at least 95 % succeed
+_TRIES = 24  # for a gamma variate; each succeeds with a probability of at least 95 %
 
 Share = Annotated[float, Bounds(0, 1)]
 
@@ -39,8 +39,8 @@ class Mix:
     mixup: Annotated[float, Bounds(0)] = 0.8  # alpha of mixup; 0 for none [mixup_alpha]
     cutmix: Annotated[float, Bounds(0)] = 1.0  # alpha of CutMix; 0 for none [cutmix_alpha]
     p: Share = 1.0  # probability of mixing at all [prob]
-    switch_p: Share = 0.5  # of CutMix rather than mixup, where there are both [switch_prob]
-    # One weight for the batch, drawn by its first sample's id, or one for each sample by its own.
+    switch_p: Share = 0.5  # of CutMix rather than mixup, if both are on [switch_prob]
+    # One weight per batch, drawn for the first sample's id, or one per sample, for its own id.
     mode: Literal["batch", "element"] = "batch"  # [mode: batch, elem]
     smoothing: Share = 0.1  # of labels [label_smoothing]
 
@@ -49,10 +49,10 @@ class Mix:
             value = settings.checked(annotation, getattr(self, name), f"Mix: {name}")
             object.__setattr__(self, name, value)
         if not (self.mixup or self.cutmix):
-            raise MillError("Mix: mixup and cutmix are both 0: leave mix out, or set one of them")
+            raise MillError("Mix: mixup and cutmix are both 0: omit mix, or set one of them")
 
     def decide(self, seed: int, epoch: int, ids: np.ndarray) -> Mixing:
-        """The decisions for a batch of these samples."""
+        """Draw the decisions for a batch of these samples."""
         drawn = ids if self.mode == "element" else ids[:1]
         numbers = _numbers(seed, epoch, drawn)
         mixes, cuts = numbers[:, 0] < self.p, numbers[:, 1] < self.switch_p
@@ -74,9 +74,9 @@ class Mix:
     def __call__(
         self, images: Tensor, labels: Tensor, ids: Tensor | np.ndarray, *, seed: int, epoch: int
     ) -> tuple[Tensor, Tensor]:
-        """Mix images [B, 3, h, w] and labels [B] of a loader that `build` did not make.
+        """Mix images [B, 3, h, w] and labels [B] of a loader not made by `build`.
 
-        Images are changed in place; the draws follow from `ids`, the samples' numbers.
+        Images are changed in place; the draws depend on `ids`, the samples' numbers.
         """
         mixing = self.decide(seed, epoch, np.asarray(ids, np.int64))
         mix_views({"images": images[:, None]}, mixing)
@@ -84,7 +84,7 @@ class Mix:
 
 
 def checked_mix(mix: Mix | None, source: Source | StreamSource) -> Mix | None:
-    """Raise a MillError for a mix of labels that the data does not have."""
+    """Return `mix`, or raise a MillError if it does not suit the data's labels."""
     if mix is None:
         return None
     if not isinstance(mix, Mix):
@@ -94,17 +94,17 @@ def checked_mix(mix: Mix | None, source: Source | StreamSource) -> Mix | None:
         raise MillError(f"mix makes soft labels, but {source.name} has no labels: omit it")
     if labels is not None and len(labels) and int(labels.max()) >= mix.classes:
         raise MillError(
-            f"mix has {mix.classes} classes, and {source.name} has the label {int(labels.max())}: "
-            "set its classes to the number of classes"
+            f"mix has {mix.classes} classes, but {source.name} has the label {int(labels.max())}: "
+            "set classes to the number of classes"
         )
     return mix
 
 
 @dataclass(frozen=True, eq=False)
 class Mixing:
-    """Decisions for the B samples of a batch; a sample's partner is B - 1 - its place."""
+    """Decisions for the B samples of a batch; the partner of sample i is sample B - 1 - i."""
 
-    weight: np.ndarray  # [B] float64 of the sample itself, before boxes are rounded and cut off
+    weight: np.ndarray  # [B] float64 of the sample itself, before boxes are rounded and clipped
     cut: np.ndarray  # [B] bool: CutMix, else mixup
     centre: np.ndarray  # [B, 2] of the box: y and x, as shares of the view
 
@@ -128,7 +128,7 @@ class Mixing:
         return rows, columns
 
     def kept(self, size: int) -> np.ndarray:
-        """Weight of each sample's own label: for CutMix, the share of the view that is its own."""
+        """Weight of each sample's own label; for CutMix, its own share of the view."""
         kept = self.weight.copy()
         for slot in np.flatnonzero(self.cut).tolist():
             rows, columns = self.box(slot, size)
@@ -168,7 +168,7 @@ def _mix_view(view: Tensor, mixing: Mixing) -> None:
 
 
 def _numbers(seed: int, epoch: int, ids: np.ndarray) -> np.ndarray:
-    """Uniform numbers of each sample: happens, switch, y, x, and those of two gamma variates."""
+    """Uniform numbers per sample: mix or not, switch, y, x, and those for two gamma variates."""
     keys = np.empty((len(ids), 2), np.uint64)
     views = np.zeros(len(ids), np.int64)
     streams.stream_keys(np.uint64(seed), epoch, ids, views, streams.MIX, 0, keys)
@@ -178,13 +178,13 @@ def _numbers(seed: int, epoch: int, ids: np.ndarray) -> np.ndarray:
 
 
 def _beta(alpha: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Variates of Beta(alpha, alpha): G / (G + H) of two gamma variates."""
+    """Beta(alpha, alpha) variates: G / (G + H) for two gamma variates."""
     one, other = np.split(numbers, 2, axis=1)
     return 1 / (1 + np.exp(np.clip(_log_gamma(alpha, other) - _log_gamma(alpha, one), -700, 700)))
 
 
 def _log_gamma(alpha: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Logarithms of variates of Gamma(alpha, 1): Marsaglia and Tsang (2000), alpha raised by one.
+    """Logarithms of Gamma(alpha, 1) variates, by Marsaglia and Tsang (2000) for alpha + 1.
 
     G(alpha) = G(alpha + 1) U^(1 / alpha). With d = alpha + 2/3, c = 1 / sqrt(9 d) and a normal x,
     v = (1 + c x)^3 is accepted if ln U < x^2 / 2 + d - d v + d ln v; then G(alpha + 1) = d v.

@@ -15,13 +15,13 @@ from patchmill.loaders.recipe_parts import Chance, Range
 @operation
 @dataclass(frozen=True)
 class GaussianNoise(Operation):
-    """Add normal noise to every channel of every pixel: torchvision's GaussianNoise, without mean.
+    """Add normal noise to every channel of every pixel: torchvision's GaussianNoise, with mean 0.
 
-    Its deviation is drawn uniformly for each view.
+    The standard deviation is drawn uniformly for each view.
     """
 
     p: Chance = 0.5
-    sigma: Range = (0.1, 0.1)  # in units of the whole range, 0 to 1: 0.1 is 25.5 grey levels
+    sigma: Range = (0.1, 0.1)  # relative to the range 0 to 1: 0.1 is 25.5 grey levels
     clip: bool = True  # to 0..1
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""RandAugment: a few changes, drawn from fourteen for each view."""
+"""RandAugment: a few operations per view, drawn from fourteen."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ MOST = 30  # magnitude
 @operation
 @dataclass(frozen=True)
 class RandAugment(Operation):
-    """RandAugment (Cubuk et al., 2020), as torchvision's: of 8-bit views, by its functions.
+    """RandAugment (Cubuk et al., 2020) as in torchvision, on 8-bit views, with its functions.
 
-    With `deviation`, a view's magnitudes are normal around `magnitude`, as with timm's mstd.
-    `rand-m9-mstd0.5` of timm, whose magnitudes end at 10, is magnitude=27, deviation=1.5 here, over
-    slightly other ranges.
+    With `deviation`, magnitudes are normally distributed around `magnitude`, as with timm's mstd.
+    timm's `rand-m9-mstd0.5`, whose magnitudes end at 10, is magnitude=27, deviation=1.5 here, with
+    slightly different ranges.
     """
 
     moves: ClassVar[bool] = True
     p: Chance = 1.0
-    layers: Annotated[int, Bounds(1, 16)] = 2  # changes, one after the other
+    layers: Annotated[int, Bounds(1, 16)] = 2  # operations in sequence
     magnitude: Annotated[float, Bounds(0, MOST)] = 9.0
     deviation: Annotated[float, Bounds(0, MOST)] = 0.0  # of the magnitude
     interpolation: Literal["nearest", "bilinear"] = "nearest"
@@ -70,12 +70,12 @@ Change = Callable[[Tensor, float, dict[str, Any]], Tensor]  # of a view, by an a
 
 
 def _plain(name: str) -> Change:
-    """A function of torchvision's that has no amount."""
+    """Wrap a torchvision function without an amount."""
     return lambda view, amount, geometry: getattr(_torchvision(), name)(view)
 
 
 def _factor(name: str) -> Change:
-    """A function of torchvision's that takes a factor: 1 changes nothing."""
+    """Wrap a torchvision function that takes a factor: 1 changes nothing."""
     return lambda view, amount, geometry: getattr(_torchvision(), name)(view, 1 + amount)
 
 
@@ -115,7 +115,7 @@ def _torchvision() -> Any:
     return functional
 
 
-# In torchvision's order, which a number chooses from: the change, and its amount at most.
+# The change and its largest amount, in torchvision's order, which the random choice depends on.
 CHANGES: tuple[tuple[Change, float], ...] = (
     (lambda view, amount, geometry: view, 0.0),
     (_shear(vertical=False), 0.3),

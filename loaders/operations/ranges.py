@@ -1,4 +1,4 @@
-"""Checks of the ranges that operations draw from."""
+"""Validate the ranges that operations draw from."""
 
 from __future__ import annotations
 

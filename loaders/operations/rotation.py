@@ -21,15 +21,15 @@ from patchmill.loaders.recipe_parts import Chance, Range
 class Rotation(Operation):
     """Rotate a view about its centre, as torchvision's RandomRotation and `rotate` do.
 
-    The view keeps its size. `batch.geometry` describes views before they are rotated. Pixels at the
-    edge are blended with the fill, which torchvision does twice where it is given a fill.
+    The view keeps its size. `batch.geometry` describes views before rotation. Pixels at the edge
+    are blended with the fill, which torchvision does twice if it is given a fill.
     """
 
     moves: ClassVar[bool] = True
     p: Chance = 0.5
     degrees: Range = (-30.0, 30.0)  # counter-clockwise, uniform
     scale: Range = (1.0, 1.0)  # of the content, uniform: above 1 enlarges
-    fit: bool = False  # enlarge, beside `scale`, until no corner is empty
+    fit: bool = False  # enlarge, in addition to `scale`, until no corner is empty
     fill: tuple[float, float, float] | None = None  # of corners, 0 to 1; by default the mean
     interpolation: Literal["bilinear", "nearest"] = "bilinear"
 
@@ -52,7 +52,7 @@ class Rotation(Operation):
         fill = torch.tensor(draws.group.mean if self.fill is None else self.fill)
         fill = to_device(fill.numpy(), views.device).view(1, 3, 1, 1)
         grid = functional.affine_grid(theta, list(views.shape), align_corners=False)
-        # Relative to the fill, so that what lies outside, 0, is the fill.
+        # Relative to the fill, so that zero padding becomes the fill.
         turned = functional.grid_sample(
             views - fill, grid, self.interpolation, padding_mode="zeros", align_corners=False
         )

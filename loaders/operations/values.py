@@ -1,4 +1,4 @@
-"""Values of views: from what a batch holds to 0..1, and back. A group's mean and std define it."""
+"""Convert the values of a batch's views to 0..1 and back, by their group's mean and std."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from patchmill.kernels.views.decisions import Target
 
 
 def to_unit(views: Tensor, group: Target) -> Tensor:
-    """Views [..., 3, h, w] of a batch as float32, 0 to 1: before normalisation."""
+    """Undo the normalisation of a batch's views [..., 3, h, w]: float32, 0 to 1."""
     return overwrite_with_unit(views.clone(), group)
 
 
 def overwrite_with_unit(views: Tensor, group: Target) -> Tensor:
-    """`to_unit` of views that are not needed any more: in their memory, where it is float32."""
+    """Like `to_unit`, for views no longer needed: reuses their memory if they are float32."""
     if views.dtype == torch.uint8:
         return views.float().div_(255)
     mean, std = channels(group, views.device)
@@ -32,7 +32,7 @@ def from_unit(unit: Tensor, group: Target, dtype: torch.dtype) -> Tensor:
 
 
 def from_normalised(values: Tensor, group: Target, dtype: torch.dtype) -> Tensor:
-    """Normalised values [..., 3, h, w] as a batch of this dtype holds them."""
+    """Convert normalised values [..., 3, h, w] to those of a batch of this dtype."""
     if dtype != torch.uint8:
         return values.to(dtype)
     mean, std = channels(group, values.device)

@@ -1,1 +1,1 @@
-"""The order of an epoch's samples, and which of them each step and rank takes."""
+"""The order of an epoch's samples, and the share of each step and rank."""

@@ -1,7 +1,7 @@
-"""Sample order: one global permutation per epoch, of which any slice is computed on the fly.
+"""Sample order: one global permutation per epoch, any slice of which is computed on the fly.
 
-A step consumes the same slice of the epoch's order however many ranks share it, so an epoch's state
-is one number: how many samples have been consumed.
+A step consumes the same slice of the epoch's order regardless of the number of ranks, so an epoch's
+state is one number: how many samples have been consumed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from patchmill.kernels.common.jit import jit_ieee
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.plan import philox
 
-MOST_SUBSTITUTES = 100  # draws of a sample to replace an unreadable one
+MOST_SUBSTITUTES = 100  # draws of a substitute for an unreadable sample
 
 _ROUNDS = 4
 _SMALLEST_SIDE = 64  # with a smaller domain, orders of few samples would not look random
-_SUBSTITUTE = np.uint64(0xFF00)  # in the place of view and operation: no operation is 255
-_TAG = np.uint64(0xFFFFFFFF)  # in the place of an id's high word, which is smaller
+_SUBSTITUTE = np.uint64(0xFF00)  # in place of view and operation: no operation is 255
+_TAG = np.uint64(0xFFFFFFFF)  # in place of an id's high word, which is smaller
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Order:
             raise MillError(f"the seed must be 0 to 2**64 - 1, not {self.seed}")
 
     def ids(self, epoch: int, start: int, stop: int) -> np.ndarray:
-        """int64 sample ids at positions start..stop-1 of the epoch's order."""
+        """Sample ids, int64, at positions start..stop-1 of the epoch's order."""
         if not 0 <= start <= stop <= self.count:
             raise MillError(f"an order of {self.count} samples has no positions {start} to {stop}")
         if not 0 <= epoch < 2**32:
@@ -118,7 +118,7 @@ def _feistel(keys: np.ndarray, rows: int, columns: int, position: int) -> int:
 
 @jit_ieee
 def _hash(key: np.uint64, value: int, n: int) -> int:
-    """A number below n: the high word of a 64-bit mix (SplitMix64's finaliser) of key and value."""
+    """A number below n, from the high word of SplitMix64's finaliser of key + value."""
     z = np.uint64(value) + key
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

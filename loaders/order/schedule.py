@@ -24,14 +24,14 @@ from patchmill.loaders.sources.stream.stream import StreamPosition
 class Schedule(Protocol):
     """The order of a loader's batches."""
 
-    steps: int | None  # in an epoch; None where an epoch is as long as the stream
+    steps: int | None  # in an epoch; None if an epoch is as long as the stream
 
     def batches(self, epoch: int, step: int) -> Iterator[BatchIds]:
         """This rank's batches of an epoch, starting at `step`."""
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Values that a saved state and the loader that resumes it must have in common."""
+        """Values that a saved state and the loader that resumes it must share."""
         ...
 
     def consumed(self, step: int) -> None:
@@ -47,8 +47,8 @@ class Schedule(Protocol):
         ...
 
 
-class Announced(Protocol):
-    """Samples that are told which of them will be read soon: a source, or its decoded cache."""
+class Prefetched(Protocol):
+    """Samples that can be prefetched: a source, or its decoded cache."""
 
     def __len__(self) -> int: ...
     def prefetch(self, ids: np.ndarray) -> None: ...
@@ -61,7 +61,7 @@ class ShuffledSchedule:
 
     def __init__(
         self,
-        source: Announced,
+        source: Prefetched,
         seed: int,
         batch_size: int,
         rank: int,
@@ -102,8 +102,8 @@ class ShuffledSchedule:
 class StreamSchedule:
     """Batches of a stream in reading order.
 
-    With `steps`, an epoch is that many batches: a rank whose shards do not suffice reads them again
-    (the next round), with other decisions. Without, an epoch is all samples of the rank's shards.
+    With `steps`, an epoch is that many batches: a rank that runs out of shards reads them again
+    (the next round), with new decisions. Without, an epoch is all samples of the rank's shards.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class StreamSchedule:
         self.steps = steps
         self._source, self._batch_size, self._drop_last = source, batch_size, drop_last
         self._rank, self._world_size = rank, world_size
-        # By number of steps done: the round, and the position in it.
+        # By number of completed steps: the round, and the position in it.
         self._positions: dict[int, tuple[int, StreamPosition]] = {}
         self._ids: dict[int, np.ndarray] = {}  # of batches in progress, by the step after them
 
@@ -146,7 +146,7 @@ class StreamSchedule:
             if step == first and position == StreamPosition():
                 raise MillError(
                     f"the shards of rank {self._rank} hold less than one batch of "
-                    f"{self._batch_size}: take a smaller batch_size, or more shards"
+                    f"{self._batch_size}: use a smaller batch_size, or more shards"
                 )
             round, position = round + 1, StreamPosition()
 
@@ -176,13 +176,13 @@ class StreamSchedule:
 
 MOST_EPOCHS = 1 << 24
 _START = (0, StreamPosition())
-_ROUND_BITS = 24  # as MOST_EPOCHS says; a round's decisions are drawn for an epoch of its own
+_ROUND_BITS = 24  # see MOST_EPOCHS; a round's decisions are drawn for a separate epoch
 
 
 def state_number(
     state: dict[str, Any], field: str, multiple_of: int = 1, below: int = 1 << 48
 ) -> int:
-    """A whole number of a saved state; a MillError where it is missing or damaged."""
+    """Read a whole number from a saved state; MillError if it is missing or damaged."""
     number = state.get(field)
     if not isinstance(number, int) or not 0 <= number < below or number % multiple_of:
         raise MillError(f"the state is damaged: its {field} is {brief(number)}")

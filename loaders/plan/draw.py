@@ -1,8 +1,8 @@
 """Draw the plan of a batch: every random decision about every view, as decision rows.
 
 A draw is a pure function of (seed, epoch, sample id, view, operation): Philox with the seed as key
-and (id low, id high, epoch, view << 16 | operation << 8 | attempt) as counter. Batches, workers,
-ranks, devices and the order of work cannot change it. The distributions are torchvision's.
+and (id low, id high, epoch, view << 16 | operation << 8 | attempt) as counter. It does not depend
+on batches, workers, ranks, devices or the order of work. The distributions are torchvision's.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
 
 MAX_SIDE = 131_071  # keeps side * short_side within int32
 
-# Operations, part of the counter: changing one changes every draw.
+# Operation numbers, part of the counter: changing one changes all of its draws.
 _CROP = 0  # to 9: torchvision's ten tries at a crop; the attempt counts redraws for overlap
 _CORNER = 10  # corner of a crop whose redraws all failed
 _PLACEMENT = 16  # flip, turns, corner of a window
@@ -53,7 +53,7 @@ _FACTORS = 18  # brightness, contrast, saturation, hue
 _BLUR = 19  # whether to blur, sigma, whether to solarise
 _PASTE = 20  # whether to paste, the background's level or seed, whether to blur the mask
 _BACKGROUND_POSITION = 21  # position of the image on a background image
-_BACKGROUND = 22  # which images may be the background, for all views alike
+_BACKGROUND = 22  # candidate images for the background, the same for all views
 
 Stream = tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]
 
@@ -89,7 +89,7 @@ def draw(
     ids: Sequence[int] | np.ndarray,
     shapes: Sequence[tuple[int, int]] | np.ndarray,
 ) -> Plan:
-    """The plan for samples `ids` whose images have these (height, width) shapes."""
+    """Draw the plan for samples `ids` whose images have these (height, width) shapes."""
     ids, shapes = np.asarray(ids), np.asarray(shapes)
     _check(seed, epoch, ids, shapes)
     table = law_table(recipe)
@@ -134,7 +134,7 @@ def draw_into(
 ) -> None:
     """Draw the decision rows of one image into `rows` [V]; `laws` is `law_table(recipe)`.
 
-    Checks and allocates nothing. Pass the seed as np.uint64: Numba takes a Python int as signed.
+    Checks and allocates nothing. Pass the seed as np.uint64: Numba treats a Python int as signed.
     """
     stream = _stream(np.uint64(seed), np.uint64(epoch), np.int64(id))
     _draw_image(laws, stream, np.int64(height), np.int64(width), rows)
@@ -150,14 +150,14 @@ def draw_slots(
     shapes: np.ndarray,
     rows: np.ndarray,
 ) -> None:
-    """`draw_into` for some slots of a batch, whose ids are [B], shapes [B, 2] and rows [B, V]."""
+    """Call `draw_into` for some slots of a batch with ids [B], shapes [B, 2] and rows [B, V]."""
     for slot in slots:
         draw_into(laws, seed, epoch, ids[slot], shapes[slot, 0], shapes[slot, 1], rows[slot])
 
 
 @jit_ieee
 def background_candidate(seed: np.uint64, epoch: int, id: int, count: int, attempt: int = 0) -> int:
-    """A candidate background for sample `id`: any other of the `count` samples, equally likely."""
+    """Draw a background candidate for sample `id`, uniformly from the other samples of `count`."""
     stream = _stream(np.uint64(seed), np.uint64(epoch), np.int64(id))
     word, _, _, _ = _words(stream, 0, _BACKGROUND, attempt)
     other = philox.below(word, max(count - 1, 1))
@@ -166,7 +166,7 @@ def background_candidate(seed: np.uint64, epoch: int, id: int, count: int, attem
 
 @jit_ieee
 def background_id(seed: np.uint64, epoch: int, id: int, count: int) -> int:
-    """The background for sample `id`, out of a data set of `count` backgrounds."""
+    """Draw the background for sample `id` from a data set of `count` backgrounds."""
     stream = _stream(np.uint64(seed), np.uint64(epoch), np.int64(id))
     word, _, _, _ = _words(stream, 0, _BACKGROUND, 0)
     return philox.below(word, count)
@@ -177,7 +177,7 @@ def background_id(seed: np.uint64, epoch: int, id: int, count: int) -> int:
 
 @jit_ieee
 def _stream(seed: np.uint64, epoch: np.uint64, id: int) -> Stream:
-    """The part of counter and key that is common to all draws of an image."""
+    """The part of counter and key shared by all draws for an image."""
     id_low, id_high = philox.halves(id)
     seed_low, seed_high = philox.halves(seed)
     return id_low, id_high, epoch, seed_low, seed_high
@@ -213,7 +213,7 @@ def _happens(word: np.uint64, chance: float) -> bool:
 def _placement(
     stream: Stream, law: Any, view: int, height: int, width: int, rows: np.ndarray
 ) -> None:
-    """Draw box, virtual resize, window, flip and turns; of a grid, for its first cell."""
+    """Draw box, virtual resize, window, flip and turns; for a grid, those of its first cell."""
     row = rows[view]
     flip, turns, y, x = _words(stream, view, _PLACEMENT, 0)
     row.flip = _happens(flip, law.flip)
@@ -297,7 +297,7 @@ def _crop(stream: Stream, law: Any, view: int, height: int, width: int, rows: np
 def _resized_crop(
     stream: Stream, law: Any, view: int, redraw: int, height: int, width: int
 ) -> tuple[int, int, int, int, int]:
-    """torchvision's RandomResizedCrop.get_params: y, x, h, w, and 1 if it used its fallback."""
+    """Torchvision's RandomResizedCrop.get_params: y, x, h, w, and 1 if it used its fallback."""
     for attempt in range(_TRIES):
         area, ratio, y, x = _words(stream, view, _CROP + attempt, redraw)
         target = height * width * philox.uniform(area, law.area[0], law.area[1])

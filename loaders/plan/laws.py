@@ -1,4 +1,4 @@
-"""Compile a recipe to a law table for Numba: one LAW per view, the distributions to draw from.
+"""Compile a recipe to a law table for Numba: one LAW per view, with the distributions to draw from.
 
 Settings become numbers: strengths become ranges, ratios logarithms, and every view gets its own
 probabilities.
@@ -36,8 +36,8 @@ from patchmill.loaders.recipe import (
 )
 
 CROP, WINDOW, SHIFT, FIXED, SQUARE = range(5)
-AUTO_RADIUS = -1  # of a blur whose taps reach three sigma
-PASTE_SIDE = 500  # pixels of the longer side that a blur of masks is given for
+AUTO_RADIUS = -1  # of a blur whose taps extend to three sigma
+PASTE_SIDE = 500  # longer side, in pixels, of the image that a mask's blur refers to
 BACKGROUND_KINDS = {"grey": ON_GREY, "texture": ON_TEXTURE, "images": ON_IMAGE}
 
 LAW = np.dtype(
@@ -51,21 +51,21 @@ LAW = np.dtype(
         ("view_w", "i4"),
         ("short_side", "i4"),
         ("pad", "i4"),
-        ("at_y", "f8"),  # of FIXED and SQUARE: position, as a fraction of the free room
+        ("at_y", "f8"),  # of FIXED and SQUARE: position, as a fraction of the free space
         ("at_x", "f8"),
         ("anchors", "i4"),  # number of views, from the first, that the crop must overlap
-        ("overlap", "f8"),  # least overlap, as a share of the image's area
-        ("area", "f8", 2),  # range of the share of the image
+        ("overlap", "f8"),  # smallest overlap, as a share of the image's area
+        ("area", "f8", 2),  # range of the crop's area, as a share of the image's
         ("ratio", "f8", 2),
         ("log_ratio", "f8", 2),
-        ("flip", "f8"),  # probability, as are the fields to mask_blur
+        ("flip", "f8"),  # probability, like the fields down to mask_blur
         ("jitter", "f8"),
         ("grey", "f8"),
         ("blur", "f8"),
         ("solarise", "f8"),
         ("paste", "f8"),
         ("mask_blur", "f8"),
-        ("brightness", "f8", 2),  # range, as are the fields to sigma
+        ("brightness", "f8", 2),  # range, like the fields down to sigma
         ("contrast", "f8", 2),
         ("saturation", "f8", 2),
         ("hue", "f8", 2),
@@ -82,7 +82,7 @@ LAW = np.dtype(
 
 @functools.lru_cache(maxsize=256)
 def law_table(recipe: Recipe) -> np.ndarray:
-    """The recipe's law table [V] of LAW, read-only: views in the order of a batch."""
+    """The recipe's read-only law table, LAW [V], with views in the order of a batch."""
     table = np.zeros(recipe.total, LAW)
     start = 0
     for group in recipe.views:
@@ -96,7 +96,7 @@ def law_table(recipe: Recipe) -> np.ndarray:
 
 
 def targets(recipe: Recipe) -> tuple[Target, ...]:
-    """The output tensors of a batch, one for each view group, in recipe order."""
+    """The output tensors of a batch, one per view group, in recipe order."""
     return tuple(
         Target(v.name, v.total, v.size, v.interpolation == "bicubic", v.mean, v.std)
         for v in recipe.views

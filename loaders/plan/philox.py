@@ -1,7 +1,7 @@
 """Philox4x32-10: counter-based random numbers, a pure function of (key, counter).
 
 Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Words are
-32 bits wide but held as uint64, which is what Numba computes with.
+32 bits wide but held as uint64, the type that Numba computes with.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Streams of random numbers of any length, for operations on finished views and for mixing.
 
 A stream belongs to (seed, epoch, sample id, view, operation, call): Philox at that counter, as in
-`draw`, gives the key under which the stream's own numbers are drawn. Operations are numbered from
-EXTRA on, by their place in the group's `extra`; `draw` uses the numbers below.
+`draw`, gives the key with which the stream's numbers are drawn. Operations are numbered from EXTRA
+on, by their position in the group's `extra`; `draw` uses the numbers below.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 from patchmill.kernels.common.jit import jit_ieee
 from patchmill.loaders.plan import philox
 
-EXTRA = 64  # number of a group's first operation; they are 64 at most
+EXTRA = 64  # number of a group's first operation; a group has at most 64
 MIX = 128
 MOST_CALLS = 256  # of an operation for one view
 
-_TOGETHER = 64  # blocks of four numbers
+_TOGETHER = 64  # blocks of four numbers, computed together
 
 
 @jit_ieee
@@ -29,7 +29,7 @@ def stream_keys(
     call: int,
     keys: np.ndarray,
 ) -> None:
-    """Write the keys [N, 2] of the streams of N views, each of the sample with its id."""
+    """Write the keys [N, 2] of the streams of N views, given by sample id and view."""
     seed_low, seed_high = philox.halves(seed)
     for i in range(ids.size):
         id_low, id_high = philox.halves(ids[i])
@@ -59,7 +59,7 @@ def fill(keys: np.ndarray, numbers: np.ndarray) -> None:
 
 @jit_ieee
 def _blocks(k0: np.uint64, k1: np.uint64, first: int, words: np.ndarray) -> None:
-    """`philox.block` at the counters (first, 0, 0, 0), (first + 1, 0, 0, 0) ..., in vectors."""
+    """Vectorised `philox.block` at the counters (first, 0, 0, 0), (first + 1, 0, 0, 0) ..."""
     for j in range(_TOGETHER):
         words[0, j] = first + j
         words[1, j] = words[2, j] = words[3, j] = 0

@@ -1,4 +1,4 @@
-"""Draw the panel with an original image and the box of every view."""
+"""Draw the panel that shows an original image and the box of every view."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Corners = tuple[float, float, float, float]  # left, top, right, bottom
 PANEL, OUTSIDE, WHITE = (240, 242, 244), (24, 26, 28), (255, 255, 255)
 
 _MANY_BOXES = 12  # more than these are drawn with thin lines
-_OVERSAMPLE = 4  # lines are drawn larger by this factor, then reduced: antialiasing
+_OVERSAMPLE = 4  # lines are drawn larger by this factor, then reduced, for antialiasing
 _NUMBER_SIZE = 11.0
 _DASH, _GAP = 7.0, 5.0
 _MARK_HALF = 5.0  # half the length of the mark on the side that is up
@@ -155,7 +155,7 @@ class _Occupied:
         self._size, self._areas = size, list[Corners]()
 
     def place(self, candidates: Iterable[Corners]) -> Corners | None:
-        """Occupy the first candidate that is free; None if none is."""
+        """Occupy and return the first free candidate; None if there is none."""
         for area in candidates:
             if self._is_inside(area) and not any(_overlap(area, other) for other in self._areas):
                 self._areas.append(area)
@@ -171,7 +171,7 @@ def _overlap(a: Corners, b: Corners) -> bool:
 
 
 def _draw_up_marks(pen: ImageDraw.ImageDraw, boxes: Sequence[Box], occupied: _Occupied) -> None:
-    """Draw a triangle inside the side that is up in the view, pointing outwards."""
+    """Draw an outward triangle inside the side that is up in the view."""
     for box in boxes:
         if not box.turns:
             continue
@@ -194,13 +194,13 @@ def _draw_up_marks(pen: ImageDraw.ImageDraw, boxes: Sequence[Box], occupied: _Oc
 def up_side(flip: bool, turns: int) -> int:
     """The side of the box that is up in the view: 0 top, 1 right, 2 bottom, 3 left.
 
-    Counter-clockwise turns bring up the right side first; in a flipped view, the left one.
+    A counter-clockwise turn moves the right side up; in a flipped view, the left one.
     """
     return -turns % 4 if flip else turns
 
 
 def _mark_positions(corners: Corners, side: int) -> Iterator[Corners]:
-    """Candidates for a mark inside a side, its middle first."""
+    """Yield candidates for a mark inside a side, its middle first."""
     left, top, right, bottom = corners
     for share in (0.5, 0.35, 0.65, 0.2, 0.8):
         x, y = [
@@ -213,7 +213,7 @@ def _mark_positions(corners: Corners, side: int) -> Iterator[Corners]:
 
 
 def _draw_numbers(pen: ImageDraw.ImageDraw, boxes: Sequence[Box], occupied: _Occupied) -> None:
-    """Draw each box's number in one of its corners, or elsewhere inside it, if there is room."""
+    """Draw each box's number in one of its corners, or elsewhere inside it if there is space."""
     for box in boxes:
         place = occupied.place(_badge_positions(box.corners, *_badge_size(box.number)))
         if place:
@@ -221,7 +221,7 @@ def _draw_numbers(pen: ImageDraw.ImageDraw, boxes: Sequence[Box], occupied: _Occ
 
 
 def _badge_positions(corners: Corners, wide: float, tall: float) -> Iterator[Corners]:
-    """Candidates for a badge: the box's corners, then its sides, then its inside."""
+    """Yield candidates for a badge: the box's corners, then its sides, then its inside."""
     left, top, right, bottom = corners
     right, bottom = max(left, right - wide), max(top, bottom - tall)
     xs, ys = np.arange(left, right, 5.0), np.arange(top, bottom, 5.0)

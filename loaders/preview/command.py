@@ -1,4 +1,4 @@
-"""Draw contact sheets: views of some images as a recipe makes them for training, or masks.
+"""Draw contact sheets: views of some images, as a recipe makes them for training, or masks.
 
 patchmill preview DATA --recipe 'dino(local_crops=6)' --out sheet.png
 patchmill preview DATA --masks --method rbd --out sheet.png
@@ -35,13 +35,13 @@ FORMATS = (".png", ".jpg", ".jpeg")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    args = parser().parse_args(words)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    args = parser().parse_args(arguments)
     _check_out(args.out)
     if args.masks or args.method:
-        refuse_options(words, ["--recipe", "--backgrounds"], "is of views, and masks are shown")
+        refuse_options(arguments, ["--recipe", "--backgrounds"], "is for views, not for masks")
     if args.ids is not None:
-        refuse_options(words, ["--count"], "chooses the first samples, and --ids names others")
+        refuse_options(arguments, ["--count"], "shows the first samples, but --ids names others")
     options = {"seed": args.seed, "epoch": args.epoch, "ids": _parse_ids(args.ids)}
     show_masks = args.masks or args.method
     options["count"] = (12 if show_masks else 4) if args.count is None else args.count
@@ -69,7 +69,7 @@ def contact_sheet(
     """Draw originals with the boxes of their views, and the views as loaders.build makes them.
 
     Shows the samples `ids`, or else the first `count` in the order of that epoch. `backgrounds` and
-    `masks` are what `build` takes.
+    `masks` are those of `build`.
     """
     from patchmill.loaders.preview.samples import choose_ids
     from patchmill.loaders.preview.view_sheet import draw_view_sheet
@@ -91,7 +91,7 @@ def draw_samples(
     backgrounds: str | Path | Source | None = None,
     masks: str | Path | None = None,
 ) -> list[SheetSample]:
-    """The samples `ids` with their views of that epoch, as loaders.build makes them."""
+    """Render the views of samples `ids` in that epoch, as loaders.build makes them."""
     import torch
 
     from patchmill.loaders.pipelines.extra import open_extra
@@ -136,9 +136,10 @@ def _sample(
 def _render(
     id: int, image: np.ndarray, recipe: recipes.Recipe, plan: Plan, paste: PasteInputs | None = None
 ) -> ViewBatch:
-    """Render one sample as a batch; its views are uint8, without normalisation.
+    """Render one sample as a batch of uint8 views, without normalisation.
 
-    They are rendered as float32 and rounded, exactly: loaders mostly use the same compiled code.
+    Views are rendered as float32 and rounded, which is exact, to share the compiled code that
+    loaders mostly use.
     """
     import torch
 
@@ -159,7 +160,7 @@ def _render(
 
 
 def _compile(recipe: recipes.Recipe) -> None:
-    """Compile the kernels, and announce it; slow imports come before the announcement."""
+    """Compile the kernels and announce it, after slow imports."""
     import numpy as np
     import torch  # noqa: F401
 
@@ -183,7 +184,7 @@ def parser() -> Parser:
     options = Parser(
         "patchmill preview",
         "DATA",
-        "Draw a contact sheet: some images with the boxes of their views, and the views, exactly "
+        "Draw a contact sheet of some images with the boxes of their views, and the views, exactly "
         "as a loader makes them for training with the same recipe and seed.",
         [
             "patchmill preview scenes:64 --recipe 'dino(local_crops=6)' --count 3",
@@ -201,10 +202,10 @@ def parser() -> Parser:
         "--out",
         type=Path,
         default=Path("sheet.png"),
-        help=f"where to write the sheet: {', '.join(FORMATS)} (default: %(default)s)",
+        help=f"file to write: {', '.join(FORMATS)} (default: %(default)s)",
     )
     options.add_argument(
-        "--count", type=int, help="how many samples to show (default: 4, or 12 with their masks)"
+        "--count", type=int, help="number of samples to show (default: 4, or 12 for masks)"
     )
     options.add_argument(
         "--seed", type=int, default=0, help="as in training (default: %(default)s)"

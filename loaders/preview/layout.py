@@ -1,4 +1,4 @@
-"""Layout of a contact sheet, which depends on the recipe only. All lengths are in pixels."""
+"""Layout of a contact sheet, which depends only on the recipe. All lengths are in pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME_HEIGHT, LEGEND_HEIGHT = 28, 22  # of a group's name, and of the legend
 PANEL_WIDTH, MIN_PANEL, MAX_PANEL = 300, 200, 260  # of an original: width, and range of heights
 MIN_WIDTH = 680  # of the sheet
 VIEWS_WIDTH = 1060
-MIN_CELL = 72  # room for a caption
+MIN_CELL = 72  # enough for a caption
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _as_high_as(first: Block, block: Block) -> Block:
 
 
 def _filling(block: Block) -> Block:
-    """Choose the columns so that the rows are few and about equally long."""
+    """Choose the columns so that rows are few and about equally long."""
     most = max(1, (VIEWS_WIDTH + TILE_GAP) // (block.cell + TILE_GAP))
     rows = -(-block.group.count // most)
     return replace(block, columns=-(-block.group.count // rows))

@@ -1,4 +1,4 @@
-"""Draw a contact sheet of masks: for each sample the image, its mask, and the cut-out."""
+"""Draw a contact sheet of masks: the image, its mask and the cut-out of each sample."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TARGET_HEIGHT, MIN_HEIGHT, MAX_HEIGHT = 170, 90, 210  # of pictures
 PICTURE_GAP, SAMPLE_GAP, ROW_GAP = 4, 26, 22  # between pictures of a sample, samples, and rows
 TEXT_HEIGHT = 2 * line_height(SMALL) + 6
 ACCENT, ALARM, BAD = (208, 74, 2), (179, 29, 40), (225, 228, 232)
-_FADED = 0.72  # how far the background is blended towards white
+_FADED = 0.72  # share of white that is blended into the background
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def mask_sheet(
 ) -> Image.Image:
     """Draw images, their masks, and the cut-outs.
 
-    Masks come from the file `masks`, or from where a loader would find them; they are computed
-    if `method` is given, or by RBD if there are none.
+    Masks come from the file `masks`, or from where a loader would find them. They are computed if
+    `method` is given, or by RBD if there are none.
     """
     source = open_source(data)
     ids, mask_source = (
@@ -81,9 +81,9 @@ def draw_mask_sheet(samples: Sequence[MaskedSample], title: str, about: str) -> 
     top = 22 + line_height(TITLE) + line_height(BODY) + 18
     height = top + sum(row[0].height + ROW_GAP for row in rows) - ROW_GAP + MARGIN
     sheet = Image.new("RGB", (WIDTH, height), WHITE)
-    pen, room = ImageDraw.Draw(sheet), WIDTH - 2 * MARGIN
-    write_lines(pen, (MARGIN, 22), [elide(title, TITLE, room)], TITLE, INK)
-    write_lines(pen, (MARGIN, 22 + line_height(TITLE)), [elide(about, BODY, room)], BODY)
+    pen, width = ImageDraw.Draw(sheet), WIDTH - 2 * MARGIN
+    write_lines(pen, (MARGIN, 22), [elide(title, TITLE, width)], TITLE, INK)
+    write_lines(pen, (MARGIN, 22 + line_height(TITLE)), [elide(about, BODY, width)], BODY)
     for row in rows:
         x = MARGIN
         for card in row:
@@ -106,7 +106,7 @@ def _rows(samples: Sequence[MaskedSample]) -> Iterator[tuple[list[MaskedSample],
 
 
 def _filling_height(row: Sequence[MaskedSample]) -> float:
-    """The height at which the pictures fill the row's width."""
+    """Height at which the pictures fill the row's width."""
     aspects = [_aspects(sample) for sample in row]
     gaps = sum(PICTURE_GAP * (len(pictures) - 1) for pictures in aspects) + SAMPLE_GAP * (
         len(row) - 1
@@ -180,7 +180,7 @@ def cut_out(image: Image.Image, mask: Image.Image, colour: Rgb) -> Image.Image:
 
 
 def _outline(mask: Image.Image) -> Image.Image:
-    """The foreground's outline, antialiased by drawing it larger."""
+    """The foreground's outline, drawn larger and reduced for antialiasing."""
     fine = mask.resize((mask.width * 3, mask.height * 3), Image.Resampling.BICUBIC)
     inside = fine.point(lambda value: 255 * (value >= 128), "L")
     edge = np.asarray(inside.filter(ImageFilter.MaxFilter(5))) - np.asarray(inside)

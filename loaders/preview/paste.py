@@ -48,7 +48,7 @@ def inputs_finder(
 ) -> FindInputs | None:
     """Return a function that finds masks and backgrounds as training does.
 
-    None if the recipe does not paste.
+    Returns None if the recipe does not paste.
     """
     separate = backgrounds.open_backgrounds(background_data, recipe)
     if not any(group.paste for group in recipe.views):
@@ -78,7 +78,7 @@ def find_inputs(
 
 
 def _decode_or_substitute(source: Source, id: int, seed: int, epoch: int) -> np.ndarray | None:
-    """Decode a sample; of a bad one the substitute, as in training."""
+    """Decode a sample, or the substitute of a bad one, as in training."""
     candidate = id
     for attempt in range(_MAX_TRIES):
         image, _ = decode_sample(source, candidate)
@@ -91,7 +91,7 @@ def _decode_or_substitute(source: Source, id: int, seed: int, epoch: int) -> np.
 def composite(image: np.ndarray, rows: np.ndarray, inputs: PasteInputs) -> np.ndarray | None:
     """Render the whole image on its background, as in the first pasted view.
 
-    uint8 [256, 256, 3], whatever the image's aspect; None if no view is pasted.
+    Returns uint8 [256, 256, 3] for any aspect ratio of the image; None if no view is pasted.
     """
     import torch
 

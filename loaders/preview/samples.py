@@ -26,7 +26,7 @@ class Mask:
     plane: np.ndarray | None  # may be a degenerate one
     foreground: float = 0.0  # share of the pixels
     confidence: float | None = None  # if known
-    why: str = ""  # training would not use it; empty if it would
+    why: str = ""  # the reason why training would not use it; empty if it would
 
     @property
     def usable(self) -> np.ndarray | None:
@@ -65,7 +65,7 @@ def class_name(source: Source, id: int) -> str:
 
 
 def decode_sample(source: Source, id: int) -> tuple[np.ndarray | None, str]:
-    """Decode a sample: the image, or None and what is wrong with it."""
+    """Decode a sample; return the image, or None and the problem."""
     try:
         image = decode(source.read(id))
         if max(image.shape) > MAX_SIDE:
@@ -105,7 +105,7 @@ def _computed_masks(source: Source, method: str) -> MaskSource:
     def get(id: int, image: np.ndarray) -> Mask:
         with announce_compilation():
             saliency = estimate(image, MASK_SIDE)
-        # The 16 levels of a file of masks.
+        # Rounded to the 16 levels of a mask file.
         plane = decode_mask(encode_mask(saliency.plane, bits=4), lambda: source.where(id))
         return Mask(plane, saliency.foreground, saliency.confidence, saliency.why)
 

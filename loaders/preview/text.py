@@ -26,7 +26,7 @@ ABBREVIATIONS = {  # for captions of small views
     "solarise": "S",
 }
 
-Happened = Sequence[tuple[str, np.ndarray]]  # operations, and the cells they happened to
+Happened = Sequence[tuple[str, np.ndarray]]  # operations, and the cells they were applied to
 Xy = tuple[float, float]
 Rgb = tuple[int, int, int]
 
@@ -47,7 +47,7 @@ def line_height(size: float) -> int:
 def describe_draws(rows: np.ndarray, extra: Happened = ()) -> list[str]:
     """List the augmentations of a view, or of the cells of a grid, in the order of application.
 
-    A count follows where only some cells of a grid have one: `blur 3/16`.
+    A count follows if only some cells of a grid have one: `blur 3/16`.
     """
     first, cells = rows[0], len(rows)
     words = ["flip"] if first["flip"] else []
@@ -69,32 +69,32 @@ def describe_draws(rows: np.ndarray, extra: Happened = ()) -> list[str]:
 
 
 def abbreviate(words: Iterable[str]) -> list[str]:
-    """`["flip", "turn 90°", "blur 1.3"]` as `["F", "T90", "B1.3"]`."""
+    """Abbreviate `["flip", "turn 90°", "blur 1.3"]` to `["F", "T90", "B1.3"]`."""
     named = (word.partition(" ") for word in words)
     return [abbreviation(name) + figures.removesuffix("°") for name, _, figures in named]
 
 
 def abbreviation(name: str) -> str:
-    """`solarise` as S, and an operation such as RandomErasing as RE."""
+    """Abbreviate `solarise` to S, and an operation such as RandomErasing to RE."""
     return ABBREVIATIONS.get(name) or "".join(filter(str.isupper, name)) or name[:2]
 
 
-def wrap(pieces: Sequence[str], size: float, room: float, join: str = " ") -> list[str]:
-    """Join pieces into lines no wider than `room`; elide a piece that is wider."""
+def wrap(pieces: Sequence[str], size: float, width: float, join: str = " ") -> list[str]:
+    """Join pieces into lines no wider than `width`; elide a piece that is wider."""
     lines: list[str] = []
     for piece in pieces:
         longer = lines[-1] + join + piece if lines else ""
-        if lines and text_width(longer, size) <= room:
+        if lines and text_width(longer, size) <= width:
             lines[-1] = longer
         else:
-            lines.append(elide(piece, size, room))
+            lines.append(elide(piece, size, width))
     return lines
 
 
-def elide(text: str, size: float, room: float) -> str:
-    """Leave out the middle of a text that is wider than `room`."""
+def elide(text: str, size: float, width: float) -> str:
+    """Replace the middle of a text that is wider than `width` by an ellipsis."""
     elided = text
-    while text_width(elided, size) > room and len(text) > 2:
+    while text_width(elided, size) > width and len(text) > 2:
         text = text[: len(text) // 2] + text[len(text) // 2 + 1 :]
         elided = text[: len(text) // 2] + "…" + text[len(text) // 2 :]
     return elided

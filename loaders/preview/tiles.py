@@ -26,13 +26,13 @@ COLOURS: tuple[Rgb, ...] = (
 )
 
 _MAX_SIDE = 256  # larger views are reduced to this
-_SIDES = ((4, 200), (8, 128), (40, 96))  # (views, side): enlarge up to so many small views to it
+_SIDES = ((4, 200), (8, 128), (40, 96))  # (views, side): enlarge up to this many small views to it
 _MIN_SIDE = 64
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A view, or a grid of views, with the words of its caption."""
+    """A view, or a grid of views, with the parts of its caption."""
 
     image: Image.Image
     box: Box
@@ -49,7 +49,7 @@ def grid_shape(group: Views) -> tuple[int, int]:
 
 
 def zoom_factor(recipe: Recipe) -> float:
-    """Scale of all views on the sheet: a whole number, or less than 1."""
+    """Scale factor of all views on the sheet: a whole number, or less than 1."""
     largest = max(group.size * max(grid_shape(group)) for group in recipe.views)
     if largest > _MAX_SIDE:
         return _MAX_SIDE / largest
@@ -75,7 +75,7 @@ def view_tiles(
 ) -> list[list[Tile]]:
     """Draw the tiles of each group of a batch, which holds one sample rendered as uint8.
 
-    `extra` has the operations of each group, and the views they happened to.
+    `extra` has the operations of each group, and the views they were applied to.
     """
     groups, start = [], 0
     for group in recipe.views:

@@ -1,4 +1,4 @@
-"""Draw a contact sheet of views: a heading, then for each sample its original and its views."""
+"""Draw a contact sheet of views: a heading, then the original and the views of each sample."""
 
 from __future__ import annotations
 
@@ -99,17 +99,17 @@ def _rule(pen: ImageDraw.ImageDraw, layout: Layout, y: int) -> None:
 def _heading(
     layout: Layout, legend: list[LegendItem], abbreviations: list[str], title: str, about: str
 ) -> Image.Image:
-    """Title and legend; then the names of the groups, if they are side by side."""
-    room = layout.width - 2 * MARGIN
-    lines = wrap(abbreviations, SMALL, room, "     ")
+    """Title and legend, then the names of the groups if they are side by side."""
+    width = layout.width - 2 * MARGIN
+    lines = wrap(abbreviations, SMALL, width, "     ")
     y = 22 + line_height(TITLE) + line_height(BODY) + 10
     rule = y + LEGEND_HEIGHT + len(lines) * line_height(SMALL) + 12
     image = Image.new(
         "RGB", (layout.width, rule + (18 if layout.stacked else 14 + NAME_HEIGHT)), WHITE
     )
     pen, x = ImageDraw.Draw(image), MARGIN
-    write_lines(pen, (x, 22), [elide(title, TITLE, room)], TITLE, INK)
-    write_lines(pen, (x, 22 + line_height(TITLE)), [elide(about, BODY, room)], BODY)
+    write_lines(pen, (x, 22), [elide(title, TITLE, width)], TITLE, INK)
+    write_lines(pen, (x, 22 + line_height(TITLE)), [elide(about, BODY, width)], BODY)
     for icon, meaning in legend:
         if icon:
             image.paste(icon, (x, y))
@@ -165,7 +165,7 @@ def _name(pen: ImageDraw.ImageDraw, block: Block, zoom: float, at: tuple[int, in
 
 
 def _strip(layout: Layout, sample: SheetSample, tiles: list[list[Tile]]) -> Image.Image:
-    """One sample: its original on the left, its views beside it."""
+    """Draw one sample: its original on the left, its views next to it."""
     top = NAME_HEIGHT if layout.stacked else 0
     all_tiles = [tile for group in tiles for tile in group]
     parts, y = [(_original(layout, sample, all_tiles), (MARGIN, top))], 0
@@ -197,7 +197,7 @@ def _original(layout: Layout, sample: SheetSample, tiles: Sequence[Tile]) -> Ima
 
 
 def _pasted(sample: SheetSample) -> Image.Image | None:
-    """The mask beside the composite of the whole image."""
+    """Draw the mask next to the composite of the whole image."""
     if sample.mask is None or sample.image is None:
         return None
     wide = (PANEL_WIDTH - TILE_GAP) // 2
@@ -224,7 +224,7 @@ def _pasted(sample: SheetSample) -> Image.Image | None:
 def _about(sample: SheetSample, views: int) -> list[str]:
     """Lines below an original, after its name."""
     if sample.image is None:
-        return ["in training, another sample takes its place"]
+        return ["in training, another sample replaces it"]
     height, wide, _ = sample.image.shape
     boxes = [f"boxes of the first {MAX_BOXES} views"] if views > MAX_BOXES else []
     return [f"{wide} x {height} px", *boxes]
@@ -262,8 +262,8 @@ def _group(layout: Layout, block: Block, tiles: Sequence[Tile]) -> Image.Image:
 
 
 def _caption(tile: Tile, cell: int) -> list[str]:
-    """The augmentations of a tile, in lines that fit beside its number."""
-    room = cell - number_badge(tile.box.number, tile.box.colour).width - 6
+    """The augmentations of a tile, in lines that fit next to its number."""
+    width = cell - number_badge(tile.box.number, tile.box.colour).width - 6
     if cell < MIN_WORDS_WIDTH:
-        return wrap(abbreviate(tile.words), SMALL, room)
-    return wrap(tile.words or ["plain"], SMALL, room, " · ")
+        return wrap(abbreviate(tile.words), SMALL, width)
+    return wrap(tile.words or ["plain"], SMALL, width, " · ")

@@ -28,7 +28,7 @@ def watched(index: Columns, file: Path, again: Callable[[], Columns]) -> Columns
     repair = _Repair(index, file, again)
     for column in index.columns.values():
         if isinstance(column, Pieces):
-            column.again = repair.column
+            column.fallback = repair.column
     return index
 
 

@@ -68,5 +68,5 @@ def test_wrong_use_is_refused_in_a_sentence(tmp_path: Path) -> None:
         LoaderTrainer(Model(), arguments, loader=adapted, train_dataset=[1])
     with pytest.raises(MillError, match="gradient_accumulation_steps=4 does not divide"):
         trainer(tmp_path, gradient_accumulation_steps=4).train()
-    with pytest.raises(MillError, match=r"name a key for each, as in .*local_crops='local'"):
+    with pytest.raises(MillError, match=r"give each a key, as in .*local_crops='local'"):
         as_transformers(make_loader(recipe=RECIPE))

@@ -163,7 +163,7 @@ def test_a_column_may_come_in_pieces(tmp_path: Path) -> None:
     np.testing.assert_array_equal(file["x"], np.concatenate(pieces))
     np.testing.assert_array_equal(column.joined(), file["x"])
     assert file["y"].tolist() == [0, 1, 2]
-    with pytest.raises(OSError, match="changed at the same time"):
+    with pytest.raises(OSError, match="changed during the write"):
         columns.write(tmp_path / "other", "test", {"x": columns.Parts(column.dtype, 9, pieces)}, {})
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["file"]
 

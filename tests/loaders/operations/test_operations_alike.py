@@ -148,10 +148,10 @@ class Cheat(Operation):
 @pytest.mark.parametrize(
     ("how", "complaint"),
     [
-        ("mixes", "Cheat gives a view another result in another batch"),
-        ("averages", "Cheat gives a view another result in another batch"),
-        ("draws", "Cheat gives a view another result in another batch"),
-        ("forgets", "Cheat gives the same views other results each time"),
+        ("mixes", "Cheat gives a view a different result in another batch"),
+        ("averages", "Cheat gives a view a different result in another batch"),
+        ("draws", "Cheat gives a view a different result in another batch"),
+        ("forgets", "Cheat gives different results for the same views"),
         ("none", "returned NoneType and must return a float32 tensor of shape"),
         ("shape", r"Cheat returned a float32 tensor of shape \(1, 3, 16, 16\) on cpu, and must"),
         ("dtype", "Cheat returned a float64 tensor of shape"),

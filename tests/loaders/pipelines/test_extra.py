@@ -255,7 +255,7 @@ def test_a_mixing_loader_resumes() -> None:
     ("mix", "complaint"),
     [
         (0.8, r"mix must be an operations\.Mix such as Mix\(classes=1000\), not 0\.8"),
-        (Mix(2), "mix has 2 classes, and pictures has the label 2"),
+        (Mix(2), "mix has 2 classes, but pictures has the label 2"),
     ],
 )
 def test_mistakes_with_mix_are_one_sentence(mix: Any, complaint: str) -> None:

@@ -89,7 +89,7 @@ def test_ranks_share_the_work_on_one_machine(
     run(photos, tmp_path / "out", "--rank", "0", "--world-size", "2")
     assert held(photos, tmp_path / "out") == list(range(COUNT))
     monkeypatch.setattr(places, "host_part", lambda path: "-node7")
-    with pytest.raises(MillError, match="is on a network disk, where every machine has"):
+    with pytest.raises(MillError, match="is on a network disk, where every machine keeps"):
         run(photos, tmp_path / "out", "--rank", "0", "--world-size", "2")
 
 
@@ -102,7 +102,7 @@ def test_what_does_not_fit_or_cannot_be_read_is_left_out(
     assert f"{COUNT - 1} of {COUNT} images" in text
     assert f"skipped: 1: {photos / '07.png'} (" in text
     command.main([str(photos), str(tmp_path / "small"), "--format", "decoded", "--size", "20KB"])
-    assert "full: the other images are decoded in training" in capsys.readouterr().out
+    assert "full: the other images are decoded during training" in capsys.readouterr().out
 
 
 def test_images_that_the_store_has_no_room_for_are_not_counted_as_made(
