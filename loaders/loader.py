@@ -18,7 +18,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.printed import brief
 from patchmill.loaders.decode.bad_image import MAX_PIXELS
 from patchmill.loaders.decoded.on_device import free_bytes
-from patchmill.loaders.files import room
+from patchmill.loaders.files import host
 from patchmill.loaders.ledger import Ledger
 from patchmill.loaders.operations.mix import Mix
 from patchmill.loaders.order.schedule import MOST_EPOCHS, Schedule, state_number
@@ -190,7 +190,7 @@ class Loader:
             isinstance(source, Folder | Paths),
             isinstance(source, Scenes),
             gpu=torch.cuda.is_available(),
-            free_bytes=room.free_memory(),
+            free_bytes=host.free_memory(),
             device_bytes=None if self._device == "cpu" else free_bytes(torch.device(self._device)),
         )
 

@@ -30,7 +30,7 @@ from patchmill.loaders.common.printed import printable
 from patchmill.loaders.copypaste import mask_meta, mask_places
 from patchmill.loaders.copypaste.mask_places import MaskPlaces, Shares
 from patchmill.loaders.files import columns
-from patchmill.loaders.files.sound_columns import has_columns, is_share, rise
+from patchmill.loaders.files.column_checks import are_shares, are_starts, has_columns
 from patchmill.loaders.sources.shards import tar
 
 KIND = "masks 1"
@@ -62,7 +62,7 @@ class MaskFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._columns = columns.read(path, KIND, only=_DTYPES, sound=lambda c: _is_sound(path, c))
+        self._columns = columns.read(path, KIND, only=_DTYPES, valid=lambda c: _is_valid(path, c))
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
         self._pngs = self._columns.places["pngs"]
@@ -191,7 +191,7 @@ def _counts(states: np.ndarray) -> dict[str, int]:
     return {name: int((states == i).sum()) for i, name in enumerate(STATES)}
 
 
-def _is_sound(path: Path, found: columns.Columns) -> bool:
+def _is_valid(path: Path, found: columns.Columns) -> bool:
     """True if the columns are consistent, and the metadata has the expected types."""
     tables = found.columns
     if not has_columns(found, _DTYPES) or "pngs" not in found.places:
@@ -201,8 +201,8 @@ def _is_sound(path: Path, found: columns.Columns) -> bool:
     return (
         all(len(tables[f"{name}s"]) == count for name in _TABLE.names or ())
         and bool((tables["states"] < len(STATES)).all())
-        and all(is_share(tables[name]) for name in ("foregrounds", "confidences"))
-        and rise(tables["starts"], count, size)
-        and rise(tables["why_starts"], count, len(tables["whys"]))
+        and all(are_shares(tables[name]) for name in ("foregrounds", "confidences"))
+        and are_starts(tables["starts"], count, size)
+        and are_starts(tables["why_starts"], count, len(tables["whys"]))
         and mask_meta.complete(found.meta, count) is not None
     )

@@ -44,7 +44,7 @@ def _read(path: Path) -> Listed | None:
     whole = np.frombuffer(data[: len(data) // records.RECORD.itemsize * records.RECORD.itemsize])
     images = int(np.count_nonzero(whole.view(records.RECORD)["height"]))
     name = str(header.get("data", "a store of another version of patchmill"))
-    with locks.locked(locks.beside(path)):
+    with locks.locked(locks.lock_path(path)):
         used = locks.is_used(path)
     users = _lock_holders(inode) if used else []
     return Listed(path, name, images, count, places.bytes_on_disk(path), used, users)

@@ -18,7 +18,7 @@ FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PAUSE = 0.01  # seconds between attempts
 
 
-def beside(path: Path) -> Path:
+def lock_path(path: Path) -> Path:
     """The file that is locked while a store is opened, extended or removed."""
     return path.with_suffix(".lock")
 
@@ -63,13 +63,13 @@ def remove_unused(path: Path, timeout: float | None = None) -> bool:
     `timeout`, in seconds, limits the wait for the lock: the garbage collector may call this in a
     thread that holds the lock itself.
     """
-    with locked(beside(path), timeout) as held:
+    with locked(lock_path(path), timeout) as held:
         if not held or is_used(path):
             return False
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         with contextlib.suppress(FileNotFoundError):
-            beside(path).unlink()
+            lock_path(path).unlink()
         return True
 
 

@@ -83,7 +83,7 @@ def stores_in(folder: Path) -> list[Path]:
 
 def _open(path: Path, source: Source, wanted: CacheSpec) -> Store:
     places.check_free_space(wanted, path)
-    with _errors(path, wanted), locks.locked(locks.beside(path)):
+    with _errors(path, wanted), locks.locked(locks.lock_path(path)):
         file, used = _open_file(path, source, wanted.capacity)
         try:
             size = records.pixels_at(len(source)) + wanted.capacity

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decoded.spec import FORMS, CacheSpec, size_text
-from patchmill.loaders.files import room
+from patchmill.loaders.files import host
 
 SHARED_MEMORY = Path("/dev/shm")
 _LOCAL = ("ext", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs", "apfs", "ramfs", "bcachefs")
@@ -43,7 +43,7 @@ def folder(wanted: CacheSpec) -> Path:
 
 def host_part(path: Path) -> str:
     """Suffix of the file's name on disks shared by machines, which cannot share a memory map."""
-    if room.file_system(path).startswith(_LOCAL):
+    if host.file_system(path).startswith(_LOCAL):
         return ""
     return "-" + re.sub(r"[^\w.-]", "_", socket.gethostname())
 
@@ -51,8 +51,8 @@ def host_part(path: Path) -> str:
 def check_free_space(wanted: CacheSpec, path: Path) -> None:
     """Raise a MillError unless the store at `path`, which may exist, can grow to its capacity."""
     free, stored, where = free_bytes(path.parent), bytes_on_disk(path), f"{path.parent} has"
-    if wanted.kind == "ram" or room.file_system(path.parent) == "tmpfs":
-        memory = room.free_memory()
+    if wanted.kind == "ram" or host.file_system(path.parent) == "tmpfs":
+        memory = host.free_memory()
         if memory is not None and memory < free:
             free, where = memory, "this machine, or its container, has"
     if wanted.capacity > free + stored:

@@ -188,7 +188,7 @@ class Store:
 
     def _extend(self, size: int) -> bool:
         """Allocate a new extent that holds `size` bytes."""
-        with locks.locked(locks.beside(self.path)):
+        with locks.locked(locks.lock_path(self.path)):
             used = _read_used(self._file)
             free = min(self.capacity, self.pixels.size) - used
             if used != self._end:  # others have allocated extents since

@@ -105,13 +105,13 @@ def read(
     only: Collection[str] | None = None,
     stored: Collection[str] = (),
     lazily: Collection[str] = (),
-    sound: Callable[[Columns], bool] | None = None,
+    valid: Callable[[Columns], bool] | None = None,
 ) -> Columns:
     """Read a column file; MillError if it is missing, truncated, damaged or of another kind.
 
     `only` names the columns to read, if not all. Those in `stored` become `Stored`, and large ones
     in `lazily` become `Pieces`: these raise an OSError on use if they are damaged. Checksums detect
-    accidents; `sound` also validates the contents of a file that someone else may have written.
+    accidents; `valid` also validates the contents of a file that someone else may have written.
     """
     try:
         file = ColumnFile(path)
@@ -133,7 +133,7 @@ def read(
                 columns[name] = read_whole(file, place)
         places = {name: place.start for name, place in layout.items()}
         found = Columns(content["meta"], columns, places, checked)
-        if sound is None or sound(found):
+        if valid is None or valid(found):
             return found
         problem = "it is damaged: its contents are inconsistent"
     except _Unusable as error:

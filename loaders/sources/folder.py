@@ -22,8 +22,8 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.files import cache, columns, stamps
+from patchmill.loaders.files.column_checks import are_below, are_starts, has_columns, has_meta
 from patchmill.loaders.files.regular_files import read_file
-from patchmill.loaders.files.sound_columns import are_below, has_columns, has_meta, rise
 from patchmill.loaders.sources import folder_listing
 from patchmill.loaders.sources.folder_listing import EXTENSIONS
 from patchmill.loaders.sources.numbered import NumberedSource
@@ -130,7 +130,7 @@ def _check(name: str, root: str) -> None:
 def _open_index(root: str) -> columns.Columns:
     key = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     path = cache.root() / "folders" / f"{key}.index"
-    index = columns.find(path, KIND, sound=_is_sound)
+    index = columns.find(path, KIND, valid=_is_valid)
     if index is not None and _is_fresh(os.fsencode(root), index):
         return index
     content, meta = _build_index(root)
@@ -145,18 +145,18 @@ def _open_index(root: str) -> columns.Columns:
         return columns.Columns(meta, content)
 
 
-def _is_sound(index: columns.Columns) -> bool:
+def _is_valid(index: columns.Columns) -> bool:
     if not has_columns(index, _DTYPES) or not has_meta(index, _META):
         return False
     count, classes = len(index["starts"]) - 1, len(index.meta["classes"])
     return (
         count > 0
-        and rise(index["starts"], count, len(index["paths"]))
+        and are_starts(index["starts"], count, len(index["paths"]))
         and index["paths"].all()  # no path contains a zero byte
         and index["directories"].all()
         and len(index["labels"]) == (count if classes else 0)
         and are_below(index["labels"], classes)
-        and rise(
+        and are_starts(
             index["directory_starts"], len(index["directory_times"]), len(index["directories"])
         )
     )

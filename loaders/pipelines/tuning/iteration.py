@@ -20,7 +20,7 @@ import torch
 
 from patchmill.kernels.views import layout
 from patchmill.loaders.common import ranks, threads
-from patchmill.loaders.files import room
+from patchmill.loaders.files import host
 from patchmill.loaders.pipelines import FilledBatch
 from patchmill.loaders.pipelines.config import PipelineConfig
 from patchmill.loaders.pipelines.crew import Crew
@@ -51,7 +51,7 @@ class Tuning:
         """`one_thread`: the crew is a single thread, whose own threads are fixed."""
         self.counters = counters
         self._config, self._one_thread = config, one_thread
-        self._free = (room.free_memory() or UNKNOWN_MEMORY) / ranks.local_size()
+        self._free = (host.free_memory() or UNKNOWN_MEMORY) / ranks.local_size()
         self._image_bytes = self._largest_image = 0.0
         self._start = self.limits().clip(1 if one_thread else config.workers, config.prefetch)
         self.setting, self.windows = self._start, list[Window]()

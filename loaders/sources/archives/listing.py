@@ -19,8 +19,8 @@ import numpy as np
 
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.files import cache, columns
+from patchmill.loaders.files.column_checks import are_starts, has_columns, has_meta
 from patchmill.loaders.files.columns import Columns
-from patchmill.loaders.files.sound_columns import has_columns, has_meta, rise
 from patchmill.loaders.sources import class_folders
 from patchmill.loaders.sources.folder_listing import EXTENSIONS
 
@@ -56,7 +56,7 @@ def open_listing(
     reused unless `sure`: any change of the archive would change its state.
     """
     file = cache.root() / "archives" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.index"
-    cached = columns.find(file, kind, sound=partial(_is_sound, dtypes))
+    cached = columns.find(file, kind, valid=partial(_is_valid, dtypes))
     if cached is not None and cached.meta.get("state") == state:
         return cached
     made = _index(name, build(), state if sure else UNSURE)
@@ -69,14 +69,14 @@ def open_listing(
         return made
 
 
-def _is_sound(dtypes: Mapping[str, str], found: Columns) -> bool:
+def _is_valid(dtypes: Mapping[str, str], found: Columns) -> bool:
     if not has_columns(found, {**_DTYPES, **dtypes}, _LABELS) or not has_meta(found, _META):
         return False
     count = len(found["starts"]) - 1
     rows = [found[name] for name in (*dtypes, *_LABELS) if name in found.columns]
     return (
         count > 0
-        and rise(found["starts"], count, len(found["names"]))
+        and are_starts(found["starts"], count, len(found["names"]))
         and all(len(column) == count for column in rows)
     )
 

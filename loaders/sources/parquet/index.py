@@ -22,8 +22,8 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import available_cores, map_in_threads
 from patchmill.loaders.files import cache, columns
+from patchmill.loaders.files.column_checks import are_below, has_columns, has_meta
 from patchmill.loaders.files.columns import Columns
-from patchmill.loaders.files.sound_columns import are_below, has_columns, has_meta
 from patchmill.loaders.sources.lists import labels as label_numbers
 from patchmill.loaders.sources.parquet import places, schema
 from patchmill.loaders.sources.parquet.footer import Group
@@ -62,7 +62,7 @@ def open_index(
             digest = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
             file = cache.folder("parquet") / f"{digest}.index"
             stack.enter_context(cache.lock(file.with_suffix(".lock")))
-            index = columns.find(file, KIND, sound=partial(_is_sound, states))
+            index = columns.find(file, KIND, valid=partial(_is_valid, states))
             if index and np.array_equal(index["states"], np.array(states)):
                 return index
         except MillError as error:
@@ -77,7 +77,7 @@ def open_index(
         return Columns(meta, content)
 
 
-def _is_sound(states: States, found: Columns) -> bool:
+def _is_valid(states: States, found: Columns) -> bool:
     """True if the index is valid for this number of files: every place can be looked up."""
     if "states" not in found.columns or not has_columns(found, _DTYPES, {"labels": "<i8"}):
         return False

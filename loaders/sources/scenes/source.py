@@ -20,7 +20,7 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 from patchmill.loaders.common.threads import available_cores, map_in_threads
 from patchmill.loaders.files import cache, columns
-from patchmill.loaders.files.sound_columns import are_below, has_columns, rise
+from patchmill.loaders.files.column_checks import are_below, are_starts, has_columns
 from patchmill.loaders.sources.numbered import NumberedSource
 from patchmill.loaders.sources.scenes import objects as scene_objects
 from patchmill.loaders.sources.scenes.objects import SceneObject
@@ -209,21 +209,21 @@ def _path(folder: Path, start: int, stop: int) -> Path:
 def _find(folder: Path, start: int, stop: int, settings: SceneSettings) -> columns.Columns | None:
     """The part, or the full part of a larger set that starts with the same scenes."""
     for end in (start + _PART, stop):
-        sound = partial(_is_sound, end - start, settings)
-        if part := columns.find(_path(folder, start, end), KIND, stored=_STORED, sound=sound):
+        valid = partial(_is_valid, end - start, settings)
+        if part := columns.find(_path(folder, start, end), KIND, stored=_STORED, valid=valid):
             return part
     return None
 
 
-def _is_sound(count: int, settings: SceneSettings, found: columns.Columns) -> bool:
+def _is_valid(count: int, settings: SceneSettings, found: columns.Columns) -> bool:
     """True if a part is valid for this number of scenes."""
     others = {*_STORED, "shapes", "object_labels"}
     if not has_columns(found, _FLAT) or not others <= found.columns.keys():
         return False
     shapes, labels, classes = found["shapes"], found["object_labels"], settings.classes
     return (
-        rise(found["jpeg_starts"], count, len(found["jpegs"]))
-        and rise(found["object_map_starts"], count, len(found["object_maps"]))
+        are_starts(found["jpeg_starts"], count, len(found["jpegs"]))
+        and are_starts(found["object_map_starts"], count, len(found["object_maps"]))
         and (shapes.shape, shapes.dtype.str) == ((count, 2), "<i4")
         and (labels.shape, labels.dtype.str) == ((count, settings.objects[1]), "<i8")
         and len(found["labels"]) == count

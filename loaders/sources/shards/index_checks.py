@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from patchmill.loaders.files import columns
+from patchmill.loaders.files.column_checks import are_below, are_starts, has_columns, has_meta
 from patchmill.loaders.files.columns import Columns
-from patchmill.loaders.files.sound_columns import are_below, has_columns, has_meta, rise
 
 DTYPES = {
     "offsets": "<u8",
@@ -38,10 +38,10 @@ _META = {
 
 def read(path: Path, kind: str) -> Columns:
     """Read an index; MillError if it is damaged, or cannot describe any tar."""
-    return columns.read(path, kind, sound=is_sound)
+    return columns.read(path, kind, valid=is_valid)
 
 
-def is_sound(index: Columns) -> bool:
+def is_valid(index: Columns) -> bool:
     """True if an index can describe a tar: its columns are consistent, and lie inside it."""
     meta, found = index.meta, index.columns
     if not has_meta(index, _META) or not 0 <= meta["tar_bytes"] < 1 << 63:
@@ -70,4 +70,4 @@ def _folders_are_sound(found: Mapping[str, np.ndarray]) -> bool:
         return False
     starts, names = found["folder_starts"], found["folder_names"]
     count = len(starts) - 1
-    return rise(starts, count, len(names)) and are_below(found["folders"], count)
+    return are_starts(starts, count, len(names)) and are_below(found["folders"], count)

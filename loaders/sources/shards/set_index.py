@@ -97,7 +97,7 @@ def _key(paths: Sequence[str]) -> str:
 
 
 def _find(file: Path, paths: Sequence[str], states: Sequence[ShardState]) -> Columns | None:
-    index = columns.find(file, KIND, lazily=_LAZILY, sound=set_index_checks.is_sound)
+    index = columns.find(file, KIND, lazily=_LAZILY, valid=set_index_checks.is_valid)
     if index is None or not np.array_equal(index["states"], np.array(states)):
         return None
     names, starts = columns.join([os.fsencode(path) for path in paths])
@@ -187,7 +187,7 @@ def _find_index(path: str, state: ShardState, folder: Path | None) -> tuple[Colu
         except MillError as error:
             log.warning("%s (reading the shard's headers instead)", error)
     file = folder / f"{_key([path])}.shard" if folder else None
-    cached = columns.find(file, SCANNED, sound=index_checks.is_sound) if file else None
+    cached = columns.find(file, SCANNED, valid=index_checks.is_valid) if file else None
     indexed = (cached.meta["tar_bytes"], cached.meta["tar_mtime_ns"]) if cached else None
     if cached and file and indexed == (tar_bytes, tar_mtime_ns):
         return cached, partial(_read, file, SCANNED)

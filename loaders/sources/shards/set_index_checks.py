@@ -5,8 +5,8 @@ Large columns are not read for this: their values are compared with the tars whe
 
 from __future__ import annotations
 
+from patchmill.loaders.files.column_checks import are_starts, has_columns, has_meta
 from patchmill.loaders.files.columns import Columns
-from patchmill.loaders.files.sound_columns import has_columns, has_meta, rise
 from patchmill.loaders.sources.shards import index_checks
 
 _LABELS = ("<i2", "<i4", "<i8")
@@ -15,7 +15,7 @@ _ROWS = {name: dtype for name, dtype in index_checks.DTYPES.items() if name != "
 _META = {"fingerprint": str, "classes": list}
 
 
-def is_sound(found: Columns) -> bool:
+def is_valid(found: Columns) -> bool:
     columns = found.columns
     masks = [name in columns for name in ("mask_offsets", "mask_sizes")]
     if not has_columns(found, {**_SMALL, "offsets": "<u8", "sizes": "<u4"}, _ROWS):
@@ -35,7 +35,7 @@ def is_sound(found: Columns) -> bool:
     return (
         rows > 0
         and all(len(columns[name]) == rows for name in (*_ROWS, "labels") if name in columns)
-        and rise(found["starts"], shards, rows)
+        and are_starts(found["starts"], shards, rows)
         and found["starts"][-1] == rows
-        and rise(found["path_starts"], shards, len(found["paths"]))
+        and are_starts(found["path_starts"], shards, len(found["paths"]))
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from patchmill.command.doctor.finding import Finding
 from patchmill.loaders.common.threads import available_cores, core_limit
 from patchmill.loaders.files import cache
-from patchmill.loaders.files.room import file_system, memory_limit
+from patchmill.loaders.files.host import file_system, memory_limit
 
 GIB = 2**30
 LEAST_SHARED = 1 * GIB

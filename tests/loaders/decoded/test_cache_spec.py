@@ -12,7 +12,7 @@ from helpers_decoded import Noise
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.decoded import places, spec
 from patchmill.loaders.decoded.opening import open_store
-from patchmill.loaders.files import room
+from patchmill.loaders.files import host
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_more_than_the_disk_has(tmp_path: Path) -> None:
 
 def test_more_than_the_memory_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "SHARED_MEMORY", tmp_path)
-    monkeypatch.setattr(room, "free_memory", lambda: 10**6)
+    monkeypatch.setattr(host, "free_memory", lambda: 10**6)
     with pytest.raises(MillError, match="this machine, or its container, has 1MB free; use cache"):
         open_store("ram:2MB", Noise(3))
     assert list(places.ram_folder().iterdir()) == []
@@ -78,7 +78,7 @@ def test_more_than_the_memory_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_what_a_store_holds_already_counts_as_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "free_memory", lambda: 500_000)
+    monkeypatch.setattr(host, "free_memory", lambda: 500_000)
     (tmp_path / "store").write_bytes(bytes(600_000))
     wanted = spec.parse("ram:900KB")
     places.check_free_space(wanted, tmp_path / "store")
@@ -136,7 +136,7 @@ def test_machines_that_share_a_disk_have_stores_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert places.host_part(tmp_path) == ""
-    monkeypatch.setattr(room, "file_system", lambda path: "nfs4")
+    monkeypatch.setattr(host, "file_system", lambda path: "nfs4")
     monkeypatch.setattr("socket.gethostname", lambda: "node 7")
     assert places.host_part(tmp_path) == "-node_7"
 

@@ -163,7 +163,7 @@ def test_the_garbage_collector_does_not_wait_for_a_lock_of_its_own_thread(
     monkeypatch.setattr(places, "SHARED_MEMORY", tmp_path)
     store = opened("ram:1MB", Noise(COUNT))
     path = store.path
-    with locks.locked(locks.beside(path)):
+    with locks.locked(locks.lock_path(path)):
         del store
     assert path.exists() and not locks.is_used(path)
     assert opened("ram:1MB", Noise(COUNT)).path == path

@@ -175,7 +175,7 @@ def test_only_what_is_auto_is_changed() -> None:
 
 
 def bounded(free: int, monkeypatch: pytest.MonkeyPatch, batch_size: int = 4) -> Any:
-    monkeypatch.setattr(iteration.room, "free_memory", lambda: free)
+    monkeypatch.setattr(iteration.host, "free_memory", lambda: free)
     monkeypatch.setattr(threads, "core_time", lambda: 2.0)
     loader = make_loader(24, RECIPE, batch_size, workers="auto", prefetch="auto")
     return loader.pipeline._tuning
@@ -202,7 +202,7 @@ def test_large_images_bound_the_workers(monkeypatch: pytest.MonkeyPatch) -> None
 def test_ranks_share_the_memory_and_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "core_time", lambda: 16.0)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    monkeypatch.setattr(iteration.room, "free_memory", lambda: 2**30)
+    monkeypatch.setattr(iteration.host, "free_memory", lambda: 2**30)
     assert make_loader(24, **AUTO).pipeline._tuning.limits().cores == 4
     assert make_loader(24, **AUTO).pipeline._tuning._free == 2**28
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from patchmill.loaders.files import room
+from patchmill.loaders.files import host
 
 GIB = 2**30
 
@@ -30,7 +30,7 @@ def meminfo(tmp_path: Path) -> Path:
 
 def free(tmp_path: Path, meminfo: Path, own: str = "") -> int | None:
     (tmp_path / "cgroup").write_text(own)
-    return room.free_memory(tmp_path / "groups", tmp_path / "cgroup", meminfo)
+    return host.free_memory(tmp_path / "groups", tmp_path / "cgroup", meminfo)
 
 
 def test_a_machine_without_limits(tmp_path: Path, meminfo: Path) -> None:

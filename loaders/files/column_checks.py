@@ -35,14 +35,14 @@ def is_list_of_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
-def rise(starts: np.ndarray, count: int, end: int) -> bool:
+def are_starts(starts: np.ndarray, count: int, end: int) -> bool:
     """True if these are the starts of `count` consecutive items that end at `end` or before."""
     if count < 0 or len(starts) != count + 1:
         return False
     return bool((starts[1:] >= starts[:-1]).all() and starts[0] == 0 and starts[-1] <= end)
 
 
-def is_share(numbers: np.ndarray) -> bool:
+def are_shares(numbers: np.ndarray) -> bool:
     """True if all numbers are from 0 to 1."""
     return bool(((numbers >= 0) & (numbers <= 1)).all())
 

@@ -1,4 +1,4 @@
-"""Memory available on this machine or in its container, and types of file systems."""
+"""Memory available on the host or in its container, and types of file systems."""
 
 from __future__ import annotations
 
