@@ -59,8 +59,8 @@ class SlowDisk:
         return self._sample.where(index)
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    settings = _settings(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = _settings(argv)
     torch.set_num_threads(1)
     sample = Sample(open_source(settings["data"]), IMAGES).repeated(LENGTH)
     rows = []
@@ -146,7 +146,7 @@ def _contender(loader: Loader) -> BatchContender:
     )
 
 
-def _settings(words: Sequence[str] | None) -> dict[str, Any]:
+def _settings(argv: Sequence[str] | None) -> dict[str, Any]:
     parser = report.Parser("autotune", __doc__)
     parser.add_argument("--data", default=f"scenes:{IMAGES}", help="a folder, or scenes:N")
     parser.add_argument("--recipe", default="dino(local_crops=6)", help="(%(default)s)")
@@ -154,7 +154,7 @@ def _settings(words: Sequence[str] | None) -> dict[str, Any]:
     parser.add_argument("--seconds", type=float, default=4.0, help="of a turn (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    settings = vars(parser.parse_args(words))
+    settings = vars(parser.parse_args(argv))
     for name in ("batch_size", "seconds", "rounds"):
         if not settings[name] > 0:
             raise MillError(f"--{name.replace('_', '-')} must be above 0, not {settings[name]}")

@@ -36,8 +36,8 @@ ARCHITECTURES = (80, 90, 100)  # A100, H100, B200
 USAGE = ("registers", "spilled", "shared")  # per thread, bytes per thread, bytes per block
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    settings = _settings(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = _settings(argv)
     report.check_writable(settings.json)
     if not (ROOT / "tests" / "kernels").is_dir():
         raise MillError("this benchmark runs tests: run it in a checkout of the project")
@@ -123,7 +123,7 @@ def summary(usage: str, outcomes: str) -> dict[str, Any]:
     return {"variants": len(variants), **most, "failures": failed, "kernels": kernels}
 
 
-def _settings(words: Sequence[str] | None) -> argparse.Namespace:
+def _settings(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = report.Parser("compile-matrix", __doc__, "[TRITON ...]")
     parser.add_argument("tritons", nargs="*", default=TRITONS, help="3.4 3.6 3.8 newest")
     parser.add_argument("--architectures", nargs="+", type=int, default=ARCHITECTURES)
@@ -134,7 +134,7 @@ def _settings(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="print the usual variants' counts")
     parser.add_argument("--write", action="store_true", help="accept the usual variants' counts")
     parser.add_argument("--json", metavar="FILE")
-    settings = parser.parse_args(words)
+    settings = parser.parse_args(argv)
     if settings.write and not set(ARCHITECTURES) <= set(settings.architectures):
         raise MillError("--write needs all architectures: a budget is the worst of them")
     return settings

@@ -69,8 +69,8 @@ class RenderRow:
         }
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    arguments = _arguments(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _arguments(argv)
     report.check_writable(arguments.json)
     torch.set_num_threads(1)
     device, dtype = _device(arguments.device), getattr(torch, arguments.dtype)
@@ -238,7 +238,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = report.Parser("copypaste", __doc__)
     parser.add_argument("--data", help="a folder of images, or scenes (the default)")
     parser.add_argument("--paste", type=float, default=0.3, help="chance per view (%(default)s)")
@@ -247,7 +247,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--rounds", type=int, default=15, help="measured rounds (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     if not arguments.rounds > 0 or not arguments.count > 1:
         raise MillError("--rounds must be above 0, and --count above 1")
     return arguments

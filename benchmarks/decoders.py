@@ -57,8 +57,8 @@ class DecoderRow:
     as_pil: float  # share of images with the same pixels as PIL's
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    arguments = _arguments(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _arguments(argv)
     report.check_writable(arguments.json)
     source = open_source(arguments.data or f"scenes:{arguments.count}")
     images = [data for data in Sample(source, arguments.count).encoded if data[:2] == sample.JPEG]
@@ -253,14 +253,14 @@ def _table(rows: list[DecoderRow], about: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = report.Parser("decoders", __doc__)
     parser.add_argument("--data", help="a folder of JPEGs, or scenes (the default)")
     parser.add_argument("--count", type=int, default=200, help="images at most (%(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds (%(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="threads per library (%(default)s)")
     parser.add_argument("--json", help="write the results here too")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

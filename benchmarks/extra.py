@@ -71,8 +71,8 @@ CONTENDERS: list[tuple[str, Operation, Callable[[Tensor], Tensor]]] = [
 ]
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    settings = _parser().parse_args(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = _parser().parse_args(argv)
     report.check_writable(settings.json, settings.picture)
     if settings.size < 16 or settings.rounds < 1:
         raise MillError("--size must be at least 16, and --rounds at least 1")

@@ -47,8 +47,8 @@ VIEWS_BY_FFCV, PLAIN_BY_FFCV = "ffcv's own, a decoding for each view", "plain: f
 Turn = Callable[[], float]  # loads an epoch; returns images per second
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    settings = read_settings("formats", __doc__, words)
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = read_settings("formats", __doc__, argv)
     if shutil.disk_usage(tempfile.gettempdir()).free < 1 << 30:
         raise MillError(
             "less than 1 GiB is free for temporary files: point TMPDIR to another folder"

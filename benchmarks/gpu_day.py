@@ -35,8 +35,8 @@ OUT = "build/gpu-day"
 MINUTES = 13.0
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    settings = _settings(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = _settings(argv)
     if not (ROOT / "tests").is_dir():
         raise MillError("this benchmark runs tests: run it in a checkout of the project")
     parts = settings.part or NAMES
@@ -70,8 +70,8 @@ def _run(day: Day, settings: Any) -> bool:
 def _again(settings: Any) -> str:
     parts = [word for name in settings.part for word in ("--part", name)]
     rehearse = ["--rehearse"] if settings.rehearse else []
-    words = ["--resume", "--out", settings.out, "--minutes", f"{settings.minutes:g}"]
-    return shlex.join(["python", "benchmarks/gpu_day.py", *words, *parts, *rehearse])
+    arguments = ["--resume", "--out", settings.out, "--minutes", f"{settings.minutes:g}"]
+    return shlex.join(["python", "benchmarks/gpu_day.py", *arguments, *parts, *rehearse])
 
 
 def _show_plan(day: Day) -> None:
@@ -92,7 +92,7 @@ def _show_plan(day: Day) -> None:
     print("\nEstimate: variants of kernels x seconds of compiling one / processes, and the rest.")
 
 
-def _settings(words: Sequence[str] | None) -> Any:
+def _settings(argv: Sequence[str] | None) -> Any:
     paragraphs = [text for text in (__doc__ or "").split("\n\n") if not text.startswith("    ")]
     parser = arguments.Parser("patchmill bench gpu-day", "", "\n\n".join(paragraphs))
     parser.add_argument(
@@ -114,7 +114,7 @@ def _settings(words: Sequence[str] | None) -> Any:
     parser.add_argument(
         "--rehearse", action="store_true", help="run each command in its smallest form, on a CPU"
     )
-    settings = parser.parse_args(words)
+    settings = parser.parse_args(argv)
     settings.part = [name for text in settings.part for name in text.split(",") if name]
     for name in settings.part:
         if name not in NAMES:

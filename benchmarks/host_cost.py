@@ -97,8 +97,8 @@ class Released:
         return counted
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    settings = _settings(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = _settings(argv)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder, ExitStack() as patches:
         released = Released()
@@ -306,7 +306,7 @@ def _show(rows: dict[str, Summary], settings: Settings) -> None:
     console.print(table)
 
 
-def _settings(words: Sequence[str] | None) -> Settings:
+def _settings(argv: Sequence[str] | None) -> Settings:
     parser = Parser("host-cost", __doc__)
     parser.add_argument("--data", default="scenes(count=64, size=400)", help="JPEGs (%(default)s)")
     parser.add_argument("--copies", type=int, default=20, help="copies of each image (%(default)s)")
@@ -316,7 +316,7 @@ def _settings(words: Sequence[str] | None) -> Settings:
     parser.add_argument("--workers", type=int, default=8, help="of the crew (%(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="measured rounds (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    arguments = vars(parser.parse_args(words))
+    arguments = vars(parser.parse_args(argv))
     for option in ("copies", "batch_size", "workers", "rounds"):
         if not arguments[option] > 0:
             flag = option.replace("_", "-")

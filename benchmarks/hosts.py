@@ -30,8 +30,8 @@ from patchmill.loaders.sources import open_source
 SKIPPED = 2  # first batches, for which workers start
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    arguments = _arguments(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _arguments(argv)
     report.check_writable(arguments.json)
     count = arguments.batch_size * (arguments.steps + SKIPPED)
     images = Sample(open_source(arguments.data or f"scenes:{count}"), count)
@@ -120,7 +120,7 @@ def _hosts(text: str) -> list[str]:
     return names
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = report.Parser("hosts", __doc__)
     parser.add_argument("--data", metavar="DIR", help="images, as for a loader; default: scenes")
     parser.add_argument("--hosts", type=_hosts, default=list(HOSTS), help="some of them")
@@ -130,7 +130,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8, metavar="N", help="in a turn")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each")
     parser.add_argument("--json", metavar="FILE", help="write the results there")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,8 @@ print(json.dumps({"seconds": walked, "samples": seen, "before_mib": before, "pea
 """
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    arguments = _arguments(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _arguments(argv)
     report.check_writable(arguments.json)
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
         results = measure(Path(folder), arguments.samples, arguments.shards)
@@ -156,14 +156,14 @@ def _run(program: str, folder: Path, *arguments: str | Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("index", __doc__)
     parser.add_argument(
         "--samples", type=int, default=100_000_000, help="of 34 bytes of disk each (%(default)s)"
     )
     parser.add_argument("--shards", type=int, default=10_000, help="(%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     if not arguments.samples >= arguments.shards >= 1:
         raise MillError("--shards must be at least 1, and --samples at least as many")
     return arguments

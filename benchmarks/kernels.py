@@ -30,8 +30,8 @@ OPERATIONS = ("bags", "contrast", "matching", "patches", "regions")
 DTYPES = ("float32", "float16", "bfloat16", "uint8")
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    settings = _settings(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = _settings(argv)
     report.check_writable(settings.json, settings.plot)
     device, dtype = torch.device(settings.device), getattr(torch, settings.dtype)
     if settings.predict:
@@ -58,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> None:
         report.write_json(settings.json, {**options, **results})
 
 
-def _settings(words: Sequence[str] | None) -> argparse.Namespace:
+def _settings(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = report.Parser("kernels", __doc__, "[KERNEL ...]")
     parser.add_argument("kernels", nargs="*", help=f"{', '.join(OPERATIONS)}, or views")
     parser.add_argument("--device", help="cuda, cuda:N or cpu; default: a GPU if there is one")
@@ -78,7 +78,7 @@ def _settings(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE", help="draw them as a PNG or SVG")
-    settings = parser.parse_args(words)
+    settings = parser.parse_args(argv)
     settings.kernels = settings.kernels or list(OPERATIONS)
     _check(settings)
     _set_defaults(settings)

@@ -43,8 +43,8 @@ class MemoryUse:
         return self.peak - self.queue
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    arguments = _arguments(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _arguments(argv)
     report.check_writable(arguments.json)
     recipe = load_recipe(arguments.recipe)
     images = Sample(open_source(arguments.data), MAX_IMAGES)
@@ -86,7 +86,7 @@ def measure(
     )
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("memory", __doc__)
     parser.add_argument("--data", default="scenes:256", help="a folder, or scenes:N (%(default)s)")
     parser.add_argument("--recipe", default="dino", help="a preset with its knobs, or a YAML file")
@@ -94,7 +94,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=machine.cores(), help="default: all cores")
     parser.add_argument("--batches", type=int, default=12, help="to load (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

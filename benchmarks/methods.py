@@ -45,7 +45,7 @@ from patchmill.training.runtime import records
 # The same networks as moco and dino, with a head of one layer and with a ResNet
 LEFT_OUT = ("moco_v1", "dino_resnet")
 SUPERVISED = "supervised"
-WORDS = ("evaluate.knn_every=0", "log.tensorboard=false")  # the evaluation comes after training
+OVERRIDES = ("evaluate.knn_every=0", "log.tensorboard=false")  # the evaluation comes after training
 CLASSIFIERS = {"knn": "kNN", "linear": "linear"}
 TESTS = {
     "": reliance.SAME,
@@ -71,8 +71,8 @@ GAINS = {
 Results = Sequence[Figures]  # one per seed
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    arguments = _arguments(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _arguments(argv)
     report.check_writable(arguments.json)
     measured = measure(arguments)
     folders = {method: arguments.out / f"{method}-0" for method in measured}
@@ -117,11 +117,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[Figures]]:
 def run(arguments: argparse.Namespace, method: str, seed: int) -> Figures:
     """Train and evaluate one run, or read or resume it."""
     folder = arguments.out / f"{method}-{seed}"
-    settings = (*WORDS, *arguments.settings, f"seed={seed}")
+    settings = (*OVERRIDES, *arguments.settings, f"seed={seed}")
     runs.train(folder, f"method={method}", "data=scenes", "scale=demo", *settings)
     losses = [loss for loss in records.read(folder)["loss"] if loss is not None]
-    words = ("probe=ridge", "untrained=true", f"data.test={test_data(folder, arguments.tests)}")
-    found = runs.evaluate(folder, "reliance", *words)
+    changed = ("probe=ridge", "untrained=true", f"data.test={test_data(folder, arguments.tests)}")
+    found = runs.evaluate(folder, "reliance", *changed)
     return {"loss_first": losses[0], "loss_last": losses[-1]} | {
         f"{classifier}{suffix}{when}": scores[name][test]
         for when, scores in (("", found["scores"]), ("_untrained", found["untrained"]))
@@ -242,7 +242,7 @@ def _cell(row: Mapping[str, Any], column: str, signed: bool = False) -> str:
     return seeds.cell(row, column, signed, spread="interval")
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     methods = overrides.choices("method")
     usual = [method for method in methods if method not in LEFT_OUT]
     parser = Parser("methods", __doc__, "[key=value ...]")
@@ -257,7 +257,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of all runs")
-    arguments = parser.parse_intermixed_args(words)
+    arguments = parser.parse_intermixed_args(argv)
     arguments.methods = arguments.methods.split(",")
     for method in arguments.methods:
         if method not in methods:

@@ -37,8 +37,8 @@ from patchmill.loaders.sources.numbered import NumberedSource
 REENCODED = 400  # images in a turn, at most
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    arguments = _arguments(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _arguments(argv)
     report.check_writable(arguments.json)
     if not shutil.which("tar") or not shutil.which("cp"):
         raise MillError("this benchmark compares with tar and cp: install both")
@@ -165,7 +165,7 @@ def _show(result: dict[str, Any]) -> None:
         print(f"{name:<30}{median:>10.2f}   {low:.2f} to {high:.2f}")
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = report.Parser("prepare", __doc__)
     parser.add_argument("--data", help="a folder of images, or scenes (the default)")
     parser.add_argument("--folder", help="folder for temporary files (default: the system's)")
@@ -177,7 +177,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
     parser.add_argument("--json", help="write the results here too")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

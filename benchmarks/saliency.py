@@ -51,8 +51,8 @@ class SaliencyRow:
     degenerate: int  # scenes whose map is marked as unusable
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    arguments = _arguments(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _arguments(argv)
     report.check_writable(arguments.json)
     source = open_source(arguments.data or f"scenes:{arguments.count}")
     images = [_resized(decode(data)) for data in Sample(source, arguments.count).encoded]
@@ -172,7 +172,7 @@ def _table(rows: list[SaliencyRow], count: int, scenes: str) -> str:
     return "\n".join(lines)
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = report.Parser("saliency", __doc__)
     parser.add_argument("--data", help="a folder of images, or scenes (the default)")
     parser.add_argument("--count", type=int, default=24, help="images at most (%(default)s)")
@@ -186,7 +186,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         "--weights", help="weights of a learned method of 96x96 pixels, to be measured too"
     )
     parser.add_argument("--json", help="write the results here too")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

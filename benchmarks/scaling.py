@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report.write_json(
             options.json,
             {
-                "settings": options.words,
+                "settings": options.overrides,
                 "rows": table.rows(measured),
                 "measured": [result.as_json() for result in measured],
                 "inputs": {name: entry._asdict() for name, entry in inputs.items()},
@@ -65,7 +65,7 @@ def _measure(options: Namespace) -> list[ScalingResult]:
 
     batch = options.batch or BATCH
     workload = Workload(
-        options.words, batch, options.workers, options.steps, options.seconds, options.rounds
+        options.overrides, batch, options.workers, options.steps, options.seconds, options.rounds
     )
     return measure.run(workload, options.processes)
 
@@ -87,7 +87,7 @@ def _read(path: Path) -> list[ScalingResult]:
 def _options(arguments: Sequence[str] | None) -> Namespace:
     parser = report.Parser("scaling", __doc__, "[key=value ...]")
     parser.add_argument(
-        "words", nargs="*", metavar="key=value", help=f"default: {' '.join(DEFAULTS)}"
+        "overrides", nargs="*", metavar="key=value", help=f"default: {' '.join(DEFAULTS)}"
     )
     parser.add_argument(
         "--processes",
@@ -131,7 +131,7 @@ def _options(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the results")
     options = parser.parse_intermixed_args(arguments)
-    options.words = options.words or list(DEFAULTS)
+    options.overrides = options.overrides or list(DEFAULTS)
     options.nodes = _numbers("nodes", options.nodes)
     options.processes = _numbers("processes", options.processes or _processes())
     if options.processes[0] != 1:
@@ -155,10 +155,10 @@ def _check_positive(options: Namespace, name: str, least: float | None = None) -
 
 
 def _numbers(name: str, text: str) -> list[int]:
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and int(word) for word in words):
+    counts = [count.strip() for count in text.split(",")]
+    if not all(count.isdecimal() and int(count) for count in counts):
         raise MillError(f"cannot read --{name} {text!r}: write numbers above 0, as in 1,2,4")
-    return sorted({int(word) for word in words})
+    return sorted({int(count) for count in counts})
 
 
 def _processes() -> str:

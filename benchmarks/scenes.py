@@ -38,8 +38,8 @@ COLUMNS = {
 }
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    arguments = _arguments(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _arguments(argv)
     report.check_writable(arguments.json)
     folders = []
     with track("runs", arguments.seeds) as advance:
@@ -96,7 +96,7 @@ def _coloured(text: str, bias: float) -> str:
     return calls.text("scenes", {**scenes, **({"colour_bias": bias} if bias else {})})
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("scenes", __doc__, "[key=value ...]")
     parser.add_argument("--seeds", type=int, default=3, help="runs (%(default)s)")
     parser.add_argument(
@@ -104,7 +104,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of all runs")
-    arguments = parser.parse_intermixed_args(words)
+    arguments = parser.parse_intermixed_args(argv)
     if arguments.seeds < 1:
         raise MillError("--seeds must be at least 1")
     return arguments

@@ -74,8 +74,8 @@ class Row:
         }
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    settings = _settings(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = _settings(argv)
     report.check_writable(settings.json)
     torch.set_num_threads(1)
     images = Sample(open_source(settings.data), MAX_IMAGES)
@@ -205,7 +205,7 @@ def _show(rows: Sequence[Row], ratios: Mapping[str, Summary], about: Mapping[str
         )
 
 
-def _settings(words: Sequence[str] | None) -> Settings:
+def _settings(argv: Sequence[str] | None) -> Settings:
     parser = Parser("small-images", __doc__)
     parser.add_argument(
         "--data", default=f"scenes(count=2048, size={SIZE})", help="small images (%(default)s)"
@@ -215,7 +215,7 @@ def _settings(words: Sequence[str] | None) -> Settings:
         "--seconds", type=float, default=12.0, help="measured seconds per contender (%(default)s)"
     )
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    arguments = vars(parser.parse_args(words))
+    arguments = vars(parser.parse_args(argv))
     if not arguments["seconds"] > 0:
         raise MillError(f"--seconds must be above 0, not {arguments['seconds']}")
     return Settings(**arguments)

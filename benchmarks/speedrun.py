@@ -53,7 +53,7 @@ METRICS = {"knn": "kNN", "linear_online": "linear"}
 class Row:
     """A race: data, the accuracy to reach, and the settings that are the fastest known to us."""
 
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     device: str  # cpu or cuda
     root: bool = True  # needs --root
     images: Mapping[str, int] = field(default_factory=dict)  # of each split; others are not used
@@ -118,8 +118,8 @@ ROWS = {
 }
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    arguments = _arguments(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _arguments(argv)
     if arguments.dry_run:
         dry_run(arguments.data or list(ROWS), arguments)
         return
@@ -130,7 +130,7 @@ def main(words: Sequence[str] | None = None) -> None:
     rows = []
     with track("seeds", len(names) * arguments.seeds) as advance:
         for name in names:
-            given = _words(name, arguments)
+            given = _overrides(name, arguments)
             results = []
             for seed in range(arguments.seeds):
                 folder = arguments.out / f"{name}-{seed}"
@@ -146,10 +146,10 @@ def main(words: Sequence[str] | None = None) -> None:
 # ----------------------------------------------------------------------------------------- one seed
 
 
-def run(folder: Path, words: Sequence[str], warm_caches: bool = False) -> dict[str, Any]:
+def run(folder: Path, overrides: Sequence[str], warm_caches: bool = False) -> dict[str, Any]:
     """Race one seed in a new process, or read it; returns its times and accuracies."""
     record = folder / RECORD
-    asked = {"words": list(words), "warm_caches": warm_caches}
+    asked = {"words": list(overrides), "warm_caches": warm_caches}
     if record.exists():
         saved = json.loads(record.read_text())
         if asked != {key: saved[key] for key in asked}:
@@ -159,7 +159,7 @@ def run(folder: Path, words: Sequence[str], warm_caches: bool = False) -> dict[s
         shutil.rmtree(folder)  # of a seed that was interrupted
     with _caches(warm_caches) as environment:
         cpu_before, began = _cpu_seconds(), time.time()
-        runs.train(folder, *words, environment=environment)
+        runs.train(folder, *overrides, environment=environment)
     cpu_s = round(_cpu_seconds() - cpu_before, 2)
     result = asked | measured(folder, began) | {"cpu_s": cpu_s}
     write_atomic(record, json.dumps(result, indent=1) + "\n")
@@ -204,31 +204,31 @@ def _caches(warm: bool) -> Iterator[dict[str, str]]:
 # ----------------------------------------------------------------------------------------- settings
 
 
-def _words(name: str, arguments: argparse.Namespace) -> list[str]:
-    """Words of a row's runs, but for the seed."""
+def _overrides(name: str, arguments: argparse.Namespace) -> list[str]:
+    """Overrides of a row's runs, without the seed."""
     row = ROWS[name]
     root = str(arguments.root)
     if row.images:
         root = str(subset(arguments.out / "data" / name, arguments.root, row.images))
-    return row_words(row, root, arguments.settings)
+    return row_overrides(row, root, arguments.settings)
 
 
-def row_words(row: Row, root: str, settings: Sequence[str]) -> list[str]:
-    words = [*row.words, f"train.device={row.device}", "log.tensorboard=false"]
-    return [*words, *([f"data.root={root}"] if row.root else []), *settings]
+def row_overrides(row: Row, root: str, settings: Sequence[str]) -> list[str]:
+    overrides = [*row.overrides, f"train.device={row.device}", "log.tensorboard=false"]
+    return [*overrides, *([f"data.root={root}"] if row.root else []), *settings]
 
 
 def _check(name: str, arguments: argparse.Namespace) -> None:
     """Raise for a row that cannot run here, before any seed runs."""
     if ROWS[name].root and arguments.root is None:
         raise MillError(f"--data {name} needs --root DIR, the folder of its images")
-    _composed(_words(name, arguments))
+    _composed(_overrides(name, arguments))
 
 
-def _composed(words: Sequence[str]) -> Config:
+def _composed(overrides: Sequence[str]) -> Config:
     from patchmill.training.config import compose
 
-    config = compose.compose(words)
+    config = compose.compose(overrides)
     if config.evaluate.stop_at is None:
         raise MillError("a speedrun needs an accuracy to reach, as evaluate.stop_at=0.5")
     return config
@@ -257,10 +257,10 @@ def dry_run(names: Sequence[str], arguments: argparse.Namespace) -> None:
             Path(folder, split).mkdir()
         for name in names:
             row = ROWS[name]
-            config = _composed(row_words(row, folder, arguments.settings))
+            config = _composed(row_overrides(row, folder, arguments.settings))
             most = f"at most {config.train.epochs} epochs"
             print(f"{name}: {_target(config)}, {_about(config)}, {most}")
-            command = ["python", "training/run.py", *row_words(row, "DIR", arguments.settings)]
+            command = ["python", "training/run.py", *row_overrides(row, "DIR", arguments.settings)]
             print(f"  {shlex.join([*command, 'seed=0'])}")
             if row.published:
                 print(f"  published: {row.published}")
@@ -293,7 +293,7 @@ def summary(
         "name": name,
         "target": _target(config),
         "network": _about(config),
-        "words": row_words(ROWS[name], "DIR", settings),
+        "words": row_overrides(ROWS[name], "DIR", settings),
         "started": len(results),
         "reached": len(reached),
         "most_epochs": config.train.epochs,
@@ -345,7 +345,7 @@ def _cells(row: Mapping[str, Any]) -> Iterator[str]:
     yield f"  ({row['fastest']:.1f} to {row['slowest']:.1f})"
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("speedrun", __doc__, "[key=value ...]")
     parser.add_argument("--data", default="", help=f"any of {', '.join(ROWS)} (scenes)")
     parser.add_argument("--root", type=Path, metavar="DIR", help="the images of a row but scenes")
@@ -359,7 +359,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--dry-run", action="store_true", help="print the rows, and run nothing")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of all runs")
-    arguments = parser.parse_intermixed_args(words)
+    arguments = parser.parse_intermixed_args(argv)
     arguments.data = [name for name in arguments.data.split(",") if name]
     for name in arguments.data:
         if name not in ROWS:

@@ -40,7 +40,7 @@ LOADER = """
 from patchmill import loaders
 next(iter(loaders.build("scenes(count=16, size=64)", "dino(local_crops=2)", batch_size=8)))
 """
-PROGRAMS = {  # words after `python`
+PROGRAMS = {  # arguments of `python`
     "a preview": f"-m|patchmill|preview|{SCENES}|--recipe|{RECIPE}|--count|2|--out|sheet.png",
     "a loader's batch": f"-c|{LOADER}",
     "two steps of training": (
@@ -58,8 +58,8 @@ class Cost:
     cpu: float  # of all its threads and processes
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    arguments = _arguments(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _arguments(argv)
     report.check_writable(arguments.json)
     seconds = imports() | index(arguments.files, arguments.folders)
     costs = compilation()
@@ -99,19 +99,19 @@ def index(files: int, folders: int) -> dict[str, float]:
 def compilation() -> dict[str, Cost]:
     """Seconds of the first start of each program, with nothing compiled, and of its second."""
     costs = {}
-    for name, words in PROGRAMS.items():
+    for name, command in PROGRAMS.items():
         with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
-            costs[f"{name}, first start"] = _start(words.split("|"), Path(folder))
-            costs[f"{name}, later start"] = _start(words.split("|"), Path(folder))
+            costs[f"{name}, first start"] = _start(command.split("|"), Path(folder))
+            costs[f"{name}, later start"] = _start(command.split("|"), Path(folder))
     return costs
 
 
-def _start(words: Sequence[str], folder: Path) -> Cost:
+def _start(command: Sequence[str], folder: Path) -> Cost:
     """Run Python in a folder, with the caches of kernels and data there."""
     caches = {"NUMBA_CACHE_DIR": f"{folder}/kernels", "PATCHMILL_CACHE": f"{folder}/data"}
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
-        [sys.executable, *words],
+        [sys.executable, *command],
         cwd=folder,
         env=os.environ | caches,
         stdout=subprocess.PIPE,
@@ -120,7 +120,7 @@ def _start(words: Sequence[str], folder: Path) -> Cost:
     )
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
-        raise MillError(f"{words[0]} {words[1]} failed: {done.stdout.strip()[-300:]}")
+        raise MillError(f"{command[0]} {command[1]} failed: {done.stdout.strip()[-300:]}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Cost(round(wall, 2), round(cpu, 2))
 
@@ -145,14 +145,14 @@ def _run(program: str, *arguments: Path, cache: Path | None = None) -> float:
     return time.perf_counter() - start
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("startup", __doc__)
     parser.add_argument(
         "--files", type=int, default=1_281_167, help="default: as many as in ImageNet"
     )
     parser.add_argument("--folders", type=int, default=1000, help="(%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     if not arguments.files >= arguments.folders >= 1:
         raise MillError("--folders must be at least 1, and --files at least as many")
     return arguments

@@ -55,8 +55,8 @@ _S3_SETTINGS = {
 Turn = Callable[[], float]  # returns images, or megabytes, per second
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    settings = read_settings("streams", __doc__, words)
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = read_settings("streams", __doc__, argv)
     with tempfile.TemporaryDirectory(prefix="patchmill-") as name, contextlib.ExitStack() as opened:
         folder = Path(name)
         shards = write_shards(settings, folder)

@@ -84,8 +84,8 @@ class Settings:
         return self.seconds / self.rounds
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    settings = _settings(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = _settings(argv)
     report.check_writable(settings.json, settings.plot)
     if settings.plot:
         report.check_chart()
@@ -243,7 +243,7 @@ def _as_json(result: ThroughputResult, about: dict[str, Any], settings: Settings
 # -------------------------------------------------------------------------------------- the command
 
 
-def _settings(words: Sequence[str] | None) -> Settings:
+def _settings(argv: Sequence[str] | None) -> Settings:
     parser = Parser("throughput", __doc__)
     parser.add_argument("--data", default="scenes:256", help="a folder, or scenes:N (%(default)s)")
     parser.add_argument("--recipe", default="dino", help="a preset with its knobs, or a YAML file")
@@ -270,7 +270,7 @@ def _settings(words: Sequence[str] | None) -> Settings:
     parser.add_argument("--cache", metavar="SPEC", help="measure a filled cache too, as ram:4GB")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the results as bars")
-    arguments = vars(parser.parse_args(words))
+    arguments = vars(parser.parse_args(argv))
     if arguments["batch_size"] is None:
         arguments["batch_size"] = 256 if arguments["device"].startswith("cuda") else 64
     for name in ("workers", "seconds", "batch_size"):
@@ -281,12 +281,12 @@ def _settings(words: Sequence[str] | None) -> Settings:
     return Settings(**arguments | {"peers": _peers(chosen), "peer_python": pythons})
 
 
-def _peer_pythons(words: Sequence[str]) -> dict[str, str]:
+def _peer_pythons(options: Sequence[str]) -> dict[str, str]:
     pythons = {}
-    for word in words:
-        name, equals, path = word.partition("=")
+    for option in options:
+        name, equals, path = option.partition("=")
         if not (name and equals and path):
-            raise MillError(f"--peer-python is NAME=PATH, as albumentationsx=PATH, not {word!r}")
+            raise MillError(f"--peer-python is NAME=PATH, as albumentationsx=PATH, not {option!r}")
         pythons[name.strip()] = str(Path(path).expanduser())
     return pythons
 

@@ -28,7 +28,7 @@ PEERS = ("torchvision",)
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    words: list[str]  # settings of training, as key=value
+    overrides: list[str]  # settings of training, as key=value
     peers: list[str]
     steps: int
     rounds: int
@@ -36,22 +36,22 @@ class TrainingOptions:
     plot: str | None
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     from patchmill.benchmarks.lib import report
     from patchmill.benchmarks.lib.training import measure, table
     from patchmill.training import expected_hours, measurements
     from patchmill.training.config import compose
 
-    options = _options(words)
+    options = _options(argv)
     report.check_writable(options.json, options.plot)
     if options.plot:
         report.check_chart()
-    config = compose.compose(options.words)
+    config = compose.compose(options.overrides)
     result = measure.run(config, options.peers, options.steps, options.rounds)
     table.show(result, _headline(config, options))
     if options.json:
         about = {
-            "settings": options.words,
+            "settings": options.overrides,
             "batch_size": config.train.batch_size,
             "conditions": measurements.conditions(config, expected_hours.this_device(config)),
         }
@@ -63,7 +63,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def _headline(config: Config, options: TrainingOptions) -> list[str]:
     return [
         _description(config),
-        f"settings: {' '.join(options.words)}",
+        f"settings: {' '.join(options.overrides)}",
         f"medians and quartiles of {options.rounds} interleaved rounds",
     ]
 
@@ -73,13 +73,13 @@ def _description(config: Config) -> str:
     return f"{config.method_name}, {model}, {config.size} pixels, batches of {batch}"
 
 
-def _options(words: Sequence[str] | None) -> TrainingOptions:
+def _options(argv: Sequence[str] | None) -> TrainingOptions:
     from patchmill.benchmarks.lib.report import Parser
     from patchmill.loaders.common.calls import nearest
 
     parser = Parser("training", __doc__, "[key=value ...]")
     parser.add_argument(
-        "words", nargs="*", metavar="key=value", help=f"default: {' '.join(DEFAULTS)}"
+        "overrides", nargs="*", metavar="key=value", help=f"default: {' '.join(DEFAULTS)}"
     )
     parser.add_argument(
         "--peers", default=",".join(PEERS), help="'' to leave torchvision out (%(default)s)"
@@ -88,7 +88,7 @@ def _options(words: Sequence[str] | None) -> TrainingOptions:
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the results as bars")
-    arguments = vars(parser.parse_intermixed_args(words))
+    arguments = vars(parser.parse_intermixed_args(argv))
     for name in ("steps", "rounds"):
         if arguments[name] < 1:
             raise MillError(f"--{name} must be 1 or more, not {arguments[name]}")
@@ -96,7 +96,7 @@ def _options(words: Sequence[str] | None) -> TrainingOptions:
     for name in arguments["peers"]:
         if name not in PEERS:
             raise MillError(f"there is no peer {name!r}{nearest(name, dict.fromkeys(PEERS))}")
-    return TrainingOptions(**arguments | {"words": arguments["words"] or list(DEFAULTS)})
+    return TrainingOptions(**arguments | {"overrides": arguments["overrides"] or list(DEFAULTS)})
 
 
 if __name__ == "__main__":

@@ -166,11 +166,11 @@ def make(
     throughput: str | None = None,
     *,
     here: bool = False,
-    words: Sequence[str] = (),
+    overrides: Sequence[str] = (),
 ) -> JobPlan:
     """Plan one run; raise a MillError if its batch does not divide or its data cannot be opened.
 
-    `here` is for a run on this machine; `words` are the settings on the command line.
+    `here` is for a run on this machine; `overrides` are those on the command line.
     """
     micro_batch = data.local_batch_size(config, needs.nodes * needs.tasks)
     source = open_data(config.data.train)
@@ -184,7 +184,7 @@ def make(
         on_gpus = needs.gpus_per_node and config.train.device != "cpu"
         device = measurements.A_GPU if on_gpus else measurements.A_CPU
     ranks = needs.nodes * needs.tasks
-    expected = expected_hours.expect(config, ranks, device, words)
+    expected = expected_hours.expect(config, ranks, device, overrides)
     return JobPlan(config, needs, samples, steps, micro_batch, loader_rate, expected)
 
 

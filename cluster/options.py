@@ -1,4 +1,4 @@
-"""Command line of `patchmill submit`: options for the job; other words are training settings."""
+"""Command line of `patchmill submit`: options of the job, and overrides of the training."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def parser() -> Parser:
         metavar="JSON",
         help="file of `bench throughput --json`, for the plan",
     )
-    options.add_argument("words", nargs="*", metavar="key=value", help="settings of training")
+    options.add_argument("overrides", nargs="*", metavar="key=value", help="settings of training")
     return options
 
 
@@ -135,13 +135,13 @@ def read(arguments: Sequence[str]) -> argparse.Namespace:
     return parser().parse_intermixed_args(list(arguments))
 
 
-def refuse_without_effect(args: argparse.Namespace, words: Sequence[str]) -> None:
+def refuse_without_effect(args: argparse.Namespace, argv: Sequence[str]) -> None:
     """Raise a MillError for options that do nothing beside others."""
     if args.local:
         names = [f"--{name}" for name in SLURM_ONLY]
-        refuse_options(words, names, "is for SLURM, and --local runs here without it")
+        refuse_options(argv, names, "is for SLURM, and --local runs here without it")
     if args.dry_run:
-        refuse_options(words, ["--follow"], "has no logs to print with --dry-run")
+        refuse_options(argv, ["--follow"], "has no logs to print with --dry-run")
 
 
 def resource_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -153,12 +153,12 @@ def resource_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def training_settings(args: argparse.Namespace) -> list[str]:
-    """The words key=value, with --name and --dir among them."""
-    for word in args.words:
-        if word.startswith("cluster="):
-            raise MillError(f"the cluster is chosen by an option: --cluster {word[8:]}")
+    """Overrides key=value, including those of --name and --dir."""
+    for override in args.overrides:
+        if override.startswith("cluster="):
+            raise MillError(f"the cluster is chosen by an option: --cluster {override[8:]}")
     by_option = {"name": args.name, "out": args.dir}
-    return args.words + [f"{key}={value}" for key, value in by_option.items() if value]
+    return args.overrides + [f"{key}={value}" for key, value in by_option.items() if value]
 
 
 def _pair(text: str) -> tuple[str, str | bool]:

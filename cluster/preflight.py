@@ -42,14 +42,14 @@ def check(config: Config, ranks: int) -> None:
 
 def probe(resources: Resources) -> None:
     """Import what training needs on a node; waits until one is free."""
-    words = ["srun", "--nodes=1", "--ntasks=1", "--time=5", "--job-name=patchmill-probe"]
+    command = ["srun", "--nodes=1", "--ntasks=1", "--time=5", "--job-name=patchmill-probe"]
     for name in ("partition", "account", "qos", "constraint"):
         if value := getattr(resources, name):
-            words.append(f"--{name}={value}")
+            command.append(f"--{name}={value}")
     code = "import patchmill.training.engine, submitit"
     with commands.clean_environment():
         done = subprocess.run(
-            [*words, sys.executable, "-c", code],
+            [*command, sys.executable, "-c", code],
             capture_output=True,
             text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -22,15 +22,15 @@ TAIL = 40  # lines of a log
 def main(arguments: Sequence[str] | None = None) -> None:
     from patchmill.cluster.slurm import commands
 
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    args = parser().parse_args(words)
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    args = parser().parse_args(argv)
     if args.tail:
-        refuse_options(words, ["--cancel", "--best", "--json"], "does not go with --tail")
+        refuse_options(argv, ["--cancel", "--best", "--json"], "does not go with --tail")
         _tail(args.tail, args.follow)
         return
-    refuse_options(words, ["--follow"], "is of a log: add --tail RUN")
+    refuse_options(argv, ["--follow"], "is of a log: add --tail RUN")
     if args.cancel:
-        refuse_options(words, ["--best", "--json"], "is for the table of runs, not for --cancel")
+        refuse_options(argv, ["--best", "--json"], "is for the table of runs, not for --cancel")
         _cancel(args.cancel)
         return
     runs = find_runs(args.folders)

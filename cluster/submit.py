@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> None:
     from patchmill.cluster import options
 
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0] in options.PREPARE_COMMANDS:
-        options.read_preparation(words)  # --help, before torch is loaded
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if argv and argv[0] in options.PREPARE_COMMANDS:
+        options.read_preparation(argv)  # --help, before torch is loaded
         from patchmill.cluster.prepare import submit
 
-        submit.main(words)
+        submit.main(argv)
         return
-    args = options.read(words)  # --help, before torch is loaded
-    options.refuse_without_effect(args, words)
+    args = options.read(argv)  # --help, before torch is loaded
+    options.refuse_without_effect(args, argv)
     from patchmill.cluster import job_plan, preflight, resources, sweeps
     from patchmill.cluster.job import stage
     from patchmill.cluster.slurm import commands
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for config in runs.configs:
         if needs.stage:
             stage.files(config.data.train)
-        plans.append(job_plan.make(config, needs, args.throughput, here=here, words=settings))
+        plans.append(job_plan.make(config, needs, args.throughput, here=here, overrides=settings))
         try:
             preflight.check(config, plans[-1].ranks)
         except MillError as error:
@@ -65,9 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if refused:
             raise refused
     elif here:
-        sys.exit(_run_here(needs, runs, words))
+        sys.exit(_run_here(needs, runs, argv))
     else:
-        _queue(needs, runs, words, args.follow)
+        _queue(needs, runs, argv, args.follow)
 
 
 def _after(needs: Resources, runs: Sequence[str]) -> Resources:
@@ -130,13 +130,13 @@ def _script(needs: Resources, runs: Runs) -> str:
     return script.text(slurm, len(runs.configs))
 
 
-def _queue(needs: Resources, runs: Runs, words: Sequence[str], follow_logs: bool) -> None:
+def _queue(needs: Resources, runs: Runs, argv: Sequence[str], follow_logs: bool) -> None:
     from patchmill.cluster.job import follow, record
     from patchmill.cluster.slurm import commands, queue, script
 
     commands.check_script(_script(needs, runs))
     with record.new_folder(runs.folder) as folder:
-        commit = queue.save_code(folder, words)
+        commit = queue.save_code(folder, argv)
         slurm = script.executor(needs, folder, runs.folder.name)
         ids = queue.submit(slurm, [_task(config, needs, commit) for config in runs.configs])
     jobs = [record.new(id, folder, False, commit) for id in ids]
@@ -155,7 +155,7 @@ def _queue(needs: Resources, runs: Runs, words: Sequence[str], follow_logs: bool
         print(f"{'to cancel':<16} patchmill status --cancel {first}")
 
 
-def _run_here(needs: Resources, runs: Runs, words: Sequence[str]) -> int:
+def _run_here(needs: Resources, runs: Runs, argv: Sequence[str]) -> int:
     """Train one run after the other; return the exit code of the first that fails, else 0."""
     from patchmill.cluster.job import local, record
     from patchmill.cluster.slurm import queue
@@ -163,7 +163,7 @@ def _run_here(needs: Resources, runs: Runs, words: Sequence[str]) -> int:
     for config in runs.configs:
         run = _run_folder(config)
         with record.new_folder(run) as folder:
-            commit = queue.save_code(folder, words)
+            commit = queue.save_code(folder, argv)
             task = _task(config, needs, commit)
             started, job = local.start(task, folder, needs.tasks, needs.gpus_per_node, commit)
             record.write(run, job)

@@ -24,18 +24,18 @@ class Runs(NamedTuple):
         return Path(self.configs[0].out) / self.configs[0].name != self.folder
 
 
-def expand(words: Sequence[str], sweeps: Sequence[str]) -> Runs:
+def expand(overrides: Sequence[str], sweeps: Sequence[str]) -> Runs:
     """Compose, and thereby check, the configuration of every run."""
     if not sweeps:
-        config = _absolute(compose.compose(words))
+        config = _absolute(compose.compose(overrides))
         return Runs([config], Path(config.out) / config.name)
     axes = [_axis(text) for text in sweeps]
     points = list(itertools.product(*axes))
     if len(points) > MAX_RUNS:
         raise MillError(f"this sweep has {len(points):,} runs: make it at most {MAX_RUNS:,}")
-    configs = [_absolute(compose.compose([*words, *point])) for point in points]
+    configs = [_absolute(compose.compose([*overrides, *point])) for point in points]
     first = configs[0]
-    name = next((word[5:] for word in reversed(words) if word.startswith("name=")), None)
+    name = next((one[5:] for one in reversed(overrides) if one.startswith("name=")), None)
     folder = Path(first.out) / (name or f"{first.name}-sweep")
     for config, point in zip(configs, points, strict=True):
         config.out, config.name = str(folder), ",".join(map(_label, point))

@@ -26,25 +26,25 @@ def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail if the command does not exist, or does not accept its arguments."""
     if re.search(r"\[--|\.\.\.|\b[A-Z]+\|", command):  # a synopsis
         return
-    _, words = split_variables(shlex.split(re.sub(r"/data/\w+", "DIR", command)))
-    program = words[0].rpartition("/")[2]
-    module, arguments = module_of(words)
+    _, argv = split_variables(shlex.split(re.sub(r"/data/\w+", "DIR", command)))
+    program = argv[0].rpartition("/")[2]
+    module, arguments = module_of(argv)
     if program == "make":
-        assert all(re.search(rf"^{word}:", makefile(), re.M) for word in words[1:]), command
+        assert all(re.search(rf"^{word}:", makefile(), re.M) for word in argv[1:]), command
     elif program == "pip":
         check_extras(command)
     elif module:
         check_module(module, arguments, monkeypatch)
 
 
-def split_variables(words: list[str]) -> tuple[dict[str, str], list[str]]:
+def split_variables(argv: list[str]) -> tuple[dict[str, str], list[str]]:
     """Split `NAME=value` assignments before a command from the command."""
     variables = {}
-    while words and re.match(r"[A-Z_]+=", words[0]):
-        name, _, value = words[0].partition("=")
+    while argv and re.match(r"[A-Z_]+=", argv[0]):
+        name, _, value = argv[0].partition("=")
         variables[name] = value
-        words = words[1:]
-    return variables, words
+        argv = argv[1:]
+    return variables, argv
 
 
 def makefile() -> str:
@@ -57,76 +57,78 @@ def check_extras(command: str) -> None:
         assert set(names.split(",")) <= set(extras), command
 
 
-def module_of(words: list[str]) -> tuple[str, list[str]]:
+def module_of(argv: list[str]) -> tuple[str, list[str]]:
     """The module of this project that a command runs, and its arguments; empty for others."""
-    program = words[0].rpartition("/")[2]
+    program = argv[0].rpartition("/")[2]
     if program == "patchmill":
-        return of_patchmill(words[1:])
-    if program == "python" and words[1] == "-m":
-        module = words[2]
+        return of_patchmill(argv[1:])
+    if program == "python" and argv[1] == "-m":
+        module = argv[2]
         path = ROOT.joinpath(*module.split(".")[1:])
         if module.startswith("patchmill") and path.is_dir():
             module += ".command" if (path / "command.py").is_file() else ".__main__"
-        return (module if module.startswith("patchmill") else ""), words[3:]
-    scripts = [i for i, word in enumerate(words) if word.endswith(".py")]
-    if program in ("python", "torchrun") and scripts and "/" in words[scripts[0]]:
-        path = words[scripts[0]]
+        return (module if module.startswith("patchmill") else ""), argv[3:]
+    scripts = [i for i, word in enumerate(argv) if word.endswith(".py")]
+    if program in ("python", "torchrun") and scripts and "/" in argv[scripts[0]]:
+        path = argv[scripts[0]]
         assert (ROOT / path).is_file(), path
         if path.startswith(("examples/", "tests/")):  # those have their own tests
             return "", []
         module = path.removesuffix(".py").replace("/", ".")
-        return f"patchmill.{module}", words[scripts[0] + 1 :]
+        return f"patchmill.{module}", argv[scripts[0] + 1 :]
     return "", []
 
 
-def of_patchmill(words: list[str]) -> tuple[str, list[str]]:
+def of_patchmill(argv: list[str]) -> tuple[str, list[str]]:
     """The module behind `patchmill COMMAND ...`, and its arguments."""
     import patchmill.command.bench as bench
     from patchmill.command.table import COMMANDS
 
-    if not words or words[0].startswith("--") or words[0] == "help":
+    if not argv or argv[0].startswith("--") or argv[0] == "help":
         return "", []
-    word, rest = words[0], words[1:]
+    word, rest = argv[0], argv[1:]
     assert word in COMMANDS, word
     if word == "bench":
         name = rest.pop(0) if rest and not rest[0].startswith("-") else bench.DEFAULT
         assert name in bench.names(), name
         return bench.module(name), rest
     command = COMMANDS[word]
-    return f"patchmill.{command.entry.partition(':')[0]}", [*command.words, *rest]
+    return f"patchmill.{command.entry.partition(':')[0]}", [*command.arguments, *rest]
 
 
-def run(module: str, words: Sequence[str]) -> None:
+def run(module: str, argv: Sequence[str]) -> None:
     """Run one of our commands in this process."""
     try:
-        importlib.import_module(module).main(list(words))
+        importlib.import_module(module).main(list(argv))
     except SystemExit as ended:
-        assert not ended.code, f"{module} {' '.join(words)}"
+        assert not ended.code, f"{module} {' '.join(argv)}"
 
 
-def check_module(module: str, words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def check_module(module: str, argv: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the module's main until it has parsed its arguments."""
     from patchmill.training.config import command_line, compose
 
     if module in ("patchmill.training.evaluate", "patchmill.training.export"):
         loaded: Any = importlib.import_module(module)
         is_evaluate = module.endswith("evaluate")
-        loaded._command(command_line.split(words) if is_evaluate else list(words))
+        loaded._command(command_line.split(argv) if is_evaluate else list(argv))
         return
     if module == "patchmill.training.run":
-        if "--help" not in words:
-            compose.compose([word for word in words if not word.startswith("--")])
+        if "--help" not in argv:
+            compose.compose([word for word in argv if not word.startswith("--")])
         return
     for name in ("parse_args", "parse_intermixed_args"):
         monkeypatch.setattr(argparse.ArgumentParser, name, stop_after(name))
-    monkeypatch.setattr(sys, "argv", [module, *words])
+    monkeypatch.setattr(sys, "argv", [module, *argv])
     try:
-        importlib.import_module(module).main(list(words))
+        importlib.import_module(module).main(list(argv))
     except Parsed as parsed:
-        if module == "patchmill.cluster.submit" and (words := getattr(parsed.args[0], "words", [])):
-            compose.compose(words)
+        if module == "patchmill.cluster.submit" and (
+            argv := getattr(parsed.args[0], "overrides", [])
+        ):
+            compose.compose(argv)
     except SystemExit as ended:
-        assert not ended.code, f"{module} {' '.join(words)}"
+        assert not ended.code, f"{module} {' '.join(argv)}"
 
 
 def stop_after(name: str) -> Any:

@@ -133,21 +133,21 @@ def names_in(source: str) -> set[str]:
 
 def run_command(command: str, block: Block) -> None:
     """Run a command of the page in its folder: ours in this process, user scripts in another."""
-    words = shlex.split(command)
-    if not {"train", "patchmill.training.run", "training/run.py"}.isdisjoint(words):
-        words += shlex.split(block.words)
-    variables, words = helpers_commands.split_variables(words)
-    module, arguments = helpers_commands.module_of(words)
+    argv = shlex.split(command)
+    if not {"train", "patchmill.training.run", "training/run.py"}.isdisjoint(argv):
+        argv += shlex.split(block.words)
+    variables, argv = helpers_commands.split_variables(argv)
+    module, arguments = helpers_commands.module_of(argv)
     if module and not variables:
         helpers_commands.run(module, arguments)
         return
     programs = {"python": [], "torchrun": ["-m", "torch.distributed.run"]}
     # Threads of torch's process group sometimes abort a rank that has ended: see ranks/signals.py.
-    tries = 3 if words[0] == "torchrun" else 1
-    words[:1] = [sys.executable, *programs[words[0]]]
+    tries = 3 if argv[0] == "torchrun" else 1
+    argv[:1] = [sys.executable, *programs[argv[0]]]
     environment = {"OMP_NUM_THREADS": "1"} | os.environ | variables
     for _ in range(tries):
-        done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=300, env=environment)
         if not done.returncode:
             break
     assert done.returncode == 0, f"{block.place}: {command}\n{done.stdout}\n{done.stderr}"

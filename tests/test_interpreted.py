@@ -25,9 +25,9 @@ def test_kernels_under_the_interpreter(request: pytest.FixtureRequest) -> None:
     many = (os.cpu_count() or 1) > FEW_CORES and importlib.util.find_spec("xdist")
     workers = ["-n", "2"] if many else []
     marked = ["-m", request.config.option.markexpr]  # such as "not slow"
-    words = ["-q", "-p", "no:cacheprovider", *marked, *workers, *programs]
+    argv = ["-q", "-p", "no:cacheprovider", *marked, *workers, *programs]
     session = subprocess.run(
-        [sys.executable, "-m", "pytest", *words],
+        [sys.executable, "-m", "pytest", *argv],
         cwd=HERE.parent,
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,

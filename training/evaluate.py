@@ -54,13 +54,13 @@ class Command:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or {"--help", "-h"} & set(words):
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if not argv or {"--help", "-h"} & set(argv):
         print("\n".join(usage()))
         return
     from patchmill.training.config import command_line
 
-    texts = command_line.split(words)
+    texts = command_line.split(argv)
     command = _command(texts)
     from patchmill.training import report
     from patchmill.training.evaluation import result, trained_run

@@ -28,14 +28,14 @@ class Expected:
         return f"{'unknown' if self.hours is None else duration(self.hours)}: {self.why}"
 
 
-def expect(config: Config, ranks: int, device: str, words: Sequence[str] = ()) -> Expected:
+def expect(config: Config, ranks: int, device: str, overrides: Sequence[str] = ()) -> Expected:
     """Expected hours on so many ranks of a device.
 
-    `words` are the settings on the command line, for advice on measuring.
+    `overrides` are those on the command line, for advice on measuring.
     """
     measured = measurements.nearest(config, ranks, device)
     if measured is None:
-        return Expected(None, _advice(config, ranks, device, words))
+        return Expected(None, _advice(config, ranks, device, overrides))
     try:
         images = _images(config)
     except MillError as error:
@@ -46,7 +46,7 @@ def expect(config: Config, ranks: int, device: str, words: Sequence[str] = ()) -
 
 
 def this_device(config: Config) -> str:
-    """Device that the run would train on here, in words."""
+    """Description of the device that the run would train on here."""
     import torch
 
     from patchmill.training.ranks.distributed import World
@@ -115,9 +115,9 @@ def _reasons(
     yield "evaluations and checkpoints take more"
 
 
-def _advice(config: Config, ranks: int, device: str, words: Sequence[str]) -> str:
+def _advice(config: Config, ranks: int, device: str, overrides: Sequence[str]) -> str:
     """Command that measures one rank of the run."""
-    settings = [word for word in words if not word.startswith(("name=", "out="))]
+    settings = [override for override in overrides if not override.startswith(("name=", "out="))]
     if ranks > 1:
         settings.append(f"train.batch_size={config.train.batch_size // ranks}")
     file = f"benchmarks/results/training-{config.method_name}-{config.data.name}.json"

@@ -47,11 +47,11 @@ class Command:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or {"--help", "-h"} & set(words):
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if not argv or {"--help", "-h"} & set(argv):
         print("\n".join(usage()))
         return
-    command = _command(words)
+    command = _command(argv)
     from patchmill.training.evaluation import trained_run
     from patchmill.training.exports import encoder, written
     from patchmill.training.exports.registry import LIBRARIES
@@ -80,12 +80,12 @@ def usage() -> Iterator[str]:
         yield f"  to={name:<14} {library.title}"
 
 
-def _command(words: Sequence[str]) -> Command:
+def _command(argv: Sequence[str]) -> Command:
     from patchmill.loaders.common.calls import nearest
     from patchmill.training.config import command_line
     from patchmill.training.exports.registry import LIBRARIES
 
-    texts = command_line.split(words)
+    texts = command_line.split(argv)
     command_line.refuse_unknown(texts, Command)
     command: Command = command_line.parse(Command, texts)
     if not command.run:

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> None:
     from patchmill.training.config import compose, usage
 
-    options, words = _split(sys.argv[1:] if arguments is None else arguments)
+    options, overrides = _split(sys.argv[1:] if arguments is None else arguments)
     if options & {"--help", "-h"}:
-        print(usage.text(words))
+        print(usage.text(overrides))
         return
-    config = compose.compose(words)
+    config = compose.compose(overrides)
     if "--show" in options:
-        _show(config, words)
+        _show(config, overrides)
         return
     _train(config)
 
 
-def _show(config: Config, words: Sequence[str]) -> None:
+def _show(config: Config, overrides: Sequence[str]) -> None:
     """Print the settings as YAML, and the expected hours as a comment below them."""
     from patchmill.training import expected_hours
     from patchmill.training.config import compose
@@ -43,7 +43,7 @@ def _show(config: Config, words: Sequence[str]) -> None:
     rank_info = rendezvous.find()
     ranks = rank_info.size if rank_info else 1
     device = expected_hours.this_device(config)
-    print(f"# expected: {expected_hours.expect(config, ranks, device, words)}")
+    print(f"# expected: {expected_hours.expect(config, ranks, device, overrides)}")
 
 
 def _train(config: Config) -> None:
@@ -70,10 +70,10 @@ def _train(config: Config) -> None:
 
 def _split(arguments: Sequence[str]) -> tuple[set[str], list[str]]:
     """Options such as --help, and settings."""
-    options = {word for word in arguments if word.startswith("-")}
+    options = {one for one in arguments if one.startswith("-")}
     for option in options - {"--help", "-h", "--show"}:
         raise MillError(f"there is no option {option}: settings are written key=value")
-    return options, [word for word in arguments if word not in options]
+    return options, [one for one in arguments if one not in options]
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Settings:
 class Host:
     recipe: Recipe
     before: Callable[[Recipe, Settings], Iterable[Any]]
-    usual: str  # what that is, in words
+    usual: str  # description of that
     adapter: str | None = None  # of patchmill's loader
 
 

@@ -31,10 +31,10 @@ PEER_COLOUR = "#c9ccd1"
 class Parser(arguments.Parser):
     """Parser of a benchmark, which its module's docstring describes."""
 
-    def __init__(self, name: str, docstring: str | None, words: str = "") -> None:
+    def __init__(self, name: str, docstring: str | None, usage: str = "") -> None:
         paragraphs = (docstring or "").split("\n\n")
         about = [text for text in paragraphs if not text.startswith("    ")]  # without the usage
-        super().__init__(f"patchmill bench {name}", words, "\n\n".join(about))
+        super().__init__(f"patchmill bench {name}", usage, "\n\n".join(about))
 
 
 @dataclass(frozen=True)

@@ -18,34 +18,34 @@ from patchmill.loaders.files.writing import write_atomic
 from patchmill.training.runtime import run_folder
 
 TRAINING = Path(__file__).resolve().parents[2] / "training"
-EVALUATED = "benchmark.json"  # in a run's folder: results, by the words of their evaluation
+EVALUATED = "benchmark.json"  # in a run's folder: results, by the overrides of their evaluation
 
 
-def train(folder: Path, *words: str, environment: Mapping[str, str] | None = None) -> None:
-    """Train into `folder` as `training/run.py` does with these words; Ctrl-C ends it, too.
+def train(folder: Path, *overrides: str, environment: Mapping[str, str] | None = None) -> None:
+    """Train into `folder` by `training/run.py` with these overrides; Ctrl-C ends it as well.
 
-    `environment` is set for the run, beside that of this process.
+    `environment` is added to that of this process.
     """
     where = (f"out={folder.parent}", f"name={folder.name}")
-    _call("run.py", folder.name, *words, *where, environment=environment)
+    _call("run.py", folder.name, *overrides, *where, environment=environment)
 
 
-def evaluate(folder: Path, evaluation: str, *words: str) -> dict[str, Any]:
-    """Contents of the file that `training/evaluate.py` writes with these words."""
+def evaluate(folder: Path, evaluation: str, *overrides: str) -> dict[str, Any]:
+    """Contents of the file that `training/evaluate.py` writes with these overrides."""
     step = run_folder.read_status(folder).get("step")
-    key = " ".join([f"evaluate={evaluation}", *words, f"step={step}"])
+    key = " ".join([f"evaluate={evaluation}", *overrides, f"step={step}"])
     results = _read(folder / EVALUATED)
     if key not in results:
-        _call("evaluate.py", folder.name, f"run={folder}", f"evaluate={evaluation}", *words)
+        _call("evaluate.py", folder.name, f"run={folder}", f"evaluate={evaluation}", *overrides)
         results[key] = json.loads((folder / f"{evaluation}.json").read_text())
         write_atomic(folder / EVALUATED, json.dumps(results, indent=1) + "\n")
     return results[key]
 
 
 def _call(
-    script: str, name: str, *words: str, environment: Mapping[str, str] | None = None
+    script: str, name: str, *overrides: str, environment: Mapping[str, str] | None = None
 ) -> None:
-    command = [sys.executable, str(TRAINING / script), *words]
+    command = [sys.executable, str(TRAINING / script), *overrides]
     variables = {**os.environ, **(environment or {})}
     done = subprocess.run(command, capture_output=True, text=True, env=variables)
     if done.returncode:

@@ -30,7 +30,7 @@ class Settings:
     json: str | None
 
 
-def read_settings(name: str, about: str | None, words: Sequence[str] | None) -> Settings:
+def read_settings(name: str, about: str | None, argv: Sequence[str] | None) -> Settings:
     """The options of the benchmark `name`."""
     parser = Parser(name, about)
     parser.add_argument("--data", default="scenes:256", help="a folder, or scenes:N (%(default)s)")
@@ -42,7 +42,7 @@ def read_settings(name: str, about: str | None, words: Sequence[str] | None) -> 
     parser.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    arguments = vars(parser.parse_args(words))
+    arguments = vars(parser.parse_args(argv))
     for option in ("copies", "workers", "batch_size", "rounds"):
         if not arguments[option] > 0:
             raise MillError(

@@ -90,14 +90,14 @@ TOLD = 500  # scenes, to learn from and to test on, whose backgrounds tell their
 
 def trainings(budget: Budget, seed: int) -> dict[str, list[str]]:
     patches, crops = VIEWS_OF[_data(budget)]
-    words = {"patches": patches, "multi": crops}
+    overrides = {"patches": patches, "multi": crops}
     if _data(budget) == SCENES:
-        words |= {name: (views,) for name, views in CONTROLS.items()}
-    return {name: ["method=bagssl", *views] for name, views in words.items()}
+        overrides |= {name: (views,) for name, views in CONTROLS.items()}
+    return {name: ["method=bagssl", *views] for name, views in overrides.items()}
 
 
 def _data(budget: Budget) -> str:
-    return next(word for word in budget.words if word in VIEWS_OF)
+    return next(override for override in budget.overrides if override in VIEWS_OF)
 
 
 def measure(experiment: Experiment, seed: int) -> dict[str, Figures]:
@@ -109,7 +109,7 @@ def measure(experiment: Experiment, seed: int) -> dict[str, Figures]:
         (PATCHES, patches, ()),
         (MULTI, multi, (AREA,)),
     ):
-        found = experiment.evaluate(folder, "patches", *_words(experiment), *area)
+        found = experiment.evaluate(folder, "patches", *_overrides(experiment), *area)
         rows |= dict(figures(name, found))
         if _data(experiment.budget) == SCENES:
             told = experiment.evaluate(folder, "patches", *_told(), *area)
@@ -123,12 +123,12 @@ def measure(experiment: Experiment, seed: int) -> dict[str, Figures]:
             (MULTI_HALVES, multi, ("area=0.5",)),
             (FAINT, faint, ()),
         ):
-            found = experiment.evaluate(folder, "patches", *_words(experiment), *area)
+            found = experiment.evaluate(folder, "patches", *_overrides(experiment), *area)
             rows |= dict(figures(name, found))
     return rows
 
 
-def _words(experiment: Experiment) -> list[str]:
+def _overrides(experiment: Experiment) -> list[str]:
     data = _data(experiment.budget)
     counts = ",".join(map(str, COUNTS[data]))
     limits = [f"images={IMAGES[data]}"] if data in IMAGES else []
@@ -139,7 +139,7 @@ def _words(experiment: Experiment) -> list[str]:
 
 
 def _told() -> Iterator[str]:
-    """Words of an evaluation on scenes whose backgrounds tell their classes."""
+    """Overrides of an evaluation on scenes whose backgrounds reveal their classes."""
     yield from (f"counts=[{MEAN}]", "sampling=random", "probe=none", "curve=0", "neighbours=0")
     for split, seed in (("train", 0), ("test", 1)):
         yield f"data.{split}=scenes(count={TOLD}, seed={seed}, size=64, background_bias=1.0)"

@@ -208,7 +208,7 @@ def trainings(budget: Budget, seed: int) -> dict[str, list[str]]:
 
 def mask_path(budget: Budget, masks_by: str) -> Path:
     """Path of the mask file of a budget's training images."""
-    data = " ".join(word for word in budget.words if word.startswith("data"))
+    data = " ".join(one for one in budget.overrides if one.startswith("data"))
     return cache.root() / "paper-masks" / f"{masks_by}-{digest(data)}.masks"
 
 

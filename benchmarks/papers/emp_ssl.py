@@ -73,7 +73,7 @@ COUNTS = {"cpu": (1, 4, 16), "gpu": (1, 16, 64), "paper": (1, 16, 128)}
 
 
 def _size(budget: Budget) -> str:
-    return next(name for name, one in BUDGETS.items() if one.words == budget.words)
+    return next(name for name, one in BUDGETS.items() if one.overrides == budget.overrides)
 
 
 def trainings(budget: Budget, seed: int) -> dict[str, list[str]]:
@@ -92,10 +92,10 @@ def measure(experiment: Experiment, seed: int) -> dict[str, Figures]:
     blank = experiment.untrained(UNTRAINED, seed, like=folders[MANY.name])
     counts = ",".join(map(str, COUNTS[size]))
     limits = [f"images={IMAGES[size]}"] if size in IMAGES else []
-    words = [f"counts=[{counts}]", "sampling=random", "photometric=true", *limits]
+    overrides = [f"counts=[{counts}]", "sampling=random", "photometric=true", *limits]
     rows: dict[str, Figures] = {}
     for name, folder in ({UNTRAINED: blank} | folders).items():
-        found = experiment.evaluate(folder, "patches", *words, "curve=0", "neighbours=0")
+        found = experiment.evaluate(folder, "patches", *overrides, "curve=0", "neighbours=0")
         rows |= dict(figures(name, found))
     return rows
 

@@ -48,7 +48,7 @@ def scenes(count: int, seed: int, side: int) -> str:
 
 @dataclass(frozen=True)
 class Size(Budget):
-    """A budget with the words that each method and each dense task has of its own."""
+    """A budget with the overrides of each method and each dense task."""
 
     gtsa: tuple[str, ...] = ()
     dino: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ BUDGETS = {
     "cpu": Size(
         seeds=3,
         tests=2000,
-        words=(
+        overrides=(
             *("data=many_scenes", "scale=demo", "size=64", "train.precision=bf16"),
             *("model.name=test_resnet", "model.stem=imagenet", "model.drop_path=0.0"),
             *(f"data.train={scenes(2000, 0, 128)}", "train.epochs=4", "train.batch_size=32"),
@@ -83,7 +83,7 @@ BUDGETS = {
     "gpu": Size(
         seeds=3,
         tests=2000,
-        words=(
+        overrides=(
             *("data=many_scenes", "scale=demo", "size=96"),
             *("model.name=vit_small_patch16_224", "model.depth=6", "model.patch=8", *NETWORK),
             *(f"data.train={scenes(8000, 0, 192)}", "train.epochs=10", "train.batch_size=128"),
@@ -99,7 +99,7 @@ BUDGETS = {
     ),
     "paper": Size(
         seeds=1,
-        words=(
+        overrides=(
             *("data=folder", "scale=paper", "data.train=coco/train2017"),
             *("data.bank=inat2019/train", "data.test=inat2019/val", "evaluate.images=300000"),
             ONCE,
@@ -128,9 +128,9 @@ def trainings(budget: Budget, seed: int) -> dict[str, list[str]]:
 
 
 def _tests(budget: Budget) -> Iterator[str]:
-    """The word that has training itself test on as many scenes as the budget says."""
+    """The override that makes training test on as many scenes as the budget sets."""
     if budget.tests is not None:
-        (train,) = (word for word in budget.words if word.startswith("data.train="))
+        (train,) = (one for one in budget.overrides if one.startswith("data.train="))
         _, arguments = calls.parse(train.partition("=")[2])
         yield f"data.test={scenes(budget.tests, 1, arguments['size'])}"
 
@@ -164,9 +164,9 @@ def _dense(experiment: Experiment, folder: Path, name: str) -> dict[str, dict[st
     size, root = cast(Size, experiment.budget), compose.load(folder).data.root
     untrained = f"untrained={str(name == 'gtsa').lower()}"
 
-    def evaluate(task: str, words: Sequence[str]) -> dict[str, Any]:
-        words = [word.format(root=root) for word in words]
-        return experiment.evaluate(folder, task, *words, untrained)
+    def evaluate(task: str, overrides: Sequence[str]) -> dict[str, Any]:
+        overrides = [override.format(root=root) for override in overrides]
+        return experiment.evaluate(folder, task, *overrides, untrained)
 
     backbones = evaluate("segment", size.segment)["backbones"]
     figures = {when: {"miou": backbone["mIoU"]} for when, backbone in backbones.items()}

@@ -42,7 +42,7 @@ LAST = 5  # rows of the log that `placed` is the mean of
 
 @dataclass(frozen=True)
 class Size(Budget):
-    """A budget with the words of its fine-tuning, and Selfie's views with jittered colours."""
+    """A budget with the overrides of its fine-tuning, and Selfie's views with colour jitter."""
 
     finetune: tuple[str, ...] = ()
     jittered: str = "selfie(size=${size}, jitter=1.0)"
@@ -52,7 +52,7 @@ BUDGETS = {
     "cpu": Size(
         seeds=5,
         tests=2000,
-        words=(
+        overrides=(
             *("data=scenes", "scale=demo", "data.train=scenes(count=4000, size=64)"),
             "method.views=selfie(size=64, patch=16)",
             *("train.epochs=3", "train.precision=bf16", "train.channels_last=true"),
@@ -64,7 +64,7 @@ BUDGETS = {
     "gpu": Size(
         seeds=5,
         tests=5000,
-        words=(
+        overrides=(
             *("data=scenes", "scale=demo", "size=128", "method.views=selfie(size=128, patch=32)"),
             *("data.train=scenes(count=10000, size=128)", "data.cache=device:2GB"),
             *("model.name=resnet18", "method.heads=8", "method.hidden=512", "evaluate.knn_every=0"),
@@ -73,7 +73,7 @@ BUDGETS = {
         finetune=("steps=300", "batch=128", "lr=0.05"),
         jittered="selfie(size=128, patch=32, jitter=1.0)",
     ),
-    "paper": Size(seeds=5, words=("data=imagenet",), finetune=("protocol=selfie",)),
+    "paper": Size(seeds=5, overrides=("data=imagenet",), finetune=("protocol=selfie",)),
 }
 
 
@@ -102,9 +102,9 @@ def _accuracies(
 ) -> dict[str, dict[str, float]]:
     """Accuracy at each share of the labels: fine-tuned and, as a baseline, from scratch."""
     labels = ",".join(map(str, SHARES.values()))
-    words = [f"labels=[{labels}]", f"seeds=[{seed}]", f"baseline={str(baseline).lower()}"]
-    words += cast(Size, experiment.budget).finetune
-    file = experiment.evaluate(experiment.folder(name, seed), "finetune", *words)
+    overrides = [f"labels=[{labels}]", f"seeds=[{seed}]", f"baseline={str(baseline).lower()}"]
+    overrides += cast(Size, experiment.budget).finetune
+    file = experiment.evaluate(experiment.folder(name, seed), "finetune", *overrides)
     return {
         how: {
             f"at_{percent}": file["finetuned"][f"{how} on {percent} % of the labels"]["top1"]

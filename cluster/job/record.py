@@ -73,7 +73,7 @@ def write(run: Path, job: Job) -> None:
 
 
 def state(job: Job) -> str:
-    """The job's state in SLURM's words, such as RUNNING; empty if it has ended."""
+    """The job's state as SLURM names it, such as RUNNING; empty if it has ended."""
     if job.local:
         return "RUNNING" if _is_running(int(job.id)) else ""
     return queue_state(job, commands.states([job.id])) if commands.is_available() else ""

@@ -57,9 +57,9 @@ def _files() -> list[Path]:
     return [path for path in {*files, *compiled, ROOT / "setup.cfg"} if path.is_file()]
 
 
-def _git(*words: str) -> str:
+def _git(*arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
     except OSError:  # git is not installed
         return ""
     return done.stdout if done.returncode == 0 else ""

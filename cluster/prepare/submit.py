@@ -38,7 +38,7 @@ class Preparation:
     """A checked preparation, and what is left of it to do."""
 
     command: str  # prepare or masks
-    words: tuple[str, ...]  # arguments of loaders/prepare/command.py, but for the rank
+    arguments: tuple[str, ...]  # of loaders/prepare/command.py, without the rank
     work: RemainingWork
 
     @property
@@ -54,8 +54,8 @@ class Preparation:
     def job_name(self) -> str:
         return f"{self.command}-{self.work.out.name}"
 
-    def words_of(self, rank: int) -> tuple[str, ...]:
-        return (*self.words, "--rank", str(rank))
+    def arguments_of(self, rank: int) -> tuple[str, ...]:
+        return (*self.arguments, "--rank", str(rank))
 
     def __str__(self) -> str:
         tasks, done = self.work.world_size, self.work.world_size - len(self.ranks)
@@ -69,11 +69,11 @@ class Preparation:
 
 
 def main(arguments: Sequence[str]) -> None:
-    args, words = options.read_preparation(arguments)
+    args, shared = options.read_preparation(arguments)
     options.refuse_without_effect(args, arguments)
     needs = resources.load(DEFAULTS | options.resource_options(args), args.cluster)
     here = args.local or not (commands.is_available() or args.dry_run)
-    preparation = _preparation(args, words, needs, here)
+    preparation = _preparation(args, shared, needs, here)
     out = preparation.work.out
     if preparation.work.unfinished_ranks is None:
         print(f"{out} is complete already: nothing to do")
@@ -85,22 +85,27 @@ def main(arguments: Sequence[str]) -> None:
         _show(preparation, needs, args.local)
     elif here:
         for rank in preparation.ranks or [0]:
-            command.main(preparation.words_of(rank))
+            command.main(preparation.arguments_of(rank))
     else:
         _queue(preparation, needs, arguments, args.follow)
 
 
 def _preparation(
-    args: argparse.Namespace, words: Sequence[str], needs: Resources, here: bool
+    args: argparse.Namespace, arguments: Sequence[str], needs: Resources, here: bool
 ) -> Preparation:
     """Check the command as each task will, so that mistakes show before anything is queued."""
-    if any(word.partition("=")[0] in RANK_OPTIONS for word in words):
+    if any(word.partition("=")[0] in RANK_OPTIONS for word in arguments):
         raise MillError("--tasks sets how many share the work: leave out --rank and --world-size")
-    if "--overwrite" in words:
+    if "--overwrite" in arguments:
         raise MillError("--overwrite would remove what other tasks write: remove it yourself")
     tasks = args.tasks or (1 if here else DEFAULT_TASKS)
-    shared = [*(["masks"] if args.command == "masks" else []), *words, "--world-size", str(tasks)]
-    if not here and not any(word.partition("=")[0] == "--workers" for word in words):
+    shared = [
+        *(["masks"] if args.command == "masks" else []),
+        *arguments,
+        "--world-size",
+        str(tasks),
+    ]
+    if not here and not any(word.partition("=")[0] == "--workers" for word in arguments):
         shared += ["--workers", str(needs.cpus_per_task)]
     try:
         work = command.remaining([*shared, "--rank", "0"])
@@ -150,12 +155,12 @@ def _script(preparation: Preparation, needs: Resources) -> str:
 
 
 def _queue(
-    preparation: Preparation, needs: Resources, words: Sequence[str], follow_logs: bool
+    preparation: Preparation, needs: Resources, arguments: Sequence[str], follow_logs: bool
 ) -> None:
     commands.check_script(_script(preparation, needs))
     jobs_folder = preparation.jobs_folder
     with record.new_folder(jobs_folder) as folder:
-        commit = queue.save_code(folder, words)
+        commit = queue.save_code(folder, arguments)
         jobs = _submit(preparation, needs, folder, commit)
     record.write(jobs_folder, jobs[0])
     run_folder.Status(jobs_folder)
@@ -175,11 +180,11 @@ def _submit(preparation: Preparation, needs: Resources, folder: Path, commit: st
     cwd, name, ids = str(Path.cwd()), preparation.job_name, []
     ranks = preparation.ranks
     if ranks:
-        tasks = [ShareTask(preparation.words_of(rank), cwd, needs.requeue) for rank in ranks]
+        tasks = [ShareTask(preparation.arguments_of(rank), cwd, needs.requeue) for rank in ranks]
         slurm = script.executor(needs, folder, name)
         ids.append(queue.submit(slurm, tasks)[0].partition("_")[0])
         needs = dataclasses.replace(needs, dependency=f"afterany:{ids[0]}")
-    merge = MergeTask(preparation.words_of(0), cwd, str(preparation.jobs_folder))
+    merge = MergeTask(preparation.arguments_of(0), cwd, str(preparation.jobs_folder))
     slurm = script.executor(needs, folder, f"{name}-merge")
     ids += queue.submit(slurm, [merge])
     return [record.new(id, folder, False, commit) for id in ids]

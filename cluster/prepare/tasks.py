@@ -22,16 +22,16 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 @dataclass(frozen=True)
 class ShareTask:
-    """Callable that submitit pickles; `words` are arguments of loaders/prepare/command.py."""
+    """Callable that submitit pickles; `arguments` are those of loaders/prepare/command.py."""
 
-    words: Sequence[str]
+    arguments: Sequence[str]
     folder: str  # working directory of the submission: relative paths start there
     requeue: bool
 
     def __call__(self) -> None:
         os.chdir(self.folder)
         with _handlers(self._exit), _one_line_errors():
-            command.main(self.words)
+            command.main(self.arguments)
 
     def _exit(self, number: int, frame: FrameType | None) -> None:
         """Exit at once: finished segments are on the disk, and nothing else needs saving.
@@ -50,7 +50,7 @@ class ShareTask:
 class MergeTask:
     """Merges the shares if the last of their tasks has not done so; names missing ones."""
 
-    words: Sequence[str]  # arguments of the first share, which is complete by now
+    arguments: Sequence[str]  # arguments of the first share, which is complete by now
     folder: str
     status_folder: str  # whose status.json says how this ended
 
@@ -59,8 +59,8 @@ class MergeTask:
         status = run_folder.Status(Path(self.status_folder))
         try:
             with _one_line_errors():
-                _check_complete(command.remaining(self.words))
-                command.main(self.words)
+                _check_complete(command.remaining(self.arguments))
+                command.main(self.arguments)
         except SystemExit:
             status.end("failed")
             raise

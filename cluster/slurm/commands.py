@@ -33,8 +33,8 @@ def states(ids: Sequence[str] = ()) -> dict[str, str]:
 
     Raise a MillError where SLURM does not answer, as nobody knows then whether a job has ended.
     """
-    words = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r"]
-    done = _run(words + ([f"--jobs={','.join(ids)}"] if ids else ["--me"]))
+    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r"]
+    done = _run(command + ([f"--jobs={','.join(ids)}"] if ids else ["--me"]))
     if done.returncode:
         if "Invalid job id" in done.stderr:
             return {}
@@ -110,12 +110,12 @@ def clean_environment() -> Iterator[None]:
         os.environ.update(inherited)
 
 
-def _run(words: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(words, input=text, capture_output=True, text=True, timeout=TIMEOUT)
+        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        raise MillError(f"{words[0]} did not answer in {TIMEOUT} seconds: try again") from None
+        raise MillError(f"{command[0]} did not answer in {TIMEOUT} seconds: try again") from None
     except OSError as error:
         raise MillError(
-            f"cannot run {words[0]}: {error.strerror}; is SLURM installed here?"
+            f"cannot run {command[0]}: {error.strerror}; is SLURM installed here?"
         ) from None

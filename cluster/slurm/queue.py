@@ -30,13 +30,13 @@ def submit(executor: Executor, tasks: Sequence[Callable[[], None]]) -> list[str]
         raise MillError(f"SLURM refuses this job: {commands.message(str(error))}") from None
 
 
-def save_code(folder: Path, words: Sequence[str]) -> str:
+def save_code(folder: Path, argv: Sequence[str]) -> str:
     """Save the code, the command and uncommitted changes to a job's folder; return the commit."""
     from patchmill.cluster.job import snapshot
     from patchmill.cluster.slurm import script
 
     commit = snapshot.take(folder / script.SNAPSHOT)
-    (folder / "command.txt").write_text(f"patchmill submit {shlex.join(words)}\n")
+    (folder / "command.txt").write_text(f"patchmill submit {shlex.join(argv)}\n")
     if patch := snapshot.changes():
         (folder / "changes.patch").write_text(patch)
     return commit

@@ -34,7 +34,7 @@ as a program can know them)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parser().parse_args(arguments)
-    run = _run_folder(args.words)
+    run = _run_folder(args.arguments)
     out = Path(args.out) if args.out else None
     if out and not out.absolute().parent.is_dir():
         raise MillError(f"cannot write {out}: there is no folder {out.parent}")
@@ -59,14 +59,14 @@ def parser() -> Parser:
         "paths, names of users and hosts, tokens and passwords are removed.",
         ["patchmill bug-report", "patchmill bug-report run=runs/dilo-scenes-demo --out report.md"],
     )
-    options.add_argument("words", nargs="*", metavar="run=DIR", help="the folder of a run")
+    options.add_argument("arguments", nargs="*", metavar="run=DIR", help="the folder of a run")
     options.add_argument("--out", metavar="FILE", help="write it to this file")
     return options
 
 
-def _run_folder(words: Sequence[str]) -> Path | None:
+def _run_folder(arguments: Sequence[str]) -> Path | None:
     folder = None
-    for word in words:
+    for word in arguments:
         key, equals, text = word.partition("=")
         if key != "run" or not equals:
             raise MillError(f"cannot read {word!r}: write run=DIR, as in run=runs/NAME")

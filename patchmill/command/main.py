@@ -56,7 +56,7 @@ def _run(word: str, rest: Sequence[str]) -> None:
     if command.idle_threads_sleep:
         idle_threads_sleep()  # before anything imports torch
     try:
-        command.load()([*command.words, *rest])
+        command.load()([*command.arguments, *rest])
     except ModuleNotFoundError as error:
         _explain_missing(error.name or "")
         raise

@@ -12,7 +12,7 @@ Main = Callable[[Sequence[str]], None]
 class Command(NamedTuple):
     title: str
     entry: str  # module:function, which takes the words behind the command
-    words: tuple[str, ...] = ()  # put before those
+    arguments: tuple[str, ...] = ()  # put before those
     idle_threads_sleep: bool = False  # while torch runs: see patchmill/script.py
 
     def load(self) -> Main:

@@ -20,8 +20,8 @@ def test_all_disks_in_one_run(
         monkeypatch.setattr(iteration, name, seconds)
     monkeypatch.setattr(autotune.timing, "wait_until_idle", lambda: None)
     out, small = tmp_path / "out.json", "simclr(size=16)"
-    words = ["--data", "scenes(count=6, size=48)", "--recipe", small, "--batch-size", "8"]
-    autotune.main([*words, "--seconds", "0.1", "--rounds", "1", "--json", str(out)])
+    argv = ["--data", "scenes(count=6, size=48)", "--recipe", small, "--batch-size", "8"]
+    autotune.main([*argv, "--seconds", "0.1", "--rounds", "1", "--json", str(out)])
     rows = json.loads(out.read_text())["rows"]
     assert [row["name"] for row in rows] == list(autotune.DISKS)
     for row in rows:

@@ -48,10 +48,10 @@ def test_every_part_of_every_kind_of_data_has_a_row(
     monkeypatch.setenv("PATCHMILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(host_cost, "FORMATS", formats)
     out, threads = tmp_path / "out.json", torch.get_num_threads()
-    words = [*SMALL, "--data", data, "--pipeline", pipeline, "--json", str(out)]
-    monkeypatch.setattr(sys, "argv", ["host_cost.py", *words])
+    argv = [*SMALL, "--data", data, "--pipeline", pipeline, "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", ["host_cost.py", *argv])
     try:
-        host_cost.main(words)
+        host_cost.main(argv)
     finally:
         torch.set_num_threads(threads)
     content = json.loads(out.read_text())
@@ -71,14 +71,14 @@ def test_time_of_calls_that_let_go_of_the_lock_is_taken_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("argv", "said"),
     [
         (["--rounds", "0"], "--rounds must be above 0"),
         (["--batch-size", "-1"], "--batch-size must be above 0"),
         (["--copies", "1", "--batch-size", "3"], "4 images are no two batches of 3"),
     ],
 )
-def test_a_mistake_is_one_sentence(words: list[str], said: str, data: str) -> None:
+def test_a_mistake_is_one_sentence(argv: list[str], said: str, data: str) -> None:
     with pytest.raises(MillError, match=said) as caught:
-        host_cost.main(["--data", data, "--pipeline", "threads", *words])
+        host_cost.main(["--data", data, "--pipeline", "threads", *argv])
     assert "\n" not in str(caught.value)

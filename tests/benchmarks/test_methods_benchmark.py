@@ -28,8 +28,8 @@ SMALL = [
 FLOORS = {"histogram": {"knn": 0.2, "linear": 0.1}, "six numbers": {"knn": 0.12, "linear": 0.3}}
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["methods.py", *words])
+def run(monkeypatch: pytest.MonkeyPatch, *argv: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["methods.py", *argv])
     benchmark.main()
 
 
@@ -44,8 +44,8 @@ def figures(knn: float, linear: float, untrained: tuple[float, float]) -> dict[s
 
 def test_rows_hold_the_results_of_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, json_file = tmp_path / "runs", tmp_path / "out.json"
-    words = ["--methods", "tcr", "--seeds", "1", "--tests", "24", "--jobs", "1"]
-    run(monkeypatch, *words, "--out", str(out), "--json", str(json_file), *SMALL)
+    argv = ["--methods", "tcr", "--seeds", "1", "--tests", "24", "--jobs", "1"]
+    run(monkeypatch, *argv, "--out", str(out), "--json", str(json_file), *SMALL)
     rows = {row["name"]: row for row in json.loads(json_file.read_text())["rows"]}
     assert {"histogram", "six numbers", "untrained test_resnet", "tcr"} < set(rows)
     losses = records.read(out / "tcr-0")["loss"]
@@ -106,15 +106,15 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
     lock = threading.Lock()  # Hydra composes one at a time
 
-    def train(folder: Path, *words: str) -> None:
+    def train(folder: Path, *overrides: str) -> None:
         made.append(folder.name)
         folder.mkdir(parents=True)
         with lock:
-            config = compose.compose([*words, f"out={folder.parent}"])
+            config = compose.compose([*overrides, f"out={folder.parent}"])
         compose.save(config, folder)
         (folder / "log.csv").write_text("step,loss\n2,1.5\n3,1.25\n")
 
-    def evaluate(folder: Path, evaluation: str, *words: str) -> dict[str, Any]:
+    def evaluate(folder: Path, evaluation: str, *overrides: str) -> dict[str, Any]:
         scores = {metric: dict.fromkeys(reliance_tests(), 0.5) for metric in ("knn", "ridge")}
         return {"scores": scores, "untrained": scores}
 
@@ -131,8 +131,8 @@ def reliance_tests() -> list[str]:
 def test_every_method_is_run_with_every_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[str]
 ) -> None:
-    words = ["--methods", "tcr,moco", "--seeds", "2", "--jobs", "1", "--out", str(tmp_path)]
-    run(monkeypatch, *words)
+    argv = ["--methods", "tcr,moco", "--seeds", "2", "--jobs", "1", "--out", str(tmp_path)]
+    run(monkeypatch, *argv)
     assert trained == ["tcr-0", "moco-0", "tcr-1", "moco-1"]
 
 
@@ -141,13 +141,13 @@ def test_runs_go_side_by_side(
 ) -> None:
     together, train = threading.Barrier(2, timeout=30), runs.train
 
-    def wait(folder: Path, *words: str) -> None:
+    def wait(folder: Path, *overrides: str) -> None:
         together.wait()  # fails alone
-        train(folder, *words)
+        train(folder, *overrides)
 
     monkeypatch.setattr(runs, "train", wait)
-    words = ["--methods", "tcr,moco", "--seeds", "1", "--jobs", "2", "--out", str(tmp_path)]
-    run(monkeypatch, *words)
+    argv = ["--methods", "tcr,moco", "--seeds", "1", "--jobs", "2", "--out", str(tmp_path)]
+    run(monkeypatch, *argv)
     assert sorted(trained) == ["moco-0", "tcr-0"]
 
 
@@ -156,20 +156,20 @@ def test_a_failing_run_is_named_and_ends_the_others(
 ) -> None:
     train = runs.train
 
-    def fail(folder: Path, *words: str) -> None:
+    def fail(folder: Path, *overrides: str) -> None:
         if folder.name == "moco-0":
             raise MillError("moco-0 failed: no space left")
-        train(folder, *words)
+        train(folder, *overrides)
 
     monkeypatch.setattr(runs, "train", fail)
-    words = ["--methods", "tcr,moco,byol", "--seeds", "9", "--jobs", "1", "--out", str(tmp_path)]
+    argv = ["--methods", "tcr,moco,byol", "--seeds", "9", "--jobs", "1", "--out", str(tmp_path)]
     with pytest.raises(MillError, match=r"^moco-0 failed: no space left$"):
-        run(monkeypatch, *words)
+        run(monkeypatch, *argv)
     assert trained[0] == "tcr-0" and len(trained) < 9
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("argv", "message"),
     [
         (["--methods", "mocco"], "there is no method mocco: choose from bagssl"),
         (["--seeds", "0"], "--seeds must be at least 1"),
@@ -179,7 +179,7 @@ def test_a_failing_run_is_named_and_ends_the_others(
     ],
 )
 def test_errors_are_one_sentence(
-    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    argv: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(MillError, match=message):
-        run(monkeypatch, "--out", str(tmp_path), *words)
+        run(monkeypatch, "--out", str(tmp_path), *argv)

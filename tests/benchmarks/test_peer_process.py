@@ -75,8 +75,8 @@ def test_an_interpreter_that_is_none_is_one_sentence(photo, tmp_path):
 
 
 def test_peers_of_other_interpreters_join_the_chosen_ones():
-    words = ["--peers", "torchvision", "--peer-python", "albumentationsx=~/env/bin/python"]
-    settings = throughput._settings(words)
+    argv = ["--peers", "torchvision", "--peer-python", "albumentationsx=~/env/bin/python"]
+    settings = throughput._settings(argv)
     assert settings.peers == ["torchvision", "albumentationsx"]
     assert settings.peer_python["albumentationsx"].endswith("/env/bin/python")
     for wrong in ("albumentationsx", "=python", "albumentationsx="):

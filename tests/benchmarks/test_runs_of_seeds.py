@@ -35,9 +35,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         made.append(command[1:])
-        words = dict(word.split("=", 1) for word in command[2:])
-        if "evaluate" in words:
-            file = Path(words["run"]) / f"{words['evaluate']}.json"
+        overrides = dict(word.split("=", 1) for word in command[2:])
+        if "evaluate" in overrides:
+            file = Path(overrides["run"]) / f"{overrides['evaluate']}.json"
             file.write_text(json.dumps({"call": len(made)}))
         return subprocess.CompletedProcess(command, 0, "", "")
 
@@ -52,7 +52,7 @@ def test_training_calls_the_command(tmp_path: Path, calls: list[list[str]]) -> N
     assert Path(script).is_file() and (runs.TRAINING / "evaluate.py").is_file()
 
 
-def test_an_evaluation_is_done_once_for_the_same_words(
+def test_an_evaluation_is_done_once_with_the_same_overrides(
     tmp_path: Path, calls: list[list[str]]
 ) -> None:
     assert runs.evaluate(tmp_path, "knn", "space=h") == {"call": 1}

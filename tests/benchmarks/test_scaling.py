@@ -115,9 +115,9 @@ def earlier(tmp_path: Path) -> str:
     return str(path)
 
 
-def error_of(*words: str) -> str:
+def error_of(*argv: str) -> str:
     with pytest.raises(MillError) as caught:
-        scaling.main(words)
+        scaling.main(argv)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -129,15 +129,15 @@ def test_every_input_has_an_origin(earlier, tmp_path, capsys):
     row = {"name": "cached batches", "images_per_s": 32.0}
     trains.write_text(json.dumps({"rows": [row], "batch_size": 64}))
     out = tmp_path / "out.json"
-    words = ["--measured", earlier, "--json", str(out), "--nodes", "1,8"]
-    scaling.main(words)
+    argv = ["--measured", earlier, "--json", str(out), "--nodes", "1,8"]
+    scaling.main(argv)
     inputs = json.loads(out.read_text())["inputs"]
     assert inputs["loader-rate"]["value"] == 400  # 8 cores of the profile, of which 2 gave 100
     assert inputs["loader-rate"]["origin"] == "measured on a CPU, by 2 of 8 cores"
     assert inputs["gradient"]["value"] == 4 and inputs["image"]["value"] == 5
     assert inputs["network"]["origin"] == "assumed"
     more = ["--throughput", str(loads), "--training", str(trains), "--cores", "5", "--network", "3"]
-    scaling.main([*words, *more])
+    scaling.main([*argv, *more])
     content = json.loads(out.read_text())
     pairs = {name: (it["value"], it["origin"]) for name, it in content["inputs"].items()}
     assert pairs["loader-rate"] == (100, "loads.json") and pairs["image"] == (110.5, "loads.json")
@@ -165,9 +165,9 @@ def test_wrong_options_are_one_sentence(earlier, tmp_path):
     empty = tmp_path / "empty.json"
     empty.write_text("{}")
     assert "holds no measurements" in error_of("--measured", str(empty))
-    words = ["--measured", earlier]
-    assert "is not a result of benchmarks/training.py" in error_of(*words, "--training", str(empty))
-    assert "no throughput" in error_of(*words, "--throughput", str(empty))
+    argv = ["--measured", earlier]
+    assert "is not a result of benchmarks/training.py" in error_of(*argv, "--training", str(empty))
+    assert "no throughput" in error_of(*argv, "--throughput", str(empty))
 
 
 def test_processes_are_measured_at_once(tmp_path):

@@ -18,15 +18,15 @@ FLOORS = ("six_numbers", "histogram", "centre_histogram", "grey_pixels")
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """Words of the evaluations; runs are only configured, and results are made up."""
+    """Overrides of the evaluations; runs are only configured, and results are made up."""
     evaluated: list[tuple[str, ...]] = []
 
-    def train(folder: Path, *words: str) -> None:
+    def train(folder: Path, *overrides: str) -> None:
         folder.mkdir(parents=True)
-        compose.save(compose.compose([*words, f"out={folder.parent}"]), folder)
+        compose.save(compose.compose([*overrides, f"out={folder.parent}"]), folder)
 
-    def evaluate(folder: Path, evaluation: str, *words: str) -> dict[str, Any]:
-        evaluated.append((folder.name, evaluation, *words))
+    def evaluate(folder: Path, evaluation: str, *overrides: str) -> dict[str, Any]:
+        evaluated.append((folder.name, evaluation, *overrides))
         seed = int(folder.name[-1])
         before = {"knn": 0.2, "linear_online": 0.3}
         after = {"knn": 0.8 + 0.1 * seed, "linear_online": 0.9}
@@ -54,9 +54,9 @@ def test_rows_with_and_without_colours_of_classes(
     assert all(free[name] == 0.1111 and biased[name] == 0.7 for name in FLOORS)
     assert free["untrained"] == 0.2 and free["supervised_linear"] == 0.9
     assert free["supervised"] == 0.85 and free["supervised_std"] == pytest.approx(0.0707)
-    for row, words in ((free, made[:2]), (biased, made[2:])):
+    for row, overrides in ((free, made[:2]), (biased, made[2:])):
         data = [f"data.train={row['train']}", f"data.test={row['test']}"]
-        assert words == [(f"supervised-{seed}", "online", *data) for seed in range(2)]
+        assert overrides == [(f"supervised-{seed}", "online", *data) for seed in range(2)]
     assert "85.0 ± 7.1" in capsys.readouterr().out
 
 

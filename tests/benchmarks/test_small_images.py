@@ -20,8 +20,8 @@ def test_caches_and_the_stand_in_are_measured(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(small_images, name, value)
     monkeypatch.setattr(small_images, "STAND_IN_WORKERS", (1, 2))
     out = tmp_path / "out.json"
-    words = ["--data", "scenes(count=6, size=32)", "--cache", "ram:1MB", "--seconds", "0.02"]
-    monkeypatch.setattr(sys, "argv", ["small_images.py", *words, "--json", str(out)])
+    argv = ["--data", "scenes(count=6, size=32)", "--cache", "ram:1MB", "--seconds", "0.02"]
+    monkeypatch.setattr(sys, "argv", ["small_images.py", *argv, "--json", str(out)])
     small_images.main()
     content = json.loads(out.read_text())
     labels = [*small_images.RECIPES, small_images.STAND_IN]
@@ -43,14 +43,14 @@ def test_the_stand_in_takes_the_decoders_place(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("argv", "said"),
     [
         (["--seconds", "0"], "--seconds must be above 0"),
         (["--data", "no/such"], "no folder"),
         (["--cache", "ram"], "cache must be"),
     ],
 )
-def test_a_mistake_is_one_sentence(words, said):
+def test_a_mistake_is_one_sentence(argv, said):
     with pytest.raises(MillError, match=said) as caught:
-        small_images.main(words)
+        small_images.main(argv)
     assert "\n" not in str(caught.value)

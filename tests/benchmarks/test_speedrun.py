@@ -33,9 +33,9 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Runs in place of training: seed n gets there after 3 + n epochs, except for seed 1."""
     made: list[dict[str, Any]] = []
 
-    def train(folder: Path, *words: str, environment: Mapping[str, str]) -> None:
-        config = compose.compose([*words, f"out={folder.parent}", f"name={folder.name}"])
-        made.append({"folder": folder.name, "environment": environment, "words": words})
+    def train(folder: Path, *overrides: str, environment: Mapping[str, str]) -> None:
+        config = compose.compose([*overrides, f"out={folder.parent}", f"name={folder.name}"])
+        made.append({"folder": folder.name, "environment": environment, "words": overrides})
         assert all(not Path(path).exists() for path in environment.values())
         folder.mkdir(parents=True)
         compose.save(config, folder)
@@ -54,16 +54,16 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return made
 
 
-def run(monkeypatch: pytest.MonkeyPatch, out: Path, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["speedrun.py", *words, "--out", str(out)])
+def run(monkeypatch: pytest.MonkeyPatch, out: Path, *argv: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["speedrun.py", *argv, "--out", str(out)])
     speedrun.main()
 
 
 def test_a_real_seed_is_raced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "out.json"
-    words = ["--seeds", "1", "--warm-caches", "--json", str(file), "evaluate.stop_at=0", *SMALL]
+    argv = ["--seeds", "1", "--warm-caches", "--json", str(file), "evaluate.stop_at=0", *SMALL]
     began = time.time()
-    run(monkeypatch, tmp_path, *words)
+    run(monkeypatch, tmp_path, *argv)
     took = time.time() - began
     first = json.loads(file.read_text())
     (row,) = first["rows"]
@@ -80,7 +80,7 @@ def test_a_real_seed_is_raced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert row["cpu_s"] > 0 and row["runs"][0]["seconds"] == pytest.approx(row["seconds"])
     record = tmp_path / "scenes-0" / speedrun.RECORD
     written = record.stat().st_mtime_ns
-    run(monkeypatch, tmp_path, *words)
+    run(monkeypatch, tmp_path, *argv)
     assert record.stat().st_mtime_ns == written
     assert json.loads(file.read_text())["rows"] == first["rows"]
 
@@ -140,8 +140,8 @@ def test_a_subset_lists_the_first_images_of_each_class(
             folder.mkdir(parents=True)
             for number in range(images):
                 (folder / f"{number}.jpg").touch()
-    words = ["--seeds", "1", "--data", "cifar10-5000", "--root", str(tmp_path / "root")]
-    run(monkeypatch, tmp_path, *words)
+    argv = ["--seeds", "1", "--data", "cifar10-5000", "--root", str(tmp_path / "root")]
+    run(monkeypatch, tmp_path, *argv)
     data = compose.load(tmp_path / "cifar10-5000-0").data
     for path, count in ((data.train, 50), (data.test, 20)):
         title, *lines = Path(str(path)).read_text().splitlines()
@@ -172,7 +172,7 @@ def test_a_dry_run_composes_every_row(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("argv", "message"),
     [
         (["--data", "cifar"], "there is no row cifar: choose from scenes, cifar10-5000"),
         (["--data", "imagenette"], "--data imagenette needs --root DIR"),
@@ -183,7 +183,7 @@ def test_a_dry_run_composes_every_row(
     ],
 )
 def test_errors_are_one_sentence(
-    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    argv: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(MillError, match=message):
-        run(monkeypatch, tmp_path, *words)
+        run(monkeypatch, tmp_path, *argv)

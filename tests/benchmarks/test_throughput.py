@@ -93,14 +93,14 @@ def test_stages_ratios_and_bottleneck_are_reported(tmp_path, monkeypatch, capsys
     assert content["command"].startswith("python throughput.py --data")
 
     printed = capsys.readouterr().out
-    for words in (
+    for message in (
         "5 real JPEGs",
         "2 x 32 + 1 x 16",
         "bottleneck: ",
         "what helps: ",
         "loader / torchvision",
     ):
-        assert words in printed
+        assert message in printed
     assert "antialiased" in printed and "Pillow" in printed
     assert f"first views: ids {first['ids']}, views {first['views']} (4 batches of 2)" in printed
 
@@ -142,7 +142,7 @@ def test_a_chart_is_drawn(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["--peers", "torchvison"], "no peer 'torchvison'; did you mean 'torchvision'"),
         (["--workers", "0"], "--workers must be above 0"),
@@ -158,10 +158,10 @@ def test_a_chart_is_drawn(tmp_path, monkeypatch):
         (["--data", SCENES, "--device", "tpu"], "device must be"),
     ],
 )
-def test_a_mistake_is_one_sentence(monkeypatch, arguments, words):
+def test_a_mistake_is_one_sentence(monkeypatch, arguments, message):
     with pytest.raises(MillError) as caught:
         run(monkeypatch, *arguments)
-    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_chart_without_matplotlib_is_refused_at_once(tmp_path, monkeypatch):
@@ -265,11 +265,11 @@ def test_a_peer_that_is_not_installed_is_reported(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "device", "words"),
+    ("name", "device", "message"),
     [("kornia", "cpu", "for GPUs"), ("ffcv", "cuda:1", "--device cpu")],
 )
-def test_a_peer_is_left_out_where_nobody_would_use_it(name, device, words):
-    with pytest.raises(MillError, match=words):
+def test_a_peer_is_left_out_where_nobody_would_use_it(name, device, message):
+    with pytest.raises(MillError, match=message):
         batches.peer_contender(name, [], load_recipe(SMALL), 1, 1, device).open()
 
 

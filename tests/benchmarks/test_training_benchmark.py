@@ -36,7 +36,7 @@ from patchmill.training.runtime.metrics import LossMeter
 from patchmill.training.runtime.state import State
 
 SCENES = "scenes(count=12, size=32)"
-WORDS = [
+OVERRIDES = [
     "method=moco",
     "scale=demo",
     "size=32",
@@ -65,8 +65,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_all_feeds_are_reported(device: str, tmp_path, monkeypatch, capsys):
-    out, words = tmp_path / "out.json", [*WORDS, f"train.device={device}"]
-    run(monkeypatch, *words, "--steps", "2", "--rounds", "2", "--json", str(out))
+    out, overrides = tmp_path / "out.json", [*OVERRIDES, f"train.device={device}"]
+    run(monkeypatch, *overrides, "--steps", "2", "--rounds", "2", "--json", str(out))
     result = json.loads(out.read_text())
     rows = {row["name"]: row for row in result["rows"]}
     assert list(rows) == [feeds.CEILING, feeds.PATCHMILL, feeds.TORCHVISION]
@@ -78,8 +78,8 @@ def test_all_feeds_are_reported(device: str, tmp_path, monkeypatch, capsys):
         assert row["step_ms"][steps.PASSES] > 0 and row["step_ms"][steps.OPTIMISER] > 0
         assert ("gpu_mib" in row) == (device == "cuda")
     assert result["memory_mib"]["process_at_most"] > 0
-    assert result["settings"] == words and result["batch_size"] == 4
-    config = compose.compose(words)
+    assert result["settings"] == overrides and result["batch_size"] == 4
+    config = compose.compose(overrides)
     known = result["conditions"]
     assert known["network"] == measurements.network(config, known["device"])
     assert (known["data"], known["batch_size"]) == ("scenes", 4)
@@ -93,16 +93,16 @@ def test_all_feeds_are_reported(device: str, tmp_path, monkeypatch, capsys):
 def test_a_run_without_the_peer(tmp_path, monkeypatch):
     out, plot = tmp_path / "out.json", tmp_path / "out.png"
     small = ["--steps", "1", "--rounds", "1", "--peers", "", "--json", str(out)]
-    run(monkeypatch, *WORDS, *small, "method.views=dilo(size=32)", "--plot", str(plot))
+    run(monkeypatch, *OVERRIDES, *small, "method.views=dilo(size=32)", "--plot", str(plot))
     result = json.loads(out.read_text())
     assert [row["name"] for row in result["rows"]] == [feeds.CEILING, feeds.PATCHMILL]
     assert result["notes"] == [] and plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_differences_of_the_peer_are_noted():
-    (note,) = measure.differences(feeds.TORCHVISION, compose.compose([*WORDS, "method=dilo"]))
+    (note,) = measure.differences(feeds.TORCHVISION, compose.compose([*OVERRIDES, "method=dilo"]))
     assert note == "does not paste on other backgrounds"
-    assert measure.differences(feeds.TORCHVISION, compose.compose(WORDS)) == []
+    assert measure.differences(feeds.TORCHVISION, compose.compose(OVERRIDES)) == []
 
 
 # -------------------------------------------------------------------------------------------- feeds
@@ -169,7 +169,7 @@ def test_queued_batches_are_dropped() -> None:
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[State]:
     world = distributed.connect("cpu")
-    config = compose.compose([*WORDS, "train.accumulate=2"])
+    config = compose.compose([*OVERRIDES, "train.accumulate=2"])
     with setup.build_run(config, world, tmp_path) as ready:
         yield ready
     distributed.close()
@@ -247,17 +247,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("argv", "sentence"),
     [
         (["method=mocco"], "there is no method=mocco; did you mean 'moco'"),
-        ([*WORDS, "--peers", "torchvison"], "no peer 'torchvison'; did you mean 'torchvision'"),
-        ([*WORDS, "--steps", "0"], "--steps must be 1 or more, not 0"),
-        ([*WORDS, "--json", "nowhere/out.json"], "its folder must exist"),
+        ([*OVERRIDES, "--peers", "torchvison"], "no peer 'torchvison'; did you mean 'torchvision'"),
+        ([*OVERRIDES, "--steps", "0"], "--steps must be 1 or more, not 0"),
+        ([*OVERRIDES, "--json", "nowhere/out.json"], "its folder must exist"),
     ],
 )
-def test_errors_are_one_sentence(monkeypatch, words: list[str], sentence: str) -> None:
+def test_errors_are_one_sentence(monkeypatch, argv: list[str], sentence: str) -> None:
     with pytest.raises(MillError, match=re.escape(sentence)) as error:
-        run(monkeypatch, *words)
+        run(monkeypatch, *argv)
     assert "\n" not in str(error.value)
 
 
@@ -265,7 +265,7 @@ def test_a_missing_torchvision_is_reported(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "patchmill.benchmarks.peers.torchvision", None)
     sentence = "torchvision is not installed: pip install torchvision; to leave torchvision out: "
     with pytest.raises(MillError, match=f"^{re.escape(sentence)}--peers ''$"):
-        run(monkeypatch, *WORDS)
+        run(monkeypatch, *OVERRIDES)
 
 
 def test_views_that_torchvision_cannot_make_are_refused() -> None:

@@ -16,10 +16,10 @@ def compile_all(folder: Path) -> None:
     """Compile once what each rank would compile in its own copy of the code."""
     from patchmill.training import engine
 
-    words = {**helpers_sandbox.WORDS, "train.epochs": "1", "out": str(folder)}
+    overrides = {**helpers_sandbox.OVERRIDES, "train.epochs": "1", "out": str(folder)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATCHMILL_CACHE", str(folder / "cache"))
-        engine.train(compose.compose([f"{key}={value}" for key, value in words.items()]))
+        engine.train(compose.compose([f"{key}={value}" for key, value in overrides.items()]))
 
 
 @pytest.fixture(scope="session")

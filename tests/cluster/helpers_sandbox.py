@@ -22,7 +22,7 @@ NODES = 8
 PATIENCE = 400  # seconds, for machines that do much else
 EPOCHS, EPOCH = 3, 4  # epochs, and steps in one
 STEPS = EPOCHS * EPOCH
-WORDS = {
+OVERRIDES = {
     "method": "dilo",
     "data": "scenes",
     "data.train": "scenes(count=64, size=32)",
@@ -65,9 +65,9 @@ def numbers() -> Iterator[tuple[int, int]]:
     raise RuntimeError("no ports are free from 10,000 to 18,000")
 
 
-def queue(out: Path, *options: str, **words: str) -> Path:
+def queue(out: Path, *options: str, **overrides: str) -> Path:
     """Queue a run; return its folder."""
-    settings = [f"{key}={value}" for key, value in {**WORDS, **words}.items()]
+    settings = [f"{key}={value}" for key, value in {**OVERRIDES, **overrides}.items()]
     usual = ["--gpus-per-node", "1", "--cpus-per-task", "1", "--time", "10"]
     submit.main([*usual, "--dir", str(out), "--name", "run", *options, *settings])
     return out / "run"
@@ -157,8 +157,8 @@ def restarts(run: Path) -> int:
 # ---------------------------------------------------------------------------- what is done to a run
 
 
-def control(*words: str, check: bool = True) -> None:
-    subprocess.run(["scontrol", *words], check=check, timeout=60)
+def control(*arguments: str, check: bool = True) -> None:
+    subprocess.run(["scontrol", *arguments], check=check, timeout=60)
 
 
 def processes(run: Path, what: str = "") -> list[int]:
@@ -172,8 +172,8 @@ def ranks(run: Path) -> dict[int, int]:
     found = {}
     for process in processes(run, "submitit.core._submit"):
         with contextlib.suppress(OSError):
-            words = Path(f"/proc/{process}/environ").read_text().split("\0")
-            if rank := [it[13:] for it in words if it.startswith("SLURM_PROCID=")]:
+            variables = Path(f"/proc/{process}/environ").read_text().split("\0")
+            if rank := [it[13:] for it in variables if it.startswith("SLURM_PROCID=")]:
                 found[int(rank[0])] = process
     return found
 

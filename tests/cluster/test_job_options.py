@@ -13,8 +13,8 @@ from patchmill.cluster.job import record
 from patchmill.cluster.slurm import commands, script
 from patchmill.loaders.common.errors import MillError
 
-WORDS = ["method=moco", "data=scenes", "scale=demo", "method.split_bn=0", "train.batch_size=64"]
-WORDS += ["data.train=scenes(count=200, size=32)", "method.queue=128"]
+OVERRIDES = ["method=moco", "data=scenes", "scale=demo", "method.split_bn=0", "train.batch_size=64"]
+OVERRIDES += ["data.train=scenes(count=200, size=32)", "method.queue=128"]
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +31,8 @@ def profile(text: str) -> str:
     return text
 
 
-def dry(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    submit.main(["--dry-run", *WORDS, *words])
+def dry(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    submit.main(["--dry-run", *OVERRIDES, *argv])
     return capsys.readouterr().out
 
 
@@ -74,7 +74,7 @@ def test_pyxis_gets_options_of_srun(capsys, tmp_path):
 def test_a_wrong_profile_is_refused_in_one_sentence(text, said):
     profile(text)
     with pytest.raises(MillError) as caught:
-        submit.main(["--dry-run", *WORDS])
+        submit.main(["--dry-run", *OVERRIDES])
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -123,9 +123,9 @@ def test_a_job_starts_after_others(capsys, tmp_path):
     out = dry(capsys, "--after", str(run), "--after", "17", "--dependency", "singleton")
     assert "#SBATCH --dependency=singleton,afterok:41:17" in out
     with pytest.raises(MillError, match="was not given to a job"):
-        submit.main(["--dry-run", *WORDS, "--after", "runs/none"])
+        submit.main(["--dry-run", *OVERRIDES, "--after", "runs/none"])
     with pytest.raises(MillError, match="--after is for jobs in SLURM's queue"):
-        submit.main([*WORDS, "--after", "17"])
+        submit.main([*OVERRIDES, "--after", "17"])
 
 
 # ------------------------------------------------------------------------------------- the best run

@@ -35,15 +35,15 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "is_available", lambda: False)
 
 
-def submitted(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def submitted(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     capsys.readouterr()
-    submit.main(words)
+    submit.main(argv)
     return capsys.readouterr().out
 
 
-def refused(*words: str) -> str:
+def refused(*argv: str) -> str:
     with pytest.raises(MillError) as caught:
-        submit.main(words)
+        submit.main(argv)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -52,9 +52,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {it.name: it.read_bytes() for it in folder.iterdir()}
 
 
-def make_share(*words: str, rank: int, tasks: int = 3) -> None:
+def make_share(*argv: str, rank: int, tasks: int = 3) -> None:
     """Prepare one rank's share, as another machine would."""
-    prepare.main([*words, "--rank", str(rank), "--world-size", str(tasks)])
+    prepare.main([*argv, "--rank", str(rank), "--world-size", str(tasks)])
 
 
 def test_missing_shares_are_made_here(no_slurm, capsys, tmp_path):
@@ -69,9 +69,9 @@ def test_missing_shares_are_made_here(no_slurm, capsys, tmp_path):
 
 
 def test_masks_do_not_depend_on_the_number_of_tasks(no_slurm, capsys, tmp_path):
-    words = [SCENES, "--method", "gs", "--max-side", "16"]
+    argv = [SCENES, "--method", "gs", "--max-side", "16"]
     for name, count in (("one", "1"), ("three", "3")):
-        out = submitted(capsys, "masks", *words, "--out", f"{name}.masks", "--tasks", count)
+        out = submitted(capsys, "masks", *argv, "--out", f"{name}.masks", "--tasks", count)
     assert "complete: " in out
     assert (tmp_path / "one.masks").read_bytes() == (tmp_path / "three.masks").read_bytes()
 
@@ -85,19 +85,19 @@ def test_shares_that_were_not_merged(no_slurm, capsys, tmp_path, monkeypatch):
         for rank in range(3):
             make_share(SCENES, "out", rank=rank)
     assert not (tmp_path / "out" / "dataset.json").exists()
-    words = (SCENES, "out", "--world-size", "3", "--rank", "0")
+    argv = (SCENES, "out", "--world-size", "3", "--rank", "0")
     (tmp_path / "jobs").mkdir()
-    tasks.MergeTask(words, str(tmp_path), str(tmp_path / "jobs"))()
+    tasks.MergeTask(argv, str(tmp_path), str(tmp_path / "jobs"))()
     assert (tmp_path / "out" / "dataset.json").exists()
     assert run_folder.read_status(tmp_path / "jobs")["state"] == "done"
 
 
 def test_merging_names_missing_shares(tmp_path, capsys):
     make_share(SCENES, "out", rank=1)
-    words = (SCENES, "out", "--world-size", "3", "--rank", "0")
+    argv = (SCENES, "out", "--world-size", "3", "--rank", "0")
     (tmp_path / "jobs").mkdir()
     with pytest.raises(SystemExit):
-        tasks.MergeTask(words, str(tmp_path), str(tmp_path / "jobs"))()
+        tasks.MergeTask(argv, str(tmp_path), str(tmp_path / "jobs"))()
     assert "2 of 3 shares of out are not complete (0, 2)" in capsys.readouterr().err
     assert run_folder.read_status(tmp_path / "jobs")["state"] == "failed"
 
@@ -138,7 +138,7 @@ def test_a_dry_run_shows_the_array_and_writes_nothing(no_slurm, capsys, tmp_path
 
 
 def test_mistakes_are_refused_in_one_sentence(no_slurm, tmp_path):
-    for words, said in (
+    for argv, said in (
         (["prepare", SCENES], "the following arguments are required: OUT; --help"),
         (["prepare", *SMALL, "--formt", "beton"], "unrecognized arguments: --formt"),
         (["prepare", "no_such_folder", "out"], "no_such_folder"),
@@ -152,7 +152,7 @@ def test_mistakes_are_refused_in_one_sentence(no_slurm, tmp_path):
         (["masks", SCENES, "--method", "rdb"], "rdb"),
         (["masks", SCENES, "--out", "nowhere/a.masks"], "there is no folder nowhere"),
     ):
-        assert said in refused(*words), words
+        assert said in refused(*argv), argv
     make_share(SCENES, "out", rank=1)
     assert "made with --tasks 3, not 4" in refused("prepare", SCENES, "out", "--tasks", "4")
     assert [*tmp_path.iterdir()] == [tmp_path / "out"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers_sandbox import (
-    WORDS,
+    OVERRIDES,
     Journeys,
     control,
     job,
@@ -86,12 +86,16 @@ def the_limit_is_reached(run: Path) -> None:
 
 
 def by_the_plain_script(out: Path, code: Path) -> Path:
-    words = [f"{key}={value}" for key, value in {**WORDS, "out": out, "name": "run"}.items()]
+    overrides = [
+        f"{key}={value}" for key, value in {**OVERRIDES, "out": out, "name": "run"}.items()
+    ]
     asked = ["--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "--cpus-per-task=1"]
     asked += ["--time=10", "--nodelist=127.0.0.[1-2]"]
     asked += [f"--export=ALL,PYTHON={sys.executable},PYTHONPATH={code}"]
     command = ["sbatch", "--parsable", *asked, f"--output={out}/log", "cluster/train.sbatch"]
-    given = subprocess.run([*command, *words], cwd=code, capture_output=True, text=True, check=True)
+    given = subprocess.run(
+        [*command, *overrides], cwd=code, capture_output=True, text=True, check=True
+    )
     (out / "id").write_text(given.stdout.strip())
     return out / "run"
 

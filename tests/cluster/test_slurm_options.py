@@ -14,7 +14,7 @@ from patchmill.loaders.prepare.command import main as prepare
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 APPTAINER = """#!/bin/bash
-# Stands in for a container: notes its words, and runs what follows the image.
+# Stands in for a container: notes its arguments, and runs what follows the image.
 echo "$*" >> {noted}
 while [ "$1" != IMAGE.sif ]; do shift; done
 shift 2
@@ -37,9 +37,9 @@ def test_a_profile_with_all_of_it(
         f"notify: echo $PATCHMILL_EVENT $(basename $PATCHMILL_RUN) >> {tmp_path}/heard\n"
         f"setup: ['export PATH={apptainer.parent}:$PATH']\n"
     )
-    words = {"method": "moco", "data.train": str(tmp_path / "shards")}
-    first = queue(tmp_path / "a", *on(1, 2), **words)
-    second = queue(tmp_path / "b", *on(1, 2), "--after", str(first), **words)
+    overrides = {"method": "moco", "data.train": str(tmp_path / "shards")}
+    first = queue(tmp_path / "a", *on(1, 2), **overrides)
+    second = queue(tmp_path / "b", *on(1, 2), "--after", str(first), **overrides)
     until_done(first)
     until_done(second)
     assert (tmp_path / "noted").read_text().count("exec --nv --bind") == 4

@@ -20,9 +20,9 @@ from patchmill.training import measurements
 from patchmill.training.config import compose
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = ["method=dilo", "data=scenes", "train.device=cpu", "train.batch_size=128"]
-WORDS += ["data.train=scenes(count=2000, size=64)", "optim.lr=0.06", "method.split_bn=0"]
-WORDS += ["train.epochs=40", "optim.warmup=1"]
+OVERRIDES = ["method=dilo", "data=scenes", "train.device=cpu", "train.batch_size=128"]
+OVERRIDES += ["data.train=scenes(count=2000, size=64)", "optim.lr=0.06", "method.split_bn=0"]
+OVERRIDES += ["train.epochs=40", "optim.warmup=1"]
 
 
 @pytest.fixture(autouse=True)
@@ -33,15 +33,15 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def dry(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    submit.main(["--dry-run", *WORDS, *words])
+def dry(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    submit.main(["--dry-run", *OVERRIDES, *argv])
     assert not Path("runs").exists()
     return capsys.readouterr().out
 
 
-def refused(*words: str) -> str:
+def refused(*argv: str) -> str:
     with pytest.raises(MillError) as caught:
-        submit.main([*WORDS, *words])
+        submit.main([*OVERRIDES, *argv])
     assert not Path("runs").exists()
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -76,9 +76,9 @@ def test_a_dry_run_shows_plan_and_script(capsys):
 
 
 def test_a_dry_run_shows_the_plan_of_what_is_refused_too(capsys):
-    words = ["train.batch_size=64", "method.split_bn=4"]  # of which 64 ranks are parts already
+    argv = ["train.batch_size=64", "method.split_bn=4"]  # of which 64 ranks are parts already
     with pytest.raises(MillError, match="each of 64 ranks has one image at a time, which batch"):
-        submit.main(["--dry-run", "--nodes", "8", *WORDS, *words])
+        submit.main(["--dry-run", "--nodes", "8", *OVERRIDES, *argv])
     assert "\nlearning rate " in (out := capsys.readouterr().out) and "\nsrun " in out
 
 
@@ -115,7 +115,7 @@ def test_hours_come_from_measured_throughput(tmp_path):
     rows = [{"name": "decode", "images_per_s": 9}, {"name": "loader", "images_per_s": 100.0}]
     path = tmp_path / "throughput.json"
     path.write_text(json.dumps({"rows": rows}))
-    config = compose.compose(WORDS)
+    config = compose.compose(OVERRIDES)
     needs = resources.Resources(nodes=2, gpus_per_node=4, cpus_per_task=3)
     seen = 2000 // 128 * 128 * config.train.epochs
     for device, workers, rate in (("cpu", None, 200), ("cpu", 6, 400), ("cuda", 6, 800)):
@@ -139,7 +139,7 @@ def test_the_plan_expects_the_hours_of_an_earlier_run(tmp_path, monkeypatch, cap
     assert "for a lower bound by a node's loader: patchmill bench throughput" in out
     before = tmp_path / "earlier" / "before"
     before.mkdir(parents=True)
-    compose.save(compose.compose(WORDS), before)
+    compose.save(compose.compose(OVERRIDES), before)
     (before / "log.csv").write_text("step,images_per_s\n1,5\n2,5\n3,5\n")
     (before / "status.json").write_text('{"machine": "4 x NVIDIA H200"}')
     out = dry(capsys, "--nodes", "2", "--dir", "earlier", "--time", "8", "--no-requeue", auto)
@@ -148,32 +148,32 @@ def test_the_plan_expects_the_hours_of_an_earlier_run(tmp_path, monkeypatch, cap
     assert line.startswith(f"hours            {hours:.1f} hours: 76,800 images at 20 a second on ")
     assert "assumed that 16 ranks and its 4 are equally fast each" in line
     needs = resources.Resources(nodes=2, time="8", requeue=False)
-    (warning,) = job_plan.make(compose.compose([*WORDS, "out=earlier", auto]), needs).warnings()
+    (warning,) = job_plan.make(compose.compose([*OVERRIDES, "out=earlier", auto]), needs).warnings()
     assert "the run takes about 1.07 hours or more, but the job ends after 8" in warning
 
 
 def test_the_plan_warns_of_settings_that_may_not_be_intended(tmp_path):
     path = tmp_path / "throughput.json"
     path.write_text(json.dumps({"rows": [{"name": "loader", "images_per_s": 1.0}]}))
-    words = [
-        *WORDS,
+    argv = [
+        *OVERRIDES,
         "train.workers=9",
         "data=shards",
         "data.steps=5",
         "data.train=file:///a-{0..9}.tar",
     ]
     needs = resources.Resources(tasks_per_node=8, requeue=False, time="60")
-    streamed, shared, ends = job_plan.make(compose.compose(words), needs, str(path)).warnings()
+    streamed, shared, ends = job_plan.make(compose.compose(argv), needs, str(path)).warnings()
     assert (
         "10 streamed shards do not divide among 8 ranks: 2 of them read 2, the others 1" in streamed
     )
     assert "train.workers=9 share the 8 cores of a process" in shared
     assert "the job ends after 60 and is not requeued" in ends
-    assert not job_plan.make(compose.compose(WORDS), resources.Resources()).warnings()
+    assert not job_plan.make(compose.compose(OVERRIDES), resources.Resources()).warnings()
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("argv", "said"),
     [
         (["data.test=nowhere"], "nowhere"),
         (["data.train=file:///a-{0..9}.tar"], "set the batches per epoch, as in data.steps=1000"),
@@ -184,8 +184,8 @@ def test_the_plan_warns_of_settings_that_may_not_be_intended(tmp_path):
         (["data.masks=nowhere.masks"], "nowhere.masks"),
     ],
 )
-def test_data_that_training_would_refuse(words, said):
-    assert said in refused(*words, "--dry-run")
+def test_data_that_training_would_refuse(argv, said):
+    assert said in refused(*argv, "--dry-run")
 
 
 def test_mistakes_are_refused_in_one_sentence(tmp_path, monkeypatch):
@@ -228,7 +228,7 @@ def test_a_failed_submission_leaves_nothing(tmp_path, monkeypatch):
     run.mkdir(parents=True)
     (run / "log.csv").write_text("")
     with pytest.raises(MillError):
-        submit.main([*WORDS, "--local", "--dir", "kept", "--name", "run"])
+        submit.main([*OVERRIDES, "--local", "--dir", "kept", "--name", "run"])
     assert sorted(it.name for it in run.iterdir()) in (["log.csv"], [".lock", "jobs", "log.csv"])
     assert not list(run.glob("jobs/*"))
 
@@ -238,18 +238,18 @@ def test_a_run_that_trains_is_not_given_to_another_job(tmp_path):
     run.mkdir(parents=True)
     record.write(run, record.new(str(os.getpid()), tmp_path, True, "abc"))
     with pytest.raises(MillError, match=rf"job {os.getpid()} trains into .* already \(RUNNING\)"):
-        submit.main([*WORDS, "--local", "--name", "run"])
+        submit.main([*OVERRIDES, "--local", "--name", "run"])
 
 
 def test_a_run_with_other_settings_is_not_continued(tmp_path):
     run = tmp_path / "runs" / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "step-00000001.pt").write_bytes(b"")
-    compose.save(compose.compose(WORDS), run)
-    for words in (["optim.lr=0.5"], ["resume=never"]):
+    compose.save(compose.compose(OVERRIDES), run)
+    for argv in (["optim.lr=0.5"], ["resume=never"]):
         with pytest.raises(MillError, match=r"holds (another run: optim.lr was|a run already)"):
-            submit.main([*WORDS, "--dry-run", "--name", "run", *words])
-    submit.main([*WORDS, "--dry-run", "--name", "run"])
+            submit.main([*OVERRIDES, "--dry-run", "--name", "run", *argv])
+    submit.main([*OVERRIDES, "--dry-run", "--name", "run"])
 
 
 def test_the_copy_of_the_code_is_what_runs(tmp_path):
@@ -272,7 +272,7 @@ def test_without_slurm_it_runs_here_to_a_report(tmp_path):
     command = [sys.executable, str(ROOT / "cluster" / "submit.py"), "--local", "--name", "run"]
     began = time.time()
     done = subprocess.run(
-        [*command, "--tasks-per-node", "2", *WORDS, *small], capture_output=True, text=True
+        [*command, "--tasks-per-node", "2", *OVERRIDES, *small], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     run = tmp_path / "runs" / "run"

@@ -47,8 +47,8 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def report(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    bug_report.main(words)
+def report(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    bug_report.main(argv)
     return capsys.readouterr().out
 
 
@@ -91,7 +91,7 @@ def test_a_run_that_has_written_little(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("argv", "message"),
     [
         (["run=nowhere"], "there is no run in nowhere: name its folder, as in run=runs/NAME"),
         (["runs/a"], "cannot read 'runs/a': write run=DIR, as in run=runs/NAME"),
@@ -99,7 +99,7 @@ def test_a_run_that_has_written_little(tmp_path: Path, capsys: pytest.CaptureFix
         (["--all"], "unrecognized arguments: --all; --help lists the options"),
     ],
 )
-def test_mistakes_are_one_sentence(words: list[str], message: str):
+def test_mistakes_are_one_sentence(argv: list[str], message: str):
     with pytest.raises(MillError) as caught:
-        bug_report.main(words)
+        bug_report.main(argv)
     assert str(caught.value) == message

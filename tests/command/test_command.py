@@ -1,4 +1,4 @@
-"""patchmill WORD: every command's help, the functions behind the words, and mistakes."""
+"""patchmill COMMAND: help of every command, the functions behind the commands, and mistakes."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ TINY = [
 
 
 def patchmill_command(
-    *words: str, python: Sequence[str] = ("-m", "patchmill"), cwd: Path | None = None
+    *argv: str, python: Sequence[str] = ("-m", "patchmill"), cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
-    command = [sys.executable, *python, *words]
+    command = [sys.executable, *python, *argv]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
 
 
-def output(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def output(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     try:
-        run(words)
+        run(argv)
     except SystemExit as ended:
         assert not ended.code
     return capsys.readouterr().out
@@ -50,9 +50,9 @@ def output(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 # --------------------------------------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("words", [[], ["help"], ["--help"], ["-h"]])
-def test_overview_has_a_line_per_command(words: list[str], capsys: pytest.CaptureFixture[str]):
-    lines = output(capsys, *words).splitlines()
+@pytest.mark.parametrize("argv", [[], ["help"], ["--help"], ["-h"]])
+def test_overview_has_a_line_per_command(argv: list[str], capsys: pytest.CaptureFixture[str]):
+    lines = output(capsys, *argv).splitlines()
     for word, command in COMMANDS.items():
         assert f"  {word:<12} {command.title}" in lines
     assert max(map(len, lines)) <= 80
@@ -77,7 +77,7 @@ def test_help_of_all_commands_is_in_one_style(word: str, capsys: pytest.CaptureF
 
 
 def test_help_loads_nothing_heavy():
-    words = [[word, "--help"] for word in COMMANDS] + [
+    commands = [[word, "--help"] for word in COMMANDS] + [
         ["help"],
         ["bench", "list"],
         ["submit", "prepare", "-h"],
@@ -86,9 +86,9 @@ def test_help_loads_nothing_heavy():
     program = f"""
 import contextlib
 from patchmill.command.main import run
-for words in {words}:
+for argv in {commands}:
     with contextlib.suppress(SystemExit):
-        run(words)
+        run(argv)
 {LOADED}"""
     done = patchmill_command(python=("-c", program))
     assert done.stdout.splitlines()[-1] == "LOADED", done.stderr
@@ -108,7 +108,7 @@ def test_version(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("argv", "message"),
     [
         (["trian"], "there is no command 'trian'; did you mean 'train'?"),
         (["zzz"], "there is no command 'zzz'; there are: train, evaluate,"),
@@ -128,9 +128,9 @@ def test_version(capsys: pytest.CaptureFixture[str]):
         (["bench", "thruput"], "there is no benchmark 'thruput'; did you mean 'throughput'?"),
     ],
 )
-def test_mistakes_are_one_sentence(words: list[str], message: str):
+def test_mistakes_are_one_sentence(argv: list[str], message: str):
     with pytest.raises(MillError) as caught:
-        run(words)
+        run(argv)
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
 
 
@@ -156,7 +156,7 @@ def test_ctrl_c_is_one_word():
     program = """
 from patchmill.command.main import main
 from patchmill.command.table import Command
-def interrupted(words):
+def interrupted(argv):
     raise KeyboardInterrupt
 Command.load = lambda command: interrupted
 main()"""
@@ -168,9 +168,9 @@ main()"""
 
 
 def test_train_is_the_script_of_training(capsys: pytest.CaptureFixture[str]):
-    words = ["--show", "method=moco", "data=scenes", "seed=3"]
-    shown = output(capsys, "train", *words)
-    training_run.main(words)
+    argv = ["--show", "method=moco", "data=scenes", "seed=3"]
+    shown = output(capsys, "train", *argv)
+    training_run.main(argv)
     assert capsys.readouterr().out == shown != ""
 
 
@@ -197,7 +197,7 @@ def test_threads_of_torch_sleep(word: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         type(COMMANDS[word]),
         "load",
-        lambda command: lambda words: seen.append(os.environ.get("OMP_WAIT_POLICY")),
+        lambda command: lambda argv: seen.append(os.environ.get("OMP_WAIT_POLICY")),
     )
     run([word])
     run(["status"])
@@ -209,23 +209,23 @@ def test_benchmarks_are_all_listed(capsys: pytest.CaptureFixture[str]):
     text = output(capsys, "bench", "list")
     root = ROOT / "benchmarks"
     files = [*root.glob("[a-z]*.py"), *(root / "papers").glob("[a-z]*.py")]
-    words = {path.relative_to(root).with_suffix("").as_posix() for path in files}
-    assert {word.replace("_", "-") for word in words} == set(names())
+    stems = {path.relative_to(root).with_suffix("").as_posix() for path in files}
+    assert {stem.replace("_", "-") for stem in stems} == set(names())
     assert [name for name in names() if not re.search(r"^(def )?main\b", source(name), re.M)] == []
     for name in names():
         assert f"  {name:<15} {title(name)}" in text and title(name)
 
 
-@pytest.mark.parametrize("words", [[], ["--seconds", "1"], ["throughput", "--seconds", "1"]])
+@pytest.mark.parametrize("argv", [[], ["--seconds", "1"], ["throughput", "--seconds", "1"]])
 def test_throughput_is_the_benchmark_by_default(
-    words: list[str], monkeypatch: pytest.MonkeyPatch
+    argv: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from patchmill.benchmarks import throughput
 
     seen: list[Sequence[str]] = []
     monkeypatch.setattr(throughput, "main", seen.append)
-    run(["bench", *words])
-    assert [list(each) for each in seen] == [words[words[:1] == ["throughput"] :]]
+    run(["bench", *argv])
+    assert [list(each) for each in seen] == [argv[argv[:1] == ["throughput"] :]]
 
 
 def test_results_name_the_command_as_typed():

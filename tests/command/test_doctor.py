@@ -71,8 +71,8 @@ def hide(folder: Path, names: list[str], action: str = "") -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "PATH": str(folder / "bin")}
 
 
-def doctor(environment: dict[str, str], *words: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
-    command = [sys.executable, "-m", "patchmill", "doctor", "--json", *words]
+def doctor(environment: dict[str, str], *argv: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
+    command = [sys.executable, "-m", "patchmill", "doctor", "--json", *argv]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)

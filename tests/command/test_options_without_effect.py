@@ -35,9 +35,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("command", "words", "sentence"), REFUSED)
+@pytest.mark.parametrize(("command", "argv", "sentence"), REFUSED)
 def test_an_option_without_effect_is_refused(
-    command: str, words: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, argv: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
@@ -49,7 +49,7 @@ def test_an_option_without_effect_is_refused(
     }
     module = importlib.import_module(f"patchmill.{command}{names.get(command, '')}")
     with pytest.raises(MillError) as raised:
-        module.main(words.split())
+        module.main(argv.split())
     assert str(raised.value).startswith(sentence)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 

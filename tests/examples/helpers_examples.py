@@ -13,7 +13,7 @@ EXAMPLES = ROOT / "examples"
 SAW = re.compile(r"rank (\d) saw images \[(.*?)\]")
 
 
-def run_python(words: list[str], folder: Path) -> str:
+def run_python(argv: list[str], folder: Path) -> str:
     """Run Python in `folder`, with the modules there; return what it prints."""
     environment = {
         **os.environ,
@@ -21,7 +21,7 @@ def run_python(words: list[str], folder: Path) -> str:
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        [sys.executable, *words],
+        [sys.executable, *argv],
         cwd=folder,
         env=environment,
         capture_output=True,

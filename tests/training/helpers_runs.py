@@ -16,7 +16,7 @@ from patchmill.training.config.settings import Config
 from patchmill.training.nets import backbones
 from patchmill.training.runtime import checkpoint, hooks, records
 
-WORDS = {
+OVERRIDES = {
     "method": "moco",
     "method.views": "moco_v2(size=16)",
     "method.queue": "32",
@@ -44,10 +44,10 @@ WORDS = {
 EPOCH = 5  # steps
 
 
-def config(out: Path | str, **words: Any) -> Config:
+def config(out: Path | str, **overrides: Any) -> Config:
     """Compose a configuration; `train__epochs=2` is train.epochs=2."""
-    given = {name.replace("__", "."): str(value) for name, value in words.items()}
-    return compose.compose([f"{k}={v}" for k, v in {**WORDS, "out": str(out), **given}.items()])
+    given = {name.replace("__", "."): str(value) for name, value in overrides.items()}
+    return compose.compose([f"{k}={v}" for k, v in {**OVERRIDES, "out": str(out), **given}.items()])
 
 
 def train(given: Config, network: type[torch.nn.Module] = Tiny) -> Path:

@@ -19,9 +19,9 @@ from patchmill.training.ranks.distributed import World
 from patchmill.training.runtime import records
 
 
-def config(root: Path, *words: str) -> Config:
+def config(root: Path, *overrides: str) -> Config:
     return compose.compose(
-        ["method=simclr", "data=folder", f"data.root={root}", "train.batch_size=4", *words]
+        ["method=simclr", "data=folder", f"data.root={root}", "train.batch_size=4", *overrides]
     )
 
 
@@ -135,8 +135,8 @@ def test_one_class_and_no_test_images_are_said(tmp_path: Path) -> None:
 
 
 def test_streams_are_no_bank() -> None:
-    words = ["method=simclr", "data=folder", "data.root=https://example.org/{0..9}.tar"]
-    said = notes(compose.compose([*words, "data.steps=10"]))
+    overrides = ["method=simclr", "data=folder", "data.root=https://example.org/{0..9}.tar"]
+    said = notes(compose.compose([*overrides, "data.steps=10"]))
     assert "which is streamed" in said
     assert "kNN is not measured: streamed images cannot be a bank" in said
 
@@ -163,9 +163,14 @@ def test_a_run_on_unlabelled_images_measures_what_needs_no_labels(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = str(flat(tmp_path / "photos", 12))
-    words = {"data__train": root, "data__test": root, "evaluate__knn_every": 1, "train__epochs": 1}
+    overrides = {
+        "data__train": root,
+        "data__test": root,
+        "evaluate__knn_every": 1,
+        "train__epochs": 1,
+    }
     with caplog.at_level(logging.INFO, "patchmill"):
-        folder = helpers_runs.train(helpers_runs.config(tmp_path, evaluate="knn", **words))
+        folder = helpers_runs.train(helpers_runs.config(tmp_path, evaluate="knn", **overrides))
     rows = records.evaluations(folder)
     assert [row["step"] for row in rows] == [0, 1]
     assert all("rankme_h" in row and "knn" not in row for row in rows)

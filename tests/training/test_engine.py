@@ -19,8 +19,8 @@ STEPS = 3 * helpers_runs.EPOCH
 
 
 def test_a_tuned_loader_teaches_the_same(reference: dict, tmp_path: Path):
-    words = {"train__workers": "auto", "train__prefetch": "auto"}
-    folder = helpers_runs.train(helpers_runs.config(tmp_path, **words))
+    overrides = {"train__workers": "auto", "train__prefetch": "auto"}
+    folder = helpers_runs.train(helpers_runs.config(tmp_path, **overrides))
     helpers_runs.assert_same(reference, helpers_runs.final(folder))
 
 
@@ -102,17 +102,19 @@ def test_copy_paste_by_ffcv_teaches_the_same(tmp_path: Path):
 
 def test_micro_batches_and_leftovers_of_an_epoch(tmp_path: Path, monkeypatch):
     """9 batches in an epoch, 4 in a step: the one left over is in no step."""
-    words = dict(method="simclr", method__views="simclr(size=16)", method__dim=4, method__hidden=5)
-    words = {**words, "data.train": "scenes(count=38, size=32)"}
+    overrides = dict(
+        method="simclr", method__views="simclr(size=16)", method__dim=4, method__hidden=5
+    )
+    overrides = {**overrides, "data.train": "scenes(count=38, size=32)"}
     given = dict(train__batch_size=16, train__accumulate=4, train__epochs=2)
     for key in ("method.queue", "method.symmetric"):
-        monkeypatch.delitem(helpers_runs.WORDS, key)
+        monkeypatch.delitem(helpers_runs.OVERRIDES, key)
     whole = helpers_runs.final(
-        helpers_runs.train(helpers_runs.config(tmp_path / "whole", **words, **given))
+        helpers_runs.train(helpers_runs.config(tmp_path / "whole", **overrides, **given))
     )
     assert whole["step"] == 4
     for step in (1, 2, 3):
-        config = helpers_runs.config(tmp_path / str(step), **words, **given)
+        config = helpers_runs.config(tmp_path / str(step), **overrides, **given)
         with monkeypatch.context() as patch, pytest.raises(SystemExit):
             helpers_runs.stop_at(patch, step, signal.SIGTERM)
             helpers_runs.train(config)
@@ -122,12 +124,12 @@ def test_micro_batches_and_leftovers_of_an_epoch(tmp_path: Path, monkeypatch):
 def test_micro_batches_add_up_to_the_whole_gradient(tmp_path: Path, monkeypatch):
     """For a loss that is a mean over images, and a network without batch norm."""
     for name in ("method.queue", "method.symmetric", "method.dim", "method.hidden"):
-        monkeypatch.delitem(helpers_runs.WORDS, name)
-    words = dict(method="supervised", method__views="moco_v1(size=16)", train__epochs=1)
+        monkeypatch.delitem(helpers_runs.OVERRIDES, name)
+    overrides = dict(method="supervised", method__views="moco_v1(size=16)", train__epochs=1)
     one = helpers_runs.final(
-        helpers_runs.train(helpers_runs.config(tmp_path / "1", **words), Plain)
+        helpers_runs.train(helpers_runs.config(tmp_path / "1", **overrides), Plain)
     )
-    parts = helpers_runs.config(tmp_path / "4", **words, train__accumulate=4)
+    parts = helpers_runs.config(tmp_path / "4", **overrides, train__accumulate=4)
     four = helpers_runs.final(helpers_runs.train(parts, Plain))
     torch.testing.assert_close(four["method"], one["method"])
 
@@ -159,11 +161,13 @@ class Plain(torch.nn.Module):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_low_precision_trains_and_resumes(precision, tmp_path, monkeypatch):
-    words = dict(train__precision=precision, optim__grad_clip=1.0)
-    whole = helpers_runs.final(helpers_runs.train(helpers_runs.config(tmp_path / "whole", **words)))
+    overrides = dict(train__precision=precision, optim__grad_clip=1.0)
+    whole = helpers_runs.final(
+        helpers_runs.train(helpers_runs.config(tmp_path / "whole", **overrides))
+    )
     assert all(it.dtype != torch.bfloat16 for it in whole["method"].values())
     assert bool(whole["scaler"]) == (precision == "fp16")
-    config = helpers_runs.config(tmp_path / "stopped", **words)
+    config = helpers_runs.config(tmp_path / "stopped", **overrides)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         helpers_runs.stop_at(patch, 8, signal.SIGUSR1)
         helpers_runs.train(config)
@@ -181,17 +185,23 @@ def test_compiling_compiles_the_backbone_and_its_teacher(tmp_path, monkeypatch):
 
 
 def test_gradients_are_clipped(tmp_path: Path):
-    words = dict(train__epochs=1, optim__momentum=0, optim__nesterov=False, optim__weight_decay=0)
-    words |= dict(optim__schedule="constant", train__log_every=1)
-    helpers_runs.train(helpers_runs.config(tmp_path / "free", **words))
-    helpers_runs.train(helpers_runs.config(tmp_path / "clipped", **words, optim__grad_clip=1e-4))
+    overrides = dict(
+        train__epochs=1, optim__momentum=0, optim__nesterov=False, optim__weight_decay=0
+    )
+    overrides |= dict(optim__schedule="constant", train__log_every=1)
+    helpers_runs.train(helpers_runs.config(tmp_path / "free", **overrides))
+    helpers_runs.train(
+        helpers_runs.config(tmp_path / "clipped", **overrides, optim__grad_clip=1e-4)
+    )
     weights = {
         name: checkpoint.load(checkpoint.path_at(tmp_path / name / "run", 5))["method"]
         for name in ("free", "clipped")
     }
     moved = records.read(tmp_path / "clipped" / "run")
     assert min(moved["grad_norm"]) > 1e-4  # what it was before
-    start = helpers_runs.train(helpers_runs.config(tmp_path / "start", **words, optim__lr=1e-30))
+    start = helpers_runs.train(
+        helpers_runs.config(tmp_path / "start", **overrides, optim__lr=1e-30)
+    )
     start = checkpoint.load(checkpoint.path_at(start, 5))["method"]
     keys = [key for key in start if key.startswith("projector")]
     apart = sum((weights["clipped"][key] - start[key]).norm() ** 2 for key in keys) ** 0.5

@@ -96,11 +96,11 @@ def record(self, batch, losses):
     seen.append([self._state.step, batch.ids.tolist()])
     saw(self, batch, losses)
 hooks.Hooks.after_backward = record
-def train(name, network=Plain, **words):
+def train(name, network=Plain, **overrides):
     seen.clear()
     code = 0
     try:
-        helpers_runs.train(helpers_runs.config(out, name=name, **words), network)
+        helpers_runs.train(helpers_runs.config(out, name=name, **overrides), network)
     except SystemExit as end:
         code = end.code
     rank = int(os.environ["RANK"])
@@ -188,12 +188,12 @@ with pytest.MonkeyPatch.context() as patch:
     pieces = helpers_runs.final(tmp_path / "pieces")
     for part in ("method", "optimiser"):
         torch.testing.assert_close(pieces[part], alone[part], rtol=1e-3, atol=1e-5)
-    words = dict(optim__grad_clip=0.1)
+    overrides = dict(optim__grad_clip=0.1)
     alone = helpers_runs.final(
-        helpers_runs.train(helpers_runs.config(tmp_path, name="clipped", **words), Blocks)
+        helpers_runs.train(helpers_runs.config(tmp_path, name="clipped", **overrides), Blocks)
     )
     joined = helpers_runs.final(
-        helpers_runs.train(helpers_runs.config(tmp_path, name="joined", **words), Blocks)
+        helpers_runs.train(helpers_runs.config(tmp_path, name="joined", **overrides), Blocks)
     )
     torch.testing.assert_close(joined["method"], alone["method"], rtol=1e-3, atol=1e-5)
 

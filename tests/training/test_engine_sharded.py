@@ -12,9 +12,9 @@ import torch
 
 
 def test_gtsa_learns_the_same_in_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for key in [key for key in helpers_runs.WORDS if key.startswith("method.")]:
-        monkeypatch.delitem(helpers_runs.WORDS, key)  # MoCo's
-    words = dict(
+    for key in [key for key in helpers_runs.OVERRIDES if key.startswith("method.")]:
+        monkeypatch.delitem(helpers_runs.OVERRIDES, key)  # MoCo's
+    overrides = dict(
         method="gtsa",
         method__views="gtsa(global_size=16, local_crops=1, local_size=8)",
         method__dim=4,
@@ -26,15 +26,15 @@ def test_gtsa_learns_the_same_in_shards(tmp_path: Path, monkeypatch: pytest.Monk
     )
     helpers_ranks.run_well(
         f"""
-words = {words!r}
-for key in [key for key in helpers_runs.WORDS if key.startswith("method.")]:
-    del helpers_runs.WORDS[key]
-words |= dict(name="shards", train__parallel="fsdp")
-helpers_runs.train(helpers_runs.config({str(tmp_path)!r}, **words), helpers_methods.Smooth)
+overrides = {overrides!r}
+for key in [key for key in helpers_runs.OVERRIDES if key.startswith("method.")]:
+    del helpers_runs.OVERRIDES[key]
+overrides |= dict(name="shards", train__parallel="fsdp")
+helpers_runs.train(helpers_runs.config({str(tmp_path)!r}, **overrides), helpers_methods.Smooth)
 """,
         tmp_path,
     )
-    config = helpers_runs.config(tmp_path, name="alone", **words)
+    config = helpers_runs.config(tmp_path, name="alone", **overrides)
     alone = helpers_runs.final(helpers_runs.train(config, helpers_methods.Smooth))
     shards = helpers_runs.final(tmp_path / "shards")
     torch.testing.assert_close(shards["method"], alone["method"], rtol=1e-3, atol=1e-5)

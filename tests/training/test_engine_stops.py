@@ -125,7 +125,7 @@ def test_any_number_of_stops_changes_nothing(reference, undisturbed, tmp_path_fa
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         dict(method="byol", method__views="vicreg(size=16)", method__hidden=8),
         dict(
@@ -151,15 +151,15 @@ def test_any_number_of_stops_changes_nothing(reference, undisturbed, tmp_path_fa
             method__bins="[3,2]",
         ),
     ],
-    ids=lambda words: words["method"],
+    ids=lambda overrides: overrides["method"],
 )
-def test_every_kind_of_method_resumes(words, tmp_path: Path, monkeypatch):
-    for key in [key for key in helpers_runs.WORDS if key.startswith("method.")]:
-        monkeypatch.delitem(helpers_runs.WORDS, key)  # MoCo's
-    words |= dict(train__epochs=2)
-    network = Mapped if words["method"] == "gtsa" else Tiny
-    whole = helpers_runs.train(helpers_runs.config(tmp_path / "whole", **words), network)
-    config = helpers_runs.config(tmp_path / "stopped", **words)
+def test_every_kind_of_method_resumes(overrides, tmp_path: Path, monkeypatch):
+    for key in [key for key in helpers_runs.OVERRIDES if key.startswith("method.")]:
+        monkeypatch.delitem(helpers_runs.OVERRIDES, key)  # MoCo's
+    overrides |= dict(train__epochs=2)
+    network = Mapped if overrides["method"] == "gtsa" else Tiny
+    whole = helpers_runs.train(helpers_runs.config(tmp_path / "whole", **overrides), network)
+    config = helpers_runs.config(tmp_path / "stopped", **overrides)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         helpers_runs.stop_at(patch, 7, signal.SIGTERM)
         helpers_runs.train(config, network)
@@ -243,11 +243,11 @@ def test_resuming_from_an_earlier_checkpoint_of_the_run(reference: dict, tmp_pat
 
 def test_a_run_in_another_folder_resumes_from_a_checkpoint(reference: dict, tmp_path: Path):
     first = helpers_runs.train(helpers_runs.config(tmp_path))
-    words = dict(name="other", resume=checkpoint.path_at(first, 5))
-    other = helpers_runs.train(helpers_runs.config(tmp_path, **words))
+    overrides = dict(name="other", resume=checkpoint.path_at(first, 5))
+    other = helpers_runs.train(helpers_runs.config(tmp_path, **overrides))
     helpers_runs.assert_same(reference, helpers_runs.final(other))
     assert records.read(other)["step"][0] == 6
-    helpers_runs.train(helpers_runs.config(tmp_path, **words))  # started again, it is finished
+    helpers_runs.train(helpers_runs.config(tmp_path, **overrides))  # started again, it is finished
     with pytest.raises(MillError, match=r"there is no checkpoint .*nowhere.pt"):
         helpers_runs.train(helpers_runs.config(tmp_path, name="third", resume="nowhere.pt"))
 

@@ -61,8 +61,8 @@ class FewSteps(hooks.Hooks):
         self.stopped = int(self._state.step == STEPS)
 
 
-def settings(name: str, *words: str) -> Config:
-    return compose.compose([f"method={name}", "data=scenes", "optim.clip_each=3.0", *words])
+def settings(name: str, *overrides: str) -> Config:
+    return compose.compose([f"method={name}", "data=scenes", "optim.clip_each=3.0", *overrides])
 
 
 class StrictSteps(FewSteps):
@@ -135,7 +135,7 @@ def test_one_of_two_ranks_waits_for_nothing(
 
 
 @pytest.mark.parametrize(
-    ("words", "groups"),
+    ("overrides", "groups"),
     [
         (["dino", "model.name=vit_tiny_patch16_224", "model.depth=1", "model.positions=dino",
           "model.drop_path=0.1"], {"global": (2, 32), "local": (1, 16)}),
@@ -144,9 +144,9 @@ def test_one_of_two_ranks_waits_for_nothing(
     ids=["vit", "resnet"],
 )  # fmt: skip
 def test_networks_of_timm_wait_for_nothing(
-    words: list[str], groups: dict[str, tuple[int, int]], tmp_path: Path
+    overrides: list[str], groups: dict[str, tuple[int, int]], tmp_path: Path
 ):
-    config = settings(words[0], "size=32", "scale=demo", "train.log_every=100", *words[1:])
+    config = settings(overrides[0], "size=32", "scale=demo", "train.log_every=100", *overrides[1:])
     method = methods.build(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = noise_groups(8, groups)
     with fake_cuda() as cuda:

@@ -17,7 +17,7 @@ from patchmill.training.config.settings import Config
 from patchmill.training.runtime import device
 
 CPU, GPU = "AMD EPYC, 2 cores", "NVIDIA H200"
-WORDS = [
+OVERRIDES = [
     *("method=moco", "data=scenes", "data.train=scenes(count=1000, size=64)"),
     "train.epochs=40",
 ]
@@ -35,17 +35,17 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def config(out: Path, *words: str) -> Config:
-    return compose.compose([*WORDS, f"out={out}", "name=now", *words])
+def config(out: Path, *overrides: str) -> Config:
+    return compose.compose([*OVERRIDES, f"out={out}", "name=now", *overrides])
 
 
 def write_run(
-    out: Path, name: str, *words: str, machine: str = CPU, speeds: str = "90 100 110 100", age=0
+    out: Path, name: str, *overrides: str, machine: str = CPU, speeds: str = "90 100 110 100", age=0
 ) -> Path:
     """A run that logged `speeds` images/s."""
     folder = out / name
     folder.mkdir(parents=True)
-    compose.save(compose.compose([*WORDS, *words]), folder)
+    compose.save(compose.compose([*OVERRIDES, *overrides]), folder)
     rows = [f"{10 * i},1.5,{speed}" for i, speed in enumerate(speeds.split(), 1)]
     (folder / "log.csv").write_text("\n".join(["step,loss,images_per_s", *rows, ""]))
     (folder / "status.json").write_text(json.dumps({"machine": machine}))
@@ -53,18 +53,21 @@ def write_run(
     return folder
 
 
-def write_result(folder: Path, speed: float, *words: str, on: str = CPU, **more: Any) -> None:
+def write_result(folder: Path, speed: float, *overrides: str, on: str = CPU, **more: Any) -> None:
     rows = [{"name": "cached batches", "images_per_s": 9e9}]
     content = {
         "machine": {"date": "2026-11-21"},
-        "conditions": measurements.conditions(compose.compose([*WORDS, *words]), on),
+        "conditions": measurements.conditions(compose.compose([*OVERRIDES, *overrides]), on),
         "rows": [*rows, {"name": "patchmill", "images_per_s": speed}],
     }
     (folder / "training-made-up.json").write_text(json.dumps(content | more))
 
 
 def test_a_run_of_the_same_network_gives_the_median_of_its_log(tmp_path: Path):
-    assert (compose.compose(WORDS).train.epochs, compose.compose(WORDS).train.batch_size) == (
+    assert (
+        compose.compose(OVERRIDES).train.epochs,
+        compose.compose(OVERRIDES).train.batch_size,
+    ) == (
         EPOCHS,
         BATCH,
     )
@@ -175,8 +178,8 @@ def test_results_that_do_not_say_what_they_measured_are_left_out(more, results, 
 
 
 def test_without_a_measurement_the_command_for_one(tmp_path: Path):
-    words = [*WORDS, "name=now", f"out={tmp_path}"]
-    assert str(expected_hours.expect(config(tmp_path), 4, GPU, words)) == (
+    overrides = [*OVERRIDES, "name=now", f"out={tmp_path}"]
+    assert str(expected_hours.expect(config(tmp_path), 4, GPU, overrides)) == (
         f"unknown: nothing like it was measured on {GPU}; to measure it, in minutes: python "
         "benchmarks/training.py method=moco data=scenes 'data.train=scenes(count=1000, size=64)' "
         "train.epochs=40 train.batch_size=32 --peers '' "
@@ -198,11 +201,11 @@ def test_streams_have_the_length_that_is_set(tmp_path: Path):
 
 
 def test_show_ends_with_the_hours_as_a_comment(tmp_path: Path, capsys):
-    words = [*WORDS, f"out={tmp_path}", "train.device=cpu"]
+    overrides = [*OVERRIDES, f"out={tmp_path}", "train.device=cpu"]
     for begin in ("# expected: unknown: nothing like it", "# expected: 6 minutes: "):
-        run.main(["--show", *words])
+        run.main(["--show", *overrides])
         shown = capsys.readouterr().out
-        assert yaml.safe_load(shown) == compose.plain(compose.compose(words))
+        assert yaml.safe_load(shown) == compose.plain(compose.compose(overrides))
         assert shown.splitlines()[-1].startswith(begin)
         write_run(tmp_path, "before") if "unknown" in begin else None
 

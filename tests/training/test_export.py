@@ -24,9 +24,9 @@ from patchmill.training.exports.registry import LIBRARIES
 from patchmill.training.ranks.distributed import World
 
 
-def run_folder(out: Path, state: str = "done", **words: str) -> Path:
+def run_folder(out: Path, state: str = "done", **overrides: str) -> Path:
     base = {"model__name": "resnet10t", "model__stem": "imagenet"}
-    return helpers_trained.write(helpers_runs.config(out, **{**base, **words}), state=state)
+    return helpers_trained.write(helpers_runs.config(out, **{**base, **overrides}), state=state)
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +90,13 @@ def test_facts_about_the_run(finished: Path, tmp_path: Path):
 
 def test_an_export_is_overwritten_on_demand_alone(finished: Path, tmp_path: Path):
     out = tmp_path / "out"
-    words = [f"run={finished}", "to=safetensors", f"out={out}"]
-    export.main(words)
+    argv = [f"run={finished}", "to=safetensors", f"out={out}"]
+    export.main(argv)
     (out / "config.json").write_text("mine")
     with pytest.raises(MillError, match=r"model.safetensors exists: .* with force=true"):
-        export.main(words)
+        export.main(argv)
     assert (out / "config.json").read_text() == "mine"
-    export.main([*words, "force=true"])
+    export.main([*argv, "force=true"])
     assert json.loads((out / "config.json").read_text())["step"] == 3
     assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors"}
 
@@ -137,10 +137,10 @@ def test_an_architecture_that_the_library_has_not(finished: Path):
 
 
 def test_a_method_without_a_teacher(tmp_path: Path):
-    base = {k: v for k, v in helpers_runs.WORDS.items() if k not in helpers_trained.MOCO}
+    base = {k: v for k, v in helpers_runs.OVERRIDES.items() if k not in helpers_trained.MOCO}
     given = {"method": "simclr", "method.views": "simclr(size=16)", "model.name": "resnet10t"}
-    words = [f"{k}={v}" for k, v in {**base, **given, "out": tmp_path}.items()]
-    folder = helpers_trained.write(compose.compose(words))
+    overrides = [f"{k}={v}" for k, v in {**base, **given, "out": tmp_path}.items()]
+    folder = helpers_trained.write(compose.compose(overrides))
     with pytest.raises(MillError, match="SimCLR has no teacher"):
         export.main([f"run={folder}", "to=timm", "encoder=teacher"])
 
@@ -154,7 +154,7 @@ def test_an_unfinished_run_needs_unfinished_true(tmp_path: Path):
 
 
 def test_as_a_script(tmp_path: Path):
-    words = [f"run={tmp_path / 'none'}", "to=timm"]
-    done = subprocess.run([sys.executable, export.__file__, *words], capture_output=True, text=True)
+    argv = [f"run={tmp_path / 'none'}", "to=timm"]
+    done = subprocess.run([sys.executable, export.__file__, *argv], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: there is no run") and done.stderr.count("\n") == 1

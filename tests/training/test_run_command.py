@@ -20,8 +20,8 @@ from patchmill.training.runtime import records, run_folder
 SCRIPT = Path(run.__file__)
 
 
-def output(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    run.main(words)
+def output(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    run.main(argv)
     return capsys.readouterr().out
 
 
@@ -47,9 +47,9 @@ def test_help_for_a_method_has_its_settings_and_its_defaults(
 
 
 def test_show_prints_the_settings_and_runs_nothing(capsys: pytest.CaptureFixture[str]):
-    words = ["method=tcr", "scale=demo", "optim.lr=0.25"]
-    shown = yaml.safe_load(output(capsys, "--show", *words))
-    assert shown == compose.plain(compose.compose(words))
+    argv = ["method=tcr", "scale=demo", "optim.lr=0.25"]
+    shown = yaml.safe_load(output(capsys, "--show", *argv))
+    assert shown == compose.plain(compose.compose(argv))
 
 
 def test_the_configuration_goes_to_the_engine(
@@ -69,10 +69,10 @@ def test_the_configuration_goes_to_the_engine(
     assert given == [compose.compose(["method=moco", "data=scenes", "seed=3"])]
 
 
-@pytest.mark.parametrize("words", [["--lr", "3"], ["--nodes=2", "method=moco"], ["-v"]])
-def test_unknown_options_are_errors(words: list[str]):
+@pytest.mark.parametrize("argv", [["--lr", "3"], ["--nodes=2", "method=moco"], ["-v"]])
+def test_unknown_options_are_errors(argv: list[str]):
     with pytest.raises(MillError, match=r"there is no option -.*: settings are written key=value"):
-        run.main(words)
+        run.main(argv)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_the_folder_of_the_script_hides_no_other_package(tmp_path: Path):
 
 
 def test_torchrun_starts_ranks_that_train_as_one(tmp_path: Path):
-    words = [
+    argv = [
         "method=moco", "data=scenes", "scale=demo", "size=32", "method.queue=16",
         "method.split_bn=0", "data.train=scenes(count=40, size=32)", "train.batch_size=8",
         "train.epochs=1", "train.log_every=1", "train.workers=1", "train.device=cpu",
@@ -109,7 +109,7 @@ def test_torchrun_starts_ranks_that_train_as_one(tmp_path: Path):
     ]  # fmt: skip
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
-        [*launcher, "--nproc-per-node=2", str(SCRIPT), *words], capture_output=True, text=True
+        [*launcher, "--nproc-per-node=2", str(SCRIPT), *argv], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("the run is in") == 1

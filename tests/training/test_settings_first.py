@@ -14,7 +14,7 @@ from patchmill.training.runtime import setup
 
 
 @pytest.mark.parametrize(
-    ("words", "ranks", "sentence"),
+    ("overrides", "ranks", "sentence"),
     [
         ({"train__batch_size": 12}, 1, "the queue of 32 keys is not a multiple of a batch"),
         ({"train__batch_size": 16}, 3, "train.batch_size=16 cannot be divided among 3 ranks"),
@@ -23,14 +23,14 @@ from patchmill.training.runtime import setup
     ],
 )
 def test_a_batch_that_does_not_fit_is_said_first(
-    words: dict[str, object], ranks: int, sentence: str, tmp_path: Path,
+    overrides: dict[str, object], ranks: int, sentence: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
     def opened(data: object) -> None:
         raise AssertionError(f"{data} was opened")
 
     monkeypatch.setattr(recognise, "open_any", opened)
-    config = helpers_runs.config(tmp_path, **words)
+    config = helpers_runs.config(tmp_path, **overrides)
     with pytest.raises(MillError, match=sentence):
         with setup.build_run(config, World(size=ranks), tmp_path / "run"):
             pass

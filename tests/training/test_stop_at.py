@@ -28,8 +28,8 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks.online, "measure", measure)
 
 
-def config(out: Path, **words: object):
-    return helpers_runs.config(out, evaluate="knn", **words)
+def config(out: Path, **overrides: object):
+    return helpers_runs.config(out, evaluate="knn", **overrides)
 
 
 @pytest.mark.parametrize(

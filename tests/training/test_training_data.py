@@ -23,9 +23,9 @@ def world(rank: int = 0, size: int = 1, device: str = "cpu") -> Any:
     return SimpleNamespace(rank=rank, size=size, local_rank=rank, device=torch.device(device))
 
 
-def config(*words: str) -> Config:
+def config(*overrides: str) -> Config:
     small = ["size=32", "train.batch_size=8", "train.workers=1", "evaluate.batch_size=4"]
-    return compose.compose(["method=moco", *SCENES, *small, *words])
+    return compose.compose(["method=moco", *SCENES, *small, *overrides])
 
 
 @pytest.fixture
@@ -46,20 +46,22 @@ def test_each_rank_gets_its_share_of_each_batch(tmp_path: Path):
 
 
 def test_workers_and_prefetch_are_the_loaders(tmp_path: Path):
-    words = ("train.workers=auto", "train.prefetch=auto")
-    for given, workers, prefetch in ((words, "auto", "auto"), (["train.prefetch=5"], 1, 5)):
+    overrides = ("train.workers=auto", "train.prefetch=auto")
+    for given, workers, prefetch in ((overrides, "auto", "auto"), (["train.prefetch=5"], 1, 5)):
         train = config(*given).train
         assert (train.workers, train.prefetch) == (workers, prefetch)
         loader = data.open_training(config(*given), world(), tmp_path)
         assert loader._rebuild.keywords["workers"] == workers
         assert loader._rebuild.keywords["prefetch"] == prefetch
-    assert config(*words).train.threads(7) == 7 and config().train.threads(7) == 1
+    assert config(*overrides).train.threads(7) == 7 and config().train.threads(7) == 1
 
 
-@pytest.mark.parametrize("words", ["train.workers=all", "train.prefetch=many", "train.prefetch=0"])
-def test_other_words_for_them_are_one_sentence(words: str):
+@pytest.mark.parametrize(
+    "overrides", ["train.workers=all", "train.prefetch=many", "train.prefetch=0"]
+)
+def test_other_values_of_them_are_one_sentence(overrides: str):
     with pytest.raises(MillError, match=r"must be a whole number of at least 1 or auto") as error:
-        config(words)
+        config(overrides)
     assert "\n" not in str(error.value)
 
 
@@ -112,9 +114,9 @@ def test_too_few_images_for_a_batch_are_an_error(tmp_path: Path):
 
 
 def test_missing_masks_are_an_error_for_dilo(unlabelled: Path, tmp_path: Path):
-    words = [f"data.train={unlabelled}", "method=dilo", "method.queue=64"]
+    overrides = [f"data.train={unlabelled}", "method=dilo", "method.queue=64"]
     with pytest.raises(MillError, match=r"there are none for .* make them"):
-        data.open_training(config(*words), world(), tmp_path)
+        data.open_training(config(*overrides), world(), tmp_path)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
@@ -179,18 +181,18 @@ def test_channels_last_on_gpus_unless_told_otherwise():
 
 
 def test_decoded_images_are_kept_and_shared_with_an_evaluation_on_them(tmp_path: Path):
-    words = [f"data.cache=disk:{tmp_path}/decoded:1MB"]
-    loader = data.open_training(config(*words), world(), tmp_path)
+    overrides = [f"data.cache=disk:{tmp_path}/decoded:1MB"]
+    loader = data.open_training(config(*overrides), world(), tmp_path)
     ids = [batch.ids for batch in loader]
-    bank = data.open_evaluation(config(*words), world(), "train")
-    tests = data.open_evaluation(config(*words), world(), "test")
+    bank = data.open_evaluation(config(*overrides), world(), "train")
+    tests = data.open_evaluation(config(*overrides), world(), "test")
     assert sum(len(batch) for batch in bank) == 40
     assert bank.stats().cache.hits == len(torch.cat(ids)) == 40
     assert tests.stats().cache is None
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["data.cache=lots"], "cache must be"),
         (
@@ -200,10 +202,10 @@ def test_decoded_images_are_kept_and_shared_with_an_evaluation_on_them(tmp_path:
     ],
 )
 def test_a_cache_that_cannot_be_is_refused_before_anything_is_opened(
-    words: list[str], message: str
+    overrides: list[str], message: str
 ):
     with pytest.raises(MillError, match=message):
-        config(*words)
+        config(*overrides)
 
 
 def test_ffcvs_pipeline_may_keep_images_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

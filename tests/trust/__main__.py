@@ -33,9 +33,9 @@ from trust.runner import Plan
 OUT = "build/trust"
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     all_checks = suite.checks()
-    settings = _settings(words, all_checks)
+    settings = _settings(argv, all_checks)
     out = Path(settings.out).resolve()
     if settings.only:
         check, folder = all_checks[settings.only], out / settings.only
@@ -89,7 +89,7 @@ def _show_plan(plan: Plan) -> None:
     print(f"about {seconds / 60 / plan.jobs:.0f} minutes, {plan.jobs} at a time")
 
 
-def _settings(words: Sequence[str] | None, checks: dict[str, Check]) -> Any:
+def _settings(argv: Sequence[str] | None, checks: dict[str, Check]) -> Any:
     parts = sorted({check.part for check in checks.values()})
     parser = report.Parser("trust", __doc__)
     parser.prog, parser.usage = "tests/trust", "python tests/trust [options]"
@@ -108,7 +108,7 @@ def _settings(words: Sequence[str] | None, checks: dict[str, Check]) -> Any:
     parser.add_argument("--resume", action="store_true", help="skip checks with a result in DIR")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
     parser.add_argument("--only", choices=checks, help="run this check in this process")
-    settings = parser.parse_args(words)
+    settings = parser.parse_args(argv)
     for name in settings.part:
         if name not in (*checks, *parts):
             raise MillError(f"there is no check {name}: choose from {', '.join(checks)}")

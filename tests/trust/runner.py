@@ -84,8 +84,8 @@ def _one(check: Check, plan: Plan, say: Callable[[str], None], stop: threading.E
         old.unlink(missing_ok=True)
     limit = check.limit(form)
     say(f"running   {check.name}: {check.title}, {check.tries(form):,} tries")
-    words = ["--only", check.name, "--form", form, "--seed", str(seed), "--out", str(plan.out)]
-    command = [sys.executable, str(HERE), *words]
+    argv = ["--only", check.name, "--form", form, "--seed", str(seed), "--out", str(plan.out)]
+    command = [sys.executable, str(HERE), *argv]
     modules = os.pathsep.join(filter(None, sys.path))  # for the processes that checks start
     environment = os.environ | {"PYTHONPATH": modules, "PYTHONUNBUFFERED": "1"}
     process = process_group.run(command, environment, HERE.parents[1], log, limit, stop)

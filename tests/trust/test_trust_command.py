@@ -43,8 +43,8 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two checks, which run in this process as they would in their own."""
     monkeypatch.setattr(suite, "checks", lambda: {"even": EVEN, "fine": FINE})
 
-    def run(words: list[str], *_: object) -> process_group.Ended:
-        command.main(words[2:])
+    def run(argv: list[str], *_: object) -> process_group.Ended:
+        command.main(argv[2:])
         return process_group.Ended(0, 0.1, True)
 
     monkeypatch.setattr(process_group, "run", run)
@@ -54,9 +54,9 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_results_are_written_shown_and_not_run_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "all.json"), "--seed", "7"]
+    argv = ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "all.json"), "--seed", "7"]
     with pytest.raises(MillError, match="some checks are not sound"):
-        command.main(words)
+        command.main(argv)
     shown = capsys.readouterr().out
     (fault,) = [line for line in shown.splitlines() if line.startswith("even: odd numbers")]
     assert fault.split()[3:] == ["4", "2", "0", "0"]
@@ -67,9 +67,9 @@ def test_results_are_written_shown_and_not_run_twice(
     assert (fine["state"], fine["tries"], fine["survived"]) == ("sound", 3, 3)
     assert not (tmp_path / "out" / "fine").exists() and (tmp_path / "out" / "even").is_dir()
     with pytest.raises(MillError, match="some checks are not sound"):
-        command.main([*words, "--resume"])
+        command.main([*argv, "--resume"])
     assert "running" not in capsys.readouterr().out
-    command.main([*words[:2], "--seed", "8", "--resume", "--part", "fine"])
+    command.main([*argv[:2], "--seed", "8", "--resume", "--part", "fine"])
     assert "running" in capsys.readouterr().out  # other inputs are another run
 
 
@@ -110,8 +110,8 @@ def test_a_group_ends_once_another_thread_says_so(tmp_path: Path) -> None:
     found: list[process_group.Ended] = []
 
     def run() -> None:
-        words = [sys.executable, "-c", code]
-        found.append(process_group.run(words, os.environ, tmp_path, tmp_path / "log", 600, stop))
+        command = [sys.executable, "-c", code]
+        found.append(process_group.run(command, os.environ, tmp_path, tmp_path / "log", 600, stop))
 
     thread = threading.Thread(target=run)
     thread.start()

@@ -1,4 +1,4 @@
-"""Configuration of a run: from command-line words and YAML to a checked `Config`.
+"""Configuration of a run: from command-line overrides and YAML to a checked `Config`.
 
 The folders beside this file hold the YAML that Hydra composes, one for each group of choices:
 method, data, model, optim, evaluate and scale. `tuned` holds what a scale changes for a method, and

@@ -1,4 +1,4 @@
-"""Command lines of key=value words, typed by the fields of dataclasses: evaluate.py, export.py."""
+"""Command lines of key=value arguments, typed by dataclass fields: evaluate.py and export.py."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from patchmill.loaders.common.settings import describe_type, field_annotations, 
 from patchmill.training.config import overrides, usage
 
 
-def split(words: Sequence[str]) -> dict[str, str]:
-    """Key -> text; of several words for one key the last counts."""
+def split(arguments: Sequence[str]) -> dict[str, str]:
+    """Key -> text; the last argument for a key wins."""
     texts = {}
-    for word in words:
-        key, equals, text = word.partition("=")
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
         if not equals or not key.replace(".", "_").isidentifier():
-            raise MillError(f"cannot read {brief(word)}: write key=value, as in run=runs/NAME")
+            raise MillError(f"cannot read {brief(argument)}: write key=value, as in run=runs/NAME")
         texts[key] = text
     return texts
 
 
 def parse(cls: type, texts: Mapping[str, str]) -> Any:
-    """A dataclass from the words that name its fields; others are left out."""
+    """A dataclass from the arguments that name its fields; others are ignored."""
     annotations = field_annotations(cls)
     values = {
         key: overrides.value(key, text, annotations[key])
@@ -34,7 +34,7 @@ def parse(cls: type, texts: Mapping[str, str]) -> Any:
 
 
 def refuse_unknown(texts: Mapping[str, str], *classes: type, keys: Sequence[str] = ()) -> None:
-    """Raise a MillError for a word that is neither a field of `classes` nor one of `keys`."""
+    """Raise a MillError for an argument that is neither a field of `classes` nor one of `keys`."""
     annotations: dict[str, Any] = {}
     for cls in classes:
         annotations |= field_annotations(cls)

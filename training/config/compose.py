@@ -37,9 +37,9 @@ __all__ = [
 FILE = "config.yaml"
 
 
-def compose(words: Sequence[str]) -> Config:
-    """The configuration for command-line words, which win over every YAML file."""
-    choices, settings = overrides.split(words)
+def compose(arguments: Sequence[str]) -> Config:
+    """The configuration from command-line overrides, which win over every YAML file."""
+    choices, settings = overrides.split(arguments)
     if "method" not in choices:
         names = ", ".join(overrides.choices("method"))
         raise MillError(f"say what to train, as in method=dilo data=scenes; there are: {names}")

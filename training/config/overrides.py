@@ -1,4 +1,4 @@
-"""Parse command-line words such as `method=dilo optim.lr=0.1`: group choices and settings."""
+"""Parse command-line overrides such as `method=dilo optim.lr=0.1`: group choices and settings."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def choices(group: str) -> dict[str, str]:
     return {path.stem: _title(path) for path in sorted((FOLDER / group).glob("*.yaml"))}
 
 
-def split(words: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Group -> choice, and key -> text; of several words for one key the last counts."""
+def split(arguments: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Group -> choice, and key -> text; the last override of a key wins."""
     chosen: dict[str, str] = {}
     settings: dict[str, str] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
         if not equals or not key.replace(".", "_").isidentifier():
-            raise MillError(f"cannot read {brief(word)}: write key=value, as in optim.lr=0.1")
+            raise MillError(f"cannot read {brief(argument)}: write key=value, as in optim.lr=0.1")
         (chosen if key in GROUPS else settings)[key] = text
     for group, choice in chosen.items():
         _check_choice(group, choice)
@@ -70,11 +70,11 @@ def value(key: str, text: str, annotation: Any) -> Any:
         return None
     if bool in kinds and text.lower() in ("true", "false"):
         return text.lower() == "true"
-    words = [word for kind in kinds for word in typing.get_args(kind) if _is_literal(kind)]
+    names = [name for kind in kinds for name in typing.get_args(kind) if _is_literal(kind)]
     others = [
         kind for kind in kinds if not _is_literal(kind) and kind not in (bool, types.NoneType)
     ]
-    if str in kinds or text in words or (words and not others):
+    if str in kinds or text in names or (names and not others):
         return text
     return _parsed(key, text, annotation)
 

@@ -38,9 +38,9 @@ _TITLES = {
 }
 
 
-def text(words: Sequence[str]) -> str:
-    """The help text, with the defaults of the recipe that `words` choose."""
-    config = compose.compose(words) if words else Config()
+def text(arguments: Sequence[str]) -> str:
+    """The help text, with the defaults of the recipe that `arguments` choose."""
+    config = compose.compose(arguments) if arguments else Config()
     return "\n".join([HEAD, *_groups(), *_settings(config)])
 
 

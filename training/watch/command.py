@@ -26,10 +26,10 @@ PORT = 8421
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    args = parser().parse_args(words)
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    args = parser().parse_args(argv)
     if args.recipe is None:
-        refuse_options(words, ["--seed"], "is of the views that --recipe shows: add --recipe NAME")
+        refuse_options(argv, ["--seed"], "is of the views that --recipe shows: add --recipe NAME")
     site = _site(args.what, args.recipe, args.seed)
 
     from patchmill.training.watch.server import Server

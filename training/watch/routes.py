@@ -14,7 +14,7 @@ from patchmill.training.watch.drawings import Drawings, Subject
 from patchmill.training.watch.events import Stream
 from patchmill.training.watch.shelf import Run, Shelf
 
-Words = Mapping[str, Sequence[str]]
+Query = Mapping[str, Sequence[str]]
 
 KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 FIRST_PAGE = "index.html"
@@ -43,7 +43,7 @@ class Site:
             self._drawings.open(subject.data)
         self._page = _page_files()
 
-    def answer(self, path: str, words: Words) -> Answer:
+    def answer(self, path: str, query: Query) -> Answer:
         if path.removeprefix("/") in self._page:
             return self._page[path.removeprefix("/")]
         routes = {
@@ -53,7 +53,7 @@ class Site:
         }
         if path not in routes:
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such page")
-        return routes[path](words)
+        return routes[path](query)
 
     def events(self, selected: Sequence[str], wait: Callable[[float], bool]) -> Iterator[str]:
         if self._shelf is not None:
@@ -62,22 +62,22 @@ class Site:
         subject = {"data": self._subject.data, "recipe": self._subject.recipe}
         return _only(f"event: subject\ndata: {json.dumps(subject)}\n\n", wait)
 
-    def _views(self, words: Words) -> Answer:
-        first = _number(words, "first") or 0
+    def _views(self, query: Query) -> Answer:
+        first = _number(query, "first") or 0
         try:
             if self._subject:
-                epoch = _number(words, "epoch") or 0
+                epoch = _number(query, "epoch") or 0
                 drawn = self._drawings.of_data(self._subject, epoch, first)
             else:
-                drawn = self._drawings.of_run(self._run(words), _number(words, "step"), first)
+                drawn = self._drawings.of_run(self._run(query), _number(query, "step"), first)
         except MillError as error:
             drawn = {"problem": str(error)}
         except OSError as error:
             drawn = {"problem": f"the data cannot be read here: {error.strerror or error}"}
         return Answer("application/json", json.dumps(drawn, allow_nan=False).encode())
 
-    def _picture(self, words: Words) -> Answer:
-        run, name = self._run(words), _word(words, "name")
+    def _picture(self, query: Query) -> Answer:
+        run, name = self._run(query), _text(query, "name")
         if name not in run.pictures:
             raise Refused(HTTPStatus.NOT_FOUND, "the run has no such picture")
         try:
@@ -85,16 +85,16 @@ class Site:
         except OSError:
             raise Refused(HTTPStatus.NOT_FOUND, "the picture is gone") from None
 
-    def _thumbnail(self, words: Words) -> Answer:
-        id = _number(words, "id")
+    def _thumbnail(self, query: Query) -> Answer:
+        id = _number(query, "id")
         found = None
         if id is not None:
-            found = thumbnails.thumbnail(self._drawings, self._run(words), id)
+            found = thumbnails.thumbnail(self._drawings, self._run(query), id)
         return Answer("image/jpeg", found) if found else Answer(KINDS["svg"], thumbnails.NOTHING)
 
-    def _run(self, words: Words) -> Run:
+    def _run(self, query: Query) -> Run:
         runs = self._shelf.runs() if self._shelf else {}
-        name = _word(words, "run")
+        name = _text(query, "run")
         if name not in runs:
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such run")
         return runs[name]
@@ -116,11 +116,11 @@ def _only(event: str, wait: Callable[[float], bool]) -> Iterator[str]:
         yield ": still here\n\n"
 
 
-def _word(words: Words, name: str) -> str:
-    return words[name][0] if name in words else ""
+def _text(query: Query, name: str) -> str:
+    return query[name][0] if name in query else ""
 
 
-def _number(words: Words, name: str) -> int | None:
+def _number(query: Query, name: str) -> int | None:
     """A whole number of up to ten digits; None where there is none."""
-    text = _word(words, name)
+    text = _text(query, name)
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else None

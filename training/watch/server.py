@@ -127,19 +127,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         self._check_host()
-        path, _, query = self.path.partition("?")
+        path, _, text = self.path.partition("?")
         try:
-            words = urllib.parse.parse_qs(query, max_num_fields=64)
+            query = urllib.parse.parse_qs(text, max_num_fields=64)
         except ValueError:
             raise Refused(HTTPStatus.BAD_REQUEST, "too many parameters") from None
-        if path == "/" and "key" in words:
-            self._let_in(words["key"][0])
+        if path == "/" and "key" in query:
+            self._let_in(query["key"][0])
             return
         self._check_key()
         if path == "/events":
-            self._stream(words)
+            self._stream(query)
             return
-        answer: Answer = self.server.site.answer(path, words)
+        answer: Answer = self.server.site.answer(path, query)
         self._send(HTTPStatus.OK, answer.kind, answer.body)
 
     # ----------------------------------------------------------------------------------- who asks
@@ -172,11 +172,11 @@ class Handler(BaseHTTPRequestHandler):
 
     # ------------------------------------------------------------------------------------ answers
 
-    def _stream(self, words: dict[str, list[str]]) -> None:
+    def _stream(self, query: dict[str, list[str]]) -> None:
         self.close_connection = True
         self.send_response(HTTPStatus.OK)
         self._send_headers({"Content-Type": "text/event-stream", "Connection": "close"})
-        for text in self.server.site.events(words.get("run", []), self.server.ends.wait):
+        for text in self.server.site.events(query.get("run", []), self.server.ends.wait):
             self.wfile.write(text.encode())
             self.wfile.flush()
 

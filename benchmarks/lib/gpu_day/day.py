@@ -112,8 +112,8 @@ def _one(day: Day, step: Step, left: float, say: Say) -> Entry:
     log = day.out / f"{step.name}.log"
     for old in (log, step.result(day.out)):
         old.unlink(missing_ok=True)
-    words = step.command(day.out, day.here.cores, day.rehearse)
-    command = [*step.under, day.executable, *words]
+    arguments = step.command(day.out, day.here.cores, day.rehearse)
+    command = [*step.under, day.executable, *arguments]
     try:
         ended = process_group.run(command, environment(step, day), ROOT, log, limit)
         entry = record.judge(step, ended, day.out, limit, estimate)

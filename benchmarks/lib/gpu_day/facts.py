@@ -25,10 +25,10 @@ WORDS = ("product name", "driver version", "cuda version", "mig mode", "jpeg", "
          "memory  ", "performance state", "power limit", "persistence", "ecc mode")  # fmt: skip
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="facts")
     parser.add_argument("--json", metavar="FILE")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     report = examine(GROUPS)
     print("\n".join(doctor.text(report)))
     print("\n".join(state := gpu_state()))

@@ -1,6 +1,6 @@
 """Run pytest in several processes that share the tests; without pytest-xdist, which may be missing.
 
-python -m patchmill.benchmarks.lib.gpu_day.shards COUNT [pytest's words ...]
+python -m patchmill.benchmarks.lib.gpu_day.shards COUNT [pytest's arguments ...]
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from patchmill.benchmarks.lib.gpu_day.outcomes import SHARD
 NOTHING = 5  # pytest's exit status where no test was selected
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Wait for all processes; their worst exit status, of which `NOTHING` is the least."""
-    count, *arguments = words
+    count, *arguments = argv
     command = [sys.executable, "-m", "pytest", *arguments]
     processes = [
         subprocess.Popen(command, env={**os.environ, SHARD: f"{number}/{count}"})

@@ -19,7 +19,7 @@ SECONDS_A_VARIANT = 1.7
 class Step:
     name: str
     title: str
-    words: tuple[str, ...]  # of Python's command line; {cores} is filled in
+    arguments: tuple[str, ...]  # of Python's command line; {cores} is filled in
     seconds: float  # beside compiling
     variants: int = 0  # of kernels, which are compiled first
     processes: int = 1  # that compile and share the tests; 1 where they look at the GPU's memory
@@ -27,9 +27,7 @@ class Step:
     under: tuple[str, ...] = ()  # the program, with options, that runs the command
     gpu: bool = True
     writes: Literal["json", "tests", ""] = "json"
-    small: (
-        tuple[str, ...] | None
-    ) = ()  # words that make it a rehearsal on a CPU; None: there is none
+    small: tuple[str, ...] | None = ()  # arguments for a rehearsal on a CPU; None: no rehearsal
 
     def parallel(self, cores: int) -> int:
         return max(1, min(self.processes, cores))
@@ -43,14 +41,14 @@ class Step:
         return 2 * self.estimate(cores) + 30
 
     def command(self, out: Path, cores: int, rehearse: bool = False) -> tuple[str, ...]:
-        """The words after `python`."""
-        words = [*self.words, *((self.small or ()) if rehearse else ())]
+        """Arguments of `python`."""
+        arguments = [*self.arguments, *((self.small or ()) if rehearse else ())]
         if self.writes == "tests":
             count = 1 if rehearse else self.parallel(cores)
-            words = ["-m", f"{GPU_DAY}.shards", str(count), *PYTEST, *words]
+            arguments = ["-m", f"{GPU_DAY}.shards", str(count), *PYTEST, *arguments]
         elif self.writes == "json":
-            words += ["--json", str(self.result(out))]
-        return tuple(word.replace("{cores}", str(1 if rehearse else cores)) for word in words)
+            arguments += ["--json", str(self.result(out))]
+        return tuple(word.replace("{cores}", str(1 if rehearse else cores)) for word in arguments)
 
     def result(self, out: Path) -> Path:
         return out / f"{self.name}.{'jsonl' if self.writes == 'tests' else 'json'}"

@@ -16,10 +16,10 @@ TRAINING = (*LOADER, "hydra", "omegaconf", "timm", "torchvision")
 ON_GPU = ("-m", "gpu and not slow")
 
 
-def _training(*words: str) -> tuple[str, ...]:
+def _training(*arguments: str) -> tuple[str, ...]:
     return (
         "benchmarks/training.py",
-        *words,
+        *arguments,
         "scale=paper",
         f"data.train={GPU_DAY}.images:RepeatedScenes()",
         "data.test=null",
@@ -48,7 +48,7 @@ _SMALL_TRAINING = (
 )
 
 
-def _throughput(*words: str, seconds: int = 6) -> tuple[str, ...]:
+def _throughput(*arguments: str, seconds: int = 6) -> tuple[str, ...]:
     return (
         "benchmarks/throughput.py",
         "--data",
@@ -59,7 +59,7 @@ def _throughput(*words: str, seconds: int = 6) -> tuple[str, ...]:
         "{cores}",
         "--seconds",
         str(seconds),
-        *words,
+        *arguments,
     )
 
 

@@ -19,9 +19,9 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.progress import track
 
 
-def run(paper: Paper, words: Sequence[str] | None = None) -> None:
+def run(paper: Paper, argv: Sequence[str] | None = None) -> None:
     """Train and measure every seed at the chosen budget; print, draw and store the results."""
-    arguments = _arguments(paper, words)
+    arguments = _arguments(paper, argv)
     report.check_writable(arguments.json, arguments.plot)
     if arguments.plot:
         report.check_chart()
@@ -91,7 +91,7 @@ def _experiment(paper: Paper, arguments: argparse.Namespace) -> Experiment:
     return Experiment(paper, budget, out, settings)
 
 
-def _arguments(paper: Paper, words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(paper: Paper, argv: Sequence[str] | None) -> argparse.Namespace:
     docstring = sys.modules[paper.measure.__module__].__doc__
     parser = report.Parser(f"papers/{paper.name}", docstring, "[key=value ...]")
     parser.add_argument(
@@ -109,4 +109,4 @@ def _arguments(paper: Paper, words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE", help="draw them here; needs matplotlib")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of all runs")
-    return parser.parse_intermixed_args(words)
+    return parser.parse_intermixed_args(argv)

@@ -25,11 +25,11 @@ class Experiment:
     settings: Sequence[str] = ()  # key=value of all trainings, from the command line
 
     def trainings(self, seed: int) -> dict[str, list[str]]:
-        """Words of every training of a seed, by the name of its run."""
+        """Overrides of every training of a seed, by the name of its run."""
         trainings = self.paper.trainings(self.budget, seed)
         return {
-            name: [*self.budget.words, *words, *self.settings, f"seed={seed}"]
-            for name, words in trainings.items()
+            name: [*self.budget.overrides, *overrides, *self.settings, f"seed={seed}"]
+            for name, overrides in trainings.items()
         }
 
     def train(self, seed: int, name: str) -> None:
@@ -45,11 +45,13 @@ class Experiment:
         untrained.store(folder, like)
         return folder
 
-    def evaluate(self, folder: Path, evaluation: str, *words: str) -> dict[str, Any]:
+    def evaluate(self, folder: Path, evaluation: str, *overrides: str) -> dict[str, Any]:
         """Contents of the evaluation's file, on as many test scenes as the budget says."""
-        if (test := self.test_data(folder)) and not any(w.startswith("data.test=") for w in words):
-            words = (*words, f"data.test={test}")
-        return runs.evaluate(folder, evaluation, *words)
+        if (test := self.test_data(folder)) and not any(
+            o.startswith("data.test=") for o in overrides
+        ):
+            overrides = (*overrides, f"data.test={test}")
+        return runs.evaluate(folder, evaluation, *overrides)
 
     def test_data(self, folder: Path) -> str | None:
         """The run's own test data, with the number of scenes that the budget says."""
@@ -63,11 +65,11 @@ class Experiment:
 
     def plan(self) -> Iterator[str]:
         """Lines that say how every training of the first seed is run, and how long it takes."""
-        for name, words in self.trainings(0).items():
-            yield f"\n{name}\n  python training/run.py {shlex.join(words)}"
+        for name, overrides in self.trainings(0).items():
+            yield f"\n{name}\n  python training/run.py {shlex.join(overrides)}"
             try:
-                config = compose.compose(words)
+                config = compose.compose(overrides)
                 device = expected_hours.this_device(config)
-                yield f"  {expected_hours.expect(config, 1, device, words)}"
+                yield f"  {expected_hours.expect(config, 1, device, overrides)}"
             except MillError as error:
                 yield f"  {error}"

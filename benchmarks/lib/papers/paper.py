@@ -19,7 +19,7 @@ Rows = Sequence[Mapping[str, Any]]  # of `seeds.row`: means over seeds by column
 class Budget:
     """One size of the experiment."""
 
-    words: tuple[str, ...]  # settings of all trainings
+    overrides: tuple[str, ...]  # settings of all trainings
     seeds: int = 3
     tests: int | None = None  # scenes to test on; None: all test images of the data
 
@@ -44,7 +44,7 @@ class Paper:
     name: str  # of the script
     title: str
     budgets: Mapping[str, Budget]  # cpu, gpu, paper
-    # The words of each training beyond the budget's, by the run's name
+    # Overrides of each training beyond the budget's, by the run's name
     trainings: Callable[[Budget, int], Mapping[str, Sequence[str]]]
     measure: Callable[[Experiment, int], Mapping[str, Figures]]  # a row's name -> its figures
     columns: Mapping[str, str]  # titles of the table's columns

@@ -39,7 +39,7 @@ SIZE_SAMPLE = 256  # images whose encoded size is averaged
 class Workload:
     """Work of every process, however many there are."""
 
-    words: list[str]  # settings of training, as key=value
+    overrides: list[str]  # settings of training, as key=value
     batch: int  # images per rank and step
     workers: int  # of each rank's loader
     steps: int  # of a turn of computing or training
@@ -72,34 +72,34 @@ class ScalingResult:
 def run(workload: Workload, counts: Sequence[int]) -> list[ScalingResult]:
     """Measure each number of processes in `counts`."""
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
-        words = [*workload.words, *_scenes_as_shards(workload.words, Path(folder))]
+        overrides = [*workload.overrides, *_scenes_as_shards(workload.overrides, Path(folder))]
         measured = []
         with track("measuring", sum(counts), unit="processes") as advance:
             for count in counts:
-                sized = _with_settings(workload, words, count)
+                sized = _with_settings(workload, overrides, count)
                 measured.append(_run_processes(sized, count, Path(folder)))
                 advance(count)
         return measured
 
 
-def _with_settings(workload: Workload, words: list[str], count: int) -> Workload:
-    benchmark_words = [
+def _with_settings(workload: Workload, overrides: list[str], count: int) -> Workload:
+    settings = [
         f"train.batch_size={workload.batch * count}",
         f"train.workers={workload.workers}",
         "evaluate.knn_every=0",
         "resume=never",
     ]
-    return replace(workload, words=[*words, *benchmark_words])
+    return replace(workload, overrides=[*overrides, *settings])
 
 
-def _scenes_as_shards(words: list[str], folder: Path) -> list[str]:
+def _scenes_as_shards(overrides: list[str], folder: Path) -> list[str]:
     """Write scenes to shards: they are drawn when read, which would count as work of the store."""
     from patchmill.loaders.prepare import make_data
     from patchmill.loaders.prepare.options import Options
     from patchmill.loaders.sources import open_source
     from patchmill.training.config import compose
 
-    data = compose.compose(words).data.train
+    data = compose.compose(overrides).data.train
     if not data.startswith("scenes"):
         return []
     make_data.make(open_source(data), folder / "shards", Options("shards"), 1)
@@ -163,7 +163,7 @@ def _measure_rank(workload: Workload, folder: Path) -> ScalingResult:
     from patchmill.training.ranks.failures import StackDump
     from patchmill.training.runtime import setup
 
-    config = compose.compose(workload.words)
+    config = compose.compose(workload.overrides)
     world = distributed.connect(config.train.device)
     with contextlib.ExitStack() as tools:
         state = tools.enter_context(setup.build_run(config, world, folder))

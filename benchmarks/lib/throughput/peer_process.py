@@ -91,12 +91,12 @@ class PeerProcess:
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        answer = json.loads(line) if line else {"error": self._last_words()}
+        answer = json.loads(line) if line else {"error": self._last_line()}
         if "error" in answer:
             raise MillError(answer["error"])
         return answer
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         assert self._errors
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").split("\n")

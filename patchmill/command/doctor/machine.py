@@ -159,8 +159,8 @@ def _cpu_flags() -> set[str]:
 
 
 def _meminfo(key: str) -> int:
-    words = _proc("meminfo", f"{key}:").split()
-    return int(words[0]) * 1024 if words else 0
+    fields = _proc("meminfo", f"{key}:").split()
+    return int(fields[0]) * 1024 if fields else 0
 
 
 def _size(folder: Path) -> str:

@@ -22,8 +22,8 @@ MODULES = {
 }
 
 
-def main(words: Sequence[str]) -> None:
-    group, *arguments = words
+def main(argv: Sequence[str]) -> None:
+    group, *arguments = argv
     output = os.fdopen(os.dup(1), "w")  # libraries may print
     os.dup2(2, 1)
     module = importlib.import_module(f"patchmill.command.doctor.{MODULES[group]}")

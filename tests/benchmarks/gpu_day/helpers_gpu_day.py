@@ -59,8 +59,8 @@ def main(out: str, hidden: str, bare: str, whole: str) -> None:
     print(json.dumps(select(bare.split(","))))
     from patchmill.benchmarks import kernels
 
-    words = ["views", "--device", "cpu", "--batch-size", "1", "--rounds", "1", "--json", out]
-    kernels.main(words)
+    argv = ["views", "--device", "cpu", "--batch-size", "1", "--rounds", "1", "--json", out]
+    kernels.main(argv)
 
 
 def select(names: list[str]) -> dict[str, Any]:
@@ -71,9 +71,12 @@ def select(names: list[str]) -> dict[str, Any]:
 
     found = {}
     for step in (step for step in STEPS if step.name in names):
-        selected, words = Selected(), [*PYTEST, "--collect-only", "--assert=plain", *step.words]
+        selected, arguments = (
+            Selected(),
+            [*PYTEST, "--collect-only", "--assert=plain", *step.arguments],
+        )
         with contextlib.redirect_stdout(io.StringIO()):
-            pytest.main(words, plugins=[selected])
+            pytest.main(arguments, plugins=[selected])
         found[step.name] = {"count": selected.count, "problems": selected.problems}
     return found
 

@@ -42,16 +42,16 @@ def test_the_plan_leaves_out_what_no_longer_fits(
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("argv", "sentence"),
     [
         (["--part", "renderer-tim"], "there is no step 'renderer-tim'; did you mean"),
         (["--minutes", "0"], "--minutes must be above 0, not 0"),
         (["--faster"], "unrecognized arguments: --faster"),
     ],
 )
-def test_mistakes_are_one_sentence(words: list[str], sentence: str) -> None:
+def test_mistakes_are_one_sentence(argv: list[str], sentence: str) -> None:
     with pytest.raises(MillError, match=sentence):
-        gpu_day.main(words)
+        gpu_day.main(argv)
 
 
 # ------------------------------------------------------------------------------ made-up steps

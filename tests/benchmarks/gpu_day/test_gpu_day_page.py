@@ -65,7 +65,7 @@ def test_outcomes_are_written_by_every_share_of_the_tests(tmp_path: Path) -> Non
     )
     (tmp_path / "test_none.py").write_text("import no_such_module\n")
     file = tmp_path / "out.jsonl"
-    words = Step("some", "", (), 1, processes=2, writes="tests").command(tmp_path, 2)
+    arguments = Step("some", "", (), 1, processes=2, writes="tests").command(tmp_path, 2)
     environment = {
         **os.environ,
         outcomes.FILE: str(file),
@@ -73,7 +73,10 @@ def test_outcomes_are_written_by_every_share_of_the_tests(tmp_path: Path) -> Non
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
     done = subprocess.run(
-        [sys.executable, *words, str(tmp_path)], env=environment, cwd=tmp_path, capture_output=True
+        [sys.executable, *arguments, str(tmp_path)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
     )
     assert done.returncode == 1
     found = {each["test"].rpartition("::")[2]: each for each in outcomes.read(file)}
@@ -125,10 +128,10 @@ def test_a_rehearsal_of_tests_finds_what_cannot_work_anywhere(tmp_path: Path) ->
         "    with pytest.raises(ValueError): torch.ones(3)\n"
     )
     file = tmp_path / "out.jsonl"
-    words = replace(BY_NAME["kernels-parity"], words=()).command(tmp_path, 1, rehearse=True)
+    arguments = replace(BY_NAME["kernels-parity"], arguments=()).command(tmp_path, 1, rehearse=True)
     environment = {**os.environ, outcomes.FILE: str(file), "PYTHONPATH": str(ROOT)}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    command = [sys.executable, *words, str(tmp_path)]
+    command = [sys.executable, *arguments, str(tmp_path)]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     found = {each["test"].rpartition("::")[2]: each for each in outcomes.read(file)}
     assert {name: each["outcome"] for name, each in found.items()} == {

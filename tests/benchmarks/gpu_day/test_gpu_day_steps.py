@@ -32,21 +32,23 @@ MORE_HIDDEN = f"{HIDDEN},rich,hypothesis,scipy,PIL,yaml,torchvision,timm,tensorb
 
 
 @pytest.mark.parametrize("rehearse", [False, True])
-@pytest.mark.parametrize("name", [s.name for s in STEPS if s.words[0].startswith("benchmarks/")])
+@pytest.mark.parametrize(
+    "name", [s.name for s in STEPS if s.arguments[0].startswith("benchmarks/")]
+)
 def test_benchmarks_take_the_words_of_their_steps(
     name: str, rehearse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    script, *words = BY_NAME[name].command(tmp_path, 16, rehearse)
+    script, *argv = BY_NAME[name].command(tmp_path, 16, rehearse)
     assert (ROOT / script).is_file()
     benchmark: Any = importlib.import_module(f"patchmill.benchmarks.{Path(script).stem}")
     if benchmark is training:
-        options = training._options(words)
-        config = compose.compose(options.words)
+        options = training._options(argv)
+        config = compose.compose(options.overrides)
         assert (config.train.device == "cpu") == rehearse
         assert (config.train.batch_size, config.size) == ((4, 32) if rehearse else (256, 224))
     else:
-        options = benchmark._settings(words)
+        options = benchmark._settings(argv)
         assert torch.device(options.device).type == ("cpu" if rehearse else "cuda")
         if benchmark is throughput:
             assert (options.workers, bool(options.peers)) == (
@@ -57,7 +59,7 @@ def test_benchmarks_take_the_words_of_their_steps(
 
 @pytest.mark.parametrize("name", ["facts", "images"])
 def test_modules_of_steps_are_there(name: str) -> None:
-    assert importlib.util.find_spec(BY_NAME[name].words[1])
+    assert importlib.util.find_spec(BY_NAME[name].arguments[1])
 
 
 @pytest.mark.xdist_group("gpu_day")

@@ -24,13 +24,13 @@ TINY = ("data=biased_scenes", "scale=demo", f"data.train={SCENES}", "size=32")
 
 @pytest.mark.parametrize("budget", dilo.BUDGETS)
 def test_dilo_and_moco_differ_in_their_views_alone(budget: str, tmp_path: Path) -> None:
-    words = list(dilo.BUDGETS[budget].words)
-    if "data=imagenet" in words:
-        words.append(f"data.root={tmp_path}")
+    overrides = list(dilo.BUDGETS[budget].overrides)
+    if "data=imagenet" in overrides:
+        overrides.append(f"data.root={tmp_path}")
         for split in ("train", "val"):
             (tmp_path / split).mkdir()
     rows = dilo.trainings(dilo.BUDGETS[budget], 0)
-    moco, *others = (compose.plain(compose.compose([*words, *row])) for row in rows.values())
+    moco, *others = (compose.plain(compose.compose([*overrides, *row])) for row in rows.values())
     views = moco["method"]["views"].replace("moco_v2", "dilo").replace("moco_v1", "dilo_v1")
     assert all(config["method"]["views"] == views for config in others)
     for config in (moco, *others):
@@ -96,7 +96,7 @@ def test_backgrounds_are_painted_without_objects(monkeypatch: pytest.MonkeyPatch
     painted = []
     make = dilo.make_scene
     monkeypatch.setattr(
-        dilo, "make_scene", lambda *words: painted.append(make(*words)) or painted[-1]
+        dilo, "make_scene", lambda *arguments: painted.append(make(*arguments)) or painted[-1]
     )
     behind = dilo.painted_backgrounds(SCENES)
     assert sum(map(len, behind)) == 30 and sum(map(bool, behind)) > 5

@@ -45,10 +45,10 @@ PAPER = Paper(
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """Words of the trainings, by the names of their runs; nothing is trained."""
+    """Overrides of the trainings, by the names of their runs; nothing is trained."""
     made: dict[str, list[str]] = {}
     monkeypatch.setattr(
-        runs, "train", lambda folder, *words: made.update({folder.name: list(words)})
+        runs, "train", lambda folder, *overrides: made.update({folder.name: list(overrides)})
     )
     return made
 
@@ -135,7 +135,7 @@ def test_the_number_of_scenes_to_test_on_is_the_budgets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("argv", "message"),
     [
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--budget", "gpus"], "invalid choice: 'gpus'"),
@@ -143,8 +143,8 @@ def test_the_number_of_scenes_to_test_on_is_the_budgets(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_one_sentence(
-    words: list[str], message: str, trained: dict[str, list[str]]
+    argv: list[str], message: str, trained: dict[str, list[str]]
 ) -> None:
     with pytest.raises(MillError, match=message) as caught:
-        command.run(PAPER, words)
+        command.run(PAPER, argv)
     assert "\n" not in str(caught.value) and not trained

@@ -34,8 +34,8 @@ FIGURES = {
 def configs(budget: str) -> dict[str, Config]:
     size = gtsa.BUDGETS[budget]
     return {
-        name: compose.compose([*size.words, *words])
-        for name, words in gtsa.trainings(size, 0).items()
+        name: compose.compose([*size.overrides, *overrides])
+        for name, overrides in gtsa.trainings(size, 0).items()
     }
 
 
@@ -69,8 +69,8 @@ def test_each_other_run_lacks_one_loss_and_differs_in_nothing_else(budget: str) 
 def test_words_fit_the_evaluations(budget: str) -> None:
     """Settings that an evaluation does not have would fail after hours of training."""
     size = gtsa.BUDGETS[budget]
-    for name, words in (("segment", size.segment), ("detect", size.detect)):
-        texts = command_line.split([w for w in words if not w.startswith("data.")])
+    for name, overrides in (("segment", size.segment), ("detect", size.detect)):
+        texts = command_line.split([w for w in overrides if not w.startswith("data.")])
         settings = command_line.parse(EVALUATIONS[name].settings, texts)
         assert set(texts) <= set(vars(settings))
 
@@ -90,11 +90,11 @@ def experiment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Experimen
         ]
         (run / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def evaluate(run: Path, evaluation: str, *words: str) -> dict[str, Any]:
+    def evaluate(run: Path, evaluation: str, *overrides: str) -> dict[str, Any]:
         name = run.name.removesuffix("-0")
-        asked.append((name, evaluation, words))
+        asked.append((name, evaluation, overrides))
         shown = {"trained": name} | (
-            {"untrained": "untrained"} if "untrained=true" in words else {}
+            {"untrained": "untrained"} if "untrained=true" in overrides else {}
         )
         if evaluation == "segment":
             return {
@@ -123,7 +123,9 @@ def test_rows_hold_the_figures_of_every_task(
     for name, figures in FIGURES.items():
         columns = ("knn", "linear", "miou", "ap")[: len(figures)]
         assert rows[name] == dict(zip(columns, figures, strict=True))
-    detected = [(name, words) for name, evaluation, words in asked if evaluation == "detect"]
+    detected = [
+        (name, overrides) for name, evaluation, overrides in asked if evaluation == "detect"
+    ]
     assert [name for name, _ in detected] == ["dino", "gtsa"]
     assert {"freeze=true"} <= set(detected[0][1]) & set(detected[1][1])
     for claim in gtsa.PAPER.claims:

@@ -21,9 +21,9 @@ def configs(paper: Any, size: str, root: Path) -> dict[str, Any]:
     """Settings of the first seed's trainings, by their names."""
     for split in ("train", "val", "test"):
         (root / split).mkdir(parents=True, exist_ok=True)
-    settings = [] if "data=scenes" in paper.budgets[size].words else [f"data.root={root}"]
+    settings = [] if "data=scenes" in paper.budgets[size].overrides else [f"data.root={root}"]
     experiment = Experiment(paper, paper.budgets[size], root, settings)
-    return {name: compose.compose(words) for name, words in experiment.trainings(0).items()}
+    return {name: compose.compose(overrides) for name, overrides in experiment.trainings(0).items()}
 
 
 class Evaluated(Experiment):
@@ -34,20 +34,20 @@ class Evaluated(Experiment):
     def untrained(self, name: str, seed: int, like: Path) -> Path:
         return self.folder(name, seed)
 
-    def evaluate(self, folder: Path, evaluation: str, *words: str) -> dict[str, Any]:
+    def evaluate(self, folder: Path, evaluation: str, *overrides: str) -> dict[str, Any]:
         assert evaluation == "patches"
-        self.made.append((folder.name, *words))
-        command_line.parse(Patches, command_line.split(words))
-        return result(folder.name, words)
+        self.made.append((folder.name, *overrides))
+        command_line.parse(Patches, command_line.split(overrides))
+        return result(folder.name, overrides)
 
 
-def result(run: str, words: tuple[str, ...]) -> dict[str, Any]:
+def result(run: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     """Accuracies grow with patches; z is one percent below h."""
-    texts = command_line.split(words)
+    texts = command_line.split(overrides)
     counts = [int(count) for count in texts["counts"].strip("[]").split(",")]
     base = 0.3 + 0.1 * ("untrained" not in run)
     accuracies = {"central": base}
-    if "enlarged=true" in words:
+    if "enlarged=true" in overrides:
         accuracies["enlarged"] = base + 0.02
     accuracies |= {f"{count} patch{'es' * (count > 1)}": base + count / 1000 for count in counts}
     table = {
@@ -101,13 +101,13 @@ def test_bagssl_has_a_row_for_every_claim(size: str, tmp_path: Path) -> None:
     assert ("multi-scale: 64 patches in h" in rows) == (size != "cpu")
     assert differences["Patch-trained: 16 patches over 1, linear"] == pytest.approx(0.015)
     assert differences["16 patches, patch-trained: h over z, linear"] == pytest.approx(0.01)
-    whole = [words for words in Evaluated.made if "enlarged=true" in words]
-    made = {words[0]: words for words in whole if "area=0.5" not in words}
+    whole = [overrides for overrides in Evaluated.made if "enlarged=true" in overrides]
+    made = {overrides[0]: overrides for overrides in whole if "area=0.5" not in overrides}
     halves = "16 halves: trained on them over multi-scale, linear"
     assert (halves in differences) == (size == "cpu")
     assert "area=0.2" in made["multi-1"] and "area=0.2" not in made["patches-1"]
     assert ("images=1000" in made["multi-1"]) == (size == "cpu")
-    told = any("background_bias=1.0" in word for words in Evaluated.made for word in words)
+    told = any("background_bias=1.0" in word for overrides in Evaluated.made for word in overrides)
     assert told == (size == "cpu")
     assert ("told" in own) == (size == "cpu")
 
@@ -141,11 +141,11 @@ def test_the_cpu_budget_takes_a_part_of_every_class(
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(bytes([number]))
     root = f"data.root={tmp_path}"
-    words = dict(word.split("=", 1) for word in emp_ssl.part_of_cifar("cpu", [root]))
-    lines = Path(words["data.train"]).read_text().splitlines()
+    overrides = dict(word.split("=", 1) for word in emp_ssl.part_of_cifar("cpu", [root]))
+    lines = Path(overrides["data.train"]).read_text().splitlines()
     assert lines[0] == "path,label" and [line.split(",")[1] for line in lines[1:]] == list("aabb")
     assert lines[2].startswith(f"{tmp_path}/train/a/2.jpg,")
-    assert len(Path(words["data.test"]).read_text().splitlines()) == 3
+    assert len(Path(overrides["data.test"]).read_text().splitlines()) == 3
     assert not list(emp_ssl.part_of_cifar("gpu", [root]))
     assert not list(emp_ssl.part_of_cifar("cpu", [root, "data.train=mine.csv"]))
     monkeypatch.setattr(emp_ssl, "TAKEN", {"train": 3})

@@ -22,7 +22,7 @@ SCRATCH = {5: 0.3, 10: 0.4, 20: 0.6, 100: 0.9}
 
 @pytest.fixture
 def asked() -> list[tuple[str, ...]]:
-    """Words of the evaluations."""
+    """Overrides of the evaluations."""
     return []
 
 
@@ -34,23 +34,23 @@ def experiment(
     for name in ("selfie-0", "selfie-1", "selfie-jitter-0", "selfie-jitter-1"):
         folder = tmp_path / name
         folder.mkdir()
-        words = [*selfie.PAPER.budgets["cpu"].words, "method=selfie"]
-        compose.save(compose.compose(words), folder)
+        overrides = [*selfie.PAPER.budgets["cpu"].overrides, "method=selfie"]
+        compose.save(compose.compose(overrides), folder)
         log = records.Recorder(folder, {}, tensorboard=False)
         for step, share in enumerate([0.2, 0.5, 0.6, 0.6, 0.6, 0.7]):
             log.scalars(step, {"accuracy": share})
         log.close()
 
-    def evaluate(folder: Path, evaluation: str, *words: str) -> dict[str, Any]:
+    def evaluate(folder: Path, evaluation: str, *overrides: str) -> dict[str, Any]:
         assert evaluation == "finetune"
-        asked.append(words)
+        asked.append(overrides)
         gain = 0.1 + 0.02 * int(folder.name[-1]) - 0.05 * ("jitter" in folder.name)
         return {
             "finetuned": {
                 f"{title} on {percent} % of the labels": {"top1": top1 + better}
                 for percent, top1 in SCRATCH.items()
                 for title, better in (("fine-tuned", gain), ("from scratch", 0.0))
-                if title == "fine-tuned" or "baseline=true" in words
+                if title == "fine-tuned" or "baseline=true" in overrides
             }
         }
 
@@ -71,11 +71,11 @@ def test_a_seed_takes_its_subset_and_as_many_steps_for_each_share(
     experiment: Experiment, asked: list[tuple[str, ...]]
 ) -> None:
     selfie.measure(experiment, 1)
-    (*words, test), (*jittered, _) = asked
-    assert [*filter(lambda word: "baseline" not in word, words)] == [
+    (*overrides, test), (*jittered, _) = asked
+    assert [*filter(lambda word: "baseline" not in word, overrides)] == [
         *filter(lambda word: "baseline" not in word, jittered)
     ]
-    texts = command_line.split(words)
+    texts = command_line.split(overrides)
     settings = command_line.parse(EVALUATIONS["finetune"].settings, texts)
     assert set(texts) <= set(vars(settings))
     assert settings.labels == [0.05, 0.1, 0.2, 1.0] and settings.seeds == [1]
@@ -115,7 +115,7 @@ def test_words_compose(budget: str, data: str, grid: int, patch: int, tmp_path: 
         (tmp_path / split).mkdir()
     more = [] if data == "scenes" else [f"data={data}", f"data.root={tmp_path}"]
     experiment = Experiment(selfie.PAPER, selfie.PAPER.budgets[budget], tmp_path, more)
-    configs = [compose.compose(words) for words in experiment.trainings(0).values()]
+    configs = [compose.compose(overrides) for overrides in experiment.trainings(0).values()]
     made = [training_recipe(config).views[0] for config in configs]
     for config, views in zip(configs, made, strict=True):
         assert isinstance(views.crop, Grid)

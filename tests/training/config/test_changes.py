@@ -40,21 +40,27 @@ def test_what_is_learnt_may_not_change(word: str, field: str):
 
 
 def test_where_and_how_fast_it_runs_may_change():
-    words = ["train.workers=1", "train.log_every=7", "train.keep=9", "out=elsewhere", "name=other"]
-    words += [
+    arguments = [
+        "train.workers=1",
+        "train.log_every=7",
+        "train.keep=9",
+        "out=elsewhere",
+        "name=other",
+    ]
+    arguments += [
         "resume=never",
         "log.wandb=project",
         "evaluate.k=5",
         "evaluate=never",
         "log.tensorboard=false",
     ]
-    words += [
+    arguments += [
         "train.precision=bf16",
         "train.pipeline=threads",
         "train.device=cpu",
         "data.test=none",
     ]
-    now = compose.compose(["method=moco", "data=scenes", *words])
+    now = compose.compose(["method=moco", "data=scenes", *arguments])
     assert compose.difference(RUN, now) is None
 
 

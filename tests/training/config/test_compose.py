@@ -59,9 +59,9 @@ def test_every_method_can_be_chosen():
 
 def test_dilo_is_moco_with_other_views_and_nothing_else():
     for scale in SCALES:
-        words = [f"scale={scale}", "name=x"]
-        moco = compose.plain(compose.compose(["method=moco", *words]))
-        dilo = compose.plain(compose.compose(["method=dilo", *words]))
+        arguments = [f"scale={scale}", "name=x"]
+        moco = compose.plain(compose.compose(["method=moco", *arguments]))
+        dilo = compose.plain(compose.compose(["method=dilo", *arguments]))
         views, pasted = moco["method"].pop("views"), dilo["method"].pop("views")
         assert (moco.pop("method_name"), dilo.pop("method_name")) == ("moco", "dilo")
         assert moco == dilo

@@ -1,4 +1,4 @@
-"""Command-line words: settings win over recipes, and mistakes are one sentence."""
+"""Command-line overrides: settings win over recipes, and mistakes are one sentence."""
 
 import dataclasses
 import types
@@ -74,11 +74,11 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("words", MISTAKES)
-def test_a_mistake_is_one_sentence(words: str):
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_a_mistake_is_one_sentence(arguments: str):
     with pytest.raises(MillError) as caught:
-        compose.compose(words.split())
-    assert MISTAKES[words] in str(caught.value)
+        compose.compose(arguments.split())
+    assert MISTAKES[arguments] in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -180,8 +180,8 @@ def test_any_setting_of_any_value_wins_and_comes_back_from_plain_data(data: st.D
     wanted.setdefault("optim.momentum", 0.5)
     if not wanted["optim.momentum"]:
         wanted["optim.nesterov"] = False
-    words = [f"{key}={written(value)}" for key, value in wanted.items()]
-    config = compose.compose([f"method={method}", f"scale={scale}", *words])
+    arguments = [f"{key}={written(value)}" for key, value in wanted.items()]
+    config = compose.compose([f"method={method}", f"scale={scale}", *arguments])
     for key, value in wanted.items():
         assert reached(config, key) == value, key
     assert compose.from_plain(compose.plain(config)) == config

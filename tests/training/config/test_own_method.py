@@ -99,7 +99,7 @@ def test_mistakes_are_one_sentence(folder: Path, name: str):
 
 
 def test_mistakes_in_the_files_are_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    words = ["method=mine_method:Mine", "data=scenes", "scale=paper"]
+    overrides = ["method=mine_method:Mine", "data=scenes", "scale=paper"]
     for content, message in [
         ("train: {epochs: soon}\n", "train.epochs must be"),
         ("trian: {epochs: 3}\n", "trian"),
@@ -109,7 +109,7 @@ def test_mistakes_in_the_files_are_one_sentence(folder: Path, monkeypatch: pytes
     ]:
         (folder / "mine_method.yaml").write_text(content)
         with pytest.raises(MillError, match=message) as raised:
-            compose.compose(words)
+            compose.compose(overrides)
         assert "\n" not in str(raised.value)
     (folder / "mine_broken.py").write_text("import nothing_of_this_name\n")
     importlib.invalidate_caches()

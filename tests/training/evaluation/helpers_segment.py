@@ -85,10 +85,10 @@ def write_pairs(
         Image.fromarray(mask + np.uint8(first)).save(masks / f"{index}.png")
 
 
-def write_ade20k(root: Path, **words: int) -> Path:
+def write_ade20k(root: Path, **options: int) -> Path:
     """A root as ADE20K's: 0 is no class, and 1 is class 0."""
     for split in ("training", "validation"):
-        write_pairs(root / "images" / split, root / "annotations" / split, first=1, **words)
+        write_pairs(root / "images" / split, root / "annotations" / split, first=1, **options)
     return root
 
 

@@ -37,9 +37,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones, "build", lambda settings, size, **_: Tiny())
 
 
-def settings(out: Path, **words: Any) -> Config:
-    given = {name.replace("__", "."): str(value) for name, value in words.items()}
-    base = {key: value for key, value in helpers_runs.WORDS.items() if key not in MOCO}
+def settings(out: Path, **overrides: Any) -> Config:
+    given = {name.replace("__", "."): str(value) for name, value in overrides.items()}
+    base = {key: value for key, value in helpers_runs.OVERRIDES.items() if key not in MOCO}
     return compose.compose([f"{k}={v}" for k, v in {**base, **BAG, "out": out, **given}.items()])
 
 
@@ -81,6 +81,6 @@ def _set_running_statistics(method: Any) -> None:
             method.projector(h)
 
 
-def run(out: Path, **words: Any) -> TrainedRun:
-    config = settings(out, **words)
+def run(out: Path, **overrides: Any) -> TrainedRun:
+    config = settings(out, **overrides)
     return trained_run.load(write(config), config, World())

@@ -38,8 +38,8 @@ def test_knn_of_the_trained_and_the_untrained_network(
     space: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """evaluate.py gets the accuracies that the engine recorded at the start and the end."""
-    words = {"train__epochs": 1, "evaluate": "knn", "evaluate__space": space}
-    folder = helpers_runs.train(helpers_runs.config(tmp_path, **words))
+    overrides = {"train__epochs": 1, "evaluate": "knn", "evaluate__space": space}
+    folder = helpers_runs.train(helpers_runs.config(tmp_path, **overrides))
     start, end = records.evaluations(folder)
     evaluate.main([f"run={folder}", "evaluate=knn"])
     found = json.loads((folder / "knn.json").read_text())
@@ -59,8 +59,8 @@ def test_knn_of_the_trained_and_the_untrained_network(
 def test_the_untrained_network_is_evaluated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder, calls = helpers_trained.write(helpers_trained.settings(tmp_path)), []
     monkeypatch.setattr(knn, "accuracy", lambda *its: calls.append(its) or 0.5)
-    for words in ([], [], ["space=z"], ["evaluate.k=3"], ["evaluate.k=3"]):
-        evaluate.main([f"run={folder}", *words])
+    for argv in ([], [], ["space=z"], ["evaluate.k=3"], ["evaluate.k=3"]):
+        evaluate.main([f"run={folder}", *argv])
     assert len(calls) == 5 + 3
 
 
@@ -128,13 +128,13 @@ def test_an_unfinished_run_needs_unfinished_true(tmp_path: Path):
 
 
 def test_a_missing_run_is_an_error(tmp_path: Path):
-    for words, message in (
+    for argv, message in (
         (["evaluate=knn"], "say which run to evaluate, as run=runs/NAME"),
         ([f"run={tmp_path / 'none'}"], "there is no run .*: name a run's folder"),
         ([f"run={tmp_path}"], "is .* the folder of a run"),
     ):
         with pytest.raises(MillError, match=message):
-            evaluate.main(words)
+            evaluate.main(argv)
 
 
 def test_a_method_without_a_projector_has_no_z(tmp_path: Path):
@@ -143,11 +143,15 @@ def test_a_method_without_a_projector_has_no_z(tmp_path: Path):
 
 
 def _supervised(out: Path):
-    words = {"method": "supervised", "method.views": "simclr(size=16)"}
-    words |= {key: value for key, value in helpers_trained.BAG.items() if key.startswith("data")}
+    overrides = {"method": "supervised", "method.views": "simclr(size=16)"}
+    overrides |= {
+        key: value for key, value in helpers_trained.BAG.items() if key.startswith("data")
+    }
     from patchmill.training.config import compose
 
-    return trained_run.untrained(compose.compose([f"{k}={v}" for k, v in words.items()]), World())
+    return trained_run.untrained(
+        compose.compose([f"{k}={v}" for k, v in overrides.items()]), World()
+    )
 
 
 def test_as_a_script(tmp_path: Path):

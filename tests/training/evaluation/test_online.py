@@ -228,8 +228,8 @@ def test_a_killed_run_measures_a_step_once(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("tiny")
 def test_a_finished_run_beside_its_untrained_networks(tmp_path: Path, capsys):
-    words = {"train__epochs": 1, "evaluate": "knn"}
-    folder = helpers_runs.train(helpers_runs.config(tmp_path, **words))
+    overrides = {"train__epochs": 1, "evaluate": "knn"}
+    folder = helpers_runs.train(helpers_runs.config(tmp_path, **overrides))
     start, end = records.evaluations(folder)
     evaluate.main([f"run={folder}", "evaluate=online"])
     written = json.loads((folder / "online.json").read_text())

@@ -64,7 +64,7 @@ def test_vicreg_normalises_each_view_by_itself():
 
 
 @pytest.mark.parametrize(
-    ("words", "zeros"),
+    ("overrides", "zeros"),
     [
         ("method=moco", False),
         ("method=dilo", False),
@@ -77,10 +77,10 @@ def test_vicreg_normalises_each_view_by_itself():
         ("method=bagssl method.objective=tcr", False),
     ],
 )
-def test_blocks_begin_as_the_identity_where_the_released_ones_do(words, zeros):
+def test_blocks_begin_as_the_identity_where_the_released_ones_do(overrides, zeros):
     """Both that build networks ask the method: training, and the evaluation of untrained ones."""
     model = ("model=resnet10", "data.train=scenes(count=128, size=64)")
-    config = compose.compose([*words.split(), *model])
+    config = compose.compose([*overrides.split(), *model])
     world = distributed.World()
     for method in (setup._build_method(config, world), trained_run.untrained(config, world)):
         norms = [

@@ -344,12 +344,14 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setattr(report, "write", lambda folder: folder / "report.html", raising=False)
     for name in ("method.queue", "method.symmetric", "method.dim"):
-        monkeypatch.delitem(helpers_runs.WORDS, name)
-    words = dict(method="selfie", method__views="selfie(size=16, patch=4)", method__heads=2,
+        monkeypatch.delitem(helpers_runs.OVERRIDES, name)
+    overrides = dict(method="selfie", method__views="selfie(size=16, patch=4)", method__heads=2,
                  method__dropout=0.2, train__epochs=2)  # fmt: skip
 
     def train(name: str):
-        return helpers_runs.train(helpers_runs.config(tmp_path, name=name, **words), tiny_resnet)
+        return helpers_runs.train(
+            helpers_runs.config(tmp_path, name=name, **overrides), tiny_resnet
+        )
 
     whole = train("whole")
     with monkeypatch.context() as patch, pytest.raises(SystemExit):

@@ -16,8 +16,8 @@ WIDTH, HEADS = 8, 2
 
 def pooling(**changes):
     torch.manual_seed(0)
-    words = dict(blocks=3, heads=HEADS, hidden=10, dropout=0.0, pre_norm=False)
-    network = AttentionPooling(WIDTH, **(words | changes)).double().eval()
+    options = dict(blocks=3, heads=HEADS, hidden=10, dropout=0.0, pre_norm=False)
+    network = AttentionPooling(WIDTH, **(options | changes)).double().eval()
     with torch.no_grad():  # so that norms scale and shift
         for param in network.parameters():
             param.add_(0.3 * torch.randn_like(param))

@@ -33,7 +33,7 @@ import logging, time
 from patchmill.loaders.common import progress
 from patchmill.loaders.prepare import command
 progress._QUIET_SECONDS = 0.0
-command.SUBCOMMANDS["none"] = lambda words: None
+command.SUBCOMMANDS["none"] = lambda argv: None
 command.main(["none"])
 log = logging.getLogger("patchmill")
 with progress.track("making masks", 8, unit="images") as advance:

@@ -33,8 +33,8 @@ def test_no_masks_where_nothing_is_pasted(tmp_path: Path):
 
 
 def test_masks_come_from_the_file_that_training_uses(tmp_path: Path, caplog):
-    words = {"method": "dilo", "method__views": "dilo(size=16)"}
-    config = helpers_runs.config(tmp_path, data__masks=tmp_path / "nowhere.masks", **words)
+    overrides = {"method": "dilo", "method__views": "dilo(size=16)"}
+    config = helpers_runs.config(tmp_path, data__masks=tmp_path / "nowhere.masks", **overrides)
     with caplog.at_level(logging.INFO, "patchmill"):
         pictures.draw(config, tmp_path)
     assert "nowhere.masks" in caplog.text and not list(tmp_path.iterdir())

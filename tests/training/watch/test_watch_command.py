@@ -36,7 +36,7 @@ def test_it_prints_an_address_and_ends_at_once_on_ctrl_c(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("words", "problem"),
+    ("argv", "problem"),
     [
         (["nowhere"], "there is no folder nowhere: name that of a run or of runs, or images with"),
         (["nowhere", "--recipe", "dino"], "there is no folder 'nowhere'"),
@@ -45,9 +45,9 @@ def test_it_prints_an_address_and_ends_at_once_on_ctrl_c(tmp_path: Path):
         (["scenes:9", "--recipe", "dino(local_cropz=3)"], "local_cropz"),
     ],
 )
-def test_mistakes_are_one_sentence(words: list[str], problem: str):
+def test_mistakes_are_one_sentence(argv: list[str], problem: str):
     with pytest.raises(MillError) as error:
-        main([*words, "--port", "0"])
+        main([*argv, "--port", "0"])
     assert problem in str(error.value) and "\n" not in str(error.value)
 
 

@@ -21,8 +21,8 @@ from patchmill.training.watch.shelf import Shelf
 from patchmill.training.watch.thumbnails import decode_part
 
 
-def a_run(folder: Path, step: int = 7, steps: int = 15, **words: str) -> Shelf:
-    config = helpers_runs.config(folder, **words)
+def a_run(folder: Path, step: int = 7, steps: int = 15, **overrides: str) -> Shelf:
+    config = helpers_runs.config(folder, **overrides)
     (folder / "run").mkdir(exist_ok=True)
     compose.save(config, folder / "run")
     helpers_report.write(folder / "run", status={"state": "running", "step": step, "steps": steps})

@@ -27,7 +27,7 @@ from trust.faults import limits
 SOURCE = Path(__file__).with_name("disk.c")
 MODES = {"": 0, "kill": 1, "full": 2, "full once": 3}
 PATIENCE = 300  # timeout of a child in seconds
-WORDS = {
+OVERRIDES = {
     "train__epochs": 2,
     "train__checkpoint_every": 3,
     "evaluate": "knn",
@@ -103,8 +103,17 @@ def _build(library: Path) -> bool:
     compiler = c_compiler.compiler()
     if not compiler:
         return False
-    words = [*compiler.split(), "-shared", "-fPIC", "-O1", str(SOURCE), "-o", str(library), "-ldl"]
-    return subprocess.run(words, capture_output=True).returncode == 0
+    command = [
+        *compiler.split(),
+        "-shared",
+        "-fPIC",
+        "-O1",
+        str(SOURCE),
+        "-o",
+        str(library),
+        "-ldl",
+    ]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 # ------------------------------------------------------------------------------ in the process
@@ -117,7 +126,7 @@ def serve(library: ctypes.CDLL) -> None:
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        helpers_runs.train(helpers_runs.config(folder, **WORDS | {"train__epochs": 1}))
+        helpers_runs.train(helpers_runs.config(folder, **OVERRIDES | {"train__epochs": 1}))
     for line in sys.stdin:
         print(json.dumps(_forked(json.loads(line), library)), flush=True)
 
@@ -160,7 +169,7 @@ def _train(task: dict[str, Any], library: ctypes.CDLL, pipe: int) -> None:
 
     def train() -> None:
         with limits.limited(*limit) if limit else contextlib.nullcontext():
-            helpers_runs.train(helpers_runs.config(task["out"], **WORDS))
+            helpers_runs.train(helpers_runs.config(task["out"], **OVERRIDES))
 
     try:
         run_command(train)

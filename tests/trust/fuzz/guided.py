@@ -76,14 +76,14 @@ def _run(name: str, task: Task, tries: int, outcome: Outcome) -> None:
     folder = task.folder / name
     folder.mkdir(parents=True)
     found, log = folder / "outcome.json", folder / "log"
-    words = [name, str(tries), str(task.seed), str(folder), str(found)]
+    arguments = [name, str(tries), str(task.seed), str(folder), str(found)]
     paths = os.pathsep.join(filter(None, sys.path))
     environment = os.environ | {"PYTHONPATH": paths, "PYTHONHASHSEED": "0"}
     with open(log, "wb") as file:
         limit = 120 + tries * _MILLISECONDS / 1000
         try:
             code = subprocess.run(
-                [sys.executable, str(_PROCESS), *words],
+                [sys.executable, str(_PROCESS), *arguments],
                 stdout=file, stderr=file, env=environment, timeout=limit,
             ).returncode  # fmt: skip
         except subprocess.TimeoutExpired:

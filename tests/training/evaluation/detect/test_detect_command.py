@@ -27,7 +27,7 @@ from patchmill.training.runtime import records
 pytest.importorskip("pycocotools")
 
 RESNET = {"model__name": "resnet10t", "model__stem": "imagenet"}
-WORDS = [
+OVERRIDES = [
     f"{key}={value}".replace("(", "[").replace(",)", "]").replace(" ", "")
     for key, value in helpers.TINY.items()
 ]
@@ -45,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
 
 
 def test_the_whole_command(folder: Path, capsys: pytest.CaptureFixture[str]):
-    evaluate.main([f"run={folder}", "evaluate=detect", "picture=2", *WORDS])
+    evaluate.main([f"run={folder}", "evaluate=detect", "picture=2", *OVERRIDES])
     result = json.loads((folder / "detect.json").read_text())
     assert (result["protocol"], result["head"]) == ("demo", "mask")
     assert result["train"]["data"].startswith("scenes(count=14") and result["train"]["images"] == 14
@@ -64,7 +64,7 @@ def test_the_whole_command(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert "box AP50" in capsys.readouterr().out
     report = (folder / "report.html").read_text()
     assert "Test images, their objects, and the detections of each network" in report
-    evaluate.main([f"run={folder}", "evaluate=detect", "picture=0", "untrained=false", *WORDS])
+    evaluate.main([f"run={folder}", "evaluate=detect", "picture=0", "untrained=false", *OVERRIDES])
     again = json.loads((folder / "detect.json").read_text())
     assert again["networks"] == {"trained": networks["trained"]}
     assert again["loss"]["trained"] == result["loss"]["trained"]
@@ -76,8 +76,8 @@ def test_scenes_of_the_run_are_the_default(run: TrainedRun):
 
 
 def test_a_teachers_backbone_is_copied_and_trained(tmp_path: Path):
-    words = {"method__objective": "byol", "evaluate__encoder": "teacher", **RESNET}
-    run = helpers_trained.run(tmp_path, **words)
+    overrides = {"method__objective": "byol", "evaluate__encoder": "teacher", **RESNET}
+    run = helpers_trained.run(tmp_path, **overrides)
     task = detection._prepare(run, Settings(drop_path=0.5, **helpers.TINY))
     copied = detection._detector(task, run.method).backbone.backbone
     assert all(param.requires_grad for param in copied.parameters())
@@ -89,8 +89,8 @@ def test_a_teachers_backbone_is_copied_and_trained(tmp_path: Path):
 
 
 def test_a_vit_and_files_of_coco(tmp_path: Path):
-    words = {"model__name": "vit_tiny_patch16_224", "model__depth": 2}
-    run = helpers_trained.run(tmp_path, **words)
+    overrides = {"model__name": "vit_tiny_patch16_224", "model__depth": 2}
+    run = helpers_trained.run(tmp_path, **overrides)
     boxes = [
         helpers.box(3, 5, [2, 2, 8, 8], segmentation=helpers.SQUARE),
         helpers.box(8, 2, [2, 2, 8, 8], segmentation=helpers.SQUARE),

@@ -12,7 +12,7 @@ from patchmill.training.evaluation.finetune import evaluation
 from patchmill.training.evaluation.trained_run import TrainedRun
 
 TRAIN = "scenes(count=60, size=32, classes=3)"
-WORDS = {
+OVERRIDES = {
     "data__train": TRAIN,
     "data__test": "scenes(count=24, size=32, seed=1, classes=3)",
     "train__precision": "fp32",
@@ -24,8 +24,8 @@ def source():
     return open_source(TRAIN)
 
 
-def run(out: Path, **words: Any) -> TrainedRun:
-    return helpers_trained.run(out, **{**WORDS, **words})
+def run(out: Path, **overrides: Any) -> TrainedRun:
+    return helpers_trained.run(out, **{**OVERRIDES, **overrides})
 
 
 def evaluate(trained: TrainedRun, **settings: Any):

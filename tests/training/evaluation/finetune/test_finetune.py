@@ -119,12 +119,14 @@ def test_runs_share_subsets_and_the_baseline_begins_from_scratch(tmp_path, fitte
 
 
 def test_as_a_command(tmp_path, capsys):
-    config = helpers_trained.settings(tmp_path, **helpers_finetune.WORDS)
+    config = helpers_trained.settings(tmp_path, **helpers_finetune.OVERRIDES)
     folder = helpers_trained.write(config)
-    words = [f"{k}={v}" for k, v in helpers_finetune.SHORT.items() if k not in ("labels", "seeds")]
+    overrides = [
+        f"{k}={v}" for k, v in helpers_finetune.SHORT.items() if k not in ("labels", "seeds")
+    ]
     shared = tmp_path / "subsets"
-    words += ["labels=[0.2,1.0]", "seeds=[0,3]", "baseline=true", f"subsets={shared}"]
-    command.main([f"run={folder}", "evaluate=finetune", *words])
+    overrides += ["labels=[0.2,1.0]", "seeds=[0,3]", "baseline=true", f"subsets={shared}"]
+    command.main([f"run={folder}", "evaluate=finetune", *overrides])
     result = json.loads((folder / "finetune.json").read_text())
     assert list(result["finetuned"]) == [
         f"{how} on {share} % of the labels"
@@ -162,15 +164,15 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("words", MISTAKES)
-def test_mistakes_are_one_sentence(words, tmp_path):
-    folder = helpers_trained.write(helpers_trained.settings(tmp_path, **helpers_finetune.WORDS))
-    words_by_key = {"labels": "labels=1.0", "seeds": "seeds=[0]"}
-    words_by_key |= {word.partition("=")[0]: word for word in words.split()}
-    if "list" in words_by_key:
-        del words_by_key["labels"]
-    with pytest.raises(MillError, match=MISTAKES[words]) as error:
-        command.main([f"run={folder}", "evaluate=finetune", *words_by_key.values()])
+@pytest.mark.parametrize("overrides", MISTAKES)
+def test_mistakes_are_one_sentence(overrides, tmp_path):
+    folder = helpers_trained.write(helpers_trained.settings(tmp_path, **helpers_finetune.OVERRIDES))
+    by_key = {"labels": "labels=1.0", "seeds": "seeds=[0]"}
+    by_key |= {override.partition("=")[0]: override for override in overrides.split()}
+    if "list" in by_key:
+        del by_key["labels"]
+    with pytest.raises(MillError, match=MISTAKES[overrides]) as error:
+        command.main([f"run={folder}", "evaluate=finetune", *by_key.values()])
     assert "\n" not in str(error.value)
 
 
@@ -256,7 +258,7 @@ def test_protocols_are_those_of_their_sources():
 
 
 @pytest.mark.parametrize(
-    ("words", "share", "name"),
+    ("overrides", "share", "name"),
     [
         ({}, 0.1, "demo"),
         ({"scale": "cifar"}, 0.1, "selfie"),
@@ -264,9 +266,9 @@ def test_protocols_are_those_of_their_sources():
         ({"scale": "paper"}, 0.01, "vicreg_1pct"),
     ],
 )
-def test_auto_is_a_protocol_for_the_size_of_images(words, share, name, tmp_path):
-    config = helpers_trained.settings(tmp_path, **helpers_finetune.WORDS)
-    config.scale = words.get("scale", "demo")
+def test_auto_is_a_protocol_for_the_size_of_images(overrides, share, name, tmp_path):
+    config = helpers_trained.settings(tmp_path, **helpers_finetune.OVERRIDES)
+    config.scale = overrides.get("scale", "demo")
     config.size = 224 if config.scale == "paper" else 32
     assert protocols.resolve(config, "auto", share)[0] == name
     config.method_name = "gtsa"

@@ -103,8 +103,8 @@ def test_mixing_keeps_shares_of_classes():
 
 
 def test_gtsas_protocol_trains_a_vit(tmp_path):
-    words = {"model.name": VIT.name, "model.depth": "2", "model.patch": "8"}
-    run = helpers_finetune.run(tmp_path, **words)
+    overrides = {"model.name": VIT.name, "model.depth": "2", "model.patch": "8"}
+    run = helpers_finetune.run(tmp_path, **overrides)
     settings = {"protocol": "gtsa_base", "lr": 0.01, "epochs": 3, "labels": 1.0}
     result = helpers_finetune.evaluate(run, **settings)
     row = result.data["finetuned"]["fine-tuned on 100 % of the labels"]

@@ -27,7 +27,7 @@ class Plain(nn.Sequential):  # without batch norm, which sees a rank's images al
 
 backbones.build = lambda settings, size, **_: Plain()
 world = distributed.connect("cpu")
-config = helpers_trained.settings(Path({out!r}), **helpers_finetune.WORDS)
+config = helpers_trained.settings(Path({out!r}), **helpers_finetune.OVERRIDES)
 method = trained_run.untrained(config, world)
 run = trained_run.TrainedRun(Path({out!r}), config, world, method, None, 1, 1.0)
 networks = []
@@ -45,8 +45,8 @@ def test_two_ranks_learn_as_one_does(tmp_path: Path):
     result = []
     for size in (1, 2):
         (folder := tmp_path / str(size)).mkdir()
-        words = {"here": str(here), "above": str(here.parent), "out": str(folder)}
-        result += map(json.loads, helpers_ranks.run_well(PROGRAM.format(**words), folder, size))
+        values = {"here": str(here), "above": str(here.parent), "out": str(folder)}
+        result += map(json.loads, helpers_ranks.run_well(PROGRAM.format(**values), folder, size))
     (one, scores), (first, scores_of_2), second = result
     assert [first, scores_of_2] == second
     assert first == pytest.approx(one, rel=1e-4, abs=1e-5)

@@ -26,13 +26,13 @@ SHORT = ["iterations=3", "batch=2", "size=32", "channels=8"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    words = {"model.name": "vit_tiny_patch16_224", "model.depth": "2", "model.patch": "8"}
-    config = helpers_trained.settings(tmp_path_factory.mktemp("runs"), **words)
+    overrides = {"model.name": "vit_tiny_patch16_224", "model.depth": "2", "model.patch": "8"}
+    config = helpers_trained.settings(tmp_path_factory.mktemp("runs"), **overrides)
     return helpers_trained.write(config)
 
 
-def run(folder: Path, *words: str) -> dict:
-    evaluate.main([f"run={folder}", "evaluate=segment", *words])
+def run(folder: Path, *argv: str) -> dict:
+    evaluate.main([f"run={folder}", "evaluate=segment", *argv])
     return json.loads((folder / "segment.json").read_text())
 
 
@@ -56,8 +56,8 @@ def test_each_head_writes_two_rows(head: str, folder: Path, capsys: pytest.Captu
 
 
 def test_the_same_seed_gives_the_same_figures(folder: Path):
-    words = [*SHORT, "freeze=true", "untrained=false"]
-    first, second, other = run(folder, *words), run(folder, *words), run(folder, *words, "seed=1")
+    argv = [*SHORT, "freeze=true", "untrained=false"]
+    first, second, other = run(folder, *argv), run(folder, *argv), run(folder, *argv, "seed=1")
     assert first == second and first["backbones"] != other["backbones"]
     assert list(first["backbones"]) == ["trained"] and first["frozen"]
     assert "segment_fpn_frozen_mIoU" in records.evaluations(folder)[-1]

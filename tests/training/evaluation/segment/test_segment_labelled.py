@@ -73,8 +73,8 @@ def _ade(path: Path) -> Path:
     return helpers_segment.write_ade20k(path)
 
 
-def _open(root: Path, **words) -> list:
-    train, test = open_splits(str(root), "", None, **words)
+def _open(root: Path, **options) -> list:
+    train, test = open_splits(str(root), "", None, **options)
     return [data.read(index) for data in (train, test) for index in range(len(data))]
 
 

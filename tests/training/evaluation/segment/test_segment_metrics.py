@@ -56,11 +56,11 @@ def test_scores_are_those_of_torchmetrics():
     confusion = Confusion(6, CPU)
     confusion.add(labels, predicted)
     scores = confusion.scores()
-    words = dict(num_classes=6, ignore_index=255)
+    options = dict(num_classes=6, ignore_index=255)
     for name, function, average in (
         ("aAcc", classification.multiclass_accuracy, "micro"),
         ("mAcc", classification.multiclass_accuracy, "macro"),
         ("mIoU", classification.multiclass_jaccard_index, "macro"),
     ):
-        expected = function(predicted, labels, average=average, **words).item()
+        expected = function(predicted, labels, average=average, **options).item()
         assert getattr(scores, name) == pytest.approx(expected, abs=1e-6)

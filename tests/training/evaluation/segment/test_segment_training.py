@@ -30,8 +30,8 @@ def segmenter(frozen: bool, name: str = "resnet10t") -> Segmenter:
     return Segmenter(backbone, head, frozen)
 
 
-def learn(network: Segmenter, seed: int = 0, multiple: int = 8, **words: object) -> None:
-    budget = helpers_segment.budget(**words)
+def learn(network: Segmenter, seed: int = 0, multiple: int = 8, **overrides: object) -> None:
+    budget = helpers_segment.budget(**overrides)
     batches = training_batches(Coloured(4), budget, seed, 1)
     torch.manual_seed(seed)
     train(network, batches, budget, helpers_segment.pixels(multiple), "test")
@@ -155,11 +155,11 @@ def test_knn_of_colours_segments_colours_at_any_size():
 
 
 def test_a_bank_is_bounded_and_drawn_by_the_seed():
-    words = (Oracle(), Coloured(6), (32, 32), helpers_segment.pixels())
-    first, same, other = (token_knn.collect(*words, 12, seed, 1) for seed in (0, 0, 1))  # type: ignore[arg-type]
+    arguments = (Oracle(), Coloured(6), (32, 32), helpers_segment.pixels())
+    first, same, other = (token_knn.collect(*arguments, 12, seed, 1) for seed in (0, 0, 1))  # type: ignore[arg-type]
     assert len(first.labels) == 12 and torch.equal(first.tokens, same.tokens)
     assert not torch.equal(first.tokens, other.tokens)
-    few = token_knn.collect(*words, 3, 0, 1)  # type: ignore[arg-type]
+    few = token_knn.collect(*arguments, 3, 0, 1)  # type: ignore[arg-type]
     assert len(few.labels) == 3
 
 
