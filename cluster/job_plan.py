@@ -17,7 +17,7 @@ from patchmill.training.config.settings import Config
 from patchmill.training.expected_hours import Expected
 from patchmill.training.optim import schedules
 
-LOADER_ROW = "loader"  # the row of a throughput file that bounds the speed of training
+LOADER_ROW = "loader"  # row of a throughput file: an upper bound on the speed of training
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class LoaderRate:
     """The loader's speed as measured by benchmarks/throughput.py."""
 
     images_per_s: float
-    workers: int | None  # of the measured loader; None where the file does not say
+    workers: int | None  # of the measured loader; None if the file does not say
     on_gpu: bool
 
     def of_node(self, tasks: int, workers: int) -> float:
-        """Images/s of `tasks` processes with `workers` each, if none slows another down."""
+        """Images/s of `tasks` processes with `workers` each, without slowing each other down."""
         if self.on_gpu:
             return self.images_per_s * tasks
         if not self.workers:
@@ -51,7 +51,7 @@ class JobPlan:
     needs: Resources
     samples: int | None  # in an epoch; None for streamed shards, which are not counted
     steps: int  # in an epoch
-    micro_batch: int  # images of one rank in each of train.accumulate parts of a step
+    micro_batch: int  # images of one rank in each of a step's train.accumulate micro-batches
     loader_rate: LoaderRate | None
     expected: Expected
 
@@ -78,13 +78,13 @@ class JobPlan:
 
     @property
     def hours(self) -> float | None:
-        """Lower bound of the run's hours, by the loaders' speed."""
+        """Lower bound on the run's hours, from the loaders' speed."""
         train, rate = self.config.train, self.images_per_s
         return self.steps * train.batch_size * train.epochs / rate / 3600 if rate else None
 
     @property
     def most_hours(self) -> float:
-        """The longer of the expected hours and the lower bound; 0 without either."""
+        """The larger of the expected hours and the lower bound; 0 if neither is known."""
         return max(self.expected.hours or 0, self.hours or 0)
 
     def __str__(self) -> str:
@@ -137,7 +137,7 @@ class JobPlan:
         return "; ".join(texts)
 
     def warnings(self) -> list[str]:
-        """Settings that work, but perhaps not as intended."""
+        """Warnings about settings that work, but perhaps not as intended."""
         warnings = []
         source, needs = open_data(self.config.data.train), self.needs
         if isinstance(source, StreamSource) and (rest := len(source.stream.urls) % self.ranks):
@@ -189,7 +189,7 @@ def make(
 
 
 def table(plans: Sequence[JobPlan]) -> str:
-    """The plans of a job's runs: rows that all share once, others for each value they take."""
+    """Table of a job's runs: rows common to all runs once, other rows once per distinct value."""
     lines = []
     for row in zip(*(plan.rows() for plan in plans), strict=True):
         (name, first), texts = row[0], [text for _, text in row]

@@ -12,9 +12,9 @@ from patchmill.loaders.common.errors import MillError
 ABOUT = """\
 Queue training on SLURM, or run it here where there is none.
 
-Words without dashes are settings of training, which patchmill train --help lists. Defaults come
-from cluster/profiles/ and ~/.config/patchmill/cluster.yaml. With prepare or masks as the first
-word, data are prepared instead: patchmill submit prepare --help says how."""
+Arguments key=value are training settings, which patchmill train --help lists. Defaults come from
+cluster/profiles/ and ~/.config/patchmill/cluster.yaml. With prepare or masks as the first argument,
+data are prepared instead: see patchmill submit prepare --help."""
 EXAMPLES = (
     "patchmill submit --nodes 8 method=dilo data=imagenet data.root=/data/imagenet",
     "patchmill submit --nodes 8 --dry-run method=dilo",
@@ -24,11 +24,11 @@ EXAMPLES = (
 )
 
 PREPARE_ABOUT = """\
-Prepare data as an array of tasks on SLURM, or here where there is none. The same command again
-makes what is missing.
+Prepare data as an array of tasks on SLURM, or here where there is none. Run the same command again
+to make what is missing.
 
-Other options are those of the preparation, which patchmill prepare --help and patchmill masks
---help list."""
+All other options are passed on to the preparation: see patchmill prepare --help and patchmill masks
+--help."""
 PREPARE_EXAMPLES = {
     "prepare": "patchmill submit prepare SRC OUT --tasks 32 --max-side 512",
     "masks": "patchmill submit masks DATA --tasks 32 --method rbd",
@@ -39,24 +39,24 @@ TRAINING_ONLY = ("nodes", "tasks-per-node", "stage")
 # Option -> type, metavar, help; each is a field of Resources.
 RESOURCE_OPTIONS: dict[str, tuple[type, str, str]] = {
     "nodes": (int, "N", "nodes"),
-    "gpus-per-node": (int, "G", "GPUs per node, with a process for each"),
+    "gpus-per-node": (int, "G", "GPUs per node, with one process each"),
     "tasks-per-node": (int, "N", "processes per node, if not one per GPU"),
     "cpus-per-task": (int, "C", "cores per process"),
-    "mem": (str, "SIZE", "memory per node, as 400G; 0 is all"),
+    "mem": (str, "SIZE", "memory per node, such as 400G; 0 for all"),
     "partition": (str, "NAME", ""),
     "account": (str, "NAME", ""),
     "qos": (str, "NAME", ""),
     "constraint": (str, "FEATURE", ""),
     "time": (str, "LIMIT", "minutes, 24:00:00 or 2-00:00:00"),
-    "dependency": (str, "WHAT", "as afterok:4711"),
+    "dependency": (str, "WHAT", "such as afterok:4711"),
     "comment": (str, "TEXT", ""),
-    "bind": (str, "WHAT", "processes to cores, or to numa nodes (none)"),
+    "bind": (str, "WHAT", "bind processes to cores, or to numa nodes (none)"),
     "stage": (str, "DIR", "copy the training data to this folder on each node's disk"),
-    "array-parallelism": (int, "N", "tasks of an array at a time"),
+    "array-parallelism": (int, "N", "tasks of an array that run at the same time"),
 }
 
 
-# Options of a queue, which a machine without one has no use for.
+# Options that have no effect without a queue.
 SLURM_ONLY = (
     *("mem", "partition", "account", "qos", "constraint", "time", "dependency", "comment"),
     *("array-parallelism", "slurm", "probe"),
@@ -70,11 +70,11 @@ def parser() -> Parser:
     options.add_argument("--dir", help="folder of all runs")
     options.add_argument(
         "--sweep", "--array", action="append", default=[], metavar="KEY=A,B",
-        help="train a run for each value, as one job array; several options make a grid",
+        help="train one run per value, as one job array; repeat the option for a grid",
     )  # fmt: skip
     options.add_argument(
         "--after", action="append", default=[], metavar="RUN|JOB",
-        help="start once this run, or job, has ended well",
+        help="start after this run or job has succeeded",
     )  # fmt: skip
     options.add_argument(
         "--probe", action="store_true", help="test the environment on a node first"
@@ -84,7 +84,7 @@ def parser() -> Parser:
         metavar="JSON",
         help="file of `bench throughput --json`, for the plan",
     )
-    options.add_argument("overrides", nargs="*", metavar="key=value", help="settings of training")
+    options.add_argument("overrides", nargs="*", metavar="key=value", help="training settings")
     return options
 
 
@@ -101,14 +101,14 @@ def _add_resource_options(parser: Parser, names: Sequence[str]) -> None:
         metavar="KEY=VALUE",
         help="any option of sbatch",
     )
-    parser.add_argument("--cluster", metavar="NAME|FILE", help="profile with the defaults")
-    parser.add_argument("--local", action="store_true", help="run here, even if there is SLURM")
-    parser.add_argument("--dry-run", action="store_true", help="show plan and script only")
+    parser.add_argument("--cluster", metavar="NAME|FILE", help="profile that sets the defaults")
+    parser.add_argument("--local", action="store_true", help="run here, even if SLURM is available")
+    parser.add_argument("--dry-run", action="store_true", help="only show the plan and the script")
     parser.add_argument("--follow", action="store_true", help="print the logs until the job ends")
 
 
 def preparation_parser(command: str) -> Parser:
-    """Parser of the job's options; the preparation reads the others."""
+    """Parser of the job's options; the preparation parses the others."""
     example = PREPARE_EXAMPLES[command]
     arguments = "SRC OUT" if command == "prepare" else "DATA"
     options = Parser(f"patchmill submit {command}", arguments, PREPARE_ABOUT, [example])
@@ -136,7 +136,7 @@ def read(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def refuse_without_effect(args: argparse.Namespace, argv: Sequence[str]) -> None:
-    """Raise a MillError for options that do nothing beside others."""
+    """Raise a MillError for options that have no effect in combination with others."""
     if args.local:
         names = [f"--{name}" for name in SLURM_ONLY]
         refuse_options(argv, names, "is for SLURM, and --local runs here without it")

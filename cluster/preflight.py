@@ -1,6 +1,6 @@
-"""Check before queueing what would make a job fail: folder, checkpoints, disk, network and data.
+"""Check for problems that would make a job fail: folder, checkpoints, disk, network and data.
 
-Each problem is a MillError of one sentence. Nothing has been written by then.
+Runs before queueing, and writes nothing. Each problem is a MillError of one sentence.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OTHER_FILES = 1 << 28  # bytes for logs, pictures and code
 
 
 def check(config: Config, ranks: int) -> None:
-    """Check all but the batch, which job_plan.make checks."""
+    """Check everything except the batch size, which job_plan.make checks."""
     folder = Path(config.out) / config.name
     record.check_free(folder)
     _check_earlier(config, folder)
@@ -61,7 +61,7 @@ def probe(resources: Resources) -> None:
 
 
 def _check_earlier(config: Config, folder: Path) -> None:
-    """Refuse a folder whose checkpoints training would not continue from."""
+    """Refuse a folder whose checkpoints training would not resume from."""
     if not checkpoint.find_all(folder):
         return
     if config.resume == "never":
@@ -76,7 +76,7 @@ def _check_earlier(config: Config, folder: Path) -> None:
 
 
 def _check_writable(folder: Path) -> Path:
-    """Return the nearest folder that exists, which must be writable."""
+    """Return the nearest existing folder, which must be writable."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
         raise MillError(f"{existing} is not a folder: choose another --dir for the run")
@@ -86,7 +86,7 @@ def _check_writable(folder: Path) -> Path:
 
 
 def _check_data(config: Config, ranks: int) -> None:
-    """Open the data as rank 0 will, but on the CPU: the GPUs are on the nodes."""
+    """Open the data as rank 0 will, but on the CPU, as the GPUs are on the nodes."""
     here = copy.deepcopy(config)
     here.train.device, here.train.pipeline, here.train.workers = "cpu", "threads", 1
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:

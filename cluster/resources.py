@@ -27,8 +27,8 @@ class Resources:
     gpus_per_node: Whole = 8
     tasks_per_node: Count | None = None  # processes; by default one for each GPU
     cpus_per_task: Count = 8
-    time: str = "24:00:00"  # as sbatch takes it: minutes, hours:minutes:seconds, days-hours
-    mem: str | None = None  # of a node, as 400G; 0 is all of it
+    time: str = "24:00:00"  # in sbatch's format: minutes, hours:minutes:seconds, days-hours
+    mem: str | None = None  # of a node, such as 400G; 0 for all of it
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
@@ -37,12 +37,12 @@ class Resources:
     comment: str | None = None
     requeue: bool = True
     signal_delay: Count = 180  # seconds before the time limit at which SLURM signals
-    array_parallelism: Count = 256  # tasks of an array at a time
-    env: Any = field(default_factory=dict)  # variables of the job, such as NCCL_SOCKET_IFNAME
+    array_parallelism: Count = 256  # tasks of an array that run at the same time
+    env: Any = field(default_factory=dict)  # environment of the job, such as NCCL_SOCKET_IFNAME
     setup: Any = ()  # shell lines before training, such as module load cuda
     bind: Literal["none", "cores", "numa"] = "none"  # processes to cores, or to NUMA nodes
-    stage: str | None = None  # folder on each node's own disk, to copy the training data to
-    notify: str | None = None  # shell command for what happens to the job; see docs/cluster.md
+    stage: str | None = None  # folder on each node's own disk to copy the training data to
+    notify: str | None = None  # shell command to run on events of the job; see docs/cluster.md
     container: Any = field(default_factory=dict)  # image to run in; see cluster/slurm/container.py
     slurm: Any = field(default_factory=dict)  # any other option of sbatch -> its value
 
@@ -53,7 +53,7 @@ class Resources:
 
 
 def load(options: Mapping[str, Any], profile: str | None = None) -> Resources:
-    """Merge profile, user's file and options; the later ones take precedence."""
+    """Merge profile, user's file and options; later ones take precedence."""
     user = _read(user_file()) if user_file().is_file() else {}
     profile = profile or user.get("cluster", DEFAULT_PROFILE)
     user = {key: value for key, value in user.items() if key != "cluster"}
@@ -95,7 +95,7 @@ def _check(resources: Resources) -> None:
     for name in resources.env:
         if not VARIABLE_NAME.fullmatch(str(name)):
             raise MillError(f"env: {name!r} is not a name for an environment variable")
-    # SLURM may signal a minute early, and starting takes a while, too.
+    # SLURM may signal a minute early, and starting takes time too.
     delay = resources.signal_delay
     if limit_minutes(resources.time) * 60 < delay + 60:
         raise MillError(

@@ -15,7 +15,7 @@ from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.printed import say
 
 COLUMNS: tuple[str, ...] = ("run", "state", "job", "epoch", "images/s", "left", "loss", "restarts")
-DEAD_AFTER = 1800  # seconds without a heartbeat, for a run that is no job
+DEAD_AFTER = 1800  # seconds without a heartbeat, for a run outside a job
 TAIL = 40  # lines of a log
 
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         refuse_options(argv, ["--cancel", "--best", "--json"], "does not go with --tail")
         _tail(args.tail, args.follow)
         return
-    refuse_options(argv, ["--follow"], "is of a log: add --tail RUN")
+    refuse_options(argv, ["--follow"], "is for a log: add --tail RUN")
     if args.cancel:
         refuse_options(argv, ["--best", "--json"], "is for the table of runs, not for --cancel")
         _cancel(args.cancel)
@@ -57,7 +57,7 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
 
 
 def run_row(run: Path, queue: Mapping[str, str]) -> tuple[str, ...]:
-    """One line of the table; `queue` is what `commands.states` lists."""
+    """One row of the table; `queue` comes from `commands.states`."""
     from patchmill.cluster.job import record
     from patchmill.training.runtime import run_folder
 
@@ -84,7 +84,7 @@ def with_best(
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The columns and rows with each run's highest result of that name, the best run first.
 
-    Runs without one come last. MillError where no run has one.
+    Runs without one come last. MillError if no run has one.
     """
     from patchmill.training.runtime import records
 
@@ -176,9 +176,9 @@ def parser() -> Parser:
         help="a folder of runs, or a run (default: runs)",
     )
     options.add_argument("--cancel", type=Path, metavar="RUN", help="save a checkpoint and stop")
-    options.add_argument("--tail", type=Path, metavar="RUN", help="print the end of its log")
+    options.add_argument("--tail", type=Path, metavar="RUN", help="print the end of the run's log")
     options.add_argument("--follow", action="store_true", help="with --tail: until the job ends")
-    options.add_argument("--best", metavar="NAME", help="best first, by knn or linear_online")
+    options.add_argument("--best", metavar="NAME", help="sort by best knn or linear_online")
     options.add_argument("--json", action="store_true", help="print the table as JSON")
     return options
 

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _after(needs: Resources, runs: Sequence[str]) -> Resources:
-    """Start after these runs or jobs have ended well, and after what the profile names."""
+    """Start after these runs or jobs have succeeded, and after the profile's own dependency."""
     from patchmill.cluster.job import record
 
     ids = [run if run.isdecimal() else record.last_job(Path(run)).id for run in runs]
@@ -83,7 +83,7 @@ def _after(needs: Resources, runs: Sequence[str]) -> Resources:
 
 
 def _of_this_machine(needs: Resources, requested: Mapping[str, Any]) -> Resources:
-    """Use all GPUs of this machine, unless the options say otherwise."""
+    """Use all GPUs of this machine unless the options say otherwise."""
     import torch
 
     if needs.nodes > 1 and "nodes" in requested:
@@ -156,7 +156,7 @@ def _queue(needs: Resources, runs: Runs, argv: Sequence[str], follow_logs: bool)
 
 
 def _run_here(needs: Resources, runs: Runs, argv: Sequence[str]) -> int:
-    """Train one run after the other; return the exit code of the first that fails, else 0."""
+    """Train the runs one after another; return the exit code of the first that fails, else 0."""
     from patchmill.cluster.job import local, record
     from patchmill.cluster.slurm import queue
 

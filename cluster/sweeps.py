@@ -1,4 +1,4 @@
-"""Expand a command into its runs: one, or one for each point of a sweep's grid."""
+"""Expand a command into its runs: one, or one per point of a sweep's grid."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from patchmill.loaders.common.errors import MillError
 from patchmill.training.config import compose
 from patchmill.training.config.settings import Config
 
-MAX_RUNS = 1000  # the size of an array that many clusters allow
+MAX_RUNS = 1000  # the largest array that many clusters allow
 
 
 class Runs(NamedTuple):
     configs: list[Config]
-    folder: Path  # the run's, or the one that holds all runs of a sweep
+    folder: Path  # the run's, or the parent of all runs of a sweep
 
     @property
     def is_sweep(self) -> bool:
@@ -25,7 +25,7 @@ class Runs(NamedTuple):
 
 
 def expand(overrides: Sequence[str], sweeps: Sequence[str]) -> Runs:
-    """Compose, and thereby check, the configuration of every run."""
+    """Compose and thereby check the configuration of every run."""
     if not sweeps:
         config = _absolute(compose.compose(overrides))
         return Runs([config], Path(config.out) / config.name)
@@ -66,8 +66,8 @@ def _axis(text: str) -> list[str]:
     return [f"{key}={value}" for value in values]
 
 
-def _label(word: str) -> str:
+def _label(override: str) -> str:
     """Part of the name of a run's folder: `seed=1` or `lr=0.1`."""
-    key, _, value = word.partition("=")
+    key, _, value = override.partition("=")
     plain = re.sub(r"[^\w.+-]+", "-", value).strip("-")
     return f"{key.rpartition('.')[2]}={plain}"

@@ -106,7 +106,7 @@ def usage() -> Iterator[str]:
 
 
 def _command(texts: Mapping[str, str]) -> Command:
-    """Parse the command's own keys, and refuse keys that nothing knows."""
+    """Parse the command's own keys, and refuse unknown keys."""
     from patchmill.loaders.common.calls import nearest
     from patchmill.training.config import command_line
     from patchmill.training.evaluation.registry import EVALUATIONS
@@ -123,7 +123,7 @@ def _command(texts: Mapping[str, str]) -> Command:
 
 
 def _override(config: Config, texts: Mapping[str, str]) -> Config:
-    """The run's configuration with the overridable settings that the user gave."""
+    """The run's configuration, with the user's values of overridable settings."""
     from patchmill.training.config import compose, overrides
 
     plain, annotations = compose.plain(config), overrides.keys(type(config))

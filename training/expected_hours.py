@@ -1,7 +1,8 @@
-"""Hours that a run is expected to train: all its images by the images/s that were measured before.
+"""Expected hours of a run: all its images divided by images/s measured before.
 
-Measurements are runs beside it that trained the same network on the same views, else files that
-benchmarks/training.py --json wrote into benchmarks/results. Without one there is no number.
+Measurements come from runs in the same folder that trained the same network on the same views, else
+from files that benchmarks/training.py --json wrote to benchmarks/results. Without one there is no
+estimate.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ class Expected:
 
 
 def expect(config: Config, ranks: int, device: str, overrides: Sequence[str] = ()) -> Expected:
-    """Expected hours on so many ranks of a device.
+    """Expected hours on this number of ranks of a device.
 
-    `overrides` are those on the command line, for advice on measuring.
+    `overrides` are those on the command line, quoted in the advice on measuring.
     """
     measured = measurements.nearest(config, ranks, device)
     if measured is None:
@@ -87,14 +88,14 @@ def duration(hours: float) -> str:
 
 
 def _images(config: Config) -> int:
-    """Images of all epochs."""
+    """Images in all epochs."""
     from patchmill.loaders.sources import open_data
 
     train = config.train
     if config.data.steps is None:
         samples = open_data(config.data.train).sample_count
     else:
-        samples = None  # a number of batches is for streams, which need not be opened
+        samples = None  # data.steps is for streams, which need not be opened
     return steps_per_epoch(config, samples) * train.batch_size * train.epochs
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 HEAD = """\
 usage: patchmill export run=DIR to=LIBRARY [key=value ...] [options]
 
-Write the backbone of a run, as it is evaluated, in the form that another library loads by its own
-means, with the mean and std of its views, and print the lines of Python that load it.
+Write the backbone of a run, as it is evaluated, in another library's native format, with the mean
+and std of its views, and print the lines of Python that load it.
 
   patchmill export run=runs/moco-imagenet-paper to=torchvision
   patchmill export run=runs/dino-scenes-demo to=hf out=models/dino encoder=student

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _show(config: Config, overrides: Sequence[str]) -> None:
-    """Print the settings as YAML, and the expected hours as a comment below them."""
+    """Print the settings as YAML, followed by the expected hours as a comment."""
     from patchmill.training import expected_hours
     from patchmill.training.config import compose
     from patchmill.training.ranks import rendezvous
@@ -65,7 +65,7 @@ def _train(config: Config) -> None:
     if is_rank0 and (summary := display.summary(folder)):
         say(summary)
     if rank_info:
-        signals.exit_now(0)  # an abort here would fail the whole run in torchrun's eyes
+        signals.exit_now(0)  # torchrun would count an abort here as a failed run
 
 
 def _split(arguments: Sequence[str]) -> tuple[set[str], list[str]]:

@@ -11,7 +11,7 @@ from patchmill.cluster.job.record import Job
 from patchmill.loaders.common.printed import say
 
 READ_EVERY = 0.5  # seconds
-POLL_EVERY = 5.0  # seconds between questions to SLURM, whose controller many users share
+POLL_EVERY = 5.0  # seconds between queries to SLURM, whose controller many users share
 
 
 class LogReader:
@@ -53,7 +53,7 @@ def follow(
 
 
 def print_new(job: Job, reader: LogReader, last: int | None = None) -> None:
-    """Print new lines; of each log at most the `last` ones."""
+    """Print new lines; at most the `last` ones of each log."""
     paths = job.merged_logs()
     for path in paths:
         array_task = f"[{path.stem.rpartition('_')[2]}] " if len(paths) > 1 else ""

@@ -40,7 +40,7 @@ class LocalJob:
         self.id = self._job.job_id
 
     def wait(self, job: Job, run: Path) -> int:
-        """Print the logs until the job ends, passing signals on; return the exit code."""
+        """Print the logs and forward signals until the job ends; return the exit code."""
         numbers = (signal.SIGINT, signal.SIGTERM)
         with _handlers(dict.fromkeys(numbers, self._forward)):
             merger = LogMerger(Path(job.logs), self.id)
@@ -73,7 +73,7 @@ def start(
 
 
 def _visible_gpus(gpus: int) -> tuple[int, ...]:
-    """The first GPUs of CUDA_VISIBLE_DEVICES if it is set: submitit would take GPU 0 onwards."""
+    """The first GPUs of CUDA_VISIBLE_DEVICES if it is set: submitit would use GPUs from 0 on."""
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return tuple(map(int, names[:gpus])) if all(name.isdigit() for name in names) else ()
 

@@ -1,6 +1,6 @@
 """Merge the logs of all ranks of a job into one, log-JOB.out, in the order of writing.
 
-The batch script runs this beside the ranks, on its first node, and writes their exit code to its
+The batch script runs this alongside the ranks, on its first node, and writes their exit code to its
 stdin at the end: python -m patchmill.cluster.job.merged_log FOLDER, where FOLDER holds the logs.
 """
 
@@ -30,7 +30,7 @@ class LogMerger:
         self._path = record.merged_log_path(folder, id)
         self._reader = LogReader()
         self._offsets_file = self._path.with_name(f".{self._path.name}.read")
-        with contextlib.suppress(OSError, ValueError):  # continue where the last start stopped
+        with contextlib.suppress(OSError, ValueError):  # resume where the last start stopped
             self._reader.offsets = json.loads(self._offsets_file.read_text())
         self._path.touch()
 
@@ -58,7 +58,7 @@ class LogMerger:
 
 
 def main() -> None:
-    # Signals that end the job reach this process, too: it must outlive them to log what follows.
+    # Signals that end the job reach this process too: it must survive them to log what follows.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     merger = LogMerger(Path(sys.argv[1]), _job_id())

@@ -30,11 +30,11 @@ CACHES = "PATCHMILL_JOB_CACHE"  # folder for compiled code, on the node's own di
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Callable that submitit pickles, and calls in each process.
+    """Callable that submitit pickles and calls in each process.
 
-    submitit's signal handler saves and requeues inside the handler, where ranks cannot agree on a
-    step, and its children inherit it: ours, which only notes the signal, replaces it first of all.
-    Until then signals are ignored (script.python_command).
+    submitit saves and requeues inside its signal handler, where ranks cannot agree on a step, and
+    child processes inherit the handler. Ours only records the signal, and replaces it before
+    anything else; until then signals are ignored (script.python_command).
     """
 
     config: Mapping[str, Any]
@@ -45,7 +45,7 @@ class TrainingTask:
 
     def __call__(self) -> None:
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
-        # The script starts in the copy of the code, where Python then finds its modules.
+        # The script starts in the code snapshot, so that Python imports its modules from there.
         os.chdir(self.folder)
         with signals.Signals():
             os.environ.update(_torchrun_variables(os.environ))
@@ -65,7 +65,7 @@ class TrainingTask:
             _remove_caches()
 
     def _print_start(self) -> None:
-        """Name rank, node, GPU and code: logs then tell which node or GPU is faulty."""
+        """Print rank, node, GPU and code, so that logs show which node or GPU is faulty."""
         rank_info = rendezvous.find()
         rank, size, local = rank_info[:3] if rank_info else (0, 1, 0)
         display.configure_logging(rank == 0)
@@ -83,7 +83,7 @@ class TrainingTask:
 
 
 def _stage(config: Config, folder: str) -> None:
-    """Take the training data from this node's disk; their mask file stays where it is."""
+    """Read the training data from this node's disk; their mask file stays where it is."""
     from patchmill.cluster.job import stage
     from patchmill.loaders.copypaste import masks
     from patchmill.loaders.recipe_load import load_recipe
@@ -98,7 +98,7 @@ def _stage(config: Config, folder: str) -> None:
 
 
 def node() -> str:
-    """The node's name in SLURM, which its commands take."""
+    """The node's name in SLURM, as its commands accept it."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
@@ -131,9 +131,9 @@ def _torchrun_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _make_caches() -> None:
-    """Make the job's folder for compiled code on the node's disk, where others may make it first.
+    """Create the job's folder for compiled code on the node's disk.
 
-    Its name can be guessed, and what lies there is run.
+    Another user may create it first: its name can be guessed, and the code in it is executed.
     """
     if folder := os.environ.get(CACHES):
         before = folder

@@ -21,7 +21,7 @@ FOLDER, FILE = "jobs", "job.json"
 
 
 class Job(NamedTuple):
-    """The content of job.json: the last job that was submitted for a run."""
+    """Contents of job.json: the last job submitted for a run."""
 
     id: str  # SLURM's job id, or a process id
     local: bool
@@ -30,14 +30,14 @@ class Job(NamedTuple):
     submitted: float
 
     def merged_logs(self) -> list[Path]:
-        """The job's merged log; of an array, one per task that has started."""
+        """The job's merged log; for an array, one per task that has started."""
         if (path := merged_log_path(Path(self.logs), self.id)).exists():
             return [path]
         paths = Path(self.logs).glob(merged_log_path(Path(), f"{self.id}_*").name)
         return sorted(paths, key=lambda path: int(path.stem.rpartition("_")[2]))
 
     def rank_logs(self) -> list[Path]:
-        """A log per rank, rank 0 first."""
+        """One log per rank, rank 0 first."""
         paths = Path(self.logs).glob(f"{self.id}_*_log.out")
         return sorted(paths, key=lambda path: list(map(int, path.name.split("_")[1:-1])))
 
@@ -80,7 +80,7 @@ def state(job: Job) -> str:
 
 
 def queue_state(job: Job, states: Mapping[str, str]) -> str:
-    """The job's state in a listing of the queue; of an array, RUNNING if any task runs."""
+    """The job's state in a listing of the queue; for an array, RUNNING if any task is running."""
     matching = [text for id, text in states.items() if id == job.id or id.startswith(f"{job.id}_")]
     return next((text for text in matching if text == "RUNNING"), (matching or [""])[0])
 
@@ -101,7 +101,7 @@ def check_free(run: Path) -> None:
 
 
 def next_folder(run: Path) -> Path:
-    """The folder for the next job's code and logs, which does not exist yet."""
+    """Folder for the next job's code and logs, not created yet."""
     folders = (run / FOLDER).glob("[0-9]*")
     numbers = [int(folder.name) for folder in folders if folder.name.isdigit()]
     return run / FOLDER / f"{max(numbers, default=0) + 1:03d}"
@@ -109,7 +109,7 @@ def next_folder(run: Path) -> Path:
 
 @contextlib.contextmanager
 def new_folder(run: Path) -> Iterator[Path]:
-    """Create a new job's folder and lock the run; on an exception remove all that was created."""
+    """Create a new job's folder and lock the run; remove everything created on an exception."""
     created = next((path for path in [*reversed(run.parents), run] if not path.exists()), None)
     try:
         with run_folder.lock(run):

@@ -1,7 +1,7 @@
-"""Record each start of a job with the checkpoint it starts from; end a job that makes no progress.
+"""Record each start of a job and the checkpoint it starts from; end a job that makes no progress.
 
-SLURM restarts a job as often as nodes fail or jobs of higher priority preempt it: a job that makes
-its nodes fail would restart forever.
+SLURM restarts a job each time a node fails or a job of higher priority preempts it, so a job that
+crashes its nodes would restart forever.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_STARTS = 5  # in a row, from one checkpoint
 
 
 def record_start(run: Path) -> None:
-    """On rank 0 of a SLURM job, record this start; raise a MillError after too many in vain."""
+    """Record this start on rank 0 of a SLURM job; MillError after too many without progress."""
     rank_info, job = rendezvous.find(), os.environ.get("SLURM_JOB_ID")
     if not job or (rank_info and rank_info.rank):
         return

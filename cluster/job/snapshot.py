@@ -1,4 +1,4 @@
-"""Copy the code for a job, so that edits after submission do not reach it."""
+"""Copy the code for a job, so that edits after submission do not affect it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PACKAGES = ("patchmill", "loaders", "kernels", "training", "cluster", "benchmark
 def take(folder: Path) -> str:
     """Copy the working tree to `folder`; return its commit, with a `+` if files differ from it.
 
-    Compiled kernels are copied along: they are named after the contents of their sources, and ranks
-    that find them need not compile.
+    Compiled kernels are copied too: they are named after the contents of their sources, and ranks
+    that find them do not compile.
     """
     try:
         if not (ROOT / "setup.cfg").is_file():  # an installed package
@@ -48,7 +48,7 @@ def changes() -> str:
 
 
 def _files() -> list[Path]:
-    """Files of the packages that git tracks or would, and the kernels compiled from them."""
+    """Files of the packages that git does not ignore, and the kernels compiled from them."""
     listed = _git("ls-files", "-co", "--exclude-standard", "-z", "--", *PACKAGES)
     files = [ROOT / name for name in listed.split("\0") if name]
     if not files:  # a copy without .git

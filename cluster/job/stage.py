@@ -1,8 +1,8 @@
-"""Training data on each node's own disk: copied there before training, by the node's first rank.
+"""Stage training data on each node's own disk: the node's first rank copies it before training.
 
-Made for few large files: shards, a .beton, a zip or a Parquet file. Order, labels and states are
-those of the originals, as fingerprints do not depend on where data lie. A copy that is complete is
-used again by the next job, and a node without room reads the originals.
+Meant for a few large files: shards, a .beton, a zip or a Parquet file. Order, labels and states are
+those of the originals, as fingerprints do not depend on paths. The next job reuses a complete copy,
+and a node without enough disk space reads the originals.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pathlib import Path
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.sources.shards import paths
 
-COMPLETE = ".complete"  # in a folder whose files are all there
-FAILED = ".failed"  # why they are not
+COMPLETE = ".complete"  # in a folder whose files are all copied
+FAILED = ".failed"  # the reason if they are not
 FOLDER = "patchmill-data"
-SIDECARS = (".index", ".masks")  # beside a file of data
+SIDECARS = (".index", ".masks")  # next to a data file
 SPARE = 2**30  # bytes that stay free on the node
 POLL_S = 0.5
 
 
 def files(data: str) -> list[Path]:
-    """The files of data that can be staged; MillError for other data."""
+    """Files of data that can be staged; MillError for other data."""
     if paths.are_shard_urls(data):
         raise MillError(f"stage is for files, and {data} is streamed: leave stage out")
     if paths.are_shard_paths(data):
@@ -44,9 +44,9 @@ def files(data: str) -> list[Path]:
 
 
 def stage(data: str, disk: str, first: bool, log: Callable[[str], None] = print) -> str:
-    """The node's copy of the data; the data themselves where there is no room for one.
+    """The node's copy of the data, or the original data if it does not fit.
 
-    `first` is true in one process of each node, which copies; the others wait.
+    `first` is true in the one process of each node that copies; the others wait.
     """
     originals = files(data)
     folder = Path(os.path.expandvars(os.path.expanduser(disk)), FOLDER, _digest(originals))
@@ -58,7 +58,7 @@ def stage(data: str, disk: str, first: bool, log: Callable[[str], None] = print)
 
 
 def _digest(originals: list[Path]) -> str:
-    """A name for these files as they are now: by path, size and time of change."""
+    """A name for the current version of these files, from path, size and modification time."""
     states = [
         (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in originals
     ]
@@ -89,7 +89,7 @@ def _copy_all(originals: list[Path], folder: Path, log: Callable[[str], None]) -
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy under another name first; what an interrupted job has copied stays."""
+    """Copy under a temporary name first; files that an interrupted job has copied stay."""
     if target.exists() and target.stat().st_size == source.stat().st_size:
         return
     partial = target.with_name(f".{target.name}.part")
@@ -104,7 +104,7 @@ def _sidecars(path: Path) -> list[Path]:
 
 
 def _give_up(folder: Path) -> None:
-    """Tell the node's other processes, unless there is not even a folder to tell them in."""
+    """Signal failure to the node's other processes, unless even the folder could not be created."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FAILED).touch()
@@ -113,7 +113,7 @@ def _give_up(folder: Path) -> None:
 
 
 def _wait(folder: Path) -> bool:
-    """Wait until the files are there, or cannot be."""
+    """Wait until the files are copied or the copy has failed; True if they are copied."""
     while not (folder / COMPLETE).exists():
         if (folder / FAILED).exists() or not os.access(folder.parent.parent, os.W_OK):
             return False

@@ -1,11 +1,11 @@
-"""Prepare data or masks as an array of SLURM tasks, or share by share on this machine.
+"""Prepare data or masks as an array of SLURM tasks, or one share after another on this machine.
 
     patchmill submit prepare SRC OUT --tasks 32
     patchmill submit masks DATA --method rbd --tasks 32
 
 Each task prepares one rank's share of the images. The last one to finish merges the shares; a
-dependent job does so if that task was killed, and names shares that are missing. The same command
-again continues.
+dependent job does so if that task was killed, and reports missing shares. The same command again
+continues.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from patchmill.loaders.prepare.command import RemainingWork
 from patchmill.training.runtime import run_folder
 
 DEFAULT_TASKS = 32  # on SLURM
-# Preparation saves as it goes: a minute's notice before the time limit is enough.
+# Preparation saves as it goes: a signal one minute before the time limit is enough.
 DEFAULTS = {"nodes": 1, "tasks_per_node": 1, "gpus_per_node": 0, "signal_delay": 60}
 RANK_OPTIONS = ("--rank", "--world-size")
 
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """A checked preparation, and what is left of it to do."""
+    """A checked preparation and its remaining work."""
 
     command: str  # prepare or masks
     arguments: tuple[str, ...]  # of loaders/prepare/command.py, without the rank
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
 def _preparation(
     args: argparse.Namespace, arguments: Sequence[str], needs: Resources, here: bool
 ) -> Preparation:
-    """Check the command as each task will, so that mistakes show before anything is queued."""
+    """Check the command as each task will, so that mistakes are found before anything is queued."""
     if any(word.partition("=")[0] in RANK_OPTIONS for word in arguments):
         raise MillError("--tasks sets how many share the work: leave out --rank and --world-size")
     if "--overwrite" in arguments:
@@ -114,7 +114,7 @@ def _preparation(
     if tasks > work.images:
         raise MillError(f"--tasks {tasks} are more than the {work.images} images of {work.name}")
     work = work._replace(out=work.out.resolve())
-    if args.command == "masks":  # else each task would choose the place for itself
+    if args.command == "masks":  # otherwise each task would choose its own output
         shared += ["--out", str(work.out)]
     return Preparation(args.command, tuple(shared), work)
 

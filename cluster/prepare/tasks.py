@@ -34,9 +34,9 @@ class ShareTask:
             command.main(self.arguments)
 
     def _exit(self, number: int, frame: FrameType | None) -> None:
-        """Exit at once: finished segments are on the disk, and nothing else needs saving.
+        """Exit immediately: finished segments are on disk, and nothing else needs saving.
 
-        An exception would be lost if the signal arrives inside a callback of compiled code.
+        An exception would be lost if the signal arrived inside a callback of compiled code.
         """
         signal.signal(number, signal.SIG_IGN)
         job = os.environ.get("SLURM_JOB_ID")
@@ -48,11 +48,11 @@ class ShareTask:
 
 @dataclass(frozen=True)
 class MergeTask:
-    """Merges the shares if the last of their tasks has not done so; names missing ones."""
+    """Merge the shares if the last of their tasks has not done so; report missing ones."""
 
-    arguments: Sequence[str]  # arguments of the first share, which is complete by now
+    arguments: Sequence[str]  # of the first share, which is complete by now
     folder: str
-    status_folder: str  # whose status.json says how this ended
+    status_folder: str  # its status.json records how this ended
 
     def __call__(self) -> None:
         os.chdir(self.folder)
@@ -87,7 +87,7 @@ def _one_line_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handlers(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Replace submitit's signal handlers, which requeue whatever the reason for the signal."""
+    """Replace submitit's signal handlers, which requeue regardless of why the signal was sent."""
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
     before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:

@@ -31,7 +31,7 @@ def is_available() -> bool:
 def states(ids: Sequence[str] = ()) -> dict[str, str]:
     """Map queued and running jobs (`ids`, or all of this user) to states: `PENDING (Resources)`.
 
-    Raise a MillError where SLURM does not answer, as nobody knows then whether a job has ended.
+    Raise a MillError if SLURM does not answer, as it is then unknown whether a job has ended.
     """
     command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r"]
     done = _run(command + ([f"--jobs={','.join(ids)}"] if ids else ["--me"]))
@@ -56,7 +56,7 @@ def job_fields(id: str) -> dict[str, str]:
 
 
 def requeue_if_due(job: str, number: int) -> None:
-    """Requeue this job if the signal that stopped it calls for that; print what was done."""
+    """Requeue this job if the signal that stopped it calls for that, and print the outcome."""
     if should_requeue(number, job_fields(job)):
         done = _run(["scontrol", "requeue", job])
         failed = f"SLURM does not requeue job {job}: {message(done.stderr)}"
@@ -64,10 +64,10 @@ def requeue_if_due(job: str, number: int) -> None:
 
 
 def should_requeue(number: int, job: Mapping[str, str]) -> bool:
-    """Decide by the signal that stopped a job, and by its `job_fields`.
+    """Decide from the signal that stopped a job and from its `job_fields`.
 
-    SIGUSR2 is what the script asks SLURM for before the time limit, and before preemption where
-    the cluster allows that. SIGTERM is preemption elsewhere, but also scancel and the user.
+    The script asks SLURM to send SIGUSR2 before the time limit, and before preemption where the
+    cluster allows that. Elsewhere SIGTERM means preemption, but also scancel and the user.
     """
     if job.get("JobState") not in ("RUNNING", "COMPLETING", "PREEMPTED"):
         return False
@@ -91,7 +91,7 @@ def check_script(script: str) -> str:
 
 
 def message(text: str) -> str:
-    """One sentence of what SLURM's programs print on stderr."""
+    """One sentence from what SLURM's programs print on stderr."""
     lines = [re.sub(r"^\w+: (error: )?", "", line).strip() for line in text.splitlines()]
     lines = [line for line in lines if line]
     essential = [line for line in lines if "allocation failure" not in line]
@@ -100,7 +100,7 @@ def message(text: str) -> str:
 
 @contextlib.contextmanager
 def clean_environment() -> Iterator[None]:
-    """Remove the variables of the job that this process may be part of."""
+    """Remove the environment variables of the job that this process may be part of."""
     inherited = {name: text for name, text in os.environ.items() if INHERITED.fullmatch(name)}
     for name in inherited:
         del os.environ[name]

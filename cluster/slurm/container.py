@@ -1,8 +1,8 @@
-"""Containers that the processes of a job run in: `container` of a cluster's profile.
+"""Containers in which the processes of a job run: `container` in a cluster's profile.
 
     container:
       image: /images/torch.sif     # or docker://pytorch/pytorch:2.9.0-cuda13-runtime
-      runtime: apptainer           # or pyxis, the plugin of srun
+      runtime: apptainer           # or pyxis, a plugin of srun
       mounts: [/data, /scratch:/tmp]
       python: python3              # the container's; it needs what setup.cfg lists
       options: [--ipc]             # any other options of the runtime
@@ -27,7 +27,7 @@ EXAMPLE = "container: {image: /images/torch.sif}"
 
 
 def check(container: Mapping[str, Any]) -> None:
-    """Raise MillError for what is no description of a container."""
+    """Raise a MillError if this does not describe a container."""
     for name in container:
         if name not in FIELDS:
             raise MillError(f"container has no {name}{nearest(str(name), FIELDS)}")
@@ -50,19 +50,19 @@ def check(container: Mapping[str, Any]) -> None:
 
 
 def command(container: Mapping[str, Any], folder: Path, python: str) -> list[str]:
-    """Words that start Python for a job in `folder`: inside the container, if there is one."""
+    """Command that starts Python for a job in `folder`, inside the container if there is one."""
     if not container:
         return [python]
     if container.get("runtime", RUNTIMES[0]) == "pyxis":
         return [container.get("python", FIELDS["python"])]
-    mounts = [word for mount in _mounts(container, folder) for word in ("--bind", mount)]
+    mounts = [part for mount in _mounts(container, folder) for part in ("--bind", mount)]
     options = ["--nv", *mounts, *container.get("options", ())]
     image = os.path.expanduser(container["image"])
     return ["apptainer", "exec", *options, image, container.get("python", FIELDS["python"])]
 
 
 def srun_options(container: Mapping[str, Any], folder: Path) -> list[str]:
-    """Options of srun that start its processes in a container, by pyxis."""
+    """Options of srun that start its processes in a container through pyxis."""
     if container.get("runtime") != "pyxis":
         return []
     mounts = [mount if ":" in mount else f"{mount}:{mount}" for mount in _mounts(container, folder)]
@@ -74,5 +74,5 @@ def srun_options(container: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def _mounts(container: Mapping[str, Any], folder: Path) -> list[str]:
-    """Folders seen inside: the run's, the working directory, and those that the profile lists."""
+    """Folders mounted inside: the run's, the working directory, and those listed in the profile."""
     return [*map(str, dict.fromkeys([folder.parents[1], Path.cwd()])), *container.get("mounts", ())]

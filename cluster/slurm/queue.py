@@ -1,4 +1,4 @@
-"""Submit tasks to SLURM's queue, and save code and command beside their logs."""
+"""Submit tasks to SLURM's queue, and save code and command next to their logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def submit(executor: Executor, tasks: Sequence[Callable[[], None]]) -> list[str]:
-    """Queue the tasks, several as one array; return their job ids."""
+    """Queue the tasks, as one array if there are several; return their job ids."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     from patchmill.cluster.slurm import commands

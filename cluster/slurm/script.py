@@ -21,7 +21,7 @@ UNLIMITED = 1_000_000  # requeues: a run ends after its last epoch
 
 # Defaults: the user's environment and profile take precedence.
 ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",  # ranks share the cores, and loaders start threads of their own
+    "OMP_NUM_THREADS": "1",  # ranks share the cores, and loaders start their own threads
     "NCCL_DEBUG": "WARN",
     "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",  # the flight recorder shows where ranks were in a hang
     "PYTORCH_ALLOC_CONF": "expandable_segments:True",
@@ -47,10 +47,10 @@ class Executor(SlurmExecutor):
 
 
 def python_command(folder: Path, image: Mapping[str, Any] | None = None) -> str:
-    """A shell command that starts Python inside the copy of the code in `folder`.
+    """A shell command that starts Python inside the code snapshot in `folder`.
 
     Elsewhere Python would look for modules in the user's working directory first. A signal during
-    start-up would kill Python, so SIGUSR2 is ignored until then; SLURM requeues what it preempts.
+    start-up would kill Python, so SIGUSR2 is ignored until then; SLURM requeues jobs it preempts.
     """
     start = """trap "" USR2; cd "$0" && exec "$@\""""
     python = container.command(image or {}, folder, sys.executable)
@@ -58,7 +58,7 @@ def python_command(folder: Path, image: Mapping[str, Any] | None = None) -> str:
 
 
 def executor(resources: Resources, folder: Path, name: str) -> Executor:
-    """An executor whose logs and pickles go to `folder`, where the copy of the code is, too."""
+    """An executor whose logs and pickles go to `folder`, next to the code snapshot."""
     slurm = Executor(
         folder, max_num_timeout=UNLIMITED, python=python_command(folder, resources.container)
     )
@@ -67,7 +67,7 @@ def executor(resources: Resources, folder: Path, name: str) -> Executor:
 
 
 def text(slurm: Executor, tasks: int) -> str:
-    """The script that sbatch gets, for an array of `tasks` if there are several."""
+    """The script passed to sbatch, for an array of `tasks` if there are several."""
     if tasks > 1:
         slurm.parameters["map_count"] = tasks
     return slurm._make_submission_file_text(slurm._submitit_command_str, "")
@@ -95,7 +95,7 @@ def _parameters(resources: Resources, folder: Path, name: str) -> dict[str, Any]
         array_parallelism=resources.array_parallelism,
         stderr_to_stdout=True,
         wckey=None,  # clusters without wckeys refuse it
-        # By default ranks outlive one that failed, and srun ignores sbatch's --cpus-per-task.
+        # By default ranks keep running after one fails, and srun ignores sbatch's --cpus-per-task.
         srun_args=[
             "--kill-on-bad-exit=1",
             f"--cpus-per-task={cpus}",
@@ -108,9 +108,9 @@ def _parameters(resources: Resources, folder: Path, name: str) -> dict[str, Any]
 
 
 def _measured_delay(run: Path) -> int:
-    """Seconds before the time limit at which a run needs SLURM's signal, by its last checkpoint.
+    """Seconds before the time limit at which a run needs SLURM's signal, from its last checkpoint.
 
-    Twice that checkpoint's time, plus a minute, as SLURM's signals are exact to a minute.
+    Twice that checkpoint's time plus one minute, as SLURM's signals are accurate to a minute.
     """
     return ceil(2 * run_folder.read_status(run).get("checkpoint_s", 0)) + 60
 
@@ -120,7 +120,7 @@ def _setup(resources: Resources, folder: Path) -> list[str]:
     defaults = [f'export {name}="${{{name}:-{text}}}"' for name, text in ENVIRONMENT.items()]
     profile = [f"export {name}={shlex.quote(str(text))}" for name, text in resources.env.items()]
     flight = f'export TORCH_NCCL_DEBUG_INFO_TEMP_FILE="{folder}/flight-$SLURM_JOB_ID-rank"'
-    snapshot = shlex.quote(str(folder / SNAPSHOT))  # before what methods of the user's own are on
+    snapshot = shlex.quote(str(folder / SNAPSHOT))  # before the paths of the user's own methods
     code = f'export PYTHONPATH={snapshot}"${{PYTHONPATH:+:$PYTHONPATH}}"'
     told = _notify(resources.notify, folder) if resources.notify else ["notify() { :; }"]
     return [*resources.setup, *profile, *defaults, flight, code, *told, *_merge_logs(folder)]
@@ -129,7 +129,7 @@ def _setup(resources: Resources, folder: Path) -> list[str]:
 def _notify(command: str, folder: Path) -> list[str]:
     """Define `notify EVENT`, which runs the profile's command, and call it for the start.
 
-    A command that fails or hangs does not disturb the job.
+    A command that fails or hangs does not affect the job.
     """
     run = shlex.quote(str(folder.parents[1]))
     return [
@@ -143,7 +143,7 @@ def _notify(command: str, folder: Path) -> list[str]:
 
 
 def _merge_logs(folder: Path) -> list[str]:
-    """Run merged_log.py beside the ranks, and send it their exit code at the end.
+    """Run merged_log.py alongside the ranks, and send it their exit code at the end.
 
     The script ignores SIGTERM: it ends after the ranks, with their exit code.
     """

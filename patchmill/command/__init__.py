@@ -1,1 +1,1 @@
-"""The command `patchmill`, over the entry points that its parts have on their own."""
+"""The command `patchmill`, which dispatches to the entry points of its subcommands."""

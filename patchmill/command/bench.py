@@ -13,8 +13,8 @@ from patchmill.script import idle_threads_sleep
 
 DEFAULT = "throughput"
 ABOUT = """\
-Measure this machine: the named benchmark, or throughput. A benchmark's options are listed by
-patchmill bench NAME --help."""
+Run a benchmark on this machine, by default throughput. patchmill bench NAME --help lists a
+benchmark's options."""
 EXAMPLES = (
     "patchmill bench --data photos --recipe 'dino(local_crops=6)'",
     "patchmill bench decoders --json decoders.json",
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def names() -> list[str]:
-    """Names of all benchmarks: the modules of the folder benchmarks/, then those of its papers/."""
+    """Names of all benchmarks: the modules in benchmarks/, then those in benchmarks/papers/."""
     from patchmill import benchmarks
     from patchmill.benchmarks import papers
 

@@ -27,8 +27,8 @@ RANK = re.compile(r"rank \d+ of \d+ on ([\w.-]+)")  # a line of each rank's log
 QUESTION = """\
 <!-- What did you do, what did you expect, and what happened instead? -->
 
-(say it here, and read what follows before you post it: names and secrets are removed from it as far
-as a program can know them)
+(write it here, and read the rest before you post it: names and secrets are removed only as far as a
+program can recognise them)
 """
 
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = Path(args.out) if args.out else None
     if out and not out.absolute().parent.is_dir():
         raise MillError(f"cannot write {out}: there is no folder {out.parent}")
-    print("asking what this machine has, which takes some seconds", file=sys.stderr)
+    print("examining this machine, which takes a few seconds", file=sys.stderr)
     report = redact("\n".join(_report(run)), _hosts(run))
     if out is None:
         print(report)
@@ -77,7 +77,7 @@ def _run_folder(arguments: Sequence[str]) -> Path | None:
 
 
 def _hosts(run: Path | None) -> list[str]:
-    """Machines that the run's own files name."""
+    """Hosts named in the run's own files."""
     if run is None:
         return []
     from patchmill.cluster.job import record
@@ -119,13 +119,13 @@ def _run(run: Path) -> Iterator[str]:
 
 
 def _job(run: Path) -> Iterator[str]:
-    """The failure of the last job, and the end of its log."""
+    """The failure of the last job and the end of its log."""
     from patchmill.cluster.job import failures, record
 
     job = record.read(run)
     if job is None:
         yield from (
-            "It was not started by patchmill submit, so that there is no log: copy the terminal's.",
+            "It was not started by patchmill submit, so there is no log: copy the terminal output.",
             "",
         )
         return
@@ -136,7 +136,7 @@ def _job(run: Path) -> Iterator[str]:
 
 
 def _ledgers(run: Path) -> Iterator[str]:
-    """The number of unreadable samples, and the reasons of some."""
+    """The number of unreadable samples, and the reasons for some."""
     lines = [
         line for path in sorted(run.glob("ledger*.jsonl")) for line in _read(path).splitlines()
     ]
@@ -157,7 +157,7 @@ def _ledgers(run: Path) -> Iterator[str]:
 def _block(
     title: str, content: str, language: str = "text", is_open: bool = False
 ) -> Iterator[str]:
-    """A part that can be folded; nothing for one without content."""
+    """A collapsible section; nothing if it has no content."""
     if not content.strip():
         return
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", content)), default=0))
@@ -173,7 +173,7 @@ def _read(path: Path) -> str:
 
 
 def _commit() -> str:
-    """The commit of a checkout; nothing for an installed package."""
+    """The commit of a checkout; empty for an installed package."""
     root = Path(patchmill.__file__).resolve().parents[1]
     if not (root / "setup.cfg").is_file():
         return ""

@@ -1,4 +1,4 @@
-"""The command `patchmill WORD ...`: an overview, help, and the way to each command."""
+"""The command `patchmill COMMAND ...`: overview, help and dispatch to each command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.script import idle_threads_sleep
 
 HELP = ("--help", "-h")
-CARRIED = {"hydra-core": ("omegaconf",)}  # modules of packages that come with a needed one
+CARRIED = {"hydra-core": ("omegaconf",)}  # modules of packages installed along with a required one
 
 
 def main() -> NoReturn:
@@ -63,7 +63,7 @@ def _run(word: str, rest: Sequence[str]) -> None:
 
 
 def _explain_missing(module: str) -> None:
-    """Raise a MillError if `module` belongs to a package that patchmill needs."""
+    """Raise a MillError if `module` belongs to a package that patchmill requires."""
     from patchmill.command.doctor.packages import module_of, parse, requirements
 
     for requirement in requirements()[""]:

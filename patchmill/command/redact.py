@@ -1,4 +1,4 @@
-"""Remove from text what should not be published: home paths, user and host names, secrets."""
+"""Remove home paths, user and host names, and secrets from text that is to be published."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 
 SECRET, HOST, USER = "<secret>", "HOST", "USER"
 
-# Names of environment variables, options and settings whose values are secret.
+# Names of environment variables, options and settings with secret values.
 _NAME = r"(?:pass(?:word|wd|phrase)?|token|secret|credentials?|api_?key|access_?key(?:_?id)?|auth)"
 _SECRET_VARIABLE = re.compile(rf"(?i)(?:^|_){_NAME}(?:$|_)|_key$")
 _PATTERNS = {
-    # A private key, as in a file of ssh's.
+    # A private key, as in ssh's files.
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)": SECRET,
     # scheme://user:password@host
     r"\b([a-zA-Z][\w+.-]*://)[^/\s@\"'<>]+@": rf"\1{SECRET}@",
-    # Signatures and the like in the query of a URL.
+    # Signatures and similar parameters in the query of a URL.
     r"(?i)([?&](?:x-(?:amz|goog|ms)-[\w-]+|sig|signature|se|sp|sv|policy|key-pair-id|awsaccesskeyid|"
     rf"googleaccessid|(?:[\w-]*[_-])?(?:{_NAME}|key))=)[^&\s\"'<>]+": rf"\1{SECRET}",
     # Authorization: Bearer ...
@@ -28,7 +28,7 @@ _PATTERNS = {
     # password=..., "api_key": "...", --token ...
     rf"(?i)((?:\b|_|-){_NAME}[\"']?(?:[ \t]*[=:][ \t]*|[ \t]+(?=\S*\d))[\"']?)"
     r"[^\s\"',;&<>]{4,}": rf"\1{SECRET}",
-    # Tokens that are known by how they begin.
+    # Tokens recognised by their prefix.
     r"\b(?:hf_|gh[pousr]_|github_pat_|glpat-|sk-|xox[abeoprs]-|pypi-|npm_)[\w-]{12,}": SECRET,
     r"\b(?:AKIA|ASIA|AIza)[\w-]{12,}": SECRET,
     r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?": SECRET,
@@ -37,12 +37,12 @@ _PATTERNS = {
 }
 _RULES = [(re.compile(pattern, re.DOTALL), text) for pattern, text in _PATTERNS.items()]
 _ANY_HOME = re.compile(r"(?<![\w.~-])/(?:home|Users)/[^/\s\"':,;]+")
-# Accounts that everybody has, and words that a host may be called by without telling anything.
+# Accounts that exist everywhere, and host names that reveal nothing.
 _COMMON = {"root", "user", "admin", "nobody", "ubuntu", "debian", "runner", "docker", "localhost"}
 
 
 def redact(text: str, hosts: Iterable[str] = (), environ: Mapping[str, str] | None = None) -> str:
-    """The text without secrets and names; `hosts` are removed beside this machine's own name."""
+    """The text without secrets and names: those of `hosts` too, not only of this machine."""
     environ = os.environ if environ is None else environ
     for value in _secret_values(environ):
         text = text.replace(value, SECRET)
@@ -91,6 +91,6 @@ def _users(environ: Mapping[str, str]) -> list[str]:
 
 
 def _names(names: Iterable[str]) -> list[str]:
-    """Names worth removing, in full and without their domain, the longest first."""
+    """Names to remove, in full and without their domain, longest first."""
     parts = {part for name in names for part in (name, name.partition(".")[0])}
     return sorted((p for p in parts if len(p) > 1 and p not in _COMMON), key=len, reverse=True)

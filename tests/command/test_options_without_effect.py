@@ -20,8 +20,8 @@ REFUSED = [
     ("loaders.preview", "photos --masks --recipe dino", "--recipe is for views"),
     ("loaders.preview", "photos --method rbd --backgrounds photos", "--backgrounds is for views"),
     ("loaders.preview", "photos --ids 0 --count 3", "--count shows the first samples"),
-    ("training.watch", ". --seed 3", "--seed is of the views that --recipe shows"),
-    ("cluster.status", ". --follow", "--follow is of a log: add --tail RUN"),
+    ("training.watch", ". --seed 3", "--seed is for the views that --recipe shows"),
+    ("cluster.status", ". --follow", "--follow is for a log: add --tail RUN"),
     ("cluster.status", "--tail . --json", "--json does not go with --tail"),
     ("cluster.status", "--cancel . --best knn", "--best is for the table of runs"),
     (

@@ -1,7 +1,7 @@
 """Settings that may change when a run resumes.
 
-Settings that determine what is learnt (views, network, optimiser, schedule) must stay the same.
-Settings of where and how fast a run trains, and of what it logs, may change.
+Settings that affect what is learnt (views, network, optimiser, schedule) must stay the same.
+Settings for where and how fast a run trains, and for what it logs, may change.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ MAY_CHANGE = (
     "name",
     "out",
     "resume",
-    "scale",  # a name for settings that are compared themselves, like the next two
+    "scale",  # only names settings that are compared themselves, like the next two
     "size",
     "data.name",
-    # Data may have moved; the loader's state knows the samples and refuses others.
+    # Data may have moved; the loader's state identifies the samples and refuses others.
     "data.root",
     "data.train",
     "data.masks",
@@ -27,8 +27,8 @@ MAY_CHANGE = (
     "data.bank",
     "evaluate",  # does not change the network
     "log",
-    # Another machine, or another way to use it: samples and their order stay the same, rounding
-    # does not.
+    # Another machine, or another use of it: samples and their order stay the same, rounding does
+    # not.
     "train.device",
     "train.precision",
     "train.pipeline",
@@ -54,9 +54,9 @@ class Difference(NamedTuple):
 
 
 def difference(before: Any, now: Any) -> Difference | None:
-    """The first setting that keeps `now` from resuming a run of `before`, or None.
+    """The first setting that prevents `now` from resuming a run of `before`, or None.
 
-    Both are configurations, or plain data as compose.plain returns it.
+    Both are configurations, or plain data from compose.plain.
     """
     old, new = _flatten(to_plain(before)), _flatten(to_plain(now))
     for field in {**new, **old}:

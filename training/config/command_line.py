@@ -46,7 +46,7 @@ def refuse_unknown(texts: Mapping[str, str], *classes: type, keys: Sequence[str]
 def describe(
     cls: type, prefix: str = "", names: Sequence[str] = (), default: str = ""
 ) -> Iterator[str]:
-    """A line of help for each field of a dataclass."""
+    """One line of help per field of a dataclass."""
     comments, defaults, annotations = usage.comments(cls), cls(), field_annotations(cls)
     for name in names or annotations:
         value = default or usage.format_value(getattr(defaults, name))

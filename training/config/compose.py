@@ -1,7 +1,7 @@
-"""Compose `method=dilo data=scenes optim.lr=0.1` to a checked Config; save and load it as YAML.
+"""Compose `method=dilo data=scenes optim.lr=0.1` into a checked Config; save and load it as YAML.
 
-Hydra merges the YAML files of config/ in the order that config.yaml gives. Types and ranges, in
-settings.py and in each method's Settings, are checked here once, on the result.
+Hydra merges the YAML files of config/ in the order given by config.yaml. Types and ranges, defined
+in settings.py and in each method's Settings, are checked here once, on the result.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def plain(config: Config) -> dict[str, Any]:
 
 
 def from_plain(data: Any) -> Config:
-    """Inverse of `plain`, with every value checked."""
+    """Inverse of `plain`; checks every value."""
     if not isinstance(data, Mapping):
         raise MillError(f"this is not the configuration of a run: {brief(data)}")
     config: Config = typed.from_plain(Config, data)
@@ -106,7 +106,7 @@ def _resolve(choices: Mapping[str, str], settings: Mapping[str, str]) -> dict[st
 
     tree = _hydra_compose([f"{group}={choice}" for group, choice in choices.items()])
     annotations = overrides.keys(Config)
-    del annotations["method"], annotations["method_name"]  # which method= chooses
+    del annotations["method"], annotations["method_name"]  # chosen by method=
     annotations |= overrides.keys(_settings_of(tree.method_name), "method.")
     for key, text in settings.items():
         value = overrides.value(key, text, overrides.annotation(key, annotations))
@@ -122,7 +122,7 @@ def _resolve(choices: Mapping[str, str], settings: Mapping[str, str]) -> dict[st
 
 
 def _hydra_compose(choices: list[str]) -> Any:
-    """The tree of these choices, which the caller may change."""
+    """The config tree for these choices, which the caller may modify."""
     recipes = [_own_recipe(choice) for choice in choices]
     if recipes != choices:
         return _merged(*recipes)  # a user's own files may have changed
@@ -143,15 +143,15 @@ def _merged(*choices: str) -> Any:
     try:
         with hydra.initialize_config_dir(str(overrides.FOLDER), version_base="1.3"):
             return hydra.compose("config", [*choices])
-    except HydraException as error:  # of a user's own recipe: ours are tested
+    except HydraException as error:  # in a user's own recipe: ours are tested
         raise MillError(f"cannot compose the recipe: {str(error).splitlines()[0]}") from None
 
 
-_merged_once = functools.lru_cache(maxsize=64)(_merged)  # Hydra takes a tenth of a second
+_merged_once = functools.lru_cache(maxsize=64)(_merged)  # Hydra takes 0.1 s
 
 
 def _own_recipe(choice: str) -> str:
-    """`method=NAME` for a user's own method, whose recipe Hydra then finds under that name."""
+    """`method=NAME` for a user's own method, whose recipe Hydra then finds by that name."""
     from hydra.core.config_store import ConfigStore
 
     group, _, name = choice.partition("=")
@@ -166,12 +166,12 @@ def _own_recipe(choice: str) -> str:
 
 
 def _resized(size: int) -> int:
-    """Short side that photos are resized to before the centre crop: 256 for 224."""
+    """Short side to which photos are resized before the centre crop: 256 for 224."""
     return round(size * 8 / 7)
 
 
 def _local(size: int) -> int:
-    """Side of local crops beside global ones of `size`: 96 for 224; a multiple of 16."""
+    """Side of local crops for global crops of `size`: 96 for 224; a multiple of 16."""
     return max(round(size * 96 / 224 / 16), 1) * 16
 
 

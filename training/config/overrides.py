@@ -19,7 +19,7 @@ GROUPS = ("method", "data", "model", "optim", "evaluate", "scale")
 
 
 def choices(group: str) -> dict[str, str]:
-    """Choices of a group -> their titles, which are the first comments of their files."""
+    """Choices of a group -> their titles, taken from the first comments of their files."""
     return {path.stem: _title(path) for path in sorted((FOLDER / group).glob("*.yaml"))}
 
 
@@ -63,7 +63,7 @@ def keys(cls: type, prefix: str = "") -> dict[str, Any]:
 def value(key: str, text: str, annotation: Any) -> Any:
     """Value of a setting from the user's text.
 
-    Settings of text take it verbatim: recipes and paths need no quoting.
+    String settings take the text verbatim: recipes and paths need no quoting.
     """
     kinds = typed.union_members(annotation)
     if types.NoneType in kinds and text.lower() in ("null", "none"):
@@ -92,7 +92,7 @@ def _parsed(key: str, text: str, annotation: Any) -> Any:
     type_error = MillError(f"{key} must be {typed.describe_type(annotation)}, not {brief(text)}")
     try:
         override = OverridesParser.create().parse_override(f"{key}={text}")
-    except (HydraException, ValueError, RecursionError):  # of 5,000 digits, or as many brackets
+    except (HydraException, ValueError, RecursionError):  # from 5,000 digits, or as many brackets
         raise type_error from None
     if override.is_sweep_override():
         raise MillError(f"{key} takes one value here, not {brief(text)}; lists are written [1,2]")

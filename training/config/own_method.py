@@ -1,8 +1,8 @@
 """Methods from outside this package: `method=margin:Margin` is class Margin of module margin.
 
-The module is imported as `python -m` would import it: from the current folder or any other place on
-Python's path. Its recipe, which may be missing, is `margin.yaml` beside it, and the changes at a
-scale `margin-demo.yaml`: files like those in method/ and tuned/.
+The module is imported as by `python -m`: from the current folder or from Python's path. Its
+optional recipe is `margin.yaml` next to it, and the changes at a scale are in `margin-demo.yaml`:
+files like those in method/ and tuned/.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def is_own(name: str) -> bool:
 
 
 def short_name(name: str) -> str:
-    """`package.margin:Margin` -> `margin`: the name of its recipe, and of runs."""
+    """`package.margin:Margin` -> `margin`: the name of its recipe and of its runs."""
     return name.partition(":")[0].rpartition(".")[2]
 
 
@@ -39,7 +39,7 @@ def load(name: str) -> type[Method]:
 
 
 def recipes(name: str, scales: list[str]) -> dict[str, Any]:
-    """`margin` and `margin-SCALE` -> the settings in the YAML files beside the module, if any."""
+    """`margin` and `margin-SCALE` -> the settings in the YAML files next to the module, if any."""
     origin, stem = own_code.find_module(name, f"method={name}"), short_name(name)
     parts = (stem, *(f"{stem}-{scale}" for scale in scales))
     found = {part: _read(origin.with_name(f"{part}.yaml")) for part in parts}

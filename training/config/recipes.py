@@ -1,4 +1,4 @@
-"""The recipes that a run's settings name; errors begin with the setting."""
+"""The recipes named in a run's settings; errors begin with the setting."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def training_recipe(config: Config) -> Recipe:
-    """The recipe of the views to train on."""
+    """Recipe of the training views."""
     return _load("method.views", config.method.views)
 
 
 def evaluation_recipe(config: Config) -> Recipe:
-    """The recipe of the views to evaluate on."""
+    """Recipe of the evaluation views."""
     return _load("evaluate.view", config.evaluate.view)
 
 

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def check(config: Config) -> None:
-    """Raise a MillError for settings that do not go together."""
+    """Raise a MillError for settings that are incompatible."""
     from patchmill.training.methods import find
 
     recipe = training_recipe(config)
-    evaluation_recipe(config)  # raises for a view that cannot be made
+    evaluation_recipe(config)  # raises for a view that cannot be rendered
     _check_cache(config)
     find(config.method_name).check(config.method, recipe)
     optim, epochs = config.optim, config.train.epochs

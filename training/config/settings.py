@@ -1,6 +1,6 @@
-"""Settings of a training run: types, defaults, and the help that run.py --help prints.
+"""Settings of a training run: types, defaults, and the help printed by run.py --help.
 
-Each field's comment is its help. Presets are YAML files beside this one; a method's own settings
+Each field's comment is its help. Presets are YAML files next to this one; a method's own settings
 are defined with the method.
 """
 

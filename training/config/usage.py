@@ -1,4 +1,4 @@
-"""Text of `patchmill train --help`, from the YAML files, settings classes and their comments."""
+"""Help text of `patchmill train`, from the YAML files, settings classes and their comments."""
 
 from __future__ import annotations
 

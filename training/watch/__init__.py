@@ -1,4 +1,4 @@
-"""A live page on runs, or on the views of a recipe; the command is `patchmill watch`."""
+"""A live page of runs, or of the views of a recipe, served by `patchmill watch`."""
 
 from patchmill.training.watch.command import main
 

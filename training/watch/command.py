@@ -1,4 +1,4 @@
-"""Watch runs in a browser, or look at the views of a recipe:
+"""Watch runs, or the views of a recipe, in a browser:
 
 patchmill watch runs
 patchmill watch DATA --recipe 'dino(local_crops=6)'
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if arguments is None else arguments)
     args = parser().parse_args(argv)
     if args.recipe is None:
-        refuse_options(argv, ["--seed"], "is of the views that --recipe shows: add --recipe NAME")
+        refuse_options(argv, ["--seed"], "is for the views that --recipe shows: add --recipe NAME")
     site = _site(args.what, args.recipe, args.seed)
 
     from patchmill.training.watch.server import Server
@@ -39,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         say(_invitation(args.what, server))
         server.serve_forever(poll_interval=0.2)
-    except KeyboardInterrupt:  # the usual end
+    except KeyboardInterrupt:  # the usual way to end
         print(flush=True)
-        os._exit(0)  # at once: a thread may be drawing, and torch takes seconds to leave
+        os._exit(0)  # do not wait: a thread may be drawing, and torch takes seconds to exit
     finally:
         server.stop()
 
@@ -54,7 +54,7 @@ def _site(what: str, recipe: str | None, seed: int) -> Site:
     if recipe is not None:
         from patchmill.loaders.recipe_load import load_recipe
 
-        load_recipe(recipe)  # says now what is wrong with it
+        load_recipe(recipe)  # report errors now
         return Site(subject=Subject(what, recipe, seed))
     folder = Path(what).expanduser()
     if not folder.is_dir():
@@ -92,7 +92,7 @@ def parser() -> Parser:
     options = Parser(
         "patchmill watch",
         "[RUN|DIR|DATA]",
-        "Serve a live page on a run, or on all runs below a folder, to a browser on this machine "
+        "Serve a live page of a run, or of all runs below a folder, to a browser on this machine "
         "or through ssh: curves, data wait, views, unreadable images, runs side by side.",
         [
             "patchmill watch",
@@ -111,9 +111,9 @@ def parser() -> Parser:
         "--recipe", help="show the views of this recipe instead, as in 'dino(local_crops=6)'"
     )
     options.add_argument(
-        "--seed", type=int, default=0, help="of the recipe's views (default: %(default)s)"
+        "--seed", type=int, default=0, help="seed of the recipe's views (default: %(default)s)"
     )
     options.add_argument(
-        "--port", type=int, help=f"the port (default: {PORT}, or the next that is free)"
+        "--port", type=int, help=f"the port (default: {PORT}, or the next free one)"
     )
     return options

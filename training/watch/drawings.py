@@ -1,6 +1,6 @@
-"""Views drawn for the page, exactly as training draws them, from the seed, the epoch and the step.
+"""Views drawn for the page exactly as in training, from the seed, the epoch and the step.
 
-A run writes none of them and does nothing for them: the plan of a batch follows from its place.
+Runs neither write nor compute anything for this: the plan of a batch follows from its position.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ if TYPE_CHECKING:
 
 SHOWN = 4  # images at a time
 LARGEST = 640  # longest side of an original, in pixels
-MOST_BOXES = 64  # views of an image that are sent one by one
+MOST_BOXES = 64  # views of an image that are sent individually
 CACHED = 32  # drawings
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Data and a recipe whose views are drawn."""
+    """Data, and a recipe whose views are drawn."""
 
     data: str
     recipe: str
     seed: int = 0
     masks: str | None = None
     backgrounds: str | None = None
-    bins: tuple[int, ...] = ()  # of GTSA: a side of a shared region, by view group
+    bins: tuple[int, ...] = ()  # of GTSA: bins along a side of a shared region, by view group
 
 
 @dataclass(frozen=True)
 class Place:
-    """Place of images in training: `first` images after `start` in an epoch's order."""
+    """Position of images in training: `first` images after `start` in an epoch's order."""
 
     epoch: int
     start: int
@@ -59,7 +59,7 @@ class Place:
 
 
 class Drawings:
-    """Draws one request at a time, and keeps the last."""
+    """Draws one request at a time, and caches the last ones."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -68,7 +68,7 @@ class Drawings:
         self._configs: dict[tuple[str, bytes], Config] = {}
 
     def of_run(self, run: Run, step: int | None, first: int) -> dict[str, Any]:
-        """Images `first` and on of the batch of a step; by default of the latest step."""
+        """Images from `first` on of a step's batch, by default the latest step's."""
         with self.turn():
             config, status = self._config(run), run.status
             newest = max(_whole(status.get("step")), 1)
@@ -88,7 +88,7 @@ class Drawings:
             return {"epoch": epoch} | self._draw(subject, Place(epoch, 0, max(first, 0)), SHOWN)
 
     def encoded(self, run: Run, id: int) -> bytes:
-        """The encoded bytes of a sample of a run's data."""
+        """Encoded bytes of a sample of a run's data."""
         with self.turn():
             source = self.open(_subject(self._config(run)).data)
         if not 0 <= id < len(source):
@@ -97,7 +97,7 @@ class Drawings:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for other requests; work in the body has a low priority."""
+        """Wait for other requests, then run the body at low priority."""
         with self._lock:
             _let_others_first()
             yield
@@ -112,7 +112,7 @@ class Drawings:
         return self._done[key]
 
     def open(self, data: str) -> Source:
-        """The data, opened once; MillError if that is not possible here."""
+        """The data, opened once; MillError if they cannot be opened here."""
         from patchmill.loaders.sources import open_source
 
         if "://" in data or data.startswith("pipe:"):
@@ -136,7 +136,7 @@ class Drawings:
 
 
 def _let_others_first() -> None:
-    """Lower the priority of this thread: a run on this machine comes first."""
+    """Lower the priority of this thread in favour of a run on this machine."""
     with contextlib.suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 

@@ -1,4 +1,4 @@
-"""The stream of a page: what changes in the runs that it shows, as server-sent events."""
+"""Stream of a page: changes in the runs that it shows, as server-sent events."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from patchmill.training.watch import run_files, shelf
 from patchmill.training.watch.series import Position
 from patchmill.training.watch.shelf import Run, Shelf
 
-TICK_EVERY = 5.0  # seconds after which a page is written to, if nothing has changed
+TICK_EVERY = 5.0  # seconds between writes to a page if nothing changes
 MOST_SELECTED = 8
 
 
 class Stream:
-    """Events for one page: all that there is at first, then what changes.
+    """Events for one page: everything at first, then only changes.
 
     `selected` are the runs whose curves and details are sent.
     """
@@ -57,7 +57,7 @@ class Stream:
             elif self._positions.pop(name, None):
                 self._sent.pop(f"run {name}", None)
                 self._sent.pop(f"loader {name}", None)
-        yield ": looked\n\n"  # a page that has gone is noticed by writing to it
+        yield ": looked\n\n"  # writing reveals whether the page has been closed
 
     def _log(self, run: Run) -> Iterator[str]:
         of_run, position = self._positions.get(run.name, (run, Position()))

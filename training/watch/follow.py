@@ -1,4 +1,4 @@
-"""Follow log.csv as a run appends to it or writes it anew, without reading any of it twice."""
+"""Follow log.csv while a run appends to it or rewrites it, without reading any of it twice."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from patchmill.training.runtime import records
 from patchmill.training.watch.run_files import open_regular
 from patchmill.training.watch.series import Position, Series
 
-CHUNK = 4 * 2**20  # bytes read at a time, so that a long log appears bit by bit
+CHUNK = 4 * 2**20  # bytes read at a time, so that a long log appears gradually
 LONGEST_LINE = 2**20
-_MARK = 64  # bytes before the position, by which a file that was written anew is recognised
+_MARK = 64  # bytes before the position, which reveal that the file was rewritten
 
 
 class Follower:
-    """The log of one run, for any number of readers in their own threads."""
+    """The log of one run, for any number of reader threads."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / records.LOG
@@ -29,7 +29,7 @@ class Follower:
         self._restart()
 
     def since(self, position: Position) -> tuple[dict[str, Any] | None, Position, bool]:
-        """Buckets that a reader lacks, its new position, and whether there is more in the file."""
+        """Buckets new to a reader, its new position, and True if the file has more."""
         with self._lock:
             more = self._read()
             new, now = self._series.since(position)
@@ -37,11 +37,11 @@ class Follower:
 
     def _restart(self) -> None:
         self._offset, self._mark = 0, b""
-        self._generations += 10**6  # above every generation of the series before
+        self._generations += 10**6  # above every generation of the previous series
         self._series = Series([], self._generations)
 
     def _read(self) -> bool:
-        """Read one chunk of what is new; True if there may be more."""
+        """Read one chunk of new data; True if there may be more."""
         try:
             with open_regular(self._path) as file:
                 size = os.fstat(file.fileno()).st_size
@@ -50,11 +50,11 @@ class Follower:
                     self._restart()
                     file.seek(0)
                 data = file.read(CHUNK)
-        except OSError:  # not there yet, or the disk is away: what was read stays
+        except OSError:  # missing, or the disk is unavailable: keep what was read
             return False
         complete = data[: data.rfind(b"\n") + 1]
         if not complete:
-            if len(data) > LONGEST_LINE:  # no log: pass over it
+            if len(data) > LONGEST_LINE:  # not a log: skip it
                 self._offset += len(data)
                 self._mark = data[-_MARK:]
             return False
@@ -72,9 +72,9 @@ class Follower:
 
 
 def parse(lines: list[str], width: int) -> np.ndarray:
-    """Rows of numbers [n, width]; NaN for cells that are empty or no numbers.
+    """Rows of numbers [n, width]; NaN for cells that are empty or not numbers.
 
-    Lines of another width are left out: they are half written.
+    Lines of another width are skipped: they are incomplete.
     """
     lines = [line for line in lines if line.count(",") == width - 1 and line]
     text = "," + ",".join(lines) + ","

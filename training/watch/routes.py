@@ -1,4 +1,4 @@
-"""Answers to requests: the page itself, events, drawings and pictures."""
+"""Responses to requests: the page itself, events, drawings and pictures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Answer(NamedTuple):
 
 
 class Refused(Exception):
-    """A request that gets no answer; the text says why."""
+    """A rejected request; the text is the reason."""
 
     def __init__(self, status: HTTPStatus, why: str) -> None:
         super().__init__(why)
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 class Site:
-    """Everything that a page can ask for: of the runs on a shelf, or of one recipe on some data."""
+    """Everything that a page can request: of the runs on a shelf, or of one recipe on some data."""
 
     def __init__(self, shelf: Shelf | None = None, subject: Subject | None = None) -> None:
         self._shelf, self._subject = shelf, subject
@@ -101,7 +101,7 @@ class Site:
 
 
 def _page_files() -> dict[str, Answer]:
-    """Files of the page by their names in addresses, read once."""
+    """Files of the page by their URL paths, read once."""
     files = {}
     for file in resources.files(__package__).joinpath("page").iterdir():
         kind = KINDS.get(file.name.rpartition(".")[2])
@@ -121,6 +121,6 @@ def _text(query: Query, name: str) -> str:
 
 
 def _number(query: Query, name: str) -> int | None:
-    """A whole number of up to ten digits; None where there is none."""
+    """A whole number of up to ten digits, or None."""
     text = _text(query, name)
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else None

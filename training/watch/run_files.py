@@ -1,4 +1,4 @@
-"""Read a run's folder: regular files alone, whatever else lies there, and none of it trusted."""
+"""Read a run's folder: only regular files, and none of their contents is trusted."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from patchmill.training.config import compose
 from patchmill.training.runtime import records, run_folder
 from patchmill.training.runtime.record_files import is_number
 
-LARGEST = 32 * 2**20  # bytes of a file that is read whole
+LARGEST = 32 * 2**20  # bytes of a file that is read at once
 MOST_EVALUATIONS = 2000
 MOST_BAD = 200  # entries of ledgers that are shown
-SIGNS = (run_folder.STATUS, records.LOG, compose.FILE)  # any of these makes a folder a run's
+SIGNS = (run_folder.STATUS, records.LOG, compose.FILE)  # a folder with any of these is a run's
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file; OSError for links, pipes, devices and what is missing."""
+    """Open a regular file; OSError for links, pipes, devices and missing files."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(f"{path} is no regular file")
+            raise OSError(f"{path} is not a regular file")
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -34,7 +34,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read(path: Path) -> bytes:
-    """Contents of a regular file of bounded size; OSError where there is none."""
+    """Contents of a regular file of bounded size; OSError if there is none."""
     with open_regular(path) as file:
         data = file.read(LARGEST + 1)
     if len(data) > LARGEST:
@@ -43,7 +43,7 @@ def read(path: Path) -> bytes:
 
 
 def text(path: Path) -> str:
-    """Text of a regular file; empty where there is none."""
+    """Text of a regular file; empty if there is none."""
     try:
         return read(path).decode("utf-8", "replace")
     except OSError:
@@ -64,7 +64,7 @@ def settings(folder: Path) -> dict[str, Any]:
 
 
 def evaluations(folder: Path) -> list[dict[str, float]]:
-    """The figures of all evaluations, or of evenly chosen ones, in the order of steps."""
+    """Results of all evaluations, or of evenly spaced ones, in the order of steps."""
     rows = [_json(line) for line in text(folder / records.EVALUATIONS).splitlines()]
     known = [
         {key: value for key, value in row.items() if is_number(value)}
@@ -79,13 +79,13 @@ def evaluations(folder: Path) -> list[dict[str, float]]:
 
 
 def ledgers(folder: Path) -> list[str]:
-    """Names of the ledgers of all ranks."""
+    """Names of all ranks' ledgers."""
     names = _names(folder)
     return sorted(n for n in names if n.startswith("ledger-rank") and n.endswith(".jsonl"))
 
 
 def ledger(folder: Path) -> list[dict[str, Any]]:
-    """Samples that no rank could read: `{"id": 3, "where": ..., "reason": ...}`, each once."""
+    """Samples that a rank could not read: `{"id": 3, "where": ..., "reason": ...}`, each once."""
     entries: dict[int, dict[str, Any]] = {}
     for name in ledgers(folder):
         for line in text(folder / name).splitlines():
@@ -96,13 +96,13 @@ def ledger(folder: Path) -> list[dict[str, Any]]:
 
 
 def pictures(folder: Path) -> list[str]:
-    """Names of the PNG files in the folder itself, without hidden ones, which are half written."""
+    """Names of the PNG files in the folder itself, without hidden ones, which are incomplete."""
     names = [name for name in _names(folder) if name.endswith(".png") and name[0] != "."]
     return sorted(names, key=lambda name: (name != "views.png", name))
 
 
 def clean(value: Any) -> Any:
-    """Plain data as JSON can hold it: None for numbers that are not finite."""
+    """Plain data for JSON, with None for numbers that are not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Columns of a log of any length, in a bounded number of buckets that grow as rows are added."""
+"""Columns of a log of any length, in a bounded number of buckets that widen as rows are added."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST = 1000  # a log of more than twice as many rows is drawn as MOST to 2 * MOS
 
 
 class Position(NamedTuple):
-    """Part of a series that a reader has."""
+    """A reader's position in a series."""
 
     generation: int = -1
     buckets: int = 0  # complete ones
@@ -26,13 +26,13 @@ class Series:
 
     def __init__(self, names: Sequence[str], generation: int = 0) -> None:
         self.names, self.stride, self.rows = list(names), 1, 0
-        self._generation = generation  # changes when buckets that were read are not valid any more
+        self._generation = generation  # changes when buckets read before become invalid
         width = len(self.names)
         self._buckets = _Buckets(*(np.zeros((0, width)) for _ in _Buckets._fields))
-        self._rest = np.zeros((0, width))  # rows of the bucket that is not complete
+        self._rest = np.zeros((0, width))  # rows of the incomplete bucket
 
     def add(self, rows: np.ndarray) -> None:
-        """Add rows [n, columns]; NaN where a cell is empty."""
+        """Add rows [n, columns], with NaN for empty cells."""
         self.rows += len(rows)
         while len(rows):
             room = (2 * MOST - len(self._buckets.counts)) * self.stride - len(self._rest)
@@ -50,9 +50,9 @@ class Series:
         self._rest = rows[whole:]
 
     def since(self, position: Position) -> tuple[dict[str, Any] | None, Position]:
-        """Buckets that a reader at `position` lacks, and the new position; None if it has all.
+        """Buckets new to a reader at `position`, or None, and the new position.
 
-        The last bucket may be incomplete: the reader replaces it with those of the next call.
+        The last bucket may be incomplete: the reader replaces it by those of the next call.
         """
         complete = len(self._buckets.counts)
         now = Position(self._generation, complete, self.rows)
@@ -105,7 +105,7 @@ def _column(buckets: _Buckets, i: int, stride: int) -> dict[str, list[float | No
 
 
 def _numbers(values: np.ndarray, known: np.ndarray) -> list[float | None]:
-    """Values of seven digits, which is more than a screen shows; None where nothing is known."""
+    """Values with seven digits, more than a screen shows; None for unknown values."""
     return [
         float(f"{value:.7g}") if is_known else None
         for value, is_known in zip(values.tolist(), known.tolist(), strict=True)

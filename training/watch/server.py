@@ -1,4 +1,4 @@
-"""The web server: bound to loopback, GET alone, for whoever has the key."""
+"""The web server: bound to loopback, GET only, for clients that have the key."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from patchmill.training.watch.routes import Answer, Refused, Site
 log = logging.getLogger("patchmill")
 
 ADDRESS = "127.0.0.1"
-TRIES = 50  # ports from the first on
-MOST_CLIENTS = 128  # connections at a time; a page has one or two
+TRIES = 50  # ports, starting with the first
+MOST_CLIENTS = 128  # concurrent connections; a page has one or two
 IDLE = 30.0  # seconds after which a silent connection is closed
-HOSTS = ("127.0.0.1", "localhost", "[::1]")  # by any port, as ssh -L may have another
+HOSTS = ("127.0.0.1", "localhost", "[::1]")  # on any port, as ssh -L may use another
 
-# Whatever names a run brings into the page, the browser runs and fetches nothing else.
+# No text from a run can make the browser execute or fetch anything else.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -40,9 +40,9 @@ HEADERS = {
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one site on the first free port from `port` on; `port` alone if it is `exact`.
+    """Serves one site on the first free port from `port` on; only on `port` if `exact`.
 
-    Every user of a machine can reach its loopback, so the address printed holds a key; the browser
+    Every user of a machine can reach its loopback, so the printed URL contains a key; the browser
     keeps it as a cookie.
     """
 
@@ -54,7 +54,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, site: Site, port: int, exact: bool = False) -> None:
         self.site, self.key = site, secrets.token_urlsafe(18)
-        self.cookie = f"patchmill-{secrets.token_hex(4)}"  # ports share cookies
+        self.cookie = f"patchmill-{secrets.token_hex(4)}"  # cookies are shared between ports
         self.ends = threading.Event()
         self.room = threading.BoundedSemaphore(MOST_CLIENTS)
         self._bind(port, exact)
@@ -78,7 +78,7 @@ class Server(ThreadingHTTPServer):
         raise MillError(f"cannot listen on {where}: choose another, as --port {port + TRIES}")
 
     def server_bind(self) -> None:
-        # http.server's own looks the machine's name up, which may ask a name server.
+        # http.server's own method looks up the machine's name, which may query a name server.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -86,7 +86,7 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
-        if not isinstance(error, OSError):  # a page that was closed
+        if not isinstance(error, OSError):  # OSError: the page was closed
             log.error("a request failed: %r", error)
 
     def stop(self) -> None:
@@ -145,7 +145,7 @@ class Handler(BaseHTTPRequestHandler):
     # ----------------------------------------------------------------------------------- who asks
 
     def _check_host(self) -> None:
-        """Refuse names that do not mean this machine: a page elsewhere may have rebound one."""
+        """Refuse host names other than this machine's: another page may have rebound one to it."""
         name = self.headers.get("Host", "")
         if name.rpartition(":")[0] not in HOSTS and name not in HOSTS:
             raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "ask for 127.0.0.1 or localhost")
@@ -154,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
                 raise Refused(HTTPStatus.FORBIDDEN, "asked by a page of another origin")
 
     def _let_in(self, key: str) -> None:
-        """The page, and the key as a cookie; the page takes it out of the address."""
+        """Send the page, with the key as a cookie; the page removes it from the URL."""
         if not hmac.compare_digest(key.encode(), self.server.key.encode()):
             raise Refused(HTTPStatus.FORBIDDEN, KEY_WANTED)
         cookie = f"{self.server.cookie}={key}; HttpOnly; SameSite=Strict; Path=/"

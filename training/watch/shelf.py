@@ -1,4 +1,4 @@
-"""The runs below a folder, found again every few seconds, with what their files say now."""
+"""The runs below a folder, listed every few seconds, with the current contents of their files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 from patchmill.training.watch import run_files
 from patchmill.training.watch.follow import Follower
 
-DEPTH = 3  # folders below the one that is watched: runs/sweep/setting/seed
+DEPTH = 3  # folder levels below the watched one: runs/sweep/setting/seed
 MOST_RUNS = 1000
-LIST_EVERY, LOOK_EVERY = 3.0, 1.0  # seconds between looks for runs, and at their files
-REST = 10  # times as long as a look took, before the next: disks and networks may be slow
+LIST_EVERY, LOOK_EVERY = 3.0, 1.0  # seconds between scans for runs, and of their files
+REST = 10  # pause in multiples of a scan's duration: disks and networks may be slow
 _NOT_RUNS = ("checkpoints", "tensorboard", "exports", "finetune", "wandb")
 _Stamp = tuple[tuple[int, int], ...]
 
 
 class Shelf:
-    """Runs by name, the path below `root`; a `root` that is a run itself is its only one.
+    """Runs by name, which is the path below `root`; if `root` is a run, it is the only one.
 
     Nothing outside these folders is read, and names from requests are only looked up.
     """
@@ -49,7 +49,7 @@ class Shelf:
             return self._runs
 
     def table(self) -> list[dict[str, Any]]:
-        """A line for every run; all pages share one look at their files."""
+        """One row per run; all pages share one read of their files."""
         runs = self.runs()
         with self._table_lock:
             start = time.monotonic()
@@ -60,7 +60,7 @@ class Shelf:
 
 
 class Run:
-    """One run's folder; its files are read again only when they change."""
+    """One run's folder; its files are reread only when they change."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder, self.log = name, folder, Follower(folder)
@@ -88,7 +88,7 @@ class Run:
         return self._get("pictures", run_files.pictures, ".")
 
     def line(self) -> dict[str, Any]:
-        """The run in a table of runs."""
+        """The run's row in the table of runs."""
         settings, status = self.settings, self.status
         scores = [row["knn"] for row in self.evaluations if "knn" in row]
         return {
@@ -106,7 +106,7 @@ class Run:
         }
 
     def details(self) -> dict[str, Any]:
-        """The part of a selected run that the page shows beside its log."""
+        """Details of a selected run that the page shows in addition to its log."""
         ledger = self.ledger
         return {
             "id": self.name,
@@ -126,7 +126,7 @@ class Run:
 
 
 def _next(start: float, every: float) -> float:
-    """Time of the next look, after one that began at `start`."""
+    """Time of the next scan, after one that began at `start`."""
     return max(start + every, start + REST * (time.monotonic() - start))
 
 
@@ -136,7 +136,7 @@ class _Folder(NamedTuple):
 
 
 def _names(root: Path) -> Iterator[str]:
-    """Names of the runs at or below `root`, in the order of their paths."""
+    """Names of the runs at or below `root`, in path order."""
     if _is_run(root):
         yield "."
         return
@@ -153,7 +153,7 @@ def _names(root: Path) -> Iterator[str]:
 
 
 def _folders(path: Path) -> list[str]:
-    """Folders in a folder, without links and hidden ones."""
+    """Subfolders of a folder, without links and hidden ones."""
     try:
         entries = list(os.scandir(path))
     except OSError:

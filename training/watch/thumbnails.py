@@ -1,4 +1,4 @@
-"""Small pictures of what can be decoded of a bad sample."""
+"""Thumbnails of what can be decoded of bad samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from patchmill.training.watch.shelf import Run
 SIDE = 192  # pixels
 MOST_PIXELS = 50_000_000
 
-# In place of a picture: a missing one would be an error on the page's console.
+# Sent instead of a missing thumbnail, which would be an error in the page's console.
 NOTHING = b"""<svg xmlns="http://www.w3.org/2000/svg" width="96" height="72" viewBox="0 0 96 72">
 <rect width="96" height="72" fill="#8884"/>
 <path d="M34 24l28 28m0-28l-28 28" stroke="#888" stroke-width="3"/></svg>"""
@@ -28,12 +28,12 @@ def thumbnail(drawings: Drawings, run: Run, id: int) -> bytes | None:
         data = drawings.encoded(run, id)
     except (MillError, OSError):
         return None
-    with drawings.turn():  # no other image is decoded meanwhile
+    with drawings.turn():  # no other image is decoded at the same time
         return decode_part(data)
 
 
 def decode_part(data: bytes) -> bytes | None:
-    """A JPEG of as much of an image as its bytes hold; None if that is nothing."""
+    """A JPEG of as much of an image as can be decoded; None if nothing can."""
     out = io.BytesIO()
     before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
     try:

@@ -1,1 +1,1 @@
-"""Completion of `patchmill` in bash, zsh and fish: quick, as it loads no torch."""
+"""Completion of `patchmill` in bash, zsh and fish; fast, as it does not import torch."""

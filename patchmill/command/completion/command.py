@@ -1,4 +1,4 @@
-"""Print a script that makes a shell complete words: patchmill completion bash|zsh|fish"""
+"""Print a shell completion script: patchmill completion bash|zsh|fish"""
 
 from __future__ import annotations
 

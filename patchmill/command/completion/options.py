@@ -1,4 +1,4 @@
-"""Options of commands, and the values that they take."""
+"""Options of commands and their values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from patchmill.loaders.common.arguments import Parser
 
 Choices = Callable[[Sequence[str], str], Iterable[Word]]
 
-# Command -> module:function that makes its parser without loading torch.
+# Command -> module:function that makes its parser without importing torch.
 PARSERS = {
     "report": "training.report.__main__:parser",
     "status": "cluster.status:parser",
@@ -62,7 +62,7 @@ def of_bench(before: Sequence[str], typed: str) -> list[Word]:
 
 
 def benchmark_parser(source: str) -> argparse.ArgumentParser:
-    """A parser with the options that a benchmark's source adds: importing it would load torch."""
+    """A parser with the options in a benchmark's source: importing it would import torch."""
     parser = argparse.ArgumentParser()
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):

@@ -1,4 +1,4 @@
-"""Folders of runs, for `run=` and for commands that take one."""
+"""Run folders, for `run=` and for commands that accept one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from patchmill.command.completion.word import Word
 
-MARKS = ("config.yaml", "status.json", "job.json")  # one of them is in the folder of every run
+MARKS = ("config.yaml", "status.json", "job.json")  # every run folder has one of them
 FOLDER = "runs/"
 
 
 def folders(typed: str, prefix: str = "") -> list[Word]:
-    """Runs, and other folders, in the folder that is typed so far: by default runs/."""
+    """Runs and other folders in the folder typed so far, by default runs/."""
     parent = typed.rpartition("/")[0] + "/" if "/" in typed else ""
     if not parent and Path(FOLDER).is_dir() and FOLDER.startswith(typed):
         parent = FOLDER

@@ -1,7 +1,7 @@
-"""The scripts that shells run; each asks `patchmill __complete SHELL` for words.
+"""Completion scripts of the shells; each asks `patchmill __complete SHELL` for candidates.
 
-Where there are none, the shell completes files. A word that ends in = / : or . is not finished, so
-that no space follows it.
+If there are none, the shell completes files. A word that ends in = / : or . is unfinished, so no
+space follows it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Words key=value of `train`, `evaluate` and `export`: keys, and the values that a key takes."""
+"""Arguments key=value of `train`, `evaluate` and `export`: keys, and the values of a key."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def presets(prefix: str = "") -> list[Word]:
 
 
 def method_fields(method: str) -> list[str]:
-    """Names of a method's own settings, from its source: importing it would load torch."""
+    """Names of a method's own settings, from its source: importing it would import torch."""
     from patchmill import training
 
     return _fields(Path(training.__path__[0], "methods"), method)
@@ -111,7 +111,7 @@ def _keys_or_values(
 
 
 def _keys(keys: Iterable[str], typed: str) -> list[Word]:
-    """Keys with =; of keys in a section that is not typed yet, the section alone."""
+    """Keys with =; for keys in a section that is not typed yet, only the section."""
     found: dict[str, None] = {}
     for key in keys:
         section, dot, _ = key.partition(".")
@@ -121,7 +121,7 @@ def _keys(keys: Iterable[str], typed: str) -> list[Word]:
 
 
 def _values(annotation: Any) -> list[str]:
-    """Values that a setting can be named by: of a Literal, true, false, none."""
+    """Values that can be listed for a setting: those of a Literal, true, false, none."""
     found: list[str] = []
     for kind in union_members(annotation):
         if typing.get_origin(kind) is Literal:
@@ -134,7 +134,7 @@ def _values(annotation: Any) -> list[str]:
 
 
 def _fields(folder: Path, method: str) -> list[str]:
-    """Fields of the class whose name ends in Settings, and of its base in another module."""
+    """Fields of the class whose name ends in Settings, and of its base class in another module."""
     try:
         tree = ast.parse((folder / f"{method}.py").read_text(encoding="utf-8"))
     except (OSError, SyntaxError):

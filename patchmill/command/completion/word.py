@@ -1,4 +1,4 @@
-"""A word that may be completed to, with a few words about it for shells that show those."""
+"""A completion candidate, with a short description for shells that show one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words that may stand at the cursor: `patchmill __complete SHELL ...` prints one a line."""
+"""Completion candidates at the cursor: `patchmill __complete SHELL ...` prints one per line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from patchmill.command.completion.settings import KEYS_OF
 from patchmill.command.completion.word import Word, plain
 from patchmill.command.table import COMMANDS
 
-UNFINISHED = ("=", "/", ":", ".")  # ends of words that go on, so that no space follows
+UNFINISHED = ("=", "/", ":", ".")  # endings of unfinished words, which no space follows
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def complete(words: Sequence[str]) -> list[Word]:
-    """The words that the last of `words`, of which a part is typed, may become."""
+    """Candidates for the last of `words`, which is partly typed."""
     *before, typed = words or [""]
     return [word for word in _choices(before, typed) if word.text.startswith(typed)]
 
@@ -53,10 +53,10 @@ def _choices(before: Sequence[str], typed: str) -> list[Word]:
 
 
 def bash_replies(line: str, breaks: str) -> list[str]:
-    """Words as bash inserts them for a line that ends at the cursor.
+    """Replies as bash inserts them for a line that ends at the cursor.
 
-    Bash replaces what is behind the last character that it splits words at, one of `breaks`. Words
-    that are finished end with a space, but not within quotes, where it would be part of the word.
+    Bash replaces the text after the last character at which it splits words, one of `breaks`.
+    Finished words end with a space, except within quotes, where it would be part of the word.
     """
     words, quoted = split(line)
     typed = words[-1]
@@ -74,7 +74,7 @@ def bash_replies(line: str, breaks: str) -> list[str]:
 
 
 def split(line: str) -> tuple[list[str], bool]:
-    """The words of a line, the last one empty after a space; and True if a quote is open."""
+    """The words of a line, the last one empty after a space, and True if a quote is open."""
     for quote in ("", "'", '"'):
         try:
             words = shlex.split(line + quote)

@@ -1,4 +1,4 @@
-"""Say what this machine has and lacks: patchmill doctor [DATA]"""
+"""Report what this machine has and lacks: patchmill doctor [DATA]"""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def parser() -> Parser:
     options = Parser(
         "patchmill doctor",
         "[DATA]",
-        "Say what this machine has and can do, what is missing, what that costs, and the command "
-        "that adds it. With DATA, open that instead, read and decode some images, and say how fast "
-        "that is and what would be faster.\n\nThe exit status is 1 if something is broken that "
-        "patchmill needs.",
+        "Report what this machine has and can do, what is missing, what that costs, and the "
+        "command that adds it. With DATA, open the data instead, read and decode some images, and "
+        "report how fast that is and what would be faster.\n\nThe exit status is 1 if something "
+        "that patchmill needs is broken.",
         ["patchmill doctor", "patchmill doctor photos", "patchmill doctor --json"],
     )
-    options.add_argument("data", metavar="DATA", nargs="?", help="data, as loaders.build takes it")
-    options.add_argument("--json", action="store_true", help="print all as JSON")
+    options.add_argument("data", metavar="DATA", nargs="?", help="data, as for loaders.build")
+    options.add_argument("--json", action="store_true", help="print everything as JSON")
     return options
 
 
@@ -54,7 +54,7 @@ def as_json(report: Report) -> dict[str, object]:
 
 
 def text(report: Report) -> Iterator[str]:
-    """A line per finding, and below them what is not as it could be."""
+    """One line per finding, followed by what could be better."""
     for name, group in report.items():
         if group:
             yield name

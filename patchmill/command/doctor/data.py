@@ -1,4 +1,4 @@
-"""Data as patchmill opens it: its kind, labels and masks, a few images, and the speed of both."""
+"""Data as patchmill opens it: its kind, labels and masks, some images, and how fast they load."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from patchmill.command.doctor.finding import Finding
 from patchmill.loaders.common.errors import MillError
 from patchmill.loaders.common.log_lines import StderrLines
 
-MOST = 64  # images that are read
-SECONDS = 5.0  # of reading, and of decoding
+MOST = 64  # images to read
+SECONDS = 5.0  # of reading and of decoding
 THREADS = 8
 MANY_FILES = 50_000
-LARGE_SIDE = 1024  # of the median image; crops of training have 224
+LARGE_SIDE = 1024  # of the median image; training crops have 224
 PROGRESSIVE = 0xC2
 
 KINDS = {
@@ -45,7 +45,7 @@ MAGIC = {
 
 
 class Trial(NamedTuple):
-    """Some images, as read and decoded."""
+    """Some images, encoded and decoded."""
 
     encoded: list[bytes]
     sides: list[int]  # the longer one of each decoded image
@@ -121,7 +121,7 @@ def _masks(source: Any, data: str) -> Iterator[Finding]:
 
 
 def _try(source: Any) -> Trial:
-    """Read and decode images from all over the data, for some seconds."""
+    """Read and decode images from all parts of the data for a few seconds."""
     from patchmill.loaders.decode.decoder import BadImage, Decoder
 
     count = len(source)

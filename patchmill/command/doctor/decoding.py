@@ -1,4 +1,4 @@
-"""Decoding and rendering on CPUs: the libraries that must work, tried on a JPEG of a few pixels."""
+"""Decoding and rendering on CPUs: the required libraries, tested on a JPEG of a few pixels."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def ffcv() -> Iterator[Finding]:
     if is_installed("ffcv"):
         try:
             import ffcv as module
-        except Exception as error:  # shared libraries that are missing
+        except Exception as error:  # missing shared libraries
             yield Finding("FFCV", "warning", describe(error), 'no pipeline="ffcv"')
             return
         yield Finding("FFCV", "ok", f"{getattr(module, '__version__', '')} loads".strip())

@@ -1,4 +1,4 @@
-"""Run probes in processes of their own: one that hangs or crashes costs its own findings alone."""
+"""Run probes in separate processes: one that hangs or crashes loses only its own findings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from patchmill.command.doctor.finding import Finding
 
-# Group of probes -> seconds that it may take; importing torch from a cold network disk takes long.
+# Group of probes -> timeout in seconds; importing torch from a cold network disk takes long.
 GROUPS = {"machine": 30, "python": 180, "GPU": 240, "decoding": 180, "SLURM": 30}
 DATA, DATA_SECONDS = "data", 600
 
-# The path of this process, so that what is found is the same.
+# With the import path of this process, so that the same modules are found.
 CHILD = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -24,7 +24,7 @@ main(sys.argv[2:])
 
 
 def examine(groups: Mapping[str, float], *arguments: str) -> dict[str, list[Finding]]:
-    """Findings by group; all groups run at once, with the same arguments."""
+    """Findings by group; all groups run concurrently, with the same arguments."""
     processes = {name: _start(name, arguments) for name in groups}
     try:
         return {name: _collect(name, processes[name], groups[name]) for name in groups}

@@ -1,4 +1,4 @@
-"""One thing that a probe found out, and its forms as text and JSON."""
+"""A finding of a probe, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MARKS = {"ok": " ", "absent": "-", "warning": "!", "broken": "x"}
 @dataclass(frozen=True)
 class Finding:
     name: str
-    state: State  # absent: optional, and not there; broken: patchmill cannot do without it
+    state: State  # absent: optional and missing; broken: patchmill needs it
     text: str
-    cost: str = ""  # of its state, unless that is ok
+    cost: str = ""  # consequence of a state other than ok
     remedy: str = ""  # a command, or a few words
 
     def as_json(self) -> dict[str, Any]:
@@ -28,6 +28,6 @@ class Finding:
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line."""
+    """An error as one line."""
     text = " ".join(str(error).split())[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""GPUs: the driver, torch's CUDA, JPEG engines, and Triton with the compiler that it calls."""
+"""GPUs: the driver, torch's CUDA, JPEG engines, and Triton with its C compiler."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def torch() -> Iterator[Finding]:
 
 
 def jpeg_engines() -> Iterator[Finding]:
-    """Engines of the GPU that decode JPEGs; nvJPEG reaches them through libnvcuvid."""
+    """The GPU's engines that decode JPEGs; nvJPEG uses them through libnvcuvid."""
     if not _nvidia_smi():
         return
     if problem := video.unreachable():
@@ -120,7 +120,7 @@ def _nvidia_smi() -> list[list[str]]:
 
 
 def _architectures(torch: object) -> Iterator[Finding]:
-    """GPUs that this torch has no machine code for."""
+    """GPUs for which this torch has no machine code."""
     cuda = torch.cuda  # type: ignore[attr-defined]
     built = {name.rpartition("_")[2].rstrip("af") for name in cuda.get_arch_list()}
     majors = {int(number[:-1]) for number in built if number.isdigit()}
@@ -137,7 +137,7 @@ def _architectures(torch: object) -> Iterator[Finding]:
 
 
 def _library(name: str) -> str | None:
-    """A library that the linker finds, or that a package of NVIDIA's has."""
+    """A library that the linker finds or that an NVIDIA package contains."""
     for folder in sys.path:
         if found := sorted(glob.glob(os.path.join(folder, "nvidia", "*", "lib", f"{name}.*"))):
             return found[-1]

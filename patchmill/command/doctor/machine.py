@@ -1,4 +1,4 @@
-"""The machine: Python, cores, memory, and the folders that are written."""
+"""The machine: Python, cores, memory, and the folders that patchmill writes to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from patchmill.loaders.files.host import file_system, memory_limit
 GIB = 2**30
 LEAST_SHARED = 1 * GIB
 LEAST_CACHE = 2 * GIB  # free, for indexes and compiled code
-MOST_ENTRIES = 200_000  # of the cache that are counted
+MOST_ENTRIES = 200_000  # of the cache to count
 NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "fuse.sshfs", "9p")
 
 
@@ -164,7 +164,7 @@ def _meminfo(key: str) -> int:
 
 
 def _size(folder: Path) -> str:
-    """Size of all files in a folder; of very many, of some."""
+    """Size of all files in a folder, or of some of them if there are very many."""
     total = entries = 0
     for parent, _, files in os.walk(folder):
         for file in files:

@@ -1,4 +1,4 @@
-"""Python packages: those that patchmill needs, and those of its extras."""
+"""Python packages that patchmill and its extras need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import patchmill
 from patchmill.command.doctor.finding import Finding
 
-# Distribution -> module, where it is not the distribution's name with underscores.
+# Distribution -> module, if it is not the distribution's name with underscores.
 MODULES = {
     "pyyaml": "yaml",
     "pillow": "PIL",
@@ -22,7 +22,7 @@ MODULES = {
     "nvidia-dali-cuda130": "nvidia.dali",
     "nvidia-nvimgcodec-cu13": "nvidia.nvimgcodec",
 }
-# Extra -> what is missing without it; those left out are tools of people who change patchmill.
+# Extra -> what is missing without it; extras not listed are development tools.
 COSTS = {
     "dali": "JPEGs for views on a GPU are decoded by CPU threads, not on the GPU",
     "ffcv": 'no pipeline="ffcv"; a .beton is read all the same',
@@ -118,7 +118,7 @@ def module_of(name: str) -> str:
 
 
 def is_installed(name: str) -> bool:
-    """Check for the module without importing it, or at most its parents."""
+    """Check for the module without importing more than its parents."""
     try:
         return importlib.util.find_spec(module_of(name)) is not None
     except (ImportError, ValueError):
@@ -137,7 +137,7 @@ def quoted(requirement: str) -> str:
 
 
 def _install(missing: list[str], packages: list[str]) -> list[str]:
-    """The requirements of what is missing; DALI for the CUDA that torch is built with."""
+    """Requirements for what is missing; DALI for the CUDA version that torch is built with."""
     chosen = [each for each in packages if parse(each)[0] in missing]
     if "+cu12" in version_of("torch"):
         chosen = [each.replace("cuda130", "cuda120").replace("-cu13", "-cu12") for each in chosen]

@@ -1,4 +1,4 @@
-"""The process of one group of probes; each finding is a line of JSON as soon as it is made."""
+"""The process of one group of probes; prints each finding as a line of JSON immediately."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def main(argv: Sequence[str]) -> None:
         print(json.dumps(finding.as_json()), file=output, flush=True)
     output.close()
     sys.stdout.flush()
-    os._exit(0)  # threads of libraries cannot hold it up
+    os._exit(0)  # without waiting for threads of libraries
 
 
 def run(probes: dict[str, Probe], arguments: Sequence[str]) -> Iterator[Finding]:
-    """The findings of all probes; what a probe raises is one, too."""
+    """Findings of all probes, including exceptions that they raise."""
     for name, probe in probes.items():
         try:
             yield from probe(*arguments)
-        except Exception as error:  # of any library, on any machine
+        except Exception as error:  # from any library, on any machine
             is_missing = isinstance(error, ImportError)
             state: State = "broken" if is_missing else "warning"
             yield Finding(name, state, describe(error), "more cannot be said of it")

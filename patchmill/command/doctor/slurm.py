@@ -1,4 +1,4 @@
-"""SLURM: its partitions, and the job that this process is in."""
+"""SLURM: its partitions, and the job that this process runs in."""
 
 from __future__ import annotations
 
