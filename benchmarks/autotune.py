@@ -1,10 +1,11 @@
-"""Compare a tuned loader with one of fixed defaults: on data as they are, and on slow disks.
+"""Compare an autotuned loader with fixed defaults, on unmodified data and on slow disks.
 
     python benchmarks/autotune.py [--data DIR|scenes:N] [--recipe 'dino(local_crops=6)']
         [--batch-size 32] [--seconds 4] [--rounds 5] [--json FILE]
 
-A slow disk is a source that waits before each read; `uneven` waits seldom, and long. The loop takes
-batches as fast as they come. Tuning is over before the turns begin, and how long it took is told.
+A slow disk is a source that sleeps before each read; `uneven` sleeps rarely but long. The loop
+consumes batches as fast as they arrive. Tuning ends before measurement starts; its duration is
+reported.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ DISKS: dict[str, Callable[[int], float]] = {
 
 
 class SlowDisk:
-    """A sample whose reads wait first, without a core and without the interpreter's lock."""
+    """A sample whose reads sleep first, using no core and without holding the GIL."""
 
     def __init__(self, sample: Sample, name: str) -> None:
         self._sample, self._wait = sample, DISKS[name]
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measure(
     source: SlowDisk, settings: dict[str, Any], advance: Callable[[int], None]
 ) -> dict[str, Any]:
-    """Rates of a fixed and of a tuned loader in turns; what was chosen, and after how long."""
+    """Interleaved rates of a fixed and a tuned loader, the tuned settings, and the settling time."""
     recipe, batch_size = settings["recipe"], settings["batch_size"]
     fixed = build(source, recipe, batch_size)
     tuned = build(source, recipe, batch_size, workers="auto", prefetch="auto")
@@ -114,7 +115,7 @@ def measure(
 
 
 def _settle(loader: Loader) -> tuple[str, float]:
-    """Take batches until the loader says what it chose: its line, and the seconds until then."""
+    """Consume batches until the loader logs its choice; return that line and the seconds."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]

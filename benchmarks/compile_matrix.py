@@ -4,11 +4,11 @@
     python benchmarks/compile_matrix.py 3.8 --folders views --only "resize or blur" --table
     python benchmarks/compile_matrix.py --write
 
-Each Triton is downloaded once, into a folder of its own under build/, and shadows the installed one
-while `pytest tests/kernels -k compiled` compiles every kernel and counts its machine code. A kernel
-with more instructions, narrower loads or stores, more spills or fewer warps at once than its line
-of tests/kernels/budgets.csv fails. --table prints all counts beside those of the budgets, --write
-accepts what was counted.
+Each Triton is downloaded once, into its own folder under build/, and shadows the installed one
+while `pytest tests/kernels -k compiled` compiles every kernel and counts its machine instructions.
+A kernel fails if it has more instructions, narrower loads or stores, more spills or fewer resident
+warps than its line in tests/kernels/budgets.csv. --table prints all counts next to the budgets,
+--write accepts the new counts.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def fetch(name: str) -> Path:
-    """Download a Triton unless it is there; returns its folder."""
+    """Download a Triton unless it exists; returns its folder."""
     folder = ROOT / "build" / f"triton-{name}"
     if not folder.exists():
         wanted = "triton" if name == NEWEST else f"triton=={name}.*"

@@ -1,16 +1,16 @@
-"""Measure what copy-paste costs the renderer: views without it, and on each kind of background.
+"""Measure the cost of copy-paste in the renderer: views without it, and on each background kind.
 
     python benchmarks/copypaste.py [--data DIR] [--paste 0.3] [--device cpu|cuda] [--count 64]
         [--dtype float32] [--rounds 15] [--json FILE]
 
 Compares the views of `moco_v2` with those of `dilo` on grey, on a texture and on another image. All
-are rendered in turns from the same decoded images by the same decision rows, to which copy-paste
-adds its fields and changes no other; the first round is a warm-up. The CPU renderer runs in one
-thread and is timed by its CPU time; on a GPU the kernels are timed by CUDA events. Masks have 256
-pixels a side at most: the data's own, or RBD's.
+are rendered in turns from the same decoded images with the same decision rows, to which copy-paste
+only adds fields; the first round is a warm-up. The CPU renderer runs in one thread and is measured
+in CPU time; on a GPU the kernels are timed by CUDA events. Masks have at most 256 pixels a side:
+the data's own, or RBD's.
 
-The additional rows time what a loader's workers do besides: decoding all images, the masks of the
-pasted ones and, where backgrounds are images, those.
+Additional rows time the rest of a loader worker's work: decoding all images, the masks of pasted
+ones and, where backgrounds are images, the backgrounds.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Turn = Callable[[], float]  # returns its seconds
 class RenderRow:
     name: str
     seconds: timing.Summary  # of a turn
-    ratio: timing.Summary  # to the views without copy-paste, round by round
+    ratio: timing.Summary  # to the views without copy-paste, per round
 
     def as_json(self, count: int) -> dict[str, Any]:
         return {
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measure(turns: dict[str, Turn], rounds: int) -> list[RenderRow]:
-    timing.interleave(turns, 1)  # warm-up: compiles, and touches memory
+    timing.interleave(turns, 1)  # warm-up: compiles and touches memory
     seconds = timing.interleave(turns, rounds)
     return [
         RenderRow(name, timing.summary(values), timing.ratio(values, seconds[PLAIN]))

@@ -1,10 +1,10 @@
-"""Compare the speed of JPEG decoders on this CPU, and their pixels with PIL's.
+"""Compare JPEG decoders on this CPU: their speed, and their pixels with PIL's.
 
     python benchmarks/decoders.py [--data DIR] [--workers 1] [--json FILE]
 
-Every library decodes the same encoded images, held in memory, to RGB. The libraries are measured in
-turns, in rotating order, so that changes of the machine's speed affect all of them alike; the first
-round is a warm-up.
+Every library decodes the same encoded images from memory to RGB. The libraries take turns in
+rotating order, so that changes in the machine's speed affect all of them alike; the first round is
+a warm-up.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _pool(name: str, open: Callable[[], Library], workers: int) -> DecoderPool |
 
 
 class DecoderPool:
-    """Threads with a decoder each."""
+    """A pool of threads, each with its own decoder."""
 
     def __init__(self, open: Callable[[], Library], workers: int) -> None:
         self._decoders = [open() for _ in range(workers)]
@@ -102,7 +102,7 @@ class DecoderPool:
         self.library = self._decoders[0]
 
     def rate(self, images: list[bytes]) -> float:
-        """Images per second of all threads, each with an equal share of the images."""
+        """Images per second of all threads together, each with an equal share of the images."""
         start = time.perf_counter()
         workers = len(self._decoders)
         functions = [decoder.decode for decoder in self._decoders]

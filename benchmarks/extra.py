@@ -1,10 +1,10 @@
-"""Measure the operations that recipes list as extra, on one core, beside torchvision's.
+"""Measure the operations that recipes list as extra, on one core, next to torchvision's.
 
     python benchmarks/extra.py [--size 224] [--rounds 9] [--json FILE]
     python benchmarks/extra.py --picture docs/guides/own-operation.png
 
-Reported are milliseconds of a core's time per view that an operation happens to, in float32 and
-uint8, as a loader's worker spends them; and those of torchvision's function, one view at a time.
+Reports milliseconds of CPU time per view to which an operation is applied, in float32 and uint8, as
+in a loader's worker, and those of torchvision's function, applied to one view at a time.
 `--picture` draws each operation on one view instead.
 """
 
@@ -48,11 +48,11 @@ BILINEAR = v2.InterpolationMode.BILINEAR
 
 
 def on_bytes(function: Callable[..., Tensor], *arguments: Any) -> Callable[[Tensor], Tensor]:
-    """A function of torchvision's on 8-bit copies of float views."""
+    """A torchvision function on 8-bit copies of float views."""
     return lambda view: function((view * 255).byte(), *arguments).float() / 255
 
 
-# Name, operation and torchvision's function of one view.
+# Name, operation and torchvision's function for one view.
 CONTENDERS: list[tuple[str, Operation, Callable[[Tensor], Tensor]]] = [
     ("RandomErasing, const", RandomErasing(1.0), v2.RandomErasing(1.0)),
     (
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measure(size: int, rounds: int) -> list[dict[str, Any]]:
-    """One row for the renderer, and one for each operation."""
+    """One row for the renderer and one per operation."""
     float_views = torch.rand(COUNT * SAMPLES, 3, size, size)
     turns: dict[str, Callable[[], float]] = {RENDERED: _rendering(size)}
     for name, operation, theirs in CONTENDERS:
@@ -99,7 +99,7 @@ def measure(size: int, rounds: int) -> list[dict[str, Any]]:
             turns[f"{name} {dtype}"] = _ours(operation, size, dtype)
         turns[f"{name} torchvision"] = partial(_each, theirs, float_views)
     for turn in turns.values():
-        turn()  # compiles, and imports
+        turn()  # compiles and imports
     seconds = timing.interleave(turns, rounds)
     per_view = {
         name: round(1000 * timing.summary(values).median / (COUNT * SAMPLES), 4)

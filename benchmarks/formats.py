@@ -1,14 +1,14 @@
-"""Compare the loader's speed on a folder and on other kinds of data, and with FFCV's own loader.
+"""Compare the loader's speed on a folder and on other formats, and with FFCV's own loader.
 
     python benchmarks/formats.py [--data DIR|scenes:N] [--copies N] [--recipe 'dino(local_crops=6)']
         [--workers N] [--rounds N] [--json FILE]
 
-A turn is one epoch of a loader that is built already; every contender has one turn per round. Warm:
-all files are in the page cache. Cold: they are dropped from it before the turn, and the loader is
-rebuilt. Reads are those of one thread in random order, by its CPU time, without decoding what is
-encoded, all in the page cache. FFCV's own operations run on the same .beton in two ways: one
-pipeline per view of the recipe, which decodes once per view, as FFCV-SSL does; and one plain view,
-where it decodes as often as our loader.
+A turn is one epoch of an existing loader; every contender has one turn per round. Warm: all files
+are in the page cache. Cold: they are dropped from it before the turn, and the loader is rebuilt.
+Reads are those of one thread in random order, per CPU second, from the page cache and without
+decoding. FFCV's own operations run on the same .beton in two ways: one pipeline per view of the
+recipe, which decodes once per view, as FFCV-SSL does; and one plain view, where it decodes as often
+as our loader.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def write_formats(settings: Settings, folder: Path) -> dict[str, Any]:
 def measure(
     paths: dict[str, Any], recipe: Recipe, settings: Settings
 ) -> tuple[dict[str, list[float]], list[str]]:
-    """Images per second by contender and round, and notes on contenders that are left out."""
+    """Images per second by contender and round, and notes on skipped contenders."""
     notes: list[str] = []
     with contextlib.ExitStack() as opened:
         warm = partial(_warm_turn, opened, settings)
@@ -119,7 +119,7 @@ def measure(
 
 
 def measure_reads(paths: dict[str, Any], settings: Settings) -> dict[str, list[float]]:
-    """Reads per second of one thread's CPU time, of each kind of data, by round."""
+    """Reads per second of one thread's CPU time, by kind of data and round."""
 
     def turn(source: Source) -> float:
         order = np.random.default_rng(0).permutation(len(source)).tolist()

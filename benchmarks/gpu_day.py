@@ -1,14 +1,14 @@
-"""Check and measure all that a GPU is for, most valuable first, in so many minutes, with one page.
+"""Run all GPU checks and measurements, most valuable first, within a time budget; write one page.
 
     python benchmarks/gpu_day.py [--minutes 13] [--out DIR] [--part NAME ...] [--resume] [--dry-run]
         [--rehearse]
 
-For a machine with a GPU and nothing prepared, from a checkout: it needs torch, Triton, NumPy and
-Numba, and pytest for the tests; steps that need more than is installed are left out, and the page
-says so. Each step is a process with a time limit of its own, so that none can stop the next, and
-writes its result and its log into DIR at once. A step whose estimate no longer fits is not begun.
-Without a GPU, what needs none is run. --dry-run prints the plan; --rehearse runs every command in
-its smallest form on a CPU, to find mistakes before a GPU is there.
+For a fresh machine with a GPU, from a checkout: requires torch, Triton, NumPy and Numba, and pytest
+for the tests; steps that need other packages are skipped, as the page says. Each step is a process
+with its own time limit, so that none can stop the next, and writes its result and log to DIR
+immediately. A step whose estimate no longer fits is not started. Without a GPU, steps that need
+none are run. --dry-run prints the plan; --rehearse runs every command in its smallest form on a
+CPU, to find mistakes before a GPU is available.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # nothing need be installed: this checkout is what is run
+if __name__ == "__main__":  # without an installation: this checkout is run
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from patchmill.benchmarks.lib.gpu_day import day as days
@@ -52,18 +52,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         day.out.mkdir(parents=True, exist_ok=True)
         finished = _run(day, settings)
     if not finished:
-        raise MillError(f"interrupted; to go on: {_again(settings)}")
+        raise MillError(f"interrupted; to continue: {_again(settings)}")
 
 
 def _run(day: Day, settings: Any) -> bool:
-    """Run what is to be run, and write and print the page; True unless interrupted."""
+    """Run all due steps, and write and print the page; True unless interrupted."""
     entries = record.read(day.out) if settings.resume or settings.part else {}
     if settings.part and not settings.resume:
         entries = {name: entry for name, entry in entries.items() if name not in settings.part}
     finished = days.run(day, entries, lambda text: print(text, flush=True))
     text = page.page(STEPS, entries, day.about, day.out)
     write_atomic(day.out / page.FILE, text)
-    print(f"\n{text}\nThis page is {day.out / page.FILE}; results and logs lie beside it")
+    print(f"\n{text}\nThis page is {day.out / page.FILE}; results and logs are next to it")
     return finished
 
 
@@ -75,12 +75,12 @@ def _again(settings: Any) -> str:
 
 
 def _show_plan(day: Day) -> None:
-    """The steps with their estimates, and when each would be over."""
+    """Print the steps with their estimates and when each would end."""
     if not day.here.gpu:
         print("There is no CUDA device here: this is the plan for a machine with one.")
         day = replace(day, here=replace(day.here, gpu="a GPU"))
     print(f"{day.here.gpu}, {day.here.cores} cores, {day.minutes:g} minutes\n")
-    print(f"{'step':<16} {'variants':>8} {'estimate':>9} {'limit':>7} {'over at':>8}")
+    print(f"{'step':<16} {'variants':>8} {'estimate':>9} {'limit':>7} {'ends at':>8}")
     clock = 0.0
     for step, entry in days.plan(day):
         clock += entry.estimate if entry.state == "held" else 0
@@ -89,7 +89,7 @@ def _show_plan(day: Day) -> None:
             limit, over = "", f"{entry.state}{': ' * bool(entry.why)}{entry.why}"
         variants, estimate = step.variants or "", f"{entry.estimate:.0f} s"
         print(f"{step.name:<16} {variants:>8} {estimate:>9} {limit:>7}  {over}")
-    print("\nEstimate: variants of kernels x seconds of compiling one / processes, and the rest.")
+    print("\nEstimate: kernel variants x seconds to compile one / processes, plus the rest.")
 
 
 def _settings(argv: Sequence[str] | None) -> Any:
@@ -104,13 +104,13 @@ def _settings(argv: Sequence[str] | None) -> Any:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"run this step alone, or those between commas; may be repeated: {', '.join(NAMES)}",
+        help=f"run only this step, or a comma-separated list; may be repeated: {', '.join(NAMES)}",
     )
-    parser.add_argument("--cores", type=int, help="to use, and to plan with (default: all)")
+    parser.add_argument("--cores", type=int, help="cores to use and to plan with (default: all)")
     parser.add_argument(
-        "--resume", action="store_true", help="go on: run what the results in DIR lack"
+        "--resume", action="store_true", help="continue: run the steps without a result in DIR"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the plan, and run nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan without running it")
     parser.add_argument(
         "--rehearse", action="store_true", help="run each command in its smallest form, on a CPU"
     )

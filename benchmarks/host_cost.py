@@ -1,17 +1,17 @@
-"""Measure how long a GPU's loader holds the interpreter's lock for each image. It needs no GPU.
+"""Measure how long a GPU's loader holds the GIL per image. It needs no GPU.
 
     python benchmarks/host_cost.py [--data DIR|scenes:N] [--copies N] [--pipeline dali|threads]
         [--recipe dino] [--batch-size 256] [--workers 8] [--rounds N] [--json FILE]
 
-However many threads a loader has, one at a time runs Python, so that a million divided by these
-microseconds is the most images per second that it can reach. Workers gather: they read images, look
-at their headers (or decode them) and plan. The feeder takes each batch through DALI and prepares
-the renderer's launches. Both run here one after the other, in one thread, with everything in the
-page cache, in the chunks that the crew of so many workers cuts on an idle machine. Gathering is a
-chunk's time, less that in calls which let go of the lock: reads, checksums, decoding, compiled
-code; of the fastest tenth of the chunks, since other programs only add to it. Feeding is the CPU
-time of its thread, DALI's calls in full. A stand-in takes the decoder's place: it gives black
-images of the right sizes, in host memory. Launches are prepared, not made.
+Only one of a loader's threads runs Python at a time, so a million divided by these microseconds is
+an upper bound on its images per second. Workers gather: they read images, parse their headers (or
+decode them) and plan. The feeder passes each batch through DALI and prepares the renderer's
+launches. Here both run one after the other in one thread, with everything in the page cache, in the
+chunks that a crew of this many workers cuts on an idle machine. Gathering is a chunk's time minus
+the time in calls that release the lock (reads, checksums, decoding, compiled code), over the
+fastest tenth of the chunks, since other programs can only add to it. Feeding is the CPU time of its
+thread, including DALI's calls. A stub replaces the decoder: it returns black images of the right
+sizes in host memory. Launches are prepared, not made.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from patchmill.loaders.sources import Source, open_source
 
 FORMATS = ("folder", "shards", "beton")
 PIPELINES = ("dali", "threads")
-SAMPLE_NS = 50_000  # that a sample takes a worker, by which batches are cut
+SAMPLE_NS = 50_000  # a worker's time per sample, by which batches are cut
 FASTEST = 0.1  # of the chunks
 FIRST, LATER, FEEDING, TOTAL = "gathering, first epoch", "gathering", "feeding", "in all"
 
-# What lets go of the lock, where there is such a function.
+# Functions that release the lock, if they exist.
 RELEASING = (
     ("os", ("open", "read", "pread", "fstat", "close")),
     ("zlib", ("crc32",)),
@@ -75,13 +75,13 @@ class Settings:
 
 @dataclass
 class Released:
-    """Wall time of this thread's calls that let go of the lock, since it was set to 0."""
+    """Wall time of this thread's calls that release the lock, since it was set to 0."""
 
     nanoseconds: int = 0
     inside: bool = False
 
     def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The call, with its time added."""
+        """The function, with its time added."""
 
         @functools.wraps(call, updated=())
         def counted(*arguments: Any, **settings: Any) -> Any:
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _write(settings: Settings, folder: Path) -> dict[str, Source]:
-    """The images in every one of FORMATS, each of them `copies` times."""
+    """Write the images in each of FORMATS, each image `copies` times."""
     source, files = open_source(settings.data), folder / "folder"
     for copy in range(settings.copies):
         (files / f"copy{copy:04d}").mkdir(parents=True)
@@ -142,7 +142,7 @@ def _write(settings: Settings, folder: Path) -> dict[str, Source]:
 
 
 def _turn(settings: Settings, released: Released, source: Source, ledger: Path) -> dict[str, float]:
-    """µs for each image, by part of the work, in a pipeline that is new."""
+    """µs per image by part of the work, in a new pipeline."""
     pipeline, size = _pipeline(settings, source, ledger), settings.batch_size
     ids = np.random.default_rng(0).permutation(len(source))
     batches = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
@@ -159,7 +159,7 @@ def _turn(settings: Settings, released: Released, source: Source, ledger: Path) 
 def _epoch(
     parts: Parts, released: Released, worker: Any, workers: int, batches: int
 ) -> tuple[float, float]:
-    """µs for each image of so many further batches: gathering and feeding."""
+    """µs per image of this many further batches: gathering and feeding."""
     jobs = list(islice(parts.jobs, batches))
     gathering = [_gather(parts, released, worker, job, workers) for job in jobs]
     began = time.thread_time_ns()
@@ -173,7 +173,7 @@ def _epoch(
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts that a pipeline gives its crew."""
+    """Parts of a pipeline, as passed to its crew."""
 
     step: Callable[[Any, Any, range], None]
     jobs: Iterator[Any]
@@ -181,7 +181,7 @@ class Parts:
 
 
 class Finite:
-    """The feeder's queue of jobs that are loaded; it is over when nothing is left to be done."""
+    """The feeder's queue of loaded jobs; it ends when no work is left."""
 
     allowed = 1 << 30  # jobs to finish by now
 
@@ -200,7 +200,7 @@ class Finite:
 
 
 def _parts(pipeline: Any, batches: Sequence[tuple[int, np.ndarray]]) -> Parts:
-    """The parts of an iteration that is not started."""
+    """Parts of an iteration that has not started."""
 
     def keep(step: Any, jobs: Any, hand_over: Any, feeder: Any, *_: Any) -> Parts:
         return Parts(step, jobs, feeder)
@@ -210,7 +210,7 @@ def _parts(pipeline: Any, batches: Sequence[tuple[int, np.ndarray]]) -> Parts:
 
 
 def _gather(parts: Parts, released: Released, worker: Any, job: Any, workers: int) -> list[float]:
-    """µs for each image under the lock, by chunk."""
+    """µs per image holding the lock, by chunk."""
     least = getattr(job, "least_chunk", 1)
     more = {"least": least} if least > 1 else {}
     chunk = chunks.chunk_size(len(job), workers, SAMPLE_NS, **more)
@@ -226,7 +226,7 @@ def _gather(parts: Parts, released: Released, worker: Any, job: Any, workers: in
 
 
 def _pipeline(settings: Settings, source: Source, ledger: Path) -> Any:
-    """The pipeline that a GPU gets, on the CPU."""
+    """The pipeline for a GPU, on the CPU."""
     recipe = settings.recipe
     loader = build(source, recipe, settings.batch_size, workers=1, device="cpu", ledger=ledger)
     config = replace(loader.pipeline._config, workers=1)  # type: ignore[attr-defined]
@@ -242,7 +242,7 @@ def _pipeline(settings: Settings, source: Source, ledger: Path) -> Any:
 
 @contextmanager
 def _without_decoding() -> Iterator[None]:
-    """Decoders of DALI's that are built meanwhile give black images of the right sizes."""
+    """Within this context, new DALI decoders return black images of the right sizes."""
     try:
         from nvidia.dali import fn, types
     except ImportError:
@@ -266,7 +266,7 @@ def _without_launches() -> Iterator[None]:
 
 @contextmanager
 def _counted(released: Released, module: str, names: Sequence[str]) -> Iterator[None]:
-    """Calls of these functions, where they exist, count as without the lock."""
+    """Count calls of these functions, if they exist, as time without the lock."""
     with ExitStack() as patches:
         try:
             found = importlib.import_module(module)

@@ -1,12 +1,12 @@
-"""Measure the data wait of frameworks: with the views they usually make, and with patchmill's.
+"""Measure the data wait of frameworks with their usual views and with patchmill's.
 
     python benchmarks/hosts.py [--data DIR] [--hosts dino,timm] [--batch-size 32] [--workers N]
         [--step-ms 50] [--steps 8] [--rounds 3] [--json FILE]
 
-A loop takes batches and, for each, sleeps as long as a step on a GPU would take, during which the
-CPU is free for the loader. The data wait is the time in a step that the loop waits for its batch.
-Before, the framework's usual transforms run in so many worker processes of torch's DataLoader;
-after, patchmill makes as many views of the same size in as many threads. All hosts take turns.
+A loop takes batches and, for each, sleeps as long as a step on a GPU would take, leaving the CPU to
+the loader. The data wait is the part of a step that the loop waits for its batch. Before: the
+framework's usual transforms in N worker processes of torch's DataLoader. After: patchmill makes as
+many views of the same size in as many threads. All hosts take turns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.common.threads import available_cores
 from patchmill.loaders.sources import open_source
 
-SKIPPED = 2  # first batches, for which workers start
+SKIPPED = 2  # first batches, during which workers start
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,7 +55,7 @@ def write_classes(images: Sample, folder: Path) -> None:
 
 
 def measure(settings: Settings, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of all hosts, which take turns with each other, too."""
+    """Rows of all hosts, which also take turns with each other."""
     pace = {"steps": arguments.steps, "step": arguments.step_ms / 1000}
     turns = {}
     for name in arguments.hosts:
@@ -63,7 +63,7 @@ def measure(settings: Settings, arguments: argparse.Namespace) -> list[dict[str,
         turns[f"{name} before"] = partial(wait, partial(host.before, host.recipe, settings), **pace)
         turns[f"{name} after"] = partial(wait, partial(after, host, settings), **pace)
     try:
-        timing.interleave(turns, 1)  # compiles what is not in the cache yet
+        timing.interleave(turns, 1)  # compiles what is not cached yet
     except ModuleNotFoundError as error:
         raise MillError(f"{error.name} is missing: pip install 'patchmill[adapters]'") from None
     waits = timing.interleave(turns, arguments.rounds)
@@ -93,7 +93,7 @@ def after(host: Host, settings: Settings) -> Iterable[Any]:
 
 
 def wait(opened: Callable[[], Iterable[Any]], steps: int, step: float) -> float:
-    """Mean seconds that a loop waits for a batch, behind the first ones."""
+    """Mean seconds that a loop waits for a batch, after the first ones."""
     batches = iter(opened())
     waited = 0.0
     for number in range(SKIPPED + steps):

@@ -4,8 +4,8 @@
 
 The shards are sparse files that share one synthetic index with checksums, labels and masks. The
 index of the data set is real: 34 bytes per sample, written to a temporary folder (3.4 GB for 100
-million samples), and in the page cache when it is opened. Every opening is a new process. The walk
-goes through all steps of an epoch, with ids and labels, and then looks up some samples.
+million samples) and in the page cache when opened. Every open is a new process. The walk iterates
+over all steps of an epoch, with ids and labels, and then looks up some samples.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def measure(folder: Path, samples: int, shards: int) -> dict[str, float]:
 
 
 def _make_shards(folder: Path, samples: int, shards: int) -> Path:
-    """Make sparse files of one size, each with a hard link to the same index."""
+    """Make sparse files of equal size, each with a hard link to the same index."""
     folder.mkdir()
     index = folder / "index"
     size = _write_index(index, samples)
@@ -121,7 +121,7 @@ def _make_shards(folder: Path, samples: int, shards: int) -> Path:
 
 
 def _write_index(path: Path, samples: int) -> int:
-    """Write the index of a synthetic shard; returns the bytes that the shard would have."""
+    """Write the index of a synthetic shard; returns the size the shard would have."""
     rng = np.random.default_rng(0)
     sizes = rng.integers(MEAN_BYTES // 2, MEAN_BYTES * 3 // 2, samples)
     ends = np.cumsum(sizes + 4096)
@@ -149,7 +149,7 @@ def _write_index(path: Path, samples: int) -> int:
 
 
 def _run(program: str, folder: Path, *arguments: str | Path) -> dict[str, Any]:
-    """Run a program in a new Python process; returns the JSON that it prints."""
+    """Run a program in a new Python process; returns the JSON it prints."""
     environment = os.environ | {"PATCHMILL_CACHE": str(folder / "cache")}
     command = [sys.executable, "-c", program, *map(str, arguments)]
     done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE)
@@ -159,7 +159,7 @@ def _run(program: str, folder: Path, *arguments: str | Path) -> dict[str, Any]:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("index", __doc__)
     parser.add_argument(
-        "--samples", type=int, default=100_000_000, help="of 34 bytes of disk each (%(default)s)"
+        "--samples", type=int, default=100_000_000, help="34 bytes of disk each (%(default)s)"
     )
     parser.add_argument("--shards", type=int, default=10_000, help="(%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")

@@ -4,15 +4,14 @@
     python benchmarks/kernels.py views [--recipe dino] [--batch-size 256] [--channels-last]
     python benchmarks/kernels.py views --predict
 
-Forward and backward together, contenders in turns. Reported are the time, the peak memory beyond
-inputs and results, and the share of the roofline floor in the time: the bytes that must be moved at
-the bandwidth of a plain copy, or the matrix products at the rate of a large one, whichever is
-slower.
+Contenders run forward and backward, in turns. Reported are the time, the peak memory beyond inputs
+and results, and the roofline floor as a share of the time: the bytes that must be moved at the
+bandwidth of a plain copy, or the matrix products at the rate of a large one, whichever is slower.
 
 `views` times the renderer stage by stage. On a GPU each kernel is timed by CUDA events and compared
 with two floors: the bytes that must be moved at the full memory bandwidth, and the arithmetic at
-the peak rate. On a CPU it runs in one thread. --predict compiles them for an H200 and prints the
-times that a model gives, without a GPU: lib/views/predict.py has its assumptions.
+the peak rate. On a CPU it runs in one thread. --predict compiles them for an H200 and prints times
+predicted by a model, without a GPU: lib/views/predict.py states its assumptions.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def _settings(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--channels-last", action="store_true", help="for views")
     parser.add_argument(
-        "--predict", action="store_true", help="views' times on an H200, by a model"
+        "--predict", action="store_true", help="predict the times of views on an H200"
     )
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE", help="draw them as a PNG or SVG")

@@ -1,10 +1,10 @@
-"""Measure the memory of a loader beyond the batches that it must keep queued.
+"""Measure a loader's memory beyond the batches that it must keep queued.
 
     python benchmarks/memory.py [--data DIR|scenes:N] [--recipe dino] [--batch-size 256]
         [--workers N] [--batches 12] [--json FILE]
 
-The queue consists of the prefetched batches, the one being made, and the one in use by the training
-loop. The peak is that of the whole process, with Python, torch and mapped files.
+The queue consists of the prefetched batches, the one in progress, and the one in use by the
+training loop. The peak is that of the whole process, including Python, torch and mapped files.
 """
 
 from __future__ import annotations

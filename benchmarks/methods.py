@@ -1,21 +1,21 @@
-"""Train every method at the scale of the demo, and compare its network with what knows less.
+"""Train every method at the demo scale, and compare its network with simpler baselines.
 
     python benchmarks/methods.py [--methods moco,simclr] [--seeds 3] [--jobs 2] [--json FILE]
                                  [key=value ...]
 
-Each run is `training/run.py method=METHOD data=scenes scale=demo seed=SEED`; the settings that
-follow apply to all runs. --jobs runs are trained side by side, on one thread each. Runs are stored
-in --out: a finished run is read, an unfinished one is resumed.
+Each run is `training/run.py method=METHOD data=scenes scale=demo seed=SEED`; further settings apply
+to all runs. --jobs runs are trained in parallel, on one thread each. Runs are stored in --out: a
+finished run is read, an unfinished one is resumed.
 
-Accuracies are of kNN and of a linear classifier, fitted in closed form, on h of one view of each
-image. The linear one is tested on grey images, on images whose hues are rotated at random and on
-other backgrounds, too. Beside them stand floors: the networks before training, and numbers that
-know nothing of shapes (`benchmarks/lib/floors.py`).
+Accuracies are those of kNN and of a linear classifier, fitted in closed form, on h of one view of
+each image. The linear classifier is also tested on grey images, on images with randomly rotated
+hues and on other backgrounds. Floors are the networks before training, and features without
+information on shapes (`benchmarks/lib/floors.py`).
 
 The gain is the difference from the run's own network before training. The share is
 (accuracy - floor) / (supervised - floor), where the floor is the highest of all and `supervised`
-the run of the same seed. Figures are means over seeds with half of their 95 % interval, by
-Student's t; gains and shares are taken seed by seed.
+is the run with the same seed. Figures are means over seeds with half of their 95 % interval by
+Student's t; gains and shares are computed per seed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from patchmill.training.runtime import records
 # The same networks as moco and dino, with a head of one layer and with a ResNet
 LEFT_OUT = ("moco_v1", "dino_resnet")
 SUPERVISED = "supervised"
-OVERRIDES = ("evaluate.knn_every=0", "log.tensorboard=false")  # the evaluation comes after training
+OVERRIDES = ("evaluate.knn_every=0", "log.tensorboard=false")  # evaluated after training
 CLASSIFIERS = {"knn": "kNN", "linear": "linear"}
 TESTS = {
     "": reliance.SAME,
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, list[Figures]]:
-    """Figures of every seed by method, from runs that are trained side by side."""
+    """Figures of every seed by method, from runs that are trained in parallel."""
     tasks = [(method, seed) for seed in range(arguments.seeds) for method in arguments.methods]
     if arguments.jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -104,7 +104,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[Figures]]:
         try:
             wait(futures.values(), return_when=FIRST_EXCEPTION)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # those that have not begun
+            pool.shutdown(wait=False, cancel_futures=True)  # runs that have not started
     for future in futures.values():
         if not future.cancelled():
             future.result()
@@ -115,7 +115,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[Figures]]:
 
 
 def run(arguments: argparse.Namespace, method: str, seed: int) -> Figures:
-    """Train and evaluate one run, or read or resume it."""
+    """Train and evaluate one run; a finished one is read, an unfinished one resumed."""
     folder = arguments.out / f"{method}-{seed}"
     settings = (*OVERRIDES, *arguments.settings, f"seed={seed}")
     runs.train(folder, f"method={method}", "data=scenes", "scale=demo", *settings)
@@ -131,14 +131,14 @@ def run(arguments: argparse.Namespace, method: str, seed: int) -> Figures:
 
 
 def test_data(folder: Path, tests: int) -> str | None:
-    """The run's own, with so many of them if they are made-up scenes."""
+    """Test data of the run, with this many images if they are synthetic scenes."""
     test = compose.load(folder).data.test
     scenes = reliance.scene_settings(test or "")
     return test if scenes is None else calls.text("scenes", {**scenes, "count": tests})
 
 
 def floor_figures(folder: Path, tests: int) -> dict[str, Figures]:
-    """Accuracies of numbers that know nothing of shapes, on the data of a run."""
+    """Accuracies of features without information on shapes, on the data of a run."""
     config = compose.load(folder)
     test = test_data(folder, tests)
     assert test is not None, "the run was evaluated"
@@ -167,8 +167,8 @@ def table(
 ) -> list[dict[str, Any]]:
     """Rows of the floors, of every network before training, and of the methods.
 
-    `networks` has the name of each method's network; an untrained one is read from the first
-    method that has it.
+    `networks` maps each method to its network's name; an untrained one is read from the first
+    method that uses it.
     """
     first = {network: method for method, network in reversed([*networks.items()])}
     return [
@@ -211,14 +211,14 @@ def _method_row(
 def _floor(
     classifier: str, results: Results, floors: Mapping[str, Figures]
 ) -> tuple[str, list[float]]:
-    """The highest floor by its mean over seeds: its name, and its figure of every seed."""
+    """The floor with the highest mean over seeds: its name, and its figure for every seed."""
     heights = {name: [figures[classifier]] * len(results) for name, figures in floors.items()}
     heights["untrained"] = [figures[f"{classifier}_untrained"] for figures in results]
     return max(heights.items(), key=lambda item: statistics.mean(item[1]))
 
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Accuracies of all rows, then what the methods gain."""
+    """Accuracies of all rows, then the gains of the methods."""
     wide = max(len(row["name"]) for row in rows) + 2
     yield "accuracy of kNN and of a linear classifier in closed form; of that one on other tests"
     yield _line("", ACCURACIES.values(), wide)
@@ -250,7 +250,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="runs per method (%(default)s)")
     parser.add_argument("--tests", type=int, default=2000, help="scenes to test on (%(default)s)")
     parser.add_argument(
-        "--jobs", type=int, help="runs side by side; by default one per core, or one on a GPU"
+        "--jobs", type=int, help="runs in parallel; by default one per core, or one on a GPU"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("runs/methods"), help="folder of the runs (%(default)s)"

@@ -1,11 +1,11 @@
-"""Compare the speed of preparing data on one core with copying it and with bare re-encoding.
+"""Compare the speed of preparing data on one core with copying it and with plain re-encoding.
 
     python benchmarks/prepare.py [--data DIR] [--megabytes 400] [--max-side 256] [--json FILE]
 
-Kept unchanged, images go to shards and to a .beton, compared with `tar` (followed by fsync, as in
-prepare) and with `cp -r` (without); all read the same folder from the page cache. Made smaller,
-they are compared with a loop that decodes, resizes and encodes images in memory: at full size, and
-as prepare does it. All contenders, with all their threads, run on one core, in turns.
+Unchanged images go to shards and to a .beton, compared with `tar` (followed by fsync, as in
+prepare) and with `cp -r` (without); all read the same folder from the page cache. Downsizing is
+compared with a loop that decodes, resizes and encodes images in memory: at full size, and the way
+prepare does it. All contenders, with all their threads, run on one core, in turns.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measure(source: Folder, folder: Path, rounds: int, max_side: int) -> dict[str, Any]:
-    """Rates of all contenders, and ratios round by round."""
+    """Rates of all contenders, and ratios per round."""
     permutation.Order(10, 0).ids(0, 0, 10)  # compiles
     out = folder / "out"
     first = _FirstImages(source, REENCODED)
@@ -116,7 +116,7 @@ class _FirstImages(NumberedSource):
 
 
 def _write(folder: Path, selected: Sample, total_bytes: int) -> Folder:
-    """Write the images again and again, in ten classes, until the folder has so many bytes."""
+    """Write the images repeatedly, in ten classes, until the folder has this many bytes."""
     written = 0
     for number, data in enumerate(itertools.cycle(selected.encoded)):
         if written >= total_bytes:

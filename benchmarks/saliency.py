@@ -1,4 +1,4 @@
-"""Measure the speed of saliency methods, and their quality on synthetic scenes.
+"""Measure the speed of saliency methods and their quality on synthetic scenes.
 
     python benchmarks/saliency.py [--data DIR] [--workers 1] [--weights FILE] [--json FILE]
 
@@ -183,7 +183,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=5, help="seed of the scenes (%(default)s)")
     parser.add_argument(
-        "--weights", help="weights of a learned method of 96x96 pixels, to be measured too"
+        "--weights", help="also measure a learned method of 96x96 pixels with these weights"
     )
     parser.add_argument("--json", help="write the results here too")
     return parser.parse_args(argv)

@@ -4,10 +4,10 @@
         [--network GB/s] [--store GB/s] [--step-rate R] [--throughput FILE] [--training FILE]
         [--measured FILE] [--json FILE] [--plot FILE.png]
 
-Several processes of this machine load, compute and train with the same work per process: over gloo
-on CPUs, over NCCL on GPUs. Formulas (lib/scaling/model.py) then predict the rate of a cluster of
-such ranks, and its limit. Their inputs are measured, read from the result files of other
-benchmarks, or given by options; network and store are assumed unless given. All inputs are
+Several processes on this machine load, compute and train with the same work per process: over gloo
+on CPUs, over NCCL on GPUs. A model (lib/scaling/model.py) then predicts the rate of a cluster of
+such ranks, and its bottleneck. Its inputs are measured, read from the result files of other
+benchmarks, or given by options; network and storage are assumed unless given. All inputs are
 printed.
 
 --measured FILE predicts from an earlier --json FILE of this benchmark, without measuring.
@@ -162,7 +162,7 @@ def _numbers(name: str, text: str) -> list[int]:
 
 
 def _processes() -> str:
-    """Powers of two up to the number of GPUs, or else of cores."""
+    """Powers of two up to the number of GPUs, or of cores without a GPU."""
     import torch
 
     from patchmill.benchmarks.lib import machine

@@ -1,13 +1,13 @@
-"""Measure that made-up scenes test what is learnt: chance by colours, far more with labels.
+"""Verify that synthetic scenes test learning: chance level from colours, far more with labels.
 
     python benchmarks/scenes.py [--seeds 3] [--json FILE] [key=value ...]
 
-On the scenes of data=scenes, whose objects' colours say nothing of their classes (colour_bias=0),
-and on the same ones in the colours of their classes (colour_bias=1): the floors of
+Uses the scenes of data=scenes, whose objects' colours are independent of the class (colour_bias=0),
+and the same scenes with the colours of their classes (colour_bias=1). Measures the floors of
 benchmarks/lib/floors.py, and kNN and a linear classifier on features of a network before training
-and after supervised training at colour_bias=0. Figures of networks are means over seeds, with their
-standard deviations. The settings that follow apply to all runs, which are stored in --out: a
-finished run is read, an unfinished one is resumed.
+and after supervised training at colour_bias=0. Figures of networks are means over seeds, with
+standard deviations. Further settings apply to all runs, which are stored in --out: a finished run
+is read, an unfinished one is resumed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measure(folders: Sequence[Path], bias: float) -> dict[str, Any]:
-    """Floors of the runs' scenes with this colour_bias, and figures of their networks on them."""
+    """Floors of the runs' scenes with this colour_bias, and their networks' figures on them."""
     train, test = (_coloured(text, bias) for text in _data(folders[0]))
     accuracies = floors.knn_accuracies(train, test)
     figures = [_figures(folder, train, test) for folder in folders]

@@ -1,13 +1,13 @@
-"""Measure small images, of which the loader's work for each counts, not their pixels.
+"""Measure small images, where the loader's overhead per image matters, not the pixels.
 
     python benchmarks/small_images.py [--data DIR|scenes:N] [--cache ram:1GB] [--seconds 12]
         [--json FILE]
 
-Second epochs from a decoded cache, with one worker and with two: the plain view of an evaluation,
-SimCLR's two views, and EMP-SSL's twenty patches, all of 32 x 32 pixels and float32. Then, without a
-cache, the most images that the loader hands out with 1, 2, 4 and 8 workers when decoding takes no
-time: a stand-in returns the same pixels for every image. All take turns; the filling of caches,
-compilation and batches queued beforehand are not counted.
+Second epochs from a decoded cache, with one and two workers: the plain view of an evaluation,
+SimCLR's two views, and EMP-SSL's twenty patches, all of 32 x 32 pixels in float32. Then, without a
+cache, the loader's maximum rate with 1, 2, 4 and 8 workers if decoding takes no time: a stub
+returns the same pixels for every image. All take turns; filling caches, compilation and batches
+queued beforehand are not counted.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class StandInSource:
 
 
 class StandInDecoder:
-    """The decoder of a worker, as `loaders/pipelines/samples.py` uses it, without any decoding."""
+    """A worker's decoder, as used by `loaders/pipelines/samples.py`, without any decoding."""
 
     def __init__(self, max_pixels: int) -> None:
         self._image = np.full((SIZE, SIZE, 3), 127, np.uint8)
@@ -164,7 +164,7 @@ class StandInDecoder:
 
 
 def without_decoding(batch_size: int, workers: int, ledger: Path) -> Loader:
-    """A loader of the stand-in's plain views; its workers get their decoders when it is built."""
+    """A loader of the stub's plain views; its workers get their decoders when it is built."""
     with mock.patch.object(samples, "Decoder", StandInDecoder):
         recipe = RECIPES["eval view"]
         return build(StandInSource(), recipe, batch_size, workers=workers, ledger=ledger)
@@ -174,7 +174,7 @@ def without_decoding(batch_size: int, workers: int, ledger: Path) -> Loader:
 
 
 def _ratios(rates: Mapping[str, Rates]) -> dict[str, Summary]:
-    """Rates of more workers by that of one."""
+    """Rates of several workers divided by that of one."""
     counts = {**dict.fromkeys(RECIPES, CACHED_WORKERS), STAND_IN: STAND_IN_WORKERS}
     return {
         f"{label}: {workers} workers / one": timing.ratio(

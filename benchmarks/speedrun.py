@@ -1,4 +1,4 @@
-"""Measure the seconds from a process's start to an accuracy of self-supervised learning.
+"""Measure the time from process start to a target accuracy of self-supervised learning.
 
     python benchmarks/speedrun.py [--data scenes] [--seeds 3] [--json FILE] [key=value ...]
     python benchmarks/speedrun.py --data cifar10-5000 --root DIR
@@ -7,15 +7,15 @@
     python benchmarks/speedrun.py --dry-run
 
 Each seed is a fresh process of `training/run.py` that ends at its first evaluation with the
-accuracy of its row (evaluate.stop_at). The clock starts before the process does and stops when
-that evaluation is complete: imports, compilation into empty caches, reading and decoding, the
-checkpoints and all evaluations are counted, of which airbench's clock counts none but the last
-evaluation. Start-up and evaluations are also given apart. A seed that does not get there within its
-epochs has failed, and is said; means are then of the others.
+accuracy of its row (evaluate.stop_at). The clock starts before the process and stops when that
+evaluation is complete: imports, compilation into empty caches, reading and decoding, checkpoints
+and all evaluations are counted, of which airbench's clock counts only the last evaluation.
+Start-up and evaluations are also reported separately. A seed that does not reach the accuracy
+within its epochs is reported as failed; means are then over the others.
 
-The table gives the mean, the standard deviation, and the fastest and slowest seed. Settings that
-follow apply to all rows. Runs are stored in --out: a finished seed is read, an unfinished one is
-begun again. With --warm-caches, kernels that were compiled before are used.
+The table has the mean, the standard deviation, and the fastest and slowest seed. Further settings
+apply to all rows. Runs are stored in --out: a finished seed is read, an unfinished one is
+restarted. With --warm-caches, kernels that were compiled before are used.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ METRICS = {"knn": "kNN", "linear_online": "linear"}
 
 @dataclass(frozen=True)
 class Row:
-    """A race: data, the accuracy to reach, and the settings that are the fastest known to us."""
+    """A race: data, the target accuracy, and the fastest settings known to us."""
 
     overrides: tuple[str, ...]
     device: str  # cpu or cuda
     root: bool = True  # needs --root
-    images: Mapping[str, int] = field(default_factory=dict)  # of each split; others are not used
+    images: Mapping[str, int] = field(default_factory=dict)  # of each split; the rest is not used
     published: str = ""
 
 
@@ -167,7 +167,7 @@ def run(folder: Path, overrides: Sequence[str], warm_caches: bool = False) -> di
 
 
 def measured(folder: Path, began: float) -> dict[str, Any]:
-    """Figures of a run whose process began at that time."""
+    """Figures of a run whose process started at time `began`."""
     from patchmill.training.config import compose
     from patchmill.training.runtime import records, run_folder
 
@@ -186,14 +186,14 @@ def measured(folder: Path, began: float) -> dict[str, Any]:
 
 
 def _cpu_seconds() -> float:
-    """CPU seconds of all processes that this one has waited for."""
+    """CPU seconds of all child processes that were waited for."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 @contextmanager
 def _caches(warm: bool) -> Iterator[dict[str, str]]:
-    """Environment in which nothing is compiled or indexed yet; none with warm caches."""
+    """Environment with empty caches for compiled code and indexes; unchanged with warm caches."""
     if warm:
         yield {}
         return
@@ -219,7 +219,7 @@ def row_overrides(row: Row, root: str, settings: Sequence[str]) -> list[str]:
 
 
 def _check(name: str, arguments: argparse.Namespace) -> None:
-    """Raise for a row that cannot run here, before any seed runs."""
+    """Raise a MillError for a row that cannot run here, before any seed runs."""
     if ROWS[name].root and arguments.root is None:
         raise MillError(f"--data {name} needs --root DIR, the folder of its images")
     _composed(_overrides(name, arguments))
@@ -250,7 +250,7 @@ def subset(folder: Path, root: Path, images: Mapping[str, int]) -> Path:
 
 
 def dry_run(names: Sequence[str], arguments: argparse.Namespace) -> None:
-    """Print the command of every row, composed with folders that stand for its data."""
+    """Print the command of every row, composed with placeholders for its data."""
     gpus = machine.gpus()
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
         for split in ("train", "test", "val"):
@@ -287,7 +287,7 @@ def _threads() -> int:
 def summary(
     name: str, config: Config, settings: Sequence[str], results: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """A row of the table: figures of the seeds that got there, and every seed as it was."""
+    """A row of the table: figures of the seeds that reached the accuracy, and all seeds."""
     reached = [result for result in results if result["reached"]]
     row: dict[str, Any] = {
         "name": name,
@@ -308,7 +308,7 @@ def summary(
         row |= seeds.row(name, [{c: result[c] for c in columns} for result in reached])
         seconds = [result["seconds"] for result in reached]
         row |= {"fastest": min(seconds), "slowest": max(seconds)}
-    asked = ("words", "warm_caches")  # which all seeds share
+    asked = ("words", "warm_caches")  # the same for all seeds
     figures = [{k: v for k, v in result.items() if k not in asked} for result in results]
     return row | {"runs": figures}
 
@@ -357,7 +357,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--out", type=Path, default=Path("runs/speedrun"), help="folder of the runs (%(default)s)"
     )
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
-    parser.add_argument("--dry-run", action="store_true", help="print the rows, and run nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the rows, run nothing")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of all runs")
     arguments = parser.parse_intermixed_args(argv)
     arguments.data = [name for name in arguments.data.split(",") if name]

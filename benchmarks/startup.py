@@ -1,11 +1,11 @@
-"""Measure the time until loading can begin: imports, compilation, and a large folder's index.
+"""Measure the time until loading can start: imports, compilation, and a large folder's index.
 
     python benchmarks/startup.py [--files 1281167] [--folders 1000] [--json FILE]
 
-The files are empty and just made, so that their names are still in memory: a first start from a
-cold disk takes longer. Every import and every start is a new process; the start-up time of Python
-itself is subtracted from imports and indexes. A program's first start compiles the CPU kernels
-into an empty cache, its later start loads them; each does as little as it can besides.
+The files are empty and freshly created, so their names are still in memory: a first start from a
+cold disk takes longer. Every import and every start is a new process; Python's own start-up time is
+subtracted from imports and indexes. A program's first start compiles the CPU kernels into an empty
+cache, its later start loads them; otherwise each does as little as possible.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def index(files: int, folders: int) -> dict[str, float]:
 
 
 def compilation() -> dict[str, Cost]:
-    """Seconds of the first start of each program, with nothing compiled, and of its second."""
+    """Seconds of each program's first start, with nothing compiled, and of its second."""
     costs = {}
     for name, command in PROGRAMS.items():
         with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
@@ -107,7 +107,7 @@ def compilation() -> dict[str, Cost]:
 
 
 def _start(command: Sequence[str], folder: Path) -> Cost:
-    """Run Python in a folder, with the caches of kernels and data there."""
+    """Run Python in a folder that also holds the caches of kernels and data."""
     caches = {"NUMBA_CACHE_DIR": f"{folder}/kernels", "PATCHMILL_CACHE": f"{folder}/data"}
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(

@@ -1,11 +1,11 @@
-"""Compare the loader's speed on local shards and on the same shards, streamed from this machine.
+"""Compare the loader's speed on local shards and on the same shards streamed from this machine.
 
     python benchmarks/streams.py [--data DIR|scenes:N] [--copies N] [--recipe 'dino(local_crops=6)']
         [--workers N] [--rounds N] [--json FILE]
 
-A turn is one epoch of a loader, or one reading of all samples without decoding; every contender has
-one turn per round. The servers, http.server of Python and the S3 of moto where it is installed,
-are processes of their own on the same cores. `curl` is the stream as a command writes it.
+A turn is one epoch of a loader, or one pass of reading all samples without decoding; every
+contender has one turn per round. The servers, Python's http.server and moto's S3 if it is
+installed, are separate processes on the same cores. `curl` streams through a command's output.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def write_shards(settings: Settings, folder: Path) -> Path:
 def measure(
     shards: Path, places: dict[str, list[str]], settings: Settings, folder: Path
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Images per second of loaders and MB per second of reading, by contender and round."""
+    """Images per second of loaders and MB per second of reads, by contender and round."""
     size = sum(path.stat().st_size for path in shards.glob("*.tar")) / 1e6
     reads: dict[str, Turn] = {name: partial(_read_all, urls, size) for name, urls in places.items()}
     data: dict[str, Any] = {LOCAL: str(shards), **places}
@@ -148,7 +148,7 @@ def _read_all(urls: list[str], megabytes: float) -> float:
 
 
 def serve(shards: Path, opened: contextlib.ExitStack) -> tuple[dict[str, list[str]], list[str]]:
-    """URLs of the shards by contender, and notes on contenders that are left out."""
+    """URLs of the shards by contender, and notes on skipped contenders."""
     names, notes = sorted(path.name for path in shards.glob("*.tar")), []
     web = f"http://127.0.0.1:{_start([*_HTTP, str(shards)], opened)}"
     places = {

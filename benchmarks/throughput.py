@@ -5,12 +5,12 @@
         [--peers torchvision,dali,...|all] [--peer-python albumentationsx=ENV/bin/python]
         [--cache ram:4GB] [--json FILE] [--plot FILE.png]
 
-All contenders process the same real images, in turns, for several rounds; during a turn everyone
-else is idle. Compilation, the start of workers and batches queued beforehand are not counted. With
---cache, the loader is measured once more after an epoch that has filled its cache. A peer of
---peer-python is run by that interpreter, for packages that need an environment of their own. On a
-GPU, bare decoding is the fastest GPU decoder that is installed, `views alone` renders images that
-are on the GPU already, and all views are bfloat16, channels first.
+All contenders process the same real images, in turns, for several rounds; during a turn the others
+are idle. Compilation, worker start-up and batches queued beforehand are not counted. With --cache,
+the loader is measured again after an epoch that fills its cache. A peer of --peer-python runs in
+that interpreter, for packages that need their own environment. On a GPU, bare decoding is the
+fastest installed GPU decoder, `views alone` renders images already on the GPU, and all views are
+bfloat16, channels first.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from patchmill.loaders.recipe_load import load_recipe
 from patchmill.loaders.sources import open_source
 
 MAX_IMAGES = 1000
-CACHED_SAMPLES = 2048  # of an epoch from the cache; images are repeated, each time for themselves
-TURN_SECONDS = 4.0  # when this leaves time for enough rounds
+CACHED_SAMPLES = 2048  # of an epoch from the cache; repeated images are cached separately
+TURN_SECONDS = 4.0  # if this leaves time for enough rounds
 MIN_ROUNDS, MAX_ROUNDS = 3, 9
 
 
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measure(images: Sample, recipe: Recipe, settings: Settings) -> ThroughputResult:
-    torch.set_num_threads(1)  # for all contenders: their workers run in parallel
+    torch.set_num_threads(1)  # for all contenders, whose workers run in parallel
     with tempfile.TemporaryDirectory(prefix="patchmill-") as folder:
         loader = _loader(images, recipe, settings, Path(folder), settings.dtype)
         loader_contender = LoaderContender(loader, settings.batch_size, settings.workers)
@@ -160,7 +160,7 @@ def _cached(images: Sample, recipe: Recipe, settings: Settings, folder: Path) ->
 def _upper_bounds(
     images: Sample, recipe: Recipe, settings: Settings
 ) -> tuple[list[Contender], Sequence[str]]:
-    """Bounds of the loader's rate, and the names of those that may be called the bare decode."""
+    """Upper bounds on the loader's rate, and the names of those that count as bare decoding."""
     encoded, workers, batch = images.encoded, settings.workers, settings.batch_size
     device = torch.device(settings.device)
     if settings.on_gpu:
@@ -187,7 +187,7 @@ def _peer_contenders(
 
 
 def _gpu_memory(measurements: Measurements) -> dict[str, int]:
-    """In MiB: torch's peak, and what all processes use on this GPU after the last turn."""
+    """MiB of torch's peak, and of all processes on this GPU after the last turn."""
     return {
         "reserved_by_torch_at_most": torch.cuda.max_memory_reserved() >> 20,
         "taken_on_the_device": measurements.gpu_bytes_total >> 20,
@@ -267,7 +267,9 @@ def _settings(argv: Sequence[str] | None) -> Settings:
         metavar="NAME=PATH",
         help="run this peer by another Python interpreter; may be repeated",
     )
-    parser.add_argument("--cache", metavar="SPEC", help="measure a filled cache too, as ram:4GB")
+    parser.add_argument(
+        "--cache", metavar="SPEC", help="measure a filled cache too, such as ram:4GB"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the results as bars")
     arguments = vars(parser.parse_args(argv))

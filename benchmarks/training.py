@@ -1,10 +1,10 @@
-"""Measure end-to-end training throughput, and the share of time spent waiting for data.
+"""Measure end-to-end training throughput and the share of time spent waiting for data.
 
     python benchmarks/training.py [method=M data=D key=value ...] [--peers torchvision] [--steps N]
         [--rounds N] [--json FILE] [--plot FILE.png]
 
 Settings are those of training/run.py; the default is a small network on synthetic scenes. The same
-networks train with the training engine on three feeds in turns: a few cached batches (the ceiling:
+networks train in the training engine on three feeds in turns: a few cached batches (the ceiling:
 throughput if data were free); our loader; and torchvision's transforms in a DataLoader with as many
 workers. Compilation, start-up, batches queued beforehand, checkpoints and evaluation are not
 counted.
