@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measure(
     source: SlowDisk, settings: dict[str, Any], advance: Callable[[int], None]
 ) -> dict[str, Any]:
-    """Interleaved rates of a fixed and a tuned loader, the tuned settings, and the settling time."""
+    """Interleaved rates of a fixed and a tuned loader, the tuned settings, and the time to tune."""
     recipe, batch_size = settings["recipe"], settings["batch_size"]
     fixed = build(source, recipe, batch_size)
     tuned = build(source, recipe, batch_size, workers="auto", prefetch="auto")

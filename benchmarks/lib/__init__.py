@@ -1,1 +1,1 @@
-"""Shared by the benchmark commands: timing, image samples, machine description, reports."""
+"""Code shared by the benchmarks: timing, image samples, machine description, reports."""

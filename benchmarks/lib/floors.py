@@ -1,8 +1,8 @@
-"""Floors for accuracies on images: kNN on numbers that know nothing of shapes and parts.
+"""Floors for accuracies on images: kNN on features without information on shapes and parts.
 
-A network has learnt what an image shows only as far as it is better than these: `six_numbers`, the
-mean and standard deviation of red, green and blue; `histogram`, the shares of 64 colours;
-`centre_histogram`, those of its central half; `grey_pixels`, a grey image of 16 x 16 pixels.
+A network has learnt image content only as far as it exceeds these: `six_numbers`, the mean and
+standard deviation of red, green and blue; `histogram`, the shares of 64 colours;
+`centre_histogram`, those of the central half; `grey_pixels`, a grey image of 16 x 16 pixels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIDE = 16  # pixels
 
 
 def knn_accuracies(train: str, test: str, k: int = 20) -> dict[str, float]:
-    """Accuracy of kNN by each of DESCRIPTORS, by name: of the data `test` in the data `train`."""
+    """kNN accuracy on the data `test` with the bank `train`, by name of each of DESCRIPTORS."""
     bank, labels = describe(train)
     queries, expected = describe(test)
     return {
@@ -32,7 +32,7 @@ def knn_accuracies(train: str, test: str, k: int = 20) -> dict[str, float]:
 
 
 def describe(data: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Every descriptor of the data's images, float32 [images, d] each, and the labels."""
+    """All descriptors of the data's images, float32 [images, d] each, and the labels."""
     source = open_source(data)
     ids = np.arange(len(source))
 
@@ -54,7 +54,7 @@ def _knn_accuracy(
     expected: torch.Tensor,
     k: int,
 ) -> float:
-    """Majority of the k nearest by Euclidean distance; the nearest of them decides a tie."""
+    """Majority of the k nearest by Euclidean distance; the nearest one breaks ties."""
     nearest = torch.cdist(queries, bank).topk(min(k, len(bank)), largest=False).indices
     votes = one_hot(labels[nearest], int(labels.max()) + 1).double()
     first = votes[:, 0]

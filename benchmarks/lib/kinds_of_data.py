@@ -1,6 +1,6 @@
-"""The same images as other kinds of data than a folder: Parquet files, a list, data sets, archives.
+"""The same images in formats other than a folder: Parquet files, a list, data sets, archives.
 
-A tar of tars is written as ImageNet's training images come.
+The tar of tars has the layout of ImageNet's training images.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ROWS = 100  # of a row group, as in the files of the Hugging Face hub
 
 
 class PilFiles:
-    """A data set as in many projects: PIL opens and decodes a file for each item."""
+    """A data set as in many projects: each item is a file opened and decoded by PIL."""
 
     def __init__(self, paths: list[str]) -> None:
         self._paths = paths
@@ -35,7 +35,7 @@ class PilFiles:
 
 
 def write(files: Source, folder: Path) -> dict[str, Any]:
-    """Kind and data, for `loaders.build`; kinds whose packages are missing are left out."""
+    """Kind and data, for `loaders.build`; kinds whose packages are missing are skipped."""
     paths = [files.where(i) for i in range(len(files))]
     folder.mkdir()
     kinds: dict[str, Any] = {"csv": _list(paths, folder), "PIL items": PilFiles(paths)}
@@ -65,14 +65,14 @@ def _member(files: Source, id: int) -> str:
 
 
 def _zip(files: Source, path: Path) -> str:
-    with zipfile.ZipFile(path, "w") as archive:  # stored: JPEGs do not get smaller
+    with zipfile.ZipFile(path, "w") as archive:  # uncompressed: JPEGs do not get smaller
         for id in range(len(files)):
             archive.writestr(_member(files, id), files.read(id))
     return str(path)
 
 
 def _tar(files: Source, path: Path) -> str:
-    """A tar of a tar of each folder of images."""
+    """A tar of tars, one per folder of images."""
     folders = {Path(files.where(id)).parent for id in range(len(files))}
     with tarfile.open(path, "w") as outer:
         for folder in sorted(folders):

@@ -100,7 +100,7 @@ def gpu(device: str) -> str:
 
 
 def gpu_facts() -> dict[str, Any]:
-    """CUDA version of the current GPU; its driver, clocks and power limit if nvidia-smi runs."""
+    """CUDA version, and the current GPU's driver, clocks and power limit if nvidia-smi runs."""
     import torch
 
     facts: dict[str, Any] = {"cuda": torch.version.cuda}
@@ -148,7 +148,7 @@ def versions() -> dict[str, str]:
 
 
 def version(package: str) -> str:
-    """The version that is installed; "" if none is."""
+    """The installed version; "" if none is."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -167,7 +167,7 @@ def _patchmill_version() -> str:
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process now."""
+    """Current resident memory of this process."""
     return _status_bytes("VmRSS") or peak_bytes()
 
 

@@ -23,11 +23,11 @@ MAX_MASK_SIDE = 256  # pixels, as in `prepare masks`
 
 @dataclass(frozen=True)
 class PasteImages:
-    """Images with their masks, and the image that serves as the background of each."""
+    """Images with their masks, and the background image of each."""
 
     encoded: list[bytes]
     images: list[np.ndarray]
-    mask_pngs: list[bytes | None]  # None where there is no usable mask
+    mask_pngs: list[bytes | None]  # None if there is no usable mask
     planes: list[np.ndarray | None]  # the decoded masks
     background_indices: list[int]
 
@@ -37,12 +37,12 @@ class PasteImages:
 
 @dataclass(frozen=True)
 class RenderCase:
-    """The views that one recipe makes of all images; planes are None where nothing is pasted."""
+    """One recipe's views of all images; planes are None where nothing is pasted."""
 
     rows: np.ndarray
     targets: Sequence[Target]
     planes: list[np.ndarray | None]
-    backgrounds: list[np.ndarray | None]  # None where the background is no image
+    backgrounds: list[np.ndarray | None]  # None where the background is not an image
 
 
 def load_images(source: Source, count: int) -> PasteImages:
@@ -79,7 +79,7 @@ def _shrink(plane: np.ndarray) -> np.ndarray:
 
 
 def make_case(recipe: Recipe, images: PasteImages) -> RenderCase:
-    """Draw the decisions for all views, as a loader does."""
+    """Draw the decisions for all views, as in a loader."""
     shapes = [image.shape[:2] for image in images.images]
     rows = draw.draw(recipe, 0, 0, np.arange(len(images)), shapes).rows
     for row, plane in zip(rows, images.planes, strict=True):

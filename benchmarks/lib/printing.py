@@ -1,4 +1,4 @@
-"""Tables and lines of reports: rich's, or plain ones where rich is not installed."""
+"""Tables and lines of reports: rich's, or plain ones if rich is not installed."""
 
 from __future__ import annotations
 

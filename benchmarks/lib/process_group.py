@@ -1,4 +1,4 @@
-"""One command in a process group of its own, with a time limit; ended as a group."""
+"""Run one command in its own process group with a time limit; the whole group is ended."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def run(
             _wait(process, limit, stop)
         except subprocess.TimeoutExpired:
             in_time = False
-            _signal(process, signal.SIGINT)  # tests and benchmarks say where they are
+            _signal(process, signal.SIGINT)  # tests and benchmarks then print where they are
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
         finally:
-            _signal(process, signal.SIGKILL)  # and whatever the command has started
+            _signal(process, signal.SIGKILL)  # also everything the command has started
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)  # a process that waits for a broken GPU cannot be waited for
+                process.wait(GRACE)  # a process stuck on a broken GPU may never end
     status = process.returncode
     return Ended(-signal.SIGKILL if status is None else status, time.monotonic() - began, in_time)
 

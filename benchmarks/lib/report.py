@@ -29,7 +29,7 @@ PEER_COLOUR = "#c9ccd1"
 
 
 class Parser(arguments.Parser):
-    """Parser of a benchmark, which its module's docstring describes."""
+    """Parser of a benchmark, described by its module's docstring."""
 
     def __init__(self, name: str, docstring: str | None, usage: str = "") -> None:
         paragraphs = (docstring or "").split("\n\n")
@@ -50,8 +50,8 @@ class Row:
     gpu_mebibytes: float = 0.0  # GPU memory allocated by it
     crew: str = ""  # of a stage: the lanes that it shares with the crew's other stages
     decoder: str = ""
-    antialiased: bool | None = None  # None where nothing is resized
-    loader_ratio: float | None = None  # of a peer: our loader's rate by this one's
+    antialiased: bool | None = None  # None if nothing is resized
+    loader_ratio: float | None = None  # of a peer: our loader's rate divided by this one's
 
     def as_json(self) -> dict[str, Any]:
         entries: dict[str, Any] = {
@@ -76,7 +76,7 @@ class Row:
 
 
 def check_writable(*paths: str | None) -> None:
-    """Raise if an output cannot be written: before minutes of measuring, not after."""
+    """Raise if an output cannot be written, before minutes of measuring rather than after."""
     for path in filter(None, paths):
         folder = Path(path).absolute().parent
         if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(path).is_dir():
@@ -101,7 +101,7 @@ def check_chart() -> None:
 
 
 def _label(row: Row) -> str:
-    """Name of a bar; the second line says what decodes, and whether resizing is antialiased."""
+    """Name of a bar; the second line has the decoder, and whether resizing is antialiased."""
     resizes = {None: "", True: "antialiased", False: "not antialiased"}[row.antialiased]
     decoder = "no decoding" if row.decoder == "none" else row.decoder
     about = ", ".join(filter(None, (decoder, resizes)))

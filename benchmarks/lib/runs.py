@@ -1,4 +1,4 @@
-"""Runs of `training/`, trained and evaluated by its commands in processes of their own.
+"""Runs of `training/`, trained and evaluated by its commands in separate processes.
 
 A finished run is read, an unfinished one is resumed, and an evaluation of one is done once.
 """

@@ -18,13 +18,13 @@ from patchmill.loaders.common.threads import map_in_threads
 from patchmill.loaders.decode.decoder import BadImage, decode
 from patchmill.loaders.sources import Source
 
-LENGTH = 10**8  # samples: no measurement reaches the end of an epoch, which would drain pipelines
+LENGTH = 10**8  # samples: no measurement reaches an epoch's end, which would drain pipelines
 
 JPEG = b"\xff\xd8"
 
 
 class Sample:
-    """Up to `count` decodable images, evenly spaced over `source`, as a source without an end."""
+    """Up to `count` decodable images, evenly spaced over `source`, as an endless source."""
 
     classes: list[str]
     labels: np.ndarray | None = None
@@ -50,7 +50,7 @@ class Sample:
         self._times = LENGTH // len(usable)
 
     def repeated(self, length: int) -> Sample:
-        """The same images with an end, which comes after at least `length` samples."""
+        """The same images, ending after at least `length` samples."""
         sample = copy.copy(self)
         sample._times = -(-length // len(self.ids))
         sample.fingerprint = f"{self.fingerprint}-times{sample._times}"
@@ -63,7 +63,7 @@ class Sample:
         return self._source.read(self.ids[index % len(self.ids)])
 
     def read_many(self, ids: np.ndarray, memory: np.ndarray) -> list[bytes | None]:
-        """Read samples together, where the source can."""
+        """Read samples together, if the source can."""
         return self._source.read_many(np.array(self.ids)[ids % len(self.ids)], memory)
 
     def read_into(self, ids: np.ndarray, memory: np.ndarray) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Figures of several seeds: means, their spread and uncertainty, and differences seed by seed."""
+"""Figures of several seeds: means, their spread and uncertainty, and differences per seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 def row(name: str, results: Sequence[Figures]) -> dict[str, Any]:
-    """Mean of every column and, of several seeds, its spread and uncertainty.
+    """Mean of every column and, for several seeds, its spread and uncertainty.
 
     `COLUMN_std` is the standard deviation (divided by n - 1), `COLUMN_error` the standard error of
     the mean, and `COLUMN_interval` half of the mean's 95 % interval, by Student's t.

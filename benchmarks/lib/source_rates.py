@@ -1,4 +1,4 @@
-"""The shared frame of benchmarks that compare sources: options, copies of the images, tables."""
+"""Code shared by benchmarks that compare sources: options, copies of the images, tables."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def write_copies(settings: Settings, folder: Path) -> None:
 
 
 def show(heading: str, tables: Sequence[Table], notes: Sequence[str]) -> None:
-    """Print the heading, a table of medians and quartiles each, and the notes."""
+    """Print the heading, each table of medians and quartiles, and the notes."""
     console = Console(highlight=False)
     console.print(
         f"{machine.cpu()}, {machine.cores()} cores; {heading}\n", style="dim", markup=False
@@ -83,7 +83,7 @@ def show(heading: str, tables: Sequence[Table], notes: Sequence[str]) -> None:
 def write(
     settings: Settings, results: Mapping[str, Mapping[str, Summary]], notes: Sequence[str]
 ) -> None:
-    """Write the results where --json says, if it does."""
+    """Write the results to the file of --json, if given."""
     if not settings.json:
         return
     options = {name: value for name, value in asdict(settings).items() if name != "json"}

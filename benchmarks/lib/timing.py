@@ -1,6 +1,6 @@
 """Interleaved measurements, their summaries, and waiting for an idle process.
 
-Contenders are measured in turns, so that other load on the machine affects all of them alike.
+Contenders take turns, so that other load on the machine affects all of them alike.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 _POLL_SECONDS = 0.1
 _IDLE_LOAD = 0.15  # of one core, over one poll
 _TIMEOUT_SECONDS = 30.0  # of one wait
-_TOTAL_SECONDS = 60.0  # of all waits of a process that ended busy
+_TOTAL_SECONDS = 60.0  # of all waits that ended with the process still busy
 _in_vain = 0.0  # seconds of those
 
 
@@ -35,7 +35,7 @@ class Summary:
 
 
 def interleave(turns: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Measure everyone once per round; the starting contender rotates from round to round."""
+    """Measure each contender once per round; the one that starts rotates from round to round."""
     names = list(turns)
     values: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
@@ -54,14 +54,14 @@ def summary(values: Sequence[float]) -> Summary:
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Summary:
-    """Ratios round by round, which a machine that slows down for a while does not change."""
+    """Ratios per round, which are robust to temporary slowdowns of the machine."""
     return summary([a / b for a, b in zip(numerators, denominators, strict=True)])
 
 
 def wait_until_idle() -> None:
     """Wait until this process and its workers have filled their queues and use no CPU.
 
-    A process that is never idle is waited for only for so long in all, which stderr says once.
+    The total wait for a process that never goes idle is limited; stderr then says so once.
     """
     global _in_vain
     began = time.monotonic()
@@ -89,7 +89,7 @@ def _give_up(seconds: float) -> None:
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and, on Linux, of the processes that it and they have started."""
+    """CPU time of this process and, on Linux, of all its descendants."""
     ticks = sum(map(_clock_ticks, _descendants(os.getpid())))
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 

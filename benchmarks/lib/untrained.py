@@ -1,4 +1,4 @@
-"""Untrained networks as runs, so that evaluations treat them like trained ones."""
+"""Untrained networks as runs, so that they can be evaluated like trained ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from patchmill.training.runtime import checkpoint, run_folder
 
 
 def store(folder: Path, like: Path) -> None:
-    """Make `folder` a finished run of no steps: the networks that the run `like` began with."""
+    """Make `folder` a finished run without steps: the initial networks of the run `like`."""
     if run_folder.read_status(folder).get("state") == "done":
         return
     config = compose.load(like)

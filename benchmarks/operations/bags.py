@@ -1,4 +1,4 @@
-"""EMP-SSL's two terms, against its released formulas."""
+"""EMP-SSL's two loss terms, against its released code."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def smaller_rate(z: torch.Tensor) -> torch.Tensor:
 
 
 def _logdet(matrices: torch.Tensor) -> torch.Tensor:
-    """In place of the released code's torch.logdet, whose LU in MKL hangs in two threads."""
+    """Replaces the released code's torch.logdet, whose LU in MKL hangs with two threads."""
     return 2 * torch.linalg.cholesky(matrices).diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 

@@ -1,4 +1,4 @@
-"""MoCo's and SimCLR's losses, against implementations with all logits in memory."""
+"""MoCo's and SimCLR's losses, against implementations that store all logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GTSA's correspondence of tokens, against the matrix of all similarities."""
+"""GTSA's token correspondence, against the full similarity matrix."""
 
 from __future__ import annotations
 

@@ -32,12 +32,12 @@ class Rates:
 class Figure:
     contender: str
     seconds: Summary
-    speedup: Summary  # eager's time over this one's, round by round
+    speedup: Summary  # eager's time divided by this one's, per round
     mebibytes: float  # peak memory beyond inputs and results
 
 
 def measure(case: Case, device: torch.device, rounds: int) -> tuple[list[Figure], list[str]]:
-    """Figures of all contenders, and notes on those that are left out."""
+    """Figures of all contenders, and notes on skipped ones."""
     working, notes = dict(case.contenders), []
     for name, run in case.contenders.items():
         try:

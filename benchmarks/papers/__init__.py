@@ -1,1 +1,1 @@
-"""Each paper's claims in small: one script per paper, at three budgets."""
+"""Small-scale tests of each paper's claims: one script per paper, at three budgets."""

@@ -2,29 +2,30 @@
 
     python benchmarks/papers/bagssl.py [--budget cpu|gpu|paper] [--json FILE] [--plot FILE] [...]
 
-The paper says that joint-embedding methods learn embeddings of patches: a network that has seen
-patches of one scale alone is as good as one trained on random resized crops, once the embeddings of
-many patches are averaged; averaging helps the other network, too; h keeps more of where a patch is
-from than z; and the mean over many patches approaches the embedding of the whole image.
+The paper claims that joint-embedding methods learn embeddings of patches: a network trained only on
+patches of one scale is as good as one trained on random resized crops, once the embeddings of many
+patches are averaged; averaging also helps the other network; h keeps more of a patch's location
+than z; and the mean over many patches approaches the embedding of the whole image.
 
-Two networks differ in their views alone: patches of a fifth of the image, or random resized crops
-of 8 to 100 %. Both, and the untrained network, embed images as the whole, as the whole enlarged to
-the patches' magnification, and as the mean over random patches of a fifth, 1 to 16 (64 on a GPU),
-in h and in z.
+Two networks differ only in their views: patches of a fifth of the image, or random resized crops of
+8 to 100 %. Both, and the untrained network, embed images as the whole, as the whole enlarged to the
+patches' magnification, and as the mean over 1 to 16 (64 on a GPU) random patches of a fifth, in h
+and in z.
 
-At --budget cpu two more networks are to say why: one is trained on patches of half the image, and
-it and the one trained on crops are judged by means over such patches, too; one is trained on
-patches of a fifth whose colours change a quarter as much.
+At --budget cpu two more networks test the reasons: one is trained on patches of half the image, and
+both it and the one trained on crops are also evaluated by means over such patches; the other is
+trained on patches of a fifth with a quarter of the colour changes.
 
-Accuracies are kNN's and a linear probe's on these; `told` is kNN's on scenes whose backgrounds tell
-the class, which shows how much of an embedding is about the background. `own` and `others` are
-cosines of the mean over patches with the whole of its own and of other images; `closer` is
-(own - others) / (1 - others), and `found` the share of images whose own whole is the nearest of
-256. `place` says whether the nearest patches of other images lie where a patch lies (1: always, 0:
-as by chance), `same` which share of the nearest patches of all are of its own image.
+Accuracies are those of kNN and of a linear probe on these embeddings; `told` is kNN's on scenes
+whose backgrounds reveal the class, which shows how much an embedding encodes the background. `own`
+and `others` are cosines of the mean over patches with the whole of its own and of other images;
+`closer` is (own - others) / (1 - others), and `found` the share of images whose own whole is the
+nearest of 256. `place` measures whether the nearest patches of other images have the same location
+as a patch (1: always, 0: at chance), `same` the share of the nearest patches of all images that are
+from its own image.
 
---budget cpu: made-up scenes of 64 pixels, timm's smallest ResNet, SimCLR's objective with its
-strong changes of colour (patches of a scene share colours that say nothing of its class), half a
+--budget cpu: synthetic scenes of 64 pixels, timm's smallest ResNet, SimCLR's objective with its
+strong colour changes (patches of a scene share colours that are independent of its class), half a
 minute of training; gpu: CIFAR-10 (data.root=DIR), a ResNet-18, TCR, 20 epochs; paper: ImageNet
 (data.root=DIR), 32-pixel patches, a ResNet-50 and VICReg, as far as the recipe is known. The paper
 has four objectives: method.objective=tcr, vicreg, simclr or byol.
@@ -42,7 +43,7 @@ from patchmill.benchmarks.lib.seeds import Figures
 from patchmill.loaders.common.errors import run_command
 
 MEAN = 16  # patches, at all budgets
-AREA = "area=0.2"  # of a patch for networks that were not trained on patches of one scale
+AREA = "area=0.2"  # of a patch, for networks that were not trained on patches of one scale
 PATCHES, MULTI, UNTRAINED = "patch-trained", "multi-scale", "untrained"
 HALVES, MULTI_HALVES = "trained on halves", "multi-scale, halves"
 FAINT = "patch-trained, faint changes of colour"
@@ -73,7 +74,7 @@ BUDGETS = {
             "data.test=scenes(count=1000, seed=1, size=64)",
             "train.epochs=8",
             "train.precision=bf16",
-            "train.channels_last=true",  # a third faster in bf16 on CPUs, too
+            "train.channels_last=true",  # also a third faster in bf16 on CPUs
             "evaluate.knn_every=0",
         ),
         seeds=6,
@@ -83,9 +84,9 @@ BUDGETS = {
     "paper": Budget((PHOTOS,), seeds=1),
 }
 COUNTS = {SCENES: (1, 4, 16), CIFAR: (1, 4, 16, 64), PHOTOS: (1, 4, 16, 64)}
-# Training images that kNN and probes learn from, by the data; all of ImageNet's
+# Training images of kNN and probes, by data set; all of ImageNet's
 IMAGES = {SCENES: 1000, CIFAR: 10_000}
-TOLD = 500  # scenes, to learn from and to test on, whose backgrounds tell their classes
+TOLD = 500  # training and as many test scenes whose backgrounds reveal their classes
 
 
 def trainings(budget: Budget, seed: int) -> dict[str, list[str]]:
@@ -146,7 +147,7 @@ def _told() -> Iterator[str]:
 
 
 def figures(network: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Figures]]:
-    """Rows of one network: each way of embedding an image, and its patches' neighbours."""
+    """Rows of one network: each way to embed an image, and its patches' neighbours."""
     curve = found["curve"]
     for view, spaces in found["columns"].items():
         for space, scores in spaces.items():
@@ -315,7 +316,7 @@ COLOURS = {PATCHES: "#2a6f97", MULTI: "#c8783c", UNTRAINED: "#a0a0a0"}
 
 
 def draw(path: Path, rows: Rows) -> None:
-    """Accuracy, and likeness to the whole image, by the number of patches."""
+    """Accuracy, and similarity to the whole image, by the number of patches."""
     from matplotlib.figure import Figure
 
     by_name = {row["name"]: row for row in rows}

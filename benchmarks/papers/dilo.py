@@ -1,4 +1,4 @@
-"""DiLo against MoCo as backgrounds change, by the source of the masks.
+"""DiLo against MoCo when backgrounds change, by the source of the masks.
 
     python benchmarks/papers/dilo.py [--budget cpu] [--json FILE] [--plot FILE] [key=value ...]
 
@@ -6,13 +6,13 @@ The paper (Zhao et al. 2021): in some views the foreground, found by a saliency 
 another background. Features then depend less on backgrounds; most saliency methods improve on
 MoCo, and better masks improve it more.
 
-Here both learn from made-up scenes whose backgrounds tell the class in nine of ten images, with the
-same settings but for the views. Every class has colours of its own: a small network learns no
+Here both learn from synthetic scenes whose backgrounds reveal the class in nine of ten images, with
+the same settings except for the views. Every class has its own colours: a small network learns no
 shapes in half a minute, and the question is where it looks. Masks are the scenes' own; those of GS,
-MC and RBD, as in the paper; those of a small U2-Net, which learns from exact masks of other scenes
-but from no class (the paper's networks learn from DUTS); and as controls, of which no gain is
-expected, exact masks of other images ("random"), and these moved to random places ("shifted").
-The frozen h is scored by kNN and by ridge regression. Their training images are the biased ones,
+MC and RBD, as in the paper; those of a small U2-Net trained on exact masks of other scenes, but on
+no class labels (the paper's networks learn from DUTS); and as controls, for which no gain is
+expected, exact masks of other images ("random"), and the same moved to random places ("shifted").
+The frozen h is scored by kNN and by ridge regression. Their training images are the biased ones
 too, and the test images show the same objects
 
     as in training      on backgrounds as in training
@@ -22,18 +22,17 @@ too, and the test images show the same objects
     Mixed-Same          cut out and pasted on another scene's background, of the own class's kind
     Mixed-Rand          pasted in the same way on one of a kind drawn at random
 
-The last two are ImageNet-9's (Xiao et al. 2020): what cutting out does, it does to both, and their
-difference, the BG-gap, is the reliance on backgrounds. There the places of foregrounds are filled
+The last two are ImageNet-9's (Xiao et al. 2020): cutting out affects both alike, and their
+difference, the BG-gap, is the reliance on backgrounds. ImageNet-9 fills the places of foregrounds
 with tiles of the rest; here the backgrounds are painted without objects.
 
---budget paper is a ResNet-50 on ImageNet for 200 epochs, and takes masks that are made before:
+--budget paper is a ResNet-50 on ImageNet for 200 epochs, and reads masks made beforehand:
 
     patchmill masks DIR/train --method rbd --out imagenet-rbd.masks
     patchmill masks DIR/train --method "learned(weights='FILE')" --out imagenet-learned.masks
     patchmill masks DIR/val --method rbd
 
-The last ones say what is foreground in its test images. It has no Mixed columns: ImageNet-9 is a
-download of its own.
+The last ones are for its test images. It has no Mixed columns: ImageNet-9 is a separate download.
 """
 
 from __future__ import annotations
@@ -104,12 +103,12 @@ COLUMNS = {
 DRAWN = {f"{column}_linear": TITLES[column] for column in ("drawn", "swapped", "alone", "gap")}
 
 U2NET = dict(steps=150, batch=8, size=64, seed=0)  # of the learned masks
-OTHER_SCENES = 10_000  # added to a seed: scenes that no run is trained or tested on
+OTHER_SCENES = 10_000  # added to a seed: scenes on which no run is trained or tested
 BACKGROUNDS = 1000  # to paste on
 JUDGED_MASKS = 500
 HISTOGRAMS = ("histogram", "centre_histogram")
 
-# Views that keep colours, and settings that go with them: the demos' change hues much more
+# Views that keep colours, with matching settings: the demos' views change hues much more
 SEEN = "(size=${size}, scale=(0.4, 1.0))"
 VIEWS = {MOCO: f"method.views=moco_v2{SEEN}", DILO: f"method.views=dilo{SEEN}"}
 LEARNING = (
@@ -129,7 +128,7 @@ BUDGETS = {
             "data.test=scenes(count=2000,seed=1,size=64,colour_bias=1.0)",
             "scale=demo",
             "train.precision=bf16",
-            "train.channels_last=true",  # a third faster in bf16 on CPUs, too
+            "train.channels_last=true",  # also a third faster in bf16 on CPUs
             "train.epochs=6",
             "evaluate.knn_every=0",
             *LEARNING,
@@ -157,7 +156,7 @@ BUDGETS = {
 
 
 def name_of(masks_by: str) -> str:
-    """Name of DiLo's runs with masks by a method."""
+    """Name of DiLo's runs with a method's masks."""
     return f"{DILO}_{masks_by}"
 
 
@@ -217,7 +216,7 @@ def digest(text: str) -> str:
 
 
 def prepare(experiment: Experiment) -> None:
-    """Make the mask files of the trainings that are not there yet."""
+    """Make the missing mask files of the trainings."""
     if experiment.budget.tests is None:
         return  # the user's
     folder = cache.folder("paper-masks")
@@ -236,7 +235,7 @@ def prepare(experiment: Experiment) -> None:
 
 
 def learned(train: str, folder: Path) -> str:
-    """A saliency method: the small U2-Net, trained on scenes like `train` but others."""
+    """A saliency method: the small U2-Net, trained on other scenes of the same kind as `train`."""
     from patchmill.loaders.saliency import train as u2net
 
     scenes = reliance.scene_settings(train) or {}
@@ -252,8 +251,8 @@ def learned(train: str, folder: Path) -> str:
 def write_shuffled(source: Source, path: Path, anywhere: bool = False, seed: int = 0) -> None:
     """Write the masks of a source so that each belongs to another image.
 
-    With `anywhere` each is shifted by a random offset, too, around the image's edges: objects are
-    near the centre, and so are their masks.
+    With `anywhere` each is also shifted by a random offset, wrapping around the image's edges:
+    objects are near the centre, and so are their masks.
     """
     opened, count = masks.source_masks(source), len(source)
     assert opened is not None, f"{source.name} has no masks"
@@ -281,7 +280,7 @@ def write_shuffled(source: Source, path: Path, anywhere: bool = False, seed: int
 
 
 def mixed_tests(folder: Path, test: str) -> dict[str, str]:
-    """Data strings of the Mixed images, made of scenes and kept in a folder, by column."""
+    """Data strings of the Mixed images by column; made from scenes and kept in a folder."""
     made = {}
     for column in MIXED:
         path = folder / f"{column}-{digest(test + open_source(test).fingerprint)}.zip"
@@ -292,7 +291,7 @@ def mixed_tests(folder: Path, test: str) -> dict[str, str]:
 
 
 def write_mixed(test: str, same: bool, path: Path) -> None:
-    """Write a zip of PNGs, by class: foregrounds of scenes, pasted on painted backgrounds.
+    """Write a zip of PNGs by class: foregrounds of scenes pasted on painted backgrounds.
 
     The background is one of the kind that belongs to the class or, without `same`, of any kind.
     """
@@ -313,7 +312,7 @@ def write_mixed(test: str, same: bool, path: Path) -> None:
 
 
 def painted_backgrounds(test: str) -> list[list[np.ndarray]]:
-    """Backgrounds without objects, uint8 [height, width, 3], by their kind."""
+    """Backgrounds without objects, uint8 [height, width, 3], by kind."""
     scenes = reliance.scene_settings(test) or {}
     defaults = {k: p.default for k, p in inspect.signature(Scenes).parameters.items()}
     values = {**defaults, **scenes, "background_bias": 0.0, "objects": (0, 0)}
@@ -344,7 +343,7 @@ def measure(experiment: Experiment, seed: int) -> dict[str, Figures]:
 
 
 def histogram_floors(experiment: Experiment, folder: Path) -> dict[str, Figures]:
-    """Accuracies of histograms of colours, without a network, where scenes are tested."""
+    """Accuracies of colour histograms, without a network, if the test images are scenes."""
     config = compose.load(folder)
     config.data.test = experiment.test_data(folder)
     found: dict[str, dict[str, float]] = {name: {} for name in HISTOGRAMS}
@@ -360,7 +359,7 @@ def histogram_floors(experiment: Experiment, folder: Path) -> dict[str, Figures]
 
 
 def mask_quality(experiment: Experiment) -> dict[str, float]:
-    """F-measure of the masks that each run of DiLo pastes by, against the scenes' own, by run."""
+    """F-measure of each DiLo run's masks against the scenes' own, by run."""
     train = compose.compose(experiment.trainings(0)[MOCO]).data.train
     source: Any = open_source(train)
     found = {DILO: 1.0}
@@ -377,7 +376,7 @@ def mask_quality(experiment: Experiment) -> dict[str, float]:
 
 
 def figures(experiment: Experiment, folder: Path) -> Figures:
-    """Accuracies on every kind of test images, by kNN and by a linear classifier."""
+    """Accuracies on every kind of test image, by kNN and by a linear classifier."""
     config = compose.load(folder)
     config.data.test = experiment.test_data(folder)
     tests = test_sets(experiment, config)

@@ -2,18 +2,18 @@
 
     python benchmarks/papers/emp_ssl.py data.root=DIR [--budget cpu|gpu|paper] [--json FILE] [...]
 
-The paper says that self-supervised learning needs few epochs if each step sees many patches of an
+The paper claims that self-supervised learning needs few epochs if each step sees many patches of an
 image: on CIFAR-10 a ResNet-18 with 20 patches has 80.6 % after one epoch and 90.7 % after ten, by a
 linear probe on the mean over an image's patches, where methods with two views have 25 to 41 % after
 one and 49 to 70 % after ten. (The first epoch of a schedule of 30; a schedule of one gives 84.2 %.)
 
-Networks are trained with 2 and with 20 patches of each image. One epoch of 20 has as many patches
-as ten of 2. All are evaluated on the mean over 1 to 16 patches or more, drawn as in training, and
-on the whole image; beside them stands the untrained network.
+Networks are trained with 2 and with 20 patches per image. One epoch with 20 has as many patches as
+ten epochs with 2. All are evaluated on the mean over 1 to 16 patches or more, drawn as in training,
+and on the whole image, and compared with the untrained network.
 
-DIR holds CIFAR-10 as `train` and `test`. --budget cpu takes 150 training and 100 test images of
-each class from folders of classes, a ResNet-10 and AdamW; gpu: all images, the paper's network and
-optimiser, and ten epochs, too; paper: 200 patches and 30 epochs, too.
+DIR contains CIFAR-10 as `train` and `test`. --budget cpu uses 150 training and 100 test images per
+class from class folders, a ResNet-10 and AdamW; gpu: all images, the paper's network and optimiser,
+and also ten epochs; paper: also 200 patches and 30 epochs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from patchmill.loaders.common.errors import MillError, run_command
 from patchmill.loaders.files import cache
 from patchmill.loaders.files.writing import write_atomic
 
-TAKEN = {"train": 150, "test": 100}  # images of each class that the cpu budget takes
+TAKEN = {"train": 150, "test": 100}  # images of each class in the cpu budget
 DATA, UNTRAINED = "data=cifar10", "untrained"
 NAMES = {"central": "whole image"}
 
@@ -68,7 +68,7 @@ RUNS = {
         *(Run(p, e) for p in (20, 200) for e in (1, 10, 30) if (p, e) != MANY),
     ),
 }
-IMAGES = {"cpu": 1000, "gpu": 10_000}  # training images that kNN and probes learn from
+IMAGES = {"cpu": 1000, "gpu": 10_000}  # training images of kNN and probes
 COUNTS = {"cpu": (1, 4, 16), "gpu": (1, 16, 64), "paper": (1, 16, 128)}
 
 
@@ -163,7 +163,7 @@ CLAIMS = (
 
 
 def draw(path: Path, rows: Rows) -> None:
-    """Linear probe by the number of averaged patches, a line for each network."""
+    """Linear probe by the number of averaged patches, one line per network."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
@@ -190,7 +190,7 @@ def draw(path: Path, rows: Rows) -> None:
 
 
 def part_of_cifar(budget: str, given: Sequence[str]) -> Iterator[str]:
-    """Settings of the part that the cpu budget takes of data.root; none at other budgets."""
+    """Settings for the cpu budget's subset of data.root; none at other budgets."""
     settings = dict(word.split("=", 1) for word in given if "=" in word)
     if budget != "cpu" or "data.train" in settings or "data.root" not in settings:
         return
@@ -200,7 +200,7 @@ def part_of_cifar(budget: str, given: Sequence[str]) -> Iterator[str]:
 
 
 def list_part(root: Path, split: str, count: int) -> Path:
-    """A list of `count` images of each class of root/split, at even steps of their names."""
+    """A list of `count` images per class of root/split, evenly spaced by name."""
     classes = sorted(path for path in (root / split).glob("*") if path.is_dir())
     images = {path: sorted(file for file in path.iterdir() if file.is_file()) for path in classes}
     if not images or min(map(len, images.values())) < count:

@@ -1,23 +1,24 @@
-"""Show GTSA against DINO on scenes of several objects, and what each of GTSA's losses adds.
+"""Compare GTSA with DINO on scenes of several objects, and ablate each of GTSA's losses.
 
     python benchmarks/papers/gtsa.py [--budget cpu|gpu|paper] [--json FILE] [key=value ...]
 
-Kim and Lee (arXiv 2304.08014) pre-train on images of several objects. Features that keep place and
-rotation, learnt by three losses on feature maps, are to serve classification, segmentation and
-detection better than DINO's, which ignore both: ViT-S/16, 100 epochs on COCO, 59.7 against 54.8 %
-on iNaturalist, 30.6 against 27.3 mIoU on ADE20K, 35.8 against 32.4 AP on COCO.
+Kim and Lee (arXiv 2304.08014) pre-train on images of several objects. Features that preserve
+location and rotation, learnt with three losses on feature maps, should serve classification,
+segmentation and detection better than DINO's, which ignore both: ViT-S/16, 100 epochs on COCO, 59.7
+against 54.8 % on iNaturalist, 30.6 against 27.3 mIoU on ADE20K, 35.8 against 32.4 AP on COCO.
 
-Here GTSA, DINO, and GTSA without its loss of shared regions (crop), of matched patches (match) or
-of rotations learn from scenes of three to six objects, whose colours tell nothing of the classes.
+Here GTSA, DINO, and GTSA without its loss on shared regions (crop), on matched patches (match) or
+on rotations learn from scenes of three to six objects, whose colours are independent of the class.
 Network, epochs, batches, and the number and sizes of views are the same for all. Frozen teachers
-are scored by kNN and a linear classifier of the main object's class on one view, by segmenting all
-objects, on two cores by kNN of tokens, elsewhere by a pyramid, and, for GTSA and DINO, by a pyramid
-that detects them. Beside them stand the untrained network and a histogram of colours.
+are scored by kNN and a linear classifier of the main object's class on one view; by segmenting all
+objects, with kNN on tokens at --budget cpu and a feature pyramid elsewhere; and, for GTSA and DINO,
+by a feature pyramid that detects them. Baselines are the untrained network and a colour histogram.
 
-Other than in the paper, images are made up, the network is small, training takes minutes, and the
-encoders stay frozen where the paper trains all layers. --budget paper does that, too: data.root=DIR
-then holds coco/train2017, coco/val2017, coco/annotations, inat2019/train, inat2019/val (a folder
-for each class) and ADEChallengeData2016. A linear classifier stands where the paper fine-tunes.
+Unlike in the paper, images are synthetic, the network is small, training takes minutes, and the
+encoders stay frozen where the paper trains all layers. --budget paper trains all layers too:
+data.root=DIR then contains coco/train2017, coco/val2017, coco/annotations, inat2019/train,
+inat2019/val (one folder per class) and ADEChallengeData2016. A linear classifier replaces the
+paper's fine-tuning.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from patchmill.training.runtime import records
 
 LOSSES = {"crop": "shared regions", "match": "matched patches", "rotation": "rotations"}
 COLUMNS = {"knn": "kNN", "linear": "linear", "miou": "mIoU", "ap": "box AP"}
-SHADES = {"dino": "#c8783c", "gtsa": "#2a6f97"}  # of bars; of GTSA without a loss a lighter one
+SHADES = {"dino": "#c8783c", "gtsa": "#2a6f97"}  # of bars; lighter for GTSA without a loss
 OTHER, WITHOUT = "#a0a0a0", "#a9c5d8"
 
 
@@ -69,7 +70,7 @@ BUDGETS = {
             *("optim.warmup=0.5", ONCE),
         ),
         dino=(
-            # Changes of colour as strong as GTSA's, and crops of its sizes: DINO's did no better
+            # Colour changes as strong as GTSA's, and crops of its sizes: DINO's did no better
             "method.views=swav(global_size=64, local_size=48, local_crops=2, "
             "global_scale=(0.3, 1.0), local_scale=(0.1, 0.3))",
             *("method.freeze=0", "method.momentum=0.95", "optim.lr=0.003"),
@@ -160,7 +161,7 @@ def _accuracies(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def _dense(experiment: Experiment, folder: Path, name: str) -> dict[str, dict[str, float]]:
-    """Figures of segmentation and detection, of the trained and of the untrained network."""
+    """Figures of segmentation and detection for the trained and the untrained network."""
     size, root = cast(Size, experiment.budget), compose.load(folder).data.root
     untrained = f"untrained={str(name == 'gtsa').lower()}"
 
@@ -178,7 +179,7 @@ def _dense(experiment: Experiment, folder: Path, name: str) -> dict[str, dict[st
 
 
 def _floors(experiment: Experiment, seed: int) -> dict[str, Figures]:
-    """kNN on colours alone; none for photos."""
+    """kNN on colours only; empty for photos."""
     if experiment.budget.tests is None:
         return {}
     config = compose.load(experiment.folder("gtsa", seed))
@@ -200,7 +201,7 @@ def claims() -> Iterator[Claim]:
 
 
 def draw(path: Path, rows: Rows) -> None:
-    """Bars of every row, a panel for each column, with standard deviations over seeds."""
+    """Bars of every row, one panel per column, with standard deviations over seeds."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 0.7 + 0.28 * len(rows)), layout="constrained")

@@ -1,23 +1,23 @@
-"""Selfie against learning from scratch, by the share of the labels.
+"""Selfie against training from scratch, by the share of labels.
 
     python benchmarks/papers/selfie.py [--budget cpu] [--json FILE] [--plot FILE] [key=value ...]
 
 The paper (Trinh, Luong, Le 2019): a patch network learns without labels which of an image's masked
-patches belongs where. A ResNet that begins with it is then fine-tuned on 5, 10, 20 and 100 % of the
-labels, and is more accurate than the same ResNet from scratch, most so with few labels, and less
-spread over five seeds.
+patches belongs where. A ResNet initialised with it is then fine-tuned on 5, 10, 20 and 100 % of the
+labels, and is more accurate than the same ResNet from scratch, especially with few labels, and
+varies less over five seeds.
 
 Each seed trains Selfie on all images without labels, and then draws a subset of the labels, on
-which all networks learn by the same schedule. selfie-jitter is Selfie on patches whose colours are
-changed, each patch by itself, which the paper does not do: where colours go on from patch to patch,
-they tell the places, and shapes and textures need not be learnt. `placed` is the share of masked
-patches that are put in their places at the end of the training, beside that of guessing.
+which all networks are trained with the same schedule. selfie-jitter is Selfie with independent
+colour jitter of each patch, which the paper does not have: if colours continue from patch to patch,
+they reveal the positions, and shapes and textures need not be learnt. `placed` is the share of
+masked patches placed correctly at the end of training, next to that of guessing.
 
---budget cpu: 4000 made-up scenes of 64 pixels, whose colours tell nothing of the classes, patches
-of 16 pixels, and a small ResNet, fine-tuned in as many steps for each share of the labels. The
-paper has photos, ResNet-50 and 120,000 steps, and tunes rates for each share. --budget gpu: 10,000
-scenes of 128 pixels, and a ResNet-18. --budget paper: ImageNet as published, with data.root=DIR;
-data=cifar10 data.root=DIR takes CIFAR-10, instead.
+--budget cpu: 4000 synthetic scenes of 64 pixels, whose colours are independent of the class,
+patches of 16 pixels, and a small ResNet, fine-tuned for the same number of steps at each share of
+the labels. The paper has photos, ResNet-50 and 120,000 steps, and tunes rates for each share.
+--budget gpu: 10,000 scenes of 128 pixels, and a ResNet-18. --budget paper: ImageNet as published,
+with data.root=DIR; data=cifar10 data.root=DIR uses CIFAR-10 instead.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from patchmill.training.runtime import records
 
 SHARES = {5: 0.05, 10: 0.1, 20: 0.2, 100: 1.0}  # of the labels, by their percentages
 SHADES = {"supervised": "#808080", "selfie": "#2a6f97", "selfie-jitter": "#c8783c"}
-LAST = 5  # rows of the log that `placed` is the mean of
+LAST = 5  # rows of the log over which `placed` is averaged
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ BUDGETS = {
 
 
 def trainings(budget: Budget, seed: int) -> dict[str, list[str]]:
-    """Selfie as it is, and on patches whose colours are changed, each patch by itself."""
+    """Selfie as published, and with independent colour jitter of each patch."""
     jittered = f"method.views={cast(Size, budget).jittered}"
     return {"selfie": ["method=selfie"], "selfie-jitter": ["method=selfie", jittered]}
 
 
 def measure(experiment: Experiment, seed: int) -> dict[str, Figures]:
-    """Accuracies on each share of the labels, of Selfie's runs and from scratch."""
+    """Accuracies at each share of the labels, for Selfie's runs and from scratch."""
     folder = experiment.folder("selfie", seed)
     tuned = _accuracies(experiment, "selfie", seed, baseline=True)
     jittered = _accuracies(experiment, "selfie-jitter", seed)
@@ -115,7 +115,7 @@ def _accuracies(
 
 
 def _placed(folder: Path) -> float:
-    """Share of masked patches that were put in their places in the last steps of the log."""
+    """Share of masked patches placed correctly in the last rows of the log."""
     logged = [share for share in records.read(folder)["accuracy"] if share is not None][-LAST:]
     return sum(logged) / len(logged)
 

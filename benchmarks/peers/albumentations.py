@@ -72,7 +72,7 @@ def open_dialect(
 
 
 def _library() -> ModuleType:
-    """The library, which asks the network neither for its newest version nor to count its users."""
+    """The library, without its version check and telemetry over the network."""
     os.environ.update(NO_ALBUMENTATIONS_UPDATE="1", ALBUMENTATIONS_NO_TELEMETRY="1")
     import albumentations
 
@@ -80,7 +80,7 @@ def _library() -> ModuleType:
 
 
 def _start(views: Any) -> None:
-    """In each worker: one thread, and random numbers of its own."""
+    """In each worker: one thread and its own random numbers."""
     opencv.start_worker(views)
     for number, transform in enumerate(views.transforms):
         transform.set_seed((torch.initial_seed() + number) % 2**32)

@@ -1,7 +1,7 @@
-"""AlbumentationsX, with the resizing by area that it has for images that shrink.
+"""AlbumentationsX, with its area interpolation for downscaling.
 
-The AGPL is its licence, and its import name is albumentations': it needs an environment of its own,
-whose Python is named by `--peer-python albumentationsx=PATH`.
+It is licensed under the AGPL and is imported by the name albumentations, so it needs a separate
+environment, whose Python is given by `--peer-python albumentationsx=PATH`.
 """
 
 from __future__ import annotations

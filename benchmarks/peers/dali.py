@@ -1,9 +1,8 @@
 """NVIDIA DALI's stock operators, with one decode for all views.
 
 Written for speed: conditionals run an operation only on the samples that need it, and the blur's
-window is three sigma of each sample (DALI's default, and that of our own views). Ports of
-self-supervised methods that compute both branches for every sample, or blur with one fixed wide
-window, are slower than this.
+window is three sigma of each sample (DALI's default, and ours). Ports of self-supervised methods
+that compute both branches for every sample, or blur with one fixed wide window, are slower.
 """
 
 from __future__ import annotations

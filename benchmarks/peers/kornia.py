@@ -1,7 +1,7 @@
 """kornia's augmentations on a GPU, a batch at a time, with parameters drawn per image.
 
-kornia takes dense batches, so that images must be cropped before. Resizing all images to one shape
-first would lose detail in small crops and change the distribution of crops; instead, torchvision's
+kornia accepts only dense batches, so images must be cropped first. Resizing all images to one shape
+would lose detail in small crops and change the distribution of crops; instead, torchvision's
 antialiased RandomResizedCrop crops image by image on the GPU. kornia's own crop also works image by
 image, but without antialiasing.
 """

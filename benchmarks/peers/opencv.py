@@ -1,7 +1,7 @@
-"""OpenCV and NumPy by hand, in DataLoader workers: one decode, then a few calls for each view.
+"""Hand-written OpenCV and NumPy in DataLoader workers: one decode, then a few calls per view.
 
-Bytes until the last step, tables in place of arithmetic where OpenCV is faster so, and the plain
-resize, as its filter by area takes six times as long.
+Views stay uint8 until the last step; lookup tables replace arithmetic where that is faster in
+OpenCV; and the resize is the plain one, as area interpolation takes six times as long.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class ViewTransform:
 
 
 def cells(view: np.ndarray, side: int) -> list[np.ndarray]:
-    """The cells of a view row by row; a view that is no grid is its only cell."""
+    """The cells of a view row by row; a view that is not a grid is its only cell."""
     height, width = view.shape[:2]
     if (height, width) == (side, side):
         return [view]
@@ -171,7 +171,7 @@ def _crop(group: Views) -> Step:
 
 
 def _box(height: int, width: int, law: Crop) -> tuple[int, int, int, int]:
-    """Torchvision's law of random resized crops: y, x, height, width."""
+    """A box drawn as in torchvision's RandomResizedCrop: y, x, height, width."""
     for _ in range(10):
         area = height * width * random.uniform(*law.scale)
         aspect = math.exp(random.uniform(*map(math.log, law.ratio)))
@@ -187,7 +187,7 @@ def _box(height: int, width: int, law: Crop) -> tuple[int, int, int, int]:
 
 
 def _colours(group: Views, view: int) -> Sequence[tuple[float, Step]]:
-    """Steps with their chances."""
+    """Steps with their probabilities."""
     import cv2
 
     steps: list[tuple[float, Step]] = []
@@ -209,7 +209,7 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 
 class _Jitter:
-    """Brightness, contrast, saturation and hue, in random order; strengths of 0 are left out."""
+    """Brightness, contrast, saturation and hue, in random order; strengths of 0 are skipped."""
 
     def __init__(self, colour: Colour) -> None:
         self._steps: list[tuple[Callable[[np.ndarray, float], Any], float, float]] = [

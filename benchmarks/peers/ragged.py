@@ -24,7 +24,7 @@ def torchcodec(device: str) -> Decode:
 
 
 def torchvision(device: str) -> Decode:
-    """torchvision's decoder: deprecated in favour of torchcodec, for machines without that."""
+    """torchvision's deprecated decoder, for machines without its successor torchcodec."""
     from torchvision.io import ImageReadMode, decode_jpeg
 
     warnings.filterwarnings("ignore", "The image decoding and encoding capabilities")
@@ -38,7 +38,7 @@ DECODERS: dict[str, Callable[[str], Decode]] = {
 
 
 def decoder(device: str, probe: Sequence[Tensor]) -> Decode:
-    """The first decoder that is installed and can decode `probe` on this machine."""
+    """The first installed decoder that can decode `probe` on this machine."""
     problems = []
     for name, make in DECODERS.items():
         try:

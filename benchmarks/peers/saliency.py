@@ -1,4 +1,4 @@
-"""RBD saliency written with libraries: scikit-image's superpixels, and the formulas in NumPy."""
+"""RBD saliency from libraries: scikit-image's superpixels and the formulas in NumPy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skimage.segmentation import slic
 def rbd(image: np.ndarray) -> np.ndarray:
     """Saliency map, uint8 [h, w], of an image, uint8 [h, w, 3].
 
-    Same constants and steps as ours, without the detection of a frame.
+    Same constants and steps as ours, without frame detection.
     """
     height, width = image.shape[:2]
     segments = round(height * width / 600)

@@ -1,7 +1,7 @@
-"""SPDL: threads around functions, here around those that release the lock of the interpreter.
+"""SPDL: threads that run the user's functions, here ones that release the GIL.
 
-SPDL has no augmentations; the functions are the opencv peer's, which are the fastest ones that its
-users could bring. Its own decoder is FFmpeg's, and is slower for JPEGs than libjpeg-turbo.
+SPDL has no augmentations; the functions are the opencv peer's, the fastest that its users could
+supply. Its own decoder is FFmpeg's, which is slower for JPEGs than libjpeg-turbo.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def available() -> str | None:
 def open(
     paths: list[str], recipe: Recipe, workers: int, batch_size: int, device: str = "cpu"
 ) -> Batches:
-    transforms = opencv.transforms(recipe)  # refuses what it cannot make before a thread starts
+    transforms = opencv.transforms(recipe)  # rejects unsupported views before a thread starts
 
     def views(path: str) -> list[Tensor]:
         image = opencv.decode(path)

@@ -41,7 +41,7 @@ def available() -> str | None:
 def open(
     paths: list[str], recipe: Recipe, workers: int, batch_size: int, device: str = "cpu"
 ) -> Batches:
-    """For a GPU, the same workers make the views, which are pinned and uploaded meanwhile."""
+    """For a GPU, the same workers make the views, which are pinned and uploaded concurrently."""
     on_cpu = device == "cpu"
     batches = endless(ViewDataset(paths, recipe), workers, batch_size, pin_memory=not on_cpu)
     return batches if on_cpu else (_upload(batch, device) for batch in batches)

@@ -1,7 +1,7 @@
 """torchvision's v2 transforms on a GPU, image by image, after decoding the batch in one call.
 
-A transform draws one set of parameters per call, so that a call per image is needed. Images are
-converted to float once: all transforms but the crop are faster on floats than on bytes.
+A transform draws one set of parameters per call, so one call per image is needed. Images are
+converted to float once: all transforms except the crop are faster on floats than on bytes.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class ImageTransform:
 
 
 class Normalise:
-    """Normalise a batch of views, and convert them to the output type of the device."""
+    """Normalise a batch of views, and convert it to the device's output type."""
 
     def __init__(self, group: Views, device: str) -> None:
         self._mean = torch.tensor(group.mean, device=device).view(3, 1, 1)
@@ -80,7 +80,7 @@ class Normalise:
 
 
 def cells(view: Tensor, side: int) -> list[Tensor]:
-    """The cells of a view row by row; a view that is no grid is its only cell."""
+    """The cells of a view row by row; a view that is not a grid is its only cell."""
     height, width = view.shape[-2:]
     return [
         view[..., y : y + side, x : x + side]

@@ -1,7 +1,7 @@
 """torchvision's v2 transforms on uint8 tensors, from its own JPEG decoder, in DataLoader workers.
 
-The order is the one that torchvision's documentation recommends for speed: everything on bytes, and
-float only at the end.
+The order is what torchvision's documentation recommends for speed: uint8 throughout, and float only
+at the end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Views made by worker processes of torch's DataLoader, as most libraries' users have it."""
+"""Views made by worker processes of torch's DataLoader, the usual setup of most libraries."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FileViews(Dataset[list[Tensor]]):
 
 
 class EndlessSampler(Sampler[int]):
-    """One permutation after the other: no end of an epoch, which would drain the workers."""
+    """One permutation after another, without ends of epochs, which would drain the workers."""
 
     def __init__(self, count: int):
         self.count = count
@@ -48,7 +48,7 @@ def endless(
     start: Callable[[Any], None] | None = None,
     **options: Any,
 ) -> Batches:
-    """Batches without an end; every worker calls `start` with its copy of `views` first."""
+    """Endless batches; every worker first calls `start` with its copy of `views`."""
     loader = DataLoader(
         views,
         batch_size=batch_size,

@@ -1,1 +1,1 @@
-"""`gpu_day.py`: the steps of the first minutes on a GPU, running them, and the page on them."""
+"""Parts of `gpu_day.py`: the steps of the first minutes on a GPU, their runner, and the page."""

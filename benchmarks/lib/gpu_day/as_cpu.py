@@ -1,8 +1,8 @@
-"""A plugin of pytest that runs tests for a GPU on a CPU, where "cuda" means the CPU: a rehearsal.
+"""pytest plugin that rehearses GPU tests on a CPU, where "cuda" means the CPU.
 
-`-p patchmill.benchmarks.lib.gpu_day.as_cpu`. Of each test function one case is run, with little
-memory and time, to find what cannot work anywhere: names, arguments, imports, fixtures. Whatever
-else goes wrong on a CPU is no failure, but skipped, with its reason.
+`-p patchmill.benchmarks.lib.gpu_day.as_cpu`. One case of each test function is run, with little
+memory and time, to find mistakes that fail anywhere: names, arguments, imports, fixtures. Any other
+error on a CPU is not a failure: the test is skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 SECONDS = 20  # a test
-MEMORY = 4 << 30  # bytes, beyond what the process has reserved at first
+MEMORY = 4 << 30  # bytes, beyond those that the process has reserved initially
 MISTAKES = (NameError, AttributeError, TypeError, ImportError, SyntaxError, KeyError)
 
 
 class TooLong(Exception):
-    """A test takes too long on a CPU."""
+    """Raised if a test takes too long on a CPU."""
 
 
 class CudaIsCpu(TorchFunctionMode):
-    """Replaces the device of every call."""
+    """Replaces the device in every call."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -40,7 +40,7 @@ class CudaIsCpu(TorchFunctionMode):
 
 
 class Stream:
-    """A stream, or an event, on which nothing is ever late."""
+    """A stream or an event on which all work is always complete."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
@@ -90,7 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """The first case of each function."""
+    """Keep the first case of each function."""
     first: dict[Any, Any] = {}
     for item in items:
         first.setdefault((item.path, getattr(item, "originalname", item.name)), item)

@@ -1,4 +1,4 @@
-"""Run the steps within the minutes, one after the other, whatever becomes of any of them."""
+"""Run the steps one after another within the time budget, regardless of failures."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from patchmill.benchmarks.lib.gpu_day.steps import ROOT
 
 Say = Callable[[str], None]
 
-LAST = 5.0  # seconds that are kept for the page
+LAST = 5.0  # seconds reserved for the page
 
 
 @dataclass(frozen=True)
 class Day:
-    """The steps to run, and within what."""
+    """The steps to run, and their limits."""
 
     steps: Sequence[Step]
     here: Here
@@ -47,7 +47,7 @@ class Day:
 
 
 def plan(day: Day) -> list[tuple[Step, Entry]]:
-    """Plan of a run: `held` is a step that would be run, within its limit."""
+    """Plan of a run: state `held` means that a step would run within its limit."""
     left, planned = 60 * day.minutes - LAST, []
     for step in day.steps:
         estimate = step.estimate(day.here.cores)
@@ -63,9 +63,9 @@ def plan(day: Day) -> list[tuple[Step, Entry]]:
 def run(
     day: Day, entries: dict[str, Entry], say: Say, now: Callable[[], float] = time.monotonic
 ) -> bool:
-    """Run the steps that have no final entry yet; True unless Ctrl-C ended it.
+    """Run the steps without a final entry; True unless Ctrl-C ended it.
 
-    `entries`, to which each step's is added, are written after each of them.
+    Each step's entry is added to `entries`, which are written after each step.
     """
     end = now() + 60 * day.minutes - LAST
     todo = [step for step in day.steps if _unfinished(entries.get(step.name), day.rehearse)]
@@ -95,7 +95,7 @@ def environment(step: Step, day: Day) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(path),
         "PYTHONUNBUFFERED": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # none is needed, and some machines' own break
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # none is needed, and those of some machines fail
         FILE: str(step.result(day.out)),
     }
 
@@ -123,7 +123,7 @@ def _one(day: Day, step: Step, left: float, say: Say) -> Entry:
 
 
 def _rehearsed(entry: Entry) -> Entry:
-    """Tests that are there and skip are all that a rehearsal can show of them."""
+    """In a rehearsal, tests that are found and skipped count as held."""
     skipped = entry.state == "left out" and entry.tests.get("skipped")
     return replace(entry, state="held" if skipped else entry.state, rehearsed=True)
 

@@ -1,4 +1,4 @@
-"""The facts of a machine, as JSON: what `patchmill doctor` finds, versions, and the GPU's state.
+"""Facts about a machine as JSON: findings of `patchmill doctor`, versions, and the GPU's state.
 
 python -m patchmill.benchmarks.lib.gpu_day.facts [--json FILE]
 """
@@ -18,9 +18,9 @@ from patchmill.command.doctor import command as doctor
 from patchmill.command.doctor.examine import examine
 from patchmill.loaders.files.writing import write_atomic
 
-# Groups of probes -> seconds: all that a GPU depends on.
+# Groups of probes that matter for a GPU -> timeout in seconds.
 GROUPS = {"machine": 20.0, "python": 60.0, "GPU": 60.0, "decoding": 60.0}
-# Lines of `nvidia-smi -q` that say how the GPU is set up: its clocks, its slices, its engines.
+# Lines of `nvidia-smi -q` on the GPU's configuration: clocks, slices, engines.
 WORDS = ("product name", "driver version", "cuda version", "mig mode", "jpeg", "clocks", "sm  ",
          "memory  ", "performance state", "power limit", "persistence", "ecc mode")  # fmt: skip
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def gpu_state() -> list[str]:
-    """The lines of nvidia-smi on clocks, slices and JPEG engines; none without it."""
+    """Lines of nvidia-smi on clocks, slices and JPEG engines; empty without nvidia-smi."""
     try:
         done = subprocess.run(["nvidia-smi", "-q"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""This machine as the steps need it: cores, modules, programs, and a GPU that torch can use."""
+"""This machine's resources for the steps: cores, modules, programs, and a GPU usable by torch."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ PACKAGES = {
 def has_module(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # of a package that it is in, or of a stand-in
+    except (ImportError, ValueError):  # of its parent package, or of a stub
         return False
 
 
 @dataclass(frozen=True)
 class Here:
-    """This machine; tests make others."""
+    """This machine; tests construct others."""
 
-    gpu: str  # its name; "" where torch can use none
+    gpu: str  # its name; "" if torch cannot use any
     cores: int = field(default_factory=available_cores)
     has_module: Callable[[str], bool] = has_module
     has_program: Callable[[str], bool] = field(default=lambda name: bool(shutil.which(name)))
 
     def lacks(self, step: Step, rehearse: bool = False) -> str:
-        """Why the step cannot run here, in a few words; "" if it can."""
+        """Short reason why the step cannot run here; "" if it can."""
         if step.gpu and not self.gpu and not rehearse:
             return "torch finds no CUDA device"
         if rehearse and step.small is None:
@@ -56,7 +56,7 @@ class Here:
 
 
 def look() -> Here:
-    """Ask torch in a process of its own: this one is to hold nothing of a GPU."""
+    """Ask torch in a separate process: this one must not allocate GPU memory."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=SECONDS

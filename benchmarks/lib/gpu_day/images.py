@@ -1,4 +1,4 @@
-"""Painted scenes, the images of all steps: paint them once, and repeat them without an end.
+"""Painted scenes, the images of all steps: painted once and repeated endlessly.
 
 python -m patchmill.benchmarks.lib.gpu_day.images [COUNT]
 """

@@ -1,4 +1,4 @@
-"""Outcomes of tests, a line each in a file, as `plugin.py` writes them."""
+"""Outcomes of tests, one per line of a file written by `plugin.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHARD = "PATCHMILL_SHARD"  # "2/16": the third of sixteen processes, which share
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All outcomes in the file; a line that was cut off is left out."""
+    """All outcomes in the file; a truncated line is skipped."""
     try:
         lines = path.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The page that a run ends with: figures beside targets, what held, what did not, and the rest."""
+"""The final page of a run: figures next to targets, steps that held or failed, and the rest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = "gpu-day.md"
 def page(
     steps: Sequence[Step], entries: Mapping[str, Entry], about: Mapping[str, Any], out: Path
 ) -> str:
-    """The page as Markdown that reads as well on a terminal."""
+    """The page as Markdown that is also readable in a terminal."""
     return "\n".join(_lines(steps, entries, about, out)).rstrip() + "\n"
 
 
@@ -61,7 +61,7 @@ def _headline(about: Mapping[str, Any], out: Path) -> str:
 
 
 def _warnings(out: Path) -> Iterator[str]:
-    """Findings of `patchmill doctor` on the GPU that are broken, or worse than they could be."""
+    """Findings of `patchmill doctor` on the GPU that are broken or could be better."""
     found = _facts(out).get("findings", {}).get("GPU", [])
     noted = [each for each in found if each["state"] in ("broken", "warning")]
     if noted:

@@ -1,6 +1,6 @@
-"""A plugin of pytest: takes one process's share of the tests, and writes each outcome at once.
+"""pytest plugin: selects one process's share of the tests, and writes each outcome immediately.
 
-Outcomes are written as they come, because a run may be stopped half-way.
+Outcomes are written as they occur, because a run may be stopped halfway.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_logreport(report: Any) -> None:
-    """One line a test; of setup and teardown, only what is not as it should be."""
+    """One line per test; setup and teardown only if they did not pass."""
     if report.when == "call" or report.outcome != "passed":
         _write(report)
 
@@ -44,7 +44,7 @@ def _write(report: Any) -> None:
 
 
 def _reason(report: Any) -> str:
-    """Why a test was skipped, or the error that it ended with."""
+    """Why a test was skipped, or the error it ended with."""
     if report.outcome == "passed":
         return ""
     if isinstance(report.longrepr, tuple):  # file, line, reason

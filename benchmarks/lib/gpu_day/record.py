@@ -1,4 +1,4 @@
-"""The record of a run: how each step ended. Written after each step, and read to go on."""
+"""Record of how each step of a run ended; written after each step, and read by --resume."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FILE = "gpu-day.json"
 
 State = Literal["held", "failed", "out of time", "interrupted", "not reached", "left out"]
 FINAL: tuple[State, ...] = ("held", "failed", "out of time")  # not run again by --resume
-REASONS = 5  # failed tests that are named
+REASONS = 5  # failed tests to name
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The end of a step, and its reason."""
+    """How a step ended, and why."""
 
     state: State
     why: str = ""
@@ -33,11 +33,11 @@ class Entry:
     status: int | None = None
     tests: dict[str, int] = field(default_factory=dict)  # outcome -> count
     failures: list[str] = field(default_factory=list)
-    rehearsed: bool = False  # on a CPU: it says nothing about a GPU
+    rehearsed: bool = False  # on a CPU: no evidence about a GPU
 
 
 def read(out: Path) -> dict[str, Entry]:
-    """The entries of an earlier run; none if there was none."""
+    """Entries of an earlier run; empty if there was none."""
     path = out / FILE
     try:
         content = json.loads(path.read_text())
@@ -56,7 +56,7 @@ def write(out: Path, entries: Mapping[str, Entry], about: Mapping[str, Any]) -> 
 
 
 def judge(step: Step, ended: Ended, out: Path, limit: float, estimate: float) -> Entry:
-    """Judge a step by its end and its results."""
+    """Judge a step by its exit status and results."""
     found = outcomes.read(step.result(out)) if step.writes == "tests" else []
     counts = outcomes.counts(found)
     failures = [

@@ -1,4 +1,4 @@
-"""Run pytest in several processes that share the tests; without pytest-xdist, which may be missing.
+"""Run pytest in several processes that share the tests, without needing pytest-xdist.
 
 python -m patchmill.benchmarks.lib.gpu_day.shards COUNT [pytest's arguments ...]
 """
@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 from patchmill.benchmarks.lib.gpu_day.outcomes import SHARD
 
-NOTHING = 5  # pytest's exit status where no test was selected
+NOTHING = 5  # pytest's exit status if no test was selected
 
 
 def main(argv: Sequence[str]) -> int:
-    """Wait for all processes; their worst exit status, of which `NOTHING` is the least."""
+    """Wait for all processes; return their worst exit status, of which `NOTHING` is the mildest."""
     count, *arguments = argv
     command = [sys.executable, "-m", "pytest", *arguments]
     processes = [

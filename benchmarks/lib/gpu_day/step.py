@@ -1,4 +1,4 @@
-"""`Step`: a command of Python's, with what it needs and takes."""
+"""`Step`: a Python command with its requirements and its estimated time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ GPU_DAY = "patchmill.benchmarks.lib.gpu_day"
 PYTEST = ("-q", "-p", "no:cacheprovider", "-p", f"{GPU_DAY}.plugin",
           "-o", "faulthandler_timeout=90", "--continue-on-collection-errors")  # fmt: skip
 
-# Of one core: compiling what `make compile-matrix` compiles takes 1.3 on average, with Triton 3.6
-# for Hopper; the C compiler, for the code that launches a kernel, has the rest.
+# On one core: compiling the kernels of `make compile-matrix` takes 1.3 on average, with Triton 3.6
+# for Hopper; the rest is for the C compiler, which compiles the launchers of kernels.
 SECONDS_A_VARIANT = 1.7
 
 
@@ -19,11 +19,11 @@ SECONDS_A_VARIANT = 1.7
 class Step:
     name: str
     title: str
-    arguments: tuple[str, ...]  # of Python's command line; {cores} is filled in
-    seconds: float  # beside compiling
+    arguments: tuple[str, ...]  # of Python's command line; {cores} is substituted
+    seconds: float  # excluding compilation
     variants: int = 0  # of kernels, which are compiled first
-    processes: int = 1  # that compile and share the tests; 1 where they look at the GPU's memory
-    needs: tuple[str, ...] = ()  # modules, beside torch, Triton, NumPy and Numba
+    processes: int = 1  # that compile and share the tests; 1 if they inspect GPU memory
+    needs: tuple[str, ...] = ()  # modules, besides torch, Triton, NumPy and Numba
     under: tuple[str, ...] = ()  # the program, with options, that runs the command
     gpu: bool = True
     writes: Literal["json", "tests", ""] = "json"
@@ -33,11 +33,11 @@ class Step:
         return max(1, min(self.processes, cores))
 
     def estimate(self, cores: int) -> float:
-        """Seconds that it takes, from the number of variants that it compiles."""
+        """Estimated seconds, from the number of variants to compile."""
         return self.seconds + self.variants * SECONDS_A_VARIANT / self.parallel(cores)
 
     def limit(self, cores: int) -> float:
-        """Seconds after which it is stopped, if there is as much time."""
+        """Seconds after which the step is stopped, if that much time is left."""
         return 2 * self.estimate(cores) + 30
 
     def command(self, out: Path, cores: int, rehearse: bool = False) -> tuple[str, ...]:

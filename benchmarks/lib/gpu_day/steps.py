@@ -9,7 +9,7 @@ from patchmill.benchmarks.lib.gpu_day.step import GPU_DAY, Step
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# Modules that the loader cannot do without, beside what the renderer needs.
+# Modules that the loader needs in addition to the renderer's.
 LOADER = ("simplejpeg", "PIL", "yaml")
 TRAINING = (*LOADER, "hydra", "omegaconf", "timm", "torchvision")
 
@@ -71,7 +71,7 @@ PIPELINES = (f"{GPU_PIPELINES}/test_gpu_pipelines.py", f"{GPU_PIPELINES}/test_de
 
 
 def _kernel_tests() -> tuple[str, ...]:
-    """All files of tests of kernels on a GPU, but those of the renderer."""
+    """All files with GPU tests of kernels, except the renderer's."""
     found = sorted(ROOT.glob("tests/kernels/*/test_*_gpu.py"))
     others = [ROOT / "tests/kernels/bags/test_bags_float32_matmul.py"]
     return tuple(str(path.relative_to(ROOT)) for path in (*found, *others))

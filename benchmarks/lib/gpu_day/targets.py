@@ -1,4 +1,4 @@
-"""Figures that the steps measure, and the targets beside which the page shows them."""
+"""Figures that the steps measure, and their targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Read = Callable[[dict[str, Any]], float | None]
 
 @dataclass(frozen=True)
 class Figure:
-    """A number of a step's result, and what it should be: above or below the target."""
+    """A number from a step's result, and a target that it should be above or below."""
 
     title: str
     step: str
@@ -23,7 +23,7 @@ class Figure:
     most: float | None = None
 
     def value(self, out: Path) -> float | None:
-        """The number; None where the step has no result, or not this one."""
+        """The number; None if the step has no result or lacks this number."""
         try:
             return self.read(json.loads((out / f"{self.step}.json").read_text()))
         except (OSError, ValueError, LookupError, TypeError):

@@ -1,1 +1,1 @@
-"""Machine code of compiled Triton kernels, counted: loops, widths of loads, occupancy, budgets."""
+"""Machine code statistics of compiled Triton kernels: loops, load widths, occupancy, budgets."""

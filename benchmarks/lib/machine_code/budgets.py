@@ -1,7 +1,7 @@
-"""Budgets of kernels' machine code: one line per variant and Triton, the worst of all GPUs.
+"""Budgets of kernels' machine code: one line per variant and Triton, the worst over all GPUs.
 
-A line is what was counted when it was last accepted. Code may become better than its line, and by
-SLACK worse in its number of instructions; nothing else may become worse.
+A line holds the counts last accepted. Code may become better than its line, and its number of
+instructions may grow by SLACK; no other count may become worse.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ SLACK = 1.05  # of instructions
 
 @dataclass(frozen=True)
 class Counts:
-    """The costs of a kernel's variant; instructions are those of one warp."""
+    """Costs of a kernel variant; instructions are those of one warp."""
 
     instructions: int
-    loop: int  # of them in the hottest loop
-    tensor: int  # of these on tensor cores
-    shared_accesses: int  # of these to shared memory
+    loop: int  # instructions in the hottest loop
+    tensor: int  # of the loop's, on tensor cores
+    shared_accesses: int  # of the loop's, to shared memory
     loads: str  # of global memory, as "number x bytes per thread"
     stores: str
     float64: int  # instructions
     registers: int  # per thread
     spilled: int  # bytes per thread
     shared: int  # bytes per block
-    warps: int  # at once on a multiprocessor
+    warps: int  # resident on a multiprocessor
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def counts(code: MachineCode, capability: int, shared: int, num_warps: int) -> C
 
 
 def excess(found: Counts, budget: Counts) -> list[str]:
-    """In what ways `found` is worse than its budget, one phrase each."""
+    """List the ways in which `found` is worse than its budget, one phrase each."""
     worse = [
         f"{name} {getattr(found, name)} > {getattr(budget, name)}"
         for name in ("instructions", "loop", "shared_accesses", "float64", "spilled", "shared")
@@ -91,12 +91,12 @@ def _allowance(name: str) -> float:
 
 
 def narrow(widths: Mapping[int, int], most: int) -> int:
-    """Accesses of at most so many bytes: what grows if wide ones fall apart."""
+    """Accesses of at most this many bytes: the count that grows if wide ones are split."""
     return sum(number for width, number in widths.items() if width <= most)
 
 
 def worst(several: Iterable[Counts]) -> Counts:
-    """The most of everything, the least of warps; of widths, those of the most instructions."""
+    """The maximum of all counts and the minimum of warps; widths of the most instructions."""
     several = list(several)
     found = {
         field.name: max(getattr(each, field.name) for each in several)
@@ -109,7 +109,7 @@ def worst(several: Iterable[Counts]) -> Counts:
 
 
 def _worst_widths(several: list[str]) -> Counter[int]:
-    """Widths of which no fewer are narrow than in any of them."""
+    """Widths with at least as many narrow accesses as any of them."""
     tables = [_widths_of(text) for text in several]
     result: Counter[int] = Counter()
     for width in sorted({width for table in tables for width in table}):
@@ -137,7 +137,7 @@ def read(file: Path) -> Table:
 
 
 def write(file: Path, table: Table) -> None:
-    """By kernel, variants in the order of the table, by Triton."""
+    """Sort by kernel, then variant in the order of the table, then Triton."""
     place: dict[tuple[str, str], int] = {}
     for line in table.values():
         place.setdefault((line.kernel, line.variant), len(place))
@@ -163,7 +163,7 @@ def _line(row: dict[str, Any]) -> Line:
 
 
 def budget_of(table: Table, kernel: str, variant: str, triton: str) -> Counts | None:
-    """A variant's budget; with a Triton that has none, the worst of the others."""
+    """A variant's budget; for a Triton without one, the worst of the others."""
     if line := table.get((kernel, variant, triton)):
         return line.counts
     others = [
@@ -173,7 +173,7 @@ def budget_of(table: Table, kernel: str, variant: str, triton: str) -> Counts | 
 
 
 def first_variants(table: Table) -> dict[str, str]:
-    """The variant of each kernel that comes first: `make test` counts these."""
+    """The first variant of each kernel: `make test` counts these."""
     found: dict[str, str] = {}
     for line in table.values():
         found.setdefault(line.kernel, line.variant)

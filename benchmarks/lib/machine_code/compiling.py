@@ -1,4 +1,4 @@
-"""Compile a kernel's launch for a GPU that is not there."""
+"""Compile a kernel launch for a GPU that is not present."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def compile_launch(
     try:
         compiled = kernel.warmup(grid=(1,), **arguments)
     finally:
-        with contextlib.suppress(RuntimeError):  # where there is no driver to return to
+        with contextlib.suppress(RuntimeError):  # if there is no driver to restore
             driver.reset_active()
     code = counting.read(compiled.asm["cubin"], triton.knobs.nvidia.cuobjdump.path)
     return code, compiled.metadata

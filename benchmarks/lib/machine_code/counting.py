@@ -1,7 +1,7 @@
-"""Counts of a kernel's machine code: instructions by kind, in its loops and outside of them.
+"""Count a kernel's machine instructions by kind, inside and outside of its loops.
 
-A loop is a branch to an address before it; instructions count once per loop, however many threads
-skip them. The hottest loop is the deepest, and of those the longest.
+A loop is a branch to an earlier address; instructions count once per loop, however many threads
+skip them. The hottest loop is the deepest, and among those the longest.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Loop:
-    """Addresses of a loop, ends included, and how many loops hold it, itself included."""
+    """Addresses of a loop, ends included, and its nesting depth, itself included."""
 
     first: int
     last: int
@@ -75,7 +75,7 @@ class MachineCode:
 
     @cached_property
     def loops(self) -> list[Loop]:
-        ends: dict[int, int] = {}  # by header: several branches back to it are one loop
+        ends: dict[int, int] = {}  # by header: several branches back to it form one loop
         for at in self.instructions:
             if at.target is not None and at.target < at.address:
                 ends[at.target] = max(at.address, ends.get(at.target, 0))
@@ -89,13 +89,13 @@ class MachineCode:
         return max(self.loops, key=lambda loop: (loop.depth, loop.last - loop.first), default=None)
 
     def within(self, loop: Loop | None) -> list[Instruction]:
-        """The loop's instructions; all without one."""
+        """The loop's instructions; all instructions without a loop."""
         if loop is None:
             return list(self.instructions)
         return [at for at in self.instructions if loop.has(at)]
 
     def by_depth(self) -> list[list[Instruction]]:
-        """Instructions outside of loops, in one loop, in two loops ..., those in more left out."""
+        """Instructions at nesting depth 0, 1, 2 ...; deeper ones are not counted."""
         depths = max((loop.depth for loop in self.loops), default=0)
         bodies: list[list[Instruction]] = [[] for _ in range(depths + 1)]
         for at in self.instructions:
@@ -104,9 +104,9 @@ class MachineCode:
 
     @cached_property
     def nest(self) -> list[list[Instruction]]:
-        """Outside of loops, then in each loop that holds the hottest, from the outermost on.
+        """Instructions outside of loops, then in each loop around the hottest, outermost first.
 
-        Each without those of the loops that it holds.
+        Each excludes those of nested loops.
         """
         hottest = self.hottest
         around = [it for it in self.loops if hottest in (it, None) or it.holds(hottest)]
@@ -120,13 +120,13 @@ class MachineCode:
 
     @cached_property
     def other_loops(self) -> list[Instruction]:
-        """In loops that neither hold the hottest nor are it."""
+        """Instructions in loops that neither contain the hottest nor are it."""
         nested = {at.address for body in self.nest for at in body}
         return [at for at in self.instructions if at.address not in nested]
 
 
 def read(cubin: bytes, tool: str) -> MachineCode:
-    """Disassemble with `tool`, the path of a cuobjdump beside which an nvdisasm lies."""
+    """Disassemble with `tool`, the path of a cuobjdump with an nvdisasm next to it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "kernel.cubin")
         file.write_bytes(cubin)
@@ -135,7 +135,7 @@ def read(cubin: bytes, tool: str) -> MachineCode:
 
 
 def parse(listing: str) -> MachineCode:
-    """Read cuobjdump's lines on one kernel."""
+    """Parse cuobjdump's listing of one kernel."""
     usage = _USAGE.search(listing)
     if usage is None:
         raise ValueError(f"no resource usage in this listing: {listing[:200]!r}")
@@ -148,7 +148,7 @@ def parse(listing: str) -> MachineCode:
 
 
 def _without_padding(instructions: list[Instruction]) -> list[Instruction]:
-    """Without the branch to itself after a kernel's end, and what follows it."""
+    """Remove the branch to itself after a kernel's end and everything after it."""
     for i, at in enumerate(instructions):
         if at.target == at.address:
             return instructions[:i]

@@ -1,4 +1,4 @@
-"""Counts of a run of the compile matrix: merged over architectures, compared, printed, accepted."""
+"""Merge counts of the compile matrix over architectures; compare, print and accept them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Compiled:
 
 
 def compiled(usage: str) -> list[Compiled]:
-    """From the JSON lines that `helpers_compile` writes."""
+    """Parse the JSON lines written by `helpers_compile`."""
     found = []
     for text in usage.splitlines():
         entries = json.loads(text)
@@ -31,7 +31,7 @@ def compiled(usage: str) -> list[Compiled]:
 
 
 def lines(several: Iterable[Compiled]) -> Table:
-    """The worst over architectures of each variant and Triton."""
+    """The worst counts over architectures for each variant and Triton."""
     by_key: dict[tuple[str, str, str], list[Counts]] = {}
     for each in several:
         by_key.setdefault(each.line.key, []).append(each.line.counts)
@@ -39,7 +39,7 @@ def lines(several: Iterable[Compiled]) -> Table:
 
 
 def by_kernel(several: Iterable[Compiled]) -> dict[str, str]:
-    """The worst over a kernel's variants, as text."""
+    """The worst counts over a kernel's variants, as text."""
     by_name: dict[str, list[Counts]] = {}
     for each in several:
         by_name.setdefault(each.line.kernel, []).append(each.line.counts)
@@ -53,7 +53,7 @@ def _text(counts: Counts) -> str:
 
 
 def beyond(several: Sequence[Compiled], table: Table, everything: bool) -> list[str]:
-    """List what is worse than its budget and, if everything was compiled, budgets of nothing."""
+    """List counts above their budget and, if everything was compiled, unused budgets."""
     found = []
     for each in several:
         line = each.line
@@ -74,7 +74,7 @@ def beyond(several: Sequence[Compiled], table: Table, everything: bool) -> list[
 
 
 def accepted(found: Table, table: Table, everything: bool) -> Table:
-    """The table with what was found; of the Tritons and kernels that ran, nothing else is kept."""
+    """The table updated with new counts, which replace all lines of the Tritons and kernels run."""
     kernels = {line.kernel for line in found.values()}
     tritons = {line.triton for line in found.values()}
     kept = {
@@ -86,7 +86,7 @@ def accepted(found: Table, table: Table, everything: bool) -> Table:
 
 
 def show(found: Table, table: Table) -> None:
-    """Print the counts, with those of the budgets before them where they differ."""
+    """Print the counts, each preceded by its budget if they differ."""
     names = [field.name for field in fields(Counts)]
     shown = printing.new_table("kernel", "Triton", *(name.replace("_", " ") for name in names))
     for key, line in sorted(found.items()):

@@ -1,4 +1,4 @@
-"""The common part of benchmarks/papers: runs at a budget, figures over seeds, claims, a chart."""
+"""Code shared by benchmarks/papers: runs at a budget, figures over seeds, claims, a chart."""
 
 from patchmill.benchmarks.lib.papers.command import run
 from patchmill.benchmarks.lib.papers.experiment import Experiment

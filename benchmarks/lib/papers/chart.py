@@ -1,4 +1,4 @@
-"""Bars of a table's columns, a group for each column and a bar for each row."""
+"""Bar chart of a table, with one group per column and one bar per row."""
 
 from __future__ import annotations
 

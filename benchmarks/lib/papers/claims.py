@@ -15,13 +15,13 @@ NO_DIFFERENCE, DIFFERENCE = "no difference shows", "a difference shows"
 
 
 def measured(claim: Claim, result: Mapping[str, Figures]) -> bool:
-    """False where a budget has no such rows or columns."""
+    """False if a budget lacks these rows or columns."""
     other = claim.other_column or claim.column
     return claim.column in result.get(claim.better, {}) and other in result.get(claim.than, {})
 
 
 def judge(claim: Claim, results: Sequence[Mapping[str, Figures]]) -> dict[str, Any]:
-    """The difference over seeds, its standard error and 95 % interval, and what they say."""
+    """The difference over seeds, its standard error and 95 % interval, and the verdict."""
     other = claim.other_column or claim.column
     values = [one[claim.better][claim.column] - one[claim.than][other] for one in results]
     row = seeds.row(claim.text, [{"difference": value} for value in values])

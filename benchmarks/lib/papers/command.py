@@ -1,4 +1,4 @@
-"""The command line that all paper scripts share."""
+"""The command line shared by all paper scripts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(paper: Paper, argv: Sequence[str] | None = None) -> None:
 
 
 def table(results: Sequence[Mapping[str, Figures]]) -> list[dict[str, Any]]:
-    """A row of means over seeds for every name; a row may lack columns that others have."""
+    """One row of means over seeds per name; a row may lack columns that others have."""
     return [seeds.row(name, [result[name] for result in results]) for name in results[0]]
 
 
@@ -105,7 +105,7 @@ def _arguments(paper: Paper, argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, help=f"folder of the runs (runs/papers/{paper.name}-BUDGET)"
     )
-    parser.add_argument("--plan", action="store_true", help="print the trainings, and run nothing")
+    parser.add_argument("--plan", action="store_true", help="print the trainings, run nothing")
     parser.add_argument("--json", metavar="FILE", help="write the results here too")
     parser.add_argument("--plot", metavar="FILE", help="draw them here; needs matplotlib")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of all runs")

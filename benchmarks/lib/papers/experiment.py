@@ -1,4 +1,4 @@
-"""Runs of one paper's experiment: where they are, how they are trained, evaluated and listed."""
+"""Runs of one paper's experiment: their folders, training, evaluation and listing."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ class Experiment:
         }
 
     def train(self, seed: int, name: str) -> None:
-        """Train the run, resume it, or leave it as it is if it is finished."""
+        """Train or resume the run, unless it is finished."""
         runs.train(self.folder(name, seed), *self.trainings(seed)[name])
 
     def folder(self, name: str, seed: int) -> Path:
         return self.out / f"{name}-{seed}"
 
     def untrained(self, name: str, seed: int, like: Path) -> Path:
-        """Folder of a run of no steps: the networks that the run `like` began with."""
+        """Folder of a run without steps: the initial networks of the run `like`."""
         folder = self.folder(name, seed)
         untrained.store(folder, like)
         return folder
 
     def evaluate(self, folder: Path, evaluation: str, *overrides: str) -> dict[str, Any]:
-        """Contents of the evaluation's file, on as many test scenes as the budget says."""
+        """Contents of the evaluation's file, with the budget's number of test scenes."""
         if (test := self.test_data(folder)) and not any(
             o.startswith("data.test=") for o in overrides
         ):
@@ -54,7 +54,7 @@ class Experiment:
         return runs.evaluate(folder, evaluation, *overrides)
 
     def test_data(self, folder: Path) -> str | None:
-        """The run's own test data, with the number of scenes that the budget says."""
+        """The run's own test data, with the budget's number of scenes."""
         test = compose.load(folder).data.test
         scenes = scene_settings(test or "")
         if self.budget.tests is None:
@@ -64,7 +64,7 @@ class Experiment:
         return calls.text("scenes", {**scenes, "count": self.budget.tests})
 
     def plan(self) -> Iterator[str]:
-        """Lines that say how every training of the first seed is run, and how long it takes."""
+        """Lines with the command and the expected time of every training of the first seed."""
         for name, overrides in self.trainings(0).items():
             yield f"\n{name}\n  python training/run.py {shlex.join(overrides)}"
             try:

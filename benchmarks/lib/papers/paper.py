@@ -26,16 +26,16 @@ class Budget:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence that holds if one row's column exceeds another's, seed by seed.
+    """A sentence that holds if one row's column exceeds another's, compared per seed.
 
-    With `equal` it is one of no difference, which an interval around zero does not contradict.
+    With `equal` the claim is that there is no difference: an interval around zero is consistent.
     """
 
     text: str
     better: str
     than: str
     column: str
-    other_column: str | None = None  # of the row `than`, where it is not the same
+    other_column: str | None = None  # of the row `than`, if it is not the same
     equal: bool = False
 
 
@@ -51,5 +51,5 @@ class Paper:
     claims: Sequence[Claim] = ()
     plot: Callable[[Path, Rows], None] | None = None  # None: bars of the columns
     prepare: Callable[[Experiment], None] | None = None  # makes what the trainings read
-    # Settings of all runs that follow from a budget's name and the settings that are given
+    # Settings of all runs, derived from a budget's name and the given settings
     added: Callable[[str, Sequence[str]], Iterable[str]] | None = None

@@ -95,7 +95,7 @@ def _predicted(axes: Axes, predicted: Sequence[Prediction], cluster: Cluster) ->
 
 
 def _limits(axes: Axes, predicted: Sequence[Prediction], cluster: Cluster) -> None:
-    """The limit by number of nodes and by the compute rate of a rank."""
+    """The bottleneck by number of nodes and compute rate of a rank."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 

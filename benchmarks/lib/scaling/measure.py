@@ -1,6 +1,6 @@
-"""Measure loading, computing and training in several processes of this machine at once.
+"""Measure loading, computing and training in several concurrent processes on this machine.
 
-Processes are started as torchrun does, and train with the training engine over gloo or NCCL.
+Processes are started as by torchrun, and train in the training engine over gloo or NCCL.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SIZE_SAMPLE = 256  # images whose encoded size is averaged
 
 @dataclass(frozen=True)
 class Workload:
-    """Work of every process, however many there are."""
+    """Work per process, independent of their number."""
 
     overrides: list[str]  # settings of training, as key=value
     batch: int  # images per rank and step
@@ -93,7 +93,7 @@ def _with_settings(workload: Workload, overrides: list[str], count: int) -> Work
 
 
 def _scenes_as_shards(overrides: list[str], folder: Path) -> list[str]:
-    """Write scenes to shards: they are drawn when read, which would count as work of the store."""
+    """Write scenes to shards: they are drawn when read, which would count as storage time."""
     from patchmill.loaders.prepare import make_data
     from patchmill.loaders.prepare.options import Options
     from patchmill.loaders.sources import open_source
@@ -230,7 +230,7 @@ def _load(feed: Feed, seconds: float) -> float:
 
 
 def _all_reduce_seconds(numbers: int, device: torch.device) -> float:
-    """Median seconds of an all-reduce of so many float32 numbers."""
+    """Median seconds of an all-reduce of this many float32 numbers."""
     import torch.distributed as dist
 
     seconds, values = [], torch.zeros(numbers, device=device)

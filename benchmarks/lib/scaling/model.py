@@ -1,6 +1,6 @@
-"""Formulas for the training rate of a cluster and for its bottleneck; nothing is measured here.
+"""Formulas for a cluster's training rate and bottleneck; nothing is measured here.
 
-A step takes as long as the slowest of four resources, which work at the same time:
+A step takes as long as the slowest of four resources, which work concurrently:
 
     store      sends every image of the step to the node that trains on it
     loaders    decode, and render views

@@ -47,7 +47,7 @@ def show(
 
 
 def rows(measured: Sequence[ScalingResult]) -> list[dict[str, str | float]]:
-    """Rows that documents quote: images/s, and the speed-up over one process."""
+    """Rows quoted in documents: images/s, and the speed-up over one process."""
     json_rows: list[dict[str, str | float]] = []
     for result in measured:
         row: dict[str, str | float] = {"name": str(result.processes)}

@@ -1,7 +1,7 @@
-"""Single stages of a loader, a batch at a time: decoders that take lists, and the renderer.
+"""Single stages of a loader, one batch at a time: decoders of lists, and the renderer.
 
-The images are encoded in host memory, or decoded on the device, and repeat endlessly. On a GPU
-these bound the rate that a loader could reach.
+The images are encoded in host memory or decoded on the device, and repeat endlessly. On a GPU these
+are upper bounds on a loader's rate.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DECISION_BATCHES = 8  # batches of decision rows, drawn in advance
 
 
 class BatchIndices:
-    """The indices of `count` images, in batches, round and round."""
+    """Indices of `count` images, in batches, repeating endlessly."""
 
     def __init__(self, count: int, batch_size: int) -> None:
         self._order, self._batch_size = itertools.cycle(range(count)), batch_size
@@ -42,7 +42,7 @@ class BatchIndices:
 
 
 def decode_lists(decode: ragged.Decode, images: Sequence[bytes], batch_size: int) -> peers.Batches:
-    """Decode with a library function that takes and returns a list."""
+    """Decode with a library function from list to list."""
     encoded = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in images]
     indices = BatchIndices(len(encoded), batch_size)
     while True:
@@ -114,7 +114,7 @@ def decode_and_render(
             out = torch.empty(layout.elements(targets, batch_size), dtype=dtype, device=device)
             render.render_into(out, decoded.images, rows, targets)
         queue.append((stream.record_event() if stream else None, decoded))
-        if len(queue) > RENDER_QUEUE:  # long done, unless the GPU is the slower of the two
+        if len(queue) > RENDER_QUEUE:  # done long ago, unless the GPU is the slower of the two
             if rendered := queue.popleft()[0]:
                 rendered.synchronize()
         yield out
@@ -127,7 +127,7 @@ def render_alone(
     device: torch.device,
     dtype: torch.dtype,
 ) -> peers.Batches:
-    """Render decoded images on the device by decision rows drawn in advance."""
+    """Render decoded images on the device with decision rows drawn in advance."""
     from patchmill.kernels.views.gpu import render
 
     pixels = [torch.from_numpy(decode(data)).to(device) for data in images]

@@ -1,4 +1,4 @@
-"""Contenders that are endless iterators of batches; it imports little, for peers elsewhere."""
+"""Contenders that are endless iterators of batches; imports little, for peers elsewhere."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from patchmill.loaders.recipe import Recipe
 
 @dataclass(frozen=True)
 class Making:
-    """Facts about views that a report states beside their rate."""
+    """Facts about views that a report states next to their rate."""
 
     decoder: str = ""
-    antialiased: bool | None = None  # None where nothing is resized
+    antialiased: bool | None = None  # None if nothing is resized
 
 
 class BatchContender:
-    """An endless iterator of batches: it queues up to `ahead` and finishes `together` at once."""
+    """An endless iterator of batches: queues up to `ahead` and finishes `together` at a time."""
 
     def __init__(
         self,
@@ -64,7 +64,8 @@ class BatchContender:
             self._batches.close()
 
 
-# Peer -> with so many workers: batches it queues, and batches it finishes at about the same time.
+# Peer -> function of its workers: batches it queues, and batches it finishes at about the same
+# time.
 _QUEUES: dict[str, Callable[[int], tuple[int, int]]] = {
     **dict.fromkeys(peers.FORKING, lambda workers: (2 * workers, workers)),  # whole batches each
     "spdl": lambda workers: (5, 1),

@@ -1,9 +1,9 @@
 """Contenders of the throughput benchmark, and measuring them in turns.
 
-A contender stays open from its first turn to its last, so that it compiles and starts its workers
-once. Between its turns it fills its queues and goes idle; each turn first discards what is already
-queued, so that only images made during the turn count. On a GPU, a turn ends when the GPU has
-finished; nobody synchronises before that unless the library does it.
+A contender stays open from its first turn to its last, so it compiles and starts its workers only
+once. Between turns it fills its queues and goes idle; each turn first discards what is already
+queued, so only images made during the turn count. On a GPU, a turn ends when the GPU has finished;
+there is no earlier synchronisation unless the library does it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from patchmill.loaders.stats import Stage
 if TYPE_CHECKING:
     from patchmill.loaders.loader import Loader
 
-_OUTPUT_SAMPLES = 8  # output memory of so many images is overwritten again and again
+_OUTPUT_SAMPLES = 8  # images whose output memory is overwritten repeatedly
 
 DECODER = "simplejpeg"  # of ours, on a CPU
 BARE = Making(DECODER)
@@ -50,11 +50,11 @@ class Contender(Protocol):
     making: Making
 
     def open(self) -> None:
-        """Start workers, compile, and do everything else that is slow only once."""
+        """Start workers, compile, and do everything else that is slow only the first time."""
         ...
 
     def measure(self, seconds: float) -> float:
-        """Images per second, over at least so many seconds."""
+        """Images per second, over at least this many seconds."""
         ...
 
     def close(self) -> None: ...
@@ -118,7 +118,7 @@ def _turn(contender: Contender, seconds: float, results: Measurements, advance: 
 
 
 class ThreadedContender:
-    """Threads that each apply a function of their own to encoded images in memory."""
+    """Threads that each apply their own function to encoded images in memory."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class ThreadedContender:
 
 
 class DecodeAndRender:
-    """Decode an image and render its views, as one thread of the threads pipeline does."""
+    """Decode an image and render its views, as in one thread of the threads pipeline."""
 
     def __init__(self, recipe: Recipe) -> None:
         targets = draw.targets(recipe)
@@ -186,7 +186,7 @@ class DecodeAndRender:
 
 
 class LoaderContender(BatchContender):
-    """Our loader; also records what each of its stages did in each turn."""
+    """Our loader; also records the work of each of its stages in each turn."""
 
     def __init__(self, loader: Loader, batch_size: int, workers: int, name: str = "loader") -> None:
         making = Making("DALI" if loader.pipeline.name == "dali" else DECODER, antialiased=True)
@@ -205,7 +205,7 @@ class LoaderContender(BatchContender):
 
 
 class CachedContender(LoaderContender):
-    """Our loader from its second epoch on: the first one has filled its cache."""
+    """Our loader from its second epoch on, after the first has filled its cache."""
 
     def __init__(self, loader: Loader, batch_size: int, workers: int) -> None:
         super().__init__(loader, batch_size, workers, CACHED)

@@ -1,4 +1,4 @@
-"""Digest of a loader's first batches, to compare what two commands produce."""
+"""Digest of a loader's first batches, to compare the output of two commands."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A peer in a process of another Python interpreter: the contender here, and its other end there.
+"""A peer in another Python interpreter: the contender in this process, and its counterpart there.
 
-They send each other lines of JSON: first the peer's arguments and whether it has started, then the
-seconds of each turn and its images per second. The other interpreter needs the peer's library and
-torch, not patchmill: this copy's folder is appended to its path, behind the packages of its own.
+They exchange lines of JSON: first the peer's arguments and whether it has started, then the seconds
+of each turn and its images per second. The other interpreter needs the peer's library and torch,
+not patchmill: this copy's folder is appended to its path, after its own packages.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SECONDS_TO_CLOSE = 10.0
 
 
 class PeerProcess:
-    """Contender whose peer is made and measured by the interpreter `python`."""
+    """Contender whose peer runs and is measured in the interpreter `python`."""
 
     stage = "loader"
 
@@ -50,7 +50,7 @@ class PeerProcess:
         peer = peers.load(name)
         self.name, self.workers = name, workers
         self.making = Making(peer.DECODER, peer.ANTIALIASED)
-        self.remark = ""  # on the interpreter, once it runs
+        self.remark = ""  # about the interpreter, once it runs
         self._python = python
         self._request = {
             "name": name,
@@ -105,13 +105,13 @@ class PeerProcess:
 
     def close(self) -> None:
         if self._process and self._process.stdin and self._process.stdout:
-            try:  # an end of the pipe would not do: workers forked since then hold it open
+            try:  # closing the pipe is not enough: workers forked since then hold it open
                 print("null", file=self._process.stdin, flush=True)
                 self._process.wait(_SECONDS_TO_CLOSE)
             except (OSError, subprocess.TimeoutExpired):
                 self._process.kill()
                 self._process.wait()
-            with contextlib.suppress(BrokenPipeError):  # of what it did not read before it ended
+            with contextlib.suppress(BrokenPipeError):  # for data it did not read before it ended
                 self._process.stdin.close()
             self._process.stdout.close()
         if self._errors:
@@ -122,9 +122,9 @@ class PeerProcess:
 
 
 def serve() -> None:
-    """Answer requests until one is null, or until there are no more."""
+    """Answer requests until one is null or the input ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # keep output of libraries apart from answers
     requests = iter(sys.stdin)
     try:
         contender, remark = _start(json.loads(next(requests)))

@@ -43,7 +43,7 @@ class ThroughputResult:
     rows: list[Row]  # the contenders
     stages: list[Row]  # inside the loader
     ratios: dict[str, Summary]
-    notes: list[str]  # what peers do differently, and why some are left out
+    notes: list[str]  # what peers do differently, and why some are skipped
     digest: Digest  # of the loader's first batches
     pipeline: str  # of the loader
     bare_decoder: str  # the row whose rate is the bare decode
@@ -60,7 +60,7 @@ class ThroughputResult:
         return max(self.stages, key=lambda row: (busy[row.crew], row.share))
 
     def details(self) -> dict[str, Any]:
-        """JSON entries beside the tables."""
+        """JSON entries in addition to the tables."""
         entries = {
             "pipeline": self.pipeline,
             "bare_decode": self.bare_decoder,
@@ -78,7 +78,7 @@ def summarise(
     digest: Digest,
     gpu_mebibytes: dict[str, int] | None,
 ) -> ThroughputResult:
-    """Build the result; the fastest of `decoders`, names of bounds, is the bare decode."""
+    """Build the result; the fastest of `decoders` (names of bounds) is the bare decode."""
     fastest = _fastest(run.measurements, decoders)
     rates = {BARE_DECODE: run.measurements.rates[fastest], **run.measurements.rates}
     everybody = [*run.bounds, *run.loaders, *run.peers]
@@ -103,7 +103,7 @@ def summarise(
 
 
 def _advice(contender: LoaderContender) -> str:
-    """The sentence on the loader, as if it never waited for the turns of others."""
+    """The loader's advice, as if it never waited for the turns of others."""
     stats = contender.loader.stats()
     endless = replace(stats.facts, samples=None)  # the data repeat: their size is not known
     return replace(stats, waited=stats.seconds, idle=0.0, facts=endless).advice
@@ -134,12 +134,12 @@ def _row(contender: Contender, rates: dict[str, Rates], measurements: Measuremen
 
 
 def _by(rates: dict[str, Rates], row: Row) -> float:
-    """The loader's rate by this one's."""
+    """The loader's rate divided by this one's."""
     return timing.ratio(rates["loader"], rates[row.name]).median
 
 
 def _stage_rows(loader: LoaderContender, rates: Rates) -> list[Row]:
-    """Each stage's rate if its lanes did nothing else, and its share of their time."""
+    """Rate of each stage if its lanes did nothing else, and its share of their time."""
     rows = []
     for name, last in loader.stages_by_turn[-1].items():
         alone = [turn[name].lanes * turn[name].items_per_s for turn in loader.stages_by_turn]
@@ -170,7 +170,7 @@ def _views_alone(rates: dict[str, Rates], recipe: Recipe) -> dict[str, float] | 
 
 
 def _notes(run: ThroughputRun, recipe: Recipe) -> list[str]:
-    """Why some contenders are left out, and what the peers do differently."""
+    """Notes on why some contenders are skipped and what the peers do differently."""
     failures = run.measurements.failures
     names = [x.name for x in (*run.bounds, *run.peers)]
     left_out = [f"{name} is left out: {failures[name]}" for name in names if name in failures]

@@ -23,7 +23,7 @@ from patchmill.loaders.recipe import Recipe
 DECODE_AND_VIEWS, VIEWS_ALONE = "decode + views", "views alone"
 DALI_DECODE, CPU_DECODE = "decode by dali", "decode by CPU"
 GPU_DECODERS = (DALI_DECODE, *(f"decode by {name}" for name in ragged.DECODERS))
-"""Decoders of which the fastest on this machine counts as the bare decode."""
+"""Decoders; the fastest on this machine counts as the bare decode."""
 
 
 def on_cpu(images: list[bytes], recipe: Recipe, workers: int) -> list[Contender]:
@@ -49,7 +49,7 @@ def on_gpu(
     device: torch.device,
     dtype: torch.dtype,
 ) -> list[Contender]:
-    """All bounds; those that need a library which this machine lacks fail when they open."""
+    """All bounds; those whose library is not installed fail when they open."""
 
     def decode_and_render() -> peers.Batches:
         decoder = batch_stages.dali_decoder(images, workers, batch_size, device)

@@ -48,13 +48,13 @@ def loader_feed(loader: Iterable[ViewBatch]) -> Feed:
 
 
 def cached_feed(loader: Iterable[ViewBatch]) -> Feed:
-    """Copies of the loader's first batches, with their strides, again and again."""
+    """Endless copies of the loader's first batches, with their strides."""
     first = itertools.islice(loader, CACHED_BATCHES)
     return Feed(CEILING, itertools.cycle([_copy(batch) for batch in first]))
 
 
 def torchvision_feed(source: Source, recipe: Recipe, example: ViewBatch, workers: int) -> Feed:
-    """The recipe's views by torchvision, with the device, dtype and strides of `example`.
+    """The recipe's views from torchvision, with the device, dtype and strides of `example`.
 
     Raises MillError if torchvision is missing or cannot make the views.
     """
@@ -107,7 +107,7 @@ class CollatedBatch(ViewBatch):
         return list(self.crop_tensors)
 
     def flat(self, group: str) -> Tensor:
-        return torch.cat(self.crops())  # methods take recipes of one group only
+        return torch.cat(self.crops())  # methods accept only recipes of one group
 
 
 def _to_view_batch(collated: Sequence[Any], example: ViewBatch) -> CollatedBatch:

@@ -1,4 +1,4 @@
-"""Calls of a training step in which the host waits for the GPU, by torch's sync-debug mode."""
+"""Calls in a training step where the host waits for the GPU, from torch's sync debug mode."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from patchmill.training.runtime.state import State
 
 STEPS = 10
-LOADER = "patchmill"  # names of its threads begin so
+LOADER = "patchmill"  # prefix of its threads' names
 _NEVER = 10**9
 _WARNING = "synchronizing CUDA operation"
 
 
 def count(state: State, stacks: StackDump, feed: Feed) -> dict[str, int]:
-    """Line of code -> its waits in `STEPS` steps, of which none is logged, as that waits.
+    """Line of code -> its waits in `STEPS` steps, none of which is logged, as logging waits.
 
     Threads of the loader may wait: training does not wait for them.
     """

@@ -39,7 +39,7 @@ MIN_WARM_UP = 2  # steps
 def run(config: Config, peer_names: Sequence[str], count: int, rounds: int) -> TrainingResult:
     """Measure all feeds in turns of `count` steps, rounded up to a multiple of the workers."""
     workers = config.train.threads(default_workers())
-    # The workers of a DataLoader each finish a batch at about the same time.
+    # The workers of a DataLoader all finish a batch at about the same time.
     count, warm_up = -(-count // workers) * workers, max(MIN_WARM_UP, workers)
     world = distributed.connect(config.train.device)
     if world.size > 1:
@@ -81,7 +81,7 @@ def _open_feeds(state: State, peer_names: Sequence[str], workers: int) -> list[F
 def _measure_in_turns(
     state: State, stacks: StackDump, open_feeds: list[Feed], warm_up: int, count: int, rounds: int
 ) -> tuple[dict[str, list[TurnResult]], float]:
-    """All turns by feed, and the mean number of cores that other programs kept busy."""
+    """All turns by feed, and the mean number of cores kept busy by other programs."""
     turns: dict[str, list[TurnResult]] = {feed.name: [] for feed in open_feeds}
 
     def measure(feed: Feed) -> float:
@@ -91,7 +91,7 @@ def _measure_in_turns(
         return turn.images_per_s
 
     with track("training", len(open_feeds) * (1 + rounds)) as advance:
-        for feed in open_feeds:  # warm-up: compilation, and cuDNN's search for algorithms
+        for feed in open_feeds:  # warm-up: compilation, and cuDNN's algorithm search
             steps.run_turn(state, stacks, feed, 0, MIN_WARM_UP)
             advance(1)
         start, others = time.perf_counter(), _cpu_seconds_of_others()
@@ -105,14 +105,14 @@ def _cpu_seconds_of_others() -> float:
 
 
 def _memory() -> dict[str, int]:
-    """In MiB: the peak of this process, and what its workers use now."""
+    """MiB of this process's peak and of its workers' current memory."""
     children = multiprocessing.active_children()
     workers = sum(machine.proportional_bytes(child.pid) for child in children)
     return {"process_at_most": machine.peak_bytes() >> 20, "workers": workers >> 20}
 
 
 def differences(peer_name: str, config: Config) -> list[str]:
-    """Notes on what a peer does differently from the configured recipe."""
+    """Notes on a peer's deviations from the configured recipe."""
     recipe = training_recipe(config)
     pastes = any(group.paste for group in recipe.views)
     notes = [peers.note(peer_name, recipe), "does not paste on other backgrounds" if pastes else ""]

@@ -1,8 +1,8 @@
-"""One turn: some steps of the training engine on a feed, with the time of each part of a step.
+"""One turn: a number of training-engine steps on a feed, with the time of each part of a step.
 
 Parts are timed in the engine's hooks: before and after it takes a batch, after the backward pass,
-and after the optimiser's step. On a GPU the times are CUDA events, so that waiting for a batch is
-the time the GPU waits.
+and after the optimiser step. On a GPU the times are CUDA events, so the wait for a batch is the
+time that the GPU waits.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TurnResult:
 
 
 def run_turn(state: State, stacks: StackDump, feed: Feed, warm_up: int, steps: int) -> TurnResult:
-    """Train `warm_up` uncounted steps, which bring queues to their steady state, then `steps`."""
+    """Train `warm_up` uncounted steps, to bring queues to a steady state, then `steps`."""
     timing.wait_until_idle()
     feed.drop_queued()
     state.loader, state.steps_per_epoch = cast("Loader", feed), STEPS_PER_EPOCH
@@ -76,7 +76,7 @@ class PartTimer(Hooks):
         super().__init__(state, Signals(), stacks, outputs=None)
         self.images, self._steps, self._remaining = 0, steps, steps
         self._on_gpu = state.world.device.type == "cuda"
-        self._marks: list[tuple[str, Any]] = []  # a part of a step, and when it ended
+        self._marks: list[tuple[str, Any]] = []  # part of a step, and its end time
         self._mark("")
 
     def next_batch(self, batches: Iterator[ViewBatch]) -> ViewBatch:
@@ -99,7 +99,7 @@ class PartTimer(Hooks):
             self.stopped = 1
 
     def part_seconds(self) -> dict[str, float]:
-        """Mean seconds of a step by part; on a GPU, call it after a synchronisation."""
+        """Mean seconds of a step by part; on a GPU, call after synchronising."""
         seconds = dict.fromkeys(PARTS, 0.0)
         for (_, before), (part, now) in itertools.pairwise(self._marks):
             elapsed = before.elapsed_time(now) / 1e3 if self._on_gpu else now - before

@@ -1,4 +1,4 @@
-"""Results of the training benchmark: tables, JSON, and rows of the chart."""
+"""Results of the training benchmark: tables, JSON and chart rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TrainingResult:
     other_cores: float  # kept busy by other programs
     memory: dict[str, int]  # in MiB
     notes: list[str]  # what peers do differently
-    gpu_waits: dict[str, int] | None = None  # line of code -> in so many steps; None on a CPU
+    gpu_waits: dict[str, int] | None = None  # line of code -> waits in STEPS steps; None on a CPU
 
     @property
     def gpu_waits_per_step(self) -> float:

@@ -1,1 +1,1 @@
-"""`kernels.py views`: roofline floors, stage times, table."""
+"""Parts of `kernels.py views`: roofline floors, stage times, table."""

@@ -1,8 +1,8 @@
 """Roofline floors of rendering views: bytes moved and operations computed, by stage.
 
-Counted from the decision rows, for the arithmetic of the definition: separable filters over no more
-taps than they have, in the order that takes fewer; colour operations as written; each byte moved
-once. Of an image, only the pixels that some view shows are read, and each of them once.
+Counted from the decision rows, for the arithmetic of the definition: separable filters over exactly
+their taps, in the cheaper order; colour operations as written; each byte moved once. Only the
+pixels of an image that some view shows are read, each of them once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PLANES = 6  # bytes per pixel of the int16 planes between two passes
 
 @dataclass
 class StageFloor:
-    """Least bytes and operations of one stage, for a batch."""
+    """Minimum bytes and operations of one stage for a batch."""
 
     bytes: float = 0.0
     filter: float = 0.0  # multiply-adds that tensor cores can compute
@@ -63,7 +63,7 @@ def floors(
         group = rows[:, first : first + target.count]
         first += target.count
         area, final = target.size**2, 3 * target.size**2 * number_bytes
-        # Views larger than a tile compute the mean for their contrast in a pass of its own.
+        # Views larger than a tile compute the mean for their contrast in a separate pass.
         own_pass = (group["order"] != NO_JITTER) & (group["contrast"] != 1) & (target.size > tile)
         blurred = group["sigma"] > 0
 
@@ -85,7 +85,7 @@ def floors(
 
 
 def total(parts: Iterable[StageFloor]) -> StageFloor:
-    """Sum over stages that run one after the other."""
+    """Sum over stages that run one after another."""
     combined = StageFloor()
     for part in parts:
         combined.bytes += part.bytes

@@ -1,18 +1,19 @@
-"""Time of the GPU renderer's stages predicted from machine code: a model, for machines without one.
+"""Predict the time of the GPU renderer's stages from machine code, on machines without a GPU.
 
-Assumptions. A launch takes as long as the busiest of five parts of the GPU; launches follow each
-other, and each costs LAUNCH seconds more. Blocks spread evenly over the multiprocessors. Trips of
-loops are counted from the rows, tile by tile. Of the jitter's loop a quarter runs in each trip: one
-operation of four. Elsewhere all instructions count, also those that branches skip. A multiprocessor
+Assumptions. A launch takes as long as the busiest of five parts of the GPU; launches are
+sequential, and each costs LAUNCH seconds more. Blocks spread evenly over the multiprocessors. Trip
+counts of loops are computed from the rows, tile by tile. A quarter of the jitter loop runs in each
+trip: one operation of four. Elsewhere all instructions count, even if branches skip them. A
+multiprocessor
 
-- issues one instruction a cycle on each of 4 schedulers, if enough warps are there: each of them
-  issues every WARP_CYCLES cycles at most;
-- serves 128 bytes of loads and stores a cycle, shared memory's too, and one warp's instruction at
-  most; bank conflicts and misaligned lines are not counted;
+- issues one instruction per cycle on each of 4 schedulers, given enough warps: each of them issues
+  at most every WARP_CYCLES cycles;
+- serves 128 bytes of loads and stores per cycle, including shared memory, and at most one warp's
+  instruction; bank conflicts and misaligned lines are not counted;
 - runs a matrix product of 16 x 8 x 16 in HMMA_CYCLES (`mma` reaches 62 % of a Hopper's peak).
 
-The second-level cache serves all bytes that blocks read and write. Memory serves the images and the
-batch once, but not the planes, which stay in the cache if a chunk's do.
+The L2 cache serves all bytes that blocks read and write. Memory serves the images and the batch
+once, but not the planes, which stay in the cache if a chunk's do.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ class Chip:
     processors: int  # multiprocessors
     clock: float
     memory: float  # bytes, of a copy
-    cache: float  # bytes, second level
+    cache: float  # bytes, of the L2 cache
 
     def seconds(self, cycles: float) -> float:
-        """Seconds of so many cycles in all, spread over the multiprocessors."""
+        """Seconds of this many cycles in total, spread over the multiprocessors."""
         return cycles / (self.processors * self.clock)
 
     @property
@@ -66,7 +67,7 @@ class Prediction:
 
     stage: str
     launches: int
-    warps: int  # at once on a multiprocessor
+    warps: int  # resident on a multiprocessor
     instructions: float  # of all warps
     parts: dict[str, float] = field(default_factory=dict)
 
@@ -92,7 +93,7 @@ def predict(
     work: Work,
     chip: Chip = HOPPER,
 ) -> Prediction:
-    """The time of one stage's launches, which do this work in all."""
+    """Time of one stage's launches, which do this work in total."""
     bodies = [*code.nest, code.other_loops]
     weights = [work.blocks, *work.trips, work.other_trips]
     if len(bodies) != len(weights):
@@ -116,7 +117,7 @@ def predict(
 
 
 def combined(predictions: Sequence[Prediction]) -> Prediction:
-    """All stages, one after the other: parts are sums, the time is that of the stages."""
+    """All stages in sequence: parts are sums, and so is the time."""
     names = list(dict.fromkeys(name for each in predictions for name in each.parts))
     parts = {name: sum(each.parts[name] for each in predictions) for name in names}
     return Prediction(
@@ -130,7 +131,7 @@ def combined(predictions: Sequence[Prediction]) -> Prediction:
 
 
 def _memory_cycles(at: Instruction) -> float:
-    """Cycles of a multiprocessor's load and store units."""
+    """Cycles in a multiprocessor's load/store units."""
     return max(1.0, at.width / 4) if at.kind in ("load", "store", "shared", "local") else 0.0
 
 

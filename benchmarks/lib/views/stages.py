@@ -138,7 +138,7 @@ def gpu_peaks(device: torch.device) -> GpuPeaks:
 def predicted(
     recipe: Recipe, count: int, dtype: torch.dtype, channels_last: bool, chip: Chip = HOPPER
 ) -> list[tuple[Prediction, StageFloor | None]]:
-    """The stages' times by `predict`'s model, from code compiled here, and their floors."""
+    """Times of the stages by the model in `predict`, from code compiled here, and their floors."""
     from patchmill.benchmarks.lib.machine_code.compiling import compile_launch
     from patchmill.kernels.views.gpu import launch as gpu_launch
     from patchmill.kernels.views.gpu.tables import TILES, Images
@@ -172,7 +172,7 @@ def predicted(
 def on_cpu(
     batch: RenderInput, dtype: torch.dtype, channels_last: bool, rounds: int
 ) -> list[StageTime]:
-    """Time the stages over all views of one image after another, in one thread."""
+    """Time the stages over the views of one image after another, in one thread."""
     largest = max(target.size for target in batch.targets)
     height, width = batch.shapes.max(0)
     pool = render.Scratch().reserve(height, width, largest)

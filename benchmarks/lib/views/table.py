@@ -1,4 +1,4 @@
-"""`kernels.py views`: measure and print the renderer's time by stage."""
+"""Measure and print the renderer's time by stage, for `kernels.py views`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(
 
 
 def predict(name: str, count: int, dtype: torch.dtype, channels_last: bool) -> dict[str, Any]:
-    """Print what the model of `predict` says of a GPU that is not here; return it as JSON."""
+    """Print the model's prediction for a GPU that is not present; return it as JSON."""
     recipe = load_recipe(name)
     rows = [
         _predicted(prediction, floor)

@@ -1,4 +1,4 @@
-"""Work of the GPU renderer's launches, from decision rows: blocks, trips of loops, bytes."""
+"""Work of the GPU renderer's launches, from decision rows: blocks, loop trips, bytes."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from patchmill.benchmarks.lib.views.floors import visible_pixels
 from patchmill.kernels.views.decisions import CONTRAST, NO_JITTER, Target
 
 PLANES = 6  # bytes per pixel of the float16 planes between two passes
-WEIGHTS_STEP = 32  # source pixels of a trip of `weigh`
-JITTER_SHARE = 0.25  # of its loop's instructions run in a trip: one of four operations
+WEIGHTS_STEP = 32  # source pixels per trip of `weigh`
+JITTER_SHARE = 0.25  # of its loop's instructions run per trip: one of four operations
 
 
 @dataclass(frozen=True)
 class Work:
-    """The work of all blocks of a stage's launches, summed over all of them."""
+    """Work of a stage's launches, summed over all blocks."""
 
     blocks: float
     trips: Sequence[float]  # of the loops around the hottest and of itself, outermost first
     other_trips: float  # of other loops
     cache_bytes: float  # read and written
-    memory_bytes: float  # of which the second-level cache keeps none
+    memory_bytes: float  # not kept in the L2 cache
 
 
 def work(
     rows: np.ndarray, shapes: np.ndarray, targets: Sequence[Target], number_bytes: int,
     constants: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Work]:  # fmt: skip
-    """By stage, for rows [N, views] of images with these shapes and the kernels' constants."""
+    """Work by stage, for rows [N, views] of images with these shapes and the kernels' constants."""
     found: dict[str, list[Work]] = {name: [] for name in ("weigh", "resize", "contrast", "blur")}
     first = 0
     for target in targets:
@@ -66,8 +66,8 @@ def _weigh(rows: np.ndarray, target: Target, view: float, constants: Mapping[str
     tiles = -(-target.size // constants["TILE"])
     taps = sum(_footprints(rows, axis, target, constants["TILE"]).sum() for axis in "hw")
     written = taps * 2.0 * constants["TILE"]
-    steps = taps / WEIGHTS_STEP / 2 + tiles * rows.size / 2  # the last of them half full
-    return Work(2 * tiles * rows.size, [steps], steps, written, 0)  # a loop for each axis
+    steps = taps / WEIGHTS_STEP / 2 + tiles * rows.size / 2  # the last one half full
+    return Work(2 * tiles * rows.size, [steps], steps, written, 0)  # one loop per axis
 
 
 def _resize(rows: np.ndarray, target: Target, view: float, constants: Mapping[str, Any]) -> Work:
