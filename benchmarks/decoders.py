@@ -89,7 +89,7 @@ def _pool(name: str, open: Callable[[], Library], workers: int) -> DecoderPool |
     try:
         return DecoderPool(open, workers)
     except Exception as error:  # not installed, or no system library
-        print(f"{name} is left out: {str(error).splitlines()[0]}")
+        print(f"{name} is skipped: {str(error).splitlines()[0]}")
         return None
 
 

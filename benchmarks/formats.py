@@ -111,7 +111,7 @@ def measure(
             turns["plain: ffcv"] = warm(paths["beton"], PLAIN, pipeline="ffcv")
             turns |= _ffcv_turns(paths["beton"], recipe, settings)
         except MillError as error:
-            notes.append(f"FFCV is left out: {error}")
+            notes.append(f"FFCV is skipped: {error}")
         with track("measuring", len(turns) * (1 + settings.rounds)) as advance:
             tracked = {name: partial(_tracked, turn, advance) for name, turn in turns.items()}
             timing.interleave(tracked, 1)  # warm-up

@@ -147,7 +147,7 @@ def _turn(settings: Settings, released: Released, source: Source, ledger: Path) 
     ids = np.random.default_rng(0).permutation(len(source))
     batches = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
     if len(batches) < 2:
-        raise MillError(f"{len(source)} images are no two batches of {size}: take more --copies")
+        raise MillError(f"{len(source)} images are less than two batches of {size}: raise --copies")
     parts = _parts(pipeline, [(epoch, some) for epoch in range(2) for some in batches])
     turn = functools.partial(_epoch, parts, released, pipeline._workers[0], settings.workers)
     turn(1)  # warm-up

@@ -94,7 +94,7 @@ def _check(settings: argparse.Namespace) -> None:
     if settings.plot:
         report.check_chart()
         if settings.kernels == ["views"]:
-            raise MillError("--plot cannot draw views: leave it out")
+            raise MillError("--plot cannot draw views: omit it")
     if any(value is not None and value < 1 for value in (settings.rounds, settings.batch_size)):
         raise MillError("--rounds and --batch-size must be above 0")
 

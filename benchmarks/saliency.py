@@ -117,7 +117,7 @@ def _methods(weights: str | None) -> dict[str, Method]:
     try:
         from patchmill.benchmarks.peers.saliency import rbd
     except ImportError:
-        print(f"{PEER} is left out: pip install 'patchmill[bench]'")
+        print(f"{PEER} is skipped: pip install 'patchmill[bench]'")
         return methods
     return methods | {PEER: rbd}
 

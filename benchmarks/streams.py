@@ -163,7 +163,7 @@ def serve(shards: Path, opened: contextlib.ExitStack) -> tuple[dict[str, list[st
         _upload(shards, names, port)
         places["s3://"] = [f"s3://photos/{name}" for name in names]
     else:
-        notes.append("s3:// is left out: install the extra streams")
+        notes.append("s3:// is skipped: install the extra streams")
     return places, notes
 
 

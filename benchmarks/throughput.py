@@ -203,13 +203,13 @@ def _headline(
     gpu = [machine.gpu(settings.device)] if settings.on_gpu else []
     kind = "JPEGs" if about["jpegs"] == about["count"] else f"images ({about['jpegs']} JPEGs)"
     why = "are not plain JPEGs" if settings.on_gpu else "cannot be decoded"
-    left_out = [f"{images.skipped} that {why} are left out"] if images.skipped else []
+    skipped = [f"{images.skipped} that {why} are skipped"] if images.skipped else []
     return [
         *gpu,
         f"{machine.cpu()}, {machine.cores()} cores; {_workers(settings.workers)} per contender",
         f"{about['count']} real {kind} of {images.name}, warm in the page cache",
         "on average {width} x {height} pixels and {kilobytes:.0f} kB".format(**about),
-        *left_out,
+        *skipped,
         f"{recipe.name}: {_sizes(recipe)}; batches of {settings.batch_size}",
         f"medians of {settings.rounds} interleaved rounds of {settings.turn_seconds:.1f} s",
         "spread: between quartiles, as a share of the median",

@@ -82,7 +82,7 @@ def _options(argv: Sequence[str] | None) -> TrainingOptions:
         "overrides", nargs="*", metavar="key=value", help=f"default: {' '.join(DEFAULTS)}"
     )
     parser.add_argument(
-        "--peers", default=",".join(PEERS), help="'' to leave torchvision out (%(default)s)"
+        "--peers", default=",".join(PEERS), help="'' to skip torchvision (%(default)s)"
     )
     parser.add_argument("--steps", type=int, default=10, help="steps per round (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (%(default)s)")

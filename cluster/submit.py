@@ -88,7 +88,7 @@ def _of_this_machine(needs: Resources, requested: Mapping[str, Any]) -> Resource
 
     if needs.nodes > 1 and "nodes" in requested:
         raise MillError(
-            f"--nodes {needs.nodes} needs SLURM, and training here is on one machine: leave it out"
+            f"--nodes {needs.nodes} needs SLURM, and training here is on one machine: omit it"
         )
     gpus = requested.get("gpus_per_node", torch.cuda.device_count())
     if gpus > torch.cuda.device_count():

@@ -82,8 +82,8 @@ def _give_up(seconds: float) -> None:
     before, _in_vain = _in_vain, _in_vain + seconds
     if before < _TOTAL_SECONDS <= _in_vain:
         print(
-            f"this process was busy before its turns for {_in_vain:.0f} s: the next ones begin at "
-            "once, and may be measured beside its own work",
+            f"this process was busy before its turns for {_in_vain:.0f} s: the next ones start "
+            "immediately, and may be measured alongside its own work",
             file=sys.stderr,
         )
 

@@ -28,7 +28,7 @@ POLL_S = 0.5
 def files(data: str) -> list[Path]:
     """Files of data that can be staged; MillError for other data."""
     if paths.are_shard_urls(data):
-        raise MillError(f"stage is for files, and {data} is streamed: leave stage out")
+        raise MillError(f"stage is for files, and {data} is streamed: omit stage")
     if paths.are_shard_paths(data):
         found = [Path(path) for path in paths.expand_paths(data)]
     elif Path(data).expanduser().is_file():
@@ -36,7 +36,7 @@ def files(data: str) -> list[Path]:
     else:
         raise MillError(
             f"stage copies few large files, and {data} is none: make shards of it, with "
-            f"patchmill prepare {data} OUT, or leave stage out"
+            f"patchmill prepare {data} OUT, or omit stage"
         )
     if found != sorted(found, key=lambda path: path.name):
         raise MillError(f"stage needs shards in the order of their names, and {data} has another")
@@ -99,8 +99,8 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _sidecars(path: Path) -> list[Path]:
-    beside = [path.with_name(path.name + suffix) for suffix in SIDECARS]
-    return [file for file in beside if file.is_file()]
+    sidecars = [path.with_name(path.name + suffix) for suffix in SIDECARS]
+    return [file for file in sidecars if file.is_file()]
 
 
 def _give_up(folder: Path) -> None:

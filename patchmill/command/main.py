@@ -46,7 +46,7 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "patchmill COMMAND --help says more about one; --version prints the version.",
+            "patchmill COMMAND --help describes a command; --version prints the version.",
         ]
     )
 

@@ -78,7 +78,7 @@ def test_a_complete_run(tmp_path: Path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     others = (upper_bounds.CPU_DECODE, upper_bounds.DECODE_AND_VIEWS, upper_bounds.VIEWS_ALONE)
     for name in (*upper_bounds.GPU_DECODERS, *others):
-        assert f"\n{name} " in printed and f"{name} is left out" not in printed
+        assert f"\n{name} " in printed and f"{name} is skipped" not in printed
     assert "bare decode is that of " in printed and "views/s" in printed
     assert "GPU memory: 1,024 MiB in use, up to 512 reserved by torch" in printed
 

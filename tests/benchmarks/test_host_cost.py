@@ -75,7 +75,7 @@ def test_time_of_calls_that_let_go_of_the_lock_is_taken_once() -> None:
     [
         (["--rounds", "0"], "--rounds must be above 0"),
         (["--batch-size", "-1"], "--batch-size must be above 0"),
-        (["--copies", "1", "--batch-size", "3"], "4 images are no two batches of 3"),
+        (["--copies", "1", "--batch-size", "3"], "4 images are less than two batches of 3"),
     ],
 )
 def test_a_mistake_is_one_sentence(argv: list[str], said: str, data: str) -> None:

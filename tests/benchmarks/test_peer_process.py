@@ -32,7 +32,7 @@ def test_turns_are_measured_there(photo):
     contender.open()
     assert contender.measure(0.05) > 0 and contender.measure(0.05) > 0
     assert timing.cpu_seconds() - before > 0.5  # importing torch there, for one
-    assert contender.remark.startswith("torchvision ran in a Python of its own, 3.")
+    assert contender.remark.startswith("torchvision ran in its own Python, 3.")
     assert contender.making.antialiased and contender.making.decoder == "Pillow"
     process = contender._process
     contender.close()

@@ -130,7 +130,7 @@ def test_dali_decodes_what_it_can_of_mixed_images(tmp_path, monkeypatch, capsys)
     arguments = ["--data", str(tmp_path / "mixed"), "--recipe", SMALL, "--batch-size", "2"]
     run(monkeypatch, *arguments, "--pipeline", "dali", "--workers", "1", "--seconds", "0.01")
     printed = capsys.readouterr().out
-    assert "\ndecode by dali " in printed and "left out" not in printed
+    assert "\ndecode by dali " in printed and "skipped" not in printed
 
 
 def test_a_chart_is_drawn(tmp_path, monkeypatch):

@@ -263,7 +263,7 @@ def test_errors_are_one_sentence(monkeypatch, argv: list[str], sentence: str) ->
 
 def test_a_missing_torchvision_is_reported(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "patchmill.benchmarks.peers.torchvision", None)
-    sentence = "torchvision is not installed: pip install torchvision; to leave torchvision out: "
+    sentence = "torchvision is not installed: pip install torchvision; to skip torchvision: "
     with pytest.raises(MillError, match=f"^{re.escape(sentence)}--peers ''$"):
         run(monkeypatch, *OVERRIDES)
 

@@ -106,7 +106,7 @@ def test_other_processes_wait_for_the_copy(shards: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ("https://host/train-{0..3}.tar", "is streamed: leave stage out"),
+        ("https://host/train-{0..3}.tar", "is streamed: omit stage"),
         ("scenes:100", "make shards of it"),
         (".", "make shards of it"),
     ],

@@ -57,7 +57,7 @@ def save(config: Config, folder: Path) -> None:
         write_atomic(path, to_yaml(config), durable=True)
     except OSError as error:
         raise MillError(
-            f"cannot write {path}: {reason(error)}; make room or mend that, then run the same "
+            f"cannot write {path}: {reason(error)}; free space or fix that, then run the same "
             "command again"
         ) from None
 

@@ -25,7 +25,7 @@ def check(config: Config) -> None:
         (
             optim.warmup <= epochs,
             f"optim.warmup={optim.warmup:g} epochs are more than train.epochs={epochs}: "
-            "shorten the warm-up, too",
+            "shorten the warm-up too",
         ),
         (
             optim.momentum > 0 or not optim.nesterov,
@@ -60,7 +60,7 @@ def _check_cache(config: Config) -> None:
 
 
 def check_batch(config: Config, method: Method, ranks: int) -> None:
-    """Raise a MillError for a batch that the method cannot learn from on so many ranks."""
+    """Raise a MillError for a batch that the method cannot learn from on this many ranks."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
     micro_batch = config.train.batch_size // config.train.accumulate  # over all ranks

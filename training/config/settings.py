@@ -29,7 +29,7 @@ class Data:
     test: str | None = None  # the same, for evaluation
     bank: str | None = None  # labelled images for evaluation, where train has no labels
     root: str | None = None  # the folder that train, test and bank are in
-    masks: str | None = None  # the file of masks, if not the one beside the data
+    masks: str | None = None  # the mask file, if not the one next to the data
     backgrounds: str | None = None  # a folder of images to paste on, instead of the data's own
     steps: Count | None = None  # batches in an epoch, for streamed shards alone
     cache: str | None = None  # decoded images to keep: ram:32GB, disk:FOLDER:200GB, device:20GB
@@ -133,4 +133,4 @@ class Config:
     name: str = ""  # of the run's folder; by default METHOD-DATA-SCALE
     out: str = "runs"  # the folder of all runs
     seed: Annotated[int, Bounds(0, 2**63 - 1)] = 0  # of views, order and weights
-    resume: str = "auto"  # auto, never, or a checkpoint to go on from
+    resume: str = "auto"  # auto, never, or a checkpoint to resume from

@@ -29,7 +29,7 @@ def _lines(
     yield _headline(about, out)
     if any(entry.rehearsed for entry in entries.values()):
         yield ""
-        yield "**Rehearsed on a CPU: this says that commands can be run, and nothing about a GPU.**"
+        yield "**Rehearsed on a CPU: this shows that the commands run, and nothing about a GPU.**"
     yield from _warnings(out)
     yield from _figures(entries, out)
     for title, states in (
@@ -84,7 +84,7 @@ def _figures(entries: Mapping[str, Entry], out: Path) -> Iterator[str]:
         rows.append((figure.title, shown, figure.target, verdict))
     titles = ("figure", "measured", "target", "")
     widths = [max(len(row[i]) for row in (*rows, titles)) for i in range(4)]
-    yield from ("", "## Figures beside their targets", "")
+    yield from ("", "## Figures and targets", "")
     for row in (titles, tuple("-" * width for width in widths), *rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield f"| {' | '.join(cells)} |"

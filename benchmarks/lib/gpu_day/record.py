@@ -46,7 +46,7 @@ def read(out: Path) -> dict[str, Entry]:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MillError(
-            f"cannot go on from {path}: {' '.join(str(error).split())}; remove it to start anew"
+            f"cannot continue from {path}: {' '.join(str(error).split())}; remove it to start over"
         ) from None
 
 

@@ -99,7 +99,7 @@ STEPS: Sequence[Step] = (
     ),
     Step(
         "renderer-parity",
-        "the renderer beside its definition",
+        "the renderer against its definition",
         (*ON_GPU, VIEWS, "-k", f"not ({STRESS} or out_of_bounds)"),
         seconds=45,
         variants=110,
@@ -134,7 +134,7 @@ STEPS: Sequence[Step] = (
     ),
     Step(
         "threads-parity",
-        "the pipeline of threads beside the CPU's views",
+        "the threads pipeline against the CPU's views",
         (*ON_GPU, *PIPELINES, "-k", "not dali"),
         seconds=45,
         variants=20,
@@ -144,7 +144,7 @@ STEPS: Sequence[Step] = (
     ),
     Step(
         "threads-rate",
-        "the pipeline of threads: images per second",
+        "the threads pipeline: images per second",
         _throughput("--pipeline", "threads"),
         seconds=70,
         needs=LOADER,
@@ -152,7 +152,7 @@ STEPS: Sequence[Step] = (
     ),
     Step(
         "kernels-parity",
-        "the other kernels beside their definitions",
+        "the other kernels against their definitions",
         (*ON_GPU, *_kernel_tests()),
         seconds=45,
         variants=750,
@@ -162,7 +162,7 @@ STEPS: Sequence[Step] = (
     ),
     Step(
         "kernels-time",
-        "the other kernels' times, beside eager and compiled PyTorch",
+        "the other kernels' times against eager and compiled PyTorch",
         ("benchmarks/kernels.py", "--rounds", "3"),
         seconds=80,
         variants=25,
@@ -178,7 +178,7 @@ STEPS: Sequence[Step] = (
     ),
     Step(
         "dali-rate",
-        "the pipeline of DALI over bare decoding",
+        "the DALI pipeline against bare decoding",
         _throughput("--pipeline", "dali"),
         seconds=80,
         needs=(*LOADER, "nvidia.dali"),
@@ -186,7 +186,7 @@ STEPS: Sequence[Step] = (
     ),
     Step(
         "training-waits",
-        "steps of every method, which wait for nothing",
+        "training steps of every method without synchronisation",
         (*ON_GPU, "tests/training/test_engine_waits.py"),
         seconds=20,
         variants=25,
@@ -196,7 +196,7 @@ STEPS: Sequence[Step] = (
     ),
     Step(
         "dali-parity",
-        "the pipeline of DALI beside the CPU's views",
+        "the DALI pipeline against the CPU's views",
         (*ON_GPU, *PIPELINES, "-k", "dali"),
         seconds=60,
         processes=4,
@@ -205,7 +205,7 @@ STEPS: Sequence[Step] = (
     ),
     Step(
         "peers",
-        "the loader beside DALI's, torchvision's and kornia's operators on the GPU",
+        "the loader against DALI's, torchvision's and kornia's operators on the GPU",
         _throughput("--peers", "dali,torchvision-gpu,kornia"),
         seconds=90,
         needs=LOADER,
@@ -213,7 +213,7 @@ STEPS: Sequence[Step] = (
     ),
     Step(
         "ffcv-parity",
-        "the pipeline of FFCV beside the CPU's views",
+        "the FFCV pipeline against the CPU's views",
         (*ON_GPU, "tests/loaders/pipelines/ffcv_pipeline"),
         seconds=40,
         processes=2,

@@ -37,7 +37,7 @@ ASSUMED_INPUTS: dict[str, tuple[float, float, str]] = {
 class ModelInput(NamedTuple):
     value: float  # in the option's unit
     about: str
-    origin: str  # printed beside the value
+    origin: str  # printed next to the value
 
 
 def collect(options: Namespace, alone: ScalingResult) -> dict[str, ModelInput]:

@@ -79,7 +79,7 @@ class PeerProcess:
                 f"cannot run {self._python!r} for the {self.name} peer: {error.strerror}"
             ) from None
         python, version = self._ask(self._request)["runs"]
-        self.remark = f"{self.name} ran in a Python of its own, {python}, as version {version}"
+        self.remark = f"{self.name} ran in its own Python, {python}, as version {version}"
 
     def measure(self, seconds: float) -> float:
         return self._ask({"seconds": seconds})["rate"]

@@ -173,8 +173,8 @@ def _notes(run: ThroughputRun, recipe: Recipe) -> list[str]:
     """Notes on why some contenders are skipped and what the peers do differently."""
     failures = run.measurements.failures
     names = [x.name for x in (*run.bounds, *run.peers)]
-    left_out = [f"{name} is left out: {failures[name]}" for name in names if name in failures]
+    skipped = [f"{name} is skipped: {failures[name]}" for name in names if name in failures]
     ran = [x for x in run.peers if x.name not in failures]
     notes = {x.name: peers.note(x.name, recipe) for x in ran}
     remarks = [x.remark for x in ran if isinstance(x, PeerProcess)]
-    return left_out + [f"{name} {note}" for name, note in notes.items() if note] + remarks
+    return skipped + [f"{name} {note}" for name, note in notes.items() if note] + remarks

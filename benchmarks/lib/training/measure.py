@@ -71,7 +71,7 @@ def _open_feeds(state: State, peer_names: Sequence[str], workers: int) -> list[F
             source = open_source(config.data.train)
             opened.append(feeds.torchvision_feed(source, recipe, example, workers))
         except MillError as error:
-            raise MillError(f"{error}; to leave torchvision out: --peers ''") from None
+            raise MillError(f"{error}; to skip torchvision: --peers ''") from None
     for feed in opened:
         next(feed.batches)
     opened.insert(1, feeds.loader_feed(loader))

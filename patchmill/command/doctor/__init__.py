@@ -1,1 +1,1 @@
-"""Probes of what this machine has and can do, each in a process of its own with a time limit."""
+"""Probes of what this machine has and can do, each in its own process with a timeout."""

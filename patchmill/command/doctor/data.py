@@ -198,12 +198,12 @@ def _advice(source: Any, trial: Trial, data: str) -> Iterator[Finding]:
     is_folder = type(source).__name__ == "Folder"
     kind = file_system(Path(data)) if Path(data).exists() else ""
     if is_folder and (len(source) > MANY_FILES or kind in NETWORK):
-        where = f"on a network disk ({kind})" if kind in NETWORK else "in files of their own"
+        where = f"on a network disk ({kind})" if kind in NETWORK else "in separate files"
         yield Finding(
             "files",
             "warning",
             f"{len(source):,} images are {where}",
-            "each costs a request of its own; shards are read in large pieces",
+            "each one costs a request; shards are read in large pieces",
             f"patchmill prepare {shlex.quote(data)} OUT --format shards",
         )
     elif kind in NETWORK:
@@ -225,7 +225,7 @@ def _advice(source: Any, trial: Trial, data: str) -> Iterator[Finding]:
         yield Finding(
             "format",
             "warning",
-            f"{slow} of {len(kinds)} images are no JPEGs",
+            f"{slow} of {len(kinds)} images are not JPEGs",
             "they are decoded by Pillow, and by threads where the views are made on a GPU",
             f"patchmill prepare {shlex.quote(data)} OUT --max-side 512",
         )

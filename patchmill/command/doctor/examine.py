@@ -61,5 +61,5 @@ def _collect(name: str, process: subprocess.Popen[str], seconds: float) -> list[
         problem = f"the probe ended with exit status {code}"
     if problem:
         last = f", after {findings[-1].name}" if findings else ""
-        findings.append(Finding(name, "broken", problem + last, "what it would say is unknown"))
+        findings.append(Finding(name, "broken", problem + last, "its findings are unknown"))
     return findings

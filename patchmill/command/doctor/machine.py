@@ -116,7 +116,7 @@ def disk() -> Iterator[Finding]:
     usage, kind = shutil.disk_usage(here), file_system(here)
     text = f"{usage.free / GIB:.0f} of {usage.total / GIB:.0f} GiB free in {here} ({kind})"
     if usage.free < LEAST_CACHE:
-        yield Finding("disk", "warning", text, "checkpoints of runs may not fit", "make room")
+        yield Finding("disk", "warning", text, "checkpoints of runs may not fit", "free some space")
     else:
         yield Finding("disk", "ok", text)
 

@@ -191,7 +191,7 @@ def test_a_rehearsal_is_no_run(tmp_path: Path) -> None:
 
 def test_a_record_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / record.FILE).write_text("{")
-    with pytest.raises(MillError, match="remove it to start anew"):
+    with pytest.raises(MillError, match="remove it to start over"):
         record.read(tmp_path)
 
 
