@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import functools
 import json
 import os
@@ -26,7 +27,7 @@ from trust.faults import limits
 
 SOURCE = Path(__file__).with_name("disk.c")
 MODES = {"": 0, "kill": 1, "full": 2, "full once": 3}
-PATIENCE = 300  # timeout of a child in seconds
+PATIENCE = 120  # timeout of a child in seconds; its stacks are in its log then
 OVERRIDES = {
     "train__epochs": 2,
     "train__checkpoint_every": 3,
@@ -138,7 +139,8 @@ def _forked(task: dict[str, Any], library: ctypes.CDLL) -> tuple[int, int, int]:
         os.close(reading)
         _train(task, library, writing)
     os.close(writing)
-    killer = threading.Timer(task["after"] or PATIENCE, os.kill, (child, signal.SIGKILL))
+    after, number = (task["after"], signal.SIGKILL) if task["after"] else (PATIENCE, signal.SIGABRT)
+    killer = threading.Timer(after, os.kill, (child, number))
     killer.start()
     with open(reading) as file:
         calls, grown = (file.read() or "0 0").split()
@@ -161,6 +163,7 @@ def _train(task: dict[str, Any], library: ctypes.CDLL, pipe: int) -> None:
     os.ftruncate(log, 0)
     for number, file in ((0, null), (1, null), (2, log)):
         os.dup2(file, number)
+    faulthandler.enable()
     code, limit = 0, task["limit"]
     limits.give_back()
     first = limits.used()["VmSize"]
